@@ -1,0 +1,151 @@
+"""Settings of everything that handles files; imports neither torch nor numba, so that --help is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from loaders.errors import ConfigError
+
+Fit = Literal["stretch", "cover", "contain"]
+AugmentFrom = Literal["frame", "crop"]
+
+CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
+MAX_SIDE = 4096  # one stored frame must fit in a page of the largest size FFCV users pick
+
+
+def stored_side(crop: int) -> int:
+    """Side of the stored frame whose central crop has `crop` pixels a side (DESIGN, Geometry): 224 gives 320."""
+    margin = int((crop / CROP_SHARE - crop) / 2 + 0.5)
+    return crop + 2 * margin
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ConfigError(f"--{name.replace('_', '-')}: found {value}, expected {low} to {high}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhantomConfig:
+    """Synthetic radiographs: how many, how hard, and which trap is laid."""
+
+    out: Path
+    """Folder to make; gets images/<class>/<patient>_<image>.<ext>, masks/<class>/ and phantoms.csv."""
+    patients: int = 160
+    """Number of synthetic patients, spread evenly over the classes."""
+    images_per_patient: int = 2
+    """Most images that one patient has; each has between 1 and this many."""
+    classes: tuple[str, ...] = ("covid", "normal")
+    """Classes to draw, from covid, normal and pneumonia."""
+    size: int = 256
+    """Side of each image in pixels."""
+    strength: float = 1.0
+    """Contrast of the finding's opacities; 0 hides it, 1 is plain to see."""
+    arms: float = 0.0
+    """Probability (rho) that raised arms follow the class; 0 ties nothing, 1 is the report's trap."""
+    marks: float = 0.0
+    """Probability (rho) that a burned-in mark follows the class."""
+    format: Literal["png", "png16", "jpeg", "tiff", "tiff16"] = "png"
+    """File format; 16 is the bit depth."""
+    seed: int = 0
+    """The same seed gives the same files."""
+
+    def __post_init__(self) -> None:
+        check_range("patients", self.patients, 1, 10**6)
+        check_range("images_per_patient", self.images_per_patient, 1, 100)
+        check_range("size", self.size, 32, MAX_SIDE)
+        check_range("strength", self.strength, 0, 10)
+        check_range("arms", self.arms, 0, 1)
+        check_range("marks", self.marks, 0, 1)
+        unknown = set(self.classes) - {"covid", "normal", "pneumonia"}
+        if unknown or not self.classes:
+            raise ConfigError(f"--classes: found {','.join(self.classes)}, expected some of covid,normal,pneumonia")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertConfig:
+    """From radiographs to betons: what to read, how to split, what to write."""
+
+    source: Path | None = None
+    """Folder with one subfolder a class: SOURCE/<class>/**."""
+    out: Path
+    """Folder that gets train.beton, val.beton, heldout.beton, convert.csv and two pictures."""
+    manifest: Path | None = None
+    """CSV instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
+    classes: tuple[str, ...] = ()
+    """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
+    positive: str | None = None
+    """The positive class of every metric. Default: the first class."""
+    group_regex: str | None = None
+    """Regular expression on the file name whose first group is the patient; `nih` reads 00001280_004.png."""
+    size: int = 224
+    """Side of the central crop that the network sees, in pixels; the stored frame is size/0.7."""
+    fit: Fit = "stretch"
+    """How a frame becomes square: stretch, cover (cut the longer side) or contain (pad with black)."""
+    val: float = 0.2
+    """Share of the images, by whole groups, for validation (of what the held-out share leaves)."""
+    holdout: float = 0.0
+    """Share of the images, by whole groups, for heldout.beton, which training never opens."""
+    seed: int = 0
+    """Seed of the split."""
+    workers: int = 0
+    """Processes that decode; 0 takes one a core."""
+    page_mib: int = 8
+    """Page size of the betons in MiB, a power of two of at least 2."""
+    max_pixels: int = 64_000_000
+    """Largest radiograph in pixels, checked from the header before decoding."""
+    site_key: Path = Path("~/.config/plainfilm/site.key")
+    """Secret key of this site for patient hashes; made once, never written into a beton."""
+    dry_run: bool = False
+    """Read and decode everything and print the plan, but write nothing."""
+
+    def __post_init__(self) -> None:
+        check_range("size", self.size, 32, 2048)
+        check_range("val", self.val, 0.01, 0.9)
+        check_range("holdout", self.holdout, 0, 0.9)
+        check_range("workers", self.workers, 0, 256)
+        check_range("max_pixels", self.max_pixels, 1, 178_956_970)  # above it, Pillow refuses on its own
+        if self.page_mib < 2 or self.page_mib > 1024 or self.page_mib & (self.page_mib - 1):
+            raise ConfigError(f"--page-mib: found {self.page_mib}, expected a power of two from 2 to 1024")
+        if (self.source is None) == (self.manifest is None):
+            raise ConfigError("give either SOURCE, a folder with one subfolder a class, or --manifest FILE.csv")
+        if len(set(self.classes)) != len(self.classes):
+            raise ConfigError(f"--classes: found {','.join(self.classes)}, expected each class once")
+        if self.positive is not None and self.classes and self.positive not in self.classes:
+            raise ConfigError(f"--positive: found {self.positive}, expected one of {','.join(self.classes)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoaderConfig:
+    """How batches are made from a beton."""
+
+    batch_size: int = 32
+    """Samples in a batch; the last one of an epoch may be smaller."""
+    training: bool = field(default=False, metadata={"hidden": True})
+    """Shuffle and augment; otherwise file order and the central crop."""
+    seed: int = 0
+    """Seed of order, rotation and zoom."""
+    threads: int = 0
+    """Threads that make batches; 0 takes one a core. Never touches torch's own."""
+    prefetch: int = 2
+    """Batches made ahead, beyond one a thread."""
+    rotation: float = 15.0
+    """Rotation is uniform in plus or minus this many degrees."""
+    zoom_low: float = 0.05
+    """Least zoom, in or out."""
+    zoom_high: float = 0.15
+    """Most zoom, in or out."""
+    augment_from: AugmentFrom = "frame"
+    """Sample rotated crops from the whole frame, or clamp at the crop's edge (`crop`)."""
+    trust_unverified: bool = False
+    """Read a beton without plainfilm's footer, whose bytes nothing vouches for."""
+
+    def __post_init__(self) -> None:
+        check_range("batch_size", self.batch_size, 1, 65536)
+        check_range("threads", self.threads, 0, 256)
+        check_range("prefetch", self.prefetch, 0, 1024)
+        check_range("rotation", self.rotation, 0, 180)
+        check_range("zoom_low", self.zoom_low, 0, self.zoom_high)
+        check_range("zoom_high", self.zoom_high, self.zoom_low, 0.9)

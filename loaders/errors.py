@@ -1,0 +1,48 @@
+"""The errors that a user of plainfilm can cause; cli.py maps each class to an exit code (DESIGN, Exit codes).
+
+Every message names the file, what was found, what was expected, and the remedy.
+"""
+
+
+class PlainfilmError(Exception):
+    """Anything that plainfilm raises on purpose."""
+
+
+class ConfigError(PlainfilmError, ValueError):
+    """A setting is outside what it may be."""
+
+
+class InputError(PlainfilmError):
+    """The inputs cannot be used: no radiographs, an empty class, an overlap of training and test sets."""
+
+
+class RadiographError(InputError):
+    """One file is not a usable radiograph; conversion rejects its row and goes on."""
+
+
+class StorageError(PlainfilmError, OSError):
+    """Reading or writing failed: disk full, not writable, vanished."""
+
+
+class IntegrityError(PlainfilmError):
+    """Bytes are not what was written."""
+
+
+class BetonError(IntegrityError):
+    """A beton is corrupt, truncated, or not a beton."""
+
+
+class CheckpointError(IntegrityError):
+    """A checkpoint is corrupt, missing, or of another network."""
+
+
+class LockedError(PlainfilmError):
+    """Another process is writing here."""
+
+
+class DivergedError(PlainfilmError):
+    """The loss or a gradient stopped being finite; the last healthy state is kept."""
+
+
+class Interrupted(PlainfilmError):
+    """The user or the system asked to stop; the state is saved and can be resumed."""

@@ -1,0 +1,52 @@
+"""Command-line flags made from a config class: names, kinds, choices, help and defaults."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from loaders.settings import Setting
+
+
+def add_setting(parser: argparse.ArgumentParser, setting: Setting, *, positional: bool) -> None:
+    """Add one setting as a flag, or as a positional argument.  Absent ones stay absent: the config has the defaults."""
+    kinds: dict[type, Callable[[str], Any]] = {
+        int: int,
+        float: float,
+        Path: Path,
+        str: str,
+        tuple: comma_list,
+    }
+    options: dict[str, Any] = {"help": setting_help(setting), "default": argparse.SUPPRESS}
+    if setting.kind is bool:
+        parser.add_argument(flag_of(setting), action=argparse.BooleanOptionalAction, dest=setting.name, **options)
+        return
+    options |= {"type": kinds[setting.kind], "metavar": setting.name.upper()}
+    if setting.choices:
+        options |= {"choices": setting.choices, "metavar": "|".join(setting.choices)}
+    if positional and setting.kind is tuple:
+        parser.add_argument(setting.name, nargs="+", **(options | {"type": Path, "metavar": "BETON"}))
+    elif positional:
+        parser.add_argument(setting.name, nargs="?", **options)
+    else:
+        parser.add_argument(flag_of(setting), dest=setting.name, **options)
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """Split `covid,normal`."""
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def flag_of(setting: Setting) -> str:
+    """--learning-rate for learning_rate."""
+    return "--" + setting.name.replace("_", "-")
+
+
+def setting_help(setting: Setting) -> str:
+    """The field's docstring, and its default."""
+    default = setting.default
+    shown = ",".join(default) if isinstance(default, tuple) else default
+    text = setting.help.replace("%", "%%")
+    return text if setting.required or shown in (None, "") else f"{text} [{shown}]"

@@ -1,0 +1,146 @@
+"""The flat view of a config dataclass: its settings by name, for flags, for config.json and for --config.
+
+A field that is itself a config is flattened into its own settings. Help texts are the fields' docstrings, so each
+default and each explanation is written once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from docstring_parser import parse_from_object
+
+from loaders.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One setting.  kind: bool, int, float, str, Path or tuple, then of item.  required: it has no default."""
+
+    name: str
+    kind: type
+    item: type = str
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    required: bool = False
+    default: Any = None
+    help: str = ""
+
+
+def settings_of(config: type) -> list[Setting]:
+    """Every setting of a config class, nested ones included; fields marked `hidden` are not for users."""
+    hints = typing.get_type_hints(config)
+    texts = {item.args[1]: item.description or "" for item in parse_from_object(config).params}
+    settings = []
+    for field in dataclasses.fields(config):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            assert isinstance(hint, type)
+            settings += settings_of(hint)
+        elif not field.metadata.get("hidden"):
+            settings.append(setting_of(field, hint, texts[field.name]))
+    return settings
+
+
+def setting_of(field: dataclasses.Field, hint: Any, text: str) -> Setting:
+    """Describe one field."""
+    optional = isinstance(hint, types.UnionType) and types.NoneType in typing.get_args(hint)
+    if optional:
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    kind = str if choices else typing.get_origin(hint) or hint
+    required = field.default is dataclasses.MISSING
+    default = None if required else field.default
+    return Setting(
+        name=field.name,
+        kind=kind,
+        item=typing.get_args(hint)[0] if kind is tuple else str,
+        choices=choices,
+        optional=optional,
+        required=required,
+        default=default,
+        help=text,
+    )
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """A config as JSON-ready settings by name."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value)
+        elif not field.metadata.get("hidden"):
+            flat[field.name] = (
+                str(value) if isinstance(value, Path) else list(map(str, value)) if isinstance(value, tuple) else value
+            )
+    return flat
+
+
+def build(config: type[T], values: dict[str, Any]) -> T:
+    """Make a config from settings by name; what is absent takes its default.
+
+    Errors: ConfigError for an unknown setting, a value of the wrong kind, or one that the config refuses.
+    """
+    known = {setting.name: setting for setting in settings_of(config)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown setting {', '.join(unknown)}, expected some of {', '.join(known)}")
+    converted = {name: convert_value(known[name], value) for name, value in values.items()}
+    return assemble(config, converted)
+
+
+def assemble(config: type[T], values: dict[str, Any]) -> T:
+    """Fill a config and its nested configs from converted values."""
+    hints = typing.get_type_hints(config)
+    arguments: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(hints[field.name]):
+            arguments[field.name] = assemble(hints[field.name], values)
+        elif field.name in values:
+            arguments[field.name] = values[field.name]
+        elif field.default is dataclasses.MISSING:
+            raise ConfigError(f"{field.name}: missing, expected a value")
+    return config(**arguments)
+
+
+def convert_value(setting: Setting, value: Any) -> Any:
+    """Check a value's kind, and turn JSON's forms into ours.  Errors: ConfigError."""
+    if value is None and setting.optional:
+        return None
+    if setting.kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    if (
+        setting.kind is tuple
+        and isinstance(value, list | tuple)
+        and all(isinstance(item, str | Path) for item in value)
+    ):
+        return tuple(setting.item(item) for item in value)
+    if setting.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wrong = not isinstance(value, setting.kind) or (setting.kind is int and isinstance(value, bool))
+    if wrong or (setting.choices and value not in setting.choices):
+        expected = " or ".join(setting.choices) if setting.choices else setting.kind.__name__
+        raise ConfigError(f"{setting.name}: found {value!r}, expected {expected}")
+    return value
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read settings from a JSON file, such as a run's config.json.  Errors: ConfigError."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}, expected a JSON file of settings; check the path") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error}), expected an object of settings") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: found a {type(values).__name__}, expected an object of settings")
+    return values
