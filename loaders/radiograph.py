@@ -1,0 +1,299 @@
+"""One radiograph: from the bytes of its file to upright grey levels."""
+
+# H rows, W columns, C colour channels (red, green, blue, and perhaps alpha)
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from loaders.errors import RadiographError
+
+MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Radiograph:
+    """The decoded content of one file."""
+
+    grey_HW: np.ndarray
+    """uint8 or uint16, upright, C-contiguous, writable; larger is brighter on the screen."""
+    format: str
+    """PNG, JPEG, TIFF or BMP: what the bytes are, whatever the name says."""
+    bits: int
+    """1, 8 or 16: the smallest of these that holds a sample of the file."""
+    note: str
+    """What was odd but is no reason to reject, such as "named .png, is JPEG"; else empty."""
+
+
+def decode_radiograph(path: Path, *, max_pixels: int) -> Radiograph:
+    """Read one file and give its upright grey levels, at the depth of its samples.
+
+    Grey is Rec. 601 luma (for JPEG the file's own Y channel); transparency is laid over black; the EXIF
+    orientation is applied.  max_pixels: checked from the header, before anything of that size is allocated.
+    Errors: RadiographError for whatever keeps this one file from being used; its message leaves out the path,
+    which the caller's row already has.  Source: DESIGN, Geometry.
+    For processes, not threads: Pillow's warnings are silenced by a filter that the whole process shares.
+    """
+    data = _read_file(path)
+    found = _format_of(data)
+    if found not in _DECODERS:
+        dicom = "export it as 16-bit PNG: plainfilm does not read DICOM yet"
+        raise _reject(found, " or ".join(_DECODERS), dicom if found == "DICOM" else "replace or remove it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            radiograph = _DECODERS[found](data, max_pixels)
+        except Image.DecompressionBombError as error:
+            raise _reject("more pixels than Pillow ever reads", f"at most {max_pixels}", _SHRINK) from error
+        except Image.UnidentifiedImageError as error:
+            raise _reject(f"{found} with a rare or damaged header", "a common one", _SAVE_AGAIN) from error
+        except _DECODER_ERRORS as error:
+            reason = str(error) or type(error).__name__
+            raise _reject(f"{found} that does not decode ({reason})", "a whole image", _COPY_AGAIN) from error
+    if _SUFFIXES.get(path.suffix.lower(), found) == found:
+        return radiograph
+    return replace(radiograph, note=f"{radiograph.note}; named {path.suffix}, is {found}".lstrip("; "))
+
+
+def _reject(found: str, expected: str, remedy: str) -> RadiographError:
+    return RadiographError(f"{found}, expected {expected}; {remedy}")
+
+
+# ---- bytes
+
+_COPY_AGAIN = "copy it again from its source"
+_SAVE_AGAIN = "open it in a viewer and save it as grey PNG"
+_SHRINK = "shrink it, or raise --max-pixels if you trust it"
+
+_SIGNATURES = (  # offset, magic, format; the first that fits
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),  # BigTIFF
+    (0, b"MM\0+", "TIFF"),
+    (128, b"DICM", "DICOM"),
+    (0, b"GIF8", "GIF"),
+    (8, b"WEBP", "WebP"),
+    (4, b"ftyp", "HEIF, AVIF or a film"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"PK\3\4", "a ZIP archive"),
+    (0, b"BM", "BMP"),
+)
+
+_SUFFIXES = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".tif": "TIFF",
+    ".tiff": "TIFF", ".bmp": "BMP", ".dib": "BMP", ".dcm": "DICOM", ".gif": "GIF", ".webp": "WebP",
+}  # fmt: skip
+
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not stuffing, filling, or a restart inside a scan
+
+
+def _read_file(path: Path) -> bytes:
+    """The whole file, provided that it is a regular one; never waits on a FIFO and touches no device."""
+    try:
+        _check_kind(path.stat())
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as file:  # noqa: PTH123
+            _check_kind(os.fstat(descriptor))  # the path may have been swapped since
+            data = file.read()
+    except OSError as error:
+        raise _reject(error.strerror or str(error), "a readable file", "check its permissions") from error
+    except (ValueError, MemoryError) as error:  # a NUL in the path; no room for the bytes
+        raise _reject(str(error) or "no memory for this file", "a readable file", "check the path") from error
+    if not data:
+        raise _reject("0 bytes", "a radiograph", _COPY_AGAIN)
+    return data
+
+
+def _check_kind(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+        raise _reject(kind, "a regular file", "remove it from the source")
+    if status.st_size > MAX_BYTES:
+        raise _reject(f"{status.st_size} bytes", f"at most {MAX_BYTES}", "remove or shrink it")
+
+
+def _format_of(data: bytes) -> str:
+    for offset, magic, name in _SIGNATURES:
+        if data.startswith(magic, offset):
+            return name
+    if re.fullmatch(rb"[\t\n\f\r -~\x80-\xff]+", data[:512]):
+        return "HTML" if b"<html" in data[:512].lower() else "text"
+    return f"an unknown format that begins {data[:8].hex(' ')}"
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Raise unless an end-of-image marker follows the scans: libjpeg decodes zeros that pad a cut file."""
+    at, scans = 2, 0
+    while marker := _NEXT_MARKER.search(data, at):
+        code, at = data[marker.end() - 1], marker.end()
+        if code == 0xD9 and scans:
+            return
+        if code not in (0x01, 0xD8, 0xD9):  # all others have a length; it steps over EXIF thumbnails
+            at += int.from_bytes(data[at : at + 2], "big")
+            scans += code == 0xDA
+    raise _reject(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", _COPY_AGAIN)
+
+
+def _sound_png(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """Check each CRC32; give a PNG of the pixel chunks only (libpng comments on others), and two bodies."""
+    view, at, bodies = memoryview(data), 8, {b"eXIf": b"", b"tRNS": b""}
+    kept: list[bytes | memoryview] = [data[:8]]
+    while at + 12 <= len(data):
+        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            break
+        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise _reject(f"damaged PNG (wrong CRC32 in the chunk at byte {at})", "a sound one", _COPY_AGAIN)
+        if (kind == b"IHDR") != (at == 8):
+            raise _reject(f"PNG chunk {kind!r} at byte {at}", "IHDR first and once", _SAVE_AGAIN)
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            kept.append(view[at:end])
+        if kind in bodies:
+            bodies[kind] = data[at + 8 : end - 4]
+        if kind == b"IEND":
+            return b"".join(kept), bodies
+        at = end
+    raise _reject(f"truncated PNG ({len(data)} bytes, no IEND chunk)", "a whole one", _COPY_AGAIN)
+
+
+# ---- pixels
+
+_TURNS = {  # EXIF 2.32, tag 274: step over stored rows, over stored columns, then transpose
+    2: (1, -1, False), 3: (-1, -1, False), 4: (-1, 1, False),
+    5: (1, 1, True), 6: (-1, 1, True), 7: (-1, -1, True), 8: (1, -1, True),
+}  # fmt: skip
+
+
+def _open_header(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    image = Image.open(BytesIO(data), formats=[name])
+    width, height = image.size
+    if width * height > max_pixels:
+        raise _reject(f"{width}x{height} pixels", f"at most {max_pixels}", _SHRINK)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a phone's MPO has a whole JPEG first, then thumbnails or depth
+        raise _reject(f"{name} of {frames} images", "one", "save each as a file of its own")
+    return image
+
+
+def _finish(image: Image.Image, grey_HW: np.ndarray, *, name: str, bits: int, note: str = "") -> Radiograph:
+    """Turn the grey upright, once all its tags are known; loading a TIFF has turned it already."""
+    if grey_HW.shape != image.size[::-1]:
+        raise _reject(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", _SAVE_AGAIN)
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except _DECODER_ERRORS:
+        orientation, note = 1, f"{note}; EXIF unreadable, taken as upright".lstrip("; ")
+    rows, columns, transposed = _TURNS.get(orientation, (1, 1, False))
+    grey_HW = grey_HW[::rows, ::columns].T if transposed else grey_HW[::rows, ::columns]
+    return Radiograph(grey_HW=np.require(grey_HW, requirements=["C", "W"]), format=name, bits=bits, note=note)
+
+
+def _flatten(colour_HWC: np.ndarray, conversion: int = cv2.COLOR_RGB2GRAY) -> tuple[np.ndarray, str]:
+    """Rec. 601 luma, rounded to nearest, laid over black if a fourth channel is not opaque, with a note."""
+    grey_HW = cv2.cvtColor(colour_HWC, conversion)
+    top = 255 if grey_HW.dtype == np.uint8 else 65535
+    if colour_HWC.shape[2] == 3 or colour_HWC[..., 3].min() == top:
+        return grey_HW, ""
+    products_HW = grey_HW.astype(np.uint32) * colour_HWC[..., 3]  # 65535 squared just fits
+    return ((products_HW + top // 2) // top).astype(grey_HW.dtype), "transparency laid over black"
+
+
+def _grey_of(image: Image.Image) -> tuple[np.ndarray, str]:
+    """Decode an image of any mode that has no more than 8 bits or only grey; its grey levels and a note."""
+    image.load()
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L")), ""
+    if image.mode in ("I;16", "I;16B", "I;16L"):
+        return np.asarray(image).astype(np.uint16), ""
+    if image.mode in ("P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
+        return _flatten(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")))
+    raise _reject(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", _SAVE_AGAIN)
+
+
+def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
+    """By OpenCV: Pillow keeps the upper byte of 16-bit colour and alpha, and does not notice missing rows."""
+    pixels_only, bodies = _sound_png(data)
+    depth, note = data[24], ""
+    image = _open_header(data, "PNG", max_pixels)
+    if "Raw profile type exif" not in image.info:
+        image.info["exif"] = bodies[b"eXIf"]  # else Pillow decodes all pixels in search of it
+    pixels = cv2.imdecode(np.frombuffer(pixels_only, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise _reject("PNG that does not decode", "a sound one", _COPY_AGAIN)
+    if pixels.ndim == 3:
+        pixels, note = _flatten(pixels, cv2.COLOR_BGR2GRAY)
+    elif bodies[b"tRNS"]:  # names one level of grey, in the file's own units
+        hidden = int.from_bytes(bodies[b"tRNS"][:2], "big") * {1: 255, 2: 85, 4: 17}.get(depth, 1)
+        pixels[pixels == hidden] = 0
+        note = "transparency laid over black"
+    return _finish(image, pixels, name="PNG", bits=depth if depth in (1, 16) else 8, note=note)
+
+
+def _decode_jpeg(data: bytes, max_pixels: int) -> Radiograph:
+    _check_jpeg(data)
+    image = _open_header(data, "JPEG", max_pixels)
+    note = "first image of several (MPO)" if image.format == "MPO" else ""
+    image.draft("L", image.size)  # libjpeg then decodes Y alone; CMYK stays as it is
+    return _finish(image, _grey_of(image)[0], name="JPEG", bits=8, note=note)
+
+
+def _decode_tiff(data: bytes, max_pixels: int) -> Radiograph:
+    # what is cut off is no more than a warning to Pillow; libtiff then fails, and says so on stderr
+    warnings.filterwarnings("error", message=".*orrupt EXIF data|Truncated File|Tag data larger than file")
+    image = _open_header(data, "TIFF", max_pixels)
+    assert isinstance(image, TiffImageFile)
+    tags = image.tag_v2
+    depth, sample_format, white_is_zero = (
+        max(tags.get(258, (1,))),
+        max(tags.get(339, (1,))),
+        tags.get(262) == 0,
+    )
+    if (depth > 8 and not image.mode.startswith("I;16")) or sample_format not in (1, 4):  # 4: undefined
+        kind = {2: "signed", 3: "floating-point"}.get(sample_format, "colour")
+        raise _reject(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", _SAVE_AGAIN)
+    for starts, sizes in ((273, 279), (324, 325)):  # strips, tiles
+        for start, size in zip(tags.get(starts, ()), tags.get(sizes, ()), strict=False):
+            if start + size > len(data):
+                raise _reject(f"truncated TIFF ({len(data)} bytes)", f"{start + size} or more", _COPY_AGAIN)
+    grey_HW, note = _grey_of(image)
+    if white_is_zero and grey_HW.dtype == np.uint16:  # Pillow inverts the others itself
+        grey_HW = 65535 - grey_HW
+    bits = 1 if image.mode == "1" else 8 * grey_HW.itemsize
+    return _finish(image, grey_HW, name="TIFF", bits=bits, note=note)
+
+
+def _decode_bmp(data: bytes, max_pixels: int) -> Radiograph:
+    image = _open_header(data, "BMP", max_pixels)
+    grey_HW, note = _grey_of(image)
+    return _finish(image, grey_HW, name="BMP", bits=1 if image.mode == "1" else 8, note=note)
+
+
+_DECODERS: dict[str, Callable[[bytes, int], Radiograph]] = {  # a DICOM decoder is one more entry
+    "PNG": _decode_png,
+    "JPEG": _decode_jpeg,
+    "TIFF": _decode_tiff,
+    "BMP": _decode_bmp,
+}
+
+# what Pillow's Python and C, its libraries and OpenCV raise on damaged bytes; Warning: see _decode_tiff
+_DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError,
+    MemoryError, RuntimeError, AssertionError, Warning, struct.error, zlib.error, cv2.error,
+)  # fmt: skip
