@@ -1,0 +1,106 @@
+"""The account of a conversion: what became of every source file, and the sums."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loaders.catalog import SPLITS, Catalog, Entry
+from loaders.config import ConvertConfig
+from loaders.spool import Decoded
+
+CSV_COLUMNS = (
+    "path",
+    "label",
+    "group",
+    "split",
+    "verdict",
+    "reason",
+    "width",
+    "height",
+    "format",
+    "bits",
+    "saturated",
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class Row:
+    """One source file's fate.  verdict: written, rejected, duplicate or excluded.  place: in the spool."""
+
+    entry: Entry
+    decoded: Decoded = field(default_factory=Decoded)
+    verdict: str = "written"
+    reason: str = ""
+    group: int = -1
+    split: str = ""
+    place: int = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversion:
+    """What a conversion did.  counts: verdict → files.  samples: split → class → images.  groups: split → groups."""
+
+    out: Path
+    catalog: Catalog
+    rows: tuple[Row, ...]
+    counts: dict[str, int]
+    samples: dict[str, dict[str, int]]
+    groups: dict[str, int]
+    reasons: dict[str, int]
+    patients_known: bool
+    dry_run: bool
+
+    @property
+    def files(self) -> int:
+        """Files in; always written + rejected + duplicates."""
+        return self.counts["written"] + self.counts["rejected"] + self.counts["duplicate"]
+
+
+def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row]) -> Conversion:
+    """Count what happened to the files."""
+    counts = Counter({"written": 0, "rejected": 0, "duplicate": 0, "excluded": 0})
+    counts.update(row.verdict for row in rows)
+    written = [row for row in rows if row.verdict == "written"]
+    samples = {
+        split: {
+            name: sum(row.split == split and row.entry.label == name for row in written) for name in catalog.classes
+        }
+        for split in SPLITS
+        if any(row.split == split for row in written)
+    }
+    return Conversion(
+        out=config.out,
+        catalog=catalog,
+        rows=tuple(rows),
+        counts=dict(counts),
+        samples=samples,
+        groups={split: len({row.group for row in written if row.split == split}) for split in samples},
+        reasons=dict(Counter(row.reason.split(":")[0] for row in rows if row.verdict == "rejected").most_common(8)),
+        patients_known=all(row.entry.patient for row in written),
+        dry_run=config.dry_run,
+    )
+
+
+def csv_bytes(rows: tuple[Row, ...]) -> bytes:
+    """convert.csv: one line a source file; local, since it has file names."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(CSV_COLUMNS)
+    for row in rows:
+        seen = row.decoded
+        table.writerow(
+            [
+                row.entry.path,
+                row.entry.label,
+                "" if row.group < 0 else row.group,
+                row.split,
+                row.verdict,
+                row.reason,
+            ]
+            + ([seen.width, seen.height, seen.format, seen.bits, f"{seen.saturated:.5f}"] if seen.width else [""] * 5)
+        )
+    return text.getvalue().encode("utf-8", "surrogateescape")

@@ -1,0 +1,91 @@
+"""A file that appears whole or not at all, and the lock of the folder it appears in."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from loaders.errors import LockedError, StorageError
+
+SUFFIX = ".plainfilm-tmp"  # one fixed name a target: a rerun after a crash overwrites what the crash left
+LOCK = ".plainfilm-lock"
+
+
+def storage_error(path: Path, error: OSError, needed: int | None = None) -> StorageError:
+    """The one translation of an OSError while reading or writing path."""
+    remedy = {
+        errno.ENOSPC: "free some disk space",
+        errno.EACCES: "choose a place that you may write to",
+        errno.EROFS: "choose a place that is writable",
+        errno.EPERM: "choose a place that you may write to",
+        errno.ENOENT: "check the path",
+    }.get(error.errno or 0, "check the disk")
+    size = f", expected {needed:,} bytes of room" if needed else ""
+    return StorageError(f"{path}: {error.strerror or error}{size}; {remedy}")
+
+
+@contextlib.contextmanager
+def publish(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[BinaryIO]:
+    """Open a temporary file beside path for writing; at the end sync it, check it, and rename it to path.
+
+    An error or a kill leaves the old file, or none.  Errors: StorageError.
+    """
+    temporary = path.with_name(path.name + SUFFIX)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            raise storage_error(path, error) from error
+        raise
+
+
+def publish_bytes(path: Path, content: bytes) -> None:
+    """Write a small file atomically.  Errors: StorageError."""
+    with publish(path) as file:
+        file.write(content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make folder if need be and hold its lock; the kernel drops it when the owner dies.
+
+    Errors: LockedError when another process holds it, StorageError when the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LockedError(
+                f"{folder}: another plainfilm process is writing here; wait for it, or choose another folder"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,110 @@
+"""Writing a beton: pages of frames, tables and footer, published atomically (docs/BETON.md)."""
+
+# N samples
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from crc32c import crc32c
+
+from loaders.atomic_file import publish
+from loaders.beton import Beton
+from loaders.beton_footer import BLOCK, BLOCK_MAGIC, Facts, header_crc, pack_footer
+from loaders.beton_format import (
+    ALLOCATION,
+    HEADER,
+    TYPE_INT,
+    TYPE_NDARRAY,
+    VERSION,
+    Field,
+    first_page,
+    metadata_dtype,
+    metadata_start,
+    pack_descriptor,
+)
+from loaders.errors import InputError
+
+
+def beton_size(num_samples: int, stored: int, page_size: int) -> int:
+    """Upper bound of a beton's size in bytes, for checking disk space first."""
+    pages = -(-num_samples // max(1, page_size // stored**2))
+    return page_size * (pages + 1) + num_samples * 128 + 1_000_000
+
+
+def write_beton(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    label_N: np.ndarray,
+    rows_N: np.ndarray,
+    facts: Facts,
+    page_size: int,
+) -> None:
+    """Write frames and labels to path, atomically; read it back and verify before it takes its name.
+
+    frames: N uint8 arrays of (stored, stored), read once, in order.  label_N: integers.
+    rows_N: beton_footer.ROW; the CRC column is filled in here.  page_size: bytes, a power of two.
+    Errors: InputError for no samples or a frame larger than a page; StorageError; BetonError if the disk lies.
+    """
+    num_samples, frame_size = len(label_N), facts.stored**2
+    if num_samples == 0:
+        raise InputError(f"{path}: no samples to write, expected at least one")
+    if frame_size > page_size:
+        raise InputError(
+            f"{path}: a frame of {frame_size} bytes, expected at most one page of {page_size}; use a larger --page-mib"
+        )
+    fields = [
+        Field(name="image", type_id=TYPE_NDARRAY, dtype=np.dtype("u1"), shape=(facts.stored, facts.stored)),
+        Field(name="label", type_id=TYPE_INT),
+    ]
+    row_dtype = metadata_dtype(fields)
+    start = first_page(len(fields), num_samples, row_dtype.itemsize, page_size)
+    per_page = page_size // frame_size
+    sample_N = np.arange(num_samples, dtype=np.uint64)
+    ptr_N = start + (sample_N // per_page) * page_size + (sample_N % per_page) * frame_size
+    pages_end = start + -(-num_samples // per_page) * page_size
+
+    metadata_N = np.zeros(num_samples, row_dtype)
+    metadata_N["image"], metadata_N["label"] = ptr_N, label_N
+    allocation_N = np.zeros(num_samples, ALLOCATION)
+    allocation_N["sample_id"], allocation_N["ptr"], allocation_N["size"] = sample_N, ptr_N, frame_size
+    rows_N = rows_N.copy()
+
+    with publish(path, verify_beton) as file:
+        file.seek(start)  # the gap before it reads as zero
+        page = np.zeros(page_size, np.uint8)
+        used = 0
+        for sample, frame_SS in enumerate(frames):
+            assert frame_SS.dtype == np.uint8 and frame_SS.shape == (facts.stored, facts.stored)
+            place = (sample % per_page) * frame_size
+            page[place : place + frame_size] = frame_SS.reshape(-1)
+            rows_N["crc"][sample] = crc32c(page[place : place + frame_size].data)
+            used = place + frame_size
+            if sample % per_page == per_page - 1:
+                file.write(page.data)
+                used = 0
+        if used:
+            page[used:] = 0
+            file.write(page.data)
+        assert file.tell() == pages_end
+
+        footer = pack_footer(facts, rows_N, crc32c(metadata_N.tobytes()), crc32c(allocation_N.tobytes()))
+        header = np.array([(VERSION, len(fields), page_size, num_samples, pages_end + len(footer))], HEADER).tobytes()
+        descriptors = np.concatenate([pack_descriptor(field) for field in fields])
+        block = np.array(
+            [(BLOCK_MAGIC, pages_end, len(footer), crc32c(footer), header_crc(header, descriptors, 1))], BLOCK
+        )
+        descriptors["arguments"][1, : BLOCK.itemsize] = np.frombuffer(block.tobytes(), np.uint8)
+        file.write(footer)
+        file.write(allocation_N.tobytes())
+        file.seek(0)
+        file.write(header + descriptors.tobytes() + metadata_N.tobytes())
+        assert file.tell() == metadata_start(len(fields)) + metadata_N.nbytes
+
+
+def verify_beton(path: Path) -> None:
+    """Open and check every byte.  Errors: BetonError."""
+    with Beton(path) as beton:
+        beton.verify()

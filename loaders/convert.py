@@ -1,0 +1,248 @@
+"""A conversion: from a catalog of radiographs to train, val and held-out betons."""
+
+# N samples that are written, S side of a stored frame
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL
+
+from loaders import __version__
+from loaders.account import Conversion, Row, csv_bytes, summarise
+from loaders.atomic_file import SUFFIX, locked, publish_bytes, storage_error
+from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
+from loaders.beton_writer import beton_size, write_beton
+from loaders.catalog import SPLITS, Catalog, read_catalog
+from loaders.config import ConvertConfig, stored_side
+from loaders.contact_sheet import augmentation_sheet, preparation_sheet
+from loaders.errors import InputError, StorageError
+from loaders.site_key import load_site_key, patient_hash, site_key_id
+from loaders.split import group_by, split_groups
+from loaders.spool import decode_all
+
+Progress = Callable[[str, int, int], None]
+
+
+def convert(config: ConvertConfig, progress: Progress = lambda phase, done, total: None) -> Conversion:
+    """Decode every radiograph once, split by groups, and publish betons, convert.csv and two pictures.
+
+    Errors: InputError when nothing can be trained from the source; StorageError; LockedError; ConfigError.
+    Source: DESIGN, Data flow.
+    """
+    catalog = read_catalog(config)
+    if config.dry_run:
+        return plan(config, catalog, None, progress)
+    num_files = sum(not entry.excluded for entry in catalog.entries)
+    check_space(config, num_files)
+    with locked(config.out), spool_file(config.out, num_files * stored_side(config.size) ** 2) as spool:
+        conversion = plan(config, catalog, spool, progress)
+        write(config, conversion, spool, progress)
+    return conversion
+
+
+def check_space(config: ConvertConfig, num_files: int) -> None:
+    """Errors: StorageError when spool and betons would not fit on the disk."""
+    side = stored_side(config.size)
+    needed = num_files * side**2 + 3 * beton_size(-(-num_files // 3), side, config.page_mib << 20)
+    existing = next(folder for folder in [config.out, *config.out.absolute().parents] if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise StorageError(f"{config.out}: {free:,} bytes free on the disk, expected {needed:,}; free some space")
+
+
+@contextlib.contextmanager
+def spool_file(out: Path, size: int) -> Iterator[Path]:
+    """A temporary file of the given size in out, gone at the end; a rerun after a kill takes its place."""
+    spool = out / ("spool" + SUFFIX)
+    try:
+        with spool.open("wb") as file:
+            file.truncate(size)
+        yield spool
+    except OSError as error:
+        raise error if isinstance(error, StorageError) else storage_error(spool, error, size) from error
+    finally:
+        spool.unlink(missing_ok=True)
+
+
+def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: Progress) -> Conversion:
+    """Decode everything, find duplicates, and split; writes only the spool."""
+    decoding = contextlib.closing(decode_all(catalog, config, spool, partial(progress, "decode")))
+    rows, place = [], 0
+    with decoding as decoded:
+        for entry in catalog.entries:
+            if entry.excluded:
+                rows.append(Row(entry=entry, verdict="excluded", reason=entry.excluded))
+                continue
+            row = Row(entry=entry, decoded=next(decoded), place=place)
+            place += 1
+            row.reason = row.decoded.problem or row.decoded.note
+            row.verdict = "rejected" if row.decoded.problem else "written"
+            rows.append(row)
+    usable = [row for row in rows if row.verdict == "written"]
+    if usable:
+        patients = [row.entry.patient or None for row in usable]
+        for row, group in zip(usable, group_by(patients, [row.decoded.pixel_hash for row in usable]), strict=True):
+            row.group = int(group)
+    settle_duplicates(usable)
+    written = [row for row in usable if row.verdict == "written"]
+    check_classes(catalog, written, rows)
+    for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
+        row.split = split
+    return summarise(config, catalog, rows)
+
+
+def settle_duplicates(rows: list[Row]) -> None:
+    """Of exact duplicates keep the first path; where their labels differ, reject all (DESIGN, What held-out means)."""
+    same: dict[bytes, list[Row]] = defaultdict(list)
+    for row in rows:
+        same[row.decoded.pixel_hash].append(row)
+    for twins in same.values():
+        twins.sort(key=lambda row: row.entry.path)
+        labels = sorted({row.entry.label for row in twins})
+        for row in twins:
+            if len(labels) > 1:
+                row.verdict = "rejected"
+                row.reason = (
+                    f"the same pixels carry the labels {', '.join(labels)}: {', '.join(t.entry.path for t in twins)}"
+                )
+            elif row is not twins[0]:
+                row.verdict, row.reason = "duplicate", f"same pixels as {twins[0].entry.path}"
+
+
+def check_classes(catalog: Catalog, written: list[Row], rows: list[Row]) -> None:
+    """Errors: InputError when a class has no usable radiograph."""
+    left = Counter(row.entry.label for row in written)
+    for name in catalog.classes:
+        if not left[name]:
+            first = next((row for row in rows if row.entry.label == name and row.verdict == "rejected"), None)
+            why = f", the first because: {first.entry.path}: {first.reason}" if first else ""
+            files = sum(row.entry.label == name and row.verdict != "excluded" for row in rows)
+            raise InputError(f"class {name}: none of {files} files usable{why}; expected at least one in each split")
+
+
+def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -> list[str]:
+    """The split of each row: the manifest's own where it has one, else drawn by groups.  Errors: InputError."""
+    given = [row.entry.split for row in written]
+    if any(given):
+        if not all(given):
+            lacking = next(row.entry.path for row in written if not row.entry.split)
+            raise InputError(
+                f"{config.manifest}: {lacking} has no split, others have; fill in all of the column or none"
+            )
+        split_of: dict[int, Row] = {}
+        for row in written:
+            first = split_of.setdefault(row.group, row)
+            if first.entry.split != row.entry.split:
+                raise InputError(
+                    f"{config.manifest}: {first.entry.path} is in {first.entry.split}, "
+                    f"{row.entry.path} in {row.entry.split}, and they are of one "
+                    "patient (or the same pixels); expected one split for both"
+                )
+        splits = given
+    else:
+        label_N = np.array([catalog.classes.index(row.entry.label) for row in written])
+        group_N = np.array([row.group for row in written])
+        rest = 1 - config.holdout
+        shares = {"train": rest * (1 - config.val), "val": rest * config.val, "heldout": config.holdout}
+        splits = split_groups(group_N, label_N, shares, config.seed, catalog.classes)
+    for split in sorted({"train", "val", *splits}):
+        labels = {row.entry.label for row, chosen in zip(written, splits, strict=True) if chosen == split}
+        missing = [name for name in catalog.classes if name not in labels]
+        if missing:
+            raise InputError(
+                f"split {split}: no image of class {', '.join(missing)}, expected every class; add more patients"
+            )
+    return splits
+
+
+def write(config: ConvertConfig, conversion: Conversion, spool: Path, progress: Progress) -> None:
+    """Publish the betons, one after the other, then the table and the pictures."""
+    key = load_site_key(config.site_key)
+    catalog, side = conversion.catalog, stored_side(config.size)
+    written = [row for row in conversion.rows if row.verdict == "written"]
+    frames_NSS = np.memmap(spool, np.uint8, "r").reshape(-1, side, side)
+    views, sources = (
+        ("", *sorted({getattr(row.entry, name) for row in written} - {""})) for name in ("view", "source")
+    )
+    fingerprint = hashlib.blake2b(digest_size=16)
+    for row in written:
+        fingerprint.update(row.decoded.pixel_hash + row.entry.label.encode("utf-8", "surrogateescape") + b"\0")
+    facts = Facts(
+        classes=catalog.classes,
+        positive=catalog.positive,
+        stored=side,
+        crop=config.size,
+        fit=config.fit,
+        split="",
+        seed=config.seed,
+        conversion_id="",
+        site_key_id=site_key_id(key),
+        source_fingerprint=fingerprint.hexdigest(),
+        views=views,
+        sources=sources,
+        synthetic=all(row.entry.source == "synthetic" for row in written),
+        versions={
+            "plainfilm": __version__,
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "pillow": PIL.__version__,
+        },
+    )
+    rows_of = {split: [row for row in written if row.split == split] for split in conversion.samples}
+    footer_of = {split: footer_rows(rows, key, side, views, sources) for split, rows in rows_of.items()}
+    # all that the betons will say takes part, so that betons of two conversions never pass for one
+    identity = hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16)
+    for split, rows_N in footer_of.items():
+        identity.update(split.encode() + rows_N.tobytes())
+    done = 0
+    for split, rows in rows_of.items():
+
+        def frames(rows: list[Row] = rows, before: int = done) -> Iterator[np.ndarray]:
+            for count, row in enumerate(rows, start=1):
+                yield frames_NSS[row.place]
+                progress("write", before + count, len(written))
+
+        label_N = np.array([catalog.classes.index(row.entry.label) for row in rows])
+        split_facts = replace(facts, split=split, conversion_id=identity.hexdigest())
+        write_beton(
+            config.out / f"{split}.beton",
+            frames(),
+            label_N,
+            footer_of[split],
+            split_facts,
+            config.page_mib << 20,
+        )
+        done += len(rows)
+    for split in set(SPLITS) - set(rows_of):
+        (config.out / f"{split}.beton").unlink(missing_ok=True)  # of an earlier conversion
+    publish_bytes(config.out / "convert.csv", csv_bytes(conversion.rows))
+    publish_bytes(config.out / "preparation.png", preparation_sheet(config, conversion.rows, catalog, frames_NSS))
+    publish_bytes(config.out / "augmentation.png", augmentation_sheet(config.out / "train.beton"))
+
+
+def footer_rows(rows: list[Row], key: bytes, side: int, views: tuple[str, ...], sources: tuple[str, ...]) -> np.ndarray:
+    """The footer's row of each sample, without its CRC."""
+    rows_N = np.zeros(len(rows), ROW)
+    for index, row in enumerate(rows):
+        flags = 0
+        rows_N["pixel_hash"][index] = np.frombuffer(row.decoded.pixel_hash, np.uint8)
+        if row.entry.patient:
+            rows_N["patient_hash"][index] = patient_hash(key, row.entry.patient)
+            flags |= PATIENT_KNOWN
+        if min(row.decoded.width, row.decoded.height) < side:
+            flags |= BELOW_STORED_SIDE
+        rows_N["group"][index] = row.group
+        rows_N["view"][index] = views.index(row.entry.view)
+        rows_N["source"][index] = sources.index(row.entry.source)
+        rows_N["flags"][index] = flags
+    return rows_N

@@ -1,0 +1,133 @@
+"""The spool: stored frames of a whole conversion, decoded once by worker processes, in catalog order."""
+
+# N samples, S side of a stored frame
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from loaders.catalog import Catalog
+from loaders.config import ConvertConfig, stored_side
+from loaders.errors import RadiographError, StorageError
+from loaders.frame import stored_frame
+from loaders.radiograph import decode_radiograph
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoded:
+    """What became of one file.  problem: why it is rejected, or "".  pixel_hash: of the decoded grey levels."""
+
+    problem: str = ""
+    note: str = ""
+    pixel_hash: bytes = b""
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    bits: int = 0
+    saturated: float = 0.0
+
+
+def decode_into_spool(task: tuple[int, str], *, root: Path, spool: Path | None, config: ConvertConfig) -> Decoded:
+    """Decode file task[1] and put its frame at place task[0] of the spool, if there is one."""
+    place, path = task
+    side = stored_side(config.size)
+    try:
+        radiograph = decode_radiograph(inside(root, path), max_pixels=config.max_pixels)
+        grey_HW = radiograph.grey_HW
+        frame_SS, saturated = stored_frame(grey_HW, side, config.fit)
+    except RadiographError as error:
+        return Decoded(problem=str(error))
+    if spool is not None:
+        write_frame(spool, place, frame_SS.reshape(-1))
+    pixel_hash = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)
+    pixel_hash.update(grey_HW.data)
+    return Decoded(
+        note=radiograph.note,
+        pixel_hash=pixel_hash.digest(),
+        width=grey_HW.shape[1],
+        height=grey_HW.shape[0],
+        format=radiograph.format,
+        bits=radiograph.bits,
+        saturated=saturated,
+    )
+
+
+def inside(root: Path, path: str) -> Path:
+    """The file's path, if links and `..` keep it below root.  Errors: RadiographError."""
+    joined = root / path
+    try:
+        resolved, base = joined.resolve(), root.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a NUL in the name
+        raise RadiographError(f"unreadable path ({error}), expected a file; mend or remove the link") from error
+    if base not in resolved.parents:
+        raise RadiographError("leads outside the source folder, expected a file below it; copy the file there")
+    return joined
+
+
+def write_frame(spool: Path, place: int, frame: np.ndarray) -> None:
+    """Write one flat frame at its place; several processes may write at once."""
+    data = frame.data
+    descriptor = os.open(spool, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        written = 0
+        while written < data.nbytes:
+            written += os.pwrite(descriptor, data[written:], place * data.nbytes + written)
+    finally:
+        os.close(descriptor)
+
+
+def start_worker() -> None:
+    """Prepare a worker process: one OpenCV thread, Ctrl-C left to the parent, and no life after it."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def decode_all(
+    catalog: Catalog, config: ConvertConfig, spool: Path | None, progress: Callable[[int, int], None]
+) -> Generator[Decoded]:
+    """Decode every entry that is not excluded, in catalog order; the same results with any number of workers.
+
+    Errors: StorageError when the spool cannot be written or a worker dies.
+    """
+    paths = [entry.path for entry in catalog.entries if not entry.excluded]
+    tasks = list(enumerate(paths))
+    decode = partial(decode_into_spool, root=catalog.root, spool=spool, config=config)
+    workers = min(config.workers or os.cpu_count() or 1, max(1, len(tasks) // 8))
+    if workers == 1:
+        for done, task in enumerate(tasks, start=1):
+            yield decode(task)
+            progress(done, len(tasks))
+        return
+    context = multiprocessing.get_context("spawn")  # the parent may have threads, which do not survive a fork
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
+    try:
+        for done, decoded in enumerate(pool.map(decode, tasks, chunksize=4), start=1):
+            yield decoded
+            progress(done, len(tasks))
+    except BrokenProcessPool as error:
+        raise StorageError(
+            f"{catalog.root}: a decoding process died, perhaps for lack of memory; use fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
