@@ -1,0 +1,454 @@
+"""plainfilm's command line: parse, build a config, call one function, print, and map errors to exit codes.
+
+Nothing heavy is imported before a command needs it, so that --help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.config import EvaluateConfig, TrainConfig
+from loaders import __version__, errors
+from loaders.config import ConvertConfig, PhantomConfig
+from loaders.flags import add_setting
+from loaders.settings import build, read_settings, settings_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    from engine.training import Progress
+
+EXIT_CODES: dict[type[BaseException], int] = {  # DESIGN, Exit codes; the first that fits counts
+    errors.ConfigError: 2,
+    errors.InputError: 3,
+    errors.StorageError: 4,
+    errors.IntegrityError: 5,
+    errors.LockedError: 6,
+    errors.DivergedError: 7,
+    errors.Interrupted: 75,
+    OSError: 4,
+    KeyboardInterrupt: 75,
+}
+EXIT_MEANINGS = (
+    "0 done · 2 wrong usage · 3 inputs rejected · 4 input/output failed · 5 integrity (corrupt beton or checkpoint) · "
+    "6 locked by another writer · 7 training diverged · 75 interrupted, resumable"
+)
+NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """One subcommand.  config: whose settings become flags; None for commands that only take betons."""
+
+    help: str
+    config: type | None
+    positionals: tuple[str, ...]
+    run: Callable[[argparse.Namespace, dict[str, Any]], None]
+    example: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.  Gives the exit code."""
+    parser = make_parser()
+    namespace = parser.parse_args(arguments)
+    try:
+        if namespace.version:
+            print_version()
+            return 0
+        if namespace.command is None:
+            parser.print_help()
+            return 2
+        command = COMMANDS[namespace.command]
+        values = {name: value for name, value in vars(namespace).items() if name in setting_names(command)}
+        command.run(namespace, values)
+        return 0
+    except tuple(EXIT_CODES) as error:
+        code = next(number for kind, number in EXIT_CODES.items() if isinstance(error, kind))
+        message = (
+            "interrupted; nothing half-written is left" if isinstance(error, KeyboardInterrupt) else printable(error)
+        )
+        print(f"plainfilm: {message}", file=sys.stderr)
+        return code
+
+
+def printable(text: object) -> str:
+    """Text without control characters or undecodable bytes, which a file name may hold."""
+    shown = "".join(char if char.isprintable() or char == " " else f"\\x{ord(char):02x}" for char in str(text))
+    return shown.encode("utf-8", "backslashreplace").decode()
+
+
+# ---- parsing
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of every command, its flags made from the config classes."""
+    parser = argparse.ArgumentParser(
+        prog="cli.py",
+        description="plainfilm: from a messy folder of chest radiographs to a trained, audited classifier. "
+        + NOT_FOR_DIAGNOSIS,
+        epilog="exit codes: " + EXIT_MEANINGS,
+    )
+    parser.add_argument("--version", action="store_true", help="print versions and device")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        child = commands.add_parser(
+            name,
+            help=command.help,
+            description=command.help,
+            epilog="example:\n  " + command.example.replace("\n", "\n  "),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if command.config is None:
+            child.add_argument("betons", nargs="+", type=Path, metavar="BETON", help="betons to read")
+        else:
+            for setting in settings_of(command.config):
+                add_setting(child, setting, positional=setting.name in command.positionals)
+            child.add_argument("--config", type=Path, metavar="FILE", help="JSON file of settings; flags override it")
+        if name == "train":
+            child.add_argument(
+                "--resume",
+                type=Path,
+                metavar="RUN",
+                help="continue the run in this folder, with its own settings",
+            )
+    return parser
+
+
+def setting_names(command: Command) -> set[str]:
+    """The names that belong to the command's config."""
+    return set() if command.config is None else {setting.name for setting in settings_of(command.config)}
+
+
+def with_config_file(namespace: argparse.Namespace, values: dict[str, Any]) -> dict[str, Any]:
+    """The settings of --config, overridden by flags."""
+    return (read_settings(namespace.config) if namespace.config else {}) | values
+
+
+# ---- showing
+
+
+def console() -> Console:
+    """The terminal; wide enough for tables where it is not one."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+
+
+def bar(screen: Console) -> Bar:
+    """A progress bar with count, rate and time left."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")
+
+    return Progress(
+        TextColumn("{task.description:12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        console=screen,
+    )
+
+
+class Bars:
+    """Progress by phase, each a bar that appears with its first report."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar, self.tasks = bar, {}  # type: ignore[var-annotated]
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if phase not in self.tasks:
+            self.tasks[phase] = self.bar.add_task(phase, total=total)
+        self.bar.update(self.tasks[phase], completed=done)
+
+
+def percent(value: float | None) -> str:
+    """A share for people; some are undefined."""
+    return "undefined" if value is None else f"{value:.2%}"
+
+
+def grid(*headers: str, title: str | None = None) -> Any:
+    """A table whose first column is text and whose others are numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="right" if index else "left", overflow="fold")
+    return table
+
+
+# ---- commands
+
+
+def run_phantom(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Draw synthetic radiographs."""
+    from loaders.phantom_folder import write_phantoms
+
+    config = build(PhantomConfig, with_config_file(namespace, values))
+    screen = console()
+    with bar(screen) as shown:
+        manifest = write_phantoms(config, partial(Bars(shown), "draw"))
+    screen.print(f"Synthetic radiographs of {config.patients} patients; table: {manifest}")
+
+
+def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Convert radiographs to betons."""
+    from loaders.convert import convert
+
+    config = build(ConvertConfig, with_config_file(namespace, values))
+    screen = console()
+    with bar(screen) as shown:
+        done = convert(config, Bars(shown))
+    counts = done.counts
+    screen.print(
+        f"{done.files} files in = {counts['written']} written + {counts['rejected']} rejected + "
+        f"{counts['duplicate']} duplicates" + (f"; {counts['excluded']} more excluded" if counts["excluded"] else "")
+    )
+    for reason, number in done.reasons.items():
+        screen.print(f"  rejected {number}: {printable(reason)}", markup=False)
+    table = grid("split", *done.catalog.classes, "images", "groups")
+    for split, by_class in done.samples.items():
+        table.add_row(split, *map(str, by_class.values()), str(sum(by_class.values())), str(done.groups[split]))
+    screen.print(table)
+    screen.print(f"positive class: {done.catalog.positive}", markup=False)
+    if not done.patients_known:
+        screen.print(
+            "Patients are not known for every image: leakage between patients is not excluded.",
+            style="yellow",
+        )
+    if done.dry_run:
+        screen.print("Dry run: nothing was written.")
+        return
+    for name in (
+        *(f"{split}.beton" for split in done.samples),
+        "convert.csv",
+        "preparation.png",
+        "augmentation.png",
+    ):
+        screen.print(str(done.out / name), markup=False)
+
+
+def run_info(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Show what betons say of themselves."""
+    import numpy as np
+
+    from loaders.beton import Beton
+
+    screen = console()
+    for path in namespace.betons:
+        with Beton(path, trust_unverified=True) as beton:
+            facts, rows_N = beton.facts, beton.rows_N
+            counts = np.bincount(beton.label_N, minlength=len(facts.classes))
+            table = grid("beton", str(path))
+            by_class = ", ".join(f"{name} {count}" for name, count in zip(facts.classes, counts, strict=True))
+            rows = {
+                "verified": "structure, header and tables" if beton.verified else "no: foreign, without checksums",
+                "samples": f"{len(beton):,}: {by_class}",
+                "positive class": facts.positive,
+                "frames": f"{facts.stored}×{facts.stored} uint8, crop {facts.crop}, {facts.fit}",
+                "split": f"{facts.split}, seed {facts.seed}",
+                "groups": f"{len(np.unique(rows_N['group'])):,}" if beton.verified else "unknown",
+                "patients": f"{int(rows_N['patient_hash'].any(1).sum()):,} images with a known patient",
+                "views": ", ".join(view or "unknown" for view in facts.views),
+                "sources": ", ".join(source or "unknown" for source in facts.sources),
+                "synthetic": "yes" if facts.synthetic else "no",
+                "conversion": facts.conversion_id or "unknown",
+                "site key": facts.site_key_id or "unknown",
+                "bytes": f"{beton.bytes_B.size:,} in pages of {beton.page_size:,}",
+                "versions": ", ".join(f"{name} {version}" for name, version in facts.versions.items()) or "unknown",
+            }
+            for name, value in rows.items():
+                table.add_row(name, printable(value))
+            screen.print(table, markup=False)
+
+
+def run_verify(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Check every byte of betons."""
+    from loaders.beton import Beton
+
+    screen = console()
+    for path in namespace.betons:
+        with bar(screen) as shown, Beton(path, trust_unverified=True) as beton:
+            beton.verify(partial(Bars(shown), "verify"))
+            screen.print(f"{path}: whole: {len(beton):,} samples, every checksum agrees", markup=False)
+
+
+def run_train(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Train, or continue a run."""
+    if namespace.resume is not None and (set(values) - {"data"} or namespace.config):
+        flags = ", ".join(sorted(set(values) - {"data"})) or "config"
+        raise errors.ConfigError(
+            f"--resume: found {flags} beside it, expected none: a run continues with its own settings"
+        )
+    fresh = None if namespace.resume else build(TrainConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("loading torch …"):
+        training = importlib.import_module("engine.training")
+    config = fresh or replace(training.resume_config(namespace.resume), **values)
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, signal.default_int_handler)  # a second Ctrl-C does not wait
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask_to_stop)
+    with bar(screen) as shown:
+        summary = training.train(config, resume=fresh is None, watch=TrainingView(screen, shown), stopping=stop.is_set)
+    screen.print(
+        f"Best validation F1 {percent(summary['best_f1'])} in epoch {summary['best_epoch']} of {summary['epochs']} "
+        f"({summary['stopped']}); {summary['images_per_second']:,.0f} images/s, {summary['seconds']:,.1f} s "
+        f"on {summary['device']}"
+    )
+    for name in ("best.safetensors", "metrics.csv", "curves.png", "summary.json"):
+        screen.print(str(config.out / name), markup=False)
+    screen.print(NOT_FOR_DIAGNOSIS)
+
+
+class TrainingView:
+    """A training as a live line, and a line for each epoch that is done."""
+
+    def __init__(self, screen: Console, bar: Bar) -> None:
+        self.screen, self.bar = screen, bar
+        self.task = bar.add_task("training", total=None)
+        self.told: int | None = None
+        self.message = ""
+
+    def __call__(self, now: Progress) -> None:
+        if now.message and now.message != self.message:
+            self.message = now.message
+            self.screen.print(now.message)
+        minutes = "?" if now.seconds_left is None else f"{now.seconds_left / 60:.1f} min left at most"
+        self.bar.update(
+            self.task,
+            description=f"{now.phase} {now.epoch}/{now.epochs}, loss {now.loss:.3f}, best F1 {now.best_f1:.3f}, "
+            f"{now.images_per_second:,.0f} images/s, stops in {now.patience_left}, {minutes}",
+            completed=now.done,
+            total=now.total,
+        )
+        if now.phase == "epoch" and self.told != len(now.history):
+            self.told = len(now.history)
+            row = now.history[-1]
+            best = "  best so far" if now.best_epoch == row["epoch"] else ""
+            self.screen.print(
+                f"epoch {row['epoch']:3}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+                f"val F1 {row['val_f1']:.4f}  {row['images_per_second']:,.0f} images/s{best}"
+            )
+
+
+def run_evaluate(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Evaluate a run on betons."""
+    config = build(EvaluateConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("loading torch …"):
+        evaluation = importlib.import_module("engine.evaluation")
+    with bar(screen) as shown:
+        results = evaluation.evaluate(config, Bars(shown))
+    table = grid("metric", *(result.beton.stem for result in results), "largest class, always")
+    names = {
+        "accuracy": "accuracy",
+        "f1": "F1",
+        "auc": "ROC-AUC",
+        "sensitivity": "sensitivity",
+        "specificity": "specificity",
+    }
+    for name, shown_name in names.items():
+        trivial = results[0].metrics["largest_class"].get(name)
+        cells = [percent(result.metrics[name]) for result in results]
+        table.add_row(shown_name, *cells, "" if name not in ("accuracy", "f1", "auc") else percent(trivial))
+    table.add_row("images", *(str(result.metrics["num_samples"]) for result in results), "")
+    screen.print(table)
+    for result in results:
+        matrix = grid(f"{result.beton.name}: true", *(f"said {name}" for name in result.classes))
+        for name, counts in zip(result.classes, result.metrics["confusion"], strict=True):
+            matrix.add_row(name, *map(str, counts))
+        screen.print(matrix)
+        for warning in result.warnings:
+            screen.print(f"Caution, {result.beton.name}: {warning}.", style="yellow", markup=False)
+        for name in ("metrics.json", "confusion.png", "scores.csv"):
+            screen.print(str(result.out / name), markup=False)
+    which = results[0].positive if len(results[0].classes) == 2 else "macro means"
+    screen.print(f"F1, sensitivity and specificity are of: {which}. {NOT_FOR_DIAGNOSIS}", markup=False)
+
+
+def print_version() -> None:
+    """Versions and the device that `--device auto` takes."""
+    import numba
+    import numpy
+    import torch
+
+    from engine.device import choose_device, device_name
+
+    print(f"plainfilm {__version__}, torch {torch.__version__}, numba {numba.__version__}, numpy {numpy.__version__}")
+    print(f"device: {device_name(choose_device('auto'))}")
+
+
+COMMANDS = {
+    "phantom": Command(
+        help="draw synthetic radiographs, with or without the report's trap",
+        config=PhantomConfig,
+        positionals=("out",),
+        run=run_phantom,
+        example="python cli.py phantom P --patients 200 --strength 0.5",
+    ),
+    "convert": Command(
+        help="decode, check and split radiographs into betons",
+        config=ConvertConfig,
+        positionals=("source",),
+        run=run_convert,
+        example="python cli.py convert SOURCE --out B --holdout 0.15\n"
+        "python cli.py convert --manifest radiographs.csv --classes covid,normal --size 128 --out B",
+    ),
+    "info": Command(
+        help="show what a beton says of itself",
+        config=None,
+        positionals=(),
+        run=run_info,
+        example="python cli.py info B/train.beton",
+    ),
+    "verify": Command(
+        help="check every byte of a beton",
+        config=None,
+        positionals=(),
+        run=run_verify,
+        example="python cli.py verify B/*.beton",
+    ),
+    "train": Command(
+        help="train the recipe's network on betons",
+        config=TrainConfig,
+        positionals=("data",),
+        run=run_train,
+        example="python cli.py train B --out R\npython cli.py train --resume R",
+    ),
+    "evaluate": Command(
+        help="evaluate a run on betons that it has not seen",
+        config=EvaluateConfig,
+        positionals=("run", "betons"),
+        run=run_evaluate,
+        example="python cli.py evaluate R B/heldout.beton",
+    ),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Models: devices, training steps, training, metrics, checkpoints and evaluation."""

@@ -1,0 +1,106 @@
+"""A checkpoint: tensors and a JSON state in one safetensors file, published atomically. No pickle anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from engine.step import Learner
+from loaders.atomic_file import publish_bytes, storage_error
+from loaders.errors import CheckpointError
+
+
+def digest(tensors: Mapping[str, torch.Tensor], state: str) -> str:
+    """A hash of everything that a checkpoint says; safetensors itself has no checksum."""
+    hasher = hashlib.blake2b(state.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: dict[str, Any]) -> None:
+    """Write tensors, from any device, and a JSON-ready state to path, atomically.  Errors: StorageError."""
+    on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(state, sort_keys=True)
+    publish_bytes(path, save(on_host, metadata={"state": text, "digest": digest(on_host, text)}))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a checkpoint back.  Errors: CheckpointError for a missing, foreign or damaged one; StorageError."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path}: not there, expected the weights of a run; train first, or check the folder"
+        ) from error
+    except OSError as error:
+        raise storage_error(path, error) from error
+    try:
+        tensors = load(content)
+        size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+        state = json.loads(metadata["state"])
+        whole = metadata["digest"] == digest(tensors, metadata["state"])
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: not a plainfilm checkpoint ({error}); use the last good copy, or train again"
+        ) from error
+    if not whole:
+        raise CheckpointError(f"{path}: checksum differs: damaged; use the last good copy, or train again")
+    return tensors, state
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, to name a checkpoint in results."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def network_tensors(learner: Learner) -> dict[str, torch.Tensor]:
+    """Weights and buffers by name."""
+    return {f"network.{name}": tensor for name, tensor in learner.network.state_dict().items()}
+
+
+def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
+    """Adam's moments and step counts by parameter name."""
+    state = learner.optimiser.state
+    return {
+        f"adam.{key}.{name}": value
+        for name, parameter in learner.network.named_parameters()
+        for key, value in state.get(parameter, {}).items()
+    }
+
+
+def restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
+    """Put saved tensors back in place, in the layout they had.  Errors: CheckpointError for another network's."""
+    load_network(learner.network, tensors)
+    for name, parameter in learner.network.named_parameters():
+        saved = {key: tensors.get(f"adam.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        if any(value is None for value in saved.values()):
+            continue  # saved before the first step
+        learner.optimiser.state[parameter] = {
+            key: value.to(parameter.device)
+            if key == "step"
+            else torch.empty_like(parameter, requires_grad=False).copy_(value)
+            for key, value in saved.items()
+            if value is not None
+        }
+
+
+def load_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Load weights and buffers by name.  Errors: CheckpointError for another network's."""
+    weights = {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights are of another network ({error}); use the run's own checkpoint") from error

@@ -1,0 +1,49 @@
+"""The learning sets: train.beton and val.beton of one conversion, opened, checked against each other."""
+
+# N samples
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from engine.config import TrainConfig
+from engine.overlap import overlap, patients_compared
+from loaders.errors import InputError
+from loaders.loader import Loader
+
+logger = logging.getLogger(__name__)
+
+
+def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Loader, Loader]:
+    """Open train.beton and val.beton.  Errors: InputError unless they are of one conversion and share nothing."""
+    for name in ("train.beton", "val.beton"):
+        if not (config.data / name).is_file():
+            raise InputError(f"{config.data}: no {name}, expected a folder that `convert` made; check the path")
+    settings = replace(config.loader, training=True)
+    loader = stack.enter_context(Loader(config.data / "train.beton", settings, tensors=True))
+    val_loader = stack.enter_context(Loader(config.data / "val.beton", settings, tensors=True, training=False))
+    a, b = loader.beton.facts, val_loader.beton.facts
+    if (a.conversion_id, a.classes, a.crop, a.stored) != (b.conversion_id, b.classes, b.crop, b.stored):
+        raise InputError(
+            f"{config.data}: train.beton is of conversion {a.conversion_id or 'unknown'}, val.beton of "
+            f"{b.conversion_id or 'unknown'}; expected one conversion; convert the radiographs again"
+        )
+    if loader.beton.verified:
+        common = overlap(hashes(loader), hashes(val_loader), same_key=True)
+        if any(common.values()):
+            raise InputError(
+                f"{config.data}: training and validation share {common['images']} images and "
+                f"{common['patients']} images of common patients, expected none; convert the radiographs again"
+            )
+    if not patients_compared(loader.beton.rows_N["patient_hash"], loader.beton.verified):
+        logger.warning("patients are not known for every image: leakage between patients is not excluded")
+    return loader, val_loader
+
+
+def hashes(loader: Loader) -> dict[str, np.ndarray]:
+    """The pixel and patient hashes of a loader's beton."""
+    return {name: loader.beton.rows_N[name] for name in ("pixel_hash", "patient_hash")}

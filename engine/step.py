@@ -1,0 +1,121 @@
+"""One training step, and prediction over a loader: forward passes on the chosen device."""
+
+# N batch, H W rows and columns of the crop, K classes
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.device import Policy
+from loaders.errors import DivergedError
+from loaders.loader import Loader
+from loaders.randomness import DROPOUT, scalar_seed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learner:
+    """A network with what trains it.  forward: the network, perhaps compiled for batches of batch_size."""
+
+    network: nn.Module
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    optimiser: torch.optim.Optimizer
+    loss: nn.Module
+    policy: Policy
+    batch_size: int
+
+
+def make_learner(
+    network: nn.Module,
+    policy: Policy,
+    *,
+    learning_rate: float,
+    batch_size: int,
+    class_weight_K: np.ndarray | None,
+) -> Learner:
+    """Move a network to the device in the policy's layout, and give it Adam and a cross-entropy."""
+    network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
+    weight_K = None if class_weight_K is None else torch.as_tensor(class_weight_K, dtype=torch.float32)
+    return Learner(
+        network=network,
+        forward=torch.compile(network, dynamic=False) if policy.compiled else network,
+        optimiser=torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
+        loss=nn.CrossEntropyLoss(weight=weight_K).to(policy.device),
+        policy=policy,
+        batch_size=batch_size,
+    )
+
+
+def train_step(
+    learner: Learner, frames_N1HW: torch.Tensor, labels_N: torch.Tensor, *, seed: int, step: int
+) -> tuple[float, torch.Tensor]:
+    """One step of Adam.  Gives the mean loss and the logits, (N, K) on the host.
+
+    Dropout is a function of (seed, step), so that a resumed run is the same run.
+    Errors: DivergedError for a loss or gradient that is not finite; weights, optimiser and buffers stay as they were.
+    """
+    policy = learner.policy
+    frames_N1HW = frames_N1HW.to(policy.device, memory_format=policy.memory_format, non_blocking=True)
+    labels_N = labels_N.to(policy.device, non_blocking=True)
+    before = [buffer.clone() for buffer in learner.network.buffers()]
+    torch.manual_seed(scalar_seed(seed, DROPOUT, step))
+    learner.network.train()
+    # a compiled network is compiled for one batch size; the tail of an epoch runs eagerly
+    forward = learner.forward if len(labels_N) == learner.batch_size else learner.network
+    with policy.precision():
+        logits_NK = forward(frames_N1HW)
+    loss = learner.loss(logits_NK.float(), labels_N)
+    learner.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    gradients = [parameter.grad for parameter in learner.network.parameters() if parameter.grad is not None]
+    value, norm = torch.stack([loss.detach(), torch.nn.utils.get_total_norm(gradients)]).tolist()
+    if not (math.isfinite(value) and math.isfinite(norm)):
+        for buffer, saved in zip(learner.network.buffers(), before, strict=True):
+            buffer.copy_(saved)
+        raise DivergedError(
+            f"step {step}: loss {value}, gradient norm {norm}, expected finite numbers; "
+            "lower --learning-rate, or try --amp off"
+        )
+    learner.optimiser.step()
+    return value, logits_NK.detach().float().cpu()
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module, loader: Loader, policy: Policy, progress: Callable[[int], None] = lambda samples: None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class probabilities of every sample of a loader with tensors=True, in one forward pass.
+
+    Gives labels int64 (N,) and logits float32 (N, K), in the order of the loader.
+    progress: called with the number of samples after each batch; may raise to stop.
+    """
+    network.eval()
+    labels, logits = [], []
+    with contextlib.closing(iter(loader)) as batches:  # type: ignore[type-var]
+        for frames_N1HW, labels_N, _ in batches:
+            frames_N1HW = frames_N1HW.to(policy.device, memory_format=policy.memory_format, non_blocking=True)
+            with policy.precision():
+                logits_NK = network(frames_N1HW)
+            labels.append(labels_N.numpy())
+            logits.append(logits_NK.float().cpu().numpy())
+            progress(len(labels_N))
+    return np.concatenate(labels), np.concatenate(logits)
+
+
+def softmax(logits_NK: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, float64 (N, K)."""
+    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(1, keepdims=True)
+    exponential_NK = np.exp(shifted_NK)
+    return exponential_NK / exponential_NK.sum(1, keepdims=True)
+
+
+def cross_entropy(label_N: np.ndarray, logits_NK: np.ndarray) -> float:
+    """Mean cross-entropy of logits."""
+    probability_N = softmax(logits_NK)[np.arange(len(label_N)), label_N]
+    return float(-np.log(np.maximum(probability_N, 1e-300)).mean())

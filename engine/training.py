@@ -1,0 +1,334 @@
+"""A training: the recipe of DESIGN from betons to a run folder, resumable to the bit on CPU."""
+
+# N batch or set, H W rows and columns of the crop, K classes
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.checkpoint import file_hash, load_checkpoint, network_tensors, optimiser_tensors, restore
+from engine.config import TrainConfig
+from engine.device import choose_policy
+from engine.learning_sets import open_loaders
+from engine.metrics import all_metrics, confusion_matrix, headline_f1
+from engine.network import Cnn
+from engine.run_folder import BEST, LAST, SUMMARY, RunFolder, load_config, save_config, save_seen
+from engine.step import Learner, cross_entropy, make_learner, predict, softmax, train_step
+from loaders import __version__
+from loaders.atomic_file import locked
+from loaders.beton_footer import Facts
+from loaders.errors import CheckpointError, ConfigError, DivergedError, Interrupted
+from loaders.loader import Loader
+from loaders.settings import read_settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class State:
+    """Everything beyond tensors that a resumed run needs; kept as JSON beside them."""
+
+    conversion_id: str
+    step: int = 0
+    loader: dict[str, int] = field(default_factory=dict)
+    loss_sum: float = 0.0
+    confusion: list[list[int]] = field(default_factory=list)
+    best_f1: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    finished: str = ""
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a training is, for showing.  done, total: samples of this epoch and phase."""
+
+    phase: str
+    epoch: int
+    epochs: int
+    done: int
+    total: int
+    loss: float
+    images_per_second: float
+    seconds_left: float | None
+    patience_left: int
+    best_f1: float
+    best_epoch: int
+    history: list[dict[str, Any]]
+    message: str = ""
+
+
+Watch = Callable[[Progress], None]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    watch: Watch = lambda progress: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train, and give the summary that summary.json holds.
+
+    resume: continue the run in config.out.  watch: called after every step.  stopping: asked after every step.
+    Errors: InputError for betons that do not belong together; ConfigError; LockedError; CheckpointError; StorageError;
+    DivergedError and Interrupted, both after the state is saved.
+    """
+    if not resume and (config.out / "config.json").exists():
+        raise ConfigError(
+            f"{config.out}: already holds a run; continue it with --resume {config.out}, or choose another --out"
+        )
+    with contextlib.ExitStack() as stack:
+        loader, val_loader = open_loaders(config, stack)
+        stack.enter_context(locked(config.out))
+        if not resume:
+            save_config(config.out, config)
+            rows_of_split = {"train": loader.beton.rows_N, "val": val_loader.beton.rows_N}
+            save_seen(config.out, rows_of_split, loader.beton.facts.site_key_id)
+        return Training(config, loader, val_loader, watch, stopping).run(resume)
+
+
+def resume_config(path: Path) -> TrainConfig:
+    """The settings of the run in path, wherever the folder lies now.  Errors: ConfigError."""
+    return replace(load_config(path), out=path)
+
+
+class Training:
+    """One run in progress: the learner, the loaders, and the state that a checkpoint keeps."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        loader: Loader,
+        val_loader: Loader,
+        watch: Watch,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.config, self.loader, self.val_loader = config, loader, val_loader
+        self.watch, self.stopping = watch, stopping
+        self.facts: Facts = loader.beton.facts
+        self.positive = self.facts.classes.index(self.facts.positive)
+        self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
+        self.message = ""
+        self.rate = 0.0  # training images a second in this epoch
+
+    def run(self, resume: bool) -> dict[str, Any]:
+        """Epoch after epoch until the schedule or early stopping ends it."""
+        config, facts = self.config, self.facts
+        self.state = State(
+            conversion_id=facts.conversion_id, loader=self.loader.state_dict(), confusion=self.no_confusion()
+        )
+        if resume and not (config.out / LAST).exists():
+            self.message = "no state was saved before the interruption: starts from the beginning"
+        tensors: dict[str, torch.Tensor] = {}
+        if resume and (config.out / LAST).exists():
+            tensors, content = load_checkpoint(config.out / LAST)
+            self.state = State(**content)
+            self.check_state()
+            if self.state.finished:
+                return read_settings(config.out / SUMMARY)
+        with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
+            logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
+            self.policy = choose_policy(config.device, config.amp, config.compile, config.epochs * len(self.loader))
+            self.learner = self.make_learner()
+            if tensors:
+                restore(self.learner, tensors)
+                self.loader.load_state_dict(self.state.loader)
+                logger.info("resumed at step %d, epoch %d", self.state.step, self.loader.epoch + 1)
+            self.started = time.perf_counter() - self.state.seconds
+            try:
+                while not self.state.finished:
+                    self.train_epoch()
+                    self.finish_epoch()
+            except (Interrupted, DivergedError) as error:
+                self.save_last()
+                logger.warning("%s", error)
+                raise
+            summary = self.summary()
+            self.folder.save_summary(summary)
+            self.save_last()
+            return summary
+
+    def make_learner(self) -> Learner:
+        """A fresh network from the seed, with PyTorch's default initialisation."""
+        config = self.config
+        torch.manual_seed(config.loader.seed)
+        network = Cnn(len(self.facts.classes), self.facts.crop, config.dropout)
+        weights = None
+        if config.class_weights:
+            count_K = np.bincount(self.loader.beton.label_N, minlength=len(self.facts.classes))
+            weights = count_K.sum() / (len(count_K) * np.maximum(count_K, 1))
+        return make_learner(
+            network,
+            self.policy,
+            learning_rate=config.learning_rate,
+            batch_size=config.loader.batch_size,
+            class_weight_K=weights,
+        )
+
+    def train_epoch(self) -> None:
+        """The rest of the current epoch, batch by batch."""
+        state = self.state
+        clock, before = time.perf_counter(), self.loader.position
+        with contextlib.closing(iter(self.loader)) as batches:  # type: ignore[type-var]
+            self.check_stop()
+            for frames_N1HW, labels_N, _ in batches:
+                loss, logits_NK = train_step(
+                    self.learner, frames_N1HW, labels_N, seed=self.config.loader.seed, step=state.step
+                )
+                state.step += 1
+                state.loss_sum += loss * len(labels_N)
+                predicted_N = logits_NK.argmax(1).numpy()
+                confusion_KK = confusion_matrix(labels_N.numpy(), predicted_N, len(self.facts.classes))
+                state.confusion = (np.array(state.confusion) + confusion_KK).tolist()
+                state.loader = self.loader.state_dict()
+                self.rate = (self.loader.position - before) / (time.perf_counter() - clock)
+                self.show("training", self.loader.position, self.num_train, state.loss_sum / self.loader.position)
+                self.check_stop()
+
+    def finish_epoch(self) -> None:
+        """Validate, keep the weights if they are the best so far, and decide whether to go on."""
+        state, config = self.state, self.config
+        done = 0
+
+        def progress(samples: int) -> None:
+            nonlocal done
+            done += samples
+            self.show("validation", done, self.num_val, state.loss_sum / self.num_train)
+            self.check_stop()
+
+        label_N, logits_NK = predict(self.learner.network, self.val_loader, self.policy, progress)
+        metrics = all_metrics(label_N, softmax(logits_NK), self.positive)
+        epoch = len(state.history) + 1
+        state.history.append(
+            {
+                "epoch": epoch,
+                "train_loss": state.loss_sum / self.num_train,
+                "train_f1": headline_f1(np.array(state.confusion), self.positive),
+                "val_loss": cross_entropy(label_N, logits_NK),
+                **{f"val_{name}": metrics[name] for name in ("f1", "accuracy", "auc", "sensitivity", "specificity")},
+                "images_per_second": round(self.rate, 2),
+            }
+        )
+        if metrics["f1"] > state.best_f1 + config.min_delta or not state.best_epoch:
+            state.best_f1, state.best_epoch = metrics["f1"], epoch
+            self.folder.save_best(network_tensors(self.learner), self.description(epoch, metrics))
+        state.loss_sum, state.confusion = 0.0, self.no_confusion()
+        state.loader = self.loader.state_dict()
+        if epoch - state.best_epoch >= config.patience:
+            state.finished = f"no better validation F1 in {config.patience} epochs"
+        elif epoch >= config.epochs:
+            state.finished = "all epochs done"
+        logger.info("epoch %d: %s", epoch, state.history[-1])
+        self.folder.record(state.history, state.best_epoch, self.title())
+        self.show("epoch", self.num_train, self.num_train, state.history[-1]["train_loss"])
+        if not state.finished:  # the finished state is saved after its summary, so that it never lacks one
+            self.save_last()
+
+    def check_stop(self) -> None:
+        """Errors: Interrupted when someone asked to stop."""
+        if self.stopping():
+            raise Interrupted(
+                f"{self.config.out}: interrupted at step {self.state.step}; continue with --resume {self.config.out}"
+            )
+
+    def check_state(self) -> None:
+        """Errors: CheckpointError when the betons are no longer those the run began with."""
+        if self.state.conversion_id != self.facts.conversion_id:
+            raise CheckpointError(
+                f"{self.config.out}: began on conversion {self.state.conversion_id}, {self.config.data} now holds "
+                f"{self.facts.conversion_id}; bring the old betons back, or train anew"
+            )
+
+    def no_confusion(self) -> list[list[int]]:
+        """An empty confusion matrix."""
+        return np.zeros((len(self.facts.classes),) * 2, np.int64).tolist()
+
+    def save_last(self) -> None:
+        """Keep weights, optimiser and state, for `--resume`."""
+        self.state.seconds = time.perf_counter() - self.started
+        self.folder.save_last(network_tensors(self.learner) | optimiser_tensors(self.learner), asdict(self.state))
+
+    def title(self) -> str:
+        """What the curves show."""
+        kind = "synthetic phantoms" if self.facts.synthetic else "radiographs"
+        which = f"F1 of {self.facts.positive}" if len(self.facts.classes) == 2 else "macro F1"
+        return (
+            f"{', '.join(self.facts.classes)}: {self.num_train} training and {self.num_val} validation {kind}; {which}"
+        )
+
+    def description(self, epoch: int, metrics: dict[str, Any]) -> dict[str, Any]:
+        """What `evaluate` must know of the weights."""
+        facts = self.facts
+        return {
+            "network": "cnn",
+            "classes": list(facts.classes),
+            "positive": facts.positive,
+            "crop": facts.crop,
+            "stored": facts.stored,
+            "fit": facts.fit,
+            "dropout": self.config.dropout,
+            "conversion_id": facts.conversion_id,
+            "epoch": epoch,
+            "validation": metrics,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json."""
+        state = self.state
+        rates = [row["images_per_second"] for row in state.history]
+        return {
+            "best_f1": state.best_f1,
+            "best_epoch": state.best_epoch,
+            "epochs": len(state.history),
+            "stopped": state.finished,
+            "images_per_second": float(np.median(rates)),
+            "seconds": round(time.perf_counter() - self.started, 3),
+            "steps": state.step,
+            "training_images": self.num_train,
+            "validation_images": self.num_val,
+            "classes": list(self.facts.classes),
+            "positive": self.facts.positive,
+            "crop": self.facts.crop,
+            "synthetic": self.facts.synthetic,
+            "parameters": sum(parameter.numel() for parameter in self.learner.network.parameters()),
+            "device": self.policy.describe(),
+            "checkpoint_sha256": file_hash(self.config.out / BEST),
+            "conversion_id": self.facts.conversion_id,
+            "versions": {"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        }
+
+    def show(self, phase: str, done: int, total: int, loss: float) -> None:
+        """Tell the watcher."""
+        state = self.state
+        epochs_done = len(state.history) + (done / total if phase == "training" else 0)
+        elapsed = time.perf_counter() - self.started
+        left = elapsed / epochs_done * (self.config.epochs - epochs_done) if epochs_done else None
+        since_best = len(state.history) - state.best_epoch
+        self.watch(
+            Progress(
+                phase=phase,
+                epoch=min(len(state.history) + 1, self.config.epochs),
+                epochs=self.config.epochs,
+                done=done,
+                total=total,
+                loss=loss,
+                images_per_second=self.rate,
+                seconds_left=left,
+                patience_left=self.config.patience - since_best,
+                best_f1=max(state.best_f1, 0.0),
+                best_epoch=state.best_epoch,
+                history=state.history,
+                message=self.message,
+            )
+        )
