@@ -6,11 +6,13 @@ Nothing heavy is imported before a command needs it, so that --help is instant.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config import EvaluateConfig, TrainConfig
 from loaders import __version__, errors
+from loaders.atomic_file import storage_error
 from loaders.config import ConvertConfig, PhantomConfig
 from loaders.flags import add_setting
-from loaders.settings import build, read_settings, settings_of
+from loaders.settings import build, convert_values, read_settings, settings_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,6 +46,17 @@ EXIT_MEANINGS = (
     "0 done · 2 wrong usage · 3 inputs rejected · 4 input/output failed · 5 integrity (corrupt beton or checkpoint) · "
     "6 locked by another writer · 7 training diverged · 75 interrupted, resumable"
 )
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "auc": "ROC-AUC",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+}
+CONFOUNDED = (
+    "Finding and source cannot be told apart in this collection: no source has images of two classes. "
+    "No accuracy on it is evidence."
+)
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 
 
@@ -59,6 +73,8 @@ class Command:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.  Gives the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack × and ·
     parser = make_parser()
     namespace = parser.parse_args(arguments)
     try:
@@ -69,22 +85,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 2
         command = COMMANDS[namespace.command]
-        values = {name: value for name, value in vars(namespace).items() if name in setting_names(command)}
+        names = setting_names(command)
+        values = {name: value for name, value in vars(namespace).items() if name in names and value is not None}
         command.run(namespace, values)
         return 0
     except tuple(EXIT_CODES) as error:
         code = next(number for kind, number in EXIT_CODES.items() if isinstance(error, kind))
-        message = (
-            "interrupted; nothing half-written is left" if isinstance(error, KeyboardInterrupt) else printable(error)
-        )
-        print(f"plainfilm: {message}", file=sys.stderr)
+        print(f"plainfilm: {printable(message_of(error))}", file=sys.stderr)
         return code
 
 
+def message_of(error: BaseException) -> str:
+    """What to tell the user."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; nothing half-written is left"
+    if isinstance(error, OSError) and not isinstance(error, errors.StorageError):
+        return str(storage_error(Path(str(error.filename or "output")), error))
+    return str(error)
+
+
 def printable(text: object) -> str:
-    """Text without control characters or undecodable bytes, which a file name may hold."""
-    shown = "".join(char if char.isprintable() or char == " " else f"\\x{ord(char):02x}" for char in str(text))
-    return shown.encode("utf-8", "backslashreplace").decode()
+    """Text without control characters or undecodable bytes, which a file name may hold: escaped as in Python."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
 
 
 # ---- parsing
@@ -131,7 +153,15 @@ def setting_names(command: Command) -> set[str]:
 
 def with_config_file(namespace: argparse.Namespace, values: dict[str, Any]) -> dict[str, Any]:
     """The settings of --config, overridden by flags."""
-    return (read_settings(namespace.config) if namespace.config else {}) | values
+    if namespace.config is None:
+        return values
+    settings, config = read_settings(namespace.config), COMMANDS[namespace.command].config
+    assert config is not None
+    try:
+        convert_values(config, settings)
+    except errors.ConfigError as error:
+        raise errors.ConfigError(f"{namespace.config}: {error}") from error
+    return settings | values
 
 
 # ---- showing
@@ -141,10 +171,15 @@ def console() -> Console:
     """The terminal; wide enough for tables where it is not one."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
 
 
-def bar(screen: Console) -> Bar:
+def show(screen: Console, text: object, style: str | None = None) -> None:
+    """Print one line that may hold names of files or classes; a long path stays in one piece."""
+    screen.print(printable(text), style=style, soft_wrap=True)
+
+
+def bar(screen: Console, *, transient: bool = False) -> Bar:
     """A progress bar with count, rate and time left."""
     from rich.progress import (
         BarColumn,
@@ -158,15 +193,17 @@ def bar(screen: Console) -> Bar:
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
-            return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")
+            return Text(f"{speed:,.0f}/s" if (speed := task.finished_speed or task.speed) else "")
 
     return Progress(
-        TextColumn("{task.description:12}"),
+        TextColumn("{task.description:12}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
         console=screen,
+        transient=transient,
+        disable=transient and not screen.is_terminal,
     )
 
 
@@ -178,7 +215,7 @@ class Bars:
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         if phase not in self.tasks:
-            self.tasks[phase] = self.bar.add_task(phase, total=total)
+            self.tasks[phase] = self.bar.add_task(printable(phase), total=total)
         self.bar.update(self.tasks[phase], completed=done)
 
 
@@ -194,7 +231,7 @@ def grid(*headers: str, title: str | None = None) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for index, header in enumerate(headers):
-        table.add_column(header, justify="right" if index else "left", overflow="fold")
+        table.add_column(printable(header), justify="right" if index else "left", overflow="fold")
     return table
 
 
@@ -209,7 +246,7 @@ def run_phantom(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     screen = console()
     with bar(screen) as shown:
         manifest = write_phantoms(config, partial(Bars(shown), "draw"))
-    screen.print(f"Synthetic radiographs of {config.patients} patients; table: {manifest}")
+    show(screen, f"Synthetic radiographs of {config.patients} patients; table: {manifest}")
 
 
 def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
@@ -226,12 +263,14 @@ def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         f"{counts['duplicate']} duplicates" + (f"; {counts['excluded']} more excluded" if counts["excluded"] else "")
     )
     for reason, number in done.reasons.items():
-        screen.print(f"  rejected {number}: {printable(reason)}", markup=False)
+        show(screen, f"  rejected {number}: {reason}")
     table = grid("split", *done.catalog.classes, "images", "groups")
     for split, by_class in done.samples.items():
         table.add_row(split, *map(str, by_class.values()), str(sum(by_class.values())), str(done.groups[split]))
     screen.print(table)
-    screen.print(f"positive class: {done.catalog.positive}", markup=False)
+    show(screen, f"positive class: {done.catalog.positive}")
+    if done.confounded:
+        screen.print(CONFOUNDED, style="bold yellow")
     if not done.patients_known:
         screen.print(
             "Patients are not known for every image: leakage between patients is not excluded.",
@@ -246,7 +285,7 @@ def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         "preparation.png",
         "augmentation.png",
     ):
-        screen.print(str(done.out / name), markup=False)
+        show(screen, done.out / name)
 
 
 def run_info(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
@@ -280,7 +319,7 @@ def run_info(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
             }
             for name, value in rows.items():
                 table.add_row(name, printable(value))
-            screen.print(table, markup=False)
+            screen.print(table)
 
 
 def run_verify(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
@@ -291,7 +330,24 @@ def run_verify(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     for path in namespace.betons:
         with bar(screen) as shown, Beton(path, trust_unverified=True) as beton:
             beton.verify(partial(Bars(shown), "verify"))
-            screen.print(f"{path}: whole: {len(beton):,} samples, every checksum agrees", markup=False)
+            show(screen, f"{path}: whole: {len(beton):,} samples, every checksum agrees")
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second one does not wait."""
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_train(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
@@ -306,16 +362,9 @@ def run_train(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     with screen.status("loading torch …"):
         training = importlib.import_module("engine.training")
     config = fresh or replace(training.resume_config(namespace.resume), **values)
-    stop = threading.Event()
-
-    def ask_to_stop(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(number, signal.default_int_handler)  # a second Ctrl-C does not wait
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask_to_stop)
-    with bar(screen) as shown:
-        summary = training.train(config, resume=fresh is None, watch=TrainingView(screen, shown), stopping=stop.is_set)
+    with stop_signals() as stop, bar(screen, transient=True) as shown:
+        view = TrainingView(screen, shown)
+        summary = training.train(config, resume=fresh is None, watch=view, stopping=stop.is_set)
     screen.print(
         f"Best validation F1 {percent(summary['best_f1'])} in epoch {summary['best_epoch']} of {summary['epochs']} "
         f"({summary['stopped']}); {summary['images_per_second']:,.0f} images/s, {summary['seconds']:,.1f} s "
@@ -365,19 +414,13 @@ def run_evaluate(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         evaluation = importlib.import_module("engine.evaluation")
     with bar(screen) as shown:
         results = evaluation.evaluate(config, Bars(shown))
-    table = grid("metric", *(result.beton.stem for result in results), "largest class, always")
-    names = {
-        "accuracy": "accuracy",
-        "f1": "F1",
-        "auc": "ROC-AUC",
-        "sensitivity": "sensitivity",
-        "specificity": "specificity",
-    }
-    for name, shown_name in names.items():
-        trivial = results[0].metrics["largest_class"].get(name)
-        cells = [percent(result.metrics[name]) for result in results]
-        table.add_row(shown_name, *cells, "" if name not in ("accuracy", "f1", "auc") else percent(trivial))
-    table.add_row("images", *(str(result.metrics["num_samples"]) for result in results), "")
+    largest = [result.classes[result.metrics["largest_class"]["class"]] for result in results]
+    headers = [(result.beton.stem, f"always {name}") for result, name in zip(results, largest, strict=True)]
+    table = grid("metric", *(name for pair in headers for name in pair))
+    for name, shown_name in METRIC_NAMES.items():
+        pairs = [(result.metrics[name], result.metrics["largest_class"][name]) for result in results]
+        table.add_row(shown_name, *(percent(value) for pair in pairs for value in pair))
+    table.add_row("images", *(str(cell) for result in results for cell in (result.metrics["num_samples"], "")))
     screen.print(table)
     for result in results:
         matrix = grid(f"{result.beton.name}: true", *(f"said {name}" for name in result.classes))
@@ -451,4 +494,5 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up like Ctrl-C
     sys.exit(main())

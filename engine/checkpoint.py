@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,15 @@ def digest(tensors: Mapping[str, torch.Tensor], state: str) -> str:
 def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: dict[str, Any]) -> None:
     """Write tensors, from any device, and a JSON-ready state to path, atomically.  Errors: StorageError."""
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(state, sort_keys=True)
+    text = json.dumps(state)
     publish_bytes(path, save(on_host, metadata={"state": text, "digest": digest(on_host, text)}))
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read a checkpoint back.  Errors: CheckpointError for a missing, foreign or damaged one; StorageError."""
+def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a checkpoint back.  needed: what its state must hold.
+
+    Errors: CheckpointError for a missing, foreign or damaged one, or one of another kind; StorageError.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -53,10 +56,15 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
         whole = metadata["digest"] == digest(tensors, metadata["state"])
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path}: not a plainfilm checkpoint ({error}); use the last good copy, or train again"
+            f"{path}: not a plainfilm checkpoint ({error}), expected one; use the last good copy, or train again"
         ) from error
     if not whole:
-        raise CheckpointError(f"{path}: checksum differs: damaged; use the last good copy, or train again")
+        raise CheckpointError(f"{path}: checksum differs from the expected: damaged; use the last good copy, or train again")
+    lacking = sorted(set(needed) - set(state))
+    if lacking:
+        raise CheckpointError(
+            f"{path}: a checkpoint of another kind, expected one with {', '.join(lacking)}; bring the right file back"
+        )
     return tensors, state
 
 
@@ -103,4 +111,4 @@ def load_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"the weights are of another network ({error}); use the run's own checkpoint") from error
+        raise CheckpointError(f"the weights are of another network ({error}), expected the run's; use the run's own checkpoint") from error

@@ -41,7 +41,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_range("epochs", self.epochs, 1, 100_000)
-        check_range("learning_rate", self.learning_rate, 1e-12, 1e38)
+        check_range("learning_rate", self.learning_rate, 1e-12, 1e36)  # Adam's first step is tenfold; float32 ends at 3e38
         check_range("dropout", self.dropout, 0, 0.99)
         check_range("patience", self.patience, 1, 100_000)
         check_range("min_delta", self.min_delta, 0, 1)

@@ -26,11 +26,13 @@ from engine.overlap import overlap, patients_compared
 from engine.run_folder import BEST, load_seen
 from engine.step import predict, softmax
 from loaders import __version__
+from loaders.account import confounded
 from loaders.atomic_file import locked, publish_bytes
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.loader import Loader
 
+NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "epoch")  # of the weights' state
 NOT_EXCLUDED = "leakage between patients is not excluded"
 
 
@@ -62,7 +64,7 @@ def evaluate(
     if not config.run.is_dir():
         raise ConfigError(f"{config.run}: not a folder, expected a run folder of `train`; check the path")
     checkpoint = config.run / BEST
-    tensors, state = load_checkpoint(checkpoint)
+    tensors, state = load_checkpoint(checkpoint, NEEDED)
     network = Cnn(len(state["classes"]), state["crop"], state["dropout"])
     load_network(network, tensors)
     policy = choose_policy(config.device, "off", "off", 0)
@@ -178,6 +180,10 @@ def check_beton(config: EvaluateConfig, state: dict[str, Any], loader: Loader) -
         return [f"the beton is unverified: overlap with the training set cannot be checked; {NOT_EXCLUDED}"]
     if facts.fit != state["fit"]:
         warnings.append(f"frames were fitted by {facts.fit}, in training by {state['fit']}")
+    if confounded(beton.label_N.tolist(), beton.rows_N["source"].tolist()):
+        warnings.append(
+            "finding and source cannot be told apart here: the score is evidence of nothing clinical"
+        )
     seen, key_id = load_seen(config.run)
     same_key = key_id == facts.site_key_id
     common = overlap({name: seen[f"train.{name}"] for name in ("pixel_hash", "patient_hash")}, hashes(loader), same_key)

@@ -98,8 +98,7 @@ def all_metrics(label_N: np.ndarray, probability_NK: np.ndarray, positive: int) 
         "confusion": confusion_KK.tolist(),
         "largest_class": {
             "class": int(confusion_KK.sum(1).argmax()),
-            "accuracy": trivial["accuracy"],
-            "f1": trivial["f1"],
             "auc": 0.5 if known else None,
+            **{name: trivial[name] for name in ("accuracy", "f1", "sensitivity", "specificity")},
         },
     }

@@ -95,7 +95,11 @@ def load_config(path: Path) -> TrainConfig:
     """Read a run's config.json.  Errors: ConfigError when path is no run folder."""
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{path}: no {CONFIG}, expected a run folder of `train`; check the path")
-    return build(TrainConfig, read_settings(path / CONFIG))
+    try:
+        return build(TrainConfig, read_settings(path / CONFIG))
+    except ConfigError as error:
+        where = "" if str(path / CONFIG) in str(error) else f"{path / CONFIG}: "
+        raise ConfigError(f"{where}{error}") from error
 
 
 def save_seen(path: Path, rows_of_split: dict[str, np.ndarray], site_key_id: str) -> None:
@@ -110,5 +114,5 @@ def save_seen(path: Path, rows_of_split: dict[str, np.ndarray], site_key_id: str
 
 def load_seen(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """Read the hashes back: `<split>.<pixel_hash|patient_hash>` → uint8 (N, 16), and the site key's id."""
-    tensors, state = load_checkpoint(path / SEEN)
+    tensors, state = load_checkpoint(path / SEEN, ["site_key_id"])
     return {name: tensor.numpy() for name, tensor in tensors.items()}, state["site_key_id"]

@@ -94,6 +94,7 @@ def predict(
 
     Gives labels int64 (N,) and logits float32 (N, K), in the order of the loader.
     progress: called with the number of samples after each batch; may raise to stop.
+    Errors: DivergedError when the weights have grown so large that the logits are not finite.
     """
     network.eval()
     labels, logits = [], []
@@ -105,7 +106,13 @@ def predict(
             labels.append(labels_N.numpy())
             logits.append(logits_NK.float().cpu().numpy())
             progress(len(labels_N))
-    return np.concatenate(labels), np.concatenate(logits)
+    logits_NK = np.concatenate(logits)
+    if not np.isfinite(logits_NK).all():
+        raise DivergedError(
+            f"{loader.beton.path}: the network's outputs are not finite, expected finite numbers; "
+            "lower --learning-rate, or try --amp off"
+        )
+    return np.concatenate(labels), logits_NK
 
 
 def softmax(logits_NK: np.ndarray) -> np.ndarray:

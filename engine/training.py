@@ -45,6 +45,7 @@ class State:
     best_f1: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
+    rate: float = 0.0
     finished: str = ""
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -120,7 +121,6 @@ class Training:
         self.positive = self.facts.classes.index(self.facts.positive)
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
         self.message = ""
-        self.rate = 0.0  # training images a second in this epoch
 
     def run(self, resume: bool) -> dict[str, Any]:
         """Epoch after epoch until the schedule or early stopping ends it."""
@@ -192,7 +192,7 @@ class Training:
                 confusion_KK = confusion_matrix(labels_N.numpy(), predicted_N, len(self.facts.classes))
                 state.confusion = (np.array(state.confusion) + confusion_KK).tolist()
                 state.loader = self.loader.state_dict()
-                self.rate = (self.loader.position - before) / (time.perf_counter() - clock)
+                state.rate = (self.loader.position - before) / (time.perf_counter() - clock)
                 self.show("training", self.loader.position, self.num_train, state.loss_sum / self.loader.position)
                 self.check_stop()
 
@@ -217,7 +217,7 @@ class Training:
                 "train_f1": headline_f1(np.array(state.confusion), self.positive),
                 "val_loss": cross_entropy(label_N, logits_NK),
                 **{f"val_{name}": metrics[name] for name in ("f1", "accuracy", "auc", "sensitivity", "specificity")},
-                "images_per_second": round(self.rate, 2),
+                "images_per_second": round(state.rate, 2),
             }
         )
         if metrics["f1"] > state.best_f1 + config.min_delta or not state.best_epoch:
@@ -323,7 +323,7 @@ class Training:
                 done=done,
                 total=total,
                 loss=loss,
-                images_per_second=self.rate,
+                images_per_second=state.rate,
                 seconds_left=left,
                 patience_left=self.config.patience - since_best,
                 best_f1=max(state.best_f1, 0.0),

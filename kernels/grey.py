@@ -1,6 +1,6 @@
 """Grey levels of a decoded radiograph: their histogram, and the linear map of its percentiles to 0-255."""
 
-# H rows, W columns, C colour channels (blue, green, red), L grey levels
+# H rows, W columns, C colour channels, L grey levels
 
 import numpy as np
 
@@ -8,20 +8,19 @@ from kernels.jit import kernel
 
 
 @kernel
-def luma_into(out_HW, colour_HWC):
-    """Rec. 601 luma of blue, green, red samples, rounded to nearest.
+def luma_into(out_HW, colour_HWC, red, blue):
+    """Rec. 601 luma, rounded to nearest; white stays white at any depth.
 
-    out_HW, colour_HWC: both uint8 or both uint16.  Source: ITU-R BT.601; DESIGN, Geometry.
+    out_HW, colour_HWC: both uint8 or both uint16.  red, blue: their channels, 0 and 2 or 2 and 0; a fourth is ignored.
+    Source: ITU-R BT.601; DESIGN, Geometry.
     """
     for row in range(out_HW.shape[0]):
         for column in range(out_HW.shape[1]):
-            blue = np.uint32(colour_HWC[row, column, 0])
-            green = np.uint32(colour_HWC[row, column, 1])
-            red = np.uint32(colour_HWC[row, column, 2])
-            # weights in 1/65536 sum to 65536 (19595 + 38470 + 7471), so white stays white at any depth
-            out_HW[row, column] = (
-                np.uint64(19595) * red + np.uint64(38470) * green + np.uint64(7471) * blue + 32768
-            ) >> 16
+            # weights in 1/65536 that add up to 65536; 65535 × 65536 + 32768 just fits 32 bits
+            weighted = np.uint32(19595) * np.uint32(colour_HWC[row, column, red])
+            weighted += np.uint32(38470) * np.uint32(colour_HWC[row, column, 1])
+            weighted += np.uint32(7471) * np.uint32(colour_HWC[row, column, blue])
+            out_HW[row, column] = (weighted + np.uint32(32768)) >> np.uint32(16)
 
 
 @kernel

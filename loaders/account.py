@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Conversion:
     groups: dict[str, int]
     reasons: dict[str, int]
     patients_known: bool
+    confounded: bool
     dry_run: bool
 
     @property
@@ -81,8 +83,17 @@ def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row]) -> Conve
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
         reasons=dict(Counter(row.reason.split(":")[0] for row in rows if row.verdict == "rejected").most_common(8)),
         patients_known=all(row.entry.patient for row in written),
+        confounded=confounded([row.entry.label for row in written], [row.entry.source for row in written]),
         dry_run=config.dry_run,
     )
+
+
+def confounded(labels: Sequence[Hashable], sources: Sequence[Hashable]) -> bool:
+    """Whether sources are known, and none of them has images of two classes: then they tell the label on their own."""
+    labels_of: dict[Hashable, set[Hashable]] = defaultdict(set)
+    for label, source in zip(labels, sources, strict=True):
+        labels_of[source].add(label)
+    return len(labels_of) > 1 and all(len(found) == 1 for found in labels_of.values())
 
 
 def csv_bytes(rows: tuple[Row, ...]) -> bytes:

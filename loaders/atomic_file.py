@@ -18,15 +18,19 @@ LOCK = ".plainfilm-lock"
 
 def storage_error(path: Path, error: OSError, needed: int | None = None) -> StorageError:
     """The one translation of an OSError while reading or writing path."""
-    remedy = {
-        errno.ENOSPC: "free some disk space",
-        errno.EACCES: "choose a place that you may write to",
-        errno.EROFS: "choose a place that is writable",
-        errno.EPERM: "choose a place that you may write to",
-        errno.ENOENT: "check the path",
-    }.get(error.errno or 0, "check the disk")
-    size = f", expected {needed:,} bytes of room" if needed else ""
-    return StorageError(f"{path}: {error.strerror or error}{size}; {remedy}")
+    expected, remedy = {
+        errno.ENOSPC: ("room", "free some disk space"),
+        errno.EACCES: ("to be let in", "change its permissions, or choose another place"),
+        errno.EPERM: ("to be let in", "change its permissions, or choose another place"),
+        errno.EROFS: ("a writable place", "choose another"),
+        errno.ENOENT: ("it to be there", "check the path"),
+        errno.EEXIST: ("a folder", "choose another path"),
+        errno.ENOTDIR: ("a folder", "choose another path"),
+        errno.EISDIR: ("a file", "choose another path"),
+    }.get(error.errno or 0, ("no error", "check the disk"))
+    if needed:
+        expected = f"{needed:,} bytes of room"
+    return StorageError(f"{path}: {error.strerror or error}, expected {expected}; {remedy}")
 
 
 @contextlib.contextmanager
@@ -84,7 +88,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise LockedError(
-                f"{folder}: another plainfilm process is writing here; wait for it, or choose another folder"
+                f"{folder}: another plainfilm process is writing here, expected none; wait for it, or choose another folder"
             ) from error
         yield
     finally:

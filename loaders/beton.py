@@ -64,7 +64,7 @@ class Beton:
         """Copy `count` records from byte `start`, which may be unaligned."""
         end = start + count * dtype.itemsize
         if end > self.bytes_B.size:
-            raise self._bad(f"{what} ends at byte {end}, the file at {self.bytes_B.size}: truncated")
+            raise self._bad(f"{what} ends at byte {end}, the file at {self.bytes_B.size}: truncated, expected all of it")
         return np.frombuffer(self.bytes_B[start:end].tobytes(), dtype)
 
     def _open(self, trust_unverified: bool) -> None:
@@ -104,14 +104,14 @@ class Beton:
         if self.verified:
             self.facts, self.rows_N, crcs = parse_footer(footer, self.num_samples, str(self.path))
             if crc32c(metadata_N.tobytes()) != crcs["metadata_crc"]:
-                raise self._bad("metadata checksum differs")
+                raise self._bad("metadata checksum differs from the expected")
             if crc32c(allocation.tobytes()) != crcs["allocation_crc"]:
-                raise self._bad("allocation table checksum differs")
+                raise self._bad("allocation table checksum differs from the expected")
             self._check_facts()
         else:
             if not trust_unverified:
                 raise BetonError(
-                    f"{self.path}: no plainfilm footer: written by another program, so nothing vouches for its bytes; "
+                    f"{self.path}: no plainfilm footer: written by another program, so nothing vouches for its bytes, expected plainfilm's; "
                     "convert the radiographs, or pass --trust-unverified"
                 )
             self.facts = self._foreign_facts()
@@ -133,40 +133,40 @@ class Beton:
     def _find_footer(self, header: bytes, descriptors: np.ndarray, label_index: int) -> np.ndarray:
         """The footer's bytes, CRC checked; empty for a foreign file, which has neither magic."""
         if not self.pages_start <= self.table_start <= self.bytes_B.size:
-            raise self._bad(f"allocation table at byte {self.table_start} of {self.bytes_B.size}: truncated")
+            raise self._bad(f"allocation table at byte {self.table_start} of {self.bytes_B.size}: truncated, expected all of it")
         arguments = descriptors["arguments"][label_index]
         block = np.frombuffer(arguments[: BLOCK.itemsize].tobytes(), BLOCK)[0]
         tail = self._take(max(self.table_start - TAIL.itemsize, 0), TAIL, 1, "footer")[0]
         if block["magic"] != BLOCK_MAGIC and tail["magic"] != TAIL_MAGIC:
             return self.bytes_B[:0]
         if block["magic"] != BLOCK_MAGIC or tail["magic"] != TAIL_MAGIC:
-            raise self._bad("one of the footer's two marks is missing")
+            raise self._bad("one of the footer's two marks is missing, expected both")
         start, size = int(block["ptr"]), int(block["size"])
         if size != int(tail["size"]) or start + size != self.table_start or start < self.pages_start:
             raise self._bad(f"footer of {size} bytes at {start}, expected to end at the table, byte {self.table_start}")
         if arguments[BLOCK.itemsize :].any():
-            raise self._bad("the footer's pointer block is not padded with zeros")
+            raise self._bad("the footer's pointer block is not padded with the expected zeros")
         if header_crc(header, descriptors, label_index) != block["header_crc"]:
-            raise self._bad("header checksum differs")
+            raise self._bad("header checksum differs from the expected")
         footer = self.bytes_B[start : self.table_start]
         if crc32c(footer.data) != block["footer_crc"]:
-            raise self._bad("footer checksum differs")
+            raise self._bad("footer checksum differs from the expected")
         return np.frombuffer(footer.tobytes(), np.uint8)
 
     def _check_pages(self, foreign: bool) -> None:
         if (self.pages_end - self.pages_start) % self.page_size:
             what = "a gap where a footer should be" if foreign else "pages of broken length"
-            raise self._bad(f"{what} before byte {self.table_start}")
+            raise self._bad(f"{what} before byte {self.table_start}, expected whole pages")
 
     def _check_regions(self, ptr_N: np.ndarray, allocation: np.ndarray) -> np.ndarray:
         """Check that every frame lies in the pages, in one page, apart from the others, and in the table."""
         size = self.side**2
         if int(ptr_N.min()) < self.pages_start or int(ptr_N.max()) > self.pages_end - size:
-            raise self._bad(f"a frame lies outside the pages, bytes {self.pages_start} to {self.pages_end}")
+            raise self._bad(f"a frame lies outside the pages, expected at bytes {self.pages_start} to {self.pages_end}")
         if (ptr_N // self.page_size != (ptr_N + (size - 1)) // self.page_size).any():
-            raise self._bad("a frame crosses a page")
+            raise self._bad("a frame crosses a page, expected in one")
         if (np.diff(np.sort(ptr_N)) < size).any():
-            raise self._bad("two frames overlap")
+            raise self._bad("two frames overlap, expected apart")
         order = np.argsort(allocation["ptr"], kind="stable")
         place_N = np.searchsorted(allocation["ptr"], ptr_N, sorter=order)
         found = allocation[order[np.minimum(place_N, len(order) - 1)]] if len(order) else allocation
@@ -175,21 +175,21 @@ class Beton:
             not len(found)
             or not ((found["ptr"] == ptr_N) & (found["size"] == size) & (found["sample_id"] == sample_N)).all()
         ):
-            raise self._bad("the allocation table does not match the metadata")
+            raise self._bad("the allocation table does not match the metadata, expected the same frames")
         return ptr_N.astype(np.int64)
 
     def _check_facts(self) -> None:
         facts = self.facts
         if facts.stored != self.side or not 1 <= facts.crop <= facts.stored or (facts.stored - facts.crop) % 2:
-            raise self._bad(f"footer tells of frames {facts.stored} and crops {facts.crop}, found frames {self.side}")
+            raise self._bad(f"footer tells of frames {facts.stored} and crops {facts.crop}, expected frames {self.side}")
         if facts.positive not in facts.classes:
-            raise self._bad(f"positive class {facts.positive} is not among {', '.join(facts.classes)}")
+            raise self._bad(f"positive class {facts.positive}, expected one of {', '.join(facts.classes)}")
         if self.label_N.min() < 0 or self.label_N.max() >= len(facts.classes):
             raise self._bad(
                 f"labels {self.label_N.min()} to {self.label_N.max()}, expected 0 to {len(facts.classes) - 1}"
             )
         if self.rows_N["view"].max() >= len(facts.views) or self.rows_N["source"].max() >= len(facts.sources):
-            raise self._bad("a row names a view or source that the footer does not list")
+            raise self._bad("a row names a view or source, expected one that the footer lists")
 
     def _foreign_facts(self) -> Facts:
         if self.label_N.min() < 0 or self.label_N.max() >= 1024:
@@ -216,7 +216,7 @@ class Beton:
     def check_sample(self, sample: int) -> None:
         """Compare one frame with its CRC; nothing to compare in a foreign file.  Errors: BetonError."""
         if self.verified and crc32c(self.frame(sample).data) != self.rows_N["crc"][sample]:
-            raise self._bad(f"sample {sample}: checksum differs: its pixels are not what was written")
+            raise self._bad(f"sample {sample}: checksum differs from the expected: its pixels are not what was written")
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Check every frame's CRC, and that whatever belongs to nothing is zero.  Errors: BetonError, ConfigError."""
@@ -231,7 +231,7 @@ class Beton:
         begins = np.concatenate([begins, [self.pages_end]])
         for begin, end in zip(ends, begins, strict=True):  # the gaps between frames
             if self.bytes_B[begin:end].any():
-                raise self._bad(f"padding at bytes {begin} to {end} is not zero")
+                raise self._bad(f"padding at bytes {begin} to {end} is not zero, as expected")
 
     def close(self) -> None:
         """Give the map back; arrays that callers kept keep it alive."""

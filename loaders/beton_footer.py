@@ -102,10 +102,10 @@ def parse_footer(packed: np.ndarray, num_samples: int, where: str) -> tuple[Fact
     if head["magic"] != HEAD_MAGIC.rstrip(b"\0"):
         raise bad(f"begins with {bytes(head['magic'])!r}, expected {HEAD_MAGIC!r}")
     if int(head["num_samples"]) != num_samples:
-        raise bad(f"tells of {int(head['num_samples'])} samples, the header of {num_samples}")
+        raise bad(f"tells of {int(head['num_samples'])} samples, expected the header's {num_samples}")
     facts_size = int(head["facts_size"])
     if HEAD.itemsize + facts_size + num_samples * ROW.itemsize + TAIL.itemsize != packed.size:
-        raise bad(f"of {packed.size} bytes does not hold {num_samples} rows and {facts_size} bytes of facts")
+        raise bad(f"of {packed.size} bytes, expected {num_samples} rows and {facts_size} bytes of facts")
     start = HEAD.itemsize
     try:
         content = json.loads(packed[start : start + facts_size].tobytes())
@@ -113,7 +113,7 @@ def parse_footer(packed: np.ndarray, num_samples: int, where: str) -> tuple[Fact
             content[name] = tuple(content[name])
         facts = Facts(**content)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise bad(f"has unreadable facts ({error})") from error
+        raise bad(f"has unreadable facts ({error}), expected JSON") from error
     rows_N = packed[start + facts_size : packed.size - TAIL.itemsize].view(ROW)
     return facts, rows_N, head
 

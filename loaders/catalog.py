@@ -58,16 +58,18 @@ def read_catalog(config: ConvertConfig) -> Catalog:
         assert config.source is not None
         root, entries = config.source, list(folder_entries(config.source, config.classes, patient_of))
         origin = config.source
-    found = sorted({entry.label for entry in entries if not entry.excluded})
+    found = sorted({entry.label for entry in entries if entry.excluded in ("", not_asked_for(entry.label))})
     if not found:
         raise InputError(
             f"{origin}: no radiographs found, expected files under one subfolder a class, "
-            "or a CSV with the columns path and label"
+            "or a CSV with the columns path and label; check the path"
         )
     classes = config.classes or tuple(found)
     missing = [name for name in classes if name not in found]
     if missing:
-        raise InputError(f"{origin}: no file of class {', '.join(missing)}; found {', '.join(found)}; check --classes")
+        raise InputError(
+            f"{origin}: no file of class {', '.join(missing)}, expected some of {', '.join(found)}; check --classes"
+        )
     if len(classes) < 2:
         raise InputError(
             f"{origin}: one class, {classes[0]}; expected at least two to tell apart; add the other's files"
@@ -85,7 +87,7 @@ def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
     try:
         pattern = re.compile(GROUP_PRESETS.get(group_regex, group_regex))
     except re.error as error:
-        raise ConfigError(f"--group-regex: {group_regex!r} is no regular expression ({error})") from error
+        raise ConfigError(f"--group-regex: {group_regex!r} is no regular expression ({error}), expected one") from error
     if pattern.groups < 1:
         raise ConfigError(f"--group-regex: {group_regex!r} has no group, expected (…) around the patient")
     return pattern
@@ -95,6 +97,11 @@ def match_patient(pattern: re.Pattern[str] | None, path: str) -> str:
     """The patient that a file name tells, or ""."""
     match = pattern.search(PurePosixPath(path).name) if pattern else None
     return (match.group(1) or "") if match else ""
+
+
+def not_asked_for(label: str) -> str:
+    """Why a file of another class is excluded."""
+    return f"class {label} not asked for"
 
 
 def folder_entries(source: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:
@@ -116,10 +123,10 @@ def folder_entries(source: Path, classes: tuple[str, ...], pattern: re.Pattern[s
             excluded = ""
             if not label:
                 excluded = "not in a class folder"
-            elif name.startswith("."):
+            elif any(part.startswith(".") for part in (*relative.parts, name)):
                 excluded = "hidden file"
             elif classes and label not in classes:
-                excluded = f"class {label} not asked for"
+                excluded = not_asked_for(label)
             yield Entry(path=path, label=label, patient=match_patient(pattern, path), excluded=excluded)
 
 
@@ -132,13 +139,14 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
             reader.fieldnames = columns
             if not {"path", "label"} <= set(columns):
                 raise InputError(
-                    f"{manifest}: columns {', '.join(columns) or 'none'}, expected at least path and label"
+                    f"{manifest}: columns {', '.join(columns) or 'none'}, expected at least path and label; "
+                    "name them so in the first line, with commas between"
                 )
             rows = list(reader)
     except OSError as error:
         raise storage_error(manifest, error) from error
     except csv.Error as error:
-        raise InputError(f"{manifest}: not a CSV ({error}); expected the columns path and label") from error
+        raise InputError(f"{manifest}: not a CSV ({error}), expected the columns path and label; save it as CSV in UTF-8") from error
     first_line: dict[str, int] = {}
     for line, row in enumerate(rows, start=2):
         values = {
@@ -152,12 +160,12 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
         path = PurePosixPath(values["path"]).as_posix()
         if path in first_line:
             raise InputError(
-                f"{manifest}: line {line} repeats {path} of line {first_line[path]}; expected each file once"
+                f"{manifest}: line {line} repeats {path} of line {first_line[path]}, expected each file once; drop a row"
             )
         first_line[path] = line
         if values["split"] and values["split"] not in SPLITS:
             raise InputError(
-                f"{manifest}: line {line} has split {values['split']!r}, expected {', '.join(SPLITS)} or nothing"
+                f"{manifest}: line {line} has split {values['split']!r}, expected {', '.join(SPLITS)} or nothing; mend it"
             )
         label = values["label"]
         yield Entry(
@@ -167,5 +175,5 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
             view=values["view"],
             source=values["source"],
             split=values["split"],
-            excluded="" if not classes or label in classes else f"class {label} not asked for",
+            excluded="" if not classes or label in classes else not_asked_for(label),
         )

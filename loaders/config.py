@@ -12,6 +12,7 @@ Fit = Literal["stretch", "cover", "contain"]
 AugmentFrom = Literal["frame", "crop"]
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
+MAX_SEED = 2**63 - 1
 MAX_SIDE = 4096  # one stored frame must fit in a page of the largest size FFCV users pick
 
 
@@ -59,6 +60,7 @@ class PhantomConfig:
         check_range("strength", self.strength, 0, 10)
         check_range("arms", self.arms, 0, 1)
         check_range("marks", self.marks, 0, 1)
+        check_range("seed", self.seed, 0, MAX_SEED)
         unknown = set(self.classes) - {"covid", "normal", "pneumonia"}
         if unknown or not self.classes:
             raise ConfigError(f"--classes: found {','.join(self.classes)}, expected some of covid,normal,pneumonia")
@@ -105,12 +107,16 @@ class ConvertConfig:
         check_range("size", self.size, 32, 2048)
         check_range("val", self.val, 0.01, 0.9)
         check_range("holdout", self.holdout, 0, 0.9)
+        check_range("seed", self.seed, 0, MAX_SEED)
         check_range("workers", self.workers, 0, 256)
         check_range("max_pixels", self.max_pixels, 1, 178_956_970)  # above it, Pillow refuses on its own
         if self.page_mib < 2 or self.page_mib > 1024 or self.page_mib & (self.page_mib - 1):
             raise ConfigError(f"--page-mib: found {self.page_mib}, expected a power of two from 2 to 1024")
         if (self.source is None) == (self.manifest is None):
-            raise ConfigError("give either SOURCE, a folder with one subfolder a class, or --manifest FILE.csv")
+            found = "neither" if self.source is None else "both"
+            raise ConfigError(
+                f"found {found} of SOURCE and --manifest, expected either a folder with one subfolder a class or a CSV"
+            )
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"--classes: found {','.join(self.classes)}, expected each class once")
         if self.positive is not None and self.classes and self.positive not in self.classes:
@@ -144,6 +150,7 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         check_range("batch_size", self.batch_size, 1, 65536)
+        check_range("seed", self.seed, 0, MAX_SEED)
         check_range("threads", self.threads, 0, 256)
         check_range("prefetch", self.prefetch, 0, 1024)
         check_range("rotation", self.rotation, 0, 180)

@@ -79,7 +79,7 @@ def preparation_sheet(
             boxed[low:high, low : low + line] = boxed[low:high, high - line : high] = (255, 176, 0)
             boxed[low : low + line, low:high] = boxed[high - line : high, low:high] = (255, 176, 0)
             unit_HW = frame_SS[low:high, low:high].astype(np.float32) / 127.5 - 1
-            tiles.append([raw_tile(path), grey_HW, boxed, to_levels(unit_HW)])
+            tiles.append([raw_tile(path, grey_HW), grey_HW, boxed, to_levels(unit_HW)])
             size = f"{row.decoded.width}x{row.decoded.height}"
             names.append(
                 f"{label[:14]}\n{row.decoded.format} {size}\nmean {unit_HW.mean():+.2f}\nsd {unit_HW.std():.2f}"
@@ -88,14 +88,17 @@ def preparation_sheet(
     return sheet(tiles, columns, names, "What conversion does: " + describe(rows))
 
 
-def raw_tile(path: Path) -> np.ndarray:
-    """The file as any viewer would show it, small."""
-    with Image.open(path) as file:
-        if file.mode.startswith("I"):
-            levels_HW = np.asarray(file).astype(np.uint32)
-            picture = Image.fromarray((levels_HW >> 8).astype(np.uint8))
-        else:
-            picture = file.convert("RGB")
+def raw_tile(path: Path, grey_HW: np.ndarray) -> np.ndarray:
+    """The file as any viewer would show it, small; its grey levels where Pillow alone cannot decode it."""
+    try:
+        with Image.open(path) as file:
+            if file.mode.startswith("I"):
+                levels_HW = np.asarray(file).astype(np.uint32)
+                picture = Image.fromarray((levels_HW >> 8).astype(np.uint8))
+            else:
+                picture = file.convert("RGB")
+    except (OSError, SyntaxError, ValueError):  # a comment that is too long, say
+        picture = Image.fromarray(grey_HW)
     picture.thumbnail((TILE, TILE))
     return np.asarray(picture.convert("RGB"))
 

@@ -127,7 +127,7 @@ def check_classes(catalog: Catalog, written: list[Row], rows: list[Row]) -> None
             first = next((row for row in rows if row.entry.label == name and row.verdict == "rejected"), None)
             why = f", the first because: {first.entry.path}: {first.reason}" if first else ""
             files = sum(row.entry.label == name and row.verdict != "excluded" for row in rows)
-            raise InputError(f"class {name}: none of {files} files usable{why}; expected at least one in each split")
+            raise InputError(f"class {name}: none of {files} files usable{why}; expected one in each split; add some")
 
 
 def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -> list[str]:
@@ -137,7 +137,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
         if not all(given):
             lacking = next(row.entry.path for row in written if not row.entry.split)
             raise InputError(
-                f"{config.manifest}: {lacking} has no split, others have; fill in all of the column or none"
+                f"{config.manifest}: {lacking} has no split, others have, expected one in each row or in none; fill it in"
             )
         split_of: dict[int, Row] = {}
         for row in written:
@@ -146,7 +146,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
                 raise InputError(
                     f"{config.manifest}: {first.entry.path} is in {first.entry.split}, "
                     f"{row.entry.path} in {row.entry.split}, and they are of one "
-                    "patient (or the same pixels); expected one split for both"
+                    "patient (or the same pixels), expected one split for both; mend the column"
                 )
         splits = given
     else:

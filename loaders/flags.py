@@ -29,7 +29,7 @@ def add_setting(parser: argparse.ArgumentParser, setting: Setting, *, positional
     if positional and setting.kind is tuple:
         parser.add_argument(setting.name, nargs="+", **(options | {"type": Path, "metavar": "BETON"}))
     elif positional:
-        parser.add_argument(setting.name, nargs="?", **options)
+        parser.add_argument(setting.name, nargs="?", **(options | {"default": None}))  # SUPPRESS would become a value
     else:
         parser.add_argument(flag_of(setting), dest=setting.name, **options)
 

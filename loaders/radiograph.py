@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from kernels.grey import luma_into
 from loaders.errors import RadiographError
 
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
@@ -205,9 +206,10 @@ def _finish(image: Image.Image, grey_HW: np.ndarray, *, name: str, bits: int, no
     return Radiograph(grey_HW=np.require(grey_HW, requirements=["C", "W"]), format=name, bits=bits, note=note)
 
 
-def _flatten(colour_HWC: np.ndarray, conversion: int = cv2.COLOR_RGB2GRAY) -> tuple[np.ndarray, str]:
+def _flatten(colour_HWC: np.ndarray, red: int = 0, blue: int = 2) -> tuple[np.ndarray, str]:
     """Rec. 601 luma, rounded to nearest, laid over black if a fourth channel is not opaque, with a note."""
-    grey_HW = cv2.cvtColor(colour_HWC, conversion)
+    grey_HW = np.empty(colour_HWC.shape[:2], colour_HWC.dtype)
+    luma_into(grey_HW, colour_HWC, red, blue)
     top = 255 if grey_HW.dtype == np.uint8 else 65535
     if colour_HWC.shape[2] == 3 or colour_HWC[..., 3].min() == top:
         return grey_HW, ""
@@ -238,7 +240,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
     if pixels is None:
         raise _reject("PNG that does not decode", "a sound one", _COPY_AGAIN)
     if pixels.ndim == 3:
-        pixels, note = _flatten(pixels, cv2.COLOR_BGR2GRAY)
+        pixels, note = _flatten(pixels, red=2, blue=0)
     elif bodies[b"tRNS"]:  # names one level of grey, in the file's own units
         hidden = int.from_bytes(bodies[b"tRNS"][:2], "big") * {1: 255, 2: 85, 4: 17}.get(depth, 1)
         pixels[pixels == hidden] = 0

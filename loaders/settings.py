@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -90,21 +92,26 @@ def build(config: type[T], values: dict[str, Any]) -> T:
 
     Errors: ConfigError for an unknown setting, a value of the wrong kind, or one that the config refuses.
     """
+    return assemble(config, convert_values(config, values))
+
+
+def convert_values(config: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Check the names and kinds of settings.  Errors: ConfigError."""
     known = {setting.name: setting for setting in settings_of(config)}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ConfigError(f"unknown setting {', '.join(unknown)}, expected some of {', '.join(known)}")
-    converted = {name: convert_value(known[name], value) for name, value in values.items()}
-    return assemble(config, converted)
+    return {name: convert_value(known[name], value) for name, value in values.items()}
 
 
 def assemble(config: type[T], values: dict[str, Any]) -> T:
     """Fill a config and its nested configs from converted values."""
-    hints = typing.get_type_hints(config)
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
-        if dataclasses.is_dataclass(hints[field.name]):
-            arguments[field.name] = assemble(hints[field.name], values)
+        if dataclasses.is_dataclass(field.default):
+            names = {inner.name for inner in dataclasses.fields(field.default)}
+            inner_values = {name: value for name, value in values.items() if name in names}
+            arguments[field.name] = dataclasses.replace(field.default, **inner_values)  # type: ignore[type-var]
         elif field.name in values:
             arguments[field.name] = values[field.name]
         elif field.default is dataclasses.MISSING:
@@ -117,6 +124,8 @@ def convert_value(setting: Setting, value: Any) -> Any:
     if value is None and setting.optional:
         return None
     if setting.kind is Path and isinstance(value, str | Path):
+        if not is_path(value):
+            raise ConfigError(f"{setting.name}: found {str(value)!r}, expected a path")
         return Path(value)
     if (
         setting.kind is tuple
@@ -124,7 +133,7 @@ def convert_value(setting: Setting, value: Any) -> Any:
         and all(isinstance(item, str | Path) for item in value)
     ):
         return tuple(setting.item(item) for item in value)
-    if setting.kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if setting.kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     wrong = not isinstance(value, setting.kind) or (setting.kind is int and isinstance(value, bool))
     if wrong or (setting.choices and value not in setting.choices):
@@ -133,13 +142,21 @@ def convert_value(setting: Setting, value: Any) -> Any:
     return value
 
 
+def is_path(value: str | Path) -> bool:
+    """Whether the file system can have such a name; JSON can hold NULs and lone surrogates."""
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Read settings from a JSON file, such as a run's config.json.  Errors: ConfigError."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}, expected a JSON file of settings; check the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON ({error}), expected an object of settings") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: found a {type(values).__name__}, expected an object of settings")

@@ -116,15 +116,16 @@ def decode_all(
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(tasks) // 8))
     if workers == 1:
         for done, task in enumerate(tasks, start=1):
-            yield decode(task)
+            decoded = decode(task)
             progress(done, len(tasks))
+            yield decoded
         return
     context = multiprocessing.get_context("spawn")  # the parent may have threads, which do not survive a fork
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
     try:
         for done, decoded in enumerate(pool.map(decode, tasks, chunksize=4), start=1):
-            yield decoded
             progress(done, len(tasks))
+            yield decoded
     except BrokenProcessPool as error:
         raise StorageError(
             f"{catalog.root}: a decoding process died, perhaps for lack of memory; use fewer --workers"

@@ -1,0 +1,82 @@
+# plainfilm: `make run` shows it at work, `make test` proves it; see README.md.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+OUT ?= demo
+DATA ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench ffcv docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/base: pyproject.toml setup.cfg constraints.txt loaders/__init__.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"{sys.executable} is Python {sys.version.split()[0]}, expected 3.11 or newer; run make PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/test: $(VENV)/base
+	$(INSTALL) -e '.[test]'
+	touch $@
+
+$(VENV)/check: $(VENV)/base
+	$(INSTALL) -e '.[check]'
+	touch $@
+
+$(VENV)/bench: $(VENV)/base
+	$(INSTALL) -e '.[bench]'
+	touch $@
+
+# FFCV compiles against OpenCV and turbojpeg. Its wheel of OpenCV needs the system's libGL, which libopencv-dev brings.
+$(VENV)/ffcv: $(VENV)/test
+	@if ! pkg-config --exists opencv4 libturbojpeg 2>/dev/null; then \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    apt-get update -qq && apt-get install -y -qq libopencv-dev libturbojpeg0-dev pkg-config; \
+	  else \
+	    echo "FFCV needs the headers of OpenCV and turbojpeg: on Debian, sudo apt-get install libopencv-dev libturbojpeg0-dev pkg-config"; exit 1; \
+	  fi; \
+	fi
+	$(INSTALL) -e '.[ffcv]'
+	touch $@
+
+run: $(VENV)/base  ## the main job on phantoms, or on your own radiographs: make run DATA=folder
+	@test ! -e $(OUT) -o -e $(OUT)/.plainfilm-demo || { echo "$(OUT) exists and was not made by make run; choose another: make run OUT=folder"; exit 2; }
+	@rm -rf $(OUT) && mkdir -p $(OUT) && touch $(OUT)/.plainfilm-demo
+ifeq ($(DATA),)
+	$(PY) cli.py phantom $(OUT)/phantoms --patients 240
+	$(PY) cli.py convert --manifest $(OUT)/phantoms/phantoms.csv --size 128 --holdout 0.15 --out $(OUT)/betons
+	$(PY) cli.py train $(OUT)/betons --out $(OUT)/run --epochs 8
+else
+	$(PY) cli.py convert $(if $(filter %.csv,$(DATA)),--manifest) "$(DATA)" --holdout 0.15 --out $(OUT)/betons
+	$(PY) cli.py train $(OUT)/betons --out $(OUT)/run
+endif
+	$(PY) cli.py evaluate $(OUT)/run $(OUT)/betons/heldout.beton
+	@printf 'Pictures:\n'; printf '  %s\n' $(OUT)/betons/preparation.png $(OUT)/betons/augmentation.png $(OUT)/run/curves.png $(OUT)/run/evaluation/heldout/confusion.png
+
+test: $(VENV)/test  ## install what the tests need, and run them all
+	$(PY) -m pytest
+
+check: $(VENV)/check $(VENV)/test  ## lint, types, import rule, docs
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest -q tests/test_docs.py
+
+bench: $(VENV)/bench  ## speed beside rivals, as ratios in one run
+	$(PY) -m pytest benchmarks
+
+ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none skipped
+	PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest tests/test_ffcv.py tests/test_radiograph.py tests/test_frame.py
+
+docs: $(VENV)/base  ## write docs/CLI.md anew from the code
+	$(PY) -c 'import cli, pathlib; pathlib.Path("docs/CLI.md").write_text(cli.reference())'
+
+clean:  ## remove the environment and the demo
+	rm -rf $(VENV) $(OUT)

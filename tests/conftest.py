@@ -1,0 +1,39 @@
+"""Fixtures: real radiographs where they are, and small conversions of phantoms made on the spot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from loaders.config import ConvertConfig, PhantomConfig
+from loaders.convert import convert
+from loaders.phantom_folder import write_phantoms
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def radiographs() -> Path:
+    """The folder of real radiographs, from PLAINFILM_DATA."""
+    folder = Path(os.environ.get("PLAINFILM_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "radiographs.csv").is_file():
+        pytest.skip(f"no real radiographs at {folder}: set PLAINFILM_DATA to the folder that has radiographs.csv")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of a small set of phantoms: two classes, 40 patients, up to 2 images each."""
+    out = tmp_path_factory.mktemp("phantoms") / "p"
+    return write_phantoms(PhantomConfig(out=out, patients=40, size=64, seed=5))
+
+
+@pytest.fixture(scope="session")
+def betons(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conversion of the phantoms at size 32, with a held-out share."""
+    folder = tmp_path_factory.mktemp("betons")
+    out = folder / "b"
+    convert(ConvertConfig(manifest=phantoms, out=out, size=32, holdout=0.2, workers=1, site_key=folder / "site.key"))
+    return out

@@ -1,0 +1,39 @@
+"""Slow, obvious oracles in float64 numpy."""
+
+# N batch, H W rows and columns
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def to_unit(levels: np.ndarray) -> np.ndarray:
+    """Grey levels 0-255 to [-1, 1]."""
+    return np.asarray(levels, np.float64) / 255 * 2 - 1
+
+
+def crop(frame_SS: np.ndarray, side: int) -> np.ndarray:
+    """The central crop in [-1, 1]."""
+    margin = (frame_SS.shape[0] - side) // 2
+    return to_unit(frame_SS[margin : margin + side, margin : margin + side])
+
+
+def affine(frame_SS: np.ndarray, inverse_23: np.ndarray, side: int, low: int, high: int) -> np.ndarray:
+    """Bilinear samples at the inverse-mapped pixel centres, clamped to pixels low..high, in [-1, 1]."""
+    matrix_23 = np.asarray(inverse_23, np.float64)
+    centre = np.arange(side) + 0.5
+    column_HW, row_HW = np.meshgrid(centre, centre)
+    points_3HW = np.stack([column_HW, row_HW, np.ones_like(column_HW)])
+    x_HW, y_HW = np.clip(np.tensordot(matrix_23, points_3HW, 1) - 0.5, low, high)
+    left, top = np.floor(x_HW).astype(int), np.floor(y_HW).astype(int)
+    right, below = np.minimum(left + 1, high), np.minimum(top + 1, high)
+    part_x, part_y = x_HW - left, y_HW - top
+    frame = frame_SS.astype(np.float64)
+    upper = frame[top, left] * (1 - part_x) + frame[top, right] * part_x
+    lower = frame[below, left] * (1 - part_x) + frame[below, right] * part_x
+    return to_unit(upper * (1 - part_y) + lower * part_y)
+
+
+def percentile_level(grey_HW: np.ndarray, share: float) -> int:
+    """The smallest level that at least this share of the pixels does not exceed."""
+    return int(np.percentile(grey_HW, 100 * share, method="inverted_cdf"))

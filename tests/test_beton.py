@@ -1,0 +1,222 @@
+"""The beton: what is written is read back, and damage is found and named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loaders.beton import Beton
+from loaders.beton_footer import BLOCK, ROW, Facts
+from loaders.beton_format import DESCRIPTOR, HEADER
+from loaders.beton_writer import beton_size, write_beton
+from loaders.errors import BetonError, ConfigError, InputError, StorageError
+
+PAGE = 1 << 21
+
+
+def some_facts(stored: int = 46, **changes: object) -> Facts:
+    facts = {
+        "classes": ("covid", "normal"),
+        "positive": "covid",
+        "stored": stored,
+        "crop": stored - 14,
+        "fit": "stretch",
+        "split": "train",
+        "seed": 0,
+        "conversion_id": "c" * 32,
+        "site_key_id": "k" * 16,
+        "source_fingerprint": "f" * 32,
+    }
+    return Facts(**(facts | changes))
+
+
+def write(path: Path, num_samples: int, stored: int = 46, page_size: int = PAGE) -> np.ndarray:
+    """Write random frames; give them."""
+    rng = np.random.default_rng(num_samples)
+    frames_NSS = rng.integers(0, 256, (num_samples, stored, stored)).astype(np.uint8)
+    rows_N = np.zeros(num_samples, ROW)
+    rows_N["group"] = np.arange(num_samples) // 2
+    write_beton(path, iter(frames_NSS), np.arange(num_samples) % 2, rows_N, some_facts(stored), page_size)
+    return frames_NSS
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of a sound beton of five samples."""
+    path = tmp_path_factory.mktemp("whole") / "x.beton"
+    write(path, 5)
+    return path.read_bytes()
+
+
+def offsets(content: bytes) -> dict[str, int]:
+    """Where the parts of a sound beton begin."""
+    header = np.frombuffer(content, HEADER, 1)[0]
+    block_start = HEADER.itemsize + 2 * DESCRIPTOR.itemsize - 1024
+    block = np.frombuffer(content[block_start:], BLOCK, 1)[0]
+    return {
+        "header": 0,
+        "descriptors": HEADER.itemsize,
+        "block": block_start,
+        "metadata": HEADER.itemsize + 2 * DESCRIPTOR.itemsize,
+        "page": PAGE,
+        "footer": int(block["ptr"]),
+        "table": int(header["alloc_table_ptr"]),
+        "end": len(content),
+    }
+
+
+@pytest.mark.parametrize(("num_samples", "stored"), [(1, 46), (5, 46), (991, 46), (992, 46), (3, 1448), (2, 1)])
+def test_frames_and_labels_come_back_as_they_were_written(tmp_path: Path, num_samples: int, stored: int) -> None:
+    path = tmp_path / "x.beton"
+    if stored == 1:
+        frames_NSS = np.array([[[3]], [[250]]], np.uint8)
+        write_beton(path, frames_NSS, np.array([0, 1]), np.zeros(2, ROW), some_facts(1, crop=1), PAGE)
+    else:
+        frames_NSS = write(path, num_samples, stored)
+    with Beton(path) as beton:
+        beton.verify()
+        assert len(beton) == num_samples and beton.verified
+        assert beton.label_N.tolist() == [sample % 2 for sample in range(num_samples)]
+        for sample, frame_SS in enumerate(frames_NSS):
+            np.testing.assert_array_equal(beton.frame(sample), frame_SS)
+    assert path.stat().st_size <= beton_size(num_samples, stored, PAGE)
+
+
+def test_the_facts_and_rows_come_back(tmp_path: Path) -> None:
+    write(path := tmp_path / "x.beton", 4)
+    with Beton(path) as beton:
+        assert beton.facts == some_facts()
+        assert beton.rows_N["group"].tolist() == [0, 0, 1, 1]
+
+
+def test_the_layout_is_that_of_docs_beton(whole: bytes) -> None:
+    at = offsets(whole)
+    header = np.frombuffer(whole, HEADER, 1)[0]
+    assert (int(header["version"]), int(header["num_fields"]), int(header["page_size"])) == (2, 2, PAGE)
+    assert whole[24] == 4 and whole[25:30] == b"image" and whole[24 + 1041] == 1 and whole[1066:1071] == b"label"
+    assert at["page"] % PAGE == 0 and (at["footer"] - at["page"]) % PAGE == 0
+    assert whole[at["table"] - 8 : at["table"]] == b"PLNFEND\x01"
+    assert at["end"] - at["table"] == 5 * 24
+
+
+def test_frames_larger_than_a_page_and_empty_sets_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--page-mib"):
+        write(tmp_path / "x.beton", 1, stored=1450)
+    with pytest.raises(InputError, match="no samples"):
+        write(tmp_path / "x.beton", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write(path := tmp_path / "x.beton", 2)
+    before = path.read_bytes()
+
+    def frames():
+        yield np.zeros((46, 46), np.uint8)
+        raise RuntimeError("the source broke off")
+
+    with pytest.raises(RuntimeError, match="broke off"):
+        write_beton(path, frames(), np.array([0, 1]), np.zeros(2, ROW), some_facts(), PAGE)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_flipped_bit_is_found(whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    at = offsets(whole)
+    part = data.draw(st.sampled_from(["header", "descriptors", "block", "metadata", "page", "footer", "table"]))
+    ends = dict(zip(list(at)[:-1], list(at.values())[1:], strict=True)) | {"page": at["page"] + 5 * 46 * 46}
+    place = data.draw(st.integers(at[part], ends[part] - 1))
+    damaged = bytearray(whole)
+    damaged[place] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path_factory.getbasetemp() / "flipped.beton"
+    path.write_bytes(damaged)
+    with pytest.raises(BetonError, match=r"flipped\.beton"), Beton(path) as beton:
+        beton.verify()
+
+
+@pytest.mark.parametrize("part", ["header", "descriptors", "block", "metadata", "page", "footer", "table", "end"])
+@pytest.mark.parametrize("shift", [-1, 0, 1])
+def test_a_beton_cut_at_any_boundary_is_refused(whole: bytes, tmp_path: Path, part: str, shift: int) -> None:
+    length = max(0, offsets(whole)[part] + shift)
+    path = tmp_path / "cut.beton"
+    path.write_bytes((whole + b"\0" * 8)[:length])
+    if length == len(whole):
+        Beton(path).close()
+        return
+    for trust in (False, True):
+        with pytest.raises(BetonError, match=r"cut\.beton"):
+            Beton(path, trust_unverified=trust)
+
+
+@pytest.mark.parametrize("name", ["num_samples", "alloc_table_ptr", "page_size", "num_fields", "version"])
+@pytest.mark.parametrize("value", [0, 1, 2**16 - 1, 2**31, 2**63, 2**64 - 1])
+def test_extreme_header_values_are_refused_without_allocating(
+    whole: bytes, tmp_path: Path, name: str, value: int
+) -> None:
+    header = np.frombuffer(whole[:24], HEADER).copy()
+    header[name] = value & (2 ** (8 * HEADER[name].itemsize) - 1)
+    if header.tobytes() == whole[:24]:
+        return
+    path = tmp_path / "extreme.beton"
+    path.write_bytes(header.tobytes() + whole[24:])
+    for trust in (False, True):
+        with pytest.raises(BetonError):
+            Beton(path, trust_unverified=trust)
+
+
+def strip_footer(whole: bytes) -> bytes:
+    """The same beton as another program would write it: no block, no footer."""
+    at = offsets(whole)
+    header = np.frombuffer(whole[:24], HEADER).copy()
+    header["alloc_table_ptr"] = at["footer"]
+    start = at["block"]
+    return (
+        header.tobytes() + whole[24:start] + bytes(1024) + whole[at["metadata"] : at["footer"]] + whole[at["table"] :]
+    )
+
+
+def test_a_foreign_beton_is_read_only_on_request_and_never_called_verified(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.beton"
+    path.write_bytes(strip_footer(whole))
+    with pytest.raises(BetonError, match="--trust-unverified"):
+        Beton(path)
+    with Beton(path, trust_unverified=True) as beton:
+        assert not beton.verified and beton.facts.classes == ("class 0", "class 1")
+        with pytest.raises(ConfigError, match="no checksums"):
+            beton.verify()
+
+
+def test_one_mark_of_two_or_a_gap_is_corruption_even_on_trust(whole: bytes, tmp_path: Path) -> None:
+    at = offsets(whole)
+    no_block = whole[: at["block"]] + bytes(1024) + whole[at["metadata"] :]
+    no_tail = whole[: at["table"] - 8] + bytes(8) + whole[at["table"] :]
+    neither = no_block[: at["table"] - 8] + bytes(8) + no_block[at["table"] :]
+    for content, message in ((no_block, "two marks"), (no_tail, "two marks"), (neither, "gap")):
+        path = tmp_path / "half.beton"
+        path.write_bytes(content)
+        with pytest.raises(BetonError, match=message):
+            Beton(path, trust_unverified=True)
+
+
+def test_the_footer_holds_no_names_and_no_patients(betons: Path) -> None:
+    for path in betons.glob("*.beton"):
+        content = path.read_bytes()
+        assert b"phantom-0" not in content and b".png" not in content and b"images/" not in content
+
+
+def test_a_missing_file_is_a_storage_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"nowhere\.beton"):
+        Beton(tmp_path / "nowhere.beton")
+
+
+def test_facts_are_plain_json(whole: bytes) -> None:
+    at = offsets(whole)
+    text = whole[at["footer"] + 32 : at["table"]]
+    facts, _ = json.JSONDecoder().raw_decode(text.decode("utf-8", "replace"))
+    assert facts["classes"] == ["covid", "normal"]

@@ -1,0 +1,236 @@
+"""Conversion: every file accounted for, groups whole, the same bytes whoever does it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from loaders.beton import Beton
+from loaders.beton_footer import PATIENT_KNOWN
+from loaders.config import ConvertConfig
+from loaders.convert import convert
+from loaders.errors import InputError
+from loaders.frame import stored_frame
+from loaders.radiograph import decode_radiograph
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A source of two classes with 12 files each, named as NIH names them: three images a patient."""
+    rng = np.random.default_rng(0)
+    for label in ("covid", "normal"):
+        (tmp_path / "source" / label).mkdir(parents=True)
+        for number in range(12):
+            name = f"{number // 3 + (label == 'normal') * 50:08}_{number:03}.png"
+            Image.fromarray(rng.integers(0, 256, (70, 60)).astype(np.uint8)).save(tmp_path / "source" / label / name)
+    return tmp_path / "source"
+
+
+def config(folder: Path, **changes: object) -> ConvertConfig:
+    base = ConvertConfig(
+        source=folder, out=folder.parent / "out", size=32, workers=1, site_key=folder.parent / "site.key"
+    )
+    return replace(base, **changes)
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "convert.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_file_has_a_row_and_the_sum_adds_up(folder: Path) -> None:
+    (folder / "covid" / "notes.txt").write_text("hello")
+    (folder / "covid" / "empty.png").touch()
+    (folder / "covid" / ".hidden").touch()
+    (folder / "readme.md").touch()
+    first = sorted((folder / "normal").iterdir())[0]
+    shutil.copy(first, folder / "normal" / "zz-copy.png")
+    done = convert(config(folder))
+    assert done.counts == {"written": 24, "rejected": 2, "duplicate": 1, "excluded": 2}
+    assert done.files == 27
+    rows = table(done.out)
+    assert sorted(row["path"] for row in rows) == sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+    by_path = {row["path"]: row for row in rows}
+    assert by_path["normal/zz-copy.png"]["verdict"] == "duplicate"
+    assert by_path["normal/zz-copy.png"]["reason"] == f"same pixels as normal/{first.name}"
+    assert "0 bytes" in by_path["covid/empty.png"]["reason"]
+
+
+def test_a_duplicate_in_another_file_format_is_found_by_its_pixels(folder: Path) -> None:
+    first = sorted((folder / "covid").iterdir())[0]
+    Image.open(first).convert("RGB").save(folder / "covid" / "zz.tif")
+    assert convert(config(folder)).counts["duplicate"] == 1
+
+
+def test_duplicates_with_different_labels_are_all_rejected(folder: Path) -> None:
+    first = sorted((folder / "covid").iterdir())[0]
+    shutil.copy(first, folder / "normal" / "zz.png")
+    done = convert(config(folder))
+    assert done.counts == {"written": 23, "rejected": 2, "duplicate": 0, "excluded": 0}
+    reasons = {row["path"]: row["reason"] for row in table(done.out) if row["verdict"] == "rejected"}
+    assert set(reasons) == {f"covid/{first.name}", "normal/zz.png"}
+    assert all("covid, normal" in reason for reason in reasons.values())
+
+
+def test_no_group_is_in_two_splits(folder: Path) -> None:
+    done = convert(config(folder, group_regex="nih", holdout=0.25))
+    splits: dict[str, set[str]] = {}
+    patients: dict[str, set[str]] = {}
+    for row in table(done.out):
+        splits.setdefault(row["group"], set()).add(row["split"])
+        patients.setdefault(Path(row["path"]).name[:8], set()).add(row["group"])
+    assert len(splits) == 8 and all(len(found) == 1 for found in splits.values())
+    assert all(len(found) == 1 for found in patients.values())
+    hashes = {}
+    for split in ("train", "val", "heldout"):
+        with Beton(done.out / f"{split}.beton") as beton:
+            assert (beton.rows_N["flags"] & PATIENT_KNOWN).all()
+            hashes[split] = {row.tobytes() for row in beton.rows_N["patient_hash"]}
+    assert not hashes["train"] & hashes["val"] and not hashes["train"] & hashes["heldout"]
+
+
+def test_without_patients_each_file_is_its_own_group_and_that_is_said(folder: Path) -> None:
+    done = convert(config(folder))
+    assert len({row["group"] for row in table(done.out)}) == 24
+    assert not done.patients_known
+
+
+def test_one_worker_or_two_write_the_same_bytes(folder: Path) -> None:
+    first = convert(config(folder, out=folder.parent / "one"))
+    second = convert(config(folder, out=folder.parent / "two", workers=2))
+    names = sorted(path.name for path in first.out.iterdir() if not path.name.startswith("."))
+    assert names == ["augmentation.png", "convert.csv", "preparation.png", "train.beton", "val.beton"]
+    for name in names:
+        a, b = (hashlib.sha256((done.out / name).read_bytes()).hexdigest() for done in (first, second))
+        assert a == b, name
+
+
+def test_stored_frames_are_what_decoding_and_resizing_give(folder: Path) -> None:
+    done = convert(config(folder))
+    rows = [row for row in table(done.out) if row["split"] == "train"]
+    with Beton(done.out / "train.beton") as beton:
+        for sample, row in enumerate(rows):
+            grey_HW = decode_radiograph(folder / row["path"], max_pixels=10**6).grey_HW
+            np.testing.assert_array_equal(beton.frame(sample), stored_frame(grey_HW, 46, "stretch")[0])
+            assert beton.facts.classes[beton.label_N[sample]] == row["label"]
+
+
+def test_class_order_and_positive_class_are_kept_as_asked(folder: Path) -> None:
+    done = convert(config(folder, classes=("normal", "covid"), positive="covid"))
+    with Beton(done.out / "train.beton") as beton:
+        assert beton.facts.classes == ("normal", "covid") and beton.facts.positive == "covid"
+
+
+def test_another_seed_or_deal_is_another_conversion(folder: Path) -> None:
+    ids = set()
+    for seed in (0, 1):
+        done = convert(config(folder, seed=seed))
+        with Beton(done.out / "train.beton") as train, Beton(done.out / "val.beton") as val:
+            assert train.facts.conversion_id == val.facts.conversion_id
+            ids.add(train.facts.conversion_id)
+    assert len(ids) == 2
+
+
+def test_a_dry_run_plans_the_same_and_writes_nothing(folder: Path) -> None:
+    planned = convert(config(folder, dry_run=True))
+    assert not planned.out.exists() and not (folder.parent / "site.key").exists()
+    assert convert(config(folder)).samples == planned.samples
+
+
+def test_a_held_out_set_of_an_earlier_conversion_does_not_linger(folder: Path) -> None:
+    out = convert(config(folder, holdout=0.2)).out
+    assert (out / "heldout.beton").exists()
+    convert(config(folder))
+    assert not (out / "heldout.beton").exists()
+
+
+def test_a_manifests_own_split_is_taken_and_may_not_cut_a_patient(folder: Path) -> None:
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    lines = [
+        f"{path},{path.split('/')[0]},{path},{'val' if index % 4 == 0 else 'train'}" for index, path in enumerate(paths)
+    ]
+    manifest = folder / "list.csv"
+    manifest.write_text("\n".join(["path,label,patient,split", *lines]))
+    done = convert(config(folder, source=None, manifest=manifest))
+    assert {row["path"] for row in table(done.out) if row["split"] == "val"} == set(paths[::4])
+    broken = [
+        f"{path},{path.split('/')[0]},p{index // 2},{'val' if index % 4 == 0 else 'train'}"
+        for index, path in enumerate(paths)
+    ]
+    manifest.write_text("\n".join(["path,label,patient,split", *broken]))
+    with pytest.raises(InputError, match="one patient"):
+        convert(config(folder, source=None, manifest=manifest))
+
+
+def test_the_site_key_is_made_once_for_its_owner_only(folder: Path) -> None:
+    convert(config(folder))
+    key = folder.parent / "site.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    before = key.read_text()
+    convert(config(folder))
+    assert key.read_text() == before
+
+
+def test_patient_hashes_differ_between_sites(folder: Path) -> None:
+    found = []
+    for name in ("a.key", "b.key"):
+        done = convert(config(folder, group_regex="nih", site_key=folder.parent / name))
+        with Beton(done.out / "train.beton") as beton:
+            found.append({row.tobytes() for row in beton.rows_N["patient_hash"]})
+    assert not found[0] & found[1]
+
+
+def test_a_killed_conversion_leaves_no_half_file_and_a_rerun_gives_the_same_bytes(folder: Path) -> None:
+    wanted = {path.name: path.read_bytes() for path in convert(config(folder)).out.glob("*.beton")}
+    shutil.rmtree(folder.parent / "out")
+    program = (
+        "import os, signal, sys\n"
+        "import loaders.beton_writer as writer\n"
+        "from pathlib import Path\n"
+        "from loaders.config import ConvertConfig\n"
+        "from loaders.convert import convert\n"
+        "writer.pack_footer = lambda *parts: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "source = Path(sys.argv[1])\n"
+        "convert(ConvertConfig(source=source, out=source.parent / 'out', size=32, workers=1,"
+        " site_key=source.parent / 'site.key'))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(folder)], check=False, capture_output=True)
+    assert killed.returncode == -9
+    assert not list((folder.parent / "out").glob("*.beton"))
+    out = convert(config(folder)).out
+    assert {path.name: path.read_bytes() for path in out.glob("*.beton")} == wanted
+    assert not [path for path in os.listdir(out) if "tmp" in path]
+
+
+def test_real_radiographs_are_all_accounted_for(radiographs: Path, tmp_path: Path) -> None:
+    done = convert(
+        ConvertConfig(
+            manifest=radiographs / "radiographs.csv",
+            classes=("covid", "normal"),
+            size=128,
+            holdout=0.15,
+            out=tmp_path / "b",
+            site_key=tmp_path / "site.key",
+        )
+    )
+    assert done.files == 239 and done.counts["excluded"] == 137
+    assert done.confounded and done.patients_known
+    splits: dict[int, set[str]] = {}
+    for row in done.rows:
+        if row.verdict == "written":
+            splits.setdefault(row.group, set()).add(row.split)
+    assert all(len(found) == 1 for found in splits.values())
+    for split, wanted in (("train", 0.68), ("val", 0.17), ("heldout", 0.15)):
+        assert sum(done.samples[split].values()) == pytest.approx(wanted * 239, abs=6)

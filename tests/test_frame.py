@@ -1,0 +1,74 @@
+"""The stored frame: grey window, fit and resize."""
+
+import cv2
+import numpy as np
+import pytest
+
+from loaders.config import stored_side
+from loaders.errors import RadiographError
+from loaders.frame import fit_square, grey_window, resize, stored_frame
+from tests import naive
+
+
+@pytest.mark.parametrize(("crop", "stored"), [(224, 320), (128, 182), (64, 92), (32, 46)])
+def test_the_stored_side_leaves_whole_pixels_around_the_crop(crop: int, stored: int) -> None:
+    assert stored_side(crop) == stored
+    assert (stored - crop) % 2 == 0
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (np.uint16, 4095)])
+def test_the_window_is_percentiles_a_thousandth_from_either_end(dtype: type, top: int) -> None:
+    grey_HW = np.random.default_rng(top).beta(2, 5, (113, 97))
+    grey_HW = (grey_HW * top).astype(dtype)
+    low, high, saturated = grey_window(grey_HW)
+    assert (low, high) == (naive.percentile_level(grey_HW, 0.001), naive.percentile_level(grey_HW, 0.999))
+    assert saturated == pytest.approx(((grey_HW < low) | (grey_HW > high)).mean())
+
+
+def test_a_frame_of_one_level_is_rejected_with_its_level() -> None:
+    with pytest.raises(RadiographError, match="grey level 77"):
+        grey_window(np.full((50, 50), 77, np.uint8))
+
+
+def test_bit_depths_of_one_picture_give_one_frame() -> None:
+    coarse_HW = np.random.default_rng(0).integers(3, 250, (90, 90)).astype(np.uint8)
+    fine_HW = coarse_HW.astype(np.uint16) * 257
+    np.testing.assert_array_equal(stored_frame(coarse_HW, 46, "stretch")[0], stored_frame(fine_HW, 46, "stretch")[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (2, 2), (400, 31), (31, 400), (46, 46), (47, 45)])
+@pytest.mark.parametrize("fit", ["stretch", "cover", "contain"])
+def test_any_shape_becomes_a_square_of_the_asked_side(shape: tuple[int, int], fit: str) -> None:
+    grey_HW = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    if fit == "cover" and min(shape) == 1:
+        with pytest.raises(RadiographError):
+            stored_frame(np.full(shape, 9, np.uint8), 46, fit)
+        return
+    frame_SS, _ = stored_frame(grey_HW, 46, fit)
+    assert frame_SS.shape == (46, 46) and frame_SS.dtype == np.uint8 and frame_SS.flags.c_contiguous
+
+
+def test_cover_cuts_the_longer_side_and_contain_pads_the_shorter_with_black() -> None:
+    grey_HW = np.arange(12, dtype=np.uint8).reshape(2, 6) + 1
+    assert fit_square(grey_HW, "cover").tolist() == [[3, 4], [9, 10]]
+    padded = fit_square(grey_HW, "contain")
+    assert padded.shape == (6, 6) and (padded[:2] == 0).all() and (padded[4:] == 0).all()
+    assert (padded[2:4] == grey_HW).all()
+    assert fit_square(grey_HW, "stretch") is grey_HW
+
+
+def test_shrinking_averages_areas() -> None:
+    grey_HW = np.kron(np.array([[10, 200], [60, 90]], np.uint8), np.ones((8, 8), np.uint8))
+    assert resize(grey_HW, 2).tolist() == [[10, 200], [60, 90]]
+    checks = np.indices((64, 64)).sum(0) % 2 * 255
+    assert np.abs(resize(checks.astype(np.uint8), 16).astype(int) - 127.5).max() <= 1
+
+
+def test_an_axis_that_grows_is_bilinear_while_the_other_is_averaged() -> None:
+    grey_HW = np.zeros((200, 10), np.uint8)
+    grey_HW[:, 5:] = 240
+    grey_HW[::2] //= 2
+    got = resize(grey_HW, 50).astype(int)
+    rows_averaged = grey_HW.reshape(50, 4, 10).mean(1)
+    wanted = cv2.resize(rows_averaged.astype(np.uint8), (50, 50), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(got - wanted).max() <= 1

@@ -1,0 +1,122 @@
+"""Kernels against their float64 oracles."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.affine import affine_into
+from kernels.crop import crop_into
+from kernels.grey import histogram_into, luma_into, stretch_into
+from loaders.augmentation import inverse_matrices
+from tests import naive
+
+SIZES = [(1, 1), (2, 2), (3, 1), (33, 23), (46, 32), (182, 128)]
+
+
+def frames(num_samples: int, stored: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random frames in a flat beton with odd gaps: frames_NSS, bytes_B, offset_N."""
+    rng = np.random.default_rng(seed)
+    frames_NSS = rng.integers(0, 256, (num_samples, stored, stored)).astype(np.uint8)
+    offset_N = 7 + np.arange(num_samples) * (stored**2 + 13)
+    bytes_B = np.zeros(int(offset_N[-1]) + stored**2 if num_samples else 1, np.uint8)
+    for frame_SS, offset in zip(frames_NSS, offset_N, strict=True):
+        bytes_B[offset : offset + stored**2] = frame_SS.reshape(-1)
+    return frames_NSS, bytes_B, offset_N.astype(np.int64)
+
+
+@pytest.mark.parametrize(("stored", "crop"), [(s, c) for s, c in SIZES if (s - c) % 2 == 0])
+def test_crop_is_the_centre_mapped_to_unit_range(stored: int, crop: int) -> None:
+    frames_NSS, bytes_B, offset_N = frames(3, stored)
+    out_N1HW = np.full((3, 1, crop, crop), np.nan, np.float32)
+    crop_into(out_N1HW, bytes_B, offset_N, stored)
+    for frame_SS, out in zip(frames_NSS, out_N1HW, strict=True):
+        np.testing.assert_allclose(out[0], naive.crop(frame_SS, crop), atol=2e-7)
+
+
+def test_grey_levels_0_and_255_map_to_exactly_minus_1_and_1() -> None:
+    out_N1HW = np.empty((1, 1, 2, 2), np.float32)
+    crop_into(out_N1HW, np.array([0, 255, 255, 0], np.uint8), np.zeros(1, np.int64), 2)
+    assert out_N1HW.ravel().tolist() == [-1, 1, 1, -1]
+
+
+@pytest.mark.parametrize(("stored", "crop"), SIZES)
+@pytest.mark.parametrize("whole_frame", [True, False])
+def test_affine_stays_within_a_thousandth_of_the_oracle(stored: int, crop: int, whole_frame: bool) -> None:
+    frames_NSS, bytes_B, offset_N = frames(8, stored, seed=stored)
+    rng = np.random.default_rng(1)
+    angle_N, zoom_N = rng.uniform(-3.2, 3.2, 8), rng.uniform(0.5, 2, 8)
+    inverse_N23 = inverse_matrices(angle_N, zoom_N, crop, stored)
+    margin = 0 if whole_frame else (stored - crop) // 2
+    out_N1HW = np.full((8, 1, crop, crop), np.nan, np.float32)
+    affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, margin, stored - 1 - margin)
+    for frame_SS, inverse_23, out in zip(frames_NSS, inverse_N23, out_N1HW, strict=True):
+        wanted = naive.affine(frame_SS, inverse_23, crop, margin, stored - 1 - margin)
+        assert np.abs(out[0] - wanted).max() <= 1e-3
+
+
+@pytest.mark.parametrize(("stored", "crop"), [(320, 224), (182, 128), (92, 64), (46, 32), (1, 1)])
+def test_affine_at_the_identity_equals_crop_to_the_bit(stored: int, crop: int) -> None:
+    _, bytes_B, offset_N = frames(2, stored)
+    identity_N23 = inverse_matrices(np.zeros(2), np.ones(2), crop, stored)
+    by_crop, by_affine = np.empty((2, 2, 1, crop, crop), np.float32)
+    crop_into(by_crop, bytes_B, offset_N, stored)
+    affine_into(by_affine, bytes_B, offset_N, stored, identity_N23, 0, stored - 1)
+    assert by_crop.tobytes() == by_affine.tobytes()
+
+
+def test_an_empty_batch_is_left_alone() -> None:
+    _, bytes_B, offset_N = frames(0, 4)
+    out_N1HW = np.empty((0, 1, 2, 2), np.float32)
+    crop_into(out_N1HW, bytes_B, offset_N, 4)
+    affine_into(out_N1HW, bytes_B, offset_N, 4, np.empty((0, 2, 3), np.float32), 0, 3)
+    assert out_N1HW.shape == (0, 1, 2, 2)
+
+
+def test_far_coordinates_clamp_to_the_nearest_allowed_pixel() -> None:
+    frames_NSS, bytes_B, offset_N = frames(1, 6)
+    far_N23 = np.array([[[1, 0, 1e6], [0, 1, -1e6]]], np.float32)
+    out_N1HW = np.empty((1, 1, 2, 2), np.float32)
+    affine_into(out_N1HW, bytes_B, offset_N, 6, far_N23, 1, 4)
+    np.testing.assert_allclose(out_N1HW.ravel(), naive.to_unit(frames_NSS[0, 1, 4]), atol=2e-7)
+
+
+@given(angle=st.floats(-7, 7), zoom=st.floats(0.1, 10), side=st.integers(1, 12), margin=st.integers(0, 6))
+@settings(max_examples=60, deadline=None)
+def test_affine_agrees_with_the_oracle_whatever_the_matrix(angle: float, zoom: float, side: int, margin: int) -> None:
+    stored = side + 2 * margin
+    frames_NSS, bytes_B, offset_N = frames(1, stored)
+    inverse_N23 = inverse_matrices(np.array([angle]), np.array([zoom]), side, stored)
+    out_N1HW = np.empty((1, 1, side, side), np.float32)
+    affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, 0, stored - 1)
+    assert np.abs(out_N1HW[0, 0] - naive.affine(frames_NSS[0], inverse_N23[0], side, 0, stored - 1)).max() <= 1e-3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (17, 31)])
+def test_luma_is_rec_601_rounded_to_nearest(dtype: type, shape: tuple[int, int]) -> None:
+    top = np.iinfo(dtype).max
+    colour_HWC = np.random.default_rng(0).integers(0, top + 1, (*shape, 3)).astype(dtype)
+    out_HW = np.empty(shape, dtype)
+    for red, blue in ((0, 2), (2, 0)):
+        luma_into(out_HW, colour_HWC, red, blue)
+        weights = np.array([0.299, 0.587, 0.114])[[red, 1, blue]]
+        assert np.abs(out_HW - colour_HWC.astype(np.float64) @ weights).max(initial=0) <= 0.5 + top * 1e-5
+    white = np.full((1, 1, 3), top, dtype)
+    luma_into(out := np.empty((1, 1), dtype), white, 0, 2)
+    assert out[0, 0] == top
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [(np.uint8, 256), (np.uint16, 65536)])
+def test_histogram_counts_every_level(dtype: type, levels: int) -> None:
+    grey_HW = np.random.default_rng(0).integers(0, levels, (40, 50)).astype(dtype)
+    count_L = np.full(levels, 99)
+    histogram_into(count_L, grey_HW)
+    assert (count_L == np.bincount(grey_HW.ravel(), minlength=levels)).all()
+
+
+def test_stretch_maps_the_window_to_0_255_and_saturates() -> None:
+    grey_HW = np.array([[0, 100, 151, 200, 65535]], np.uint16)
+    out_HW = np.empty((1, 5), np.uint8)
+    stretch_into(out_HW, grey_HW, 100, 200)
+    assert out_HW.tolist() == [[0, 0, 130, 255, 255]]

@@ -1,0 +1,165 @@
+"""The loader: the same bytes whoever makes them, exact resume, nothing left behind."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from loaders.augmentation import epoch_matrices
+from loaders.beton import Beton
+from loaders.config import LoaderConfig
+from loaders.errors import BetonError, ConfigError
+from loaders.loader import Loader
+from loaders.randomness import epoch_order
+from tests import naive
+
+
+def epoch(loader: Loader) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    return list(loader)
+
+
+def test_training_batches_are_the_oracles_augmentation_of_the_shuffled_frames(betons: Path) -> None:
+    with Loader(betons / "train.beton", training=True, seed=9, batch_size=7) as loader, Beton(loader.beton.path) as raw:
+        loader.set_epoch(4)
+        num_samples, seen = len(raw), []
+        inverse_N23 = epoch_matrices(loader.config, 4, num_samples, 32, 46)
+        for frames_N1HW, labels_N, index_N in loader:
+            assert frames_N1HW.dtype == np.float32 and frames_N1HW.shape[1:] == (1, 32, 32)
+            assert (labels_N == raw.label_N[index_N]).all()
+            for frame, index in zip(frames_N1HW, index_N, strict=True):
+                wanted = naive.affine(raw.frame(index), inverse_N23[index], 32, 0, 45)
+                assert np.abs(frame[0] - wanted).max() <= 1e-3
+            seen += index_N.tolist()
+    assert seen == epoch_order(9, 4, num_samples).tolist()
+
+
+def test_evaluation_batches_are_the_central_crops_in_file_order(betons: Path) -> None:
+    with Loader(betons / "val.beton", batch_size=5) as loader, Beton(loader.beton.path) as raw:
+        seen = []
+        for frames_N1HW, _, index_N in loader:
+            for frame, index in zip(frames_N1HW, index_N, strict=True):
+                np.testing.assert_allclose(frame[0], naive.crop(raw.frame(index), 32), atol=2e-7)
+            seen += index_N.tolist()
+        assert seen == list(range(len(raw)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_any_number_of_threads_gives_the_same_bytes(betons: Path, training: bool) -> None:
+    def content(threads: int) -> bytes:
+        with Loader(betons / "train.beton", training=training, threads=threads, batch_size=3) as loader:
+            return b"".join(array.tobytes() for _ in range(2) for batch in loader for array in batch)
+
+    assert content(1) == content(2) == content(7)
+
+
+def test_augmenting_from_the_crop_never_sees_outside_it(betons: Path) -> None:
+    with Loader(betons / "train.beton", training=True, augment_from="crop", batch_size=4) as loader:
+        inverse_N23 = epoch_matrices(loader.config, 0, len(loader.beton), 32, 46)
+        for frames_N1HW, _, index_N in loader:
+            for frame, index in zip(frames_N1HW, index_N, strict=True):
+                wanted = naive.affine(loader.beton.frame(index), inverse_N23[index], 32, 7, 38)
+                assert np.abs(frame[0] - wanted).max() <= 1e-3
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3, 999])
+def test_a_loaded_state_yields_the_identical_remaining_batches(betons: Path, taken: int) -> None:
+    config = LoaderConfig(training=True, seed=2, batch_size=4, threads=2)
+    with Loader(betons / "train.beton", config) as loader, Loader(betons / "train.beton", config) as second:
+        loader.set_epoch(3)
+        batches = iter(loader)
+        for _ in range(min(taken, len(loader))):
+            next(batches)
+        state = loader.state_dict()
+        assert len(str(state)) < 1024
+        second.load_state_dict(state)
+        rest, again = list(batches), list(second)
+        assert len(rest) == len(again) == max(0, len(loader) - taken)
+        for a, b in zip(rest, again, strict=True):
+            assert all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
+        assert loader.epoch == second.epoch == 4
+
+
+def test_each_for_is_one_epoch_and_the_next_differs(betons: Path) -> None:
+    with Loader(betons / "train.beton", training=True) as loader:
+        first, second = epoch(loader), epoch(loader)
+        assert loader.epoch == 2
+        assert sorted(np.concatenate([b[2] for b in first])) == sorted(np.concatenate([b[2] for b in second]))
+        assert first[0][0].tobytes() != second[0][0].tobytes()
+
+
+def test_peeking_at_the_first_batch_does_not_eat_it(betons: Path) -> None:
+    with Loader(betons / "train.beton", training=True) as loader:
+        peeked = next(iter(loader))
+        assert next(iter(loader))[0].tobytes() == peeked[0].tobytes()
+
+
+def test_batches_are_the_consumers_to_keep(betons: Path) -> None:
+    with Loader(betons / "train.beton", training=True, batch_size=3, threads=2) as loader:
+        kept = epoch(loader)
+        copies = [frames.copy() for frames, _, _ in kept]
+        for frames, _, _ in epoch(loader):
+            frames[:] = 7
+        assert all((a == b).all() for (a, _, _), b in zip(kept, copies, strict=True))
+
+
+def test_a_thousand_early_breaks_leave_no_threads(betons: Path) -> None:
+    before = threading.active_count()
+    with Loader(betons / "train.beton", training=True, batch_size=2, threads=2) as loader:
+        for _ in range(1000):
+            for _ in loader:
+                break
+    assert threading.active_count() == before
+
+
+def test_threads_never_touch_torchs_own(betons: Path) -> None:
+    before = torch.get_num_threads()
+    with Loader(betons / "train.beton", threads=3) as loader:
+        epoch(loader)
+    assert torch.get_num_threads() == before
+
+
+def test_tensors_hold_the_same_numbers(betons: Path) -> None:
+    with Loader(betons / "val.beton") as plain, Loader(betons / "val.beton", tensors=True) as loader:
+        for arrays, tensors in zip(plain, loader, strict=True):
+            for array, tensor in zip(arrays, tensors, strict=True):
+                assert isinstance(tensor, torch.Tensor)
+                np.testing.assert_array_equal(array, tensor.numpy())
+
+
+def test_a_damaged_sample_reaches_the_caller_by_number(betons: Path, tmp_path: Path) -> None:
+    content = bytearray((betons / "train.beton").read_bytes())
+    with Beton(betons / "train.beton") as beton:
+        content[int(beton.offset_N[11]) + 5] ^= 1
+    path = tmp_path / "damaged.beton"
+    path.write_bytes(content)
+    before = threading.active_count()
+    with Loader(path, training=True, batch_size=4) as loader, pytest.raises(BetonError, match="sample 11: checksum"):
+        epoch(loader)
+    assert threading.active_count() == before
+
+
+def test_a_state_of_another_seed_or_set_is_refused(betons: Path) -> None:
+    with Loader(betons / "train.beton", seed=1) as loader:
+        with pytest.raises(ConfigError, match="seed 2"):
+            loader.load_state_dict({"seed": 2, "epoch": 0, "position": 0})
+        with pytest.raises(ConfigError, match="position 5000"):
+            loader.load_state_dict({"seed": 1, "epoch": 0, "position": 5000})
+
+
+def test_the_loader_works_without_torch(betons: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from loaders.loader import Loader\n"
+        f"with Loader({str(betons / 'val.beton')!r}) as loader:\n"
+        "    print(sum(len(labels) for _, labels, _ in loader))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    with Beton(betons / "val.beton") as beton:
+        assert done.stdout.strip() == str(len(beton)), done.stderr

@@ -1,0 +1,213 @@
+"""One training step, against a plain PyTorch reference and against itself."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.device import Policy, choose_policy
+from engine.network import CHANNELS, HIDDEN, Cnn
+from engine.step import Learner, make_learner, predict, train_step
+from loaders.errors import ConfigError, DivergedError
+from loaders.loader import Loader
+
+CPU = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=False)
+
+
+class Plain(nn.Module):
+    """The report's network as its text has it: biased convolutions, ReLU before the pooling, contiguous."""
+
+    def __init__(self, num_classes: int, crop: int, dropout: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels_in, channels_out in zip(CHANNELS[:-1], CHANNELS[1:], strict=True):
+            layers += [
+                nn.Conv2d(channels_in, channels_out, 3, padding=1),
+                nn.BatchNorm2d(channels_out),
+                nn.ReLU(),
+                nn.MaxPool2d(2, 2),
+            ]
+        self.features = nn.Sequential(*layers)
+        flat = CHANNELS[-1] * (crop // 32) ** 2
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Linear(flat, HIDDEN), nn.ReLU(), nn.Dropout(dropout), nn.Linear(HIDDEN, num_classes)
+        )
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(frames))
+
+
+def learner(network: nn.Module, policy: Policy = CPU, batch_size: int = 8) -> Learner:
+    return make_learner(network, policy, learning_rate=1e-3, batch_size=batch_size, class_weight_K=None)
+
+
+def batch(num_samples: int = 8, crop: int = 64, classes: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.rand((num_samples, 1, crop, crop), generator=generator) * 2 - 1
+    return frames, torch.arange(num_samples) % classes
+
+
+def pair(crop: int, dropout: float = 0.0, seed: int = 0) -> tuple[Cnn, Plain]:
+    """Our network and the plain one with the same weights; batch norm cancels the plain one's biases."""
+    torch.manual_seed(seed)
+    plain, ours = Plain(2, crop, dropout), Cnn(2, crop, dropout)
+    weights = plain.state_dict()
+    ours.load_state_dict({name: weights[name] for name in ours.state_dict()})
+    return ours, plain
+
+
+def gradient_error(network: nn.Module, exact: nn.Module, names: list[str]) -> float:
+    """Relative distance of the named gradients from float64's."""
+    wanted, found = dict(exact.named_parameters()), dict(network.named_parameters())
+    distance = sum((found[name].grad.double() - wanted[name].grad).norm() ** 2 for name in names)
+    return float((distance / sum(wanted[name].grad.norm() ** 2 for name in names)) ** 0.5)
+
+
+@pytest.mark.parametrize("crop", [32, 45, 64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_are_as_near_float64_as_plain_pytorchs_own(crop: int, layout: torch.memory_format) -> None:
+    errors = []
+    for seed in range(7):  # the median: a near tie in a pooling window can flip in either
+        ours, plain = pair(crop, seed=seed)
+        exact = copy.deepcopy(plain).double()
+        frames, labels = batch(8, crop, seed=seed)
+        for network, images in ((ours, frames), (plain, frames), (exact, frames.double())):
+            network.to(memory_format=layout).train()
+            nn.functional.cross_entropy(network(images), labels).backward()
+        # biases in front of a batch norm have a true gradient of zero and no counterpart in ours
+        names = [name for name, _ in ours.named_parameters()]
+        errors.append([gradient_error(network, exact, names) for network in (ours, plain)])
+        buffers = dict(exact.named_buffers())
+        for name, buffer in ours.named_buffers():
+            wanted = buffers[name]
+            if name.endswith("running_mean"):  # the plain network's running mean counts its convolution's bias
+                block = int(name.split(".")[1])
+                wanted = wanted - 0.1 * exact.features[block - 1].bias
+            torch.testing.assert_close(buffer.double(), wanted.double(), rtol=1e-5, atol=1e-6)
+    ours_error, plain_error = np.median(errors, axis=0)
+    assert ours_error <= 1.1 * plain_error
+    assert ours_error < 1e-5
+
+
+def test_one_whole_step_lands_where_the_plain_reference_lands() -> None:
+    ours, plain = pair(64)
+    frames, labels = batch()
+    loss, logits = train_step(learner(ours), frames, labels, seed=0, step=0)
+    plain.train()
+    optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
+    reference = nn.functional.cross_entropy(plain(frames), labels)
+    reference.backward()
+    optimiser.step()
+    assert loss == pytest.approx(reference.item(), rel=1e-5)
+    assert logits.shape == (8, 2)
+    ours.eval(), plain.eval()
+    # Adam's first step moves each weight by the learning rate in its gradient's direction
+    moved = {name: value for name, value in plain.named_parameters()}
+    for name, value in ours.named_parameters():
+        differs = (value - moved[name]).abs() > 1e-4
+        assert differs.float().mean() < 0.01, name
+
+
+def test_the_network_is_the_recipes() -> None:
+    network = Cnn(3, 224, 0.5)
+    convolutions = [layer for layer in network.features if isinstance(layer, nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [
+        (1, 32), (32, 64), (64, 128), (128, 256), (256, 256)
+    ]  # fmt: skip
+    assert network(torch.zeros(2, 1, 224, 224)).shape == (2, 3)
+    linears = [layer for layer in network.classifier if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linears] == [(256 * 49, 512), (512, 3)]
+
+
+def test_dropout_is_a_function_of_seed_and_step() -> None:
+    def loss(seed: int, step: int) -> float:
+        return train_step(learner(pair(32, dropout=0.5)[0]), *batch(8, 32), seed=seed, step=step)[0]
+
+    torch.rand(17)
+    assert loss(1, 5) == loss(1, 5)
+    assert len({loss(1, 5), loss(1, 6), loss(2, 5)}) == 3
+
+
+def test_a_non_finite_loss_changes_nothing() -> None:
+    network = pair(32)[0]
+    subject = learner(network)
+    train_step(subject, *batch(8, 32), seed=0, step=0)
+    before = copy.deepcopy(network.state_dict())
+    moments = copy.deepcopy(subject.optimiser.state_dict())
+    frames, labels = batch(8, 32)
+    frames[3, 0, 4, 4] = float("nan")
+    with pytest.raises(DivergedError, match=r"step 1: loss nan.*--learning-rate"):
+        train_step(subject, frames, labels, seed=0, step=1)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    after = subject.optimiser.state_dict()["state"]
+    assert all(torch.equal(after[i][k], moments["state"][i][k]) for i in after for k in after[i])
+
+
+def test_one_batch_is_overfitted() -> None:
+    subject = learner(pair(32)[0])
+    frames, labels = batch(8, 32)
+    losses = [train_step(subject, frames, labels, seed=0, step=step)[0] for step in range(60)]
+    assert losses[-1] < 0.01 < losses[0]
+
+
+def test_class_weights_weigh_the_loss() -> None:
+    frames, labels = batch(8, 32)
+    labels[:] = torch.tensor([0] * 6 + [1] * 2)
+    losses = []
+    for weights in (None, np.array([1.0, 1.0]), np.array([0.5, 4.0])):
+        subject = make_learner(pair(32)[0], CPU, learning_rate=1e-3, batch_size=8, class_weight_K=weights)
+        losses.append(train_step(subject, frames, labels, seed=0, step=0)[0])
+    assert losses[0] == pytest.approx(losses[1]) and losses[2] != pytest.approx(losses[0])
+
+
+def test_compiled_and_eager_steps_agree() -> None:
+    compiled = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=True)
+    results = []
+    for policy in (CPU, compiled):
+        network = pair(32)[0]
+        subject = learner(network, policy)
+        losses = [train_step(subject, *batch(8, 32), seed=0, step=step)[0] for step in range(3)]
+        losses.append(train_step(subject, *batch(5, 32), seed=0, step=3)[0])  # the tail of an epoch
+        results.append((losses, network.state_dict()))
+    assert results[0][0] == pytest.approx(results[1][0], rel=2e-3)
+    for name, value in results[0][1].items():
+        if "num_batches" not in name:
+            torch.testing.assert_close(value, results[1][1][name], rtol=0, atol=4e-3)
+
+
+def test_bfloat16_autocast_stays_near_float32() -> None:
+    mixed = Policy(
+        device=torch.device("cpu"), autocast=torch.bfloat16, memory_format=torch.channels_last, compiled=False
+    )
+    losses = [train_step(learner(pair(32)[0], policy), *batch(8, 32), seed=0, step=0)[0] for policy in (CPU, mixed)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
+
+
+def test_prediction_covers_the_set_in_order_whatever_the_batch_size(betons) -> None:
+    network = pair(32)[0]
+    results = []
+    for batch_size in (1, 7, 64):
+        with Loader(betons / "val.beton", batch_size=batch_size, tensors=True) as loader:
+            labels, logits = predict(network, loader, CPU)
+            assert (labels == loader.beton.label_N).all()
+            results.append(logits)
+    np.testing.assert_allclose(results[0], results[1], atol=1e-5)
+    np.testing.assert_allclose(results[0], results[2], atol=1e-5)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
+    with pytest.raises(ConfigError, match=f"--device {missing}: not on this machine"):
+        choose_policy(missing, "auto", "auto", 100)
+
+
+def test_auto_is_eager_float32_on_a_cpu_and_switches_are_obeyed() -> None:
+    auto = choose_policy("cpu", "auto", "auto", 10**9)
+    assert auto.autocast is None and not auto.compiled and auto.memory_format == torch.channels_last
+    asked = choose_policy("cpu", "on", "on", 1)
+    assert asked.autocast == torch.bfloat16 and asked.compiled

@@ -1,0 +1,225 @@
+"""A training: what it leaves, when it stops, and that an interrupted run is the same run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.config import TrainConfig
+from engine.run_folder import load_config
+from engine.training import resume_config, train
+from loaders.config import LoaderConfig
+from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted, LockedError
+
+
+def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
+    base = TrainConfig(data=betons, out=out, epochs=3, device="cpu", loader=LoaderConfig(training=True, batch_size=8))
+    return replace(base, **changes)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "last.safetensors")[0]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of three epochs."""
+    out = tmp_path_factory.mktemp("training") / "run"
+    train(config(betons, out))
+    return out
+
+
+def test_a_run_leaves_everything_that_was_promised(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    promised = {"config.json", "metrics.csv", "train.log", "best.safetensors", "last.safetensors", "curves.png"}
+    assert promised | {"summary.json", "seen.safetensors"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    summary = json.loads((run / "summary.json").read_text())
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert summary["best_f1"] == max(float(row["val_f1"]) for row in rows)
+    assert summary["epochs"] == 3 and summary["stopped"] == "all epochs done"
+    assert {"best_epoch", "images_per_second", "seconds", "device", "parameters", "versions"} <= summary.keys()
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not any(b"pickle" in path.read_bytes()[:200] for path in run.glob("*.safetensors"))
+
+
+def test_the_tensorboard_events_hold_every_epoch(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val/f1")] == [1, 2, 3]
+
+
+def test_two_runs_of_one_seed_are_bit_identical_and_another_seed_differs(
+    betons: Path, run: Path, tmp_path: Path
+) -> None:
+    train(config(betons, tmp_path / "again"))
+    assert same(weights(run), weights(tmp_path / "again"))
+    other = LoaderConfig(training=True, batch_size=8, seed=1)
+    train(config(betons, tmp_path / "other", loader=other))
+    assert not same(weights(run), weights(tmp_path / "other"))
+
+
+def test_thread_count_of_the_loader_changes_nothing(betons: Path, run: Path, tmp_path: Path) -> None:
+    train(config(betons, tmp_path / "one", loader=LoaderConfig(training=True, batch_size=8, threads=1, prefetch=0)))
+    assert same(weights(run), weights(tmp_path / "one"))
+
+
+def interrupted(settings: TrainConfig, after: int) -> None:
+    """Run until the stop is asked for the given number of times, then be interrupted."""
+    asked = 0
+
+    def stopping() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > after
+
+    with pytest.raises(Interrupted, match="--resume"):
+        train(settings, stopping=stopping)
+
+
+# asked before each epoch, after each of the steps and validation batches: covers starts, middles and validations
+@pytest.mark.parametrize("after", [0, 1, 3, 5, 6, 7, 8, 9, 13, 17])
+def test_a_run_interrupted_anywhere_resumes_to_identical_weights(
+    betons: Path, run: Path, tmp_path: Path, after: int
+) -> None:
+    out = tmp_path / "run"
+    interrupted(config(betons, out), after)
+    train(resume_config(out), resume=True)
+    assert same(weights(run), weights(out))
+    a, b = ((folder / "metrics.csv").read_text() for folder in (run, out))
+
+    def without_speed(text: str) -> list[str]:
+        return [line.rsplit(",", 1)[0] for line in text.splitlines()]
+
+    assert without_speed(a) == without_speed(b)
+    assert same(*(load_checkpoint(folder / "best.safetensors")[0] for folder in (run, out)))
+
+
+def test_a_run_interrupted_again_and_again_still_ends_the_same(betons: Path, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    interrupted(config(betons, out), 2)
+    for _ in range(40):
+        count = iter(range(100))
+        try:
+            train(resume_config(out), resume=True, stopping=lambda count=count: next(count) > 2)
+            break
+        except Interrupted:
+            continue
+    assert same(weights(run), weights(out))
+
+
+def test_resuming_a_finished_run_changes_nothing(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    before = {path.name: path.read_bytes() for path in copied.glob("*.safetensors")}
+    summary = train(resume_config(copied), resume=True)
+    assert summary == json.loads((run / "summary.json").read_text())
+    assert {path.name: path.read_bytes() for path in copied.glob("*.safetensors")} == before
+
+
+def test_early_stopping_keeps_the_best_epoch(betons: Path, tmp_path: Path) -> None:
+    settings = config(betons, tmp_path / "run", epochs=30, patience=2, learning_rate=1e-12)
+    summary = train(settings)  # nothing is learnt, so nothing gets better
+    assert summary["epochs"] == summary["best_epoch"] + 2
+    assert "no better validation F1 in 2 epochs" in summary["stopped"]
+
+
+def test_divergence_keeps_the_last_healthy_state(betons: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(DivergedError, match="expected finite"):
+        train(config(betons, out, learning_rate=1e30))
+    kept = weights(out)
+    assert all(torch.isfinite(value).all() for value in kept.values())
+
+
+def test_betons_that_changed_under_a_run_are_noticed(betons: Path, phantoms: Path, tmp_path: Path) -> None:
+    from loaders.config import ConvertConfig
+    from loaders.convert import convert
+
+    data, out = tmp_path / "b", tmp_path / "run"
+    shutil.copytree(betons, data)
+    interrupted(config(data, out), 3)
+    convert(ConvertConfig(manifest=phantoms, out=data, size=32, seed=9, workers=1, site_key=tmp_path / "k"))
+    with pytest.raises(CheckpointError, match="bring the old betons back"):
+        train(resume_config(out), resume=True)
+
+
+def test_a_folder_that_mixes_conversions_is_refused(betons: Path, phantoms: Path, tmp_path: Path) -> None:
+    from loaders.config import ConvertConfig
+    from loaders.convert import convert
+
+    mixed = tmp_path / "mixed"
+    shutil.copytree(betons, mixed)
+    convert(ConvertConfig(manifest=phantoms, out=tmp_path / "c", size=32, seed=9, workers=1, site_key=tmp_path / "k"))
+    shutil.copy(tmp_path / "c" / "val.beton", mixed / "val.beton")
+    with pytest.raises(InputError, match="expected one conversion"):
+        train(config(mixed, tmp_path / "run"))
+
+
+def test_a_run_folder_is_not_overwritten_and_is_locked(betons: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--resume"):
+        train(config(betons, run))
+
+    def second(progress: object) -> None:
+        with pytest.raises(LockedError, match="another plainfilm process"):
+            train(resume_config(tmp_path / "run"), resume=True)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(betons, tmp_path / "run"), watch=second)
+
+
+def test_config_json_repeats_the_run(betons: Path, run: Path) -> None:
+    assert load_config(run) == config(betons, run)
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(run: Path, tmp_path: Path) -> None:
+    content = bytearray((run / "best.safetensors").read_bytes())
+    for place in (0, 9, 300, len(content) // 2, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[place] ^= 4
+        (tmp_path / "x.safetensors").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+            load_checkpoint(tmp_path / "x.safetensors")
+    for length in (0, 7, 100, len(content) - 1):
+        (tmp_path / "x.safetensors").write_bytes(content[:length])
+        with pytest.raises(CheckpointError):
+            load_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    tensors = {
+        "a": torch.randn(3, 4),
+        "b": torch.tensor(7),
+        "c": torch.zeros(0, 2),
+        "d": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    }
+    save_checkpoint(tmp_path / "c", tensors, {"text": "ü", "number": 0.1 + 0.2})
+    back, state = load_checkpoint(tmp_path / "c")
+    assert same(tensors, back) and state == {"text": "ü", "number": 0.1 + 0.2}
+
+
+def test_three_classes_train_with_macro_f1(tmp_path: Path) -> None:
+    from loaders.config import ConvertConfig, PhantomConfig
+    from loaders.convert import convert
+    from loaders.phantom_folder import write_phantoms
+
+    names = ("covid", "normal", "pneumonia")
+    table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=18, size=64, classes=names))
+    convert(ConvertConfig(manifest=table, out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"))
+    summary = train(config(tmp_path / "b", tmp_path / "run", epochs=1))
+    assert summary["classes"] == list(names) and 0 <= summary["best_f1"] <= 1
