@@ -59,7 +59,9 @@ def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, t
             f"{path}: not a plainfilm checkpoint ({error}), expected one; use the last good copy, or train again"
         ) from error
     if not whole:
-        raise CheckpointError(f"{path}: checksum differs from the expected: damaged; use the last good copy, or train again")
+        raise CheckpointError(
+            f"{path}: checksum differs from the expected: damaged; use the last good copy, or train again"
+        )
     lacking = sorted(set(needed) - set(state))
     if lacking:
         raise CheckpointError(
@@ -111,4 +113,6 @@ def load_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"the weights are of another network ({error}), expected the run's; use the run's own checkpoint") from error
+        raise CheckpointError(
+            f"the weights are of another network ({error}), expected the run's; use the run's own checkpoint"
+        ) from error

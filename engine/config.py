@@ -41,7 +41,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_range("epochs", self.epochs, 1, 100_000)
-        check_range("learning_rate", self.learning_rate, 1e-12, 1e36)  # Adam's first step is tenfold; float32 ends at 3e38
+        # Adam scales its first step by ten; at 1e38 float32 weights would be infinite before any loss is
+        check_range("learning_rate", self.learning_rate, 1e-12, 1e36)
         check_range("dropout", self.dropout, 0, 0.99)
         check_range("patience", self.patience, 1, 100_000)
         check_range("min_delta", self.min_delta, 0, 1)

@@ -88,7 +88,8 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise LockedError(
-                f"{folder}: another plainfilm process is writing here, expected none; wait for it, or choose another folder"
+                f"{folder}: another plainfilm process is writing here, expected none; "
+                "wait for it, or choose another folder"
             ) from error
         yield
     finally:

@@ -64,7 +64,9 @@ class Beton:
         """Copy `count` records from byte `start`, which may be unaligned."""
         end = start + count * dtype.itemsize
         if end > self.bytes_B.size:
-            raise self._bad(f"{what} ends at byte {end}, the file at {self.bytes_B.size}: truncated, expected all of it")
+            raise self._bad(
+                f"{what} ends at byte {end}, the file at {self.bytes_B.size}: truncated, expected all of it"
+            )
         return np.frombuffer(self.bytes_B[start:end].tobytes(), dtype)
 
     def _open(self, trust_unverified: bool) -> None:
@@ -111,7 +113,8 @@ class Beton:
         else:
             if not trust_unverified:
                 raise BetonError(
-                    f"{self.path}: no plainfilm footer: written by another program, so nothing vouches for its bytes, expected plainfilm's; "
+                    f"{self.path}: no plainfilm footer: written by another program, so nothing vouches for its bytes, "
+                    "expected plainfilm's; "
                     "convert the radiographs, or pass --trust-unverified"
                 )
             self.facts = self._foreign_facts()
@@ -133,7 +136,9 @@ class Beton:
     def _find_footer(self, header: bytes, descriptors: np.ndarray, label_index: int) -> np.ndarray:
         """The footer's bytes, CRC checked; empty for a foreign file, which has neither magic."""
         if not self.pages_start <= self.table_start <= self.bytes_B.size:
-            raise self._bad(f"allocation table at byte {self.table_start} of {self.bytes_B.size}: truncated, expected all of it")
+            raise self._bad(
+                f"allocation table at byte {self.table_start} of {self.bytes_B.size}: truncated, expected all of it"
+            )
         arguments = descriptors["arguments"][label_index]
         block = np.frombuffer(arguments[: BLOCK.itemsize].tobytes(), BLOCK)[0]
         tail = self._take(max(self.table_start - TAIL.itemsize, 0), TAIL, 1, "footer")[0]
@@ -181,7 +186,9 @@ class Beton:
     def _check_facts(self) -> None:
         facts = self.facts
         if facts.stored != self.side or not 1 <= facts.crop <= facts.stored or (facts.stored - facts.crop) % 2:
-            raise self._bad(f"footer tells of frames {facts.stored} and crops {facts.crop}, expected frames {self.side}")
+            raise self._bad(
+                f"footer tells of frames {facts.stored} and crops {facts.crop}, expected frames {self.side}"
+            )
         if facts.positive not in facts.classes:
             raise self._bad(f"positive class {facts.positive}, expected one of {', '.join(facts.classes)}")
         if self.label_N.min() < 0 or self.label_N.max() >= len(facts.classes):

@@ -113,4 +113,6 @@ def parse_descriptor(descriptor: np.void, where: str) -> Field:
             shape = shape[:-1]
         return Field(name=name, type_id=type_id, dtype=dtype, shape=shape)
     except (ValueError, TypeError, RecursionError) as error:
-        raise BetonError(f"{where}: unreadable arguments ({error}), expected a shape and a dtype; convert the radiographs again") from error
+        raise BetonError(
+            f"{where}: unreadable arguments ({error}), expected a shape and a dtype; convert the radiographs again"
+        ) from error

@@ -146,7 +146,9 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
     except OSError as error:
         raise storage_error(manifest, error) from error
     except csv.Error as error:
-        raise InputError(f"{manifest}: not a CSV ({error}), expected the columns path and label; save it as CSV in UTF-8") from error
+        raise InputError(
+            f"{manifest}: not a CSV ({error}), expected the columns path and label; save it as CSV in UTF-8"
+        ) from error
     first_line: dict[str, int] = {}
     for line, row in enumerate(rows, start=2):
         values = {
@@ -160,12 +162,14 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
         path = PurePosixPath(values["path"]).as_posix()
         if path in first_line:
             raise InputError(
-                f"{manifest}: line {line} repeats {path} of line {first_line[path]}, expected each file once; drop a row"
+                f"{manifest}: line {line} repeats {path} of line {first_line[path]}, "
+                "expected each file once; drop a row"
             )
         first_line[path] = line
         if values["split"] and values["split"] not in SPLITS:
             raise InputError(
-                f"{manifest}: line {line} has split {values['split']!r}, expected {', '.join(SPLITS)} or nothing; mend it"
+                f"{manifest}: line {line} has split {values['split']!r}, "
+                f"expected {', '.join(SPLITS)} or nothing; mend it"
             )
         label = values["label"]
         yield Entry(

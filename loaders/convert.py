@@ -137,7 +137,8 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
         if not all(given):
             lacking = next(row.entry.path for row in written if not row.entry.split)
             raise InputError(
-                f"{config.manifest}: {lacking} has no split, others have, expected one in each row or in none; fill it in"
+                f"{config.manifest}: {lacking} has no split, others have, "
+                "expected one in each row or in none; fill it in"
             )
         split_of: dict[int, Row] = {}
         for row in written:

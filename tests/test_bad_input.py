@@ -163,8 +163,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound")
     source = make_source(folder / "source", per_class=12)
     commands = (
-        ["convert", source, "--out", folder / "betons", "--holdout", 0.3, *quick(folder)]
-        + ["--group-regex", r"^([a-z]+\d+)_"],
+        ["convert", source, "--out", folder / "betons", "--group-regex", "^(.*)_", "--holdout", 0.3, *quick(folder)],
         ["train", folder / "betons", "--out", folder / "run", "--epochs", 1, "--batch-size", 4, "--threads", 1],
     )
     for command in commands:
@@ -322,7 +321,9 @@ def test_control_characters_and_markup_of_names_do_not_reach_the_terminal(
 ) -> None:
     source = make_source(tmp_path / "source", classes=["covid", name])
     (source / "covid" / f"{name}.png").write_bytes(b"")
-    done = convert(source, "--out", tmp_path / name, "--classes", f"covid,{name}")  # Outcome looks for control characters
+    done = convert(
+        source, "--out", tmp_path / name, "--classes", f"covid,{name}"
+    )  # Outcome looks for control characters
     assert done.code == 0
     shown = cli.printable(name)
     assert re.search(rf"^ split +covid +{re.escape(shown)} ", done.out, re.MULTILINE)
@@ -520,9 +521,7 @@ def test_a_second_converter_is_locked_out(convert: Command, plainfilm: Command, 
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "out")]
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         convert(source, "--out", tmp_path / "out").fails(6, tmp_path / "out", "another plainfilm process")
         done = plainfilm("train", sound / "betons", "--out", tmp_path / "out")
@@ -600,8 +599,9 @@ def test_a_manifests_rows_without_a_file_or_from_outside_are_rejected_and_the_re
 
 def test_a_manifests_split_must_not_cut_through_a_patient(convert: Command, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
+    split_of = {"0": "train", "1": "val"}
     lines = [
-        f"{path.relative_to(source)},{path.parent.name},{path.stem[:-2]},{'train' if path.stem.endswith('0') else 'val'}"
+        f"{path.relative_to(source)},{path.parent.name},{path.stem[:-2]},{split_of[path.stem[-1]]}"
         for path in sorted(source.glob("*/*.png"))
     ]
     manifest = write_manifest(source, "path,label,patient,split", *lines)
@@ -711,7 +711,11 @@ def test_a_class_that_no_file_has_is_named(convert: Command, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("arguments", "found"),
-    [(["--seed", "-1"], "--seed: found -1"), (["--classes", "cat"], "--classes: found cat"), (["--size", "1"], "--size")],
+    [
+        (["--seed", "-1"], "--seed: found -1"),
+        (["--classes", "cat"], "--classes: found cat"),
+        (["--size", "1"], "--size"),
+    ],
 )
 def test_phantoms_of_a_wrong_setting_are_not_drawn(
     plainfilm: Command, tmp_path: Path, arguments: list[str], found: str
@@ -749,7 +753,8 @@ def test_a_settings_file_that_cannot_be_used_is_wrong_usage(
     source = make_source(tmp_path / "source")
     (tmp_path / "settings.json").write_text(content, encoding="latin-1")
     flags = [] if '"out"' in content else ["--out", tmp_path / "out"]
-    plainfilm("convert", source, *flags, "--config", tmp_path / "settings.json").fails(2, tmp_path / "settings.json", found)
+    done = plainfilm("convert", source, *flags, "--config", tmp_path / "settings.json")
+    done.fails(2, tmp_path / "settings.json", found)
     assert not (tmp_path / "out").exists()
 
 
@@ -870,6 +875,13 @@ def test_a_run_is_not_trained_over(plainfilm: Command, betons: Path, run: Path) 
     assert (run / "last.safetensors").read_bytes() == before
 
 
+@pytest.mark.xfail(strict=True, reason="training.py makes the folder before it looks for the device")
+def test_a_device_that_is_not_there_leaves_no_run_behind(plainfilm: Command, betons: Path, tmp_path: Path) -> None:
+    absent = "cuda" if sys.platform == "darwin" else "mps"
+    plainfilm("train", betons, "--out", tmp_path / "out", "--device", absent).fails(2, f"--device {absent}", "found")
+    assert plainfilm("train", betons, "--out", tmp_path / "out", "--epochs", 1).code == 0
+
+
 def test_a_file_where_the_run_should_be_is_named(plainfilm: Command, betons: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     plainfilm("train", betons, "--out", tmp_path / "taken").fails(4, tmp_path / "taken", "expected a folder")
@@ -956,9 +968,7 @@ def test_a_beton_of_other_classes_or_another_order_is_not_evaluated(
     assert not (run / "evaluation").exists()
 
 
-def test_the_training_beton_is_evaluated_only_by_force_and_says_so(
-    plainfilm: Command, betons: Path, run: Path
-) -> None:
+def test_the_training_beton_is_evaluated_only_by_force_and_says_so(plainfilm: Command, betons: Path, run: Path) -> None:
     path = betons / "train.beton"
     plainfilm("evaluate", run, path).fails(3, path, "images of the training set", "expected none", "--force")
     assert not (run / "evaluation").exists()
