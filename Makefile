@@ -70,7 +70,7 @@ check: $(VENV)/check $(VENV)/test  ## lint, types, import rule, docs
 	$(PY) -m pytest -q tests/test_docs.py
 
 bench: $(VENV)/bench  ## speed beside rivals, as ratios in one run
-	$(PY) -m pytest benchmarks
+	$(PY) -m pytest benchmarks --benchmark-json=benchmarks/results/latest.json
 
 ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none skipped
 	PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest tests/test_ffcv.py tests/test_radiograph.py tests/test_frame.py

@@ -22,7 +22,7 @@ from engine.config import EvaluateConfig, TrainConfig
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
 from loaders.config import ConvertConfig, PhantomConfig
-from loaders.flags import add_setting
+from loaders.flags import add_setting, reference_table
 from loaders.settings import build, convert_values, read_settings, settings_of
 
 if TYPE_CHECKING:
@@ -78,21 +78,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     namespace = parser.parse_args(arguments)
     try:
-        if namespace.version:
-            print_version()
-            return 0
-        if namespace.command is None:
-            parser.print_help()
-            return 2
-        command = COMMANDS[namespace.command]
-        names = setting_names(command)
-        values = {name: value for name, value in vars(namespace).items() if name in names and value is not None}
-        command.run(namespace, values)
-        return 0
+        with polite_kill():
+            return run(parser, namespace)
     except tuple(EXIT_CODES) as error:
         code = next(number for kind, number in EXIT_CODES.items() if isinstance(error, kind))
         print(f"plainfilm: {printable(message_of(error))}", file=sys.stderr)
         return code
+
+
+def run(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> int:
+    """Run the parsed command."""
+    if namespace.version:
+        print_version()
+        return 0
+    if namespace.command is None:
+        parser.print_help()
+        return 2
+    command = COMMANDS[namespace.command]
+    names = setting_names(command)
+    values = {name: value for name, value in vars(namespace).items() if name in names and value is not None}
+    command.run(namespace, values)
+    return 0
+
+
+@contextlib.contextmanager
+def polite_kill() -> Iterator[None]:
+    """Let SIGTERM clean up like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def message_of(error: BaseException) -> str:
@@ -162,6 +178,24 @@ def with_config_file(namespace: argparse.Namespace, values: dict[str, Any]) -> d
     except errors.ConfigError as error:
         raise errors.ConfigError(f"{namespace.config}: {error}") from error
     return settings | values
+
+
+def reference() -> str:
+    """docs/CLI.md: every command with its settings, from the code."""
+    parts = [
+        "# Command line",
+        "Written by `make docs` from the code; do not edit. `python cli.py COMMAND --help` says the same.",
+        f"Exit codes: {EXIT_MEANINGS}.",
+    ]
+    for name, command in COMMANDS.items():
+        example = f"```sh\n{command.example}\n```"
+        parts += [f"## {name}", f"{command.help[0].upper()}{command.help[1:]}.", example]
+        if command.config is not None:
+            parts.append(reference_table(settings_of(command.config), command.positionals))
+            parts.append("`--config FILE` reads settings from JSON, such as a run's config.json; flags override it.")
+        if name == "train":
+            parts.append("`--resume RUN` continues the run in that folder, with its own settings.")
+    return "\n\n".join(parts) + "\n"
 
 
 # ---- showing
@@ -371,7 +405,9 @@ def run_train(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         f"on {summary['device']}"
     )
     for name in ("best.safetensors", "metrics.csv", "curves.png", "summary.json"):
-        screen.print(str(config.out / name), markup=False)
+        show(screen, config.out / name)
+    for caution in summary["cautions"]:
+        show(screen, f"Caution: {caution}.", style="yellow")
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
@@ -382,12 +418,8 @@ class TrainingView:
         self.screen, self.bar = screen, bar
         self.task = bar.add_task("training", total=None)
         self.told: int | None = None
-        self.message = ""
 
     def __call__(self, now: Progress) -> None:
-        if now.message and now.message != self.message:
-            self.message = now.message
-            self.screen.print(now.message)
         minutes = "?" if now.seconds_left is None else f"{now.seconds_left / 60:.1f} min left at most"
         self.bar.update(
             self.task,
@@ -408,6 +440,9 @@ class TrainingView:
 
 def run_evaluate(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     """Evaluate a run on betons."""
+    if "run" not in values and namespace.config is None:  # argparse takes a lone argument for the beton
+        found = ", ".join(map(str, values["betons"]))
+        raise errors.ConfigError(f"evaluate: found {found}, expected RUN and at least one BETON; name both")
     config = build(EvaluateConfig, with_config_file(namespace, values))
     screen = console()
     with screen.status("loading torch …"):
@@ -428,11 +463,11 @@ def run_evaluate(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
             matrix.add_row(name, *map(str, counts))
         screen.print(matrix)
         for warning in result.warnings:
-            screen.print(f"Caution, {result.beton.name}: {warning}.", style="yellow", markup=False)
+            show(screen, f"Caution, {result.beton.name}: {warning}.", style="yellow")
         for name in ("metrics.json", "confusion.png", "scores.csv"):
-            screen.print(str(result.out / name), markup=False)
+            show(screen, result.out / name)
     which = results[0].positive if len(results[0].classes) == 2 else "macro means"
-    screen.print(f"F1, sensitivity and specificity are of: {which}. {NOT_FOR_DIAGNOSIS}", markup=False)
+    show(screen, f"F1, sensitivity and specificity are of: {which}. {NOT_FOR_DIAGNOSIS}")
 
 
 def print_version() -> None:
@@ -494,5 +529,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up like Ctrl-C
     sys.exit(main())

@@ -46,7 +46,7 @@ def choose_device(name: str) -> torch.device:
         name = next(device for device, present in there.items() if present)
     if not there[name]:
         found = ", ".join(device for device, present in there.items() if present)
-        raise ConfigError(f"--device {name}: not on this machine, found {found}; use --device auto")
+        raise ConfigError(f"--device {name}: not on this machine, expected one of {found}; use --device auto")
     return torch.device(name)
 
 

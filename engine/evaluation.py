@@ -181,9 +181,7 @@ def check_beton(config: EvaluateConfig, state: dict[str, Any], loader: Loader) -
     if facts.fit != state["fit"]:
         warnings.append(f"frames were fitted by {facts.fit}, in training by {state['fit']}")
     if confounded(beton.label_N.tolist(), beton.rows_N["source"].tolist()):
-        warnings.append(
-            "finding and source cannot be told apart here: the score is evidence of nothing clinical"
-        )
+        warnings.append("finding and source cannot be told apart here: the score is evidence of nothing clinical")
     seen, key_id = load_seen(config.run)
     same_key = key_id == facts.site_key_id
     common = overlap({name: seen[f"train.{name}"] for name in ("pixel_hash", "patient_hash")}, hashes(loader), same_key)

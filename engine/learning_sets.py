@@ -5,17 +5,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from dataclasses import replace
 
 import numpy as np
 
 from engine.config import TrainConfig
 from engine.overlap import overlap, patients_compared
+from loaders.account import confounded
 from loaders.errors import InputError
 from loaders.loader import Loader
-
-logger = logging.getLogger(__name__)
 
 
 def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Loader, Loader]:
@@ -39,9 +37,18 @@ def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Load
                 f"{config.data}: training and validation share {common['images']} images and "
                 f"{common['patients']} images of common patients, expected none; convert the radiographs again"
             )
-    if not patients_compared(loader.beton.rows_N["patient_hash"], loader.beton.verified):
-        logger.warning("patients are not known for every image: leakage between patients is not excluded")
     return loader, val_loader
+
+
+def cautions(loader: Loader) -> list[str]:
+    """What speaks against any score of a network trained on this set, in plain words."""
+    beton = loader.beton
+    found = []
+    if confounded(beton.label_N.tolist(), beton.rows_N["source"].tolist()):
+        found.append("finding and source cannot be told apart in the training set: no accuracy on it is evidence")
+    if not patients_compared(beton.rows_N["patient_hash"], beton.verified):
+        found.append("patients are not known for every image: leakage between patients is not excluded")
+    return found
 
 
 def hashes(loader: Loader) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import torch
 
 from engine.checkpoint import file_hash, load_checkpoint, network_tensors, optimiser_tensors, restore
 from engine.config import TrainConfig
-from engine.device import choose_policy
-from engine.learning_sets import open_loaders
+from engine.device import Policy, choose_policy
+from engine.learning_sets import cautions, open_loaders
 from engine.metrics import all_metrics, confusion_matrix, headline_f1
 from engine.network import Cnn
 from engine.run_folder import BEST, LAST, SUMMARY, RunFolder, load_config, save_config, save_seen
@@ -66,7 +66,6 @@ class Progress:
     best_f1: float
     best_epoch: int
     history: list[dict[str, Any]]
-    message: str = ""
 
 
 Watch = Callable[[Progress], None]
@@ -87,16 +86,19 @@ def train(
     """
     if not resume and (config.out / "config.json").exists():
         raise ConfigError(
-            f"{config.out}: already holds a run; continue it with --resume {config.out}, or choose another --out"
+            f"{config.out}: already holds a run, expected a new folder; "
+            f"continue it with --resume {config.out}, or choose another --out"
         )
     with contextlib.ExitStack() as stack:
         loader, val_loader = open_loaders(config, stack)
+        # before anything is written, since a device may not be there
+        policy = choose_policy(config.device, config.amp, config.compile, config.epochs * len(loader))
         stack.enter_context(locked(config.out))
         if not resume:
             save_config(config.out, config)
             rows_of_split = {"train": loader.beton.rows_N, "val": val_loader.beton.rows_N}
             save_seen(config.out, rows_of_split, loader.beton.facts.site_key_id)
-        return Training(config, loader, val_loader, watch, stopping).run(resume)
+        return Training(config, loader, val_loader, policy, watch, stopping).run(resume)
 
 
 def resume_config(path: Path) -> TrainConfig:
@@ -112,15 +114,16 @@ class Training:
         config: TrainConfig,
         loader: Loader,
         val_loader: Loader,
+        policy: Policy,
         watch: Watch,
         stopping: Callable[[], bool],
     ) -> None:
         self.config, self.loader, self.val_loader = config, loader, val_loader
-        self.watch, self.stopping = watch, stopping
+        self.policy, self.watch, self.stopping = policy, watch, stopping
         self.facts: Facts = loader.beton.facts
         self.positive = self.facts.classes.index(self.facts.positive)
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
-        self.message = ""
+        self.cautions = cautions(loader)
 
     def run(self, resume: bool) -> dict[str, Any]:
         """Epoch after epoch until the schedule or early stopping ends it."""
@@ -129,17 +132,19 @@ class Training:
             conversion_id=facts.conversion_id, loader=self.loader.state_dict(), confusion=self.no_confusion()
         )
         if resume and not (config.out / LAST).exists():
-            self.message = "no state was saved before the interruption: starts from the beginning"
+            self.cautions.append("no state was saved before the interruption, so the run began anew")
         tensors: dict[str, torch.Tensor] = {}
         if resume and (config.out / LAST).exists():
-            tensors, content = load_checkpoint(config.out / LAST)
+            tensors, content = load_checkpoint(config.out / LAST, needed=[item.name for item in fields(State)])
             self.state = State(**content)
             self.check_state()
             if self.state.finished:
                 return read_settings(config.out / SUMMARY)
         with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
-            self.policy = choose_policy(config.device, config.amp, config.compile, config.epochs * len(self.loader))
+            logger.info("%s", self.policy.describe())
+            for caution in self.cautions:
+                logger.warning("%s", caution)
             self.learner = self.make_learner()
             if tensors:
                 restore(self.learner, tensors)
@@ -292,6 +297,7 @@ class Training:
             "best_epoch": state.best_epoch,
             "epochs": len(state.history),
             "stopped": state.finished,
+            "cautions": self.cautions,
             "images_per_second": float(np.median(rates)),
             "seconds": round(time.perf_counter() - self.started, 3),
             "steps": state.step,
@@ -329,6 +335,5 @@ class Training:
                 best_f1=max(state.best_f1, 0.0),
                 best_epoch=state.best_epoch,
                 history=state.history,
-                message=self.message,
             )
         )

@@ -5,7 +5,22 @@ equals the crop kernel. No bounds checks: callers check shapes once (NUMBA_BOUND
 The GIL is released, so plain Python threads run kernels side by side; compiled code is cached on disk.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from numba import njit
 
-kernel = njit(nogil=True, cache=True, fastmath=False, error_model="numpy")
-inlined = njit(nogil=True, cache=True, fastmath=False, error_model="numpy", inline="always")
+POLICY: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "numpy"}
+
+
+def kernel(function: Callable) -> Any:
+    """Compile at the first call, and keep the result on disk where there is a place to write."""
+    try:
+        return njit(cache=True, **POLICY)(function)
+    except RuntimeError:  # neither __pycache__ nor the home folder is writable: compile in every process
+        return njit(**POLICY)(function)
+
+
+def inlined(function: Callable) -> Any:
+    """Compile into the kernels that call it."""
+    return njit(inline="always", **POLICY)(function)

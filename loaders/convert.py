@@ -25,7 +25,7 @@ from loaders.beton_writer import beton_size, write_beton
 from loaders.catalog import SPLITS, Catalog, read_catalog
 from loaders.config import ConvertConfig, stored_side
 from loaders.contact_sheet import augmentation_sheet, preparation_sheet
-from loaders.errors import InputError, StorageError
+from loaders.errors import ConfigError, InputError, StorageError
 from loaders.site_key import load_site_key, patient_hash, site_key_id
 from loaders.split import group_by, split_groups
 from loaders.spool import decode_all
@@ -39,6 +39,10 @@ def convert(config: ConvertConfig, progress: Progress = lambda phase, done, tota
     Errors: InputError when nothing can be trained from the source; StorageError; LockedError; ConfigError.
     Source: DESIGN, Data flow.
     """
+    if config.source is not None and config.out.resolve().is_relative_to(config.source.resolve()):
+        raise ConfigError(
+            f"--out {config.out}: lies inside {config.source}, expected a folder beside it; choose another"
+        )
     catalog = read_catalog(config)
     if config.dry_run:
         return plan(config, catalog, None, progress)

@@ -50,3 +50,15 @@ def setting_help(setting: Setting) -> str:
     shown = ",".join(default) if isinstance(default, tuple) else default
     text = setting.help.replace("%", "%%")
     return text if setting.required or shown in (None, "") else f"{text} [{shown}]"
+
+
+def reference_table(settings: list[Setting], positionals: tuple[str, ...]) -> str:
+    """The settings of one command as a Markdown table."""
+    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for setting in settings:
+        name = setting.name.upper() if setting.name in positionals else f"`{flag_of(setting)}`"
+        values = f" ({', '.join(setting.choices)})" if setting.choices else ""
+        default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
+        shown = "required" if setting.required else "" if default in (None, "") else f"`{default}`".lower()
+        lines.append(f"| {name} | {shown} | {setting.help.replace('<', '&lt;')}{values} |")
+    return "\n".join(lines)

@@ -115,7 +115,7 @@ def assemble(config: type[T], values: dict[str, Any]) -> T:
         elif field.name in values:
             arguments[field.name] = values[field.name]
         elif field.default is dataclasses.MISSING:
-            raise ConfigError(f"{field.name}: missing, expected a value")
+            raise ConfigError(f"{field.name}: missing, expected a value; see --help")
     return config(**arguments)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -211,7 +210,7 @@ def test_a_killed_conversion_leaves_no_half_file_and_a_rerun_gives_the_same_byte
     assert not list((folder.parent / "out").glob("*.beton"))
     out = convert(config(folder)).out
     assert {path.name: path.read_bytes() for path in out.glob("*.beton")} == wanted
-    assert not [path for path in os.listdir(out) if "tmp" in path]
+    assert not [path for path in out.iterdir() if "tmp" in path.name]
 
 
 def test_real_radiographs_are_all_accounted_for(radiographs: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_angles_and_zooms_follow_the_recipe() -> None:
 
 def test_unit_interval_is_open_at_both_ends() -> None:
     ends = unit_interval(np.array([0, 2**32 - 1], np.uint32))
-    assert 0 < ends[0] and ends[1] < 1
+    assert ends[0] > 0 and ends[1] < 1
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 2, 1001])

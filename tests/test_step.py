@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ class Plain(nn.Module):
     def __init__(self, num_classes: int, crop: int, dropout: float) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for channels_in, channels_out in zip(CHANNELS[:-1], CHANNELS[1:], strict=True):
+        for channels_in, channels_out in itertools.pairwise(CHANNELS):
             layers += [
                 nn.Conv2d(channels_in, channels_out, 3, padding=1),
                 nn.BatchNorm2d(channels_out),
@@ -106,7 +107,7 @@ def test_one_whole_step_lands_where_the_plain_reference_lands() -> None:
     assert logits.shape == (8, 2)
     ours.eval(), plain.eval()
     # Adam's first step moves each weight by the learning rate in its gradient's direction
-    moved = {name: value for name, value in plain.named_parameters()}
+    moved = dict(plain.named_parameters())
     for name, value in ours.named_parameters():
         differs = (value - moved[name]).abs() > 1e-4
         assert differs.float().mean() < 0.01, name

@@ -1,0 +1,1 @@
+"""Speed, as ratios to rivals that are timed in turns in one run: `make bench`."""

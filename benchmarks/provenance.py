@@ -1,0 +1,61 @@
+"""Provenance of a measurement: commit, machine and versions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from cpuinfo import get_cpu_info
+
+from engine.device import choose_device, device_name
+from loaders import __version__
+
+PACKAGES = ("torch", "numpy", "numba", "opencv-python-headless", "opencv-python", "pillow", "ffcv", "pytest-benchmark")
+
+
+def provenance() -> dict[str, Any]:
+    """Where, when and with what the benchmarks run; of a package that is not installed, None."""
+    return {
+        "commit": git("rev-parse", "--short=12", "HEAD") or "unknown",
+        "dirty": bool(git("status", "--porcelain")),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device_name(choose_device("auto")),
+        "cpu": get_cpu_info().get("brand_raw", "unknown"),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "torch_threads": torch.get_num_threads(),
+        "versions": {"plainfilm": __version__} | {package: installed(package) for package in PACKAGES},
+    }
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """Provenance as two lines."""
+    versions = ", ".join(f"{name} {found or 'missing'}" for name, found in facts["versions"].items())
+    return (
+        f"commit {facts['commit']}{' with changes' if facts['dirty'] else ''}, {facts['date']}, {facts['cpu']}, "
+        f"{facts['cores']} cores, load average {facts['load_average']:.2f} at the start, {facts['device']}\n{versions}"
+    )
+
+
+def installed(package: str) -> str | None:
+    """A package's version."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git(*arguments: str) -> str:
+    """What git says of this checkout; nothing where there is no git or no checkout."""
+    try:
+        asked = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return asked.stdout.strip()

@@ -1,0 +1,116 @@
+"""Training epochs beside stock PyTorch: the same network, weights and batches, crops of 64."""
+
+# N batch, H W rows and columns of the crop
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from itertools import islice, pairwise
+
+import torch
+from torch import nn
+
+from benchmarks.conftest import THREADS, Converted
+from benchmarks.rivals import Call, expect_close
+from engine.device import Policy, choose_device, choose_policy
+from engine.network import CHANNELS, HIDDEN, Cnn
+from engine.step import Learner, make_learner, train_step
+from loaders.loader import Loader
+from loaders.randomness import DROPOUT, scalar_seed
+
+BATCH = 32
+LEARNING_RATE = 1e-3
+DROPPED = 0.5
+SEED = 0
+NUM_CHECKED = 3  # steps; rounding then grows, because Adam makes much of gradients that are nearly nothing
+
+
+class Stock:
+    """The recipe as one writes it in PyTorch: NCHW, eager, convolutions with a bias, pooling after the ReLU."""
+
+    def __init__(self, ours: Cnn, crop: int, device: torch.device) -> None:
+        blocks: list[nn.Module] = []
+        for channels_in, channels_out in pairwise(CHANNELS):
+            blocks += [
+                nn.Conv2d(channels_in, channels_out, 3, padding=1),
+                nn.BatchNorm2d(channels_out),
+                nn.ReLU(),
+                nn.MaxPool2d(2, 2),
+            ]
+        side = crop // 2 ** (len(CHANNELS) - 1)
+        self.network = nn.Sequential(
+            *blocks,
+            nn.Flatten(),
+            nn.Linear(CHANNELS[-1] * side**2, HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(DROPPED),
+            nn.Linear(HIDDEN, 2),
+        )
+        copy_weights(ours, self.network)
+        self.device = device
+        self.network.to(device).train()
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE)
+        self.loss = nn.CrossEntropyLoss()
+
+    def step(self, frames_N1HW: torch.Tensor, labels_N: torch.Tensor) -> float:
+        """One step of Adam; gives the loss."""
+        frames_N1HW, labels_N = frames_N1HW.to(self.device), labels_N.to(self.device)
+        self.optimiser.zero_grad()
+        loss = self.loss(self.network(frames_N1HW), labels_N)
+        loss.backward()
+        self.optimiser.step()
+        return loss.item()
+
+
+@torch.no_grad()
+def copy_weights(ours: nn.Module, stock: nn.Module) -> None:
+    """The same function: what ours has no bias for begins at zero."""
+    layers = [[m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)] for network in (ours, stock)]
+    for mine, theirs in zip(*layers, strict=True):
+        theirs.weight.copy_(mine.weight)
+        if mine.bias is None:
+            theirs.bias.zero_()
+        else:
+            theirs.bias.copy_(mine.bias)
+
+
+def learner_of(network: Cnn, policy: Policy) -> Learner:
+    return make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=BATCH, class_weight_K=None)
+
+
+def test_epochs(compare: Callable, converted_64: Converted) -> None:
+    policy = choose_policy("auto", "off", "off", num_steps=0)  # equal precision, so that outputs compare
+    options = {"training": True, "threads": THREADS, "batch_size": BATCH, "seed": SEED, "tensors": True}
+    with Loader(converted_64.beton, **options) as loader, Loader(converted_64.beton, **options) as stock_loader:
+        crop, num_samples = loader.beton.facts.crop, len(loader.beton)
+        torch.manual_seed(SEED)
+        network = Cnn(2, crop, DROPPED)
+        device = choose_device("auto")
+
+        def check() -> None:
+            learner, stock = learner_of(copy.deepcopy(network), policy), Stock(network, crop, device)
+            ours, theirs = [], []
+            for step, (frames_N1HW, labels_N, _) in enumerate(islice(loader, NUM_CHECKED)):
+                ours.append(train_step(learner, frames_N1HW, labels_N, seed=SEED, step=step)[0])
+                torch.manual_seed(scalar_seed(SEED, DROPOUT, step))  # the same units drop out
+                theirs.append(stock.step(frames_N1HW, labels_N))
+            expect_close("the first loss", theirs[:1], ours[:1], mean=1e-4)
+            expect_close(f"{NUM_CHECKED} losses", theirs, ours, mean=1e-2)
+            loader.set_epoch(0)
+
+        learner, stock = learner_of(copy.deepcopy(network), policy), Stock(network, crop, device)
+        steps = 0
+
+        def our_epoch() -> None:
+            nonlocal steps
+            for frames_N1HW, labels_N, _ in loader:
+                train_step(learner, frames_N1HW, labels_N, seed=SEED, step=steps)
+                steps += 1
+
+        def stock_epoch() -> None:
+            for frames_N1HW, labels_N, _ in stock_loader:
+                stock.step(frames_N1HW, labels_N)
+
+        rivals: dict[str, Call] = {"plainfilm": our_epoch, "stock PyTorch, NCHW": stock_epoch}
+        compare(f"training, {crop}", rivals, check=check, images=num_samples, epochs=1)

@@ -1,0 +1,88 @@
+"""The documents agree with the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cli
+from loaders import __version__, beton_footer, beton_format
+from loaders.settings import settings_of
+
+REPOSITORY = Path(__file__).parent.parent
+DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+
+
+def test_the_command_line_reference_is_the_codes() -> None:
+    assert (REPOSITORY / "docs" / "CLI.md").read_text() == cli.reference(), "run make docs"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_itself_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0 and "example:" in shown and f"cli.py {name}" in shown
+    config = cli.COMMANDS[name].config
+    if config is not None:
+        assert all(setting.help for setting in settings_of(config))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'numba', 'cv2', 'matplotlib', 'rich', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), f"{document.name} points to {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_the_documents_parse(document: Path) -> None:
+    parser = cli.make_parser()
+    for line in re.findall(r"^(?:\$ )?python cli\.py (.+)$", document.read_text(), re.MULTILINE):
+        words = line.split("#")[0].split()
+        if words[0] not in ("--help", "--version"):
+            parser.parse_args([word for word in words if word != "\\"])
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    for document in DOCUMENTS:
+        named = re.findall(r"`make ([a-z]+)", document.read_text())
+        assert set(named) <= targets, f"{document.name}: {set(named) - targets}"
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    assert f"## {__version__}" in (REPOSITORY / "CHANGELOG.md").read_text()
+
+
+def test_the_format_document_has_the_sizes_of_the_code() -> None:
+    text = (REPOSITORY / "docs" / "BETON.md").read_text()
+    sizes = {
+        "Header": beton_format.HEADER,
+        "Field descriptor": beton_format.DESCRIPTOR,
+        "Allocation row": beton_format.ALLOCATION,
+        "Pointer block": beton_footer.BLOCK,
+        "Footer head": beton_footer.HEAD,
+        "Footer row": beton_footer.ROW,
+        "Footer tail": beton_footer.TAIL,
+    }
+    for name, dtype in sizes.items():
+        assert f"**{name}, {np.dtype(dtype).itemsize} bytes**" in text, name
+        for field in dtype.names or ():
+            assert f"`{field}`" in text, f"{name}.{field}"
