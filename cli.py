@@ -53,10 +53,6 @@ METRIC_NAMES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
 }
-CONFOUNDED = (
-    "Finding and source cannot be told apart in this collection: no source has images of two classes. "
-    "No accuracy on it is evidence."
-)
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 
 
@@ -303,8 +299,10 @@ def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         table.add_row(split, *map(str, by_class.values()), str(sum(by_class.values())), str(done.groups[split]))
     screen.print(table)
     show(screen, f"positive class: {done.catalog.positive}")
-    if done.confounded:
-        screen.print(CONFOUNDED, style="bold yellow")
+    if done.told_by_source:
+        which = ", ".join(done.told_by_source)
+        told = f"Every image of {which} comes from a source without any other class: finding and source"
+        show(screen, f"{told} cannot be told apart, and no accuracy on this collection is evidence.", "bold yellow")
     if not done.patients_known:
         screen.print(
             "Patients are not known for every image: leakage between patients is not excluded.",

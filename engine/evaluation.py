@@ -19,14 +19,13 @@ from engine.checkpoint import file_hash, load_checkpoint, load_network
 from engine.config import EvaluateConfig
 from engine.device import Policy, choose_policy
 from engine.figures import confusion_figure
-from engine.learning_sets import hashes
+from engine.learning_sets import hashes, source_caution
 from engine.metrics import all_metrics
 from engine.network import Cnn
 from engine.overlap import overlap, patients_compared
 from engine.run_folder import BEST, load_seen
 from engine.step import predict, softmax
 from loaders import __version__
-from loaders.account import confounded
 from loaders.atomic_file import locked, publish_bytes
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, InputError
@@ -180,8 +179,8 @@ def check_beton(config: EvaluateConfig, state: dict[str, Any], loader: Loader) -
         return [f"the beton is unverified: overlap with the training set cannot be checked; {NOT_EXCLUDED}"]
     if facts.fit != state["fit"]:
         warnings.append(f"frames were fitted by {facts.fit}, in training by {state['fit']}")
-    if confounded(beton.label_N.tolist(), beton.rows_N["source"].tolist()):
-        warnings.append("finding and source cannot be told apart here: the score is evidence of nothing clinical")
+    if caution := source_caution(beton):
+        warnings.append(caution)
     seen, key_id = load_seen(config.run)
     same_key = key_id == facts.site_key_id
     common = overlap({name: seen[f"train.{name}"] for name in ("pixel_hash", "patient_hash")}, hashes(loader), same_key)

@@ -11,7 +11,8 @@ import numpy as np
 
 from engine.config import TrainConfig
 from engine.overlap import overlap, patients_compared
-from loaders.account import confounded
+from loaders.account import told_by_source
+from loaders.beton import Beton
 from loaders.errors import InputError
 from loaders.loader import Loader
 
@@ -44,11 +45,22 @@ def cautions(loader: Loader) -> list[str]:
     """What speaks against any score of a network trained on this set, in plain words."""
     beton = loader.beton
     found = []
-    if confounded(beton.label_N.tolist(), beton.rows_N["source"].tolist()):
-        found.append("finding and source cannot be told apart in the training set: no accuracy on it is evidence")
+    if caution := source_caution(beton):
+        found.append(caution)
     if not patients_compared(beton.rows_N["patient_hash"], beton.verified):
         found.append("patients are not known for every image: leakage between patients is not excluded")
     return found
+
+
+def source_caution(beton: Beton) -> str:
+    """In plain words, that the source alone tells the label of some class; "" where it does not."""
+    told = told_by_source(beton.label_N.tolist(), beton.rows_N["source"].tolist())
+    names = ", ".join(beton.facts.classes[label] for label in sorted(told))
+    if not told:
+        return ""
+    return (
+        f"every image of {names} comes from a source without any other class: the score is evidence of nothing clinical"
+    )
 
 
 def hashes(loader: Loader) -> dict[str, np.ndarray]:

@@ -8,11 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from loaders.catalog import SPLITS, Catalog, Entry
 from loaders.config import ConvertConfig
 from loaders.spool import Decoded
 
+T = TypeVar("T", bound=Hashable)
 CSV_COLUMNS = (
     "path",
     "label",
@@ -53,7 +55,7 @@ class Conversion:
     groups: dict[str, int]
     reasons: dict[str, int]
     patients_known: bool
-    confounded: bool
+    told_by_source: list[str]
     dry_run: bool
 
     @property
@@ -74,6 +76,7 @@ def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row]) -> Conve
         for split in SPLITS
         if any(row.split == split for row in written)
     }
+    told = told_by_source([row.entry.label for row in written], [row.entry.source for row in written])
     return Conversion(
         out=config.out,
         catalog=catalog,
@@ -83,17 +86,18 @@ def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row]) -> Conve
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
         reasons=dict(Counter(row.reason.split(":")[0] for row in rows if row.verdict == "rejected").most_common(8)),
         patients_known=all(row.entry.patient for row in written),
-        confounded=confounded([row.entry.label for row in written], [row.entry.source for row in written]),
+        told_by_source=told_by_source([row.entry.label for row in written], [row.entry.source for row in written]),
         dry_run=config.dry_run,
     )
 
 
-def confounded(labels: Sequence[Hashable], sources: Sequence[Hashable]) -> bool:
-    """Whether sources are known, and none of them has images of two classes: then they tell the label on their own."""
-    labels_of: dict[Hashable, set[Hashable]] = defaultdict(set)
+def told_by_source(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
+    """The labels whose sources have images of no other label: there the source alone tells the label, in order."""
+    labels_of: dict[Hashable, set[T]] = defaultdict(set)
     for label, source in zip(labels, sources, strict=True):
         labels_of[source].add(label)
-    return len(labels_of) > 1 and all(len(found) == 1 for found in labels_of.values())
+    mixed = {label for found in labels_of.values() if len(found) > 1 for label in found}
+    return [label for label in dict.fromkeys(labels) if label not in mixed]
 
 
 def csv_bytes(rows: tuple[Row, ...]) -> bytes:

@@ -1,0 +1,21 @@
+"""The account of a conversion: which labels a source alone tells."""
+
+import pytest
+
+from loaders.account import told_by_source
+
+
+@pytest.mark.parametrize(
+    ("labels", "sources", "told"),
+    [
+        ("aabb", "xxyy", ["a", "b"]),
+        ("aabb", "xyxy", []),
+        ("aabbcc", "xxyzyy", ["a"]),  # b and c share a source, a has one of its own
+        ("aab", "xyy", []),
+        ("aabb", ["", "", "", ""], []),  # unknown sources tell nothing
+        ("aabb", ["x", "x", "", ""], ["a", "b"]),  # but missing ones do, where they follow the label
+        ("", "", []),
+    ],
+)
+def test_a_label_is_told_by_sources_that_have_no_other_label(labels: str, sources: list[str], told: list[str]) -> None:
+    assert told_by_source(list(labels), list(sources)) == told
