@@ -58,9 +58,8 @@ def source_caution(beton: Beton) -> str:
     names = ", ".join(beton.facts.classes[label] for label in sorted(told))
     if not told:
         return ""
-    return (
-        f"every image of {names} comes from a source without any other class: the score is evidence of nothing clinical"
-    )
+    said = f"every image of {names} comes from a source without any other class"
+    return f"{said}: the score is evidence of nothing clinical"
 
 
 def hashes(loader: Loader) -> dict[str, np.ndarray]:

@@ -86,7 +86,7 @@ def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row]) -> Conve
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
         reasons=dict(Counter(row.reason.split(":")[0] for row in rows if row.verdict == "rejected").most_common(8)),
         patients_known=all(row.entry.patient for row in written),
-        told_by_source=told_by_source([row.entry.label for row in written], [row.entry.source for row in written]),
+        told_by_source=[name for name in catalog.classes if name in told],
         dry_run=config.dry_run,
     )
 
