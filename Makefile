@@ -6,8 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
-OUT ?= demo
 DATA ?=
+OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench ffcv docs clean
@@ -46,13 +46,14 @@ $(VENV)/ffcv: $(VENV)/test
 	touch $@
 
 run: $(VENV)/base  ## the main job on phantoms, or on your own radiographs: make run DATA=folder
-	@test ! -e $(OUT) -o -e $(OUT)/.plainfilm-demo || { echo "$(OUT) exists and was not made by make run; choose another: make run OUT=folder"; exit 2; }
-	@rm -rf $(OUT) && mkdir -p $(OUT) && touch $(OUT)/.plainfilm-demo
 ifeq ($(DATA),)
+	@test ! -e $(OUT) -o -e $(OUT)/.plainfilm-demo || { echo "$(OUT) exists and is no demo of plainfilm's, expected a new folder; try make run OUT=folder"; exit 2; }
+	@rm -rf $(OUT) && mkdir -p $(OUT) && touch $(OUT)/.plainfilm-demo
 	$(PY) cli.py phantom $(OUT)/phantoms --patients 240
 	$(PY) cli.py convert --manifest $(OUT)/phantoms/phantoms.csv --size 128 --holdout 0.15 --out $(OUT)/betons
 	$(PY) cli.py train $(OUT)/betons --out $(OUT)/run --epochs 8
 else
+	@test ! -e $(OUT) || { echo "$(OUT) exists, expected a new folder; try make run DATA=$(DATA) OUT=folder"; exit 2; }
 	$(PY) cli.py convert $(if $(filter %.csv,$(DATA)),--manifest) "$(DATA)" --holdout 0.15 --out $(OUT)/betons
 	$(PY) cli.py train $(OUT)/betons --out $(OUT)/run
 endif
@@ -79,4 +80,5 @@ docs: $(VENV)/base  ## write docs/CLI.md anew from the code
 	$(PY) -c 'import cli, pathlib; pathlib.Path("docs/CLI.md").write_text(cli.reference())'
 
 clean:  ## remove the environment and the demo
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV)
+	test ! -e demo/.plainfilm-demo || rm -rf demo

@@ -40,6 +40,7 @@ EXIT_CODES: dict[type[BaseException], int] = {  # DESIGN, Exit codes; the first 
     errors.DivergedError: 7,
     errors.Interrupted: 75,
     OSError: 4,
+    MemoryError: 4,
     KeyboardInterrupt: 75,
 }
 EXIT_MEANINGS = (
@@ -111,6 +112,8 @@ def message_of(error: BaseException) -> str:
     """What to tell the user."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; nothing half-written is left"
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error}), expected enough for a batch; use a smaller --batch-size, or fewer --workers"
     if isinstance(error, OSError) and not isinstance(error, errors.StorageError):
         return str(storage_error(Path(str(error.filename or "output")), error))
     return str(error)
@@ -153,7 +156,7 @@ def make_parser() -> argparse.ArgumentParser:
                 "--resume",
                 type=Path,
                 metavar="RUN",
-                help="continue the run in this folder, with its own settings",
+                help="continue the run in this folder, with its own settings; DATA may say where its betons lie now",
             )
     return parser
 
@@ -292,8 +295,11 @@ def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         f"{done.files} files in = {counts['written']} written + {counts['rejected']} rejected + "
         f"{counts['duplicate']} duplicates" + (f"; {counts['excluded']} more excluded" if counts["excluded"] else "")
     )
-    for reason, number in done.reasons.items():
+    shown_reasons = list(done.reasons.items())[:8]
+    for reason, number in shown_reasons:
         show(screen, f"  rejected {number}: {reason}")
+    if more := len(done.reasons) - len(shown_reasons):
+        show(screen, f"  and {more} more reasons: see the table of files, convert.csv")
     table = grid("split", *done.catalog.classes, "images", "groups")
     for split, by_class in done.samples.items():
         table.add_row(split, *map(str, by_class.values()), str(sum(by_class.values())), str(done.groups[split]))
@@ -303,11 +309,9 @@ def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         which = ", ".join(done.told_by_source)
         told = f"Every image of {which} comes from a source without any other class: finding and source"
         show(screen, f"{told} cannot be told apart, and no accuracy on this collection is evidence.", "bold yellow")
-    if not done.patients_known:
-        screen.print(
-            "Patients are not known for every image: leakage between patients is not excluded.",
-            style="yellow",
-        )
+    if done.unknown_patients:
+        unknown = f"Patients are unknown for {done.unknown_patients} of {counts['written']} images"
+        show(screen, f"{unknown}: leakage between patients is not excluded.", "yellow")
     if done.dry_run:
         screen.print("Dry run: nothing was written.")
         return
@@ -418,11 +422,11 @@ class TrainingView:
         self.told: int | None = None
 
     def __call__(self, now: Progress) -> None:
-        minutes = "?" if now.seconds_left is None else f"{now.seconds_left / 60:.1f} min left at most"
+        minutes = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
         self.bar.update(
             self.task,
-            description=f"{now.phase} {now.epoch}/{now.epochs}, loss {now.loss:.3f}, best F1 {now.best_f1:.3f}, "
-            f"{now.images_per_second:,.0f} images/s, stops in {now.patience_left}, {minutes}",
+            description=f"{now.phase} {now.epoch}/{now.epochs}  loss {now.loss:.3f}  best F1 {now.best_f1:.3f}  "
+            f"{now.images_per_second:,.0f}/s  patience {now.patience_left}  {minutes}",
             completed=now.done,
             total=now.total,
         )

@@ -43,9 +43,7 @@ def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, t
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: not there, expected the weights of a run; train first, or check the folder"
-        ) from error
+        raise missing(path) from error
     except OSError as error:
         raise storage_error(path, error) from error
     try:
@@ -70,10 +68,20 @@ def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, t
     return tensors, state
 
 
+def missing(path: Path) -> CheckpointError:
+    """The error for a checkpoint that is not there."""
+    return CheckpointError(f"{path}: not there, expected the weights of a run; train first, or check the folder")
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, to name a checkpoint in results."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except OSError as error:
+        raise storage_error(path, error) from error
 
 
 def network_tensors(learner: Learner) -> dict[str, torch.Tensor]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import os
 import platform
+import shutil
 from dataclasses import dataclass
 
 import torch
@@ -12,19 +13,18 @@ import torch
 from engine.config import Switch
 from loaders.errors import ConfigError
 
-logger = logging.getLogger(__name__)
-
 COMPILE_REPAYS = 2000  # training steps; a compilation of tens of seconds against tenths of a millisecond a step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """How to compute.  autocast: mixed precision's dtype, or None.  compiled: use torch.compile."""
+    """How to compute.  autocast: mixed precision's dtype, or None.  compiled: use torch.compile, and why or why not."""
 
     device: torch.device
     autocast: torch.dtype | None
     memory_format: torch.memory_format
     compiled: bool
+    why: str = ""
 
     def precision(self) -> contextlib.AbstractContextManager:
         """The autocast context of a forward pass."""
@@ -51,21 +51,23 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int) -> Policy:
-    """Settle device, precision and layout, and say why.  num_steps: of the whole run."""
+    """Settle device, precision and layout.  num_steps: of the whole run.
+
+    Errors: ConfigError for a device that is not there, or compilation without a compiler.
+    """
     chosen = choose_device(device)
     autocast = torch.bfloat16 if amp == "on" or (amp == "auto" and chosen.type == "cuda") else None
     compile_it = compiled == "on" or (compiled == "auto" and chosen.type == "cuda" and num_steps >= COMPILE_REPAYS)
     # channels_last convolutions have been slow or wrong in backward on MPS (DESIGN, Devices)
     layout = torch.contiguous_format if chosen.type == "mps" else torch.channels_last
-    policy = Policy(device=chosen, autocast=autocast, memory_format=layout, compiled=compile_it)
-    logger.info(
-        "%s; compile %s: %d steps, repays from %d on CUDA",
-        policy.describe(),
-        compiled,
-        num_steps,
-        COMPILE_REPAYS,
-    )
-    return policy
+    compilers = [os.environ.get("CXX") or "g++", "clang++", "c++"]  # what torch.compile looks for
+    if compile_it and chosen.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise ConfigError(
+            f"--compile on: no C++ compiler found, expected one of {', '.join(compilers)}; "
+            "install one, or use --compile off"
+        )
+    why = f"--compile {compiled}, {num_steps:,} steps, repaid from {COMPILE_REPAYS:,} on CUDA"
+    return Policy(device=chosen, autocast=autocast, memory_format=layout, compiled=compile_it, why=why)
 
 
 def device_name(device: torch.device) -> str:

@@ -19,16 +19,16 @@ from engine.checkpoint import file_hash, load_checkpoint, load_network
 from engine.config import EvaluateConfig
 from engine.device import Policy, choose_policy
 from engine.figures import confusion_figure
-from engine.learning_sets import hashes, source_caution
+from engine.learning_sets import SYNTHETIC_CAUTION, source_caution
 from engine.metrics import all_metrics
 from engine.network import Cnn
-from engine.overlap import overlap, patients_compared
-from engine.run_folder import BEST, load_seen
+from engine.run_folder import BEST
+from engine.seen import hashes, load_seen, overlap, patients_compared
 from engine.step import predict, softmax
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.config import LoaderConfig
-from loaders.errors import ConfigError, InputError
+from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.loader import Loader
 
 NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "epoch")  # of the weights' state
@@ -63,14 +63,17 @@ def evaluate(
     if not config.run.is_dir():
         raise ConfigError(f"{config.run}: not a folder, expected a run folder of `train`; check the path")
     checkpoint = config.run / BEST
+    sha256 = file_hash(checkpoint)
     tensors, state = load_checkpoint(checkpoint, NEEDED)
+    if file_hash(checkpoint) != sha256:
+        raise CheckpointError(f"{checkpoint}: replaced while being read, expected it to stay; evaluate again")
     network = Cnn(len(state["classes"]), state["crop"], state["dropout"])
     load_network(network, tensors)
     policy = choose_policy(config.device, "off", "off", 0)
     network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     identity = {
         "path": checkpoint.name,
-        "sha256": file_hash(checkpoint),
+        "sha256": sha256,
         "epoch": state["epoch"],
         "conversion_id": state["conversion_id"],
     }
@@ -179,11 +182,13 @@ def check_beton(config: EvaluateConfig, state: dict[str, Any], loader: Loader) -
         return [f"the beton is unverified: overlap with the training set cannot be checked; {NOT_EXCLUDED}"]
     if facts.fit != state["fit"]:
         warnings.append(f"frames were fitted by {facts.fit}, in training by {state['fit']}")
+    if facts.synthetic:
+        warnings.append(SYNTHETIC_CAUTION)
     if caution := source_caution(beton):
         warnings.append(caution)
-    seen, key_id = load_seen(config.run)
+    seen, key_id = load_seen(config.run, state["conversion_id"])
     same_key = key_id == facts.site_key_id
-    common = overlap({name: seen[f"train.{name}"] for name in ("pixel_hash", "patient_hash")}, hashes(loader), same_key)
+    common = overlap(seen["train"], hashes(beton), same_key)
     if any(common.values()):
         found = f"{common['images']} images of the training set" + (
             f" and {common['patients']} images of its patients" if common["patients"] else ""
@@ -194,15 +199,13 @@ def check_beton(config: EvaluateConfig, state: dict[str, Any], loader: Loader) -
                 "or pass --force to see a leaked score"
             )
         warnings.append(f"leaked: holds {found}; the score says nothing about new patients")
-    chosen_on = overlap(
-        {name: seen[f"val.{name}"] for name in ("pixel_hash", "patient_hash")}, hashes(loader), same_key
-    )
+    chosen_on = overlap(seen["val"], hashes(beton), same_key)
     if any(chosen_on.values()):
         warnings.append(
             "holds validation images or patients, on which the checkpoint was chosen: the score is optimistic"
         )
     known = patients_compared(beton.rows_N["patient_hash"], same_key) and patients_compared(
-        seen["train.patient_hash"], same_key
+        seen["train"]["patient_hash"], same_key
     )
     if not known:
         why = "the site keys differ" if not same_key else "patients are not known for every image"

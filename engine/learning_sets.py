@@ -7,21 +7,24 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
-import numpy as np
-
 from engine.config import TrainConfig
-from engine.overlap import overlap, patients_compared
+from engine.seen import hashes, overlap, patients_compared
 from loaders.account import told_by_source
 from loaders.beton import Beton
 from loaders.errors import InputError
 from loaders.loader import Loader
+
+SYNTHETIC_CAUTION = "all images are synthetic phantoms: the score says nothing about patients"
 
 
 def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Loader, Loader]:
     """Open train.beton and val.beton.  Errors: InputError unless they are of one conversion and share nothing."""
     for name in ("train.beton", "val.beton"):
         if not (config.data / name).is_file():
-            raise InputError(f"{config.data}: no {name}, expected a folder that `convert` made; check the path")
+            raise InputError(
+                f"{config.data}: no {name}, expected a folder that `convert` made; check the path, "
+                "or name it beside --resume"
+            )
     settings = replace(config.loader, training=True)
     loader = stack.enter_context(Loader(config.data / "train.beton", settings, tensors=True))
     val_loader = stack.enter_context(Loader(config.data / "val.beton", settings, tensors=True, training=False))
@@ -32,7 +35,7 @@ def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Load
             f"{b.conversion_id or 'unknown'}; expected one conversion; convert the radiographs again"
         )
     if loader.beton.verified:
-        common = overlap(hashes(loader), hashes(val_loader), same_key=True)
+        common = overlap(hashes(loader.beton), hashes(val_loader.beton), same_key=True)
         if any(common.values()):
             raise InputError(
                 f"{config.data}: training and validation share {common['images']} images and "
@@ -45,6 +48,8 @@ def cautions(loader: Loader) -> list[str]:
     """What speaks against any score of a network trained on this set, in plain words."""
     beton = loader.beton
     found = []
+    if beton.facts.synthetic:
+        found.append(SYNTHETIC_CAUTION)
     if caution := source_caution(beton):
         found.append(caution)
     if not patients_compared(beton.rows_N["patient_hash"], beton.verified):
@@ -60,8 +65,3 @@ def source_caution(beton: Beton) -> str:
         return ""
     said = f"every image of {names} comes from a source without any other class"
     return f"{said}: the score is evidence of nothing clinical"
-
-
-def hashes(loader: Loader) -> dict[str, np.ndarray]:
-    """The pixel and patient hashes of a loader's beton."""
-    return {name: loader.beton.rows_N[name] for name in ("pixel_hash", "patient_hash")}

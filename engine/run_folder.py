@@ -13,21 +13,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.checkpoint import save_checkpoint
 from engine.config import TrainConfig
 from engine.figures import curves_figure
 from loaders.atomic_file import publish_bytes
 from loaders.errors import ConfigError
 from loaders.settings import build, flatten, read_settings
 
-BEST, LAST, SEEN, CONFIG, SUMMARY = (
+BEST, LAST, CONFIG, SUMMARY = (
     "best.safetensors",
     "last.safetensors",
-    "seen.safetensors",
     "config.json",
     "summary.json",
 )
@@ -100,19 +98,3 @@ def load_config(path: Path) -> TrainConfig:
     except ConfigError as error:
         where = "" if str(path / CONFIG) in str(error) else f"{path / CONFIG}: "
         raise ConfigError(f"{where}{error}") from error
-
-
-def save_seen(path: Path, rows_of_split: dict[str, np.ndarray], site_key_id: str) -> None:
-    """Keep the pixel and patient hashes of what training and validation saw (DESIGN, What held-out means)."""
-    tensors = {
-        f"{split}.{name}": torch.from_numpy(rows_N[name].copy())
-        for split, rows_N in rows_of_split.items()
-        for name in ("pixel_hash", "patient_hash")
-    }
-    save_checkpoint(path / SEEN, tensors, {"site_key_id": site_key_id})
-
-
-def load_seen(path: Path) -> tuple[dict[str, np.ndarray], str]:
-    """Read the hashes back: `<split>.<pixel_hash|patient_hash>` → uint8 (N, 16), and the site key's id."""
-    tensors, state = load_checkpoint(path / SEEN, ["site_key_id"])
-    return {name: tensor.numpy() for name, tensor in tensors.items()}, state["site_key_id"]

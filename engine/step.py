@@ -30,6 +30,11 @@ class Learner:
     policy: Policy
     batch_size: int
 
+    def loss_of(self, logits_NK: np.ndarray, label_N: np.ndarray) -> float:
+        """The loss of logits on the host, weighted as in training."""
+        logits, labels = torch.from_numpy(logits_NK), torch.from_numpy(label_N)
+        return float(self.loss(logits.to(self.policy.device), labels.to(self.policy.device)))
+
 
 def make_learner(
     network: nn.Module,
@@ -90,7 +95,7 @@ def train_step(
 def predict(
     network: nn.Module, loader: Loader, policy: Policy, progress: Callable[[int], None] = lambda samples: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities of every sample of a loader with tensors=True, in one forward pass.
+    """Logits of every sample of a loader with tensors=True, in one forward pass.
 
     Gives labels int64 (N,) and logits float32 (N, K), in the order of the loader.
     progress: called with the number of samples after each batch; may raise to stop.
@@ -120,9 +125,3 @@ def softmax(logits_NK: np.ndarray) -> np.ndarray:
     shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(1, keepdims=True)
     exponential_NK = np.exp(shifted_NK)
     return exponential_NK / exponential_NK.sum(1, keepdims=True)
-
-
-def cross_entropy(label_N: np.ndarray, logits_NK: np.ndarray) -> float:
-    """Mean cross-entropy of logits."""
-    probability_N = softmax(logits_NK)[np.arange(len(label_N)), label_N]
-    return float(-np.log(np.maximum(probability_N, 1e-300)).mean())

@@ -21,14 +21,14 @@ from engine.device import Policy, choose_policy
 from engine.learning_sets import cautions, open_loaders
 from engine.metrics import all_metrics, confusion_matrix, headline_f1
 from engine.network import Cnn
-from engine.run_folder import BEST, LAST, SUMMARY, RunFolder, load_config, save_config, save_seen
-from engine.step import Learner, cross_entropy, make_learner, predict, softmax, train_step
+from engine.run_folder import BEST, LAST, RunFolder, load_config, save_config
+from engine.seen import save_seen
+from engine.step import Learner, make_learner, predict, softmax, train_step
 from loaders import __version__
 from loaders.atomic_file import locked
 from loaders.beton_footer import Facts
 from loaders.errors import CheckpointError, ConfigError, DivergedError, Interrupted
 from loaders.loader import Loader
-from loaders.settings import read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +95,8 @@ def train(
         policy = choose_policy(config.device, config.amp, config.compile, config.epochs * len(loader))
         stack.enter_context(locked(config.out))
         if not resume:
-            save_config(config.out, config)
-            rows_of_split = {"train": loader.beton.rows_N, "val": val_loader.beton.rows_N}
-            save_seen(config.out, rows_of_split, loader.beton.facts.site_key_id)
+            save_seen(config.out, {"train": loader.beton, "val": val_loader.beton})
+            save_config(config.out, config)  # last: a folder with it can be resumed
         return Training(config, loader, val_loader, policy, watch, stopping).run(resume)
 
 
@@ -138,11 +137,9 @@ class Training:
             tensors, content = load_checkpoint(config.out / LAST, needed=[item.name for item in fields(State)])
             self.state = State(**content)
             self.check_state()
-            if self.state.finished:
-                return read_settings(config.out / SUMMARY)
         with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
-            logger.info("%s", self.policy.describe())
+            logger.info("%s; %s", self.policy.describe(), self.policy.why)
             for caution in self.cautions:
                 logger.warning("%s", caution)
             self.learner = self.make_learner()
@@ -151,6 +148,7 @@ class Training:
                 self.loader.load_state_dict(self.state.loader)
                 logger.info("resumed at step %d, epoch %d", self.state.step, self.loader.epoch + 1)
             self.started = time.perf_counter() - self.state.seconds
+            was_finished = bool(self.state.finished)
             try:
                 while not self.state.finished:
                     self.train_epoch()
@@ -159,9 +157,10 @@ class Training:
                 self.save_last()
                 logger.warning("%s", error)
                 raise
+            if not was_finished:
+                self.save_last()
             summary = self.summary()
             self.folder.save_summary(summary)
-            self.save_last()
             return summary
 
     def make_learner(self) -> Learner:
@@ -220,7 +219,7 @@ class Training:
                 "epoch": epoch,
                 "train_loss": state.loss_sum / self.num_train,
                 "train_f1": headline_f1(np.array(state.confusion), self.positive),
-                "val_loss": cross_entropy(label_N, logits_NK),
+                "val_loss": self.learner.loss_of(logits_NK, label_N),
                 **{f"val_{name}": metrics[name] for name in ("f1", "accuracy", "auc", "sensitivity", "specificity")},
                 "images_per_second": round(state.rate, 2),
             }
@@ -237,7 +236,7 @@ class Training:
         logger.info("epoch %d: %s", epoch, state.history[-1])
         self.folder.record(state.history, state.best_epoch, self.title())
         self.show("epoch", self.num_train, self.num_train, state.history[-1]["train_loss"])
-        if not state.finished:  # the finished state is saved after its summary, so that it never lacks one
+        if not state.finished:
             self.save_last()
 
     def check_stop(self) -> None:
@@ -299,7 +298,7 @@ class Training:
             "stopped": state.finished,
             "cautions": self.cautions,
             "images_per_second": float(np.median(rates)),
-            "seconds": round(time.perf_counter() - self.started, 3),
+            "seconds": round(state.seconds, 3),
             "steps": state.step,
             "training_images": self.num_train,
             "validation_images": self.num_val,
@@ -317,7 +316,8 @@ class Training:
     def show(self, phase: str, done: int, total: int, loss: float) -> None:
         """Tell the watcher."""
         state = self.state
-        epochs_done = len(state.history) + (done / total if phase == "training" else 0)
+        # validation is a small part of an epoch, and counts as none of it
+        epochs_done = len(state.history) + {"training": done / total, "validation": 1.0, "epoch": 0.0}[phase]
         elapsed = time.perf_counter() - self.started
         left = elapsed / epochs_done * (self.config.epochs - epochs_done) if epochs_done else None
         since_best = len(state.history) - state.best_epoch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Conversion:
     samples: dict[str, dict[str, int]]
     groups: dict[str, int]
     reasons: dict[str, int]
-    patients_known: bool
+    unknown_patients: int
     told_by_source: list[str]
     dry_run: bool
 
@@ -84,11 +85,23 @@ def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row]) -> Conve
         counts=dict(counts),
         samples=samples,
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
-        reasons=dict(Counter(row.reason.split(":")[0] for row in rows if row.verdict == "rejected").most_common(8)),
-        patients_known=all(row.entry.patient for row in written),
+        reasons=count_reasons([row.reason for row in rows if row.verdict == "rejected"]),
+        unknown_patients=sum(not row.entry.patient for row in written),
         told_by_source=[name for name in catalog.classes if name in told],
         dry_run=config.dry_run,
     )
+
+
+def count_reasons(reasons: Sequence[str]) -> dict[str, int]:
+    """How many files were rejected for each kind of reason, commonest first; the first of a kind stands for it.
+
+    Reasons are of one kind when they differ only in numbers, or in what follows a colon.
+    """
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for reason in reasons:
+        by_kind[re.sub(r"\d+", "", reason.split(":")[0])].append(reason)
+    ordered = sorted(by_kind.values(), key=len, reverse=True)
+    return {alike[0].split(":")[0]: len(alike) for alike in ordered}
 
 
 def told_by_source(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:

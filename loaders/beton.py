@@ -174,7 +174,7 @@ class Beton:
             raise self._bad("two frames overlap, expected apart")
         order = np.argsort(allocation["ptr"], kind="stable")
         place_N = np.searchsorted(allocation["ptr"], ptr_N, sorter=order)
-        found = allocation[order[np.minimum(place_N, len(order) - 1)]] if len(order) else allocation
+        found = allocation[order[np.minimum(place_N, len(order) - 1)]]
         sample_N = np.arange(self.num_samples, dtype=np.uint64)
         if (
             not len(found)

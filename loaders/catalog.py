@@ -14,6 +14,7 @@ from loaders.config import ConvertConfig
 from loaders.errors import ConfigError, InputError
 
 GROUP_PRESETS = {"nih": r"^(\d{8})_\d{3}\."}  # 00001280_004.png: patient 1280, follow-up 4
+SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
 SPLITS = ("train", "val", "heldout")
 ORDER_MARK = "\ufeff"
 
@@ -70,6 +71,12 @@ def read_catalog(config: ConvertConfig) -> Catalog:
         raise InputError(
             f"{origin}: no file of class {', '.join(missing)}, expected some of {', '.join(found)}; check --classes"
         )
+    if patient_of is not None and not any(entry.patient for entry in entries if not entry.excluded):
+        example = next(entry.path for entry in entries if not entry.excluded)
+        raise InputError(
+            f"{origin}: --group-regex {config.group_regex!r} matches no file name, "
+            f"expected ones like {example}; mend it"
+        )
     if len(classes) < 2:
         raise InputError(
             f"{origin}: one class, {classes[0]}; expected at least two to tell apart; add the other's files"
@@ -109,6 +116,9 @@ def folder_entries(source: Path, classes: tuple[str, ...], pattern: re.Pattern[s
     if not source.is_dir():
         raise InputError(f"{source}: not a folder, expected one subfolder a class; check the path, or use --manifest")
 
+    # phantoms stay synthetic when their images are taken as a folder, without their table
+    source_name = SYNTHETIC if (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
+
     def fail(error: OSError) -> None:
         raise storage_error(Path(error.filename or source), error) from error
 
@@ -127,7 +137,9 @@ def folder_entries(source: Path, classes: tuple[str, ...], pattern: re.Pattern[s
                 excluded = "hidden file"
             elif classes and label not in classes:
                 excluded = not_asked_for(label)
-            yield Entry(path=path, label=label, patient=match_patient(pattern, path), excluded=excluded)
+            yield Entry(
+                path=path, label=label, patient=match_patient(pattern, path), source=source_name, excluded=excluded
+            )
 
 
 def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:
@@ -142,7 +154,7 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
                     f"{manifest}: columns {', '.join(columns) or 'none'}, expected at least path and label; "
                     "name them so in the first line, with commas between"
                 )
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise storage_error(manifest, error) from error
     except csv.Error as error:
@@ -150,7 +162,7 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
             f"{manifest}: not a CSV ({error}), expected the columns path and label; save it as CSV in UTF-8"
         ) from error
     first_line: dict[str, int] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         values = {
             name: (row.get(name) or "").strip() for name in ("path", "label", "patient", "view", "source", "split")
         }

@@ -13,7 +13,7 @@ AugmentFrom = Literal["frame", "crop"]
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
 MAX_SEED = 2**63 - 1
-MAX_SIDE = 4096  # one stored frame must fit in a page of the largest size FFCV users pick
+MAX_SIDE = 4096  # of a phantom
 
 
 def stored_side(crop: int) -> int:
@@ -112,6 +112,9 @@ class ConvertConfig:
         check_range("max_pixels", self.max_pixels, 1, 178_956_970)  # above it, Pillow refuses on its own
         if self.page_mib < 2 or self.page_mib > 1024 or self.page_mib & (self.page_mib - 1):
             raise ConfigError(f"--page-mib: found {self.page_mib}, expected a power of two from 2 to 1024")
+        if stored_side(self.size) ** 2 > self.page_mib << 20:
+            least = next(mib for mib in (2**k for k in range(1, 11)) if stored_side(self.size) ** 2 <= mib << 20)
+            raise ConfigError(f"--page-mib: found {self.page_mib}, expected at least {least} for --size {self.size}")
         if (self.source is None) == (self.manifest is None):
             found = "neither" if self.source is None else "both"
             raise ConfigError(
@@ -132,7 +135,7 @@ class LoaderConfig:
     training: bool = field(default=False, metadata={"hidden": True})
     """Shuffle and augment; otherwise file order and the central crop."""
     seed: int = 0
-    """Seed of order, rotation and zoom."""
+    """Seed of order, rotation and zoom; in training also of the first weights and of dropout."""
     threads: int = 0
     """Threads that make batches; 0 takes one a core. Never touches torch's own."""
     prefetch: int = 2

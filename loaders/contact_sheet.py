@@ -14,14 +14,15 @@ from kernels.affine import affine_into
 from kernels.crop import crop_into
 from loaders.augmentation import affine_parameters, inverse_matrices
 from loaders.beton import Beton
+from loaders.catalog import SYNTHETIC, Catalog
 from loaders.config import ConvertConfig, LoaderConfig, stored_side
-from loaders.radiograph import decode_radiograph
+from loaders.errors import RadiographError
+from loaders.radiograph import DECODER_ERRORS, decode_radiograph
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from loaders.account import Row
-    from loaders.catalog import Catalog
 
 TILE, GAP, TITLE = 200, 8, 22
 INK, PAPER, ACCENT = 235, 24, 255
@@ -70,7 +71,10 @@ def preparation_sheet(
         shown = [row for row in rows if row.verdict == "written" and row.entry.label == label][:per_class]
         for row in shown:
             path = catalog.root / row.entry.path
-            grey_HW = decode_radiograph(path, max_pixels=config.max_pixels).grey_HW
+            try:
+                grey_HW = decode_radiograph(path, max_pixels=config.max_pixels).grey_HW
+            except RadiographError:  # it was whole a moment ago, and is gone now
+                continue
             grey_HW = grey_HW if grey_HW.dtype == np.uint8 else (grey_HW >> 8).astype(np.uint8)
             frame_SS = np.asarray(frames_NSS[row.place])
             boxed = np.repeat(frame_SS[:, :, None], 3, axis=2)
@@ -97,7 +101,7 @@ def raw_tile(path: Path, grey_HW: np.ndarray) -> np.ndarray:
                 picture = Image.fromarray((levels_HW >> 8).astype(np.uint8))
             else:
                 picture = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError):  # a comment that is too long, say
+    except DECODER_ERRORS:  # a comment that is too long, say
         picture = Image.fromarray(grey_HW)
     picture.thumbnail((TILE, TILE))
     return np.asarray(picture.convert("RGB"))
@@ -105,7 +109,7 @@ def raw_tile(path: Path, grey_HW: np.ndarray) -> np.ndarray:
 
 def describe(rows: tuple[Row, ...]) -> str:
     """Whether these are real or synthetic radiographs."""
-    synthetic = all(row.entry.source == "synthetic" for row in rows if row.verdict == "written")
+    synthetic = all(row.entry.source == SYNTHETIC for row in rows if row.verdict == "written")
     return "synthetic phantoms" if synthetic else "radiographs"
 
 

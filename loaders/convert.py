@@ -22,7 +22,7 @@ from loaders.account import Conversion, Row, csv_bytes, summarise
 from loaders.atomic_file import SUFFIX, locked, publish_bytes, storage_error
 from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton_writer import beton_size, write_beton
-from loaders.catalog import SPLITS, Catalog, read_catalog
+from loaders.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
 from loaders.config import ConvertConfig, stored_side
 from loaders.contact_sheet import augmentation_sheet, preparation_sheet
 from loaders.errors import ConfigError, InputError, StorageError
@@ -48,9 +48,10 @@ def convert(config: ConvertConfig, progress: Progress = lambda phase, done, tota
         return plan(config, catalog, None, progress)
     num_files = sum(not entry.excluded for entry in catalog.entries)
     check_space(config, num_files)
+    key = load_site_key(config.site_key)
     with locked(config.out), spool_file(config.out, num_files * stored_side(config.size) ** 2) as spool:
         conversion = plan(config, catalog, spool, progress)
-        write(config, conversion, spool, progress)
+        write(config, conversion, spool, key, progress)
     return conversion
 
 
@@ -170,9 +171,8 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
     return splits
 
 
-def write(config: ConvertConfig, conversion: Conversion, spool: Path, progress: Progress) -> None:
+def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes, progress: Progress) -> None:
     """Publish the betons, one after the other, then the table and the pictures."""
-    key = load_site_key(config.site_key)
     catalog, side = conversion.catalog, stored_side(config.size)
     written = [row for row in conversion.rows if row.verdict == "written"]
     frames_NSS = np.memmap(spool, np.uint8, "r").reshape(-1, side, side)
@@ -195,7 +195,7 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, progress: 
         source_fingerprint=fingerprint.hexdigest(),
         views=views,
         sources=sources,
-        synthetic=all(row.entry.source == "synthetic" for row in written),
+        synthetic=all(row.entry.source == SYNTHETIC for row in written),
         versions={
             "plainfilm": __version__,
             "numpy": np.__version__,

@@ -35,28 +35,31 @@ def grey_window(grey_HW: np.ndarray) -> tuple[int, int, float]:
     return low, high, (below + above) / total
 
 
-def fit_square(grey_HW: np.ndarray, fit: Fit) -> np.ndarray:
-    """Cut (cover), pad with black (contain) or leave (stretch) a frame that is about to be resized to a square."""
+def resize(grey_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Resize: area averaging along axes that shrink, bilinear along axes that grow."""
+    if grey_HW.shape[0] > rows or grey_HW.shape[1] > columns:
+        smaller = (min(grey_HW.shape[1], columns), min(grey_HW.shape[0], rows))
+        grey_HW = cv2.resize(grey_HW, smaller, interpolation=cv2.INTER_AREA)
+    if grey_HW.shape != (rows, columns):
+        grey_HW = cv2.resize(grey_HW, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    return grey_HW
+
+
+def fit_square(grey_HW: np.ndarray, side: int, fit: Fit) -> np.ndarray:
+    """Resize to side × side: stretched, the longer side cut (cover), or the shorter padded with black (contain)."""
     rows, columns = grey_HW.shape
     if fit == "cover":
-        side = min(rows, columns)
-        top, left = (rows - side) // 2, (columns - side) // 2
-        return grey_HW[top : top + side, left : left + side]
+        short = min(rows, columns)
+        top, left = (rows - short) // 2, (columns - short) // 2
+        return resize(grey_HW[top : top + short, left : left + short], side, side)
     if fit == "contain":
-        side = max(rows, columns)
-        top, left = (side - rows) // 2, (side - columns) // 2
-        return np.pad(grey_HW, ((top, side - rows - top), (left, side - columns - left)))
-    return grey_HW
-
-
-def resize(grey_HW: np.ndarray, side: int) -> np.ndarray:
-    """Resize to side × side: area averaging along axes that shrink, bilinear along axes that grow."""
-    rows, columns = grey_HW.shape
-    if rows > side or columns > side:
-        grey_HW = cv2.resize(grey_HW, (min(columns, side), min(rows, side)), interpolation=cv2.INTER_AREA)
-    if rows < side or columns < side:
-        grey_HW = cv2.resize(grey_HW, (side, side), interpolation=cv2.INTER_LINEAR)
-    return grey_HW
+        scale = side / max(rows, columns)
+        small_HW = resize(grey_HW, max(1, round(rows * scale)), max(1, round(columns * scale)))
+        top, left = (side - small_HW.shape[0]) // 2, (side - small_HW.shape[1]) // 2
+        square_SS = np.zeros((side, side), np.uint8)
+        square_SS[top : top + small_HW.shape[0], left : left + small_HW.shape[1]] = small_HW
+        return square_SS
+    return resize(grey_HW, side, side)
 
 
 def stored_frame(grey_HW: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, float]:
@@ -68,4 +71,4 @@ def stored_frame(grey_HW: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, 
     low, high, saturated = grey_window(grey_HW)
     level_HW = np.empty(grey_HW.shape, np.uint8)
     stretch_into(level_HW, grey_HW, low, high)
-    return np.ascontiguousarray(resize(fit_square(level_HW, fit), side)), saturated
+    return np.ascontiguousarray(fit_square(level_HW, side, fit)), saturated

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from loaders.atomic_file import SUFFIX
+from loaders.catalog import PHANTOM_TABLE, SYNTHETIC
 from loaders.config import PhantomConfig, check_range
 from loaders.errors import StorageError
 from loaders.phantom import draw_phantom, patient_name
@@ -78,7 +81,7 @@ def plan_stream(seed: int, stream: int) -> np.random.Generator:
 
 
 def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Draw the plan into config.out and return the path of phantoms.csv, which is written last.
+    """Draw the plan into config.out and return the path of phantoms.csv, the whole folder at once.
 
     Images go to images/<class>/, masks (8-bit png, 255 in lung) to masks/<class>/; the csv's paths are
     relative to it.  progress(done, total) is called after each film.
@@ -89,7 +92,14 @@ def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] |
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             found = "a folder with files in it" if out.is_dir() else "a file"
             raise StorageError(f"{out}: found {found}, expected a new or empty folder; choose another")
-        return write_films(config, plan_phantoms(config), progress)
+        building = out.with_name(out.name + SUFFIX)  # an interrupted drawing leaves nothing that looks whole
+        shutil.rmtree(building, ignore_errors=True)
+        try:
+            write_films(replace(config, out=building), plan_phantoms(config), progress)
+            building.replace(out)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return out / PHANTOM_TABLE
     except StorageError:
         raise
     except OSError as error:
@@ -97,7 +107,7 @@ def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] |
         raise StorageError(message) from error
 
 
-def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Callable[[int, int], None] | None) -> Path:
+def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Callable[[int, int], None] | None) -> None:
     """Draw and write every planned film, then the csv."""
     for kind in ("images", "masks"):
         for label in config.classes:
@@ -119,13 +129,11 @@ def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Cal
         (config.out / path).write_bytes(encode(phantom.image_HW, config.format))
         (config.out / mask).write_bytes(encode(phantom.lung_mask_HW, "png"))
         arms, mark = "up" if film.arms_up else "down", "yes" if film.marked else "no"
-        rows.append((path, film.label, phantom.patient, "PA", "synthetic", mask, arms, mark))
+        rows.append((path, film.label, phantom.patient, "PA", SYNTHETIC, mask, arms, mark))
         if progress is not None:
             progress(done, len(plan))
-    manifest = config.out / "phantoms.csv"
-    with manifest.open("w", newline="", encoding="utf-8") as file:
+    with (config.out / PHANTOM_TABLE).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-    return manifest
 
 
 def encode(image_HW: np.ndarray, format: str) -> bytes:

@@ -62,7 +62,7 @@ def decode_radiograph(path: Path, *, max_pixels: int) -> Radiograph:
             raise _reject("more pixels than Pillow ever reads", f"at most {max_pixels}", _SHRINK) from error
         except Image.UnidentifiedImageError as error:
             raise _reject(f"{found} with a rare or damaged header", "a common one", _SAVE_AGAIN) from error
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             reason = str(error) or type(error).__name__
             raise _reject(f"{found} that does not decode ({reason})", "a whole image", _COPY_AGAIN) from error
     if _SUFFIXES.get(path.suffix.lower(), found) == found:
@@ -199,7 +199,7 @@ def _finish(image: Image.Image, grey_HW: np.ndarray, *, name: str, bits: int, no
         raise _reject(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", _SAVE_AGAIN)
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         orientation, note = 1, f"{note}; EXIF unreadable, taken as upright".lstrip("; ")
     rows, columns, transposed = _TURNS.get(orientation, (1, 1, False))
     grey_HW = grey_HW[::rows, ::columns].T if transposed else grey_HW[::rows, ::columns]
@@ -295,7 +295,7 @@ _DECODERS: dict[str, Callable[[bytes, int], Radiograph]] = {  # a DICOM decoder 
 }
 
 # what Pillow's Python and C, its libraries and OpenCV raise on damaged bytes; Warning: see _decode_tiff
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError,
     MemoryError, RuntimeError, AssertionError, Warning, struct.error, zlib.error, cv2.error,
 )  # fmt: skip

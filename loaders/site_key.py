@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from loaders.atomic_file import storage_error
+from loaders.atomic_file import SUFFIX, storage_error
 from loaders.errors import InputError
 
 
@@ -19,16 +21,9 @@ def load_site_key(path: Path) -> bytes:
     path = path.expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            text = path.read_text(encoding="ascii", errors="replace").strip()
-        else:
-            text = secrets.token_hex(32)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        if not path.exists():
+            make_site_key(path)
+        text = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
         raise storage_error(path, error) from error
     try:
@@ -38,6 +33,20 @@ def load_site_key(path: Path) -> bytes:
     if len(key) != 32:
         raise InputError(f"{path}: not a site key, expected 64 hexadecimal digits; choose another --site-key")
     return key
+
+
+def make_site_key(path: Path) -> None:
+    """Write a new key whole, unless another process was first."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=SUFFIX)  # for its owner only
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(name, path)  # unlike a rename it never takes another's place
+    finally:
+        Path(name).unlink()
 
 
 def site_key_id(key: bytes) -> str:

@@ -50,6 +50,8 @@ def decode_into_spool(task: tuple[int, str], *, root: Path, spool: Path | None, 
         frame_SS, saturated = stored_frame(grey_HW, side, config.fit)
     except RadiographError as error:
         return Decoded(problem=str(error))
+    except (MemoryError, cv2.error) as error:
+        return Decoded(problem=f"too large to prepare ({type(error).__name__}), expected less; shrink it")
     if spool is not None:
         write_frame(spool, place, frame_SS.reshape(-1))
     pixel_hash = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)

@@ -1057,3 +1057,30 @@ def test_a_kernel_compiles_where_nothing_can_be_cached(tmp_path: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
     )
     assert done.stdout.strip() == "1.0", done.stderr
+
+
+def test_settings_of_a_config_file_count_and_flags_override_them(plainfilm: Command, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"patients": 3, "images_per_patient": 1, "size": 32}')
+    assert plainfilm("phantom", tmp_path / "a", "--config", tmp_path / "c.json").code == 0
+    assert plainfilm("phantom", tmp_path / "b", "--config", tmp_path / "c.json", "--patients", 5).code == 0
+    assert [len(list((tmp_path / name / "images").rglob("*.png"))) for name in "ab"] == [3, 5]
+
+
+def test_many_reasons_of_one_kind_are_one_line(convert: Command, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source")
+    for number in range(30):
+        (source / "covid" / f"broken{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(number))
+    done = convert(source, "--out", tmp_path / "out")
+    assert done.code == 0 and "  rejected 30: truncated PNG" in done.out
+
+
+def test_running_out_of_memory_is_said_with_a_remedy(
+    plainfilm: Command, betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import loaders.loader as loader
+
+    def too_much(*arguments: object) -> None:
+        raise MemoryError("Unable to allocate 13 GiB")
+
+    monkeypatch.setattr(loader.Loader, "make_batch", too_much)
+    plainfilm("train", betons, "--out", tmp_path / "r").fails(4, "13 GiB", "--batch-size")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +20,10 @@ from loaders.beton import Beton
 from loaders.beton_footer import PATIENT_KNOWN
 from loaders.config import ConvertConfig
 from loaders.convert import convert
-from loaders.errors import InputError
+from loaders.errors import ConfigError, InputError, RadiographError, StorageError
 from loaders.frame import stored_frame
 from loaders.radiograph import decode_radiograph
+from loaders.site_key import load_site_key
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ def test_no_group_is_in_two_splits(folder: Path) -> None:
 def test_without_patients_each_file_is_its_own_group_and_that_is_said(folder: Path) -> None:
     done = convert(config(folder))
     assert len({row["group"] for row in table(done.out)}) == 24
-    assert not done.patients_known
+    assert done.unknown_patients == 24
 
 
 def test_one_worker_or_two_write_the_same_bytes(folder: Path) -> None:
@@ -225,7 +228,7 @@ def test_real_radiographs_are_all_accounted_for(radiographs: Path, tmp_path: Pat
         )
     )
     assert done.files == 239 and done.counts["excluded"] == 137
-    assert done.told_by_source == ["covid", "normal"] and done.patients_known
+    assert done.told_by_source == ["covid", "normal"] and not done.unknown_patients
     splits: dict[int, set[str]] = {}
     for row in done.rows:
         if row.verdict == "written":
@@ -233,3 +236,69 @@ def test_real_radiographs_are_all_accounted_for(radiographs: Path, tmp_path: Pat
     assert all(len(found) == 1 for found in splits.values())
     for split, wanted in (("train", 0.68), ("val", 0.17), ("heldout", 0.15)):
         assert sum(done.samples[split].values()) == pytest.approx(wanted * 239, abs=6)
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_decoded(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(StorageError, match=r"1,000 bytes free on the disk, expected \d"):
+        convert(config(folder))
+    assert not (folder.parent / "out").exists()
+
+
+def test_the_pictures_show_the_radiographs(folder: Path) -> None:
+    out = convert(config(folder)).out
+    for name, columns in (("preparation.png", 4), ("augmentation.png", 6)):
+        page = np.asarray(Image.open(out / name).convert("L"))
+        for column in range(columns):
+            tile = page[60:200, 120 + column * 208 : 290 + column * 208]
+            assert tile.std() > 20, (name, column)
+
+
+def test_a_file_that_vanishes_before_the_pictures_costs_only_its_row_of_them(folder: Path, monkeypatch) -> None:
+    import loaders.contact_sheet as contact_sheet
+
+    def vanished(path: Path, max_pixels: int) -> None:
+        raise RadiographError("gone")
+
+    monkeypatch.setattr(contact_sheet, "decode_radiograph", vanished)
+    done = convert(config(folder))
+    assert {path.name for path in done.out.glob("*.p*")} >= {"preparation.png", "augmentation.png"}
+
+
+def test_phantoms_taken_as_a_folder_stay_synthetic(phantoms: Path, tmp_path: Path) -> None:
+    source = phantoms.parent / "images"
+    convert(ConvertConfig(source=source, out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"))
+    with Beton(tmp_path / "b" / "train.beton") as beton:
+        assert beton.facts.synthetic
+
+
+def test_a_group_regex_that_matches_nothing_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"matches no file name, expected ones like covid/00000000_000\.png"):
+        convert(config(folder, group_regex=r"^patient(\d+)"))
+
+
+def test_frames_that_no_page_holds_are_refused_at_once_with_the_page_that_would(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="--page-mib: found 8, expected at least 16 for --size 2048"):
+        config(folder, size=2048)
+
+
+def test_a_manifest_line_is_named_as_an_editor_counts_it(folder: Path) -> None:
+    manifest = folder / "list.csv"
+    manifest.write_text('path,label,note\n\na.png,covid,"two\nlines"\n,normal,x\n')
+    with pytest.raises(InputError, match="line 5 has no path"):
+        convert(config(folder, source=None, manifest=manifest))
+
+
+def test_a_key_left_empty_by_a_crash_cannot_happen_and_two_first_runs_agree(tmp_path: Path, monkeypatch) -> None:
+    key = tmp_path / "keys" / "site.key"
+
+    def crash(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", crash)
+        with pytest.raises(StorageError):
+            load_site_key(key)
+    assert list(key.parent.iterdir()) == []
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(load_site_key, [key] * 8))) == 1

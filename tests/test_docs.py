@@ -86,3 +86,9 @@ def test_the_format_document_has_the_sizes_of_the_code() -> None:
         assert f"**{name}, {np.dtype(dtype).itemsize} bytes**" in text, name
         for field in dtype.names or ():
             assert f"`{field}`" in text, f"{name}.{field}"
+
+
+def test_version_names_versions_and_the_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    shown = capsys.readouterr().out
+    assert f"plainfilm {__version__}, torch " in shown and "device: " in shown

@@ -16,9 +16,10 @@ from engine.config import EvaluateConfig, TrainConfig
 from engine.evaluation import evaluate
 from engine.training import train
 from loaders.beton import Beton
-from loaders.config import ConvertConfig, LoaderConfig
+from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
+from loaders.phantom_folder import write_phantoms
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +143,30 @@ def test_no_file_name_and_no_patient_reaches_the_run_folder(run: Path, betons: P
     for path in run.rglob("*"):
         if path.is_file():
             assert b"phantom-0" not in path.read_bytes(), path
+
+
+def test_hashes_of_another_run_do_not_open_the_training_set(
+    run: Path, betons: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    convert(ConvertConfig(manifest=phantoms, out=tmp_path / "b", size=32, seed=5, workers=1, site_key=tmp_path / "k"))
+    train(TrainConfig(data=tmp_path / "b", out=tmp_path / "other", epochs=1, device="cpu"))
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copy(tmp_path / "other" / "seen.safetensors", tmp_path / "run" / "seen.safetensors")
+    with pytest.raises(CheckpointError, match=r"seen\.safetensors: of conversion"):
+        evaluate(on(tmp_path / "run", betons / "train.beton"))
+
+
+def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path) -> None:
+    names = ("covid", "normal", "pneumonia")
+    table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=30, size=64, classes=names))
+    convert(ConvertConfig(manifest=table, out=tmp_path / "b", size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"))
+    train(TrainConfig(data=tmp_path / "b", out=tmp_path / "run", epochs=1, device="cpu"))
+    (result,) = evaluate(on(tmp_path / "run", tmp_path / "b" / "heldout.beton"))
+    scores = list(csv.DictReader((result.out / "scores.csv").read_text().splitlines()))
+    true, said = [row["label"] for row in scores], [row["predicted"] for row in scores]
+    assert result.metrics["f1"] == pytest.approx(
+        oracle.f1_score(true, said, average="macro", labels=names, zero_division=0)
+    )
+    probability_NK = np.array([[float(row[f"probability_{name}"]) for name in names] for row in scores])
+    wanted = [oracle.roc_auc_score([t == name for t in true], probability_NK[:, k]) for k, name in enumerate(names)]
+    assert result.metrics["auc"] == pytest.approx(np.mean(wanted), abs=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -36,6 +37,7 @@ def ffcv() -> Iterator[object]:
     assert version("ffcv") == "1.0.2"
     yield ffcv
     torch.set_num_threads(threads)
+    gc.collect()  # what numba says while FFCV's compiled pipelines go is none of the next tests' business
 
 
 def read_by_ffcv(ffcv, path: Path, os_cache: bool, batch_size: int = 7) -> tuple[np.ndarray, np.ndarray]:

@@ -50,25 +50,30 @@ def test_any_shape_becomes_a_square_of_the_asked_side(shape: tuple[int, int], fi
 
 def test_cover_cuts_the_longer_side_and_contain_pads_the_shorter_with_black() -> None:
     grey_HW = np.arange(12, dtype=np.uint8).reshape(2, 6) + 1
-    assert fit_square(grey_HW, "cover").tolist() == [[3, 4], [9, 10]]
-    padded = fit_square(grey_HW, "contain")
-    assert padded.shape == (6, 6) and (padded[:2] == 0).all() and (padded[4:] == 0).all()
-    assert (padded[2:4] == grey_HW).all()
-    assert fit_square(grey_HW, "stretch") is grey_HW
+    assert fit_square(grey_HW, 2, "cover").tolist() == [[3, 4], [9, 10]]
+    padded_SS = fit_square(grey_HW, 6, "contain")
+    assert (padded_SS[:2] == 0).all() and (padded_SS[4:] == 0).all() and (padded_SS[2:4] == grey_HW).all()
+    assert fit_square(grey_HW, 6, "stretch").shape == (6, 6)
+
+
+def test_a_sliver_is_contained_without_a_square_of_its_length() -> None:
+    sliver_HW = np.random.default_rng(0).integers(0, 256, (1, 1_000_000)).astype(np.uint8)
+    frame_SS, _ = stored_frame(sliver_HW, 46, "contain")
+    assert frame_SS.shape == (46, 46) and frame_SS[22].any() and not frame_SS[:22].any()
 
 
 def test_shrinking_averages_areas() -> None:
     grey_HW = np.kron(np.array([[10, 200], [60, 90]], np.uint8), np.ones((8, 8), np.uint8))
-    assert resize(grey_HW, 2).tolist() == [[10, 200], [60, 90]]
+    assert resize(grey_HW, 2, 2).tolist() == [[10, 200], [60, 90]]
     checks = np.indices((64, 64)).sum(0) % 2 * 255
-    assert np.abs(resize(checks.astype(np.uint8), 16).astype(int) - 127.5).max() <= 1
+    assert np.abs(resize(checks.astype(np.uint8), 16, 16).astype(int) - 127.5).max() <= 1
 
 
 def test_an_axis_that_grows_is_bilinear_while_the_other_is_averaged() -> None:
     grey_HW = np.zeros((200, 10), np.uint8)
     grey_HW[:, 5:] = 240
     grey_HW[::2] //= 2
-    got = resize(grey_HW, 50).astype(int)
+    got = resize(grey_HW, 50, 50).astype(int)
     rows_averaged = grey_HW.reshape(50, 4, 10).mean(1)
     wanted = cv2.resize(rows_averaged.astype(np.uint8), (50, 50), interpolation=cv2.INTER_LINEAR)
     assert np.abs(got - wanted).max() <= 1

@@ -18,7 +18,7 @@ from loaders.phantom_folder import write_phantoms
 
 @pytest.fixture(scope="module")
 def hard_enough(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Phantoms at a set difficulty, without arms or marks tied to the class: 300 patients, strength 1."""
+    """Phantoms at a set difficulty, without arms or marks tied to the class: 400 patients, strength 1."""
     return write_phantoms(PhantomConfig(out=tmp_path_factory.mktemp("hard") / "p", patients=400, size=92, seed=11))
 
 

@@ -293,3 +293,14 @@ def test_an_unwritable_place_is_a_storage_error_that_names_it(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"file/phantoms: found Not a directory, expected .*; free space"):
         write_phantoms(config(tmp_path / "file" / "phantoms"))
+
+
+def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_phantoms(PhantomConfig(out=tmp_path / "p", patients=9, size=32), interrupt)
+    assert list(tmp_path.iterdir()) == []
+    assert write_phantoms(PhantomConfig(out=tmp_path / "p", patients=9, size=32)).is_file()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from engine.step import Learner, make_learner, predict, train_step
 from loaders.errors import ConfigError, DivergedError
 from loaders.loader import Loader
 
+COMPILER = any(map(shutil.which, ("g++", "clang++", "c++")))
 CPU = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=False)
 
 
@@ -90,7 +92,7 @@ def test_gradients_are_as_near_float64_as_plain_pytorchs_own(crop: int, layout: 
                 wanted = wanted - 0.1 * exact.features[block - 1].bias
             torch.testing.assert_close(buffer.double(), wanted.double(), rtol=1e-5, atol=1e-6)
     ours_error, plain_error = np.median(errors, axis=0)
-    assert ours_error <= 1.1 * plain_error
+    assert ours_error <= 1.05 * plain_error  # the two medians scatter by a few per cent
     assert ours_error < 1e-5
 
 
@@ -166,6 +168,7 @@ def test_class_weights_weigh_the_loss() -> None:
     assert losses[0] == pytest.approx(losses[1]) and losses[2] != pytest.approx(losses[0])
 
 
+@pytest.mark.skipif(not COMPILER, reason="torch.compile on a CPU needs a C++ compiler: install g++")
 def test_compiled_and_eager_steps_agree() -> None:
     compiled = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=True)
     results = []
@@ -210,5 +213,13 @@ def test_a_device_that_is_not_there_is_named() -> None:
 def test_auto_is_eager_float32_on_a_cpu_and_switches_are_obeyed() -> None:
     auto = choose_policy("cpu", "auto", "auto", 10**9)
     assert auto.autocast is None and not auto.compiled and auto.memory_format == torch.channels_last
-    asked = choose_policy("cpu", "on", "on", 1)
-    assert asked.autocast == torch.bfloat16 and asked.compiled
+    asked = choose_policy("cpu", "on", "off", 1)
+    assert asked.autocast == torch.bfloat16 and not asked.compiled
+
+
+def test_compiling_without_a_compiler_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"no C\+\+ compiler found, expected one of .*--compile off"):
+        choose_policy("cpu", "off", "on", 1)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert choose_policy("cpu", "off", "on", 1).compiled

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from engine.run_folder import load_config
 from engine.training import resume_config, train
 from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted, LockedError
+
+ROOT = Path(__file__).parent.parent
 
 
 def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
@@ -223,3 +228,74 @@ def test_three_classes_train_with_macro_f1(tmp_path: Path) -> None:
     convert(ConvertConfig(manifest=table, out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"))
     summary = train(config(tmp_path / "b", tmp_path / "run", epochs=1))
     assert summary["classes"] == list(names) and 0 <= summary["best_f1"] <= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_exits_75_and_the_resumed_run_is_the_same_run(
+    betons: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    def command(*arguments: object) -> list[str]:
+        return [sys.executable, "-u", "cli.py", "train", *map(str, arguments)]
+
+    settings = ("--epochs", 40, "--patience", 40, "--batch-size", 8, "--device", "cpu")
+    out = tmp_path / "run"
+    with subprocess.Popen(
+        command(betons, "--out", out, *settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("epoch   1")
+        process.send_signal(number)
+        said = process.stderr.read()
+    assert process.returncode == 75
+    assert f"continue with --resume {out}" in said and "Traceback" not in said
+    resumed = subprocess.run(command("--resume", out), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert resumed.returncode == 0, resumed.stderr
+    whole = subprocess.run(
+        command(betons, "--out", tmp_path / "whole", *settings), capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert whole.returncode == 0, whole.stderr
+    assert same(weights(out), weights(tmp_path / "whole"))
+
+
+def test_a_finished_run_without_its_summary_gets_it_back(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    for damage in (lambda path: path.unlink(), lambda path: path.write_text("{}")):
+        damage(copied / "summary.json")
+        train(resume_config(copied), resume=True)
+        assert json.loads((copied / "summary.json").read_text()) == json.loads((run / "summary.json").read_text())
+
+
+def test_class_weights_change_what_is_learnt(betons: Path, run: Path, tmp_path: Path) -> None:
+    train(config(betons, tmp_path / "run", class_weights=True))
+    assert not same(weights(run), weights(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("changes", [{"amp": "on"}, {"compile": "on"}])
+def test_precision_and_compilation_reach_the_training(betons: Path, tmp_path: Path, changes: dict[str, str]) -> None:
+    if changes.get("compile") and not shutil.which("g++"):
+        pytest.skip("torch.compile on a CPU needs a C++ compiler: install g++")
+    summary = train(config(betons, tmp_path / "run", epochs=1, **changes))
+    assert ("bfloat16" in summary["device"]) == ("amp" in changes)
+    assert ("compiled" in summary["device"]) == ("compile" in changes)
+    assert f"--compile {changes.get('compile', 'auto')}" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_phantoms_are_called_synthetic_in_the_summary_and_the_log(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["synthetic"] and any("synthetic" in caution for caution in summary["cautions"])
+    assert "synthetic phantoms: the score says nothing about patients" in (run / "train.log").read_text()
+
+
+def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_path: Path, monkeypatch) -> None:
+    import engine.training as training
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_seen", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(betons, tmp_path / "run"))
+    assert not (tmp_path / "run" / "config.json").exists()
+    with pytest.raises(ConfigError, match="no config"):
+        resume_config(tmp_path / "run")
