@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from itertools import islice, pairwise
+from itertools import islice
 
 import torch
 from torch import nn
@@ -14,10 +14,11 @@ from torch import nn
 from benchmarks.conftest import THREADS, Converted
 from benchmarks.rivals import Call, expect_close
 from engine.device import Policy, choose_device, choose_policy
-from engine.network import CHANNELS, HIDDEN, Cnn
+from engine.network import Cnn
 from engine.step import Learner, make_learner, train_step
 from loaders.loader import Loader
 from loaders.randomness import DROPOUT, scalar_seed
+from tests.plain import Plain
 
 BATCH = 32
 LEARNING_RATE = 1e-3
@@ -30,24 +31,8 @@ class Stock:
     """The recipe as one writes it in PyTorch: NCHW, eager, convolutions with a bias, pooling after the ReLU."""
 
     def __init__(self, ours: Cnn, crop: int, device: torch.device) -> None:
-        blocks: list[nn.Module] = []
-        for channels_in, channels_out in pairwise(CHANNELS):
-            blocks += [
-                nn.Conv2d(channels_in, channels_out, 3, padding=1),
-                nn.BatchNorm2d(channels_out),
-                nn.ReLU(),
-                nn.MaxPool2d(2, 2),
-            ]
-        side = crop // 2 ** (len(CHANNELS) - 1)
-        self.network = nn.Sequential(
-            *blocks,
-            nn.Flatten(),
-            nn.Linear(CHANNELS[-1] * side**2, HIDDEN),
-            nn.ReLU(),
-            nn.Dropout(DROPPED),
-            nn.Linear(HIDDEN, 2),
-        )
-        copy_weights(ours, self.network)
+        self.network = Plain(2, crop, DROPPED)
+        self.network.load_state_dict(ours.state_dict(), strict=False)  # ours has no biases before a batch norm
         self.device = device
         self.network.to(device).train()
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE)
@@ -61,18 +46,6 @@ class Stock:
         loss.backward()
         self.optimiser.step()
         return loss.item()
-
-
-@torch.no_grad()
-def copy_weights(ours: nn.Module, stock: nn.Module) -> None:
-    """The same function: what ours has no bias for begins at zero."""
-    layers = [[m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)] for network in (ours, stock)]
-    for mine, theirs in zip(*layers, strict=True):
-        theirs.weight.copy_(mine.weight)
-        if mine.bias is None:
-            theirs.bias.zero_()
-        else:
-            theirs.bias.copy_(mine.bias)
 
 
 def learner_of(network: Cnn, policy: Policy) -> Learner:

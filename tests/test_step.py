@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import shutil
 
 import numpy as np
@@ -12,36 +11,14 @@ import torch
 from torch import nn
 
 from engine.device import Policy, choose_policy
-from engine.network import CHANNELS, HIDDEN, Cnn
+from engine.network import Cnn
 from engine.step import Learner, make_learner, predict, train_step
 from loaders.errors import ConfigError, DivergedError
 from loaders.loader import Loader
+from tests.plain import Plain
 
 COMPILER = any(map(shutil.which, ("g++", "clang++", "c++")))
 CPU = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=False)
-
-
-class Plain(nn.Module):
-    """The report's network as its text has it: biased convolutions, ReLU before the pooling, contiguous."""
-
-    def __init__(self, num_classes: int, crop: int, dropout: float) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for channels_in, channels_out in itertools.pairwise(CHANNELS):
-            layers += [
-                nn.Conv2d(channels_in, channels_out, 3, padding=1),
-                nn.BatchNorm2d(channels_out),
-                nn.ReLU(),
-                nn.MaxPool2d(2, 2),
-            ]
-        self.features = nn.Sequential(*layers)
-        flat = CHANNELS[-1] * (crop // 32) ** 2
-        self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Linear(flat, HIDDEN), nn.ReLU(), nn.Dropout(dropout), nn.Linear(HIDDEN, num_classes)
-        )
-
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(frames))
 
 
 def learner(network: nn.Module, policy: Policy = CPU, batch_size: int = 8) -> Learner:
