@@ -212,7 +212,7 @@ def show(screen: Console, text: object, style: str | None = None) -> None:
     screen.print(printable(text), style=style, soft_wrap=True)
 
 
-def bar(screen: Console, *, transient: bool = False) -> Bar:
+def bar(screen: Console) -> Bar:
     """A progress bar with count, rate and time left."""
     from rich.progress import (
         BarColumn,
@@ -235,9 +235,15 @@ def bar(screen: Console, *, transient: bool = False) -> Bar:
         Rate(),
         TimeRemainingColumn(),
         console=screen,
-        transient=transient,
-        disable=transient and not screen.is_terminal,
     )
+
+
+def training_bar(screen: Console) -> Bar:
+    """A live line that fits 80 columns, and leaves nothing behind."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (BarColumn(bar_width=10), TextColumn("{task.description}", markup=False))
+    return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
 
 
 class Bars:
@@ -398,7 +404,7 @@ def run_train(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     with screen.status("loading torch …"):
         training = importlib.import_module("engine.training")
     config = fresh or replace(training.resume_config(namespace.resume), **values)
-    with stop_signals() as stop, bar(screen, transient=True) as shown:
+    with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
         summary = training.train(config, resume=fresh is None, watch=view, stopping=stop.is_set)
     screen.print(
@@ -422,18 +428,18 @@ class TrainingView:
         self.told: int | None = None
 
     def __call__(self, now: Progress) -> None:
-        minutes = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
+        left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
         self.bar.update(
             self.task,
-            description=f"{now.phase} {now.epoch}/{now.epochs}  loss {now.loss:.3f}  best F1 {now.best_f1:.3f}  "
-            f"{now.images_per_second:,.0f}/s  patience {now.patience_left}  {minutes}",
+            description=f"epoch {now.epoch}/{now.epochs}  loss {now.loss:.3f}  F1 {now.best_f1:.3f}  "
+            f"{now.images_per_second:,.0f} images/s  patience {now.patience_left}  {left}",
             completed=now.done,
             total=now.total,
         )
         if now.phase == "epoch" and self.told != len(now.history):
             self.told = len(now.history)
             row = now.history[-1]
-            best = "  best so far" if now.best_epoch == row["epoch"] else ""
+            best = "  best" if now.best_epoch == row["epoch"] else ""
             self.screen.print(
                 f"epoch {row['epoch']:3}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
                 f"val F1 {row['val_f1']:.4f}  {row['images_per_second']:,.0f} images/s{best}"
