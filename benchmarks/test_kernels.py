@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.conftest import THREADS, Converted
 from benchmarks.rivals import Call, expect_close
-from kernels.affine import affine_into
+from kernels.affine import affine_into, affine_scratch
 from kernels.crop import crop_into
 from loaders.augmentation import epoch_matrices
 from loaders.beton import Beton
@@ -92,7 +92,8 @@ def test_affine(compare: Callable, work: Work) -> None:
     opencv_N23[:, :, 2] += opencv_N23[:, :, :2].sum(2) / 2 - 0.5
 
     def ours(out_N1HW: np.ndarray, samples: slice) -> None:
-        affine_into(out_N1HW[samples], beton.bytes_B, beton.offset_N[samples], side, inverse_N23[samples], 0, side - 1)
+        offset_N, scratch = beton.offset_N[samples], affine_scratch(crop)
+        affine_into(out_N1HW[samples], beton.bytes_B, offset_N, side, inverse_N23[samples], 0, side - 1, scratch)
 
     def opencv(out_N1HW: np.ndarray, samples: slice) -> None:
         level_HW = np.empty((crop, crop), np.uint8)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from kernels.affine import affine_into
+from kernels.affine import affine_into, affine_scratch
 from kernels.crop import crop_into
 from loaders.augmentation import affine_parameters, inverse_matrices
 from loaders.beton import Beton
@@ -119,6 +119,7 @@ def augmentation_sheet(path: Path, per_class: int = 2, epochs: int = 5) -> bytes
     tiles, names = [], []
     with Beton(path) as beton:
         crop = beton.facts.crop
+        scratch = affine_scratch(crop)
         for label, name in enumerate(beton.facts.classes):
             for sample in np.flatnonzero(beton.label_N == label)[:per_class]:
                 offset_N = beton.offset_N[sample : sample + 1]
@@ -129,7 +130,7 @@ def augmentation_sheet(path: Path, per_class: int = 2, epochs: int = 5) -> bytes
                 for epoch in range(epochs):
                     angle_N, zoom_N = affine_parameters(config, epoch, np.array([sample]))
                     inverse_N23 = inverse_matrices(angle_N, zoom_N, crop, beton.side)
-                    affine_into(out_N1HW, beton.bytes_B, offset_N, beton.side, inverse_N23, 0, beton.side - 1)
+                    affine_into(out_N1HW, beton.bytes_B, offset_N, beton.side, inverse_N23, 0, beton.side - 1, scratch)
                     tiles[-1].append(to_levels(out_N1HW[0, 0]))
                     said.append(f"{np.rad2deg(angle_N[0]):+.0f}° x{zoom_N[0]:.2f}")
                 names.append(name[:14] + "\n" + "\n".join(said))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.affine import affine_into
+from kernels.affine import affine_into, affine_scratch
 from kernels.crop import crop_into
 from loaders.augmentation import epoch_matrices
 from loaders.beton import Beton
@@ -115,7 +115,8 @@ class Loader:
         else:
             margin = (beton.side - crop) // 2 if self.config.augment_from == "crop" else 0
             low, high = margin, beton.side - 1 - margin
-            affine_into(frames_N1HW, beton.bytes_B, offset_N, beton.side, inverse_N23[index_N], low, high)
+            inverse_N23, scratch = inverse_N23[index_N], affine_scratch(crop)
+            affine_into(frames_N1HW, beton.bytes_B, offset_N, beton.side, inverse_N23, low, high, scratch)
         labels_N = beton.label_N[index_N]
         if not self.tensors:
             return frames_N1HW, labels_N, index_N
