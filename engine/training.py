@@ -21,7 +21,7 @@ from engine.device import Policy, choose_policy
 from engine.learning_sets import cautions, open_loaders
 from engine.metrics import all_metrics, confusion_matrix, headline_f1
 from engine.network import Cnn
-from engine.run_folder import BEST, LAST, RunFolder, load_config, save_config
+from engine.run_folder import BEST, CONFIG, LAST, RunFolder, load_config, save_config
 from engine.seen import save_seen
 from engine.step import Learner, make_learner, predict, softmax, train_step
 from loaders import __version__
@@ -84,17 +84,17 @@ def train(
     Errors: InputError for betons that do not belong together; ConfigError; LockedError; CheckpointError; StorageError;
     DivergedError and Interrupted, both after the state is saved.
     """
-    if not resume and (config.out / "config.json").exists():
-        raise ConfigError(
-            f"{config.out}: already holds a run, expected a new folder; "
-            f"continue it with --resume {config.out}, or choose another --out"
-        )
     with contextlib.ExitStack() as stack:
         loader, val_loader = open_loaders(config, stack)
         # before anything is written, since a device may not be there
         policy = choose_policy(config.device, config.amp, config.compile, config.epochs * len(loader))
         stack.enter_context(locked(config.out))
         if not resume:
+            if (config.out / CONFIG).exists():
+                raise ConfigError(
+                    f"{config.out}: already holds a run, expected a new folder; "
+                    f"continue it with --resume {config.out}, or choose another --out"
+                )
             save_seen(config.out, {"train": loader.beton, "val": val_loader.beton})
             save_config(config.out, config)  # last: a folder with it can be resumed
         return Training(config, loader, val_loader, policy, watch, stopping).run(resume)

@@ -89,19 +89,19 @@ class Loader:
         threads = config.threads or os.cpu_count() or 1
         starts = iter(range(self.position, num_samples, config.batch_size))
         pending: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="plainfilm-loader") as pool:
-            try:
-                while True:
-                    while len(pending) < threads + config.prefetch and (start := next(starts, None)) is not None:
-                        index_N = order_N[start : start + config.batch_size]
-                        pending.append(pool.submit(self.make_batch, index_N, inverse_N23))
-                    if not pending:
-                        break
-                    batch = pending.popleft().result()
-                    self.position += len(batch[2])
-                    yield batch
-            finally:  # also when the consumer breaks off
-                pool.shutdown(wait=True, cancel_futures=True)
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="plainfilm-loader")
+        try:
+            while True:
+                while len(pending) < threads + config.prefetch and (start := next(starts, None)) is not None:
+                    index_N = order_N[start : start + config.batch_size]
+                    pending.append(pool.submit(self.make_batch, index_N, inverse_N23))
+                if not pending:
+                    break
+                batch = pending.popleft().result()
+                self.position += len(batch[2])
+                yield batch
+        finally:  # also when the consumer breaks off
+            pool.shutdown(wait=True, cancel_futures=True)
         self.epoch, self.position = epoch + 1, 0
 
     def make_batch(self, index_N: np.ndarray, inverse_N23: np.ndarray | None) -> Batch:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from loaders.beton import Beton
-from loaders.beton_footer import PATIENT_KNOWN
+from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN
 from loaders.config import ConvertConfig
 from loaders.convert import convert
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
@@ -302,3 +302,29 @@ def test_a_key_left_empty_by_a_crash_cannot_happen_and_two_first_runs_agree(tmp_
     assert list(key.parent.iterdir()) == []
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(load_site_key, [key] * 8))) == 1
+
+
+def test_the_fit_that_was_asked_for_is_used_and_told(folder: Path) -> None:
+    with Beton(convert(config(folder, fit="contain")).out / "train.beton") as beton:
+        assert beton.facts.fit == "contain"
+        for sample in range(len(beton)):  # 70 × 60 pixels in a square of 46: black at the left and right
+            frame_SS = beton.frame(sample)
+            assert not frame_SS[:, :3].any() and not frame_SS[:, -3:].any() and frame_SS[:, 5:40].any()
+
+
+def test_views_sources_and_small_files_are_told_of_each_sample(folder: Path) -> None:
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    lines = [
+        f"{path},{path.split('/')[0]},{'AP' if index % 2 else 'PA'},s{index % 3}" for index, path in enumerate(paths)
+    ]
+    manifest = folder / "list.csv"
+    manifest.write_text("\n".join(["path,label,view,source", *lines]))
+    for size, flagged in ((32, False), (64, True)):  # stored at 46 and 92; the files are 70 × 60
+        done = convert(config(folder, source=None, manifest=manifest, size=size))
+        rows = [row for row in done.rows if row.split == "train"]
+        with Beton(done.out / "train.beton") as beton:
+            assert [beton.facts.views[view] for view in beton.rows_N["view"]] == [row.entry.view for row in rows]
+            assert [beton.facts.sources[source] for source in beton.rows_N["source"]] == [
+                row.entry.source for row in rows
+            ]
+            assert ((beton.rows_N["flags"] & BELOW_STORED_SIDE > 0) == flagged).all()

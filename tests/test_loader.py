@@ -163,3 +163,11 @@ def test_the_loader_works_without_torch(betons: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     with Beton(betons / "val.beton") as beton:
         assert done.stdout.strip() == str(len(beton)), done.stderr
+
+
+def test_without_rotation_and_zoom_training_sees_the_central_crops(betons: Path) -> None:
+    still = LoaderConfig(training=True, rotation=0, zoom_low=0, zoom_high=0)
+    with Loader(betons / "val.beton", still) as loader:
+        for frames_N1HW, _, index_N in loader:
+            for frame, index in zip(frames_N1HW, index_N, strict=True):
+                np.testing.assert_allclose(frame[0], naive.crop(loader.beton.frame(index), 32), atol=2e-7)

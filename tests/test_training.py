@@ -127,6 +127,16 @@ def test_a_run_interrupted_again_and_again_still_ends_the_same(betons: Path, run
     assert same(weights(run), weights(out))
 
 
+def test_the_events_of_a_resumed_run_hold_every_epoch_once(betons: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    interrupted(config(betons, tmp_path / "run"), 12)
+    train(resume_config(tmp_path / "run"), resume=True)
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val/f1")] == [1, 2, 3]
+
+
 def test_resuming_a_finished_run_changes_nothing(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
@@ -299,3 +309,19 @@ def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_p
     assert not (tmp_path / "run" / "config.json").exists()
     with pytest.raises(ConfigError, match="no config"):
         resume_config(tmp_path / "run")
+
+
+def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path: Path, monkeypatch) -> None:
+    import engine.training as training
+
+    scores = iter([0.5, 0.501, 0.5005, 0.502, 0.502, 0.5029, 0.5031])
+    real = training.all_metrics
+    monkeypatch.setattr(training, "all_metrics", lambda *arguments: real(*arguments) | {"f1": next(scores)})
+    summary = train(config(betons, tmp_path / "run", epochs=7))
+    assert summary["best_epoch"] == 7 and summary["best_f1"] == 0.5031
+    best = load_checkpoint(tmp_path / "run" / "best.safetensors")[1]
+    assert best["epoch"] == 7
+    scores = iter([0.5, 0.501, 0.5005, 0.502, 0.502, 0.5029, 0.503])
+    summary = train(config(betons, tmp_path / "tie", epochs=7))
+    assert summary["best_epoch"] == 4  # 0.501 is not better than 0.5 by more than 0.001, nor 0.503 than 0.502
+    assert load_checkpoint(tmp_path / "tie" / "best.safetensors")[1]["epoch"] == 4
