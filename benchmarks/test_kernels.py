@@ -92,7 +92,7 @@ def test_affine(compare: Callable, work: Work) -> None:
     opencv_N23[:, :, 2] += opencv_N23[:, :, :2].sum(2) / 2 - 0.5
 
     def ours(out_N1HW: np.ndarray, samples: slice) -> None:
-        offset_N, scratch = beton.offset_N[samples], affine_scratch(crop)
+        offset_N, scratch = beton.offset_N[samples], affine_scratch(crop, beton.side)
         affine_into(out_N1HW[samples], beton.bytes_B, offset_N, side, inverse_N23[samples], 0, side - 1, scratch)
 
     def opencv(out_N1HW: np.ndarray, samples: slice) -> None:

@@ -1,20 +1,49 @@
 """The training crop: crop, rotation, zoom, resize and normalisation in one bilinear gather."""
 
 # N batch, H W rows and columns of the crop, B bytes of a beton, 23 the two rows of an inverse affine matrix,
-# 4W a row of four corners (top left, top right, low left, low right)
+# SS pixels of a stored frame, flat
 
 import numpy as np
 
 from kernels.crop import to_unit
-from kernels.jit import kernel
+from kernels.jit import inlined, kernel
 
 HALF = np.float32(0.5)
-TOP_LEFT, TOP_RIGHT, LOW_LEFT, LOW_RIGHT = range(4)
+TWICE = np.uint32(257)  # a byte times 257 is that byte twice
 
 
-def affine_scratch(side):
-    """Room for one row of `affine_into`, a thread its own: places int32, weights float32, corners uint8."""
-    return np.empty((4, side), np.int32), np.empty((2, side), np.float32), np.empty((4, side), np.uint8)
+def affine_scratch(crop, stored):
+    """Room for one row and one packed frame of `affine_into`, a thread its own.
+
+    crop, stored: sides in pixels.  Gives places int32, weights float32, corners uint32, and quads uint32.
+    """
+    return (
+        np.empty(crop, np.int32),
+        np.empty((2, crop), np.float32),
+        np.empty(crop, np.uint32),
+        np.empty(stored * stored, np.uint32),
+    )
+
+
+@inlined
+def pack_quads(quad_SS, frame_SS, stored, low, high):
+    """Put each pixel together with its right, lower and lower right neighbours, lowest byte first.
+
+    Neighbours beyond high are the pixels at high, which is what clamping makes of them.
+    """
+    steps = high - low
+    for row in range(low, high + 1):
+        start, below = row * stored + low, min(row + 1, high) * stored + low
+        upper, lower = frame_SS[start : start + steps + 1], frame_SS[below : below + steps + 1]
+        quads = quad_SS[start : start + steps + 1]
+        for column in range(steps):
+            quads[column] = (
+                np.uint32(upper[column])
+                | np.uint32(upper[column + 1]) << np.uint32(8)
+                | np.uint32(lower[column]) << np.uint32(16)
+                | np.uint32(lower[column + 1]) << np.uint32(24)
+            )
+        quads[steps] = np.uint32(upper[steps]) * TWICE | (np.uint32(lower[steps]) * TWICE) << np.uint32(16)
 
 
 @kernel
@@ -25,19 +54,19 @@ def affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, low, high, scr
     stored: side of the square stored frames, in pixels.
     inverse_N23: float32; take an output pixel's centre (x, y, 1), integer + 0.5, to stored coordinates.
     low, high: first and last pixel index that may be read, on both axes; coordinates beyond clamp to them.
-    scratch: of affine_scratch(W), overwritten.
+    scratch: of affine_scratch(W, stored), overwritten.
     Bilinear.  With the identity at the crop's margin the result equals `crop_into` to the bit.
     Errors: none here; Loader checks shapes and the reader checks offsets, once.  Source: DESIGN, Geometry.
 
-    Each row takes three loops, so that the first and the last, which are all arithmetic, vectorise; the loads between
-    them cannot.
+    What costs is fetching four bytes a pixel. So neighbours are packed first, which vectorises, and one fetch brings all
+    four. Each row takes three loops: the first and the last, all arithmetic, vectorise too; the fetch between cannot.
     """
-    place_4W, weight_2W, corner_4W = scratch
+    place_W, weight_2W, corner_W, quad_SS = scratch
     side = out_N1HW.shape[3]
-    stride, last = np.int32(stored), np.int32(high)
-    lowest, highest = np.float32(low), np.float32(high)
+    stride = np.int32(stored)
+    lowest, highest, byte = np.float32(low), np.float32(high), np.uint32(255)
     for n in range(out_N1HW.shape[0]):
-        frame = bytes_B[offset_N[n] : offset_N[n] + stored * stored]
+        pack_quads(quad_SS, bytes_B[offset_N[n] : offset_N[n] + stored * stored], stored, low, high)
         xx, xy, x1 = inverse_N23[n, 0, 0], inverse_N23[n, 0, 1], inverse_N23[n, 0, 2]
         yx, yy, y1 = inverse_N23[n, 1, 0], inverse_N23[n, 1, 1], inverse_N23[n, 1, 2]
         for row in range(side):
@@ -49,21 +78,15 @@ def affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, low, high, scr
                 x = min(max(xx * across + row_x, lowest), highest)
                 y = min(max(yx * across + row_y, lowest), highest)
                 left, top = np.int32(x), np.int32(y)
-                right, below = min(left + np.int32(1), last), min(top + np.int32(1), last)
                 weight_2W[0, column] = x - np.float32(left)
                 weight_2W[1, column] = y - np.float32(top)
-                place_4W[TOP_LEFT, column] = top * stride + left
-                place_4W[TOP_RIGHT, column] = top * stride + right
-                place_4W[LOW_LEFT, column] = below * stride + left
-                place_4W[LOW_RIGHT, column] = below * stride + right
+                place_W[column] = top * stride + left
             for column in range(side):
-                corner_4W[TOP_LEFT, column] = frame[np.uint32(place_4W[TOP_LEFT, column])]
-                corner_4W[TOP_RIGHT, column] = frame[np.uint32(place_4W[TOP_RIGHT, column])]
-                corner_4W[LOW_LEFT, column] = frame[np.uint32(place_4W[LOW_LEFT, column])]
-                corner_4W[LOW_RIGHT, column] = frame[np.uint32(place_4W[LOW_RIGHT, column])]
+                corner_W[column] = quad_SS[np.uint32(place_W[column])]
             for column in range(side):
-                top_left, low_left = np.float32(corner_4W[TOP_LEFT, column]), np.float32(corner_4W[LOW_LEFT, column])
-                weight_x = weight_2W[0, column]
-                upper = top_left + (np.float32(corner_4W[TOP_RIGHT, column]) - top_left) * weight_x
-                lower = low_left + (np.float32(corner_4W[LOW_RIGHT, column]) - low_left) * weight_x
+                quad, weight_x = corner_W[column], weight_2W[0, column]
+                top_left, top_right = np.float32(quad & byte), np.float32(quad >> np.uint32(8) & byte)
+                low_left, low_right = np.float32(quad >> np.uint32(16) & byte), np.float32(quad >> np.uint32(24))
+                upper = top_left + (top_right - top_left) * weight_x
+                lower = low_left + (low_right - low_left) * weight_x
                 out_N1HW[n, 0, row, column] = to_unit(upper + (lower - upper) * weight_2W[1, column])

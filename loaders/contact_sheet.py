@@ -119,7 +119,7 @@ def augmentation_sheet(path: Path, per_class: int = 2, epochs: int = 5) -> bytes
     tiles, names = [], []
     with Beton(path) as beton:
         crop = beton.facts.crop
-        scratch = affine_scratch(crop)
+        scratch = affine_scratch(crop, beton.side)
         for label, name in enumerate(beton.facts.classes):
             for sample in np.flatnonzero(beton.label_N == label)[:per_class]:
                 offset_N = beton.offset_N[sample : sample + 1]

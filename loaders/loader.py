@@ -115,7 +115,7 @@ class Loader:
         else:
             margin = (beton.side - crop) // 2 if self.config.augment_from == "crop" else 0
             low, high = margin, beton.side - 1 - margin
-            inverse_N23, scratch = inverse_N23[index_N], affine_scratch(crop)
+            inverse_N23, scratch = inverse_N23[index_N], affine_scratch(crop, beton.side)
             affine_into(frames_N1HW, beton.bytes_B, offset_N, beton.side, inverse_N23, low, high, scratch)
         labels_N = beton.label_N[index_N]
         if not self.tensors:

@@ -49,7 +49,7 @@ def test_affine_stays_within_a_thousandth_of_the_oracle(stored: int, crop: int, 
     inverse_N23 = inverse_matrices(angle_N, zoom_N, crop, stored)
     margin = 0 if whole_frame else (stored - crop) // 2
     out_N1HW = np.full((8, 1, crop, crop), np.nan, np.float32)
-    affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, margin, stored - 1 - margin, affine_scratch(crop))
+    affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, margin, stored - 1 - margin, affine_scratch(crop, stored))
     for frame_SS, inverse_23, out in zip(frames_NSS, inverse_N23, out_N1HW, strict=True):
         wanted = naive.affine(frame_SS, inverse_23, crop, margin, stored - 1 - margin)
         assert np.abs(out[0] - wanted).max() <= 1e-3
@@ -61,7 +61,7 @@ def test_affine_at_the_identity_equals_crop_to_the_bit(stored: int, crop: int) -
     identity_N23 = inverse_matrices(np.zeros(2), np.ones(2), crop, stored)
     by_crop, by_affine = np.empty((2, 2, 1, crop, crop), np.float32)
     crop_into(by_crop, bytes_B, offset_N, stored)
-    affine_into(by_affine, bytes_B, offset_N, stored, identity_N23, 0, stored - 1, affine_scratch(crop))
+    affine_into(by_affine, bytes_B, offset_N, stored, identity_N23, 0, stored - 1, affine_scratch(crop, stored))
     assert by_crop.tobytes() == by_affine.tobytes()
 
 
@@ -69,7 +69,7 @@ def test_an_empty_batch_is_left_alone() -> None:
     _, bytes_B, offset_N = frames(0, 4)
     out_N1HW = np.empty((0, 1, 2, 2), np.float32)
     crop_into(out_N1HW, bytes_B, offset_N, 4)
-    affine_into(out_N1HW, bytes_B, offset_N, 4, np.empty((0, 2, 3), np.float32), 0, 3, affine_scratch(2))
+    affine_into(out_N1HW, bytes_B, offset_N, 4, np.empty((0, 2, 3), np.float32), 0, 3, affine_scratch(2, 4))
     assert out_N1HW.shape == (0, 1, 2, 2)
 
 
@@ -77,7 +77,7 @@ def test_far_coordinates_clamp_to_the_nearest_allowed_pixel() -> None:
     frames_NSS, bytes_B, offset_N = frames(1, 6)
     far_N23 = np.array([[[1, 0, 1e6], [0, 1, -1e6]]], np.float32)
     out_N1HW = np.empty((1, 1, 2, 2), np.float32)
-    affine_into(out_N1HW, bytes_B, offset_N, 6, far_N23, 1, 4, affine_scratch(2))
+    affine_into(out_N1HW, bytes_B, offset_N, 6, far_N23, 1, 4, affine_scratch(2, 6))
     np.testing.assert_allclose(out_N1HW.ravel(), naive.to_unit(frames_NSS[0, 1, 4]), atol=2e-7)
 
 
@@ -88,7 +88,7 @@ def test_affine_agrees_with_the_oracle_whatever_the_matrix(angle: float, zoom: f
     frames_NSS, bytes_B, offset_N = frames(1, stored)
     inverse_N23 = inverse_matrices(np.array([angle]), np.array([zoom]), side, stored)
     out_N1HW = np.empty((1, 1, side, side), np.float32)
-    affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, 0, stored - 1, affine_scratch(side))
+    affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, 0, stored - 1, affine_scratch(side, stored))
     assert np.abs(out_N1HW[0, 0] - naive.affine(frames_NSS[0], inverse_N23[0], side, 0, stored - 1)).max() <= 1e-3
 
 
