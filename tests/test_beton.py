@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loaders.beton import Beton
 from loaders.beton_footer import BLOCK, ROW, Facts
-from loaders.beton_format import DESCRIPTOR, HEADER
+from loaders.beton_format import ALLOCATION, DESCRIPTOR, HEADER
 from loaders.beton_writer import beton_size, write_beton
 from loaders.errors import BetonError, ConfigError, InputError, StorageError
 
@@ -190,6 +190,47 @@ def test_a_foreign_beton_is_read_only_on_request_and_never_called_verified(whole
         assert not beton.verified and beton.facts.classes == ("class 0", "class 1")
         with pytest.raises(ConfigError, match="no checksums"):
             beton.verify()
+
+
+def foreign_with_table(whole: bytes, table: np.ndarray) -> bytes:
+    content = strip_footer(whole)
+    return content[: len(content) - table.nbytes] + table.tobytes()
+
+
+def test_a_foreign_table_may_be_in_any_order(whole: bytes, tmp_path: Path) -> None:
+    table = np.frombuffer(whole[offsets(whole)["table"] :], ALLOCATION)
+    path = tmp_path / "shuffled.beton"
+    path.write_bytes(foreign_with_table(whole, table[[3, 0, 4, 2, 1]]))
+    with Beton(path, trust_unverified=True) as beton:
+        assert beton.offset_N.tolist() == table["ptr"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("ptr", PAGE - 1, "sample 2: its region of 2116 bytes at byte 2097151 lies outside the pages"),
+        ("ptr", 2 * PAGE, "sample 2: .* lies outside the pages"),
+        ("ptr", 2**64 - 1, "sample 2: .* lies outside the pages"),
+        ("ptr", 2 * PAGE - 1, "sample 2: .* crosses a page"),
+        ("size", 2**64 - 1, "sample 2: .* crosses a page"),
+        ("ptr", PAGE + 5, "overlaps another"),
+        ("size", 2117, "sample 3: .* overlaps another"),
+        ("size", 2115, "does not match the metadata: sample 2 has its frame at byte"),
+        ("size", 0, "does not match the metadata: sample 2"),
+        ("ptr", PAGE + 5 * 2116, "does not match the metadata: sample 2"),
+        ("sample_id", 3, "does not match the metadata: sample 2"),
+        ("sample_id", 5, "sample 5: .* has no sample, expected one of 5"),
+    ],
+)
+def test_a_foreign_table_that_lies_is_refused_with_the_sample(
+    whole: bytes, tmp_path: Path, column: str, value: int, message: str
+) -> None:
+    table = np.frombuffer(whole[offsets(whole)["table"] :], ALLOCATION).copy()
+    table[column][2] = value
+    path = tmp_path / "lies.beton"
+    path.write_bytes(foreign_with_table(whole, table))
+    with pytest.raises(BetonError, match=rf"lies\.beton: .*{message}.*; convert the radiographs again"):
+        Beton(path, trust_unverified=True)
 
 
 def test_one_mark_of_two_or_a_gap_is_corruption_even_on_trust(whole: bytes, tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from loaders.beton import Beton
+from loaders.beton_fields import FieldReader
 from loaders.config import ConvertConfig
 from loaders.convert import convert
 from loaders.errors import BetonError
@@ -118,6 +120,188 @@ def test_we_read_ffcvs_betons_on_trust(ffcv, tmp_path: Path, num_samples: int, w
     with Loader(path, trust_unverified=True, batch_size=50) as loader:
         for frames_N1HW, _, index_N in loader:
             np.testing.assert_allclose(frames_N1HW[0, 0], naive.crop(data[index_N[0]][0], 64), atol=2e-7)
+
+
+class Values:
+    """An indexed data set of one value a field; makers: the values in the fields' order, from a sample's number."""
+
+    def __init__(self, num_samples: int, *makers: Callable[[int], Any]) -> None:
+        self.num_samples, self.makers = num_samples, makers
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return tuple(maker(int(index)) for maker in self.makers)
+
+
+def photo(index: int, height: int = 33, width: int = 47) -> np.ndarray:
+    """A smooth colour picture, which JPEG keeps to a few levels."""
+    y_HW, x_HW = np.mgrid[:height, :width]
+    return np.stack([4 * y_HW + index, 250 - 3 * x_HW, 2 * (x_HW + y_HW)], axis=2).clip(0, 255).astype(np.uint8)
+
+
+def write_by_ffcv(ffcv, path: Path, fields: dict[str, Any], data: Values, workers: int) -> None:
+    """A beton by FFCV's own writer, in its smallest pages."""
+    ffcv.writer.DatasetWriter(str(path), fields, page_size=1 << 21, num_workers=workers).from_indexed_dataset(
+        data, chunksize=7
+    )
+
+
+def values_by_ffcv(ffcv, path: Path) -> dict[str, list[np.ndarray]]:
+    """Every value of a beton through FFCV's own Loader and default decoders, in order."""
+    loader = ffcv.loader.Loader(
+        str(path), batch_size=1, num_workers=1, order=ffcv.loader.OrderOption.SEQUENTIAL, os_cache=True
+    )
+    names = ffcv.reader.Reader(str(path)).field_names
+    batches = [[np.array(column)[0].copy() for column in batch] for batch in loader]
+    return dict(zip(names, map(list, zip(*batches, strict=True)), strict=True))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("num_samples", [1, 61])
+def test_we_read_every_kind_of_field_as_ffcv_does(ffcv, tmp_path: Path, num_samples: int, workers: int) -> None:
+    def random(index: int) -> np.random.Generator:
+        return np.random.default_rng(index)
+
+    columns = {
+        "weight": (ffcv.fields.FloatField(), lambda i: i / 7 - 1),
+        "photo": (ffcv.fields.RGBImageField(write_mode="raw"), photo),
+        "label": (ffcv.fields.IntField(), lambda i: -i * 2**33),
+        "volume": (
+            ffcv.fields.NDArrayField(np.dtype("<f4"), (3, 5, 7)),
+            lambda i: random(i).random((3, 5, 7)).astype(np.float32),
+        ),
+        "codes": (ffcv.fields.NDArrayField(np.dtype("<i2"), (1,)), lambda i: np.array([i - 3], np.int16)),
+        "large": (  # some eleven of these fill a page, and leave a tail
+            ffcv.fields.NDArrayField(np.dtype("<f8"), (23_000,)),
+            lambda i: random(i).random(23_000),
+        ),
+        "tensor": (ffcv.fields.TorchTensorField(torch.int32, (2, 9)), lambda i: torch.full((2, 9), -i).int()),
+        "note": (ffcv.fields.BytesField(), lambda i: random(i).integers(0, 256, 40 + i).astype(np.uint8)),
+        "facts": (ffcv.fields.JSONField(), lambda i: {"age": i, "name": "Å\0", "found": [None, 0.5]}),
+    }
+    data = Values(num_samples, *(maker for _, maker in columns.values()))
+    path = tmp_path / "theirs.beton"
+    write_by_ffcv(ffcv, path, {name: field for name, (field, _) in columns.items()}, data, workers)
+    theirs = values_by_ffcv(ffcv, path)
+    with FieldReader(path) as reader:
+        assert reader.names == tuple(columns) and reader.num_samples == num_samples
+        assert reader.column("weight").tolist() == [i / 7 - 1 for i in range(num_samples)]
+        assert reader.column("label").tolist() == [-i * 2**33 for i in range(num_samples)]
+        for sample in range(num_samples):
+            for name, wanted in zip(columns, data[sample], strict=True):
+                ours, by_ffcv = reader.value(name, sample), theirs[name][sample]
+                if name == "facts":
+                    assert ours == wanted == ffcv.fields.JSONField.unpack(by_ffcv)
+                    continue
+                wanted = np.asarray(wanted)
+                assert np.asarray(ours).dtype == wanted.dtype and np.shape(ours) == wanted.shape
+                np.testing.assert_array_equal(ours, wanted)
+                # FFCV pads bytes up to the longest value, and gives numbers an axis of one
+                np.testing.assert_array_equal(by_ffcv.reshape(-1)[: wanted.size], wanted.reshape(-1))
+
+
+@pytest.mark.parametrize("dtype", ["?", ">u4", "<f2", "<c8", "<U3", "|S4", "<M8[s]", [("a", "<f4", (2,)), ("b", "u1")]])
+def test_we_read_arrays_that_ffcvs_loader_cannot(ffcv, tmp_path: Path, dtype: Any) -> None:
+    dtype, path = np.dtype(dtype), tmp_path / "theirs.beton"
+
+    def make(index: int) -> np.ndarray:
+        return np.arange(index, index + 6).astype("u1").astype(dtype).reshape(3, 2)
+
+    fields = {"array": ffcv.fields.NDArrayField(dtype, (3, 2)), "half": ffcv.fields.TorchTensorField(torch.half, (5,))}
+    write_by_ffcv(ffcv, path, fields, Values(9, make, lambda i: torch.full((5,), i / 8).half()), 1)
+    with FieldReader(path) as reader:
+        for sample in range(9):
+            array = reader.value("array", sample)
+            assert array.dtype == dtype and array.tobytes() == make(sample).tobytes()
+            assert reader.value("half", sample).tolist() == [sample / 8] * 5
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("jpg", {"jpeg_quality": 95}),
+        ("smart", {"smart_threshold": 33 * 47 * 3}),  # the larger images become JPEGs
+        ("proportion", {"compress_probability": 0.5}),
+        ("raw", {"max_resolution": 40}),
+    ],
+)
+def test_we_read_ffcvs_images_of_every_mode(ffcv, tmp_path: Path, mode: str, options: dict, workers: int) -> None:
+    num_samples, path = 40, tmp_path / "theirs.beton"
+    data = Values(num_samples, lambda i: photo(i, 33 + i % 3, 47 + i % 2), lambda i: i)
+    fields = {"image": ffcv.fields.RGBImageField(write_mode=mode, **options), "label": ffcv.fields.IntField()}
+    write_by_ffcv(ffcv, path, fields, data, workers)
+    modes = {int(mode) for mode in ffcv.reader.Reader(str(path)).metadata["f0"]["mode"]}
+    assert modes == {"jpg": {0}, "smart": {0, 1}, "proportion": {0, 1}, "raw": {1}}[mode]
+    with FieldReader(path) as reader:
+        for sample in range(num_samples):
+            ours, (wanted, _) = reader.value("image", sample), data[sample]
+            if "max_resolution" in options:
+                assert max(ours.shape) == 40 and ours.shape[2] == 3
+                continue
+            assert ours.shape == wanted.shape and ours.dtype == np.uint8
+            assert np.abs(ours.astype(int) - wanted).mean() < 3
+    with pytest.raises(BetonError, match="image is an RGB image"):
+        Beton(path, trust_unverified=True)
+
+
+@pytest.mark.parametrize("mode", ["jpg", "raw"])
+def test_our_jpeg_decoder_agrees_with_ffcvs_to_a_few_levels(ffcv, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "theirs.beton"
+    write_by_ffcv(ffcv, path, {"image": ffcv.fields.RGBImageField(write_mode=mode)}, Values(9, photo), 1)
+    theirs = values_by_ffcv(ffcv, path)["image"]
+    with FieldReader(path) as reader:
+        differences = [np.abs(reader.value("image", i).astype(int) - theirs[i]) for i in range(9)]
+    assert max(d.mean() for d in differences) <= (2 if mode == "jpg" else 0)
+    assert np.max(differences) <= (16 if mode == "jpg" else 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_we_read_ffcvs_beton_of_numbers_only(ffcv, tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "numbers.beton"
+    fields = {"weight": ffcv.fields.FloatField(), "label": ffcv.fields.IntField()}
+    write_by_ffcv(ffcv, path, fields, Values(33, lambda i: i / 3, lambda i: i), workers)
+    assert path.stat().st_size < 1 << 21  # no pages at all
+    with FieldReader(path) as reader:
+        assert reader.column("weight").tolist() == [i / 3 for i in range(33)]
+        assert reader.value("label", 32) == 32
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_we_read_ffcvs_bytes_of_any_length_even_none(ffcv, tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "bytes.beton"
+
+    def note(index: int) -> np.ndarray:
+        return np.full(index % 5 * 200_000, index, np.uint8)
+
+    fields = {"note": ffcv.fields.BytesField(), "other": ffcv.fields.BytesField()}
+    data = Values(37, note, lambda i: note(i + 3))
+    write_by_ffcv(ffcv, path, fields, data, workers)
+    with FieldReader(path) as reader:
+        for sample in range(37):
+            for name, wanted in zip(fields, data[sample], strict=True):
+                np.testing.assert_array_equal(reader.value(name, sample), wanted)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_beton_of_ffcvs_with_further_fields_trains_on_trust(ffcv, tmp_path: Path, workers: int) -> None:
+    path, frames = tmp_path / "theirs.beton", Frames(150, 92)
+    fields = {
+        "facts": ffcv.fields.JSONField(),
+        "label": ffcv.fields.IntField(),
+        "image": ffcv.fields.NDArrayField(np.dtype("u1"), (92, 92)),
+        "photo": ffcv.fields.RGBImageField(write_mode="jpg"),
+    }
+    data = Values(150, lambda i: {"i": i}, lambda i: i % 3, lambda i: frames[i][0], photo)
+    write_by_ffcv(ffcv, path, fields, data, workers)
+    with Beton(path, trust_unverified=True) as beton:
+        assert all((beton.frame(sample) == frames[sample][0]).all() for sample in range(150))
+    with Loader(path, trust_unverified=True, batch_size=50) as loader:
+        for frames_N1HW, labels_N, index_N in loader:
+            np.testing.assert_allclose(frames_N1HW[0, 0], naive.crop(frames[index_N[0]][0], 64), atol=2e-7)
+            assert (labels_N == index_N % 3).all()
 
 
 def test_opencv_works_beside_the_one_that_ffcv_brings(ffcv) -> None:

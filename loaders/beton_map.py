@@ -1,0 +1,122 @@
+"""The memory map of an FFCV 1.0.2 file of any fields, its tables checked against its size (docs/BETON.md)."""
+
+# N samples, R regions, B bytes of the file
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import numpy as np
+
+from loaders.atomic_file import storage_error
+from loaders.beton_format import (
+    ALLOCATION,
+    DESCRIPTOR,
+    HEADER,
+    MIN_PAGE_SIZE,
+    VERSION,
+    Field,
+    first_page,
+    metadata_dtype,
+    metadata_start,
+    parse_descriptor,
+)
+from loaders.errors import BetonError
+
+
+class BetonMap:
+    """An FFCV file.  Owns the memory map; `close` gives it back, when no other array views it any more.
+
+    bytes_B: uint8, the whole file.  header: HEADER.  descriptors: DESCRIPTOR, one a field.  fields: the same, parsed.
+    metadata_N: one row a sample, a column a field.  region_R: ALLOCATION.  Both are read-only views, perhaps unaligned.
+    metadata_end, pages_start, table_start: places in the file, in bytes; no page lies between the last two in
+    a file of numbers only, whose table may then begin before pages_start.
+    remedy: the last words of every error.  Errors: BetonError naming the file; StorageError when it cannot be opened.
+    What regions point to is checked by loaders.beton_regions.
+    """
+
+    def __init__(self, path: str | Path, remedy: str) -> None:
+        self.path, self.remedy = Path(path), remedy
+        try:
+            with self.path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError as error:  # an empty file cannot be mapped
+            raise self.bad("0 bytes, expected a beton") from error
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+        self.bytes_B = np.frombuffer(mapped, np.uint8)
+        try:
+            self._read_tables()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_tables(self) -> None:
+        self.header = self.view(0, HEADER, 1, "header")[0]
+        self._read_header()
+        self.descriptors = self.view(HEADER.itemsize, DESCRIPTOR, self.num_fields, "field descriptors")
+        self.fields = self._parse_fields()
+        row_dtype, start = metadata_dtype(self.fields), metadata_start(self.num_fields)
+        self.metadata_N = self.view(start, row_dtype, self.num_samples, "metadata")
+        self.metadata_end = start + self.metadata_N.nbytes
+        self.pages_start = first_page(self.num_fields, self.num_samples, row_dtype.itemsize, self.page_size)
+        self.region_R = self._view_table()
+
+    def bad(self, what: str) -> BetonError:
+        """The error that says what was found and expected."""
+        return BetonError(f"{self.path}: {what}; {self.remedy}")
+
+    def view(self, start: int, dtype: np.dtype, count: int, what: str) -> np.ndarray:
+        """View `count` records from byte `start`, which may be unaligned.  Errors: BetonError beyond the file's end."""
+        end = start + count * dtype.itemsize
+        if end > self.bytes_B.size:
+            raise self.bad(f"{what} ends at byte {end}, the file at {self.bytes_B.size}: truncated, expected all of it")
+        return self.bytes_B[start:end].view(dtype)
+
+    def _read_header(self) -> None:
+        header = self.header
+        if header["version"] != VERSION:
+            raise self.bad(f"format version {header['version']}, expected {VERSION}")
+        self.num_fields, self.page_size = int(header["num_fields"]), int(header["page_size"])
+        self.num_samples, self.table_start = int(header["num_samples"]), int(header["alloc_table_ptr"])
+        if self.num_fields < 1:
+            raise self.bad("no fields, expected at least one")
+        if self.page_size < MIN_PAGE_SIZE or self.page_size & (self.page_size - 1):
+            raise self.bad(f"page size {self.page_size}, expected a power of two of at least {MIN_PAGE_SIZE}")
+        if self.num_samples < 1:
+            raise self.bad("no samples, expected at least one")
+
+    def _parse_fields(self) -> list[Field]:
+        fields = [
+            parse_descriptor(row, f"{self.path}: field {i}", self.remedy) for i, row in enumerate(self.descriptors)
+        ]
+        names = [field.name for field in fields]
+        if "" in names or len(set(names)) < len(names):
+            raise self.bad(f"fields {', '.join(map(repr, names))}, expected names that differ")
+        for field in fields:
+            # no side above a page, even beside a zero: numpy multiplies them all
+            sides = [max(side, 1) for side in field.shape]
+            if field.dtype is not None and max(field.array_size, *sides, 1) > self.page_size:
+                raise self.bad(f"field {field.name}: arrays of shape {field.shape}, expected to fit in a page")
+        return fields
+
+    def _view_table(self) -> np.ndarray:
+        """The allocation table: it ends where the file does, and FFCV gives each value outside the metadata one row."""
+        if not self.metadata_end <= self.table_start <= self.bytes_B.size:
+            raise self.bad(
+                f"allocation table at byte {self.table_start} of {self.bytes_B.size}: truncated, expected all of it"
+            )
+        num_regions = self.num_samples * sum(field.has_region for field in self.fields)
+        found = self.bytes_B.size - self.table_start
+        if found != num_regions * ALLOCATION.itemsize:
+            raise self.bad(
+                f"allocation table of {found} bytes, expected {num_regions * ALLOCATION.itemsize}: "
+                "truncated, or something follows it"
+            )
+        return self.view(self.table_start, ALLOCATION, num_regions, "allocation table")
+
+    def close(self) -> None:
+        """Let go of the map and every view of it."""
+        for name in ("bytes_B", "header", "descriptors", "metadata_N", "region_R"):
+            self.__dict__.pop(name, None)
