@@ -31,15 +31,13 @@ class Beton:
     """
 
     def __init__(self, path: str | Path, *, trust_unverified: bool = False) -> None:
-        source = BetonMap(path, REMEDY)
+        self._map = source = BetonMap(path, REMEDY)
         self.path, self.num_samples, self.page_size = source.path, source.num_samples, source.page_size
         self.metadata_end, self.pages_start = source.metadata_end, source.pages_start
         self.table_start, self.bytes_B = source.table_start, source.bytes_B
-        self._data = self.bytes_B.data
         try:
             self._open(source, trust_unverified)
         except BaseException:
-            source.close()
             self.close()
             raise
 
@@ -128,7 +126,7 @@ class Beton:
         return ptr_N.view(np.int64)  # inside the file
 
     def _check_crc(self, start: int, end: int, crcs: np.void, table: str) -> None:
-        if crc32c(self._data[start:end]) != crcs[f"{table}_crc"]:
+        if crc32c(self.bytes_B[start:end].data) != crcs[f"{table}_crc"]:
             raise self._bad(f"{table} table checksum differs from the expected")
 
     def _check_facts(self) -> None:
@@ -168,11 +166,31 @@ class Beton:
         start = int(self.offset_N[sample])
         return self.bytes_B[start : start + self.side**2].reshape(self.side, self.side)
 
-    def check_sample(self, sample: int) -> None:
-        """Compare one frame with its CRC; nothing to compare in a foreign file.  Errors: BetonError."""
-        start = int(self.offset_N[sample])
-        if self.verified and crc32c(self._data[start : start + self.side**2]) != self.rows_N["crc"][sample]:
-            raise self._bad(f"sample {sample}: checksum differs from the expected: its pixels are not what was written")
+    def read_ahead(self, page_start: int) -> None:
+        """Ask the system to read the page at this byte, in the background."""
+        self._map.advise("MADV_WILLNEED", page_start, self.page_size)
+
+    def let_go(self, page_start: int) -> None:
+        """Tell the system that the page at this byte has served."""
+        self._map.advise("MADV_DONTNEED", page_start, self.page_size)
+
+    def check_samples(
+        self, sample_N: np.ndarray, bytes_B: np.ndarray | None = None, offset_N: np.ndarray | None = None
+    ) -> None:
+        """Compare frames with their CRCs; nothing to compare in a foreign file.  Errors: BetonError.
+
+        bytes_B, offset_N: a copy to check instead of the map, and each of the beton's frames' first byte in it.
+        """
+        if not self.verified:
+            return
+        data = (self.bytes_B if bytes_B is None else bytes_B).data
+        start_N = (self.offset_N if offset_N is None else offset_N)[sample_N]
+        crc_N, size = self.rows_N["crc"][sample_N], self.side**2
+        for sample, start, crc in zip(sample_N.tolist(), start_N.tolist(), crc_N.tolist(), strict=True):
+            if crc32c(data[start : start + size]) != crc:
+                raise self._bad(
+                    f"sample {sample}: checksum differs from the expected: its pixels are not what was written"
+                )
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Check every frame's CRC, and that whatever belongs to nothing is zero.  Errors: BetonError, ConfigError."""
@@ -181,13 +199,10 @@ class Beton:
         size = self.side**2
         block = -(-VERIFY_BYTES // size)
         for first in range(0, self.num_samples, block):
-            part = slice(first, first + block)
-            starts, crcs = self.offset_N[part].tolist(), self.rows_N["crc"][part].tolist()
-            for sample, (start, crc) in enumerate(zip(starts, crcs, strict=True), first):
-                if crc32c(self._data[start : start + size]) != crc:
-                    self.check_sample(sample)
+            last = min(first + block, self.num_samples)
+            self.check_samples(np.arange(first, last))
             if progress is not None:
-                progress(first + len(starts), self.num_samples)
+                progress(last, self.num_samples)
         begins = np.sort(self.offset_N)
         ends = np.append(self.metadata_end, begins + size)
         begins = np.append(begins, self.pages_end)
@@ -197,7 +212,8 @@ class Beton:
 
     def close(self) -> None:
         """Give the map back; arrays that callers kept keep it alive."""
-        for name in ("bytes_B", "_data", "offset_N", "label_N", "rows_N"):
+        self._map.close()
+        for name in ("bytes_B", "offset_N", "label_N", "rows_N"):
             self.__dict__.pop(name, None)
 
     def __len__(self) -> int:

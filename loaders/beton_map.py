@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from pathlib import Path
 
@@ -40,12 +41,12 @@ class BetonMap:
         self.path, self.remedy = Path(path), remedy
         try:
             with self.path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:  # an empty file cannot be mapped
             raise self.bad("0 bytes, expected a beton") from error
         except OSError as error:
             raise storage_error(self.path, error) from error
-        self.bytes_B = np.frombuffer(mapped, np.uint8)
+        self.bytes_B = np.frombuffer(self._mapped, np.uint8)
         try:
             self._read_tables()
         except BaseException:
@@ -116,7 +117,16 @@ class BetonMap:
             )
         return self.view(self.table_start, ALLOCATION, num_regions, "allocation table")
 
+    def advise(self, advice: str, start: int, num_bytes: int) -> None:
+        """Tell the system what these bytes are wanted for: MADV_WILLNEED to read them ahead, MADV_DONTNEED to let go.
+
+        start: a multiple of the system's page size.
+        """
+        if hasattr(mmap, advice):
+            with contextlib.suppress(OSError):  # advice that this system cannot take; the bytes are there all the same
+                self._mapped.madvise(getattr(mmap, advice), start, num_bytes)
+
     def close(self) -> None:
         """Let go of the map and every view of it."""
-        for name in ("bytes_B", "header", "descriptors", "metadata_N", "region_R"):
+        for name in ("_mapped", "bytes_B", "header", "descriptors", "metadata_N", "region_R"):
             self.__dict__.pop(name, None)

@@ -10,6 +10,7 @@ from loaders.errors import ConfigError
 
 Fit = Literal["stretch", "cover", "contain"]
 AugmentFrom = Literal["frame", "crop"]
+Order = Literal["auto", "random", "pages"]
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
 MAX_SEED = 2**63 - 1
@@ -140,6 +141,12 @@ class LoaderConfig:
     """Threads that make batches; 0 takes one a core. Never touches torch's own."""
     prefetch: int = 2
     """Batches made ahead, beyond one a thread."""
+    order: Order = "auto"
+    """Order of training: random, or by random pages of the file; auto takes pages if it is over half the memory."""
+    resident: bool = False
+    """Read the whole beton into memory first, for slow or busy disks; otherwise the system's file cache serves."""
+    pin_memory: bool = False
+    """Page-locked batches, which copy faster to a CUDA device."""
     rotation: float = 15.0
     """Rotation is uniform in plus or minus this many degrees."""
     zoom_low: float = 0.05
@@ -150,9 +157,15 @@ class LoaderConfig:
     """Sample rotated crops from the whole frame, or clamp at the crop's edge (`crop`)."""
     trust_unverified: bool = False
     """Read a beton without plainfilm's footer, whose bytes nothing vouches for."""
+    rank: int = field(default=0, metadata={"hidden": True})
+    """This process's number among world_size that share the epoch, each sample going to exactly one of them."""
+    world_size: int = field(default=1, metadata={"hidden": True})
+    """Number of processes that share the epoch."""
 
     def __post_init__(self) -> None:
         check_range("batch_size", self.batch_size, 1, 65536)
+        check_range("world_size", self.world_size, 1, 65536)
+        check_range("rank", self.rank, 0, self.world_size - 1)
         check_range("seed", self.seed, 0, MAX_SEED)
         check_range("threads", self.threads, 0, 256)
         check_range("prefetch", self.prefetch, 0, 1024)

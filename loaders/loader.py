@@ -8,11 +8,13 @@ One `for` is one epoch. Batches are the consumer's to keep. Order, rotation and 
 (seed, epoch, sample), so any number of threads gives the same bytes.
 """
 
-# N samples of a batch, H W rows and columns of the crop
+# N samples of a batch, O samples of an epoch in its order, H W rows and columns of the crop, B bytes,
+# 23 the two rows of an inverse affine matrix
 
 from __future__ import annotations
 
-import os
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,10 +28,14 @@ import numpy as np
 from kernels.affine import affine_into, affine_scratch
 from kernels.crop import crop_into
 from loaders.augmentation import epoch_matrices
+from loaders.batch_memory import BatchMemory, anonymous_memory
 from loaders.beton import Beton
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
+from loaders.machine import usable_cores, usable_memory
 from loaders.randomness import epoch_order
+from loaders.read_ahead import ReadAhead
+from loaders.sample_order import paged_order
 
 Batch = tuple[Any, Any, Any]  # three numpy arrays, or three tensors
 
@@ -39,85 +45,147 @@ class Loader:
 
     Yields frames float32 (N, 1, H, W) in [-1, 1], labels int64 (N,), index int64 (N,), the samples' places in
     the beton; with tensors=True as torch tensors.
-    Errors: BetonError at once for a bad file, and from the iteration for a sample whose checksum differs.
+    waited: seconds that the consumer has waited for batches, in this epoch or the last.
+    Errors: BetonError at once for a bad file, and from the iteration for a sample whose checksum differs; ConfigError
+    for page-locked memory without CUDA.
     """
 
     def __init__(
         self, path: str | Path, config: LoaderConfig | None = None, *, tensors: bool = False, **changes: Any
     ) -> None:
-        self.config = replace(config or LoaderConfig(), **changes)
-        self.beton = Beton(path, trust_unverified=self.config.trust_unverified)
+        self.config = config = replace(config or LoaderConfig(), **changes)
         self.tensors = tensors
+        if config.pin_memory:
+            require_cuda(tensors)
+        self.beton = Beton(path, trust_unverified=config.trust_unverified)
+        self.threads = config.threads or usable_cores()
+        self.streamed = not config.resident and self.beton.bytes_B.size > usable_memory() // 2
+        self.order = config.order
+        if self.order == "auto":
+            self.order = "pages" if self.streamed else "random"
         self.epoch = 0
         self.position = 0  # samples of this epoch that the consumer has
+        self.waited = 0.0
         self._resumed = False
         self._checked = np.zeros(len(self.beton), np.bool_)
+        self._cached = False  # after one epoch the system's file cache has the beton, if it is not too large
+        self._own = threading.local()  # each thread's scratch
+        spare = self.threads + config.prefetch + 2  # one that the consumer works on, one that it has just dropped
+        self._memory = BatchMemory(config.batch_size, self.beton.facts.crop, spare=spare, pinned=config.pin_memory)
+        self._bytes_B, self._offset_N = self.beton.bytes_B, self.beton.offset_N
+        if config.resident:
+            start, stop = self.beton.pages_start, self.beton.pages_end
+            self._bytes_B = np.frombuffer(anonymous_memory(stop - start), np.uint8)
+            self._bytes_B[:] = self.beton.bytes_B[start:stop]
+            self._offset_N = self._offset_N - start
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return -(-len(self.beton) // self.config.batch_size)
+        return -(-self.num_samples // self.config.batch_size)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples an epoch: all of the beton's, or this rank's share."""
+        return len(range(self.config.rank, len(self.beton), self.config.world_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Begin the next iteration at the start of this epoch."""
         self.epoch, self.position, self._resumed = epoch, 0, False
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Where the consumer is: enough to yield the identical remaining batches."""
-        return {"seed": self.config.seed, "epoch": self.epoch, "position": self.position}
+        return {
+            "seed": self.config.seed,
+            "epoch": self.epoch,
+            "position": self.position,
+            "order": self.order,
+            "world_size": self.config.world_size,
+        }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue where `state_dict` was taken.  Errors: ConfigError for another seed or an impossible position."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken, in the order that was chosen there.
+
+        Errors: ConfigError for another seed, another number of ranks or an impossible position.
+        """
         if state["seed"] != self.config.seed:
             raise ConfigError(f"loader state: seed {state['seed']}, expected {self.config.seed}; use the same --seed")
-        if not 0 <= state["position"] <= len(self.beton):
+        if state.get("world_size", 1) != self.config.world_size:
             raise ConfigError(
-                f"loader state: position {state['position']}, expected 0 to {len(self.beton)}; use the same beton"
+                f"loader state: of {state['world_size']} ranks, expected {self.config.world_size}; use as many"
             )
+        if not 0 <= state["position"] <= self.num_samples:
+            raise ConfigError(
+                f"loader state: position {state['position']}, expected 0 to {self.num_samples}; use the same beton"
+            )
+        self.order = state.get("order", "random")
         self.epoch, self.position, self._resumed = state["epoch"], state["position"], True
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """The samples of one epoch in the order of their visit, int64: all, or this rank's share of every batch."""
+        config, beton = self.config, self.beton
+        if not config.training:
+            order_O = np.arange(len(beton))
+        elif self.order == "pages":
+            order_O = paged_order(config.seed, epoch, beton.offset_N, beton.page_size)
+        else:
+            order_O = epoch_order(config.seed, epoch, len(beton))
+        return order_O[config.rank :: config.world_size]
 
     def __iter__(self) -> Iterator[Batch]:
         """One epoch, from its start, or from a state that was just loaded; then the next epoch is due."""
-        num_samples, config = len(self.beton), self.config
         if not self._resumed:
             self.position = 0
-        self._resumed = False
-        epoch = self.epoch
-        order_N = epoch_order(config.seed, epoch, num_samples) if config.training else np.arange(num_samples)
+        self._resumed, self.waited = False, 0.0
+        epoch, batch_size, beton = self.epoch, self.config.batch_size, self.beton
+        order_O = self.epoch_order(epoch)
         inverse_N23 = None
-        if config.training:
-            inverse_N23 = epoch_matrices(config, epoch, num_samples, self.beton.facts.crop, self.beton.side)
-        threads = config.threads or os.cpu_count() or 1
-        starts = iter(range(self.position, num_samples, config.batch_size))
+        if self.config.training:
+            inverse_N23 = epoch_matrices(self.config, epoch, len(beton), beton.facts.crop, beton.side)
+        starts = iter(range(self.position, len(order_O), batch_size))
         pending: deque[Future[Batch]] = deque()
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="plainfilm-loader")
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="plainfilm-loader")
+        reading = self.read_ahead(order_O)
         try:
             while True:
-                while len(pending) < threads + config.prefetch and (start := next(starts, None)) is not None:
-                    index_N = order_N[start : start + config.batch_size]
-                    pending.append(pool.submit(self.make_batch, index_N, inverse_N23))
+                while len(pending) < self.threads + self.config.prefetch and (start := next(starts, None)) is not None:
+                    if reading is not None:
+                        reading.advance(start + batch_size, self.position)
+                    pending.append(pool.submit(self.make_batch, order_O[start : start + batch_size], inverse_N23))
                 if not pending:
                     break
+                before = time.perf_counter()
                 batch = pending.popleft().result()
+                self.waited += time.perf_counter() - before
                 self.position += len(batch[2])
                 yield batch
+                del batch  # else its memory could not turn before the next one is here
         finally:  # also when the consumer breaks off
             pool.shutdown(wait=True, cancel_futures=True)
+            if reading is not None:
+                reading.close()
+        self._cached = True
         self.epoch, self.position = epoch + 1, 0
+
+    def read_ahead(self, order_O: np.ndarray) -> ReadAhead | None:
+        """What reads pages ahead of this epoch; None where memory has them already."""
+        if self.config.resident or (self._cached and not self.streamed):
+            return None
+        return ReadAhead(self.beton, order_O, self.position, let_go=self.streamed)
 
     def make_batch(self, index_N: np.ndarray, inverse_N23: np.ndarray | None) -> Batch:
         """One batch of the samples index_N; inverse_N23 has the matrix of every sample of the beton, or is None."""
-        beton, crop = self.beton, self.beton.facts.crop
+        side, crop = self.beton.side, self.beton.facts.crop
         self.check_first_touch(index_N)
-        frames_N1HW = np.empty((len(index_N), 1, crop, crop), np.float32)
-        offset_N = beton.offset_N[index_N]
+        frames_N1HW, offset_N = self._memory.take(len(index_N)), self._offset_N[index_N]
         if inverse_N23 is None:
-            crop_into(frames_N1HW, beton.bytes_B, offset_N, beton.side)
+            crop_into(frames_N1HW, self._bytes_B, offset_N, side)
         else:
-            margin = (beton.side - crop) // 2 if self.config.augment_from == "crop" else 0
-            low, high = margin, beton.side - 1 - margin
-            inverse_N23, scratch = inverse_N23[index_N], affine_scratch(crop, beton.side)
-            affine_into(frames_N1HW, beton.bytes_B, offset_N, beton.side, inverse_N23, low, high, scratch)
-        labels_N = beton.label_N[index_N]
+            if not hasattr(self._own, "scratch"):
+                self._own.scratch = affine_scratch(crop, side)
+            margin = (side - crop) // 2 if self.config.augment_from == "crop" else 0
+            low, high = margin, side - 1 - margin
+            affine_into(frames_N1HW, self._bytes_B, offset_N, side, inverse_N23[index_N], low, high, self._own.scratch)
+        labels_N = self.beton.label_N[index_N]
         if not self.tensors:
             return frames_N1HW, labels_N, index_N
         import torch  # only here, so that the loader works without it
@@ -126,12 +194,14 @@ class Loader:
 
     def check_first_touch(self, index_N: np.ndarray) -> None:
         """Compare each sample with its CRC the first time it is read."""
-        for sample in index_N[~self._checked[index_N]]:
-            self.beton.check_sample(int(sample))
-            self._checked[sample] = True
+        fresh_N = index_N[~self._checked[index_N]]
+        if len(fresh_N):
+            self.beton.check_samples(fresh_N, self._bytes_B, self._offset_N)
+            self._checked[fresh_N] = True
 
     def close(self) -> None:
         """Give the beton's map back."""
+        self._bytes_B = self._offset_N = np.empty(0, np.uint8)
         self.beton.close()
 
     def __enter__(self) -> Loader:
@@ -141,3 +211,12 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def require_cuda(tensors: bool) -> None:
+    """Errors: ConfigError unless page-locked memory can be had and would serve."""
+    import torch  # only here, so that the loader works without it
+
+    if not (tensors and torch.cuda.is_available()):
+        found = "no CUDA device" if tensors else "numpy batches"
+        raise ConfigError(f"--pin-memory: found {found}, expected tensors and CUDA; leave it out")

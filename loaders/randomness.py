@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-AUGMENTATION, ORDER, SPLIT, DROPOUT = range(4)  # streams
+AUGMENTATION, ORDER, SPLIT, DROPOUT, PAGE_ORDER, FILE_ORDER = range(6)  # streams
 
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
 _WEYL = (0x9E3779B9, 0xBB67AE85)

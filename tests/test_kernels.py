@@ -49,7 +49,9 @@ def test_affine_stays_within_a_thousandth_of_the_oracle(stored: int, crop: int, 
     inverse_N23 = inverse_matrices(angle_N, zoom_N, crop, stored)
     margin = 0 if whole_frame else (stored - crop) // 2
     out_N1HW = np.full((8, 1, crop, crop), np.nan, np.float32)
-    affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, margin, stored - 1 - margin, affine_scratch(crop, stored))
+    affine_into(
+        out_N1HW, bytes_B, offset_N, stored, inverse_N23, margin, stored - 1 - margin, affine_scratch(crop, stored)
+    )
     for frame_SS, inverse_23, out in zip(frames_NSS, inverse_N23, out_N1HW, strict=True):
         wanted = naive.affine(frame_SS, inverse_23, crop, margin, stored - 1 - margin)
         assert np.abs(out[0] - wanted).max() <= 1e-3

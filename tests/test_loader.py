@@ -115,6 +115,114 @@ def test_a_thousand_early_breaks_leave_no_threads(betons: Path) -> None:
     assert threading.active_count() == before
 
 
+def test_early_breaks_hold_memory_flat(betons: Path) -> None:
+    import resource
+
+    with Loader(betons / "train.beton", training=True, batch_size=32, threads=2) as loader:
+        for count in range(1000):
+            for _ in loader:
+                break
+            if count == 200:
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10  # KiB
+
+
+def test_a_loader_survives_being_left_open_reused_and_reopened_in_other_sizes(betons: Path) -> None:
+    before = threading.active_count()
+    whole = [batch[2] for batch in Loader(betons / "train.beton", training=True, batch_size=5)]
+    for batch_size, threads in [(1, 1), (64, 3), (5, 2)]:
+        with Loader(betons / "train.beton", training=True, batch_size=batch_size, threads=threads) as loader:
+            next(iter(loader))
+            assert np.concatenate([batch[2] for batch in loader]).tolist() == np.concatenate(whole).tolist()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("training", [True, False])
+def test_ranks_share_each_global_batch_and_see_every_sample_once(betons: Path, training: bool, world_size: int) -> None:
+    ranks = [
+        Loader(betons / "train.beton", training=training, batch_size=2, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    with Loader(betons / "train.beton", training=training, batch_size=2 * world_size) as whole:
+        of_ranks = [[batch[2].tolist() for batch in rank] for rank in ranks]
+        assert [len(batches) for batches in of_ranks] == [len(rank) for rank in ranks]
+        assert max(map(len, of_ranks)) == len(whole)
+        for step, (_, _, index_N) in enumerate(whole):
+            together = [sample for batches in of_ranks if step < len(batches) for sample in batches[step]]
+            assert sorted(together) == sorted(index_N.tolist())
+    for rank in ranks:
+        rank.close()
+
+
+def test_a_ranks_batches_have_the_same_bytes_as_in_the_whole(betons: Path) -> None:
+    with (
+        Loader(betons / "train.beton", training=True, batch_size=4) as whole,
+        Loader(betons / "train.beton", training=True, batch_size=4, rank=1, world_size=2) as part,
+    ):
+        frame_of = {i: frame.tobytes() for batch in whole for frame, i in zip(batch[0], batch[2], strict=True)}
+        for frames_N1HW, _, index_N in part:
+            assert all(frame.tobytes() == frame_of[i] for frame, i in zip(frames_N1HW, index_N, strict=True))
+
+
+def test_a_resident_beton_gives_the_same_bytes(betons: Path) -> None:
+    def content(resident: bool) -> bytes:
+        with Loader(betons / "train.beton", training=True, resident=resident, batch_size=3) as loader:
+            return b"".join(array.tobytes() for batch in loader for array in batch)
+
+    assert content(True) == content(False)
+
+
+def test_a_beton_over_half_the_memory_is_read_by_pages(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (betons / "train.beton").stat().st_size
+    for memory, order in ((size * 3, "random"), (size, "pages")):
+        monkeypatch.setattr("loaders.loader.usable_memory", lambda memory=memory: memory)
+        with Loader(betons / "train.beton", training=True) as loader:
+            assert loader.order == order and loader.streamed == (order == "pages")
+            seen = np.concatenate([index_N for _, _, index_N in loader]).tolist()
+            assert sorted(seen) == list(range(len(loader.beton)))
+        with Loader(betons / "train.beton", training=True, order="random") as chosen:
+            assert chosen.order == "random"
+
+
+def test_a_state_keeps_the_order_that_was_chosen_where_it_began(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loaders.loader.usable_memory", lambda: 1)
+    with Loader(betons / "train.beton", training=True, batch_size=4) as small:
+        batches = iter(small)
+        next(batches)
+        state = small.state_dict()
+        monkeypatch.undo()
+        with Loader(betons / "train.beton", training=True, batch_size=4) as large:
+            large.load_state_dict(state)
+            rest = [index_N.tolist() for _, _, index_N in large]
+        assert rest == [index_N.tolist() for _, _, index_N in batches]
+
+
+def test_the_consumers_wait_is_counted(betons: Path) -> None:
+    with Loader(betons / "train.beton", training=True, threads=1, prefetch=0) as loader:
+        assert loader.waited == 0
+        epoch(loader)
+        assert loader.waited > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
+def test_page_locked_memory_without_cuda_is_refused_in_words(betons: Path) -> None:
+    with pytest.raises(ConfigError, match="--pin-memory: found no CUDA device"):
+        Loader(betons / "train.beton", pin_memory=True, tensors=True)
+    with pytest.raises(ConfigError, match="--pin-memory: found numpy batches"):
+        Loader(betons / "train.beton", pin_memory=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")
+def test_page_locked_batches_hold_the_same_numbers(betons: Path) -> None:
+    with (
+        Loader(betons / "train.beton", training=True, pin_memory=True, tensors=True) as pinned,
+        Loader(betons / "train.beton", training=True, tensors=True) as plain,
+    ):
+        for (a, _, _), (b, _, _) in zip(pinned, plain, strict=True):
+            assert a.is_pinned() and torch.equal(a, b)
+
+
 def test_threads_never_touch_torchs_own(betons: Path) -> None:
     before = torch.get_num_threads()
     with Loader(betons / "train.beton", threads=3) as loader:
@@ -148,6 +256,8 @@ def test_a_state_of_another_seed_or_set_is_refused(betons: Path) -> None:
             loader.load_state_dict({"seed": 2, "epoch": 0, "position": 0})
         with pytest.raises(ConfigError, match="position 5000"):
             loader.load_state_dict({"seed": 1, "epoch": 0, "position": 5000})
+        with pytest.raises(ConfigError, match="of 2 ranks"):
+            loader.load_state_dict({"seed": 1, "epoch": 0, "position": 0, "world_size": 2})
 
 
 def test_the_loader_works_without_torch(betons: Path) -> None:
