@@ -62,8 +62,8 @@ class EvaluateConfig:
     """Samples in a batch."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Where to run; auto takes the first there is of cuda, mps, cpu."""
-    threads: int = 0
-    """Threads that make batches; 0 takes one a core."""
+    threads: int = field(default=0, metadata={"auto": True})
+    """Threads that make batches; auto takes one a core."""
     force: bool = False
     """Evaluate although the beton shares images or patients with the training set; recorded in the result."""
     trust_unverified: bool = False

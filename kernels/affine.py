@@ -58,8 +58,8 @@ def affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, low, high, scr
     Bilinear.  With the identity at the crop's margin the result equals `crop_into` to the bit.
     Errors: none here; Loader checks shapes and the reader checks offsets, once.  Source: DESIGN, Geometry.
 
-    What costs is fetching four bytes a pixel. So neighbours are packed first, which vectorises, and one fetch brings all
-    four. Each row takes three loops: the first and the last, all arithmetic, vectorise too; the fetch between cannot.
+    What costs is fetching four bytes a pixel. So neighbours are packed first, which vectorises, and one fetch brings
+    all four. A row takes three loops: the first and the last, all arithmetic, vectorise too; the fetch between cannot.
     """
     place_W, weight_2W, corner_W, quad_SS = scratch
     side = out_N1HW.shape[3]

@@ -29,6 +29,8 @@ def crop_into(out_N1HW, bytes_B, offset_N, stored):
     for n in range(out_N1HW.shape[0]):
         for row in range(crop):
             start = offset_N[n] + (row + margin) * stored + margin
-            row_W = bytes_B[start : start + crop]  # a slice, so that no index can be negative: else it does not vectorise
+            row_W = bytes_B[
+                start : start + crop
+            ]  # a slice, so that no index can be negative: else it does not vectorise
             for column in range(crop):
                 out_N1HW[n, 0, row, column] = to_unit(np.float32(row_W[column]))

@@ -1,4 +1,4 @@
-"""Grey levels of a decoded radiograph: their histogram, and the linear map of its percentiles to 0-255."""
+"""Grey levels of a decoded radiograph: luma of colour, and their histogram."""
 
 # H rows, W columns, C colour channels, L grey levels
 
@@ -30,16 +30,3 @@ def histogram_into(count_L, grey_HW):
     for row in range(grey_HW.shape[0]):
         for column in range(grey_HW.shape[1]):
             count_L[grey_HW[row, column]] += 1
-
-
-@kernel
-def stretch_into(out_HW, grey_HW, low, high):
-    """Map levels linearly so that low gives 0 and high gives 255, saturating, rounded to nearest.
-
-    out_HW: uint8.  grey_HW: uint8 or uint16.  low < high.  Source: DESIGN, Geometry.
-    """
-    scale = 255.0 / (high - low)
-    for row in range(grey_HW.shape[0]):
-        for column in range(grey_HW.shape[1]):
-            level = (np.float64(grey_HW[row, column]) - low) * scale + 0.5
-            out_HW[row, column] = np.uint8(min(max(level, 0.0), 255.0))

@@ -23,6 +23,11 @@ def stored_side(crop: int) -> int:
     return crop + 2 * margin
 
 
+def crop_side(stored: int) -> int:
+    """Side of the central crop of a stored frame, where no footer tells it: 320 gives 224."""
+    return stored - 2 * round((1 - CROP_SHARE) / 2 * stored)
+
+
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise ConfigError unless low <= value <= high."""
     if not low <= value <= high:
@@ -93,8 +98,8 @@ class ConvertConfig:
     """Share of the images, by whole groups, for heldout.beton, which training never opens."""
     seed: int = 0
     """Seed of the split."""
-    workers: int = 0
-    """Processes that decode; 0 takes one a core."""
+    workers: int = field(default=0, metadata={"auto": True})
+    """Processes that decode; auto takes one a core."""
     page_mib: int = 8
     """Page size of the betons in MiB, a power of two of at least 2."""
     max_pixels: int = 64_000_000
@@ -137,8 +142,8 @@ class LoaderConfig:
     """Shuffle and augment; otherwise file order and the central crop."""
     seed: int = 0
     """Seed of order, rotation and zoom; in training also of the first weights and of dropout."""
-    threads: int = 0
-    """Threads that make batches; 0 takes one a core. Never touches torch's own."""
+    threads: int = field(default=0, metadata={"auto": True})
+    """Threads that make batches; auto takes one a core. Never touches torch's own."""
     prefetch: int = 2
     """Batches made ahead, beyond one a thread."""
     order: Order = "auto"

@@ -51,7 +51,7 @@ def sheet(rows: list[list[np.ndarray]], columns: list[str], names: list[str], ti
                 )
             page.paste(picture, (left + column * (TILE + GAP), top))
     file = io.BytesIO()
-    page.save(file, "PNG", optimize=False)
+    page.save(file, "PNG", compress_level=1)  # twice the size, a quarter of the time
     return file.getvalue()
 
 

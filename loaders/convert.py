@@ -26,6 +26,7 @@ from loaders.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
 from loaders.config import ConvertConfig, stored_side
 from loaders.contact_sheet import augmentation_sheet, preparation_sheet
 from loaders.errors import ConfigError, InputError, StorageError
+from loaders.randomness import FILE_ORDER, order_keys
 from loaders.site_key import load_site_key, patient_hash, site_key_id
 from loaders.split import group_by, split_groups
 from loaders.spool import decode_all
@@ -203,7 +204,9 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
             "pillow": PIL.__version__,
         },
     )
-    rows_of = {split: [row for row in written if row.split == split] for split in conversion.samples}
+    # in random order, so that a page is a random choice of samples and reading by pages is no worse than at random
+    shuffled = [written[place] for place in np.argsort(order_keys(config.seed, FILE_ORDER, 0, len(written)))]
+    rows_of = {split: [row for row in shuffled if row.split == split] for split in conversion.samples}
     footer_of = {split: footer_rows(rows, key, side, views, sources) for split, rows in rows_of.items()}
     # all that the betons will say takes part, so that betons of two conversions never pass for one
     identity = hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16)

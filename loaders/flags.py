@@ -23,7 +23,7 @@ def add_setting(parser: argparse.ArgumentParser, setting: Setting, *, positional
     if setting.kind is bool:
         parser.add_argument(flag_of(setting), action=argparse.BooleanOptionalAction, dest=setting.name, **options)
         return
-    options |= {"type": kinds[setting.kind], "metavar": setting.name.upper()}
+    options |= {"type": count_or_auto if setting.auto else kinds[setting.kind], "metavar": setting.name.upper()}
     if setting.choices:
         options |= {"choices": setting.choices, "metavar": "|".join(setting.choices)}
     if positional and setting.kind is tuple:
@@ -39,6 +39,14 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
+def count_or_auto(text: str) -> int:
+    """A number, or the word that stands for 0.  Errors: argparse's own for anything else."""
+    try:
+        return 0 if text == "auto" else int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number or auto") from error
+
+
 def flag_of(setting: Setting) -> str:
     """--learning-rate for learning_rate."""
     return "--" + setting.name.replace("_", "-")
@@ -46,10 +54,16 @@ def flag_of(setting: Setting) -> str:
 
 def setting_help(setting: Setting) -> str:
     """The field's docstring, and its default."""
-    default = setting.default
-    shown = ",".join(default) if isinstance(default, tuple) else default
+    shown = default_text(setting)
     text = setting.help.replace("%", "%%")
     return text if setting.required or shown in (None, "") else f"{text} [{shown}]"
+
+
+def default_text(setting: Setting) -> Any:
+    """The default as one would write it."""
+    if setting.auto and setting.default == 0:
+        return "auto"
+    return ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
 
 
 def reference_table(settings: list[Setting], positionals: tuple[str, ...]) -> str:
@@ -58,7 +72,7 @@ def reference_table(settings: list[Setting], positionals: tuple[str, ...]) -> st
     for setting in settings:
         name = setting.name.upper() if setting.name in positionals else f"`{flag_of(setting)}`"
         values = f" ({', '.join(setting.choices)})" if setting.choices else ""
-        default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
+        default = default_text(setting)
         shown = "required" if setting.required else "" if default in (None, "") else f"`{default}`".lower()
         lines.append(f"| {name} | {shown} | {setting.help.replace('<', '&lt;')}{values} |")
     return "\n".join(lines)

@@ -7,9 +7,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from kernels.grey import histogram_into, stretch_into
+from kernels.grey import histogram_into
+from kernels.shrink import shrink_into
 from loaders.config import Fit
 from loaders.errors import RadiographError
+
+Window = tuple[int, int]  # the grey levels that become 0 and 255
 
 LOW_SHARE, HIGH_SHARE = 0.001, 0.999  # DESIGN, Geometry: percentiles 0.1 and 99.9
 
@@ -35,31 +38,34 @@ def grey_window(grey_HW: np.ndarray) -> tuple[int, int, float]:
     return low, high, (below + above) / total
 
 
-def resize(grey_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Resize: area averaging along axes that shrink, bilinear along axes that grow."""
-    if grey_HW.shape[0] > rows or grey_HW.shape[1] > columns:
-        smaller = (min(grey_HW.shape[1], columns), min(grey_HW.shape[0], rows))
-        grey_HW = cv2.resize(grey_HW, smaller, interpolation=cv2.INTER_AREA)
-    if grey_HW.shape != (rows, columns):
-        grey_HW = cv2.resize(grey_HW, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    return grey_HW
+def resize(grey_HW: np.ndarray, rows: int, columns: int, window: Window) -> np.ndarray:
+    """Stretch the window's levels to 0-255, average areas along axes that shrink, and be bilinear along axes that grow.
+
+    grey_HW: uint8 or uint16.  Gives uint8.
+    """
+    small_hw = np.empty((min(grey_HW.shape[0], rows), min(grey_HW.shape[1], columns)), np.uint8)
+    sum_W = np.empty(grey_HW.shape[1], np.float32)
+    shrink_into(small_hw, np.ascontiguousarray(grey_HW), *window, sum_W)
+    if small_hw.shape != (rows, columns):
+        return cv2.resize(small_hw, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    return small_hw
 
 
-def fit_square(grey_HW: np.ndarray, side: int, fit: Fit) -> np.ndarray:
+def fit_square(grey_HW: np.ndarray, side: int, fit: Fit, window: Window) -> np.ndarray:
     """Resize to side × side: stretched, the longer side cut (cover), or the shorter padded with black (contain)."""
     rows, columns = grey_HW.shape
     if fit == "cover":
         short = min(rows, columns)
         top, left = (rows - short) // 2, (columns - short) // 2
-        return resize(grey_HW[top : top + short, left : left + short], side, side)
+        return resize(grey_HW[top : top + short, left : left + short], side, side, window)
     if fit == "contain":
         scale = side / max(rows, columns)
-        small_HW = resize(grey_HW, max(1, round(rows * scale)), max(1, round(columns * scale)))
+        small_HW = resize(grey_HW, max(1, round(rows * scale)), max(1, round(columns * scale)), window)
         top, left = (side - small_HW.shape[0]) // 2, (side - small_HW.shape[1]) // 2
         square_SS = np.zeros((side, side), np.uint8)
         square_SS[top : top + small_HW.shape[0], left : left + small_HW.shape[1]] = small_HW
         return square_SS
-    return resize(grey_HW, side, side)
+    return resize(grey_HW, side, side, window)
 
 
 def stored_frame(grey_HW: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, float]:
@@ -69,6 +75,4 @@ def stored_frame(grey_HW: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, 
     Source: DESIGN, Geometry.
     """
     low, high, saturated = grey_window(grey_HW)
-    level_HW = np.empty(grey_HW.shape, np.uint8)
-    stretch_into(level_HW, grey_HW, low, high)
-    return np.ascontiguousarray(fit_square(level_HW, side, fit)), saturated
+    return fit_square(grey_HW, side, fit, (low, high)), saturated

@@ -25,7 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One setting.  kind: bool, int, float, str, Path or tuple, then of item.  required: it has no default."""
+    """One setting.  kind: bool, int, float, str, Path or tuple, then of item.  required: it has no default.
+
+    auto: the word stands for 0, with which the program chooses.
+    """
 
     name: str
     kind: type
@@ -33,6 +36,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     optional: bool = False
     required: bool = False
+    auto: bool = False
     default: Any = None
     help: str = ""
 
@@ -68,6 +72,7 @@ def setting_of(field: dataclasses.Field, hint: Any, text: str) -> Setting:
         choices=choices,
         optional=optional,
         required=required,
+        auto=field.metadata.get("auto", False),
         default=default,
         help=text,
     )
@@ -123,6 +128,8 @@ def convert_value(setting: Setting, value: Any) -> Any:
     """Check a value's kind, and turn JSON's forms into ours.  Errors: ConfigError."""
     if value is None and setting.optional:
         return None
+    if value == "auto" and setting.auto:
+        return 0
     if setting.kind is Path and isinstance(value, str | Path):
         if not is_path(value):
             raise ConfigError(f"{setting.name}: found {str(value)!r}, expected a path")

@@ -23,6 +23,7 @@ from loaders.catalog import Catalog
 from loaders.config import ConvertConfig, stored_side
 from loaders.errors import RadiographError, StorageError
 from loaders.frame import stored_frame
+from loaders.machine import usable_cores
 from loaders.radiograph import decode_radiograph
 
 
@@ -115,7 +116,7 @@ def decode_all(
     paths = [entry.path for entry in catalog.entries if not entry.excluded]
     tasks = list(enumerate(paths))
     decode = partial(decode_into_spool, root=catalog.root, spool=spool, config=config)
-    workers = min(config.workers or os.cpu_count() or 1, max(1, len(tasks) // 8))
+    workers = min(config.workers or usable_cores(), max(1, len(tasks) // 8))
     if workers == 1:
         for done, task in enumerate(tasks, start=1):
             decoded = decode(task)

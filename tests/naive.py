@@ -37,3 +37,14 @@ def affine(frame_SS: np.ndarray, inverse_23: np.ndarray, side: int, low: int, hi
 def percentile_level(grey_HW: np.ndarray, share: float) -> int:
     """The smallest level that at least this share of the pixels does not exceed."""
     return int(np.percentile(grey_HW, 100 * share, method="inverted_cdf"))
+
+
+def area_average(level_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Each output pixel's mean over its area, with parts of pixels at its edges."""
+
+    def shares(length: int, parts: int) -> np.ndarray:
+        edges, pixel = np.arange(parts + 1) * (length / parts), np.arange(length)
+        covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+        return np.maximum(covered, 0) / (length / parts)
+
+    return shares(level_HW.shape[0], rows) @ level_HW @ shares(level_HW.shape[1], columns).T

@@ -9,6 +9,8 @@ from loaders.errors import RadiographError
 from loaders.frame import fit_square, grey_window, resize, stored_frame
 from tests import naive
 
+ALL = (0, 255)
+
 
 @pytest.mark.parametrize(("crop", "stored"), [(224, 320), (128, 182), (64, 92), (32, 46)])
 def test_the_stored_side_leaves_whole_pixels_around_the_crop(crop: int, stored: int) -> None:
@@ -50,10 +52,10 @@ def test_any_shape_becomes_a_square_of_the_asked_side(shape: tuple[int, int], fi
 
 def test_cover_cuts_the_longer_side_and_contain_pads_the_shorter_with_black() -> None:
     grey_HW = np.arange(12, dtype=np.uint8).reshape(2, 6) + 1
-    assert fit_square(grey_HW, 2, "cover").tolist() == [[3, 4], [9, 10]]
-    padded_SS = fit_square(grey_HW, 6, "contain")
+    assert fit_square(grey_HW, 2, "cover", ALL).tolist() == [[3, 4], [9, 10]]
+    padded_SS = fit_square(grey_HW, 6, "contain", ALL)
     assert (padded_SS[:2] == 0).all() and (padded_SS[4:] == 0).all() and (padded_SS[2:4] == grey_HW).all()
-    assert fit_square(grey_HW, 6, "stretch").shape == (6, 6)
+    assert fit_square(grey_HW, 6, "stretch", ALL).shape == (6, 6)
 
 
 def test_a_sliver_is_contained_without_a_square_of_its_length() -> None:
@@ -64,16 +66,16 @@ def test_a_sliver_is_contained_without_a_square_of_its_length() -> None:
 
 def test_shrinking_averages_areas() -> None:
     grey_HW = np.kron(np.array([[10, 200], [60, 90]], np.uint8), np.ones((8, 8), np.uint8))
-    assert resize(grey_HW, 2, 2).tolist() == [[10, 200], [60, 90]]
+    assert resize(grey_HW, 2, 2, ALL).tolist() == [[10, 200], [60, 90]]
     checks = np.indices((64, 64)).sum(0) % 2 * 255
-    assert np.abs(resize(checks.astype(np.uint8), 16, 16).astype(int) - 127.5).max() <= 1
+    assert np.abs(resize(checks.astype(np.uint8), 16, 16, ALL).astype(int) - 127.5).max() <= 1
 
 
 def test_an_axis_that_grows_is_bilinear_while_the_other_is_averaged() -> None:
     grey_HW = np.zeros((200, 10), np.uint8)
     grey_HW[:, 5:] = 240
     grey_HW[::2] //= 2
-    got = resize(grey_HW, 50, 50).astype(int)
+    got = resize(grey_HW, 50, 50, ALL).astype(int)
     rows_averaged = grey_HW.reshape(50, 4, 10).mean(1)
     wanted = cv2.resize(rows_averaged.astype(np.uint8), (50, 50), interpolation=cv2.INTER_LINEAR)
     assert np.abs(got - wanted).max() <= 1

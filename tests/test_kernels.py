@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from kernels.affine import affine_into, affine_scratch
 from kernels.crop import crop_into
-from kernels.grey import histogram_into, luma_into, stretch_into
+from kernels.grey import histogram_into, luma_into
+from kernels.shrink import shrink_into
 from loaders.augmentation import inverse_matrices
 from tests import naive
 
@@ -117,8 +118,34 @@ def test_histogram_counts_every_level(dtype: type, levels: int) -> None:
     assert (count_L == np.bincount(grey_HW.ravel(), minlength=levels)).all()
 
 
-def test_stretch_maps_the_window_to_0_255_and_saturates() -> None:
+def test_shrinking_maps_the_window_to_0_255_and_saturates() -> None:
     grey_HW = np.array([[0, 100, 151, 200, 65535]], np.uint16)
-    out_HW = np.empty((1, 5), np.uint8)
-    stretch_into(out_HW, grey_HW, 100, 200)
-    assert out_HW.tolist() == [[0, 0, 130, 255, 255]]
+    out_hw, sum_W = np.empty((1, 5), np.uint8), np.empty(5, np.float32)
+    shrink_into(out_hw, grey_HW, 100, 200, sum_W)
+    assert out_hw.tolist() == [[0, 0, 130, 255, 255]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("shape", "small"), [((1, 1), (1, 1)), ((7, 5), (7, 5)), ((7, 5), (3, 2)), ((97, 64), (46, 46)), ((300, 5), (1, 5))]
+)
+def test_shrinking_averages_areas_within_half_a_level_of_the_oracle(
+    dtype: type, shape: tuple[int, int], small: tuple[int, int]
+) -> None:
+    top = np.iinfo(dtype).max
+    grey_HW = np.random.default_rng(0).integers(0, top + 1, shape).astype(dtype)
+    low, high = top // 10, top - top // 10
+    out_hw = np.empty(small, np.uint8)
+    shrink_into(out_hw, grey_HW, low, high, np.empty(shape[1], np.float32))
+    level_HW = np.clip((grey_HW.astype(np.float64) - low) * (255 / (high - low)), 0, 255)
+    assert np.abs(out_hw - naive.area_average(level_HW, *small)).max() <= 0.5 + 1e-3
+
+
+@given(rows=st.integers(1, 40), columns=st.integers(1, 40), seed=st.integers(0, 99))
+@settings(max_examples=80, deadline=None)
+def test_shrinking_a_flat_picture_keeps_it_flat(rows: int, columns: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    grey_HW = np.full((rows, columns), rng.integers(0, 256), np.uint8)
+    out_hw = np.empty((rng.integers(1, rows + 1), rng.integers(1, columns + 1)), np.uint8)
+    shrink_into(out_hw, grey_HW, 0, 255, np.empty(columns, np.float32))
+    assert (out_hw == grey_HW[0, 0]).all()
