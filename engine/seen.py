@@ -46,7 +46,7 @@ def load_seen(run: Path, conversion_id: str) -> tuple[dict[str, dict[str, np.nda
 
 def hashes(beton: Beton) -> dict[str, np.ndarray]:
     """The pixel and patient hashes of a beton, uint8 (N, 16) each."""
-    return {kind: beton.rows_N[kind] for kind in HASHES}
+    return {kind: beton.rows_N[kind].copy() for kind in HASHES}
 
 
 def shared(hash_a_N16: np.ndarray, hash_b_N16: np.ndarray) -> int:

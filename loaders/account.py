@@ -21,6 +21,7 @@ CSV_COLUMNS = (
     "label",
     "group",
     "split",
+    "sample",
     "verdict",
     "reason",
     "width",
@@ -33,7 +34,10 @@ CSV_COLUMNS = (
 
 @dataclass(kw_only=True, slots=True)
 class Row:
-    """One source file's fate.  verdict: written, rejected, duplicate or excluded.  place: in the spool."""
+    """One source file's fate.  verdict: written, rejected, duplicate or excluded.
+
+    place: in the spool.  sample: in its split's beton.
+    """
 
     entry: Entry
     decoded: Decoded = field(default_factory=Decoded)
@@ -42,6 +46,7 @@ class Row:
     group: int = -1
     split: str = ""
     place: int = -1
+    sample: int = -1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +131,7 @@ def csv_bytes(rows: tuple[Row, ...]) -> bytes:
                 row.entry.label,
                 "" if row.group < 0 else row.group,
                 row.split,
+                "" if row.sample < 0 else row.sample,
                 row.verdict,
                 row.reason,
             ]

@@ -15,6 +15,7 @@ from loaders.beton_footer import BLOCK, BLOCK_MAGIC, ROW, TAIL, TAIL_MAGIC, Fact
 from loaders.beton_format import TYPE_INT, TYPE_NDARRAY, TYPE_RGB
 from loaders.beton_map import BetonMap
 from loaders.beton_regions import first_missing, sorted_regions
+from loaders.config import crop_side
 from loaders.errors import BetonError, ConfigError
 
 REMEDY = "convert the radiographs again"
@@ -152,7 +153,7 @@ class Beton:
             classes=classes,
             positive=classes[0],
             stored=self.side,
-            crop=self.side - 2 * round(0.15 * self.side),
+            crop=crop_side(self.side),
             fit="unknown",
             split="unknown",
             seed=0,

@@ -207,6 +207,9 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
     # in random order, so that a page is a random choice of samples and reading by pages is no worse than at random
     shuffled = [written[place] for place in np.argsort(order_keys(config.seed, FILE_ORDER, 0, len(written)))]
     rows_of = {split: [row for row in shuffled if row.split == split] for split in conversion.samples}
+    for rows in rows_of.values():
+        for sample, row in enumerate(rows):
+            row.sample = sample
     footer_of = {split: footer_rows(rows, key, side, views, sources) for split, rows in rows_of.items()}
     # all that the betons will say takes part, so that betons of two conversions never pass for one
     identity = hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16)

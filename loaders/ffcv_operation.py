@@ -41,8 +41,8 @@ from loaders.errors import ConfigError
 class FusedCropDecoder(NDArrayDecoder):
     """Reads stored frames straight from the beton and writes crops float32 (1, H, W) in [-1, 1].
 
-    Rotation and zoom are plainfilm's: a function of (seed, epoch, sample), so that batches do not depend on FFCV's order
-    or threads.  A subclass because FFCV knows a decoder by its class.
+    Rotation and zoom are plainfilm's: a function of (seed, epoch, sample), so that a frame does not depend on FFCV's
+    order or threads.  A subclass because FFCV knows a decoder by its class.
     """
 
     def __init__(self, config: LoaderConfig, *, crop: int | None = None) -> None:
@@ -109,7 +109,7 @@ class FusedCropDecoder(NDArrayDecoder):
 
         def decode(index_B: Any, memory: Any, metadata: Any, storage_state: Any) -> Any:
             out_B1HW, place_BW, weight_B2W, corner_BW, quad_BSS = memory
-            inverse_N23 = carray(pointer_to(address), (num_samples, 2, 3), np.float32)
+            inverse_N23 = carray(pointer_to(address), (num_samples, 2, 3), np.float32)  # type: ignore[call-arg]
             chunks = min(threads, len(index_B))
             for chunk in my_range(chunks):
                 corner_W, quad_SS = corner_BW[chunk].view(np.uint32), quad_BSS[chunk].view(np.uint32)

@@ -123,10 +123,22 @@ def test_stored_frames_are_what_decoding_and_resizing_give(folder: Path) -> None
     done = convert(config(folder))
     rows = [row for row in table(done.out) if row["split"] == "train"]
     with Beton(done.out / "train.beton") as beton:
-        for sample, row in enumerate(rows):
+        assert sorted(int(row["sample"]) for row in rows) == list(range(len(beton)))
+        for row in rows:
+            sample = int(row["sample"])
             grey_HW = decode_radiograph(folder / row["path"], max_pixels=10**6).grey_HW
             np.testing.assert_array_equal(beton.frame(sample), stored_frame(grey_HW, 46, "stretch")[0])
             assert beton.facts.classes[beton.label_N[sample]] == row["label"]
+
+
+def test_samples_lie_in_a_random_order_that_the_seed_decides(folder: Path) -> None:
+    def labels(name: str, seed: int) -> list[int]:
+        with Beton(convert(config(folder, out=folder.parent / name, seed=seed)).out / "train.beton") as beton:
+            return beton.label_N.tolist()
+
+    first = labels("one", 1)
+    assert labels("again", 1) == first
+    assert sorted(first) != first != sorted(first, reverse=True)  # not class by class
 
 
 def test_class_order_and_positive_class_are_kept_as_asked(folder: Path) -> None:
@@ -321,7 +333,7 @@ def test_views_sources_and_small_files_are_told_of_each_sample(folder: Path) -> 
     manifest.write_text("\n".join(["path,label,view,source", *lines]))
     for size, flagged in ((32, False), (64, True)):  # stored at 46 and 92; the files are 70 × 60
         done = convert(config(folder, source=None, manifest=manifest, size=size))
-        rows = [row for row in done.rows if row.split == "train"]
+        rows = sorted((row for row in done.rows if row.split == "train"), key=lambda row: row.sample)
         with Beton(done.out / "train.beton") as beton:
             assert [beton.facts.views[view] for view in beton.rows_N["view"]] == [row.entry.view for row in rows]
             assert [beton.facts.sources[source] for source in beton.rows_N["source"]] == [
