@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import signal
+import statistics
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from engine.config import EvaluateConfig, TrainConfig
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
-from loaders.config import ConvertConfig, PhantomConfig
+from loaders.config import BenchLoaderConfig, ConvertConfig, PhantomConfig
 from loaders.flags import add_setting, reference_table
 from loaders.settings import build, convert_values, read_settings, settings_of
 
@@ -375,6 +376,36 @@ def run_verify(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
             show(screen, f"{path}: whole: {len(beton):,} samples, every checksum agrees")
 
 
+def run_bench_loader(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Measure a loader on this machine."""
+    config = build(BenchLoaderConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("loading kernels …"):
+        throughput = importlib.import_module("loaders.throughput")
+    with bar(screen) as shown:
+        found = throughput.measure(config, partial(Bars(shown), "epochs"))
+    kind = "evaluation" if config.evaluation else "training"
+    show(
+        screen,
+        f"{config.beton}: {found.num_samples:,} frames of {found.side}×{found.side}, crops of {found.crop}; {kind} "
+        f"batches of {config.loader.batch_size}, {found.threads} threads, order {found.order}",
+    )
+    screen.print(f"opened in {found.open_seconds * 1e3:,.1f} ms, first batch {found.first_batch_seconds:.2f} s later")
+    table = grid("epoch", "images/s", "waited for", "from disk")
+    for number, (epoch, rate) in enumerate(zip(found.epochs, found.rates, strict=True), start=1):
+        disk = f"{epoch.disk_bytes / epoch.seconds / 1e6:,.0f} MB/s"
+        table.add_row(str(number), f"{rate:,.0f}", f"{epoch.waited / epoch.seconds:.1%}", disk)
+    screen.print(table)
+    stages = grid("one thread alone", "µs an image")
+    for name, microseconds in found.stages.items():
+        stages.add_row(name, f"{microseconds:,.1f}")
+    screen.print(stages)
+    rates = sorted(found.rates)
+    middle = statistics.median(rates)
+    screen.print(f"{middle:,.0f} images/s (median; {rates[0]:,.0f} to {rates[-1]:,.0f})", style="bold")
+    show(screen, f"Bound by {found.bound}.")
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set; a second one does not wait."""
@@ -519,6 +550,14 @@ COMMANDS = {
         positionals=(),
         run=run_verify,
         example="python cli.py verify B/*.beton",
+    ),
+    "bench-loader": Command(
+        help="measure how fast batches come, and what bounds them",
+        config=BenchLoaderConfig,
+        positionals=("beton",),
+        run=run_bench_loader,
+        example="python cli.py bench-loader B/train.beton\n"
+        "python cli.py bench-loader B/train.beton --step-ms 20 --threads 4",
     ),
     "train": Command(
         help="train the recipe's network on betons",

@@ -177,3 +177,22 @@ class LoaderConfig:
         check_range("rotation", self.rotation, 0, 180)
         check_range("zoom_low", self.zoom_low, 0, self.zoom_high)
         check_range("zoom_high", self.zoom_high, self.zoom_low, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchLoaderConfig:
+    """How fast a beton's batches come on this machine."""
+
+    beton: Path
+    """Beton to read."""
+    epochs: int = 5
+    """Epochs to time, after one that warms up."""
+    evaluation: bool = False
+    """Batches as evaluation takes them: file order, central crops. Otherwise those of training."""
+    step_ms: float = 0.0
+    """Milliseconds that the consumer works on each batch, as a training step would."""
+    loader: LoaderConfig = field(default=LoaderConfig(training=True))
+
+    def __post_init__(self) -> None:
+        check_range("epochs", self.epochs, 1, 10_000)
+        check_range("step_ms", self.step_ms, 0, 60_000)

@@ -45,7 +45,8 @@ class Loader:
 
     Yields frames float32 (N, 1, H, W) in [-1, 1], labels int64 (N,), index int64 (N,), the samples' places in
     the beton; with tensors=True as torch tensors.
-    waited: seconds that the consumer has waited for batches, in this epoch or the last.
+    Of this epoch or the last, in seconds: waited, by the consumer for batches; making, by all threads together on
+    batches; computing, the processor's part of that.
     Errors: BetonError at once for a bad file, and from the iteration for a sample whose checksum differs; ConfigError
     for page-locked memory without CUDA.
     """
@@ -65,7 +66,7 @@ class Loader:
             self.order = "pages" if self.streamed else "random"
         self.epoch = 0
         self.position = 0  # samples of this epoch that the consumer has
-        self.waited = 0.0
+        self.waited = self.making = self.computing = 0.0
         self._resumed = False
         self._checked = np.zeros(len(self.beton), np.bool_)
         self._cached = False  # after one epoch the system's file cache has the beton, if it is not too large
@@ -135,14 +136,15 @@ class Loader:
         """One epoch, from its start, or from a state that was just loaded; then the next epoch is due."""
         if not self._resumed:
             self.position = 0
-        self._resumed, self.waited = False, 0.0
+        self._resumed = False
+        self.waited = self.making = self.computing = 0.0
         epoch, batch_size, beton = self.epoch, self.config.batch_size, self.beton
         order_O = self.epoch_order(epoch)
         inverse_N23 = None
         if self.config.training:
             inverse_N23 = epoch_matrices(self.config, epoch, len(beton), beton.facts.crop, beton.side)
         starts = iter(range(self.position, len(order_O), batch_size))
-        pending: deque[Future[Batch]] = deque()
+        pending: deque[Future[tuple[Batch, float, float]]] = deque()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="plainfilm-loader")
         reading = self.read_ahead(order_O)
         try:
@@ -150,12 +152,14 @@ class Loader:
                 while len(pending) < self.threads + self.config.prefetch and (start := next(starts, None)) is not None:
                     if reading is not None:
                         reading.advance(start + batch_size, self.position)
-                    pending.append(pool.submit(self.make_batch, order_O[start : start + batch_size], inverse_N23))
+                    pending.append(pool.submit(self._timed_batch, order_O[start : start + batch_size], inverse_N23))
                 if not pending:
                     break
                 before = time.perf_counter()
-                batch = pending.popleft().result()
+                batch, making, computing = pending.popleft().result()
                 self.waited += time.perf_counter() - before
+                self.making += making
+                self.computing += computing
                 self.position += len(batch[2])
                 yield batch
                 del batch  # else its memory could not turn before the next one is here
@@ -171,6 +175,12 @@ class Loader:
         if self.config.resident or (self._cached and not self.streamed):
             return None
         return ReadAhead(self.beton, order_O, self.position, let_go=self.streamed)
+
+    def _timed_batch(self, index_N: np.ndarray, inverse_N23: np.ndarray | None) -> tuple[Batch, float, float]:
+        """A batch, and the seconds of this thread that it took: by the clock, and of the processor."""
+        wall, processor = time.perf_counter(), time.thread_time()
+        batch = self.make_batch(index_N, inverse_N23)
+        return batch, time.perf_counter() - wall, time.thread_time() - processor
 
     def make_batch(self, index_N: np.ndarray, inverse_N23: np.ndarray | None) -> Batch:
         """One batch of the samples index_N; inverse_N23 has the matrix of every sample of the beton, or is None."""
