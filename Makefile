@@ -7,13 +7,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DATA ?=
+RIVALS := ffcv dali spdl kornia torchvision
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench ffcv docs clean
+.PHONY: help run test check bench bench-compare bench-baseline bench-trust rivals ffcv docs clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/base: pyproject.toml setup.cfg constraints.txt loaders/__init__.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"{sys.executable} is Python {sys.version.split()[0]}, expected 3.11 or newer; run make PYTHON=python3.x")'
@@ -45,6 +46,26 @@ $(VENV)/ffcv: $(VENV)/test
 	$(INSTALL) -e '.[ffcv]'
 	touch $@
 
+$(VENV)/dali $(VENV)/kornia $(VENV)/torchvision: $(VENV)/bench
+	$(INSTALL) -e '.[$(@F)]'
+	touch $@
+
+# SPDL decodes with the system's FFmpeg.
+$(VENV)/spdl: $(VENV)/bench
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && ! command -v ffmpeg >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg; \
+	fi
+	$(INSTALL) -e '.[spdl]'
+	touch $@
+
+# Each by itself: one that cannot be installed leaves its reason to the table, and is tried again the next time.
+rivals: $(VENV)/bench
+	@mkdir -p $(VENV)/missing
+	@for rival in $(RIVALS); do \
+	  if $(MAKE) --no-print-directory $(VENV)/$$rival >$(VENV)/missing/$$rival.txt 2>&1; \
+	  then rm $(VENV)/missing/$$rival.txt; else echo "$$rival cannot be installed here; the table says why"; fi; \
+	done
+
 run: $(VENV)/base  ## the main job on phantoms, or on your own radiographs: make run DATA=folder
 ifeq ($(DATA),)
 	@test ! -e $(OUT) -o -e $(OUT)/.plainfilm-demo || { echo "$(OUT) exists and is no demo of plainfilm's, expected a new folder; try make run OUT=folder"; exit 2; }
@@ -70,8 +91,18 @@ check: $(VENV)/check $(VENV)/test  ## lint, types, import rule, docs
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -q tests/test_docs.py
 
-bench: $(VENV)/bench  ## speed beside rivals, as ratios in one run
-	$(PY) -m pytest benchmarks --benchmark-json=benchmarks/results/latest.json
+bench: rivals  ## speed beside rivals, as ratios in one run; installs them first
+	@mkdir -p benchmarks/results
+	$(PY) -m pytest benchmarks --timeout=1200 --benchmark-json=benchmarks/results/latest.json
+
+bench-compare: rivals  ## fail when a ratio has fallen below 0.9 of the stored one
+	$(PY) -m benchmarks.compare
+
+bench-baseline: rivals  ## store this machine's ratios for bench-compare
+	$(PY) -m benchmarks.compare --store
+
+bench-trust: $(VENV)/bench  ## how often bench-compare errs: the same code, and a planted slowdown
+	$(PY) -m benchmarks.trust
 
 ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none skipped
 	PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest tests/test_ffcv.py tests/test_radiograph.py tests/test_frame.py

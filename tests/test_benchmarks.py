@@ -1,14 +1,29 @@
-"""Tests of the benchmarks' harness: turns, medians, and outputs before speeds."""
+"""Tests of the benchmarks' harness: turns, medians, outputs before speeds, and the decision of bench-compare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Iterator
+from itertools import count, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.rivals import MISSING, Comparison, Disagreement, expect_close, interleaved, table
+from benchmarks import installed, targets
+from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
+from benchmarks.baseline import Baseline, load, save
+from benchmarks.compare import compare
+from benchmarks.contest import Contest, Missing
+from benchmarks.decision import LOOKS, Interval, has_fallen, interval, measure, paired_ratios
+from benchmarks.pairs import Pair, pair_of
+from benchmarks.rivals import Comparison, from_record, interleaved
+from benchmarks.table import table
+
+SLOWED = 1 / 1.15  # of the ratio, when ours takes 15 % longer
+NOISE = 0.05  # scale of the noise of one round's log ratio: a tenth of the rounds is off by 15 %
 
 
 def pedantic(target: Callable, setup: Callable, rounds: int, iterations: int) -> None:
@@ -19,8 +34,15 @@ def pedantic(target: Callable, setup: Callable, rounds: int, iterations: int) ->
         target()
 
 
-def run(rivals: dict[str, Any], check: Callable = lambda: None, rounds: int = 5) -> Comparison:
-    return interleaved("work", rivals, check=check, rounds=rounds, pedantic=pedantic, images=8)
+def run(rivals: dict[str, Any], check: Callable = lambda: None, rounds: int = 5, **more: Any) -> Comparison:
+    contest = Contest(what="work", amount=8, rivals=rivals, check=check, **more)
+    return interleaved(contest, rounds=rounds, pedantic=pedantic)
+
+
+def noisy_rounds(ratio: float, seed: int, noise: float = NOISE) -> Iterator[float]:
+    """Rounds whose log ratio has Student's noise with two degrees of freedom, which has no variance."""
+    generator = np.random.default_rng(seed)
+    return (ratio * math.exp(noise * generator.standard_t(2)) for _ in count())
 
 
 def test_every_rival_has_its_turn_in_every_round_after_one_warm_up() -> None:
@@ -29,7 +51,7 @@ def test_every_rival_has_its_turn_in_every_round_after_one_warm_up() -> None:
     turns = [calls[start : start + 3] for start in range(0, len(calls), 3)]
     assert len(turns) == 1 + 5
     assert all(sorted(turn) == ["b", "c", "ours"] for turn in turns)
-    assert [len(seconds) for seconds in comparison.seconds.values()] == [5, 5, 5]
+    assert [len(comparison.times(rival)) for rival in comparison.seconds] == [5, 5, 5]
 
 
 def test_rivals_do_not_always_follow_the_same_neighbour() -> None:
@@ -60,9 +82,28 @@ def test_outputs_within_both_bounds_agree() -> None:
     expect_close("rival", [0.0, 1.1], [0.0, 1.0], mean=0.06, most=0.11)
 
 
+def test_the_oracle_binds_ours_everywhere_and_rivals_inside_their_border() -> None:
+    expected_NHW = np.zeros((1, 8, 8))
+    edge_N1HW = np.zeros((1, 1, 8, 8))
+    edge_N1HW[..., 0] = 1
+    exact = np.zeros((1, 1, 8, 8))
+    expect_oracle({"ours": lambda: exact, "b": lambda: edge_N1HW, "c": Missing(reason="none")}, expected_NHW)
+    with pytest.raises(Disagreement, match="ours"):
+        expect_oracle({"ours": lambda: edge_N1HW}, expected_NHW)
+    with pytest.raises(Disagreement, match="b: outputs differ"):
+        expect_oracle({"ours": lambda: exact, "b": lambda: exact + 0.003}, expected_NHW)
+
+
+def test_pictures_of_other_levels_agree_and_others_do_not() -> None:
+    picture = np.random.default_rng(0).normal(size=(1, 16, 16))
+    expect_same_pictures("b", picture * 0.5 + 3, picture)
+    with pytest.raises(Disagreement, match="correlates"):
+        expect_same_pictures("b", picture[:, ::-1], picture)
+
+
 def test_the_ratio_is_the_median_of_each_rounds_own() -> None:
     # the second round was slow for both; the ratio of medians would be 3 / 2
-    comparison = Comparison(what="work", work={"images": 6.0}, seconds={"ours": [1, 20, 2], "b": [3, 40, 2]})
+    comparison = Comparison(what="work", amount=6.0, seconds={"ours": [1, 20, 2], "b": [3, 40, 2]})
     assert comparison.ratios("b") == [3, 2, 1]
     record = comparison.record()["rivals"]["b"]
     assert (record["ratio"], record["ratio_min"], record["ratio_max"]) == (2, 1, 3)
@@ -70,19 +111,180 @@ def test_the_ratio_is_the_median_of_each_rounds_own() -> None:
     assert comparison.record()["rivals"]["ours"]["ratio"] == 1
 
 
-def test_a_rival_that_is_not_installed_is_in_the_table_as_missing() -> None:
-    comparison = run({"ours": lambda: None, "FFCV": None})
-    assert comparison.record()["rivals"]["FFCV"] == MISSING
-    (line,) = (line for line in table([comparison]) if "FFCV" in line)
-    assert line.split()[-1] == MISSING
+def test_a_call_that_does_more_counts_for_the_common_amount() -> None:
+    contest = Contest(what="work", amount=8, rivals={"ours": int, "b": int}, amounts={"ours": 32})
+    assert (contest.share("ours"), contest.share("b")) == (0.25, 1)
+    pair = pair_of(contest, "b")
+    assert not isinstance(pair.rounds, Missing) and pair.name == "work: b"
 
 
-def test_the_table_has_a_line_for_each_rival_and_unit() -> None:
-    seconds = {"ours": [0.5, 0.5, 0.5], "b": [1.0, 2.0, 1.5], "c": [0.25, 0.25, 0.25]}
-    lines = table([Comparison(what="work", work={"images": 100.0, "epochs": 1.0}, seconds=seconds)])
-    assert [line.split() for line in lines[1:]] == [
-        ["work", "images/s", "200", "b", "66.7", "3.00", "2.00–4.00"],
-        ["work", "images/s", "200", "c", "400", "0.50", "0.50–0.50"],
-        ["work", "epochs/s", "2", "b", "0.667", "3.00", "2.00–4.00"],
-        ["work", "epochs/s", "2", "c", "4", "0.50", "0.50–0.50"],
+def test_the_spread_is_the_distance_of_the_quartiles() -> None:
+    comparison = Comparison(
+        what="work", amount=1.0, seconds={"ours": [1, 1, 1, 1, 1], "b": [1 / r for r in range(1, 6)]}
+    )
+    assert comparison.spread("ours") == 0
+    assert comparison.spread("b") == pytest.approx((4 - 2) / 3)
+
+
+def test_cpu_time_is_of_each_rivals_own_turns() -> None:
+    def work() -> None:
+        sum(range(200_000))
+
+    comparison = run({"ours": lambda: None, "b": work})
+    idle, busy = comparison.cpu_each("ours"), comparison.cpu_each("b")
+    assert idle is not None and busy is not None and 0 <= idle < busy
+
+
+def test_a_rival_that_is_missing_is_in_the_table_with_the_reason() -> None:
+    comparison = run({"ours": lambda: None, "FFCV": Missing(reason="no headers of OpenCV")})
+    assert comparison.record()["rivals"]["FFCV"] == {"missing": "no headers of OpenCV"}
+    lines = table([comparison])
+    assert any(line.split() == ["FFCV", "missing"] for line in lines)
+    assert lines[-1] == "work: FFCV, missing: no headers of OpenCV"
+
+
+def test_a_rival_that_cannot_be_installed_is_missing_for_the_installers_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installed, "REASONS", tmp_path)
+    assert installed.why_missing("dali", "json") is None
+    assert installed.why_missing("dali", "no_such_rival") == "No module named 'no_such_rival'"
+    (tmp_path / "dali.txt").write_text(
+        "collecting\nERROR: no wheel for this system\nmake: *** [Makefile:1: dali] Error 1\n"
+    )
+    assert installed.why_missing("dali", "no_such_rival") == "ERROR: no wheel for this system"
+
+
+def test_the_table_has_a_line_for_each_rival() -> None:
+    comparison = Comparison(
+        what="work",
+        amount=100.0,
+        seconds={"ours": [0.5, 0.5, 0.5], "b": [1.0, 2.0, 1.5], "c": [0.25, 0.25, 0.25]},
+        cpu_seconds={"ours": 0.2, "b": 5.0},
+        first_batch={"ours": 0.012},
+    )
+    assert [line.split() for line in table([comparison])[1:]] == [
+        ["work", "ours", "200", "images", "0%", "2", "ms", "12", "ms"],
+        ["b", "66.7", "images", "38%", "3.00", "2.00–4.00", "50", "ms"],
+        ["c", "400", "images", "0%", "0.50", "0.50–0.50"],
     ]
+
+
+def test_the_table_says_which_targets_are_met_and_by_how_much_others_are_missed() -> None:
+    fast = Comparison(what=targets.AFFINE, amount=1.0, seconds={"ours": [1.0], "OpenCV": [1.6], "DALI, CPU": [6.5]})
+    shown = "\n".join(table([fast]))
+    assert "1.5 met" in shown and "8 missed by 1.50" in shown
+
+
+def test_the_table_is_in_the_order_of_the_targets() -> None:
+    comparisons = [Comparison(what=what, amount=1.0, seconds={"ours": [1.0]}) for what in reversed(targets.ORDER)]
+    shown = [line for line in table(comparisons) if "ours" in line]
+    assert all(line.startswith(what) for line, what in zip(shown, targets.ORDER, strict=True))
+    assert {target.what for target in targets.TARGETS} <= set(targets.ORDER)
+
+
+def test_targets_name_each_pair_once_and_are_frozen() -> None:
+    named = [(target.what, target.rival) for target in targets.TARGETS]
+    assert len(set(named)) == len(named)
+    assert targets.target_of(targets.AFFINE, "numpy") is None
+    with pytest.raises(AttributeError):
+        targets.TARGETS[0].least = 0.0  # type: ignore[misc]
+
+
+def test_a_comparison_comes_back_out_of_json() -> None:
+    comparison = Comparison(
+        what="work",
+        amount=100.0,
+        unit="files",
+        seconds={"ours": [0.5, 0.25], "b": [1.0, 2.0], "c": Missing(reason="none")},
+        cpu_seconds={"ours": 0.5, "b": 1.0},
+        first_batch={"b": 0.1},
+    )
+    assert from_record(json.loads(json.dumps(comparison.record()))) == comparison
+
+
+def test_a_baseline_comes_back_out_of_json(tmp_path: Path) -> None:
+    stored = Baseline(
+        ratios={"work: b": Interval(ratio=1.5, low=1.4, high=1.6, rounds=24)}, provenance={"commit": "abc", "cores": 2}
+    )
+    save(stored, tmp_path / "results" / "baseline.json")
+    assert load(tmp_path / "results" / "baseline.json") == stored
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(ValueError, match="no baseline"):
+        load(tmp_path / "other.json")
+
+
+class Clock:
+    """A clock that only the calls move.  durations: of each call, in turn."""
+
+    def __init__(self, durations: Iterator[float]) -> None:
+        self.durations, self.now = durations, 0.0
+        self.calls: list[str] = []
+
+    def call(self, name: str) -> Callable[[], None]:
+        def run() -> None:
+            self.calls.append(name)
+            self.now += next(self.durations)
+
+        return run
+
+    def rounds(self, number: int) -> list[float]:
+        return list(islice(paired_ratios(self.call("ours"), self.call("theirs"), lambda: self.now), number))
+
+
+def test_a_round_is_four_calls_and_the_next_begins_with_the_other() -> None:
+    clock = Clock(iter([1.0, 9.0, 2.0, 5.0, 9.0, 1.0, 2.0, 6.0]))
+    assert clock.rounds(2) == [2 / 1, 6 / 1]
+    assert clock.calls == ["ours", "theirs", "theirs", "ours", "theirs", "ours", "ours", "theirs"]
+
+
+def test_a_drift_of_the_machine_falls_on_both_sides_alike() -> None:
+    ratios = Clock(1 + step / 1000 for step in count()).rounds(200)  # each call takes longer than the one before
+    assert np.median(ratios) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("rounds", LOOKS[:3])
+def test_the_interval_covers_the_true_ratio_as_often_as_it_says(rounds: int) -> None:
+    covered = 0
+    for seed in range(1000):
+        found = interval(list(islice(noisy_rounds(2.0, seed), rounds)))
+        covered += found.low <= 2.0 <= found.high
+        assert found.low <= found.ratio <= found.high
+    assert covered >= 980  # 990 expected, at the least; a standard deviation is 3
+
+
+def test_the_interval_of_too_few_rounds_promises_nothing() -> None:
+    found = interval([1.0, 1.0, 1.0])
+    assert (found.low, found.high, found.rounds) == (0.0, math.inf, 3)
+
+
+@pytest.mark.parametrize("noise", [0.01, NOISE, 0.08])
+def test_the_same_code_falls_at_most_once_in_fifty(noise: float) -> None:
+    fallen = sum(has_fallen(measure(noisy_rounds(1.5, seed, noise), limit=0.9 * 1.5), 1.5) for seed in range(200))
+    assert fallen <= 4
+
+
+@pytest.mark.parametrize("noise", [0.01, NOISE])
+def test_a_slowdown_of_15_percent_falls_at_least_nine_times_in_ten(noise: float) -> None:
+    rounds = (noisy_rounds(1.5 * SLOWED, seed, noise) for seed in range(200))
+    assert sum(has_fallen(measure(each, limit=0.9 * 1.5), 1.5) for each in rounds) >= 180
+
+
+def test_clear_cases_take_few_rounds_and_close_ones_more() -> None:
+    assert measure(noisy_rounds(1.0, 0, 0.01), limit=0.9).rounds == LOOKS[0]
+    assert measure(noisy_rounds(0.7, 0, 0.01), limit=0.9).rounds == LOOKS[0]
+    assert measure(noisy_rounds(0.9, 0), limit=0.9).rounds == LOOKS[-1]
+
+
+def test_compare_tells_fallen_from_holding_missing_and_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    stored = {name: Interval(ratio=1.5, low=1.45, high=1.55, rounds=96) for name in ("holds", "falls", "gone")}
+    pairs = [
+        Pair(name="holds", rounds=noisy_rounds(1.5, 0)),
+        Pair(name="falls", rounds=noisy_rounds(1.5 * 0.7, 1)),
+        Pair(name="gone", rounds=Missing(reason="not installed")),
+        Pair(name="new", rounds=noisy_rounds(1.0, 2)),
+    ]
+    assert compare(pairs, stored) == ["falls"]
+    holds, falls, gone, new = capsys.readouterr().out.splitlines()
+    assert holds.endswith("stored 1.50: holds") and falls.endswith("FALLEN below 0.9 of it")
+    assert gone == "gone: missing: not installed" and "not in the baseline" in new

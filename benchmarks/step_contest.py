@@ -1,18 +1,22 @@
-"""Training epochs beside stock PyTorch: the same network, weights and batches, crops of 64."""
+"""The contest of the training step with stock PyTorch: the same network, weights and batches, crops of 64."""
 
 # N batch, H W rows and columns of the crop
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from benchmarks.conftest import THREADS, Converted
-from benchmarks.rivals import Call, expect_close
+from benchmarks.agreement import expect_close
+from benchmarks.contest import Contest
+from benchmarks.settings import BATCH, THREADS
+from benchmarks.targets import STEP
 from engine.device import Policy, choose_device, choose_policy
 from engine.network import Cnn
 from engine.step import Learner, make_learner, train_step
@@ -20,7 +24,6 @@ from loaders.loader import Loader
 from loaders.randomness import DROPOUT, scalar_seed
 from tests.plain import Plain
 
-BATCH = 32
 LEARNING_RATE = 1e-3
 DROPPED = 0.5
 SEED = 0
@@ -52,11 +55,13 @@ def learner_of(network: Cnn, policy: Policy) -> Learner:
     return make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=BATCH, class_weight_K=None)
 
 
-def test_epochs(compare: Callable, converted_64: Converted) -> None:
+@contextmanager
+def step_contest(path: Path) -> Iterator[Contest]:
+    """Whole epochs, loader and step."""
     policy = choose_policy("auto", "off", "off", num_steps=0)  # equal precision, so that outputs compare
     options = {"training": True, "threads": THREADS, "batch_size": BATCH, "seed": SEED, "tensors": True}
-    with Loader(converted_64.beton, **options) as loader, Loader(converted_64.beton, **options) as stock_loader:
-        crop, num_samples = loader.beton.facts.crop, len(loader.beton)
+    with Loader(path, **options) as loader, Loader(path, **options) as stock_loader:
+        crop = loader.beton.facts.crop
         torch.manual_seed(SEED)
         network = Cnn(2, crop, DROPPED)
         device = choose_device("auto")
@@ -85,5 +90,9 @@ def test_epochs(compare: Callable, converted_64: Converted) -> None:
             for frames_N1HW, labels_N, _ in stock_loader:
                 stock.step(frames_N1HW, labels_N)
 
-        rivals: dict[str, Call] = {"plainfilm": our_epoch, "stock PyTorch, NCHW": stock_epoch}
-        compare(f"training, {crop}", rivals, check=check, images=num_samples, epochs=1)
+        yield Contest(
+            what=STEP,
+            amount=len(loader.beton),
+            rivals={"plainfilm": our_epoch, "stock PyTorch, NCHW": stock_epoch},
+            check=check,
+        )

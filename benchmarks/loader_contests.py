@@ -1,0 +1,190 @@
+"""Contests of the loader with FFCV on the same beton: batches of 32 crops of 224."""
+
+# N samples of a batch or beton, S side of a stored frame, H W rows and columns of the crop
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import ffcv_rival, torchvision_import
+from benchmarks.agreement import expect_close, expect_oracle
+from benchmarks.augmentation_rivals import Augment, by_grid_sample, by_kornia, by_torchvision, turns_of
+from benchmarks.contest import Call, Contest, Missing
+from benchmarks.epochs import Epoch, arrays, consume, first_samples, opened
+from benchmarks.installed import why_missing
+from benchmarks.settings import BATCH, THREADS
+from benchmarks.targets import CHECKSUMS, EVALUATION, EVALUATION_CHECKSUMS, TRAINING, TRAINING_SCALING
+from loaders.beton import Beton
+from loaders.loader import Loader
+from tests import naive
+
+EVALUATION_EPOCHS = 2  # in one call
+NUM_CHECKED = 2 * BATCH
+
+Outputs = dict[str, Callable[[], np.ndarray] | Missing]  # by rival, crops in the beton's order
+
+
+def open_ours(path: Path, *, training: bool, threads: int = THREADS) -> Loader:
+    """plainfilm's loader, with tensors, as in training."""
+    return Loader(path, training=training, threads=threads, batch_size=BATCH, tensors=True)
+
+
+def open_ffcv(
+    path: Path, *, shuffled: bool, image: tuple[Any, ...] = (), prepare: ffcv_rival.Prepare | None = None
+) -> Epoch:
+    """FFCV's loader, with torch's threads as before."""
+    threads = torch.get_num_threads()
+    loader = ffcv_rival.open_loader(path, THREADS, shuffled=shuffled, image=image)
+    torch.set_num_threads(threads)
+    return lambda: ffcv_rival.frames(loader, prepare)
+
+
+def by_sample(loader: Loader) -> np.ndarray:
+    """The first epoch's crops, in the beton's order; its labels are compared on the way."""
+    loader.set_epoch(0)
+    batches = [(frames.numpy().copy(), labels.numpy(), index.numpy()) for frames, labels, index in loader]
+    frames_N1HW, label_N, index_N = map(np.concatenate, zip(*batches, strict=True))
+    expect_close("labels", label_N, loader.beton.label_N[index_N], mean=0)
+    return frames_N1HW[np.argsort(index_N)]
+
+
+def expected_affine(beton: Beton, inverse_N23: np.ndarray) -> np.ndarray:
+    """The oracle's training crops of the first samples."""
+    crop, last = beton.facts.crop, beton.side - 1
+    return np.stack([naive.affine(beton.frame(n), inverse_N23[n], crop, 0, last) for n in range(NUM_CHECKED)])
+
+
+@contextmanager
+def evaluation_contest(path: Path, epochs: int = EVALUATION_EPOCHS) -> Iterator[Contest]:
+    """Central crops in the beton's order, so many epochs in one call."""
+    with open_ours(path, training=False) as loader:
+        beton, crop = loader.beton, loader.beton.facts.crop
+        low = (beton.side - crop) // 2
+
+        def cut(frames_NSS: torch.Tensor, start: int) -> torch.Tensor:
+            return frames_NSS[:, None, low : low + crop, low : low + crop].float().div_(127.5).sub_(1)
+
+        builds: dict[str, Callable[[], Epoch]] = {
+            "plainfilm": lambda: arrays(loader),
+            "FFCV + torch crop": lambda: open_ffcv(path, shuffled=False, prepare=cut),
+            "FFCV + our crop, compiled": lambda: open_ffcv(
+                path, shuffled=False, image=ffcv_rival.decoder_and_crop(crop)
+            ),
+            "FFCV + our operation": lambda: open_ffcv(
+                path, shuffled=False, image=ffcv_rival.our_decoder(loader.config)
+            ),
+        }
+        reason = ffcv_rival.missing()
+        first_batch: dict[str, float] = {}
+        outputs: Outputs = {}
+        rivals: dict[str, Call | Missing] = {}
+        for name, build in builds.items():
+            if reason is not None and name.startswith("FFCV"):
+                rivals[name] = Missing(reason=reason)
+                continue
+            epoch, first_batch[name] = opened(build)
+            outputs[name] = lambda epoch=epoch: first_samples(epoch, NUM_CHECKED)
+            rivals[name] = consume(epoch, epochs)
+        yield Contest(
+            what=EVALUATION,
+            amount=len(beton) * epochs,
+            rivals=rivals,
+            check=lambda: expect_oracle(
+                outputs, np.stack([naive.crop(beton.frame(n), crop) for n in range(NUM_CHECKED)])
+            ),
+            first_batch=first_batch,
+        )
+
+
+def augmentations() -> dict[str, Augment | Missing]:
+    """What users put behind FFCV's raw frames."""
+    no_torchvision, no_kornia = torchvision_import.missing(), why_missing("kornia", "kornia.geometry.transform")
+    return {
+        "grid_sample": by_grid_sample,
+        "torchvision": by_torchvision() if no_torchvision is None else Missing(reason=no_torchvision),
+        "kornia": by_kornia() if no_kornia is None else Missing(reason=no_kornia),
+    }
+
+
+@contextmanager
+def training_contest(path: Path) -> Iterator[Contest]:
+    """Shuffled, rotated and zoomed crops."""
+    with open_ours(path, training=True) as loader:
+        beton, crop = loader.beton, loader.beton.facts.crop
+        turns = turns_of(loader.config, len(beton), crop, beton.side)
+        ours, seconds = opened(lambda: arrays(loader))
+        first_batch = {"plainfilm": seconds}
+        outputs: Outputs = {"plainfilm": lambda: by_sample(loader)}
+        rivals: dict[str, Call | Missing] = {"plainfilm": consume(ours)}
+        reason = ffcv_rival.missing()
+        for kind, augment in augmentations().items():
+            name = f"FFCV + {kind}"
+            if reason is not None or isinstance(augment, Missing):
+                rivals[name] = augment if isinstance(augment, Missing) else Missing(reason=reason or "")
+                continue
+
+            def prepare(frames_NSS: torch.Tensor, start: int, augment: Augment = augment) -> torch.Tensor:
+                """In the beton's order what ours does; shuffled frames get another sample's turn, as random."""
+                return augment(frames_NSS, turns.part(slice(start, start + len(frames_NSS))), crop)
+
+            opening = partial(open_ffcv, path, prepare=prepare)
+            epoch, first_batch[name] = opened(partial(opening, shuffled=True))
+            outputs[name] = partial(first_samples, opening(shuffled=False), NUM_CHECKED)
+            rivals[name] = consume(epoch)
+        name = "FFCV + our operation"
+        if reason is not None:
+            rivals[name] = Missing(reason=reason)
+        else:
+            image = ffcv_rival.our_decoder(loader.config)
+            epoch, first_batch[name] = opened(partial(open_ffcv, path, shuffled=True, image=image))
+            in_order = open_ffcv(path, shuffled=False, image=ffcv_rival.our_decoder(loader.config))
+            outputs[name] = partial(first_samples, in_order, NUM_CHECKED)
+            rivals[name] = consume(epoch)
+        yield Contest(
+            what=TRAINING,
+            amount=len(beton),
+            rivals=rivals,
+            check=lambda: expect_oracle(outputs, expected_affine(beton, turns.inverse_N23)),
+            first_batch=first_batch,
+        )
+
+
+@contextmanager
+def training_scaling_contest(path: Path) -> Iterator[Contest]:
+    """The training loader with two threads and with one; the bytes are the same."""
+    with open_ours(path, training=True) as two, open_ours(path, training=True, threads=1) as one:
+        yield Contest(
+            what=TRAINING_SCALING,
+            amount=len(two.beton),
+            rivals={"plainfilm": consume(arrays(two)), "one thread": consume(arrays(one))},
+            check=lambda: expect_close("one thread", by_sample(one), by_sample(two), mean=0, most=0),
+        )
+
+
+@contextmanager
+def checksum_contest(path: Path, *, training: bool) -> Iterator[Contest]:
+    """The first epoch, which compares every sample with its CRC, beside the later ones, which need not."""
+    with open_ours(path, training=training) as first, open_ours(path, training=training) as later:
+        epoch = consume(arrays(first))
+
+        def first_epoch() -> None:
+            forget_checks(first)
+            epoch()
+
+        yield Contest(
+            what=CHECKSUMS if training else EVALUATION_CHECKSUMS,
+            amount=len(first.beton),
+            rivals={"plainfilm": first_epoch, "later epochs": consume(arrays(later))},
+        )
+
+
+def forget_checks(loader: Loader) -> None:
+    """Make the next epoch a first one; the map stays, so that only checksums make the difference."""
+    loader._checked[:] = False

@@ -1,0 +1,115 @@
+"""What the benchmarks read: phantoms or real radiographs, converted on the spot."""
+
+# N samples, S side of a stored frame
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from loaders.beton import Beton
+from loaders.beton_footer import ROW, Facts
+from loaders.beton_writer import write_beton
+from loaders.config import ConvertConfig, PhantomConfig
+from loaders.convert import convert
+from loaders.phantom_folder import write_phantoms
+
+NUM_PHANTOMS = 200  # 160 for training and 40 for validation
+PHANTOM_SIDE = 640  # twice 320: halving leaves nothing to a library's taste in resizing, so that outputs compare
+NUM_TRAINING = 1648  # training images of the report (DESIGN, reference run): 52 batches
+PAGE_SIZE = 8 << 20
+NUM_NOISE_FRAMES = 64  # different ones in a made-up beton
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Converted:
+    """A training beton, and the files that its samples came from, in its order."""
+
+    beton: Path
+    paths: list[Path]
+
+
+def data_folder() -> Path | None:
+    """The real radiographs: PLAINFILM_DATA, or ../shared/data; None where there are none."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PLAINFILM_DATA", default)).absolute()
+    return folder if (folder / "radiographs.csv").is_file() else None
+
+
+def draw_phantoms(folder: Path) -> Path:
+    """Draw the synthetic radiographs, one a patient; gives their table."""
+    return write_phantoms(
+        PhantomConfig(out=folder / "phantoms", patients=NUM_PHANTOMS, images_per_patient=1, size=PHANTOM_SIDE)
+    )
+
+
+def choose_radiographs(folder: Path, every: int = 1) -> Path | None:
+    """Copy every `every`th real radiograph, and write their table; None where there are none."""
+    data = data_folder()
+    if data is None:
+        return None
+    with (data / "radiographs.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))[::every]
+    manifest = folder / "radiographs.csv"
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["path", "label", "patient"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        copy = folder / row["path"]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data / row["path"], copy)
+    return manifest
+
+
+def convert_table(manifest: Path, folder: Path, size: int) -> Converted:
+    """Convert in a folder of its own, with a site key of its own."""
+    out = folder / "betons"
+    conversion = convert(ConvertConfig(manifest=manifest, out=out, size=size, site_key=folder / "site.key"))
+    written = (row for row in conversion.rows if row.verdict == "written" and row.split == "train")
+    rows = sorted(written, key=lambda row: row.sample)
+    return Converted(beton=out / "train.beton", paths=[manifest.parent / row.entry.path for row in rows])
+
+
+def listed_files(manifest: Path) -> list[Path]:
+    """Every file of a table."""
+    with manifest.open(newline="", encoding="utf-8") as file:
+        return [manifest.parent / row["path"] for row in csv.DictReader(file)]
+
+
+def noise_beton(path: Path, num_samples: int, stored: int, crop: int) -> Path:
+    """Write a beton of made-up frames, as large as one likes."""
+    frames_NSS = np.random.default_rng(0).integers(0, 256, (NUM_NOISE_FRAMES, stored, stored), np.uint8)
+    return repeat_frames(path, frames_NSS, num_samples, crop)
+
+
+def repeat(converted: Converted, path: Path, num_samples: int = NUM_TRAINING) -> Path:
+    """Write a beton of another size out of the frames of this one; by default as large as the report's training set."""
+    with Beton(converted.beton) as beton:
+        frames_NSS = np.stack([beton.frame(sample) for sample in range(len(beton))])
+        return repeat_frames(path, frames_NSS, num_samples, beton.facts.crop)
+
+
+def repeat_frames(path: Path, frames_NSS: np.ndarray, num_samples: int, crop: int) -> Path:
+    """Write a beton of these frames again and again."""
+    facts = Facts(
+        classes=("covid", "normal"),
+        positive="covid",
+        stored=frames_NSS.shape[1],
+        crop=crop,
+        fit="stretch",
+        split="train",
+        seed=0,
+        conversion_id="",
+        site_key_id="",
+        source_fingerprint="",
+        synthetic=True,
+    )
+    frames = (frames_NSS[sample % len(frames_NSS)] for sample in range(num_samples))
+    write_beton(path, frames, np.arange(num_samples) % 2, np.zeros(num_samples, ROW), facts, PAGE_SIZE)
+    return path

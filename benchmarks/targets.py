@@ -1,0 +1,76 @@
+"""Targets: the contests by name, and the least ratio to reach over each rival."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AFFINE = "affine kernel, 320 to 224"
+CROP = "crop kernel, 320 to 224"
+EVALUATION = "evaluation batches"
+TRAINING = "training batches"
+FILES = "training batches from files"
+PHANTOM_FILES = "training batches from 640² PNG"
+CONVERSION = "conversion"
+CHECKSUMS = "first epoch, with checksums"
+EVALUATION_CHECKSUMS = "first evaluation, with checksums"
+AFFINE_SCALING = "affine kernel, two threads"
+TRAINING_SCALING = "training batches, two threads"
+STEP = "training, 64"
+ORDER = (  # of the table
+    AFFINE,
+    CROP,
+    EVALUATION,
+    TRAINING,
+    FILES,
+    PHANTOM_FILES,
+    CONVERSION,
+    CHECKSUMS,
+    EVALUATION_CHECKSUMS,
+    AFFINE_SCALING,
+    TRAINING_SCALING,
+    STEP,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """The median ratio over rivals whose name begins so is to be `least` or more."""
+
+    what: str
+    rival: str
+    least: float
+
+
+TARGETS = (
+    Target(what=AFFINE, rival="OpenCV", least=1.5),
+    Target(what=AFFINE, rival="DALI", least=8.0),
+    Target(what=EVALUATION, rival="FFCV + our crop", least=1.5),
+    Target(what=TRAINING, rival="FFCV + torchvision", least=5.0),
+    Target(what=TRAINING, rival="FFCV + kornia", least=5.0),
+    Target(what=TRAINING, rival="FFCV + grid_sample", least=5.0),
+    Target(what=FILES, rival="DataLoader", least=40.0),
+    Target(what=CONVERSION, rival="PIL loop", least=1.8),
+    Target(what=CHECKSUMS, rival="later epochs", least=0.97),
+    Target(what=AFFINE_SCALING, rival="one thread", least=1.8),
+    Target(what=TRAINING_SCALING, rival="one thread", least=1.8),
+)
+
+
+def target_of(what: str, rival: str) -> Target | None:
+    """The target of this pair; most have none."""
+    return next((target for target in TARGETS if target.what == what and rival.startswith(target.rival)), None)
+
+
+def place_of(what: str) -> int:
+    """Where a contest stands in the table; one that is not listed comes last."""
+    return ORDER.index(what) if what in ORDER else len(ORDER)
+
+
+def verdict(what: str, rival: str, ratio: float) -> str:
+    """`1.5 met`, or by how much of the target it was missed; empty where there is no target."""
+    target = target_of(what, rival)
+    if target is None:
+        return ""
+    if ratio >= target.least:
+        return f"{target.least:g} met"
+    return f"{target.least:g} missed by {target.least - ratio:.2f}"
