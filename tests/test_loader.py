@@ -198,11 +198,18 @@ def test_a_state_keeps_the_order_that_was_chosen_where_it_began(betons: Path, mo
         assert rest == [index_N.tolist() for _, _, index_N in batches]
 
 
+def test_a_state_of_the_first_release_is_continued(betons: Path) -> None:
+    with Loader(betons / "train.beton", training=True, batch_size=4) as loader:
+        whole = [index_N.tolist() for _, _, index_N in loader]
+        loader.load_state_dict({"seed": 0, "epoch": 0, "position": 8})
+        assert [index_N.tolist() for _, _, index_N in loader] == whole[2:]
+
+
 def test_the_consumers_wait_is_counted(betons: Path) -> None:
     with Loader(betons / "train.beton", training=True, threads=1, prefetch=0) as loader:
-        assert loader.waited == 0
+        assert loader.waited == loader.making == 0
         epoch(loader)
-        assert loader.waited > 0
+        assert loader.waited > 0 and loader.making > 0 and loader.computing > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
