@@ -39,7 +39,7 @@ class State:
 
     conversion_id: str
     step: int = 0
-    loader: dict[str, int] = field(default_factory=dict)
+    loader: dict[str, Any] = field(default_factory=dict)
     loss_sum: float = 0.0
     confusion: list[list[int]] = field(default_factory=list)
     best_f1: float = -1.0

@@ -12,6 +12,7 @@ HALF = np.float32(0.5)
 TWICE = np.uint32(257)  # a byte times 257 is that byte twice
 
 
+@kernel
 def affine_scratch(crop, stored):
     """Room for one row and one packed frame of `affine_into`, a thread its own.
 

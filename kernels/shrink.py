@@ -15,6 +15,7 @@ def shrink_into(out_hw, grey_HW, low, high, sum_W):
 
     out_hw: uint8, no side longer than grey_HW's; one as long is copied.  grey_HW: uint8 or uint16, contiguous.
     low < high.  sum_W: float32, overwritten.  Rounded to nearest, once, at the end.
+    Sums are float32: within half a level for areas of up to 2^16 rows or columns.
     The area of an output pixel covers whole input pixels and parts of those at its edges, as in OpenCV's INTER_AREA.
     Source: DESIGN, Geometry.
     """

@@ -19,6 +19,7 @@ from loaders.config import crop_side
 from loaders.errors import BetonError, ConfigError
 
 REMEDY = "convert the radiographs again"
+READ_AHEAD = 1 << 17  # Linux reads no more at one request than the device's read_ahead_kb or largest transfer
 VERIFY_BYTES = 1 << 23  # of frames between two reports of progress
 
 
@@ -169,7 +170,8 @@ class Beton:
 
     def read_ahead(self, page_start: int) -> None:
         """Ask the system to read the page at this byte, in the background."""
-        self._map.advise("MADV_WILLNEED", page_start, self.page_size)
+        for start in range(page_start, page_start + self.page_size, READ_AHEAD):
+            self._map.advise("MADV_WILLNEED", start, READ_AHEAD)
 
     def let_go(self, page_start: int) -> None:
         """Tell the system that the page at this byte has served."""

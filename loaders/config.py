@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from loaders.errors import ConfigError
 
@@ -26,6 +26,12 @@ def stored_side(crop: int) -> int:
 def crop_side(stored: int) -> int:
     """Side of the central crop of a stored frame, where no footer tells it: 320 gives 224."""
     return stored - 2 * round((1 - CROP_SHARE) / 2 * stored)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ConfigError unless value is one of the choices."""
+    if value not in choices:
+        raise ConfigError(f"--{name.replace('_', '-')}: found {value!r}, expected {' or '.join(choices)}")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
@@ -110,6 +116,7 @@ class ConvertConfig:
     """Read and decode everything and print the plan, but write nothing."""
 
     def __post_init__(self) -> None:
+        check_choice("fit", self.fit, get_args(Fit))
         check_range("size", self.size, 32, 2048)
         check_range("val", self.val, 0.01, 0.9)
         check_range("holdout", self.holdout, 0, 0.9)
@@ -168,6 +175,8 @@ class LoaderConfig:
     """Number of processes that share the epoch."""
 
     def __post_init__(self) -> None:
+        check_choice("order", self.order, get_args(Order))
+        check_choice("augment_from", self.augment_from, get_args(AugmentFrom))
         check_range("batch_size", self.batch_size, 1, 65536)
         check_range("world_size", self.world_size, 1, 65536)
         check_range("rank", self.rank, 0, self.world_size - 1)

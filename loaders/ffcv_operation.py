@@ -14,8 +14,7 @@ The frames are those of plainfilm's own loader to the bit. Importing this module
 of threads.
 """
 
-# N samples of the beton, B of a batch, T chunks of a batch, one a thread; H W rows and columns of the crop,
-# S side of a stored frame, 23 the two rows of an inverse affine matrix
+# N samples of the beton, B of a batch, H W rows and columns of the crop, 23 the two rows of an inverse affine matrix
 
 from __future__ import annotations
 
@@ -53,15 +52,14 @@ class FusedCropDecoder(NDArrayDecoder):
         super().__init__()
         self.config, self.epoch = config, 0
         self._crop = crop
-        self._inverse_N23 = np.empty((0, 2, 3), np.float32)
+        # by (samples, crop, stored): compiled pipelines hold these arrays' addresses, so none may go or move
+        self._matrices: dict[tuple[int, int, int], np.ndarray] = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the rotations and zooms of this epoch; call it before iterating over FFCV's loader."""
         self.epoch = epoch
-        if len(self._inverse_N23):
-            num_samples = len(self._inverse_N23)
-            # in place: FFCV's compiled pipeline holds the address
-            self._inverse_N23[:] = epoch_matrices(self.config, epoch, num_samples, self.crop, self.stored)
+        for (num_samples, crop, stored), inverse_N23 in self._matrices.items():
+            inverse_N23[:] = epoch_matrices(self.config, epoch, num_samples, crop, stored)
 
     @property
     def stored(self) -> int:
@@ -74,7 +72,7 @@ class FusedCropDecoder(NDArrayDecoder):
     @property
     def crop(self) -> int:
         """Side of the crop.  Errors: ConfigError."""
-        crop = self._crop or crop_side(self.stored)
+        crop = crop_side(self.stored) if self._crop is None else self._crop
         if not 1 <= crop <= self.stored or (self.stored - crop) % 2:
             raise ConfigError(
                 f"FusedCropDecoder: crop {crop} of frames of {self.stored}, expected a margin of whole pixels; "
@@ -82,38 +80,32 @@ class FusedCropDecoder(NDArrayDecoder):
             )
         return crop
 
-    def accept_globals(self, metadata: np.ndarray, memory_read: Callable) -> None:
-        """What FFCV tells before it compiles, and again before each epoch."""
-        super().accept_globals(metadata, memory_read)
-        if len(self._inverse_N23) != len(metadata):
-            self._inverse_N23 = epoch_matrices(self.config, self.epoch, len(metadata), self.crop, self.stored)
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
+        """What FFCV is to allocate: the batch."""
+        shape, dtype = (1, self.crop, self.crop), np.dtype(np.float32)
+        return replace(previous_state, jit_mode=True, shape=shape, dtype=dtype), AllocationQuery(shape, dtype)
 
-    def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
-        """Ask FFCV for the batch and for scratch: its own for each batch in the making, so that no two epochs share.
-
-        FFCV multiplies what is asked by the batch size; of scratch only one row a thread is ever touched.
-        """
-        crop, stored = self.crop, self.stored
-        state = replace(previous_state, jit_mode=True, shape=(1, crop, crop), dtype=np.dtype(np.float32))
-        scratch = (AllocationQuery(part.shape, as_torch_has_it(part.dtype)) for part in affine_scratch(crop, stored))
-        return state, (AllocationQuery((1, crop, crop), np.dtype(np.float32)), *scratch)
+    def matrices(self) -> np.ndarray:
+        """The matrices of the beton that FFCV has just told of, float32 N23, at an address that stays."""
+        key = (len(self.metadata), self.crop, self.stored)
+        if key not in self._matrices:
+            self._matrices[key] = epoch_matrices(self.config, self.epoch, *key)
+        return self._matrices[key]
 
     def generate_code(self) -> Callable:
         """The function that FFCV compiles into its pipeline."""
         memory_read, my_range = self.memory_read, Compiler.get_iterator()
-        threads, stored, training = Compiler.num_threads, self.stored, self.config.training
-        margin = (stored - self.crop) // 2 if self.config.augment_from == "crop" else 0
+        threads, crop, stored, training = Compiler.num_threads, self.crop, self.stored, self.config.training
+        margin = (stored - crop) // 2 if self.config.augment_from == "crop" else 0
         low, high = margin, stored - 1 - margin
-        num_samples, address = len(self._inverse_N23), self._inverse_N23.ctypes.data
+        num_samples, address = len(self.metadata), self.matrices().ctypes.data
         start = np.zeros(1, np.int64)
 
-        def decode(index_B: Any, memory: Any, metadata: Any, storage_state: Any) -> Any:
-            out_B1HW, place_BW, weight_B2W, corner_BW, quad_BSS = memory
+        def decode(index_B: Any, out_B1HW: Any, metadata: Any, storage_state: Any) -> Any:
             inverse_N23 = carray(pointer_to(address), (num_samples, 2, 3), np.float32)  # type: ignore[call-arg]
             chunks = min(threads, len(index_B))
             for chunk in my_range(chunks):
-                corner_W, quad_SS = corner_BW[chunk].view(np.uint32), quad_BSS[chunk].view(np.uint32)
-                scratch = (place_BW[chunk], weight_B2W[chunk], corner_W, quad_SS)
+                scratch = affine_scratch(crop, stored)
                 for b in range(chunk * len(index_B) // chunks, (chunk + 1) * len(index_B) // chunks):
                     sample = index_B[b]
                     frame = memory_read(metadata[sample], storage_state)
@@ -126,11 +118,6 @@ class FusedCropDecoder(NDArrayDecoder):
 
         decode.is_parallel = True  # type: ignore[attr-defined]
         return decode
-
-
-def as_torch_has_it(dtype: np.dtype) -> np.dtype:
-    """FFCV allocates through torch, which has int32 where numpy has uint32."""
-    return np.dtype(np.int32) if dtype == np.uint32 else dtype
 
 
 @intrinsic

@@ -22,6 +22,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from kernels.grey import luma_into
 from loaders.errors import RadiographError
+from loaders.png import COPY_AGAIN, SAVE_AGAIN, plain_png, sound_png
 
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
 
@@ -61,10 +62,10 @@ def decode_radiograph(path: Path, *, max_pixels: int) -> Radiograph:
         except Image.DecompressionBombError as error:
             raise _reject("more pixels than Pillow ever reads", f"at most {max_pixels}", _SHRINK) from error
         except Image.UnidentifiedImageError as error:
-            raise _reject(f"{found} with a rare or damaged header", "a common one", _SAVE_AGAIN) from error
+            raise _reject(f"{found} with a rare or damaged header", "a common one", SAVE_AGAIN) from error
         except DECODER_ERRORS as error:
             reason = str(error) or type(error).__name__
-            raise _reject(f"{found} that does not decode ({reason})", "a whole image", _COPY_AGAIN) from error
+            raise _reject(f"{found} that does not decode ({reason})", "a whole image", COPY_AGAIN) from error
     if _SUFFIXES.get(path.suffix.lower(), found) == found:
         return radiograph
     return replace(radiograph, note=f"{radiograph.note}; named {path.suffix}, is {found}".lstrip("; "))
@@ -76,8 +77,6 @@ def _reject(found: str, expected: str, remedy: str) -> RadiographError:
 
 # ---- bytes
 
-_COPY_AGAIN = "copy it again from its source"
-_SAVE_AGAIN = "open it in a viewer and save it as grey PNG"
 _SHRINK = "shrink it, or raise --max-pixels if you trust it"
 
 _SIGNATURES = (  # offset, magic, format; the first that fits
@@ -117,7 +116,7 @@ def _read_file(path: Path) -> bytes:
     except (ValueError, MemoryError) as error:  # a NUL in the path; no room for the bytes
         raise _reject(str(error) or "no memory for this file", "a readable file", "check the path") from error
     if not data:
-        raise _reject("0 bytes", "a radiograph", _COPY_AGAIN)
+        raise _reject("0 bytes", "a radiograph", COPY_AGAIN)
     return data
 
 
@@ -149,29 +148,7 @@ def _check_jpeg(data: bytes) -> None:
         if code not in (0x01, 0xD8, 0xD9):  # all others have a length; it steps over EXIF thumbnails
             at += int.from_bytes(data[at : at + 2], "big")
             scans += code == 0xDA
-    raise _reject(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", _COPY_AGAIN)
-
-
-def _sound_png(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """Check each CRC32; give a PNG of the pixel chunks only (libpng comments on others), and two bodies."""
-    view, at, bodies = memoryview(data), 8, {b"eXIf": b"", b"tRNS": b""}
-    kept: list[bytes | memoryview] = [data[:8]]
-    while at + 12 <= len(data):
-        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if end > len(data):
-            break
-        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise _reject(f"damaged PNG (wrong CRC32 in the chunk at byte {at})", "a sound one", _COPY_AGAIN)
-        if (kind == b"IHDR") != (at == 8):
-            raise _reject(f"PNG chunk {kind!r} at byte {at}", "IHDR first and once", _SAVE_AGAIN)
-        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-            kept.append(view[at:end])
-        if kind in bodies:
-            bodies[kind] = data[at + 8 : end - 4]
-        if kind == b"IEND":
-            return b"".join(kept), bodies
-        at = end
-    raise _reject(f"truncated PNG ({len(data)} bytes, no IEND chunk)", "a whole one", _COPY_AGAIN)
+    raise _reject(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", COPY_AGAIN)
 
 
 # ---- pixels
@@ -196,7 +173,7 @@ def _open_header(data: bytes, name: str, max_pixels: int) -> Image.Image:
 def _finish(image: Image.Image, grey_HW: np.ndarray, *, name: str, bits: int, note: str = "") -> Radiograph:
     """Turn the grey upright, once all its tags are known; loading a TIFF has turned it already."""
     if grey_HW.shape != image.size[::-1]:
-        raise _reject(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", _SAVE_AGAIN)
+        raise _reject(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", SAVE_AGAIN)
     try:
         orientation = image.getexif().get(0x0112, 1)
     except DECODER_ERRORS:
@@ -226,21 +203,23 @@ def _grey_of(image: Image.Image) -> tuple[np.ndarray, str]:
         return np.asarray(image).astype(np.uint16), ""
     if image.mode in ("P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
         return _flatten(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")))
-    raise _reject(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", _SAVE_AGAIN)
+    raise _reject(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", SAVE_AGAIN)
 
 
 def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
-    """By OpenCV: Pillow keeps the upper byte of 16-bit colour and alpha, and does not notice missing rows."""
-    pixels_only, bodies = _sound_png(data)
+    """By OpenCV where it is not ordinary: Pillow keeps the upper byte of 16-bit colour, and misses missing rows."""
+    pixels_only, bodies = sound_png(data)
     depth, note = data[24], ""
     image = _open_header(data, "PNG", max_pixels)
     if "Raw profile type exif" not in image.info:
         image.info["exif"] = bodies[b"eXIf"]  # else Pillow decodes all pixels in search of it
-    pixels = cv2.imdecode(np.frombuffer(pixels_only, np.uint8), cv2.IMREAD_UNCHANGED)
+    red, blue, pixels = 0, 2, None if bodies[b"tRNS"] else plain_png(pixels_only)
     if pixels is None:
-        raise _reject("PNG that does not decode", "a sound one", _COPY_AGAIN)
+        red, blue, pixels = 2, 0, cv2.imdecode(np.frombuffer(pixels_only, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise _reject("PNG that does not decode", "a sound one", COPY_AGAIN)
     if pixels.ndim == 3:
-        pixels, note = _flatten(pixels, red=2, blue=0)
+        pixels, note = _flatten(pixels, red, blue)
     elif bodies[b"tRNS"]:  # names one level of grey, in the file's own units
         hidden = int.from_bytes(bodies[b"tRNS"][:2], "big") * {1: 255, 2: 85, 4: 17}.get(depth, 1)
         pixels[pixels == hidden] = 0
@@ -269,11 +248,11 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Radiograph:
     )
     if (depth > 8 and not image.mode.startswith("I;16")) or sample_format not in (1, 4):  # 4: undefined
         kind = {2: "signed", 3: "floating-point"}.get(sample_format, "colour")
-        raise _reject(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", _SAVE_AGAIN)
+        raise _reject(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", SAVE_AGAIN)
     for starts, sizes in ((273, 279), (324, 325)):  # strips, tiles
         for start, size in zip(tags.get(starts, ()), tags.get(sizes, ()), strict=False):
             if start + size > len(data):
-                raise _reject(f"truncated TIFF ({len(data)} bytes)", f"{start + size} or more", _COPY_AGAIN)
+                raise _reject(f"truncated TIFF ({len(data)} bytes)", f"{start + size} or more", COPY_AGAIN)
     grey_HW, note = _grey_of(image)
     if white_is_zero and grey_HW.dtype == np.uint16:  # Pillow inverts the others itself
         grey_HW = 65535 - grey_HW

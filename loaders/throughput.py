@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,10 +14,8 @@ from loaders.augmentation import epoch_matrices
 from loaders.config import BenchLoaderConfig
 from loaders.loader import Loader
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 SAMPLED = 512  # images that each stage is timed on, on one thread
 IDLE = 0.05  # share of an epoch: a consumer that waits less waits for nothing
@@ -26,10 +25,11 @@ BLOCK = 512  # bytes of ru_inblock's unit
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Epoch:
-    """One epoch.  waited, making, computing: of Loader, in seconds.  disk_bytes: read for this process."""
+    """One epoch.  waited, consumed, making, computing: of Loader, in seconds.  disk_bytes: read for this process."""
 
     seconds: float
     waited: float
+    consumed: float
     making: float
     computing: float
     disk_bytes: int
@@ -63,7 +63,7 @@ def measure(config: BenchLoaderConfig, progress: Callable[[int, int], None] = la
     """
     settings = replace(config.loader, training=not config.evaluation)
     begin = time.perf_counter()
-    with Loader(config.beton, settings) as loader:
+    with Loader(config.beton, settings, tensors=settings.pin_memory) as loader:
         opened = time.perf_counter()
         next(iter(loader))
         first_batch = time.perf_counter()
@@ -97,6 +97,7 @@ def one_epoch(loader: Loader, step_seconds: float) -> Epoch:
     return Epoch(
         seconds=time.perf_counter() - before,
         waited=loader.waited,
+        consumed=loader.consumed,
         making=loader.making,
         computing=loader.computing,
         disk_bytes=(blocks_read() - disk_before) * BLOCK,
@@ -104,8 +105,8 @@ def one_epoch(loader: Loader, step_seconds: float) -> Epoch:
 
 
 def blocks_read() -> int:
-    """Blocks that the system has read from disks for this process."""
-    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_inblock
+    """Blocks that the system has read from disks for this process; only Linux counts them in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_inblock if sys.platform == "linux" else 0
 
 
 def time_stages(loader: Loader) -> dict[str, float]:
@@ -141,14 +142,14 @@ def timed(call: Callable[[], None]) -> float:
 def what_bounds(epochs: list[Epoch], threads: int, num_bytes: int) -> str:
     """In words: what would have to be faster for the loader to be.  num_bytes: of an epoch's frames."""
     middle = sorted(epochs, key=lambda epoch: epoch.seconds)[len(epochs) // 2]
-    if middle.waited < IDLE * middle.seconds:
+    busy, computing = (part / (threads * middle.seconds) for part in (middle.making, middle.computing))
+    if middle.waited < IDLE * middle.seconds and middle.consumed > BUSY * middle.seconds:
         return "the consumer: batches are ready before it asks; a faster loader would change nothing"
+    if computing > BUSY:
+        return f"computing: {threads} threads compute {computing:.0%} of the time; more cores would help"
+    if busy < BUSY:
+        return f"handing batches over: {threads} threads make them {busy:.0%} of the time; larger batches would help"
     if middle.disk_bytes > num_bytes / 2:
         rate = middle.disk_bytes / middle.seconds / 1e6
         return f"the disk, at {rate:,.0f} MB/s; more memory or a faster disk would help"
-    busy, granted = middle.making / (threads * middle.seconds), middle.computing / middle.making
-    if busy < BUSY:
-        return f"handing batches over: {threads} threads make them {busy:.0%} of the time; larger batches would help"
-    if granted < BUSY:
-        return f"other programs: the threads had a core for {granted:.0%} of the time they wanted one"
-    return f"computing: {threads} threads make batches {busy:.0%} of the time; more cores would help"
+    return f"other programs: the threads had a core for {computing / busy:.0%} of the time they wanted one"

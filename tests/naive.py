@@ -48,3 +48,18 @@ def area_average(level_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
         return np.maximum(covered, 0) / (length / parts)
 
     return shares(level_HW.shape[0], rows) @ level_HW @ shares(level_HW.shape[1], columns).T
+
+
+def unfilter(filtered: bytes, rows: int, width: int, pixel_bytes: int) -> np.ndarray:
+    """PNG rows put back byte by byte, as the specification has it."""
+    out = np.zeros((rows, width), np.uint8)
+    for row in range(rows):
+        kind, line = filtered[row * (width + 1)], filtered[row * (width + 1) + 1 :]
+        for place in range(width):
+            left = int(out[row, place - pixel_bytes]) if place >= pixel_bytes else 0
+            above = int(out[row - 1, place]) if row else 0
+            corner = int(out[row - 1, place - pixel_bytes]) if row and place >= pixel_bytes else 0
+            nearest = min((left, above, corner), key=lambda byte, p=left + above - corner: abs(p - byte))
+            guess = (0, left, above, (left + above) // 2, nearest)[kind]
+            out[row, place] = (line[place] + guess) % 256
+    return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import numpy as np
 import pytest
@@ -42,6 +43,19 @@ def test_whatever_refers_to_a_batch_keeps_its_memory(keep: str) -> None:
     for other in others:
         other[:] = 9
     assert (np.asarray(held) == 5).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's threads and fork; the child touches neither
+def test_a_forked_process_has_its_own_copy() -> None:
+    batch = BatchMemory(2, 4, spare=1).take(2)
+    batch[:] = 5
+    child = os.fork()
+    if child == 0:
+        batch[:] = 9
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (batch == 5).all()
 
 
 def test_no_more_than_the_spare_blocks_are_kept() -> None:

@@ -109,6 +109,16 @@ def test_an_epoch_that_was_broken_off_does_not_disturb_the_next(operation, beton
         assert frames_of(loader).tobytes() == ours(path, config, epoch).tobytes()
 
 
+def test_one_decoder_serves_two_loaders(operation, betons: Path) -> None:
+    config = LoaderConfig(training=True, seed=4)
+    decoder = operation.FusedCropDecoder(config)
+    loaders = {split: open_ffcv(betons / f"{split}.beton", decoder) for split in ("train", "val")}
+    for epoch in (0, 3):
+        decoder.set_epoch(epoch)
+        for split, loader in loaders.items():
+            assert frames_of(loader).tobytes() == ours(betons / f"{split}.beton", config, epoch).tobytes()
+
+
 def test_another_crop_is_taken_where_it_leaves_whole_margins(operation, betons: Path) -> None:
     path = betons / "val.beton"
     with Beton(path) as beton:
@@ -116,7 +126,7 @@ def test_another_crop_is_taken_where_it_leaves_whole_margins(operation, betons: 
         centre = beton.frame(0)[1:-1, 1:-1]
     found = frames_of(open_ffcv(path, operation.FusedCropDecoder(LoaderConfig(), crop=side - 2)))
     np.testing.assert_allclose(found[0, 0], centre / 127.5 - 1, atol=2e-7)
-    for crop in (side - 1, side + 2):
+    for crop in (side - 1, side + 2, 0):
         with pytest.raises(ConfigError, match="expected a margin of whole pixels"):
             open_ffcv(path, operation.FusedCropDecoder(LoaderConfig(), crop=crop))
 

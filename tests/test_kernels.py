@@ -9,6 +9,7 @@ from kernels.affine import affine_into, affine_scratch
 from kernels.crop import crop_into
 from kernels.grey import histogram_into, luma_into
 from kernels.shrink import shrink_into
+from kernels.unfilter import unfilter_into
 from loaders.augmentation import inverse_matrices
 from tests import naive
 
@@ -39,6 +40,15 @@ def test_grey_levels_0_and_255_map_to_exactly_minus_1_and_1() -> None:
     out_N1HW = np.empty((1, 1, 2, 2), np.float32)
     crop_into(out_N1HW, np.array([0, 255, 255, 0], np.uint8), np.zeros(1, np.int64), 2)
     assert out_N1HW.ravel().tolist() == [-1, 1, 1, -1]
+
+
+def test_affine_stays_within_a_thousandth_at_the_largest_size() -> None:
+    frames_NSS, bytes_B, offset_N = frames(1, 2926)
+    frames_NSS[:] = bytes_B[7:].reshape(frames_NSS.shape)[:] = np.where(frames_NSS > 127, 255, 0)
+    inverse_N23 = inverse_matrices(np.array([0.26]), np.array([0.87]), 2048, 2926)
+    out_N1HW = np.empty((1, 1, 2048, 2048), np.float32)
+    affine_into(out_N1HW, bytes_B, offset_N, 2926, inverse_N23, 0, 2925, affine_scratch(2048, 2926))
+    assert np.abs(out_N1HW[0, 0] - naive.affine(frames_NSS[0], inverse_N23[0], 2048, 0, 2925)).max() <= 1e-3
 
 
 @pytest.mark.parametrize(("stored", "crop"), SIZES)
@@ -149,3 +159,21 @@ def test_shrinking_a_flat_picture_keeps_it_flat(rows: int, columns: int, seed: i
     out_hw = np.empty((rng.integers(1, rows + 1), rng.integers(1, columns + 1)), np.uint8)
     shrink_into(out_hw, grey_HW, 0, 255, np.empty(columns, np.float32))
     assert (out_hw == grey_HW[0, 0]).all()
+
+
+@pytest.mark.parametrize("pixel_bytes", [1, 3, 4])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 7), (6, 1), (12, 9)])
+def test_unfiltering_is_the_specifications(rows: int, columns: int, pixel_bytes: int) -> None:
+    rng = np.random.default_rng(rows * columns)
+    width = columns * pixel_bytes
+    for first in range(5):  # each filter meets the first row, and each other filter above it
+        filtered_HF = rng.integers(0, 256, (rows, width + 1)).astype(np.uint8)
+        filtered_HF[:, 0] = (first + rng.integers(0, 5, rows)) % 5
+        filtered_HF[0, 0] = first
+        out_HB = np.full((rows, width), 77, np.uint8)
+        assert unfilter_into(out_HB, filtered_HF.reshape(-1), pixel_bytes)
+        np.testing.assert_array_equal(out_HB, naive.unfilter(filtered_HF.tobytes(), rows, width, pixel_bytes))
+
+
+def test_a_filter_that_does_not_exist_is_told() -> None:
+    assert not unfilter_into(np.empty((2, 3), np.uint8), np.array([0, 1, 2, 3, 5, 1, 2, 3], np.uint8), 1)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +16,36 @@ import torch
 
 from loaders.augmentation import epoch_matrices
 from loaders.beton import Beton
-from loaders.config import LoaderConfig
+from loaders.beton_footer import ROW, Facts
+from loaders.beton_writer import write_beton
+from loaders.config import LoaderConfig, stored_side
 from loaders.errors import BetonError, ConfigError
 from loaders.loader import Loader
 from loaders.randomness import epoch_order
 from tests import naive
+
+
+@pytest.fixture(scope="module")
+def large_beton(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 MiB of noise: 960 frames of 320 × 320 in pages of 2 MiB."""
+    path, side = tmp_path_factory.mktemp("large") / "train.beton", stored_side(224)
+    noise_B = np.random.default_rng(0).integers(0, 256, 2 * side**2).astype(np.uint8)
+    num_samples = (2 << 20) // side**2 * 48
+    facts = Facts(
+        classes=("covid", "normal"),
+        positive="covid",
+        stored=side,
+        crop=224,
+        fit="stretch",
+        split="train",
+        seed=0,
+        conversion_id="",
+        site_key_id="",
+        source_fingerprint="",
+    )
+    frames = (noise_B[n : n + side**2].reshape(side, side) for n in range(num_samples))
+    write_beton(path, frames, np.arange(num_samples) % 2, np.zeros(num_samples, ROW), facts, 2 << 20)
+    return path
 
 
 def epoch(loader: Loader) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -115,16 +145,108 @@ def test_a_thousand_early_breaks_leave_no_threads(betons: Path) -> None:
     assert threading.active_count() == before
 
 
-def test_early_breaks_hold_memory_flat(betons: Path) -> None:
-    import resource
+def resident_kib(kind: str) -> int:
+    """RssAnon or RssFile of this process."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{kind}:\s+(\d+) kB", status)[1])  # type: ignore[index]
 
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_early_breaks_hold_memory_flat(betons: Path) -> None:
     with Loader(betons / "train.beton", training=True, batch_size=32, threads=2) as loader:
         for count in range(1000):
             for _ in loader:
                 break
             if count == 200:
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10  # KiB
+                before = resident_kib("RssAnon")
+        assert resident_kib("RssAnon") - before < 8 << 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("training", [True, False])
+def test_a_streamed_beton_holds_few_pages_in_memory(
+    large_beton: Path, monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
+    monkeypatch.setattr("loaders.sample_order.WINDOW_BYTES", 4 << 20)
+    monkeypatch.setattr("loaders.read_ahead.WINDOW_BYTES", 4 << 20)
+    most = {}
+    for memory in (1, 1 << 40):
+        monkeypatch.setattr("loaders.loader.usable_memory", lambda memory=memory: memory)
+        with Loader(large_beton, training=training, threads=1) as loader:
+            before = resident_kib("RssFile")
+            most[memory] = max(resident_kib("RssFile") - before for _ in loader)
+    assert most[1] < 40 << 10 < 90 << 10 < most[1 << 40]  # the file has 96 MiB
+
+
+def test_leaving_with_an_epoch_half_done_is_safe_and_going_on_is_refused(betons: Path) -> None:
+    for _ in range(200):
+        with Loader(betons / "train.beton", training=True, batch_size=2, threads=3) as loader:
+            batches = iter(loader)
+            next(batches)
+        with pytest.raises(ConfigError, match="this loader is closed"):
+            next(batches)
+    with pytest.raises(ConfigError, match="this loader is closed"):
+        iter(loader)
+
+
+def test_of_two_iterations_at_once_the_older_is_refused(betons: Path) -> None:
+    with Loader(betons / "train.beton", training=True, batch_size=4) as loader:
+        older, newer = iter(loader), iter(loader)
+        next(newer)
+        next(older)
+        with pytest.raises(ConfigError, match="another iteration of this loader has begun"):
+            next(older)
+        next(newer)
+
+
+def test_an_epoch_that_is_set_while_another_is_iterated_comes_next(betons: Path) -> None:
+    with Loader(betons / "train.beton", training=True, batch_size=4) as loader:
+        for step, _ in enumerate(loader):
+            if step == 1:
+                loader.set_epoch(7)
+            if step >= 1:
+                assert loader.state_dict()["position"] == 0
+        assert loader.epoch == 7
+        epoch(loader)
+        assert loader.epoch == 8
+
+
+def test_the_first_ranks_state_is_every_ranks(betons: Path) -> None:
+    with Beton(betons / "train.beton") as beton:
+        assert len(beton) % 2  # so that the first rank has one sample more
+    ranks = [Loader(betons / "train.beton", training=True, batch_size=2, rank=rank, world_size=2) for rank in (0, 1)]
+    for _ in ranks[0]:
+        state = ranks[0].state_dict()
+    ranks[1].load_state_dict(state)
+    assert epoch(ranks[1]) == [] and ranks[1].epoch == 1
+
+
+@pytest.mark.parametrize("changes", [{"order": "page"}, {"augment_from": "corp"}])
+def test_a_choice_that_does_not_exist_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"found '{next(iter(changes.values()))}', expected "):
+        LoaderConfig(**changes)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+def test_a_killed_loader_ends_at_once_and_leaves_nothing(betons: Path, name: str) -> None:
+    program = (
+        "import sys\nfrom loaders.loader import Loader\n"
+        f"loader = Loader({str(betons / 'train.beton')!r}, training=True, batch_size=2)\n"
+        "while True:\n"
+        "    for _ in loader:\n"
+        "        print('batch', flush=True)\n"
+    )
+    shared = Path("/dev/shm")
+    before = set(shared.iterdir()) if shared.exists() else set()
+    victim = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert victim.stdout is not None
+    for _ in range(5):
+        assert victim.stdout.readline()
+    victim.send_signal(getattr(signal, name))
+    victim.stdout.close()
+    assert victim.wait(timeout=30) != 0
+    assert (set(shared.iterdir()) if shared.exists() else set()) <= before
 
 
 def test_a_loader_survives_being_left_open_reused_and_reopened_in_other_sizes(betons: Path) -> None:
@@ -268,9 +390,6 @@ def test_a_state_of_another_seed_or_set_is_refused(betons: Path) -> None:
 
 
 def test_the_loader_works_without_torch(betons: Path) -> None:
-    import subprocess
-    import sys
-
     program = (
         "import sys; sys.modules['torch'] = None\n"
         "from loaders.loader import Loader\n"

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from loaders.errors import RadiographError
+from loaders.png import plain_png, sound_png
 from loaders.radiograph import MAX_BYTES, Radiograph, decode_radiograph
 
 REPOSITORY = Path(__file__).parents[1]
@@ -469,6 +470,57 @@ def test_bytes_after_the_end_do_no_harm(tmp_path: Path, kind: str) -> None:
     expected_HW = decode(tmp_path, WHOLE[kind]).grey_HW
     for tail in (b"\0" * 100, b"\xff\xd8\xff\xe0", b"trailing text"):
         assert np.array_equal(decode(tmp_path, WHOLE[kind] + tail).grey_HW, expected_HW)
+
+
+def by_opencv(data: bytes) -> np.ndarray:
+    """OpenCV's pixels, red first."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    "row_filter",
+    [
+        cv2.IMWRITE_PNG_FILTER_NONE,
+        cv2.IMWRITE_PNG_FILTER_SUB,
+        cv2.IMWRITE_PNG_FILTER_UP,
+        cv2.IMWRITE_PNG_FILTER_AVG,
+        cv2.IMWRITE_PNG_FILTER_PAETH,
+        cv2.IMWRITE_PNG_ALL_FILTERS,
+    ],
+)
+@pytest.mark.parametrize("shape", [(1, 1), (37, 50), (400, 300)])
+def test_an_ordinary_png_is_read_as_opencv_reads_it(shape: tuple[int, int], row_filter: int, channels: int) -> None:
+    pixels = np.repeat(smooth(*shape)[..., None], channels, axis=2) + noise(*shape, channels) // 16
+    data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_FILTER, row_filter, cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
+    found = plain_png(sound_png(data.tobytes())[0])
+    assert found is not None
+    np.testing.assert_array_equal(found, by_opencv(data.tobytes()))
+
+
+def test_a_png_of_many_small_chunks_is_read_whole() -> None:
+    rows = noise(40, 30)
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    parts = [body[start : start + 7] for start in range(0, len(body), 7)]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 40, 8, 0, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + b"".join(chunk(b"IDAT", part) for part in parts) + chunk(b"IEND", b"")
+    np.testing.assert_array_equal(plain_png(sound_png(data)[0]), rows)
+
+
+@pytest.mark.parametrize("make", ["bomb", "cut", "other checksum", "filter 5", "interlaced", "palette", "16 bits"])
+def test_a_png_that_is_not_ordinary_is_left_to_opencv(make: str) -> None:
+    filtered = b"".join(b"\0" + bytes(30) for _ in range(40))
+    depth, colour_type, interlaced = {"palette": (8, 3, 0), "16 bits": (16, 0, 0), "interlaced": (8, 0, 1)}.get(
+        make, (8, 0, 0)
+    )
+    if make == "filter 5":
+        filtered = b"\5" + filtered[1:]
+    body = zlib.compress(filtered + bytes(50_000_000 if make == "bomb" else 0))
+    body = {"cut": body[:-9], "other checksum": body[:-4] + b"\1\2\3\4"}.get(make, body)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 40, depth, colour_type, 0, 0, interlaced))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    assert plain_png(sound_png(data)[0]) is None
 
 
 @pytest.mark.parametrize("kind", ["png", "png16"])

@@ -5,23 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import cli
 from loaders.config import BenchLoaderConfig, LoaderConfig
+from loaders.errors import ConfigError
 from loaders.throughput import Epoch, measure, what_bounds
 
 
 def epoch(**changes: float) -> Epoch:
-    usual = {"seconds": 1.0, "waited": 0.9, "making": 1.9, "computing": 1.8, "disk_bytes": 0}
+    usual = {"seconds": 1.0, "waited": 0.9, "consumed": 0.0, "making": 1.9, "computing": 1.8, "disk_bytes": 0}
     return Epoch(**(usual | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("changes", "bound"),
     [
-        ({}, "computing: 2 threads make batches 95% of the time"),
-        ({"waited": 0.01}, "the consumer"),
-        ({"disk_bytes": 900}, "the disk"),
+        ({}, "computing: 2 threads compute 90% of the time"),
+        ({"waited": 0.01, "consumed": 0.98, "making": 0.4, "computing": 0.4}, "the consumer"),
+        ({"waited": 0.01, "making": 0.4, "computing": 0.4}, "handing batches over"),  # nobody consumes
+        ({"disk_bytes": 900, "computing": 0.6}, "the disk"),
+        ({"disk_bytes": 900}, "computing"),  # read in time
         ({"making": 0.5, "computing": 0.5}, "handing batches over: 2 threads make them 25% of the time"),
         ({"computing": 0.8}, "other programs: the threads had a core for 42%"),
     ],
@@ -49,3 +53,11 @@ def test_a_slow_consumer_is_never_kept_waiting(betons: Path, capsys: pytest.Capt
     assert cli.main(command) == 0
     shown = capsys.readouterr().out
     assert "images/s (median" in shown and "Bound by the consumer" in shown
+    assert cli.main([*command[:4], "--batch-size", "4"]) == 0
+    assert "Bound by the consumer" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
+def test_page_locked_memory_asks_for_cuda_not_for_tensors(betons: Path) -> None:
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        measure(BenchLoaderConfig(beton=betons / "val.beton", loader=LoaderConfig(pin_memory=True)))
