@@ -105,7 +105,7 @@ bench-trust: $(VENV)/bench  ## how often bench-compare errs: the same code, and 
 	$(PY) -m benchmarks.trust
 
 ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none skipped
-	PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest tests/test_ffcv.py tests/test_radiograph.py tests/test_frame.py
+	PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest tests/test_ffcv.py tests/test_ffcv_operation.py tests/test_radiograph.py tests/test_frame.py
 
 docs: $(VENV)/base  ## write docs/CLI.md anew from the code
 	$(PY) -c 'import cli, pathlib; pathlib.Path("docs/CLI.md").write_text(cli.reference())'
