@@ -27,11 +27,12 @@ from ffcv.fields.ndarray import NDArrayDecoder
 from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.state import State
-from numba import carray, types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 
 from kernels.affine import affine_into, affine_scratch
 from kernels.crop import crop_into
+from kernels.jit import POLICY
 from loaders.augmentation import epoch_matrices
 from loaders.config import LoaderConfig, crop_side
 from loaders.errors import ConfigError
@@ -99,11 +100,13 @@ class FusedCropDecoder(NDArrayDecoder):
         margin = (stored - crop) // 2 if self.config.augment_from == "crop" else 0
         low, high = margin, stored - 1 - margin
         num_samples, address = len(self.metadata), self.matrices().ctypes.data
-        start = np.zeros(1, np.int64)
+        # Compiled apart for each pipeline: FFCV 1.0.2 changes one of numba's types in place (`t1.mutable = False`), and
+        # so breaks the table of whatever was compiled for it before: numba then fails or turns for ever.
+        affine_apart, crop_apart = (njit(**POLICY)(kernel.py_func) for kernel in (affine_into, crop_into))
 
         def decode(index_B: Any, out_B1HW: Any, metadata: Any, storage_state: Any) -> Any:
             inverse_N23 = carray(pointer_to(address), (num_samples, 2, 3), np.float32)  # type: ignore[call-arg]
-            chunks = min(threads, len(index_B))
+            start, chunks = np.zeros(1, np.int64), min(threads, len(index_B))
             for chunk in my_range(chunks):
                 scratch = affine_scratch(crop, stored)
                 for b in range(chunk * len(index_B) // chunks, (chunk + 1) * len(index_B) // chunks):
@@ -111,9 +114,9 @@ class FusedCropDecoder(NDArrayDecoder):
                     frame = memory_read(metadata[sample], storage_state)
                     if training:
                         inverse_123 = inverse_N23[sample : sample + 1]
-                        affine_into(out_B1HW[b : b + 1], frame, start, stored, inverse_123, low, high, scratch)
+                        affine_apart(out_B1HW[b : b + 1], frame, start, stored, inverse_123, low, high, scratch)
                     else:
-                        crop_into(out_B1HW[b : b + 1], frame, start, stored)
+                        crop_apart(out_B1HW[b : b + 1], frame, start, stored)
             return out_B1HW
 
         decode.is_parallel = True  # type: ignore[attr-defined]

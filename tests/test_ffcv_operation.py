@@ -34,7 +34,9 @@ def operation() -> Iterator[Any]:
     gc.collect()  # what numba says while FFCV's compiled pipelines go is none of the next tests' business
 
 
-def open_ffcv(path: Path, decoder: Any, *, threads: int = 2, batch_size: int = 7, shuffled: bool = False) -> Any:
+def open_ffcv(
+    path: Path, decoder: Any, *, threads: int = 2, batch_size: int = 7, shuffled: bool = False, os_cache: bool = True
+) -> Any:
     from ffcv.loader import Loader as FfcvLoader
     from ffcv.loader import OrderOption
     from ffcv.transforms import ToTensor
@@ -44,7 +46,7 @@ def open_ffcv(path: Path, decoder: Any, *, threads: int = 2, batch_size: int = 7
         str(path),
         batch_size,
         num_workers=threads,
-        os_cache=True,
+        os_cache=os_cache,
         order=order,
         seed=0,
         drop_last=False,
@@ -117,6 +119,16 @@ def test_one_decoder_serves_two_loaders(operation, betons: Path) -> None:
         decoder.set_epoch(epoch)
         for split, loader in loaders.items():
             assert frames_of(loader).tobytes() == ours(betons / f"{split}.beton", config, epoch).tobytes()
+
+
+@pytest.mark.timeout(120)  # where it fails, numba turns for ever in FFCV's thread
+@pytest.mark.parametrize("training", [True, False])
+def test_pipelines_of_other_memory_managers_do_not_disturb_each_other(operation, betons: Path, training: bool) -> None:
+    path, config = betons / "val.beton", LoaderConfig(training=training)
+    wanted = ours(path, config, 0).tobytes()
+    for os_cache in (True, False, True, True):
+        decoder = operation.FusedCropDecoder(config)
+        assert frames_of(open_ffcv(path, decoder, os_cache=os_cache)).tobytes() == wanted
 
 
 def test_another_crop_is_taken_where_it_leaves_whole_margins(operation, betons: Path) -> None:
