@@ -13,9 +13,11 @@ from pathlib import Path
 
 from benchmarks.baseline import Baseline, default_path, load, save
 from benchmarks.contest import Missing
-from benchmarks.decision import LIMIT, Interval, has_fallen, measure
+from benchmarks.decision import LIMIT, LOOKS, Interval, has_fallen, measure
 from benchmarks.pairs import Pair, quick_pairs
 from benchmarks.provenance import describe, provenance
+
+STORING = LOOKS[:-1]  # a baseline is known well enough before a close verdict is
 
 
 def compare(pairs: Iterable[Pair], stored: dict[str, Interval]) -> list[str]:
@@ -49,13 +51,13 @@ def describe_interval(found: Interval) -> str:
 
 
 def store(pairs: Iterable[Pair], path: Path) -> None:
-    """Measure each pair in full, and write the baseline."""
+    """Measure each pair, and write the baseline."""
     ratios = {}
     for pair in pairs:
         if isinstance(pair.rounds, Missing):
             print(f"{pair.name}: {pair.rounds}", flush=True)
             continue
-        ratios[pair.name] = measure(pair.rounds)
+        ratios[pair.name] = measure(pair.rounds, looks=STORING)
         print(f"{pair.name}: {describe_interval(ratios[pair.name])}", flush=True)
     save(Baseline(ratios=ratios, provenance=provenance()), path)
     print(f"stored in {path}")

@@ -69,13 +69,13 @@ def paired_ratios(ours: Call, theirs: Call, clock: Callable[[], float] = time.pe
         yield min(first, last) / min(our)
 
 
-def measure(rounds: Iterator[float], limit: float = 0.0) -> Interval:
+def measure(rounds: Iterator[float], limit: float = 0.0, looks: Sequence[int] = LOOKS) -> Interval:
     """Rounds until the interval is clear of the limit on either side, or narrow, or the looks are used up.
 
     rounds: the ratio of each.  limit: 0 for none, as for a baseline.
     """
     ratios: list[float] = []
-    for look in LOOKS:
+    for look in looks:
         ratios += islice(rounds, look - len(ratios))
         found = interval(ratios)
         narrow = found.high - found.low < 2 * NARROW * found.ratio

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import njit
 
 from benchmarks.installed import why_missing
 from benchmarks.settings import BATCH
 from kernels.crop import crop_into
+from kernels.jit import POLICY
 from loaders.config import LoaderConfig
 
 Prepare = Callable[[torch.Tensor, int], torch.Tensor]  # of FFCV's frames_NSS, and the first one's place in the epoch
@@ -82,6 +84,9 @@ def decoder_and_crop(crop: int) -> tuple[Any, ...]:
     from ffcv.pipeline.operation import Operation
     from ffcv.pipeline.state import State
 
+    # compiled apart: two pipelines of FFCV that compile one dispatcher for different arrays can hang in numba
+    crop_apart = njit(**POLICY)(crop_into.py_func)
+
     class Crop(Operation):
         """Frames uint8 (N, S, S) to crops float32 (N, 1, H, W) in [-1, 1]."""
 
@@ -91,7 +96,7 @@ def decoder_and_crop(crop: int) -> tuple[Any, ...]:
             def cut(frames_NSS: np.ndarray, out_N1HW: np.ndarray) -> np.ndarray:
                 stored = frames_NSS.shape[1]
                 for n in samples(len(frames_NSS)):
-                    crop_into(out_N1HW[n : n + 1], frames_NSS[n].reshape(-1), first, stored)
+                    crop_apart(out_N1HW[n : n + 1], frames_NSS[n].reshape(-1), first, stored)
                 return out_N1HW[: len(frames_NSS)]
 
             cut.is_parallel = True  # type: ignore[attr-defined]

@@ -10,11 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from benchmarks import dali_rival
 from benchmarks.agreement import expect_oracle
+from benchmarks.array_rivals import (
+    Fill,
+    numpy_affine,
+    numpy_crop,
+    opencv_affine,
+    opencv_crop,
+    single_threaded_opencv,
+)
 from benchmarks.contest import Call, Contest, Missing
 from benchmarks.epochs import consume, first_samples
 from benchmarks.settings import BATCH, THREADS
@@ -30,7 +37,6 @@ NUM_SAMPLES = 128
 NUM_CHECKED = 16
 AFFINE_PASSES = 4  # of all samples in one call: a pass takes only some ten milliseconds, one of the crop some three
 CROP_PASSES = 10
-SCALE = np.float32(1 / 127.5)
 
 Part = Callable[[np.ndarray, slice], None]  # writes the samples of a slice into out_N1HW
 
@@ -80,20 +86,14 @@ class Work:
 @contextmanager
 def work_on(path: Path) -> Iterator[Work]:
     """Frames of a beton; OpenCV keeps to the thread that calls it."""
-    opencv_threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        with Beton(path) as beton, ThreadPoolExecutor(THREADS) as pool:
-            inverse_N23 = epoch_matrices(LoaderConfig(training=True), 0, NUM_SAMPLES, beton.facts.crop, beton.side)
-            yield Work(beton=beton, inverse_N23=inverse_N23, pool=pool)
-    finally:
-        cv2.setNumThreads(opencv_threads)
+    with single_threaded_opencv(), Beton(path) as beton, ThreadPoolExecutor(THREADS) as pool:
+        inverse_N23 = epoch_matrices(LoaderConfig(training=True), 0, NUM_SAMPLES, beton.facts.crop, beton.side)
+        yield Work(beton=beton, inverse_N23=inverse_N23, pool=pool)
 
 
-def normalise_into(out_HW: np.ndarray, level_HW: np.ndarray) -> None:
-    """Grey levels 0-255 to [-1, 1], in numpy."""
-    np.multiply(level_HW, SCALE, out=out_HW)
-    np.subtract(out_HW, np.float32(1), out=out_HW)
+def part_of(fill: Fill) -> Part:
+    """A rival on a slice of the samples."""
+    return lambda out_N1HW, samples: fill(out_N1HW[samples], range(samples.start, samples.stop))
 
 
 @contextmanager
@@ -101,27 +101,10 @@ def affine_contest(path: Path, passes: int = AFFINE_PASSES) -> Iterator[Contest]
     """The training crop of all samples, so many times in one call."""
     with work_on(path) as work:
         beton, crop, inverse_N23 = work.beton, work.beton.facts.crop, work.inverse_N23
-        # OpenCV's pixel centres lie at integers, ours at integer + 0.5
-        opencv_N23 = inverse_N23.astype(np.float64)
-        opencv_N23[:, :, 2] += opencv_N23[:, :, :2].sum(2) / 2 - 0.5
-
-        def opencv(out_N1HW: np.ndarray, samples: slice) -> None:
-            level_HW = np.empty((crop, crop), np.uint8)
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            for n in range(samples.start, samples.stop):
-                cv2.warpAffine(
-                    beton.frame(n), opencv_N23[n], (crop, crop), level_HW, flags=flags, borderMode=cv2.BORDER_REPLICATE
-                )
-                normalise_into(out_N1HW[n, 0], level_HW)
-
-        def plain(out_N1HW: np.ndarray, samples: slice) -> None:
-            for n in range(samples.start, samples.stop):
-                numpy_affine_into(out_N1HW[n, 0], beton.frame(n), inverse_N23[n])
-
         outputs: dict[str, Callable[[], np.ndarray] | Missing] = {
             "plainfilm": work.call(work.affine, passes),
-            "OpenCV": work.call(opencv, passes),
-            "numpy": work.call(plain),
+            "OpenCV": work.call(part_of(opencv_affine(beton, inverse_N23)), passes),
+            "numpy": work.call(part_of(numpy_affine(beton, inverse_N23))),
         }
         rivals: dict[str, Call | Missing] = dict(outputs)
         reason = dali_rival.missing()
@@ -157,44 +140,20 @@ def affine_scaling_contest(path: Path) -> Iterator[Contest]:
         )
 
 
-def numpy_affine_into(out_HW: np.ndarray, frame_SS: np.ndarray, inverse_23: np.ndarray) -> None:
-    """Bilinear, clamped and normalised, as one writes it in numpy: float32, a frame at a time."""
-    last = frame_SS.shape[0] - 1
-    centre = np.arange(out_HW.shape[0], dtype=np.float32) + np.float32(0.5)
-    x_HW, y_HW = (
-        np.clip(row[0] * centre[None, :] + row[1] * centre[:, None] + (row[2] - np.float32(0.5)), 0, last)
-        for row in inverse_23
-    )
-    left, top = x_HW.astype(np.int32), y_HW.astype(np.int32)
-    right, below = np.minimum(left + 1, last), np.minimum(top + 1, last)
-    x_HW -= left
-    y_HW -= top
-    frame = frame_SS.astype(np.float32)
-    upper = frame[top, left] * (1 - x_HW) + frame[top, right] * x_HW
-    lower = frame[below, left] * (1 - x_HW) + frame[below, right] * x_HW
-    normalise_into(out_HW, upper * (1 - y_HW) + lower * y_HW)
-
-
 @contextmanager
 def crop_contest(path: Path) -> Iterator[Contest]:
     """The evaluation crop."""
     with work_on(path) as work:
         beton, crop, side = work.beton, work.beton.facts.crop, work.beton.side
-        low = (side - crop) // 2
-        middle = np.s_[low : low + crop, low : low + crop]
 
         def ours(out_N1HW: np.ndarray, samples: slice) -> None:
             crop_into(out_N1HW[samples], beton.bytes_B, beton.offset_N[samples], side)
 
-        def opencv(out_N1HW: np.ndarray, samples: slice) -> None:
-            for n in range(samples.start, samples.stop):
-                out_N1HW[n] = cv2.dnn.blobFromImage(beton.frame(n)[middle], 1 / 127.5, mean=127.5)[0]
-
-        def plain(out_N1HW: np.ndarray, samples: slice) -> None:
-            for n in range(samples.start, samples.stop):
-                normalise_into(out_N1HW[n, 0], beton.frame(n)[middle])
-
-        parts: dict[str, Part] = {"plainfilm": ours, "OpenCV": opencv, "numpy": plain}
+        parts: dict[str, Part] = {
+            "plainfilm": ours,
+            "OpenCV": part_of(opencv_crop(beton)),
+            "numpy": part_of(numpy_crop(beton)),
+        }
         outputs: dict[str, Callable[[], np.ndarray] | Missing] = {
             name: work.call(part, CROP_PASSES) for name, part in parts.items()
         }

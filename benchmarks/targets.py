@@ -8,6 +8,8 @@ AFFINE = "affine kernel, 320 to 224"
 CROP = "crop kernel, 320 to 224"
 EVALUATION = "evaluation batches"
 TRAINING = "training batches"
+EVALUATION_THREADS = "evaluation batches, plain threads"
+TRAINING_THREADS = "training batches, plain threads"
 FILES = "training batches from files"
 PHANTOM_FILES = "training batches from 640² PNG"
 CONVERSION = "conversion"
@@ -21,6 +23,8 @@ ORDER = (  # of the table
     CROP,
     EVALUATION,
     TRAINING,
+    EVALUATION_THREADS,
+    TRAINING_THREADS,
     FILES,
     PHANTOM_FILES,
     CONVERSION,

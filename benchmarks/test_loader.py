@@ -15,6 +15,10 @@ from benchmarks.loader_contests import (
     training_scaling_contest,
 )
 from benchmarks.material import Converted
+from benchmarks.thread_contests import evaluation_threads_contest, training_threads_contest
+
+# what numba says while FFCV's compiled pipelines go is no fault of a contest's
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def test_evaluation_batches(compare: Callable, beton_224: Path) -> None:
@@ -24,6 +28,16 @@ def test_evaluation_batches(compare: Callable, beton_224: Path) -> None:
 
 def test_training_batches(compare: Callable, beton_224: Path) -> None:
     with training_contest(beton_224) as contest:
+        compare(contest)
+
+
+def test_evaluation_in_threads(compare: Callable, beton_224: Path) -> None:
+    with evaluation_threads_contest(beton_224) as contest:
+        compare(contest)
+
+
+def test_training_in_threads(compare: Callable, beton_224: Path) -> None:
+    with training_threads_contest(beton_224) as contest:
         compare(contest)
 
 
