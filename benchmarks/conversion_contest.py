@@ -88,6 +88,6 @@ def payback(comparisons: list[Comparison]) -> str | None:
     seconds = NUM_RADIOGRAPHS / conversion.rate(conversion.ours)
     saved = NUM_RADIOGRAPHS / files.rate(decoding[0]) - NUM_RADIOGRAPHS / files.rate(files.ours)
     return (
-        f"conversion of {NUM_RADIOGRAPHS:,} radiographs, at the rate above: {seconds:.1f} s; an epoch then takes "
+        f"conversion of {NUM_RADIOGRAPHS:,} radiographs: {seconds:.1f} s; an epoch then takes "
         f"{saved:.1f} s less than with {decoding[0]}: paid for after {seconds / saved:.2f} epochs"
     )

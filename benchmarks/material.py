@@ -7,11 +7,14 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from benchmarks.settings import THREADS
 from loaders.beton import Beton
 from loaders.beton_footer import ROW, Facts
 from loaders.beton_writer import write_beton
@@ -65,6 +68,35 @@ def choose_radiographs(folder: Path, every: int = 1) -> Path | None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(data / row["path"], copy)
     return manifest
+
+
+def vary(manifest: Path, folder: Path, num_files: int) -> Path:
+    """Write the files of a table again and again, each time with another pixel changed, until there are so many.
+
+    As many radiographs as one has in earnest, none of them another's duplicate.  Gives their table.
+    """
+    with manifest.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    varied = folder / "varied.csv"
+
+    def write(number: int) -> dict[str, str]:
+        row, turn = rows[number % len(rows)], number // len(rows)
+        path = Path(f"{turn}") / row["path"]
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        if turn == 0:
+            shutil.copyfile(manifest.parent / row["path"], folder / path)
+        else:
+            pixels = cv2.imread(str(manifest.parent / row["path"]), cv2.IMREAD_UNCHANGED)
+            pixels[turn - 1, 0] = pixels[turn - 1, 0] // 2 + 64 * (pixels[turn - 1, 0] < 128)
+            made = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_COMPRESSION, 2]
+            cv2.imwrite(str(folder / path), pixels, made if path.suffix == ".png" else [])
+        return {"path": path.as_posix(), "label": row["label"], "patient": row.get("patient", "")}
+
+    with ThreadPoolExecutor(THREADS) as pool, varied.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["path", "label", "patient"])
+        writer.writeheader()
+        writer.writerows(pool.map(write, range(num_files)))
+    return varied
 
 
 def convert_table(manifest: Path, folder: Path, size: int) -> Converted:
