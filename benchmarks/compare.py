@@ -80,7 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
             )
             return 2
         baseline = load(chosen.baseline)
-        print(f"stored: {describe(baseline.provenance)}\nnow: {describe(provenance())}")
+        now = provenance()
+        print(f"stored: {describe(baseline.provenance)}\nnow: {describe(now)}")
+        for when, facts in (("stored", baseline.provenance), ("now", now)):
+            if (facts["load_average"] or 0) > facts["cores"] / 2:
+                print(f"{when}: others were at work on this machine, which shifts ratios too; trust no verdict, repeat")
         fallen = compare(quick_pairs(Path(folder)), baseline.ratios)
     print(f"fallen: {'; '.join(fallen) or 'none'}")
     return 1 if fallen else 0
