@@ -12,6 +12,8 @@ ROUNDS = 5  # of several seconds each
 
 
 def test_conversion(compare: Callable, radiographs: Path, tmp_path: Path) -> None:
-    many = vary(radiographs, tmp_path, NUM_RADIOGRAPHS)
+    files = tmp_path / "files"
+    files.mkdir()
+    many = vary(radiographs, files, NUM_RADIOGRAPHS)
     with conversion_contest(many, tmp_path) as contest:
         compare(contest, rounds=ROUNDS)
