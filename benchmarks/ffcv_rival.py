@@ -84,7 +84,7 @@ def decoder_and_crop(crop: int) -> tuple[Any, ...]:
     from ffcv.pipeline.operation import Operation
     from ffcv.pipeline.state import State
 
-    # compiled apart: two pipelines of FFCV that compile one dispatcher for different arrays can hang in numba
+    # compiled apart for each pipeline, as in loaders/ffcv_operation.py, which says why
     crop_apart = njit(**POLICY)(crop_into.py_func)
 
     class Crop(Operation):
