@@ -167,8 +167,11 @@ def test_a_beton_of_numbers_only_has_no_pages(tmp_path: Path) -> None:
 def test_values_outlive_the_reader(sound: Path) -> None:
     with FieldReader(sound) as reader:
         values = [reader.value(name, 2) for name in ("photo", "volume", "note")]
-    for value in values:
-        value[...] = 3
+    with FieldReader(sound) as reader:
+        for name, value in zip(("photo", "volume", "note"), values, strict=True):
+            np.testing.assert_array_equal(value, reader.value(name, 2))
+            value[...] = 3  # the caller's own: the file keeps what it had
+            assert (value == 3).all() and not (reader.value(name, 2) == 3).all()
 
 
 def test_a_field_or_sample_that_is_not_there_is_named(sound: Path) -> None:
