@@ -1,0 +1,42 @@
+"""Threads that share the images of a batch among them, for kernels that release the GIL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+PARTS = 16  # of a batch, whatever the number of threads, so that sums are added in the same order
+
+
+def for_each_part(work: Callable[[range], T], num_images: int) -> list[T]:
+    """Call work with ranges of the batch, side by side on as many threads as torch has; results in order.
+
+    Inside, torch computes on one thread.  Errors: whatever work raises.
+    """
+    size = max(1, -(-num_images // PARTS))
+    parts = [range(start, min(start + size, num_images)) for start in range(0, num_images, size)]
+    return list(_threads(torch.get_num_threads(), os.getpid()).map(work, parts))
+
+
+@cache  # threads live as long as the process; a forked one has none of its parent's, and makes its own
+def _threads(number: int, process: int) -> ThreadPoolExecutor:
+    started = Barrier(number + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # takes over the default, which would otherwise undo the next line later
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(number, thread_name_prefix="plainfilm-block", initializer=start)
+    for _ in range(number):
+        pool.submit(int)  # each starts a thread, since none is idle before all are there
+    started.wait()
+    torch.set_num_threads(number)  # what a thread sets becomes the default of threads to come
+    return pool

@@ -1,0 +1,256 @@
+"""The fused blocks of the CPU step, against the plain layers in float64 and against PyTorch's own float32."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.batch_statistics import batch_statistics
+from engine.fused_block import fused_block
+from engine.fused_first_block import fused_first_block
+from engine.network import Cnn
+from engine.weight_gradient import weight_gradient
+from engine.workers import for_each_part
+from kernels.columns import columns_into
+
+Results = dict[str, torch.Tensor]
+SHAPES = [(8, 16, 12, 12), (6, 8, 13, 13), (3, 8, 7, 10), (2, 4, 10, 3), (2, 8, 2, 2), (1, 16, 31, 33), (40, 8, 6, 6)]
+SEEDS = range(7)
+
+
+def layers(channels: int, seed: int, out_channels: int = 24) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """A convolution and a batch norm with weights of either sign, one of them zero."""
+    torch.manual_seed(seed)
+    convolution = nn.Conv2d(channels, out_channels, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+    norm = nn.BatchNorm2d(out_channels)
+    with torch.no_grad():
+        norm.weight.uniform_(-1, 1)
+        norm.weight[3] = 0
+        norm.bias.uniform_(-1, 1)
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+    return convolution, norm
+
+
+def plain_block(pictures: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
+    return torch.relu(nn.functional.max_pool2d(norm(convolution(pictures)), 2))
+
+
+def results(
+    block: Callable, pictures: torch.Tensor, modules: tuple[nn.Conv2d, nn.BatchNorm2d], double: bool
+) -> Results:
+    """Output, gradients and buffers of one forward and backward pass, in float64."""
+    convolution, norm = copy.deepcopy(modules)
+    if double:
+        convolution, norm, pictures = convolution.double(), norm.double(), pictures.double()
+    wants = block is not fused_first_block
+    pictures = pictures.clone(memory_format=torch.channels_last).requires_grad_(wants)
+    out = block(pictures, convolution, norm)
+    pull = torch.sin(torch.arange(out.numel(), dtype=torch.float64) * 0.7).reshape(out.shape).to(out.dtype)
+    out.backward(pull)
+    found = {
+        "output": out,
+        "weight": convolution.weight.grad,
+        "scale": norm.weight.grad,
+        "shift": norm.bias.grad,
+        "running mean": norm.running_mean,
+        "running variance": norm.running_var,
+    }
+    return {name: value.detach().double() for name, value in found.items()} | (
+        {"input": pictures.grad.double()} if wants else {}
+    )
+
+
+def error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).norm() / exact.norm().clamp_min(1e-30))
+
+
+def median_errors(
+    block: Callable, shape: tuple[int, ...], training: bool, centre: float = 0.0
+) -> dict[str, np.ndarray]:
+    """By what was compared: the median errors of the fused block and of PyTorch's float32, against float64."""
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for seed in SEEDS:
+        modules = layers(shape[1], seed)
+        modules[1].train(training)
+        pictures = torch.randn(shape) + centre
+        exact = results(plain_block, pictures, modules, double=True)
+        ours, theirs = (results(one, pictures, modules, double=False) for one in (block, plain_block))
+        for name, value in ours.items():
+            errors.setdefault(name, []).append((error(value, exact[name]), error(theirs[name], exact[name])))
+    return {name: np.median(pairs, axis=0) for name, pairs in errors.items()}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_block_is_as_near_float64_as_pytorchs_own_float32(shape: tuple[int, ...], training: bool) -> None:
+    for name, (ours, theirs) in median_errors(fused_block, shape, training).items():
+        assert ours <= max(1.1 * theirs, 1e-7), (name, ours, theirs)  # two medians of rounding scatter
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("shape", [(8, 1, 12, 12), (6, 1, 13, 13), (3, 1, 7, 10), (1, 1, 31, 33)], ids=str)
+def test_the_first_block_is_as_near_float64_as_pytorchs_own_float32(shape: tuple[int, ...], training: bool) -> None:
+    for name, (ours, theirs) in median_errors(fused_first_block, shape, training).items():
+        assert ours <= max(1.1 * theirs, 1e-7), (name, ours, theirs)
+
+
+def test_statistics_hold_where_the_mean_is_far_above_the_deviation() -> None:
+    for block, channels in ((fused_block, 8), (fused_first_block, 1)):
+        for name, (ours, theirs) in median_errors(block, (8, channels, 16, 16), True, centre=300.0).items():
+            assert ours <= max(1.5 * theirs, 1e-7), (name, ours, theirs)
+
+
+def test_sums_of_squares_survive_a_mean_a_million_deviations_away() -> None:
+    values = 1e6 + np.random.default_rng(0).standard_normal((1000, 1))
+    found = batch_statistics(values.sum(0), (values**2).sum(0), 1000)
+    np.testing.assert_allclose(found.variance_K, values.var(0), rtol=1e-3)
+    assert (batch_statistics(np.array([3e8]), np.array([9e13]) * (1 - 1e-16), 1000).variance_K >= 0).all()
+
+
+def test_equal_pixels_send_the_gradient_where_pytorch_sends_it() -> None:
+    for block, channels in ((fused_block, 8), (fused_first_block, 1)):
+        modules, flat = layers(channels, 0), torch.ones(2, channels, 12, 12)
+        modules[1].eval()  # or a constant picture would have no variance
+        ours, exact = results(block, flat, modules, False), results(plain_block, flat, modules, True)
+        for name, value in ours.items():
+            torch.testing.assert_close(value, exact[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_a_number_is_not_hidden_by_the_relu(bad: float) -> None:
+    for block, channels in ((fused_block, 8), (fused_first_block, 1)):
+        convolution, norm = layers(channels, 0)
+        pictures = torch.randn(2, channels, 8, 8)
+        pictures[1, 0, 2, 3] = bad
+        assert block(pictures, convolution, norm)[:, norm.weight != 0].isnan().all()
+
+
+def test_a_second_backward_pass_is_refused() -> None:
+    convolution, norm = layers(8, 0)
+    loss = fused_block(torch.randn(2, 8, 8, 8), convolution, norm).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="second backward pass"):
+        loss.backward()
+
+
+def test_a_single_value_a_channel_is_refused_as_by_pytorch() -> None:
+    with pytest.raises(ValueError, match="expected 2 or more"):
+        batch_statistics(np.zeros(3), np.zeros(3), 1)
+
+
+@pytest.mark.parametrize("shape", [(5, 9, 7, 6, 4), (1, 1, 1, 3, 2), (17, 3, 40, 28, 5), (2, 2, 600, 200, 3)], ids=str)
+def test_weight_gradients_are_the_sums_over_shifted_pictures(shape: tuple[int, int, int, int, int]) -> None:
+    num_images, channels, height, width, out_channels = shape
+    generator = np.random.default_rng(0)
+    picture = generator.standard_normal((num_images, height, width, channels), np.float32)
+    gradient = generator.standard_normal((num_images, height, width, out_channels), np.float32)
+    padded = np.pad(picture.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    wanted = np.empty((out_channels, channels, 3, 3))
+    for row in range(3):
+        for column in range(3):
+            shifted = padded[:, row : row + height, column : column + width]
+            wanted[:, :, row, column] = np.einsum("nhwk,nhwc->kc", gradient.astype(np.float64), shifted)
+    found = weight_gradient(picture, gradient).numpy()
+    np.testing.assert_allclose(found, wanted, atol=3e-5 * np.sqrt(num_images * height * width))
+
+
+def test_columns_are_each_pixel_between_its_neighbours() -> None:
+    picture = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 4, 2)
+    out = np.full((8, 6), np.nan, np.float32)
+    columns_into(out, picture, 1, 3)
+    padded = np.pad(picture, ((0, 0), (1, 1), (0, 0)))
+    wanted = [
+        np.concatenate([padded[row, column + shift] for shift in range(3)]) for row in (1, 2) for column in range(4)
+    ]
+    np.testing.assert_array_equal(out, wanted)
+
+
+def test_any_number_of_threads_gives_the_same_step_to_the_bit() -> None:
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(
+                results(fused_block, torch.randn(9, 8, 14, 14, generator=torch.manual_seed(1)), layers(8, 0), False)
+            )
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in found[0].items())
+
+
+def test_parts_cover_the_batch_in_order_and_pass_errors_on() -> None:
+    for num_images in (1, 2, 15, 16, 17, 33):
+        parts = for_each_part(lambda images: images, num_images)
+        assert [image for part in parts for image in part] == list(range(num_images)) and len(parts) <= 16
+
+    def fail(images: range) -> None:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        for_each_part(fail, 3)
+
+
+def test_workers_leave_torchs_number_of_threads_as_it_was() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert for_each_part(lambda images: torch.get_num_threads(), 3) == [1, 1, 1]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def gradients(network: Cnn, frames: torch.Tensor) -> Results:
+    nn.functional.cross_entropy(network(frames), torch.arange(len(frames)) % 2).backward()
+    return {name: parameter.grad for name, parameter in network.named_parameters()}
+
+
+@pytest.mark.parametrize("crop", [32, 45, 97])
+def test_the_fused_network_is_the_network_of_its_layers(crop: int) -> None:
+    torch.manual_seed(0)
+    fused = Cnn(2, crop, 0.0).to(memory_format=torch.channels_last)
+    single = copy.deepcopy(fused)
+    single.fused = False
+    frames = torch.rand(8, 1, crop, crop) * 2 - 1
+    ours, theirs = gradients(fused, frames), gradients(single, frames)
+    for name, value in ours.items():
+        assert error(value, theirs[name]) < 2e-2, name  # near ties in windows flip
+    for (name, ours_buffer), (_, buffer) in zip(fused.named_buffers(), single.named_buffers(), strict=True):
+        torch.testing.assert_close(ours_buffer, buffer, rtol=1e-4, atol=1e-6, msg=name)
+    fused.eval(), single.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(frames), single(frames), rtol=1e-3, atol=1e-4)
+
+
+def test_frames_that_want_a_gradient_get_it() -> None:
+    torch.manual_seed(0)
+    network = Cnn(2, 32, 0.0).eval()
+    frames = torch.rand(4, 1, 32, 32)
+    found = []
+    for fused in (True, False):
+        network.fused = fused
+        asked = frames.clone().requires_grad_()
+        network(asked).sum().backward()
+        found.append(asked.grad)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-6)
+
+
+def test_other_precisions_and_hooks_take_the_single_layers() -> None:
+    network, frames, calls = Cnn(2, 32, 0.0), torch.rand(4, 1, 32, 32), []
+    network.features[0].register_forward_hook(lambda *args: calls.append(args))
+    network(frames)
+    assert not calls
+    with torch.autocast("cpu", torch.bfloat16):
+        network(frames)
+    network.fused = False
+    network(frames)
+    network.fused = True
+    network.double()(frames.double())
+    assert len(calls) == 3
