@@ -15,13 +15,15 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.nn.grad import conv2d_input
 
 from engine.batch_statistics import Statistics, batch_statistics, running_statistics, update_running
+from engine.channels_last import empty, pixels
 from engine.weight_gradient import weight_gradient
 from engine.workers import for_each_part
 from kernels.pooled_norm import activate_into, gradient_in_place, pool_into, sum_gradients_into
 
+FEW = 150  # pixels of a picture: below, a matrix product is too thin for the weight gradient, and oneDNN faster
+convolution_backward = torch.ops.aten.convolution_backward
 SILENT = np.errstate(invalid="ignore", over="ignore")  # what is not finite shows in the loss
 
 
@@ -56,25 +58,25 @@ class FusedBlock(torch.autograd.Function):
         sum_N2K = np.empty((num_images, 2, channels))
         sign_K = signs(scale_K)
 
-        def pool(images: range) -> None:
-            for image in images:
-                pool_into(extreme_NhwK[image], corner_NhwK[image], sum_N2K[image], convolved_NHWK[image], sign_K)
-
-        for_each_part(pool, num_images)
+        for_each_part(
+            lambda images: pool_into(
+                extreme_NhwK, corner_NhwK, sum_N2K, convolved_NHWK, sign_K, images.start, images.stop
+            ),
+            num_images,
+        )
         if norm.training:
             statistics = batch_statistics(*sum_N2K.sum(0), num_images * height * width)
             update_running(norm, statistics)
         else:
             statistics = running_statistics(norm)
         constants = normalisation(statistics, norm)
-        out_NKhw = torch.empty_strided(*channels_last(pooled))
+        out_NKhw = empty(pooled)
         out_NhwK = pixels(out_NKhw)
 
-        def activate(images: range) -> None:
-            for image in images:
-                activate_into(out_NhwK[image], corner_NhwK[image], extreme_NhwK[image], *constants)
-
-        for_each_part(activate, num_images)
+        for_each_part(
+            lambda images: activate_into(out_NhwK, corner_NhwK, extreme_NhwK, *constants, images.start, images.stop),
+            num_images,
+        )
         ctx.save_for_backward(pictures_NCHW, weight_KC33)
         ctx.kept = (convolved_NKHW, extreme_NhwK, corner_NhwK, statistics, constants, norm)
         return out_NKhw
@@ -90,15 +92,14 @@ class FusedBlock(torch.autograd.Function):
         ctx.kept = None  # the convolution's output is about to become its gradient
         convolved_NHWK = pixels(convolved_NKHW)
         gradient_NhwK = pixels(gradient_NKhw.contiguous(memory_format=torch.channels_last))
-        sum_N2K = np.empty((len(convolved_NHWK), 2, len(mean_K)))
-
-        def sum_up(images: range) -> None:
-            for image in images:
-                sum_gradients_into(
-                    sum_N2K[image], gradient_NhwK[image], corner_NhwK[image], extreme_NhwK[image], mean_K
-                )
-
-        for_each_part(sum_up, len(convolved_NHWK))
+        num_images = len(convolved_NHWK)
+        sum_N2K = np.empty((num_images, 2, len(mean_K)))
+        for_each_part(
+            lambda images: sum_gradients_into(
+                sum_N2K, gradient_NhwK, corner_NhwK, extreme_NhwK, mean_K, images.start, images.stop
+            ),
+            num_images,
+        )
         shift_gradient_K, moment_K = sum_N2K.sum(0)
         deviation_K = statistics.deviation_K(norm)
         scale_gradient_K = moment_K / deviation_K
@@ -106,37 +107,20 @@ class FusedBlock(torch.autograd.Function):
         offset_K = (factor_K * shift_gradient_K * share).astype(np.float32)
         slope_K = (factor_K * scale_gradient_K / deviation_K * share).astype(np.float32)
 
-        def to_gradient(images: range) -> None:
-            for image in images:
-                gradient_in_place(
-                    convolved_NHWK[image],
-                    gradient_NhwK[image],
-                    corner_NhwK[image],
-                    mean_K,
-                    factor_K,
-                    slope_K,
-                    offset_K,
-                )
-
-        for_each_part(to_gradient, len(convolved_NHWK))
-        input_gradient, weight_gradient_KC33 = None, None
-        if ctx.needs_input_grad[0]:
-            input_gradient = conv2d_input(pictures_NCHW.shape, weight_KC33, convolved_NKHW, padding=1)
-        if ctx.needs_input_grad[1]:
-            weight_gradient_KC33 = weight_gradient(pixels(pictures_NCHW), convolved_NHWK)
-        return input_gradient, weight_gradient_KC33, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None
-
-
-def pixels(tensor_NCHW: torch.Tensor) -> np.ndarray:
-    """A channels_last tensor's own memory as an array (N, H, W, C)."""
-    return tensor_NCHW.detach().permute(0, 2, 3, 1).numpy()
-
-
-def channels_last(shape_NHWK: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shape (N, K, H, W) and strides of a channels_last tensor, unambiguous also where a side is 1."""
-    num_images, height, width, channels = shape_NHWK
-    strides = (height * width * channels, 1, width * channels, channels)
-    return (num_images, channels, height, width), strides
+        constants = (mean_K, factor_K, slope_K, offset_K)
+        for_each_part(
+            lambda images: gradient_in_place(
+                convolved_NHWK, gradient_NhwK, corner_NhwK, *constants, images.start, images.stop
+            ),
+            num_images,
+        )
+        products = ctx.needs_input_grad[1] and convolved_NHWK[0, :, :, 0].size >= FEW
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1] and not products, False]
+        gradients = convolution_backward(
+            convolved_NKHW, pictures_NCHW, weight_KC33, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
+        )
+        weight_gradient_KC33 = weight_gradient(pictures_NCHW, convolved_NKHW) if products else gradients[1]
+        return gradients[0], weight_gradient_KC33, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None
 
 
 def signs(scale_K: torch.Tensor) -> np.ndarray:

@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from engine.batch_statistics import Statistics, batch_statistics, running_statistics, update_running
-from engine.fused_block import SILENT, as_float32, channels_last, normalisation, pixels, signs
+from engine.channels_last import empty, pixels
+from engine.fused_block import SILENT, as_float32, normalisation, signs
 from engine.workers import for_each_part
 from kernels.first_block import TAPS, correlate_into, first_block_into, first_gradients_into
 
@@ -59,15 +60,14 @@ class FusedFirstBlock(torch.autograd.Function):
             statistics = running_statistics(norm)
         constants, sign_K = normalisation(statistics, norm), signs(scale_K)
         pooled = (num_images, height // 2, width // 2, weight_9K.shape[1])
-        out_NKhw, corner_NhwK = torch.empty_strided(*channels_last(pooled)), np.empty(pooled, np.uint8)
+        out_NKhw, corner_NhwK = empty(pooled), np.empty(pooled, np.uint8)
         out_NhwK = pixels(out_NKhw)
 
         def forward(images: range) -> None:
             pixel_4K = np.empty((4, weight_9K.shape[1]), np.float32)
-            for image in images:
-                first_block_into(
-                    out_NhwK[image], corner_NhwK[image], frame_NPP[image], weight_9K, sign_K, *constants, pixel_4K
-                )
+            first_block_into(
+                out_NhwK, corner_NhwK, frame_NPP, weight_9K, sign_K, *constants, pixel_4K, images.start, images.stop
+            )
 
         for_each_part(forward, num_images)
         ctx.kept = (frame_NPP, weight_9K, corner_NhwK, statistics, constants[1], norm, tap_sum_9, correlation_99)
@@ -85,15 +85,9 @@ class FusedFirstBlock(torch.autograd.Function):
         def sum_up(images: range) -> None:
             partial_9K = np.empty((TAPS, num_channels), np.float32)
             passed_4K = np.empty((4, num_channels), np.float32)
-            for image in images:
-                first_gradients_into(
-                    sum_NTK[image],
-                    gradient_NhwK[image],
-                    corner_NhwK[image],
-                    frame_NPP[image],
-                    partial_9K,
-                    passed_4K,
-                )
+            first_gradients_into(
+                sum_NTK, gradient_NhwK, corner_NhwK, frame_NPP, partial_9K, passed_4K, images.start, images.stop
+            )
 
         for_each_part(sum_up, len(frame_NPP))
         sum_TK = sum_NTK.sum(0)
@@ -115,9 +109,10 @@ def correlations(frame_NPP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The sums of each tap, float64 (9,), and of each product of two, (9, 9), over all frames."""
     sum_N9, correlation_N99 = np.empty((len(frame_NPP), TAPS)), np.empty((len(frame_NPP), TAPS, TAPS))
 
+    width = frame_NPP.shape[2] - 2
+
     def correlate(images: range) -> None:
-        for image in images:
-            correlate_into(sum_N9[image], correlation_N99[image], frame_NPP[image])
+        correlate_into(sum_N9, correlation_N99, frame_NPP, np.empty(width), images.start, images.stop)
 
     for_each_part(correlate, len(frame_NPP))
     return sum_N9.sum(0), correlation_N99.sum(0)

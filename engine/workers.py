@@ -22,7 +22,18 @@ def for_each_part(work: Callable[[range], T], num_images: int) -> list[T]:
     """
     size = max(1, -(-num_images // PARTS))
     parts = [range(start, min(start + size, num_images)) for start in range(0, num_images, size)]
-    return list(_threads(torch.get_num_threads(), os.getpid()).map(work, parts))
+    results: dict[int, T] = {}
+    waiting = iter(range(len(parts)))
+
+    def take_parts() -> None:
+        for number in waiting:  # each goes to one thread
+            results[number] = work(parts[number])
+
+    number_of_threads = torch.get_num_threads()
+    threads = _threads(number_of_threads, os.getpid())
+    for done in [threads.submit(take_parts) for _ in range(min(number_of_threads, len(parts)))]:
+        done.result()
+    return [results[number] for number in range(len(parts))]
 
 
 @cache  # threads live as long as the process; a forked one has none of its parent's, and makes its own

@@ -13,11 +13,11 @@ ZERO = np.float32(0)
 
 
 @kernel
-def columns_into(out_M3C, picture_HWC, first, last):
-    """Copy rows first to last - 1; beyond the edge is zero.  Both float32; out's first (last - first) × W rows."""
+def columns_into(out_M3C, picture_HWC, start, stop):
+    """Copy rows start to stop - 1; beyond the edge is zero.  Both float32; out's first (stop - start) × W rows."""
     width, channels = picture_HWC.shape[1:]
-    for row in range(first, last):
-        lines = out_M3C[(row - first) * width : (row - first + 1) * width]
+    for row in range(start, stop):
+        lines = out_M3C[(row - start) * width : (row - start + 1) * width]
         lines[0, :channels] = ZERO
         lines[width - 1, 2 * channels :] = ZERO
         for column in range(width):

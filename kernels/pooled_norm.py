@@ -1,6 +1,7 @@
-"""Batch norm, 2×2 max-pool and ReLU of one image after its convolution, forward and backward, in channels_last."""
+"""Batch norm, 2×2 max-pool and ReLU of pictures after their convolution, forward and backward, in channels_last."""
 
-# H W rows and columns of the convolution, h w of the pooled picture (H // 2, W // 2), C channels
+# N images, of which start to stop - 1 are meant; H W rows and columns of the convolution, h w of the pooled picture
+# (H // 2, W // 2), C channels
 
 import numpy as np
 
@@ -30,73 +31,92 @@ def extreme_of(a, b, c, d, sign):
 
 
 @kernel
-def pool_into(extreme_hwC, corner_hwC, sum_2C, convolved_HWC, sign_C):
+def pool_into(extreme_NhwC, corner_NhwC, sum_N2C, convolved_NHWC, sign_C, start, stop):
     """Find each 2×2 window's extreme, and sum up every pixel for the batch statistics, in one pass.
 
-    extreme_hwC: float32, written whole: the convolution's output where the normalised one is largest, which is at its
-    maximum, or at its minimum where batch norm's weight is negative.  corner_hwC: uint8, written whole: which of the
-    window's pixels, 0 to 3 by rows; the first of equals.  sum_2C: float64, overwritten: sums and sums of squares; an
-    odd last row or column counts.  convolved_HWC: float32.  sign_C: float32, that weight's sign, 1, 0 or -1.
+    extreme_NhwC: float32, written whole: the convolution's output where the normalised one is largest, which is at its
+    maximum, or at its minimum where batch norm's weight is negative.  corner_NhwC: uint8, written whole: which of the
+    window's pixels, 0 to 3 by rows; the first of equals.  sum_N2C: float64, overwritten: sums and sums of squares; an
+    odd last row or column counts.  convolved_NHWC: float32.  sign_C: float32, that weight's sign, 1, 0 or -1.
     Source: batch norm is monotonous, so it commutes with the maximum (DESIGN, Devices).
     """
-    height, width, channels = convolved_HWC.shape
-    rows, columns = extreme_hwC.shape[:2]
-    sum_2C[:] = 0
-    for row in range(rows):
-        for column in range(columns):
-            upper_left, upper_right = convolved_HWC[2 * row, 2 * column], convolved_HWC[2 * row, 2 * column + 1]
-            lower_left, lower_right = convolved_HWC[2 * row + 1, 2 * column], convolved_HWC[2 * row + 1, 2 * column + 1]
-            extreme_C, corner_C = extreme_hwC[row, column], corner_hwC[row, column]
-            for channel in range(channels):
-                a, b = upper_left[channel], upper_right[channel]
-                c, d = lower_left[channel], lower_right[channel]
-                extreme_C[channel], corner_C[channel] = extreme_of(a, b, c, d, sign_C[channel])
-            for channel in range(channels):
-                a, b = np.float64(upper_left[channel]), np.float64(upper_right[channel])
-                c, d = np.float64(lower_left[channel]), np.float64(lower_right[channel])
-                sum_2C[0, channel] += (a + b) + (c + d)
-                sum_2C[1, channel] += (a * a + b * b) + (c * c + d * d)
-    for column in range(2 * columns, width):
-        for row in range(2 * rows):
-            add_to_sums(sum_2C, convolved_HWC[row, column])
-    for row in range(2 * rows, height):
-        for column in range(width):
-            add_to_sums(sum_2C, convolved_HWC[row, column])
+    for image in range(start, stop):
+        extreme_hwC, corner_hwC, sum_2C, convolved_HWC = (
+            extreme_NhwC[image],
+            corner_NhwC[image],
+            sum_N2C[image],
+            convolved_NHWC[image],
+        )
+        height, width, channels = convolved_HWC.shape
+        rows, columns = extreme_hwC.shape[:2]
+        sum_2C[:] = 0
+        for row in range(rows):
+            for column in range(columns):
+                upper_left, upper_right = convolved_HWC[2 * row, 2 * column], convolved_HWC[2 * row, 2 * column + 1]
+                lower_left, lower_right = (
+                    convolved_HWC[2 * row + 1, 2 * column],
+                    convolved_HWC[2 * row + 1, 2 * column + 1],
+                )
+                extreme_C, corner_C = extreme_hwC[row, column], corner_hwC[row, column]
+                for channel in range(channels):
+                    a, b = upper_left[channel], upper_right[channel]
+                    c, d = lower_left[channel], lower_right[channel]
+                    extreme_C[channel], corner_C[channel] = extreme_of(a, b, c, d, sign_C[channel])
+                for channel in range(channels):
+                    a, b = np.float64(upper_left[channel]), np.float64(upper_right[channel])
+                    c, d = np.float64(lower_left[channel]), np.float64(lower_right[channel])
+                    sum_2C[0, channel] += (a + b) + (c + d)
+                    sum_2C[1, channel] += (a * a + b * b) + (c * c + d * d)
+        for column in range(2 * columns, width):
+            for row in range(2 * rows):
+                add_to_sums(sum_2C, convolved_HWC[row, column])
+        for row in range(2 * rows, height):
+            for column in range(width):
+                add_to_sums(sum_2C, convolved_HWC[row, column])
 
 
 @kernel
-def activate_into(out_hwC, corner_hwC, extreme_hwC, mean_C, scale_C, shift_C):
+def activate_into(out_NhwC, corner_NhwC, extreme_NhwC, mean_C, scale_C, shift_C, start, stop):
     """Normalise and rectify the extremes; corners whose ReLU is closed become DEAD.
 
-    out_hwC: float32, written whole: max(0, (extreme - mean) · scale + shift); not a number stays what it is.
+    out_NhwC: float32, written whole: max(0, (extreme - mean) · scale + shift); not a number stays what it is.
     """
-    channels = out_hwC.shape[2]
-    for row in range(out_hwC.shape[0]):
-        for column in range(out_hwC.shape[1]):
-            out_C, corner_C, extreme_C = out_hwC[row, column], corner_hwC[row, column], extreme_hwC[row, column]
-            for channel in range(channels):
-                value = (extreme_C[channel] - mean_C[channel]) * scale_C[channel] + shift_C[channel]
-                closed = value <= ZERO
-                out_C[channel] = ZERO if closed else value
-                corner_C[channel] = DEAD if closed else corner_C[channel]
+    for image in range(start, stop):
+        out_hwC, corner_hwC, extreme_hwC = out_NhwC[image], corner_NhwC[image], extreme_NhwC[image]
+        channels = out_hwC.shape[2]
+        for row in range(out_hwC.shape[0]):
+            for column in range(out_hwC.shape[1]):
+                out_C, corner_C, extreme_C = out_hwC[row, column], corner_hwC[row, column], extreme_hwC[row, column]
+                for channel in range(channels):
+                    value = (extreme_C[channel] - mean_C[channel]) * scale_C[channel] + shift_C[channel]
+                    closed = value <= ZERO
+                    out_C[channel] = ZERO if closed else value
+                    corner_C[channel] = DEAD if closed else corner_C[channel]
 
 
 @kernel
-def sum_gradients_into(sum_2C, gradient_hwC, corner_hwC, extreme_hwC, mean_C):
+def sum_gradients_into(sum_N2C, gradient_NhwC, corner_NhwC, extreme_NhwC, mean_C, start, stop):
     """Sum up what reaches batch norm's shift and weight.
 
-    sum_2C: float64, overwritten: of gradients that pass the ReLU, and of those times (extreme - mean).
+    sum_N2C: float64, overwritten: of gradients that pass the ReLU, and of those times (extreme - mean).
     """
-    channels = gradient_hwC.shape[2]
-    sum_2C[:] = 0
-    for row in range(gradient_hwC.shape[0]):
-        for column in range(gradient_hwC.shape[1]):
-            gradient_C, corner_C = gradient_hwC[row, column], corner_hwC[row, column]
-            extreme_C = extreme_hwC[row, column]
-            for channel in range(channels):
-                passed = ZERO if corner_C[channel] == DEAD else gradient_C[channel]
-                sum_2C[0, channel] += np.float64(passed)
-                sum_2C[1, channel] += np.float64(passed) * np.float64(extreme_C[channel] - mean_C[channel])
+    for image in range(start, stop):
+        sum_2C, gradient_hwC, corner_hwC, extreme_hwC = (
+            sum_N2C[image],
+            gradient_NhwC[image],
+            corner_NhwC[image],
+            extreme_NhwC[image],
+        )
+        channels = gradient_hwC.shape[2]
+        sum_2C[:] = 0
+        for row in range(gradient_hwC.shape[0]):
+            for column in range(gradient_hwC.shape[1]):
+                gradient_C, corner_C = gradient_hwC[row, column], corner_hwC[row, column]
+                extreme_C = extreme_hwC[row, column]
+                for channel in range(channels):
+                    passed = ZERO if corner_C[channel] == DEAD else gradient_C[channel]
+                    sum_2C[0, channel] += np.float64(passed)
+                    sum_2C[1, channel] += np.float64(passed) * np.float64(extreme_C[channel] - mean_C[channel])
 
 
 @inlined
@@ -107,27 +127,29 @@ def take_statistics_off(pixel_C, mean_C, slope_C, offset_C):
 
 
 @kernel
-def gradient_in_place(convolved_HWC, gradient_hwC, corner_hwC, mean_C, scale_C, slope_C, offset_C):
+def gradient_in_place(convolved_NHWC, gradient_NhwC, corner_NhwC, mean_C, scale_C, slope_C, offset_C, start, stop):
     """Turn the convolution's output into the gradient with respect to it, in place: no second full-size array.
 
     Each pixel becomes scale · (gradient of its window, if it is the extreme and the ReLU open) - offset
     - slope · (pixel - mean).  Source: Ioffe, Szegedy 2015, "Batch normalization", section 3.
     """
-    height, width, channels = convolved_HWC.shape
-    rows, columns = gradient_hwC.shape[:2]
-    for row in range(rows):
-        for column in range(columns):
-            gradient_C, corner_C = gradient_hwC[row, column], corner_hwC[row, column]
-            for corner in range(4):  # one after another: with four arrays to write, the loop would not vectorise
-                pixel_C = convolved_HWC[2 * row + corner // 2, 2 * column + corner % 2]
-                for channel in range(channels):
-                    passed = gradient_C[channel] if corner_C[channel] == corner else ZERO
-                    pixel_C[channel] = passed * scale_C[channel] - (
-                        offset_C[channel] + slope_C[channel] * (pixel_C[channel] - mean_C[channel])
-                    )
-    for column in range(2 * columns, width):
-        for row in range(2 * rows):
-            take_statistics_off(convolved_HWC[row, column], mean_C, slope_C, offset_C)
-    for row in range(2 * rows, height):
-        for column in range(width):
-            take_statistics_off(convolved_HWC[row, column], mean_C, slope_C, offset_C)
+    for image in range(start, stop):
+        convolved_HWC, gradient_hwC, corner_hwC = convolved_NHWC[image], gradient_NhwC[image], corner_NhwC[image]
+        height, width, channels = convolved_HWC.shape
+        rows, columns = gradient_hwC.shape[:2]
+        for row in range(rows):
+            for column in range(columns):
+                gradient_C, corner_C = gradient_hwC[row, column], corner_hwC[row, column]
+                for corner in range(4):  # one after another: with four arrays to write, the loop would not vectorise
+                    pixel_C = convolved_HWC[2 * row + corner // 2, 2 * column + corner % 2]
+                    for channel in range(channels):
+                        passed = gradient_C[channel] if corner_C[channel] == corner else ZERO
+                        pixel_C[channel] = passed * scale_C[channel] - (
+                            offset_C[channel] + slope_C[channel] * (pixel_C[channel] - mean_C[channel])
+                        )
+        for column in range(2 * columns, width):
+            for row in range(2 * rows):
+                take_statistics_off(convolved_HWC[row, column], mean_C, slope_C, offset_C)
+        for row in range(2 * rows, height):
+            for column in range(width):
+                take_statistics_off(convolved_HWC[row, column], mean_C, slope_C, offset_C)

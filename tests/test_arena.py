@@ -1,0 +1,60 @@
+"""The memory arena: freed memory stays mapped, and a flag leaves the system's default."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli
+from engine import arena
+
+REPOSITORY = Path(__file__).parent.parent
+PROGRAM = """
+import resource, sys
+from engine.arena import keep_allocations
+kept = keep_allocations(sys.argv[1] == "on")
+import torch
+torch.set_num_threads(1)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(64 << 20, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = faults()
+print(int(kept), sum(faults() for _ in range(5)))
+"""
+
+
+def run(switch: str) -> list[int]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, switch], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    return list(map(int, done.stdout.split()))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this arena")
+def test_memory_that_was_freed_is_mapped_when_it_is_taken_again() -> None:
+    kept, faults = run("on")
+    assert kept == 1 and faults < 100
+    kept, faults = run("off")
+    assert kept == 0 and faults > 5000  # 16,384 pages of 4 KiB each time, or fewer larger ones
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena.platform, "libc_ver", lambda: ("", ""))
+    assert not arena.keep_allocations()
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [([], True), (["--no-arena"], False)])
+def test_training_asks_for_the_arena_unless_told_not_to(
+    flags: list[str], wanted: bool, betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(cli, "keep_allocations", asked.append)
+    assert cli.main(["train", str(betons), "--out", str(tmp_path / "run"), "--epochs", "1", *flags]) == 0
+    assert asked == [wanted]
