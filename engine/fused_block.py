@@ -51,6 +51,7 @@ class FusedBlock(torch.autograd.Function):
     ) -> torch.Tensor:
         pictures_NCHW = pictures_NCHW.contiguous(memory_format=torch.channels_last)
         convolved_NKHW = functional.conv2d(pictures_NCHW, weight_KC33, padding=1)
+        convolved_NKHW = convolved_NKHW.contiguous(memory_format=torch.channels_last)  # which it nearly always is
         convolved_NHWK = pixels(convolved_NKHW)
         num_images, height, width, channels = convolved_NHWK.shape
         pooled = (num_images, height // 2, width // 2, channels)
