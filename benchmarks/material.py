@@ -44,10 +44,10 @@ def data_folder() -> Path | None:
     return folder if (folder / "radiographs.csv").is_file() else None
 
 
-def draw_phantoms(folder: Path) -> Path:
-    """Draw the synthetic radiographs, one a patient; gives their table."""
+def draw_phantoms(folder: Path, *, num_phantoms: int = NUM_PHANTOMS, side: int = PHANTOM_SIDE) -> Path:
+    """Draw synthetic radiographs, one a patient; gives their table."""
     return write_phantoms(
-        PhantomConfig(out=folder / "phantoms", patients=NUM_PHANTOMS, images_per_patient=1, size=PHANTOM_SIDE)
+        PhantomConfig(out=folder / "phantoms", patients=num_phantoms, images_per_patient=1, size=side)
     )
 
 
@@ -106,6 +106,20 @@ def convert_table(manifest: Path, folder: Path, size: int) -> Converted:
     written = (row for row in conversion.rows if row.verdict == "written" and row.split == "train")
     rows = sorted(written, key=lambda row: row.sample)
     return Converted(beton=out / "train.beton", paths=[manifest.parent / row.entry.path for row in rows])
+
+
+def convert_with_table(manifest: Path, folder: Path, size: int) -> tuple[Path, Path]:
+    """Convert; gives the folder of betons, and a table of the files that were written, with each one's split."""
+    out = folder / "betons"
+    conversion = convert(ConvertConfig(manifest=manifest, out=out, size=size, site_key=folder / "site.key"))
+    table = folder / "written.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split"])
+        for row in conversion.rows:
+            if row.verdict == "written":
+                writer.writerow([(manifest.parent / row.entry.path).absolute(), row.entry.label, row.split])
+    return out, table
 
 
 def listed_files(manifest: Path) -> list[Path]:

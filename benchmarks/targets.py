@@ -18,6 +18,11 @@ EVALUATION_CHECKSUMS = "first evaluation, with checksums"
 AFFINE_SCALING = "affine kernel, two threads"
 TRAINING_SCALING = "training batches, two threads"
 STEP = "training, 64"
+STEP_224 = "training step, 224"
+ARITHMETIC = "arithmetic of a step, 224"
+RECORDING = "training with records, 64"
+REFERENCE_224 = "training epoch from files, 224"
+REFERENCE_128 = "training epoch from files, 128"
 ORDER = (  # of the table
     AFFINE,
     CROP,
@@ -33,6 +38,11 @@ ORDER = (  # of the table
     AFFINE_SCALING,
     TRAINING_SCALING,
     STEP,
+    STEP_224,
+    ARITHMETIC,
+    REFERENCE_224,
+    REFERENCE_128,
+    RECORDING,
 )
 
 
@@ -57,6 +67,11 @@ TARGETS = (
     Target(what=CHECKSUMS, rival="later epochs", least=0.97),
     Target(what=AFFINE_SCALING, rival="one thread", least=1.8),
     Target(what=TRAINING_SCALING, rival="one thread", least=1.8),
+    Target(what=STEP_224, rival="stock", least=3.5),
+    Target(what=ARITHMETIC, rival="sgemm", least=0.8),
+    Target(what=REFERENCE_224, rival="reference", least=4.0),
+    Target(what=REFERENCE_128, rival="reference", least=5.0),
+    Target(what=RECORDING, rival="nothing recorded", least=1 / 1.03),
 )
 
 
