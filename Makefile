@@ -11,7 +11,7 @@ RIVALS := ffcv dali spdl kornia torchvision
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-compare bench-baseline bench-trust rivals ffcv docs clean
+.PHONY: help run test check bench bench-compare bench-baseline bench-trust bench-equivalence rivals ffcv docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -103,6 +103,9 @@ bench-baseline: rivals  ## store this machine's ratios for bench-compare
 
 bench-trust: $(VENV)/bench  ## how often bench-compare errs: the same code, and a planted slowdown
 	$(PY) -m benchmarks.trust
+
+bench-equivalence: $(VENV)/bench  ## whether the engine learns as well as plain PyTorch: best F1, paired over seeds
+	$(PY) -m benchmarks.equivalence
 
 ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none skipped
 	PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest tests/test_ffcv.py tests/test_ffcv_operation.py tests/test_radiograph.py tests/test_frame.py

@@ -1,0 +1,75 @@
+"""Tests of the training step's benchmarks: rivals in processes, equal work, and the paired interval."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from benchmarks import equivalence
+from benchmarks.agreement import Disagreement
+from benchmarks.epoch_contests import recording_contest, reference_contest
+from benchmarks.step_processes import step_224_contest
+from benchmarks.step_worker import RIVALS
+from benchmarks.worker_process import Worker
+from engine.network import Cnn, training_flops
+
+
+def test_rivals_of_the_step_take_the_same_steps_in_processes_of_their_own() -> None:
+    with step_224_contest(RIVALS[:3], crop=32) as contest:
+        contest.check()
+        for call in contest.rivals.values():
+            call()
+
+
+def test_rivals_that_train_otherwise_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([[0.7, 0.6, 0.5], [0.7, 0.6, 0.55]])
+    monkeypatch.setattr(Worker, "ask", lambda self, line: next(answers))
+    with (
+        pytest.raises(Disagreement, match="stock PyTorch, NCHW: 3 losses"),
+        step_224_contest(RIVALS[:2], 32) as contest,
+    ):
+        contest.check()
+
+
+def test_a_worker_that_dies_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    with (
+        Worker("benchmarks.step_worker", "nobody") as worker,
+        pytest.raises(RuntimeError, match="nobody: ended with 2"),
+    ):
+        worker.ask("steps 1")
+    assert "invalid choice: 'nobody'" in capfd.readouterr().err
+
+
+def test_both_sides_of_an_epoch_have_the_same_images(phantoms: Path, tmp_path: Path) -> None:
+    with reference_contest(phantoms, tmp_path, 128) as contest:
+        contest.check()
+        assert contest.amount > 40
+
+
+def test_records_do_not_change_what_is_learnt(betons: Path, tmp_path: Path) -> None:
+    with recording_contest(betons, tmp_path) as contest:
+        contest.check()
+        for call in contest.rivals.values():
+            call()
+    assert {path.name for path in (tmp_path / "0").iterdir()} > {"best.safetensors", "last.safetensors", "curves.png"}
+
+
+def test_the_interval_is_students() -> None:
+    for freedom, factor in equivalence.T_95.items():
+        assert factor == pytest.approx(stats.t.ppf(0.975, freedom), abs=1e-3)
+    differences = [0.01, -0.02, 0.003, 0.0, 0.01, -0.004, 0.02, -0.01, 0.005, 0.001]
+    wanted = stats.t.interval(0.95, 9, statistics.mean(differences), stats.sem(differences))
+    assert equivalence.interval(differences)[1:] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_step_counts_the_operations_of_every_layer_three_times_but_the_frames_gradient() -> None:
+    counted = 0.0
+    network, side = Cnn(3, 96, 0.5), 96
+    for place, (name, weight) in enumerate(item for item in network.named_parameters() if item[1].dim() > 1):
+        pixels = side**2 if name.startswith("features") else 1
+        counted += 2 * weight.numel() * pixels * (3 if place else 2)
+        side //= 2
+    assert training_flops(96, 3) == counted
