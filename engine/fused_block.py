@@ -66,7 +66,8 @@ class FusedBlock(torch.autograd.Function):
             num_images,
         )
         if norm.training:
-            statistics = batch_statistics(*sum_N2K.sum(0), num_images * height * width)
+            sum_K, square_sum_K = sum_N2K.sum(0)
+            statistics = batch_statistics(sum_K, square_sum_K, num_images * height * width)
             update_running(norm, statistics)
         else:
             statistics = running_statistics(norm)
