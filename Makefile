@@ -4,14 +4,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
-PY := $(VENV)/bin/python
+PY ?= $(VENV)/bin/python
+# benchmarks of a device install nothing: the given Python, or the environment's, or else the machine's
+DEVICE_PY = $(if $(filter-out $(VENV)/bin/python,$(PY)),$(PY),$(or $(wildcard $(PY)),$(PYTHON)))
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DATA ?=
 RIVALS := ffcv dali spdl kornia torchvision
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-compare bench-baseline bench-trust bench-equivalence rivals ffcv docs clean
+.PHONY: help run test check bench bench-compare bench-baseline bench-trust bench-gpu bench-mps bench-equivalence rivals ffcv docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -106,6 +108,12 @@ bench-trust: $(VENV)/bench  ## how often bench-compare errs: the same code, and 
 
 bench-equivalence: $(VENV)/bench  ## whether the engine learns as well as plain PyTorch: best F1, paired over seeds
 	$(PY) -m benchmarks.equivalence
+
+bench-gpu:  ## test and measure everything on this machine's CUDA device; PY=python3 names another Python
+	$(DEVICE_PY) -m benchmarks.gpu
+
+bench-mps:  ## the same on a Mac
+	$(DEVICE_PY) -m benchmarks.mps
 
 ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none skipped
 	PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest tests/test_ffcv.py tests/test_ffcv_operation.py tests/test_radiograph.py tests/test_frame.py

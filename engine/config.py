@@ -37,6 +37,8 @@ class TrainConfig:
     """Compile the network with torch.compile; auto: on CUDA, if the run is long enough to repay it."""
     amp: Switch = "auto"
     """Mixed precision in bfloat16; auto: on CUDA only."""
+    arena: bool = True
+    """Keep freed memory in the process: a step then finds its memory mapped. Linux; peak memory is the same."""
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
@@ -72,3 +74,36 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         check_range("batch_size", self.batch_size, 1, 65536)
         check_range("threads", self.threads, 0, 256)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProfileConfig:
+    """The reference pipeline and the engine side by side on the same radiographs."""
+
+    data: Path
+    """Folder with train.beton, val.beton and convert.csv, of one conversion."""
+    source: Path
+    """Folder that convert.csv's paths begin at: the SOURCE of `convert`, or the folder of its manifest."""
+    out: Path | None = None
+    """Folder for profile.png and profile.json. Default: DATA-profile, beside DATA."""
+    rounds: int = 5
+    """Turns of every variant, one after the other."""
+    steps: int = 2
+    """Fewest training steps of a turn, beyond one that warms up; quick ones go on for 0.2 s."""
+    workers: int = 0
+    """Worker processes of the reference's DataLoader; 0, its default, makes batches between the steps."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where to train; auto takes the first there is of cuda, mps, cpu."""
+    trace: Path | None = None
+    """File for a trace of some steps of the engine; chrome://tracing and ui.perfetto.dev show it."""
+    loader: LoaderConfig = field(default=LoaderConfig(training=True))
+
+    def __post_init__(self) -> None:
+        check_range("rounds", self.rounds, 1, 1000)
+        check_range("steps", self.steps, 1, 100_000)
+        check_range("workers", self.workers, 0, 256)
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.out or self.data.parent / f"{self.data.resolve().name}-profile"

@@ -3,40 +3,77 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import hashlib
 import os
 import platform
 import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from engine.config import Switch
+from engine.mps import mps_row
 from loaders.errors import ConfigError
 
-COMPILE_REPAYS = 2000  # training steps; a compilation of tens of seconds against tenths of a millisecond a step
+# Training steps after which compiling has repaid itself on CUDA, estimated: it saves a tenth of a millisecond of each
+# captured step, and takes half a minute at first, a few seconds where torch finds its results of an earlier run.
+COMPILE_REPAYS, COMPILE_REPAYS_WARM = 300_000, 50_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """How to compute.  autocast: mixed precision's dtype, or None.  compiled: use torch.compile, and why or why not."""
+    """How to compute.  autocast: mixed precision's dtype, or None.  compiled: use torch.compile, and why or why not.
+
+    found_inf: whether fused Adam obeys the flag that tells it to do nothing.  setting: names what is compiled.
+    """
 
     device: torch.device
     autocast: torch.dtype | None
     memory_format: torch.memory_format
     compiled: bool
     why: str = ""
+    found_inf: bool = True
+    setting: str = ""
 
     def precision(self) -> contextlib.AbstractContextManager:
-        """The autocast context of a forward pass."""
+        """The autocast context of a forward pass; without its cache of cast weights, which a captured step outlives."""
         if self.autocast is None:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.autocast)
+        return torch.autocast(self.device.type, self.autocast, cache_enabled=False)
 
     def describe(self) -> str:
         """One line for logs and summaries."""
         layout = "channels_last" if self.memory_format == torch.channels_last else "contiguous"
         precision = "fp32" if self.autocast is None else f"{self.autocast} autocast".removeprefix("torch.")
+        if self.device.type == "cuda":
+            precision += f", TF32 {'on' if tf32() else 'off'}"
         return f"{device_name(self.device)}, {precision}, {layout}, {'compiled' if self.compiled else 'eager'}"
+
+    def remember_compiled(self) -> None:
+        """Note that torch's cache has what this setting compiles to."""
+        if self.compiled and self.device.type == "cuda":
+            with contextlib.suppress(OSError):  # no cache folder: the next run compiles again
+                warm_marker(self.setting).touch()
+
+
+def settle_precision(policy: Policy) -> None:
+    """Set what torch keeps for the whole process: float32 means float32 on CUDA, and cuDNN times its convolutions.
+
+    Without it cuDNN would round float32 to TF32 by default.  Every shape comes again and again, so that timing pays.
+    """
+    if policy.device.type == "cuda":
+        # the older of two interfaces: torch.compile reads it, and refuses to once the newer one has been used
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True
+
+
+def tf32() -> bool:
+    """Whether float32 products may be rounded to TF32."""
+    return torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
 
 
 def choose_device(name: str) -> torch.device:
@@ -50,24 +87,52 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int) -> Policy:
-    """Settle device, precision and layout.  num_steps: of the whole run.
+def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, setting: str = "") -> Policy:
+    """Settle device, precision and layout.  num_steps: of the whole run.  setting: names what would be compiled.
 
     Errors: ConfigError for a device that is not there, or compilation without a compiler.
     """
     chosen = choose_device(device)
-    autocast = torch.bfloat16 if amp == "on" or (amp == "auto" and chosen.type == "cuda") else None
-    compile_it = compiled == "on" or (compiled == "auto" and chosen.type == "cuda" and num_steps >= COMPILE_REPAYS)
-    # channels_last convolutions have been slow or wrong in backward on MPS (DESIGN, Devices)
-    layout = torch.contiguous_format if chosen.type == "mps" else torch.channels_last
+    layout, mixed, found_inf, cannot = torch.channels_last, torch.bfloat16, True, ""
+    if chosen.type == "mps":
+        row = mps_row(torch.__version__)
+        layout, mixed, found_inf = row.memory_format, row.autocast, row.found_inf
+        cannot = "" if row.compiled else row.issues["compiled"]
+    autocast = mixed if amp == "on" or (amp == "auto" and chosen.type == "cuda") else None
+    compile_it, why = compiled == "on", f"--compile {compiled}"
+    if cannot and compile_it:
+        raise ConfigError(f"--compile on: torch {torch.__version__} cannot on MPS ({cannot}); use --compile off")
+    if compiled == "auto" and chosen.type == "cuda":
+        warm = warm_marker(setting).exists()
+        repays = COMPILE_REPAYS_WARM if warm else COMPILE_REPAYS
+        compile_it = num_steps >= repays
+        why += f", {num_steps:,} steps, repaid from {repays:,} with a {'warm' if warm else 'cold'} cache"
+    elif compiled == "auto":
+        why += f": never on {chosen.type}" + (f" ({cannot})" if cannot else "")
     compilers = [os.environ.get("CXX") or "g++", "clang++", "c++"]  # what torch.compile looks for
     if compile_it and chosen.type == "cpu" and not any(map(shutil.which, compilers)):
         raise ConfigError(
             f"--compile on: no C++ compiler found, expected one of {', '.join(compilers)}; "
             "install one, or use --compile off"
         )
-    why = f"--compile {compiled}, {num_steps:,} steps, repaid from {COMPILE_REPAYS:,} on CUDA"
-    return Policy(device=chosen, autocast=autocast, memory_format=layout, compiled=compile_it, why=why)
+    return Policy(
+        device=chosen,
+        autocast=autocast,
+        memory_format=layout,
+        compiled=compile_it,
+        why=why,
+        found_inf=found_inf,
+        setting=setting,
+    )
+
+
+def warm_marker(setting: str) -> Path:
+    """A file beside torch.compile's cache that says: this setting has been compiled here before, by this torch."""
+    given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    folder = Path(given or Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}")  # torch's own rule
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    name = hashlib.blake2b(f"{torch.__version__} {device} {setting}".encode(), digest_size=16).hexdigest()
+    return folder / f"plainfilm-{name}"
 
 
 def device_name(device: torch.device) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.checkpoint import file_hash, load_checkpoint, load_network
 from engine.config import EvaluateConfig
-from engine.device import Policy, choose_policy
+from engine.device import Policy, choose_policy, settle_precision
 from engine.figures import confusion_figure
 from engine.learning_sets import SYNTHETIC_CAUTION, source_caution
 from engine.metrics import all_metrics
@@ -70,6 +70,7 @@ def evaluate(
     network = Cnn(len(state["classes"]), state["crop"], state["dropout"])
     load_network(network, tensors)
     policy = choose_policy(config.device, "off", "off", 0)
+    settle_precision(policy)
     network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     identity = {
         "path": checkpoint.name,

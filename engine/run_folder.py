@@ -42,6 +42,7 @@ class RunFolder:
             logging.getLogger(name).addHandler(self._handler)
             logging.getLogger(name).setLevel(logging.INFO)
         self._events = SummaryWriter(str(path), purge_step=purge_epoch)
+        self._told = (purge_epoch or 1) - 1  # epochs whose events are written
 
     def save_last(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Keep the state that `--resume` continues from."""
@@ -52,16 +53,18 @@ class RunFolder:
         save_checkpoint(self.path / BEST, tensors, state)
 
     def record(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str) -> None:
-        """Write metrics.csv and curves.png anew, and the last epoch's events."""
+        """Write metrics.csv and curves.png anew, and the events of epochs that have none yet."""
         text = io.StringIO(newline="")
         table = csv.DictWriter(text, list(history[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(history)
         publish_bytes(self.path / "metrics.csv", text.getvalue().encode())
         publish_bytes(self.path / "curves.png", curves_figure(history, best_epoch, title))
-        for name, value in history[-1].items():
-            if name != "epoch" and value is not None:
-                self._events.add_scalar(name.replace("_", "/", 1), value, history[-1]["epoch"])
+        for row in history[self._told :]:
+            for name, value in row.items():
+                if name != "epoch" and value is not None:
+                    self._events.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
+        self._told = len(history)
         self._events.flush()
 
     def save_summary(self, summary: dict[str, Any]) -> None:

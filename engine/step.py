@@ -26,14 +26,14 @@ class Learner:
     network: nn.Module
     forward: Callable[[torch.Tensor], torch.Tensor]
     optimiser: torch.optim.Optimizer
-    loss: nn.Module
+    loss: nn.CrossEntropyLoss
     policy: Policy
     batch_size: int
 
     def loss_of(self, logits_NK: np.ndarray, label_N: np.ndarray) -> float:
         """The loss of logits on the host, weighted as in training."""
-        logits, labels = torch.from_numpy(logits_NK), torch.from_numpy(label_N)
-        return float(self.loss(logits.to(self.policy.device), labels.to(self.policy.device)))
+        weight_K = None if self.loss.weight is None else self.loss.weight.cpu()
+        return float(nn.functional.cross_entropy(torch.from_numpy(logits_NK), torch.from_numpy(label_N), weight_K))
 
 
 def make_learner(
@@ -50,7 +50,9 @@ def make_learner(
     return Learner(
         network=network,
         forward=torch.compile(network, dynamic=False) if policy.compiled else network,
-        optimiser=torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
+        optimiser=torch.optim.Adam(
+            network.parameters(), lr=learning_rate, fused=True, capturable=policy.device.type == "cuda"
+        ),
         loss=nn.CrossEntropyLoss(weight=weight_K).to(policy.device),
         policy=policy,
         batch_size=batch_size,
@@ -58,16 +60,26 @@ def make_learner(
 
 
 def train_step(
-    learner: Learner, frames_N1HW: torch.Tensor, labels_N: torch.Tensor, *, seed: int, step: int
+    learner: Learner,
+    frames_N1HW: torch.Tensor,
+    labels_N: torch.Tensor,
+    *,
+    seed: int,
+    step: int,
+    lap: Callable[[str], None] = lambda part: None,
 ) -> tuple[float, torch.Tensor]:
     """One step of Adam.  Gives the mean loss and the logits, (N, K) on the host.
 
     Dropout is a function of (seed, step), so that a resumed run is the same run.
+    lap: called with transfer, forward, backward and optimiser when each has ended.
     Errors: DivergedError for a loss or gradient that is not finite; weights, optimiser and buffers stay as they were.
     """
     policy = learner.policy
-    frames_N1HW = frames_N1HW.to(policy.device, memory_format=policy.memory_format, non_blocking=True)
-    labels_N = labels_N.to(policy.device, non_blocking=True)
+    frames_N1HW = frames_N1HW.to(
+        policy.device, memory_format=policy.memory_format, non_blocking=policy.device.type == "cuda"
+    )
+    labels_N = labels_N.to(policy.device, non_blocking=policy.device.type == "cuda")
+    lap("transfer")
     before = [buffer.clone() for buffer in learner.network.buffers()]
     torch.manual_seed(scalar_seed(seed, DROPOUT, step))
     learner.network.train()
@@ -76,18 +88,18 @@ def train_step(
     with policy.precision():
         logits_NK = forward(frames_N1HW)
     loss = learner.loss(logits_NK.float(), labels_N)
+    lap("forward")
     learner.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     gradients = [parameter.grad for parameter in learner.network.parameters() if parameter.grad is not None]
     value, norm = torch.stack([loss.detach(), torch.nn.utils.get_total_norm(gradients)]).tolist()
+    lap("backward")
     if not (math.isfinite(value) and math.isfinite(norm)):
         for buffer, saved in zip(learner.network.buffers(), before, strict=True):
             buffer.copy_(saved)
-        raise DivergedError(
-            f"step {step}: loss {value}, gradient norm {norm}, expected finite numbers; "
-            "lower --learning-rate, or try --amp off"
-        )
+        raise diverged(step, value, norm)
     learner.optimiser.step()
+    lap("optimiser")
     return value, logits_NK.detach().float().cpu()
 
 
@@ -105,19 +117,34 @@ def predict(
     labels, logits = [], []
     with contextlib.closing(iter(loader)) as batches:  # type: ignore[type-var]
         for frames_N1HW, labels_N, _ in batches:
-            frames_N1HW = frames_N1HW.to(policy.device, memory_format=policy.memory_format, non_blocking=True)
+            frames_N1HW = frames_N1HW.to(
+                policy.device, memory_format=policy.memory_format, non_blocking=policy.device.type == "cuda"
+            )
             with policy.precision():
                 logits_NK = network(frames_N1HW)
             labels.append(labels_N.numpy())
             logits.append(logits_NK.float().cpu().numpy())
             progress(len(labels_N))
     logits_NK = np.concatenate(logits)
+    check_logits(loader, logits_NK)
+    return np.concatenate(labels), logits_NK
+
+
+def diverged(step: int, loss: float, norm: float) -> DivergedError:
+    """The error for a step whose loss or gradient is not finite."""
+    return DivergedError(
+        f"step {step}: loss {loss}, gradient norm {norm}, expected finite numbers; "
+        "lower --learning-rate, or try --amp off"
+    )
+
+
+def check_logits(loader: Loader, logits_NK: np.ndarray) -> None:
+    """Errors: DivergedError for logits that are not finite."""
     if not np.isfinite(logits_NK).all():
         raise DivergedError(
             f"{loader.beton.path}: the network's outputs are not finite, expected finite numbers; "
             "lower --learning-rate, or try --amp off"
         )
-    return np.concatenate(labels), logits_NK
 
 
 def softmax(logits_NK: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A training: the recipe of DESIGN from betons to a run folder, resumable to the bit on CPU."""
 
-# N batch or set, H W rows and columns of the crop, K classes
+# N samples, K classes
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,18 @@ import torch
 
 from engine.checkpoint import file_hash, load_checkpoint, network_tensors, optimiser_tensors, restore
 from engine.config import TrainConfig
-from engine.device import Policy, choose_policy
+from engine.device import Policy, choose_device, choose_policy, settle_precision
+from engine.device_epochs import DeviceEpochs
+from engine.host_epochs import HostEpochs
 from engine.learning_sets import cautions, open_loaders
-from engine.metrics import all_metrics, confusion_matrix, headline_f1
+from engine.metrics import all_metrics, headline_f1
 from engine.network import Cnn
+from engine.progress import Progress, Watch
 from engine.run_folder import BEST, CONFIG, LAST, RunFolder, load_config, save_config
 from engine.seen import save_seen
-from engine.step import Learner, make_learner, predict, softmax, train_step
+from engine.step import Learner, make_learner, softmax
+from engine.summary import summary, title, weights_description
+from engine.training_state import State
 from loaders import __version__
 from loaders.atomic_file import locked
 from loaders.beton_footer import Facts
@@ -32,43 +37,7 @@ from loaders.loader import Loader
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(kw_only=True, slots=True)
-class State:
-    """Everything beyond tensors that a resumed run needs; kept as JSON beside them."""
-
-    conversion_id: str
-    step: int = 0
-    loader: dict[str, Any] = field(default_factory=dict)
-    loss_sum: float = 0.0
-    confusion: list[list[int]] = field(default_factory=list)
-    best_f1: float = -1.0
-    best_epoch: int = 0
-    seconds: float = 0.0
-    rate: float = 0.0
-    finished: str = ""
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Where a training is, for showing.  done, total: samples of this epoch and phase."""
-
-    phase: str
-    epoch: int
-    epochs: int
-    done: int
-    total: int
-    loss: float
-    images_per_second: float
-    seconds_left: float | None
-    patience_left: int
-    best_f1: float
-    best_epoch: int
-    history: list[dict[str, Any]]
-
-
-Watch = Callable[[Progress], None]
+SECONDS_BETWEEN_WRITES = 10.0  # what a kill costs at most
 
 
 def train(
@@ -85,9 +54,16 @@ def train(
     DivergedError and Interrupted, both after the state is saved.
     """
     with contextlib.ExitStack() as stack:
-        loader, val_loader = open_loaders(config, stack)
-        # before anything is written, since a device may not be there
-        policy = choose_policy(config.device, config.amp, config.compile, config.epochs * len(loader))
+        on_cpu = choose_device(config.device).type == "cpu"  # before anything is written, since it may not be there
+        # a device takes the frames into its own memory: the host has no need to
+        host = config if on_cpu else replace(config, loader=replace(config.loader, resident="auto"))
+        loader, val_loader = open_loaders(host, stack)
+        facts = loader.beton.facts
+        setting = (
+            f"{len(facts.classes)} classes, crop {facts.crop}, batch {config.loader.batch_size}, --amp {config.amp}"
+        )
+        policy = choose_policy(config.device, config.amp, config.compile, config.epochs * len(loader), setting)
+        settle_precision(policy)
         stack.enter_context(locked(config.out))
         if not resume:
             if (config.out / CONFIG).exists():
@@ -123,6 +99,10 @@ class Training:
         self.positive = self.facts.classes.index(self.facts.positive)
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
         self.cautions = cautions(loader)
+        self.best: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None  # not written yet
+        self.written = 0.0
+        # on a GPU an epoch may take less time than what it leaves takes to be written
+        self.pause = 0.0 if policy.device.type == "cpu" else SECONDS_BETWEEN_WRITES
 
     def run(self, resume: bool) -> dict[str, Any]:
         """Epoch after epoch until the schedule or early stopping ends it."""
@@ -137,6 +117,7 @@ class Training:
             tensors, content = load_checkpoint(config.out / LAST, needed=[item.name for item in fields(State)])
             self.state = State(**content)
             self.check_state()
+        self.recorded = len(self.state.history)  # epochs whose metrics are written
         with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
             logger.info("%s; %s", self.policy.describe(), self.policy.why)
@@ -147,6 +128,7 @@ class Training:
                 restore(self.learner, tensors)
                 self.loader.load_state_dict(self.state.loader)
                 logger.info("resumed at step %d, epoch %d", self.state.step, self.loader.epoch + 1)
+            self.epochs = self.make_epochs()
             self.started = time.perf_counter() - self.state.seconds
             was_finished = bool(self.state.finished)
             try:
@@ -154,14 +136,25 @@ class Training:
                     self.train_epoch()
                     self.finish_epoch()
             except (Interrupted, DivergedError) as error:
+                self.record()
                 self.save_last()
                 logger.warning("%s", error)
                 raise
             if not was_finished:
                 self.save_last()
-            summary = self.summary()
-            self.folder.save_summary(summary)
-            return summary
+                self.policy.remember_compiled()
+            done = summary(
+                self.state,
+                facts,
+                cautions=self.cautions,
+                training_images=self.num_train,
+                validation_images=self.num_val,
+                parameters=sum(parameter.numel() for parameter in self.learner.network.parameters()),
+                device=self.policy.describe(),
+                checkpoint_sha256=file_hash(config.out / BEST),
+            )
+            self.folder.save_summary(done)
+            return done
 
     def make_learner(self) -> Learner:
         """A fresh network from the seed, with PyTorch's default initialisation."""
@@ -180,25 +173,26 @@ class Training:
             class_weight_K=weights,
         )
 
+    def make_epochs(self) -> HostEpochs | DeviceEpochs:
+        """What runs the epochs: batches are made on the device, unless that is a CPU."""
+        if self.policy.device.type == "cpu":
+            return HostEpochs(self.learner, self.loader, self.val_loader)
+        return DeviceEpochs(self.learner, self.loader, self.val_loader, self.config.loader.resident)
+
     def train_epoch(self) -> None:
         """The rest of the current epoch, batch by batch."""
         state = self.state
         clock, before = time.perf_counter(), self.loader.position
-        with contextlib.closing(iter(self.loader)) as batches:  # type: ignore[type-var]
+        done = before
+        with contextlib.closing(self.epochs.train(state)) as losses:  # type: ignore[type-var]
             self.check_stop()
-            for frames_N1HW, labels_N, _ in batches:
-                loss, logits_NK = train_step(
-                    self.learner, frames_N1HW, labels_N, seed=self.config.loader.seed, step=state.step
-                )
-                state.step += 1
-                state.loss_sum += loss * len(labels_N)
-                predicted_N = logits_NK.argmax(1).numpy()
-                confusion_KK = confusion_matrix(labels_N.numpy(), predicted_N, len(self.facts.classes))
-                state.confusion = (np.array(state.confusion) + confusion_KK).tolist()
-                state.loader = self.loader.state_dict()
-                state.rate = (self.loader.position - before) / (time.perf_counter() - clock)
-                self.show("training", self.loader.position, self.num_train, state.loss_sum / self.loader.position)
+            for loss in losses:
+                done = self.loader.position
+                state.rate = (done - before) / (time.perf_counter() - clock)
+                self.show("training", done, self.num_train, loss)
                 self.check_stop()
+        if done > before:  # a device may have been far behind
+            state.rate = (done - before) / (time.perf_counter() - clock)
 
     def finish_epoch(self) -> None:
         """Validate, keep the weights if they are the best so far, and decide whether to go on."""
@@ -211,7 +205,7 @@ class Training:
             self.show("validation", done, self.num_val, state.loss_sum / self.num_train)
             self.check_stop()
 
-        label_N, logits_NK = predict(self.learner.network, self.val_loader, self.policy, progress)
+        label_N, logits_NK = self.epochs.validate(progress)
         metrics = all_metrics(label_N, softmax(logits_NK), self.positive)
         epoch = len(state.history) + 1
         state.history.append(
@@ -226,7 +220,8 @@ class Training:
         )
         if metrics["f1"] > state.best_f1 + config.min_delta or not state.best_epoch:
             state.best_f1, state.best_epoch = metrics["f1"], epoch
-            self.folder.save_best(network_tensors(self.learner), self.description(epoch, metrics))
+            best = {name: tensor.clone() for name, tensor in network_tensors(self.learner).items()}
+            self.best = best, weights_description(self.facts, config.dropout, epoch, metrics)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
         if epoch - state.best_epoch >= config.patience:
@@ -234,9 +229,11 @@ class Training:
         elif epoch >= config.epochs:
             state.finished = "all epochs done"
         logger.info("epoch %d: %s", epoch, state.history[-1])
-        self.folder.record(state.history, state.best_epoch, self.title())
+        due = state.finished or time.perf_counter() - self.written >= self.pause
+        if due:
+            self.record()
         self.show("epoch", self.num_train, self.num_train, state.history[-1]["train_loss"])
-        if not state.finished:
+        if due and not state.finished:
             self.save_last()
 
     def check_stop(self) -> None:
@@ -258,60 +255,21 @@ class Training:
         """An empty confusion matrix."""
         return np.zeros((len(self.facts.classes),) * 2, np.int64).tolist()
 
+    def record(self) -> None:
+        """Write the best weights and the metrics of every epoch, if any is new."""
+        if self.best is not None:
+            self.folder.save_best(*self.best)
+            self.best = None
+        if self.recorded < len(self.state.history):
+            self.recorded = len(self.state.history)
+            what = title(self.facts, self.num_train, self.num_val)
+            self.folder.record(self.state.history, self.state.best_epoch, what)
+
     def save_last(self) -> None:
         """Keep weights, optimiser and state, for `--resume`."""
+        self.written = time.perf_counter()
         self.state.seconds = time.perf_counter() - self.started
         self.folder.save_last(network_tensors(self.learner) | optimiser_tensors(self.learner), asdict(self.state))
-
-    def title(self) -> str:
-        """What the curves show."""
-        kind = "synthetic phantoms" if self.facts.synthetic else "radiographs"
-        which = f"F1 of {self.facts.positive}" if len(self.facts.classes) == 2 else "macro F1"
-        return (
-            f"{', '.join(self.facts.classes)}: {self.num_train} training and {self.num_val} validation {kind}; {which}"
-        )
-
-    def description(self, epoch: int, metrics: dict[str, Any]) -> dict[str, Any]:
-        """What `evaluate` must know of the weights."""
-        facts = self.facts
-        return {
-            "network": "cnn",
-            "classes": list(facts.classes),
-            "positive": facts.positive,
-            "crop": facts.crop,
-            "stored": facts.stored,
-            "fit": facts.fit,
-            "dropout": self.config.dropout,
-            "conversion_id": facts.conversion_id,
-            "epoch": epoch,
-            "validation": metrics,
-        }
-
-    def summary(self) -> dict[str, Any]:
-        """The content of summary.json."""
-        state = self.state
-        rates = [row["images_per_second"] for row in state.history]
-        return {
-            "best_f1": state.best_f1,
-            "best_epoch": state.best_epoch,
-            "epochs": len(state.history),
-            "stopped": state.finished,
-            "cautions": self.cautions,
-            "images_per_second": float(np.median(rates)),
-            "seconds": round(state.seconds, 3),
-            "steps": state.step,
-            "training_images": self.num_train,
-            "validation_images": self.num_val,
-            "classes": list(self.facts.classes),
-            "positive": self.facts.positive,
-            "crop": self.facts.crop,
-            "synthetic": self.facts.synthetic,
-            "parameters": sum(parameter.numel() for parameter in self.learner.network.parameters()),
-            "device": self.policy.describe(),
-            "checkpoint_sha256": file_hash(self.config.out / BEST),
-            "conversion_id": self.facts.conversion_id,
-            "versions": {"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        }
 
     def show(self, phase: str, done: int, total: int, loss: float) -> None:
         """Tell the watcher."""

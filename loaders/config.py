@@ -11,6 +11,7 @@ from loaders.errors import ConfigError
 Fit = Literal["stretch", "cover", "contain"]
 AugmentFrom = Literal["frame", "crop"]
 Order = Literal["auto", "random", "pages"]
+Resident = Literal["auto", "on", "off"]
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
 MAX_SEED = 2**63 - 1
@@ -155,8 +156,8 @@ class LoaderConfig:
     """Batches made ahead, beyond one a thread."""
     order: Order = "auto"
     """Order of training: random, or by random pages of the file; auto takes pages if it is over half the memory."""
-    resident: bool = False
-    """Read the whole beton into memory first, for slow or busy disks; otherwise the system's file cache serves."""
+    resident: Resident = "auto"
+    """Frames in a GPU's memory: auto if they fit, on, or off (streamed). On a CPU on reads all into memory first."""
     pin_memory: bool = False
     """Page-locked batches, which copy faster to a CUDA device."""
     rotation: float = 15.0
@@ -176,6 +177,7 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         check_choice("order", self.order, get_args(Order))
+        check_choice("resident", self.resident, get_args(Resident))
         check_choice("augment_from", self.augment_from, get_args(AugmentFrom))
         check_range("batch_size", self.batch_size, 1, 65536)
         check_range("world_size", self.world_size, 1, 65536)

@@ -60,7 +60,8 @@ class Loader:
             require_cuda(tensors)
         self.beton = Beton(path, trust_unverified=config.trust_unverified)
         self.threads = config.threads or usable_cores()
-        self.streamed = not config.resident and self.beton.bytes_B.size > usable_memory() // 2
+        self.resident = config.resident == "on"
+        self.streamed = not self.resident and self.beton.bytes_B.size > usable_memory() // 2
         self.order = config.order
         if self.order == "auto":
             self.order = "pages" if self.streamed else "random"
@@ -76,7 +77,7 @@ class Loader:
         spare = self.threads + config.prefetch + 2  # one that the consumer works on, one that it has just dropped
         self._memory = BatchMemory(config.batch_size, self.beton.facts.crop, spare=spare)
         bytes_B, offset_N = self.beton.bytes_B, self.beton.offset_N
-        if config.resident:
+        if self.resident:
             start, stop = self.beton.pages_start, self.beton.pages_end
             bytes_B = np.frombuffer(anonymous_memory(stop - start), np.uint8)
             bytes_B[:] = self.beton.bytes_B[start:stop]
@@ -199,7 +200,7 @@ class Loader:
 
     def read_ahead(self, order_O: np.ndarray, position: int) -> ReadAhead | None:
         """What reads pages ahead of this epoch; None where memory has them already."""
-        if self.config.resident or (self._cached and not self.streamed):
+        if self.resident or (self._cached and not self.streamed):
             return None
         return ReadAhead(self.beton, order_O, position, let_go=self.streamed)
 

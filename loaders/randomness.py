@@ -63,5 +63,10 @@ def epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
 
 def scalar_seed(seed: int, stream: int, step: int) -> int:
     """One 63-bit seed for a step, for generators that keep a state of their own (torch's dropout)."""
-    words_4 = draw(seed, stream, 0, np.array([step], np.uint64))[0]
-    return int(words_4[0]) << 31 | int(words_4[1]) >> 1
+    return scalar_seeds(seed, stream, np.array([step], np.uint64))[0]
+
+
+def scalar_seeds(seed: int, stream: int, step_N: np.ndarray) -> list[int]:
+    """The scalar_seed of each of many steps, drawn at once."""
+    words_N4 = draw(seed, stream, 0, step_N).astype(np.uint64)
+    return (words_N4[:, 0] << np.uint64(31) | words_N4[:, 1] >> np.uint64(1)).tolist()

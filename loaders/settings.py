@@ -167,4 +167,6 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not JSON ({error}), expected an object of settings") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: found a {type(values).__name__}, expected an object of settings")
+    if isinstance(values.get("resident"), bool):  # as releases up to 0.2 wrote it
+        values["resident"] = "on" if values["resident"] else "auto"
     return values

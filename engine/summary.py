@@ -1,0 +1,56 @@
+"""The summary of a training: what a run says of itself, in its files and beside its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.training_state import State
+from loaders import __version__
+from loaders.beton_footer import Facts
+
+
+def title(facts: Facts, num_train: int, num_val: int) -> str:
+    """What the curves show."""
+    kind = "synthetic phantoms" if facts.synthetic else "radiographs"
+    which = f"F1 of {facts.positive}" if len(facts.classes) == 2 else "macro F1"
+    return f"{', '.join(facts.classes)}: {num_train} training and {num_val} validation {kind}; {which}"
+
+
+def weights_description(facts: Facts, dropout: float, epoch: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What `evaluate` must know of the weights."""
+    return {
+        "network": "cnn",
+        "classes": list(facts.classes),
+        "positive": facts.positive,
+        "crop": facts.crop,
+        "stored": facts.stored,
+        "fit": facts.fit,
+        "dropout": dropout,
+        "conversion_id": facts.conversion_id,
+        "epoch": epoch,
+        "validation": metrics,
+    }
+
+
+def summary(state: State, facts: Facts, **others: Any) -> dict[str, Any]:
+    """The content of summary.json.  others: what neither the state nor the betons know."""
+    rates = [row["images_per_second"] for row in state.history]
+    return {
+        "best_f1": state.best_f1,
+        "best_epoch": state.best_epoch,
+        "epochs": len(state.history),
+        "stopped": state.finished,
+        "images_per_second": float(np.median(rates)),
+        "seconds": round(state.seconds, 3),
+        "steps": state.step,
+        "classes": list(facts.classes),
+        "positive": facts.positive,
+        "crop": facts.crop,
+        "synthetic": facts.synthetic,
+        "conversion_id": facts.conversion_id,
+        **others,
+        "versions": {"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__},
+    }

@@ -1,0 +1,70 @@
+"""The policy of a CUDA device, as far as it can be seen without one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import engine.device as device
+from engine.device import COMPILE_REPAYS, COMPILE_REPAYS_WARM, choose_policy, settle_precision, warm_marker
+
+
+@pytest.fixture(autouse=True)
+def cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(device, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(device, "device_name", lambda chosen: "some GPU")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+
+def test_auto_is_bfloat16_in_channels_last_and_eager_where_a_run_is_short() -> None:
+    policy = choose_policy("auto", "auto", "auto", 1400)
+    assert policy.autocast == torch.bfloat16 and policy.memory_format == torch.channels_last and not policy.compiled
+    assert "1,400 steps, repaid from 300,000 with a cold cache" in policy.why
+
+
+def test_auto_compiles_where_it_repays_and_sooner_once_the_cache_is_warm() -> None:
+    def compiled(num_steps: int, setting: str = "a") -> bool:
+        return choose_policy("auto", "auto", "auto", num_steps, setting).compiled
+
+    assert compiled(COMPILE_REPAYS) and not compiled(COMPILE_REPAYS - 1)
+    choose_policy("auto", "auto", "on", 1, "a").remember_compiled()
+    assert warm_marker("a").exists()
+    assert compiled(COMPILE_REPAYS_WARM) and not compiled(COMPILE_REPAYS_WARM - 1)
+    assert not compiled(COMPILE_REPAYS_WARM, "b")  # another setting compiles to something else
+    assert "warm cache" in choose_policy("auto", "auto", "auto", 1, "a").why
+
+
+def test_an_eager_run_and_a_cache_that_is_not_there_leave_no_mark(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    choose_policy("auto", "auto", "off", 1, "a").remember_compiled()
+    assert not warm_marker("a").exists()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "none"))
+    choose_policy("auto", "auto", "on", 1, "a").remember_compiled()
+    assert not warm_marker("a").exists()
+
+
+def test_float32_is_not_rounded_to_tf32_and_the_policy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ((torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32"))
+    before = [getattr(*setting) for setting in settings]
+    benchmark = torch.backends.cudnn.benchmark
+    policy = choose_policy("auto", "off", "off", 1)
+    try:
+        torch.backends.cudnn.allow_tf32 = True
+        assert "fp32, TF32 on" in policy.describe()
+        settle_precision(policy)
+        assert "fp32, TF32 off, channels_last, eager" in policy.describe()
+        assert torch.backends.cudnn.benchmark
+    finally:
+        for (owner, name), value in zip(settings, before, strict=True):
+            setattr(owner, name, value)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def test_autocast_keeps_no_cast_weights() -> None:
+    policy = replace(choose_policy("auto", "on", "off", 1), device=torch.device("cpu"))
+    with policy.precision():
+        assert torch.is_autocast_enabled("cpu") and not torch.is_autocast_cache_enabled()

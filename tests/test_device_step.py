@@ -1,0 +1,416 @@
+"""The device's training step and epochs, without a graph on CPU tensors; what needs CUDA is in test_cuda_kernels.py."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import engine.training as training
+from engine.capture import Captured, warm_up
+from engine.checkpoint import load_checkpoint
+from engine.config import TrainConfig
+from engine.device import Policy
+from engine.device_batches import DeviceBatches, affine_portable, crop_portable
+from engine.device_epochs import DeviceEpochs
+from engine.device_step import DeviceStep
+from engine.metrics import confusion_matrix
+from engine.network import Cnn
+from engine.resident import ResidentFrames, StreamedFrames, frames_on_device
+from engine.step import Learner, make_learner, predict, train_step
+from engine.training import resume_config, train
+from loaders.augmentation import epoch_matrices
+from loaders.config import LoaderConfig
+from loaders.errors import BetonError, ConfigError, DivergedError, Interrupted
+from loaders.loader import Loader
+from loaders.randomness import DROPOUT, scalar_seed, scalar_seeds
+from tests import naive
+
+CPU = torch.device("cpu")
+POLICY = Policy(device=CPU, autocast=None, memory_format=torch.channels_last, compiled=False)
+OLD_MPS = replace(POLICY, found_inf=False)  # where fused Adam is deaf to the flag
+BATCH = 16
+
+
+@pytest.fixture
+def loader(betons: Path) -> Iterator[Loader]:
+    with Loader(betons / "train.beton", training=True, seed=3, batch_size=BATCH, tensors=True) as opened:
+        yield opened
+
+
+def learner(loader: Loader, policy: Policy = POLICY, seed: int = 0) -> Learner:
+    torch.manual_seed(seed)
+    network = Cnn(len(loader.beton.facts.classes), loader.beton.facts.crop, 0.5)
+    return make_learner(network, policy, learning_rate=1e-3, batch_size=BATCH, class_weight_K=None)
+
+
+def device_step(loader: Loader, policy: Policy = POLICY) -> DeviceStep:
+    step = DeviceStep(learner(loader, policy), DeviceBatches(loader, ResidentFrames(loader, CPU), policy, BATCH), 2)
+    step.begin(0.0, [[0, 0], [0, 0]])
+    return step
+
+
+def content(step: DeviceStep) -> list[torch.Tensor]:
+    """Everything that a step changes, copied."""
+    return [tensor.detach().clone() for tensor in step.touched]
+
+
+def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
+
+
+# ---- batches
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_the_portable_batch_is_within_a_thousandth_of_the_oracle(inner: bool) -> None:
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (4, 46, 46), np.uint8)
+    config = LoaderConfig(training=True, rotation=180, zoom_low=0.0, zoom_high=0.5)
+    inverse = epoch_matrices(config, 1, 4, 32, 46)
+    low, high = (7, 38) if inner else (0, 45)
+    found = affine_portable(torch.from_numpy(frames), torch.from_numpy(inverse), 32, low=low, high=high).numpy()
+    for n in range(4):
+        assert np.abs(found[n] - naive.affine(frames[n], inverse[n], 32, low, high)).max() < 1e-3
+
+
+def test_the_portable_crop_is_the_oracles() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 46, 46), np.uint8)
+    found = crop_portable(torch.from_numpy(frames), 32).numpy()
+    for n in range(3):
+        assert np.abs(found[n] - naive.crop(frames[n], 32)).max() < 1e-6
+
+
+@pytest.mark.parametrize("order", ["random", "pages"])
+@pytest.mark.parametrize("position", [0, 2 * BATCH])
+def test_device_batches_are_the_loaders(betons: Path, order: str, position: int) -> None:
+    with Loader(betons / "train.beton", training=True, seed=3, batch_size=BATCH, order=order, tensors=True) as loader:
+        batches = DeviceBatches(loader, ResidentFrames(loader, CPU), POLICY, BATCH)
+        loader.load_state_dict(loader.state_dict() | {"epoch": 2, "position": position})
+        counts = batches.begin(2, position)
+        for (frames, labels, _), count in zip(loader, counts, strict=True):
+            made, made_labels = batches.make(count)
+            assert torch.equal(labels, made_labels)
+            torch.testing.assert_close(made, frames, atol=1e-3, rtol=0)
+            batches.advance(count)
+
+
+def test_validation_batches_are_the_loaders_to_the_bit(betons: Path) -> None:
+    with Loader(betons / "val.beton", batch_size=7, tensors=True) as loader:
+        for frames_kind in (ResidentFrames(loader, CPU), StreamedFrames(loader, CPU, 7)):
+            batches = DeviceBatches(loader, frames_kind, POLICY, 7)
+            for (frames, labels, _), count in zip(loader, batches.begin(0, 0), strict=True):
+                made, made_labels = batches.make(count)
+                assert torch.equal(made, frames) and torch.equal(labels, made_labels)
+                batches.advance(count)
+
+
+def test_streamed_batches_are_the_resident_ones(loader: Loader) -> None:
+    resident = DeviceBatches(loader, ResidentFrames(loader, CPU), POLICY, BATCH)
+    streamed = DeviceBatches(loader, StreamedFrames(loader, CPU, BATCH), POLICY, BATCH)
+    number = 0
+    for count, same in zip(resident.begin(1, BATCH), streamed.begin(1, BATCH), strict=True):
+        assert count == same
+        for ours, theirs in zip(resident.make(count), streamed.make(count), strict=True):
+            assert torch.equal(ours, theirs)
+        resident.advance(count), streamed.advance(count)
+        number += 1
+    assert number == len(loader) - 1 >= 2
+
+
+def test_frames_are_resident_where_they_fit_and_streamed_where_not(loader: Loader, betons: Path) -> None:
+    def kinds(resident: str, room: int) -> set[type]:
+        return set(map(type, frames_on_device([loader, loader], CPU, [8, 8], resident=resident, room=room)))
+
+    assert kinds("auto", 1 << 40) == kinds("on", 1 << 40) == {ResidentFrames}
+    assert kinds("auto", 1 << 20) == kinds("off", 1 << 40) == {StreamedFrames}
+    with pytest.raises(ConfigError, match=r"--resident on: .* GB free on cpu, expected room"):
+        kinds("on", 1 << 20)
+
+
+@pytest.mark.parametrize("resident", ["on", "off"])
+def test_a_damaged_frame_is_found_on_its_way_to_the_device(betons: Path, tmp_path: Path, resident: str) -> None:
+    content = bytearray((betons / "train.beton").read_bytes())
+    with Loader(betons / "train.beton") as whole:
+        content[int(whole.beton.offset_N[5]) + 9] ^= 1
+    (tmp_path / "train.beton").write_bytes(content)
+    with (
+        Loader(tmp_path / "train.beton", training=True) as loader,
+        pytest.raises(BetonError, match="sample 5: checksum"),
+    ):
+        (frames,) = frames_on_device([loader], CPU, [8], resident=resident, room=1 << 40)
+        list(frames.walk(loader.epoch_order(0), 0, 8))
+
+
+# ---- the step
+
+
+@pytest.mark.parametrize("policy", [POLICY, OLD_MPS, replace(POLICY, autocast=torch.bfloat16)])
+def test_an_epoch_of_device_steps_lands_where_train_step_lands(loader: Loader, policy: Policy) -> None:
+    step, reference = device_step(loader, policy), learner(loader, policy)
+    loss_sum, confusion = 0.0, np.zeros((2, 2), np.int64)
+    for number, count in enumerate(step.batches.begin(0, 0)):
+        frames, labels = (tensor.clone() for tensor in step.batches.make(count))
+        loss, logits = train_step(reference, frames, labels, seed=3, step=number)
+        loss_sum += loss * count
+        confusion += confusion_matrix(labels.numpy(), logits.argmax(1).numpy(), 2)
+        torch.manual_seed(scalar_seed(3, DROPOUT, number))
+        step(count)
+    assert count < BATCH  # a tail
+    tally = step.fetch()
+    assert tally.loss_sum == pytest.approx(loss_sum, rel=1e-6) and tally.confusion == confusion.tolist()
+    assert tally.position == loader.num_samples and not tally.stopped
+    for name, value in reference.network.state_dict().items():
+        torch.testing.assert_close(step.learner.network.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", [POLICY, OLD_MPS])
+def test_after_a_step_that_is_not_finite_nothing_changes_any_more(loader: Loader, policy: Policy) -> None:
+    step = device_step(loader, policy)
+    counts = step.batches.begin(0, 0)
+    step(next(counts))
+    healthy = content(step)
+    real, calls = step.batches.make, iter(range(9))
+
+    def poisoned(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        frames, labels = real(count)
+        frames = frames.clone()
+        if next(calls) == 0:
+            frames[0, 0, 3, 3] = float("nan")
+        return frames, labels
+
+    step.batches.make = poisoned  # type: ignore[method-assign]
+    for _ in range(3):
+        step(BATCH)
+    assert equal(healthy[:-2], content(step)[:-2])  # all but the flag and the report
+    tally = step.fetch()
+    assert tally.stopped and np.isnan(tally.loss) and tally.position == BATCH
+    assert next(calls) == 3
+    names = {name for name in step.learner.network.state_dict() if "running" in name}
+    assert names and all(torch.isfinite(step.learner.network.state_dict()[name]).all() for name in names)
+
+
+def test_a_gradient_that_is_not_finite_is_a_step_that_is_not(loader: Loader) -> None:
+    step = device_step(loader)
+    counts = step.batches.begin(0, 0)
+    before = content(step)
+    handle = step.parameters[3].register_hook(lambda gradient: gradient * float("inf"))
+    step(next(counts))
+    handle.remove()
+    tally = step.fetch()
+    assert tally.stopped and np.isfinite(tally.loss) and not np.isfinite(tally.norm)
+    assert equal(before[:-2], content(step)[:-2])
+
+
+def test_a_warm_up_leaves_everything_as_it_was_and_in_its_place(loader: Loader) -> None:
+    step = device_step(loader)
+    counts = step.batches.begin(0, 0)
+    step(next(counts))
+    before, places = content(step), [tensor.data_ptr() for tensor in step.touched]
+    generator = torch.get_rng_state()
+    calls = []
+    warm_up(lambda size: (calls.append(size), step(size)), 5, step.touched, CPU)
+    assert len(calls) == 3
+    assert equal(before, content(step)) and [tensor.data_ptr() for tensor in step.touched] == places
+    assert torch.equal(generator, torch.get_rng_state())
+    state = step.learner.network.state_dict()
+    touched = {tensor.data_ptr() for tensor in step.touched}
+    assert all(parameter.data_ptr() in touched for parameter in step.learner.network.parameters())
+    assert {
+        value.data_ptr() for moments in step.learner.optimiser.state.values() for value in moments.values()
+    } <= touched
+    assert state.keys() == Cnn(2, 32, 0.5).state_dict().keys()
+
+
+def test_a_step_touches_only_what_it_says_it_touches(loader: Loader) -> None:
+    step = device_step(loader)
+    counts = step.batches.begin(0, 0)
+    everything = dict(step.learner.network.state_dict())
+    before = copy.deepcopy(everything)
+    warm_up(step, next(counts), step.touched, CPU)
+    assert all(torch.equal(before[name], value) for name, value in everything.items())
+
+
+def test_packed_buffers_keep_their_names_values_and_checkpoints(loader: Loader, tmp_path: Path) -> None:
+    from engine.checkpoint import network_tensors, optimiser_tensors, restore, save_checkpoint
+
+    step = device_step(loader)
+    for count in step.batches.begin(0, 0):
+        step(count)
+    tensors = network_tensors(step.learner) | optimiser_tensors(step.learner)
+    save_checkpoint(tmp_path / "c", tensors, {})
+    other = learner(loader, seed=9)
+    restore(other, load_checkpoint(tmp_path / "c")[0])
+    again = network_tensors(other) | optimiser_tensors(other)
+    assert again.keys() == tensors.keys() and all(torch.equal(again[name], tensors[name]) for name in tensors)
+    assert int(other.network.state_dict()["features.1.num_batches_tracked"]) == len(loader)
+
+
+def test_without_cuda_a_captured_function_is_the_function() -> None:
+    total = torch.zeros(1)
+    captured = Captured(total.add_, [total], CPU, "sum")
+    captured.prepare([3, 2])
+    assert total == 0
+    captured(3), captured(2)
+    assert total == 5
+
+
+def test_validation_gives_the_logits_of_predict(betons: Path, loader: Loader) -> None:
+    subject = learner(loader)
+    with Loader(betons / "val.beton", batch_size=9, tensors=True) as val_loader:
+        labels, logits = predict(subject.network, val_loader, POLICY)
+        epochs = DeviceEpochs(subject, loader, val_loader)
+        for _ in range(2):  # an epoch's begin where the last one ended
+            found_labels, found = epochs.validate(lambda samples: None)
+            assert (found_labels == labels).all()
+            np.testing.assert_allclose(found, logits, atol=1e-5)
+
+
+def test_seeds_drawn_at_once_are_those_drawn_one_by_one() -> None:
+    steps = np.arange(5, 9, dtype=np.uint64)
+    assert scalar_seeds(7, DROPOUT, steps) == [scalar_seed(7, DROPOUT, int(step)) for step in steps]
+
+
+# ---- whole trainings
+
+
+def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
+    settings = LoaderConfig(
+        training=True, batch_size=BATCH, **{k: changes.pop(k) for k in ("resident",) if k in changes}
+    )
+    return replace(TrainConfig(data=betons, out=out, epochs=2, device="cpu", loader=settings), **changes)
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings run the device's epochs, on CPU tensors."""
+
+    def make_epochs(self: training.Training) -> DeviceEpochs:
+        return DeviceEpochs(self.learner, self.loader, self.val_loader, self.config.loader.resident)
+
+    monkeypatch.setattr(training.Training, "make_epochs", make_epochs)
+
+
+def last(run: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    return load_checkpoint(run / "last.safetensors")
+
+
+def same_run(a: Path, b: Path) -> bool:
+    """Whether two runs ended with the same weights, moments and state, the clocks apart."""
+    (weights, state), (others, other) = last(a), last(b)
+    for content in (state, other):
+        for name in ("seconds", "rate"):
+            content.pop(name)
+        for row in content["history"]:
+            row.pop("images_per_second")
+    return state == other and all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+@pytest.fixture(scope="module")
+def whole(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of two epochs on the device's path."""
+    out = tmp_path_factory.mktemp("device") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            training.Training,
+            "make_epochs",
+            lambda self: DeviceEpochs(self.learner, self.loader, self.val_loader, self.config.loader.resident),
+        )
+        train(config(betons, out))
+    return out
+
+
+def test_a_device_run_is_the_host_run_but_for_the_interpolations_rounding(
+    betons: Path, whole: Path, tmp_path: Path
+) -> None:
+    train(config(betons, tmp_path / "host"))
+    ours, host = (last(run)[1] for run in (whole, tmp_path / "host"))
+    assert [ours[k] for k in ("step", "loader", "confusion", "finished")] == [
+        host[k] for k in ("step", "loader", "confusion", "finished")
+    ]
+    assert ours["history"][0]["train_loss"] == pytest.approx(host["history"][0]["train_loss"], rel=0.02)
+
+
+@pytest.mark.usefixtures("on_device")
+def test_a_streamed_run_is_the_resident_run(betons: Path, whole: Path, tmp_path: Path) -> None:
+    train(config(betons, tmp_path / "run", resident="off"))
+    assert "streamed" in (tmp_path / "run" / "train.log").read_text()
+    assert same_run(whole, tmp_path / "run")
+
+
+# asked before each epoch, after each step and each validation batch
+@pytest.mark.usefixtures("on_device")
+@pytest.mark.parametrize("after", [0, 1, 2, 4, 5, 6, 8])
+def test_a_device_run_interrupted_anywhere_resumes_to_the_same_run(
+    betons: Path, whole: Path, tmp_path: Path, after: int
+) -> None:
+    count = iter(range(100))
+    with pytest.raises(Interrupted):
+        train(config(betons, tmp_path / "run"), stopping=lambda: next(count) >= after)
+    train(resume_config(tmp_path / "run"), resume=True)
+    assert same_run(whole, tmp_path / "run")
+
+
+@pytest.mark.usefixtures("on_device")
+def test_divergence_on_the_device_names_its_step_and_keeps_the_healthy_state(betons: Path, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"step [12]: loss .*expected finite"):
+        train(config(betons, tmp_path / "run", learning_rate=1e30))
+    tensors, state = last(tmp_path / "run")
+    assert all(torch.isfinite(value).all() for value in tensors.values())
+    assert state["step"] in (1, 2) and state["loader"]["position"] == state["step"] * BATCH
+
+
+def test_writes_that_wait_lose_nothing(
+    betons: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def make_epochs(self: training.Training) -> DeviceEpochs:
+        self.pause, self.written = 1e9, 1e9  # as on a GPU, whose epochs are short
+        return DeviceEpochs(self.learner, self.loader, self.val_loader)
+
+    monkeypatch.setattr(training.Training, "make_epochs", make_epochs)
+    written: list[int] = []
+    real = training.RunFolder.record
+
+    def record(self: training.RunFolder, history: list, *others: object) -> None:
+        written.append(len(history))
+        real(self, history, *others)
+
+    monkeypatch.setattr(training.RunFolder, "record", record)
+    train(config(betons, tmp_path / "run"))
+    assert written == [2] and same_run(whole, tmp_path / "run")
+    count = iter(range(100))
+    with pytest.raises(Interrupted):
+        train(config(betons, tmp_path / "broken"), stopping=lambda: next(count) >= 7)  # in the second epoch
+    assert (tmp_path / "broken" / "best.safetensors").exists()
+    train(resume_config(tmp_path / "broken"), resume=True)
+    assert written == [2, 1, 2] and same_run(whole, tmp_path / "broken")
+    for name in ("run", "broken"):
+        assert torch_equal(whole / "best.safetensors", tmp_path / name / "best.safetensors")
+        events = EventAccumulator(str(tmp_path / name))
+        events.Reload()
+        assert [event.step for event in events.Scalars("val/f1")] == [1, 2]
+
+
+def torch_equal(a: Path, b: Path) -> bool:
+    """Whether two checkpoints hold the same tensors."""
+    (ours, _), (theirs, _) = load_checkpoint(a), load_checkpoint(b)
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_of_an_older_release_resumes_with_its_settings(betons: Path, tmp_path: Path) -> None:
+    count = iter(range(100))
+    with pytest.raises(Interrupted):
+        train(config(betons, tmp_path / "run"), stopping=lambda: next(count) >= 2)
+    path = tmp_path / "run" / "config.json"
+    for old, new in ((True, "on"), (False, "auto")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"resident": old}))
+        assert resume_config(tmp_path / "run").loader.resident == new
+    train(resume_config(tmp_path / "run"), resume=True)
