@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.config import EvaluateConfig, TrainConfig
+from engine.arena import keep_allocations
+from engine.config import EvaluateConfig, ProfileConfig, TrainConfig
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
 from loaders.config import BenchLoaderConfig, ConvertConfig, PhantomConfig
@@ -435,6 +436,7 @@ def run_train(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     with screen.status("loading torch …"):
         training = importlib.import_module("engine.training")
     config = fresh or replace(training.resume_config(namespace.resume), **values)
+    keep_allocations(config.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
         summary = training.train(config, resume=fresh is None, watch=view, stopping=stop.is_set)
@@ -509,6 +511,58 @@ def run_evaluate(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     show(screen, f"F1, sensitivity and specificity are of: {which}. {NOT_FOR_DIAGNOSIS}")
 
 
+def run_profile(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Compare the reference pipeline with the engine, and say what bounds the engine."""
+    config = build(ProfileConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("loading torch …"):
+        profiling = importlib.import_module("engine.profile")
+        account = importlib.import_module("engine.profile_account")
+    with bar(screen) as shown:
+        found = profiling.profile(config, Bars(shown))
+    reference, engine, bound = found.reference, found.engine, found.bound
+    show(
+        screen,
+        f"{config.data}: {found.num_images:,} {'phantoms' if found.facts.synthetic else 'radiographs'}, crops of "
+        f"{found.facts.crop}, batches of {config.loader.batch_size}; {found.device}; {config.rounds} rounds, medians",
+    )
+    table = grid("milliseconds an image", "reference", "engine", "ratio")
+    for part in account.PARTS:
+        if part in reference.parts or part in engine.parts:
+            sides = [(side.parts.get(part, 0.0) * 1e3, part in side.overlapped) for side in (reference, engine)]
+            cells = [f"({value:,.3f})" if beside else f"{value:,.3f}" for value, beside in sides]
+            table.add_row(part, *cells, f"{sides[0][0] / sides[1][0]:,.2f}×" if sides[1][0] else "")
+    for name in ("training", "validation"):
+        a, b = (getattr(side, name) * 1e3 for side in (reference, engine))
+        table.add_row(name, f"{a:,.3f}", f"{b:,.3f}", f"{a / b:,.2f}×")
+    screen.print(table)
+    if reference.overlapped or engine.overlapped:
+        screen.print("In brackets: time of threads or workers beside the training; it is in no sum.")
+    waterfall = grid(
+        f"{account.EPOCHS} epochs of {account.TRAINING:,} + {account.VALIDATION} images", "seconds", "gain", "adds"
+    )
+    for place, row in enumerate(found.variants):
+        gain = found.variants[place - 1].run_seconds / row.run_seconds if place else None
+        waterfall.add_row(row.variant.name, f"{row.run_seconds:,.1f}", f"{gain:.2f}×" if gain else "", row.variant.adds)
+    waterfall.add_row("the report", f"{account.REPORT_SECONDS:,.1f}", "", "other hardware: Apple M3 Max")
+    screen.print(waterfall)
+    screen.print(
+        f"From the second row on with {engine.conversion_seconds:,.1f} s of conversion, once: measured on "
+        f"{config.rounds} × {profiling.CONVERTED} files in one process; its workers share it."
+    )
+    screen.print(f"An epoch of the engine is {found.ratio:.2f} times as fast as the reference's.", style="bold")
+    screen.print(
+        f"This machine: {bound.matmul / 1e9:,.0f} GFLOP/s in matrix products, {bound.copy / 1e9:,.1f} GB/s copied. "
+        f"The engine's steps reach {bound.arithmetic:.2f} of the first; copying each convolution's output there and "
+        f"back would take {bound.copying:.2f} of their time."
+    )
+    show(screen, f"Bound by {found.verdict.text}.", style="bold")
+    for caution in found.cautions:
+        show(screen, f"Caution: {caution}.", style="yellow")
+    for path in (found.out / "profile.png", found.out / "profile.json", *([config.trace] if config.trace else [])):
+        show(screen, path)
+
+
 def print_version() -> None:
     """Versions and the device that `--device auto` takes."""
     import numba
@@ -572,6 +626,14 @@ COMMANDS = {
         positionals=("run", "betons"),
         run=run_evaluate,
         example="python cli.py evaluate R B/heldout.beton",
+    ),
+    "profile": Command(
+        help="compare with the pipeline that one would write in plain PyTorch, and name the bottleneck",
+        config=ProfileConfig,
+        positionals=("data",),
+        run=run_profile,
+        example="python cli.py profile B --source SOURCE\n"
+        "python cli.py profile B --source SOURCE --rounds 3 --workers 4 --trace steps.json",
     ),
 }
 

@@ -11,7 +11,8 @@ from benchmarks.settings import BATCH
 from benchmarks.step_worker import RIVALS, SIDE
 from benchmarks.targets import ARITHMETIC, STEP_224
 from benchmarks.worker_process import Worker
-from engine.network import training_flops
+from engine.network import Cnn
+from engine.profile_probes import training_flops
 
 CROP = 224
 NUM_CHECKED = 3  # steps; rounding then grows, because Adam makes much of gradients that are nearly nothing
@@ -57,7 +58,7 @@ def arithmetic_contest(crop: int = CROP) -> Iterator[Contest]:
         }
         yield Contest(
             what=ARITHMETIC,
-            amount=training_flops(crop, 2) * BATCH / 1e9,
+            amount=training_flops(Cnn(2, crop, 0.0), crop) * BATCH / 1e9,
             unit="GFLOP",
             rivals=calls,
             amounts={"sgemm": products},

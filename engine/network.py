@@ -60,19 +60,6 @@ class Cnn(nn.Module):
         return self.classifier(pictures_NCHW)
 
 
-def training_flops(crop: int, num_classes: int) -> float:
-    """Floating-point operations of one training step for one image: convolutions and linear layers, forward and back.
-
-    A multiplication and an addition count two.  Each layer is computed three times, forward, for its weights' gradient
-    and for its input's; the frames need none.
-    """
-    flops, side = 0.0, crop
-    for place, (channels_in, channels_out) in enumerate(pairwise(CHANNELS)):
-        flops += 2 * 9 * channels_in * channels_out * side**2 * (3 if place else 2)
-        side //= 2
-    return flops + 3 * 2 * (CHANNELS[-1] * side**2 * HIDDEN + HIDDEN * num_classes)
-
-
 def can_fuse(frames_N1HW: torch.Tensor) -> bool:
     """Whether the fused blocks can take these frames."""
     mixed = torch.is_autocast_enabled("cpu")

@@ -14,7 +14,6 @@ from benchmarks.epoch_contests import recording_contest, reference_contest
 from benchmarks.step_processes import step_224_contest
 from benchmarks.step_worker import RIVALS
 from benchmarks.worker_process import Worker
-from engine.network import Cnn, training_flops
 
 
 def test_rivals_of_the_step_take_the_same_steps_in_processes_of_their_own() -> None:
@@ -63,13 +62,3 @@ def test_the_interval_is_students() -> None:
     differences = [0.01, -0.02, 0.003, 0.0, 0.01, -0.004, 0.02, -0.01, 0.005, 0.001]
     wanted = stats.t.interval(0.95, 9, statistics.mean(differences), stats.sem(differences))
     assert equivalence.interval(differences)[1:] == pytest.approx(wanted, rel=1e-3)
-
-
-def test_the_step_counts_the_operations_of_every_layer_three_times_but_the_frames_gradient() -> None:
-    counted = 0.0
-    network, side = Cnn(3, 96, 0.5), 96
-    for place, (name, weight) in enumerate(item for item in network.named_parameters() if item[1].dim() > 1):
-        pixels = side**2 if name.startswith("features") else 1
-        counted += 2 * weight.numel() * pixels * (3 if place else 2)
-        side //= 2
-    assert training_flops(96, 3) == counted

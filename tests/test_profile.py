@@ -1,0 +1,319 @@
+"""profile: the variants do the same work, the accounts add up, and planted bottlenecks are named."""
+
+# N batch, H W rows and columns of the crop, 23 the two rows of an inverse affine matrix
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cli
+from benchmarks.reference import (
+    Reference,
+    endless,
+    for_a_while,
+    make_network,
+    open_files,
+    rows_of_folder,
+    transforms_for,
+)
+from engine.network import Cnn
+from engine.profile import cautions
+from engine.profile_account import EPOCHS, Measured, measured, overhead_share
+from engine.profile_figure import profile_figure
+from engine.profile_probes import activation_bytes, bound_of, training_flops
+from engine.profile_process import VariantProcess
+from engine.profile_source import Converter, find_source
+from engine.profile_variants import Variant, variants_for
+from engine.profile_verdict import judge
+from engine.profile_worker import DeviceRounds, HostRounds
+from loaders.beton import Beton
+from loaders.config import LoaderConfig
+from loaders.errors import ConfigError, InputError
+from loaders.loader import Batch, Loader
+from tests.plain import Plain
+
+ENGINE = variants_for("cpu")[-1]
+
+
+class SlowDisk(Loader):
+    """Every batch's bytes come late."""
+
+    def make_batch(self, index_N: np.ndarray, inverse_N23: np.ndarray | None) -> Batch:
+        time.sleep(0.4)
+        return super().make_batch(index_N, inverse_N23)
+
+
+class HeavyAugmentation(Loader):
+    """Every batch takes a thread's processor time, and no interpreter lock."""
+
+    def make_batch(self, index_N: np.ndarray, inverse_N23: np.ndarray | None) -> Batch:
+        begin, numbers = time.thread_time(), np.random.default_rng(0).random(400_000)
+        while time.thread_time() - begin < 0.3:
+            np.sort(numbers)
+        return super().make_batch(index_N, inverse_N23)
+
+
+def verdict_of(betons: Path, open_loader: Callable[..., Loader] = Loader, **settings: int) -> str:
+    """Run the engine's variant on a CPU, and judge it."""
+    config = LoaderConfig(training=True, **({"batch_size": 8, "threads": 1, "prefetch": 0} | settings))
+    with contextlib.closing(HostRounds(ENGINE, betons, config, "cpu", open_loader)) as rounds:
+        rounds.train(1, 0)
+        trained, validated = [rounds.train(3, 0.1)], [rounds.validate()]
+        overhead = overhead_share(rounds.sizes()["sizes"], config.batch_size)
+    found = measured(ENGINE, trained, validated, threads=config.threads, conversion=0.0)
+    said = judge(
+        found, threads=config.threads, cores=2, batch_size=config.batch_size, overhead=overhead, arithmetic=0.5
+    )
+    return f"{said.bottleneck}: {said.text}"
+
+
+def test_a_slow_disk_is_named(betons: Path) -> None:
+    said = verdict_of(betons, SlowDisk)
+    assert said.startswith("disk: ") and "--resident on" in said
+
+
+def test_too_few_threads_for_heavy_augmentation_are_named(betons: Path) -> None:
+    said = verdict_of(betons, HeavyAugmentation)
+    assert said.startswith("loader: ") and "more --threads (now 1, on 2 cores)" in said
+
+
+def test_tiny_batches_are_named(betons: Path) -> None:
+    said = verdict_of(betons, batch_size=1)
+    assert said.startswith("small batches: ") and "raise --batch-size (now 1)" in said
+
+
+def engine(**changes: object) -> Measured:
+    usual = {
+        "variant": ENGINE,
+        "parts": {"wait": 0.0001, "transfer": 0.0, "forward": 0.004, "backward": 0.006, "augment": 0.001},
+        "overlapped": ("augment",),
+        "training": 0.0101,
+        "validation": 0.003,
+        "turns": (0.0101,),
+        "worked": 0.05,
+        "computed": 0.04,
+    }
+    return Measured(**(usual | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "overhead", "arithmetic", "bottleneck", "remedy"),
+    [
+        ({}, 0.03, 0.86, "computing", "0.86 of the rate of large matrices on this machine; only a faster processor"),
+        ({}, 0.03, 0.2, "computing", "larger batches"),
+        ({}, None, 0.2, "computing", "larger batches"),
+        ({}, 0.9, 0.2, "small batches", "--batch-size (now 32)"),
+        ({"parts": {"wait": 0.0001, "transfer": 0.005}}, 0.9, 0.2, "transfer", "--resident on"),
+        ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.8}, 0.9, 0.2, "loader", "waits 40% of the time"),
+        ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.1}, 0.0, 0.2, "disk", "89% of theirs for bytes"),
+    ],
+)
+def test_the_bottleneck_is_told_from_where_the_time_went(
+    changes: dict[str, object], overhead: float | None, arithmetic: float, bottleneck: str, remedy: str
+) -> None:
+    said = judge(engine(**changes), threads=2, cores=4, batch_size=32, overhead=overhead, arithmetic=arithmetic)
+    assert said.bottleneck == bottleneck and remedy in said.text
+
+
+def test_threads_are_no_remedy_where_every_core_has_one() -> None:
+    waiting = engine(parts={"wait": 0.004}, worked=0.9, computed=0.8)
+    said = judge(waiting, threads=4, cores=4, batch_size=32, overhead=None, arithmetic=0.2)
+    assert "more cores" in said.text and "--threads" not in said.text
+
+
+def test_an_account_is_of_medians_and_counts_conversion_once() -> None:
+    trained = [
+        {"images": 10, "steps": 2, "seconds": seconds, "parts": {"forward": seconds}, "overlapped": []}
+        for seconds in (1.0, 9.0, 2.0)
+    ]
+    found = measured(ENGINE, trained, [{"images": 4, "seconds": 1.0}], threads=1, conversion=0.5)
+    assert found.parts == {"forward": 0.2} and found.training == 0.2
+    assert found.epoch_seconds == pytest.approx(1648 * 0.2 + 412 * 0.25)
+    assert found.run_seconds == pytest.approx(EPOCHS * found.epoch_seconds + 2060 * 0.5)
+
+
+def test_the_overhead_of_a_step_is_what_no_image_adds_to() -> None:
+    sizes = [(1, 0.3), (8, 1.0)]  # 0.2 s, and 0.1 s an image
+    assert [overhead_share(sizes, count) for count in (1, 8, 38)] == pytest.approx([2 / 3, 0.2, 0.05])
+    assert overhead_share([(1, 0.1), (8, 0.8)], 8) == pytest.approx(0)
+    assert overhead_share([(1, 0.2), (8, 0.1)], 8) == 1
+    assert overhead_share([], 8) is None
+
+
+def test_the_reports_step_has_the_arithmetic_that_its_layers_add_up_to() -> None:
+    sides, channels = (224, 112, 56, 28, 14), (1, 32, 64, 128, 256, 256)
+    layers = [2 * 9 * channels[i] * channels[i + 1] * sides[i] ** 2 for i in range(5)]
+    layers += [2 * 256 * 7 * 7 * 512, 2 * 512 * 2]
+    assert training_flops(Cnn(2, 224, 0.5), 224) == 3 * sum(layers) - layers[0]
+    outputs = sum(width * side**2 for width, side in zip(channels[1:], sides, strict=True))
+    assert activation_bytes(Cnn(2, 224, 0.5), 224, 4) == 4 * outputs
+
+
+def test_the_bound_is_a_share_of_what_the_machine_gave_in_the_middle_round() -> None:
+    network = Cnn(2, 32, 0.5)
+    flops, outputs = training_flops(network, 32), activation_bytes(network, 32, 4)
+    bound = bound_of(network, 32, 2.0, [flops, flops * 4, flops], [outputs] * 3, bytes_a_number=4)
+    assert (bound.arithmetic, bound.copying, bound.matmul_spread) == (0.5, 1.0, 4.0)
+
+
+def test_every_row_of_a_waterfall_adds_something_and_the_last_is_the_engine() -> None:
+    for device in ("cpu", "cuda", "mps"):
+        rows = variants_for(device)
+        assert [row.name for row in rows][:3] == ["reference", "decoded once", "kernels"] and rows[-1].name == "engine"
+        assert len({row.adds for row in rows}) == len(rows)
+
+
+def test_the_reference_has_the_reports_network_and_the_engines_geometry(betons: Path) -> None:
+
+    torch.manual_seed(3)
+    theirs, plain = make_network(2, 64), Plain(2, 64, 0.5)
+    plain.load_state_dict(dict(zip(plain.state_dict(), theirs.state_dict().values(), strict=True)))
+    frames_N1HW = torch.rand(4, 1, 64, 64) * 2 - 1
+    assert torch.allclose(theirs.eval()(frames_N1HW), plain.eval()(frames_N1HW), atol=1e-5)
+
+    _, to_training_crop, to_crop = transforms_for(32)
+    with Loader(betons / "val.beton", LoaderConfig(batch_size=1), tensors=True) as loader:
+        frame_SS = Image.fromarray(loader.beton.frame(0))
+        (ours_N1HW, _, _) = next(iter(loader))
+    assert torch.allclose(to_crop(frame_SS), ours_N1HW[0], atol=1e-5)
+    turned = [to_training_crop(frame_SS) for _ in range(20)]
+    assert all(crop.shape == (1, 32, 32) and crop.min() >= -1 and crop.max() <= 1 for crop in turned)
+    assert len({float(crop.sum()) for crop in turned}) == 20
+
+
+def test_the_reference_takes_a_folder_or_a_table_and_its_parts_add_up(betons: Path, phantoms: Path) -> None:
+    rows = rows_of_folder(phantoms.parent / "images", seed=0)
+    splits = [split for _, _, split in rows]
+    assert splits.count("val") == round(0.2 * len(rows)) > 0 and {label for _, label, _ in rows} == {"covid", "normal"}
+    settings = {"manifest": betons / "convert.csv", "size": 32, "batch_size": 8, "workers": 0, "device": "cpu"}
+    arguments = argparse.Namespace(folder=phantoms.parent, **settings)
+    reference = Reference(open_files(arguments), arguments)
+    with Beton(betons / "train.beton") as train, Beton(betons / "val.beton") as val:
+        sizes = (len(train), len(val))
+    turn = reference.train(for_a_while(endless(reference.train_loader), -(-sizes[0] // 8) + 1, 0))
+    assert turn["images"] == sizes[0] + 8 and sum(turn["parts"].values()) == pytest.approx(turn["seconds"])
+    assert turn["parts"]["decode"] > 0 < turn["parts"]["augment"] and not turn["overlapped"]
+    assert reference.validate(reference.val_loader)["images"] == sizes[1]
+
+
+def test_the_variants_compute_the_same(betons: Path) -> None:
+    losses = []
+    for variant in variants_for("cpu")[2:]:
+        config = LoaderConfig(training=True, batch_size=8, threads=1)
+        with contextlib.closing(HostRounds(variant, betons, config, "cpu")) as rounds:
+            rounds.learner.network.eval()
+            with contextlib.closing(rounds.batches()) as batches:
+                frames_N1HW, labels_N = next(batches)
+            with torch.no_grad():
+                losses.append(float(rounds.learner.loss(rounds.learner.network(frames_N1HW), labels_N)))
+    assert np.ptp(losses) < 1e-5
+
+
+def test_a_turn_counts_its_images_and_its_parts_add_up(betons: Path) -> None:
+    config = LoaderConfig(training=True, batch_size=16, threads=1)
+    with contextlib.closing(HostRounds(ENGINE, betons, config, "cpu")) as rounds:
+        turn = rounds.train(7, 0)  # more than an epoch has
+        whole = rounds.loader.num_samples
+        assert turn["steps"] == 7 and 6 * (whole % 16) < turn["images"] <= 7 * 16 and turn["images"] > whole - 16
+        alone = sum(seconds for part, seconds in turn["parts"].items() if part not in turn["overlapped"])
+        assert alone == pytest.approx(turn["seconds"]) and turn["making"] == turn["parts"]["augment"] > 0
+
+
+def test_steps_on_a_device_are_counted_over_the_ends_of_epochs(betons: Path) -> None:
+    config = LoaderConfig(training=True, batch_size=16, threads=1)
+    variant = Variant(name="engine", adds="", fast_layout=True, on_device=True)
+    with contextlib.closing(DeviceRounds(variant, betons, config, "cpu")) as rounds:
+        total = rounds.loader.num_samples
+        per_epoch = len(rounds.loader)
+        images, steps = rounds.run(per_epoch, 0)
+        assert (images, steps) == (total, per_epoch)
+        assert rounds.run(per_epoch + 1, 0) == (total + 16, per_epoch + 1)
+        turn = rounds.train(2, 0)
+        assert turn["steps"] == 2 and turn["images"] <= 32 and turn["parts"] == {"step": turn["seconds"]}
+        assert 0 < rounds.validate()["images"] <= 32
+
+
+def test_a_source_that_is_not_the_betons_is_refused(betons: Path, phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the folder that the betons were converted from"):
+        find_source(betons, tmp_path)
+    with pytest.raises(InputError, match=r"no convert\.csv"):
+        find_source(tmp_path, phantoms.parent)
+    other = tmp_path / "other"
+    shutil.copytree(phantoms.parent, other)
+    source = find_source(betons, other)
+    a, b = (other / path for path in source.paths[:2])
+    a.write_bytes(b.read_bytes())
+    with contextlib.closing(Converter(source, betons)) as converter, pytest.raises(ConfigError, match="other pixels"):
+        converter.convert(1)
+    fewer = tmp_path / "fewer"
+    shutil.copytree(betons, fewer)
+    with (fewer / "convert.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (fewer / "convert.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(row for row in rows if not (row["split"] == "train" and row["sample"] == "0"))
+    with pytest.raises(ConfigError, match=r"the samples of train\.beton"):
+        find_source(fewer, phantoms.parent)
+
+
+def test_a_variant_that_fails_says_why() -> None:
+    with (
+        pytest.raises(InputError, match=r"variant reference ended with exit code 2.*arguments are required"),
+        VariantProcess("reference", "benchmarks.reference", []) as process,
+    ):
+        process.answer()
+
+
+@pytest.fixture(scope="module")
+def profiled(betons: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A whole profile, with a trace."""
+    out = tmp_path_factory.mktemp("profile") / "p"
+    command = ["profile", str(betons), "--source", str(phantoms.parent), "--out", str(out), "--rounds", "1"]
+    assert cli.main([*command, "--steps", "1", "--device", "cpu", "--trace", str(out.parent / "trace.json")]) == 0
+    yield out
+
+
+def test_a_busy_machine_is_told_of() -> None:
+    assert cautions(1.1, 0.5, 2) == ()
+    assert "4.0 processes wanted 2 cores" in cautions(1.1, 4.0, 2)[0]
+    assert "2.0 times as fast in one round" in cautions(2.0, 0.5, 2)[0]
+
+
+def test_a_profile_leaves_a_picture_a_record_and_a_trace(profiled: Path) -> None:
+    assert (profiled / "profile.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((profiled / "profile.json").read_text())
+    assert [row["variant"]["name"] for row in record["variants"]] == [row.name for row in variants_for("cpu")]
+    assert record["report_seconds"] == {"seconds": 979.0, "hardware": "other: Apple M3 Max"}
+    assert record["variants"][0]["conversion_seconds"] == 0 < record["variants"][-1]["conversion_seconds"]
+    assert record["verdict"]["text"] and record["versions"].keys() >= {"torch", "torchvision", "plainfilm"}
+    assert record["variants"][0]["parts"]["decode"] > 0 and "decode" not in record["variants"][-1]["parts"]
+    names = {event.get("name") for event in json.loads((profiled.parent / "trace.json").read_text())["traceEvents"]}
+    assert any("backward" in str(name).lower() for name in names)
+
+
+def test_a_picture_can_be_drawn_of_a_reference_that_is_quicker_than_the_report() -> None:
+    reference = engine(variant=variants_for("cuda")[0], parts={"decode": 0.001, "forward": 0.002}, overlapped=())
+    whole = engine(variant=variants_for("cuda")[-1], parts={"step": 0.00001}, training=0.00001, overlapped=())
+    assert profile_figure([reference, whole], "cuda").startswith(b"\x89PNG")
+
+
+def test_a_profile_without_torchvision_says_what_to_install(
+    betons: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    assert cli.main(["profile", str(betons), "--source", str(phantoms.parent)]) == 2
+    assert "pip install torchvision" in capsys.readouterr().err
