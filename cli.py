@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib
 import io
+import math
 import signal
 import statistics
 import sys
@@ -445,6 +446,8 @@ def run_train(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         f"({summary['stopped']}); {summary['images_per_second']:,.0f} images/s, {summary['seconds']:,.1f} s "
         f"on {summary['device']}"
     )
+    if not summary["device"].startswith("cpu"):
+        show(screen, summary["compile"])
     for name in ("best.safetensors", "metrics.csv", "curves.png", "summary.json"):
         show(screen, config.out / name)
     for caution in summary["cautions"]:
@@ -461,10 +464,11 @@ class TrainingView:
         self.told: int | None = None
 
     def __call__(self, now: Progress) -> None:
+        loss = "–" if math.isnan(now.loss) else f"{now.loss:.3f}"
         left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
         self.bar.update(
             self.task,
-            description=f"epoch {now.epoch}/{now.epochs}  loss {now.loss:.3f}  F1 {now.best_f1:.3f}  "
+            description=f"epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {now.best_f1:.3f}  "
             f"{now.images_per_second:,.0f} images/s  patience {now.patience_left}  {left}",
             completed=now.done,
             total=now.total,

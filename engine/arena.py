@@ -15,7 +15,8 @@ def keep_allocations(enabled: bool = True) -> bool:
     """Have glibc keep freed memory instead of giving it back to the system, for the rest of this process.
 
     A training step allocates and frees activations of 100-200 MB.  By default each is mapped anew, zeroed by the
-    kernel and page-faulted in, which takes about a third of a step.  Peak memory is what it was; it is not given back.
+    kernel and page-faulted in, which takes about a third of a step.  It takes somewhat more memory (a seventh, at size
+    128), which is not given back.
     Gives whether it is so: not where the C library is another, nor when not enabled.  Only Linux has it.
     Source: mallopt(3).
     """

@@ -38,7 +38,7 @@ class TrainConfig:
     amp: Switch = "auto"
     """Mixed precision in bfloat16; auto: on CUDA only."""
     arena: bool = True
-    """Keep freed memory in the process: a step then finds its memory mapped. Linux; peak memory is the same."""
+    """Keep freed memory in the process: a step then finds its memory mapped. Linux; takes somewhat more of it."""
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import getpass
 import hashlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -129,10 +130,19 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
 def warm_marker(setting: str) -> Path:
     """A file beside torch.compile's cache that says: this setting has been compiled here before, by this torch."""
     given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    folder = Path(given or Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}")  # torch's own rule
+    folder = Path(given or Path(tempfile.gettempdir()) / f"torchinductor_{user_name()}")  # torch's own rule
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     name = hashlib.blake2b(f"{torch.__version__} {device} {setting}".encode(), digest_size=16).hexdigest()
     return folder / f"plainfilm-{name}"
+
+
+def user_name() -> str:
+    """This user's name as torch's cache has it; a container's user may have none."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, ModuleNotFoundError, OSError):
+        return f"uid_{os.getuid()}" if hasattr(os, "getuid") else "unknown_user"
+    return re.sub(r'[\\/:*?"<>|]', "_", name)
 
 
 def device_name(device: torch.device) -> str:

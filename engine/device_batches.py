@@ -41,6 +41,8 @@ class DeviceBatches:
         self._label_N = torch.empty(batch_size, dtype=torch.int64, device=device)
         margin = (loader.beton.side - crop) // 2
         inner = loader.config.training and loader.config.augment_from == "crop"
+        self.trouble = triton_trouble() if device.type == "cuda" else ""
+        self.triton = device.type == "cuda" and not self.trouble
         self.low, self.high = (margin, loader.beton.side - 1 - margin) if inner else (0, loader.beton.side - 1)
 
     def begin(self, epoch: int, position: int) -> Iterator[int]:
@@ -67,7 +69,7 @@ class DeviceBatches:
         """
         out_N1HW, label_N, frames_MSS = self._out_N1HW[:count], self._label_N[:count], self.frames.frames_MSS
         training, staged = self.loader.config.training, self.frames.staged
-        if self.device.type == "cuda":
+        if self.triton:
             from kernels.cuda import affine_batch, crop_batch  # only here: Triton is where CUDA is
 
             places = (self.order_O, self.label_O)
@@ -102,6 +104,23 @@ class DeviceBatches:
     def advance(self, count: int | torch.Tensor) -> None:
         """Move the position on."""
         self.position += count
+
+
+def triton_trouble() -> str:
+    """Why Triton cannot make batches on this CUDA machine, and what serves instead; "" where it can."""
+    try:
+        from kernels.cuda import crop_batch
+
+        one = torch.zeros(1, dtype=torch.int64, device="cuda")
+        frame_MSS = torch.zeros((1, 2, 2), dtype=torch.uint8, device="cuda")
+        out_N1HW = torch.empty((1, 1, 2, 2), device="cuda")
+        crop_batch(out_N1HW, one.clone(), frame_MSS, one, one, one, staged=False)
+    except torch.OutOfMemoryError:
+        raise
+    except (ImportError, OSError, RuntimeError) as error:  # no Triton, or no C compiler for its launcher
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"batches are made by plain PyTorch and slower, expected Triton with a C compiler: {reason}"
+    return ""
 
 
 def upload(place: torch.Tensor, array: np.ndarray) -> None:

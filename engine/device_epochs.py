@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -77,10 +78,16 @@ class DeviceEpochs:
         if tally.stopped:
             raise diverged(state.step, tally.loss, tally.norm)
 
+    def troubles(self) -> list[str]:
+        """What went otherwise than planned, in plain words."""
+        found = (self.run_step.failed, self.run_validation.failed, self.batches.trouble)
+        return [trouble for trouble in found if trouble]
+
     def validate(self, progress: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
         """Labels int64 (M,) and logits float32 (M, K) of the validation set.  Errors: DivergedError."""
         counts = self.val_batches.begin(0, 0)
-        self.run_validation.prepare(self.val_batches.sizes(0))
+        if not self.run_step.failed:  # what one failed capture leaves behind could spoil the next
+            self.run_validation.prepare(self.val_batches.sizes(0))
         with contextlib.closing(counts):  # type: ignore[type-var]
             for count in counts:
                 self.run_validation(count)
@@ -95,7 +102,8 @@ class Glimpse:
 
     def __init__(self, device: torch.device) -> None:
         self.on_cuda = device.type == "cuda"
-        self.told, self.position, self.mean = torch.zeros((), dtype=torch.float64, pin_memory=self.on_cuda), 0, 0.0
+        self.told, self.position = torch.zeros((), dtype=torch.float64, pin_memory=self.on_cuda), 0
+        self.mean = math.nan  # until something is known; on MPS to the end, where asking would mean waiting
         self.arrived: torch.cuda.Event | None = None
 
     def __call__(self, loss_sum: torch.Tensor, position: int) -> float:

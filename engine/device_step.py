@@ -48,6 +48,8 @@ class DeviceStep:
         self._cells = torch.arange(num_classes**2, device=device)
         self.parameters = list(learner.network.parameters())
         prime_adam(learner.optimiser)
+        for group in learner.optimiser.param_groups:
+            group["capturable"] = device.type == "cuda"
         self.buffers = pack_buffers(learner.network)
         self.moments = [value for state in learner.optimiser.state.values() for value in state.values()]
         if learner.policy.found_inf:

@@ -39,6 +39,10 @@ class HostEpochs:
                 state.loader = self.loader.state_dict()
                 yield state.loss_sum / self.loader.position
 
+    def troubles(self) -> list[str]:
+        """What went otherwise than planned: nothing can."""
+        return []
+
     def validate(self, progress: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
         """Labels int64 (M,) and logits float32 (M, K) of the validation set.  Errors: DivergedError."""
         return predict(self.learner.network, self.val_loader, self.learner.policy, progress)

@@ -56,8 +56,7 @@ def judge(
     if moving >= MOVING:
         return Verdict(
             bottleneck="transfer",
-            text=f"the way to the device: {moving:.0%} of the time goes into moving batches; --resident on, "
-            "or --pin-memory",
+            text=f"the way to the device: {moving:.0%} of the time goes into moving batches; --resident on",
         )
     if overhead is not None and overhead >= OVERHEAD:
         return Verdict(
@@ -67,9 +66,9 @@ def judge(
         )
     runs = f"the network's products run at {arithmetic:.2f} of the rate of large matrices on this machine"
     if arithmetic >= SWIFT:
-        return Verdict(bottleneck="computing", text=f"computing: {runs}; only a faster processor, or a GPU, helps much")
+        return Verdict(bottleneck="computing", text=f"computing: {runs}; only faster hardware helps much")
     return Verdict(
         bottleneck="computing",
         text=f"computing: {runs}, so that small layers, memory and the calls between take the rest; larger batches or "
-        "crops use it better, and a GPU is faster",
+        "crops use it better",
     )

@@ -69,6 +69,8 @@ class StreamedFrames:
         """The size of each batch from a position on, once its frames are on their way into frames_MSS."""
         reading = self.loader.read_ahead(order_O, position)
         starts = range(position, len(order_O), batch_size)
+        if self.device.type == "cuda":  # whose memory the buffers may have been until now
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
         try:
             for turn, start in enumerate(starts):
                 if turn == 0:

@@ -50,9 +50,7 @@ def make_learner(
     return Learner(
         network=network,
         forward=torch.compile(network, dynamic=False) if policy.compiled else network,
-        optimiser=torch.optim.Adam(
-            network.parameters(), lr=learning_rate, fused=True, capturable=policy.device.type == "cuda"
-        ),
+        optimiser=torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
         loss=nn.CrossEntropyLoss(weight=weight_K).to(policy.device),
         policy=policy,
         batch_size=batch_size,

@@ -73,7 +73,10 @@ def train(
                 )
             save_seen(config.out, {"train": loader.beton, "val": val_loader.beton})
             save_config(config.out, config)  # last: a folder with it can be resumed
-        return Training(config, loader, val_loader, policy, watch, stopping).run(resume)
+        try:
+            return Training(config, loader, val_loader, policy, watch, stopping).run(resume)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(f"{policy.device}: {str(error).splitlines()[0]}") from error
 
 
 def resume_config(path: Path) -> TrainConfig:
@@ -135,11 +138,18 @@ class Training:
                 while not self.state.finished:
                     self.train_epoch()
                     self.finish_epoch()
-            except (Interrupted, DivergedError) as error:
+            except Interrupted as error:
+                self.record()
+                self.save_last()
+                where = f"{config.out}: interrupted at step {self.state.step}"
+                logger.warning("%s", where)
+                raise Interrupted(f"{where}; continue with --resume {config.out}") from error
+            except DivergedError as error:
                 self.record()
                 self.save_last()
                 logger.warning("%s", error)
                 raise
+            self.cautions += self.epochs.troubles()
             if not was_finished:
                 self.save_last()
                 self.policy.remember_compiled()
@@ -151,6 +161,7 @@ class Training:
                 validation_images=self.num_val,
                 parameters=sum(parameter.numel() for parameter in self.learner.network.parameters()),
                 device=self.policy.describe(),
+                compile=self.policy.why,
                 checkpoint_sha256=file_hash(config.out / BEST),
             )
             self.folder.save_summary(done)
@@ -239,9 +250,7 @@ class Training:
     def check_stop(self) -> None:
         """Errors: Interrupted when someone asked to stop."""
         if self.stopping():
-            raise Interrupted(
-                f"{self.config.out}: interrupted at step {self.state.step}; continue with --resume {self.config.out}"
-            )
+            raise Interrupted  # `run` says where, once the device has told
 
     def check_state(self) -> None:
         """Errors: CheckpointError when the betons are no longer those the run began with."""

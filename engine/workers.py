@@ -46,8 +46,12 @@ def _threads(number: int, process: int) -> ThreadPoolExecutor:
         started.wait()
 
     pool = ThreadPoolExecutor(number, thread_name_prefix="plainfilm-block", initializer=start)
-    for _ in range(number):
-        pool.submit(int)  # each starts a thread, since none is idle before all are there
+    try:
+        for _ in range(number):
+            pool.submit(int)  # each starts a thread, since none is idle before all are there
+    except RuntimeError:  # the system has no more threads
+        started.abort()
+        raise
     started.wait()
     torch.set_num_threads(number)  # what a thread sets becomes the default of threads to come
     return pool

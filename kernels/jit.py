@@ -5,7 +5,10 @@ equals the crop kernel. No bounds checks: callers check shapes once (NUMBA_BOUND
 The GIL is released, so plain Python threads run kernels side by side; compiled code is cached on disk.
 """
 
+import hashlib
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from numba import njit
@@ -16,9 +19,22 @@ POLICY: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "nump
 def kernel(function: Callable) -> Any:
     """Compile at the first call, and keep the result on disk where there is a place to write."""
     try:
-        return njit(cache=True, **POLICY)(function)
+        compiled = njit(cache=True, **POLICY)(function)
     except RuntimeError:  # neither __pycache__ nor the home folder is writable: compile in every process
         return njit(**POLICY)(function)
+    # numba asks whether a kernel's own file has changed; what is inlined into it may come from another
+    cache_file = compiled._cache._cache_file
+    cache_file._source_stamp = (cache_file._source_stamp, sources())
+    return compiled
+
+
+@cache
+def sources() -> str:
+    """A hash of every kernel's source."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()
 
 
 def inlined(function: Callable) -> Any:

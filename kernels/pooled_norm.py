@@ -22,10 +22,13 @@ def add_to_sums(sum_2C, pixel_C):
 
 @inlined
 def extreme_of(a, b, c, d, sign):
-    """The one of four pixels that is largest times sign, and its corner; the first of equals."""
-    in_upper, in_lower = b * sign > a * sign, d * sign > c * sign
+    """The one of four pixels that is largest times sign, and its corner; the first of equals.
+
+    One that is not a number counts as largest, as in PyTorch: it must not vanish.
+    """
+    in_upper, in_lower = (b * sign > a * sign) | (b != b), (d * sign > c * sign) | (d != d)
     upper, lower = b if in_upper else a, d if in_lower else c
-    is_lower = lower * sign > upper * sign
+    is_lower = (lower * sign > upper * sign) | (lower != lower)
     corner = np.uint8(in_lower) + np.uint8(2) if is_lower else np.uint8(in_upper)
     return lower if is_lower else upper, corner
 

@@ -159,7 +159,7 @@ class LoaderConfig:
     resident: Resident = "auto"
     """Frames in a GPU's memory: auto if they fit, on, or off (streamed). On a CPU on reads all into memory first."""
     pin_memory: bool = False
-    """Page-locked batches, which copy faster to a CUDA device."""
+    """Page-locked batches of a Loader of your own, which copy faster to a CUDA device; `train` makes its own there."""
     rotation: float = 15.0
     """Rotation is uniform in plus or minus this many degrees."""
     zoom_low: float = 0.05

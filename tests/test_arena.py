@@ -39,10 +39,10 @@ def run(switch: str) -> list[int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this arena")
 def test_memory_that_was_freed_is_mapped_when_it_is_taken_again() -> None:
-    kept, faults = run("on")
-    assert kept == 1 and faults < 100
-    kept, faults = run("off")
-    assert kept == 0 and faults > 5000  # 16,384 pages of 4 KiB each time, or fewer larger ones
+    kept, faults_kept = run("on")
+    assert kept == 1
+    kept, faults_mapped = run("off")
+    assert kept == 0 and faults_mapped > 10 * max(faults_kept, 10)  # 32 huge pages each time, or 16,384 small ones
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

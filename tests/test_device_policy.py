@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,3 +69,13 @@ def test_autocast_keeps_no_cast_weights() -> None:
     policy = replace(choose_policy("auto", "on", "off", 1), device=torch.device("cpu"))
     with policy.precision():
         assert torch.is_autocast_enabled("cpu") and not torch.is_autocast_cache_enabled()
+
+
+def test_a_user_without_a_name_has_a_cache_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(device.getpass, "getuser", nobody)
+    assert device.user_name() == f"uid_{os.getuid()}"
+    monkeypatch.setattr(device.getpass, "getuser", lambda: "DOMAIN\\me")
+    assert device.user_name() == "DOMAIN_me"

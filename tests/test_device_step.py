@@ -351,8 +351,9 @@ def test_a_device_run_interrupted_anywhere_resumes_to_the_same_run(
     betons: Path, whole: Path, tmp_path: Path, after: int
 ) -> None:
     count = iter(range(100))
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted) as stop:
         train(config(betons, tmp_path / "run"), stopping=lambda: next(count) >= after)
+    assert f"interrupted at step {last(tmp_path / 'run')[1]['step']};" in str(stop.value)
     train(resume_config(tmp_path / "run"), resume=True)
     assert same_run(whole, tmp_path / "run")
 

@@ -122,6 +122,17 @@ def test_equal_pixels_send_the_gradient_where_pytorch_sends_it() -> None:
             torch.testing.assert_close(value, exact[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("corner", [(2, 2), (2, 3), (3, 2), (3, 3)])
+def test_in_evaluation_one_bad_pixel_spoils_what_it_spoils_in_pytorch(corner: tuple[int, int]) -> None:
+    for block, channels in ((fused_block, 8), (fused_first_block, 1)):
+        convolution, norm = layers(channels, 0)
+        norm.eval()
+        pictures = torch.randn(2, channels, 8, 8)
+        pictures[1, 0, *corner] = float("nan")
+        spoilt = plain_block(pictures, convolution, norm).isnan()
+        assert spoilt.any() and torch.equal(block(pictures, convolution, norm).isnan(), spoilt)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_a_number_is_not_hidden_by_the_relu(bad: float) -> None:
     for block, channels in ((fused_block, 8), (fused_first_block, 1)):
