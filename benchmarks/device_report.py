@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import re
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,17 +36,31 @@ class DeviceTarget:
 
 @dataclass(kw_only=True, slots=True)
 class DeviceReport:
-    """What was measured on one device.  sections: each a dict of numbers, or {"reason": why there are none}."""
+    """What was measured on one device.  sections: each a dict of numbers, with a "reason" where some are missing.
+
+    budget: seconds from the beginning to the last section's end.
+    """
 
     device: str
     facts: dict[str, Any]
+    budget: float = 3600.0
     sections: dict[str, Any] = field(default_factory=dict)
+    begin: float = field(default_factory=time.perf_counter)
 
-    def measure(self, name: str, section: Callable[[], dict[str, Any]]) -> None:
-        """Run one section and print what it gives; whatever goes wrong in it is its reason, and the others go on."""
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.perf_counter() - self.begin
+
+    def measure(self, name: str, section: Callable[[], dict[str, Any]], limit: float = 600.0) -> None:
+        """Run one section and print what it gives; whatever goes wrong in it is its reason, and the others go on.
+
+        limit: seconds; a section that takes longer, or beyond the budget, is stopped, and what it waits for with it.
+        """
         begin = time.perf_counter()
         try:
-            found = section()
+            with time_limit(min(limit, self.budget - self.seconds)):
+                found = section()
         except Exception as error:  # noqa: BLE001 - what does not run on an unknown machine is a result too
             traceback.print_exc()
             found = {"reason": f"{type(error).__name__}: {error}"}
@@ -52,17 +68,54 @@ class DeviceReport:
         print(f"{name}: {json.dumps(self.sections[name])}", flush=True)
 
     def publish(self, targets: tuple[DeviceTarget, ...]) -> Path:
-        """Print the targets, and write everything to results/<date>-<device>.json."""
+        """Print the targets and what went wrong, and write everything to results/<date>-<device>.json."""
         rows = [judged(target, self.sections) for target in targets]
         for row in rows:
             print(f"{row['verdict']:12} {row['what']}: {row['measured']} (asked: {row['asked']})")
+        failures, total = self.failures(targets), round(self.seconds, 1)
+        for failure in failures:
+            print(f"failed       {failure}")
         slug = re.sub(r"[^a-z0-9]+", "-", self.device.lower()).strip("-")
         path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{slug}.json"
         path.parent.mkdir(exist_ok=True)
-        content = {"device": self.device, **self.facts, "targets": rows, "sections": self.sections}
+        content = {"device": self.device, **self.facts, "total_seconds": total, "failures": failures}
+        content |= {"targets": rows, "sections": self.sections}
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        print(path)
+        print(f"{total} seconds in all: {path}")
         return path
+
+    def failures(self, targets: tuple[DeviceTarget, ...]) -> list[str]:
+        """What was not measured: sections with a reason, and targets without a number.  None where all went well."""
+        reasons = [f"{name}: {found['reason']}" for name, found in self.sections.items() if "reason" in found]
+        rows = [judged(target, self.sections) for target in targets]
+        return reasons + [f"not measured: {row['what']}" for row in rows if row["measured"] is None]
+
+
+class OutOfTimeError(Exception):
+    """Something took too long.  Not Python's own TimeoutError, an OSError, which much code takes for a file's."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise OutOfTimeError in the body after so many seconds, in whatever it waits for; one may lie within another.
+
+    By the one alarm that a POSIX process has, and so in its main thread only.
+    """
+
+    def ring(*_: object) -> None:
+        raise OutOfTimeError(f"not done after {seconds:.0f} seconds")
+
+    if seconds <= 0:
+        raise OutOfTimeError("no time was left for it")
+    begin, outer = time.monotonic(), signal.signal(signal.SIGALRM, ring)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, outer)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(0.01, left - (time.monotonic() - begin)))
 
 
 def judged(target: DeviceTarget, sections: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.device_report import time_limit
 from engine.device import Policy
 from engine.device_epochs import DeviceEpochs
 from engine.network import Cnn
@@ -29,12 +30,19 @@ BATCH, CROP, STORED = 32, 224, 320
 LEARNING_RATE, DROPPED = 1e-3, 0.5
 PAGE_SIZE = 8 << 20
 ROUNDS, STEPS = 7, 100  # of each rival, interleaved
+WARMING = 75.0  # seconds that a rival may take to compile
 
-Steps = Callable[[int], None]  # queues so many steps
+Steps = Callable[[int], None]  # queues so many steps of a full batch
 
 
 def noise_betons(folder: Path, num_training: int, num_validation: int) -> None:
     """Write train.beton and val.beton of made-up frames; what is timed does not depend on what they show."""
+    for split, count in (("train", num_training), ("val", num_validation)):
+        noise_beton(folder / f"{split}.beton", split, count)
+
+
+def noise_beton(path: Path, split: str, num_samples: int) -> None:
+    """Write one beton of made-up frames, each another."""
     generator = np.random.default_rng(0)
     facts = Facts(
         classes=("covid", "normal"),
@@ -42,17 +50,16 @@ def noise_betons(folder: Path, num_training: int, num_validation: int) -> None:
         stored=STORED,
         crop=CROP,
         fit="stretch",
-        split="train",
+        split=split,
         seed=0,
         conversion_id="made up",
         site_key_id="",
         source_fingerprint="",
         synthetic=True,
     )
-    for split, count in (("train", num_training), ("val", num_validation)):
-        frames = (generator.integers(0, 256, (STORED, STORED), np.uint8) for _ in range(count))
-        rows_N, label_N = np.zeros(count, ROW), np.arange(count) % 2
-        write_beton(folder / f"{split}.beton", frames, label_N, rows_N, replace(facts, split=split), PAGE_SIZE)
+    frames = (generator.integers(0, 256, (STORED, STORED), np.uint8) for _ in range(num_samples))
+    rows_N, label_N = np.zeros(num_samples, ROW), np.arange(num_samples) % 2
+    write_beton(path, frames, label_N, rows_N, facts, PAGE_SIZE)
 
 
 @contextlib.contextmanager
@@ -70,18 +77,27 @@ def our_epochs(folder: Path, policy: Policy, batch_size: int = BATCH) -> Iterato
 
 
 def our_steps(epochs: DeviceEpochs) -> Steps:
-    """Whole steps of the engine, the making of each batch included; epochs follow one another."""
+    """Whole steps of the engine, the making of each batch included; epochs follow one another.
 
-    def steps() -> Iterator[float]:
+    Images are what counts: the smaller batch at an epoch's end is a step as long as another, and a part of one here.
+    """
+    loader, batch_size = epochs.loader, epochs.batches.batch_size
+
+    def steps() -> Iterator[int]:
         state = State(conversion_id="", confusion=[[0, 0], [0, 0]])
         while True:
-            yield from epochs.train(state)
+            position = loader.position
+            for _ in epochs.train(state):
+                yield loader.position - position
+                position = loader.position
 
-    endless = steps()
+    endless, owed = steps(), 0
 
     def run(count: int) -> None:
-        for _ in range(count):
-            next(endless)
+        nonlocal owed
+        owed += count * batch_size
+        while owed > 0:
+            owed -= next(endless)
 
     return run
 
@@ -126,8 +142,9 @@ def interleave(rivals: dict[str, Steps], wait: Callable[[], None], steps: int = 
     reasons: dict[str, str] = {}
     for name, run in rivals.items():  # warm up: compile, capture, time convolutions
         try:
-            run(12)
-            wait()
+            with time_limit(WARMING):
+                run(12)
+                wait()
         except Exception as error:  # noqa: BLE001 - a rival that does not run here is left out, and said so
             reasons[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     for _ in range(ROUNDS):

@@ -9,8 +9,10 @@ The radiographs are made up: what is timed does not depend on what they show.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,8 +24,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.device_report import DeviceReport, DeviceTarget, device_facts, refuse
-from benchmarks.device_rivals import BATCH, CROP, fp32, interleave, noise_betons, our_epochs, our_steps, rival_steps
+from benchmarks.device_report import DeviceReport, DeviceTarget, OutOfTimeError, device_facts, refuse, time_limit
+from benchmarks.device_rivals import (
+    BATCH,
+    CROP,
+    fp32,
+    interleave,
+    noise_beton,
+    noise_betons,
+    our_epochs,
+    our_steps,
+    rival_steps,
+)
 from engine.config import TrainConfig
 from engine.device import Policy, choose_policy, settle_precision
 from engine.device_batches import DeviceBatches
@@ -33,8 +45,11 @@ from loaders.loader import Loader
 
 REPOSITORY = Path(__file__).parent.parent
 NUM_TRAINING, NUM_VALIDATION, EPOCHS = 1648, 412, 27  # of the report
-NUM_FILES, FILE_SIDE = 256, 640  # of the reference pipeline, which is extrapolated
-REPORT_IMAGES = NUM_TRAINING + NUM_VALIDATION
+NUM_PHANTOMS, FILE_SIDE = 103, 640  # drawn for the reference pipeline, which reads 20 copies of each
+NUM_FRAMES = 4096  # for batch making: 419 MB, several times any device's cache
+BUDGET = 440.0  # seconds for all sections; with the start, the end and what is made up, 8 minutes
+REFERENCE_SECONDS, CANDIDATE_SECONDS = 150.0, 45.0  # for the reference pipeline; for one number of workers
+ENDING = 15.0  # seconds in which processes that were stopped end
 EAGER, FP32 = "eager bf16 channels_last, resident tensors", "eager fp32, TF32 off, resident tensors"
 OURS = "plainfilm"
 
@@ -79,27 +94,32 @@ TARGETS = (
 
 
 def main() -> int:
-    """Measure, print, write.  Gives the exit code: 2 without a CUDA device, 1 when the CUDA tests fail."""
+    """Measure, print, write.
+
+    Gives the exit code: 2 without a CUDA device, 1 when the CUDA tests fail or something could not be measured.
+    """
     if not torch.cuda.is_available():
         return refuse("CUDA")
     policy = choose_policy("cuda", "auto", "off", 0)
     settle_precision(policy)
-    report = DeviceReport(device=torch.cuda.get_device_name(), facts=device_facts() | {"policy": policy.describe()})
-    with tempfile.TemporaryDirectory() as name:
+    facts = device_facts() | {"policy": policy.describe(), "cores": os.cpu_count()}
+    report = DeviceReport(device=torch.cuda.get_device_name(), facts=facts, budget=BUDGET)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:  # a stopped process may still write
         folder = Path(name)
         noise_betons(folder, NUM_TRAINING, NUM_VALIDATION)
-        report.measure("tests", cuda_tests)
-        report.measure("step", lambda: step_contest(folder, policy))
-        report.measure("batch making", lambda: batch_making(folder, policy))
-        report.measure("training", lambda: whole_training(folder))
-        report.measure("cold process", lambda: cold_process(folder))
-        report.measure("reference", lambda: reference_pipeline(folder))
+        report.measure("tests", cuda_tests, 120)
+        report.measure("batch making", lambda: batch_making(folder, policy), 40)
+        report.measure("training", lambda: whole_training(folder), 50)
+        report.measure("cold process", lambda: cold_process(folder), 50)
+        report.measure("step", lambda: step_contest(folder, policy), 180)
+        left = min(REFERENCE_SECONDS, report.budget - report.seconds - ENDING)
+        report.measure("reference", lambda: reference_pipeline(folder, left))
     report.publish(TARGETS)
-    return 0 if report.sections["tests"].get("returncode", 0) == 0 else 1
+    return 1 if report.failures(TARGETS) else 0
 
 
 def cuda_tests() -> dict[str, Any]:
-    """The tests that need a CUDA device."""
+    """The tests that need a CUDA device; with a reason unless all of them ran and passed."""
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-m", "cuda", "-o", "filterwarnings=default"]
     done = subprocess.run(
         [*command, "tests/test_cuda_kernels.py"], cwd=REPOSITORY, capture_output=True, text=True, check=False
@@ -108,7 +128,9 @@ def cuda_tests() -> dict[str, Any]:
     if "No module named pytest" in done.stderr:
         return {"reason": "pytest is not installed"}
     print("\n".join(lines[-40:]))
-    return {"returncode": done.returncode, "said": lines[-1] if lines else ""}
+    said = lines[-1] if lines else "nothing"
+    found: dict[str, Any] = {"returncode": done.returncode, "said": said}
+    return found if done.returncode == 0 and "passed" in said else found | {"reason": f"pytest said: {said}"}
 
 
 def step_contest(folder: Path, policy: Policy) -> dict[str, Any]:
@@ -132,17 +154,29 @@ def step_contest(folder: Path, policy: Policy) -> dict[str, Any]:
 
 
 def batch_making(folder: Path, policy: Policy, batch_size: int = 256) -> dict[str, Any]:
-    """Images a second, of launches one after another over resident frames."""
-    found: dict[str, Any] = {"batch": batch_size}
+    """Images a second, of launches one after another over resident frames, more of them than the cache holds."""
+    path, properties = folder / "frames.beton", torch.cuda.get_device_properties(policy.device)
+    noise_beton(path, "train", NUM_FRAMES)
+    found: dict[str, Any] = {"batch": batch_size, "cache_bytes": getattr(properties, "L2_cache_size", None)}
     for name, training in (("affine", True), ("crop", False)):
-        with Loader(folder / "train.beton", training=training, batch_size=batch_size) as loader:
-            batches = DeviceBatches(loader, ResidentFrames(loader, policy.device), policy, batch_size)
+        with Loader(path, training=training, batch_size=batch_size) as loader:
+            frames = ResidentFrames(loader, policy.device)
+            batches = DeviceBatches(loader, frames, policy, batch_size)
             batches.begin(0, 0)
-            found[f"{name}_images_per_second"] = batch_size / seconds_each(partial(batches.make, batch_size))
+            found["frame_bytes"] = frames.frames_MSS.numel()
+            found[f"{name}_images_per_second"] = NUM_FRAMES / seconds_each(partial(make_epoch, batches))
     return found
 
 
-def seconds_each(call: Callable[[], object], repeats: int = 200) -> float:
+def make_epoch(batches: DeviceBatches) -> None:
+    """Every full batch of an epoch from its start, so that each frame is read once before it is read again."""
+    batches.position.zero_()
+    for _ in range(batches.loader.num_samples // batches.batch_size):
+        batches.make(batches.batch_size)
+        batches.advance(batches.batch_size)
+
+
+def seconds_each(call: Callable[[], object], repeats: int = 12) -> float:
     """Seconds of one call by the device's clock: the median of seven runs, captured so that launching costs nothing."""
     call(), torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -199,38 +233,70 @@ def cold_process(folder: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begin}
 
 
-def reference_pipeline(folder: Path) -> dict[str, Any]:
-    """The report's recipe as one writes it, on files, at its best number of workers; an epoch is extrapolated."""
+def reference_pipeline(folder: Path, seconds: float) -> dict[str, Any]:
+    """The report's recipe as one writes it, on as many files as the report's, at its best number of workers.
+
+    seconds: for all of them; those that it isn't enough for are named in a reason.
+    """
+    end, epochs, left_out = time.perf_counter() + seconds, {}, {}
+    files = report_files(folder, NUM_TRAINING + NUM_VALIDATION)
+    for workers in worker_counts(os.cpu_count() or 1):
+        try:
+            with time_limit(min(CANDIDATE_SECONDS, end - time.perf_counter())):
+                epochs[workers] = reference_epoch(files, workers, "cuda")
+        except (RuntimeError, OutOfTimeError) as error:
+            left_out[workers] = str(error)
+    found: dict[str, Any] = {"epochs": epochs}
+    if epochs:
+        best = min(epochs, key=lambda workers: epochs[workers]["seconds_per_epoch"])
+        found |= {"workers": best, "seconds_per_epoch": epochs[best]["seconds_per_epoch"]}
+    return found | ({"reason": f"without these numbers of workers: {left_out}"} if left_out else {})
+
+
+def report_files(folder: Path, num_files: int) -> Path:
+    """Phantoms, and copies of them until there are so many; gives the folder with one subfolder a class."""
     from benchmarks.material import draw_phantoms  # only here: it needs what decodes radiographs
 
-    files = draw_phantoms(folder, num_phantoms=NUM_FILES, side=FILE_SIDE).parent / "images"
-    cores = os.cpu_count() or 1
-    rates = {count: reference_rate(files, count, "cuda") for count in sorted({0, *(min(n, cores) for n in (4, 8, 16))})}
-    best = max(rates, key=lambda workers: rates[workers])
-    return {"images_per_second": rates, "workers": best, "seconds_per_epoch": REPORT_IMAGES / rates[best]}
+    files = draw_phantoms(folder, num_phantoms=min(NUM_PHANTOMS, num_files), side=FILE_SIDE).parent / "images"
+    drawn = sorted(files.glob("*/*.png"))
+    for number in range(len(drawn), num_files):
+        original = drawn[number % len(drawn)]
+        shutil.copyfile(original, original.with_stem(f"{original.stem}-{number // len(drawn)}"))
+    return files
 
 
-def reference_rate(files: Path, workers: int, device: str) -> float:
-    """Training images a second of the reference pipeline with so many worker processes."""
+def worker_counts(cores: int) -> list[int]:
+    """Worker processes to try, up to the cores.  More than an epoch has batches would have nothing to do."""
+    most = min(cores, -(-NUM_TRAINING // BATCH))
+    return sorted({0, most * 3 // 4, most, *(count for count in (4, 8, 16, 32) if count < most)}, reverse=True)
+
+
+def reference_epoch(files: Path, workers: int, device: str) -> dict[str, float]:
+    """Seconds of the report's epoch with so many worker processes: training and validation, each at its own rate."""
     from benchmarks.worker_process import Worker
 
-    options = (
-        "--serve",
-        "--workers",
-        str(workers),
-        "--size",
-        str(CROP),
-        "--batch-size",
-        str(BATCH),
-        "--device",
-        device,
-    )
-    with Worker("benchmarks.reference", str(files), *options) as reference:
-        assert reference.process.stdout is not None
-        if not reference.process.stdout.readline():  # its greeting
+    numbers = {"workers": workers, "size": CROP, "batch-size": BATCH}
+    options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
+    # whole epochs, so that what workers wait for between them counts as often as it happens
+    steps = -(-NUM_TRAINING // BATCH) * (3 if workers >= 8 else 1) if workers else 20
+    with Worker("benchmarks.reference", str(files), *options, "--device", device, "--serve") as reference:
+        process = reference.process
+        assert process.stdin is not None and process.stdout is not None
+        if not process.stdout.readline():  # its greeting
             raise RuntimeError("the reference pipeline did not start: its stderr says why")
-        found = reference.ask(json.dumps({"do": "train", "steps": 20, "seconds": 3}))
-        return found["images"] / found["seconds"]
+        trained = reference.ask(json.dumps({"do": "train", "steps": steps, "seconds": 0}))
+        validated = [reference.ask(json.dumps({"do": "validate"})) for _ in range(6)][1:]  # the first starts workers
+        process.stdin.write('{"do": "end"}\n')  # its workers end with it, and take no cores from the next
+        process.stdin.flush()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(ENDING)
+    training = trained["seconds"] / trained["images"]
+    validation = sum(turn["seconds"] for turn in validated) / sum(turn["images"] for turn in validated)
+    return {
+        "training_images_per_second": 1 / training,
+        "validation_images_per_second": 1 / validation,
+        "seconds_per_epoch": NUM_TRAINING * training + NUM_VALIDATION * validation,
+    }
 
 
 if __name__ == "__main__":
