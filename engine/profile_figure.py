@@ -116,7 +116,10 @@ def run_panel(axes: Axes, variants: Sequence[Measured]) -> None:
         axes.barh(row, before - now, left=now, color=colour, height=0.5, zorder=2)
         axes.plot([now], [row], "o", color=colour, markeredgecolor="white", markersize=9, zorder=3)
         gain = f"{before / now:.2f}×  " if row else ""
-        axes.text(min(now, before) * 0.94, row, f"{gain}{now:,.0f} s", va="center", ha="right", fontsize=9, **HALO)
+        text = axes.text(
+            min(now, before) * 0.94, row, f"{gain}{now:,.0f} s", va="center", ha="right", fontsize=9, **HALO
+        )
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # the report's line may pass behind it
         axes.text(-0.015, row + 0.24, found.variant.adds, transform=axes.get_yaxis_transform(), **SMALL)
         axes.text(-0.015, row - 0.14, found.variant.name, transform=axes.get_yaxis_transform(), **NAME)
     place = math.log(REPORT_SECONDS * 1.6 / low) / math.log(high * 1.6 / low)
