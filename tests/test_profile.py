@@ -112,7 +112,7 @@ def engine(**changes: object) -> Measured:
 @pytest.mark.parametrize(
     ("changes", "overhead", "arithmetic", "bottleneck", "remedy"),
     [
-        ({}, 0.03, 0.86, "computing", "0.86 of the rate of large matrices on this machine; only a faster processor"),
+        ({}, 0.03, 0.86, "computing", "0.86 of the rate of large matrices on this machine; only faster hardware"),
         ({}, 0.03, 0.2, "computing", "larger batches"),
         ({}, None, 0.2, "computing", "larger batches"),
         ({}, 0.9, 0.2, "small batches", "--batch-size (now 32)"),
