@@ -18,8 +18,8 @@ def weight_gradient(pictures_NCHW: torch.Tensor, gradient_NKHW: torch.Tensor) ->
     """The gradient for weights (K, C, 3, 3) of a convolution with stride 1 and padding 1.
 
     Both float32 in channels_last.  Gives float32 in channels_last.
-    oneDNN adds up all pixels of a batch one after another in float32.  Here sums are by blocks of rows, then by images,
-    then by parts of the batch: an error 2 to 12 times as small, and the time is that of a matrix product.
+    oneDNN adds up all pixels of a batch one after another in float32.  A matrix product adds up in blocks, and parts
+    of the batch are added at the end: an error 2 to 12 times as small, and the time is that of a matrix product.
     """
     num_images, channels, height, width = pictures_NCHW.shape
     out_channels = gradient_NKHW.shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 import engine.device as device
 from engine.device import COMPILE_REPAYS, COMPILE_REPAYS_WARM, choose_policy, settle_precision, warm_marker
+from engine.device_batches import triton_trouble
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +81,8 @@ def test_a_user_without_a_name_has_a_cache_too(monkeypatch: pytest.MonkeyPatch) 
     assert device.user_name() == f"uid_{os.getuid()}"
     monkeypatch.setattr(device.getpass, "getuser", lambda: "DOMAIN\\me")
     assert device.user_name() == "DOMAIN_me"
+
+
+def test_without_triton_batches_are_made_by_plain_pytorch_and_the_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kernels.cuda", None)  # what an import of it then raises is an ImportError
+    assert triton_trouble().startswith("batches are made by plain PyTorch and slower, expected Triton")

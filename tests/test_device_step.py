@@ -415,3 +415,14 @@ def test_a_run_of_an_older_release_resumes_with_its_settings(betons: Path, tmp_p
         path.write_text(json.dumps(json.loads(path.read_text()) | {"resident": old}))
         assert resume_config(tmp_path / "run").loader.resident == new
     train(resume_config(tmp_path / "run"), resume=True)
+
+
+def test_a_device_without_memory_left_is_a_memory_error_that_names_it(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: training.Training, resume: bool) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr(training.Training, "run", run)
+    with pytest.raises(MemoryError, match=r"^cpu: CUDA out of memory\. Tried to allocate 2\.00 GiB\.$"):
+        train(config(betons, tmp_path / "run"))
