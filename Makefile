@@ -72,9 +72,9 @@ run: $(VENV)/base  ## the main job on phantoms, or on your own radiographs: make
 ifeq ($(DATA),)
 	@test ! -e $(OUT) -o -e $(OUT)/.plainfilm-demo || { echo "$(OUT) exists and is no demo of plainfilm's, expected a new folder; try make run OUT=folder"; exit 2; }
 	@rm -rf $(OUT) && mkdir -p $(OUT) && touch $(OUT)/.plainfilm-demo
-	$(PY) cli.py phantom $(OUT)/phantoms --patients 240
-	$(PY) cli.py convert --manifest $(OUT)/phantoms/phantoms.csv --size 128 --holdout 0.15 --out $(OUT)/betons
-	$(PY) cli.py train $(OUT)/betons --out $(OUT)/run --epochs 8
+	$(PY) cli.py phantom $(OUT)/phantoms --patients 480
+	$(PY) cli.py convert --manifest $(OUT)/phantoms/phantoms.csv --size 96 --holdout 0.15 --out $(OUT)/betons
+	$(PY) cli.py train $(OUT)/betons --out $(OUT)/run --epochs 10
 else
 	@test ! -e $(OUT) || { echo "$(OUT) exists, expected a new folder; try make run DATA=$(DATA) OUT=folder"; exit 2; }
 	$(PY) cli.py convert $(if $(filter %.csv,$(DATA)),--manifest) "$(DATA)" --holdout 0.15 --out $(OUT)/betons

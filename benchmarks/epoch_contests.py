@@ -56,15 +56,16 @@ def reference_contest(manifest: Path, folder: Path, crop: int) -> Iterator[Conte
 
 @contextmanager
 def recording_contest(betons: Path, folder: Path) -> Iterator[Contest]:
-    """One epoch as `train` runs it, with log, TensorBoard, checkpoints and curves, and one that keeps nothing."""
+    """Two epochs as `train` runs them, with log, TensorBoard, checkpoints and curves, and two that keep nothing."""
     runs = count()
     loader = LoaderConfig(batch_size=BATCH, threads=THREADS, training=True)
 
     def recorded() -> None:
-        train(TrainConfig(data=betons, out=folder / str(next(runs)), epochs=1, device="cpu", loader=loader))
+        train(TrainConfig(data=betons, out=folder / str(next(runs)), epochs=2, device="cpu", loader=loader))
 
     def bare() -> None:
         with BareTraining(betons, loader) as training:
+            training.epoch()
             training.epoch()
 
     def check() -> None:
@@ -75,5 +76,5 @@ def recording_contest(betons: Path, folder: Path) -> Iterator[Contest]:
             raise Disagreement(f"nothing recorded: F1 {f1}, expected {found}")
 
     yield Contest(
-        what=RECORDING, amount=1, unit="epochs", rivals={"plainfilm": recorded, "nothing recorded": bare}, check=check
+        what=RECORDING, amount=2, unit="epochs", rivals={"plainfilm": recorded, "nothing recorded": bare}, check=check
     )

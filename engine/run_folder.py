@@ -52,20 +52,23 @@ class RunFolder:
         """Keep the weights that `evaluate` uses."""
         save_checkpoint(self.path / BEST, tensors, state)
 
-    def record(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str) -> None:
-        """Write metrics.csv and curves.png anew, and the events of epochs that have none yet."""
+    def record(self, history: Sequence[dict[str, Any]]) -> None:
+        """Write metrics.csv anew, and the events of epochs that have none yet."""
         text = io.StringIO(newline="")
         table = csv.DictWriter(text, list(history[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(history)
         publish_bytes(self.path / "metrics.csv", text.getvalue().encode())
-        publish_bytes(self.path / "curves.png", curves_figure(history, best_epoch, title))
         for row in history[self._told :]:
             for name, value in row.items():
                 if name != "epoch" and value is not None:
                     self._events.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
         self._told = len(history)
         self._events.flush()
+
+    def draw(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str) -> None:
+        """Write curves.png anew."""
+        publish_bytes(self.path / "curves.png", curves_figure(history, best_epoch, title))
 
     def save_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""

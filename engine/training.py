@@ -38,6 +38,7 @@ from loaders.loader import Loader
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_WRITES = 10.0  # what a kill costs at most
+SECONDS_BETWEEN_CURVES = 30.0  # drawing them takes some 0.3 s
 
 
 def train(
@@ -103,7 +104,7 @@ class Training:
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
         self.cautions = cautions(loader)
         self.best: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None  # not written yet
-        self.written = 0.0
+        self.written = self.drawn = float("-inf")
         # on a GPU an epoch may take less time than what it leaves takes to be written
         self.pause = 0.0 if policy.device.type == "cpu" else SECONDS_BETWEEN_WRITES
 
@@ -140,12 +141,14 @@ class Training:
                     self.finish_epoch()
             except Interrupted as error:
                 self.record()
+                self.draw()
                 self.save_last()
                 where = f"{config.out}: interrupted at step {self.state.step}"
                 logger.warning("%s", where)
                 raise Interrupted(f"{where}; continue with --resume {config.out}") from error
             except DivergedError as error:
                 self.record()
+                self.draw()
                 self.save_last()
                 logger.warning("%s", error)
                 raise
@@ -243,6 +246,8 @@ class Training:
         due = state.finished or time.perf_counter() - self.written >= self.pause
         if due:
             self.record()
+            if state.finished or time.perf_counter() - self.drawn >= SECONDS_BETWEEN_CURVES:
+                self.draw()
         self.show("epoch", self.num_train, self.num_train, state.history[-1]["train_loss"])
         if due and not state.finished:
             self.save_last()
@@ -271,8 +276,14 @@ class Training:
             self.best = None
         if self.recorded < len(self.state.history):
             self.recorded = len(self.state.history)
+            self.folder.record(self.state.history)
+
+    def draw(self) -> None:
+        """Draw the curves of all epochs so far, if there are any."""
+        if self.state.history:
+            self.drawn = time.perf_counter()
             what = title(self.facts, self.num_train, self.num_val)
-            self.folder.record(self.state.history, self.state.best_epoch, what)
+            self.folder.draw(self.state.history, self.state.best_epoch, what)
 
     def save_last(self) -> None:
         """Keep weights, optimiser and state, for `--resume`."""

@@ -16,7 +16,7 @@ import torch
 
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import TrainConfig
-from engine.run_folder import load_config
+from engine.run_folder import RunFolder, load_config
 from engine.training import resume_config, train
 from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted, LockedError
@@ -58,6 +58,19 @@ def test_a_run_leaves_everything_that_was_promised(run: Path) -> None:
     assert {"best_epoch", "images_per_second", "seconds", "device", "parameters", "versions"} <= summary.keys()
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not any(b"pickle" in path.read_bytes()[:200] for path in run.glob("*.safetensors"))
+
+
+def test_curves_are_drawn_early_seldom_and_at_the_end(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+    draw = RunFolder.draw
+    monkeypatch.setattr(
+        RunFolder, "draw", lambda self, history, *rest: (lengths.append(len(history)), draw(self, history, *rest))[1]
+    )
+    monkeypatch.setattr("engine.training.SECONDS_BETWEEN_CURVES", 3600)
+    train(config(betons, tmp_path / "run"))
+    assert lengths == [1, 3]
 
 
 def test_the_tensorboard_events_hold_every_epoch(run: Path) -> None:
