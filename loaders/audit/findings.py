@@ -1,0 +1,132 @@
+"""Findings of an audit: a row for each file, a row for each probe, and the whole."""
+
+# H rows, W columns
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+VERDICTS = ("keep", "fix", "quarantine")
+DEFECTS = {  # what a person reads; the order of tables and galleries
+    "unreadable": "cannot be decoded",
+    "not-a-radiograph": "CT, MRI, photograph, document or mask",
+    "lateral": "lateral view",
+    "colour-annotation": "coloured overlay or annotation",
+    "text-or-mark": "burned-in text, arrows or boxes beyond the usual L/R marker",
+    "low-resolution": "fewer pixels than the stored frame needs",
+    "blurred": "blurred",
+    "exposure": "over- or underexposed",
+    "inverted": "inverted: bone is dark",
+    "rotated": "turned by 90, 180 or 270 degrees",
+    "misaligned": "thorax off centre, cut off or tilted",
+    "borders": "letterbox or wide margins",
+    "exact-duplicate": "the same pixels as another file",
+    "near-duplicate": "another file re-encoded, resized, cropped a little or equalised",
+    "label-conflict": "duplicates with different labels",
+}
+FIXED = ("inverted", "rotated", "borders")  # mended by conversion, the fix recorded
+HARMLESS = ("near-duplicate", "exact-duplicate")  # join groups; the best copy stays
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileFinding:
+    """What the audit found in one file."""
+
+    path: str
+    """Relative to the source, with forward slashes; any bytes that a file name may hold (surrogate escapes)."""
+    label: str
+    """"" without labels."""
+    verdict: str
+    """keep, fix or quarantine."""
+    defects: tuple[str, ...]
+    """Some of DEFECTS."""
+    scores: dict[str, float]
+    """Detector → score in its own unit, larger is worse; NaN where it could not be measured."""
+    limits: dict[str, float]
+    """Detector → the threshold that makes it a defect."""
+    group: int
+    """Files of one group belong in one split: duplicates of one another, or of one patient."""
+    fix: str = ""
+    """What conversion does to a file with verdict `fix`, such as "invert; rotate 90; crop 12:512,0:480"."""
+    note: str = ""
+    """Why, in words: a decoder's message, or the path that it duplicates."""
+    thumbnail: bytes = b""
+    """JPEG, at most 160 pixels a side; empty where nothing could be decoded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeFinding:
+    """Whether one probe, which does not see the finding, predicts the label."""
+
+    name: str
+    """header, outside-crop, inside-crop-outside-lungs, lungs-hidden, thumbnail, histogram, sharpness, view, or
+    source-within-CLASS."""
+    auc: float
+    """Cross-validated by groups; of more than two classes the mean, one against the rest."""
+    low: float
+    """95 % interval, cluster bootstrap over groups."""
+    high: float
+    null_high: float
+    """95th percentile of the AUC when labels are permuted, groups whole."""
+    p: float
+    """Share of permutations at least as good, plus one over one more."""
+    p_holm: float
+    """The same after Holm's correction over all probes."""
+    alarm: bool
+    """p_holm <= 0.05."""
+    sentence: str
+    """What it means, in plain words."""
+    picture_HW: np.ndarray | None = None
+    """uint8, what this probe saw of a typical image, if that is a picture."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectionFinding:
+    """What is wrong with the collection as a whole.  cautions: said first and in bold, commonest class first."""
+
+    probes: tuple[ProbeFinding, ...]
+    cautions: tuple[str, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Probe → why it could not be run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Removal:
+    """How much of one class was quarantined, with its 95 % Wilson interval: cleaning can itself bias."""
+
+    label: str
+    files: int
+    removed: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditResult:
+    """Everything that one audit found."""
+
+    source: str
+    """What was audited, as a person named it."""
+    files: tuple[FileFinding, ...]
+    removals: tuple[Removal, ...]
+    """Empty without labels."""
+    collection: CollectionFinding | None
+    """None without labels, or with fewer than two classes."""
+    seconds: float
+    versions: dict[str, str]
+
+    def counts(self) -> dict[str, int]:
+        """Verdict → files."""
+        found = Counter(file.verdict for file in self.files)
+        return {verdict: found[verdict] for verdict in VERDICTS}
+
+    def by_defect(self) -> dict[str, dict[str, int]]:
+        """Defect → label → files, in the order of DEFECTS; defects that no file has are left out."""
+        found: dict[str, Counter[str]] = {defect: Counter() for defect in DEFECTS}
+        for file in self.files:
+            for defect in file.defects:
+                found[defect][file.label] += 1
+        return {defect: dict(count) for defect, count in found.items() if count}
