@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from loaders.atomic_file import storage_error
 from loaders.config import ConvertConfig
+from loaders.entry import SPLITS, Entry, check_once, files_below, is_hidden, match_patient, not_asked_for, read_rows
 from loaders.errors import ConfigError, InputError
+from loaders.presets import preset_entries
 
 GROUP_PRESETS = {"nih": r"^(\d{8})_\d{3}\."}  # 00001280_004.png: patient 1280, follow-up 4
 SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
-SPLITS = ("train", "val", "heldout")
-ORDER_MARK = "\ufeff"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One source file.  path: relative to the root, with forward slashes.  excluded: why it takes no part, or ""."""
-
-    path: str
-    label: str
-    patient: str = ""
-    view: str = ""
-    source: str = ""
-    split: str = ""
-    excluded: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +27,7 @@ class Catalog:
 
 
 def read_catalog(config: ConvertConfig) -> Catalog:
-    """Read SOURCE/<class>/** or a CSV.
+    """Read SOURCE/<class>/**, a public set's own layout (--preset), or a CSV.
 
     Errors: ConfigError for a bad --group-regex; InputError for an empty or unreadable source, a missing column,
     a label that is missing, or fewer than two classes; StorageError when the source cannot be listed.
@@ -57,8 +41,11 @@ def read_catalog(config: ConvertConfig) -> Catalog:
         origin = config.manifest
     else:
         assert config.source is not None
-        root, entries = config.source, list(folder_entries(config.source, config.classes, patient_of))
-        origin = config.source
+        root = origin = config.source
+        if config.preset is not None:
+            entries = preset_entries(config, patient_of)
+        else:
+            entries = list(folder_entries(root, config.classes, patient_of))
     found = sorted({entry.label for entry in entries if entry.excluded in ("", not_asked_for(entry.label))})
     if not found:
         raise InputError(
@@ -100,17 +87,6 @@ def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def match_patient(pattern: re.Pattern[str] | None, path: str) -> str:
-    """The patient that a file name tells, or ""."""
-    match = pattern.search(PurePosixPath(path).name) if pattern else None
-    return (match.group(1) or "") if match else ""
-
-
-def not_asked_for(label: str) -> str:
-    """Why a file of another class is excluded."""
-    return f"class {label} not asked for"
-
-
 def folder_entries(source: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:
     """Every file below SOURCE/<class>/, sorted by path; symbolic links to folders are not followed."""
     if not source.is_dir():
@@ -119,65 +95,36 @@ def folder_entries(source: Path, classes: tuple[str, ...], pattern: re.Pattern[s
     # phantoms stay synthetic when their images are taken as a folder, without their table
     source_name = SYNTHETIC if (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
 
-    def fail(error: OSError) -> None:
-        raise storage_error(Path(error.filename or source), error) from error
-
-    for folder, subfolders, names in os.walk(source, onerror=fail):
-        subfolders.sort()
-        relative = Path(folder).relative_to(source)
-        # a link to a folder, a loop perhaps, is listed as a file, so that it is accounted for
-        links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
-        for name in sorted(names + links):
-            path = (relative / name).as_posix()
-            label = relative.parts[0] if relative.parts else ""
-            excluded = ""
-            if not label:
-                excluded = "not in a class folder"
-            elif any(part.startswith(".") for part in (*relative.parts, name)):
-                excluded = "hidden file"
-            elif classes and label not in classes:
-                excluded = not_asked_for(label)
-            yield Entry(
-                path=path, label=label, patient=match_patient(pattern, path), source=source_name, excluded=excluded
-            )
+    for relative in files_below(source):
+        path = relative.as_posix()
+        label = relative.parts[0] if len(relative.parts) > 1 else ""
+        excluded = ""
+        if not label:
+            excluded = "not in a class folder"
+        elif is_hidden(relative):
+            excluded = "hidden file"
+        elif classes and label not in classes:
+            excluded = not_asked_for(label)
+        yield Entry(path=path, label=label, patient=match_patient(pattern, path), source=source_name, excluded=excluded)
 
 
 def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:
     """Every row of a CSV with the columns path, label and optionally patient, view, source, split."""
-    try:
-        with manifest.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            columns = [name.lstrip(ORDER_MARK).strip().lower() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            if not {"path", "label"} <= set(columns):
-                raise InputError(
-                    f"{manifest}: columns {', '.join(columns) or 'none'}, expected at least path and label; "
-                    "name them so in the first line, with commas between"
-                )
-            rows = [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise storage_error(manifest, error) from error
-    except csv.Error as error:
-        raise InputError(
-            f"{manifest}: not a CSV ({error}), expected the columns path and label; save it as CSV in UTF-8"
-        ) from error
+    rows = read_rows(
+        manifest,
+        ("path", "label"),
+        ("patient", "view", "source", "split"),
+        "name them so in the first line, with commas between",
+    )
     first_line: dict[str, int] = {}
-    for line, row in rows:
-        values = {
-            name: (row.get(name) or "").strip() for name in ("path", "label", "patient", "view", "source", "split")
-        }
+    for line, values in rows:
         if not values["path"] or not values["label"]:
             lacking = "path" if not values["path"] else "label"
             raise InputError(
                 f"{manifest}: line {line} has no {lacking}, expected one in every row; fill it in or drop the row"
             )
         path = PurePosixPath(values["path"]).as_posix()
-        if path in first_line:
-            raise InputError(
-                f"{manifest}: line {line} repeats {path} of line {first_line[path]}, "
-                "expected each file once; drop a row"
-            )
-        first_line[path] = line
+        check_once(manifest, first_line, line, path)
         if values["split"] and values["split"] not in SPLITS:
             raise InputError(
                 f"{manifest}: line {line} has split {values['split']!r}, "

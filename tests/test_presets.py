@@ -1,0 +1,424 @@
+"""Presets: small replicas of public sets' trees, read as they are distributed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from loaders.catalog import Catalog, read_catalog
+from loaders.config import PRESETS, ConvertConfig
+from loaders.convert import convert
+from loaders.entry import Entry
+from loaders.errors import ConfigError, InputError
+from loaders.presets import READERS
+
+CHESTXRAY_HEADER = (
+    "patientid,offset,sex,age,finding,RT_PCR_positive,survival,view,modality,date,location,folder,filename,doi,url,"
+    "license,clinical_notes,other_notes,"
+)
+NIH_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+)
+LUNG, INFECTION = (f"{part} Segmentation Data" for part in ("Lung", "Infection"))
+
+
+def make_tree(root: Path, *paths: str) -> Path:
+    """A small picture at each path, no two alike; text where the name is no picture's."""
+    for number, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        if path.lower().endswith((".png", ".jpg", ".jpeg")):
+            picture_HW = np.random.default_rng(number).integers(0, 256, (40, 40)).astype(np.uint8)
+            Image.fromarray(picture_HW).save(root / path)
+        else:
+            (root / path).write_text("text\n")
+    return root
+
+
+def write_table(path: Path, header: str, *rows: str, end: str = "\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(end.join((header, *rows, "")).encode("utf-8", "surrogateescape"))
+
+
+def read(source: Path, preset: str, **settings: object) -> Catalog:
+    return read_catalog(ConvertConfig(source=source, preset=preset, out=source.parent / "out", **settings))  # type: ignore[arg-type]
+
+
+def by_path(catalog: Catalog) -> dict[str, Entry]:
+    """Each entry by its path, and no path twice."""
+    entries = {entry.path: entry for entry in catalog.entries}
+    assert len(entries) == len(catalog.entries)
+    return entries
+
+
+def taken(catalog: Catalog) -> dict[str, str]:
+    """Path → label of the entries that take part."""
+    return {entry.path: entry.label for entry in catalog.entries if not entry.excluded}
+
+
+# ---- COVID-19 Radiography Database
+
+
+@pytest.fixture
+def radiography(tmp_path: Path) -> Path:
+    folders = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
+    pictures = [
+        f"{folder}/{kind}/{folder}-{k}.png" for folder in folders for kind in ("images", "masks") for k in (1, 2)
+    ]
+    tables = [f"{folder}.metadata.xlsx" for folder in folders]
+    odd = ("Normal/overview.png", "COVID/images/._COVID-1.png")
+    return make_tree(tmp_path / "COVID-19_Radiography_Dataset", *pictures, *tables, "README.md.txt", *odd)
+
+
+def test_covid_radiography_takes_the_images_of_four_classes(radiography: Path) -> None:
+    catalog = read(radiography, "covid-radiography")
+    assert catalog.classes == ("covid", "lung-opacity", "normal", "pneumonia")
+    assert taken(catalog) == {
+        f"{folder}/images/{folder}-{k}.png": label
+        for folder, label in zip(("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"), catalog.classes, strict=True)
+        for k in (1, 2)
+    }
+    assert {(entry.source, entry.patient, entry.split) for entry in catalog.entries} == {("", "", "")}
+
+
+def test_covid_radiography_accounts_for_masks_and_stray_images_and_ignores_tables(radiography: Path) -> None:
+    left_out = {
+        entry.path: entry.excluded for entry in read(radiography, "covid-radiography").entries if entry.excluded
+    }
+    masks = {path for path, reason in left_out.items() if reason == "lung mask"}
+    assert len(masks) == 8 and all("/masks/" in path for path in masks)
+    assert left_out["Normal/overview.png"] == "outside the folders of the classes"
+    assert left_out["COVID/images/._COVID-1.png"] == "hidden file"
+    assert len(left_out) == 10
+
+
+def test_a_set_unpacked_one_folder_deeper_is_read_alike(radiography: Path) -> None:
+    inner, outer = read(radiography, "covid-radiography"), read(radiography.parent, "covid-radiography")
+    assert taken(outer) == {f"{radiography.name}/{path}": label for path, label in taken(inner).items()}
+
+
+def test_covid_radiography_converts_with_mapped_class_names(radiography: Path, tmp_path: Path) -> None:
+    config = ConvertConfig(
+        source=radiography,
+        preset="covid-radiography",
+        classes=("covid", "normal"),
+        out=tmp_path / "out",
+        size=32,
+        workers=1,
+        site_key=tmp_path / "site.key",
+    )
+    done = convert(config)
+    assert done.counts == {"written": 4, "rejected": 0, "duplicate": 0, "excluded": 14}
+    assert done.samples == {split: {"covid": 1, "normal": 1} for split in ("train", "val")}
+
+
+def test_a_link_to_a_folder_is_accounted_for(radiography: Path) -> None:
+    (radiography / "more").symlink_to(radiography / "COVID", target_is_directory=True)
+    assert by_path(read(radiography, "covid-radiography"))["more"].excluded.startswith("link to a folder")
+
+
+# ---- COVID-QU-Ex
+
+
+@pytest.fixture
+def qu_ex(tmp_path: Path) -> Path:
+    paths = [
+        f"{part}/{part}/{split}/{folder}/{kind}/{folder}_{split}_{part[0]}.png"
+        for part in (LUNG, INFECTION)
+        for split in ("Train", "Val", "Test")
+        for folder in ("COVID-19", "Non-COVID", "Normal")
+        for kind in ("images", "lung masks", "infection masks")
+        if kind != "infection masks" or part == INFECTION
+    ]
+    return make_tree(tmp_path / "covidqu", *paths)
+
+
+def test_covid_qu_ex_keeps_its_own_splits_and_leaves_masks_out(qu_ex: Path) -> None:
+    catalog = read(qu_ex, "covid-qu-ex")
+    assert catalog.classes == ("covid", "normal", "pneumonia")
+    entries = by_path(catalog)
+    assert len(entries) == 45 and len(taken(catalog)) == 18
+    for folder, label in (("COVID-19", "covid"), ("Non-COVID", "pneumonia"), ("Normal", "normal")):
+        for split, name in (("Train", "train"), ("Val", "val"), ("Test", "heldout")):
+            entry = entries[f"{LUNG}/{LUNG}/{split}/{folder}/images/{folder}_{split}_L.png"]
+            assert (entry.label, entry.split, entry.excluded) == (label, name, "")
+    reasons = [entry.excluded for entry in entries.values()]
+    assert reasons.count("lung mask") == 18 and reasons.count("infection mask") == 9
+
+
+def test_an_image_of_both_parts_is_taken_once_from_the_lung_part(qu_ex: Path) -> None:
+    name = "Normal/images/Normal_Train_L.png"
+    make_tree(qu_ex, f"{INFECTION}/{INFECTION}/Test/{name}")
+    entries = by_path(read(qu_ex, "covid-qu-ex"))
+    kept = f"{LUNG}/{LUNG}/Train/{name}"
+    assert not entries[kept].excluded
+    assert entries[f"{INFECTION}/{INFECTION}/Test/{name}"].excluded == f"the same name and class as {kept}"
+
+
+def test_the_infection_part_alone_is_read(qu_ex: Path) -> None:
+    catalog = read(qu_ex / INFECTION, "covid-qu-ex")
+    assert len(taken(catalog)) == 9 and all(path.startswith(f"{INFECTION}/") for path in taken(catalog))
+
+
+# ---- covid-chestxray-dataset
+
+
+def chestxray_row(patient: str, finding: str, view: str, modality: str, filename: str, url: str = "") -> str:
+    folder = "volumes" if filename.endswith(".gz") else "images"
+    return f'{patient},0,M,65,{finding},Y,,{view},{modality},2020,"Here, there",{folder},{filename},,{url},,"a, b",,'
+
+
+CHESTXRAY_ROWS = (
+    chestxray_row("2", "Pneumonia/Viral/COVID-19", "PA", "X-ray", "a.jpg", "https://www.eurorad.org/case/16953"),
+    chestxray_row("2", "Pneumonia/Viral/COVID-19", "L", "X-ray", "b.jpg"),
+    chestxray_row("3", "Pneumonia/Viral/SARS", "AP Supine", "X-ray", "c.png"),
+    chestxray_row("4", "Pneumonia", "AP", "X-ray", "d.png"),
+    chestxray_row("5", "No Finding", "AP Erect", "X-ray", "e.png"),
+    chestxray_row("6", "Tuberculosis", "PA", "X-ray", "f.png"),
+    chestxray_row("7", "Pneumonia/Viral/COVID-19", "Axial", "CT", "g.png"),
+    chestxray_row("7", "Pneumonia/Viral/COVID-19", "Axial", "CT", "h.nii.gz"),
+    chestxray_row("8", "", "PA", "X-ray", "i.png"),
+)
+
+
+@pytest.fixture
+def chestxray(tmp_path: Path) -> Path:
+    root = tmp_path / "covid-chestxray-dataset"
+    pictures = ("a.jpg", "b.jpg", "c.png", "d.png", "e.png", "f.png", "g.png", "i.png", "stray.png")
+    make_tree(
+        root, *(f"images/{name}" for name in pictures), "annotations/lungVAE-masks/a_mask.png", "volumes/h.nii.gz"
+    )
+    write_table(root / "metadata.csv", CHESTXRAY_HEADER, *CHESTXRAY_ROWS)
+    return root
+
+
+def test_covid_chestxray_takes_frontal_radiographs_with_patient_view_and_source(chestxray: Path) -> None:
+    entries = by_path(read(chestxray, "covid-chestxray"))
+    assert [entry for entry in entries.values() if not entry.excluded] == [
+        Entry(path="images/a.jpg", label="covid", patient="covid-2", view="PA", source="eurorad.org"),
+        Entry(path="images/c.png", label="pneumonia", patient="covid-3", view="AP Supine", source="covid-chestxray"),
+        Entry(path="images/d.png", label="pneumonia", patient="covid-4", view="AP", source="covid-chestxray"),
+        Entry(path="images/e.png", label="normal", patient="covid-5", view="AP Erect", source="covid-chestxray"),
+    ]
+
+
+def test_covid_chestxray_says_why_the_rest_is_left_out(chestxray: Path) -> None:
+    entries = by_path(read(chestxray, "covid-chestxray"))
+    assert {path: entry.excluded for path, entry in entries.items() if entry.excluded} == {
+        "images/b.jpg": "lateral view",
+        "images/f.png": "finding of no class: Tuberculosis",
+        "images/g.png": "no radiograph: modality CT",
+        "volumes/h.nii.gz": "no radiograph: modality CT",
+        "images/i.png": "finding of no class: none given",
+        "images/stray.png": "not in metadata.csv",
+        "annotations/lungVAE-masks/a_mask.png": "not in metadata.csv",
+    }
+
+
+def test_classes_of_a_preset_are_asked_for_by_their_mapped_names(chestxray: Path) -> None:
+    catalog = read(chestxray, "covid-chestxray", classes=("pneumonia", "covid"))
+    assert catalog.classes == ("pneumonia", "covid") and catalog.positive == "pneumonia"
+    assert set(taken(catalog)) == {"images/a.jpg", "images/c.png", "images/d.png"}
+    assert by_path(catalog)["images/e.png"].excluded == "class normal not asked for"
+    assert by_path(catalog)["images/b.jpg"].excluded == "lateral view"
+
+
+@pytest.mark.parametrize(("mark", "end"), [("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r\n")])
+def test_byte_order_marks_and_line_ends_change_nothing(chestxray: Path, mark: str, end: str) -> None:
+    wanted = read(chestxray, "covid-chestxray").entries
+    write_table(chestxray / "metadata.csv", mark + CHESTXRAY_HEADER, *CHESTXRAY_ROWS, end=end)
+    assert read(chestxray, "covid-chestxray").entries == wanted
+
+
+def test_a_row_that_leads_outside_is_rejected_when_it_is_read_and_no_other(chestxray: Path, tmp_path: Path) -> None:
+    make_tree(tmp_path, "secret.png", "secret.jpg")
+    bad = [
+        chestxray_row("9", "No Finding", "PA", "X-ray", name) for name in ("../../secret.png", f"{tmp_path}/secret.jpg")
+    ]
+    write_table(chestxray / "metadata.csv", CHESTXRAY_HEADER, *CHESTXRAY_ROWS, *bad)
+    config = ConvertConfig(
+        source=chestxray,
+        preset="covid-chestxray",
+        classes=("pneumonia", "normal"),
+        out=tmp_path / "out",
+        workers=1,
+        val=0.5,
+        dry_run=True,
+    )
+    with pytest.raises(InputError, match="class normal: 1 patients"):  # the two others are rejected
+        convert(config)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "found"),
+    [
+        (CHESTXRAY_HEADER.replace("modality", "mode"), CHESTXRAY_ROWS, "expected at least patientid, finding, view"),
+        (CHESTXRAY_HEADER, (CHESTXRAY_ROWS[0], CHESTXRAY_ROWS[0]), "line 3 repeats images/a.jpg of line 2"),
+        (CHESTXRAY_HEADER, (chestxray_row("2", "No Finding", "PA", "X-ray", ""),), "line 2 has no filename"),
+        ("", (), "columns none"),
+    ],
+)
+def test_a_table_that_is_not_the_sets_is_refused(
+    chestxray: Path, header: str, rows: tuple[str, ...], found: str
+) -> None:
+    write_table(chestxray / "metadata.csv", header, *rows)
+    with pytest.raises(InputError, match=rf"metadata\.csv: .*{found}.*; "):
+        read(chestxray, "covid-chestxray")
+
+
+# ---- NIH ChestX-ray14
+
+
+def nih_row(name: str, findings: str, patient: str, view: str = "PA") -> str:
+    return f"{name},{findings},0,{patient},57,M,{view},2682,2749,0.143,0.143,"
+
+
+NIH_ROWS = (
+    nih_row("00000001_000.png", "Cardiomegaly|Emphysema", "1"),
+    nih_row("00000002_000.png", "No Finding", "2"),
+    nih_row("00000002_001.png", "No Finding", "2", "AP"),
+    nih_row("00000003_000.png", "Edema|Pneumonia", "3", "AP"),
+    nih_row("00000004_000.png", "Pneumonia", "4"),
+    nih_row("00000005_000.png", "No Finding", "5"),
+    nih_row("00000006_000.png", "No Finding", "6"),
+    nih_row("00000007_000.png", "Pneumonia", "7"),
+    nih_row("00000008_000.png", "No Finding", "8"),  # not downloaded
+    nih_row("00000009_000.png", "Pneumothorax", "9"),
+)
+NIH_NAMES = [row.split(",")[0] for row in NIH_ROWS if not row.startswith("00000008")]
+
+
+@pytest.fixture(params=["images/{}", "images_001/images/{}", "images_001/{}"])
+def nih(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    root = make_tree(tmp_path / "nih", *(request.param.format(name) for name in NIH_NAMES))
+    write_table(root / "Data_Entry_2017.csv", NIH_HEADER, *NIH_ROWS)
+    return root
+
+
+def names_taken(catalog: Catalog) -> dict[str, str]:
+    return {Path(path).name: label for path, label in taken(catalog).items()}
+
+
+def test_nih_takes_no_finding_and_pneumonia_wherever_the_images_lie(nih: Path) -> None:
+    catalog = read(nih, "nih")
+    assert catalog.classes == ("normal", "pneumonia")
+    assert names_taken(catalog) == {
+        "00000002_000.png": "normal",
+        "00000002_001.png": "normal",
+        "00000003_000.png": "pneumonia",
+        "00000004_000.png": "pneumonia",
+        "00000005_000.png": "normal",
+        "00000006_000.png": "normal",
+        "00000007_000.png": "pneumonia",
+    }
+    entries = {Path(path).name: entry for path, entry in by_path(catalog).items()}
+    one = entries["00000002_001.png"]
+    assert (one.patient, one.view, one.source, one.split) == ("nih-00000002", "AP", "nih-chestxray8", "")
+    assert entries["00000001_000.png"].excluded == "finding of no class: Cardiomegaly|Emphysema"
+    assert entries["00000009_000.png"].excluded == "finding of no class: Pneumothorax"  # no kind of pneumonia
+    assert entries["00000008_000.png"].excluded == "not in the folder"
+
+
+def test_the_table_of_2020_is_read_too(nih: Path) -> None:
+    wanted = read(nih, "nih").entries
+    (nih / "Data_Entry_2017.csv").rename(nih / "Data_Entry_2017_v2020.csv")
+    assert read(nih, "nih").entries == wanted
+
+
+def test_nih_accounts_for_images_without_a_row_and_for_a_name_that_comes_twice(nih: Path) -> None:
+    make_tree(nih, "images_009/00000002_000.png", "nih-chest-xray14-portraint.png")
+    entries = by_path(read(nih, "nih"))
+    assert entries["images_009/00000002_000.png"].excluded.startswith("the same name as images")
+    assert entries["nih-chest-xray14-portraint.png"].excluded == "not in Data_Entry_2017.csv"
+
+
+def test_the_test_list_is_held_out_and_the_rest_dealt_by_whole_patients(nih: Path) -> None:
+    write_table(nih / "test_list.txt", "00000004_000.png", "00000005_000.png", end="\r\n")
+    catalog = read(nih, "nih", val=0.5, seed=3)
+    split_of = {Path(entry.path).name: entry.split for entry in catalog.entries if not entry.excluded}
+    assert {name for name, split in split_of.items() if split == "heldout"} == {"00000004_000.png", "00000005_000.png"}
+    assert split_of["00000002_000.png"] == split_of["00000002_001.png"]
+    for split in ("train", "val"):
+        labels = {entry.label for entry in catalog.entries if entry.split == split and not entry.excluded}
+        assert labels == {"normal", "pneumonia"}
+    assert read(nih, "nih", val=0.5, seed=3) == catalog
+
+
+def test_nih_with_a_test_list_converts_into_three_sets(nih: Path, tmp_path: Path) -> None:
+    write_table(nih / "test_list.txt", "00000004_000.png", "00000005_000.png")
+    done = convert(ConvertConfig(source=nih, preset="nih", out=tmp_path / "out", val=0.5, workers=1, dry_run=True))
+    assert done.counts == {"written": 7, "rejected": 0, "duplicate": 0, "excluded": 3}
+    assert done.samples["heldout"] == {"normal": 1, "pneumonia": 1} and done.unknown_patients == 0
+
+
+def test_with_both_lists_an_image_in_neither_takes_no_part(nih: Path) -> None:
+    write_table(nih / "test_list.txt", "00000004_000.png")
+    write_table(nih / "train_val_list.txt", *(name for name in NIH_NAMES if name[7] not in "46"))
+    catalog = read(nih, "nih", val=0.5)
+    entry = next(entry for entry in catalog.entries if entry.path.endswith("00000006_000.png"))
+    assert entry.excluded == "neither in test_list.txt nor in train_val_list.txt"
+
+
+def test_an_image_in_both_lists_is_refused(nih: Path) -> None:
+    for name in ("test_list.txt", "train_val_list.txt"):
+        write_table(nih / name, "00000004_000.png")
+    with pytest.raises(InputError, match=r"test_list\.txt: 00000004_000\.png is also in train_val_list\.txt.*; "):
+        read(nih, "nih")
+
+
+def test_a_test_list_that_cuts_through_a_patient_is_refused(nih: Path) -> None:
+    write_table(nih / "test_list.txt", "00000002_001.png", "00000004_000.png")
+    with pytest.raises(InputError, match=r"test_list\.txt: has .*00000002_001\.png and not .*00000002_000\.png.*; "):
+        read(nih, "nih")
+
+
+def test_a_row_of_nih_is_never_looked_for_outside_the_tree(nih: Path) -> None:
+    make_tree(nih.parent, "secret.png")
+    write_table(nih / "Data_Entry_2017.csv", NIH_HEADER, *NIH_ROWS, nih_row("../secret.png", "No Finding", "9"))
+    assert by_path(read(nih, "nih"))["../secret.png"].excluded == "not in the folder"
+
+
+# ---- all of them
+
+
+@pytest.mark.parametrize(
+    ("preset", "missing"),
+    [
+        ("covid-radiography", "COVID/images"),
+        ("covid-qu-ex", "Lung Segmentation Data"),
+        ("covid-chestxray", "metadata.csv"),
+        ("nih", "Data_Entry_2017.csv"),
+    ],
+)
+def test_a_tree_of_another_layout_is_refused_with_the_file_that_lacks(
+    tmp_path: Path, preset: str, missing: str
+) -> None:
+    make_tree(tmp_path, "covid/a.png", "normal/b.png")
+    with pytest.raises(InputError, match=rf"{tmp_path / missing}: .*, expected .*; unpack the set anew"):
+        read(tmp_path, preset)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_that_can_be_named_has_a_reader_and_wants_a_folder(tmp_path: Path, preset: str) -> None:
+    assert preset in READERS and len(READERS) == len(PRESETS)
+    with pytest.raises(InputError, match=f"lost: not a folder, expected the folder of {preset}"):
+        read(tmp_path / "lost", preset)
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"source": Path("s"), "preset": "nhi"}, "--preset: found 'nhi', expected covid-radiography or "),
+        ({"manifest": Path("m.csv"), "preset": "nih"}, "found --preset with --manifest, expected it with SOURCE"),
+    ],
+)
+def test_a_preset_needs_a_known_name_and_a_folder(settings: dict, found: str) -> None:
+    with pytest.raises(ConfigError, match=found):
+        ConvertConfig(out=Path("out"), **settings)
+
+
+def test_a_group_regex_names_patients_where_the_set_does_not(tmp_path: Path) -> None:
+    source = make_tree(tmp_path / "s", "Normal/images/001_a.png", "COVID/images/002_b.png")
+    catalog = read(source, "covid-radiography", group_regex=r"^(\d+)_")
+    assert sorted(entry.patient for entry in catalog.entries) == ["001", "002"]
