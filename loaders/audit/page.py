@@ -1,0 +1,270 @@
+"""The audit's page: one HTML file that needs nothing else, the same bytes for the same findings."""
+
+# H rows, W columns
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult, FileFinding, ProbeFinding, Removal
+
+NUM_WORST = 12  # thumbnails of a gallery
+NUM_BORDERLINE = 12
+NUM_UNFOUND = 6  # thumbnails of a defect that no file has
+NUM_CLASSES = 8  # columns of the table by class, rows of the removals; rarer classes are added up
+THUMBNAIL_BYTES = 28_000  # 15 galleries of 24 such stay below 15 MB; ordinary ones have a quarter
+PICTURE_SIDE = 192
+CHART_WIDTH = 250  # of every chart, pixels; fits a phone
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's controls, formats (bidi among them), surrogates, line separators
+VERDICT_WORDS = {
+    "keep": "used as they are",
+    "fix": "used after a repair that conversion makes and records",
+    "quarantine": "left out; nothing is deleted",
+}
+SEEN = {  # probe → what it is shown
+    "header": "format, size, bit depth and aspect of the file, no pixels",
+    "outside-crop": "only the margin outside the central crop",
+    "inside-crop-outside-lungs": "the central crop without the lungs",
+    "lungs-hidden": "the picture with the lungs covered",
+    "thumbnail": "the picture shrunk to 8×8 pixels, which may hold some of the finding",
+    "histogram": "how common each grey level is, not where; the finding may shift it",
+    "sharpness": "how sharp the picture is; the finding may change it",
+    "view": "the predicted view, such as frontal or lateral",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shot:
+    """One thumbnail of a gallery."""
+
+    file: FileFinding
+    score: float
+    """NaN where there is none."""
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gallery:
+    """Files to judge one detector by; none is shown twice."""
+
+    defect: str
+    num_files: int
+    """Files that have the defect."""
+    worst: tuple[Shot, ...]
+    above: tuple[Shot, ...]
+    """Nearest to the limit among those beyond it."""
+    below: tuple[Shot, ...]
+    """Nearest to the limit among those not beyond it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One class, or several rare ones, of the table by defect."""
+
+    name: str
+    labels: tuple[str, ...]
+    num_files: int
+
+
+def page_html(result: AuditResult) -> str:
+    """Render an audit as one HTML page without scripts, remote parts or a date; it encodes as UTF-8.
+
+    What a file name hides (controls, bytes that are no UTF-8, marks that turn the line around) is shown as in Python.
+    Duration is left out, so that two audits of the same files give the same page.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count="{:,}".format,
+        number=number,
+        percent=percent,
+        clip=clip,
+        csp_hash=csp_hash,
+        jpeg=jpeg_uri,
+        png=png_uri,
+        along=along,
+    )
+    found = result.by_defect()
+    galleries = [gallery for defect in DEFECTS if (gallery := make_gallery(defect, result.files))]
+    removals = result.removals[:NUM_CLASSES]
+    probes = result.collection.probes if result.collection else ()
+    return environment.get_template("page.html.jinja").render(
+        result=result,
+        counts=result.counts(),
+        num_groups=len({file.group for file in result.files}),
+        columns=class_columns(result.files),
+        found=found,
+        unfound=[defect for defect in DEFECTS if defect not in found and any(defect in f.scores for f in result.files)],
+        galleries=galleries,
+        linked={gallery.defect for gallery in galleries},
+        removals=removals,
+        apart=apart(result.removals),
+        removal_top=removal_top(removals),
+        probes=probes,
+        auc_low=auc_low(probes),
+        skipped=sorted(result.collection.skipped.items()) if result.collection else [],
+        versions=sorted(result.versions.items()),
+        words=DEFECTS,
+        fixed=FIXED,
+        harmless=HARMLESS,
+        verdict_words=VERDICT_WORDS,
+        seen=SEEN,
+        chart_width=CHART_WIDTH,
+    )
+
+
+def visible(text: str) -> str:
+    r"""Text with every unseen sign written out: \n, \u202e, \xff for a byte that is no UTF-8, \\ for a backslash."""
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(written_out(sign) if sign == "\\" or unicodedata.category(sign) in UNSEEN else sign for sign in text)
+
+
+def written_out(sign: str) -> str:
+    r"""One sign as in a Python string; \x is kept for raw bytes above 0x7f, so that no two names look alike."""
+    code = ord(sign)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if 0x80 <= code <= 0xFF:
+        return f"\\u{code:04x}"
+    return sign.encode("unicode_escape").decode("ascii")
+
+
+def shown(value: object) -> object:
+    """Jinja's last step before escaping: no text reaches the page without `visible`."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def class_columns(files: Sequence[FileFinding]) -> list[Column]:
+    """A column for each class, commonest first, rare ones added up; none when there is one class or no label."""
+    sizes = Counter(file.label for file in files)
+    labels = sorted(sizes, key=lambda label: (-sizes[label], label))
+    if len(labels) < 2:
+        return []
+    common, rare = labels[:NUM_CLASSES], labels[NUM_CLASSES:]
+    columns = [Column(name=label or "no label", labels=(label,), num_files=sizes[label]) for label in common]
+    if rare:
+        name = f"{len(rare):,} further classes"
+        columns.append(Column(name=name, labels=tuple(rare), num_files=sum(sizes[label] for label in rare)))
+    return columns
+
+
+def make_gallery(defect: str, files: Sequence[FileFinding]) -> Gallery | None:
+    """The worst files, then those nearest to the limit on either side; None when there is nothing to show.
+
+    Files that tie for the lowest score, more of them than fit, are not near anything and are left out.
+    """
+    shots = [
+        Shot(file=file, score=file.scores.get(defect, math.nan), limit=file.limits.get(defect, math.nan))
+        for file in files
+        if defect in file.scores or defect in file.defects
+    ]
+    having = [shot for shot in shots if defect in shot.file.defects]
+    having.sort(
+        key=lambda shot: (math.isnan(shot.score), -shot.score if shot.score == shot.score else 0, shot.file.path)
+    )
+    worst = having[:NUM_WORST]
+    chosen = {id(shot) for shot in worst}
+    rest = [shot for shot in shots if id(shot) not in chosen and math.isfinite(shot.score - shot.limit)]
+    rest.sort(key=lambda shot: (abs(shot.score - shot.limit), shot.file.path))
+    above = [shot for shot in rest if shot.score > shot.limit or defect in shot.file.defects]
+    below = [shot for shot in rest if not (shot.score > shot.limit or defect in shot.file.defects)]
+    room = NUM_BORDERLINE if having else NUM_UNFOUND
+    lowest = min((shot.score for shot in below), default=0.0)
+    if sum(shot.score == lowest for shot in below) > room:
+        below = [shot for shot in below if shot.score > lowest]
+    num_above = min(len(above), max(room // 2, room - len(below)))
+    above, below = above[:num_above], below[: room - num_above]
+    if not (worst or above or below):
+        return None
+    return Gallery(defect=defect, num_files=len(having), worst=tuple(worst), above=tuple(above), below=tuple(below))
+
+
+def apart(removals: Sequence[Removal]) -> tuple[Removal, Removal] | None:
+    """The two classes whose intervals lie farthest apart, the more removed one first; None when all overlap."""
+    measured = [removal for removal in removals if removal.files and math.isfinite(removal.low + removal.high)]
+    if len(measured) < 2:
+        return None
+    most = max(measured, key=lambda removal: removal.low)
+    least = min(measured, key=lambda removal: removal.high)
+    return (most, least) if most.low > least.high else None
+
+
+def removal_top(removals: Sequence[Removal]) -> float:
+    """Right end of the removals' axis: a multiple of 5 %."""
+    highest = max((removal.high for removal in removals if math.isfinite(removal.high)), default=0.0)
+    return min(1.0, max(0.05, math.ceil(highest * 20) / 20))
+
+
+def auc_low(probes: Sequence[ProbeFinding]) -> float:
+    """Left end of the probes' axis: 0.4, or a tenth lower when an interval reaches below."""
+    values = [value for probe in probes for value in (probe.auc, probe.low) if math.isfinite(value)]
+    return max(0.0, min(0.4, math.floor(min(values, default=0.4) * 10) / 10))
+
+
+def along(value: float, low: float, high: float) -> str:
+    """Where a value lies on a chart's axis, pixels; values outside come to its ends."""
+    margin = 8
+    share = min(1.0, max(0.0, (value - low) / (high - low)))
+    return f"{margin + share * (CHART_WIDTH - 2 * margin):.1f}"
+
+
+def number(value: float, digits: int | None = None) -> str:
+    """A number for a reader: with the given decimals, or four significant digits; a dash for what was not measured."""
+    if math.isnan(value):
+        return "–"
+    if digits is not None:
+        smallest = 10.0**-digits
+        text = f"{value:.{digits}f}" if value == 0 or abs(value) >= smallest else f"below {smallest:.{digits}f}"
+    else:
+        text = f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def percent(part: float, whole: float) -> str:
+    """A share with one decimal; a dash of nothing."""
+    return f"{100 * part / whole:.1f}\u00a0%" if whole else "–"
+
+
+def clip(text: str, length: int) -> str:
+    """At most that many signs of a text."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def csp_hash(style: str) -> str:
+    """A style's hash, as a Content-Security-Policy names it."""
+    return Markup("'sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() + "'")
+
+
+def jpeg_uri(jpeg: bytes) -> str:
+    """A JPEG as a data URI; "" for none, or one that would swell the page."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if 0 < len(jpeg) <= THUMBNAIL_BYTES else ""
+
+
+def png_uri(picture_HW: np.ndarray) -> str:
+    """A uint8 picture as a data URI of a PNG, at most PICTURE_SIDE pixels a side."""
+    height, width = picture_HW.shape
+    scale = PICTURE_SIDE / max(height, width)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        picture_HW = cv2.resize(picture_HW, size, interpolation=cv2.INTER_AREA)
+    png_B = cv2.imencode(".png", picture_HW)[1]
+    return "data:image/png;base64," + base64.b64encode(png_B.tobytes()).decode()

@@ -1,0 +1,546 @@
+"""The audit's page: what it says, that it hides nothing, and that nothing leaves it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+import re
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from loaders.audit.findings import (
+    DEFECTS,
+    AuditResult,
+    CollectionFinding,
+    FileFinding,
+    ProbeFinding,
+    Removal,
+)
+from loaders.audit.page import apart, make_gallery, page_html, visible
+from loaders.phantom import draw_phantom
+from tests.browser import Browser
+
+CAUTION = "finding and source cannot be told apart in this collection, and no accuracy on it is evidence"
+HOSTILE = (
+    "<script>alert(1)</script>.png",
+    "line\nbreak.png",
+    "bell\x07 and delete\x7f.png",
+    "latin \udcff byte.png",
+    "\u202egnp.exe",
+    "x" * 251 + ".png",
+    '"><img src=http://example.com/x.png onerror=alert(2)>.png',
+    "' onload='alert(3).png",
+    "{{ 7 * 7 }}{% raw %}.png",
+    "</style><style>body{display:none}</style>.png",
+)
+
+
+@pytest.fixture(scope="module")
+def thumbnails() -> list[bytes]:
+    pictures = []
+    for patient in range(6):
+        phantom = draw_phantom(
+            seed=4,
+            patient=patient,
+            image=0,
+            label=("covid", "normal", "pneumonia")[patient % 3],
+            size=128,
+            strength=1.0,
+            arms_up=patient % 2 == 0,
+            marked=patient > 3,
+        )
+        pictures.append(cv2.imencode(".jpg", (phantom.image_HW >> 8).astype(np.uint8))[1].tobytes())
+    return pictures
+
+
+def make_file(path: str, **changes: Any) -> FileFinding:
+    plain = FileFinding(path=path, label="", verdict="keep", defects=(), scores={}, limits={}, group=0)
+    return replace(plain, **changes)
+
+
+def make_probe(name: str, auc: float, /, **changes: Any) -> ProbeFinding:
+    alarm = auc > 0.6
+    plain = ProbeFinding(
+        name=name,
+        auc=auc,
+        low=auc - 0.04,
+        high=min(1.0, auc + 0.03),
+        null_high=0.56,
+        p=0.001 if alarm else 0.4,
+        p_holm=0.008 if alarm else 0.9,
+        alarm=alarm,
+        sentence=f"This alone predicts the class with AUC {auc}."
+        if alarm
+        else "This was not shown to predict the class.",
+    )
+    return replace(plain, **changes)
+
+
+def make_result(files: tuple[FileFinding, ...] = (), **changes: Any) -> AuditResult:
+    plain = AuditResult(
+        source="radiographs", files=files, removals=(), collection=None, seconds=1.0, versions={"numpy": "2.0"}
+    )
+    return replace(plain, **changes)
+
+
+@pytest.fixture(scope="module")
+def example(thumbnails: list[bytes]) -> AuditResult:
+    """A collection of 240 with most defects, hostile names, probes with and without alarm, and a caution."""
+    rng = np.random.default_rng(3)
+    detectors = ("blurred", "exposure", "text-or-mark", "rotated", "near-duplicate", "lateral")
+    files = []
+    for number in range(240):
+        scores = {detector: float(rng.beta(1.2, 5)) for detector in detectors}
+        limits = {"blurred": 0.5, "exposure": 0.45, "text-or-mark": 0.35, "rotated": 0.6, "near-duplicate": 0.55}
+        limits["lateral"] = 0.99
+        hostile = HOSTILE[number // 8] if number % 8 == 0 and number // 8 < len(HOSTILE) else ""
+        scores["rotated"] = 0.9 - number / 1000 if hostile else scores["rotated"]
+        defects = tuple(name for name in DEFECTS if name in scores and scores[name] >= limits[name])
+        out = {"blurred", "exposure", "text-or-mark"} & set(defects)
+        label = ("covid", "normal", "viral pneumonia")[number % 3]
+        name = hostile or f"patient-{number:04d}-frontal.png"
+        files.append(
+            FileFinding(
+                path=f"{label}/{name}",
+                label=label,
+                verdict="quarantine" if out else "fix" if "rotated" in defects else "keep",
+                defects=defects,
+                scores=scores,
+                limits=limits,
+                group=number // 2,
+                fix="rotate 90" if "rotated" in defects else "",
+                thumbnail=thumbnails[number % len(thumbnails)],
+            )
+        )
+    broken = make_file(
+        "normal/truncated.dcm",
+        label="normal",
+        verdict="quarantine",
+        defects=("unreadable",),
+        note="image file is truncated (17 bytes not processed)",
+    )
+    picture_HW = cv2.imdecode(np.frombuffer(thumbnails[0], np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert picture_HW is not None
+    hidden_HW = picture_HW.copy()
+    hidden_HW[20:100, 25:105] = 0
+    probes = (
+        make_probe("header", 0.61),
+        make_probe("outside-crop", 0.97, picture_HW=hidden_HW),
+        make_probe("lungs-hidden", 0.83, picture_HW=hidden_HW),
+        make_probe("thumbnail", 0.53, picture_HW=cv2.resize(picture_HW, (16, 16))),
+        make_probe("histogram", 0.47),
+    )
+    removals = (
+        Removal(label="covid", files=80, removed=31, low=0.288, high=0.497),
+        Removal(label="normal", files=81, removed=9, low=0.059, high=0.198),
+        Removal(label="viral pneumonia", files=80, removed=17, low=0.137, high=0.314),
+    )
+    cautions = (f"covid: all 80 files come from one source, the others from another; {CAUTION}.",)
+    skipped = {"view": "no predicted views"}
+    collection = CollectionFinding(probes=probes, cautions=cautions, skipped=skipped)
+    versions = {"plainfilm": "0.1.0", "numpy": "2.2.1", "opencv": "4.11.0", "python": "3.12.8"}
+    return AuditResult(
+        source="downloads/chest-collection",
+        files=(*files, broken),
+        removals=removals,
+        collection=collection,
+        seconds=12.5,
+        versions=versions,
+    )
+
+
+class Reader(HTMLParser):
+    """Elements, addresses and text of a page; text within <style> is left out."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.open = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.text += " "
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.open = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.open != "style":
+            self.text += data
+
+
+def test_the_same_findings_give_the_same_bytes_however_long_the_audit_took(example: AuditResult) -> None:
+    page = page_html(example)
+    turned = dict(reversed(example.versions.items()))
+    assert page == page_html(replace(example, seconds=99.0, versions=turned))
+    assert page.encode("utf-8")
+
+
+def test_no_element_can_run_or_fetch_anything(example: AuditResult) -> None:
+    reader = Reader(page_html(example))
+    for tag in ("script", "iframe", "object", "embed", "form", "base", "audio", "video"):
+        assert reader.tags[tag] == 0
+    assert reader.tags["style"] == 1
+    for tag, name, value in reader.attributes:
+        assert not name.startswith("on") and name not in ("style", "srcset", "xlink:href", "action"), (tag, name)
+        if name in ("src", "href"):
+            assert value.startswith(("data:", "#")), value
+    assert "url(" not in page_html(example) and "@import" not in page_html(example)
+
+
+def test_the_policy_allows_data_pictures_and_the_one_style_only(example: AuditResult) -> None:
+    page = page_html(example)
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    style = re.search("<style>(.*?)</style>", page, re.DOTALL)
+    assert policy and style and policy.start() < style.start()
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    assert policy[1].split("; ") == [
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src 'sha256-{digest}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+
+
+def test_every_inner_link_has_its_target(example: AuditResult) -> None:
+    attributes = Reader(page_html(example)).attributes
+    targets = [value for _, name, value in attributes if name == "id"]
+    assert len(targets) == len(set(targets))
+    links = {value[1:] for tag, name, value in attributes if (tag, name) == ("a", "href")}
+    assert links and links <= set(targets)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("plain ÄΩ名.png", "plain ÄΩ名.png"),
+        ("a\nb", r"a\nb"),
+        ("\x00\x1b", r"\x00\x1b"),
+        ("\x85", r"\u0085"),
+        ("\udcff\udc85", r"\xff\x85"),
+        ("\ud800", r"\ud800"),
+        ("\u202e\u2066\u200f\u061c", r"\u202e\u2066\u200f\u061c"),
+        ("\u2028\ufeff\u200b\xad", r"\u2028\ufeff\u200b\u00ad"),
+        ("a\\nb", r"a\\nb"),
+        ("\U000e0041", r"\U000e0041"),
+    ],
+)
+def test_unseen_signs_are_written_out(name: str, written: str) -> None:
+    assert visible(name) == written
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_stays_text_wherever_it_stands(name: str, thumbnails: list[bytes]) -> None:
+    file = make_file(
+        name,
+        label=name,
+        verdict="fix",
+        defects=("rotated",),
+        scores={"rotated": 1.0},
+        limits={"rotated": 0.5},
+        fix=name,
+        note=name,
+        thumbnail=thumbnails[0],
+    )
+    collection = CollectionFinding(
+        probes=(make_probe(name, 0.9, sentence=name, picture_HW=np.zeros((9, 7), np.uint8)),),
+        cautions=(name,),
+        skipped={name: name},
+    )
+    result = make_result(
+        (file, replace(file, label="b")),
+        source=name,
+        removals=(Removal(label=name, files=3, removed=1, low=0.06, high=0.8),),
+        collection=collection,
+        versions={name: name},
+    )
+    page = page_html(result)
+    page.encode("utf-8")
+    plain = page_html(make_named(result, "plain"))
+    assert Reader(page).tags == Reader(plain).tags
+    assert Reader(page).text.count(visible(name)) >= 6
+    assert not set(re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page))
+
+
+def make_named(result: AuditResult, name: str) -> AuditResult:
+    """The same result with tame names."""
+    files = tuple(
+        replace(file, path=name, label=file.label if file.label == "b" else name, fix=name, note=name)
+        for file in result.files
+    )
+    assert result.collection
+    probes = tuple(replace(probe, name=name, sentence=name) for probe in result.collection.probes)
+    return replace(
+        result,
+        source=name,
+        files=files,
+        removals=tuple(replace(removal, label=name) for removal in result.removals),
+        collection=CollectionFinding(probes=probes, cautions=(name,), skipped={name: name}),
+        versions={name: name},
+    )
+
+
+def test_cautions_come_before_everything_else_in_bold(example: AuditResult) -> None:
+    page = page_html(example)
+    assert example.collection
+    assert f"<strong>{example.collection.cautions[0]}</strong>" in page
+    assert page.index(CAUTION) < page.index('id="verdicts"')
+    order = [f'id="{name}"' for name in ("verdicts", "defects", "removals", "collection", "galleries", "versions")]
+    places = [page.index(mark) for mark in order] + [page.index("Research software: not for diagnosis")]
+    assert places == sorted(places)
+
+
+def test_numbers_of_the_page_are_those_of_the_audit(example: AuditResult) -> None:
+    text = Reader(page_html(example)).text
+    for verdict, files in example.counts().items():
+        assert re.search(rf"{verdict}\s*{files}\b", text)
+    for defect, by_label in example.by_defect().items():
+        row = " ".join(re.split(rf" {defect}\s", text)[1].split()[:50])
+        share = f"{100 * sum(by_label.values()) / len(example.files):.1f}"
+        assert f" {sum(by_label.values())} {share} %" in row, defect
+    for wanted in ("0.97", "0.93 to 1.00", "0.56", "0.008", "3 of 5 probes raise the alarm"):
+        assert wanted in text
+    assert "no predicted views" in text
+
+
+def test_without_labels_there_are_no_class_columns_removals_or_probes(example: AuditResult) -> None:
+    files = tuple(replace(file, label="") for file in example.files)
+    text = Reader(page_html(replace(example, files=files, removals=(), collection=None))).text
+    assert "covid" not in text.replace("covid/", "")
+    assert "Left out" not in text and "Wilson" not in text and "AUC" not in text
+    assert "needs labels of at least two classes" in text
+
+
+def test_no_section_is_empty() -> None:
+    page = page_html(make_result())
+    assert "No file was found here" in page
+    assert "<section" not in page and "<table" not in page and "NaN" not in page
+    nothing = CollectionFinding(probes=(), cautions=())
+    page = page_html(make_result((make_file("a.png"),), collection=nothing, versions={}))
+    assert re.findall(r'<section aria-labelledby="(\w+)"', page) == ["verdicts"]
+    assert "<aside" not in page and "Made with" not in page
+
+
+def test_the_page_says_when_cleaning_may_bias() -> None:
+    many = Removal(label="covid", files=200, removed=60, low=0.24, high=0.37)
+    few = Removal(label="normal", files=200, removed=10, low=0.03, high=0.09)
+    between = Removal(label="other", files=50, removed=8, low=0.08, high=0.29)
+    none = Removal(label="none", files=0, removed=0, low=math.nan, high=math.nan)
+    assert apart((between, few, many, none)) == (many, few)
+    assert apart((between, many)) is None and apart((many,)) is None and apart((many, none)) is None
+    files = (make_file("a.png", label="covid"), make_file("b.png", label="normal"))
+    assert "Cleaning may itself have biased" in page_html(make_result(files, removals=(many, few, none)))
+    page = page_html(make_result(files, removals=(many, between)))
+    assert "Cleaning may" not in page and "All intervals overlap" in page
+
+
+def test_a_gallery_has_the_worst_and_the_nearest_on_both_sides() -> None:
+    files = tuple(
+        make_file(
+            f"{number:03d}.png",
+            defects=("blurred",) if number >= 60 else (),
+            scores={"blurred": number / 100},
+            limits={"blurred": 0.6},
+        )
+        for number in range(100)
+    )
+    gallery = make_gallery("blurred", files[::-1])
+    assert gallery is not None and gallery.num_files == 40
+    assert [shot.file.path for shot in gallery.worst] == [f"{number:03d}.png" for number in range(99, 87, -1)]
+    assert [shot.file.path for shot in gallery.above] == [f"{number:03d}.png" for number in range(60, 66)]
+    assert [shot.file.path for shot in gallery.below] == [f"{number:03d}.png" for number in range(59, 53, -1)]
+
+
+def test_a_score_at_the_limit_stands_on_the_side_where_the_audit_counts_it() -> None:
+    for defects, side in ((("blurred",), "worst"), ((), "below")):
+        file = make_file("a.png", defects=defects, scores={"blurred": 0.5}, limits={"blurred": 0.5})
+        gallery = make_gallery("blurred", [file])
+        assert gallery is not None and len(getattr(gallery, side)) == 1
+
+
+def test_a_gallery_fills_up_from_one_side_and_shows_no_file_twice() -> None:
+    files = tuple(
+        make_file(
+            f"{number:03d}.png",
+            defects=("lateral",) if number > 22 else (),
+            scores={"lateral": number / 10},
+            limits={"lateral": 2.3},
+        )
+        for number in range(26)
+    )
+    gallery = make_gallery("lateral", files)
+    assert gallery is not None
+    assert len(gallery.worst) == 3 and not gallery.above and len(gallery.below) == 12
+
+
+def test_a_defect_that_no_file_has_shows_what_came_near_it() -> None:
+    scores = [0.0] * 20 + [0.3, 0.4]
+    files = tuple(
+        make_file(f"{number}.png", scores={"borders": score}, limits={"borders": 0.5})
+        for number, score in enumerate(scores)
+    )
+    gallery = make_gallery("borders", files)
+    assert gallery is not None and [shot.score for shot in gallery.below] == [0.4, 0.3]
+    assert make_gallery("borders", files[:20]) is None
+    assert "Looked for and not found" in page_html(make_result(files))
+
+
+def test_a_file_without_score_or_thumbnail_is_listed_with_its_reason() -> None:
+    file = make_file("broken.dcm", verdict="quarantine", defects=("unreadable", "blurred"), note="the file ends early")
+    file = replace(file, scores={"blurred": math.nan}, limits={"blurred": 0.5})
+    page = page_html(make_result((file, file)))
+    assert "the file ends early" in page and "no picture" in page
+    assert "nan" not in Reader(page).text.lower()
+
+
+def test_values_that_were_not_measured_are_dashes() -> None:
+    nan = math.nan
+    probe = make_probe("view", 0.5, auc=nan, low=nan, high=nan, null_high=nan, p=nan, p_holm=nan)
+    removal = Removal(label="a", files=0, removed=0, low=nan, high=nan)
+    files = (make_file("a", label="a"), make_file("b", label="b"))
+    collection = CollectionFinding(probes=(probe,), cautions=())
+    page = page_html(make_result(files, removals=(removal,), collection=collection))
+    assert "nan" not in Reader(page).text.lower() and '="nan' not in page and "–" in page
+
+
+def test_ten_thousand_files_with_big_thumbnails_and_many_classes_stay_small() -> None:
+    rng = np.random.default_rng(0)
+    noise_HWC = rng.integers(0, 256, (160, 160, 3)).astype(np.uint8)
+    thumbnail = cv2.imencode(".jpg", noise_HWC, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+    assert 20_000 < len(thumbnail) <= 28_000
+    limits = dict.fromkeys(DEFECTS, 0.5)
+    files = []
+    for number, score_D in enumerate(rng.random((10_000, len(DEFECTS)))):
+        scores = dict(zip(DEFECTS, score_D.tolist(), strict=True))
+        files.append(
+            make_file(
+                f"{number:05d}-" + "x" * 240,
+                label=f"class {number % 3000}",
+                verdict="quarantine",
+                defects=tuple(name for name in DEFECTS if scores[name] >= 0.5),
+                scores=scores,
+                limits=limits,
+                thumbnail=thumbnail,
+            )
+        )
+    page = page_html(make_result(tuple(files)))
+    assert page.count("<img ") == 24 * len(DEFECTS)
+    assert len(page.encode()) < 15_000_000
+    assert "2,992 further classes" in page
+    too_big = make_file("a", defects=("lateral",), thumbnail=bytes(100_000))
+    assert "no picture" in page_html(make_result((too_big,)))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast(scheme: str) -> None:
+    style = page_html(make_result()).split("<style>")[1]
+    colours = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme == "dark"]
+    level = {name: luminance(colour) for name, colour in re.findall(r"--([\w-]+): (#\w{6})", colours)}
+    grounds = ("paper", "card", "caution")
+    pairs = [(ink, ground) for ink in ("ink", "muted", "accent", "keep", "fix", "quarantine") for ground in grounds]
+    for ink, ground in [*pairs, ("film-ink", "film")]:
+        light, dark = sorted((level[ink], level[ground]), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_pictures_are_described_and_tables_have_headers(example: AuditResult) -> None:
+    reader = Reader(page_html(example))
+    described = [value for tag, name, value in reader.attributes if (tag, name) == ("img", "alt")]
+    assert len(described) == reader.tags["img"] > 50 and all(described)
+    assert reader.tags["thead"] == reader.tags["table"] == 4
+    scopes = [value for tag, name, value in reader.attributes if (tag, name) == ("th", "scope")]
+    assert len(scopes) == reader.tags["th"]
+    svg = [name for tag, name, _ in reader.attributes if tag == "svg" and name in ("aria-label", "aria-hidden")]
+    assert len(svg) == reader.tags["svg"]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def written(example: AuditResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    page = tmp_path_factory.mktemp("page") / "audit.html"
+    page.write_text(page_html(example), encoding="utf-8", newline="")
+    return page
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_its_window_without_complaint_or_request(
+    browser: Browser, written: Path, width: int, dark: bool
+) -> None:
+    browser.open(written, width=width, dark=dark)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = "[...document.querySelectorAll('figure, figcaption *, .wide')]"
+    assert browser.evaluate(f"{boxes}.every(box => box.scrollWidth <= box.clientWidth || !box.clientWidth)")
+    assert browser.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert browser.complaints() == []
+    requests = browser.requests()
+    assert requests[0].startswith("file:") and all(address.startswith("data:") for address in requests[1:])
+    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(19, 22, 25)" if dark else "rgb(250, 249, 246)")  # the one style is let through its policy
+    if folder := os.environ.get("PLAINFILM_SCREENSHOTS"):
+        browser.screenshot(Path(folder) / f"audit-{width}-{'dark' if dark else 'light'}.png")
+
+
+@pytest.mark.browser
+def test_the_policy_blocks_what_would_get_past_the_escaping(browser: Browser, written: Path, tmp_path: Path) -> None:
+    attack = (
+        "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
+        "<img src='http://127.0.0.1:9/x.png'><style>h1 { color: rgb(1, 2, 3) }</style><p style='color:red'>"
+    )
+    page = written.read_text(encoding="utf-8").replace("<h1>", attack + "<h1>", 1)
+    open_page = re.sub("<meta http-equiv.*>", "", page)
+    assert open_page != page
+    for text, blocked in ((page, True), (open_page, False)):  # the second shows that the attack is one
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(0 if blocked else 30)
+            attacked = tmp_path / f"{blocked}.html"
+            attacked.write_text(text.replace(":9/", f":{server.getsockname()[1]}/"), encoding="utf-8")
+            browser.open(attacked, wait=blocked)
+            with pytest.raises(BlockingIOError) if blocked else nullcontext():
+                server.accept()[0].close()
+        assert (browser.evaluate("document.title") == "taken") is not blocked
+        colour = browser.evaluate("getComputedStyle(document.querySelector('h1')).color")
+        assert (colour == "rgb(1, 2, 3)") is not blocked
+        if blocked:
+            assert sum("Content Security Policy" in complaint for complaint in browser.complaints()) >= 4
+
+
+@pytest.mark.browser
+def test_hostile_names_are_shown_as_text(browser: Browser, written: Path) -> None:
+    browser.open(written, width=390)
+    shown = browser.evaluate("[...document.querySelectorAll('figcaption code')].map(code => code.textContent)")
+    assert any(r"line\nbreak.png" in path for path in shown)
+    assert any(path.endswith("/<script>alert(1)</script>.png") for path in shown)
+    assert any(path.endswith(r"/\u202egnp.exe") for path in shown)
+    assert browser.evaluate("document.querySelectorAll('script').length") == 0
