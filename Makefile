@@ -13,7 +13,7 @@ RIVALS := ffcv dali spdl kornia torchvision
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-compare bench-baseline bench-trust bench-gpu bench-mps bench-equivalence rivals ffcv docs clean
+.PHONY: help run test check bench bench-compare bench-baseline bench-trust kind bench-gpu bench-mps bench-equivalence rivals ffcv docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -108,6 +108,9 @@ bench-trust: $(VENV)/bench  ## how often bench-compare errs: the same code, and 
 
 bench-equivalence: $(VENV)/bench  ## whether the engine learns as well as plain PyTorch: best F1, paired over seeds
 	$(PY) -m benchmarks.equivalence
+
+kind: $(VENV)/bench $(VENV)/test  ## train the audit's classifier of kinds anew, scored with patients left out
+	$(PY) -m benchmarks.kind_recipe
 
 bench-gpu:  ## test and measure everything on this machine's CUDA device; PY=python3 names another Python
 	$(DEVICE_PY) -m benchmarks.gpu

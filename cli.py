@@ -24,7 +24,7 @@ from engine.arena import keep_allocations
 from engine.config import EvaluateConfig, ProfileConfig, TrainConfig
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
-from loaders.config import BenchLoaderConfig, ConvertConfig, PhantomConfig
+from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
 from loaders.flags import add_setting, reference_table
 from loaders.settings import build, convert_values, read_settings, settings_of
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from engine.training import Progress
+    from loaders.audit.findings import AuditResult
 
 EXIT_CODES: dict[type[BaseException], int] = {  # DESIGN, Exit codes; the first that fits counts
     errors.ConfigError: 2,
@@ -304,6 +305,8 @@ def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         f"{done.files} files in = {counts['written']} written + {counts['rejected']} rejected + "
         f"{counts['duplicate']} duplicates" + (f"; {counts['excluded']} more excluded" if counts["excluded"] else "")
     )
+    if done.audited:
+        show_audit(screen, done.audited)
     shown_reasons = list(done.reasons.items())[:8]
     for reason, number in shown_reasons:
         show(screen, f"  rejected {number}: {reason}")
@@ -314,7 +317,7 @@ def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         table.add_row(split, *map(str, by_class.values()), str(sum(by_class.values())), str(done.groups[split]))
     screen.print(table)
     show(screen, f"positive class: {done.catalog.positive}")
-    if done.told_by_source:
+    if done.told_by_source and not done.audited:  # the audit has said so
         which = ", ".join(done.told_by_source)
         told = f"Every image of {which} comes from a source without any other class: finding and source"
         show(screen, f"{told} cannot be told apart, and no accuracy on this collection is evidence.", "bold yellow")
@@ -327,10 +330,59 @@ def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     for name in (
         *(f"{split}.beton" for split in done.samples),
         "convert.csv",
+        *(["audit.csv", "audit.html"] if done.audited else []),
         "preparation.png",
         "augmentation.png",
     ):
         show(screen, done.out / name)
+
+
+def run_audit(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Audit files and the collection."""
+    config = build(AuditConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("loading the audit …"):
+        auditing = importlib.import_module("loaders.audit.audit")
+    with bar(screen) as shown:
+        result = auditing.audit(config, Bars(shown))
+    show_audit(screen, result)
+    for name in (*(["audit.csv"] if result.files else []), "audit.html"):
+        show(screen, config.out / name)
+
+
+def show_audit(screen: Console, result: AuditResult) -> None:
+    """Defects by class, and what the collection gives away."""
+    from loaders.audit.findings import DEFECTS
+
+    if result.files:
+        counts = result.counts()
+        screen.print(
+            f"{len(result.files)} files: {counts['keep']} keep + {counts['fix']} fix + "
+            f"{counts['quarantine']} quarantine; {result.seconds:.1f} s"
+        )
+        labels = sorted({file.label for file in result.files})
+        table = grid("defect", *(label or "files" for label in labels), "what it means")
+        table.columns[-1].justify = "left"
+        for defect, by_label in result.by_defect().items():
+            table.add_row(defect, *(str(by_label.get(label, 0)) for label in labels), DEFECTS[defect])
+        if table.rows:
+            screen.print(table)
+    if result.collection is None:
+        return
+    for caution in result.collection.cautions:
+        show(screen, caution, "bold yellow")
+    probes = grid("what a probe sees", "AUC", "95 % interval", "p (Holm)", "")
+    for probe in result.collection.probes:
+        probes.add_row(
+            probe.name, f"{probe.auc:.3f}", f"{probe.low:.3f}–{probe.high:.3f}", f"{probe.p_holm:.4f}",
+            "alarm" if probe.alarm else "",
+        )  # fmt: skip
+    screen.print(probes)
+    for probe in result.collection.probes:
+        if probe.alarm:
+            show(screen, probe.sentence, "yellow")
+    for name, reason in result.collection.skipped.items():
+        show(screen, f"Not probed: {name}: {reason}")
 
 
 def run_info(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
@@ -593,7 +645,16 @@ COMMANDS = {
         positionals=("source",),
         run=run_convert,
         example="python cli.py convert SOURCE --out B --holdout 0.15\n"
-        "python cli.py convert --manifest radiographs.csv --classes covid,normal --size 128 --out B",
+        "python cli.py convert --manifest radiographs.csv --classes covid,normal --size 128 --audit auto --out B",
+    ),
+    "audit": Command(
+        help="say what is wrong with each file, and whether labels can be told without the lungs",
+        config=AuditConfig,
+        positionals=("source",),
+        run=run_audit,
+        example="python cli.py audit SOURCE --labels folder --out A\n"
+        "python cli.py convert SOURCE --audit A/audit.csv --out B   # after you edited its verdicts\n"
+        "python cli.py audit B/train.beton --out A2",
     ),
     "info": Command(
         help="show what a beton says of itself",

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import cast
 
 from loaders.beton import Beton
-from loaders.config import ConvertConfig, Fit
+from loaders.config import ConvertConfig, Fit, stored_side
 from loaders.errors import ConfigError, InputError, StorageError
-from loaders.spool import Decoded, decode_into_spool
+from loaders.spool import Decoded, DecodeSettings, Task, decode_into_spool
 
 TABLE = "convert.csv"
 
@@ -28,7 +28,10 @@ class Source:
     def convert(self, sample: int, config: ConvertConfig, spool: Path) -> tuple[Decoded, float]:
         """Decode one file as a conversion does, into a spool of one frame.  Gives what became of it, and seconds."""
         begin = time.perf_counter()
-        decoded = decode_into_spool((0, self.paths[sample]), root=self.folder, spool=spool, config=config)
+        settings = DecodeSettings(
+            side=stored_side(config.size), fit=config.fit, max_pixels=config.max_pixels, workers=1
+        )
+        decoded = decode_into_spool(Task(0, self.paths[sample]), root=self.folder, spool=spool, settings=settings)
         return decoded, time.perf_counter() - begin
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from loaders.audit.findings import AuditResult
 from loaders.catalog import SPLITS, Catalog, Entry
 from loaders.config import ConvertConfig
 from loaders.spool import Decoded
@@ -48,6 +49,16 @@ class Row:
     place: int = -1
     sample: int = -1
 
+    @property
+    def patient(self) -> str:
+        """The catalog's patient, else the file's own; for grouping and hashing, never written."""
+        return self.entry.patient or self.decoded.patient
+
+    @property
+    def view(self) -> str:
+        """The catalog's view, else the file's own."""
+        return self.entry.view or self.decoded.view
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
@@ -63,6 +74,7 @@ class Conversion:
     unknown_patients: int
     told_by_source: list[str]
     dry_run: bool
+    audited: AuditResult | None = None
 
     @property
     def files(self) -> int:
@@ -70,8 +82,10 @@ class Conversion:
         return self.counts["written"] + self.counts["rejected"] + self.counts["duplicate"]
 
 
-def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row]) -> Conversion:
-    """Count what happened to the files."""
+def summarise(
+    config: ConvertConfig, catalog: Catalog, rows: list[Row], audited: AuditResult | None = None
+) -> Conversion:
+    """Count what happened to the files.  audited: what an automatic audit found."""
     counts = Counter({"written": 0, "rejected": 0, "duplicate": 0, "excluded": 0})
     counts.update(row.verdict for row in rows)
     written = [row for row in rows if row.verdict == "written"]
@@ -91,9 +105,10 @@ def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row]) -> Conve
         samples=samples,
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
         reasons=count_reasons([row.reason for row in rows if row.verdict == "rejected"]),
-        unknown_patients=sum(not row.entry.patient for row in written),
+        unknown_patients=sum(not row.patient for row in written),
         told_by_source=[name for name in catalog.classes if name in told],
         dry_run=config.dry_run,
+        audited=audited,
     )
 
 

@@ -34,14 +34,18 @@ def storage_error(path: Path, error: OSError, needed: int | None = None) -> Stor
 
 
 @contextlib.contextmanager
-def publish(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[BinaryIO]:
+def publish(path: Path, check: Callable[[Path], None] | None = None, mode: int | None = None) -> Iterator[BinaryIO]:
     """Open a temporary file beside path for writing; at the end sync it, check it, and rename it to path.
+
+    mode: who may read it, such as 0o600 for what names patients' files; by default whom the umask lets.
 
     An error or a kill leaves the old file, or none.  Errors: StorageError.
     """
     temporary = path.with_name(path.name + SUFFIX)
     try:
         with temporary.open("wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -57,9 +61,9 @@ def publish(path: Path, check: Callable[[Path], None] | None = None) -> Iterator
         raise
 
 
-def publish_bytes(path: Path, content: bytes) -> None:
-    """Write a small file atomically.  Errors: StorageError."""
-    with publish(path) as file:
+def publish_bytes(path: Path, content: bytes, mode: int | None = None) -> None:
+    """Write a small file atomically.  mode: as in publish.  Errors: StorageError."""
+    with publish(path, mode=mode) as file:
         file.write(content)
 
 

@@ -12,6 +12,8 @@ Fit = Literal["stretch", "cover", "contain"]
 AugmentFrom = Literal["frame", "crop"]
 Order = Literal["auto", "random", "pages"]
 Resident = Literal["auto", "on", "off"]
+Labels = Literal["none", "folder"]
+PRESETS = ("covid-radiography", "covid-qu-ex", "covid-chestxray", "nih")  # public sets whose layout is known
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
 MAX_SEED = 2**63 - 1
@@ -80,6 +82,78 @@ class PhantomConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AuditLimits:
+    """Scores above which a file has a defect; docs/AUDIT.md tells how they were chosen and what they miss."""
+
+    limit_not_a_radiograph: float = 0.35
+    """Probability of CT, MRI, photograph, document or mask."""
+    limit_lateral: float = 0.5
+    """Probability of a lateral view."""
+    limit_colour_annotation: float = 0.01
+    """Share of coloured pixels."""
+    limit_text_or_mark: float = 0.0095
+    """Share of thin strokes far brighter or darker than around them."""
+    limit_low_resolution: float = 1.6
+    """Stored side over the file's shorter side."""
+    limit_blurred: float = 2.05
+    """Coarse detail over fine detail."""
+    limit_exposure: float = 1.0
+    """Distance from an ordinary exposure."""
+    limit_inverted: float = 0.5
+    """Probability that black and white are exchanged."""
+    limit_rotated: float = 0.5
+    """Probability of a quarter, half or three-quarter turn."""
+    limit_misaligned: float = 1.0
+    """Distance of the thorax from its ordinary place, tilt and size."""
+    limit_borders: float = 0.07
+    """Widest even margin, as a share of the side."""
+    limit_near_duplicate: float = 0.95
+    """Correlation of fine detail, once aligned, from which two files are one film."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            check_range(name, getattr(self, name), 0, 1e6)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditConfig:
+    """What is wrong with the files of a folder, and with the collection as a whole."""
+
+    source: Path | None = None
+    """Folder of radiographs, or a beton."""
+    out: Path
+    """Folder that gets audit.csv, which `convert --audit` reads, and audit.html."""
+    manifest: Path | None = None
+    """CSV instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
+    labels: Labels = "none"
+    """`folder`: the first folder below SOURCE is the label. Without labels the collection is not audited."""
+    group_regex: str | None = None
+    """Regular expression on the file name whose first group is the patient; `nih` reads 00001280_004.png."""
+    size: int = 224
+    """Side of the crop that a conversion would make; files too small for it have low resolution."""
+    workers: int = field(default=0, metadata={"auto": True})
+    """Processes that decode; auto takes one a core."""
+    max_pixels: int = 64_000_000
+    """Largest radiograph in pixels, checked from the header before decoding."""
+    seed: int = 0
+    """Seed of folds, permutations and resamples."""
+    permutations: int = 1999
+    """Permutations of the labels for each probe of the collection."""
+    limits: AuditLimits = field(default=AuditLimits())
+
+    def __post_init__(self) -> None:
+        check_choice("labels", self.labels, get_args(Labels))
+        check_range("size", self.size, 32, 2048)
+        check_range("workers", self.workers, 0, 256)
+        check_range("max_pixels", self.max_pixels, 1, 178_956_970)
+        check_range("seed", self.seed, 0, MAX_SEED)
+        check_range("permutations", self.permutations, 999, 10**6)
+        if (self.source is None) == (self.manifest is None):
+            found = "neither" if self.source is None else "both"
+            raise ConfigError(f"found {found} of SOURCE and --manifest, expected either a folder, a beton, or a CSV")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertConfig:
     """From radiographs to betons: what to read, how to split, what to write."""
 
@@ -89,6 +163,8 @@ class ConvertConfig:
     """Folder that gets train.beton, val.beton, heldout.beton, convert.csv and two pictures."""
     manifest: Path | None = None
     """CSV instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
+    preset: str | None = None
+    """Public set that SOURCE is, as distributed: covid-radiography, covid-qu-ex, covid-chestxray or nih."""
     classes: tuple[str, ...] = ()
     """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
     positive: str | None = None
@@ -113,8 +189,11 @@ class ConvertConfig:
     """Largest radiograph in pixels, checked from the header before decoding."""
     site_key: Path = Path("~/.config/plainfilm/site.key")
     """Secret key of this site for patient hashes; made once, never written into a beton."""
+    audit: str = "off"
+    """off; auto, which audits while it decodes; or an audit.csv, whose verdicts, as edited, are honoured."""
     dry_run: bool = False
     """Read and decode everything and print the plan, but write nothing."""
+    limits: AuditLimits = field(default=AuditLimits())
 
     def __post_init__(self) -> None:
         check_choice("fit", self.fit, get_args(Fit))
@@ -134,6 +213,10 @@ class ConvertConfig:
             raise ConfigError(
                 f"found {found} of SOURCE and --manifest, expected either a folder with one subfolder a class or a CSV"
             )
+        if self.preset is not None:
+            check_choice("preset", self.preset, PRESETS)
+            if self.manifest is not None:
+                raise ConfigError("found --preset with --manifest, expected it with SOURCE, the folder of a public set")
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"--classes: found {','.join(self.classes)}, expected each class once")
         if self.positive is not None and self.classes and self.positive not in self.classes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,10 @@ import PIL
 from loaders import __version__
 from loaders.account import Conversion, Row, csv_bytes, summarise
 from loaders.atomic_file import SUFFIX, locked, publish_bytes, storage_error
+from loaders.audit.audit import write_audit
+from loaders.audit.findings import FIXED, HARMLESS, AuditResult
+from loaders.audit.judging import conclude, findings, judge_files, probe_files
+from loaders.audit.table import Decision, read_decisions
 from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton_writer import beton_size, write_beton
 from loaders.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
@@ -29,9 +34,11 @@ from loaders.errors import ConfigError, InputError, StorageError
 from loaders.randomness import FILE_ORDER, order_keys
 from loaders.site_key import load_site_key, patient_hash, site_key_id
 from loaders.split import group_by, split_groups
-from loaders.spool import decode_all
+from loaders.spool import DecodeSettings, Task, decode_all
 
 Progress = Callable[[str, int, int], None]
+
+PERMUTATIONS = 1999  # of labels, for each probe of `--audit auto`
 
 
 def convert(config: ConvertConfig, progress: Progress = lambda phase, done, total: None) -> Conversion:
@@ -82,7 +89,20 @@ def spool_file(out: Path, size: int) -> Iterator[Path]:
 
 def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: Progress) -> Conversion:
     """Decode everything, find duplicates, and split; writes only the spool."""
-    decoding = contextlib.closing(decode_all(catalog, config, spool, partial(progress, "decode")))
+    decisions = given_decisions(config, catalog)
+    taking_part = [entry for entry in catalog.entries if not entry.excluded]
+    tasks = [
+        Task(place, entry.path, decisions[entry.path].fix if decisions else "")
+        for place, entry in enumerate(taking_part)
+    ]
+    settings = DecodeSettings(
+        side=stored_side(config.size),
+        fit=config.fit,
+        max_pixels=config.max_pixels,
+        workers=config.workers,
+        limits=config.limits if config.audit == "auto" else None,
+    )
+    decoding = contextlib.closing(decode_all(catalog.root, tasks, settings, spool, partial(progress, "decode")))
     rows, place = [], 0
     with decoding as decoded:
         for entry in catalog.entries:
@@ -95,16 +115,67 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
             row.verdict = "rejected" if row.decoded.problem else "written"
             rows.append(row)
     usable = [row for row in rows if row.verdict == "written"]
+    # of a manual audit, files of one group stay together; of an automatic one, the groups are settled below
+    tied: list[str | None] = [decisions[row.entry.path].group or None if decisions else None for row in usable]
     if usable:
-        patients = [row.entry.patient or None for row in usable]
-        for row, group in zip(usable, group_by(patients, [row.decoded.pixel_hash for row in usable]), strict=True):
+        patients = [row.patient or None for row in usable]
+        pixels = [row.decoded.pixel_hash for row in usable]
+        for row, group in zip(usable, group_by(patients, pixels, tied), strict=True):
             row.group = int(group)
     settle_duplicates(usable)
+    audited = settle_audit(config, [row for row in rows if row.verdict != "excluded"], progress)
+    for row in usable:
+        if decisions and row.verdict == "written":
+            obey(row, decisions[row.entry.path], config.audit)
     written = [row for row in usable if row.verdict == "written"]
     check_classes(catalog, written, rows)
     for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
         row.split = split
-    return summarise(config, catalog, rows)
+    return summarise(config, catalog, rows, audited)
+
+
+def given_decisions(config: ConvertConfig, catalog: Catalog) -> dict[str, Decision]:
+    """What a table of `--audit` decides for each file; nothing without one.  Errors: InputError, StorageError."""
+    if config.audit in ("off", "auto"):
+        return {}
+    decisions = read_decisions(Path(config.audit))
+    missing = [entry.path for entry in catalog.entries if not entry.excluded and entry.path not in decisions]
+    if missing:
+        raise InputError(
+            f"{config.audit}: no verdict for {missing[0]} and {len(missing) - 1} more, expected one for each file of "
+            f"{catalog.root}; audit the same folder again, paths are relative to it"
+        )
+    return decisions
+
+
+def obey(row: Row, decision: Decision, table: str) -> None:
+    """Take one file out, or note how it was mended, as a table says."""
+    if decision.verdict == "quarantine":
+        row.verdict, row.reason = "rejected", f"quarantined by {table}: {decision.defects or 'by hand'}"
+    elif decision.fix:
+        row.reason = f"{row.reason}; mended: {decision.fix}".lstrip("; ")
+
+
+def settle_audit(config: ConvertConfig, rows: list[Row], progress: Progress) -> AuditResult | None:
+    """With `--audit auto` judge what was measured while decoding: take out, join groups, note how a file was mended."""
+    if config.audit != "auto":
+        return None
+    started = time.perf_counter()
+    entries, decoded = [row.entry for row in rows], [row.decoded for row in rows]
+    judged = judge_files(entries, decoded, config.limits, progress)
+    for row, file in zip(rows, judged, strict=True):
+        if row.verdict != "written":
+            continue
+        row.group = file.group
+        if file.verdict == "quarantine":
+            copy = set(file.defects) <= {*HARMLESS, *FIXED}
+            row.verdict = "duplicate" if copy else "rejected"
+            row.reason = f"audit: {' and '.join(file.defects)}: {file.note}".removesuffix(": ")
+        elif file.fix:
+            row.reason = f"{row.reason}; mended: {file.fix}".lstrip("; ")
+    collection = probe_files(entries, decoded, judged, config.seed, PERMUTATIONS, progress)
+    files = findings(judged, config.limits)
+    return conclude(str(config.source or config.manifest), files, collection, time.perf_counter() - started)
 
 
 def settle_duplicates(rows: list[Row]) -> None:
@@ -143,7 +214,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
         if not all(given):
             lacking = next(row.entry.path for row in written if not row.entry.split)
             raise InputError(
-                f"{config.manifest}: {lacking} has no split, others have, "
+                f"{config.manifest or config.source}: {lacking} has no split, others have, "
                 "expected one in each row or in none; fill it in"
             )
         split_of: dict[int, Row] = {}
@@ -151,7 +222,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
             first = split_of.setdefault(row.group, row)
             if first.entry.split != row.entry.split:
                 raise InputError(
-                    f"{config.manifest}: {first.entry.path} is in {first.entry.split}, "
+                    f"{config.manifest or config.source}: {first.entry.path} is in {first.entry.split}, "
                     f"{row.entry.path} in {row.entry.split}, and they are of one "
                     "patient (or the same pixels), expected one split for both; mend the column"
                 )
@@ -177,9 +248,8 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
     catalog, side = conversion.catalog, stored_side(config.size)
     written = [row for row in conversion.rows if row.verdict == "written"]
     frames_NSS = np.memmap(spool, np.uint8, "r").reshape(-1, side, side)
-    views, sources = (
-        ("", *sorted({getattr(row.entry, name) for row in written} - {""})) for name in ("view", "source")
-    )
+    views = ("", *sorted({row.view for row in written} - {""}))
+    sources = ("", *sorted({row.entry.source for row in written} - {""}))
     fingerprint = hashlib.blake2b(digest_size=16)
     for row in written:
         fingerprint.update(row.decoded.pixel_hash + row.entry.label.encode("utf-8", "surrogateescape") + b"\0")
@@ -236,7 +306,9 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         done += len(rows)
     for split in set(SPLITS) - set(rows_of):
         (config.out / f"{split}.beton").unlink(missing_ok=True)  # of an earlier conversion
-    publish_bytes(config.out / "convert.csv", csv_bytes(conversion.rows))
+    publish_bytes(config.out / "convert.csv", csv_bytes(conversion.rows), mode=0o600)
+    if conversion.audited:
+        write_audit(config.out, conversion.audited)
     publish_bytes(config.out / "preparation.png", preparation_sheet(config, conversion.rows, catalog, frames_NSS))
     publish_bytes(config.out / "augmentation.png", augmentation_sheet(config.out / "train.beton"))
 
@@ -247,13 +319,13 @@ def footer_rows(rows: list[Row], key: bytes, side: int, views: tuple[str, ...], 
     for index, row in enumerate(rows):
         flags = 0
         rows_N["pixel_hash"][index] = np.frombuffer(row.decoded.pixel_hash, np.uint8)
-        if row.entry.patient:
-            rows_N["patient_hash"][index] = patient_hash(key, row.entry.patient)
+        if row.patient:
+            rows_N["patient_hash"][index] = patient_hash(key, row.patient)
             flags |= PATIENT_KNOWN
         if min(row.decoded.width, row.decoded.height) < side:
             flags |= BELOW_STORED_SIDE
         rows_N["group"][index] = row.group
-        rows_N["view"][index] = views.index(row.entry.view)
+        rows_N["view"][index] = views.index(row.view)
         rows_N["source"][index] = sources.index(row.entry.source)
         rows_N["flags"][index] = flags
     return rows_N

@@ -11,7 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from kernels.grey import luma_into
 from loaders.errors import RadiographError
 from loaders.png import COPY_AGAIN, SAVE_AGAIN, plain_png, sound_png
 
+COLOURFUL = 25  # levels of 255 by which a channel leaves the mean of all three; JPEG's noise stays below it
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
 
 
@@ -34,18 +35,25 @@ class Radiograph:
     grey_HW: np.ndarray
     """uint8 or uint16, upright, C-contiguous, writable; larger is brighter on the screen."""
     format: str
-    """PNG, JPEG, TIFF or BMP: what the bytes are, whatever the name says."""
+    """PNG, JPEG, TIFF, BMP or DICOM: what the bytes are, whatever the name says."""
     bits: int
     """1, 8 or 16: the smallest of these that holds a sample of the file."""
     note: str
     """What was odd but is no reason to reject, such as "named .png, is JPEG"; else empty."""
+    colour: float = 0.0
+    """Share of pixels whose colour stands out of the whole's; of a JPEG only if it was asked for."""
+    patient: str = field(default="", repr=False)
+    """A DICOM's patient ID, to be hashed and never to be written; else empty."""
+    view: str = ""
+    """A DICOM's view position if it is a term of the standard; else empty."""
 
 
-def decode_radiograph(path: Path, *, max_pixels: int) -> Radiograph:
+def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False) -> Radiograph:
     """Read one file and give its upright grey levels, at the depth of its samples.
 
     Grey is Rec. 601 luma (for JPEG the file's own Y channel); transparency is laid over black; the EXIF
     orientation is applied.  max_pixels: checked from the header, before anything of that size is allocated.
+    with_colour: look for colour in JPEGs too, which takes a second, smaller decoding.
     Errors: RadiographError for whatever keeps this one file from being used; its message leaves out the path,
     which the caller's row already has.  Source: DESIGN, Geometry.
     For processes, not threads: Pillow's warnings are silenced by a filter that the whole process shares.
@@ -53,14 +61,15 @@ def decode_radiograph(path: Path, *, max_pixels: int) -> Radiograph:
     data = _read_file(path)
     found = _format_of(data)
     if found not in _DECODERS:
-        dicom = "export it as 16-bit PNG: plainfilm does not read DICOM yet"
-        raise _reject(found, " or ".join(_DECODERS), dicom if found == "DICOM" else "replace or remove it")
+        raise _reject(found, " or ".join(_DECODERS), "replace or remove it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             radiograph = _DECODERS[found](data, max_pixels)
+            if with_colour and found == "JPEG":
+                radiograph = replace(radiograph, colour=_jpeg_colour(data))
         except Image.DecompressionBombError as error:
-            raise _reject("more pixels than Pillow ever reads", f"at most {max_pixels}", _SHRINK) from error
+            raise _reject("more pixels than Pillow ever reads", f"at most {max_pixels}", SHRINK) from error
         except Image.UnidentifiedImageError as error:
             raise _reject(f"{found} with a rare or damaged header", "a common one", SAVE_AGAIN) from error
         except DECODER_ERRORS as error:
@@ -77,7 +86,7 @@ def _reject(found: str, expected: str, remedy: str) -> RadiographError:
 
 # ---- bytes
 
-_SHRINK = "shrink it, or raise --max-pixels if you trust it"
+SHRINK = "shrink it, or raise --max-pixels if you trust it"
 
 _SIGNATURES = (  # offset, magic, format; the first that fits
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -100,6 +109,7 @@ _SUFFIXES = {
     ".tiff": "TIFF", ".bmp": "BMP", ".dib": "BMP", ".dcm": "DICOM", ".gif": "GIF", ".webp": "WebP",
 }  # fmt: skip
 
+_BARE_DICOM = re.compile(rb"(\x02\0[\0-\x18]|\x08\0[\0\x01\x05\x08\x12-\x18])\0")  # no preamble: its first tag
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not stuffing, filling, or a restart inside a scan
 
 
@@ -133,12 +143,14 @@ def _format_of(data: bytes) -> str:
     for offset, magic, name in _SIGNATURES:
         if data.startswith(magic, offset):
             return name
+    if _BARE_DICOM.match(data):
+        return "DICOM"
     if re.fullmatch(rb"[\t\n\f\r -~\x80-\xff]+", data[:512]):
         return "HTML" if b"<html" in data[:512].lower() else "text"
     return f"an unknown format that begins {data[:8].hex(' ')}"
 
 
-def _check_jpeg(data: bytes) -> None:
+def check_jpeg(data: bytes) -> None:
     """Raise unless an end-of-image marker follows the scans: libjpeg decodes zeros that pad a cut file."""
     at, scans = 2, 0
     while marker := _NEXT_MARKER.search(data, at):
@@ -163,14 +175,16 @@ def _open_header(data: bytes, name: str, max_pixels: int) -> Image.Image:
     image = Image.open(BytesIO(data), formats=[name])
     width, height = image.size
     if width * height > max_pixels:
-        raise _reject(f"{width}x{height} pixels", f"at most {max_pixels}", _SHRINK)
+        raise _reject(f"{width}x{height} pixels", f"at most {max_pixels}", SHRINK)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a phone's MPO has a whole JPEG first, then thumbnails or depth
         raise _reject(f"{name} of {frames} images", "one", "save each as a file of its own")
     return image
 
 
-def _finish(image: Image.Image, grey_HW: np.ndarray, *, name: str, bits: int, note: str = "") -> Radiograph:
+def _finish(
+    image: Image.Image, grey_HW: np.ndarray, *, name: str, bits: int, note: str = "", colour: float = 0.0
+) -> Radiograph:
     """Turn the grey upright, once all its tags are known; loading a TIFF has turned it already."""
     if grey_HW.shape != image.size[::-1]:
         raise _reject(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", SAVE_AGAIN)
@@ -180,7 +194,9 @@ def _finish(image: Image.Image, grey_HW: np.ndarray, *, name: str, bits: int, no
         orientation, note = 1, f"{note}; EXIF unreadable, taken as upright".lstrip("; ")
     rows, columns, transposed = _TURNS.get(orientation, (1, 1, False))
     grey_HW = grey_HW[::rows, ::columns].T if transposed else grey_HW[::rows, ::columns]
-    return Radiograph(grey_HW=np.require(grey_HW, requirements=["C", "W"]), format=name, bits=bits, note=note)
+    return Radiograph(
+        grey_HW=np.require(grey_HW, requirements=["C", "W"]), format=name, bits=bits, note=note, colour=colour
+    )
 
 
 def _flatten(colour_HWC: np.ndarray, red: int = 0, blue: int = 2) -> tuple[np.ndarray, str]:
@@ -194,22 +210,44 @@ def _flatten(colour_HWC: np.ndarray, red: int = 0, blue: int = 2) -> tuple[np.nd
     return ((products_HW + top // 2) // top).astype(grey_HW.dtype), "transparency laid over black"
 
 
-def _grey_of(image: Image.Image) -> tuple[np.ndarray, str]:
-    """Decode an image of any mode that has no more than 8 bits or only grey; its grey levels and a note."""
+def _colour_share(colour_HWC: np.ndarray) -> float:
+    """Share of pixels whose channels differ otherwise than the whole picture's do; a tinted film has none."""
+    step = max(1, min(colour_HWC.shape[:2]) // 320)
+    scale = 1 if colour_HWC.dtype == np.uint8 else 1 / 257
+    few_HWC = colour_HWC[::step, ::step, :3].astype(np.float32) * scale
+    grey_HW1 = few_HWC.mean(2, keepdims=True)
+    # a tint is the same share of grey everywhere
+    tint_HWC = few_HWC / (grey_HW1 + 1) - grey_HW1 / (grey_HW1 + 1)
+    chroma_HWC = few_HWC - grey_HW1 * (1 + np.median(tint_HWC, axis=(0, 1)))
+    return float((np.abs(chroma_HWC).max(2) > COLOURFUL).mean())
+
+
+def _jpeg_colour(data: bytes) -> float:
+    """The same of a JPEG, decoded at an eighth to a half of its size."""
+    image = Image.open(BytesIO(data), formats=["JPEG"])
+    if image.mode == "L":
+        return 0.0
+    image.draft("RGB", (320, 320))
+    return _colour_share(np.asarray(image.convert("RGB")))
+
+
+def _grey_of(image: Image.Image) -> tuple[np.ndarray, str, float]:
+    """Decode an image of any mode that has no more than 8 bits or only grey: levels, a note, share of colour."""
     image.load()
     if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L")), ""
+        return np.asarray(image.convert("L")), "", 0.0
     if image.mode in ("I;16", "I;16B", "I;16L"):
-        return np.asarray(image).astype(np.uint16), ""
+        return np.asarray(image).astype(np.uint16), "", 0.0
     if image.mode in ("P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
-        return _flatten(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")))
+        colour_HWC = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        return *_flatten(colour_HWC), _colour_share(colour_HWC)
     raise _reject(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", SAVE_AGAIN)
 
 
 def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
     """By OpenCV where it is not ordinary: Pillow keeps the upper byte of 16-bit colour, and misses missing rows."""
     pixels_only, bodies = sound_png(data)
-    depth, note = data[24], ""
+    depth, note, colour = data[24], "", 0.0
     image = _open_header(data, "PNG", max_pixels)
     if "Raw profile type exif" not in image.info:
         image.info["exif"] = bodies[b"eXIf"]  # else Pillow decodes all pixels in search of it
@@ -219,16 +257,17 @@ def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
     if pixels is None:
         raise _reject("PNG that does not decode", "a sound one", COPY_AGAIN)
     if pixels.ndim == 3:
+        colour = _colour_share(pixels)
         pixels, note = _flatten(pixels, red, blue)
     elif bodies[b"tRNS"]:  # names one level of grey, in the file's own units
         hidden = int.from_bytes(bodies[b"tRNS"][:2], "big") * {1: 255, 2: 85, 4: 17}.get(depth, 1)
         pixels[pixels == hidden] = 0
         note = "transparency laid over black"
-    return _finish(image, pixels, name="PNG", bits=depth if depth in (1, 16) else 8, note=note)
+    return _finish(image, pixels, name="PNG", bits=depth if depth in (1, 16) else 8, note=note, colour=colour)
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> Radiograph:
-    _check_jpeg(data)
+    check_jpeg(data)
     image = _open_header(data, "JPEG", max_pixels)
     note = "first image of several (MPO)" if image.format == "MPO" else ""
     image.draft("L", image.size)  # libjpeg then decodes Y alone; CMYK stays as it is
@@ -253,24 +292,31 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Radiograph:
         for start, size in zip(tags.get(starts, ()), tags.get(sizes, ()), strict=False):
             if start + size > len(data):
                 raise _reject(f"truncated TIFF ({len(data)} bytes)", f"{start + size} or more", COPY_AGAIN)
-    grey_HW, note = _grey_of(image)
+    grey_HW, note, colour = _grey_of(image)
     if white_is_zero and grey_HW.dtype == np.uint16:  # Pillow inverts the others itself
         grey_HW = 65535 - grey_HW
     bits = 1 if image.mode == "1" else 8 * grey_HW.itemsize
-    return _finish(image, grey_HW, name="TIFF", bits=bits, note=note)
+    return _finish(image, grey_HW, name="TIFF", bits=bits, note=note, colour=colour)
 
 
 def _decode_bmp(data: bytes, max_pixels: int) -> Radiograph:
     image = _open_header(data, "BMP", max_pixels)
-    grey_HW, note = _grey_of(image)
-    return _finish(image, grey_HW, name="BMP", bits=1 if image.mode == "1" else 8, note=note)
+    grey_HW, note, colour = _grey_of(image)
+    return _finish(image, grey_HW, name="BMP", bits=1 if image.mode == "1" else 8, note=note, colour=colour)
 
 
-_DECODERS: dict[str, Callable[[bytes, int], Radiograph]] = {  # a DICOM decoder is one more entry
+def _decode_dicom(data: bytes, max_pixels: int) -> Radiograph:
+    from loaders.dicom import decode_dicom  # pydicom and its codecs only where there is a DICOM file
+
+    return decode_dicom(data, max_pixels)
+
+
+_DECODERS: dict[str, Callable[[bytes, int], Radiograph]] = {
     "PNG": _decode_png,
     "JPEG": _decode_jpeg,
     "TIFF": _decode_tiff,
     "BMP": _decode_bmp,
+    "DICOM": _decode_dicom,
 }
 
 # what Pillow's Python and C, its libraries and OpenCV raise on damaged bytes; Warning: see _decode_tiff

@@ -9,27 +9,32 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from loaders.catalog import Catalog
-from loaders.config import ConvertConfig, stored_side
+from loaders.audit.measure import Measurement, measure
+from loaders.audit.mend import mend
+from loaders.audit.verdicts import fix_of, own_defects
+from loaders.config import AuditLimits, Fit
 from loaders.errors import RadiographError, StorageError
-from loaders.frame import stored_frame
+from loaders.frame import grey_window, stored_frame
 from loaders.machine import usable_cores
 from loaders.radiograph import decode_radiograph
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """What became of one file.  problem: why it is rejected, or "".  pixel_hash: of the decoded grey levels."""
+    """What became of one file.  problem: why it is rejected, or "".  pixel_hash: of the decoded grey levels.
+
+    patient, view: what the file itself tells; the patient is for hashing only, and is never written.
+    """
 
     problem: str = ""
     note: str = ""
@@ -39,22 +44,51 @@ class Decoded:
     format: str = ""
     bits: int = 0
     saturated: float = 0.0
+    patient: str = field(default="", repr=False)
+    view: str = ""
+    measurement: Measurement | None = None
+    """For the audit, if it was asked for."""
 
 
-def decode_into_spool(task: tuple[int, str], *, root: Path, spool: Path | None, config: ConvertConfig) -> Decoded:
-    """Decode file task[1] and put its frame at place task[0] of the spool, if there is one."""
-    place, path = task
-    side = stored_side(config.size)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeSettings:
+    """How files are decoded.  side, fit: of the stored frame.  limits: measure for the audit, and mend by them."""
+
+    side: int
+    fit: Fit
+    max_pixels: int
+    workers: int
+    limits: AuditLimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One file to decode.  place: in the spool.  fix: steps of loaders.audit.mend that a table asks for."""
+
+    place: int
+    path: str
+    fix: str = ""
+
+
+def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: DecodeSettings) -> Decoded:
+    """Decode one file and put its frame at its place of the spool, if there is one."""
+    measurement, fix = None, task.fix
     try:
-        radiograph = decode_radiograph(inside(root, path), max_pixels=config.max_pixels)
+        radiograph = decode_radiograph(
+            inside(root, task.path), max_pixels=settings.max_pixels, with_colour=settings.limits is not None
+        )
         grey_HW = radiograph.grey_HW
-        frame_SS, saturated = stored_frame(grey_HW, side, config.fit)
+        low, high, saturated = grey_window(grey_HW)
+        if settings.limits is not None:
+            measurement = measure(grey_HW, (low, high), radiograph.colour, settings.side)
+            fix = fix_of(measurement, own_defects(measurement, settings.limits))
+        if spool is not None:
+            frame_SS, saturated = stored_frame(mend(grey_HW, fix), settings.side, settings.fit)
+            write_frame(spool, task.place, frame_SS.reshape(-1))
     except RadiographError as error:
         return Decoded(problem=str(error))
     except (MemoryError, cv2.error) as error:
         return Decoded(problem=f"too large to prepare ({type(error).__name__}), expected less; shrink it")
-    if spool is not None:
-        write_frame(spool, place, frame_SS.reshape(-1))
     pixel_hash = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)
     pixel_hash.update(grey_HW.data)
     return Decoded(
@@ -65,6 +99,9 @@ def decode_into_spool(task: tuple[int, str], *, root: Path, spool: Path | None, 
         format=radiograph.format,
         bits=radiograph.bits,
         saturated=saturated,
+        patient=radiograph.patient,
+        view=radiograph.view,
+        measurement=measurement,
     )
 
 
@@ -107,16 +144,18 @@ def start_worker() -> None:
 
 
 def decode_all(
-    catalog: Catalog, config: ConvertConfig, spool: Path | None, progress: Callable[[int, int], None]
+    root: Path,
+    tasks: Sequence[Task],
+    settings: DecodeSettings,
+    spool: Path | None,
+    progress: Callable[[int, int], None],
 ) -> Generator[Decoded]:
-    """Decode every entry that is not excluded, in catalog order; the same results with any number of workers.
+    """Decode every file, in order; the same results with any number of workers.
 
     Errors: StorageError when the spool cannot be written or a worker dies.
     """
-    paths = [entry.path for entry in catalog.entries if not entry.excluded]
-    tasks = list(enumerate(paths))
-    decode = partial(decode_into_spool, root=catalog.root, spool=spool, config=config)
-    workers = min(config.workers or usable_cores(), max(1, len(tasks) // 8))
+    decode = partial(decode_into_spool, root=root, spool=spool, settings=settings)
+    workers = min(settings.workers or usable_cores(), max(1, len(tasks) // 8))
     if workers == 1:
         for done, task in enumerate(tasks, start=1):
             decoded = decode(task)
@@ -131,7 +170,7 @@ def decode_all(
             yield decoded
     except BrokenProcessPool as error:
         raise StorageError(
-            f"{catalog.root}: a decoding process died, perhaps for lack of memory; use fewer --workers"
+            f"{root}: a decoding process died, perhaps for lack of memory; use fewer --workers"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

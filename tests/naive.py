@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -63,3 +65,20 @@ def unfilter(filtered: bytes, rows: int, width: int, pixel_bytes: int) -> np.nda
             guess = (0, left, above, (left + above) // 2, nearest)[kind]
             out[row, place] = (line[place] + guess) % 256
     return out
+
+
+def directions(picture_HW: np.ndarray, cells: int, bins: int) -> np.ndarray:
+    """Gradient magnitudes by signed direction in cells × cells, shared linearly between bins, pixel by pixel."""
+    rows, columns = picture_HW.shape
+    found_RCB = np.zeros((cells, cells, bins))
+    for row in range(rows):
+        for column in range(columns):
+            inside_row, inside_column = 0 < row < rows - 1, 0 < column < columns - 1
+            across = float(picture_HW[row, column + 1]) - float(picture_HW[row, column - 1]) if inside_column else 0.0
+            down = float(picture_HW[row + 1, column]) - float(picture_HW[row - 1, column]) if inside_row else 0.0
+            place = math.atan2(down, across) / (2 * math.pi) % 1.0 * bins
+            share = place % 1.0
+            cell_B = found_RCB[row * cells // rows, column * cells // columns]
+            cell_B[int(place) % bins] += math.hypot(across, down) * (1 - share)
+            cell_B[(int(place) + 1) % bins] += math.hypot(across, down) * share
+    return found_RCB

@@ -572,11 +572,11 @@ def test_damage_of_any_kind_gives_pixels_or_a_radiograph_error(
     ("data", "reason"),
     [
         (b"", "^0 bytes, expected"),
-        (b"patient,label\n1,covid\n", "^text, expected PNG or JPEG or TIFF or BMP; "),
+        (b"patient,label\n1,covid\n", "^text, expected PNG or JPEG or TIFF or BMP or DICOM; "),
         (b"<!DOCTYPE html>\n<HTML>404</HTML>", "^HTML, expected"),
         (pillow(noise(5, 7), "GIF"), "^GIF, expected"),
         (pillow(noise(5, 7), "WEBP"), "^WebP, expected"),
-        (bytes(128) + b"DICM" + bytes(50), "^DICOM, expected .*does not read DICOM yet"),
+        (bytes(128) + b"DICM" + bytes(50), "^DICOM whose elements are not coded as its transfer syntax says, expected"),
         (b"\0\1\2\3\4\5\6\7\x08", "^an unknown format that begins 00 01 02 03 04 05 06 07, expected"),
         (b"\x89PNG\r\n\x1a\n", "^truncated PNG"),
         (b"\xff\xd8\xff", "^truncated JPEG"),

@@ -1,0 +1,133 @@
+"""An audit: from a folder, a table or a beton to findings, audit.csv and audit.html."""
+
+# N files, S side of a small frame, F features
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from loaders.atomic_file import locked, publish_bytes
+from loaders.audit.collection import Collection, probe_collection
+from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding
+from loaders.audit.judging import conclude, findings, judge_files, lateral_odds, probe_files
+from loaders.audit.kind import kind_features, kind_of, shipped_weights
+from loaders.audit.measure import SMALL
+from loaders.audit.page import page_html
+from loaders.audit.table import table_bytes
+from loaders.beton import Beton
+from loaders.catalog import folder_entries, manifest_entries, patient_pattern
+from loaders.config import AuditConfig, stored_side
+from loaders.entry import Entry, files_below, is_hidden, match_patient
+from loaders.errors import ConfigError, InputError
+from loaders.spool import DecodeSettings, Task, decode_all
+
+Progress = Callable[[str, int, int], None]
+
+NO_PICTURES = (
+    ".csv", ".tsv", ".txt", ".md", ".json", ".jsonl", ".xlsx", ".xls", ".html", ".xml", ".yaml", ".pdf", ".zip",
+)  # fmt: skip
+
+
+def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: None) -> AuditResult:
+    """Audit files, and with labels the collection; writes audit.csv (for a folder or a table) and audit.html.
+
+    Errors: InputError when there is nothing to audit; ConfigError; StorageError; LockedError; BetonError.
+    """
+    started = time.perf_counter()
+    source = config.source or config.manifest
+    assert source is not None
+    if source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
+    if config.source is not None and config.source.suffix == ".beton":
+        files: tuple[FileFinding, ...] = ()
+        collection: CollectionFinding | None = audit_beton(config.source, config, progress)
+    else:
+        root, entries = list_entries(config)
+        settings = DecodeSettings(
+            side=stored_side(config.size),
+            fit="stretch",
+            max_pixels=config.max_pixels,
+            workers=config.workers,
+            limits=config.limits,
+        )
+        decoded = list(
+            decode_all(
+                root,
+                [Task(place, entry.path) for place, entry in enumerate(entries)],
+                settings,
+                None,
+                partial(progress, "decode"),
+            )
+        )
+        judged = judge_files(entries, decoded, config.limits, progress)
+        files = findings(judged, config.limits)
+        collection = probe_files(entries, decoded, judged, config.seed, config.permutations, progress)
+    result = conclude(str(source), files, collection, time.perf_counter() - started)
+    with locked(config.out):
+        write_audit(config.out, result)
+    return result
+
+
+def write_audit(out: Path, result: AuditResult) -> None:
+    """Publish the page, and the table if files were audited."""
+    if result.files:
+        publish_bytes(out / "audit.csv", table_bytes(result.files), mode=0o600)
+    publish_bytes(out / "audit.html", page_html(result).encode(), mode=0o600)
+
+
+def list_entries(config: AuditConfig) -> tuple[Path, list[Entry]]:
+    """What to audit, and the folder that its paths are relative to.  Errors: InputError, StorageError, ConfigError."""
+    pattern = patient_pattern(config.group_regex)
+    if config.manifest is not None:
+        root, entries = config.manifest.parent, list(manifest_entries(config.manifest, (), pattern))
+    else:
+        assert config.source is not None
+        root = config.source
+        if not root.is_dir():
+            raise InputError(f"{root}: not a folder, expected one of radiographs, or a .beton; check the path")
+        if config.labels == "folder":
+            entries = list(folder_entries(root, (), pattern))
+        else:
+            entries = [
+                Entry(path=path.as_posix(), label="", patient=match_patient(pattern, path.as_posix()))
+                for path in files_below(root)
+                if not is_hidden(path)
+            ]
+    entries = [entry for entry in entries if not entry.excluded and not entry.path.lower().endswith(NO_PICTURES)]
+    if not entries:
+        raise InputError(f"{config.source or config.manifest}: no radiographs found, expected some; check the path")
+    return root, entries
+
+
+def audit_beton(path: Path, config: AuditConfig, progress: Progress) -> CollectionFinding | None:
+    """Probe the stored frames of one beton, so that one sees what conversion left.  Errors: BetonError."""
+    with Beton(path) as beton:
+        facts, rows_N = beton.facts, beton.rows_N
+        if len(facts.classes) < 2:
+            return None
+        frames_NSS = np.empty((len(beton), SMALL, SMALL), np.uint8)
+        view_N = np.empty(len(beton))
+        for sample in range(len(beton)):
+            kind_K, _ = kind_of(kind_features(beton.frame(sample)), shipped_weights())
+            view_N[sample] = lateral_odds(kind_K)
+            frames_NSS[sample] = cv2.resize(beton.frame(sample), (SMALL, SMALL), interpolation=cv2.INTER_AREA)
+            progress("read", sample + 1, len(beton))
+        return probe_collection(
+            Collection(
+                frames_NSS=frames_NSS,
+                label_N=beton.label_N.astype(np.int64),
+                classes=facts.classes,
+                group_N=rows_N["group"].astype(np.int64),
+                source_N=tuple(facts.sources[source] for source in rows_N["source"]),
+                view_N=view_N,
+            ),
+            seed=config.seed,
+            permutations=config.permutations,
+            progress=partial(progress, "probe"),
+        )

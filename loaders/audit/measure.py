@@ -1,0 +1,180 @@
+"""The measurement of one radiograph: a score for each detector, and what comparisons between files need."""
+
+# S side of the audit's frame, P parameters of a pose, D descriptors, X coordinates x and y
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from loaders.audit.borders import border_share, inner_box
+from loaders.audit.kind import KINDS, kind_features, kind_of, shipped_weights
+from loaders.frame import resize
+
+SIDE = 320  # scores mean the same whatever the file's size and the conversion's
+SMALL = 92  # the probes' frames: stored side of a crop of 64
+THUMBNAIL = 160
+COMPARED = 160  # side at which near duplicates are correlated
+KEYPOINT_SIDE, KEYPOINTS = 112, 64
+
+DETECTORS = (
+    "not-a-radiograph", "lateral", "colour-annotation", "text-or-mark", "low-resolution", "blurred", "exposure",
+    "inverted", "rotated", "misaligned", "borders",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keypoints:
+    """Where a picture is distinctive, and how it looks there; survives cropping, resizing and equalising."""
+
+    place_DX: np.ndarray
+    """float32, shares of the side."""
+    descriptor_DF: np.ndarray
+    """float32 D × 128, square roots of SIFT's (RootSIFT)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """What the audit knows of one decoded file before it sees the others."""
+
+    scores: dict[str, float]
+    """One for each of DETECTORS."""
+    box: tuple[int, int, int, int]
+    """First row, last row + 1, first column, last column + 1 inside the borders, in pixels of the file."""
+    turns: int
+    """Quarter turns clockwise that make it upright, if `rotated` is over its limit."""
+    kind_K: np.ndarray
+    """Probabilities of loaders.audit.kind.KINDS."""
+    evenness: float
+    """Distance of the histogram from a flat one (Kolmogorov and Smirnov's); near 0 once a film has been equalised."""
+    keypoints: Keypoints
+    compared_SS: np.ndarray
+    """uint8, COMPARED × COMPARED, without borders; the keypoints' places are in it."""
+    thumbnail: bytes
+    """JPEG of the file's own aspect, its longer side THUMBNAIL pixels."""
+    small_SS: np.ndarray
+    """uint8, SMALL × SMALL, for the probes."""
+
+
+def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored: int) -> Measurement:
+    """Score a decoded radiograph.
+
+    grey_HW: uint8 or uint16, upright as the file has it.  window: its grey levels that become 0 and 255.
+    colour: share of the file's pixels that are coloured.  stored: side that conversion would store.
+    """
+    rows, columns = grey_HW.shape
+    frame_SS = resize(grey_HW, SIDE, SIDE, window)
+    box = top, bottom, left, right = inner_box(frame_SS)
+    inside_SS = frame_SS
+    if box != (0, SIDE, 0, SIDE):
+        inside_SS = cv2.resize(
+            np.ascontiguousarray(frame_SS[top:bottom, left:right]), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR
+        )
+    kind_K, pose_P = kind_of(kind_features(inside_SS), shipped_weights())
+    odds = dict(zip(KINDS, kind_K.tolist(), strict=True))
+    turned = [odds[f"turned-{90 * turns}"] for turns in (1, 2, 3)]
+    compared_SS = cv2.resize(inside_SS, (COMPARED, COMPARED), interpolation=cv2.INTER_AREA)
+    scores = {
+        "not-a-radiograph": odds["other"],
+        "lateral": odds["lateral"],
+        "colour-annotation": colour,
+        "text-or-mark": strokes(inside_SS),
+        "low-resolution": stored / min(rows, columns),
+        "blurred": blur(inside_SS),
+        "exposure": exposure(inside_SS),
+        "inverted": odds["inverted"],
+        "rotated": sum(turned),
+        "misaligned": misalignment(pose_P),
+        "borders": border_share(box, SIDE, SIDE),
+    }
+    return Measurement(
+        scores=scores,
+        # outwards by the half pixel of the frame that may still hold some margin
+        box=(
+            -(-top * rows // SIDE),
+            bottom * rows // SIDE,
+            -(-left * columns // SIDE),
+            right * columns // SIDE,
+        ),
+        turns=1 + int(np.argmax(turned)),
+        kind_K=kind_K,
+        evenness=evenness(inside_SS),
+        keypoints=find_keypoints(compared_SS),
+        compared_SS=compared_SS,
+        thumbnail=thumbnail_of(frame_SS, rows, columns),
+        small_SS=cv2.resize(frame_SS, (SMALL, SMALL), interpolation=cv2.INTER_AREA),
+    )
+
+
+def blur(frame_SS: np.ndarray) -> float:
+    """How much faster detail fades from one octave to the next finer one than in a sharp film, in the central part.
+
+    Medians of absolute differences of Gaussians, so that ribs' edges and marks do not count but texture does.
+    """
+    margin = len(frame_SS) * 15 // 100
+    body_SS = frame_SS[margin:-margin, margin:-margin].astype(np.float32)
+    blurred = [cv2.GaussianBlur(body_SS, (0, 0), 0.8 * 2**octave) for octave in range(4)]
+    # every other pixel is enough for a median
+    fine, coarse, coarser = (
+        float(np.median(np.abs(blurred[octave] - blurred[octave + 1])[::2, ::2])) for octave in range(3)
+    )
+    return max(coarse / (fine + 0.05), (coarser / (fine + 0.05)) ** 0.5)
+
+
+def strokes(frame_SS: np.ndarray) -> float:
+    """Share of the frame that is thin and far brighter or darker than what is around it, as letters and arrows are."""
+    square = np.ones((5, 5), np.uint8)
+    bright_SS = cv2.morphologyEx(frame_SS, cv2.MORPH_TOPHAT, square)
+    dark_SS = cv2.morphologyEx(frame_SS, cv2.MORPH_BLACKHAT, square)
+    return float((np.maximum(bright_SS, dark_SS) > STROKE_CONTRAST).mean())
+
+
+STROKE_CONTRAST = 70  # grey levels; bones and catheters stay below it
+
+
+def exposure(frame_SS: np.ndarray) -> float:
+    """How far the central part is from a film in which lungs and spine can both be seen; 1 is the limit of that.
+
+    The larger of: its share of nearly black and nearly white pixels over 0.15; its mean's distance from the middle
+    of ordinary films.
+    """
+    margin = len(frame_SS) * 15 // 100
+    body_SS = frame_SS[margin:-margin, margin:-margin]
+    ends = float(((body_SS <= 5) | (body_SS >= 250)).mean())
+    return max(ends / 0.15, abs(float(body_SS.mean()) - 145) / 90)
+
+
+def misalignment(pose_P: np.ndarray) -> float:
+    """How far the thorax is shifted, tilted or zoomed: 1 is where the limit of ordinary films lies."""
+    right, down, tilt, zoom = np.abs(pose_P).tolist()
+    return max(right / 0.12, down / 0.14, tilt / 14, zoom / 0.25)
+
+
+def evenness(frame_SS: np.ndarray) -> float:
+    """Largest distance between the shares of pixels up to each level and those of a flat histogram."""
+    share_L = np.cumsum(np.bincount(frame_SS.ravel(), minlength=256)) / frame_SS.size
+    return float(np.abs(share_L - np.arange(1, 257) / 256).max())
+
+
+def thumbnail_of(frame_SS: np.ndarray, rows: int, columns: int) -> bytes:
+    """A JPEG of the frame in the proportions of the file."""
+    scale = THUMBNAIL / max(rows, columns)
+    size = max(1, round(columns * scale)), max(1, round(rows * scale))
+    small_HW = cv2.resize(frame_SS, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", small_HW, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+
+
+def find_keypoints(frame_SS: np.ndarray) -> Keypoints:
+    """The strongest SIFT keypoints of the equalised frame.  Source: Lowe 2004; Arandjelović and Zisserman 2012."""
+    small_SS = cv2.resize(frame_SS, (KEYPOINT_SIDE, KEYPOINT_SIDE), interpolation=cv2.INTER_AREA)
+    sift = cv2.SIFT.create(KEYPOINTS, contrastThreshold=0.01)
+    found, descriptor_DF = sift.detectAndCompute(cv2.equalizeHist(small_SS), None)
+    if descriptor_DF is None:
+        return Keypoints(place_DX=np.empty((0, 2), np.float32), descriptor_DF=np.empty((0, 128), np.float32))
+    sums_D1 = np.maximum(descriptor_DF.sum(1, keepdims=True), 1e-6)
+    places_DX = np.array([keypoint.pt for keypoint in found], np.float32) / KEYPOINT_SIDE
+    return Keypoints(
+        place_DX=places_DX[:KEYPOINTS], descriptor_DF=np.sqrt(descriptor_DF / sums_D1)[:KEYPOINTS].astype(np.float32)
+    )

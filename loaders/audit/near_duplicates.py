@@ -1,0 +1,132 @@
+"""Near duplicates: pairs of files that are one film, re-encoded, resized, cropped or equalised."""
+
+# N files, D descriptors of all files, S side of a small frame, P places, X coordinates x and y
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from loaders.audit.measure import Keypoints
+
+NEIGHBOURS = 6  # of each descriptor; some are of the same file, and copies come in families
+VOTES = 8  # descriptors that must agree before two files are compared
+INLIERS = 8  # that one affine map must explain
+MAX_SHIFT = 0.02  # shares of the side by which a keypoint may miss
+SCALES = (0.55, 1.8)  # of either axis; beyond, a crop shows another thing
+COVERED = 0.4  # share of the frame that both must show
+BAND = 16  # the correlation is of what is finer than a sixteenth of the frame
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two files that may be one film.  similarity: correlation once aligned, 1 for the same picture."""
+
+    first: int
+    second: int
+    similarity: float
+
+    def among(self, numbers: Sequence[int]) -> Pair:
+        """The same pair where the files that were compared have these numbers."""
+        return Pair(numbers[self.first], numbers[self.second], self.similarity)
+
+
+def find_pairs(
+    keypoints: Sequence[Keypoints], frames: Sequence[np.ndarray], progress: Callable[[int, int], None]
+) -> list[Pair]:
+    """Compare all files with one another, by their keypoints first and then by their pixels.
+
+    frames: uint8 S×S of each file, as the keypoints saw them.  A pair is listed once, in order of the files.
+    Each descriptor votes for the files of its nearest neighbours; what enough votes name is mapped by one affine map
+    (RANSAC) and correlated.  Source: Lowe 2004, section 7.
+    """
+    files_D = np.repeat(np.arange(len(keypoints)), [len(points.place_DX) for points in keypoints])
+    if len(files_D) <= NEIGHBOURS:
+        return []
+    place_DX = np.concatenate([points.place_DX for points in keypoints])
+    votes = vote(np.concatenate([points.descriptor_DF for points in keypoints]), files_D)
+    pairs = []
+    for done, ((first, second), matches) in enumerate(sorted(votes.items()), start=1):
+        progress(done, len(votes))
+        rows_P2 = np.array(sorted(matches))
+        similarity = aligned_correlation(
+            frames[first], frames[second], place_DX[rows_P2[:, 0]], place_DX[rows_P2[:, 1]]
+        )
+        if similarity > 0:
+            pairs.append(Pair(first, second, similarity))
+    return pairs
+
+
+def vote(descriptors_DF: np.ndarray, files_D: np.ndarray) -> dict[tuple[int, int], set[tuple[int, int]]]:
+    """Pairs of files with enough votes, and for each the pairs of descriptors that look alike."""
+    cv2.setRNGSeed(0)
+    matcher = cv2.FlannBasedMatcher({"algorithm": 1, "trees": 4}, {"checks": 48})  # 1: k-d trees
+    matcher.add([descriptors_DF])
+    votes: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
+    for found in matcher.knnMatch(descriptors_DF, k=NEIGHBOURS):
+        own = int(files_D[found[0].queryIdx])
+        for match in found:
+            other = int(files_D[match.trainIdx])
+            if other > own:
+                votes[own, other].add((match.queryIdx, match.trainIdx))
+            elif other < own:
+                votes[other, own].add((match.trainIdx, match.queryIdx))
+    return {pair: matches for pair, matches in votes.items() if len(matches) >= VOTES}
+
+
+def aligned_correlation(
+    first_SS: np.ndarray, second_SS: np.ndarray, first_PX: np.ndarray, second_PX: np.ndarray
+) -> float:
+    """Correlation of fine detail where both films show the same, once mapped onto one another; 0 if no map fits.
+
+    first_PX, second_PX: places that correspond, as shares of the side.
+    """
+    side = len(first_SS)
+    matrix_23, inlier_P1 = cv2.estimateAffine2D(
+        first_PX * side, second_PX * side, method=cv2.RANSAC, ransacReprojThreshold=MAX_SHIFT * side
+    )
+    if matrix_23 is None or inlier_P1.sum() < INLIERS:
+        return 0.0
+    scales = np.linalg.norm(matrix_23[:, :2], axis=0)
+    if scales.min() < SCALES[0] or scales.max() > SCALES[1] or np.linalg.det(matrix_23[:, :2]) <= 0:
+        return 0.0
+    first, second = (cv2.equalizeHist(frame_SS) for frame_SS in (first_SS, second_SS))
+    try:
+        matrix_23 = refine(first, second, matrix_23.astype(np.float32))
+    except cv2.error:  # it found no maximum: the two are not alike
+        return 0.0
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    second = cv2.warpAffine(second, matrix_23, (side, side), flags=flags)
+    shown_SS = cv2.warpAffine(np.full((side, side), 255, np.uint8), matrix_23, (side, side), flags=flags) // 255
+    shown_SS = np.asarray(cv2.erode(shown_SS, np.ones((5, 5), np.uint8))).astype(bool)
+    if shown_SS.mean() < COVERED:
+        return 0.0
+    detail = []
+    for frame_SS in (first, second):  # what is not shown by both is filled, so that no edge is left there
+        levels_SS = np.where(shown_SS, frame_SS, round(float(frame_SS[shown_SS].mean()))).astype(np.float32)
+        fine_SS = levels_SS - cv2.GaussianBlur(levels_SS, (0, 0), side / BAND)
+        detail.append(fine_SS[shown_SS].astype(np.float64))
+    if min(part.std() for part in detail) == 0:
+        return 0.0
+    correlations_22: Any = np.corrcoef(np.array(detail))
+    return float(max(0.0, correlations_22[0, 1]))
+
+
+def refine(first_SS: np.ndarray, second_SS: np.ndarray, matrix_23: Any) -> Any:
+    """The affine map at which the two pictures correlate best (ECC).  Errors: cv2.error.  Source: Evangelidis 2008."""
+    criteria = cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4
+    _, refined_23 = cv2.findTransformECC(
+        first_SS,
+        second_SS,
+        matrix_23,
+        cv2.MOTION_AFFINE,
+        criteria,
+        None,
+        5,  # type: ignore[call-overload]
+    )
+    return refined_23

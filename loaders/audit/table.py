@@ -1,0 +1,83 @@
+"""The table of an audit, audit.csv: written for a person to edit, read back by `convert --audit`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from loaders.atomic_file import storage_error
+from loaders.audit.findings import DEFECTS, VERDICTS, FileFinding
+from loaders.audit.measure import DETECTORS
+from loaders.errors import InputError
+
+COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "note")
+NEEDED = ("path", "verdict", "fix", "group")
+FIX = re.compile(r"(?:crop \d+:\d+,\d+:\d+)?(?:(?:^|; )invert)?(?:(?:^|; )rotate (?:90|180|270))?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What the table decides for one file."""
+
+    verdict: str
+    defects: str
+    fix: str
+    group: str
+
+
+def table_bytes(files: tuple[FileFinding, ...]) -> bytes:
+    """audit.csv: one line a file, in the order of the source."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for file in files:
+        scores = [file.scores.get(name, math.nan) for name in DETECTORS]
+        table.writerow(
+            [file.path, file.verdict, ";".join(file.defects)]
+            + ["" if math.isnan(score) else f"{score:.4f}" for score in scores]
+            + [file.group, file.fix, file.note]
+        )
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def read_decisions(path: Path) -> dict[str, Decision]:
+    """Path of a file → what the table decides for it.
+
+    Errors: InputError for a table that is no audit's, with the line; StorageError.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            lacking = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+            if lacking:
+                raise InputError(
+                    f"{path}: no column {', '.join(lacking)}, expected an audit.csv of `cli.py audit`; audit again"
+                )
+            rows = [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise storage_error(path, error) from error
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV ({error}), expected an audit.csv; audit again") from error
+    decisions: dict[str, Decision] = {}
+    for line, row in rows:
+        name, verdict, fix = row["path"] or "", (row["verdict"] or "").strip(), (row["fix"] or "").strip()
+        if verdict not in VERDICTS:
+            raise InputError(f"{path}: line {line} has verdict {verdict!r}, expected {', '.join(VERDICTS)}; mend it")
+        if not FIX.fullmatch(fix) or (verdict == "fix" and not fix):
+            raise InputError(
+                f"{path}: line {line} has fix {fix!r}, expected steps such as `crop 0:512,10:500; invert; rotate 90` "
+                "in this order; mend it"
+            )
+        if name in decisions:
+            raise InputError(f"{path}: line {line} repeats {name!r}, expected each file once; drop a line")
+        decisions[name] = Decision(
+            verdict=verdict,
+            defects=" and ".join(part for part in (row.get("defects") or "").split(";") if part in DEFECTS),
+            fix=fix if verdict == "fix" else "",
+            group=(row["group"] or "").strip(),
+        )
+    return decisions

@@ -1,0 +1,451 @@
+"""The audit of files: what it sees in one, what it makes of copies, and what conversion does with its verdicts."""
+
+from __future__ import annotations
+
+import csv
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.planted import PLANTED
+from kernels.gradients import directions_into
+from loaders.audit.audit import audit
+from loaders.audit.borders import border_share, inner_box
+from loaders.audit.findings import DEFECTS, FileFinding
+from loaders.audit.intervals import wilson
+from loaders.audit.kind import KINDS, kind_features, kind_of, shipped_weights
+from loaders.audit.measure import DETECTORS, Measurement, find_keypoints, measure
+from loaders.audit.mend import mend
+from loaders.audit.near_duplicates import Pair, find_pairs
+from loaders.audit.table import read_decisions, table_bytes
+from loaders.audit.verdicts import Judged, judge, limit_of, own_defects
+from loaders.beton import Beton
+from loaders.config import AuditConfig, AuditLimits, ConvertConfig, PhantomConfig
+from loaders.convert import convert
+from loaders.errors import ConfigError, InputError, RadiographError
+from loaders.frame import grey_window
+from loaders.phantom import draw_phantom
+from loaders.phantom_folder import write_phantoms
+from loaders.radiograph import decode_radiograph
+from tests.naive import directions
+
+ROOT = Path(__file__).parent.parent
+LIMITS = AuditLimits()
+
+
+def phantom(patient: int, size: int = 400) -> np.ndarray:
+    film = draw_phantom(
+        seed=1, patient=patient, image=0, label="normal", size=size, strength=1.0, arms_up=False, marked=False
+    )
+    return (film.image_HW // 257).astype(np.uint8)
+
+
+def measured(grey_HW: np.ndarray, colour: float = 0.0) -> Measurement:
+    low, high, _ = grey_window(grey_HW)
+    return measure(np.ascontiguousarray(grey_HW), (low, high), colour, 320)
+
+
+def judged(path: str, grey_HW: np.ndarray | None = None, **changes: object) -> Judged:
+    values = {
+        "path": path, "label": "", "patient": "", "problem": "" if grey_HW is not None else "cut short",
+        "pixel_hash": path.encode() if grey_HW is not None else b"", "pixels": 0 if grey_HW is None else grey_HW.size,
+        "lossy": False, "measurement": None if grey_HW is None else measured(grey_HW),
+    }  # fmt: skip
+    return Judged(**(values | changes))  # type: ignore[arg-type]
+
+
+# ---- one file
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (16, 40), (64, 64)])
+def test_directions_are_those_of_the_slow_oracle(sides: tuple[int, int]) -> None:
+    picture_HW = np.random.default_rng(0).normal(0, 50, sides).astype(np.float32)
+    found_RCB = np.full((4, 4, 12), np.nan, np.float32)
+    directions_into(found_RCB, picture_HW)
+    np.testing.assert_allclose(found_RCB, directions(picture_HW, 4, 12), rtol=1e-4, atol=1e-2)
+
+
+def test_a_clean_phantom_has_no_defect() -> None:
+    for patient in range(12):
+        assert own_defects(measured(phantom(patient)), LIMITS) == []
+
+
+@pytest.mark.parametrize("defect", ["blurred", "inverted", "rotated", "borders", "low-resolution", "text-or-mark"])
+def test_blatant_defects_are_found_in_phantoms(defect: str) -> None:
+    found = 0
+    for patient in range(8):
+        spoilt = PLANTED[defect](phantom(patient, 512), 5, np.random.default_rng(patient))
+        found += defect in own_defects(measured(spoilt), LIMITS)
+    assert found >= 6
+
+
+def test_a_quarter_turn_is_undone_in_the_right_direction() -> None:
+    for turns in (1, 2, 3):
+        grey_HW = np.ascontiguousarray(np.rot90(phantom(3), turns))
+        film = judged("a", grey_HW)
+        judge([film], [], LIMITS)
+        assert film.verdict == "fix"
+        np.testing.assert_array_equal(mend(grey_HW, film.fix), phantom(3))
+
+
+def test_an_inverted_film_in_a_letterbox_is_mended_in_two_steps() -> None:
+    grey_HW = np.pad(255 - phantom(2), ((60, 60), (0, 0)), constant_values=0)
+    film = judged("a", grey_HW)
+    judge([film], [], LIMITS)
+    assert film.defects == ["inverted", "borders"] and film.verdict == "fix"
+    mended_HW = mend(grey_HW, film.fix)
+    assert abs(mended_HW.shape[0] - 400) <= 4 and own_defects(measured(mended_HW), LIMITS) == []
+
+
+def test_what_is_no_radiograph_gets_no_other_opinion_on_its_pose() -> None:
+    page_HW = np.full((400, 400), 255, np.uint8)
+    for row in range(20, 380, 14):
+        page_HW[row : row + 5, 20:380:3] = 20
+    found = own_defects(measured(page_HW), LIMITS)
+    assert found[0] == "not-a-radiograph"
+    assert not {"lateral", "rotated", "inverted", "misaligned", "blurred", "exposure"} & set(found)
+
+
+def test_the_box_inside_borders_is_exact_on_drawn_margins() -> None:
+    frame_HW = np.pad(np.random.default_rng(0).integers(40, 200, (70, 50), np.uint8), ((5, 9), (0, 13)))
+    assert inner_box(frame_HW) == (5, 75, 0, 50)
+    assert border_share((5, 75, 0, 50), 84, 63) == pytest.approx(13 / 63)
+    assert inner_box(np.zeros((64, 64), np.uint8)) == (0, 64, 0, 64)
+
+
+def test_a_crop_that_no_longer_fits_is_refused() -> None:
+    with pytest.raises(RadiographError, match="40x30 pixels, expected room for the audit's crop 0:31,0:40"):
+        mend(np.zeros((30, 40), np.uint8), "crop 0:31,0:40")
+
+
+def test_16_bit_inversion_uses_the_whole_depth() -> None:
+    assert mend(np.array([[0, 65535, 5]], np.uint16), "invert").tolist() == [[65535, 0, 65530]]
+
+
+def test_colour_is_counted_where_it_stands_out_and_not_in_a_tint(tmp_path: Path) -> None:
+    grey_HW = phantom(1)
+    tinted_HWC = np.stack([grey_HW, grey_HW, grey_HW // 2], 2)
+    marked_HWC = np.stack([grey_HW] * 3, 2)
+    marked_HWC[100:140, 100:180] = (0, 0, 255)
+    share = 40 * 80 / grey_HW.size
+    for suffix in ("png", "jpg", "tif", "bmp"):
+        for name, pixels, expected in (("tint", tinted_HWC, 0.0), ("mark", marked_HWC, share), ("grey", grey_HW, 0.0)):
+            path = tmp_path / f"{name}.{suffix}"
+            cv2.imwrite(str(path), pixels)
+            found = decode_radiograph(path, max_pixels=10**7, with_colour=True).colour
+            assert found == pytest.approx(expected, abs=0.01 if name == "tint" else 0.003), (name, suffix)
+
+
+def test_kinds_add_up_and_weights_have_finite_numbers() -> None:
+    weights = shipped_weights()
+    odds_K, pose_P = kind_of(kind_features(phantom(0)), weights)
+    assert odds_K.sum() == pytest.approx(1, abs=1e-5) and KINDS[int(odds_K.argmax())] == "frontal"
+    assert np.isfinite(pose_P).all() and all(np.isfinite(getattr(weights, name)).all() for name in weights.__slots__)
+
+
+@pytest.mark.parametrize("sides", [(32, 32), (33, 480), (517, 97)])
+def test_odd_and_small_sizes_are_measured(sides: tuple[int, int]) -> None:
+    for dtype in (np.uint8, np.uint16):
+        grey_HW = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, sides).astype(dtype)
+        found = measured(grey_HW)
+        assert set(found.scores) == set(DETECTORS) and all(np.isfinite(list(found.scores.values())))
+        assert found.thumbnail.startswith(b"\xff\xd8")
+
+
+def test_every_detector_has_a_limit_and_a_name_in_the_vocabulary() -> None:
+    for detector in DETECTORS:
+        assert detector in DEFECTS and limit_of(LIMITS, detector) > 0
+
+
+# ---- copies
+
+
+def test_copies_in_all_their_forms_are_paired_and_others_are_not() -> None:
+    original = phantom(1, 500)
+    rng = np.random.default_rng(0)
+    forms = {
+        "smaller": cv2.resize(original, (333, 333), interpolation=cv2.INTER_AREA),
+        "cropped": np.ascontiguousarray(original[15:480, 20:490]),
+        "equalised": cv2.equalizeHist(original),
+        "jpeg": cv2.imdecode(cv2.imencode(".jpg", original, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 0),
+        "darker": (original * 0.6 + rng.normal(0, 1, original.shape)).clip(0, 255).astype(np.uint8),
+    }
+    others = [phantom(patient, 500) for patient in range(2, 8)]
+    seen = [measured(grey_HW) for grey_HW in (original, *forms.values(), *others)]
+    pairs = find_pairs([one.keypoints for one in seen], [one.compared_SS for one in seen], lambda done, total: None)
+    alike = {(pair.first, pair.second) for pair in pairs if pair.similarity >= LIMITS.limit_near_duplicate}
+    family = range(len(forms) + 1)
+    assert {second for first, second in alike if first == 0} == set(family) - {0}
+    assert all(first in family and second in family for first, second in alike)
+
+
+def test_nothing_and_blank_pictures_have_no_pairs() -> None:
+    blank_SS = np.zeros((160, 160), np.uint8)
+    assert find_pairs([], [], lambda done, total: None) == []
+    assert find_pairs([find_keypoints(blank_SS)] * 2, [blank_SS] * 2, lambda done, total: None) == []
+
+
+def test_the_best_copy_stays_and_is_never_the_equalised_one() -> None:
+    original, larger = phantom(1, 400), phantom(1, 600)
+    films = [
+        judged("a-equalised.png", cv2.equalizeHist(larger)),
+        judged("b.png", original),
+        judged("c.png", larger),
+    ]
+    judge(films, [Pair(0, 1, 0.99), Pair(0, 2, 0.99)], LIMITS)
+    assert [film.verdict for film in films] == ["quarantine", "quarantine", "keep"]
+    assert films[1].note == "copy of c.png" and len({film.group for film in films}) == 1
+
+
+def test_a_pair_below_the_limit_changes_nothing() -> None:
+    films = [judged("a", phantom(1)), judged("b", phantom(2))]
+    judge(films, [Pair(0, 1, 0.949)], LIMITS)
+    assert [film.verdict for film in films] == ["keep", "keep"] and films[0].group != films[1].group
+
+
+def test_copies_with_different_labels_all_go() -> None:
+    films = [judged("a", phantom(1), label="covid"), judged("b", phantom(1), label="normal")]
+    judge(films, [Pair(0, 1, 1.0)], LIMITS)
+    assert all("label-conflict" in film.defects and film.verdict == "quarantine" for film in films)
+    assert films[0].note == "one film with different labels: a (covid), b (normal)"
+
+
+def test_patients_and_copies_make_groups_together() -> None:
+    films = [
+        judged("a", phantom(1), patient="x"),
+        judged("b", phantom(2), patient="x"),
+        judged("c", phantom(2)),
+        judged("d", phantom(4)),
+        judged("e"),
+    ]
+    judge(films, [Pair(1, 2, 1.0)], LIMITS)
+    assert films[0].group == films[1].group == films[2].group
+    assert len({film.group for film in films}) == 3
+    assert films[4].defects == ["unreadable"] and films[4].note == "cut short" and films[4].verdict == "quarantine"
+
+
+# ---- the table
+
+
+def finding(path: str, **changes: object) -> FileFinding:
+    values = {
+        "path": path, "label": "", "verdict": "keep", "defects": (), "scores": {}, "limits": {}, "group": 0,
+    }  # fmt: skip
+    return FileFinding(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_the_table_survives_hostile_names_and_is_read_back(tmp_path: Path) -> None:
+    names = ["a\nb.png", 'quo"te,.png', "\udcff.png", "<script>.png", "=1+1.png"]
+    files = tuple(
+        finding(name, verdict="fix", fix="crop 1:9,0:4; invert; rotate 90", defects=("inverted",)) for name in names
+    )
+    (tmp_path / "audit.csv").write_bytes(table_bytes(files))
+    read = read_decisions(tmp_path / "audit.csv")
+    assert list(read) == names
+    assert {(one.verdict, one.fix, one.defects) for one in read.values()} == {
+        ("fix", "crop 1:9,0:4; invert; rotate 90", "inverted")
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na,b\n", "no column verdict, fix, group"),
+        ("path,verdict,fix,group\na,maybe,,1\n", "line 2 has verdict 'maybe', expected keep, fix, quarantine"),
+        ("path,verdict,fix,group\na,fix,,1\n", "line 2 has fix ''"),
+        ("path,verdict,fix,group\na,fix,rotate 45,1\n", "line 2 has fix 'rotate 45'"),
+        ("path,verdict,fix,group\na,keep,,1\na,keep,,1\n", "line 3 repeats 'a'"),
+        ("path,verdict,fix,group\na\n", "line 2 has verdict ''"),
+    ],
+)
+def test_a_table_that_is_not_an_audits_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "audit.csv").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_decisions(tmp_path / "audit.csv")
+    assert message in str(caught.value)
+
+
+def test_wilsons_interval_is_the_published_one() -> None:
+    low, high = wilson(15, 148)  # Newcombe 1998, table I
+    assert (round(low, 4), round(high, 4)) == (0.0624, 0.1605)
+    assert wilson(0, 0) == (0.0, 1.0) and wilson(0, 20)[0] == 0.0 and wilson(20, 20)[1] == 1.0
+
+
+# ---- whole audits, and conversions that obey them
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of phantoms by class, with an inverted, a blurred, a copied, a cut and a turned one among them."""
+    out = tmp_path_factory.mktemp("messy") / "p"
+    write_phantoms(PhantomConfig(out=out, patients=36, images_per_patient=1, size=224, seed=3))
+    first = sorted((out / "images" / "covid").iterdir())
+    read = {path: cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in first}
+    cv2.imwrite(str(first[0]), 255 - read[first[0]])
+    cv2.imwrite(str(first[1]), cv2.GaussianBlur(read[first[1]], (0, 0), 5))
+    cv2.imwrite(str(first[2]), np.rot90(read[first[2]], 1))
+    cv2.imwrite(str(first[3].with_name("copy.jpg")), read[first[3]])
+    cut = first[4].read_bytes()
+    first[4].with_name("cut.png").write_bytes(cut[: len(cut) // 2])
+    (out / "images" / "notes.txt").write_text("no picture")
+    return out / "images"
+
+
+@pytest.fixture(scope="module")
+def audited(messy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder's audit by the command line."""
+    out = tmp_path_factory.mktemp("audited") / "A"
+    command = [sys.executable, "cli.py", "audit", str(messy), "--labels", "folder", "--out", str(out)]
+    command += ["--permutations", "999"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "38 files: " in done.stdout and " + 3 quarantine" in done.stdout
+    assert "outside-crop" in done.stdout
+    return out
+
+
+def rows_of(table: Path) -> dict[str, dict[str, str]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def test_an_audit_finds_what_was_planted_and_nothing_else(audited: Path) -> None:
+    rows = rows_of(audited / "audit.csv")
+    # the air beside two narrow phantoms is as even as a letterbox
+    found = {
+        path: (row["verdict"], row["defects"])
+        for path, row in rows.items()
+        if row["verdict"] != "keep" and row["defects"] != "borders"
+    }
+    assert len(rows) == 38 and sum(row["defects"] == "borders" for row in rows.values()) <= 2
+    names = sorted(path for path in rows if path.startswith("covid/phantom"))
+    assert found == {
+        names[0]: ("fix", "inverted"),
+        names[1]: ("quarantine", "blurred"),
+        names[2]: ("fix", "rotated"),
+        "covid/copy.jpg": ("quarantine", "near-duplicate"),
+        "covid/cut.png": ("quarantine", "unreadable"),
+    }
+    assert rows["covid/copy.jpg"]["group"] == rows[names[3]]["group"]
+
+
+def test_the_table_and_the_page_are_for_their_owners_eyes(audited: Path) -> None:
+    for name in ("audit.csv", "audit.html"):
+        assert stat.S_IMODE((audited / name).stat().st_mode) == 0o600
+
+
+def converted(messy: Path, out: Path, audit: str) -> Path:
+    convert(ConvertConfig(source=messy, out=out / "B", size=64, audit=audit, workers=1, site_key=out / "site.key"))
+    return out / "B"
+
+
+def test_conversion_obeys_an_edited_table(messy: Path, audited: Path, tmp_path: Path) -> None:
+    rows = rows_of(audited / "audit.csv")
+    names = sorted(path for path in rows if path.startswith("covid/phantom"))
+    rows[names[1]]["verdict"] = "keep"  # a person thinks that it is sharp enough
+    rows[names[5]]["verdict"] = "quarantine"
+    with (tmp_path / "edited.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(next(iter(rows.values()))))
+        table.writeheader()
+        table.writerows(rows.values())
+    betons = converted(messy, tmp_path, str(tmp_path / "edited.csv"))
+    told = rows_of(betons / "convert.csv")
+    assert told[names[1]]["verdict"] == "written"
+    assert told[names[5]]["verdict"] == "rejected" and "by hand" in told[names[5]]["reason"]
+    assert told["covid/copy.jpg"]["verdict"] == "rejected" and "near-duplicate" in told["covid/copy.jpg"]["reason"]
+    assert told[names[0]]["reason"] == "mended: invert" and told[names[2]]["reason"].startswith("mended: rotate")
+
+
+def test_automatic_audit_mends_frames_and_leaves_its_page(messy: Path, tmp_path: Path) -> None:
+    betons = converted(messy, tmp_path, "auto")
+    told = rows_of(betons / "convert.csv")
+    assert (betons / "audit.html").is_file() and (betons / "audit.csv").is_file()
+    assert told["covid/copy.jpg"]["verdict"] == "duplicate"
+    names = sorted(path for path in told if path.startswith("covid/phantom"))
+    assert told[names[1]]["verdict"] == "rejected" and told[names[1]]["reason"].startswith("audit: blurred")
+    counts = [row["verdict"] for row in told.values()]
+    assert counts.count("written") + counts.count("rejected") + counts.count("duplicate") == 38
+    row = told[names[0]]
+    with Beton(betons / f"{row['split']}.beton") as beton:
+        stored_SS = beton.frame(int(row["sample"]))
+        upright_HW = 255 - decode_radiograph(messy / names[0], max_pixels=10**7).grey_HW
+        frame_SS = cv2.resize(upright_HW, stored_SS.shape, interpolation=cv2.INTER_AREA)
+        assert np.corrcoef(stored_SS.ravel(), frame_SS.ravel())[0, 1] > 0.99
+
+
+def test_without_an_audit_nothing_is_mended(messy: Path, tmp_path: Path) -> None:
+    told = rows_of(converted(messy, tmp_path, "off") / "convert.csv")
+    assert not any("mended" in row["reason"] for row in told.values())
+    assert not (tmp_path / "B" / "audit.csv").exists()
+
+
+def test_a_table_of_another_folder_is_refused(messy: Path, tmp_path: Path) -> None:
+    (tmp_path / "audit.csv").write_text("path,verdict,fix,group\nelsewhere.png,keep,,0\n")
+    with pytest.raises(InputError, match=r"no verdict for covid/.* and 37 more, expected one for each file"):
+        converted(messy, tmp_path, str(tmp_path / "audit.csv"))
+
+
+def test_an_audit_is_the_same_with_any_number_of_workers(messy: Path, tmp_path: Path) -> None:
+    tables = []
+    for workers in (1, 2):
+        audit(AuditConfig(source=messy, out=tmp_path / str(workers), workers=workers))
+        tables.append((tmp_path / str(workers) / "audit.csv").read_bytes())
+    assert tables[0] == tables[1]
+
+
+def test_without_labels_the_collection_is_not_audited(messy: Path, tmp_path: Path) -> None:
+    result = audit(AuditConfig(source=messy, out=tmp_path / "A", workers=1))
+    assert result.collection is None and result.removals == () and {file.label for file in result.files} == {""}
+
+
+def test_a_beton_is_audited_too(messy: Path, tmp_path: Path) -> None:
+    betons = converted(messy, tmp_path, "auto")
+    result = audit(AuditConfig(source=betons / "train.beton", out=tmp_path / "A", permutations=999))
+    assert result.files == () and result.collection is not None
+    assert {probe.name for probe in result.collection.probes} >= {"outside-crop", "lungs-hidden", "view"}
+    assert "header" in result.collection.skipped and not (tmp_path / "A" / "audit.csv").exists()
+
+
+def test_an_empty_folder_and_a_folder_inside_the_source_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "S").mkdir()
+    with pytest.raises(InputError, match="no radiographs found"):
+        audit(AuditConfig(source=tmp_path / "S", out=tmp_path / "A"))
+    with pytest.raises(ConfigError, match="lies inside"):
+        audit(AuditConfig(source=tmp_path / "S", out=tmp_path / "S" / "A"))
+    with pytest.raises(InputError, match="not a folder"):
+        audit(AuditConfig(source=tmp_path / "nowhere", out=tmp_path / "A"))
+
+
+@pytest.mark.radiographs
+def test_the_real_defects_are_found(radiographs: Path, tmp_path: Path) -> None:
+    """The shipped classifier has learnt from these files; its patient-grouped scores are in docs/AUDIT.md."""
+    result = audit(AuditConfig(source=radiographs, out=tmp_path / "A"))
+    by_path = {file.path: file for file in result.files}
+    with (radiographs / "audit.csv").open(newline="") as file:
+        truth = {row["path"]: row["defect"] for row in csv.DictReader(file)}
+    found = {kind: [by_path[path] for path in truth if truth[path] == kind] for kind in set(truth.values())}
+    assert sum("lateral" in file.defects for file in found["lateral"]) >= 7
+    assert sum(file.verdict == "quarantine" for file in found["ct"]) >= 11
+    assert all("colour-annotation" in file.defects for file in found["annotated"])
+    masks = [file for path, file in by_path.items() if path.startswith("lung_masks/")]
+    assert len(masks) == 34 and all("not-a-radiograph" in file.defects for file in masks)
+    clean = [file for path, file in by_path.items() if path.startswith("radiographs/")]
+    copies = {"near-duplicate", "exact-duplicate"}
+    assert sum(bool(set(file.defects) - copies) and file.verdict == "quarantine" for file in clean) <= 11
+    assert sum(bool({"colour-annotation", "borders"} & set(file.defects)) for file in clean) <= 18
+    originals = {Path(file.path).stem: file.group for file in clean}
+    joined = [
+        file.group == originals.get(Path(file.path).stem.removeprefix("Equalized")) for file in found["equalised-copy"]
+    ]
+    assert sum(joined) >= 26
+
+
+def test_limits_are_settings(messy: Path, tmp_path: Path) -> None:
+    strict = AuditConfig(source=messy, out=tmp_path / "A", workers=1, limits=replace(LIMITS, limit_blurred=1.0))
+    assert sum("blurred" in file.defects for file in audit(strict).files) > 20
