@@ -1,4 +1,4 @@
-"""`make kind`: train the audit's classifier of kinds, and score it by cross-validation with whole patients left out.
+"""`make kind`: train the classifier of kinds, and score it by cross-validation with whole patients left out.
 
 Frontals are the radiographs of PLAINFILM_DATA and phantoms, each turned, inverted, shifted, tilted and zoomed at random;
 laterals, CT slices and lung masks those of PLAINFILM_DATA, varied likewise.  Other pictures that are no radiographs are

@@ -1,0 +1,384 @@
+"""Shortcut probes: their statistics against oracles, their null, and traps laid in phantoms."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from loaders.audit.collection import Collection, probe_collection
+from loaders.audit.findings import CollectionFinding
+from loaders.audit.probe_statistics import (
+    auc_rows,
+    bootstrap_aucs,
+    deal_folds,
+    exchange_classes,
+    fit_folds,
+    holm,
+    labelling_aucs,
+    out_of_fold_scores,
+    percentile_interval,
+    permutation_p,
+    permute_groups,
+)
+from loaders.audit.probes import (
+    crop_mask,
+    header_features,
+    hide,
+    inside_crop_outside_lungs,
+    lung_atlas,
+    lungs_hidden,
+    outside_crop,
+    pixel_features,
+)
+from loaders.config import PhantomConfig
+from loaders.frame import stored_frame
+from loaders.phantom import draw_phantom
+from loaders.phantom_folder import plan_phantoms
+from loaders.radiograph import decode_radiograph
+from loaders.split import group_by
+
+SIDE = 92
+PATIENTS = 64
+
+
+def draw_collection(arms: float, strength: float) -> tuple[Collection, np.ndarray]:
+    """Phantoms as the audit sees them, and their lung masks; fair arms and marks but for the tie."""
+    config = PhantomConfig(out=Path("unused"), patients=PATIENTS, size=SIDE, arms=arms, seed=7)
+    plan = plan_phantoms(config)
+    films = [
+        draw_phantom(
+            seed=config.seed,
+            patient=film.patient,
+            image=film.image,
+            label=film.label,
+            size=SIDE,
+            strength=strength,
+            arms_up=film.arms_up,
+            marked=film.marked,
+        )
+        for film in plan
+    ]
+    collection = Collection(
+        frames_NSS=np.array([stored_frame(film.image_HW, SIDE, "stretch")[0] for film in films]),
+        label_N=np.array([config.classes.index(film.label) for film in plan]),
+        classes=config.classes,
+        group_N=np.array([film.patient for film in plan]),
+        source_N=("synthetic",) * len(plan),
+    )
+    return collection, np.array([film.lung_mask_HW > 0 for film in films])
+
+
+@pytest.fixture(scope="module")
+def tied() -> CollectionFinding:
+    """Arms follow the class always; there is no finding."""
+    return probe_collection(draw_collection(1.0, 0.0)[0], permutations=999, resamples=200)
+
+
+@pytest.fixture(scope="module")
+def untied() -> tuple[Collection, np.ndarray]:
+    """Nothing tells the class, not even a finding."""
+    return draw_collection(0.0, 0.0)
+
+
+def random_groups(rng: np.random.Generator, num_groups: int, largest: int) -> np.ndarray:
+    return np.repeat(np.arange(num_groups), rng.integers(1, largest + 1, num_groups))
+
+
+@pytest.mark.parametrize("levels", [2, 3, 10, 10**9])
+def test_auc_is_the_one_of_scikit_learn_with_ties_and_weights(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    score_RN = rng.integers(0, levels, (20, 57)).astype(float)
+    positive_RN, weight_RN = rng.random((20, 57)) < 0.3, rng.integers(0, 4, (20, 57))
+    wanted_R = [
+        roc_auc_score(positive_N, score_N, sample_weight=weight_N)
+        for positive_N, score_N, weight_N in zip(positive_RN, score_RN, weight_RN, strict=True)
+    ]
+    np.testing.assert_allclose(auc_rows(score_RN, positive_RN, weight_RN), wanted_R, rtol=1e-12)
+
+
+def test_auc_takes_one_row_for_all_and_is_unknown_without_both_classes() -> None:
+    score_1N = np.array([[0.0, 1.0, 2.0]])
+    positive_RN = np.array([[False, False, True], [True, False, False], [True, True, True]])
+    np.testing.assert_array_equal(auc_rows(score_1N, positive_RN), [1.0, 0.0, np.nan])
+
+
+def test_folds_never_share_a_group_and_are_of_like_size() -> None:
+    rng = np.random.default_rng(0)
+    group_N = rng.permutation(random_groups(rng, 103, 6))
+    fold_N = deal_folds(group_N, seed=1)
+    assert all(len(np.unique(fold_N[group_N == group])) == 1 for group in range(103))
+    counts = np.bincount(fold_N)
+    assert len(counts) == 5 and counts.max() - counts.min() <= 12
+    assert (deal_folds(group_N, seed=1) == fold_N).all() and (deal_folds(group_N, seed=2) != fold_N).any()
+
+
+def test_a_score_comes_from_other_folds_only() -> None:
+    rng = np.random.default_rng(0)
+    features_NF, label_N = rng.standard_normal((50, 4)), (rng.random(50) < 0.5).astype(float)
+    fold_N = deal_folds(np.arange(50), seed=0)
+    models = fit_folds(features_NF, fold_N)
+    changed_N = np.where(fold_N == 2, 1 - label_N, label_N)
+    score_RN = out_of_fold_scores(models, np.stack([label_N, changed_N]))
+    own = fold_N == 2
+    ratio_N = score_RN[1, own] / score_RN[0, own]
+    assert np.allclose(ratio_N, ratio_N[0], rtol=1e-6) and ratio_N[0] > 0  # rows differ in scale alone
+    for model in models:
+        assert not set(model.train_M) & set(model.test_T) and len(model.train_M) + len(model.test_T) == 50
+
+
+def test_permutations_exchange_labels_between_groups_of_one_size_whole() -> None:
+    rng = np.random.default_rng(3)
+    group_N = rng.permutation(np.concatenate([np.arange(30), np.repeat(np.arange(30, 50), 2)]))
+    label_N = rng.integers(0, 2, len(group_N))
+    label_RN = permute_groups(label_N, group_N, 50, seed=0)
+    assert (label_RN[0] == label_N).all() and (label_RN[1:] != label_N).any(1).all()
+
+    def vectors(labels: np.ndarray, size: int) -> list[tuple[int, ...]]:
+        return sorted(
+            tuple(labels[group_N == group]) for group in range(50) if np.count_nonzero(group_N == group) == size
+        )
+
+    for size in (1, 2):
+        assert all(vectors(row, size) == vectors(label_N, size) for row in label_RN)
+
+
+def test_rare_group_sizes_are_pooled_and_groups_of_one_label_keep_one_label() -> None:
+    rng = np.random.default_rng(3)
+    size_G = np.concatenate([np.full(40, 1), np.arange(2, 18)])
+    assert sorted(len(groups) for groups in exchange_classes(size_G)) == [16, 40]
+    group_N = np.repeat(np.arange(len(size_G)), size_G)
+    label_N = rng.integers(0, 2, len(size_G))[group_N]
+    label_RN = permute_groups(label_N, group_N, 30, seed=0)
+    assert all(len(np.unique(label_RN[:, group_N == group][row])) == 1 for group in range(56) for row in range(31))
+    big_RN = label_RN[:, group_N >= 40]
+    assert (big_RN[1:] != big_RN[0]).any(1).all()
+
+
+def test_the_interval_is_a_bootstrap_of_whole_groups() -> None:
+    rng = np.random.default_rng(5)
+    group_N = random_groups(rng, 60, 4)
+    label_N = (rng.random(60) < 0.4).astype(int)[group_N]
+    features_NF = (
+        label_N[:, None] + rng.standard_normal(60)[group_N][:, None] + 0.1 * rng.standard_normal((len(group_N), 3))
+    )
+    models = fit_folds(features_NF, deal_folds(group_N, seed=0))
+    low, high = percentile_interval(bootstrap_aucs(models, label_N, group_N, 2, 4000, seed=0))
+    score_N = out_of_fold_scores(models, (label_N == 0).astype(float)[None])[0]
+    naive = []
+    for _ in range(2000):
+        drawn = np.concatenate([np.flatnonzero(group_N == group) for group in rng.integers(0, 60, 60)])
+        positive_P, negative_M = score_N[drawn][label_N[drawn] == 0], score_N[drawn][label_N[drawn] == 1]
+        naive.append((positive_P[:, None] > negative_M).mean())
+    assert (low, high) == pytest.approx(np.quantile(naive, [0.025, 0.975]), abs=0.015)
+
+
+def test_several_classes_give_the_mean_auc_of_one_against_the_rest() -> None:
+    rng = np.random.default_rng(5)
+    label_N = rng.integers(0, 3, 90)
+    features_NF = np.eye(3)[label_N] + rng.standard_normal((90, 3))
+    models = fit_folds(features_NF, deal_folds(np.arange(90), seed=0))
+    wanted = np.mean(
+        [
+            roc_auc_score(label_N == label, out_of_fold_scores(models, (label_N == label).astype(float)[None])[0])
+            for label in range(3)
+        ]
+    )
+    assert labelling_aucs(models, label_N[None], 3)[0] == pytest.approx(wanted)
+    assert wanted > 0.65
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_noise_alarms_in_one_case_of_twenty_though_patients_resemble_themselves(mixed: bool) -> None:
+    rng = np.random.default_rng(11)
+    runs, low = 400, 0
+    for run in range(runs):
+        group_N = random_groups(rng, 40, 3)
+        build_GF = rng.standard_normal((40, 3))
+        features_NF = build_GF[group_N] + 0.2 * rng.standard_normal((len(group_N), 3))
+        label_N = (rng.random(40) < 0.3).astype(int)[group_N]
+        if mixed:
+            label_N = np.where(rng.random(len(group_N)) < 0.2, 1 - label_N, label_N)
+        models = fit_folds(features_NF, deal_folds(group_N, run))
+        low += permutation_p(labelling_aucs(models, permute_groups(label_N, group_N, 99, run), 2)) <= 0.05
+    spread = np.sqrt(0.05 * 0.95 / runs)
+    assert abs(low / runs - 0.05) < 2.6 * spread
+
+
+def test_holm_steps_down() -> None:
+    # sorted 0.005 × 4, 0.01 × 3, 0.03 × 2, then 0.04, which may not be below the one before
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_the_lung_atlas_covers_the_lungs(untied: tuple[Collection, np.ndarray]) -> None:
+    masks_NSS = untied[1]
+    covered_N = (masks_NSS & lung_atlas(SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))
+    assert covered_N.mean() >= 0.97 and covered_N.min() >= 0.9
+    assert ((masks_NSS & lungs_hidden(SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))).mean() < 0.003
+    assert lung_atlas(SIDE).mean() < 0.45 and inside_crop_outside_lungs(SIDE).sum() > 0.15 * crop_mask(SIDE).sum()
+    atlas_SS = lung_atlas(SIDE)
+    assert (atlas_SS == atlas_SS[:, ::-1]).all()
+
+
+def test_the_atlas_hides_most_of_what_the_crop_shows_of_real_lungs(radiographs: Path) -> None:
+    with (radiographs / "lung_masks.csv").open(newline="", encoding="utf-8") as table:
+        paths = [row["mask"] for row in csv.DictReader(table)]
+    masks = [np.asarray(Image.open(radiographs / path).convert("L")) for path in paths]
+    masks_NSS = np.array([cv2.resize(mask_HW, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for mask_HW in masks])
+    shown_NSS = (masks_NSS > 127) & crop_mask(SIDE)
+    assert (shown_NSS & lung_atlas(SIDE)).sum() > 0.88 * shown_NSS.sum()
+    assert ((masks_NSS > 127) & lungs_hidden(SIDE)).sum() < 0.07 * (masks_NSS > 127).sum()
+
+
+def test_real_covid_films_are_told_by_their_source_without_their_lungs(radiographs: Path) -> None:
+    with (radiographs / "radiographs.csv").open(newline="", encoding="utf-8") as table:
+        rows = [row for row in csv.DictReader(table) if row["label"] in ("covid", "normal")]
+    rows = [row for label in ("covid", "normal") for row in [r for r in rows if r["label"] == label][:45]]
+    greys = [decode_radiograph(radiographs / row["path"], max_pixels=10**8).grey_HW for row in rows]
+    found = probe_collection(
+        Collection(
+            frames_NSS=np.array([stored_frame(grey_HW, SIDE, "stretch")[0] for grey_HW in greys]),
+            label_N=np.array([int(row["label"] == "normal") for row in rows]),
+            classes=("covid", "normal"),
+            group_N=group_by([row["patient"] for row in rows]),
+            source_N=tuple(row["source"] for row in rows),
+            header_NF=np.log([grey_HW.shape for grey_HW in greys]),
+        ),
+        permutations=999,
+        resamples=100,
+    )
+    alarms = {probe.name for probe in found.probes if probe.alarm}
+    assert {"header", "outside-crop", "lungs-hidden"} <= alarms
+    assert len(found.cautions) == 2
+
+
+def test_the_crop_is_the_central_64_of_92() -> None:
+    rows, columns = np.nonzero(crop_mask(92))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (14, 77, 14, 77)
+
+
+@pytest.mark.parametrize("seen", [outside_crop, inside_crop_outside_lungs, lungs_hidden])
+def test_hidden_pixels_change_no_feature(seen: Callable[[int], np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    frames_NSS = rng.integers(0, 256, (3, SIDE, SIDE)).astype(np.uint8)
+    changed_NSS = np.where(seen(SIDE), frames_NSS, rng.integers(0, 256, frames_NSS.shape)).astype(np.uint8)
+    assert (changed_NSS != frames_NSS).any()
+    np.testing.assert_array_equal(pixel_features(frames_NSS, seen(SIDE)), pixel_features(changed_NSS, seen(SIDE)))
+    assert (hide(frames_NSS[0], seen(SIDE), 128)[~seen(SIDE)] == 128).all()
+
+
+def test_one_odd_file_size_is_seen_wherever_it_lies_between_the_others() -> None:
+    rng = np.random.default_rng(0)
+    label_N = np.arange(90) % 2
+    width_N = np.where(label_N == 1, 7.0, rng.choice([6.0, 8.0], 90))
+    width_N[3] = np.nan
+    models = fit_folds(header_features(width_N[:, None]), deal_folds(np.arange(90), 0))
+    assert labelling_aucs(models, label_N[None], 2)[0] > 0.95
+
+
+def test_arms_that_follow_the_class_alarm_where_arms_are_seen(tied: CollectionFinding) -> None:
+    found = {probe.name: probe for probe in tied.probes}
+    for name in ("outside-crop", "inside-crop-outside-lungs", "lungs-hidden", "thumbnail"):
+        assert found[name].alarm and found[name].auc > 0.85 and found[name].low > 0.6
+        assert found[name].low <= found[name].auc <= found[name].high
+    assert "Pixels outside the crop alone predict the class with AUC" in found["outside-crop"].sentence
+    assert "something other than the lungs" in found["lungs-hidden"].sentence
+    assert "the finding itself may be what it sees" in found["thumbnail"].sentence
+
+
+def test_pictures_show_what_the_probe_saw_and_hide_the_rest_in_grey(tied: CollectionFinding) -> None:
+    pictures = {probe.name: probe.picture_HW for probe in tied.probes}
+    outside_HW = pictures["outside-crop"]
+    assert outside_HW is not None and outside_HW.dtype == np.uint8 and outside_HW.shape == (SIDE, SIDE)
+    assert (outside_HW[crop_mask(SIDE)] == 128).all() and outside_HW[~crop_mask(SIDE)].std() > 10
+    assert pictures["histogram"] is None
+
+
+def test_phantoms_without_a_tie_or_a_finding_are_quiet_and_the_seed_gives_the_same_again(
+    untied: tuple[Collection, np.ndarray],
+) -> None:
+    found, again = (probe_collection(untied[0], permutations=999, resamples=100) for _ in range(2))
+    assert not any(probe.alarm for probe in found.probes)
+    assert [(p.auc, p.low, p.high, p.p, p.sentence) for p in found.probes] == [
+        (p.auc, p.low, p.high, p.p, p.sentence) for p in again.probes
+    ]
+    assert found.cautions == ()
+
+
+def noise_collection(sources: list[str], label_N: np.ndarray, classes: tuple[str, ...] = ("a", "b")) -> Collection:
+    """Random frames, each its own group; those of a source that begins with b are brighter."""
+    rng = np.random.default_rng(0)
+    frames_NSS = rng.integers(0, 200, (len(label_N), SIDE, SIDE)).astype(np.uint8)
+    bright_N = np.array([source.startswith("b") for source in sources])
+    return Collection(
+        frames_NSS=frames_NSS + 20 * bright_N[:, None, None].astype(np.uint8),
+        label_N=label_N,
+        classes=classes,
+        group_N=np.arange(len(label_N)),
+        source_N=tuple(sources),
+        view_N=rng.random(len(label_N)),
+        header_NF=np.full((len(label_N), 2), 3.0),
+    )
+
+
+def test_classes_told_by_their_sources_are_cautioned_commonest_first() -> None:
+    label_N = np.repeat([0, 1], [20, 30])
+    found = probe_collection(noise_collection(["x"] * 20 + ["y"] * 30, label_N), permutations=99, resamples=20)
+    assert [caution[:18] for caution in found.cautions] == ["Class b: all 30 im", "Class a: all 20 im"]
+    assert all("Finding and source cannot be told apart" in caution for caution in found.cautions)
+    assert {name for name in found.skipped if name.startswith("source")} == {"source-within-a", "source-within-b"}
+
+
+def test_a_single_class_is_no_caution_and_no_probe() -> None:
+    found = probe_collection(noise_collection(["x"] * 12, np.zeros(12, np.int64)))
+    assert found.cautions == () and found.probes == () and "fewer than two classes" in found.skipped["thumbnail"]
+
+
+def test_sources_that_look_different_are_told_within_a_class() -> None:
+    label_N = np.repeat([0, 1], 40)
+    sources = ["blue", "red"] * 20 + ["red"] * 40
+    found = probe_collection(noise_collection(sources, label_N), permutations=999, resamples=50)
+    probes = {probe.name: probe for probe in found.probes}
+    assert probes["source-within-a"].alarm and "the source within class a" in probes["source-within-a"].sentence
+    assert "source-within-b" in found.skipped and found.cautions == ()
+    assert not probes["header"].alarm and probes["header"].auc == 0.5
+
+
+def test_too_few_groups_and_missing_inputs_are_skipped_with_the_reason() -> None:
+    label_N = np.repeat([0, 1, 2], [20, 20, 5])
+    collection = noise_collection(["s"] * 45, label_N, ("a", "b", "c"))
+    calls: list[tuple[int, int]] = []
+    found = probe_collection(
+        collection, permutations=99, resamples=20, progress=lambda done, total: calls.append((done, total))
+    )
+    assert found.skipped["class c"].startswith("5 patients (groups)")
+    assert calls == [(done, len(found.probes)) for done in range(1, len(found.probes) + 1)] and len(calls) == 8
+    few = probe_collection(
+        Collection(
+            frames_NSS=collection.frames_NSS[:30],
+            label_N=label_N[:30],
+            classes=("a", "b"),
+            group_N=np.minimum(np.arange(30), 25),
+            source_N=("s",) * 30,
+        )
+    )
+    assert few.probes == () and "fewer than two classes" in few.skipped["outside-crop"]
+    bare = probe_collection(
+        Collection(
+            frames_NSS=collection.frames_NSS[:40],
+            label_N=label_N[:40],
+            classes=("a", "b"),
+            group_N=np.arange(40),
+            source_N=("s",) * 40,
+        ),
+        permutations=99,
+        resamples=20,
+    )
+    assert {"header", "view"} <= set(bare.skipped) and len(bare.probes) == 6
