@@ -91,7 +91,7 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
     }
     return Measurement(
         scores=scores,
-        # outwards by the half pixel of the frame that may still hold some margin
+        # inwards to whole pixels, so that no line of the margin stays
         box=(
             -(-top * rows // SIDE),
             bottom * rows // SIDE,
