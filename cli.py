@@ -374,7 +374,7 @@ def show_audit(screen: Console, result: AuditResult) -> None:
     probes = grid("what a probe sees", "AUC", "95 % interval", "p (Holm)", "")
     for probe in result.collection.probes:
         probes.add_row(
-            probe.name, f"{probe.auc:.3f}", f"{probe.low:.3f}–{probe.high:.3f}", f"{probe.p_holm:.4f}",
+            printable(probe.name), f"{probe.auc:.3f}", f"{probe.low:.3f}–{probe.high:.3f}", f"{probe.p_holm:.4f}",
             "alarm" if probe.alarm else "",
         )  # fmt: skip
     screen.print(probes)

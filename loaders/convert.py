@@ -151,7 +151,7 @@ def given_decisions(config: ConvertConfig, catalog: Catalog) -> dict[str, Decisi
 def obey(row: Row, decision: Decision, table: str) -> None:
     """Take one file out, or note how it was mended, as a table says."""
     if decision.verdict == "quarantine":
-        row.verdict, row.reason = "rejected", f"quarantined by {table}: {decision.defects or 'by hand'}"
+        row.verdict, row.reason = "rejected", f"{decision.defects or 'by hand'} (quarantined in {table})"
     elif decision.fix:
         row.reason = f"{row.reason}; mended: {decision.fix}".lstrip("; ")
 
@@ -170,7 +170,7 @@ def settle_audit(config: ConvertConfig, rows: list[Row], progress: Progress) -> 
         if file.verdict == "quarantine":
             copy = set(file.defects) <= {*HARMLESS, *FIXED}
             row.verdict = "duplicate" if copy else "rejected"
-            row.reason = f"audit: {' and '.join(file.defects)}: {file.note}".removesuffix(": ")
+            row.reason = f"{' and '.join(file.defects)} (audit): {file.note}".removesuffix(": ")
         elif file.fix:
             row.reason = f"{row.reason}; mended: {file.fix}".lstrip("; ")
     collection = probe_files(entries, decoded, judged, config.seed, PERMUTATIONS, progress)

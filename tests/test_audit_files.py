@@ -34,6 +34,7 @@ from loaders.phantom import draw_phantom
 from loaders.phantom_folder import write_phantoms
 from loaders.radiograph import decode_radiograph
 from tests.naive import directions
+from tests.test_dicom import native
 
 ROOT = Path(__file__).parent.parent
 LIMITS = AuditLimits()
@@ -368,7 +369,7 @@ def test_automatic_audit_mends_frames_and_leaves_its_page(messy: Path, tmp_path:
     assert (betons / "audit.html").is_file() and (betons / "audit.csv").is_file()
     assert told["covid/copy.jpg"]["verdict"] == "duplicate"
     names = sorted(path for path in told if path.startswith("covid/phantom"))
-    assert told[names[1]]["verdict"] == "rejected" and told[names[1]]["reason"].startswith("audit: blurred")
+    assert told[names[1]]["verdict"] == "rejected" and told[names[1]]["reason"].startswith("blurred (audit)")
     counts = [row["verdict"] for row in told.values()]
     assert counts.count("written") + counts.count("rejected") + counts.count("duplicate") == 38
     row = told[names[0]]
@@ -397,6 +398,30 @@ def test_an_audit_is_the_same_with_any_number_of_workers(messy: Path, tmp_path: 
         audit(AuditConfig(source=messy, out=tmp_path / str(workers), workers=workers))
         tables.append((tmp_path / str(workers) / "audit.csv").read_bytes())
     assert tables[0] == tables[1]
+
+
+def test_names_in_the_terminal_are_escaped(tmp_path: Path) -> None:
+    for label in ("\x1b[31mred", "a\nb"):
+        (tmp_path / "S" / label).mkdir(parents=True)
+        for patient in range(11):
+            cv2.imwrite(str(tmp_path / "S" / label / f"{patient}.png"), phantom(patient + 20 * len(label), 64))
+    command = [sys.executable, "cli.py", "audit", str(tmp_path / "S"), "--labels", "folder", "--permutations", "999"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "A")], cwd=ROOT, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout and "\\x1b[31mred" in done.stdout and "a\\nb" in done.stdout
+
+
+def test_no_name_of_a_dicom_patient_is_in_any_output(tmp_path: Path) -> None:
+    (tmp_path / "S").mkdir()
+    for number in range(2):
+        film = native((phantom(number, 128).astype(np.uint16) * 16), 12, PatientID="CANARY", PatientName="CANARY^NAME")
+        (tmp_path / "S" / f"{number}.dcm").write_bytes(film)
+    result = audit(AuditConfig(source=tmp_path / "S", out=tmp_path / "A", workers=1))
+    assert result.files[0].group == result.files[1].group
+    for path in (tmp_path / "A").iterdir():
+        assert b"CANARY" not in path.read_bytes()
 
 
 def test_without_labels_the_collection_is_not_audited(messy: Path, tmp_path: Path) -> None:
