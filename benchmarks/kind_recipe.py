@@ -1,6 +1,6 @@
 """`make kind`: train the classifier of kinds, and score it by cross-validation with whole patients left out.
 
-Frontals are the radiographs of PLAINFILM_DATA and phantoms, each turned, inverted, shifted, tilted and zoomed at random;
+Frontals are the radiographs of PLAINFILM_DATA and phantoms, each turned, inverted, moved, tilted and zoomed at random;
 laterals, CT slices and lung masks those of PLAINFILM_DATA, varied likewise.  Other pictures that are no radiographs are
 drawn: pages of text, noise of all spectra, shapes, gradients, stripes, ovals.  Writes loaders/audit/kind.safetensors
 (weights only, no pixels) and benchmarks/results/kind.json, unless --dry-run.

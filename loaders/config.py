@@ -107,7 +107,7 @@ class AuditLimits:
     """Distance of the thorax from its ordinary place, tilt and size."""
     limit_borders: float = 0.07
     """Widest even margin, as a share of the side."""
-    limit_near_duplicate: float = 0.95
+    limit_near_duplicate: float = 0.92
     """Correlation of fine detail, once aligned, from which two files are one film."""
 
     def __post_init__(self) -> None:

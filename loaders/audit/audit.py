@@ -44,34 +44,35 @@ def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: N
     assert source is not None
     if source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
-    if config.source is not None and config.source.suffix == ".beton":
-        files: tuple[FileFinding, ...] = ()
-        collection: CollectionFinding | None = audit_beton(config.source, config, progress)
-    else:
-        root, entries = list_entries(config)
-        settings = DecodeSettings(
-            side=stored_side(config.size),
-            fit="stretch",
-            max_pixels=config.max_pixels,
-            workers=config.workers,
-            limits=config.limits,
-        )
-        decoded = list(
-            decode_all(
-                root,
-                [Task(place, entry.path) for place, entry in enumerate(entries)],
-                settings,
-                None,
-                partial(progress, "decode"),
-            )
-        )
-        judged = judge_files(entries, decoded, config.limits, progress)
-        files = findings(judged, config.limits)
-        collection = probe_files(entries, decoded, judged, config.seed, config.permutations, progress)
-    result = conclude(str(source), files, collection, time.perf_counter() - started)
+    is_beton = config.source is not None and config.source.suffix == ".beton"
+    listed = None if is_beton else list_entries(config)  # what is not there leaves no folder behind
     with locked(config.out):
+        files: tuple[FileFinding, ...] = ()
+        if listed is None:
+            collection = audit_beton(source, config, progress)
+        else:
+            files, collection = audit_files(config, *listed, progress)
+        result = conclude(str(source), files, collection, time.perf_counter() - started)
         write_audit(config.out, result)
     return result
+
+
+def audit_files(
+    config: AuditConfig, root: Path, entries: list[Entry], progress: Progress
+) -> tuple[tuple[FileFinding, ...], CollectionFinding | None]:
+    """Decode, judge and probe.  entries: paths are relative to root."""
+    settings = DecodeSettings(
+        side=stored_side(config.size),
+        fit="stretch",
+        max_pixels=config.max_pixels,
+        workers=config.workers,
+        limits=config.limits,
+    )
+    tasks = [Task(place, entry.path) for place, entry in enumerate(entries)]
+    decoded = list(decode_all(root, tasks, settings, None, partial(progress, "decode")))
+    judged = judge_files(entries, decoded, config.limits, progress)
+    collection = probe_files(entries, decoded, judged, config.seed, config.permutations, progress)
+    return findings(judged, config.limits), collection
 
 
 def write_audit(out: Path, result: AuditResult) -> None:

@@ -7,32 +7,39 @@ from __future__ import annotations
 import numpy as np
 
 DARK, BRIGHT, EVEN = 12, 243, 3  # grey levels of 0-255 after stretching
-STRAY = 0.01  # share of a line that may be something else, such as dust
+STRAY = 0.01  # share of a margin's line that may be something else, such as dust
+ABRUPT, WITHIN = 0.25, 4  # share of a line that must be something else this soon after the margin's end
 
 
 def inner_box(frame_HW: np.ndarray) -> tuple[int, int, int, int]:
     """First row, last row + 1, first column, last column + 1 of what lies inside even margins.
 
-    frame_HW: uint8, at least 8 × 8.  A line belongs to the margin if nearly all of it is within a few levels of its own
-    median and that is black or white.
-    A frame that is margin all over is its own box.
+    frame_HW: uint8, at least 8 × 8.  A margin is as black or white as the outermost line, and ends abruptly along a
+    straight edge; air beside a body is as black, but fades into curves.  A frame that is margin all over is its own box.
     """
     top, bottom = ends(frame_HW)
     left, right = ends(np.ascontiguousarray(frame_HW[top:bottom].T))
-    top, bottom = ends(np.ascontiguousarray(frame_HW[:, left:right]))  # a row may be even only between the side margins
+    top, bottom = ends(np.ascontiguousarray(frame_HW[:, left:right]))  # a row may be even only between side margins
     return top, bottom, left, right
 
 
 def ends(lines_HW: np.ndarray) -> tuple[int, int]:
     """First line inside the margins, and the last + 1; all of them where nothing would be left."""
-    half = lines_HW.shape[1] // 2
-    middle_H = np.partition(lines_HW, half, axis=1)[:, half].astype(np.int16)  # the upper of two medians
-    stray_H = (np.abs(lines_HW - middle_H[:, None]) > EVEN).mean(1)
-    margin_H = (stray_H <= STRAY) & ((middle_H <= DARK) | (middle_H >= BRIGHT))
-    inside = np.flatnonzero(~margin_H)
-    if not inside.size or inside[-1] - inside[0] < len(lines_HW) // 8:
+    first, last = margin(lines_HW), margin(lines_HW[::-1])
+    if len(lines_HW) - first - last < len(lines_HW) // 8:
         return 0, len(lines_HW)
-    return int(inside[0]), int(inside[-1]) + 1
+    return first, len(lines_HW) - last
+
+
+def margin(lines_HW: np.ndarray) -> int:
+    """How many lines from the first on are margin."""
+    half = lines_HW.shape[1] // 2
+    level = int(np.partition(lines_HW[0], half)[half])
+    if DARK < level < BRIGHT:
+        return 0
+    stray_H = (np.abs(lines_HW.astype(np.int16) - level) > EVEN).mean(1)
+    width = int(np.argmax(stray_H > STRAY))  # 0 if it is margin all over
+    return width if stray_H[width : width + WITHIN].max() >= ABRUPT else 0
 
 
 def border_share(box: tuple[int, int, int, int], rows: int, columns: int) -> float:

@@ -20,7 +20,7 @@ INLIERS = 8  # that one affine map must explain
 MAX_SHIFT = 0.02  # shares of the side by which a keypoint may miss
 SCALES = (0.55, 1.8)  # of either axis; beyond, a crop shows another thing
 COVERED = 0.4  # share of the frame that both must show
-BAND = 16  # the correlation is of what is finer than a sixteenth of the frame
+BAND = 32  # the correlation is of what is finer than this part of the frame: two films of a patient differ there
 
 
 @dataclass(frozen=True, slots=True)

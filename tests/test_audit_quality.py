@@ -1,0 +1,273 @@
+"""The arithmetic of `make audit-quality`, on inputs small enough to check by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from benchmarks import audit_quality
+from benchmarks.audit_formats import QUESTIONS, WAYS, tell
+from benchmarks.audit_outcome import Outcome, Target, columns, counted, told
+from benchmarks.audit_outside_mark import conclude as conclude_marks
+from benchmarks.audit_outside_mark import with_mark
+from benchmarks.audit_planted import Film, Grade, halves, report
+from benchmarks.audit_real import compare
+from benchmarks.audit_shortcuts import alarms, tie
+from benchmarks.audit_shortcuts import conclude as conclude_shortcuts
+from benchmarks.audit_speed import conclude as conclude_speed
+from benchmarks.audit_statistics import above, auprc, cross_effects, exact_interval, threshold_at
+from loaders.audit.findings import FileFinding
+from loaders.audit.kind import shipped_weights
+from loaders.config import stored_side
+
+# ---- statistics
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    [
+        (81, 263, 0.2527, 0.3676),  # Newcombe 1998, table I, method 5
+        (15, 148, 0.0578, 0.1617),
+        (0, 20, 0.0, 0.1684),
+        (1, 29, 0.0009, 0.1776),
+        (29, 29, 0.8806, 1.0),
+    ],
+)
+def test_intervals_are_the_published_exact_ones(hits: int, trials: int, low: float, high: float) -> None:
+    assert exact_interval(hits, trials) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_nothing_tried_says_nothing() -> None:
+    assert exact_interval(0, 0) == (0.0, 1.0)
+
+
+def test_a_threshold_lets_one_clean_film_in_a_hundred_pass_and_no_more() -> None:
+    clean = np.arange(250.0)
+    assert threshold_at(clean) == 247 and above(clean, 247) == 2
+    assert threshold_at(clean[:99]) == 98 and above(clean[:99], 98) == 0
+    assert threshold_at([1.0, 1.0, 0.0]) == 1.0  # a film that is as bad as a clean one is not called
+
+
+def test_the_area_is_scikit_learns_average_precision() -> None:
+    rng = np.random.default_rng(0)
+    for decimals in (0, 1, 6):  # many ties, some, none
+        planted, clean = rng.normal(1, 1, 40).round(decimals), rng.normal(0, 1, 90).round(decimals)
+        truth = np.r_[np.ones(40), np.zeros(90)]
+        assert auprc(planted, clean) == pytest.approx(average_precision_score(truth, np.r_[planted, clean]), abs=1e-12)
+
+
+def test_the_area_is_one_when_all_is_told_apart_and_the_share_when_nothing_is() -> None:
+    assert auprc([3.0, 4.0], [1.0, 2.0]) == 1.0
+    assert auprc([1.0] * 3, [1.0] * 9) == 0.25
+
+
+def test_cross_effects_count_what_a_defect_adds_and_not_what_was_there() -> None:
+    films = {"blurred": [([], ["blurred"]), (["exposure"], ["blurred", "exposure"]), ([], ["blurred", "exposure"])]}
+    assert cross_effects(films, ("blurred", "exposure", "lateral")) == {
+        "blurred": {"blurred": (3, 3), "exposure": (1, 2), "lateral": (0, 3)}
+    }
+
+
+# ---- planted defects
+
+
+def test_no_patient_is_in_both_halves() -> None:
+    films = [Film(np.zeros((8, 8), np.uint8), 0.0, f"p{number % 7}", shipped_weights()) for number in range(30)]
+    fixing, reported = halves(films, 0)
+    assert len(fixing) + len(reported) == 30
+    assert len({film.patient for film in fixing}) == 3
+    assert not {film.patient for film in fixing} & {film.patient for film in reported}
+
+
+def test_recall_is_counted_above_the_threshold_of_the_other_half() -> None:
+    fixing, clean = {"blurred": [1.0, 1.5]}, {"blurred": [1.0, 1.6, 1.2]}
+    found = report(fixing, clean, {"blurred": {1: Grade([1.4, 1.6], []), 5: Grade([2.0, 3.0], [])}})["blurred"]
+    assert found["fixed"]["threshold"] == 1.5 and found["films that fixed it"] == 2
+    assert (found["fixed"]["false positives"]["hits"], found["fixed"]["false positives"]["trials"]) == (1, 3)
+    assert [count["hits"] for count in found["fixed"]["recall"].values()] == [1, 2]
+    assert [count["hits"] for count in found["shipped"]["recall"].values()] == [0, 1]
+    assert found["auprc"][5] == 1.0 and found["auprc"][1] < 1.0
+
+
+# ---- real defects
+
+
+def file(path: str, verdict: str = "keep", *defects: str, group: int = 0) -> FileFinding:
+    return FileFinding(
+        path=path, label="", verdict=verdict, defects=defects, scores={}, limits={}, group=group
+    )  # fmt: skip
+
+
+def real_files() -> tuple[list[FileFinding], dict[str, str]]:
+    """A folder in which everything is found."""
+    truth = {f"audit/lateral/{n}.png": "lateral" for n in range(8)} | {f"audit/ct/{n}.png": "ct" for n in range(12)}
+    files = [file(path, "quarantine", "lateral" if "lateral" in path else "not-a-radiograph") for path in truth]
+    clean = [file(f"radiographs/{n}.png", group=n) for n in range(100)]
+    copies = [file(f"audit/equalised/Equalized{n}.png", "quarantine", "near-duplicate", group=n) for n in range(29)]
+    notes = [file(f"audit/annotated/{n}.png", "quarantine", "colour-annotation") for n in range(29)]
+    masks = [file(f"lung_masks/{n}.png", "quarantine", "not-a-radiograph") for n in range(34)]
+    truth |= {copy.path: "equalised-copy" for copy in copies} | {note.path: "annotated" for note in notes}
+    return [*files, *clean, *copies, *notes, *masks], truth
+
+
+def missed(outcome: Outcome) -> list[str]:
+    return [target.what for target in outcome.targets if not target.met]
+
+
+def test_an_audit_that_finds_everything_meets_every_target() -> None:
+    files, truth = real_files()
+    outcome = compare(tuple(files), truth)
+    assert missed(outcome) == [] and len(outcome.targets) == 7
+    assert "MISSED" not in "\n".join(outcome.lines)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "spoilt", "what"),
+    [
+        ("audit/lateral", 2, "lateral views said to be lateral"),
+        ("audit/ct", 2, "CT slices quarantined"),
+        ("audit/annotated", 1, "annotated copies said to be annotated"),
+        ("lung_masks", 1, "lung masks said to be no radiographs"),
+    ],
+)
+def test_one_file_too_few_misses_its_target_alone(prefix: str, spoilt: int, what: str) -> None:
+    files, truth = real_files()
+    places = [place for place, one in enumerate(files) if one.path.startswith(prefix)]
+    for place in places[: spoilt - 1]:
+        files[place] = file(files[place].path)
+    assert missed(compare(tuple(files), truth)) == []
+    files[places[spoilt - 1]] = file(files[places[spoilt - 1]].path)
+    assert missed(compare(tuple(files), truth)) == [what]
+
+
+def test_a_copy_in_another_group_is_not_joined() -> None:
+    files, truth = real_files()
+    places = [place for place, one in enumerate(files) if "Equalized" in one.path]
+    for place in places[:4]:
+        files[place] = file(files[place].path, "keep", group=1000 + place)
+    assert missed(compare(tuple(files), truth)) == ["equalised copies joined to their originals"]
+
+
+def test_too_many_suspected_clean_files_miss_their_targets() -> None:
+    files, truth = real_files()
+    places = [place for place, one in enumerate(files) if one.path.startswith("radiographs/")]
+    for place in places[:4]:
+        files[place] = file(files[place].path, "quarantine", "blurred", group=files[place].group)
+    assert missed(compare(tuple(files), truth)) == ["radiographs/ quarantined"]
+    for place in places[:6]:
+        files[place] = file(files[place].path, "fix", "borders", group=files[place].group)
+    assert missed(compare(tuple(files), truth)) == ["radiographs/ with annotation or borders"]
+
+
+# ---- shortcuts
+
+
+def test_ties_follow_the_class_as_often_as_rho_says() -> None:
+    first_N = np.arange(40_000) % 2 == 0
+    for rho in (0.0, 0.25, 1.0):
+        tied_N = tie(np.random.default_rng(1), first_N, rho)
+        assert (tied_N == first_N).mean() == pytest.approx((1 + rho) / 2, abs=0.02)
+
+
+def test_one_probe_is_enough_for_an_alarm() -> None:
+    family, each = alarms([{"a": 0.05, "b": 0.3}, {"a": 0.2, "b": 0.2}, {"a": 0.01, "b": 0.01}])
+    assert (family["hits"], family["trials"]) == (2, 3) and each == {"a": 2, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("tied", "rho", "hits", "trials", "met"),
+    [
+        ("", 0.0, 10, 200, True),
+        ("", 0.0, 3, 200, False),  # 0.3 to 4.3 %: too careful
+        ("", 0.0, 20, 200, False),  # 6.2 to 15.0 %: too rash
+        ("arms", 1.0, 40, 40, True),
+        ("arms", 1.0, 39, 40, False),
+        ("mark", 0.25, 32, 40, True),
+        ("mark", 0.25, 31, 40, False),
+    ],
+)
+def test_alarm_rates_are_held_against_their_targets(tied: str, rho: float, hits: int, trials: int, met: bool) -> None:
+    outcome = conclude_shortcuts([(tied, rho, counted(hits, trials), {})], 400, {})
+    assert [target.met for target in outcome.targets] == [met]
+
+
+# ---- formats, speed, marks
+
+
+def test_ways_are_told_apart_by_a_feature_that_holds_them_and_not_by_noise() -> None:
+    rng = np.random.default_rng(0)
+    noise_PWF = rng.normal(size=(40, len(WAYS), 3))
+    telling_PWF = noise_PWF.copy()
+    telling_PWF[:, :, 0] = [way[0] == "jpeg" for way in WAYS] + 0.1 * noise_PWF[:, :, 0]
+    assert tell(telling_PWF, "JPEG or PNG")["auc"] > 0.99 and tell(telling_PWF, "JPEG or PNG")["p"] == 0.001
+    assert tell(noise_PWF, "JPEG or PNG")["p"] > 0.01
+    for takes_part, positive in QUESTIONS.values():
+        chosen = [positive(way) for way in WAYS if takes_part(way)]
+        assert sum(chosen) == len(chosen) / 2 > 0
+
+
+def test_the_median_of_the_rounds_ratios_counts() -> None:
+    seconds = {"plainfilm": [1.0, 2.0, 1.0], "cleanvision": [4.5, 7.0, 5.0]}
+    outcome = conclude_speed(100, seconds, "0.3.7")
+    assert outcome.record["ratio"] == 4.5 and outcome.targets[0].met
+    assert not conclude_speed(100, seconds | {"cleanvision": [3.0, 7.0, 5.0]}, "0.3.7").targets[0].met
+
+
+def test_a_rival_that_is_not_installed_is_called_missing() -> None:
+    outcome = conclude_speed(100, {"plainfilm": [1.0]}, None)
+    assert not outcome.targets and "missing" in "\n".join(outcome.lines)
+
+
+def test_the_mark_lies_outside_the_crop() -> None:
+    side = stored_side(64)
+    margin = (side - 64) // 2
+    marked_SS = with_mark(np.zeros((side, side), np.uint8), margin)
+    assert marked_SS.max() == 255 and not marked_SS[margin:-margin, margin:-margin].any()
+    rows, columns_ = np.nonzero(marked_SS)
+    assert rows.max() < margin and margin <= columns_.min() and columns_.max() < side - margin
+
+
+def test_f1_is_unchanged_only_if_its_whole_interval_lies_within_a_point() -> None:
+    even = [(0.900, 0.901), (0.910, 0.909), (0.905, 0.905)]
+    outcome = conclude_marks({"crop": even, "frame": [(0.90, 0.93), (0.91, 0.93), (0.90, 0.94)]}, {})
+    assert [target.met for target in outcome.targets] == [True, False]
+
+
+# ---- the program
+
+
+def test_parts_are_stored_beside_one_another_and_a_missed_target_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = Target(what="alarms", found="1/2", expected="always", met=False)
+
+    def missing_it(*, seeds: int = 3, progress: object) -> Outcome:
+        return Outcome(lines=("a table",), record={"seeds": seeds}, targets=(target,))
+
+    def meeting_it(*, progress: object) -> Outcome:
+        return Outcome(lines=(), record={"figure": 1})
+
+    monkeypatch.setitem(audit_quality.PARTS, "outside-mark", missing_it)
+    monkeypatch.setitem(audit_quality.PARTS, "formats", meeting_it)
+    monkeypatch.setattr(audit_quality, "provenance", dict)
+    monkeypatch.setattr(audit_quality, "describe", lambda facts: "here")
+    out = tmp_path / "new" / "audit.json"
+    assert audit_quality.main(["formats", "--out", str(out)]) == 0
+    assert audit_quality.main(["outside-mark", "--seeds", "7", "--out", str(out)]) == 1
+    assert "MISSED  alarms: 1/2, expected always" in capsys.readouterr().out
+    stored = json.loads(out.read_text())
+    assert list(stored) == ["formats", "outside-mark"] and stored["outside-mark"]["seeds"] == 7
+    assert stored["outside-mark"]["targets"][0]["met"] is False and stored["formats"]["figure"] == 1
+
+
+def test_all_leaves_out_what_trains() -> None:
+    assert set(audit_quality.PARTS) - set(audit_quality.ALL) == {"outside-mark"}
+
+
+def test_tables_stand_in_columns() -> None:
+    assert columns([["a", "bb"], ["ccc", ""]]) == ["a    bb", "ccc"]
+    assert told(counted(29, 29)) == "29/29 (88–100 %)"
