@@ -14,6 +14,7 @@ import signal
 import statistics
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -58,6 +59,7 @@ METRIC_NAMES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
 }
+MOST_COLUMNS = 6  # classes that a table has columns for
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 
 
@@ -360,13 +362,18 @@ def show_audit(screen: Console, result: AuditResult) -> None:
             f"{len(result.files)} files: {counts['keep']} keep + {counts['fix']} fix + "
             f"{counts['quarantine']} quarantine; {result.seconds:.1f} s"
         )
-        labels = sorted({file.label for file in result.files})
-        table = grid("defect", *(label or "files" for label in labels), "what it means")
+        of_label = Counter(file.label for file in result.files)
+        labels = [label for label, _ in of_label.most_common(MOST_COLUMNS)]
+        headers = [label or "files" for label in labels] + (["others"] if len(of_label) > len(labels) else [])
+        table = grid("defect", *headers, "what it means")
         table.columns[-1].justify = "left"
         for defect, by_label in result.by_defect().items():
-            table.add_row(defect, *(str(by_label.get(label, 0)) for label in labels), DEFECTS[defect])
+            counts_of = [by_label.get(label, 0) for label in labels]
+            rest = [sum(by_label.values()) - sum(counts_of)] if len(of_label) > len(labels) else []
+            table.add_row(defect, *map(str, counts_of + rest), DEFECTS[defect])
         if table.rows:
             screen.print(table)
+        screen.print("Names burned into pixels are not read: look before you share.")
     if result.collection is None:
         return
     for caution in result.collection.cautions:
@@ -381,8 +388,9 @@ def show_audit(screen: Console, result: AuditResult) -> None:
     for probe in result.collection.probes:
         if probe.alarm:
             show(screen, probe.sentence, "yellow")
-    for name, reason in result.collection.skipped.items():
-        show(screen, f"Not probed: {name}: {reason}")
+    for reason, number in Counter(result.collection.skipped.values()).items():
+        first = next(name for name, why in result.collection.skipped.items() if why == reason)
+        show(screen, f"Not probed: {first}{f' and {number - 1} more' if number > 1 else ''}: {reason}")
 
 
 def run_info(namespace: argparse.Namespace, values: dict[str, Any]) -> None:

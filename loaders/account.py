@@ -136,7 +136,7 @@ def told_by_source(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
 def csv_bytes(rows: tuple[Row, ...]) -> bytes:
     """convert.csv: one line a source file; local, since it has file names."""
     text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
+    table = csv.writer(text, lineterminator="\r\n")
     table.writerow(CSV_COLUMNS)
     for row in rows:
         seen = row.decoded

@@ -95,8 +95,8 @@ class AuditLimits:
     """Share of thin strokes far brighter or darker than around them."""
     limit_low_resolution: float = 1.6
     """Stored side over the file's shorter side."""
-    limit_blurred: float = 2.05
-    """Coarse detail over fine detail."""
+    limit_blurred: float = 2.2
+    """Edges' contrast two pixels wide over that one pixel wide, at 320 pixels a side."""
     limit_exposure: float = 1.0
     """Distance from an ordinary exposure."""
     limit_inverted: float = 0.5
@@ -147,7 +147,7 @@ class AuditConfig:
         check_range("workers", self.workers, 0, 256)
         check_range("max_pixels", self.max_pixels, 1, 178_956_970)
         check_range("seed", self.seed, 0, MAX_SEED)
-        check_range("permutations", self.permutations, 999, 10**6)
+        check_range("permutations", self.permutations, 999, 20_000)
         if (self.source is None) == (self.manifest is None):
             found = "neither" if self.source is None else "both"
             raise ConfigError(f"found {found} of SOURCE and --manifest, expected either a folder, a beton, or a CSV")
@@ -217,6 +217,10 @@ class ConvertConfig:
             check_choice("preset", self.preset, PRESETS)
             if self.manifest is not None:
                 raise ConfigError("found --preset with --manifest, expected it with SOURCE, the folder of a public set")
+        if self.audit != "auto" and self.limits != AuditLimits():
+            raise ConfigError(
+                f"--limit-…: found with --audit {self.audit}, expected --audit auto; give them to `audit`"
+            )
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"--classes: found {','.join(self.classes)}, expected each class once")
         if self.positive is not None and self.classes and self.positive not in self.classes:

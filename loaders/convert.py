@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,10 +20,8 @@ import PIL
 from loaders import __version__
 from loaders.account import Conversion, Row, csv_bytes, summarise
 from loaders.atomic_file import SUFFIX, locked, publish_bytes, storage_error
-from loaders.audit.audit import write_audit
-from loaders.audit.findings import FIXED, HARMLESS, AuditResult
-from loaders.audit.judging import conclude, findings, judge_files, probe_files
-from loaders.audit.table import Decision, read_decisions
+from loaders.audit.audit import remove_audit, write_audit
+from loaders.audit.decisions import audit_rows, given_decisions, obey
 from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton_writer import beton_size, write_beton
 from loaders.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
@@ -37,8 +34,6 @@ from loaders.split import group_by, split_groups
 from loaders.spool import DecodeSettings, Task, decode_all
 
 Progress = Callable[[str, int, int], None]
-
-PERMUTATIONS = 1999  # of labels, for each probe of `--audit auto`
 
 
 def convert(config: ConvertConfig, progress: Progress = lambda phase, done, total: None) -> Conversion:
@@ -89,10 +84,10 @@ def spool_file(out: Path, size: int) -> Iterator[Path]:
 
 def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: Progress) -> Conversion:
     """Decode everything, find duplicates, and split; writes only the spool."""
-    decisions = given_decisions(config, catalog)
     taking_part = [entry for entry in catalog.entries if not entry.excluded]
+    decisions = given_decisions(config.audit, catalog.root, taking_part)
     tasks = [
-        Task(place, entry.path, decisions[entry.path].fix if decisions else "")
+        Task(place, entry.path, decisions[entry.path].fix if entry.path in decisions else "")
         for place, entry in enumerate(taking_part)
     ]
     settings = DecodeSettings(
@@ -115,67 +110,23 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
             row.verdict = "rejected" if row.decoded.problem else "written"
             rows.append(row)
     usable = [row for row in rows if row.verdict == "written"]
-    # of a manual audit, files of one group stay together; of an automatic one, the groups are settled below
-    tied: list[str | None] = [decisions[row.entry.path].group or None if decisions else None for row in usable]
     if usable:
         patients = [row.patient or None for row in usable]
         pixels = [row.decoded.pixel_hash for row in usable]
+        tied = [decisions[row.entry.path].group if row.entry.path in decisions else None for row in usable]
         for row, group in zip(usable, group_by(patients, pixels, tied), strict=True):
             row.group = int(group)
-    settle_duplicates(usable)
-    audited = settle_audit(config, [row for row in rows if row.verdict != "excluded"], progress)
-    for row in usable:
-        if decisions and row.verdict == "written":
-            obey(row, decisions[row.entry.path], config.audit)
+    audited = None
+    if config.audit == "auto":
+        audited = audit_rows(config, [row for row in rows if row.verdict != "excluded"], progress)
+    else:
+        obey(usable, decisions, config.audit)
+        settle_duplicates([row for row in usable if row.verdict == "written"])
     written = [row for row in usable if row.verdict == "written"]
     check_classes(catalog, written, rows)
     for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
         row.split = split
     return summarise(config, catalog, rows, audited)
-
-
-def given_decisions(config: ConvertConfig, catalog: Catalog) -> dict[str, Decision]:
-    """What a table of `--audit` decides for each file; nothing without one.  Errors: InputError, StorageError."""
-    if config.audit in ("off", "auto"):
-        return {}
-    decisions = read_decisions(Path(config.audit))
-    missing = [entry.path for entry in catalog.entries if not entry.excluded and entry.path not in decisions]
-    if missing:
-        raise InputError(
-            f"{config.audit}: no verdict for {missing[0]} and {len(missing) - 1} more, expected one for each file of "
-            f"{catalog.root}; audit the same folder again, paths are relative to it"
-        )
-    return decisions
-
-
-def obey(row: Row, decision: Decision, table: str) -> None:
-    """Take one file out, or note how it was mended, as a table says."""
-    if decision.verdict == "quarantine":
-        row.verdict, row.reason = "rejected", f"{decision.defects or 'by hand'} (quarantined in {table})"
-    elif decision.fix:
-        row.reason = f"{row.reason}; mended: {decision.fix}".lstrip("; ")
-
-
-def settle_audit(config: ConvertConfig, rows: list[Row], progress: Progress) -> AuditResult | None:
-    """With `--audit auto` judge what was measured while decoding: take out, join groups, note how a file was mended."""
-    if config.audit != "auto":
-        return None
-    started = time.perf_counter()
-    entries, decoded = [row.entry for row in rows], [row.decoded for row in rows]
-    judged = judge_files(entries, decoded, config.limits, progress)
-    for row, file in zip(rows, judged, strict=True):
-        if row.verdict != "written":
-            continue
-        row.group = file.group
-        if file.verdict == "quarantine":
-            copy = set(file.defects) <= {*HARMLESS, *FIXED}
-            row.verdict = "duplicate" if copy else "rejected"
-            row.reason = f"{' and '.join(file.defects)} (audit): {file.note}".removesuffix(": ")
-        elif file.fix:
-            row.reason = f"{row.reason}; mended: {file.fix}".lstrip("; ")
-    collection = probe_files(entries, decoded, judged, config.seed, PERMUTATIONS, progress)
-    files = findings(judged, config.limits)
-    return conclude(str(config.source or config.manifest), files, collection, time.perf_counter() - started)
 
 
 def settle_duplicates(rows: list[Row]) -> None:
@@ -309,6 +260,8 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
     publish_bytes(config.out / "convert.csv", csv_bytes(conversion.rows), mode=0o600)
     if conversion.audited:
         write_audit(config.out, conversion.audited)
+    else:
+        remove_audit(config.out)  # of an earlier conversion
     publish_bytes(config.out / "preparation.png", preparation_sheet(config, conversion.rows, catalog, frames_NSS))
     publish_bytes(config.out / "augmentation.png", augmentation_sheet(config.out / "train.beton"))
 
@@ -322,7 +275,7 @@ def footer_rows(rows: list[Row], key: bytes, side: int, views: tuple[str, ...], 
         if row.patient:
             rows_N["patient_hash"][index] = patient_hash(key, row.patient)
             flags |= PATIENT_KNOWN
-        if min(row.decoded.width, row.decoded.height) < side:
+        if row.decoded.short_side < side:
             flags |= BELOW_STORED_SIDE
         rows_N["group"][index] = row.group
         rows_N["view"][index] = views.index(row.view)

@@ -17,6 +17,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from kernels.grey import luma_into
+from loaders.colour import colour_share
 from loaders.dicom_elements import Dicom, quiet, read_dicom, refuse, text
 from loaders.dicom_format import GREY, read_format
 from loaders.dicom_grey import grey_table
@@ -77,6 +78,7 @@ def shown_picture(dicom: Dicom, max_pixels: int) -> Radiograph:
             little=dicom.little_endian,
         )
     values = stored_values(dicom, form)
+    colour = 0.0
     if form.photometric in GREY:
         grey_HW = table_L[values]
     elif values.ndim == 2:
@@ -84,12 +86,14 @@ def shown_picture(dicom: Dicom, max_pixels: int) -> Radiograph:
     else:
         grey_HW = np.empty(values.shape[:2], np.uint8)
         luma_into(grey_HW, np.ascontiguousarray(values), 0, 2)
+        colour = colour_share(values)
     view = text(dicom.dataset, 0x00185101)
     return Radiograph(
         grey_HW=np.require(grey_HW, requirements=["C", "W", "O"]),
         format="DICOM",
         bits=8 if form.stored <= 8 else 16,
         note=note,
+        colour=colour,
         patient=text(dicom.dataset, 0x00100020),
         view=view if view in VIEWS else "",
     )

@@ -14,6 +14,9 @@ from loaders.errors import InputError
 
 SPLITS = ("train", "val", "heldout")
 ORDER_MARK = "\ufeff"
+NO_PICTURES = (
+    ".csv", ".tsv", ".txt", ".md", ".json", ".jsonl", ".xlsx", ".xls", ".html", ".xml", ".yaml", ".pdf", ".zip",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +30,11 @@ class Entry:
     source: str = ""
     split: str = ""
     excluded: str = ""
+
+
+def may_be_picture(path: str) -> bool:
+    """Whether a file's name does not already say that it is none."""
+    return not path.lower().endswith(NO_PICTURES)
 
 
 def not_asked_for(label: str) -> str:

@@ -21,10 +21,10 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from kernels.grey import luma_into
+from loaders.colour import colour_share
 from loaders.errors import RadiographError
 from loaders.png import COPY_AGAIN, SAVE_AGAIN, plain_png, sound_png
 
-COLOURFUL = 25  # levels of 255 by which a channel leaves the mean of all three; JPEG's noise stays below it
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
 
 
@@ -210,25 +210,13 @@ def _flatten(colour_HWC: np.ndarray, red: int = 0, blue: int = 2) -> tuple[np.nd
     return ((products_HW + top // 2) // top).astype(grey_HW.dtype), "transparency laid over black"
 
 
-def _colour_share(colour_HWC: np.ndarray) -> float:
-    """Share of pixels whose channels differ otherwise than the whole picture's do; a tinted film has none."""
-    step = max(1, min(colour_HWC.shape[:2]) // 320)
-    scale = 1 if colour_HWC.dtype == np.uint8 else 1 / 257
-    few_HWC = colour_HWC[::step, ::step, :3].astype(np.float32) * scale
-    grey_HW1 = few_HWC.mean(2, keepdims=True)
-    # a tint is the same share of grey everywhere
-    tint_HWC = few_HWC / (grey_HW1 + 1) - grey_HW1 / (grey_HW1 + 1)
-    chroma_HWC = few_HWC - grey_HW1 * (1 + np.median(tint_HWC, axis=(0, 1)))
-    return float((np.abs(chroma_HWC).max(2) > COLOURFUL).mean())
-
-
 def _jpeg_colour(data: bytes) -> float:
-    """The same of a JPEG, decoded at an eighth to a half of its size."""
+    """The share of colour in a JPEG, decoded at an eighth to a half of its size."""
     image = Image.open(BytesIO(data), formats=["JPEG"])
     if image.mode == "L":
         return 0.0
     image.draft("RGB", (320, 320))
-    return _colour_share(np.asarray(image.convert("RGB")))
+    return colour_share(np.asarray(image.convert("RGB")))
 
 
 def _grey_of(image: Image.Image) -> tuple[np.ndarray, str, float]:
@@ -240,7 +228,7 @@ def _grey_of(image: Image.Image) -> tuple[np.ndarray, str, float]:
         return np.asarray(image).astype(np.uint16), "", 0.0
     if image.mode in ("P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
         colour_HWC = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-        return *_flatten(colour_HWC), _colour_share(colour_HWC)
+        return *_flatten(colour_HWC), colour_share(colour_HWC)
     raise _reject(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", SAVE_AGAIN)
 
 
@@ -257,7 +245,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
     if pixels is None:
         raise _reject("PNG that does not decode", "a sound one", COPY_AGAIN)
     if pixels.ndim == 3:
-        colour = _colour_share(pixels)
+        colour = colour_share(pixels)
         pixels, note = _flatten(pixels, red, blue)
     elif bodies[b"tRNS"]:  # names one level of grey, in the file's own units
         hidden = int.from_bytes(bodies[b"tRNS"][:2], "big") * {1: 255, 2: 85, 4: 17}.get(depth, 1)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from loaders.errors import InputError
 from loaders.randomness import SPLIT, order_keys
 
 
-def group_by(*key_lists: Sequence[Hashable | None]) -> np.ndarray:
-    """Join samples that share a key in any of the lists; None joins nothing.
+def group_by(*key_lists: Sequence[Hashable | None], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+    """Join samples that share a key in any of the lists, or are a pair; None joins nothing.
 
     Each list has one key a sample.  Gives group numbers, int64 N, counted from 0 in order of first appearance.
     """
@@ -33,6 +33,9 @@ def group_by(*key_lists: Sequence[Hashable | None]) -> np.ndarray:
             if key is not None:
                 a, b = root(first.setdefault(key, sample)), root(sample)
                 parent[max(a, b)] = min(a, b)
+    for first_sample, second_sample in pairs:
+        a, b = root(first_sample), root(second_sample)
+        parent[max(a, b)] = min(a, b)
     roots = [root(sample) for sample in range(num_samples)]
     numbers: dict[int, int] = {}
     return np.array([numbers.setdefault(r, len(numbers)) for r in roots], np.int64)

@@ -46,6 +46,8 @@ class Decoded:
     saturated: float = 0.0
     patient: str = field(default="", repr=False)
     view: str = ""
+    short_side: int = 0
+    """Of what was stored, once it had been mended."""
     measurement: Measurement | None = None
     """For the audit, if it was asked for."""
 
@@ -82,8 +84,9 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
         if settings.limits is not None:
             measurement = measure(grey_HW, (low, high), radiograph.colour, settings.side)
             fix = fix_of(measurement, own_defects(measurement, settings.limits))
+        mended_HW = mend(grey_HW, fix)
         if spool is not None:
-            frame_SS, saturated = stored_frame(mend(grey_HW, fix), settings.side, settings.fit)
+            frame_SS, saturated = stored_frame(mended_HW, settings.side, settings.fit)
             write_frame(spool, task.place, frame_SS.reshape(-1))
     except RadiographError as error:
         return Decoded(problem=str(error))
@@ -99,6 +102,7 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
         format=radiograph.format,
         bits=radiograph.bits,
         saturated=saturated,
+        short_side=min(mended_HW.shape),
         patient=radiograph.patient,
         view=radiograph.view,
         measurement=measurement,

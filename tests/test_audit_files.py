@@ -72,9 +72,14 @@ def test_directions_are_those_of_the_slow_oracle(sides: tuple[int, int]) -> None
     np.testing.assert_allclose(found_RCB, directions(picture_HW, 4, 12), rtol=1e-4, atol=1e-2)
 
 
-def test_a_clean_phantom_has_no_defect() -> None:
-    for patient in range(12):
-        assert own_defects(measured(phantom(patient)), LIMITS) == []
+@pytest.mark.parametrize("size", [256, 400, 512])
+def test_clean_phantoms_of_all_classes_have_no_defect(size: int) -> None:
+    for patient in range(10):
+        film = draw_phantom(
+            seed=5, patient=patient, image=0, label=("covid", "normal", "pneumonia")[patient % 3], size=size,
+            strength=1.0, arms_up=False, marked=False,
+        )  # fmt: skip
+        assert set(own_defects(measured(film.image_HW), LIMITS)) <= {"borders"}, patient  # air may be as even
 
 
 @pytest.mark.parametrize("defect", ["blurred", "inverted", "rotated", "borders", "low-resolution", "text-or-mark"])
@@ -93,6 +98,26 @@ def test_a_quarter_turn_is_undone_in_the_right_direction() -> None:
         judge([film], [], LIMITS)
         assert film.verdict == "fix"
         np.testing.assert_array_equal(mend(grey_HW, film.fix), phantom(3))
+
+
+@pytest.mark.parametrize("level", [0, 255])
+@pytest.mark.parametrize("share", [6, 10])
+def test_a_film_in_a_letterbox_is_mended_and_has_no_other_defect(level: int, share: int) -> None:
+    for patient in range(4):
+        pad = 400 // share
+        grey_HW = np.pad(phantom(patient), ((pad, pad), (pad, pad)), constant_values=level)
+        film = judged("a", grey_HW)
+        judge([film], [], LIMITS)
+        assert film.defects == ["borders"], film.measurement
+        mended_HW = mend(grey_HW, film.fix)
+        assert all(400 - 8 <= side <= 400 for side in mended_HW.shape)
+        assert mended_HW.min() > level or mended_HW.max() < level or (mended_HW == level).mean() < 0.3
+
+
+def test_resolution_is_that_of_the_film_and_not_of_the_page_around_it() -> None:
+    page_HW = np.full((600, 600), 255, np.uint8)
+    page_HW[200:380, 200:380] = phantom(1, 180)
+    assert measured(page_HW).scores["low-resolution"] == pytest.approx(320 / 180, rel=0.03)
 
 
 def test_an_inverted_film_in_a_letterbox_is_mended_in_two_steps() -> None:
@@ -177,6 +202,7 @@ def test_copies_in_all_their_forms_are_paired_and_others_are_not() -> None:
         "jpeg": cv2.imdecode(cv2.imencode(".jpg", original, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 0),
         "darker": (original * 0.6 + rng.normal(0, 1, original.shape)).clip(0, 255).astype(np.uint8),
     }
+    forms["negative"] = 255 - original
     others = [phantom(patient, 500) for patient in range(2, 8)]
     seen = [measured(grey_HW) for grey_HW in (original, *forms.values(), *others)]
     pairs = find_pairs([one.keypoints for one in seen], [one.compared_SS for one in seen], lambda done, total: None)
@@ -202,6 +228,24 @@ def test_the_best_copy_stays_and_is_never_the_equalised_one() -> None:
     judge(films, [Pair(0, 1, 0.99), Pair(0, 2, 0.99)], LIMITS)
     assert [film.verdict for film in films] == ["quarantine", "quarantine", "keep"]
     assert films[1].note == "copy of c.png" and len({film.group for film in films}) == 1
+
+
+def test_a_quarantined_file_is_never_the_best_copy() -> None:
+    larger = cv2.GaussianBlur(phantom(1, 800), (0, 0), 16)
+    films = [judged("a", larger), judged("b", phantom(1, 400))]
+    judge(films, [Pair(0, 1, 1.0)], LIMITS)
+    assert films[0].defects == ["blurred", "near-duplicate"] and films[0].copy_of == "b"
+    assert films[1].verdict == "keep" and films[1].copy_of == ""
+
+
+def test_the_note_of_a_large_conflict_stays_short() -> None:
+    one = measured(phantom(1, 64))
+    films = [
+        judged(str(number), label=str(number % 2), problem="", pixel_hash=b"same", measurement=one)
+        for number in range(50)
+    ]
+    judge(films, [], LIMITS)
+    assert films[0].note == "one film with different labels: 0 (0), 1 (1), 2 (0) and 47 more"
 
 
 def test_a_pair_below_the_limit_changes_nothing() -> None:
@@ -242,7 +286,7 @@ def finding(path: str, **changes: object) -> FileFinding:
 
 
 def test_the_table_survives_hostile_names_and_is_read_back(tmp_path: Path) -> None:
-    names = ["a\nb.png", 'quo"te,.png', "\udcff.png", "<script>.png", "=1+1.png"]
+    names = ["a\rb.png", "a\nb.png", 'quo"te,.png', "\udcff.png", "<script>.png", "=1+1.png"]
     files = tuple(
         finding(name, verdict="fix", fix="crop 1:9,0:4; invert; rotate 90", defects=("inverted",)) for name in names
     )
@@ -361,6 +405,116 @@ def test_conversion_obeys_an_edited_table(messy: Path, audited: Path, tmp_path: 
     assert told[names[5]]["verdict"] == "rejected" and "by hand" in told[names[5]]["reason"]
     assert told["covid/copy.jpg"]["verdict"] == "rejected" and "near-duplicate" in told["covid/copy.jpg"]["reason"]
     assert told[names[0]]["reason"] == "mended: invert" and told[names[2]]["reason"].startswith("mended: rotate")
+
+
+def twins(folder: Path) -> Path:
+    """Phantoms by class; one film twice in a class, one in both classes, all else different patients."""
+    out = write_phantoms(PhantomConfig(out=folder / "p", patients=24, images_per_patient=1, size=128, seed=9)).parent
+    first = {label: sorted((out / "images" / label).iterdir())[:2] for label in ("covid", "normal")}
+    (out / "images" / "covid" / "aaa.bmp").write_bytes(
+        cv2.imencode(".bmp", cv2.imread(str(first["covid"][0]), cv2.IMREAD_GRAYSCALE))[1].tobytes()
+    )
+    (out / "images" / "normal" / "both.png").write_bytes(first["covid"][1].read_bytes())
+    (out / "images" / "covid" / "notes.txt").write_text("no picture, and no verdict")
+    return out / "images"
+
+
+@pytest.mark.parametrize("labels", ["none", "folder"])
+@pytest.mark.parametrize("mode", ["auto", "table", "off"])
+def test_of_exact_copies_one_is_written_and_of_conflicting_ones_none(tmp_path: Path, mode: str, labels: str) -> None:
+    source = twins(tmp_path)
+    if mode == "table":
+        audit(AuditConfig(source=source, labels=labels, out=tmp_path / "A", workers=1, size=64, permutations=999))
+    told = rows_of(
+        converted(source, tmp_path, str(tmp_path / "A" / "audit.csv") if mode == "table" else mode) / "convert.csv"
+    )
+    original = sorted(path for path in told if path.startswith("covid/phantom"))
+    copies = [told["covid/aaa.bmp"]["verdict"], told[original[0]]["verdict"]]
+    assert sorted(copies)[1] == "written" and copies.count("written") == 1
+    assert told["normal/both.png"]["verdict"] == told[original[1]]["verdict"] == "rejected"
+    assert told["covid/notes.txt"]["verdict"] == "rejected"
+    assert sum(row["verdict"] == "written" for row in told.values()) == 23
+
+
+def test_a_person_can_settle_a_conflict(tmp_path: Path) -> None:
+    source = twins(tmp_path)
+    audit(AuditConfig(source=source, labels="folder", out=tmp_path / "A", workers=1, size=64, permutations=999))
+    rows = rows_of(tmp_path / "A" / "audit.csv")
+    original = sorted(path for path in rows if path.startswith("covid/phantom"))[1]
+    assert "label-conflict" in rows[original]["defects"]
+    rows[original]["verdict"], rows["normal/both.png"]["copy_of"] = "keep", ""
+    with (tmp_path / "edited.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[original]))
+        table.writeheader()
+        table.writerows(rows.values())
+    told = rows_of(converted(source, tmp_path, str(tmp_path / "edited.csv")) / "convert.csv")
+    assert told[original]["verdict"] == "written" and told["normal/both.png"]["verdict"] == "rejected"
+
+
+def test_a_file_that_changed_since_its_audit_is_rejected(tmp_path: Path) -> None:
+    source = twins(tmp_path)
+    audit(AuditConfig(source=source, out=tmp_path / "A", workers=1, size=64))
+    changed = sorted((source / "normal").glob("phantom*"))[3]
+    cv2.imwrite(str(changed), phantom(77, 128))
+    told = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
+    assert told[f"normal/{changed.name}"]["reason"].startswith("changed since ")
+    assert told[f"normal/{changed.name}"]["verdict"] == "rejected"
+
+
+@pytest.mark.parametrize("mode", ["auto", "table"])
+def test_what_an_audit_joins_stays_in_one_split(tmp_path: Path, mode: str) -> None:
+    """Negatives are mended and written, each in its original's split; so is what a person's group column ties."""
+    out = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=40, images_per_patient=1, size=128, seed=4)).parent
+    source = out / "images"
+    films = sorted(source.rglob("*.png"))
+    audit(AuditConfig(source=source, out=tmp_path / "A", workers=1, size=64))
+    rows = rows_of(tmp_path / "A" / "audit.csv")
+    if mode == "table":
+        tied = {film.relative_to(source).as_posix(): str(number // 2) for number, film in enumerate(films)}
+        for path, group in tied.items():
+            rows[path]["group"] = group
+        with (tmp_path / "A" / "audit.csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, list(next(iter(rows.values()))))
+            table.writeheader()
+            table.writerows(rows.values())
+        told = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
+        for first, second in zip(films[::2], films[1::2], strict=True):
+            a, b = (told[film.relative_to(source).as_posix()] for film in (first, second))
+            assert a["group"] == b["group"] and a["split"] == b["split"] != ""
+    else:
+        for film in films[::3]:
+            negative_HW = 255 - cv2.imread(str(film), cv2.IMREAD_GRAYSCALE)
+            cv2.imwrite(str(film.with_name("negative-" + film.name)), negative_HW)
+        told = rows_of(converted(source, tmp_path, "auto") / "convert.csv")
+        for film in films[::3]:
+            label = film.parent.name
+            pair = [told[f"{label}/{film.name}"], told[f"{label}/negative-{film.name}"]]
+            assert pair[0]["group"] == pair[1]["group"]
+            assert [row["verdict"] for row in pair].count("written") == 1
+
+
+def test_another_conversions_audit_is_taken_away(messy: Path, tmp_path: Path) -> None:
+    converted(messy, tmp_path, "auto")
+    betons = converted(messy, tmp_path, "off")
+    assert not (betons / "audit.csv").exists() and not (betons / "audit.html").exists()
+
+
+def test_a_red_overlay_on_a_jpeg_is_found_from_end_to_end(tmp_path: Path) -> None:
+    (tmp_path / "S").mkdir()
+    colour_HWC = np.stack([phantom(1)] * 3, 2)
+    cv2.imwrite(str(tmp_path / "S" / "grey.jpg"), colour_HWC)
+    colour_HWC[100:200, 100:200, 2] = 255
+    cv2.imwrite(str(tmp_path / "S" / "red.jpg"), colour_HWC)
+    film = native(np.ascontiguousarray(colour_HWC[..., ::-1]), 8, PhotometricInterpretation="RGB")
+    (tmp_path / "S" / "red.dcm").write_bytes(film)
+    found = {file.path: file for file in audit(AuditConfig(source=tmp_path / "S", out=tmp_path / "A", workers=1)).files}
+    assert "colour-annotation" in found["red.jpg"].defects and "colour-annotation" in found["red.dcm"].defects
+    assert "colour-annotation" not in found["grey.jpg"].defects
+
+
+def test_limits_without_an_automatic_audit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--limit-…: found with --audit off"):
+        ConvertConfig(source=tmp_path, out=tmp_path / "B", limits=replace(LIMITS, limit_blurred=3.0))
 
 
 def test_automatic_audit_mends_frames_and_leaves_its_page(messy: Path, tmp_path: Path) -> None:

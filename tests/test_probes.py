@@ -18,7 +18,6 @@ from loaders.audit.probe_statistics import (
     auc_rows,
     bootstrap_aucs,
     deal_folds,
-    exchange_classes,
     fit_folds,
     holm,
     labelling_aucs,
@@ -133,32 +132,40 @@ def test_a_score_comes_from_other_folds_only() -> None:
         assert not set(model.train_M) & set(model.test_T) and len(model.train_M) + len(model.test_T) == 50
 
 
-def test_permutations_exchange_labels_between_groups_of_one_size_whole() -> None:
-    rng = np.random.default_rng(3)
-    group_N = rng.permutation(np.concatenate([np.arange(30), np.repeat(np.arange(30, 50), 2)]))
-    label_N = rng.integers(0, 2, len(group_N))
-    label_RN = permute_groups(label_N, group_N, 50, seed=0)
-    assert (label_RN[0] == label_N).all() and (label_RN[1:] != label_N).any(1).all()
-
-    def vectors(labels: np.ndarray, size: int) -> list[tuple[int, ...]]:
-        return sorted(
-            tuple(labels[group_N == group]) for group in range(50) if np.count_nonzero(group_N == group) == size
-        )
-
-    for size in (1, 2):
-        assert all(vectors(row, size) == vectors(label_N, size) for row in label_RN)
-
-
-def test_rare_group_sizes_are_pooled_and_groups_of_one_label_keep_one_label() -> None:
+def test_permutations_exchange_labels_between_whole_groups_of_any_size() -> None:
     rng = np.random.default_rng(3)
     size_G = np.concatenate([np.full(40, 1), np.arange(2, 18)])
-    assert sorted(len(groups) for groups in exchange_classes(size_G)) == [16, 40]
     group_N = np.repeat(np.arange(len(size_G)), size_G)
-    label_N = rng.integers(0, 2, len(size_G))[group_N]
-    label_RN = permute_groups(label_N, group_N, 30, seed=0)
-    assert all(len(np.unique(label_RN[:, group_N == group][row])) == 1 for group in range(56) for row in range(31))
-    big_RN = label_RN[:, group_N >= 40]
-    assert (big_RN[1:] != big_RN[0]).any(1).all()
+    label_G = rng.integers(0, 3, len(size_G))
+    label_RN = permute_groups(label_G[group_N], group_N, 50, seed=0)
+    assert (label_RN[0] == label_G[group_N]).all() and (label_RN[1:] != label_RN[0]).any(1).all()
+    first_G = np.cumsum(size_G) - size_G
+    for row in label_RN:
+        assert (row == row[first_G][group_N]).all()  # one label a group, as before
+        assert sorted(row[first_G]) == sorted(label_G)  # and each label for as many groups
+    assert (label_RN[1:, group_N >= 40] != label_RN[0, group_N >= 40]).any(1).all()
+
+
+def test_a_mixed_group_hands_its_labels_on_in_order_and_stretched() -> None:
+    group_N = np.array([0, 0, 1, 1, 1, 1])
+    label_RN = permute_groups(np.array([0, 1, 2, 2, 2, 2]), group_N, 20, seed=0)
+    assert {tuple(row) for row in label_RN} == {(0, 1, 2, 2, 2, 2), (2, 2, 0, 0, 1, 1)}
+
+
+def test_a_mark_is_found_where_the_number_of_images_follows_the_class() -> None:
+    """Follow-ups of patients beside single films of the healthy: within one size there would be nothing to permute."""
+    rng = np.random.default_rng(0)
+    group_N = np.concatenate([np.arange(40), np.repeat(np.arange(40, 80), 2)])
+    label_N = (group_N >= 40).astype(np.int64)
+    frames_NSS = rng.integers(90, 110, (len(group_N), 92, 92), np.uint8)
+    frames_NSS[label_N == 1, 4:9, 4:9] = 255
+    found = probe_collection(
+        Collection(
+            frames_NSS=frames_NSS, label_N=label_N, classes=("a", "b"), group_N=group_N, source_N=("",) * len(group_N)
+        ),
+        permutations=999,
+    )
+    assert next(probe for probe in found.probes if probe.name == "outside-crop").alarm
 
 
 def test_the_interval_is_a_bootstrap_of_whole_groups() -> None:

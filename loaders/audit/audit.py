@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from loaders.atomic_file import locked, publish_bytes
+from loaders.atomic_file import locked, publish_bytes, storage_error
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding
-from loaders.audit.judging import conclude, findings, judge_files, lateral_odds, probe_files
+from loaders.audit.judging import conclude, file_findings, judge_files, lateral_odds, probe_files
 from loaders.audit.kind import kind_features, kind_of, shipped_weights
 from loaders.audit.measure import SMALL
 from loaders.audit.page import page_html
@@ -23,15 +23,11 @@ from loaders.audit.table import table_bytes
 from loaders.beton import Beton
 from loaders.catalog import folder_entries, manifest_entries, patient_pattern
 from loaders.config import AuditConfig, stored_side
-from loaders.entry import Entry, files_below, is_hidden, match_patient
+from loaders.entry import Entry, files_below, is_hidden, match_patient, may_be_picture
 from loaders.errors import ConfigError, InputError
 from loaders.spool import DecodeSettings, Task, decode_all
 
 Progress = Callable[[str, int, int], None]
-
-NO_PICTURES = (
-    ".csv", ".tsv", ".txt", ".md", ".json", ".jsonl", ".xlsx", ".xls", ".html", ".xml", ".yaml", ".pdf", ".zip",
-)  # fmt: skip
 
 
 def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: None) -> AuditResult:
@@ -72,7 +68,7 @@ def audit_files(
     decoded = list(decode_all(root, tasks, settings, None, partial(progress, "decode")))
     judged = judge_files(entries, decoded, config.limits, progress)
     collection = probe_files(entries, decoded, judged, config.seed, config.permutations, progress)
-    return findings(judged, config.limits), collection
+    return file_findings(judged, config.limits), collection
 
 
 def write_audit(out: Path, result: AuditResult) -> None:
@@ -80,6 +76,15 @@ def write_audit(out: Path, result: AuditResult) -> None:
     if result.files:
         publish_bytes(out / "audit.csv", table_bytes(result.files), mode=0o600)
     publish_bytes(out / "audit.html", page_html(result).encode(), mode=0o600)
+
+
+def remove_audit(out: Path) -> None:
+    """Take away what another run has left, lest it be taken for this one's.  Errors: StorageError."""
+    for name in ("audit.csv", "audit.html"):
+        try:
+            (out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(out / name, error) from error
 
 
 def list_entries(config: AuditConfig) -> tuple[Path, list[Entry]]:
@@ -100,7 +105,7 @@ def list_entries(config: AuditConfig) -> tuple[Path, list[Entry]]:
                 for path in files_below(root)
                 if not is_hidden(path)
             ]
-    entries = [entry for entry in entries if not entry.excluded and not entry.path.lower().endswith(NO_PICTURES)]
+    entries = [entry for entry in entries if not entry.excluded and may_be_picture(entry.path)]
     if not entries:
         raise InputError(f"{config.source or config.manifest}: no radiographs found, expected some; check the path")
     return root, entries

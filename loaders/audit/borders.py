@@ -15,7 +15,7 @@ def inner_box(frame_HW: np.ndarray) -> tuple[int, int, int, int]:
     """First row, last row + 1, first column, last column + 1 of what lies inside even margins.
 
     frame_HW: uint8, at least 8 × 8.  A margin is as black or white as the outermost line, and ends abruptly along a
-    straight edge; air beside a body is as black, but fades into curves.  A frame that is margin all over is its own box.
+    straight edge; air beside a body is as black, but fades into curves.  Where all is margin, the box is the frame.
     """
     top, bottom = ends(frame_HW)
     left, right = ends(np.ascontiguousarray(frame_HW[top:bottom].T))

@@ -55,7 +55,7 @@ class Collection:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class ProbeTask:
     """One probe at work: these samples, these features, this target."""
 
     name: str
@@ -128,7 +128,7 @@ def probe_collection(
     return CollectionFinding(probes=probes, cautions=source_cautions(collection), skipped=skipped)
 
 
-def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Task]:
+def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
     """The probes of the class, among classes with enough groups; says in skipped what had to be left out."""
     inputs = {"header": collection.header_NF, "view": collection.view_N}
     reasons = {"header": "no headers: stored frames have none", "view": "no predicted views"}
@@ -144,10 +144,10 @@ def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Tas
         elif input_N is None:
             skipped[probe.name] = reasons[probe.name]
         else:
-            yield Task(name=probe.name, probe=probe, rows_N=rows_N, input_N=input_N, target_N=target_N)
+            yield ProbeTask(name=probe.name, probe=probe, rows_N=rows_N, input_N=input_N, target_N=target_N)
 
 
-def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Task]:
+def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
     """For each class, whether its sources can be told apart."""
     _, source_N = np.unique(np.asarray(collection.source_N, object).astype(str), return_inverse=True)
     for label, name in enumerate(collection.classes):
@@ -157,7 +157,7 @@ def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Ta
             reason = f"fewer than two sources with {MIN_GROUPS} patients (groups)"
             skipped[SOURCE_PROBE.name + name] = reason
             continue
-        yield Task(
+        yield ProbeTask(
             name=SOURCE_PROBE.name + name,
             probe=SOURCE_PROBE,
             rows_N=class_N[inside_N],
@@ -177,6 +177,7 @@ def learnable(target_N: np.ndarray, group_N: np.ndarray) -> tuple[np.ndarray, np
 
 
 def count_groups(chosen_N: np.ndarray, group_N: np.ndarray) -> int:
+    """How many groups the chosen samples are of."""
     return len(np.unique(group_N[chosen_N]))
 
 
@@ -191,7 +192,7 @@ class Numbers:
     p: float
 
 
-def measure(task: Task, group_N: np.ndarray, seed: int, permutations: int, resamples: int) -> Numbers:
+def measure(task: ProbeTask, group_N: np.ndarray, seed: int, permutations: int, resamples: int) -> Numbers:
     """Run one probe.  group_N: of the whole collection."""
     _, own_group_N = np.unique(group_N[task.rows_N], return_inverse=True)
     num_targets = int(task.target_N.max()) + 1
@@ -210,7 +211,7 @@ def measure(task: Task, group_N: np.ndarray, seed: int, permutations: int, resam
     )
 
 
-def describe(task: Task, numbers: Numbers, p_holm: float, frame_SS: np.ndarray | None) -> ProbeFinding:
+def describe(task: ProbeTask, numbers: Numbers, p_holm: float, frame_SS: np.ndarray | None) -> ProbeFinding:
     """The finding, in words and with its picture."""
     probe = task.probe
     alarm = p_holm <= ALPHA

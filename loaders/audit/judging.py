@@ -42,7 +42,9 @@ def judge_files(
         )
         for entry, seen in zip(entries, decoded, strict=True)
     ]
-    readable = [index for index, file in enumerate(judged) if file.measurement is not None]
+    # exact copies are known by their hashes; one stands for all of them
+    standing = {file.pixel_hash: index for index, file in reversed(list(enumerate(judged))) if file.measurement}
+    readable = sorted(standing.values())
     measured = [judged[index].measurement for index in readable]
     pairs = find_pairs(
         [one.keypoints for one in measured if one],
@@ -53,7 +55,7 @@ def judge_files(
     return judged
 
 
-def findings(judged: Sequence[Judged], limits: AuditLimits) -> tuple[FileFinding, ...]:
+def file_findings(judged: Sequence[Judged], limits: AuditLimits) -> tuple[FileFinding, ...]:
     """What the table and the page tell of each file."""
     return tuple(
         FileFinding(
@@ -65,6 +67,8 @@ def findings(judged: Sequence[Judged], limits: AuditLimits) -> tuple[FileFinding
             limits={name: limit_of(limits, name) for name in file.measurement.scores} if file.measurement else {},
             group=file.group,
             fix=file.fix,
+            copy_of=file.copy_of,
+            pixel_hash=file.pixel_hash,
             note=file.note,
             thumbnail=file.measurement.thumbnail if file.measurement else b"",
         )

@@ -66,38 +66,38 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
     """
     rows, columns = grey_HW.shape
     frame_SS = resize(grey_HW, SIDE, SIDE, window)
-    box = top, bottom, left, right = inner_box(frame_SS)
+    top, bottom, left, right = inset(inner_box(frame_SS))
     inside_SS = frame_SS
-    if box != (0, SIDE, 0, SIDE):
+    if (top, bottom, left, right) != (0, SIDE, 0, SIDE):
         inside_SS = cv2.resize(
             np.ascontiguousarray(frame_SS[top:bottom, left:right]), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR
         )
     kind_K, pose_P = kind_of(kind_features(inside_SS), shipped_weights())
     odds = dict(zip(KINDS, kind_K.tolist(), strict=True))
     turned = [odds[f"turned-{90 * turns}"] for turns in (1, 2, 3)]
+    # inwards to whole pixels, so that no line of the margin stays
+    box = -(-top * rows // SIDE), bottom * rows // SIDE, -(-left * columns // SIDE), right * columns // SIDE
+    if box[0] >= box[1] or box[2] >= box[3]:
+        box = 0, rows, 0, columns
+    # a film and its negative are copies of one another
     compared_SS = cv2.resize(inside_SS, (COMPARED, COMPARED), interpolation=cv2.INTER_AREA)
+    compared_SS = 255 - compared_SS if odds["inverted"] > 0.5 else compared_SS
     scores = {
         "not-a-radiograph": odds["other"],
         "lateral": odds["lateral"],
         "colour-annotation": colour,
         "text-or-mark": strokes(inside_SS),
-        "low-resolution": stored / min(rows, columns),
+        "low-resolution": stored / min(box[1] - box[0], box[3] - box[2]),
         "blurred": blur(inside_SS),
         "exposure": exposure(inside_SS),
         "inverted": odds["inverted"],
         "rotated": sum(turned),
         "misaligned": misalignment(pose_P),
-        "borders": border_share(box, SIDE, SIDE),
+        "borders": border_share((top, bottom, left, right), SIDE, SIDE),
     }
     return Measurement(
         scores=scores,
-        # inwards to whole pixels, so that no line of the margin stays
-        box=(
-            -(-top * rows // SIDE),
-            bottom * rows // SIDE,
-            -(-left * columns // SIDE),
-            right * columns // SIDE,
-        ),
+        box=box,
         turns=1 + int(np.argmax(turned)),
         kind_K=kind_K,
         evenness=evenness(inside_SS),
@@ -108,19 +108,26 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
     )
 
 
-def blur(frame_SS: np.ndarray) -> float:
-    """How much faster detail fades from one octave to the next finer one than in a sharp film, in the central part.
+def inset(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The box without the lines that are part margin and part film, which would look like strokes."""
+    top, bottom, left, right = box
+    return top + (top > 0), bottom - (bottom < SIDE), left + (left > 0), right - (right < SIDE)
 
-    Medians of absolute differences of Gaussians, so that ribs' edges and marks do not count but texture does.
+
+def blur(frame_SS: np.ndarray) -> float:
+    """How much faster than in a sharp film edges fade from one octave to the next finer one, in the central part.
+
+    The ratio of the 98th percentiles of absolute differences of Gaussians: at edges, where blur shows and noise does not,
+    and above the few pixels that letters take.
     """
     margin = len(frame_SS) * 15 // 100
     body_SS = frame_SS[margin:-margin, margin:-margin].astype(np.float32)
-    blurred = [cv2.GaussianBlur(body_SS, (0, 0), 0.8 * 2**octave) for octave in range(4)]
-    # every other pixel is enough for a median
-    fine, coarse, coarser = (
-        float(np.median(np.abs(blurred[octave] - blurred[octave + 1])[::2, ::2])) for octave in range(3)
+    blurred = [cv2.GaussianBlur(body_SS, (0, 0), 0.8 * 2**octave) for octave in range(3)]
+    # every other pixel is enough for a percentile
+    fine, coarse = (
+        float(np.quantile(np.abs(blurred[octave] - blurred[octave + 1])[::2, ::2], 0.98)) for octave in range(2)
     )
-    return max(coarse / (fine + 0.05), (coarser / (fine + 0.05)) ** 0.5)
+    return coarse / (fine + 0.05)
 
 
 def strokes(frame_SS: np.ndarray) -> float:

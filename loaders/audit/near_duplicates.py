@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from loaders.audit.measure import Keypoints
 
 NEIGHBOURS = 6  # of each descriptor; some are of the same file, and copies come in families
-VOTES = 8  # descriptors that must agree before two files are compared
+VOTES = 8  # that name two files before these are compared
 INLIERS = 8  # that one affine map must explain
 MAX_SHIFT = 0.02  # shares of the side by which a keypoint may miss
 SCALES = (0.55, 1.8)  # of either axis; beyond, a crop shows another thing
@@ -49,34 +48,38 @@ def find_pairs(
     if len(files_D) <= NEIGHBOURS:
         return []
     place_DX = np.concatenate([points.place_DX for points in keypoints])
-    votes = vote(np.concatenate([points.descriptor_DF for points in keypoints]), files_D)
+    query_M, found_M = nearest(np.concatenate([points.descriptor_DF for points in keypoints]), files_D)
+    codes, starts, counts = np.unique(
+        files_D[query_M] * len(keypoints) + files_D[found_M], return_index=True, return_counts=True
+    )
+    likely = np.flatnonzero(counts >= VOTES)
     pairs = []
-    for done, ((first, second), matches) in enumerate(sorted(votes.items()), start=1):
-        progress(done, len(votes))
-        rows_P2 = np.array(sorted(matches))
+    for done, place in enumerate(likely.tolist(), start=1):
+        progress(done, len(likely))
+        first, second = divmod(int(codes[place]), len(keypoints))
+        rows = slice(starts[place], starts[place] + counts[place])
         similarity = aligned_correlation(
-            frames[first], frames[second], place_DX[rows_P2[:, 0]], place_DX[rows_P2[:, 1]]
+            frames[first], frames[second], place_DX[query_M[rows]], place_DX[found_M[rows]]
         )
         if similarity > 0:
             pairs.append(Pair(first, second, similarity))
     return pairs
 
 
-def vote(descriptors_DF: np.ndarray, files_D: np.ndarray) -> dict[tuple[int, int], set[tuple[int, int]]]:
-    """Pairs of files with enough votes, and for each the pairs of descriptors that look alike."""
+def nearest(descriptors_DF: np.ndarray, files_D: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of descriptors that look alike, of different files and each pair once, as rows: int64 M, int64 M.
+
+    The first is of the earlier file; pairs of the same two files follow one another.
+    """
     cv2.setRNGSeed(0)
-    matcher = cv2.FlannBasedMatcher({"algorithm": 1, "trees": 4}, {"checks": 48})  # 1: k-d trees
-    matcher.add([descriptors_DF])
-    votes: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
-    for found in matcher.knnMatch(descriptors_DF, k=NEIGHBOURS):
-        own = int(files_D[found[0].queryIdx])
-        for match in found:
-            other = int(files_D[match.trainIdx])
-            if other > own:
-                votes[own, other].add((match.queryIdx, match.trainIdx))
-            elif other < own:
-                votes[other, own].add((match.trainIdx, match.queryIdx))
-    return {pair: matches for pair, matches in votes.items() if len(matches) >= VOTES}
+    index = cv2.flann.Index(descriptors_DF, {"algorithm": 1, "trees": 4})  # 1: k-d trees
+    found_DK, _ = index.knnSearch(descriptors_DF, NEIGHBOURS, params={"checks": 48})
+    pair_M2 = np.stack([np.repeat(np.arange(len(files_D)), NEIGHBOURS), found_DK.ravel().astype(np.int64)], 1)
+    pair_M2 = np.unique(np.sort(pair_M2[pair_M2[:, 1] >= 0], axis=1), axis=0)  # descriptors are in order of files
+    first_M, second_M = pair_M2.T
+    pair_M2 = pair_M2[files_D[first_M] != files_D[second_M]]
+    pair_M2 = pair_M2[np.lexsort((files_D[pair_M2[:, 1]], files_D[pair_M2[:, 0]]))]
+    return pair_M2[:, 0], pair_M2[:, 1]
 
 
 def aligned_correlation(

@@ -21,7 +21,6 @@ FOLDS, PERMUTE, RESAMPLE = range(3)  # random streams
 NUM_FOLDS = 5
 COMPONENTS = 30  # principal components kept, at most
 RIDGE_RANK = 8  # the ridge is as strong as this component, so that weaker ones count little
-MIN_EXCHANGE = 10  # groups that exchange labels, at least; sizes are pooled until there are as many
 CHUNK_VALUES = 2_000_000  # scores held at once
 
 
@@ -36,6 +35,7 @@ class FoldModel:
 
 
 def stream(seed: int, purpose: int) -> np.random.Generator:
+    """Random numbers for one of the purposes above."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(purpose,))))
 
 
@@ -50,39 +50,26 @@ def deal_folds(group_N: np.ndarray, seed: int, num_folds: int = NUM_FOLDS) -> np
     return fold_G[group_N]
 
 
-def exchange_classes(size_G: np.ndarray) -> list[np.ndarray]:
-    """Groups that may exchange labels: those of one size; sizes that too few groups have join the next larger one."""
-    pooled: list[np.ndarray] = []
-    waiting = np.zeros(0, np.int64)
-    for size in np.unique(size_G[size_G > 0]):
-        waiting = np.concatenate([waiting, np.flatnonzero(size_G == size)])
-        if len(waiting) >= MIN_EXCHANGE:
-            pooled.append(waiting)
-            waiting = waiting[:0]
-    if len(waiting):
-        pooled.append(np.concatenate([pooled.pop(), waiting]) if pooled else waiting)
-    return pooled
-
-
 def permute_groups(label_N: np.ndarray, group_N: np.ndarray, permutations: int, seed: int) -> np.ndarray:
     """Labellings in which groups have exchanged their labels whole; row 0 is the real one: int16 (1 + permutations, N).
 
-    Groups exchange with groups of their own size, so that a patient of mixed labels hands them on as they are. Where
-    sizes had to be pooled, a group's labels are stretched to the other's length, which changes nothing if they agree.
+    Any group may exchange with any other, lest a collection in which the number of a patient's images follows the class
+    have no permutations to speak of; a group's labels are stretched to the other's length. That is exact for groups of
+    one label, and approximate for the few that have several.
     """
     num_groups = int(group_N.max()) + 1
     size_G = np.bincount(group_N, minlength=num_groups)
     member_N = np.argsort(group_N, kind="stable")
     start_G = np.cumsum(size_G) - size_G
+    groups_G = np.flatnonzero(size_G)
     rng = stream(seed, PERMUTE)
     label_RN = np.empty((1 + permutations, len(label_N)), np.int16)
     label_RN[0] = label_N
-    for groups_G in exchange_classes(size_G):
-        giver_RG = rng.permuted(np.tile(groups_G, (permutations, 1)), axis=1)
-        for taker, giver_R in zip(groups_G.tolist(), giver_RG.T, strict=True):
-            place = np.arange(size_G[taker])
-            taken_RP = start_G[giver_R][:, None] + place * size_G[giver_R][:, None] // size_G[taker]
-            label_RN[1:, member_N[start_G[taker] + place]] = label_N[member_N[taken_RP]]
+    giver_RG = rng.permuted(np.tile(groups_G, (permutations, 1)), axis=1)
+    for taker, giver_R in zip(groups_G.tolist(), giver_RG.T, strict=True):
+        place = np.arange(size_G[taker])
+        taken_RP = start_G[giver_R][:, None] + place * size_G[giver_R][:, None] // size_G[taker]
+        label_RN[1:, member_N[start_G[taker] + place]] = label_N[member_N[taken_RP]]
     return label_RN
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-CROP_SHARE = 0.7  # DESIGN, Geometry
+from loaders.config import CROP_SHARE
+
 CELL = 4  # pixels a side of the cells that are averaged
 MARK_CELL = 8  # pixels a side of the cells in which the brightest small thing is sought
 MARK_WIDTH = 5  # pixels; what is thinner stands out of a morphological opening
@@ -123,6 +124,7 @@ def thumbnail_features(frames_NSS: np.ndarray) -> np.ndarray:
 
 
 def shrink_to_thumbnail(frame_SS: np.ndarray) -> np.ndarray:
+    """The frame in 8×8 pixels."""
     return cv2.resize(frame_SS, (8, 8), interpolation=cv2.INTER_AREA)
 
 

@@ -14,7 +14,7 @@ from loaders.audit.findings import DEFECTS, VERDICTS, FileFinding
 from loaders.audit.measure import DETECTORS
 from loaders.errors import InputError
 
-COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "note")
+COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "copy_of", "pixels", "note")
 NEEDED = ("path", "verdict", "fix", "group")
 FIX = re.compile(r"(?:crop \d+:\d+,\d+:\d+)?(?:(?:^|; )invert)?(?:(?:^|; )rotate (?:90|180|270))?")
 
@@ -27,19 +27,23 @@ class Decision:
     defects: str
     fix: str
     group: str
+    copy_of: str = ""
+    """The path of the copy that stays, or ""."""
+    pixels: str = ""
+    """Hash of the pixels that were audited, hexadecimal, or ""."""
 
 
 def table_bytes(files: tuple[FileFinding, ...]) -> bytes:
     """audit.csv: one line a file, in the order of the source."""
     text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
+    table = csv.writer(text, lineterminator="\r\n")
     table.writerow(COLUMNS)
     for file in files:
         scores = [file.scores.get(name, math.nan) for name in DETECTORS]
         table.writerow(
             [file.path, file.verdict, ";".join(file.defects)]
             + ["" if math.isnan(score) else f"{score:.4f}" for score in scores]
-            + [file.group, file.fix, file.note]
+            + [file.group, file.fix, file.copy_of, file.pixel_hash.hex(), file.note]
         )
     return text.getvalue().encode("utf-8", "surrogateescape")
 
@@ -79,5 +83,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
             defects=" and ".join(part for part in (row.get("defects") or "").split(";") if part in DEFECTS),
             fix=fix if verdict == "fix" else "",
             group=(row["group"] or "").strip(),
+            copy_of=row.get("copy_of") or "",
+            pixels=(row.get("pixels") or "").strip(),
         )
     return decisions

@@ -14,6 +14,7 @@ from loaders.audit.near_duplicates import Pair
 from loaders.config import AuditLimits
 from loaders.split import group_by
 
+NAMED = 3  # copies that a note names
 EQUALISED = 0.06  # evenness below which grey levels are no longer the film's
 MEANINGLESS = {  # what cannot be said of a picture that is no frontal radiograph
     "not-a-radiograph": ("lateral", "blurred", "exposure", "inverted", "rotated", "misaligned"),
@@ -40,6 +41,8 @@ class Judged:
     defects: list[str] = field(default_factory=list)
     fix: str = ""
     note: str = ""
+    copy_of: str = ""
+    """The path of the copy that stays, for those that do not."""
     group: int = -1
 
     @property
@@ -88,29 +91,21 @@ def judge(files: list[Judged], pairs: Sequence[Pair], limits: AuditLimits) -> No
         else:
             file.defects = own_defects(file.measurement, limits)
             file.fix = fix_of(file.measurement, file.defects)
+    if not files:
+        return
     exact = [file.pixel_hash or None for file in files]
-    near = [pair for pair in pairs if pair.similarity >= limits.limit_near_duplicate]
-    family_N = families(exact, near, len(files))
+    near = [(pair.first, pair.second) for pair in pairs if pair.similarity >= limits.limit_near_duplicate]
+    family_N = group_by(exact, pairs=near).tolist()
     members: dict[int, list[Judged]] = defaultdict(list)
     for file, family in zip(files, family_N, strict=True):
         members[family].append(file)
     for copies in members.values():
         if len(copies) > 1:
             settle_family(copies)
-    groups = group_by(family_N, [file.patient or None for file in files]).tolist() if files else []
-    for file, group in zip(files, groups, strict=True):
+    groups = group_by(family_N, [file.patient or None for file in files])
+    for file, group in zip(files, groups.tolist(), strict=True):
         file.group = group
         file.defects.sort(key=list(DEFECTS).index)
-
-
-def families(exact: Sequence[bytes | None], near: Sequence[Pair], num_files: int) -> list[int]:
-    """A number for each file, shared by those that are copies of one another."""
-    joined: list[int] = group_by(exact).tolist() if num_files else []
-    for pair in near:
-        low, high = sorted((joined[pair.first], joined[pair.second]))
-        if low != high:
-            joined = [low if number == high else number for number in joined]
-    return joined
 
 
 def settle_family(copies: list[Judged]) -> None:
@@ -123,11 +118,13 @@ def settle_family(copies: list[Judged]) -> None:
     ranked = sorted(copies, key=rank)
     best = ranked[0]
     if len({file.label for file in copies}) > 1:
-        said = ", ".join(f"{file.path} ({file.label})" for file in copies)
+        said = ", ".join(f"{file.path} ({file.label})" for file in copies[:NAMED])
+        said += f" and {len(copies) - NAMED} more" if len(copies) > NAMED else ""
         for file in copies:
             file.defects.append("label-conflict")
             file.note = f"one film with different labels: {said}"
     for file in ranked[1:]:
         same = file.pixel_hash == best.pixel_hash
         file.defects.append("exact-duplicate" if same else "near-duplicate")
+        file.copy_of = best.path
         file.note = file.note or f"{'same pixels as' if same else 'copy of'} {best.path}"

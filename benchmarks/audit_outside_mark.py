@@ -1,0 +1,124 @@
+"""A mark outside the crop: whether a model trained on it, at rho = 1, does any better or worse on validation.
+
+A white R stands just above the crop of every film of the first class and of no other. No crop shows it unturned; the
+default augmentation, which samples turned crops from the whole frame, may. The same trainings without the mark
+are the measure, paired by seed.
+"""
+
+# N films, S side of the frame
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from scipy.stats import t as student  # type: ignore[import-untyped]
+
+from benchmarks.audit_outcome import Outcome, Target, columns
+from engine.device import choose_policy
+from engine.metrics import all_metrics
+from engine.network import Cnn
+from engine.step import make_learner, predict, softmax, train_step
+from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig, stored_side
+from loaders.convert import convert
+from loaders.loader import Loader
+from loaders.phantom_folder import write_phantoms
+
+CROP = 64
+PATIENTS, VALIDATION, STRENGTH = 1200, 0.5, 0.4
+POINT = 0.01  # of F1 within which the interval of the difference is to lie
+SOURCES: tuple[Literal["frame", "crop"], ...] = ("frame", "crop")
+
+
+def draw(folder: Path, marked: bool) -> Path:
+    """Phantoms of the stored frame's size as betons, with or without the mark; gives their folder."""
+    side = stored_side(CROP)
+    manifest = write_phantoms(
+        PhantomConfig(
+            out=folder / "phantoms", patients=PATIENTS, images_per_patient=1, size=side, strength=STRENGTH, arms=0.0
+        )
+    )
+    if marked:
+        for path in sorted((folder / "phantoms" / "images" / "covid").iterdir()):
+            film_SS = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            assert film_SS is not None
+            cv2.imwrite(str(path), with_mark(film_SS, (side - CROP) // 2))
+    convert(
+        ConvertConfig(manifest=manifest, out=folder / "betons", size=CROP, val=VALIDATION, site_key=folder / "site.key")
+    )
+    return folder / "betons"
+
+
+def with_mark(film_SS: np.ndarray, margin: int) -> np.ndarray:
+    """A framed R above the crop, a third of the way across: uint8 S×S, untouched within the crop."""
+    marked_SS = film_SS.copy()
+    height = margin - 3
+    left = len(film_SS) // 3
+    cv2.rectangle(marked_SS, (left, 1), (left + height, 1 + height), 255, 1)
+    cv2.putText(marked_SS, "R", (left + 2, height - 1), cv2.FONT_HERSHEY_SIMPLEX, 0.03 * height, 255, 1)
+    return marked_SS
+
+
+def best_f1(folder: Path, seed: int, epochs: int, augment_from: Literal["frame", "crop"]) -> float:
+    """The best validation F1 of one training."""
+    policy = choose_policy("cpu", "off", "off", num_steps=0)
+    config = LoaderConfig(training=True, seed=seed, augment_from=augment_from)
+    torch.manual_seed(seed)
+    network = Cnn(2, CROP, 0.5)
+    learner = make_learner(network, policy, learning_rate=1e-3, batch_size=config.batch_size, class_weight_K=None)
+    best, step = 0.0, 0
+    with (
+        Loader(folder / "train.beton", config, tensors=True) as loader,
+        Loader(folder / "val.beton", config, tensors=True, training=False) as val_loader,
+    ):
+        positive = loader.beton.facts.classes.index(loader.beton.facts.positive)
+        for _ in range(epochs):
+            for frames_N1HW, labels_N, _ in loader:
+                train_step(learner, frames_N1HW, labels_N, seed=seed, step=step)
+                step += 1
+            label_N, logits_NK = predict(network, val_loader, policy)
+            best = max(best, float(all_metrics(label_N, softmax(logits_NK), positive)["f1"]))
+    return best
+
+
+def outside_mark(*, seeds: int = 5, epochs: int = 10, progress: Callable[[str], None] = lambda step: None) -> Outcome:
+    """Train with and without the mark, from the frame and from the crop."""
+    pairs: dict[str, list[tuple[float, float]]] = {source: [] for source in SOURCES}
+    with tempfile.TemporaryDirectory() as parent:
+        progress("drawing")
+        folders = [draw(Path(parent) / name, name == "marked") for name in ("marked", "plain")]
+        for seed in range(seeds):
+            for source in SOURCES:
+                progress(f"seed {seed}, augmented from the {source}")
+                marked, plain = (best_f1(folder, seed, epochs, source) for folder in folders)
+                pairs[source].append((marked, plain))
+    return conclude(pairs, {"crop": CROP, "patients": PATIENTS, "strength": STRENGTH, "epochs": epochs})
+
+
+def interval(differences: list[float]) -> tuple[float, float, float]:
+    """Mean, and the ends of its 95 % interval of Student's t."""
+    mean, number = statistics.mean(differences), len(differences)
+    half = float(student.ppf(0.975, number - 1)) * statistics.stdev(differences) / number**0.5
+    return mean, mean - half, mean + half
+
+
+def conclude(pairs: dict[str, list[tuple[float, float]]], settings: dict[str, Any]) -> Outcome:
+    """The table, and for each way of augmenting whether F1 is unchanged.  pairs: F1 with and without the mark."""
+    rows = [["--augment-from", "F1 with the mark", "without", "difference (95 % interval)"]]
+    targets, record = [], {}
+    for source, found in pairs.items():
+        mean, low, high = interval([marked - plain for marked, plain in found])
+        said = f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+        means = [statistics.mean(values) for values in zip(*found, strict=True)]
+        rows.append([source, *(f"{value:.4f}" for value in means), said])
+        unchanged = low >= -POINT and high <= POINT
+        record[source] = {"pairs": found, "mean": mean, "low": low, "high": high, "unchanged": unchanged}
+        what = f"change of F1 by a mark outside the crop, --augment-from {source}"
+        targets.append(Target(what=what, found=said, expected="an interval within one point", met=unchanged))
+    return Outcome(lines=tuple(columns(rows)), record={"settings": settings, **record}, targets=tuple(targets))
