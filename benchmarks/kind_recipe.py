@@ -28,6 +28,7 @@ from benchmarks.baseline import FOLDER
 from benchmarks.material import data_folder
 from loaders.audit.borders import inner_box
 from loaders.audit.kind import KINDS, WEIGHTS, KindWeights, kind_features, kind_of
+from loaders.audit.measure import inset
 from loaders.errors import RadiographError
 from loaders.frame import stored_frame
 from loaders.phantom import LABELS, draw_phantom
@@ -78,7 +79,7 @@ def rows_of(table: Path) -> list[dict[str, str]]:
 
 def without_borders(frame_SS: np.ndarray) -> np.ndarray:
     """What the audit would look at."""
-    top, bottom, left, right = inner_box(frame_SS)
+    top, bottom, left, right = inset(inner_box(frame_SS))
     return cv2.resize(frame_SS[top:bottom, left:right], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
