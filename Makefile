@@ -84,7 +84,7 @@ endif
 	@printf 'Pictures:\n'; printf '  %s\n' $(OUT)/betons/preparation.png $(OUT)/betons/augmentation.png $(OUT)/run/curves.png $(OUT)/run/evaluation/heldout/confusion.png
 
 test: $(VENV)/test  ## install what the tests need, and run them all
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile  # side by side, torch's threads would wait for one another
 
 check: $(VENV)/check $(VENV)/test  ## lint, types, import rule, docs
 	$(VENV)/bin/ruff check .
@@ -115,7 +115,7 @@ kind: $(VENV)/bench $(VENV)/test  ## train the audit's classifier of kinds anew,
 # cleanvision by itself: without it the speed part says that it is missing
 audit-quality: $(VENV)/bench $(VENV)/test  ## how well the audit works: planted and real defects, shortcuts, formats, speed
 	@$(INSTALL) -e '.[cleanvision]' || echo "cleanvision cannot be installed here; the table says missing"
-	$(PY) -m benchmarks.audit_quality all
+	$(PY) -m benchmarks.audit_quality all --document
 
 bench-gpu:  ## test and measure everything on this machine's CUDA device; PY=python3 names another Python
 	$(DEVICE_PY) -m benchmarks.gpu

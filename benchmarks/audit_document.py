@@ -35,6 +35,6 @@ def circumstances(facts: dict[str, Any]) -> str:
         return "Measured elsewhere."
     changed = " with changes" if facts["dirty"] else ""
     return (
-        f"Commit {facts['commit']}{changed}, {facts['date'][:10]}, {facts['cpu']}, {facts['cores']} cores, load average "
-        f"{facts['load_average']:.1f} at the start."
+        f"Commit {facts['commit']}{changed}, {facts['date'][:10]}, {facts['cpu']}, {facts['cores']} cores, "
+        f"load average {facts['load_average']:.1f} at the start."
     )

@@ -1,8 +1,8 @@
 """`make audit-quality`: how well the audit works, by planted and by real defects, planted shortcuts, formats and speed.
 
 Each part prints a table and what it met or missed, and stores its figures in benchmarks/results/audit.json, where
-parts that were not run keep theirs; --document puts them into docs/AUDIT.md.  `all` is every part but outside-mark, which trains.  Exits with 1 if a target was
-missed.
+parts that were not run keep theirs; --document puts them into docs/AUDIT.md.  `all` is every part but outside-mark,
+which trains.  Exits with 1 if a target was missed.
 """
 
 from __future__ import annotations
