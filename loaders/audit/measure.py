@@ -117,8 +117,8 @@ def inset(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
 def blur(frame_SS: np.ndarray) -> float:
     """How much faster than in a sharp film edges fade from one octave to the next finer one, in the central part.
 
-    The ratio of the 98th percentiles of absolute differences of Gaussians: at edges, where blur shows and noise does not
-    and above the few pixels that letters take.
+    The ratio of the 98th percentiles of absolute differences of Gaussians: at edges, where blur shows and noise does
+    not, and above the few pixels that letters take.
     """
     margin = len(frame_SS) * 15 // 100
     body_SS = frame_SS[margin:-margin, margin:-margin].astype(np.float32)
