@@ -89,15 +89,15 @@ class AuditLimits:
     """Probability of CT, MRI, photograph, document or mask."""
     limit_lateral: float = 0.5
     """Probability of a lateral view."""
-    limit_colour_annotation: float = 0.01
+    limit_colour_annotation: float = 0.003
     """Share of coloured pixels."""
-    limit_text_or_mark: float = 0.0095
+    limit_text_or_mark: float = 0.0085
     """Share of thin strokes far brighter or darker than around them."""
     limit_low_resolution: float = 1.6
     """Stored side over the file's shorter side."""
-    limit_blurred: float = 2.2
+    limit_blurred: float = 2.13
     """Edges' contrast two pixels wide over that one pixel wide, at 320 pixels a side."""
-    limit_exposure: float = 1.0
+    limit_exposure: float = 0.85
     """Distance from an ordinary exposure."""
     limit_inverted: float = 0.5
     """Probability that black and white are exchanged."""
@@ -107,7 +107,7 @@ class AuditLimits:
     """Distance of the thorax from its ordinary place, tilt and size."""
     limit_borders: float = 0.07
     """Widest even margin, as a share of the side."""
-    limit_near_duplicate: float = 0.92
+    limit_near_duplicate: float = 0.9
     """Correlation of fine detail, once aligned, from which two files are one film."""
 
     def __post_init__(self) -> None:

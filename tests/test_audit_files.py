@@ -250,7 +250,7 @@ def test_the_note_of_a_large_conflict_stays_short() -> None:
 
 def test_a_pair_below_the_limit_changes_nothing() -> None:
     films = [judged("a", phantom(1)), judged("b", phantom(2))]
-    judge(films, [Pair(0, 1, 0.919)], LIMITS)
+    judge(films, [Pair(0, 1, 0.899)], LIMITS)
     assert [film.verdict for film in films] == ["keep", "keep"] and films[0].group != films[1].group
 
 
