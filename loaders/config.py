@@ -95,7 +95,7 @@ class AuditLimits:
     """Share of thin strokes far brighter or darker than around them."""
     limit_low_resolution: float = 1.6
     """Stored side over the file's shorter side."""
-    limit_blurred: float = 2.13
+    limit_blurred: float = 2.2
     """Edges' contrast two pixels wide over that one pixel wide, at 320 pixels a side."""
     limit_exposure: float = 0.85
     """Distance from an ordinary exposure."""
