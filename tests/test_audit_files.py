@@ -520,7 +520,8 @@ def test_limits_without_an_automatic_audit_are_refused(tmp_path: Path) -> None:
 def test_automatic_audit_mends_frames_and_leaves_its_page(messy: Path, tmp_path: Path) -> None:
     betons = converted(messy, tmp_path, "auto")
     told = rows_of(betons / "convert.csv")
-    assert (betons / "audit.html").is_file() and (betons / "audit.csv").is_file()
+    for name in ("audit.html", "audit.csv", "convert.csv"):
+        assert stat.S_IMODE((betons / name).stat().st_mode) == 0o600
     assert told["covid/copy.jpg"]["verdict"] == "duplicate"
     names = sorted(path for path in told if path.startswith("covid/phantom"))
     assert told[names[1]]["verdict"] == "rejected" and told[names[1]]["reason"].startswith("blurred (audit)")
