@@ -30,20 +30,21 @@ def unfilter_into(out_HB, filtered_F, pixel_bytes):
             for place in range(width):
                 out_B[place] = line_B[place] + above_B[place]
             continue
+        if row == 0:
+            above_B = np.zeros_like(line_B)
         for channel in range(pixel_bytes):  # by channel, so that the neighbours stay in registers
             left, corner = np.int32(0), np.int32(0)
             for place in range(channel, width, pixel_bytes):
-                above = np.int32(above_B[place]) if row > 0 else np.int32(0)
+                above = np.int32(above_B[place])
                 if kind == SUB:
                     guess = left
                 elif kind == AVERAGE:
                     guess = (left + above) >> 1
-                else:
-                    down, across = above - corner, left - corner
-                    to_left, to_above, to_corner = abs(down), abs(across), abs(down + across)
-                    guess = above if to_above <= to_corner else corner
-                    if to_left <= to_above and to_left <= to_corner:
-                        guess = left
+                else:  # nearest to left + above - corner: the standard's choice, in fewer steps that wait for left
+                    threshold = 3 * corner - above - left
+                    low, high = min(above, left), max(above, left)
+                    guess = low if high <= threshold else corner
+                    guess = high if threshold <= low else guess
                 left, corner = (np.int32(line_B[place]) + guess) & 255, above
                 out_B[place] = left
     return True

@@ -24,7 +24,7 @@ def grey_window(grey_HW: np.ndarray) -> tuple[int, int, float]:
     Errors: RadiographError for a frame of one level, which shows nothing.
     """
     count_L = np.empty(np.iinfo(grey_HW.dtype).max + 1, np.int64)
-    histogram_into(count_L, grey_HW)
+    histogram_into(count_L, np.ascontiguousarray(grey_HW))
     cumulative_L = np.cumsum(count_L)
     total = grey_HW.size
     low = int(np.searchsorted(cumulative_L, LOW_SHARE * total))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kernels.affine import affine_into, affine_scratch
 from kernels.crop import crop_into
-from kernels.grey import histogram_into, luma_into
+from kernels.grey import count_coloured, histogram_into, luma_into
 from kernels.shrink import shrink_into
 from kernels.unfilter import unfilter_into
 from loaders.augmentation import inverse_matrices
@@ -122,10 +122,11 @@ def test_luma_is_rec_601_rounded_to_nearest(dtype: type, shape: tuple[int, int])
 
 @pytest.mark.parametrize(("dtype", "levels"), [(np.uint8, 256), (np.uint16, 65536)])
 def test_histogram_counts_every_level(dtype: type, levels: int) -> None:
-    grey_HW = np.random.default_rng(0).integers(0, levels, (40, 50)).astype(dtype)
-    count_L = np.full(levels, 99)
-    histogram_into(count_L, grey_HW)
-    assert (count_L == np.bincount(grey_HW.ravel(), minlength=levels)).all()
+    for shape in ((1, 1), (3, 5), (40, 50), (0, 7)):  # words of eight bytes, and what is left
+        grey_HW = np.random.default_rng(0).integers(0, levels, shape).astype(dtype)
+        count_L = np.full(levels, 99)
+        histogram_into(count_L, grey_HW)
+        assert (count_L == np.bincount(grey_HW.ravel(), minlength=levels)).all()
 
 
 def test_shrinking_maps_the_window_to_0_255_and_saturates() -> None:
@@ -177,3 +178,15 @@ def test_unfiltering_is_the_specifications(rows: int, columns: int, pixel_bytes:
 
 def test_a_filter_that_does_not_exist_is_told() -> None:
     assert not unfilter_into(np.empty((2, 3), np.uint8), np.array([0, 1, 2, 3, 5, 1, 2, 3], np.uint8), 1)
+
+
+def test_coloured_pixels_are_counted_as_the_definition_has_it() -> None:
+    rng = np.random.default_rng(4)
+    for dtype, top in ((np.uint8, 255), (np.uint16, 65535)):
+        colour_HWC = rng.integers(0, top, (13, 17, 3), dtype=dtype)
+        tint_C = np.array([0.1, -0.05, 0.0], np.float32)
+        grey_HW1 = colour_HWC.astype(np.float64).mean(2, keepdims=True)
+        away_HW = np.abs(colour_HWC - grey_HW1 * (1 + tint_C)).max(2)
+        least = np.float32(0.1 * top)
+        assert 0 < (expected := int((away_HW > least).sum())) < away_HW.size
+        assert count_coloured(colour_HWC[::1, ::1], tint_C, least) == expected

@@ -35,7 +35,7 @@ def margin(lines_HW: np.ndarray) -> int:
     """How many lines from the first on are margin."""
     half = lines_HW.shape[1] // 2
     level = int(np.partition(lines_HW[0], half)[half])
-    if DARK < level < BRIGHT:
+    if DARK < level < BRIGHT or (np.abs(lines_HW[0].astype(np.int16) - level) > EVEN).mean() > STRAY:
         return 0
     stray_H = (np.abs(lines_HW.astype(np.int16) - level) > EVEN).mean(1)
     width = int(np.argmax(stray_H > STRAY))  # 0 if it is margin all over

@@ -18,6 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from kernels.gradients import directions_into
+from kernels.grey import histogram_into
 
 KINDS = ("frontal", "turned-90", "turned-180", "turned-270", "inverted", "lateral", "other")
 POSE = ("right", "down", "tilt", "zoom")  # shares of the side, degrees clockwise, log of the factor
@@ -49,7 +50,9 @@ def kind_features(frame_SS: np.ndarray) -> np.ndarray:
 
     The frame is stretched to a square, so that its aspect, which betrays the source, takes no part.
     """
-    histogram_L = np.bincount(frame_SS.ravel() // (256 // LEVELS), minlength=LEVELS) / frame_SS.size
+    count_L = np.empty(256, np.int64)
+    histogram_into(count_L, np.ascontiguousarray(frame_SS))
+    histogram_L = count_L.reshape(LEVELS, -1).sum(1) / frame_SS.size
     small_TT = cv2.resize(frame_SS, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     directions_RCB = np.empty((CELLS, CELLS, BINS), np.float32)
     directions_into(directions_RCB, small_TT)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from kernels.grey import histogram_into
 from loaders.audit.borders import border_share, inner_box
 from loaders.audit.kind import KINDS, kind_features, kind_of, shipped_weights
 from loaders.frame import resize
@@ -17,7 +18,7 @@ SIDE = 320  # scores mean the same whatever the file's size and the conversion's
 SMALL = 92  # the probes' frames: stored side of a crop of 64
 THUMBNAIL = 160
 COMPARED = 160  # side at which near duplicates are correlated
-KEYPOINT_SIDE, KEYPOINTS = 112, 64
+KEYPOINT_SIDE, KEYPOINTS = 64, 48
 
 DETECTORS = (
     "not-a-radiograph", "lateral", "colour-annotation", "text-or-mark", "low-resolution", "blurred", "exposure",
@@ -125,7 +126,8 @@ def blur(frame_SS: np.ndarray) -> float:
     blurred = [cv2.GaussianBlur(body_SS, (0, 0), 0.8 * 2**octave) for octave in range(3)]
     # every other pixel is enough for a percentile
     fine, coarse = (
-        float(np.quantile(np.abs(blurred[octave] - blurred[octave + 1])[::2, ::2], 0.98)) for octave in range(2)
+        float(np.quantile(np.abs(blurred[octave][::2, ::2] - blurred[octave + 1][::2, ::2]), 0.98))
+        for octave in range(2)
     )
     return coarse / (fine + 0.05)
 
@@ -161,7 +163,9 @@ def misalignment(pose_P: np.ndarray) -> float:
 
 def evenness(frame_SS: np.ndarray) -> float:
     """Largest distance between the shares of pixels up to each level and those of a flat histogram."""
-    share_L = np.cumsum(np.bincount(frame_SS.ravel(), minlength=256)) / frame_SS.size
+    count_L = np.empty(256, np.int64)
+    histogram_into(count_L, frame_SS)
+    share_L = np.cumsum(count_L) / frame_SS.size
     return float(np.abs(share_L - np.arange(1, 257) / 256).max())
 
 

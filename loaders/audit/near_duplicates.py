@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from loaders.audit.measure import Keypoints
+from loaders.machine import usable_cores
 
 NEIGHBOURS = 6  # of each descriptor; some are of the same file, and copies come in families
 VOTES = 8  # that name two files before these are compared
@@ -53,16 +55,22 @@ def find_pairs(
         files_D[query_M] * len(keypoints) + files_D[found_M], return_index=True, return_counts=True
     )
     likely = np.flatnonzero(counts >= VOTES)
-    pairs = []
-    for done, place in enumerate(likely.tolist(), start=1):
-        progress(done, len(likely))
+
+    def compare(place: int) -> Pair:
         first, second = divmod(int(codes[place]), len(keypoints))
         rows = slice(starts[place], starts[place] + counts[place])
-        similarity = aligned_correlation(
-            frames[first], frames[second], place_DX[query_M[rows]], place_DX[found_M[rows]]
+        return Pair(
+            first,
+            second,
+            aligned_correlation(frames[first], frames[second], place_DX[query_M[rows]], place_DX[found_M[rows]]),
         )
-        if similarity > 0:
-            pairs.append(Pair(first, second, similarity))
+
+    pairs = []
+    with ThreadPoolExecutor(usable_cores()) as pool:  # OpenCV gives the GIL back
+        for done, pair in enumerate(pool.map(compare, likely.tolist()), start=1):
+            progress(done, len(likely))
+            if pair.similarity > 0:
+                pairs.append(pair)
     return pairs
 
 
@@ -73,13 +81,19 @@ def nearest(descriptors_DF: np.ndarray, files_D: np.ndarray) -> tuple[np.ndarray
     """
     cv2.setRNGSeed(0)
     index = cv2.flann.Index(descriptors_DF, {"algorithm": 1, "trees": 4})  # 1: k-d trees
-    found_DK, _ = index.knnSearch(descriptors_DF, NEIGHBOURS, params={"checks": 48})
-    pair_M2 = np.stack([np.repeat(np.arange(len(files_D)), NEIGHBOURS), found_DK.ravel().astype(np.int64)], 1)
-    pair_M2 = np.unique(np.sort(pair_M2[pair_M2[:, 1] >= 0], axis=1), axis=0)  # descriptors are in order of files
-    first_M, second_M = pair_M2.T
-    pair_M2 = pair_M2[files_D[first_M] != files_D[second_M]]
-    pair_M2 = pair_M2[np.lexsort((files_D[pair_M2[:, 1]], files_D[pair_M2[:, 0]]))]
-    return pair_M2[:, 0], pair_M2[:, 1]
+    parts = np.array_split(descriptors_DF, usable_cores())
+    with ThreadPoolExecutor(len(parts)) as pool:
+        searched = pool.map(lambda part_DF: index.knnSearch(part_DF, NEIGHBOURS, params={"checks": 48})[0], parts)
+        found_M = np.concatenate([found_DK.ravel() for found_DK in searched]).astype(np.int64)
+    from_M = np.repeat(np.arange(len(files_D)), NEIGHBOURS)[found_M >= 0]
+    found_M = found_M[found_M >= 0]
+    earlier_M, later_M = np.minimum(from_M, found_M), np.maximum(from_M, found_M)  # descriptors are in order of files
+    pair_M = np.unique(earlier_M * len(files_D) + later_M)
+    earlier_M, later_M = np.divmod(pair_M, len(files_D))
+    first_M, second_M = files_D[earlier_M], files_D[later_M]
+    order_M = np.lexsort((second_M, first_M))
+    order_M = order_M[first_M[order_M] != second_M[order_M]]
+    return earlier_M[order_M], later_M[order_M]
 
 
 def aligned_correlation(
