@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.arena import keep_allocations
 from engine.config import EvaluateConfig, ProfileConfig, TrainConfig
+from engine.terminal import Parts, Sheet
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
@@ -278,6 +279,18 @@ def grid(*headers: str, title: str | None = None) -> Any:
     for index, header in enumerate(headers):
         table.add_column(printable(header), justify="right" if index else "left", overflow="fold")
     return table
+
+
+def show_parts(screen: Console, parts: Parts) -> None:
+    """Print what a command has to tell."""
+    for part in parts:
+        if isinstance(part, Sheet):
+            table = grid(*part.headers, title=printable(part.title) or None)
+            for row in part.rows:
+                table.add_row(*map(printable, row))
+            screen.print(table)
+        else:
+            show(screen, part.text, part.style or None)
 
 
 # ---- commands

@@ -1,32 +1,16 @@
-"""torchvision beside a torch without its compiled operations.
-
-torchvision's wheels are built for CUDA. Beside a CPU-only torch their compiled part does not load, and the import fails
-when it registers shapes for two operations that nobody declared. What is used here, geometry, is plain torch; so the
-two are declared first.
-"""
+"""torchvision's geometry, for the rivals that use it."""
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
 from types import ModuleType
 
-import torch
-
 from benchmarks.installed import reason
-
-OPERATIONS = ("nms", "qnms")
-SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+from engine.torchvision_import import import_torchvision
 
 
 def import_functional() -> ModuleType:
     """torchvision.transforms.v2.functional.  Errors: ImportError where torchvision is not installed."""
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        declare()
-        importlib.import_module("torchvision")  # what the first attempt left is not in the way
-    return importlib.import_module("torchvision.transforms.v2.functional")
+    return import_torchvision("torchvision.transforms.v2.functional")
 
 
 def missing() -> str | None:
@@ -36,12 +20,3 @@ def missing() -> str | None:
     except (ImportError, OSError, RuntimeError) as error:
         return reason("torchvision", error)
     return None
-
-
-@cache  # the declarations live as long as their library object
-def declare() -> torch.library.Library:
-    """Tell torch of the two operations."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in OPERATIONS:
-        library.define(f"{name}{SIGNATURE}")
-    return library
