@@ -14,6 +14,7 @@ from typing import TypeVar
 from loaders.audit.findings import AuditResult
 from loaders.catalog import SPLITS, Catalog, Entry
 from loaders.config import ConvertConfig
+from loaders.entry import table_path
 from loaders.spool import Decoded
 
 T = TypeVar("T", bound=Hashable)
@@ -142,7 +143,7 @@ def csv_bytes(rows: tuple[Row, ...]) -> bytes:
         seen = row.decoded
         table.writerow(
             [
-                row.entry.path,
+                table_path(row.entry.path),
                 row.entry.label,
                 "" if row.group < 0 else row.group,
                 row.split,

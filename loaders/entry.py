@@ -117,3 +117,8 @@ def read_list(path: Path) -> set[str]:
     except OSError as error:
         raise storage_error(path, error) from error
     return {line.strip() for line in text.lstrip(ORDER_MARK).splitlines() if line.strip()}
+
+
+def table_path(path: str) -> str:
+    """A path as a cell of a CSV: one that a spreadsheet would take for a formula begins with `./` there."""
+    return f"./{path}" if path[:1] in ("=", "+", "-", "@", "\t", "\r") else path

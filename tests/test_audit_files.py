@@ -629,3 +629,16 @@ def test_the_real_defects_are_found(radiographs: Path, tmp_path: Path) -> None:
 def test_limits_are_settings(messy: Path, tmp_path: Path) -> None:
     strict = AuditConfig(source=messy, out=tmp_path / "A", workers=1, limits=replace(LIMITS, limit_blurred=1.0))
     assert sum("blurred" in file.defects for file in audit(strict).files) > 20
+
+
+def test_a_spreadsheet_takes_no_file_name_for_a_formula_and_the_table_still_names_the_file(tmp_path: Path) -> None:
+    source = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=12, images_per_patient=1, size=128)).parent
+    source /= "images"
+    for label in ("covid", "normal"):
+        (source / label).rename(source / f"={label}")
+    audit(AuditConfig(source=source, labels="folder", out=tmp_path / "A", workers=1, size=64, permutations=999))
+    rows = rows_of(tmp_path / "A" / "audit.csv")
+    assert all(path.startswith("./=") for path in rows)
+    told = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
+    assert told.keys() == rows.keys() and {row["verdict"] for row in told.values()} <= {"written", "rejected"}
+    assert sum(row["verdict"] == "written" for row in told.values()) >= 8

@@ -12,6 +12,7 @@ from pathlib import Path
 from loaders.atomic_file import storage_error
 from loaders.audit.findings import DEFECTS, VERDICTS, FileFinding
 from loaders.audit.measure import DETECTORS
+from loaders.entry import table_path
 from loaders.errors import InputError
 
 COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "copy_of", "pixels", "note")
@@ -41,9 +42,9 @@ def table_bytes(files: tuple[FileFinding, ...]) -> bytes:
     for file in files:
         scores = [file.scores.get(name, math.nan) for name in DETECTORS]
         table.writerow(
-            [file.path, file.verdict, ";".join(file.defects)]
+            [table_path(file.path), file.verdict, ";".join(file.defects)]
             + ["" if math.isnan(score) else f"{score:.4f}" for score in scores]
-            + [file.group, file.fix, file.copy_of, file.pixel_hash.hex(), file.note]
+            + [file.group, file.fix, table_path(file.copy_of), file.pixel_hash.hex(), file.note]
         )
     return text.getvalue().encode("utf-8", "surrogateescape")
 
@@ -68,7 +69,11 @@ def read_decisions(path: Path) -> dict[str, Decision]:
         raise InputError(f"{path}: not a CSV ({error}), expected an audit.csv; audit again") from error
     decisions: dict[str, Decision] = {}
     for line, row in rows:
-        name, verdict, fix = row["path"] or "", (row["verdict"] or "").strip(), (row["fix"] or "").strip()
+        name, verdict, fix = (
+            (row["path"] or "").removeprefix("./"),
+            (row["verdict"] or "").strip(),
+            (row["fix"] or "").strip(),
+        )
         if verdict not in VERDICTS:
             raise InputError(f"{path}: line {line} has verdict {verdict!r}, expected {', '.join(VERDICTS)}; mend it")
         if not FIX.fullmatch(fix) or (verdict == "fix" and not fix):
@@ -83,7 +88,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
             defects=" and ".join(part for part in (row.get("defects") or "").split(";") if part in DEFECTS),
             fix=fix if verdict == "fix" else "",
             group=(row["group"] or "").strip(),
-            copy_of=row.get("copy_of") or "",
+            copy_of=(row.get("copy_of") or "").removeprefix("./"),
             pixels=(row.get("pixels") or "").strip(),
         )
     return decisions
