@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.grey import histogram_into
 from kernels.shrink import shrink_into
-from loaders.config import Fit
+from loaders.config import CROP_SHARE, Fit
 from loaders.errors import RadiographError
 
 Window = tuple[int, int]  # the grey levels that become 0 and 255
@@ -68,11 +68,29 @@ def fit_square(grey_HW: np.ndarray, side: int, fit: Fit, window: Window) -> np.n
     return resize(grey_HW, side, side, window)
 
 
-def stored_frame(grey_HW: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, float]:
-    """The frame that a beton stores, uint8 of side × side, and the share of pixels that saturated.
+def crop_area(grey_HW: np.ndarray, fit: Fit) -> np.ndarray:
+    """What of a radiograph lies in the central crop, once it has been fitted to a square; never empty."""
+    rows, columns = grey_HW.shape
+    rows_of, columns_of = {
+        "stretch": (rows, columns),
+        "cover": (min(rows, columns),) * 2,
+        "contain": (max(rows, columns),) * 2,
+    }[fit]
+    return grey_HW[central(rows, CROP_SHARE * rows_of), central(columns, CROP_SHARE * columns_of)]
 
-    grey_HW: uint8 or uint16, any shape.  Errors: RadiographError for a frame without a picture.
-    Source: DESIGN, Geometry.
+
+def central(length: int, part: float) -> slice:
+    """The middle `part` of an axis, whole pixels: those that are at least half inside, but one at least."""
+    margin = max(0, min(round((length - part) / 2), (length - 1) // 2))
+    return slice(margin, length - margin)
+
+
+def stored_frame(grey_HW: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, float]:
+    """The frame that a beton stores, uint8 of side × side, and the share of pixels in its crop that saturated.
+
+    grey_HW: uint8 or uint16, any shape.  The window of grey levels is the crop's alone: a bright mark in the margin
+    would otherwise darken the whole crop, where a network sees it.  Errors: RadiographError for a crop without a
+    picture.  Source: DESIGN, Geometry.
     """
-    low, high, saturated = grey_window(grey_HW)
+    low, high, saturated = grey_window(crop_area(grey_HW, fit))
     return fit_square(grey_HW, side, fit, (low, high)), saturated

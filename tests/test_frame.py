@@ -6,7 +6,7 @@ import pytest
 
 from loaders.config import stored_side
 from loaders.errors import RadiographError
-from loaders.frame import fit_square, grey_window, resize, stored_frame
+from loaders.frame import crop_area, fit_square, grey_window, resize, stored_frame
 from tests import naive
 
 ALL = (0, 255)
@@ -56,6 +56,28 @@ def test_cover_cuts_the_longer_side_and_contain_pads_the_shorter_with_black() ->
     padded_SS = fit_square(grey_HW, 6, "contain", ALL)
     assert (padded_SS[:2] == 0).all() and (padded_SS[4:] == 0).all() and (padded_SS[2:4] == grey_HW).all()
     assert fit_square(grey_HW, 6, "stretch", ALL).shape == (6, 6)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "cover", "contain"])
+@pytest.mark.parametrize("shape", [(200, 200), (260, 200), (200, 300)])
+def test_a_mark_outside_the_crop_changes_no_pixel_of_the_crop(shape: tuple[int, int], fit: str) -> None:
+    plain_HW = np.random.default_rng(1).integers(20, 180, shape).astype(np.uint8)
+    marked_HW = plain_HW.copy()
+    top, left = (0, 0) if fit != "cover" else ((shape[0] - min(shape)) // 2, (shape[1] - min(shape)) // 2)
+    marked_HW[top : top + 20, left : left + 20] = 255  # a whole per cent of the frame, white
+    marked_HW[-2:, -30:] = 0
+    plain, marked = (stored_frame(grey_HW, 92, fit)[0] for grey_HW in (plain_HW, marked_HW))
+    crop = slice(14, 78)
+    assert (plain != marked).any()
+    np.testing.assert_array_equal(plain[crop, crop], marked[crop, crop])
+
+
+def test_the_window_is_of_what_lies_in_the_crop() -> None:
+    grey_HW = np.zeros((100, 60), np.uint8)
+    grey_HW[15:85, 9:51] = np.random.default_rng(2).integers(40, 200, (70, 42))
+    assert crop_area(grey_HW, "stretch").min() >= 40 and crop_area(grey_HW, "stretch").shape == (70, 42)
+    assert crop_area(grey_HW, "cover").shape == (42, 42) and crop_area(grey_HW, "contain").shape == (70, 60)
+    assert crop_area(grey_HW[:1, :1], "stretch").shape == crop_area(grey_HW[:2, :1], "cover")[:1].shape == (1, 1)
 
 
 def test_a_sliver_is_contained_without_a_square_of_its_length() -> None:
