@@ -1,0 +1,1 @@
+"""Statistics of an evaluation: estimates with intervals, operating points, calibration, curves."""

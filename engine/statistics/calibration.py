@@ -1,0 +1,162 @@
+"""Calibration: temperature, reliability, and the slope and intercept of a logistic recalibration."""
+
+# N samples, K classes, B bins, S temperatures
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 10  # equally wide, on 0 to 1
+TEMPERATURES = (0.05, 20.0)  # bounds: where the NLL still falls at one of them, that one is the answer
+LEAST_PROBABILITY = 1e-7  # a probability of 0 or 1 has no logit; float32 knows nothing finer next to 1
+STEPS = 50
+TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reliability:
+    """Bins equally wide on 0 to 1, float64 B each: NaN for the mean score and the share of events of an empty bin."""
+
+    count_B: np.ndarray
+    score_B: np.ndarray
+    share_B: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recalibration:
+    """P(event) = sigmoid(constant + slope · logit), and sigmoid(large + logit); NaN where the data do not settle it."""
+
+    constant: float
+    slope: float
+    large: float
+
+
+def fit_temperature(logits_NK: np.ndarray, label_N: np.ndarray) -> float:
+    """The temperature T within TEMPERATURES of softmax(logits / T) that has the least mean NLL.
+
+    Meant for validation.  Where every sample is classified rightly the NLL falls without end as T falls, and the answer
+    is the lower bound; of logits that say nothing or worse it is the upper one; without samples, or where all logits
+    are equal, 1.  The NLL is convex in 1 / T, so that its one slope is searched by halving.  Source: Guo et al. 2017.
+    """
+    logits_NK = logits_NK.astype(np.float64)
+    excess_NK = logits_NK - np.take_along_axis(logits_NK, label_N[:, None], 1)  # over the true class's logit
+    if not excess_NK.any():
+        return 1.0
+
+    def slope(inverse: float) -> float:
+        """Derivative of the summed NLL by 1 / T."""
+        shifted_NK = inverse * (excess_NK - excess_NK.max(1, keepdims=True))
+        weight_NK = np.exp(shifted_NK)
+        return float((weight_NK * excess_NK).sum(1) @ (1 / weight_NK.sum(1)))
+
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    if slope(low) >= 0:
+        return TEMPERATURES[1]
+    if slope(high) <= 0:
+        return TEMPERATURES[0]
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 2 / (low + high)
+
+
+def scored_event(label_N: np.ndarray, probability_NK: np.ndarray, positive: int) -> tuple[np.ndarray, np.ndarray]:
+    """What ECE and reliability look at: a score, float N, and whether what it foretells came true, bool N.
+
+    For two classes the positive class's probability; for more the most probable class's, and whether that was right.
+    """
+    if probability_NK.shape[1] == 2:
+        return probability_NK[:, positive], label_N == positive
+    return probability_NK.max(1), label_N == probability_NK.argmax(1)
+
+
+def bin_of(score_N: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """The bin of each score, int64 N: bin b holds b / bins <= score < (b + 1) / bins, the last also 1."""
+    return np.minimum((score_N * bins).astype(np.int64), bins - 1)
+
+
+def reliability(score_N: np.ndarray, happened_N: np.ndarray, bins: int = BINS) -> Reliability:
+    """Mean score and share of events in each bin."""
+    bin_N = bin_of(score_N, bins)
+    count_B = np.bincount(bin_N, minlength=bins).astype(np.float64)
+    score_B, share_B = (
+        np.divide(
+            np.bincount(bin_N, weights=value_N, minlength=bins), count_B, out=np.full(bins, np.nan), where=count_B > 0
+        )
+        for value_N in (score_N, happened_N)
+    )
+    return Reliability(count_B=count_B, score_B=score_B, share_B=share_B)
+
+
+def expected_calibration_error(score_N: np.ndarray, happened_N: np.ndarray, bins: int = BINS) -> float | None:
+    """Mean over samples of |share of events - mean score| in their bin; None without samples.
+
+    Above 0 by chance alone where bins hold few samples.  Sources: Naeini et al. 2015; Guo et al. 2017.
+    """
+    if not len(score_N):
+        return None
+    gap_B = np.bincount(bin_of(score_N, bins), weights=score_N - happened_N, minlength=bins)
+    return float(np.abs(gap_B).sum() / len(score_N))
+
+
+def logit(probability_N: np.ndarray) -> np.ndarray:
+    """log(p / (1 - p)), float64, p kept LEAST_PROBABILITY away from 0 and 1."""
+    clipped_N = np.clip(probability_N.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    return np.log(clipped_N) - np.log1p(-clipped_N)
+
+
+def sigmoid(logit_N: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), without overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * logit_N))
+
+
+def recalibrate(is_positive_N: np.ndarray, logit_N: np.ndarray) -> Recalibration:
+    """Fit both logistic recalibrations by maximum likelihood (Newton's method).
+
+    slope: below 1 where probabilities are too extreme.  large: calibration in the large, the constant with the slope
+    held at 1; above 0 where probabilities are too low.  All NaN where one class is missing; the slope and its constant
+    also where a threshold separates the classes (the slope has no end) or all logits are equal.
+    Sources: Cox 1958; Van Calster et al. 2016.
+    """
+    if is_positive_N.all() or not is_positive_N.any():
+        return Recalibration(constant=np.nan, slope=np.nan, large=np.nan)
+    one_N1 = np.ones((len(logit_N), 1))
+    (large,) = fit_logistic(one_N1, is_positive_N, logit_N)
+    positive_M, negative_M = logit_N[is_positive_N], logit_N[~is_positive_N]
+    if positive_M.min() >= negative_M.max() or negative_M.min() >= positive_M.max():
+        return Recalibration(constant=np.nan, slope=np.nan, large=large)
+    constant, slope = fit_logistic(np.column_stack([one_N1, logit_N]), is_positive_N, np.zeros(len(logit_N)))
+    return Recalibration(constant=constant, slope=slope, large=large)
+
+
+def fit_logistic(design_NP: np.ndarray, is_positive_N: np.ndarray, offset_N: np.ndarray) -> list[float]:
+    """Coefficients, P of them, without a penalty; NaN where Newton's method, with halved steps, does not settle."""
+
+    def loss(coefficient_P: np.ndarray) -> float:
+        predictor_N = design_NP @ coefficient_P + offset_N
+        return float(np.logaddexp(0, np.where(is_positive_N, -predictor_N, predictor_N)).sum())
+
+    coefficient_P = np.zeros(design_NP.shape[1])
+    current = loss(coefficient_P)
+    for _ in range(STEPS):
+        fitted_N = sigmoid(design_NP @ coefficient_P + offset_N)
+        gradient_P = design_NP.T @ (is_positive_N - fitted_N)
+        curvature_PP = (design_NP.T * (fitted_N * (1 - fitted_N))) @ design_NP
+        try:
+            step_P = np.linalg.solve(curvature_PP, gradient_P)
+        except np.linalg.LinAlgError:
+            break
+        while (tried := loss(coefficient_P + step_P)) > current + TOLERANCE * abs(current) and np.abs(step_P).max() > 0:
+            step_P /= 2
+        coefficient_P, current = coefficient_P + step_P, tried
+        if np.abs(step_P).max() < TOLERANCE**0.5 * (1 + np.abs(coefficient_P).max()):
+            return coefficient_P.tolist()
+    return [np.nan] * len(coefficient_P)
+
+
+def slope_and_intercept(is_positive_N: np.ndarray, probability_N: np.ndarray) -> tuple[float | None, float | None]:
+    """Calibration slope (1 is right) and calibration in the large (0 is right); None where undefined (recalibrate)."""
+    found = recalibrate(is_positive_N, logit(probability_N))
+    return tuple(None if np.isnan(value) else value for value in (found.slope, found.large))  # type: ignore[return-value]

@@ -1,0 +1,189 @@
+"""Estimates: every metric of an evaluation with its 95 % interval, over resamples of whole groups.
+
+Names, for two classes: accuracy, sensitivity, specificity, ppv, npv, f1 (the positive class's), f1[0], f1[1], f1_macro,
+auc, pr_auc (average precision), brier, ece, calibration_slope, calibration_intercept; with a stated prevalence also
+ppv_at_prevalence and npv_at_prevalence.  For more classes all but accuracy, brier, ece and f1_macro are told for every
+class against the rest as NAME[class], and NAME alone is the mean over the classes that have it.
+
+brier: mean squared error of the positive class's probability; for more classes, summed over classes.  ece: 10 bins
+equally wide; engine.statistics.calibration says of what.  calibration_intercept: in the large, the slope held at 1.
+What nothing defines is None: sensitivity without a positive, ppv where nobody is called positive, f1 of a class neither
+present nor called, auc and pr_auc of one class.
+"""
+
+# N samples, K classes, R rows: row 0 the sample itself, then the resamples
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.statistics.intervals import bootstrap_interval, boundary_interval, ece_interval, margin
+from engine.statistics.metrics import AT_PREVALENCE, ECE_DISTANCE, at_prevalence, count_groups, metrics_of
+from engine.statistics.resamples import Progress, make_material, resample
+from loaders.audit.intervals import wilson
+
+RESAMPLES = 2000
+LEAST_GROUPS = 2  # behind a metric; with one, nothing says how much groups differ
+NOT_SHARES = ("brier", "ece", "calibration_slope", "calibration_intercept")  # at 0 or 1 they are not at an end
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A value and its 95 % interval, None where undefined.  method: "bootstrap", "wilson", or "" without interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    method: str
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def estimates(
+    label_N: np.ndarray,
+    probability_NK: np.ndarray,
+    group_N: np.ndarray,
+    positive: int,
+    *,
+    threshold: float | None = None,
+    prevalence: float | None = None,
+    scores: bool = True,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Estimate]:
+    """Every metric by name (see the file's head), with its interval by cluster bootstrap over groups.
+
+    label_N: int, at least one.  probability_NK: float, rows add up to 1.  group_N: any integers.  threshold: for two
+    classes, the positive one is called where its probability is at least this; None: the most probable class is called.
+    scores: False leaves out what does not depend on the called classes, as at a second operating point.  A resample
+    that lacks a class is left out of that metric's interval.  A share at 0 or 1 has Wilson's interval, n the number of
+    groups that hold a sample of its denominator; for auc and pr_auc, of the scarcer class.  With fewer than two such
+    groups there is no interval.  Errors: InputError for probabilities that are not finite.
+    """
+    material = make_material(label_N, probability_NK, group_N, positive, threshold, scores)
+    found = metrics_of(material, resample(material, resamples, seed, progress), positive, prevalence)
+    return judge(found, count_groups(material), prevalence)
+
+
+def trivial(
+    label_N: np.ndarray, num_classes: int, positive: int, *, prevalence: float | None = None
+) -> dict[str, float | None]:
+    """The same names for the classifier that always calls the largest class, with the classes' shares as scores."""
+    share_K = np.bincount(label_N, minlength=num_classes) / len(label_N)
+    material = make_material(label_N, np.tile(share_K, (len(label_N), 1)), np.zeros_like(label_N), positive, None, True)
+    found = metrics_of(material, resample(material, 0, 0, silent), positive, prevalence)
+    del found[ECE_DISTANCE]
+    return {name: round(float(row_R[0]), 9) + 0.0 if np.isfinite(row_R[0]) else None for name, row_R in found.items()}
+
+
+def paired_differences(
+    label_N: np.ndarray,
+    first_NK: np.ndarray,
+    second_NK: np.ndarray,
+    group_N: np.ndarray,
+    positive: int,
+    *,
+    thresholds: tuple[float | None, float | None] = (None, None),
+    prevalence: float | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Estimate]:
+    """Second minus first of two runs on the same samples, by name, over the same resamples; value ± t · standard error.
+
+    Where both shares sit at the same end, no resample differs: Wilson's interval of none of n groups, to both sides.
+    Errors: InputError for probabilities that are not finite.
+    """
+    made = [
+        make_material(label_N, probability_NK, group_N, positive, threshold, True)
+        for probability_NK, threshold in zip((first_NK, second_NK), thresholds, strict=True)
+    ]
+    first, second = (
+        metrics_of(material, resample(material, resamples, seed, progress), positive, prevalence) for material in made
+    )
+    groups = [count_groups(material) for material in made]
+    return {
+        name: difference(name, first_R, second[name], min(count[name] for count in groups))
+        for name, first_R in first.items()
+        if name != ECE_DISTANCE
+    }
+
+
+def judge(found: dict[str, np.ndarray], groups: dict[str, int], prevalence: float | None) -> dict[str, Estimate]:
+    """The estimate of each metric from its rows and the number of groups behind it."""
+    result = {}
+    for name, row_R in found.items():
+        if name == "ece":
+            result[name] = estimate_ece(row_R, found[ECE_DISTANCE], groups[name])
+        elif name != ECE_DISTANCE:
+            result[name] = estimate(name, row_R, groups[name])
+    for name in AT_PREVALENCE:
+        if name in result and result[name].value in (0, 1):
+            result[name] = boundary_at_prevalence(result, name, prevalence)
+    return result
+
+
+def estimate(name: str, row_R: np.ndarray, num_groups: int) -> Estimate:
+    """Value and interval of one metric.  num_groups: behind it."""
+    metric = name.split("[")[0]
+
+    def ends(value: float, known_R: np.ndarray) -> tuple[float, float, str]:
+        if metric not in NOT_SHARES and value in (0, 1):
+            return *boundary_interval(value, num_groups), "wilson"
+        return *bootstrap_interval(metric, value, known_R, num_groups), "bootstrap"
+
+    return with_interval(row_R, num_groups, ends)
+
+
+def estimate_ece(row_R: np.ndarray, distance_R: np.ndarray, num_groups: int) -> Estimate:
+    """Value and interval of the ECE, which chance pushes up."""
+
+    def ends(value: float, known_R: np.ndarray) -> tuple[float, float, str]:
+        return *ece_interval(value, known_R, distance_R[1:]), "bootstrap"
+
+    return with_interval(row_R, num_groups, ends)
+
+
+def difference(name: str, first_R: np.ndarray, second_R: np.ndarray, num_groups: int) -> Estimate:
+    """Second minus first of one metric.  num_groups: behind it, in the run where they are fewer."""
+    metric = name.split("[")[0]
+
+    def ends(value: float, known_R: np.ndarray) -> tuple[float, float, str]:
+        if metric not in NOT_SHARES and first_R[0] == second_R[0] and first_R[0] in (0, 1):
+            half = wilson(0, num_groups)[1]
+            return -half, half, "wilson"
+        half = margin(known_R, num_groups)
+        return value - half, value + half, "bootstrap"
+
+    return with_interval(second_R - first_R, num_groups, ends)
+
+
+def with_interval(
+    row_R: np.ndarray, num_groups: int, ends: Callable[[float, np.ndarray], tuple[float, float, str]]
+) -> Estimate:
+    """The value with its ends, where groups and resamples suffice.  ends: of value and finite resamples."""
+    value, known_R = float(row_R[0]), row_R[1:][np.isfinite(row_R[1:])]
+    if not np.isfinite(value):
+        return Estimate(value=None, low=None, high=None, method="")
+    if num_groups < LEAST_GROUPS or len(known_R) < 2:
+        return Estimate(value=value, low=None, high=None, method="")
+    low, high, method = ends(value, known_R)
+    return Estimate(value=value, low=low, high=high, method=method)
+
+
+def boundary_at_prevalence(found: dict[str, Estimate], name: str, prevalence: float | None) -> Estimate:
+    """A predictive value of 0 or 1 at a stated prevalence: from the lower, and the upper, ends of its two parts."""
+    parts, value = (found["sensitivity"], found["specificity"]), found[name].value
+    ends = []
+    for side in ("low", "high"):
+        sensitivity, specificity = (getattr(part, side) for part in parts)
+        if sensitivity is None or specificity is None or prevalence is None:
+            return Estimate(value=value, low=None, high=None, method="")
+        ends.append(float(at_prevalence(np.array(sensitivity), np.array(specificity), prevalence)[name]))
+    return Estimate(value=value, low=ends[0], high=ends[1], method="wilson")

@@ -1,0 +1,507 @@
+"""Statistics of an evaluation against scikit-learn, slow oracles and simulation."""
+
+# N samples, K classes, G groups, R resamples
+
+import json
+from dataclasses import asdict
+from math import isfinite
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, stats
+from sklearn import metrics as oracle
+from sklearn.linear_model import LogisticRegression
+
+from benchmarks.interval_coverage import Study, coverage, simulate
+from engine.statistics import resamples as resampling
+from engine.statistics.calibration import (
+    TEMPERATURES,
+    expected_calibration_error,
+    fit_temperature,
+    logit,
+    recalibrate,
+    reliability,
+    scored_event,
+    slope_and_intercept,
+)
+from engine.statistics.curves import precision_recall_curve, roc_curve
+from engine.statistics.estimates import Estimate, estimates, paired_differences, silent, trivial
+from engine.statistics.intervals import student_t
+from engine.statistics.metrics import metrics_of
+from engine.statistics.operating_points import choose_operating_points
+from engine.statistics.resamples import make_material, resample
+from kernels.resampling import areas_into, count_into, weighted_sums_into
+from loaders.audit.intervals import wilson
+from loaders.errors import InputError
+
+REPORT = [[244, 5], [3, 160]]  # rows true COVID, normal
+
+
+def draw(seed: int, num_samples: int, num_classes: int, coarse: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities with some skill; coarse: with many ties."""
+    rng = np.random.default_rng(seed)
+    label_N = rng.integers(0, num_classes, num_samples)
+    score_NK = rng.random((num_samples, num_classes)) + 0.01
+    score_NK[np.arange(num_samples), label_N] += 0.3
+    if coarse:
+        score_NK = np.ceil(score_NK * 3)
+    return label_N, score_NK / score_NK.sum(1, keepdims=True)
+
+
+def two_columns(probability_N: np.ndarray) -> np.ndarray:
+    """Probabilities of both classes, (N, 2), from the second's."""
+    return np.stack([1 - probability_N, probability_N], axis=1)
+
+
+def slow_ece(score_N: np.ndarray, happened_N: np.ndarray) -> float:
+    """The ECE bin by bin: ten bins."""
+    total = 0.0
+    for low in range(10):
+        inside_N = np.minimum(np.floor(score_N * 10), 9) == low
+        if inside_N.any():
+            total += inside_N.mean() * abs(score_N[inside_N].mean() - happened_N[inside_N].mean())
+    return total
+
+
+def values(found: dict[str, Estimate]) -> dict[str, float | None]:
+    """Without intervals."""
+    return {name: estimate.value for name, estimate in found.items()}
+
+
+def test_the_reports_matrix_gives_the_numbers_that_follow_from_it() -> None:
+    cell = np.repeat(np.arange(4), np.ravel(REPORT))
+    label_N, called_N = cell // 2, cell % 2
+    found = estimates(label_N, np.where(np.arange(2) == called_N[:, None], 0.9, 0.1), np.arange(412), 0, resamples=200)
+    printed = {name: round(100 * (found[name].value or 0), 2) for name in ("accuracy", "sensitivity", "f1")}
+    assert printed == {"accuracy": 98.06, "sensitivity": 97.99, "f1": 98.39}  # the report prints an F1 of 99.51
+    always_covid = trivial(label_N, 2, 0)
+    assert round(100 * (always_covid["f1"] or 0), 1) == 75.3
+    assert always_covid["accuracy"] == pytest.approx(249 / 412)
+
+
+@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 4), num_samples=st.integers(2, 60), coarse=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_every_value_agrees_with_scikit_learn(seed: int, num_classes: int, num_samples: int, coarse: bool) -> None:
+    label_N, probability_NK = draw(seed, num_samples, num_classes, coarse)
+    found = values(estimates(label_N, probability_NK, np.arange(num_samples), 1, resamples=0))
+    called_N = probability_NK.argmax(1)
+    assert found["accuracy"] == pytest.approx(oracle.accuracy_score(label_N, called_N))
+    assert found["f1_macro"] == pytest.approx(oracle.f1_score(label_N, called_N, average="macro"))
+    if num_classes == 2:
+        assert found["brier"] == pytest.approx(oracle.brier_score_loss(label_N, probability_NK[:, 1]))
+    else:
+        wanted = oracle.brier_score_loss(label_N, probability_NK, labels=range(num_classes))
+        assert found["brier"] == pytest.approx(wanted)
+    assert found["ece"] == pytest.approx(slow_ece(*scored_event(label_N, probability_NK, 1)))
+    told = [1] if num_classes == 2 else range(num_classes)
+    by_class: dict[str, list[float | None]] = {}
+    for label in told:
+        is_N, said_N, score_N = label_N == label, called_N == label, probability_NK[:, label]
+        ((passed, alarms), (missed, hits)) = oracle.confusion_matrix(is_N, said_N, labels=[False, True])
+        both = is_N.any() and not is_N.all()
+        wanted_of = {
+            "sensitivity": hits / (hits + missed) if is_N.any() else None,
+            "specificity": passed / (passed + alarms) if not is_N.all() else None,
+            "ppv": hits / (hits + alarms) if said_N.any() else None,
+            "npv": passed / (passed + missed) if not said_N.all() else None,
+            "f1": oracle.f1_score(is_N, said_N) if (is_N | said_N).any() else None,
+            "auc": oracle.roc_auc_score(is_N, score_N) if both else None,
+            "pr_auc": oracle.average_precision_score(is_N, score_N) if both else None,
+        }
+        for name, value in wanted_of.items():
+            by_class.setdefault(name, []).append(value)
+            if num_classes > 2:
+                assert found[f"{name}[{label}]"] == (None if value is None else pytest.approx(value))
+    for name, of_class in by_class.items():
+        known = [value for value in of_class if value is not None]
+        assert found[name] == (pytest.approx(np.mean(known)) if known else None), name
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_slope_and_intercept_are_those_of_a_logistic_regression_without_penalty(seed: int) -> None:
+    label_N, probability_NK = draw(seed, 300, 2)
+    slope, large = slope_and_intercept(label_N == 1, probability_NK[:, 1])
+    logit_N = np.log(probability_NK[:, 1] / probability_NK[:, 0])
+    fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(logit_N[:, None], label_N)
+    assert slope == pytest.approx(fitted.coef_[0, 0], rel=1e-4)
+    wanted = optimize.brentq(lambda shift: (label_N - 1 / (1 + np.exp(-shift - logit_N))).sum(), -9, 9)
+    assert large == pytest.approx(wanted, abs=1e-6)
+
+
+def test_slope_and_intercept_of_a_calibrated_score_are_one_and_zero() -> None:
+    rng = np.random.default_rng(0)
+    logit_N = rng.normal(size=200_000)
+    probability_N = 1 / (1 + np.exp(-logit_N))
+    happened_N = rng.random(200_000) < probability_N
+    slope, large = slope_and_intercept(happened_N, probability_N)
+    assert slope == pytest.approx(1, abs=0.02) and large == pytest.approx(0, abs=0.02)
+    too_extreme, _ = slope_and_intercept(happened_N, 1 / (1 + np.exp(-2 * logit_N)))
+    assert too_extreme == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("label", "probability", "large_is_known"),
+    [
+        ([0, 0, 1, 1], [0.1, 0.2, 0.7, 0.9], True),
+        ([0, 1, 0, 1], [0.0, 1.0, 0.0, 1.0], True),
+        ([0, 1, 0, 1], [0.5] * 4, True),
+        ([1, 1], [0.2, 0.9], False),
+    ],
+    ids=["separable", "zero and one", "constant", "one class"],
+)
+def test_a_slope_without_an_end_is_none(label: list[int], probability: list[float], large_is_known: bool) -> None:
+    slope, large = slope_and_intercept(np.array(label) == 1, np.array(probability))
+    assert slope is None and (large is not None) == large_is_known
+
+
+@given(seed=st.integers(0, 10**6), num_groups=st.integers(1, 12), coarse=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_kernels_agree_with_slow_oracles(seed: int, num_groups: int, coarse: bool) -> None:
+    rng = np.random.default_rng(seed)
+    num_samples = int(rng.integers(num_groups, 40))
+    group_N = rng.permutation(np.arange(num_samples) % num_groups).astype(np.int32)
+    drawn_RG = rng.integers(num_groups, size=(3, num_groups), dtype=np.int32)
+    weight_RG = np.full((3, num_groups), 99, np.uint16)
+    count_into(weight_RG, drawn_RG)
+    assert weight_RG.tolist() == [np.bincount(drawn_G, minlength=num_groups).tolist() for drawn_G in drawn_RG]
+    addend_GF, out_RF = rng.normal(size=(num_groups, 5)), np.full((3, 5), np.nan)
+    weighted_sums_into(out_RF, weight_RG, addend_GF)
+    assert out_RF == pytest.approx(weight_RG @ addend_GF)
+    label_N, probability_NK = draw(seed, num_samples, 2, coarse)
+    ranking = resampling.rank(probability_NK[:, 1], label_N == 1, group_N)
+    roc_R, precision_R = np.empty((2, 3))
+    areas_into(roc_R, precision_R, weight_RG, ranking.group_N, ranking.positive_N, ranking.last_N)
+    for weight_G, roc, precision in zip(weight_RG, roc_R, precision_R, strict=True):
+        again_N = np.repeat(np.arange(num_samples), weight_G[group_N])
+        if len(np.unique(label_N[again_N])) == 2:
+            assert roc == pytest.approx(oracle.roc_auc_score(label_N[again_N], probability_NK[again_N, 1]))
+            assert precision == pytest.approx(
+                oracle.average_precision_score(label_N[again_N], probability_NK[again_N, 1])
+            )
+        else:
+            assert np.isnan(roc) and np.isnan(precision)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_a_resample_is_the_sample_with_its_groups_repeated(num_classes: int) -> None:
+    label_N, probability_NK = draw(1, 90, num_classes)
+    group_N = np.arange(90) // 3
+    material = make_material(label_N, probability_NK, group_N, 1, None, True)
+    found = metrics_of(material, resample(material, 3, 7, silent), 1, None)
+    first_chunk = np.random.Generator(np.random.SFC64(np.random.SeedSequence(7, spawn_key=(0,))))
+    for row, drawn_G in enumerate(first_chunk.integers(30, size=(3, 30), dtype=np.int32), start=1):
+        again_N = np.concatenate([np.flatnonzero(group_N == group) for group in drawn_G])
+        wanted = values(estimates(label_N[again_N], probability_NK[again_N], np.arange(90), 1, resamples=0))
+        for name, value in wanted.items():
+            if "calibration" not in name:
+                assert found[name][row] == pytest.approx(value), name
+
+
+def test_one_newton_step_stands_for_refitting_the_recalibration() -> None:
+    label_N, probability_NK, group_N = simulate(Study(groups=150), np.random.default_rng(3))
+    material = make_material(label_N, probability_NK, group_N, 1, None, True)
+    found = metrics_of(material, resample(material, 60, 0, silent), 1, None)
+    rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(0, spawn_key=(0,))))
+    refitted = []
+    for drawn_G in rng.integers(150, size=(60, 150), dtype=np.int32):
+        again_N = np.concatenate([np.flatnonzero(group_N == group) for group in drawn_G])
+        fit = recalibrate(label_N[again_N] == 1, logit(probability_NK[again_N, 1]))
+        refitted.append((fit.slope, fit.large))
+    for name, wanted_R in zip(("calibration_slope", "calibration_intercept"), np.transpose(refitted), strict=True):
+        one_step_R = found[name][1:]
+        assert np.corrcoef(one_step_R, wanted_R)[0, 1] > 0.97
+        assert one_step_R.std() == pytest.approx(wanted_R.std(), rel=0.15)
+
+
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    label_N, probability_NK, group_N = simulate(Study(groups=40), np.random.default_rng(0))
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(resampling, "usable_cores", lambda cores=cores: cores)
+        found.append(estimates(label_N, probability_NK, group_N, 1, resamples=300, seed=5))
+    assert found[0] == found[1]
+    other = estimates(label_N, probability_NK, group_N, 1, resamples=300, seed=6)
+    assert values(other) == values(found[0]) and other != found[0]
+
+
+def test_whole_groups_are_resampled() -> None:
+    label_N, probability_NK, _ = simulate(Study(groups=60), np.random.default_rng(0))
+    repeated = (np.repeat(label_N, 4), np.repeat(probability_NK, 4, axis=0))
+    num_samples = len(label_N)
+    once = estimates(label_N, probability_NK, np.arange(num_samples), 1, resamples=500)
+    grouped = estimates(*repeated, np.repeat(np.arange(num_samples), 4) + 10**12, 1, resamples=500)
+    ungrouped = estimates(*repeated, np.arange(4 * num_samples), 1, resamples=500)
+    for name in ("accuracy", "auc", "pr_auc", "brier", "sensitivity"):
+        assert asdict(grouped[name]) == pytest.approx(asdict(once[name])), "copies of a sample add nothing"
+        widths = [(found[name].high or 0) - (found[name].low or 0) for found in (grouped, ungrouped)]
+        assert widths[0] > 1.6 * widths[1]
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    found = coverage(Study(groups=100), studies=150, resamples=200)
+    for name in ("accuracy", "sensitivity", "specificity", "auc", "pr_auc", "brier", "f1", "calibration_slope"):
+        assert 0.88 <= found[name]["covered"] <= 1, name  # 95 % of 150 studies, four standard errors
+    assert found["ece"]["covered"] >= 0.88
+
+
+def test_a_share_at_its_end_has_wilsons_interval_of_the_groups_behind_it() -> None:
+    label_N = np.array([1] * 20 + [0] * 30)
+    group_N = np.concatenate([np.arange(20) // 2, 100 + np.arange(30) // 3])  # 10 groups each
+    group_N[-3:] = 0  # one group holds both classes
+    found = estimates(label_N, two_columns(0.8 * label_N + 0.1), group_N, 1, prevalence=0.1, resamples=200)
+    of_ten, of_all = wilson(10, 10), wilson(19, 19)
+    for name in ("sensitivity", "specificity", "ppv", "npv", "auc", "pr_auc"):
+        assert found[name] == Estimate(value=1.0, low=of_ten[0], high=1.0, method="wilson"), name
+    for name in ("accuracy", "f1_macro"):
+        assert found[name].method == "wilson"
+    assert found["accuracy"].low == of_all[0]
+    stated = found["ppv_at_prevalence"]
+    assert (stated.value, stated.high, stated.method) == (1.0, 1.0, "wilson")
+    assert stated.low == pytest.approx(0.1 * of_ten[0] / (0.1 * of_ten[0] + 0.9 * (1 - of_ten[0])))
+
+
+def test_predictive_values_follow_the_stated_prevalence() -> None:
+    label_N, probability_NK = draw(0, 200, 2)
+    found = values(estimates(label_N, probability_NK, np.arange(200), 1, prevalence=0.02, resamples=0))
+    sensitivity, specificity = found["sensitivity"] or 0, found["specificity"] or 0
+    assert found["ppv_at_prevalence"] == pytest.approx(
+        sensitivity * 0.02 / (sensitivity * 0.02 + (1 - specificity) * 0.98)
+    )
+    assert found["npv_at_prevalence"] == pytest.approx(
+        specificity * 0.98 / (specificity * 0.98 + (1 - sensitivity) * 0.02)
+    )
+    own = values(estimates(label_N, probability_NK, np.arange(200), 1, prevalence=label_N.mean(), resamples=0))
+    assert own["ppv_at_prevalence"] == pytest.approx(own["ppv"])
+    assert "ppv_at_prevalence" not in values(estimates(label_N, probability_NK, np.arange(200), 1, resamples=0))
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    num_samples=st.integers(1, 8),
+    num_groups=st.integers(1, 4),
+    num_classes=st.integers(2, 3),
+    kind=st.sampled_from(["any", "one class", "constant", "certain"]),
+    positive=st.integers(0, 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_sample_estimates_are_numbers_in_order_or_none(
+    seed: int, num_samples: int, num_groups: int, num_classes: int, kind: str, positive: int
+) -> None:
+    label_N, probability_NK = draw(seed, num_samples, num_classes, coarse=True)
+    group_N = np.arange(num_samples) % num_groups
+    if kind == "one class":
+        label_N[:] = seed % num_classes
+    elif kind == "constant":
+        probability_NK[:] = 1 / num_classes
+    elif kind == "certain":
+        probability_NK = np.eye(num_classes)[probability_NK.argmax(1)]
+    found = estimates(label_N, probability_NK, group_N, positive, prevalence=0.1, resamples=20)
+    json.dumps([asdict(estimate) for estimate in found.values()], allow_nan=False)
+    for name, estimate in found.items():
+        if estimate.low is None or estimate.high is None:
+            assert estimate.low is estimate.high is None and estimate.method == "", name
+        else:
+            assert estimate.value is not None and estimate.method in ("bootstrap", "wilson")
+            assert estimate.low - 1e-9 <= estimate.value <= estimate.high + 1e-9, name
+            if "calibration" not in name and name != "brier":
+                assert estimate.low >= 0 and estimate.high <= 1, name
+    if min(num_groups, num_samples) == 1:
+        assert all(estimate.low is None for estimate in found.values()), "one group says nothing about others"
+    flat = trivial(label_N, num_classes, positive, prevalence=0.1)
+    assert flat.keys() == found.keys()
+    assert all(value is None or isfinite(value) for value in flat.values())
+    others = paired_differences(label_N, probability_NK, probability_NK[::-1], group_N, positive, resamples=20)
+    json.dumps([asdict(estimate) for estimate in others.values()], allow_nan=False)
+
+
+def test_one_class_only_leaves_what_it_defines() -> None:
+    found = values(estimates(np.ones(6, int), two_columns(np.linspace(0.3, 0.9, 6)), np.arange(6), 1, resamples=50))
+    undefined = {name for name, value in found.items() if value is None}
+    assert undefined == {"specificity", "auc", "pr_auc", "calibration_slope", "calibration_intercept"}
+
+
+def test_a_metric_of_a_single_group_has_no_interval() -> None:
+    label_N = np.array([1, 1, 0, 0, 0, 0])  # both positives are of one patient
+    probability_NK = two_columns(np.array([0.9, 0.2, 0.1, 0.3, 0.6, 0.2]))
+    found = estimates(label_N, probability_NK, np.array([0, 0, 1, 2, 3, 4]), 1, resamples=100)
+    assert found["sensitivity"] == Estimate(value=0.5, low=None, high=None, method="")
+    assert found["auc"].low is None and found["specificity"].low is not None
+
+
+def test_resamples_without_a_class_are_left_out_of_the_interval() -> None:
+    label_N = np.array([1, 1, 0, 0])  # of four groups, a resample lacks a class in one case of eight
+    found = estimates(label_N, two_columns(np.array([0.9, 0.4, 0.6, 0.1])), np.arange(4), 1, resamples=400)
+    assert found["auc"].value == 0.75 and found["auc"].low is not None and found["auc"].low > 0
+    assert found["sensitivity"].value == 0.5 and found["sensitivity"].method == "bootstrap"
+
+
+def test_probabilities_that_are_not_finite_are_refused() -> None:
+    probability_NK = two_columns(np.array([0.2, np.nan, 0.7]))
+    with pytest.raises(InputError, match="1 of 3 samples"):
+        estimates(np.array([0, 1, 1]), probability_NK, np.arange(3), 1)
+
+
+def test_the_trivial_classifier_calls_the_largest_class_with_a_constant_score() -> None:
+    label_N = np.array([0] * 3 + [1] * 7)
+    found = trivial(label_N, 2, 0)
+    assert (found["accuracy"], found["sensitivity"], found["specificity"]) == (0.7, 0.0, 1.0)
+    assert (found["auc"], found["pr_auc"], found["f1"], found["ppv"]) == (0.5, 0.3, 0.0, None)
+    assert (found["brier"], found["ece"], found["calibration_slope"]) == (0.21, 0.0, None)
+    three = trivial(np.array([0, 1, 1, 2]), 3, 0)
+    assert (three["accuracy"], three["auc"], three["sensitivity[1]"]) == (0.5, 0.5, 1.0)
+
+
+def test_a_threshold_calls_the_positive_class_from_that_probability_on() -> None:
+    label_N, score_N = np.array([1, 1, 1, 0, 0, 0]), np.array([0.9, 0.3, 0.1, 0.8, 0.2, 0.1])
+    for positive, probability_NK in ((1, two_columns(score_N)), (0, two_columns(1 - score_N))):
+        own_N = label_N if positive else 1 - label_N
+        found = estimates(own_N, probability_NK, np.arange(6), positive, threshold=0.3, scores=False, resamples=0)
+        assert found["sensitivity"].value == pytest.approx(2 / 3)
+        assert found["specificity"].value == pytest.approx(2 / 3)
+        assert not {"auc", "pr_auc", "brier", "ece", "calibration_slope"} & found.keys()
+
+
+def test_progress_ends_at_the_number_of_resamples() -> None:
+    seen: list[tuple[str, int, int]] = []
+    label_N, probability_NK = draw(0, 30, 2)
+    estimates(label_N, probability_NK, np.arange(30), 1, resamples=150, progress=lambda *step: seen.append(step))
+    assert seen[-1] == ("bootstrap", 150, 150) and [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+
+
+def test_a_paired_difference_is_of_the_same_resamples() -> None:
+    label_N, first_NK, group_N = simulate(Study(groups=100), np.random.default_rng(4))
+    second_NK = two_columns(np.clip(first_NK[:, 1] + 0.02 * np.sin(np.arange(len(label_N))), 0.001, 0.999))
+    found = paired_differences(label_N, first_NK, second_NK, group_N, 1, resamples=400, prevalence=0.1)
+    first, second = (
+        estimates(label_N, probability_NK, group_N, 1, resamples=400, prevalence=0.1)
+        for probability_NK in (first_NK, second_NK)
+    )
+    assert found.keys() == first.keys()
+    for name in ("accuracy", "auc", "brier"):
+        assert found[name].value == pytest.approx((second[name].value or 0) - (first[name].value or 0))
+        width = (found[name].high or 0) - (found[name].low or 0)
+        assert 0 < width < 0.6 * ((first[name].high or 0) - (first[name].low or 0)), "paired, the patients cancel"
+    back = paired_differences(label_N, second_NK, first_NK, group_N, 1, resamples=400)
+    assert back["auc"].value == pytest.approx(-(found["auc"].value or 0))
+    assert back["auc"].low == pytest.approx(-(found["auc"].high or 0))
+
+
+def test_two_perfect_runs_differ_by_less_than_their_groups_can_tell() -> None:
+    label_N = np.arange(40) % 2
+    found = paired_differences(
+        label_N, two_columns(0.1 + 0.8 * label_N), two_columns(0.2 + 0.6 * label_N), np.arange(40), 1, resamples=50
+    )
+    half = wilson(0, 40)[1]
+    assert found["accuracy"] == Estimate(value=0.0, low=-half, high=half, method="wilson")
+    assert found["brier"].value == pytest.approx(0.04 - 0.01)
+
+
+def test_each_run_of_a_pair_keeps_its_own_threshold() -> None:
+    label_N, score_N = np.array([1, 1, 0, 0]), np.array([0.9, 0.6, 0.4, 0.1])
+    one_NK = two_columns(score_N)
+    found = paired_differences(label_N, one_NK, one_NK, np.arange(4), 1, thresholds=(0.5, 0.3), resamples=10)
+    assert found["specificity"].value == -0.5 and found["sensitivity"].value == 0 and found["auc"].value == 0
+
+
+def validation(num_positive: int, num_negative: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities of a validation set."""
+    rng = np.random.default_rng(seed)
+    label_N = rng.permutation(np.repeat([1, 0], [num_positive, num_negative]))
+    return label_N, two_columns(1 / (1 + np.exp(-1.5 * (2 * label_N - 1) - rng.normal(size=len(label_N)))))
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_operating_points_are_the_best_that_validation_offers(positive: int) -> None:
+    label_N, probability_NK = validation(80, 70)
+    half, youden, rule_out = choose_operating_points(label_N, probability_NK, positive)
+    assert (half.name, half.threshold, half.refused) == ("0.5", 0.5, "")
+    is_N, score_N = label_N == positive, probability_NK[:, positive]
+    false_N, true_N, threshold_N = oracle.roc_curve(is_N, score_N, drop_intermediate=False)
+    reached = [(true - false) for true, false, at in zip(true_N, false_N, threshold_N, strict=True) if at <= 1]
+    called_N = score_N >= youden.threshold
+    assert called_N[is_N].mean() - called_N[~is_N].mean() == pytest.approx(max(reached))
+    assert (score_N >= rule_out.threshold)[is_N].mean() >= 0.95
+    assert (score_N > rule_out.threshold)[is_N].mean() < 0.95, "the highest threshold that does"
+
+
+def test_rule_out_needs_59_validation_positives() -> None:
+    assert 0.95**59 < 0.05 < 0.95**58
+    *_, refused = choose_operating_points(*validation(58, 500), 1)
+    assert refused.threshold is None and "58 positives" in refused.refused and "59" in refused.refused
+    *_, given_ = choose_operating_points(*validation(59, 5), 1)
+    assert given_.threshold is not None and given_.refused == ""
+
+
+@pytest.mark.parametrize(("num_positive", "num_negative"), [(70, 0), (0, 70), (1, 0)])
+def test_points_of_one_class_are_refused(num_positive: int, num_negative: int) -> None:
+    half, youden, rule_out = choose_operating_points(*validation(num_positive, num_negative), 1)
+    assert half.threshold == 0.5
+    assert youden.threshold is None and f"{num_positive} positives and {num_negative} negatives" in youden.refused
+    assert rule_out.threshold is None and rule_out.refused
+
+
+def test_points_of_three_classes_are_refused() -> None:
+    points = choose_operating_points(*draw(0, 300, 3), 1)
+    assert [point.name for point in points] == ["0.5", "youden", "rule-out"]
+    assert all(point.threshold is None and "3 classes" in point.refused for point in points)
+
+
+def softmax(logits_NK: np.ndarray) -> np.ndarray:
+    """Probabilities, the plain way."""
+    return np.exp(logits_NK) / np.exp(logits_NK).sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_the_temperature_has_the_least_nll(num_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    logits_NK = rng.normal(size=(400, num_classes)).astype(np.float32)
+    label_N = (softmax(logits_NK).cumsum(1) < rng.random((400, 1))).sum(1)
+    found = fit_temperature(3 * logits_NK, label_N)
+    wanted = optimize.minimize_scalar(
+        lambda t: oracle.log_loss(label_N, softmax(3 * logits_NK.astype(float) / t)), bounds=(0.5, 9), method="bounded"
+    )
+    assert found == pytest.approx(wanted.x, rel=1e-3)
+    assert 2 < found < 4.5, "three times too extreme"
+
+
+def test_a_temperature_without_an_end_stops_at_a_bound() -> None:
+    logits_NK = np.array([[2.0, 0.0], [0.0, 1.0], [1e4, -1e4]])
+    assert fit_temperature(logits_NK, np.array([0, 1, 0])) == TEMPERATURES[0]
+    assert fit_temperature(logits_NK, np.array([1, 0, 1])) == TEMPERATURES[1]
+    assert fit_temperature(np.zeros((3, 2)), np.array([0, 1, 0])) == 1.0
+    assert fit_temperature(np.zeros((0, 2)), np.zeros(0, int)) == 1.0
+
+
+def test_reliability_has_the_mean_score_and_share_of_each_bin() -> None:
+    score_N, happened_N = np.array([0.0, 0.05, 0.1, 0.95, 1.0, 1.0]), np.array([0, 1, 0, 1, 1, 0], bool)
+    found = reliability(score_N, happened_N)
+    assert found.count_B.tolist() == [2, 1, 0, 0, 0, 0, 0, 0, 0, 3]
+    assert found.score_B[[0, 1, 9]] == pytest.approx([0.025, 0.1, 2.95 / 3])
+    assert found.share_B[[0, 1, 9]] == pytest.approx([0.5, 0, 2 / 3])
+    assert np.isnan(found.share_B[2:9]).all()
+    assert expected_calibration_error(score_N, happened_N) == pytest.approx(slow_ece(score_N, happened_N))
+    assert expected_calibration_error(score_N[:0], happened_N[:0]) is None
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_curves_are_scikit_learns(coarse: bool) -> None:
+    label_N, probability_NK = draw(2, 80, 2, coarse)
+    is_N, score_N = label_N == 1, probability_NK[:, 1]
+    false_P, true_P, threshold_P = oracle.roc_curve(is_N, score_N, drop_intermediate=False)
+    roc = roc_curve(is_N, score_N)
+    assert roc is not None
+    assert roc.false_positive_P == pytest.approx(false_P) and roc.sensitivity_P == pytest.approx(true_P)
+    assert roc.threshold_P == pytest.approx(threshold_P)
+    precision_P, recall_P, _ = oracle.precision_recall_curve(is_N, score_N)
+    curve = precision_recall_curve(is_N, score_N)
+    assert curve is not None
+    assert curve.precision_P == pytest.approx(precision_P[::-1]) and curve.recall_P == pytest.approx(recall_P[::-1])
+    assert roc_curve(np.ones(3, bool), np.arange(3.0)) is None
+    assert precision_recall_curve(np.zeros(3, bool), np.arange(3.0)) is None
+
+
+def test_students_t_is_near_scipys() -> None:
+    for degrees in (4, 9, 30, 200):
+        assert student_t(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=0.01)
