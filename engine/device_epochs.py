@@ -68,6 +68,11 @@ class DeviceEpochs:
             self.settle(state, start)
         loader.set_epoch(epoch + 1)
 
+    def renew(self) -> None:
+        """Capture the training step anew, once other weights learn; one that could not be captured stays as it is."""
+        if not self.run_step.failed:
+            self.run_step = Captured(self.step, self.step.touched, self.learner.policy.device, "training step")
+
     def settle(self, state: State, start: int) -> None:
         """Wait for the device, and put into the state what has come of the steps.  Errors: DivergedError."""
         tally = self.step.fetch()

@@ -12,6 +12,7 @@ from torch import nn
 
 from engine.device import Policy
 from engine.device_batches import DeviceBatches, upload
+from engine.networks import to_training
 from engine.step import Learner
 
 
@@ -72,7 +73,7 @@ class DeviceStep:
         learner = self.learner
         frames_N1HW, label_N = self.batches.make(count)
         buffers = [buffer.clone() for buffer in self.buffers]
-        learner.network.train()
+        to_training(learner.network)
         # a compiled network is compiled for one batch size; the tail of an epoch runs eagerly
         forward = learner.forward if count == learner.batch_size else learner.network
         with learner.policy.precision():

@@ -39,6 +39,9 @@ class HostEpochs:
                 state.loader = self.loader.state_dict()
                 yield state.loss_sum / self.loader.position
 
+    def renew(self) -> None:
+        """Learn other weights from now on: nothing was prepared for the ones before."""
+
     def troubles(self) -> list[str]:
         """What went otherwise than planned: nothing can."""
         return []

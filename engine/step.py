@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from engine.device import Policy
+from engine.networks import to_training
 from loaders.errors import DivergedError
 from loaders.loader import Loader
 from loaders.randomness import DROPOUT, scalar_seed
@@ -80,7 +81,7 @@ def train_step(
     lap("transfer")
     before = [buffer.clone() for buffer in learner.network.buffers()]
     torch.manual_seed(scalar_seed(seed, DROPOUT, step))
-    learner.network.train()
+    to_training(learner.network)
     # a compiled network is compiled for one batch size; the tail of an epoch runs eagerly
     forward = learner.forward if len(labels_N) == learner.batch_size else learner.network
     with policy.precision():

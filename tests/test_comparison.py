@@ -1,0 +1,238 @@
+"""The comparison of networks: one table, whatever became of each, and a comparison that goes on after a stop."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import cli
+from engine.checkpoint import load_checkpoint
+from engine.comparison import Comparison, Contender, compare, flat_row
+from engine.comparison_words import comparison_parts
+from engine.config import CompareConfig
+from engine.early_convergence import EARLY_F1, early_convergence
+from engine.evaluation_words import with_interval
+from engine.networks import make_network
+from engine.progress import Watch
+from engine.statistics.estimates import Estimate
+from engine.terminal import Line, Sheet
+from loaders.config import LoaderConfig
+from loaders.errors import ConfigError, InputError, Interrupted, LockedError
+
+FEW = 100  # resamples
+
+
+def config(betons: Path, out: Path, **changes: object) -> CompareConfig:
+    base = CompareConfig(
+        data=betons,
+        out=out,
+        models=("cnn", "resnet18"),
+        epochs=2,
+        resamples=FEW,
+        device="cpu",
+        loader=LoaderConfig(training=True, batch_size=16),
+    )
+    return replace(base, **changes)
+
+
+@pytest.fixture(scope="module")
+def done(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Two networks, two epochs each, compared without interruption."""
+    return compare(config(betons, tmp_path_factory.mktemp("comparison") / "c"))
+
+
+def test_every_network_is_trained_and_told_of_with_intervals(done: Comparison) -> None:
+    content = json.loads((done.out / "comparison.json").read_text())
+    assert [row["model"] for row in content["networks"]] == ["cnn", "resnet18"]
+    assert content["not_for_diagnosis"] and content["synthetic"] and content["settings"]["epochs"] == 2
+    for row in content["networks"]:
+        summary = json.loads((done.out / row["model"] / "summary.json").read_text())
+        assert summary["model"] == row["model"] and row["parameters"] == summary["parameters"]
+        assert row["validation_f1"]["value"] == pytest.approx(summary["best_f1"], abs=1e-6)
+        for name in ("validation_f1", "heldout_f1"):
+            found = row[name]
+            assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1 and found["low"] < found["high"]
+        assert (row["epochs_to_best"], row["epochs"]) == (summary["best_epoch"], 2)
+        assert row["seconds"] > 0 and row["images_per_second"] > 0
+        assert (done.out / row["model"] / "evaluation" / "heldout" / "metrics.json").is_file()
+    rows = list(csv.DictReader((done.out / "comparison.csv").read_text().splitlines()))
+    assert [row["parameters"] for row in rows] == [str(row["parameters"]) for row in content["networks"]]
+    assert float(rows[0]["validation_f1_low"]) == content["networks"][0]["validation_f1"]["low"]
+    assert (done.out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_networks_learn_from_the_same_split_by_the_same_recipe(betons: Path) -> None:
+    settings = config(betons, Path("c"), weights="w.pth", learning_rate=0.5, class_weights=True)
+    one, other = settings.training("cnn"), settings.training("resnet18")
+    assert replace(other, model="cnn", out=one.out) == one
+    assert (one.learning_rate, one.class_weights, one.weights, one.loader) == (0.5, True, "w.pth", settings.loader)
+    assert (one.out, other.out) == (Path("c/cnn"), Path("c/resnet18"))
+
+
+def without(done: Comparison, folder: Path, *names: str) -> Path:
+    """A copy of a comparison that lacks some networks and its results."""
+    shutil.copytree(done.out, folder, ignore=shutil.ignore_patterns("comparison.*", *names))
+    return folder
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet18"])
+def test_an_interrupted_comparison_goes_on_and_ends_as_if_it_had_not_been(
+    betons: Path, done: Comparison, tmp_path: Path, model: str
+) -> None:
+    other = {"cnn": "resnet18", "resnet18": "cnn"}[model]
+    settings = config(betons, without(done, tmp_path / "c", model))
+    asked: list[str] = []
+
+    def watch(name: str) -> Watch:
+        asked.append(name)
+        return lambda progress: asked.append(f"{name} learns")
+
+    with pytest.raises(Interrupted, match="run the same `compare` again"):
+        compare(settings, watch=watch, stopping=lambda: asked.count(f"{model} learns") >= 2)
+    assert not (settings.out / "comparison.json").exists() and not (settings.out / model / "summary.json").exists()
+    compare(settings, watch=watch)
+    assert f"{other} learns" not in asked and asked.count(f"{model} learns") > 2
+    a, b = (load_checkpoint(folder / model / "best.safetensors")[0] for folder in (done.out, settings.out))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_finished_comparison_trains_and_evaluates_nothing_again(
+    betons: Path, done: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("evaluated again")
+
+    monkeypatch.setattr("engine.comparison.evaluate", never)
+    before = {path: path.read_bytes() for path in done.out.rglob("*.safetensors")}
+    again = compare(config(betons, done.out), watch=lambda model: never)
+    assert again == done
+    assert {path: path.read_bytes() for path in done.out.rglob("*.safetensors")} == before
+
+
+def test_other_settings_in_the_same_folder_are_refused_before_anything_is_trained(
+    betons: Path, done: Comparison
+) -> None:
+    with pytest.raises(ConfigError, match=r"cnn: holds a run with epochs 2 \(asked for: 5\)"):
+        compare(config(betons, done.out, epochs=5))
+
+
+def test_a_network_that_cannot_be_trained_is_told_of_and_the_others_go_on(betons: Path, tmp_path: Path) -> None:
+    torch.save(make_network("cnn", 2, 32, 0.5).state_dict(), tmp_path / "cnn.pth")
+    settings = config(betons, tmp_path / "c", models=("resnet18", "cnn"), weights=str(tmp_path / "cnn.pth"), epochs=1)
+    result = compare(settings)
+    bad, good = result.contenders
+    assert "expected resnet18's" in bad.failed and bad.validation_f1 is None and bad.parameters is None
+    assert not good.failed and good.validation_f1 is not None
+    rows = list(csv.DictReader((tmp_path / "c" / "comparison.csv").read_text().splitlines()))
+    assert rows[0]["validation_f1"] == "" and "expected resnet18's" in rows[0]["failed"]
+    parts = comparison_parts(result)
+    assert isinstance(parts[0], Sheet) and parts[0].rows[0][:2] == ("resnet18", "not trained")
+    assert any(isinstance(part, Line) and part.text.startswith("Not trained, resnet18: ") for part in parts)
+
+
+def test_a_comparison_of_which_nothing_can_be_trained_fails_with_every_reason(betons: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none of the networks.*cnn: --weights.*; resnet18: --weights"):
+        compare(config(betons, tmp_path / "c", weights=str(tmp_path / "away.pth")))
+    assert not (tmp_path / "c" / "comparison.json").exists()
+
+
+def test_a_comparison_without_a_held_out_beton_says_nothing_of_one(betons: Path, tmp_path: Path) -> None:
+    for name in ("train.beton", "val.beton"):
+        (tmp_path / "b").mkdir(exist_ok=True)
+        shutil.copy(betons / name, tmp_path / "b" / name)
+    result = compare(config(tmp_path / "b", tmp_path / "c", models=("cnn",), epochs=1))
+    assert result.contenders[0].heldout_f1 is None and not result.contenders[0].heldout_refused
+    shutil.copy(tmp_path / "b" / "train.beton", tmp_path / "b" / "heldout.beton")
+    result = compare(config(tmp_path / "b", tmp_path / "c", models=("cnn",), epochs=1))
+    assert result.contenders[0].heldout_f1 is None and "expected none" in result.contenders[0].heldout_refused
+
+
+def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> None:
+    for models, words in (((), "found none"), (("cnn", "cnn"), "different networks"), (("lenet",), "'lenet'")):
+        with pytest.raises(ConfigError, match=words):
+            config(betons, tmp_path / "c", models=models)
+    with pytest.raises(InputError, match=r"no train\.beton"):
+        compare(config(tmp_path, tmp_path / "c"))
+
+    def second(progress: object) -> None:
+        with pytest.raises(LockedError):
+            compare(config(betons, tmp_path / "d"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(config(betons, tmp_path / "d", models=("cnn",)), watch=lambda model: second)
+
+
+def test_a_score_that_is_too_good_after_one_epoch_is_suspected() -> None:
+    assert early_convergence(EARLY_F1) == (
+        "validation F1 99.0 % after one epoch: suspect the data, and look at `audit`"
+    )
+    assert not early_convergence(EARLY_F1 - 1e-6)
+
+
+def test_the_table_shows_intervals_and_warns(tmp_path: Path) -> None:
+    row = Contender(
+        model="resnet18",
+        validation_f1=Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap"),
+        parameters=11_171_266,
+        images_per_second=57.4,
+        epochs_to_best=3,
+        epochs=10,
+        seconds=979.0,
+        device="cpu",
+        early="99 % at once",
+    )
+    result = Comparison(
+        contenders=(row,), classes=("covid", "normal"), positive="covid", synthetic=False, cautions=(), out=tmp_path
+    )
+    sheet, *lines = comparison_parts(result)
+    assert isinstance(sheet, Sheet)
+    assert sheet.rows == (
+        ("resnet18", with_interval("f1", row.validation_f1), "–", "11,171,266", "57", "3 of 10", "979.0"),
+    )
+    assert Line("Caution, resnet18: 99 % at once.", "yellow") in lines
+    assert flat_row(row)["heldout_f1"] is None and flat_row(row)["validation_f1_high"] == 0.95
+
+
+def test_an_early_score_reaches_the_summary_of_a_run_and_the_table_once(
+    betons: Path, done: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.early_convergence.EARLY_F1", 0.0)
+    result = compare(config(betons, without(done, tmp_path / "c", "resnet18"), models=("cnn",)))
+    early = result.contenders[0].early
+    assert "after one epoch" in early and early not in result.cautions
+    assert early in json.loads((tmp_path / "c" / "cnn" / "summary.json").read_text())["cautions"]
+
+
+def test_the_command_prints_the_table_and_what_it_is_not_for(betons: Path, done: Comparison, capsys) -> None:
+    arguments = ["--models", "cnn,resnet18", "--epochs", "2", "--device", "cpu", "--batch-size", "16"]
+    arguments += ["--resamples", str(FEW), "--out", str(done.out)]
+    assert cli.main(["compare", str(betons), *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "resnet18" in said and "11,171,266" in said and str(done.out / "comparison.png") in said
+    assert said.rstrip().endswith(cli.NOT_FOR_DIAGNOSIS)
+    assert cli.main(["compare", str(betons), "--models", "lenet", "--out", str(done.out)]) == 2
+    assert "expected one of cnn" in capsys.readouterr().err
+
+
+def test_ctrl_c_exits_75_and_says_how_to_go_on(betons: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    import signal
+    import threading
+
+    real = cli.TrainingView.__call__
+
+    def pressed(view: cli.TrainingView, now: object) -> None:
+        real(view, now)
+        signal.raise_signal(signal.SIGINT)
+
+    assert threading.current_thread() is threading.main_thread()
+    monkeypatch.setattr(cli.TrainingView, "__call__", pressed)
+    out = str(tmp_path / "c")
+    assert cli.main(["compare", str(betons), "--models", "cnn", "--device", "cpu", "--out", out]) == 75
+    assert "run the same `compare` again" in capsys.readouterr().err
