@@ -31,13 +31,13 @@ from loaders.audit.probes import (
     header_features,
     hide,
     inside_crop_outside_lungs,
-    lung_atlas,
     lungs_hidden,
     outside_crop,
     pixel_features,
 )
 from loaders.config import PhantomConfig
 from loaders.frame import stored_frame
+from loaders.lungs import template_SS
 from loaders.phantom import draw_phantom
 from loaders.phantom_folder import plan_phantoms
 from loaders.radiograph import decode_radiograph
@@ -226,11 +226,11 @@ def test_holm_steps_down() -> None:
 
 def test_the_lung_atlas_covers_the_lungs(untied: tuple[Collection, np.ndarray]) -> None:
     masks_NSS = untied[1]
-    covered_N = (masks_NSS & lung_atlas(SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))
+    covered_N = (masks_NSS & template_SS(SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))
     assert covered_N.mean() >= 0.97 and covered_N.min() >= 0.9
     assert ((masks_NSS & lungs_hidden(SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))).mean() < 0.003
-    assert lung_atlas(SIDE).mean() < 0.45 and inside_crop_outside_lungs(SIDE).sum() > 0.15 * crop_mask(SIDE).sum()
-    atlas_SS = lung_atlas(SIDE)
+    assert template_SS(SIDE).mean() < 0.45 and inside_crop_outside_lungs(SIDE).sum() > 0.15 * crop_mask(SIDE).sum()
+    atlas_SS = template_SS(SIDE)
     assert (atlas_SS == atlas_SS[:, ::-1]).all()
 
 
@@ -240,7 +240,7 @@ def test_the_atlas_hides_most_of_what_the_crop_shows_of_real_lungs(radiographs: 
     masks = [np.asarray(Image.open(radiographs / path).convert("L")) for path in paths]
     masks_NSS = np.array([cv2.resize(mask_HW, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for mask_HW in masks])
     shown_NSS = (masks_NSS > 127) & crop_mask(SIDE)
-    assert (shown_NSS & lung_atlas(SIDE)).sum() > 0.88 * shown_NSS.sum()
+    assert (shown_NSS & template_SS(SIDE)).sum() > 0.88 * shown_NSS.sum()
     assert ((masks_NSS > 127) & lungs_hidden(SIDE)).sum() < 0.07 * (masks_NSS > 127).sum()
 
 

@@ -11,15 +11,11 @@ import cv2
 import numpy as np
 
 from loaders.config import CROP_SHARE
+from loaders.lungs import LUNG_MARGIN, MID_GREY, template_SS
 
 CELL = 4  # pixels a side of the cells that are averaged
 MARK_CELL = 8  # pixels a side of the cells in which the brightest small thing is sought
 MARK_WIDTH = 5  # pixels; what is thinner stands out of a morphological opening
-MID_GREY = 128
-# Centre, half axes (frame from -1 to 1) and tilt in degrees of the viewer's right lung. Measured on lung masks, it
-# covers 99.9 % of phantom lungs, and of 34 real, tightly framed pairs of lungs 90 % of what the crop shows.
-LUNG_ELLIPSE = (0.38, 0.0, 0.38, 0.72, -16.0)
-LUNG_MARGIN = 0.14  # added to the half axes where little of the lungs may be left: 95 % of those real lungs hidden
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,17 +43,6 @@ def crop_mask(side: int) -> np.ndarray:
     return mask_SS
 
 
-def lung_atlas(side: int, margin: float = 0.0) -> np.ndarray:
-    """Where lungs usually are, two mirrored ellipses: bool S×S.  margin: added to the half axes, frame from -1 to 1."""
-    centre_x, centre_y, half_x, half_y, tilt = LUNG_ELLIPSE
-    centre_S = (np.arange(side) + 0.5) / side * 2 - 1
-    x_SS, y_SS = np.meshgrid(np.abs(centre_S) - centre_x, centre_S - centre_y)
-    cosine, sine = np.cos(np.deg2rad(tilt)), np.sin(np.deg2rad(tilt))
-    along_SS = (x_SS * cosine + y_SS * sine) / (half_x + margin)
-    across_SS = (y_SS * cosine - x_SS * sine) / (half_y + margin)
-    return along_SS**2 + across_SS**2 <= 1
-
-
 def outside_crop(side: int) -> np.ndarray:
     """What the probe outside-crop sees: bool S×S."""
     return ~crop_mask(side)
@@ -65,12 +50,12 @@ def outside_crop(side: int) -> np.ndarray:
 
 def inside_crop_outside_lungs(side: int) -> np.ndarray:
     """Shoulders, arms, neck, mediastinum and abdomen within the crop: bool S×S."""
-    return crop_mask(side) & ~lung_atlas(side)
+    return crop_mask(side) & ~template_SS(side)
 
 
 def lungs_hidden(side: int) -> np.ndarray:
     """The whole frame but the lungs and a margin around them: bool S×S."""
-    return ~lung_atlas(side, LUNG_MARGIN)
+    return ~template_SS(side, LUNG_MARGIN)
 
 
 def hide(frame_SS: np.ndarray, seen_SS: np.ndarray, level: int | None = None) -> np.ndarray:

@@ -1,0 +1,146 @@
+"""What a cross-validation tells in the terminal and on the page: sentences, tables, and what speaks against them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from engine.terminal import Line, Parts, Sheet
+
+FILES = ("crossval.png", "crossval.csv", "crossval.json")
+METRICS = {"f1": "F1", "auc": "ROC-AUC", "accuracy": "accuracy"}
+
+
+def sentences(content: dict[str, Any]) -> list[str]:
+    """What the rows mean, in plain words.  content: of crossval.json."""
+    rows = {row["name"]: row for row in content["rows"]}
+    said = [random_words(content, rows), hidden_words(rows["lungs hidden"]), external_words(content, rows)]
+    return [words for words in said if words]
+
+
+def random_words(content: dict[str, Any], rows: dict[str, dict[str, Any]]) -> str:
+    """What the random split adds to the group split."""
+    if content["every_image_its_own_group"]:
+        return (
+            (
+                "Each image is a group of its own, since no two are known to be of one patient: "
+                "folds of groups are random folds, and both rows say the same"
+            )
+            + ("" if content["synthetic"] else "; whether patients were recognised cannot be told")
+            + "."
+        )
+    difference = content["differences"].get("random split", {}).get("f1", {})
+    if difference.get("value") is None:
+        return ""
+    points = difference["value"] * 100
+    compared = "as high" if round(points, 1) == 0 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
+    words = f"F1 is {compared} in the random split {'as' if compared == 'as high' else 'than'} in the group split"
+    if difference["low"] is not None:
+        words += f" (95 % interval of the difference {difference['low'] * 100:+.1f} to {difference['high'] * 100:+.1f})"
+    if difference["low"] is not None and difference["low"] > 0:
+        return words + (
+            ": the random split has images of the same patients in training and test, and the network recognises "
+            "patients. Of new patients only the group split speaks."
+        )
+    return words + (
+        ": that patients are recognised is not shown here, nor excluded. Of new patients only the group split speaks."
+    )
+
+
+def hidden_words(row: dict[str, Any]) -> str:
+    """What is left without the lungs."""
+    auc = row["auc"]
+    if auc is None or auc["value"] is None:
+        return ""
+    edge = "Hidden is the region where lungs usually are; of an unusual pair of lungs an edge may show."
+    if auc["low"] is not None and auc["low"] > 0.5:
+        return (
+            f"With the lungs hidden the AUC is still {with_interval(auc)}: the label can be told without the lungs, "
+            f"so a score on whole frames need not come from them. {edge}"
+        )
+    return (
+        f"With the lungs hidden the AUC is {with_interval(auc)}: that the label can be told without the lungs "
+        f"is not shown. {edge}"
+    )
+
+
+def external_words(content: dict[str, Any], rows: dict[str, dict[str, Any]]) -> str:
+    """How the external beton was tested."""
+    row = rows["external beton"]
+    if row["f1"] is None:
+        return ""
+    networks = len(row["f1"]["folds"])
+    return (
+        f"On {content['external']} the probabilities are the mean of the group split's {networks} networks, none of "
+        f"which saw any of it; each network alone has F1 {share(row['f1']['mean'])} on average."
+    )
+
+
+def crossval_parts(content: dict[str, Any], out: Path) -> Parts:
+    """The folds, the table of headline and honest scores, what they mean, and the files."""
+    which = f"F1 of {content['positive']}" if len(content["classes"]) == 2 else "macro F1"
+    parts: list[Line | Sheet] = []
+    by_fold = Sheet(
+        title="Test folds",
+        headers=("split, fold", "n", "groups", "F1", "ROC-AUC", "accuracy", "matrix", "best epoch"),
+        rows=tuple(
+            (
+                f"{fold['split']} {fold['fold']}",
+                f"{fold['n']:,}",
+                f"{fold['groups']:,}",
+                *(share(fold["estimates"][metric]["value"]) for metric in METRICS),
+                str(fold["confusion"]),
+                f"{fold['best_epoch']} of {fold['epochs']}",
+            )
+            for fold in content["folds"]
+        ),
+    )
+    headline = Sheet(
+        title=f"Headline and honest: {which}",
+        headers=("tested by", "n", "groups", *METRICS.values(), "mean F1", "spread"),
+        rows=(*map(table_row, content["rows"]), *trivial_rows(content)),
+    )
+    parts += [by_fold, headline]
+    parts += [Line(f"{row['name']}: {row['why']}.") for row in content["rows"] if row["why"]]
+    parts += [Line(words, "bold") for words in content["sentences"]]
+    parts += [Line(f"Caution: {caution}.", "yellow") for caution in content["cautions"]]
+    parts.append(
+        Line(
+            "In brackets 95 % intervals over groups, of every sample's score by the network that had not seen it; they "
+            "leave out how much another training would differ. Mean and spread (standard deviation) are of the folds. "
+            "ROC-AUC ranks scores of different networks together, which lowers it: the folds' own are above. "
+            f"Matrices: rows are the true classes, in the order {', '.join(content['classes'])}."
+        )
+    )
+    parts += [Line(str(out / name)) for name in FILES]
+    return parts
+
+
+def table_row(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row of the headline table."""
+    if row["f1"] is None:
+        return (row["name"], "–", "–", "not measured", "", "", "", "")
+    metrics = (with_interval(row[metric]) for metric in METRICS)
+    return (row["name"], f"{row['n']:,}", f"{row['groups']:,}", *metrics, share(row["mean"]), share(row["spread"]))
+
+
+def trivial_rows(content: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Classifiers that have learnt nothing: always the largest class, and of two classes always the positive one."""
+    counts = f"{content['n']:,}", f"{content['groups']:,}"
+    guesses = [guess for guess in (content["trivial"], content["always_positive"]) if guess]
+    rows = [
+        (f"always {guess['class']}", *counts, *(share(guess[name]) for name in METRICS), "", "") for guess in guesses
+    ]
+    return list({row[0]: row for row in rows}.values())
+
+
+def with_interval(found: dict[str, Any]) -> str:
+    """0.91 (0.87–0.94)."""
+    if found["low"] is None or found["value"] is None:
+        return share(found["value"])
+    return f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
+
+
+def share(value: float | None) -> str:
+    """A share, or that it is undefined."""
+    return "undefined" if value is None else f"{value:.3f}"

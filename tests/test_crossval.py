@@ -1,0 +1,448 @@
+"""A cross-validation: who is tested by whom, what is told of it, and that an interrupted one goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as oracle
+
+import cli
+import engine.crossval
+from engine.config import CrossvalConfig
+from engine.crossval import crossval
+from engine.crossval_words import crossval_parts, sentences
+from engine.folds import deal_folds, renumber
+from engine.run_folder import RunFolder
+from engine.terminal import Sheet
+from loaders.beton import Beton
+from loaders.beton_writer import write_beton
+from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
+from loaders.convert import convert
+from loaders.errors import BetonError, ConfigError, InputError, Interrupted
+from loaders.lungs import LUNG_MARGIN, template_SS
+from loaders.phantom_folder import write_phantoms
+from loaders.subset import write_subset
+from tests.test_beton import strip_footer
+
+SPLITS = ("random", "group", "lungs-hidden")
+
+
+def config(betons: Path, out: Path, **changes: Any) -> CrossvalConfig:
+    loader = LoaderConfig(training=True, batch_size=16, threads=1)
+    base = CrossvalConfig(data=betons, out=out, folds=2, epochs=2, device="cpu", resamples=100, loader=loader)
+    return replace(base, **changes)
+
+
+def converted(folder: Path, **changes: Any) -> Path:
+    """The betons of some phantoms."""
+    phantoms = PhantomConfig(**({"out": folder / "p", "patients": 16, "size": 64, "seed": 77} | changes))
+    table = write_phantoms(phantoms)
+    convert(ConvertConfig(manifest=table, out=folder / "b", size=32, page_mib=2, workers=1, site_key=folder / "key"))
+    return folder / "b"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_curves() -> Iterator[None]:
+    """Trainings draw no curves here, which takes longer than their steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "draw", lambda *arguments: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def external(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A beton of other phantoms."""
+    return converted(tmp_path_factory.mktemp("external")) / "train.beton"
+
+
+@pytest.fixture(scope="module")
+def whole(betons: Path, external: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole cross-validation, nothing of it removed."""
+    out = tmp_path_factory.mktemp("crossval") / "c"
+    crossval(config(betons, out, external=external, keep=True))
+    return out
+
+
+def content_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "crossval.json").read_text())
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "crossval.csv").read_text().splitlines()))
+
+
+# ---- folds
+
+
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=16, max_size=40),
+    num_folds=st.integers(3, 5),
+    seed=st.integers(0, 2**63 - 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_folds_by_groups_share_no_group_and_test_each_sample_once_and_each_class(
+    sizes: list[int], num_folds: int, seed: int
+) -> None:
+    group_N = np.repeat(np.arange(len(sizes)), sizes)
+    label_N = group_N % 3
+    folds = deal_folds(
+        group_N, label_N, "abc", num_folds=num_folds, val=0.2, seed=seed, by_image=False, where="B"
+    )  # fmt: skip
+    assert sorted(np.concatenate([fold.test_N for fold in folds]).tolist()) == list(range(len(group_N)))
+    for fold in folds:
+        parts = [fold.train_N, fold.val_N, fold.test_N]
+        assert sorted(np.concatenate(parts).tolist()) == list(range(len(group_N)))
+        groups = [set(group_N[part].tolist()) for part in parts]
+        assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+        assert all(set(label_N[part].tolist()) == {0, 1, 2} for part in parts)
+    for label in range(3):
+        tested = [int((label_N[fold.test_N] == label).sum()) for fold in folds]
+        assert max(tested) - min(tested) <= 2 * max(sizes)
+
+
+def test_random_folds_split_patients_but_stop_on_whole_groups() -> None:
+    group_N = np.repeat(np.arange(30), 4)
+    label_N = group_N % 2
+    folds = deal_folds(group_N, label_N, "ab", num_folds=3, val=0.2, seed=0, by_image=True, where="B")
+    assert sorted(np.concatenate([fold.test_N for fold in folds]).tolist()) == list(range(len(group_N)))
+    for fold in folds:
+        train, val, test = (set(group_N[part].tolist()) for part in (fold.train_N, fold.val_N, fold.test_N))
+        assert train & test and not train & val
+        assert abs((label_N[fold.test_N] == 0).mean() - 0.5) < 0.05
+
+
+def test_groups_of_their_own_make_folds_by_groups_the_random_ones() -> None:
+    group_N = renumber(np.random.default_rng(0).permutation(40))
+    label_N = np.arange(40) % 2
+    a, b = (
+        deal_folds(group_N, label_N, "ab", num_folds=4, val=0.2, seed=3, by_image=by_image, where="B")
+        for by_image in (False, True)
+    )
+    for x, y in zip(a, b, strict=True):
+        assert (x.train_N == y.train_N).all() and (x.val_N == y.val_N).all() and (x.test_N == y.test_N).all()
+
+
+def test_too_few_groups_or_images_are_told_with_their_numbers() -> None:
+    group_N = np.repeat(np.arange(9), 4)
+    label_N = (group_N > 5).astype(int)
+    common: dict[str, Any] = {"val": 0.2, "seed": 0, "where": "B"}
+    with pytest.raises(InputError, match=r"B: class b has 3 groups.*at least 5.*lower --folds to at most 3"):
+        deal_folds(group_N, label_N, "ab", num_folds=5, by_image=False, **common)
+    with pytest.raises(InputError, match=r"B: class b has 12 images, expected at least 13"):
+        deal_folds(group_N, label_N, "ab", num_folds=13, by_image=True, **common)
+    with pytest.raises(InputError, match=r"beside test fold \d, class b keeps 1 groups.*at least 2"):
+        deal_folds(group_N, label_N, "ab", num_folds=2, by_image=False, **common)
+    with pytest.raises(
+        InputError, match=r"class b has 1 groups \(patients\), expected at least 2, one a fold; convert"
+    ):
+        deal_folds(np.arange(5), np.array([0, 0, 0, 0, 1]), "ab", num_folds=2, by_image=False, **common)
+
+
+# ---- what a cross-validation does
+
+
+def test_the_test_fold_is_never_seen_in_training_or_validation(betons: Path, whole: Path) -> None:
+    for split in SPLITS:
+        tested: list[bytes] = []
+        for number in (1, 2):
+            folder, seen = whole / "folds" / f"{split}-{number}", {}
+            for part in ("train", "val", "heldout"):
+                with Beton(folder / f"{part}.beton") as beton:
+                    seen[part] = {kind: beton.rows_N[kind].copy() for kind in ("pixel_hash", "group")}
+            pixels = {part: {row.tobytes() for row in found["pixel_hash"]} for part, found in seen.items()}
+            groups = {part: set(found["group"].tolist()) for part, found in seen.items()}
+            assert not (pixels["train"] & pixels["heldout"] or pixels["val"] & pixels["heldout"])
+            assert not (pixels["train"] & pixels["val"] or groups["train"] & groups["val"])
+            assert bool((groups["train"] | groups["val"]) & groups["heldout"]) == (split == "random")
+            tested += [row.tobytes() for row in seen["heldout"]["pixel_hash"]]
+        assert len(tested) == len(set(tested)) == content_of(whole)["n"]
+
+
+def test_lungs_are_blank_in_training_and_test_alike_and_only_where_they_are_hidden(betons: Path, whole: Path) -> None:
+    frames = {}
+    for path in betons.glob("*.beton"):
+        with Beton(path) as beton:
+            frames |= {row.tobytes(): beton.frame(place).copy() for place, row in enumerate(beton.rows_N["pixel_hash"])}
+    for split in ("group", "lungs-hidden"):
+        for part in ("train", "val", "heldout"):
+            with Beton(whole / "folds" / f"{split}-1" / f"{part}.beton") as beton:
+                hidden_SS = template_SS(beton.side, LUNG_MARGIN) & (split == "lungs-hidden")
+                for place, row in enumerate(beton.rows_N["pixel_hash"]):
+                    frame_SS, before_SS = beton.frame(place), frames[row.tobytes()]
+                    assert len(np.unique(frame_SS[hidden_SS])) <= 1
+                    assert (frame_SS[~hidden_SS] == before_SS[~hidden_SS]).all()
+
+
+def test_hidden_lungs_are_tested_on_the_groups_folds_and_random_folds_differ(whole: Path) -> None:
+    fold_of = {
+        split: {(row["beton"], row["sample"]): row["fold"] for row in rows_of(whole) if row["split"] == split}
+        for split in SPLITS
+    }
+    assert fold_of["group"] == fold_of["lungs-hidden"] != fold_of["random"]
+    assert all(len(found) == content_of(whole)["n"] for found in fold_of.values())
+
+
+def test_the_table_follows_from_every_samples_scores(betons: Path, whole: Path, external: Path) -> None:
+    content, scores = content_of(whole), rows_of(whole)
+    names = ["random split", "group split", "lungs hidden", "external beton"]
+    assert [row["name"] for row in content["rows"]] == names
+    for name, split in zip(names, (*SPLITS, "external"), strict=True):
+        row = next(row for row in content["rows"] if row["name"] == name)
+        mine = [line for line in scores if line["split"] == split]
+        true, said = [line["label"] for line in mine], [line["predicted"] for line in mine]
+        positive = [float(line["probability_covid"]) for line in mine]
+        assert row["n"] == len(mine) and row["groups"] == len({line["group"] for line in mine})
+        assert row["accuracy"]["value"] == pytest.approx(oracle.accuracy_score(true, said))
+        assert row["f1"]["value"] == pytest.approx(oracle.f1_score(true, said, pos_label="covid", zero_division=0))
+        auc = oracle.roc_auc_score(np.array(true) == "covid", positive)
+        assert row["auc"]["value"] == pytest.approx(auc, abs=5e-3)
+        assert row["confusion"] == oracle.confusion_matrix(true, said, labels=["covid", "normal"]).tolist()
+        for metric in ("f1", "auc", "accuracy"):
+            assert row[metric]["low"] <= row[metric]["value"] <= row[metric]["high"]
+        known = [value for value in row["f1"]["folds"] if value is not None]
+        assert len(row["f1"]["folds"]) == 2 and row["mean"] == pytest.approx(np.mean(known))
+        if split != "external":
+            matrices = [np.array(fold["confusion"]) for fold in content["folds"] if fold["split"] == split]
+            assert len(matrices) == 2 and sum(matrices).tolist() == row["confusion"]
+    for path in betons.glob("*.beton"):  # a sample's label stands at its place in its beton
+        with Beton(path) as beton:
+            for line in scores:
+                if line["beton"] == path.stem and line["split"] == "group":
+                    assert line["label"] == beton.facts.classes[beton.label_N[int(line["sample"])]]
+                    assert int(line["group"]) == beton.rows_N["group"][int(line["sample"])]
+    assert content["not_for_diagnosis"] is True and content["settings"]["epochs"] == 2
+    assert (whole / "crossval.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_external_beton_is_told_the_mean_of_the_group_splits_networks(whole: Path, external: Path) -> None:
+    settings = config(Path("B"), whole)
+    each = [
+        engine.crossval.test_on(settings, whole / "folds" / f"group-{number}" / "run", external, lambda: False)
+        for number in (1, 2)
+    ]
+    told = [float(line["probability_covid"]) for line in rows_of(whole) if line["split"] == "external"]
+    assert told == pytest.approx(np.mean(each, axis=0)[:, 0].tolist(), abs=1e-6)
+    assert any("another" in caution and "train.beton" in caution for caution in content_of(whole)["cautions"])
+
+
+def test_an_interrupted_one_keeps_finished_folds_and_goes_on_to_the_same_numbers(
+    betons: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, real = signal.SIGTERM, engine.crossval.train
+    trained = []
+
+    def train(settings: Any, **others: Any) -> Any:
+        trained.append(settings.data.name)
+        if trained == ["group-1", "group-2"]:
+            os.kill(os.getpid(), number)
+        return real(settings, **others)
+
+    monkeypatch.setattr(engine.crossval, "train", train)
+    arguments = [
+        "crossval", str(betons), "--out", str(tmp_path / "c"), "--folds", "2", "--splits", "group", "--epochs", "2",
+        "--batch-size", "16", "--device", "cpu", "--resamples", "100",
+    ]  # fmt: skip
+    assert cli.main(arguments) == 75
+    assert not (tmp_path / "c" / "crossval.json").exists()
+    first = tmp_path / "c" / "folds" / "group-1"
+    assert (first / "fold.json").is_file() and not list(first.glob("*.beton"))
+    assert not (first / "run" / "last.safetensors").exists() and (first / "run" / "best.safetensors").exists()
+    assert not (tmp_path / "c" / "folds" / "group-2" / "fold.json").exists()
+    assert cli.main([*arguments, "--threads", "1"]) == 0
+    assert trained == ["group-1", "group-2", "group-2"]
+    names = ("split", "fold", "beton", "sample", "label", "probability_covid")
+    again, once = (
+        [[line[name] for name in names] for line in rows_of(out) if line["split"] == "group"]
+        for out in (tmp_path / "c", whole)
+    )
+    assert again == once  # the same numbers twice, on a CPU
+    rows = {row["name"]: row for row in content_of(tmp_path / "c")["rows"]}
+    assert rows["random split"]["f1"] is None and rows["random split"]["why"].startswith("not measured: ")
+    assert rows["group split"] == {row["name"]: row for row in content_of(whole)["rows"]}["group split"]
+
+
+def test_an_interruption_says_where_and_how_to_go_on(betons: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match=r"group split, fold 1 of 2; 0 finished folds are kept: the same command"):
+        crossval(config(betons, tmp_path / "c", splits=("group",)), stopping=lambda: True)
+
+
+def copied(whole: Path, tmp_path: Path) -> Path:
+    """A finished cross-validation, to try things on."""
+    shutil.copytree(whole, tmp_path / "c")
+    return tmp_path / "c"
+
+
+def test_other_settings_are_refused_and_a_finished_one_is_not_trained_again(
+    betons: Path, external: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.crossval, "train", None)  # whoever trains fails
+    out = copied(whole, tmp_path)
+    with pytest.raises(ConfigError, match=r"found --dropout 0\.25, --epochs 3, expected 0\.5, 2; repeat"):
+        crossval(config(betons, out, epochs=3, dropout=0.25))
+    with pytest.raises(ConfigError, match=r"--seed 1"):
+        crossval(config(betons, out, loader=LoaderConfig(training=True, batch_size=16, seed=1)))
+    crossval(config(betons, out))  # without the external beton
+    assert (out / "crossval.json").read_text() != (whole / "crossval.json").read_text()
+    assert content_of(out)["rows"][:3] == content_of(whole)["rows"][:3]
+    with Beton(external) as beton:
+        write_subset([(beton, np.array([0]))], tmp_path / "one.beton", "train")
+    row = crossval(config(betons, out, external=tmp_path / "one.beton"))["rows"][3]  # joins what is finished
+    assert row["n"] == row["groups"] == 1 and row["auc"]["value"] is None and row["accuracy"]["low"] is None
+    assert not list((out / "folds").glob("*/*.beton"))  # kept no longer
+
+
+def test_other_betons_and_damaged_scores_are_refused(
+    betons: Path, external: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.crossval, "train", None)
+    out = copied(whole, tmp_path)
+    with pytest.raises(ConfigError, match=r"fold\.json: the fold was made of other betons"):
+        crossval(config(external.parent, out))
+    (out / "folds" / "group-2" / "fold.json").write_text('{"place": 3')
+    with pytest.raises(ConfigError, match=r"group-2/fold\.json: damaged .*remove it"):
+        crossval(config(betons, out))
+    (out / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds folds but no config\.json"):
+        crossval(config(betons, out))
+
+
+def test_images_that_are_all_groups_of_their_own_are_trained_once_and_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    betons = converted(tmp_path, images_per_patient=1)
+    real, trained = engine.crossval.train, []
+    monkeypatch.setattr(
+        engine.crossval, "train", lambda settings, **others: (trained.append(settings), real(settings, **others))[1]
+    )
+    content = crossval(config(betons, tmp_path / "c", epochs=1, splits=("random", "group")))
+    rows = {row["name"]: row for row in content["rows"]}
+    assert len(trained) == 2
+    assert {**rows["random split"], "name": ""} == {**rows["group split"], "name": ""}
+    assert content["sentences"][0].startswith("Each image is a group of its own")
+    assert Counter(row["split"] for row in rows_of(tmp_path / "c")) == {"random": 16, "group": 16}
+
+
+def test_three_classes_are_told_by_macro_means(tmp_path: Path) -> None:
+    names = ("covid", "normal", "pneumonia")
+    betons = converted(tmp_path, classes=names, patients=18)
+    content = crossval(config(betons, tmp_path / "c", epochs=1, splits=("group",)))
+    scores = rows_of(tmp_path / "c")
+    row = content["rows"][1]
+    true, said = [line["label"] for line in scores], [line["predicted"] for line in scores]
+    assert row["accuracy"]["value"] == pytest.approx(oracle.accuracy_score(true, said))
+    each = oracle.f1_score(true, said, labels=list(names), average=None, zero_division=0)
+    assert row["f1"]["value"] == pytest.approx(each.mean())
+    assert np.array(row["confusion"]).shape == (3, 3)
+
+
+# ---- bad input
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[object], code: int, *said: str) -> None:
+    """The command ends with a code and one clear line."""
+    assert cli.main(["crossval", *map(str, arguments)]) == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error
+    for words in said:
+        assert words in error
+
+
+def test_bad_folders_end_with_one_clear_line(betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", tmp_path / "c"]
+    refused(capsys, [tmp_path / "none", *out], 3, "none of train.beton, val.beton, heldout.beton")
+    refused(capsys, [betons, *out, "--folds", 1], 2, "--folds: found 1, expected 2 to 100")
+    refused(capsys, [betons, *out, "--splits", "group,groups"], 2, "random,group,lungs-hidden")
+    refused(capsys, [betons, *out, "--splits", "random", "--external", "x.beton"], 2, "expected group among them")
+    refused(capsys, [betons, *out, "--folds", 60, "--splits", "group"], 3, "class covid has 20 groups (patients)")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "train.beton").write_text("no beton")
+    refused(capsys, [tmp_path / "text", *out], 5, "train.beton")
+    (tmp_path / "text" / "train.beton").write_bytes(strip_footer((betons / "train.beton").read_bytes()))
+    refused(capsys, [tmp_path / "text", *out], 3, "train.beton: without plainfilm's footer", "expected a beton of")
+    with Beton(betons / "train.beton") as beton:
+        (tmp_path / "one").mkdir()
+        write_subset([(beton, np.flatnonzero(beton.label_N == 1))], tmp_path / "one" / "train.beton", "train")
+        refused(capsys, [tmp_path / "one", *out], 3, "all of class normal, expected two classes or more")
+        (tmp_path / "single").mkdir()
+        write_subset([(beton, np.array([0]))], tmp_path / "single" / "val.beton", "val")
+        refused(capsys, [tmp_path / "single", *out], 3, "1 images, all of class")
+    shutil.copytree(betons, tmp_path / "mixed")
+    with Beton(betons / "val.beton") as beton:
+        frames = [beton.frame(sample) for sample in range(len(beton))]
+        facts = replace(beton.facts, conversion_id="another")
+        path = tmp_path / "mixed" / "val.beton"
+        write_beton(path, frames, beton.label_N, beton.rows_N, facts, beton.page_size)
+    refused(capsys, [tmp_path / "mixed", *out], 3, "val.beton: of conversion another", "expected one conversion")
+    assert not (tmp_path / "c").exists()
+
+
+def test_an_external_beton_of_the_same_patients_another_size_or_other_classes_is_refused(
+    betons: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"heldout\.beton: shares \d+ images with .*expected none"):
+        crossval(config(betons, tmp_path / "c", external=betons / "heldout.beton"))
+    with Beton(betons / "heldout.beton") as beton:
+        frames = [beton.frame(sample) for sample in range(len(beton))]
+        for name, facts in (
+            ("classes covid, other, expected covid, normal", replace(beton.facts, classes=("covid", "other"))),
+            ("frames of .* with crops of 30, expected", replace(beton.facts, crop=30)),
+        ):
+            write_beton(tmp_path / "x.beton", frames, beton.label_N, beton.rows_N, facts, beton.page_size)
+            with pytest.raises(InputError, match=name):
+                crossval(config(betons, tmp_path / "c", external=tmp_path / "x.beton"))
+    with pytest.raises((BetonError, OSError), match=r"none\.beton"):
+        crossval(config(betons, tmp_path / "c", external=tmp_path / "none.beton"))
+
+
+# ---- words
+
+
+def told(**changes: Any) -> dict[str, Any]:
+    """A content of crossval.json as the words need it."""
+    metric = {"value": 0.9, "low": 0.8, "high": 0.95, "mean": 0.9, "spread": 0.01, "folds": [0.89, 0.91]}
+    nothing = {"f1": None, "auc": None, "accuracy": None, "why": "not measured: run it"}
+    hidden = {"name": "lungs hidden", "auc": changes.get("auc", metric), "f1": metric}
+    return {
+        "every_image_its_own_group": False,
+        "synthetic": False,
+        "rows": [hidden, {"name": "external beton", **nothing}],
+        "differences": {"random split": {"f1": changes.get("difference", {"value": None})}},
+    }
+
+
+def test_what_random_folds_add_is_called_recognising_patients_only_where_the_interval_says_so() -> None:
+    sure = sentences(told(difference={"value": 0.05, "low": 0.02, "high": 0.08}))[0]
+    assert "5.0 points higher" in sure and "the network recognises patients" in sure
+    unsure = sentences(told(difference={"value": 0.05, "low": -0.02, "high": 0.12}))[0]
+    assert "not shown" in unsure and "the network recognises" not in unsure
+
+
+def test_hidden_lungs_are_called_needless_only_where_the_interval_is_above_guessing() -> None:
+    assert "can be told without the lungs, so" in sentences(told())[0]
+    weak = {"value": 0.6, "low": 0.45, "high": 0.75}
+    assert "is not shown" in sentences(told(auc=weak))[0]
+
+
+def test_the_terminal_says_what_is_not_measured_and_the_score_of_guessing(whole: Path, tmp_path: Path) -> None:
+    content = content_of(whole)
+    content["rows"][3] = {"name": "external beton", "n": None, "f1": None, "why": "not measured: run it"}
+    parts = crossval_parts(content, tmp_path)
+    table = next(part for part in parts if isinstance(part, Sheet) and part.title.startswith("Headline and honest"))
+    assert [row[0] for row in table.rows] == [
+        "random split", "group split", "lungs hidden", "external beton", "always covid",
+    ]  # fmt: skip
+    assert "not measured" in table.rows[3] and all(len(row) == len(table.headers) for row in table.rows)
+    assert any("not measured: run it" in part.text for part in parts if not isinstance(part, Sheet))
