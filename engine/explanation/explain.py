@@ -1,0 +1,235 @@
+"""An explanation of a run on a beton: where it looks, how far that may be believed, and pictures of it."""
+
+# N samples, H W rows and columns of the crop, K classes, S side of a stored frame
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from engine.config import ExplainConfig
+from engine.device import Policy, choose_policy, settle_precision
+from engine.evaluation_checks import check_beton
+from engine.explanation.cam import METHODS, cam, layer_name
+from engine.explanation.choice import choose
+from engine.explanation.controls import Deletion, Randomised, deletion, randomised
+from engine.explanation.findings import NOT_FOR_DIAGNOSIS, Example, Explanation, caption, cautions, content
+from engine.explanation.gallery import Shown, deletion_figure, gallery, overlay, picture_bytes
+from engine.explanation.lungs import LungRatio, lung_ratios, measure_lungs, sentence
+from engine.explanation.masks import Masks, find_masks
+from engine.networks import network_of
+from engine.step import predict
+from engine.trained import Trained, load_trained
+from engine.validation_scores import groups_of
+from kernels.crop import crop_into
+from loaders.atomic_file import locked, publish_bytes
+from loaders.beton import Beton
+from loaders.config import LoaderConfig
+from loaders.loader import Loader
+
+MOST_REFERENCE = 64  # pictures that the average picture and the average maps come from
+MOST_CONTROLLED = 32  # pictures of the controls
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictures:
+    """What every step needs of a beton and a network.  said_N: predicted classes.  reference_N1HW: ordinary crops."""
+
+    trained: Trained
+    config: ExplainConfig
+    beton: Beton
+    device: torch.device
+    said_N: np.ndarray
+    group_N: np.ndarray
+    reference_N1HW: torch.Tensor
+
+    def frames(self, sample_N: np.ndarray) -> torch.Tensor:
+        """The central crops of some samples, float32 N×1×H×W on the device.  Errors: BetonError."""
+        beton, crop = self.beton, self.beton.facts.crop
+        beton.check_samples(sample_N)
+        out_N1HW = np.empty((len(sample_N), 1, crop, crop), np.float32)
+        crop_into(out_N1HW, beton.bytes_B, beton.offset_N[sample_N], beton.side)
+        return torch.from_numpy(out_N1HW).to(self.device)
+
+    def maps(self, sample_N: np.ndarray) -> np.ndarray:
+        """The maps of some samples for the classes said, float32 N×H×W."""
+        options: dict[str, Any] = {"method": self.config.method, "reference_N1HW": self.reference_N1HW}
+        return cam(self.trained.network, self.frames(sample_N), self.said_N[sample_N], **options)
+
+
+def explain(config: ExplainConfig, progress: Progress = lambda name, done, total: None) -> Explanation:
+    """Explain the best checkpoint of a run on a beton; write explanation.json, gallery.png, deletion.png and overlays.
+
+    Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or masks of
+    other radiographs; ConfigError; BetonError; StorageError; LockedError.
+    """
+    trained = load_trained(config.run)
+    policy = choose_policy(config.device, "off", "off", 0)
+    settle_precision(policy)
+    trained.network.to(policy.device)
+    settings = LoaderConfig(
+        batch_size=config.batch_size, threads=config.threads, trust_unverified=config.trust_unverified
+    )
+    with Loader(config.beton, settings, tensors=True) as loader:
+        beton = loader.beton
+        warnings = check_beton(trained.run, trained.state, loader, force=True)
+        masks = find_masks(beton, config.masks, config.table)
+        out = (config.out or config.run / "explanation") / beton.path.stem
+        with locked(out):
+            return explain_one(config, trained, policy, loader, masks, warnings, out, progress)
+
+
+def explain_one(
+    config: ExplainConfig,
+    trained: Trained,
+    policy: Policy,
+    loader: Loader,
+    masks: Masks,
+    warnings: list[str],
+    out: Path,
+    progress: Progress,
+) -> Explanation:
+    """Predict, measure, check, draw and write."""
+    beton, done = loader.beton, 0
+
+    def count(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress("predict", done, len(beton))
+
+    label_N, logits_NK = predict(trained.network, loader, policy, count)
+    probability_NK = trained.decision.probabilities(logits_NK)
+    pictures = gather(config, trained, beton, policy.device, probability_NK.argmax(1))
+    known_N = masks.samples(beton)
+    measured_N = some(known_N, config.measured, config.seed)
+    lungs, ratio_of = measure(pictures, masks, measured_N, partial(progress, "maps"))
+    controlled_N = some(np.arange(len(beton)), MOST_CONTROLLED, config.seed)
+    random_weights, blanked = check(pictures, controlled_N, progress)
+    said = sentence(lungs, random_weights.passed)
+    chosen = choose(label_N, probability_NK, config.samples)
+    shown_N = np.array([sample for sample, _ in chosen], np.int64)
+    maps_NHW, frames_N1HW = pictures.maps(shown_N), pictures.frames(shown_N).cpu().numpy()
+    examples, overlays = [], []
+    for place, (sample, kind) in enumerate(chosen):
+        lungs_HW = masks.crop_of(beton, sample)
+        if lungs_HW is not None and sample not in ratio_of:
+            ratio_of[sample] = float(lung_ratios(maps_NHW[place : place + 1], lungs_HW[None])[0])
+        ratio = ratio_of.get(sample, float("nan"))
+        example = Example(
+            sample=sample,
+            kind=kind,
+            label=trained.classes[label_N[sample]],
+            predicted=trained.classes[pictures.said_N[sample]],
+            probability=float(probability_NK[sample].max()),
+            lung_ratio=ratio if np.isfinite(ratio) else None,
+            overlay=f"{place + 1:04d}.png",
+        )
+        crop_HW = np.rint((frames_N1HW[place, 0] + 1) * 127.5).astype(np.uint8)
+        lines = caption(example)
+        shown = Shown(kind=kind, crop_HW=crop_HW, cam_HW=maps_NHW[place], lungs_HW=lungs_HW, lines=lines)
+        examples.append(example)
+        overlays.append((kind, overlay(shown)))
+        progress("pictures", place + 1, len(chosen))
+    result = Explanation(
+        beton=beton.path,
+        method=METHODS[config.method],
+        layer=layer_name(trained.network, beton.facts.crop),
+        samples=tuple(examples),
+        lungs=lungs,
+        randomised=random_weights,
+        deletion=blanked,
+        sentence=said,
+        warnings=warnings + cautions(lungs, random_weights, blanked, len(np.unique(pictures.group_N[measured_N]))),
+        out=out,
+    )
+    for stale in out.glob("[0-9][0-9][0-9][0-9].png"):
+        stale.unlink()
+    for example, (_, picture) in zip(examples, overlays, strict=True):
+        publish_bytes(out / example.overlay, picture_bytes(picture))
+    write(result, trained, beton, overlays)
+    if config.out is None:  # the page shows what lies in the run folder
+        importlib.import_module("engine.report").write_report(config.run)
+    return result
+
+
+def gather(config: ExplainConfig, trained: Trained, beton: Beton, device: torch.device, said_N: np.ndarray) -> Pictures:
+    """The reference pictures, an even share of the beton; the rest is passed on."""
+    parts = {"trained": trained, "config": config, "beton": beton, "device": device, "said_N": said_N}
+    empty = Pictures(**parts, group_N=groups_of(beton), reference_N1HW=torch.empty(0))  # type: ignore[arg-type]
+    reference_N1HW = empty.frames(some(np.arange(len(beton)), MOST_REFERENCE, config.seed))
+    return Pictures(**parts, group_N=empty.group_N, reference_N1HW=reference_N1HW)  # type: ignore[arg-type]
+
+
+def some(sample_N: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """At most so many of the samples, drawn from the seed, in rising order."""
+    if len(sample_N) <= most:
+        return sample_N
+    return np.sort(np.random.default_rng(seed).permutation(sample_N)[:most])
+
+
+def measure(
+    pictures: Pictures, masks: Masks, sample_N: np.ndarray, progress: Callable[[int, int], None]
+) -> tuple[LungRatio, dict[int, float]]:
+    """The lungs' share of the maps of some samples, and each sample's."""
+    beton = pictures.beton
+    lungs = [masks.crop_of(beton, sample) for sample in sample_N.tolist()]
+    lungs_NHW = np.array([lungs_HW for lungs_HW in lungs if lungs_HW is not None])
+    progress(0, len(sample_N))
+    ratio_N = lung_ratios(pictures.maps(sample_N), lungs_NHW)
+    progress(len(sample_N), len(sample_N))
+    found = measure_lungs(ratio_N, lungs_NHW, pictures.group_N[sample_N], masks.kind, pictures.config.seed)
+    return found, dict(zip(sample_N.tolist(), ratio_N.tolist(), strict=True))
+
+
+def check(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple[Randomised, Deletion]:
+    """Both controls on some samples."""
+    network, config = pictures.trained.network, pictures.config
+    frames_N1HW, said_N = pictures.frames(sample_N), pictures.said_N[sample_N]
+    found = randomised(
+        network,
+        lambda: network_of(pictures.trained.state).eval(),
+        frames_N1HW,
+        said_N,
+        method=config.method,
+        reference_N1HW=pictures.reference_N1HW,
+        seed=config.seed,
+        progress=partial(progress, "random weights"),
+    )
+    fill_HW = pictures.reference_N1HW.mean((0, 1)).cpu().numpy()
+    maps_NHW, group_N = pictures.maps(sample_N), pictures.group_N[sample_N]
+    blanked = deletion(
+        network,
+        frames_N1HW,
+        maps_NHW,
+        said_N,
+        group_N,
+        fill_HW,
+        seed=config.seed,
+        progress=partial(progress, "blank"),
+    )
+    return found, blanked
+
+
+def write(result: Explanation, trained: Trained, beton: Beton, overlays: Sequence[tuple[str, Image.Image]]) -> None:
+    """gallery.png, deletion.png, and explanation.json last."""
+    kind = "synthetic" if beton.facts.synthetic else beton.facts.split
+    title = f"{result.method}: {result.beton.name} ({kind})"
+    said = result.sentence[0].upper() + result.sentence[1:] + "."
+    page = gallery(overlays, title, said, NOT_FOR_DIAGNOSIS)
+    publish_bytes(result.out / "gallery.png", picture_bytes(page))
+    publish_bytes(
+        result.out / "deletion.png", deletion_figure(result.deletion, f"{title}, n = {result.deletion.num_samples}")
+    )
+    text = json.dumps(content(result, trained, beton), indent=2)
+    publish_bytes(result.out / "explanation.json", (text + "\n").encode())

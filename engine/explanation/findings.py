@@ -1,0 +1,109 @@
+"""Findings: what an explanation says, in numbers, in plain words, and as explanation.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.evaluation_checks import few_groups
+from engine.explanation.controls import Deletion, Randomised
+from engine.explanation.lungs import LungRatio
+from engine.run_folder import BEST
+from engine.trained import Trained
+from loaders import __version__
+from loaders.beton import Beton
+
+NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One sample that is shown.  probability: of the class said.  overlay: its picture's file."""
+
+    sample: int
+    kind: str
+    label: str
+    predicted: str
+    probability: float
+    lung_ratio: float | None
+    overlay: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanation:
+    """What was found on one beton.  warnings: what speaks against it, in plain words."""
+
+    beton: Path
+    method: str
+    layer: str
+    samples: tuple[Example, ...]
+    lungs: LungRatio
+    randomised: Randomised
+    deletion: Deletion
+    sentence: str
+    warnings: list[str]
+    out: Path
+
+
+def cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion, num_groups: int) -> list[str]:
+    """What speaks against the result, in plain words."""
+    found = few_groups(num_groups)
+    if lungs.masks == "template":
+        found.append("no masks: the lungs are taken to be where they usually are; --masks takes the pictures' own")
+    if not random_weights.passed:
+        found.append("the maps hardly depend on the weights, so they say nothing of what the network learnt")
+    if not blanked.passed:
+        found.append(
+            "blanking what the maps point at was not shown to lower the probability faster than blanking at random"
+        )
+    return found
+
+
+def caption(example: Example) -> tuple[str, str]:
+    """The two lines under a picture."""
+    verdict = "right" if example.label == example.predicted else f"wrong, it is {example.label}"
+    ratio = "unknown" if example.lung_ratio is None else f"{example.lung_ratio:.2f} (chance 1)"
+    return (
+        f"says {example.predicted}, {example.probability:.1%}: {verdict}",
+        f"sample {example.sample}, {example.kind}; lung ratio {ratio}",
+    )
+
+
+def content(result: Explanation, trained: Trained, beton: Beton) -> dict[str, Any]:
+    """explanation.json."""
+    lungs, blanked = result.lungs, result.deletion
+    return {
+        "beton": result.beton.name,
+        "split": beton.facts.split,
+        "synthetic": beton.facts.synthetic,
+        "classes": list(trained.classes),
+        "method": result.method,
+        "layer": result.layer,
+        "samples": [asdict(example) for example in result.samples],
+        "lung_ratio": {
+            **asdict(lungs.ratio),
+            "n": lungs.num_samples,
+            "masks": lungs.masks,
+            "area": lungs.area,
+            "limit": lungs.limit,
+        },
+        "randomised": {
+            "correlation": result.randomised.correlation,
+            "n": result.randomised.num_samples,
+            "passed": result.randomised.passed,
+        },
+        "deletion": {
+            "auc_cam": blanked.auc_cam,
+            "auc_random": blanked.auc_random,
+            "difference": asdict(blanked.difference),
+            "n": blanked.num_samples,
+            "passed": blanked.passed,
+            "figure": "deletion.png",
+        },
+        "sentence": result.sentence,
+        "warnings": result.warnings,
+        "checkpoint": {"path": BEST, "sha256": trained.sha256, "epoch": trained.state["epoch"]},
+        "plainfilm": __version__,
+        "not_for_diagnosis": True,
+    }

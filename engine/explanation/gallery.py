@@ -1,0 +1,148 @@
+"""Pictures of explanations: each sample's crop with its map and the lungs' outline, all of them, the deletion curve."""
+
+# N samples, H W rows and columns, P steps of a curve
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from engine.explanation.controls import Deletion
+from engine.figures import INK, TRAINING, png
+
+PANEL, GAP, LINE = 256, 6, 19  # pixels
+COLUMNS = 3
+PAPER, TEXT, QUIET = (18, 18, 20), (238, 238, 238), (160, 160, 165)
+COLOURS = "inferno"  # perceptually uniform, from black: where there is no evidence the picture stays as it is
+OUTLINE = (64, 224, 208)  # far from every colour of the map
+TITLES = {
+    "right": "Most confident, and right",
+    "wrong": "Most confident, and wrong",
+    "borderline": "Borderline: the two most probable classes are close",
+}
+FOOT = "Left: the picture. Right: the map over it, brighter where the evidence for the class said is stronger."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """One sample to show.  crop_HW: uint8.  cam_HW: 0 to 1.  lungs_HW: bool, or None.  lines: the caption's two."""
+
+    kind: str
+    crop_HW: np.ndarray
+    cam_HW: np.ndarray
+    lungs_HW: np.ndarray | None
+    lines: tuple[str, str]
+
+
+def overlay(shown: Shown) -> Image.Image:
+    """The crop beside the crop under its map, with the lungs' outline in both, and the caption below."""
+    grey_HW = cv2.resize(shown.crop_HW, (PANEL, PANEL), interpolation=cv2.INTER_CUBIC)
+    plain_HW3 = np.repeat(grey_HW[:, :, None], 3, 2)
+    cam_HW = cv2.resize(shown.cam_HW, (PANEL, PANEL), interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    colour_HW3 = matplotlib.colormaps[COLOURS](cam_HW)[:, :, :3] * 255
+    weight_HW1 = (0.75 * np.sqrt(cam_HW))[:, :, None]  # a faint trace is still seen
+    heat_HW3 = np.rint(plain_HW3 * (1 - weight_HW1) + colour_HW3 * weight_HW1).astype(np.uint8)
+    if shown.lungs_HW is not None:
+        large_HW = cv2.resize(shown.lungs_HW.astype(np.float32), (PANEL, PANEL), interpolation=cv2.INTER_LINEAR)
+        edges, _ = cv2.findContours((large_HW > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for picture_HW3 in (plain_HW3, heat_HW3):
+            cv2.drawContours(picture_HW3, edges, -1, OUTLINE, 1, cv2.LINE_AA)
+    page = Image.new("RGB", (2 * PANEL + GAP, PANEL + 2 * LINE + GAP), PAPER)
+    page.paste(Image.fromarray(plain_HW3), (0, 0))
+    page.paste(Image.fromarray(heat_HW3), (PANEL + GAP, 0))
+    draw = ImageDraw.Draw(page)
+    for place, (line, colour) in enumerate(zip(shown.lines, (TEXT, QUIET), strict=True)):
+        write(draw, (4, PANEL + 3 + place * LINE), line, 14 - place, colour, page.width - 8)
+    return page
+
+
+def gallery(overlays: Sequence[tuple[str, Image.Image]], title: str, said: str, foot: str) -> Image.Image:
+    """All overlays by kind, three in a row, under a title and a sentence.  overlays: kind and picture."""
+    sections = [(kind, [picture for of, picture in overlays if of == kind]) for kind in TITLES]
+    sections = [(kind, pictures) for kind, pictures in sections if pictures]
+    wide, high = overlays[0][1].size
+    margin = 18
+    width = 2 * margin + COLUMNS * wide + (COLUMNS - 1) * 2 * GAP
+    rows = sum(-(-len(pictures) // COLUMNS) for _, pictures in sections)
+    said_lines = wrap(said, 17, width - 2 * margin)
+    top = 54 + 23 * len(said_lines) + 22
+    page = Image.new("RGB", (width, top + len(sections) * 40 + rows * (high + 2 * GAP) + 30), PAPER)
+    draw = ImageDraw.Draw(page)
+    write(draw, (margin, 14), title, 22, TEXT, width - 2 * margin)
+    for place, line in enumerate(said_lines):
+        write(draw, (margin, 48 + 23 * place), line, 17, TEXT, width)
+    write(draw, (margin, 50 + 23 * len(said_lines)), FOOT, 13, QUIET, width - 2 * margin)
+    for kind, pictures in sections:
+        write(draw, (margin, top + 12), TITLES[kind], 17, TEXT, width)
+        top += 40
+        for start in range(0, len(pictures), COLUMNS):
+            for column, picture in enumerate(pictures[start : start + COLUMNS]):
+                page.paste(picture, (margin + column * (wide + 2 * GAP), top))
+            top += high + 2 * GAP
+    write(draw, (margin, top + 6), foot, 13, QUIET, width - 2 * margin)
+    return page
+
+
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings: it knows most scripts' letters."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
+def write(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, colour: tuple[int, int, int], room: int
+) -> None:
+    """One line of text, cut to the room with an ellipsis."""
+    type_ = font(size)
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    if type_.getlength(text) > room:
+        while text and type_.getlength(text + "…") > room:
+            text = text[:-1]
+        text += "…"
+    draw.text(place, text, fill=colour, font=type_)
+
+
+def wrap(text: str, size: int, room: int) -> list[str]:
+    """Lines of whole words that fit."""
+    type_ = font(size)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and type_.getlength(longer) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def picture_bytes(picture: Image.Image) -> bytes:
+    """A PNG."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=6)
+    return file.getvalue()
+
+
+def deletion_figure(found: Deletion, title: str) -> bytes:
+    """Both deletion curves with their areas.  Gives a PNG."""
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    percent_P = 100 * found.share_P
+    axes.plot(
+        percent_P, found.random_P, color="#888888", marker=".", label=f"random order, area {found.auc_random:.2f}"
+    )
+    axes.plot(percent_P, found.cam_P, color=TRAINING, marker=".", label=f"order of the map, area {found.auc_cam:.2f}")
+    axes.set_xlabel("pixels blanked, %")
+    axes.set_ylabel("probability of the class said")
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    axes.set_title(title, fontsize=9, color=INK, parse_math=False)
+    return png(figure)

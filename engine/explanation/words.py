@@ -1,0 +1,47 @@
+"""What `explain` tells in the terminal."""
+
+from __future__ import annotations
+
+from engine.explanation.findings import NOT_FOR_DIAGNOSIS, Explanation
+from engine.terminal import Line, Parts, Sheet
+
+MASKS = {"phantom": "the phantoms' masks", "folder": "mask files", "template": "the lungs' usual region"}
+
+
+def explanation_parts(result: Explanation) -> Parts:
+    """The sentence, the figures behind it, the controls, the files."""
+    lungs, blanked = result.lungs, result.deletion
+    correlation = result.randomised.correlation
+    rows = (
+        ("lung ratio (1 is chance)", number(lungs.ratio.value), interval(lungs.ratio.low, lungs.ratio.high),
+         str(lungs.num_samples), MASKS[lungs.masks]),
+        ("correlation with random weights", number(correlation), "", str(result.randomised.num_samples),
+         verdict(result.randomised.passed)),
+        ("deletion: area by the map", number(blanked.auc_cam), "", str(blanked.num_samples), ""),
+        ("deletion: area at random", number(blanked.auc_random), "", str(blanked.num_samples), ""),
+        ("deletion: difference", number(blanked.difference.value),
+         interval(blanked.difference.low, blanked.difference.high), str(blanked.num_samples), verdict(blanked.passed)),
+    )  # fmt: skip
+    title = f"{result.method} at {result.layer}"
+    return [
+        Sheet(headers=("measure", "value", "95 % interval", "images", ""), rows=rows, title=title),
+        Line(f"{result.beton.name}: {result.sentence}.", "bold"),
+        *(Line(f"Caution, {result.beton.name}: {warning}.", "yellow") for warning in result.warnings),
+        *(Line(str(result.out / name)) for name in ("explanation.json", "gallery.png", "deletion.png")),
+        Line(f"{len(result.samples)} pictures beside them. {NOT_FOR_DIAGNOSIS}"),
+    ]
+
+
+def number(value: float | None) -> str:
+    """Two decimals."""
+    return "undefined" if value is None else f"{value:.2f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Both ends, or nothing."""
+    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+
+
+def verdict(passed: bool) -> str:
+    """A control's outcome."""
+    return "passed" if passed else "failed"

@@ -1,0 +1,486 @@
+"""Explanations: maps through captum, the controls that they must pass, and the report's own trap."""
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import captum.attr
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+from torch import nn
+
+from cli import main
+from engine.config import ExplainConfig, TrainConfig
+from engine.explanation.cam import METHODS, cam, evidence, explained_layer, opened
+from engine.explanation.choice import choose
+from engine.explanation.controls import deletion, randomised, rank_correlation
+from engine.explanation.explain import explain
+from engine.explanation.findings import Explanation
+from engine.explanation.gallery import Shown, overlay
+from engine.explanation.lungs import Interval, LungRatio, group_interval, lung_ratios, sentence
+from engine.explanation.masks import find_masks, stem_of
+from engine.network import Cnn
+from engine.networks import make_network
+from engine.training import train
+from loaders.beton import Beton
+from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig, stored_side
+from loaders.convert import convert
+from loaders.errors import CheckpointError, ConfigError, InputError
+from loaders.phantom_folder import write_phantoms
+from loaders.subset import write_subset
+
+CROP = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A set of phantoms, its betons, and a network trained on them."""
+
+    folder: Path
+    table: Path
+    best_f1: float
+
+    @property
+    def heldout(self) -> Path:
+        return self.folder / "b" / "heldout.beton"
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    def explain(self, out: Path, **settings: object) -> Explanation:
+        values = {"masks": self.table, "samples": 6, "device": "cpu", "threads": 1} | settings
+        return explain(ExplainConfig(run=self.run, beton=self.heldout, out=out, **values))  # type: ignore[arg-type]
+
+
+def make_case(folder: Path, arms: float, strength: float) -> Case:
+    table = write_phantoms(
+        PhantomConfig(
+            out=folder / "p",
+            patients=200,
+            images_per_patient=1,
+            size=stored_side(CROP),
+            arms=arms,
+            strength=strength,
+        )
+    )
+    convert(ConvertConfig(manifest=table, out=folder / "b", size=CROP, holdout=0.2, workers=1, site_key=folder / "k"))
+    loader = LoaderConfig(training=True, batch_size=8, threads=1, rotation=5.0)
+    config = TrainConfig(data=folder / "b", out=folder / "run", epochs=6, dropout=0.2, device="cpu", loader=loader)
+    return Case(folder=folder, table=table, best_f1=train(config)["best_f1"])
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The report's trap: raised arms follow the class, and there is nothing to see in the lungs."""
+    return make_case(tmp_path_factory.mktemp("tied"), arms=1, strength=0)
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """No trap: arms by a fair coin, the finding plain to see."""
+    return make_case(tmp_path_factory.mktemp("untied"), arms=0, strength=1)
+
+
+@pytest.fixture(scope="module")
+def trapped(tied: Case) -> Explanation:
+    return tied.explain(tied.folder / "out")
+
+
+@pytest.fixture
+def small_run(betons: Path, tmp_path: Path) -> Path:
+    """One epoch at crops of 32: a run, whatever it learnt."""
+    train(TrainConfig(data=betons, out=tmp_path / "run", epochs=1, device="cpu"))
+    return tmp_path / "run"
+
+
+# ---- the trap
+
+
+def test_arms_tied_to_the_class_score_high_and_the_model_is_said_to_look_outside_the_lungs(
+    tied: Case, trapped: Explanation
+) -> None:
+    assert tied.best_f1 >= 0.85
+    assert trapped.sentence.startswith("the model looks outside the lungs: ")
+    assert trapped.lungs.ratio.high is not None and trapped.lungs.limit is not None
+    assert trapped.lungs.ratio.high < trapped.lungs.limit
+    assert trapped.lungs.masks == "phantom" and trapped.lungs.num_samples > 30
+
+
+def test_without_the_tie_the_model_is_said_to_look_at_the_lungs(untied: Case, tmp_path: Path) -> None:
+    found = untied.explain(tmp_path)
+    assert untied.best_f1 >= 0.85
+    assert found.sentence.startswith("the model looks at the lungs: ")
+    assert found.lungs.ratio.low is not None and found.lungs.ratio.low > 1.5
+    assert found.randomised.passed and found.deletion.passed
+
+
+def test_the_trap_is_seen_with_the_usual_region_too_and_its_use_is_said(tied: Case, tmp_path: Path) -> None:
+    found = tied.explain(tmp_path, masks=None)
+    assert found.sentence.startswith("the model looks outside the lungs: ") and "usual region" in found.sentence
+    assert found.lungs.masks == "template"
+    assert any("no masks" in warning for warning in found.warnings)
+
+
+def test_most_of_a_trapped_map_lies_beside_and_above_the_lungs(tied: Case) -> None:
+    frames_N1HW, said_N, network = heldout_frames(tied)
+    maps_NHW = cam(network, frames_N1HW, said_N, reference_N1HW=frames_N1HW)
+    mean_HW = maps_NHW.mean(0)
+    assert mean_HW[: CROP // 3].sum() > 0.5 * mean_HW.sum()  # shoulders, arms, clavicles
+
+
+def test_the_controls_pass_for_a_trained_network(trapped: Explanation) -> None:
+    assert trapped.randomised.passed and abs(trapped.randomised.correlation or 0) < 0.3
+    assert trapped.deletion.passed and trapped.deletion.auc_cam < trapped.deletion.auc_random
+
+
+# ---- files
+
+
+def test_files_hold_what_was_found_and_every_overlay_is_there(trapped: Explanation) -> None:
+    content = json.loads((trapped.out / "explanation.json").read_text())
+    assert trapped.out.name == "heldout"
+    assert content["method"] == "HiResCAM" and content["layer"].startswith("features.")
+    assert content["sentence"] == trapped.sentence and content["not_for_diagnosis"] is True
+    assert content["lung_ratio"]["masks"] == "phantom" and content["lung_ratio"]["n"] == trapped.lungs.num_samples
+    assert content["randomised"]["passed"] is True and content["deletion"]["passed"] is True
+    assert 1 <= len(content["samples"]) <= 6
+    for sample in content["samples"]:
+        assert sample["kind"] in ("right", "wrong", "borderline")
+        assert (sample["label"] == sample["predicted"]) or sample["kind"] != "right"
+        with Image.open(trapped.out / sample["overlay"]) as picture:
+            assert picture.mode == "RGB" and picture.width > 2 * picture.height * 0.8
+    for name in ("gallery.png", "deletion.png"):
+        with Image.open(trapped.out / name) as picture:
+            picture.verify()
+
+
+def test_the_command_says_the_same_again_and_leaves_no_overlay_of_the_first_time(
+    tied: Case, trapped: Explanation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trapped.out, tmp_path / "heldout")
+    arguments = ["explain", str(tied.run), str(tied.heldout), "--masks", str(tied.table), "--out", str(tmp_path)]
+    assert main([*arguments, "--samples", "2", "--threads", "1", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert f"heldout.beton: {trapped.sentence}." in said and "not for diagnosis" in said
+    assert str(tmp_path / "heldout" / "gallery.png") in said
+    assert [path.name for path in sorted((tmp_path / "heldout").glob("0*.png"))] == ["0001.png", "0002.png"]
+    again = json.loads((tmp_path / "heldout" / "explanation.json").read_text())
+    first = json.loads((trapped.out / "explanation.json").read_text())
+    assert {**again, "samples": []} == {**first, "samples": []}
+
+
+# ---- maps
+
+
+def heldout_frames(case: Case) -> tuple[torch.Tensor, np.ndarray, nn.Module]:
+    from engine.trained import load_trained
+    from kernels.crop import crop_into
+
+    network = load_trained(case.run).network
+    with Beton(case.heldout) as beton:
+        frames_N1HW = np.empty((len(beton), 1, CROP, CROP), np.float32)
+        crop_into(frames_N1HW, beton.bytes_B, beton.offset_N, beton.side)
+    frames = torch.from_numpy(frames_N1HW)
+    with torch.no_grad():
+        return frames, network(frames).argmax(1).numpy(), network
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_gradcam_without_a_reference_is_captums(num_classes: int) -> None:
+    torch.manual_seed(0)
+    network, frames = Cnn(num_classes, 32, 0.5).eval(), torch.randn(3, 1, 32, 32)
+    target_N = np.array([0, 1, num_classes - 1])
+
+    def log_odds(frames: torch.Tensor) -> torch.Tensor:
+        logits = network(frames)
+        rest = [torch.cat([logits[:, :k], logits[:, k + 1 :]], 1).logsumexp(1) for k in range(num_classes)]
+        return logits - torch.stack(rest, 1)
+
+    with opened(network):
+        grad_cam = captum.attr.LayerGradCam(log_odds, explained_layer(network, 32))
+        wanted = grad_cam.attribute(frames, torch.from_numpy(target_N)).detach()[:, 0].numpy()
+    np.testing.assert_allclose(evidence(network, frames, target_N, method="gradcam"), wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [
+        *(("cnn", method) for method in METHODS),
+        ("resnet18", "gradcam"),
+        ("densenet169", "hirescam"),
+        ("vit_b_16", "gradcam"),
+    ],
+)
+def test_every_network_and_method_gives_maps_of_the_crops_size_between_0_and_1(model: str, method: str) -> None:
+    torch.manual_seed(1)
+    network = make_network(model, 3, 32, 0.5).eval()
+    frames = torch.randn(3, 1, 32, 32)
+    before = network(frames).detach()
+    maps_NHW = cam(network, frames, np.array([0, 1, 2]), method=method, reference_N1HW=frames)  # type: ignore[arg-type]
+    assert maps_NHW.shape == (3, 32, 32) and maps_NHW.dtype == np.float32
+    assert maps_NHW.min() >= 0 and maps_NHW.max() <= 1
+    assert set(np.unique(maps_NHW.max((1, 2)).round(5))) <= {0.0, 1.0}
+    torch.testing.assert_close(network(frames), before)  # as it was
+
+
+def test_the_recipes_order_of_layers_is_restored_even_after_an_error() -> None:
+    network = Cnn(2, 32, 0.5)
+    kinds = [type(layer) for layer in network.features]
+    with pytest.raises(RuntimeError), opened(network):
+        assert not network.fused
+        raise RuntimeError
+    assert network.fused and network.training and [type(layer) for layer in network.features] == kinds
+
+
+@pytest.mark.parametrize(("crop", "cells"), [(32, 16), (64, 16), (128, 16), (224, 14)])
+def test_the_layer_is_the_deepest_with_14_cells_a_side(crop: int, cells: int) -> None:
+    network = Cnn(2, crop, 0.5)
+    assert evidence(network, torch.randn(1, 1, crop, crop), np.array([0])).shape == (1, cells, cells)
+
+
+def test_maps_do_not_depend_on_what_else_is_in_the_batch() -> None:
+    torch.manual_seed(2)
+    network, frames = Cnn(2, 32, 0.5).eval(), torch.randn(20, 1, 32, 32)
+    target_N = np.arange(20) % 2
+    whole = cam(network, frames, target_N, reference_N1HW=frames)
+    one = cam(network, frames[17:18], target_N[17:18], reference_N1HW=frames)
+    np.testing.assert_allclose(whole[17], one[0], atol=1e-4)
+
+
+# ---- controls
+
+
+def test_a_network_against_itself_fails_the_randomised_check() -> None:
+    torch.manual_seed(3)
+    network, frames = Cnn(2, 32, 0.5).eval(), torch.randn(4, 1, 32, 32)
+    options = {"method": "hirescam", "reference_N1HW": frames, "seed": 0}
+    same = randomised(network, lambda: network, frames, np.zeros(4, np.int64), **options)  # type: ignore[arg-type]
+    assert same.correlation == pytest.approx(1) and not same.passed
+
+
+def test_the_randomised_check_leaves_torchs_generator_alone() -> None:
+    network, frames = Cnn(2, 32, 0.5).eval(), torch.randn(2, 1, 32, 32)
+    state = torch.random.get_rng_state()
+    options = {"method": "hirescam", "reference_N1HW": frames, "seed": 0}
+    randomised(network, lambda: Cnn(2, 32, 0.5), frames, np.zeros(2, np.int64), **options)  # type: ignore[arg-type]
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 5, (2, 8, 8))
+    assert rank_correlation(first, second) == pytest.approx(stats.spearmanr(first.ravel(), second.ravel())[0])
+    assert np.isnan(rank_correlation(first, np.zeros((8, 8))))
+
+
+class Corner(nn.Module):
+    """Says class 1 in proportion to how bright the upper left quarter is."""
+
+    def forward(self, frames_N1HW: torch.Tensor) -> torch.Tensor:
+        score_N = 6 * frames_N1HW[:, 0, :16, :16].mean((1, 2)) - 3
+        return torch.stack([-score_N, score_N], 1)
+
+
+@pytest.mark.parametrize(("place", "passed"), [(slice(0, 16), True), (slice(16, 32), False)])
+def test_deletion_passes_for_a_map_on_what_matters_and_fails_elsewhere(place: slice, passed: bool) -> None:
+    frames = torch.ones(12, 1, 32, 32)
+    maps_NHW = np.zeros((12, 32, 32), np.float32)
+    maps_NHW[:, place, place] = 1
+    found = deletion(
+        Corner(), frames, maps_NHW, np.ones(12, np.int64), np.arange(12), np.zeros((32, 32), np.float32), seed=0
+    )
+    assert found.passed is passed
+    assert found.cam_P[0] == found.random_P[0] and found.cam_P[-1] == pytest.approx(found.random_P[-1])
+
+
+# ---- the lungs' share
+
+
+def test_the_lung_ratio_is_1_by_chance_and_the_inverse_area_when_all_lies_within() -> None:
+    lungs_NHW = np.zeros((4, 8, 8), bool)
+    lungs_NHW[:, :4, :4] = True
+    cam_NHW = np.stack([np.ones((8, 8)), lungs_NHW[0], ~lungs_NHW[0], np.zeros((8, 8))]).astype(np.float32)
+    ratio_N = lung_ratios(cam_NHW, lungs_NHW)
+    np.testing.assert_allclose(ratio_N[:3], [1, 4, 0])
+    assert np.isnan(ratio_N[3])  # no map
+
+
+def test_the_interval_resamples_groups_and_one_group_has_none() -> None:
+    value_N = np.repeat([0.0, 1.0, 0.0, 1.0, 2.0], 20)
+    by_group = group_interval(value_N, np.repeat(np.arange(5), 20), 0)
+    by_image = group_interval(value_N, np.arange(100), 0)
+    assert by_group.value == by_image.value == pytest.approx(0.8)
+    assert by_group.high is not None and by_group.low is not None and by_image.high is not None
+    assert by_group.high - by_group.low > 2 * (by_image.high - (by_image.low or 0))
+    assert group_interval(value_N, np.zeros(100), 0) == Interval(value=pytest.approx(0.8), low=None, high=None)
+    assert group_interval(value_N[:0], np.zeros(0), 0).value is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.5, 1.4, "the model looks outside the lungs: "),
+        (1.2, 1.8, "it cannot be told where the model looks: "),
+        (1.7, 2.2, "the model looks at the lungs: "),
+    ],
+)
+def test_the_sentence_goes_by_the_interval(low: float, high: float, said: str) -> None:
+    lungs = LungRatio(
+        ratio=Interval(value=(low + high) / 2, low=low, high=high), area=0.375, num_samples=9, masks="folder"
+    )
+    assert lungs.limit == pytest.approx(1.5)
+    assert sentence(lungs, trusted=True).startswith(said) and "n = 9" in sentence(lungs, trusted=True)
+    assert sentence(lungs, trusted=False).startswith("it cannot be told where the model looks: ")
+
+
+# ---- choice, masks
+
+
+def test_each_kind_is_chosen_best_first_classes_in_turn_and_no_sample_twice() -> None:
+    label_N = np.array([0, 0, 0, 1, 1, 1, 0, 1])
+    positive_N = np.array([0.9, 0.8, 0.52, 0.05, 0.3, 0.49, 0.02, 0.97])  # of class 0
+    chosen = choose(label_N, np.stack([positive_N, 1 - positive_N], 1), 6)
+    assert chosen == [(0, "right"), (3, "right"), (6, "wrong"), (7, "wrong"), (2, "borderline"), (5, "borderline")]
+    everything = choose(label_N, np.stack([positive_N, 1 - positive_N], 1), 100)
+    assert sorted(sample for sample, _ in everything) == list(range(8))
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x_mask.png", "x.jpg.mask.png", "x-mask.tif", "x.mask.png"])
+def test_a_masks_name_leads_to_its_radiograph(name: str) -> None:
+    assert stem_of(name) == "x"
+
+
+def test_dots_within_a_name_are_kept() -> None:
+    assert stem_of("1-s2.0-main.pdf-002.jpg.mask.png") == stem_of("1-s2.0-main.pdf-002.jpg") == "1-s2.0-main.pdf-002"
+
+
+def test_a_folder_of_masks_and_the_phantoms_table_give_the_same_lungs(phantoms: Path, betons: Path) -> None:
+    with Beton(betons / "heldout.beton") as beton:
+        by_table = find_masks(beton, phantoms, None)
+        by_folder = find_masks(beton, phantoms.parent / "masks", betons / "convert.csv")
+        assert by_table.path_of is not None and by_folder.path_of is not None
+        assert {s: p.resolve() for s, p in by_table.path_of.items()} == {
+            s: p.resolve() for s, p in by_folder.path_of.items()
+        }
+        assert by_table.kind == "phantom" and len(by_table.path_of) == len(beton)
+        margin = (beton.side - beton.facts.crop) // 2
+        for sample in range(3):
+            lungs_HW = by_table.crop_of(beton, sample)
+            assert lungs_HW is not None and lungs_HW.shape == (32, 32) and 0.15 < lungs_HW.mean() < 0.6
+            start = beton.offset_N[sample]
+            frame_SS = beton.bytes_B[start : start + beton.side**2].reshape(beton.side, beton.side)
+            crop_HW = frame_SS[margin : margin + 32, margin : margin + 32]
+            assert crop_HW[lungs_HW].mean() < crop_HW[~lungs_HW].mean()  # air is dark
+
+
+@pytest.mark.radiographs
+def test_the_masks_of_real_radiographs_are_matched(radiographs: Path, tmp_path: Path) -> None:
+    rows = list(csv.DictReader((radiographs / "lung_masks.csv").read_text().splitlines()))[:4]
+    every = csv.DictReader((radiographs / "radiographs.csv").read_text().splitlines())
+    chosen = [row | {"label": "covid"} for row in rows] + [row for row in every if row["label"] == "normal"][:4]
+    for row in chosen:
+        copy = tmp_path / row["path"]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(radiographs / row["path"], copy)
+    manifest = tmp_path / "few.csv"
+    lines = [f"{row['path']},{row['label']},{row['patient']}" for row in chosen]
+    manifest.write_text("\n".join(["path,label,patient", *lines]))
+    convert(ConvertConfig(manifest=manifest, out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"))
+    with Beton(tmp_path / "b" / "train.beton") as beton:
+        covid = np.flatnonzero(beton.label_N == beton.facts.classes.index("covid"))
+        for given in (radiographs / "lung_masks.csv", radiographs / "lung_masks"):
+            found = find_masks(beton, given, None)
+            assert found.kind == "folder" and found.samples(beton).tolist() == covid.tolist()
+            lungs_HW = found.crop_of(beton, int(covid[0]))
+            assert lungs_HW is not None and 0.1 < lungs_HW.mean() < 0.9
+
+
+def test_a_table_of_another_conversion_and_masks_of_other_radiographs_are_refused(
+    phantoms: Path, betons: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "somebody.png"), np.full((9, 9), 255, np.uint8))
+    rows = (betons / "convert.csv").read_text().splitlines()
+    lost = next(row for row in rows if ",heldout," in row)
+    (tmp_path / "convert.csv").write_text("\n".join(row for row in rows if row != lost))
+    (tmp_path / "no.csv").write_text("a,b\n1,2\n")
+    with Beton(betons / "heldout.beton") as beton:
+        with pytest.raises(InputError, match="no mask for any of the"):
+            find_masks(beton, tmp_path / "masks", None)
+        with pytest.raises(InputError, match=r"expected the table of its own conversion; name the convert\.csv"):
+            find_masks(beton, phantoms, tmp_path / "convert.csv")
+        with pytest.raises(ConfigError, match="columns a, b, expected path, mask"):
+            find_masks(beton, tmp_path / "no.csv", None)
+        with pytest.raises(ConfigError, match=r"--masks .* not there"):
+            find_masks(beton, tmp_path / "nowhere", None)
+        with pytest.raises(ConfigError, match=r"--table: found .* without --masks"):
+            find_masks(beton, None, betons / "convert.csv")
+
+
+# ---- pictures
+
+
+def test_an_overlay_shows_the_map_where_it_is_and_leaves_the_rest_grey() -> None:
+    cam_HW = np.zeros((64, 64), np.float32)
+    cam_HW[8:24, 8:24] = 1
+    shown = Shown(
+        kind="right", crop_HW=np.full((64, 64), 120, np.uint8), cam_HW=cam_HW, lungs_HW=None, lines=("a\nb", "c" * 500)
+    )
+    picture = np.asarray(overlay(shown)).astype(int)
+    left, right = picture[:256, :256], picture[:256, -256:]
+    assert (left == 120).all() and (right[160:, 160:] == 120).all()
+    assert np.ptp(right[64, 64]) > 60  # coloured
+
+
+# ---- bad input
+
+
+def test_a_run_without_weights_another_size_other_classes_and_a_bad_setting_are_refused(
+    small_run: Path, phantoms: Path, betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*arguments: object) -> tuple[int, str]:
+        code = main(["explain", *map(str, arguments)])
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        return code, said
+
+    convert(ConvertConfig(manifest=phantoms, out=tmp_path / "big", size=64, workers=1, site_key=tmp_path / "k"))
+    code, said = told(small_run, tmp_path / "big" / "val.beton")
+    assert code == 3 and "convert it with --size 32" in said
+    code, said = told(small_run, betons / "heldout.beton", "--samples", "0")
+    assert code == 2 and "--samples: found 0" in said
+    code, said = told(small_run)
+    assert code == 2 and "beton: missing" in said
+    code, said = told(small_run, tmp_path / "nothing.beton")
+    assert code == 4 and "nothing.beton" in said
+    shutil.copytree(small_run, tmp_path / "empty")
+    (tmp_path / "empty" / "best.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: not there"):
+        explain(ExplainConfig(run=tmp_path / "empty", beton=betons / "heldout.beton"))
+    with pytest.raises(ConfigError, match="not a folder, expected a run folder"):
+        explain(ExplainConfig(run=tmp_path / "no-run", beton=betons / "heldout.beton"))
+
+
+def test_three_classes_and_a_beton_of_one_sample_work_and_one_group_decides_nothing(tmp_path: Path) -> None:
+    names = ("covid", "normal", "pneumonia")
+    config = PhantomConfig(out=tmp_path / "p", patients=21, images_per_patient=1, size=64, classes=names)
+    table, out = write_phantoms(config), tmp_path / "b"
+    convert(ConvertConfig(manifest=table, out=out, size=32, classes=names, workers=1, site_key=tmp_path / "k"))
+    train(TrainConfig(data=out, out=tmp_path / "run", epochs=1, device="cpu"))
+    with Beton(out / "val.beton") as beton:
+        write_subset([(beton, np.array([1]))], out / "one.beton", "val")
+        everything = len(beton)
+    for name, count in (("one", 1), ("val", everything)):
+        found = explain(ExplainConfig(run=tmp_path / "run", beton=out / f"{name}.beton", device="cpu"))
+        assert len(found.samples) == count and {example.predicted for example in found.samples} <= set(names)
+        assert (tmp_path / "run" / "explanation" / name / "gallery.png").is_file()
+        if count == 1:
+            assert found.sentence.startswith("it cannot be told where the model looks")
+            assert not found.deletion.passed and any("one group" in warning for warning in found.warnings)
