@@ -1,0 +1,263 @@
+"""An export: the ONNX file says what the network says, and its card what is known and what is not."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import cli
+from engine import export as exporting
+from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.config import ExportConfig, PredictConfig, TrainConfig
+from engine.decision import Decision
+from engine.export import export, reference
+from engine.model_card import card_of, plain
+from engine.networks import make_network
+from engine.prediction import predict_files
+from engine.trained import load_trained
+from engine.training import train
+from loaders import __version__
+from loaders.beton import Beton
+from loaders.config import LoaderConfig
+from loaders.errors import CheckpointError, ConfigError, IntegrityError
+
+ROOT = Path(__file__).parent.parent
+SURE = 0.8  # how often the validation logits are right
+
+
+@pytest.fixture(scope="module")
+def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch, whose validation logits have been replaced by ones that are far too sure."""
+    out = tmp_path_factory.mktemp("export") / "run"
+    train(TrainConfig(data=betons, out=out, epochs=1, device="cpu", loader=LoaderConfig(training=True, batch_size=8)))
+    tensors, state = load_checkpoint(out / "best.safetensors")
+    label_N = torch.arange(100) % 2
+    said_N = torch.where(torch.arange(100) < 100 * SURE, label_N, 1 - label_N)
+    tensors |= {
+        "validation.logits": 6.0 * torch.nn.functional.one_hot(said_N, 2).float(),
+        "validation.label": label_N,
+        "validation.group": torch.arange(100),
+    }
+    save_checkpoint(out / "best.safetensors", tensors, state)
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path) -> Path:
+    """The run's model, exported once."""
+    return export(ExportConfig(run=run)).model
+
+
+def session_of(model: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def test_the_file_gives_the_networks_probabilities_on_any_number_of_frames(
+    run: Path, exported: Path, betons: Path
+) -> None:
+    trained = load_trained(run)
+    with Beton(betons / "heldout.beton") as beton:
+        real_NSS = np.stack([beton.frame(sample) for sample in range(3)])
+        stored = beton.facts.stored
+    random_NSS = np.random.default_rng(1).integers(0, 256, (3, stored, stored), np.uint8)
+    session = session_of(exported)
+    for frames_NSS in (random_NSS[:1], random_NSS, real_NSS[:1], real_NSS, np.concatenate([real_NSS] * 4)):
+        (said_NK,) = session.run(None, {"frames": frames_NSS})
+        assert said_NK.shape == (len(frames_NSS), 2) and said_NK.dtype == np.float32
+        np.testing.assert_allclose(said_NK, reference(trained, frames_NSS), atol=1e-4)
+    np.testing.assert_allclose(said_NK.sum(1), 1, atol=1e-6)
+
+
+def test_the_file_takes_frames_outside_the_crop_for_nothing_and_inside_for_much(run: Path, exported: Path) -> None:
+    state = load_trained(run).state
+    stored, margin = state["stored"], (state["stored"] - state["crop"]) // 2
+    frames_NSS = np.random.default_rng(2).integers(0, 256, (2, stored, stored), np.uint8)
+    frames_NSS[1] = frames_NSS[0]
+    frames_NSS[1, :margin] = 255
+    session = session_of(exported)
+    (said_NK,) = session.run(None, {"frames": frames_NSS})
+    np.testing.assert_array_equal(said_NK[0], said_NK[1])
+    frames_NSS[1, margin : stored - margin] = 255
+    (said_NK,) = session.run(None, {"frames": frames_NSS})
+    assert (said_NK[0] != said_NK[1]).all()
+
+
+def test_temperature_is_inside_the_file(run: Path, exported: Path) -> None:
+    trained = load_trained(run)
+    assert trained.decision.temperature == pytest.approx(6 / np.log(SURE / (1 - SURE)), rel=1e-3)
+    frames_NSS = exporting.probe_frames(3, trained.state["stored"])
+    (said_NK,) = session_of(exported).run(None, {"frames": frames_NSS})
+    as_they_are = replace(trained, decision=Decision(temperature=None, points=()))
+    assert abs(reference(as_they_are, frames_NSS) - said_NK).max() > 1e-3
+
+
+def test_networks_of_torchvision_are_exported_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = make_network("resnet18", 3, 32, 0.0)
+    state = {
+        "network": "resnet18", "classes": ["a", "b", "c"], "positive": "b", "crop": 32, "stored": 46, "fit": "stretch",
+        "dropout": 0.0, "conversion_id": "", "epoch": 1,
+    }  # fmt: skip
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    (tmp_path / "run").mkdir()
+    save_checkpoint(tmp_path / "run" / "best.safetensors", tensors, state)
+    done = export(ExportConfig(run=tmp_path / "run", out=tmp_path / "m.onnx"))
+    assert done.difference <= 1e-4 and done.temperature is None
+    frames_NSS = np.random.default_rng(3).integers(0, 256, (5, 46, 46), np.uint8)
+    (said_NK,) = session_of(done.model).run(None, {"frames": frames_NSS})
+    np.testing.assert_allclose(said_NK, reference(load_trained(tmp_path / "run"), frames_NSS), atol=1e-4)
+
+
+def test_the_file_is_valid_says_what_it_is_and_names_no_path(run: Path, exported: Path, betons: Path) -> None:
+    model = onnx.load(exported)
+    onnx.checker.check_model(model, full_check=True)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    with Beton(betons / "train.beton") as beton:
+        known = beton.facts
+    assert json.loads(facts["classes"]) == list(known.classes) and facts["positive"] == known.positive
+    assert (int(facts["crop"]), int(facts["stored"]), facts["fit"]) == (known.crop, known.stored, known.fit)
+    assert (facts["conversion_id"], facts["plainfilm"]) == (known.conversion_id, __version__)
+    assert facts["not_for_diagnosis"] == "true" and "not for diagnosis" in model.doc_string
+    (frames,) = model.graph.input
+    assert frames.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert frames.type.tensor_type.shape.dim[0].dim_param
+    for path in (ROOT, Path(sys.prefix), betons, run):
+        assert str(path).encode() not in exported.read_bytes()
+
+
+def test_a_file_that_says_something_else_is_not_published(
+    run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(trained: object) -> object:
+        model = onnx.load(exported)
+        weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+        weight.raw_data = bytes(len(weight.raw_data))
+        return model
+
+    monkeypatch.setattr(exporting, "onnx_model", spoilt)
+    with pytest.raises(IntegrityError, match="as ONNX its probabilities differ by"):
+        export(ExportConfig(run=run, out=tmp_path / "m.onnx"))
+    assert not (tmp_path / "m.onnx").exists() and not (tmp_path / "model_card.md").exists()
+
+
+def test_the_card_tells_data_recipe_and_cautions_and_no_file_of_a_patient(
+    run: Path, exported: Path, betons: Path
+) -> None:
+    card = (run / "model_card.md").read_text()
+    with Beton(betons / "train.beton") as beton:
+        counts = np.bincount(beton.label_N)
+        groups = len(np.unique(beton.rows_N["group"]))
+    assert f"| train | {counts[0]} | {counts[1]} | {groups} |" in card
+    assert "All are synthetic phantoms." in card and "says nothing about patients" in card
+    assert "not for diagnosis" in card and "Not measured: run `plainfilm evaluate`" in card
+    assert "epochs 1" in card and f"SHA-256 `{load_trained(run).sha256}`" in card
+    table = csv.DictReader((betons / "convert.csv").read_text().splitlines())
+    for name in {Path(row["path"]).name for row in table} | {str(betons), str(run.parent)}:
+        assert name not in card
+
+
+def test_the_cards_example_runs_and_says_what_predict_says(
+    run: Path, exported: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = sorted((phantoms.parent / "images").rglob("*.png"))[0]
+    shutil.copy(film, tmp_path / "radiograph.png")
+    shutil.copy(exported, tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    code = (run / "model_card.md").read_text().split("```python\n")[1].split("```")[0]
+    assert len(code.strip().splitlines()) <= 11
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "card", "exec"), {})
+    said = json.loads(printed.getvalue().replace("'", '"'))
+    predict_files(PredictConfig(run=run, files=(film,), audit="off", device="cpu"))
+    (row,) = csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines())
+    assert said == {name: pytest.approx(float(row[f"probability_{name}"]), abs=1e-4) for name in ("covid", "normal")}
+
+
+def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    trained = load_trained(other)
+    content = {
+        "beton": "held.beton", "split": "heldout", "num_samples": 1234, "num_groups": 77, "accuracy": 0.5,
+        "warnings": ["leaked: <b>holds</b> images"], "checkpoint": {"sha256": trained.sha256},
+        "estimates": {"auc": {"value": 0.9, "low": 0.85, "high": 0.95}, "ece": {"value": None, "low": None}},
+        "trivial": {"auc": 0.5},
+    }  # fmt: skip
+    folder = other / "evaluation" / "held"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(content))
+    card = card_of(trained, "model.onnx")
+    assert "| ROC-AUC | 0.9000 | 0.8500 to 0.9500 | 0.5000 |" in card and "1,234 images in 77 groups" in card
+    assert "ECE" not in card and "\\<b\\>holds" in card and "<b>" not in card
+    (folder / "metrics.json").write_text(json.dumps(content | {"checkpoint": {"sha256": "other"}}))
+    assert "ROC-AUC" not in card_of(trained, "model.onnx")
+    for broken in ("{", "[]", '{"checkpoint": 3}', '{"estimates": [1], "warnings": 7}'):
+        (folder / "metrics.json").write_text(broken)
+        assert "Not measured" in card_of(trained, "model.onnx")
+
+
+def test_a_card_without_betons_and_summary_says_not_recorded(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("best.safetensors",):
+        shutil.copy(run / name, tmp_path / "run" / name)
+    card = card_of(load_trained(tmp_path / "run"), "model.onnx")
+    assert "classes, groups and sources: not recorded" in card and "## Training\n\nNot recorded." in card
+
+
+def test_markup_in_names_stays_text() -> None:
+    assert plain("<script>\n# x|y") == "\\<script\\>�\\# x\\|y"
+
+
+def test_bad_input_is_refused_before_anything_is_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"expected a name in \.onnx"):
+        ExportConfig(run=run, out=tmp_path / "model.pt")
+    with pytest.raises(ConfigError, match="no folder"):
+        export(ExportConfig(run=run, out=tmp_path / "missing" / "m.onnx"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: not there"):
+        export(ExportConfig(run=tmp_path / "empty"))
+    assert list((tmp_path / "empty").iterdir()) == []
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"onnxscript is not installed.*pip install 'plainfilm\[export\]'"):
+        export(ExportConfig(run=run, out=tmp_path / "m.onnx"))
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_the_command_says_what_it_wrote(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = exporting.Exported(
+        model=tmp_path / "m.onnx", card=tmp_path / "model_card.md", classes=("a", "b"), stored=46, temperature=None,
+        difference=1e-7, size=1_000_000,
+    )  # fmt: skip
+    monkeypatch.setattr(cli.importlib, "import_module", fake_import(done, cli.importlib.import_module))
+    assert cli.main(["export", str(run), "--out", str(tmp_path / "m.onnx")]) == 0
+    shown = capsys.readouterr().out
+    for text in ("(N, 46, 46)", "1e-07", "uncalibrated", "m.onnx", "model_card.md", "not for diagnosis"):
+        assert text in shown
+    assert cli.main(["export"]) == 2
+
+
+def fake_import(done: exporting.Exported, original: object) -> object:
+    def import_module(name: str) -> object:
+        if name == "engine.export":
+            return SimpleNamespace(export=lambda config, progress: done)
+        return original(name)  # type: ignore[operator]
+
+    return import_module

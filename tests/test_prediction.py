@@ -1,0 +1,369 @@
+"""A prediction: the path of conversion and evaluation on any file, and an honest refusal where it does not lead."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cli
+from engine import prediction
+from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.config import EvaluateConfig, PredictConfig, TrainConfig
+from engine.evaluation import evaluate
+from engine.prediction import Predicted, predict_files
+from engine.prediction_words import prediction_words
+from engine.terminal import Line
+from engine.training import train
+from loaders.atomic_file import SUFFIX
+from loaders.config import AuditLimits, ConvertConfig, LoaderConfig, PhantomConfig
+from loaders.convert import convert
+from loaders.errors import CheckpointError, ConfigError, InputError, LockedError
+from loaders.phantom_folder import write_phantoms
+
+
+@pytest.fixture(scope="module")
+def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs."""
+    out = tmp_path_factory.mktemp("prediction") / "run"
+    train(TrainConfig(data=betons, out=out, epochs=2, device="cpu", loader=LoaderConfig(training=True, batch_size=8)))
+    return out
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a few phantoms that no run has seen, in which the audit finds nothing."""
+    folder = tmp_path_factory.mktemp("films")
+    write_phantoms(PhantomConfig(out=folder / "p", patients=6, images_per_patient=1, size=256, seed=77))
+    return folder / "p" / "images"
+
+
+def ask(run: Path, out: Path, *files: Path, **changes: object) -> tuple[Predicted, list[dict[str, str]]]:
+    found = predict_files(PredictConfig(run=run, files=files, out=out, device="cpu", workers=1, **changes))  # type: ignore[arg-type]
+    text = out.read_bytes().decode("utf-8", "surrogateescape")
+    return found, list(csv.DictReader(text.splitlines(keepends=True)))
+
+
+def words(found: Predicted) -> str:
+    return "\n".join(part.text for part in prediction_words(found) if isinstance(part, Line))
+
+
+def scores_by_path(run: Path, betons: Path, source: Path, out: Path) -> dict[str, tuple[str, list[float]]]:
+    """What evaluate says of the held-out beton: source file → predicted class and probabilities."""
+    evaluate(EvaluateConfig(run=run, betons=(betons / "heldout.beton",), out=out, device="cpu", resamples=100))
+    scores = list(csv.DictReader((out / "heldout" / "scores.csv").read_text().splitlines()))
+    table = csv.DictReader((betons / "convert.csv").read_text().splitlines())
+    sample_of = {str(source / row["path"]): int(row["sample"]) for row in table if row["split"] == "heldout"}
+    assert sorted(sample_of.values()) == list(range(len(scores)))
+    return {
+        path: (scores[sample]["predicted"], [float(scores[sample][f"probability_{name}"]) for name in CLASSES])
+        for path, sample in sample_of.items()
+    }
+
+
+CLASSES = ("covid", "normal")
+
+
+def test_the_files_of_a_beton_get_the_probabilities_of_its_evaluation(
+    run: Path, betons: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    expected = scores_by_path(run, betons, phantoms.parent, tmp_path / "e")
+    paths = tuple(map(Path, expected))
+    found, rows = ask(run, tmp_path / "t.csv", *paths, audit="off", min_confidence=0, batch_size=3)
+    assert found.temperature is not None and found.asked == len(paths)
+    assert [row["path"] for row in rows] == list(expected)
+    for row, (said, probabilities) in zip(rows, expected.values(), strict=True):
+        assert row["said"] == said
+        np.testing.assert_allclose([float(row[f"probability_{name}"]) for name in CLASSES], probabilities, atol=2e-6)
+        assert not row["in_set"]
+
+
+def test_with_the_audit_files_are_mended_as_conversion_mends_them(tmp_path: Path) -> None:
+    table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=30, images_per_patient=1, size=256, seed=9))
+    for number, path in enumerate(sorted((tmp_path / "p" / "images").rglob("*.png"))):
+        if number % 3 == 0:
+            grey_HW = np.asarray(Image.open(path))
+            spoilt_HW = np.pad(grey_HW, 40) if number % 2 else 255 - grey_HW
+            Image.fromarray(spoilt_HW).save(path)
+    key = tmp_path / "site.key"
+    out = tmp_path / "b"
+    convert(ConvertConfig(manifest=table, out=out, size=32, holdout=0.4, workers=1, site_key=key, audit="auto"))
+    train(TrainConfig(data=out, out=tmp_path / "run", epochs=1, device="cpu"))
+    expected = scores_by_path(tmp_path / "run", out, table.parent, tmp_path / "e")
+    _, rows = ask(tmp_path / "run", tmp_path / "t.csv", *map(Path, expected), min_confidence=0)
+    assert {row["mended"].split(" ")[0] for row in rows} >= {"", "crop", "invert"}
+    for row, (said, probabilities) in zip(rows, expected.values(), strict=True):
+        assert row["said"] == said
+        np.testing.assert_allclose([float(row[f"probability_{name}"]) for name in CLASSES], probabilities, atol=2e-6)
+
+
+def test_it_abstains_on_what_the_audit_would_quarantine_and_says_why(
+    run: Path, films: Path, radiographs: Path, tmp_path: Path
+) -> None:
+    listed = list(csv.DictReader((radiographs / "audit.csv").read_text().splitlines()))
+    paths = [
+        radiographs / next(row["path"] for row in listed if row["defect"] == kind)
+        for kind in ("lateral", "ct", "annotated")
+    ]
+    film = next(films.rglob("*.png"))
+    found, rows = ask(run, tmp_path / "t.csv", *paths, film, min_confidence=0)
+    assert [row["said"] for row in rows[:3]] == ["abstains"] * 3 and rows[3]["said"] in CLASSES
+    for row, defect in zip(rows, ("lateral", "not-a-radiograph", "colour-annotation"), strict=False):
+        assert defect in row["defects"].split(";") and defect in row["reason"].split(":")[0]
+        assert row["probability_covid"] == ""  # a number would be believed
+    assert found.asked == 1 and sum(found.abstained.values()) == 3
+    _, rows = ask(run, tmp_path / "t.csv", paths[0], audit="off", min_confidence=0)
+    assert rows[0]["said"] in CLASSES and rows[0]["defects"] == ""
+
+
+def test_a_limit_of_the_audit_can_be_moved(run: Path, films: Path, tmp_path: Path) -> None:
+    film = next(films.rglob("*.png"))
+    _, rows = ask(run, tmp_path / "t.csv", film, limits=AuditLimits(limit_blurred=0.1), min_confidence=0)
+    assert rows[0]["said"] == "abstains" and rows[0]["reason"] == "blurred: blurred"
+
+
+def test_below_the_confidence_no_class_is_said_and_the_probability_is_shown(
+    run: Path, films: Path, tmp_path: Path
+) -> None:
+    _, bold = ask(run, tmp_path / "t.csv", films, min_confidence=0)
+    found, rows = ask(run, tmp_path / "t.csv", films, min_confidence=1)
+    surest = [max(float(row[f"probability_{name}"]) for name in CLASSES) for row in bold]
+    assert len(rows) == 6 and max(surest) < 1
+    for row, sure, before in zip(rows, surest, bold, strict=True):
+        assert row["said"] == "abstains"
+        assert row["reason"] == f"low confidence: {sure:.2f} for {before['said']}, expected at least 1"
+        assert row["probability_covid"] == before["probability_covid"]
+    assert found.abstained == {"low confidence": 6} and found.asked == 6
+    found.check()  # the network was asked: nothing is wrong with the inputs
+
+
+def test_unreadable_files_are_rows_with_their_reasons_in_order(run: Path, films: Path, tmp_path: Path) -> None:
+    film = next(films.rglob("*.png"))
+    source = tmp_path / "s"
+    source.mkdir()
+    (source / "b.png").write_text("no picture")
+    (source / "c.png").write_bytes(film.read_bytes()[:2000])
+    (source / "d.png").write_bytes(b"")
+    Image.fromarray(np.full((64, 64), 9, np.uint8)).save(source / "e.png")
+    os.mkfifo(source / "f.png")
+    (source / "g.png").symlink_to(tmp_path / "nowhere.png")
+    (source / "h.png").symlink_to(film)  # leads out of the folder
+    (source / "notes.txt").write_text("not listed")
+    (source / ".hidden.png").write_text("not listed")
+    absent = (tmp_path / "missing.png", tmp_path / ("x" * 300))
+    found, rows = ask(run, tmp_path / "t.csv", film, source, *absent, min_confidence=0)
+    names = [str(source / f"{letter}.png") for letter in "bcdefgh"]
+    assert [row["path"] for row in rows] == [str(film), *names[:-1], *map(str, absent)]
+    assert rows[0]["said"] in CLASSES
+    for row in rows[1:]:
+        assert row["said"] == "abstains" and row["reason"].startswith("unreadable: ") and row["defects"] == "unreadable"
+    assert "text" in rows[1]["reason"] and "FIFO" in rows[5]["reason"] and "outside" in rows[6]["reason"]
+    assert "No such file" in rows[7]["reason"]
+    assert "too long" in rows[8]["reason"]
+    assert found.abstained == {"unreadable": 8}
+
+
+def test_a_link_that_leads_out_of_a_folder_is_not_followed(run: Path, films: Path, tmp_path: Path) -> None:
+    film = next(films.rglob("*.png"))
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "link.png").symlink_to(film)
+    _, rows = ask(run, tmp_path / "t.csv", tmp_path / "s", min_confidence=0)
+    assert rows[0]["said"] == "abstains" and "outside" in rows[0]["reason"]
+    _, rows = ask(run, tmp_path / "t.csv", tmp_path / "s" / "link.png", min_confidence=0)  # named by the user
+    assert rows[0]["said"] in CLASSES
+
+
+def test_a_file_named_twice_has_one_row_and_that_is_said(run: Path, films: Path, tmp_path: Path) -> None:
+    film = next(films.rglob("*.png"))
+    found, rows = ask(run, tmp_path / "t.csv", film, films, film.parent / ".." / film.parent.name / film.name)
+    assert len(rows) == 6 and "2 of the files were named more than once" in words(found)
+
+
+def test_a_file_of_the_training_set_is_told_by_its_pixels(
+    run: Path, betons: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    table = list(csv.DictReader((betons / "convert.csv").read_text().splitlines()))
+    splits = ("train", "val", "heldout")
+    paths = [next(phantoms.parent / row["path"] for row in table if row["split"] == split) for split in splits]
+    copied = tmp_path / "renamed.png"
+    shutil.copy(paths[0], copied)
+    found, rows = ask(run, tmp_path / "t.csv", copied, *paths[1:], audit="off")
+    assert [row["in_set"] for row in rows] == ["training", "validation", ""]
+    assert "1 of the files, by their pixels, were in the run's training set" in words(found)
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    (other / "seen.safetensors").unlink()
+    found, rows = ask(other, tmp_path / "t.csv", copied, audit="off")
+    assert rows[0]["in_set"] == "" and "nothing tells whether a file was in the training set" in words(found)
+
+
+def test_names_that_hurt_tables_stay_one_row(run: Path, films: Path, tmp_path: Path) -> None:
+    film = next(films.rglob("*.png"))
+    source = tmp_path / "s"
+    source.mkdir()
+    names = ["a\nb.png", 'c",d.png', os.fsdecode(b"e\xff.png")]
+    for name in names:
+        shutil.copy(film, source / name)
+    _, rows = ask(run, tmp_path / "t.csv", source)
+    assert [row["path"] for row in rows] == [str(source / name) for name in names]
+    ask_json = PredictConfig(run=run, files=(source,), out=tmp_path / "t.jsonl", device="cpu", workers=1)
+    predict_files(ask_json)
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == [str(source / name) for name in names]
+
+
+def test_json_lines_hold_what_the_csv_holds(run: Path, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_text("no picture")
+    _, rows = ask(run, tmp_path / "t.csv", films, tmp_path / "b.png")
+    predict_files(
+        PredictConfig(run=run, files=(films, tmp_path / "b.png"), out=tmp_path / "t", format="jsonl", device="cpu")
+    )
+    lines = [json.loads(line) for line in (tmp_path / "t").read_text().splitlines()]
+    assert len(lines) == len(rows) == 7
+    for line, row in zip(lines, rows, strict=True):
+        assert line.pop("not_for_diagnosis") is True
+        assert list(line) == list(row)
+        assert (line["path"], line["said"], line["reason"]) == (row["path"], row["said"], row["reason"])
+        assert line["defects"] == [name for name in row["defects"].split(";") if name]
+        assert line["probability_covid"] == (float(row["probability_covid"]) if row["probability_covid"] else None)
+
+
+def test_many_windows_and_workers_give_the_rows_of_one(
+    run: Path, betons: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = phantoms.parent / "images"
+    _, whole = ask(run, tmp_path / "t.csv", folder, audit="off")
+    monkeypatch.setattr(prediction, "WINDOW", 40)
+    done: list[int] = []
+    config = PredictConfig(
+        run=run, files=(folder,), out=tmp_path / "u.csv", device="cpu", workers=2, batch_size=7, audit="off"
+    )
+    predict_files(config, lambda phase, number, total: done.append(number))
+    assert len(whole) > 40 and done == list(range(1, len(whole) + 1))
+    parts = list(csv.DictReader((tmp_path / "u.csv").read_text().splitlines()))
+    for row, other in zip(whole, parts, strict=True):
+        assert (row["path"], row["said"]) == (other["path"], other["said"])
+        assert float(row["probability_covid"]) == pytest.approx(float(other["probability_covid"]), abs=2e-6)
+
+
+def test_the_table_is_for_its_owner_alone_and_appears_whole_or_not_at_all(
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "t.csv"
+    out.write_text("old")
+    monkeypatch.setattr(prediction, "answered", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        ask(run, out, films)
+    assert out.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+    monkeypatch.undo()
+    ask(run, out, films)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_what_a_killed_run_left_is_taken_over_and_a_living_one_is_not(run: Path, films: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    out = tmp_path / "t.csv"
+    left = tmp_path / f"t.csv.frames{SUFFIX}"
+    left.write_bytes(b"left")
+    with left.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(LockedError, match="another plainfilm process"):
+            ask(run, out, films)
+    ask(run, out, films)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_run_without_validation_scores_is_called_uncalibrated(run: Path, films: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    tensors, state = load_checkpoint(run / "best.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("validation.")}
+    assert len(kept) < len(tensors)
+    save_checkpoint(other / "best.safetensors", kept, state)
+    found, _ = ask(other, tmp_path / "t.csv", films)
+    assert found.temperature is None and "uncalibrated" in words(found)
+    found, _ = ask(run, tmp_path / "t.csv", films)
+    assert "calibrated on validation, at temperature" in words(found) and "uncalibrated" not in words(found)
+
+
+def test_settings_that_cannot_be_are_refused(run: Path, films: Path, tmp_path: Path) -> None:
+    film = next(films.rglob("*.png"))
+    for changes, message in (
+        ({"out": Path("t.txt")}, r"t\.txt: expected a name in \.csv or \.jsonl"),
+        ({"min_confidence": 1.5}, "min-confidence"),
+        ({"files": ()}, "files: found none"),
+        ({"audit": "off", "limits": AuditLimits(limit_blurred=1)}, "limit"),
+        ({"limits": AuditLimits(limit_near_duplicate=0.5)}, "near-duplicate"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            PredictConfig(**({"run": run, "files": (film,)} | changes))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no folder"):
+        ask(run, tmp_path / "missing" / "t.csv", film)
+    copied = tmp_path / "film.csv"
+    shutil.copy(film, copied)
+    with pytest.raises(ConfigError, match="is one of the files"):
+        ask(run, copied, copied)
+    assert copied.read_bytes() == film.read_bytes()
+    with pytest.raises(ConfigError, match="not a folder"):
+        ask(tmp_path / "nowhere", tmp_path / "t.csv", film)
+
+
+def test_a_run_without_weights_is_refused(run: Path, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: not there"):
+        ask(tmp_path / "run", tmp_path / "t.csv", films)
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_an_empty_folder_is_refused_alone_and_said_beside_others(run: Path, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("nothing")
+    with pytest.raises(InputError, match="no radiographs found"):
+        ask(run, tmp_path / "t.csv", tmp_path / "empty")
+    found, rows = ask(run, tmp_path / "t.csv", tmp_path / "empty", films)
+    assert len(rows) == 6 and "empty holds no file that may be a picture" in words(found)
+
+
+def test_the_command_counts_by_class_and_reason(
+    run: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "b\n.png").write_text("no picture")
+    arguments = ["predict", str(run), str(films), str(tmp_path / "b\n.png"), "--out", str(tmp_path / "t.csv")]
+    assert cli.main([*arguments, "--min-confidence", "0", "--workers", "1", "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    assert "7 files: 6 predicted + 1 abstained" in shown and "unreadable" in shown
+    assert "not for diagnosis" in shown and str(tmp_path / "t.csv") in shown
+
+
+def test_the_command_exits_with_3_when_no_file_could_be_predicted_and_leaves_the_reasons(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "b.png").write_text("no picture")
+    out = tmp_path / "t.csv"
+    assert cli.main(["predict", str(run), str(tmp_path / "b.png"), "--out", str(out), "--device", "cpu"]) == 3
+    said = capsys.readouterr()
+    assert "none of 1 files could be predicted (1 unreadable)" in said.err and "Traceback" not in said.err
+    assert "unreadable: text" in out.read_text()
+
+
+def test_the_command_exits_with_2_for_wrong_usage_and_5_without_weights(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = tmp_path / "b.png"
+    film.write_text("no picture")
+    assert cli.main(["predict", str(film)]) == 2
+    assert cli.main(["predict", str(run), str(film), "--out", str(tmp_path / "x" / "t.csv")]) == 2
+    (tmp_path / "run").mkdir()
+    assert cli.main(["predict", str(tmp_path / "run"), str(film), "--out", str(tmp_path / "t.csv")]) == 5
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["predict", str(run), str(tmp_path / "empty"), "--out", str(tmp_path / "t.csv")]) == 3
+    assert "Traceback" not in capsys.readouterr().err
