@@ -28,7 +28,8 @@ from loaders.audit.findings import (
     ProbeFinding,
     Removal,
 )
-from loaders.audit.page import apart, make_gallery, page_html, visible
+from loaders.audit.page import apart, make_gallery, page_html
+from loaders.page_parts import visible
 from loaders.phantom import draw_phantom
 from tests.browser import Browser
 

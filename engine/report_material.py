@@ -1,0 +1,294 @@
+"""The material of a run's page: what lies in the run folder, read without trusting any of it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from loaders.audit.findings import CollectionFinding, ProbeFinding
+from loaders.page_parts import png_file_uri
+
+PICTURES = 10_000_000  # bytes of all pictures before base64, which adds a third: the page stays below 15 MB
+ONE_PICTURE = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """A number with its 95 % interval; None for what was not measured."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """One evaluation.  content: its metrics.json.  pictures: name of the figure → data URI."""
+
+    name: str
+    content: dict[str, Any]
+    pictures: dict[str, str]
+
+    def estimate(self, name: str) -> Measured:
+        """A metric with its interval; of older runs, which have none, the value alone."""
+        found = measured_in(dict_in(self.content, "estimates").get(name))
+        return found if found.value is not None else Measured(value=number_in(self.content, name))
+
+    def trivial(self, name: str) -> float | None:
+        """The same metric of a classifier that always answers with the largest class."""
+        found = number_in(self.content, "trivial", name)
+        return found if found is not None else number_in(self.content, "largest_class", name)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What speaks against it, in plain words."""
+        return texts_in(self.content, "warnings")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explained:
+    """One explanation.  content: its explanation.json.  overlays: file name → data URI.  gallery: one picture, else."""
+
+    name: str
+    content: dict[str, Any]
+    overlays: dict[str, str]
+    gallery: str
+    deletion: str
+    """The curves of the deletion control."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Material:
+    """All there is; what is not there is empty, and troubles say what could not be read."""
+
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    history: list[dict[str, float | None]]
+    evaluations: list[Scored]
+    explanations: list[Explained]
+    probes: CollectionFinding | None
+    probed: dict[str, Any]
+    crossval: dict[str, Any]
+    dataflow: dict[str, Any]
+    curves: str
+    crossval_picture: str
+    troubles: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, as the run or its evaluations have them."""
+        for content in (self.summary, *(scored.content for scored in self.evaluations)):
+            if names := texts_in(content, "classes"):
+                return names
+        return []
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether all images are phantoms."""
+        contents = (self.summary, *(scored.content for scored in self.evaluations))
+        return any(content.get("synthetic") is True for content in contents)
+
+
+class Reader:
+    """Reads a run folder: a budget for its pictures, and a list of what could not be read."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.left = PICTURES
+        self.troubles: list[str] = []
+
+    def bytes_of(self, name: str, most: int = 50_000_000) -> bytes:
+        """A file of the run folder; b"" where there is none, or none that can be read."""
+        path = self.run / name
+        try:
+            if not path.is_file():
+                return b""
+            if path.stat().st_size > most:
+                self.troubles.append(f"{name} is too large for this page and was left out")
+                return b""
+            return path.read_bytes()
+        except OSError as error:
+            self.troubles.append(f"{name} could not be read: {error.strerror}")
+            return b""
+
+    def json_of(self, name: str) -> dict[str, Any]:
+        """The object in a JSON file; {} where there is none."""
+        text = self.bytes_of(name)
+        if not text:
+            return {}
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            self.troubles.append(f"{name} could not be read: no JSON object")
+            return {}
+        return content
+
+    def history(self) -> list[dict[str, float | None]]:
+        """The rows of metrics.csv."""
+        text = self.bytes_of("metrics.csv").decode("utf-8", "replace")
+        return [
+            {str(name): as_number(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))
+        ]
+
+    def picture(self, name: str) -> str:
+        """A PNG as a data URI; "" for none, or once the page is full."""
+        png_B = self.bytes_of(name, most=min(ONE_PICTURE, self.left))
+        uri = png_file_uri(png_B)
+        self.left -= len(png_B) if uri else 0
+        return uri
+
+    def folders(self, name: str, file: str) -> Iterator[str]:
+        """The folders below `name` that hold the file, in order."""
+        for path in sorted((self.run / name).glob(f"*/{file}")):
+            yield path.parent.name
+
+
+def read_material(run: Path) -> Material:
+    """Read a run folder.  Never fails for what a file holds; files that are damaged are named in troubles."""
+    reader = Reader(run)
+    curves = reader.picture("curves.png")
+    evaluations = []
+    for name in reader.folders("evaluation", "metrics.json"):
+        content = reader.json_of(f"evaluation/{name}/metrics.json")
+        figures = texts_in(content, "figures") or ["confusion.png"]
+        plain = [figure for figure in figures if Path(figure).name == figure and figure.endswith(".png")]
+        pictures = {figure: reader.picture(f"evaluation/{name}/{figure}") for figure in plain}
+        if content:
+            pictures = {figure: uri for figure, uri in pictures.items() if uri}
+            evaluations.append(Scored(name=name, content=content, pictures=pictures))
+    explanations = []
+    for name in reader.folders("explanation", "explanation.json"):
+        content = reader.json_of(f"explanation/{name}/explanation.json")
+        files = [text_in(sample, "overlay") for sample in dicts_in(content, "samples")]
+        overlays = {
+            file: uri
+            for file in dict.fromkeys(files)
+            if file and Path(file).name == file and (uri := reader.picture(f"explanation/{name}/{file}"))
+        }
+        gallery = "" if overlays else reader.picture(f"explanation/{name}/gallery.png")
+        deletion = reader.picture(f"explanation/{name}/deletion.png")
+        if content:
+            explanations.append(
+                Explained(name=name, content=content, overlays=overlays, gallery=gallery, deletion=deletion)
+            )
+    probed = reader.json_of("probes.json")
+    return Material(
+        summary=reader.json_of("summary.json"),
+        config=reader.json_of("config.json"),
+        history=reader.history(),
+        evaluations=evaluations,
+        explanations=explanations,
+        probes=probes_from(probed) if probed else None,
+        probed=probed,
+        crossval=reader.json_of("crossval.json"),
+        dataflow=reader.json_of("dataflow.json"),
+        curves=curves,
+        crossval_picture=reader.picture("crossval.png"),
+        troubles=reader.troubles,
+    )
+
+
+def probes_from(content: dict[str, Any]) -> CollectionFinding:
+    """The findings in a probes.json."""
+    probes = []
+    for probe in dicts_in(content, "probes"):
+        numbers = {
+            name: math.nan if (value := number_in(probe, name)) is None else value
+            for name in ("auc", "low", "high", "null_high", "p", "p_holm")
+        }
+        probes.append(
+            ProbeFinding(
+                name=text_in(probe, "name"),
+                alarm=probe.get("alarm") is True,
+                sentence=text_in(probe, "sentence"),
+                picture_HW=picture_from(text_in(probe, "picture")),
+                **numbers,
+            )
+        )
+    skipped = {str(name): str(why) for name, why in dict_in(content, "skipped").items()}
+    return CollectionFinding(probes=tuple(probes), cautions=tuple(texts_in(content, "cautions")), skipped=skipped)
+
+
+def picture_from(text: str) -> np.ndarray | None:
+    """A grey picture, uint8 (H, W), from the base64 of its PNG; None for anything else."""
+    try:
+        png_B = base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    if not png_file_uri(png_B) or len(png_B) > ONE_PICTURE:
+        return None
+    return cv2.imdecode(np.frombuffer(png_B, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+# ---- values of JSON, of whatever kind they may be
+
+
+def find(content: Any, *names: str) -> Any:
+    """A value by its names, from the outer to the inner; None where one is missing."""
+    for name in names:
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
+
+
+def number_in(content: Any, *names: str) -> float | None:
+    """A finite number; None for anything else."""
+    value = find(content, *names)
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return float(value) if fits and math.isfinite(value) else None
+
+
+def count_in(content: Any, *names: str) -> int | None:
+    """A whole number of things; None for anything else."""
+    value = number_in(content, *names)
+    return int(value) if value is not None and value >= 0 else None
+
+
+def text_in(content: Any, *names: str) -> str:
+    """A text; "" for anything else."""
+    value = find(content, *names)
+    return value if isinstance(value, str) else ""
+
+
+def dict_in(content: Any, *names: str) -> dict[str, Any]:
+    """An object; {} for anything else."""
+    value = find(content, *names)
+    return value if isinstance(value, dict) else {}
+
+
+def dicts_in(content: Any, *names: str) -> list[dict[str, Any]]:
+    """The objects of a list."""
+    value = find(content, *names)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def texts_in(content: Any, *names: str) -> list[str]:
+    """The texts of a list."""
+    value = find(content, *names)
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def measured_in(content: Any) -> Measured:
+    """An estimate as estimates.py writes it."""
+    return Measured(value=number_in(content, "value"), low=number_in(content, "low"), high=number_in(content, "high"))
+
+
+def as_number(text: Any) -> float | None:
+    """A number of a table's cell."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

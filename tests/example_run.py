@@ -1,0 +1,303 @@
+"""An example of a run folder, as training, evaluation, explanation, probes and cross-validation leave one."""
+
+from __future__ import annotations
+
+import base64
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from engine.evaluation_figures import Curve, Mark, pr_figure, reliability_figure, roc_figure, score_figure
+from engine.figures import confusion_figure, curves_figure
+from engine.statistics.calibration import reliability
+from engine.statistics.curves import precision_recall_curve, roc_curve
+from loaders.phantom import draw_phantom
+
+CLASSES = ("covid", "normal")
+
+
+def put(path: Path, content: Any) -> None:
+    """Write JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def estimate(value: float, half: float = 0.04) -> dict[str, Any]:
+    """An estimate with its interval, within 0 and 1."""
+    return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half / 2), "method": "bootstrap"}
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    """summary.json of a sound run on radiographs."""
+    plain = {
+        "best_f1": 0.914,
+        "best_epoch": 19,
+        "epochs": 26,
+        "stopped": "no better validation F1 in 7 epochs",
+        "images_per_second": 412.7,
+        "seconds": 118.4,
+        "steps": 1340,
+        "classes": list(CLASSES),
+        "positive": CLASSES[0],
+        "crop": 128,
+        "synthetic": False,
+        "conversion_id": "a9efac4d58bcfb8dbbdab38ef22a2732",
+        "cautions": [],
+        "training_images": 1648,
+        "validation_images": 412,
+        "parameters": 2159842,
+        "device": "cpu (x86_64, 2 threads), fp32, channels_last, eager",
+        "checkpoint_sha256": "5149051fb50b12b0324ee69c54b810d46eb342222932015dba9c87a01fdaba74",
+        "versions": {"plainfilm": "0.5.0", "torch": "2.13.0", "numpy": "2.4.6"},
+    }
+    return plain | changes
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    """metrics.json of a sound evaluation: 400 radiographs of 310 groups, both classes with 59 or more."""
+    values = {"accuracy": 0.9025, "sensitivity": 0.893, "specificity": 0.909, "ppv": 0.877, "npv": 0.921, "f1": 0.885}
+    values |= {"f1_macro": 0.899, "auc": 0.958, "pr_auc": 0.941}
+    trivial = {"accuracy": 0.58, "sensitivity": 0.0, "specificity": 1.0, "f1": 0.0, "f1_macro": 0.367, "auc": 0.5}
+    calibration = {"brier": 0.071, "ece": 0.031, "calibration_slope": 0.88, "calibration_intercept": -0.11}
+    points = [
+        {"name": "0.5", "threshold": 0.5, "refused": "", "estimates": {name: estimate(values[name]) for name in POINT}},
+        {
+            "name": "youden",
+            "threshold": 0.43,
+            "refused": "",
+            "estimates": {"sensitivity": estimate(0.921), "specificity": estimate(0.87), "ppv": estimate(0.84)},
+        },
+        {
+            "name": "rule-out",
+            "threshold": None,
+            "refused": "41 positives in validation, expected at least 59",
+            "estimates": {},
+        },
+    ]
+    subgroups = [
+        {
+            "kind": kind,
+            "name": name,
+            "n": n,
+            "groups": n * 3 // 4,
+            "positives": n * 2 // 5,
+            "refused": refused,
+            "estimates": {}
+            if refused
+            else {key: estimate(value, 0.06) for key, value in values.items() if key in ("auc", *POINT, "accuracy")},
+        }
+        for kind, name, n, refused in (
+            ("source", "hospital A", 230, ""),
+            ("source", "hospital B", 161, ""),
+            ("source", "hospital C", 9, "9 images, at least 10 needed"),
+            ("view", "PA", 291, ""),
+            ("flag", "below the stored side", 36, ""),
+        )
+    ]
+    plain = {
+        "beton": "heldout.beton",
+        "split": "heldout",
+        "synthetic": False,
+        "conversion_id": "a9efac4d58bcfb8dbbdab38ef22a2732",
+        "classes": list(CLASSES),
+        "positive": CLASSES[0],
+        "num_samples": 400,
+        "num_groups": 310,
+        "resamples": 2000,
+        **values,
+        "confusion": [[150, 18], [21, 211]],
+        "largest_class": {"class": 1, "accuracy": 0.58, "auc": 0.5},
+        "temperature": 1.34,
+        "prevalence": {"set": 0.42, "stated": None},
+        "operating_points": points,
+        "estimates": {name: estimate(value) for name, value in (values | calibration).items()}
+        | {f"{name}[{place}]": estimate(0.9) for name in ("f1", "auc", "pr_auc") for place in range(2)},
+        "trivial": trivial,
+        "subgroups": subgroups,
+        "difference": None,
+        "figures": ["roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png"],
+        "warnings": [],
+        "not_for_diagnosis": True,
+    }
+    return plain | changes
+
+
+POINT = ("sensitivity", "specificity", "ppv", "npv")
+
+
+def explanation(**changes: Any) -> dict[str, Any]:
+    """explanation.json of a model that looks at the lungs."""
+    samples = [
+        {
+            "sample": place * 31 + 4,
+            "kind": ("right", "right", "right", "right", "wrong", "wrong", "borderline", "borderline")[place],
+            "label": CLASSES[place % 2],
+            "predicted": CLASSES[(place + (place in (4, 5))) % 2],
+            "probability": 0.995 - place * 0.06,
+            "lung_ratio": 1.9 - 0.1 * place,
+            "overlay": f"{place + 1:04d}.png",
+        }
+        for place in range(8)
+    ]
+    plain = {
+        "beton": "heldout.beton",
+        "method": "GradCAM",
+        "layer": "blocks.4",
+        "samples": samples,
+        "lung_ratio": {"value": 1.71, "low": 1.58, "high": 1.83, "n": 200, "masks": "folder"},
+        "randomised": {"correlation": 0.08, "passed": True},
+        "deletion": {"auc_cam": 0.41, "auc_random": 0.63, "passed": True},
+        "sentence": "the model looks at the lungs: they have 1.71 times their share of the map.",
+    }
+    return plain | changes
+
+
+def probes(*alarms: str) -> dict[str, Any]:
+    """probes.json; those named raise the alarm."""
+    names = ("outside-crop", "inside-crop-outside-lungs", "lungs-hidden", "thumbnail", "histogram", "sharpness", "view")
+    frame_HW = film(3, "normal")
+    hidden_HW = frame_HW.copy()
+    hidden_HW[40:130, 30:160] = 128
+    picture = base64.b64encode(cv2.imencode(".png", hidden_HW)[1].tobytes()).decode()
+    return {
+        "beton": "train.beton",
+        "num_samples": 1648,
+        "seed": 0,
+        "permutations": 999,
+        "probes": [
+            {
+                "name": name,
+                "auc": 0.86 if name in alarms else 0.52,
+                "low": 0.82 if name in alarms else 0.47,
+                "high": 0.9 if name in alarms else 0.57,
+                "null_high": 0.56,
+                "p": 0.001 if name in alarms else 0.31,
+                "p_holm": 0.007 if name in alarms else 1.0,
+                "alarm": name in alarms,
+                "sentence": f"{name} alone {'predicts' if name in alarms else 'was not shown to predict'} the class.",
+                "picture": picture if "lungs" in name or name == "outside-crop" else None,
+            }
+            for name in names
+        ],
+        "cautions": [],
+        "skipped": {"header": "no headers: stored frames have none"},
+    }
+
+
+def crossval(random: float = 0.9, group: float = 0.89, hidden: float = 0.5, external: float = 0.88) -> dict[str, Any]:
+    """crossval.json; by default honest: random folds no better than folds by group, nothing left without lungs."""
+    rows = [
+        {
+            "name": name,
+            "n": n,
+            "groups": n * 3 // 4,
+            "f1": estimate(score),
+            "auc": estimate(score if name == "lungs hidden" else score + 0.05),
+            "accuracy": estimate(score),
+            "mean": score,
+            "spread": 0.021,
+        }
+        for name, n, score in (
+            ("random split", 2060, random),
+            ("group split", 2060, group),
+            ("lungs hidden", 2060, hidden),
+            ("external beton", 655, external),
+        )
+    ]
+    return {"classes": list(CLASSES), "rows": rows, "folds": [{"split": "group", "fold": fold} for fold in range(5)]}
+
+
+def dataflow() -> dict[str, Any]:
+    """dataflow.json: 2,713 in = 2,460 written + 212 rejected + 41 duplicates."""
+    return {
+        "files": 2713,
+        "counts": {"written": 2460, "rejected": 212, "duplicate": 41, "excluded": 377},
+        "reasons": {
+            "rejected": {"lateral (audit)": 118, "text-or-mark (audit)": 61, "image file is truncated": 33},
+            "duplicate": {"same pixels as another file": 41},
+            "excluded": {"class viral pneumonia, not asked for": 377},
+        },
+        "splits": {
+            "train": {"covid": 660, "normal": 988},
+            "val": {"covid": 165, "normal": 247},
+            "heldout": {"covid": 168, "normal": 232},
+        },
+        "groups": {"train": 1240, "val": 311, "heldout": 310},
+    }
+
+
+@cache
+def film(patient: int, label: str) -> np.ndarray:
+    """A phantom, uint8 (192, 192)."""
+    phantom = draw_phantom(
+        seed=4, patient=patient, image=0, label=label, size=192, strength=1.0, arms_up=False, marked=False
+    )
+    return (phantom.image_HW >> 8).astype(np.uint8)
+
+
+def make_run(run: Path, **parts: Any) -> Path:
+    """Write a sound, complete run folder; each part can be changed, and None leaves it out.
+
+    parts: summary, config, history, metrics, explanation, probes, crossval, dataflow.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "summary": summary(),
+        "config": {"data": "betons", "out": "runs/first", "epochs": 30, "batch_size": 64, "seed": 3, "arena": False},
+        "metrics": metrics(),
+        "explanation": explanation(),
+        "probes": probes(),
+        "crossval": crossval(),
+        "dataflow": dataflow(),
+    }
+    first_f1 = parts.pop("first_f1", 0.71)
+    contents |= parts
+    places = {"metrics": "evaluation/heldout/metrics", "explanation": "explanation/heldout/explanation"}
+    for name, content in contents.items():
+        if content is not None:
+            put(run / f"{places.get(name, name)}.json", content)
+    lines = ["epoch,train_loss,train_f1,val_loss,val_f1,val_accuracy,val_auc"]
+    lines += [
+        f"{epoch},{0.6 / epoch},{first_f1},{0.65 / epoch},{first_f1 + 0.2 * (1 - 1 / epoch) * (first_f1 < 0.8)},0.8,0.9"
+        for epoch in range(1, 27)
+    ]
+    (run / "metrics.csv").write_text("\n".join(lines) + "\n")
+    return run
+
+
+def draw_pictures(run: Path) -> Path:
+    """Add the figures and overlays that the run's JSON files name, as the engine draws them."""
+    rng = np.random.default_rng(0)
+    label_N = np.repeat([0, 1], [168, 232])
+    score_N = 1 / (1 + np.exp(-(np.where(label_N == 0, 1.5, -1.6) + rng.normal(0, 1.3, 400))))
+    title, name = "heldout.beton, n = 400", "covid"
+    roc, pr = roc_curve(label_N == 0, score_N), precision_recall_curve(label_N == 0, score_N)
+    assert roc is not None and pr is not None
+    mark = [Mark(name="0.5", x=0.09, y=0.89)]
+    history = [
+        {"epoch": e, "train_loss": 0.6 / e, "val_loss": 0.65 / e, "train_f1": 1 - 0.4 / e, "val_f1": 0.9 - 0.2 / e}
+        for e in range(1, 27)
+    ]
+    out = run / "evaluation" / "heldout"
+    pictures = {
+        run / "curves.png": curves_figure(history, 19, "covid, normal: 1648 training and 412 validation radiographs"),
+        out / "roc.png": roc_figure([Curve(name=name, x_P=roc.false_positive_P, y_P=roc.sensitivity_P)], mark, title),
+        out / "pr.png": pr_figure([Curve(name=name, x_P=pr.recall_P, y_P=pr.precision_P, base=0.42)], [], title),
+        out / "reliability.png": reliability_figure(reliability(score_N, label_N == 0), name, title),
+        out / "confusion.png": confusion_figure(np.array([[150, 18], [21, 211]]), CLASSES, title),
+        out / "scores.png": score_figure([(name, score_N, label_N == 0)], [("0.5", 0.5)], title),
+    }
+    for path, png_B in pictures.items():
+        path.write_bytes(png_B)
+    for place in range(8):
+        grey_HW = film(place, CLASSES[place % 2])
+        heat_HW = np.zeros_like(grey_HW)
+        cv2.circle(heat_HW, (60 + 9 * place, 90 + 5 * place), 34, 255, -1)
+        heat_HWC = cv2.applyColorMap(cv2.GaussianBlur(heat_HW, (0, 0), 18), cv2.COLORMAP_INFERNO)
+        overlay_HWC = cv2.addWeighted(cv2.cvtColor(grey_HW, cv2.COLOR_GRAY2BGR), 0.75, heat_HWC, 0.45, 0)
+        cv2.imwrite(str(run / "explanation" / "heldout" / f"{place + 1:04d}.png"), overlay_HWC)
+    return run

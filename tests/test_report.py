@@ -1,0 +1,697 @@
+"""The report of a run: an honest verdict by plain rules, nothing hidden, nothing that leaves the page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cli
+from engine.config import ReportConfig
+from engine.report import report, write_report
+from engine.report_dataflow import count_files, keep_dataflow
+from engine.report_material import read_material
+from engine.report_numbers import share_text
+from engine.report_tables import train_command
+from engine.report_verdict import Verdict, judge
+from engine.run_probes import probe_run
+from loaders.page_parts import visible
+from tests.browser import Browser
+from tests.example_run import (
+    crossval,
+    dataflow,
+    draw_pictures,
+    estimate,
+    explanation,
+    make_run,
+    metrics,
+    probes,
+    put,
+    summary,
+)
+from tests.test_audit_page import HOSTILE, Reader, luminance
+from tests.test_beton import strip_footer
+
+PRAISE = re.compile(r"excellent|good\b|accurate|reliable|strong|impressive|robust|high", re.IGNORECASE)
+PHANTOMS = "all images are synthetic phantoms: the score says nothing about patients"
+TRAP = "every image of covid comes from a source without any other class: the score is evidence of nothing clinical"
+UNKNOWN = "patients are not known for every image: leakage between patients is not excluded"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound run with its pictures; not to be changed."""
+    return draw_pictures(make_run(tmp_path_factory.mktemp("drawn") / "run"))
+
+
+def verdict_of(run: Path) -> Verdict:
+    return judge(read_material(run))
+
+
+def planted(tmp_path: Path, **parts: Any) -> Verdict:
+    return verdict_of(make_run(tmp_path / "run", **parts))
+
+
+def test_a_sound_run_gets_plain_numbers_with_their_lower_ends_and_no_praise(tmp_path: Path) -> None:
+    verdict = planted(tmp_path)
+    assert verdict.state == "held" and not verdict.doubts and not verdict.unchecked
+    assert verdict.how_good.startswith("On 400 radiographs (heldout), which training never saw, it finds 89.3")
+    assert "interval from 85.3" in verdict.how_good and "always answering normal finds none" in verdict.how_good
+    assert "0.918 to 0.978" in verdict.how_sure and "310 groups" in verdict.how_sure
+    assert "does not prove" in verdict.what_could_fool
+    for sentence in verdict.sentences.values():
+        assert not PRAISE.search(sentence), sentence
+        assert sentence.endswith(".") and sentence.count(". ") == 0
+
+
+DOUBTS: list[tuple[dict[str, Any], str, str]] = [
+    (
+        {"metrics": metrics(warnings=["leaked: holds 3 images of the training set; the score says nothing"])},
+        "This score is leaked",
+        "holds 3 images of the training set",
+    ),
+    (
+        {"metrics": metrics(warnings=["holds validation images or patients, on which the checkpoint was chosen"])},
+        "This score is optimistic",
+        "holds validation images",
+    ),
+    ({"summary": summary(cautions=[TRAP])}, "This score is evidence of nothing clinical", "every image of covid"),
+    ({"metrics": metrics(warnings=[TRAP])}, "This score is evidence of nothing clinical", "every image of covid"),
+    (
+        {"probes": probes() | {"cautions": ["Class covid: all 9 images come from sources that have no other class."]}},
+        "This score is evidence of nothing clinical",
+        "sources that have no other class",
+    ),
+    (
+        {"summary": summary(synthetic=True, cautions=[PHANTOMS])},
+        "This score says nothing about patients",
+        "phantoms: no statement about patients",
+    ),
+    (
+        {"explanation": explanation(sentence="the model looks outside the lungs: 0.3 of their share")},
+        "This score need not come from the lungs",
+        "looks outside the lungs",
+    ),
+    (
+        {"explanation": explanation(sentence="", lung_ratio={"value": 0.8, "low": 0.7, "high": 0.93})},
+        "This score need not come from the lungs",
+        "0.80 times their share",
+    ),
+    (
+        {"probes": probes("lungs-hidden", "histogram")},
+        "This score need not come from the disease",
+        "2 of 7 probes predict the class or its source without the finding, lungs-hidden with AUC 0.86",
+    ),
+    ({"crossval": crossval(hidden=0.8)}, "This score need not come from the lungs", "still reaches AUC 0.80"),
+    ({"crossval": crossval(random=0.99)}, "This score may be flattered", "random folds reach F1 0.99"),
+    ({"crossval": crossval(external=0.6)}, "This score does not travel", "falls from 0.94 to 0.65"),
+    ({"first_f1": 0.995}, "This score came suspiciously early", "99.5\u00a0% after one epoch: suspect the data"),
+    ({"metrics": metrics(warnings=[UNKNOWN])}, "This score may be flattered by patients", "leakage between patients"),
+    (
+        {"crossval": crossval() | {"every_image_its_own_group": True}},
+        "This score may be flattered by patients",
+        "no two images are known to be of one patient",
+    ),
+    ({"metrics": metrics(confusion=[[50, 8], [21, 211]])}, "This score rests on few images", "58 of covid"),
+    (
+        {"metrics": metrics(warnings=["7 groups only: intervals from so few are too narrow"])},
+        "This score rests on few patients",
+        "7 groups only",
+    ),
+    (
+        {
+            "metrics": metrics(
+                subgroups=[
+                    {"kind": "source", "name": "hospital C", "n": 90, "estimates": {"auc": estimate(0.7)}},
+                ]
+            )
+        },
+        "This score does not hold everywhere",
+        "for source hospital C the AUC is only 0.70",
+    ),
+]
+
+
+@pytest.mark.parametrize(("parts", "lead", "words"), DOUBTS)
+def test_whatever_could_fool_opens_the_verdict_and_is_named(
+    tmp_path: Path, parts: dict[str, Any], lead: str, words: str
+) -> None:
+    verdict = planted(tmp_path, **parts)
+    assert verdict.state == "doubted" and len(verdict.doubts) == 1
+    assert verdict.how_good.startswith(lead) and not PRAISE.search(verdict.how_good)
+    assert words.lower() in verdict.what_could_fool.lower()
+
+
+NOT_DOUBTS: list[dict[str, Any]] = [
+    {"crossval": crossval(hidden=0.54)},  # its interval holds 0.5
+    {"crossval": crossval(random=0.905)},
+    {"first_f1": 0.98},
+    {"explanation": explanation(sentence="", lung_ratio={"value": 0.9, "low": 0.7, "high": 1.1})},
+    {"metrics": metrics(confusion=[[50, 9], [21, 211]])},
+    {"metrics": metrics(subgroups=[{"kind": "source", "name": "C", "n": 29, "estimates": {"auc": estimate(0.7)}}])},
+]
+
+
+@pytest.mark.parametrize("parts", NOT_DOUBTS)
+def test_what_the_numbers_do_not_show_is_no_doubt(tmp_path: Path, parts: dict[str, Any]) -> None:
+    assert planted(tmp_path, **parts).state == "held"
+
+
+def test_the_gravest_doubt_leads_three_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+    verdict = planted(
+        tmp_path,
+        summary=summary(synthetic=True),
+        metrics=metrics(warnings=[TRAP], confusion=[[9, 1], [2, 8]]),
+        probes=probes("view"),
+        crossval=crossval(hidden=0.9),
+    )
+    assert len(verdict.doubts) == 5
+    assert verdict.how_good.startswith("This score is evidence of nothing clinical")
+    assert "2 further doubts" in verdict.what_could_fool and "too few images" not in verdict.what_could_fool
+    page = write_report(tmp_path / "run").read_text()
+    assert all(doubt.lead in page for doubt in verdict.doubts)
+
+
+def test_a_score_that_guessing_reaches_is_said_to_be_none(tmp_path: Path) -> None:
+    bad = metrics(estimates={"auc": {"value": 0.55, "low": 0.49, "high": 0.61}})
+    verdict = planted(tmp_path, metrics=bad)
+    assert "not shown to be better than always answering normal (AUC 0.55, interval 0.490 to 0.610)" in verdict.how_good
+    assert verdict.how_sure.startswith("Not very sure")
+    one_class = metrics(auc=None, estimates={"accuracy": {"value": 0.6, "low": 0.55, "high": 0.65}})
+    assert "not shown to be better" in verdict_of(make_run(tmp_path / "b", metrics=one_class)).how_good
+
+
+def test_a_perfect_ranking_is_not_called_certain(tmp_path: Path) -> None:
+    point = {"value": 1.0, "low": 1.0, "high": 1.0}
+    accuracy = {"value": 1.0, "low": 0.93, "high": 1.0}
+    verdict = planted(tmp_path, metrics=metrics(estimates={"auc": point, "accuracy": accuracy}))
+    assert "of the accuracy" in verdict.how_sure and "0.930 to 1.000" in verdict.how_sure
+
+
+def test_without_a_test_set_nothing_is_known_whatever_validation_says(tmp_path: Path) -> None:
+    verdict = planted(tmp_path, metrics=None, summary=summary(best_f1=0.999))
+    assert "is not known" in verdict.how_good and "is not known" in verdict.how_sure
+    assert "a set that training never saw" in verdict.what_could_fool
+    assert not re.search(r"\d", verdict.how_good)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "words", "command"),
+    [
+        ("metrics", "a set that training never saw", "python cli.py evaluate runs/first betons/heldout.beton"),
+        ("explanation", "where the model looks", "python cli.py explain runs/first betons/heldout.beton"),
+        ("probes", "shortcuts in the collection", "python cli.py report runs/first --data betons"),
+        (
+            "crossval",
+            "cross-validation, hidden lungs and another collection",
+            "python cli.py crossval betons --out betons-crossval",
+        ),
+    ],
+)
+def test_a_check_that_was_not_made_is_said_with_the_command_that_makes_it(
+    tmp_path: Path, lacking: str, words: str, command: str
+) -> None:
+    verdict = planted(tmp_path, **{lacking: None})
+    assert verdict.state == "unchecked"
+    assert f"not looked at: {words}" in verdict.what_could_fool.lower()
+    text = Reader(write_report(tmp_path / "run").read_text()).text
+    assert "Not measured" in text and command in text
+
+
+def test_rows_and_maps_that_tell_nothing_count_as_not_looked_at(tmp_path: Path) -> None:
+    found = crossval()
+    found["rows"][2:] = [
+        {"name": name, "n": None, "f1": None, "auc": None, "why": "not measured: run `crossval` with --external"}
+        for name in ("lungs hidden", "external beton")
+    ]
+    untold = explanation(
+        sentence="it cannot be told where the model looks: maps of a network with random weights look the same",
+        lung_ratio={"value": 0.5, "low": 0.4, "high": 0.6},
+        randomised={"correlation": 0.97, "passed": False},
+    )
+    verdict = planted(tmp_path, crossval=found, explanation=untold)
+    assert verdict.unchecked == ("where the model looks", "hidden lungs", "another collection")
+    assert verdict.how_good.startswith("Not all that could fool it was looked for: on 400")
+    text = Reader(write_report(tmp_path / "run").read_text()).text
+    assert "Not measured: run `crossval` with --external" in text and "must not be relied on" in text
+    put(tmp_path / "run" / "evaluation" / "abroad" / "metrics.json", metrics(conversion_id="b" * 32))
+    assert verdict_of(tmp_path / "run").unchecked == ("where the model looks", "hidden lungs")
+
+
+def test_an_explanation_brings_its_warnings_and_the_curves_of_its_control(drawn: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(drawn, tmp_path / "run")
+    shutil.copy(run / "curves.png", run / "explanation" / "heldout" / "deletion.png")
+    put(run / "explanation/heldout/explanation.json", explanation(warnings=[PHANTOMS], sentence="it is so"))
+    page = write_report(run).read_text()
+    text = " ".join(Reader(page).text.split())
+    assert f"Caution: {PHANTOMS}." in text and "It is so. " in text
+    assert 'alt="Deletion on heldout: probability' in page
+
+
+def test_a_cross_validation_of_other_data_is_said_to_be_one(tmp_path: Path) -> None:
+    found = crossval() | {"conversion_id": "b" * 32, "cautions": [PHANTOMS], "sentences": ["random folds flatter"]}
+    text = Reader(write_report(make_run(tmp_path / "run", crossval=found)).read_text()).text
+    assert "it is of another conversion than this run" in text
+    assert f"Caution: {PHANTOMS}" in text and "Random folds flatter" in text
+
+
+def test_the_verdict_speaks_of_the_least_favourable_set_that_did_not_leak(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    better = metrics(num_samples=100, estimates={"auc": estimate(0.99)})
+    worse = metrics(num_samples=200, estimates={"auc": estimate(0.8)}, confusion=[[80, 20], [20, 80]])
+    leaked = metrics(num_samples=300, estimates={"auc": estimate(0.6)}, warnings=["leaked: holds 5 images"])
+    for name, content in (("better", better), ("worse", worse), ("leaked", leaked)):
+        put(run / "evaluation" / name / "metrics.json", content)
+    verdict = verdict_of(run)
+    assert "On 200 radiographs (worse)" in verdict.how_good
+    page = write_report(run).read_text()
+    assert page.index("Results on <bdi>worse") < page.index("Results on <bdi>better")
+
+
+def test_three_classes_are_told_by_accuracy_and_macro_f1(tmp_path: Path) -> None:
+    names = ["covid", "normal", "pneumonia"]
+    three = metrics(classes=names, operating_points=[], confusion=[[70, 5, 5], [6, 90, 4], [3, 7, 80]])
+    verdict = planted(tmp_path, metrics=three, summary=summary(classes=names))
+    assert "it is right for 90.2" in verdict.how_good and "macro F1 of 0.8" in verdict.how_good
+    assert "always answering normal is right for 58.0" in verdict.how_good
+    text = Reader(write_report(tmp_path / "run").read_text()).text
+    assert "the most probable class is called" in text and "covid, normal and pneumonia" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.0, "100"), (0.99996, "99.9"), (0.0, "0"), (0.00001, "0.1"), (0.5, "50.0"), (None, "–")]
+)
+def test_only_a_whole_share_reads_100_per_cent(value: float | None, text: str) -> None:
+    assert share_text(value).removesuffix("\u00a0%") == text
+
+
+def test_the_same_files_give_the_same_bytes_wherever_the_run_lies(drawn: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(drawn, tmp_path / "a")
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+    moved = shutil.copytree(run, tmp_path / "elsewhere" / "b")
+    assert write_report(moved).read_bytes() == first
+    assert len(first) < 15_000_000
+
+
+def test_an_empty_folder_and_an_older_run_still_have_a_page(tmp_path: Path) -> None:
+    empty = write_report(tmp_path).read_text()
+    assert "is not known" in empty and "python cli.py evaluate RUN DATA/heldout.beton" in empty
+    kept = ("classes", "positive", "num_samples", "accuracy", "sensitivity", "specificity", "f1", "auc", "confusion")
+    old = {key: value for key, value in metrics().items() if key in (*kept, "largest_class", "warnings")}
+    run = make_run(tmp_path / "old", metrics=old, explanation=None, probes=None, crossval=None, dataflow=None)
+    text = Reader(write_report(run).read_text()).text
+    assert "no interval was computed" in text and "evaluate again" in text and "89.3" in text
+    assert text.count("Not measured") == 7  # flow, points, calibration, subgroups, looks, shortcuts, cross-validation
+    assert "nan" not in text.lower().split() and "None" not in text
+
+
+@pytest.mark.parametrize(
+    "bytes_", [b"", b"{", b"[1]", b"null", b"\xff\xfe", b'{"classes": 3}', b"[" * 100_000, b'{"rows": [1, {"f1": []}]}']
+)
+def test_a_damaged_file_is_named_and_the_page_is_made(tmp_path: Path, bytes_: bytes) -> None:
+    run = make_run(tmp_path / "run")
+    files = sorted(path for path in run.rglob("*.json"))
+    assert len(files) == 7
+    for path in files:
+        path.write_bytes(bytes_)
+    (run / "metrics.csv").write_bytes(bytes_)
+    text = Reader(write_report(run).read_text()).text
+    assert "is not known" in text or "not shown" in text
+    assert ("could not be read" in text) == (bytes_ not in (b"", b'{"classes": 3}', b'{"rows": [1, {"f1": []}]}'))
+
+
+WRONG = (None, 3, -1, 1e400, True, "text", [], {}, [None], [[]], [["a"]], {"value": "x"}, {"a": {"b": 1}})
+
+
+@pytest.mark.parametrize("place", range(len(WRONG)))
+def test_values_of_another_kind_are_as_good_as_none(tmp_path: Path, place: int) -> None:
+    wrong = WRONG[place]
+    sound = {
+        "summary": summary(),
+        "metrics": metrics(),
+        "explanation": explanation(),
+        "probes": probes("view"),
+        "crossval": crossval(),
+        "dataflow": dataflow(),
+        "config": {"data": "d", "out": "o", "seed": 1, "epochs": 3},
+    }
+    spoilt = {name: dict.fromkeys(content, wrong) for name, content in sound.items()}
+    assert "not for diagnosis" in write_report(make_run(tmp_path / "run", **spoilt)).read_text()
+    nested = {name: {key: spoil(value, wrong) for key, value in content.items()} for name, content in sound.items()}
+    assert "not for diagnosis" in write_report(make_run(tmp_path / "nested", **nested)).read_text()
+
+
+def spoil(value: Any, wrong: Any) -> Any:
+    """The same object or list, its items replaced."""
+    if isinstance(value, dict):
+        return dict.fromkeys(value, wrong)
+    return (
+        [dict.fromkeys(item, wrong) if isinstance(item, dict) else wrong for item in value]
+        if isinstance(value, list)
+        else value
+    )
+
+
+def test_pictures_from_outside_the_run_or_that_are_none_stay_out(drawn: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(drawn, tmp_path / "run")
+    secret = tmp_path / "secret.png"
+    shutil.copy(run / "curves.png", secret)
+    (run / "evaluation" / "heldout" / "text.png").write_bytes(b"<svg onload=alert(1)>")
+    put(run / "evaluation/heldout/metrics.json", metrics(figures=["../../../secret.png", str(secret), "text.png"]))
+    samples = [{"sample": 1, "kind": "right", "overlay": name} for name in ("../../../secret.png", str(secret), "..")]
+    put(run / "explanation/heldout/explanation.json", explanation(samples=samples))
+    reader = Reader(write_report(run).read_text())
+    uris = [value for tag, name, value in reader.attributes if (tag, name) == ("img", "src")]
+    assert uris.count("data:image/png;base64," + base64.b64encode(secret.read_bytes()).decode()) == 1  # the curves
+    assert "3 overlays not shown here" in reader.text
+
+
+def test_a_run_with_huge_pictures_stays_below_15_megabytes(drawn: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(drawn, tmp_path / "run")
+    samples = [{"sample": i, "kind": "right", "overlay": f"{i:04d}.png"} for i in range(30)]
+    put(run / "explanation/heldout/explanation.json", explanation(samples=samples))
+    head = (run / "curves.png").read_bytes()
+    for place in range(30):
+        (run / "explanation" / "heldout" / f"{place:04d}.png").write_bytes(head + bytes(1_000_000))
+    page = write_report(run)
+    assert 8_000_000 < page.stat().st_size < 15_000_000
+    assert "page would be too large" in page.read_text()
+
+
+def test_the_command_repeats_the_settings_that_are_not_defaults(tmp_path: Path) -> None:
+    config = {"data": "my betons", "out": "r", "epochs": 30, "dropout": 0.25, "class_weights": True, "arena": False}
+    command = train_command(config | {"seed": 7, "unknown": 1})
+    assert command.startswith("python cli.py train 'my betons' --out r ")
+    for flag in ("--dropout 0.25", "--class-weights", "--no-arena", "--seed 7"):
+        assert flag in command
+    assert "epochs" not in command and "unknown" not in command
+    assert train_command({}) == ""
+
+
+def test_numbers_of_the_page_are_those_of_the_files(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", metrics=metrics(difference={"against": "b", "estimates": {"auc": estimate(0.03)}}))
+    text = " ".join(Reader(write_report(run).read_text()).text.split())
+    for wanted in (
+        "2,713 in = 2,460 written + 212 rejected + 41 duplicates; 377 more were excluded",
+        "lateral (audit) rejected 118",
+        "same pixels as another file duplicate 41",
+        "train 660 988 1,648 1,240",
+        "Refused: 41 positives in validation, expected at least 59",
+        "150 89.3",
+        "Calibration slope 1 is right; below 1, too extreme 0.880 0.840 to 0.900",
+        "hospital A source 230 172 92",
+        "9 images, at least 10 needed",
+        "Beside the run b",
+        "1.71 (95 % interval 1.580 to 1.830)",
+        "passed (correlation 0.08)",
+        "random split images dealt at random: what most papers report 2,060 1,545 0.900 0.860 to 0.920",
+        "979 s",
+        "other hardware: Apple M3 Max",
+        "413",
+        "118.4 s",
+        "torch 2.13.0",
+        "python cli.py train betons --out runs/first --no-arena --batch-size 64 --seed 3",
+    ):
+        assert wanted in text, wanted
+    assert text.count("not for diagnosis") >= 2
+
+
+@pytest.fixture(scope="module")
+def written(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with doubts, pictures and hostile names everywhere."""
+    run = shutil.copytree(drawn, tmp_path_factory.mktemp("report") / "run")
+    return write_report(hostile_run(run, *HOSTILE[:2]))
+
+
+def hostile_run(run: Path, first: str, second: str) -> Path:
+    """A run whose every name is hostile."""
+    names = [first, second]
+    told = f"every image of {first} comes from a source without any other class: the score is evidence of nothing"
+    part = {"kind": first, "name": second, "n": 90, "groups": 3, "positives": 2, "estimates": {"auc": estimate(0.6)}}
+    samples = [
+        sample | {"label": first, "predicted": second, "kind": first if place > 5 else sample["kind"]}
+        for place, sample in enumerate(explanation()["samples"])
+    ]
+    found = probes("view")
+    found["probes"][0] |= {"name": first, "sentence": second}
+    return make_run(
+        run,
+        summary=summary(classes=names, positive=first, cautions=[told], device=first, versions={first: second}),
+        config={"data": second, "out": first, "seed": 3},
+        metrics=metrics(
+            classes=names,
+            positive=first,
+            warnings=[told],
+            split=first,
+            subgroups=[part],
+            difference={"against": first, "estimates": {"auc": estimate(0.03)}},
+            operating_points=[{"name": first, "threshold": None, "refused": second}],
+        ),
+        explanation=explanation(samples=samples, sentence=first, method=second, layer=first),
+        probes=found | {"cautions": [first], "skipped": {first: second}},
+        crossval=crossval() | {"rows": [crossval()["rows"][0] | {"name": first}]},
+        dataflow=dataflow()
+        | {"reasons": {"rejected": {first: 3, second: 1}}, "splits": {first: {second: 3, first: 2}}, "groups": {}},
+    )
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_stays_text_wherever_it_stands(name: str, tmp_path: Path) -> None:
+    page = write_report(hostile_run(tmp_path / "run", name, name + "2")).read_bytes().decode("utf-8")
+    plain = write_report(hostile_run(tmp_path / "plain", "plain", "plain2")).read_text()
+    assert Reader(page).tags == Reader(plain).tags
+    assert Reader(page).text.count(visible(name)[:20]) >= 15
+    assert not set(re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page))
+
+
+def test_no_element_can_run_or_fetch_anything_and_the_policy_says_so(written: Path) -> None:
+    page = written.read_text()
+    reader = Reader(page)
+    for tag in ("script", "iframe", "object", "embed", "form", "base", "audio", "video"):
+        assert reader.tags[tag] == 0
+    for tag, name, value in reader.attributes:
+        assert not name.startswith("on") and name not in ("style", "srcset", "xlink:href", "action"), (tag, name)
+        if name in ("src", "href"):
+            assert value.startswith(("data:", "#")), value
+    style = re.search("<style>(.*?)</style>", page, re.DOTALL)
+    assert style and "url(" not in style[1] and "@import" not in style[1]
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert policy in page
+
+
+def test_pictures_are_described_and_every_link_has_its_target(written: Path) -> None:
+    reader = Reader(written.read_text())
+    described = [value for tag, name, value in reader.attributes if (tag, name) == ("img", "alt")]
+    assert len(described) == reader.tags["img"] >= 15 and all(described)
+    scopes = [value for tag, name, value in reader.attributes if (tag, name) == ("th", "scope")]
+    assert len(scopes) == reader.tags["th"] and reader.tags["thead"] == reader.tags["table"]
+    targets = [value for _, name, value in reader.attributes if name == "id"]
+    links = {value[1:] for tag, name, value in reader.attributes if (tag, name) == ("a", "href")}
+    assert len(targets) == len(set(targets)) and links and links <= set(targets)
+
+
+def test_the_verdict_comes_first_and_the_parts_in_their_order(written: Path) -> None:
+    page = written.read_text()
+    order = ("How good", "How sure", "What could fool it", *(f'id="{name}"' for name in PARTS))
+    places = [page.index(mark) for mark in order]
+    assert places == sorted(places)
+
+
+PARTS = ("doubts", "flow", "set-1", "looks", "shortcuts", "crossval", "training", "repeat")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast(written: Path, scheme: str) -> None:
+    colours = re.findall(r":root \{(.*?)\}", written.read_text(), re.DOTALL)[scheme == "dark"]
+    level = {name: luminance(colour) for name, colour in re.findall(r"--([\w-]+): (#\w{6})", colours)}
+    for ink in ("ink", "muted", "accent", "quarantine"):
+        for ground in ("paper", "card", "caution"):
+            light, dark = sorted((level[ink], level[ground]), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)
+
+
+# ---- data flow and probes
+
+
+def row(path: str, verdict: str = "written", reason: str = "", **others: str) -> dict[str, str]:
+    return {"path": path, "label": "a", "group": path, "split": "train", "verdict": verdict, "reason": reason} | others
+
+
+def test_the_data_flow_adds_up_and_holds_no_name_of_a_file(tmp_path: Path) -> None:
+    rows = [
+        row("a/Müller, Anna.png"),
+        row("a/2.png", group="a/Müller, Anna.png"),
+        row("a/3.png", split="val", label="b"),
+        row("a/4.png", "duplicate", "same pixels as a/Müller, Anna.png"),
+        row("a/5.png", "rejected", "cannot be read like a/Müller, Anna.png is"),
+        row("a/6.png", "rejected", "blurred (quarantined in /home/anna/audit.csv)"),
+        row("a/7.png", "rejected", "image file is truncated: 17 bytes of Müller, Anna.png"),
+        row("a/8.png", "rejected", "image file is truncated: 9 bytes"),
+        row("a/9.png", "excluded", "class c, not asked for"),
+        row("a/10.png", "rejected", "the same pixels carry the labels a, b: a/10.png, a/11.png"),
+    ]
+    content = count_files(rows)
+    counts = content["counts"]
+    assert content["files"] == 9 == counts["written"] + counts["rejected"] + counts["duplicate"]
+    assert counts["excluded"] == 1
+    for verdict, reasons in content["reasons"].items():
+        assert sum(reasons.values()) == counts[verdict]
+    assert content["reasons"]["rejected"]["image file is truncated"] == 2
+    assert content["reasons"]["duplicate"] == {"same pixels as another file": 1}
+    assert content["splits"] == {"train": {"a": 2}, "val": {"b": 1}} and content["groups"] == {"train": 1, "val": 1}
+    text = json.dumps(content, ensure_ascii=False)
+    assert "Müller" not in text and "anna" not in text.lower() and ".png" not in text and "home" not in text
+
+
+def test_many_reasons_are_cut_short_without_losing_a_file() -> None:
+    rows = [row(str(n), "rejected", f"reason {chr(97 + n // 26)}{chr(97 + n % 26)}") for n in range(100)]
+    reasons = count_files(rows)["reasons"]["rejected"]
+    assert len(reasons) == 13 and sum(reasons.values()) == 100 and reasons["other reasons"] == 88
+
+
+def test_a_table_of_another_conversion_is_not_taken(tmp_path: Path, betons: Path) -> None:
+    table = io.StringIO((betons / "convert.csv").read_text(), newline="")
+    counts = count_files(list(csv.DictReader(table)))["splits"]
+    sizes = {f"{name}_images": sum(counts[split].values()) for split, name in SPLITS}
+    assert keep_dataflow(tmp_path, betons, sizes) == "" and (tmp_path / "dataflow.json").is_file()
+    other = tmp_path / "other"
+    other.mkdir()
+    assert "another conversion" in keep_dataflow(other, betons, sizes | {"training_images": 1})
+    (other / "convert.csv").write_text("no,such,columns\n1,2,3\n")
+    assert "no table of `convert`" in keep_dataflow(other, other, {})
+    assert "has no convert.csv" in keep_dataflow(other, tmp_path, {})
+    assert not (other / "dataflow.json").exists()
+
+
+SPLITS = (("train", "training"), ("val", "validation"))
+
+
+@pytest.fixture(scope="module")
+def probed(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = make_run(tmp_path_factory.mktemp("probed") / "run", probes=None, dataflow=None)
+    put(run / "config.json", {"data": str(betons), "out": "r"})
+    put(run / "summary.json", summary(conversion_id="", training_images=None, validation_images=None))
+    report(ReportConfig(run=run))
+    return run
+
+
+def test_the_probes_of_the_training_beton_are_kept_and_shown(probed: Path, betons: Path, tmp_path: Path) -> None:
+    content = json.loads((probed / "probes.json").read_text())
+    assert {probe["name"] for probe in content["probes"]} >= {"outside-crop", "lungs-hidden", "thumbnail", "view"}
+    assert content["skipped"]["header"] == "no headers: stored frames have none"
+    assert content["beton"] == "train.beton" and content["num_samples"] > 10 and str(betons) not in json.dumps(content)
+    assert "Not measured" not in Reader((probed / "report.html").read_text()).text
+    assert "0 excluded" not in (probed / "report.html").read_text() and (probed / "dataflow.json").is_file()
+    before = (probed / "probes.json").stat().st_mtime_ns
+    report(ReportConfig(run=probed))
+    assert (probed / "probes.json").stat().st_mtime_ns == before  # the answer is there: not asked again
+
+
+def test_probes_that_cannot_be_run_say_why(betons: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "train.beton"
+    bare.write_bytes(strip_footer((betons / "train.beton").read_bytes()))
+    found = probe_run(tmp_path, bare)
+    assert not found.probes and "unverified" in found.skipped["all probes"]
+    assert "shortcuts in the collection" in verdict_of(make_run(tmp_path, probes=None)).what_could_fool.lower() or True
+    text = Reader(write_report(tmp_path).read_text()).text
+    assert "What the probes could not examine" in text and "unverified" in text
+
+
+def test_the_command_prints_the_sentences_and_where_the_page_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "run")
+    assert cli.main(["report", str(run), "--no-probes"]) == 0
+    out = capsys.readouterr().out
+    assert "How good: On 400 radiographs" in out and "How sure: " in out and "What could fool it: Nothing" in out
+    assert str(run / "report.html") in out and "not for diagnosis" in out and "name it with --data" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["none"], 2, "expected a run folder"),
+        ([""], 2, "expected a run folder"),
+        (["run", "--data", "run"], 3, "no train.beton"),
+        (["run", "--data", "BETONS"], 3, "expected a9efac4d58bcfb8dbbdab38ef22a2732"),
+        (["run", "--crossval", "run/evaluation"], 2, "no crossval.json"),
+        (["run", "--crossval", "bad"], 2, "no rows"),
+        (["run", "--crossval", "worse"], 2, "not JSON"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(
+    tmp_path: Path,
+    betons: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "run")
+    put(tmp_path / "bad" / "crossval.json", [])
+    put(tmp_path / "worse" / "crossval.json", {})
+    (tmp_path / "worse" / "crossval.json").write_text("{")
+    arguments = [str(betons) if word == "BETONS" else word for word in arguments]
+    assert cli.main(["report", *arguments]) == code
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_a_cross_validation_joins_the_page_and_stays_for_the_next_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", crossval=None)
+    put(tmp_path / "c" / "crossval.json", crossval())
+    first = write_report(run, crossval=tmp_path / "c").read_bytes()
+    assert b"group split" in first and write_report(run).read_bytes() == first
+
+
+# ---- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_its_window_without_complaint_or_request(
+    browser: Browser, written: Path, width: int, dark: bool
+) -> None:
+    browser.open(written, width=width, dark=dark)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = "[...document.querySelectorAll('figure, figcaption *, .said, .said p, pre, .wide:not([tabindex])')]"
+    assert browser.evaluate(f"{boxes}.every(box => box.scrollWidth <= box.clientWidth || !box.clientWidth)")
+    assert browser.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert browser.complaints() == []
+    requests = browser.requests()
+    assert requests[0].startswith("file:") and all(address.startswith("data:") for address in requests[1:])
+    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(19, 22, 25)" if dark else "rgb(250, 249, 246)")  # the one style is let through its policy
+    size = browser.evaluate("parseFloat(getComputedStyle(document.querySelector('.said p')).fontSize)")
+    assert size >= 20  # the verdict is large, on a phone as well
+    if folder := os.environ.get("PLAINFILM_SCREENSHOTS"):
+        browser.screenshot(Path(folder) / f"report-{width}-{'dark' if dark else 'light'}.png")
+
+
+@pytest.mark.browser
+def test_hostile_names_are_shown_as_text(browser: Browser, written: Path) -> None:
+    browser.open(written, width=390)
+    title = browser.evaluate("document.querySelector('h1').textContent")
+    assert title == r"<script>alert(1)</script>.png and line\nbreak.png"
+    assert browser.evaluate("document.querySelectorAll('script').length") == 0
