@@ -22,7 +22,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.arena import keep_allocations
-from engine.config import EvaluateConfig, ProfileConfig, TrainConfig
+from engine.config import (
+    CompareConfig,
+    CrossvalConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    ExportConfig,
+    PredictConfig,
+    ProfileConfig,
+    ReportConfig,
+    TrainConfig,
+)
 from engine.terminal import Parts, Sheet
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
@@ -53,13 +63,6 @@ EXIT_MEANINGS = (
     "0 done · 2 wrong usage · 3 inputs rejected · 4 input/output failed · 5 integrity (corrupt beton or checkpoint) · "
     "6 locked by another writer · 7 training diverged · 75 interrupted, resumable"
 )
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "f1": "F1",
-    "auc": "ROC-AUC",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-}
 MOST_COLUMNS = 6  # classes that a table has columns for
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 
@@ -535,13 +538,19 @@ class TrainingView:
         self.screen, self.bar = screen, bar
         self.task = bar.add_task("training", total=None)
         self.told: int | None = None
+        self.name = ""
+
+    def named(self, name: str) -> TrainingView:
+        """The same view for the next of several networks."""
+        self.name, self.told = f"{name}  ", None
+        return self
 
     def __call__(self, now: Progress) -> None:
         loss = "–" if math.isnan(now.loss) else f"{now.loss:.3f}"
         left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
         self.bar.update(
             self.task,
-            description=f"epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {now.best_f1:.3f}  "
+            description=f"{self.name}epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {now.best_f1:.3f}  "
             f"{now.images_per_second:,.0f} images/s  patience {now.patience_left}  {left}",
             completed=now.done,
             total=now.total,
@@ -551,9 +560,39 @@ class TrainingView:
             row = now.history[-1]
             best = "  best" if now.best_epoch == row["epoch"] else ""
             self.screen.print(
-                f"epoch {row['epoch']:3}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+                f"{self.name}epoch {row['epoch']:3}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
                 f"val F1 {row['val_f1']:.4f}  {row['images_per_second']:,.0f} images/s{best}"
             )
+
+
+def run_compare(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Train networks on the same split, one after the other."""
+    config = build(CompareConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("loading torch …"):
+        comparison = importlib.import_module("engine.comparison")
+        words = importlib.import_module("engine.comparison_words")
+    keep_allocations(config.arena)
+    with stop_signals() as stop, training_bar(screen) as shown:
+        view = TrainingView(screen, shown)
+        result = comparison.compare(config, watch=view.named, progress=Bars(shown), stopping=stop.is_set)
+    show_parts(screen, words.comparison_parts(result))
+    screen.print(NOT_FOR_DIAGNOSIS)
+
+
+def run_crossval(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Train and test on every fold, or go on with it."""
+    config = build(CrossvalConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("loading torch …"):
+        validating = importlib.import_module("engine.crossval")
+        words = importlib.import_module("engine.crossval_words")
+    keep_allocations(config.arena)
+    with stop_signals() as stop, training_bar(screen) as shown:
+        view = TrainingView(screen, shown)
+        content = validating.crossval(config, begin=view.named, stopping=stop.is_set)
+    show_parts(screen, words.crossval_parts(content, config.out))
+    screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def run_evaluate(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
@@ -565,27 +604,54 @@ def run_evaluate(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     screen = console()
     with screen.status("loading torch …"):
         evaluation = importlib.import_module("engine.evaluation")
+        words = importlib.import_module("engine.evaluation_words")
     with bar(screen) as shown:
         results = evaluation.evaluate(config, Bars(shown))
-    largest = [result.classes[result.metrics["largest_class"]["class"]] for result in results]
-    headers = [(result.beton.stem, f"always {name}") for result, name in zip(results, largest, strict=True)]
-    table = grid("metric", *(name for pair in headers for name in pair))
-    for name, shown_name in METRIC_NAMES.items():
-        pairs = [(result.metrics[name], result.metrics["largest_class"][name]) for result in results]
-        table.add_row(shown_name, *(percent(value) for pair in pairs for value in pair))
-    table.add_row("images", *(str(cell) for result in results for cell in (result.metrics["num_samples"], "")))
-    screen.print(table)
     for result in results:
-        matrix = grid(f"{result.beton.name}: true", *(f"said {name}" for name in result.classes))
-        for name, counts in zip(result.classes, result.metrics["confusion"], strict=True):
-            matrix.add_row(name, *map(str, counts))
-        screen.print(matrix)
-        for warning in result.warnings:
-            show(screen, f"Caution, {result.beton.name}: {warning}.", style="yellow")
-        for name in ("metrics.json", "confusion.png", "scores.csv"):
-            show(screen, result.out / name)
-    which = results[0].positive if len(results[0].classes) == 2 else "macro means"
-    show(screen, f"F1, sensitivity and specificity are of: {which}. {NOT_FOR_DIAGNOSIS}")
+        show_parts(screen, words.evaluation_parts(result))
+    show(screen, NOT_FOR_DIAGNOSIS)
+
+
+def run_predict(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Say the class of files, or why not."""
+    if "run" not in values and namespace.config is None:  # argparse takes a lone argument for the file
+        found = ", ".join(map(str, values["files"]))
+        raise errors.ConfigError(f"predict: found {found}, expected RUN and at least one FILE; name both")
+    config = build(PredictConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("loading torch …"):
+        prediction = importlib.import_module("engine.prediction")
+        words = importlib.import_module("engine.prediction_words")
+    with bar(screen) as shown:
+        found = prediction.predict_files(config, Bars(shown))
+    show_parts(screen, words.prediction_words(found))
+    screen.print(NOT_FOR_DIAGNOSIS)
+    found.check()
+
+
+def run_export(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Write a run as ONNX, with its model card."""
+    config = build(ExportConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("loading torch …"):
+        exporting = importlib.import_module("engine.export")
+        words = importlib.import_module("engine.export_words")
+    with bar(screen) as shown:
+        done = exporting.export(config, Bars(shown))
+    show_parts(screen, words.export_words(done))
+    screen.print(NOT_FOR_DIAGNOSIS)
+
+
+def run_explain(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Show where a run looks."""
+    config = build(ExplainConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("loading torch …"):
+        explaining = importlib.import_module("engine.explanation.explain")
+        words = importlib.import_module("engine.explanation.words")
+    with bar(screen) as shown:
+        result = explaining.explain(config, Bars(shown))
+    show_parts(screen, words.explanation_parts(result))
 
 
 def run_profile(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
@@ -638,6 +704,19 @@ def run_profile(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         show(screen, f"Caution: {caution}.", style="yellow")
     for path in (found.out / "profile.png", found.out / "profile.json", *([config.trace] if config.trace else [])):
         show(screen, path)
+
+
+def run_report(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Write the page of a run anew."""
+    config = build(ReportConfig, with_config_file(namespace, values))
+    screen = console()
+    with screen.status("reading the run …"):
+        reporting = importlib.import_module("engine.report")
+        words = importlib.import_module("engine.report_words")
+    with bar(screen) as shown:
+        done = reporting.report(config, Bars(shown))
+    show_parts(screen, words.report_parts(done))
+    screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def print_version() -> None:
@@ -704,14 +783,55 @@ COMMANDS = {
         config=TrainConfig,
         positionals=("data",),
         run=run_train,
-        example="python cli.py train B --out R\npython cli.py train --resume R",
+        example="python cli.py train B --out R\n"
+        "python cli.py train B --model resnet18 --weights default --out R2\n"
+        "python cli.py train --resume R",
+    ),
+    "compare": Command(
+        help="train several networks on the same split, and give one table",
+        config=CompareConfig,
+        positionals=("data",),
+        run=run_compare,
+        example="python cli.py compare B --models cnn,resnet18 --epochs 10 --out C",
+    ),
+    "crossval": Command(
+        help="train and test on every fold: by random images, by groups, and with the lungs hidden",
+        config=CrossvalConfig,
+        positionals=("data",),
+        run=run_crossval,
+        example="python cli.py crossval B --folds 5 --out C\n"
+        "python cli.py crossval B --folds 5 --out C --external B2/heldout.beton   # continues, and adds a row",
     ),
     "evaluate": Command(
         help="evaluate a run on betons that it has not seen",
         config=EvaluateConfig,
         positionals=("run", "betons"),
         run=run_evaluate,
-        example="python cli.py evaluate R B/heldout.beton",
+        example="python cli.py evaluate R B/heldout.beton\n"
+        "python cli.py evaluate R B/heldout.beton --prevalence 0.05 --against R2",
+    ),
+    "predict": Command(
+        help="say the class of radiographs, calibrated, or why not, in a table",
+        config=PredictConfig,
+        positionals=("run", "files"),
+        run=run_predict,
+        example="python cli.py predict R new/\n"
+        "python cli.py predict R film-1.dcm film-2.png --out two.jsonl --min-confidence 0.9",
+    ),
+    "export": Command(
+        help="write a run as ONNX that takes stored frames, with a model card",
+        config=ExportConfig,
+        positionals=("run",),
+        run=run_export,
+        example="python cli.py export R\npython cli.py export R --out model.onnx",
+    ),
+    "explain": Command(
+        help="show where a run looks in the pictures, and whether that is the lungs",
+        config=ExplainConfig,
+        positionals=("run", "beton"),
+        run=run_explain,
+        example="python cli.py explain R B/heldout.beton\n"
+        "python cli.py explain R B/heldout.beton --masks P/phantoms.csv",
     ),
     "profile": Command(
         help="compare with the pipeline that one would write in plain PyTorch, and name the bottleneck",
@@ -720,6 +840,13 @@ COMMANDS = {
         run=run_profile,
         example="python cli.py profile B --source SOURCE\n"
         "python cli.py profile B --source SOURCE --rounds 3 --workers 4 --trace steps.json",
+    ),
+    "report": Command(
+        help="write the page of a run: the verdict in three sentences, and all it rests on",
+        config=ReportConfig,
+        positionals=("run",),
+        run=run_report,
+        example="python cli.py report R\npython cli.py report R --data B --crossval C",
     ),
 }
 

@@ -121,6 +121,11 @@ def load_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
+        wanted = network.state_dict()
+        odd = sorted(set(weights) ^ set(wanted)) or sorted(
+            name for name, tensor in weights.items() if tensor.shape != wanted[name].shape
+        )
         raise CheckpointError(
-            f"the weights are of another network ({error}), expected the run's; use the run's own checkpoint"
+            f"the weights are of another network ({len(odd)} tensors differ, such as {', '.join(odd[:1])}), "
+            "expected the run's; use the run's own checkpoint"
         ) from error

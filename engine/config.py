@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
-from loaders.config import LoaderConfig, check_range
+from loaders.config import AuditLimits, LoaderConfig, check_range
+from loaders.errors import ConfigError
 
 Switch = Literal["auto", "on", "off"]
+Model = Literal["cnn", "resnet18", "densenet169", "vit_b_16"]
+FoldSplit = Literal["random", "group", "lungs-hidden"]
+HEAD_EPOCHS = 2  # of a network with pretrained weights
+
+
+def check_model(model: str) -> None:
+    """Errors: ConfigError for a network that there is not."""
+    if model not in get_args(Model):
+        raise ConfigError(f"model: found {model!r}, expected one of {', '.join(get_args(Model))}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +29,12 @@ class TrainConfig:
     """Folder with train.beton and val.beton of one conversion."""
     out: Path
     """Run folder to make."""
+    model: Model = "cnn"
+    """Network: the recipe's, or one of torchvision's."""
+    weights: str = "none"
+    """Weights to begin with: none; default, torchvision's for ImageNet; or a file of them, .pth or .safetensors."""
+    head_epochs: int | None = None
+    """Epochs at first that train the last layers alone. Default: 2 with weights to begin with, otherwise 0."""
     epochs: int = 30
     """Most epochs."""
     learning_rate: float = 1e-3
@@ -42,12 +58,146 @@ class TrainConfig:
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
+        check_model(self.model)
         check_range("epochs", self.epochs, 1, 100_000)
+        if self.head_epochs is not None:
+            check_range("head_epochs", self.head_epochs, 0, 100_000)
         # Adam scales its first step by ten; at 1e38 float32 weights would be infinite before any loss is
         check_range("learning_rate", self.learning_rate, 1e-12, 1e36)
         check_range("dropout", self.dropout, 0, 0.99)
         check_range("patience", self.patience, 1, 100_000)
         check_range("min_delta", self.min_delta, 0, 1)
+
+    @property
+    def frozen_epochs(self) -> int:
+        """Epochs in which the body stays as it is."""
+        if self.head_epochs is not None:
+            return self.head_epochs
+        return 0 if self.weights == "none" else HEAD_EPOCHS
+
+
+RECIPE = TrainConfig(data=Path(), out=Path())  # for its defaults
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompareConfig:
+    """Networks trained one after the other on the same split, by the same recipe."""
+
+    data: Path
+    """Folder with train.beton and val.beton of one conversion, and perhaps heldout.beton."""
+    out: Path
+    """Folder to make, with a run folder for each network."""
+    models: tuple[str, ...] = get_args(Model)
+    """Networks to compare."""
+    weights: str = RECIPE.weights
+    """Weights to begin with: none; default, torchvision's for ImageNet; or a file of them, .pth or .safetensors."""
+    head_epochs: int | None = RECIPE.head_epochs
+    """Epochs at first that train the last layers alone. Default: 2 with weights to begin with, otherwise 0."""
+    epochs: int = RECIPE.epochs
+    """Most epochs."""
+    learning_rate: float = RECIPE.learning_rate
+    """Learning rate of Adam."""
+    dropout: float = RECIPE.dropout
+    """Share of the hidden layer that is dropped in training."""
+    patience: int = RECIPE.patience
+    """Stop after this many epochs without a better validation F1."""
+    min_delta: float = RECIPE.min_delta
+    """An F1 is better only if it is above the best by more than this."""
+    class_weights: bool = RECIPE.class_weights
+    """Weigh the loss inversely to each class's share of the training set."""
+    resamples: int = 2000
+    """Resamples of the bootstrap that intervals come from."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = RECIPE.device
+    """Where to train; auto takes the first there is of cuda, mps, cpu."""
+    compile: Switch = RECIPE.compile
+    """Compile the networks with torch.compile; auto: on CUDA, if a run is long enough to repay it."""
+    amp: Switch = RECIPE.amp
+    """Mixed precision in bfloat16; auto: on CUDA only."""
+    arena: bool = RECIPE.arena
+    """Keep freed memory in the process: a step then finds its memory mapped. Linux; takes somewhat more of it."""
+    loader: LoaderConfig = field(default=LoaderConfig(training=True))
+
+    def __post_init__(self) -> None:
+        if not self.models or len(set(self.models)) != len(self.models):
+            raise ConfigError(f"models: found {', '.join(self.models) or 'none'}, expected different networks")
+        check_range("resamples", self.resamples, 100, 1_000_000)
+        for model in self.models:
+            self.training(model)  # its settings are checked there
+
+    def training(self, model: str) -> TrainConfig:
+        """How one of the networks is trained."""
+        check_model(model)
+        names = [item.name for item in fields(TrainConfig) if item.name not in ("model", "out")]
+        shared = {name: getattr(self, name) for name in names}
+        return TrainConfig(model=cast(Model, model), out=self.out / model, **shared)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossvalConfig:
+    """The recipe trained on every fold of a conversion: by random images, by groups, and with the lungs hidden."""
+
+    data: Path
+    """Folder with the betons of one conversion: train, val and heldout, whichever there are, are pooled."""
+    out: Path
+    """Folder to make; the same command continues there what was interrupted."""
+    folds: int = 5
+    """Test folds; each sample is tested once a split."""
+    splits: tuple[str, ...] = get_args(FoldSplit)
+    """Splits to make, of random, group and lungs-hidden; those left out are not measured."""
+    val: float = 0.2
+    """Share, by whole groups, of what a test fold leaves: it decides when to stop."""
+    external: Path | None = None
+    """Beton of another conversion, on which the group split's networks are tested together."""
+    keep: bool = False
+    """Keep each fold's betons and last state, which take the room of the whole pool for each."""
+    resamples: int = 2000
+    """Resamples of the bootstrap that intervals come from."""
+    model: Model = RECIPE.model
+    """Network: the recipe's, or one of torchvision's."""
+    weights: str = RECIPE.weights
+    """Weights to begin with: none; default, torchvision's for ImageNet; or a file of them, .pth or .safetensors."""
+    head_epochs: int | None = RECIPE.head_epochs
+    """Epochs at first that train the last layers alone. Default: 2 with weights to begin with, otherwise 0."""
+    epochs: int = RECIPE.epochs
+    """Most epochs of a fold."""
+    learning_rate: float = RECIPE.learning_rate
+    """Learning rate of Adam."""
+    dropout: float = RECIPE.dropout
+    """Share of the hidden layer that is dropped in training."""
+    patience: int = RECIPE.patience
+    """Stop after this many epochs without a better validation F1."""
+    min_delta: float = RECIPE.min_delta
+    """An F1 is better only if it is above the best by more than this."""
+    class_weights: bool = RECIPE.class_weights
+    """Weigh the loss inversely to each class's share of the training set."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = RECIPE.device
+    """Where to train; auto takes the first there is of cuda, mps, cpu."""
+    compile: Switch = RECIPE.compile
+    """Compile the network with torch.compile; auto: on CUDA, if a fold is long enough to repay it."""
+    amp: Switch = RECIPE.amp
+    """Mixed precision in bfloat16; auto: on CUDA only."""
+    arena: bool = RECIPE.arena
+    """Keep freed memory in the process: a step then finds its memory mapped. Linux; takes somewhat more of it."""
+    loader: LoaderConfig = field(default=LoaderConfig(training=True))
+
+    def __post_init__(self) -> None:
+        check_range("folds", self.folds, 2, 100)
+        check_range("val", self.val, 0.01, 0.9)
+        check_range("resamples", self.resamples, 100, 1_000_000)
+        known = get_args(FoldSplit)
+        if not self.splits or len(set(self.splits)) != len(self.splits) or set(self.splits) - set(known):
+            raise ConfigError(f"--splits: found {','.join(self.splits) or 'none'}, expected some of {','.join(known)}")
+        if self.external is not None and "group" not in self.splits:
+            raise ConfigError(
+                f"--external: found --splits {','.join(self.splits)}, expected group among them: its networks are "
+                "tested on the external beton; add it"
+            )
+        self.training(self.data, self.out)  # its settings are checked there
+
+    def training(self, data: Path, out: Path) -> TrainConfig:
+        """How one fold is trained."""
+        names = [item.name for item in fields(TrainConfig) if item.name not in ("data", "out")]
+        return TrainConfig(data=data, out=out, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +210,14 @@ class EvaluateConfig:
     """Betons to evaluate on, such as heldout.beton."""
     out: Path | None = None
     """Folder for the results. Default: RUN/evaluation."""
+    prevalence: float | None = None
+    """Share of the positive class where the network is to be used: predictive values are then given for it, too."""
+    against: Path | None = None
+    """Run folder of a second run: the difference between both, on the same samples."""
+    resamples: int = 2000
+    """Resamples of the bootstrap that intervals come from."""
+    seed: int = 0
+    """Seed of the bootstrap."""
     batch_size: int = 64
     """Samples in a batch."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -72,6 +230,119 @@ class EvaluateConfig:
     """Read a beton without plainfilm's footer, whose bytes nothing vouches for."""
 
     def __post_init__(self) -> None:
+        check_range("resamples", self.resamples, 100, 1_000_000)
+        check_range("seed", self.seed, 0, 2**32 - 1)
+        if self.prevalence is not None and not 0 < self.prevalence < 1:
+            raise ConfigError(f"--prevalence: found {self.prevalence}, expected a share above 0 and below 1")
+        check_range("batch_size", self.batch_size, 1, 65536)
+        check_range("threads", self.threads, 0, 256)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictConfig:
+    """What a run says of files that it has never seen, and when it says nothing."""
+
+    run: Path
+    """Run folder of `train`."""
+    files: tuple[Path, ...]
+    """Radiographs, or folders of them."""
+    out: Path | None = None
+    """Table to write, .csv or .jsonl. Default: predictions.csv here, or predictions.jsonl by --format."""
+    format: Literal["auto", "csv", "jsonl"] = "auto"
+    """CSV or JSON lines; auto goes by the name of --out."""
+    min_confidence: float = 0.7
+    """Probability below which no class is said."""
+    audit: Literal["auto", "off"] = "auto"
+    """auto abstains where the audit would quarantine, and mends as `convert --audit auto`; off looks for no defect."""
+    batch_size: int = 64
+    """Samples in a batch."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where to run; auto takes the first there is of cuda, mps, cpu."""
+    workers: int = field(default=0, metadata={"auto": True})
+    """Processes that decode; auto takes one a core."""
+    max_pixels: int = 64_000_000
+    """Largest radiograph in pixels, checked from the header before decoding."""
+    limits: AuditLimits = field(default=AuditLimits())
+
+    def __post_init__(self) -> None:
+        check_range("min_confidence", self.min_confidence, 0, 1)
+        check_range("batch_size", self.batch_size, 1, 65536)
+        check_range("workers", self.workers, 0, 256)
+        check_range("max_pixels", self.max_pixels, 1, 178_956_970)
+        if not self.files:
+            raise ConfigError("files: found none, expected radiographs or folders of them; name some")
+        if self.audit == "off" and self.limits != AuditLimits():
+            raise ConfigError("--limit-…: found with --audit off, expected --audit auto; leave one out")
+        if self.limits.limit_near_duplicate != AuditLimits().limit_near_duplicate:
+            raise ConfigError("--limit-near-duplicate: files are judged one by one here; leave it out")
+        if self.format == "auto" and self.table.suffix.lower() not in (".csv", ".jsonl"):
+            raise ConfigError(f"--out {self.table}: expected a name in .csv or .jsonl; choose one, or add --format")
+
+    @property
+    def table(self) -> Path:
+        """Where the rows go."""
+        return self.out or Path("predictions.jsonl" if self.format == "jsonl" else "predictions.csv")
+
+    @property
+    def kind(self) -> str:
+        """The table's format: csv or jsonl."""
+        return self.table.suffix.lower()[1:] if self.format == "auto" else self.format
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig:
+    """A run as one ONNX file that takes stored frames and gives calibrated probabilities."""
+
+    run: Path
+    """Run folder of `train`."""
+    out: Path | None = None
+    """File to write, in .onnx; model_card.md goes beside it. Default: RUN/model.onnx."""
+
+    def __post_init__(self) -> None:
+        if self.model.suffix.lower() != ".onnx":
+            raise ConfigError(f"--out {self.model}: expected a name in .onnx; choose one")
+
+    @property
+    def model(self) -> Path:
+        """Where the model goes."""
+        return self.out or self.run / "model.onnx"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExplainConfig:
+    """Where a run looks in the pictures of a beton, and how far that may be believed."""
+
+    run: Path
+    """Run folder of `train`."""
+    beton: Path
+    """Beton to explain the run on, such as heldout.beton."""
+    out: Path | None = None
+    """Folder for the results. Default: RUN/explanation."""
+    masks: Path | None = None
+    """Masks of the lungs: a folder, or a CSV of path and mask, as phantoms.csv. Default: where lungs usually are."""
+    table: Path | None = None
+    """convert.csv of the conversion, which tells the masks' samples. Default: the one beside BETON."""
+    samples: int = 24
+    """Pictures to show: most confident right, most confident wrong, borderline; classes take turns."""
+    measured: int = 256
+    """Most pictures that the lungs' share is measured on, drawn from all of the beton."""
+    method: Literal["hirescam", "gradcam"] = "hirescam"
+    """How activations are weighed: by the gradient at their own place, or by its mean over all places (GradCAM)."""
+    seed: int = 0
+    """Seed of drawn samples, random weights, random orders and resamples."""
+    batch_size: int = 64
+    """Samples in a batch."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where to run; auto takes the first there is of cuda, mps, cpu."""
+    threads: int = field(default=0, metadata={"auto": True})
+    """Threads that make batches; auto takes one a core."""
+    trust_unverified: bool = False
+    """Read a beton without plainfilm's footer, whose bytes nothing vouches for."""
+
+    def __post_init__(self) -> None:
+        check_range("samples", self.samples, 1, 999)
+        check_range("measured", self.measured, 1, 100_000)
+        check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("batch_size", self.batch_size, 1, 65536)
         check_range("threads", self.threads, 0, 256)
 
@@ -107,3 +378,17 @@ class ProfileConfig:
     def folder(self) -> Path:
         """Where the results go."""
         return self.out or self.data.parent / f"{self.data.resolve().name}-profile"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """The page of a run, made anew from what lies in its folder."""
+
+    run: Path
+    """Run folder of `train`."""
+    data: Path | None = None
+    """Folder with train.beton and convert.csv, for the data flow and the probes. Default: where the run trained."""
+    crossval: Path | None = None
+    """Folder of `crossval`, whose table joins the page; kept in RUN for the next time."""
+    probes: bool = True
+    """Ask of the training beton whether anything but the finding predicts the label, unless RUN has the answer."""

@@ -12,6 +12,11 @@ from matplotlib.figure import Figure
 INK, TRAINING, VALIDATION, BEST = "#222222", "#c0504d", "#1f5fa8", "#888888"
 
 
+def literal(text: str) -> str:
+    """Text as it is: a class or file may be named with the signs of matplotlib's formulas."""
+    return text.replace("$", r"\$")
+
+
 def png(figure: Figure) -> bytes:
     """Render a figure."""
     file = io.BytesIO()
@@ -42,7 +47,7 @@ def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, title: str
     figure.axes[0].set_ylim(bottom=0)
     figure.axes[1].set_ylim(0, 1.02)
     figure.axes[1].legend(frameon=False)
-    figure.suptitle(title, color=INK, fontsize=10)
+    figure.suptitle(literal(title), color=INK, fontsize=10)
     return png(figure)
 
 
@@ -59,9 +64,10 @@ def confusion_figure(confusion_KK: np.ndarray, classes: Sequence[str], title: st
             share = share_KK[true, predicted]
             text = f"{confusion_KK[true, predicted]}\n{share:.0%}"
             axes.text(predicted, true, text, ha="center", va="center", color="white" if share > 0.55 else INK)
-    axes.set_xticks(range(num_classes), labels=list(classes))
-    axes.set_yticks(range(num_classes), labels=list(classes))
+    names = [literal(name) for name in classes]
+    axes.set_xticks(range(num_classes), labels=names)
+    axes.set_yticks(range(num_classes), labels=names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(title, fontsize=9, color=INK)
+    axes.set_title(literal(title), fontsize=9, color=INK)
     return png(figure)

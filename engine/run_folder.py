@@ -49,7 +49,7 @@ class RunFolder:
         save_checkpoint(self.path / LAST, tensors, state)
 
     def save_best(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Keep the weights that `evaluate` uses."""
+        """Keep the weights that `evaluate` uses, and the validation scores that its thresholds come from."""
         save_checkpoint(self.path / BEST, tensors, state)
 
     def record(self, history: Sequence[dict[str, Any]]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from engine.config import TrainConfig
 from engine.training_state import State
 from loaders import __version__
 from loaders.beton_footer import Facts
@@ -19,16 +21,22 @@ def title(facts: Facts, num_train: int, num_val: int) -> str:
     return f"{', '.join(facts.classes)}: {num_train} training and {num_val} validation {kind}; {which}"
 
 
-def weights_description(facts: Facts, dropout: float, epoch: int, metrics: dict[str, Any]) -> dict[str, Any]:
-    """What `evaluate` must know of the weights."""
+def weights_name(config: TrainConfig) -> str:
+    """The weights that a training began with: none, default, or a file's name without its folder."""
+    return config.weights if config.weights in ("none", "default") else Path(config.weights).name
+
+
+def weights_description(config: TrainConfig, facts: Facts, epoch: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What must be known of the weights to use them."""
     return {
-        "network": "cnn",
+        "network": config.model,
+        "began_with": weights_name(config),
         "classes": list(facts.classes),
         "positive": facts.positive,
         "crop": facts.crop,
         "stored": facts.stored,
         "fit": facts.fit,
-        "dropout": dropout,
+        "dropout": config.dropout,
         "conversion_id": facts.conversion_id,
         "epoch": epoch,
         "validation": metrics,

@@ -14,21 +14,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from engine.checkpoint import file_hash, load_checkpoint, network_tensors, optimiser_tensors, restore
 from engine.config import TrainConfig
 from engine.device import Policy, choose_device, choose_policy, settle_precision
 from engine.device_epochs import DeviceEpochs
+from engine.early_convergence import early_convergence
 from engine.host_epochs import HostEpochs
 from engine.learning_sets import cautions, open_loaders
 from engine.metrics import all_metrics, headline_f1
-from engine.network import Cnn
+from engine.networks import check_batches, freeze_body
+from engine.pretrained import initial_network
 from engine.progress import Progress, Watch
 from engine.run_folder import BEST, CONFIG, LAST, RunFolder, load_config, save_config
 from engine.seen import save_seen
 from engine.step import Learner, make_learner, softmax
-from engine.summary import summary, title, weights_description
+from engine.summary import summary, title, weights_description, weights_name
 from engine.training_state import State
+from engine.validation_scores import validation_tensors
 from loaders import __version__
 from loaders.atomic_file import locked
 from loaders.beton_footer import Facts
@@ -62,9 +66,12 @@ def train(
         facts = loader.beton.facts
         setting = (
             f"{len(facts.classes)} classes, crop {facts.crop}, batch {config.loader.batch_size}, --amp {config.amp}"
-        )
+        ) + ("" if config.model == "cnn" else f", {config.model}")
         policy = choose_policy(config.device, config.amp, config.compile, config.epochs * len(loader), setting)
         settle_precision(policy)
+        check_batches(config.model, facts.crop, loader.num_samples, config.loader.batch_size)
+        # before anything is written, since the weights to begin with may not be there
+        network = initial_network(config, facts, pretrained=not (resume and (config.out / LAST).exists()))
         stack.enter_context(locked(config.out))
         if not resume:
             if (config.out / CONFIG).exists():
@@ -75,7 +82,7 @@ def train(
             save_seen(config.out, {"train": loader.beton, "val": val_loader.beton})
             save_config(config.out, config)  # last: a folder with it can be resumed
         try:
-            return Training(config, loader, val_loader, policy, watch, stopping).run(resume)
+            return Training(config, loader, val_loader, network, policy, watch, stopping).run(resume)
         except torch.OutOfMemoryError as error:
             raise MemoryError(f"{policy.device}: {str(error).splitlines()[0]}") from error
 
@@ -93,12 +100,13 @@ class Training:
         config: TrainConfig,
         loader: Loader,
         val_loader: Loader,
+        network: nn.Module,
         policy: Policy,
         watch: Watch,
         stopping: Callable[[], bool],
     ) -> None:
         self.config, self.loader, self.val_loader = config, loader, val_loader
-        self.policy, self.watch, self.stopping = policy, watch, stopping
+        self.network, self.policy, self.watch, self.stopping = network, policy, watch, stopping
         self.facts: Facts = loader.beton.facts
         self.positive = self.facts.classes.index(self.facts.positive)
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
@@ -152,7 +160,8 @@ class Training:
                 self.save_last()
                 logger.warning("%s", error)
                 raise
-            self.cautions += self.epochs.troubles()
+            early = early_convergence(self.state.history[0]["val_f1"])
+            self.cautions += [*self.epochs.troubles(), *([early] if early else [])]
             if not was_finished:
                 self.save_last()
                 self.policy.remember_compiled()
@@ -162,6 +171,9 @@ class Training:
                 cautions=self.cautions,
                 training_images=self.num_train,
                 validation_images=self.num_val,
+                model=config.model,
+                weights=weights_name(config),
+                head_epochs=config.frozen_epochs,
                 parameters=sum(parameter.numel() for parameter in self.learner.network.parameters()),
                 device=self.policy.describe(),
                 compile=self.policy.why,
@@ -171,16 +183,14 @@ class Training:
             return done
 
     def make_learner(self) -> Learner:
-        """A fresh network from the seed, with PyTorch's default initialisation."""
+        """The network on its device, with what trains it."""
         config = self.config
-        torch.manual_seed(config.loader.seed)
-        network = Cnn(len(self.facts.classes), self.facts.crop, config.dropout)
         weights = None
         if config.class_weights:
             count_K = np.bincount(self.loader.beton.label_N, minlength=len(self.facts.classes))
             weights = count_K.sum() / (len(count_K) * np.maximum(count_K, 1))
         return make_learner(
-            network,
+            self.network,
             self.policy,
             learning_rate=config.learning_rate,
             batch_size=config.loader.batch_size,
@@ -196,6 +206,9 @@ class Training:
     def train_epoch(self) -> None:
         """The rest of the current epoch, batch by batch."""
         state = self.state
+        # of the epoch alone, so that a resumed run does the same
+        if freeze_body(self.learner.network, len(state.history) < self.config.frozen_epochs):
+            self.epochs.renew()
         clock, before = time.perf_counter(), self.loader.position
         done = before
         with contextlib.closing(self.epochs.train(state)) as losses:  # type: ignore[type-var]
@@ -235,7 +248,9 @@ class Training:
         if metrics["f1"] > state.best_f1 + config.min_delta or not state.best_epoch:
             state.best_f1, state.best_epoch = metrics["f1"], epoch
             best = {name: tensor.clone() for name, tensor in network_tensors(self.learner).items()}
-            self.best = best, weights_description(self.facts, config.dropout, epoch, metrics)
+            order_N = self.val_loader.epoch_order(0)
+            best |= validation_tensors(label_N, logits_NK, self.val_loader.beton, order_N)
+            self.best = best, weights_description(config, self.facts, epoch, metrics)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
         if epoch - state.best_epoch >= config.patience:

@@ -27,7 +27,8 @@ def add_setting(parser: argparse.ArgumentParser, setting: Setting, *, positional
     if setting.choices:
         options |= {"choices": setting.choices, "metavar": "|".join(setting.choices)}
     if positional and setting.kind is tuple:
-        parser.add_argument(setting.name, nargs="+", **(options | {"type": Path, "metavar": "BETON"}))
+        one = setting.name.upper().removesuffix("S")
+        parser.add_argument(setting.name, nargs="+", **(options | {"type": Path, "metavar": one}))
     elif positional:
         parser.add_argument(setting.name, nargs="?", **(options | {"default": None}))  # SUPPRESS would become a value
     else:

@@ -5,17 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from engine.checkpoint import file_hash
+import cli
+from engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from engine.config import EvaluateConfig, TrainConfig
+from engine.decision import UNKNOWN
 from engine.evaluation import evaluate
+from engine.evaluation_words import evaluation_parts
+from engine.statistics.operating_points import choose_operating_points
+from engine.step import softmax
+from engine.terminal import Line
 from engine.training import train
+from engine.validation_scores import validation_scores
 from loaders.beton import Beton
+from loaders.beton_writer import write_beton
 from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
@@ -31,10 +42,61 @@ def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on(run: Path, *betons: Path, **changes: object) -> EvaluateConfig:
-    return EvaluateConfig(run=run, betons=betons, device="cpu", **changes)
+    return EvaluateConfig(run=run, betons=betons, device="cpu", **({"resamples": 100} | changes))
 
 
-def test_metrics_follow_from_the_scores_of_one_named_checkpoint(run: Path, betons: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def rival(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another run on the same betons, of one epoch and another seed."""
+    out = tmp_path_factory.mktemp("evaluation") / "rival"
+    loader = LoaderConfig(training=True, batch_size=8, seed=7)
+    train(TrainConfig(data=betons, out=out, epochs=1, device="cpu", loader=loader))
+    return out
+
+
+def scores_of(folder: Path, classes: Sequence[str] = ("covid", "normal")) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, int64 (N,), and probabilities, float64 (N, K), of a scores.csv."""
+    rows = list(csv.DictReader((folder / "scores.csv").read_text().splitlines()))
+    label_N = np.array([classes.index(row["label"]) for row in rows])
+    return label_N, np.array([[float(row[f"probability_{name}"]) for name in classes] for row in rows])
+
+
+def content_of(folder: Path) -> dict[str, Any]:
+    """A metrics.json, which must be JSON to the letter: no NaN, no infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    return json.loads((folder / "metrics.json").read_text(), parse_constant=refuse)
+
+
+@pytest.fixture
+def pictures() -> None:
+    """Asked for by the tests that need figures drawn; the others go without, since drawing takes most of their time."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("engine.evaluation.figures", lambda *arguments: {})
+
+
+def chosen(origin: Path, index_N: np.ndarray, path: Path, /, **changes: Any) -> Path:
+    """A beton of some of another's samples.  changes: of its rows, by field."""
+    path.parent.mkdir(exist_ok=True)
+    with Beton(origin) as beton:
+        rows_N = beton.rows_N[index_N].copy()
+        for name, value in changes.items():
+            rows_N[name] = value
+        facts = replace(beton.facts, sources=("here", "there"), views=("PA", "AP"))
+        frames = [beton.frame(int(sample)) for sample in index_N]
+        write_beton(path, iter(frames), beton.label_N[index_N], rows_N, facts, beton.page_size)
+    return path
+
+
+def test_metrics_follow_from_the_scores_of_one_named_checkpoint(
+    run: Path, betons: Path, tmp_path: Path, pictures: None
+) -> None:
     (result,) = evaluate(on(run, betons / "heldout.beton", out=tmp_path))
     content = json.loads((tmp_path / "heldout" / "metrics.json").read_text())
     assert content["checkpoint"]["sha256"] == file_hash(run / "best.safetensors")
@@ -156,7 +218,7 @@ def test_hashes_of_another_run_do_not_open_the_training_set(
         evaluate(on(tmp_path / "run", betons / "train.beton"))
 
 
-def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path) -> None:
+def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path, pictures: None) -> None:
     names = ("covid", "normal", "pneumonia")
     table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=30, size=64, classes=names))
     convert(ConvertConfig(manifest=table, out=tmp_path / "b", size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"))
@@ -170,3 +232,294 @@ def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path) -> None:
     probability_NK = np.array([[float(row[f"probability_{name}"]) for name in names] for row in scores])
     wanted = [oracle.roc_auc_score([t == name for t in true], probability_NK[:, k]) for k, name in enumerate(names)]
     assert result.metrics["auc"] == pytest.approx(np.mean(wanted), abs=1e-3)
+    content = content_of(result.out)
+    for label, auc in enumerate(wanted):
+        assert content["estimates"][f"auc[{label}]"]["value"] == pytest.approx(auc, abs=1e-3)
+    assert content["estimates"]["auc"]["value"] == pytest.approx(np.mean(wanted), abs=1e-3)
+    assert len(content["figures"]) == 5 and set(content["trivial"]) == set(content["estimates"])
+    (youden,) = (point for point in content["operating_points"] if point["name"] == "youden")  # covid against the rest
+    is_covid_N = np.array(true) == "covid"
+    called_N = probability_NK[:, 0] >= youden["threshold"] * (1 - 1e-8)
+    assert youden["estimates"]["sensitivity"]["value"] == pytest.approx(called_N[is_covid_N].mean())
+    assert youden["estimates"]["specificity"]["value"] == pytest.approx((~called_N)[~is_covid_N].mean())
+    shown = [part.text if isinstance(part, Line) else str(part) for part in evaluation_parts(result)]
+    assert any("ROC-AUC of pneumonia" in text for text in shown) and any("means over each" in text for text in shown)
+
+
+def test_the_weights_hold_what_the_best_epoch_said_of_the_validation_set_in_its_order(
+    run: Path, betons: Path, tmp_path: Path
+) -> None:
+    tensors, state = load_checkpoint(run / "best.safetensors")
+    scores = validation_scores(tensors)
+    assert scores is not None and scores.logits_NK.dtype == np.float32
+    with Beton(betons / "val.beton") as beton:
+        assert (scores.label_N == beton.label_N).all()
+        assert (scores.group_N == beton.rows_N["group"]).all()
+    assert (softmax(scores.logits_NK).argmax(1) == scores.label_N).mean() == state["validation"]["accuracy"]
+    (result,) = evaluate(on(run, betons / "val.beton", out=tmp_path))  # the same weights say the same again
+    assert result.decision.temperature is not None
+    _, probability_NK = scores_of(result.out)
+    assert np.allclose(probability_NK, softmax(scores.logits_NK / result.decision.temperature), atol=1e-4)
+
+
+def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_moves_them(
+    run: Path, betons: Path, tmp_path: Path
+) -> None:
+    with Beton(betons / "heldout.beton") as beton:
+        half = np.arange(0, len(beton), 2)
+    part = chosen(betons / "heldout.beton", half, tmp_path / "part.beton")
+    evaluate(on(run, betons / "heldout.beton", part, out=tmp_path))
+    whole, some = content_of(tmp_path / "heldout"), content_of(tmp_path / "part")
+    assert whole["temperature"] == some["temperature"] > 0
+    scores = validation_scores(load_checkpoint(run / "best.safetensors")[0])
+    assert scores is not None
+    wanted = choose_operating_points(scores.label_N, softmax(scores.logits_NK / whole["temperature"]), 0)
+    for content in (whole, some):
+        assert [point["name"] for point in content["operating_points"]] == ["0.5", "youden", "rule-out"]
+        for found, point in zip(content["operating_points"], wanted, strict=True):
+            assert found["refused"] == point.refused
+            assert found["threshold"] == (None if point.threshold is None else pytest.approx(point.threshold))
+
+
+def test_an_operating_point_is_reported_on_the_set_under_test(run: Path, betons: Path, tmp_path: Path) -> None:
+    evaluate(on(run, betons / "heldout.beton", out=tmp_path, prevalence=0.1))
+    content = content_of(tmp_path / "heldout")
+    label_N, probability_NK = scores_of(tmp_path / "heldout")
+    known = [point for point in content["operating_points"] if point["threshold"] is not None]
+    assert len(known) >= 2
+    for point in known:
+        called_N, is_covid_N = probability_NK[:, 0] >= point["threshold"] * (1 - 1e-8), label_N == 0
+        found = {name: estimate["value"] for name, estimate in point["estimates"].items()}
+        assert found["sensitivity"] == pytest.approx(called_N[is_covid_N].mean())
+        assert found["specificity"] == pytest.approx((~called_N)[~is_covid_N].mean())
+        assert "ppv_at_prevalence" in found and "auc" not in found
+        for name in ("sensitivity", "specificity"):
+            estimate = point["estimates"][name]
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
+    (refused,) = (point for point in content["operating_points"] if point["name"] == "rule-out")
+    assert refused["threshold"] is None and "59" in refused["refused"] and refused["estimates"] == {}
+    assert content["prevalence"] == {"set": pytest.approx((label_N == 0).mean()), "stated": 0.1}
+
+
+def test_every_estimate_has_its_interval_and_the_trivial_value_beside_it(
+    run: Path, betons: Path, tmp_path: Path
+) -> None:
+    evaluate(on(run, betons / "heldout.beton", out=tmp_path))
+    content = content_of(tmp_path / "heldout")
+    label_N, probability_NK = scores_of(tmp_path / "heldout")
+    names = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "f1_macro", "auc", "pr_auc", "brier", "ece")
+    assert set(names) <= content["estimates"].keys() and set(names) <= content["trivial"].keys()
+    for name in ("accuracy", "auc", "brier", "f1"):
+        estimate = content["estimates"][name]
+        assert estimate["low"] <= estimate["value"] <= estimate["high"]
+    for name in ("accuracy", "f1", "sensitivity", "specificity", "auc"):
+        assert content["estimates"][name]["value"] == pytest.approx(content[name])
+        assert content["trivial"][name] == pytest.approx(content["largest_class"][name])
+    assert content["estimates"]["pr_auc"]["value"] == pytest.approx(
+        oracle.average_precision_score(label_N == 0, probability_NK[:, 0])
+    )
+    with Beton(betons / "heldout.beton") as beton:
+        assert content["num_groups"] == len(np.unique(beton.rows_N["group"]))
+    again = tmp_path / "again"
+    evaluate(on(run, betons / "heldout.beton", out=again))
+    assert content_of(again / "heldout") == content
+    evaluate(on(run, betons / "heldout.beton", out=again, seed=1))
+    assert content_of(again / "heldout")["estimates"] != content["estimates"]
+
+
+def test_a_run_made_before_validation_scores_were_kept_still_evaluates_and_says_what_it_lacks(
+    run: Path, betons: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(run, old)
+    tensors, state = load_checkpoint(run / "best.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("validation.")}
+    save_checkpoint(old / "best.safetensors", kept, state)
+    (result,) = evaluate(on(old, betons / "heldout.beton", out=tmp_path / "a"))
+    content = content_of(result.out)
+    assert UNKNOWN in content["warnings"] and "plainfilm 0.5" in UNKNOWN
+    assert content["temperature"] is None and content["operating_points"] == []
+    assert content["estimates"]["accuracy"]["low"] is not None
+
+
+def test_subgroups_by_source_view_and_flag_have_sizes_and_small_ones_no_numbers(
+    run: Path, betons: Path, tmp_path: Path
+) -> None:
+    with Beton(betons / "heldout.beton") as beton:
+        num_samples = len(beton)
+        label_N, group_N, flags_N = beton.label_N.copy(), beton.rows_N["group"].copy(), beton.rows_N["flags"].copy()
+    source_N = (np.arange(num_samples) < 2).astype(np.uint16)  # two samples are from there
+    path = chosen(
+        betons / "heldout.beton", np.arange(num_samples), tmp_path / "mixed.beton", source=source_N, view=0,
+        flags=np.where(np.arange(num_samples) % 2, flags_N & ~np.uint32(2), flags_N | 2),
+    )  # fmt: skip
+    (result,) = evaluate(on(run, path, out=tmp_path))
+    content = content_of(result.out)
+    by_name = {(found["kind"], found["name"]): found for found in content["subgroups"]}
+    assert {kind for kind, _ in by_name} == {"source", "flag"}  # one view alone would be the whole set
+    there, here = by_name["source", "there"], by_name["source", "here"]
+    assert there["n"] == 2 and there["estimates"] == {} and "too small" in there["refused"]
+    assert here["n"] == num_samples - 2 and not here["refused"]
+    assert here["groups"] == len(np.unique(group_N[2:])) and here["positives"] == (label_N[2:] == 0).sum()
+    true_N, probability_NK = scores_of(result.out)
+    said = (probability_NK.argmax(1) == true_N)[2:]
+    assert here["estimates"]["accuracy"]["value"] == pytest.approx(said.mean())
+    assert by_name["flag", "smaller than the stored frame"]["n"] == (num_samples + 1) // 2
+
+
+def test_the_difference_of_two_runs_is_of_the_same_samples_and_signed(
+    run: Path, rival: Path, betons: Path, tmp_path: Path
+) -> None:
+    heldout = betons / "heldout.beton"
+    evaluate(on(run, heldout, out=tmp_path / "a", against=rival))
+    evaluate(on(rival, heldout, out=tmp_path / "b", against=run))
+    first, second = content_of(tmp_path / "a" / "heldout"), content_of(tmp_path / "b" / "heldout")
+    assert first["difference"]["against"] == "rival" and second["difference"]["against"] == "run"
+    for name in ("accuracy", "auc", "brier"):
+        found = first["difference"]["estimates"][name]
+        assert found["value"] == pytest.approx(first["estimates"][name]["value"] - second["estimates"][name]["value"])
+        assert found["low"] <= found["value"] <= found["high"]
+        assert found["low"] == pytest.approx(-second["difference"]["estimates"][name]["high"], abs=1e-9)
+
+
+def test_a_run_to_compare_with_is_checked_like_the_first(
+    run: Path, rival: Path, betons: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    heldout = betons / "heldout.beton"
+    with pytest.raises(ConfigError, match="the run itself"):
+        evaluate(on(run, heldout, against=run))
+    with pytest.raises(ConfigError, match="lost: not a folder"):
+        evaluate(on(run, heldout, against=tmp_path / "lost"))
+    key = betons.parent / "site.key"
+    convert(ConvertConfig(manifest=phantoms, out=tmp_path / "b", size=32, seed=77, workers=1, site_key=key))
+    train(TrainConfig(data=tmp_path / "b", out=tmp_path / "leaky", epochs=1, device="cpu"))
+    with pytest.raises(InputError, match="of the training set"):  # of the second run's
+        evaluate(on(run, heldout, against=tmp_path / "leaky", out=tmp_path / "e"))
+    (result,) = evaluate(on(run, heldout, against=tmp_path / "leaky", out=tmp_path / "e", force=True))
+    assert any(warning.startswith("leaky: leaked") for warning in result.warnings)
+    tensors, state = load_checkpoint(rival / "best.safetensors")
+    shutil.copytree(rival, tmp_path / "other")
+    save_checkpoint(tmp_path / "other" / "best.safetensors", tensors, state | {"classes": ["covid", "tb"]})
+    with pytest.raises(InputError, match=r"other: classes covid, tb, expected covid, normal"):
+        evaluate(on(run, heldout, against=tmp_path / "other"))
+
+
+def test_one_class_alone_has_no_auc_and_is_said_not_crashed(
+    run: Path, betons: Path, tmp_path: Path, pictures: None
+) -> None:
+    with Beton(betons / "heldout.beton") as beton:
+        covid_N, normal_N = (np.flatnonzero(beton.label_N == label) for label in (0, 1))
+    evaluate(on(run, betons / "heldout.beton", out=tmp_path))
+    kept = tmp_path / "heldout" / "roc.png"
+    assert kept.exists()
+    for name, index_N in (("covid", covid_N), ("normal", normal_N)):
+        path = chosen(betons / "heldout.beton", index_N, tmp_path / name / "heldout.beton")
+        (result,) = evaluate(on(run, path, out=tmp_path))
+        content = content_of(result.out)
+        assert content["auc"] is None and content["estimates"]["auc"]["value"] is None
+        assert any("AUC is undefined" in warning for warning in result.warnings)
+        assert "roc.png" not in content["figures"] and not kept.exists()  # the earlier one is not left to mislead
+        undefined = "specificity" if name == "covid" else "sensitivity"
+        assert content["estimates"][undefined]["value"] is None
+
+
+def test_one_sample_and_one_group_are_evaluated_without_a_false_interval(
+    run: Path, betons: Path, tmp_path: Path, pictures: None
+) -> None:
+    one = chosen(betons / "heldout.beton", np.array([0]), tmp_path / "one.beton")
+    with Beton(betons / "heldout.beton") as beton:
+        num_samples = len(beton)
+    group = chosen(betons / "heldout.beton", np.arange(num_samples), tmp_path / "group.beton", group=4)
+    for result in evaluate(on(run, one, group, out=tmp_path)):
+        content = content_of(result.out)
+        assert content["num_groups"] == 1
+        assert any("one group" in warning for warning in content["warnings"])
+        assert all(estimate["method"] != "bootstrap" for estimate in content["estimates"].values())
+
+
+def test_an_unverified_beton_tells_no_groups_and_its_samples_count_as_independent(
+    run: Path, betons: Path, tmp_path: Path
+) -> None:
+    from tests.test_beton import strip_footer
+
+    path = tmp_path / "foreign.beton"
+    path.write_bytes(strip_footer((betons / "heldout.beton").read_bytes()))
+    (result,) = evaluate(on(run, path, out=tmp_path, trust_unverified=True))
+    content = content_of(result.out)
+    assert content["num_groups"] == content["num_samples"] and content["subgroups"] == []
+    assert any("samples are taken as independent" in warning for warning in content["warnings"])
+
+
+def test_every_figure_that_is_named_is_a_picture(run: Path, betons: Path, tmp_path: Path, pictures: None) -> None:
+    (result,) = evaluate(on(run, betons / "heldout.beton", out=tmp_path))
+    content = content_of(result.out)
+    assert content["figures"] == ["roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png"]
+    for name in content["figures"]:
+        assert (result.out / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"), [("prevalence", 0.0), ("prevalence", 1.0), ("prevalence", float("nan")), ("resamples", 5)]
+)
+def test_impossible_settings_are_refused(setting: str, found: float) -> None:
+    with pytest.raises(ConfigError, match=f"--{setting}: found"):
+        EvaluateConfig(run=Path("r"), betons=(Path("b"),), **{setting: found})
+
+
+def test_the_terminal_shows_intervals_points_subgroups_matrix_and_cautions(
+    run: Path, rival: Path, betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Beton(betons / "heldout.beton") as beton:
+        num_samples = len(beton)
+    source_N = (np.arange(num_samples) < 3).astype(np.uint16)
+    path = chosen(betons / "heldout.beton", np.arange(num_samples), tmp_path / "h.beton", source=source_N)
+    settings = ["--out", tmp_path, "--resamples", 100, "--prevalence", 0.2, "--against", rival, "--device", "cpu"]
+    assert cli.main(list(map(str, ["evaluate", run, path, *settings]))) == 0
+    shown = capsys.readouterr().out
+    for words in (
+        f"h.beton: {num_samples} images of", "95 % interval", "always ", "ROC-AUC", "Brier", "youden", "No rule-out",
+        "PPV at 0.2", "This run minus rival", "source: there", "too small", "said covid", "Caution, h.beton",
+        "not for diagnosis",
+    ):  # fmt: skip
+        assert words in shown, words
+
+
+def test_names_with_the_signs_of_formulas_are_drawn_as_text() -> None:
+    from engine.evaluation_figures import Curve, Mark, pr_figure, roc_figure, score_figure
+    from engine.figures import confusion_figure
+
+    hostile, line_P = r"$\frac{_x^$", np.array([0.0, 1.0])
+    curve, mark = Curve(name=hostile, x_P=line_P, y_P=line_P), Mark(name="youden", x=0.2, y=0.9)
+    drawn = [
+        confusion_figure(np.eye(2, dtype=int), (hostile, "a$b$"), hostile),
+        roc_figure([curve], [mark], hostile),
+        pr_figure([curve], [mark], hostile),
+        score_figure([(hostile, np.array([0.1, 0.9]), np.array([False, True]))], [("youden", 0.5)], hostile),
+    ]
+    assert all(picture.startswith(b"\x89PNG") for picture in drawn)
+
+
+def test_bad_input_at_the_command_line_gets_its_exit_code_and_one_line(
+    run: Path, betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heldout, empty = betons / "heldout.beton", tmp_path / "empty"
+    empty.mkdir()
+    for code, found, arguments in (
+        (2, "--prevalence: found 2.0", [run, heldout, "--prevalence", 2]),
+        (2, "--resamples: found 0", [run, heldout, "--resamples", 0]),
+        (2, "the run itself", [run, heldout, "--against", run]),
+        (5, f"{empty / 'best.safetensors'}: not there", [run, heldout, "--against", empty]),
+        (5, f"{empty / 'best.safetensors'}: not there", [empty, heldout]),
+    ):
+        assert cli.main(["evaluate", *map(str, arguments)]) == code
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == 1 and found in said[0] and "expected" in said[0]
+
+
+def test_the_page_is_made_anew_after_an_evaluation(run: Path, betons: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied, ignore=shutil.ignore_patterns("evaluation", "report.html"))
+    evaluate(on(copied, betons / "heldout.beton", out=tmp_path / "elsewhere"))
+    assert not (copied / "report.html").exists()  # nothing in the run folder changed
+    evaluate(on(copied, betons / "heldout.beton"))
+    assert (copied / "report.html").is_file()
