@@ -570,8 +570,8 @@ def run_compare(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     config = build(CompareConfig, with_config_file(namespace, values))
     screen = console()
     with screen.status("loading torch …"):
-        comparison = importlib.import_module("engine.comparison")
-        words = importlib.import_module("engine.comparison_words")
+        comparison = importlib.import_module("engine.comparison.comparison")
+        words = importlib.import_module("engine.comparison.words")
     keep_allocations(config.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
@@ -585,8 +585,8 @@ def run_crossval(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     config = build(CrossvalConfig, with_config_file(namespace, values))
     screen = console()
     with screen.status("loading torch …"):
-        validating = importlib.import_module("engine.crossval")
-        words = importlib.import_module("engine.crossval_words")
+        validating = importlib.import_module("engine.crossval.crossval")
+        words = importlib.import_module("engine.crossval.words")
     keep_allocations(config.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
@@ -603,8 +603,8 @@ def run_evaluate(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     config = build(EvaluateConfig, with_config_file(namespace, values))
     screen = console()
     with screen.status("loading torch …"):
-        evaluation = importlib.import_module("engine.evaluation")
-        words = importlib.import_module("engine.evaluation_words")
+        evaluation = importlib.import_module("engine.evaluation.evaluation")
+        words = importlib.import_module("engine.evaluation.words")
     with bar(screen) as shown:
         results = evaluation.evaluate(config, Bars(shown))
     for result in results:
@@ -620,8 +620,8 @@ def run_predict(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     config = build(PredictConfig, with_config_file(namespace, values))
     screen = console()
     with screen.status("loading torch …"):
-        prediction = importlib.import_module("engine.prediction")
-        words = importlib.import_module("engine.prediction_words")
+        prediction = importlib.import_module("engine.prediction.prediction")
+        words = importlib.import_module("engine.prediction.words")
     with bar(screen) as shown:
         found = prediction.predict_files(config, Bars(shown))
     show_parts(screen, words.prediction_words(found))
@@ -634,8 +634,8 @@ def run_export(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     config = build(ExportConfig, with_config_file(namespace, values))
     screen = console()
     with screen.status("loading torch …"):
-        exporting = importlib.import_module("engine.export")
-        words = importlib.import_module("engine.export_words")
+        exporting = importlib.import_module("engine.export.export")
+        words = importlib.import_module("engine.export.words")
     with bar(screen) as shown:
         done = exporting.export(config, Bars(shown))
     show_parts(screen, words.export_words(done))
@@ -659,8 +659,8 @@ def run_profile(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     config = build(ProfileConfig, with_config_file(namespace, values))
     screen = console()
     with screen.status("loading torch …"):
-        profiling = importlib.import_module("engine.profile")
-        account = importlib.import_module("engine.profile_account")
+        profiling = importlib.import_module("engine.profile.profile")
+        account = importlib.import_module("engine.profile.account")
     with bar(screen) as shown:
         found = profiling.profile(config, Bars(shown))
     reference, engine, bound = found.reference, found.engine, found.bound
@@ -711,8 +711,8 @@ def run_report(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     config = build(ReportConfig, with_config_file(namespace, values))
     screen = console()
     with screen.status("reading the run …"):
-        reporting = importlib.import_module("engine.report")
-        words = importlib.import_module("engine.report_words")
+        reporting = importlib.import_module("engine.report.report")
+        words = importlib.import_module("engine.report.words")
     with bar(screen) as shown:
         done = reporting.report(config, Bars(shown))
     show_parts(screen, words.report_parts(done))

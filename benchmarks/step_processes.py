@@ -12,7 +12,7 @@ from benchmarks.step_worker import RIVALS, SIDE
 from benchmarks.targets import ARITHMETIC, STEP_224
 from benchmarks.worker_process import Worker
 from engine.network import Cnn
-from engine.profile_probes import training_flops
+from engine.profile.probes import training_flops
 
 CROP = 224
 NUM_CHECKED = 3  # steps; rounding then grows, because Adam makes much of gradients that are nearly nothing

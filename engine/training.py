@@ -21,6 +21,7 @@ from engine.config import TrainConfig
 from engine.device import Policy, choose_device, choose_policy, settle_precision
 from engine.device_epochs import DeviceEpochs
 from engine.early_convergence import early_convergence
+from engine.evaluation.validation_scores import validation_tensors
 from engine.host_epochs import HostEpochs
 from engine.learning_sets import cautions, open_loaders
 from engine.metrics import all_metrics, headline_f1
@@ -32,7 +33,6 @@ from engine.seen import save_seen
 from engine.step import Learner, make_learner, softmax
 from engine.summary import summary, title, weights_description, weights_name
 from engine.training_state import State
-from engine.validation_scores import validation_tensors
 from loaders import __version__
 from loaders.atomic_file import locked
 from loaders.beton_footer import Facts

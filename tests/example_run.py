@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from engine.evaluation_figures import Curve, Mark, pr_figure, reliability_figure, roc_figure, score_figure
+from engine.evaluation.figures import Curve, Mark, pr_figure, reliability_figure, roc_figure, score_figure
 from engine.figures import confusion_figure, curves_figure
 from engine.statistics.calibration import reliability
 from engine.statistics.curves import precision_recall_curve, roc_curve

@@ -13,11 +13,11 @@ import torch
 
 import cli
 from engine.checkpoint import load_checkpoint
-from engine.comparison import Comparison, Contender, compare, flat_row
-from engine.comparison_words import comparison_parts
+from engine.comparison.comparison import Comparison, Contender, compare, flat_row
+from engine.comparison.words import comparison_parts
 from engine.config import CompareConfig
 from engine.early_convergence import EARLY_F1, early_convergence
-from engine.evaluation_words import with_interval
+from engine.evaluation.words import with_interval
 from engine.networks import make_network
 from engine.progress import Watch
 from engine.statistics.estimates import Estimate
@@ -108,7 +108,7 @@ def test_a_finished_comparison_trains_and_evaluates_nothing_again(
     def never(*arguments: object) -> None:
         raise AssertionError("evaluated again")
 
-    monkeypatch.setattr("engine.comparison.evaluate", never)
+    monkeypatch.setattr("engine.comparison.comparison.evaluate", never)
     before = {path: path.read_bytes() for path in done.out.rglob("*.safetensors")}
     again = compare(config(betons, done.out), watch=lambda model: never)
     assert again == done

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 import cli
-import engine.crossval
-from engine.config import CrossvalConfig
-from engine.crossval import crossval
-from engine.crossval_words import crossval_parts, sentences
-from engine.folds import deal_folds, renumber
+import engine.crossval.crossval
+from engine.config import CrossvalConfig, TrainConfig
+from engine.crossval.crossval import crossval
+from engine.crossval.folds import deal_folds, renumber
+from engine.crossval.words import crossval_parts, sentences
 from engine.run_folder import RunFolder
 from engine.terminal import Sheet
 from loaders.beton import Beton
@@ -230,7 +230,7 @@ def test_the_table_follows_from_every_samples_scores(betons: Path, whole: Path, 
 def test_the_external_beton_is_told_the_mean_of_the_group_splits_networks(whole: Path, external: Path) -> None:
     settings = config(Path("B"), whole)
     each = [
-        engine.crossval.test_on(settings, whole / "folds" / f"group-{number}" / "run", external, lambda: False)
+        engine.crossval.crossval.test_on(settings, whole / "folds" / f"group-{number}" / "run", external, lambda: False)
         for number in (1, 2)
     ]
     told = [float(line["probability_covid"]) for line in rows_of(whole) if line["split"] == "external"]
@@ -241,7 +241,7 @@ def test_the_external_beton_is_told_the_mean_of_the_group_splits_networks(whole:
 def test_an_interrupted_one_keeps_finished_folds_and_goes_on_to_the_same_numbers(
     betons: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number, real = signal.SIGTERM, engine.crossval.train
+    number, real = signal.SIGTERM, engine.crossval.crossval.train
     trained = []
 
     def train(settings: Any, **others: Any) -> Any:
@@ -250,7 +250,7 @@ def test_an_interrupted_one_keeps_finished_folds_and_goes_on_to_the_same_numbers
             os.kill(os.getpid(), number)
         return real(settings, **others)
 
-    monkeypatch.setattr(engine.crossval, "train", train)
+    monkeypatch.setattr(engine.crossval.crossval, "train", train)
     arguments = [
         "crossval", str(betons), "--out", str(tmp_path / "c"), "--folds", "2", "--splits", "group", "--epochs", "2",
         "--batch-size", "16", "--device", "cpu", "--resamples", "100",
@@ -288,7 +288,7 @@ def copied(whole: Path, tmp_path: Path) -> Path:
 def test_other_settings_are_refused_and_a_finished_one_is_not_trained_again(
     betons: Path, external: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.crossval, "train", None)  # whoever trains fails
+    monkeypatch.setattr(engine.crossval.crossval, "train", None)  # whoever trains fails
     out = copied(whole, tmp_path)
     with pytest.raises(ConfigError, match=r"found --dropout 0\.25, --epochs 3, expected 0\.5, 2; repeat"):
         crossval(config(betons, out, epochs=3, dropout=0.25))
@@ -307,7 +307,7 @@ def test_other_settings_are_refused_and_a_finished_one_is_not_trained_again(
 def test_other_betons_and_damaged_scores_are_refused(
     betons: Path, external: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.crossval, "train", None)
+    monkeypatch.setattr(engine.crossval.crossval, "train", None)
     out = copied(whole, tmp_path)
     with pytest.raises(ConfigError, match=r"fold\.json: the fold was made of other betons"):
         crossval(config(external.parent, out))
@@ -323,10 +323,13 @@ def test_images_that_are_all_groups_of_their_own_are_trained_once_and_said_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     betons = converted(tmp_path, images_per_patient=1)
-    real, trained = engine.crossval.train, []
-    monkeypatch.setattr(
-        engine.crossval, "train", lambda settings, **others: (trained.append(settings), real(settings, **others))[1]
-    )
+    real, trained = engine.crossval.crossval.train, []
+
+    def count(settings: TrainConfig, **others: Any) -> dict[str, Any]:
+        trained.append(settings)
+        return real(settings, **others)
+
+    monkeypatch.setattr(engine.crossval.crossval, "train", count)
     content = crossval(config(betons, tmp_path / "c", epochs=1, splits=("random", "group")))
     rows = {row["name"]: row for row in content["rows"]}
     assert len(trained) == 2

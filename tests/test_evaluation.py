@@ -17,14 +17,14 @@ from sklearn import metrics as oracle
 import cli
 from engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from engine.config import EvaluateConfig, TrainConfig
-from engine.decision import UNKNOWN
-from engine.evaluation import evaluate
-from engine.evaluation_words import evaluation_parts
+from engine.evaluation.decision import UNKNOWN
+from engine.evaluation.evaluation import evaluate
+from engine.evaluation.validation_scores import validation_scores
+from engine.evaluation.words import evaluation_parts
 from engine.statistics.operating_points import choose_operating_points
 from engine.step import softmax
 from engine.terminal import Line
 from engine.training import train
-from engine.validation_scores import validation_scores
 from loaders.beton import Beton
 from loaders.beton_writer import write_beton
 from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
@@ -485,7 +485,7 @@ def test_the_terminal_shows_intervals_points_subgroups_matrix_and_cautions(
 
 
 def test_names_with_the_signs_of_formulas_are_drawn_as_text() -> None:
-    from engine.evaluation_figures import Curve, Mark, pr_figure, roc_figure, score_figure
+    from engine.evaluation.figures import Curve, Mark, pr_figure, roc_figure, score_figure
     from engine.figures import confusion_figure
 
     hostile, line_P = r"$\frac{_x^$", np.array([0.0, 1.0])

@@ -180,7 +180,7 @@ def test_the_command_says_the_same_again_and_leaves_no_overlay_of_the_first_time
 
 
 def heldout_frames(case: Case) -> tuple[torch.Tensor, np.ndarray, nn.Module]:
-    from engine.trained import load_trained
+    from engine.evaluation.trained import load_trained
     from kernels.crop import crop_into
 
     network = load_trained(case.run).network

@@ -19,15 +19,15 @@ import pytest
 import torch
 
 import cli
-from engine import export as exporting
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import ExportConfig, PredictConfig, TrainConfig
-from engine.decision import Decision
-from engine.export import export, reference
-from engine.model_card import card_of, plain
+from engine.evaluation.decision import Decision
+from engine.evaluation.trained import load_trained
+from engine.export import export as exporting
+from engine.export.export import export, reference
+from engine.export.model_card import card_of, plain
 from engine.networks import make_network
-from engine.prediction import predict_files
-from engine.trained import load_trained
+from engine.prediction.prediction import predict_files
 from engine.training import train
 from loaders import __version__
 from loaders.beton import Beton
@@ -256,7 +256,7 @@ def test_the_command_says_what_it_wrote(
 
 def fake_import(done: exporting.Exported, original: object) -> object:
     def import_module(name: str) -> object:
-        if name == "engine.export":
+        if name == "engine.export.export":
             return SimpleNamespace(export=lambda config, progress: done)
         return original(name)  # type: ignore[operator]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.config import EvaluateConfig, TrainConfig
-from engine.evaluation import evaluate
+from engine.evaluation.evaluation import evaluate
 from engine.training import train
 from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert import convert

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 import cli
-from engine import prediction
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import EvaluateConfig, PredictConfig, TrainConfig
-from engine.evaluation import evaluate
-from engine.prediction import Predicted, predict_files
-from engine.prediction_words import prediction_words
+from engine.evaluation.evaluation import evaluate
+from engine.prediction import prediction
+from engine.prediction.prediction import Predicted, predict_files
+from engine.prediction.words import prediction_words
 from engine.terminal import Line
 from engine.training import train
 from loaders.atomic_file import SUFFIX

@@ -30,15 +30,15 @@ from benchmarks.reference import (
     transforms_for,
 )
 from engine.network import Cnn
-from engine.profile import cautions
-from engine.profile_account import EPOCHS, Measured, measured, overhead_share
-from engine.profile_figure import profile_figure
-from engine.profile_probes import activation_bytes, bound_of, training_flops
-from engine.profile_process import VariantProcess
-from engine.profile_source import Converter, find_source
-from engine.profile_variants import Variant, variants_for
-from engine.profile_verdict import judge
-from engine.profile_worker import DeviceRounds, HostRounds
+from engine.profile.account import EPOCHS, Measured, measured, overhead_share
+from engine.profile.figure import profile_figure
+from engine.profile.probes import activation_bytes, bound_of, training_flops
+from engine.profile.process import VariantProcess
+from engine.profile.profile import cautions
+from engine.profile.source import Converter, find_source
+from engine.profile.variants import Variant, variants_for
+from engine.profile.verdict import judge
+from engine.profile.worker import DeviceRounds, HostRounds
 from loaders.beton import Beton
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, InputError

@@ -18,13 +18,13 @@ import pytest
 
 import cli
 from engine.config import ReportConfig
-from engine.report import report, write_report
-from engine.report_dataflow import count_files, keep_dataflow
-from engine.report_material import read_material
-from engine.report_numbers import share_text
-from engine.report_tables import train_command
-from engine.report_verdict import Verdict, judge
-from engine.run_probes import probe_run
+from engine.report.dataflow import count_files, keep_dataflow
+from engine.report.material import read_material
+from engine.report.numbers import share_text
+from engine.report.report import report, write_report
+from engine.report.run_probes import probe_run
+from engine.report.tables import train_command
+from engine.report.verdict import Verdict, judge
 from loaders.page_parts import visible
 from tests.browser import Browser
 from tests.example_run import (

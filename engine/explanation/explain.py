@@ -18,7 +18,9 @@ from PIL import Image
 
 from engine.config import ExplainConfig
 from engine.device import Policy, choose_policy, settle_precision
-from engine.evaluation_checks import check_beton
+from engine.evaluation.checks import check_beton
+from engine.evaluation.trained import Trained, load_trained
+from engine.evaluation.validation_scores import groups_of
 from engine.explanation.cam import METHODS, cam, layer_name
 from engine.explanation.choice import choose
 from engine.explanation.controls import Deletion, Randomised, deletion, randomised
@@ -28,8 +30,6 @@ from engine.explanation.lungs import LungRatio, lung_ratios, measure_lungs, sent
 from engine.explanation.masks import Masks, find_masks
 from engine.networks import network_of
 from engine.step import predict
-from engine.trained import Trained, load_trained
-from engine.validation_scores import groups_of
 from kernels.crop import crop_into
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton import Beton
@@ -159,7 +159,7 @@ def explain_one(
         publish_bytes(out / example.overlay, picture_bytes(picture))
     write(result, trained, beton, overlays)
     if config.out is None:  # the page shows what lies in the run folder
-        importlib.import_module("engine.report").write_report(config.run)
+        importlib.import_module("engine.report.report").write_report(config.run)
     return result
 
 

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.evaluation_checks import few_groups
+from engine.evaluation.checks import few_groups
+from engine.evaluation.trained import Trained
 from engine.explanation.controls import Deletion, Randomised
 from engine.explanation.lungs import LungRatio
 from engine.run_folder import BEST
-from engine.trained import Trained
 from loaders import __version__
 from loaders.beton import Beton
 

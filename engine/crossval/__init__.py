@@ -1,0 +1,1 @@
+"""Cross-validation: group-disjoint folds, random ones, and folds with hidden lungs."""

@@ -1,0 +1,209 @@
+"""A cross-validation: every fold of every split trained, tested on its own samples, and put side by side."""
+
+# N samples of the pool, K classes
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.checkpoint import load_checkpoint, load_network
+from engine.config import CrossvalConfig
+from engine.crossval.figure import crossval_figure
+from engine.crossval.fold_scores import SCORES, FoldScores, load_scores, save_scores
+from engine.crossval.folds import Fold, deal_folds, every_image_its_own_group
+from engine.crossval.pool import Pool, open_external, open_pool
+from engine.crossval.table import account, scores_csv
+from engine.device import choose_policy, settle_precision
+from engine.networks import network_of
+from engine.progress import Watch
+from engine.run_folder import BEST, CONFIG, LAST
+from engine.step import predict, softmax
+from engine.training import train
+from loaders.atomic_file import locked, publish_bytes
+from loaders.beton_writer import beton_size
+from loaders.config import LoaderConfig
+from loaders.errors import ConfigError, Interrupted
+from loaders.loader import Loader
+from loaders.lungs import blank_lungs
+from loaders.settings import flatten, read_settings
+from loaders.subset import check_room, subset_id, write_subset
+
+FOLDS, CONTENT, TABLE, PICTURE = "folds", "crossval.json", "crossval.csv", "crossval.png"
+HIDDEN = "lungs-hidden"
+# settings that no fold's scores depend on, on a CPU; the pool is known by its conversion, wherever it lies
+FREE = ("data", "out", "splits", "external", "keep", "resamples", "threads", "prefetch", "arena")
+
+
+def crossval(
+    config: CrossvalConfig,
+    *,
+    begin: Callable[[str], Watch] = lambda name: lambda progress: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Cross-validate, and give what crossval.json holds; crossval.csv and crossval.png go beside it.
+
+    begin: called with each fold's name, such as "group 1/5", gives who watches its training.
+    stopping: asked after every step.
+    Errors: InputError for betons that do not belong together or too few groups; ConfigError for a folder of other
+    settings; LockedError; StorageError; DivergedError; Interrupted, after which the same call goes on.
+    """
+    with contextlib.ExitStack() as stack:
+        pool = open_pool(config.data, stack)
+        cautions = pool.cautions()
+        external = None
+        if config.external is not None:
+            external, more = open_external(config.external, pool, stack)
+            cautions += more
+        folds_of = {split: deal(config, pool, split) for split in config.splits}
+        stack.enter_context(locked(config.out))
+        claim(config)
+        size = beton_size(len(pool.label_N), pool.facts.stored, pool.betons[0].page_size)
+        check_room(config.out, size * (len(config.splits) * config.folds if config.keep else 1))
+        found: dict[str, list[FoldScores]] = {}
+        alike = every_image_its_own_group(pool.group_N) and "group" in config.splits
+        for split, folds in folds_of.items():
+            if not (split == "random" and alike):  # the folds are the same, and so would the scores be
+                found[split] = [run_fold(config, pool, split, fold, begin, stopping) for fold in folds]
+        if "random" in config.splits and alike:
+            found["random"] = found["group"]
+        outside = []
+        if external is not None:
+            outside = [
+                test_on(config, weights_of(config, scores), external.path, stopping) for scores in found["group"]
+            ]
+        content = account(config, pool, found, external, outside, cautions)
+        publish_bytes(config.out / TABLE, scores_csv(pool, found, external, outside))
+        publish_bytes(config.out / PICTURE, crossval_figure(content))
+        publish_bytes(config.out / CONTENT, (json.dumps(content, indent=2) + "\n").encode())
+        return content
+
+
+def deal(config: CrossvalConfig, pool: Pool, split: str) -> list[Fold]:
+    """The folds of a split; with hidden lungs they are those of the groups."""
+    return deal_folds(
+        pool.group_N,
+        pool.label_N,
+        pool.facts.classes,
+        num_folds=config.folds,
+        val=config.val,
+        seed=config.loader.seed,
+        by_image=split == "random",
+        where=str(config.data),
+    )
+
+
+def claim(config: CrossvalConfig) -> None:
+    """Take the folder for these settings, or find it taken for the same.  Errors: ConfigError."""
+    path, settings = config.out / CONFIG, flatten(config)
+    if path.exists():
+        before = read_settings(path)
+        names = sorted(name for name in settings.keys() | before.keys() if name not in FREE)
+        changed = [name for name in names if settings.get(name) != before.get(name)]
+        if changed:
+            found = ", ".join(f"--{name.replace('_', '-')} {settings.get(name)}" for name in changed)
+            expected = ", ".join(str(before.get(name, "none")) for name in changed)
+            raise ConfigError(
+                f"{config.out}: began with other settings: found {found}, expected {expected}; "
+                "repeat the old ones, or choose another --out"
+            )
+    elif (config.out / FOLDS).exists():
+        raise ConfigError(f"{config.out}: holds {FOLDS} but no {CONFIG}, expected a new folder; choose another --out")
+    publish_bytes(path, (json.dumps(settings, indent=2) + "\n").encode())
+
+
+def run_fold(
+    config: CrossvalConfig,
+    pool: Pool,
+    split: str,
+    fold: Fold,
+    begin: Callable[[str], Watch],
+    stopping: Callable[[], bool],
+) -> FoldScores:
+    """Train and test one fold, unless that has been done.  Errors: Interrupted, and whatever `train` raises."""
+    folder = config.out / FOLDS / f"{split}-{fold.number}"
+    identity = subset_id(pool.betons[0], f"crossval {split} {fold.number}", fold.train_N, fold.val_N, fold.test_N)
+    done = load_scores(folder, identity)
+    if done is not None:
+        tidy(config, folder)
+        return done
+    name = f"{split} split, fold {fold.number} of {config.folds}"
+    started = time.perf_counter()
+    try:
+        stop_if_asked(stopping)
+        if folder.exists():
+            shutil.rmtree(folder)  # of a fold that was interrupted
+        folder.mkdir(parents=True)
+        for part, place_N in (("train", fold.train_N), ("val", fold.val_N), ("heldout", fold.test_N)):
+            write_subset(
+                pool.chosen(place_N),
+                folder / f"{part}.beton",
+                part,
+                conversion_id=identity,
+                change=blank_lungs if split == HIDDEN else None,
+            )
+        run = config.training(folder, folder / "run")
+        summary = train(run, watch=begin(f"{split} {fold.number}/{config.folds}"), stopping=stopping)
+        probability_NK = test_on(config, run.out, folder / "heldout.beton", stopping)
+    except Interrupted as error:
+        kept = len(list((config.out / FOLDS).glob(f"*/{SCORES}")))
+        raise Interrupted(
+            f"{config.out}: interrupted in the {name}; {kept} finished folds are kept: "
+            "the same command goes on from there"
+        ) from error
+    scores = FoldScores(
+        identity=identity,
+        split=split,
+        number=fold.number,
+        num_train=len(fold.train_N),
+        num_val=len(fold.val_N),
+        place_N=fold.test_N,
+        probability_NK=probability_NK,
+        validation_f1=summary["best_f1"],
+        epochs=summary["epochs"],
+        best_epoch=summary["best_epoch"],
+        stopped=summary["stopped"],
+        seconds=round(time.perf_counter() - started, 3),
+    )
+    save_scores(folder, scores)
+    tidy(config, folder)
+    return scores
+
+
+def test_on(config: CrossvalConfig, run: Path, beton: Path, stopping: Callable[[], bool]) -> np.ndarray:
+    """What a run's best weights say of a beton, in its order, float64 (N, K).  Errors: Interrupted."""
+    tensors, state = load_checkpoint(run / BEST, needed=("classes", "crop", "dropout"))
+    network = network_of(state)
+    load_network(network, tensors)
+    policy = choose_policy(config.device, "off", "off", 0)
+    settle_precision(policy)
+    network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
+    settings = LoaderConfig(batch_size=config.loader.batch_size, threads=config.loader.threads)
+    with Loader(beton, settings, tensors=True) as loader:
+        _, logits_NK = predict(network, loader, policy, lambda samples: stop_if_asked(stopping))
+    return softmax(logits_NK)
+
+
+def weights_of(config: CrossvalConfig, scores: FoldScores) -> Path:
+    """The run folder of a finished fold."""
+    return config.out / FOLDS / f"{scores.split}-{scores.number}" / "run"
+
+
+def tidy(config: CrossvalConfig, folder: Path) -> None:
+    """Remove what a finished fold needs no more: its betons, and the state to resume from."""
+    if not config.keep:
+        for path in (*folder.glob("*.beton"), folder / "run" / LAST):
+            path.unlink(missing_ok=True)
+
+
+def stop_if_asked(stopping: Callable[[], bool]) -> None:
+    """Errors: Interrupted when someone asked to stop."""
+    if stopping():
+        raise Interrupted("interrupted; the same command goes on from there")

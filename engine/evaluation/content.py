@@ -1,0 +1,155 @@
+"""The files of an evaluation: metrics.json, scores.csv, and the figures."""
+
+# N samples, K classes
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.device import Policy
+from engine.evaluation.figures import Curve, Mark, pr_figure, reliability_figure, roc_figure, score_figure
+from engine.evaluation.measurement import Measurement, Scores
+from engine.evaluation.trained import Trained
+from engine.evaluation.words import interval, number
+from engine.figures import confusion_figure
+from engine.metrics import confusion_matrix
+from engine.run_folder import BEST
+from engine.statistics.calibration import reliability, scored_event
+from engine.statistics.curves import precision_recall_curve, roc_curve
+from engine.statistics.estimates import Estimate
+from loaders import __version__
+from loaders.beton_footer import Facts
+
+if TYPE_CHECKING:
+    from engine.evaluation.evaluation import Evaluation
+
+FIGURES = ("roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png")
+
+
+def content(result: Evaluation, facts: Facts, trained: Trained, policy: Policy) -> dict[str, Any]:
+    """What metrics.json holds."""
+    measured, state = result.measurement, trained.state
+    return {
+        "beton": result.beton.name,
+        "split": facts.split,
+        "synthetic": facts.synthetic,
+        "conversion_id": facts.conversion_id,
+        "classes": list(result.classes),
+        "positive": result.positive,
+        **result.metrics,
+        "num_groups": measured.num_groups,
+        "temperature": result.decision.temperature,
+        "prevalence": {"set": measured.prevalence, "stated": result.bootstrap.prevalence},
+        "estimates": plain(measured.estimates),
+        "trivial": measured.trivial,
+        "operating_points": [asdict(at.point) | {"estimates": plain(at.estimates)} for at in measured.points],
+        "subgroups": [
+            {
+                "kind": found.subgroup.kind,
+                "name": found.subgroup.name,
+                "n": len(found.subgroup.index_N),
+                "groups": found.num_groups,
+                "positives": found.positives,
+                "refused": found.subgroup.refused,
+                "estimates": plain(found.estimates),
+            }
+            for found in measured.subgroups
+        ],
+        "difference": None
+        if measured.difference is None
+        else {"against": result.against, "estimates": plain(measured.difference)},
+        "resamples": result.bootstrap.resamples,
+        "seed": result.bootstrap.seed,
+        "figures": list(result.figures),
+        "warnings": result.warnings,
+        "checkpoint": {
+            "path": BEST,
+            "sha256": trained.sha256,
+            "epoch": state["epoch"],
+            "conversion_id": state["conversion_id"],
+        },
+        "device": policy.describe(),
+        "plainfilm": __version__,
+        "not_for_diagnosis": True,
+    }
+
+
+def plain(found: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
+    """Estimates for JSON."""
+    return {name: asdict(estimate) for name, estimate in found.items()}
+
+
+def scores_table(scores: Scores) -> str:
+    """scores.csv: every sample's group, label, most probable class and probabilities, after temperature."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    classes = scores.classes
+    table.writerow(["sample", "group", "label", "predicted", *(f"probability_{label}" for label in classes)])
+    rows = zip(scores.group_N, scores.label_N, scores.probability_NK, strict=True)
+    for sample, (group, label, row) in enumerate(rows):
+        said = classes[int(np.argmax(row))]
+        table.writerow([sample, group, classes[label], said, *(f"{value:.9g}" for value in row)])
+    return text.getvalue()
+
+
+def figures(scores: Scores, measured: Measurement, where: str) -> dict[str, bytes]:
+    """The figures as PNG by file name; those that one class alone leaves undefined are lacking.
+
+    where: what was measured, with n, for the titles.
+    """
+    label_N, probability_NK, classes = scores.label_N, scores.probability_NK, scores.classes
+    kinds = [scores.positive] if len(classes) == 2 else range(len(classes))
+    names = [f"{classes[kind]} against {classes[1 - kind] if len(classes) == 2 else 'the rest'}" for kind in kinds]
+
+    def title(name: str, metric: str) -> str:
+        mean = "mean " if len(classes) > 2 and metric in ("auc", "pr_auc") else ""
+        estimate = measured.estimates[metric]
+        sure = "" if estimate.low is None else f" (95 % interval {interval(metric, estimate)})"
+        return f"{where}\n{mean}{name} {number(metric, estimate.value)}{sure}"
+
+    drawn: dict[str, bytes] = {}
+    roc = [roc_curve(label_N == kind, probability_NK[:, kind]) for kind in kinds]
+    lines = [
+        Curve(name=name, x_P=curve.false_positive_P, y_P=curve.sensitivity_P)
+        for name, curve in zip(names, roc, strict=True)
+        if curve is not None
+    ]
+    if lines:
+        drawn["roc.png"] = roc_figure(
+            lines, marks(scores, measured, "specificity", "sensitivity"), title("ROC-AUC", "auc")
+        )
+    pr = [precision_recall_curve(label_N == kind, probability_NK[:, kind]) for kind in kinds]
+    lines = [
+        Curve(name=name, x_P=curve.recall_P[1:], y_P=curve.precision_P[1:], base=float((label_N == kind).mean()))
+        for kind, name, curve in zip(kinds, names, pr, strict=True)
+        if curve is not None
+    ]
+    if lines:
+        drawn["pr.png"] = pr_figure(lines, marks(scores, measured, "sensitivity", "ppv"), title("PR-AUC", "pr_auc"))
+    score_N, happened_N = scored_event(label_N, probability_NK, scores.positive)
+    what = classes[scores.positive] if len(classes) == 2 else "the most probable class"
+    drawn["reliability.png"] = reliability_figure(reliability(score_N, happened_N), what, title("ECE", "ece"))
+    confusion_KK = confusion_matrix(label_N, probability_NK.argmax(1), len(classes))
+    drawn["confusion.png"] = confusion_figure(confusion_KK, classes, title("accuracy", "accuracy"))
+    panels = [(classes[kind], probability_NK[:, kind], label_N == kind) for kind in kinds]
+    thresholds = [(at.point.name, at.point.threshold) for at in measured.points if at.point.threshold is not None]
+    drawn["scores.png"] = score_figure(panels, thresholds, title("Brier score", "brier"))
+    return drawn
+
+
+def marks(scores: Scores, measured: Measurement, x: str, y: str) -> list[Mark]:
+    """The operating points by two of their estimates; specificity is drawn as what it lacks to 1."""
+    found = []
+    of_which = f" of {scores.classes[scores.positive]}" if len(scores.classes) > 2 else ""
+    for at in measured.points:
+        values = [at.estimates[name].value for name in (x, y) if name in at.estimates]
+        if len(values) == 2 and values[0] is not None and values[1] is not None:
+            found.append(
+                Mark(name=at.point.name + of_which, x=1 - values[0] if x == "specificity" else values[0], y=values[1])
+            )
+    return found

@@ -1,0 +1,176 @@
+"""An evaluation: one named checkpoint, one forward pass a beton, and what it amounts to."""
+
+# N samples, K classes
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import EvaluateConfig
+from engine.device import Policy, choose_policy, settle_precision
+from engine.evaluation.checks import check_beton, check_rival, few_groups
+from engine.evaluation.content import FIGURES, content, figures, scores_table
+from engine.evaluation.decision import UNKNOWN, Decision
+from engine.evaluation.measurement import Bootstrap, Measurement, Scores, measure
+from engine.evaluation.subgroups import subgroups
+from engine.evaluation.trained import Trained, load_trained
+from engine.evaluation.validation_scores import groups_of
+from engine.evaluation.words import size
+from engine.metrics import all_metrics
+from engine.step import predict
+from loaders.atomic_file import locked, publish_bytes
+from loaders.config import LoaderConfig
+from loaders.errors import ConfigError
+from loaders.loader import Loader
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """The result on one beton.  metrics: of engine.metrics.  warnings: what speaks against it, in plain words.
+
+    against: the name of the other run; "" for none.  figures: the pictures in out.
+    """
+
+    beton: Path
+    classes: tuple[str, ...]
+    positive: str
+    metrics: dict[str, Any]
+    measurement: Measurement
+    decision: Decision
+    bootstrap: Bootstrap
+    against: str
+    warnings: list[str]
+    out: Path
+    figures: tuple[str, ...]
+
+
+def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, total: None) -> list[Evaluation]:
+    """Evaluate the best checkpoint of a run on betons; write metrics.json, scores.csv and figures for each.
+
+    Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or one that
+    shares images or patients with the training set (unless config.force), or for a run to compare with that is of
+    another task; ConfigError; BetonError; StorageError.
+    """
+    names = [path.stem for path in config.betons]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(
+            f"betons: found {', '.join(map(str, config.betons)) or 'none'}, expected at least one, of different names"
+        )
+    trained = load_trained(config.run)
+    rival = None if config.against is None else load_trained(config.against)
+    if rival is not None:
+        check_rival(trained, rival)
+    policy = choose_policy(config.device, "off", "off", 0)
+    settle_precision(policy)
+    for run in (trained, rival) if rival is not None else (trained,):
+        run.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
+    out = config.out or config.run / "evaluation"
+    with contextlib.ExitStack() as stack:
+        settings = LoaderConfig(
+            batch_size=config.batch_size, threads=config.threads, trust_unverified=config.trust_unverified
+        )
+        loaders = [stack.enter_context(Loader(path, settings, tensors=True)) for path in config.betons]
+        warnings = [all_cautions(config, trained, rival, loader) for loader in loaders]  # before the first result
+        stack.enter_context(locked(out))
+        results = []
+        for loader, cautions in zip(loaders, warnings, strict=True):
+            folder = out / loader.beton.path.stem
+            results.append(evaluate_one(config, trained, rival, policy, loader, cautions, folder, progress))
+    if config.out is None:
+        from engine.report.report import write_report  # which reads what evaluations leave
+
+        write_report(config.run)
+    return results
+
+
+def all_cautions(config: EvaluateConfig, trained: Trained, rival: Trained | None, loader: Loader) -> list[str]:
+    """What speaks against evaluating on a beton, for the run and the one it is compared with.  Errors: InputError."""
+    cautions = check_beton(trained.run, trained.state, loader, force=config.force)
+    if trained.decision.temperature is None:
+        cautions.append(UNKNOWN)
+    if rival is not None:
+        others = check_beton(rival.run, rival.state, loader, force=config.force)
+        if rival.decision.temperature is None:
+            others.append(UNKNOWN)
+        name = rival.run.resolve().name
+        cautions += [f"{name}: {caution}" for caution in others if caution not in cautions]
+    return cautions
+
+
+def evaluate_one(
+    config: EvaluateConfig,
+    trained: Trained,
+    rival: Trained | None,
+    policy: Policy,
+    loader: Loader,
+    cautions: list[str],
+    out: Path,
+    progress: Progress,
+) -> Evaluation:
+    """One forward pass over one beton, what it amounts to, and its files."""
+    name, total = loader.beton.path.stem, len(loader.beton) * (1 if rival is None else 2)
+    done = 0
+
+    def count(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress(name, done, total)
+
+    label_N, logits_NK = predict(trained.network, loader, policy, count)
+    other_NK = None
+    if rival is not None:
+        other_NK = rival.decision.probabilities(predict(rival.network, loader, policy, count)[1])
+    scores = Scores(
+        label_N=label_N,
+        probability_NK=trained.decision.probabilities(logits_NK),
+        group_N=groups_of(loader.beton),
+        classes=trained.classes,
+        positive=trained.classes.index(trained.state["positive"]),
+    )
+    metrics = all_metrics(label_N, scores.probability_NK, scores.positive)
+    bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed, prevalence=config.prevalence)
+    measurement = measure(
+        scores,
+        trained.decision.points,
+        subgroups(loader.beton),
+        bootstrap,
+        other_NK=other_NK,
+        progress=lambda part, parts: progress(f"{name}: intervals", part, parts),
+    )
+    cautions = cautions + few_groups(measurement.num_groups)
+    if metrics["auc"] is None:
+        cautions.append("only one class is present: the AUC is undefined")
+    facts = loader.beton.facts
+    kind = "synthetic" if facts.synthetic else facts.split
+    where = f"{loader.beton.path.name} ({kind}), n = {size(len(label_N), measurement.num_groups)}"
+    pictures = figures(scores, measurement, where)
+    result = Evaluation(
+        beton=loader.beton.path,
+        classes=trained.classes,
+        positive=trained.state["positive"],
+        metrics=metrics,
+        measurement=measurement,
+        decision=trained.decision,
+        bootstrap=bootstrap,
+        against="" if rival is None else rival.run.resolve().name,
+        warnings=cautions,
+        out=out,
+        figures=tuple(pictures),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    for file in FIGURES:
+        if file not in pictures:
+            (out / file).unlink(missing_ok=True)  # of an earlier evaluation
+    for file, picture in pictures.items():
+        publish_bytes(out / file, picture)
+    publish_bytes(out / "scores.csv", scores_table(scores).encode())
+    text = json.dumps(content(result, facts, trained, policy), indent=2)
+    publish_bytes(out / "metrics.json", (text + "\n").encode())
+    return result

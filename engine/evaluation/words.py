@@ -1,0 +1,210 @@
+"""What an evaluation tells in the terminal, and how its numbers are written."""
+
+# K classes
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.terminal import Line, Parts, Sheet
+
+if TYPE_CHECKING:
+    from engine.evaluation.evaluation import Evaluation
+    from engine.statistics.estimates import Estimate
+
+NAMES = {
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "ppv_at_prevalence": "PPV at the stated prevalence",
+    "npv_at_prevalence": "NPV at the stated prevalence",
+    "f1": "F1",
+    "f1_macro": "F1, macro",
+    "auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "brier": "Brier score",
+    "ece": "ECE, ten bins",
+    "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept",
+}
+PLAIN = ("auc", "pr_auc", "brier", "ece", "calibration_slope", "calibration_intercept")  # the others are shares
+AT_POINT = ("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence")
+IN_SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
+OF_CLASS = ("sensitivity", "specificity", "f1", "auc")  # told of each of three classes; the others: metrics.json
+SHORT = {"ppv_at_prevalence": "PPV at {:.3g}", "npv_at_prevalence": "NPV at {:.3g}"}
+
+
+def kind_of(name: str) -> str:
+    """The metric of a name: f1 of f1[0]."""
+    return name.partition("[")[0]
+
+
+def shown_name(name: str, classes: tuple[str, ...]) -> str:
+    """A metric's name for people: "F1 of covid" for f1[0]."""
+    kind, _, place = name.partition("[")
+    shown = NAMES.get(kind, kind.replace("_", " "))
+    return f"{shown} of {classes[int(place.rstrip(']'))]}" if place else shown
+
+
+def number(name: str, value: float | None) -> str:
+    """A metric's value: a share in per cent, else three decimals."""
+    if value is None:
+        return "undefined"
+    return f"{value:.3f}" if kind_of(name) in PLAIN else f"{100 * value:.1f} %"
+
+
+def interval(name: str, estimate: Estimate) -> str:
+    """The interval's ends, or a dash where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return "–"
+    if kind_of(name) in PLAIN:
+        return f"{estimate.low:.3f} to {estimate.high:.3f}"
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %"
+
+
+def with_interval(name: str, estimate: Estimate | None) -> str:
+    """Value and interval in one narrow cell: "91.2 % (85.0–95.1)"."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return "" if estimate is None else number(name, estimate.value)
+    low, high = (number(name, end).removesuffix(" %") for end in (estimate.low, estimate.high))
+    return f"{number(name, estimate.value)} ({low}–{high})"
+
+
+def size(num_samples: int, num_groups: int) -> str:
+    """How much was measured: "56 images of 33 groups"."""
+    images, groups = "image" if num_samples == 1 else "images", "group" if num_groups == 1 else "groups"
+    return f"{num_samples:,} {images} of {num_groups:,} {groups}"
+
+
+def difference(name: str, estimate: Estimate) -> tuple[str, str]:
+    """A difference and its interval: shares in points of a hundred."""
+    scale, form, unit = (1, "{:+.3f}", "") if kind_of(name) in PLAIN else (100, "{:+.1f}", " points")
+    if estimate.value is None:
+        return "undefined", "–"
+    value = form.format(scale * estimate.value) + unit
+    if estimate.low is None or estimate.high is None:
+        return value, "–"
+    return value, f"{form.format(scale * estimate.low)} to {form.format(scale * estimate.high)}{unit}"
+
+
+def evaluation_parts(result: Evaluation) -> Parts:
+    """Everything that one evaluation has to tell."""
+    parts: list[Line | Sheet] = [headline(result)]
+    parts += of_what(result)
+    if result.measurement.points:
+        parts += operating_points(result)
+    if result.measurement.difference is not None:
+        parts.append(differences(result))
+    parts += subgroups(result)
+    parts.append(matrix(result))
+    name = result.beton.name
+    parts += [Line(f"Caution, {name}: {warning}.", "yellow") for warning in result.warnings]
+    parts += [Line(str(result.out / file)) for file in ("metrics.json", "scores.csv", *result.figures)]
+    return parts
+
+
+def headline(result: Evaluation) -> Sheet:
+    """Every estimate, the trivial classifier beside it."""
+    measured, largest = result.measurement, result.classes[result.metrics["largest_class"]["class"]]
+    rows = tuple(
+        (
+            shown_name(name, result.classes),
+            number(name, estimate.value),
+            interval(name, estimate),
+            number(name, measured.trivial.get(name)) if name in measured.trivial else "",
+        )
+        for name, estimate in sorted(measured.estimates.items(), key=place)
+        if told(name, result)
+    )
+    title = f"{result.beton.name}: {size(result.metrics['num_samples'], measured.num_groups)}"
+    return Sheet(headers=("metric", "value", "95 % interval", f"always {largest}"), rows=rows, title=title)
+
+
+def told(name: str, result: Evaluation) -> bool:
+    """Whether the terminal tells this metric: not what another row says, nor each class's every metric."""
+    if "[" not in name:
+        return True
+    if len(result.classes) > 2:
+        return kind_of(name) in OF_CLASS
+    return name != f"f1[{result.classes.index(result.positive)}]"  # which is F1 itself
+
+
+def place(item: tuple[str, Estimate]) -> tuple[int, str]:
+    """Where a metric stands in a table."""
+    name, kinds = item[0], list(NAMES)
+    return kinds.index(kind_of(name)) if kind_of(name) in NAMES else len(kinds), name
+
+
+def of_what(result: Evaluation) -> list[Line]:
+    """Which class the numbers are of, and how the intervals were made."""
+    share = f"{100 * result.measurement.prevalence:.1f} % of the images are {result.positive}"
+    which = "the positive class" if len(result.classes) == 2 else "all classes, as means over each against the rest"
+    temperature = result.decision.temperature
+    calibrated = "" if temperature is None else f"; probabilities at temperature {temperature:.2f}, from validation"
+    resamples = f"{result.bootstrap.resamples:,} resamples of groups"
+    return [
+        Line(f"Of {which}; {share}. The most probable class is called{calibrated}."),
+        Line(f"Intervals: {resamples}; Wilson's where a share is 0 or 1."),
+    ]
+
+
+def operating_points(result: Evaluation) -> list[Line | Sheet]:
+    """Each operating point on the set under test, and why one is lacking."""
+    measured, stated = result.measurement, result.bootstrap.prevalence
+    names = [name for name in AT_POINT if any(name in at.estimates for at in measured.points)]
+    title = f"Calling {result.positive} at thresholds fixed on validation"
+    headers = [SHORT[name].format(stated) if name in SHORT and stated is not None else NAMES[name] for name in names]
+    known = [at for at in measured.points if at.point.threshold is not None]
+    rows = tuple(
+        (at.point.name, f"{at.point.threshold:.3g}", *(with_interval(name, at.estimates.get(name)) for name in names))
+        for at in known
+    )
+    parts: list[Line | Sheet] = (
+        [Sheet(headers=("point", "threshold", *headers), rows=rows, title=title)] if rows else []
+    )
+    refused = [Line(f"No {at.point.name} point: {at.point.refused}.") for at in measured.points if at.point.refused]
+    return parts + refused
+
+
+def differences(result: Evaluation) -> Sheet:
+    """This run minus the other, on the same samples."""
+    found = result.measurement.difference or {}
+    rows = tuple(
+        (shown_name(name, result.classes), *difference(name, estimate))
+        for name, estimate in sorted(found.items(), key=place)
+        if told(name, result)
+    )
+    title = f"This run minus {result.against}, on the same samples"
+    return Sheet(headers=("metric", "difference", "95 % interval"), rows=rows, title=title)
+
+
+def subgroups(result: Evaluation) -> list[Line | Sheet]:
+    """Each subgroup with its size; too small ones without numbers."""
+    if not result.measurement.subgroups:
+        return [Line("Subgroups: none; source, view and flags are the same for all images, or not known.")]
+    rows = tuple(
+        (
+            f"{found.subgroup.kind}: {found.subgroup.name}",
+            f"{len(found.subgroup.index_N):,}",
+            f"{found.num_groups:,}",
+            f"{found.positives:,}",
+            *(
+                ("too small", *[""] * (len(IN_SUBGROUP) - 1))
+                if found.subgroup.refused
+                else (with_interval(name, found.estimates.get(name)) for name in IN_SUBGROUP)
+            ),
+        )
+        for found in result.measurement.subgroups
+    )
+    headers = ("subgroup", "n", "groups", result.positive, *(NAMES[name] for name in IN_SUBGROUP))
+    return [Sheet(headers=headers, rows=rows)]
+
+
+def matrix(result: Evaluation) -> Sheet:
+    """The confusion matrix."""
+    rows = tuple(
+        (name, *map(str, counts)) for name, counts in zip(result.classes, result.metrics["confusion"], strict=True)
+    )
+    return Sheet(headers=(f"{result.beton.name}: true", *(f"said {name}" for name in result.classes)), rows=rows)

@@ -1,0 +1,1 @@
+"""The export of a run to ONNX, with its model card."""

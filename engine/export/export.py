@@ -1,0 +1,205 @@
+"""An export: a run as one ONNX file that takes stored frames as they are and gives calibrated probabilities."""
+
+# N batch, S side of a stored frame, H W rows and columns of the crop, K classes
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.config import ExportConfig
+from engine.evaluation.trained import Trained, load_trained
+from engine.export.model_card import CARD, card_of
+from kernels.crop import MIDDLE, SCALE, crop_into
+from loaders import __version__
+from loaders.atomic_file import locked, publish_bytes
+from loaders.errors import ConfigError, IntegrityError
+
+FRAMES, PROBABILITIES = "frames", "probabilities"  # names of input and output
+TOLERANCE = 1e-4  # largest difference of a probability between the file and the run's own network
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+BATCHES = (1, 3)  # that parity is tried with
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """The files that were written.  difference: largest of a probability, file against network.  size: in bytes."""
+
+    model: Path
+    card: Path
+    classes: tuple[str, ...]
+    stored: int
+    temperature: float | None
+    difference: float
+    size: int
+
+
+class Deployed(nn.Module):
+    """A network with what comes before and after it: frames_NSS uint8 → probability_NK float32."""
+
+    def __init__(self, network: nn.Module, stored: int, crop: int, temperature: float) -> None:
+        super().__init__()
+        self.network, self.crop, self.temperature = network, crop, temperature
+        self.margin = (stored - crop) // 2
+
+    def forward(self, frames_NSS: torch.Tensor) -> torch.Tensor:
+        start, end = self.margin, self.margin + self.crop
+        level_N1HW = frames_NSS[:, start:end, start:end].to(torch.float32).unsqueeze(1)
+        logits_NK = self.network((level_N1HW - float(MIDDLE)) * float(SCALE))
+        return torch.softmax(logits_NK / self.temperature, 1)
+
+
+def export(config: ExportConfig, progress: Progress = lambda phase, done, total: None) -> Exported:
+    """Write the run's best weights as ONNX, and a model card beside it, once the file says what the network says.
+
+    Errors: ConfigError without the extra `export`; CheckpointError for a run without weights; IntegrityError if file
+    and network differ by more than TOLERANCE; LockedError; StorageError.
+    """
+    out = config.model
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: no folder {out.parent}, expected one that is there; make it first")
+    if out.is_dir():
+        raise ConfigError(f"--out {out}: a folder, expected the name of a file; add one to it")
+    onnx = require_exporter()
+    trained = load_trained(config.run)
+    with locked(out.parent):
+        progress("export", 0, 3)
+        probe_NSS = probe_frames(max(BATCHES), trained.state["stored"])
+        expected_NK = reference(trained, probe_NSS)
+        model = onnx_model(trained)
+        progress("export", 1, 3)
+        describe(onnx, model, trained)
+        onnx.checker.check_model(model, full_check=True)
+        content = model.SerializeToString()
+        difference = largest_difference(content, probe_NSS, expected_NK)
+        progress("export", 2, 3)
+        if not difference <= TOLERANCE:
+            raise IntegrityError(
+                f"{config.run}: as ONNX its probabilities differ by {difference:.2g}, expected at most {TOLERANCE:g}; "
+                "nothing was written: try other versions of torch and onnxscript"
+            )
+        publish_bytes(out, content)
+        publish_bytes(out.with_name(CARD), card_of(trained, out.name).encode())
+        progress("export", 3, 3)
+    return Exported(
+        model=out,
+        card=out.with_name(CARD),
+        classes=trained.classes,
+        stored=trained.state["stored"],
+        temperature=trained.decision.temperature,
+        difference=difference,
+        size=len(content),
+    )
+
+
+def require_exporter() -> Any:
+    """The module onnx, once all that an export needs is there.  Errors: ConfigError."""
+    for name in NEEDED:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"export: {name} is not installed, expected it; pip install 'plainfilm[export]'"
+            ) from error
+    return importlib.import_module("onnx")
+
+
+def probe_frames(number: int, stored: int) -> np.ndarray:
+    """Frames to compare by, uint8 (N, S, S): noise, which uses every grey level at every place."""
+    return np.random.default_rng(0).integers(0, 256, (number, stored, stored), np.uint8)
+
+
+@torch.inference_mode()
+def reference(trained: Trained, frames_NSS: np.ndarray) -> np.ndarray:
+    """What `predict` says of stored frames, on the host: its crop kernel, its network, its temperature; (N, K)."""
+    state = trained.state
+    frames_N1HW = np.empty((len(frames_NSS), 1, state["crop"], state["crop"]), np.float32)
+    offset_N = np.arange(len(frames_NSS), dtype=np.int64) * state["stored"] ** 2
+    crop_into(frames_N1HW, frames_NSS.reshape(-1), offset_N, state["stored"])
+    return trained.decision.probabilities(trained.network(torch.from_numpy(frames_N1HW)).float().numpy())
+
+
+def onnx_model(trained: Trained) -> Any:
+    """The model as ONNX, with a dynamic number of frames, and without any path of this machine."""
+    state = trained.state
+    if hasattr(trained.network, "fused"):
+        trained.network.fused = False  # type: ignore[assignment]
+    deployed = Deployed(trained.network, state["stored"], state["crop"], trained.decision.temperature or 1.0).eval()
+    example_NSS = torch.zeros(2, state["stored"], state["stored"], dtype=torch.uint8)
+    with quiet_exporter():
+        program = torch.onnx.export(
+            deployed,
+            (example_NSS,),
+            dynamo=True,
+            input_names=[FRAMES],
+            output_names=[PROBABILITIES],
+            dynamic_shapes=({0: torch.export.Dim("N", min=1, max=1 << 20)},),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
+        part.ClearField("metadata_props")  # stack traces among them
+    model.graph.ClearField("metadata_props")
+    model.ClearField("metadata_props")
+    return model
+
+
+@contextmanager
+def quiet_exporter() -> Any:
+    """Silence torch's own deprecations and log while it exports; errors still raise."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category in (FutureWarning, DeprecationWarning):
+                warnings.filterwarnings("ignore", category=category)
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def describe(onnx: Any, model: Any, trained: Trained) -> None:
+    """Write what a user must know into the model's own metadata."""
+    state = trained.state
+    facts = {
+        "classes": json.dumps(list(trained.classes)),
+        "positive": state["positive"],
+        "crop": state["crop"],
+        "stored": state["stored"],
+        "fit": state["fit"],
+        "network": state.get("network", "cnn"),
+        "temperature": "" if trained.decision.temperature is None else repr(trained.decision.temperature),
+        "conversion_id": state["conversion_id"],
+        "checkpoint_sha256": trained.sha256,
+        "plainfilm": __version__,
+        "not_for_diagnosis": "true",
+    }
+    onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
+    model.producer_name, model.producer_version = "plainfilm", __version__
+    model.doc_string = (
+        f"{FRAMES}: uint8 (N, {state['stored']}, {state['stored']}), as in a beton; {PROBABILITIES}: float32 (N, "
+        f"{len(trained.classes)}). Research software: not for diagnosis."
+    )
+
+
+def largest_difference(content: bytes, frames_NSS: np.ndarray, expected_NK: np.ndarray) -> float:
+    """How far onnxruntime's probabilities are from the expected ones, in batches of every size of BATCHES."""
+    onnxruntime = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found = [session.run([PROBABILITIES], {FRAMES: frames_NSS[:size]})[0] for size in BATCHES]
+    return max(float(np.abs(said_NK - expected_NK[:size]).max()) for size, said_NK in zip(BATCHES, found, strict=True))

@@ -1,0 +1,1 @@
+"""Prediction: files in, calibrated probabilities or a reason to abstain out."""

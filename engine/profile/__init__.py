@@ -1,0 +1,1 @@
+"""The profile: the reference pipeline and the engine side by side."""

@@ -1,0 +1,147 @@
+"""The picture of a profile: where an image's time goes, and what each step of the design gains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from engine.figures import INK, png
+from engine.profile.account import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION, Measured
+
+# Okabe and Ito's colours, which the colour-blind tell apart; by part of a step
+COLOURS = {
+    "decode": "#D55E00",
+    "augment": "#E69F00",
+    "wait": "#F0E442",
+    "transfer": "#CC79A7",
+    "forward": "#56B4E9",
+    "backward": "#0072B2",
+    "optimiser": "#009E73",
+    "step": "#0072B2",
+    "other": "#999999",
+    "validation": "#444444",
+}
+FAINT, HIGHLIGHT, PLAIN, REPORT = "#888888", "#0072B2", "#9ecae1", "#D55E00"
+LEAST_LABELLED = 0.06  # share of the longest bar that has room for a number
+LEAST_SHOWN = 0.003  # share of the longest bar that one can see at all
+HALO: dict[str, Any] = {"color": INK, "zorder": 4, "path_effects": [withStroke(linewidth=3, foreground="white")]}
+NAME: dict[str, Any] = {"color": INK, "fontsize": 10, "ha": "right", "va": "center"}
+SMALL: dict[str, Any] = {"color": FAINT, "fontsize": 7.5, "ha": "right", "va": "center"}
+
+
+def profile_figure(variants: Sequence[Measured], device: str) -> bytes:
+    """Left: seconds of an epoch by part, reference and engine.  Right: seconds of the report's run by variant."""
+    figure = Figure(figsize=(13.5, 5.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    parts_panel(left, variants[0], variants[-1])
+    run_panel(right, variants)
+    figure.suptitle(
+        f"The report's recipe on {device}: {TRAINING:,} training and {VALIDATION} validation images an epoch",
+        color=INK,
+        fontsize=11,
+    )
+    return png(figure)
+
+
+def parts_panel(axes: Axes, reference: Measured, engine: Measured) -> None:
+    """Stacked bars of an epoch."""
+    pairs = (("reference", reference), ("engine", engine))
+    longest = max(found.epoch_seconds for _, found in pairs)
+    for name, colour in COLOURS.items():
+        starts, lengths = [], []
+        for _, found in pairs:
+            pieces = epoch_parts(found)
+            before = list(pieces)[: list(pieces).index(name)] if name in pieces else []
+            starts.append(sum(pieces[other] for other in before))
+            lengths.append(pieces.get(name, 0.0))
+        if max(lengths) < LEAST_SHOWN * longest:
+            continue
+        axes.barh([0, 1], lengths, left=starts, color=colour, edgecolor="white", linewidth=0.6, label=name, height=0.5)
+        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            if length > LEAST_LABELLED * longest:
+                dark = name in ("backward", "step", "validation", "decode", "optimiser")
+                axes.text(
+                    start + length / 2,
+                    row,
+                    f"{length:,.3g}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else INK,
+                )
+    for row, (_, found) in enumerate(pairs):
+        axes.text(
+            found.epoch_seconds + 0.01 * longest,
+            row,
+            f" {found.epoch_seconds:,.3g} s",
+            va="center",
+            color=INK,
+            weight="bold",
+        )
+    axes.set_yticks([0, 1], labels=[name for name, _ in pairs])
+    axes.invert_yaxis()
+    axes.set_xlim(0, longest * 1.16)
+    axes.set_xlabel("seconds of an epoch")
+    axes.set_title("Where an epoch's time goes\n", loc="left", fontsize=10, color=INK)
+    axes.legend(frameon=False, ncols=5, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def epoch_parts(found: Measured) -> dict[str, float]:
+    """Seconds of an epoch by part, without those that go on beside the training."""
+    parts = {name: TRAINING * seconds for name, seconds in found.parts.items() if name not in found.overlapped}
+    return parts | {"validation": VALIDATION * found.validation}
+
+
+def run_panel(axes: Axes, variants: Sequence[Measured]) -> None:
+    """A waterfall: each bar runs from the variant above it to this one, so that its length is the gain."""
+    seconds = [found.run_seconds for found in variants]
+    everything = [*seconds, REPORT_SECONDS]
+    low, high = min(everything) / 1.7, max(everything) * 1.5
+    axes.set_xscale("log")
+    axes.axvline(REPORT_SECONDS, color=REPORT, linestyle="--", linewidth=1.2, zorder=1)
+    for row, (found, now) in enumerate(zip(variants, seconds, strict=True)):
+        before = seconds[row - 1] if row else now
+        colour = HIGHLIGHT if row == len(variants) - 1 else PLAIN if row else FAINT
+        if row:
+            axes.plot([before, before], [row - 1, row], color=FAINT, linewidth=0.8, zorder=2)
+        axes.barh(row, before - now, left=now, color=colour, height=0.5, zorder=2)
+        axes.plot([now], [row], "o", color=colour, markeredgecolor="white", markersize=9, zorder=3)
+        gain = f"{before / now:.2f}×  " if row else ""
+        text = axes.text(
+            min(now, before) * 0.94, row, f"{gain}{now:,.0f} s", va="center", ha="right", fontsize=9, **HALO
+        )
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # the report's line may pass behind it
+        axes.text(-0.015, row + 0.24, found.variant.adds, transform=axes.get_yaxis_transform(), **SMALL)
+        axes.text(-0.015, row - 0.14, found.variant.name, transform=axes.get_yaxis_transform(), **NAME)
+    place = math.log(REPORT_SECONDS * 1.6 / low) / math.log(high * 1.6 / low)
+    axes.text(
+        REPORT_SECONDS,
+        1.01,
+        f"the report: {REPORT_SECONDS:.0f} s, other hardware (Apple M3 Max)",
+        transform=axes.get_xaxis_transform(),
+        color=REPORT,
+        fontsize=8,
+        ha="left" if place < 1 / 3 else "center" if place < 2 / 3 else "right",
+        va="bottom",
+    )
+    axes.set_xlim(low / 1.6, high)
+    axes.set_ylim(len(variants) - 0.35, -0.6)
+    axes.set_yticks([])
+    ticks = [mark * 10.0**power for power in range(-1, 6) for mark in (1, 2, 5)]
+    shown = [tick for tick in ticks if low / 1.6 <= tick <= high]
+    axes.set_xticks(shown, labels=[f"{tick:,.3g}" if tick < 1000 else f"{tick:,.0f}" for tick in shown])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel(f"seconds of {EPOCHS} epochs, conversion included (logarithmic)")
+    axes.set_title("What each step of the design gains\n", loc="left", fontsize=10, color=INK)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)

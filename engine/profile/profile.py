@@ -1,0 +1,274 @@
+"""A profile: the reference pipeline and the engine on the same radiographs, in turns, and what bounds the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.config import ProfileConfig, TrainConfig
+from engine.device import choose_policy, device_name, settle_precision
+from engine.learning_sets import open_loaders
+from engine.network import Cnn
+from engine.profile.account import (
+    EPOCHS,
+    REPORT_SECONDS,
+    TRAINING,
+    VALIDATION,
+    Answer,
+    Measured,
+    measured,
+    overhead_share,
+)
+from engine.profile.figure import profile_figure
+from engine.profile.probes import Bound, bound_of, copy_rate, matmul_rate
+from engine.profile.process import ROOT, VariantProcess
+from engine.profile.source import TABLE, Converter, find_source
+from engine.profile.variants import REFERENCE, WORKER, Variant, variants_for
+from engine.profile.verdict import Verdict, judge
+from engine.profile.worker import task_text
+from loaders import __version__
+from loaders.atomic_file import publish_bytes
+from loaders.beton_footer import Facts
+from loaders.errors import ConfigError
+from loaders.machine import usable_cores
+
+LEAST_SECONDS = 0.2  # of a turn: steps quicker than that are too few to be timed
+CONVERTED = 8  # files in each round
+TRACED_STEPS = 5
+BUSY = 0.5  # processes a core, before the profile adds its own
+NOISE = 1.5  # the fastest matrix product of the run over the slowest: above it, other programs took part
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turns:
+    """Raw answers.  trained, validated: by variant, turn by turn.  conversion: seconds a file; rates as in `Bound`."""
+
+    trained: list[list[Answer]]
+    validated: list[list[Answer]]
+    conversion: list[float]
+    matmul: list[float]
+    copy: list[float]
+    sizes: list[tuple[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """What was measured.  variants: from the reference to the engine.  ratio: of their epochs, turn by turn."""
+
+    device: str
+    facts: Facts
+    num_images: int
+    variants: tuple[Measured, ...]
+    ratio: float
+    bound: Bound
+    verdict: Verdict
+    cautions: tuple[str, ...]
+    out: Path
+
+    @property
+    def reference(self) -> Measured:
+        """The first."""
+        return self.variants[0]
+
+    @property
+    def engine(self) -> Measured:
+        """The last."""
+        return self.variants[-1]
+
+
+def profile(config: ProfileConfig, progress: Progress = lambda phase, done, total: None) -> Profile:
+    """Train the reference and each variant in turns, in processes of their own, and leave profile.png and profile.json.
+
+    Errors: ConfigError without torchvision or outside of a checkout, for a source that is not the betons', and for a
+    device that is not there; InputError for betons that do not belong together, or a variant that fails; StorageError.
+    """
+    check_reference()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    policy = choose_policy(config.device, "auto", "off", num_steps=0)
+    settle_precision(policy)
+    with contextlib.ExitStack() as stack:
+        loader, _ = open_loaders(TrainConfig(data=config.data, out=config.folder, loader=config.loader), stack)
+        facts, threads = loader.beton.facts, loader.threads
+    source, cores = find_source(config.data, config.source), usable_cores()
+    torch.set_num_threads(cores)
+    dtype = policy.autocast or torch.float32
+    variants = variants_for(policy.device.type)
+    with contextlib.ExitStack() as stack:
+        converter = stack.enter_context(contextlib.closing(Converter(source, config.data)))
+        converter.convert(1)  # not counted: it loads kernels, and fails at once for another source
+        for folder in (config.folder, *([config.trace.parent] if config.trace else [])):
+            folder.mkdir(parents=True, exist_ok=True)  # now, not after minutes of measuring
+        commands = [arguments_for(variant, config, policy.device.type, facts.crop, cores) for variant in variants]
+        processes = [
+            stack.enter_context(VariantProcess(variant.name, variant.module, arguments))
+            for variant, arguments in zip(variants, commands, strict=True)
+        ]
+        turns = take_turns(processes, converter, config, policy.device, dtype, progress)
+    found = []
+    for variant, trained, validated in zip(variants, turns.trained, turns.validated, strict=True):
+        once = 0.0 if variant.name == REFERENCE else statistics.median(turns.conversion)
+        found.append(measured(variant, trained, validated, threads=threads, conversion=once))
+    engine = found[-1]
+    network = Cnn(len(facts.classes), facts.crop, dropout=0.0)
+    bound = bound_of(network, facts.crop, engine.training, turns.matmul, turns.copy, bytes_a_number=dtype.itemsize)
+    result = Profile(
+        device=device_name(policy.device),
+        facts=facts,
+        num_images=len(source.paths) + source.num_val,
+        variants=tuple(found),
+        ratio=epoch_ratio(turns),
+        bound=bound,
+        verdict=judge(
+            engine,
+            threads=threads,
+            cores=cores,
+            batch_size=config.loader.batch_size,
+            overhead=overhead_share(turns.sizes, config.loader.batch_size),
+            arithmetic=bound.arithmetic,
+        ),
+        cautions=cautions(bound.matmul_spread, load, cores),
+        out=config.folder,
+    )
+    publish_bytes(config.folder / "profile.json", json.dumps(record(result, config, turns), indent=1).encode())
+    publish_bytes(config.folder / "profile.png", profile_figure(result.variants, result.device))
+    return result
+
+
+def check_reference() -> None:
+    """Errors: ConfigError unless the reference pipeline can run."""
+    if importlib.util.find_spec("torchvision") is None:
+        raise ConfigError("profile: no torchvision found, expected it for the reference; run pip install torchvision")
+    if not (ROOT / "benchmarks" / "reference.py").is_file():
+        raise ConfigError(f"profile: no benchmarks/reference.py in {ROOT}, expected a checkout; run cli.py of one")
+
+
+def arguments_for(variant: Variant, config: ProfileConfig, device: str, crop: int, threads: int) -> list[str]:
+    """The arguments of a variant's program.  threads: torch's, equal for all."""
+    if variant.module == WORKER:
+        return [task_text(variant, config.data.resolve(), config.loader, device, threads)]
+    folder = [str(config.data.resolve())]
+    if variant.name == REFERENCE:
+        folder = [str(config.source.resolve()), "--manifest", str((config.data / TABLE).resolve())]
+    numbers = {"size": crop, "batch-size": config.loader.batch_size, "workers": config.workers, "threads": threads}
+    options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
+    return [*folder, *options, "--device", device, "--serve"]
+
+
+def take_turns(
+    processes: list[VariantProcess],
+    converter: Converter,
+    config: ProfileConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress,
+) -> Turns:
+    """Let every process train and validate in turns, and probe the machine once a round."""
+    turns = Turns(
+        trained=[[] for _ in processes], validated=[[] for _ in processes], conversion=[], matmul=[], copy=[], sizes=[]
+    )
+    for done, process in enumerate(processes):
+        progress("start", done, len(processes))
+        process.answer()
+        process.ask("train", steps=1, seconds=0)  # not counted, nor is what follows
+        process.ask("validate")
+    progress("start", len(processes), len(processes))
+    steps = config.steps
+    if config.workers:  # their batches are ready at about one time, so that a part of them would count too little
+        steps = -(-steps // config.workers) * config.workers
+    total = config.rounds * len(processes)
+    for turn in range(config.rounds):
+        for place, process in enumerate(processes):
+            progress("measure", turn * len(processes) + place, total)
+            turns.trained[place].append(process.ask("train", steps=steps, seconds=LEAST_SECONDS))
+            turns.validated[place].append(process.ask("validate"))
+        turns.conversion.append(converter.convert(CONVERTED))
+        turns.matmul.append(matmul_rate(device, dtype))
+        turns.copy.append(copy_rate(device))
+    progress("measure", total, total)
+    turns.sizes.extend((size, seconds) for size, seconds in processes[-1].ask("sizes")["sizes"])
+    if config.trace is not None:
+        processes[-1].ask("trace", path=str(config.trace.resolve()), steps=TRACED_STEPS)
+    for process in processes:
+        process.dismiss()
+    return turns
+
+
+def epoch_ratio(turns: Turns) -> float:
+    """How many times quicker the engine's epoch is than the reference's: the median of the turns' own ratios."""
+    seconds = [
+        [
+            TRAINING * trained["seconds"] / trained["images"] + VALIDATION * validated["seconds"] / validated["images"]
+            for trained, validated in zip(turns.trained[place], turns.validated[place], strict=True)
+        ]
+        for place in (0, -1)
+    ]
+    return statistics.median(reference / engine for reference, engine in zip(*seconds, strict=True))
+
+
+def cautions(matmul_spread: float, load: float, cores: int) -> tuple[str, ...]:
+    """What speaks against the figures.  load: the average at the start, of processes that ran or wanted to."""
+    found = []
+    if load > BUSY * cores:
+        found.append(
+            f"{load:.1f} processes wanted {cores} cores before the profile began: on a quiet machine all of it is "
+            "faster, and ratios are others"
+        )
+    if matmul_spread > NOISE:
+        found.append(
+            f"matrix products ran {matmul_spread:.1f} times as fast in one round as in another: other programs took "
+            "part, and shares of the machine's rate mean little"
+        )
+    return tuple(found)
+
+
+def record(result: Profile, config: ProfileConfig, turns: Turns) -> dict[str, Any]:
+    """profile.json."""
+    return {
+        "device": result.device,
+        "cores": usable_cores(),
+        "machine": platform.platform(),
+        "versions": {"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__}
+        | {name: version(name) for name in ("torchvision", "numba", "pillow")},
+        "settings": {
+            "data": str(config.data),
+            "source": str(config.source),
+            "rounds": config.rounds,
+            "steps": config.steps,
+            "workers": config.workers,
+            "loader": asdict(config.loader),
+        },
+        "crop": result.facts.crop,
+        "images": result.num_images,
+        "synthetic": result.facts.synthetic,
+        "conversion_id": result.facts.conversion_id,
+        "variants": [
+            asdict(found)
+            | {
+                "epoch_seconds": found.epoch_seconds,
+                "run_seconds": found.run_seconds,
+                "conversion_seconds": found.conversion_seconds,
+            }
+            for found in result.variants
+        ],
+        "report_seconds": {"seconds": REPORT_SECONDS, "hardware": "other: Apple M3 Max"},
+        "run": {"epochs": EPOCHS, "training": TRAINING, "validation": VALIDATION},
+        "epoch_ratio": result.ratio,
+        "bound": asdict(result.bound),
+        "verdict": asdict(result.verdict),
+        "cautions": list(result.cautions),
+        "turns": asdict(turns),
+    }

@@ -1,0 +1,280 @@
+"""A worker of `profile`: one variant of the engine in a process of its own, which trains and validates on command.
+
+Commands are JSON lines on stdin, such as {"do": "train", "steps": 2, "seconds": 0.2}; each is answered with one.
+"""
+
+# N batch, H W rows and columns of the crop
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.arena import keep_allocations
+from engine.device import Policy, choose_policy, settle_precision
+from engine.device_epochs import DeviceEpochs
+from engine.network import Cnn
+from engine.profile.variants import Variant
+from engine.step import Learner, make_learner, predict, train_step
+from engine.training_state import State
+from loaders.config import LoaderConfig
+from loaders.loader import Loader
+
+LEARNING_RATE, DROPOUT = 1e-3, 0.5
+SMALL, LARGE = 1, 8  # images: batches of the second are beside smaller ones, of the first beside larger
+REPEATS = 3
+
+Answer = dict[str, Any]
+
+
+class Clock:
+    """Seconds by part.  What a GPU has been asked for is waited for, so that it counts where it belongs."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self.begin = self.last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """End a part."""
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize()
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
+        self.last = now
+
+
+def open_sets(data: Path, config: LoaderConfig, open_loader: Callable[..., Loader]) -> tuple[Loader, Loader]:
+    """The training set, and of the validation set a share of about a batch."""
+    loader = open_loader(data / "train.beton", replace(config, training=True), tensors=True)
+    val_loader = open_loader(data / "val.beton", replace(config, training=False), tensors=True)
+    shares = max(1, val_loader.num_samples // config.batch_size)
+    val_loader.close()
+    share = replace(config, training=False, rank=0, world_size=shares)
+    return loader, open_loader(data / "val.beton", share, tensors=True)
+
+
+def learner_for(variant: Variant, policy: Policy, loader: Loader) -> Learner:
+    """A network and its optimiser, as far as the variant has the engine's."""
+    facts, batch_size = loader.beton.facts, loader.config.batch_size
+    torch.manual_seed(loader.config.seed)
+    network = Cnn(len(facts.classes), facts.crop, DROPOUT, fused=variant.fused)
+    learner = make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=batch_size, class_weight_K=None)
+    if variant.fast_layout:
+        return learner
+    return replace(learner, optimiser=torch.optim.Adam(network.parameters(), lr=LEARNING_RATE))
+
+
+def policy_for(variant: Variant, device: str) -> Policy:
+    """The engine's policy, less what the variant lacks."""
+    policy = choose_policy(device, "auto" if variant.mixed else "off", "off", num_steps=0)
+    settle_precision(policy)
+    return policy if variant.fast_layout else replace(policy, memory_format=torch.contiguous_format)
+
+
+class HostRounds:
+    """Turns of a variant whose batches the host makes.  Owns its loaders."""
+
+    def __init__(
+        self,
+        variant: Variant,
+        data: Path,
+        config: LoaderConfig,
+        device: str,
+        open_loader: Callable[..., Loader] = Loader,
+    ) -> None:
+        self.policy = policy_for(variant, device)
+        self.loader, self.val_loader = open_sets(data, config, open_loader)
+        self.learner = learner_for(variant, self.policy, self.loader)
+        self.turns = self.steps = 0
+        self.making = self.computing = 0.0  # of the loader's threads, in epochs that are over
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of one epoch after another."""
+        self.loader.set_epoch(self.turns)
+        self.turns += 1
+        while True:
+            with contextlib.closing(iter(self.loader)) as batches:  # type: ignore[type-var]
+                for frames_N1HW, labels_N, _ in batches:
+                    yield frames_N1HW, labels_N
+            self.making += self.loader.making
+            self.computing += self.loader.computing
+
+    def step(self, batch: tuple[torch.Tensor, torch.Tensor], lap: Callable[[str], None]) -> int:
+        """One training step.  Gives the number of images."""
+        train_step(self.learner, *batch, seed=self.loader.config.seed, step=self.steps, lap=lap)
+        self.steps += 1
+        return len(batch[1])
+
+    def train(self, steps: int, seconds: float) -> Answer:
+        """So many steps at least, and for so long at least, after one that does not count."""
+        with contextlib.closing(self.batches()) as batches:  # type: ignore[type-var]
+            self.step(next(batches), lambda part: None)  # the threads have filled or not filled their queue meanwhile
+            before = self.threads_worked()
+            clock, images, done = Clock(self.policy.device), 0, 0
+            while done < steps or clock.last - clock.begin < seconds:
+                batch = next(batches)
+                clock.lap("wait")
+                images += self.step(batch, clock.lap)
+                clock.lap("other")
+                done += 1
+            making, computing = (now - then for now, then in zip(self.threads_worked(), before, strict=True))
+        return {
+            "images": images,
+            "steps": done,
+            "seconds": clock.last - clock.begin,
+            "parts": clock.seconds | {"augment": making},
+            "overlapped": ["augment"],
+            "making": making,
+            "computing": computing,
+        }
+
+    def threads_worked(self) -> tuple[float, float]:
+        """Seconds that the loader's threads have been making batches, and computed for them."""
+        return self.making + self.loader.making, self.computing + self.loader.computing
+
+    def validate(self) -> Answer:
+        """Predict the share of the validation set."""
+        begin = time.perf_counter()
+        label_N, _ = predict(self.learner.network, self.val_loader, self.policy)
+        return {"images": len(label_N), "seconds": time.perf_counter() - begin}
+
+    def sizes(self) -> Answer:
+        """Seconds of a step by batch size: of the usual one, and of one that is much smaller, or larger."""
+        with contextlib.closing(self.batches()) as batches:  # type: ignore[type-var]
+            frames_N1HW, labels_N = next(batches)
+        usual = len(labels_N)
+        sizes = (usual, SMALL if usual >= LARGE else LARGE)
+        found: dict[int, list[float]] = {size: [] for size in sizes}
+        for _ in range(REPEATS + 1):
+            for size in sizes:
+                repeats = -(-size // usual)
+                frames, labels = frames_N1HW.repeat(repeats, 1, 1, 1)[:size], labels_N.repeat(repeats)[:size]
+                begin = time.perf_counter()
+                self.step((frames, labels), lambda part: None)
+                found[size].append(time.perf_counter() - begin)
+        return {"sizes": [[size, statistics.median(seconds[1:])] for size, seconds in sorted(found.items())]}
+
+    def close(self) -> None:
+        """Give the betons back."""
+        self.loader.close()
+        self.val_loader.close()
+
+
+class DeviceRounds:
+    """Turns of a variant that makes batches and steps on the device, queued without waiting.  Owns its loaders."""
+
+    def __init__(self, variant: Variant, data: Path, config: LoaderConfig, device: str) -> None:
+        self.policy = policy_for(variant, device)
+        self.loader, self.val_loader = open_sets(data, replace(config, resident="auto"), Loader)
+        self.learner = learner_for(variant, self.policy, self.loader)
+        self.epochs = DeviceEpochs(self.learner, self.loader, self.val_loader, config.resident)
+        self.state = State(conversion_id="", loader=self.loader.state_dict())
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin an epoch's sums."""
+        num_classes = len(self.loader.beton.facts.classes)
+        self.state.loss_sum, self.state.confusion = 0.0, np.zeros((num_classes, num_classes), np.int64).tolist()
+
+    def train(self, steps: int, seconds: float) -> Answer:
+        """So many steps at least, and for so long at least, after some that do not count.  They are not divided."""
+        self.run(1, 0)
+        begin = time.perf_counter()
+        images, done = self.run(steps, seconds)
+        passed = time.perf_counter() - begin
+        return {"images": images, "steps": done, "seconds": passed, "parts": {"step": passed}, "overlapped": []}
+
+    def run(self, steps: int, seconds: float) -> tuple[int, int]:
+        """Images and steps that were trained on, once they are all done."""
+        begin, before, images, over = time.perf_counter(), self.state.step, 0, False
+        while not over:
+            epoch, start, done = self.loader.epoch, self.loader.position, self.state.step - before
+            with contextlib.closing(self.epochs.train(self.state)) as losses:  # type: ignore[type-var]
+                for queued, _ in enumerate(losses, start=done + 1):
+                    over = queued >= steps and time.perf_counter() - begin >= seconds
+                    if over:
+                        break
+            if self.loader.epoch > epoch:
+                images += self.loader.num_samples - start
+                self.forget()
+            else:
+                images += self.loader.position - start
+        return images, self.state.step - before
+
+    def validate(self) -> Answer:
+        """Predict the share of the validation set."""
+        begin = time.perf_counter()
+        label_N, _ = self.epochs.validate(lambda samples: None)
+        return {"images": len(label_N), "seconds": time.perf_counter() - begin}
+
+    def sizes(self) -> Answer:
+        """A captured step has one size."""
+        return {"sizes": []}
+
+    def close(self) -> None:
+        """Give the betons back."""
+        self.loader.close()
+        self.val_loader.close()
+
+
+Rounds = HostRounds | DeviceRounds
+
+
+def trace(rounds: Rounds, path: Path, steps: int) -> Answer:
+    """Record a few steps for chrome://tracing."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if rounds.policy.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    rounds.train(1, 0)
+    with torch.profiler.profile(activities=activities) as profiler:
+        rounds.train(steps, 0)
+    profiler.export_chrome_trace(str(path))
+    return {"trace": str(path)}
+
+
+def task_text(variant: Variant, data: Path, config: LoaderConfig, device: str, threads: int) -> str:
+    """The worker's one argument."""
+    task = {"variant": asdict(variant), "data": str(data), "loader": asdict(config), "device": device}
+    return json.dumps(task | {"threads": threads})
+
+
+def main() -> None:
+    """Obey until stdin ends."""
+    task = json.loads(sys.argv[1])
+    variant = Variant(**task["variant"])
+    kept = keep_allocations(variant.arena)
+    torch.set_num_threads(task["threads"])
+    kind = DeviceRounds if variant.on_device else HostRounds
+    rounds = kind(variant, Path(task["data"]), LoaderConfig(**task["loader"]), task["device"])
+    with contextlib.closing(rounds):
+        answer({"device": rounds.policy.describe(), "arena": kept, "threads": torch.get_num_threads()})
+        for line in sys.stdin:
+            command = json.loads(line)
+            do = command.pop("do")
+            if do == "trace":
+                answer(trace(rounds, Path(command["path"]), command["steps"]))
+            elif do in ("train", "validate", "sizes"):
+                answer(getattr(rounds, do)(**command))
+            else:
+                return
+
+
+def answer(content: Answer) -> None:
+    """One line to the parent."""
+    sys.stdout.write(json.dumps(content) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The data flow of a run: how many files went in, what became of them and why, without any file's name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.report.material import count_in, dict_in
+from loaders.account import count_reasons
+from loaders.atomic_file import publish_bytes, storage_error
+from loaders.catalog import SPLITS
+
+DATAFLOW, TABLE = "dataflow.json", "convert.csv"
+VERDICTS = ("written", "rejected", "duplicate", "excluded")
+MOST_REASONS = 12  # kinds that are named; rarer ones are added up
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flow:
+    """What became of the files.  reasons: reason, verdict, files.  splits: split, images by class, sum, groups."""
+
+    files: int
+    written: int
+    rejected: int
+    duplicate: int
+    excluded: int
+    reasons: list[tuple[str, str, int]]
+    classes: list[str]
+    splits: list[tuple[str, list[int], int, str]]
+
+
+def keep_dataflow(run: Path, data: Path, summary: dict[str, Any]) -> str:
+    """Write RUN/dataflow.json from DATA/convert.csv.  Gives "", or why there is none.
+
+    summary: the run's, whose numbers of images must be those of the table, lest another conversion's be told.
+    Errors: StorageError.
+    """
+    path = data / TABLE
+    if not path.is_file():
+        return f"{data} has no {TABLE}"
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise storage_error(path, error) from error
+    try:
+        content = count_files(list(csv.DictReader(io.StringIO(text, newline=""))))
+    except (KeyError, csv.Error):
+        return f"{path} is no table of `convert`"
+    for split, name in (("train", "training_images"), ("val", "validation_images")):
+        expected = summary.get(name)
+        found = sum(content["splits"].get(split, {}).values())
+        if expected is not None and found != expected:
+            return f"{path} has {found} images of {split}, the run had {expected}: it is of another conversion"
+    publish_bytes(run / DATAFLOW, (json.dumps(content, indent=2) + "\n").encode())
+    return ""
+
+
+def count_files(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The content of dataflow.json: in = written + rejected + duplicate; excluded files are outside the sum.
+
+    Errors: KeyError when a column is missing.
+    """
+    counts = Counter(dict.fromkeys(VERDICTS, 0))
+    reasons: dict[str, list[str]] = defaultdict(list)
+    splits: dict[str, Counter[str]] = defaultdict(Counter)
+    groups: dict[str, set[str]] = defaultdict(set)
+    names = {name for row in rows for name in (row["path"], row["path"].rpartition("/")[2])} - {""}
+    for row in rows:
+        verdict = row["verdict"] if row["verdict"] in VERDICTS else "rejected"
+        counts[verdict] += 1
+        if verdict == "written":
+            splits[row["split"]][row["label"]] += 1
+            groups[row["split"]].add(row["group"])
+        else:
+            reasons[verdict].append(row["reason"] or "no reason given")
+    return {
+        "files": counts["written"] + counts["rejected"] + counts["duplicate"],
+        "counts": dict(counts),
+        "reasons": {
+            verdict: told(reasons[verdict], names) for verdict in VERDICTS if verdict != "written" and reasons[verdict]
+        },
+        "splits": {split: dict(sorted(splits[split].items())) for split in SPLITS if split in splits},
+        "groups": {split: len(groups[split]) for split in SPLITS if split in groups},
+    }
+
+
+def told(reasons: list[str], names: set[str]) -> dict[str, int]:
+    """Reason → files, commonest first, with neither paths nor names of files; the rarest are added up."""
+    counts: Counter[str] = Counter()
+    for reason, number in count_reasons(reasons).items():
+        counts[nameless(reason, names)] += number
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = dict(ordered[:MOST_REASONS])
+    if rest := sum(number for _, number in ordered[MOST_REASONS:]):
+        shown["other reasons"] = shown.get("other reasons", 0) + rest
+    return shown
+
+
+def nameless(reason: str, names: set[str]) -> str:
+    """A reason without the names in it."""
+    if reason.startswith("same pixels as "):
+        return "same pixels as another file"
+    reason = re.sub(r" \(quarantined in .*", " (quarantined by the audit)", reason, flags=re.DOTALL)
+    reason = re.sub(r"^changed since .* was made, expected.*", "changed since the audit", reason, flags=re.DOTALL)
+    for name in sorted((name for name in names if name in reason), key=len, reverse=True):
+        reason = reason.replace(name, "…")
+    return re.sub(r"\S*[/\\]\S*", "…", reason)
+
+
+def make_flow(content: dict[str, Any]) -> Flow | None:
+    """The data flow of dataflow.json; None where it is not known."""
+    counts = {name: count_in(content, "counts", name) for name in ("written", "rejected", "duplicate", "excluded")}
+    written, rejected, duplicate = counts["written"], counts["rejected"], counts["duplicate"]
+    if written is None or rejected is None or duplicate is None:
+        return None
+    reasons = [
+        (str(reason), verdict, number)
+        for verdict in ("rejected", "duplicate", "excluded")
+        for reason in dict_in(content, "reasons", verdict)
+        if (number := count_in(content, "reasons", verdict, reason)) is not None
+    ]
+    by_split = dict_in(content, "splits")
+    classes = sorted({str(name) for split in by_split for name in dict_in(by_split, split)})
+    splits = []
+    for split in by_split:
+        numbers = [count_in(by_split, split, name) or 0 for name in classes]
+        groups = count_in(content, "groups", split)
+        splits.append((split, numbers, sum(numbers), "–" if groups is None else f"{groups:,}"))
+    return Flow(
+        files=written + rejected + duplicate,
+        written=written,
+        rejected=rejected,
+        duplicate=duplicate,
+        excluded=counts["excluded"] or 0,
+        reasons=reasons,
+        classes=classes,
+        splits=splits,
+    )

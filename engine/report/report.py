@@ -1,0 +1,116 @@
+"""The report of a run: RUN/report.html, made from the files in the run folder alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config import ReportConfig
+from engine.report.dataflow import keep_dataflow
+from engine.report.material import Material, read_material, text_in
+from engine.report.page import run_page
+from engine.report.run_probes import PROBES, probe_run
+from engine.report.verdict import Verdict, judge
+from loaders.atomic_file import locked, publish_bytes, storage_error
+from loaders.beton import Beton
+from loaders.errors import ConfigError, InputError
+from loaders.page_parts import PNG
+from loaders.settings import is_path
+
+REPORT, CROSSVAL, CROSSVAL_PICTURE, BETON = "report.html", "crossval.json", "crossval.png", "train.beton"
+RUN_FILES = ("config.json", "summary.json")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """A page that was written.  notes: what could not be added to it, and why."""
+
+    page: Path
+    verdict: Verdict
+    notes: tuple[str, ...]
+
+
+def report(config: ReportConfig, progress: Progress = lambda phase, done, total: None) -> Report:
+    """Gather what the run's own data can still tell, and write the page anew.
+
+    Errors: ConfigError for no run folder, or no cross-validation where one was named; InputError for a data folder
+    without train.beton, or of another conversion; BetonError; StorageError; LockedError.
+    """
+    run = config.run
+    if not any((run / name).is_file() for name in RUN_FILES):
+        raise ConfigError(f"{run}: no {RUN_FILES[0]}, expected a run folder of `train`; check the path")
+    with locked(run):
+        material = read_material(run)
+        notes = []
+        data, why = find_data(config, material)
+        if data is None:
+            notes.append(why)
+        else:
+            if why := keep_dataflow(run, data, material.summary):
+                notes.append(f"data flow: {why}")
+            if config.probes and not (run / PROBES).is_file():
+                probe_run(run, data / BETON, progress)
+        page = write_report(run, crossval=config.crossval)
+        return Report(page=page, verdict=judge(read_material(run)), notes=tuple(notes))
+
+
+def write_report(run: Path, *, crossval: Path | None = None) -> Path:
+    """Write RUN/report.html: the same bytes for the same files in the run folder.  Gives its path.
+
+    What a file lacks, or a file that is not there, is said on the page, with the command that makes it.
+    crossval: a folder of `crossval`, whose result is kept in the run first.
+    Errors: ConfigError when that folder has no result; StorageError.
+    """
+    if crossval is not None:
+        keep_crossval(run, crossval)
+    material = read_material(run)
+    page = run_page(material, judge(material))
+    publish_bytes(run / REPORT, page.encode("utf-8"))
+    return run / REPORT
+
+
+def find_data(config: ReportConfig, material: Material) -> tuple[Path | None, str]:
+    """The data folder: the one named, else the run's own if it still holds the run's conversion; else why not.
+
+    Errors: InputError when the one named is not what the run was trained on; BetonError.
+    """
+    own = text_in(material.config, "data")
+    data = config.data or (Path(own) if own and is_path(own) else None)
+    if data is None or not (data / BETON).is_file():
+        if config.data is not None:
+            raise InputError(f"{data}: no {BETON}, expected the folder that the run was trained on; check the path")
+        return None, "data flow and probes, since the run's data folder is not there; name it with --data"
+    with Beton(data / BETON, trust_unverified=True) as beton:
+        found, expected = beton.facts.conversion_id, text_in(material.summary, "conversion_id")
+    if expected and found != expected:
+        told = f"{data / BETON}: of conversion {found or 'unknown'}, expected {expected}, on which the run was trained"
+        if config.data is not None:
+            raise InputError(f"{told}; bring that one back, or leave --data out")
+        return None, f"data flow and probes; {told}"
+    return data, ""
+
+
+def keep_crossval(run: Path, crossval: Path) -> None:
+    """Copy a cross-validation's result into the run folder.  Errors: ConfigError, StorageError."""
+    source = crossval / CROSSVAL
+    try:
+        text = source.read_bytes()
+        content = json.loads(text)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{crossval}: no {CROSSVAL}, expected a folder of `crossval`; check the path") from error
+    except OSError as error:
+        raise storage_error(source, error) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: not JSON ({error}), expected what `crossval` wrote; run it again") from error
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
+        raise ConfigError(f"{source}: no rows, expected what `crossval` wrote; run it again")
+    picture = crossval / CROSSVAL_PICTURE
+    png_B = picture.read_bytes() if picture.is_file() else b""
+    publish_bytes(run / CROSSVAL, text)
+    if png_B.startswith(PNG):
+        publish_bytes(run / CROSSVAL_PICTURE, png_B)
+    else:
+        (run / CROSSVAL_PICTURE).unlink(missing_ok=True)  # of an earlier one

@@ -1,0 +1,16 @@
+"""The words of `report` for the terminal: the verdict, and where the page is."""
+
+from __future__ import annotations
+
+from engine.report.report import Report
+from engine.terminal import Line, Parts
+
+
+def report_parts(done: Report) -> Parts:
+    """Three sentences, what is missing, and the page."""
+    parts = [
+        Line(f"{question}: {sentence}".replace("\u00a0", " "), "bold" if done.verdict.state == "doubted" else "")
+        for question, sentence in done.verdict.sentences.items()
+    ]
+    parts += [Line(f"Not in the report: {note}.", "yellow") for note in done.notes]
+    return [*parts, Line(str(done.page))]
