@@ -517,6 +517,7 @@ def run_train(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
         summary = training.train(config, resume=fresh is None, watch=view, stopping=stop.is_set)
+    importlib.import_module("engine.report.report").report(ReportConfig(run=config.out, probes=False))
     screen.print(
         f"Best validation F1 {percent(summary['best_f1'])} in epoch {summary['best_epoch']} of {summary['epochs']} "
         f"({summary['stopped']}); {summary['images_per_second']:,.0f} images/s, {summary['seconds']:,.1f} s "
@@ -524,7 +525,7 @@ def run_train(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     )
     if not summary["device"].startswith("cpu"):
         show(screen, summary["compile"])
-    for name in ("best.safetensors", "metrics.csv", "curves.png", "summary.json"):
+    for name in ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "report.html"):
         show(screen, config.out / name)
     for caution in summary["cautions"]:
         show(screen, f"Caution: {caution}.", style="yellow")
