@@ -9,12 +9,9 @@ import argparse
 import contextlib
 import importlib
 import io
-import math
 import signal
-import statistics
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,19 +30,20 @@ from engine.config import (
     ReportConfig,
     TrainConfig,
 )
-from engine.terminal import Parts, Sheet
+from engine.training_words import epoch_words, live_words, training_parts
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
 from loaders.flags import add_setting, reference_table
 from loaders.settings import build, convert_values, read_settings, settings_of
+from loaders.terminal import Parts, Sheet
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
+    from rich.table import Table
 
-    from engine.training import Progress
-    from loaders.audit.findings import AuditResult
+    from engine.progress import Progress
 
 EXIT_CODES: dict[type[BaseException], int] = {  # DESIGN, Exit codes; the first that fits counts
     errors.ConfigError: 2,
@@ -63,19 +61,26 @@ EXIT_MEANINGS = (
     "0 done · 2 wrong usage · 3 inputs rejected · 4 input/output failed · 5 integrity (corrupt beton or checkpoint) · "
     "6 locked by another writer · 7 training diverged · 75 interrupted, resumable"
 )
-MOST_COLUMNS = 6  # classes that a table has columns for
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Command:
-    """One subcommand.  config: whose settings become flags; None for commands that only take betons."""
+    """One subcommand.  config: whose settings become flags; None for commands that only take betons.
 
-    help: str
-    config: type | None
-    positionals: tuple[str, ...]
-    run: Callable[[argparse.Namespace, dict[str, Any]], None]
+    run: takes the screen, then the config or the betons; its docstring is the command's help.
+    """
+
+    config: type | None = None
+    positionals: tuple[str, ...] = ()
+    run: Callable[[Console, Any], None]
     example: str
+
+    @property
+    def help(self) -> str:
+        """What it does, as help has it: from the small letter to before the full stop."""
+        text = self.run.__doc__ or ""
+        return text[:1].lower() + text[1:].rstrip(".")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,9 +107,16 @@ def run(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> int:
         parser.print_help()
         return 2
     command = COMMANDS[namespace.command]
-    names = setting_names(command)
+    if command.config is None:
+        command.run(console(), namespace.betons)
+        return 0
+    names = {setting.name for setting in settings_of(command.config)}
     values = {name: value for name, value in vars(namespace).items() if name in names and value is not None}
-    command.run(namespace, values)
+    if namespace.command == "train" and namespace.resume:
+        resume_run(namespace, values)
+        return 0
+    config: Any = build(command.config, with_config_file(command, namespace, values))
+    command.run(console(), config)
     return 0
 
 
@@ -166,27 +178,30 @@ def make_parser() -> argparse.ArgumentParser:
                 "--resume",
                 type=Path,
                 metavar="RUN",
-                help="continue the run in this folder, with its own settings; DATA may say where its betons lie now",
             )
     return parser
 
 
-def setting_names(command: Command) -> set[str]:
-    """The names that belong to the command's config."""
-    return set() if command.config is None else {setting.name for setting in settings_of(command.config)}
-
-
-def with_config_file(namespace: argparse.Namespace, values: dict[str, Any]) -> dict[str, Any]:
+def with_config_file(command: Command, namespace: argparse.Namespace, values: dict[str, Any]) -> dict[str, Any]:
     """The settings of --config, overridden by flags."""
     if namespace.config is None:
+        check_both_named(command, namespace.command, values)
         return values
-    settings, config = read_settings(namespace.config), COMMANDS[namespace.command].config
-    assert config is not None
+    settings = read_settings(namespace.config)
+    assert command.config is not None
     try:
-        convert_values(config, settings)
+        convert_values(command.config, settings)
     except errors.ConfigError as error:
         raise errors.ConfigError(f"{namespace.config}: {error}") from error
     return settings | values
+
+
+def check_both_named(command: Command, name: str, values: dict[str, Any]) -> None:
+    """Errors: ConfigError for a lone argument where a run and files are expected: argparse takes it for a file."""
+    first, last = command.positionals[0], command.positionals[-1]
+    if first not in values and last in values:
+        found, one = ", ".join(map(str, values[last])), last.removesuffix("s").upper()
+        raise errors.ConfigError(f"{name}: found {found}, expected {first.upper()} and at least one {one}; name both")
 
 
 def reference() -> str:
@@ -268,220 +283,93 @@ class Bars:
         self.bar.update(self.tasks[phase], completed=done)
 
 
-def percent(value: float | None) -> str:
-    """A share for people; some are undefined."""
-    return "undefined" if value is None else f"{value:.2%}"
-
-
-def grid(*headers: str, title: str | None = None) -> Any:
-    """A table whose first column is text and whose others are numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for index, header in enumerate(headers):
-        table.add_column(printable(header), justify="right" if index else "left", overflow="fold")
-    return table
-
-
 def show_parts(screen: Console, parts: Parts) -> None:
     """Print what a command has to tell."""
     for part in parts:
         if isinstance(part, Sheet):
-            table = grid(*part.headers, title=printable(part.title) or None)
-            for row in part.rows:
-                table.add_row(*map(printable, row))
-            screen.print(table)
+            screen.print(table_of(part))
         else:
             show(screen, part.text, part.style or None)
+
+
+def table_of(sheet: Sheet) -> Table:
+    """A sheet as rich draws it: text to the left, numbers to the right."""
+    from rich import box
+    from rich.table import Table
+
+    title = printable(sheet.title) or None
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for index, header in enumerate(sheet.headers):
+        text = index == 0 or (sheet.ends_in_text and index == len(sheet.headers) - 1)
+        table.add_column(printable(header), justify="left" if text else "right", overflow="fold")
+    for row in sheet.rows:
+        table.add_row(*map(printable, row))
+    return table
 
 
 # ---- commands
 
 
-def run_phantom(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Draw synthetic radiographs."""
-    from loaders.phantom_folder import write_phantoms
+def load(screen: Console, *names: str, telling: str = "loading torch …") -> list[Any]:
+    """Import modules, and tell that it takes a while."""
+    with screen.status(telling):
+        return [importlib.import_module(name) for name in names]
 
-    config = build(PhantomConfig, with_config_file(namespace, values))
-    screen = console()
+
+def watched(screen: Console, work: Callable[..., Any], config: object) -> Any:
+    """What work makes of a config, with a bar for each phase."""
     with bar(screen) as shown:
-        manifest = write_phantoms(config, partial(Bars(shown), "draw"))
+        return work(config, Bars(shown))
+
+
+def run_phantom(screen: Console, config: PhantomConfig) -> None:
+    """Draw synthetic radiographs, with or without the report's trap."""
+    (phantoms,) = load(screen, "loaders.phantom_folder", telling="loading kernels …")
+    with bar(screen) as shown:
+        manifest = phantoms.write_phantoms(config, partial(Bars(shown), "draw"))
     show(screen, f"Synthetic radiographs of {config.patients} patients; table: {manifest}")
 
 
-def run_convert(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Convert radiographs to betons."""
-    from loaders.convert import convert
-
-    config = build(ConvertConfig, with_config_file(namespace, values))
-    screen = console()
-    with bar(screen) as shown:
-        done = convert(config, Bars(shown))
-    counts = done.counts
-    screen.print(
-        f"{done.files} files in = {counts['written']} written + {counts['rejected']} rejected + "
-        f"{counts['duplicate']} duplicates" + (f"; {counts['excluded']} more excluded" if counts["excluded"] else "")
-    )
-    if done.audited:
-        show_audit(screen, done.audited)
-    shown_reasons = list(done.reasons.items())[:8]
-    for reason, number in shown_reasons:
-        show(screen, f"  rejected {number}: {reason}")
-    if more := len(done.reasons) - len(shown_reasons):
-        show(screen, f"  and {more} more reasons: see the table of files, convert.csv")
-    table = grid("split", *done.catalog.classes, "images", "groups")
-    for split, by_class in done.samples.items():
-        table.add_row(split, *map(str, by_class.values()), str(sum(by_class.values())), str(done.groups[split]))
-    screen.print(table)
-    show(screen, f"positive class: {done.catalog.positive}")
-    if done.told_by_source and not done.audited:  # the audit has said so
-        which = ", ".join(done.told_by_source)
-        told = f"Every image of {which} comes from a source without any other class: finding and source"
-        show(screen, f"{told} cannot be told apart, and no accuracy on this collection is evidence.", "bold yellow")
-    if done.unknown_patients:
-        unknown = f"Patients are unknown for {done.unknown_patients} of {counts['written']} images"
-        show(screen, f"{unknown}: leakage between patients is not excluded.", "yellow")
-    if done.dry_run:
-        screen.print("Dry run: nothing was written.")
-        return
-    for name in (
-        *(f"{split}.beton" for split in done.samples),
-        "convert.csv",
-        *(["audit.csv", "audit.html"] if done.audited else []),
-        "preparation.png",
-        "augmentation.png",
-    ):
-        show(screen, done.out / name)
+def run_convert(screen: Console, config: ConvertConfig) -> None:
+    """Decode, check and split radiographs into betons."""
+    converting, words = load(screen, "loaders.convert", "loaders.convert_words", telling="loading kernels …")
+    show_parts(screen, words.conversion_parts(watched(screen, converting.convert, config)))
 
 
-def run_audit(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Audit files and the collection."""
-    config = build(AuditConfig, with_config_file(namespace, values))
-    screen = console()
-    with screen.status("loading the audit …"):
-        auditing = importlib.import_module("loaders.audit.audit")
-    with bar(screen) as shown:
-        result = auditing.audit(config, Bars(shown))
-    show_audit(screen, result)
-    for name in (*(["audit.csv"] if result.files else []), "audit.html"):
-        show(screen, config.out / name)
+def run_audit(screen: Console, config: AuditConfig) -> None:
+    """Say what is wrong with each file, and whether labels can be told without the lungs."""
+    auditing, words = load(screen, "loaders.audit.audit", "loaders.audit.words", telling="loading the audit …")
+    result = watched(screen, auditing.audit, config)
+    show_parts(screen, words.audit_parts(result))
+    show_parts(screen, words.audit_files(result, config.out))
 
 
-def show_audit(screen: Console, result: AuditResult) -> None:
-    """Defects by class, and what the collection gives away."""
-    from loaders.audit.findings import DEFECTS
-
-    if result.files:
-        counts = result.counts()
-        screen.print(
-            f"{len(result.files)} files: {counts['keep']} keep + {counts['fix']} fix + "
-            f"{counts['quarantine']} quarantine; {result.seconds:.1f} s"
-        )
-        of_label = Counter(file.label for file in result.files)
-        labels = [label for label, _ in of_label.most_common(MOST_COLUMNS)]
-        headers = [label or "files" for label in labels] + (["others"] if len(of_label) > len(labels) else [])
-        table = grid("defect", *headers, "what it means")
-        table.columns[-1].justify = "left"
-        for defect, by_label in result.by_defect().items():
-            counts_of = [by_label.get(label, 0) for label in labels]
-            rest = [sum(by_label.values()) - sum(counts_of)] if len(of_label) > len(labels) else []
-            table.add_row(defect, *map(str, counts_of + rest), DEFECTS[defect])
-        if table.rows:
-            screen.print(table)
-        screen.print("Names burned into pixels are not read: look before you share.")
-    if result.collection is None:
-        return
-    for caution in result.collection.cautions:
-        show(screen, caution, "bold yellow")
-    probes = grid("what a probe sees", "AUC", "95 % interval", "p (Holm)", "")
-    for probe in result.collection.probes:
-        probes.add_row(
-            printable(probe.name), f"{probe.auc:.3f}", f"{probe.low:.3f}–{probe.high:.3f}", f"{probe.p_holm:.4f}",
-            "alarm" if probe.alarm else "",
-        )  # fmt: skip
-    screen.print(probes)
-    for probe in result.collection.probes:
-        if probe.alarm:
-            show(screen, probe.sentence, "yellow")
-    for reason, number in Counter(result.collection.skipped.values()).items():
-        first = next(name for name, why in result.collection.skipped.items() if why == reason)
-        show(screen, f"Not probed: {first}{f' and {number - 1} more' if number > 1 else ''}: {reason}")
-
-
-def run_info(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Show what betons say of themselves."""
-    import numpy as np
-
+def run_info(screen: Console, betons: list[Path]) -> None:
+    """Show what a beton says of itself."""
     from loaders.beton import Beton
+    from loaders.beton_words import beton_parts
 
-    screen = console()
-    for path in namespace.betons:
+    for path in betons:
         with Beton(path, trust_unverified=True) as beton:
-            facts, rows_N = beton.facts, beton.rows_N
-            counts = np.bincount(beton.label_N, minlength=len(facts.classes))
-            table = grid("beton", str(path))
-            by_class = ", ".join(f"{name} {count}" for name, count in zip(facts.classes, counts, strict=True))
-            rows = {
-                "verified": "structure, header and tables" if beton.verified else "no: foreign, without checksums",
-                "samples": f"{len(beton):,}: {by_class}",
-                "positive class": facts.positive,
-                "frames": f"{facts.stored}×{facts.stored} uint8, crop {facts.crop}, {facts.fit}",
-                "split": f"{facts.split}, seed {facts.seed}",
-                "groups": f"{len(np.unique(rows_N['group'])):,}" if beton.verified else "unknown",
-                "patients": f"{int(rows_N['patient_hash'].any(1).sum()):,} images with a known patient",
-                "views": ", ".join(view or "unknown" for view in facts.views),
-                "sources": ", ".join(source or "unknown" for source in facts.sources),
-                "synthetic": "yes" if facts.synthetic else "no",
-                "conversion": facts.conversion_id or "unknown",
-                "site key": facts.site_key_id or "unknown",
-                "bytes": f"{beton.bytes_B.size:,} in pages of {beton.page_size:,}",
-                "versions": ", ".join(f"{name} {version}" for name, version in facts.versions.items()) or "unknown",
-            }
-            for name, value in rows.items():
-                table.add_row(name, printable(value))
-            screen.print(table)
+            show_parts(screen, beton_parts(path, beton))
 
 
-def run_verify(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Check every byte of betons."""
+def run_verify(screen: Console, betons: list[Path]) -> None:
+    """Check every byte of a beton."""
     from loaders.beton import Beton
 
-    screen = console()
-    for path in namespace.betons:
+    for path in betons:
         with bar(screen) as shown, Beton(path, trust_unverified=True) as beton:
             beton.verify(partial(Bars(shown), "verify"))
             show(screen, f"{path}: whole: {len(beton):,} samples, every checksum agrees")
 
 
-def run_bench_loader(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Measure a loader on this machine."""
-    config = build(BenchLoaderConfig, with_config_file(namespace, values))
-    screen = console()
-    with screen.status("loading kernels …"):
-        throughput = importlib.import_module("loaders.throughput")
+def run_bench_loader(screen: Console, config: BenchLoaderConfig) -> None:
+    """Measure how fast batches come, and what bounds them."""
+    throughput, words = load(screen, "loaders.throughput", "loaders.throughput_words", telling="loading kernels …")
     with bar(screen) as shown:
         found = throughput.measure(config, partial(Bars(shown), "epochs"))
-    kind = "evaluation" if config.evaluation else "training"
-    show(
-        screen,
-        f"{config.beton}: {found.num_samples:,} frames of {found.side}×{found.side}, crops of {found.crop}; {kind} "
-        f"batches of {config.loader.batch_size}, {found.threads} threads, order {found.order}",
-    )
-    screen.print(f"opened in {found.open_seconds * 1e3:,.1f} ms, first batch {found.first_batch_seconds:.2f} s later")
-    table = grid("epoch", "images/s", "waited for", "from disk")
-    for number, (epoch, rate) in enumerate(zip(found.epochs, found.rates, strict=True), start=1):
-        disk = f"{epoch.disk_bytes / epoch.seconds / 1e6:,.0f} MB/s"
-        table.add_row(str(number), f"{rate:,.0f}", f"{epoch.waited / epoch.seconds:.1%}", disk)
-    screen.print(table)
-    stages = grid("one thread alone", "µs an image")
-    for name, microseconds in found.stages.items():
-        stages.add_row(name, f"{microseconds:,.1f}")
-    screen.print(stages)
-    rates = sorted(found.rates)
-    middle = statistics.median(rates)
-    screen.print(f"{middle:,.0f} images/s (median; {rates[0]:,.0f} to {rates[-1]:,.0f})", style="bold")
-    show(screen, f"Bound by {found.bound}.")
+    show_parts(screen, words.throughput_parts(config, found))
 
 
 @contextlib.contextmanager
@@ -501,35 +389,28 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def run_train(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Train, or continue a run."""
-    if namespace.resume is not None and (set(values) - {"data"} or namespace.config):
+def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> None:
+    """Train the recipe's network on betons."""
+    (training,) = load(screen, "engine.training")
+    keep_allocations(config.arena)
+    with stop_signals() as stop, training_bar(screen) as shown:
+        view = TrainingView(screen, shown)
+        summary = training.train(config, resume=resume, watch=view, stopping=stop.is_set)
+    importlib.import_module("engine.report.report").report(ReportConfig(run=config.out, probes=False))
+    show_parts(screen, training_parts(summary, config.out))
+    screen.print(NOT_FOR_DIAGNOSIS)
+
+
+def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+    """Continue the run of --resume.  Errors: ConfigError for other settings than where its betons lie now."""
+    if set(values) - {"data"} or namespace.config:
         flags = ", ".join(sorted(set(values) - {"data"})) or "config"
         raise errors.ConfigError(
             f"--resume: found {flags} beside it, expected none: a run continues with its own settings"
         )
-    fresh = None if namespace.resume else build(TrainConfig, with_config_file(namespace, values))
     screen = console()
-    with screen.status("loading torch …"):
-        training = importlib.import_module("engine.training")
-    config = fresh or replace(training.resume_config(namespace.resume), **values)
-    keep_allocations(config.arena)
-    with stop_signals() as stop, training_bar(screen) as shown:
-        view = TrainingView(screen, shown)
-        summary = training.train(config, resume=fresh is None, watch=view, stopping=stop.is_set)
-    importlib.import_module("engine.report.report").report(ReportConfig(run=config.out, probes=False))
-    screen.print(
-        f"Best validation F1 {percent(summary['best_f1'])} in epoch {summary['best_epoch']} of {summary['epochs']} "
-        f"({summary['stopped']}); {summary['images_per_second']:,.0f} images/s, {summary['seconds']:,.1f} s "
-        f"on {summary['device']}"
-    )
-    if not summary["device"].startswith("cpu"):
-        show(screen, summary["compile"])
-    for name in ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "report.html"):
-        show(screen, config.out / name)
-    for caution in summary["cautions"]:
-        show(screen, f"Caution: {caution}.", style="yellow")
-    screen.print(NOT_FOR_DIAGNOSIS)
+    (training,) = load(screen, "engine.training")
+    run_train(screen, replace(training.resume_config(namespace.resume), **values), resume=True)
 
 
 class TrainingView:
@@ -547,32 +428,15 @@ class TrainingView:
         return self
 
     def __call__(self, now: Progress) -> None:
-        loss = "–" if math.isnan(now.loss) else f"{now.loss:.3f}"
-        left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
-        self.bar.update(
-            self.task,
-            description=f"{self.name}epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {now.best_f1:.3f}  "
-            f"{now.images_per_second:,.0f} images/s  patience {now.patience_left}  {left}",
-            completed=now.done,
-            total=now.total,
-        )
+        self.bar.update(self.task, description=self.name + live_words(now), completed=now.done, total=now.total)
         if now.phase == "epoch" and self.told != len(now.history):
             self.told = len(now.history)
-            row = now.history[-1]
-            best = "  best" if now.best_epoch == row["epoch"] else ""
-            self.screen.print(
-                f"{self.name}epoch {row['epoch']:3}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
-                f"val F1 {row['val_f1']:.4f}  {row['images_per_second']:,.0f} images/s{best}"
-            )
+            self.screen.print(self.name + epoch_words(now))
 
 
-def run_compare(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Train networks on the same split, one after the other."""
-    config = build(CompareConfig, with_config_file(namespace, values))
-    screen = console()
-    with screen.status("loading torch …"):
-        comparison = importlib.import_module("engine.comparison.comparison")
-        words = importlib.import_module("engine.comparison.words")
+def run_compare(screen: Console, config: CompareConfig) -> None:
+    """Train several networks on the same split, and give one table."""
+    comparison, words = load(screen, "engine.comparison.comparison", "engine.comparison.words")
     keep_allocations(config.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
@@ -581,13 +445,9 @@ def run_compare(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
-def run_crossval(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Train and test on every fold, or go on with it."""
-    config = build(CrossvalConfig, with_config_file(namespace, values))
-    screen = console()
-    with screen.status("loading torch …"):
-        validating = importlib.import_module("engine.crossval.crossval")
-        words = importlib.import_module("engine.crossval.words")
+def run_crossval(screen: Console, config: CrossvalConfig) -> None:
+    """Train and test on every fold: by random images, by groups, and with the lungs hidden."""
+    validating, words = load(screen, "engine.crossval.crossval", "engine.crossval.words")
     keep_allocations(config.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
@@ -596,127 +456,46 @@ def run_crossval(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
-def run_evaluate(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Evaluate a run on betons."""
-    if "run" not in values and namespace.config is None:  # argparse takes a lone argument for the beton
-        found = ", ".join(map(str, values["betons"]))
-        raise errors.ConfigError(f"evaluate: found {found}, expected RUN and at least one BETON; name both")
-    config = build(EvaluateConfig, with_config_file(namespace, values))
-    screen = console()
-    with screen.status("loading torch …"):
-        evaluation = importlib.import_module("engine.evaluation.evaluation")
-        words = importlib.import_module("engine.evaluation.words")
-    with bar(screen) as shown:
-        results = evaluation.evaluate(config, Bars(shown))
-    for result in results:
+def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
+    """Evaluate a run on betons that it has not seen."""
+    evaluation, words = load(screen, "engine.evaluation.evaluation", "engine.evaluation.words")
+    for result in watched(screen, evaluation.evaluate, config):
         show_parts(screen, words.evaluation_parts(result))
-    show(screen, NOT_FOR_DIAGNOSIS)
+    screen.print(NOT_FOR_DIAGNOSIS)
 
 
-def run_predict(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Say the class of files, or why not."""
-    if "run" not in values and namespace.config is None:  # argparse takes a lone argument for the file
-        found = ", ".join(map(str, values["files"]))
-        raise errors.ConfigError(f"predict: found {found}, expected RUN and at least one FILE; name both")
-    config = build(PredictConfig, with_config_file(namespace, values))
-    screen = console()
-    with screen.status("loading torch …"):
-        prediction = importlib.import_module("engine.prediction.prediction")
-        words = importlib.import_module("engine.prediction.words")
-    with bar(screen) as shown:
-        found = prediction.predict_files(config, Bars(shown))
+def run_predict(screen: Console, config: PredictConfig) -> None:
+    """Say the class of radiographs, calibrated, or why not, in a table."""
+    prediction, words = load(screen, "engine.prediction.prediction", "engine.prediction.words")
+    found = watched(screen, prediction.predict_files, config)
     show_parts(screen, words.prediction_words(found))
     screen.print(NOT_FOR_DIAGNOSIS)
     found.check()
 
 
-def run_export(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Write a run as ONNX, with its model card."""
-    config = build(ExportConfig, with_config_file(namespace, values))
-    screen = console()
-    with screen.status("loading torch …"):
-        exporting = importlib.import_module("engine.export.export")
-        words = importlib.import_module("engine.export.words")
-    with bar(screen) as shown:
-        done = exporting.export(config, Bars(shown))
-    show_parts(screen, words.export_words(done))
+def run_export(screen: Console, config: ExportConfig) -> None:
+    """Write a run as ONNX that takes stored frames, with a model card."""
+    exporting, words = load(screen, "engine.export.export", "engine.export.words")
+    show_parts(screen, words.export_words(watched(screen, exporting.export, config)))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
-def run_explain(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Show where a run looks."""
-    config = build(ExplainConfig, with_config_file(namespace, values))
-    screen = console()
-    with screen.status("loading torch …"):
-        explaining = importlib.import_module("engine.explanation.explain")
-        words = importlib.import_module("engine.explanation.words")
-    with bar(screen) as shown:
-        result = explaining.explain(config, Bars(shown))
-    show_parts(screen, words.explanation_parts(result))
+def run_explain(screen: Console, config: ExplainConfig) -> None:
+    """Show where a run looks in the pictures, and whether that is the lungs."""
+    explaining, words = load(screen, "engine.explanation.explain", "engine.explanation.words")
+    show_parts(screen, words.explanation_parts(watched(screen, explaining.explain, config)))
 
 
-def run_profile(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Compare the reference pipeline with the engine, and say what bounds the engine."""
-    config = build(ProfileConfig, with_config_file(namespace, values))
-    screen = console()
-    with screen.status("loading torch …"):
-        profiling = importlib.import_module("engine.profile.profile")
-        account = importlib.import_module("engine.profile.account")
-    with bar(screen) as shown:
-        found = profiling.profile(config, Bars(shown))
-    reference, engine, bound = found.reference, found.engine, found.bound
-    show(
-        screen,
-        f"{config.data}: {found.num_images:,} {'phantoms' if found.facts.synthetic else 'radiographs'}, crops of "
-        f"{found.facts.crop}, batches of {config.loader.batch_size}; {found.device}; {config.rounds} rounds, medians",
-    )
-    table = grid("milliseconds an image", "reference", "engine", "ratio")
-    for part in account.PARTS:
-        if part in reference.parts or part in engine.parts:
-            sides = [(side.parts.get(part, 0.0) * 1e3, part in side.overlapped) for side in (reference, engine)]
-            cells = [f"({value:,.3f})" if beside else f"{value:,.3f}" for value, beside in sides]
-            table.add_row(part, *cells, f"{sides[0][0] / sides[1][0]:,.2f}×" if sides[1][0] else "")
-    for name in ("training", "validation"):
-        a, b = (getattr(side, name) * 1e3 for side in (reference, engine))
-        table.add_row(name, f"{a:,.3f}", f"{b:,.3f}", f"{a / b:,.2f}×")
-    screen.print(table)
-    if reference.overlapped or engine.overlapped:
-        screen.print("In brackets: time of threads or workers beside the training; it is in no sum.")
-    waterfall = grid(
-        f"{account.EPOCHS} epochs of {account.TRAINING:,} + {account.VALIDATION} images", "seconds", "gain", "adds"
-    )
-    for place, row in enumerate(found.variants):
-        gain = found.variants[place - 1].run_seconds / row.run_seconds if place else None
-        waterfall.add_row(row.variant.name, f"{row.run_seconds:,.1f}", f"{gain:.2f}×" if gain else "", row.variant.adds)
-    waterfall.add_row("the report", f"{account.REPORT_SECONDS:,.1f}", "", "other hardware: Apple M3 Max")
-    screen.print(waterfall)
-    screen.print(
-        f"From the second row on with {engine.conversion_seconds:,.1f} s of conversion, once: measured on "
-        f"{config.rounds} × {profiling.CONVERTED} files in one process; its workers share it."
-    )
-    screen.print(f"An epoch of the engine is {found.ratio:.2f} times as fast as the reference's.", style="bold")
-    screen.print(
-        f"This machine: {bound.matmul / 1e9:,.0f} GFLOP/s in matrix products, {bound.copy / 1e9:,.1f} GB/s copied. "
-        f"The engine's steps reach {bound.arithmetic:.2f} of the first; copying each convolution's output there and "
-        f"back would take {bound.copying:.2f} of their time."
-    )
-    show(screen, f"Bound by {found.verdict.text}.", style="bold")
-    for caution in found.cautions:
-        show(screen, f"Caution: {caution}.", style="yellow")
-    for path in (found.out / "profile.png", found.out / "profile.json", *([config.trace] if config.trace else [])):
-        show(screen, path)
+def run_profile(screen: Console, config: ProfileConfig) -> None:
+    """Compare with the pipeline that one would write in plain PyTorch, and name the bottleneck."""
+    profiling, words = load(screen, "engine.profile.profile", "engine.profile.words")
+    show_parts(screen, words.profile_parts(config, watched(screen, profiling.profile, config)))
 
 
-def run_report(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Write the page of a run anew."""
-    config = build(ReportConfig, with_config_file(namespace, values))
-    screen = console()
-    with screen.status("reading the run …"):
-        reporting = importlib.import_module("engine.report.report")
-        words = importlib.import_module("engine.report.words")
-    with bar(screen) as shown:
-        done = reporting.report(config, Bars(shown))
-    show_parts(screen, words.report_parts(done))
+def run_report(screen: Console, config: ReportConfig) -> None:
+    """Write the page of a run: the verdict in three sentences, and all it rests on."""
+    reporting, words = load(screen, "engine.report.report", "engine.report.words", telling="reading the run …")
+    show_parts(screen, words.report_parts(watched(screen, reporting.report, config)))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
@@ -734,14 +513,12 @@ def print_version() -> None:
 
 COMMANDS = {
     "phantom": Command(
-        help="draw synthetic radiographs, with or without the report's trap",
         config=PhantomConfig,
         positionals=("out",),
         run=run_phantom,
         example="python cli.py phantom P --patients 200 --strength 0.5",
     ),
     "convert": Command(
-        help="decode, check and split radiographs into betons",
         config=ConvertConfig,
         positionals=("source",),
         run=run_convert,
@@ -749,7 +526,6 @@ COMMANDS = {
         "python cli.py convert --manifest radiographs.csv --classes covid,normal --size 128 --audit auto --out B",
     ),
     "audit": Command(
-        help="say what is wrong with each file, and whether labels can be told without the lungs",
         config=AuditConfig,
         positionals=("source",),
         run=run_audit,
@@ -758,21 +534,14 @@ COMMANDS = {
         "python cli.py audit B/train.beton --out A2",
     ),
     "info": Command(
-        help="show what a beton says of itself",
-        config=None,
-        positionals=(),
         run=run_info,
         example="python cli.py info B/train.beton",
     ),
     "verify": Command(
-        help="check every byte of a beton",
-        config=None,
-        positionals=(),
         run=run_verify,
         example="python cli.py verify B/*.beton",
     ),
     "bench-loader": Command(
-        help="measure how fast batches come, and what bounds them",
         config=BenchLoaderConfig,
         positionals=("beton",),
         run=run_bench_loader,
@@ -780,7 +549,6 @@ COMMANDS = {
         "python cli.py bench-loader B/train.beton --step-ms 20 --threads 4",
     ),
     "train": Command(
-        help="train the recipe's network on betons",
         config=TrainConfig,
         positionals=("data",),
         run=run_train,
@@ -789,14 +557,12 @@ COMMANDS = {
         "python cli.py train --resume R",
     ),
     "compare": Command(
-        help="train several networks on the same split, and give one table",
         config=CompareConfig,
         positionals=("data",),
         run=run_compare,
         example="python cli.py compare B --models cnn,resnet18 --epochs 10 --out C",
     ),
     "crossval": Command(
-        help="train and test on every fold: by random images, by groups, and with the lungs hidden",
         config=CrossvalConfig,
         positionals=("data",),
         run=run_crossval,
@@ -804,7 +570,6 @@ COMMANDS = {
         "python cli.py crossval B --folds 5 --out C --external B2/heldout.beton   # continues, and adds a row",
     ),
     "evaluate": Command(
-        help="evaluate a run on betons that it has not seen",
         config=EvaluateConfig,
         positionals=("run", "betons"),
         run=run_evaluate,
@@ -812,7 +577,6 @@ COMMANDS = {
         "python cli.py evaluate R B/heldout.beton --prevalence 0.05 --against R2",
     ),
     "predict": Command(
-        help="say the class of radiographs, calibrated, or why not, in a table",
         config=PredictConfig,
         positionals=("run", "files"),
         run=run_predict,
@@ -820,14 +584,12 @@ COMMANDS = {
         "python cli.py predict R film-1.dcm film-2.png --out two.jsonl --min-confidence 0.9",
     ),
     "export": Command(
-        help="write a run as ONNX that takes stored frames, with a model card",
         config=ExportConfig,
         positionals=("run",),
         run=run_export,
         example="python cli.py export R\npython cli.py export R --out model.onnx",
     ),
     "explain": Command(
-        help="show where a run looks in the pictures, and whether that is the lungs",
         config=ExplainConfig,
         positionals=("run", "beton"),
         run=run_explain,
@@ -835,7 +597,6 @@ COMMANDS = {
         "python cli.py explain R B/heldout.beton --masks P/phantoms.csv",
     ),
     "profile": Command(
-        help="compare with the pipeline that one would write in plain PyTorch, and name the bottleneck",
         config=ProfileConfig,
         positionals=("data",),
         run=run_profile,
@@ -843,7 +604,6 @@ COMMANDS = {
         "python cli.py profile B --source SOURCE --rounds 3 --workers 4 --trace steps.json",
     ),
     "report": Command(
-        help="write the page of a run: the verdict in three sentences, and all it rests on",
         config=ReportConfig,
         positionals=("run",),
         run=run_report,

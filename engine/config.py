@@ -119,7 +119,10 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         if not self.models or len(set(self.models)) != len(self.models):
-            raise ConfigError(f"models: found {', '.join(self.models) or 'none'}, expected different networks")
+            raise ConfigError(
+                f"--models: found {','.join(self.models) or 'none'}, expected different ones of "
+                f"{','.join(get_args(Model))}; name each once"
+            )
         check_range("resamples", self.resamples, 100, 1_000_000)
         for model in self.models:
             self.training(model)  # its settings are checked there

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+NEARLY_ONE = 1 - 1e-9  # above, the distance to 1 has few digits left
+
 
 def confusion_matrix(label_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) -> np.ndarray:
     """Counts, int64 (K, K): rows are the true classes, columns the predicted ones."""
@@ -30,6 +32,17 @@ def headline_f1(confusion_KK: np.ndarray, positive: int) -> float:
     """The F1 that training stops on: the positive class's for two classes, the macro mean for more."""
     scores_K = f1_scores(confusion_KK)
     return float(scores_K[positive] if len(scores_K) == 2 else scores_K.mean())
+
+
+def ranking_score(probability_NK: np.ndarray, label: int) -> np.ndarray:
+    """A score that ranks samples as a class's probability does, float64 (N,), but without ties next to 1.
+
+    At a low temperature many probabilities are 1 to the last bit, of samples that their logits tell apart: there the
+    logarithm of what the other classes are left with, which has digits enough, takes their place.
+    """
+    score_N = probability_NK[:, label].astype(np.float64)
+    rest_N = np.delete(probability_NK, label, axis=1).sum(1, dtype=np.float64)
+    return np.where(score_N > NEARLY_ONE, -np.log(np.maximum(rest_N, np.finfo(np.float64).tiny)), score_N)
 
 
 def roc_auc(is_positive_N: np.ndarray, score_N: np.ndarray) -> float | None:
@@ -84,7 +97,7 @@ def all_metrics(label_N: np.ndarray, probability_NK: np.ndarray, positive: int) 
     """
     num_classes = probability_NK.shape[1]
     confusion_KK = confusion_matrix(label_N, probability_NK.argmax(1), num_classes)
-    auc_K = [roc_auc(label_N == label, probability_NK[:, label]) for label in range(num_classes)]
+    auc_K = [roc_auc(label_N == label, ranking_score(probability_NK, label)) for label in range(num_classes)]
     known = [auc for auc in auc_K if auc is not None]
     macro = sum(known) / len(known) if known else None
     trivial_KK = np.zeros_like(confusion_KK)

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from loaders.audit.mend import mend
 from loaders.config import Fit
 from loaders.errors import InputError, RadiographError
 from loaders.frame import fit_square
@@ -19,6 +21,7 @@ LUNG_ELLIPSE = (0.38, 0.0, 0.38, 0.72, -16.0)
 LUNG_MARGIN = 0.14  # added to the half axes where little of the lungs may be left: 95 % of those real lungs hidden
 MID_GREY = 128
 MAX_PIXELS = 64_000_000  # of a mask
+PROPORTION = 0.05  # largest difference from the radiograph's proportions; a mask of 60 pixels a side is rounded by 2 %
 
 
 def template_SS(side: int, margin: float = 0.0) -> np.ndarray:
@@ -37,11 +40,12 @@ def blank_lungs(frame_SS: np.ndarray) -> np.ndarray:
     return np.where(template_SS(len(frame_SS), LUNG_MARGIN), np.uint8(MID_GREY), frame_SS)
 
 
-def read_mask(path: Path, side: int, fit: Fit) -> np.ndarray:
+def read_mask(path: Path, side: int, fit: Fit, *, size: tuple[int, int] | None = None, fix: str = "") -> np.ndarray:
     """A mask file, brought into the stored frame as its radiograph was: bool S×S, what is above half the brightest.
 
-    The file has its radiograph's proportions; its size may be another.
-    Errors: InputError, naming the file, for one that is no image or shows no lungs.
+    size: the radiograph's columns and rows, where known; the file has these proportions, in whatever size.
+    fix: how conversion mended the radiograph (loaders.audit.mend): the mask is cut and turned alike.
+    Errors: InputError, naming the file, for one that is no image, shows no lungs, or is of another shape.
     """
     try:
         grey_HW = decode_radiograph(path, max_pixels=MAX_PIXELS).grey_HW
@@ -50,4 +54,17 @@ def read_mask(path: Path, side: int, fit: Fit) -> np.ndarray:
     top = int(grey_HW.max())
     if not top:
         raise InputError(f"{path}: black all over, expected a mask with the lungs in white; leave it out")
+    if size is not None:
+        rows, columns = grey_HW.shape
+        if abs(columns * size[1] / (rows * size[0]) - 1) > PROPORTION:
+            raise InputError(
+                f"{path}: {columns}x{rows} pixels, expected the proportions of its radiograph, {size[0]}x{size[1]}; "
+                "make it anew, or leave it out"
+            )
+        if "crop " in fix:  # counts in the radiograph's pixels
+            grey_HW = cv2.resize(grey_HW, size, interpolation=cv2.INTER_NEAREST)
+    try:
+        grey_HW = mend(grey_HW, "; ".join(step for step in fix.split("; ") if step != "invert"))
+    except RadiographError as error:
+        raise InputError(f"{path}: {error}") from error
     return fit_square(grey_HW, side, fit, (0, top)) > MID_GREY - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,12 @@ from engine.evaluation.words import with_interval
 from engine.networks import make_network
 from engine.progress import Watch
 from engine.statistics.estimates import Estimate
-from engine.terminal import Line, Sheet
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, InputError, Interrupted, LockedError
+from loaders.terminal import Line, Sheet
 
 FEW = 100  # resamples
+SURE = Estimate(value=1.0, low=0.9, high=1.0, method="wilson")
 
 
 def config(betons: Path, out: Path, **changes: object) -> CompareConfig:
@@ -115,6 +116,18 @@ def test_a_finished_comparison_trains_and_evaluates_nothing_again(
     assert {path: path.read_bytes() for path in done.out.rglob("*.safetensors")} == before
 
 
+def test_an_evaluation_of_another_beton_of_that_name_is_not_taken_for_the_held_out_one(
+    betons: Path, done: Comparison
+) -> None:
+    path = done.out / "cnn" / "evaluation" / "heldout" / "metrics.json"
+    before = path.read_text()
+    content = json.loads(before)
+    for name, other in (("conversion_id", "of another conversion"), ("seed", 7)):
+        path.write_text(json.dumps(content | {name: other, "estimates": {"f1": asdict(SURE)}}))
+        assert compare(config(betons, done.out)) == done
+        assert path.read_text() == before
+
+
 def test_other_settings_in_the_same_folder_are_refused_before_anything_is_trained(
     betons: Path, done: Comparison
 ) -> None:
@@ -154,7 +167,7 @@ def test_a_comparison_without_a_held_out_beton_says_nothing_of_one(betons: Path,
 
 
 def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> None:
-    for models, words in (((), "found none"), (("cnn", "cnn"), "different networks"), (("lenet",), "'lenet'")):
+    for models, words in (((), "found none"), (("cnn", "cnn"), "different ones"), (("lenet",), "'lenet'")):
         with pytest.raises(ConfigError, match=words):
             config(betons, tmp_path / "c", models=models)
     with pytest.raises(InputError, match=r"no train\.beton"):

@@ -26,7 +26,6 @@ from engine.crossval.crossval import crossval
 from engine.crossval.folds import deal_folds, renumber
 from engine.crossval.words import crossval_parts, sentences
 from engine.run_folder import RunFolder
-from engine.terminal import Sheet
 from loaders.beton import Beton
 from loaders.beton_writer import write_beton
 from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
@@ -35,6 +34,7 @@ from loaders.errors import BetonError, ConfigError, InputError, Interrupted
 from loaders.lungs import LUNG_MARGIN, template_SS
 from loaders.phantom_folder import write_phantoms
 from loaders.subset import write_subset
+from loaders.terminal import Sheet
 from tests.test_beton import strip_footer
 
 SPLITS = ("random", "group", "lungs-hidden")
@@ -311,7 +311,18 @@ def test_other_betons_and_damaged_scores_are_refused(
     out = copied(whole, tmp_path)
     with pytest.raises(ConfigError, match=r"fold\.json: the fold was made of other betons"):
         crossval(config(external.parent, out))
-    (out / "folds" / "group-2" / "fold.json").write_text('{"place": 3')
+    path = out / "folds" / "group-2" / "fold.json"
+    sound = json.loads(path.read_text())
+    for name, spoilt in (
+        ("probability", sound["probability"][:-1]),
+        ("probability", [row[:1] for row in sound["probability"]]),
+        ("probability", [[float("nan"), 1.0], *sound["probability"][1:]]),
+        ("place", sound["place"][::-1]),
+    ):
+        path.write_text(json.dumps(sound | {name: spoilt}))
+        with pytest.raises(ConfigError, match=r"group-2/fold\.json: damaged .*remove it"):
+            crossval(config(betons, out))
+    path.write_text('{"place": 3')
     with pytest.raises(ConfigError, match=r"group-2/fold\.json: damaged .*remove it"):
         crossval(config(betons, out))
     (out / "config.json").unlink()

@@ -12,18 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics as oracle
 
 import cli
 from engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from engine.config import EvaluateConfig, TrainConfig
-from engine.evaluation.decision import UNKNOWN
+from engine.evaluation.checks import absent_classes
+from engine.evaluation.decision import AT_BOUND, UNKNOWN, decide
 from engine.evaluation.evaluation import evaluate
 from engine.evaluation.validation_scores import validation_scores
 from engine.evaluation.words import evaluation_parts
+from engine.statistics.calibration import TEMPERATURES
 from engine.statistics.operating_points import choose_operating_points
 from engine.step import softmax
-from engine.terminal import Line
 from engine.training import train
 from loaders.beton import Beton
 from loaders.beton_writer import write_beton
@@ -31,6 +33,7 @@ from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.phantom_folder import write_phantoms
+from loaders.terminal import Line
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +247,7 @@ def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path, pictures: No
     assert youden["estimates"]["specificity"]["value"] == pytest.approx((~called_N)[~is_covid_N].mean())
     shown = [part.text if isinstance(part, Line) else str(part) for part in evaluation_parts(result)]
     assert any("ROC-AUC of pneumonia" in text for text in shown) and any("means over each" in text for text in shown)
+    assert not any("F1, macro" in text for text in shown), "which F1 itself is"
 
 
 def test_the_weights_hold_what_the_best_epoch_said_of_the_validation_set_in_its_order(
@@ -279,6 +283,26 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
         for found, point in zip(content["operating_points"], wanted, strict=True):
             assert found["refused"] == point.refused
             assert found["threshold"] == (None if point.threshold is None else pytest.approx(point.threshold))
+
+
+def test_a_class_without_an_image_is_said_where_means_over_classes_leave_it_out() -> None:
+    classes, label_N = ("covid", "normal", "pneumonia"), np.array([0, 1, 0])
+    assert absent_classes(classes, label_N) == [
+        "no image is of pneumonia: means over classes are of what the others define"
+    ]
+    assert absent_classes(classes, np.arange(3)) == absent_classes(classes[:2], np.zeros(3, int)) == []
+
+
+def test_a_temperature_at_its_bound_is_said() -> None:
+    logits_NK = torch.tensor([[4.0, -4.0], [3.0, -3.0], [-4.0, 4.0], [-3.0, 3.0]])
+    kept = {"validation.label": torch.tensor([0, 0, 1, 1]), "validation.group": torch.arange(4)}
+    easy = decide(kept | {"validation.logits": logits_NK}, 0)
+    assert easy.temperature == min(TEMPERATURES) and easy.cautions() == [AT_BOUND]
+    wrong_too = decide(kept | {"validation.logits": logits_NK[[0, 2, 3, 1]]}, 0)
+    assert wrong_too.temperature == max(TEMPERATURES) and wrong_too.cautions() == [AT_BOUND]
+    logits_NK[1] *= -0.5
+    assert decide(kept | {"validation.logits": logits_NK}, 0).cautions() == []
+    assert decide({}, 0).cautions() == [UNKNOWN]
 
 
 def test_an_operating_point_is_reported_on_the_set_under_test(run: Path, betons: Path, tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ from torch import nn
 
 from cli import main
 from engine.config import ExplainConfig, TrainConfig
-from engine.explanation.cam import METHODS, cam, evidence, explained_layer, opened
+from engine.explanation import controls
+from engine.explanation.cam import METHODS, cam, evidence, explained_layer, map_cells, opened
 from engine.explanation.choice import choose
 from engine.explanation.controls import deletion, randomised, rank_correlation
 from engine.explanation.explain import explain
 from engine.explanation.findings import Explanation
 from engine.explanation.gallery import Shown, overlay
-from engine.explanation.lungs import Interval, LungRatio, group_interval, lung_ratios, sentence
+from engine.explanation.lungs import RANDOM, UNDEFINED, Interval, LungRatio, group_interval, lung_ratios, sentence
 from engine.explanation.masks import find_masks, stem_of
 from engine.network import Cnn
 from engine.networks import make_network
@@ -265,6 +266,30 @@ def test_a_network_against_itself_fails_the_randomised_check() -> None:
     assert same.correlation == pytest.approx(1) and not same.passed
 
 
+def test_maps_of_one_value_are_not_said_to_look_like_random_ones() -> None:
+    network, frames = Cnn(2, 32, 0.5).eval(), torch.zeros(2, 1, 32, 32)
+    options = {"method": "hirescam", "reference_N1HW": frames, "seed": 0}
+    found = randomised(network, lambda: Cnn(2, 32, 0.5), frames, np.zeros(2, np.int64), **options)  # type: ignore[arg-type]
+    assert found.correlation is None and not found.passed and found.failure == UNDEFINED
+
+
+def test_random_orders_have_as_many_cells_as_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    enlarge = controls.upsample
+
+    def watch(map_NHW: np.ndarray, rows: int, columns: int) -> np.ndarray:
+        seen.append(map_NHW.shape)
+        return enlarge(map_NHW, rows, columns)
+
+    monkeypatch.setattr(controls, "upsample", watch)
+    network, frames = make_network("resnet18", 2, 64, 0.5).eval(), torch.randn(2, 1, 64, 64)
+    target_N, fill_HW = np.zeros(2, np.int64), np.zeros((64, 64), np.float32)
+    cells = map_cells(network, frames[:1])
+    assert cells == evidence(network, frames, target_N).shape[1:] and cells < (14, 14)
+    deletion(network, frames, cam(network, frames, target_N), target_N, target_N, fill_HW, cells=cells, seed=0)
+    assert set(seen) == {(2, *cells)}
+
+
 def test_the_randomised_check_leaves_torchs_generator_alone() -> None:
     network, frames = Cnn(2, 32, 0.5).eval(), torch.randn(2, 1, 32, 32)
     state = torch.random.get_rng_state()
@@ -294,8 +319,9 @@ def test_deletion_passes_for_a_map_on_what_matters_and_fails_elsewhere(place: sl
     maps_NHW = np.zeros((12, 32, 32), np.float32)
     maps_NHW[:, place, place] = 1
     found = deletion(
-        Corner(), frames, maps_NHW, np.ones(12, np.int64), np.arange(12), np.zeros((32, 32), np.float32), seed=0
-    )
+        Corner(), frames, maps_NHW, np.ones(12, np.int64), np.arange(12), np.zeros((32, 32), np.float32),
+        cells=(14, 14), seed=0,
+    )  # fmt: skip
     assert found.passed is passed
     assert found.cam_P[0] == found.random_P[0] and found.cam_P[-1] == pytest.approx(found.random_P[-1])
 
@@ -336,8 +362,10 @@ def test_the_sentence_goes_by_the_interval(low: float, high: float, said: str) -
         ratio=Interval(value=(low + high) / 2, low=low, high=high), area=0.375, num_samples=9, masks="folder"
     )
     assert lungs.limit == pytest.approx(1.5)
-    assert sentence(lungs, trusted=True).startswith(said) and "n = 9" in sentence(lungs, trusted=True)
-    assert sentence(lungs, trusted=False).startswith("it cannot be told where the model looks: ")
+    assert sentence(lungs).startswith(said) and "n = 9" in sentence(lungs) and "lies in the lungs as" in sentence(lungs)
+    assert sentence(lungs, RANDOM) == f"it cannot be told where the model looks: {RANDOM}"
+    without = sentence(lungs, deleted=False)  # a failed control takes the praise, and leaves the warning
+    assert without.startswith("it cannot be told" if "at the lungs" in said else said)
 
 
 # ---- choice, masks
@@ -378,6 +406,45 @@ def test_a_folder_of_masks_and_the_phantoms_table_give_the_same_lungs(phantoms: 
             frame_SS = beton.bytes_B[start : start + beton.side**2].reshape(beton.side, beton.side)
             crop_HW = frame_SS[margin : margin + 32, margin : margin + 32]
             assert crop_HW[lungs_HW].mean() < crop_HW[~lungs_HW].mean()  # air is dark
+
+
+def test_a_mask_follows_its_mended_radiograph_and_one_of_other_proportions_is_refused(
+    phantoms: Path, betons: Path, tmp_path: Path
+) -> None:
+    rows = list(csv.DictReader((betons / "convert.csv").read_text().splitlines()))
+    mended = next(row for row in rows if row["split"] == "heldout" and row["sample"] == "0")
+    size = int(mended["width"]), int(mended["height"])
+    mask_HW = np.zeros((2 * size[1], 2 * size[0]), np.uint8)  # of twice the radiograph's size
+    mask_HW[: size[1], : size[0]] = 255  # upper left quarter
+    (tmp_path / "masks").mkdir()
+    mask = tmp_path / "masks" / (Path(mended["path"]).stem + "_mask.png")
+
+    def lungs(reason: str) -> np.ndarray:
+        mended["reason"] = reason
+        with (tmp_path / "convert.csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, list(mended))
+            table.writeheader()
+            table.writerows(rows)
+        with Beton(betons / "heldout.beton") as beton:
+            lungs_HW = find_masks(beton, tmp_path / "masks", tmp_path / "convert.csv").crop_of(beton, 0)
+        assert lungs_HW is not None
+        return lungs_HW
+
+    cv2.imwrite(str(mask), mask_HW)
+    plain_HW = lungs("")
+    assert plain_HW[:15, :15].all() and not plain_HW[17:].any() and not plain_HW[:, 17:].any()
+    turned_HW = lungs("a note; mended: invert; rotate 90")
+    assert turned_HW[:15, 17:].all() and not turned_HW[:, :15].any()
+    assert lungs(f"mended: crop 0:{size[1] // 2},0:{size[0] // 2}").all()  # only the quarter was kept
+    with pytest.raises(InputError, match="expected room for the audit's crop"):
+        lungs("mended: crop 0:99999,0:9")
+    assert (lungs("mended: rotate sideways") == plain_HW).all()
+    cv2.imwrite(str(mask), mask_HW[: size[1]])
+    with pytest.raises(InputError, match=r"_mask\.png: .* expected the proportions of its radiograph"):
+        lungs("")
+    mended["sample"] = "²"  # a digit, but no number
+    with pytest.raises(InputError, match="expected the table of its own conversion"):
+        lungs("")
 
 
 @pytest.mark.radiographs

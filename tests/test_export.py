@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -102,6 +103,9 @@ def test_temperature_is_inside_the_file(run: Path, exported: Path) -> None:
     (said_NK,) = session_of(exported).run(None, {"frames": frames_NSS})
     as_they_are = replace(trained, decision=Decision(temperature=None, points=()))
     assert abs(reference(as_they_are, frames_NSS) - said_NK).max() > 1e-3
+    assert "they mean little" not in card_of(trained, "m.onnx")
+    at_its_bound = replace(trained, decision=Decision(temperature=20.0, points=()))
+    assert "by temperature 20, its bound" in card_of(at_its_bound, "m.onnx")
 
 
 def test_networks_of_torchvision_are_exported_too(tmp_path: Path) -> None:
@@ -203,8 +207,18 @@ def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others
     card = card_of(trained, "model.onnx")
     assert "| ROC-AUC | 0.9000 | 0.8500 to 0.9500 | 0.5000 |" in card and "1,234 images in 77 groups" in card
     assert "ECE" not in card and "\\<b\\>holds" in card and "<b>" not in card
-    (folder / "metrics.json").write_text(json.dumps(content | {"checkpoint": {"sha256": "other"}}))
-    assert "ROC-AUC" not in card_of(trained, "model.onnx")
+    explained = {"sentence": "the model looks at the floor", "checkpoint": {"sha256": trained.sha256}}
+    (other / "explanation" / "held").mkdir(parents=True)
+    (other / "explanation" / "held" / "explanation.json").write_text(json.dumps(explained))
+    assert "the model looks at the floor" in card_of(trained, "model.onnx")
+    for folder_of, found in (
+        (folder / "metrics.json", content),
+        (other / "explanation/held/explanation.json", explained),
+    ):
+        folder_of.write_text(json.dumps(found | {"checkpoint": {"sha256": "other"}}))
+    card = card_of(trained, "model.onnx")
+    assert "ROC-AUC" not in card and "holds" not in card.partition("## Cautions")[2].partition("a score")[0]
+    assert "floor" not in card
     for broken in ("{", "[]", '{"checkpoint": 3}', '{"estimates": [1], "warnings": 7}'):
         (folder / "metrics.json").write_text(broken)
         assert "Not measured" in card_of(trained, "model.onnx")
@@ -229,6 +243,9 @@ def test_bad_input_is_refused_before_anything_is_written(
         ExportConfig(run=run, out=tmp_path / "model.pt")
     with pytest.raises(ConfigError, match="no folder"):
         export(ExportConfig(run=run, out=tmp_path / "missing" / "m.onnx"))
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(ConfigError, match="no regular file"):
+        export(ExportConfig(run=run, out=tmp_path / "pipe.onnx"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"best\.safetensors: not there"):
         export(ExportConfig(run=tmp_path / "empty"))

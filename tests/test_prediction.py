@@ -20,13 +20,13 @@ from engine.evaluation.evaluation import evaluate
 from engine.prediction import prediction
 from engine.prediction.prediction import Predicted, predict_files
 from engine.prediction.words import prediction_words
-from engine.terminal import Line
 from engine.training import train
 from loaders.atomic_file import SUFFIX
 from loaders.config import AuditLimits, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, LockedError
 from loaders.phantom_folder import write_phantoms
+from loaders.terminal import Line
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_unreadable_files_are_rows_with_their_reasons_in_order(run: Path, films:
     for row in rows[1:]:
         assert row["said"] == "abstains" and row["reason"].startswith("unreadable: ") and row["defects"] == "unreadable"
     assert "text" in rows[1]["reason"] and "FIFO" in rows[5]["reason"] and "outside" in rows[6]["reason"]
-    assert "No such file" in rows[7]["reason"]
+    assert "not there, expected a file; check the path" in rows[7]["reason"]
     assert "too long" in rows[8]["reason"]
     assert found.abstained == {"unreadable": 8}
 
@@ -196,7 +196,7 @@ def test_a_file_of_the_training_set_is_told_by_its_pixels(
     shutil.copy(paths[0], copied)
     found, rows = ask(run, tmp_path / "t.csv", copied, *paths[1:], audit="off")
     assert [row["in_set"] for row in rows] == ["training", "validation", ""]
-    assert "1 of the files, by their pixels, were in the run's training set" in words(found)
+    assert "by their pixels, in the run's training set: 1; what is said" in words(found)
     other = tmp_path / "run"
     shutil.copytree(run, other)
     (other / "seen.safetensors").unlink()
@@ -313,6 +313,10 @@ def test_settings_that_cannot_be_are_refused(run: Path, films: Path, tmp_path: P
     with pytest.raises(ConfigError, match="is one of the files"):
         ask(run, copied, copied)
     assert copied.read_bytes() == film.read_bytes()
+    os.mkfifo(tmp_path / "pipe.csv")  # as /dev/null would be, with --format
+    with pytest.raises(ConfigError, match="no regular file"):
+        ask(run, tmp_path / "pipe.csv", film)
+    assert (tmp_path / "pipe.csv").is_fifo()
     with pytest.raises(ConfigError, match="not a folder"):
         ask(tmp_path / "nowhere", tmp_path / "t.csv", film)
 

@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 import cli
 from engine.config import ReportConfig
+from engine.explanation.gallery import Shown, overlay, picture_bytes
 from engine.report.dataflow import count_files, keep_dataflow
 from engine.report.material import read_material
 from engine.report.numbers import share_text
@@ -95,7 +98,7 @@ DOUBTS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"summary": summary(synthetic=True, cautions=[PHANTOMS])},
         "This score says nothing about patients",
-        "phantoms: no statement about patients",
+        "the images are phantoms, drawn by a program",
     ),
     (
         {"explanation": explanation(sentence="the model looks outside the lungs: 0.3 of their share")},
@@ -110,7 +113,8 @@ DOUBTS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"probes": probes("lungs-hidden", "histogram")},
         "This score need not come from the disease",
-        "2 of 7 probes predict the class or its source without the finding, lungs-hidden with AUC 0.86",
+        "2 of 7 probes predict the class or its source from little or nothing of the finding (at best lungs-hidden, "
+        "AUC 0.86)",
     ),
     ({"crossval": crossval(hidden=0.8)}, "This score need not come from the lungs", "still reaches AUC 0.80"),
     ({"crossval": crossval(random=0.99)}, "This score may be flattered", "random folds reach F1 0.99"),
@@ -185,7 +189,9 @@ def test_the_gravest_doubt_leads_three_are_named_and_the_rest_counted(tmp_path: 
 def test_a_score_that_guessing_reaches_is_said_to_be_none(tmp_path: Path) -> None:
     bad = metrics(estimates={"auc": {"value": 0.55, "low": 0.49, "high": 0.61}})
     verdict = planted(tmp_path, metrics=bad)
-    assert "not shown to be better than always answering normal (AUC 0.55, interval 0.490 to 0.610)" in verdict.how_good
+    assert (
+        "not shown to be better than always answering normal (AUC 0.550, interval 0.490 to 0.610)" in verdict.how_good
+    )
     assert verdict.how_sure.startswith("Not very sure")
     one_class = metrics(auc=None, estimates={"accuracy": {"value": 0.6, "low": 0.55, "high": 0.65}})
     assert "not shown to be better" in verdict_of(make_run(tmp_path / "b", metrics=one_class)).how_good
@@ -262,7 +268,68 @@ def test_a_cross_validation_of_other_data_is_said_to_be_one(tmp_path: Path) -> N
     found = crossval() | {"conversion_id": "b" * 32, "cautions": [PHANTOMS], "sentences": ["random folds flatter"]}
     text = Reader(write_report(make_run(tmp_path / "run", crossval=found)).read_text()).text
     assert "it is of another conversion than this run" in text
+    verdict = verdict_of(tmp_path / "run")  # neither a check that was made nor a doubt
+    assert verdict.unchecked == ("cross-validation", "hidden lungs", "another collection") and not verdict.doubts
+    assert "this is one training on one split" in verdict.how_sure
     assert f"Caution: {PHANTOMS}" in text and "Random folds flatter" in text
+
+
+def test_an_explanation_whose_control_failed_counts_as_not_looked_at(tmp_path: Path) -> None:
+    for name in ("randomised", "deletion"):
+        failed = explanation(sentence="the model looks at the lungs: 1.7", **{name: {"passed": False}})
+        assert planted(tmp_path / name, explanation=failed).unchecked == ("where the model looks",)
+
+
+def test_a_narrow_interval_from_few_images_or_groups_is_not_called_sure(tmp_path: Path) -> None:
+    assert planted(tmp_path / "a").how_sure.startswith("Sure within limits: ")
+    few_images = metrics(confusion=[[20, 2], [21, 211]])
+    assert planted(tmp_path / "b", metrics=few_images).how_sure.startswith("Not very sure: ")
+    few_groups = metrics(warnings=["7 groups only: intervals from so few are too narrow"])
+    assert planted(tmp_path / "c", metrics=few_groups).how_sure.startswith("Not very sure: ")
+
+
+def test_results_of_weights_that_the_run_no_longer_has_are_left_out_and_named(tmp_path: Path) -> None:
+    of_old = {"checkpoint": {"sha256": "0" * 64}}
+    run = make_run(tmp_path / "run", metrics=metrics(**of_old), explanation=explanation(**of_old))
+    verdict = verdict_of(run)
+    assert "That is not known" in verdict.how_good and "where the model looks" in verdict.unchecked
+    text = Reader(write_report(run).read_text()).text
+    for name in ("evaluation/heldout", "explanation/heldout"):
+        assert f"{name} is of weights that the run no longer has" in text
+    own = {"checkpoint": {"sha256": summary()["checkpoint_sha256"]}}
+    make_run(run, metrics=metrics(**own), explanation=explanation(**own))
+    assert verdict_of(run).state == "held"
+
+
+def test_an_undefined_measure_is_said_and_a_temperature_at_its_bound_too(tmp_path: Path) -> None:
+    none = {"value": None, "low": None, "high": None, "method": ""}
+    found = metrics(temperature=20.0, estimates={"npv": none, "auc": estimate(0.9), "ece": estimate(0.1)}, npv=None)
+    page = write_report(make_run(tmp_path / "run", metrics=found)).read_text()
+    text = " ".join(Reader(page).text.split())
+    assert "Negative predictive value at this set’s prevalence – undefined" in text
+    assert "that temperature is as far as it may go" in text and "nan" not in page.lower().split('"')
+    sound = write_report(make_run(tmp_path / "sound")).read_text()
+    assert "as far as it may go" not in sound and "undefined" not in sound
+
+
+def test_the_page_names_the_runs_folder_and_not_where_it_lies(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    put(run / "config.json", {"data": "b", "out": "/home/Doe^John/runs/third"})
+    assert "; run folder third." in Reader(write_report(run).read_text()).text
+
+
+def test_a_table_cell_or_a_probes_picture_without_end_does_no_harm(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "metrics.csv").write_text("epoch,val_f1\n1," + "9" * 200_000)
+    assert "metrics.csv could not be read: field larger" in write_report(run).read_text()
+    bomb = bytearray(cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes())
+    bomb[16:24] = (60_000).to_bytes(4) * 2
+    found = probes("view")
+    for row in found["probes"]:
+        row["picture"] = base64.b64encode(bomb).decode()
+    put(run / "probes.json", found)
+    material = read_material(run)
+    assert material.probes is not None and all(probe.picture_HW is None for probe in material.probes.probes)
 
 
 def test_the_verdict_speaks_of_the_least_favourable_set_that_did_not_leak(tmp_path: Path) -> None:
@@ -276,6 +343,21 @@ def test_the_verdict_speaks_of_the_least_favourable_set_that_did_not_leak(tmp_pa
     assert "On 200 radiographs (worse)" in verdict.how_good
     page = write_report(run).read_text()
     assert page.index("Results on <bdi>worse") < page.index("Results on <bdi>better")
+
+
+def test_a_set_whose_overlap_could_not_be_checked_is_not_called_unseen(tmp_path: Path) -> None:
+    warnings = [
+        "the beton is unverified: overlap with the training set cannot be checked; leakage between patients is not "
+        "excluded",
+        "groups are not known: samples are taken as independent, so intervals may be too narrow",
+    ]
+    verdict = planted(tmp_path, metrics=metrics(warnings=warnings))
+    assert "never saw" not in verdict.how_good and "a set that training never saw" in verdict.unchecked
+    assert [doubt.lead for doubt in verdict.doubts] == [
+        "This score may be flattered by patients that training has seen",
+        "This score is less sure than its intervals say",
+    ]
+    assert verdict.how_sure.startswith("Not very sure: ")
 
 
 def test_three_classes_are_told_by_accuracy_and_macro_f1(tmp_path: Path) -> None:
@@ -363,6 +445,19 @@ def spoil(value: Any, wrong: Any) -> Any:
     )
 
 
+def test_the_caption_within_an_overlay_is_not_shown_a_second_time(drawn: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(drawn, tmp_path / "run")
+    crop_HW = np.zeros((32, 32), np.uint8)
+    shown = Shown(kind="right", crop_HW=crop_HW, cam_HW=np.eye(32), lungs_HW=None, lines=("says covid", "sample 0"))
+    (run / "explanation" / "heldout" / "0001.png").write_bytes(picture_bytes(overlay(shown)))
+    samples = [{"sample": i, "kind": "right", "overlay": f"000{i}.png"} for i in (1, 2)]
+    put(run / "explanation/heldout/explanation.json", explanation(samples=samples))
+    shutil.copy(run / "curves.png", run / "explanation" / "heldout" / "0002.png")
+    page = write_report(run).read_text()
+    assert len(re.findall(r'<div class="film"><img', page)) == 2
+    assert len(re.findall(r'<div class="film"><img class="captioned"', page)) == 1
+
+
 def test_pictures_from_outside_the_run_or_that_are_none_stay_out(drawn: Path, tmp_path: Path) -> None:
     run = shutil.copytree(drawn, tmp_path / "run")
     secret = tmp_path / "secret.png"
@@ -413,7 +508,7 @@ def test_numbers_of_the_page_are_those_of_the_files(tmp_path: Path) -> None:
         "hospital A source 230 172 92",
         "9 images, at least 10 needed",
         "Beside the run b",
-        "1.71 (95 % interval 1.580 to 1.830)",
+        "1.71 (95 % interval 1.58 to 1.83)",
         "passed (correlation 0.08)",
         "random split images dealt at random: what most papers report 2,060 1,545 0.900 0.860 to 0.920",
         "979 s",
@@ -604,7 +699,7 @@ def test_probes_that_cannot_be_run_say_why(betons: Path, tmp_path: Path) -> None
     bare.write_bytes(strip_footer((betons / "train.beton").read_bytes()))
     found = probe_run(tmp_path, bare)
     assert not found.probes and "unverified" in found.skipped["all probes"]
-    assert "shortcuts in the collection" in verdict_of(make_run(tmp_path, probes=None)).what_could_fool.lower() or True
+    assert verdict_of(make_run(tmp_path, probes=None)).unchecked == ("shortcuts in the collection",)
     text = Reader(write_report(tmp_path).read_text()).text
     assert "What the probes could not examine" in text and "unverified" in text
 
@@ -629,6 +724,7 @@ def test_the_command_prints_the_sentences_and_where_the_page_is(
         (["run", "--crossval", "run/evaluation"], 2, "no crossval.json"),
         (["run", "--crossval", "bad"], 2, "no rows"),
         (["run", "--crossval", "worse"], 2, "not JSON"),
+        (["run", "--crossval", "foreign"], 3, "classes a, b, expected covid, normal"),
     ],
 )
 def test_bad_input_is_told_in_one_line(
@@ -643,6 +739,7 @@ def test_bad_input_is_told_in_one_line(
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "run")
     put(tmp_path / "bad" / "crossval.json", [])
+    put(tmp_path / "foreign" / "crossval.json", crossval() | {"classes": ["a", "b"]})
     put(tmp_path / "worse" / "crossval.json", {})
     (tmp_path / "worse" / "crossval.json").write_text("{")
     arguments = [str(betons) if word == "BETONS" else word for word in arguments]

@@ -15,6 +15,7 @@ from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.interval_coverage import Study, coverage, simulate
+from engine.metrics import all_metrics
 from engine.statistics import resamples as resampling
 from engine.statistics.calibration import (
     TEMPERATURES,
@@ -398,6 +399,52 @@ def test_two_perfect_runs_differ_by_less_than_their_groups_can_tell() -> None:
     assert found["brier"].value == pytest.approx(0.04 - 0.01)
 
 
+def test_two_runs_that_err_on_the_same_samples_are_not_said_to_be_equal() -> None:
+    label_N = np.arange(40) % 2
+    score_N = np.where((label_N == 1) == (np.arange(40) >= 6), 0.9, 0.1)  # six are wrong
+    one_NK, other_NK = two_columns(score_N), two_columns(np.where(score_N > 0.5, 0.8, 0.2))
+    found = paired_differences(label_N, one_NK, other_NK, np.arange(40), 1, resamples=50)
+    half = wilson(0, 40)[1]
+    assert found["accuracy"] == Estimate(value=0.0, low=-half, high=half, method="wilson")
+    assert found["f1_macro"].method == found["auc"].method == "wilson" and found["brier"].method == "bootstrap"
+    opposite = paired_differences(label_N, 1 - one_NK, one_NK, np.arange(40) // 2, 1, resamples=50)["sensitivity"]
+    assert opposite.value == pytest.approx(0.7) and opposite.method == "bootstrap"
+    every = paired_differences(label_N, two_columns(1.0 - label_N), two_columns(1.0 * label_N), np.arange(40), 1)
+    assert every["accuracy"] == Estimate(value=1.0, low=1 - half, high=1.0, method="wilson")
+    same = paired_differences(label_N, one_NK, one_NK.copy(), np.arange(40), 1, resamples=50)
+    assert {(item.value, item.low, item.high) for name, item in same.items() if "calibration" not in name} == {
+        (0, 0, 0)
+    }
+
+
+def test_predictive_values_that_no_resample_moves_keep_the_doubt_of_their_parts() -> None:
+    label_N = np.arange(40) % 2
+    called_N = np.full(40, 0.9)  # everyone is called positive: sensitivity 1, specificity 0
+    found = estimates(label_N, two_columns(called_N), np.arange(40), 1, prevalence=0.1, resamples=50)
+    stated, half = found["ppv_at_prevalence"], wilson(0, 20)[1]
+    assert stated.value == pytest.approx(0.1) and stated.method == "wilson"
+    assert stated.low == pytest.approx(0.1 * (1 - half) / (0.1 * (1 - half) + 0.9))
+    assert stated.high == pytest.approx(0.1 / (0.1 + 0.9 * (1 - half)))
+
+
+@pytest.mark.parametrize(("gap", "num_samples"), [(0.0, 40), (0.05, 150), (0.1, 40), (0.1, 150)])
+def test_the_interval_of_an_ece_of_few_filled_bins_holds_the_truth(gap: float, num_samples: int) -> None:
+    rng, held = np.random.default_rng(5), 0
+    for study in range(60):
+        probability_NK = two_columns(np.full(num_samples, 0.45))
+        label_N = (rng.random(num_samples) < 0.45 + gap).astype(int)
+        found = estimates(label_N, probability_NK, np.arange(num_samples), 1, resamples=200, seed=study)["ece"]
+        held += (found.low or 0) - 1e-9 <= gap <= (found.high or 0) + 1e-9
+    assert held >= 54, "95 % of 60 studies, two standard errors"
+
+
+def test_the_ece_of_a_set_without_an_error_has_an_interval() -> None:
+    label_N = np.arange(40) % 2
+    found = estimates(label_N, two_columns(0.03 + 0.94 * label_N), np.arange(40), 1, resamples=100)["ece"]
+    assert found.value == pytest.approx(0.03) and found.low == 0, "3 % of 40 may come true yet not be seen"
+    assert found.high == pytest.approx(0.03 + wilson(0, 40)[1])
+
+
 def test_each_run_of_a_pair_keeps_its_own_threshold() -> None:
     label_N, score_N = np.array([1, 1, 0, 0]), np.array([0.9, 0.6, 0.4, 0.1])
     one_NK = two_columns(score_N)
@@ -464,6 +511,28 @@ def test_the_temperature_has_the_least_nll(num_classes: int) -> None:
     )
     assert found == pytest.approx(wanted.x, rel=1e-3)
     assert 2 < found < 4.5, "three times too extreme"
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_no_temperature_moves_the_area_under_a_curve(num_classes: int) -> None:
+    rng = np.random.default_rng(6)
+    label_N = rng.integers(0, 2, 120)
+    logits_NK = np.zeros((120, num_classes))
+    logits_NK[:, 1] = rng.normal(1 + 4 * label_N, 3.5)
+    sharp_NK, soft_NK = softmax(logits_NK / TEMPERATURES[0]), softmax(logits_NK)
+    assert (sharp_NK[:, 1] == 1).mean() > 0.4, "as after a validation without an error"
+    group_N = np.arange(120)
+    for positive in (0, 1):
+        sharp, soft = (
+            estimates(label_N, probability_NK, group_N, positive, resamples=50)
+            for probability_NK in (sharp_NK, soft_NK)
+        )
+        names = ("auc", "pr_auc") if num_classes == 2 else ("auc[1]", "pr_auc[1]")
+        assert all(asdict(sharp[name]) == pytest.approx(asdict(soft[name])) for name in names)
+    place = 1 if num_classes == 3 else None
+    told = [all_metrics(label_N, probability_NK, 1) for probability_NK in (sharp_NK, soft_NK)]
+    auc, other = (found["auc_per_class"][place] if place else found["auc"] for found in told)
+    assert auc == pytest.approx(other) == pytest.approx(oracle.roc_auc_score(label_N == 1, logits_NK[:, 1]))
 
 
 def test_a_temperature_without_an_end_stops_at_a_bound() -> None:

@@ -154,7 +154,7 @@ def contender(
     heldout, refused = None, ""
     if (config.data / HELD_OUT).is_file():
         try:
-            heldout = heldout_f1(config, training, done["checkpoint_sha256"], progress)
+            heldout = heldout_f1(config, training, done, progress)
         except InputError as error:
             refused = str(error)
     return Contender(
@@ -190,9 +190,15 @@ def validation_f1(config: CompareConfig, run: Path, done: dict[str, Any]) -> Est
 
 
 def heldout_f1(
-    config: CompareConfig, training: TrainConfig, sha256: str, progress: Callable[[str, int, int], None]
+    config: CompareConfig,
+    training: TrainConfig,
+    done: dict[str, Any],
+    progress: Callable[[str, int, int], None],
 ) -> Estimate:
-    """F1 of the held-out set with its interval, from an evaluation in the run's folder, made if it is not there."""
+    """F1 of the held-out set with its interval, from an evaluation in the run's folder.
+
+    It is made if there is none, or one of other weights, another conversion's beton of that name, or other resamples.
+    """
     path = training.out / "evaluation" / Path(HELD_OUT).stem / "metrics.json"
     settings = EvaluateConfig(
         run=training.out,
@@ -205,7 +211,13 @@ def heldout_f1(
         trust_unverified=config.loader.trust_unverified,
     )
     content = read_metrics(path)
-    if (content.get("checkpoint", {}).get("sha256"), content.get("resamples")) != (sha256, config.resamples):
+    found = [content.get(name) for name in ("checkpoint", "conversion_id", "resamples", "seed")]
+    if not isinstance(found[0], dict) or [found[0].get("sha256"), *found[1:]] != [
+        done["checkpoint_sha256"],
+        done["conversion_id"],
+        settings.resamples,
+        settings.seed,
+    ]:
         evaluate(settings, lambda name, count, total: progress(f"{training.model} {name}", count, total))
         content = read_metrics(path)
     if "f1" not in content.get("estimates", {}):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.evaluation.words import with_interval
-from engine.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet
 
 if TYPE_CHECKING:
     from engine.comparison.comparison import Comparison, Contender

@@ -130,7 +130,7 @@ def run_fold(
     """Train and test one fold, unless that has been done.  Errors: Interrupted, and whatever `train` raises."""
     folder = config.out / FOLDS / f"{split}-{fold.number}"
     identity = subset_id(pool.betons[0], f"crossval {split} {fold.number}", fold.train_N, fold.val_N, fold.test_N)
-    done = load_scores(folder, identity)
+    done = load_scores(folder, identity, fold.test_N, len(pool.facts.classes))
     if done is not None:
         tidy(config, folder)
         return done

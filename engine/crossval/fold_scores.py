@@ -44,8 +44,8 @@ def save_scores(folder: Path, scores: FoldScores) -> None:
     publish_bytes(folder / SCORES, (json.dumps(content) + "\n").encode())
 
 
-def load_scores(folder: Path, identity: str) -> FoldScores | None:
-    """Read fold.json; None where the fold was not finished.
+def load_scores(folder: Path, identity: str, test_N: np.ndarray, num_classes: int) -> FoldScores | None:
+    """Read fold.json; None where the fold was not finished.  test_N: the places that it must tell of.
 
     Errors: ConfigError for a fold of other betons, or one that cannot be read.
     """
@@ -65,5 +65,11 @@ def load_scores(folder: Path, identity: str) -> FoldScores | None:
         raise ConfigError(
             f"{path}: the fold was made of other betons or samples, expected the same; bring the old betons back, "
             "or choose another --out"
+        )
+    wanted = (len(test_N), num_classes)
+    if not (np.array_equal(place_N, test_N) and probability_NK.shape == wanted and np.isfinite(probability_NK).all()):
+        raise ConfigError(
+            f"{path}: damaged (scores of shape {probability_NK.shape} for {len(place_N)} samples), expected {wanted}, "
+            "all finite, of the fold's own samples; remove it, and the fold is made again"
         )
     return scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet
 
 FILES = ("crossval.png", "crossval.csv", "crossval.json")
 METRICS = {"f1": "F1", "auc": "ROC-AUC", "accuracy": "accuracy"}

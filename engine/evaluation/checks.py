@@ -7,6 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.evaluation.trained import Trained
 from engine.learning_sets import SYNTHETIC_CAUTION, source_caution
 from engine.seen import hashes, load_seen, overlap, patients_compared
@@ -94,6 +96,14 @@ def check_rival(trained: Trained, rival: Trained) -> None:
             raise InputError(
                 f"{rival.run}: {name} {found}, expected {expected} as of {trained.run}; name a run of the same task"
             )
+
+
+def absent_classes(classes: tuple[str, ...], label_N: np.ndarray) -> list[str]:
+    """What classes without an image mean for means over more than two, in plain words."""
+    absent = [name for label, name in enumerate(classes) if not (label_N == label).any()]
+    if len(classes) == 2 or not absent:
+        return []
+    return [f"no image is of {' or '.join(absent)}: means over classes are of what the others define"]
 
 
 def few_groups(num_groups: int) -> list[str]:

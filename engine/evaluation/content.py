@@ -17,7 +17,7 @@ from engine.evaluation.measurement import Measurement, Scores
 from engine.evaluation.trained import Trained
 from engine.evaluation.words import interval, number
 from engine.figures import confusion_figure
-from engine.metrics import confusion_matrix
+from engine.metrics import confusion_matrix, ranking_score
 from engine.run_folder import BEST
 from engine.statistics.calibration import reliability, scored_event
 from engine.statistics.curves import precision_recall_curve, roc_curve
@@ -113,7 +113,7 @@ def figures(scores: Scores, measured: Measurement, where: str) -> dict[str, byte
         return f"{where}\n{mean}{name} {number(metric, estimate.value)}{sure}"
 
     drawn: dict[str, bytes] = {}
-    roc = [roc_curve(label_N == kind, probability_NK[:, kind]) for kind in kinds]
+    roc = [roc_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds]
     lines = [
         Curve(name=name, x_P=curve.false_positive_P, y_P=curve.sensitivity_P)
         for name, curve in zip(names, roc, strict=True)
@@ -123,7 +123,7 @@ def figures(scores: Scores, measured: Measurement, where: str) -> dict[str, byte
         drawn["roc.png"] = roc_figure(
             lines, marks(scores, measured, "specificity", "sensitivity"), title("ROC-AUC", "auc")
         )
-    pr = [precision_recall_curve(label_N == kind, probability_NK[:, kind]) for kind in kinds]
+    pr = [precision_recall_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds]
     lines = [
         Curve(name=name, x_P=curve.recall_P[1:], y_P=curve.precision_P[1:], base=float((label_N == kind).mean()))
         for kind, name, curve in zip(kinds, names, pr, strict=True)

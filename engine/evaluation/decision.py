@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from engine.evaluation.validation_scores import validation_scores
-from engine.statistics.calibration import fit_temperature
+from engine.statistics.calibration import TEMPERATURES, fit_temperature
 from engine.statistics.operating_points import OperatingPoint, choose_operating_points
 from engine.step import softmax
 
 UNKNOWN = "operating points not known: train again with plainfilm 0.5"
+AT_BOUND = "the temperature is at its bound: validation was too easy or too hard to calibrate by"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,12 @@ class Decision:
 
     temperature: float | None
     points: tuple[OperatingPoint, ...]
+
+    def cautions(self) -> list[str]:
+        """What speaks against probabilities and thresholds of this rule, in plain words."""
+        if self.temperature is None:
+            return [UNKNOWN]
+        return [AT_BOUND] if self.temperature in TEMPERATURES else []
 
     def probabilities(self, logits_NK: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (N, K); of the logits as they are where no temperature is known."""

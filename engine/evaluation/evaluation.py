@@ -13,9 +13,9 @@ from typing import Any
 
 from engine.config import EvaluateConfig
 from engine.device import Policy, choose_policy, settle_precision
-from engine.evaluation.checks import check_beton, check_rival, few_groups
+from engine.evaluation.checks import absent_classes, check_beton, check_rival, few_groups
 from engine.evaluation.content import FIGURES, content, figures, scores_table
-from engine.evaluation.decision import UNKNOWN, Decision
+from engine.evaluation.decision import Decision
 from engine.evaluation.measurement import Bootstrap, Measurement, Scores, measure
 from engine.evaluation.subgroups import subgroups
 from engine.evaluation.trained import Trained, load_trained
@@ -92,13 +92,9 @@ def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, tot
 
 def all_cautions(config: EvaluateConfig, trained: Trained, rival: Trained | None, loader: Loader) -> list[str]:
     """What speaks against evaluating on a beton, for the run and the one it is compared with.  Errors: InputError."""
-    cautions = check_beton(trained.run, trained.state, loader, force=config.force)
-    if trained.decision.temperature is None:
-        cautions.append(UNKNOWN)
+    cautions = check_beton(trained.run, trained.state, loader, force=config.force) + trained.decision.cautions()
     if rival is not None:
-        others = check_beton(rival.run, rival.state, loader, force=config.force)
-        if rival.decision.temperature is None:
-            others.append(UNKNOWN)
+        others = check_beton(rival.run, rival.state, loader, force=config.force) + rival.decision.cautions()
         name = rival.run.resolve().name
         cautions += [f"{name}: {caution}" for caution in others if caution not in cautions]
     return cautions
@@ -144,7 +140,7 @@ def evaluate_one(
         other_NK=other_NK,
         progress=lambda part, parts: progress(f"{name}: intervals", part, parts),
     )
-    cautions = cautions + few_groups(measurement.num_groups)
+    cautions = cautions + few_groups(measurement.num_groups) + absent_classes(trained.classes, label_N)
     if metrics["auc"] is None:
         cautions.append("only one class is present: the AUC is undefined")
     facts = loader.beton.facts

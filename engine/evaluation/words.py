@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet
 
 if TYPE_CHECKING:
     from engine.evaluation.evaluation import Evaluation
@@ -125,7 +125,7 @@ def headline(result: Evaluation) -> Sheet:
 def told(name: str, result: Evaluation) -> bool:
     """Whether the terminal tells this metric: not what another row says, nor each class's every metric."""
     if "[" not in name:
-        return True
+        return name != "f1_macro" or len(result.classes) == 2  # of more classes F1 itself is the macro mean
     if len(result.classes) > 2:
         return kind_of(name) in OF_CLASS
     return name != f"f1[{result.classes.index(result.positive)}]"  # which is F1 itself

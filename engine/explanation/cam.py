@@ -126,6 +126,13 @@ def layer_name(network: nn.Module, crop: int) -> str:
     return f"{path} (ReLU before pooling)" if isinstance(network, Cnn) else path
 
 
+def map_cells(network: nn.Module, frames_N1HW: torch.Tensor) -> tuple[int, int]:
+    """Rows and columns of the maps before they are upsampled."""
+    with opened(network):
+        maps_NCHW = activation(network, explained_layer(network, frames_N1HW.shape[-1]), frames_N1HW)
+    return maps_NCHW.shape[2], maps_NCHW.shape[3]
+
+
 def activation(network: nn.Module, layer: nn.Module, frames_N1HW: torch.Tensor) -> torch.Tensor:
     """The layer's maps, N×C×H×W."""
     with torch.no_grad():

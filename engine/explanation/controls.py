@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.explanation.cam import BATCH, LEAST_CELLS, Method, evidence
-from engine.explanation.lungs import Interval, group_interval
+from engine.explanation.cam import BATCH, Method, evidence
+from engine.explanation.lungs import RANDOM, UNDEFINED, Interval, group_interval
 
 # Mean rank correlation of a map with that of the network with random weights. Of five trained networks it was -0.04 to
 # 0.07 for HiResCAM and -0.21 to 0.16 for GradCAM; of a network with itself it is 1.
@@ -35,6 +35,13 @@ class Randomised:
     def passed(self) -> bool:
         """Whether the maps depend on the weights."""
         return self.correlation is not None and abs(self.correlation) < MOST_CORRELATION
+
+    @property
+    def failure(self) -> str:
+        """Why the maps are not believed, or ""."""
+        if self.passed:
+            return ""
+        return UNDEFINED if self.correlation is None else RANDOM
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,19 +121,20 @@ def deletion(
     group_N: np.ndarray,
     fill_HW: np.ndarray,
     *,
+    cells: tuple[int, int],
     seed: int,
     progress: Progress = lambda done, total: None,
 ) -> Deletion:
     """Blank the pixels of each picture in order of its map, and in random order; the maps come from `cam`.
 
-    fill_HW: what blanked pixels show, the average picture.  Random orders come from random maps of as many cells as the
-    map has, upsampled alike: pixels strewn one by one would spoil the texture, which is another test.
+    fill_HW: what blanked pixels show, the average picture.  cells: rows and columns of the maps before they were
+    upsampled.  Random orders come from random maps of as many cells, upsampled alike: pixels strewn one by one would
+    spoil the texture, which is another test.  Probabilities are the network's own, without temperature.
     Source: Petsiuk et al. 2018.
     """
     num_samples, rows, columns = cam_NHW.shape
     rng = np.random.default_rng(seed)
-    size = LEAST_CELLS, LEAST_CELLS
-    random = [upsample(rng.random((num_samples, *size), np.float32), rows, columns) for _ in range(RANDOM_ORDERS)]
+    random = [upsample(rng.random((num_samples, *cells), np.float32), rows, columns) for _ in range(RANDOM_ORDERS)]
     fill_1HW = torch.from_numpy(fill_HW)[None].to(frames_N1HW.device)
     curves = []
     for done, order_NHW in enumerate((cam_NHW, *random)):

@@ -21,7 +21,7 @@ from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluation.checks import check_beton
 from engine.evaluation.trained import Trained, load_trained
 from engine.evaluation.validation_scores import groups_of
-from engine.explanation.cam import METHODS, cam, layer_name
+from engine.explanation.cam import METHODS, cam, layer_name, map_cells
 from engine.explanation.choice import choose
 from engine.explanation.controls import Deletion, Randomised, deletion, randomised
 from engine.explanation.findings import NOT_FOR_DIAGNOSIS, Example, Explanation, caption, cautions, content
@@ -38,6 +38,7 @@ from loaders.loader import Loader
 
 MOST_REFERENCE = 64  # pictures that the average picture and the average maps come from
 MOST_CONTROLLED = 32  # pictures of the controls
+PART = 64  # pictures whose maps are in memory at once
 
 Progress = Callable[[str, int, int], None]
 
@@ -116,7 +117,7 @@ def explain_one(
     lungs, ratio_of = measure(pictures, masks, measured_N, partial(progress, "maps"))
     controlled_N = some(np.arange(len(beton)), MOST_CONTROLLED, config.seed)
     random_weights, blanked = check(pictures, controlled_N, progress)
-    said = sentence(lungs, random_weights.passed)
+    said = sentence(lungs, random_weights.failure, blanked.passed)
     chosen = choose(label_N, probability_NK, config.samples)
     shown_N = np.array([sample for sample, _ in chosen], np.int64)
     maps_NHW, frames_N1HW = pictures.maps(shown_N), pictures.frames(shown_N).cpu().numpy()
@@ -181,14 +182,17 @@ def some(sample_N: np.ndarray, most: int, seed: int) -> np.ndarray:
 def measure(
     pictures: Pictures, masks: Masks, sample_N: np.ndarray, progress: Callable[[int, int], None]
 ) -> tuple[LungRatio, dict[int, float]]:
-    """The lungs' share of the maps of some samples, and each sample's."""
+    """The lungs' share of the maps of some samples whose lungs are known, and each sample's; PART at a time."""
     beton = pictures.beton
-    lungs = [masks.crop_of(beton, sample) for sample in sample_N.tolist()]
-    lungs_NHW = np.array([lungs_HW for lungs_HW in lungs if lungs_HW is not None])
-    progress(0, len(sample_N))
-    ratio_N = lung_ratios(pictures.maps(sample_N), lungs_NHW)
-    progress(len(sample_N), len(sample_N))
-    found = measure_lungs(ratio_N, lungs_NHW, pictures.group_N[sample_N], masks.kind, pictures.config.seed)
+    ratio_N, area_N = np.empty(len(sample_N)), np.empty(len(sample_N))
+    for start in range(0, len(sample_N), PART):
+        part_N = sample_N[start : start + PART]
+        lungs = [masks.crop_of(beton, sample) for sample in part_N.tolist()]
+        lungs_NHW = np.array([lungs_HW for lungs_HW in lungs if lungs_HW is not None])
+        ratio_N[start : start + PART] = lung_ratios(pictures.maps(part_N), lungs_NHW)
+        area_N[start : start + PART] = lungs_NHW.mean((1, 2))
+        progress(start + len(part_N), len(sample_N))
+    found = measure_lungs(ratio_N, area_N, pictures.group_N[sample_N], masks.kind, pictures.config.seed)
     return found, dict(zip(sample_N.tolist(), ratio_N.tolist(), strict=True))
 
 
@@ -215,6 +219,7 @@ def check(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple
         said_N,
         group_N,
         fill_HW,
+        cells=map_cells(network, frames_N1HW[:1]),
         seed=config.seed,
         progress=partial(progress, "blank"),
     )

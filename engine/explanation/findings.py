@@ -51,8 +51,8 @@ def cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion, nu
     found = few_groups(num_groups)
     if lungs.masks == "template":
         found.append("no masks: the lungs are taken to be where they usually are; --masks takes the pictures' own")
-    if not random_weights.passed:
-        found.append("the maps hardly depend on the weights, so they say nothing of what the network learnt")
+    if random_weights.failure:
+        found.append(f"{random_weights.failure}, so they say nothing of what the network learnt")
     if not blanked.passed:
         found.append(
             "blanking what the maps point at was not shown to lower the probability faster than blanking at random"

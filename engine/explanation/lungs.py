@@ -16,6 +16,9 @@ RESAMPLES = 2000
 # intervals up to 0.13; the five whose classes only the lungs told, to 0.63 to 0.73, with intervals down to 0.57.
 LIMIT = 0.3
 NOTHING = "it cannot be told where the model looks"
+RANDOM = "maps of a network with random weights look the same"
+UNDEFINED = "no map varies over its picture, or no network with random weights has one that does"
+AT_RANDOM = "blanking what the maps point at lowers the probability no faster than blanking at random"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,12 +59,12 @@ def lung_ratios(cam_NHW: np.ndarray, lungs_NHW: np.ndarray) -> np.ndarray:
     return np.divide(inside_N, mass_N * area_N, out=np.full(len(mass_N), np.nan), where=known_N)
 
 
-def measure_lungs(ratio_N: np.ndarray, lungs_NHW: np.ndarray, group_N: np.ndarray, masks: Kind, seed: int) -> LungRatio:
-    """The mean over pictures whose ratio is known."""
+def measure_lungs(ratio_N: np.ndarray, area_N: np.ndarray, group_N: np.ndarray, masks: Kind, seed: int) -> LungRatio:
+    """The mean over pictures whose ratio is known.  area_N: the lungs' share of each crop."""
     known_N = np.isfinite(ratio_N)
     return LungRatio(
         ratio=group_interval(ratio_N[known_N], group_N[known_N], seed),
-        area=float(lungs_NHW[known_N].mean()) if known_N.any() else None,
+        area=float(area_N[known_N].mean()) if known_N.any() else None,
         num_samples=int(known_N.sum()),
         masks=masks,
     )
@@ -80,16 +83,20 @@ def group_interval(value_N: np.ndarray, group_N: np.ndarray, seed: int) -> Inter
     return Interval(value=float(value_N.mean()), low=float(low), high=float(high))
 
 
-def sentence(lungs: LungRatio, trusted: bool) -> str:
-    """Where the model looks, in plain words.  trusted: whether the maps depend on what the network learnt."""
+def sentence(lungs: LungRatio, distrust: str = "", deleted: bool = True) -> str:
+    """Where the model looks, in plain words.
+
+    distrust: why the maps do not depend on what the network learnt, or "".  deleted: whether blanking what they point
+    at matters more than blanking at random; without that no one is told that the model looks at the lungs.
+    """
     found, limit = lungs.ratio, lungs.limit
-    if not trusted:
-        return f"{NOTHING}: maps of a network with random weights look the same"
+    if distrust:
+        return f"{NOTHING}: {distrust}"
     if found.value is None or limit is None:
         return f"{NOTHING}: no picture has both a map and a mask of its lungs"
     if found.low is None or found.high is None:
         return f"{NOTHING}: all pictures are of one group, so there is no interval"
-    region = "their usual region" if lungs.masks == "template" else "them"
+    region = "the lungs' usual region" if lungs.masks == "template" else "the lungs"
     said = (
         f"{found.value:.2f} times as much of its maps lies in {region} as chance would put there "
         f"(95 % interval {found.low:.2f} to {found.high:.2f}, n = {lungs.num_samples}; "
@@ -97,6 +104,8 @@ def sentence(lungs: LungRatio, trusted: bool) -> str:
     )
     if found.high < limit:
         return f"the model looks outside the lungs: {said}"
-    if found.low > limit:
+    if found.low > limit and deleted:
         return f"the model looks at the lungs: {said}"
+    if found.low > limit:
+        return f"{NOTHING}: {AT_RANDOM}, though {said}"
     return f"{NOTHING}: {said}"

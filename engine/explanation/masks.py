@@ -20,15 +20,30 @@ from loaders.errors import ConfigError, InputError
 from loaders.lungs import read_mask, template_SS
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm")
+WHOLE = re.compile(r"[0-9]{1,18}")
+STEP = r"(?:crop [0-9]+:[0-9]+,[0-9]+:[0-9]+|invert|rotate (?:90|180|270))"
+MENDED = re.compile(rf"mended: ({STEP}(?:; {STEP})*)$")  # in convert.csv's reason: steps of loaders.audit.mend
 REMEDY = "name the convert.csv of the conversion that made the beton with --table"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """A radiograph as convert.csv tells of it.  size: columns and rows, None if not known.  fix: how it was mended."""
+
+    size: tuple[int, int] | None
+    fix: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Masks:
-    """Where each sample's lungs are found.  path_of: sample → mask file, where there is one; None: the template."""
+    """Where each sample's lungs are found.  path_of: sample → mask file, where there is one; None: the template.
+
+    written: sample → what conversion made it of, where that is known.
+    """
 
     kind: Kind
     path_of: dict[int, Path] | None
+    written: dict[int, Written]
 
     def samples(self, beton: Beton) -> np.ndarray:
         """The samples whose lungs are known, rising."""
@@ -41,7 +56,10 @@ class Masks:
         if self.path_of is None:
             mask_SS = template_SS(facts.stored)
         elif sample in self.path_of:
-            mask_SS = read_mask(self.path_of[sample], facts.stored, cast(Fit, facts.fit))
+            written = self.written[sample]
+            mask_SS = read_mask(
+                self.path_of[sample], facts.stored, cast(Fit, facts.fit), size=written.size, fix=written.fix
+            )
         else:
             return None
         return mask_SS[margin : margin + facts.crop, margin : margin + facts.crop]
@@ -57,9 +75,9 @@ def find_masks(beton: Beton, masks: Path | None, table: Path | None) -> Masks:
     if masks is None:
         if table is not None:
             raise ConfigError(f"--table: found {table} without --masks, expected both; name the masks, too")
-        return Masks(kind="template", path_of=None)
+        return Masks(kind="template", path_of=None, written={})
     place = table or beton.path.with_name("convert.csv")
-    sample_of = read_table(place, beton)
+    sample_of, written = read_table(place, beton)
     if not masks.exists():
         raise ConfigError(f"--masks {masks}: not there, expected a folder of mask files, or a CSV; check the path")
     found = match_folder(masks, sample_of) if masks.is_dir() else match_csv(masks, sample_of)
@@ -68,22 +86,33 @@ def find_masks(beton: Beton, masks: Path | None, table: Path | None) -> Masks:
             f"{masks}: no mask for any of the {len(beton)} radiographs of {beton.path}, expected names or paths like "
             f"those in {place}; name the masks of these radiographs"
         )
-    return Masks(kind="phantom" if beton.facts.synthetic else "folder", path_of=found)
+    return Masks(kind="phantom" if beton.facts.synthetic else "folder", path_of=found, written=written)
 
 
-def read_table(path: Path, beton: Beton) -> dict[str, int]:
-    """Each written file's sample in this beton.  Errors: ConfigError; InputError for a table of another conversion."""
-    rows = read_rows(path, ("path", "label", "split", "sample"), f"expected a convert.csv; {REMEDY}")
+def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Written]]:
+    """Each written file's sample in this beton, and what it was made of.
+
+    Errors: ConfigError; InputError for a table of another conversion.
+    """
+    columns = ("path", "label", "split", "sample", "reason", "width", "height")
+    rows = read_rows(path, columns, f"expected a convert.csv; {REMEDY}")
     facts = beton.facts
-    written = [row for row in rows if row["split"] == facts.split and row["sample"].isdigit()]
-    sample_of = {row["path"]: int(row["sample"]) for row in written}
-    label_of = {int(row["sample"]): row["label"] for row in written}
+    rows = [row for row in rows if row["split"] == facts.split and WHOLE.fullmatch(row["sample"])]
+    sample_of = {row["path"]: int(row["sample"]) for row in rows}
+    label_of = {int(row["sample"]): row["label"] for row in rows}
     if label_of != {sample: facts.classes[label] for sample, label in enumerate(beton.label_N)}:
         raise InputError(
             f"{path}: lists {len(sample_of)} files of split {facts.split} that are not the {len(beton)} samples of "
             f"{beton.path}, expected the table of its own conversion; {REMEDY}"
         )
-    return sample_of
+    return sample_of, {int(row["sample"]): written_as(row) for row in rows}
+
+
+def written_as(row: dict[str, str]) -> Written:
+    """What a row of convert.csv tells of a written file."""
+    sides = [int(row[name]) if WHOLE.fullmatch(row[name]) else 0 for name in ("width", "height")]
+    mended = MENDED.search(row["reason"])
+    return Written(size=(sides[0], sides[1]) if all(sides) else None, fix=mended[1] if mended else "")
 
 
 def read_rows(path: Path, columns: tuple[str, ...], expected: str) -> list[dict[str, str]]:
@@ -96,7 +125,7 @@ def read_rows(path: Path, columns: tuple[str, ...], expected: str) -> list[dict[
     except (OSError, csv.Error) as error:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}, {expected}") from error
     if rows is None:
-        found = ", ".join(names) or "none"
+        found = ", ".join(names)[:200] or "none"  # of what may be no CSV at all
         raise ConfigError(f"{path}: columns {found}, expected {', '.join(columns)}; {expected}")
     return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.explanation.findings import NOT_FOR_DIAGNOSIS, Explanation
-from engine.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet
 
 MASKS = {"phantom": "the phantoms' masks", "folder": "mask files", "template": "the lungs' usual region"}
 
@@ -17,10 +17,11 @@ def explanation_parts(result: Explanation) -> Parts:
          str(lungs.num_samples), MASKS[lungs.masks]),
         ("correlation with random weights", number(correlation), "", str(result.randomised.num_samples),
          verdict(result.randomised.passed)),
-        ("deletion: area by the map", number(blanked.auc_cam), "", str(blanked.num_samples), ""),
-        ("deletion: area at random", number(blanked.auc_random), "", str(blanked.num_samples), ""),
-        ("deletion: difference", number(blanked.difference.value),
-         interval(blanked.difference.low, blanked.difference.high), str(blanked.num_samples), verdict(blanked.passed)),
+        ("deletion: area by the map", number(blanked.auc_cam, 4), "", str(blanked.num_samples), ""),
+        ("deletion: area at random", number(blanked.auc_random, 4), "", str(blanked.num_samples), ""),
+        ("deletion: difference", number(blanked.difference.value, 4),
+         interval(blanked.difference.low, blanked.difference.high, 4), str(blanked.num_samples),
+         verdict(blanked.passed)),
     )  # fmt: skip
     title = f"{result.method} at {result.layer}"
     return [
@@ -32,14 +33,14 @@ def explanation_parts(result: Explanation) -> Parts:
     ]
 
 
-def number(value: float | None) -> str:
-    """Two decimals."""
-    return "undefined" if value is None else f"{value:.2f}"
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with its decimals."""
+    return "undefined" if value is None else f"{value:.{digits}f}"
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
     """Both ends, or nothing."""
-    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def verdict(passed: bool) -> str:

@@ -73,6 +73,8 @@ def export(config: ExportConfig, progress: Progress = lambda phase, done, total:
         raise ConfigError(f"--out {out}: no folder {out.parent}, expected one that is there; make it first")
     if out.is_dir():
         raise ConfigError(f"--out {out}: a folder, expected the name of a file; add one to it")
+    if out.exists() and not out.is_file():
+        raise ConfigError(f"--out {out}: no regular file, expected one or a new name; choose another")
     onnx = require_exporter()
     trained = load_trained(config.run)
     with locked(out.parent):

@@ -12,11 +12,13 @@ import numpy as np
 
 from engine.evaluation.trained import Trained
 from engine.run_folder import CONFIG, SUMMARY
+from engine.statistics.calibration import TEMPERATURES
 from loaders import __version__
 from loaders.beton import Beton
 from loaders.errors import IntegrityError, StorageError
 
 CARD = "model_card.md"
+EVALUATIONS, EXPLANATIONS = "evaluation/*/metrics.json", "explanation/*/explanation.json"
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 SHOWN = {  # of a metrics.json's estimates
     "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "f1": "F1",
@@ -88,7 +90,10 @@ def temperature_words(trained: Trained) -> str:
     """Whether probabilities are calibrated."""
     if trained.decision.temperature is None:
         return "Probabilities are uncalibrated: the run kept no validation scores."
-    return f"Probabilities are calibrated on validation, by temperature {trained.decision.temperature:.3g}."
+    said = f"Probabilities are calibrated on validation, by temperature {trained.decision.temperature:.3g}"
+    if trained.decision.temperature in TEMPERATURES:
+        return f"{said}, its bound: validation was too easy or too hard to calibrate by, so that they mean little."
+    return f"{said}."
 
 
 def data_words(trained: Trained, summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
@@ -148,20 +153,17 @@ def training_words(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> I
         yield "Not recorded."
 
 
-def evaluations(run: Path) -> list[dict[str, Any]]:
-    """The metrics.json of every evaluation in the run folder, by name."""
-    found = (read_object(path) for path in sorted((run / "evaluation").glob("*/metrics.json")))
-    return [content for content in found if content]
+def results(trained: Trained, pattern: str) -> list[dict[str, Any]]:
+    """The JSON objects of the run folder that fit the pattern, in order, as far as they are of these very weights."""
+    found = (read_object(path) for path in sorted(trained.run.glob(pattern)))
+    own = ((content, content.get("checkpoint")) for content in found)
+    return [content for content, of in own if isinstance(of, dict) and of.get("sha256") == trained.sha256]
 
 
 def result_words(trained: Trained) -> Iterator[str]:
     """A table for each beton that these weights were evaluated on."""
-    shown = 0
-    for content in evaluations(trained.run):
-        checkpoint = content.get("checkpoint")
-        if not isinstance(checkpoint, dict) or checkpoint.get("sha256") != trained.sha256:
-            continue  # of weights that the run had before
-        shown += 1
+    found = results(trained, EVALUATIONS)
+    for content in found:
         images, groups = number(content.get("num_samples")), content.get("num_groups")
         in_groups = f" in {groups:,} groups" if isinstance(groups, int) else ""
         yield f"{plain(str(content.get('beton')))} ({plain(str(content.get('split')))}): {images} images{in_groups}."
@@ -172,7 +174,7 @@ def result_words(trained: Trained) -> Iterator[str]:
         )
         header = "| metric | value | 95 % interval | always the largest class |"
         yield "\n".join([header, "| --- | --- | --- | --- |", *rows])
-    if not shown:
+    if not found:
         yield "Not measured: run `plainfilm evaluate` on a held-out beton, and export again."
 
 
@@ -197,13 +199,13 @@ def caution_words(trained: Trained, summary: Mapping[str, Any]) -> Iterator[str]
     """What speaks against the scores: said by training, evaluation and explanation, and always."""
     found = summary.get("cautions")
     cautions = [str(caution) for caution in found] if isinstance(found, list) else []
-    for content in evaluations(trained.run):
+    for content in results(trained, EVALUATIONS):
         warnings = content.get("warnings")
         cautions += [
             f"{content.get('beton')}: {warning}" for warning in (warnings if isinstance(warnings, list) else ())
         ]
-    for path in sorted((trained.run / "explanation").glob("*/explanation.json")):
-        if sentence := read_object(path).get("sentence"):
+    for content in results(trained, EXPLANATIONS):
+        if sentence := content.get("sentence"):
             cautions.append(str(sentence))
     cautions += [
         "a score holds for the hospitals, devices and patients of its data, and for no others before it is measured "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.export.export import TOLERANCE, Exported
-from engine.terminal import Line, Parts
+from loaders.terminal import Line, Parts
 
 
 def export_words(done: Exported) -> Parts:

@@ -124,6 +124,8 @@ def check_table(table: Path) -> None:
         raise ConfigError(f"--out {table}: no folder {table.parent}, expected one that is there; make it first")
     if table.is_dir():
         raise ConfigError(f"--out {table}: a folder, expected the name of a file; add one to it")
+    if table.exists() and not table.is_file():  # a device would be replaced by the table
+        raise ConfigError(f"--out {table}: no regular file, expected one or a new name; choose another")
 
 
 def seen_hashes(trained: Trained) -> dict[bytes, str] | None:

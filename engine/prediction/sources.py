@@ -55,7 +55,14 @@ def found_at(path: Path) -> list[Source]:
     """The file, or the files below the folder, that the user named."""
     if os.path.isdir(path):  # noqa: PTH112 - is_dir() raises for a name that is too long
         return list(below(path))
-    return [Source(path=str(path), file=os.path.abspath(path))]  # noqa: PTH100 - resolve() would follow links
+    problem = ""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        problem = "not there, expected a file; check the path"
+    except (OSError, ValueError):
+        pass  # the decoder tells what is wrong
+    return [Source(path=str(path), file=os.path.abspath(path), problem=problem)]  # noqa: PTH100 - not through links
 
 
 def below(folder: Path) -> Iterator[Source]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.prediction.prediction import Predicted
-from engine.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet
 
 
 def prediction_words(found: Predicted) -> Parts:
@@ -32,8 +32,8 @@ def prediction_words(found: Predicted) -> Parts:
     for name, number in sorted(found.in_set.items()):
         parts.append(
             Line(
-                f"Caution: {number:,} of the files, by their pixels, were in the run's {name} set: what is said of "
-                "them says nothing about new ones.",
+                f"Caution: files that were, by their pixels, in the run's {name} set: {number:,}; what is said of them "
+                "says nothing about new ones.",
                 "yellow",
             )
         )

@@ -22,6 +22,8 @@ from engine.report.numbers import counted, interval_text, listed, plain_text, sh
 FEWEST_POSITIVES = 59  # with none missed among so many, sensitivity is above 95 % with 95 % confidence: 0.95^59 < 5 %
 SMALL_GROUP = 30  # images, below which a subgroup's score is not judged
 LEAKED = ("leaked", "holds validation")  # how evaluate's warnings of an overlap begin
+UNVERIFIED = "overlap with the training set cannot be checked"
+UNGROUPED = "groups are not known"
 NOT_TOLD = "cannot be told where the model looks"
 NOT_EXCLUDED = "leakage between patients is not excluded"
 SOURCE_TELLS = "evidence of nothing clinical"
@@ -58,6 +60,11 @@ def find_doubts(material: Material, scored: Scored | None) -> list[Doubt]:
     return [doubt for rule in rules for doubt in rule(material, scored)]
 
 
+def may_be_seen(scored: Scored) -> bool:
+    """Whether training, or the choice of the weights, has or may have seen images of the set."""
+    return any(warning.startswith(LEAKED) or UNVERIFIED in warning for warning in scored.warnings)
+
+
 def overlap_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
     """The set shares images or patients with training, or the checkpoint was chosen on it."""
     for warning in scored.warnings if scored else []:
@@ -83,7 +90,7 @@ def source_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
 def synthetic_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
     """Phantoms."""
     if material.synthetic:
-        yield Doubt(lead="This score says nothing about patients", words="phantoms: no statement about patients")
+        yield Doubt(lead="This score says nothing about patients", words="the images are phantoms, drawn by a program")
 
 
 def lung_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
@@ -110,17 +117,17 @@ def probe_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
     if alarms:
         best = max(alarms, key=lambda probe: probe.auc)
         number = f"{len(alarms)} of {counted(len(material.probes.probes), 'probe')}" if material.probes else ""
-        verb = "predicts" if len(alarms) == 1 else "predict"
-        target = "the class or its source without the finding"
+        verb, most = ("predicts", "") if len(alarms) == 1 else ("predict", "at best ")
+        target = "the class or its source from little or nothing of the finding"
         yield Doubt(
             lead="This score need not come from the disease",
-            words=f"{number} {verb} {target}, {best.name} with AUC {plain_text(best.auc, 2)}",
+            words=f"{number} {verb} {target} ({most}{best.name}, AUC {plain_text(best.auc, 2)})",
         )
 
 
 def crossval_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
     """Random folds above group folds; lungs hidden, yet above guessing; an external set below."""
-    rows = {text_in(row, "name"): row for row in dicts_in(material.crossval, "rows")}
+    rows = {text_in(row, "name"): row for row in dicts_in(material.own_crossval, "rows")}
     f1 = {name: measured_in(dict_in(row, "f1")) for name, row in rows.items()}
     auc = {name: measured_in(dict_in(row, "auc")) for name, row in rows.items()}
     none = Measured()
@@ -129,7 +136,7 @@ def crossval_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt
         yield Doubt(
             lead="This score need not come from the lungs",
             words=f"with the lungs hidden, cross-validation still reaches AUC {plain_text(hidden.value, 2)} "
-            f"({interval_text(hidden, share=False)})",
+            f"({interval_text(hidden, share=False, digits=2)})",
         )
     if group.high is not None and mixed.value is not None and mixed.value > group.high:
         yield Doubt(
@@ -162,7 +169,7 @@ def patient_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]
     """Patients are unknown, or cannot be compared."""
     warnings = [*(scored.warnings if scored else []), *texts(material)]
     found = next((warning for warning in warnings if NOT_EXCLUDED in warning), "")
-    if not found and material.crossval.get("every_image_its_own_group") is True:
+    if not found and material.own_crossval.get("every_image_its_own_group") is True:
         found = f"no two images are known to be of one patient: {NOT_EXCLUDED}"
     if found:
         yield Doubt(lead="This score may be flattered by patients that training has seen", words=lower_first(found))
@@ -182,9 +189,11 @@ def few_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
 
 
 def group_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
-    """So few groups that evaluate warned of its own intervals."""
+    """So few groups, or none known, that evaluate warned of its own intervals."""
     for warning in scored.warnings if scored else []:
-        if "group" in warning and "intervals" in warning:
+        if warning.startswith(UNGROUPED):
+            yield Doubt(lead="This score is less sure than its intervals say", words=warning)
+        elif "group" in warning and "intervals" in warning:
             yield Doubt(lead="This score rests on few patients", words=warning)
 
 
@@ -201,7 +210,7 @@ def subgroup_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt
                 yield Doubt(
                     lead="This score does not hold everywhere",
                     words=f"for {text_in(part, 'kind')} {text_in(part, 'name') or 'unknown'} the {word} is only "
-                    f"{plain_text(inside.value, 2)} ({interval_text(inside, share=False)})",
+                    f"{plain_text(inside.value, 2)} ({interval_text(inside, share=False, digits=2)})",
                 )
                 return
 

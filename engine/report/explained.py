@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from engine.report.material import (
 )
 from engine.report.numbers import counted, interval_text, plain_text, share_text
 
+CAPTIONED = (518, 300)  # pixels of what `overlay` draws; its caption, below 256, would repeat the page's in tiny type
 KINDS = {
     "right": "Most confident, and right",
     "wrong": "Most confident, and wrong",
@@ -58,6 +60,7 @@ def show_explanation(explained: Explained, classes: list[str]) -> ShownExplanati
             kinds.setdefault(text_in(sample, "kind"), []).append(
                 {
                     "uri": uri,
+                    "captioned": "yes" if png_size(uri) == CAPTIONED else "",
                     "number": "" if (place := count_in(sample, "sample")) is None else str(place),
                     "label": name_in(classes, sample, "label"),
                     "predicted": name_in(classes, sample, "predicted"),
@@ -83,6 +86,12 @@ def show_explanation(explained: Explained, classes: list[str]) -> ShownExplanati
     )
 
 
+def png_size(uri: str) -> tuple[int, int]:
+    """Columns and rows of a PNG in a data URI, from its first chunk."""
+    head = base64.b64decode(uri.partition(",")[2][:32])
+    return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+
+
 def name_in(classes: list[str], sample: dict[str, Any], key: str) -> str:
     """A class by name, wherever the sample gives its name or its number."""
     place = count_in(sample, key)
@@ -97,7 +106,8 @@ def control_terms(content: dict[str, Any]) -> list[tuple[str, str]]:
     ratio = measured_in(dict_in(content, "lung_ratio"))
     if ratio.value is not None:
         masks = MASKS.get(text_in(content, "lung_ratio", "masks"), "masks")
-        between = f" (95 % interval {interval_text(ratio, share=False)})" if interval_text(ratio, share=False) else ""
+        between = interval_text(ratio, share=False, digits=2)
+        between = f" (95 % interval {between})" if between else ""
         number = count_in(content, "lung_ratio", "n")
         of = f", over {counted(number, 'image')}" if number is not None else ""
         limit = number_in(content, "lung_ratio", "limit")
@@ -121,7 +131,7 @@ def control_terms(content: dict[str, Any]) -> list[tuple[str, str]]:
                 "deletion": (("auc_cam", "area by the map"), ("auc_random", "at random")),
             }[name]
             shown = ", ".join(
-                f"{words} {plain_text(value, 2)}"
+                f"{words} {plain_text(value, 3 if name == 'deletion' else 2)}"
                 for key, words in numbers
                 if (value := number_in(content, name, key)) is not None
             )

@@ -21,6 +21,7 @@ from loaders.page_parts import png_file_uri
 
 PICTURES = 10_000_000  # bytes of all pictures before base64, which adds a third: the page stays below 15 MB
 ONE_PICTURE = 4_000_000
+PROBE_SIDE = 1024  # pixels; a probe's picture has a stored frame's side, at most some hundred
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +95,12 @@ class Material:
         return []
 
     @property
+    def own_crossval(self) -> dict[str, Any]:
+        """The cross-validation, unless it is known to be of other data than the run."""
+        own, other = text_in(self.summary, "conversion_id"), text_in(self.crossval, "conversion_id")
+        return {} if own and other and own != other else self.crossval
+
+    @property
     def synthetic(self) -> bool:
         """Whether all images are phantoms."""
         contents = (self.summary, *(scored.content for scored in self.evaluations))
@@ -139,9 +146,20 @@ class Reader:
     def history(self) -> list[dict[str, float | None]]:
         """The rows of metrics.csv."""
         text = self.bytes_of("metrics.csv").decode("utf-8", "replace")
-        return [
-            {str(name): as_number(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))
-        ]
+        try:
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            self.troubles.append(f"metrics.csv could not be read: {error}")
+            return []
+        return [{str(name): as_number(value) for name, value in row.items()} for row in rows]
+
+    def of_other_weights(self, name: str, content: dict[str, Any], own: str) -> bool:
+        """Whether a result is of weights that the run no longer has; it is said then.  own: the run's SHA-256."""
+        found = text_in(content, "checkpoint", "sha256")
+        if not own or not found or own == found:
+            return False
+        self.troubles.append(f"{name} is of weights that the run no longer has and was left out: make it anew")
+        return True
 
     def picture(self, name: str) -> str:
         """A PNG as a data URI; "" for none, or once the page is full."""
@@ -159,10 +177,14 @@ class Reader:
 def read_material(run: Path) -> Material:
     """Read a run folder.  Never fails for what a file holds; files that are damaged are named in troubles."""
     reader = Reader(run)
+    summary = reader.json_of("summary.json")
+    own = text_in(summary, "checkpoint_sha256")
     curves = reader.picture("curves.png")
     evaluations = []
     for name in reader.folders("evaluation", "metrics.json"):
         content = reader.json_of(f"evaluation/{name}/metrics.json")
+        if reader.of_other_weights(f"evaluation/{name}", content, own):
+            continue
         figures = texts_in(content, "figures") or ["confusion.png"]
         plain = [figure for figure in figures if Path(figure).name == figure and figure.endswith(".png")]
         pictures = {figure: reader.picture(f"evaluation/{name}/{figure}") for figure in plain}
@@ -172,6 +194,8 @@ def read_material(run: Path) -> Material:
     explanations = []
     for name in reader.folders("explanation", "explanation.json"):
         content = reader.json_of(f"explanation/{name}/explanation.json")
+        if reader.of_other_weights(f"explanation/{name}", content, own):
+            continue
         files = [text_in(sample, "overlay") for sample in dicts_in(content, "samples")]
         overlays = {
             file: uri
@@ -186,7 +210,7 @@ def read_material(run: Path) -> Material:
             )
     probed = reader.json_of("probes.json")
     return Material(
-        summary=reader.json_of("summary.json"),
+        summary=summary,
         config=reader.json_of("config.json"),
         history=reader.history(),
         evaluations=evaluations,
@@ -223,12 +247,13 @@ def probes_from(content: dict[str, Any]) -> CollectionFinding:
 
 
 def picture_from(text: str) -> np.ndarray | None:
-    """A grey picture, uint8 (H, W), from the base64 of its PNG; None for anything else."""
+    """A grey picture, uint8 (H, W), from the base64 of its PNG; None for anything else, or too large."""
     try:
         png_B = base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error):
         return None
-    if not png_file_uri(png_B) or len(png_B) > ONE_PICTURE:
+    sides = [int.from_bytes(png_B[start : start + 4]) for start in (16, 20)]  # of its first chunk, IHDR
+    if not png_file_uri(png_B) or len(png_B) > ONE_PICTURE or max(sides) > PROBE_SIDE:
         return None
     return cv2.imdecode(np.frombuffer(png_B, np.uint8), cv2.IMREAD_GRAYSCALE)
 

@@ -22,13 +22,18 @@ def plain_text(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
 
 
-def interval_text(found: Measured, share: bool) -> str:
-    """The 95 % interval; "" where there is none."""
+def interval_text(found: Measured, share: bool, digits: int = 3) -> str:
+    """The 95 % interval; "" where there is none.  digits: of a number that is no share."""
     if found.low is None or found.high is None:
         return ""
     if share:
         return f"{share_text(found.low).removesuffix(chr(0xA0) + '%')} to {share_text(found.high)}"
-    return f"{plain_text(found.low)} to {plain_text(found.high)}"
+    return f"{plain_text(found.low, digits)} to {plain_text(found.high, digits)}"
+
+
+def part_text(part: float, whole: float) -> str:
+    """A part's share of the whole; a dash of nothing."""
+    return share_text(part / whole if whole else None)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

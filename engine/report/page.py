@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from jinja2 import Template
@@ -13,7 +13,7 @@ from engine.report.dataflow import make_flow
 from engine.report.doubts import texts
 from engine.report.explained import show_explanation
 from engine.report.material import Material, count_in, dict_in, dicts_in, number_in, text_in, texts_in
-from engine.report.numbers import counted, listed, plain_text, upper_first
+from engine.report.numbers import counted, listed, part_text, plain_text, upper_first
 from engine.report.sets import show_set
 from engine.report.tables import commands, split_rows
 from engine.report.verdict import Verdict, least_favourable
@@ -61,7 +61,7 @@ def run_page(material: Material, verdict: Verdict) -> str:
 def page_template() -> Template:
     """The template, compiled."""
     environment = page_environment(Path(__file__).parent, AUDIT_TEMPLATES)
-    environment.filters["sentence"] = upper_first
+    environment.filters |= {"sentence": upper_first, "percent": part_text}
     return environment.get_template("page.html.jinja")
 
 
@@ -76,8 +76,8 @@ def subtitle(material: Material) -> str:
         parts.append(f"Network {model} with {parameters:,} weights")
     if train is not None and val is not None:
         parts.append(f"trained on {counted(train, noun)}, its weights chosen on {val:,} more")
-    out = text_in(material.config, "out")
-    parts.append(f"the run is {out}" if out else "")
+    out = PurePath(text_in(material.config, "out")).name
+    parts.append(f"run folder {out}" if out else "")
     return "; ".join(part for part in parts if part) + "." if any(parts) else "A run that left no summary."
 
 
@@ -89,8 +89,9 @@ def fold_words(crossval: dict[str, Any]) -> str:
 
 def crossval_cautions(material: Material) -> list[str]:
     """What speaks against the cross-validation, and whether it is of the run's own data."""
-    own, other = text_in(material.summary, "conversion_id"), text_in(material.crossval, "conversion_id")
-    foreign = ["it is of another conversion than this run"] if own and other and own != other else []
+    foreign = []
+    if material.crossval and not material.own_crossval:
+        foreign = ["it is of another conversion than this run, and the verdict does not count it"]
     return foreign + texts_in(material.crossval, "cautions")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.config import ReportConfig
 from engine.report.dataflow import keep_dataflow
-from engine.report.material import Material, read_material, text_in
+from engine.report.material import Material, read_material, text_in, texts_in
 from engine.report.page import run_page
 from engine.report.run_probes import PROBES, probe_run
 from engine.report.verdict import Verdict, judge
@@ -62,7 +62,7 @@ def write_report(run: Path, *, crossval: Path | None = None) -> Path:
 
     What a file lacks, or a file that is not there, is said on the page, with the command that makes it.
     crossval: a folder of `crossval`, whose result is kept in the run first.
-    Errors: ConfigError when that folder has no result; StorageError.
+    Errors: ConfigError when that folder has no result; InputError when it is of other classes; StorageError.
     """
     if crossval is not None:
         keep_crossval(run, crossval)
@@ -94,7 +94,10 @@ def find_data(config: ReportConfig, material: Material) -> tuple[Path | None, st
 
 
 def keep_crossval(run: Path, crossval: Path) -> None:
-    """Copy a cross-validation's result into the run folder.  Errors: ConfigError, StorageError."""
+    """Copy a cross-validation's result into the run folder.
+
+    Errors: ConfigError; InputError for one of other classes than the run's; StorageError.
+    """
     source = crossval / CROSSVAL
     try:
         text = source.read_bytes()
@@ -107,6 +110,12 @@ def keep_crossval(run: Path, crossval: Path) -> None:
         raise ConfigError(f"{source}: not JSON ({error}), expected what `crossval` wrote; run it again") from error
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise ConfigError(f"{source}: no rows, expected what `crossval` wrote; run it again")
+    found, expected = texts_in(content, "classes"), read_material(run).classes
+    if found and expected and found != expected:
+        raise InputError(
+            f"{source}: classes {', '.join(found)}, expected {', '.join(expected)} as of {run}; name the "
+            "cross-validation of the run's own data"
+        )
     picture = crossval / CROSSVAL_PICTURE
     png_B = picture.read_bytes() if picture.is_file() else b""
     publish_bytes(run / CROSSVAL, text)

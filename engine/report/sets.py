@@ -19,6 +19,7 @@ from engine.report.tables import (
     subgroup_rows,
 )
 from engine.report.verdict import largest_class
+from engine.statistics.calibration import TEMPERATURES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,7 @@ class ShownSet:
     matrix: list[tuple[str, list[int], int]]
     calibration: list[MetricRow]
     temperature: str
+    at_bound: bool
     subgroups: list[TableRow]
     against: str
     difference: list[MetricRow]
@@ -75,6 +77,7 @@ def show_set(scored: Scored) -> ShownSet:
         matrix=confusion_rows(scored),
         calibration=metric_rows(scored, CALIBRATION),
         temperature=plain_text(number_in(content, "temperature"), 2) if find(content, "temperature") else "",
+        at_bound=number_in(content, "temperature") in TEMPERATURES,
         subgroups=subgroup_rows(scored),
         against=text_in(content, "difference", "against"),
         difference=difference_rows(scored),

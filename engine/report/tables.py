@@ -113,7 +113,8 @@ def metric_rows(scored: Scored, names: dict[str, tuple[str, str, bool]]) -> list
     rows = []
     for name, (called, meaning, share) in names.items():
         found = scored.estimate(name)
-        if found.value is None:
+        told = dict_in(scored.content, "estimates")
+        if found.value is None and name not in told:
             continue
         stated = number_in(scored.content, "prevalence", "stated")
         if name.endswith("_at_prevalence") and stated is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from engine.report.doubts import FEWEST_POSITIVES, LEAKED, NOT_TOLD, Doubt, class_counts, find_doubts
+from engine.report.doubts import FEWEST_POSITIVES, NOT_TOLD, Doubt, class_counts, find_doubts, group_doubts, may_be_seen
 from engine.report.material import (
     Material,
     Measured,
@@ -12,6 +13,7 @@ from engine.report.material import (
     count_in,
     dict_in,
     dicts_in,
+    find,
     measured_in,
     number_in,
     text_in,
@@ -46,8 +48,8 @@ class Verdict:
 def judge(material: Material) -> Verdict:
     """The verdict, a function of what lies in the run folder.
 
-    Which set: of those that share nothing with training (a set of another conversion or a held-out one; a set with a
-    leak warning only where there is no other), the one whose AUC (else accuracy) has the lowest lower end,
+    Which set: of those that share nothing with training (a set with a leak warning, or whose overlap could not be
+    checked, only where there is no other), the one whose AUC (else accuracy) has the lowest lower end,
     since that is the least favourable.
 
     How good: for two classes sensitivity and specificity, else accuracy and macro F1, each with the lower end of its
@@ -55,8 +57,8 @@ def judge(material: Material) -> Verdict:
     (or, without an AUC, accuracy's not above that of the largest class) it says that nothing is shown.  It never says
     good: with a doubt, it opens with what the gravest one does to the score; with a check missing, with that.
 
-    How sure: the width of the AUC's interval, wide above ten points (accuracy's, without an AUC or at a perfect one);
-    by how many groups it was resampled; fewer than 59 images of a class; whether other splits were tried
+    How sure: "not very" where the AUC's interval is wider than ten points (accuracy's, without an AUC or at a perfect
+    one), was resampled by too few groups, or rests on fewer than 59 images of a class; whether other splits were tried
     (cross-validation), and their spread.
 
     What could fool it: the doubts of engine.report.doubts, gravest first, three of them and how many more; then which
@@ -81,10 +83,9 @@ def least_favourable(evaluations: list[Scored]) -> Scored | None:
     """The evaluation that the verdict speaks of."""
 
     def rank(scored: Scored) -> tuple[bool, float, str]:
-        shared = any(warning.startswith(LEAKED) for warning in scored.warnings)
         _, found = headline(scored)
         ends = [end for end in (found.low, found.value) if end is not None]
-        return shared, ends[0] if ends else 0.0, scored.name
+        return may_be_seen(scored), ends[0] if ends else 0.0, scored.name
 
     return min(evaluations, key=rank, default=None)
 
@@ -100,22 +101,26 @@ def missing_checks(material: Material, scored: Scored | None) -> list[str]:
     """What was not looked at, in words."""
     measured = {
         text_in(row, "name")
-        for row in dicts_in(material.crossval, "rows")
+        for row in dicts_in(material.own_crossval, "rows")
         if number_in(row, "f1", "value") is not None or number_in(row, "auc", "value") is not None
     }
     own = text_in(material.summary, "conversion_id")
     others = {text_in(found.content, "conversion_id") for found in material.evaluations} - {"", own}
     checks = {
-        "a set that training never saw": scored is not None,
-        "where the model looks": any(
-            NOT_TOLD not in text_in(explained.content, "sentence") for explained in material.explanations
-        ),
+        "a set that training never saw": scored is not None and not may_be_seen(scored),
+        "where the model looks": any(is_told(explained.content) for explained in material.explanations),
         "shortcuts in the collection": material.probes is not None and bool(material.probes.probes),
         "cross-validation": "group split" in measured,
         "hidden lungs": "lungs hidden" in measured,
         "another collection": bool(own and others) or "external beton" in measured,
     }
     return [name for name, done in checks.items() if not done]
+
+
+def is_told(explanation: dict[str, Any]) -> bool:
+    """Whether an explanation tells where the model looks: by its sentence, and by its controls as far as it has any."""
+    failed = any(find(explanation, name, "passed") is False for name in ("randomised", "deletion"))
+    return NOT_TOLD not in text_in(explanation, "sentence") and not failed
 
 
 def how_good(material: Material, scored: Scored | None, doubts: list[Doubt], unchecked: list[str]) -> str:
@@ -136,8 +141,7 @@ def score_words(scored: Scored) -> str:
     noun = "phantom" if content.get("synthetic") is True else "radiograph"
     number = count_in(content, "num_samples")
     of = f"on {counted(number, noun)} ({scored.name})" if number is not None else f"on {scored.name}"
-    shared = any(warning.startswith(LEAKED) for warning in scored.warnings)
-    of += "" if shared else ", which training never saw,"
+    of += "" if may_be_seen(scored) else ", which training never saw,"
     if unshown(scored):
         always = f"always answering {largest_class(scored)}"
         return f"{of} it was not shown to be better than {always} ({headline_words(scored)})"
@@ -164,7 +168,7 @@ def headline_words(scored: Scored) -> str:
     """The headline with its interval."""
     name, found = headline(scored)
     interval = interval_text(found, share=False)
-    return f"{name} {plain_text(found.value, 2)}{f', interval {interval}' if interval else ''}"
+    return f"{name} {plain_text(found.value)}{f', interval {interval}' if interval else ''}"
 
 
 def unshown(scored: Scored) -> bool:
@@ -191,17 +195,17 @@ def how_sure(material: Material, scored: Scored | None) -> str:
         return "That is not known either: without a test set there is no interval."
     groups = count_in(scored.content, "num_groups")
     name, found = headline(scored)
+    few = {label: number for label, number in class_counts(scored).items() if number < FEWEST_POSITIVES}
     parts = []
     if found.low is None or found.high is None:
         parts.append("That is not known: no interval was computed")
     else:
-        wide = found.high - found.low > WIDE
+        doubtful = found.high - found.low > WIDE or bool(few) or any(group_doubts(material, scored))
         of = f", by {counted(groups, 'group')}," if groups is not None else ""
         parts.append(
-            f"{'Not very sure' if wide else 'Sure within limits'}: the 95 % interval of the {name}{of} runs from "
+            f"{'Not very sure' if doubtful else 'Sure within limits'}: the 95 % interval of the {name}{of} runs from "
             f"{plain_text(found.low)} to {plain_text(found.high)}"
         )
-    few = {label: number for label, number in class_counts(scored).items() if number < FEWEST_POSITIVES}
     if few:
         label = min(few, key=lambda label: few[label])
         parts.append(f"it rests on {counted(few[label], 'image')} of {label}")
@@ -211,13 +215,13 @@ def how_sure(material: Material, scored: Scored | None) -> str:
 
 def spread_words(material: Material) -> str:
     """What other splits gave."""
-    row = next((row for row in dicts_in(material.crossval, "rows") if text_in(row, "name") == "group split"), {})
+    row = next((row for row in dicts_in(material.own_crossval, "rows") if text_in(row, "name") == "group split"), {})
     f1 = measured_in(dict_in(row, "f1"))
     if f1.value is None:
-        return "this is one training on one split, and another would differ by more than the interval says"
+        return "this is one training on one split, and another may differ by more than the interval says"
     spread = number_in(row, "spread")
     by = f", with a spread of {plain_text(spread, 2)} between folds" if spread is not None else ""
-    between = f" ({interval_text(f1, share=False)})" if interval_text(f1, share=False) else ""
+    between = f" ({interval_text(f1, share=False, digits=2)})" if f1.low is not None and f1.high is not None else ""
     return f"cross-validation by groups gives F1 {plain_text(f1.value, 2)}{between}{by}"
 
 

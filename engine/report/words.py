@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.report.report import Report
-from engine.terminal import Line, Parts
+from loaders.terminal import Line, Parts
 
 
 def report_parts(done: Report) -> Parts:

@@ -27,6 +27,7 @@ from loaders.audit.intervals import wilson
 
 RESAMPLES = 2000
 LEAST_GROUPS = 2  # behind a metric; with one, nothing says how much groups differ
+ROUNDING = 1e-12  # an interval narrower than this is of resamples that do not differ
 NOT_SHARES = ("brier", "ece", "calibration_slope", "calibration_intercept")  # at 0 or 1 they are not at an end
 
 
@@ -97,7 +98,8 @@ def paired_differences(
 ) -> dict[str, Estimate]:
     """Second minus first of two runs on the same samples, by name, over the same resamples; value ± t · standard error.
 
-    Where both shares sit at the same end, no resample differs: Wilson's interval of none of n groups, to both sides.
+    Where no resample of two shares differs, as when both runs err on the same samples or on none: Wilson's interval of
+    none of n groups, to both sides; unless the runs say the same to the bit.
     Errors: InputError for probabilities that are not finite.
     """
     made = [
@@ -108,8 +110,9 @@ def paired_differences(
         metrics_of(material, resample(material, resamples, seed, progress), positive, prevalence) for material in made
     )
     groups = [count_groups(material) for material in made]
+    same = thresholds[0] == thresholds[1] and np.array_equal(first_NK, second_NK)
     return {
-        name: difference(name, first_R, second[name], min(count[name] for count in groups))
+        name: difference(name, first_R, second[name], min(count[name] for count in groups), same)
         for name, first_R in first.items()
         if name != ECE_DISTANCE
     }
@@ -124,7 +127,7 @@ def judge(found: dict[str, np.ndarray], groups: dict[str, int], prevalence: floa
         elif name != ECE_DISTANCE:
             result[name] = estimate(name, row_R, groups[name])
     for name in AT_PREVALENCE:
-        if name in result and result[name].value in (0, 1):
+        if name in result and (result[name].value in (0, 1) or width(result[name]) < ROUNDING):
             result[name] = boundary_at_prevalence(result, name, prevalence)
     return result
 
@@ -145,20 +148,23 @@ def estimate_ece(row_R: np.ndarray, distance_R: np.ndarray, num_groups: int) -> 
     """Value and interval of the ECE, which chance pushes up."""
 
     def ends(value: float, known_R: np.ndarray) -> tuple[float, float, str]:
-        return *ece_interval(value, known_R, distance_R[1:]), "bootstrap"
+        return *ece_interval(value, known_R, distance_R[1:], num_groups), "bootstrap"
 
     return with_interval(row_R, num_groups, ends)
 
 
-def difference(name: str, first_R: np.ndarray, second_R: np.ndarray, num_groups: int) -> Estimate:
-    """Second minus first of one metric.  num_groups: behind it, in the run where they are fewer."""
+def difference(name: str, first_R: np.ndarray, second_R: np.ndarray, num_groups: int, same: bool) -> Estimate:
+    """Second minus first of one metric.
+
+    num_groups: behind it, in the run where they are fewer.  same: the two runs say the same.
+    """
     metric = name.split("[")[0]
 
     def ends(value: float, known_R: np.ndarray) -> tuple[float, float, str]:
-        if metric not in NOT_SHARES and first_R[0] == second_R[0] and first_R[0] in (0, 1):
-            half = wilson(0, num_groups)[1]
-            return -half, half, "wilson"
         half = margin(known_R, num_groups)
+        if metric not in NOT_SHARES and half < ROUNDING and not same:
+            half = wilson(0, num_groups)[1]
+            return max(-1.0, value - half), min(1.0, value + half), "wilson"
         return value - half, value + half, "bootstrap"
 
     return with_interval(second_R - first_R, num_groups, ends)
@@ -177,8 +183,13 @@ def with_interval(
     return Estimate(value=value, low=low, high=high, method=method)
 
 
+def width(found: Estimate) -> float:
+    """Between the ends of an interval; infinite where there is none."""
+    return np.inf if found.low is None or found.high is None else found.high - found.low
+
+
 def boundary_at_prevalence(found: dict[str, Estimate], name: str, prevalence: float | None) -> Estimate:
-    """A predictive value of 0 or 1 at a stated prevalence: from the lower, and the upper, ends of its two parts."""
+    """A predictive value that no resample moves, at a stated prevalence: from the ends of its two parts."""
     parts, value = (found["sensitivity"], found["specificity"]), found[name].value
     ends = []
     for side in ("low", "high"):

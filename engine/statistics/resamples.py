@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.metrics import ranking_score
 from engine.statistics.calibration import BINS, Recalibration, bin_of, logit, recalibrate, scored_event, sigmoid
 from kernels.resampling import areas_into, count_into, weighted_sums_into
 from loaders.errors import InputError
@@ -104,7 +105,7 @@ def make_material(
         score_N, happened_N = scored_event(label_N, probability_NK, positive)
         addends += [one_hot(np.zeros_like(label_N), 1, brier_N), one_hot(bin_of(score_N), BINS, score_N - happened_N)]
         for label in told:
-            rankings.append(rank(probability_NK[:, label], is_class_NK[:, label], group_N))
+            rankings.append(rank(ranking_score(probability_NK, label), is_class_NK[:, label], group_N))
             logit_N = logit(probability_NK[:, label])
             recalibrations.append(recalibrate(is_class_NK[:, label], logit_N))
             for part_N in newton_parts(is_class_NK[:, label], logit_N, recalibrations[-1]):

@@ -1,4 +1,4 @@
-"""What a command tells in the terminal: lines and tables, made in the engine, printed by cli.py alone."""
+"""What a command tells in the terminal: lines and tables, made beside what they tell of, printed by cli.py alone."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sheet:
-    """A table: its first column is text, the others are numbers."""
+    """A table: its first column is text, the others are numbers.  ends_in_text: the last one is text, too."""
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str = ""
+    ends_in_text: bool = False
 
 
 Parts = Sequence[Line | Sheet]
