@@ -42,7 +42,7 @@ class TrainConfig:
     dropout: float = 0.5
     """Share of the hidden layer that is dropped in training."""
     patience: int = 7
-    """Stop after this many epochs without a better validation F1."""
+    """Stop after this many epochs without a better validation F1; epochs of one answer for all do not count."""
     min_delta: float = 0.001
     """An F1 is better only if it is above the best by more than this."""
     class_weights: bool = False
@@ -100,7 +100,7 @@ class CompareConfig:
     dropout: float = RECIPE.dropout
     """Share of the hidden layer that is dropped in training."""
     patience: int = RECIPE.patience
-    """Stop after this many epochs without a better validation F1."""
+    """Stop after this many epochs without a better validation F1; epochs of one answer for all do not count."""
     min_delta: float = RECIPE.min_delta
     """An F1 is better only if it is above the best by more than this."""
     class_weights: bool = RECIPE.class_weights
@@ -168,7 +168,7 @@ class CrossvalConfig:
     dropout: float = RECIPE.dropout
     """Share of the hidden layer that is dropped in training."""
     patience: int = RECIPE.patience
-    """Stop after this many epochs without a better validation F1."""
+    """Stop after this many epochs without a better validation F1; epochs of one answer for all do not count."""
     min_delta: float = RECIPE.min_delta
     """An F1 is better only if it is above the best by more than this."""
     class_weights: bool = RECIPE.class_weights

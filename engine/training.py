@@ -253,7 +253,7 @@ class Training:
             self.best = best, weights_description(config, self.facts, epoch, metrics)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
-        if epoch - state.best_epoch >= config.patience:
+        if state.idle() >= config.patience:
             state.finished = f"no better validation F1 in {config.patience} epochs"
         elif epoch >= config.epochs:
             state.finished = "all epochs done"
@@ -313,7 +313,6 @@ class Training:
         epochs_done = len(state.history) + {"training": done / total, "validation": 1.0, "epoch": 0.0}[phase]
         elapsed = time.perf_counter() - self.started
         left = elapsed / epochs_done * (self.config.epochs - epochs_done) if epochs_done else None
-        since_best = len(state.history) - state.best_epoch
         self.watch(
             Progress(
                 phase=phase,
@@ -324,7 +323,7 @@ class Training:
                 loss=loss,
                 images_per_second=state.rate,
                 seconds_left=left,
-                patience_left=self.config.patience - since_best,
+                patience_left=self.config.patience - state.idle(),
                 best_f1=max(state.best_f1, 0.0),
                 best_epoch=state.best_epoch,
                 history=state.history,

@@ -24,3 +24,17 @@ class State:
     rate: float = 0.0
     finished: str = ""
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def idle(self) -> int:
+        """Epochs since the best that count towards patience: those whose predictions told the classes apart at all.
+
+        On small sets batch norm's running statistics lag the weights for the first dozens of steps, and validation gets
+        one and the same answer for every image: that is no sign that nothing better will come.
+        """
+        return sum(map(tells_apart, self.history[self.best_epoch :]))
+
+
+def tells_apart(row: dict[str, Any]) -> bool:
+    """Whether an epoch's predictions did better than one answer for all: Youden's index is above 0, or undefined."""
+    sensitivity, specificity = row["val_sensitivity"], row["val_specificity"]
+    return sensitivity is None or specificity is None or sensitivity + specificity > 1 + 1e-9

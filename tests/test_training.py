@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import TrainConfig
 from engine.run_folder import RunFolder, load_config
 from engine.training import resume_config, train
+from engine.training_state import State
 from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted, LockedError
 
@@ -160,10 +162,24 @@ def test_resuming_a_finished_run_changes_nothing(run: Path, tmp_path: Path) -> N
 
 
 def test_early_stopping_keeps_the_best_epoch(betons: Path, tmp_path: Path) -> None:
-    settings = config(betons, tmp_path / "run", epochs=30, patience=2, learning_rate=1e-12)
-    summary = train(settings)  # nothing is learnt, so nothing gets better
-    assert summary["epochs"] == summary["best_epoch"] + 2
+    summary = train(config(betons, tmp_path / "run", epochs=40, patience=2))
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))[summary["best_epoch"] :]
+    apart = [float(row["val_sensitivity"]) + float(row["val_specificity"]) > 1 for row in rows]
+    assert summary["epochs"] < 40 and apart.count(True) == 2 and apart[-1]
+    assert all(float(row["val_f1"]) <= summary["best_f1"] + 0.001 for row in rows)
     assert "no better validation F1 in 2 epochs" in summary["stopped"]
+
+
+def test_patience_does_not_run_while_every_image_gets_one_answer() -> None:
+    def row(sensitivity: float | None, specificity: float | None) -> dict[str, Any]:
+        return {"val_sensitivity": sensitivity, "val_specificity": specificity}
+
+    silent, macro = [row(0.0, 1.0), row(1.0, 0.0)], row(1 / 3, 2 / 3)
+    assert State(conversion_id="", best_epoch=1, history=[*silent, macro, *silent]).idle() == 0
+    assert State(conversion_id="", best_epoch=1, history=[row(0.9, 0.9), *silent, row(0.6, 0.5), macro]).idle() == 1
+    assert State(conversion_id="", best_epoch=3, history=[*silent, row(0.9, 0.9)]).idle() == 0
+    assert State(conversion_id="", best_epoch=1, history=[*silent, row(None, 1.0), row(0.5, 0.6)]).idle() == 2
 
 
 def test_divergence_keeps_the_last_healthy_state(betons: Path, tmp_path: Path) -> None:
