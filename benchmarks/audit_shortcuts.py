@@ -24,7 +24,7 @@ from loaders.audit.kind import kind_features, kind_of, shipped_weights
 from loaders.audit.probe_statistics import deal_folds, fit_folds, holm, labelling_aucs, permutation_p, permute_groups
 from loaders.audit.probes import FRAME_PROBES, Probe
 from loaders.config import PhantomConfig
-from loaders.frame import stored_frame
+from loaders.frame import audited_frame
 from loaders.phantom import draw_phantom
 from loaders.phantom_folder import plan_phantoms
 
@@ -58,7 +58,7 @@ def draw_pool(patients: int, seed: int, progress: Callable[[str], None]) -> Pool
                 seed=seed, patient=film.patient, image=film.image, label="normal", size=SIDE, strength=0,
                 arms_up=variant >= 2, marked=variant % 2 == 1,
             )  # fmt: skip
-            frames_NVSS[place, variant] = stored_frame(phantom.image_HW, SIDE, "stretch")[0]
+            frames_NVSS[place, variant] = audited_frame(phantom.image_HW, SIDE)
     progress("features")
     flat_NSS = frames_NVSS.reshape(-1, SIDE, SIDE)
     features = {probe.name: probe.features(flat_NSS) for probe in FRAME_PROBES}

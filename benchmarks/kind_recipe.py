@@ -30,7 +30,7 @@ from loaders.audit.borders import inner_box
 from loaders.audit.kind import KINDS, WEIGHTS, KindWeights, kind_features, kind_of
 from loaders.audit.measure import inset
 from loaders.errors import RadiographError
-from loaders.frame import stored_frame
+from loaders.frame import audited_frame
 from loaders.phantom import LABELS, draw_phantom
 from loaders.radiograph import decode_radiograph
 
@@ -57,7 +57,7 @@ def read_pictures(data: Path) -> list[Picture]:
     pictures = []
     for path, kind, patient in listed:
         try:
-            frame_SS, _ = stored_frame(decode_radiograph(data / path, max_pixels=64_000_000).grey_HW, SIDE, "stretch")
+            frame_SS = audited_frame(decode_radiograph(data / path, max_pixels=64_000_000).grey_HW, SIDE)
         except RadiographError:
             continue
         pictures.append(Picture(without_borders(frame_SS), kind, patient))
@@ -66,7 +66,7 @@ def read_pictures(data: Path) -> list[Picture]:
             seed=0, patient=number + 1, image=0, label=LABELS[number % 3], size=256, strength=1.0,
             arms_up=number % 2 == 0, marked=number % 4 == 0,
         )  # fmt: skip
-        frame_SS, _ = stored_frame(phantom.image_HW, SIDE, "stretch")
+        frame_SS = audited_frame(phantom.image_HW, SIDE)
         pictures.append(Picture(frame_SS, "frontal", phantom.patient))
     return pictures
 

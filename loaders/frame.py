@@ -68,6 +68,15 @@ def fit_square(grey_HW: np.ndarray, side: int, fit: Fit, window: Window) -> np.n
     return resize(grey_HW, side, side, window)
 
 
+def audited_frame(grey_HW: np.ndarray, side: int) -> np.ndarray:
+    """The frame that the audit looks at, uint8 of side × side: stretched by the window of all that the file shows.
+
+    Errors: RadiographError for a frame without a picture.
+    """
+    low, high, _ = grey_window(grey_HW)
+    return resize(grey_HW, side, side, (low, high))
+
+
 def crop_area(grey_HW: np.ndarray, fit: Fit) -> np.ndarray:
     """What of a radiograph lies in the central crop, once it has been fitted to a square; never empty."""
     rows, columns = grey_HW.shape

@@ -6,7 +6,7 @@ import pytest
 
 from loaders.config import stored_side
 from loaders.errors import RadiographError
-from loaders.frame import crop_area, fit_square, grey_window, resize, stored_frame
+from loaders.frame import audited_frame, crop_area, fit_square, grey_window, resize, stored_frame
 from tests import naive
 
 ALL = (0, 255)
@@ -70,6 +70,15 @@ def test_a_mark_outside_the_crop_changes_no_pixel_of_the_crop(shape: tuple[int, 
     crop = slice(14, 78)
     assert (plain != marked).any()
     np.testing.assert_array_equal(plain[crop, crop], marked[crop, crop])
+
+
+def test_the_audit_sees_by_the_window_of_the_whole_file() -> None:
+    grey_HW = np.random.default_rng(3).integers(100, 150, (80, 90)).astype(np.uint8)
+    grey_HW[:4] = 255
+    low, high, _ = grey_window(grey_HW)
+    assert high == 255
+    np.testing.assert_array_equal(audited_frame(grey_HW, 40), resize(grey_HW, 40, 40, (low, high)))
+    assert (audited_frame(grey_HW, 40) != stored_frame(grey_HW, 40, "stretch")[0]).any()
 
 
 def test_the_window_is_of_what_lies_in_the_crop() -> None:
