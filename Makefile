@@ -82,6 +82,7 @@ else
 endif
 	$(PY) cli.py evaluate $(OUT)/run $(OUT)/betons/heldout.beton
 	@printf 'Pictures:\n'; printf '  %s\n' $(OUT)/betons/preparation.png $(OUT)/betons/augmentation.png $(OUT)/run/curves.png $(OUT)/run/evaluation/heldout/confusion.png
+	@printf 'The page of the run, with its verdict:\n  %s\n' $(OUT)/run/report.html
 
 test: $(VENV)/test  ## install what the tests need, and run them all
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile  # side by side, torch's threads would wait for one another
