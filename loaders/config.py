@@ -253,7 +253,7 @@ class LoaderConfig:
     """Least zoom, in or out."""
     zoom_high: float = 0.15
     """Most zoom, in or out."""
-    augment_from: AugmentFrom = "frame"
+    augment_from: AugmentFrom = "crop"
     """Sample rotated crops from the whole frame, or clamp at the crop's edge (`crop`)."""
     trust_unverified: bool = False
     """Read a beton without plainfilm's footer, whose bytes nothing vouches for."""

@@ -53,7 +53,8 @@ def epoch(loader: Loader) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 
 def test_training_batches_are_the_oracles_augmentation_of_the_shuffled_frames(betons: Path) -> None:
-    with Loader(betons / "train.beton", training=True, seed=9, batch_size=7) as loader, Beton(loader.beton.path) as raw:
+    config = LoaderConfig(training=True, seed=9, batch_size=7, augment_from="frame")
+    with Loader(betons / "train.beton", config) as loader, Beton(loader.beton.path) as raw:
         loader.set_epoch(4)
         num_samples, seen = len(raw), []
         inverse_N23 = epoch_matrices(loader.config, 4, num_samples, 32, 46)
@@ -86,8 +87,8 @@ def test_any_number_of_threads_gives_the_same_bytes(betons: Path, training: bool
     assert content(1) == content(2) == content(7)
 
 
-def test_augmenting_from_the_crop_never_sees_outside_it(betons: Path) -> None:
-    with Loader(betons / "train.beton", training=True, augment_from="crop", batch_size=4) as loader:
+def test_augmentation_never_sees_outside_the_crop_unless_it_is_asked_to(betons: Path) -> None:
+    with Loader(betons / "train.beton", training=True, batch_size=4) as loader:
         inverse_N23 = epoch_matrices(loader.config, 0, len(loader.beton), 32, 46)
         for frames_N1HW, _, index_N in loader:
             for frame, index in zip(frames_N1HW, index_N, strict=True):
