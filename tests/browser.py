@@ -152,3 +152,20 @@ class Browser:
         clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
         shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         picture.write_bytes(base64.b64decode(shot["data"]))
+
+
+def check_page(browser: Browser, page: Path, *, width: int, dark: bool, boxes: str) -> None:
+    """Open a page of plainfilm's, and assert that it fits its window, shows its pictures and asks for nothing else.
+
+    boxes: a selector of what must not be wider inside than outside.
+    """
+    browser.open(page, width=width, dark=dark)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    found = f"[...document.querySelectorAll({boxes!r})]"
+    assert browser.evaluate(f"{found}.every(box => box.scrollWidth <= box.clientWidth || !box.clientWidth)")
+    assert browser.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert browser.complaints() == []
+    requests = browser.requests()
+    assert requests[0].startswith("file:") and all(address.startswith("data:") for address in requests[1:])
+    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(19, 22, 25)" if dark else "rgb(250, 249, 246)")  # the one style is let through its policy

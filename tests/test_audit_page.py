@@ -31,7 +31,7 @@ from loaders.audit.findings import (
 from loaders.audit.page import apart, make_gallery, page_html
 from loaders.page_parts import visible
 from loaders.phantom import draw_phantom
-from tests.browser import Browser
+from tests.browser import Browser, check_page
 
 CAUTION = "finding and source cannot be told apart in this collection, and no accuracy on it is evidence"
 HOSTILE = (
@@ -499,16 +499,7 @@ def written(example: AuditResult, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_the_page_fits_its_window_without_complaint_or_request(
     browser: Browser, written: Path, width: int, dark: bool
 ) -> None:
-    browser.open(written, width=width, dark=dark)
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = "[...document.querySelectorAll('figure, figcaption *, .wide')]"
-    assert browser.evaluate(f"{boxes}.every(box => box.scrollWidth <= box.clientWidth || !box.clientWidth)")
-    assert browser.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert browser.complaints() == []
-    requests = browser.requests()
-    assert requests[0].startswith("file:") and all(address.startswith("data:") for address in requests[1:])
-    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper == ("rgb(19, 22, 25)" if dark else "rgb(250, 249, 246)")  # the one style is let through its policy
+    check_page(browser, written, width=width, dark=dark, boxes="figure, figcaption *, .wide")
     if folder := os.environ.get("PLAINFILM_SCREENSHOTS"):
         browser.screenshot(Path(folder) / f"audit-{width}-{'dark' if dark else 'light'}.png")
 

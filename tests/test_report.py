@@ -29,7 +29,7 @@ from engine.report.run_probes import probe_run
 from engine.report.tables import train_command
 from engine.report.verdict import Verdict, judge
 from loaders.page_parts import visible
-from tests.browser import Browser
+from tests.browser import Browser, check_page
 from tests.example_run import (
     crossval,
     dataflow,
@@ -770,16 +770,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def test_the_page_fits_its_window_without_complaint_or_request(
     browser: Browser, written: Path, width: int, dark: bool
 ) -> None:
-    browser.open(written, width=width, dark=dark)
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = "[...document.querySelectorAll('figure, figcaption *, .said, .said p, pre, .wide:not([tabindex])')]"
-    assert browser.evaluate(f"{boxes}.every(box => box.scrollWidth <= box.clientWidth || !box.clientWidth)")
-    assert browser.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert browser.complaints() == []
-    requests = browser.requests()
-    assert requests[0].startswith("file:") and all(address.startswith("data:") for address in requests[1:])
-    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper == ("rgb(19, 22, 25)" if dark else "rgb(250, 249, 246)")  # the one style is let through its policy
+    check_page(
+        browser,
+        written,
+        width=width,
+        dark=dark,
+        boxes="figure, figcaption *, .said, .said p, pre, .wide:not([tabindex])",
+    )
     size = browser.evaluate("parseFloat(getComputedStyle(document.querySelector('.said p')).fontSize)")
     assert size >= 20  # the verdict is large, on a phone as well
     if folder := os.environ.get("PLAINFILM_SCREENSHOTS"):
