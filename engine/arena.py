@@ -16,7 +16,8 @@ def keep_allocations(enabled: bool = True) -> bool:
 
     A training step allocates and frees activations of 100-200 MB.  By default each is mapped anew, zeroed by the
     kernel and page-faulted in, which takes about a third of a step.  It takes somewhat more memory (a seventh, at size
-    128), which is not given back.
+    128), which is not given back.  The first few allocations of a size may still be mapped anew: an aligned block does
+    not fit into the hole that it left until holes have merged.
     Gives whether it is so: not where the C library is another, nor when not enabled.  Only Linux has it.
     Source: mallopt(3).
     """
