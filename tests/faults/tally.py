@@ -1,0 +1,52 @@
+"""The tally of one campaign: what its attempts ended as, and every attempt that broke a promise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """Counted endings of a campaign's attempts.
+
+    outcomes: attempts by what they ended as, in a few words each.  failures: one line for each attempt that broke a
+    promise: what happened, what was promised, and the seed and number that repeat it.
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def held(self, outcome: str) -> None:
+        """Count an attempt that kept the promise, under what it ended as."""
+        self.outcomes[outcome] += 1
+
+    def broke(self, attempt: str) -> None:
+        """Count an attempt that broke the promise, with one line that says how and how to repeat it."""
+        self.outcomes["broken"] += 1
+        self.failures.append(attempt)
+
+    @property
+    def attempts(self) -> int:
+        """All attempts counted."""
+        return self.outcomes.total()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Campaign:
+    """One attack of docs/RELIABILITY.md.
+
+    attack, holds: its row in words.  run(count, seed, folder, advance): makes `count` attempts in the empty folder,
+    calling advance() after each.  short, full: attempts in `make test` and in `make faults`.
+    missing(): why it cannot run here (a tool, a privilege), or None.
+    """
+
+    name: str
+    attack: str
+    holds: str
+    run: Callable[[int, int, Path, Callable[[], None]], Tally]
+    short: int
+    full: int
+    missing: Callable[[], str | None] = lambda: None

@@ -1,0 +1,224 @@
+"""Victims: each a process of its own, forked from one that has imported everything, so that a crash is counted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+REPOSITORY = Path(__file__).parent.parent.parent
+IMPORTS = "import cli, loaders.convert, loaders.loader, engine.training, engine.evaluation.evaluation"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """How a victim ended.
+
+    code: exit status, or minus the signal that ended it.  seconds: from start to end.  peak: most resident memory of
+    it and its reaped children, bytes.  timed_out: it was killed because its time was up.
+    """
+
+    code: int
+    seconds: float
+    peak: int
+    timed_out: bool
+    output: str
+    errors: str
+
+    @property
+    def traceback(self) -> bool:
+        """Whether it printed a traceback, which no user's mistake may."""
+        return "Traceback (most recent call last)" in self.errors
+
+
+class Victim:
+    """A running victim, leader of its own process group.
+
+    Unless wait() is called it stays a zombie of the nursery, so its process id cannot be another's.
+    """
+
+    def __init__(self, nursery: Nursery, pid: int, folder: Path) -> None:
+        self.pid = pid
+        self._nursery = nursery
+        self._folder = folder
+        self._began = time.monotonic()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send the victim alone a signal; one that has ended feels nothing."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill_group(self) -> None:
+        """Kill the victim with all its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._nursery.ask({"alive": self.pid})["alive"]
+
+    def wait(self, timeout: float = 60.0) -> Ending:
+        """Wait for its end, at most `timeout` seconds: then it and its group are killed."""
+        answer = self._nursery.ask({"wait": self.pid, "timeout": timeout})
+        if timed_out := answer["running"]:
+            self.kill_group()
+            answer = self._nursery.ask({"wait": self.pid, "timeout": 60.0})
+        return Ending(
+            code=os.waitstatus_to_exitcode(answer["status"]),
+            seconds=time.monotonic() - self._began,
+            peak=answer["peak"] * 1024,
+            timed_out=timed_out,
+            output=(self._folder / "output").read_text(errors="replace"),
+            errors=(self._folder / "errors").read_text(errors="replace"),
+        )
+
+
+class Nursery:
+    """A process with plainfilm imported, which forks victims; close() ends it.
+
+    A victim runs `before` (Python source, where a campaign plants its fault) and then `cli.main(argv)`, or only
+    `before` without argv; its exit status is main's.  Fork keeps a victim at milliseconds where an import takes
+    seconds; the nursery itself never starts a thread.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None, imports: str = IMPORTS) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._count = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.victim", imports],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"} | (environment or {}),
+        )
+
+    def start(
+        self,
+        argv: list[str] | None = None,
+        *,
+        before: str = "",
+        cwd: Path | None = None,
+        memory: int | None = None,
+        file_size: int | None = None,
+    ) -> Victim:
+        """Start a victim.  memory, file_size: limits of address space and of a file written, bytes."""
+        self._count += 1
+        folder = self._folder / f"{self._count:06}"
+        folder.mkdir()
+        (folder / "output").touch()
+        (folder / "errors").touch()
+        order = {"argv": argv, "before": before, "folder": str(folder), "cwd": cwd and str(cwd)}
+        answer = self.ask(order | {"memory": memory, "file_size": file_size})
+        return Victim(self, answer["pid"], folder)
+
+    def run(self, argv: list[str] | None = None, *, timeout: float = 60.0, **options: object) -> Ending:
+        """Start a victim, wait for its end.  options: as of start."""
+        return self.start(argv, **options).wait(timeout)  # type: ignore[arg-type]
+
+    def ask(self, order: dict[str, object]) -> dict:
+        """One order to the nursery, and its answer."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        stdin.write(json.dumps(order) + "\n")
+        stdin.flush()
+        line = stdout.readline()
+        if not line:
+            raise RuntimeError(f"the nursery ended with {self._process.wait()}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the nursery; victims still running are killed with it."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def be_victim(order: dict) -> None:
+    """The forked child's life; never returns."""
+    os.setsid()
+    folder = Path(order["folder"])
+    for stream, name in ((0, os.devnull), (1, folder / "output"), (2, folder / "errors")):
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+        os.dup2(descriptor, stream)
+        os.close(descriptor)
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode) for n, mode in ((0, "r"), (1, "w"), (2, "w")))
+    for limit, value in ((resource.RLIMIT_AS, order["memory"]), (resource.RLIMIT_FSIZE, order["file_size"])):
+        if value is not None:
+            resource.setrlimit(limit, (value, value))
+    if order["cwd"]:
+        os.chdir(order["cwd"])
+    try:
+        exec(compile(order["before"], "<before>", "exec"), {"__name__": "__before__"})
+        code = 0
+        if order["argv"] is not None:
+            import cli
+
+            code = cli.main(order["argv"])
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001 — the victim's own end is told by its status
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    # as the interpreter's own end does: what runs at exit runs, then streams are flushed
+    import atexit
+
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
+    """Fork victims as ordered, until there are no more orders."""
+    exec(imports, {})
+    ended: dict[int, dict] = {}
+    living: set[int] = set()
+
+    def reap(pid: int) -> bool:
+        if pid not in ended:
+            found, status, usage = os.wait4(pid, os.WNOHANG)
+            if found:
+                ended[pid] = {"running": False, "status": status, "peak": usage.ru_maxrss}
+                living.discard(pid)
+        return pid in ended
+
+    for line in orders:
+        order = json.loads(line)
+        if "wait" in order:
+            until = time.monotonic() + order["timeout"]
+            while not reap(order["wait"]) and time.monotonic() < until:
+                time.sleep(0.002)
+            answer = ended.pop(order["wait"], {"running": True})
+        elif "alive" in order:
+            answer = {"alive": not reap(order["alive"])}
+        else:
+            pid = os.fork()
+            if not pid:
+                be_victim(order)
+            living.add(pid)
+            answer = {"pid": pid}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    for pid in living:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.stdin, os.fdopen(os.dup(1), "w"))
