@@ -323,6 +323,19 @@ def test_one_class_only_leaves_what_it_defines() -> None:
     assert undefined == {"specificity", "auc", "pr_auc", "calibration_slope", "calibration_intercept"}
 
 
+def test_a_slope_that_two_images_decide_is_undefined_and_one_that_many_decide_is_not() -> None:
+    rng = np.random.default_rng(4)
+    label_N = np.array([0, 1] * 30)
+    separated_N = np.where(label_N == 1, 0.9, 0.1) + rng.uniform(-0.05, 0.05, 60)
+    separated_N[0] = np.sort(separated_N[label_N == 1])[1]  # the one image that a threshold does not separate
+    found = estimates(label_N, two_columns(separated_N), np.arange(60), 1, resamples=300)
+    assert found["calibration_slope"] == Estimate(value=None, low=None, high=None, method="")
+    assert found["auc"].value is not None and found["brier"].value is not None
+    label_N, probability_NK, group_N = simulate(Study(groups=100), rng)
+    settled = estimates(label_N, probability_NK, group_N, 1, resamples=300)["calibration_slope"]
+    assert settled.value is not None and settled.low is not None and settled.high is not None
+
+
 def test_a_metric_of_a_single_group_has_no_interval() -> None:
     label_N = np.array([1, 1, 0, 0, 0, 0])  # both positives are of one patient
     probability_NK = two_columns(np.array([0.9, 0.2, 0.1, 0.3, 0.6, 0.2]))

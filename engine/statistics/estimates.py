@@ -8,7 +8,8 @@ class against the rest as NAME[class], and NAME alone is the mean over the class
 brier: mean squared error of the positive class's probability; for more classes, summed over classes.  ece: 10 bins
 equally wide; engine.statistics.calibration says of what.  calibration_intercept: in the large, the slope held at 1.
 What nothing defines is None: sensitivity without a positive, ppv where nobody is called positive, f1 of a class neither
-present nor called, auc and pr_auc of one class.
+present nor called, auc and pr_auc of one class; calibration_slope and calibration_intercept also where the sample does
+not settle them: in classes that a threshold nearly separates, two or three samples decide whether a slope is 2 or 20.
 """
 
 # N samples, K classes, R rows: row 0 the sample itself, then the resamples
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.statistics.intervals import bootstrap_interval, boundary_interval, ece_interval, margin
+from engine.statistics.intervals import UNBOUNDED, bootstrap_interval, boundary_interval, ece_interval, margin
 from engine.statistics.metrics import AT_PREVALENCE, ECE_DISTANCE, at_prevalence, count_groups, metrics_of
 from engine.statistics.resamples import Progress, make_material, resample
 from loaders.audit.intervals import wilson
@@ -28,6 +29,7 @@ from loaders.audit.intervals import wilson
 RESAMPLES = 2000
 LEAST_GROUPS = 2  # behind a metric; with one, nothing says how much groups differ
 ROUNDING = 1e-12  # an interval narrower than this is of resamples that do not differ
+SETTLED = 4.0  # the widest interval of a calibration slope or intercept that says anything; 1 and 0 are right
 NOT_SHARES = ("brier", "ece", "calibration_slope", "calibration_intercept")  # at 0 or 1 they are not at an end
 
 
@@ -126,6 +128,9 @@ def judge(found: dict[str, np.ndarray], groups: dict[str, int], prevalence: floa
             result[name] = estimate_ece(row_R, found[ECE_DISTANCE], groups[name])
         elif name != ECE_DISTANCE:
             result[name] = estimate(name, row_R, groups[name])
+    for name in result:
+        if name.split("[")[0] in UNBOUNDED and SETTLED < width(result[name]) < np.inf:
+            result[name] = Estimate(value=None, low=None, high=None, method="")
     for name in AT_PREVALENCE:
         if name in result and (result[name].value in (0, 1) or width(result[name]) < ROUNDING):
             result[name] = boundary_at_prevalence(result, name, prevalence)
