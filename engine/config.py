@@ -15,6 +15,12 @@ FoldSplit = Literal["random", "group", "lungs-hidden"]
 HEAD_EPOCHS = 2  # of a network with pretrained weights
 
 
+def check_apart(out: Path, data: Path) -> None:
+    """Errors: ConfigError where results would land among the betons."""
+    if out.resolve() == data.resolve():
+        raise ConfigError(f"--out {out}: found the folder of the betons, expected another one; choose one")
+
+
 def check_model(model: str) -> None:
     """Errors: ConfigError for a network that there is not."""
     if model not in get_args(Model):
@@ -123,6 +129,7 @@ class CompareConfig:
                 f"--models: found {','.join(self.models) or 'none'}, expected different ones of "
                 f"{','.join(get_args(Model))}; name each once"
             )
+        check_apart(self.out, self.data)
         check_range("resamples", self.resamples, 100, 1_000_000)
         for model in self.models:
             self.training(model)  # its settings are checked there
@@ -184,6 +191,7 @@ class CrossvalConfig:
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
+        check_apart(self.out, self.data)
         check_range("folds", self.folds, 2, 100)
         check_range("val", self.val, 0.01, 0.9)
         check_range("resamples", self.resamples, 100, 1_000_000)

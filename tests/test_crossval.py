@@ -21,7 +21,7 @@ from sklearn import metrics as oracle
 
 import cli
 import engine.crossval.crossval
-from engine.config import CrossvalConfig, TrainConfig
+from engine.config import CompareConfig, CrossvalConfig, TrainConfig
 from engine.crossval.crossval import crossval
 from engine.crossval.folds import deal_folds, renumber
 from engine.crossval.words import crossval_parts, sentences
@@ -283,6 +283,12 @@ def copied(whole: Path, tmp_path: Path) -> Path:
     """A finished cross-validation, to try things on."""
     shutil.copytree(whole, tmp_path / "c")
     return tmp_path / "c"
+
+
+def test_results_among_the_betons_are_refused(betons: Path) -> None:
+    for config in (CrossvalConfig, CompareConfig):
+        with pytest.raises(ConfigError, match="found the folder of the betons"):
+            config(data=betons, out=betons / ".." / betons.name)
 
 
 def test_other_settings_are_refused_and_a_finished_one_is_not_trained_again(
