@@ -8,18 +8,21 @@ import hashlib
 import logging
 import pickle
 import re
+import struct
 import urllib.error
 import urllib.request
 import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from engine.checkpoint import digest
 from engine.config import TrainConfig
 from engine.networks import PATCH, check_crop, make_network
 from engine.torchvision_import import import_torchvision
@@ -33,6 +36,11 @@ logger = logging.getLogger(__name__)
 Weights = dict[str, torch.Tensor]
 
 SECONDS_FOR_AN_ANSWER = 10.0
+# what torch, zipfile and safetensors raise over a damaged file
+UNREADABLE = (
+    SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, ImportError,
+    AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that hold the weights of a training's checkpoint
 PREFIXES = ("module.", "network.")  # of names: DataParallel's, and plainfilm's own
 OWN_HEAD = {"cnn": "classifier.4."}  # the last layer's names; of all others "head.1."
@@ -66,7 +74,7 @@ def find_weights(model: str, weights: str) -> Weights:
 def default_file(model: str) -> Path:
     """torchvision's default weights in torch.hub's folder, downloaded if they are not there.
 
-    Errors: ConfigError where that fails, with the file to place and where; CheckpointError for another file there.
+    Errors: ConfigError where that fails, with the file to place and where; CheckpointError for another file there; StorageError.
     """
     if model not in NAMES:
         raise ConfigError(f"--weights default: there are none for {model}, expected none or a file of weights")
@@ -88,8 +96,11 @@ def default_file(model: str) -> Path:
                 f"--weights default: {model}'s could not be downloaded ({reason}), expected {path}; "
                 f"place the file from {url} there, or use --weights none"
             ) from error
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise storage_error(path, error) from error
     if not found.startswith(prefix[1]):
         raise CheckpointError(
             f"{path}: SHA-256 begins {found[: len(prefix[1])]}, expected {prefix[1]}; remove it, and place {url} there"
@@ -108,7 +119,9 @@ def read_weights(path: Path) -> Weights:
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
+            check_digest(path, content)
         else:
+            check_sums(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of pickles that it then refuses
                 content = torch.load(path, map_location="cpu", weights_only=True)
@@ -119,7 +132,7 @@ def read_weights(path: Path) -> Weights:
         ) from error
     except OSError as error:
         raise storage_error(path, error) from error
-    except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"{path}: not readable as weights ({first_line(error)}), expected a state_dict as .pth or .safetensors; "
             "check the file"
@@ -140,6 +153,22 @@ def read_weights(path: Path) -> Weights:
     if bad:
         raise CheckpointError(f"{path}: {bad[0]} is not finite, expected finite weights; use another file")
     return tensors
+
+
+def check_digest(path: Path, tensors: Weights) -> None:
+    """Errors: CheckpointError for a damaged file of plainfilm's own; other safetensors have no checksum."""
+    with safe_open(path, "pt") as file:
+        said = file.metadata() or {}
+    if said.keys() & {"digest", "state"} and said.get("digest") != digest(tensors, said.get("state", "")):
+        raise CheckpointError(f"{path}: checksum differs from the expected: damaged; use the last good copy")
+
+
+def check_sums(path: Path) -> None:
+    """Errors: CheckpointError for a damaged file of torch.save: torch reads its checksums, and compares none."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise CheckpointError(f"{path}: {damaged} differs from its checksum: damaged; use the last good copy")
 
 
 def adopt(network: nn.Module, model: str, weights: Weights, source: str) -> None:

@@ -37,7 +37,7 @@ from engine.torchvision_import import import_torchvision
 from engine.torchvision_networks import DEVIATION, MEAN, NAMES
 from engine.training import resume_config, train
 from loaders.config import LoaderConfig
-from loaders.errors import CheckpointError, ConfigError, Interrupted
+from loaders.errors import CheckpointError, ConfigError, Interrupted, StorageError
 
 SIDE = 32
 
@@ -286,6 +286,10 @@ def test_a_file_in_place_of_default_weights_must_be_the_one(tmp_path: Path, monk
     path.parent.mkdir()
     path.write_bytes(b"another")
     with pytest.raises(CheckpointError, match="expected f37072fd"):
+        default_file("resnet18")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StorageError, match=r"resnet18-f37072fd\.pth"):
         default_file("resnet18")
 
 
