@@ -15,7 +15,7 @@ import loaders.subset
 from loaders.beton import Beton
 from loaders.beton_writer import write_beton
 from loaders.errors import BetonError, InputError, StorageError
-from loaders.lungs import LUNG_MARGIN, blank_lungs, read_mask, template_SS
+from loaders.lungs import LUNG_MARGIN, blank_lungs, read_mask, template_SS, without_lungs
 from loaders.subset import check_room, subset_id, write_subset
 
 
@@ -115,6 +115,18 @@ def test_blank_lungs_hide_the_lungs_that_phantoms_have(phantoms: Path) -> None:
     blank_SS = blank_lungs(np.zeros((46, 46), np.uint8)) > 0
     assert ((masks_NSS & blank_SS).sum((1, 2)) >= 0.98 * masks_NSS.sum((1, 2))).all()
     assert blank_SS.mean() < 0.65
+
+
+def test_all_but_the_lungs_stands_in_the_crop(phantoms: Path) -> None:
+    frame_SS = np.tile(np.linspace(0, 255, 46).astype(np.uint8), (46, 1))
+    shown_SS = without_lungs(frame_SS, 32)
+    crop_CC = shown_SS[7:39, 7:39]
+    assert shown_SS.shape == frame_SS.shape and shown_SS.dtype == np.uint8
+    blank_CC = without_lungs(np.zeros((46, 46), np.uint8), 32)[7:39, 7:39] > 0
+    assert 0.3 < blank_CC.mean() < 0.7, "some of it is hidden, and most of a chest's surroundings are not"
+    wanted_CC = cv2.resize(blank_lungs(frame_SS), (32, 32), interpolation=cv2.INTER_AREA)
+    assert np.abs(crop_CC.astype(int) - wanted_CC).max() <= 1
+    assert (shown_SS[:7, 7:39] == crop_CC[0]).all() and (shown_SS[7:39, 39:] == crop_CC[:, -1:]).all()
 
 
 def test_a_mask_follows_its_radiograph_into_the_frame(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from loaders.beton_writer import beton_size
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, Interrupted
 from loaders.loader import Loader
-from loaders.lungs import blank_lungs
+from loaders.lungs import without_lungs
 from loaders.settings import flatten, read_settings
 from loaders.subset import check_room, subset_id, write_subset
 
@@ -129,7 +130,8 @@ def run_fold(
 ) -> FoldScores:
     """Train and test one fold, unless that has been done.  Errors: Interrupted, and whatever `train` raises."""
     folder = config.out / FOLDS / f"{split}-{fold.number}"
-    identity = subset_id(pool.betons[0], f"crossval {split} {fold.number}", fold.train_N, fold.val_N, fold.test_N)
+    seen = "whole frames " if split == HIDDEN else ""
+    identity = subset_id(pool.betons[0], f"crossval {split} {seen}{fold.number}", fold.train_N, fold.val_N, fold.test_N)
     done = load_scores(folder, identity, fold.test_N, len(pool.facts.classes))
     if done is not None:
         tidy(config, folder)
@@ -147,7 +149,7 @@ def run_fold(
                 folder / f"{part}.beton",
                 part,
                 conversion_id=identity,
-                change=blank_lungs if split == HIDDEN else None,
+                change=partial(without_lungs, crop=pool.facts.crop) if split == HIDDEN else None,
             )
         run = config.training(folder, folder / "run")
         summary = train(run, watch=begin(f"{split} {fold.number}/{config.folds}"), stopping=stopping)

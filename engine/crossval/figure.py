@@ -12,7 +12,7 @@ HEADLINE, HONEST, GUESS, FAINT = "#c0504d", VALIDATION, "#888888", "#9a9a9a"
 MEANING = {
     "random split": "headline: patients may be in both",
     "group split": "honest: only new patients",
-    "lungs hidden": "new patients, without their lungs",
+    "lungs hidden": "new patients, all but the lungs",
     "external beton": "honest: another collection",
 }
 

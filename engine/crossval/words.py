@@ -52,7 +52,10 @@ def hidden_words(row: dict[str, Any]) -> str:
     auc = row["auc"]
     if auc is None or auc["value"] is None:
         return ""
-    edge = "Hidden is the region where lungs usually are; of an unusual pair of lungs an edge may show."
+    edge = (
+        "It shows the whole frame, more than the crop, and hides the region where lungs usually are; of an unusual "
+        "pair of lungs an edge may show."
+    )
     if auc["low"] is not None and auc["low"] > 0.5:
         return (
             f"With the lungs hidden the AUC is still {with_interval(auc)}: the label can be told without the lungs, "
@@ -60,7 +63,7 @@ def hidden_words(row: dict[str, Any]) -> str:
         )
     return (
         f"With the lungs hidden the AUC is {with_interval(auc)}: that the label can be told without the lungs "
-        f"is not shown. {edge}"
+        f"is not shown, nor excluded. {edge}"
     )
 
 

@@ -50,7 +50,7 @@ SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
 ROWS = {  # of the cross-validation → what it is
     "random split": "images dealt at random: what most papers report",
     "group split": "no patient on both sides: the honest one",
-    "lungs hidden": "group split, lungs covered: what is left without the finding",
+    "lungs hidden": "group split, whole films with the lungs covered: what else tells the classes",
     "external beton": "another collection",
 }
 
