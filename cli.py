@@ -9,14 +9,15 @@ import argparse
 import contextlib
 import importlib
 import io
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from engine.arena import keep_allocations
 from engine.config import (
@@ -33,6 +34,7 @@ from engine.config import (
 from engine.training_words import epoch_words, live_words, training_parts
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
+from loaders.bus_error import bus_errors_told
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
 from loaders.flags import add_setting, reference_table
 from loaders.settings import build, convert_values, read_settings, settings_of
@@ -90,12 +92,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     namespace = parser.parse_args(arguments)
     try:
-        with polite_kill():
-            return run(parser, namespace)
+        with polite_kill(), bus_errors_told(EXIT_CODES[errors.IntegrityError], tell):
+            code = run(parser, namespace)
+            sys.stdout.flush()  # what could not be printed fails here, not at the interpreter's end
+            return code
     except tuple(EXIT_CODES) as error:
         code = next(number for kind, number in EXIT_CODES.items() if isinstance(error, kind))
-        print(f"plainfilm: {printable(message_of(error))}", file=sys.stderr)
+        tell(error)
+        drop_unprintable_output()
         return code
+
+
+def drop_unprintable_output() -> None:
+    """If the output cannot take what waits, let it go: the interpreter's end would try again, and end with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def tell(error: BaseException) -> None:
+    """Print an error's one line."""
+    print(f"plainfilm: {printable(message_of(error))}", file=sys.stderr, flush=True)
 
 
 def run(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> int:
@@ -149,9 +167,16 @@ def printable(text: object) -> str:
 # ---- parsing
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are printable: a shell's * may put any file name among the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of every command, its flags made from the config classes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="cli.py",
         description="plainfilm: from a messy folder of chest radiographs to a trained, audited classifier. "
         + NOT_FOR_DIAGNOSIS,
@@ -396,7 +421,10 @@ def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> 
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
         summary = training.train(config, resume=resume, watch=view, stopping=stop.is_set)
-    importlib.import_module("engine.report.report").report(ReportConfig(run=config.out, probes=False))
+    try:
+        importlib.import_module("engine.report.report").report(ReportConfig(run=config.out, probes=False))
+    except errors.LockedError as error:  # the training is done, whoever has taken its folder since
+        show(screen, f"report.html is not written: {error}", style="yellow")
     show_parts(screen, training_parts(summary, config.out))
     screen.print(NOT_FOR_DIAGNOSIS)
 
@@ -410,7 +438,7 @@ def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
         )
     screen = console()
     (training,) = load(screen, "engine.training")
-    run_train(screen, replace(training.resume_config(namespace.resume), **values), resume=True)
+    run_train(screen, training.resume_config(namespace.resume, values.get("data")), resume=True)
 
 
 class TrainingView:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -247,6 +248,7 @@ def main() -> None:
         print(f"{truth:12} {said}; P(other) at 0, 10, 50, 97, 99, 100 %: {extremes}")
     if not chosen.dry_run:
         save_file(asdict(train(pictures, chosen.seed)), WEIGHTS)
+        print(f"WEIGHTS_SHA256 of kind.py: {hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}")
         (FOLDER / "kind.json").write_text(json.dumps({"seed": chosen.seed, "cross-validated": table}, indent=2) + "\n")
 
 

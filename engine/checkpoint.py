@@ -52,7 +52,9 @@ def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, t
         metadata = json.loads(content[8 : 8 + size])["__metadata__"]
         state = json.loads(metadata["state"])
         whole = metadata["digest"] == digest(tensors, metadata["state"])
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(state, dict):
+            raise TypeError(f"its state is a {type(state).__name__}")
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:  # RecursionError among them
         raise CheckpointError(
             f"{path}: not a plainfilm checkpoint ({error}), expected one; use the last good copy, or train again"
         ) from error
@@ -68,9 +70,9 @@ def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, t
     return tensors, state
 
 
-def missing(path: Path) -> CheckpointError:
-    """The error for a checkpoint that is not there."""
-    return CheckpointError(f"{path}: not there, expected the weights of a run; train first, or check the folder")
+def missing(path: Path, what: str = "the weights of a run") -> CheckpointError:
+    """The error for a checkpoint that is not there.  what: it should hold."""
+    return CheckpointError(f"{path}: not there, expected {what}; train first, or check the folder")
 
 
 def file_hash(path: Path) -> str:
@@ -99,6 +101,11 @@ def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
     }
 
 
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
+    """The name of the first tensor with a number that is not finite; "" where there is none."""
+    return next((name for name, value in tensors.items() if not bool(value.isfinite().all())), "")
+
+
 def restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
     """Put saved tensors back in place, in the layout they had.  Errors: CheckpointError for another network's."""
     load_network(learner.network, tensors)
@@ -117,15 +124,19 @@ def restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
 
 def load_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     """Load weights and buffers by name.  Errors: CheckpointError for another network's."""
+    network.load_state_dict(weights_for(network, tensors))
+
+
+def weights_for(network: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights and buffers among a checkpoint's tensors.  Errors: CheckpointError for another network's."""
     weights = {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        wanted = network.state_dict()
-        odd = sorted(set(weights) ^ set(wanted)) or sorted(
-            name for name, tensor in weights.items() if tensor.shape != wanted[name].shape
-        )
+    wanted = network.state_dict()
+    odd = sorted(set(weights) ^ set(wanted)) or sorted(
+        name for name, tensor in weights.items() if tensor.shape != wanted[name].shape
+    )
+    if odd:
         raise CheckpointError(
             f"the weights are of another network ({len(odd)} tensors differ, such as {', '.join(odd[:1])}), "
             "expected the run's; use the run's own checkpoint"
-        ) from error
+        )
+    return weights

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 import warnings
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ SECONDS_FOR_AN_ANSWER = 10.0
 # what torch, zipfile and safetensors raise over a damaged file
 UNREADABLE = (
     SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, ImportError,
-    AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile,
+    AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that hold the weights of a training's checkpoint
 PREFIXES = ("module.", "network.")  # of names: DataParallel's, and plainfilm's own
@@ -74,7 +75,8 @@ def find_weights(model: str, weights: str) -> Weights:
 def default_file(model: str) -> Path:
     """torchvision's default weights in torch.hub's folder, downloaded if they are not there.
 
-    Errors: ConfigError where that fails, with the file to place and where; CheckpointError for another file there; StorageError.
+    Errors: ConfigError where that fails, with the file to place and where; CheckpointError for another file
+    there; StorageError.
     """
     if model not in NAMES:
         raise ConfigError(f"--weights default: there are none for {model}, expected none or a file of weights")

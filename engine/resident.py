@@ -123,6 +123,7 @@ def gather_frames(loader: Loader, index_N: np.ndarray, out_NSS: np.ndarray) -> N
     loader.check_first_touch(index_N, beton.bytes_B, beton.offset_N)
     for place, sample in enumerate(index_N.tolist()):
         out_NSS[place] = beton.frame(sample)
+    beton.check_unchanged()
 
 
 def frames_on_device(

@@ -4,31 +4,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from engine.checkpoint import save_checkpoint
 from engine.config import TrainConfig
+from engine.events import Events
 from engine.figures import curves_figure
-from loaders.atomic_file import publish_bytes
-from loaders.errors import ConfigError
-from loaders.settings import build, flatten, read_settings
+from engine.run_settings import CONFIG, LOCAL, read_run_settings
+from loaders.atomic_file import publish_bytes, storage_error
+from loaders.errors import ConfigError, StorageError
+from loaders.settings import build
 
-BEST, LAST, CONFIG, SUMMARY = (
-    "best.safetensors",
-    "last.safetensors",
-    "config.json",
-    "summary.json",
-)
+BEST, LAST, SUMMARY = "best.safetensors", "last.safetensors", "summary.json"
 
 
 class RunFolder:
@@ -36,12 +34,14 @@ class RunFolder:
 
     def __init__(self, path: Path, purge_epoch: int | None = None) -> None:
         self.path = path
-        self._handler = logging.FileHandler(path / "train.log", encoding="utf-8")
+        self._events = Events(path, purge_epoch)
+        self._log = path / "train.log"
+        self._handler = logging.FileHandler(self._log, encoding="utf-8")
+        self._handler.handleError = self._log_failed  # type: ignore[method-assign]  # its own prints a traceback
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         for name in ("engine", "loaders"):
             logging.getLogger(name).addHandler(self._handler)
             logging.getLogger(name).setLevel(logging.INFO)
-        self._events = SummaryWriter(str(path), purge_step=purge_epoch)
         self._told = (purge_epoch or 1) - 1  # epochs whose events are written
 
     def save_last(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class RunFolder:
         for row in history[self._told :]:
             for name, value in row.items():
                 if name != "epoch" and value is not None:
-                    self._events.add_scalar(name.replace("_", "/", 1), value, row["epoch"])
+                    self._events.add(name.replace("_", "/", 1), value, row["epoch"])
         self._told = len(history)
         self._events.flush()
 
@@ -75,11 +75,23 @@ class RunFolder:
         publish_bytes(self.path / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
 
     def close(self) -> None:
-        """Close log and events."""
-        self._events.close()
+        """Close log and events.  Errors: StorageError."""
         for name in ("engine", "loaders"):
             logging.getLogger(name).removeHandler(self._handler)
-        self._handler.close()
+        try:
+            self._handler.close()
+        except OSError as error:
+            raise storage_error(self._log, error) from error
+        finally:
+            self._events.close()
+
+    def _log_failed(self, record: logging.LogRecord) -> None:
+        """Raise what befell a line of the log.  Errors: StorageError."""
+        error = sys.exception()
+        assert error is not None, "logging calls this where it caught one"
+        if isinstance(error, OSError):
+            raise storage_error(self._log, error, len(self._handler.format(record)) + 1) from error
+        raise error
 
     def __enter__(self) -> RunFolder:
         return self
@@ -87,20 +99,25 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        with contextlib.suppress(*() if error is None else (StorageError,)):  # the first error tells more
+            self.close()
 
 
-def save_config(path: Path, config: TrainConfig) -> None:
-    """Write config.json, which `--config` and `--resume` read."""
-    publish_bytes(path / CONFIG, (json.dumps(flatten(config), indent=2) + "\n").encode())
+def load_config(path: Path, data: Path | None = None) -> TrainConfig:
+    """Read a run's settings.  data: where its betons lie now; else where they lay.
 
-
-def load_config(path: Path) -> TrainConfig:
-    """Read a run's config.json.  Errors: ConfigError when path is no run folder."""
+    Errors: ConfigError when path is no run folder, or nothing tells where its betons are.
+    """
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{path}: no {CONFIG}, expected a run folder of `train`; check the path")
     try:
-        return build(TrainConfig, read_settings(path / CONFIG))
+        values = {"out": str(path)} | read_run_settings(path) | ({"data": str(data)} if data else {})
+        if "data" not in values:
+            raise ConfigError(
+                f"{path}: no {LOCAL}, expected it to tell where the run's betons lie; name their folder: "
+                f"train BETONS --resume {path}"
+            )
+        return build(TrainConfig, values)
     except ConfigError as error:
-        where = "" if str(path / CONFIG) in str(error) else f"{path / CONFIG}: "
+        where = "" if str(path) in str(error) else f"{path / CONFIG}: "
         raise ConfigError(f"{where}{error}") from error

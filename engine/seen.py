@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.training_state import check_run
 from loaders.beton import Beton
 from loaders.errors import CheckpointError
 
@@ -17,26 +18,30 @@ SEEN = "seen.safetensors"
 HASHES = ("pixel_hash", "patient_hash")
 
 
-def save_seen(run: Path, sets: dict[str, Beton]) -> None:
-    """Keep the pixel and patient hashes of each set, by name (DESIGN, What held-out means)."""
+def save_seen(run: Path, sets: dict[str, Beton], identity: str) -> None:
+    """Keep the pixel and patient hashes of each set, by name (DESIGN, What held-out means).  identity: of run_id."""
     tensors = {
         f"{name}.{kind}": torch.from_numpy(beton.rows_N[kind].copy()) for name, beton in sets.items() for kind in HASHES
     }
     facts = next(iter(sets.values())).facts
-    state = {"site_key_id": facts.site_key_id, "conversion_id": facts.conversion_id}
+    state = {"site_key_id": facts.site_key_id, "conversion_id": facts.conversion_id, "run": identity}
     save_checkpoint(run / SEEN, tensors, state)
 
 
-def load_seen(run: Path, conversion_id: str) -> tuple[dict[str, dict[str, np.ndarray]], str]:
+def load_seen(
+    run: Path, conversion_id: str, identity: str | None = None
+) -> tuple[dict[str, dict[str, np.ndarray]], str]:
     """Read the hashes back, set → kind → uint8 (N, 16), and the site key's id.
 
-    Errors: CheckpointError for a damaged file, or one of another conversion than the checkpoint's.
+    identity: of the run that the checkpoint is of, where it says.
+    Errors: CheckpointError for a damaged file, or one of another conversion or run than the checkpoint's.
     """
     tensors, state = load_checkpoint(run / SEEN, needed=("site_key_id", "conversion_id"))
     if state["conversion_id"] != conversion_id:
         raise CheckpointError(
             f"{run / SEEN}: of conversion {state['conversion_id']}, expected {conversion_id}; bring the run's own back"
         )
+    check_run(run / SEEN, state.get("run"), identity or "")
     sets: dict[str, dict[str, np.ndarray]] = {}
     for name, tensor in tensors.items():
         set_name, kind = name.split(".")

@@ -141,7 +141,7 @@ def check_logits(loader: Loader, logits_NK: np.ndarray) -> None:
     """Errors: DivergedError for logits that are not finite."""
     if not np.isfinite(logits_NK).all():
         raise DivergedError(
-            f"{loader.beton.path}: the network's outputs are not finite, expected finite numbers; "
+            f"{loader.beton.path.name}: the network's outputs are not finite, expected finite numbers; "
             "lower --learning-rate, or try --amp off"
         )
 

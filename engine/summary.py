@@ -26,8 +26,10 @@ def weights_name(config: TrainConfig) -> str:
     return config.weights if config.weights in ("none", "default") else Path(config.weights).name
 
 
-def weights_description(config: TrainConfig, facts: Facts, epoch: int, metrics: dict[str, Any]) -> dict[str, Any]:
-    """What must be known of the weights to use them."""
+def weights_description(
+    config: TrainConfig, facts: Facts, run: str, epoch: int, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """What must be known of the weights to use them.  run: of run_id."""
     return {
         "network": config.model,
         "began_with": weights_name(config),
@@ -38,6 +40,7 @@ def weights_description(config: TrainConfig, facts: Facts, epoch: int, metrics: 
         "fit": facts.fit,
         "dropout": config.dropout,
         "conversion_id": facts.conversion_id,
+        "run": run,
         "epoch": epoch,
         "validation": metrics,
     }

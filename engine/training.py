@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.checkpoint import file_hash, load_checkpoint, network_tensors, optimiser_tensors, restore
+from engine.checkpoint import file_hash, missing, network_tensors, not_finite, optimiser_tensors, restore
 from engine.config import TrainConfig
 from engine.device import Policy, choose_device, choose_policy, settle_precision
 from engine.device_epochs import DeviceEpochs
@@ -28,11 +28,12 @@ from engine.metrics import all_metrics, headline_f1
 from engine.networks import check_batches, freeze_body
 from engine.pretrained import initial_network
 from engine.progress import Progress, Watch
-from engine.run_folder import BEST, CONFIG, LAST, RunFolder, load_config, save_config
-from engine.seen import save_seen
+from engine.run_folder import BEST, LAST, RunFolder, load_config
+from engine.run_settings import CONFIG, save_settings
+from engine.seen import SEEN, load_seen, save_seen
 from engine.step import Learner, make_learner, softmax
 from engine.summary import summary, title, weights_description, weights_name
-from engine.training_state import State
+from engine.training_state import State, check_run, load_state, run_id, settle_best
 from loaders import __version__
 from loaders.atomic_file import locked
 from loaders.beton_footer import Facts
@@ -79,17 +80,18 @@ def train(
                     f"{config.out}: already holds a run, expected a new folder; "
                     f"continue it with --resume {config.out}, or choose another --out"
                 )
-            save_seen(config.out, {"train": loader.beton, "val": val_loader.beton})
-            save_config(config.out, config)  # last: a folder with it can be resumed
+            run = run_id(config, facts.conversion_id)
+            save_seen(config.out, {"train": loader.beton, "val": val_loader.beton}, run)
+            save_settings(config.out, config)  # last: a folder with it can be resumed
         try:
             return Training(config, loader, val_loader, network, policy, watch, stopping).run(resume)
         except torch.OutOfMemoryError as error:
             raise MemoryError(f"{policy.device}: {str(error).splitlines()[0]}") from error
 
 
-def resume_config(path: Path) -> TrainConfig:
-    """The settings of the run in path, wherever the folder lies now.  Errors: ConfigError."""
-    return replace(load_config(path), out=path)
+def resume_config(path: Path, data: Path | None = None) -> TrainConfig:
+    """The settings of the run in path, wherever the folder lies now.  data: of its betons.  Errors: ConfigError."""
+    return replace(load_config(path, data), out=path)
 
 
 class Training:
@@ -113,6 +115,7 @@ class Training:
         self.cautions = cautions(loader)
         self.best: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None  # not written yet
         self.written = self.drawn = float("-inf")
+        self.kept: int | None = None  # the step of the state on the disk
         # on a GPU an epoch may take less time than what it leaves takes to be written
         self.pause = 0.0 if policy.device.type == "cpu" else SECONDS_BETWEEN_WRITES
 
@@ -120,15 +123,12 @@ class Training:
         """Epoch after epoch until the schedule or early stopping ends it."""
         config, facts = self.config, self.facts
         self.state = State(
-            conversion_id=facts.conversion_id, loader=self.loader.state_dict(), confusion=self.no_confusion()
+            conversion_id=facts.conversion_id,
+            loader=self.loader.state_dict(),
+            confusion=self.no_confusion(),
+            run=run_id(config, facts.conversion_id),
         )
-        if resume and not (config.out / LAST).exists():
-            self.cautions.append("no state was saved before the interruption, so the run began anew")
-        tensors: dict[str, torch.Tensor] = {}
-        if resume and (config.out / LAST).exists():
-            tensors, content = load_checkpoint(config.out / LAST, needed=[item.name for item in fields(State)])
-            self.state = State(**content)
-            self.check_state()
+        tensors = self.find_state() if resume else {}
         self.recorded = len(self.state.history)  # epochs whose metrics are written
         with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
@@ -147,23 +147,27 @@ class Training:
                 while not self.state.finished:
                     self.train_epoch()
                     self.finish_epoch()
+                if not was_finished:
+                    self.save_last()
             except Interrupted as error:
                 self.record()
                 self.draw()
-                self.save_last()
+                try:
+                    self.save_last()
+                except DivergedError as spoilt:
+                    raise self.diverged(spoilt) from spoilt
                 where = f"{config.out}: interrupted at step {self.state.step}"
-                logger.warning("%s", where)
+                logger.warning("interrupted at step %d", self.state.step)
                 raise Interrupted(f"{where}; continue with --resume {config.out}") from error
             except DivergedError as error:
                 self.record()
                 self.draw()
-                self.save_last()
-                logger.warning("%s", error)
-                raise
+                with contextlib.suppress(DivergedError):  # spoilt already: the state saved before stays
+                    self.save_last()
+                raise self.diverged(error) from error
             early = early_convergence(self.state.history[0]["val_f1"])
             self.cautions += [*self.epochs.troubles(), *([early] if early else [])]
             if not was_finished:
-                self.save_last()
                 self.policy.remember_compiled()
             done = summary(
                 self.state,
@@ -181,6 +185,27 @@ class Training:
             )
             self.folder.save_summary(done)
             return done
+
+    def find_state(self) -> dict[str, torch.Tensor]:
+        """Take over the state that the run was left in, and give its tensors; none if none was saved.
+
+        Errors: CheckpointError for a damaged file, another run's, or one that lacks.
+        """
+        out, state = self.config.out, self.state
+        tensors: dict[str, torch.Tensor] = {}
+        if (out / LAST).exists():
+            tensors, self.state = load_state(out / LAST)
+            self.check_state()
+            check_run(out / LAST, self.state.run, state.run)
+            self.state.run, self.kept = state.run, self.state.step
+        else:
+            self.cautions.append("no state was saved before the interruption, so the run began anew")
+        if (out / SEEN).exists():
+            load_seen(out, state.conversion_id, state.run)
+        settle_best(self.state, out / BEST, self.network)
+        if not tensors and self.state.best_epoch > 1:
+            raise missing(out / LAST, "the state that the run continues from")
+        return tensors
 
     def make_learner(self) -> Learner:
         """The network on its device, with what trains it."""
@@ -247,10 +272,11 @@ class Training:
         )
         if metrics["f1"] > state.best_f1 + config.min_delta or not state.best_epoch:
             state.best_f1, state.best_epoch = metrics["f1"], epoch
+            self.check_finite(self.tensors())  # what spoilt moments have learnt is not the best of anything
             best = {name: tensor.clone() for name, tensor in network_tensors(self.learner).items()}
             order_N = self.val_loader.epoch_order(0)
             best |= validation_tensors(label_N, logits_NK, self.val_loader.beton, order_N)
-            self.best = best, weights_description(config, self.facts, epoch, metrics)
+            self.best = best, weights_description(config, self.facts, state.run, epoch, metrics)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
         if state.idle() >= config.patience:
@@ -301,10 +327,31 @@ class Training:
             self.folder.draw(self.state.history, self.state.best_epoch, what)
 
     def save_last(self) -> None:
-        """Keep weights, optimiser and state, for `--resume`."""
+        """Keep weights, optimiser and state, for `--resume`.  Errors: DivergedError, and the one before stays."""
+        tensors = self.tensors()
+        self.check_finite(tensors)
         self.written = time.perf_counter()
         self.state.seconds = time.perf_counter() - self.started
-        self.folder.save_last(network_tensors(self.learner) | optimiser_tensors(self.learner), asdict(self.state))
+        self.folder.save_last(tensors, asdict(self.state))
+        self.kept = self.state.step
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Weights, buffers and moments by name."""
+        return network_tensors(self.learner) | optimiser_tensors(self.learner)
+
+    def diverged(self, error: DivergedError) -> DivergedError:
+        """The same error, logged, with what can be resumed from."""
+        kept = "no state was saved yet" if self.kept is None else f"the state of step {self.kept} is kept"
+        logger.warning("%s; %s", error, kept)
+        return DivergedError(f"{error}; {kept}")
+
+    def check_finite(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Errors: DivergedError for weights, buffers or moments that nobody should go on from."""
+        if bad := not_finite(tensors):
+            raise DivergedError(
+                f"step {self.state.step}: {bad} is not finite, expected finite numbers; lower --learning-rate, "
+                "or try --amp off"
+            )
 
     def show(self, phase: str, done: int, total: int, loss: float) -> None:
         """Tell the watcher."""

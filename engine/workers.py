@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Barrier
 from typing import TypeVar
 
 import torch
+
+from loaders.thread_watch import WatchedThreads
 
 T = TypeVar("T")
 PARTS = 16  # of a batch, whatever the number of threads, so that sums are added in the same order
@@ -18,7 +19,7 @@ PARTS = 16  # of a batch, whatever the number of threads, so that sums are added
 def for_each_part(work: Callable[[range], T], num_images: int) -> list[T]:
     """Call work with ranges of the batch, side by side on as many threads as torch has; results in order.
 
-    Inside, torch computes on one thread.  Errors: whatever work raises.
+    Inside, torch computes on one thread.  Errors: whatever work raises; RuntimeError when a thread died.
     """
     size = max(1, -(-num_images // PARTS))
     parts = [range(start, min(start + size, num_images)) for start in range(0, num_images, size)]
@@ -32,12 +33,12 @@ def for_each_part(work: Callable[[range], T], num_images: int) -> list[T]:
     number_of_threads = torch.get_num_threads()
     threads = _threads(number_of_threads, os.getpid())
     for done in [threads.submit(take_parts) for _ in range(min(number_of_threads, len(parts)))]:
-        done.result()
+        threads.result(done)
     return [results[number] for number in range(len(parts))]
 
 
 @cache  # threads live as long as the process; a forked one has none of its parent's, and makes its own
-def _threads(number: int, process: int) -> ThreadPoolExecutor:
+def _threads(number: int, process: int) -> WatchedThreads:
     started = Barrier(number + 1)
 
     def start() -> None:
@@ -45,7 +46,7 @@ def _threads(number: int, process: int) -> ThreadPoolExecutor:
         torch.set_num_threads(1)
         started.wait()
 
-    pool = ThreadPoolExecutor(number, thread_name_prefix="plainfilm-block", initializer=start)
+    pool = WatchedThreads(number, "plainfilm-block", start)
     try:
         for _ in range(number):
             pool.submit(int)  # each starts a thread, since none is idle before all are there

@@ -20,6 +20,8 @@ def storage_error(path: Path, error: OSError, needed: int | None = None) -> Stor
     """The one translation of an OSError while reading or writing path."""
     expected, remedy = {
         errno.ENOSPC: ("room", "free some disk space"),
+        errno.EDQUOT: ("room", "free some of your quota"),
+        errno.EFBIG: ("room", "raise the limit of a file's size (ulimit -f)"),
         errno.EACCES: ("to be let in", "change its permissions, or choose another place"),
         errno.EPERM: ("to be let in", "change its permissions, or choose another place"),
         errno.EROFS: ("a writable place", "choose another"),
@@ -28,27 +30,34 @@ def storage_error(path: Path, error: OSError, needed: int | None = None) -> Stor
         errno.ENOTDIR: ("a folder", "choose another path"),
         errno.EISDIR: ("a file", "choose another path"),
     }.get(error.errno or 0, ("no error", "check the disk"))
-    if needed:
+    if needed and expected == "room":
         expected = f"{needed:,} bytes of room"
     return StorageError(f"{path}: {error.strerror or error}, expected {expected}; {remedy}")
 
 
 @contextlib.contextmanager
-def publish(path: Path, check: Callable[[Path], None] | None = None, mode: int | None = None) -> Iterator[BinaryIO]:
+def publish(
+    path: Path, check: Callable[[Path], None] | None = None, mode: int | None = None, size: int | None = None
+) -> Iterator[BinaryIO]:
     """Open a temporary file beside path for writing; at the end sync it, check it, and rename it to path.
 
     mode: who may read it, such as 0o600 for what names patients' files; by default whom the umask lets.
+    size: bytes that it will have, for the error's message; by default those that it should have by then.
 
     An error or a kill leaves the old file, or none.  Errors: StorageError.
     """
     temporary = path.with_name(path.name + SUFFIX)
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of a crash, or a link to who knows where
+        with temporary.open("xb") as file:
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            finally:
+                size = size or file.tell()
         if check is not None:
             check(temporary)
         temporary.replace(path)
@@ -57,13 +66,13 @@ def publish(path: Path, check: Callable[[Path], None] | None = None, mode: int |
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and not isinstance(error, StorageError):
-            raise storage_error(path, error) from error
+            raise storage_error(path, error, size) from error
         raise
 
 
 def publish_bytes(path: Path, content: bytes, mode: int | None = None) -> None:
     """Write a small file atomically.  mode: as in publish.  Errors: StorageError."""
-    with publish(path, mode=mode) as file:
+    with publish(path, mode=mode, size=len(content)) as file:
         file.write(content)
 
 
@@ -90,11 +99,13 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise LockedError(
                 f"{folder}: another plainfilm process is writing here, expected none; "
                 "wait for it, or choose another folder"
             ) from error
+        except OSError as error:  # such as a file system without locks
+            raise storage_error(folder / LOCK, error) from error
         yield
     finally:
         os.close(descriptor)

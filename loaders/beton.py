@@ -163,6 +163,10 @@ class Beton:
             source_fingerprint="",
         )
 
+    def check_unchanged(self) -> None:
+        """Errors: BetonError when the file was written in place or cut short since it was opened (beton_map)."""
+        self._map.check_unchanged()
+
     def frame(self, sample: int) -> np.ndarray:
         """One stored frame, uint8 (S, S), a read-only view of the map."""
         start = int(self.offset_N[sample])
@@ -184,6 +188,7 @@ class Beton:
 
         bytes_B, offset_N: a copy to check instead of the map, and each of the beton's frames' first byte in it.
         """
+        self.check_unchanged()
         if not self.verified:
             return
         data = (self.bytes_B if bytes_B is None else bytes_B).data
@@ -212,6 +217,7 @@ class Beton:
         for gap in np.flatnonzero(ends < begins):  # between frames
             if self.bytes_B[ends[gap] : begins[gap]].any():
                 raise self._bad(f"padding at bytes {ends[gap]} to {begins[gap]} is not zero, as expected")
+        self.check_unchanged()
 
     def close(self) -> None:
         """Give the map back; arrays that callers kept keep it alive."""

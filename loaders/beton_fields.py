@@ -57,7 +57,10 @@ class FieldReader:
         field = self._field(name)
         if field.has_region:
             raise ConfigError(f"{self.path}: field {name} is {field.kind}, expected float or int; read it with value()")
-        return self._map.metadata_N[name].astype(np.float64 if field.type_id == TYPE_FLOAT else np.int64)
+        self._map.check_unchanged()
+        column_N = self._map.metadata_N[name].astype(np.float64 if field.type_id == TYPE_FLOAT else np.int64)
+        self._map.check_unchanged()
+        return column_N
 
     def value(self, name: str, sample: int) -> Any:
         """One value, the caller's to keep.
@@ -70,11 +73,12 @@ class FieldReader:
             raise ConfigError(
                 f"{self.path}: sample {sample}, expected 0 to {self.num_samples - 1}; ask for one of those"
             )
+        self._map.check_unchanged()
         found = self._map.metadata_N[name][sample]
-        if not field.has_region:
-            return found.item()
         try:
-            return self._read(field, sample, found)
+            value = self._read(field, sample, found) if field.has_region else found.item()
+            self._map.check_unchanged()
+            return value
         except (ValueError, RecursionError) as error:
             raise BetonError(
                 f"{self.path}: field {name}, sample {sample}: {error}, expected a sound {field.kind}; {REMEDY}"

@@ -108,14 +108,30 @@ def parse_footer(packed: np.ndarray, num_samples: int, where: str) -> tuple[Fact
         raise bad(f"of {packed.size} bytes, expected {num_samples} rows and {facts_size} bytes of facts")
     start = HEAD.itemsize
     try:
-        content = json.loads(packed[start : start + facts_size].tobytes())
-        for name in ("classes", "views", "sources"):
-            content[name] = tuple(content[name])
-        facts = Facts(**content)
+        facts = parse_facts(json.loads(packed[start : start + facts_size].tobytes()))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise bad(f"has unreadable facts ({error}), expected JSON") from error
     rows_N = packed[start + facts_size : packed.size - TAIL.itemsize].view(ROW)
     return facts, rows_N, head
+
+
+def parse_facts(content: object) -> Facts:
+    """Facts from their JSON, each value of its type: a forged file may have any.  Errors: TypeError, ValueError."""
+    if not isinstance(content, dict):
+        raise TypeError(f"{type(content).__name__} instead of an object")
+    for field in dataclasses.fields(Facts):
+        value = content.get(field.name)
+        if field.name not in content:
+            continue
+        if field.type == "tuple[str, ...]" and isinstance(value, list):
+            parts, wanted, content[field.name] = value, "str", tuple(value)
+        elif field.type == "dict[str, str]" and isinstance(value, dict):
+            parts, wanted = list(value.values()), "str"
+        else:
+            parts, wanted = [value], str(field.type)
+        if any(type(part).__name__ != wanted for part in parts):
+            raise TypeError(f"{field.name} is no {field.type}")
+    return Facts(**content)
 
 
 def header_crc(header: bytes, descriptors: np.ndarray, label_index: int) -> int:

@@ -5,7 +5,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
+import os
+import stat
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +44,21 @@ class BetonMap:
     def __init__(self, path: str | Path, remedy: str) -> None:
         self.path, self.remedy = Path(path), remedy
         try:
-            with self.path.open("rb") as file:
-                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError as error:  # an empty file cannot be mapped
-            raise self.bad("0 bytes, expected a beton") from error
+            self._descriptor, self._status = open_regular(self.path)
         except OSError as error:
             raise storage_error(self.path, error) from error
+        try:
+            if not self._status.st_size:  # an empty file cannot be mapped
+                raise self.bad("0 bytes, expected a beton")
+            self._mapped = mmap.mmap(self._descriptor, self._status.st_size, access=mmap.ACCESS_READ)
+        except BaseException as error:
+            os.close(self._descriptor)
+            if isinstance(error, OSError):
+                raise storage_error(self.path, error) from error
+            if isinstance(error, ValueError):
+                raise self.bad(f"cut below {self._status.st_size} bytes while it was opened, expected all") from error
+            raise
+        weakref.finalize(self._mapped, os.close, self._descriptor).atexit = False
         self.bytes_B = np.frombuffer(self._mapped, np.uint8)
         try:
             self._read_tables()
@@ -117,6 +130,22 @@ class BetonMap:
             )
         return self.view(self.table_start, ALLOCATION, num_regions, "allocation table")
 
+    def check_unchanged(self) -> None:
+        """Errors: BetonError when the open file has been written in place since it was opened, or cut short.
+
+        To be asked before the map is read, since the system ends a reader beyond a cut file's end by SIGBUS; and
+        after, since it gives zeros between that end and its own page's.  A rename over the path changes nothing here.
+        """
+        mapped = self.__dict__.get("_mapped")  # held, so that no other thread closes the descriptor meanwhile
+        if mapped is None:
+            return
+        then, now = self._status, os.fstat(self._descriptor)
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise BetonError(
+                f"{self.path}: written in place while it was read, {now.st_size} bytes now, expected the "
+                f"{then.st_size} that were opened, untouched; {self.remedy}, and replace files only by renaming"
+            )
+
     def advise(self, advice: str, start: int, num_bytes: int) -> None:
         """Tell the system what these bytes are wanted for: MADV_WILLNEED to read them ahead, MADV_DONTNEED to let go.
 
@@ -127,6 +156,17 @@ class BetonMap:
                 self._mapped.madvise(getattr(mmap, advice), start, num_bytes)
 
     def close(self) -> None:
-        """Let go of the map and every view of it."""
+        """Let go of the map and every view of it; the file is closed with the last."""
         for name in ("_mapped", "bytes_B", "header", "descriptors", "metadata_N", "region_R"):
             self.__dict__.pop(name, None)
+
+
+def open_regular(path: Path) -> tuple[int, os.stat_result]:
+    """A descriptor of a regular file, and its status; never waits on a FIFO, touches no device.  Errors: OSError."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        return descriptor, status
+    os.close(descriptor)
+    raise OSError(errno.EISDIR, "not a regular file")

@@ -72,7 +72,8 @@ def write_beton(
     allocation_N["sample_id"], allocation_N["ptr"], allocation_N["size"] = sample_N, ptr_N, frame_size
     rows_N = rows_N.copy()
 
-    with publish(path, verify_beton) as file:
+    footer_size = len(pack_footer(facts, rows_N, 0, 0))
+    with publish(path, verify_beton, size=pages_end + footer_size + allocation_N.nbytes) as file:
         file.seek(start)  # the gap before it reads as zero
         page = np.zeros(page_size, np.uint8)
         used = 0

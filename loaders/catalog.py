@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from loaders.config import ConvertConfig
-from loaders.entry import SPLITS, Entry, check_once, files_below, is_hidden, match_patient, not_asked_for, read_rows
+from loaders.entry import (
+    SPLITS,
+    Entry,
+    check_once,
+    files_below,
+    is_hidden,
+    match_patient,
+    not_asked_for,
+    read_rows,
+    table_path,
+)
 from loaders.errors import ConfigError, InputError
 from loaders.presets import preset_entries
 
@@ -67,6 +77,11 @@ def read_catalog(config: ConvertConfig) -> Catalog:
     if len(classes) < 2:
         raise InputError(
             f"{origin}: one class, {classes[0]}; expected at least two to tell apart; add the other's files"
+        )
+    if formulas := [name for name in classes if table_path(name) != name]:
+        raise InputError(
+            f"{origin}: class {formulas[0]!r}, expected a name that no spreadsheet takes for a formula; "
+            "begin it with a letter or a digit"
         )
     positive = config.positive or classes[0]
     if positive not in classes:

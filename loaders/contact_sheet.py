@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,7 +96,7 @@ def preparation_sheet(
 def raw_tile(path: Path, grey_HW: np.ndarray) -> np.ndarray:
     """The file as any viewer would show it, small; its grey levels where Pillow alone cannot decode it."""
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
             if file.mode.startswith("I"):
                 levels_HW = np.asarray(file).astype(np.uint32)
                 picture = Image.fromarray((levels_HW >> 8).astype(np.uint8))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import secrets
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -70,9 +71,16 @@ def check_space(config: ConvertConfig, num_files: int) -> None:
 
 @contextlib.contextmanager
 def spool_file(out: Path, size: int) -> Iterator[Path]:
-    """A temporary file of the given size in out, gone at the end; a rerun after a kill takes its place."""
-    spool = out / ("spool" + SUFFIX)
+    """A temporary file of the given size in out, gone at the end; for the owner of out's lock.
+
+    What a killed conversion left goes first.  Each has a name of its own: workers of a killed one may live on for a
+    moment, and shall not find this one's spool.
+    """
+    spool = out / f"spool-{secrets.token_hex(8)}{SUFFIX}"
     try:
+        for name in ("spool*", "audit.*", *(f"{split}.beton" for split in SPLITS)):
+            for left in out.glob(name + SUFFIX):
+                left.unlink()
         with spool.open("wb") as file:
             file.truncate(size)
         yield spool

@@ -80,6 +80,7 @@ def read_rows(
     Errors: InputError for a missing column or no CSV; StorageError.
     """
     wanted = f"{', '.join(required[:-1])} and {required[-1]}"
+    check_regular(table)
     try:
         with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
@@ -97,6 +98,13 @@ def read_rows(
         raise InputError(
             f"{table}: not a CSV ({error}), expected the columns {wanted}; save it as CSV in UTF-8"
         ) from error
+
+
+def check_regular(table: Path) -> None:
+    """Errors: InputError for a table that is there and no regular file: a FIFO would be waited on for ever."""
+    if table.exists() and not table.is_file():
+        kind = "a folder" if table.is_dir() else "a FIFO or device"
+        raise InputError(f"{table}: {kind}, expected a regular file; check the path")
 
 
 def check_once(table: Path, first_line: dict[str, int], line: int, path: str) -> None:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ from loaders.machine import usable_cores, usable_memory
 from loaders.randomness import epoch_order
 from loaders.read_ahead import ReadAhead
 from loaders.sample_order import paged_order
+from loaders.thread_watch import WatchedThreads
 
 Batch = tuple[Any, Any, Any]  # three numpy arrays, or three tensors
 
@@ -48,7 +49,8 @@ class Loader:
     Of this epoch or the last, in seconds: waited, by the consumer for batches; consumed, by it between batches; making,
     by all threads together on batches; computing, the processor's part of that.
     Errors: BetonError at once for a bad file, and from the iteration for a sample whose checksum differs; ConfigError
-    for page-locked memory without CUDA, and from an iteration that goes on after `close` or after another one began.
+    for page-locked memory without CUDA, and from an iteration that goes on after `close` or after another one began;
+    RuntimeError when a thread died.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Loader:
         if self.resident:
             start, stop = self.beton.pages_start, self.beton.pages_end
             bytes_B = np.frombuffer(anonymous_memory(stop - start), np.uint8)
+            self.beton.check_unchanged()
             bytes_B[:] = self.beton.bytes_B[start:stop]
+            self.beton.check_unchanged()
             offset_N = offset_N - start
         # where frames are read: one object, so that a thread has both or, once closed, neither
         self._frames: tuple[np.ndarray, np.ndarray] | None = (bytes_B, offset_N)
@@ -158,7 +162,7 @@ class Loader:
         starts = iter(range(position, len(order_O), batch_size))
         pending: deque[Future[tuple[Batch, float, float]]] = deque()
         reading = self.read_ahead(order_O, position)
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="plainfilm-loader")
+        pool = WatchedThreads(self.threads, "plainfilm-loader")
         try:
             while True:
                 while len(pending) < self.threads + self.config.prefetch and (start := next(starts, None)) is not None:
@@ -168,7 +172,7 @@ class Loader:
                 if not pending:
                     break
                 asked = time.perf_counter()
-                batch, making, computing = pending.popleft().result()
+                batch, making, computing = pool.result(pending.popleft())
                 given = time.perf_counter()
                 position += len(batch[2])
                 if not self._epoch_set:
@@ -186,7 +190,7 @@ class Loader:
                 self.making += making
                 self.computing += computing
         finally:  # also when the consumer breaks off
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.close()
             if reading is not None:
                 reading.close()
         if self.config.world_size == 1 and not begun:
@@ -227,6 +231,8 @@ class Loader:
             margin = (side - crop) // 2 if self.config.augment_from == "crop" else 0
             low, high = margin, side - 1 - margin
             affine_into(frames_N1HW, bytes_B, offset_N, side, inverse_N23[index_N], low, high, self._own.scratch)
+        if not self.resident:
+            self.beton.check_unchanged()
         if not self.tensors:
             return frames_N1HW, label_N[index_N], index_N
         import torch  # only here, so that the loader works without it
@@ -249,7 +255,9 @@ class Loader:
         return tensor.numpy(), tensor
 
     def check_first_touch(self, index_N: np.ndarray, bytes_B: np.ndarray, offset_N: np.ndarray) -> None:
-        """Compare each sample with its CRC the first time it is read."""
+        """Compare each sample with its CRC the first time it is read; each time that the file is as it was opened."""
+        if not self.resident:
+            self.beton.check_unchanged()
         fresh_N = index_N[~self._checked[index_N]]
         if len(fresh_N):
             self.beton.check_samples(fresh_N, bytes_B, offset_N)

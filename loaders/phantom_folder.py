@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from loaders.atomic_file import SUFFIX
+from loaders.atomic_file import SUFFIX, storage_error
 from loaders.catalog import PHANTOM_TABLE, SYNTHETIC
 from loaders.config import PhantomConfig, check_range
 from loaders.errors import StorageError
@@ -88,6 +88,7 @@ def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] |
     Errors: ConfigError; StorageError, also if the folder is not empty.
     """
     out = config.out
+    plan = plan_phantoms(config)
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             found = "a folder with files in it" if out.is_dir() else "a file"
@@ -95,7 +96,7 @@ def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] |
         building = out.with_name(out.name + SUFFIX)  # an interrupted drawing leaves nothing that looks whole
         shutil.rmtree(building, ignore_errors=True)
         try:
-            write_films(replace(config, out=building), plan_phantoms(config), progress)
+            write_films(replace(config, out=building), plan, progress)
             building.replace(out)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -103,8 +104,8 @@ def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] |
     except StorageError:
         raise
     except OSError as error:
-        message = f"{out}: found {error.strerror}, expected a writable folder; free space or choose another"
-        raise StorageError(message) from error
+        pixel_bytes = 3 if config.format.endswith("16") else 2  # of image and mask; most formats compress them
+        raise storage_error(out, error, len(plan) * config.size**2 * pixel_bytes) from error
 
 
 def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Callable[[int, int], None] | None) -> None:

@@ -16,6 +16,7 @@ each. Sources, seen in November 2026:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -244,7 +245,7 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
     for path in paths:
         if is_image(path) and place_of.setdefault(path.name, path.as_posix()) != path.as_posix():
             repeated.append(left_out(path, f"the same name as {place_of[path.name]}"))
-    test, rest = read_list(source / NIH_TEST), read_list(source / NIH_REST)
+    test, rest = (read_list(own_file(source, name)) for name in (NIH_TEST, NIH_REST))
     if test & rest:
         raise InputError(
             f"{source / NIH_TEST}: {min(test & rest)} is also in {NIH_REST}, expected each image in one; mend a list"
@@ -285,11 +286,19 @@ def nih_label(findings: str) -> str:
 
 
 def expected_file(source: Path, names: Sequence[str]) -> Path:
-    """The first of these that is in source.  Errors: InputError."""
+    """The first of these that is in source.  Errors: InputError, also for a link that leads out of source."""
     for name in names:
         if (source / name).is_file():
-            return source / name
+            return own_file(source, name)
     raise InputError(f"{source / names[0]}: not found, expected the set's table of images; {UNPACK}")
+
+
+def own_file(source: Path, name: str) -> Path:
+    """A table or list of the set.  Errors: InputError for a link that leads out of it."""
+    path = source / name
+    if source.resolve() not in Path(os.path.realpath(path)).parents:  # which, unlike resolve(), bears a ring of links
+        raise InputError(f"{path}: leads outside of {source}, expected the set's own file; copy it there")
+    return path
 
 
 READERS: dict[str, Callable[[Path, Paths], list[Entry]]] = {

@@ -25,6 +25,7 @@ from loaders.colour import colour_share
 from loaders.errors import RadiographError
 from loaders.png import COPY_AGAIN, SAVE_AGAIN, plain_png, sound_png
 
+BAND = 1 << 20  # pixels of a picture that are converted at once
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
 
 
@@ -206,8 +207,16 @@ def _flatten(colour_HWC: np.ndarray, red: int = 0, blue: int = 2) -> tuple[np.nd
     top = 255 if grey_HW.dtype == np.uint8 else 65535
     if colour_HWC.shape[2] == 3 or colour_HWC[..., 3].min() == top:
         return grey_HW, ""
-    products_HW = grey_HW.astype(np.uint32) * colour_HWC[..., 3]  # 65535 squared just fits
-    return ((products_HW + top // 2) // top).astype(grey_HW.dtype), "transparency laid over black"
+    for rows in _bands(*grey_HW.shape):
+        products_HW = grey_HW[rows].astype(np.uint32) * colour_HWC[rows, :, 3]  # 65535 squared just fits
+        grey_HW[rows] = (products_HW + top // 2) // top
+    return grey_HW, "transparency laid over black"
+
+
+def _bands(height: int, width: int) -> list[slice]:
+    """Rows of a picture in parts of about a megapixel, so that what is made of one part needs little memory."""
+    rows = max(1, BAND // max(1, width))
+    return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
 
 
 def _jpeg_colour(data: bytes) -> float:
@@ -227,7 +236,10 @@ def _grey_of(image: Image.Image) -> tuple[np.ndarray, str, float]:
     if image.mode in ("I;16", "I;16B", "I;16L"):
         return np.asarray(image).astype(np.uint16), "", 0.0
     if image.mode in ("P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
-        colour_HWC = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+        colour_HWC = np.empty((image.height, image.width, len(mode)), np.uint8)
+        for rows in _bands(image.height, image.width):  # of the whole, Pillow would make three copies
+            colour_HWC[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert(mode))
         return *_flatten(colour_HWC), colour_share(colour_HWC)
     raise _reject(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", SAVE_AGAIN)
 

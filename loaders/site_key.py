@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +35,22 @@ def load_site_key(path: Path) -> bytes:
 
 
 def make_site_key(path: Path) -> None:
-    """Write a new key whole, unless another process was first."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=SUFFIX)  # for its owner only
+    """Write a new key whole, unless another process was first; what a killed one left is written over."""
+    temporary = path.with_name(path.name + SUFFIX)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)  # its owner's only
     try:
         with os.fdopen(descriptor, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists():  # another was first, and may have made the file that is open here the key
+                return
+            os.fchmod(file.fileno(), 0o600)
+            file.truncate(0)
             file.write(secrets.token_hex(32) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(name, path)  # unlike a rename it never takes another's place
+            temporary.rename(path)
     finally:
-        Path(name).unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def site_key_id(key: bytes) -> str:

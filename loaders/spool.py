@@ -4,14 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +22,7 @@ from loaders.config import AuditLimits, Fit
 from loaders.errors import RadiographError, StorageError
 from loaders.frame import grey_window, stored_frame
 from loaders.machine import usable_cores
+from loaders.processes import map_in_processes
 from loaders.radiograph import decode_radiograph
 
 
@@ -133,18 +130,9 @@ def write_frame(spool: Path, place: int, frame: np.ndarray) -> None:
         os.close(descriptor)
 
 
-def start_worker() -> None:
-    """Prepare a worker process: one OpenCV thread, Ctrl-C left to the parent, and no life after it."""
+def prepare_worker() -> None:
+    """One OpenCV thread in each worker process."""
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
 def decode_all(
@@ -166,15 +154,12 @@ def decode_all(
             progress(done, len(tasks))
             yield decoded
         return
-    context = multiprocessing.get_context("spawn")  # the parent may have threads, which do not survive a fork
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
     try:
-        for done, decoded in enumerate(pool.map(decode, tasks, chunksize=4), start=1):
-            progress(done, len(tasks))
-            yield decoded
-    except BrokenProcessPool as error:
+        with contextlib.closing(map_in_processes(decode, tasks, workers, prepare_worker)) as results:
+            for done, decoded in enumerate(results, start=1):
+                progress(done, len(tasks))
+                yield decoded
+    except ChildProcessError as error:
         raise StorageError(
             f"{root}: a decoding process died, perhaps for lack of memory; use fewer --workers"
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)

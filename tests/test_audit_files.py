@@ -28,7 +28,7 @@ from loaders.audit.verdicts import Judged, judge, limit_of, own_defects
 from loaders.beton import Beton
 from loaders.config import AuditConfig, AuditLimits, ConvertConfig, PhantomConfig
 from loaders.convert import convert
-from loaders.errors import ConfigError, InputError, RadiographError
+from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, RadiographError
 from loaders.frame import grey_window
 from loaders.phantom import draw_phantom
 from loaders.phantom_folder import write_phantoms
@@ -643,3 +643,23 @@ def test_a_spreadsheet_takes_no_file_name_for_a_formula_and_the_table_still_name
     told = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
     assert told.keys() == rows.keys() and {row["verdict"] for row in told.values()} <= {"written", "rejected"}
     assert sum(row["verdict"] == "written" for row in told.values()) >= 8
+
+
+def test_damaged_weights_of_the_classifier_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loaders.audit import kind
+
+    content = bytearray(kind.WEIGHTS.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "kind.safetensors").write_bytes(content)
+    monkeypatch.setattr(kind, "WEIGHTS", tmp_path / "kind.safetensors")
+    with pytest.raises(IntegrityError, match=r"kind\.safetensors: checksum"):
+        shipped_weights.__wrapped__()
+
+
+def test_an_audit_of_a_beton_refuses_a_damaged_frame(betons: Path, tmp_path: Path) -> None:
+    content = bytearray((betons / "val.beton").read_bytes())
+    with Beton(betons / "val.beton") as beton:
+        content[beton.offset_N[1] + 7] ^= 4
+    (tmp_path / "damaged.beton").write_bytes(content)
+    with pytest.raises(BetonError, match=r"damaged\.beton: sample 1: checksum differs"):
+        audit(AuditConfig(source=tmp_path / "damaged.beton", out=tmp_path / "a"))

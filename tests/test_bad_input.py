@@ -365,6 +365,33 @@ def test_exact_duplicates_are_written_once_and_of_two_labels_never(convert: Comm
         assert "the labels covid, normal: covid/x.png, normal/y.png" in row["reason"]
 
 
+def test_a_class_that_a_spreadsheet_takes_for_a_formula_is_refused(convert: Command, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source")
+    (source / "covid").rename(source / "=cmd()")
+    convert(source, "--out", tmp_path / "out").fails(3, "class '=cmd()'", "begin it with a letter or a digit")
+
+
+def test_a_fifo_in_a_tables_place_is_refused_and_not_waited_for(plainfilm: Command, tmp_path: Path) -> None:
+    source, fifo = make_source(tmp_path / "source"), tmp_path / "fifo.csv"
+    os.mkfifo(fifo)
+    found = (fifo, "a FIFO or device, expected a regular file")
+    plainfilm("convert", "--manifest", fifo, "--out", tmp_path / "out").fails(3, *found)
+    plainfilm("convert", source, "--out", tmp_path / "out", "--audit", fifo, *quick(tmp_path)).fails(3, *found)
+
+
+def test_a_file_name_among_the_arguments_puts_no_controls_on_the_terminal(plainfilm: Command) -> None:
+    done = plainfilm("predict", "run", "--\x1b]0;owned\x07.png")
+    assert done.code == 2 and "\x1b" not in done.err and "\\x1b" in done.err
+
+
+def test_a_link_in_a_temporary_files_place_is_not_followed(convert: Command, tmp_path: Path) -> None:
+    source, out, other = make_source(tmp_path / "source"), tmp_path / "out", tmp_path / "other"
+    out.mkdir()
+    other.write_text("mine")
+    (out / f"convert.csv{SUFFIX}").symlink_to(other)
+    assert convert(source, "--out", out).code == 0 and other.read_text() == "mine"
+
+
 def test_hidden_files_and_files_outside_of_class_folders_are_excluded(convert: Command, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     excluded = (".hidden.png", "loose.png", "covid/.DS_Store", "covid/.thumbnails/a.png", ".cache/covid/a.png")
@@ -1084,3 +1111,12 @@ def test_running_out_of_memory_is_said_with_a_remedy(
 
     monkeypatch.setattr(loader.Loader, "make_batch", too_much)
     plainfilm("train", betons, "--out", tmp_path / "r").fails(4, "13 GiB", "--batch-size")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_output_that_takes_nothing_is_exit_4_with_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, cli.__file__, "phantom", str(tmp_path / "P"), "--patients", "2", "--size", "64"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 4 and ended.stderr.startswith("plainfilm: output: No space left")
+    assert ended.stderr.count("\n") == 1

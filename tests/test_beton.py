@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from loaders.beton_footer import BLOCK, ROW, Facts
 from loaders.beton_format import ALLOCATION, DESCRIPTOR, HEADER
 from loaders.beton_writer import beton_size, write_beton
 from loaders.errors import BetonError, ConfigError, InputError, StorageError
+from tests.faults.beton_layout import facts_of, own_layout, with_facts
 
 PAGE = 1 << 21
 
@@ -254,6 +256,57 @@ def test_the_footer_holds_no_names_and_no_patients(betons: Path) -> None:
 def test_a_missing_file_is_a_storage_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"nowhere\.beton"):
         Beton(tmp_path / "nowhere.beton")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("crop", [None]), ("crop", "46"), ("stored", 46.0), ("classes", "ab"), ("classes", {"covid": 1}),
+        ("positive", ["covid"]), ("views", [None]), ("versions", [1]), ("versions", {"numpy": 2}), ("synthetic", "no"),
+        ("seed", None),
+    ],
+)  # fmt: skip
+def test_facts_of_another_type_are_refused_even_where_every_checksum_fits(
+    whole: bytes, tmp_path: Path, name: str, value: object
+) -> None:
+    layout = own_layout(whole, 46)
+    path = tmp_path / "forged.beton"
+    path.write_bytes(with_facts(whole, layout, facts_of(whole, layout)))
+    Beton(path).close()
+    path.write_bytes(with_facts(whole, layout, facts_of(whole, layout) | {name: value}))
+    with pytest.raises(BetonError, match=rf"forged\.beton: footer has unreadable facts \({name} is no"):
+        Beton(path)
+
+
+def test_a_beton_cut_short_or_written_over_while_it_is_open_is_told_at_the_next_use(tmp_path: Path) -> None:
+    for name, change in {
+        "cut": lambda path: os.truncate(path, PAGE + 2116),
+        "grown": lambda path: os.truncate(path, 3 * PAGE),
+        "written": lambda path: os.utime(path, ns=(1, 1)),  # as seen of a write that keeps the size
+    }.items():
+        write(path := tmp_path / f"{name}.beton", 5)
+        with Beton(path) as beton:
+            beton.verify()
+            change(path)
+            for use in (beton.check_unchanged, beton.verify, lambda held=beton: held.check_samples(np.array([0]))):
+                with pytest.raises(BetonError, match=rf"{name}\.beton: written in place while it was read"):
+                    use()
+
+
+def test_a_file_renamed_over_an_open_beton_changes_nothing_for_its_reader(tmp_path: Path) -> None:
+    frames_NSS = write(path := tmp_path / "x.beton", 5)
+    with Beton(path) as beton:
+        write(tmp_path / "y.beton", 7)
+        (tmp_path / "y.beton").replace(path)
+        beton.verify()
+        np.testing.assert_array_equal(beton.frame(4), frames_NSS[4])
+
+
+def test_what_is_no_regular_file_is_a_storage_error_and_is_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.beton")
+    for path in (tmp_path / "fifo.beton", tmp_path):
+        with pytest.raises(StorageError, match=rf"{path.name}: not a regular file, expected a file"):
+            Beton(path)
 
 
 def test_facts_are_plain_json(whole: bytes) -> None:

@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from loaders.atomic_file import SUFFIX
 from loaders.beton import Beton
 from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN
 from loaders.config import ConvertConfig
-from loaders.convert import convert
+from loaders.convert import convert, spool_file
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
 from loaders.frame import stored_frame
 from loaders.radiograph import decode_radiograph
 from loaders.site_key import load_site_key
+from loaders.spool import write_frame
 
 
 @pytest.fixture
@@ -340,3 +342,38 @@ def test_views_sources_and_small_files_are_told_of_each_sample(folder: Path) -> 
                 row.entry.source for row in rows
             ]
             assert ((beton.rows_N["flags"] & BELOW_STORED_SIDE > 0) == flagged).all()
+
+
+def test_what_a_killed_conversion_left_is_gone_after_one_that_would_not_write_it(folder: Path) -> None:
+    out = folder.parent / "out"
+    out.mkdir()
+    for name in ("heldout.beton", "audit.csv", "spool", "spool-0123"):
+        (out / (name + SUFFIX)).write_bytes(b"half")
+    convert(config(folder))
+    assert not list(out.glob(f"*{SUFFIX}"))
+
+
+def test_workers_of_a_killed_conversion_do_not_find_the_next_ones_spool(tmp_path: Path) -> None:
+    killed = spool_file(tmp_path, 16)
+    spool = killed.__enter__()  # and never leaves
+    with spool_file(tmp_path, 16) as next_one:
+        with pytest.raises(FileNotFoundError):
+            write_frame(spool, 0, np.ones(4, np.uint8))
+        assert next_one.read_bytes() == bytes(16)
+
+
+def test_a_site_key_that_was_killed_in_the_making_leaves_nothing_beside_the_next(tmp_path: Path) -> None:
+    (tmp_path / f"site.key{SUFFIX}").write_text("f00")
+    load_site_key(tmp_path / "site.key")
+    assert [path.name for path in tmp_path.iterdir()] == ["site.key"]
+    assert (tmp_path / "site.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_cannot_be_locked_is_not_called_locked(folder: Path, monkeypatch) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    load_site_key(config(folder).site_key)
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(StorageError, match="No locks available"):
+        convert(config(folder))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from scipy import stats
 from torch import nn
 
 from cli import main
-from engine.config import ExplainConfig, TrainConfig
+from engine.config import EvaluateConfig, ExplainConfig, TrainConfig
+from engine.evaluation.evaluation import evaluate
 from engine.explanation import controls
 from engine.explanation.cam import METHODS, cam, evidence, explained_layer, map_cells, opened
 from engine.explanation.choice import choose
@@ -489,6 +491,33 @@ def test_a_table_of_another_conversion_and_masks_of_other_radiographs_are_refuse
             find_masks(beton, tmp_path / "nowhere", None)
         with pytest.raises(ConfigError, match=r"--table: found .* without --masks"):
             find_masks(beton, None, betons / "convert.csv")
+
+
+@pytest.mark.parametrize("name", ["...beton", "..beton"])
+def test_a_beton_whose_results_would_lie_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a plain name"):
+        explain(ExplainConfig(run=tmp_path, beton=tmp_path / name, out=tmp_path / "out"))
+    with pytest.raises(ConfigError, match="of different names for folders"):
+        evaluate(EvaluateConfig(run=tmp_path, betons=(tmp_path / name,)))
+
+
+def test_masks_that_lie_elsewhere_are_not_read_and_a_fifo_is_not_waited_for(betons: Path, tmp_path: Path) -> None:
+    with (betons / "convert.csv").open(newline="") as file:
+        path = next(row["path"] for row in csv.DictReader(file) if row["split"] == "heldout")
+    folder, elsewhere = tmp_path / "masks", tmp_path / "elsewhere.png"
+    folder.mkdir()
+    cv2.imwrite(str(elsewhere), np.full((9, 9), 255, np.uint8))
+    (folder / f"{Path(path).stem}.png").symlink_to(elsewhere)
+    with Beton(betons / "heldout.beton") as beton:
+        for wanted in ("../elsewhere.png", str(elsewhere)):
+            (folder / "masks.csv").write_text(f"path,mask\n{path},{wanted}\n")
+            with pytest.raises(InputError, match=r"leads outside of .*, expected a mask below it"):
+                find_masks(beton, folder / "masks.csv", None)
+        with pytest.raises(InputError, match=r"leads outside of .*, expected a mask below it"):
+            find_masks(beton, folder, None)
+        os.mkfifo(tmp_path / "fifo.csv")
+        with pytest.raises(InputError, match="a FIFO or device, expected a regular file"):
+            find_masks(beton, tmp_path / "fifo.csv", None)
 
 
 # ---- pictures

@@ -267,3 +267,11 @@ def test_other_precisions_and_hooks_take_the_single_layers() -> None:
     network.fused = True
     network.double()(frames.double())
     assert len(calls) == 3
+
+
+def test_a_thread_of_a_block_that_would_end_the_process_is_an_error() -> None:
+    def leave(part: range) -> None:
+        raise SystemExit(0)
+
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        for_each_part(leave, 4)

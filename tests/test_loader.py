@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from loaders.config import LoaderConfig, stored_side
 from loaders.errors import BetonError, ConfigError
 from loaders.loader import Loader
 from loaders.randomness import epoch_order
+from loaders.thread_watch import WatchedThreads
 from tests import naive
 
 
@@ -408,3 +410,41 @@ def test_without_rotation_and_zoom_training_sees_the_central_crops(betons: Path)
         for frames_N1HW, _, index_N in loader:
             for frame, index in zip(frames_N1HW, index_N, strict=True):
                 np.testing.assert_allclose(frame[0], naive.crop(loader.beton.frame(index), 32), atol=2e-7)
+
+
+@pytest.mark.parametrize("error, expected", [(SystemExit(0), RuntimeError), (MemoryError("planted"), MemoryError)])
+def test_whatever_ends_a_thread_is_an_error_in_the_caller(
+    betons: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, expected: type[Exception]
+) -> None:
+    def failing(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("loaders.loader.affine_into", failing)
+    with Loader(betons / "train.beton", training=True) as loader, pytest.raises(expected):
+        list(loader)
+
+
+@pytest.mark.timeout(60)
+def test_a_dead_thread_is_an_error_not_a_wait_without_end() -> None:
+    threads = WatchedThreads(1, "mortal")
+    (mortal,) = {threads.result(threads.submit(threading.current_thread))}
+    # so it ends in the middle of nothing, and takes the next work with it
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(mortal.ident), ctypes.py_object(SystemExit))
+    with pytest.raises(RuntimeError, match="mortal_0 died"):
+        threads.result(threads.submit(int))
+    threads.close()
+
+
+@pytest.mark.timeout(60)
+def test_threads_that_die_as_they_are_called_to_leave_keep_nobody_waiting() -> None:
+    threads, together = WatchedThreads(2, "mortal"), threading.Barrier(2)
+
+    def meet() -> threading.Thread:
+        together.wait()
+        return threading.current_thread()
+
+    mortals = [threads.result(future) for future in [threads.submit(meet), threads.submit(meet)]]
+    for mortal in mortals:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(mortal.ident), ctypes.py_object(SystemExit))
+    threads.close()
+    assert not any(mortal.is_alive() for mortal in mortals)

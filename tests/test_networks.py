@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import cli
-from engine.checkpoint import load_checkpoint, load_network
+from engine.checkpoint import load_checkpoint, load_network, save_checkpoint
 from engine.config import TrainConfig
 from engine.device import choose_policy
 from engine.network import Cnn
@@ -251,6 +251,20 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         find_weights("cnn", "")
 
 
+def test_a_flipped_bit_of_weights_to_begin_with_is_noticed(tmp_path: Path) -> None:
+    own, zipped = tmp_path / "own.safetensors", tmp_path / "w.pth"
+    save_checkpoint(own, {"network.a": torch.ones(100)}, {"epoch": 1})
+    torch.save({"a": torch.ones(100)}, zipped)
+    one = torch.ones(1).numpy().tobytes()
+    for path in (own, zipped):
+        assert torch.equal(read_weights(path)["a"], torch.ones(100))
+        content = bytearray(path.read_bytes())
+        content[content.index(one * 100) + 200] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"checksum.*damaged"):
+            read_weights(path)
+
+
 def test_weights_of_another_network_or_shape_are_named() -> None:
     network = make_network("resnet18", 2, SIDE, 0.5)
     state = theirs("resnet18", 2).state_dict()
@@ -434,7 +448,7 @@ def test_the_device_path_trains_the_head_first_as_the_host_does(betons: Path) ->
 
 def test_resuming_with_another_model_is_refused(betons: Path, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
-    with pytest.raises(CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match=r"of run [0-9a-f]{32}, expected [0-9a-f]{32}"):
         train(replace(resume_config(tmp_path / "run"), model="cnn"), resume=True)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -304,3 +306,13 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
         write_phantoms(PhantomConfig(out=tmp_path / "p", patients=9, size=32), interrupt)
     assert list(tmp_path.iterdir()) == []
     assert write_phantoms(PhantomConfig(out=tmp_path / "p", patients=9, size=32)).is_file()
+
+
+def test_a_full_disk_is_told_with_the_bytes_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match=r"P: No space left on device, expected [\d,]+ bytes of room"):
+        write_phantoms(PhantomConfig(out=tmp_path / "P", patients=2, size=64))
+    assert list(tmp_path.iterdir()) == []

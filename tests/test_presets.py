@@ -1,5 +1,6 @@
 """Presets: small replicas of public sets' trees, read as they are distributed."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -331,6 +332,19 @@ def test_nih_accounts_for_images_without_a_row_and_for_a_name_that_comes_twice(n
     entries = by_path(read(nih, "nih"))
     assert entries["images_009/00000002_000.png"].excluded.startswith("the same name as images")
     assert entries["nih-chest-xray14-portraint.png"].excluded == "not in Data_Entry_2017.csv"
+
+
+@pytest.mark.parametrize("name", ["Data_Entry_2017.csv", "test_list.txt"])
+def test_a_table_that_a_link_takes_from_elsewhere_is_not_read(nih: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere.csv").write_text("secret\n")
+    (nih / name).unlink(missing_ok=True)
+    (nih / name).symlink_to(tmp_path / "elsewhere.csv")
+    with pytest.raises(InputError, match=f"{name}: leads outside of .*copy it there"):
+        read(nih, "nih")
+    (nih / name).unlink()
+    (nih / name).symlink_to(nih / name)
+    with contextlib.suppress(InputError):  # a ring of links is no table
+        read(nih, "nih")
 
 
 def test_the_test_list_is_held_out_and_the_rest_dealt_by_whole_patients(nih: Path) -> None:

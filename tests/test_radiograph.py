@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -712,3 +713,20 @@ def test_real_radiographs_decode_to_the_size_and_luma_that_pillow_sees() -> None
             )
             difference = np.abs(found.grey_HW.astype(float) / (257 if found.bits == 16 else 1) - image.convert("L"))
         assert np.percentile(difference, 99) <= 2, path
+
+
+def test_colour_and_transparency_take_no_memory_beyond_the_pixels_and_a_little(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for mode, name in (("CMYK", "a.tif"), ("RGBA", "b.tif")):
+        picture = Image.frombytes(mode, (3000, 2000), rng.integers(0, 256, 24_000_000).astype(np.uint8).tobytes())
+        picture.save(tmp_path / name, compression=None)
+        whole_HWC = np.asarray(picture.convert("RGB" if mode == "CMYK" else mode))
+        tracemalloc.start()
+        found = decode_radiograph(tmp_path / name, max_pixels=1 << 23)
+        peak = tracemalloc.get_traced_memory()[1] - (tmp_path / name).stat().st_size
+        tracemalloc.stop()
+        assert peak < whole_HWC.nbytes + 6_000_000 + 22_000_000, (mode, peak)  # colour, grey, bands of a megapixel
+        weighted_HW = whole_HWC[..., :3].astype(np.int64) @ np.array([19595, 38470, 7471]) + 32768 >> 16
+        if mode == "RGBA":
+            weighted_HW = (weighted_HW * whole_HWC[..., 3] + 127) // 255
+        assert np.array_equal(found.grey_HW, weighted_HW)

@@ -312,10 +312,17 @@ def test_an_undefined_measure_is_said_and_a_temperature_at_its_bound_too(tmp_pat
     assert "as far as it may go" not in sound and "undefined" not in sound
 
 
-def test_the_page_names_the_runs_folder_and_not_where_it_lies(tmp_path: Path) -> None:
+def test_the_page_does_not_name_where_a_run_or_its_betons_lie(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    put(run / "config.json", {"data": "b", "out": "/home/Doe^John/runs/third"})
-    assert "; run folder third." in Reader(write_report(run).read_text()).text
+    put(run / "config.json", {"data": "/scans/Doe^John/b", "out": "/home/Doe^John/runs/third", "seed": 4})
+    page = write_report(run).read_text()
+    assert "Doe" not in page and "third" not in page
+    assert "python cli.py train BETONS --out RUN --seed 4" in page
+
+
+def test_a_folder_of_no_class_is_not_named_in_the_data_flow() -> None:
+    rows = [row("Doe John/1.png", "excluded", "class Doe John not asked for")]
+    assert count_files(rows)["reasons"] == {"excluded": {"of a class not asked for": 1}}
 
 
 def test_a_table_cell_or_a_probes_picture_without_end_does_no_harm(tmp_path: Path) -> None:
@@ -485,9 +492,9 @@ def test_a_run_with_huge_pictures_stays_below_15_megabytes(drawn: Path, tmp_path
 
 
 def test_the_command_repeats_the_settings_that_are_not_defaults(tmp_path: Path) -> None:
-    config = {"data": "my betons", "out": "r", "epochs": 30, "dropout": 0.25, "class_weights": True, "arena": False}
+    config = {"epochs": 30, "dropout": 0.25, "class_weights": True, "arena": False}
     command = train_command(config | {"seed": 7, "unknown": 1})
-    assert command.startswith("python cli.py train 'my betons' --out r ")
+    assert command.startswith("python cli.py train BETONS --out RUN ")
     for flag in ("--dropout 0.25", "--class-weights", "--no-arena", "--seed 7"):
         assert flag in command
     assert "epochs" not in command and "unknown" not in command
@@ -516,7 +523,7 @@ def test_numbers_of_the_page_are_those_of_the_files(tmp_path: Path) -> None:
         "413",
         "118.4 s",
         "torch 2.13.0",
-        "python cli.py train betons --out runs/first --no-arena --batch-size 64 --seed 3",
+        "python cli.py train BETONS --out RUN --no-arena --batch-size 64 --seed 3",
     ):
         assert wanted in text, wanted
     assert text.count("not for diagnosis") >= 2

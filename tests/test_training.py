@@ -15,9 +15,13 @@ from typing import Any
 import pytest
 import torch
 
+import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.config import TrainConfig
+from engine.config import CrossvalConfig, TrainConfig
+from engine.evaluation.trained import load_trained
+from engine.host_epochs import HostEpochs
 from engine.run_folder import RunFolder, load_config
+from engine.run_settings import shared_settings
 from engine.training import resume_config, train
 from engine.training_state import State
 from loaders.config import LoaderConfig
@@ -231,6 +235,23 @@ def test_config_json_repeats_the_run(betons: Path, run: Path) -> None:
     assert load_config(run) == config(betons, run)
 
 
+def test_what_a_run_shares_tells_no_path_and_what_tells_one_is_for_its_owner_alone(
+    betons: Path, run: Path, tmp_path: Path
+) -> None:
+    local = run / "local.json"
+    assert local.stat().st_mode & 0o777 == 0o600
+    assert json.loads(local.read_text()) == {"data": str(betons), "out": str(run)}
+    for path in run.iterdir():
+        assert path == local or str(betons.parent).encode() not in path.read_bytes(), path.name
+    weights = CrossvalConfig(data=betons, out=run, external=betons / "x.beton", weights="/home/doe/w.pth")
+    assert not {"data", "out", "external"} & shared_settings(weights).keys()
+    assert shared_settings(weights)["weights"] == "w.pth"
+    shared = shutil.copytree(run, tmp_path / "shared", ignore=shutil.ignore_patterns("local.json"))
+    with pytest.raises(ConfigError, match=r"no local\.json, .*name their folder: train BETONS --resume"):
+        resume_config(shared)
+    assert resume_config(shared, betons) == config(betons, shared)
+
+
 def test_damaged_and_foreign_checkpoints_are_refused(run: Path, tmp_path: Path) -> None:
     content = bytearray((run / "best.safetensors").read_bytes())
     for place in (0, 9, 300, len(content) // 2, len(content) - 1):
@@ -354,3 +375,170 @@ def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path
     summary = train(config(betons, tmp_path / "tie", epochs=7))
     assert summary["best_epoch"] == 4  # 0.501 is not better than 0.5 by more than 0.001, nor 0.503 than 0.502
     assert load_checkpoint(tmp_path / "tie" / "best.safetensors")[1]["epoch"] == 4
+
+
+@pytest.fixture(scope="module")
+def half(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run interrupted in its second epoch; copy it."""
+    out = tmp_path_factory.mktemp("half") / "run"
+    interrupted(config(betons, out), 10)
+    return out
+
+
+@pytest.fixture(scope="module")
+def other(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of another seed on the same betons, interrupted there too."""
+    out = tmp_path_factory.mktemp("other") / "run"
+    base = config(betons, out)
+    interrupted(replace(base, loader=replace(base.loader, seed=1)), 10)
+    return out
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "seen.safetensors", "config.json"])
+def test_a_run_is_not_resumed_with_another_runs_file(half: Path, other: Path, tmp_path: Path, name: str) -> None:
+    copied = Path(shutil.copytree(half, tmp_path / "run"))
+    shutil.copy(other / name, copied / name)
+    with pytest.raises(CheckpointError, match=r"of run [0-9a-f]{32}, expected [0-9a-f]{32}"):
+        train(resume_config(copied), resume=True)
+
+
+def test_a_changed_setting_is_noticed_before_any_state_was_saved(betons: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def killed(progress: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(betons, out), watch=killed)
+    path = out / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"learning_rate": 0.01}))
+    with pytest.raises(CheckpointError, match=r"seen\.safetensors: of run"):
+        train(resume_config(out), resume=True)
+
+
+def test_another_runs_weights_in_a_folder_are_not_used(run: Path, other: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    load_trained(copied)
+    shutil.copy(other / "best.safetensors", copied / "best.safetensors")
+    with pytest.raises(CheckpointError, match=r"of run [0-9a-f]{32}"):
+        load_trained(copied)
+
+
+def test_best_weights_of_another_network_are_noticed_by_resuming(half: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(half, tmp_path / "run"))
+    tensors, state = load_checkpoint(copied / "best.safetensors")
+    tensors = {name: torch.cat([value, value]) if value.dim() else value for name, value in tensors.items()}
+    save_checkpoint(copied / "best.safetensors", tensors, state)
+    with pytest.raises(CheckpointError, match="of another network"):
+        train(resume_config(copied), resume=True)
+
+
+@pytest.mark.parametrize("which", ["half", "run"])
+def test_a_run_whose_best_weights_are_damaged_is_not_resumed(
+    which: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    copied = Path(shutil.copytree(request.getfixturevalue(which), tmp_path / "run"))
+    best = copied / "best.safetensors"
+    content = bytearray(best.read_bytes())
+    content[-1000] ^= 1
+    best.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: checksum"):
+        train(resume_config(copied), resume=True)
+    best.unlink()
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: not there"):
+        train(resume_config(copied), resume=True)
+
+
+def test_a_run_whose_state_is_gone_after_its_second_epoch_is_not_begun_anew(run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    tensors, state = load_checkpoint(copied / "best.safetensors")
+    save_checkpoint(copied / "best.safetensors", tensors, state | {"epoch": 2})
+    (copied / "last.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: not there, expected the state"):
+        train(resume_config(copied), resume=True)
+
+
+def test_best_weights_that_a_kill_cut_off_from_their_state_stay_the_best_with_their_own_score(
+    run: Path, half: Path, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(half, tmp_path / "run"))
+    tensors, state = load_checkpoint(copied / "best.safetensors")
+    score = state["validation"] | {"f1": 2.0}  # as of a device that would not find it again
+    save_checkpoint(copied / "best.safetensors", tensors, state | {"epoch": 2, "validation": score})
+    summary = train(resume_config(copied), resume=True)
+    assert (summary["best_epoch"], summary["best_f1"]) == (2, 2.0)
+    assert load_checkpoint(copied / "best.safetensors")[1]["epoch"] == 2
+    assert same(weights(run), weights(copied))
+
+
+@pytest.mark.parametrize("place", ["weight", "moment"])
+def test_a_state_that_is_spoilt_does_not_replace_the_healthy_one(
+    betons: Path, half: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    copied = Path(shutil.copytree(half, tmp_path / "run"))
+    healthy = (copied / "last.safetensors").read_bytes()
+    validate = HostEpochs.validate
+
+    def spoil(self: HostEpochs, progress: object) -> object:
+        found = validate(self, progress)
+        parameter = next(self.learner.network.parameters())
+        spoilt = parameter.detach() if place == "weight" else self.learner.optimiser.state[parameter]["exp_avg_sq"]
+        spoilt.view(-1)[0] = float("inf")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HostEpochs, "validate", spoil)
+        with pytest.raises(DivergedError, match=r"not finite, expected finite.*the state of step \d+ is kept"):
+            train(resume_config(copied), resume=True)
+    assert (copied / "last.safetensors").read_bytes() == healthy
+    train(resume_config(copied), resume=True)
+    assert same(weights(run), weights(copied))
+
+
+def test_no_best_weights_are_taken_from_a_state_that_is_spoilt(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = HostEpochs.validate
+
+    def spoil(self: HostEpochs, progress: object) -> object:
+        next(iter(self.learner.optimiser.state.values()))["exp_avg_sq"].view(-1)[0] = float("inf")
+        return validate(self, progress)
+
+    monkeypatch.setattr(HostEpochs, "validate", spoil)
+    with pytest.raises(DivergedError, match=r"exp_avg_sq.* is not finite.*no state was saved yet"):
+        train(config(betons, tmp_path / "run"))
+    assert not list((tmp_path / "run").glob("[bl]*.safetensors"))
+
+
+def test_a_state_of_a_later_release_is_refused_in_words(half: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(half, tmp_path / "run"))
+    tensors, state = load_checkpoint(copied / "last.safetensors")
+    save_checkpoint(copied / "last.safetensors", tensors, state | {"momentum": 1})
+    with pytest.raises(CheckpointError, match="found momentum"):
+        train(resume_config(copied), resume=True)
+    save_checkpoint(copied / "last.safetensors", tensors, [state])  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="its state is a list"):
+        train(resume_config(copied), resume=True)
+
+
+def test_a_run_of_a_release_that_did_not_say_whose_it_is_resumes(half: Path, run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(half, tmp_path / "run"))
+    for name in ("last", "best", "seen"):
+        tensors, state = load_checkpoint(copied / f"{name}.safetensors")
+        state.pop("run")
+        save_checkpoint(copied / f"{name}.safetensors", tensors, state)
+    train(resume_config(copied), resume=True)
+    assert same(weights(run), weights(copied))
+    assert load_checkpoint(copied / "last.safetensors")[1]["run"]
+
+
+def test_a_training_is_done_though_another_process_took_its_folder_before_the_page(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def taken(config: object) -> None:
+        raise LockedError("another plainfilm process is writing here")
+
+    monkeypatch.setattr("engine.report.report.report", taken)
+    flags = ["--epochs", "1", "--device", "cpu", "--no-arena"]
+    assert cli.main(["train", str(betons), "--out", str(tmp_path / "run"), *flags]) == 0
+    assert "report.html is not written" in capsys.readouterr().out

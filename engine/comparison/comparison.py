@@ -18,7 +18,8 @@ from engine.early_convergence import early_convergence
 from engine.evaluation.evaluation import evaluate
 from engine.evaluation.validation_scores import validation_scores
 from engine.progress import Watch
-from engine.run_folder import BEST, CONFIG, load_config
+from engine.run_folder import BEST, load_config
+from engine.run_settings import CONFIG, shared_settings
 from engine.statistics.estimates import Estimate, estimates
 from engine.step import softmax
 from engine.training import train
@@ -132,7 +133,7 @@ def check_settings(training: TrainConfig) -> None:
     """Errors: ConfigError when the folder holds a run of other settings; its betons may have moved."""
     if not (training.out / CONFIG).exists():
         return
-    found = flatten(replace(load_config(training.out), data=training.data, out=training.out))
+    found = flatten(replace(load_config(training.out, training.data), out=training.out))
     wanted = flatten(training)
     odd = [f"{name} {found[name]} (asked for: {wanted[name]})" for name in wanted if found[name] != wanted[name]]
     if odd:
@@ -242,7 +243,7 @@ def publish_comparison(result: Comparison, config: CompareConfig) -> None:
         "synthetic": result.synthetic,
         "networks": [asdict(row) for row in result.contenders],
         "cautions": list(result.cautions),
-        "settings": flatten(config),
+        "settings": shared_settings(config),
         "plainfilm": __version__,
         "not_for_diagnosis": True,
     }

@@ -25,7 +25,8 @@ from engine.crossval.table import account, scores_csv
 from engine.device import choose_policy, settle_precision
 from engine.networks import network_of
 from engine.progress import Watch
-from engine.run_folder import BEST, CONFIG, LAST
+from engine.run_folder import BEST, LAST
+from engine.run_settings import CONFIG, read_run_settings, save_settings
 from engine.step import predict, softmax
 from engine.training import train
 from loaders.atomic_file import locked, publish_bytes
@@ -34,7 +35,7 @@ from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, Interrupted
 from loaders.loader import Loader
 from loaders.lungs import without_lungs
-from loaders.settings import flatten, read_settings
+from loaders.settings import flatten
 from loaders.subset import check_room, subset_id, write_subset
 
 FOLDS, CONTENT, TABLE, PICTURE = "folds", "crossval.json", "crossval.csv", "crossval.png"
@@ -105,7 +106,7 @@ def claim(config: CrossvalConfig) -> None:
     """Take the folder for these settings, or find it taken for the same.  Errors: ConfigError."""
     path, settings = config.out / CONFIG, flatten(config)
     if path.exists():
-        before = read_settings(path)
+        before = read_run_settings(config.out)
         names = sorted(name for name in settings.keys() | before.keys() if name not in FREE)
         changed = [name for name in names if settings.get(name) != before.get(name)]
         if changed:
@@ -117,7 +118,7 @@ def claim(config: CrossvalConfig) -> None:
             )
     elif (config.out / FOLDS).exists():
         raise ConfigError(f"{config.out}: holds {FOLDS} but no {CONFIG}, expected a new folder; choose another --out")
-    publish_bytes(path, (json.dumps(settings, indent=2) + "\n").encode())
+    save_settings(config.out, config)
 
 
 def run_fold(

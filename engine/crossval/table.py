@@ -18,10 +18,10 @@ from engine.crossval.folds import every_image_its_own_group
 from engine.crossval.pool import Pool
 from engine.crossval.words import sentences
 from engine.metrics import confusion_matrix
+from engine.run_settings import shared_settings
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
 from loaders import __version__
 from loaders.beton import Beton
-from loaders.settings import flatten
 
 METRICS = ("f1", "auc", "accuracy")
 ROWS = {"random": "random split", "group": "group split", "lungs-hidden": "lungs hidden"}
@@ -102,7 +102,7 @@ def account(
         "differences": differences(pool, pooled, config.resamples),
         "folds": folds,
         "cautions": list(cautions),
-        "settings": flatten(config),
+        "settings": shared_settings(config),
         "plainfilm": __version__,
         "not_for_diagnosis": True,
     }

@@ -59,10 +59,9 @@ def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, tot
     another task; ConfigError; BetonError; StorageError.
     """
     names = [path.stem for path in config.betons]
-    if not names or len(set(names)) != len(names):
-        raise ConfigError(
-            f"betons: found {', '.join(map(str, config.betons)) or 'none'}, expected at least one, of different names"
-        )
+    if not names or len(set(names)) != len(names) or {".", ".."} & set(names):  # folders of the results
+        found = ", ".join(map(str, config.betons)) or "none"
+        raise ConfigError(f"betons: found {found}, expected at least one, of different names for folders")
     trained = load_trained(config.run)
     rival = None if config.against is None else load_trained(config.against)
     if rival is not None:

@@ -12,6 +12,7 @@ from engine.checkpoint import file_hash, load_checkpoint, load_network
 from engine.evaluation.decision import Decision, decide
 from engine.networks import network_of
 from engine.run_folder import BEST
+from engine.seen import SEEN, load_seen
 from loaders.errors import CheckpointError, ConfigError
 
 NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "epoch")  # of the weights' state
@@ -34,7 +35,10 @@ class Trained:
 
 
 def load_trained(run: Path) -> Trained:
-    """Read a run's best weights.  Errors: ConfigError for no folder; CheckpointError for none or damaged weights."""
+    """Read a run's best weights.
+
+    Errors: ConfigError for no folder; CheckpointError for none, damaged ones, or another run's than the folder is of.
+    """
     if not run.is_dir():
         raise ConfigError(f"{run}: not a folder, expected a run folder of `train`; check the path")
     checkpoint = run / BEST
@@ -42,6 +46,8 @@ def load_trained(run: Path) -> Trained:
     tensors, state = load_checkpoint(checkpoint, NEEDED)
     if file_hash(checkpoint) != sha256:
         raise CheckpointError(f"{checkpoint}: replaced while being read, expected it to stay; try again")
+    if (run / SEEN).exists():
+        load_seen(run, state["conversion_id"], state.get("run"))
     network = network_of(state)
     load_network(network, tensors)
     decision = decide(tensors, state["classes"].index(state["positive"]))

@@ -34,6 +34,7 @@ from kernels.crop import crop_into
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton import Beton
 from loaders.config import LoaderConfig
+from loaders.errors import ConfigError
 from loaders.loader import Loader
 
 MOST_REFERENCE = 64  # pictures that the average picture and the average maps come from
@@ -61,6 +62,7 @@ class Pictures:
         beton.check_samples(sample_N)
         out_N1HW = np.empty((len(sample_N), 1, crop, crop), np.float32)
         crop_into(out_N1HW, beton.bytes_B, beton.offset_N[sample_N], beton.side)
+        beton.check_unchanged()
         return torch.from_numpy(out_N1HW).to(self.device)
 
     def maps(self, sample_N: np.ndarray) -> np.ndarray:
@@ -75,6 +77,8 @@ def explain(config: ExplainConfig, progress: Progress = lambda name, done, total
     Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or masks of
     other radiographs; ConfigError; BetonError; StorageError; LockedError.
     """
+    if config.beton.stem in (".", ".."):  # the folder of the results
+        raise ConfigError(f"{config.beton}: expected a plain name, such as heldout.beton; rename it")
     trained = load_trained(config.run)
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)

@@ -16,8 +16,10 @@ import numpy as np
 from engine.explanation.lungs import Kind
 from loaders.beton import Beton
 from loaders.config import Fit
-from loaders.errors import ConfigError, InputError
+from loaders.entry import check_regular
+from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.lungs import read_mask, template_SS
+from loaders.spool import inside
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm")
 WHOLE = re.compile(r"[0-9]{1,18}")
@@ -70,7 +72,8 @@ def find_masks(beton: Beton, masks: Path | None, table: Path | None) -> Masks:
 
     table: the conversion's convert.csv; None for the one beside the beton.  A beton holds no file names: that table
     tells which file became which sample.
-    Errors: ConfigError for a table or CSV that is none; InputError for masks of other radiographs.
+    Errors: ConfigError for a table or CSV that is none; InputError for masks of other radiographs, or one that a link
+    or the CSV takes from elsewhere.
     """
     if masks is None:
         if table is not None:
@@ -86,6 +89,12 @@ def find_masks(beton: Beton, masks: Path | None, table: Path | None) -> Masks:
             f"{masks}: no mask for any of the {len(beton)} radiographs of {beton.path}, expected names or paths like "
             f"those in {place}; name the masks of these radiographs"
         )
+    base = masks if masks.is_dir() else masks.parent
+    for path in found.values():
+        try:
+            inside(base, str(path.relative_to(base)))
+        except (RadiographError, ValueError) as error:  # ValueError: an absolute path
+            raise InputError(f"{path}: leads outside of {base}, expected a mask below it; copy it there") from error
     return Masks(kind="phantom" if beton.facts.synthetic else "folder", path_of=found, written=written)
 
 
@@ -116,7 +125,8 @@ def written_as(row: dict[str, str]) -> Written:
 
 
 def read_rows(path: Path, columns: tuple[str, ...], expected: str) -> list[dict[str, str]]:
-    """The rows of a CSV with at least these columns.  Errors: ConfigError."""
+    """The rows of a CSV with at least these columns.  Errors: ConfigError; InputError for no regular file."""
+    check_regular(path)
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.DictReader(file)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from engine.evaluation.trained import Trained
-from engine.run_folder import CONFIG, SUMMARY
+from engine.run_folder import SUMMARY
+from engine.run_settings import CONFIG, LOCAL
 from engine.statistics.calibration import TEMPERATURES
 from loaders import __version__
 from loaders.beton import Beton
@@ -25,7 +26,6 @@ SHOWN = {  # of a metrics.json's estimates
     "f1_macro": "macro F1", "auc": "ROC-AUC", "pr_auc": "PR-AUC", "brier": "Brier score", "ece": "ECE",
     "calibration_slope": "calibration slope", "calibration_intercept": "calibration intercept",
 }  # fmt: skip
-PATHS = ("data", "out")  # settings that are paths of the machine that trained
 
 
 def card_of(trained: Trained, model_name: str) -> str:
@@ -36,6 +36,7 @@ def card_of(trained: Trained, model_name: str) -> str:
     """
     state = trained.state
     summary, settings = read_object(trained.run / SUMMARY), read_object(trained.run / CONFIG)
+    data = (settings | read_object(trained.run / LOCAL)).get("data", "")
     classes = ", ".join(map(plain, trained.classes))
     parts = [
         f"# Model card: {classes}",
@@ -51,7 +52,7 @@ def card_of(trained: Trained, model_name: str) -> str:
         "triage or any decision on a patient. Not for lateral views, CT, photographs, annotated pictures, or children "
         "unless they were in the data; the file has no guard against them: `plainfilm predict` has, and abstains.",
         "## Data",
-        *data_words(trained, summary, settings),
+        *data_words(trained, summary, Path(str(data))),
         "## Training",
         *training_words(summary, settings),
         "## Held-out results",
@@ -96,9 +97,9 @@ def temperature_words(trained: Trained) -> str:
     return f"{said}."
 
 
-def data_words(trained: Trained, summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+def data_words(trained: Trained, summary: Mapping[str, Any], data: Path) -> Iterator[str]:
     """What the network was trained on: from the betons where they still are, else what the run knows."""
-    rows = [counts for split in ("train", "val") if (counts := beton_counts(trained, settings, split))]
+    rows = [counts for split in ("train", "val") if (counts := beton_counts(trained, data, split))]
     if rows:
         names = " | ".join(map(plain, trained.classes))
         lines = [f"| split | {names} | groups | sources |", "| --- |" + " --- |" * (len(trained.classes) + 2)]
@@ -119,17 +120,17 @@ def data_words(trained: Trained, summary: Mapping[str, Any], settings: Mapping[s
     )
 
 
-def beton_counts(trained: Trained, settings: Mapping[str, Any], split: str) -> str:
+def beton_counts(trained: Trained, data: Path, split: str) -> str:
     """One line of the table of data; "" where the beton is not there any more, or is another conversion's."""
     try:
-        with Beton(Path(str(settings["data"])) / f"{split}.beton") as beton:
+        with Beton(data / f"{split}.beton") as beton:
             facts, rows_N = beton.facts, beton.rows_N
             if facts.conversion_id != trained.state["conversion_id"]:
                 return ""
             counts = np.bincount(beton.label_N, minlength=len(facts.classes)).tolist()
             sources = ", ".join(plain(facts.sources[source] or "unknown") for source in np.unique(rows_N["source"]))
             return f"| {split} | {' | '.join(map(str, counts))} | {len(np.unique(rows_N['group']))} | {sources} |"
-    except (KeyError, ValueError, OSError, IntegrityError, StorageError):
+    except (ValueError, OSError, IntegrityError, StorageError):
         return ""
 
 
@@ -145,7 +146,7 @@ def training_words(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> I
     shown = {
         name: Path(value).name if isinstance(value, str) else value  # the weights to begin with may be a file
         for name, value in settings.items()
-        if name not in PATHS
+        if name not in ("data", "out")  # up to release 0.5 they were among them
     }
     if shown:
         yield "Settings: " + ", ".join(f"{plain(name)} {plain(str(value))}" for name, value in shown.items()) + "."

@@ -244,8 +244,6 @@ def record(result: Profile, config: ProfileConfig, turns: Turns) -> dict[str, An
         "versions": {"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__}
         | {name: version(name) for name in ("torchvision", "numba", "pillow")},
         "settings": {
-            "data": str(config.data),
-            "source": str(config.source),
             "rounds": config.rounds,
             "steps": config.steps,
             "workers": config.workers,

@@ -106,6 +106,8 @@ def nameless(reason: str, names: set[str]) -> str:
     """A reason without the names in it."""
     if reason.startswith("same pixels as "):
         return "same pixels as another file"
+    if re.fullmatch("class .* not asked for", reason, flags=re.DOTALL):
+        return "of a class not asked for"  # its folder may be named after a patient
     reason = re.sub(r" \(quarantined in .*", " (quarantined by the audit)", reason, flags=re.DOTALL)
     reason = re.sub(r"^changed since .* was made, expected.*", "changed since the audit", reason, flags=re.DOTALL)
     for name in sorted((name for name in names if name in reason), key=len, reverse=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Template
@@ -76,9 +76,7 @@ def subtitle(material: Material) -> str:
         parts.append(f"Network {model} with {parameters:,} weights")
     if train is not None and val is not None:
         parts.append(f"trained on {counted(train, noun)}, its weights chosen on {val:,} more")
-    out = PurePath(text_in(material.config, "out")).name
-    parts.append(f"run folder {out}" if out else "")
-    return "; ".join(part for part in parts if part) + "." if any(parts) else "A run that left no summary."
+    return "; ".join(parts) + "." if any(parts) else "A run that left no summary."
 
 
 def fold_words(crossval: dict[str, Any]) -> str:

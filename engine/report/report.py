@@ -9,10 +9,11 @@ from pathlib import Path
 
 from engine.config import ReportConfig
 from engine.report.dataflow import keep_dataflow
-from engine.report.material import Material, read_material, text_in, texts_in
+from engine.report.material import Material, Reader, read_material, text_in, texts_in
 from engine.report.page import run_page
 from engine.report.run_probes import PROBES, probe_run
 from engine.report.verdict import Verdict, judge
+from engine.run_settings import CONFIG, LOCAL
 from loaders.atomic_file import locked, publish_bytes, storage_error
 from loaders.beton import Beton
 from loaders.errors import ConfigError, InputError
@@ -20,7 +21,7 @@ from loaders.page_parts import PNG
 from loaders.settings import is_path
 
 REPORT, CROSSVAL, CROSSVAL_PICTURE, BETON = "report.html", "crossval.json", "crossval.png", "train.beton"
-RUN_FILES = ("config.json", "summary.json")
+RUN_FILES = (CONFIG, "summary.json")
 Progress = Callable[[str, int, int], None]
 
 
@@ -77,7 +78,7 @@ def find_data(config: ReportConfig, material: Material) -> tuple[Path | None, st
 
     Errors: InputError when the one named is not what the run was trained on; BetonError.
     """
-    own = text_in(material.config, "data")
+    own = text_in(Reader(config.run).json_of(LOCAL), "data") or text_in(material.config, "data")
     data = config.data or (Path(own) if own and is_path(own) else None)
     if data is None or not (data / BETON).is_file():
         if config.data is not None:

@@ -120,6 +120,7 @@ def audit_beton(path: Path, config: AuditConfig, progress: Progress) -> Collecti
         frames_NSS = np.empty((len(beton), SMALL, SMALL), np.uint8)
         view_N = np.empty(len(beton))
         for sample in range(len(beton)):
+            beton.check_samples(np.array([sample]))
             kind_K, _ = kind_of(kind_features(beton.frame(sample)), shipped_weights())
             view_N[sample] = lateral_odds(kind_K)
             frames_NSS[sample] = cv2.resize(beton.frame(sample), (SMALL, SMALL), interpolation=cv2.INTER_AREA)

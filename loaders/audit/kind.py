@@ -9,21 +9,25 @@ tells where the pictures come from; their weights are shipped as kind.safetensor
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from kernels.gradients import directions_into
 from kernels.grey import histogram_into
+from loaders.errors import IntegrityError
 
 KINDS = ("frontal", "turned-90", "turned-180", "turned-270", "inverted", "lateral", "other")
 POSE = ("right", "down", "tilt", "zoom")  # shares of the side, degrees clockwise, log of the factor
 SIDE, CELLS, BINS, THUMBNAIL, LEVELS = 64, 8, 12, 16, 16
 WEIGHTS = Path(__file__).with_name("kind.safetensors")
+# benchmarks/kind_recipe.py tells a new one
+WEIGHTS_SHA256 = "58bc79fdb451d3ece120a366417f055300a78d75db810cb28af0c2ab863089ec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,11 @@ class KindWeights:
 
 @cache
 def shipped_weights() -> KindWeights:
-    """The weights that come with plainfilm."""
-    tensors = load_file(WEIGHTS)
+    """The weights that come with plainfilm.  Errors: IntegrityError for damaged ones."""
+    content = WEIGHTS.read_bytes()
+    if hashlib.sha256(content).hexdigest() != WEIGHTS_SHA256:
+        raise IntegrityError(f"{WEIGHTS}: checksum differs from the expected: damaged; install plainfilm again")
+    tensors = load(content)
     return KindWeights(**{name: tensors[name] for name in KindWeights.__slots__})
 
 

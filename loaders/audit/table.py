@@ -12,7 +12,7 @@ from pathlib import Path
 from loaders.atomic_file import storage_error
 from loaders.audit.findings import DEFECTS, VERDICTS, FileFinding
 from loaders.audit.measure import DETECTORS
-from loaders.entry import table_path
+from loaders.entry import check_regular, table_path
 from loaders.errors import InputError
 
 COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "copy_of", "pixels", "note")
@@ -54,6 +54,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
 
     Errors: InputError for a table that is no audit's, with the line; StorageError.
     """
+    check_regular(path)
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)

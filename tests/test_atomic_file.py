@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from loaders.atomic_file import publish, publish_bytes
+from loaders.errors import StorageError
+
+
+def failing_sync(number: int) -> object:
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fsync
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_missing_room_is_told_in_bytes(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing_sync(number))
+    with pytest.raises(StorageError, match=r"a\.bin: .*, expected 12,345 bytes of room; (free|raise)"):
+        publish_bytes(tmp_path / "a.bin", bytes(12_345))
+    with pytest.raises(StorageError, match="expected 7 bytes of room"), publish(tmp_path / "b.bin") as file:
+        file.write(b"unknown")
+    with pytest.raises(StorageError, match="expected 99 bytes of room"), publish(tmp_path / "c.bin", size=99) as file:
+        file.write(b"known")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_disk_is_not_called_a_lack_of_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing_sync(errno.EIO))
+    with pytest.raises(StorageError, match=r"Input/output error, expected no error; check the disk"):
+        publish_bytes(tmp_path / "a.bin", bytes(12_345))
