@@ -8,12 +8,13 @@ PY ?= $(VENV)/bin/python
 # benchmarks of a device install nothing: the given Python, or the environment's, or else the machine's
 DEVICE_PY = $(if $(filter-out $(VENV)/bin/python,$(PY)),$(PY),$(or $(wildcard $(PY)),$(PYTHON)))
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+AUDIT := $(VENV)/audit-deps
 DATA ?=
 RIVALS := ffcv dali spdl kornia torchvision
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence rivals ffcv docs clean
+.PHONY: help run test check bench bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -109,6 +110,19 @@ bench-trust: $(VENV)/bench  ## how often bench-compare errs: the same code, and 
 
 bench-equivalence: $(VENV)/bench  ## whether the engine learns as well as plain PyTorch: best F1, paired over seeds
 	$(PY) -m benchmarks.equivalence
+
+faults: $(VENV)/test  ## attack everything in full, and write the counts into docs/RELIABILITY.md; under an hour
+	$(PY) -m tests.faults --document
+
+$(AUDIT)/bin/pip-audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+
+# without --strict, packages that the service does not know would pass; local builds are asked for by their release
+audit-deps: $(VENV)/base $(AUDIT)/bin/pip-audit  ## ask PyPI for known vulnerabilities of what is installed
+	@$(PY) -m pip list --format freeze --exclude-editable --exclude pip | sed 's/+.*//' >$(AUDIT)/installed.txt
+	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(AUDIT)/installed.txt || { \
+	  echo "audit-deps: not passed. 'not found on PyPI' or a ConnectionError above: the service gave no answer, and nothing is known; otherwise see the list"; exit 1; }
 
 kind: $(VENV)/bench $(VENV)/test  ## train the audit's classifier of kinds anew, scored with patients left out
 	$(PY) -m benchmarks.kind_recipe

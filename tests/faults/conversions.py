@@ -1,0 +1,192 @@
+"""Conversions to attack: phantoms, how they are converted undisturbed, and faults to plant in a victim."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from loaders.atomic_file import LOCK, SUFFIX
+from loaders.config import PhantomConfig
+from loaders.phantom_folder import write_phantoms
+from tests.faults.victim import IMPORTS, Nursery
+
+SIZE = 32
+TRAINING = ("--epochs", "1", "--batch-size", "8", "--threads", "1", "--device", "cpu")
+SHARED = Path("/dev/shm")
+SECONDS_TO_CLEAR = 10.0
+PATIENCE = 300.0  # seconds for a command that has not been attacked, on a loaded machine
+# what a conversion would otherwise load in every victim anew
+WARM = """
+import contextlib, io
+import cv2
+import loaders.convert_words, loaders.contact_sheet, loaders.audit.words
+import engine.report.report, engine.report.words, engine.prediction.prediction, engine.prediction.words
+cv2.setNumThreads(1)
+with contextlib.redirect_stdout(io.StringIO()):
+    assert cli.main({argv!r}) == 0
+"""
+
+# before a victim's command: wraps the function at a dotted place, so that its {call}-th call is the last thing done
+KILL_AT = """
+import importlib, os, signal
+module, _, path = {place!r}.partition(":")
+owner = importlib.import_module(module)
+*parts, name = path.split(".")
+for part in parts:
+    owner = getattr(owner, part)
+real, calls = getattr(owner, name), 0
+def deadly(*arguments, **named):
+    global calls
+    calls += 1
+    if calls == {call} and not {after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*arguments, **named)
+    if calls == {call} and {after}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(owner, name, deadly)
+"""
+
+# before a victim's command: at the function's first call tell so, and wait until the file `go` is there
+HOLD_AT = """
+import importlib, time
+from pathlib import Path
+module, _, path = {place!r}.partition(":")
+owner = importlib.import_module(module)
+*parts, name = path.split(".")
+for part in parts:
+    owner = getattr(owner, part)
+real = getattr(owner, name)
+def patient(*arguments, **named):
+    Path({there!r}).touch()
+    while not Path({go!r}).exists():
+        time.sleep(0.002)
+    return real(*arguments, **named)
+setattr(owner, name, patient)
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The settings of a conversion that the bytes of its files depend on."""
+
+    seed: int
+    holdout: float
+
+    def argv(self, material: Material, out: Path, *, key: Path | None = None, workers: int = 1) -> list[str]:
+        """The command.  key: instead of the site's."""
+        return [
+            *("convert", str(material.source), "--out", str(out), "--size", str(SIZE), "--page-mib", "2"),
+            *("--seed", str(self.seed), "--holdout", str(self.holdout), "--site-key", str(key or material.key)),
+            *("--workers", str(workers)),
+        ]
+
+
+PLANS = (Plan(seed=1, holdout=0.0), Plan(seed=2, holdout=0.2), Plan(seed=3, holdout=0.2))
+
+
+class Material:
+    """Phantoms of 24 patients in two classes, the site's key, and what each plan makes of them undisturbed.
+
+    Owns a nursery; close it, or use `with`.  wanted: plan → name → bytes.  seconds: what a conversion takes.
+    """
+
+    def __init__(self, folder: Path, plans: Sequence[Plan] = PLANS) -> None:
+        self.folder = folder
+        self.key = folder / "keys" / "site.key"
+        table = write_phantoms(PhantomConfig(out=folder / "phantoms", patients=24, images_per_patient=1, size=48))
+        self.source = table.parent / "images"
+        self.nursery = Nursery(
+            folder / "victims", imports=IMPORTS + WARM.format(argv=plans[0].argv(self, self.reference(plans[0])))
+        )
+        for plan in plans[1:]:
+            ending = self.nursery.run(plan.argv(self, self.reference(plan)), timeout=PATIENCE)
+            assert not ending.code, ending.errors
+            self.seconds = ending.seconds
+        self.wanted = {plan: contents(self.reference(plan)) for plan in plans}
+
+    def reference(self, plan: Plan) -> Path:
+        """The folder of the undisturbed conversion."""
+        return self.folder / f"reference-{plan.seed}"
+
+    def trained(self) -> Path:
+        """A run on the first plan's betons, trained when it is first asked for."""
+        run = self.folder / "run"
+        if not run.exists():
+            ending = self.nursery.run(
+                ["train", str(self.reference(PLANS[0])), "--out", str(run), *TRAINING], timeout=PATIENCE
+            )
+            assert not ending.code, ending.errors
+        return run
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.nursery.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder but its lock, by name."""
+    if not folder.is_dir():
+        return {}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LOCK and path.is_file()}
+
+
+def different(found: dict[str, bytes], wanted: dict[str, bytes]) -> str:
+    """Which files differ from those of an undisturbed conversion; "" for none."""
+    names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    return f"{', '.join(names)} differ from an undisturbed conversion's" if names else ""
+
+
+def temporaries(folder: Path) -> list[str]:
+    """Names of the temporary files in a folder and below."""
+    return sorted(path.name for path in folder.rglob(f"*{SUFFIX}*"))
+
+
+def group_members(group: int) -> list[int]:
+    """Process ids of a victim's group that are alive, without the victim itself."""
+    found = []
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit() and int(place.name) != group:
+            try:
+                state, _, member = (place / "stat").read_text().rpartition(")")[2].split()[:3]
+            except OSError:  # has just ended
+                continue
+            if int(member) == group and state not in "ZX":
+                found.append(int(place.name))
+    return found
+
+
+def workers_of(pid: int) -> list[int]:
+    """Process ids of a victim's worker processes."""
+    found = []
+    for member in group_members(pid):
+        try:
+            command = Path(f"/proc/{member}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"spawn_main" in command:
+            found.append(member)
+    return found
+
+
+def shared_memory() -> set[str]:
+    """Names in /dev/shm."""
+    return {path.name for path in SHARED.iterdir()} if SHARED.is_dir() else set()
+
+
+def left_behind(group: int, shared: set[str]) -> str:
+    """What of a dead victim is still there after some seconds: processes, shared memory; "" for nothing.
+
+    shared: what /dev/shm held before.
+    """
+    until = time.monotonic() + SECONDS_TO_CLEAR
+    while (members := group_members(group)) or shared_memory() - shared:
+        if time.monotonic() > until:
+            return f"left behind: processes {members}, in {SHARED} {sorted(shared_memory() - shared)}"
+        time.sleep(0.01)
+    return ""

@@ -1,0 +1,148 @@
+"""Campaign: a number that is not finite, or far too large, appears in a training on each path that runs on a CPU."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.checkpoint import load_checkpoint, not_finite
+from loaders.errors import CheckpointError
+from tests.faults.plant import fingerprint
+from tests.faults.small_run import Result, make_betons, result_of, train_command, warm
+from tests.faults.tally import Campaign, Tally
+from tests.faults.victim import Nursery
+
+PATHS = {  # source that each training of the path runs first, and settings
+    "host": ("", ()),
+    "device": ("from tests.faults.plant import on_device; on_device(found_inf=True)", ()),
+    # where fused Adam is deaf to the flag
+    "device, by copies": ("from tests.faults.plant import on_device; on_device(found_inf=False)", ()),
+    "device, streamed": ("from tests.faults.plant import on_device; on_device(found_inf=True)", ("--resident", "off")),
+    "compiled": ("", ("--compile", "on")),
+}
+KINDS = (
+    "weight NaN", "gradient NaN", "loss inf", "exp_avg NaN", "variance inf", "exp_avg_sq inf", "gradient overflow",
+    "exp_avg overflow", "mean NaN", "weight inf", "gradient inf", "loss NaN",
+)  # fmt: skip
+STEPS = (1, 4, 7)  # in the first, second and third epoch; moments are there from the first step on
+# compilation costs a minute of two slow cores: four kinds, at one step each
+COMBINATIONS = [
+    *((path, kind, step) for step, kind, path in itertools.product(STEPS, KINDS, list(PATHS)[:4])),
+    *(("compiled", kind, 4) for kind in KINDS[:4]),
+]
+ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+OUT_OF_TIME = 600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Healthy:
+    """An undisturbed run.  steps: the fingerprint after each."""
+
+    result: Result
+    steps: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Range:
+    """Where attempts are made.  fault: source that every victim runs first.  healthy: by path, as far as needed."""
+
+    nursery: Nursery
+    betons: Path
+    folder: Path
+    fault: str
+    healthy: dict[str, Healthy]
+
+    def train(self, path: str, run: Path, plant: str) -> tuple[int, str]:
+        """Train, or go on.  Gives exit code and what was said; -1 for no end."""
+        source, settings = PATHS[path]
+        before = "\n".join((self.fault, source, plant))
+        ending = self.nursery.run(train_command(self.betons, run, *settings), before=before, timeout=OUT_OF_TIME)
+        return (-1 if ending.timed_out or ending.traceback else ending.code), ending.errors
+
+    def undisturbed(self, path: str) -> Healthy:
+        """The run without a planted number."""
+        if path not in self.healthy:
+            run, steps = self.folder / f"healthy-{len(self.healthy)}", self.folder / f"steps-{len(self.healthy)}"
+            code, errors = self.train(
+                path, run, f"from tests.faults.plant import note_steps; note_steps({str(steps)!r})"
+            )
+            if code:
+                raise RuntimeError(f"the undisturbed training ({path}) ended with {code}: {errors}")
+            self.healthy[path] = Healthy(result=result_of(run), steps=steps.read_text().split())
+        return self.healthy[path]
+
+    def attempt(self, run: Path, path: str, kind: str, step: int) -> str:
+        """Plant a number; go on without it.  Gives what was broken, or ""."""
+        healthy = self.undisturbed(path)
+        code, errors = self.train(path, run, f"from tests.faults.plant import poison; poison({kind!r}, {step})")
+        if code != 7 or "expected finite numbers" not in errors:
+            return f"exit {code}, expected 7 that says so: {errors[-300:]}"
+        try:
+            if (run / "best.safetensors").exists() and (
+                bad := not_finite(load_checkpoint(run / "best.safetensors")[0])
+            ):
+                return f"the best weights' {bad} is not finite"
+            kept = "no state was saved yet"
+            if kind.startswith(("gradient", "loss")) and not (run / "last.safetensors").exists():
+                return f"no state was kept, expected the one of step {step}"
+            if (run / "last.safetensors").exists():
+                tensors, state = load_checkpoint(run / "last.safetensors")
+                if not 0 < state["step"] <= step or fingerprint(tensors) != healthy.steps[state["step"] - 1]:
+                    return f"the state kept is not the healthy one of step {state['step']}, at most {step}"
+                kept = f"the state of step {state['step']} is kept"
+        except CheckpointError as error:
+            return str(error)
+        if kept not in errors:
+            return f"said {errors[-300:]}, expected {kept}"
+        code, errors = self.train(path, run, "")
+        if code or result_of(run) != healthy.result:
+            return f"resumed without it: exit {code}, expected the undisturbed run's result: {errors[-300:]}"
+        return ""
+
+
+def run(
+    count: int,
+    seed: int,
+    folder: Path,
+    advance: Callable[[], None],
+    *,
+    fault: str = "",
+    combinations: list[tuple[str, str, int]] | None = None,
+) -> Tally:
+    """The campaign.  fault: a defect to plant in the product.  combinations: path, kind and step, instead of all."""
+    tally = Tally()
+    chosen = combinations or COMBINATIONS
+    if combinations is None and count < len(COMBINATIONS):  # compilation would take all the time of a short form
+        eager = [combination for combination in COMBINATIONS if combination[0] != "compiled"]
+        chosen = random.Random(f"{seed}").sample(eager, len(eager))
+    environment = ENVIRONMENT | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
+    betons = make_betons(folder)
+    with Nursery(folder / "victims", environment, warm(betons, folder / "warm")) as nursery:
+        place = Range(nursery=nursery, betons=betons, folder=folder, fault=fault, healthy={})
+        for attempt in range(count):
+            path, kind, step = chosen[attempt % len(chosen)]
+            out = folder / f"run-{attempt}"
+            broken = place.attempt(out, path, kind, step)
+            if broken:
+                tally.broke(f"seed {seed}, attempt {attempt}: {path}, {kind} at step {step}: {broken}")
+            else:
+                tally.held(f"exit 7 ({path})")
+            shutil.rmtree(out, ignore_errors=True)
+            advance()
+    return tally
+
+
+CAMPAIGN = Campaign(
+    name="numbers",
+    attack="NaN, infinity and overflow in weights, gradients, loss, moments and batch norm's buffers, at a step of "
+    "each epoch, on the host's and the device's paths, eager and compiled",
+    holds="exit 7, and the message says so; the last healthy state stays, and resumed without the number it ends with "
+    "the undisturbed run's result; the best weights are finite",
+    run=run,
+    short=3,
+    full=len(COMBINATIONS),
+)

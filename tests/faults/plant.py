@@ -1,0 +1,201 @@
+"""What victims of a training run first: a signal at a named point, or a number that is not finite at a step."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import json
+import os
+import pathlib
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from loaders.atomic_file import SUFFIX
+
+POINTS = {  # a name, and the function whose calls it counts
+    "step": ("engine.host_epochs", "train_step"),
+    "validation": ("engine.host_epochs", "predict"),
+    "seen": ("engine.training", "save_seen"),
+    "settings": ("engine.training", "save_settings"),
+    "checkpoint": ("engine.run_folder", "save_checkpoint"),
+    "sync": ("os", "fsync"),
+    "rename": ("os", "replace"),
+    "curves": ("engine.run_folder", "curves_figure"),
+    "page": ("engine.report.report", "run_page"),
+}
+HALF = "half"  # the point in the middle of a write of a file that is to be published
+POLITE = {signal.SIGTERM, signal.SIGINT}
+
+
+def signal_at(point: str, number: int, *, after: bool, signals: list[int]) -> None:
+    """Send this process signals before, after, or for HALF within, the number-th call of a point's function."""
+    hold_until_handled()
+
+    def strike() -> None:
+        for one in signals:
+            os.kill(os.getpid(), one)
+
+    def struck(found: str, place: bool) -> None:
+        calls[found, place] += 1
+        if (found, place, calls[found, place]) == (point, after, number):
+            strike()
+
+    calls: Counter[tuple[str, bool]] = Counter()
+    watch_points(struck)
+
+
+def count_points(out: str) -> None:
+    """Count the calls of each point, and write the counts at every call."""
+    hold_until_handled()
+    calls: Counter[str] = Counter()
+
+    def count(point: str, after: bool) -> None:
+        calls[point] += not after
+        Path(out).write_text(json.dumps(calls))
+
+    watch_points(count)
+
+
+def watch_points(told: Callable[[str, bool], None]) -> None:
+    """Tell of every call of a point's function, before (False) and after (True) it."""
+
+    def watched(point: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            told(point, False)
+            given = function(*arguments, **options)
+            told(point, True)
+            return given
+
+        return call
+
+    for point, (module, name) in POINTS.items():
+        owner = importlib.import_module(module)
+        setattr(owner, name, watched(point, getattr(owner, name)))
+
+    class Halved(io.FileIO):
+        def write(self, content: Any) -> int:
+            view = memoryview(content).cast("B")
+            done = super().write(view[: len(view) // 2]) or 0
+            os.fdatasync(self.fileno())
+            told(HALF, False)
+            return done + (super().write(view[done:]) or 0)
+
+    plain_open = pathlib.Path.open
+
+    def open_halved(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if mode in ("wb", "xb") and self.name.endswith(SUFFIX):
+            return io.BufferedWriter(Halved(self, mode))
+        return plain_open(self, mode, *arguments, **options)
+
+    pathlib.Path.open = open_halved  # type: ignore[method-assign, assignment]
+
+
+def hold_until_handled() -> None:
+    """Let SIGTERM and SIGINT through only while cli.main has handlers for them."""
+    import cli
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
+    plain_run = cli.run
+
+    def run(*arguments: Any) -> int:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, POLITE)
+        try:
+            return plain_run(*arguments)
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
+
+    cli.run = run
+
+
+# ---- numbers
+
+
+def on_device(found_inf: bool) -> None:
+    """Have trainings run the device's epochs on CPU tensors.  found_inf: of Policy."""
+    from dataclasses import replace
+
+    import engine.training as training
+    from engine.device_epochs import DeviceEpochs
+
+    def make_epochs(self: training.Training) -> DeviceEpochs:
+        learner = replace(self.learner, policy=replace(self.policy, found_inf=found_inf))
+        return DeviceEpochs(learner, self.loader, self.val_loader, self.config.loader.resident)
+
+    training.Training.make_epochs = make_epochs  # type: ignore[method-assign]
+
+
+def tell_steps(told: Callable[[Any, int], None], done: Callable[[Any, int], None] = lambda learner, step: None) -> None:
+    """Tell of every training step, on the host's path and the device's: its learner and number, before and after it."""
+    import engine.host_epochs as host
+    from engine.device_step import DeviceStep
+
+    plain_step, plain_call = host.train_step, DeviceStep.__call__
+
+    def train_step(learner: Any, *arguments: Any, step: int, **options: Any) -> Any:
+        told(learner, step)
+        given = plain_step(learner, *arguments, step=step, **options)
+        done(learner, step)
+        return given
+
+    number = [0]
+
+    def call(self: DeviceStep, count: int) -> None:
+        told(self.learner, number[0])
+        plain_call(self, count)
+        done(self.learner, number[0])
+        number[0] += 1
+
+    host.train_step = train_step
+    DeviceStep.__call__ = call  # type: ignore[method-assign]
+
+
+def fingerprint(tensors: dict[str, Any]) -> str:
+    """A hash of a run's weights, buffers and moments; other tensors take no part."""
+    from engine.checkpoint import digest
+
+    kept = {name: value for name, value in tensors.items() if name.startswith(("network.", "adam."))}
+    return digest({name: value.detach().cpu() for name, value in kept.items()}, "")
+
+
+def note_steps(out: str) -> None:
+    """Append a fingerprint after every step: what a healthy run is after so many."""
+    from engine.checkpoint import network_tensors, optimiser_tensors
+
+    def note(learner: Any, step: int) -> None:
+        with Path(out).open("a") as file:
+            file.write(fingerprint(network_tensors(learner) | optimiser_tensors(learner)) + "\n")
+
+    tell_steps(lambda learner, step: None, note)
+
+
+def poison(kind: str, at: int) -> None:
+    """Put a number that is not finite, or far too large, in a place of the learner right before a step."""
+    import torch
+
+    place, _, what = kind.partition(" ")
+    value = {"NaN": float("nan"), "inf": float("inf"), "overflow": 3e38}[what]
+
+    def strike(learner: Any, step: int) -> None:
+        if step != at:
+            return
+        network = learner.network
+        parameter = next(network.parameters())
+        with torch.no_grad():
+            if place == "weight":
+                parameter.view(-1)[0] = value
+            elif place in ("mean", "variance"):
+                name = {"mean": "running_mean", "variance": "running_var"}[place]
+                next(buffer for path, buffer in network.named_buffers() if path.endswith(name)).view(-1)[0] = value
+            elif place in ("exp_avg", "exp_avg_sq"):
+                learner.optimiser.state[parameter][place].view(-1)[0] = value
+        if place == "gradient":
+            parameter.register_hook(lambda gradient: torch.full_like(gradient, value))
+        elif place == "loss":
+            learner.loss.register_forward_hook(lambda module, inputs, output: output * value)
+
+    tell_steps(strike)
