@@ -169,4 +169,4 @@ def open_regular(path: Path) -> tuple[int, os.stat_result]:
     if stat.S_ISREG(status.st_mode):
         return descriptor, status
     os.close(descriptor)
-    raise OSError(errno.EISDIR, "not a regular file")
+    raise OSError(errno.EISDIR, "Is a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")

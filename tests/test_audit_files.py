@@ -633,14 +633,15 @@ def test_limits_are_settings(messy: Path, tmp_path: Path) -> None:
 
 
 def test_a_spreadsheet_takes_no_file_name_for_a_formula_and_the_table_still_names_the_file(tmp_path: Path) -> None:
-    source = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=12, images_per_patient=1, size=128)).parent
-    source /= "images"
-    for label in ("covid", "normal"):
-        (source / label).rename(source / f"={label}")
-    audit(AuditConfig(source=source, labels="folder", out=tmp_path / "A", workers=1, size=64, permutations=999))
+    table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=12, images_per_patient=1, size=128))
+    (table.parent / "images").rename(table.parent / "=images")
+    table.write_text(table.read_text().replace("images/", "=images/"))
+    audit(AuditConfig(manifest=table, out=tmp_path / "A", workers=1, size=64, permutations=999))
     rows = rows_of(tmp_path / "A" / "audit.csv")
     assert all(path.startswith("./=") for path in rows)
-    told = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
+    edited, key = str(tmp_path / "A" / "audit.csv"), tmp_path / "site.key"
+    convert(ConvertConfig(manifest=table, out=tmp_path / "B", size=64, audit=edited, workers=1, site_key=key))
+    told = rows_of(tmp_path / "B" / "convert.csv")
     assert told.keys() == rows.keys() and {row["verdict"] for row in told.values()} <= {"written", "rejected"}
     assert sum(row["verdict"] == "written" for row in told.values()) >= 8
 

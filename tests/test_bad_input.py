@@ -929,11 +929,16 @@ def test_a_folder_without_a_run_is_neither_resumed_nor_evaluated(
 
 @pytest.mark.parametrize(
     ("content", "found"),
-    [(b"", "not JSON"), (b"\xff\xfe", "not JSON"), (b"{}", "missing"), (b'{"epochs": "many"}', "epochs: found 'many'")],
+    [(b"", "not JSON"), (b"\xff\xfe", "not JSON"), (b'{"epochs": "many"}', "epochs: found 'many'")],
 )
 def test_a_corrupt_config_of_a_run_is_refused(plainfilm: Command, run: Path, content: bytes, found: str) -> None:
     (run / "config.json").write_bytes(content)
     plainfilm("train", "--resume", run).fails(2, run / "config.json", found)
+
+
+def test_a_config_of_other_settings_than_the_states_is_refused(plainfilm: Command, run: Path) -> None:
+    (run / "config.json").write_bytes(b"{}")
+    plainfilm("train", "--resume", run).fails(5, run / "last.safetensors", "as the settings in config.json make it")
 
 
 def damage(path: Path, how: str) -> None:

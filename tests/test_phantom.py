@@ -293,7 +293,7 @@ def test_a_folder_with_files_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_a_storage_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"file/phantoms: found Not a directory, expected .*; free space"):
+    with pytest.raises(StorageError, match=r"file/phantoms: Not a directory, expected a folder; choose another path"):
         write_phantoms(config(tmp_path / "file" / "phantoms"))
 
 

@@ -214,13 +214,13 @@ def test_without_a_test_set_nothing_is_known_whatever_validation_says(tmp_path: 
 @pytest.mark.parametrize(
     ("lacking", "words", "command"),
     [
-        ("metrics", "a set that training never saw", "python cli.py evaluate runs/first betons/heldout.beton"),
-        ("explanation", "where the model looks", "python cli.py explain runs/first betons/heldout.beton"),
-        ("probes", "shortcuts in the collection", "python cli.py report runs/first --data betons"),
+        ("metrics", "a set that training never saw", "python cli.py evaluate RUN BETONS/heldout.beton"),
+        ("explanation", "where the model looks", "python cli.py explain RUN BETONS/heldout.beton"),
+        ("probes", "shortcuts in the collection", "python cli.py report RUN --data BETONS"),
         (
             "crossval",
             "cross-validation, hidden lungs and another collection",
-            "python cli.py crossval betons --out betons-crossval",
+            "python cli.py crossval BETONS --out FOLDS",
         ),
     ],
 )
@@ -395,7 +395,7 @@ def test_the_same_files_give_the_same_bytes_wherever_the_run_lies(drawn: Path, t
 
 def test_an_empty_folder_and_an_older_run_still_have_a_page(tmp_path: Path) -> None:
     empty = write_report(tmp_path).read_text()
-    assert "is not known" in empty and "python cli.py evaluate RUN DATA/heldout.beton" in empty
+    assert "is not known" in empty and "python cli.py evaluate RUN BETONS/heldout.beton" in empty
     kept = ("classes", "positive", "num_samples", "accuracy", "sensitivity", "specificity", "f1", "auc", "confusion")
     old = {key: value for key, value in metrics().items() if key in (*kept, "largest_class", "warnings")}
     run = make_run(tmp_path / "old", metrics=old, explanation=None, probes=None, crossval=None, dataflow=None)
