@@ -84,7 +84,10 @@ def pillow_grey(data: bytes) -> np.ndarray | None:
             if picture.mode == "YCbCr" and image.format in ("JPEG", "MPO"):
                 return np.ascontiguousarray(np.asarray(picture)[..., 0])
             if picture.mode in ("1", "L"):
-                return np.asarray(picture.convert("L"))
+                grey_HW = np.array(picture.convert("L"))
+                if image.format == "PNG" and isinstance(hidden := image.info.get("transparency"), int):
+                    grey_HW[grey_HW == hidden] = 0
+                return grey_HW
             if picture.mode.startswith("I;16"):
                 grey_HW = np.asarray(picture).astype(np.uint16)
                 return 65535 - grey_HW if inverted else grey_HW

@@ -92,7 +92,7 @@ def watch_points(told: Callable[[str, bool], None]) -> None:
             return io.BufferedWriter(Halved(self, mode))
         return plain_open(self, mode, *arguments, **options)
 
-    pathlib.Path.open = open_halved  # type: ignore[method-assign, assignment]
+    pathlib.Path.open = open_halved  # type: ignore[method-assign]
 
 
 def hold_until_handled() -> None:
@@ -102,14 +102,14 @@ def hold_until_handled() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
     plain_run = cli.run
 
-    def run(*arguments: Any) -> int:
+    def run(*arguments: Any, **options: Any) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, POLITE)
         try:
-            return plain_run(*arguments)
+            return plain_run(*arguments, **options)
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
 
-    cli.run = run
+    cli.run = run  # type: ignore[assignment]
 
 
 # ---- numbers
