@@ -226,9 +226,9 @@ def other_commands(nursery: Nursery, folder: Path) -> list[str]:
     for name, (ended, path) in tables.items():
         if trouble := ill(ended):
             troubles.append(f"{name} {trouble}")
-        elif (
-            rows := sum(1 for _ in csv.reader(path.read_text(errors="replace").splitlines(keepends=True))) - 1
-        ) != files:
+            continue
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
+        if (rows := sum(1 for _ in csv.reader(lines)) - 1) != files:
             troubles.append(f"{name} has {rows} rows of {files} files")
     return troubles
 

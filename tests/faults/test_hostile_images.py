@@ -51,7 +51,7 @@ def test_every_corner_can_be_made_and_its_golden_pixels_are_another_readers() ->
     for place, make in enumerate(corners()):
         file = make(np.random.default_rng(place))
         assert file.demand != "golden" or file.golden is not None, file.name
-        # Pillow keeps 8 bits, and tells a transparent level of fewer bits in the file's units, not in those of its pixels
+        # Pillow keeps 8 bits, and tells a transparent level of fewer bits in the file's units, not its pixels'
         differs = "16 bit" in file.name or any(f"tRNS {depth} bit kind 0" in file.name for depth in (1, 2, 4))
         sound = file.demand == "golden" and file.suffix == ".png" and not differs
         if sound and (seen := pillow_grey(file.data)) is not None:
