@@ -109,7 +109,7 @@ def hold_until_handled() -> None:
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
 
-    cli.run = run  # type: ignore[assignment]
+    cli.run = run
 
 
 # ---- numbers
