@@ -46,7 +46,7 @@ def map_in_processes(
         try:
             worker.pipe.send(chunk)
             answer = worker.pipe.recv()
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:  # OSError in the middle of an answer
             for other in started:
                 other.process.kill()  # lest the caller wait for what they were doing
             raise ChildProcessError("a worker process died") from error

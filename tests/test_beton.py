@@ -304,8 +304,8 @@ def test_a_file_renamed_over_an_open_beton_changes_nothing_for_its_reader(tmp_pa
 
 def test_what_is_no_regular_file_is_a_storage_error_and_is_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.beton")
-    for path in (tmp_path / "fifo.beton", tmp_path):
-        with pytest.raises(StorageError, match=rf"{path.name}: not a regular file, expected a file"):
+    for path, found in ((tmp_path / "fifo.beton", "not a regular file"), (tmp_path, "Is a directory")):
+        with pytest.raises(StorageError, match=rf"{path.name}: {found}, expected a file"):
             Beton(path)
 
 
