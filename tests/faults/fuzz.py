@@ -6,9 +6,6 @@ import base64
 import importlib.util
 import io
 import json
-import os
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,13 +17,12 @@ from PIL import Image
 from tests import test_dicom
 from tests.faults.beton_layout import own_layout
 from tests.faults.tally import Campaign, Tally
-from tests.faults.victim import REPOSITORY
+from tests.faults.victim import Nursery
 from tests.test_beton import PAGE, write
 from tests.test_beton_fields import FIELDS, make_beton, sample_values
 
 SECONDS, MEMORY = 60, 1024  # an input may take, and MiB beyond what the fuzzer has itself
 OWN_MEMORY = 600  # MiB of the fuzzer with all it imports
-START = 180  # seconds that imports may take on a busy machine
 
 
 def missing() -> str | None:
@@ -66,7 +62,7 @@ def seeds(folder: Path) -> Iterator[bytes]:
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], plant: str = "") -> Tally:
-    """count: seconds.  plant: Python source that the fuzzer runs first, where a test breaks the product."""
+    """count: seconds.  plant: Python source that the fuzzer's process runs first, where a test breaks the product."""
     tally, corpus, advanced = Tally(), folder / "corpus", 0
     corpus.mkdir()
     for place, content in enumerate(seeds(folder)):
@@ -75,34 +71,29 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], plant:
         f"-max_total_time={count}", f"-seed={seed + 1}", f"-timeout={SECONDS}", "-max_len=16384",
         f"-rss_limit_mb={MEMORY + OWN_MEMORY}", f"-malloc_limit_mb={MEMORY}", f"-artifact_prefix={folder}/found-",
     ]  # fmt: skip
-    command = [sys.executable, "-m", "tests.faults.fuzz_target", str(folder), str(corpus), *flags]
-    with (folder / "log").open("wb") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "FAULTS_PLANT": plant}
-        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        began, first = time.monotonic(), 0.0
-        try:
-            while process.poll() is None:
-                time.sleep(0.1)
-                now = time.monotonic()
-                first = first or (now if (folder / "counts").exists() else 0.0)
-                while first and advanced < min(count, int(now - first)):
-                    advance()
-                    advanced += 1
-                if now - began > START + count + SECONDS:
-                    process.kill()
-        finally:
-            process.kill()
+    arguments = [str(folder), str(corpus), *flags]
+    # a crash must reach libFuzzer's own handler, which keeps the input: no faulthandler before it
+    with Nursery(folder / "victim", {"PYTHONFAULTHANDLER": ""}, "import tests.faults.fuzz_target") as nursery:
+        before = f"{plant}\nfrom tests.faults.fuzz_target import main\nmain({arguments!r})"
+        fuzzer, began = nursery.start(before=before), time.monotonic()
+        while fuzzer.alive() and time.monotonic() - began < count + SECONDS:
+            time.sleep(0.1)
+            while advanced < min(count, int(time.monotonic() - began)):
+                advance()
+                advanced += 1
+        ending = fuzzer.wait(timeout=SECONDS)
     for _ in range(count - advanced):
         advance()
     if (folder / "counts").exists():
         tally.outcomes.update(json.loads((folder / "counts").read_text()))
-    if process.wait():
-        said = (folder / "log").read_text(errors="replace")
+    if ending.code:
+        said = ending.errors + ending.output
         found = b"".join(path.read_bytes() for path in sorted(folder.glob("found-*"))[:1])
         text = base64.b85encode(zlib.compress(found, 9)).decode()
         marks = ("Uncaught Python exception", "ERROR: libFuzzer")
-        at = next((said.find(mark) for mark in marks if mark in said), -1500)
-        tally.broke(f"{said[at : at + 1500]!r} (seed {seed}; the input, zlib in base 85: {text[:4000]})")
+        at = next((said.find(mark) for mark in marks if mark in said), max(0, len(said) - 1500))
+        data = f"seed {seed}; the input, zlib in base 85: {text[:4000]}"
+        tally.broke(f"ended with {ending.code}: {said[at : at + 1500]!r} ({data})")
     return tally
 
 

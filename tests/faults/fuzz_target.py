@@ -1,15 +1,14 @@
 """What the fuzzer runs: one input read by the beton readers or the decoders, whose own errors alone may come out.
 
-python -m tests.faults.fuzz_target FOLDER CORPUS [libFuzzer's flags]; FOLDER/counts gets the counts so far.
+main() runs in a victim forked from a process that has imported this: libFuzzer takes its memory from ru_maxrss,
+which on Linux a program that is executed inherits from whoever executed it, and a forked child does not.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import struct
-import sys
 import time
 import zlib
 from collections import Counter
@@ -134,15 +133,10 @@ class Target:
                 assert expected is not None and np.array_equal(pixels, expected), "other pixels than libpng's"
 
 
-def main() -> None:
-    """Fuzz; never returns."""
+def main(arguments: list[str]) -> None:
+    """Fuzz; never returns.  arguments: a folder, which gets the counts so far; the corpus; libFuzzer's flags."""
     logging.disable()
     cv2.setNumThreads(1)
-    target = Target(Path(sys.argv[1]))
-    exec(os.environ.get("FAULTS_PLANT", ""), {})
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], target)
+    folder, *others = arguments
+    atheris.Setup(["fuzz_target", *others], Target(Path(folder)))
     atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.faults.fuzz import missing, run
+from tests.faults.fuzz import MEMORY, OWN_MEMORY, missing, run
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+
+def test_a_fuzzer_is_not_blamed_for_the_memory_of_who_started_it(tmp_path: Path) -> None:
+    """On Linux an executed program's ru_maxrss, libFuzzer's measure, begins at its parent's peak."""
+    np.ones((MEMORY + OWN_MEMORY + 100) << 20, np.uint8)  # touched, and gone again: the peak stays
+    tally = run(2, 0, tmp_path, lambda: None)
+    assert not tally.failures, tally.failures
+    assert sum(tally.outcomes.values()) > 0
 
 
 def test_a_reader_that_gives_other_pixels_is_found(tmp_path: Path) -> None:
