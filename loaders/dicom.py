@@ -18,12 +18,13 @@ from pydicom.dataset import Dataset
 
 from kernels.grey import luma_into
 from loaders.colour import colour_share
-from loaders.dicom_elements import Dicom, quiet, read_dicom, refuse, text
+from loaders.dicom_elements import Dicom, quiet, read_dicom, text
 from loaders.dicom_format import GREY, read_format
 from loaders.dicom_grey import grey_table
 from loaders.dicom_pixels import SYNTAXES, stored_values
 from loaders.errors import RadiographError
 from loaders.radiograph import DECODER_ERRORS, Radiograph
+from loaders.radiograph_file import refuse
 
 MODALITIES = ("CR", "DX", "RG")
 OTHER_MODALITIES = (  # PS3.3 section C.7.3.1.1.1, those that a folder of radiographs may hold by mistake

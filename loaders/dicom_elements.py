@@ -17,8 +17,7 @@ from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID_dictionary
 
-from loaders.errors import RadiographError
-from loaders.png import COPY_AGAIN
+from loaders.radiograph_file import refuse
 
 META_START = 132  # after the preamble and DICM
 MAX_ELEMENTS, MAX_OPEN = 20_000, 64  # a radiograph has a few hundred, seldom more than 3 sequences deep
@@ -47,11 +46,6 @@ class Dicom:
     def little_endian(self) -> bool:
         """Whether numbers have their low byte first."""
         return self.syntax != BIG_ENDIAN
-
-
-def refuse(found: str, expected: str, remedy: str = COPY_AGAIN) -> RadiographError:
-    """The error of a file that is not used.  None of its texts may hold a value of a tag that is free text."""
-    return RadiographError(f"{found}, expected {expected}; {remedy}")
 
 
 @contextlib.contextmanager

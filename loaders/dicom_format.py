@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from loaders.dicom_elements import Dicom, raw, refuse, text, whole
+from loaders.dicom_elements import Dicom, raw, text, whole
 from loaders.radiograph import SHRINK
+from loaders.radiograph_file import refuse
 
 EXPORT_AGAIN = "export it again as plain grey"
 GREY = ("MONOCHROME1", "MONOCHROME2")

@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 from pydicom.dataset import Dataset
 
-from loaders.dicom_elements import MODALITY_LUTS, VOI_LUTS, decimals, items, raw, refuse, text
+from loaders.dicom_elements import MODALITY_LUTS, VOI_LUTS, decimals, items, raw, text
+from loaders.radiograph_file import refuse
 
 ASK_VENDOR = "export it again with one plain grey mapping"
 

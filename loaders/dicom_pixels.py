@@ -12,9 +12,10 @@ import imagecodecs
 import numpy as np
 from pydicom.encaps import generate_fragments, parse_basic_offsets
 
-from loaders.dicom_elements import BIG_ENDIAN, DEFLATED, IMPLICIT, UNDEFINED, Dicom, refuse
+from loaders.dicom_elements import BIG_ENDIAN, DEFLATED, IMPLICIT, UNDEFINED, Dicom
 from loaders.dicom_format import EXPORT_AGAIN, FROM_RGB, GREY, LUMA_FIRST, Format
 from loaders.radiograph import check_jpeg
+from loaders.radiograph_file import refuse
 
 JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # baseline; extended, 8 or 12 bit
 LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import struct
 import warnings
 import zlib
@@ -22,11 +20,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from kernels.grey import luma_into
 from loaders.colour import colour_share
-from loaders.errors import RadiographError
 from loaders.png import COPY_AGAIN, SAVE_AGAIN, plain_png, sound_png
+from loaders.radiograph_file import SUFFIXES, format_of, read_file, refuse
 
 BAND = 1 << 20  # pixels of a picture that are converted at once
-MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
+SHRINK = "shrink it, or raise --max-pixels if you trust it"
+
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not stuffing, filling, or a restart inside a scan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,10 +59,10 @@ def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False)
     which the caller's row already has.  Source: DESIGN, Geometry.
     For processes, not threads: Pillow's warnings are silenced by a filter that the whole process shares.
     """
-    data = _read_file(path)
-    found = _format_of(data)
+    data = read_file(path)
+    found = format_of(data)
     if found not in _DECODERS:
-        raise _reject(found, " or ".join(_DECODERS), "replace or remove it")
+        raise refuse(found, " or ".join(_DECODERS), "replace or remove it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -70,85 +70,15 @@ def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False)
             if with_colour and found == "JPEG":
                 radiograph = replace(radiograph, colour=_jpeg_colour(data))
         except Image.DecompressionBombError as error:
-            raise _reject("more pixels than Pillow ever reads", f"at most {max_pixels}", SHRINK) from error
+            raise refuse("more pixels than Pillow ever reads", f"at most {max_pixels}", SHRINK) from error
         except Image.UnidentifiedImageError as error:
-            raise _reject(f"{found} with a rare or damaged header", "a common one", SAVE_AGAIN) from error
+            raise refuse(f"{found} with a rare or damaged header", "a common one", SAVE_AGAIN) from error
         except DECODER_ERRORS as error:
             reason = str(error) or type(error).__name__
-            raise _reject(f"{found} that does not decode ({reason})", "a whole image", COPY_AGAIN) from error
-    if _SUFFIXES.get(path.suffix.lower(), found) == found:
+            raise refuse(f"{found} that does not decode ({reason})", "a whole image", COPY_AGAIN) from error
+    if SUFFIXES.get(path.suffix.lower(), found) == found:
         return radiograph
     return replace(radiograph, note=f"{radiograph.note}; named {path.suffix}, is {found}".lstrip("; "))
-
-
-def _reject(found: str, expected: str, remedy: str) -> RadiographError:
-    return RadiographError(f"{found}, expected {expected}; {remedy}")
-
-
-# ---- bytes
-
-SHRINK = "shrink it, or raise --max-pixels if you trust it"
-
-_SIGNATURES = (  # offset, magic, format; the first that fits
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "TIFF"),  # BigTIFF
-    (0, b"MM\0+", "TIFF"),
-    (128, b"DICM", "DICOM"),
-    (0, b"GIF8", "GIF"),
-    (8, b"WEBP", "WebP"),
-    (4, b"ftyp", "HEIF, AVIF or a film"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"PK\3\4", "a ZIP archive"),
-    (0, b"BM", "BMP"),
-)
-
-_SUFFIXES = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".tif": "TIFF",
-    ".tiff": "TIFF", ".bmp": "BMP", ".dib": "BMP", ".dcm": "DICOM", ".gif": "GIF", ".webp": "WebP",
-}  # fmt: skip
-
-_BARE_DICOM = re.compile(rb"(\x02\0[\0-\x18]|\x08\0[\0\x01\x05\x08\x12-\x18])\0")  # no preamble: its first tag
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not stuffing, filling, or a restart inside a scan
-
-
-def _read_file(path: Path) -> bytes:
-    """The whole file, provided that it is a regular one; never waits on a FIFO and touches no device."""
-    try:
-        _check_kind(path.stat())
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:  # noqa: PTH123
-            _check_kind(os.fstat(descriptor))  # the path may have been swapped since
-            data = file.read()
-    except OSError as error:
-        raise _reject(error.strerror or str(error), "a readable file", "check its permissions") from error
-    except (ValueError, MemoryError) as error:  # a NUL in the path; no room for the bytes
-        raise _reject(str(error) or "no memory for this file", "a readable file", "check the path") from error
-    if not data:
-        raise _reject("0 bytes", "a radiograph", COPY_AGAIN)
-    return data
-
-
-def _check_kind(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-        kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
-        raise _reject(kind, "a regular file", "remove it from the source")
-    if status.st_size > MAX_BYTES:
-        raise _reject(f"{status.st_size} bytes", f"at most {MAX_BYTES}", "remove or shrink it")
-
-
-def _format_of(data: bytes) -> str:
-    for offset, magic, name in _SIGNATURES:
-        if data.startswith(magic, offset):
-            return name
-    if _BARE_DICOM.match(data):
-        return "DICOM"
-    if re.fullmatch(rb"[\t\n\f\r -~\x80-\xff]+", data[:512]):
-        return "HTML" if b"<html" in data[:512].lower() else "text"
-    return f"an unknown format that begins {data[:8].hex(' ')}"
 
 
 def check_jpeg(data: bytes) -> None:
@@ -161,10 +91,8 @@ def check_jpeg(data: bytes) -> None:
         if code not in (0x01, 0xD8, 0xD9):  # all others have a length; it steps over EXIF thumbnails
             at += int.from_bytes(data[at : at + 2], "big")
             scans += code == 0xDA
-    raise _reject(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", COPY_AGAIN)
+    raise refuse(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", COPY_AGAIN)
 
-
-# ---- pixels
 
 _TURNS = {  # EXIF 2.32, tag 274: step over stored rows, over stored columns, then transpose
     2: (1, -1, False), 3: (-1, -1, False), 4: (-1, 1, False),
@@ -176,10 +104,10 @@ def _open_header(data: bytes, name: str, max_pixels: int) -> Image.Image:
     image = Image.open(BytesIO(data), formats=[name])
     width, height = image.size
     if width * height > max_pixels:
-        raise _reject(f"{width}x{height} pixels", f"at most {max_pixels}", SHRINK)
+        raise refuse(f"{width}x{height} pixels", f"at most {max_pixels}", SHRINK)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a phone's MPO has a whole JPEG first, then thumbnails or depth
-        raise _reject(f"{name} of {frames} images", "one", "save each as a file of its own")
+        raise refuse(f"{name} of {frames} images", "one", "save each as a file of its own")
     return image
 
 
@@ -188,7 +116,7 @@ def _finish(
 ) -> Radiograph:
     """Turn the grey upright, once all its tags are known; loading a TIFF has turned it already."""
     if grey_HW.shape != image.size[::-1]:
-        raise _reject(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", SAVE_AGAIN)
+        raise refuse(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", SAVE_AGAIN)
     try:
         orientation = image.getexif().get(0x0112, 1)
     except DECODER_ERRORS:
@@ -241,7 +169,7 @@ def _grey_of(image: Image.Image) -> tuple[np.ndarray, str, float]:
         for rows in _bands(image.height, image.width):  # of the whole, Pillow would make three copies
             colour_HWC[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert(mode))
         return *_flatten(colour_HWC), colour_share(colour_HWC)
-    raise _reject(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", SAVE_AGAIN)
+    raise refuse(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", SAVE_AGAIN)
 
 
 def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
@@ -255,7 +183,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
     if pixels is None:
         red, blue, pixels = 2, 0, cv2.imdecode(np.frombuffer(pixels_only, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise _reject("PNG that does not decode", "a sound one", COPY_AGAIN)
+        raise refuse("PNG that does not decode", "a sound one", COPY_AGAIN)
     if pixels.ndim == 3:
         colour = colour_share(pixels)
         pixels, note = _flatten(pixels, red, blue)
@@ -287,11 +215,11 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Radiograph:
     )
     if (depth > 8 and not image.mode.startswith("I;16")) or sample_format not in (1, 4):  # 4: undefined
         kind = {2: "signed", 3: "floating-point"}.get(sample_format, "colour")
-        raise _reject(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", SAVE_AGAIN)
+        raise refuse(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", SAVE_AGAIN)
     for starts, sizes in ((273, 279), (324, 325)):  # strips, tiles
         for start, size in zip(tags.get(starts, ()), tags.get(sizes, ()), strict=False):
             if start + size > len(data):
-                raise _reject(f"truncated TIFF ({len(data)} bytes)", f"{start + size} or more", COPY_AGAIN)
+                raise refuse(f"truncated TIFF ({len(data)} bytes)", f"{start + size} or more", COPY_AGAIN)
     grey_HW, note, colour = _grey_of(image)
     if white_is_zero and grey_HW.dtype == np.uint16:  # Pillow inverts the others itself
         grey_HW = 65535 - grey_HW

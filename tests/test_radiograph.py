@@ -25,7 +25,8 @@ from PIL import Image
 
 from loaders.errors import RadiographError
 from loaders.png import plain_png, sound_png
-from loaders.radiograph import MAX_BYTES, Radiograph, decode_radiograph
+from loaders.radiograph import Radiograph, decode_radiograph
+from loaders.radiograph_file import MAX_BYTES
 
 REPOSITORY = Path(__file__).parents[1]
 RADIOGRAPHS = Path(os.environ.get("PLAINFILM_DATA", REPOSITORY / "../shared/data")) / "radiographs"
