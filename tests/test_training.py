@@ -74,7 +74,7 @@ def test_curves_are_drawn_early_seldom_and_at_the_end(
     monkeypatch.setattr(
         RunFolder, "draw", lambda self, history, *rest: (lengths.append(len(history)), draw(self, history, *rest))[1]
     )
-    monkeypatch.setattr("engine.training.SECONDS_BETWEEN_CURVES", 3600)
+    monkeypatch.setattr("engine.training_run.SECONDS_BETWEEN_CURVES", 3600)
     train(config(betons, tmp_path / "run"))
     assert lengths == [1, 3]
 
@@ -362,11 +362,11 @@ def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_p
 
 
 def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path: Path, monkeypatch) -> None:
-    import engine.training as training
+    import engine.training_run as training_run
 
     scores = iter([0.5, 0.501, 0.5005, 0.502, 0.502, 0.5029, 0.5031])
-    real = training.all_metrics
-    monkeypatch.setattr(training, "all_metrics", lambda *arguments: real(*arguments) | {"f1": next(scores)})
+    real = training_run.all_metrics
+    monkeypatch.setattr(training_run, "all_metrics", lambda *arguments: real(*arguments) | {"f1": next(scores)})
     summary = train(config(betons, tmp_path / "run", epochs=7))
     assert summary["best_epoch"] == 7 and summary["best_f1"] == 0.5031
     best = load_checkpoint(tmp_path / "run" / "best.safetensors")[1]

@@ -119,14 +119,14 @@ def on_device(found_inf: bool) -> None:
     """Have trainings run the device's epochs on CPU tensors.  found_inf: of Policy."""
     from dataclasses import replace
 
-    import engine.training as training
+    from engine import training_run
     from engine.device_epochs import DeviceEpochs
 
-    def make_epochs(self: training.Training) -> DeviceEpochs:
+    def make_epochs(self: training_run.Training) -> DeviceEpochs:
         learner = replace(self.learner, policy=replace(self.policy, found_inf=found_inf))
         return DeviceEpochs(learner, self.loader, self.val_loader, self.config.loader.resident)
 
-    training.Training.make_epochs = make_epochs  # type: ignore[method-assign]
+    training_run.Training.make_epochs = make_epochs  # type: ignore[method-assign]
 
 
 def tell_steps(told: Callable[[Any, int], None], done: Callable[[Any, int], None] = lambda learner, step: None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.faults.train_kill import Kill, run
 
-FORGETFUL = "import engine.training as training; training.restore = lambda learner, tensors: None"
+FORGETFUL = "import engine.training_run as training_run; training_run.restore = lambda learner, tensors: None"
 WRITES_IN_PLACE = "import loaders.atomic_file as file, tests.faults.plant as plant; file.SUFFIX = plant.SUFFIX = ''"
 
 
