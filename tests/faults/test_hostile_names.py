@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import hostile_names
+from tests.faults import hostile_names, hostile_places
 
 UNCHECKED = "import loaders.spool\nloaders.spool.inside = lambda root, path: root / path"
 UNESCAPED = "import cli\ncli.printable = str"
@@ -28,9 +28,9 @@ cli.run = run
     ids=["unchecked", "unescaped", "overwritten"],
 )
 def test_a_planted_fault_is_seen(fault: str, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def chosen() -> list[hostile_names.Maker]:
-        astray = partial(hostile_names.of_manifest, "../outside/canary.png", command="convert")
-        return [astray, partial(hostile_names.of_class, "colour")]
+    def chosen() -> list[hostile_places.Maker]:
+        astray = partial(hostile_places.of_manifest, "../outside/canary.png", command="convert")
+        return [astray, partial(hostile_places.of_class, "colour")]
 
     monkeypatch.setattr(hostile_names, "cases", chosen)
     tally = hostile_names.run(2, 1, tmp_path, lambda: None, before=fault)
