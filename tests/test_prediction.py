@@ -19,13 +19,15 @@ from engine.config import EvaluateConfig, PredictConfig, TrainConfig
 from engine.evaluation.evaluation import evaluate
 from engine.prediction import prediction
 from engine.prediction.prediction import Predicted, predict_files
+from engine.prediction.table import opened_spool
 from engine.prediction.words import prediction_words
 from engine.training import train
 from loaders.atomic_file import SUFFIX
 from loaders.config import AuditLimits, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert import convert
-from loaders.errors import CheckpointError, ConfigError, InputError, LockedError
+from loaders.errors import CheckpointError, ConfigError, InputError, LockedError, StorageError
 from loaders.phantom_folder import write_phantoms
+from loaders.spool import write_frame
 from loaders.terminal import Line
 
 
@@ -272,14 +274,33 @@ def test_what_a_killed_run_left_is_taken_over_and_a_living_one_is_not(run: Path,
     import fcntl
 
     out = tmp_path / "t.csv"
-    left = tmp_path / f"t.csv.frames{SUFFIX}"
-    left.write_bytes(b"left")
-    with left.open("rb+") as file:
+    lock = tmp_path / f"t.csv.lock{SUFFIX}"
+    (tmp_path / f"t.csv.frames-0123{SUFFIX}").write_bytes(b"left")
+    with lock.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(LockedError, match="another plainfilm process"):
             ask(run, out, films)
     ask(run, out, films)
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_workers_of_a_killed_prediction_do_not_find_the_next_ones_spool(tmp_path: Path) -> None:
+    with opened_spool(tmp_path / "[t].csv", 16) as killed:
+        lived = killed.read_bytes()
+    killed.write_bytes(lived)  # as kill -9 leaves it
+    with opened_spool(tmp_path / "[t].csv", 16) as next_one:
+        with pytest.raises(FileNotFoundError):
+            write_frame(killed, 0, np.ones(4, np.uint8))
+        assert next_one.read_bytes() == bytes(16) and stat.S_IMODE(next_one.stat().st_mode) == 0o600
+
+
+def test_a_table_that_cannot_be_locked_is_not_called_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(StorageError, match="No locks available"), opened_spool(tmp_path / "t.csv", 16):
+        pass
 
 
 def test_a_run_without_validation_scores_is_called_uncalibrated(run: Path, films: Path, tmp_path: Path) -> None:

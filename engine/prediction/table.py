@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import glob
 import io
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,30 +94,50 @@ def opened_table(out: Path, kind: str, classes: tuple[str, ...]) -> Iterator[Wri
 def opened_spool(out: Path, size: int) -> Iterator[Path]:
     """A temporary file of that size beside out for stored frames, for its owner alone, gone at the end.
 
-    A rerun after a kill takes its place.  Errors: LockedError when another process predicts into out; StorageError.
+    What a killed run left goes first.  Each has a name of its own: workers of a killed one may live on for a moment,
+    and shall not find this one's spool.  Errors: LockedError when another process predicts into out; StorageError.
     """
-    spool = out.with_name(f"{out.name}.frames{SUFFIX}")
+    spool = out.with_name(f"{out.name}.frames-{secrets.token_hex(4)}{SUFFIX}")
+    with locked_table(out):
+        try:
+            for left in out.parent.glob(f"{glob.escape(out.name)}.frames-*{SUFFIX}"):
+                left.unlink()
+            with open(os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
+                file.truncate(size)
+            yield spool
+        except OSError as error:
+            raise error if isinstance(error, StorageError) else storage_error(spool, error, size) from error
+        finally:
+            spool.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked_table(out: Path) -> Iterator[None]:
+    """Hold a lock beside out, gone at the end; the kernel drops it when its owner dies.
+
+    Errors: LockedError when another process predicts into out; StorageError.
+    """
+    lock = out.with_name(f"{out.name}.lock{SUFFIX}")
     try:
-        descriptor = os.open(spool, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise storage_error(spool, error) from error
+        raise storage_error(lock, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.samestat(os.fstat(descriptor), spool.stat())  # else its owner has just taken it away
-        except OSError:
+            mine = os.path.samestat(os.fstat(descriptor), lock.stat())  # else its owner has just taken it away
+        except (BlockingIOError, FileNotFoundError):
             mine = False
+        except OSError as error:  # such as a file system without locks
+            raise storage_error(lock, error) from error
         if not mine:
             raise LockedError(
                 f"{out}: another plainfilm process is predicting into it, expected none; "
                 "wait for it, or choose another --out"
             )
         try:
-            os.ftruncate(descriptor, size)
-            yield spool
-        except OSError as error:
-            raise error if isinstance(error, StorageError) else storage_error(spool, error, size) from error
+            yield
         finally:
-            spool.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
