@@ -87,33 +87,46 @@ class Command:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.  Gives the exit code."""
+    open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack × and ·
-    parser = make_parser()
-    namespace = parser.parse_args(arguments)
     try:
+        parser = make_parser()
         with polite_kill(), bus_errors_told(EXIT_CODES[errors.IntegrityError], tell):
-            code = run(parser, namespace)
+            try:
+                code = run(parser, parser.parse_args(arguments))
+            except SystemExit:  # the parser has said its help, or what is wrong
+                sys.stdout.flush()
+                raise
             sys.stdout.flush()  # what could not be printed fails here, not at the interpreter's end
             return code
     except tuple(EXIT_CODES) as error:
-        code = next(number for kind, number in EXIT_CODES.items() if isinstance(error, kind))
         tell(error)
+        return next(number for kind, number in EXIT_CODES.items() if isinstance(error, kind))
+    finally:
         drop_unprintable_output()
-        return code
+
+
+def open_closed_streams() -> None:
+    """Where a standard stream was closed Python has None, and the next file opened would be printed into."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115 — to the end
 
 
 def drop_unprintable_output() -> None:
-    """If the output cannot take what waits, let it go: the interpreter's end would try again, and end with 120."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """If a stream cannot take what waits, let it go: the interpreter's end would try again, and end with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def tell(error: BaseException) -> None:
-    """Print an error's one line."""
-    print(f"plainfilm: {printable(message_of(error))}", file=sys.stderr, flush=True)
+    """Print an error's one line, if anything can be printed."""
+    with contextlib.suppress(OSError):
+        print(f"plainfilm: {printable(message_of(error))}", file=sys.stderr, flush=True)
 
 
 def run(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> int:
@@ -421,12 +434,23 @@ def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> 
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
         summary = training.train(config, resume=resume, watch=view, stopping=stop.is_set)
-    try:
-        importlib.import_module("engine.report.report").report(ReportConfig(run=config.out, probes=False))
-    except errors.LockedError as error:  # the training is done, whoever has taken its folder since
-        show(screen, f"report.html is not written: {error}", style="yellow")
+    reporting = importlib.import_module("engine.report.report")
+    update_page(screen, lambda: reporting.report(ReportConfig(run=config.out, probes=False)))
     show_parts(screen, training_parts(summary, config.out))
     screen.print(NOT_FOR_DIAGNOSIS)
+
+
+def update_page(screen: Console, write: Callable[[], object]) -> None:
+    """Write a run's page.  What it shows is safe by now, whoever has taken the run's folder since."""
+    try:
+        write()
+    except errors.LockedError as error:
+        show(screen, f"report.html is not written: {error}", style="yellow")
+
+
+def refresh_page(screen: Console, run: Path) -> None:
+    """Write the page of a run in which a command has left its results."""
+    update_page(screen, lambda: importlib.import_module("engine.report.report").refresh_report(run))
 
 
 def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
@@ -489,6 +513,8 @@ def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
     evaluation, words = load(screen, "engine.evaluation.evaluation", "engine.evaluation.words")
     for result in watched(screen, evaluation.evaluate, config):
         show_parts(screen, words.evaluation_parts(result))
+    if config.out is None:  # the page shows what lies in the run folder
+        refresh_page(screen, config.run)
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
@@ -512,6 +538,8 @@ def run_explain(screen: Console, config: ExplainConfig) -> None:
     """Show where a run looks in the pictures, and whether that is the lungs."""
     explaining, words = load(screen, "engine.explanation.explain", "engine.explanation.words")
     show_parts(screen, words.explanation_parts(watched(screen, explaining.explain, config)))
+    if config.out is None:
+        refresh_page(screen, config.run)
 
 
 def run_profile(screen: Console, config: ProfileConfig) -> None:

@@ -102,8 +102,14 @@ def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
-    """The name of the first tensor with a number that is not finite; "" where there is none."""
-    return next((name for name, value in tensors.items() if not bool(value.isfinite().all())), "")
+    """The name of the first tensor with a number that is not finite; "" where there is none.
+
+    One look at a device where all are finite, however many there are.
+    """
+    finite = [value.isfinite().all() for value in tensors.values()]
+    if not finite or bool(torch.stack([flag.to(finite[-1].device) for flag in finite]).all()):
+        return ""
+    return next(name for name, flag in zip(tensors, finite, strict=True) if not bool(flag))
 
 
 def restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:

@@ -40,7 +40,7 @@ SECONDS_FOR_AN_ANSWER = 10.0
 # what torch, zipfile and safetensors raise over a damaged file
 UNREADABLE = (
     SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, ImportError,
-    AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
+    AssertionError, ArithmeticError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that hold the weights of a training's checkpoint
 PREFIXES = ("module.", "network.")  # of names: DataParallel's, and plainfilm's own

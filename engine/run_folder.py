@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import logging
+import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -27,6 +28,7 @@ from loaders.errors import ConfigError, StorageError
 from loaders.settings import build
 
 BEST, LAST, SUMMARY = "best.safetensors", "last.safetensors", "summary.json"
+METRICS, LOG = "metrics.csv", "train.log"
 
 
 class RunFolder:
@@ -34,9 +36,13 @@ class RunFolder:
 
     def __init__(self, path: Path, purge_epoch: int | None = None) -> None:
         self.path = path
-        self._events = Events(path, purge_epoch)
-        self._log = path / "train.log"
-        self._handler = logging.FileHandler(self._log, encoding="utf-8")
+        self._log = path / LOG
+        self._handler = logging.StreamHandler(opened_log(self._log))
+        try:
+            self._events = Events(path, purge_epoch)
+        except StorageError:
+            self._handler.stream.close()
+            raise
         self._handler.handleError = self._log_failed  # type: ignore[method-assign]  # its own prints a traceback
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         for name in ("engine", "loaders"):
@@ -58,7 +64,7 @@ class RunFolder:
         table = csv.DictWriter(text, list(history[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(history)
-        publish_bytes(self.path / "metrics.csv", text.getvalue().encode())
+        publish_bytes(self.path / METRICS, text.getvalue().encode())
         for row in history[self._told :]:
             for name, value in row.items():
                 if name != "epoch" and value is not None:
@@ -78,8 +84,9 @@ class RunFolder:
         """Close log and events.  Errors: StorageError."""
         for name in ("engine", "loaders"):
             logging.getLogger(name).removeHandler(self._handler)
+        self._handler.close()
         try:
-            self._handler.close()
+            self._handler.stream.close()
         except OSError as error:
             raise storage_error(self._log, error) from error
         finally:
@@ -99,8 +106,31 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(*() if error is None else (StorageError,)):  # the first error tells more
+        try:
             self.close()
+        except StorageError:
+            if error is None:  # else the first one tells more
+                raise
+
+
+def opened_log(path: Path) -> TextIO:
+    """A log to append to.  Errors: StorageError; also for a link or a FIFO, which a foreign run folder may hold."""
+    try:
+        descriptor = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        )
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise StorageError(f"{path}: no regular file, expected the log of the run; remove it")
+    except OSError as error:
+        raise error if isinstance(error, StorageError) else storage_error(path, error) from error
+    return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+
+
+def epochs_recorded(folder: Path) -> int:
+    """How many epochs the table of metrics has; 0 where there is none."""
+    path = folder / METRICS
+    return max(0, len(path.read_bytes().splitlines()) - 1) if path.is_file() else 0
 
 
 def load_config(path: Path, data: Path | None = None) -> TrainConfig:
@@ -119,5 +149,5 @@ def load_config(path: Path, data: Path | None = None) -> TrainConfig:
             )
         return build(TrainConfig, values)
     except ConfigError as error:
-        where = "" if str(path) in str(error) else f"{path / CONFIG}: "
+        where = "" if any(str(path / name) in str(error) for name in (CONFIG, LOCAL)) else f"{path / CONFIG}: "
         raise ConfigError(f"{where}{error}") from error

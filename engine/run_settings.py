@@ -22,6 +22,11 @@ def shared_settings(config: Any) -> dict[str, Any]:
     return shared
 
 
+def told_settings(config: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """A config's settings as far as those found in a folder can tell: without paths if it came without local.json."""
+    return flatten(config) if "data" in found else shared_settings(config)
+
+
 def save_settings(folder: Path, config: Any) -> None:
     """Write local.json, for its owner alone, and then config.json.  Errors: StorageError."""
     shared = shared_settings(config)
@@ -36,4 +41,5 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
     Up to release 0.5 all of them were in config.json.
     """
     local = folder / LOCAL
-    return read_settings(folder / CONFIG) | (read_settings(local) if local.is_file() else {})
+    paths = read_settings(local) if local.is_file() else {}
+    return read_settings(folder / CONFIG) | paths

@@ -26,7 +26,8 @@ from engine.learning_sets import cautions
 from engine.metrics import all_metrics, headline_f1
 from engine.networks import freeze_body
 from engine.progress import Progress, Watch
-from engine.run_folder import BEST, LAST, RunFolder
+from engine.run_folder import BEST, LAST, SUMMARY, RunFolder, epochs_recorded
+from engine.run_settings import save_settings
 from engine.seen import SEEN, load_seen
 from engine.step import Learner, make_learner, softmax
 from engine.summary import summary, title, weights_description, weights_name
@@ -76,7 +77,10 @@ class Training:
             confusion=self.no_confusion(),
             run=run_id(config, facts.conversion_id),
         )
-        tensors = self.find_state() if resume else {}
+        tensors: dict[str, torch.Tensor] = {}
+        if resume:
+            tensors = self.find_state()
+            save_settings(config.out, config)  # where the betons lie now
         self.recorded = len(self.state.history)  # epochs whose metrics are written
         with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
@@ -151,7 +155,7 @@ class Training:
         if (out / SEEN).exists():
             load_seen(out, state.conversion_id, state.run)
         settle_best(self.state, out / BEST, self.network)
-        if not tensors and self.state.best_epoch > 1:
+        if not tensors and (self.state.best_epoch > 1 or (out / SUMMARY).exists() or epochs_recorded(out) > 1):
             raise missing(out / LAST, "the state that the run continues from")
         return tensors
 
@@ -219,8 +223,8 @@ class Training:
             }
         )
         if metrics["f1"] > state.best_f1 + config.min_delta or not state.best_epoch:
-            state.best_f1, state.best_epoch = metrics["f1"], epoch
             self.check_finite(self.tensors())  # what spoilt moments have learnt is not the best of anything
+            state.best_f1, state.best_epoch = metrics["f1"], epoch
             best = {name: tensor.clone() for name, tensor in network_tensors(self.learner).items()}
             order_N = self.val_loader.epoch_order(0)
             best |= validation_tensors(label_N, logits_NK, self.val_loader.beton, order_N)

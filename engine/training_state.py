@@ -63,9 +63,11 @@ def run_id(config: TrainConfig, conversion_id: str) -> str:
     Two runs of one id are the same run.  A setting at its default takes no part, so that a release that has more of
     them calls the run the same.
     """
-    usual = {setting.name: setting.default for setting in settings_of(TrainConfig)}
-    counted = {
-        name: value for name, value in shared_settings(config).items() if name not in FREE and value != usual[name]
+    settings = {setting.name: setting for setting in settings_of(TrainConfig)}
+    counted = {  # a caller of train() may say 1 for 1.0
+        name: float(value) if settings[name].kind is float and isinstance(value, int) else value
+        for name, value in shared_settings(config).items()
+        if name not in FREE and value != settings[name].default
     }
     text = json.dumps([conversion_id, counted], sort_keys=True)
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()

@@ -29,6 +29,7 @@ def storage_error(path: Path, error: OSError, needed: int | None = None) -> Stor
         errno.EEXIST: ("a folder", "choose another path"),
         errno.ENOTDIR: ("a folder", "choose another path"),
         errno.EISDIR: ("a file", "choose another path"),
+        errno.ELOOP: ("no link", "remove it"),
     }.get(error.errno or 0, ("no error", "check the disk"))
     if needed and expected == "room":
         expected = f"{needed:,} bytes of room"
@@ -93,9 +94,9 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise storage_error(folder, error) from error
+        raise storage_error(folder / LOCK if error.errno == errno.ELOOP else folder, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

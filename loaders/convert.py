@@ -47,6 +47,11 @@ def convert(config: ConvertConfig, progress: Progress = lambda phase, done, tota
         raise ConfigError(
             f"--out {config.out}: lies inside {config.source}, expected a folder beside it; choose another"
         )
+    if config.site_key.expanduser().resolve().is_relative_to(config.out.resolve()):
+        raise ConfigError(
+            f"--site-key {config.site_key}: lies inside {config.out}, which may be shared, expected a secret place; "
+            "choose one"
+        )
     catalog = read_catalog(config)
     if config.dry_run:
         return plan(config, catalog, None, progress)

@@ -21,7 +21,7 @@ from loaders.radiograph_file import refuse
 
 META_START = 132  # after the preamble and DICM
 MAX_ELEMENTS, MAX_OPEN = 20_000, 64  # a radiograph has a few hundred, seldom more than 3 sequences deep
-MAX_INFLATED = 1 << 30  # as much as the largest file that is read
+MAX_INFLATED = 1 << 28  # 64 megapixels of 16-bit grey, twice; zlib needs as much again to put its parts together
 UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA, MODALITY_LUTS, VOI_LUTS = 0x7FE00010, 0x00283000, 0x00283010
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD

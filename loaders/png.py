@@ -53,14 +53,17 @@ def plain_png(pixels_only: bytes) -> np.ndarray | None:
     Twice as fast as libpng, whose time goes to zlib and to filters. What this does not expect, or finds wrong, is left
     for OpenCV to read or to refuse.
     """
-    columns, rows, depth, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", pixels_only[16:29])
-    if depth != 8 or interlaced or colour_type not in CHANNELS:
+    length, _, columns, rows, depth, colour_type, *methods = struct.unpack(">I4sIIBBBBB", pixels_only[8:29])
+    if length != 13 or depth != 8 or colour_type not in CHANNELS or any(methods):  # compression, filters, interlacing
         return None
     channels = CHANNELS[colour_type]
     size = rows * (1 + columns * channels)
+    compressed = b"".join(idat_bodies(pixels_only))
+    if compressed[:1] > b"\x78":  # a window larger than zlib has: isal takes it, zlib does not
+        return None
     try:
         inflating = isal_zlib.decompressobj()
-        filtered = inflating.decompress(b"".join(idat_bodies(pixels_only)), size + 1)  # no room for a bomb
+        filtered = inflating.decompress(compressed, size + 1)  # no room for a bomb
     except (isal_zlib.error, ValueError):  # type: ignore[misc]
         return None
     if len(filtered) != size or not inflating.eof:

@@ -24,6 +24,7 @@ from loaders.png import COPY_AGAIN, SAVE_AGAIN, plain_png, sound_png
 from loaders.radiograph_file import SUFFIXES, format_of, read_file, refuse
 
 BAND = 1 << 20  # pixels of a picture that are converted at once
+SAMPLE_BYTES = 6  # of a pixel of 16-bit RGB
 SHRINK = "shrink it, or raise --max-pixels if you trust it"
 
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not stuffing, filling, or a restart inside a scan
@@ -181,6 +182,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
         image.info["exif"] = bodies[b"eXIf"]  # else Pillow decodes all pixels in search of it
     red, blue, pixels = 0, 2, None if bodies[b"tRNS"] else plain_png(pixels_only)
     if pixels is None:
+        check_size(image, data[25], depth, max_pixels)
         red, blue, pixels = 2, 0, cv2.imdecode(np.frombuffer(pixels_only, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise refuse("PNG that does not decode", "a sound one", COPY_AGAIN)
@@ -192,6 +194,14 @@ def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
         pixels[pixels == hidden] = 0
         note = "transparency laid over black"
     return _finish(image, pixels, name="PNG", bits=depth if depth in (1, 16) else 8, note=note, colour=colour)
+
+
+def check_size(image: Image.Image, colour_type: int, depth: int, max_pixels: int) -> None:
+    """Raise for a PNG whose pixels, which OpenCV holds twice, are more bytes than max_pixels of 16-bit RGB."""
+    size = {0: 1, 2: 3, 3: 4}.get(colour_type, 4) * max(1, depth // 8)  # of a pixel; grey with alpha becomes RGBA
+    if image.width * image.height * size > SAMPLE_BYTES * max_pixels:
+        most = SAMPLE_BYTES * max_pixels // size
+        raise refuse(f"{image.width}x{image.height} pixels of {size} bytes", f"at most {most}", SHRINK)
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> Radiograph:

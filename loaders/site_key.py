@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loaders.atomic_file import SUFFIX, storage_error
+from loaders.atomic_file import SUFFIX, storage_error, sync_folder
 from loaders.errors import InputError
 
 
@@ -22,6 +22,8 @@ def load_site_key(path: Path) -> bytes:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             make_site_key(path)
+        if not path.is_file():  # a FIFO would be waited on for ever
+            raise InputError(f"{path}: no regular file, expected a site key; choose another --site-key")
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
         raise storage_error(path, error) from error
@@ -37,20 +39,31 @@ def load_site_key(path: Path) -> bytes:
 def make_site_key(path: Path) -> None:
     """Write a new key whole, unless another process was first; what a killed one left is written over."""
     temporary = path.with_name(path.name + SUFFIX)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)  # its owner's only
-    try:
+    while not path.exists():
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)  # its owner's
         with os.fdopen(descriptor, "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists():  # another was first, and may have made the file that is open here the key
-                return
-            os.fchmod(file.fileno(), 0o600)
-            file.truncate(0)
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            if not is_at(file.fileno(), temporary):  # another was first, and made it the key or took it away
+                continue
+            try:
+                if not path.exists():
+                    os.fchmod(file.fileno(), 0o600)
+                    file.truncate(0)
+                    file.write(secrets.token_hex(32) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                    temporary.rename(path)
+                    sync_folder(path.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one that has a name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def site_key_id(key: bytes) -> str:

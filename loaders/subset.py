@@ -77,6 +77,7 @@ def write_subset(
             for sample in index_N.tolist():
                 beton.check_samples(np.array([sample]))  # a damaged frame would get a new, valid checksum
                 yield beton.frame(sample) if change is None else change(beton.frame(sample))
+            beton.check_unchanged()  # since the last one was checked
 
     write_beton(path, frames(), label_N, rows_N, facts, betons[0].page_size)
 

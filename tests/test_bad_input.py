@@ -1125,3 +1125,18 @@ def test_an_output_that_takes_nothing_is_exit_4_with_one_line(tmp_path: Path) ->
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 4 and ended.stderr.startswith("plainfilm: output: No space left")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("info none.beton 2>/dev/full", 4), ("train 2>/dev/full", 2), (">/dev/full 2>&1", 2),
+        ("--version >/dev/full", 4),
+        ("info none.beton 2>&-", 4), (">&-", 2), ("--version <&- >&- 2>&-", 0),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_streams_that_take_nothing_or_are_closed_change_no_exit_code(command: str, code: int, tmp_path: Path) -> None:
+    told = f'"$0" "$1" {command}'
+    ended = subprocess.run(["sh", "-c", told, sys.executable, cli.__file__], cwd=tmp_path, capture_output=True)
+    assert ended.returncode == code and b"Traceback" not in ended.stderr, ended.stderr

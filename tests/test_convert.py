@@ -303,6 +303,19 @@ def test_a_manifest_line_is_named_as_an_editor_counts_it(folder: Path) -> None:
         convert(config(folder, source=None, manifest=manifest))
 
 
+def test_a_site_key_among_the_betons_is_refused(folder: Path) -> None:
+    out = folder.parent / "out"
+    with pytest.raises(ConfigError, match="which may be shared"):
+        convert(config(folder, site_key=out / "keys" / ".." / "site.key"))
+    assert not out.exists()
+
+
+def test_a_site_key_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "site.key")
+    with pytest.raises(InputError, match="no regular file"):
+        load_site_key(tmp_path / "site.key")
+
+
 def test_a_key_left_empty_by_a_crash_cannot_happen_and_two_first_runs_agree(tmp_path: Path, monkeypatch) -> None:
     key = tmp_path / "keys" / "site.key"
 

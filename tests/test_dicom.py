@@ -591,6 +591,20 @@ def test_a_deflate_bomb_is_refused_at_its_bound(monkeypatch: pytest.MonkeyPatch)
     refused(data[: start + 20], "truncated DICOM")
 
 
+def test_a_deflate_bomb_takes_less_than_a_gibibyte() -> None:
+    data = native(film(8), 8, DEFLATED)
+    at = data.index(b"\x02\x00\x10\x00UI")
+    stream = zlib.compressobj(1, zlib.DEFLATED, -15)
+    part = bytes(1 << 24)
+    bomb = b"".join([data[: at + 8 + data[at + 6]], *(stream.compress(part) for _ in range(17))])
+    tracemalloc.start()
+    try:
+        refused(bomb, "DICOM that inflates to more than")
+        assert tracemalloc.get_traced_memory()[1] < 640 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_pixels_are_counted_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("jpeg8_decode", "jpegls_decode", "jpeg2k_decode", "packbits_decode"):
         monkeypatch.setattr(imagecodecs, name, lambda *a, **k: pytest.fail("decoded"))

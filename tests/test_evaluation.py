@@ -27,6 +27,7 @@ from engine.statistics.calibration import TEMPERATURES
 from engine.statistics.operating_points import choose_operating_points
 from engine.step import softmax
 from engine.training import train
+from loaders.atomic_file import locked
 from loaders.beton import Beton
 from loaders.beton_writer import write_beton
 from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
@@ -145,11 +146,12 @@ def test_another_conversion_of_the_same_patients_is_refused(
 def test_under_another_site_key_images_are_still_compared_and_patients_are_said_not_to_be(
     run: Path, betons: Path, phantoms: Path, tmp_path: Path
 ) -> None:
-    convert(ConvertConfig(manifest=phantoms, out=tmp_path, size=32, workers=1, holdout=0.2, site_key=tmp_path / "k"))
-    (result,) = evaluate(on(run, tmp_path / "heldout.beton"))  # the same seed: the same held-out images
+    out = tmp_path / "b"
+    convert(ConvertConfig(manifest=phantoms, out=out, size=32, workers=1, holdout=0.2, site_key=tmp_path / "k"))
+    (result,) = evaluate(on(run, out / "heldout.beton"))  # the same seed: the same held-out images
     assert any("site keys differ" in warning and "not excluded" in warning for warning in result.warnings)
     with pytest.raises(InputError):
-        evaluate(on(run, tmp_path / "train.beton"))
+        evaluate(on(run, out / "train.beton"))
 
 
 def test_the_validation_set_is_called_optimistic(run: Path, betons: Path) -> None:
@@ -543,7 +545,19 @@ def test_bad_input_at_the_command_line_gets_its_exit_code_and_one_line(
 def test_the_page_is_made_anew_after_an_evaluation(run: Path, betons: Path, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run, copied, ignore=shutil.ignore_patterns("evaluation", "report.html"))
-    evaluate(on(copied, betons / "heldout.beton", out=tmp_path / "elsewhere"))
+    command = ["evaluate", str(copied), str(betons / "heldout.beton")]
+    assert cli.main([*command, "--out", str(tmp_path / "elsewhere")]) == 0
     assert not (copied / "report.html").exists()  # nothing in the run folder changed
-    evaluate(on(copied, betons / "heldout.beton"))
+    assert cli.main(command) == 0
     assert (copied / "report.html").is_file()
+
+
+def test_the_page_is_not_written_while_another_process_has_the_run(
+    run: Path, betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied, ignore=shutil.ignore_patterns("evaluation", "report.html"))
+    with locked(copied):  # of two at once, one would publish what the other is in the middle of writing
+        assert cli.main(["evaluate", str(copied), str(betons / "heldout.beton")]) == 0
+    assert "report.html is not written" in capsys.readouterr().out
+    assert (copied / "evaluation" / "heldout" / "metrics.json").is_file() and not (copied / "report.html").exists()

@@ -39,6 +39,7 @@ from engine.profile.source import Converter, find_source
 from engine.profile.variants import Variant, variants_for
 from engine.profile.verdict import judge
 from engine.profile.worker import DeviceRounds, HostRounds
+from loaders.atomic_file import locked
 from loaders.beton import Beton
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, InputError
@@ -285,6 +286,15 @@ def profiled(betons: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFact
     command = ["profile", str(betons), "--source", str(phantoms.parent), "--out", str(out), "--rounds", "1"]
     assert cli.main([*command, "--steps", "1", "--device", "cpu", "--trace", str(out.parent / "trace.json")]) == 0
     yield out
+
+
+def test_a_folder_that_another_process_has_is_not_written_into(
+    betons: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(tmp_path / "p"):
+        command = ["profile", str(betons), "--source", str(phantoms.parent), "--out", str(tmp_path / "p")]
+        assert cli.main([*command, "--device", "cpu"]) == 6
+    assert "another plainfilm process" in capsys.readouterr().err
 
 
 def test_a_busy_machine_is_told_of() -> None:

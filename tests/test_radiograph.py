@@ -510,17 +510,26 @@ def test_a_png_of_many_small_chunks_is_read_whole() -> None:
     np.testing.assert_array_equal(plain_png(sound_png(data)[0]), rows)
 
 
-@pytest.mark.parametrize("make", ["bomb", "cut", "other checksum", "filter 5", "interlaced", "palette", "16 bits"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        "bomb", "cut", "other checksum", "filter 5", "interlaced", "palette", "16 bits", "compression 207",
+        "filter method 64", "longer header", "window of 64 KiB",
+    ],
+)  # fmt: skip
 def test_a_png_that_is_not_ordinary_is_left_to_opencv(make: str) -> None:
     filtered = b"".join(b"\0" + bytes(30) for _ in range(40))
-    depth, colour_type, interlaced = {"palette": (8, 3, 0), "16 bits": (16, 0, 0), "interlaced": (8, 0, 1)}.get(
-        make, (8, 0, 0)
-    )
+    facts = {
+        "palette": (8, 3, 0, 0, 0), "16 bits": (16, 0, 0, 0, 0), "interlaced": (8, 0, 0, 0, 1),
+        "compression 207": (8, 0, 207, 0, 0), "filter method 64": (8, 0, 0, 64, 0),
+    }.get(make, (8, 0, 0, 0, 0))  # fmt: skip
     if make == "filter 5":
         filtered = b"\5" + filtered[1:]
     body = zlib.compress(filtered + bytes(50_000_000 if make == "bomb" else 0))
-    body = {"cut": body[:-9], "other checksum": body[:-4] + b"\1\2\3\4"}.get(make, body)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 40, depth, colour_type, 0, 0, interlaced))
+    body = {
+        "cut": body[:-9], "other checksum": body[:-4] + b"\1\2\3\4", "window of 64 KiB": b"\x88\x1c" + body[2:],
+    }.get(make, body)  # fmt: skip
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 40, *facts) + bytes(make == "longer header"))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b"")
     assert plain_png(sound_png(data)[0]) is None
 
@@ -731,3 +740,16 @@ def test_colour_and_transparency_take_no_memory_beyond_the_pixels_and_a_little(t
         if mode == "RGBA":
             weighted_HW = (weighted_HW * whole_HWC[..., 3] + 127) // 255
         assert np.array_equal(found.grey_HW, weighted_HW)
+
+
+def test_a_png_whose_samples_would_take_too_much_memory_is_refused_before_they_do(tmp_path: Path) -> None:
+    """OpenCV holds a decoded PNG twice: 64 million pixels of 16-bit RGBA took 1.1 GiB."""
+    for colour_type, channels, taken in ((2, 3, True), (6, 4, False), (4, 2, False), (0, 1, True)):
+        samples = noise(40, 30, channels).astype(np.uint16) if channels > 1 else noise(40, 30).astype(np.uint16)
+        path = tmp_path / f"{colour_type}.png"
+        path.write_bytes(png(samples, depth=16, colour_type=colour_type))
+        if taken:
+            assert decode_radiograph(path, max_pixels=1200).grey_HW.shape == (40, 30)
+        else:
+            with pytest.raises(RadiographError, match="30x40 pixels of 8 bytes, expected at most 900"):
+                decode_radiograph(path, max_pixels=1200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,15 @@ from engine.run_settings import shared_settings
 from engine.training import resume_config, train
 from engine.training_state import State
 from loaders.config import LoaderConfig
-from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted, LockedError
+from loaders.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    InputError,
+    Interrupted,
+    LockedError,
+    StorageError,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -456,6 +465,47 @@ def test_a_run_whose_state_is_gone_after_its_second_epoch_is_not_begun_anew(run:
     (copied / "last.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"last\.safetensors: not there, expected the state"):
         train(resume_config(copied), resume=True)
+
+
+@pytest.mark.parametrize("lost", ["summary.json", "metrics.csv"])
+def test_a_lost_state_is_noticed_though_the_first_epoch_was_the_best(run: Path, tmp_path: Path, lost: str) -> None:
+    gone = shutil.ignore_patterns("last.safetensors", "best.safetensors", lost)
+    copied = Path(shutil.copytree(run, tmp_path / "run", ignore=gone))
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: not there, expected the state"):
+        train(resume_config(copied), resume=True)
+
+
+def test_a_run_that_came_without_its_paths_knows_them_once_it_is_resumed(
+    betons: Path, half: Path, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(half, tmp_path / "run", ignore=shutil.ignore_patterns("local.json")))
+    with pytest.raises(ConfigError, match=r"no local\.json"):
+        resume_config(copied)
+    with pytest.raises(Interrupted, match="continue with --resume"):
+        train(resume_config(copied, betons), resume=True, stopping=lambda: True)
+    assert resume_config(copied).data == betons
+
+
+def test_whole_numbers_for_fractions_are_the_same_run(betons: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(config(betons, out, dropout=0), stopping=lambda: (out / "last.safetensors").exists())
+    train(resume_config(out), resume=True)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train.log", "link"), ("train.log", "FIFO"), (".plainfilm-lock", "link")])
+def test_a_foreign_run_folder_does_not_lead_a_training_out_of_it(
+    half: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    copied = Path(shutil.copytree(half, tmp_path / "run"))
+    (copied / name).unlink()
+    if kind == "link":
+        (copied / name).symlink_to(tmp_path / "profile")
+    else:
+        os.mkfifo(copied / name)
+    with pytest.raises(StorageError, match=name):
+        train(resume_config(copied), resume=True)
+    assert not (tmp_path / "profile").exists()
 
 
 def test_best_weights_that_a_kill_cut_off_from_their_state_stay_the_best_with_their_own_score(

@@ -19,7 +19,7 @@ from engine.evaluation.evaluation import evaluate
 from engine.evaluation.validation_scores import validation_scores
 from engine.progress import Watch
 from engine.run_folder import BEST, load_config
-from engine.run_settings import CONFIG, shared_settings
+from engine.run_settings import CONFIG, read_run_settings, shared_settings, told_settings
 from engine.statistics.estimates import Estimate, estimates
 from engine.step import softmax
 from engine.training import train
@@ -134,7 +134,7 @@ def check_settings(training: TrainConfig) -> None:
     if not (training.out / CONFIG).exists():
         return
     found = flatten(replace(load_config(training.out, training.data), out=training.out))
-    wanted = flatten(training)
+    wanted = told_settings(training, read_run_settings(training.out))
     odd = [f"{name} {found[name]} (asked for: {wanted[name]})" for name in wanted if found[name] != wanted[name]]
     if odd:
         raise ConfigError(

@@ -26,7 +26,7 @@ from engine.device import choose_policy, settle_precision
 from engine.networks import network_of
 from engine.progress import Watch
 from engine.run_folder import BEST, LAST
-from engine.run_settings import CONFIG, read_run_settings, save_settings
+from engine.run_settings import CONFIG, read_run_settings, save_settings, told_settings
 from engine.step import predict, softmax
 from engine.training import train
 from loaders.atomic_file import locked, publish_bytes
@@ -35,7 +35,6 @@ from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, Interrupted
 from loaders.loader import Loader
 from loaders.lungs import without_lungs
-from loaders.settings import flatten
 from loaders.subset import check_room, subset_id, write_subset
 
 FOLDS, CONTENT, TABLE, PICTURE = "folds", "crossval.json", "crossval.csv", "crossval.png"
@@ -104,9 +103,9 @@ def deal(config: CrossvalConfig, pool: Pool, split: str) -> list[Fold]:
 
 def claim(config: CrossvalConfig) -> None:
     """Take the folder for these settings, or find it taken for the same.  Errors: ConfigError."""
-    path, settings = config.out / CONFIG, flatten(config)
-    if path.exists():
+    if (config.out / CONFIG).exists():
         before = read_run_settings(config.out)
+        settings = told_settings(config, before)
         names = sorted(name for name in settings.keys() | before.keys() if name not in FREE)
         changed = [name for name in names if settings.get(name) != before.get(name)]
         if changed:

@@ -82,10 +82,6 @@ def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, tot
         for loader, cautions in zip(loaders, warnings, strict=True):
             folder = out / loader.beton.path.stem
             results.append(evaluate_one(config, trained, rival, policy, loader, cautions, folder, progress))
-    if config.out is None:
-        from engine.report.report import write_report  # which reads what evaluations leave
-
-        write_report(config.run)
     return results
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -163,8 +162,6 @@ def explain_one(
     for example, (_, picture) in zip(examples, overlays, strict=True):
         publish_bytes(out / example.overlay, picture_bytes(picture))
     write(result, trained, beton, overlays)
-    if config.out is None:  # the page shows what lies in the run folder
-        importlib.import_module("engine.report.report").write_report(config.run)
     return result
 
 

@@ -39,7 +39,7 @@ from engine.profile.variants import REFERENCE, WORKER, Variant, variants_for
 from engine.profile.verdict import Verdict, judge
 from engine.profile.worker import task_text
 from loaders import __version__
-from loaders.atomic_file import publish_bytes
+from loaders.atomic_file import locked, publish_bytes
 from loaders.beton_footer import Facts
 from loaders.errors import ConfigError
 from loaders.machine import usable_cores
@@ -94,7 +94,8 @@ def profile(config: ProfileConfig, progress: Progress = lambda phase, done, tota
     """Train the reference and each variant in turns, in processes of their own, and leave profile.png and profile.json.
 
     Errors: ConfigError without torchvision or outside of a checkout, for a source that is not the betons', and for a
-    device that is not there; InputError for betons that do not belong together, or a variant that fails; StorageError.
+    device that is not there; InputError for betons that do not belong together, or a variant that fails; StorageError;
+    LockedError.
     """
     check_reference()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
@@ -110,41 +111,42 @@ def profile(config: ProfileConfig, progress: Progress = lambda phase, done, tota
     with contextlib.ExitStack() as stack:
         converter = stack.enter_context(contextlib.closing(Converter(source, config.data)))
         converter.convert(1)  # not counted: it loads kernels, and fails at once for another source
-        for folder in (config.folder, *([config.trace.parent] if config.trace else [])):
-            folder.mkdir(parents=True, exist_ok=True)  # now, not after minutes of measuring
+        stack.enter_context(locked(config.folder))  # now, not after minutes of measuring
+        if config.trace:
+            config.trace.parent.mkdir(parents=True, exist_ok=True)
         commands = [arguments_for(variant, config, policy.device.type, facts.crop, cores) for variant in variants]
         processes = [
             stack.enter_context(VariantProcess(variant.name, variant.module, arguments))
             for variant, arguments in zip(variants, commands, strict=True)
         ]
         turns = take_turns(processes, converter, config, policy.device, dtype, progress)
-    found = []
-    for variant, trained, validated in zip(variants, turns.trained, turns.validated, strict=True):
-        once = 0.0 if variant.name == REFERENCE else statistics.median(turns.conversion)
-        found.append(measured(variant, trained, validated, threads=threads, conversion=once))
-    engine = found[-1]
-    network = Cnn(len(facts.classes), facts.crop, dropout=0.0)
-    bound = bound_of(network, facts.crop, engine.training, turns.matmul, turns.copy, bytes_a_number=dtype.itemsize)
-    result = Profile(
-        device=device_name(policy.device),
-        facts=facts,
-        num_images=len(source.paths) + source.num_val,
-        variants=tuple(found),
-        ratio=epoch_ratio(turns),
-        bound=bound,
-        verdict=judge(
-            engine,
-            threads=threads,
-            cores=cores,
-            batch_size=config.loader.batch_size,
-            overhead=overhead_share(turns.sizes, config.loader.batch_size),
-            arithmetic=bound.arithmetic,
-        ),
-        cautions=cautions(bound.matmul_spread, load, cores),
-        out=config.folder,
-    )
-    publish_bytes(config.folder / "profile.json", json.dumps(record(result, config, turns), indent=1).encode())
-    publish_bytes(config.folder / "profile.png", profile_figure(result.variants, result.device))
+        found = []
+        for variant, trained, validated in zip(variants, turns.trained, turns.validated, strict=True):
+            once = 0.0 if variant.name == REFERENCE else statistics.median(turns.conversion)
+            found.append(measured(variant, trained, validated, threads=threads, conversion=once))
+        engine = found[-1]
+        network = Cnn(len(facts.classes), facts.crop, dropout=0.0)
+        bound = bound_of(network, facts.crop, engine.training, turns.matmul, turns.copy, bytes_a_number=dtype.itemsize)
+        result = Profile(
+            device=device_name(policy.device),
+            facts=facts,
+            num_images=len(source.paths) + source.num_val,
+            variants=tuple(found),
+            ratio=epoch_ratio(turns),
+            bound=bound,
+            verdict=judge(
+                engine,
+                threads=threads,
+                cores=cores,
+                batch_size=config.loader.batch_size,
+                overhead=overhead_share(turns.sizes, config.loader.batch_size),
+                arithmetic=bound.arithmetic,
+            ),
+            cautions=cautions(bound.matmul_spread, load, cores),
+            out=config.folder,
+        )
+        publish_bytes(config.folder / "profile.json", json.dumps(record(result, config, turns), indent=1).encode())
+        publish_bytes(config.folder / "profile.png", profile_figure(result.variants, result.device))
     return result
 
 

@@ -58,10 +58,17 @@ def report(config: ReportConfig, progress: Progress = lambda phase, done, total:
         return Report(page=page, verdict=judge(read_material(run)), notes=tuple(notes))
 
 
+def refresh_report(run: Path) -> Path:
+    """Write the page anew, after a command left something in the run folder.  Errors: LockedError; StorageError."""
+    with locked(run):
+        return write_report(run)
+
+
 def write_report(run: Path, *, crossval: Path | None = None) -> Path:
     """Write RUN/report.html: the same bytes for the same files in the run folder.  Gives its path.
 
     What a file lacks, or a file that is not there, is said on the page, with the command that makes it.
+    For the owner of run's lock.
     crossval: a folder of `crossval`, whose result is kept in the run first.
     Errors: ConfigError when that folder has no result; InputError when it is of other classes; StorageError.
     """

@@ -125,6 +125,7 @@ def audit_beton(path: Path, config: AuditConfig, progress: Progress) -> Collecti
             view_N[sample] = lateral_odds(kind_K)
             frames_NSS[sample] = cv2.resize(beton.frame(sample), (SMALL, SMALL), interpolation=cv2.INTER_AREA)
             progress("read", sample + 1, len(beton))
+        beton.check_unchanged()  # since the last frame was checked
         return probe_collection(
             Collection(
                 frames_NSS=frames_NSS,
