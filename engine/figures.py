@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from loaders.page_parts import visible
+
 INK, TRAINING, VALIDATION, BEST = "#222222", "#c0504d", "#1f5fa8", "#888888"
 
 
 def literal(text: str) -> str:
-    """Text as it is: a class or file may be named with the signs of matplotlib's formulas."""
-    return text.replace("$", r"\$")
+    """Text as it is, unseen signs written out: a name may have those of matplotlib's formulas, and bytes of no text."""
+    return visible(text).replace("$", r"\$")
 
 
 def png(figure: Figure) -> bytes:

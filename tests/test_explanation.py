@@ -34,7 +34,7 @@ from engine.training import train
 from loaders.beton import Beton
 from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig, stored_side
 from loaders.convert import convert
-from loaders.errors import CheckpointError, ConfigError, InputError
+from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
 from loaders.phantom_folder import write_phantoms
 from loaders.subset import write_subset
 
@@ -177,6 +177,20 @@ def test_the_command_says_the_same_again_and_leaves_no_overlay_of_the_first_time
     again = json.loads((tmp_path / "heldout" / "explanation.json").read_text())
     first = json.loads((trapped.out / "explanation.json").read_text())
     assert {**again, "samples": []} == {**first, "samples": []}
+
+
+def test_a_full_disk_leaves_the_overlays_of_the_first_time(
+    tied: Case, trapped: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, content: bytes) -> None:
+        raise StorageError(f"{path}: No space left on device, expected {len(content)} bytes of room")
+
+    shutil.copytree(trapped.out, tmp_path / "heldout")
+    first = {path.name: path.read_bytes() for path in trapped.out.iterdir()}
+    monkeypatch.setattr("engine.explanation.explain.publish_bytes", fail)
+    with pytest.raises(StorageError):
+        tied.explain(tmp_path, samples=2)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "heldout").iterdir()} == first
 
 
 # ---- maps

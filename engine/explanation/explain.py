@@ -157,11 +157,11 @@ def explain_one(
         warnings=warnings + cautions(lungs, random_weights, blanked, len(np.unique(pictures.group_N[measured_N]))),
         out=out,
     )
-    for stale in out.glob("[0-9][0-9][0-9][0-9].png"):
-        stale.unlink()
     for example, (_, picture) in zip(examples, overlays, strict=True):
         publish_bytes(out / example.overlay, picture_bytes(picture))
     write(result, trained, beton, overlays)
+    for stale in set(out.glob("[0-9][0-9][0-9][0-9].png")) - {out / example.overlay for example in examples}:
+        stale.unlink()
     return result
 
 

@@ -36,6 +36,11 @@ class Layout:
         """The label's argument bytes, where plainfilm's own betons point to their footer."""
         return HEADER + (self.fields - 1) * DESCRIPTOR + DESCRIPTOR - ARGUMENTS
 
+    @property
+    def forged(self) -> set[int]:
+        """The bytes of the four checksums that reforged() makes anew."""
+        return {*range(self.block + 24, self.block + 32), *range(self.footer + 24, self.footer + 32)}
+
     def parts(self) -> dict[str, tuple[int, int]]:
         """First byte and end of every part that holds structure."""
         return {

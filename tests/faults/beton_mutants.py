@@ -34,14 +34,21 @@ HOSTILE = (
     [1], ["a", "a"], {}, {"a": {}}, ["covid", "normal"] * 600,
 )  # fmt: skip
 
+# what verifying calls the parts that it can tell apart
+NAMED_AS = {"metadata": "metadata", "footer": "footer", "table": "allocation table|its region of"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mutant:
-    """A mutated beton.  words: what was done.  kind: of SCHEDULE."""
+    """A mutated beton.
+
+    words: what was done.  kind: of SCHEDULE.  place: words that verifying must name it by; "" where several may be.
+    """
 
     kind: str
     words: str
     content: bytes
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,45 +136,56 @@ class Mutator:
         kind = SCHEDULE[place]
         turn = rounds * SCHEDULE.count(kind) + SCHEDULE[:place].count(kind)  # earlier attempts of this kind
         rng = random.Random(f"{self.seed}-{attempt}")
-        if kind == "forged facts":
-            facts = facts_of(self.own.content, self.own.layout)
-            name = sorted(facts)[turn % len(facts)]
-            value = rng.choice(HOSTILE)
-            if turn % 7 == 6:
-                facts = rng.choice((value, {}, [facts], facts | {"further": 1}, {name: facts[name]}))
-            else:
-                facts[name] = value
-            words, content = f"facts: {name} = {value!r}", with_facts(self.own.content, self.own.layout, facts)
-            return Mutant(kind=kind, words=words[:120], content=content)
         original = self.foreign if kind.startswith("foreign") else self.own
-        content = bytearray(original.content)
+        while True:
+            mutant = self._facts(kind, turn, rng) if kind == "forged facts" else self._drawn(original, kind, turn, rng)
+            if mutant.content != original.content:  # else a number was set to what it was
+                return mutant
+
+    def _facts(self, kind: str, turn: int, rng: random.Random) -> Mutant:
+        """Other facts in the footer: each of them in turn, and now and then all of them."""
+        facts = facts_of(self.own.content, self.own.layout)
+        name = sorted(facts)[turn % len(facts)]
+        value = rng.choice(HOSTILE)
+        if turn % 7 == 6:
+            facts = rng.choice((value, {}, [facts], facts | {"further": 1}, {name: facts[name]}))
+        else:
+            facts[name] = value
+        words, content = f"facts: {name} = {value!r}", with_facts(self.own.content, self.own.layout, facts)
+        return Mutant(kind=kind, words=words[:120], content=content)
+
+    def _drawn(self, original: Original, kind: str, turn: int, rng: random.Random) -> Mutant:
+        """A mutant of any other kind."""
+        content, layout, named = bytearray(original.content), original.layout, ""
         match kind.split()[-1]:
             case "byte":
-                words = self._byte(content, original, kind, turn, rng)
+                place = self._place(original, kind, turn)
+                words = flip(content, place, rng.choice((1 << rng.randrange(8), rng.randrange(1, 256))))
+                part = next(name for name, (begin, end) in layout.parts().items() if begin <= place < end)
+                named = NAMED_AS.get(part, "") if kind == "byte" else ""
             case "payload":
-                size = SAMPLES * STORED**2
-                words = flip(content, original.layout.pages + rng.randrange(size), 1 << rng.randrange(8))
+                place = rng.randrange(SAMPLES * STORED**2)
+                words = flip(content, layout.pages + place, 1 << rng.randrange(8))
+                named = f"sample {place // STORED**2}:"
             case "padding":
-                begin = original.layout.pages + SAMPLES * STORED**2
-                gaps = (range(original.layout.metadata + SAMPLES * 16, original.layout.pages),)
-                gaps += (range(begin, original.layout.footer),)
-                words = flip(content, rng.choice(gaps[turn % 2]), rng.randrange(1, 256))
+                begin = layout.pages + SAMPLES * STORED**2
+                gap = (range(layout.metadata + SAMPLES * 16, layout.pages), range(begin, layout.footer))[turn % 2]
+                words = flip(content, rng.choice(gap), rng.randrange(1, 256))
+                named = f"padding at bytes {gap.start} to {gap.stop} "
             case "cut":
-                words = cut(content, original.layout, turn, rng)
+                words = cut(content, layout, turn, rng)
             case _:
                 words = extreme(content, original, turn, rng, forged=kind.startswith("forged"))
         if kind.startswith("forged"):
-            content = reforged(content, self.own.layout)
-        return Mutant(kind=kind, words=words, content=bytes(content))
+            content = reforged(content, layout)
+        return Mutant(kind=kind, words=words, content=bytes(content), place=named)
 
-    def _byte(self, content: bytearray, original: Original, kind: str, turn: int, rng: random.Random) -> str:
-        """Change one byte of structure: every one of them in turn, a part after another."""
+    def _place(self, original: Original, kind: str, turn: int) -> int:
+        """A byte of structure: every one of them in turn, a part after another."""
         order = places_of(f"{self.seed}-{kind}", tuple(original.layout.parts().values()))
         if kind.startswith("forged"):
-            block = range(original.layout.block, original.layout.block + 32)  # which forging mends
-            order = tuple(place for place in order if place not in block)
-        place = order[turn % len(order)]
-        return flip(content, place, rng.choice((1 << rng.randrange(8), rng.randrange(1, 256))))
+            order = tuple(place for place in order if place not in original.layout.forged)
+        return order[turn % len(order)]
 
 
 @cache
@@ -197,7 +215,8 @@ def cut(content: bytearray, layout: Layout, turn: int, rng: random.Random) -> st
 
 def extreme(content: bytearray, original: Original, turn: int, rng: random.Random, *, forged: bool) -> str:
     """Set a number to an extreme, or to what wraps around at 2**64; forged: sometimes a pointer at both its places."""
-    at, kind = original.number_places[turn % len(original.number_places)]
+    places = [place for place in original.number_places if not (forged and place[0] in original.layout.forged)]
+    at, kind = places[turn % len(places)]
     (old,) = struct.unpack_from(kind, content, at)
     wide = 1 << 8 * struct.calcsize(kind)
     around = (old + 1, old - 1, 2 * old, -old, -old - 1, -(original.layout.side**2), old + wide // 2, old + (1 << 21))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from tests.faults.small_run import make_betons, result_of, train_command, warm
+from tests.faults.small_run import begun_anew, left_of, make_betons, result_of, train_command, warm
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Nursery
 
@@ -23,6 +24,7 @@ RUN_FILES = ("last.safetensors", "best.safetensors", "seen.safetensors")
 # a file, the command that loads it, its exit codes for a refusal, and how often it is drawn
 TARGETS = (
     ("last.safetensors", "resume", (5,), 8),
+    ("last.safetensors", "resume finished", (5,), 2),
     ("best.safetensors", "resume", (5,), 5),
     ("best.safetensors", "resume finished", (5,), 3),
     ("seen.safetensors", "resume", (5,), 3),
@@ -40,18 +42,19 @@ TARGETS = (
     ("state.pth", "begin with", (2, 5), 4),
     ("kind.safetensors", "audit", (5,), 3),
 )
-WAYS = ("flip a bit", "truncate", "another's", "canary", "noise")
+WAYS = {"flip a bit": 4, "truncate": 2, "another's": 1, "canary": 1, "noise": 0.5}  # and how often they are drawn
+GONE = "removal"  # one more way, for the file without which a run could begin anew
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damage:
-    """What is done to one file of a run, and the command that then loads it."""
+    """What is done to one file of a run, and the command that then loads it.  content: None if it is removed."""
 
     file: str
     command: str
     refused: tuple[int, ...]
     way: str
-    content: bytes
+    content: bytes | None
 
 
 class Canary:
@@ -77,9 +80,9 @@ class Range:
     finished: Path
     stopped: Path
     others: dict[str, list[bytes]]
-    fault: str
     egg: Path
     results: dict[str, object]
+    fault: str = ""
 
     def source(self, file: str, command: str) -> Path:
         """The sound file that is to be damaged."""
@@ -89,11 +92,12 @@ class Range:
             return self.folder / file
         return (self.stopped if command == "resume" else self.finished) / file
 
-    def draw(self, rng: random.Random, targets: tuple[tuple, ...], ways: tuple[str, ...]) -> Damage:
-        """One damage."""
-        file, command, refused, _ = rng.choices(targets, [target[-1] for target in targets])[0]
+    def draw(self, rng: random.Random, target: tuple, way: str) -> Damage:
+        """One damage of a target."""
+        file, command, refused, _ = target
+        if way == GONE:
+            return Damage(file=file, command=command, refused=refused, way=way, content=None)
         sound = self.source(file, command).read_bytes()
-        way = rng.choices(ways, [{"flip a bit": 4, "truncate": 2, "noise": 0.5}.get(way, 1) for way in ways])[0]
         content = bytearray(sound)
         if way == "flip a bit":
             # half of them where the structure is
@@ -122,11 +126,12 @@ class Range:
 
     def attempt(self, out: Path, damage: Damage) -> tuple[str, str]:
         """Run the command on a copy of a run with the damaged file.  Gives what it ended as, and what was broken."""
-        run = out / "run"
-        copy_run(self.stopped if damage.command == "resume" else self.finished, run)
+        run, sound = out / "run", self.stopped if damage.command == "resume" else self.finished
+        copy_run(sound, run)
         place = out / damage.file if damage.command in ("begin with", "audit") else run / damage.file
         place.unlink(missing_ok=True)  # never through a link
-        place.write_bytes(damage.content)
+        if damage.content is not None:
+            place.write_bytes(damage.content)
         code, errors, result = self.carry_out(out, run, damage.command, place)
         if self.egg.exists():
             self.egg.unlink()
@@ -134,9 +139,11 @@ class Range:
         if code in damage.refused:
             return f"exit {code}", ""
         if code == 0:
-            if result == self.sound(damage.command):
-                return "the same result", ""
-            return "", "exit 0 with another result than the sound run's, expected a refusal"
+            if result != self.sound(damage.command):
+                return "", "exit 0 with another result than the sound run's, expected a refusal"
+            if damage.command.startswith("resume") and (anew := begun_anew(run, left_of(sound))):
+                return "", anew
+            return "the same result", ""
         return "", f"exit {code}, expected one of {damage.refused} or the sound run's result: {errors[-400:]}"
 
     def sound(self, command: str) -> object:
@@ -188,6 +195,16 @@ class Range:
         return sorted((self.folder / "phantoms").rglob("*.png"))[:2]
 
 
+def choose(attempt: int, rng: random.Random) -> tuple[tuple, str]:
+    """A target and what is done to it.  Every other attempt is a canary, until each target has had one."""
+    turn, odd = divmod(attempt, 2)
+    if not odd and turn < len(TARGETS):
+        return TARGETS[turn], "canary"
+    target = rng.choices(TARGETS, [target[-1] for target in TARGETS])[0]
+    ways = WAYS | {GONE: 1} if target[0] == "last.safetensors" else WAYS
+    return target, rng.choices(list(ways), list(ways.values()))[0]
+
+
 def copy_run(run: Path, to: Path) -> None:
     """Copy a run folder; its checkpoints, which are only ever replaced, as links."""
     to.mkdir(parents=True)
@@ -198,10 +215,18 @@ def copy_run(run: Path, to: Path) -> None:
             shutil.copy2(path, to / path.name)
 
 
-def make_range(nursery: Nursery, betons: Path, folder: Path, fault: str) -> Range:
-    """Train two more runs, and leave them in their second epoch.  folder: with a finished run."""
+@contextlib.contextmanager
+def open_range(folder: Path) -> Iterator[Range]:
+    """Convert and train; victims are there until the end."""
+    betons = make_betons(folder)
+    with Nursery(folder / "victims", imports=warm(betons, folder / "finished")) as nursery:
+        yield make_range(nursery, betons, folder)
+
+
+def make_range(nursery: Nursery, betons: Path, folder: Path) -> Range:
+    """Train two more runs, and leave them in their third epoch.  folder: with a finished run."""
     runs = {name: folder / name for name in ("stopped", "other")}
-    stop = "from tests.faults.plant import signal_at; signal_at('step', 5, after=True, signals=[15])"
+    stop = "from tests.faults.plant import signal_at; signal_at('step', 8, after=True, signals=[15])"
     for name, settings in (
         ("stopped", ()),
         ("other", ("--seed", 1)),
@@ -231,28 +256,17 @@ def make_range(nursery: Nursery, betons: Path, folder: Path, fault: str) -> Rang
         finished=finished,
         stopped=runs["stopped"],
         others=files,
-        fault=fault,
         egg=folder / "egg",
         results={},
     )
 
 
-def run(
-    count: int,
-    seed: int,
-    folder: Path,
-    advance: Callable[[], None],
-    *,
-    fault: str = "",
-    targets: tuple[tuple, ...] = TARGETS,
-    ways: tuple[str, ...] = WAYS,
-) -> Tally:
-    """The campaign.  fault: a defect to plant in the product.  targets, ways: to choose from."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    """The campaign."""
     tally = Tally()
-    betons = make_betons(folder)
-    with Nursery(folder / "victims", imports=warm(betons, folder / "finished")) as nursery:
-        place = make_range(nursery, betons, folder, fault)
-        drawn = [place.draw(random.Random(f"{seed}-{attempt}"), targets, ways) for attempt in range(count)]
+    with open_range(folder) as place:
+        rngs = [random.Random(f"{seed}-{attempt}") for attempt in range(count)]
+        drawn = [place.draw(rng, *choose(attempt, rng)) for attempt, rng in enumerate(rngs)]
         for attempt, damage in enumerate(drawn):
             out = folder / f"attempt-{attempt}"
             outcome, broken = place.attempt(out, damage)
@@ -269,9 +283,10 @@ def run(
 CAMPAIGN = Campaign(
     name="checkpoints",
     attack="bit flips, truncation, another run's or network's file, noise and pickles that run code, in place of every "
-    "file of a run that resume, evaluate, predict, explain, export, --weights and the audit load",
-    holds="exit 5 (2 or 3 for settings and files of the user's own) or the sound run's result; never begun anew in "
-    "silence, no code run, no traceback",
+    "file of a run that resume, evaluate, predict, explain, export, --weights and the audit load, at least one such "
+    "pickle each; the state of a run removed",
+    holds="exit 5 (2 or 3 for settings and files of the user's own) or the sound run's result; a "
+    "resumed run goes on from the step it was left at, never begun anew; no code run, no traceback",
     run=run,
     short=12,
     full=1_000,

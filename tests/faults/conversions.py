@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -20,52 +20,71 @@ SECONDS_TO_CLEAR = 10.0
 PATIENCE = 300.0  # seconds for a command that has not been attacked, on a loaded machine
 # what a conversion would otherwise load in every victim anew
 WARM = """
-import contextlib, io
+import contextlib, functools, io
 import cv2
+import loaders.settings
 import loaders.convert_words, loaders.contact_sheet, loaders.audit.words
 import engine.report.report, engine.report.words, engine.prediction.prediction, engine.prediction.words
 cv2.setNumThreads(1)
+loaders.settings.parse_from_object = functools.cache(loaders.settings.parse_from_object)
 with contextlib.redirect_stdout(io.StringIO()):
     assert cli.main({argv!r}) == 0
 """
+TRAINS = "import torch._dynamo\n"  # what an optimiser loads, most of a small training's time
 
-# before a victim's command: wraps the function at a dotted place, so that its {call}-th call is the last thing done
-KILL_AT = """
-import importlib, os, signal
+# before a victim's command: the function at a dotted place, for which what follows puts another
+AT = """
+import importlib
 module, _, path = {place!r}.partition(":")
 owner = importlib.import_module(module)
 *parts, name = path.split(".")
 for part in parts:
     owner = getattr(owner, part)
 real, calls = getattr(owner, name), 0
+"""
+
+# its {call}-th call is the last thing done
+KILL_AT = f"""{AT}
+import os, signal
 def deadly(*arguments, **named):
     global calls
     calls += 1
-    if calls == {call} and not {after}:
+    if calls == {{call}} and not {{after}}:
         os.kill(os.getpid(), signal.SIGKILL)
     result = real(*arguments, **named)
-    if calls == {call} and {after}:
+    if calls == {{call}} and {{after}}:
         os.kill(os.getpid(), signal.SIGKILL)
     return result
 setattr(owner, name, deadly)
 """
 
-# before a victim's command: at the function's first call tell so, and wait until the file `go` is there
-HOLD_AT = """
-import importlib, time
+# at its first call tell so, and wait until the file `go` is there
+HOLD_AT = f"""{AT}
+import time
 from pathlib import Path
-module, _, path = {place!r}.partition(":")
-owner = importlib.import_module(module)
-*parts, name = path.split(".")
-for part in parts:
-    owner = getattr(owner, part)
-real = getattr(owner, name)
 def patient(*arguments, **named):
-    Path({there!r}).touch()
-    while not Path({go!r}).exists():
+    Path({{there!r}}).touch()
+    until = time.monotonic() + {PATIENCE}
+    while not Path({{go!r}}).exists():
+        if time.monotonic() > until:  # whoever was to let it go on is gone
+            raise TimeoutError("held for too long")
         time.sleep(0.002)
     return real(*arguments, **named)
 setattr(owner, name, patient)
+"""
+
+# note from when to when each of its calls was under way, by the clock of all processes
+NOTE_AT = f"""{AT}
+import time
+from pathlib import Path
+def noting(*arguments, **named):
+    began = time.monotonic()
+    try:
+        return real(*arguments, **named)
+    finally:
+        with Path({{told!r}}).open("a") as file:
+            print(began, time.monotonic(), file=file)
+setattr(owner, name, noting)
 """
 
 
@@ -91,17 +110,18 @@ PLANS = (Plan(seed=1, holdout=0.0), Plan(seed=2, holdout=0.2), Plan(seed=3, hold
 class Material:
     """Phantoms of 24 patients in two classes, the site's key, and what each plan makes of them undisturbed.
 
-    Owns a nursery; close it, or use `with`.  wanted: plan → name → bytes.  seconds: what a conversion takes.
+    Owns a nursery; close it, or use `with`.  trains: whether victims train, too.
+    wanted: plan → name → bytes.  seconds: what a conversion takes.
     """
 
-    def __init__(self, folder: Path, plans: Sequence[Plan] = PLANS) -> None:
+    def __init__(self, folder: Path, plans: Sequence[Plan] = PLANS, *, trains: bool = False) -> None:
         self.folder = folder
         self.key = folder / "keys" / "site.key"
         table = write_phantoms(PhantomConfig(out=folder / "phantoms", patients=24, images_per_patient=1, size=48))
         self.source = table.parent / "images"
-        self.nursery = Nursery(
-            folder / "victims", imports=IMPORTS + WARM.format(argv=plans[0].argv(self, self.reference(plans[0])))
-        )
+        first = plans[0].argv(self, self.reference(plans[0]))
+        imports = IMPORTS + WARM.format(argv=first) + (TRAINS if trains else "")
+        self.nursery = Nursery(folder / "victims", imports=imports)
         for plan in plans[1:]:
             ending = self.nursery.run(plan.argv(self, self.reference(plan)), timeout=PATIENCE)
             assert not ending.code, ending.errors
@@ -112,15 +132,18 @@ class Material:
         """The folder of the undisturbed conversion."""
         return self.folder / f"reference-{plan.seed}"
 
-    def trained(self) -> Path:
-        """A run on the first plan's betons, trained when it is first asked for."""
-        run = self.folder / "run"
-        if not run.exists():
-            ending = self.nursery.run(
-                ["train", str(self.reference(PLANS[0])), "--out", str(run), *TRAINING], timeout=PATIENCE
-            )
+    def made(self, name: str, command: Callable[[Path], list[str]]) -> Path:
+        """What a command makes undisturbed, at a name of its own; made when it is first asked for."""
+        out = self.folder / name
+        if not out.exists():
+            ending = self.nursery.run(command(out), timeout=PATIENCE)
             assert not ending.code, ending.errors
-        return run
+        return out
+
+    def trained(self) -> Path:
+        """A run on the first plan's betons."""
+        betons = self.reference(PLANS[0])
+        return self.made("run", lambda out: ["train", str(betons), "--out", str(out), *TRAINING])
 
     def __enter__(self) -> Self:
         return self

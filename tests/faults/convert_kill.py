@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from tests.faults.conversions import (
     PATIENCE,
     PLANS,
     Material,
+    Plan,
     contents,
     different,
     left_behind,
@@ -26,20 +29,20 @@ from tests.faults.conversions import (
 )
 from tests.faults.tally import Campaign, Tally
 
-# point: the function, and how often a conversion calls it at most
+MISSED = "ended before its kill"  # at a random time: such an attempt is drawn again
 POINTS = {
-    "decode": ("loaders.spool:decode_into_spool", 24),
-    "spool": ("loaders.spool:write_frame", 24),
-    "page": ("loaders.beton_writer:crc32c", 24),
-    "footer": ("loaders.beton_writer:pack_footer", 3),
-    "verify": ("loaders.beton_writer:verify_beton", 3),
-    "fsync": ("os:fsync", 12),
-    "rename": ("pathlib:Path.replace", 6),
-    "unlink": ("pathlib:Path.unlink", 3),
-    "lock": ("fcntl:flock", 1),
+    "decode": "loaders.spool:decode_into_spool",
+    "spool": "loaders.spool:write_frame",
+    "page": "loaders.beton_writer:crc32c",
+    "footer": "loaders.beton_writer:pack_footer",
+    "verify": "loaders.beton_writer:verify_beton",
+    "fsync": "os:fsync",
+    "rename": "pathlib:Path.replace",
+    "unlink": "pathlib:Path.unlink",
+    "lock": "fcntl:flock",
 }
 KEY_POINTS = ("loaders.site_key:secrets.token_hex", "os:fsync", "pathlib:Path.rename")
-# each write of a beton, a table or a picture torn in the middle: pages, footer, allocation table, header
+# each write of a beton, a table or a picture torn in the middle: pages, footer, allocation table, header; 0 tears none
 TEAR = """
 import contextlib, os, signal
 import loaders.atomic_file, loaders.beton_writer
@@ -64,7 +67,30 @@ def torn(*arguments, **named):
         yield Torn(file)
 loaders.atomic_file.publish = loaders.beton_writer.publish = torn
 """
-WRITES = 15  # of a conversion with three betons, a table and two pictures
+# how often a conversion comes to each place, and how often it writes as TEAR sees it, told at its end
+COUNT = (
+    TEAR.format(call=0, share=0)
+    + """
+import atexit, importlib, json
+from pathlib import Path
+counts = dict.fromkeys({places!r}, 0)
+def count(place):
+    module, _, path = place.partition(":")
+    owner = importlib.import_module(module)
+    *parts, name = path.split(".")
+    for part in parts:
+        owner = getattr(owner, part)
+    inner = getattr(owner, name)
+    def counting(*arguments, **named):
+        counts[place] += 1
+        return inner(*arguments, **named)
+    setattr(owner, name, counting)
+for place in counts:
+    count(place)
+atexit.register(lambda: Path({told!r}).write_text(json.dumps(counts | dict(write=writes))))
+"""
+)
+Calls = dict[str, int]  # place, or "write" → how often a conversion comes there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,15 +102,39 @@ class Fault:
     source: str = ""
 
 
-def choose_fault(rng: random.Random) -> Fault:
-    """One of the named points, or a random time."""
+def count_calls(material: Material, folder: Path) -> dict[Plan, Calls]:
+    """How often an undisturbed conversion of each plan comes to each place, into a new folder.
+
+    Errors: RuntimeError for a place where none comes, which no kill would meet.
+    """
+    places = (*POINTS.values(), *KEY_POINTS)
+
+    def calls_of(plan: Plan, key: Path) -> Calls:
+        place = Path(tempfile.mkdtemp(dir=folder))
+        source = COUNT.format(places=places, told=str(place / "counts"))
+        ending = material.nursery.run(plan.argv(material, place / "out", key=key), before=source, timeout=PATIENCE)
+        if ending.code:
+            raise RuntimeError(f"a conversion to count by ended with {ending.code}: {ending.errors}")
+        return json.loads((place / "counts").read_text())
+
+    calls = {plan: calls_of(plan, material.key) for plan in PLANS}
+    making = calls_of(PLANS[0], folder / "keys" / "site.key")
+    never = [place for place in (*POINTS.values(), "write") if not all(calls[plan][place] for plan in PLANS)]
+    never += [place for place in KEY_POINTS if making[place] <= calls[PLANS[0]][place]]
+    if never:
+        raise RuntimeError(f"no conversion comes to {', '.join(never)}, expected each to; say where they are now")
+    return calls
+
+
+def choose_fault(rng: random.Random, calls: Calls) -> Fault:
+    """One of the named points, or a random time.  calls: of a conversion of this plan."""
     kind = rng.choice(["time", "time", "write", "write", "site key", *POINTS])
     if kind == "time":
         return Fault(kind=kind, detail="at a random time")
     if kind == "write":
-        call, share = rng.randint(1, WRITES), round(rng.random(), 3)
+        call, share = rng.randint(1, calls[kind]), round(rng.random(), 3)
         return Fault(kind=kind, detail=f"{share} into write {call}", source=TEAR.format(call=call, share=share))
-    place, most = (rng.choice(KEY_POINTS), 1) if kind == "site key" else POINTS[kind]
+    place, most = (rng.choice(KEY_POINTS), 1) if kind == "site key" else (POINTS[kind], calls[POINTS[kind]])
     call, after = rng.randint(1, most), rng.random() < 0.5
     detail = f"{'after' if after else 'before'} call {call} of {place}"
     return Fault(kind=kind, detail=detail, source=KILL_AT.format(place=place, call=call, after=after))
@@ -111,11 +161,18 @@ def mistaken(out: Path, found: dict[str, bytes], conversions: list[dict[str, byt
     return "" if of_one else "train accepts what is not of one conversion"
 
 
-def attempt(rng: random.Random, material: Material, folder: Path, before: str) -> tuple[str, str, str]:
-    """Kill one conversion, look at what it left, and run one again: its ending, what was done, which promise broke."""
-    fault = choose_fault(rng)
+def choose_plans(rng: random.Random) -> tuple[Plan, Plan | None]:
+    """The plan of the conversion that is killed, and of an older one in its folder; None for a new folder."""
     new, older = rng.sample(PLANS, 2)
-    old = older if rng.random() < 0.5 else None
+    return new, older if rng.random() < 0.5 else None
+
+
+def attempt(
+    rng: random.Random, material: Material, calls: dict[Plan, Calls], folder: Path, before: str
+) -> tuple[str, str, str]:
+    """Kill one conversion, look at what it left, and run one again: its ending, what was done, which promise broke."""
+    new, old = choose_plans(rng)
+    fault = choose_fault(rng, calls[new])
     # two workers decode in processes of their own, where the first two points cannot be planted
     workers = 2 if fault.kind not in ("decode", "spool", "site key") and rng.random() < 1 / 12 else 1
     when = rng.uniform(0, 1.2) * material.seconds * (4 if workers == 2 else 1)
@@ -133,33 +190,37 @@ def attempt(rng: random.Random, material: Material, folder: Path, before: str) -
     ending = victim.wait(PATIENCE)
     if ending.code not in (0, -9):
         return "", told, f"it ended with {ending.code}: {ending.errors[-300:]}"
+    if not ending.code:
+        return (MISSED, told, "") if not fault.source else ("", told, "it ended well, and never came there")
     found, conversions = contents(out), [material.wanted[plan] for plan in (old, new) if plan]
     before_it = material.wanted[old] if old else {}
     after_it = {} if own_key else material.wanted[new]
-    wrong = neither(found, before_it, after_it) or mistaken(out, found, conversions)
-    if wrong and not (own_key and not ending.code):  # a whole conversion under a key of its own has other bytes
+    if wrong := neither(found, before_it, after_it) or mistaken(out, found, conversions):
         return "", told, wrong
     rerun = material.nursery.run(again.argv(material, out, key=key), timeout=PATIENCE, before=before)
     if rerun.code:
         return "", told, f"the rerun ended with {rerun.code}: {rerun.errors[-300:]}"
     if left := left_behind(victim.pid, shared):
         return "", told, left
-    if left := temporaries(folder):
-        return "", told, f"the rerun left {', '.join(left)}"
+    if kept := temporaries(folder):
+        return "", told, f"the rerun left {', '.join(kept)}"
     if not own_key and (differ := different(contents(out), material.wanted[again])):
         return "", told, f"after the rerun {differ}"
     kind = {"time": "killed at a random time", "write": "killed in a write"}.get(fault.kind, f"killed at {fault.kind}")
-    return kind if ending.code else "ended before its kill", told, ""
+    return kind, told, ""
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before: str = "") -> Tally:
     """Kill and rerun `count` conversions.  before: a fault of the product to plant in each, to test this campaign."""
     tally = Tally()
     with Material(folder / "material") as material:
+        calls = count_calls(material, Path(tempfile.mkdtemp(dir=folder)))
         for number in range(count):
-            place = folder / f"{number:04}"
-            place.mkdir()
-            outcome, told, broken = attempt(random.Random(f"{seed}-{number}"), material, place, before)
+            rng, place, outcome = random.Random(f"{seed}-{number}"), folder / f"{number:04}", MISSED
+            while outcome == MISSED:
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                outcome, told, broken = attempt(rng, material, calls, place, before)
             if broken:
                 tally.broke(f"seed {seed}, attempt {number}: killed {told}: {broken}")
             else:

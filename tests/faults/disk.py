@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loaders.atomic_file import LOCK, SUFFIX
-from tests.faults.disk_scenarios import EARLIER, OTHERS_FILL, SCENARIOS, STOP_AFTER_EPOCH, Scenario
+from loaders.atomic_file import SUFFIX
+from tests.faults.disk_scenarios import OTHERS_FILL, SCENARIOS, Scenario
+from tests.faults.disk_stage import Call, Reference, Stage, digest, files, opened_stage
 from tests.faults.tally import Campaign, Tally
-from tests.faults.victim import IMPORTS, Ending, Nursery
+from tests.faults.victim import IMPORTS, Ending
 from tests.faults.whole import GROWING, flaw
 
 FOREVER = 1 << 40
+DRAWS = 12  # of a fault that does not come, each nearer to where it must
+TERMINAL = 4096  # bytes that a limit leaves to the terminal, a file here, too
 UGLY = ("Traceback (most recent call last)", "Logging error", "Exception in thread", "Exception ignored", "core dumped")
 
 
@@ -48,119 +50,6 @@ KINDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A watched call, a line of the shim's log."""
-
-    group: str
-    result: str
-    inode: str
-    path: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reference:
-    """An attempt without a fault.  digests, lines: of each file then.  size: bytes that all of them have."""
-
-    calls: list[Call]
-    digests: dict[str, str]
-    lines: dict[str, int]
-    size: int
-
-
-class Stage:
-    """The work folder, which has the same path in every attempt, since files tell paths."""
-
-    def __init__(self, folder: Path, nursery: Nursery) -> None:
-        self.work, self.kept, self.log = folder / "work", folder / "kept", folder / "calls"
-        self.nursery = nursery
-        self.references: dict[str, Reference] = {}
-        self.kept.mkdir()
-        self.work.mkdir()
-
-    def text(self, value: str) -> str:
-        """With W/ replaced."""
-        return value.replace("W/", f"{self.work}/")
-
-    def run(self, argv: str, before: str = "", **limits: int | None) -> Ending:
-        """One victim in the work folder."""
-        words = [self.text(word) for word in argv.split()]
-        return self.nursery.run(words, before=self.text(before), cwd=self.work, timeout=120, **limits)
-
-    def prepare(self, needs: tuple[str, ...]) -> None:
-        """Fill the work folder with these parts, making what was not made before."""
-        for part in needs:
-            if not (self.kept / part).exists():
-                self.empty()
-                self.lay_out(needs[: needs.index(part)])
-                ending = self.run(EARLIER[part], STOP_AFTER_EPOCH if part == "H" else "")
-                assert ending.code == (75 if part == "H" else 0), ending
-                for made in self.pieces(part):
-                    copy(self.work / made, self.kept / made)
-        self.empty()
-        self.lay_out(needs)
-
-    def lay_out(self, needs: tuple[str, ...]) -> None:
-        """Copy these parts into the work folder."""
-        for part in needs:
-            for piece in self.pieces(part):
-                copy(self.kept / piece, self.work / piece)
-
-    @staticmethod
-    def pieces(part: str) -> tuple[str, ...]:
-        """What a part consists of: the betons come with their site key."""
-        return (part, "key") if part == "B" else (part,)
-
-    def empty(self) -> None:
-        """Remove everything from the work folder."""
-        for path in self.work.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def arm(self, **settings: object) -> str:
-        """Source that has the shim watch the work folder."""
-        self.log.unlink(missing_ok=True)
-        names = {f"FAULT_{name.upper()}": str(value) for name, value in settings.items()}
-        names |= {"FAULT_ROOT": str(self.work), "FAULT_LOG": str(self.log)}
-        return f"import ctypes, os\nos.environ.update({names!r})\nctypes.CDLL(None).fault_arm()\n"
-
-    def calls(self) -> list[Call]:
-        """What the shim saw."""
-        if not self.log.exists():
-            return []
-        lines = self.log.read_text(errors="surrogateescape").splitlines()
-        return [Call(*line.split("\t", 3)) for line in lines]
-
-    def reference(self, scenario: Scenario) -> Reference:
-        """What the command does on a sound disk."""
-        if scenario.name not in self.references:
-            self.prepare(scenario.needs)
-            ending = self.run(scenario.argv, self.arm() + scenario.before)
-            assert ending.code == 0 and not ending.traceback, ending
-            found = files(self.work)
-            self.references[scenario.name] = Reference(
-                calls=self.calls(),
-                digests={name: digest(path) for name, path in found.items()},
-                lines={name: path.read_bytes().count(b"\n") for name, path in found.items()},
-                size=sum(path.stat().st_size for path in found.values()),
-            )
-        return self.references[scenario.name]
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder."""
-    shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
-
-
-def files(folder: Path) -> dict[str, Path]:
-    """Regular files below the folder by relative name, locks apart."""
-    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file() and path.name != LOCK}
-
-
-def digest(path: Path) -> str:
-    """Hash of a file's bytes."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-
-
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[None]:
     """A tmpfs of so many bytes in place of the folder."""
@@ -178,11 +67,15 @@ def may_mount() -> bool:
         return mounted.returncode == 0 and subprocess.run(["umount", folder]).returncode == 0
 
 
-def complaints(stage: Stage, ending: Ending, kind: Kind, before: dict[str, str], reference: Reference) -> list[str]:
-    """Promises that an attempt broke, in a few words each."""
+def complaints(
+    stage: Stage, scenario: Scenario, ending: Ending, kind: Kind, old: dict[str, str], reference: Reference
+) -> list[str]:
+    """Promises that an attempt broke, in a few words each.  old: digests of the files that it found."""
     found = []
     said, calls = ending.output + ending.errors, stage.calls()
     failed = [call for call in calls if call.result == "failed"]
+    if not kind.calls:  # where it is the kernel that fails
+        failed = [call for call in calls if call.result == "refused" and call.group in ("write", "sync", "truncate")]
     found += [f"printed {ugly!r}" for ugly in UGLY if ugly in said]
     if ending.code not in (0, 4) or ending.timed_out:
         found.append(f"exit {ending.code}")
@@ -198,79 +91,105 @@ def complaints(stage: Stage, ending: Ending, kind: Kind, before: dict[str, str],
     found += [f"left {path.name}" for path in stage.work.rglob(f"*{SUFFIX}*")]
     renamed = {call.path for call in calls if call.group == "rename" and call.result == "done"}
     after = files(stage.work)
-    found += [f"removed {name}" for name in before if name not in after and ending.code == 4]
+    found += [f"removed {name}" for name in old if name not in after and ending.code == 4]
+    if ending.code == 0:
+        due = {name for name in reference.digests if not Path(name).name.startswith(GROWING)}
+        found += [f"exit 0 without {name}" for name in sorted(due - after.keys())]
+        due = {name for name in due & after.keys() if reference.digests[name] != old.get(name)}
+        found += [f"exit 0 with the old {name}" for name in sorted(due) if digest(after[name]) == old.get(name)]
     for name, path in after.items():
-        if digest(path) in (before.get(name), reference.digests.get(name)):
+        if digest(path) in (old.get(name), reference.digests.get(name)):
             continue
         if reason := flaw(path, reference.lines.get(name)):
             found.append(f"{name} {reason}")
-        elif name in before and str(path) not in renamed and not path.name.startswith(GROWING) and kind.calls:
+        elif name in old and str(path) not in renamed and not path.name.startswith(GROWING):
             found.append(f"{name} changed in place")
-    return found + sync_complaints(calls)
+    return found + sync_complaints(calls, scenario.synced)
 
 
-def sync_complaints(calls: list[Call]) -> list[str]:
-    """A file whose fsync failed must not be synced again or take its name: the kernel may have dropped its data."""
+def sync_complaints(calls: list[Call], synced: bool = True) -> list[str]:
+    """Files that take their names with data not synced, where `synced` asks for that, or after a sync that failed.
+
+    After a failed fsync the kernel may have dropped the data, so that neither another sync nor a rename may follow.
+    """
     lost: set[str] = set()
+    safe: set[str] = set()  # inodes synced since they were last written
     found = []
     for call in calls:
+        done = call.result in ("done", "short")
         if call.group == "sync" and call.result == "failed":
             lost.add(call.inode)
-        elif call.group in ("sync", "rename") and call.result == "done" and call.inode in lost:
+        elif call.group in ("sync", "rename") and done and call.inode in lost:
             found.append(f"{call.group} of {Path(call.path).name} after its fsync had failed")
+        elif call.group == "rename" and done and synced and call.inode not in safe:
+            found.append(f"rename of {Path(call.path).name} before its fsync")
+        elif call.group == "sync" and done:
+            safe.add(call.inode)
+        elif call.group != "rename":
+            safe.discard(call.inode)
     return found
 
 
-def attack(stage: Stage, scenario: Scenario, kind: Kind, draw: random.Random) -> tuple[list[str], str]:
-    """One attempt: what it broke, and what it was."""
-    reference = stage.reference(scenario)
-    stage.prepare(scenario.needs)
-    before = {name: digest(path) for name, path in files(stage.work).items()}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """A fault as drawn.  arm: source that the victim runs first.  limit, room: bytes, of a file and of the disk."""
+
+    what: str
+    arm: str
+    limit: int | None = None
+    room: int | None = None
+
+
+def drawn_fault(stage: Stage, kind: Kind, reference: Reference, draw: random.Random, near: int) -> Fault:
+    """Where a fault of this kind shall come.  near: earlier draws of it that came too late."""
     others = OTHERS_FILL if draw.random() < 0.5 else ""
-    limit = room = None
     if kind.name == "small tmpfs":
         held = sum(-(-path.stat().st_size // 4096) * 4096 for path in files(stage.work).values())
-        # what it writes, an old file beside its new one
-        written = len({call.path for call in reference.calls if call.group == "write"}) * 4096 + reference.size
-        room = int(held + (64 << 10) + draw.random() ** 2 * written)
-        what, arm = f"{room - held:,} bytes of room", stage.arm() + others
-    elif kind.name == "limit of file size":
-        sizes = sorted(path.stat().st_size for path in files(stage.kept).values()) or [1 << 20]
-        limit = max(4096, int(draw.choice(sizes) * draw.random()))  # the terminal is a file here, too
-        what, arm = f"at most {limit:,} bytes a file", stage.arm()
-    else:
-        groups = kind.calls.split(",")
-        calls = [call for call in reference.calls if call.group in groups]
-        if not calls:  # such as fsync under `phantom`, which renames a whole folder
-            return attack(stage, scenario, next(kind for kind in KINDS if kind.name == "EIO on write"), draw)
-        path = draw.choice(sorted({call.path for call in calls}))  # a path first, or large files would take all
-        place = draw.choice([number for number, call in enumerate(calls, start=1) if call.path == path])
-        what = f"call {place} of {kind.calls}, {Path(path).name}"
-        arm = stage.arm(calls=kind.calls, error=kind.error, count=kind.count, short=int(kind.short), **{"from": place})
-    if room is None:
-        ending = stage.run(scenario.argv, arm + scenario.before, file_size=limit)
-        found = complaints(stage, ending, kind, before, reference)
-    else:
-        stage.empty()
-        with small_disk(stage.work, room):
-            stage.lay_out(scenario.needs)
-            ending = stage.run(scenario.argv, arm + scenario.before)
-            found = complaints(stage, ending, kind, before, reference)
-    if kind.short and not kind.error and ending.code:
-        found.append(f"exit {ending.code} although the rest could be written")
-    if found:
-        found.append(f"({what}; it said: {ending.errors.strip()[-300:]!r})")
-    sound = {"short write": "completed"}.get(kind.name, "done, since the fault did not come")
-    return found, f"{kind.name}: " + ("exit 4" if ending.code == 4 else sound)
+        written = sum(size + 4096 for size in reference.written.values())  # an old file beside its new one
+        room = int((64 << 10) + draw.random() ** 2 * written) >> near
+        return Fault(what=f"{room:,} bytes of room", arm=stage.arm() + others, room=held + room)
+    if kind.name == "limit of file size":
+        sizes = sorted(reference.written.values())
+        limit = min(max(TERMINAL, int(draw.choice(sizes) * draw.random()) >> near), sizes[-1] - 1)
+        return Fault(what=f"at most {limit:,} bytes a file", arm=stage.arm(), limit=limit)
+    calls = [call for call in reference.calls if call.group in kind.calls.split(",")]
+    path = draw.choice(sorted({call.path for call in calls}))  # a path first, or large files would take all
+    place = draw.choice([number for number, call in enumerate(calls, start=1) if call.path == path]) >> near
+    arm = stage.arm(calls=kind.calls, error=kind.error, count=kind.count, short=int(kind.short), **{"from": place or 1})
+    return Fault(what=f"call {place or 1} of {kind.calls}, {Path(path).name}", arm=arm)
 
 
-@contextmanager
-def opened_stage(folder: Path, imports: str) -> Iterator[Stage]:
-    """The shim, built with this machine's compiler, and a nursery that it is loaded into."""
-    shim, source = folder / "shim.so", Path(__file__).with_name("shim.c")
-    subprocess.run(["cc", "-std=gnu11", "-O1", "-fPIC", "-shared", "-o", shim, source], check=True)
-    with Nursery(folder / "victims", {"LD_PRELOAD": str(shim), "FAULT_ROOT": ""}, imports) as nursery:
-        yield Stage(folder, nursery)
+def attack(stage: Stage, scenario: Scenario, kind: Kind, draw: random.Random) -> tuple[list[str], str]:
+    """One attempt, drawn anew until its fault comes: what it broke, and what it was."""
+    reference = stage.reference(scenario)
+    if kind.name == "EIO on fsync" and not scenario.synced:
+        kind = next(kind for kind in KINDS if kind.name == "EIO on write")
+    for near in range(DRAWS):
+        stage.prepare(scenario.needs)
+        old = {name: digest(path) for name, path in files(stage.work).items()}
+        fault = drawn_fault(stage, kind, reference, draw, near)
+        if fault.room is None:
+            ending = stage.run(scenario.argv, fault.arm + scenario.before, file_size=fault.limit)
+            found = complaints(stage, scenario, ending, kind, old, reference)
+        else:
+            stage.empty()
+            with small_disk(stage.work, fault.room):
+                stage.lay_out(scenario.needs)
+                ending = stage.run(scenario.argv, fault.arm + scenario.before)
+                found = complaints(stage, scenario, ending, kind, old, reference)
+        if kind.short and not kind.error and ending.code:
+            found.append(f"exit {ending.code} although the rest could be written")
+        if found:
+            return [*found, f"({fault.what}; it said: {ending.errors.strip()[-300:]!r})"], ""
+        if ending.code == 4 or any(call.result == "short" for call in stage.calls()):
+            return [], f"{kind.name}: " + ("exit 4" if ending.code == 4 else "completed")
+    return [f"{kind.name} did not come in {DRAWS} draws"], ""
+
+
+def pair(attempt: int, chosen: Sequence[Scenario], kinds: Sequence[Kind]) -> tuple[Scenario, Kind]:
+    """The command of an attempt and how its disk fails: in as many attempts as there are pairs, each pair once."""
+    turn, place = divmod(attempt, len(chosen))
+    return chosen[place], kinds[(turn + place) % len(kinds)]
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
@@ -281,8 +200,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
     imports = ", ".join([IMPORTS, *(scenario.imports for scenario in chosen if scenario.imports)])
     with opened_stage(folder, imports) as stage:
         for attempt in range(count):
-            turn, place = divmod(attempt, len(chosen))
-            scenario, kind = chosen[place], kinds[(turn + place) % len(kinds)]
+            scenario, kind = pair(attempt, chosen, kinds)
             found, outcome = attack(stage, scenario, kind, random.Random(f"{seed}-{attempt}"))
             if found:
                 tally.broke(f"seed {seed}, attempt {attempt}, {scenario.name}, {kind.name}: {'; '.join(found)}")
@@ -304,9 +222,10 @@ def missing() -> str | None:
 CAMPAIGN = Campaign(
     name="disk",
     attack="disk full, short writes, EIO: small tmpfs, limit of file size, an LD_PRELOAD shim, under every command",
-    holds="exit 4 with path and bytes needed; old file whole, no temporary; short writes completed; no fsync retried",
+    holds="exit 4 with path and bytes needed; old file whole, no temporary; exit 0: every file new and whole; short "
+    "writes completed; fsync before each rename (phantoms apart), never retried",
     run=run,
     short=5,
-    full=100,
+    full=len(SCENARIOS) * len(KINDS),
     missing=missing,
 )

@@ -14,6 +14,7 @@ class Scenario:
     """A command to attack.  argv: its words.  needs: parts of EARLIER that it finds in the work folder, in order.
 
     before: source that the victim runs first.  imports: modules that it needs.
+    synced: whether its files are synced before they take their names; phantoms, which can be drawn again, are not.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Scenario:
     needs: tuple[str, ...] = ()
     before: str = ""
     imports: str = ""
+    synced: bool = True
 
 
 # what an earlier command leaves in the work folder; each needs those before it that its words name
@@ -56,7 +58,7 @@ loaders.convert.check_space = lambda *_: None
 KEPT_MODEL = "import engine.export.export as e, onnx; kept = onnx.load('W/model.onnx'); e.onnx_model = lambda _: kept\n"
 SCENARIOS = (
     Scenario(name="convert", argv=EARLIER["B"] + " --seed 2", needs=("P", "B")),
-    Scenario(name="phantom", argv=EARLIER["P"], imports="loaders.phantom_folder"),
+    Scenario(name="phantom", argv=EARLIER["P"], imports="loaders.phantom_folder", synced=False),
     Scenario(name="audit", argv=EARLIER["A"] + " --limit-blurred 2.5", needs=("P", "A"), imports="loaders.audit.audit"),
     Scenario(name="convert anew", argv=f"convert W/P/images --out W/B --audit auto {BETONS}", needs=("P",)),
     Scenario(name="train", argv=EARLIER["R"], needs=("P", "B"), imports="engine.report.report"),

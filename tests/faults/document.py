@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from datetime import date
 from pathlib import Path
@@ -20,8 +21,14 @@ def commit() -> str:
     return head.strip() + "+" * bool(differs)
 
 
-def result_of(tally: Tally, *, seed: int, seconds: float, day: date) -> dict[str, object]:
-    """What is stored of one campaign."""
+def stored(results: Path) -> dict[str, dict]:
+    """What earlier runs stored of campaigns, those left out that have gone or have another name now."""
+    found = json.loads(results.read_text()) if results.exists() else {}
+    return {campaign.name: found[campaign.name] for campaign in CAMPAIGNS if campaign.name in found}
+
+
+def result_of(tally: Tally, *, seed: int, seconds: float, day: date, revision: str) -> dict[str, object]:
+    """What is stored of one campaign.  revision: commit() before the first, since the page itself is tracked."""
     return {
         "attempts": tally.attempts,
         "outcomes": dict(tally.outcomes.most_common()),
@@ -29,7 +36,7 @@ def result_of(tally: Tally, *, seed: int, seconds: float, day: date) -> dict[str
         "seed": seed,
         "seconds": round(seconds),
         "date": day.isoformat(),
-        "commit": commit(),
+        "commit": revision,
     }
 
 

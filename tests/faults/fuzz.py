@@ -105,5 +105,6 @@ CAMPAIGN = Campaign(
     run=run,
     short=5,
     full=600,
+    in_seconds=True,
     missing=missing,
 )

@@ -91,6 +91,9 @@ class Target:
             self.counts[f"read as {name}"] += 1
         except errors.PlainfilmError:
             self.counts[f"rejected as {name}"] += 1
+        except BaseException:
+            (self.folder / "found-python").write_bytes(bytes([kind]) + data)  # libFuzzer keeps only its own findings
+            raise
         if time.monotonic() - self.told > 0.5:
             self.told = time.monotonic()
             (self.folder / "counts.new").write_text(json.dumps(self.counts))

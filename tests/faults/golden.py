@@ -11,19 +11,25 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import pydicom
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 Demand = Literal["golden", "rejection", "either"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hostile:
-    """One file.  golden: its upright grey levels, where they are known.  demand: what must become of it."""
+    """One file.  golden: its upright grey levels, where they are known; else those that another reader finds in whole.
+
+    demand: what must become of it.  whole: other bytes than the file's own, if it is these that say what it may show.
+    """
 
     name: str
     suffix: str
     data: bytes
     golden: np.ndarray | None = None
+    whole: bytes = b""
     demand: Demand = "golden"
 
 
@@ -63,13 +69,21 @@ def turned(samples: np.ndarray, orientation: int) -> np.ndarray:
 def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
     """The bytes of a file as Pillow writes it."""
     file = io.BytesIO()
-    picture.save(file, kind, **options)  # type: ignore[arg-type]
+    picture.save(file, kind, **options)
     return file.getvalue()
 
 
 def oracle_of(file: Hostile) -> Hostile:
     """The file with what Pillow makes of it; without golden pixels where Pillow refuses."""
     return replace(file, golden=pillow_grey(file.data))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says, or as it is where that cannot be read, which plainfilm takes as upright."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 — of damaged EXIF: whatever Pillow raises
+        return image
 
 
 def pillow_grey(data: bytes) -> np.ndarray | None:
@@ -79,8 +93,8 @@ def pillow_grey(data: bytes) -> np.ndarray | None:
             if image.format in ("JPEG", "MPO") and image.mode == "RGB":
                 image.draft("YCbCr", image.size)
             image.load()
-            inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0 and image.mode.startswith("I;16")
-            picture = image if image.format == "TIFF" else ImageOps.exif_transpose(image)  # loading has turned a TIFF
+            inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0 and image.mode.startswith("I;16")
+            picture = image if image.format == "TIFF" else upright(image)  # loading has turned a TIFF
             if picture.mode == "YCbCr" and image.format in ("JPEG", "MPO"):
                 return np.ascontiguousarray(np.asarray(picture)[..., 0])
             if picture.mode in ("1", "L"):
@@ -94,3 +108,29 @@ def pillow_grey(data: bytes) -> np.ndarray | None:
             return luma(np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB")))
     except Exception:  # noqa: BLE001 — of damaged bytes: whatever Pillow and its libraries raise
         return None
+
+
+def dicom_grey(data: bytes) -> np.ndarray | None:
+    """Grey levels of an uncompressed DICOM that has no window and no LUT, by pydicom and numpy; None where it refuses.
+
+    The whole range of the stored bits is shown (PS3.4 section N.2), at 8 bits or 16.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            dataset = pydicom.dcmread(io.BytesIO(data))
+            values_HW = dataset.pixel_array.astype(np.int64)
+        stored = int(dataset.BitsStored)
+        shown_HW = (values_HW + (1 << stored - 1) * int(dataset.PixelRepresentation)) / ((1 << stored) - 1)
+        if dataset.PhotometricInterpretation == "MONOCHROME1":
+            shown_HW = 1 - shown_HW
+        return np.rint(shown_HW * (255 if stored <= 8 else 65535)).astype(np.uint8 if stored <= 8 else np.uint16)
+    except Exception:  # noqa: BLE001 — of damaged bytes: whatever pydicom raises
+        return None
+
+
+def golden_of(file: Hostile) -> np.ndarray | None:
+    """The pixels that the file may become: those known, else what another reader finds in its whole bytes."""
+    if file.golden is not None:
+        return file.golden
+    data = file.whole or file.data
+    return dicom_grey(data) if data[128:132] == b"DICM" else pillow_grey(data)

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID
 
 from tests.faults.golden import Demand, Hostile, Maker, exif, noise, oracle_of, saved
 from tests.faults.hostile_pngs import plain, png_corners
@@ -35,7 +36,7 @@ TEXT_BOMB = 200 << 20  # bytes that a text or a profile of a few hundred kB infl
 
 
 def by_pillow(
-    rng: np.random.Generator, *, mode: str, kind: str, options: dict[str, object], demand: Demand = "golden"
+    rng: np.random.Generator, *, mode: str, kind: str, options: Mapping[str, object], demand: Demand = "golden"
 ) -> Hostile:
     """A file of any mode as Pillow writes it, read back by Pillow."""
     channels = {"RGB": 3, "CMYK": 4, "RGBA": 4, "LA": 2, "YCbCr": 3}.get(mode, 0)
@@ -68,7 +69,7 @@ def dicom(samples: np.ndarray, bits: int, syntax: str = EXPLICIT, **tags: object
         setattr(dataset, name, value)
     dataset["PixelData"].VR = "OB" if bits <= 8 else "OW"
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=False)
     data = file.getvalue()

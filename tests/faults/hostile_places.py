@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import socket
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,28 +20,34 @@ NAMES = {  # of sound files, which must be used under these names and shown as t
     "C1": "\x9b31m.png".encode(), "no UTF-8": b"\xff\xfe\xed\xa0\x80.png", "NFC": "\u00e9.png".encode(),
     "NFD": "e\u0301.png".encode(), "255 bytes": b"x" * 251 + b".png", "tag": b"<img src=x onerror=alert(1)>.png",
     "formula": b"=cmd()|'x'!A1.png", "option": b"--out=elsewhere.png", "turned": "\u202egnp.exe.png".encode(),
-    "shell": b"$(touch canary)`touch canary`;.png", "quotes": b"\",',\".png", "backslash": b"..\\..\\a.png",
-    "format": b"%s%n{0}.png", "carriage return": b"\r=1+1.png", "markup": b"[bold red]x[/].png",
+    "shell": b"$(touch canary)`touch canary`;.png", "quotes": b"\",',\".png", "backslash": b"x\\..\\..\\a.png",
+    "format": b"%s%n{0}.png", "carriage return": b"\r=1+1.png", "markup": b"[bold red]x[blink].png",
     "bell": b"\a\b\x7f.png",
 }  # fmt: skip
 TRAPS = ("FIFO", "socket", "link out", "link to a folder out", "link to itself", "link to nothing", "link to /dev/zero",
-         "folder named .png", "links in a ring")  # fmt: skip
+         "device", "folder named .png", "links in a ring")  # fmt: skip
 PATHS = ("../outside/canary.png", "{outside}/canary.png", "a/../../outside/canary.png", "a/out/canary.png",
          "a/" + "y" * 300 + ".png", "/dev/zero", "a/pipe.png", "a/\0.png", "")  # fmt: skip
 MASKS = ("link out", "FIFO", "../outside/canary.png", "{outside}/canary.png", "FIFO for a table", "link to itself")
 PRESETS = ("table out", "list out", "FIFO for a table", "image out", "name out")
+TWINS = "NFC beside NFD"  # two files whose names look alike, with other pixels
+RECIPE = ("--epochs", "1", "--batch-size", "4", "--threads", "1", "--device", "cpu")
 SOUND = 12  # files of a tree beside the hostile one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One attempt.  used: the hostile file must be used; else it must be refused, or the whole command must."""
+    """One attempt.  rows: of the hostile files in the table.  used: they must be; else refused, or the whole command.
+
+    then: a second command, which must leave a page, if the first has not refused.
+    """
 
     name: str
     argv: list[str]
     table: Path | None = None
-    row: str = ""
+    rows: tuple[str, ...] = ()
     used: bool = False
+    then: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +82,15 @@ def plant(place: Place, folder: str = "{label}") -> None:
     (place.outside / "canary.csv").write_text("Image Index,secret\nx,ZQXKANARIE\n")
 
 
+def may_make_devices(path: Path) -> bool:
+    """Put a device of endless zeros there, if that is allowed here."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    except PermissionError:
+        return False
+    return True
+
+
 def set_trap(path: Path, kind: str, outside: Path) -> None:
     """Put a file there that is none, or lies elsewhere."""
     if kind.startswith("FIFO"):
@@ -84,6 +100,8 @@ def set_trap(path: Path, kind: str, outside: Path) -> None:
             here = os.open(path.parent, os.O_RDONLY)
             one.bind(f"/proc/self/fd/{here}/{path.name}")  # the whole path may be too long for a socket
             os.close(here)
+    elif kind == "device" and may_make_devices(path):
+        pass
     elif kind == "folder named .png":
         path.mkdir()
         (path / "inner.png").write_bytes(b"no picture")
@@ -94,19 +112,22 @@ def set_trap(path: Path, kind: str, outside: Path) -> None:
         path.symlink_to({
             "link out": outside / "canary.png", "link to a folder out": outside, "link to itself": path,
             "link to nothing": outside / "nothing.png", "link to /dev/zero": Path("/dev/zero"),
+            "device": Path("/dev/zero"),
         }[kind])  # fmt: skip
 
 
-def make_file(place: Place, kind: str) -> str:
-    """A hostile file of class a; gives its path below the tree."""
-    if kind in NAMES:
-        path = place.tree / "a" / os.fsdecode(NAMES[kind])
-        path.write_bytes(film(500))
+def make_files(place: Place, kind: str) -> tuple[str, ...]:
+    """A hostile file of class a, or two; gives their paths below the tree."""
+    if kind in NAMES or kind == TWINS:
+        names = ("NFC", "NFD") if kind == TWINS else (kind,)
+        paths = [place.tree / "a" / os.fsdecode(NAMES[name]) for name in names]
+        for number, path in enumerate(paths):
+            path.write_bytes(film(500 + number))
     else:
         path = place.tree / "a" / "trap.png"
         set_trap(path, kind, place.outside)
-        path = path / "inner.png" if kind == "folder named .png" else path
-    return path.relative_to(place.tree).as_posix()
+        paths = [path / "inner.png" if kind == "folder named .png" else path]
+    return tuple(path.relative_to(place.tree).as_posix() for path in paths)
 
 
 # ---- commands
@@ -121,7 +142,7 @@ def convert_argv(place: Place, *source: str) -> list[str]:
 def of_folder(kind: str, place: Place, *, command: str) -> Case:
     """A file below a folder of classes, for convert, audit and predict."""
     plant(place)
-    row, used = make_file(place, kind), kind in NAMES
+    rows, used = make_files(place, kind), kind in NAMES or kind == TWINS
     tree, name = str(place.tree), f"{command} {kind}"
     if command == "convert":
         argv, table = convert_argv(place, tree), "convert.csv"
@@ -129,10 +150,10 @@ def of_folder(kind: str, place: Place, *, command: str) -> Case:
         argv, table = ["audit", tree, "--out", str(place.out), "--workers", "1"], "audit.csv"
     else:
         place.out.mkdir()
-        table, row = "predictions.csv", f"{tree}/{row}"
+        table, rows = "predictions.csv", tuple(f"{tree}/{row}" for row in rows)
         run = place.key.parent / "run"
         argv = ["predict", str(run), tree, "--out", str(place.out / table), "--audit", "off", "--workers", "1"]
-    return Case(name=name, argv=argv, table=place.out / table, row=row, used=used)
+    return Case(name=name, argv=argv, table=place.out / table, rows=rows, used=used)
 
 
 def of_manifest(path: str, place: Place, *, command: str) -> Case:
@@ -149,7 +170,7 @@ def of_manifest(path: str, place: Place, *, command: str) -> Case:
         argv, name = convert_argv(place, "--manifest", str(table)), "convert.csv"
     else:
         argv, name = ["audit", "--manifest", str(table), "--out", str(place.out), "--workers", "1"], "audit.csv"
-    return Case(name=f"{command} --manifest {path[:30]!r}", argv=argv, table=place.out / name, row=wanted)
+    return Case(name=f"{command} --manifest {path[:30]!r}", argv=argv, table=place.out / name, rows=(wanted,))
 
 
 def of_mask(kind: str, place: Place) -> Case:
@@ -194,10 +215,11 @@ def of_preset(kind: str, place: Place) -> Case:
 
 
 def of_class(kind: str, place: Place) -> Case:
-    """A class whose folder has a hostile name."""
+    """A class whose folder has a hostile name, trained on so that its page has it too."""
     plant(place)
     (place.tree / "a").rename(place.tree / os.fsdecode(NAMES[kind].removesuffix(b".png")))
-    return Case(name=f"convert of a class {kind}", argv=convert_argv(place, str(place.tree)))
+    then = ["train", str(place.out), "--out", str(place.out / "run"), *RECIPE]
+    return Case(name=f"convert of a class {kind}", argv=convert_argv(place, str(place.tree)), then=then)
 
 
 def of_typed(kind: str, place: Place) -> Case:
@@ -220,12 +242,12 @@ def cases() -> list[Maker]:
     every: list[list[Maker]] = []
     for command in ("convert", "audit", "predict"):
         pairs = zip(TRAPS, NAMES, strict=False)
-        kinds = [kind for pair in pairs for kind in pair] + list(NAMES)[len(TRAPS) :]
-        every.append([partial(of_folder, kind, command=command) for kind in kinds])  # type: ignore[misc]
-    every.append([partial(of_mask, kind) for kind in MASKS])  # type: ignore[misc]
-    every.append([partial(of_manifest, path, command="convert") for path in PATHS])  # type: ignore[misc]
-    every.append([partial(of_preset, kind) for kind in PRESETS])  # type: ignore[misc]
-    every.append([partial(of_manifest, path, command="audit") for path in PATHS[:3]])  # type: ignore[misc]
+        kinds = [kind for pair in pairs for kind in pair] + [TWINS, *list(NAMES)[len(TRAPS) :]]
+        every.append([partial(of_folder, kind, command=command) for kind in kinds])
+    every.append([partial(of_mask, kind) for kind in MASKS])
+    every.append([partial(of_manifest, path, command="convert") for path in PATHS])
+    every.append([partial(of_preset, kind) for kind in PRESETS])
+    every.append([partial(of_manifest, path, command="audit") for path in PATHS[:3]])
     every.append([partial(of_class, kind) for kind in ("colour", "tag", "formula", "no UTF-8", "turned", "markup")])
     every.append([partial(of_typed, kind) for kind in ("colour", "title", "no UTF-8", "newline")])
     links = ("train.beton.plainfilm-tmp", "convert.csv", "convert.csv.plainfilm-tmp")

@@ -77,7 +77,7 @@ ANCILLARY = {
 def with_chunks(rng: np.random.Generator, *, name: str, behind: bool) -> Hostile:
     """Ancillary chunks, which change no level, before the pixels or behind them."""
     samples = noise(rng)
-    data = png(samples, **{"after" if behind else "before": ANCILLARY[name]})
+    data = png(samples, after=ANCILLARY[name]) if behind else png(samples, before=ANCILLARY[name])
     # an animation has several pictures, and Pillow may refuse text that does not inflate
     demand: Demand = "either" if name in ("acTL", "damaged zTXt") else "golden"
     name = f"png with {name} {'behind' if behind else 'before'}"

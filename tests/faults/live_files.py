@@ -17,6 +17,7 @@ import numpy as np
 from loaders.beton import Beton
 from loaders.frame import stored_frame
 from loaders.radiograph import decode_radiograph
+from loaders.site_key import load_site_key
 from tests.faults.live_victims import STORED
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Ending, Nursery
@@ -49,6 +50,8 @@ class Grounds:
         (folder / "other.png").write_bytes(content.tobytes())
         write(folder / "whole.beton", SAMPLES)
         write(folder / "other.beton", SAMPLES + 1)
+        self.key = folder / "keys" / "site.key"  # not the key of whoever runs this
+        load_site_key(self.key)
 
     def here(self, attempt: int) -> Path:
         """An empty folder for one attempt."""
@@ -83,9 +86,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def read_only(grounds: Grounds, here: Path, variant: str, rng: random.Random) -> Outcome:
-    """Convert or draw into a place where nothing may be written."""
+    """Convert, draw or train into a place where nothing may be written."""
     out = here / "out"
-    command = ["convert", str(grounds.folder / "pictures"), "--size", str(SIDE), "--workers", "1", "--out"]
+    flags = ["--size", str(SIDE), "--workers", "1", "--site-key", str(grounds.key)]
+    command = ["convert", str(grounds.folder / "pictures"), *flags, "--out"]
     if variant == "below a file":
         (here / "file").write_text("in the way")
         out = here / "file" / "out"
@@ -226,6 +230,12 @@ CASES: tuple[tuple[Callable[[Grounds, Path, str, random.Random], Outcome], tuple
 )  # fmt: skip
 
 
+def case(attempt: int) -> tuple[Callable[[Grounds, Path, str, random.Random], Outcome], str]:
+    """The attack of an attempt, and its variant."""
+    attack, variants = CASES[attempt % len(CASES)]
+    return attack, variants[attempt // len(CASES) % len(variants)]
+
+
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], plant: str = "") -> Tally:
     """plant: Python source that each victim runs first, where a test breaks the product."""
     tally = Tally()
@@ -233,8 +243,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], plant:
         grounds = Grounds(folder, seed, nursery, plant)
         for attempt in range(count):
             rng = random.Random(f"{seed}-{attempt}")
-            attack, variants = CASES[attempt % len(CASES)]
-            variant = variants[attempt // len(CASES) % len(variants)]
+            attack, variant = case(attempt)
             here = grounds.here(attempt)
             ended, wrong = attack(grounds, here, variant, rng)
             if wrong:
@@ -247,12 +256,12 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], plant:
 
 
 CAMPAIGN = Campaign(
-    name="live files",
+    name="live-files",
     attack="read-only target; source vanished or changed while converting; beton replaced, removed, cut short or "
     "written over under a live reader",
     holds="read-only: exit 4, everything as before; source: every file accounted for, each frame one that its file "
     "had; replaced: the old file serves to the end; cut or written over: told (exit 5) before a wrong pixel",
     run=run,
     short=5,
-    full=45,
+    full=55,  # which draws each variant
 )

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -91,7 +92,7 @@ def batches_of(path: Path, kind: str) -> Iterator[tuple[np.ndarray, ...]]:
             for sample in range(len(reader)):
                 yield reader.value("image", sample), np.array(reader.value("label", sample))
         return
-    options = {"training": kind == "training", "resident": "on" if kind == "resident" else "auto"}
+    options: dict[str, Any] = {"training": kind == "training", "resident": "on" if kind == "resident" else "auto"}
     with Loader(path, batch_size=4, threads=2, seed=3, **options) as loader:
         yield from loader
 

@@ -1,26 +1,27 @@
-"""Campaign: a number that is not finite, or far too large, appears in a training on each path that runs on a CPU."""
+"""Campaign: a number that is not finite, or far too large, appears in a training on each code path, run on a CPU."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.checkpoint import load_checkpoint, not_finite
 from loaders.errors import CheckpointError
-from tests.faults.plant import fingerprint
-from tests.faults.small_run import Result, make_betons, result_of, train_command, warm
+from tests.faults.poison import fingerprint
+from tests.faults.small_run import EPOCHS, Result, begun_anew, left_of, make_betons, result_of, train_command, warm
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Nursery
 
 PATHS = {  # source that each training of the path runs first, and settings
     "host": ("", ()),
-    "device": ("from tests.faults.plant import on_device; on_device(found_inf=True)", ()),
+    "device": ("from tests.faults.poison import on_device; on_device(found_inf=True)", ()),
     # where fused Adam is deaf to the flag
-    "device, by copies": ("from tests.faults.plant import on_device; on_device(found_inf=False)", ()),
-    "device, streamed": ("from tests.faults.plant import on_device; on_device(found_inf=True)", ("--resident", "off")),
+    "device, by copies": ("from tests.faults.poison import on_device; on_device(found_inf=False)", ()),
+    "device, streamed": ("from tests.faults.poison import on_device; on_device(found_inf=True)", ("--resident", "off")),
     "compiled": ("", ("--compile", "on")),
 }
 KINDS = (
@@ -48,6 +49,16 @@ class Healthy:
     result: Result
     steps: list[str]
 
+    def last_before(self, kind: str, step: int) -> int | None:
+        """The step of the last healthy state when a number is planted right before a step, if there is any.
+
+        A loss or gradient is looked at before it has changed anything; all else has, since the epoch began.
+        """
+        if kind.startswith(("gradient", "loss")):
+            return step
+        each = len(self.steps) // EPOCHS
+        return step // each * each or None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
@@ -56,8 +67,8 @@ class Range:
     nursery: Nursery
     betons: Path
     folder: Path
-    fault: str
     healthy: dict[str, Healthy]
+    fault: str = ""
 
     def train(self, path: str, run: Path, plant: str) -> tuple[int, str]:
         """Train, or go on.  Gives exit code and what was said; -1 for no end."""
@@ -71,7 +82,7 @@ class Range:
         if path not in self.healthy:
             run, steps = self.folder / f"healthy-{len(self.healthy)}", self.folder / f"steps-{len(self.healthy)}"
             code, errors = self.train(
-                path, run, f"from tests.faults.plant import note_steps; note_steps({str(steps)!r})"
+                path, run, f"from tests.faults.poison import note_steps; note_steps({str(steps)!r})"
             )
             if code:
                 raise RuntimeError(f"the undisturbed training ({path}) ended with {code}: {errors}")
@@ -81,7 +92,7 @@ class Range:
     def attempt(self, run: Path, path: str, kind: str, step: int) -> str:
         """Plant a number; go on without it.  Gives what was broken, or ""."""
         healthy = self.undisturbed(path)
-        code, errors = self.train(path, run, f"from tests.faults.plant import poison; poison({kind!r}, {step})")
+        code, errors = self.train(path, run, f"from tests.faults.poison import poison; poison({kind!r}, {step})")
         if code != 7 or "expected finite numbers" not in errors:
             return f"exit {code}, expected 7 that says so: {errors[-300:]}"
         try:
@@ -89,44 +100,42 @@ class Range:
                 bad := not_finite(load_checkpoint(run / "best.safetensors")[0])
             ):
                 return f"the best weights' {bad} is not finite"
-            kept = "no state was saved yet"
-            if kind.startswith(("gradient", "loss")) and not (run / "last.safetensors").exists():
-                return f"no state was kept, expected the one of step {step}"
-            if (run / "last.safetensors").exists():
-                tensors, state = load_checkpoint(run / "last.safetensors")
-                if not 0 < state["step"] <= step or fingerprint(tensors) != healthy.steps[state["step"] - 1]:
-                    return f"the state kept is not the healthy one of step {state['step']}, at most {step}"
-                kept = f"the state of step {state['step']} is kept"
+            left, wanted = left_of(run), healthy.last_before(kind, step)
+            if left.step != wanted:
+                return f"the state kept is of step {left.step}, expected {wanted}"
+            if wanted and fingerprint(load_checkpoint(run / "last.safetensors")[0]) != healthy.steps[wanted - 1]:
+                return f"the state kept is not the healthy one of step {wanted}"
         except CheckpointError as error:
             return str(error)
+        kept = f"the state of step {wanted} is kept" if wanted else "no state was saved yet"
         if kept not in errors:
             return f"said {errors[-300:]}, expected {kept}"
         code, errors = self.train(path, run, "")
+        if not code and (anew := begun_anew(run, left)):
+            return f"resumed without it: {anew}"
         if code or result_of(run) != healthy.result:
             return f"resumed without it: exit {code}, expected the undisturbed run's result: {errors[-300:]}"
         return ""
 
 
-def run(
-    count: int,
-    seed: int,
-    folder: Path,
-    advance: Callable[[], None],
-    *,
-    fault: str = "",
-    combinations: list[tuple[str, str, int]] | None = None,
-) -> Tally:
-    """The campaign.  fault: a defect to plant in the product.  combinations: path, kind and step, instead of all."""
-    tally = Tally()
-    chosen = combinations or COMBINATIONS
-    if combinations is None and count <= len(KINDS):  # a short form has time for one undisturbed run, uncompiled
-        rng = random.Random(f"{seed}")
-        path = rng.choice(list(PATHS)[:4])
-        chosen = rng.sample([one for one in COMBINATIONS if one[0] == path], len(KINDS))
+@contextlib.contextmanager
+def open_range(folder: Path) -> Iterator[Range]:
+    """Convert; victims are there until the end."""
     environment = ENVIRONMENT | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
     betons = make_betons(folder)
     with Nursery(folder / "victims", environment, warm(betons, folder / "warm")) as nursery:
-        place = Range(nursery=nursery, betons=betons, folder=folder, fault=fault, healthy={})
+        yield Range(nursery=nursery, betons=betons, folder=folder, healthy={})
+
+
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    """The campaign."""
+    tally = Tally()
+    chosen = COMBINATIONS
+    if count <= len(KINDS):  # a short form has time for one undisturbed run, uncompiled
+        rng = random.Random(f"{seed}")
+        path = rng.choice(list(PATHS)[:4])
+        chosen = rng.sample([one for one in COMBINATIONS if one[0] == path], len(KINDS))
+    with open_range(folder) as place:
         for attempt in range(count):
             path, kind, step = chosen[attempt % len(chosen)]
             out = folder / f"run-{attempt}"
@@ -143,9 +152,9 @@ def run(
 CAMPAIGN = Campaign(
     name="numbers",
     attack="NaN, infinity and overflow in weights, gradients, loss, moments and batch norm's buffers, at a step of "
-    "each epoch, on the host's and the device's paths, eager and compiled",
-    holds="exit 7, and the message says so; the last healthy state stays, and resumed without the number it ends with "
-    "the undisturbed run's result; the best weights are finite",
+    "each epoch, on the host's and the device's code paths, eager and compiled, all of them on a CPU",
+    holds="exit 7, and the message says so; the last healthy state stays, and the run, resumed from it without the "
+    "number, ends with the undisturbed run's result; the best weights are finite",
     run=run,
     short=3,
     full=len(COMBINATIONS),

@@ -1,4 +1,4 @@
-"""What victims of a training run first: a signal at a named point, or a number that is not finite at a step."""
+"""What victims of a training run first: a signal at a named point."""
 
 from __future__ import annotations
 
@@ -49,13 +49,16 @@ def signal_at(point: str, number: int, *, after: bool, signals: list[int]) -> No
 
 
 def count_points(out: str) -> None:
-    """Count the calls of each point, and write the counts at every call."""
+    """Count the calls of each point, all and those until the last step began; write both at every call."""
     hold_until_handled()
     calls: Counter[str] = Counter()
+    until_last_step: dict[str, int] = {}
 
     def count(point: str, after: bool) -> None:
         calls[point] += not after
-        Path(out).write_text(json.dumps(calls))
+        if point == "step" and not after:
+            until_last_step.update(calls)
+        Path(out).write_text(json.dumps({"all": calls, "until the last step": until_last_step}))
 
     watch_points(count)
 
@@ -110,92 +113,3 @@ def hold_until_handled() -> None:
             signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
 
     cli.run = run
-
-
-# ---- numbers
-
-
-def on_device(found_inf: bool) -> None:
-    """Have trainings run the device's epochs on CPU tensors.  found_inf: of Policy."""
-    from dataclasses import replace
-
-    from engine import training_run
-    from engine.device_epochs import DeviceEpochs
-
-    def make_epochs(self: training_run.Training) -> DeviceEpochs:
-        learner = replace(self.learner, policy=replace(self.policy, found_inf=found_inf))
-        return DeviceEpochs(learner, self.loader, self.val_loader, self.config.loader.resident)
-
-    training_run.Training.make_epochs = make_epochs  # type: ignore[method-assign]
-
-
-def tell_steps(told: Callable[[Any, int], None], done: Callable[[Any, int], None] = lambda learner, step: None) -> None:
-    """Tell of every training step, on the host's path and the device's: its learner and number, before and after it."""
-    import engine.host_epochs as host
-    from engine.device_step import DeviceStep
-
-    plain_step, plain_call = host.train_step, DeviceStep.__call__
-
-    def train_step(learner: Any, *arguments: Any, step: int, **options: Any) -> Any:
-        told(learner, step)
-        given = plain_step(learner, *arguments, step=step, **options)
-        done(learner, step)
-        return given
-
-    number = [0]
-
-    def call(self: DeviceStep, count: int) -> None:
-        told(self.learner, number[0])
-        plain_call(self, count)
-        done(self.learner, number[0])
-        number[0] += 1
-
-    host.train_step = train_step
-    DeviceStep.__call__ = call  # type: ignore[method-assign]
-
-
-def fingerprint(tensors: dict[str, Any]) -> str:
-    """A hash of a run's weights, buffers and moments; other tensors take no part."""
-    from engine.checkpoint import digest
-
-    kept = {name: value for name, value in tensors.items() if name.startswith(("network.", "adam."))}
-    return digest({name: value.detach().cpu() for name, value in kept.items()}, "")
-
-
-def note_steps(out: str) -> None:
-    """Append a fingerprint after every step: what a healthy run is after so many."""
-    from engine.checkpoint import network_tensors, optimiser_tensors
-
-    def note(learner: Any, step: int) -> None:
-        with Path(out).open("a") as file:
-            file.write(fingerprint(network_tensors(learner) | optimiser_tensors(learner)) + "\n")
-
-    tell_steps(lambda learner, step: None, note)
-
-
-def poison(kind: str, at: int) -> None:
-    """Put a number that is not finite, or far too large, in a place of the learner right before a step."""
-    import torch
-
-    place, _, what = kind.partition(" ")
-    value = {"NaN": float("nan"), "inf": float("inf"), "overflow": 3e38}[what]
-
-    def strike(learner: Any, step: int) -> None:
-        if step != at:
-            return
-        network = learner.network
-        parameter = next(network.parameters())
-        with torch.no_grad():
-            if place == "weight":
-                parameter.view(-1)[0] = value
-            elif place in ("mean", "variance"):
-                name = {"mean": "running_mean", "variance": "running_var"}[place]
-                next(buffer for path, buffer in network.named_buffers() if path.endswith(name)).view(-1)[0] = value
-            elif place in ("exp_avg", "exp_avg_sq"):
-                learner.optimiser.state[parameter][place].view(-1)[0] = value
-        if place == "gradient":
-            parameter.register_hook(lambda gradient: torch.full_like(gradient, value))
-        elif place == "loss":
-            learner.loss.register_forward_hook(lambda module, inputs, output: output * value)
-
-    tell_steps(strike)

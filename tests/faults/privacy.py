@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import csv
-import hashlib
 import importlib.util
-import re
 import shutil
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +15,14 @@ from PIL import Image, PngImagePlugin
 
 from loaders.config import PhantomConfig
 from loaders.phantom_folder import write_phantoms
+from tests.faults.canary import NAME, PATIENTS, TOKEN, planted_patient, shows
 from tests.faults.golden import saved
 from tests.faults.hostile_files import dicom
 from tests.faults.png_writer import chunk, png
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Nursery
 
-TOKEN = "ZQXKANARIE"
-NAME = f"{TOKEN}^PRIVATE"
+IN_BYTES = ("DICOM tags", "EXIF", "PNG texts", "TIFF tags", "everywhere")  # where every film shows the canary
 LOCAL = {"convert.csv", "audit.csv", "audit.html", "predictions.csv", "predictions.jsonl", "local.json"}
 SHARED = ("beton", "pictures of a conversion", "run folder", "page", "export", "cross-validation", "comparison")
 PLACES = (
@@ -88,7 +83,7 @@ def plant(place: str, films: list[tuple[str, str, np.ndarray]], folder: Path) ->
         path = root / label / inner / (name + suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        patient = f"{NAME}-{patient}" if place == "CSV columns" or everywhere else patient
+        patient = planted_patient(patient) if place == "CSV columns" or everywhere else patient
         rows.append([path.relative_to(root).as_posix(), label, patient, f"{TOKEN} accession", NAME])
     if place == "refused files":
         first = next(root.rglob("*.png"))
@@ -101,7 +96,8 @@ def plant(place: str, films: list[tuple[str, str, np.ndarray]], folder: Path) ->
     if place == "a folder of no class" or everywhere:
         (root / NAME).mkdir()
         shutil.copy(next(root.rglob("film*.*"), None) or next(root.rglob("*_*.*")), root / NAME / "other.png")
-    source, labels = (str(root), "--classes", "covid,normal"), (str(root), "--labels", "folder")
+    source: tuple[str, ...] = (str(root), "--classes", "covid,normal")
+    labels: tuple[str, ...] = (str(root), "--labels", "folder")
     if place == "CSV columns" or everywhere:
         table = root / "table.csv"
         with table.open("w", newline="") as file:
@@ -113,12 +109,23 @@ def plant(place: str, films: list[tuple[str, str, np.ndarray]], folder: Path) ->
     return Planted(source=source, labels=labels, root=root, out=top / "out", audit=audit, weights=weights)
 
 
+def sound_of(place: str, planted: Planted) -> str:
+    """What is wanting of the canary where it should be planted; "" for nothing."""
+    paths = [path for path in planted.root.rglob("*") if path.is_file()]
+    films = [path for path in paths if path.parent.name == "inner" or path.name.startswith(NAME)]
+    if place in IN_BYTES and (bare := [path.name for path in films if not shows(path.read_bytes())]):
+        return f"no canary in {bare[0]}"
+    named = [str(path) for path in [*paths, planted.weights, planted.audit]]
+    told = any(shows(name.encode()) for name in named) or any(shows(path.read_bytes()) for path in paths)
+    return "" if told else "no canary in the source"
+
+
 def draw_films(folder: Path) -> list[tuple[str, str, np.ndarray]]:
     """Phantoms as (label, patient, grey)."""
-    table = write_phantoms(PhantomConfig(out=folder, patients=16, images_per_patient=1, size=96, seed=3))
+    table = write_phantoms(PhantomConfig(out=folder, patients=PATIENTS, images_per_patient=1, size=96, seed=3))
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    grey = [cv2.imread(str(table.parent / row["path"]), cv2.IMREAD_GRAYSCALE) for row in rows]
+    grey = [np.asarray(cv2.imread(str(table.parent / row["path"]), cv2.IMREAD_GRAYSCALE)) for row in rows]
     return [(row["label"], row["patient"], grey_HW) for row, grey_HW in zip(rows, grey, strict=True)]
 
 
@@ -161,45 +168,6 @@ def chain(planted: Planted, key: Path, *, whole: bool) -> Iterator[list[str]]:
 # ---- looking
 
 
-def needles() -> tuple[bytes, ...]:
-    """The canary in every form that is looked for, in small letters where it is text."""
-    found = [TOKEN.lower().encode(), *(TOKEN.encode(code) for code in ("utf-16-le", "utf-16-be"))]
-    found.append(TOKEN.encode().hex().encode())
-    for name in (TOKEN, NAME):  # a bare hash of a name can be looked up
-        digests = [getattr(hashlib, kind)(name.encode()).digest() for kind in ("md5", "sha1", "sha256")]
-        digests += [hashlib.blake2b(name.encode(), digest_size=size).digest() for size in (8, 16, 32)]
-        found += [form for digest in digests for form in (digest, digest.hex().encode())]
-    return tuple(found)
-
-
-NEEDLES = needles()
-PACKED = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
-BASE64 = re.compile(rb"[A-Za-z0-9+/]{16,}={0,2}")
-MOST = 4 << 20  # bytes of a file whose packed parts are looked into; betons hold no packed parts
-
-
-def shows(data: bytes, depth: int = 2) -> bool:
-    """Whether bytes hold the canary: as they are, in base64, or deflated."""
-    small = data.lower()
-    if any(needle in data or needle in small for needle in NEEDLES):
-        return True
-    if not depth or len(data) > MOST:
-        return False
-    for found in PACKED.finditer(data):
-        try:
-            if shows(zlib.decompressobj().decompress(data[found.start() :], 1 << 16), depth - 1):
-                return True
-        except zlib.error:
-            continue
-    for found in BASE64.finditer(data):
-        try:
-            if shows(binascii.a2b_base64(found[0][: len(found[0]) // 4 * 4]), depth - 1):
-                return True
-        except binascii.Error:
-            continue
-    return False
-
-
 def kind_of(path: Path) -> str:
     """What an output is, by its path below the results."""
     if path.name in LOCAL:
@@ -213,11 +181,11 @@ def kind_of(path: Path) -> str:
     return "page" if path.name == "report.html" else kinds.get(first, "other")
 
 
-def look(out: Path) -> tuple[set[str], list[str]]:
-    """The kinds of outputs there are, and what is wrong with them."""
+def look(*folders: Path) -> tuple[set[str], list[str]]:
+    """The kinds of outputs there are in folders of results, and what is wrong with them."""
     kinds, wrong = set(), []
-    for path in sorted(path for path in out.rglob("*") if path.is_file()):
-        relative = path.relative_to(out)
+    found = [(path, path.relative_to(folder)) for folder in folders for path in folder.rglob("*") if path.is_file()]
+    for path, relative in sorted(found):
         kind = kind_of(relative)
         kinds.add(kind)
         if kind == "local tables":
@@ -230,10 +198,24 @@ def look(out: Path) -> tuple[set[str], list[str]]:
     return kinds, wrong
 
 
+def attack(nursery: Nursery, planted: Planted, key: Path, *, whole: bool, before: str) -> tuple[set[str], list[str]]:
+    """One chain; gives the kinds of outputs there are, and what is wrong with it."""
+    trouble = []
+    for argv in chain(planted, key, whole=whole):
+        ending = nursery.run(argv, before=before, timeout=120)
+        if ending.code or ending.timed_out:
+            trouble = [f"{argv[0]} ended with {ending.code}: {ending.errors.strip()[-200:]}"]
+            break
+    elsewhere = [Path(planted.audit).parent] if planted.audit.endswith(".csv") else []
+    kinds, wrong = look(planted.out, *elsewhere)
+    if not kinds >= {"beton", "run folder", "page", "local tables"}:
+        wrong.append(f"no more than {sorted(kinds)}")
+    return kinds, wrong + trouble
+
+
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before: str = "") -> Tally:
     """A chain for each place.  before: a fault for the victims, to try the campaign itself."""
     tally = Tally()
-    assert base64.b64encode(NAME.encode()) and shows(base64.b64encode(NAME.encode() * 3))
     films = draw_films(folder / "phantoms")
     with Nursery(folder / "nursery") as nursery:
         for attempt in range(count):
@@ -242,21 +224,12 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before
             here.mkdir()
             planted = plant(place, films, here)
             (here / NAME).mkdir(exist_ok=True)
-            trouble = ""
-            for argv in chain(planted, folder / "key", whole=count > 1):
-                ending = nursery.run(argv, before=before, timeout=120)
-                if ending.code or ending.timed_out:
-                    trouble = f"{argv[0]} ended with {ending.code}: {ending.errors.strip()[-200:]}"
-                    break
-            kinds, wrong = look(planted.out)
-            wrong += [trouble] if trouble else []
-            wrong += (
-                [] if kinds >= {"beton", "run folder", "page", "local tables"} else [f"no more than {sorted(kinds)}"]
-            )
-            for sentence in wrong:
-                tally.broke(f"{place}: {sentence} (seed {seed}, attempt {attempt})")
-            for kind in sorted(kinds) if not wrong else ():
-                tally.held(f"{kind} clean" if kind in SHARED else f"{kind} for their owner alone")
+            assert not (wanting := sound_of(place, planted)), f"{place}: {wanting}"
+            kinds, wrong = attack(nursery, planted, folder / "key", whole=count > 1, before=before)
+            if wrong:
+                tally.broke(f"{place}: {'; '.join(wrong)} (seed {seed}, attempt {attempt})")
+            else:
+                tally.held(f"clean: {', '.join(kind for kind in SHARED if kind in kinds)}")
             shutil.rmtree(here)
             advance()
     return tally
@@ -265,7 +238,8 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before
 CAMPAIGN = Campaign(
     name="privacy",
     attack="a name in DICOM tags, EXIF, PNG texts, TIFF tags, file and folder names, paths, CSV columns, reasons",
-    holds="in nothing that is meant to be shared: beton, page, run folder, model; what names files has mode 0600",
+    holds="neither it nor a hash of it without the site's key in anything meant to be shared: beton, page, run folder, "
+    "model; what names files has mode 0600",
     run=run,
     short=1,
     full=len(PLACES),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.checkpoint import digest, load_checkpoint
 from loaders.config import ConvertConfig, PhantomConfig
@@ -16,6 +18,7 @@ from loaders.phantom_folder import write_phantoms
 IMPORTS = (
     "import cli, engine.training, engine.evaluation.evaluation, engine.report.report, engine.prediction.prediction, "
     "engine.explanation.explain, engine.export.export, engine.device_epochs, loaders.audit.audit, tests.faults.plant, "
+    "tests.faults.poison, "
     "engine.evaluation.words, engine.prediction.words, engine.report.words"
 )
 WARM = """
@@ -24,6 +27,7 @@ loaders.settings.parse_from_object = functools.cache(loaders.settings.parse_from
 with contextlib.redirect_stdout(io.StringIO()):
     assert cli.main({argv!r}) == 0
 """
+SPEED = ("images_per_second", "rate", "seconds")  # of metrics and states: differ from run to run
 EPOCHS, BATCH = 3, 8
 SETTINGS = ("--epochs", EPOCHS, "--batch-size", BATCH, "--threads", 1, "--device", "cpu", "--no-arena")
 
@@ -50,13 +54,14 @@ def warm(betons: Path, run: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a training is for: its best weights and its metrics, the speed apart.
+    """What a training leaves: its best weights, its last state and its metrics, the speed apart.
 
-    best: a hash of every bit of the weights and of all that is said of them; safetensors writes the two entries of its
-    metadata in any order, so that files of one content may differ.
+    best, last: a hash of every bit of the tensors and of all that is said of them; safetensors writes the two entries
+    of its metadata in any order, so that files of one content may differ.
     """
 
     best: str
+    last: str
     metrics: tuple[tuple[str, ...], ...]
 
 
@@ -65,8 +70,50 @@ def result_of(run: Path) -> Result:
     try:
         with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        tensors, state = load_checkpoint(run / "best.safetensors")
+        found = [load_checkpoint(run / f"{name}.safetensors") for name in ("best", "last")]
     except (CheckpointError, OSError) as error:
-        return Result(str(error), ())
-    metrics = tuple(tuple(value for name, value in row.items() if name != "images_per_second") for row in rows)
-    return Result(digest(tensors, json.dumps(state)), metrics)
+        return Result(str(error), "", ())
+    metrics = tuple(tuple(value for name, value in row.items() if name not in SPEED) for row in rows)
+    best, last = (digest(tensors, json.dumps(untimed(state))) for tensors, state in found)
+    return Result(best, last, metrics)
+
+
+def untimed(state: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says, without the times that took."""
+    kept = {name: value for name, value in state.items() if name not in SPEED}
+    if "history" in kept:
+        kept["history"] = [untimed(row) for row in kept["history"]]
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a run was left with.  step: of the state that it can go on from, if any.  logged: bytes of its log."""
+
+    step: int | None
+    logged: int
+
+
+def left_of(run: Path) -> Left:
+    """What a run is left with now.  Errors: CheckpointError for a damaged state."""
+    last, log = run / "last.safetensors", run / "train.log"
+    return Left(
+        load_checkpoint(last)[1]["step"] if last.exists() else None,
+        log.stat().st_size if log.exists() else 0,
+    )
+
+
+def begun_anew(run: Path, left: Left, *, ended: bool = True) -> str:
+    """How a run that was taken up again did otherwise than go on from what it was left with, or "".
+
+    A run begun anew ends with the same bytes, so that its result does not show it; its log does.  ended: it has come to
+    its end since, and must have said where it went on.
+    """
+    log = run / "train.log"
+    told = log.read_bytes()[left.logged :].decode(errors="replace") if log.exists() else ""
+    found = [int(step) for step in re.findall(r"resumed at step (\d+)", told)]
+    wanted = [] if left.step is None else [left.step]
+    if found == wanted or not (found or ended):
+        return ""
+    went = f"from step {', '.join(map(str, found))}" if found else "anew, and did not say from where"
+    return f"went on {went}, expected {f'from step {left.step}' if wanted else 'anew, as no state was left'}"

@@ -40,6 +40,7 @@ class Campaign:
 
     attack, holds: its row in words.  run(count, seed, folder, advance): makes `count` attempts in the empty folder,
     calling advance() after each.  short, full: attempts in `make test` and in `make faults`.
+    in_seconds: whether `count` is seconds, in which any number of attempts is made.
     missing(): why it cannot run here (a tool, a privilege), or None.
     """
 
@@ -49,4 +50,10 @@ class Campaign:
     run: Callable[[int, int, Path, Callable[[], None]], Tally]
     short: int
     full: int
+    in_seconds: bool = False
     missing: Callable[[], str | None] = lambda: None
+
+    def lacking(self, tally: Tally, count: int) -> str:
+        """Which attempts were not made of those that were asked for; "" if none lacks."""
+        asked = 1 if self.in_seconds else count
+        return "" if tally.attempts >= asked else f"{tally.attempts:,} attempts, expected {asked:,} at least"

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.beton_mutants import SCHEDULE, Mutator, own_original, places_of
-from tests.faults.beton_mutations import CAMPAIGN, CHECKED, IMPORTS, run
+from tests.faults.beton_mutations import CAMPAIGN, CHECKED, COMMANDS_EVERY, IMPORTS, run
 from tests.faults.victim import Nursery
+
+DAMAGED = "Beton._bad = lambda beton, what: type(bad(beton, what))(f'{beton.path}: damaged, expected sound')"
+ELSEWHERE = "Beton._bad = lambda beton, what: bad(beton, what.replace('sample ', 'sample 1'))"
 
 
 @pytest.mark.parametrize(
@@ -17,13 +20,18 @@ from tests.faults.victim import Nursery
     [
         ("Beton.check_samples = lambda *given: None", "payload, .*: frames or labels that the file does not have"),
         ("import os; Beton.verify = lambda *given: os.abort()", "the reader ended with -6"),
+        (DAMAGED, "does not name the file and the place in it"),
+        (ELSEWHERE, "payload, .*: an error that does not name 'sample"),
+        ("import cli; cli.main = lambda words: 0", r"verify: exit 0, expected one of \{5\}"),
     ],
-    ids=["no checksum", "a crash"],
+    ids=["no checksum", "a crash", "no place", "another place", "the command line"],
 )
 def test_a_planted_fault_is_counted_as_broken(plant: str, said: str, tmp_path: Path) -> None:
     advanced: list[None] = []
     count = len(SCHEDULE)
-    tally = run(count, 0, tmp_path, lambda: advanced.append(None), "from loaders.beton import Beton; " + plant)
+    tally = run(
+        count, 0, tmp_path, lambda: advanced.append(None), "from loaders.beton import Beton; bad = Beton._bad; " + plant
+    )
     assert len(advanced) == count == tally.attempts
     assert tally.failures and any(re.search(said, failure) for failure in tally.failures), tally.failures
 
@@ -44,10 +52,20 @@ def test_every_byte_of_structure_is_changed_by_the_full_count(tmp_path: Path) ->
     assert len(places) <= CAMPAIGN.full // len(SCHEDULE) * SCHEDULE.count("byte")
 
 
+def test_every_kind_goes_through_the_command_line() -> None:
+    turns = len(SCHEDULE) * COMMANDS_EVERY
+    assert {attempt % len(SCHEDULE) for attempt in range(0, turns, COMMANDS_EVERY)} == set(range(len(SCHEDULE)))
+
+
 def test_a_mutant_is_a_function_of_seed_and_attempt(tmp_path: Path) -> None:
     first, second = Mutator(tmp_path, 3), Mutator(tmp_path, 3)
     for attempt in range(2 * len(SCHEDULE)):
-        mutant = first.mutant(attempt)
-        assert mutant == second.mutant(attempt)
-        original = first.foreign if mutant.kind.startswith("foreign") else first.own
-        assert mutant.content != original.content or "extreme" in mutant.kind, mutant.words
+        assert first.mutant(attempt) == second.mutant(attempt)
+
+
+def test_a_mutant_is_never_its_original(tmp_path: Path) -> None:
+    mutator = Mutator(tmp_path, 3)
+    for attempt in range(20 * len(SCHEDULE)):
+        mutant = mutator.mutant(attempt)
+        original = mutator.foreign if mutant.kind.startswith("foreign") else mutator.own
+        assert mutant.content != original.content, mutant.words

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from tests.faults.checkpoints import run
+import pytest
+
+from tests.faults.checkpoints import GONE, TARGETS, Range, choose, open_range
 
 BELIEVES_ALL = """
 import engine.checkpoint as checkpoint
@@ -19,15 +24,49 @@ import torch
 plain_load = torch.load
 torch.load = lambda path, **options: plain_load(path, **options | {"weights_only": False})
 """
+UNPICKLES_SETTINGS = """
+import contextlib, torch, engine.run_settings as settings
+plain_read = settings.read_settings
+def read(path):
+    with contextlib.suppress(Exception):
+        torch.load(path, weights_only=False)
+    return plain_read(path)
+settings.read_settings = read
+"""
+STARTS_ANEW = "import engine.training_run as training_run; training_run.Training.find_state = lambda self: {}"
 
 
-def test_a_reader_that_checks_no_sum_is_noticed(tmp_path: Path) -> None:
-    targets = (("best.safetensors", "resume finished", (5,), 1),)
-    tally = run(4, 0, tmp_path, lambda: None, fault=BELIEVES_ALL, targets=targets, ways=("flip a bit",))
-    assert any("another result" in failure for failure in tally.failures), tally
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
+    """A range of sound runs."""
+    with open_range(tmp_path_factory.mktemp("range")) as place:
+        yield place
 
 
-def test_a_reader_that_unpickles_is_noticed(tmp_path: Path) -> None:
-    targets = (("state.pth", "begin with", (2, 5), 1),)
-    tally = run(2, 0, tmp_path, lambda: None, fault=UNPICKLES, targets=targets, ways=("canary",))
-    assert any("code of the file was run" in failure for failure in tally.failures), tally
+@pytest.mark.parametrize(
+    ("fault", "target", "way", "noticed"),
+    [
+        # of four bits some are in the tensors
+        (BELIEVES_ALL, ("best.safetensors", "resume finished"), "flip a bit", "another result"),
+        (UNPICKLES, ("state.pth", "begin with"), "canary", "code of the file was run"),
+        (UNPICKLES_SETTINGS, ("local.json", "resume"), "canary", "code of the file was run"),
+        (STARTS_ANEW, ("last.safetensors", "resume"), "flip a bit", "went on anew"),
+        (STARTS_ANEW, ("last.safetensors", "resume"), GONE, "went on anew"),
+    ],
+    ids=["believes all", "unpickles", "unpickles settings", "starts anew", "starts anew without its state"],
+)
+def test_a_broken_promise_is_noticed(
+    place: Range, tmp_path: Path, fault: str, target: tuple[str, str], way: str, noticed: str
+) -> None:
+    (chosen,) = (one for one in TARGETS if one[:2] == target)
+    faulty = replace(place, fault=fault)
+    found = []
+    for number in range(4 if fault == BELIEVES_ALL else 1):
+        damage = faulty.draw(random.Random(f"0-{number}"), chosen, way)
+        found.append(faulty.attempt(tmp_path / f"{number}", damage))
+    assert any(noticed in broken for _, broken in found), found
+
+
+def test_every_file_is_replaced_by_a_canary_at_least_once() -> None:
+    chosen = [choose(attempt, random.Random(attempt)) for attempt in range(2 * len(TARGETS))]
+    assert {target for target, way in chosen if way == "canary"} == set(TARGETS)

@@ -26,3 +26,6 @@ def test_a_reader_that_gives_other_pixels_is_found(tmp_path: Path) -> None:
     tally = run(4, 0, tmp_path, lambda: advanced.append(None), plant)
     assert len(advanced) == 4
     assert tally.failures and "a frame that the file does not have" in tally.failures[0], tally.failures
+    assert (tmp_path / "found-python").stat().st_size > 16 and "c-jL100001" not in tally.failures[
+        0
+    ]  # it can be repeated

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.live_files import IMPORTS, run
+import pytest
+
+from tests.faults.live_files import CAMPAIGN, CASES, IMPORTS, case, run
 from tests.faults.victim import Nursery
 from tests.test_beton import PAGE, write
 
@@ -30,3 +32,16 @@ def test_a_bus_error_is_told_with_the_file_and_what_it_was(tmp_path: Path) -> No
         assert f"plainfilm: {path}: written in place while it was read, {PAGE} bytes now, expected the" in ending.errors
         other = "import ctypes; import cli; cli.run = lambda *given: os.kill(os.getpid(), 7)"
         assert nursery.run(["--version"], before="import os; " + other).code == -7  # any other ends it as ever
+
+
+def test_every_variant_is_drawn_by_the_full_campaign() -> None:
+    drawn = {case(attempt) for attempt in range(CAMPAIGN.full)}
+    assert drawn == {(attack, variant) for attack, variants in CASES for variant in variants}
+
+
+def test_the_site_key_of_whoever_attacks_is_neither_made_nor_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(home := tmp_path / "home"))
+    assert not run(1, 0, tmp_path / "faults", lambda: None).failures
+    assert not list(home.rglob("site.key"))

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.faults.numbers import run
+from tests.faults.numbers import Range, open_range
 
-SAVES_ANYTHING = "import engine.training as training; training.Training.check_finite = lambda self, tensors: None"
+SAVES_ANYTHING = (
+    "import engine.training_run as training_run; training_run.Training.check_finite = lambda self, tensors: None"
+)
 GOES_ON = "import math, engine.step; engine.step.math = type('', (), {'isfinite': staticmethod(lambda value: True)})"
+SKIPS = """
+import engine.training_run as training_run
+plain = training_run.Training.save_last
+training_run.Training.save_last = lambda self: None if self.state.step == {step} else plain(self)
+"""
+STARTS_ANEW = "import engine.training_run as training_run; training_run.Training.find_state = lambda self: {}"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
+    """A range, with an undisturbed training of the product as it is."""
+    with open_range(tmp_path_factory.mktemp("range")) as place:
+        place.undisturbed("host")
+        yield place
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "broken"),
-    [(SAVES_ANYTHING, "weight NaN", "not the healthy one"), (GOES_ON, "gradient NaN", "no state was kept")],
+    ("fault", "kind", "step", "noticed"),
+    [
+        (SAVES_ANYTHING, "weight NaN", 1, "of step 1, expected None"),
+        (GOES_ON, "gradient NaN", 1, "of step None, expected 1"),
+        (SKIPS.format(step=3), "weight NaN", 4, "of step None, expected 3"),
+        (SKIPS.format(step=6), "weight NaN", 7, "of step 3, expected 6"),
+        (STARTS_ANEW, "loss inf", 4, "went on anew"),
+    ],
+    ids=["saves anything", "goes on", "saves no first epoch", "saves no second epoch", "starts anew"],
 )
-def test_a_training_that_does_not_look_at_its_numbers_is_noticed(
-    tmp_path: Path, fault: str, kind: str, broken: str
+def test_a_broken_promise_is_noticed(
+    place: Range, tmp_path: Path, fault: str, kind: str, step: int, noticed: str
 ) -> None:
-    tally = run(1, 0, tmp_path, lambda: None, fault=fault, combinations=[("host", kind, 1)])
-    assert len(tally.failures) == 1 and broken in tally.failures[0], tally
+    broken = replace(place, fault=fault).attempt(tmp_path / "run", "host", kind, step)
+    assert noticed in broken, broken

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from engine.checkpoint import load_checkpoint
 from loaders.atomic_file import SUFFIX
 from loaders.errors import CheckpointError
 from tests.faults.plant import HALF, POINTS
-from tests.faults.small_run import Result, make_betons, result_of, train_command, warm
+from tests.faults.small_run import Left, Result, begun_anew, left_of, make_betons, result_of, train_command, warm
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Ending, Nursery
 
@@ -27,6 +28,7 @@ SIGNALS = {  # what is sent, and as how often it is drawn
 }
 SAVES = ("checkpoint", "sync", "rename", HALF)  # half of all points are of a save
 OUT_OF_TIME = 300.0
+DRAWS = 20  # of an attempt, until a kill comes before its end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,14 +75,18 @@ def draw_kills(rng: random.Random, counts: dict[str, int]) -> list[Kill]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """Where attempts are made.  fault: source that every victim runs first.  seconds: of an undisturbed run."""
+    """Where attempts are made.  fault: source that every victim runs first.
+
+    counts, early, seconds: of an undisturbed run; how often it comes by each point, in all and until its last step.
+    """
 
     nursery: Nursery
     betons: Path
     wanted: Result
     counts: dict[str, int]
+    early: dict[str, int]
     seconds: float
-    fault: str
+    fault: str = ""
 
     def victim(self, run: Path, kill: Kill) -> Ending:
         """Train, or go on, until the kill or the end."""
@@ -93,40 +99,66 @@ class Range:
         return victim.wait(OUT_OF_TIME)
 
     def attempt(self, run: Path, kills: list[Kill]) -> tuple[str, str]:
-        """Kill a run so, resume it to its end.  Gives what it ended as, and what was broken, or ""."""
+        """Kill a run so, resume it.  Gives what it ended as, and what was broken; "" for both: no kill came."""
         struck = 0
         for kill in kills:
+            left = left_of(run)
             ending = self.victim(run, kill)
-            if broken := self.judge(run, kill, ending):
+            if broken := self.judge(run, kill, ending, left, fresh=not struck):
                 return "", f"{broken} ({kill.words()})"
-            struck += ending.code != 0
             if ending.code == 0:
                 break
+            struck += 1
+        if not struck:
+            return "", ""
+        left = left_of(run)
         ending = self.nursery.run(train_command(self.betons, run), before=self.fault, timeout=OUT_OF_TIME)
         if ending.code != 0:
             return "", f"resumed with exit {ending.code}, expected 0: {ending.errors[-300:]}"
+        if anew := begun_anew(run, left):
+            return "", anew
         if result_of(run) != self.wanted:
             return "", "resumed to another result than the undisturbed run's"
-        if left := [path.name for path in run.rglob(f"*{SUFFIX}")]:
-            return "", f"left {', '.join(left)} behind"
+        if behind := [path.name for path in run.rglob(f"*{SUFFIX}")]:
+            return "", f"left {', '.join(behind)} behind"
         return f"the same bytes after {struck} kill{'s' * (struck != 1)}", ""
 
-    def judge(self, run: Path, kill: Kill, ending: Ending) -> str:
-        """What one victim broke, or ""."""
-        expected = (0, -signal.SIGKILL) if kill.word == "kill -9" else (0, 75)
+    def endings(self, kill: Kill, fresh: bool) -> tuple[int, ...]:
+        """Exit codes that a victim may have.  fresh: it began the run, and so comes by the points as counted."""
+        if kill.word == "kill -9":
+            sure, code = bool(kill.point), -signal.SIGKILL
+        else:  # after the last step's look for signals none may come until the end
+            sure, code = 0 < kill.number <= self.early.get(kill.point, 0), 75
+        return (code,) if fresh and sure else (0, code)
+
+    def judge(self, run: Path, kill: Kill, ending: Ending, left: Left, fresh: bool) -> str:
+        """What one victim broke, or "".  left: before it.  fresh: it began the run."""
+        expected = self.endings(kill, fresh)
         if ending.timed_out or ending.code not in expected or ending.traceback:
             ended = "no end" if ending.timed_out else f"exit {ending.code}"
-            return f"{ended}, expected one of {expected} without a traceback: {ending.errors[-300:]}"
+            wanted = " or ".join(map(str, expected))
+            return f"{ended}, expected {wanted} without a traceback: {ending.errors[-300:]}"
         for name in ("last", "best"):
             if (run / f"{name}.safetensors").exists():
                 try:
                     load_checkpoint(run / f"{name}.safetensors")
                 except CheckpointError as error:
                     return f"{name} is half-written: {error}"
-        return ""
+        now = left_of(run).step
+        if left.step is not None and (now is None or now < left.step):
+            return f"its state went from step {left.step} back to {now}"
+        return begun_anew(run, left, ended=ending.code == 0)
 
 
-def make_range(nursery: Nursery, betons: Path, folder: Path, fault: str) -> Range:
+@contextlib.contextmanager
+def open_range(folder: Path) -> Iterator[Range]:
+    """Convert, and train undisturbed; victims are there until the end."""
+    betons = make_betons(folder)
+    with Nursery(folder / "victims", imports=warm(betons, folder / "warm")) as nursery:
+        yield make_range(nursery, betons, folder)
+
+
+def make_range(nursery: Nursery, betons: Path, folder: Path) -> Range:
     """Train undisturbed."""
     run, counts = folder / "undisturbed", folder / "counts.json"
     before = f"from tests.faults.plant import count_points; count_points({str(counts)!r})"
@@ -134,42 +166,38 @@ def make_range(nursery: Nursery, betons: Path, folder: Path, fault: str) -> Rang
     if ending.code:
         raise RuntimeError(f"the undisturbed training ended with {ending.code}: {ending.errors}")
     found = json.loads(counts.read_text())
-    if missed := {*POINTS, HALF} - set(found):
+    if missed := {*POINTS, HALF} - set(found["all"]):
         raise RuntimeError(f"the undisturbed training came by no {', '.join(sorted(missed))}: the points have moved")
     return Range(
         nursery=nursery,
         betons=betons,
         wanted=result_of(run),
-        counts=found,
+        counts=found["all"],
+        early=found["until the last step"],
         seconds=ending.seconds,
-        fault=fault,
     )
 
 
-def run(
-    count: int,
-    seed: int,
-    folder: Path,
-    advance: Callable[[], None],
-    *,
-    fault: str = "",
-    kills: list[Kill] | None = None,
-) -> Tally:
-    """The campaign.  fault: a defect to plant in the product.  kills: of every attempt, instead of drawn ones."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    """The campaign."""
     tally = Tally()
-    betons = make_betons(folder)
-    with Nursery(folder / "victims", imports=warm(betons, folder / "warm")) as nursery:
-        place = make_range(nursery, betons, folder, fault)
+    with open_range(folder) as place:
         for attempt in range(count):
-            chosen = kills or draw_kills(random.Random(f"{seed}-{attempt}"), place.counts)
-            out = folder / f"run-{attempt}"
-            outcome, broken = place.attempt(out, chosen)
+            rng = random.Random(f"{seed}-{attempt}")
+            for draw in range(DRAWS):
+                chosen = draw_kills(rng, place.counts)
+                out = folder / f"run-{attempt}-{draw}"
+                outcome, broken = place.attempt(out, chosen)
+                shutil.rmtree(out, ignore_errors=True)
+                if outcome or broken:
+                    break
+            else:
+                broken = f"no kill came before its end in {DRAWS} draws"
             if broken:
                 told = ", then ".join(kill.words() for kill in chosen)
                 tally.broke(f"seed {seed}, attempt {attempt}: {told}: {broken}")
             else:
                 tally.held(outcome)
-            shutil.rmtree(out, ignore_errors=True)
             advance()
     return tally
 
@@ -177,8 +205,9 @@ def run(
 CAMPAIGN = Campaign(
     name="train-kill",
     attack="kill -9, SIGTERM and SIGINT during train, at random steps and within saves, up to three times a run",
-    holds="resumed, the run ends with the undisturbed run's weights and metrics to the bit; a signal exits 75; "
-    "no half-written checkpoint is ever in place",
+    holds="resumed, the run goes on from the state saved last and ends with the undisturbed run's best weights, last "
+    "state and metrics to the bit; a signal before the last step's end exits 75; no half-written checkpoint is ever in "
+    "place",
     run=run,
     short=3,
     full=100,

@@ -9,7 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.conversions import HOLD_AT, PATIENCE, PLANS, TRAINING, Material, Plan, contents, temporaries
+from loaders.atomic_file import LOCK
+from tests.faults import whole
+from tests.faults.conversions import (
+    HOLD_AT,
+    NOTE_AT,
+    PATIENCE,
+    PLANS,
+    TRAINING,
+    Material,
+    Plan,
+    contents,
+    different,
+    temporaries,
+)
+from tests.faults.small_run import result_of
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Victim
 
@@ -20,13 +34,15 @@ SECONDS_FOR_A_DEATH = 5.0  # until the kernel has taken a killed process apart, 
 class Writer:
     """A command that writes.  held_at: the function, called with the lock held, where it can be kept waiting.
 
-    wrong: what of its result is wrong once a writer has ended well, or "".  done: the exit code of one that comes
-    after.  again: the command that takes up what a killed one left.
+    within: one whose every call begins and ends with the lock held.  wrong: what of its result is wrong once a writer
+    has ended well, or "".  done: the exit code of one that comes after.  again: the command that takes up what a
+    killed one left.
     """
 
     name: str
     argv: list[str]
     held_at: str
+    within: str
     wrong: Callable[[], str]
     done: int = 0
     again: list[str]
@@ -36,36 +52,57 @@ def writer_of(kind: str, plan: Plan, material: Material, folder: Path) -> Writer
     """A converter, a trainer or a predictor, into a new place in folder."""
     out = folder / "out"
     if kind == "convert":
-        argv = plan.argv(material, out)
-
-        def wrong_files() -> str:
-            return "" if contents(out) == material.wanted[plan] else "files differ from an undisturbed conversion's"
-
-        return Writer(name=kind, argv=argv, held_at="loaders.convert:plan", wrong=wrong_files, again=argv)
-    if kind == "train":
-        argv = ["train", str(material.reference(PLANS[0])), "--out", str(out), *TRAINING]
-
-        def wrong_run() -> str:
-            left = {"best.safetensors", "last.safetensors", "summary.json", "report.html"} - contents(out).keys()
-            return f"the run lacks {', '.join(sorted(left))}" if left else ""
-
+        argv, place = plan.argv(material, out), "loaders.convert:plan"
         return Writer(
             name=kind,
             argv=argv,
+            held_at=place,
+            within=place,
+            wrong=lambda: different(contents(out), material.wanted[plan]),
+            again=argv,
+        )
+    if kind == "train":
+
+        def wrong_run() -> str:
+            lacking = {"best.safetensors", "last.safetensors", "summary.json", "report.html"} - contents(out).keys()
+            if lacking:
+                return f"the run lacks {', '.join(sorted(lacking))}"
+            for path in sorted(out.rglob("*")):
+                if path.is_file() and path.name != LOCK and (flaw := whole.flaw(path)):
+                    return f"{path.name} {flaw}"
+            same = result_of(out) == result_of(material.trained())
+            return "" if same else "the run's result differs from an undisturbed training's"
+
+        return Writer(
+            name=kind,
+            argv=["train", str(material.reference(PLANS[0])), "--out", str(out), *TRAINING],
             held_at="engine.training:Training",
+            within="engine.training:Training.run",
             wrong=wrong_run,
             done=2,
             again=["train", "--resume", str(out)],
         )
-    table = folder / "table.csv"
-    argv = ["predict", str(material.trained()), str(material.source / "covid"), "--out", str(table), "--workers", "1"]
+    source = material.source / "covid"
+
+    def predict(out: Path) -> list[str]:
+        return ["predict", str(material.trained()), str(source), "--out", str(out), "--workers", "1"]
 
     def wrong_table() -> str:
-        lines = table.read_text().splitlines() if table.exists() else []
-        expected = 1 + len(list((material.source / "covid").iterdir()))
-        return "" if len(lines) == expected else f"the table has {len(lines)} lines, expected {expected}"
+        if not table.exists():
+            return "there is no table"
+        same = table.read_bytes() == material.made("table.csv", predict).read_bytes()
+        return "" if same else "the table differs from an undisturbed prediction's"
 
-    return Writer(name=kind, argv=argv, held_at="engine.prediction.prediction:rows_of", wrong=wrong_table, again=argv)
+    table = folder / "table.csv"
+    argv = predict(table)
+    return Writer(
+        name=kind,
+        argv=argv,
+        held_at="engine.prediction.prediction:rows_of",
+        within="loaders.spool:decode_into_spool",
+        wrong=wrong_table,
+        again=argv,
+    )
 
 
 def choose(rng: random.Random) -> tuple[str, Plan, str]:
@@ -84,43 +121,87 @@ def wait_for(path: Path, victim: Victim) -> bool:
     return True
 
 
+def race(writer: Writer, material: Material, folder: Path, delay: float, before: str) -> tuple[str, str]:
+    """Two at once: how they ended, and which promise broke, or "".  delay: seconds that the second comes later.
+
+    Which of them wins is chance, and so is whether the loser meets the lock or what the winner has finished: therefore
+    both note when they were where only the lock's owner may be.
+    """
+    told = [folder / "first", folder / "second"]
+    notes = [before + NOTE_AT.format(place=writer.within, told=str(path)) for path in told]
+    first = material.nursery.start(writer.argv, before=notes[0])
+    time.sleep(delay)
+    second = material.nursery.start(writer.argv, before=notes[1])
+    endings = []  # code, when it had ended at the latest, errors
+    for victim in (second, first):
+        ending = victim.wait(PATIENCE)
+        endings.append((ending.code, time.monotonic(), ending.errors[-300:]))
+    codes = sorted(code for code, _, _ in endings)
+    what = f"two of {writer.name}, {delay:.3f} s apart,"
+    if codes not in ([0, 6], [0, writer.done]):  # the second may have come when the first was done
+        return "", f"{what} ended with {codes}: {[errors for _, _, errors in endings]}"
+    if codes[1] == 6:
+        return f"{writer.name}: one wins, the other exits 6", ""
+    spans = sorted(span for path in told if (span := span_of(path)))
+    if len(spans) != codes.count(0):
+        return "", f"{what} were {len(spans)} times in {writer.within}, expected {codes.count(0)}"
+    if len(spans) == 2 and spans[1][0] < spans[0][1]:
+        return "", f"{what} were both at work at the same time"
+    if any(code and ended < spans[0][1] for code, ended, _ in endings):
+        return "", f"{what}: the loser was refused while the winner was still at work"
+    return f"{writer.name}: one after the other", ""
+
+
+def span_of(told: Path) -> tuple[float, float] | None:
+    """From when to when a writer was where only the lock's owner may be; None if it never was."""
+    if not told.exists():
+        return None
+    times = [float(time) for time in told.read_text().split()]
+    return min(times), max(times)
+
+
+def held(writer: Writer, material: Material, owner: Victim, go: Path, before: str) -> tuple[str, str]:
+    """One more while the owner is kept waiting: how it ended, and which promise broke, or ""."""
+    other = material.nursery.run(writer.argv, timeout=PATIENCE, before=before)
+    go.touch()
+    codes = [owner.wait(PATIENCE).code, other.code]
+    if codes != [0, 6] or other.traceback:
+        return "", f"the owner and the other {writer.name} ended with {codes}: {other.errors[-300:]}"
+    return f"{writer.name}: one wins, the other exits 6", ""
+
+
+def inherited(writer: Writer, material: Material, owner: Victim, reaped: bool, before: str) -> tuple[str, str]:
+    """One more after the owner was killed: how it ended, and which promise broke, or ""."""
+    owner.kill()
+    if reaped:
+        owner.wait()
+    until = time.monotonic() + (0 if reaped else SECONDS_FOR_A_DEATH)
+    while (heir := material.nursery.run(writer.again, timeout=PATIENCE, before=before)).code == 6:
+        if time.monotonic() > until:
+            break
+    if heir.code:
+        return "", f"{writer.name} after a dead owner ended with {heir.code}: {heir.errors[-300:]}"
+    return f"{writer.name}: takes over from a dead owner", ""
+
+
 def attempt(rng: random.Random, material: Material, folder: Path, before: str) -> tuple[str, str]:
     """One pair: how it ended, and which promise broke, or ""."""
     command, plan, kind = choose(rng)
     writer = writer_of(command, plan, material, folder)
     there, go = folder / "there", folder / "go"
-    hold = before + HOLD_AT.format(place=writer.held_at, there=str(there), go=str(go))
-    start = material.nursery.start
     if kind == "race":
-        first, delay = start(writer.argv, before=before), rng.uniform(0, 0.1)
-        time.sleep(delay)
-        codes = sorted([start(writer.argv, before=before).wait(PATIENCE).code, first.wait(PATIENCE).code])
-        if codes not in ([0, 6], [0, writer.done]):  # the second may have come when the first was done
-            return "", f"two of {writer.name}, {delay:.3f} s apart, ended with {codes}"
-        ended = f"{writer.name}: {'one wins, the other exits 6' if codes[1] == 6 else 'one after the other'}"
+        ended, broken = race(writer, material, folder, rng.uniform(0, 0.1), before)
     else:
-        owner = start(writer.argv, before=hold)
+        hold = before + HOLD_AT.format(place=writer.held_at, there=str(there), go=str(go))
+        owner = material.nursery.start(writer.argv, before=hold)
         if not wait_for(there, owner):
             return "", f"the first {writer.name} never came to {writer.held_at}: {owner.wait(1).errors[-300:]}"
         if kind == "held":
-            other = material.nursery.run(writer.argv, timeout=PATIENCE, before=before)
-            go.touch()
-            codes = [owner.wait(PATIENCE).code, other.code]
-            if codes != [0, 6] or other.traceback:
-                return "", f"the owner and the other {writer.name} ended with {codes}: {other.errors[-300:]}"
-            ended = f"{writer.name}: one wins, the other exits 6"
+            ended, broken = held(writer, material, owner, go, before)
         else:
-            reaped = rng.random() < 0.5
-            owner.kill()
-            if reaped:
-                owner.wait()
-            until = time.monotonic() + (0 if reaped else SECONDS_FOR_A_DEATH)
-            while (heir := material.nursery.run(writer.again, timeout=PATIENCE, before=before)).code == 6:
-                if time.monotonic() > until:
-                    break
-            if heir.code:
-                return "", f"{writer.name} after a dead owner ended with {heir.code}: {heir.errors[-300:]}"
-            ended = f"{writer.name}: takes over from a dead owner"
+            ended, broken = inherited(writer, material, owner, rng.random() < 0.5, before)
+    if broken:
+        return "", broken
     if wrong := writer.wrong():
         return "", f"{kind}: after two of {writer.name} {wrong}"
     if left := temporaries(folder):
@@ -131,7 +212,7 @@ def attempt(rng: random.Random, material: Material, folder: Path, before: str) -
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before: str = "") -> Tally:
     """Set `count` pairs on one place each.  before: a fault of the product to plant in each, to test this campaign."""
     tally = Tally()
-    with Material(folder / "material") as material:
+    with Material(folder / "material", trains=True) as material:
         for number in range(count):
             place = folder / f"{number:04}"
             place.mkdir()
@@ -149,7 +230,8 @@ CAMPAIGN = Campaign(
     name="two-writers",
     attack="two of `convert`, `train` or `predict` on one folder, run or table: at once, while one is kept waiting, "
     "and after the first was killed with kill -9",
-    holds="one wins, the other exits 6; a dead owner's lock clears itself; files are whole, no temporary is left",
+    holds="one wins, the other exits 6, or comes when it is done; never both at once; a dead owner's lock clears "
+    "itself; every file is whole, the result an undisturbed command's, no temporary is left",
     run=run,
     short=3,
     full=100,

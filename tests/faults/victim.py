@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, NoReturn, Self
 
 REPOSITORY = Path(__file__).parent.parent.parent
 IMPORTS = "import cli, loaders.convert, loaders.loader, engine.training, engine.evaluation.evaluation"
@@ -151,7 +151,7 @@ class Nursery:
         self.close()
 
 
-def be_victim(order: dict) -> None:
+def be_victim(order: dict) -> NoReturn:
     """The forked child's life; never returns."""
     os.setsid()
     folder = Path(order["folder"])
@@ -187,7 +187,7 @@ def be_victim(order: dict) -> None:
 
 
 def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
-    """Fork victims as ordered, until there are no more orders."""
+    """Fork victims as ordered, until there are no more orders or Ctrl-C; those that still run are killed then."""
     exec(imports, {})
     ended: dict[int, dict] = {}
     living: set[int] = set()
@@ -200,26 +200,33 @@ def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
                 living.discard(pid)
         return pid in ended
 
-    for line in orders:
-        order = json.loads(line)
-        if "wait" in order:
-            until = time.monotonic() + order["timeout"]
-            while not reap(order["wait"]) and time.monotonic() < until:
-                time.sleep(0.002)
-            answer = ended.pop(order["wait"], {"running": True})
-        elif "alive" in order:
-            answer = {"alive": not reap(order["alive"])}
-        else:
-            pid = os.fork()
-            if not pid:
-                be_victim(order)
-            living.add(pid)
-            answer = {"pid": pid}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-    for pid in living:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+    try:
+        for line in orders:
+            order = json.loads(line)
+            if "wait" in order:
+                until = time.monotonic() + order["timeout"]
+                while not reap(order["wait"]) and time.monotonic() < until:
+                    time.sleep(0.002)
+                answer = ended.pop(order["wait"], {"running": True})
+            elif "alive" in order:
+                answer = {"alive": not reap(order["alive"])}
+            else:
+                pid = os.fork()
+                if not pid:
+                    try:
+                        be_victim(order)
+                    finally:
+                        os._exit(1)
+                living.add(pid)
+                answer = {"pid": pid}
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+    except KeyboardInterrupt:  # of a terminal, whose signal victims do not get: they have sessions of their own
+        return
+    finally:
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.conversions import (
+    AT,
     PATIENCE,
     PLANS,
     Material,
@@ -22,10 +23,12 @@ from tests.faults.conversions import (
     temporaries,
     workers_of,
 )
+from tests.faults.small_run import Result, result_of
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Ending, Victim
 
 SECONDS_TO_TELL = 10.0
+MISSED = "was done already"  # before anything was killed: such an attempt is drawn again
 TRAINING = ("--epochs", "1", "--batch-size", "2", "--threads", "2", "--device", "cpu")
 # what is raised in a thread → exit code of the command; 1 for a traceback, since no user caused it
 ERRORS = {"MemoryError('planted')": 4, "OSError(5, 'planted')": 4, "RuntimeError('planted')": 1, "SystemExit(0)": 1}
@@ -35,21 +38,14 @@ PLACES = {
     "a loader's thread, checking": "loaders.loader:Loader.check_first_touch",
     "a block's thread": "engine.fused_block:pool_into",
 }
-RAISE_AT = """
-import importlib, threading
+RAISE_AT = f"""{AT}
 from pathlib import Path
-module, _, path = {place!r}.partition(":")
-owner = importlib.import_module(module)
-*parts, name = path.split(".")
-for part in parts:
-    owner = getattr(owner, part)
-real, calls = getattr(owner, name), 0
 def failing(*arguments, **named):
     global calls
     calls += 1
-    if calls >= {call}:
-        Path({told!r}).touch()
-        raise {error}
+    if calls >= {{call}}:
+        Path({{told!r}}).touch()
+        raise {{error}}
     return real(*arguments, **named)
 setattr(owner, name, failing)
 """
@@ -93,14 +89,51 @@ loaders.processes.start, Connection.send = start, send
 """
 
 
-def command(kind: str, material: Material, folder: Path, workers: int) -> list[str]:
-    """A command that decodes in worker processes."""
+def command(kind: str, material: Material, folder: Path, workers: int = 1) -> list[str]:
+    """A command, whose output is `out` in folder: one that decodes in worker processes, or a training."""
+    out = folder / "out"
     if kind == "convert":
-        return PLANS[1].argv(material, folder / "out", workers=workers)
+        return PLANS[1].argv(material, out, workers=workers)
+    if kind == "train":
+        if (out / "config.json").exists():
+            return ["train", "--resume", str(out)]
+        return ["train", str(material.reference(PLANS[1])), "--out", str(out), *TRAINING]
     if kind == "audit":
-        return ["audit", str(material.source), "--out", str(folder / "out"), "--size", "32", "--workers", str(workers)]
-    table = ["--out", str(folder / "table.csv"), "--workers", str(workers)]
-    return ["predict", str(material.trained()), str(material.source), *table]
+        return ["audit", str(material.source), "--out", str(out), "--size", "32", "--workers", str(workers)]
+    out.mkdir(parents=True, exist_ok=True)
+    flags = ["--out", str(out / "table.csv"), "--workers", str(workers)]
+    return ["predict", str(material.trained()), str(material.source), *flags]
+
+
+def output(kind: str, folder: Path) -> Result | dict[str, bytes]:
+    """What a command made in folder: a training's result, every byte of another's files."""
+    return result_of(folder / "out") if kind == "train" else contents(folder / "out")
+
+
+def wrong_output(kind: str, material: Material, folder: Path) -> str:
+    """How a command's output differs from that of an undisturbed one; "" if it does not."""
+    undisturbed = material.made(f"undisturbed-{kind}", lambda place: command(kind, material, place))
+    found, wanted = output(kind, folder), output(kind, undisturbed)
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return different(found, wanted)
+    return "" if found == wanted else f"the result differs from an undisturbed one: {found}, {wanted}"
+
+
+def wrong_afterwards(kind: str, material: Material, folder: Path, ending: Ending, before: str) -> str:
+    """What is wrong with what a command left after a worker's death, or with what a rerun makes of it; or ""."""
+    if not ending.code and (wrong := wrong_output(kind, material, folder)):
+        return f"ended with 0, but {wrong}"
+    if ending.code and kind != "train" and (left := sorted(contents(folder / "out"))):
+        return f"ended with {ending.code} and left {', '.join(left)}"
+    if ending.code:
+        again = material.nursery.run(command(kind, material, folder), timeout=PATIENCE, before=before)
+        if again.code:
+            return f"the rerun ended with {again.code}: {again.errors[-300:]}"
+        if wrong := wrong_output(kind, material, folder):
+            return f"after the rerun {wrong}"
+    if left := temporaries(folder):
+        return f"left {', '.join(left)}"
+    return ""
 
 
 def kill_a_worker(victim: Victim, rng: random.Random, told: Path, stopped: bool) -> None:
@@ -112,8 +145,8 @@ def kill_a_worker(victim: Victim, rng: random.Random, told: Path, stopped: bool)
     if stopped:
         victim.kill(signal.SIGSTOP)
         time.sleep(rng.uniform(0, 1))
-    told.touch()
     if workers := workers_of(victim.pid):
+        told.touch()
         with contextlib.suppress(ProcessLookupError):
             os.kill(rng.choice(workers), signal.SIGKILL)
     victim.kill(signal.SIGCONT)
@@ -127,14 +160,18 @@ def too_late(ending: Ending, told: Path) -> str:
     return ""
 
 
+def choose_kill(rng: random.Random) -> tuple[str, str, int, int]:
+    """The command whose worker is killed, how, after which chunk, and which worker."""
+    command = rng.choice(["convert", "convert", "audit", "predict"])
+    return command, rng.choice(["chunk", "chunk", "time", "stopped"]), rng.randint(1, 6), rng.randrange(2)
+
+
 def process_attempt(rng: random.Random, material: Material, folder: Path, before: str) -> tuple[str, str]:
     """Kill a worker process: how it ended, and which promise broke, or ""."""
-    kind, told, shared = rng.choice(["convert", "convert", "audit", "predict"]), folder / "told", shared_memory()
-    argv = command(kind, material, folder, 2)
-    how = rng.choice(["chunk", "chunk", "time", "stopped"])
-    fault = KILL_WORKER.format(
-        call=rng.randint(1, 6), seconds=round(rng.uniform(0, 0.02), 4), worker=rng.randrange(2), told=str(told)
-    )
+    kind, how, call, worker = choose_kill(rng)
+    told, shared = folder / "told", shared_memory()
+    fault = KILL_WORKER.format(call=call, seconds=round(rng.uniform(0, 0.02), 4), worker=worker, told=str(told))
+    argv = command(kind, material, folder, workers=2)
     victim = material.nursery.start(argv, before=before + (fault if how == "chunk" else ""))
     if how != "chunk":
         kill_a_worker(victim, rng, told, how == "stopped")
@@ -144,16 +181,15 @@ def process_attempt(rng: random.Random, material: Material, folder: Path, before
         return "", f"{what}: {late}"
     if ending.code not in (0, 4) or ending.traceback:  # 0: all was decoded, or the worker had nothing to do any more
         return "", f"{what} ended with {ending.code}, expected 4: {ending.errors[-300:]}"
+    if how == "chunk" and not told.exists():
+        return "", f"{what}: it sent no chunk {call}"
     if left := left_behind(victim.pid, shared):
         return "", f"{what}: {left}"
-    again = material.nursery.run(command(kind, material, folder, 1), timeout=PATIENCE, before=before)
-    if again.code:
-        return "", f"{what}: the rerun ended with {again.code}: {again.errors[-300:]}"
-    if left := temporaries(folder):
-        return "", f"{what}: the rerun left {', '.join(left)}"
-    if kind == "convert" and (differ := different(contents(folder / "out"), material.wanted[PLANS[1]])):
-        return "", f"{what}: after the rerun {differ}"
-    return f"{kind}: {'exit 4' if ending.code else 'was done already'}", ""
+    if wrong := wrong_afterwards(kind, material, folder, ending, before):
+        return "", f"{what}: {wrong}"
+    if not told.exists():
+        return MISSED, ""
+    return f"{kind}: {'exit 4' if ending.code else 'lost nothing'}", ""
 
 
 def choose_end(rng: random.Random) -> tuple[str, str]:
@@ -172,8 +208,7 @@ def thread_attempt(rng: random.Random, material: Material, folder: Path, before:
     else:
         expected = {ERRORS[error]}
         fault = RAISE_AT.format(place=PLACES[kind], call=rng.randint(1, 8), error=error, told=str(told))
-    argv = ["train", str(material.reference(PLANS[1])), "--out", str(folder / "run"), *TRAINING]
-    victim = material.nursery.start(argv, before=before + fault)
+    victim = material.nursery.start(command("train", material, folder), before=before + fault)
     ending = victim.wait(PATIENCE)
     what = f"train with {error} in {kind}"
     if late := too_late(ending, told):
@@ -182,19 +217,22 @@ def thread_attempt(rng: random.Random, material: Material, folder: Path, before:
         return "", f"{what} ended with {ending.code}, expected {max(expected)}: {ending.errors[-300:]}"
     if left := left_behind(victim.pid, shared):
         return "", f"{what}: {left}"
+    if wrong := wrong_afterwards("train", material, folder, ending, before):
+        return "", f"{what}: {wrong}"
     return f"train: {f'exit {ending.code}' if ending.code else 'lost nothing'}", ""
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before: str = "") -> Tally:
     """End `count` workers.  before: a fault of the product to plant in each victim, to test this campaign."""
     tally = Tally()
-    with Material(folder / "material") as material:
+    with Material(folder / "material", trains=True) as material:
         for number in range(count):
-            place = folder / f"{number:04}"
-            place.mkdir()
-            rng = random.Random(f"{seed}-{number}")
+            rng, place, ended = random.Random(f"{seed}-{number}"), folder / f"{number:04}", MISSED
             attempt = process_attempt if number % 2 else thread_attempt
-            ended, broken = attempt(rng, material, place, before)
+            while ended == MISSED:
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                ended, broken = attempt(rng, material, place, before)
             if broken:
                 tally.broke(f"seed {seed}, attempt {number}: {broken}")
             else:
@@ -208,8 +246,9 @@ CAMPAIGN = Campaign(
     name="worker-death",
     attack="a worker process of `convert`, `audit` or `predict` killed with kill -9, also while its parent sleeps; a "
     "thread of a loader or a network's block raising MemoryError, OSError, RuntimeError or SystemExit, or ended",
-    holds="an error in the caller within 10 s, with its exit code; no process, shared memory or temporary file is "
-    "left; a rerun is as if nothing had been",
+    holds="an error in the caller within 10 s, with its exit code, and no output but a run's; or, where nothing was "
+    "lost, an undisturbed command's output, as a rerun or `--resume` after an error gives it; no process, shared "
+    "memory or temporary file is left",
     run=run,
     short=3,
     full=100,

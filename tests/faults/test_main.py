@@ -1,0 +1,89 @@
+"""The runner of campaigns: what was done is written at once, and what was not done is not green."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults import __main__ as runner
+from tests.faults import document
+from tests.faults.campaigns import CAMPAIGNS
+from tests.faults.tally import Campaign, Tally
+
+
+def sound(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    tally = Tally()
+    for _ in range(count):
+        tally.held("as promised")
+        advance()
+    return tally
+
+
+def fewer(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    return sound(count - 1, seed, folder, advance)
+
+
+def fails(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    raise KeyError("planted")
+
+
+def interrupted(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def campaigns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Gives what sets other campaigns, named a, b and so on by what they run; results and page lie in tmp_path."""
+
+    def put(*runs: Callable[..., Tally], in_seconds: bool = False) -> None:
+        made = tuple(
+            Campaign(name=name, attack="x", holds="y", run=run, short=1, full=2, in_seconds=in_seconds)
+            for name, run in zip("abc", runs, strict=False)
+        )
+        monkeypatch.setattr(runner, "CAMPAIGNS", made)
+        monkeypatch.setattr(document, "CAMPAIGNS", made)
+
+    (tmp_path / "page.md").write_text(f"# Page\n{document.BEGIN}\n{document.END}\nend\n")
+    monkeypatch.setattr(runner, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(document, "PAGE", tmp_path / "page.md")
+    return put
+
+
+def test_fewer_attempts_than_asked_for_are_not_green(
+    campaigns: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    campaigns(fewer)
+    assert runner.main(["--count", "3"]) == 1
+    assert "2 attempts, expected 3" in capsys.readouterr().out
+    campaigns(fewer, in_seconds=True)
+    assert runner.main(["--count", "3"]) == 0  # any number of attempts in three seconds
+    assert runner.main(["--count", "1"]) == 1  # but none
+
+
+def test_an_exception_in_a_campaign_is_told_as_broken_and_the_next_one_runs(
+    campaigns: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    campaigns(fails, sound)
+    assert runner.main(["--document"]) == 1
+    assert "KeyError: 'planted'" in capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results["a"]["failures"]) == 1 and "Traceback" in results["a"]["failures"][0]
+    assert results["b"]["attempts"] == 2 and results["a"]["commit"] == results["b"]["commit"]
+
+
+def test_what_was_done_before_an_interruption_stays_written(campaigns: Callable[..., None], tmp_path: Path) -> None:
+    campaigns(sound, interrupted, sound)
+    (tmp_path / "results.json").write_text(json.dumps({"a name of old": {}}))
+    assert runner.main(["--document"]) == 130
+    assert json.loads((tmp_path / "results.json").read_text()).keys() == {"a"}
+    page = (tmp_path / "page.md").read_text()
+    assert "(`a`) | y | 2 | 2 as promised | 0 |" in page and "(`b`) | y | not run |" in page and page.endswith("end\n")
+
+
+def test_every_campaign_can_be_named_as_one_argument() -> None:
+    names = [campaign.name for campaign in CAMPAIGNS]
+    assert len(set(names)) == len(names) and all(re.fullmatch(r"[a-z]+(-[a-z]+)*", name) for name in names)
