@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from pathlib import Path
 from loaders.atomic_file import LOCK, SUFFIX
 from tests.faults.disk_scenarios import EARLIER, STOP_AFTER_EPOCH, Scenario
 from tests.faults.victim import Ending, Nursery
+
+LOG_BYTES = 16 << 20  # of the shim's log, as shim.c has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ class Stage:
 
     def arm(self, **settings: object) -> str:
         """Source that has the shim watch the work folder."""
-        self.log.unlink(missing_ok=True)
+        with self.log.open("wb") as file:
+            file.truncate(LOG_BYTES)
         names = {f"FAULT_{name.upper()}": str(value) for name, value in settings.items()}
         names |= {"FAULT_ROOT": str(self.work), "FAULT_LOG": str(self.log)}
         return f"import ctypes, os\nos.environ.update({names!r})\nctypes.CDLL(None).fault_arm()\n"
@@ -97,7 +102,9 @@ class Stage:
         """What the shim saw."""
         if not self.log.exists():
             return []
-        lines = self.log.read_text(errors="surrogateescape").splitlines()
+        with self.log.open("rb") as file:
+            used = int.from_bytes(file.read(8), sys.byteorder)
+            lines = os.fsdecode(file.read(used)).split("\n")[:-1]
         return [Call(*line.split("\t", 3)) for line in lines]
 
     def reference(self, scenario: Scenario) -> Reference:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +142,12 @@ def test_each_command_meets_each_kind_of_failure() -> None:
     pairs = [disk.pair(attempt, disk_scenarios.SCENARIOS, disk.KINDS) for attempt in range(disk.CAMPAIGN.full)]
     met = {(scenario.name, kind.name) for scenario, kind in pairs}
     assert met == {(scenario.name, kind.name) for scenario in disk_scenarios.SCENARIOS for kind in disk.KINDS}
+
+
+def test_a_limit_of_a_files_size_does_not_cut_what_the_shim_saw(stage: disk_stage.Stage) -> None:
+    arm = stage.arm(calls="", **{"from": 0, "count": 0, "short": 0, "error": 0})
+    creating = "for number in range(90): open('W/' + str(number), 'wb').write(b'abc')\nraise SystemExit(0)"
+    ending = stage.run("--version", f"{arm}\n{creating}", file_size=1000)
+    assert ending.code == 0, ending
+    wrote = [call for call in stage.calls() if call.group == "write"]
+    assert [Path(call.path).name for call in wrote] == [str(number) for number in range(90)]
