@@ -272,7 +272,7 @@ class PredictConfig:
     workers: int = field(default=0, metadata={"auto": True})
     """Processes that decode; auto takes one a core."""
     max_pixels: int = 64_000_000
-    """Largest radiograph in pixels, checked from the header before decoding."""
+    """Largest radiograph in pixels (16-bit PNG with transparency: three quarters of it), told by the header."""
     limits: AuditLimits = field(default=AuditLimits())
 
     def __post_init__(self) -> None:

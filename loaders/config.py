@@ -134,7 +134,7 @@ class AuditConfig:
     workers: int = field(default=0, metadata={"auto": True})
     """Processes that decode; auto takes one a core."""
     max_pixels: int = 64_000_000
-    """Largest radiograph in pixels, checked from the header before decoding."""
+    """Largest radiograph in pixels (16-bit PNG with transparency: three quarters of it), told by the header."""
     seed: int = 0
     """Seed of folds, permutations and resamples."""
     permutations: int = 1999
@@ -186,7 +186,7 @@ class ConvertConfig:
     page_mib: int = 8
     """Page size of the betons in MiB, a power of two of at least 2."""
     max_pixels: int = 64_000_000
-    """Largest radiograph in pixels, checked from the header before decoding."""
+    """Largest radiograph in pixels (16-bit PNG with transparency: three quarters of it), told by the header."""
     site_key: Path = Path("~/.config/plainfilm/site.key")
     """Secret key of this site for patient hashes; made once, never written into a beton."""
     audit: str = "off"
