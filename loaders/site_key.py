@@ -14,6 +14,8 @@ import numpy as np
 from loaders.atomic_file import SUFFIX, storage_error, sync_folder
 from loaders.errors import InputError
 
+KEY_BYTES = 65  # of the file: 64 hexadecimal digits and a newline
+
 
 def load_site_key(path: Path) -> bytes:
     """Read the key, or make one that only its owner can read.  Errors: StorageError, InputError for another file."""
@@ -26,7 +28,7 @@ def load_site_key(path: Path) -> bytes:
             raise InputError(f"{path}: no regular file, expected a site key; choose another --site-key")
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
-        raise storage_error(path, error) from error
+        raise storage_error(path, error, KEY_BYTES) from error
     try:
         key = bytes.fromhex(text)
     except ValueError:

@@ -310,6 +310,15 @@ def test_a_site_key_among_the_betons_is_refused(folder: Path) -> None:
     assert not out.exists()
 
 
+def test_a_site_key_on_a_full_disk_says_how_much_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"site\.key: No space left on device, expected 65 bytes of room"):
+        load_site_key(tmp_path / "site.key")
+
+
 def test_a_site_key_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "site.key")
     with pytest.raises(InputError, match="no regular file"):

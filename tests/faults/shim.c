@@ -217,6 +217,8 @@ int linkat(int old_folder, const char *old, int folder, const char *path, int fl
 int link(const char *old, const char *path) { return linkat(AT_FDCWD, old, AT_FDCWD, path, 0); }
 
 int mkdirat(int folder, const char *path, mode_t mode) {
+    struct stat found;
+    if (!syscall(SYS_newfstatat, folder, path, &found, 0)) return syscall(SYS_mkdirat, folder, path, mode);  /* EEXIST */
     BY_PATH("create", folder, path, syscall(SYS_mkdirat, folder, path, mode));
 }
 
