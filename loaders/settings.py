@@ -7,6 +7,7 @@ default and each explanation is written once.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -44,7 +45,7 @@ class Setting:
 def settings_of(config: type) -> list[Setting]:
     """Every setting of a config class, nested ones included; fields marked `hidden` are not for users."""
     hints = typing.get_type_hints(config)
-    texts = {item.args[1]: item.description or "" for item in parse_from_object(config).params}
+    texts = help_texts(config)
     settings = []
     for field in dataclasses.fields(config):
         hint = hints[field.name]
@@ -54,6 +55,12 @@ def settings_of(config: type) -> list[Setting]:
         elif not field.metadata.get("hidden"):
             settings.append(setting_of(field, hint, texts[field.name]))
     return settings
+
+
+@functools.cache
+def help_texts(config: type) -> dict[str, str]:
+    """The docstrings of a config's fields, whose source takes some 15 ms to be read."""
+    return {item.args[1]: item.description or "" for item in parse_from_object(config).params}
 
 
 def setting_of(field: dataclasses.Field, hint: Any, text: str) -> Setting:

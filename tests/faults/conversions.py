@@ -20,13 +20,11 @@ SECONDS_TO_CLEAR = 10.0
 PATIENCE = 300.0  # seconds for a command that has not been attacked, on a loaded machine
 # what a conversion would otherwise load in every victim anew
 WARM = """
-import contextlib, functools, io
+import contextlib, io
 import cv2
-import loaders.settings
 import loaders.convert_words, loaders.contact_sheet, loaders.audit.words
 import engine.report.report, engine.report.words, engine.prediction.prediction, engine.prediction.words
 cv2.setNumThreads(1)
-loaders.settings.parse_from_object = functools.cache(loaders.settings.parse_from_object)
 with contextlib.redirect_stdout(io.StringIO()):
     assert cli.main({argv!r}) == 0
 """

@@ -28,7 +28,7 @@ NURSERY = "nursery"  # where the victims' own output lies
 IMPORTS = (
     "import cli, loaders.convert, loaders.convert_words, loaders.audit.audit, loaders.audit.words, "
     "engine.training, engine.report.report, engine.prediction.prediction, engine.prediction.words, "
-    "engine.explanation.explain, engine.explanation.words"
+    "engine.explanation.explain, engine.explanation.words; cli.make_parser()"
 )
 
 

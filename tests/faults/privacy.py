@@ -29,6 +29,14 @@ PLACES = (
     "everywhere", "DICOM tags", "EXIF", "PNG texts", "TIFF tags", "file names", "folders", "paths", "CSV columns",
     "a folder of no class", "refused files", "an audit's table", "weights",
 )  # fmt: skip
+# what the chain's commands load, and an optimiser, whose imports are most of a small training's time
+IMPORTS = (
+    "import cli, torch._dynamo, loaders.convert, loaders.convert_words, loaders.audit.audit, loaders.audit.words, "
+    "engine.training, engine.evaluation.evaluation, engine.evaluation.words, engine.prediction.prediction, "
+    "engine.prediction.words, engine.explanation.explain, engine.explanation.words, engine.export.export, "
+    "engine.export.words, engine.crossval.crossval, engine.crossval.words, engine.comparison.comparison, "
+    "engine.comparison.words, engine.report.report, engine.report.words; cli.make_parser()"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +54,13 @@ class Planted:
 # ---- planting
 
 
-def written_as(place: str, grey_HW: np.ndarray) -> tuple[str, bytes]:
+def written_as(place: str, patient: str, grey_HW: np.ndarray) -> tuple[str, bytes]:
     """A suffix and the bytes of a film whose metadata name the canary, if the place is one of metadata."""
     if place in ("DICOM tags", "everywhere"):
         tags = {
-            "PatientName": NAME, "PatientID": NAME, "AccessionNumber": TOKEN, "PatientComments": NAME,
-            "ReferringPhysicianName": NAME, "InstitutionName": TOKEN, "StudyDescription": NAME, "ViewPosition": TOKEN,
-            "StationName": TOKEN, "ImageComments": NAME,
+            "PatientName": NAME, "PatientID": planted_patient(patient), "AccessionNumber": TOKEN,
+            "PatientComments": NAME, "ReferringPhysicianName": NAME, "InstitutionName": TOKEN, "ImageComments": NAME,
+            "StudyDescription": NAME, "ViewPosition": TOKEN, "StationName": TOKEN,
         }  # fmt: skip
         return ".dcm", dicom(grey_HW, 8, **tags)
     picture = Image.fromarray(grey_HW)
@@ -77,7 +85,7 @@ def plant(place: str, films: list[tuple[str, str, np.ndarray]], folder: Path) ->
     top = folder / (NAME if place == "paths" or everywhere else "plain")
     root, rows = top / "source", []
     for number, (label, patient, grey_HW) in enumerate(films):
-        suffix, data = written_as(place, grey_HW)
+        suffix, data = written_as(place, patient, grey_HW)
         name = f"{NAME}_{number}" if place in ("file names", "refused files") or everywhere else f"film_{number}"
         inner = NAME if place == "folders" or everywhere else "inner"
         path = root / label / inner / (name + suffix)
@@ -137,9 +145,9 @@ def chain(planted: Planted, key: Path, *, whole: bool) -> Iterator[list[str]]:
     out = planted.out
     betons, run = out / "betons", out / "run"
     auditing = Path(planted.audit).parent if planted.audit.endswith(".csv") else out / "audit"
-    if whole or planted.audit.endswith(".csv"):
-        yield ["audit", *planted.labels, "--out", str(auditing), "--permutations", "999", "--workers", "1"]
     wide = [f"--limit-{name}=1000" for name in ("low-resolution", "not-a-radiograph", "misaligned", "blurred")]
+    if whole or planted.audit.endswith(".csv"):
+        yield ["audit", *planted.labels, "--out", str(auditing), "--permutations", "999", "--workers", "1", *wide]
     converting = ["convert", *planted.source, "--out", str(betons), "--size", "32", "--holdout", "0.3", "--val", "0.4"]
     converting += ["--page-mib", "2", "--workers", "1", "--site-key", str(key), "--audit", planted.audit]
     yield converting + (wide if planted.audit == "auto" else [])
@@ -217,7 +225,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before
     """A chain for each place.  before: a fault for the victims, to try the campaign itself."""
     tally = Tally()
     films = draw_films(folder / "phantoms")
-    with Nursery(folder / "nursery") as nursery:
+    with Nursery(folder / "nursery", imports=IMPORTS) as nursery:
         for attempt in range(count):
             place = PLACES[attempt % len(PLACES)]
             here = folder / f"{attempt:03}"

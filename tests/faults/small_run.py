@@ -22,8 +22,7 @@ IMPORTS = (
     "engine.evaluation.words, engine.prediction.words, engine.report.words"
 )
 WARM = """
-import contextlib, functools, io, loaders.settings
-loaders.settings.parse_from_object = functools.cache(loaders.settings.parse_from_object)  # half of a victim's time
+import contextlib, io
 with contextlib.redirect_stdout(io.StringIO()):
     assert cli.main({argv!r}) == 0
 """
