@@ -36,7 +36,7 @@ def train(
 
     resume: continue the run in config.out.  watch: called after every step.  stopping: asked after every step.
     Errors: InputError for betons that do not belong together; ConfigError; LockedError; CheckpointError; StorageError;
-    DivergedError and Interrupted, both after the state is saved.
+    DivergedError and Interrupted, both after the last healthy state, if there is one yet, is saved.
     """
     with contextlib.ExitStack() as stack:
         on_cpu = choose_device(config.device).type == "cpu"  # before anything is written, since it may not be there
