@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loaders.atomic_file import publish, publish_bytes
+from loaders.atomic_file import LOCK, locked, publish, publish_bytes
 from loaders.errors import StorageError
 
 
@@ -33,3 +33,12 @@ def test_an_error_of_the_disk_is_not_called_a_lack_of_room(tmp_path: Path, monke
     monkeypatch.setattr(os, "fsync", failing_sync(errno.EIO))
     with pytest.raises(StorageError, match=r"Input/output error, expected no error; check the disk"):
         publish_bytes(tmp_path / "a.bin", bytes(12_345))
+
+
+def test_a_lock_that_finds_no_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *given: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.open", full)
+    with pytest.raises(StorageError, match=rf"{LOCK}: No space left on device"), locked(tmp_path):
+        pass
