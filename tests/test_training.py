@@ -306,17 +306,28 @@ def test_three_classes_train_with_macro_f1(tmp_path: Path) -> None:
     assert summary["classes"] == list(names) and 0 <= summary["best_f1"] <= 1
 
 
+LONG = ("--epochs", 12, "--patience", 12, "--batch-size", 8, "--device", "cpu")
+
+
+def train_command(*arguments: object) -> list[str]:
+    return [sys.executable, "-u", "cli.py", "train", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def long_run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that leaves time for a signal."""
+    out = tmp_path_factory.mktemp("long") / "run"
+    subprocess.run(train_command(betons, "--out", out, *LONG), capture_output=True, check=True, cwd=ROOT)
+    return out
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_exits_75_and_the_resumed_run_is_the_same_run(
-    betons: Path, tmp_path: Path, number: signal.Signals
+    betons: Path, tmp_path: Path, number: signal.Signals, long_run: Path
 ) -> None:
-    def command(*arguments: object) -> list[str]:
-        return [sys.executable, "-u", "cli.py", "train", *map(str, arguments)]
-
-    settings = ("--epochs", 40, "--patience", 40, "--batch-size", 8, "--device", "cpu")
     out = tmp_path / "run"
     with subprocess.Popen(
-        command(betons, "--out", out, *settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        train_command(betons, "--out", out, *LONG), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline().startswith("epoch   1")
@@ -324,13 +335,9 @@ def test_a_signal_saves_exits_75_and_the_resumed_run_is_the_same_run(
         said = process.stderr.read()
     assert process.returncode == 75
     assert f"continue with --resume {out}" in said and "Traceback" not in said
-    resumed = subprocess.run(command("--resume", out), capture_output=True, text=True, check=False, cwd=ROOT)
+    resumed = subprocess.run(train_command("--resume", out), capture_output=True, text=True, check=False, cwd=ROOT)
     assert resumed.returncode == 0, resumed.stderr
-    whole = subprocess.run(
-        command(betons, "--out", tmp_path / "whole", *settings), capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert whole.returncode == 0, whole.stderr
-    assert same(weights(out), weights(tmp_path / "whole"))
+    assert same(weights(out), weights(long_run))
 
 
 def test_a_finished_run_without_its_summary_gets_it_back(run: Path, tmp_path: Path) -> None:
