@@ -20,7 +20,7 @@ import PIL
 
 from loaders import __version__
 from loaders.account import Conversion, Row, csv_bytes, summarise
-from loaders.atomic_file import SUFFIX, locked, publish_bytes, storage_error
+from loaders.atomic_file import SUFFIX, locked, publish_bytes
 from loaders.audit.audit import remove_audit, write_audit
 from loaders.audit.decisions import audit_rows, given_decisions, obey
 from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
@@ -32,7 +32,7 @@ from loaders.errors import ConfigError, InputError, StorageError
 from loaders.randomness import FILE_ORDER, order_keys
 from loaders.site_key import load_site_key, patient_hash, site_key_id
 from loaders.split import group_by, split_groups
-from loaders.spool import DecodeSettings, Task, decode_all
+from loaders.spool import DecodeSettings, Task, decode_all, temporary_spool
 
 Progress = Callable[[str, int, int], None]
 
@@ -76,23 +76,11 @@ def check_space(config: ConvertConfig, num_files: int) -> None:
 
 @contextlib.contextmanager
 def spool_file(out: Path, size: int) -> Iterator[Path]:
-    """A temporary file of the given size in out, gone at the end; for the owner of out's lock.
-
-    What a killed conversion left goes first.  Each has a name of its own: workers of a killed one may live on for a
-    moment, and shall not find this one's spool.
-    """
-    spool = out / f"spool-{secrets.token_hex(8)}{SUFFIX}"
-    try:
-        for name in ("spool*", "audit.*", *(f"{split}.beton" for split in SPLITS)):
-            for left in out.glob(name + SUFFIX):
-                left.unlink()
-        with spool.open("wb") as file:
-            file.truncate(size)
+    """A spool in out; for the owner of out's lock.  Whatever a killed conversion left in there goes first."""
+    names = ("spool*", "audit.*", *(f"{split}.beton" for split in SPLITS))
+    left = [path for name in names for path in out.glob(name + SUFFIX)]
+    with temporary_spool(out / f"spool-{secrets.token_hex(8)}{SUFFIX}", size, left) as spool:
         yield spool
-    except OSError as error:
-        raise error if isinstance(error, StorageError) else storage_error(spool, error, size) from error
-    finally:
-        spool.unlink(missing_ok=True)
 
 
 def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: Progress) -> Conversion:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from loaders.atomic_file import storage_error
 from loaders.audit.measure import Measurement, measure
 from loaders.audit.mend import mend
 from loaders.audit.verdicts import fix_of, own_defects
@@ -116,6 +117,25 @@ def inside(root: Path, path: str) -> Path:
     if base not in resolved.parents:
         raise RadiographError("leads outside the source folder, expected a file below it; copy the file there")
     return joined
+
+
+@contextlib.contextmanager
+def temporary_spool(spool: Path, size: int, left: Iterable[Path]) -> Iterator[Path]:
+    """A new file of that size for its owner alone, gone at the end.  left: of killed runs, which goes first.
+
+    Its name should be new each time: workers of a killed run may live on for a moment, and shall not find it.
+    Errors: StorageError; an OSError of the body is told as one of the spool.
+    """
+    try:
+        for path in left:
+            path.unlink()
+        with open(os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
+            file.truncate(size)
+        yield spool
+    except OSError as error:
+        raise error if isinstance(error, StorageError) else storage_error(spool, error, size) from error
+    finally:
+        spool.unlink(missing_ok=True)
 
 
 def write_frame(spool: Path, place: int, frame: np.ndarray) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from loaders.atomic_file import SUFFIX, publish, storage_error
 from loaders.entry import table_path
-from loaders.errors import LockedError, StorageError
+from loaders.errors import LockedError
+from loaders.spool import temporary_spool
 
 ABSTAINS = "abstains"
 
@@ -92,23 +93,15 @@ def opened_table(out: Path, kind: str, classes: tuple[str, ...]) -> Iterator[Wri
 
 @contextlib.contextmanager
 def opened_spool(out: Path, size: int) -> Iterator[Path]:
-    """A temporary file of that size beside out for stored frames, for its owner alone, gone at the end.
+    """A spool beside out; what a killed run left goes first.
 
-    What a killed run left goes first.  Each has a name of its own: workers of a killed one may live on for a moment,
-    and shall not find this one's spool.  Errors: LockedError when another process predicts into out; StorageError.
+    Errors: LockedError when another process predicts into out; StorageError.
     """
     spool = out.with_name(f"{out.name}.frames-{secrets.token_hex(4)}{SUFFIX}")
     with locked_table(out):
-        try:
-            for left in out.parent.glob(f"{glob.escape(out.name)}.frames-*{SUFFIX}"):
-                left.unlink()
-            with open(os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
-                file.truncate(size)
+        left = list(out.parent.glob(f"{glob.escape(out.name)}.frames-*{SUFFIX}"))
+        with temporary_spool(spool, size, left):
             yield spool
-        except OSError as error:
-            raise error if isinstance(error, StorageError) else storage_error(spool, error, size) from error
-        finally:
-            spool.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
