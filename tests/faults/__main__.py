@@ -3,60 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
-import tempfile
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.document import commit, document, result_of, stored
-from tests.faults.tally import Campaign, Tally
+from tests.faults.lanes import Done, side_by_side
 
 RESULTS = Path("benchmarks/results/faults.json")
+LANES = min(os.cpu_count() or 1, 4)  # a lane takes about a core and a gibibyte
 
 
-@contextmanager
-def bar(console: Console, campaign: Campaign, count: int) -> Iterator[Callable[[], None]]:
-    """A progress bar of one campaign; gives what advances it."""
-    columns = (TextColumn(f"{campaign.name:<14}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("", total=count)
-        yield lambda: progress.advance(task)
-
-
-def attack(campaign: Campaign, count: int, seed: int, console: Console) -> tuple[Tally, float]:
-    """One campaign in an empty folder; gives its tally and its seconds.
-
-    A campaign that an exception ends has told nothing of its attempts: that is counted as broken, with the traceback.
-    """
-    began = time.monotonic()
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix=f"faults-{campaign.name}-") as folder,
-            bar(console, campaign, count) as step,
-        ):
-            tally = campaign.run(count, seed, Path(folder), step)
-    except Exception:  # noqa: BLE001 — the next campaign runs nevertheless
-        tally = Tally()
-        tally.broke(f"seed {seed}: the campaign itself ended:\n{traceback.format_exc()}")
-    return tally, time.monotonic() - began
-
-
-def tell(campaign: Campaign, tally: Tally, lacking: str, seconds: float, console: Console) -> None:
+def tell(done: Done, lacking: str, console: Console) -> None:
     """Print a campaign's tally.  lacking: which attempts were not made, or ""."""
+    tally = done.tally
     broken = [f"{len(tally.failures)} broken"] if tally.failures else []
     wrong = ", ".join(broken + ([lacking] if lacking else []))
     verdict = f"[red]{wrong}[/]" if wrong else "[green]held[/]"
     endings = ", ".join(f"{number:,} {what}" for what, number in tally.outcomes.most_common())
-    console.print(f"{campaign.name:<14} {verdict} in {tally.attempts:,} attempts, {seconds:.0f} s: {endings}")
+    console.print(f"{done.campaign.name:<14} {verdict} in {tally.attempts:,} attempts, {done.seconds:.0f} s: {endings}")
     for failure in tally.failures[:20]:
         console.print(f"    {failure}", markup=False)
 
@@ -69,11 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="Seed of every campaign. [0]")
     parser.add_argument("--short", action="store_true", help="As few attempts as in make test.")
     parser.add_argument("--count", type=int, help="Attempts of each campaign, instead of its own number.")
+    parser.add_argument("--lanes", type=int, default=LANES, help=f"Campaigns side by side. [{LANES}]")
     parser.add_argument("--document", action="store_true", help="Write the table of docs/RELIABILITY.md anew.")
     chosen = parser.parse_args(arguments)
+    if chosen.lanes < 1:
+        parser.error(f"--lanes {chosen.lanes}, expected 1 at least")
     if unknown := set(chosen.names) - set(names):
         parser.error(f"no campaign {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     console, green, results, revision = Console(), True, stored(RESULTS), commit()
+    jobs = []
     for campaign in CAMPAIGNS:
         if chosen.names and campaign.name not in chosen.names:
             continue
@@ -81,21 +56,22 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(f"{campaign.name:<14} [red]cannot run here:[/] {reason}")
             green = False
             continue
-        count = chosen.count or (campaign.short if chosen.short else campaign.full)
-        try:
-            tally, seconds = attack(campaign, count, chosen.seed, console)
-        except KeyboardInterrupt:
-            console.print(f"{campaign.name:<14} [red]interrupted[/]; what was done before it stays written")
-            return 130
-        lacking = campaign.lacking(tally, count)
-        green &= not tally.failures and not lacking
-        tell(campaign, tally, lacking, seconds, console)
-        results[campaign.name] = result_of(
-            tally, seed=chosen.seed, seconds=seconds, day=date.today(), revision=revision
-        )
-        if chosen.document:  # after each, so that whatever ends a later one takes nothing from it
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-            document(results)
+        jobs.append((campaign, chosen.count or (campaign.short if chosen.short else campaign.full)))
+    try:
+        with contextlib.closing(side_by_side(jobs, chosen.seed, chosen.lanes, console)) as ended:
+            for done in ended:
+                lacking = done.campaign.lacking(done.tally, done.count)
+                green &= not done.tally.failures and not lacking
+                tell(done, lacking, console)
+                results[done.campaign.name] = result_of(
+                    done.tally, seed=chosen.seed, seconds=done.seconds, day=date.today(), revision=revision
+                )
+                if chosen.document:  # after each, so that whatever ends a later one takes nothing from it
+                    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+                    document(results)
+    except KeyboardInterrupt:
+        console.print("[red]interrupted[/]; what was done before stays written")
+        return 130
     return 0 if green else 1
 
 

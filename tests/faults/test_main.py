@@ -13,26 +13,7 @@ from tests.faults import __main__ as runner
 from tests.faults import document
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.tally import Campaign, Tally
-
-
-def sound(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
-    tally = Tally()
-    for _ in range(count):
-        tally.held("as promised")
-        advance()
-    return tally
-
-
-def fewer(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
-    return sound(count - 1, seed, folder, advance)
-
-
-def fails(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
-    raise KeyError("planted")
-
-
-def interrupted(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
-    raise KeyboardInterrupt
+from tests.faults.toys import crashed, fails, fewer, interrupts_its_runner, meets, sound
 
 
 @pytest.fixture
@@ -68,17 +49,43 @@ def test_an_exception_in_a_campaign_is_told_as_broken_and_the_next_one_runs(
     campaigns: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     campaigns(fails, sound)
-    assert runner.main(["--document"]) == 1
+    assert runner.main(["--document", "--lanes", "1"]) == 1
     assert "KeyError: 'planted'" in capsys.readouterr().out
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["a"]["failures"]) == 1 and "Traceback" in results["a"]["failures"][0]
     assert results["b"]["attempts"] == 2 and results["a"]["commit"] == results["b"]["commit"]
 
 
-def test_what_was_done_before_an_interruption_stays_written(campaigns: Callable[..., None], tmp_path: Path) -> None:
-    campaigns(sound, interrupted, sound)
+def test_a_campaign_whose_process_dies_is_told_as_broken(
+    campaigns: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    campaigns(crashed, sound)
+    assert runner.main([]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the campaign's process ended with -9" in said and "b held in 2 attempts" in said
+
+
+def test_campaigns_run_side_by_side_in_as_many_lanes_as_asked_for(
+    campaigns: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaigns(meets, meets)
+    for lanes, status in (("2", 0), ("1", 1)):
+        (tmp_path / lanes).mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / lanes))
+        assert runner.main(["--lanes", lanes]) == status
+    with pytest.raises(SystemExit):
+        runner.main(["--lanes", "0"])
+
+
+def test_an_interruption_lets_campaigns_put_away_their_things_and_keeps_what_was_done_before(
+    campaigns: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    campaigns(sound, interrupts_its_runner, sound)
     (tmp_path / "results.json").write_text(json.dumps({"a name of old": {}}))
-    assert runner.main(["--document"]) == 130
+    assert runner.main(["--document", "--lanes", "1"]) == 130
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["put-away"]
     assert json.loads((tmp_path / "results.json").read_text()).keys() == {"a"}
     page = (tmp_path / "page.md").read_text()
     assert "(`a`) | y | 2 | 2 as promised | 0 |" in page and "(`b`) | y | not run |" in page and page.endswith("end\n")

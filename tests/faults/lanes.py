@@ -1,0 +1,131 @@
+"""Lanes: campaigns side by side, each in a process of its own with a progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from tests.faults.tally import Campaign, Tally
+
+PATIENCE = 60  # seconds in which an interrupted campaign puts away what it has mounted and started
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """A campaign that has ended.  count: attempts that were asked for.  seconds: from start to end."""
+
+    campaign: Campaign
+    count: int
+    tally: Tally
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lane:
+    """A campaign under way."""
+
+    campaign: Campaign
+    count: int
+    process: SpawnProcess
+    bar: TaskID
+    began: float
+
+
+def attack(
+    run: Callable[[int, int, Path, Callable[[], None]], Tally], name: str, count: int, seed: int, pipe: Connection
+) -> None:
+    """A lane's process: one campaign in an empty folder.  It sends None for each attempt, and its tally at the end.
+
+    A campaign that an exception ends has told nothing of its attempts: that is counted as broken, with the traceback.
+    """
+    os.setsid()  # Ctrl-C comes from the runner, once: a second one would interrupt the putting away
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"faults-{name}-") as folder:
+            tally = run(count, seed, Path(folder), lambda: pipe.send(None))
+    except KeyboardInterrupt:
+        return
+    except Exception:  # noqa: BLE001 — the next campaign runs nevertheless
+        tally = Tally()
+        tally.broke(f"seed {seed}: the campaign itself ended:\n{traceback.format_exc()}")
+    pipe.send(tally)
+
+
+def start(campaign: Campaign, count: int, seed: int, bar: TaskID) -> tuple[Connection, Lane]:
+    """Start a campaign; gives the pipe on which it tells how it goes."""
+    context = multiprocessing.get_context("spawn")  # each has memory, threads and modules of its own
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=attack, args=(campaign.run, campaign.name, count, seed, theirs))
+    process.start()
+    theirs.close()
+    return ours, Lane(campaign=campaign, count=count, process=process, bar=bar, began=time.monotonic())
+
+
+def message_of(pipe: Connection, lane: Lane, seed: int) -> Tally | None:
+    """What a lane says next; one that says nothing any more has broken."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        lane.process.join()
+        tally = Tally()
+        tally.broke(f"seed {seed}: the campaign's process ended with {lane.process.exitcode}, and told no tally")
+        return tally
+
+
+def side_by_side(
+    jobs: list[tuple[Campaign, int]], seed: int, lanes: int, console: Console
+) -> Generator[Done, None, None]:
+    """Run campaigns, so many at a time, in their order; gives each when it ends.
+
+    jobs: campaigns with the attempts of each.  Whatever ends this early, Ctrl-C too, interrupts those under way.
+    """
+    waiting, running = deque(jobs), dict[Connection, Lane]()
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        try:
+            while waiting or running:
+                while waiting and len(running) < lanes:
+                    campaign, count = waiting.popleft()
+                    pipe, lane = start(campaign, count, seed, progress.add_task(campaign.name, total=count))
+                    running[pipe] = lane
+                for pipe in wait(list(running)):
+                    assert isinstance(pipe, Connection)
+                    lane = running[pipe]
+                    tally = message_of(pipe, lane, seed)
+                    if tally is None:
+                        progress.advance(lane.bar)
+                        continue
+                    del running[pipe]
+                    pipe.close()
+                    lane.process.join()
+                    progress.remove_task(lane.bar)
+                    seconds = time.monotonic() - lane.began
+                    yield Done(campaign=lane.campaign, count=lane.count, tally=tally, seconds=seconds)
+        finally:
+            interrupt(running)
+
+
+def interrupt(running: dict[Connection, Lane]) -> None:
+    """End campaigns under way; one that takes too long to put away its things is killed."""
+    for lane in running.values():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(lane.process.pid or 0, signal.SIGINT)
+    until = time.monotonic() + PATIENCE
+    for pipe, lane in running.items():
+        pipe.close()
+        lane.process.join(max(0, until - time.monotonic()))
+        lane.process.kill()
+        lane.process.join()

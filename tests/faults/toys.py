@@ -1,0 +1,53 @@
+"""Toy campaigns, which the runner's tests run; beside nothing heavy, so that their processes start at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.faults.tally import Tally
+
+
+def sound(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    tally = Tally()
+    for _ in range(count):
+        tally.held("as promised")
+        advance()
+    return tally
+
+
+def fewer(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    return sound(count - 1, seed, folder, advance)
+
+
+def fails(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    raise KeyError("planted")
+
+
+def crashed(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def meets(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    """Holds if another one is there, too, within 5 s."""
+    (folder.parent / f"here-{folder.name}").touch()
+    until = time.monotonic() + 5
+    while len(list(folder.parent.glob("here-*"))) < 2:
+        if time.monotonic() > until:
+            return Tally()
+        time.sleep(0.01)
+    return sound(count, seed, folder, advance)
+
+
+def interrupts_its_runner(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    """Ctrl-C for the runner; `put-away`, beside its folder, says that it could put away its things."""
+    os.kill(os.getppid(), signal.SIGINT)
+    try:
+        time.sleep(60)
+    finally:
+        (folder.parent / "put-away").touch()
+    return Tally()
