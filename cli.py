@@ -216,6 +216,7 @@ def make_parser() -> argparse.ArgumentParser:
                 "--resume",
                 type=Path,
                 metavar="RUN",
+                help="continue the run in that folder, with its own settings",
             )
     return parser
 
@@ -430,7 +431,7 @@ def stop_signals() -> Iterator[threading.Event]:
 def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> None:
     """Train the recipe's network on betons."""
     (training,) = load(screen, "engine.training")
-    keep_allocations(config.arena)
+    keep_allocations(config.recipe.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
         summary = training.train(config, resume=resume, watch=view, stopping=stop.is_set)
@@ -489,7 +490,7 @@ class TrainingView:
 def run_compare(screen: Console, config: CompareConfig) -> None:
     """Train several networks on the same split, and give one table."""
     comparison, words = load(screen, "engine.comparison.comparison", "engine.comparison.words")
-    keep_allocations(config.arena)
+    keep_allocations(config.recipe.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
         result = comparison.compare(config, watch=view.named, progress=Bars(shown), stopping=stop.is_set)
@@ -500,7 +501,7 @@ def run_compare(screen: Console, config: CompareConfig) -> None:
 def run_crossval(screen: Console, config: CrossvalConfig) -> None:
     """Train and test on every fold: by random images, by groups, and with the lungs hidden."""
     validating, words = load(screen, "engine.crossval.crossval", "engine.crossval.words")
-    keep_allocations(config.arena)
+    keep_allocations(config.recipe.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
         content = validating.crossval(config, begin=view.named, stopping=stop.is_set)

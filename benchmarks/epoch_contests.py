@@ -15,7 +15,7 @@ from benchmarks.settings import BATCH, THREADS
 from benchmarks.targets import RECORDING, REFERENCE_128, REFERENCE_224
 from benchmarks.torchvision_import import missing
 from benchmarks.worker_process import Worker
-from engine.config import TrainConfig
+from engine.config import Recipe, TrainConfig
 from engine.training import train
 from loaders.config import LoaderConfig
 
@@ -61,7 +61,9 @@ def recording_contest(betons: Path, folder: Path) -> Iterator[Contest]:
     loader = LoaderConfig(batch_size=BATCH, threads=THREADS, training=True)
 
     def recorded() -> None:
-        train(TrainConfig(data=betons, out=folder / str(next(runs)), epochs=2, device="cpu", loader=loader))
+        train(
+            TrainConfig(data=betons, out=folder / str(next(runs)), recipe=Recipe(epochs=2, device="cpu"), loader=loader)
+        )
 
     def bare() -> None:
         with BareTraining(betons, loader) as training:
@@ -71,7 +73,7 @@ def recording_contest(betons: Path, folder: Path) -> Iterator[Contest]:
     def check() -> None:
         with BareTraining(betons, loader) as training:
             f1 = training.epoch()
-        config = TrainConfig(data=betons, out=folder / "check", epochs=1, device="cpu", loader=loader)
+        config = TrainConfig(data=betons, out=folder / "check", recipe=Recipe(epochs=1, device="cpu"), loader=loader)
         if (found := train(config)["best_f1"]) != f1:
             raise Disagreement(f"nothing recorded: F1 {f1}, expected {found}")
 

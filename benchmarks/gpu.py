@@ -36,7 +36,7 @@ from benchmarks.device_rivals import (
     our_steps,
     rival_steps,
 )
-from engine.config import TrainConfig
+from engine.config import Recipe, TrainConfig
 from engine.device import Policy, choose_policy, settle_precision
 from engine.device_batches import DeviceBatches
 from engine.resident import ResidentFrames
@@ -210,9 +210,7 @@ def whole_training(folder: Path) -> dict[str, Any]:
     config = TrainConfig(
         data=folder,
         out=folder / "run",
-        epochs=EPOCHS,
-        patience=EPOCHS,
-        device="cuda",
+        recipe=Recipe(epochs=EPOCHS, patience=EPOCHS, device="cuda"),
         loader=LoaderConfig(training=True, batch_size=BATCH),
     )
     begin = time.perf_counter()

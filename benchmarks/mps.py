@@ -19,7 +19,7 @@ from torch import nn
 
 from benchmarks.device_report import DeviceReport, DeviceTarget, device_facts, refuse
 from benchmarks.device_rivals import BATCH, CROP, fp32, interleave, noise_betons, our_epochs, our_steps, rival_steps
-from engine.config import TrainConfig
+from engine.config import Recipe, TrainConfig
 from engine.device import choose_policy, device_name
 from engine.device_batches import DeviceBatches
 from engine.network import Cnn
@@ -153,7 +153,10 @@ def whole_training(folder: Path) -> dict[str, Any]:
             ends.append(time.perf_counter())
 
     settings = LoaderConfig(training=True, batch_size=BATCH)
-    train(TrainConfig(data=folder, out=folder / "run", epochs=EPOCHS, device="mps", loader=settings), watch=watch)
+    train(
+        TrainConfig(data=folder, out=folder / "run", recipe=Recipe(epochs=EPOCHS, device="mps"), loader=settings),
+        watch=watch,
+    )
     return {"seconds_per_epoch": (ends[-1] - ends[0]) / (EPOCHS - 1)}
 
 

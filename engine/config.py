@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -28,15 +28,9 @@ def check_model(model: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """The recipe of DESIGN; every number of it is a default here."""
+class Recipe:
+    """How networks are trained; every number of DESIGN's recipe is a default here."""
 
-    data: Path
-    """Folder with train.beton and val.beton of one conversion."""
-    out: Path
-    """Run folder to make."""
-    model: Model = "cnn"
-    """Network: the recipe's, or one of torchvision's."""
     weights: str = "none"
     """Weights to begin with: none; default, torchvision's for ImageNet; or a file of them, .pth or .safetensors."""
     head_epochs: int | None = None
@@ -56,15 +50,13 @@ class TrainConfig:
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Where to train; auto takes the first there is of cuda, mps, cpu."""
     compile: Switch = "auto"
-    """Compile the network with torch.compile; auto: on CUDA, if the run is long enough to repay it."""
+    """Compile the network with torch.compile; auto: on CUDA, if a training is long enough to repay it."""
     amp: Switch = "auto"
     """Mixed precision in bfloat16; auto: on CUDA only."""
     arena: bool = True
     """Keep freed memory in the process: a step then finds its memory mapped. Linux; takes somewhat more of it."""
-    loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
-        check_model(self.model)
         check_range("epochs", self.epochs, 1, 100_000)
         if self.head_epochs is not None:
             check_range("head_epochs", self.head_epochs, 0, 100_000)
@@ -82,7 +74,21 @@ class TrainConfig:
         return 0 if self.weights == "none" else HEAD_EPOCHS
 
 
-RECIPE = TrainConfig(data=Path(), out=Path())  # for its defaults
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One network trained on the betons of a conversion."""
+
+    data: Path
+    """Folder with train.beton and val.beton of one conversion."""
+    out: Path
+    """Run folder to make."""
+    model: Model = "cnn"
+    """Network: the recipe's, or one of torchvision's."""
+    recipe: Recipe = field(default=Recipe())
+    loader: LoaderConfig = field(default=LoaderConfig(training=True))
+
+    def __post_init__(self) -> None:
+        check_model(self.model)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,32 +101,9 @@ class CompareConfig:
     """Folder to make, with a run folder for each network."""
     models: tuple[str, ...] = get_args(Model)
     """Networks to compare."""
-    weights: str = RECIPE.weights
-    """Weights to begin with: none; default, torchvision's for ImageNet; or a file of them, .pth or .safetensors."""
-    head_epochs: int | None = RECIPE.head_epochs
-    """Epochs at first that train the last layers alone. Default: 2 with weights to begin with, otherwise 0."""
-    epochs: int = RECIPE.epochs
-    """Most epochs."""
-    learning_rate: float = RECIPE.learning_rate
-    """Learning rate of Adam."""
-    dropout: float = RECIPE.dropout
-    """Share of the hidden layer that is dropped in training."""
-    patience: int = RECIPE.patience
-    """Stop after this many epochs without a better validation F1; epochs of one answer for all do not count."""
-    min_delta: float = RECIPE.min_delta
-    """An F1 is better only if it is above the best by more than this."""
-    class_weights: bool = RECIPE.class_weights
-    """Weigh the loss inversely to each class's share of the training set."""
     resamples: int = 2000
     """Resamples of the bootstrap that intervals come from."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = RECIPE.device
-    """Where to train; auto takes the first there is of cuda, mps, cpu."""
-    compile: Switch = RECIPE.compile
-    """Compile the networks with torch.compile; auto: on CUDA, if a run is long enough to repay it."""
-    amp: Switch = RECIPE.amp
-    """Mixed precision in bfloat16; auto: on CUDA only."""
-    arena: bool = RECIPE.arena
-    """Keep freed memory in the process: a step then finds its memory mapped. Linux; takes somewhat more of it."""
+    recipe: Recipe = field(default=Recipe())
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
@@ -136,10 +119,9 @@ class CompareConfig:
 
     def training(self, model: str) -> TrainConfig:
         """How one of the networks is trained."""
-        check_model(model)
-        names = [item.name for item in fields(TrainConfig) if item.name not in ("model", "out")]
-        shared = {name: getattr(self, name) for name in names}
-        return TrainConfig(model=cast(Model, model), out=self.out / model, **shared)
+        return TrainConfig(
+            data=self.data, out=self.out / model, model=cast(Model, model), recipe=self.recipe, loader=self.loader
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,32 +144,9 @@ class CrossvalConfig:
     """Keep each fold's betons and last state, which take the room of the whole pool for each."""
     resamples: int = 2000
     """Resamples of the bootstrap that intervals come from."""
-    model: Model = RECIPE.model
+    model: Model = "cnn"
     """Network: the recipe's, or one of torchvision's."""
-    weights: str = RECIPE.weights
-    """Weights to begin with: none; default, torchvision's for ImageNet; or a file of them, .pth or .safetensors."""
-    head_epochs: int | None = RECIPE.head_epochs
-    """Epochs at first that train the last layers alone. Default: 2 with weights to begin with, otherwise 0."""
-    epochs: int = RECIPE.epochs
-    """Most epochs of a fold."""
-    learning_rate: float = RECIPE.learning_rate
-    """Learning rate of Adam."""
-    dropout: float = RECIPE.dropout
-    """Share of the hidden layer that is dropped in training."""
-    patience: int = RECIPE.patience
-    """Stop after this many epochs without a better validation F1; epochs of one answer for all do not count."""
-    min_delta: float = RECIPE.min_delta
-    """An F1 is better only if it is above the best by more than this."""
-    class_weights: bool = RECIPE.class_weights
-    """Weigh the loss inversely to each class's share of the training set."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = RECIPE.device
-    """Where to train; auto takes the first there is of cuda, mps, cpu."""
-    compile: Switch = RECIPE.compile
-    """Compile the network with torch.compile; auto: on CUDA, if a fold is long enough to repay it."""
-    amp: Switch = RECIPE.amp
-    """Mixed precision in bfloat16; auto: on CUDA only."""
-    arena: bool = RECIPE.arena
-    """Keep freed memory in the process: a step then finds its memory mapped. Linux; takes somewhat more of it."""
+    recipe: Recipe = field(default=Recipe())
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
@@ -207,8 +166,7 @@ class CrossvalConfig:
 
     def training(self, data: Path, out: Path) -> TrainConfig:
         """How one fold is trained."""
-        names = [item.name for item in fields(TrainConfig) if item.name not in ("data", "out")]
-        return TrainConfig(data=data, out=out, **{name: getattr(self, name) for name in names})
+        return TrainConfig(data=data, out=out, model=self.model, recipe=self.recipe, loader=self.loader)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,18 +50,18 @@ OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$"
 
 
 def initial_network(config: TrainConfig, facts: Facts, *, pretrained: bool = True) -> nn.Module:
-    """The network that a training begins with: drawn from its seed, then given config.weights.
+    """The network that a training begins with: drawn from its seed, then given config.recipe.weights.
 
     pretrained=False: only drawn, for a run that goes on from its own weights.
     Errors: ConfigError for a crop that the network cannot take, or weights that are not there; CheckpointError for ones
     that cannot be used.
     """
     check_crop(config.model, facts.crop)
-    weights = find_weights(config.model, config.weights) if pretrained else {}
+    weights = find_weights(config.model, config.recipe.weights) if pretrained else {}
     torch.manual_seed(config.loader.seed)
-    network = make_network(config.model, len(facts.classes), facts.crop, config.dropout)
+    network = make_network(config.model, len(facts.classes), facts.crop, config.recipe.dropout)
     if weights:
-        adopt(network, config.model, weights, config.weights)
+        adopt(network, config.model, weights, config.recipe.weights)
     return network
 
 

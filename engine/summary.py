@@ -23,7 +23,8 @@ def title(facts: Facts, num_train: int, num_val: int) -> str:
 
 def weights_name(config: TrainConfig) -> str:
     """The weights that a training began with: none, default, or a file's name without its folder."""
-    return config.weights if config.weights in ("none", "default") else Path(config.weights).name
+    weights = config.recipe.weights
+    return weights if weights in ("none", "default") else Path(weights).name
 
 
 def weights_description(
@@ -38,7 +39,7 @@ def weights_description(
         "crop": facts.crop,
         "stored": facts.stored,
         "fit": facts.fit,
-        "dropout": config.dropout,
+        "dropout": config.recipe.dropout,
         "conversion_id": facts.conversion_id,
         "run": run,
         "epoch": epoch,

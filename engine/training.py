@@ -38,16 +38,17 @@ def train(
     Errors: InputError for betons that do not belong together; ConfigError; LockedError; CheckpointError; StorageError;
     DivergedError and Interrupted, both after the last healthy state, if there is one yet, is saved.
     """
+    recipe = config.recipe
     with contextlib.ExitStack() as stack:
-        on_cpu = choose_device(config.device).type == "cpu"  # before anything is written, since it may not be there
+        on_cpu = choose_device(recipe.device).type == "cpu"  # before anything is written, since it may not be there
         # a device takes the frames into its own memory: the host has no need to
         host = config if on_cpu else replace(config, loader=replace(config.loader, resident="auto"))
         loader, val_loader = open_loaders(host, stack)
         facts = loader.beton.facts
         setting = (
-            f"{len(facts.classes)} classes, crop {facts.crop}, batch {config.loader.batch_size}, --amp {config.amp}"
+            f"{len(facts.classes)} classes, crop {facts.crop}, batch {config.loader.batch_size}, --amp {recipe.amp}"
         ) + ("" if config.model == "cnn" else f", {config.model}")
-        policy = choose_policy(config.device, config.amp, config.compile, config.epochs * len(loader), setting)
+        policy = choose_policy(recipe.device, recipe.amp, recipe.compile, recipe.epochs * len(loader), setting)
         settle_precision(policy)
         check_batches(config.model, facts.crop, loader.num_samples, config.loader.batch_size)
         # before anything is written, since the weights to begin with may not be there

@@ -129,7 +129,7 @@ class Training:
                 validation_images=self.num_val,
                 model=config.model,
                 weights=weights_name(config),
-                head_epochs=config.frozen_epochs,
+                head_epochs=config.recipe.frozen_epochs,
                 parameters=sum(parameter.numel() for parameter in self.learner.network.parameters()),
                 device=self.policy.describe(),
                 compile=self.policy.why,
@@ -163,13 +163,13 @@ class Training:
         """The network on its device, with what trains it."""
         config = self.config
         weights = None
-        if config.class_weights:
+        if config.recipe.class_weights:
             count_K = np.bincount(self.loader.beton.label_N, minlength=len(self.facts.classes))
             weights = count_K.sum() / (len(count_K) * np.maximum(count_K, 1))
         return make_learner(
             self.network,
             self.policy,
-            learning_rate=config.learning_rate,
+            learning_rate=config.recipe.learning_rate,
             batch_size=config.loader.batch_size,
             class_weight_K=weights,
         )
@@ -184,7 +184,7 @@ class Training:
         """The rest of the current epoch, batch by batch."""
         state = self.state
         # of the epoch alone, so that a resumed run does the same
-        if freeze_body(self.learner.network, len(state.history) < self.config.frozen_epochs):
+        if freeze_body(self.learner.network, len(state.history) < self.config.recipe.frozen_epochs):
             self.epochs.renew()
         clock, before = time.perf_counter(), self.loader.position
         done = before
@@ -222,7 +222,7 @@ class Training:
                 "images_per_second": round(state.rate, 2),
             }
         )
-        if metrics["f1"] > state.best_f1 + config.min_delta or not state.best_epoch:
+        if metrics["f1"] > state.best_f1 + config.recipe.min_delta or not state.best_epoch:
             self.check_finite(self.tensors())  # what spoilt moments have learnt is not the best of anything
             state.best_f1, state.best_epoch = metrics["f1"], epoch
             best = {name: tensor.clone() for name, tensor in network_tensors(self.learner).items()}
@@ -231,9 +231,9 @@ class Training:
             self.best = best, weights_description(config, self.facts, state.run, epoch, metrics)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
-        if state.idle() >= config.patience:
-            state.finished = f"no better validation F1 in {config.patience} epochs"
-        elif epoch >= config.epochs:
+        if state.idle() >= config.recipe.patience:
+            state.finished = f"no better validation F1 in {config.recipe.patience} epochs"
+        elif epoch >= config.recipe.epochs:
             state.finished = "all epochs done"
         logger.info("epoch %d: %s", epoch, state.history[-1])
         due = state.finished or time.perf_counter() - self.written >= self.pause
@@ -311,18 +311,18 @@ class Training:
         # validation is a small part of an epoch, and counts as none of it
         epochs_done = len(state.history) + {"training": done / total, "validation": 1.0, "epoch": 0.0}[phase]
         elapsed = time.perf_counter() - self.started
-        left = elapsed / epochs_done * (self.config.epochs - epochs_done) if epochs_done else None
+        left = elapsed / epochs_done * (self.config.recipe.epochs - epochs_done) if epochs_done else None
         self.watch(
             Progress(
                 phase=phase,
-                epoch=min(len(state.history) + 1, self.config.epochs),
-                epochs=self.config.epochs,
+                epoch=min(len(state.history) + 1, self.config.recipe.epochs),
+                epochs=self.config.recipe.epochs,
                 done=done,
                 total=total,
                 loss=loss,
                 images_per_second=state.rate,
                 seconds_left=left,
-                patience_left=self.config.patience - state.idle(),
+                patience_left=self.config.recipe.patience - state.idle(),
                 best_f1=max(state.best_f1, 0.0),
                 best_epoch=state.best_epoch,
                 history=state.history,

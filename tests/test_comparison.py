@@ -15,14 +15,14 @@ import cli
 from engine.checkpoint import load_checkpoint
 from engine.comparison.comparison import Comparison, Contender, compare, flat_row
 from engine.comparison.words import comparison_parts
-from engine.config import CompareConfig
+from engine.config import CompareConfig, Recipe
 from engine.early_convergence import EARLY_F1, early_convergence
 from engine.evaluation.words import with_interval
 from engine.networks import make_network
 from engine.progress import Watch
 from engine.statistics.estimates import Estimate
-from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, InputError, Interrupted, LockedError
+from loaders.settings import build
 from loaders.terminal import Line, Sheet
 
 FEW = 100  # resamples
@@ -30,16 +30,8 @@ SURE = Estimate(value=1.0, low=0.9, high=1.0, method="wilson")
 
 
 def config(betons: Path, out: Path, **changes: object) -> CompareConfig:
-    base = CompareConfig(
-        data=betons,
-        out=out,
-        models=("cnn", "resnet18"),
-        epochs=2,
-        resamples=FEW,
-        device="cpu",
-        loader=LoaderConfig(training=True, batch_size=16),
-    )
-    return replace(base, **changes)
+    usual = {"models": ("cnn", "resnet18"), "epochs": 2, "resamples": FEW, "device": "cpu", "batch_size": 16}
+    return build(CompareConfig, {"data": betons, "out": out} | usual | changes)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +64,8 @@ def test_the_networks_learn_from_the_same_split_by_the_same_recipe(betons: Path)
     settings = config(betons, Path("c"), weights="w.pth", learning_rate=0.5, class_weights=True)
     one, other = settings.training("cnn"), settings.training("resnet18")
     assert replace(other, model="cnn", out=one.out) == one
-    assert (one.learning_rate, one.class_weights, one.weights, one.loader) == (0.5, True, "w.pth", settings.loader)
+    assert (one.recipe, one.loader) == (settings.recipe, settings.loader)
+    assert one.recipe == Recipe(weights="w.pth", learning_rate=0.5, class_weights=True, epochs=2, device="cpu")
     assert (one.out, other.out) == (Path("c/cnn"), Path("c/resnet18"))
 
 

@@ -28,11 +28,12 @@ from engine.crossval.words import crossval_parts, sentences
 from engine.run_folder import RunFolder
 from loaders.beton import Beton
 from loaders.beton_writer import write_beton
-from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
+from loaders.config import ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, Interrupted
 from loaders.lungs import without_lungs
 from loaders.phantom_folder import write_phantoms
+from loaders.settings import build
 from loaders.subset import write_subset
 from loaders.terminal import Sheet
 from tests.test_beton import strip_footer
@@ -41,9 +42,8 @@ SPLITS = ("random", "group", "lungs-hidden")
 
 
 def config(betons: Path, out: Path, **changes: Any) -> CrossvalConfig:
-    loader = LoaderConfig(training=True, batch_size=16, threads=1)
-    base = CrossvalConfig(data=betons, out=out, folds=2, epochs=2, device="cpu", resamples=100, loader=loader)
-    return replace(base, **changes)
+    usual = {"folds": 2, "epochs": 2, "device": "cpu", "resamples": 100, "batch_size": 16, "threads": 1}
+    return build(CrossvalConfig, {"data": betons, "out": out} | usual | changes)
 
 
 def converted(folder: Path, **changes: Any) -> Path:
@@ -300,7 +300,7 @@ def test_other_settings_are_refused_and_a_finished_one_is_not_trained_again(
     with pytest.raises(ConfigError, match=r"found --dropout 0\.25, --epochs 3, expected 0\.5, 2; repeat"):
         crossval(config(betons, out, epochs=3, dropout=0.25))
     with pytest.raises(ConfigError, match=r"--seed 1"):
-        crossval(config(betons, out, loader=LoaderConfig(training=True, batch_size=16, seed=1)))
+        crossval(config(betons, out, seed=1))
     crossval(config(betons, out))  # without the external beton
     assert (out / "crossval.json").read_text() != (whole / "crossval.json").read_text()
     assert content_of(out)["rows"][:3] == content_of(whole)["rows"][:3]

@@ -247,13 +247,13 @@ class TestOnCuda:
         from dataclasses import replace
 
         from engine.checkpoint import load_checkpoint
-        from engine.config import TrainConfig
+        from engine.config import Recipe, TrainConfig
         from engine.training import resume_config, train
         from loaders.config import LoaderConfig
         from loaders.errors import DivergedError, Interrupted
 
         settings = LoaderConfig(training=True, batch_size=16)
-        config = TrainConfig(data=betons, out=tmp_path / "run", epochs=2, device="cuda", loader=settings)
+        config = TrainConfig(data=betons, out=tmp_path / "run", recipe=Recipe(epochs=2, device="cuda"), loader=settings)
         count = iter(range(100))
         with pytest.raises(Interrupted):
             train(config, stopping=lambda: next(count) >= 2)

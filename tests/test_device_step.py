@@ -30,6 +30,7 @@ from loaders.config import LoaderConfig
 from loaders.errors import BetonError, ConfigError, DivergedError, Interrupted
 from loaders.loader import Loader
 from loaders.randomness import DROPOUT, scalar_seed, scalar_seeds
+from loaders.settings import build
 from tests import naive
 
 CPU = torch.device("cpu")
@@ -281,10 +282,8 @@ def test_seeds_drawn_at_once_are_those_drawn_one_by_one() -> None:
 
 
 def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
-    settings = LoaderConfig(
-        training=True, batch_size=BATCH, **{k: changes.pop(k) for k in ("resident",) if k in changes}
-    )
-    return replace(TrainConfig(data=betons, out=out, epochs=2, device="cpu", loader=settings), **changes)
+    usual = {"epochs": 2, "device": "cpu", "batch_size": BATCH}
+    return build(TrainConfig, {"data": betons, "out": out} | usual | changes)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.config import EvaluateConfig, TrainConfig
+from engine.config import EvaluateConfig, Recipe, TrainConfig
 from engine.evaluation.evaluation import evaluate
 from engine.training import train
 from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
@@ -27,7 +27,14 @@ def held_out(manifest: Path, folder: Path, epochs: int) -> dict[str, object]:
     key = folder / "k"
     convert(ConvertConfig(manifest=manifest, out=folder / "b", size=64, holdout=0.2, workers=1, site_key=key))
     loader = LoaderConfig(training=True)
-    train(TrainConfig(data=folder / "b", out=folder / "run", epochs=epochs, patience=30, device="cpu", loader=loader))
+    train(
+        TrainConfig(
+            data=folder / "b",
+            out=folder / "run",
+            recipe=Recipe(epochs=epochs, patience=30, device="cpu"),
+            loader=loader,
+        )
+    )
     (result,) = evaluate(EvaluateConfig(run=folder / "run", betons=(folder / "b" / "heldout.beton",), device="cpu"))
     return result.metrics
 

@@ -18,7 +18,7 @@ from torch import nn
 
 import cli
 from engine.checkpoint import load_checkpoint, load_network, save_checkpoint
-from engine.config import TrainConfig
+from engine.config import Recipe, TrainConfig
 from engine.device import choose_policy
 from engine.network import Cnn
 from engine.networks import (
@@ -38,6 +38,7 @@ from engine.torchvision_networks import DEVIATION, MEAN, NAMES
 from engine.training import resume_config, train
 from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, Interrupted, StorageError
+from loaders.settings import build
 
 SIDE = 32
 
@@ -57,8 +58,8 @@ def frames(count: int, side: int = SIDE) -> torch.Tensor:
 
 
 def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
-    base = TrainConfig(data=betons, out=out, epochs=2, device="cpu", loader=LoaderConfig(training=True, batch_size=16))
-    return replace(base, **changes)
+    usual = {"epochs": 2, "device": "cpu", "batch_size": 16}
+    return build(TrainConfig, {"data": betons, "out": out} | usual | changes)
 
 
 def weights(run: Path, name: str = "last.safetensors") -> dict[str, torch.Tensor]:
@@ -334,14 +335,13 @@ def test_training_mode_of_any_other_network_is_plain() -> None:
     assert network[0].training
 
 
-def test_head_epochs_default_to_two_only_with_weights_to_begin_with(tmp_path: Path) -> None:
-    plain = TrainConfig(data=tmp_path, out=tmp_path)
-    assert plain.frozen_epochs == 0
-    assert replace(plain, weights="default").frozen_epochs == 2
-    assert replace(plain, weights="w.pth", head_epochs=0).frozen_epochs == 0
-    assert replace(plain, head_epochs=5).frozen_epochs == 5
+def test_head_epochs_default_to_two_only_with_weights_to_begin_with() -> None:
+    assert Recipe().frozen_epochs == 0
+    assert Recipe(weights="default").frozen_epochs == 2
+    assert Recipe(weights="w.pth", head_epochs=0).frozen_epochs == 0
+    assert Recipe(head_epochs=5).frozen_epochs == 5
     with pytest.raises(ConfigError, match="--head-epochs: found -1"):
-        replace(plain, head_epochs=-1)
+        Recipe(head_epochs=-1)
 
 
 @pytest.fixture(scope="module")
@@ -374,8 +374,8 @@ def interrupted_and_resumed(settings: TrainConfig, after: int) -> None:
     count = iter(range(1000))
     with pytest.raises(Interrupted):
         train(settings, stopping=lambda: next(count) >= after)
-    if settings.weights != "none":
-        Path(settings.weights).unlink()
+    if settings.recipe.weights != "none":
+        Path(settings.recipe.weights).unlink()
     train(resume_config(settings.out), resume=True)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.config import EvaluateConfig, PredictConfig, TrainConfig
+from engine.config import EvaluateConfig, PredictConfig, Recipe, TrainConfig
 from engine.evaluation.evaluation import evaluate
 from engine.prediction import prediction
 from engine.prediction.prediction import Predicted, predict_files
@@ -35,7 +35,14 @@ from loaders.terminal import Line
 def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs."""
     out = tmp_path_factory.mktemp("prediction") / "run"
-    train(TrainConfig(data=betons, out=out, epochs=2, device="cpu", loader=LoaderConfig(training=True, batch_size=8)))
+    train(
+        TrainConfig(
+            data=betons,
+            out=out,
+            recipe=Recipe(epochs=2, device="cpu"),
+            loader=LoaderConfig(training=True, batch_size=8),
+        )
+    )
     return out
 
 
@@ -97,7 +104,7 @@ def test_with_the_audit_files_are_mended_as_conversion_mends_them(tmp_path: Path
     key = tmp_path / "site.key"
     out = tmp_path / "b"
     convert(ConvertConfig(manifest=table, out=out, size=32, holdout=0.4, workers=1, site_key=key, audit="auto"))
-    train(TrainConfig(data=out, out=tmp_path / "run", epochs=1, device="cpu"))
+    train(TrainConfig(data=out, out=tmp_path / "run", recipe=Recipe(epochs=1, device="cpu")))
     expected = scores_by_path(tmp_path / "run", out, table.parent, tmp_path / "e")
     _, rows = ask(tmp_path / "run", tmp_path / "t.csv", *map(Path, expected), min_confidence=0)
     assert {row["mended"].split(" ")[0] for row in rows} >= {"", "crop", "invert"}

@@ -18,7 +18,7 @@ import torch
 
 import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.config import CrossvalConfig, TrainConfig
+from engine.config import CrossvalConfig, Recipe, TrainConfig
 from engine.evaluation.trained import load_trained
 from engine.figures import curves_figure, literal
 from engine.host_epochs import HostEpochs
@@ -26,7 +26,6 @@ from engine.run_folder import RunFolder, load_config
 from engine.run_settings import shared_settings
 from engine.training import resume_config, train
 from engine.training_state import State
-from loaders.config import LoaderConfig
 from loaders.errors import (
     CheckpointError,
     ConfigError,
@@ -36,13 +35,14 @@ from loaders.errors import (
     LockedError,
     StorageError,
 )
+from loaders.settings import build
 
 ROOT = Path(__file__).parent.parent
 
 
 def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
-    base = TrainConfig(data=betons, out=out, epochs=3, device="cpu", loader=LoaderConfig(training=True, batch_size=8))
-    return replace(base, **changes)
+    usual = {"epochs": 3, "device": "cpu", "batch_size": 8}
+    return build(TrainConfig, {"data": betons, "out": out} | usual | changes)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -102,13 +102,12 @@ def test_two_runs_of_one_seed_are_bit_identical_and_another_seed_differs(
 ) -> None:
     train(config(betons, tmp_path / "again"))
     assert same(weights(run), weights(tmp_path / "again"))
-    other = LoaderConfig(training=True, batch_size=8, seed=1)
-    train(config(betons, tmp_path / "other", loader=other))
+    train(config(betons, tmp_path / "other", seed=1))
     assert not same(weights(run), weights(tmp_path / "other"))
 
 
 def test_thread_count_of_the_loader_changes_nothing(betons: Path, run: Path, tmp_path: Path) -> None:
-    train(config(betons, tmp_path / "one", loader=LoaderConfig(training=True, batch_size=8, threads=1, prefetch=0)))
+    train(config(betons, tmp_path / "one", threads=1, prefetch=0))
     assert same(weights(run), weights(tmp_path / "one"))
 
 
@@ -253,7 +252,8 @@ def test_what_a_run_shares_tells_no_path_and_what_tells_one_is_for_its_owner_alo
     assert json.loads(local.read_text()) == {"data": str(betons), "out": str(run)}
     for path in run.iterdir():
         assert path == local or str(betons.parent).encode() not in path.read_bytes(), path.name
-    weights = CrossvalConfig(data=betons, out=run, external=betons / "x.beton", weights="/home/doe/w.pth")
+    recipe = Recipe(weights="/home/doe/w.pth")
+    weights = CrossvalConfig(data=betons, out=run, external=betons / "x.beton", recipe=recipe)
     assert not {"data", "out", "external"} & shared_settings(weights).keys()
     assert shared_settings(weights)["weights"] == "w.pth"
     shared = shutil.copytree(run, tmp_path / "shared", ignore=shutil.ignore_patterns("local.json"))
@@ -412,8 +412,7 @@ def half(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of another seed on the same betons, interrupted there too."""
     out = tmp_path_factory.mktemp("other") / "run"
-    base = config(betons, out)
-    interrupted(replace(base, loader=replace(base.loader, seed=1)), 10)
+    interrupted(config(betons, out, seed=1), 10)
     return out
 
 
@@ -502,8 +501,9 @@ def test_a_run_that_came_without_its_paths_knows_them_once_it_is_resumed(
 
 def test_whole_numbers_for_fractions_are_the_same_run(betons: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
+    settings = replace(config(betons, out), recipe=Recipe(epochs=3, device="cpu", dropout=0))
     with pytest.raises(Interrupted):
-        train(config(betons, out, dropout=0), stopping=lambda: (out / "last.safetensors").exists())
+        train(settings, stopping=lambda: (out / "last.safetensors").exists())
     train(resume_config(out), resume=True)
 
 

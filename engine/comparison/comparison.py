@@ -207,7 +207,7 @@ def heldout_f1(
         resamples=config.resamples,
         seed=config.loader.seed,
         batch_size=config.loader.batch_size,
-        device=config.device,
+        device=config.recipe.device,
         threads=config.loader.threads,
         trust_unverified=config.loader.trust_unverified,
     )

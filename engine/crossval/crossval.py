@@ -184,7 +184,7 @@ def test_on(config: CrossvalConfig, run: Path, beton: Path, stopping: Callable[[
     tensors, state = load_checkpoint(run / BEST, needed=("classes", "crop", "dropout"))
     network = network_of(state)
     load_network(network, tensors)
-    policy = choose_policy(config.device, "off", "off", 0)
+    policy = choose_policy(config.recipe.device, "off", "off", 0)
     settle_precision(policy)
     network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     settings = LoaderConfig(batch_size=config.loader.batch_size, threads=config.loader.threads)
