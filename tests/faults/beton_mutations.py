@@ -200,8 +200,8 @@ def wrong_command(path: Path, *, rejected: bool, trust: bool) -> str:
     return ""
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], plant: str = "") -> Tally:
-    """plant: Python source that each victim runs first, where a test breaks the product."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """defect: Python source that each victim runs first, where a test breaks the product."""
     tally, done = Tally(), 0
     own_original(folder), foreign_original(folder)
     before = {path: path.read_bytes() for path in folder.glob("*.beton")}
@@ -209,7 +209,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], plant:
         while done < count:
             last = min(count, done + BATCH)
             call = f"be_victim(Path({str(folder)!r}), {seed}, {done}, {last})"
-            call = f"{plant}\nfrom pathlib import Path\nfrom tests.faults.beton_mutations import be_victim\n{call}"
+            call = f"{defect}\nfrom pathlib import Path\nfrom tests.faults.beton_mutations import be_victim\n{call}"
             ending = nursery.run(before=call, timeout=PATIENCE * (last - done))
             told = [line for line in ending.output.splitlines() if line.startswith("{") and line.endswith("}")]
             for line in map(json.loads, told):

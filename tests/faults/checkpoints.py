@@ -71,7 +71,8 @@ class Canary:
 class Range:
     """Where attempts are made.  finished, stopped: sound runs.  others: files to swap in, by what they replace.
 
-    results: of commands on the sound run, as far as needed.  egg: the file that a canary makes.
+    results: of commands on the sound run, as far as needed.  egg: the file that a canary makes.  defect: a fault of the
+    product for every victim, to try the campaign itself.
     """
 
     nursery: Nursery
@@ -82,7 +83,7 @@ class Range:
     others: dict[str, list[bytes]]
     egg: Path
     results: dict[str, object]
-    fault: str = ""
+    defect: str = ""
 
     def source(self, file: str, command: str) -> Path:
         """The sound file that is to be damaged."""
@@ -159,7 +160,7 @@ class Range:
 
     def carry_out(self, out: Path, run: Path, command: str, place: Path) -> tuple[int, str, object]:
         """Run a command.  Gives its exit code, -1 for a traceback or no end; what it said; and its result, if any."""
-        before = self.fault
+        before = self.defect
         heldout, table = self.betons / "heldout.beton", out / "table.csv"
         argv: list[object]
         result: Callable[[], object]

@@ -168,7 +168,7 @@ def choose_plans(rng: random.Random) -> tuple[Plan, Plan | None]:
 
 
 def attempt(
-    rng: random.Random, material: Material, calls: dict[Plan, Calls], folder: Path, before: str
+    rng: random.Random, material: Material, calls: dict[Plan, Calls], folder: Path, defect: str
 ) -> tuple[str, str, str]:
     """Kill one conversion, look at what it left, and run one again: its ending, what was done, which promise broke."""
     new, old = choose_plans(rng)
@@ -183,7 +183,7 @@ def attempt(
         shutil.copytree(material.reference(old), out)
     told = f"{fault.detail}, {workers} workers, {f'over {old}' if old else 'into a new folder'}, {new}, then {again}"
     shared = shared_memory()
-    victim = material.nursery.start(new.argv(material, out, key=key, workers=workers), before=before + fault.source)
+    victim = material.nursery.start(new.argv(material, out, key=key, workers=workers), before=defect + fault.source)
     if not fault.source:
         time.sleep(when)
         victim.kill()
@@ -197,7 +197,7 @@ def attempt(
     after_it = {} if own_key else material.wanted[new]
     if wrong := neither(found, before_it, after_it) or mistaken(out, found, conversions):
         return "", told, wrong
-    rerun = material.nursery.run(again.argv(material, out, key=key), timeout=PATIENCE, before=before)
+    rerun = material.nursery.run(again.argv(material, out, key=key), timeout=PATIENCE, before=defect)
     if rerun.code:
         return "", told, f"the rerun ended with {rerun.code}: {rerun.errors[-300:]}"
     if left := left_behind(victim.pid, shared):
@@ -210,8 +210,8 @@ def attempt(
     return kind, told, ""
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before: str = "") -> Tally:
-    """Kill and rerun `count` conversions.  before: a fault of the product to plant in each, to test this campaign."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """Kill and rerun `count` conversions.  defect: a fault of the product to plant in each, to test this campaign."""
     tally = Tally()
     with Material(folder / "material") as material:
         calls = count_calls(material, Path(tempfile.mkdtemp(dir=folder)))
@@ -220,7 +220,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before
             while outcome == MISSED:
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir()
-                outcome, told, broken = attempt(rng, material, calls, place, before)
+                outcome, told, broken = attempt(rng, material, calls, place, defect)
             if broken:
                 tally.broke(f"seed {seed}, attempt {number}: killed {told}: {broken}")
             else:

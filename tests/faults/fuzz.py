@@ -61,8 +61,8 @@ def seeds(folder: Path) -> Iterator[bytes]:
     yield bytes([ANY]) + test_dicom.packed(test_dicom.rle(small), small, 8, test_dicom.RLE)
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], plant: str = "") -> Tally:
-    """count: seconds.  plant: Python source that the fuzzer's process runs first, where a test breaks the product."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """count: seconds.  defect: Python source that the fuzzer's process runs first, where a test breaks the product."""
     tally, corpus, advanced = Tally(), folder / "corpus", 0
     corpus.mkdir()
     for place, content in enumerate(seeds(folder)):
@@ -74,7 +74,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], plant:
     arguments = [str(folder), str(corpus), *flags]
     # a crash must reach libFuzzer's own handler, which keeps the input: no faulthandler before it
     with Nursery(folder / "victim", {"PYTHONFAULTHANDLER": ""}, "import tests.faults.fuzz_target") as nursery:
-        before = f"{plant}\nfrom tests.faults.fuzz_target import main\nmain({arguments!r})"
+        before = f"{defect}\nfrom tests.faults.fuzz_target import main\nmain({arguments!r})"
         fuzzer, began = nursery.start(before=before), time.monotonic()
         while fuzzer.alive() and time.monotonic() - began < count + SECONDS:
             time.sleep(0.1)

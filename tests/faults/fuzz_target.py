@@ -6,6 +6,8 @@ which on Linux a program that is executed inherits from whoever executed it, and
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import struct
@@ -18,7 +20,8 @@ import atheris
 import cv2
 import numpy as np
 
-with atheris.instrument_imports(include=["loaders"]):
+# it names every module that it instruments, over the runner's bars
+with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["loaders"]):
     from loaders import beton, beton_fields, errors, png, radiograph
     from loaders import dicom as _dicom  # noqa: F401 — else it would be imported, without coverage, at the first DICOM
 

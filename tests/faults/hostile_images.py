@@ -143,12 +143,12 @@ def write_files(folder: Path, files: Sequence[Hostile], seed: str) -> list[str]:
     return paths
 
 
-def convert(nursery: Nursery, folder: Path, files: Sequence[Hostile], name: str, before: str) -> list[str]:
+def convert(nursery: Nursery, folder: Path, files: Sequence[Hostile], name: str, defect: str) -> list[str]:
     """Convert a batch; gives, for each file, what broke a promise, or its verdict with a full stop before it."""
     source, out = folder / "source", folder / "out"
     paths = write_files(source, files, name)
     argv = ["convert", str(source), "--out", str(out), "--size", str(SIZE), "--page-mib", "2", "--workers", "1"]
-    ending = nursery.run([*argv, "--site-key", str(folder / "key")], before=before, timeout=300)
+    ending = nursery.run([*argv, "--site-key", str(folder / "key")], before=defect, timeout=300)
     if ill(ending) and not (out / "convert.csv").is_file():
         return [f"the batch {ill(ending)}"] * len(files)
     with (out / "convert.csv").open(newline="") as table:
@@ -168,37 +168,40 @@ def convert(nursery: Nursery, folder: Path, files: Sequence[Hostile], name: str,
     ]
 
 
-def other_commands(nursery: Nursery, folder: Path) -> list[str]:
-    """Audit the batch and predict on it; gives what broke a promise."""
+def other_commands(nursery: Nursery, folder: Path, defect: str = "") -> list[str]:
+    """Audit the batch and predict on it; gives what broke a promise.  defect: as of run."""
     source, troubles = folder / "source", []
-    files = len([path for path in source.rglob("*") if path.is_file()])
+    files = sorted(path for path in source.rglob("*") if path.is_file())
     argv = ["audit", str(source), "--out", str(folder / "audit"), "--workers", "1", "--size", str(SIZE)]
-    ending = nursery.run(argv, timeout=300)
-    tables = {"audit": (ending, folder / "audit" / "audit.csv")}
+    audited = nursery.run(argv, before=defect, timeout=300)
     nursery.run(None, before=UNTRAINED.format(run=str(folder / "run")))
     table = folder / "predictions.csv"
     argv = ["predict", str(folder / "run"), str(source), "--out", str(table), "--workers", "1", "--device", "cpu"]
-    tables["predict"] = nursery.run([*argv, "--audit", "off"], timeout=300), table
-    for name, (ended, path) in tables.items():
+    predicted = nursery.run([*argv, "--audit", "off"], before=defect, timeout=300)
+    for name, ended, path, root in (
+        ("audit", audited, folder / "audit" / "audit.csv", source),
+        ("predict", predicted, table, Path()),
+    ):
         if trouble := ill(ended):
             troubles.append(f"{name} {trouble}")
             continue
-        lines = path.read_text(errors="replace").splitlines(keepends=True)
-        if (rows := sum(1 for _ in csv.reader(lines)) - 1) != files:
-            troubles.append(f"{name} has {rows} rows of {files} files")
+        with path.open(newline="", errors="replace") as text:
+            rows = sorted(root / row["path"] for row in csv.DictReader(text))
+        if rows != files:
+            troubles.append(f"{name} has {len(rows)} rows, {len(set(rows) & set(files))} of the {len(files)} files")
     return troubles
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before: str = "") -> Tally:
-    """Attempts in batches.  before: a fault for the victims, to try the campaign itself."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """Attempts in batches.  defect: a fault for the victims, to try the campaign itself."""
     tally = Tally()
     with Nursery(folder / "nursery", imports=IMPORTS) as nursery:
         for first in range(0, count, BATCH):
             here = folder / f"batch{first:06}"
             attempts = range(first, min(first + BATCH, count))
             files = [hostile(attempt, seed) for attempt in attempts]
-            found = convert(nursery, here, files, f"{seed}-{first}", before)
-            others = other_commands(nursery, here) if seen_by_all(first) else []
+            found = convert(nursery, here, files, f"{seed}-{first}", defect)
+            others = other_commands(nursery, here, defect) if seen_by_all(first) else []
             for attempt, file, what in zip(attempts, files, found, strict=True):
                 where = f"(seed {seed}, attempt {attempt})"
                 if what.startswith("."):

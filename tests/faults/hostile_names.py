@@ -110,17 +110,17 @@ def of_rows(case: Case, ending: Ending) -> Iterator[str]:
             yield f"{path[-40:]!r} is {found}{row.get('defects', '')}, expected {good if case.used else 'a refusal'}"
 
 
-def attack(nursery: Nursery, make: Maker, here: Path, before: str = "") -> tuple[Case, Ending, list[str]]:
+def attack(nursery: Nursery, make: Maker, here: Path, defect: str = "") -> tuple[Case, Ending, list[str]]:
     """Run a case's commands beside what prepare left; gives it, how the first ended, and what broke a promise."""
     place = Place(tree=here / "tree", out=here / "out", outside=here / "outside", key=here.parent / "key")
     case, seen = make(place), here / "seen"
     untouched = state_of(here.parent, apart := {place.out, seen, here.parent / NURSERY})
     unread = mark_unread(place.outside)
     watch = WATCH.format(log=str(seen), outside=str(place.outside.resolve()))
-    ending = nursery.run(case.argv, before=watch + before, cwd=place.tree, timeout=60)
+    ending = nursery.run(case.argv, before=watch + defect, cwd=place.tree, timeout=60)
     endings = [ending]
     if case.then and not ending.code:
-        endings.append(nursery.run(case.then, before=watch + before, cwd=place.tree, timeout=60))
+        endings.append(nursery.run(case.then, before=watch + defect, cwd=place.tree, timeout=60))
     read = {path.name for path, time in read_times(unread).items() if time != unread[path]}  # before this looks itself
     wrong = [sentence for each in endings for sentence in of_ending(each)]
     read |= {Path(path).name for path in seen.read_text().splitlines()} if seen.exists() else set()
@@ -144,14 +144,14 @@ def prepare(nursery: Nursery, folder: Path) -> None:
     assert ending.code == 0, ending.errors
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before: str = "") -> Tally:
-    """Case after case.  before: a fault for the victims, to try the campaign itself."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """Case after case.  defect: a fault for the victims, to try the campaign itself."""
     tally, every = Tally(), cases()
     with Nursery(folder / NURSERY, imports=IMPORTS) as nursery:
         prepare(nursery, folder)
         for attempt in range(count):
             here = folder / f"{attempt:04}"
-            case, ending, wrong = attack(nursery, every[attempt % len(every)], here, before)
+            case, ending, wrong = attack(nursery, every[attempt % len(every)], here, defect)
             if wrong:
                 tally.broke(f"{case.name}: {'; '.join(wrong)} (seed {seed}, attempt {attempt})")
             else:

@@ -101,7 +101,7 @@ def set_trap(path: Path, kind: str, outside: Path) -> None:
             one.bind(f"/proc/self/fd/{here}/{path.name}")  # the whole path may be too long for a socket
             os.close(here)
     elif kind == "device" and may_make_devices(path):
-        pass
+        return
     elif kind == "folder named .png":
         path.mkdir()
         (path / "inner.png").write_bytes(b"no picture")

@@ -38,8 +38,8 @@ TOLD = "written in place while it was read"
 class Grounds:
     """What attempts work on: pictures to convert and betons to read, made once.  nursery: of the victims."""
 
-    def __init__(self, folder: Path, seed: int, nursery: Nursery, plant: str) -> None:
-        self.folder, self.nursery, self.plant = folder, nursery, plant
+    def __init__(self, folder: Path, seed: int, nursery: Nursery, defect: str) -> None:
+        self.folder, self.nursery, self.defect = folder, nursery, defect
         rng = np.random.default_rng(seed)
         for place in range(FILES):
             path = folder / "pictures" / ("covid", "normal")[place % 2] / f"{place:02}.png"
@@ -62,7 +62,7 @@ class Grounds:
     def victim(self, argv: list[str] | None, call: str) -> Ending:
         """Run a victim.  call: of a function of live_victims, beforehand."""
         given = "import os\nfrom functools import partial\nfrom pathlib import PosixPath\n"
-        before = f"{self.plant}\n{given}from tests.faults.live_victims import *\n{call}"
+        before = f"{self.defect}\n{given}from tests.faults.live_victims import *\n{call}"
         return self.nursery.run(argv, before=before, timeout=60)
 
 
@@ -236,11 +236,11 @@ def case(attempt: int) -> tuple[Callable[[Grounds, Path, str, random.Random], Ou
     return attack, variants[attempt // len(CASES) % len(variants)]
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], plant: str = "") -> Tally:
-    """plant: Python source that each victim runs first, where a test breaks the product."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """defect: Python source that each victim runs first, where a test breaks the product."""
     tally = Tally()
     with Nursery(folder / "victims", imports=IMPORTS) as nursery:
-        grounds = Grounds(folder, seed, nursery, plant)
+        grounds = Grounds(folder, seed, nursery, defect)
         for attempt in range(count):
             rng = random.Random(f"{seed}-{attempt}")
             attack, variant = case(attempt)

@@ -62,18 +62,21 @@ class Healthy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """Where attempts are made.  fault: source that every victim runs first.  healthy: by path, as far as needed."""
+    """Where attempts are made.
+
+    healthy: by path, as far as needed.  defect: a fault of the product for every victim, to try the campaign itself.
+    """
 
     nursery: Nursery
     betons: Path
     folder: Path
     healthy: dict[str, Healthy]
-    fault: str = ""
+    defect: str = ""
 
     def train(self, path: str, run: Path, plant: str) -> tuple[int, str]:
         """Train, or go on.  Gives exit code and what was said; -1 for no end."""
         source, settings = PATHS[path]
-        before = "\n".join((self.fault, source, plant))
+        before = "\n".join((self.defect, source, plant))
         ending = self.nursery.run(train_command(self.betons, run, *settings), before=before, timeout=OUT_OF_TIME)
         return (-1 if ending.timed_out or ending.traceback else ending.code), ending.errors
 

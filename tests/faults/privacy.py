@@ -206,11 +206,11 @@ def look(*folders: Path) -> tuple[set[str], list[str]]:
     return kinds, wrong
 
 
-def attack(nursery: Nursery, planted: Planted, key: Path, *, whole: bool, before: str) -> tuple[set[str], list[str]]:
+def attack(nursery: Nursery, planted: Planted, key: Path, *, whole: bool, defect: str) -> tuple[set[str], list[str]]:
     """One chain; gives the kinds of outputs there are, and what is wrong with it."""
     trouble = []
     for argv in chain(planted, key, whole=whole):
-        ending = nursery.run(argv, before=before, timeout=120)
+        ending = nursery.run(argv, before=defect, timeout=120)
         if ending.code or ending.timed_out:
             trouble = [f"{argv[0]} ended with {ending.code}: {ending.errors.strip()[-200:]}"]
             break
@@ -221,8 +221,8 @@ def attack(nursery: Nursery, planted: Planted, key: Path, *, whole: bool, before
     return kinds, wrong + trouble
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before: str = "") -> Tally:
-    """A chain for each place.  before: a fault for the victims, to try the campaign itself."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """A chain for each place.  defect: a fault for the victims, to try the campaign itself."""
     tally = Tally()
     films = draw_films(folder / "phantoms")
     with Nursery(folder / "nursery", imports=IMPORTS) as nursery:
@@ -233,7 +233,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before
             planted = plant(place, films, here)
             (here / NAME).mkdir(exist_ok=True)
             assert not (wanting := sound_of(place, planted)), f"{place}: {wanting}"
-            kinds, wrong = attack(nursery, planted, folder / "key", whole=count > 1, before=before)
+            kinds, wrong = attack(nursery, planted, folder / "key", whole=count > 1, defect=defect)
             if wrong:
                 tally.broke(f"{place}: {'; '.join(wrong)} (seed {seed}, attempt {attempt})")
             else:

@@ -15,6 +15,7 @@ from tests.faults import hostile_damage, hostile_images
 from tests.faults.golden import Hostile, dicom_grey, golden_of, pillow_grey, saved
 from tests.faults.hostile_files import corners, dicom
 from tests.faults.png_writer import GREY, png, zeros
+from tests.faults.victim import Nursery
 
 ONE_LEVEL_OFF = """
 import loaders.radiograph as reading
@@ -60,6 +61,13 @@ def refuse(found, expected, remedy):
     return RadiographError("no")
 reading.refuse = refuse
 """
+ONE_ROW_TWICE = """
+import loaders.audit.audit as auditing
+import engine.prediction.table as prediction
+whole, line = auditing.table_bytes, prediction.csv_line
+auditing.table_bytes = lambda files: whole((files[0], *files[:-1]))
+prediction.csv_line = lambda row, classes, first=[]: first.append(row) or line(first[-2:][0], classes)
+"""
 MUCH_MEMORY = "held = bytes([1]) * (1100 << 20)"
 
 
@@ -76,10 +84,18 @@ MUCH_MEMORY = "held = bytes([1]) * (1100 << 20)"
     ids=["pixels", "frames", "damage", "account", "reason", "memory"],
 )
 def test_a_planted_fault_is_seen(fault: str, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hostile_images, "other_commands", lambda nursery, folder: [])
+    monkeypatch.setattr(hostile_images, "other_commands", lambda *given: [])
     monkeypatch.setattr(hostile_damage, "sample", tuple)  # small files of every format
-    tally = hostile_images.run(16, 1, tmp_path, lambda: None, before=fault)
+    tally = hostile_images.run(16, 1, tmp_path, lambda: None, defect=fault)
     assert any(seen in failure for failure in tally.failures), tally.failures
+
+
+def test_a_file_that_another_has_taken_the_row_of_is_seen_in_every_table(tmp_path: Path) -> None:
+    made = corners()[0](np.random.default_rng(0))
+    hostile_images.write_files(tmp_path / "batch" / "source", [made], "1")
+    with Nursery(tmp_path / "nursery", imports=hostile_images.IMPORTS) as nursery:
+        found = hostile_images.other_commands(nursery, tmp_path / "batch", ONE_ROW_TWICE)
+    assert found == [f"{command} has 13 rows, 12 of the 13 files" for command in ("audit", "predict")]
 
 
 def test_a_cut_file_that_another_reader_fills_up_is_not_golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,9 +106,9 @@ def test_a_cut_file_that_another_reader_fills_up_is_not_golden(tmp_path: Path, m
 
     noise = np.random.default_rng(5).integers(0, 256, (40, 40)).astype(np.uint8)
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    monkeypatch.setattr(hostile_images, "other_commands", lambda nursery, folder: [])
+    monkeypatch.setattr(hostile_images, "other_commands", lambda *given: [])
     monkeypatch.setattr(hostile_images, "hostile", cut)
-    tally = hostile_images.run(2, 1, tmp_path, lambda: None, before=CUTS_ARE_WHOLE)
+    tally = hostile_images.run(2, 1, tmp_path, lambda: None, defect=CUTS_ARE_WHOLE)
     assert sum("was written with other pixels" in failure for failure in tally.failures) == 2, tally.failures
 
 

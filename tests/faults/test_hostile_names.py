@@ -34,9 +34,16 @@ def one(row):
     return dataclasses.replace(row, entry=entry)
 converting.csv_bytes = lambda rows: whole(tuple(map(one, rows)))
 """
+DEVICE_USED = """
+import loaders.radiograph as reading
+from tests.faults.hostile_places import film
+whole = reading.read_file
+reading.read_file = lambda path: film(77) if path.is_char_device() else whole(path)
+"""
 PAGE_AS_IT_IS = "import markupsafe, loaders.page_parts as parts; parts.shown = lambda value: markupsafe.Markup(value)"
 ASTRAY = partial(hostile_places.of_manifest, "../outside/canary.png", command="convert")
 COLOUR, OPTION = (partial(hostile_places.of_folder, kind, command="convert") for kind in ("colour", "option"))
+DEVICE = partial(hostile_places.of_folder, "device", command="convert")
 TWINS = partial(hostile_places.of_folder, hostile_places.TWINS, command="convert")
 
 
@@ -57,6 +64,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery
         pytest.param(OVERWRITTEN, COLOUR, "changed what lies outside: ['canary.png'", id="overwritten"),
         pytest.param(TOUCHED, OPTION, "changed what lies outside: ['tree', 'canary'", id="written into the source"),
         pytest.param(READ_BY_C, COLOUR, "opened canary.png outside", id="read by C"),
+        pytest.param(DEVICE_USED, DEVICE, "trap.png' is written, expected a refusal", id="device"),
         pytest.param(TWINS_ARE_ONE, TWINS, "has no row for", id="twins"),
         pytest.param(PAGE_AS_IT_IS, partial(hostile_places.of_class, "tag"), "report.html holds", id="page"),
     ],

@@ -44,5 +44,5 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
 def test_a_broken_promise_is_noticed(
     place: Range, tmp_path: Path, fault: str, kind: str, step: int, noticed: str
 ) -> None:
-    broken = replace(place, fault=fault).attempt(tmp_path / "run", "host", kind, step)
+    broken = replace(place, defect=fault).attempt(tmp_path / "run", "host", kind, step)
     assert noticed in broken, broken

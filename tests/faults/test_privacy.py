@@ -64,7 +64,7 @@ def test_an_audits_table_beside_the_results_is_looked_at(tmp_path: Path, monkeyp
     table.write_text("path\n")
     table.chmod(0o640)
     monkeypatch.setattr(privacy, "chain", lambda planted, key, whole: ())
-    _, wrong = privacy.attack(None, planted, tmp_path / "key", whole=False, before="")  # type: ignore[arg-type]
+    _, wrong = privacy.attack(None, planted, tmp_path / "key", whole=False, defect="")  # type: ignore[arg-type]
     assert "audit.csv has mode 640, expected 600" in wrong
 
 
@@ -103,5 +103,5 @@ def test_a_chain_that_shares_a_name_is_seen(
 
     chain = privacy.chain
     monkeypatch.setattr(privacy, "chain", short)
-    tally = privacy.run(1, 1, tmp_path, lambda: None, before=fault)
+    tally = privacy.run(1, 1, tmp_path, lambda: None, defect=fault)
     assert tally.attempts == 1 and any(seen in failure for failure in tally.failures), tally.failures

@@ -53,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
     ids=["forgets weights", "starts anew", "goes back", "another last state", "deaf", "writes in place"],
 )
 def test_a_broken_promise_is_noticed(place: Range, tmp_path: Path, fault: str, kills: list[Kill], noticed: str) -> None:
-    outcome, broken = replace(place, fault=fault).attempt(tmp_path / "run", kills)
+    outcome, broken = replace(place, defect=fault).attempt(tmp_path / "run", kills)
     assert noticed in broken, (outcome, broken)
 
 

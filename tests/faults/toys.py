@@ -45,8 +45,8 @@ def meets(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> T
 
 def interrupts_its_runner(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
     """Ctrl-C for the runner; `put-away`, beside its folder, says that it could put away its things."""
-    os.kill(os.getppid(), signal.SIGINT)
     try:
+        os.kill(os.getppid(), signal.SIGINT)
         time.sleep(60)
     finally:
         (folder.parent / "put-away").touch()

@@ -75,7 +75,7 @@ def draw_kills(rng: random.Random, counts: dict[str, int]) -> list[Kill]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """Where attempts are made.  fault: source that every victim runs first.
+    """Where attempts are made.  defect: a fault of the product for every victim, to try the campaign itself.
 
     counts, early, seconds: of an undisturbed run; how often it comes by each point, in all and until its last step.
     """
@@ -86,12 +86,12 @@ class Range:
     counts: dict[str, int]
     early: dict[str, int]
     seconds: float
-    fault: str = ""
+    defect: str = ""
 
     def victim(self, run: Path, kill: Kill) -> Ending:
         """Train, or go on, until the kill or the end."""
         command = train_command(self.betons, run)
-        victim = self.nursery.start(command, before=f"{self.fault}\n{kill.before()}")
+        victim = self.nursery.start(command, before=f"{self.defect}\n{kill.before()}")
         if not kill.point:
             time.sleep(kill.share * self.seconds)
             for one in SIGNALS[kill.word][0]:
@@ -112,7 +112,7 @@ class Range:
         if not struck:
             return "", ""
         left = left_of(run)
-        ending = self.nursery.run(train_command(self.betons, run), before=self.fault, timeout=OUT_OF_TIME)
+        ending = self.nursery.run(train_command(self.betons, run), before=self.defect, timeout=OUT_OF_TIME)
         if ending.code != 0:
             return "", f"resumed with exit {ending.code}, expected 0: {ending.errors[-300:]}"
         if anew := begun_anew(run, left):

@@ -121,14 +121,14 @@ def wait_for(path: Path, victim: Victim) -> bool:
     return True
 
 
-def race(writer: Writer, material: Material, folder: Path, delay: float, before: str) -> tuple[str, str]:
+def race(writer: Writer, material: Material, folder: Path, delay: float, defect: str) -> tuple[str, str]:
     """Two at once: how they ended, and which promise broke, or "".  delay: seconds that the second comes later.
 
     Which of them wins is chance, and so is whether the loser meets the lock or what the winner has finished: therefore
     both note when they were where only the lock's owner may be.
     """
     told = [folder / "first", folder / "second"]
-    notes = [before + NOTE_AT.format(place=writer.within, told=str(path)) for path in told]
+    notes = [defect + NOTE_AT.format(place=writer.within, told=str(path)) for path in told]
     first = material.nursery.start(writer.argv, before=notes[0])
     time.sleep(delay)
     second = material.nursery.start(writer.argv, before=notes[1])
@@ -160,9 +160,9 @@ def span_of(told: Path) -> tuple[float, float] | None:
     return min(times), max(times)
 
 
-def held(writer: Writer, material: Material, owner: Victim, go: Path, before: str) -> tuple[str, str]:
+def held(writer: Writer, material: Material, owner: Victim, go: Path, defect: str) -> tuple[str, str]:
     """One more while the owner is kept waiting: how it ended, and which promise broke, or ""."""
-    other = material.nursery.run(writer.argv, timeout=PATIENCE, before=before)
+    other = material.nursery.run(writer.argv, timeout=PATIENCE, before=defect)
     go.touch()
     codes = [owner.wait(PATIENCE).code, other.code]
     if codes != [0, 6] or other.traceback:
@@ -170,13 +170,13 @@ def held(writer: Writer, material: Material, owner: Victim, go: Path, before: st
     return f"{writer.name}: one wins, the other exits 6", ""
 
 
-def inherited(writer: Writer, material: Material, owner: Victim, reaped: bool, before: str) -> tuple[str, str]:
+def inherited(writer: Writer, material: Material, owner: Victim, reaped: bool, defect: str) -> tuple[str, str]:
     """One more after the owner was killed: how it ended, and which promise broke, or ""."""
     owner.kill()
     if reaped:
         owner.wait()
     until = time.monotonic() + (0 if reaped else SECONDS_FOR_A_DEATH)
-    while (heir := material.nursery.run(writer.again, timeout=PATIENCE, before=before)).code == 6:
+    while (heir := material.nursery.run(writer.again, timeout=PATIENCE, before=defect)).code == 6:
         if time.monotonic() > until:
             break
     if heir.code:
@@ -184,22 +184,22 @@ def inherited(writer: Writer, material: Material, owner: Victim, reaped: bool, b
     return f"{writer.name}: takes over from a dead owner", ""
 
 
-def attempt(rng: random.Random, material: Material, folder: Path, before: str) -> tuple[str, str]:
+def attempt(rng: random.Random, material: Material, folder: Path, defect: str) -> tuple[str, str]:
     """One pair: how it ended, and which promise broke, or ""."""
     command, plan, kind = choose(rng)
     writer = writer_of(command, plan, material, folder)
     there, go = folder / "there", folder / "go"
     if kind == "race":
-        ended, broken = race(writer, material, folder, rng.uniform(0, 0.1), before)
+        ended, broken = race(writer, material, folder, rng.uniform(0, 0.1), defect)
     else:
-        hold = before + HOLD_AT.format(place=writer.held_at, there=str(there), go=str(go))
+        hold = defect + HOLD_AT.format(place=writer.held_at, there=str(there), go=str(go))
         owner = material.nursery.start(writer.argv, before=hold)
         if not wait_for(there, owner):
             return "", f"the first {writer.name} never came to {writer.held_at}: {owner.wait(1).errors[-300:]}"
         if kind == "held":
-            ended, broken = held(writer, material, owner, go, before)
+            ended, broken = held(writer, material, owner, go, defect)
         else:
-            ended, broken = inherited(writer, material, owner, rng.random() < 0.5, before)
+            ended, broken = inherited(writer, material, owner, rng.random() < 0.5, defect)
     if broken:
         return "", broken
     if wrong := writer.wrong():
@@ -209,14 +209,14 @@ def attempt(rng: random.Random, material: Material, folder: Path, before: str) -
     return ended, ""
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before: str = "") -> Tally:
-    """Set `count` pairs on one place each.  before: a fault of the product to plant in each, to test this campaign."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """Set `count` pairs on one place each.  defect: a fault of the product to plant in each, to test this campaign."""
     tally = Tally()
     with Material(folder / "material", trains=True) as material:
         for number in range(count):
             place = folder / f"{number:04}"
             place.mkdir()
-            ended, broken = attempt(random.Random(f"{seed}-{number}"), material, place, before)
+            ended, broken = attempt(random.Random(f"{seed}-{number}"), material, place, defect)
             if broken:
                 tally.broke(f"seed {seed}, attempt {number}: {broken}")
             else:

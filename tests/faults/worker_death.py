@@ -119,14 +119,14 @@ def wrong_output(kind: str, material: Material, folder: Path) -> str:
     return "" if found == wanted else f"the result differs from an undisturbed one: {found}, {wanted}"
 
 
-def wrong_afterwards(kind: str, material: Material, folder: Path, ending: Ending, before: str) -> str:
+def wrong_afterwards(kind: str, material: Material, folder: Path, ending: Ending, defect: str) -> str:
     """What is wrong with what a command left after a worker's death, or with what a rerun makes of it; or ""."""
     if not ending.code and (wrong := wrong_output(kind, material, folder)):
         return f"ended with 0, but {wrong}"
     if ending.code and kind != "train" and (left := sorted(contents(folder / "out"))):
         return f"ended with {ending.code} and left {', '.join(left)}"
     if ending.code:
-        again = material.nursery.run(command(kind, material, folder), timeout=PATIENCE, before=before)
+        again = material.nursery.run(command(kind, material, folder), timeout=PATIENCE, before=defect)
         if again.code:
             return f"the rerun ended with {again.code}: {again.errors[-300:]}"
         if wrong := wrong_output(kind, material, folder):
@@ -166,13 +166,13 @@ def choose_kill(rng: random.Random) -> tuple[str, str, int, int]:
     return command, rng.choice(["chunk", "chunk", "time", "stopped"]), rng.randint(1, 6), rng.randrange(2)
 
 
-def process_attempt(rng: random.Random, material: Material, folder: Path, before: str) -> tuple[str, str]:
+def process_attempt(rng: random.Random, material: Material, folder: Path, defect: str) -> tuple[str, str]:
     """Kill a worker process: how it ended, and which promise broke, or ""."""
     kind, how, call, worker = choose_kill(rng)
     told, shared = folder / "told", shared_memory()
     fault = KILL_WORKER.format(call=call, seconds=round(rng.uniform(0, 0.02), 4), worker=worker, told=str(told))
     argv = command(kind, material, folder, workers=2)
-    victim = material.nursery.start(argv, before=before + (fault if how == "chunk" else ""))
+    victim = material.nursery.start(argv, before=defect + (fault if how == "chunk" else ""))
     if how != "chunk":
         kill_a_worker(victim, rng, told, how == "stopped")
     ending = victim.wait(PATIENCE)
@@ -185,7 +185,7 @@ def process_attempt(rng: random.Random, material: Material, folder: Path, before
         return "", f"{what}: it sent no chunk {call}"
     if left := left_behind(victim.pid, shared):
         return "", f"{what}: {left}"
-    if wrong := wrong_afterwards(kind, material, folder, ending, before):
+    if wrong := wrong_afterwards(kind, material, folder, ending, defect):
         return "", f"{what}: {wrong}"
     if not told.exists():
         return MISSED, ""
@@ -198,7 +198,7 @@ def choose_end(rng: random.Random) -> tuple[str, str]:
     return ("a loader's thread", ENDED) if kind == "end" else (kind, rng.choice(list(ERRORS)))
 
 
-def thread_attempt(rng: random.Random, material: Material, folder: Path, before: str) -> tuple[str, str]:
+def thread_attempt(rng: random.Random, material: Material, folder: Path, defect: str) -> tuple[str, str]:
     """End a thread of a training: how it ended, and which promise broke, or ""."""
     told, shared = folder / "told", shared_memory()
     kind, error = choose_end(rng)
@@ -208,7 +208,7 @@ def thread_attempt(rng: random.Random, material: Material, folder: Path, before:
     else:
         expected = {ERRORS[error]}
         fault = RAISE_AT.format(place=PLACES[kind], call=rng.randint(1, 8), error=error, told=str(told))
-    victim = material.nursery.start(command("train", material, folder), before=before + fault)
+    victim = material.nursery.start(command("train", material, folder), before=defect + fault)
     ending = victim.wait(PATIENCE)
     what = f"train with {error} in {kind}"
     if late := too_late(ending, told):
@@ -217,13 +217,13 @@ def thread_attempt(rng: random.Random, material: Material, folder: Path, before:
         return "", f"{what} ended with {ending.code}, expected {max(expected)}: {ending.errors[-300:]}"
     if left := left_behind(victim.pid, shared):
         return "", f"{what}: {left}"
-    if wrong := wrong_afterwards("train", material, folder, ending, before):
+    if wrong := wrong_afterwards("train", material, folder, ending, defect):
         return "", f"{what}: {wrong}"
     return f"train: {f'exit {ending.code}' if ending.code else 'lost nothing'}", ""
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before: str = "") -> Tally:
-    """End `count` workers.  before: a fault of the product to plant in each victim, to test this campaign."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """End `count` workers.  defect: a fault of the product to plant in each victim, to test this campaign."""
     tally = Tally()
     with Material(folder / "material", trains=True) as material:
         for number in range(count):
@@ -232,7 +232,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], before
             while ended == MISSED:
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir()
-                ended, broken = attempt(rng, material, place, before)
+                ended, broken = attempt(rng, material, place, defect)
             if broken:
                 tally.broke(f"seed {seed}, attempt {number}: {broken}")
             else:
