@@ -86,7 +86,7 @@ endif
 	@printf 'The page of the run, with its verdict:\n  %s\n' $(OUT)/run/report.html
 
 test: $(VENV)/test  ## install what the tests need, and run them all
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile  # side by side, torch's threads would wait for one another
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal  # side by side, torch's threads would wait for one another
 
 check: $(VENV)/check $(VENV)/test  ## lint, types, import rule, docs
 	$(VENV)/bin/ruff check .
@@ -139,7 +139,7 @@ bench-mps:  ## the same on a Mac
 	$(DEVICE_PY) -m benchmarks.mps
 
 ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none skipped
-	PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest tests/test_ffcv.py tests/test_ffcv_operation.py tests/test_radiograph.py tests/test_frame.py
+	OMP_NUM_THREADS=1 PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest -n auto --dist worksteal tests/test_ffcv.py tests/test_ffcv_operation.py tests/test_radiograph.py tests/test_frame.py
 
 docs: $(VENV)/base  ## write docs/CLI.md anew from the code
 	$(PY) -c 'import cli, pathlib; pathlib.Path("docs/CLI.md").write_text(cli.reference())'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import checkpoints
 from tests.faults.checkpoints import GONE, TARGETS, Range, choose, open_range
+from tests.faults.short_form import check_short_form
 
 BELIEVES_ALL = """
 import engine.checkpoint as checkpoint
@@ -70,3 +73,8 @@ def test_a_broken_promise_is_noticed(
 def test_every_file_is_replaced_by_a_canary_at_least_once() -> None:
     chosen = [choose(attempt, random.Random(attempt)) for attempt in range(2 * len(TARGETS))]
     assert {target for target, way in chosen if way == "canary"} == set(TARGETS)
+
+
+def test_every_promise_holds_under_attack(place: Range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "open_range", lambda folder: contextlib.nullcontext(place))
+    check_short_form(checkpoints.CAMPAIGN, tmp_path)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.faults import numbers
 from tests.faults.numbers import Range, open_range
+from tests.faults.short_form import check_short_form
 
 SAVES_ANYTHING = (
     "import engine.training_run as training_run; training_run.Training.check_finite = lambda self, tensors: None"
@@ -46,3 +49,8 @@ def test_a_broken_promise_is_noticed(
 ) -> None:
     broken = replace(place, defect=fault).attempt(tmp_path / "run", "host", kind, step)
     assert noticed in broken, broken
+
+
+def test_every_promise_holds_under_attack(place: Range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "open_range", lambda folder: contextlib.nullcontext(place))
+    check_short_form(numbers.CAMPAIGN, tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import train_kill
+from tests.faults.short_form import check_short_form
 from tests.faults.train_kill import Kill, Range, open_range
 
 FORGETFUL = "import engine.training_run as training_run; training_run.restore = lambda learner, tensors: None"
@@ -55,6 +56,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
 def test_a_broken_promise_is_noticed(place: Range, tmp_path: Path, fault: str, kills: list[Kill], noticed: str) -> None:
     outcome, broken = replace(place, defect=fault).attempt(tmp_path / "run", kills)
     assert noticed in broken, (outcome, broken)
+
+
+def test_every_promise_holds_under_attack(place: Range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_kill, "open_range", lambda folder: contextlib.nullcontext(place))
+    check_short_form(train_kill.CAMPAIGN, tmp_path)
 
 
 def test_the_product_as_it_is_keeps_its_promises(place: Range, tmp_path: Path) -> None:
