@@ -86,7 +86,7 @@ endif
 	@printf 'The page of the run, with its verdict:\n  %s\n' $(OUT)/run/report.html
 
 test: $(VENV)/test  ## install what the tests need, and run them all
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal  # side by side, torch's threads would wait for one another
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder  # side by side, torch's threads would wait for one another
 
 check: $(VENV)/check $(VENV)/test  ## lint, types, import rule, docs
 	$(VENV)/bin/ruff check .

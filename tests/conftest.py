@@ -12,6 +12,15 @@ from loaders.convert import convert
 from loaders.phantom_folder import write_phantoms
 
 REPOSITORY = Path(__file__).parent.parent
+LONG = (  # a minute and more each
+    "test_training", "test_campaigns", "test_learning", "test_explanation", "test_step", "test_profile",
+    "test_audit_files", "test_evaluation", "test_comparison", "test_train_kill", "test_bad_input",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no core waits for it at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 import cli
+import engine.profile.profile
 from benchmarks.reference import (
     Reference,
     endless,
@@ -29,12 +30,13 @@ from benchmarks.reference import (
     rows_of_folder,
     transforms_for,
 )
+from engine.config import ProfileConfig
 from engine.network import Cnn
 from engine.profile.account import EPOCHS, Measured, measured, overhead_share
 from engine.profile.figure import profile_figure
 from engine.profile.probes import activation_bytes, bound_of, training_flops
 from engine.profile.process import VariantProcess
-from engine.profile.profile import cautions
+from engine.profile.profile import cautions, profile
 from engine.profile.source import Converter, find_source
 from engine.profile.variants import Variant, variants_for
 from engine.profile.verdict import judge
@@ -44,6 +46,7 @@ from loaders.beton import Beton
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.loader import Batch, Loader
+from loaders.machine import usable_cores
 from tests.plain import Plain
 
 ENGINE = variants_for("cpu")[-1]
@@ -96,7 +99,7 @@ def test_tiny_batches_are_named(betons: Path) -> None:
     assert said.startswith("small batches: ") and "raise --batch-size (now 1)" in said
 
 
-def engine(**changes: object) -> Measured:
+def timed(**changes: object) -> Measured:
     usual = {
         "variant": ENGINE,
         "parts": {"wait": 0.0001, "transfer": 0.0, "forward": 0.004, "backward": 0.006, "augment": 0.001},
@@ -125,12 +128,12 @@ def engine(**changes: object) -> Measured:
 def test_the_bottleneck_is_told_from_where_the_time_went(
     changes: dict[str, object], overhead: float | None, arithmetic: float, bottleneck: str, remedy: str
 ) -> None:
-    said = judge(engine(**changes), threads=2, cores=4, batch_size=32, overhead=overhead, arithmetic=arithmetic)
+    said = judge(timed(**changes), threads=2, cores=4, batch_size=32, overhead=overhead, arithmetic=arithmetic)
     assert said.bottleneck == bottleneck and remedy in said.text
 
 
 def test_threads_are_no_remedy_where_every_core_has_one() -> None:
-    waiting = engine(parts={"wait": 0.004}, worked=0.9, computed=0.8)
+    waiting = timed(parts={"wait": 0.004}, worked=0.9, computed=0.8)
     said = judge(waiting, threads=4, cores=4, batch_size=32, overhead=None, arithmetic=0.2)
     assert "more cores" in said.text and "--threads" not in said.text
 
@@ -297,6 +300,25 @@ def test_a_folder_that_another_process_has_is_not_written_into(
     assert "another plainfilm process" in capsys.readouterr().err
 
 
+def test_a_profile_leaves_the_number_of_torchs_threads_as_it_was(
+    betons: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(*given: object) -> None:
+        counts.append(torch.get_num_threads())
+        raise InputError("here")
+
+    counts: list[int] = []
+    monkeypatch.setattr(engine.profile.profile, "arguments_for", ends)
+    before = torch.get_num_threads()
+    torch.set_num_threads(usable_cores() + 1)
+    try:
+        with pytest.raises(InputError, match="here"):
+            profile(ProfileConfig(data=betons, source=phantoms.parent, out=tmp_path / "p", device="cpu"))
+        assert (counts, torch.get_num_threads()) == ([usable_cores()], usable_cores() + 1)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_busy_machine_is_told_of() -> None:
     assert cautions(1.1, 0.5, 2) == ()
     assert "4.0 processes wanted 2 cores" in cautions(1.1, 4.0, 2)[0]
@@ -316,8 +338,8 @@ def test_a_profile_leaves_a_picture_a_record_and_a_trace(profiled: Path) -> None
 
 
 def test_a_picture_can_be_drawn_of_a_reference_that_is_quicker_than_the_report() -> None:
-    reference = engine(variant=variants_for("cuda")[0], parts={"decode": 0.001, "forward": 0.002}, overlapped=())
-    whole = engine(variant=variants_for("cuda")[-1], parts={"step": 0.00001}, training=0.00001, overlapped=())
+    reference = timed(variant=variants_for("cuda")[0], parts={"decode": 0.001, "forward": 0.002}, overlapped=())
+    whole = timed(variant=variants_for("cuda")[-1], parts={"step": 0.00001}, training=0.00001, overlapped=())
     assert profile_figure([reference, whole], "cuda").startswith(b"\x89PNG")
 
 

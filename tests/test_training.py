@@ -13,6 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -325,7 +326,10 @@ def test_a_signal_saves_exits_75_and_the_resumed_run_is_the_same_run(
     out = tmp_path / "run"
     command = [sys.executable, "-u", "cli.py", "train", str(betons), "--out", str(out)]
     command += ["--epochs", str(LONG), "--patience", str(LONG), "--batch-size", "8", "--device", "cpu"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    as_here = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # whose bits depend on it
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=as_here
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline().startswith("epoch   1")
         process.send_signal(number)
@@ -358,10 +362,12 @@ def test_precision_and_compilation_reach_the_training(
     if changes.get("compile") and not shutil.which("g++"):
         pytest.skip("torch.compile on a CPU needs a C++ compiler: install g++")
     # captured and differentiated, but left to PyTorch's own kernels; test_step compiles them, which takes a minute
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    compiling = mock.Mock(wraps=functools.partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", compiling)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))  # where it is remembered
     summary = train(config(betons, tmp_path / "run", epochs=1, **changes))
     assert ("bfloat16" in summary["device"]) == ("amp" in changes)
-    assert ("compiled" in summary["device"]) == ("compile" in changes)
+    assert ("compiled" in summary["device"]) == ("compile" in changes) == compiling.called
     assert f"--compile {changes.get('compile', 'auto')}" in (tmp_path / "run" / "train.log").read_text()
 
 

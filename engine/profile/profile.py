@@ -105,10 +105,11 @@ def profile(config: ProfileConfig, progress: Progress = lambda phase, done, tota
         loader, _ = open_loaders(TrainConfig(data=config.data, out=config.folder, loader=config.loader), stack)
         facts, threads = loader.beton.facts, loader.threads
     source, cores = find_source(config.data, config.source), usable_cores()
-    torch.set_num_threads(cores)
     dtype = policy.autocast or torch.float32
     variants = variants_for(policy.device.type)
     with contextlib.ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(cores)
         converter = stack.enter_context(contextlib.closing(Converter(source, config.data)))
         converter.convert(1)  # not counted: it loads kernels, and fails at once for another source
         stack.enter_context(locked(config.folder))  # now, not after minutes of measuring

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from datetime import date
 from pathlib import Path
 
 from rich.console import Console
 
+from loaders.machine import usable_cores
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.document import commit, document, result_of, stored
 from tests.faults.lanes import Done, side_by_side
 
 RESULTS = Path("benchmarks/results/faults.json")
-LANES = min(os.cpu_count() or 1, 4)  # a lane takes about a core and a gibibyte
+LANES = min(usable_cores(), 4)  # a lane takes about a core and a gibibyte
 
 
 def tell(done: Done, lacking: str, console: Console) -> None:
@@ -67,8 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
                     done.tally, seed=chosen.seed, seconds=done.seconds, day=date.today(), revision=revision
                 )
                 if chosen.document:  # after each, so that whatever ends a later one takes nothing from it
-                    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-                    document(results)
+                    ordered = {one.name: results[one.name] for one in CAMPAIGNS if one.name in results}
+                    RESULTS.write_text(json.dumps(ordered, indent=1) + "\n")
+                    document(ordered)
     except KeyboardInterrupt:
         console.print("[red]interrupted[/]; what was done before stays written")
         return 130

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +151,7 @@ class Range:
     def sound(self, command: str) -> object:
         """What a command gives on a sound run."""
         if command not in self.results:
-            out = self.folder / f"sound-{len(self.results)}"
+            out = Path(tempfile.mkdtemp(prefix="sound-", dir=self.folder))
             copy_run(self.stopped if command == "resume" else self.finished, out / "run")
             own = {"begin with": self.folder / "own.safetensors", "audit": KIND.absolute()}.get(command, out)
             code, errors, self.results[command] = self.carry_out(out, out / "run", command, own)

@@ -36,17 +36,27 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lane:
-    """A campaign under way."""
+    """A campaign under way.  folder: where it works, which is the runner's, so that it goes whatever ends the lane."""
 
     campaign: Campaign
     count: int
     process: SpawnProcess
+    folder: tempfile.TemporaryDirectory
     bar: TaskID
     began: float
 
+    def end(self, seconds: float) -> bool:
+        """Wait for the end of a process that has no more to do, and clear its folder.  Gives whether it came."""
+        self.process.join(max(0, seconds))
+        ended = not self.process.is_alive()
+        self.process.kill()
+        self.process.join()
+        self.folder.cleanup()
+        return ended
+
 
 def attack(
-    run: Callable[[int, int, Path, Callable[[], None]], Tally], name: str, count: int, seed: int, pipe: Connection
+    run: Callable[[int, int, Path, Callable[[], None]], Tally], count: int, seed: int, folder: Path, pipe: Connection
 ) -> None:
     """A lane's process: one campaign in an empty folder.  It sends None for each attempt, and its tally at the end.
 
@@ -54,8 +64,7 @@ def attack(
     """
     os.setsid()  # Ctrl-C comes from the runner, once: a second one would interrupt the putting away
     try:
-        with tempfile.TemporaryDirectory(prefix=f"faults-{name}-") as folder:
-            tally = run(count, seed, Path(folder), lambda: pipe.send(None))
+        tally = run(count, seed, folder, lambda: pipe.send(None))
     except KeyboardInterrupt:
         return
     except Exception:  # noqa: BLE001 — the next campaign runs nevertheless
@@ -68,18 +77,20 @@ def start(campaign: Campaign, count: int, seed: int, bar: TaskID) -> tuple[Conne
     """Start a campaign; gives the pipe on which it tells how it goes."""
     context = multiprocessing.get_context("spawn")  # each has memory, threads and modules of its own
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=attack, args=(campaign.run, campaign.name, count, seed, theirs))
+    folder = tempfile.TemporaryDirectory(prefix=f"faults-{campaign.name}-", ignore_cleanup_errors=True)
+    process = context.Process(target=attack, args=(campaign.run, count, seed, Path(folder.name), theirs))
     process.start()
     theirs.close()
-    return ours, Lane(campaign=campaign, count=count, process=process, bar=bar, began=time.monotonic())
+    began = time.monotonic()
+    return ours, Lane(campaign=campaign, count=count, process=process, folder=folder, bar=bar, began=began)
 
 
 def message_of(pipe: Connection, lane: Lane, seed: int) -> Tally | None:
     """What a lane says next; one that says nothing any more has broken."""
     try:
         return pipe.recv()
-    except EOFError:
-        lane.process.join()
+    except (EOFError, OSError):  # at the end of a message, or in its middle
+        lane.process.join(PATIENCE)
         tally = Tally()
         tally.broke(f"seed {seed}: the campaign's process ended with {lane.process.exitcode}, and told no tally")
         return tally
@@ -110,22 +121,27 @@ def side_by_side(
                         continue
                     del running[pipe]
                     pipe.close()
-                    lane.process.join()
-                    progress.remove_task(lane.bar)
                     seconds = time.monotonic() - lane.began
+                    if not lane.end(PATIENCE):
+                        tally.broke(f"seed {seed}: the campaign's process did not end after its tally")
+                    progress.remove_task(lane.bar)
                     yield Done(campaign=lane.campaign, count=lane.count, tally=tally, seconds=seconds)
         finally:
             interrupt(running)
 
 
 def interrupt(running: dict[Connection, Lane]) -> None:
-    """End campaigns under way; one that takes too long to put away its things is killed."""
+    """End campaigns under way with their nurseries; one that takes too long to put away its things is killed."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C
     for lane in running.values():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(lane.process.pid or 0, signal.SIGINT)
+        pid = lane.process.pid or 0
+        try:
+            os.killpg(pid, signal.SIGINT)
+        except ProcessLookupError:  # it has no session of its own yet, or is gone
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
     until = time.monotonic() + PATIENCE
     for pipe, lane in running.items():
         pipe.close()
-        lane.process.join(max(0, until - time.monotonic()))
-        lane.process.kill()
-        lane.process.join()
+        lane.end(until - time.monotonic())
+    signal.signal(signal.SIGINT, before)

@@ -19,4 +19,4 @@ def check_short_form(campaign: Campaign, folder: Path) -> None:
     tally = campaign.run(campaign.short, SEED, folder, lambda: advanced.append(None))
     assert not tally.failures, "\n".join(tally.failures)
     assert not campaign.lacking(tally, campaign.short), tally.outcomes
-    assert len(advanced) == campaign.short
+    assert len(advanced) == campaign.short, len(advanced)

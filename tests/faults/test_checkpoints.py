@@ -62,7 +62,7 @@ def test_a_broken_promise_is_noticed(
     place: Range, tmp_path: Path, fault: str, target: tuple[str, str], way: str, noticed: str
 ) -> None:
     (chosen,) = (one for one in TARGETS if one[:2] == target)
-    faulty = replace(place, defect=fault)
+    faulty = replace(place, defect=fault, results={})
     found = []
     for number in range(4 if fault == BELIEVES_ALL else 1):
         damage = faulty.draw(random.Random(f"0-{number}"), chosen, way)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from tests.faults import __main__ as runner
 from tests.faults import document
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.tally import Campaign, Tally
-from tests.faults.toys import crashed, fails, fewer, interrupts_its_runner, meets, sound
+from tests.faults.test_victim import runs
+from tests.faults.toys import crashed, cut_short, fails, fewer, interrupts_its_runner, meets, sound
 
 
 @pytest.fixture
@@ -56,13 +59,19 @@ def test_an_exception_in_a_campaign_is_told_as_broken_and_the_next_one_runs(
     assert results["b"]["attempts"] == 2 and results["a"]["commit"] == results["b"]["commit"]
 
 
-def test_a_campaign_whose_process_dies_is_told_as_broken(
-    campaigns: Callable[..., None], capsys: pytest.CaptureFixture[str]
+def test_a_campaign_whose_process_dies_is_told_as_broken_and_leaves_no_folder(
+    campaigns: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    campaigns(crashed, sound)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = set(tmp_path.iterdir())
+    campaigns(crashed, cut_short, sound)
     assert runner.main([]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "the campaign's process ended with -9" in said and "b held in 2 attempts" in said
+    assert said.count("the campaign's process ended with -9") == 2 and "c held in 2 attempts" in said
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_campaigns_run_side_by_side_in_as_many_lanes_as_asked_for(
@@ -71,7 +80,7 @@ def test_campaigns_run_side_by_side_in_as_many_lanes_as_asked_for(
     campaigns(meets, meets)
     for lanes, status in (("2", 0), ("1", 1)):
         (tmp_path / lanes).mkdir()
-        monkeypatch.setenv("TMPDIR", str(tmp_path / lanes))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / lanes))
         assert runner.main(["--lanes", lanes]) == status
     with pytest.raises(SystemExit):
         runner.main(["--lanes", "0"])
@@ -81,11 +90,16 @@ def test_an_interruption_lets_campaigns_put_away_their_things_and_keeps_what_was
     campaigns: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored, as in the background of a shell
     campaigns(sound, interrupts_its_runner, sound)
     (tmp_path / "results.json").write_text(json.dumps({"a name of old": {}}))
-    assert runner.main(["--document", "--lanes", "1"]) == 130
-    assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["put-away"]
+    try:
+        assert runner.main(["--document", "--lanes", "1"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    (left,) = (tmp_path / "tmp").iterdir()
+    assert left.name == "put-away" and not runs(int(left.read_text()))
     assert json.loads((tmp_path / "results.json").read_text()).keys() == {"a"}
     page = (tmp_path / "page.md").read_text()
     assert "(`a`) | y | 2 | 2 as promised | 0 |" in page and "(`b`) | y | not run |" in page and page.endswith("end\n")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.tally import Tally
+from tests.faults.victim import Nursery
 
 
 def sound(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
@@ -32,10 +33,18 @@ def crashed(count: int, seed: int, folder: Path, advance: Callable[[], None]) ->
     raise AssertionError
 
 
+def cut_short(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
+    """Dies in the middle of what it sends."""
+    (pipe,) = (cell.cell_contents for cell in advance.__closure__ or ())
+    os.write(pipe.fileno(), b"\0\0\1\0half")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
 def meets(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
-    """Holds if another one is there, too, within 5 s."""
+    """Holds if another one is there, too, within 10 s."""
     (folder.parent / f"here-{folder.name}").touch()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 10
     while len(list(folder.parent.glob("here-*"))) < 2:
         if time.monotonic() > until:
             return Tally()
@@ -44,10 +53,12 @@ def meets(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> T
 
 
 def interrupts_its_runner(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
-    """Ctrl-C for the runner; `put-away`, beside its folder, says that it could put away its things."""
-    try:
-        os.kill(os.getppid(), signal.SIGINT)
-        time.sleep(60)
-    finally:
-        (folder.parent / "put-away").touch()
+    """Ctrl-C for the runner while a victim is waited for; `put-away`, beside its folder, says which it was."""
+    with Nursery(folder / "nursery", imports="import time") as nursery:
+        victim = nursery.start(before="import time; time.sleep(300)")
+        try:
+            os.kill(os.getppid(), signal.SIGINT)
+            victim.wait(timeout=300)
+        finally:
+            (folder.parent / "put-away").write_text(str(victim.pid))
     return Tally()

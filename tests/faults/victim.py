@@ -86,7 +86,7 @@ class Nursery:
 
     A victim runs `before` (Python source, where a campaign plants its fault) and then `cli.main(argv)`, or only
     `before` without argv; its exit status is main's.  Fork keeps a victim at milliseconds where an import takes
-    seconds; the nursery itself never starts a thread.
+    seconds; no thread of the nursery may be alive then.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str] | None = None, imports: str = IMPORTS) -> None:
@@ -221,7 +221,9 @@ def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
                 answer = {"pid": pid}
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
-    except KeyboardInterrupt:  # of a terminal, whose signal victims do not get: they have sessions of their own
+    except (
+        KeyboardInterrupt
+    ):  # of a terminal or the runner, whose signal victims do not get: they have sessions of their own
         return
     finally:
         for pid in living:
