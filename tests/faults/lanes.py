@@ -51,8 +51,20 @@ class Lane:
         ended = not self.process.is_alive()
         self.process.kill()
         self.process.join()
+        if self.process.exitcode:
+            self.interrupt()  # its nurseries, which then take their victims along
         self.folder.cleanup()
         return ended
+
+    def interrupt(self) -> None:
+        """Ctrl-C for the process and its nurseries."""
+        pid = self.process.pid or 0
+        try:
+            os.killpg(pid, signal.SIGINT)
+        except ProcessLookupError:  # it has no session of its own yet, or all are gone
+            with contextlib.suppress(ProcessLookupError):
+                if self.process.is_alive():
+                    os.kill(pid, signal.SIGINT)
 
 
 def attack(
@@ -134,12 +146,7 @@ def interrupt(running: dict[Connection, Lane]) -> None:
     """End campaigns under way with their nurseries; one that takes too long to put away its things is killed."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C
     for lane in running.values():
-        pid = lane.process.pid or 0
-        try:
-            os.killpg(pid, signal.SIGINT)
-        except ProcessLookupError:  # it has no session of its own yet, or is gone
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGINT)
+        lane.interrupt()
     until = time.monotonic() + PATIENCE
     for pipe, lane in running.items():
         pipe.close()

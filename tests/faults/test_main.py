@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from tests.faults import __main__ as runner
 from tests.faults import document
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.tally import Campaign, Tally
-from tests.faults.test_victim import runs
+from tests.faults.test_victim import ends
 from tests.faults.toys import crashed, cut_short, fails, fewer, interrupts_its_runner, meets, sound
 
 
@@ -35,6 +35,14 @@ def campaigns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.setattr(runner, "RESULTS", tmp_path / "results.json")
     monkeypatch.setattr(document, "PAGE", tmp_path / "page.md")
     return put
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches this process and its children, which in the background of a shell ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_fewer_attempts_than_asked_for_are_not_green(
@@ -59,6 +67,7 @@ def test_an_exception_in_a_campaign_is_told_as_broken_and_the_next_one_runs(
     assert results["b"]["attempts"] == 2 and results["a"]["commit"] == results["b"]["commit"]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_campaign_whose_process_dies_is_told_as_broken_and_leaves_no_folder(
     campaigns: Callable[..., None],
     tmp_path: Path,
@@ -66,12 +75,13 @@ def test_a_campaign_whose_process_dies_is_told_as_broken_and_leaves_no_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    before = set(tmp_path.iterdir())
+    before = {*tmp_path.iterdir(), tmp_path / "victim"}
     campaigns(crashed, cut_short, sound)
     assert runner.main([]) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("the campaign's process ended with -9") == 2 and "c held in 2 attempts" in said
     assert set(tmp_path.iterdir()) == before
+    assert ends(int((tmp_path / "victim").read_text()))
 
 
 def test_campaigns_run_side_by_side_in_as_many_lanes_as_asked_for(
@@ -86,20 +96,17 @@ def test_campaigns_run_side_by_side_in_as_many_lanes_as_asked_for(
         runner.main(["--lanes", "0"])
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_lets_campaigns_put_away_their_things_and_keeps_what_was_done_before(
     campaigns: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored, as in the background of a shell
     campaigns(sound, interrupts_its_runner, sound)
     (tmp_path / "results.json").write_text(json.dumps({"a name of old": {}}))
-    try:
-        assert runner.main(["--document", "--lanes", "1"]) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert runner.main(["--document", "--lanes", "1"]) == 130
     (left,) = (tmp_path / "tmp").iterdir()
-    assert left.name == "put-away" and not runs(int(left.read_text()))
+    assert left.name == "put-away" and ends(int(left.read_text()))
     assert json.loads((tmp_path / "results.json").read_text()).keys() == {"a"}
     page = (tmp_path / "page.md").read_text()
     assert "(`a`) | y | 2 | 2 as promised | 0 |" in page and "(`b`) | y | not run |" in page and page.endswith("end\n")

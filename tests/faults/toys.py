@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,12 @@ def fails(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> T
 
 
 def crashed(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
-    os.kill(os.getpid(), signal.SIGKILL)
+    """Dies while a victim is waited for; `victim`, beside its folder, says which it was."""
+    with Nursery(folder / "nursery", imports="import time") as nursery:
+        victim = nursery.start(before="import time; time.sleep(300)")
+        (folder.parent / "victim").write_text(str(victim.pid))
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        victim.wait(timeout=300)
     raise AssertionError
 
 
