@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,14 +34,6 @@ def campaigns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.setattr(runner, "RESULTS", tmp_path / "results.json")
     monkeypatch.setattr(document, "PAGE", tmp_path / "page.md")
     return put
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C reaches this process and its children, which in the background of a shell ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_fewer_attempts_than_asked_for_are_not_green(

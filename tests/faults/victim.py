@@ -153,7 +153,6 @@ class Nursery:
 
 def be_victim(order: dict) -> NoReturn:
     """The forked child's life; never returns."""
-    os.setsid()
     folder = Path(order["folder"])
     for stream, name in ((0, os.devnull), (1, folder / "output"), (2, folder / "errors")):
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
@@ -187,7 +186,11 @@ def be_victim(order: dict) -> NoReturn:
 
 
 def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
-    """Fork victims as ordered, until there are no more orders or Ctrl-C; those that still run are killed then."""
+    """Fork victims as ordered, until there are no more orders or Ctrl-C; those that still run are killed then.
+
+    Ctrl-C waits until a victim is known to be killed, and has a session of its own, where a terminal's Ctrl-C or the
+    runner's does not come.
+    """
     exec(imports, {})
     ended: dict[int, dict] = {}
     living: set[int] = set()
@@ -211,22 +214,26 @@ def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
             elif "alive" in order:
                 answer = {"alive": not reap(order["alive"])}
             else:
+                signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 pid = os.fork()
                 if not pid:
                     try:
+                        os.setsid()
+                        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
                         be_victim(order)
                     finally:
                         os._exit(1)
                 living.add(pid)
+                signal.pthread_sigmask(signal.SIG_SETMASK, signals)
                 answer = {"pid": pid}
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
-    except (
-        KeyboardInterrupt
-    ):  # of a terminal or the runner, whose signal victims do not get: they have sessions of their own
+    except KeyboardInterrupt:
         return
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C
         for pid in living:
+            os.kill(pid, signal.SIGKILL)  # it may lead no group yet
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
 
