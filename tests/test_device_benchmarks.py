@@ -98,17 +98,13 @@ def test_rivals_take_turns_and_one_that_fails_is_left_out_with_its_reason() -> N
 
 
 def test_made_up_betons_can_be_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.config import Recipe, TrainConfig
     from engine.training import train
-    from loaders.config import LoaderConfig
+    from tests.small_training import small_training
 
     monkeypatch.setattr("benchmarks.device_rivals.CROP", 32)
     monkeypatch.setattr("benchmarks.device_rivals.STORED", 46)
     noise_betons(tmp_path, 40, 10)
-    settings = LoaderConfig(training=True, batch_size=32)
-    summary = train(
-        TrainConfig(data=tmp_path, out=tmp_path / "run", recipe=Recipe(epochs=1, device="cpu"), loader=settings)
-    )
+    summary = train(small_training(tmp_path, tmp_path / "run", batch_size=32))
     assert (summary["training_images"], summary["validation_images"]) == (40, 10)
 
 

@@ -30,8 +30,8 @@ from loaders.config import LoaderConfig
 from loaders.errors import BetonError, ConfigError, DivergedError, Interrupted
 from loaders.loader import Loader
 from loaders.randomness import DROPOUT, scalar_seed, scalar_seeds
-from loaders.settings import build
 from tests import naive
+from tests.small_training import small_training
 
 CPU = torch.device("cpu")
 POLICY = Policy(device=CPU, autocast=None, memory_format=torch.channels_last, compiled=False)
@@ -282,8 +282,7 @@ def test_seeds_drawn_at_once_are_those_drawn_one_by_one() -> None:
 
 
 def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
-    usual = {"epochs": 2, "device": "cpu", "batch_size": BATCH}
-    return build(TrainConfig, {"data": betons, "out": out} | usual | changes)
+    return small_training(betons, out, **({"epochs": 2, "batch_size": BATCH} | changes))
 
 
 @pytest.fixture

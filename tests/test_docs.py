@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import pytest
 
 import cli
 from loaders import __version__, beton_footer, beton_format
-from loaders.settings import settings_of
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
@@ -28,9 +28,8 @@ def test_every_command_explains_itself_with_an_example(name: str, capsys: pytest
         cli.main([name, "--help"])
     shown = capsys.readouterr().out
     assert stop.value.code == 0 and "example:" in shown and f"cli.py {name}" in shown
-    config = cli.COMMANDS[name].config
-    if config is not None:
-        assert all(setting.help for setting in settings_of(config))
+    (commands,) = (action for action in cli.make_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert all(action.help for action in commands.choices[name]._actions)
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -35,20 +35,14 @@ from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.phantom_folder import write_phantoms
 from loaders.terminal import Line
+from tests.small_training import small_training
 
 
 @pytest.fixture(scope="module")
 def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs."""
     out = tmp_path_factory.mktemp("evaluation") / "run"
-    train(
-        TrainConfig(
-            data=betons,
-            out=out,
-            recipe=Recipe(epochs=2, device="cpu"),
-            loader=LoaderConfig(training=True, batch_size=8),
-        )
-    )
+    train(small_training(betons, out, epochs=2, batch_size=8))
     return out
 
 
@@ -172,7 +166,7 @@ def test_unknown_patients_are_said(tmp_path: Path, phantoms: Path) -> None:
     manifest.write_text("path,label\n" + "\n".join(f"{row['path']},{row['label']}" for row in rows))
     out = tmp_path / "b"
     convert(ConvertConfig(manifest=manifest, out=out, size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"))
-    train(TrainConfig(data=out, out=tmp_path / "run", recipe=Recipe(epochs=1, device="cpu")))
+    train(small_training(out, tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", out / "heldout.beton"))
     assert any("leakage between patients is not excluded" in warning for warning in result.warnings)
 
@@ -185,7 +179,7 @@ def test_a_set_whose_sources_tell_the_label_is_called_no_evidence(tmp_path: Path
     out = tmp_path / "b"
     done = convert(ConvertConfig(manifest=manifest, out=out, size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"))
     assert done.told_by_source == ["covid", "normal"]
-    train(TrainConfig(data=out, out=tmp_path / "run", recipe=Recipe(epochs=1, device="cpu")))
+    train(small_training(out, tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", out / "heldout.beton"))
     assert any("evidence of nothing clinical" in warning for warning in result.warnings)
 
@@ -223,7 +217,7 @@ def test_hashes_of_another_run_do_not_open_the_training_set(
     run: Path, betons: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     convert(ConvertConfig(manifest=phantoms, out=tmp_path / "b", size=32, seed=5, workers=1, site_key=tmp_path / "k"))
-    train(TrainConfig(data=tmp_path / "b", out=tmp_path / "other", recipe=Recipe(epochs=1, device="cpu")))
+    train(small_training(tmp_path / "b", tmp_path / "other"))
     shutil.copytree(run, tmp_path / "run")
     shutil.copy(tmp_path / "other" / "seen.safetensors", tmp_path / "run" / "seen.safetensors")
     with pytest.raises(CheckpointError, match=r"seen\.safetensors: of conversion"):
@@ -234,7 +228,7 @@ def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path, pictures: No
     names = ("covid", "normal", "pneumonia")
     table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=30, size=64, classes=names))
     convert(ConvertConfig(manifest=table, out=tmp_path / "b", size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"))
-    train(TrainConfig(data=tmp_path / "b", out=tmp_path / "run", recipe=Recipe(epochs=1, device="cpu")))
+    train(small_training(tmp_path / "b", tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", tmp_path / "b" / "heldout.beton"))
     scores = list(csv.DictReader((result.out / "scores.csv").read_text().splitlines()))
     true, said = [row["label"] for row in scores], [row["predicted"] for row in scores]
@@ -425,7 +419,7 @@ def test_a_run_to_compare_with_is_checked_like_the_first(
         evaluate(on(run, heldout, against=tmp_path / "lost"))
     key = betons.parent / "site.key"
     convert(ConvertConfig(manifest=phantoms, out=tmp_path / "b", size=32, seed=77, workers=1, site_key=key))
-    train(TrainConfig(data=tmp_path / "b", out=tmp_path / "leaky", recipe=Recipe(epochs=1, device="cpu")))
+    train(small_training(tmp_path / "b", tmp_path / "leaky"))
     with pytest.raises(InputError, match="of the training set"):  # of the second run's
         evaluate(on(run, heldout, against=tmp_path / "leaky", out=tmp_path / "e"))
     (result,) = evaluate(on(run, heldout, against=tmp_path / "leaky", out=tmp_path / "e", force=True))

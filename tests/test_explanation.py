@@ -17,7 +17,7 @@ from scipy import stats
 from torch import nn
 
 from cli import main
-from engine.config import EvaluateConfig, ExplainConfig, Recipe, TrainConfig
+from engine.config import EvaluateConfig, ExplainConfig
 from engine.evaluation.evaluation import evaluate
 from engine.explanation import controls
 from engine.explanation.cam import METHODS, cam, evidence, explained_layer, map_cells, opened
@@ -32,11 +32,12 @@ from engine.network import Cnn
 from engine.networks import make_network
 from engine.training import train
 from loaders.beton import Beton
-from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig, stored_side
+from loaders.config import ConvertConfig, PhantomConfig, stored_side
 from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
 from loaders.phantom_folder import write_phantoms
 from loaders.subset import write_subset
+from tests.small_training import small_training
 
 CROP = 64
 
@@ -74,10 +75,8 @@ def make_case(folder: Path, arms: float, strength: float) -> Case:
         )
     )
     convert(ConvertConfig(manifest=table, out=folder / "b", size=CROP, holdout=0.2, workers=1, site_key=folder / "k"))
-    loader = LoaderConfig(training=True, batch_size=8, threads=1, rotation=5.0)
-    config = TrainConfig(
-        data=folder / "b", out=folder / "run", recipe=Recipe(epochs=6, dropout=0.2, device="cpu"), loader=loader
-    )
+    settings = {"epochs": 6, "dropout": 0.2, "batch_size": 8, "threads": 1, "rotation": 5.0}
+    config = small_training(folder / "b", folder / "run", **settings)
     return Case(folder=folder, table=table, best_f1=train(config)["best_f1"])
 
 
@@ -101,7 +100,7 @@ def trapped(tied: Case) -> Explanation:
 @pytest.fixture
 def small_run(betons: Path, tmp_path: Path) -> Path:
     """One epoch at crops of 32: a run, whatever it learnt."""
-    train(TrainConfig(data=betons, out=tmp_path / "run", recipe=Recipe(epochs=1, device="cpu")))
+    train(small_training(betons, tmp_path / "run"))
     return tmp_path / "run"
 
 
@@ -585,7 +584,7 @@ def test_three_classes_and_a_beton_of_one_sample_work_and_one_group_decides_noth
     config = PhantomConfig(out=tmp_path / "p", patients=21, images_per_patient=1, size=64, classes=names)
     table, out = write_phantoms(config), tmp_path / "b"
     convert(ConvertConfig(manifest=table, out=out, size=32, classes=names, workers=1, site_key=tmp_path / "k"))
-    train(TrainConfig(data=out, out=tmp_path / "run", recipe=Recipe(epochs=1, device="cpu")))
+    train(small_training(out, tmp_path / "run"))
     with Beton(out / "val.beton") as beton:
         write_subset([(beton, np.array([1]))], out / "one.beton", "val")
         everything = len(beton)

@@ -21,7 +21,7 @@ import torch
 
 import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.config import ExportConfig, PredictConfig, Recipe, TrainConfig
+from engine.config import ExportConfig, PredictConfig
 from engine.evaluation.decision import Decision
 from engine.evaluation.trained import load_trained
 from engine.export import export as exporting
@@ -32,8 +32,8 @@ from engine.prediction.prediction import predict_files
 from engine.training import train
 from loaders import __version__
 from loaders.beton import Beton
-from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, IntegrityError
+from tests.small_training import small_training
 
 ROOT = Path(__file__).parent.parent
 SURE = 0.8  # how often the validation logits are right
@@ -43,14 +43,7 @@ SURE = 0.8  # how often the validation logits are right
 def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch, whose validation logits have been replaced by ones that are far too sure."""
     out = tmp_path_factory.mktemp("export") / "run"
-    train(
-        TrainConfig(
-            data=betons,
-            out=out,
-            recipe=Recipe(epochs=1, device="cpu"),
-            loader=LoaderConfig(training=True, batch_size=8),
-        )
-    )
+    train(small_training(betons, out, batch_size=8))
     tensors, state = load_checkpoint(out / "best.safetensors")
     label_N = torch.arange(100) % 2
     said_N = torch.where(torch.arange(100) < 100 * SURE, label_N, 1 - label_N)

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.config import EvaluateConfig, Recipe, TrainConfig
+from engine.config import EvaluateConfig
 from engine.evaluation.evaluation import evaluate
 from engine.training import train
-from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
+from loaders.config import ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.phantom_folder import write_phantoms
+from tests.small_training import small_training
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +27,7 @@ def held_out(manifest: Path, folder: Path, epochs: int) -> dict[str, object]:
     """Convert, train and evaluate on the held-out patients; the metrics."""
     key = folder / "k"
     convert(ConvertConfig(manifest=manifest, out=folder / "b", size=64, holdout=0.2, workers=1, site_key=key))
-    loader = LoaderConfig(training=True)
-    train(
-        TrainConfig(
-            data=folder / "b",
-            out=folder / "run",
-            recipe=Recipe(epochs=epochs, patience=30, device="cpu"),
-            loader=loader,
-        )
-    )
+    train(small_training(folder / "b", folder / "run", epochs=epochs, patience=30))
     (result,) = evaluate(EvaluateConfig(run=folder / "run", betons=(folder / "b" / "heldout.beton",), device="cpu"))
     return result.metrics
 

@@ -38,7 +38,7 @@ from engine.torchvision_networks import DEVIATION, MEAN, NAMES
 from engine.training import resume_config, train
 from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, Interrupted, StorageError
-from loaders.settings import build
+from tests.small_training import small_training
 
 SIDE = 32
 
@@ -58,8 +58,7 @@ def frames(count: int, side: int = SIDE) -> torch.Tensor:
 
 
 def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
-    usual = {"epochs": 2, "device": "cpu", "batch_size": 16}
-    return build(TrainConfig, {"data": betons, "out": out} | usual | changes)
+    return small_training(betons, out, **({"epochs": 2, "batch_size": 16} | changes))
 
 
 def weights(run: Path, name: str = "last.safetensors") -> dict[str, torch.Tensor]:

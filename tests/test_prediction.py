@@ -15,7 +15,7 @@ from PIL import Image
 
 import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.config import EvaluateConfig, PredictConfig, Recipe, TrainConfig
+from engine.config import EvaluateConfig, PredictConfig
 from engine.evaluation.evaluation import evaluate
 from engine.prediction import prediction
 from engine.prediction.prediction import Predicted, predict_files
@@ -23,26 +23,20 @@ from engine.prediction.table import opened_spool
 from engine.prediction.words import prediction_words
 from engine.training import train
 from loaders.atomic_file import SUFFIX
-from loaders.config import AuditLimits, ConvertConfig, LoaderConfig, PhantomConfig
+from loaders.config import AuditLimits, ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, LockedError, StorageError
 from loaders.phantom_folder import write_phantoms
 from loaders.spool import write_frame
 from loaders.terminal import Line
+from tests.small_training import small_training
 
 
 @pytest.fixture(scope="module")
 def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs."""
     out = tmp_path_factory.mktemp("prediction") / "run"
-    train(
-        TrainConfig(
-            data=betons,
-            out=out,
-            recipe=Recipe(epochs=2, device="cpu"),
-            loader=LoaderConfig(training=True, batch_size=8),
-        )
-    )
+    train(small_training(betons, out, epochs=2, batch_size=8))
     return out
 
 
@@ -104,7 +98,7 @@ def test_with_the_audit_files_are_mended_as_conversion_mends_them(tmp_path: Path
     key = tmp_path / "site.key"
     out = tmp_path / "b"
     convert(ConvertConfig(manifest=table, out=out, size=32, holdout=0.4, workers=1, site_key=key, audit="auto"))
-    train(TrainConfig(data=out, out=tmp_path / "run", recipe=Recipe(epochs=1, device="cpu")))
+    train(small_training(out, tmp_path / "run"))
     expected = scores_by_path(tmp_path / "run", out, table.parent, tmp_path / "e")
     _, rows = ask(tmp_path / "run", tmp_path / "t.csv", *map(Path, expected), min_confidence=0)
     assert {row["mended"].split(" ")[0] for row in rows} >= {"", "crop", "invert"}

@@ -37,14 +37,13 @@ from loaders.errors import (
     LockedError,
     StorageError,
 )
-from loaders.settings import build
+from tests.small_training import small_training
 
 ROOT = Path(__file__).parent.parent
 
 
 def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
-    usual = {"epochs": 3, "device": "cpu", "batch_size": 8}
-    return build(TrainConfig, {"data": betons, "out": out} | usual | changes)
+    return small_training(betons, out, **({"epochs": 3, "batch_size": 8} | changes))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
