@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia torchvision
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv docs clean
+.PHONY: help run test check bench bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv ffcv-headers docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,7 +38,7 @@ $(VENV)/bench: $(VENV)/base
 	touch $@
 
 # FFCV compiles against OpenCV and turbojpeg. Its wheel of OpenCV needs the system's libGL, which libopencv-dev brings.
-$(VENV)/ffcv: $(VENV)/test
+ffcv-headers:
 	@if ! pkg-config --exists opencv4 libturbojpeg 2>/dev/null; then \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	    apt-get update -qq && apt-get install -y -qq libopencv-dev libturbojpeg0-dev pkg-config; \
@@ -46,6 +46,8 @@ $(VENV)/ffcv: $(VENV)/test
 	    echo "FFCV needs the headers of OpenCV and turbojpeg: on Debian, sudo apt-get install libopencv-dev libturbojpeg0-dev pkg-config"; exit 1; \
 	  fi; \
 	fi
+
+$(VENV)/ffcv: $(VENV)/test | ffcv-headers
 	$(INSTALL) -e '.[ffcv]'
 	touch $@
 
