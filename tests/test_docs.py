@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import configparser
 import re
 import subprocess
 import sys
@@ -64,6 +65,17 @@ def test_make_targets_in_the_documents_exist() -> None:
     for document in DOCUMENTS:
         named = re.findall(r"`make ([a-z-]+)", document.read_text())
         assert set(named) <= targets, f"{document.name}: {set(named) - targets}"
+
+
+def test_extras_that_are_installed_or_recommended_exist() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg")
+    makefile = (REPOSITORY / "Makefile").read_text()
+    sources = [makefile, *(path.read_text() for path in [*DOCUMENTS, *(REPOSITORY / "engine").rglob("*.py")])]
+    named = set(re.findall(r"(?:-e '\.|plainfilm)\[([a-z]+)\]'", "\n".join(sources)))
+    named |= set(re.findall(r"^RIVALS := (.+)$", makefile, re.MULTILINE)[0].split())
+    assert named >= {"test", "export", "ffcv", "cleanvision"}
+    assert named <= set(setup["options.extras_require"])  # pip only warns of others
 
 
 def test_the_changelog_tells_of_this_version() -> None:
