@@ -47,7 +47,8 @@ ffcv-headers:
 	  fi; \
 	fi
 
-$(VENV)/ffcv: $(VENV)/test | ffcv-headers
+$(VENV)/ffcv: $(VENV)/test
+	@$(MAKE) --no-print-directory ffcv-headers
 	$(INSTALL) -e '.[ffcv]'
 	touch $@
 

@@ -68,6 +68,7 @@ class Browser:
             self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             for domain in ("Page", "Network", "Log", "Runtime"):
                 self.ask(f"{domain}.enable")
+            self.ask("Page.setLifecycleEventsEnabled", enabled=True)
         except BaseException:
             self.close()
             raise
@@ -124,9 +125,9 @@ class Browser:
         self.ask("Emulation.setScrollbarsHidden", hidden=True)
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.events.clear()
-        self.ask("Page.navigate", url=page.resolve().as_uri())
-        awaited = "Page.loadEventFired" if wait else "Page.domContentEventFired"
-        while not any(event["method"] == awaited for event in self.events):
+        loader = self.ask("Page.navigate", url=page.resolve().as_uri())["loaderId"]
+        awaited = {"loaderId": loader, "name": "load" if wait else "DOMContentLoaded"}  # the page before may load still
+        while not any(awaited.items() <= event["params"].items() for event in self.events if "params" in event):
             self.receive()
 
     def evaluate(self, expression: str) -> Any:

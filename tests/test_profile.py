@@ -70,12 +70,12 @@ class HeavyAugmentation(Loader):
         return super().make_batch(index_N, inverse_N23)
 
 
-def verdict_of(betons: Path, open_loader: Callable[..., Loader] = Loader, **settings: int) -> str:
-    """Run the engine's variant on a CPU, and judge it."""
+def verdict_of(betons: Path, open_loader: Callable[..., Loader] = Loader, turns: int = 1, **settings: int) -> str:
+    """Run the engine's variant on a CPU, and judge it by the median of its turns."""
     config = LoaderConfig(training=True, **({"batch_size": 8, "threads": 1, "prefetch": 0} | settings))
     with contextlib.closing(HostRounds(ENGINE, betons, config, "cpu", open_loader)) as rounds:
         rounds.train(1, 0)
-        trained, validated = [rounds.train(3, 0.1)], [rounds.validate()]
+        trained, validated = [rounds.train(3, 0.1) for _ in range(turns)], [rounds.validate()]
         overhead = overhead_share(rounds.sizes()["sizes"], config.batch_size)
     found = measured(ENGINE, trained, validated, threads=config.threads, conversion=0.0)
     said = judge(
@@ -90,12 +90,13 @@ def test_a_slow_disk_is_named(betons: Path) -> None:
 
 
 def test_too_few_threads_for_heavy_augmentation_are_named(betons: Path) -> None:
-    said = verdict_of(betons, HeavyAugmentation)
+    said = verdict_of(betons, HeavyAugmentation, turns=3)
     assert said.startswith("loader: ") and "more --threads (now 1, on 2 cores)" in said
 
 
-def test_tiny_batches_are_named(betons: Path) -> None:
-    said = verdict_of(betons, batch_size=1)
+def test_tiny_batches_are_named(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.profile.worker.REPEATS", 9)
+    said = verdict_of(betons, turns=5, batch_size=1, prefetch=2)
     assert said.startswith("small batches: ") and "raise --batch-size (now 1)" in said
 
 

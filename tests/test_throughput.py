@@ -49,7 +49,7 @@ def test_every_epoch_is_counted_but_the_first(betons: Path, evaluation: bool) ->
 
 
 def test_a_slow_consumer_is_never_kept_waiting(betons: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["bench-loader", str(betons / "val.beton"), "--epochs", "1", "--step-ms", "40", "--batch-size", "4"]
+    command = ["bench-loader", str(betons / "val.beton"), "--epochs", "5", "--step-ms", "40", "--batch-size", "4"]
     assert cli.main(command) == 0
     shown = capsys.readouterr().out
     assert "images/s (median" in shown and "Bound by the consumer" in shown

@@ -34,7 +34,7 @@ def untidy(out, size):
     spool.unlink()
 loaders.convert.spool_file = untidy
 """
-ORPHAN = "import subprocess\nsubprocess.Popen(['sleep', '5'])\n"
+ORPHAN = "import subprocess\nsubprocess.Popen(['sleep', '30'])\n"
 
 Attempt = Callable[..., str]
 

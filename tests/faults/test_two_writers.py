@@ -13,10 +13,24 @@ from tests.faults import two_writers
 from tests.faults.conversions import PLANS, Material
 
 NO_LOCK = "import fcntl\nfcntl.flock = lambda descriptor, operation: None\n"
-SLOW = """
-import time, engine.training
-train = engine.training.Training.run
-engine.training.Training.run = lambda self, resume: time.sleep(2) or train(self, resume)
+# who comes second waits until the first one trains, which it then does until the second one has ended
+IN_TURN = """
+import atexit, pathlib, time, engine.training
+folder, train = pathlib.Path({folder!r}), engine.training.Training.run
+def wait_for(name):
+    while not (folder / name).exists():
+        time.sleep(0.005)
+def run(self, resume):
+    (folder / "trains").touch()
+    wait_for("ended")
+    time.sleep(2)
+    return train(self, resume)
+try:
+    (folder / "begun").touch(exist_ok=False)
+    engine.training.Training.run = run
+except FileExistsError:
+    wait_for("trains")
+    atexit.register((folder / "ended").touch)
 """
 TORN_PAGE = """
 import engine.report.report
@@ -44,7 +58,7 @@ def test_a_lock_that_two_writers_get_is_noticed(tmp_path: Path, material: Materi
 
 def test_a_lock_that_locks_nothing_is_noticed_in_a_race(tmp_path: Path, material: Material) -> None:
     writer = two_writers.writer_of("train", PLANS[0], material, tmp_path)
-    _, broken = two_writers.race(writer, material, tmp_path, 1.0, NO_LOCK + SLOW)
+    _, broken = two_writers.race(writer, material, tmp_path, 1.0, NO_LOCK + IN_TURN.format(folder=str(tmp_path)))
     assert "the loser was refused while the winner was still at work" in broken
 
 

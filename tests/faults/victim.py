@@ -185,12 +185,32 @@ def be_victim(order: dict) -> NoReturn:
     os._exit(code)
 
 
-def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
-    """Fork victims as ordered, until there are no more orders or Ctrl-C; those that still run are killed then.
+def give_birth(order: dict, living: set[int]) -> int:
+    """Fork a victim; its process id, which is put among the living, too.
 
-    Ctrl-C waits until a victim is known to be killed, and has a session of its own, where a terminal's Ctrl-C or the
-    runner's does not come.
+    Ctrl-C waits until it is there, and has a session of its own, where a terminal's Ctrl-C or the runner's does not
+    come: in Python's hooks of fork, which may run then, it would be lost.
     """
+    interrupted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
+    pid = os.fork()
+    if not pid:
+        try:
+            os.setsid()
+            signal.signal(signal.SIGINT, before)
+            be_victim(order)
+        finally:
+            os._exit(1)
+    living.add(pid)
+    signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt
+    return pid
+
+
+def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
+    """Fork victims as ordered, until there are no more orders or Ctrl-C; those that still run are killed then."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it was ignored
     exec(imports, {})
     ended: dict[int, dict] = {}
     living: set[int] = set()
@@ -203,7 +223,7 @@ def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
                 living.discard(pid)
         return pid in ended
 
-    try:
+    def obey() -> None:
         for line in orders:
             order = json.loads(line)
             if "wait" in order:
@@ -214,28 +234,21 @@ def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
             elif "alive" in order:
                 answer = {"alive": not reap(order["alive"])}
             else:
-                signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-                pid = os.fork()
-                if not pid:
-                    try:
-                        os.setsid()
-                        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
-                        be_victim(order)
-                    finally:
-                        os._exit(1)
-                living.add(pid)
-                signal.pthread_sigmask(signal.SIG_SETMASK, signals)
-                answer = {"pid": pid}
+                answer = {"pid": give_birth(order, living)}
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
-    except KeyboardInterrupt:
-        return
+
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            try:
+                obey()
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C
         for pid in living:
-            os.kill(pid, signal.SIGKILL)  # it may lead no group yet
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+            for kill in (os.kill, os.killpg):  # it may lead no group yet; or it was reaped, and Ctrl-C came then
+                with contextlib.suppress(ProcessLookupError):
+                    kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
