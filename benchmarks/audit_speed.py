@@ -67,7 +67,7 @@ def conclude(number: int, seconds: dict[str, list[float]], version: str | None) 
         rows.append([who, f"{middle:.2f} ({min(taken):.2f}–{max(taken):.2f})", f"{number / middle:.1f}"])
     if version is None:
         return Outcome(
-            lines=(*columns([*rows, ["cleanvision", "missing", ""]]), "cleanvision 0.3.7 is not installed: no ratio"),
+            lines=(*columns([*rows, ["cleanvision", "missing", ""]]), "cleanvision is not installed: no ratio"),
             record={"files": number, "seconds": seconds, "cleanvision": "missing"},
         )
     ratios = [theirs / ours for ours, theirs in zip(seconds["plainfilm"], seconds["cleanvision"], strict=True)]

@@ -14,7 +14,7 @@ from loaders.phantom_folder import write_phantoms
 
 REPOSITORY = Path(__file__).parent.parent
 # the same examples each time, so that who changes a thing is not blamed for another one; look for new ones on purpose
-hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("same", derandomize=True)
 if "PLAINFILM_EXPLORE" not in os.environ:
     hypothesis.settings.load_profile("same")
 LONG = (  # a minute and more each
