@@ -105,7 +105,7 @@ def anonymous_memory() -> int:
 def test_opening_a_million_samples_makes_as_many_objects_as_opening_a_thousand(few: Path, many: Path) -> None:
     blocks_few, _, _ = traced(lambda: Beton(few))
     blocks_many, size, peak = traced(lambda: Beton(many))
-    assert blocks_many <= blocks_few + 10
+    assert blocks_many <= blocks_few + FEW_OBJECTS  # those of other threads, the test runner's, are among them
     assert size <= 16 * MANY + 100_000  # offset_N and label_N; everything else is a view of the map
     assert peak <= 40 * MANY
 
