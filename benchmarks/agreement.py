@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contest import Missing
+from loaders.beton import Beton
+from tests import naive
 
 BORDER = 2  # pixels of the crop where rivals may treat the frame's edge in their own way
 LEVEL = 1 / 127.5  # one grey level, in [-1, 1]
@@ -61,6 +63,21 @@ def expect_oracle(
             expect_close(name, found_NHW, expected_NHW, mean=OURS, most=OURS)
         else:
             expect_inside(name, found_NHW, expected_NHW, mean=mean)
+
+
+def expected_affine(beton: Beton, inverse_N23: np.ndarray, count: int) -> np.ndarray:
+    """The oracle's training crops of the first samples, each sampled from its own crop, float64 (count, H, W).
+
+    inverse_N23: from the crop to the stored frame.
+    """
+    crop, low = beton.facts.crop, (beton.side - beton.facts.crop) // 2
+    high = beton.side - 1 - low
+    return np.stack([naive.affine(beton.frame(n), inverse_N23[n], crop, low, high) for n in range(count)])
+
+
+def expected_crops(beton: Beton, count: int) -> np.ndarray:
+    """The oracle's evaluation crops of the first samples, float64 (count, H, W)."""
+    return np.stack([naive.crop(beton.frame(n), beton.facts.crop) for n in range(count)])
 
 
 def expect_same_pictures(name: str, found_N: Any, expected_N: Any) -> None:

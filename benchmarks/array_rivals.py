@@ -36,8 +36,8 @@ def normalise_into(out_HW: np.ndarray, level_HW: np.ndarray) -> None:
 
 
 def opencv_affine(beton: Beton, inverse_N23: np.ndarray) -> Fill:
-    """warpAffine, clamped, then normalised.  inverse_N23: of every sample of the beton."""
-    crop = beton.facts.crop
+    """warpAffine of the central crop, clamped, then normalised.  inverse_N23: of every sample, from crop to crop."""
+    crop, middle = beton.facts.crop, middle_of(beton)
     # OpenCV's pixel centres lie at integers, ours at integer + 0.5
     opencv_N23 = inverse_N23.astype(np.float64)
     opencv_N23[:, :, 2] += opencv_N23[:, :, :2].sum(2) / 2 - 0.5
@@ -46,27 +46,30 @@ def opencv_affine(beton: Beton, inverse_N23: np.ndarray) -> Fill:
     def fill(out_N1HW: np.ndarray, index_N: Sequence[int] | np.ndarray) -> None:
         level_HW = np.empty((crop, crop), np.uint8)
         for out_1HW, n in zip(out_N1HW, index_N, strict=True):
-            cv2.warpAffine(
-                beton.frame(n), opencv_N23[n], (crop, crop), level_HW, flags=flags, borderMode=cv2.BORDER_REPLICATE
-            )
+            area_HW = beton.frame(n)[middle]
+            cv2.warpAffine(area_HW, opencv_N23[n], (crop, crop), level_HW, flags=flags, borderMode=cv2.BORDER_REPLICATE)
             normalise_into(out_1HW[0], level_HW)
 
     return fill
 
 
 def numpy_affine(beton: Beton, inverse_N23: np.ndarray) -> Fill:
-    """Bilinear, clamped and normalised, as one writes it in numpy: float32, a frame at a time."""
+    """Bilinear, clamped and normalised, as one writes it in numpy: float32, a frame at a time.
+
+    inverse_N23: of every sample, from crop to crop.
+    """
+    middle = middle_of(beton)
 
     def fill(out_N1HW: np.ndarray, index_N: Sequence[int] | np.ndarray) -> None:
         for out_1HW, n in zip(out_N1HW, index_N, strict=True):
-            numpy_affine_into(out_1HW[0], beton.frame(n), inverse_N23[n])
+            numpy_affine_into(out_1HW[0], beton.frame(n)[middle], inverse_N23[n])
 
     return fill
 
 
-def numpy_affine_into(out_HW: np.ndarray, frame_SS: np.ndarray, inverse_23: np.ndarray) -> None:
-    """One crop."""
-    last = frame_SS.shape[0] - 1
+def numpy_affine_into(out_HW: np.ndarray, area_HW: np.ndarray, inverse_23: np.ndarray) -> None:
+    """One crop, sampled from an area of its size."""
+    last = area_HW.shape[0] - 1
     centre = np.arange(out_HW.shape[0], dtype=np.float32) + np.float32(0.5)
     x_HW, y_HW = (
         np.clip(row[0] * centre[None, :] + row[1] * centre[:, None] + (row[2] - np.float32(0.5)), 0, last)
@@ -76,7 +79,7 @@ def numpy_affine_into(out_HW: np.ndarray, frame_SS: np.ndarray, inverse_23: np.n
     right, below = np.minimum(left + 1, last), np.minimum(top + 1, last)
     x_HW -= left
     y_HW -= top
-    frame = frame_SS.astype(np.float32)
+    frame = area_HW.astype(np.float32)
     upper = frame[top, left] * (1 - x_HW) + frame[top, right] * x_HW
     lower = frame[below, left] * (1 - x_HW) + frame[below, right] * x_HW
     normalise_into(out_HW, upper * (1 - y_HW) + lower * y_HW)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.agreement import expect_same_pictures
+from benchmarks.array_rivals import middle_of
 from benchmarks.contest import Contest
 from benchmarks.material import convert_table, listed_files
 from benchmarks.rivals import Comparison
@@ -51,8 +52,10 @@ def conversion_contest(manifest: Path, folder: Path) -> Iterator[Contest]:
     def check() -> None:
         converted = convert_table(manifest, new_folder(folder, next(runs)), SIZE)
         with Beton(converted.beton) as beton:
-            found = [shrink(path) for path in converted.paths[:NUM_CHECKED]]
-            expect_same_pictures("PIL loop", found, [beton.frame(sample) for sample in range(len(found))])
+            # of the crop alone: its grey levels set the window, which the margin may leave and the loop does not have
+            middle = middle_of(beton)
+            found = [shrink(path)[middle] for path in converted.paths[:NUM_CHECKED]]
+            expect_same_pictures("PIL loop", found, [beton.frame(sample)[middle] for sample in range(len(found))])
 
     yield Contest(
         what=CONVERSION,

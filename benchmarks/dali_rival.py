@@ -1,7 +1,6 @@
 """DALI on the CPU, where it is installed: warp_affine of frames, and of pictures that it decodes itself."""
 
-# N samples of a batch, S side of a stored frame, H W rows and columns of the crop,
-# 23 the two rows of an inverse affine matrix
+# N samples of a batch, H W rows and columns of the crop, 23 the two rows of an inverse affine matrix
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ class Samples:
 
 
 def warp(images: Any, matrices: Any, crop: int) -> Any:
-    """Bilinear, clamped at the frame's edge, to float32 in [-1, 1].
+    """Bilinear, clamped at the crop's edge, to float32 in [-1, 1].  images: crops.  matrices: from crop to crop.
 
     The float output of warp_affine with crop_mirror_normalize is the fastest of DALI's ways, and keeps the fractions.
     """
@@ -86,12 +85,12 @@ def epoch_of(pipeline: Any) -> Iterator[np.ndarray]:
 
 
 def frame_pipeline(
-    frames: Sequence[np.ndarray], inverse_N23: np.ndarray, crop: int, batch: int, threads: int
+    crops: Sequence[np.ndarray], inverse_N23: np.ndarray, crop: int, batch: int, threads: int
 ) -> Callable[[], Iterator[np.ndarray]]:
-    """Epochs of crops out of uint8 frames (S, S, 1), which are not copied."""
+    """Epochs of augmented crops out of uint8 crops (H, W, 1), which are not copied."""
     from nvidia.dali import fn
 
-    samples = Samples(frames.__getitem__, inverse_N23, batch)
+    samples = Samples(crops.__getitem__, inverse_N23, batch)
 
     def define() -> Any:
         images, matrices = fn.external_source(source=samples, num_outputs=2, layout=["HWC", ""], no_copy=True)
@@ -104,7 +103,7 @@ def frame_pipeline(
 def file_pipeline(
     paths: Sequence[Path], inverse_N23: np.ndarray, stored: int, crop: int, batch: int, threads: int
 ) -> Callable[[], Iterator[np.ndarray]]:
-    """Epochs of crops out of original files: decoded to grey, stretched to the stored side, warped."""
+    """Epochs of crops out of original files: decoded to grey, stretched to the stored side, cut out, warped."""
     from nvidia.dali import fn, types
 
     samples = Samples(lambda sample: np.fromfile(paths[sample], np.uint8), inverse_N23, batch)
@@ -113,7 +112,7 @@ def file_pipeline(
         files, matrices = fn.external_source(source=samples, num_outputs=2, no_copy=True)
         images = fn.decoders.image(files, device="cpu", output_type=types.GRAY)
         frames = fn.resize(images, size=(stored, stored), interp_type=types.INTERP_LINEAR, antialias=True)
-        return warp(frames, matrices, crop)
+        return warp(fn.crop(frames, crop=(crop, crop)), matrices, crop)
 
     pipeline = build(define, batch, threads)
     return lambda: epoch_of(pipeline)

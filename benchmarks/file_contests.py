@@ -77,7 +77,7 @@ def files_contest(converted: Converted) -> Iterator[Contest]:
     """Real radiographs: DataLoader with Pillow and torchvision, DALI, SPDL."""
     with open_ours(converted.beton, training=True) as loader:
         beton, crop, stored, num_samples = loader.beton, loader.beton.facts.crop, loader.beton.side, len(loader.beton)
-        turns = turns_of(loader.config, num_samples, crop, stored)
+        turns = turns_of(loader.config, num_samples, crop)
         ours, seconds = opened(lambda: arrays(loader))
         first_batch = {"plainfilm": seconds}
         rivals: dict[str, Call | Missing] = {"plainfilm": consume(ours, OUR_EPOCHS)}
@@ -117,8 +117,9 @@ def expect_torchvision(dataset: TorchvisionDataset, turns: Turns, frames_N1HW: n
     """Its crops are those of the oracle out of its own frames, and show what ours show.  Errors: Disagreement."""
     for sample, frame_1HW in enumerate(frames_N1HW):
         found_1HW = dataset[sample][0].numpy()
-        whole_SS = dataset.frame(sample)[0].numpy()
-        oracle_HW = naive.affine(whole_SS, turns.inverse_N23[sample], dataset.crop, 0, dataset.stored - 1)
+        low = (dataset.stored - dataset.crop) // 2
+        area_HW = dataset.frame(sample)[0, low : low + dataset.crop, low : low + dataset.crop].numpy()
+        oracle_HW = naive.affine(area_HW, turns.inverse_N23[sample], dataset.crop, 0, dataset.crop - 1)
         expect_inside("torchvision", found_1HW, oracle_HW[None], mean=THEIRS)
         expect_same_pictures("Pillow", found_1HW[None], frame_1HW[None])
 
@@ -128,7 +129,7 @@ def phantom_files_contest(converted: Converted) -> Iterator[Contest]:
     """Phantoms twice the stored side, which everybody halves alike: a dataset that does all that conversion does."""
     with open_ours(converted.beton, training=True) as loader:
         beton, crop, num_samples = loader.beton, loader.beton.facts.crop, len(loader.beton)
-        turns = turns_of(loader.config, num_samples, crop, beton.side)
+        turns = turns_of(loader.config, num_samples, crop)
         dataset = PilDataset(converted.paths, beton.label_N, beton.side, crop, turns.inverse_N23)
         ours, seconds = opened(lambda: arrays(loader))
         name, epoch, first = best_data_loader(dataset)

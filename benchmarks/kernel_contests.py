@@ -1,6 +1,6 @@
 """Contests of the kernels with OpenCV, DALI and numpy: frames of 320 to crops of 224, in two threads."""
 
-# N samples, S side of a stored frame, H W rows and columns of the crop, 23 the two rows of an inverse affine matrix
+# N samples, H W rows and columns of the crop, 23 the two rows of an inverse affine matrix
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import dali_rival
-from benchmarks.agreement import expect_oracle
+from benchmarks.agreement import expect_oracle, expected_affine, expected_crops
 from benchmarks.array_rivals import (
     Fill,
+    middle_of,
     numpy_affine,
     numpy_crop,
     opencv_affine,
     opencv_crop,
     single_threaded_opencv,
 )
+from benchmarks.augmentation_rivals import turns_of
 from benchmarks.contest import Call, Contest, Missing
 from benchmarks.epochs import consume, first_samples
 from benchmarks.settings import BATCH, THREADS
@@ -31,7 +33,6 @@ from kernels.crop import crop_into
 from loaders.augmentation import epoch_matrices
 from loaders.beton import Beton
 from loaders.config import LoaderConfig
-from tests import naive
 
 NUM_SAMPLES = 128
 NUM_CHECKED = 16
@@ -43,51 +44,48 @@ Part = Callable[[np.ndarray, slice], None]  # writes the samples of a slice into
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """The frames to crop, and what runs parts of them side by side."""
+    """The frames to crop, and what runs parts of them side by side.
+
+    inverse_N23: of the first samples, those that are cropped, from the crop to the stored frame.
+    """
 
     beton: Beton
     inverse_N23: np.ndarray
     pool: ThreadPoolExecutor
 
-    def call(
-        self, part: Part, passes: int = 1, *, threads: int = THREADS, num_samples: int = NUM_SAMPLES
-    ) -> Callable[[], np.ndarray]:
+    def call(self, part: Part, passes: int = 1, *, threads: int = THREADS) -> Callable[[], np.ndarray]:
         """All samples by one rival, so many times over, into an array of its own, which the call gives."""
-        crop = self.beton.facts.crop
+        crop, num_samples = self.beton.facts.crop, len(self.inverse_N23)
         out_N1HW = np.empty((num_samples, 1, crop, crop), np.float32)
-        step = num_samples // threads
-        slices = [slice(start, start + step) for start in range(0, num_samples, step)]
+        step = -(-num_samples // threads)
+        slices = [slice(start, min(start + step, num_samples)) for start in range(0, num_samples, step)]
+
+        def own(samples: slice) -> None:
+            # all passes of a slice are one thread's: two at once would write the same crops, some in two steps
+            for _ in range(passes):
+                part(out_N1HW, samples)
 
         def run() -> np.ndarray:
-            list(self.pool.map(lambda samples: part(out_N1HW, samples), slices * passes))
+            list(self.pool.map(own, slices) if threads > 1 else map(own, slices))
             return out_N1HW
 
-        def run_alone() -> np.ndarray:
-            for samples in slices * passes:
-                part(out_N1HW, samples)
-            return out_N1HW
-
-        return run if threads > 1 else run_alone
+        return run
 
     def affine(self, out_N1HW: np.ndarray, samples: slice) -> None:
-        """Ours."""
-        beton, side = self.beton, self.beton.side
-        scratch = affine_scratch(out_N1HW.shape[3], side)
-        matrices = self.inverse_N23[samples]
-        affine_into(out_N1HW[samples], beton.bytes_B, beton.offset_N[samples], side, matrices, 0, side - 1, scratch)
-
-    def expected_affine(self) -> np.ndarray:
-        """The oracle's crops of the first samples."""
-        crop, last = self.beton.facts.crop, self.beton.side - 1
-        frames = ((self.beton.frame(n), self.inverse_N23[n]) for n in range(NUM_CHECKED))
-        return np.stack([naive.affine(frame_SS, matrix, crop, 0, last) for frame_SS, matrix in frames])
+        """Ours, sampled from the crop as in training."""
+        beton, side, crop = self.beton, self.beton.side, self.beton.facts.crop
+        low = (side - crop) // 2
+        matrices, offset_N = self.inverse_N23[samples], beton.offset_N[samples]
+        scratch = affine_scratch(crop, side)
+        affine_into(out_N1HW[samples], beton.bytes_B, offset_N, side, matrices, low, side - 1 - low, scratch)
 
 
 @contextmanager
 def work_on(path: Path) -> Iterator[Work]:
     """Frames of a beton; OpenCV keeps to the thread that calls it."""
     with single_threaded_opencv(), Beton(path) as beton, ThreadPoolExecutor(THREADS) as pool:
-        inverse_N23 = epoch_matrices(LoaderConfig(training=True), 0, NUM_SAMPLES, beton.facts.crop, beton.side)
+        num_samples = min(NUM_SAMPLES, len(beton))
+        inverse_N23 = epoch_matrices(LoaderConfig(training=True), 0, num_samples, beton.facts.crop, beton.side)
         yield Work(beton=beton, inverse_N23=inverse_N23, pool=pool)
 
 
@@ -100,27 +98,30 @@ def part_of(fill: Fill) -> Part:
 def affine_contest(path: Path, passes: int = AFFINE_PASSES) -> Iterator[Contest]:
     """The training crop of all samples, so many times in one call."""
     with work_on(path) as work:
-        beton, crop, inverse_N23 = work.beton, work.beton.facts.crop, work.inverse_N23
+        beton, crop, num_samples = work.beton, work.beton.facts.crop, len(work.inverse_N23)
+        turns = turns_of(LoaderConfig(training=True), num_samples, crop)
         outputs: dict[str, Callable[[], np.ndarray] | Missing] = {
             "plainfilm": work.call(work.affine, passes),
-            "OpenCV": work.call(part_of(opencv_affine(beton, inverse_N23)), passes),
-            "numpy": work.call(part_of(numpy_affine(beton, inverse_N23))),
+            "OpenCV": work.call(part_of(opencv_affine(beton, turns.inverse_N23)), passes),
+            "numpy": work.call(part_of(numpy_affine(beton, turns.inverse_N23))),
         }
         rivals: dict[str, Call | Missing] = dict(outputs)
         reason = dali_rival.missing()
         rivals["DALI, CPU"] = outputs["DALI, CPU"] = Missing(reason=reason or "")
         if reason is None:
-            frames = [beton.frame(n)[..., None] for n in range(NUM_SAMPLES)] * AFFINE_PASSES
-            matrices = np.concatenate([inverse_N23] * AFFINE_PASSES)
-            epoch = dali_rival.frame_pipeline(frames, matrices, crop, BATCH, THREADS)
+            # cut out beforehand, which takes none of its time: it wants its input in one piece
+            middle = middle_of(beton)
+            crops = [np.ascontiguousarray(beton.frame(n)[middle])[..., None] for n in range(num_samples)]
+            matrices = np.concatenate([turns.inverse_N23] * AFFINE_PASSES)
+            epoch = dali_rival.frame_pipeline(crops * AFFINE_PASSES, matrices, crop, BATCH, THREADS)
             outputs["DALI, CPU"] = lambda: first_samples(epoch, NUM_CHECKED)
             rivals["DALI, CPU"] = consume(epoch)
         yield Contest(
             what=AFFINE,
-            amount=NUM_SAMPLES * passes,
+            amount=num_samples * passes,
             rivals=rivals,
-            check=lambda: expect_oracle(outputs, work.expected_affine()),
-            amounts={"numpy": NUM_SAMPLES, "DALI, CPU": NUM_SAMPLES * AFFINE_PASSES},
+            check=lambda: expect_oracle(outputs, expected_affine(beton, work.inverse_N23, NUM_CHECKED)),
+            amounts={"numpy": num_samples, "DALI, CPU": num_samples * AFFINE_PASSES},
         )
 
 
@@ -134,9 +135,9 @@ def affine_scaling_contest(path: Path) -> Iterator[Contest]:
         }
         yield Contest(
             what=AFFINE_SCALING,
-            amount=NUM_SAMPLES * AFFINE_PASSES,
+            amount=len(work.inverse_N23) * AFFINE_PASSES,
             rivals=dict(outputs),
-            check=lambda: expect_oracle(outputs, work.expected_affine()),
+            check=lambda: expect_oracle(outputs, expected_affine(work.beton, work.inverse_N23, NUM_CHECKED)),
         )
 
 
@@ -144,7 +145,7 @@ def affine_scaling_contest(path: Path) -> Iterator[Contest]:
 def crop_contest(path: Path) -> Iterator[Contest]:
     """The evaluation crop."""
     with work_on(path) as work:
-        beton, crop, side = work.beton, work.beton.facts.crop, work.beton.side
+        beton, side = work.beton, work.beton.side
 
         def ours(out_N1HW: np.ndarray, samples: slice) -> None:
             crop_into(out_N1HW[samples], beton.bytes_B, beton.offset_N[samples], side)
@@ -159,9 +160,7 @@ def crop_contest(path: Path) -> Iterator[Contest]:
         }
         yield Contest(
             what=CROP,
-            amount=NUM_SAMPLES * CROP_PASSES,
+            amount=len(work.inverse_N23) * CROP_PASSES,
             rivals=dict(outputs),
-            check=lambda: expect_oracle(
-                outputs, np.stack([naive.crop(beton.frame(n), crop) for n in range(NUM_CHECKED)]), mean=1e-6
-            ),
+            check=lambda: expect_oracle(outputs, expected_crops(beton, NUM_CHECKED), mean=1e-6),
         )

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from benchmarks import ffcv_rival, torchvision_import
-from benchmarks.agreement import expect_close, expect_oracle
+from benchmarks.agreement import expect_close, expect_oracle, expected_affine, expected_crops
+from benchmarks.array_rivals import middle_of
 from benchmarks.augmentation_rivals import Augment, by_grid_sample, by_kornia, by_torchvision, turns_of
 from benchmarks.contest import Call, Contest, Missing
 from benchmarks.epochs import Epoch, arrays, consume, first_samples, opened
 from benchmarks.installed import why_missing
 from benchmarks.settings import BATCH, THREADS
 from benchmarks.targets import CHECKSUMS, EVALUATION, EVALUATION_CHECKSUMS, TRAINING, TRAINING_SCALING
-from loaders.beton import Beton
+from loaders.augmentation import epoch_matrices
 from loaders.loader import Loader
-from tests import naive
 
 EVALUATION_EPOCHS = 2  # in one call
 NUM_CHECKED = 2 * BATCH
@@ -55,21 +55,15 @@ def by_sample(loader: Loader) -> np.ndarray:
     return frames_N1HW[np.argsort(index_N)]
 
 
-def expected_affine(beton: Beton, inverse_N23: np.ndarray) -> np.ndarray:
-    """The oracle's training crops of the first samples."""
-    crop, last = beton.facts.crop, beton.side - 1
-    return np.stack([naive.affine(beton.frame(n), inverse_N23[n], crop, 0, last) for n in range(NUM_CHECKED)])
-
-
 @contextmanager
 def evaluation_contest(path: Path, epochs: int = EVALUATION_EPOCHS) -> Iterator[Contest]:
     """Central crops in the beton's order, so many epochs in one call."""
     with open_ours(path, training=False) as loader:
         beton, crop = loader.beton, loader.beton.facts.crop
-        low = (beton.side - crop) // 2
+        rows, columns = middle_of(beton)
 
         def cut(frames_NSS: torch.Tensor, start: int) -> torch.Tensor:
-            return frames_NSS[:, None, low : low + crop, low : low + crop].float().div_(127.5).sub_(1)
+            return frames_NSS[:, None, rows, columns].float().div_(127.5).sub_(1)
 
         builds: dict[str, Callable[[], Epoch]] = {
             "plainfilm": lambda: arrays(loader),
@@ -96,9 +90,7 @@ def evaluation_contest(path: Path, epochs: int = EVALUATION_EPOCHS) -> Iterator[
             what=EVALUATION,
             amount=len(beton) * epochs,
             rivals=rivals,
-            check=lambda: expect_oracle(
-                outputs, np.stack([naive.crop(beton.frame(n), crop) for n in range(NUM_CHECKED)])
-            ),
+            check=lambda: expect_oracle(outputs, expected_crops(beton, NUM_CHECKED)),
             first_batch=first_batch,
         )
 
@@ -115,10 +107,11 @@ def augmentations() -> dict[str, Augment | Missing]:
 
 @contextmanager
 def training_contest(path: Path) -> Iterator[Contest]:
-    """Shuffled, rotated and zoomed crops."""
+    """Shuffled, rotated and zoomed crops, each sampled from itself."""
     with open_ours(path, training=True) as loader:
         beton, crop = loader.beton, loader.beton.facts.crop
-        turns = turns_of(loader.config, len(beton), crop, beton.side)
+        rows, columns = middle_of(beton)
+        turns = turns_of(loader.config, len(beton), crop)
         ours, seconds = opened(lambda: arrays(loader))
         first_batch = {"plainfilm": seconds}
         outputs: Outputs = {"plainfilm": lambda: by_sample(loader)}
@@ -132,7 +125,7 @@ def training_contest(path: Path) -> Iterator[Contest]:
 
             def prepare(frames_NSS: torch.Tensor, start: int, augment: Augment = augment) -> torch.Tensor:
                 """In the beton's order what ours does; shuffled frames get another sample's turn, as random."""
-                return augment(frames_NSS, turns.part(slice(start, start + len(frames_NSS))), crop)
+                return augment(frames_NSS[:, rows, columns], turns.part(slice(start, start + len(frames_NSS))))
 
             opening = partial(open_ffcv, path, prepare=prepare)
             epoch, first_batch[name] = opened(partial(opening, shuffled=True))
@@ -151,7 +144,10 @@ def training_contest(path: Path) -> Iterator[Contest]:
             what=TRAINING,
             amount=len(beton),
             rivals=rivals,
-            check=lambda: expect_oracle(outputs, expected_affine(beton, turns.inverse_N23)),
+            check=lambda: expect_oracle(
+                outputs,
+                expected_affine(beton, epoch_matrices(loader.config, 0, len(beton), crop, beton.side), NUM_CHECKED),
+            ),
             first_batch=first_batch,
         )
 

@@ -52,11 +52,11 @@ def file_pipeline(
     def epoch() -> Iterator[np.ndarray]:
         builder = PipelineBuilder().add_source(paths).pipe(decode, concurrency=threads, output_order="input")
         pipeline = builder.aggregate(batch).pipe(collect).add_sink(AHEAD).build(num_threads=threads)
-        start = 0
+        start, low = 0, (stored - crop) // 2
         with pipeline.auto_stop():
             for frames_NSS1 in pipeline.get_iterator():
-                frames_NSS = torch.from_numpy(frames_NSS1[..., 0])
-                yield by_grid_sample(frames_NSS, turns.part(slice(start, start + len(frames_NSS))), crop).numpy()
-                start += len(frames_NSS)
+                crops_NHW = torch.from_numpy(frames_NSS1[:, low : low + crop, low : low + crop, 0])
+                yield by_grid_sample(crops_NHW, turns.part(slice(start, start + len(crops_NHW)))).numpy()
+                start += len(crops_NHW)
 
     return epoch

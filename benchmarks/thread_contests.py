@@ -4,7 +4,7 @@ What else the machine does falls on such threads as it does on ours, which is no
 and FFCV, whose threads wait for each other. So these are the loader's pairs for `make bench-compare`.
 """
 
-# N samples of a batch or beton, H W rows and columns of the crop, 23 the two rows of an inverse affine matrix
+# N samples of a batch or beton, H W rows and columns of the crop
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.agreement import expect_oracle
+from benchmarks.agreement import expect_oracle, expected_affine, expected_crops
 from benchmarks.array_rivals import Fill, numpy_crop, opencv_affine, single_threaded_opencv
+from benchmarks.augmentation_rivals import turns_of
 from benchmarks.contest import Contest
 from benchmarks.epochs import Epoch, arrays, consume, first_samples
-from benchmarks.loader_contests import NUM_CHECKED, by_sample, expected_affine, open_ours
+from benchmarks.loader_contests import NUM_CHECKED, by_sample, open_ours
 from benchmarks.settings import BATCH, THREADS
 from benchmarks.targets import EVALUATION_THREADS, TRAINING_THREADS
 from loaders.augmentation import epoch_matrices
 from loaders.beton import Beton
-from tests import naive
 
 AHEAD = 2 * THREADS  # batches in the making
 
@@ -59,8 +59,8 @@ def training_threads_contest(path: Path, epochs: int = 1) -> Iterator[Contest]:
     """Shuffled, rotated and zoomed crops, so many epochs in one call."""
     with open_ours(path, training=True) as loader, single_threaded_opencv():
         beton = loader.beton
-        inverse_N23 = epoch_matrices(loader.config, 0, len(beton), beton.facts.crop, beton.side)
-        fill = opencv_affine(beton, inverse_N23)
+        crop = beton.facts.crop
+        fill = opencv_affine(beton, turns_of(loader.config, len(beton), crop).inverse_N23)
         in_order = threaded(beton, fill, shuffled=False)
         yield Contest(
             what=TRAINING_THREADS,
@@ -74,7 +74,7 @@ def training_threads_contest(path: Path, epochs: int = 1) -> Iterator[Contest]:
                     "plainfilm": lambda: by_sample(loader),
                     "OpenCV in threads": lambda: first_samples(in_order, NUM_CHECKED),
                 },
-                expected_affine(beton, inverse_N23),
+                expected_affine(beton, epoch_matrices(loader.config, 0, len(beton), crop, beton.side), NUM_CHECKED),
             ),
         )
 
@@ -83,7 +83,7 @@ def training_threads_contest(path: Path, epochs: int = 1) -> Iterator[Contest]:
 def evaluation_threads_contest(path: Path, epochs: int = 1) -> Iterator[Contest]:
     """Central crops in the beton's order, so many epochs in one call."""
     with open_ours(path, training=False) as loader:
-        beton, crop = loader.beton, loader.beton.facts.crop
+        beton = loader.beton
         in_order = threaded(beton, numpy_crop(beton), shuffled=False)
         yield Contest(
             what=EVALUATION_THREADS,
@@ -97,6 +97,6 @@ def evaluation_threads_contest(path: Path, epochs: int = 1) -> Iterator[Contest]
                     "plainfilm": lambda: by_sample(loader),
                     "numpy in threads": lambda: first_samples(in_order, NUM_CHECKED),
                 },
-                np.stack([naive.crop(beton.frame(n), crop) for n in range(NUM_CHECKED)]),
+                expected_crops(beton, NUM_CHECKED),
             ),
         )

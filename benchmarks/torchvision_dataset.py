@@ -3,7 +3,7 @@
 A file of its own, without plainfilm, so that a DataLoader's worker starts with no more than it needs.
 """
 
-# N samples, S side of the stretched frame, H W rows and columns of the crop
+# N samples, S side of the stretched frame, H W rows and columns of the crop, P side of the padded crop
 
 from __future__ import annotations
 
@@ -18,6 +18,26 @@ from torch.utils.data import Dataset
 from benchmarks.torchvision_import import import_functional
 
 MIDDLE = 127.5
+
+
+def turned(crop_1HW: torch.Tensor, degrees: float, zoom: float) -> torch.Tensor:
+    """A crop rotated and zoomed within itself, float32 (1, H, W) in grey levels.
+
+    Its affine has no border but a fill, so the crop's edge is drawn out first, as far as a rotation by 15 degrees and a
+    zoom of 0.85 reach: (cos + sin) / 0.85 of the side, 0.22 of it beyond either edge.
+    """
+    functional = import_functional()
+    side = crop_1HW.shape[-1]
+    padded_1PP = functional.pad(crop_1HW.float(), [side // 4], padding_mode="edge")
+    turned_1PP = functional.affine(
+        padded_1PP,
+        angle=-degrees,
+        translate=[0, 0],
+        scale=zoom,
+        shear=[0.0, 0.0],
+        interpolation=functional.InterpolationMode.BILINEAR,
+    )
+    return functional.center_crop(turned_1PP, [side, side])
 
 
 class TorchvisionDataset(Dataset):
@@ -51,15 +71,7 @@ class TorchvisionDataset(Dataset):
         return functional.pil_to_tensor(grey)
 
     def __getitem__(self, sample: int) -> tuple[torch.Tensor, int]:
-        functional = import_functional()
+        crop_1HW = import_functional().center_crop(self.frame(sample), [self.crop, self.crop])
         # on the tensor, not on the picture: Pillow's affine cuts the fractions of grey levels off
-        turned_1SS = functional.affine(
-            self.frame(sample),
-            angle=-float(self.degrees_N[sample]),
-            translate=[0, 0],
-            scale=float(self.zoom_N[sample]),
-            shear=[0.0, 0.0],
-            interpolation=functional.InterpolationMode.BILINEAR,
-        )
-        crop_1HW = functional.center_crop(turned_1SS, [self.crop, self.crop])
-        return crop_1HW.float().div_(MIDDLE).sub_(1), int(self.labels_N[sample])
+        turned_1HW = turned(crop_1HW, float(self.degrees_N[sample]), float(self.zoom_N[sample]))
+        return turned_1HW.div_(MIDDLE).sub_(1), int(self.labels_N[sample])
