@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia torchvision
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv ffcv-headers docs clean
+.PHONY: help run test check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv ffcv-headers docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -101,6 +101,10 @@ check: $(VENV)/check $(VENV)/test  ## lint, types, import rule, docs
 bench: rivals  ## speed beside rivals, as ratios in one run; installs them first
 	@mkdir -p benchmarks/results
 	$(PY) -m pytest benchmarks --timeout=1200 --benchmark-json=benchmarks/results/latest.json
+
+# DALI and SPDL alone may be missing; any other rival that is fails its contest
+bench-smoke: $(VENV)/bench $(VENV)/ffcv $(VENV)/kornia $(VENV)/torchvision  ## every contest's agreement check, and one tiny turn of each rival
+	$(PY) -m pytest benchmarks --smoke --timeout=300
 
 bench-compare: rivals  ## fail when a ratio has fallen below 0.9 of the stored one
 	$(PY) -m benchmarks.compare

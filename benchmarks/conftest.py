@@ -1,4 +1,8 @@
-"""Fixtures: material converted on the spot, equal threads; and the table at the end."""
+"""Fixtures: material converted on the spot, equal threads; and the table at the end.
+
+With --smoke every contest checks that its outputs agree and takes one tiny turn; a missing rival fails it, but those of
+MAY_BE_MISSING.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,44 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.contest import Contest
+from benchmarks.contest import Contest, Missing
 from benchmarks.conversion_contest import payback
 from benchmarks.cpu_time import cpu_seconds
 from benchmarks.material import Converted, choose_radiographs, convert_table, draw_phantoms, repeat
 from benchmarks.provenance import describe, provenance
 from benchmarks.rivals import Comparison, interleaved
-from benchmarks.settings import ROUNDS, THREADS
-from benchmarks.table import table
+from benchmarks.settings import FULL, MAY_BE_MISSING, SMOKE, THREADS, Workload
+from benchmarks.table import agreements, table
 
 COMPARISONS = pytest.StashKey[list[Comparison]]()
 FACTS = pytest.StashKey[dict[str, list[str]]]()  # what is measured but compared with nothing, as lines
 PROVENANCE = pytest.StashKey[dict[str, Any]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--smoke", action="store_true", help="agreement checks and one tiny turn of each rival")
+
+
 @pytest.fixture(scope="session")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workload(request: pytest.FixtureRequest) -> Workload:
+    """How much work the contests take."""
+    return workload_of(request.config)
+
+
+def workload_of(config: pytest.Config) -> Workload:
+    return SMOKE if config.getoption("smoke") else FULL
+
+
+@pytest.fixture(scope="session")
+def phantoms(workload: Workload, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table of synthetic radiographs."""
-    return draw_phantoms(tmp_path_factory.mktemp("phantoms"))
+    return draw_phantoms(tmp_path_factory.mktemp("phantoms"), num_phantoms=workload.phantoms)
 
 
 @pytest.fixture(scope="session")
-def radiographs(tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
+def radiographs(workload: Workload, tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
     """The table of the real radiographs; of phantoms where there are none."""
-    return choose_radiographs(tmp_path_factory.mktemp("radiographs")) or phantoms
+    return choose_radiographs(tmp_path_factory.mktemp("radiographs"), workload.every) or phantoms
 
 
 @pytest.fixture(scope="session")
@@ -48,16 +66,18 @@ def converted_64(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Co
 
 
 @pytest.fixture(scope="session")
-def beton_224(converted_224: Converted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def beton_224(workload: Workload, converted_224: Converted, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same frames as often as makes the report's training set."""
-    return repeat(converted_224, tmp_path_factory.mktemp("repeated") / "train.beton")
+    return repeat(converted_224, tmp_path_factory.mktemp("repeated") / "train.beton", workload.training_images)
 
 
 @pytest.fixture(scope="session")
-def converted_radiographs(tmp_path_factory: pytest.TempPathFactory, converted_224: Converted) -> Converted:
+def converted_radiographs(
+    workload: Workload, tmp_path_factory: pytest.TempPathFactory, converted_224: Converted
+) -> Converted:
     """Every third real radiograph at the recipe's size: decoding those takes a rival long enough."""
     folder = tmp_path_factory.mktemp("radiographs-224")
-    manifest = choose_radiographs(folder, every=3)
+    manifest = choose_radiographs(folder, workload.decoded_every)
     return convert_table(manifest, folder, 224) if manifest else converted_224
 
 
@@ -71,15 +91,34 @@ def equal_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def compare(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+def compare(benchmark: Any, workload: Workload, request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
     """`interleaved` under pytest-benchmark: ours in its table, everything in its JSON, and lines in ours."""
+    smoke, called = request.config.getoption("smoke"), False
 
-    def run(contest: Contest, rounds: int = ROUNDS) -> None:
-        comparison = interleaved(contest, rounds=rounds, pedantic=benchmark.pedantic, cpu_clock=cpu_seconds)
+    def run(contest: Contest, rounds: int | None = None) -> None:
+        nonlocal called
+        called = True
+        if smoke:
+            require_rivals(contest)
+        comparison = interleaved(
+            contest, rounds=rounds or workload.rounds, pedantic=benchmark.pedantic, cpu_clock=cpu_seconds
+        )
         benchmark.extra_info.update(comparison.record())
         request.config.stash[COMPARISONS].append(comparison)
 
-    return run
+    yield run
+    assert called, "this test compares nothing"
+
+
+def require_rivals(contest: Contest) -> None:
+    """Fails for a rival that is missing and may not be."""
+    missing = [
+        f"{name}: {call.reason}"
+        for name, call in contest.rivals.items()
+        if isinstance(call, Missing) and not name.startswith(MAY_BE_MISSING)
+    ]
+    if missing:
+        pytest.fail(f"{contest.what}: rivals are missing: {'; '.join(missing)}", pytrace=False)
 
 
 @pytest.fixture
@@ -96,6 +135,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[COMPARISONS] = []
     config.stash[FACTS] = {}
     config.stash[PROVENANCE] = provenance()
+    # a contest whose outputs disagree has not used it yet: one failure, not an error as well; `compare` looks itself
+    config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used at all")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -113,8 +154,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     comparisons, facts = config.stash[COMPARISONS], config.stash[FACTS]
     if not comparisons and not facts:
         return
+    if config.getoption("smoke"):
+        terminalreporter.section("outputs agree; one tiny turn of each rival, which says nothing about speed")
+        for line in agreements(comparisons):
+            terminalreporter.write_line(line)
+        return
     terminalreporter.section(
-        f"plainfilm beside its rivals: medians of {ROUNDS} interleaved rounds, {THREADS} threads each; "
+        f"plainfilm beside its rivals: medians of {FULL.rounds} interleaved rounds, {THREADS} threads each; "
         "ratio above 1: plainfilm is faster"
     )
     blocks = [table(comparisons), *([what, *lines] for what, lines in facts.items())]

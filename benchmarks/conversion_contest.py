@@ -16,13 +16,13 @@ from benchmarks.array_rivals import middle_of
 from benchmarks.contest import Contest
 from benchmarks.material import convert_table, listed_files
 from benchmarks.rivals import Comparison
+from benchmarks.settings import FULL
 from benchmarks.targets import CONVERSION, FILES
 from loaders.beton import Beton
 
 SIZE = 224
 STORED = 320
 NUM_CHECKED = 16
-NUM_RADIOGRAPHS = 2060  # of the report's data set (DESIGN, reference run)
 
 
 def pillow_loop(paths: list[Path], folder: Path) -> None:
@@ -88,9 +88,9 @@ def payback(comparisons: list[Comparison]) -> str | None:
     decoding = [name for name in files.cpu_seconds if name.startswith("DataLoader")]
     if not decoding:
         return None
-    seconds = NUM_RADIOGRAPHS / conversion.rate(conversion.ours)
-    saved = NUM_RADIOGRAPHS / files.rate(decoding[0]) - NUM_RADIOGRAPHS / files.rate(files.ours)
+    seconds = FULL.files / conversion.rate(conversion.ours)
+    saved = FULL.files / files.rate(decoding[0]) - FULL.files / files.rate(files.ours)
     return (
-        f"conversion of {NUM_RADIOGRAPHS:,} radiographs: {seconds:.1f} s; an epoch then takes "
+        f"conversion of {FULL.files:,} radiographs: {seconds:.1f} s; an epoch then takes "
         f"{saved:.1f} s less than with {decoding[0]}: paid for after {seconds / saved:.2f} epochs"
     )

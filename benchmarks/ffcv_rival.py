@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,19 @@ def open_loader(beton: Path, threads: int, *, shuffled: bool, image: tuple[Any, 
             "label": [IntDecoder(), ToTensor()],
         },
     )
+
+
+@contextmanager
+def in_order(loader: Any) -> Iterator[None]:
+    """For the `with`, the loader's epochs go in the beton's order: the pipeline that is timed is the one compared."""
+    from ffcv.loader.loader import ORDER_MAP, OrderOption
+
+    before = loader.traversal_order
+    loader.traversal_order = ORDER_MAP[OrderOption.SEQUENTIAL](loader)
+    try:
+        yield
+    finally:
+        loader.traversal_order = before
 
 
 def batches(loader: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,18 @@ def open_ours(path: Path, *, training: bool, threads: int = THREADS) -> Loader:
     return Loader(path, training=training, threads=threads, batch_size=BATCH, tensors=True)
 
 
-def open_ffcv(
-    path: Path, *, shuffled: bool, image: tuple[Any, ...] = (), prepare: ffcv_rival.Prepare | None = None
-) -> Epoch:
+def open_ffcv(path: Path, *, shuffled: bool, image: tuple[Any, ...] = ()) -> Any:
     """FFCV's loader, with torch's threads as before."""
     threads = torch.get_num_threads()
     loader = ffcv_rival.open_loader(path, THREADS, shuffled=shuffled, image=image)
     torch.set_num_threads(threads)
-    return lambda: ffcv_rival.frames(loader, prepare)
+    return loader
+
+
+def ffcv_samples(loader: Any, prepare: ffcv_rival.Prepare | None) -> np.ndarray:
+    """FFCV's first crops in the beton's order."""
+    with ffcv_rival.in_order(loader):
+        return first_samples(lambda: ffcv_rival.frames(loader, prepare), NUM_CHECKED)
 
 
 def by_sample(loader: Loader) -> np.ndarray:
@@ -65,15 +69,15 @@ def evaluation_contest(path: Path, epochs: int = EVALUATION_EPOCHS) -> Iterator[
         def cut(frames_NSS: torch.Tensor, start: int) -> torch.Tensor:
             return frames_NSS[:, None, rows, columns].float().div_(127.5).sub_(1)
 
+        def open_epochs(prepare: ffcv_rival.Prepare | None, image: tuple[Any, ...] = ()) -> Epoch:
+            opened_ffcv = open_ffcv(path, shuffled=False, image=image)
+            return lambda: ffcv_rival.frames(opened_ffcv, prepare)
+
         builds: dict[str, Callable[[], Epoch]] = {
             "plainfilm": lambda: arrays(loader),
-            "FFCV + torch crop": lambda: open_ffcv(path, shuffled=False, prepare=cut),
-            "FFCV + our crop, compiled": lambda: open_ffcv(
-                path, shuffled=False, image=ffcv_rival.decoder_and_crop(crop)
-            ),
-            "FFCV + our operation": lambda: open_ffcv(
-                path, shuffled=False, image=ffcv_rival.our_decoder(loader.config)
-            ),
+            "FFCV + torch crop": lambda: open_epochs(cut),
+            "FFCV + our crop, compiled": lambda: open_epochs(None, ffcv_rival.decoder_and_crop(crop)),
+            "FFCV + our operation": lambda: open_epochs(None, ffcv_rival.our_decoder(loader.config)),
         }
         reason = ffcv_rival.missing()
         first_batch: dict[str, float] = {}
@@ -117,6 +121,17 @@ def training_contest(path: Path) -> Iterator[Contest]:
         outputs: Outputs = {"plainfilm": lambda: by_sample(loader)}
         rivals: dict[str, Call | Missing] = {"plainfilm": consume(ours)}
         reason = ffcv_rival.missing()
+
+        def add(name: str, image: tuple[Any, ...], prepare: ffcv_rival.Prepare | None) -> None:
+            """FFCV with this pipeline."""
+            start = time.perf_counter()
+            ffcv_loader = open_ffcv(path, shuffled=True, image=image)
+            opening = time.perf_counter() - start
+            epoch, seconds = opened(lambda: lambda: ffcv_rival.frames(ffcv_loader, prepare))
+            first_batch[name] = opening + seconds
+            outputs[name] = lambda: ffcv_samples(ffcv_loader, prepare)
+            rivals[name] = consume(epoch)
+
         for kind, augment in augmentations().items():
             name = f"FFCV + {kind}"
             if reason is not None or isinstance(augment, Missing):
@@ -127,19 +142,11 @@ def training_contest(path: Path) -> Iterator[Contest]:
                 """In the beton's order what ours does; shuffled frames get another sample's turn, as random."""
                 return augment(frames_NSS[:, rows, columns], turns.part(slice(start, start + len(frames_NSS))))
 
-            opening = partial(open_ffcv, path, prepare=prepare)
-            epoch, first_batch[name] = opened(partial(opening, shuffled=True))
-            outputs[name] = partial(first_samples, opening(shuffled=False), NUM_CHECKED)
-            rivals[name] = consume(epoch)
-        name = "FFCV + our operation"
+            add(name, (), prepare)
         if reason is not None:
-            rivals[name] = Missing(reason=reason)
+            rivals["FFCV + our operation"] = Missing(reason=reason)
         else:
-            image = ffcv_rival.our_decoder(loader.config)
-            epoch, first_batch[name] = opened(partial(open_ffcv, path, shuffled=True, image=image))
-            in_order = open_ffcv(path, shuffled=False, image=ffcv_rival.our_decoder(loader.config))
-            outputs[name] = partial(first_samples, in_order, NUM_CHECKED)
-            rivals[name] = consume(epoch)
+            add("FFCV + our operation", ffcv_rival.our_decoder(loader.config), None)
         yield Contest(
             what=TRAINING,
             amount=len(beton),

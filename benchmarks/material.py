@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.settings import THREADS
+from benchmarks.settings import FULL, THREADS
 from loaders.beton import Beton
 from loaders.beton_footer import ROW, Facts
 from loaders.beton_writer import write_beton
@@ -22,9 +22,7 @@ from loaders.config import ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.phantom_folder import write_phantoms
 
-NUM_PHANTOMS = 200  # 160 for training and 40 for validation
 PHANTOM_SIDE = 640  # twice 320: halving leaves nothing to a library's taste in resizing, so that outputs compare
-NUM_TRAINING = 1648  # training images of the report (DESIGN, reference run): 52 batches
 PAGE_SIZE = 8 << 20
 NUM_NOISE_FRAMES = 64  # different ones in a made-up beton
 
@@ -44,7 +42,7 @@ def data_folder() -> Path | None:
     return folder if (folder / "radiographs.csv").is_file() else None
 
 
-def draw_phantoms(folder: Path, *, num_phantoms: int = NUM_PHANTOMS, side: int = PHANTOM_SIDE) -> Path:
+def draw_phantoms(folder: Path, *, num_phantoms: int = FULL.phantoms, side: int = PHANTOM_SIDE) -> Path:
     """Draw synthetic radiographs, one a patient; gives their table."""
     return write_phantoms(
         PhantomConfig(out=folder / "phantoms", patients=num_phantoms, images_per_patient=1, size=side)
@@ -134,7 +132,7 @@ def noise_beton(path: Path, num_samples: int, stored: int, crop: int) -> Path:
     return repeat_frames(path, frames_NSS, num_samples, crop)
 
 
-def repeat(converted: Converted, path: Path, num_samples: int = NUM_TRAINING) -> Path:
+def repeat(converted: Converted, path: Path, num_samples: int = FULL.training_images) -> Path:
     """Write a beton of another size out of the frames of this one; by default as large as the report's training set."""
     with Beton(converted.beton) as beton:
         frames_NSS = np.stack([beton.frame(sample) for sample in range(len(beton))])

@@ -12,7 +12,6 @@ from benchmarks.settings import THREADS
 from benchmarks.table import show, show_seconds
 from loaders.loader import Loader
 
-SIZES = (1_000, 10_000, 100_000, 1_000_000)
 STORED, CROP = 24, 16
 BATCH = 256
 ENOUGH = 20_000  # samples of warm epochs that are timed, at the least

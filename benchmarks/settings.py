@@ -1,5 +1,65 @@
-"""Settings that every benchmark shares."""
+"""Settings that every benchmark shares, and how much work a contest takes: in earnest, or in passing."""
 
-ROUNDS = 7
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 THREADS = 2  # of every rival: threads, worker processes, torch's own
 BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """How much work the contests take."""
+
+    rounds: int
+    """Turns of each rival."""
+    long_rounds: int
+    """The same where a turn takes several seconds."""
+    phantoms: int
+    """Synthetic radiographs, of which four fifths are for training."""
+    training_images: int
+    """Samples of an epoch of the loader."""
+    every: int
+    """Of the real radiographs, every so many'th."""
+    decoded_every: int
+    """The same for rivals that decode them in each epoch."""
+    files: int
+    """Files of the conversion, and images of the epochs with records."""
+    step_crop: int
+    """Side of the crops of the training step."""
+    scale_samples: tuple[int, ...]
+    """Sizes of the betons of small samples."""
+    large_frames: int
+    """Frames of 320 a side in the beton that is read under a memory limit."""
+    waiting_epochs: int
+    """Epochs during which waiting for batches is measured."""
+
+
+FULL = Workload(
+    rounds=7,
+    long_rounds=5,
+    phantoms=200,
+    training_images=1648,  # of the report: 52 batches
+    every=1,
+    decoded_every=3,
+    files=2060,  # of the report: 1,648 for training and 412 for validation
+    step_crop=224,
+    scale_samples=(1_000, 10_000, 100_000, 1_000_000),
+    large_frames=10_486,  # 1 GiB
+    waiting_epochs=3,
+)
+SMOKE = Workload(  # every agreement check, and one turn of each rival
+    rounds=1,
+    long_rounds=1,
+    phantoms=100,
+    training_images=3 * BATCH,
+    every=20,
+    decoded_every=12,
+    files=24,
+    step_crop=32,
+    scale_samples=(1_000,),
+    large_frames=656,
+    waiting_epochs=1,
+)
+MAY_BE_MISSING = ("DALI", "SPDL")  # rivals that `make bench-smoke` does without, by the beginning of their names

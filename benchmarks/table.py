@@ -25,6 +25,16 @@ def table(comparisons: list[Comparison]) -> list[str]:
     return [*lines, *missing]
 
 
+def agreements(comparisons: list[Comparison]) -> list[str]:
+    """A line a contest: whose outputs agree with ours, and who is missing and why."""
+    lines = []
+    for comparison in comparisons:
+        there = [name for name, seconds in comparison.seconds.items() if not isinstance(seconds, Missing)]
+        lines.append(f"{comparison.what}: {'; '.join(there)}")
+        lines += [f"  {name}: {found}" for name, found in comparison.seconds.items() if isinstance(found, Missing)]
+    return lines
+
+
 def cells(comparison: Comparison, rival: str) -> tuple[str, ...]:
     """Of a rival that is there; the ratio and what follows from it only of the others."""
     each, first = comparison.cpu_each(rival), comparison.first_batch.get(rival)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.conversion_contest import NUM_RADIOGRAPHS, conversion_contest
+from benchmarks.conversion_contest import conversion_contest
 from benchmarks.material import vary
+from benchmarks.settings import Workload
 
-ROUNDS = 5  # of several seconds each
 
-
-def test_conversion(compare: Callable, radiographs: Path, tmp_path: Path) -> None:
+def test_conversion(compare: Callable, workload: Workload, radiographs: Path, tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()
-    many = vary(radiographs, files, NUM_RADIOGRAPHS)
+    many = vary(radiographs, files, workload.files)
     with conversion_contest(many, tmp_path) as contest:
-        compare(contest, rounds=ROUNDS)
+        compare(contest, rounds=workload.long_rounds)

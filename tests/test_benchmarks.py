@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +22,13 @@ from benchmarks import installed, targets
 from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
 from benchmarks.baseline import Baseline, load, save
 from benchmarks.compare import compare
+from benchmarks.conftest import require_rivals
 from benchmarks.contest import Contest, Missing
 from benchmarks.decision import LOOKS, Interval, has_fallen, interval, measure, paired_ratios
+from benchmarks.kernel_contests import Work
 from benchmarks.pairs import Pair, pair_of
 from benchmarks.rivals import Comparison, from_record, interleaved
-from benchmarks.table import table
+from benchmarks.table import agreements, table
 
 SLOWED = 1 / 1.15  # of the ratio, when ours takes 15 % longer
 NOISE = 0.05  # scale of the noise of one round's log ratio: a tenth of the rounds is off by 15 %
@@ -99,6 +107,60 @@ def test_pictures_of_other_levels_agree_and_others_do_not() -> None:
     expect_same_pictures("b", picture * 0.5 + 3, picture)
     with pytest.raises(Disagreement, match="correlates"):
         expect_same_pictures("b", picture[:, ::-1], picture)
+
+
+def test_no_two_threads_write_the_same_crops_at_once() -> None:
+    writing, second_done, passes = {0: threading.Lock(), 1: threading.Lock()}, threading.Event(), []
+
+    def part(out_N1HW: np.ndarray, samples: slice) -> None:
+        assert writing[samples.start].acquire(blocking=False), "written by another thread"
+        passes.append(samples.start)
+        if samples.start == 1 and passes.count(1) == 2:
+            second_done.set()
+        if samples.start == 0:  # slow, so that the other thread is done with its own slice and free for this one
+            second_done.wait(5)
+        writing[samples.start].release()
+
+    beton: Any = SimpleNamespace(facts=SimpleNamespace(crop=4))
+    with ThreadPoolExecutor(2) as pool:
+        work = Work(beton=beton, inverse_N23=np.zeros((2, 2, 3), np.float32), pool=pool)
+        work.call(part, passes=2)()
+    assert sorted(passes) == [0, 0, 1, 1] and second_done.is_set()
+
+
+@pytest.mark.parametrize(("missing", "fails"), [("DALI, CPU", False), ("SPDL + grid_sample", False), ("FFCV", True)])
+def test_smoke_does_without_dali_and_spdl_alone(missing: str, fails: bool) -> None:
+    rivals: dict[str, Any] = {"plainfilm": lambda: None, missing: Missing(reason="no wheel for this system")}
+    contest = Contest(what="work", amount=1, rivals=rivals)
+    if fails:
+        with pytest.raises(pytest.fail.Exception, match=f"work: rivals are missing: {missing}: no wheel"):
+            require_rivals(contest)
+    else:
+        require_rivals(contest)
+
+
+def test_what_smoke_prints_names_who_agrees_and_who_is_missing() -> None:
+    comparison = run({"ours": lambda: None, "b": lambda: None, "DALI": Missing(reason="no wheel")}, rounds=1)
+    assert agreements([comparison]) == ["work: ours; b", "  DALI: missing: no wheel"]
+
+
+def test_a_contest_that_disagrees_is_one_failure_and_a_test_that_compares_nothing_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "from benchmarks.agreement import expect_close\n"
+        "from benchmarks.contest import Contest\n"
+        "def test_it(compare):\n"
+        "    check = lambda: expect_close('b', [0.0], [1.0], mean=0)\n"
+        "    compare(Contest(what='work', amount=1, rivals={'ours': int, 'b': int}, check=check))\n"
+        "def test_nothing(compare):\n"
+        "    pass\n"
+    )
+    options = ["-q", "-p", "benchmarks.conftest", "-o", "filterwarnings=error", "--smoke", "--rootdir", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(tmp_path / "test_it.py")],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert re.search(r"^1 failed, 1 passed, 1 error in", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    assert "this test compares nothing" in done.stdout
 
 
 def test_the_ratio_is_the_median_of_each_rounds_own() -> None:
