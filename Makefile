@@ -85,7 +85,7 @@ else
 	$(PY) cli.py train $(OUT)/betons --out $(OUT)/run
 endif
 	$(PY) cli.py evaluate $(OUT)/run $(OUT)/betons/heldout.beton
-	@printf 'Pictures:\n'; printf '  %s\n' $(OUT)/betons/preparation.png $(OUT)/betons/augmentation.png $(OUT)/run/curves.png $(OUT)/run/evaluation/heldout/confusion.png
+	@printf 'Pictures:\n'; printf '  %s\n' $(OUT)/betons/preparation.png $(OUT)/betons/augmentation.png $(OUT)/run/curves.png $(OUT)/run/evaluation/heldout-*/confusion.png
 	@printf 'The page of the run, with its verdict:\n  %s\n' $(OUT)/run/report.html
 
 test: $(VENV)/test  ## install what the tests need, and run them all

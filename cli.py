@@ -441,10 +441,11 @@ def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> 
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
-def update_page(screen: Console, write: Callable[[], object]) -> None:
-    """Write a run's page.  What it shows is safe by now, whoever has taken the run's folder since."""
+def update_page(screen: Console, write: Callable[[], Any]) -> None:
+    """Write a run's page, and tell what it leaves out.  What it shows is safe by now, whoever has taken the folder."""
+    words = importlib.import_module("engine.report.words")
     try:
-        write()
+        show_parts(screen, words.left_out_parts(write()))
     except errors.LockedError as error:
         show(screen, f"report.html is not written: {error}", style="yellow")
 

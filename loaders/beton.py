@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +22,7 @@ from loaders.errors import BetonError, ConfigError
 
 REMEDY = "convert the radiographs again"
 READ_AHEAD = 1 << 17  # Linux reads no more at one request than the device's read_ahead_kb or largest transfer
+SET_DIGITS = 8  # of a conversion's id, in the name of a set
 VERIFY_BYTES = 1 << 23  # of frames between two reports of progress
 
 
@@ -162,6 +165,19 @@ class Beton:
             site_key_id="",
             source_fingerprint="",
         )
+
+    @property
+    def set_name(self) -> str:
+        """A name for this set of samples, fit for a folder: its split and conversion, such as `heldout-1f3a90bc`.
+
+        A conversion's id covers whatever its betons hold, so another set has another name, wherever its file lies and
+        whatever that is called.  A beton that tells of no conversion is named by a hash of all its bytes.
+        """
+        split, conversion_id = self.facts.split, self.facts.conversion_id
+        if re.fullmatch("[a-z]{1,16}", split) and re.fullmatch("[0-9a-f]{8,}", conversion_id):
+            return f"{split}-{conversion_id[:SET_DIGITS]}"
+        self.check_unchanged()
+        return f"unverified-{hashlib.blake2b(self.bytes_B.data, digest_size=SET_DIGITS // 2).hexdigest()}"
 
     def check_unchanged(self) -> None:
         """Errors: BetonError when the file was written in place or cut short since it was opened (beton_map)."""

@@ -17,6 +17,7 @@ from engine.statistics.calibration import reliability
 from engine.statistics.curves import precision_recall_curve, roc_curve
 from loaders.phantom import draw_phantom
 
+SET = "heldout-a9efac4d"  # split and conversion
 CLASSES = ("covid", "normal")
 
 
@@ -256,7 +257,7 @@ def make_run(run: Path, **parts: Any) -> Path:
     }
     first_f1 = parts.pop("first_f1", 0.71)
     contents |= parts
-    places = {"metrics": "evaluation/heldout/metrics", "explanation": "explanation/heldout/explanation"}
+    places = {"metrics": f"evaluation/{SET}/metrics", "explanation": f"explanation/{SET}/explanation"}
     for name, content in contents.items():
         if content is not None:
             put(run / f"{places.get(name, name)}.json", content)
@@ -282,7 +283,7 @@ def draw_pictures(run: Path) -> Path:
         {"epoch": e, "train_loss": 0.6 / e, "val_loss": 0.65 / e, "train_f1": 1 - 0.4 / e, "val_f1": 0.9 - 0.2 / e}
         for e in range(1, 27)
     ]
-    out = run / "evaluation" / "heldout"
+    out = run / "evaluation" / SET
     pictures = {
         run / "curves.png": curves_figure(history, 19, "covid, normal: 1648 training and 412 validation radiographs"),
         out / "roc.png": roc_figure([Curve(name=name, x_P=roc.false_positive_P, y_P=roc.sensitivity_P)], mark, title),
@@ -299,5 +300,5 @@ def draw_pictures(run: Path) -> Path:
         cv2.circle(heat_HW, (60 + 9 * place, 90 + 5 * place), 34, 255, -1)
         heat_HWC = cv2.applyColorMap(cv2.GaussianBlur(heat_HW, (0, 0), 18), cv2.COLORMAP_INFERNO)
         overlay_HWC = cv2.addWeighted(cv2.cvtColor(grey_HW, cv2.COLOR_GRAY2BGR), 0.75, heat_HWC, 0.45, 0)
-        cv2.imwrite(str(run / "explanation" / "heldout" / f"{place + 1:04d}.png"), overlay_HWC)
+        cv2.imwrite(str(run / "explanation" / SET / f"{place + 1:04d}.png"), overlay_HWC)
     return run

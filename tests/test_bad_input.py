@@ -29,6 +29,7 @@ from engine.checkpoint import load_checkpoint
 from loaders.atomic_file import SUFFIX
 from loaders.beton import Beton
 from tests.faults.victim import Nursery
+from tests.small_training import results_of
 
 REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534
@@ -1000,13 +1001,14 @@ def test_the_training_beton_is_evaluated_only_by_force_and_says_so(plainfilm: Co
     assert not (run / "evaluation").exists()
     done = plainfilm("evaluate", run, path, "--force")
     assert done.code == 0 and "Caution, train.beton: leaked" in done.out.replace("\n", " ")
-    metrics = json.loads((run / "evaluation" / "train" / "metrics.json").read_text())
+    metrics = json.loads((results_of(run / "evaluation", "train") / "metrics.json").read_text())
     assert any(warning.startswith("leaked: holds") for warning in metrics["warnings"])
 
 
-def test_two_betons_of_one_name_are_not_evaluated_together(plainfilm: Command, betons: Path, run: Path) -> None:
+def test_one_set_is_not_evaluated_twice_at_once(plainfilm: Command, betons: Path, run: Path) -> None:
     path = betons / "heldout.beton"
-    plainfilm("evaluate", run, path, path).fails(2, path, "of different names")
+    copy = shutil.copyfile(path, betons / "copy.beton")
+    plainfilm("evaluate", run, path, copy).fails(2, path, "different sets")
 
 
 def test_evaluating_where_a_file_lies_is_refused(plainfilm: Command, betons: Path, run: Path) -> None:
@@ -1014,8 +1016,10 @@ def test_evaluating_where_a_file_lies_is_refused(plainfilm: Command, betons: Pat
     plainfilm("evaluate", run, betons / "heldout.beton").fails(4, run / "evaluation", "expected a folder")
     (run / "evaluation").unlink()
     (run / "evaluation").mkdir()
-    (run / "evaluation" / "heldout").write_text("mine")
-    plainfilm("evaluate", run, betons / "heldout.beton").fails(4, run / "evaluation" / "heldout")
+    with Beton(betons / "heldout.beton") as beton:
+        place = run / "evaluation" / beton.set_name
+    place.write_text("mine")
+    plainfilm("evaluate", run, betons / "heldout.beton").fails(4, place)
 
 
 # ---- divergence

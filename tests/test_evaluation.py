@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from engine.evaluation.decision import AT_BOUND, UNKNOWN, decide
 from engine.evaluation.evaluation import evaluate
 from engine.evaluation.validation_scores import validation_scores
 from engine.evaluation.words import evaluation_parts
+from engine.report.report import write_report
 from engine.statistics.calibration import TEMPERATURES
 from engine.statistics.operating_points import choose_operating_points
 from engine.step import softmax
@@ -35,7 +37,9 @@ from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.phantom_folder import write_phantoms
 from loaders.terminal import Line
-from tests.small_training import small_training
+from tests.small_training import results_of, small_training
+from tests.test_audit_page import Reader
+from tests.test_beton import strip_footer
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +87,18 @@ def pictures() -> None:
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("engine.evaluation.figures", lambda *arguments: {})
+        monkeypatch.setattr("engine.evaluation.evaluation.figures", lambda *arguments: {})
 
 
-def chosen(origin: Path, index_N: np.ndarray, path: Path, /, **changes: Any) -> Path:
-    """A beton of some of another's samples.  changes: of its rows, by field."""
+def chosen(origin: Path, index_N: np.ndarray, path: Path, /, *, conversion: str = "", **changes: Any) -> Path:
+    """A beton of some of another's samples.  conversion: an id of its own, else the other's.  changes: of its rows."""
     path.parent.mkdir(exist_ok=True)
     with Beton(origin) as beton:
         rows_N = beton.rows_N[index_N].copy()
         for name, value in changes.items():
             rows_N[name] = value
-        facts = replace(beton.facts, sources=("here", "there"), views=("PA", "AP"))
+        conversion_id = conversion or beton.facts.conversion_id
+        facts = replace(beton.facts, sources=("here", "there"), views=("PA", "AP"), conversion_id=conversion_id)
         frames = [beton.frame(int(sample)) for sample in index_N]
         write_beton(path, iter(frames), beton.label_N[index_N], rows_N, facts, beton.page_size)
     return path
@@ -103,9 +108,9 @@ def test_metrics_follow_from_the_scores_of_one_named_checkpoint(
     run: Path, betons: Path, tmp_path: Path, pictures: None
 ) -> None:
     (result,) = evaluate(on(run, betons / "heldout.beton", out=tmp_path))
-    content = json.loads((tmp_path / "heldout" / "metrics.json").read_text())
+    content = json.loads((results_of(tmp_path) / "metrics.json").read_text())
     assert content["checkpoint"]["sha256"] == file_hash(run / "best.safetensors")
-    scores = list(csv.DictReader((tmp_path / "heldout" / "scores.csv").read_text().splitlines()))
+    scores = list(csv.DictReader((results_of(tmp_path) / "scores.csv").read_text().splitlines()))
     true = [row["label"] for row in scores]
     said = [row["predicted"] for row in scores]
     with Beton(betons / "heldout.beton") as beton:
@@ -116,16 +121,16 @@ def test_metrics_follow_from_the_scores_of_one_named_checkpoint(
     assert content["auc"] == pytest.approx(oracle.roc_auc_score(np.array(true) == "covid", positive), abs=1e-3)
     assert content["confusion"] == oracle.confusion_matrix(true, said, labels=["covid", "normal"]).tolist()
     assert content["synthetic"] is True and content["not_for_diagnosis"] is True
-    assert (tmp_path / "heldout" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert (results_of(tmp_path) / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert result.metrics["num_samples"] == len(true)
 
 
 def test_the_training_set_is_refused_unless_forced_and_then_recorded(run: Path, betons: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train\.beton: holds \d+ images of the training set.*--force"):
         evaluate(on(run, betons / "train.beton", out=tmp_path))
-    assert not (tmp_path / "train").exists()
+    assert not list(tmp_path.iterdir())
     evaluate(on(run, betons / "train.beton", out=tmp_path, force=True))
-    content = json.loads((tmp_path / "train" / "metrics.json").read_text())
+    content = json.loads((results_of(tmp_path, "train") / "metrics.json").read_text())
     assert any("leaked" in warning for warning in content["warnings"])
 
 
@@ -197,12 +202,12 @@ def test_other_sizes_and_classes_are_refused_with_the_remedy(run: Path, phantoms
         evaluate(on(run, tmp_path / "swapped" / "val.beton"))
 
 
-def test_a_run_without_weights_and_betons_of_one_name_are_refused(run: Path, betons: Path, tmp_path: Path) -> None:
+def test_a_run_without_weights_and_one_set_twice_are_refused(run: Path, betons: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "best.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"best\.safetensors: not there"):
         evaluate(on(tmp_path / "run", betons / "heldout.beton"))
-    with pytest.raises(ConfigError, match="different names"):
+    with pytest.raises(ConfigError, match="different sets"):
         evaluate(on(run, betons / "heldout.beton", betons / "heldout.beton"))
 
 
@@ -274,9 +279,8 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
 ) -> None:
     with Beton(betons / "heldout.beton") as beton:
         half = np.arange(0, len(beton), 2)
-    part = chosen(betons / "heldout.beton", half, tmp_path / "part.beton")
-    evaluate(on(run, betons / "heldout.beton", part, out=tmp_path))
-    whole, some = content_of(tmp_path / "heldout"), content_of(tmp_path / "part")
+    part = chosen(betons / "heldout.beton", half, tmp_path / "part.beton", conversion="d" * 32)
+    whole, some = (content_of(result.out) for result in evaluate(on(run, betons / "heldout.beton", part, out=tmp_path)))
     assert whole["temperature"] == some["temperature"] > 0
     scores = validation_scores(load_checkpoint(run / "best.safetensors")[0])
     assert scores is not None
@@ -310,8 +314,8 @@ def test_a_temperature_at_its_bound_is_said() -> None:
 
 def test_an_operating_point_is_reported_on_the_set_under_test(run: Path, betons: Path, tmp_path: Path) -> None:
     evaluate(on(run, betons / "heldout.beton", out=tmp_path, prevalence=0.1))
-    content = content_of(tmp_path / "heldout")
-    label_N, probability_NK = scores_of(tmp_path / "heldout")
+    content = content_of(results_of(tmp_path))
+    label_N, probability_NK = scores_of(results_of(tmp_path))
     known = [point for point in content["operating_points"] if point["threshold"] is not None]
     assert len(known) >= 2
     for point in known:
@@ -332,8 +336,8 @@ def test_every_estimate_has_its_interval_and_the_trivial_value_beside_it(
     run: Path, betons: Path, tmp_path: Path
 ) -> None:
     evaluate(on(run, betons / "heldout.beton", out=tmp_path))
-    content = content_of(tmp_path / "heldout")
-    label_N, probability_NK = scores_of(tmp_path / "heldout")
+    content = content_of(results_of(tmp_path))
+    label_N, probability_NK = scores_of(results_of(tmp_path))
     names = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "f1_macro", "auc", "pr_auc", "brier", "ece")
     assert set(names) <= content["estimates"].keys() and set(names) <= content["trivial"].keys()
     for name in ("accuracy", "auc", "brier", "f1"):
@@ -349,9 +353,9 @@ def test_every_estimate_has_its_interval_and_the_trivial_value_beside_it(
         assert content["num_groups"] == len(np.unique(beton.rows_N["group"]))
     again = tmp_path / "again"
     evaluate(on(run, betons / "heldout.beton", out=again))
-    assert content_of(again / "heldout") == content
+    assert content_of(results_of(again)) == content
     evaluate(on(run, betons / "heldout.beton", out=again, seed=1))
-    assert content_of(again / "heldout")["estimates"] != content["estimates"]
+    assert content_of(results_of(again))["estimates"] != content["estimates"]
 
 
 def test_a_run_made_before_validation_scores_were_kept_still_evaluates_and_says_what_it_lacks(
@@ -400,7 +404,7 @@ def test_the_difference_of_two_runs_is_of_the_same_samples_and_signed(
     heldout = betons / "heldout.beton"
     evaluate(on(run, heldout, out=tmp_path / "a", against=rival))
     evaluate(on(rival, heldout, out=tmp_path / "b", against=run))
-    first, second = content_of(tmp_path / "a" / "heldout"), content_of(tmp_path / "b" / "heldout")
+    first, second = content_of(results_of(tmp_path / "a")), content_of(results_of(tmp_path / "b"))
     assert first["difference"]["against"] == "rival" and second["difference"]["against"] == "run"
     for name in ("accuracy", "auc", "brier"):
         found = first["difference"]["estimates"][name]
@@ -437,7 +441,7 @@ def test_one_class_alone_has_no_auc_and_is_said_not_crashed(
     with Beton(betons / "heldout.beton") as beton:
         covid_N, normal_N = (np.flatnonzero(beton.label_N == label) for label in (0, 1))
     evaluate(on(run, betons / "heldout.beton", out=tmp_path))
-    kept = tmp_path / "heldout" / "roc.png"
+    kept = results_of(tmp_path) / "roc.png"
     assert kept.exists()
     for name, index_N in (("covid", covid_N), ("normal", normal_N)):
         path = chosen(betons / "heldout.beton", index_N, tmp_path / name / "heldout.beton")
@@ -453,7 +457,7 @@ def test_one_class_alone_has_no_auc_and_is_said_not_crashed(
 def test_one_sample_and_one_group_are_evaluated_without_a_false_interval(
     run: Path, betons: Path, tmp_path: Path, pictures: None
 ) -> None:
-    one = chosen(betons / "heldout.beton", np.array([0]), tmp_path / "one.beton")
+    one = chosen(betons / "heldout.beton", np.array([0]), tmp_path / "one.beton", conversion="1" * 32)
     with Beton(betons / "heldout.beton") as beton:
         num_samples = len(beton)
     group = chosen(betons / "heldout.beton", np.arange(num_samples), tmp_path / "group.beton", group=4)
@@ -561,4 +565,60 @@ def test_the_page_is_not_written_while_another_process_has_the_run(
     with locked(copied):  # of two at once, one would publish what the other is in the middle of writing
         assert cli.main(["evaluate", str(copied), str(betons / "heldout.beton")]) == 0
     assert "report.html is not written" in capsys.readouterr().out
-    assert (copied / "evaluation" / "heldout" / "metrics.json").is_file() and not (copied / "report.html").exists()
+    assert (results_of(copied / "evaluation") / "metrics.json").is_file() and not (copied / "report.html").exists()
+
+
+def test_a_set_never_replaces_the_results_of_another_whatever_its_file_is_called(
+    run: Path, betons: Path, tmp_path: Path, pictures: None
+) -> None:
+    with Beton(betons / "heldout.beton") as beton:
+        index_N, conversion_id = np.arange(len(beton)), beton.facts.conversion_id
+    abroad = chosen(betons / "heldout.beton", index_N[::2], tmp_path / "b" / "heldout.beton", conversion="d" * 32)
+    (tmp_path / "b" / "convert.csv").write_text(
+        "path,label,split,group,verdict,reason\n"
+        + "".join(f"{n}.png,covid,heldout,{n},written,\n" for n in range(len(index_N[::2])))
+        + "lost.png,covid,,,rejected,truncated\n"
+    )
+    copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation", "explanation"))
+    (home,) = evaluate(on(copied, betons / "heldout.beton"))
+    before = {path: path.read_bytes() for path in home.out.iterdir()}
+    assert home.out.name == f"heldout-{conversion_id[:8]}" and len(before) > 5
+    (away,) = evaluate(on(copied, abroad))
+    assert away.out.name == "heldout-dddddddd"
+    assert {path: path.read_bytes() for path in home.out.iterdir()} == before
+    with pytest.raises(ConfigError, match=r"heldout\.beton \(heldout-.*different sets"):
+        evaluate(on(copied, betons / "heldout.beton", shutil.copy(betons / "heldout.beton", tmp_path / "x.beton")))
+    page = " ".join(Reader(write_report(copied).page.read_text()).text.split())
+    ours, _, others = page.partition("Tested on another: dddddddd")
+    assert f"Results on heldout-{conversion_id[:8]} " in ours and f"heldout-{conversion_id[:8]}" not in others
+    assert f"{len(index_N[::2]) + 1} in = {len(index_N[::2])} written + 1 rejected" in others
+    assert "Results on heldout-dddddddd " in others
+    assert "Where the model looks on heldout-dddddddd Not measured" in others
+
+
+def test_a_foreign_beton_is_named_after_its_content(betons: Path, tmp_path: Path) -> None:
+    whole = strip_footer((betons / "heldout.beton").read_bytes())
+    with Beton(betons / "heldout.beton") as beton:
+        place = int(beton.offset_N[0])  # of a pixel
+    contents = {"a": whole, "b": whole, "c": whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]}
+    names = {}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.beton").write_bytes(content)
+        with Beton(tmp_path / f"{name}.beton", trust_unverified=True) as beton:
+            names[name] = beton.set_name
+    assert names["a"] == names["b"] != names["c"]
+    assert all(re.fullmatch("unverified-[0-9a-f]{8}", name) for name in names.values())
+
+
+@pytest.mark.parametrize(("split", "conversion"), [("../x", "d" * 32), ("heldout", "made up"), ("", "")])
+def test_a_set_of_an_odd_split_or_conversion_has_a_name_fit_for_a_folder(
+    betons: Path, tmp_path: Path, split: str, conversion: str
+) -> None:
+    with Beton(betons / "heldout.beton") as beton:
+        facts = replace(beton.facts, split=split, conversion_id=conversion)
+        write_beton(
+            tmp_path / "x.beton", iter([beton.frame(0)]), beton.label_N[:1], beton.rows_N[:1].copy(), facts,
+            beton.page_size,
+        )  # fmt: skip
+    with Beton(tmp_path / "x.beton") as beton:
+        assert re.fullmatch("unverified-[0-9a-f]{8}", beton.set_name)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_the_controls_pass_for_a_trained_network(trapped: Explanation) -> None:
 
 def test_files_hold_what_was_found_and_every_overlay_is_there(trapped: Explanation) -> None:
     content = json.loads((trapped.out / "explanation.json").read_text())
-    assert trapped.out.name == "heldout"
+    assert re.fullmatch("heldout-[0-9a-f]{8}", trapped.out.name)
     assert content["method"] == "HiResCAM" and content["layer"].startswith("features.")
     assert content["sentence"] == trapped.sentence and content["not_for_diagnosis"] is True
     assert content["lung_ratio"]["masks"] == "phantom" and content["lung_ratio"]["n"] == trapped.lungs.num_samples
@@ -168,14 +169,14 @@ def test_files_hold_what_was_found_and_every_overlay_is_there(trapped: Explanati
 def test_the_command_says_the_same_again_and_leaves_no_overlay_of_the_first_time(
     tied: Case, trapped: Explanation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(trapped.out, tmp_path / "heldout")
+    shutil.copytree(trapped.out, tmp_path / trapped.out.name)
     arguments = ["explain", str(tied.run), str(tied.heldout), "--masks", str(tied.table), "--out", str(tmp_path)]
     assert main([*arguments, "--samples", "2", "--threads", "1", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert f"heldout.beton: {trapped.sentence}." in said and "not for diagnosis" in said
-    assert str(tmp_path / "heldout" / "gallery.png") in said
-    assert [path.name for path in sorted((tmp_path / "heldout").glob("0*.png"))] == ["0001.png", "0002.png"]
-    again = json.loads((tmp_path / "heldout" / "explanation.json").read_text())
+    assert str(tmp_path / trapped.out.name / "gallery.png") in said
+    assert [path.name for path in sorted((tmp_path / trapped.out.name).glob("0*.png"))] == ["0001.png", "0002.png"]
+    again = json.loads((tmp_path / trapped.out.name / "explanation.json").read_text())
     first = json.loads((trapped.out / "explanation.json").read_text())
     assert {**again, "samples": []} == {**first, "samples": []}
 
@@ -186,12 +187,12 @@ def test_a_full_disk_leaves_the_overlays_of_the_first_time(
     def fail(path: Path, content: bytes) -> None:
         raise StorageError(f"{path}: No space left on device, expected {len(content)} bytes of room")
 
-    shutil.copytree(trapped.out, tmp_path / "heldout")
+    shutil.copytree(trapped.out, tmp_path / trapped.out.name)
     first = {path.name: path.read_bytes() for path in trapped.out.iterdir()}
     monkeypatch.setattr("engine.explanation.explain.publish_bytes", fail)
     with pytest.raises(StorageError):
         tied.explain(tmp_path, samples=2)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "heldout").iterdir()} == first
+    assert {path.name: path.read_bytes() for path in (tmp_path / trapped.out.name).iterdir()} == first
 
 
 # ---- maps
@@ -591,7 +592,7 @@ def test_three_classes_and_a_beton_of_one_sample_work_and_one_group_decides_noth
     for name, count in (("one", 1), ("val", everything)):
         found = explain(ExplainConfig(run=tmp_path / "run", beton=out / f"{name}.beton", device="cpu"))
         assert len(found.samples) == count and {example.predicted for example in found.samples} <= set(names)
-        assert (tmp_path / "run" / "explanation" / name / "gallery.png").is_file()
+        assert found.out.parent == tmp_path / "run" / "explanation" and (found.out / "gallery.png").is_file()
         if count == 1:
             assert found.sentence.startswith("it cannot be told where the model looks")
             assert not found.deletion.passed and any("one group" in warning for warning in found.warnings)

@@ -196,7 +196,8 @@ def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others
     shutil.copytree(run, other)
     trained = load_trained(other)
     content = {
-        "beton": "held.beton", "split": "heldout", "num_samples": 1234, "num_groups": 77, "accuracy": 0.5,
+        "set": "heldout-1f3a90bc", "beton": "held.beton", "split": "heldout",
+        "num_samples": 1234, "num_groups": 77, "accuracy": 0.5,
         "warnings": ["leaked: <b>holds</b> images"], "checkpoint": {"sha256": trained.sha256},
         "estimates": {"auc": {"value": 0.9, "low": 0.85, "high": 0.95}, "ece": {"value": None, "low": None}},
         "trivial": {"auc": 0.5},
@@ -205,7 +206,10 @@ def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(content))
     card = card_of(trained, "model.onnx")
-    assert "| ROC-AUC | 0.9000 | 0.8500 to 0.9500 | 0.5000 |" in card and "1,234 images in 77 groups" in card
+    assert (
+        "| ROC-AUC | 0.9000 | 0.8500 to 0.9500 | 0.5000 |" in card
+        and "heldout-1f3a90bc (held.beton): 1,234 images in 77 groups" in card
+    )
     assert "ECE" not in card and "\\<b\\>holds" in card and "<b>" not in card
     explained = {"sentence": "the model looks at the floor", "checkpoint": {"sha256": trained.sha256}}
     (other / "explanation" / "held").mkdir(parents=True)

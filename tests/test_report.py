@@ -20,8 +20,8 @@ import pytest
 
 import cli
 from engine.config import ReportConfig
+from engine.dataflow import count_files, keep_dataflow
 from engine.explanation.gallery import Shown, overlay, picture_bytes
-from engine.report.dataflow import count_files, keep_dataflow
 from engine.report.material import read_material
 from engine.report.numbers import share_text
 from engine.report.report import report, write_report
@@ -31,6 +31,7 @@ from engine.report.verdict import Verdict, judge
 from loaders.page_parts import visible
 from tests.browser import Browser, check_page
 from tests.example_run import (
+    SET,
     crossval,
     dataflow,
     draw_pictures,
@@ -68,7 +69,7 @@ def planted(tmp_path: Path, **parts: Any) -> Verdict:
 def test_a_sound_run_gets_plain_numbers_with_their_lower_ends_and_no_praise(tmp_path: Path) -> None:
     verdict = planted(tmp_path)
     assert verdict.state == "held" and not verdict.doubts and not verdict.unchecked
-    assert verdict.how_good.startswith("On 400 radiographs (heldout), which training never saw, it finds 89.3")
+    assert verdict.how_good.startswith(f"On 400 radiographs ({SET}), which training never saw, it finds 89.3")
     assert "interval from 85.3" in verdict.how_good and "always answering normal finds none" in verdict.how_good
     assert "0.918 to 0.978" in verdict.how_sure and "310 groups" in verdict.how_sure
     assert "does not prove" in verdict.what_could_fool
@@ -182,7 +183,7 @@ def test_the_gravest_doubt_leads_three_are_named_and_the_rest_counted(tmp_path: 
     assert len(verdict.doubts) == 5
     assert verdict.how_good.startswith("This score is evidence of nothing clinical")
     assert "2 further doubts" in verdict.what_could_fool and "too few images" not in verdict.what_could_fool
-    page = write_report(tmp_path / "run").read_text()
+    page = write_report(tmp_path / "run").page.read_text()
     assert all(doubt.lead in page for doubt in verdict.doubts)
 
 
@@ -230,7 +231,7 @@ def test_a_check_that_was_not_made_is_said_with_the_command_that_makes_it(
     verdict = planted(tmp_path, **{lacking: None})
     assert verdict.state == "unchecked"
     assert f"not looked at: {words}" in verdict.what_could_fool.lower()
-    text = Reader(write_report(tmp_path / "run").read_text()).text
+    text = Reader(write_report(tmp_path / "run").page.read_text()).text
     assert "Not measured" in text and command in text
 
 
@@ -248,7 +249,7 @@ def test_rows_and_maps_that_tell_nothing_count_as_not_looked_at(tmp_path: Path) 
     verdict = planted(tmp_path, crossval=found, explanation=untold)
     assert verdict.unchecked == ("where the model looks", "hidden lungs", "another collection")
     assert verdict.how_good.startswith("Not all that could fool it was looked for: on 400")
-    text = Reader(write_report(tmp_path / "run").read_text()).text
+    text = Reader(write_report(tmp_path / "run").page.read_text()).text
     assert "Not measured: run `crossval` with --external" in text and "must not be relied on" in text
     put(tmp_path / "run" / "evaluation" / "abroad" / "metrics.json", metrics(conversion_id="b" * 32))
     assert verdict_of(tmp_path / "run").unchecked == ("where the model looks", "hidden lungs")
@@ -256,17 +257,17 @@ def test_rows_and_maps_that_tell_nothing_count_as_not_looked_at(tmp_path: Path) 
 
 def test_an_explanation_brings_its_warnings_and_the_curves_of_its_control(drawn: Path, tmp_path: Path) -> None:
     run = shutil.copytree(drawn, tmp_path / "run")
-    shutil.copy(run / "curves.png", run / "explanation" / "heldout" / "deletion.png")
-    put(run / "explanation/heldout/explanation.json", explanation(warnings=[PHANTOMS], sentence="it is so"))
-    page = write_report(run).read_text()
+    shutil.copy(run / "curves.png", run / "explanation" / SET / "deletion.png")
+    put(run / "explanation" / SET / "explanation.json", explanation(warnings=[PHANTOMS], sentence="it is so"))
+    page = write_report(run).page.read_text()
     text = " ".join(Reader(page).text.split())
     assert f"Caution: {PHANTOMS}." in text and "It is so. " in text
-    assert 'alt="Deletion on heldout: probability' in page
+    assert f'alt="Deletion on {SET}: probability' in page
 
 
 def test_a_cross_validation_of_other_data_is_said_to_be_one(tmp_path: Path) -> None:
     found = crossval() | {"conversion_id": "b" * 32, "cautions": [PHANTOMS], "sentences": ["random folds flatter"]}
-    text = Reader(write_report(make_run(tmp_path / "run", crossval=found)).read_text()).text
+    text = Reader(write_report(make_run(tmp_path / "run", crossval=found)).page.read_text()).text
     assert "it is of another conversion than this run" in text
     verdict = verdict_of(tmp_path / "run")  # neither a check that was made nor a doubt
     assert verdict.unchecked == ("cross-validation", "hidden lungs", "another collection") and not verdict.doubts
@@ -288,14 +289,20 @@ def test_a_narrow_interval_from_few_images_or_groups_is_not_called_sure(tmp_path
     assert planted(tmp_path / "c", metrics=few_groups).how_sure.startswith("Not very sure: ")
 
 
-def test_results_of_weights_that_the_run_no_longer_has_are_left_out_and_named(tmp_path: Path) -> None:
+def test_results_of_weights_that_the_run_no_longer_has_are_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     of_old = {"checkpoint": {"sha256": "0" * 64}}
     run = make_run(tmp_path / "run", metrics=metrics(**of_old), explanation=explanation(**of_old))
     verdict = verdict_of(run)
     assert "That is not known" in verdict.how_good and "where the model looks" in verdict.unchecked
-    text = Reader(write_report(run).read_text()).text
-    for name in ("evaluation/heldout", "explanation/heldout"):
+    text = Reader(write_report(run).page.read_text()).text
+    for name in (f"evaluation/{SET}", f"explanation/{SET}"):
         assert f"{name} is of weights that the run no longer has" in text
+    assert text.index("no longer has") < text.index("Data flow")  # above, where it is read
+    assert cli.main(["report", str(run)]) == 0  # as after `train --resume`, whose page is written by the same words
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Caution, report.html: evaluation/{SET} is of weights that the run no longer has and was left out" in shown
     own = {"checkpoint": {"sha256": summary()["checkpoint_sha256"]}}
     make_run(run, metrics=metrics(**own), explanation=explanation(**own))
     assert verdict_of(run).state == "held"
@@ -304,18 +311,18 @@ def test_results_of_weights_that_the_run_no_longer_has_are_left_out_and_named(tm
 def test_an_undefined_measure_is_said_and_a_temperature_at_its_bound_too(tmp_path: Path) -> None:
     none = {"value": None, "low": None, "high": None, "method": ""}
     found = metrics(temperature=20.0, estimates={"npv": none, "auc": estimate(0.9), "ece": estimate(0.1)}, npv=None)
-    page = write_report(make_run(tmp_path / "run", metrics=found)).read_text()
+    page = write_report(make_run(tmp_path / "run", metrics=found)).page.read_text()
     text = " ".join(Reader(page).text.split())
     assert "Negative predictive value at this set’s prevalence – undefined" in text
     assert "that temperature is as far as it may go" in text and "nan" not in page.lower().split('"')
-    sound = write_report(make_run(tmp_path / "sound")).read_text()
+    sound = write_report(make_run(tmp_path / "sound")).page.read_text()
     assert "as far as it may go" not in sound and "undefined" not in sound
 
 
 def test_the_page_does_not_name_where_a_run_or_its_betons_lie(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     put(run / "config.json", {"data": "/scans/Doe^John/b", "out": "/home/Doe^John/runs/third", "seed": 4})
-    page = write_report(run).read_text()
+    page = write_report(run).page.read_text()
     assert "Doe" not in page and "third" not in page
     assert "python cli.py train BETONS --out RUN --seed 4" in page
 
@@ -328,7 +335,7 @@ def test_a_folder_of_no_class_is_not_named_in_the_data_flow() -> None:
 def test_a_table_cell_or_a_probes_picture_without_end_does_no_harm(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / "metrics.csv").write_text("epoch,val_f1\n1," + "9" * 200_000)
-    assert "metrics.csv could not be read: field larger" in write_report(run).read_text()
+    assert "metrics.csv could not be read: field larger" in write_report(run).page.read_text()
     bomb = bytearray(cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes())
     bomb[16:24] = (60_000).to_bytes(4) * 2
     found = probes("view")
@@ -348,7 +355,7 @@ def test_the_verdict_speaks_of_the_least_favourable_set_that_did_not_leak(tmp_pa
         put(run / "evaluation" / name / "metrics.json", content)
     verdict = verdict_of(run)
     assert "On 200 radiographs (worse)" in verdict.how_good
-    page = write_report(run).read_text()
+    page = write_report(run).page.read_text()
     assert page.index("Results on <bdi>worse") < page.index("Results on <bdi>better")
 
 
@@ -373,7 +380,7 @@ def test_three_classes_are_told_by_accuracy_and_macro_f1(tmp_path: Path) -> None
     verdict = planted(tmp_path, metrics=three, summary=summary(classes=names))
     assert "it is right for 90.2" in verdict.how_good and "macro F1 of 0.8" in verdict.how_good
     assert "always answering normal is right for 58.0" in verdict.how_good
-    text = Reader(write_report(tmp_path / "run").read_text()).text
+    text = Reader(write_report(tmp_path / "run").page.read_text()).text
     assert "the most probable class is called" in text and "covid, normal and pneumonia" in text
 
 
@@ -386,20 +393,20 @@ def test_only_a_whole_share_reads_100_per_cent(value: float | None, text: str) -
 
 def test_the_same_files_give_the_same_bytes_wherever_the_run_lies(drawn: Path, tmp_path: Path) -> None:
     run = shutil.copytree(drawn, tmp_path / "a")
-    first = write_report(run).read_bytes()
-    assert write_report(run).read_bytes() == first
+    first = write_report(run).page.read_bytes()
+    assert write_report(run).page.read_bytes() == first
     moved = shutil.copytree(run, tmp_path / "elsewhere" / "b")
-    assert write_report(moved).read_bytes() == first
+    assert write_report(moved).page.read_bytes() == first
     assert len(first) < 15_000_000
 
 
 def test_an_empty_folder_and_an_older_run_still_have_a_page(tmp_path: Path) -> None:
-    empty = write_report(tmp_path).read_text()
+    empty = write_report(tmp_path).page.read_text()
     assert "is not known" in empty and "python cli.py evaluate RUN BETONS/heldout.beton" in empty
     kept = ("classes", "positive", "num_samples", "accuracy", "sensitivity", "specificity", "f1", "auc", "confusion")
     old = {key: value for key, value in metrics().items() if key in (*kept, "largest_class", "warnings")}
     run = make_run(tmp_path / "old", metrics=old, explanation=None, probes=None, crossval=None, dataflow=None)
-    text = Reader(write_report(run).read_text()).text
+    text = Reader(write_report(run).page.read_text()).text
     assert "no interval was computed" in text and "evaluate again" in text and "89.3" in text
     assert text.count("Not measured") == 7  # flow, points, calibration, subgroups, looks, shortcuts, cross-validation
     assert "nan" not in text.lower().split() and "None" not in text
@@ -415,7 +422,7 @@ def test_a_damaged_file_is_named_and_the_page_is_made(tmp_path: Path, bytes_: by
     for path in files:
         path.write_bytes(bytes_)
     (run / "metrics.csv").write_bytes(bytes_)
-    text = Reader(write_report(run).read_text()).text
+    text = Reader(write_report(run).page.read_text()).text
     assert "is not known" in text or "not shown" in text
     assert ("could not be read" in text) == (bytes_ not in (b"", b'{"classes": 3}', b'{"rows": [1, {"f1": []}]}'))
 
@@ -436,9 +443,9 @@ def test_values_of_another_kind_are_as_good_as_none(tmp_path: Path, place: int) 
         "config": {"data": "d", "out": "o", "seed": 1, "epochs": 3},
     }
     spoilt = {name: dict.fromkeys(content, wrong) for name, content in sound.items()}
-    assert "not for diagnosis" in write_report(make_run(tmp_path / "run", **spoilt)).read_text()
+    assert "not for diagnosis" in write_report(make_run(tmp_path / "run", **spoilt)).page.read_text()
     nested = {name: {key: spoil(value, wrong) for key, value in content.items()} for name, content in sound.items()}
-    assert "not for diagnosis" in write_report(make_run(tmp_path / "nested", **nested)).read_text()
+    assert "not for diagnosis" in write_report(make_run(tmp_path / "nested", **nested)).page.read_text()
 
 
 def spoil(value: Any, wrong: Any) -> Any:
@@ -456,11 +463,11 @@ def test_the_caption_within_an_overlay_is_not_shown_a_second_time(drawn: Path, t
     run = shutil.copytree(drawn, tmp_path / "run")
     crop_HW = np.zeros((32, 32), np.uint8)
     shown = Shown(kind="right", crop_HW=crop_HW, cam_HW=np.eye(32), lungs_HW=None, lines=("says covid", "sample 0"))
-    (run / "explanation" / "heldout" / "0001.png").write_bytes(picture_bytes(overlay(shown)))
+    (run / "explanation" / SET / "0001.png").write_bytes(picture_bytes(overlay(shown)))
     samples = [{"sample": i, "kind": "right", "overlay": f"000{i}.png"} for i in (1, 2)]
-    put(run / "explanation/heldout/explanation.json", explanation(samples=samples))
-    shutil.copy(run / "curves.png", run / "explanation" / "heldout" / "0002.png")
-    page = write_report(run).read_text()
+    put(run / "explanation" / SET / "explanation.json", explanation(samples=samples))
+    shutil.copy(run / "curves.png", run / "explanation" / SET / "0002.png")
+    page = write_report(run).page.read_text()
     assert len(re.findall(r'<div class="film"><img', page)) == 2
     assert len(re.findall(r'<div class="film"><img class="captioned"', page)) == 1
 
@@ -469,11 +476,14 @@ def test_pictures_from_outside_the_run_or_that_are_none_stay_out(drawn: Path, tm
     run = shutil.copytree(drawn, tmp_path / "run")
     secret = tmp_path / "secret.png"
     shutil.copy(run / "curves.png", secret)
-    (run / "evaluation" / "heldout" / "text.png").write_bytes(b"<svg onload=alert(1)>")
-    put(run / "evaluation/heldout/metrics.json", metrics(figures=["../../../secret.png", str(secret), "text.png"]))
+    (run / "evaluation" / SET / "text.png").write_bytes(b"<svg onload=alert(1)>")
+    put(
+        run / "evaluation" / SET / "metrics.json",
+        metrics(figures=["../../../secret.png", str(secret), "text.png"]),
+    )
     samples = [{"sample": 1, "kind": "right", "overlay": name} for name in ("../../../secret.png", str(secret), "..")]
-    put(run / "explanation/heldout/explanation.json", explanation(samples=samples))
-    reader = Reader(write_report(run).read_text())
+    put(run / "explanation" / SET / "explanation.json", explanation(samples=samples))
+    reader = Reader(write_report(run).page.read_text())
     uris = [value for tag, name, value in reader.attributes if (tag, name) == ("img", "src")]
     assert uris.count("data:image/png;base64," + base64.b64encode(secret.read_bytes()).decode()) == 1  # the curves
     assert "3 overlays not shown here" in reader.text
@@ -482,11 +492,11 @@ def test_pictures_from_outside_the_run_or_that_are_none_stay_out(drawn: Path, tm
 def test_a_run_with_huge_pictures_stays_below_15_megabytes(drawn: Path, tmp_path: Path) -> None:
     run = shutil.copytree(drawn, tmp_path / "run")
     samples = [{"sample": i, "kind": "right", "overlay": f"{i:04d}.png"} for i in range(30)]
-    put(run / "explanation/heldout/explanation.json", explanation(samples=samples))
+    put(run / "explanation" / SET / "explanation.json", explanation(samples=samples))
     head = (run / "curves.png").read_bytes()
     for place in range(30):
-        (run / "explanation" / "heldout" / f"{place:04d}.png").write_bytes(head + bytes(1_000_000))
-    page = write_report(run)
+        (run / "explanation" / SET / f"{place:04d}.png").write_bytes(head + bytes(1_000_000))
+    page = write_report(run).page
     assert 8_000_000 < page.stat().st_size < 15_000_000
     assert "page would be too large" in page.read_text()
 
@@ -503,7 +513,7 @@ def test_the_command_repeats_the_settings_that_are_not_defaults(tmp_path: Path) 
 
 def test_numbers_of_the_page_are_those_of_the_files(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", metrics=metrics(difference={"against": "b", "estimates": {"auc": estimate(0.03)}}))
-    text = " ".join(Reader(write_report(run).read_text()).text.split())
+    text = " ".join(Reader(write_report(run).page.read_text()).text.split())
     for wanted in (
         "2,713 in = 2,460 written + 212 rejected + 41 duplicates; 377 more were excluded",
         "lateral (audit) rejected 118",
@@ -533,7 +543,7 @@ def test_numbers_of_the_page_are_those_of_the_files(tmp_path: Path) -> None:
 def written(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with doubts, pictures and hostile names everywhere."""
     run = shutil.copytree(drawn, tmp_path_factory.mktemp("report") / "run")
-    return write_report(hostile_run(run, *HOSTILE[:2]))
+    return write_report(hostile_run(run, *HOSTILE[:2])).page
 
 
 def hostile_run(run: Path, first: str, second: str) -> Path:
@@ -570,8 +580,8 @@ def hostile_run(run: Path, first: str, second: str) -> Path:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_stays_text_wherever_it_stands(name: str, tmp_path: Path) -> None:
-    page = write_report(hostile_run(tmp_path / "run", name, name + "2")).read_bytes().decode("utf-8")
-    plain = write_report(hostile_run(tmp_path / "plain", "plain", "plain2")).read_text()
+    page = write_report(hostile_run(tmp_path / "run", name, name + "2")).page.read_bytes().decode("utf-8")
+    plain = write_report(hostile_run(tmp_path / "plain", "plain", "plain2")).page.read_text()
     assert Reader(page).tags == Reader(plain).tags
     assert Reader(page).text.count(visible(name)[:20]) >= 15
     assert not set(re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page))
@@ -611,7 +621,7 @@ def test_the_verdict_comes_first_and_the_parts_in_their_order(written: Path) -> 
     assert places == sorted(places)
 
 
-PARTS = ("doubts", "flow", "set-1", "looks", "shortcuts", "crossval", "training", "repeat")
+PARTS = ("doubts", "flow-1", "set-1-1", "map-1-1", "shortcuts-1", "crossval", "training", "repeat")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -666,18 +676,15 @@ def test_many_reasons_are_cut_short_without_losing_a_file() -> None:
 def test_a_table_of_another_conversion_is_not_taken(tmp_path: Path, betons: Path) -> None:
     table = io.StringIO((betons / "convert.csv").read_text(), newline="")
     counts = count_files(list(csv.DictReader(table)))["splits"]
-    sizes = {f"{name}_images": sum(counts[split].values()) for split, name in SPLITS}
+    sizes = {split: sum(counts[split].values()) for split in ("train", "val")}
     assert keep_dataflow(tmp_path, betons, sizes) == "" and (tmp_path / "dataflow.json").is_file()
     other = tmp_path / "other"
     other.mkdir()
-    assert "another conversion" in keep_dataflow(other, betons, sizes | {"training_images": 1})
+    assert "another conversion" in keep_dataflow(other, betons, sizes | {"train": 1})
     (other / "convert.csv").write_text("no,such,columns\n1,2,3\n")
     assert "no table of `convert`" in keep_dataflow(other, other, {})
     assert "has no convert.csv" in keep_dataflow(other, tmp_path, {})
     assert not (other / "dataflow.json").exists()
-
-
-SPLITS = (("train", "training"), ("val", "validation"))
 
 
 @pytest.fixture(scope="module")
@@ -707,7 +714,7 @@ def test_probes_that_cannot_be_run_say_why(betons: Path, tmp_path: Path) -> None
     found = probe_run(tmp_path, bare)
     assert not found.probes and "unverified" in found.skipped["all probes"]
     assert verdict_of(make_run(tmp_path, probes=None)).unchecked == ("shortcuts in the collection",)
-    text = Reader(write_report(tmp_path).read_text()).text
+    text = Reader(write_report(tmp_path).page.read_text()).text
     assert "What the probes could not examine" in text and "unverified" in text
 
 
@@ -758,8 +765,8 @@ def test_bad_input_is_told_in_one_line(
 def test_a_cross_validation_joins_the_page_and_stays_for_the_next_one(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", crossval=None)
     put(tmp_path / "c" / "crossval.json", crossval())
-    first = write_report(run, crossval=tmp_path / "c").read_bytes()
-    assert b"group split" in first and write_report(run).read_bytes() == first
+    first = write_report(run, crossval=tmp_path / "c").page.read_bytes()
+    assert b"group split" in first and write_report(run).page.read_bytes() == first
 
 
 # ---- in a browser

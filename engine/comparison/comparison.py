@@ -25,6 +25,7 @@ from engine.step import softmax
 from engine.training import train
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
+from loaders.beton import Beton
 from loaders.errors import (
     CheckpointError,
     ConfigError,
@@ -198,12 +199,14 @@ def heldout_f1(
 ) -> Estimate:
     """F1 of the held-out set with its interval, from an evaluation in the run's folder.
 
-    It is made if there is none, or one of other weights, another conversion's beton of that name, or other resamples.
+    It is made if there is none, or one of other weights or other resamples.
     """
-    path = training.out / "evaluation" / Path(HELD_OUT).stem / "metrics.json"
+    beton_path = config.data / HELD_OUT
+    with Beton(beton_path, trust_unverified=config.loader.trust_unverified) as beton:
+        path = training.out / "evaluation" / beton.set_name / "metrics.json"
     settings = EvaluateConfig(
         run=training.out,
-        betons=(config.data / HELD_OUT,),
+        betons=(beton_path,),
         resamples=config.resamples,
         seed=config.loader.seed,
         batch_size=config.loader.batch_size,
@@ -212,10 +215,9 @@ def heldout_f1(
         trust_unverified=config.loader.trust_unverified,
     )
     content = read_metrics(path)
-    found = [content.get(name) for name in ("checkpoint", "conversion_id", "resamples", "seed")]
+    found = [content.get(name) for name in ("checkpoint", "resamples", "seed")]
     if not isinstance(found[0], dict) or [found[0].get("sha256"), *found[1:]] != [
         done["checkpoint_sha256"],
-        done["conversion_id"],
         settings.resamples,
         settings.seed,
     ]:

@@ -35,6 +35,7 @@ def content(result: Evaluation, facts: Facts, trained: Trained, policy: Policy) 
     """What metrics.json holds."""
     measured, state = result.measurement, trained.state
     return {
+        "set": result.out.name,
         "beton": result.beton.name,
         "split": facts.split,
         "synthetic": facts.synthetic,

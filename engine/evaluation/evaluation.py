@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import EvaluateConfig
+from engine.dataflow import keep_dataflow
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluation.checks import absent_classes, check_beton, check_rival, few_groups
 from engine.evaluation.content import FIGURES, content, figures, scores_table
@@ -54,14 +55,14 @@ class Evaluation:
 def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, total: None) -> list[Evaluation]:
     """Evaluate the best checkpoint of a run on betons; write metrics.json, scores.csv and figures for each.
 
+    Results lie in a folder named after the set that was tested (`Beton.set_name`), so that no set replaces another's.
+
     Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or one that
     shares images or patients with the training set (unless config.force), or for a run to compare with that is of
     another task; ConfigError; BetonError; StorageError.
     """
-    names = [path.stem for path in config.betons]
-    if not names or len(set(names)) != len(names) or {".", ".."} & set(names):  # folders of the results
-        found = ", ".join(map(str, config.betons)) or "none"
-        raise ConfigError(f"betons: found {found}, expected at least one, of different names for folders")
+    if not config.betons:
+        raise ConfigError("betons: found none, expected at least one")
     trained = load_trained(config.run)
     rival = None if config.against is None else load_trained(config.against)
     if rival is not None:
@@ -76,12 +77,15 @@ def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, tot
             batch_size=config.batch_size, threads=config.threads, trust_unverified=config.trust_unverified
         )
         loaders = [stack.enter_context(Loader(path, settings, tensors=True)) for path in config.betons]
+        names = [loader.beton.set_name for loader in loaders]  # of the results' folders
+        if len(set(names)) != len(names):
+            found = ", ".join(f"{path} ({name})" for path, name in zip(config.betons, names, strict=True))
+            raise ConfigError(f"betons: found {found}, expected different sets; name each once")
         warnings = [all_cautions(config, trained, rival, loader) for loader in loaders]  # before the first result
         stack.enter_context(locked(out))
         results = []
-        for loader, cautions in zip(loaders, warnings, strict=True):
-            folder = out / loader.beton.path.stem
-            results.append(evaluate_one(config, trained, rival, policy, loader, cautions, folder, progress))
+        for loader, name, cautions in zip(loaders, names, warnings, strict=True):
+            results.append(evaluate_one(config, trained, rival, policy, loader, cautions, out / name, progress))
     return results
 
 
@@ -105,8 +109,8 @@ def evaluate_one(
     out: Path,
     progress: Progress,
 ) -> Evaluation:
-    """One forward pass over one beton, what it amounts to, and its files."""
-    name, total = loader.beton.path.stem, len(loader.beton) * (1 if rival is None else 2)
+    """One forward pass over one beton, what it amounts to, and its files in `out`, which is named after the set."""
+    name, total = out.name, len(loader.beton) * (1 if rival is None else 2)
     done = 0
 
     def count(samples: int) -> None:
@@ -162,6 +166,8 @@ def evaluate_one(
     for file, picture in pictures.items():
         publish_bytes(out / file, picture)
     publish_bytes(out / "scores.csv", scores_table(scores).encode())
+    if facts.conversion_id != trained.state["conversion_id"]:  # the run keeps that of its own conversion
+        keep_dataflow(out, loader.beton.path.parent, {facts.split: len(label_N)})
     text = json.dumps(content(result, facts, trained, policy), indent=2)
     publish_bytes(out / "metrics.json", (text + "\n").encode())
     return result

@@ -33,7 +33,6 @@ from kernels.crop import crop_into
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton import Beton
 from loaders.config import LoaderConfig
-from loaders.errors import ConfigError
 from loaders.loader import Loader
 
 MOST_REFERENCE = 64  # pictures that the average picture and the average maps come from
@@ -76,8 +75,6 @@ def explain(config: ExplainConfig, progress: Progress = lambda name, done, total
     Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or masks of
     other radiographs; ConfigError; BetonError; StorageError; LockedError.
     """
-    if config.beton.stem in (".", ".."):  # the folder of the results
-        raise ConfigError(f"{config.beton}: expected a plain name, such as heldout.beton; rename it")
     trained = load_trained(config.run)
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
@@ -89,7 +86,7 @@ def explain(config: ExplainConfig, progress: Progress = lambda name, done, total
         beton = loader.beton
         warnings = check_beton(trained.run, trained.state, loader, force=True)
         masks = find_masks(beton, config.masks, config.table)
-        out = (config.out or config.run / "explanation") / beton.path.stem
+        out = (config.out or config.run / "explanation") / beton.set_name
         with locked(out):
             return explain_one(config, trained, policy, loader, masks, warnings, out, progress)
 

@@ -74,9 +74,11 @@ def content(result: Explanation, trained: Trained, beton: Beton) -> dict[str, An
     """explanation.json."""
     lungs, blanked = result.lungs, result.deletion
     return {
+        "set": result.out.name,
         "beton": result.beton.name,
         "split": beton.facts.split,
         "synthetic": beton.facts.synthetic,
+        "conversion_id": beton.facts.conversion_id,
         "classes": list(trained.classes),
         "method": result.method,
         "layer": result.layer,

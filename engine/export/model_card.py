@@ -167,7 +167,7 @@ def result_words(trained: Trained) -> Iterator[str]:
     for content in found:
         images, groups = number(content.get("num_samples")), content.get("num_groups")
         in_groups = f" in {groups:,} groups" if isinstance(groups, int) else ""
-        yield f"{plain(str(content.get('beton')))} ({plain(str(content.get('split')))}): {images} images{in_groups}."
+        yield f"{plain(str(content.get('set')))} ({plain(str(content.get('beton')))}): {images} images{in_groups}."
         estimates = content.get("estimates")
         trivial = content.get("trivial")
         rows = estimate_rows(

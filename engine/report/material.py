@@ -35,11 +35,15 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scored:
-    """One evaluation.  content: its metrics.json.  pictures: name of the figure → data URI."""
+    """One evaluation.  content: its metrics.json.  pictures: name of the figure → data URI.
+
+    name: of the set, as of its folder.  dataflow: of the set's conversion, where that is not the run's own.
+    """
 
     name: str
     content: dict[str, Any]
     pictures: dict[str, str]
+    dataflow: dict[str, Any] = field(default_factory=dict)
 
     def estimate(self, name: str) -> Measured:
         """A metric with its interval; of older runs, which have none, the value alone."""
@@ -59,7 +63,10 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explained:
-    """One explanation.  content: its explanation.json.  overlays: file name → data URI.  gallery: one picture, else."""
+    """One explanation.  content: its explanation.json.  overlays: file name → data URI.  gallery: one picture, else.
+
+    name: of the set, as of its folder.
+    """
 
     name: str
     content: dict[str, Any]
@@ -190,7 +197,8 @@ def read_material(run: Path) -> Material:
         pictures = {figure: reader.picture(f"evaluation/{name}/{figure}") for figure in plain}
         if content:
             pictures = {figure: uri for figure, uri in pictures.items() if uri}
-            evaluations.append(Scored(name=name, content=content, pictures=pictures))
+            flow = reader.json_of(f"evaluation/{name}/dataflow.json")
+            evaluations.append(Scored(name=name, content=content, pictures=pictures, dataflow=flow))
     explanations = []
     for name in reader.folders("explanation", "explanation.json"):
         content = reader.json_of(f"explanation/{name}/explanation.json")

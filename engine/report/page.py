@@ -9,14 +9,12 @@ from typing import Any
 from jinja2 import Template
 
 from engine.profile.account import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
-from engine.report.dataflow import make_flow
+from engine.report.collections import find_collections
 from engine.report.doubts import texts
-from engine.report.explained import show_explanation
 from engine.report.material import Material, count_in, dict_in, dicts_in, number_in, text_in, texts_in
 from engine.report.numbers import counted, listed, part_text, plain_text, upper_first
-from engine.report.sets import show_set
 from engine.report.tables import commands, split_rows
-from engine.report.verdict import Verdict, least_favourable
+from engine.report.verdict import Verdict
 from loaders.audit.page import SEEN, auc_low
 from loaders.page_parts import CHART_WIDTH, page_environment
 
@@ -25,19 +23,13 @@ AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes'
 
 def run_page(material: Material, verdict: Verdict) -> str:
     """Render the page: no script, no remote part, no date; the same text for the same material."""
-    main = least_favourable(material.evaluations)
-    ordered = sorted(material.evaluations, key=lambda scored: (scored is not main, scored.name))
-    flow = make_flow(material.dataflow)
     probes = material.probes
     return page_template().render(
         title=listed(material.classes) or "A training",
         subtitle=subtitle(material),
         verdict=verdict,
         commands=commands(material),
-        flow=flow,
-        flow_unknown=text_in(material.dataflow, "not_known") or "The run has no account of its conversion.",
-        sets=[show_set(scored) for scored in ordered],
-        explained=[show_explanation(explained, material.classes) for explained in material.explanations],
+        collections=find_collections(material),
         probes=probes,
         probed_images=count_in(material.probed, "num_samples"),
         skipped=sorted(probes.skipped.items()) if probes else [],

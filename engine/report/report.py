@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import ReportConfig
-from engine.report.dataflow import keep_dataflow
-from engine.report.material import Material, Reader, read_material, text_in, texts_in
+from engine.dataflow import keep_dataflow
+from engine.report.material import Material, Reader, count_in, read_material, text_in, texts_in
 from engine.report.page import run_page
 from engine.report.run_probes import PROBES, probe_run
 from engine.report.verdict import Verdict, judge
@@ -27,11 +27,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """A page that was written.  notes: what could not be added to it, and why."""
+    """A page that was written.  notes: what could not be added to it, and why.  left_out: what it does not show."""
 
     page: Path
     verdict: Verdict
     notes: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def report(config: ReportConfig, progress: Progress = lambda phase, done, total: None) -> Report:
@@ -50,34 +51,40 @@ def report(config: ReportConfig, progress: Progress = lambda phase, done, total:
         if data is None:
             notes.append(why)
         else:
-            if why := keep_dataflow(run, data, material.summary):
+            if why := keep_dataflow(run, data, images_of(material)):
                 notes.append(f"data flow: {why}")
             if config.probes and not (run / PROBES).is_file():
                 probe_run(run, data / BETON, progress)
-        page = write_report(run, crossval=config.crossval)
-        return Report(page=page, verdict=judge(read_material(run)), notes=tuple(notes))
+        return write_report(run, crossval=config.crossval, notes=tuple(notes))
 
 
-def refresh_report(run: Path) -> Path:
+def images_of(material: Material) -> dict[str, int]:
+    """The run's images by split, as far as its summary has them."""
+    names = {"train": "training_images", "val": "validation_images"}
+    counts = {split: count_in(material.summary, name) for split, name in names.items()}
+    return {split: count for split, count in counts.items() if count is not None}
+
+
+def refresh_report(run: Path) -> Report:
     """Write the page anew, after a command left something in the run folder.  Errors: LockedError; StorageError."""
     with locked(run):
         return write_report(run)
 
 
-def write_report(run: Path, *, crossval: Path | None = None) -> Path:
-    """Write RUN/report.html: the same bytes for the same files in the run folder.  Gives its path.
+def write_report(run: Path, *, crossval: Path | None = None, notes: tuple[str, ...] = ()) -> Report:
+    """Write RUN/report.html: the same bytes for the same files in the run folder.
 
     What a file lacks, or a file that is not there, is said on the page, with the command that makes it.
     For the owner of run's lock.
-    crossval: a folder of `crossval`, whose result is kept in the run first.
+    crossval: a folder of `crossval`, whose result is kept in the run first.  notes: of the report.
     Errors: ConfigError when that folder has no result; InputError when it is of other classes; StorageError.
     """
     if crossval is not None:
         keep_crossval(run, crossval)
     material = read_material(run)
-    page = run_page(material, judge(material))
-    publish_bytes(run / REPORT, page.encode("utf-8"))
-    return run / REPORT
+    verdict = judge(material)
+    publish_bytes(run / REPORT, run_page(material, verdict).encode("utf-8"))
+    return Report(page=run / REPORT, verdict=verdict, notes=notes, left_out=tuple(material.troubles))
 
 
 def find_data(config: ReportConfig, material: Material) -> tuple[Path | None, str]:

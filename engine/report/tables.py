@@ -247,7 +247,9 @@ def commands(material: Material) -> dict[str, str]:
     return {
         "train": train_command(material.config),
         "evaluate": "python cli.py evaluate RUN BETONS/heldout.beton",
+        "evaluate_other": "python cli.py evaluate RUN OTHER/heldout.beton",
         "explain": "python cli.py explain RUN BETONS/heldout.beton",
+        "audit": "python cli.py audit OTHER/heldout.beton --out AUDIT",
         "report": "python cli.py report RUN --data BETONS",
         "crossval": "python cli.py crossval BETONS --out FOLDS\npython cli.py report RUN --crossval FOLDS",
     }

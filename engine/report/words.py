@@ -13,4 +13,9 @@ def report_parts(done: Report) -> Parts:
         for question, sentence in done.verdict.sentences.items()
     ]
     parts += [Line(f"Not in the report: {note}.", "yellow") for note in done.notes]
-    return [*parts, Line(str(done.page))]
+    return [*parts, *left_out_parts(done), Line(str(done.page))]
+
+
+def left_out_parts(done: Report) -> Parts:
+    """What lies in the run folder and is not on its page."""
+    return [Line(f"Caution, {done.page.name}: {trouble}.", "yellow") for trouble in done.left_out]

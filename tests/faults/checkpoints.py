@@ -18,6 +18,7 @@ from engine.checkpoint import load_checkpoint, save_checkpoint
 from tests.faults.small_run import begun_anew, left_of, make_betons, result_of, train_command, warm
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Nursery
+from tests.small_training import results_of
 
 OUT_OF_TIME = 120.0
 KIND = Path("loaders", "audit", "kind.safetensors")
@@ -172,16 +173,16 @@ class Range:
             result = lambda: load_checkpoint(out / "new" / "last.safetensors")[1]["history"][0]["train_loss"]  # noqa: E731
         elif command in ("evaluate", "compare with"):
             argv = ["evaluate", run, heldout, "--resamples", 100, "--device", "cpu", "--threads", 1]
-            result = (run / "evaluation" / "heldout" / "metrics.json").read_bytes
+            result = lambda: (results_of(run / "evaluation") / "metrics.json").read_bytes()  # noqa: E731
             if command == "compare with":
                 argv = [argv[0], self.stopped, *argv[2:], "--against", run, "--out", out / "e"]
-                result = (out / "e" / "heldout" / "metrics.json").read_bytes
+                result = lambda: (results_of(out / "e") / "metrics.json").read_bytes()  # noqa: E731
         elif command == "predict":
             argv = ["predict", run, *self.films(), "--out", table, "--audit", "off", "--device", "cpu", "--workers", 1]
             result = table.read_bytes
         elif command == "explain":
             argv = ["explain", run, heldout, "--out", out / "x", "--device", "cpu"]
-            result = (out / "x" / "heldout" / "explanation.json").read_bytes
+            result = lambda: (results_of(out / "x") / "explanation.json").read_bytes()  # noqa: E731
         elif command == "export":
             argv, result = ["export", run, "--out", out / "model.onnx"], (out / "model.onnx").read_bytes
         else:

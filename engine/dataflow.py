@@ -1,4 +1,4 @@
-"""The data flow of a run: how many files went in, what became of them and why, without any file's name."""
+"""The data flow of a conversion: how many files went in, what became of them and why, without any file's name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.report.material import count_in, dict_in
 from loaders.account import count_reasons
 from loaders.atomic_file import publish_bytes, storage_error
 from loaders.catalog import SPLITS
@@ -21,24 +19,10 @@ VERDICTS = ("written", "rejected", "duplicate", "excluded")
 MOST_REASONS = 12  # kinds that are named; rarer ones are added up
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Flow:
-    """What became of the files.  reasons: reason, verdict, files.  splits: split, images by class, sum, groups."""
+def keep_dataflow(out: Path, data: Path, expected: dict[str, int]) -> str:
+    """Write OUT/dataflow.json from DATA/convert.csv.  Gives "", or why there is none; one that was there then stays.
 
-    files: int
-    written: int
-    rejected: int
-    duplicate: int
-    excluded: int
-    reasons: list[tuple[str, str, int]]
-    classes: list[str]
-    splits: list[tuple[str, list[int], int, str]]
-
-
-def keep_dataflow(run: Path, data: Path, summary: dict[str, Any]) -> str:
-    """Write RUN/dataflow.json from DATA/convert.csv.  Gives "", or why there is none.
-
-    summary: the run's, whose numbers of images must be those of the table, lest another conversion's be told.
+    expected: images by split, which the table must have, lest another conversion's be told.
     Errors: StorageError.
     """
     path = data / TABLE
@@ -52,12 +36,11 @@ def keep_dataflow(run: Path, data: Path, summary: dict[str, Any]) -> str:
         content = count_files(list(csv.DictReader(io.StringIO(text, newline=""))))
     except (KeyError, csv.Error):
         return f"{path} is no table of `convert`"
-    for split, name in (("train", "training_images"), ("val", "validation_images")):
-        expected = summary.get(name)
+    for split, number in expected.items():
         found = sum(content["splits"].get(split, {}).values())
-        if expected is not None and found != expected:
-            return f"{path} has {found} images of {split}, the run had {expected}: it is of another conversion"
-    publish_bytes(run / DATAFLOW, (json.dumps(content, indent=2) + "\n").encode())
+        if found != number:
+            return f"{path} has {found} images of {split}, expected {number}: it is of another conversion"
+    publish_bytes(out / DATAFLOW, (json.dumps(content, indent=2) + "\n").encode())
     return ""
 
 
@@ -113,34 +96,3 @@ def nameless(reason: str, names: set[str]) -> str:
     for name in sorted((name for name in names if name in reason), key=len, reverse=True):
         reason = reason.replace(name, "…")
     return re.sub(r"\S*[/\\]\S*", "…", reason)
-
-
-def make_flow(content: dict[str, Any]) -> Flow | None:
-    """The data flow of dataflow.json; None where it is not known."""
-    counts = {name: count_in(content, "counts", name) for name in ("written", "rejected", "duplicate", "excluded")}
-    written, rejected, duplicate = counts["written"], counts["rejected"], counts["duplicate"]
-    if written is None or rejected is None or duplicate is None:
-        return None
-    reasons = [
-        (str(reason), verdict, number)
-        for verdict in ("rejected", "duplicate", "excluded")
-        for reason in dict_in(content, "reasons", verdict)
-        if (number := count_in(content, "reasons", verdict, reason)) is not None
-    ]
-    by_split = dict_in(content, "splits")
-    classes = sorted({str(name) for split in by_split for name in dict_in(by_split, split)})
-    splits = []
-    for split in by_split:
-        numbers = [count_in(by_split, split, name) or 0 for name in classes]
-        groups = count_in(content, "groups", split)
-        splits.append((split, numbers, sum(numbers), "–" if groups is None else f"{groups:,}"))
-    return Flow(
-        files=written + rejected + duplicate,
-        written=written,
-        rejected=rejected,
-        duplicate=duplicate,
-        excluded=counts["excluded"] or 0,
-        reasons=reasons,
-        classes=classes,
-        splits=splits,
-    )
