@@ -20,12 +20,11 @@ from benchmarks.epochs import Epoch, arrays, consume, first_samples, opened
 from benchmarks.loader_contests import by_sample, open_ours
 from benchmarks.material import Converted
 from benchmarks.pil_dataset import PilDataset
-from benchmarks.settings import BATCH, THREADS
+from benchmarks.settings import BATCH, FULL, THREADS
 from benchmarks.targets import FILES, PHANTOM_FILES
 from benchmarks.torchvision_dataset import TorchvisionDataset
 from tests import naive
 
-WORKERS = (0, 1, 2, 4)  # of which the fastest is taken
 NUM_CHECKED = 16
 OUR_EPOCHS = 20  # in one call, beside one of the rivals
 
@@ -47,14 +46,14 @@ def data_loader(dataset: Dataset, workers: int) -> Epoch:
     return epoch
 
 
-def best_data_loader(dataset: Dataset) -> tuple[str, Epoch, float]:
-    """The fastest number of workers: its name, its epochs, and the seconds to its first batch."""
+def best_data_loader(dataset: Dataset, numbers: tuple[int, ...]) -> tuple[str, Epoch, float]:
+    """The fastest of these numbers of workers: its name, its epochs, and the seconds to its first batch."""
     tried: dict[float, tuple[str, Epoch, float]] = {}
-    for workers in WORKERS:
+    for workers in numbers:
         epoch, first = opened(lambda workers=workers: data_loader(dataset, workers))
         start = time.perf_counter()
         consume(epoch)()
-        name = f"DataLoader, {workers} workers (best of {', '.join(map(str, WORKERS))})"
+        name = f"DataLoader, {workers} workers (best of {', '.join(map(str, numbers))})"
         tried[time.perf_counter() - start] = name, epoch, first
     return tried[min(tried)]
 
@@ -73,7 +72,7 @@ def decoders(converted: Converted, turns: Turns, stored: int, crop: int) -> dict
 
 
 @contextmanager
-def files_contest(converted: Converted) -> Iterator[Contest]:
+def files_contest(converted: Converted, workers: tuple[int, ...] = FULL.loader_workers) -> Iterator[Contest]:
     """Real radiographs: DataLoader with Pillow and torchvision, DALI, SPDL."""
     with open_ours(converted.beton, training=True) as loader:
         beton, crop, stored, num_samples = loader.beton, loader.beton.facts.crop, loader.beton.side, len(loader.beton)
@@ -84,7 +83,7 @@ def files_contest(converted: Converted) -> Iterator[Contest]:
         reason = torchvision_import.missing()
         dataset = TorchvisionDataset(converted.paths, beton.label_N, stored, crop, turns.degrees_N, turns.zoom_N)
         if reason is None:
-            name, epoch, first_batch[name] = best_data_loader(dataset)
+            name, epoch, first_batch[name] = best_data_loader(dataset, workers)
             rivals[name] = consume(epoch)
         else:
             rivals["DataLoader + PIL + torchvision"] = Missing(reason=reason)
@@ -125,14 +124,14 @@ def expect_torchvision(dataset: TorchvisionDataset, turns: Turns, frames_N1HW: n
 
 
 @contextmanager
-def phantom_files_contest(converted: Converted) -> Iterator[Contest]:
+def phantom_files_contest(converted: Converted, workers: tuple[int, ...] = FULL.loader_workers) -> Iterator[Contest]:
     """Phantoms twice the stored side, which everybody halves alike: a dataset that does all that conversion does."""
     with open_ours(converted.beton, training=True) as loader:
         beton, crop, num_samples = loader.beton, loader.beton.facts.crop, len(loader.beton)
         turns = turns_of(loader.config, num_samples, crop)
         dataset = PilDataset(converted.paths, beton.label_N, beton.side, crop, turns.inverse_N23)
         ours, seconds = opened(lambda: arrays(loader))
-        name, epoch, first = best_data_loader(dataset)
+        name, epoch, first = best_data_loader(dataset, workers)
 
         def check() -> None:
             frames_N1HW = by_sample(loader)[::10]

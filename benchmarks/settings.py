@@ -24,6 +24,8 @@ class Workload:
     """Of the real radiographs, every so many'th."""
     decoded_every: int
     """The same for rivals that decode them in each epoch."""
+    loader_workers: tuple[int, ...]
+    """Numbers of torch's DataLoader's workers to try, of which the fastest is taken."""
     files: int
     """Files of the conversion, and images of the epochs with records."""
     step_crop: int
@@ -43,6 +45,7 @@ FULL = Workload(
     training_images=1648,  # of the report: 52 batches
     every=1,
     decoded_every=3,
+    loader_workers=(0, 1, 2, 4),
     files=2060,  # of the report: 1,648 for training and 412 for validation
     step_crop=224,
     scale_samples=(1_000, 10_000, 100_000, 1_000_000),
@@ -52,10 +55,11 @@ FULL = Workload(
 SMOKE = Workload(  # every agreement check, and one turn of each rival
     rounds=1,
     long_rounds=1,
-    phantoms=100,
+    phantoms=40,
     training_images=3 * BATCH,
     every=20,
-    decoded_every=12,
+    decoded_every=24,
+    loader_workers=(1,),
     files=24,
     step_crop=32,
     scale_samples=(1_000,),

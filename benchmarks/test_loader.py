@@ -15,6 +15,7 @@ from benchmarks.loader_contests import (
     training_scaling_contest,
 )
 from benchmarks.material import Converted
+from benchmarks.settings import Workload
 from benchmarks.thread_contests import evaluation_threads_contest, training_threads_contest
 
 # what numba says while FFCV's compiled pipelines go is no fault of a contest's
@@ -52,11 +53,11 @@ def test_checksums(compare: Callable, beton_224: Path, training: bool) -> None:
         compare(contest)
 
 
-def test_training_from_files(compare: Callable, converted_radiographs: Converted) -> None:
-    with files_contest(converted_radiographs) as contest:
+def test_training_from_files(compare: Callable, workload: Workload, converted_radiographs: Converted) -> None:
+    with files_contest(converted_radiographs, workload.loader_workers) as contest:
         compare(contest)
 
 
-def test_training_from_phantom_files(compare: Callable, converted_224: Converted) -> None:
-    with phantom_files_contest(converted_224) as contest:
+def test_training_from_phantom_files(compare: Callable, workload: Workload, converted_224: Converted) -> None:
+    with phantom_files_contest(converted_224, workload.loader_workers) as contest:
         compare(contest)
