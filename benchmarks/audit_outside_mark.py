@@ -27,7 +27,7 @@ from engine.device import choose_policy
 from engine.metrics import all_metrics
 from engine.network import Cnn
 from engine.step import make_learner, predict, softmax, train_step
-from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig, stored_side
+from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig, stored_side
 from loaders.convert import convert
 from loaders.loader import Loader
 from loaders.phantom_folder import write_phantoms
@@ -52,7 +52,13 @@ def draw(folder: Path, marked: bool) -> Path:
             assert film_SS is not None
             cv2.imwrite(str(path), with_mark(film_SS, (side - CROP) // 2))
     convert(
-        ConvertConfig(manifest=manifest, out=folder / "betons", size=CROP, val=VALIDATION, site_key=folder / "site.key")
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=manifest),
+            out=folder / "betons",
+            size=CROP,
+            val=VALIDATION,
+            site_key=folder / "site.key",
+        )
     )
     return folder / "betons"
 

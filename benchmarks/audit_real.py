@@ -17,7 +17,7 @@ from benchmarks.material import data_folder
 from loaders.audit.audit import list_entries
 from loaders.audit.findings import HARMLESS, FileFinding
 from loaders.audit.judging import file_findings, judge_files
-from loaders.config import AuditConfig, AuditLimits, stored_side
+from loaders.config import AuditConfig, AuditLimits, CatalogConfig, stored_side
 from loaders.errors import InputError
 from loaders.frame import grey_window
 from loaders.radiograph import decode_radiograph
@@ -28,7 +28,7 @@ LEAST_LATERAL, LEAST_CT, LEAST_JOINED, MOST_MARKED, MOST_QUARANTINED = 7, 11, 26
 
 def audited(data: Path, progress: Callable[[str], None]) -> tuple[FileFinding, ...]:
     """Every file of the folder through the shipped pipeline, but for the five scores of the classifier of kinds."""
-    _, entries = list_entries(AuditConfig(source=data, out=data.parent / "nothing is written"))
+    _, entries = list_entries(AuditConfig(catalog=CatalogConfig(source=data), out=data.parent / "nothing is written"))
     limits = AuditLimits()
     settings = DecodeSettings(side=stored_side(224), fit="stretch", max_pixels=64_000_000, workers=0, limits=limits)
     progress("classifiers of kinds, one a fold")

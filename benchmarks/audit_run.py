@@ -16,10 +16,10 @@ from benchmarks.settings import THREADS
 def time_ours(folder: Path) -> float:
     """Seconds of one audit of files, workers' start, table and page included, imports not."""
     from loaders.audit.audit import audit
-    from loaders.config import AuditConfig
+    from loaders.config import AuditConfig, CatalogConfig
 
     started = time.perf_counter()
-    audit(AuditConfig(source=folder, out=folder.parent / "audit", workers=THREADS))
+    audit(AuditConfig(catalog=CatalogConfig(source=folder), out=folder.parent / "audit", workers=THREADS))
     return time.perf_counter() - started
 
 

@@ -28,7 +28,7 @@ from engine.device import choose_policy
 from engine.metrics import all_metrics
 from engine.network import Cnn
 from engine.step import make_learner, predict, softmax, train_step
-from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
+from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.loader import Loader
 from loaders.phantom_folder import write_phantoms
@@ -52,7 +52,11 @@ def draw(folder: Path) -> Path:
         PhantomConfig(out=folder / "phantoms", patients=PATIENTS, images_per_patient=1, size=64, strength=STRENGTH)
     )
     config = ConvertConfig(
-        manifest=manifest, out=folder / "betons", size=CROP, val=VALIDATION, site_key=folder / "site.key"
+        catalog=CatalogConfig(manifest=manifest),
+        out=folder / "betons",
+        size=CROP,
+        val=VALIDATION,
+        site_key=folder / "site.key",
     )
     convert(config)
     return folder / "betons"

@@ -18,7 +18,7 @@ from benchmarks.settings import FULL, THREADS
 from loaders.beton import Beton
 from loaders.beton_footer import ROW, Facts
 from loaders.beton_writer import write_beton
-from loaders.config import ConvertConfig, PhantomConfig
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.phantom_folder import write_phantoms
 
@@ -100,7 +100,9 @@ def vary(manifest: Path, folder: Path, num_files: int) -> Path:
 def convert_table(manifest: Path, folder: Path, size: int) -> Converted:
     """Convert in a folder of its own, with a site key of its own."""
     out = folder / "betons"
-    conversion = convert(ConvertConfig(manifest=manifest, out=out, size=size, site_key=folder / "site.key"))
+    conversion = convert(
+        ConvertConfig(catalog=CatalogConfig(manifest=manifest), out=out, size=size, site_key=folder / "site.key")
+    )
     written = (row for row in conversion.rows if row.verdict == "written" and row.split == "train")
     rows = sorted(written, key=lambda row: row.sample)
     return Converted(beton=out / "train.beton", paths=[manifest.parent / row.entry.path for row in rows])
@@ -109,7 +111,9 @@ def convert_table(manifest: Path, folder: Path, size: int) -> Converted:
 def convert_with_table(manifest: Path, folder: Path, size: int) -> tuple[Path, Path]:
     """Convert; gives the folder of betons, and a table of the files that were written, with each one's split."""
     out = folder / "betons"
-    conversion = convert(ConvertConfig(manifest=manifest, out=out, size=size, site_key=folder / "site.key"))
+    conversion = convert(
+        ConvertConfig(catalog=CatalogConfig(manifest=manifest), out=out, size=size, site_key=folder / "site.key")
+    )
     table = folder / "written.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from loaders.config import AuditLimits, LoaderConfig, check_range
+from loaders.config import ORDINARY_PIXELS, PILLOW_PIXELS, AuditLimits, LoaderConfig, check_range
 from loaders.errors import ConfigError
 
 Switch = Literal["auto", "on", "off"]
@@ -229,7 +229,7 @@ class PredictConfig:
     """Where to run; auto takes the first there is of cuda, mps, cpu."""
     workers: int = field(default=0, metadata={"auto": True})
     """Processes that decode; auto takes one a core."""
-    max_pixels: int = 64_000_000
+    max_pixels: int = ORDINARY_PIXELS
     """Largest radiograph in pixels (16-bit PNG with transparency: three quarters of it), told by the header."""
     limits: AuditLimits = field(default=AuditLimits())
 
@@ -237,7 +237,7 @@ class PredictConfig:
         check_range("min_confidence", self.min_confidence, 0, 1)
         check_range("batch_size", self.batch_size, 1, 65536)
         check_range("workers", self.workers, 0, 256)
-        check_range("max_pixels", self.max_pixels, 1, 178_956_970)
+        check_range("max_pixels", self.max_pixels, 1, PILLOW_PIXELS)
         if not self.files:
             raise ConfigError("files: found none, expected radiographs or folders of them; name some")
         if self.audit == "off" and self.limits != AuditLimits():

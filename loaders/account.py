@@ -67,6 +67,7 @@ class Conversion:
 
     out: Path
     catalog: Catalog
+    positive: str
     rows: tuple[Row, ...]
     counts: dict[str, int]
     samples: dict[str, dict[str, int]]
@@ -101,6 +102,7 @@ def summarise(
     return Conversion(
         out=config.out,
         catalog=catalog,
+        positive=config.positive or catalog.classes[0],
         rows=tuple(rows),
         counts=dict(counts),
         samples=samples,

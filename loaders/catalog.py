@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from loaders.config import ConvertConfig
+from loaders.config import CatalogConfig
 from loaders.entry import (
     SPLITS,
     Entry,
@@ -28,41 +28,34 @@ SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Catalog:
-    """All source files.  root: what paths are relative to.  classes: in label order.  positive: one of them."""
+    """All source files.  root: what paths are relative to.  classes: in label order; none without labels."""
 
     root: Path
     entries: tuple[Entry, ...]
     classes: tuple[str, ...]
-    positive: str
 
 
-def read_catalog(config: ConvertConfig) -> Catalog:
+def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
     """Read SOURCE/<class>/**, a public set's own layout (--preset), or a CSV.
 
+    labelled: otherwise SOURCE is any folder, of files without labels.
     Errors: ConfigError for a bad --group-regex; InputError for an empty or unreadable source, a missing column,
-    a label that is missing, or fewer than two classes; StorageError when the source cannot be listed.
+    a label that is missing, or a class that is; StorageError when the source cannot be listed.
     """
-    patient_of = patient_pattern(config.group_regex)
+    patient_of, origin = patient_pattern(config.group_regex), config.origin
     if config.manifest is not None:
-        root, entries = (
-            config.manifest.parent,
-            list(manifest_entries(config.manifest, config.classes, patient_of)),
-        )
-        origin = config.manifest
+        entries = list(manifest_entries(config.manifest, config.classes, patient_of))
+    elif config.preset is not None:
+        entries = preset_entries(config, patient_of)
+    elif labelled:
+        entries = list(folder_entries(origin, config.classes, patient_of))
     else:
-        assert config.source is not None
-        root = origin = config.source
-        if config.preset is not None:
-            entries = preset_entries(config, patient_of)
-        else:
-            entries = list(folder_entries(root, config.classes, patient_of))
+        entries = list(unlabelled_entries(origin, patient_of))
     found = sorted({entry.label for entry in entries if entry.excluded in ("", not_asked_for(entry.label))})
     if not found:
-        raise InputError(
-            f"{origin}: no radiographs found, expected files under one subfolder a class, "
-            "or a CSV with the columns path and label; check the path"
-        )
-    classes = config.classes or tuple(found)
+        expected = "files under one subfolder a class, or a CSV with the columns path and label" if labelled else "some"
+        raise InputError(f"{origin}: no radiographs found, expected {expected}; check the path")
+    classes = config.classes or tuple(name for name in found if labelled)
     missing = [name for name in classes if name not in found]
     if missing:
         raise InputError(
@@ -74,19 +67,12 @@ def read_catalog(config: ConvertConfig) -> Catalog:
             f"{origin}: --group-regex {config.group_regex!r} matches no file name, "
             f"expected ones like {example}; mend it"
         )
-    if len(classes) < 2:
-        raise InputError(
-            f"{origin}: one class, {classes[0]}; expected at least two to tell apart; add the other's files"
-        )
     if formulas := [name for name in classes if table_path(name) != name]:
         raise InputError(
             f"{origin}: class {formulas[0]!r}, expected a name that no spreadsheet takes for a formula; "
             "begin it with a letter or a digit"
         )
-    positive = config.positive or classes[0]
-    if positive not in classes:
-        raise ConfigError(f"--positive: found {positive}, expected one of {', '.join(classes)}")
-    return Catalog(root=root, entries=tuple(entries), classes=classes, positive=positive)
+    return Catalog(root=config.root, entries=tuple(entries), classes=classes)
 
 
 def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
@@ -104,9 +90,7 @@ def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
 
 def folder_entries(source: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:
     """Every file below SOURCE/<class>/, sorted by path; symbolic links to folders are not followed."""
-    if not source.is_dir():
-        raise InputError(f"{source}: not a folder, expected one subfolder a class; check the path, or use --manifest")
-
+    check_folder(source)
     # phantoms stay synthetic when their images are taken as a folder, without their table
     source_name = SYNTHETIC if (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
 
@@ -121,6 +105,21 @@ def folder_entries(source: Path, classes: tuple[str, ...], pattern: re.Pattern[s
         elif classes and label not in classes:
             excluded = not_asked_for(label)
         yield Entry(path=path, label=label, patient=match_patient(pattern, path), source=source_name, excluded=excluded)
+
+
+def unlabelled_entries(source: Path, pattern: re.Pattern[str] | None) -> Iterator[Entry]:
+    """Every file below source, sorted by path; symbolic links to folders are not followed."""
+    check_folder(source)
+    for relative in files_below(source):
+        path = relative.as_posix()
+        excluded = "hidden file" if is_hidden(relative) else ""
+        yield Entry(path=path, label="", patient=match_patient(pattern, path), excluded=excluded)
+
+
+def check_folder(source: Path) -> None:
+    """Errors: InputError for a source that is no folder."""
+    if not source.is_dir():
+        raise InputError(f"{source}: not a folder, expected one of radiographs; check the path, or use --manifest")
 
 
 def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,6 +18,8 @@ PRESETS = ("covid-radiography", "covid-qu-ex", "covid-chestxray", "nih")  # publ
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
 MAX_SEED = 2**63 - 1
 MAX_SIDE = 4096  # of a phantom
+ORDINARY_PIXELS = 64_000_000  # of the largest radiograph that is read without being asked to
+PILLOW_PIXELS = 178_956_970  # above it, Pillow refuses on its own
 
 
 def stored_side(crop: int) -> int:
@@ -116,25 +118,60 @@ class AuditLimits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogConfig:
+    """Which radiographs are read, and how they are labelled and grouped; the same for every command with a source."""
+
+    source: Path | None = None
+    """Folder of radiographs, SOURCE/<class>/** where they have classes; `audit` takes a beton, too."""
+    manifest: Path | None = None
+    """CSV instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
+    preset: str | None = None
+    """Public set that SOURCE is, as distributed: covid-radiography, covid-qu-ex, covid-chestxray or nih."""
+    classes: tuple[str, ...] = ()
+    """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
+    group_regex: str | None = None
+    """Regular expression on the file name whose first group is the patient; `nih` reads 00001280_004.png."""
+    max_pixels: int = ORDINARY_PIXELS
+    """Largest radiograph in pixels (16-bit PNG with transparency: three quarters of it), told by the header."""
+
+    def __post_init__(self) -> None:
+        check_range("max_pixels", self.max_pixels, 1, PILLOW_PIXELS)
+        if (self.source is None) == (self.manifest is None):
+            found = "neither" if self.source is None else "both"
+            raise ConfigError(f"found {found} of SOURCE and --manifest, expected either a folder or a CSV; name one")
+        if self.preset is not None:
+            check_choice("preset", self.preset, PRESETS)
+            if self.manifest is not None:
+                raise ConfigError("found --preset with --manifest, expected it with SOURCE, the folder of a public set")
+        if len(set(self.classes)) != len(self.classes):
+            raise ConfigError(f"--classes: found {','.join(self.classes)}, expected each class once")
+
+    @property
+    def origin(self) -> Path:
+        """What was named: SOURCE, or the manifest."""
+        origin = self.source or self.manifest
+        assert origin is not None
+        return origin
+
+    @property
+    def root(self) -> Path:
+        """The folder that paths are relative to."""
+        return self.origin if self.manifest is None else self.manifest.parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AuditConfig:
     """What is wrong with the files of a folder, and with the collection as a whole."""
 
-    source: Path | None = None
-    """Folder of radiographs, or a beton."""
+    catalog: CatalogConfig
     out: Path
     """Folder that gets audit.csv, which `convert --audit` reads, and audit.html."""
-    manifest: Path | None = None
-    """CSV instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
     labels: Labels = "none"
-    """`folder`: the first folder below SOURCE is the label. Without labels the collection is not audited."""
-    group_regex: str | None = None
-    """Regular expression on the file name whose first group is the patient; `nih` reads 00001280_004.png."""
+    """`folder`: SOURCE's own folders are the labels, as with --classes. Without labels no collection is audited."""
     size: int = 224
     """Side of the crop that a conversion would make; files too small for it have low resolution."""
     workers: int = field(default=0, metadata={"auto": True})
     """Processes that decode; auto takes one a core."""
-    max_pixels: int = 64_000_000
-    """Largest radiograph in pixels (16-bit PNG with transparency: three quarters of it), told by the header."""
     seed: int = 0
     """Seed of folds, permutations and resamples."""
     permutations: int = 1999
@@ -145,32 +182,40 @@ class AuditConfig:
         check_choice("labels", self.labels, get_args(Labels))
         check_range("size", self.size, 32, 2048)
         check_range("workers", self.workers, 0, 256)
-        check_range("max_pixels", self.max_pixels, 1, 178_956_970)
         check_range("seed", self.seed, 0, MAX_SEED)
         check_range("permutations", self.permutations, 999, 20_000)
-        if (self.source is None) == (self.manifest is None):
-            found = "neither" if self.source is None else "both"
-            raise ConfigError(f"found {found} of SOURCE and --manifest, expected either a folder, a beton, or a CSV")
+        if self.beton is not None:
+            given = [item.name for item in fields(CatalogConfig) if getattr(self.catalog, item.name) != item.default]
+            given = [name for name in given if name != "source"] + ["labels"] * (self.labels != "none")
+            if given:
+                flags = ", ".join("--" + name.replace("_", "-") for name in given)
+                raise ConfigError(
+                    f"found {flags} with {self.beton}, expected SOURCE alone: a beton has its own classes and groups; "
+                    "leave them out, or audit the folder that it was converted from"
+                )
+
+    @property
+    def beton(self) -> Path | None:
+        """The beton that SOURCE is, if it is one."""
+        source = self.catalog.source
+        return source if source is not None and source.suffix == ".beton" else None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the files have labels."""
+        catalog = self.catalog
+        return bool(self.labels == "folder" or catalog.classes or catalog.preset or catalog.manifest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertConfig:
     """From radiographs to betons: what to read, how to split, what to write."""
 
-    source: Path | None = None
-    """Folder with one subfolder a class: SOURCE/<class>/**."""
+    catalog: CatalogConfig
     out: Path
     """Folder that gets train.beton, val.beton, heldout.beton, convert.csv and two pictures."""
-    manifest: Path | None = None
-    """CSV instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
-    preset: str | None = None
-    """Public set that SOURCE is, as distributed: covid-radiography, covid-qu-ex, covid-chestxray or nih."""
-    classes: tuple[str, ...] = ()
-    """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
     positive: str | None = None
     """The positive class of every metric. Default: the first class."""
-    group_regex: str | None = None
-    """Regular expression on the file name whose first group is the patient; `nih` reads 00001280_004.png."""
     size: int = 224
     """Side of the central crop that the network sees, in pixels; the stored frame is size/0.7."""
     fit: Fit = "stretch"
@@ -185,8 +230,6 @@ class ConvertConfig:
     """Processes that decode; auto takes one a core."""
     page_mib: int = 8
     """Page size of the betons in MiB, a power of two of at least 2."""
-    max_pixels: int = 64_000_000
-    """Largest radiograph in pixels (16-bit PNG with transparency: three quarters of it), told by the header."""
     site_key: Path = Path("~/.config/plainfilm/site.key")
     """Secret key of this site for patient hashes; made once, never written into a beton."""
     audit: str = "off"
@@ -202,29 +245,18 @@ class ConvertConfig:
         check_range("holdout", self.holdout, 0, 0.9)
         check_range("seed", self.seed, 0, MAX_SEED)
         check_range("workers", self.workers, 0, 256)
-        check_range("max_pixels", self.max_pixels, 1, 178_956_970)  # above it, Pillow refuses on its own
         if self.page_mib < 2 or self.page_mib > 1024 or self.page_mib & (self.page_mib - 1):
             raise ConfigError(f"--page-mib: found {self.page_mib}, expected a power of two from 2 to 1024")
         if stored_side(self.size) ** 2 > self.page_mib << 20:
             least = next(mib for mib in (2**k for k in range(1, 11)) if stored_side(self.size) ** 2 <= mib << 20)
             raise ConfigError(f"--page-mib: found {self.page_mib}, expected at least {least} for --size {self.size}")
-        if (self.source is None) == (self.manifest is None):
-            found = "neither" if self.source is None else "both"
-            raise ConfigError(
-                f"found {found} of SOURCE and --manifest, expected either a folder with one subfolder a class or a CSV"
-            )
-        if self.preset is not None:
-            check_choice("preset", self.preset, PRESETS)
-            if self.manifest is not None:
-                raise ConfigError("found --preset with --manifest, expected it with SOURCE, the folder of a public set")
         if self.audit != "auto" and self.limits != AuditLimits():
             raise ConfigError(
                 f"--limit-…: found with --audit {self.audit}, expected --audit auto; give them to `audit`"
             )
-        if len(set(self.classes)) != len(self.classes):
-            raise ConfigError(f"--classes: found {','.join(self.classes)}, expected each class once")
-        if self.positive is not None and self.classes and self.positive not in self.classes:
-            raise ConfigError(f"--positive: found {self.positive}, expected one of {','.join(self.classes)}")
+        classes = self.catalog.classes
+        if self.positive is not None and classes and self.positive not in classes:
+            raise ConfigError(f"--positive: found {self.positive}, expected one of {','.join(classes)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

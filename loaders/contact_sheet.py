@@ -73,7 +73,7 @@ def preparation_sheet(
         for row in shown:
             path = catalog.root / row.entry.path
             try:
-                grey_HW = decode_radiograph(path, max_pixels=config.max_pixels).grey_HW
+                grey_HW = decode_radiograph(path, max_pixels=config.catalog.max_pixels).grey_HW
             except RadiographError:  # it was whole a moment ago, and is gone now
                 continue
             grey_HW = grey_HW if grey_HW.dtype == np.uint8 else (grey_HW >> 8).astype(np.uint8)

@@ -29,6 +29,7 @@ from loaders.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
 from loaders.config import ConvertConfig, stored_side
 from loaders.contact_sheet import augmentation_sheet, preparation_sheet
 from loaders.errors import ConfigError, InputError, StorageError
+from loaders.presets import deal_rest
 from loaders.randomness import FILE_ORDER, order_keys
 from loaders.site_key import load_site_key, patient_hash, site_key_id
 from loaders.split import group_by, split_groups
@@ -43,16 +44,18 @@ def convert(config: ConvertConfig, progress: Progress = lambda phase, done, tota
     Errors: InputError when nothing can be trained from the source; StorageError; LockedError; ConfigError.
     Source: DESIGN, Data flow.
     """
-    if config.source is not None and config.out.resolve().is_relative_to(config.source.resolve()):
-        raise ConfigError(
-            f"--out {config.out}: lies inside {config.source}, expected a folder beside it; choose another"
-        )
+    source = config.catalog.source
+    if source is not None and config.out.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
     if config.site_key.expanduser().resolve().is_relative_to(config.out.resolve()):
         raise ConfigError(
             f"--site-key {config.site_key}: lies inside {config.out}, which may be shared, expected a secret place; "
             "choose one"
         )
-    catalog = read_catalog(config)
+    catalog = read_catalog(config.catalog)
+    check_task(config, catalog)
+    if config.catalog.preset is not None:
+        catalog = replace(catalog, entries=deal_rest(catalog.entries, config.val, config.seed))
     if config.dry_run:
         return plan(config, catalog, None, progress)
     num_files = sum(not entry.excluded for entry in catalog.entries)
@@ -62,6 +65,17 @@ def convert(config: ConvertConfig, progress: Progress = lambda phase, done, tota
         conversion = plan(config, catalog, spool, progress)
         write(config, conversion, spool, key, progress)
     return conversion
+
+
+def check_task(config: ConvertConfig, catalog: Catalog) -> None:
+    """Errors: InputError for a single class; ConfigError for a positive class that there is not."""
+    if len(catalog.classes) < 2:
+        raise InputError(
+            f"{config.catalog.origin}: one class, {catalog.classes[0]}; expected at least two to tell apart; "
+            "add the other's files"
+        )
+    if config.positive is not None and config.positive not in catalog.classes:
+        raise ConfigError(f"--positive: found {config.positive}, expected one of {', '.join(catalog.classes)}")
 
 
 def check_space(config: ConvertConfig, num_files: int) -> None:
@@ -94,7 +108,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
     settings = DecodeSettings(
         side=stored_side(config.size),
         fit=config.fit,
-        max_pixels=config.max_pixels,
+        max_pixels=config.catalog.max_pixels,
         workers=config.workers,
         limits=config.limits if config.audit == "auto" else None,
     )
@@ -166,7 +180,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
         if not all(given):
             lacking = next(row.entry.path for row in written if not row.entry.split)
             raise InputError(
-                f"{config.manifest or config.source}: {lacking} has no split, others have, "
+                f"{config.catalog.origin}: {lacking} has no split, others have, "
                 "expected one in each row or in none; fill it in"
             )
         split_of: dict[int, Row] = {}
@@ -174,7 +188,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
             first = split_of.setdefault(row.group, row)
             if first.entry.split != row.entry.split:
                 raise InputError(
-                    f"{config.manifest or config.source}: {first.entry.path} is in {first.entry.split}, "
+                    f"{config.catalog.origin}: {first.entry.path} is in {first.entry.split}, "
                     f"{row.entry.path} in {row.entry.split}, and they are of one "
                     "patient (or the same pixels), expected one split for both; mend the column"
                 )
@@ -207,7 +221,7 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         fingerprint.update(row.decoded.pixel_hash + row.entry.label.encode("utf-8", "surrogateescape") + b"\0")
     facts = Facts(
         classes=catalog.classes,
-        positive=catalog.positive,
+        positive=conversion.positive,
         stored=side,
         crop=config.size,
         fit=config.fit,

@@ -29,7 +29,7 @@ def conversion_parts(done: Conversion) -> Parts:
         for split, by_class in done.samples.items()
     )
     parts.append(Sheet(headers=("split", *done.catalog.classes, "images", "groups"), rows=rows))
-    parts.append(Line(f"positive class: {done.catalog.positive}"))
+    parts.append(Line(f"positive class: {done.positive}"))
     if done.told_by_source and not done.audited:  # the audit has said so
         which = ", ".join(done.told_by_source)
         told = f"Every image of {which} comes from a source without any other class: finding and source"

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from loaders.config import ConvertConfig
+from loaders.config import CatalogConfig
 from loaders.entry import (
     Entry,
     check_once,
@@ -60,10 +60,10 @@ UNPACK = "unpack the set anew, or point SOURCE at the folder that has it"
 Paths = Sequence[PurePosixPath]
 
 
-def preset_entries(config: ConvertConfig, pattern: re.Pattern[str] | None) -> list[Entry]:
+def preset_entries(config: CatalogConfig, pattern: re.Pattern[str] | None) -> list[Entry]:
     """Every radiograph of a public set, sorted by path, and every other image of its tree with why it is left out.
 
-    config: source and preset are set; classes are mapped names; val and seed deal NIH's train_val_list.txt.
+    config: source and preset are set; classes are mapped names.
     Errors: InputError when a file that the layout needs is missing or not as expected; StorageError.
     """
     source = config.source
@@ -80,7 +80,8 @@ def preset_entries(config: ConvertConfig, pattern: re.Pattern[str] | None) -> li
             patient=entry.patient or match_patient(pattern, entry.path),
             excluded=not_asked_for(entry.label) if unwanted else entry.excluded,
         )
-    return deal_rest(sorted(entries, key=lambda entry: entry.path), config)
+    check_whole_patients(source, entries)
+    return sorted(entries, key=lambda entry: entry.path)
 
 
 def is_image(path: PurePosixPath) -> bool:
@@ -101,30 +102,36 @@ def unlisted(source: Path, paths: Paths, used: set[str], reason: str) -> list[En
     return entries + [left_out(path, "link to a folder, which is not followed") for path in links]
 
 
-def deal_rest(entries: list[Entry], config: ConvertConfig) -> list[Entry]:
+def check_whole_patients(source: Path, entries: Sequence[Entry]) -> None:
+    """Errors: InputError where test_list.txt has some images of a patient and not others."""
+    taking_part = [entry for entry in entries if not entry.excluded]
+    listed = {entry.patient: entry.path for entry in taking_part if entry.split}
+    for entry in taking_part:
+        if not entry.split and entry.patient and entry.patient in listed:
+            raise InputError(
+                f"{source}/{NIH_TEST}: has {listed[entry.patient]} and not {entry.path} of the same patient, "
+                "expected whole patients; take the list as the set has it"
+            )
+
+
+def deal_rest(given: Sequence[Entry], val: float, seed: int) -> tuple[Entry, ...]:
     """Where test_list.txt names only the held-out share, deal the rest to train and val, by whole patients.
 
-    Errors: InputError for a patient with images in the list and outside.
+    given: a set's entries in order.  val, seed: as a conversion has them.  Errors: InputError for too few patients.
     """
+    entries = list(given)
     taking_part = [place for place, entry in enumerate(entries) if not entry.excluded]
     places = [place for place in taking_part if not entries[place].split]
     if not places or len(places) == len(taking_part):
-        return entries
-    listed = {entries[place].patient: entries[place].path for place in set(taking_part) - set(places)}
-    for entry in (entries[place] for place in places):
-        if entry.patient and entry.patient in listed:
-            raise InputError(
-                f"{config.source}/{NIH_TEST}: has {listed[entry.patient]} and not {entry.path} of the same patient, "
-                "expected whole patients; take the list as the set has it"
-            )
+        return tuple(entries)
     labels = [entries[place].label for place in places]
     classes = sorted(set(labels))
     group_N = group_by([entries[place].patient or None for place in places])
     label_N = np.array([classes.index(label) for label in labels])
-    shares = {"train": 1 - config.val, "val": config.val}
-    for place, split in zip(places, split_groups(group_N, label_N, shares, config.seed, classes), strict=True):
+    shares = {"train": 1 - val, "val": val}
+    for place, split in zip(places, split_groups(group_N, label_N, shares, seed, classes), strict=True):
         entries[place] = replace(entries[place], split=split)
-    return entries
+    return tuple(entries)
 
 
 # ---- sets of folders

@@ -118,12 +118,17 @@ def convert_values(config: type, values: dict[str, Any]) -> dict[str, Any]:
 
 def assemble(config: type[T], values: dict[str, Any]) -> T:
     """Fill a config and its nested configs from converted values."""
+    hints = typing.get_type_hints(config)
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
-        if dataclasses.is_dataclass(field.default):
-            names = {inner.name for inner in dataclasses.fields(field.default)}
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            if field.default is dataclasses.MISSING:
+                arguments[field.name] = assemble(typing.cast(type, hint), values)
+                continue
+            names = {inner.name for inner in dataclasses.fields(hint)}
             inner_values = {name: value for name, value in values.items() if name in names}
-            arguments[field.name] = dataclasses.replace(field.default, **inner_values)  # type: ignore[type-var]
+            arguments[field.name] = dataclasses.replace(field.default, **inner_values)
         elif field.name in values:
             arguments[field.name] = values[field.name]
         elif field.default is dataclasses.MISSING:

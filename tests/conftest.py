@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from loaders.config import ConvertConfig, PhantomConfig
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.phantom_folder import write_phantoms
 
@@ -49,5 +49,14 @@ def betons(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A conversion of the phantoms at size 32, with a held-out share."""
     folder = tmp_path_factory.mktemp("betons")
     out = folder / "b"
-    convert(ConvertConfig(manifest=phantoms, out=out, size=32, holdout=0.2, workers=1, site_key=folder / "site.key"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=phantoms),
+            out=out,
+            size=32,
+            holdout=0.2,
+            workers=1,
+            site_key=folder / "site.key",
+        )
+    )
     return out

@@ -26,7 +26,7 @@ from loaders.audit.near_duplicates import Pair, find_pairs
 from loaders.audit.table import read_decisions, table_bytes
 from loaders.audit.verdicts import Judged, judge, limit_of, own_defects
 from loaders.beton import Beton
-from loaders.config import AuditConfig, AuditLimits, ConvertConfig, PhantomConfig
+from loaders.config import AuditConfig, AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, RadiographError
 from loaders.frame import grey_window
@@ -386,7 +386,16 @@ def test_the_table_and_the_page_are_for_their_owners_eyes(audited: Path) -> None
 
 
 def converted(messy: Path, out: Path, audit: str) -> Path:
-    convert(ConvertConfig(source=messy, out=out / "B", size=64, audit=audit, workers=1, site_key=out / "site.key"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(source=messy),
+            out=out / "B",
+            size=64,
+            audit=audit,
+            workers=1,
+            site_key=out / "site.key",
+        )
+    )
     return out / "B"
 
 
@@ -424,7 +433,16 @@ def twins(folder: Path) -> Path:
 def test_of_exact_copies_one_is_written_and_of_conflicting_ones_none(tmp_path: Path, mode: str, labels: str) -> None:
     source = twins(tmp_path)
     if mode == "table":
-        audit(AuditConfig(source=source, labels=labels, out=tmp_path / "A", workers=1, size=64, permutations=999))
+        audit(
+            AuditConfig(
+                catalog=CatalogConfig(source=source),
+                labels=labels,
+                out=tmp_path / "A",
+                workers=1,
+                size=64,
+                permutations=999,
+            )
+        )
     told = rows_of(
         converted(source, tmp_path, str(tmp_path / "A" / "audit.csv") if mode == "table" else mode) / "convert.csv"
     )
@@ -438,7 +456,16 @@ def test_of_exact_copies_one_is_written_and_of_conflicting_ones_none(tmp_path: P
 
 def test_a_person_can_settle_a_conflict(tmp_path: Path) -> None:
     source = twins(tmp_path)
-    audit(AuditConfig(source=source, labels="folder", out=tmp_path / "A", workers=1, size=64, permutations=999))
+    audit(
+        AuditConfig(
+            catalog=CatalogConfig(source=source),
+            labels="folder",
+            out=tmp_path / "A",
+            workers=1,
+            size=64,
+            permutations=999,
+        )
+    )
     rows = rows_of(tmp_path / "A" / "audit.csv")
     original = sorted(path for path in rows if path.startswith("covid/phantom"))[1]
     assert "label-conflict" in rows[original]["defects"]
@@ -453,7 +480,7 @@ def test_a_person_can_settle_a_conflict(tmp_path: Path) -> None:
 
 def test_a_file_that_changed_since_its_audit_is_rejected(tmp_path: Path) -> None:
     source = twins(tmp_path)
-    audit(AuditConfig(source=source, out=tmp_path / "A", workers=1, size=64))
+    audit(AuditConfig(catalog=CatalogConfig(source=source), out=tmp_path / "A", workers=1, size=64))
     changed = sorted((source / "normal").glob("phantom*"))[3]
     cv2.imwrite(str(changed), phantom(77, 128))
     told = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
@@ -467,7 +494,7 @@ def test_what_an_audit_joins_stays_in_one_split(tmp_path: Path, mode: str) -> No
     out = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=40, images_per_patient=1, size=128, seed=4)).parent
     source = out / "images"
     films = sorted(source.rglob("*.png"))
-    audit(AuditConfig(source=source, out=tmp_path / "A", workers=1, size=64))
+    audit(AuditConfig(catalog=CatalogConfig(source=source), out=tmp_path / "A", workers=1, size=64))
     rows = rows_of(tmp_path / "A" / "audit.csv")
     if mode == "table":
         tied = {film.relative_to(source).as_posix(): str(number // 2) for number, film in enumerate(films)}
@@ -507,14 +534,21 @@ def test_a_red_overlay_on_a_jpeg_is_found_from_end_to_end(tmp_path: Path) -> Non
     cv2.imwrite(str(tmp_path / "S" / "red.jpg"), colour_HWC)
     film = native(np.ascontiguousarray(colour_HWC[..., ::-1]), 8, PhotometricInterpretation="RGB")
     (tmp_path / "S" / "red.dcm").write_bytes(film)
-    found = {file.path: file for file in audit(AuditConfig(source=tmp_path / "S", out=tmp_path / "A", workers=1)).files}
+    found = {
+        file.path: file
+        for file in audit(
+            AuditConfig(catalog=CatalogConfig(source=tmp_path / "S"), out=tmp_path / "A", workers=1)
+        ).files
+    }
     assert "colour-annotation" in found["red.jpg"].defects and "colour-annotation" in found["red.dcm"].defects
     assert "colour-annotation" not in found["grey.jpg"].defects
 
 
 def test_limits_without_an_automatic_audit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--limit-…: found with --audit off"):
-        ConvertConfig(source=tmp_path, out=tmp_path / "B", limits=replace(LIMITS, limit_blurred=3.0))
+        ConvertConfig(
+            catalog=CatalogConfig(source=tmp_path), out=tmp_path / "B", limits=replace(LIMITS, limit_blurred=3.0)
+        )
 
 
 def test_automatic_audit_mends_frames_and_leaves_its_page(messy: Path, tmp_path: Path) -> None:
@@ -551,7 +585,7 @@ def test_a_table_of_another_folder_is_refused(messy: Path, tmp_path: Path) -> No
 def test_an_audit_is_the_same_with_any_number_of_workers(messy: Path, tmp_path: Path) -> None:
     tables = []
     for workers in (1, 2):
-        audit(AuditConfig(source=messy, out=tmp_path / str(workers), workers=workers))
+        audit(AuditConfig(catalog=CatalogConfig(source=messy), out=tmp_path / str(workers), workers=workers))
         tables.append((tmp_path / str(workers) / "audit.csv").read_bytes())
     assert tables[0] == tables[1]
 
@@ -574,20 +608,22 @@ def test_no_name_of_a_dicom_patient_is_in_any_output(tmp_path: Path) -> None:
     for number in range(2):
         film = native((phantom(number, 128).astype(np.uint16) * 16), 12, PatientID="CANARY", PatientName="CANARY^NAME")
         (tmp_path / "S" / f"{number}.dcm").write_bytes(film)
-    result = audit(AuditConfig(source=tmp_path / "S", out=tmp_path / "A", workers=1))
+    result = audit(AuditConfig(catalog=CatalogConfig(source=tmp_path / "S"), out=tmp_path / "A", workers=1))
     assert result.files[0].group == result.files[1].group
     for path in (tmp_path / "A").iterdir():
         assert b"CANARY" not in path.read_bytes()
 
 
 def test_without_labels_the_collection_is_not_audited(messy: Path, tmp_path: Path) -> None:
-    result = audit(AuditConfig(source=messy, out=tmp_path / "A", workers=1))
+    result = audit(AuditConfig(catalog=CatalogConfig(source=messy), out=tmp_path / "A", workers=1))
     assert result.collection is None and result.removals == () and {file.label for file in result.files} == {""}
 
 
 def test_a_beton_is_audited_too(messy: Path, tmp_path: Path) -> None:
     betons = converted(messy, tmp_path, "auto")
-    result = audit(AuditConfig(source=betons / "train.beton", out=tmp_path / "A", permutations=999))
+    result = audit(
+        AuditConfig(catalog=CatalogConfig(source=betons / "train.beton"), out=tmp_path / "A", permutations=999)
+    )
     assert result.files == () and result.collection is not None
     assert {probe.name for probe in result.collection.probes} >= {"outside-crop", "lungs-hidden", "view"}
     assert "header" in result.collection.skipped and not (tmp_path / "A" / "audit.csv").exists()
@@ -596,17 +632,17 @@ def test_a_beton_is_audited_too(messy: Path, tmp_path: Path) -> None:
 def test_an_empty_folder_and_a_folder_inside_the_source_are_refused(tmp_path: Path) -> None:
     (tmp_path / "S").mkdir()
     with pytest.raises(InputError, match="no radiographs found"):
-        audit(AuditConfig(source=tmp_path / "S", out=tmp_path / "A"))
+        audit(AuditConfig(catalog=CatalogConfig(source=tmp_path / "S"), out=tmp_path / "A"))
     with pytest.raises(ConfigError, match="lies inside"):
-        audit(AuditConfig(source=tmp_path / "S", out=tmp_path / "S" / "A"))
+        audit(AuditConfig(catalog=CatalogConfig(source=tmp_path / "S"), out=tmp_path / "S" / "A"))
     with pytest.raises(InputError, match="not a folder"):
-        audit(AuditConfig(source=tmp_path / "nowhere", out=tmp_path / "A"))
+        audit(AuditConfig(catalog=CatalogConfig(source=tmp_path / "nowhere"), out=tmp_path / "A"))
 
 
 @pytest.mark.radiographs
 def test_the_real_defects_are_found(radiographs: Path, tmp_path: Path) -> None:
     """The shipped classifier has learnt from these files; its patient-grouped scores are in docs/AUDIT.md."""
-    result = audit(AuditConfig(source=radiographs, out=tmp_path / "A"))
+    result = audit(AuditConfig(catalog=CatalogConfig(source=radiographs), out=tmp_path / "A"))
     by_path = {file.path: file for file in result.files}
     with (radiographs / "audit.csv").open(newline="") as file:
         truth = {row["path"]: row["defect"] for row in csv.DictReader(file)}
@@ -628,7 +664,9 @@ def test_the_real_defects_are_found(radiographs: Path, tmp_path: Path) -> None:
 
 
 def test_limits_are_settings(messy: Path, tmp_path: Path) -> None:
-    strict = AuditConfig(source=messy, out=tmp_path / "A", workers=1, limits=replace(LIMITS, limit_blurred=1.0))
+    strict = AuditConfig(
+        catalog=CatalogConfig(source=messy), out=tmp_path / "A", workers=1, limits=replace(LIMITS, limit_blurred=1.0)
+    )
     assert sum("blurred" in file.defects for file in audit(strict).files) > 20
 
 
@@ -636,11 +674,15 @@ def test_a_spreadsheet_takes_no_file_name_for_a_formula_and_the_table_still_name
     table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=12, images_per_patient=1, size=128))
     (table.parent / "images").rename(table.parent / "=images")
     table.write_text(table.read_text().replace("images/", "=images/"))
-    audit(AuditConfig(manifest=table, out=tmp_path / "A", workers=1, size=64, permutations=999))
+    audit(AuditConfig(catalog=CatalogConfig(manifest=table), out=tmp_path / "A", workers=1, size=64, permutations=999))
     rows = rows_of(tmp_path / "A" / "audit.csv")
     assert all(path.startswith("./=") for path in rows)
     edited, key = str(tmp_path / "A" / "audit.csv"), tmp_path / "site.key"
-    convert(ConvertConfig(manifest=table, out=tmp_path / "B", size=64, audit=edited, workers=1, site_key=key))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=table), out=tmp_path / "B", size=64, audit=edited, workers=1, site_key=key
+        )
+    )
     told = rows_of(tmp_path / "B" / "convert.csv")
     assert told.keys() == rows.keys() and {row["verdict"] for row in told.values()} <= {"written", "rejected"}
     assert sum(row["verdict"] == "written" for row in told.values()) >= 8
@@ -663,4 +705,4 @@ def test_an_audit_of_a_beton_refuses_a_damaged_frame(betons: Path, tmp_path: Pat
         content[beton.offset_N[1] + 7] ^= 4
     (tmp_path / "damaged.beton").write_bytes(content)
     with pytest.raises(BetonError, match=r"damaged\.beton: sample 1: checksum differs"):
-        audit(AuditConfig(source=tmp_path / "damaged.beton", out=tmp_path / "a"))
+        audit(AuditConfig(catalog=CatalogConfig(source=tmp_path / "damaged.beton"), out=tmp_path / "a"))

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,12 @@ from PIL import Image
 from loaders.atomic_file import SUFFIX
 from loaders.beton import Beton
 from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN
-from loaders.config import ConvertConfig
+from loaders.config import CatalogConfig, ConvertConfig
 from loaders.convert import convert, spool_file
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
 from loaders.frame import stored_frame
 from loaders.radiograph import decode_radiograph
+from loaders.settings import build
 from loaders.site_key import load_site_key
 from loaders.spool import write_frame
 
@@ -41,10 +41,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def config(folder: Path, **changes: object) -> ConvertConfig:
-    base = ConvertConfig(
-        source=folder, out=folder.parent / "out", size=32, workers=1, site_key=folder.parent / "site.key"
-    )
-    return replace(base, **changes)
+    base = {
+        "source": folder,
+        "out": folder.parent / "out",
+        "size": 32,
+        "workers": 1,
+        "site_key": folder.parent / "site.key",
+    }
+    return build(ConvertConfig, base | changes)
 
 
 def table(out: Path) -> list[dict[str, str]]:
@@ -215,11 +219,11 @@ def test_a_killed_conversion_leaves_no_half_file_and_a_rerun_gives_the_same_byte
         "import os, signal, sys\n"
         "import loaders.beton_writer as writer\n"
         "from pathlib import Path\n"
-        "from loaders.config import ConvertConfig\n"
+        "from loaders.config import CatalogConfig, ConvertConfig\n"
         "from loaders.convert import convert\n"
         "writer.pack_footer = lambda *parts: os.kill(os.getpid(), signal.SIGKILL)\n"
         "source = Path(sys.argv[1])\n"
-        "convert(ConvertConfig(source=source, out=source.parent / 'out', size=32, workers=1,"
+        "convert(ConvertConfig(catalog=CatalogConfig(source=source), out=source.parent / 'out', size=32, workers=1,"
         " site_key=source.parent / 'site.key'))\n"
     )
     killed = subprocess.run([sys.executable, "-c", program, str(folder)], check=False, capture_output=True)
@@ -233,8 +237,7 @@ def test_a_killed_conversion_leaves_no_half_file_and_a_rerun_gives_the_same_byte
 def test_real_radiographs_are_all_accounted_for(radiographs: Path, tmp_path: Path) -> None:
     done = convert(
         ConvertConfig(
-            manifest=radiographs / "radiographs.csv",
-            classes=("covid", "normal"),
+            catalog=CatalogConfig(manifest=radiographs / "radiographs.csv", classes=("covid", "normal")),
             size=128,
             holdout=0.15,
             out=tmp_path / "b",
@@ -281,7 +284,11 @@ def test_a_file_that_vanishes_before_the_pictures_costs_only_its_row_of_them(fol
 
 def test_phantoms_taken_as_a_folder_stay_synthetic(phantoms: Path, tmp_path: Path) -> None:
     source = phantoms.parent / "images"
-    convert(ConvertConfig(source=source, out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(source=source), out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"
+        )
+    )
     with Beton(tmp_path / "b" / "train.beton") as beton:
         assert beton.facts.synthetic
 

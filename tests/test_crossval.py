@@ -28,7 +28,7 @@ from engine.crossval.words import crossval_parts, sentences
 from engine.run_folder import RunFolder
 from loaders.beton import Beton
 from loaders.beton_writer import write_beton
-from loaders.config import ConvertConfig, PhantomConfig
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, Interrupted
 from loaders.lungs import without_lungs
@@ -50,7 +50,16 @@ def converted(folder: Path, **changes: Any) -> Path:
     """The betons of some phantoms."""
     phantoms = PhantomConfig(**({"out": folder / "p", "patients": 16, "size": 64, "seed": 77} | changes))
     table = write_phantoms(phantoms)
-    convert(ConvertConfig(manifest=table, out=folder / "b", size=32, page_mib=2, workers=1, site_key=folder / "key"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=table),
+            out=folder / "b",
+            size=32,
+            page_mib=2,
+            workers=1,
+            site_key=folder / "key",
+        )
+    )
     return folder / "b"
 
 

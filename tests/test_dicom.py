@@ -30,7 +30,7 @@ from pydicom.pixels.utils import pixel_array
 
 from loaders.beton import Beton
 from loaders.beton_footer import PATIENT_KNOWN
-from loaders.config import ConvertConfig, PhantomConfig
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.dicom import decode_dicom, shown_picture
 from loaders.dicom_elements import MAX_ELEMENTS, quiet, read_dicom
@@ -756,7 +756,11 @@ def clinic(tmp_path: Path) -> Path:
 def test_a_conversion_groups_by_patient_and_copies_no_tag_into_any_output(clinic: Path, workers: int) -> None:
     key_file = clinic.parent / "site.key"
     out = clinic.parent / "out"
-    done = convert(ConvertConfig(source=clinic, out=out, size=32, workers=workers, site_key=key_file, holdout=0.2))
+    done = convert(
+        ConvertConfig(
+            catalog=CatalogConfig(source=clinic), out=out, size=32, workers=workers, site_key=key_file, holdout=0.2
+        )
+    )
     assert done.counts["rejected"] == 1 and done.counts["written"] + done.counts["duplicate"] == done.files - 1
     assert done.unknown_patients == 0
     by_number: dict[int, set[int]] = {}
@@ -790,7 +794,11 @@ def test_the_catalogs_patient_and_view_win_over_the_files(clinic: Path) -> None:
     table = clinic.parent / "table.csv"
     table.write_text("\n".join(rows) + "\n")
     key_file = clinic.parent / "site.key"
-    done = convert(ConvertConfig(manifest=table, out=clinic.parent / "out", size=32, workers=1, site_key=key_file))
+    done = convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=table), out=clinic.parent / "out", size=32, workers=1, site_key=key_file
+        )
+    )
     key = load_site_key(key_file)
     mine = {patient_hash(key, f"mine{number}").tobytes() for number in range(24)}
     with Beton(done.out / "train.beton") as beton:

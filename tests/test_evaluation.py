@@ -32,7 +32,7 @@ from engine.training import train
 from loaders.atomic_file import locked
 from loaders.beton import Beton
 from loaders.beton_writer import write_beton
-from loaders.config import ConvertConfig, LoaderConfig, PhantomConfig
+from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.phantom_folder import write_phantoms
@@ -144,7 +144,9 @@ def test_another_conversion_of_the_same_patients_is_refused(
     run: Path, phantoms: Path, betons: Path, tmp_path: Path
 ) -> None:
     key = betons.parent / "site.key"
-    convert(ConvertConfig(manifest=phantoms, out=tmp_path, size=32, seed=77, workers=1, site_key=key))
+    convert(
+        ConvertConfig(catalog=CatalogConfig(manifest=phantoms), out=tmp_path, size=32, seed=77, workers=1, site_key=key)
+    )
     with pytest.raises(InputError, match="of the training set"):
         evaluate(on(run, tmp_path / "train.beton"))
 
@@ -153,7 +155,11 @@ def test_under_another_site_key_images_are_still_compared_and_patients_are_said_
     run: Path, betons: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "b"
-    convert(ConvertConfig(manifest=phantoms, out=out, size=32, workers=1, holdout=0.2, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=phantoms), out=out, size=32, workers=1, holdout=0.2, site_key=tmp_path / "k"
+        )
+    )
     (result,) = evaluate(on(run, out / "heldout.beton"))  # the same seed: the same held-out images
     assert any("site keys differ" in warning and "not excluded" in warning for warning in result.warnings)
     with pytest.raises(InputError):
@@ -170,7 +176,11 @@ def test_unknown_patients_are_said(tmp_path: Path, phantoms: Path) -> None:
     manifest = phantoms.parent / "anonymous.csv"
     manifest.write_text("path,label\n" + "\n".join(f"{row['path']},{row['label']}" for row in rows))
     out = tmp_path / "b"
-    convert(ConvertConfig(manifest=manifest, out=out, size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=manifest), out=out, size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"
+        )
+    )
     train(small_training(out, tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", out / "heldout.beton"))
     assert any("leakage between patients is not excluded" in warning for warning in result.warnings)
@@ -182,7 +192,11 @@ def test_a_set_whose_sources_tell_the_label_is_called_no_evidence(tmp_path: Path
     lines = [f"{row['path']},{row['label']},{row['patient']},from-{row['label']}" for row in rows]
     manifest.write_text("\n".join(["path,label,patient,source", *lines]))
     out = tmp_path / "b"
-    done = convert(ConvertConfig(manifest=manifest, out=out, size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"))
+    done = convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=manifest), out=out, size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"
+        )
+    )
     assert done.told_by_source == ["covid", "normal"]
     train(small_training(out, tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", out / "heldout.beton"))
@@ -191,12 +205,20 @@ def test_a_set_whose_sources_tell_the_label_is_called_no_evidence(tmp_path: Path
 
 def test_other_sizes_and_classes_are_refused_with_the_remedy(run: Path, phantoms: Path, tmp_path: Path) -> None:
     key = tmp_path / "k"
-    convert(ConvertConfig(manifest=phantoms, out=tmp_path / "big", size=64, workers=1, site_key=key))
+    convert(
+        ConvertConfig(catalog=CatalogConfig(manifest=phantoms), out=tmp_path / "big", size=64, workers=1, site_key=key)
+    )
     with pytest.raises(InputError, match="--size 32"):
         evaluate(on(run, tmp_path / "big" / "val.beton"))
     swapped = ("normal", "covid")
     convert(
-        ConvertConfig(manifest=phantoms, out=tmp_path / "swapped", size=32, classes=swapped, workers=1, site_key=key)
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=phantoms, classes=swapped),
+            out=tmp_path / "swapped",
+            size=32,
+            workers=1,
+            site_key=key,
+        )
     )
     with pytest.raises(InputError, match="classes normal, covid, expected covid, normal"):
         evaluate(on(run, tmp_path / "swapped" / "val.beton"))
@@ -221,7 +243,16 @@ def test_no_file_name_and_no_patient_reaches_the_run_folder(run: Path, betons: P
 def test_hashes_of_another_run_do_not_open_the_training_set(
     run: Path, betons: Path, phantoms: Path, tmp_path: Path
 ) -> None:
-    convert(ConvertConfig(manifest=phantoms, out=tmp_path / "b", size=32, seed=5, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=phantoms),
+            out=tmp_path / "b",
+            size=32,
+            seed=5,
+            workers=1,
+            site_key=tmp_path / "k",
+        )
+    )
     train(small_training(tmp_path / "b", tmp_path / "other"))
     shutil.copytree(run, tmp_path / "run")
     shutil.copy(tmp_path / "other" / "seen.safetensors", tmp_path / "run" / "seen.safetensors")
@@ -232,7 +263,16 @@ def test_hashes_of_another_run_do_not_open_the_training_set(
 def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path, pictures: None) -> None:
     names = ("covid", "normal", "pneumonia")
     table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=30, size=64, classes=names))
-    convert(ConvertConfig(manifest=table, out=tmp_path / "b", size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=table),
+            out=tmp_path / "b",
+            size=32,
+            holdout=0.2,
+            workers=1,
+            site_key=tmp_path / "k",
+        )
+    )
     train(small_training(tmp_path / "b", tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", tmp_path / "b" / "heldout.beton"))
     scores = list(csv.DictReader((result.out / "scores.csv").read_text().splitlines()))
@@ -422,7 +462,11 @@ def test_a_run_to_compare_with_is_checked_like_the_first(
     with pytest.raises(ConfigError, match="lost: not a folder"):
         evaluate(on(run, heldout, against=tmp_path / "lost"))
     key = betons.parent / "site.key"
-    convert(ConvertConfig(manifest=phantoms, out=tmp_path / "b", size=32, seed=77, workers=1, site_key=key))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=phantoms), out=tmp_path / "b", size=32, seed=77, workers=1, site_key=key
+        )
+    )
     train(small_training(tmp_path / "b", tmp_path / "leaky"))
     with pytest.raises(InputError, match="of the training set"):  # of the second run's
         evaluate(on(run, heldout, against=tmp_path / "leaky", out=tmp_path / "e"))

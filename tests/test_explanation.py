@@ -33,7 +33,7 @@ from engine.network import Cnn
 from engine.networks import make_network
 from engine.training import train
 from loaders.beton import Beton
-from loaders.config import ConvertConfig, PhantomConfig, stored_side
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, stored_side
 from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
 from loaders.phantom_folder import write_phantoms
@@ -75,7 +75,16 @@ def make_case(folder: Path, arms: float, strength: float) -> Case:
             strength=strength,
         )
     )
-    convert(ConvertConfig(manifest=table, out=folder / "b", size=CROP, holdout=0.2, workers=1, site_key=folder / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=table),
+            out=folder / "b",
+            size=CROP,
+            holdout=0.2,
+            workers=1,
+            site_key=folder / "k",
+        )
+    )
     settings = {"epochs": 6, "dropout": 0.2, "batch_size": 8, "threads": 1, "rotation": 5.0}
     config = small_training(folder / "b", folder / "run", **settings)
     return Case(folder=folder, table=table, best_f1=train(config)["best_f1"])
@@ -477,7 +486,11 @@ def test_the_masks_of_real_radiographs_are_matched(radiographs: Path, tmp_path: 
     manifest = tmp_path / "few.csv"
     lines = [f"{row['path']},{row['label']},{row['patient']}" for row in chosen]
     manifest.write_text("\n".join(["path,label,patient", *lines]))
-    convert(ConvertConfig(manifest=manifest, out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=manifest), out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"
+        )
+    )
     with Beton(tmp_path / "b" / "train.beton") as beton:
         covid = np.flatnonzero(beton.label_N == beton.facts.classes.index("covid"))
         for given in (radiographs / "lung_masks.csv", radiographs / "lung_masks"):
@@ -563,7 +576,11 @@ def test_a_run_without_weights_another_size_other_classes_and_a_bad_setting_are_
         assert "Traceback" not in said
         return code, said
 
-    convert(ConvertConfig(manifest=phantoms, out=tmp_path / "big", size=64, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=phantoms), out=tmp_path / "big", size=64, workers=1, site_key=tmp_path / "k"
+        )
+    )
     code, said = told(small_run, tmp_path / "big" / "val.beton")
     assert code == 3 and "convert it with --size 32" in said
     code, said = told(small_run, betons / "heldout.beton", "--samples", "0")
@@ -584,7 +601,11 @@ def test_three_classes_and_a_beton_of_one_sample_work_and_one_group_decides_noth
     names = ("covid", "normal", "pneumonia")
     config = PhantomConfig(out=tmp_path / "p", patients=21, images_per_patient=1, size=64, classes=names)
     table, out = write_phantoms(config), tmp_path / "b"
-    convert(ConvertConfig(manifest=table, out=out, size=32, classes=names, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=table, classes=names), out=out, size=32, workers=1, site_key=tmp_path / "k"
+        )
+    )
     train(small_training(out, tmp_path / "run"))
     with Beton(out / "val.beton") as beton:
         write_subset([(beton, np.array([1]))], out / "one.beton", "val")

@@ -15,7 +15,7 @@ import torch
 
 from loaders.beton import Beton
 from loaders.beton_fields import FieldReader
-from loaders.config import ConvertConfig
+from loaders.config import CatalogConfig, ConvertConfig
 from loaders.convert import convert
 from loaders.errors import BetonError
 from loaders.loader import Loader
@@ -73,7 +73,11 @@ def test_ffcvs_loader_reads_our_betons(ffcv, betons: Path, split: str, os_cache:
 
 def test_ffcv_reads_a_beton_of_several_pages(ffcv, phantoms: Path, tmp_path: Path) -> None:
     out = tmp_path / "b"
-    convert(ConvertConfig(manifest=phantoms, out=out, size=448, page_mib=2, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=phantoms), out=out, size=448, page_mib=2, workers=1, site_key=tmp_path / "k"
+        )
+    )
     with Beton(out / "train.beton") as beton:
         assert beton.pages_end - beton.pages_start > 3 * beton.page_size
         for os_cache in (True, False):

@@ -11,7 +11,7 @@ import pytest
 from engine.config import EvaluateConfig
 from engine.evaluation.evaluation import evaluate
 from engine.training import train
-from loaders.config import ConvertConfig, PhantomConfig
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.phantom_folder import write_phantoms
 from tests.small_training import small_training
@@ -26,7 +26,11 @@ def hard_enough(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def held_out(manifest: Path, folder: Path, epochs: int) -> dict[str, object]:
     """Convert, train and evaluate on the held-out patients; the metrics."""
     key = folder / "k"
-    convert(ConvertConfig(manifest=manifest, out=folder / "b", size=64, holdout=0.2, workers=1, site_key=key))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=manifest), out=folder / "b", size=64, holdout=0.2, workers=1, site_key=key
+        )
+    )
     train(small_training(folder / "b", folder / "run", epochs=epochs, patience=30))
     (result,) = evaluate(EvaluateConfig(run=folder / "run", betons=(folder / "b" / "heldout.beton",), device="cpu"))
     return result.metrics

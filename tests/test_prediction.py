@@ -23,7 +23,7 @@ from engine.prediction.table import opened_spool
 from engine.prediction.words import prediction_words
 from engine.training import train
 from loaders.atomic_file import SUFFIX
-from loaders.config import AuditLimits, ConvertConfig, PhantomConfig
+from loaders.config import AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, LockedError, StorageError
 from loaders.phantom_folder import write_phantoms
@@ -97,7 +97,11 @@ def test_with_the_audit_files_are_mended_as_conversion_mends_them(tmp_path: Path
             Image.fromarray(spoilt_HW).save(path)
     key = tmp_path / "site.key"
     out = tmp_path / "b"
-    convert(ConvertConfig(manifest=table, out=out, size=32, holdout=0.4, workers=1, site_key=key, audit="auto"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=table), out=out, size=32, holdout=0.4, workers=1, site_key=key, audit="auto"
+        )
+    )
     train(small_training(out, tmp_path / "run"))
     expected = scores_by_path(tmp_path / "run", out, table.parent, tmp_path / "e")
     _, rows = ask(tmp_path / "run", tmp_path / "t.csv", *map(Path, expected), min_confidence=0)

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from loaders.catalog import Catalog, read_catalog
-from loaders.config import PRESETS, ConvertConfig
+from loaders.config import PRESETS, CatalogConfig, ConvertConfig
 from loaders.convert import convert
 from loaders.entry import Entry
 from loaders.errors import ConfigError, InputError
-from loaders.presets import READERS
+from loaders.presets import READERS, deal_rest
 
 CHESTXRAY_HEADER = (
     "patientid,offset,sex,age,finding,RT_PCR_positive,survival,view,modality,date,location,folder,filename,doi,url,"
@@ -43,7 +43,7 @@ def write_table(path: Path, header: str, *rows: str, end: str = "\n") -> None:
 
 
 def read(source: Path, preset: str, **settings: object) -> Catalog:
-    return read_catalog(ConvertConfig(source=source, preset=preset, out=source.parent / "out", **settings))  # type: ignore[arg-type]
+    return read_catalog(CatalogConfig(source=source, preset=preset, **settings))  # type: ignore[arg-type]
 
 
 def by_path(catalog: Catalog) -> dict[str, Entry]:
@@ -101,9 +101,7 @@ def test_a_set_unpacked_one_folder_deeper_is_read_alike(radiography: Path) -> No
 
 def test_covid_radiography_converts_with_mapped_class_names(radiography: Path, tmp_path: Path) -> None:
     config = ConvertConfig(
-        source=radiography,
-        preset="covid-radiography",
-        classes=("covid", "normal"),
+        catalog=CatalogConfig(source=radiography, preset="covid-radiography", classes=("covid", "normal")),
         out=tmp_path / "out",
         size=32,
         workers=1,
@@ -219,7 +217,7 @@ def test_covid_chestxray_says_why_the_rest_is_left_out(chestxray: Path) -> None:
 
 def test_classes_of_a_preset_are_asked_for_by_their_mapped_names(chestxray: Path) -> None:
     catalog = read(chestxray, "covid-chestxray", classes=("pneumonia", "covid"))
-    assert catalog.classes == ("pneumonia", "covid") and catalog.positive == "pneumonia"
+    assert catalog.classes == ("pneumonia", "covid")
     assert set(taken(catalog)) == {"images/a.jpg", "images/c.png", "images/d.png"}
     assert by_path(catalog)["images/e.png"].excluded == "class normal not asked for"
     assert by_path(catalog)["images/b.jpg"].excluded == "lateral view"
@@ -239,9 +237,7 @@ def test_a_row_that_leads_outside_is_rejected_when_it_is_read_and_no_other(chest
     ]
     write_table(chestxray / "metadata.csv", CHESTXRAY_HEADER, *CHESTXRAY_ROWS, *bad)
     config = ConvertConfig(
-        source=chestxray,
-        preset="covid-chestxray",
-        classes=("pneumonia", "normal"),
+        catalog=CatalogConfig(source=chestxray, preset="covid-chestxray", classes=("pneumonia", "normal")),
         out=tmp_path / "out",
         workers=1,
         val=0.5,
@@ -349,19 +345,23 @@ def test_a_table_that_a_link_takes_from_elsewhere_is_not_read(nih: Path, tmp_pat
 
 def test_the_test_list_is_held_out_and_the_rest_dealt_by_whole_patients(nih: Path) -> None:
     write_table(nih / "test_list.txt", "00000004_000.png", "00000005_000.png", end="\r\n")
-    catalog = read(nih, "nih", val=0.5, seed=3)
-    split_of = {Path(entry.path).name: entry.split for entry in catalog.entries if not entry.excluded}
+    entries = deal_rest(read(nih, "nih").entries, 0.5, 3)
+    split_of = {Path(entry.path).name: entry.split for entry in entries if not entry.excluded}
     assert {name for name, split in split_of.items() if split == "heldout"} == {"00000004_000.png", "00000005_000.png"}
     assert split_of["00000002_000.png"] == split_of["00000002_001.png"]
     for split in ("train", "val"):
-        labels = {entry.label for entry in catalog.entries if entry.split == split and not entry.excluded}
+        labels = {entry.label for entry in entries if entry.split == split and not entry.excluded}
         assert labels == {"normal", "pneumonia"}
-    assert read(nih, "nih", val=0.5, seed=3) == catalog
+    assert deal_rest(read(nih, "nih").entries, 0.5, 3) == entries
 
 
 def test_nih_with_a_test_list_converts_into_three_sets(nih: Path, tmp_path: Path) -> None:
     write_table(nih / "test_list.txt", "00000004_000.png", "00000005_000.png")
-    done = convert(ConvertConfig(source=nih, preset="nih", out=tmp_path / "out", val=0.5, workers=1, dry_run=True))
+    done = convert(
+        ConvertConfig(
+            catalog=CatalogConfig(source=nih, preset="nih"), out=tmp_path / "out", val=0.5, workers=1, dry_run=True
+        )
+    )
     assert done.counts == {"written": 7, "rejected": 0, "duplicate": 0, "excluded": 3}
     assert done.samples["heldout"] == {"normal": 1, "pneumonia": 1} and done.unknown_patients == 0
 
@@ -369,7 +369,7 @@ def test_nih_with_a_test_list_converts_into_three_sets(nih: Path, tmp_path: Path
 def test_with_both_lists_an_image_in_neither_takes_no_part(nih: Path) -> None:
     write_table(nih / "test_list.txt", "00000004_000.png")
     write_table(nih / "train_val_list.txt", *(name for name in NIH_NAMES if name[7] not in "46"))
-    catalog = read(nih, "nih", val=0.5)
+    catalog = read(nih, "nih")
     entry = next(entry for entry in catalog.entries if entry.path.endswith("00000006_000.png"))
     assert entry.excluded == "neither in test_list.txt nor in train_val_list.txt"
 
@@ -429,7 +429,7 @@ def test_every_preset_that_can_be_named_has_a_reader_and_wants_a_folder(tmp_path
 )
 def test_a_preset_needs_a_known_name_and_a_folder(settings: dict, found: str) -> None:
     with pytest.raises(ConfigError, match=found):
-        ConvertConfig(out=Path("out"), **settings)
+        CatalogConfig(**settings)
 
 
 def test_a_group_regex_names_patients_where_the_set_does_not(tmp_path: Path) -> None:

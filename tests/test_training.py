@@ -205,24 +205,37 @@ def test_divergence_keeps_the_last_healthy_state(betons: Path, tmp_path: Path) -
 
 
 def test_betons_that_changed_under_a_run_are_noticed(betons: Path, phantoms: Path, tmp_path: Path) -> None:
-    from loaders.config import ConvertConfig
+    from loaders.config import CatalogConfig, ConvertConfig
     from loaders.convert import convert
 
     data, out = tmp_path / "b", tmp_path / "run"
     shutil.copytree(betons, data)
     interrupted(config(data, out), 3)
-    convert(ConvertConfig(manifest=phantoms, out=data, size=32, seed=9, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=phantoms), out=data, size=32, seed=9, workers=1, site_key=tmp_path / "k"
+        )
+    )
     with pytest.raises(CheckpointError, match="bring the old betons back"):
         train(resume_config(out), resume=True)
 
 
 def test_a_folder_that_mixes_conversions_is_refused(betons: Path, phantoms: Path, tmp_path: Path) -> None:
-    from loaders.config import ConvertConfig
+    from loaders.config import CatalogConfig, ConvertConfig
     from loaders.convert import convert
 
     mixed = tmp_path / "mixed"
     shutil.copytree(betons, mixed)
-    convert(ConvertConfig(manifest=phantoms, out=tmp_path / "c", size=32, seed=9, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=phantoms),
+            out=tmp_path / "c",
+            size=32,
+            seed=9,
+            workers=1,
+            site_key=tmp_path / "k",
+        )
+    )
     shutil.copy(tmp_path / "c" / "val.beton", mixed / "val.beton")
     with pytest.raises(InputError, match="expected one conversion"):
         train(config(mixed, tmp_path / "run"))
@@ -296,13 +309,17 @@ def test_a_class_of_unseen_signs_is_written_out_in_the_figure_of_a_run() -> None
 
 
 def test_three_classes_train_with_macro_f1(tmp_path: Path) -> None:
-    from loaders.config import ConvertConfig, PhantomConfig
+    from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
     from loaders.convert import convert
     from loaders.phantom_folder import write_phantoms
 
     names = ("covid", "normal", "pneumonia")
     table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=18, size=64, classes=names))
-    convert(ConvertConfig(manifest=table, out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=table), out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"
+        )
+    )
     summary = train(config(tmp_path / "b", tmp_path / "run", epochs=1))
     assert summary["classes"] == list(names) and 0 <= summary["best_f1"] <= 1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from loaders.beton import Beton
-from loaders.config import ConvertConfig, Fit, stored_side
+from loaders.config import PILLOW_PIXELS, Fit
 from loaders.errors import ConfigError, InputError, StorageError
 from loaders.spool import Decoded, DecodeSettings, Task, decode_into_spool
 
@@ -25,12 +25,9 @@ class Source:
     paths: tuple[str, ...]
     num_val: int
 
-    def convert(self, sample: int, config: ConvertConfig, spool: Path) -> tuple[Decoded, float]:
+    def convert(self, sample: int, settings: DecodeSettings, spool: Path) -> tuple[Decoded, float]:
         """Decode one file as a conversion does, into a spool of one frame.  Gives what became of it, and seconds."""
         begin = time.perf_counter()
-        settings = DecodeSettings(
-            side=stored_side(config.size), fit=config.fit, max_pixels=config.max_pixels, workers=1
-        )
         decoded = decode_into_spool(Task(0, self.paths[sample]), root=self.folder, spool=spool, settings=settings)
         return decoded, time.perf_counter() - begin
 
@@ -75,7 +72,8 @@ class Converter:
         with Beton(data / "train.beton") as beton:
             facts, self.pixel_hashes = beton.facts, beton.rows_N["pixel_hash"].copy()
         self.source, self.table, self.next = source, data / TABLE, 0
-        self.config = ConvertConfig(source=source.folder, out=data, size=facts.crop, fit=cast(Fit, facts.fit))
+        # the conversion has judged how large a file may be
+        self.settings = DecodeSettings(side=facts.stored, fit=cast(Fit, facts.fit), max_pixels=PILLOW_PIXELS, workers=1)
         self._folder = tempfile.TemporaryDirectory(prefix="plainfilm-")
         self.spool = Path(self._folder.name) / "spool"
         self.spool.write_bytes(bytes(facts.stored**2))
@@ -85,7 +83,7 @@ class Converter:
         total = 0.0
         for _ in range(count):
             sample = self.next % len(self.source.paths)
-            decoded, seconds = self.source.convert(sample, self.config, self.spool)
+            decoded, seconds = self.source.convert(sample, self.settings, self.spool)
             if decoded.problem:
                 raise StorageError(f"{self.source.paths[sample]}: {decoded.problem}")
             if decoded.pixel_hash != self.pixel_hashes[sample].tobytes():

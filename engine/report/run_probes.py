@@ -15,7 +15,6 @@ from loaders import __version__
 from loaders.atomic_file import publish_bytes
 from loaders.audit.findings import CollectionFinding, ProbeFinding
 from loaders.beton import Beton
-from loaders.config import AuditConfig
 
 PROBES = "probes.json"
 SEED = 0
@@ -35,8 +34,7 @@ def probe_run(run: Path, beton_path: Path, progress: Progress = lambda phase, do
     found = None
     why = "fewer than two classes"
     if verified:
-        config = AuditConfig(source=beton_path, out=run, seed=SEED, permutations=PERMUTATIONS)
-        found = audit_beton(beton_path, config, progress)
+        found = audit_beton(beton_path, SEED, PERMUTATIONS, progress)
     else:
         why = "the beton is unverified: its groups are not known"
     result = found or CollectionFinding(probes=(), cautions=(), skipped={"all probes": why})

@@ -21,12 +21,13 @@ from loaders.audit.measure import SMALL
 from loaders.audit.page import page_html
 from loaders.audit.table import table_bytes
 from loaders.beton import Beton
-from loaders.catalog import folder_entries, manifest_entries, patient_pattern
+from loaders.catalog import read_catalog
 from loaders.config import AuditConfig, stored_side
-from loaders.entry import Entry, files_below, is_hidden, match_patient, may_be_picture
+from loaders.entry import Entry, may_be_picture
 from loaders.errors import ConfigError, InputError
 from loaders.spool import DecodeSettings, Task, decode_all
 
+AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"
 Progress = Callable[[str, int, int], None]
 
 
@@ -36,16 +37,14 @@ def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: N
     Errors: InputError when there is nothing to audit; ConfigError; StorageError; LockedError; BetonError.
     """
     started = time.perf_counter()
-    source = config.source or config.manifest
-    assert source is not None
+    source = config.catalog.origin
     if source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
-    is_beton = config.source is not None and config.source.suffix == ".beton"
-    listed = None if is_beton else list_entries(config)  # what is not there leaves no folder behind
+    listed = None if config.beton else list_entries(config)  # what is not there leaves no folder behind
     with locked(config.out):
         files: tuple[FileFinding, ...] = ()
         if listed is None:
-            collection = audit_beton(source, config, progress)
+            collection = audit_beton(source, config.seed, config.permutations, progress)
         else:
             files, collection = audit_files(config, *listed, progress)
         result = conclude(str(source), files, collection, time.perf_counter() - started)
@@ -56,16 +55,21 @@ def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: N
 def audit_files(
     config: AuditConfig, root: Path, entries: list[Entry], progress: Progress
 ) -> tuple[tuple[FileFinding, ...], CollectionFinding | None]:
-    """Decode, judge and probe.  entries: paths are relative to root."""
+    """Decode, judge and probe.  entries: paths are relative to root.  Errors: InputError where none can be read."""
     settings = DecodeSettings(
         side=stored_side(config.size),
         fit="stretch",
-        max_pixels=config.max_pixels,
+        max_pixels=config.catalog.max_pixels,
         workers=config.workers,
         limits=config.limits,
     )
     tasks = [Task(place, entry.path) for place, entry in enumerate(entries)]
     decoded = list(decode_all(root, tasks, settings, None, partial(progress, "decode")))
+    if all(seen.problem for seen in decoded):
+        raise InputError(
+            f"{config.catalog.origin}: none of {len(entries)} files could be read, the first because: "
+            f"{entries[0].path}: {decoded[0].problem}; expected radiographs; check the path"
+        )
     judged = judge_files(entries, decoded, config.limits, progress)
     collection = probe_files(entries, decoded, judged, config.seed, config.permutations, progress)
     return file_findings(judged, config.limits), collection
@@ -74,13 +78,13 @@ def audit_files(
 def write_audit(out: Path, result: AuditResult) -> None:
     """Publish the page, and the table if files were audited."""
     if result.files:
-        publish_bytes(out / "audit.csv", table_bytes(result.files), mode=0o600)
-    publish_bytes(out / "audit.html", page_html(result).encode(), mode=0o600)
+        publish_bytes(out / AUDIT_TABLE, table_bytes(result.files), mode=0o600)
+    publish_bytes(out / AUDIT_PAGE, page_html(result).encode(), mode=0o600)
 
 
 def remove_audit(out: Path) -> None:
     """Take away what another run has left, lest it be taken for this one's.  Errors: StorageError."""
-    for name in ("audit.csv", "audit.html"):
+    for name in (AUDIT_TABLE, AUDIT_PAGE):
         try:
             (out / name).unlink(missing_ok=True)
         except OSError as error:
@@ -89,29 +93,14 @@ def remove_audit(out: Path) -> None:
 
 def list_entries(config: AuditConfig) -> tuple[Path, list[Entry]]:
     """What to audit, and the folder that its paths are relative to.  Errors: InputError, StorageError, ConfigError."""
-    pattern = patient_pattern(config.group_regex)
-    if config.manifest is not None:
-        root, entries = config.manifest.parent, list(manifest_entries(config.manifest, (), pattern))
-    else:
-        assert config.source is not None
-        root = config.source
-        if not root.is_dir():
-            raise InputError(f"{root}: not a folder, expected one of radiographs, or a .beton; check the path")
-        if config.labels == "folder":
-            entries = list(folder_entries(root, (), pattern))
-        else:
-            entries = [
-                Entry(path=path.as_posix(), label="", patient=match_patient(pattern, path.as_posix()))
-                for path in files_below(root)
-                if not is_hidden(path)
-            ]
-    entries = [entry for entry in entries if not entry.excluded and may_be_picture(entry.path)]
+    catalog = read_catalog(config.catalog, labelled=config.labelled)
+    entries = [entry for entry in catalog.entries if not entry.excluded and may_be_picture(entry.path)]
     if not entries:
-        raise InputError(f"{config.source or config.manifest}: no radiographs found, expected some; check the path")
-    return root, entries
+        raise InputError(f"{config.catalog.origin}: no radiographs found, expected some; check the path")
+    return catalog.root, entries
 
 
-def audit_beton(path: Path, config: AuditConfig, progress: Progress) -> CollectionFinding | None:
+def audit_beton(path: Path, seed: int, permutations: int, progress: Progress) -> CollectionFinding | None:
     """Probe the stored frames of one beton, so that one sees what conversion left.  Errors: BetonError."""
     with Beton(path) as beton:
         facts, rows_N = beton.facts, beton.rows_N
@@ -135,7 +124,7 @@ def audit_beton(path: Path, config: AuditConfig, progress: Progress) -> Collecti
                 source_N=tuple(facts.sources[source] for source in rows_N["source"]),
                 view_N=view_N,
             ),
-            seed=config.seed,
-            permutations=config.permutations,
+            seed=seed,
+            permutations=permutations,
             progress=partial(progress, "probe"),
         )

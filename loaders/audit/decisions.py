@@ -37,7 +37,7 @@ def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[st
     if missing:
         raise InputError(
             f"{audit}: no verdict for {missing[0]} and {len(missing) - 1} more, expected one for each file of {root}; "
-            "audit the same folder again, paths are relative to it"
+            "audit it again, with the same --manifest, --preset and --classes; paths are relative to it"
         )
     return decisions
 
@@ -82,4 +82,4 @@ def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: Progress) -
             row.reason = f"{row.reason}; mended: {file.fix}".lstrip("; ")
     collection = probe_files(entries, decoded, judged, config.seed, PERMUTATIONS, progress)
     files = file_findings(judged, config.limits)
-    return conclude(str(config.source or config.manifest), files, collection, time.perf_counter() - started)
+    return conclude(str(config.catalog.origin), files, collection, time.perf_counter() - started)

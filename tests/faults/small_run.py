@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import digest, load_checkpoint
-from loaders.config import ConvertConfig, PhantomConfig
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert import convert
 from loaders.errors import CheckpointError
 from loaders.phantom_folder import write_phantoms
@@ -35,7 +35,16 @@ def make_betons(folder: Path) -> Path:
     """Convert some 30 phantoms of 20 patients at size 32: 8 or 16 and some to train on, so that a step is short."""
     table = write_phantoms(PhantomConfig(out=folder / "phantoms", patients=20, size=64, seed=5))
     out = folder / "betons"
-    convert(ConvertConfig(manifest=table, out=out, size=32, holdout=0.2, workers=1, site_key=folder / "site.key"))
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=table),
+            out=out,
+            size=32,
+            holdout=0.2,
+            workers=1,
+            site_key=folder / "site.key",
+        )
+    )
     return out
 
 
