@@ -526,7 +526,6 @@ def run_predict(screen: Console, config: PredictConfig) -> None:
     found = watched(screen, prediction.predict_files, config)
     show_parts(screen, words.prediction_words(found))
     screen.print(NOT_FOR_DIAGNOSIS)
-    found.check()
 
 
 def run_export(screen: Console, config: ExportConfig) -> None:

@@ -132,8 +132,9 @@ def test_it_abstains_on_what_the_audit_would_quarantine_and_says_why(
 
 def test_a_limit_of_the_audit_can_be_moved(run: Path, films: Path, tmp_path: Path) -> None:
     film = next(films.rglob("*.png"))
-    _, rows = ask(run, tmp_path / "t.csv", film, limits=AuditLimits(limit_blurred=0.1), min_confidence=0)
-    assert rows[0]["said"] == "abstains" and rows[0]["reason"] == "blurred: blurred"
+    ask(run, tmp_path / "t.csv", film, min_confidence=0)
+    with pytest.raises(InputError, match=r"\(1 blurred\), the first because: .*: blurred: blurred; expected"):
+        ask(run, tmp_path / "t.csv", film, limits=AuditLimits(limit_blurred=0.1), min_confidence=0)
 
 
 def test_below_the_confidence_no_class_is_said_and_the_probability_is_shown(
@@ -164,25 +165,52 @@ def test_unreadable_files_are_rows_with_their_reasons_in_order(run: Path, films:
     (source / "h.png").symlink_to(film)  # leads out of the folder
     (source / "notes.txt").write_text("not listed")
     (source / ".hidden.png").write_text("not listed")
-    absent = (tmp_path / "missing.png", tmp_path / ("x" * 300))
-    found, rows = ask(run, tmp_path / "t.csv", film, source, *absent, min_confidence=0)
-    names = [str(source / f"{letter}.png") for letter in "bcdefgh"]
-    assert [row["path"] for row in rows] == [str(film), *names[:-1], *map(str, absent)]
+    found, rows = ask(run, tmp_path / "t.csv", film, source, min_confidence=0)
+    assert [row["path"] for row in rows] == [str(film), *(str(source / f"{letter}.png") for letter in "bcdefg")]
     assert rows[0]["said"] in CLASSES
     for row in rows[1:]:
         assert row["said"] == "abstains" and row["reason"].startswith("unreadable: ") and row["defects"] == "unreadable"
     assert "text" in rows[1]["reason"] and "FIFO" in rows[5]["reason"] and "outside" in rows[6]["reason"]
-    assert "not there, expected a file; check the path" in rows[7]["reason"]
-    assert "too long" in rows[8]["reason"]
-    assert found.abstained == {"unreadable": 8}
+    assert found.abstained == {"unreadable": 6}
+
+
+def test_a_name_at_which_nothing_is_is_refused_before_any_file_is_decoded_and_the_earlier_table_stays(
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, film = tmp_path / "t.csv", next(films.rglob("*.png"))
+    ask(run, out, films)
+    before = out.read_bytes()
+    (tmp_path / "ring.png").symlink_to(tmp_path / "ring.png")
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nothing.png")
+    monkeypatch.setattr(prediction, "rows_of", lambda *given: pytest.fail("a file was decoded"))
+    for name, why in (
+        ("missing.png", "No such file"),
+        ("dangling.png", "No such file"),
+        ("ring.png", "symbolic links"),
+        ("x" * 300, "too long"),
+    ):
+        with pytest.raises(InputError, match=f"{name}: .*{why}.*, expected a radiograph or a folder; check the path"):
+            ask(run, out, film, tmp_path / name)
+        assert out.read_bytes() == before
+
+
+def test_where_no_file_can_be_predicted_the_earlier_table_stays(run: Path, films: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t.csv"
+    ask(run, out, films)
+    before = out.read_bytes()
+    (tmp_path / "b.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"\(1 unreadable\), the first because: .*b\.png: unreadable: text"):
+        ask(run, out, tmp_path / "b.png")
+    assert out.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "b.png"}
 
 
 def test_a_link_that_leads_out_of_a_folder_is_not_followed(run: Path, films: Path, tmp_path: Path) -> None:
     film = next(films.rglob("*.png"))
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "link.png").symlink_to(film)
-    _, rows = ask(run, tmp_path / "t.csv", tmp_path / "s", min_confidence=0)
-    assert rows[0]["said"] == "abstains" and "outside" in rows[0]["reason"]
+    with pytest.raises(InputError, match="unreadable: leads outside"):
+        ask(run, tmp_path / "t.csv", tmp_path / "s", min_confidence=0)
     _, rows = ask(run, tmp_path / "t.csv", tmp_path / "s" / "link.png", min_confidence=0)  # named by the user
     assert rows[0]["said"] in CLASSES
 
@@ -374,7 +402,7 @@ def test_the_command_counts_by_class_and_reason(
     assert "not for diagnosis" in shown and str(tmp_path / "t.csv") in shown
 
 
-def test_the_command_exits_with_3_when_no_file_could_be_predicted_and_leaves_the_reasons(
+def test_the_command_exits_with_3_when_no_file_could_be_predicted_and_gives_the_reasons(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "b.png").write_text("no picture")
@@ -382,7 +410,7 @@ def test_the_command_exits_with_3_when_no_file_could_be_predicted_and_leaves_the
     assert cli.main(["predict", str(run), str(tmp_path / "b.png"), "--out", str(out), "--device", "cpu"]) == 3
     said = capsys.readouterr()
     assert "none of 1 files could be predicted (1 unreadable)" in said.err and "Traceback" not in said.err
-    assert "unreadable: text" in out.read_text()
+    assert "b.png: unreadable: text" in said.err and not out.exists()
 
 
 def test_the_command_exits_with_2_for_wrong_usage_and_5_without_weights(

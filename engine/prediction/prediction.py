@@ -38,7 +38,8 @@ SETS = {"train": "training", "val": "validation"}  # as a person calls them
 class Predicted:
     """What became of the files.  said, abstained: class or reason → files.  in_set: training or validation → files.
 
-    asked: files that the network was asked about.  temperature: None where it is not known.
+    asked: files that the network was asked about.  first: of the others, the first and why.
+    temperature: None where it is not known.
     """
 
     out: Path
@@ -48,6 +49,7 @@ class Predicted:
     temperature: float | None
     files: int = 0
     asked: int = 0
+    first: str = ""
     said: Counter[str] = field(default_factory=Counter)
     abstained: Counter[str] = field(default_factory=Counter)
     in_set: Counter[str] = field(default_factory=Counter)
@@ -58,6 +60,8 @@ class Predicted:
         """Take one row into the sums."""
         self.files += 1
         self.asked += row.probabilities is not None
+        if row.probabilities is None and not self.first:
+            self.first = f"{row.path}: {row.reason}"
         self.mended += bool(row.mended)
         if row.in_set:
             self.in_set[row.in_set] += 1
@@ -71,8 +75,8 @@ class Predicted:
         if not self.asked:
             reasons = ", ".join(f"{number} {reason}" for reason, number in self.abstained.most_common())
             raise InputError(
-                f"{self.out}: none of {self.files} files could be predicted ({reasons}), expected frontal chest "
-                "radiographs; the table has a reason for each"
+                f"{self.out}: none of {self.files} files could be predicted ({reasons}), the first because: "
+                f"{self.first}; expected frontal chest radiographs; no table is written"
             )
 
 
@@ -81,7 +85,8 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
 
     Files are decoded, mended and fitted as `convert` does with the same --audit, at the size of the run's betons; the
     network sees the same central crop as in `evaluate`.  A file that cannot be used is a row with its reason.
-    Errors: ConfigError; CheckpointError for a run without weights; InputError for no files; LockedError; StorageError.
+    Errors: ConfigError; CheckpointError for a run without weights; InputError for a file that is not there, and where
+    none could be predicted, whereupon an earlier table stays; LockedError; StorageError.
     """
     check_table(config.table)
     trained = load_trained(config.run)
@@ -115,6 +120,7 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
         for row in rows_of(config, trained, policy, sources, seen or {}, spool, progress):
             found.count(row)
             write(row)
+        found.check()  # while the table can still be dropped
     return found
 
 

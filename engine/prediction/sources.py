@@ -15,7 +15,7 @@ from loaders.spool import inside
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """One file.  path: as the user named it.  file: absolute.  problem: why it is not even opened, or ""."""
+    """One file.  path: as the user named it.  file: absolute.  problem: why a link is not followed, or ""."""
 
     path: str
     file: str
@@ -26,15 +26,16 @@ def list_sources(named: Sequence[Path]) -> tuple[list[Source], list[str]]:
     """The files, in order and each once, and cautions about what was named.
 
     A folder stands for the files below it, but for hidden ones and those whose names say that they are no pictures; a
-    link that leads out of it is not followed.  What is not there stays, so that it gets its row.
-    Errors: ConfigError for what can be no path; InputError for folders without any file; StorageError.
+    link that leads out of it is not followed.
+    Errors: ConfigError for what can be no path; InputError for a name at which there is nothing, and for folders
+    without any file; StorageError.
     """
+    for path in named:
+        check_there(path)
     sources, cautions = [], []
     known: set[str] = set()
     repeated = 0
     for path in named:
-        if not is_path(path):
-            raise ConfigError(f"files: found {str(path)!r}, expected paths")
         found = found_at(path)
         if not found:
             cautions.append(f"{path} holds no file that may be a picture")
@@ -51,18 +52,23 @@ def list_sources(named: Sequence[Path]) -> tuple[list[Source], list[str]]:
     return sources, cautions
 
 
+def check_there(path: Path) -> None:
+    """Errors: ConfigError for what can be no path; InputError where nothing is."""
+    if not is_path(path):
+        raise ConfigError(f"files: found {str(path)!r}, expected paths")
+    try:
+        path.stat()
+    except PermissionError:
+        pass  # it may be there; its row has the reason
+    except OSError as error:  # also for a name that is too long, or links in a ring
+        raise InputError(f"{path}: {error.strerror}, expected a radiograph or a folder; check the path") from error
+
+
 def found_at(path: Path) -> list[Source]:
     """The file, or the files below the folder, that the user named."""
-    if os.path.isdir(path):  # noqa: PTH112 - is_dir() raises for a name that is too long
+    if os.path.isdir(path):  # noqa: PTH112 - is_dir() raises where one may not look
         return list(below(path))
-    problem = ""
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        problem = "not there, expected a file; check the path"
-    except (OSError, ValueError):
-        pass  # the decoder tells what is wrong
-    return [Source(path=str(path), file=os.path.abspath(path), problem=problem)]  # noqa: PTH100 - not through links
+    return [Source(path=str(path), file=os.path.abspath(path))]  # noqa: PTH100 - not through links
 
 
 def below(folder: Path) -> Iterator[Source]:
