@@ -21,7 +21,7 @@ import PIL
 from loaders import __version__
 from loaders.account import Conversion, Row, csv_bytes, summarise
 from loaders.atomic_file import SUFFIX, locked, publish_bytes
-from loaders.audit.audit import remove_audit, write_audit
+from loaders.audit.audit import AUDIT_TABLE, remove_audit, write_audit
 from loaders.audit.decisions import audit_rows, given_decisions, obey
 from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton_writer import beton_size, write_beton
@@ -275,7 +275,7 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
     publish_bytes(config.out / "convert.csv", csv_bytes(conversion.rows), mode=0o600)
     if conversion.audited:
         write_audit(config.out, conversion.audited)
-    else:
+    elif config.audit == "off" or Path(config.audit).resolve() != (config.out / AUDIT_TABLE).resolve():
         remove_audit(config.out)  # of an earlier conversion
     publish_bytes(config.out / "preparation.png", preparation_sheet(config, conversion.rows, catalog, frames_NSS))
     publish_bytes(config.out / "augmentation.png", augmentation_sheet(config.out / "train.beton"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import stat
 import subprocess
 import sys
@@ -518,6 +519,15 @@ def test_what_an_audit_joins_stays_in_one_split(tmp_path: Path, mode: str) -> No
             pair = [told[f"{label}/{film.name}"], told[f"{label}/negative-{film.name}"]]
             assert pair[0]["group"] == pair[1]["group"]
             assert [row["verdict"] for row in pair].count("written") == 1
+
+
+def test_a_table_that_lies_in_the_folder_of_betons_stays(messy: Path, audited: Path, tmp_path: Path) -> None:
+    (tmp_path / "B").mkdir()
+    for name in ("audit.csv", "audit.html"):
+        shutil.copy(audited / name, tmp_path / "B" / name)
+    converted(messy, tmp_path, str(tmp_path / "B" / "audit.csv"))
+    for name in ("audit.csv", "audit.html"):
+        assert (tmp_path / "B" / name).read_bytes() == (audited / name).read_bytes()
 
 
 def test_another_conversions_audit_is_taken_away(messy: Path, tmp_path: Path) -> None:

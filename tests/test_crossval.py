@@ -327,6 +327,7 @@ def test_other_betons_and_damaged_scores_are_refused(
     out = copied(whole, tmp_path)
     with pytest.raises(ConfigError, match=r"fold\.json: the fold was made of other betons"):
         crossval(config(external.parent, out))
+    assert (out / "local.json").read_bytes() == (whole / "local.json").read_bytes()  # it still names its own betons
     path = out / "folds" / "group-2" / "fold.json"
     sound = json.loads(path.read_text())
     for name, spoilt in (

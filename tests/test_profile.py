@@ -8,12 +8,15 @@ import argparse
 import contextlib
 import csv
 import json
+import math
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -37,13 +40,13 @@ from engine.profile.figure import profile_figure
 from engine.profile.probes import activation_bytes, bound_of, training_flops
 from engine.profile.process import VariantProcess
 from engine.profile.profile import cautions, profile
-from engine.profile.source import Converter, find_source
+from engine.profile.source import Converter, Source, find_source
 from engine.profile.variants import Variant, variants_for
 from engine.profile.verdict import judge
-from engine.profile.worker import DeviceRounds, HostRounds
+from engine.profile.worker import DeviceRounds, HostRounds, trace
 from loaders.atomic_file import locked
 from loaders.beton import Beton
-from loaders.config import LoaderConfig
+from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.loader import Batch, Loader
 from loaders.machine import usable_cores
@@ -336,6 +339,41 @@ def test_a_profile_leaves_a_picture_a_record_and_a_trace(profiled: Path) -> None
     assert record["variants"][0]["parts"]["decode"] > 0 and "decode" not in record["variants"][-1]["parts"]
     names = {event.get("name") for event in json.loads((profiled.parent / "trace.json").read_text())["traceEvents"]}
     assert any("backward" in str(name).lower() for name in names)
+
+
+def test_a_trace_that_cannot_be_recorded_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(self: object, path: str) -> None:
+        Path(path).write_text("half a trace")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", breaks)
+    policy = SimpleNamespace(device=torch.device("cpu"))
+    (tmp_path / "trace.json").write_text("an earlier one")
+    with pytest.raises(OSError, match="disk full"):
+        trace(SimpleNamespace(policy=policy, train=lambda *given: None), tmp_path / "trace.json", 1)  # type: ignore[arg-type]
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["an earlier one"]
+
+
+def test_a_trace_with_the_name_of_a_folder_is_refused_at_once(
+    betons: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["profile", str(betons), "--source", str(phantoms.parent), "--out", str(tmp_path / "p")]
+    assert cli.main([*command, "--device", "cpu", "--trace", str(tmp_path)]) == 2
+    assert f"--trace {tmp_path}: a folder" in capsys.readouterr().err and not (tmp_path / "p").exists()
+
+
+def test_a_profile_decodes_what_a_conversion_with_more_pixels_took(
+    betons: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    side = math.isqrt(ORDINARY_PIXELS) + 1
+    levels_HW = np.tile(np.arange(side, dtype=np.uint16) % 251, (side, 1)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "large.png"), levels_HW)
+    with contextlib.closing(Converter(find_source(betons, phantoms.parent), betons)) as converter:
+        large = Source(folder=tmp_path, paths=("large.png",), num_val=0)
+        decoded, _ = large.convert(0, converter.settings, converter.spool)
+    assert (decoded.problem, decoded.width) == ("", side)
 
 
 def test_a_picture_can_be_drawn_of_a_reference_that_is_quicker_than_the_report() -> None:

@@ -65,7 +65,11 @@ def crossval(
             cautions += more
         folds_of = {split: deal(config, pool, split) for split in config.splits}
         stack.enter_context(locked(config.out))
-        claim(config)
+        check_claim(config)
+        for split, folds in folds_of.items():
+            for fold in folds:
+                finished(config, pool, split, fold)  # before anything is written: they may be of other betons
+        save_settings(config.out, config)
         size = beton_size(len(pool.label_N), pool.facts.stored, pool.betons[0].page_size)
         check_room(config.out, size * (len(config.splits) * config.folds if config.keep else 1))
         found: dict[str, list[FoldScores]] = {}
@@ -101,8 +105,8 @@ def deal(config: CrossvalConfig, pool: Pool, split: str) -> list[Fold]:
     )
 
 
-def claim(config: CrossvalConfig) -> None:
-    """Take the folder for these settings, or find it taken for the same.  Errors: ConfigError."""
+def check_claim(config: CrossvalConfig) -> None:
+    """Errors: ConfigError for a folder of other settings, or one that is no cross-validation's."""
     if (config.out / CONFIG).exists():
         before = read_run_settings(config.out)
         settings = told_settings(config, before)
@@ -117,7 +121,18 @@ def claim(config: CrossvalConfig) -> None:
             )
     elif (config.out / FOLDS).exists():
         raise ConfigError(f"{config.out}: holds {FOLDS} but no {CONFIG}, expected a new folder; choose another --out")
-    save_settings(config.out, config)
+
+
+def finished(config: CrossvalConfig, pool: Pool, split: str, fold: Fold) -> FoldScores | None:
+    """The scores of a fold, if it has been made.  Errors: ConfigError for one of other betons."""
+    folder = config.out / FOLDS / f"{split}-{fold.number}"
+    return load_scores(folder, identity_of(pool, split, fold), fold.test_N, len(pool.facts.classes))
+
+
+def identity_of(pool: Pool, split: str, fold: Fold) -> str:
+    """The conversion id of a fold's betons."""
+    seen = "whole frames " if split == HIDDEN else ""
+    return subset_id(pool.betons[0], f"crossval {split} {seen}{fold.number}", fold.train_N, fold.val_N, fold.test_N)
 
 
 def run_fold(
@@ -129,10 +144,8 @@ def run_fold(
     stopping: Callable[[], bool],
 ) -> FoldScores:
     """Train and test one fold, unless that has been done.  Errors: Interrupted, and whatever `train` raises."""
-    folder = config.out / FOLDS / f"{split}-{fold.number}"
-    seen = "whole frames " if split == HIDDEN else ""
-    identity = subset_id(pool.betons[0], f"crossval {split} {seen}{fold.number}", fold.train_N, fold.val_N, fold.test_N)
-    done = load_scores(folder, identity, fold.test_N, len(pool.facts.classes))
+    folder, identity = config.out / FOLDS / f"{split}-{fold.number}", identity_of(pool, split, fold)
+    done = finished(config, pool, split, fold)
     if done is not None:
         tidy(config, folder)
         return done

@@ -98,6 +98,8 @@ def profile(config: ProfileConfig, progress: Progress = lambda phase, done, tota
     LockedError.
     """
     check_reference()
+    if config.trace is not None and config.trace.is_dir():  # now, not after minutes of measuring
+        raise ConfigError(f"--trace {config.trace}: a folder, expected the name of a file; add one to it")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     policy = choose_policy(config.device, "auto", "off", num_steps=0)
     settle_precision(policy)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -27,6 +28,7 @@ from engine.network import Cnn
 from engine.profile.variants import Variant
 from engine.step import Learner, make_learner, predict, train_step
 from engine.training_state import State
+from loaders.atomic_file import publish_bytes
 from loaders.config import LoaderConfig
 from loaders.loader import Loader
 
@@ -232,14 +234,17 @@ Rounds = HostRounds | DeviceRounds
 
 
 def trace(rounds: Rounds, path: Path, steps: int) -> Answer:
-    """Record a few steps for chrome://tracing."""
+    """Record a few steps for chrome://tracing.  Errors: StorageError."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if rounds.policy.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     rounds.train(1, 0)
     with torch.profiler.profile(activities=activities) as profiler:
         rounds.train(steps, 0)
-    profiler.export_chrome_trace(str(path))
+    with tempfile.TemporaryDirectory(prefix="plainfilm-") as folder:
+        recorded = Path(folder) / f"trace{path.suffix}"  # which packs it if it is .gz
+        profiler.export_chrome_trace(str(recorded))
+        publish_bytes(path, recorded.read_bytes())
     return {"trace": str(path)}
 
 

@@ -47,6 +47,7 @@ def report(config: ReportConfig, progress: Progress = lambda phase, done, total:
     with locked(run):
         material = read_material(run)
         notes = []
+        crossval = None if config.crossval is None else read_crossval(config.crossval, material.classes, run)
         data, why = find_data(config, material)
         if data is None:
             notes.append(why)
@@ -55,7 +56,9 @@ def report(config: ReportConfig, progress: Progress = lambda phase, done, total:
                 notes.append(f"data flow: {why}")
             if config.probes and not (run / PROBES).is_file():
                 probe_run(run, data / BETON, progress)
-        return write_report(run, crossval=config.crossval, notes=tuple(notes))
+        if crossval is not None:
+            keep_crossval(run, *crossval)
+        return write_report(run, notes=tuple(notes))
 
 
 def images_of(material: Material) -> dict[str, int]:
@@ -71,16 +74,12 @@ def refresh_report(run: Path) -> Report:
         return write_report(run)
 
 
-def write_report(run: Path, *, crossval: Path | None = None, notes: tuple[str, ...] = ()) -> Report:
-    """Write RUN/report.html: the same bytes for the same files in the run folder.
+def write_report(run: Path, *, notes: tuple[str, ...] = ()) -> Report:
+    """Write RUN/report.html: the same bytes for the same files in the run folder.  notes: of the report.
 
     What a file lacks, or a file that is not there, is said on the page, with the command that makes it.
-    For the owner of run's lock.
-    crossval: a folder of `crossval`, whose result is kept in the run first.  notes: of the report.
-    Errors: ConfigError when that folder has no result; InputError when it is of other classes; StorageError.
+    For the owner of run's lock.  Errors: StorageError.
     """
-    if crossval is not None:
-        keep_crossval(run, crossval)
     material = read_material(run)
     verdict = judge(material)
     publish_bytes(run / REPORT, run_page(material, verdict).encode("utf-8"))
@@ -108,10 +107,10 @@ def find_data(config: ReportConfig, material: Material) -> tuple[Path | None, st
     return data, ""
 
 
-def keep_crossval(run: Path, crossval: Path) -> None:
-    """Copy a cross-validation's result into the run folder.
+def read_crossval(crossval: Path, expected: list[str], run: Path) -> tuple[bytes, bytes]:
+    """The result in a folder of `crossval` and its picture, b"" for none.  expected: the classes of the run.
 
-    Errors: ConfigError; InputError for one of other classes than the run's; StorageError.
+    Errors: ConfigError for a folder without a result; InputError for one of other classes than the run's; StorageError.
     """
     source = crossval / CROSSVAL
     try:
@@ -125,14 +124,18 @@ def keep_crossval(run: Path, crossval: Path) -> None:
         raise ConfigError(f"{source}: not JSON ({error}), expected what `crossval` wrote; run it again") from error
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise ConfigError(f"{source}: no rows, expected what `crossval` wrote; run it again")
-    found, expected = texts_in(content, "classes"), read_material(run).classes
+    found = texts_in(content, "classes")
     if found and expected and found != expected:
         raise InputError(
             f"{source}: classes {', '.join(found)}, expected {', '.join(expected)} as of {run}; name the "
             "cross-validation of the run's own data"
         )
     picture = crossval / CROSSVAL_PICTURE
-    png_B = picture.read_bytes() if picture.is_file() else b""
+    return text, picture.read_bytes() if picture.is_file() else b""
+
+
+def keep_crossval(run: Path, text: bytes, png_B: bytes) -> None:
+    """Put a cross-validation's result into the run folder, with its picture.  Errors: StorageError."""
     publish_bytes(run / CROSSVAL, text)
     if png_B.startswith(PNG):
         publish_bytes(run / CROSSVAL_PICTURE, png_B)
