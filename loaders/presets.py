@@ -80,8 +80,9 @@ def preset_entries(config: CatalogConfig, pattern: re.Pattern[str] | None) -> li
             patient=entry.patient or match_patient(pattern, entry.path),
             excluded=not_asked_for(entry.label) if unwanted else entry.excluded,
         )
+    entries.sort(key=lambda entry: entry.path)
     check_whole_patients(source, entries)
-    return sorted(entries, key=lambda entry: entry.path)
+    return entries
 
 
 def is_image(path: PurePosixPath) -> bool:
