@@ -204,6 +204,20 @@ def test_the_table_shows_intervals_and_warns(tmp_path: Path) -> None:
     assert flat_row(row)["heldout_f1"] is None and flat_row(row)["validation_f1_high"] == 0.95
 
 
+def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_path: Path) -> None:
+    f1 = Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap", defined=18, classes=20)
+    row = Contender(
+        model="cnn", validation_f1=f1, heldout_f1=replace(f1, defined=20), parameters=1, images_per_second=1.0,
+        epochs_to_best=1, epochs=1, seconds=1.0,
+    )  # fmt: skip
+    names = tuple(map(str, range(20)))
+    result = Comparison(contenders=(row,), classes=names, positive="0", synthetic=False, cautions=(), out=tmp_path)
+    sheet = comparison_parts(result)[0]
+    assert isinstance(sheet, Sheet)
+    assert sheet.rows[0][1:3] == ("90.0 % (80.0–95.0), 18 of 20 classes", "90.0 % (80.0–95.0)")
+    assert flat_row(row)["validation_f1_defined"] == 18 and flat_row(row)["validation_f1_classes"] == 20
+
+
 def test_an_early_score_reaches_the_summary_of_a_run_and_the_table_once(
     betons: Path, done: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

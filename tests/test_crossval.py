@@ -477,3 +477,18 @@ def test_the_terminal_says_what_is_not_measured_and_the_score_of_guessing(whole:
     ]  # fmt: skip
     assert "not measured" in table.rows[3] and all(len(row) == len(table.headers) for row in table.rows)
     assert any("not measured: run it" in part.text for part in parts if not isinstance(part, Sheet))
+
+
+def test_means_that_leave_classes_out_say_so_and_a_matrix_of_many_classes_is_left_to_the_file(
+    whole: Path, tmp_path: Path
+) -> None:
+    content = content_of(whole) | {"classes": [f"class {place}" for place in range(20)]}
+    for item in (content["rows"][0], content["folds"][0]["estimates"]):
+        item["f1"] = {"value": 0.5, "low": 0.4, "high": 0.6, "defined": 18, "classes": 20, "mean": 0.5, "spread": 0.1}
+    folds, table, *others = crossval_parts(content, tmp_path)
+    assert isinstance(folds, Sheet) and isinstance(table, Sheet)
+    assert folds.rows[0][3] == "0.500, 18 of 20 classes" and "matrix" not in folds.headers
+    assert table.rows[0][3] == "0.500 (0.400–0.600), 18 of 20 classes"
+    assert any("matrix is in crossval.json" in part.text for part in others if not isinstance(part, Sheet))
+    two, *_ = crossval_parts(content_of(whole), tmp_path)
+    assert isinstance(two, Sheet) and "matrix" in two.headers

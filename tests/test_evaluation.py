@@ -20,10 +20,13 @@ import cli
 from engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from engine.config import EvaluateConfig, Recipe, TrainConfig
 from engine.evaluation.checks import absent_classes
-from engine.evaluation.decision import AT_BOUND, UNKNOWN, decide
-from engine.evaluation.evaluation import evaluate
+from engine.evaluation.content import figures
+from engine.evaluation.decision import AT_BOUND, UNKNOWN, Decision, decide
+from engine.evaluation.evaluation import Evaluation, evaluate
+from engine.evaluation.measurement import Bootstrap, Scores, measure
 from engine.evaluation.validation_scores import validation_scores
-from engine.evaluation.words import evaluation_parts
+from engine.evaluation.words import evaluation_parts, in_order
+from engine.metrics import all_metrics
 from engine.report.report import write_report
 from engine.statistics.calibration import TEMPERATURES
 from engine.statistics.operating_points import choose_operating_points
@@ -36,7 +39,7 @@ from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomCo
 from loaders.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.phantom_folder import write_phantoms
-from loaders.terminal import Line
+from loaders.terminal import Line, Sheet
 from tests.small_training import results_of, small_training
 from tests.test_audit_page import Reader
 from tests.test_beton import strip_footer
@@ -294,7 +297,9 @@ def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path, pictures: No
     assert youden["estimates"]["sensitivity"]["value"] == pytest.approx(called_N[is_covid_N].mean())
     assert youden["estimates"]["specificity"]["value"] == pytest.approx((~called_N)[~is_covid_N].mean())
     shown = [part.text if isinstance(part, Line) else str(part) for part in evaluation_parts(result)]
-    assert any("ROC-AUC of pneumonia" in text for text in shown) and any("means over each" in text for text in shown)
+    (by_class,) = (part for part in evaluation_parts(result) if isinstance(part, Sheet) and part.headers[0] == "class")
+    assert [row[0] for row in by_class.rows] == list(names) and by_class.headers[-1] == "ROC-AUC"
+    assert any("Of each class against the rest" in text for text in shown)
     assert not any("F1, macro" in text for text in shown), "which F1 itself is"
 
 
@@ -338,6 +343,75 @@ def test_a_class_without_an_image_is_said_where_means_over_classes_leave_it_out(
         "no image is of pneumonia: means over classes are of what the others define"
     ]
     assert absent_classes(classes, np.arange(3)) == absent_classes(classes[:2], np.zeros(3, int)) == []
+
+
+def measured(classes: tuple[str, ...], label_N: np.ndarray, called_N: np.ndarray) -> Evaluation:
+    """An evaluation of samples that are called as given, beside a network that calls all of them rightly."""
+    first_NK, second_NK = (
+        np.where(np.arange(len(classes)) == kind_N[:, None], 0.9, 0.1 / (len(classes) - 1))
+        for kind_N in (called_N, label_N)
+    )
+    scores = Scores(
+        label_N=label_N, probability_NK=first_NK, group_N=np.arange(len(label_N)), classes=classes, positive=0
+    )
+    bootstrap = Bootstrap(resamples=50, seed=0, prevalence=None)
+    return Evaluation(
+        beton=Path("heldout.beton"),
+        classes=classes,
+        positive=classes[0],
+        metrics=all_metrics(label_N, first_NK, 0),
+        measurement=measure(scores, (), (), bootstrap, other_NK=second_NK),
+        decision=Decision(temperature=None, points=()),
+        bootstrap=bootstrap,
+        against="other",
+        warnings=[],
+        out=Path("out"),
+        figures=(),
+    )
+
+
+def test_twenty_classes_are_shown_in_the_betons_order_and_every_mean_says_over_how_many_it_is() -> None:
+    classes = tuple(f"class {20 - place}" for place in range(20))
+    label_N = np.repeat(np.arange(20), 5)
+    result = measured(classes, label_N, np.zeros_like(label_N))
+    sheets = [part for part in evaluation_parts(result) if isinstance(part, Sheet)]
+    headline = {row[0]: row[1:] for row in sheets[0].rows}
+    assert headline["PPV, over 1 of 20 classes"][0] == "5.0 %"
+    assert headline["PPV, over 1 of 20 classes"][2] == "5.0 %, 1 of 20 classes"  # always the largest class
+    assert "sensitivity, over 20 of 20 classes" in headline and "accuracy" in headline
+    numbered = [f"{1 + place}: {name}" for place, name in enumerate(classes)]
+    by_class, matrix = sheets[1], sheets[-1]
+    assert [row[0] for row in by_class.rows] == [row[0] for row in matrix.rows] == numbered
+    assert matrix.headers[1:] == tuple(str(1 + place) for place in range(20))
+    against = next(sheet for sheet in sheets if sheet.title.startswith("This run minus other"))
+    assert any(row[0] == "PPV, over 1 of 20 classes" for row in against.rows)
+
+
+def test_metrics_of_single_classes_are_in_the_classes_order_not_the_alphabets() -> None:
+    result = measured(tuple("abcdefghijkl"), np.arange(24) % 12, np.arange(24) % 12)
+    names = [name for name, _ in in_order(result.measurement.estimates) if name.startswith("f1[")]
+    assert names == [f"f1[{place}]" for place in range(12)]
+
+
+def test_two_classes_keep_their_names_and_say_how_many_define_a_mean_only_where_one_does_not() -> None:
+    both = measured(("covid", "normal"), np.arange(8) % 2, np.arange(8) % 2)
+    (headline, *_, matrix) = (part for part in evaluation_parts(both) if isinstance(part, Sheet))
+    assert "F1, macro" in [row[0] for row in headline.rows] and matrix.headers[1:] == ("said covid", "said normal")
+    one = measured(("covid", "normal"), np.zeros(8, int), np.zeros(8, int))
+    headline = next(part for part in evaluation_parts(one) if isinstance(part, Sheet))
+    assert "F1, macro, over 1 of 2 classes" in [row[0] for row in headline.rows]
+
+
+def test_the_figures_titles_say_over_how_many_classes_a_mean_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    monkeypatch.setattr("engine.evaluation.content.roc_figure", lambda lines, marks, title: titles.append(title) or b"")
+    label_N = np.array([0, 0, 1, 1])  # none of the third class
+    result = measured(("covid", "normal", "pneumonia"), label_N, label_N)
+    scores = Scores(
+        label_N=label_N, probability_NK=np.eye(3)[label_N], group_N=np.arange(4), classes=result.classes, positive=0
+    )
+    figures(scores, result.measurement, "heldout")
+    assert "mean ROC-AUC over 2 of 3 classes 1.000" in titles[0]
 
 
 def test_a_temperature_at_its_bound_is_said() -> None:

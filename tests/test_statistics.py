@@ -77,7 +77,7 @@ def test_the_reports_matrix_gives_the_numbers_that_follow_from_it() -> None:
     found = estimates(label_N, np.where(np.arange(2) == called_N[:, None], 0.9, 0.1), np.arange(412), 0, resamples=200)
     printed = {name: round(100 * (found[name].value or 0), 2) for name in ("accuracy", "sensitivity", "f1")}
     assert printed == {"accuracy": 98.06, "sensitivity": 97.99, "f1": 98.39}  # the report prints an F1 of 99.51
-    always_covid = trivial(label_N, 2, 0)
+    always_covid = values(trivial(label_N, 2, 0))
     assert round(100 * (always_covid["f1"] or 0), 1) == 75.3
     assert always_covid["accuracy"] == pytest.approx(249 / 412)
 
@@ -310,7 +310,7 @@ def test_whatever_the_sample_estimates_are_numbers_in_order_or_none(
                 assert estimate.low >= 0 and estimate.high <= 1, name
     if min(num_groups, num_samples) == 1:
         assert all(estimate.low is None for estimate in found.values()), "one group says nothing about others"
-    flat = trivial(label_N, num_classes, positive, prevalence=0.1)
+    flat = values(trivial(label_N, num_classes, positive, prevalence=0.1))
     assert flat.keys() == found.keys()
     assert all(value is None or isfinite(value) for value in flat.values())
     others = paired_differences(label_N, probability_NK, probability_NK[::-1], group_N, positive, resamples=20)
@@ -359,12 +359,57 @@ def test_probabilities_that_are_not_finite_are_refused() -> None:
 
 def test_the_trivial_classifier_calls_the_largest_class_with_a_constant_score() -> None:
     label_N = np.array([0] * 3 + [1] * 7)
-    found = trivial(label_N, 2, 0)
+    found = values(trivial(label_N, 2, 0))
     assert (found["accuracy"], found["sensitivity"], found["specificity"]) == (0.7, 0.0, 1.0)
     assert (found["auc"], found["pr_auc"], found["f1"], found["ppv"]) == (0.5, 0.3, 0.0, None)
     assert (found["brier"], found["ece"], found["calibration_slope"]) == (0.21, 0.0, None)
-    three = trivial(np.array([0, 1, 1, 2]), 3, 0)
+    three = values(trivial(np.array([0, 1, 1, 2]), 3, 0))
     assert (three["accuracy"], three["auc"], three["sensitivity[1]"]) == (0.5, 0.5, 1.0)
+
+
+def called(called_N: np.ndarray, num_classes: int) -> np.ndarray:
+    """Probabilities, of which the highest are those of the classes called."""
+    return np.where(np.arange(num_classes) == called_N[:, None], 0.9, 0.1 / (num_classes - 1))
+
+
+def test_a_mean_over_classes_is_of_those_that_define_it_and_tells_how_many() -> None:
+    label_N = np.repeat(np.arange(20), 10)
+    found = estimates(label_N, called(np.zeros(200, int), 20), np.arange(200), 0, resamples=50)
+    assert found["ppv"].value == pytest.approx(0.05)  # by scikit-learn's zero_division=0 it is 0.0025
+    wanted = {"ppv": 1, "npv": 19, "sensitivity": 20, "specificity": 20, "f1": 20, "f1_macro": 20, "auc": 20}
+    assert {name: found[name].defined for name in wanted} == wanted
+    assert {found[name].classes for name in wanted} == {20}
+    for name in ("accuracy", "brier", "ece", "ppv[0]"):
+        assert found[name].defined is found[name].classes is None
+    flat = trivial(label_N, 20, 0)
+    assert (flat["ppv"].value, flat["ppv"].defined, flat["ppv"].classes) == (pytest.approx(0.05), 1, 20)
+    two = estimates(np.array([0, 0, 0]), called(np.zeros(3, int), 2), np.arange(3), 0, resamples=0)
+    assert (two["f1_macro"].value, two["f1_macro"].defined, two["f1_macro"].classes) == (1.0, 1, 2)
+    assert two["f1"].classes is two["sensitivity"].classes is None
+
+
+def test_the_difference_of_two_means_is_over_the_classes_that_both_runs_define() -> None:
+    label_N = np.repeat(np.arange(4), 10)
+    first_N, second_N = label_N.copy(), np.where(label_N == 3, 0, label_N)  # the second never calls class 3
+    first_N[:5] = 1
+    first, second = (estimates(label_N, called(x, 4), np.arange(40), 0, resamples=0) for x in (first_N, second_N))
+    found = paired_differences(label_N, called(first_N, 4), called(second_N, 4), np.arange(40), 0, resamples=50)
+    apart = [(second[f"ppv[{label}]"].value or 0) - (first[f"ppv[{label}]"].value or 0) for label in range(3)]
+    assert found["ppv"].value == pytest.approx(np.mean(apart)) and second["ppv[3]"].value is None
+    assert (found["ppv"].defined, found["ppv"].classes) == (3, 4) and found["sensitivity"].defined == 4
+    assert found["accuracy"].classes is None
+
+
+def test_a_mean_slope_is_of_the_classes_whose_slope_is_settled() -> None:
+    rng = np.random.default_rng(3)
+    label_N = np.repeat(np.arange(4), [150, 150, 150, 2])  # two images of one patient settle no slope
+    score_NK = rng.random((len(label_N), 4)) + 0.6 * np.eye(4)[label_N]
+    group_N = np.append(np.arange(450), [450, 450])
+    found = estimates(label_N, score_NK / score_NK.sum(1, keepdims=True), group_N, 0, resamples=200)
+    for name in ("calibration_slope", "calibration_intercept"):
+        known = [value for label in range(4) if (value := found[f"{name}[{label}]"].value) is not None]
+        assert found[f"{name}[3]"].value is None and found[name].defined == len(known)
+        assert found[name].value == (pytest.approx(np.mean(known)) if known else None)
 
 
 def test_a_threshold_calls_the_positive_class_from_that_probability_on() -> None:

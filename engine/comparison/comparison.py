@@ -264,13 +264,14 @@ def publish_comparison(result: Comparison, config: CompareConfig) -> None:
 
 
 def flat_row(row: Contender) -> dict[str, Any]:
-    """A contender as a row of comparison.csv: each estimate in three columns."""
+    """A contender as a row of comparison.csv: each estimate in five columns."""
     flat: dict[str, Any] = {}
     for item in fields(Contender):
         value = getattr(row, item.name)
         if item.name.endswith("_f1"):
-            for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
-                flat[f"{item.name}{suffix}"] = None if value is None else getattr(value, part)
+            for part in ("value", "low", "high", "defined", "classes"):
+                suffix = "" if part == "value" else f"_{part}"
+                flat[item.name + suffix] = None if value is None else getattr(value, part)
         else:
             flat[item.name] = value
     return flat

@@ -26,7 +26,7 @@ def comparison_parts(result: Comparison) -> Parts:
         if row.early:
             parts.append(Line(f"Caution, {row.model}: {row.early}.", "yellow"))
     parts += [Line(f"Caution: {caution}.", "yellow") for caution in result.cautions]
-    which = f"F1 of {result.positive}" if len(result.classes) == 2 else "F1 is the macro mean"
+    which = f"F1 of {result.positive}" if len(result.classes) == 2 else "F1 is the mean over the classes that define it"
     parts.append(
         Line(
             f"{which}; 95 % intervals over groups. The validation set chose each network's epoch: its F1 is optimistic."

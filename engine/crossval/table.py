@@ -118,7 +118,7 @@ def guesses(pool: Pool) -> dict[str, Any]:
     return {
         "trivial": {
             "class": classes[int(np.bincount(pool.label_N).argmax())],
-            **{name: largest[name] for name in METRICS},
+            **{name: largest[name].value for name in METRICS},
         },
         "always_positive": always if len(classes) == 2 else None,
     }

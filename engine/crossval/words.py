@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from engine.evaluation.words import fewer_words
 from loaders.terminal import Line, Parts, Sheet
 
 FILES = ("crossval.png", "crossval.csv", "crossval.json")
+SHOWN_MATRIX = 3  # classes; the matrix of more does not fit a line
 METRICS = {"f1": "F1", "auc": "ROC-AUC", "accuracy": "accuracy"}
 
 
@@ -81,18 +83,20 @@ def external_words(content: dict[str, Any], rows: dict[str, dict[str, Any]]) -> 
 
 def crossval_parts(content: dict[str, Any], out: Path) -> Parts:
     """The folds, the table of headline and honest scores, what they mean, and the files."""
-    which = f"F1 of {content['positive']}" if len(content["classes"]) == 2 else "macro F1"
+    two, small = len(content["classes"]) == 2, len(content["classes"]) <= SHOWN_MATRIX
+    which = f"F1 of {content['positive']}" if two else "F1 and ROC-AUC are means over the classes that define them"
+    order = f"rows are the true classes, in the order {', '.join(content['classes'])}"
     parts: list[Line | Sheet] = []
     by_fold = Sheet(
         title="Test folds",
-        headers=("split, fold", "n", "groups", "F1", "ROC-AUC", "accuracy", "matrix", "best epoch"),
+        headers=("split, fold", "n", "groups", *METRICS.values(), *(["matrix"] if small else []), "best epoch"),
         rows=tuple(
             (
                 f"{fold['split']} {fold['fold']}",
                 f"{fold['n']:,}",
                 f"{fold['groups']:,}",
-                *(share(fold["estimates"][metric]["value"]) for metric in METRICS),
-                str(fold["confusion"]),
+                *(value_words(fold["estimates"][metric]) for metric in METRICS),
+                *([str(fold["confusion"])] if small else []),
                 f"{fold['best_epoch']} of {fold['epochs']}",
             )
             for fold in content["folds"]
@@ -112,7 +116,7 @@ def crossval_parts(content: dict[str, Any], out: Path) -> Parts:
             "In brackets 95 % intervals over groups, of every sample's score by the network that had not seen it; they "
             "leave out how much another training would differ. Mean and spread (standard deviation) are of the folds. "
             "ROC-AUC ranks scores of different networks together, which lowers it: the folds' own are above. "
-            f"Matrices: rows are the true classes, in the order {', '.join(content['classes'])}."
+            + (f"Matrices: {order}." if small else f"Each fold's matrix is in crossval.json: {order}.")
         )
     )
     parts += [Line(str(out / name)) for name in FILES]
@@ -140,8 +144,19 @@ def trivial_rows(content: dict[str, Any]) -> list[tuple[str, ...]]:
 def with_interval(found: dict[str, Any]) -> str:
     """0.91 (0.87–0.94)."""
     if found["low"] is None or found["value"] is None:
-        return share(found["value"])
-    return f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})"
+        return value_words(found)
+    return f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f}){fewer_classes(found)}"
+
+
+def value_words(found: dict[str, Any]) -> str:
+    """0.91."""
+    return share(found["value"]) + fewer_classes(found)
+
+
+def fewer_classes(found: dict[str, Any]) -> str:
+    """Over how many classes a mean is, where it leaves classes out."""
+    words = fewer_words(found.get("defined"), found.get("classes"))
+    return f", {words}" if words else ""
 
 
 def share(value: float | None) -> str:

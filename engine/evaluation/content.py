@@ -15,7 +15,7 @@ from engine.device import Policy
 from engine.evaluation.figures import Curve, Mark, pr_figure, reliability_figure, roc_figure, score_figure
 from engine.evaluation.measurement import Measurement, Scores
 from engine.evaluation.trained import Trained
-from engine.evaluation.words import interval, number
+from engine.evaluation.words import interval, number, over_words
 from engine.figures import confusion_figure
 from engine.metrics import confusion_matrix, ranking_score
 from engine.run_folder import BEST
@@ -47,7 +47,8 @@ def content(result: Evaluation, facts: Facts, trained: Trained, policy: Policy) 
         "temperature": result.decision.temperature,
         "prevalence": {"set": measured.prevalence, "stated": result.bootstrap.prevalence},
         "estimates": plain(measured.estimates),
-        "trivial": measured.trivial,
+        "trivial": {name: found.value for name, found in measured.trivial.items()},
+        "trivial_defined": {name: found.defined for name, found in measured.trivial.items() if found.classes},
         "operating_points": [asdict(at.point) | {"estimates": plain(at.estimates)} for at in measured.points],
         "subgroups": [
             {
@@ -108,10 +109,11 @@ def figures(scores: Scores, measured: Measurement, where: str) -> dict[str, byte
     names = [f"{classes[kind]} against {classes[1 - kind] if len(classes) == 2 else 'the rest'}" for kind in kinds]
 
     def title(name: str, metric: str) -> str:
-        mean = "mean " if len(classes) > 2 and metric in ("auc", "pr_auc") else ""
         estimate = measured.estimates[metric]
+        over = over_words(estimate.defined, estimate.classes)
+        shown = f"mean {name} {over}" if over else name
         sure = "" if estimate.low is None else f" (95 % interval {interval(metric, estimate)})"
-        return f"{where}\n{mean}{name} {number(metric, estimate.value)}{sure}"
+        return f"{where}\n{shown} {number(metric, estimate.value)}{sure}"
 
     drawn: dict[str, bytes] = {}
     roc = [roc_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds]

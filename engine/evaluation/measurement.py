@@ -65,7 +65,7 @@ class Measurement:
     """
 
     estimates: dict[str, Estimate]
-    trivial: dict[str, float | None]
+    trivial: dict[str, Estimate]
     points: tuple[AtPoint, ...]
     subgroups: tuple[InSubgroup, ...]
     difference: dict[str, Estimate] | None

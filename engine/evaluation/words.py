@@ -32,7 +32,8 @@ NAMES = {
 PLAIN = ("auc", "pr_auc", "brier", "ece", "calibration_slope", "calibration_intercept")  # the others are shares
 AT_POINT = ("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence")
 IN_SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
-OF_CLASS = ("sensitivity", "specificity", "f1", "auc")  # told of each of three classes; the others: metrics.json
+OF_CLASS = ("sensitivity", "specificity", "ppv", "f1", "auc")  # of each of many classes; the others: metrics.json
+NUMBERED = 5  # classes; a matrix of more has their numbers as headers, since their names would not fit
 SHORT = {"ppv_at_prevalence": "PPV at {:.3g}", "npv_at_prevalence": "NPV at {:.3g}"}
 
 
@@ -46,6 +47,16 @@ def shown_name(name: str, classes: tuple[str, ...]) -> str:
     kind, _, place = name.partition("[")
     shown = NAMES.get(kind, kind.replace("_", " "))
     return f"{shown} of {classes[int(place.rstrip(']'))]}" if place else shown
+
+
+def over_words(defined: int | None, classes: int | None) -> str:
+    """Over how many classes a mean is: "over 2 of 20 classes"; "" for what is no mean over classes."""
+    return "" if defined is None or classes is None else f"over {defined} of {classes} classes"
+
+
+def fewer_words(defined: int | None, classes: int | None) -> str:
+    """The same for a narrow cell, "2 of 20 classes", and only where the mean leaves classes out."""
+    return "" if defined == classes else over_words(defined, classes).removeprefix("over ")
 
 
 def number(name: str, value: float | None) -> str:
@@ -65,11 +76,15 @@ def interval(name: str, estimate: Estimate) -> str:
 
 
 def with_interval(name: str, estimate: Estimate | None) -> str:
-    """Value and interval in one narrow cell: "91.2 % (85.0–95.1)"."""
-    if estimate is None or estimate.low is None or estimate.high is None:
-        return "" if estimate is None else number(name, estimate.value)
+    """Value and interval in one narrow cell: "91.2 % (85.0–95.1)"; of a mean over fewer than all classes, how many."""
+    if estimate is None:
+        return ""
+    fewer = fewer_words(estimate.defined, estimate.classes)
+    of = f", {fewer}" if fewer else ""
+    if estimate.low is None or estimate.high is None:
+        return number(name, estimate.value) + of
     low, high = (number(name, end).removesuffix(" %") for end in (estimate.low, estimate.high))
-    return f"{number(name, estimate.value)} ({low}–{high})"
+    return f"{number(name, estimate.value)} ({low}–{high}){of}"
 
 
 def size(num_samples: int, num_groups: int) -> str:
@@ -91,12 +106,15 @@ def difference(name: str, estimate: Estimate) -> tuple[str, str]:
 
 def evaluation_parts(result: Evaluation) -> Parts:
     """Everything that one evaluation has to tell."""
+    measured = result.measurement
     parts: list[Line | Sheet] = [headline(result)]
     parts += of_what(result)
-    if result.measurement.points:
+    if len(result.classes) > 2:
+        parts.append(by_class(result))
+    if measured.points:
         parts += operating_points(result)
-    if result.measurement.difference is not None:
-        parts.append(differences(result))
+    if measured.difference is not None:
+        parts += differences(result, measured.difference)
     parts += subgroups(result)
     parts.append(matrix(result))
     name = result.beton.name
@@ -106,47 +124,78 @@ def evaluation_parts(result: Evaluation) -> Parts:
 
 
 def headline(result: Evaluation) -> Sheet:
-    """Every estimate, the trivial classifier beside it."""
+    """Every estimate of the whole, the trivial classifier beside it."""
     measured, largest = result.measurement, result.classes[result.metrics["largest_class"]["class"]]
     rows = tuple(
         (
-            shown_name(name, result.classes),
+            row_name(name, estimate, result.classes),
             number(name, estimate.value),
             interval(name, estimate),
-            number(name, measured.trivial.get(name)) if name in measured.trivial else "",
+            with_interval(name, measured.trivial.get(name)),
         )
-        for name, estimate in sorted(measured.estimates.items(), key=place)
+        for name, estimate in in_order(measured.estimates)
         if told(name, result)
     )
     title = f"{result.beton.name}: {size(result.metrics['num_samples'], measured.num_groups)}"
     return Sheet(headers=("metric", "value", "95 % interval", f"always {largest}"), rows=rows, title=title)
 
 
+def row_name(name: str, estimate: Estimate, classes: tuple[str, ...]) -> str:
+    """A metric's name for people, and over how many classes a mean is; of two classes only where it leaves one out."""
+    partial = len(classes) > 2 or estimate.defined != estimate.classes
+    words = over_words(estimate.defined, estimate.classes) if partial else ""
+    return f"{shown_name(name, classes)}, {words}" if words else shown_name(name, classes)
+
+
 def told(name: str, result: Evaluation) -> bool:
-    """Whether the terminal tells this metric: not what another row says, nor each class's every metric."""
-    if "[" not in name:
-        return name != "f1_macro" or len(result.classes) == 2  # of more classes F1 itself is the macro mean
+    """Whether the headline tells this metric: not what another row or table says."""
     if len(result.classes) > 2:
-        return kind_of(name) in OF_CLASS
+        return "[" not in name and name != "f1_macro"  # of more than two classes F1 itself is the macro mean
     return name != f"f1[{result.classes.index(result.positive)}]"  # which is F1 itself
 
 
-def place(item: tuple[str, Estimate]) -> tuple[int, str]:
-    """Where a metric stands in a table."""
-    name, kinds = item[0], list(NAMES)
-    return kinds.index(kind_of(name)) if kind_of(name) in NAMES else len(kinds), name
+def in_order(found: dict[str, Estimate]) -> list[tuple[str, Estimate]]:
+    """Metrics in the order of a table, those of single classes in the classes' order."""
+    kinds = list(NAMES)
+
+    def place(item: tuple[str, Estimate]) -> tuple[int, int]:
+        kind, _, label = item[0].partition("[")
+        return kinds.index(kind), int(label.rstrip("]") or -1)
+
+    return sorted(found.items(), key=place)
+
+
+def by_class(result: Evaluation) -> Sheet:
+    """Each class against the rest, in the beton's order."""
+    found = result.measurement.estimates
+    images = [sum(row) for row in result.metrics["confusion"]]
+    rows = tuple(
+        (
+            name,
+            f"{images[label]:,}",
+            *(with_interval(kind, found.get(f"{kind}[{label}]")) for kind in OF_CLASS),
+        )
+        for label, name in enumerate(class_names(result.classes))
+    )
+    return Sheet(
+        headers=("class", "images", *(NAMES[kind] for kind in OF_CLASS)),
+        rows=rows,
+        title="Each class against the rest",
+    )
 
 
 def of_what(result: Evaluation) -> list[Line]:
     """Which class the numbers are of, and how the intervals were made."""
     share = f"{100 * result.measurement.prevalence:.1f} % of the images are {result.positive}"
-    which = "the positive class" if len(result.classes) == 2 else "all classes, as means over each against the rest"
+    which = "the positive class"
+    if len(result.classes) > 2:
+        which = "each class against the rest, the mean over the classes that define the metric"
     temperature = result.decision.temperature
     calibrated = "" if temperature is None else f"; probabilities at temperature {temperature:.2f}, from validation"
     resamples = f"{result.bootstrap.resamples:,} resamples of groups"
     return [
         Line(f"Of {which}; {share}. The most probable class is called{calibrated}."),
-        Line(f"Intervals: {resamples}; Wilson's where a share is 0 or 1."),
+        Line(f"Intervals: {resamples}; Wilson's where a share is 0 or 1; none (–) where groups are too few for one."),
     ]
 
 
@@ -168,16 +217,18 @@ def operating_points(result: Evaluation) -> list[Line | Sheet]:
     return parts + refused
 
 
-def differences(result: Evaluation) -> Sheet:
+def differences(result: Evaluation, found: dict[str, Estimate]) -> list[Line | Sheet]:
     """This run minus the other, on the same samples."""
-    found = result.measurement.difference or {}
     rows = tuple(
-        (shown_name(name, result.classes), *difference(name, estimate))
-        for name, estimate in sorted(found.items(), key=place)
+        (row_name(name, estimate, result.classes), *difference(name, estimate))
+        for name, estimate in in_order(found)
         if told(name, result)
     )
     title = f"This run minus {result.against}, on the same samples"
-    return Sheet(headers=("metric", "difference", "95 % interval"), rows=rows, title=title)
+    parts: list[Line | Sheet] = [Sheet(headers=("metric", "difference", "95 % interval"), rows=rows, title=title)]
+    if len(result.classes) > 2:
+        parts.append(Line("Means: over the classes that define the metric in both runs; each class: metrics.json."))
+    return parts
 
 
 def subgroups(result: Evaluation) -> list[Line | Sheet]:
@@ -203,8 +254,15 @@ def subgroups(result: Evaluation) -> list[Line | Sheet]:
 
 
 def matrix(result: Evaluation) -> Sheet:
-    """The confusion matrix."""
-    rows = tuple(
-        (name, *map(str, counts)) for name, counts in zip(result.classes, result.metrics["confusion"], strict=True)
-    )
-    return Sheet(headers=(f"{result.beton.name}: true", *(f"said {name}" for name in result.classes)), rows=rows)
+    """The confusion matrix; of many classes with their numbers above it, as the table of classes gives them."""
+    classes, names = result.classes, class_names(result.classes)
+    rows = tuple((name, *map(str, counts)) for name, counts in zip(names, result.metrics["confusion"], strict=True))
+    if len(classes) <= NUMBERED:
+        return Sheet(headers=(f"{result.beton.name}: true", *(f"said {name}" for name in classes)), rows=rows)
+    title = f"{result.beton.name}: rows are the true classes, columns the predicted ones"
+    return Sheet(headers=("true class", *(str(1 + label) for label in range(len(classes)))), rows=rows, title=title)
+
+
+def class_names(classes: tuple[str, ...]) -> list[str]:
+    """The classes' names; of many each after its number."""
+    return [f"{1 + label}: {name}" if len(classes) > NUMBERED else name for label, name in enumerate(classes)]

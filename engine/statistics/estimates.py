@@ -3,7 +3,7 @@
 Names, for two classes: accuracy, sensitivity, specificity, ppv, npv, f1 (the positive class's), f1[0], f1[1], f1_macro,
 auc, pr_auc (average precision), brier, ece, calibration_slope, calibration_intercept; with a stated prevalence also
 ppv_at_prevalence and npv_at_prevalence.  For more classes all but accuracy, brier, ece and f1_macro are told for every
-class against the rest as NAME[class], and NAME alone is the mean over the classes that have it.
+class against the rest as NAME[class], and NAME alone is the mean over the classes that define it.
 
 brier: mean squared error of the positive class's probability; for more classes, summed over classes.  ece: 10 bins
 equally wide; engine.statistics.calibration says of what.  calibration_intercept: in the large, the slope held at 1.
@@ -17,12 +17,21 @@ not settle them: in classes that a threshold nearly separates, two or three samp
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engine.statistics.intervals import UNBOUNDED, bootstrap_interval, boundary_interval, ece_interval, margin
-from engine.statistics.metrics import AT_PREVALENCE, ECE_DISTANCE, at_prevalence, count_groups, metrics_of
+from engine.statistics.metrics import (
+    AT_PREVALENCE,
+    ECE_DISTANCE,
+    at_prevalence,
+    by_mean,
+    count_groups,
+    known_classes,
+    mean_of_known,
+    metrics_of,
+)
 from engine.statistics.resamples import Progress, make_material, resample
 from loaders.audit.intervals import wilson
 
@@ -35,12 +44,20 @@ NOT_SHARES = ("brier", "ece", "calibration_slope", "calibration_intercept")  # a
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A value and its 95 % interval, None where undefined.  method: "bootstrap", "wilson", or "" without interval."""
+    """A value and its 95 % interval, None where undefined.  method: "bootstrap", "wilson", or "" without interval.
+
+    A mean over classes is of those that define the metric: so many of all classes.  Both are None for what is no mean.
+    """
 
     value: float | None
     low: float | None
     high: float | None
     method: str
+    defined: int | None = None
+    classes: int | None = None
+
+
+UNDEFINED = Estimate(value=None, low=None, high=None, method="")
 
 
 def silent(phase: str, done: int, total: int) -> None:
@@ -76,13 +93,20 @@ def estimates(
 
 def trivial(
     label_N: np.ndarray, num_classes: int, positive: int, *, prevalence: float | None = None
-) -> dict[str, float | None]:
-    """The same names for the classifier that always calls the largest class, with the classes' shares as scores."""
+) -> dict[str, Estimate]:
+    """The same names for the classifier that always calls the largest class, with the classes' shares as scores.
+
+    Without intervals.
+    """
     share_K = np.bincount(label_N, minlength=num_classes) / len(label_N)
     material = make_material(label_N, np.tile(share_K, (len(label_N), 1)), np.zeros_like(label_N), positive, None, True)
     found = metrics_of(material, resample(material, 0, 0, silent), positive, prevalence)
     del found[ECE_DISTANCE]
-    return {name: round(float(row_R[0]), 9) + 0.0 if np.isfinite(row_R[0]) else None for name, row_R in found.items()}
+    result = {
+        name: replace(UNDEFINED, value=round(float(row_R[0]), 9) + 0.0 if np.isfinite(row_R[0]) else None)
+        for name, row_R in found.items()
+    }
+    return result | {name: over(result[name], known_classes(value_RC)) for name, value_RC in by_mean(found).items()}
 
 
 def paired_differences(
@@ -101,7 +125,8 @@ def paired_differences(
     """Second minus first of two runs on the same samples, by name, over the same resamples; value ± t · standard error.
 
     Where no resample of two shares differs, as when both runs err on the same samples or on none: Wilson's interval of
-    none of n groups, to both sides; unless the runs say the same to the bit.
+    none of n groups, to both sides; unless the runs say the same to the bit.  A mean over classes: of the differences
+    of those classes that define the metric in both runs.
     Errors: InputError for probabilities that are not finite.
     """
     made = [
@@ -113,11 +138,15 @@ def paired_differences(
     )
     groups = [count_groups(material) for material in made]
     same = thresholds[0] == thresholds[1] and np.array_equal(first_NK, second_NK)
-    return {
-        name: difference(name, first_R, second[name], min(count[name] for count in groups), same)
-        for name, first_R in first.items()
-        if name != ECE_DISTANCE
-    }
+    del first[ECE_DISTANCE]
+    fewer = {name: min(count[name] for count in groups) for name in first}
+    apart = {name: second[name] - first_R for name, first_R in first.items()}
+    result = {name: difference(name, row_R, fewer[name], same) for name, row_R in apart.items()}
+    for name, value_RC in by_mean(apart).items():
+        known_C = known_classes(value_RC)
+        found = difference(name, mean_of_known(value_RC), fewest_groups(name, fewer, known_C), same)
+        result[name] = over(found, known_C)
+    return result
 
 
 def judge(found: dict[str, np.ndarray], groups: dict[str, int], prevalence: float | None) -> dict[str, Estimate]:
@@ -129,12 +158,35 @@ def judge(found: dict[str, np.ndarray], groups: dict[str, int], prevalence: floa
         elif name != ECE_DISTANCE:
             result[name] = estimate(name, row_R, groups[name])
     for name in result:
-        if name.split("[")[0] in UNBOUNDED and SETTLED < width(result[name]) < np.inf:
-            result[name] = Estimate(value=None, low=None, high=None, method="")
+        if name.split("[")[0] in UNBOUNDED and unsettled(result[name], found[name]):
+            result[name] = UNDEFINED
+    settled = {name: row_R if result[name].value is not None else np.full_like(row_R, np.nan)
+               for name, row_R in found.items() if "[" in name}  # fmt: skip
+    for name, value_RC in by_mean(settled).items():
+        known_C = known_classes(value_RC)
+        mean = estimate(name, mean_of_known(value_RC), fewest_groups(name, groups, known_C))
+        result[name] = over(mean, known_C)
     for name in AT_PREVALENCE:
         if name in result and (result[name].value in (0, 1) or width(result[name]) < ROUNDING):
             result[name] = boundary_at_prevalence(result, name, prevalence)
     return result
+
+
+def over(mean: Estimate, known_C: np.ndarray) -> Estimate:
+    """A mean over classes that tells over how many it is.  known_C: the classes that define the metric."""
+    return replace(mean, defined=int(known_C.sum()), classes=len(known_C))
+
+
+def unsettled(found: Estimate, row_R: np.ndarray) -> bool:
+    """Whether resamples leave a slope or an intercept open: by a wide interval, or by none."""
+    return len(row_R) > 1 and width(found) > SETTLED
+
+
+def fewest_groups(name: str, groups: dict[str, int], known_C: np.ndarray) -> int:
+    """How many groups are behind a mean over classes: those of the class with the fewest, of the classes known."""
+    metric = name.removesuffix("_macro")
+    of_class = [groups[f"{metric}[{label}]"] for label, known in enumerate(known_C) if known]
+    return min(of_class, default=0)
 
 
 def estimate(name: str, row_R: np.ndarray, num_groups: int) -> Estimate:
@@ -158,8 +210,8 @@ def estimate_ece(row_R: np.ndarray, distance_R: np.ndarray, num_groups: int) -> 
     return with_interval(row_R, num_groups, ends)
 
 
-def difference(name: str, first_R: np.ndarray, second_R: np.ndarray, num_groups: int, same: bool) -> Estimate:
-    """Second minus first of one metric.
+def difference(name: str, row_R: np.ndarray, num_groups: int, same: bool) -> Estimate:
+    """Second minus first of one metric: row_R.
 
     num_groups: behind it, in the run where they are fewer.  same: the two runs say the same.
     """
@@ -172,7 +224,7 @@ def difference(name: str, first_R: np.ndarray, second_R: np.ndarray, num_groups:
             return max(-1.0, value - half), min(1.0, value + half), "wilson"
         return value - half, value + half, "bootstrap"
 
-    return with_interval(second_R - first_R, num_groups, ends)
+    return with_interval(row_R, num_groups, ends)
 
 
 def with_interval(
@@ -181,7 +233,7 @@ def with_interval(
     """The value with its ends, where groups and resamples suffice.  ends: of value and finite resamples."""
     value, known_R = float(row_R[0]), row_R[1:][np.isfinite(row_R[1:])]
     if not np.isfinite(value):
-        return Estimate(value=None, low=None, high=None, method="")
+        return UNDEFINED
     if num_groups < LEAST_GROUPS or len(known_R) < 2:
         return Estimate(value=value, low=None, high=None, method="")
     low, high, method = ends(value, known_R)

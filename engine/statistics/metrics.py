@@ -47,15 +47,30 @@ def metrics_of(
         by_class["calibration_slope"] = np.stack([slope_R for slope_R, _ in steps], axis=1)
         by_class["calibration_intercept"] = np.stack([large_R for _, large_R in steps], axis=1)
     for name, value_RC in by_class.items():
-        found[name] = mean_of_known(value_RC)
         if classes > 2:
             found |= {f"{name}[{label}]": value_RC[:, column] for column, label in enumerate(told)}
-    found["f1_macro"] = mean_of_known(f1_RK)
+        else:
+            found[name] = value_RC[:, 0]
     if classes == 2:
         found |= {f"f1[{label}]": f1_RK[:, label] for label in range(2)}
         if prevalence is not None:
             found |= at_prevalence(found["sensitivity"], found["specificity"], prevalence)
-    return found
+    return found | {name: mean_of_known(value_RC) for name, value_RC in by_mean(found).items()}
+
+
+def by_mean(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What each mean over classes is the mean of: its name → the classes' rows NAME[class], float64 RxC.
+
+    Of two classes F1 alone has one, f1_macro; of more f1_macro is F1's.
+    """
+    rows: dict[str, list[np.ndarray]] = {}
+    for name, row_R in found.items():
+        metric, bracket, _ = name.partition("[")
+        if bracket:
+            rows.setdefault(metric, []).append(row_R)
+    result = {metric: np.stack(of_class, axis=1) for metric, of_class in rows.items()}
+    f1_RC = result["f1"]
+    return (result if f1_RC.shape[1] > 2 else {}) | {"f1_macro": f1_RC}
 
 
 def count_groups(material: Material) -> dict[str, int]:
@@ -104,8 +119,13 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def mean_of_known(value_RC: np.ndarray) -> np.ndarray:
     """The mean over the classes that row 0 knows: float64 R, NaN where a row lacks one of them, or none is known."""
-    known_C = np.isfinite(value_RC[0])
+    known_C = known_classes(value_RC)
     return value_RC[:, known_C].mean(1) if known_C.any() else np.full(len(value_RC), np.nan)
+
+
+def known_classes(value_RC: np.ndarray) -> np.ndarray:
+    """The classes that a mean is over, bool C: those that row 0 knows."""
+    return np.isfinite(value_RC[0])
 
 
 def newton_step(fit: Recalibration, parts_RF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
