@@ -12,9 +12,10 @@ import io
 import os
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -38,12 +39,11 @@ from loaders.bus_error import bus_errors_told
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
 from loaders.flags import add_setting, reference_table
 from loaders.settings import build, convert_values, read_settings, settings_of
-from loaders.terminal import Parts, Sheet
+from loaders.terminal import Parts, Sheet, lay_out, table_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
-    from rich.table import Table
 
     from engine.progress import Progress
 
@@ -265,15 +265,26 @@ def reference() -> str:
 
 
 def console() -> Console:
-    """The terminal; wide enough for tables where it is not one."""
+    """The terminal; where it is not one, its width is that of the bars alone: tables and lines are printed whole."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
 
 
 def show(screen: Console, text: object, style: str | None = None) -> None:
-    """Print one line that may hold names of files or classes; a long path stays in one piece."""
-    screen.print(printable(text), style=style, soft_wrap=True)
+    """Print one line that may hold names of files or classes.
+
+    A terminal has it broken between words; a long path stays in one piece.
+    """
+    shown, width = printable(text), limit(screen)
+    if width is not None:
+        shown = textwrap.fill(shown, width, break_long_words=False, break_on_hyphens=False)
+    screen.print(shown, style=style, soft_wrap=True)
+
+
+def limit(screen: Console) -> int | None:
+    """The width to keep to: a terminal's; a pipe or a file has none."""
+    return screen.width if screen.file.isatty() else None
 
 
 def bar(screen: Console) -> Bar:
@@ -326,24 +337,23 @@ def show_parts(screen: Console, parts: Parts) -> None:
     """Print what a command has to tell."""
     for part in parts:
         if isinstance(part, Sheet):
-            screen.print(table_of(part))
+            show_sheet(screen, part)
         else:
             show(screen, part.text, part.style or None)
 
 
-def table_of(sheet: Sheet) -> Table:
-    """A sheet as rich draws it: text to the left, numbers to the right."""
-    from rich import box
-    from rich.table import Table
-
-    title = printable(sheet.title) or None
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for index, header in enumerate(sheet.headers):
-        text = index == 0 or (sheet.ends_in_text and index == len(sheet.headers) - 1)
-        table.add_column(printable(header), justify="left" if text else "right", overflow="fold")
-    for row in sheet.rows:
-        table.add_row(*map(printable, row))
-    return table
+def show_sheet(screen: Console, sheet: Sheet) -> None:
+    """Print a table, in blocks of columns where a terminal is too narrow for all of them."""
+    if sheet.title:
+        show(screen, sheet.title, style="bold")
+    sheet = replace(
+        sheet,
+        headers=tuple(map(printable, sheet.headers)),
+        rows=tuple(tuple(map(printable, row)) for row in sheet.rows),
+    )
+    rule = "-" if screen.options.ascii_only else "─"
+    for block in lay_out(sheet, limit(screen)):
+        screen.print("", *table_lines(sheet, block, rule), "", sep="\n", soft_wrap=True)
 
 
 # ---- commands

@@ -33,4 +33,4 @@ def beton_parts(path: Path, beton: Beton) -> Parts:
         "bytes": f"{beton.bytes_B.size:,} in pages of {beton.page_size:,}",
         "versions": ", ".join(f"{name} {version}" for name, version in facts.versions.items()) or "unknown",
     }
-    return [Sheet(headers=("beton", str(path)), rows=tuple(rows.items()))]
+    return [Sheet(headers=("beton", str(path)), rows=tuple(rows.items()), ends_in_text=True)]

@@ -24,11 +24,7 @@ def conversion_parts(done: Conversion) -> Parts:
     parts += [Line(f"  rejected {number}: {reason}") for reason, number in list(done.reasons.items())[:MOST_REASONS]]
     if (more := len(done.reasons) - MOST_REASONS) > 0:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
-    rows = tuple(
-        (split, *map(str, by_class.values()), str(sum(by_class.values())), str(done.groups[split]))
-        for split, by_class in done.samples.items()
-    )
-    parts.append(Sheet(headers=("split", *done.catalog.classes, "images", "groups"), rows=rows))
+    parts.append(split_sheet(done))
     parts.append(Line(f"positive class: {done.positive}"))
     if done.told_by_source and not done.audited:  # the audit has said so
         which = ", ".join(done.told_by_source)
@@ -40,6 +36,14 @@ def conversion_parts(done: Conversion) -> Parts:
         unknown = f"Patients are unknown for {done.unknown_patients} of {counts['written']} images"
         parts.append(Line(f"{unknown}: leakage between patients is not excluded.", "yellow"))
     return [*parts, *map(Line, files(done))]
+
+
+def split_sheet(done: Conversion) -> Sheet:
+    """Images of each class in each split: classes are rows, of which there may be many."""
+    rows = [(name, *(str(of[name]) for of in done.samples.values())) for name in done.catalog.classes]
+    rows.append(("all images", *(str(sum(of.values())) for of in done.samples.values())))
+    rows.append(("groups", *(str(done.groups[split]) for split in done.samples)))
+    return Sheet(headers=("class", *done.samples), rows=tuple(rows))
 
 
 def files(done: Conversion) -> list[str]:
