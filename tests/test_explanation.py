@@ -23,11 +23,26 @@ from engine.evaluation.evaluation import evaluate
 from engine.explanation import controls
 from engine.explanation.cam import METHODS, cam, evidence, explained_layer, map_cells, opened
 from engine.explanation.choice import choose
-from engine.explanation.controls import deletion, randomised, rank_correlation
+from engine.explanation.controls import Deletion, Randomised, deletion, randomised, rank_correlation
 from engine.explanation.explain import explain
-from engine.explanation.findings import Explanation
+from engine.explanation.findings import Explanation, cautions
 from engine.explanation.gallery import Shown, overlay
-from engine.explanation.lungs import RANDOM, UNDEFINED, Interval, LungRatio, group_interval, lung_ratios, sentence
+from engine.explanation.lungs import (
+    ANSWERS,
+    AT_RANDOM,
+    NOTHING,
+    RANDOM,
+    UNDEFINED,
+    Interval,
+    LungRatio,
+    answer,
+    answer_words,
+    group_interval,
+    looks,
+    lung_ratios,
+    measure_lungs,
+    sentence,
+)
 from engine.explanation.masks import find_masks, stem_of
 from engine.network import Cnn
 from engine.networks import make_network
@@ -386,13 +401,62 @@ def test_the_interval_resamples_groups_and_one_group_has_none() -> None:
 )
 def test_the_sentence_goes_by_the_interval(low: float, high: float, said: str) -> None:
     lungs = LungRatio(
-        ratio=Interval(value=(low + high) / 2, low=low, high=high), area=0.375, num_samples=9, masks="folder"
-    )
+        ratio=Interval(value=(low + high) / 2, low=low, high=high),
+        area=0.375, num_samples=9, num_empty=3, num_outside=0, masks="folder",
+    )  # fmt: skip
     assert lungs.limit == pytest.approx(1.5)
     assert sentence(lungs).startswith(said) and "n = 9" in sentence(lungs) and "lies in the lungs as" in sentence(lungs)
     assert sentence(lungs, RANDOM) == f"it cannot be told where the model looks: {RANDOM}"
-    without = sentence(lungs, deleted=False)  # a failed control takes the praise, and leaves the warning
-    assert without.startswith("it cannot be told" if "at the lungs" in said else said)
+    assert ANSWERS[looks(lungs, "")] == said.removesuffix(": ") and "3 empty maps left out" in sentence(lungs)
+    for distrust in (RANDOM, AT_RANDOM):  # a failed control takes the praise and the warning alike
+        assert sentence(lungs, distrust) == f"it cannot be told where the model looks: {distrust}"
+        assert looks(lungs, distrust) == "unknown"
+
+
+def test_pictures_whose_map_is_empty_or_whose_lungs_are_not_in_the_crop_are_counted() -> None:
+    ratio_N, area_N = np.array([1.2, np.nan, 0.8, np.nan, np.nan]), np.array([0.3, 0.3, 0.3, 0.3, 0.0])
+    found = measure_lungs(ratio_N, area_N, np.arange(5), "folder", 0)
+    assert (found.num_samples, found.num_empty, found.num_outside) == (2, 2, 1)
+    passed = Deletion(
+        share_P=np.array([0.0, 1.0]), cam_P=np.array([1.0, 0.0]), random_P=np.array([1.0, 1.0]),
+        difference=Interval(value=-0.5, low=-0.6, high=-0.4), num_samples=4,
+    )  # fmt: skip
+    said = cautions(found, Randomised(correlation=0.0, num_samples=4, num_empty=0), passed, 40)
+    assert said == [
+        "empty maps, where nothing speaks for the predicted class: 2 of 5; the lung ratio leaves them out",
+        "pictures without lungs in their crop: 1 of 5; the lung ratio leaves them out",
+    ]
+
+
+def test_the_randomised_check_counts_only_pictures_whose_map_varies() -> None:
+    network = Cnn(2, 32, 0.5).eval()
+    frames = torch.cat([torch.randn(3, 1, 32, 32), torch.zeros(1, 1, 32, 32)])
+    real = controls.evidence
+    options = {"method": "hirescam", "reference_N1HW": frames, "seed": 0}
+
+    def without_the_last(*arguments: object, **others: object) -> np.ndarray:
+        found_NHW = real(*arguments, **others)
+        found_NHW[-1] = 0
+        return found_NHW
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(controls, "evidence", without_the_last)
+        found = randomised(network, lambda: Cnn(2, 32, 0.5), frames, np.zeros(4, np.int64), **options)  # type: ignore[arg-type]
+    assert (found.num_samples, found.num_empty) == (3, 1)
+
+
+def test_an_explanation_json_answers_only_where_its_controls_passed() -> None:
+    passed = {"randomised": {"passed": True}, "deletion": {"passed": True}}
+    failed = passed | {"deletion": {"passed": False}}
+    for words, place in (("at the lungs: 1.9 times", "lungs"), ("outside the lungs: 0.4 times", "outside")):
+        for content in (
+            {"sentence": f"the model looks {words}"},
+            {"looks": place, "sentence": f"the model looks {words}"},
+        ):
+            assert answer(content | passed) == place and answer_words(content | passed) == content["sentence"]
+            assert answer(content | failed) == "unknown"
+            assert answer_words(content | failed) == f"{NOTHING}: its own controls failed"
+    assert answer({}) == "unknown" and answer_words({}) == ""
 
 
 # ---- choice, masks

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from engine.explanation.cam import BATCH, Method, evidence
-from engine.explanation.lungs import RANDOM, UNDEFINED, Interval, group_interval
+from engine.explanation.lungs import AT_RANDOM, ONE_GROUP, RANDOM, UNDEFINED, Interval, group_interval
 
 # Mean rank correlation of a map with that of the network with random weights. Of five trained networks it was -0.04 to
 # 0.07 for HiResCAM and -0.21 to 0.16 for GradCAM; of a network with itself it is 1.
@@ -26,10 +26,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Randomised:
-    """The map of each picture beside that from random weights: mean Spearman correlation; None where undefined."""
+    """The map of each picture beside that from random weights: mean Spearman correlation; None where undefined.
+
+    num_empty: pictures left out since their map, or each from random weights, is of one value.
+    """
 
     correlation: float | None
     num_samples: int
+    num_empty: int
 
     @property
     def passed(self) -> bool:
@@ -72,6 +76,13 @@ class Deletion:
         """Whether the probability falls faster in order of the map, beyond chance."""
         return self.difference.high is not None and self.difference.high < 0
 
+    @property
+    def failure(self) -> str:
+        """Why the maps are not believed, or ""."""
+        if self.passed:
+            return ""
+        return ONE_GROUP if self.difference.high is None else AT_RANDOM
+
 
 def randomised(
     network: nn.Module,
@@ -96,10 +107,15 @@ def randomised(
         for done in range(REDRAWN):
             other = redraw().to(frames_N1HW.device)
             random_NHW = evidence(other, frames_N1HW, target_N, **options).clip(0)  # type: ignore[arg-type]
-            found += [rank_correlation(a, b) for a, b in zip(trained_NHW, random_NHW, strict=True)]
+            found.append([rank_correlation(a, b) for a, b in zip(trained_NHW, random_NHW, strict=True)])
             progress(done + 1, REDRAWN)
-    known = [value for value in found if np.isfinite(value)]
-    return Randomised(correlation=float(np.mean(known)) if known else None, num_samples=len(target_N))
+    known_RN = np.isfinite(found)
+    num_known = int(known_RN.any(0).sum())
+    return Randomised(
+        correlation=float(np.mean(np.array(found)[known_RN])) if num_known else None,
+        num_samples=num_known,
+        num_empty=len(target_N) - num_known,
+    )
 
 
 def rank_correlation(first_HW: np.ndarray, second_HW: np.ndarray) -> float:

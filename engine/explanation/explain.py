@@ -25,7 +25,7 @@ from engine.explanation.choice import choose
 from engine.explanation.controls import Deletion, Randomised, deletion, randomised
 from engine.explanation.findings import NOT_FOR_DIAGNOSIS, Example, Explanation, caption, cautions, content
 from engine.explanation.gallery import Shown, deletion_figure, gallery, overlay, picture_bytes
-from engine.explanation.lungs import LungRatio, lung_ratios, measure_lungs, sentence
+from engine.explanation.lungs import LungRatio, looks, lung_ratios, measure_lungs, sentence
 from engine.explanation.masks import Masks, find_masks
 from engine.networks import network_of
 from engine.step import predict
@@ -117,7 +117,7 @@ def explain_one(
     lungs, ratio_of = measure(pictures, masks, measured_N, partial(progress, "maps"))
     controlled_N = some(np.arange(len(beton)), MOST_CONTROLLED, config.seed)
     random_weights, blanked = check(pictures, controlled_N, progress)
-    said = sentence(lungs, random_weights.failure, blanked.passed)
+    distrust = random_weights.failure or blanked.failure
     chosen = choose(label_N, probability_NK, config.samples)
     shown_N = np.array([sample for sample, _ in chosen], np.int64)
     maps_NHW, frames_N1HW = pictures.maps(shown_N), pictures.frames(shown_N).cpu().numpy()
@@ -150,7 +150,8 @@ def explain_one(
         lungs=lungs,
         randomised=random_weights,
         deletion=blanked,
-        sentence=said,
+        looks=looks(lungs, distrust),
+        sentence=sentence(lungs, distrust),
         warnings=warnings + cautions(lungs, random_weights, blanked, len(np.unique(pictures.group_N[measured_N]))),
         out=out,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from engine.evaluation.checks import few_groups
 from engine.evaluation.trained import Trained
 from engine.explanation.controls import Deletion, Randomised
-from engine.explanation.lungs import LungRatio
+from engine.explanation.lungs import Looks, LungRatio
 from engine.run_folder import BEST
 from loaders import __version__
 from loaders.beton import Beton
@@ -32,7 +32,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """What was found on one beton.  warnings: what speaks against it, in plain words."""
+    """What was found on one beton.  looks: where the model looks.  warnings: what speaks against it, in plain words."""
 
     beton: Path
     method: str
@@ -41,6 +41,7 @@ class Explanation:
     lungs: LungRatio
     randomised: Randomised
     deletion: Deletion
+    looks: Looks
     sentence: str
     warnings: list[str]
     out: Path
@@ -51,6 +52,17 @@ def cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion, nu
     found = few_groups(num_groups)
     if lungs.masks == "template":
         found.append("no masks: the lungs are taken to be where they usually are; --masks takes the pictures' own")
+    pictures = lungs.num_samples + lungs.num_empty + lungs.num_outside
+    if lungs.num_empty:
+        found.append(
+            f"empty maps, where nothing speaks for the predicted class: {lungs.num_empty:,} of {pictures:,}; the lung "
+            "ratio leaves them out"
+        )
+    if lungs.num_outside:
+        found.append(
+            f"pictures without lungs in their crop: {lungs.num_outside:,} of {pictures:,}; the lung ratio leaves them "
+            "out"
+        )
     if random_weights.failure:
         found.append(f"{random_weights.failure}, so they say nothing of what the network learnt")
     if not blanked.passed:
@@ -86,6 +98,8 @@ def content(result: Explanation, trained: Trained, beton: Beton) -> dict[str, An
         "lung_ratio": {
             **asdict(lungs.ratio),
             "n": lungs.num_samples,
+            "empty": lungs.num_empty,
+            "outside": lungs.num_outside,
             "masks": lungs.masks,
             "area": lungs.area,
             "limit": lungs.limit,
@@ -93,6 +107,7 @@ def content(result: Explanation, trained: Trained, beton: Beton) -> dict[str, An
         "randomised": {
             "correlation": result.randomised.correlation,
             "n": result.randomised.num_samples,
+            "empty": result.randomised.num_empty,
             "passed": result.randomised.passed,
         },
         "deletion": {
@@ -103,6 +118,7 @@ def content(result: Explanation, trained: Trained, beton: Beton) -> dict[str, An
             "passed": blanked.passed,
             "figure": "deletion.png",
         },
+        "looks": result.looks,
         "sentence": result.sentence,
         "warnings": result.warnings,
         "checkpoint": {"path": BEST, "sha256": trained.sha256, "epoch": trained.state["epoch"]},

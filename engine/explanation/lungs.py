@@ -4,20 +4,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 Kind = Literal["phantom", "folder", "template"]
+Looks = Literal["lungs", "outside", "unknown"]
 RESAMPLES = 2000
 # How far from chance (0) to all of the map within the lungs (1) a network that looks at the lungs must come. Of 13
 # networks on phantoms at crops of 64, the eight whose classes the arms told best, or alone, came to -0.26 to 0.03, with
 # intervals up to 0.13; the five whose classes only the lungs told, to 0.63 to 0.73, with intervals down to 0.57.
 LIMIT = 0.3
 NOTHING = "it cannot be told where the model looks"
+ONE_GROUP = "all pictures are of one group, so there is no interval"
 RANDOM = "maps of a network with random weights look the same"
 UNDEFINED = "no map varies over its picture, or no network with random weights has one that does"
+ANSWERS: dict[Looks, str] = {
+    "lungs": "the model looks at the lungs",
+    "outside": "the model looks outside the lungs",
+    "unknown": NOTHING,
+}
 AT_RANDOM = "blanking what the maps point at lowers the probability no faster than blanking at random"
 
 
@@ -34,12 +42,15 @@ class Interval:
 class LungRatio:
     """Share of the maps' mass within the lungs over the lungs' share of the crop; 1 is chance.
 
-    area: the lungs' mean share of the crop.  num_samples: pictures with a mask and a map that is not empty.
+    area: the lungs' mean share of the crop.  num_samples: pictures with lungs in the crop and a map that is not empty.
+    num_empty: pictures left out since their map is empty.  num_outside: those whose lungs are nowhere in the crop.
     """
 
     ratio: Interval
     area: float | None
     num_samples: int
+    num_empty: int
+    num_outside: int
     masks: Kind
 
     @property
@@ -60,12 +71,14 @@ def lung_ratios(cam_NHW: np.ndarray, lungs_NHW: np.ndarray) -> np.ndarray:
 
 
 def measure_lungs(ratio_N: np.ndarray, area_N: np.ndarray, group_N: np.ndarray, masks: Kind, seed: int) -> LungRatio:
-    """The mean over pictures whose ratio is known.  area_N: the lungs' share of each crop."""
+    """The mean over pictures whose ratio is known, as of `lung_ratios`.  area_N: the lungs' share of each crop."""
     known_N = np.isfinite(ratio_N)
     return LungRatio(
         ratio=group_interval(ratio_N[known_N], group_N[known_N], seed),
         area=float(area_N[known_N].mean()) if known_N.any() else None,
         num_samples=int(known_N.sum()),
+        num_empty=int((~known_N & (area_N > 0)).sum()),
+        num_outside=int((area_N == 0).sum()),
         masks=masks,
     )
 
@@ -83,29 +96,58 @@ def group_interval(value_N: np.ndarray, group_N: np.ndarray, seed: int) -> Inter
     return Interval(value=float(value_N.mean()), low=float(low), high=float(high))
 
 
-def sentence(lungs: LungRatio, distrust: str = "", deleted: bool = True) -> str:
-    """Where the model looks, in plain words.
+def looks(lungs: LungRatio, distrust: str) -> Looks:
+    """Where the model looks.  distrust: why its maps are not believed, or "": no such map tells where it looks."""
+    found, limit = lungs.ratio, lungs.limit
+    if distrust or limit is None or found.low is None or found.high is None:
+        return "unknown"
+    return "outside" if found.high < limit else "lungs" if found.low > limit else "unknown"
 
-    distrust: why the maps do not depend on what the network learnt, or "".  deleted: whether blanking what they point
-    at matters more than blanking at random; without that no one is told that the model looks at the lungs.
-    """
+
+def sentence(lungs: LungRatio, distrust: str = "") -> str:
+    """Where the model looks, in plain words.  distrust: why a control does not let its maps be believed, or ""."""
     found, limit = lungs.ratio, lungs.limit
     if distrust:
         return f"{NOTHING}: {distrust}"
     if found.value is None or limit is None:
         return f"{NOTHING}: no picture has both a map and a mask of its lungs"
     if found.low is None or found.high is None:
-        return f"{NOTHING}: all pictures are of one group, so there is no interval"
+        return f"{NOTHING}: {ONE_GROUP}"
     region = "the lungs' usual region" if lungs.masks == "template" else "the lungs"
-    said = (
+    empty = f"; {left_out(lungs.num_empty)}" if lungs.num_empty else ""
+    measured = (
         f"{found.value:.2f} times as much of its maps lies in {region} as chance would put there "
-        f"(95 % interval {found.low:.2f} to {found.high:.2f}, n = {lungs.num_samples}; "
+        f"(95 % interval {found.low:.2f} to {found.high:.2f}, n = {lungs.num_samples}{empty}; "
         f"a model that looks there comes above {limit:.2f})"
     )
-    if found.high < limit:
-        return f"the model looks outside the lungs: {said}"
-    if found.low > limit and deleted:
-        return f"the model looks at the lungs: {said}"
-    if found.low > limit:
-        return f"{NOTHING}: {AT_RANDOM}, though {said}"
-    return f"{NOTHING}: {said}"
+    return f"{ANSWERS[looks(lungs, distrust)]}: {measured}"
+
+
+def left_out(num_empty: int) -> str:
+    """How many empty maps no mean counts."""
+    return f"{num_empty:,} empty {'map' if num_empty == 1 else 'maps'} left out"
+
+
+def controls_failed(content: Mapping[str, Any]) -> bool:
+    """Whether a control of an explanation.json failed.  Releases up to 0.6 gave an answer all the same."""
+    controls = (content.get(name) for name in ("randomised", "deletion"))
+    return any(isinstance(control, dict) and control.get("passed") is False for control in controls)
+
+
+def answer(content: Mapping[str, Any]) -> Looks:
+    """Where the model looks by an explanation.json, "unknown" where its own controls failed."""
+    if controls_failed(content):
+        return "unknown"
+    found = content.get("looks")
+    if found in ANSWERS:
+        return found
+    text = str(content.get("sentence", ""))  # up to release 0.6 the sentence alone gave the answer
+    return next((place for place, words in ANSWERS.items() if text.startswith(words)), "unknown")
+
+
+def answer_words(content: Mapping[str, Any]) -> str:
+    """The sentence of an explanation.json, or, where its own controls failed, that there is none; "" without one."""
+    text = content.get("sentence")
+    if not isinstance(text, str) or not text:
+        return ""
+    return f"{NOTHING}: its own controls failed" if controls_failed(content) and not text.startswith(NOTHING) else text

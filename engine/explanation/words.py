@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.explanation.findings import NOT_FOR_DIAGNOSIS, Explanation
+from engine.explanation.lungs import left_out
 from loaders.terminal import Line, Parts, Sheet
 
 MASKS = {"phantom": "the phantoms' masks", "folder": "mask files", "template": "the lungs' usual region"}
@@ -14,8 +15,9 @@ def explanation_parts(result: Explanation) -> Parts:
     correlation = result.randomised.correlation
     rows = (
         ("lung ratio (1 is chance)", number(lungs.ratio.value), interval(lungs.ratio.low, lungs.ratio.high),
-         str(lungs.num_samples), MASKS[lungs.masks]),
-        ("correlation with random weights", number(correlation), "", str(result.randomised.num_samples),
+         images(lungs.num_samples, lungs.num_empty), MASKS[lungs.masks]),
+        ("correlation with random weights", number(correlation), "",
+         images(result.randomised.num_samples, result.randomised.num_empty),
          verdict(result.randomised.passed)),
         ("deletion: area by the map", number(blanked.auc_cam, 4), "", str(blanked.num_samples), ""),
         ("deletion: area at random", number(blanked.auc_random, 4), "", str(blanked.num_samples), ""),
@@ -25,12 +27,17 @@ def explanation_parts(result: Explanation) -> Parts:
     )  # fmt: skip
     title = f"{result.method} at {result.layer}"
     return [
-        Sheet(headers=("measure", "value", "95 % interval", "images", ""), rows=rows, title=title),
+        Sheet(headers=("measure", "value", "95 % interval", "images", ""), rows=rows, title=title, ends_in_text=True),
         Line(f"{result.beton.name}: {result.sentence}.", "bold"),
         *(Line(f"Caution, {result.beton.name}: {warning}.", "yellow") for warning in result.warnings),
         *(Line(str(result.out / name)) for name in ("explanation.json", "gallery.png", "deletion.png")),
         Line(f"{len(result.samples)} pictures beside them. {NOT_FOR_DIAGNOSIS}"),
     ]
+
+
+def images(num_samples: int, num_empty: int) -> str:
+    """How many were measured, and how many could not be."""
+    return f"{num_samples:,} ({left_out(num_empty)})" if num_empty else f"{num_samples:,}"
 
 
 def number(value: float | None, digits: int = 2) -> str:
