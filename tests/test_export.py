@@ -164,7 +164,8 @@ def test_the_card_tells_data_recipe_and_cautions_and_no_file_of_a_patient(
     with Beton(betons / "train.beton") as beton:
         counts = np.bincount(beton.label_N)
         groups = len(np.unique(beton.rows_N["group"]))
-    assert f"| train | {counts[0]} | {counts[1]} | {groups} |" in card
+    for name, number in (("covid", counts[0]), ("normal", counts[1]), ("groups", groups)):
+        assert f"\n| {name} | {number} | " in card
     assert "All are synthetic phantoms." in card and "says nothing about patients" in card
     assert "not for diagnosis" in card and "Not measured: run `plainfilm evaluate`" in card
     assert "epochs 1" in card and f"SHA-256 `{load_trained(run).sha256}`" in card
@@ -211,10 +212,18 @@ def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others
         and "heldout-1f3a90bc (held.beton): 1,234 images in 77 groups" in card
     )
     assert "ECE" not in card and "\\<b\\>holds" in card and "<b>" not in card
+    three = {"value": 0.25, "low": None, "high": None, "defined": 2, "classes": 3}
+    own = content | {"estimates": {"ppv": three}, "trivial": {"ppv": 0.1}, "trivial_defined": {"ppv": 1}}
+    (folder / "metrics.json").write_text(json.dumps(own))
+    assert "| PPV, mean over 2 of 3 classes | 0.2500 | none | 0.1000" in card_of(trained, "model.onnx")
+    (folder / "metrics.json").write_text(json.dumps(content))
     explained = {"sentence": "the model looks at the floor", "checkpoint": {"sha256": trained.sha256}}
     (other / "explanation" / "held").mkdir(parents=True)
     (other / "explanation" / "held" / "explanation.json").write_text(json.dumps(explained))
     assert "the model looks at the floor" in card_of(trained, "model.onnx")
+    failed = explained | {"deletion": {"passed": False}}
+    (other / "explanation" / "held" / "explanation.json").write_text(json.dumps(failed))
+    assert "the model looks" not in card_of(trained, "model.onnx").replace("cannot be told where the model looks", "")
     for folder_of, found in (
         (folder / "metrics.json", content),
         (other / "explanation/held/explanation.json", explained),

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from engine.evaluation.trained import Trained
+from engine.evaluation.words import fewer_words, over_words
+from engine.explanation.lungs import answer_words
 from engine.run_folder import SUMMARY
 from engine.run_settings import CONFIG, LOCAL
 from engine.statistics.calibration import TEMPERATURES
@@ -22,8 +24,8 @@ CARD = "model_card.md"
 EVALUATIONS, EXPLANATIONS = "evaluation/*/metrics.json", "explanation/*/explanation.json"
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 SHOWN = {  # of a metrics.json's estimates
-    "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "f1": "F1",
-    "f1_macro": "macro F1", "auc": "ROC-AUC", "pr_auc": "PR-AUC", "brier": "Brier score", "ece": "ECE",
+    "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV",
+    "f1": "F1", "f1_macro": "macro F1", "auc": "ROC-AUC", "pr_auc": "PR-AUC", "brier": "Brier score", "ece": "ECE",
     "calibration_slope": "calibration slope", "calibration_intercept": "calibration intercept",
 }  # fmt: skip
 
@@ -99,11 +101,12 @@ def temperature_words(trained: Trained) -> str:
 
 def data_words(trained: Trained, summary: Mapping[str, Any], data: Path) -> Iterator[str]:
     """What the network was trained on: from the betons where they still are, else what the run knows."""
-    rows = [counts for split in ("train", "val") if (counts := beton_counts(trained, data, split))]
-    if rows:
-        names = " | ".join(map(plain, trained.classes))
-        lines = [f"| split | {names} | groups | sources |", "| --- |" + " --- |" * (len(trained.classes) + 2)]
-        yield "\n".join([*lines, *rows])
+    columns = {split: cells for split in ("train", "val") if (cells := beton_counts(trained, data, split))}
+    if columns:
+        lines = [f"| class | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+        names = [*map(plain, trained.classes), "groups", "sources"]
+        rows = zip(names, *columns.values(), strict=True)
+        yield "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
         yield (
             "A group is a patient with all copies of its images, near ones where the audit looked for them; no group "
             "is in two splits."
@@ -120,18 +123,21 @@ def data_words(trained: Trained, summary: Mapping[str, Any], data: Path) -> Iter
     )
 
 
-def beton_counts(trained: Trained, data: Path, split: str) -> str:
-    """One line of the table of data; "" where the beton is not there any more, or is another conversion's."""
+def beton_counts(trained: Trained, data: Path, split: str) -> list[str]:
+    """One column of the table of data: images of each class, groups, sources.
+
+    Empty where the beton is not there any more, or is another conversion's.
+    """
     try:
         with Beton(data / f"{split}.beton") as beton:
             facts, rows_N = beton.facts, beton.rows_N
             if facts.conversion_id != trained.state["conversion_id"]:
-                return ""
+                return []
             counts = np.bincount(beton.label_N, minlength=len(facts.classes)).tolist()
             sources = ", ".join(plain(facts.sources[source] or "unknown") for source in np.unique(rows_N["source"]))
-            return f"| {split} | {' | '.join(map(str, counts))} | {len(np.unique(rows_N['group']))} | {sources} |"
+            return [*map(str, counts), str(len(np.unique(rows_N["group"]))), sources]
     except (ValueError, OSError, IntegrityError, StorageError):
-        return ""
+        return []
 
 
 def training_words(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
@@ -170,30 +176,49 @@ def result_words(trained: Trained) -> Iterator[str]:
         yield f"{plain(str(content.get('set')))} ({plain(str(content.get('beton')))}): {images} images{in_groups}."
         estimates = content.get("estimates")
         trivial = content.get("trivial")
+        defined = content.get("trivial_defined")
         rows = estimate_rows(
-            estimates if isinstance(estimates, dict) else content, trivial if isinstance(trivial, dict) else {}
+            estimates if isinstance(estimates, dict) else content,
+            trivial if isinstance(trivial, dict) else {},
+            defined if isinstance(defined, dict) else {},
+            len(trained.classes),
         )
         header = "| metric | value | 95 % interval | always the largest class |"
         yield "\n".join([header, "| --- | --- | --- | --- |", *rows])
+        if len(trained.classes) == 2:
+            yield f"Sensitivity, specificity, predictive values and F1 are of {plain(trained.state['positive'])}."
+        else:
+            yield "Means are over the classes that define the metric, each class against the rest."
     if not found:
         yield "Not measured: run `plainfilm evaluate` on a held-out beton, and export again."
 
 
-def estimate_rows(estimates: Mapping[str, Any], trivial: Mapping[str, Any]) -> Iterator[str]:
+def estimate_rows(
+    estimates: Mapping[str, Any], trivial: Mapping[str, Any], trivial_defined: Mapping[str, Any], num_classes: int
+) -> Iterator[str]:
     """One line a metric; estimates may also be bare numbers, as plainfilm wrote them before 0.5.
 
-    trivial: the scores of always calling the largest class.
+    trivial: the scores of always calling the largest class.  trivial_defined: over how many classes its means are.
     """
     for name, shown in SHOWN.items():
         estimate = estimates.get(name)
         value = estimate.get("value") if isinstance(estimate, dict) else estimate
-        if not isinstance(value, int | float):
+        if not isinstance(value, int | float) or (name == "f1_macro" and num_classes > 2):  # which F1 itself is
             continue
-        low, high = (estimate.get("low"), estimate.get("high")) if isinstance(estimate, dict) else (None, None)
+        found = estimate if isinstance(estimate, dict) else {}
+        low, high = found.get("low"), found.get("high")
         both = isinstance(low, int | float) and isinstance(high, int | float)
-        interval = f"{low:.4f} to {high:.4f}" if both else "not measured"
+        interval = f"{low:.4f} to {high:.4f}" if both else "none"
+        over = over_words(whole(found.get("defined")), whole(found.get("classes")))
         beside = f"{least:.4f}" if isinstance(least := trivial.get(name), int | float) else "undefined"
-        yield f"| {shown} | {value:.4f} | {interval} | {beside} |"
+        if over and (fewer := fewer_words(whole(trivial_defined.get(name)), num_classes)):
+            beside += f", {fewer}"
+        yield f"| {shown}{f', mean {over}' if over else ''} | {value:.4f} | {interval} | {beside} |"
+
+
+def whole(value: Any) -> int | None:
+    """A whole number; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def caution_words(trained: Trained, summary: Mapping[str, Any]) -> Iterator[str]:
@@ -206,8 +231,8 @@ def caution_words(trained: Trained, summary: Mapping[str, Any]) -> Iterator[str]
             f"{content.get('beton')}: {warning}" for warning in (warnings if isinstance(warnings, list) else ())
         ]
     for content in results(trained, EXPLANATIONS):
-        if sentence := content.get("sentence"):
-            cautions.append(str(sentence))
+        if sentence := answer_words(content):
+            cautions.append(sentence)
     cautions += [
         "a score holds for the hospitals, devices and patients of its data, and for no others before it is measured "
         "there",

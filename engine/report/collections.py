@@ -45,7 +45,7 @@ def find_collections(material: Material) -> list[Collection]:
         Collection(
             name=conversion if conversion in names else conversion[:SET_DIGITS],
             own=conversion == own,
-            flow=make_flow(material.dataflow if conversion == own else flow_of(results, names)),
+            flow=make_flow(material.dataflow if conversion == own else flow_of(results, names), material.classes),
             tests=tuple(
                 ShownTest(
                     name=name,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.early_convergence import EARLY_F1
+from engine.explanation.lungs import answer
 from engine.report.material import (
     Material,
     Measured,
@@ -20,11 +21,11 @@ from engine.report.material import (
 from engine.report.numbers import counted, interval_text, listed, plain_text, share_text
 
 FEWEST_POSITIVES = 59  # with none missed among so many, sensitivity is above 95 % with 95 % confidence: 0.95^59 < 5 %
+MOST_FEW = 3  # classes named of those with few images, the fewest first
 SMALL_GROUP = 30  # images, below which a subgroup's score is not judged
 LEAKED = ("leaked", "holds validation")  # how evaluate's warnings of an overlap begin
 UNVERIFIED = "overlap with the training set cannot be checked"
 UNGROUPED = "groups are not known"
-NOT_TOLD = "cannot be told where the model looks"
 NOT_EXCLUDED = "leakage between patients is not excluded"
 SOURCE_TELLS = "evidence of nothing clinical"
 
@@ -94,12 +95,10 @@ def synthetic_doubts(material: Material, scored: Scored | None) -> Iterator[Doub
 
 
 def lung_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
-    """The explanation lies outside the lungs by its own sentence, or its whole interval is below their area's share."""
+    """The explanation lies outside the lungs; nothing, where its own controls failed."""
     for explained in material.explanations:
         ratio = measured_in(dict_in(explained.content, "lung_ratio"))
-        sentence = text_in(explained.content, "sentence")
-        below = ratio.high is not None and ratio.high < 1 and NOT_TOLD not in sentence
-        if "outside the lungs" in sentence or below:
+        if answer(explained.content) == "outside":
             share = (
                 f" (they have {plain_text(ratio.value, 2)} times their share by area)"
                 if ratio.value is not None
@@ -180,10 +179,12 @@ def few_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
     counts = class_counts(scored)
     few = {name: number for name, number in counts.items() if number < FEWEST_POSITIVES}
     if few:
-        named = listed([f"{number:,} of {name}" for name, number in list(few.items())[:3]])
+        named = [f"{few[name]:,} of {name}" for name in sorted(few, key=lambda name: few[name])[:MOST_FEW]]
+        if (rest := len(few) - MOST_FEW) > 0:
+            named.append(f"few of {counted(rest, 'further class', 'further classes')}")
         yield Doubt(
             lead="This score rests on few images",
-            words=f"too few images: {named}, fewer than {FEWEST_POSITIVES}, so that even without one miss a "
+            words=f"too few images: {listed(named)}, fewer than {FEWEST_POSITIVES}, so that even without one miss a "
             "sensitivity above 95 % would not be shown",
         )
 
@@ -198,18 +199,22 @@ def group_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
 
 
 def subgroup_doubts(material: Material, scored: Scored | None) -> Iterator[Doubt]:
-    """A source, view or flag whose whole AUC interval, or accuracy's, lies below that of the set."""
+    """A source, view or flag whose whole AUC interval, or accuracy's, lies below that of the set.
+
+    Means over other classes than the set's are not compared.
+    """
     for part in dicts_in(scored.content, "subgroups") if scored else []:
         for name, word in (("auc", "AUC"), ("accuracy", "accuracy")):
             inside, whole = (
                 measured_in(dict_in(part, "estimates", name)),
                 scored.estimate(name) if scored else Measured(),
             )
-            large = (count_in(part, "n") or 0) >= SMALL_GROUP
-            if large and inside.high is not None and whole.low is not None and inside.high < whole.low:
+            alike = (count_in(part, "n") or 0) >= SMALL_GROUP and inside.defined == whole.defined
+            mean = "mean " if inside.classes else ""
+            if alike and inside.high is not None and whole.low is not None and inside.high < whole.low:
                 yield Doubt(
                     lead="This score does not hold everywhere",
-                    words=f"for {text_in(part, 'kind')} {text_in(part, 'name') or 'unknown'} the {word} is only "
+                    words=f"for {text_in(part, 'kind')} {text_in(part, 'name') or 'unknown'} the {mean}{word} is only "
                     f"{plain_text(inside.value, 2)} ({interval_text(inside, share=False, digits=2)})",
                 )
                 return

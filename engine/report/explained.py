@@ -6,6 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
+from engine.explanation.lungs import answer_words, controls_failed, left_out
 from engine.report.material import (
     Explained,
     count_in,
@@ -39,6 +40,7 @@ class ShownExplanation:
     name: str
     sentence: str
     method: str
+    believed: bool
     terms: list[tuple[str, str]]
     kinds: list[tuple[str, list[dict[str, str]]]]
     gallery: str
@@ -73,8 +75,9 @@ def show_explanation(explained: Explained, classes: list[str]) -> ShownExplanati
     )
     return ShownExplanation(
         name=explained.name,
-        sentence=f"{sentence.rstrip('.')}." if (sentence := text_in(content, "sentence")) else "",
+        sentence=f"{sentence.rstrip('.')}." if (sentence := answer_words(content)) else "",
         method=f"{text_in(content, 'method') or 'The map'}{f' at layer {layer}' if layer else ''}",
+        believed=not controls_failed(content),
         terms=control_terms(content),
         kinds=[(KINDS.get(kind, kind or "Others"), samples) for kind, samples in ordered],
         gallery=explained.gallery,
@@ -110,6 +113,7 @@ def control_terms(content: dict[str, Any]) -> list[tuple[str, str]]:
         between = f" (95 % interval {between})" if between else ""
         number = count_in(content, "lung_ratio", "n")
         of = f", over {counted(number, 'image')}" if number is not None else ""
+        of += f"; {left_out(empty)}" if (empty := count_in(content, "lung_ratio", "empty")) else ""
         limit = number_in(content, "lung_ratio", "limit")
         above = f", and a model that looks there comes above {plain_text(limit, 2)}" if limit is not None else ""
         terms.append(
@@ -135,5 +139,6 @@ def control_terms(content: dict[str, Any]) -> list[tuple[str, str]]:
                 for key, words in numbers
                 if (value := number_in(content, name, key)) is not None
             )
+            shown += f"; {left_out(empty)}" if shown and (empty := count_in(content, name, "empty")) else ""
             terms.append((title, f"{said}{f' ({shown})' if shown else ''}; {what}."))
     return terms

@@ -18,12 +18,14 @@ class Flow:
     duplicate: int
     excluded: int
     reasons: list[tuple[str, str, int]]
-    classes: list[str]
-    splits: list[tuple[str, list[int], int, str]]
+    splits: list[str]
+    classes: list[tuple[str, list[int]]]
+    images: list[int]
+    groups: list[str]
 
 
-def make_flow(content: dict[str, Any]) -> Flow | None:
-    """The data flow of dataflow.json; None where it is not known."""
+def make_flow(content: dict[str, Any], order: list[str]) -> Flow | None:
+    """The data flow of dataflow.json; None where it is not known.  order: the run's classes; others follow theirs."""
     counts = {name: count_in(content, "counts", name) for name in ("written", "rejected", "duplicate", "excluded")}
     written, rejected, duplicate = counts["written"], counts["rejected"], counts["duplicate"]
     if written is None or rejected is None or duplicate is None:
@@ -35,12 +37,10 @@ def make_flow(content: dict[str, Any]) -> Flow | None:
         if (number := count_in(content, "reasons", verdict, reason)) is not None
     ]
     by_split = dict_in(content, "splits")
-    classes = sorted({str(name) for split in by_split for name in dict_in(by_split, split)})
-    splits = []
-    for split in by_split:
-        numbers = [count_in(by_split, split, name) or 0 for name in classes]
-        groups = count_in(content, "groups", split)
-        splits.append((split, numbers, sum(numbers), "–" if groups is None else f"{groups:,}"))
+    found = sorted({str(name) for split in by_split for name in dict_in(by_split, split)})
+    names = [name for name in order if name in found] + [name for name in found if name not in order]
+    numbers = [[count_in(by_split, split, name) or 0 for split in by_split] for name in names]
+    groups = [count_in(content, "groups", split) for split in by_split]
     return Flow(
         files=written + rejected + duplicate,
         written=written,
@@ -48,6 +48,8 @@ def make_flow(content: dict[str, Any]) -> Flow | None:
         duplicate=duplicate,
         excluded=counts["excluded"] or 0,
         reasons=reasons,
-        classes=classes,
-        splits=splits,
+        splits=[str(split) for split in by_split],
+        classes=list(zip(names, numbers, strict=True)),
+        images=[sum(column) for column in zip(*numbers, strict=True)],
+        groups=["–" if number is None else f"{number:,}" for number in groups],
     )

@@ -26,11 +26,17 @@ PROBE_SIDE = 1024  # pixels; a probe's picture has a stored frame's side, at mos
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """A number with its 95 % interval; None for what was not measured."""
+    """A number with its 95 % interval; None for what was not measured.
+
+    A mean over classes is of those that define the metric: so many of all classes.  Both are None where it is no mean,
+    or of a release up to 0.6, which did not count them.
+    """
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    defined: int | None = None
+    classes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,10 +56,17 @@ class Scored:
         found = measured_in(dict_in(self.content, "estimates").get(name))
         return found if found.value is not None else Measured(value=number_in(self.content, name))
 
-    def trivial(self, name: str) -> float | None:
+    def trivial(self, name: str) -> Measured:
         """The same metric of a classifier that always answers with the largest class."""
         found = number_in(self.content, "trivial", name)
-        return found if found is not None else number_in(self.content, "largest_class", name)
+        value = found if found is not None else number_in(self.content, "largest_class", name)
+        defined = count_in(self.content, "trivial_defined", name)
+        return Measured(value=value, defined=defined, classes=None if defined is None else self.num_classes)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the set's run tells apart."""
+        return len(texts_in(self.content, "classes"))
 
     @property
     def warnings(self) -> list[str]:
@@ -315,7 +328,9 @@ def texts_in(content: Any, *names: str) -> list[str]:
 
 def measured_in(content: Any) -> Measured:
     """An estimate as estimates.py writes it."""
-    return Measured(value=number_in(content, "value"), low=number_in(content, "low"), high=number_in(content, "high"))
+    value, low, high = (number_in(content, name) for name in ("value", "low", "high"))
+    defined, classes = (count_in(content, name) for name in ("defined", "classes"))
+    return Measured(value=value, low=low, high=high, defined=defined, classes=classes)
 
 
 def as_number(text: Any) -> float | None:

@@ -62,8 +62,9 @@ def show_set(scored: Scored) -> ShownSet:
     if any(row.cell.interval for row in metrics):
         drawn = f" in {resamples:,} resamples" if resamples else ""
         intervals = (
-            f"Intervals by bootstrap over groups{drawn}; Wilson’s where a share is 0 or 1. They tell how far other "
-            "patients of the same kind would move a value, not how far other hospitals would."
+            f"Intervals by bootstrap over groups{drawn}; Wilson’s where a share is 0 or 1; none where groups are too "
+            "few for one. They tell how far other patients of the same kind would move a value, not how far other "
+            "hospitals would."
         )
     return ShownSet(
         scored=scored,

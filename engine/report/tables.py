@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.config import TrainConfig
+from engine.evaluation.words import fewer_words, over_words
 from engine.report.doubts import class_counts
 from engine.report.material import (
     Material,
@@ -25,7 +26,7 @@ from engine.report.numbers import interval_text, plain_text, share_text
 from loaders.flags import flag_of
 from loaders.settings import settings_of
 
-METRICS = {  # name → what it is called, what it means, whether it is a share
+METRICS = {  # name → what it is called, what it means for two classes, whether it is a share
     "accuracy": ("Accuracy", "images called rightly", True),
     "sensitivity": ("Sensitivity", "of the positive class, called so", True),
     "specificity": ("Specificity", "of the others, not called so", True),
@@ -44,7 +45,20 @@ CALIBRATION = {
     "calibration_slope": ("Calibration slope", "1 is right; below 1, too extreme", False),
     "calibration_intercept": ("Calibration intercept", "0 is right; below 0, too high", False),
 }
-BY_CLASS = {"f1": "F1", "auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+OF_CLASSES = {  # what a mean over more than two classes is the mean of; of ece and brier, what they are then
+    "sensitivity": "of the images of a class, those called so",
+    "specificity": "of the images of no such class, those not called so",
+    "ppv": "of the images called a class, those of it",
+    "npv": "of the images not called a class, those not of it",
+    "f1": "harmonic mean of a class’s sensitivity and predictive value",
+    "auc": "an image of a class ranks above another; 0.5 is guessing",
+    "pr_auc": "a class’s mean precision; guessing gives its prevalence",
+    "brier": "squared error of the probabilities, summed over the classes; 0 is perfect",
+    "ece": "mean gap between the highest probability and how often its class is right",
+}
+SAME = "f1_macro"  # of more than two classes F1 itself
+BY_CLASS = {"sensitivity": "Sensitivity", "ppv": "PPV", "f1": "F1", "auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+SHARES = ("Sensitivity", "PPV")
 POINTS = ("sensitivity", "specificity", "ppv", "npv")
 SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
 ROWS = {  # of the cross-validation → what it is
@@ -57,10 +71,15 @@ ROWS = {  # of the cross-validation → what it is
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """A number as it is shown.  value, low, high, trivial: for the chart, NaN where there is none."""
+    """A number as it is shown.  value, low, high, trivial: for the chart, NaN where there is none.
+
+    over, trivial_over: the number of classes of a mean that leaves classes out, else "".
+    """
 
     text: str
     interval: str = ""
+    over: str = ""
+    trivial_over: str = ""
     trivial_text: str = ""
     value: float = math.nan
     low: float = math.nan
@@ -88,8 +107,9 @@ class TableRow:
     refused: str = ""
 
 
-def make_cell(found: Measured, share: bool, trivial: float | None = None) -> Cell:
-    """One estimate, its interval and the trivial classifier's value."""
+def make_cell(found: Measured, share: bool, trivial: Measured | None = None) -> Cell:
+    """One estimate, its interval and the trivial classifier's value; over how many classes, where that is not all."""
+    least = trivial or Measured()
 
     def shown(value: float | None) -> str:
         return share_text(value) if share else plain_text(value)
@@ -97,15 +117,28 @@ def make_cell(found: Measured, share: bool, trivial: float | None = None) -> Cel
     def placed(value: float | None) -> float:
         return math.nan if value is None else value
 
+    fewer, fewer_least = (fewer_words(measured.defined, measured.classes) for measured in (found, least))
     return Cell(
         text=shown(found.value),
         interval=interval_text(found, share),
-        trivial_text=shown(trivial) if trivial is not None else "–",
+        over=fewer,
+        trivial_text=shown(least.value),
+        trivial_over=fewer_least if least.value is not None else "",
         value=placed(found.value),
         low=placed(found.low),
         high=placed(found.high),
-        trivial=placed(trivial),
+        trivial=placed(least.value),
     )
+
+
+def meaning_of(name: str, meaning: str, found: Measured, num_classes: int) -> str:
+    """What a metric of a set means: of more than two classes, over how many a mean is.  meaning: for two classes."""
+    if num_classes <= 2:
+        over = fewer_words(found.defined, found.classes)
+        return f"{meaning}: {over}" if over else meaning
+    meaning = OF_CLASSES.get(name, meaning)
+    over = over_words(found.defined, found.classes)
+    return f"mean {over}: {meaning}" if over else meaning
 
 
 def metric_rows(scored: Scored, names: dict[str, tuple[str, str, bool]]) -> list[MetricRow]:
@@ -114,11 +147,12 @@ def metric_rows(scored: Scored, names: dict[str, tuple[str, str, bool]]) -> list
     for name, (called, meaning, share) in names.items():
         found = scored.estimate(name)
         told = dict_in(scored.content, "estimates")
-        if found.value is None and name not in told:
+        if (found.value is None and name not in told) or (name == SAME and scored.num_classes > 2):
             continue
         stated = number_in(scored.content, "prevalence", "stated")
         if name.endswith("_at_prevalence") and stated is not None:
             meaning = f"at a prevalence of {share_text(stated)}, as stated"
+        meaning = meaning_of(name, meaning, found, scored.num_classes)
         rows.append(MetricRow(name=called, meaning=meaning, cell=make_cell(found, share, scored.trivial(name))))
     return rows
 
@@ -138,7 +172,7 @@ def class_table(scored: Scored) -> tuple[list[str], list[TableRow]]:
             name=name,
             note="",
             texts=(f"{counts[name]:,}" if name in counts else "–",),
-            cells=tuple(make_cell(column[place], share=False) for column in found.values()),
+            cells=tuple(make_cell(column[place], share=called in SHARES) for called, column in found.items()),
         )
         for place, name in enumerate(names)
     ]
@@ -186,7 +220,8 @@ def difference_rows(scored: Scored) -> list[MetricRow]:
     rows = []
     for name, (called, meaning, _) in {**METRICS, **CALIBRATION}.items():
         found = measured_in(dict_in(scored.content, "difference", "estimates", name))
-        if found.value is not None:
+        if found.value is not None and not (name == SAME and scored.num_classes > 2):
+            meaning = meaning_of(name, meaning, found, scored.num_classes)
             rows.append(MetricRow(name=called, meaning=meaning, cell=make_cell(found, share=False)))
     return rows
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engine.report.doubts import FEWEST_POSITIVES, NOT_TOLD, Doubt, class_counts, find_doubts, group_doubts, may_be_seen
+from engine.evaluation.words import over_words
+from engine.explanation.lungs import answer
+from engine.report.doubts import FEWEST_POSITIVES, Doubt, class_counts, find_doubts, group_doubts, may_be_seen
 from engine.report.material import (
     Material,
     Measured,
@@ -13,7 +15,6 @@ from engine.report.material import (
     count_in,
     dict_in,
     dicts_in,
-    find,
     measured_in,
     number_in,
     text_in,
@@ -91,10 +92,16 @@ def least_favourable(evaluations: list[Scored]) -> Scored | None:
 
 
 def headline(scored: Scored) -> tuple[str, Measured]:
-    """AUC with its name; accuracy where there is none, or where its interval is a point, as at a perfect ranking."""
+    """AUC with its name, of more than two classes their mean; accuracy where only that has an interval.
+
+    At a perfect ranking the AUC's is a point, which is none.
+    """
     auc, accuracy = scored.estimate("auc"), scored.estimate("accuracy")
-    point = auc.low is not None and auc.low == auc.high and accuracy.low is not None
-    return ("accuracy", accuracy) if auc.value is None or point else ("AUC", auc)
+    if auc.value is None or (auc.low == auc.high and accuracy.low is not None):
+        return "accuracy", accuracy
+    if scored.num_classes <= 2:
+        return "AUC", auc
+    return f"mean AUC {fewer}" if (fewer := over_fewer(auc)) else "mean AUC", auc
 
 
 def missing_checks(material: Material, scored: Scored | None) -> list[str]:
@@ -118,9 +125,8 @@ def missing_checks(material: Material, scored: Scored | None) -> list[str]:
 
 
 def is_told(explanation: dict[str, Any]) -> bool:
-    """Whether an explanation tells where the model looks: by its sentence, and by its controls as far as it has any."""
-    failed = any(find(explanation, name, "passed") is False for name in ("randomised", "deletion"))
-    return NOT_TOLD not in text_in(explanation, "sentence") and not failed
+    """Whether an explanation tells where the model looks."""
+    return answer(explanation) != "unknown"
 
 
 def how_good(material: Material, scored: Scored | None, doubts: list[Doubt], unchecked: list[str]) -> str:
@@ -153,9 +159,15 @@ def score_words(scored: Scored) -> str:
         trivial = "finds all and clears none" if largest_class(scored) == positive else "finds none"
     else:
         right, f1 = scored.estimate("accuracy"), scored.estimate("f1")
-        said = f"it is right for {share_words(right)}, with a macro F1 of {plain_text(f1.value, 2)}"
-        trivial = f"is right for {share_text(scored.trivial('accuracy'))}"
+        over = f" {fewer}" if (fewer := over_fewer(f1)) else ""
+        said = f"it is right for {share_words(right)}, with a macro F1 of {plain_text(f1.value, 2)}{over}"
+        trivial = f"is right for {share_text(scored.trivial('accuracy').value)}"
     return f"{of} {said}; always answering {largest_class(scored)} {trivial}"
+
+
+def over_fewer(found: Measured) -> str:
+    """Over how many classes a mean is, where it leaves classes out."""
+    return over_words(found.defined, found.classes) if found.defined != found.classes else ""
 
 
 def share_words(found: Measured) -> str:
@@ -173,8 +185,8 @@ def headline_words(scored: Scored) -> str:
 
 def unshown(scored: Scored) -> bool:
     """Whether it may be no better than guessing."""
-    auc, accuracy, trivial = scored.estimate("auc"), scored.estimate("accuracy"), scored.trivial("accuracy")
-    if auc.value is not None:
+    auc, accuracy, trivial = scored.estimate("auc"), scored.estimate("accuracy"), scored.trivial("accuracy").value
+    if auc.value is not None and (auc.low is not None or accuracy.low is None):
         return (auc.low if auc.low is not None else auc.value) <= 0.5
     end = accuracy.low if accuracy.low is not None else accuracy.value
     return end is None or trivial is None or end <= trivial
