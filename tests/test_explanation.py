@@ -587,11 +587,14 @@ def test_a_table_of_another_conversion_and_masks_of_other_radiographs_are_refuse
 
 
 @pytest.mark.parametrize("name", ["...beton", "..beton"])
-def test_a_beton_whose_results_would_lie_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected a plain name"):
-        explain(ExplainConfig(run=tmp_path, beton=tmp_path / name, out=tmp_path / "out"))
-    with pytest.raises(ConfigError, match="of different names for folders"):
-        evaluate(EvaluateConfig(run=tmp_path, betons=(tmp_path / name,)))
+def test_results_on_a_beton_of_an_odd_name_lie_below_the_folder_asked_for(
+    tied: Case, trapped: Explanation, tmp_path: Path, name: str
+) -> None:
+    path = shutil.copyfile(tied.heldout, tmp_path / name)
+    config = ExplainConfig(run=tied.run, beton=path, out=tmp_path / "x", samples=1, measured=1, device="cpu")
+    assert explain(config).out == tmp_path / "x" / trapped.out.name
+    settings = EvaluateConfig(run=tied.run, betons=(path,), out=tmp_path / "e", resamples=100, device="cpu")
+    assert evaluate(settings)[0].out == tmp_path / "e" / trapped.out.name
 
 
 def test_masks_that_lie_elsewhere_are_not_read_and_a_fifo_is_not_waited_for(betons: Path, tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_an_explanation_whose_control_failed_says_nothing_of_where_the_model_loo
     failed = explanation(sentence=f"the model looks {where}: 1.7", looks=looks, **{control: {"passed": False}})
     verdict = planted(tmp_path, explanation=failed)
     assert verdict.unchecked == ("where the model looks",) and not verdict.doubts
-    text = " ".join(Reader(write_report(tmp_path / "run").read_text()).text.split())
+    text = " ".join(Reader(write_report(tmp_path / "run").page.read_text()).text.split())
     assert "It cannot be told where the model looks: its own controls failed." in text
     assert where not in text and "It shows where" not in text
 
