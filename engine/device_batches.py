@@ -14,7 +14,7 @@ from torch.nn.functional import grid_sample
 from engine.device import Policy
 from engine.resident import Frames
 from kernels.crop import MIDDLE, SCALE
-from loaders.augmentation import epoch_matrices
+from loaders.augmentation import epoch_matrices, sampled_pixels
 from loaders.loader import Loader
 
 
@@ -39,11 +39,9 @@ class DeviceBatches:
         # bytes are the same in both layouts, there is one channel; strides tell the convolution which is meant
         self._out_N1HW = torch.empty((batch_size, 1, crop, crop), dtype=dtype, device=device, memory_format=layout)
         self._label_N = torch.empty(batch_size, dtype=torch.int64, device=device)
-        margin = (loader.beton.side - crop) // 2
-        inner = loader.config.training and loader.config.augment_from == "crop"
         self.trouble = triton_trouble() if device.type == "cuda" else ""
         self.triton = device.type == "cuda" and not self.trouble
-        self.low, self.high = (margin, loader.beton.side - 1 - margin) if inner else (0, loader.beton.side - 1)
+        self.low, self.high = sampled_pixels(loader.config, crop, loader.beton.side)
 
     def begin(self, epoch: int, position: int) -> Iterator[int]:
         """Upload an epoch.  Gives the size of each batch from a position on, at the moment when `make` can make it."""

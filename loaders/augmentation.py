@@ -36,6 +36,12 @@ def inverse_matrices(angle_N: np.ndarray, zoom_N: np.ndarray, crop: int, stored:
     return inverse_N23.astype(np.float32)
 
 
+def sampled_pixels(config: LoaderConfig, crop: int, stored: int) -> tuple[int, int]:
+    """The first and the last row, and column, of the stored frame that training samples; beyond them it clamps."""
+    margin = (stored - crop) // 2 if config.augment_from == "crop" else 0
+    return margin, stored - 1 - margin
+
+
 def epoch_matrices(config: LoaderConfig, epoch: int, num_samples: int, crop: int, stored: int) -> np.ndarray:
     """The inverse matrix of every sample for a whole epoch, float32 N23, drawn on the host."""
     return inverse_matrices(*affine_parameters(config, epoch, np.arange(num_samples)), crop, stored)

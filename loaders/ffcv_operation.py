@@ -33,7 +33,7 @@ from numba.extending import intrinsic
 from kernels.affine import affine_into, affine_scratch
 from kernels.crop import crop_into
 from kernels.jit import POLICY
-from loaders.augmentation import epoch_matrices
+from loaders.augmentation import epoch_matrices, sampled_pixels
 from loaders.config import LoaderConfig, crop_side
 from loaders.errors import ConfigError
 
@@ -97,8 +97,7 @@ class FusedCropDecoder(NDArrayDecoder):
         """The function that FFCV compiles into its pipeline."""
         memory_read, my_range = self.memory_read, Compiler.get_iterator()
         threads, crop, stored, training = Compiler.num_threads, self.crop, self.stored, self.config.training
-        margin = (stored - crop) // 2 if self.config.augment_from == "crop" else 0
-        low, high = margin, stored - 1 - margin
+        low, high = sampled_pixels(self.config, crop, stored)
         num_samples, address = len(self.metadata), self.matrices().ctypes.data
         # Compiled apart for each pipeline: FFCV 1.0.2 changes one of numba's types in place (`t1.mutable = False`), and
         # so breaks the table of whatever was compiled for it before: numba then fails or turns for ever.

@@ -27,7 +27,7 @@ import numpy as np
 
 from kernels.affine import affine_into, affine_scratch
 from kernels.crop import crop_into
-from loaders.augmentation import epoch_matrices
+from loaders.augmentation import epoch_matrices, sampled_pixels
 from loaders.batch_memory import BatchMemory, anonymous_memory
 from loaders.beton import Beton
 from loaders.config import LoaderConfig, check_choice
@@ -228,8 +228,7 @@ class Loader:
         else:
             if not hasattr(self._own, "scratch"):
                 self._own.scratch = affine_scratch(crop, side)
-            margin = (side - crop) // 2 if self.config.augment_from == "crop" else 0
-            low, high = margin, side - 1 - margin
+            low, high = sampled_pixels(self.config, crop, side)
             affine_into(frames_N1HW, bytes_B, offset_N, side, inverse_N23[index_N], low, high, self._own.scratch)
         if not self.resident:
             self.beton.check_unchanged()
