@@ -21,7 +21,7 @@ import torch
 from engine.checkpoint import save_checkpoint
 from engine.config import TrainConfig
 from engine.events import Events
-from engine.figures import curves_figure
+from engine.figures import curves_figure, png
 from engine.run_settings import CONFIG, LOCAL, read_run_settings
 from loaders.atomic_file import publish_bytes, storage_error
 from loaders.errors import ConfigError, StorageError
@@ -72,9 +72,9 @@ class RunFolder:
         self._told = len(history)
         self._events.flush()
 
-    def draw(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str) -> None:
+    def draw(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str, note: str) -> None:
         """Write curves.png anew."""
-        publish_bytes(self.path / "curves.png", curves_figure(history, best_epoch, title))
+        publish_bytes(self.path / "curves.png", png(curves_figure(history, best_epoch, title, note)))
 
     def save_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""

@@ -12,13 +12,14 @@ from engine.config import TrainConfig
 from engine.training_state import State
 from loaders import __version__
 from loaders.beton_footer import Facts
+from loaders.figure_text import ClassNames
 
 
-def title(facts: Facts, num_train: int, num_val: int) -> str:
+def title(facts: Facts, names: ClassNames, num_train: int, num_val: int) -> str:
     """What the curves show."""
     kind = "synthetic phantoms" if facts.synthetic else "radiographs"
-    which = f"F1 of {facts.positive}" if len(facts.classes) == 2 else "macro F1"
-    return f"{', '.join(facts.classes)}: {num_train} training and {num_val} validation {kind}; {which}"
+    which = f"F1 of {names.text_of[facts.positive]}" if len(facts.classes) == 2 else "macro F1"
+    return f"{names.listed()}: {num_train} training and {num_val} validation {kind}; {which}"
 
 
 def weights_name(config: TrainConfig) -> str:

@@ -35,6 +35,7 @@ from engine.training_state import State, check_run, load_state, run_id, settle_b
 from loaders import __version__
 from loaders.beton_footer import Facts
 from loaders.errors import CheckpointError, DivergedError, Interrupted
+from loaders.figure_text import class_names
 from loaders.loader import Loader
 
 logger = logging.getLogger(__name__)
@@ -275,8 +276,9 @@ class Training:
         """Draw the curves of all epochs so far, if there are any."""
         if self.state.history:
             self.drawn = time.perf_counter()
-            what = title(self.facts, self.num_train, self.num_val)
-            self.folder.draw(self.state.history, self.state.best_epoch, what)
+            names = class_names(self.facts.classes)
+            what = title(self.facts, names, self.num_train, self.num_val)
+            self.folder.draw(self.state.history, self.state.best_epoch, what, names.note)
 
     def save_last(self) -> None:
         """Keep weights, optimiser and state, for `--resume`.  Errors: DivergedError, and the one before stays."""

@@ -9,15 +9,14 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from kernels.affine import affine_into, affine_scratch
-from kernels.crop import crop_into
-from loaders.augmentation import affine_parameters, inverse_matrices
-from loaders.beton import Beton
+from loaders.augmentation import affine_parameters, epoch_matrices
 from loaders.catalog import SYNTHETIC, Catalog
 from loaders.config import ConvertConfig, LoaderConfig, stored_side
 from loaders.errors import RadiographError
+from loaders.figure_text import EM, class_names, wrap, write
+from loaders.loader import Loader
 from loaders.radiograph import DECODER_ERRORS, decode_radiograph
 
 if TYPE_CHECKING:
@@ -25,23 +24,30 @@ if TYPE_CHECKING:
 
     from loaders.account import Row
 
-TILE, GAP, TITLE = 200, 8, 22
+TILE, GAP, TITLE, SIDE = 200, 8, 22, 130
+SIZE, LINE = 12, 16  # of letters and lines
+NAME = EM * (SIDE - 2 * GAP) / SIZE  # room of a class's name
 INK, PAPER, ACCENT = 235, 24, 255
 
 
-def sheet(rows: list[list[np.ndarray]], columns: list[str], names: list[str], title: str) -> bytes:
-    """Lay uint8 grey or RGB tiles out in a grid with titles.  Gives a PNG."""
-    left = 110
-    width = left + len(columns) * (TILE + GAP)
-    height = 2 * TITLE + GAP + len(rows) * (TILE + GAP)
+def sheet(
+    rows: list[list[np.ndarray]], columns: list[str], words: list[list[str]], title: str, note: str
+) -> Image.Image:
+    """Lay uint8 grey or RGB tiles out in a grid, each row's words before it, a title above, a note below."""
+    width = SIDE + len(columns) * (TILE + GAP)
+    notes = wrap(note, width - 2 * GAP, SIZE) if note else []
+    height = 2 * TITLE + GAP + len(rows) * (TILE + GAP) + LINE * len(notes) + (GAP if notes else 0)
     page = Image.new("RGB", (width, height), (PAPER,) * 3)
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
-    draw.text((GAP, 4), title, fill=(INK,) * 3, font=font)
+    draw = ImageDraw.Draw(page)
+    write(draw, (GAP, 4), title, SIZE, (INK,) * 3)
+    for place, line in enumerate(notes):
+        write(draw, (GAP, height - GAP - LINE * (len(notes) - place)), line, SIZE, (INK,) * 3)
     for column, text in enumerate(columns):
-        draw.text((left + column * (TILE + GAP), TITLE + 4), text, fill=(INK,) * 3, font=font)
-    for row, (tiles, name) in enumerate(zip(rows, names, strict=True)):
+        write(draw, (SIDE + column * (TILE + GAP), TITLE + 4), text, SIZE, (INK,) * 3)
+    for row, (tiles, lines) in enumerate(zip(rows, words, strict=True)):
         top = 2 * TITLE + GAP + row * (TILE + GAP)
-        draw.multiline_text((GAP, top + 4), name, fill=(INK,) * 3, font=font)
+        for place, line in enumerate(lines):
+            write(draw, (GAP, top + 4 + LINE * place), line, SIZE, (INK,) * 3)
         for column, tile in enumerate(tiles):
             picture = Image.fromarray(tile).convert("RGB")
             picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
@@ -50,7 +56,12 @@ def sheet(rows: list[list[np.ndarray]], columns: list[str], names: list[str], ti
                 picture = picture.resize(
                     (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.NEAREST
                 )
-            page.paste(picture, (left + column * (TILE + GAP), top))
+            page.paste(picture, (SIDE + column * (TILE + GAP), top))
+    return page
+
+
+def sheet_bytes(page: Image.Image) -> bytes:
+    """A PNG."""
     file = io.BytesIO()
     page.save(file, "PNG", compress_level=1)  # twice the size, a quarter of the time
     return file.getvalue()
@@ -63,11 +74,12 @@ def to_levels(unit_HW: np.ndarray) -> np.ndarray:
 
 def preparation_sheet(
     config: ConvertConfig, rows: tuple[Row, ...], catalog: Catalog, frames_NSS: np.ndarray, per_class: int = 2
-) -> bytes:
+) -> Image.Image:
     """Raw → grey → stored frame with its crop → normalised, for the first few radiographs of each class."""
     side, crop = stored_side(config.size), config.size
     margin = (side - crop) // 2
-    tiles, names = [], []
+    tiles, words = [], []
+    names = class_names(catalog.classes, NAME)
     for label in catalog.classes:
         shown = [row for row in rows if row.verdict == "written" and row.entry.label == label][:per_class]
         for row in shown:
@@ -85,12 +97,11 @@ def preparation_sheet(
             boxed[low : low + line, low:high] = boxed[high - line : high, low:high] = (255, 176, 0)
             unit_HW = frame_SS[low:high, low:high].astype(np.float32) / 127.5 - 1
             tiles.append([raw_tile(path, grey_HW), grey_HW, boxed, to_levels(unit_HW)])
-            size = f"{row.decoded.width}x{row.decoded.height}"
-            names.append(
-                f"{label[:14]}\n{row.decoded.format} {size}\nmean {unit_HW.mean():+.2f}\nsd {unit_HW.std():.2f}"
-            )
+            size = f"{row.decoded.width} × {row.decoded.height}"
+            mean, spread = f"mean {unit_HW.mean():+.2f}", f"sd {unit_HW.std():.2f}"
+            words.append([names.text_of[label], row.decoded.format, size, mean, spread])
     columns = ["raw file", "grey", f"stored {side}, crop {crop}", "crop in [-1, 1]"]
-    return sheet(tiles, columns, names, "What conversion does: " + describe(rows))
+    return sheet(tiles, columns, words, "What conversion does: " + describe(rows), names.note)
 
 
 def raw_tile(path: Path, grey_HW: np.ndarray) -> np.ndarray:
@@ -114,27 +125,27 @@ def describe(rows: tuple[Row, ...]) -> str:
     return "synthetic phantoms" if synthetic else "radiographs"
 
 
-def augmentation_sheet(path: Path, per_class: int = 2, epochs: int = 5) -> bytes:
-    """The central crop and its augmented versions in the first epochs, for the first few samples of each class."""
+def augmentation_sheet(path: Path, per_class: int = 2, epochs: int = 5) -> Image.Image:
+    """The central crop and its augmented versions in the first epochs, for the first few samples of each class.
+
+    With the default settings.  Training's own loader makes them, so that the sheet shows what training sees.
+    """
     config = LoaderConfig(training=True)
-    tiles, names = [], []
-    with Beton(path) as beton:
-        crop = beton.facts.crop
-        scratch = affine_scratch(crop, beton.side)
-        for label, name in enumerate(beton.facts.classes):
+    tiles: list[list[np.ndarray]] = []
+    words: list[list[str]] = []
+    with Loader(path, config) as loader:
+        beton, facts = loader.beton, loader.beton.facts
+        names = class_names(facts.classes, NAME)
+        matrices = [epoch_matrices(config, epoch, len(beton), facts.crop, beton.side) for epoch in range(epochs)]
+        for label, text in enumerate(names.text_of.values()):
             for sample in np.flatnonzero(beton.label_N == label)[:per_class]:
-                offset_N = beton.offset_N[sample : sample + 1]
-                out_N1HW = np.empty((1, 1, crop, crop), np.float32)
-                crop_into(out_N1HW, beton.bytes_B, offset_N, beton.side)
-                tiles.append([to_levels(out_N1HW[0, 0])])
-                said = []
+                sample_N = np.array([sample])
+                batches = [loader.make_batch(sample_N, inverse_N23)[0] for inverse_N23 in (None, *matrices)]
+                tiles.append([to_levels(batch_N1HW[0, 0]) for batch_N1HW in batches])
+                words.append([text])
                 for epoch in range(epochs):
-                    angle_N, zoom_N = affine_parameters(config, epoch, np.array([sample]))
-                    inverse_N23 = inverse_matrices(angle_N, zoom_N, crop, beton.side)
-                    affine_into(out_N1HW, beton.bytes_B, offset_N, beton.side, inverse_N23, 0, beton.side - 1, scratch)
-                    tiles[-1].append(to_levels(out_N1HW[0, 0]))
-                    said.append(f"{np.rad2deg(angle_N[0]):+.0f}° x{zoom_N[0]:.2f}")
-                names.append(name[:14] + "\n" + "\n".join(said))
-        kind = "synthetic phantoms" if beton.facts.synthetic else "radiographs"
+                    angle_N, zoom_N = affine_parameters(config, epoch, sample_N)
+                    words[-1].append(f"{np.rad2deg(angle_N[0]):+.0f}°, ×{zoom_N[0]:.2f}")
+        kind = "synthetic phantoms" if facts.synthetic else "radiographs"
     columns = ["crop, evaluation"] + [f"training, epoch {epoch}" for epoch in range(epochs)]
-    return sheet(tiles, columns, names, f"What training sees: {kind}, rotated and zoomed, never mirrored")
+    return sheet(tiles, columns, words, f"What training sees: {kind}, rotated and zoomed, never mirrored", names.note)

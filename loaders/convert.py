@@ -27,7 +27,7 @@ from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton_writer import beton_size, write_beton
 from loaders.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
 from loaders.config import ConvertConfig, stored_side
-from loaders.contact_sheet import augmentation_sheet, preparation_sheet
+from loaders.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
 from loaders.errors import ConfigError, InputError, StorageError
 from loaders.presets import deal_rest
 from loaders.randomness import FILE_ORDER, order_keys
@@ -277,8 +277,9 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         write_audit(config.out, conversion.audited)
     elif config.audit == "off" or Path(config.audit).resolve() != (config.out / AUDIT_TABLE).resolve():
         remove_audit(config.out)  # of an earlier conversion
-    publish_bytes(config.out / "preparation.png", preparation_sheet(config, conversion.rows, catalog, frames_NSS))
-    publish_bytes(config.out / "augmentation.png", augmentation_sheet(config.out / "train.beton"))
+    prepared = preparation_sheet(config, conversion.rows, catalog, frames_NSS)
+    publish_bytes(config.out / "preparation.png", sheet_bytes(prepared))
+    publish_bytes(config.out / "augmentation.png", sheet_bytes(augmentation_sheet(config.out / "train.beton")))
 
 
 def footer_rows(rows: list[Row], key: bytes, side: int, views: tuple[str, ...], sources: tuple[str, ...]) -> np.ndarray:

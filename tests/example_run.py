@@ -11,10 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from engine.evaluation.figures import Curve, Mark, pr_figure, reliability_figure, roc_figure, score_figure
-from engine.figures import confusion_figure, curves_figure
+from engine.evaluation.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
+from engine.figures import confusion_figure, curves_figure, png
 from engine.statistics.calibration import reliability
 from engine.statistics.curves import precision_recall_curve, roc_curve
+from loaders.figure_text import class_names
 from loaders.phantom import draw_phantom
 
 SET = "heldout-a9efac4d"  # split and conversion
@@ -279,6 +280,7 @@ def draw_pictures(run: Path) -> Path:
     roc, pr = roc_curve(label_N == 0, score_N), precision_recall_curve(label_N == 0, score_N)
     assert roc is not None and pr is not None
     mark = [Mark(name="0.5", x=0.09, y=0.89)]
+    panel = Panel(name=name, score_N=score_N, is_class_N=label_N == 0)
     history = [
         {"epoch": e, "train_loss": 0.6 / e, "val_loss": 0.65 / e, "train_f1": 1 - 0.4 / e, "val_f1": 0.9 - 0.2 / e}
         for e in range(1, 27)
@@ -289,11 +291,11 @@ def draw_pictures(run: Path) -> Path:
         out / "roc.png": roc_figure([Curve(name=name, x_P=roc.false_positive_P, y_P=roc.sensitivity_P)], mark, title),
         out / "pr.png": pr_figure([Curve(name=name, x_P=pr.recall_P, y_P=pr.precision_P, base=0.42)], [], title),
         out / "reliability.png": reliability_figure(reliability(score_N, label_N == 0), name, title),
-        out / "confusion.png": confusion_figure(np.array([[150, 18], [21, 211]]), CLASSES, title),
-        out / "scores.png": score_figure([(name, score_N, label_N == 0)], [("0.5", 0.5)], title),
+        out / "confusion.png": confusion_figure(np.array([[150, 18], [21, 211]]), class_names(CLASSES), title),
+        out / "scores.png": score_figure([panel], [("0.5", 0.5)], title),
     }
-    for path, png_B in pictures.items():
-        path.write_bytes(png_B)
+    for path, figure in pictures.items():
+        path.write_bytes(png(figure))
     for place in range(8):
         grey_HW = film(place, CLASSES[place % 2])
         heat_HW = np.zeros_like(grey_HW)

@@ -633,21 +633,6 @@ def test_the_terminal_shows_intervals_points_subgroups_matrix_and_cautions(
         assert words in shown, words
 
 
-def test_names_with_the_signs_of_formulas_are_drawn_as_text() -> None:
-    from engine.evaluation.figures import Curve, Mark, pr_figure, roc_figure, score_figure
-    from engine.figures import confusion_figure
-
-    hostile, line_P = r"$\frac{_x^$", np.array([0.0, 1.0])
-    curve, mark = Curve(name=hostile, x_P=line_P, y_P=line_P), Mark(name="youden", x=0.2, y=0.9)
-    drawn = [
-        confusion_figure(np.eye(2, dtype=int), (hostile, "a$b$"), hostile),
-        roc_figure([curve], [mark], hostile),
-        pr_figure([curve], [mark], hostile),
-        score_figure([(hostile, np.array([0.1, 0.9]), np.array([False, True]))], [("youden", 0.5)], hostile),
-    ]
-    assert all(picture.startswith(b"\x89PNG") for picture in drawn)
-
-
 def test_bad_input_at_the_command_line_gets_its_exit_code_and_one_line(
     run: Path, betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -623,7 +623,11 @@ def test_an_overlay_shows_the_map_where_it_is_and_leaves_the_rest_grey() -> None
     cam_HW = np.zeros((64, 64), np.float32)
     cam_HW[8:24, 8:24] = 1
     shown = Shown(
-        kind="right", crop_HW=np.full((64, 64), 120, np.uint8), cam_HW=cam_HW, lungs_HW=None, lines=("a\nb", "c" * 500)
+        kind="right",
+        crop_HW=np.full((64, 64), 120, np.uint8),
+        cam_HW=cam_HW,
+        lungs_HW=None,
+        lines=("says covid", "c" * 500),
     )
     picture = np.asarray(overlay(shown)).astype(int)
     left, right = picture[:256, :256], picture[:256, -256:]

@@ -34,6 +34,7 @@ from benchmarks.reference import (
     transforms_for,
 )
 from engine.config import ProfileConfig
+from engine.figures import png
 from engine.network import Cnn
 from engine.profile.account import EPOCHS, Measured, measured, overhead_share
 from engine.profile.figure import profile_figure
@@ -379,7 +380,7 @@ def test_a_profile_decodes_what_a_conversion_with_more_pixels_took(
 def test_a_picture_can_be_drawn_of_a_reference_that_is_quicker_than_the_report() -> None:
     reference = timed(variant=variants_for("cuda")[0], parts={"decode": 0.001, "forward": 0.002}, overlapped=())
     whole = timed(variant=variants_for("cuda")[-1], parts={"step": 0.00001}, training=0.00001, overlapped=())
-    assert profile_figure([reference, whole], "cuda").startswith(b"\x89PNG")
+    assert png(profile_figure([reference, whole], "cuda")).startswith(b"\x89PNG")
 
 
 def test_a_profile_without_torchvision_says_what_to_install(

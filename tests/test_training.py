@@ -22,7 +22,6 @@ import cli
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import CrossvalConfig, Recipe, TrainConfig
 from engine.evaluation.trained import load_trained
-from engine.figures import curves_figure, literal
 from engine.host_epochs import HostEpochs
 from engine.run_folder import RunFolder, load_config
 from engine.run_settings import shared_settings
@@ -300,12 +299,6 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c", tensors, {"text": "ü", "number": 0.1 + 0.2})
     back, state = load_checkpoint(tmp_path / "c")
     assert same(tensors, back) and state == {"text": "ü", "number": 0.1 + 0.2}
-
-
-def test_a_class_of_unseen_signs_is_written_out_in_the_figure_of_a_run() -> None:
-    row = {"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "train_f1": 0.5, "val_f1": 0.5}
-    assert curves_figure([row], 1, "\x1b[31m, \udcff and $x").startswith(b"\x89PNG")
-    assert literal("\x1b[31m, \udcff and $x") == "\\x1b[31m, \\xff and \\$x"
 
 
 def test_three_classes_train_with_macro_f1(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from engine.config import CompareConfig, EvaluateConfig, TrainConfig
 from engine.early_convergence import early_convergence
 from engine.evaluation.evaluation import evaluate
 from engine.evaluation.validation_scores import validation_scores
+from engine.figures import png
 from engine.progress import Watch
 from engine.run_folder import BEST, load_config
 from engine.run_settings import CONFIG, read_run_settings, shared_settings, told_settings
@@ -257,7 +258,7 @@ def publish_comparison(result: Comparison, config: CompareConfig) -> None:
     payloads = (
         (json.dumps(content, indent=2) + "\n").encode(),
         text.getvalue().encode(),
-        comparison_figure(result),
+        png(comparison_figure(result)),
     )
     for name, payload in zip(FILES, payloads, strict=True):
         publish_bytes(result.out / name, payload)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from engine.figures import INK, VALIDATION, png
+from engine.figures import INK, VALIDATION, ready, set_legend, set_title
+from loaders.figure_text import NAME, class_names, name_text
 
 if TYPE_CHECKING:
     from engine.comparison.comparison import Comparison
@@ -15,10 +16,10 @@ HELD_OUT = "#c0504d"
 SERIES = (("validation_f1", "validation", VALIDATION, "o", -0.12), ("heldout_f1", "held out", HELD_OUT, "s", 0.12))
 
 
-def comparison_figure(result: Comparison) -> bytes:
+def comparison_figure(result: Comparison) -> Figure:
     """F1 and its 95 % interval, a line a network, the first one on top; those that were not trained say so."""
-    rows = result.contenders
-    figure = Figure(figsize=(8, 1.5 + 0.6 * len(rows)), layout="constrained")
+    rows, names = result.contenders, class_names(result.classes)
+    figure = Figure(figsize=(8, 2.1 + 0.6 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for name, label, colour, marker, shift in SERIES:
         known = [(place, getattr(row, name)) for place, row in enumerate(rows)]
@@ -32,14 +33,14 @@ def comparison_figure(result: Comparison) -> bytes:
     for place, row in enumerate(rows):
         if row.failed:
             axes.text(0.01, place, "not trained", va="center", color=INK, transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(rows)), labels=[row.model for row in rows])
+    axes.set_yticks(range(len(rows)), labels=[name_text(row.model, NAME) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(right=1.005)
-    which = f"F1 of {result.positive}" if len(result.classes) == 2 else "macro F1"
+    which = f"F1 of {names.text_of[result.positive]}" if len(result.classes) == 2 else "macro F1"
     axes.set_xlabel(f"{which}, 95 % interval")
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     kind = "synthetic phantoms" if result.synthetic else "radiographs"
-    figure.suptitle(f"{', '.join(result.classes)}: {kind}, one split, one recipe", color=INK, fontsize=10)
-    return png(figure)
+    set_title(figure, f"{names.listed()}: {kind}, one split, one recipe")
+    set_legend(figure, names.note)
+    return ready(figure)

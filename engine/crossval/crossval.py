@@ -23,6 +23,7 @@ from engine.crossval.folds import Fold, deal_folds, every_image_its_own_group
 from engine.crossval.pool import Pool, open_external, open_pool
 from engine.crossval.table import account, scores_csv
 from engine.device import choose_policy, settle_precision
+from engine.figures import png
 from engine.networks import network_of
 from engine.progress import Watch
 from engine.run_folder import BEST, LAST
@@ -86,7 +87,7 @@ def crossval(
             ]
         content = account(config, pool, found, external, outside, cautions)
         publish_bytes(config.out / TABLE, scores_csv(pool, found, external, outside))
-        publish_bytes(config.out / PICTURE, crossval_figure(content))
+        publish_bytes(config.out / PICTURE, png(crossval_figure(content)))
         publish_bytes(config.out / CONTENT, (json.dumps(content, indent=2) + "\n").encode())
         return content
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from engine.figures import INK, VALIDATION, png
+from engine.figures import INK, VALIDATION, ready, set_note, set_title
+from loaders.figure_text import class_names
 
 HEADLINE, HONEST, GUESS, FAINT = "#c0504d", VALIDATION, "#888888", "#9a9a9a"
 MEANING = {
@@ -17,12 +18,12 @@ MEANING = {
 }
 
 
-def crossval_figure(content: dict[str, Any]) -> bytes:
+def crossval_figure(content: dict[str, Any]) -> Figure:
     """F1 and its 95 % interval, a line a row, the folds as small dots, n beside each, and guessing as a dotted line.
 
     content: of crossval.json.
     """
-    rows = content["rows"]
+    rows, names = content["rows"], class_names(content["classes"])
     figure = Figure(figsize=(9.2, 1.6 + 0.82 * len(rows)), layout="constrained")
     axes = figure.subplots()
     low_end = 1.0
@@ -56,8 +57,8 @@ def crossval_figure(content: dict[str, Any]) -> bytes:
         low_end = min(low_end, guess["f1"])
         axes.axvline(guess["f1"], color=GUESS, linestyle=":", linewidth=1.2)
         axes.text(
-            guess["f1"], -0.56, f" always {guess['class']}: {guess['f1']:.2f}", color=GUESS, fontsize=8, va="bottom",
-            ha="left" if guess["f1"] < 0.8 else "right",
+            guess["f1"], -0.56, f" always {names.text_of[guess['class']]}: {guess['f1']:.2f}", color=GUESS, fontsize=8,
+            va="bottom", ha="left" if guess["f1"] < 0.8 else "right",
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), labels=[f"{row['name']}\n{MEANING.get(row['name'], '')}" for row in rows])
     for label in axes.get_yticklabels():
@@ -65,7 +66,7 @@ def crossval_figure(content: dict[str, Any]) -> bytes:
         label.set_color(INK)
     axes.set_ylim(len(rows) - 0.45, -0.6)
     axes.set_xlim(max(0.0, low_end - 0.04), 1.0)
-    which = f"F1 of {content['positive']}" if len(content["classes"]) == 2 else "macro F1"
+    which = f"F1 of {names.text_of[content['positive']]}" if len(content["classes"]) == 2 else "macro F1"
     axes.set_xlabel(f"{which}: value, 95 % interval over groups, folds as dots", color=INK)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
@@ -73,9 +74,7 @@ def crossval_figure(content: dict[str, Any]) -> bytes:
     axes.spines[["top", "right", "left"]].set_visible(False)
     kind = "synthetic phantoms" if content["synthetic"] else "radiographs"
     folds = content["settings"]["folds"]
-    figure.suptitle(
-        f"Headline and honest: {', '.join(content['classes'])}, {content['n']:,} {kind}, {folds} folds",
-        color=INK, fontsize=11, x=0.01, ha="left",
-    )  # fmt: skip
-    figure.supxlabel("Research software: not for diagnosis.", color=FAINT, fontsize=7, x=0.99, ha="right")
-    return png(figure)
+    title = f"Headline and honest: {names.listed()}, {content['n']:,} {kind}, {folds} folds"
+    set_title(figure, title, x=0.01, ha="left")
+    set_note(figure, names.note, "Research software: not for diagnosis.")
+    return ready(figure)

@@ -10,12 +10,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from engine.device import Policy
-from engine.evaluation.figures import Curve, Mark, pr_figure, reliability_figure, roc_figure, score_figure
+from engine.evaluation.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
 from engine.evaluation.measurement import Measurement, Scores
 from engine.evaluation.trained import Trained
-from engine.evaluation.words import interval, number, over_words
+from engine.evaluation.words import interval, number, over_words, size
 from engine.figures import confusion_figure
 from engine.metrics import confusion_matrix, ranking_score
 from engine.run_folder import BEST
@@ -24,6 +25,7 @@ from engine.statistics.curves import precision_recall_curve, roc_curve
 from engine.statistics.estimates import Estimate
 from loaders import __version__
 from loaders.beton_footer import Facts
+from loaders.figure_text import ClassNames, class_names, name_text
 
 if TYPE_CHECKING:
     from engine.evaluation.evaluation import Evaluation
@@ -99,14 +101,18 @@ def scores_table(scores: Scores) -> str:
     return text.getvalue()
 
 
-def figures(scores: Scores, measured: Measurement, where: str) -> dict[str, bytes]:
-    """The figures as PNG by file name; those that one class alone leaves undefined are lacking.
+def figures(scores: Scores, measured: Measurement, beton: str, kind: str) -> dict[str, Figure]:
+    """The figures by file name; those that one class alone leaves undefined are lacking.
 
-    where: what was measured, with n, for the titles.
+    beton: the file's name.  kind: what it is, such as heldout.
     """
     label_N, probability_NK, classes = scores.label_N, scores.probability_NK, scores.classes
-    kinds = [scores.positive] if len(classes) == 2 else range(len(classes))
-    names = [f"{classes[kind]} against {classes[1 - kind] if len(classes) == 2 else 'the rest'}" for kind in kinds]
+    names = class_names(classes)
+    texts = list(names.text_of.values())
+    many = len(classes) > 2
+    kinds = list(range(len(classes))) if many else [scores.positive]
+    count = f"n = {size(len(label_N), measured.num_groups)}".replace(" ", "\u00a0")  # on one line
+    where = f"{name_text(beton)} ({kind}), {count}"
 
     def title(name: str, metric: str) -> str:
         estimate = measured.estimates[metric]
@@ -115,40 +121,46 @@ def figures(scores: Scores, measured: Measurement, where: str) -> dict[str, byte
         sure = "" if estimate.low is None else f" (95 % interval {interval(metric, estimate)})"
         return f"{where}\n{shown} {number(metric, estimate.value)}{sure}"
 
-    drawn: dict[str, bytes] = {}
-    roc = [roc_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds]
+    def curve(kind: int, metric: str, x_P: np.ndarray, y_P: np.ndarray) -> Curve:
+        area = measured.estimates[f"{metric}[{kind}]"].value if many else None
+        name = texts[kind] if many else f"{texts[kind]} against {texts[1 - kind]}"
+        return Curve(name=name, x_P=x_P, y_P=y_P, area=area, base=float((label_N == kind).mean()))
+
+    def note(name: str) -> str:
+        return f"Each class against the rest, with its {name}. {names.note}" if many else names.note
+
+    drawn: dict[str, Figure] = {}
+    roc = {kind: roc_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
     lines = [
-        Curve(name=name, x_P=curve.false_positive_P, y_P=curve.sensitivity_P)
-        for name, curve in zip(names, roc, strict=True)
-        if curve is not None
-    ]
+        curve(kind, "auc", found.false_positive_P, found.sensitivity_P) for kind, found in roc.items() if found
+    ]  # fmt: skip
     if lines:
-        drawn["roc.png"] = roc_figure(
-            lines, marks(scores, measured, "specificity", "sensitivity"), title("ROC-AUC", "auc")
-        )
-    pr = [precision_recall_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds]
+        points = marks(scores, measured, names, "specificity", "sensitivity")
+        drawn["roc.png"] = roc_figure(lines, points, title("ROC-AUC", "auc"), note("ROC-AUC"))
+    pr = {kind: precision_recall_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
     lines = [
-        Curve(name=name, x_P=curve.recall_P[1:], y_P=curve.precision_P[1:], base=float((label_N == kind).mean()))
-        for kind, name, curve in zip(kinds, names, pr, strict=True)
-        if curve is not None
-    ]
+        curve(kind, "pr_auc", found.recall_P[1:], found.precision_P[1:]) for kind, found in pr.items() if found
+    ]  # fmt: skip
     if lines:
-        drawn["pr.png"] = pr_figure(lines, marks(scores, measured, "sensitivity", "ppv"), title("PR-AUC", "pr_auc"))
+        points = marks(scores, measured, names, "sensitivity", "ppv")
+        drawn["pr.png"] = pr_figure(lines, points, title("PR-AUC", "pr_auc"), note("PR-AUC"))
     score_N, happened_N = scored_event(label_N, probability_NK, scores.positive)
-    what = classes[scores.positive] if len(classes) == 2 else "the most probable class"
-    drawn["reliability.png"] = reliability_figure(reliability(score_N, happened_N), what, title("ECE", "ece"))
+    what = "the most probable class" if many else texts[scores.positive]
+    drawn["reliability.png"] = reliability_figure(
+        reliability(score_N, happened_N), what, title("ECE", "ece"), "" if many else names.note
+    )
     confusion_KK = confusion_matrix(label_N, probability_NK.argmax(1), len(classes))
-    drawn["confusion.png"] = confusion_figure(confusion_KK, classes, title("accuracy", "accuracy"))
-    panels = [(classes[kind], probability_NK[:, kind], label_N == kind) for kind in kinds]
+    drawn["confusion.png"] = confusion_figure(confusion_KK, names, title("accuracy", "accuracy"))
+    panels = [Panel(name=texts[kind], score_N=probability_NK[:, kind], is_class_N=label_N == kind) for kind in kinds]
     thresholds = [(at.point.name, at.point.threshold) for at in measured.points if at.point.threshold is not None]
-    drawn["scores.png"] = score_figure(panels, thresholds, title("Brier score", "brier"))
+    drawn["scores.png"] = score_figure(panels, thresholds, title("Brier score", "brier"), names.note)
     return drawn
 
 
-def marks(scores: Scores, measured: Measurement, x: str, y: str) -> list[Mark]:
+def marks(scores: Scores, measured: Measurement, names: ClassNames, x: str, y: str) -> list[Mark]:
     """The operating points by two of their estimates; specificity is drawn as what it lacks to 1."""
     found = []
-    of_which = f" of {scores.classes[scores.positive]}" if len(scores.classes) > 2 else ""
+    of_which = f" of {names.text_of[scores.classes[scores.positive]]}" if len(scores.classes) > 2 else ""
     for at in measured.points:
         values = [at.estimates[name].value for name in (x, y) if name in at.estimates]
         if len(values) == 2 and values[0] is not None and values[1] is not None:

@@ -21,7 +21,7 @@ from engine.evaluation.measurement import Bootstrap, Measurement, Scores, measur
 from engine.evaluation.subgroups import subgroups
 from engine.evaluation.trained import Trained, load_trained
 from engine.evaluation.validation_scores import groups_of
-from engine.evaluation.words import size
+from engine.figures import png
 from engine.metrics import all_metrics
 from engine.step import predict
 from loaders.atomic_file import locked, publish_bytes
@@ -144,8 +144,7 @@ def evaluate_one(
         cautions.append("only one class is present: the AUC is undefined")
     facts = loader.beton.facts
     kind = "synthetic" if facts.synthetic else facts.split
-    where = f"{loader.beton.path.name} ({kind}), n = {size(len(label_N), measurement.num_groups)}"
-    pictures = figures(scores, measurement, where)
+    pictures = figures(scores, measurement, loader.beton.path.name, kind)
     result = Evaluation(
         beton=loader.beton.path,
         classes=trained.classes,
@@ -164,7 +163,7 @@ def evaluate_one(
         if file not in pictures:
             (out / file).unlink(missing_ok=True)  # of an earlier evaluation
     for file, picture in pictures.items():
-        publish_bytes(out / file, picture)
+        publish_bytes(out / file, png(picture))
     publish_bytes(out / "scores.csv", scores_table(scores).encode())
     if facts.conversion_id != trained.state["conversion_id"]:  # the run keeps that of its own conversion
         keep_dataflow(out, loader.beton.path.parent, {facts.split: len(label_N)})

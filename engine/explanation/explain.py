@@ -27,17 +27,20 @@ from engine.explanation.findings import NOT_FOR_DIAGNOSIS, Example, Explanation,
 from engine.explanation.gallery import Shown, deletion_figure, gallery, overlay, picture_bytes
 from engine.explanation.lungs import LungRatio, looks, lung_ratios, measure_lungs, sentence
 from engine.explanation.masks import Masks, find_masks
+from engine.figures import png
 from engine.networks import network_of
 from engine.step import predict
 from kernels.crop import crop_into
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton import Beton
 from loaders.config import LoaderConfig
+from loaders.figure_text import EM, class_names, name_text
 from loaders.loader import Loader
 
 MOST_REFERENCE = 64  # pictures that the average picture and the average maps come from
 MOST_CONTROLLED = 32  # pictures of the controls
 PART = 64  # pictures whose maps are in memory at once
+CAPTION = 10 * EM  # room of a class's name below a picture
 
 Progress = Callable[[str, int, int], None]
 
@@ -121,7 +124,7 @@ def explain_one(
     chosen = choose(label_N, probability_NK, config.samples)
     shown_N = np.array([sample for sample, _ in chosen], np.int64)
     maps_NHW, frames_N1HW = pictures.maps(shown_N), pictures.frames(shown_N).cpu().numpy()
-    examples, overlays = [], []
+    examples, overlays, names = [], [], class_names(trained.classes, CAPTION)
     for place, (sample, kind) in enumerate(chosen):
         lungs_HW = masks.crop_of(beton, sample)
         if lungs_HW is not None and sample not in ratio_of:
@@ -137,7 +140,7 @@ def explain_one(
             overlay=f"{place + 1:04d}.png",
         )
         crop_HW = np.rint((frames_N1HW[place, 0] + 1) * 127.5).astype(np.uint8)
-        lines = caption(example)
+        lines = caption(example, names)
         shown = Shown(kind=kind, crop_HW=crop_HW, cam_HW=maps_NHW[place], lungs_HW=lungs_HW, lines=lines)
         examples.append(example)
         overlays.append((kind, overlay(shown)))
@@ -157,7 +160,7 @@ def explain_one(
     )
     for example, (_, picture) in zip(examples, overlays, strict=True):
         publish_bytes(out / example.overlay, picture_bytes(picture))
-    write(result, trained, beton, overlays)
+    write(result, trained, beton, overlays, names.note)
     for stale in set(out.glob("[0-9][0-9][0-9][0-9].png")) - {out / example.overlay for example in examples}:
         stale.unlink()
     return result
@@ -225,15 +228,16 @@ def check(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple
     return found, blanked
 
 
-def write(result: Explanation, trained: Trained, beton: Beton, overlays: Sequence[tuple[str, Image.Image]]) -> None:
+def write(
+    result: Explanation, trained: Trained, beton: Beton, overlays: Sequence[tuple[str, Image.Image]], note: str
+) -> None:
     """gallery.png, deletion.png, and explanation.json last."""
     kind = "synthetic" if beton.facts.synthetic else beton.facts.split
-    title = f"{result.method}: {result.beton.name} ({kind})"
+    title = f"{result.method}: {name_text(result.beton.name)} ({kind})"
     said = result.sentence[0].upper() + result.sentence[1:] + "."
-    page = gallery(overlays, title, said, NOT_FOR_DIAGNOSIS)
+    page = gallery(overlays, title, said, f"{NOT_FOR_DIAGNOSIS} {note}")
     publish_bytes(result.out / "gallery.png", picture_bytes(page))
-    publish_bytes(
-        result.out / "deletion.png", deletion_figure(result.deletion, f"{title}, n = {result.deletion.num_samples}")
-    )
+    curves = deletion_figure(result.deletion, f"{title}, n\u00a0=\u00a0{result.deletion.num_samples}")
+    publish_bytes(result.out / "deletion.png", png(curves))
     text = json.dumps(content(result, trained, beton), indent=2)
     publish_bytes(result.out / "explanation.json", (text + "\n").encode())

@@ -13,6 +13,7 @@ from engine.explanation.lungs import Looks, LungRatio
 from engine.run_folder import BEST
 from loaders import __version__
 from loaders.beton import Beton
+from loaders.figure_text import ClassNames
 
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 
@@ -72,12 +73,12 @@ def cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion, nu
     return found
 
 
-def caption(example: Example) -> tuple[str, str]:
+def caption(example: Example, names: ClassNames) -> tuple[str, str]:
     """The two lines under a picture."""
-    verdict = "right" if example.label == example.predicted else f"wrong, it is {example.label}"
+    verdict = "right" if example.label == example.predicted else f"wrong, it is {names.text_of[example.label]}"
     ratio = "unknown" if example.lung_ratio is None else f"{example.lung_ratio:.2f} (chance 1)"
     return (
-        f"says {example.predicted}, {example.probability:.1%}: {verdict}",
+        f"says {names.text_of[example.predicted]}, {example.probability:.1%}: {verdict}",
         f"sample {example.sample}, {example.kind}; lung ratio {ratio}",
     )
 

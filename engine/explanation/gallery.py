@@ -7,16 +7,16 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from engine.explanation.controls import Deletion
-from engine.figures import INK, TRAINING, png
+from engine.figures import TRAINING, ready, set_legend, set_title
+from loaders.figure_text import shorten, wrap, write
 
 PANEL, GAP, LINE = 256, 6, 19  # pixels
 COLUMNS = 3
@@ -60,66 +60,42 @@ def overlay(shown: Shown) -> Image.Image:
     page.paste(Image.fromarray(heat_HW3), (PANEL + GAP, 0))
     draw = ImageDraw.Draw(page)
     for place, (line, colour) in enumerate(zip(shown.lines, (TEXT, QUIET), strict=True)):
-        write(draw, (4, PANEL + 3 + place * LINE), line, 14 - place, colour, page.width - 8)
+        size = 14 - place
+        write(draw, (4, PANEL + 3 + place * LINE), shorten(line, page.width - 8, size), size, colour)
     return page
 
 
 def gallery(overlays: Sequence[tuple[str, Image.Image]], title: str, said: str, foot: str) -> Image.Image:
-    """All overlays by kind, three in a row, under a title and a sentence.  overlays: kind and picture."""
+    """All overlays by kind, three in a row, under a title and a sentence, over small print.
+
+    overlays: kind and picture.
+    """
     sections = [(kind, [picture for of, picture in overlays if of == kind]) for kind in TITLES]
     sections = [(kind, pictures) for kind, pictures in sections if pictures]
     wide, high = overlays[0][1].size
     margin = 18
     width = 2 * margin + COLUMNS * wide + (COLUMNS - 1) * 2 * GAP
     rows = sum(-(-len(pictures) // COLUMNS) for _, pictures in sections)
-    said_lines = wrap(said, 17, width - 2 * margin)
+    room = width - 2 * margin
+    said_lines, foot_lines = wrap(said, room, 17), wrap(foot, room, 13)
     top = 54 + 23 * len(said_lines) + 22
-    page = Image.new("RGB", (width, top + len(sections) * 40 + rows * (high + 2 * GAP) + 30), PAPER)
+    high_of_all = top + len(sections) * 40 + rows * (high + 2 * GAP) + 12 + 18 * len(foot_lines)
+    page = Image.new("RGB", (width, high_of_all), PAPER)
     draw = ImageDraw.Draw(page)
-    write(draw, (margin, 14), title, 22, TEXT, width - 2 * margin)
+    write(draw, (margin, 14), shorten(title, room, 22), 22, TEXT)
     for place, line in enumerate(said_lines):
-        write(draw, (margin, 48 + 23 * place), line, 17, TEXT, width)
-    write(draw, (margin, 50 + 23 * len(said_lines)), FOOT, 13, QUIET, width - 2 * margin)
+        write(draw, (margin, 48 + 23 * place), line, 17, TEXT)
+    write(draw, (margin, 50 + 23 * len(said_lines)), FOOT, 13, QUIET)
     for kind, pictures in sections:
-        write(draw, (margin, top + 12), TITLES[kind], 17, TEXT, width)
+        write(draw, (margin, top + 12), TITLES[kind], 17, TEXT)
         top += 40
         for start in range(0, len(pictures), COLUMNS):
             for column, picture in enumerate(pictures[start : start + COLUMNS]):
                 page.paste(picture, (margin + column * (wide + 2 * GAP), top))
             top += high + 2 * GAP
-    write(draw, (margin, top + 6), foot, 13, QUIET, width - 2 * margin)
+    for place, line in enumerate(foot_lines):
+        write(draw, (margin, top + 6 + 18 * place), line, 13, QUIET)
     return page
-
-
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings: it knows most scripts' letters."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
-
-
-def write(
-    draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, colour: tuple[int, int, int], room: int
-) -> None:
-    """One line of text, cut to the room with an ellipsis."""
-    type_ = font(size)
-    text = "".join(char if char.isprintable() else "?" for char in text)
-    if type_.getlength(text) > room:
-        while text and type_.getlength(text + "…") > room:
-            text = text[:-1]
-        text += "…"
-    draw.text(place, text, fill=colour, font=type_)
-
-
-def wrap(text: str, size: int, room: int) -> list[str]:
-    """Lines of whole words that fit."""
-    type_ = font(size)
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and type_.getlength(longer) > room:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
 
 
 def picture_bytes(picture: Image.Image) -> bytes:
@@ -129,9 +105,9 @@ def picture_bytes(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def deletion_figure(found: Deletion, title: str) -> bytes:
-    """Both deletion curves with their areas.  Gives a PNG."""
-    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+def deletion_figure(found: Deletion, title: str) -> Figure:
+    """Both deletion curves with their areas."""
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.subplots()
     percent_P = 100 * found.share_P
     axes.plot(
@@ -143,6 +119,6 @@ def deletion_figure(found: Deletion, title: str) -> bytes:
     axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    axes.set_title(title, fontsize=9, color=INK, parse_math=False)
-    return png(figure)
+    set_title(figure, title)
+    set_legend(figure)
+    return ready(figure)

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from engine.figures import INK, png
+from engine.figures import INK, ready, set_title
 from engine.profile.account import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION, Measured
+from loaders.figure_text import name_text
 
 # Okabe and Ito's colours, which the colour-blind tell apart; by part of a step
 COLOURS = {
@@ -34,18 +35,15 @@ NAME: dict[str, Any] = {"color": INK, "fontsize": 10, "ha": "right", "va": "cent
 SMALL: dict[str, Any] = {"color": FAINT, "fontsize": 7.5, "ha": "right", "va": "center"}
 
 
-def profile_figure(variants: Sequence[Measured], device: str) -> bytes:
+def profile_figure(variants: Sequence[Measured], device: str) -> Figure:
     """Left: seconds of an epoch by part, reference and engine.  Right: seconds of the report's run by variant."""
     figure = Figure(figsize=(13.5, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     parts_panel(left, variants[0], variants[-1])
     run_panel(right, variants)
-    figure.suptitle(
-        f"The report's recipe on {device}: {TRAINING:,} training and {VALIDATION} validation images an epoch",
-        color=INK,
-        fontsize=11,
-    )
-    return png(figure)
+    images = f"{TRAINING:,} training and {VALIDATION} validation images an epoch"
+    set_title(figure, f"The report's recipe on {name_text(device)}: {images}")
+    return ready(figure)
 
 
 def parts_panel(axes: Axes, reference: Measured, engine: Measured) -> None:
@@ -87,7 +85,7 @@ def parts_panel(axes: Axes, reference: Measured, engine: Measured) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, longest * 1.16)
     axes.set_xlabel("seconds of an epoch")
-    axes.set_title("Where an epoch's time goes\n", loc="left", fontsize=10, color=INK)
+    axes.set_title("Where an epoch's time goes", loc="left", fontsize=10, color=INK, pad=20)
     axes.legend(frameon=False, ncols=5, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -141,7 +139,7 @@ def run_panel(axes: Axes, variants: Sequence[Measured]) -> None:
     axes.set_xticks(shown, labels=[f"{tick:,.3g}" if tick < 1000 else f"{tick:,.0f}" for tick in shown])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(f"seconds of {EPOCHS} epochs, conversion included (logarithmic)")
-    axes.set_title("What each step of the design gains\n", loc="left", fontsize=10, color=INK)
+    axes.set_title("What each step of the design gains", loc="left", fontsize=10, color=INK, pad=20)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)

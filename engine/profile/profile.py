@@ -19,6 +19,7 @@ import torch
 
 from engine.config import ProfileConfig, TrainConfig
 from engine.device import choose_policy, device_name, settle_precision
+from engine.figures import png
 from engine.learning_sets import open_loaders
 from engine.network import Cnn
 from engine.profile.account import (
@@ -149,7 +150,7 @@ def profile(config: ProfileConfig, progress: Progress = lambda phase, done, tota
             out=config.folder,
         )
         publish_bytes(config.folder / "profile.json", json.dumps(record(result, config, turns), indent=1).encode())
-        publish_bytes(config.folder / "profile.png", profile_figure(result.variants, result.device))
+        publish_bytes(config.folder / "profile.png", png(profile_figure(result.variants, result.device)))
     return result
 
 

@@ -1,0 +1,149 @@
+"""Text of figures: names as they are drawn, every sign of them seen, in fonts that this machine has."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+
+import matplotlib
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from PIL import ImageDraw, ImageFont
+
+from loaders.page_parts import UNSEEN
+
+FAMILY = "DejaVu Sans"  # matplotlib brings it; it has the letters of most alphabets
+EM = 100  # pixels of the font that widths are measured in: without another size, rooms are in hundredths of an em
+NAME = 16 * EM  # room of a class's name: some 27 letters
+FILE = 30 * EM  # room of another name
+REGULAR = (400, "normal", "regular", "book")  # weights, as matplotlib has them
+UNKNOWN = "\ufffd"  # stands for a sign that cannot be seen or drawn
+BOXED = 0x378  # a code of no letter: a font that claims to have it draws a box for every sign
+MOST_LISTED = 4  # classes that a title names
+NUMBERED = "Classes shown by number, in the order of the tables: no installed font has the letters of their names."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassNames:
+    """What a figure writes for each class.  text_of: by name, no two alike.  note: why some are numbers, or ""."""
+
+    text_of: dict[str, str]
+    note: str
+
+    def listed(self) -> str:
+        """All classes, for a title: their names, or how many there are."""
+        names = list(self.text_of.values())
+        return ", ".join(names) if len(names) <= MOST_LISTED else f"{len(names)} classes"
+
+
+def class_names(classes: Sequence[str], room: float = NAME) -> ClassNames:
+    """Names of classes for a figure; `class 3` for the third where no font has its letters."""
+    names = {name: seen(name) for name in classes}
+    boxes = {name for name, text in names.items() if not all(map(family_of, text))}
+    texts = {
+        name: f"class {number}" if name in boxes else name_text(name, room)
+        for number, name in enumerate(names, start=1)
+    }
+    count = Counter(texts.values())
+    for number, (name, text) in enumerate(texts.items(), start=1):
+        if count[text] > 1:
+            mark = f" ({number})"
+            texts[name] = name_text(name, room - width(mark)) + mark
+    return ClassNames(text_of=texts, note=NUMBERED if boxes else "")
+
+
+def name_text(name: str, room: float = FILE) -> str:
+    """A name from a file or a user for a figure: � for a sign that cannot be seen or drawn; shortened to the room.
+
+    Before a leading underscore comes a hair space: matplotlib leaves labels that begin with one out of legends.
+    """
+    text = "".join(sign if family_of(sign) else UNKNOWN for sign in seen(name))
+    return shorten("\u200a" + text if text.startswith("_") else text, room)
+
+
+def seen(name: str) -> str:
+    """A name with � for every sign that cannot be seen: controls, line breaks, marks of direction, stray bytes."""
+    return "".join(UNKNOWN if unicodedata.category(sign) in UNSEEN else sign for sign in name)
+
+
+def shorten(text: str, room: float, size: int = EM) -> str:
+    """A text with an ellipsis for so much of its middle that it fits: names often differ at their ends.
+
+    room: pixels in a font of the size.
+    """
+    if width(text, size) <= room:
+        return text
+    most = int(5 * room / size)  # no letter is narrower than a fifth of an em
+    start, end = text[:most], text[-most:]
+    while (start or end) and width(f"{start}…{end}", size) > room:
+        start, end = (start[:-1], end) if len(start) >= len(end) else (start, end[1:])
+    return f"{start}…{end}"
+
+
+def wrap(text: str, room: float, size: int = EM) -> list[str]:
+    """Lines that fit, broken where the text has line breaks and between words; a word alone is cut to the room."""
+    lines = []
+    for part in text.split("\n"):
+        lines.append("")
+        for word in part.split(" "):
+            longer = f"{lines[-1]} {word}" if lines[-1] else word
+            if lines[-1] and width(longer, size) > room:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+    return [shorten(line, room, size) for line in lines]
+
+
+def width(text: str, size: int = EM) -> float:
+    """Pixels of a line in a font of the size."""
+    return sum(font(family, size).getlength(run) for family, run in runs(text))
+
+
+def write(
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, colour: tuple[int, int, int]
+) -> None:
+    """Draw a line of text into a picture.  place: its left upper corner."""
+    left, top = place
+    baseline = top + font(FAMILY, size).getmetrics()[0]
+    for family, run in runs(text):
+        draw.text((left, baseline), run, fill=colour, font=font(family, size), anchor="ls")
+        left += font(family, size).getlength(run)
+
+
+def runs(text: str) -> list[tuple[str, str]]:
+    """A text in pieces of one font each: family and piece."""
+    return [(family, "".join(signs)) for family, signs in groupby(text, lambda sign: family_of(sign) or FAMILY)]
+
+
+@cache
+def font(family: str, size: int) -> ImageFont.FreeTypeFont:
+    """An installed font for pictures."""
+    path = findfont(FontProperties(family=[family]))
+    return ImageFont.truetype(str(path), size, index=getattr(path, "face_index", 0))
+
+
+@cache
+def family_of(sign: str) -> str:
+    """The first installed family that has a glyph of a sign; "" where none has."""
+    return next((family for family in (FAMILY, *other_families()) if has_glyph(family, ord(sign))), "")
+
+
+def has_glyph(family: str, code: int) -> bool:
+    """Whether a family's regular font can draw a sign."""
+    found = get_font(findfont(FontProperties(family=[family])))
+    return found.get_char_index(code) != 0 and found.get_char_index(BOXED) == 0
+
+
+@cache
+def other_families() -> tuple[str, ...]:
+    """Other installed families with a regular font, sans serif first; not matplotlib's own, which are for formulas."""
+    own = matplotlib.get_data_path()
+    names = {
+        entry.name
+        for entry in fontManager.ttflist
+        if not entry.fname.startswith(own) and entry.style == "normal" and entry.weight in REGULAR
+    }
+    return tuple(sorted(names - {FAMILY}, key=lambda name: ("sans" not in name.lower(), name)))

@@ -1,0 +1,488 @@
+"""Figures: every one that the product makes, for short, long and hostile names of few and many classes."""
+
+# N samples, K classes, S side of a stored frame
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from PIL import Image, ImageDraw
+from PIL.ImageFont import FreeTypeFont
+
+import loaders.figure_text as figure_text
+from engine.comparison.comparison import Comparison, Contender
+from engine.comparison.figure import comparison_figure
+from engine.crossval.figure import crossval_figure
+from engine.evaluation.content import figures
+from engine.evaluation.figures import Curve, Panel, pr_figure, roc_figure, score_figure
+from engine.evaluation.measurement import Bootstrap, Scores, measure
+from engine.explanation.controls import Deletion
+from engine.explanation.explain import CAPTION
+from engine.explanation.findings import Example, caption
+from engine.explanation.gallery import TITLES, Shown, deletion_figure, gallery, overlay
+from engine.explanation.lungs import Interval
+from engine.figures import DPI, confusion_figure, curves_figure
+from engine.profile.account import Measured
+from engine.profile.figure import profile_figure
+from engine.profile.variants import variants_for
+from engine.statistics.estimates import Estimate
+from engine.statistics.operating_points import choose_operating_points
+from engine.summary import title
+from loaders.account import Row
+from loaders.beton_footer import ROW, Facts
+from loaders.beton_writer import write_beton
+from loaders.catalog import Catalog
+from loaders.config import ConvertConfig, LoaderConfig, stored_side
+from loaders.contact_sheet import GAP, SIDE, TILE, TITLE, augmentation_sheet, preparation_sheet, to_levels
+from loaders.entry import Entry
+from loaders.figure_text import EM, FAMILY, class_names, family_of, name_text, width, wrap, write
+from loaders.loader import Loader
+from loaders.spool import Decoded
+
+ROOT = Path(__file__).parent.parent
+CROP = 32
+LONG = "pneumonia of the lower left lobe, viral "  # 40 signs
+HOSTILE = (
+    "$x$", "_covid", "a\nb", "Ünï", "新冠肺炎", "\u202eabc", "\\n", "W" * 200, "a\tb", r"$\frac{_x^$", "\x1b[31m",
+    "\udcff", "<b>&amp;", "100 %", "x" * 200, "lung " * 40, "Ж", "كوفيد", "_", "$",
+)  # fmt: skip
+CASES = {
+    "two": ("covid", "normal"),
+    "three": ("covid", "normal", "pneumonia"),
+    "twenty": tuple(f"finding {number}" for number in range(20)),
+    "two-long": (LONG + "a", LONG + "b"),
+    "three-long": tuple(f"{LONG}{number}" for number in range(3)),
+    "twenty-long": tuple(f"{number} {LONG}"[:40] for number in range(20)),
+    **{f"two-hostile-{place}": HOSTILE[place : place + 2] for place in range(0, 10, 2)},
+    "three-hostile": ("_covid", "新冠肺炎", "W" * 200),
+    "twenty-hostile": HOSTILE,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """Names that figures are drawn for.  file: of a beton.  folder: for files."""
+
+    classes: tuple[str, ...]
+    file: str
+    folder: Path
+
+    @property
+    def facts(self) -> Facts:
+        """Of a beton of these classes."""
+        return Facts(
+            classes=self.classes, positive=self.classes[0], stored=stored_side(CROP), crop=CROP, fit="stretch",
+            split="train", seed=0, conversion_id="", site_key_id="", source_fingerprint="",
+        )  # fmt: skip
+
+
+def scores_of(classes: tuple[str, ...], num_samples: int = 240) -> Scores:
+    """Scores that are right more often than not."""
+    rng = np.random.default_rng(0)
+    label_N = np.arange(num_samples) % len(classes)
+    logits_NK = rng.normal(0, 1, (num_samples, len(classes))) + 1.5 * (label_N[:, None] == np.arange(len(classes)))
+    share_NK = np.exp(logits_NK)
+    probability_NK = share_NK / share_NK.sum(1, keepdims=True)
+    return Scores(
+        label_N=label_N, probability_NK=probability_NK, group_N=np.arange(num_samples), classes=classes, positive=0
+    )
+
+
+def draw_curves(case: Case) -> list[Figure]:
+    history = [
+        {"epoch": e, "train_loss": 0.6 / e, "val_loss": 0.65 / e, "train_f1": 1 - 0.4 / e, "val_f1": 0.9 - 0.2 / e}
+        for e in range(1, 27)
+    ]
+    names = class_names(case.classes)
+    return [curves_figure(history, 19, title(case.facts, names, 1648, 412), names.note)]
+
+
+def draw_evaluation(case: Case) -> list[Figure]:
+    scores = scores_of(case.classes)
+    points = choose_operating_points(scores.label_N, scores.probability_NK, 0)
+    measured = measure(scores, points, [], Bootstrap(resamples=20, seed=0, prevalence=None))
+    drawn = figures(scores, measured, case.file, "heldout")
+    assert len(drawn) == 5
+    return list(drawn.values())
+
+
+def draw_comparison(case: Case) -> list[Figure]:
+    sure = Estimate(value=0.97, low=0.93, high=0.99, method="bootstrap")
+    contenders = (
+        Contender(model="cnn", validation_f1=sure, heldout_f1=replace(sure, value=0.94, low=0.9)),
+        Contender(model="densenet121", failed="out of memory"),
+        Contender(model=case.classes[-1], validation_f1=replace(sure, value=1.0, low=1.0, high=1.0)),
+    )
+    result = Comparison(
+        contenders=contenders, classes=case.classes, positive=case.classes[0], synthetic=False, cautions=(), out=Path()
+    )
+    return [comparison_figure(result)]
+
+
+def draw_crossval(case: Case) -> list[Figure]:
+    def row(name: str, value: float | None, low: float | None) -> dict[str, Any]:
+        f1 = {"value": value, "low": low, "high": None if low is None else 0.97, "folds": [value, None, 0.9]}
+        return {"name": name, "n": 12060, "groups": 11530, "f1": f1}
+
+    rows = [row("random split", 0.95, 0.91), row("group split", 0.9, None), row("lungs hidden", None, None)]
+    guess = {"class": case.classes[0], "f1": 0.59}
+    content = {
+        "rows": [*rows, {"name": "external beton", "n": None, "groups": None, "f1": None}],
+        "classes": list(case.classes), "positive": case.classes[0], "n": 12060, "synthetic": False,
+        "always_positive": guess if len(case.classes) == 2 else None, "trivial": guess, "settings": {"folds": 5},
+    }  # fmt: skip
+    high = content | {"trivial": guess | {"f1": 0.97}, "always_positive": None}
+    return [crossval_figure(content), crossval_figure(high)]
+
+
+def draw_profile(case: Case) -> list[Figure]:
+    variants = variants_for({2: "cpu", 3: "cuda", 20: "mps"}[len(case.classes)])
+    parts = {"decode": 0.009, "augment": 0.004, "wait": 0.001, "transfer": 0.001, "forward": 0.004}
+    parts |= {"backward": 0.006, "optimiser": 0.002, "other": 0.0005}
+    measured = [
+        Measured(
+            variant=variant, parts={name: seconds / (place + 1) for name, seconds in parts.items()}, overlapped=(),
+            training=0.0275 / (place + 1), validation=0.003, turns=(0.02,), conversion=0.01 * (place > 0),
+        )
+        for place, variant in enumerate(variants)
+    ]  # fmt: skip
+    return [profile_figure(measured, case.classes[-1])]
+
+
+def draw_deletion(case: Case) -> list[Figure]:
+    share_P = np.linspace(0, 1, 11)
+    found = Deletion(
+        share_P=share_P, cam_P=1 - share_P, random_P=1 - 0.5 * share_P, num_samples=32,
+        difference=Interval(value=-0.2, low=-0.3, high=-0.1),
+    )  # fmt: skip
+    return [deletion_figure(found, f"GradCAM: {name_text(case.file)} (heldout), n = 32")]
+
+
+def draw_gallery(case: Case) -> list[Image.Image]:
+    names, pictures = class_names(case.classes, CAPTION), []
+    for place, kind in enumerate(list(TITLES) * 2):
+        predicted = case.classes[place % len(case.classes)]
+        example = Example(
+            sample=123456, kind=kind, label=case.classes[-1], predicted=predicted, probability=0.9987, lung_ratio=None,
+            overlay="",
+        )  # fmt: skip
+        lines = caption(example, names)
+        crop_HW = np.full((CROP, CROP), 120, np.uint8)
+        shown = Shown(kind=kind, crop_HW=crop_HW, cam_HW=np.eye(CROP), lungs_HW=crop_HW > 0, lines=lines)
+        pictures.append((kind, overlay(shown)))
+    said = "The maps lie on the lungs: they have 1.71 times their share of it. " * 3
+    page = gallery(pictures, f"HiResCAM: {name_text(case.file)} (heldout)", said, f"Not for diagnosis. {names.note}")
+    return [picture for _, picture in pictures] + [page]
+
+
+def draw_preparation(case: Case) -> list[Image.Image]:
+    side = stored_side(CROP)
+    Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 3, (64, 1))).save(case.folder / "film.png")
+    decoded = Decoded(width=14000, height=12000, format="DICOM")
+    rows = tuple(
+        Row(entry=Entry(path="film.png", label=label), decoded=decoded, place=place)
+        for place, label in enumerate(case.classes)
+    )
+    catalog = Catalog(root=case.folder, entries=(), classes=case.classes, positive=case.classes[0])
+    config = ConvertConfig(source=case.folder, out=case.folder / "out", size=CROP)
+    frames_NSS = np.full((len(rows), side, side), 90, np.uint8)
+    return [preparation_sheet(config, rows, catalog, frames_NSS)]
+
+
+def draw_augmentation(case: Case) -> list[Image.Image]:
+    return [augmentation_sheet(beton_of(case), epochs=3)]
+
+
+def beton_of(case: Case) -> Path:
+    """A beton of noise, three samples a class."""
+    path, num_samples = case.folder / "train.beton", 3 * len(case.classes)
+    frames = np.random.default_rng(1).integers(0, 256, (num_samples, case.facts.stored, case.facts.stored))
+    label_N = np.arange(num_samples) % len(case.classes)
+    write_beton(path, frames.astype(np.uint8), label_N, np.zeros(num_samples, ROW), case.facts, 2 << 20)
+    return path
+
+
+FIGURES: dict[str, Callable[[Case], list[Figure]]] = {
+    "curves": draw_curves,
+    "evaluation": draw_evaluation,
+    "comparison": draw_comparison,
+    "crossval": draw_crossval,
+    "profile": draw_profile,
+    "deletion": draw_deletion,
+}
+PICTURES: dict[str, Callable[[Case], list[Image.Image]]] = {
+    "gallery": draw_gallery,
+    "preparation": draw_preparation,
+    "augmentation": draw_augmentation,
+}
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    """By its name in CASES."""
+    classes = CASES[request.param]
+    return Case(classes=classes, file=f"{classes[-1]}.beton", folder=tmp_path)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """A text or picture that was drawn, and its box: left, top or bottom, right, bottom or top, in pixels."""
+
+    text: str
+    box: tuple[float, float, float, float]
+
+
+def drawn_texts(figure: Figure) -> list[Placed]:
+    """Every text that a figure draws; ticks beyond the axes' limits are not among them."""
+    placed: list[Placed] = []
+    draw = Text.draw
+    figure.set_dpi(DPI)
+
+    def watched(text: Text, renderer: Any, *arguments: Any, **options: Any) -> None:
+        draw(text, renderer, *arguments, **options)
+        if text.get_visible() and text.get_text().strip():
+            placed.append(Placed(text=text.get_text(), box=text.get_window_extent(renderer).extents))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", watched)
+        FigureCanvasAgg(figure).draw()
+    return placed
+
+
+def drawn_lines(draw: Callable[[], list[Image.Image]]) -> list[tuple[list[Placed], tuple[int, int]]]:
+    """Every text that pictures are given, and every picture pasted into them; by picture, with its size."""
+    pages: dict[int, tuple[list[Placed], tuple[int, int], Any]] = {}
+    text_of, paste = ImageDraw.ImageDraw.text, Image.Image.paste
+
+    def pasted(page: Image.Image, picture: Image.Image, place: tuple[int, int]) -> None:
+        paste(page, picture, place)
+        found = pages.setdefault(id(page.im), ([], page.size, page.im))
+        left, top = place
+        found[0].append(Placed(text="picture", box=(left, top, left + picture.width, top + picture.height)))
+
+    def watched(page: ImageDraw.ImageDraw, xy: Any, text: str, *, font: FreeTypeFont, anchor: str, fill: Any) -> None:
+        text_of(page, xy, text, font=font, anchor=anchor, fill=fill)
+        found = pages.setdefault(id(page.im), ([], page.im.size, page.im))  # kept, so that no other has its id
+        if text.strip():
+            found[0].append(Placed(text=text, box=page.textbbox(xy, text, font=font, anchor=anchor)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageDraw.ImageDraw, "text", watched)
+        patch.setattr(Image.Image, "paste", pasted)
+        for name in ("multiline_text", "textlength"):
+            patch.delattr(ImageDraw.ImageDraw, name)  # whoever takes them must have them watched here
+        draw()
+    return [(placed, size) for placed, size, _ in pages.values()]
+
+
+def check_texts(placed: list[Placed], size: tuple[float, float], classes: tuple[str, ...]) -> None:
+    """All within the canvas, none over another or over a picture, none escaped, each sign in a font."""
+    assert placed
+    for one in placed:
+        left, low, right, high = one.box
+        assert left >= -0.5 and low >= -0.5 and right <= size[0] + 0.5 and high <= size[1] + 0.5, (one, size)
+        assert "\\" not in one.text or any("\\" in name for name in classes), one
+        assert all(family_of(sign) for sign in one.text if sign != "\n"), one
+    box_T4 = np.array([one.box for one in placed])
+    low_T2, high_T2 = box_T4[:, None, :2], box_T4[:, None, 2:]
+    shared_TT2 = np.minimum(high_T2, high_T2.swapaxes(0, 1)) - np.maximum(low_T2, low_T2.swapaxes(0, 1))
+    over = np.argwhere(np.triu((shared_TT2 > 1).all(2), 1))
+    assert not len(over), [(placed[first], placed[second]) for first, second in over]
+
+
+@pytest.mark.parametrize("case", CASES, indirect=True)
+@pytest.mark.parametrize("name", FIGURES)
+def test_texts_of_a_figure_fit_and_no_legend_covers_its_axes(name: str, case: Case) -> None:
+    for figure in FIGURES[name](case):
+        check_texts(drawn_texts(figure), (figure.bbox.width, figure.bbox.height), (*case.classes, case.file))
+        for legend in figure.findobj(Legend):
+            box = legend.get_window_extent()
+            assert not any(box.overlaps(axes.bbox) for axes in figure.axes)
+
+
+@pytest.mark.parametrize("case", CASES, indirect=True)
+@pytest.mark.parametrize("name", PICTURES)
+def test_texts_of_a_picture_fit(name: str, case: Case) -> None:
+    pages = drawn_lines(lambda: PICTURES[name](case))
+    assert pages
+    for placed, size in pages:
+        check_texts(placed, size, (*case.classes, case.file))
+
+
+def test_no_module_draws_a_figure_or_a_picture_that_is_not_drawn_here(tmp_path: Path) -> None:
+    ran: set[tuple[str, str]] = set()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            ran.add((frame.f_code.co_filename, frame.f_code.co_name))
+
+    case = Case(classes=CASES["three"], file="heldout.beton", folder=tmp_path)
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        for draw in (*FIGURES.values(), *PICTURES.values()):
+            draw(case)
+    finally:
+        sys.setprofile(before)
+    drawing = set(drawing_functions())
+    assert len(drawing) >= 14 and not drawing - ran, drawing - ran
+
+
+def drawing_functions() -> Iterator[tuple[str, str]]:
+    """File and name of each function of the product that makes a figure, finishes one, or writes into a picture."""
+    for path in [ROOT / "cli.py", *(file for part in PARTS for file in sorted((ROOT / part).rglob("*.py")))]:
+        text = path.read_text()
+        assert "pyplot" not in text, path
+        for function in ast.walk(ast.parse(text)):
+            if isinstance(function, ast.FunctionDef):
+                calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+                names = {call.id if isinstance(call, ast.Name) else getattr(call, "attr", "") for call in calls}
+                if names & MAKERS:
+                    yield str(path), function.name
+
+
+PARTS = ("engine", "loaders", "kernels", "benchmarks")
+MAKERS = {"Figure", "ready", "Draw"}
+
+
+# ---- what is in them
+
+
+def labels_of(figure: Figure) -> list[str]:
+    """The entries of its legends."""
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def curves_of(num_classes: int) -> list[Curve]:
+    """Lines of equal shape; the first has the least area."""
+    line_P, names = np.linspace(0, 1, 5), class_names([f"_{place}" for place in range(num_classes)])
+    return [
+        Curve(name=name, x_P=line_P, y_P=line_P, area=place / 100) for place, name in enumerate(names.text_of.values())
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("draw", [roc_figure, pr_figure])
+def test_a_class_that_begins_with_an_underscore_is_in_the_legend(draw: Any) -> None:
+    labels = [label.strip("\u200a") for label in labels_of(draw(curves_of(3), [], "title"))]
+    assert {"_0: 0.000", "_1: 0.010", "_2: 0.020"} < set(labels)
+
+
+@pytest.mark.parametrize("draw", [roc_figure, pr_figure])
+def test_of_many_classes_those_of_least_area_are_named_each_in_a_colour_and_style_of_its_own(draw: Any) -> None:
+    for num_classes in (6, 7, 20):
+        figure = draw(curves_of(num_classes)[::-1], [], "title")
+        drawn = [line for line in figure.axes[0].lines if line.get_label().startswith("\u200a_")]
+        assert [line.get_label()[1:].split(":")[0] for line in drawn] == [
+            f"_{place}" for place in (range(6) if num_classes > 6 else range(5, -1, -1))
+        ]
+        assert len({line.get_color() for line in drawn}) == len({repr(line._dash_pattern) for line in drawn}) == 6
+        assert (f"the {num_classes - 6} classes of larger area" in labels_of(figure)) == (num_classes > 6)
+        full = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 5]
+        assert len(full) == num_classes
+
+
+def test_a_confusion_matrix_names_every_class_on_both_axes_and_has_every_count() -> None:
+    confusion_KK = np.arange(400).reshape(20, 20)
+    figure = confusion_figure(confusion_KK, class_names(CASES["twenty"]), "title")
+    texts = [one.text for one in drawn_texts(figure)]
+    assert all(texts.count(name) == 2 for name in CASES["twenty"])
+    assert all(texts.count(str(count)) == 1 for count in range(1, 400)) and not any("%" in text for text in texts)
+    few = [one.text for one in drawn_texts(confusion_figure(np.array([[9, 1], [0, 0]]), class_names("ab"), "title"))]
+    assert {"9\n90%", "1\n10%", "0\n0%"} < set(few)
+
+
+@pytest.mark.parametrize("num_classes", [2, 6, 7, 12])
+def test_large_counts_fit_their_cells(num_classes: int) -> None:
+    confusion_KK = np.full((num_classes, num_classes), 12_345_678)
+    figure = confusion_figure(confusion_KK, class_names([f"c{place}" for place in range(num_classes)]), "title")
+    check_texts(drawn_texts(figure), (figure.bbox.width, figure.bbox.height), ())
+
+
+def test_scores_of_many_classes_are_drawn_as_shares_so_that_a_rare_one_is_seen() -> None:
+    rare_N = np.arange(1000) < 2
+    panel = Panel(name="rare", score_N=np.full(1000, 0.5), is_class_N=rare_N)
+    heights = [
+        max(patch.get_height() for patch in axes.patches if isinstance(patch, Rectangle))
+        for axes in score_figure([panel] * 3, [], "title").axes
+    ]
+    assert heights == [1, 1, 1]
+    counted = score_figure([panel], [], "title").axes[0]
+    assert max(patch.get_height() for patch in counted.patches if isinstance(patch, Rectangle)) == 2
+
+
+def test_a_title_breaks_where_its_lines_end_and_between_words() -> None:
+    figure = curves_figure([{"epoch": 1} | dict.fromkeys(COLUMNS, 0.5)], 1, "first\n" + "second " * 40)
+    lines = figure.get_suptitle().split("\n")
+    assert lines[0] == "first" and len(lines) > 2 and all(set(line.split(" ")) <= {"second", ""} for line in lines[1:])
+    assert wrap("x" * 99, 5 * EM)[0].count("…") == 1
+
+
+COLUMNS = ("train_loss", "val_loss", "train_f1", "val_f1")
+
+
+def test_what_the_augmentation_sheet_shows_is_what_the_loader_gives_training(tmp_path: Path) -> None:
+    case = Case(classes=("covid", "normal"), file="", folder=tmp_path)
+    path, side = beton_of(case), TILE + GAP
+    page = np.asarray(augmentation_sheet(path, per_class=2, epochs=3))
+    order = [0, 2, 1, 3]  # samples by class, as the sheet's rows have them
+    with Loader(path, LoaderConfig(training=True)) as loader, Loader(path) as plain:
+        for column, frames in enumerate((plain, *[loader] * 3)):
+            for frames_N1HW, _, index_N in frames:
+                for row, sample in enumerate(order):
+                    unit_HW = frames_N1HW[index_N.tolist().index(sample), 0]
+                    tile = Image.fromarray(to_levels(unit_HW)).resize((TILE, TILE), Image.Resampling.NEAREST)
+                    top, left = 2 * TITLE + GAP + row * side, SIDE + column * side
+                    assert (page[top : top + TILE, left : left + TILE, 0] == np.asarray(tile)).all(), (row, column)
+
+
+# ---- names
+
+
+def test_a_sign_that_cannot_be_seen_is_replaced_and_names_stay_apart() -> None:
+    names = class_names(("a\nb", "a\tb", "\u202eabc", "\udcff", "\\n", "$x$", "Ünï"))
+    assert list(names.text_of.values()) == ["a�b (1)", "a�b (2)", "�abc", "�", "\\n", "$x$", "Ünï"]
+    assert names.note == ""
+
+
+def test_a_long_name_is_shortened_in_its_middle_to_its_room() -> None:
+    first, second = class_names((LONG + "a", LONG + "b")).text_of.values()
+    assert first.startswith("pneumonia") and "…" in first and first.endswith("viral a") and second.endswith("viral b")
+    for name in ("W" * 10_000, "i" * 10_000, "lung " * 40):
+        assert 15 * EM < width(name_text(name, 16 * EM)) <= 16 * EM
+    assert len(set(class_names([f"{'x' * 50}{place}{'x' * 50}" for place in range(20)]).text_of.values())) == 20
+
+
+def test_a_class_whose_letters_no_font_has_is_shown_by_its_number_with_a_note() -> None:
+    names = class_names(("covid", "\u0378", "normal"))
+    assert names.text_of == {"covid": "covid", "\u0378": "class 2", "normal": "normal"} and "number" in names.note
+    assert name_text("\u0378.beton") == "�.beton"
+
+
+def test_letters_that_another_installed_font_has_are_drawn_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    letter = "\u24b7"  # in matplotlib's STIX, not in DejaVu Sans
+    family_of.cache_clear()
+    monkeypatch.setattr(figure_text, "other_families", lambda: ("Last Resort High-Efficiency", "STIXGeneral"))
+    try:
+        assert family_of(letter) == "STIXGeneral" and family_of("a") == FAMILY and family_of("\u0378") == ""
+        names = class_names((letter, "b"))
+        assert names.text_of[letter] == letter and not names.note
+        figure = confusion_figure(np.eye(2, dtype=int), names, f"{letter}.beton")
+        check_texts(drawn_texts(figure), (figure.bbox.width, figure.bbox.height), (letter,))
+        page = Image.new("RGB", (200, 40))
+        write(ImageDraw.Draw(page), (4, 4), f"a{letter}b", 20, (255, 255, 255))
+        assert 4 + width(f"a{letter}b", 20) >= (page.getbbox() or (0, 0, 0, 0))[2] > width("ab", 20)
+    finally:
+        family_of.cache_clear()
