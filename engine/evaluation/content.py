@@ -101,10 +101,10 @@ def scores_table(scores: Scores) -> str:
     return text.getvalue()
 
 
-def figures(scores: Scores, measured: Measurement, beton: str, kind: str) -> dict[str, Figure]:
+def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> dict[str, Figure]:
     """The figures by file name; those that one class alone leaves undefined are lacking.
 
-    beton: the file's name.  kind: what it is, such as heldout.
+    set_name: of what was tested.  kind: of its images, such as radiographs.
     """
     label_N, probability_NK, classes = scores.label_N, scores.probability_NK, scores.classes
     names = class_names(classes)
@@ -112,7 +112,7 @@ def figures(scores: Scores, measured: Measurement, beton: str, kind: str) -> dic
     many = len(classes) > 2
     kinds = list(range(len(classes))) if many else [scores.positive]
     count = f"n = {size(len(label_N), measured.num_groups)}".replace(" ", "\u00a0")  # on one line
-    where = f"{name_text(beton)} ({kind}), {count}"
+    where = f"{name_text(set_name)} ({kind}), {count}"
 
     def title(name: str, metric: str) -> str:
         estimate = measured.estimates[metric]

@@ -143,8 +143,7 @@ def evaluate_one(
     if metrics["auc"] is None:
         cautions.append("only one class is present: the AUC is undefined")
     facts = loader.beton.facts
-    kind = "synthetic" if facts.synthetic else facts.split
-    pictures = figures(scores, measurement, loader.beton.path.name, kind)
+    pictures = figures(scores, measurement, name, "synthetic phantoms" if facts.synthetic else "radiographs")
     result = Evaluation(
         beton=loader.beton.path,
         classes=trained.classes,

@@ -232,8 +232,8 @@ def write(
     result: Explanation, trained: Trained, beton: Beton, overlays: Sequence[tuple[str, Image.Image]], note: str
 ) -> None:
     """gallery.png, deletion.png, and explanation.json last."""
-    kind = "synthetic" if beton.facts.synthetic else beton.facts.split
-    title = f"{result.method}: {name_text(result.beton.name)} ({kind})"
+    kind = "synthetic phantoms" if beton.facts.synthetic else "radiographs"
+    title = f"{result.method}: {name_text(result.out.name)} ({kind})"
     said = result.sentence[0].upper() + result.sentence[1:] + "."
     page = gallery(overlays, title, said, f"{NOT_FOR_DIAGNOSIS} {note}")
     publish_bytes(result.out / "gallery.png", picture_bytes(page))
