@@ -1,4 +1,4 @@
-"""The fused blocks of the CPU step, against the plain layers in float64 and against PyTorch's own float32."""
+"""The fused blocks of the CPU step, against the plain layers in float64 and what float32's rounding may cost them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from engine.batch_statistics import batch_statistics
 from engine.fused_block import fused_block
 from engine.fused_first_block import fused_first_block
 from engine.network import Cnn
-from engine.weight_gradient import weight_gradient
+from engine.weight_gradient import CACHED, weight_gradient
 from engine.workers import for_each_part
 from kernels.columns import columns_into
+from tests.rounding import MARGIN, UNIT, block_products, rounded, sum_error
 
 Results = dict[str, torch.Tensor]
 SHAPES = [(8, 16, 12, 12), (6, 8, 13, 13), (3, 8, 7, 10), (2, 4, 10, 3), (2, 8, 2, 2), (1, 16, 31, 33), (40, 8, 6, 6)]
@@ -42,16 +43,23 @@ def plain_block(pictures: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNo
 
 
 def results(
-    block: Callable, pictures: torch.Tensor, modules: tuple[nn.Conv2d, nn.BatchNorm2d], double: bool
+    block: Callable,
+    pictures: torch.Tensor,
+    modules: tuple[nn.Conv2d, nn.BatchNorm2d],
+    *,
+    double: bool,
+    rounding_seed: int | None = None,
 ) -> Results:
     """Output, gradients and buffers of one forward and backward pass, in float64."""
     convolution, norm = copy.deepcopy(modules)
     if double:
         convolution, norm, pictures = convolution.double(), norm.double(), pictures.double()
-    wants = block is not fused_first_block
+    if rounding_seed is not None:
+        rounded(nn.ModuleList([convolution, norm]), rounding_seed)
+    wants = block is not fused_first_block and pictures.shape[1] > 1
     pictures = pictures.clone(memory_format=torch.channels_last).requires_grad_(wants)
     out = block(pictures, convolution, norm)
-    pull = torch.sin(torch.arange(out.numel(), dtype=torch.float64) * 0.7).reshape(out.shape).to(out.dtype)
+    pull = torch.sin(torch.arange(out.numel()) * 0.7).reshape(out.shape).to(out.dtype)
     out.backward(pull)
     found = {
         "output": out,
@@ -73,37 +81,42 @@ def error(found: torch.Tensor, exact: torch.Tensor) -> float:
 def median_errors(
     block: Callable, shape: tuple[int, ...], training: bool, centre: float = 0.0
 ) -> dict[str, np.ndarray]:
-    """By what was compared: the median errors of the fused block and of PyTorch's float32, against float64."""
+    """By what was compared: medians over SEEDS of the block's error against float64, and of what rounding explains."""
     errors: dict[str, list[tuple[float, float]]] = {}
     for seed in SEEDS:
         modules = layers(shape[1], seed)
         modules[1].train(training)
         pictures = torch.randn(shape) + centre
         exact = results(plain_block, pictures, modules, double=True)
-        ours, theirs = (results(one, pictures, modules, double=False) for one in (block, plain_block))
+        ours = results(block, pictures, modules, double=False)
+        allowed = results(plain_block, pictures, modules, double=True, rounding_seed=seed)
         for name, value in ours.items():
-            errors.setdefault(name, []).append((error(value, exact[name]), error(theirs[name], exact[name])))
+            errors.setdefault(name, []).append((error(value, exact[name]), error(allowed[name], exact[name])))
     return {name: np.median(pairs, axis=0) for name, pairs in errors.items()}
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_block_is_as_near_float64_as_pytorchs_own_float32(shape: tuple[int, ...], training: bool) -> None:
-    for name, (ours, theirs) in median_errors(fused_block, shape, training).items():
-        assert ours <= max(1.1 * theirs, 1e-7), (name, ours, theirs)  # two medians of rounding scatter
+def test_a_block_is_as_near_float64_as_float32s_rounding_allows(shape: tuple[int, ...], training: bool) -> None:
+    for name, (ours, allowed) in median_errors(fused_block, shape, training).items():
+        assert ours <= MARGIN * max(allowed, UNIT), (name, ours, allowed)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("shape", [(8, 1, 12, 12), (6, 1, 13, 13), (3, 1, 7, 10), (1, 1, 31, 33)], ids=str)
-def test_the_first_block_is_as_near_float64_as_pytorchs_own_float32(shape: tuple[int, ...], training: bool) -> None:
-    for name, (ours, theirs) in median_errors(fused_first_block, shape, training).items():
-        assert ours <= max(1.1 * theirs, 1e-7), (name, ours, theirs)
+def test_the_first_block_is_as_near_float64_as_float32s_rounding_allows(shape: tuple[int, ...], training: bool) -> None:
+    for name, (ours, allowed) in median_errors(fused_first_block, shape, training).items():
+        assert ours <= MARGIN * max(allowed, UNIT), (name, ours, allowed)
 
 
 def test_statistics_hold_where_the_mean_is_far_above_the_deviation() -> None:
+    centre, side, num_images = 300.0, 16, 8
     for block, channels in ((fused_block, 8), (fused_first_block, 1)):
-        for name, (ours, theirs) in median_errors(block, (8, channels, 16, 16), True, centre=300.0).items():
-            assert ours <= max(1.5 * theirs, 1e-7), (name, ours, theirs)
+        found = median_errors(block, (num_images, channels, side, side), True, centre)
+        # the gradients of a channel add up to zero: the terms of a weight's are centre times as large as what is left
+        found["weight"][1] = centre * sum_error(block_products(num_images * side**2, side**2))
+        for name, (ours, allowed) in found.items():
+            assert ours <= MARGIN * max(allowed, UNIT), (name, ours, allowed)
 
 
 def test_sums_of_squares_survive_a_mean_a_million_deviations_away() -> None:
@@ -117,7 +130,9 @@ def test_equal_pixels_send_the_gradient_where_pytorch_sends_it() -> None:
     for block, channels in ((fused_block, 8), (fused_first_block, 1)):
         modules, flat = layers(channels, 0), torch.ones(2, channels, 12, 12)
         modules[1].eval()  # or a constant picture would have no variance
-        ours, exact = results(block, flat, modules, False), results(plain_block, flat, modules, True)
+        ours, exact = (
+            results(one, flat, modules, double=double) for one, double in ((block, False), (plain_block, True))
+        )
         for name, value in ours.items():
             torch.testing.assert_close(value, exact[name], rtol=1e-5, atol=1e-5)
 
@@ -156,21 +171,29 @@ def test_a_single_value_a_channel_is_refused_as_by_pytorch() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(5, 9, 7, 6, 4), (1, 1, 1, 3, 2), (17, 3, 12, 28, 5), (3, 2, 151, 1, 4), (2, 2, 600, 200, 3)], ids=str
+    "shape",
+    [(5, 9, 7, 6, 4), (1, 1, 1, 3, 2), (17, 3, 12, 28, 5), (3, 2, 151, 1, 4), (2, 2, 600, 200, 3), (64, 8, 13, 13, 8)],
+    ids=str,
 )
 def test_weight_gradients_are_the_sums_over_shifted_pictures(shape: tuple[int, int, int, int, int]) -> None:
     num_images, channels, height, width, out_channels = shape
-    generator = np.random.default_rng(0)
-    picture = generator.standard_normal((num_images, height, width, channels), np.float32)
-    gradient = generator.standard_normal((num_images, height, width, out_channels), np.float32)
-    padded = np.pad(picture.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    wanted = np.empty((out_channels, channels, 3, 3))
-    for row in range(3):
-        for column in range(3):
-            shifted = padded[:, row : row + height, column : column + width]
-            wanted[:, :, row, column] = np.einsum("nhwk,nhwc->kc", gradient.astype(np.float64), shifted)
-    found = weight_gradient(*(torch.from_numpy(array).permute(0, 3, 1, 2) for array in (picture, gradient))).numpy()
-    np.testing.assert_allclose(found, wanted, atol=3e-5 * np.sqrt(num_images * height * width))
+    errors = []
+    for seed in SEEDS:
+        generator = np.random.default_rng(seed)
+        picture = generator.standard_normal((num_images, height, width, channels), np.float32)
+        gradient = generator.standard_normal((num_images, height, width, out_channels), np.float32)
+        padded = np.pad(picture.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        wanted = np.empty((out_channels, channels, 3, 3))
+        for row in range(3):
+            for column in range(3):
+                shifted = padded[:, row : row + height, column : column + width]
+                wanted[:, :, row, column] = np.einsum("nhwk,nhwc->kc", gradient.astype(np.float64), shifted)
+        found = weight_gradient(*(torch.from_numpy(array).permute(0, 3, 1, 2) for array in (picture, gradient)))
+        errors.append(np.linalg.norm(found.numpy() - wanted) / np.linalg.norm(wanted))
+    pixels = height * width
+    block = min(pixels, CACHED // (3 * channels))  # of columns that are made at once
+    allowed = sum_error(block_products(num_images * pixels, block))
+    assert np.median(errors) <= MARGIN * max(allowed, UNIT)
 
 
 def test_columns_are_each_pixel_between_its_neighbours() -> None:
@@ -190,7 +213,9 @@ def test_any_number_of_threads_gives_the_same_step_to_the_bit() -> None:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             found.append(
-                results(fused_block, torch.randn(9, 8, 14, 14, generator=torch.manual_seed(1)), layers(8, 0), False)
+                results(
+                    fused_block, torch.randn(9, 8, 14, 14, generator=torch.manual_seed(1)), layers(8, 0), double=False
+                )
             )
     finally:
         torch.set_num_threads(before)
