@@ -1,4 +1,12 @@
-"""Targets: the contests by name, and the least ratio to reach over each rival."""
+"""Targets: the contests by name, and the least ratio to reach over each rival.
+
+They were set with one processor in mind, two cores of an AMD EPYC with AVX-512, and a ratio is one processor's:
+rivals make more or less of its instructions, and a step gains the more over stock PyTorch the faster products are
+beside memory and page faults. On an EPYC with AVX2 alone: affine kernel over OpenCV 1.19 instead of 2.0, step at
+224 over stock 1.84 instead of the 3.5 that were asked (docs/LOG.md, 2026-11-24). ARITHMETIC is over MKL's sgemm,
+which is faster on an Intel than on an AMD. A target missed elsewhere says something about that processor first;
+bench-compare asks whether a change has made anything slower, on the same kind of processor.
+"""
 
 from __future__ import annotations
 

@@ -18,8 +18,10 @@ def weight_gradient(pictures_NCHW: torch.Tensor, gradient_NKHW: torch.Tensor) ->
     """The gradient for weights (K, C, 3, 3) of a convolution with stride 1 and padding 1.
 
     Both float32 in channels_last.  Gives float32 in channels_last.
-    oneDNN adds up all pixels of a batch one after another in float32.  A matrix product adds up in blocks, and parts
-    of the batch are added at the end: an error 2 to 12 times as small, and the time is that of a matrix product.
+    With AVX2 oneDNN adds up all pixels of a batch one after another in float32, with AVX-512 in somewhat shorter
+    chains.  Here each of up to PARTS parts of the batch is summed up by itself, and they are added at the end: against
+    float64 the error is smaller, 3 to 16 times at size 224 with AVX2 and 1 to 4 times with AVX-512.  The time depends
+    on the processor: less than oneDNN's on an EPYC with AVX2, 1.2 to 2 times as long on a Xeon with AVX-512 and AMX.
     """
     num_images, channels, height, width = pictures_NCHW.shape
     out_channels = gradient_NKHW.shape[1]

@@ -8,7 +8,7 @@ root mean square, relative to the result, is u/√3 · √(∫ m⁻³ dm / ln 2)
 One sum: after k of n products of either sign the partial sum is √(k/n) of the whole, and is rounded once. The squares
 add up: 0.425 u · √(Σ k/n) = 0.425 u · √(n/2). For one sum among many, of value x where their mean square is s², the
 partial sums are a Brownian bridge from 0 to x: 0.425 u · √(n (x²/3 + s²/6)). No order of adding loses more than one
-product after another; blocks of b, added up at the end, lose 0.425 u · √((b + n/b)/2). A processor without fused
+product after another; parts of b, added up at the end, lose 0.425 u · √((b + n/b)/2). A processor without fused
 multiply-add rounds each product as well, which is 0.425 u once, however many there are.
 A network: each sum's error passes through what follows. So it is drawn at random and added in float64, forward and
 backward, and the gradients show what becomes of it.
@@ -22,9 +22,10 @@ import torch
 from torch import nn
 
 from engine.fused_block import FEW
+from engine.workers import PARTS
 
 UNIT = 2.0**-24
-MARGIN = 1.25  # medians of seven seeds scatter by up to a fifth where there are few values
+MARGIN = 1.25  # the middle of seven seeds scatters by up to a fifth where there are few values
 ONE_ROUNDING = UNIT * math.sqrt(1 / (8 * math.log(2)))
 NORMALISING = 2 * 5  # products whose sum is rounded 5 times: in batch norm mean, factor, and three operations are
 WINDOW = 9  # of a 3×3 convolution
@@ -35,16 +36,15 @@ def sum_error(num_products: float) -> float:
     return ONE_ROUNDING * math.sqrt(num_products / 2)
 
 
-def block_products(num_products: float, block: float) -> float:
-    """As many products in one chain would have the error of this many in blocks."""
-    return block + num_products / block
+def batch_products(num_images: int, pixels: int) -> float:
+    """As many products in one chain have the error of a batch's that are summed up in parts of the batch."""
+    of_part = -(-num_images // PARTS) * pixels
+    return of_part + num_images * pixels / of_part
 
 
 def off(value: torch.Tensor, num_products: float, generator: torch.Generator) -> torch.Tensor:
-    """Sums, channels on axis 1, with the error of so many products in one chain, drawn at random."""
-    others = [axis for axis in range(value.dim()) if axis != 1]
-    spread = value.square().mean(others, keepdim=True)
-    error = ONE_ROUNDING * (num_products * (value.square() / 3 + spread / 6)).sqrt()
+    """Sums of terms of one size, with the error of so many products in one chain, drawn at random."""
+    error = ONE_ROUNDING * (num_products * (value.square() / 3 + value.square().mean() / 6)).sqrt()
     return value + error * torch.randn(value.shape, generator=generator, dtype=value.dtype)
 
 
@@ -52,7 +52,7 @@ def rounded(network: nn.Module, seed: int) -> nn.Module:
     """The network, float64, whose layers from now on add float32's errors to outputs and gradients.
 
     Convolutions (3×3, padding 1), linear layers and batch norms; what only copies or compares adds nothing.  A
-    convolution's weight gradient counts as summed up picture by picture, and below FEW pixels in one chain over all.
+    convolution's weight gradient counts as summed up in parts of the batch, and below FEW pixels in one chain over all.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -77,8 +77,8 @@ def rounded(network: nn.Module, seed: int) -> nn.Module:
         def of_weight(gradient: torch.Tensor) -> torch.Tensor:
             num_images, _, *sides = shape.pop()
             pixels = math.prod(sides)
-            products = num_images * pixels
-            return off(gradient, products if pixels < FEW else block_products(products, pixels), generator)
+            products = num_images * pixels if pixels < FEW else batch_products(num_images, pixels)
+            return off(gradient, products, generator)
 
         layer.weight.register_hook(of_weight)
 

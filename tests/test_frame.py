@@ -9,6 +9,8 @@ from loaders.errors import RadiographError
 from loaders.frame import audited_frame, crop_area, fit_square, grey_window, resize, stored_frame
 from tests import naive
 
+pytestmark = pytest.mark.numerical
+
 ALL = (0, 255)
 
 

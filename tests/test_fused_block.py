@@ -14,10 +14,12 @@ from engine.batch_statistics import batch_statistics
 from engine.fused_block import fused_block
 from engine.fused_first_block import fused_first_block
 from engine.network import Cnn
-from engine.weight_gradient import CACHED, weight_gradient
+from engine.weight_gradient import weight_gradient
 from engine.workers import for_each_part
 from kernels.columns import columns_into
-from tests.rounding import MARGIN, UNIT, block_products, rounded, sum_error
+from tests.rounding import MARGIN, UNIT, batch_products, rounded, sum_error
+
+pytestmark = pytest.mark.numerical
 
 Results = dict[str, torch.Tensor]
 SHAPES = [(8, 16, 12, 12), (6, 8, 13, 13), (3, 8, 7, 10), (2, 4, 10, 3), (2, 8, 2, 2), (1, 16, 31, 33), (40, 8, 6, 6)]
@@ -114,7 +116,7 @@ def test_statistics_hold_where_the_mean_is_far_above_the_deviation() -> None:
     for block, channels in ((fused_block, 8), (fused_first_block, 1)):
         found = median_errors(block, (num_images, channels, side, side), True, centre)
         # the gradients of a channel add up to zero: the terms of a weight's are centre times as large as what is left
-        found["weight"][1] = centre * sum_error(block_products(num_images * side**2, side**2))
+        found["weight"][1] = centre * sum_error(batch_products(num_images, side**2))
         for name, (ours, allowed) in found.items():
             assert ours <= MARGIN * max(allowed, UNIT), (name, ours, allowed)
 
@@ -190,9 +192,7 @@ def test_weight_gradients_are_the_sums_over_shifted_pictures(shape: tuple[int, i
                 wanted[:, :, row, column] = np.einsum("nhwk,nhwc->kc", gradient.astype(np.float64), shifted)
         found = weight_gradient(*(torch.from_numpy(array).permute(0, 3, 1, 2) for array in (picture, gradient)))
         errors.append(np.linalg.norm(found.numpy() - wanted) / np.linalg.norm(wanted))
-    pixels = height * width
-    block = min(pixels, CACHED // (3 * channels))  # of columns that are made at once
-    allowed = sum_error(block_products(num_images * pixels, block))
+    allowed = sum_error(batch_products(num_images, height * width))
     assert np.median(errors) <= MARGIN * max(allowed, UNIT)
 
 

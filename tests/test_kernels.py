@@ -13,6 +13,8 @@ from kernels.unfilter import unfilter_into
 from loaders.augmentation import inverse_matrices
 from tests import naive
 
+pytestmark = pytest.mark.numerical
+
 SIZES = [(1, 1), (2, 2), (3, 1), (33, 23), (46, 32), (182, 128)]
 
 

@@ -8,6 +8,8 @@ from sklearn import metrics as oracle
 
 from engine.metrics import all_metrics, confusion_matrix, f1_scores, matrix_metrics, roc_auc
 
+pytestmark = pytest.mark.numerical
+
 REPORT = np.array([[244, 5], [3, 160]])  # rows true COVID, normal
 
 

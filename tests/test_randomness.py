@@ -7,6 +7,8 @@ from loaders.augmentation import affine_parameters, epoch_matrices, inverse_matr
 from loaders.config import LoaderConfig
 from loaders.randomness import AUGMENTATION, ORDER, draw, epoch_order, philox, scalar_seed, unit_interval
 
+pytestmark = pytest.mark.numerical
+
 # (seed 1, epoch 2), samples 0, 1 and 10^9; made by the first release, to stay for ever
 GOLDEN_ANGLES = [12.094124812865628, 6.52805587858893, 14.470706029096617]
 GOLDEN_ZOOMS = [0.8949496875633486, 1.1355540294782258, 0.8621611689799465]

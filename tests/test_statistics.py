@@ -37,6 +37,8 @@ from kernels.resampling import areas_into, count_into, weighted_sums_into
 from loaders.audit.intervals import wilson
 from loaders.errors import InputError
 
+pytestmark = pytest.mark.numerical
+
 REPORT = [[244, 5], [3, 160]]  # rows true COVID, normal
 
 

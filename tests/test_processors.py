@@ -1,0 +1,106 @@
+"""Standing in for other processors: what is held back is not used, and what cannot be stood in for is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import processors
+from tests.processors import PROCESSORS, Processor, features, left_out, numerical_files
+
+_, AVX2, PLAIN = PROCESSORS
+PROGRAM = """
+import json
+import numpy as np
+import torch
+from kernels.pooled_norm import activate_into
+pooled = np.ones((1, 4, 4, 32), np.float32)
+activate_into(pooled.copy(), np.zeros(pooled.shape, np.uint8), pooled, *np.ones((3, 32), np.float32), 0, 1)
+code = "".join(activate_into.inspect_asm().values())
+torch.nn.functional.conv2d(torch.ones(2, 32, 8, 8), torch.ones(32, 32, 3, 3), padding=1)  # oneDNN prints what it has
+print(json.dumps({
+    "wide": [name for name in ("ymm", "zmm") if name in code],
+    "compiled anew": not sum(activate_into.stats.cache_hits.values()),
+    "torch": torch.backends.cpu.get_cpu_capability(),
+    "numpy": np.show_config(mode="dicts")["SIMD Extensions"].get("found", []),
+}))
+"""
+
+
+def run(cache: Path, processor: Processor | None = None) -> tuple[dict, str]:
+    """What a process finds, and all that it prints."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "ONEDNN_VERBOSE": "1"}
+    environment |= processor.environment() if processor else {}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1]), done.stdout
+
+
+def has_any(found: dict, processor: Processor) -> bool:
+    """Whether numpy has any of what that processor does without."""
+    return any(name.startswith(processor.numpy) for name in found["numpy"])
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or "avx512bf16" not in features(),
+    reason="needs a processor with AVX-512, part of which is held back",
+)
+def test_what_is_held_back_is_used_by_none_and_kernels_are_compiled_anew(tmp_path: Path) -> None:
+    assert run(tmp_path)[0]["compiled anew"]
+    whole, _ = run(tmp_path)
+    assert not whole["compiled anew"] and whole["torch"] == "AVX512" and has_any(whole, AVX2)
+    found, printed = run(tmp_path, AVX2)
+    assert found["compiled anew"] and found["wide"] == ["ymm"] and found["torch"] == "AVX2"
+    assert has_any(found, PLAIN) and not has_any(found, AVX2)
+    assert "isa:Intel AVX2\n" in printed
+    found, printed = run(tmp_path, PLAIN)
+    assert found["compiled anew"] and found["wide"] == [] and found["torch"] == "DEFAULT" and not has_any(found, PLAIN)
+    assert "isa:Intel SSE4.1\n" in printed
+
+
+def test_a_processor_that_cannot_be_stood_in_for_is_named() -> None:
+    old = {"sse2", "avx", "avx2"}
+    assert [left_out(processor, old) for processor in PROCESSORS] == [
+        "this processor has no avx512bw itself",
+        "this processor has no avx512f to hold back, so that make test has run them so",
+        "",
+    ]
+    assert not any(left_out(processor, old | {"avx512f", "avx512bw", "avx512bf16"}) for processor in PROCESSORS)
+
+
+def test_a_failing_test_is_a_failure_and_so_is_none_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    test = tmp_path / "test_it.py"
+    monkeypatch.setattr(processors.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(processors, "features", lambda: {"sse2", "avx", "avx2"})
+    monkeypatch.setattr(processors, "numerical_files", lambda: [test])
+    options = ["-c", os.devnull, "-W", "ignore"]
+    exit_codes = []
+    for marked, body in (
+        ("", "pass"),
+        ("@pytest.mark.numerical\n", "assert False"),
+        ("@pytest.mark.numerical\n", "pass"),
+    ):
+        test.write_text(f"import pytest\n{marked}def test_it():\n    {body}\n")
+        exit_codes.append(processors.main(options))
+    assert exit_codes == [pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.OK]
+    printed = capfd.readouterr().out
+    assert "AVX2: left out; this processor has no avx512f" in printed and "plain x86-64: ONEDNN_MAX_CPU_ISA=" in printed
+
+
+def test_elsewhere_than_on_x86_nothing_is_run_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(processors.platform, "machine", lambda: "arm64")
+    assert processors.main([]) == 0
+    assert "nothing run" in capfd.readouterr().out
+
+
+def test_a_marked_file_is_found_by_its_mark() -> None:
+    assert {path.name for path in numerical_files()} >= {"test_step.py", "test_fused_block.py", "test_rounding.py"}
