@@ -45,7 +45,7 @@ from loaders.account import Row
 from loaders.beton_footer import ROW, Facts
 from loaders.beton_writer import write_beton
 from loaders.catalog import Catalog
-from loaders.config import ConvertConfig, LoaderConfig, stored_side
+from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, stored_side
 from loaders.contact_sheet import GAP, SIDE, TILE, TITLE, augmentation_sheet, preparation_sheet, to_levels
 from loaders.entry import Entry
 from loaders.figure_text import EM, FAMILY, class_names, family_of, name_text, width, wrap, write
@@ -196,8 +196,8 @@ def draw_preparation(case: Case) -> list[Image.Image]:
         Row(entry=Entry(path="film.png", label=label), decoded=decoded, place=place)
         for place, label in enumerate(case.classes)
     )
-    catalog = Catalog(root=case.folder, entries=(), classes=case.classes, positive=case.classes[0])
-    config = ConvertConfig(source=case.folder, out=case.folder / "out", size=CROP)
+    catalog = Catalog(root=case.folder, entries=(), classes=case.classes)
+    config = ConvertConfig(catalog=CatalogConfig(source=case.folder), out=case.folder / "out", size=CROP)
     frames_NSS = np.full((len(rows), side, side), 90, np.uint8)
     return [preparation_sheet(config, rows, catalog, frames_NSS)]
 
