@@ -403,14 +403,14 @@ def test_two_classes_keep_their_names_and_say_how_many_define_a_mean_only_where_
 
 
 def test_the_figures_titles_say_over_how_many_classes_a_mean_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    titles = []
-    monkeypatch.setattr("engine.evaluation.content.roc_figure", lambda lines, marks, title: titles.append(title) or b"")
+    titles: list[str] = []
+    monkeypatch.setattr("engine.evaluation.content.roc_figure", lambda *given: titles.append(given[2]))
     label_N = np.array([0, 0, 1, 1])  # none of the third class
     result = measured(("covid", "normal", "pneumonia"), label_N, label_N)
     scores = Scores(
         label_N=label_N, probability_NK=np.eye(3)[label_N], group_N=np.arange(4), classes=result.classes, positive=0
     )
-    figures(scores, result.measurement, "heldout")
+    figures(scores, result.measurement, "heldout-1f3a90bc", "radiographs")
     assert "mean ROC-AUC over 2 of 3 classes 1.000" in titles[0]
 
 

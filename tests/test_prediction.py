@@ -29,7 +29,7 @@ from loaders.errors import CheckpointError, ConfigError, InputError, LockedError
 from loaders.phantom_folder import write_phantoms
 from loaders.spool import write_frame
 from loaders.terminal import Line
-from tests.small_training import small_training
+from tests.small_training import results_of, small_training
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def words(found: Predicted) -> str:
 def scores_by_path(run: Path, betons: Path, source: Path, out: Path) -> dict[str, tuple[str, list[float]]]:
     """What evaluate says of the held-out beton: source file → predicted class and probabilities."""
     evaluate(EvaluateConfig(run=run, betons=(betons / "heldout.beton",), out=out, device="cpu", resamples=100))
-    scores = list(csv.DictReader((out / "heldout" / "scores.csv").read_text().splitlines()))
+    scores = list(csv.DictReader((results_of(out) / "scores.csv").read_text().splitlines()))
     table = csv.DictReader((betons / "convert.csv").read_text().splitlines())
     sample_of = {str(source / row["path"]): int(row["sample"]) for row in table if row["split"] == "heldout"}
     assert sorted(sample_of.values()) == list(range(len(scores)))
