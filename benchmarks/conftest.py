@@ -20,7 +20,7 @@ from benchmarks.material import Converted, choose_radiographs, convert_table, dr
 from benchmarks.provenance import describe, provenance
 from benchmarks.rivals import Comparison, interleaved
 from benchmarks.settings import FULL, MAY_BE_MISSING, SMOKE, THREADS, Workload
-from benchmarks.table import agreements, table
+from benchmarks.table import agreement, table
 
 COMPARISONS = pytest.StashKey[list[Comparison]]()
 FACTS = pytest.StashKey[dict[str, list[str]]]()  # what is measured but compared with nothing, as lines
@@ -105,6 +105,7 @@ def compare(benchmark: Any, workload: Workload, request: pytest.FixtureRequest) 
         )
         benchmark.extra_info.update(comparison.record())
         request.config.stash[COMPARISONS].append(comparison)
+        request.node.user_properties.append(("agreement", agreement(comparison)))  # for --smoke, in two processes
 
     yield run
     assert called, "this test compares nothing"
@@ -151,13 +152,14 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's own table
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    comparisons, facts = config.stash[COMPARISONS], config.stash[FACTS]
-    if not comparisons and not facts:
-        return
     if config.getoption("smoke"):
         terminalreporter.section("outputs agree; one tiny turn of each rival, which says nothing about speed")
-        for line in agreements(comparisons):
-            terminalreporter.write_line(line)
+        for passed in terminalreporter.stats.get("passed", []):
+            for line in dict(passed.user_properties).get("agreement", []):
+                terminalreporter.write_line(line)
+        return
+    comparisons, facts = config.stash[COMPARISONS], config.stash[FACTS]
+    if not comparisons and not facts:
         return
     terminalreporter.section(
         f"plainfilm beside its rivals: medians of {FULL.rounds} interleaved rounds, {THREADS} threads each; "

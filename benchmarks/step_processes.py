@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 from benchmarks.agreement import expect_close
@@ -32,7 +33,9 @@ def step_224_contest(rivals: tuple[str, ...] = RIVALS, crop: int = CROP) -> Iter
         }
 
         def check() -> None:
-            losses = {rival: worker.ask(f"losses {NUM_CHECKED}") for rival, worker in workers.items()}
+            with ThreadPoolExecutor(len(workers)) as pool:  # side by side: two of them compile
+                asked = pool.map(lambda worker: worker.ask(f"losses {NUM_CHECKED}"), workers.values())
+                losses = dict(zip(workers, asked, strict=True))
             ours = losses[rivals[0]]
             for rival, theirs in losses.items():
                 expect_close(f"{rival}: the first loss", theirs[:1], ours[:1], mean=1e-4)

@@ -25,14 +25,11 @@ def table(comparisons: list[Comparison]) -> list[str]:
     return [*lines, *missing]
 
 
-def agreements(comparisons: list[Comparison]) -> list[str]:
-    """A line a contest: whose outputs agree with ours, and who is missing and why."""
-    lines = []
-    for comparison in comparisons:
-        there = [name for name, seconds in comparison.seconds.items() if not isinstance(seconds, Missing)]
-        lines.append(f"{comparison.what}: {'; '.join(there)}")
-        lines += [f"  {name}: {found}" for name, found in comparison.seconds.items() if isinstance(found, Missing)]
-    return lines
+def agreement(comparison: Comparison) -> list[str]:
+    """Whose outputs agree with ours, and a line for each who is missing."""
+    there = [name for name, seconds in comparison.seconds.items() if not isinstance(seconds, Missing)]
+    missing = [f"  {name}: {found}" for name, found in comparison.seconds.items() if isinstance(found, Missing)]
+    return [f"{comparison.what}: {'; '.join(there)}", *missing]
 
 
 def cells(comparison: Comparison, rival: str) -> tuple[str, ...]:

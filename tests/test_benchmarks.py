@@ -28,7 +28,7 @@ from benchmarks.decision import LOOKS, Interval, has_fallen, interval, measure, 
 from benchmarks.kernel_contests import Work
 from benchmarks.pairs import Pair, pair_of
 from benchmarks.rivals import Comparison, from_record, interleaved
-from benchmarks.table import agreements, table
+from benchmarks.table import agreement, table
 
 SLOWED = 1 / 1.15  # of the ratio, when ours takes 15 % longer
 NOISE = 0.05  # scale of the noise of one round's log ratio: a tenth of the rounds is off by 15 %
@@ -141,7 +141,7 @@ def test_smoke_does_without_dali_and_spdl_alone(missing: str, fails: bool) -> No
 
 def test_what_smoke_prints_names_who_agrees_and_who_is_missing() -> None:
     comparison = run({"ours": lambda: None, "b": lambda: None, "DALI": Missing(reason="no wheel")}, rounds=1)
-    assert agreements([comparison]) == ["work: ours; b", "  DALI: missing: no wheel"]
+    assert agreement(comparison) == ["work: ours; b", "  DALI: missing: no wheel"]
 
 
 def test_a_contest_that_disagrees_is_one_failure_and_a_test_that_compares_nothing_is_an_error(tmp_path: Path) -> None:
