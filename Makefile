@@ -106,10 +106,8 @@ bench: rivals  ## speed beside rivals, as ratios in one run; installs them first
 	$(PY) -m pytest benchmarks --timeout=1200 --benchmark-json=benchmarks/results/latest.json
 
 # DALI and SPDL alone may be missing; any other rival that is fails its contest
-# torch.compile, whose speed is not asked here, writes one unoptimised file a graph: half the time of its C++
 bench-smoke: $(VENV)/bench $(VENV)/test $(VENV)/ffcv $(VENV)/kornia $(VENV)/torchvision  ## every contest's agreement check, and one tiny turn of each rival
-	TORCHINDUCTOR_CPP_WRAPPER=1 AOT_INDUCTOR_DEBUG_COMPILE=1 AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL=O0 ATEN_CPU_CAPABILITY=default \
-	  $(PY) -m pytest benchmarks --smoke --benchmark-disable --timeout=300 -n auto --dist worksteal --durations=8
+	$(PY) -m pytest benchmarks --smoke --benchmark-disable --timeout=300 -n auto --dist worksteal
 
 bench-compare: rivals  ## fail when a ratio has fallen below 0.9 of the stored one
 	$(PY) -m benchmarks.compare

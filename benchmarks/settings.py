@@ -30,6 +30,8 @@ class Workload:
     """Files of the conversion, and images of the epochs with records."""
     step_crop: int
     """Side of the crops of the training step."""
+    optimised: bool
+    """Whether torch.compile's C++ is optimised, which takes it most of a minute."""
     scale_samples: tuple[int, ...]
     """Sizes of the betons of small samples."""
     large_frames: int
@@ -48,6 +50,7 @@ FULL = Workload(
     loader_workers=(0, 1, 2, 4),
     files=2060,  # of the report: 1,648 for training and 412 for validation
     step_crop=224,
+    optimised=True,
     scale_samples=(1_000, 10_000, 100_000, 1_000_000),
     large_frames=10_486,  # 1 GiB
     waiting_epochs=3,
@@ -62,6 +65,7 @@ SMOKE = Workload(  # every agreement check, and one turn of each rival
     loader_workers=(1,),
     files=16,
     step_crop=32,
+    optimised=False,
     scale_samples=(1_000,),
     large_frames=656,
     waiting_epochs=1,

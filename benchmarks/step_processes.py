@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from benchmarks.agreement import expect_close
 from benchmarks.contest import Call, Contest
 from benchmarks.settings import BATCH
-from benchmarks.step_worker import RIVALS, SIDE
+from benchmarks.step_worker import MODES, RIVALS, SIDE
 from benchmarks.targets import ARITHMETIC, STEP_224
 from benchmarks.worker_process import Worker
 from engine.network import Cnn
@@ -18,6 +18,12 @@ from engine.profile.probes import training_flops
 CROP = 224
 NUM_CHECKED = 3  # steps; rounding then grows, because Adam makes much of gradients that are nearly nothing
 PRODUCTS = 4  # of matrices, in one call
+UNOPTIMISED = {  # of torch.compile: one file a graph, whose headers are then read once, without optimisation or vectors
+    "TORCHINDUCTOR_CPP_WRAPPER": "1",
+    "AOT_INDUCTOR_DEBUG_COMPILE": "1",
+    "AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL": "O0",
+    "ATEN_CPU_CAPABILITY": "default",
+}
 
 
 def asking(worker: Worker, line: str) -> Call:
@@ -25,12 +31,23 @@ def asking(worker: Worker, line: str) -> Call:
 
 
 @contextmanager
-def step_224_contest(rivals: tuple[str, ...] = RIVALS, crop: int = CROP) -> Iterator[Contest]:
-    """One step of the same network on the same batch; ours with its allocator's settings, theirs with the default."""
+def step_224_contest(
+    rivals: tuple[str, ...] = RIVALS, crop: int = CROP, *, optimised: bool = True
+) -> Iterator[Contest]:
+    """One step of the same network on the same batch; ours with its allocator's settings, theirs with the default.
+
+    optimised: whether torch.compile's C++ is; without, its outputs alone say anything.
+    """
     with ExitStack() as stack:
         workers = {
-            rival: stack.enter_context(Worker("benchmarks.step_worker", rival, "--crop", str(crop))) for rival in rivals
-        }
+            rival: stack.enter_context(
+                Worker(
+                    "benchmarks.step_worker", rival, "--crop", str(crop),
+                    environment={} if optimised or rival not in MODES else UNOPTIMISED,
+                )
+            )
+            for rival in rivals
+        }  # fmt: skip
 
         def check() -> None:
             with ThreadPoolExecutor(len(workers)) as pool:  # side by side: two of them compile

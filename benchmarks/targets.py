@@ -99,5 +99,5 @@ def verdict(what: str, rival: str, ratio: float) -> str:
     if target is None:
         return ""
     if ratio >= target.least:
-        return f"{target.least:g} met"
-    return f"{target.least:g} missed by {target.least - ratio:.2f}"
+        return f"{target.least:.3g} met"
+    return f"{target.least:.3g} missed by {target.least - ratio:.2f}"

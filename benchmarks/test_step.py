@@ -18,7 +18,7 @@ from loaders.config import LoaderConfig
 
 @pytest.fixture(scope="module")
 def some_radiographs(workload: Workload, tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
-    """Every third real radiograph: three or four steps of the reference."""
+    """Every so many'th real radiograph: in earnest every third, three or four steps of the reference."""
     return choose_radiographs(tmp_path_factory.mktemp("some"), workload.decoded_every) or phantoms
 
 
@@ -28,7 +28,7 @@ def test_epochs(compare: Callable, converted_64: Converted) -> None:
 
 
 def test_steps_at_the_recipes_size(compare: Callable, workload: Workload) -> None:
-    with step_224_contest(crop=workload.step_crop) as contest:
+    with step_224_contest(crop=workload.step_crop, optimised=workload.optimised) as contest:
         compare(contest)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,9 +15,12 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 class Worker:
-    """A Python module that answers each line on its stdin with a line of JSON.  Ends with its `with`."""
+    """A Python module that answers each line on its stdin with a line of JSON.  Ends with its `with`.
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    environment: variables besides this process's own.
+    """
+
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.name = " ".join([module, *arguments])
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -23,6 +28,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             cwd=REPOSITORY,
+            env={**os.environ, **(environment or {})},
         )
 
     def ask(self, line: str) -> Any:

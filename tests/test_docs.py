@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 import cli
+from benchmarks.speed_document import PLACE, filled
+from benchmarks.targets import STEP_224
 from loaders import __version__, beton_footer, beton_format
 
 REPOSITORY = Path(__file__).parent.parent
@@ -113,3 +116,32 @@ def test_the_design_names_every_module_and_no_other() -> None:
     for layer, modules in table:
         found = {path.stem for path in (REPOSITORY / layer).glob("*.py")} - {"__init__"}
         assert set(re.findall(r"`(\w+)`", modules)) == found
+
+
+def test_the_tables_of_speed_are_those_of_the_stored_result() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    assert PLACE.search(text) and filled(text) == text, "run python -m benchmarks.speed_document"
+
+
+def test_a_table_of_speed_has_every_pair_with_its_target_and_who_is_missing(tmp_path: Path) -> None:
+    rivals = {"seconds": [1.0, 1.0, 1.0]}
+    found = {
+        "what": STEP_224, "amount": 1, "unit": "steps",
+        "rivals": {"plainfilm": rivals, "stock PyTorch": {"seconds": [2.0, 3.0, 4.0]}, "FFCV": {"missing": "no wheel"}},
+    }  # fmt: skip
+    machine = {"commit": "abc", "dirty": False, "date": "2026-11-29T20", "cpu": "Xeon", "cores": 2, "load_average": 0.1}
+    content = {
+        "benchmarks": [{"extra_info": found}],
+        "facts": {"scale": ["1 ms"]},
+        "machine_info": {"plainfilm": machine},
+    }
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    text = filled("a\n<!-- speed old.json -->\nb\n<!-- end -->\nc", tmp_path / "x.json")
+    assert text.startswith("a\n<!-- speed x.json -->\n| what |") and text.endswith("<!-- end -->\nc")
+    assert f"| {STEP_224} | 1 steps | stock PyTorch: 0.333 | 3.00 (2.00–4.00) | 3.5 **missed** by 0.50 |" in text
+    assert "|  |  | FFCV: missing |  |  |" in text and "Scale:" in text and "load average 0.1" in text
+
+
+def test_ci_runs_every_target_that_a_machine_without_a_device_can_run_in_minutes() -> None:
+    ran = set(re.findall(r"^make ([a-z-]+)$", (REPOSITORY / ".ci" / "run").read_text(), re.MULTILINE))
+    assert ran == {"check", "run", "test", "test-isa", "ffcv", "bench-smoke"}
