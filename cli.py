@@ -271,13 +271,10 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
 
 
-def show(screen: Console, text: object, style: str | None = None) -> None:
-    """Print one line that may hold names of files or classes.
-
-    A terminal has it broken between words; a long path stays in one piece.
-    """
+def show(screen: Console, text: object, style: str | None = None, *, whole: bool = False) -> None:
+    """Print one line that may hold names of files or classes; a terminal has it broken between words unless whole."""
     shown, width = printable(text), limit(screen)
-    if width is not None:
+    if width is not None and not whole:
         shown = textwrap.fill(shown, width, break_long_words=False, break_on_hyphens=False)
     screen.print(shown, style=style, soft_wrap=True)
 
@@ -339,7 +336,7 @@ def show_parts(screen: Console, parts: Parts) -> None:
         if isinstance(part, Sheet):
             show_sheet(screen, part)
         else:
-            show(screen, part.text, part.style or None)
+            show(screen, part.text, part.style or None, whole=part.whole)
 
 
 def show_sheet(screen: Console, sheet: Sheet) -> None:

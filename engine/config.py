@@ -178,7 +178,7 @@ class EvaluateConfig:
     betons: tuple[Path, ...]
     """Betons to evaluate on, such as heldout.beton."""
     out: Path | None = None
-    """Folder for the results, a folder for each set: split and conversion. Default: RUN/evaluation."""
+    """Folder for the results, in which each set has a folder, such as heldout-1f3a90bc. Default: RUN/evaluation."""
     prevalence: float | None = None
     """Share of the positive class where the network is to be used: predictive values are then given for it, too."""
     against: Path | None = None
@@ -286,7 +286,7 @@ class ExplainConfig:
     beton: Path
     """Beton to explain the run on, such as heldout.beton."""
     out: Path | None = None
-    """Folder for the results, in a folder named after the set: split and conversion. Default: RUN/explanation."""
+    """Folder for the results, in which each set has a folder, such as heldout-1f3a90bc. Default: RUN/explanation."""
     masks: Path | None = None
     """Masks of the lungs: a folder, or a CSV of path and mask, as phantoms.csv. Default: where lungs usually are."""
     table: Path | None = None

@@ -12,36 +12,68 @@ from typing import Any
 
 from loaders.account import count_reasons
 from loaders.atomic_file import publish_bytes, storage_error
+from loaders.beton import Beton
 from loaders.catalog import SPLITS
+from loaders.errors import StorageError
 
 DATAFLOW, TABLE = "dataflow.json", "convert.csv"
 VERDICTS = ("written", "rejected", "duplicate", "excluded")
 MOST_REASONS = 12  # kinds that are named; rarer ones are added up
 
 
-def keep_dataflow(out: Path, data: Path, expected: dict[str, int]) -> str:
-    """Write OUT/dataflow.json from DATA/convert.csv.  Gives "", or why there is none; one that was there then stays.
+def keep_dataflow(run: Path, data: Path, expected: dict[str, int]) -> str:
+    """Write RUN/dataflow.json from DATA/convert.csv.  Gives "", or why there is none; one that was there then stays.
 
-    expected: images by split, which the table must have, lest another conversion's be told.
+    expected: images by split, which the table must have, lest another conversion's be shown.
     Errors: StorageError.
     """
     path = data / TABLE
     if not path.is_file():
         return f"{data} has no {TABLE}"
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise storage_error(path, error) from error
-    try:
-        content = count_files(list(csv.DictReader(io.StringIO(text, newline=""))))
+        rows = read_table(path)
+        content = count_files(rows)
     except (KeyError, csv.Error):
         return f"{path} is no table of `convert`"
     for split, number in expected.items():
         found = sum(content["splits"].get(split, {}).values())
         if found != number:
             return f"{path} has {found} images of {split}, expected {number}: it is of another conversion"
-    publish_bytes(out / DATAFLOW, (json.dumps(content, indent=2) + "\n").encode())
+    publish_bytes(run / DATAFLOW, dataflow_bytes(content))
     return ""
+
+
+def dataflow_beside(beton: Beton) -> dict[str, Any]:
+    """The data flow of a beton's conversion, from the table beside it, as dataflow.json holds it.
+
+    Empty where there is no table, none that can be read, such as another owner's, or one of another conversion: its
+    labels and groups are those of the beton, sample by sample, or it is another's.
+    """
+    path, facts = beton.path.parent / TABLE, beton.facts
+    try:
+        rows = read_table(path) if path.is_file() else []
+        own = [row for row in rows if row["verdict"] == "written" and row["split"] == facts.split]
+        own.sort(key=lambda row: int(row["sample"]))
+        found = [(row["label"], int(row["group"])) for row in own]
+        content = count_files(rows)
+    except (StorageError, KeyError, ValueError, csv.Error):
+        return {}
+    labels = [facts.classes[label] for label in beton.label_N]
+    return content if found and found == list(zip(labels, beton.rows_N["group"].tolist(), strict=True)) else {}
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a convert.csv.  Errors: StorageError; csv.Error."""
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise storage_error(path, error) from error
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def dataflow_bytes(content: dict[str, Any]) -> bytes:
+    """The file dataflow.json."""
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def count_files(rows: list[dict[str, Any]]) -> dict[str, Any]:

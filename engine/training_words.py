@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.progress import Progress
-from loaders.terminal import Line, Parts
+from loaders.terminal import Line, Parts, path_line
 
 FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "report.html")
 
@@ -44,5 +44,5 @@ def training_parts(summary: dict[str, Any], out: Path) -> Parts:
     ]
     if not summary["device"].startswith("cpu"):
         parts.append(Line(summary["compile"]))
-    parts += [Line(str(out / name)) for name in FILES]
+    parts += [path_line(out / name) for name in FILES]
     return parts + [Line(f"Caution: {caution}.", "yellow") for caution in summary["cautions"]]

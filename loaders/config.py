@@ -167,7 +167,7 @@ class AuditConfig:
     out: Path
     """Folder that gets audit.csv, which `convert --audit` reads, and audit.html."""
     labels: Labels = "none"
-    """`folder`: SOURCE's own folders are the labels, as with --classes. Without labels no collection is audited."""
+    """`folder`: the folders in SOURCE are the labels, as with --classes. The collection is audited by labels alone."""
     size: int = 224
     """Side of the crop that a conversion would make; files too small for it have low resolution."""
     workers: int = field(default=0, metadata={"auto": True})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loaders.account import Conversion
 from loaders.audit.words import audit_parts
-from loaders.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet, path_line
 
 MOST_REASONS = 8  # told one by one
 
@@ -35,7 +35,7 @@ def conversion_parts(done: Conversion) -> Parts:
     if done.unknown_patients:
         unknown = f"Patients are unknown for {done.unknown_patients} of {counts['written']} images"
         parts.append(Line(f"{unknown}: leakage between patients is not excluded.", "yellow"))
-    return [*parts, *map(Line, files(done))]
+    return [*parts, *files(done)]
 
 
 def split_sheet(done: Conversion) -> Sheet:
@@ -46,10 +46,10 @@ def split_sheet(done: Conversion) -> Sheet:
     return Sheet(headers=("class", *done.samples), rows=tuple(rows))
 
 
-def files(done: Conversion) -> list[str]:
+def files(done: Conversion) -> list[Line]:
     """What was written, or that nothing was."""
     if done.dry_run:
-        return ["Dry run: nothing was written."]
+        return [Line("Dry run: nothing was written.")]
     audit = ("audit.csv", "audit.html") if done.audited else ()
     names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit)
-    return [str(done.out / name) for name in (*names, "preparation.png", "augmentation.png")]
+    return [path_line(done.out / name) for name in (*names, "preparation.png", "augmentation.png")]

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 
 EDGES, GAP = 2, 3  # blank columns of the terminal at a table's sides, and between two of its columns
 LEAST_TEXT = 8  # a column of text is not narrower, where a word of it would not fit the terminal
@@ -13,10 +14,19 @@ LEAST_TEXT = 8  # a column of text is not narrower, where a word of it would not
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of text.  style: of rich, such as "yellow" or "bold"; "" for none."""
+    """One line of text.  style: of rich, such as "yellow" or "bold"; "" for none.
+
+    whole: never broken, however narrow the terminal, such as a path that is to be copied.
+    """
 
     text: str
     style: str = ""
+    whole: bool = False
+
+
+def path_line(path: Path) -> Line:
+    """Where a file was written."""
+    return Line(str(path), whole=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -146,11 +146,14 @@ def explanation(**changes: Any) -> dict[str, Any]:
         for place in range(8)
     ]
     plain = {
+        "set": SET,
         "beton": "heldout.beton",
+        "conversion_id": "a9efac4d58bcfb8dbbdab38ef22a2732",
+        "looks": "lungs",
         "method": "GradCAM",
         "layer": "blocks.4",
         "samples": samples,
-        "lung_ratio": {"value": 1.71, "low": 1.58, "high": 1.83, "n": 200, "masks": "folder"},
+        "lung_ratio": {"value": 1.71, "low": 1.58, "high": 1.83, "n": 200, "masks": "folder", "empty": 0, "outside": 0},
         "randomised": {"correlation": 0.08, "passed": True},
         "deletion": {"auc_cam": 0.41, "auc_random": 0.63, "passed": True},
         "sentence": "the model looks at the lungs: they have 1.71 times their share of the map.",

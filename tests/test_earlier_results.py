@@ -9,6 +9,7 @@ import pytest
 
 import cli
 from engine.training import train
+from loaders.beton import Beton
 from tests.small_training import small_training
 
 WRITES_NOTHING = {"info", "verify", "bench-loader"}
@@ -23,10 +24,10 @@ LEFT = {
     "train": ("best.safetensors", "last.safetensors", "metrics.csv", "summary.json", "seen.safetensors"),
     "compare": ("comparison.json", "comparison.csv", "comparison.png"),
     "crossval": ("crossval.json", "crossval.csv", "crossval.png"),
-    "evaluate": ("heldout/metrics.json", "heldout/scores.csv", "junk/metrics.json", "junk/roc.png"),
+    "evaluate": ("SET/metrics.json", "SET/scores.csv", "SET/roc.png"),
     "predict": ("table.csv",),
     "export": ("model.onnx", "model_card.md"),
-    "explain": ("heldout/explanation.json", "heldout/gallery.png", "heldout/0001.png", "junk/0001.png"),
+    "explain": ("SET/explanation.json", "SET/gallery.png", "SET/0001.png"),
     "profile": ("profile.json", "profile.png", "trace.json"),
     "report": ("report.html", "crossval.json", "crossval.png", "probes.json", "dataflow.json"),
 }  # fmt: skip
@@ -110,7 +111,9 @@ def test_a_command_that_cannot_work_leaves_what_an_earlier_one_wrote(
     out = tmp_path / "out"
     if command in ("train", "report"):
         shutil.copytree(place["RUN"], out)
-    for name in LEFT[command]:
+    with Beton(Path(place["BETONS"]) / "heldout.beton") as beton:
+        names = [name.replace("SET", beton.set_name) for name in LEFT[command]]
+    for name in names:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         if not (out / name).exists():
             (out / name).write_text(f"an earlier {name}")

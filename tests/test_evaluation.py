@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from sklearn import metrics as oracle
 
 import cli
 from engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
-from engine.config import EvaluateConfig, Recipe, TrainConfig
+from engine.config import EvaluateConfig, ExplainConfig, Recipe, TrainConfig
+from engine.dataflow import dataflow_beside
 from engine.evaluation.checks import absent_classes
 from engine.evaluation.content import figures
 from engine.evaluation.decision import AT_BOUND, UNKNOWN, Decision, decide
@@ -26,6 +28,8 @@ from engine.evaluation.evaluation import Evaluation, evaluate
 from engine.evaluation.measurement import Bootstrap, Scores, measure
 from engine.evaluation.validation_scores import validation_scores
 from engine.evaluation.words import evaluation_parts, in_order
+from engine.explanation.explain import explain
+from engine.figures import png
 from engine.metrics import all_metrics
 from engine.report.report import write_report
 from engine.statistics.calibration import TEMPERATURES
@@ -43,6 +47,7 @@ from loaders.terminal import Line, Sheet
 from tests.small_training import results_of, small_training
 from tests.test_audit_page import Reader
 from tests.test_beton import strip_footer
+from tests.test_figures import check_texts, drawn_texts
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +304,7 @@ def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path, pictures: No
     shown = [part.text if isinstance(part, Line) else str(part) for part in evaluation_parts(result)]
     (by_class,) = (part for part in evaluation_parts(result) if isinstance(part, Sheet) and part.headers[0] == "class")
     assert [row[0] for row in by_class.rows] == list(names) and by_class.headers[-1] == "ROC-AUC"
-    assert any("Of each class against the rest" in text for text in shown)
+    assert any("each against the rest" in text for text in shown)
     assert not any("F1, macro" in text for text in shown), "which F1 itself is"
 
 
@@ -396,7 +401,10 @@ def test_metrics_of_single_classes_are_in_the_classes_order_not_the_alphabets() 
 def test_two_classes_keep_their_names_and_say_how_many_define_a_mean_only_where_one_does_not() -> None:
     both = measured(("covid", "normal"), np.arange(8) % 2, np.arange(8) % 2)
     (headline, *_, matrix) = (part for part in evaluation_parts(both) if isinstance(part, Sheet))
-    assert "F1, macro" in [row[0] for row in headline.rows] and matrix.headers[1:] == ("said covid", "said normal")
+    assert "F1, macro" in [row[0] for row in headline.rows] and matrix.headers[1:] == (
+        "predicted covid",
+        "predicted normal",
+    )
     one = measured(("covid", "normal"), np.zeros(8, int), np.zeros(8, int))
     headline = next(part for part in evaluation_parts(one) if isinstance(part, Sheet))
     assert "F1, macro, over 1 of 2 classes" in [row[0] for row in headline.rows]
@@ -626,8 +634,8 @@ def test_the_terminal_shows_intervals_points_subgroups_matrix_and_cautions(
     assert cli.main(list(map(str, ["evaluate", run, path, *settings]))) == 0
     shown = capsys.readouterr().out
     for words in (
-        f"h.beton: {num_samples} images of", "95 % interval", "always ", "ROC-AUC", "Brier", "youden", "No rule-out",
-        "PPV at 0.2", "This run minus rival", "source: there", "too small", "said covid", "Caution, h.beton",
+        f"(h.beton): {num_samples} images of", "95 % interval", "always ", "ROC-AUC", "Brier", "youden", "No rule-out",
+        "PPV at 0.2", "This run minus rival", "source: there", "too small", "predicted covid", "Caution, heldout-",
         "not for diagnosis",
     ):  # fmt: skip
         assert words in shown, words
@@ -671,17 +679,32 @@ def test_the_page_is_not_written_while_another_process_has_the_run(
     assert (results_of(copied / "evaluation") / "metrics.json").is_file() and not (copied / "report.html").exists()
 
 
+def forbid(path: Path) -> bytes:
+    raise PermissionError(13, "Permission denied", str(path))
+
+
 def test_a_set_never_replaces_the_results_of_another_whatever_its_file_is_called(
-    run: Path, betons: Path, tmp_path: Path, pictures: None
+    run: Path, betons: Path, tmp_path: Path, pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Beton(betons / "heldout.beton") as beton:
         index_N, conversion_id = np.arange(len(beton)), beton.facts.conversion_id
     abroad = chosen(betons / "heldout.beton", index_N[::2], tmp_path / "b" / "heldout.beton", conversion="d" * 32)
-    (tmp_path / "b" / "convert.csv").write_text(
-        "path,label,split,group,verdict,reason\n"
-        + "".join(f"{n}.png,covid,heldout,{n},written,\n" for n in range(len(index_N[::2])))
-        + "lost.png,covid,,,rejected,truncated\n"
-    )
+    table = tmp_path / "b" / "convert.csv"
+    with Beton(abroad) as beton:
+        rows = [
+            f"{n}.png,{beton.facts.classes[label]},heldout,{n},{group},written,"
+            for n, (label, group) in enumerate(zip(beton.label_N, beton.rows_N["group"], strict=True))
+        ]
+        head = "path,label,split,sample,group,verdict,reason"
+        table.write_text("\n".join([head, *reversed(rows), "lost.png,covid,,,,rejected,truncated"]))
+        assert dataflow_beside(beton)["files"] == len(rows) + 1
+        for other in ("heldout,0,9999,written", "heldout,x,0,written", "heldout,0,,written"):  # another conversion's
+            table.write_text("\n".join([head, *rows[1:], f"0.png,covid,{other},"]))
+            assert dataflow_beside(beton) == {}
+        with monkeypatch.context() as patched:  # as root may read everything
+            patched.setattr(Path, "read_bytes", forbid)
+            assert dataflow_beside(beton) == {}
+        table.write_text("\n".join([head, *reversed(rows), "lost.png,covid,,,,rejected,truncated"]))
     copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation", "explanation"))
     (home,) = evaluate(on(copied, betons / "heldout.beton"))
     before = {path: path.read_bytes() for path in home.out.iterdir()}
@@ -696,7 +719,9 @@ def test_a_set_never_replaces_the_results_of_another_whatever_its_file_is_called
     assert f"Results on heldout-{conversion_id[:8]} " in ours and f"heldout-{conversion_id[:8]}" not in others
     assert f"{len(index_N[::2]) + 1} in = {len(index_N[::2])} written + 1 rejected" in others
     assert "Results on heldout-dddddddd " in others
-    assert "Where the model looks on heldout-dddddddd Not measured" in others
+    assert (
+        "Where the model looks on heldout-dddddddd Not measured python cli.py explain RUN OTHER/heldout.beton" in others
+    )
 
 
 def test_a_foreign_beton_is_named_after_its_content(betons: Path, tmp_path: Path) -> None:
@@ -725,3 +750,19 @@ def test_a_set_of_an_odd_split_or_conversion_has_a_name_fit_for_a_folder(
         )  # fmt: skip
     with Beton(tmp_path / "x.beton") as beton:
         assert re.fullmatch("unverified-[0-9a-f]{8}", beton.set_name)
+
+
+def test_the_figures_of_an_evaluation_and_an_explanation_have_titles_that_fit(
+    run: Path, betons: Path, tmp_path: Path, pictures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    for module in ("engine.evaluation.evaluation", "engine.explanation.explain"):
+        monkeypatch.setattr(f"{module}.png", lambda figure: drawn.append(figure) or png(figure))
+    evaluate(on(run, betons / "heldout.beton", out=tmp_path))
+    explain(ExplainConfig(run=run, beton=betons / "heldout.beton", out=tmp_path / "x", samples=1, device="cpu"))
+    with Beton(betons / "heldout.beton") as beton:
+        name = f"{beton.set_name} (synthetic phantoms)"
+    assert len(drawn) >= 6
+    for figure in drawn:
+        check_texts(drawn_texts(figure), (figure.bbox.width, figure.bbox.height), ())
+        assert name in " ".join(figure.get_suptitle().split()) and "\\" not in figure.get_suptitle()

@@ -197,7 +197,7 @@ def test_the_command_says_the_same_again_and_leaves_no_overlay_of_the_first_time
     arguments = ["explain", str(tied.run), str(tied.heldout), "--masks", str(tied.table), "--out", str(tmp_path)]
     assert main([*arguments, "--samples", "2", "--threads", "1", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert f"heldout.beton: {trapped.sentence}." in said and "not for diagnosis" in said
+    assert f"{trapped.out.name}: {trapped.sentence}." in said and "not for diagnosis" in said
     assert str(tmp_path / trapped.out.name / "gallery.png") in said
     assert [path.name for path in sorted((tmp_path / trapped.out.name).glob("0*.png"))] == ["0001.png", "0002.png"]
     again = json.loads((tmp_path / trapped.out.name / "explanation.json").read_text())

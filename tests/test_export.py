@@ -197,13 +197,13 @@ def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others
     shutil.copytree(run, other)
     trained = load_trained(other)
     content = {
-        "set": "heldout-1f3a90bc", "beton": "held.beton", "split": "heldout",
+        "beton": "held.beton", "split": "heldout",
         "num_samples": 1234, "num_groups": 77, "accuracy": 0.5,
         "warnings": ["leaked: <b>holds</b> images"], "checkpoint": {"sha256": trained.sha256},
         "estimates": {"auc": {"value": 0.9, "low": 0.85, "high": 0.95}, "ece": {"value": None, "low": None}},
         "trivial": {"auc": 0.5},
     }  # fmt: skip
-    folder = other / "evaluation" / "held"
+    folder = other / "evaluation" / "heldout-1f3a90bc"
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(content))
     card = card_of(trained, "model.onnx")

@@ -114,7 +114,7 @@ def draw_evaluation(case: Case) -> list[Figure]:
     scores = scores_of(case.classes)
     points = choose_operating_points(scores.label_N, scores.probability_NK, 0)
     measured = measure(scores, points, [], Bootstrap(resamples=20, seed=0, prevalence=None))
-    drawn = figures(scores, measured, case.file, "heldout")
+    drawn = figures(scores, measured, case.file, "synthetic phantoms")
     assert len(drawn) == 5
     return list(drawn.values())
 

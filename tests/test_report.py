@@ -22,7 +22,7 @@ import cli
 from engine.config import ReportConfig
 from engine.dataflow import count_files, keep_dataflow
 from engine.explanation.gallery import Shown, overlay, picture_bytes
-from engine.report.flow import make_flow
+from engine.report.collections import make_flow
 from engine.report.material import read_material
 from engine.report.numbers import share_text
 from engine.report.report import report, write_report
@@ -103,7 +103,7 @@ DOUBTS: list[tuple[dict[str, Any], str, str]] = [
         "the images are phantoms, drawn by a program",
     ),
     (
-        {"explanation": explanation(sentence="the model looks outside the lungs: 0.3 of their share")},
+        {"explanation": explanation(looks=None, sentence="the model looks outside the lungs: 0.3 of their share")},
         "This score need not come from the lungs",
         "looks outside the lungs",
     ),
@@ -242,6 +242,7 @@ def test_rows_and_maps_that_tell_nothing_count_as_not_looked_at(tmp_path: Path) 
         for name in ("lungs hidden", "external beton")
     ]
     untold = explanation(
+        looks="unknown",
         sentence="it cannot be told where the model looks: maps of a network with random weights look the same",
         lung_ratio={"value": 0.5, "low": 0.4, "high": 0.6},
         randomised={"correlation": 0.97, "passed": False},
@@ -418,9 +419,11 @@ def many(**changes: Any) -> dict[str, Any]:
 def test_every_mean_over_classes_says_over_how_many_it_is_and_none_is_of_the_positive_class(tmp_path: Path) -> None:
     planted(tmp_path, metrics=many(), summary=summary(classes=many()["classes"]))
     text = " ".join(Reader(write_report(tmp_path / "run").page.read_text()).text.split())
-    assert "Positive predictive value mean over 2 of 20 classes: of the images called a class, those of it" in text
+    assert (
+        "Positive predictive value mean over 2 of 20 classes: of the images predicted as a class, those of it" in text
+    )
     assert "5.0\u00a0% over 1 of 20 classes".replace("\u00a0", " ") in text.replace("\u00a0", " ")
-    assert "Sensitivity mean over 20 of 20 classes: of the images of a class, those called so" in text
+    assert "Sensitivity mean over 20 of 20 classes: of the images of a class, those predicted as it" in text
     assert "of the positive class" not in text and "F1, macro" not in text
     assert "by the numbers of the rows" in text and "1: class 20 60 0" in text and "20: class 1 79 0" in text
 
@@ -442,7 +445,9 @@ def test_means_of_an_older_release_are_shown_without_a_count(tmp_path: Path) -> 
     del old["trivial_defined"]
     planted(tmp_path, metrics=old)
     text = " ".join(Reader(write_report(tmp_path / "run").page.read_text()).text.split())
-    assert "Positive predictive value of the images called a class, those of it 25.0" in text.replace("\u00a0", " ")
+    assert "Positive predictive value of the images predicted as a class, those of it 25.0" in text.replace(
+        "\u00a0", " "
+    )
     assert "of 20 classes" not in text and "of the positive class" not in text
 
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-import engine.fused_block
+from engine import fused_block, workers
 from engine.network import Cnn
-from engine.workers import PARTS
-from tests.rounding import MARGIN, batch_products, rounded, sum_error
+from tests.rounding import FEW, MARGIN, PARTS, batch_products, rounded, sum_error
 
 pytestmark = pytest.mark.numerical
 
@@ -51,10 +50,14 @@ def test_products_in_bfloat16_are_beyond_the_bound(monkeypatch: pytest.MonkeyPat
     def rough(pictures: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
         return right(pictures.bfloat16().float(), weight.bfloat16().float(), padding=padding)
 
-    monkeypatch.setattr(engine.fused_block.functional, "conv2d", rough)
+    monkeypatch.setattr(fused_block.functional, "conv2d", rough)
     frames = torch.rand(8, 1, 32, 32) * 2 - 1
     with torch.no_grad():
         found = network(frames)
         monkeypatch.undo()
         wanted, bound = exact(frames.double()), allowed(frames.double())
     assert (found - wanted).norm() > 100 * MARGIN * (bound - wanted).norm()
+
+
+def test_the_engine_divides_its_sums_at_least_as_the_bound_takes_them_to_be_divided() -> None:
+    assert workers.PARTS >= PARTS and fused_block.FEW <= FEW

@@ -80,6 +80,7 @@ def test_gradients_are_as_near_float64_as_float32s_rounding_allows(crop: int) ->
         # the lower quartile: a near tie in a pooling window can flip in either, and does in one seed of five
         ours_error, allowed_error = np.quantile(pairs, 0.25, axis=0)
         assert ours_error <= MARGIN * allowed_error, (where, ours_error, allowed_error)
+        assert np.median(pairs, axis=0)[0] <= 3 * MARGIN * allowed_error, (where, pairs)  # and no more than some flip
 
 
 @pytest.mark.numerical

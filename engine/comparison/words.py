@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.evaluation.words import with_interval
-from loaders.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet, path_line
 
 if TYPE_CHECKING:
     from engine.comparison.comparison import Comparison, Contender
@@ -34,7 +34,7 @@ def comparison_parts(result: Comparison) -> Parts:
     )
     devices = dict.fromkeys(row.device for row in result.contenders if row.device)
     parts.append(Line(f"Trained on {'; '.join(devices)}."))
-    parts += [Line(str(result.out / name)) for name in FILES]
+    parts += [path_line(result.out / name) for name in FILES]
     return parts
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.evaluation.words import fewer_words
-from loaders.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet, path_line
 
 FILES = ("crossval.png", "crossval.csv", "crossval.json")
 SHOWN_MATRIX = 3  # classes; the matrix of more does not fit a line
@@ -119,7 +119,7 @@ def crossval_parts(content: dict[str, Any], out: Path) -> Parts:
             + (f"Matrices: {order}." if small else f"Each fold's matrix is in crossval.json: {order}.")
         )
     )
-    parts += [Line(str(out / name)) for name in FILES]
+    parts += [path_line(out / name) for name in FILES]
     return parts
 
 

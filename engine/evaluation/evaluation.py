@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import EvaluateConfig
-from engine.dataflow import keep_dataflow
+from engine.dataflow import DATAFLOW, dataflow_beside, dataflow_bytes
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluation.checks import absent_classes, check_beton, check_rival, few_groups
 from engine.evaluation.content import FIGURES, content, figures, scores_table
@@ -143,6 +143,8 @@ def evaluate_one(
     if metrics["auc"] is None:
         cautions.append("only one class is present: the AUC is undefined")
     facts = loader.beton.facts
+    own = facts.conversion_id == trained.state["conversion_id"]  # whose data flow the run keeps
+    flow = {} if own else dataflow_beside(loader.beton)
     pictures = figures(scores, measurement, name, "synthetic phantoms" if facts.synthetic else "radiographs")
     result = Evaluation(
         beton=loader.beton.path,
@@ -164,8 +166,8 @@ def evaluate_one(
     for file, picture in pictures.items():
         publish_bytes(out / file, png(picture))
     publish_bytes(out / "scores.csv", scores_table(scores).encode())
-    if facts.conversion_id != trained.state["conversion_id"]:  # the run keeps that of its own conversion
-        keep_dataflow(out, loader.beton.path.parent, {facts.split: len(label_N)})
+    if flow:
+        publish_bytes(out / DATAFLOW, dataflow_bytes(flow))
     text = json.dumps(content(result, facts, trained, policy), indent=2)
     publish_bytes(out / "metrics.json", (text + "\n").encode())
     return result

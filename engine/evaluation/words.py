@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loaders.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet, path_line
 
 if TYPE_CHECKING:
     from engine.evaluation.evaluation import Evaluation
@@ -33,7 +33,7 @@ PLAIN = ("auc", "pr_auc", "brier", "ece", "calibration_slope", "calibration_inte
 AT_POINT = ("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence")
 IN_SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
 OF_CLASS = ("sensitivity", "specificity", "ppv", "f1", "auc")  # of each of many classes; the others: metrics.json
-NUMBERED = 5  # classes; a matrix of more has their numbers as headers, since their names would not fit
+MOST_NAMED = 5  # classes; a matrix of more has their numbers as headers, since their names would not fit
 SHORT = {"ppv_at_prevalence": "PPV at {:.3g}", "npv_at_prevalence": "NPV at {:.3g}"}
 
 
@@ -117,9 +117,8 @@ def evaluation_parts(result: Evaluation) -> Parts:
         parts += differences(result, measured.difference)
     parts += subgroups(result)
     parts.append(matrix(result))
-    name = result.beton.name
-    parts += [Line(f"Caution, {name}: {warning}.", "yellow") for warning in result.warnings]
-    parts += [Line(str(result.out / file)) for file in ("metrics.json", "scores.csv", *result.figures)]
+    parts += [Line(f"Caution, {result.out.name}: {warning}.", "yellow") for warning in result.warnings]
+    parts += [path_line(result.out / file) for file in ("metrics.json", "scores.csv", *result.figures)]
     return parts
 
 
@@ -136,7 +135,7 @@ def headline(result: Evaluation) -> Sheet:
         for name, estimate in in_order(measured.estimates)
         if told(name, result)
     )
-    title = f"{result.beton.name}: {size(result.metrics['num_samples'], measured.num_groups)}"
+    title = f"{result.out.name} ({result.beton.name}): {size(result.metrics['num_samples'], measured.num_groups)}"
     return Sheet(headers=("metric", "value", "95 % interval", f"always {largest}"), rows=rows, title=title)
 
 
@@ -175,7 +174,7 @@ def by_class(result: Evaluation) -> Sheet:
             f"{images[label]:,}",
             *(with_interval(kind, found.get(f"{kind}[{label}]")) for kind in OF_CLASS),
         )
-        for label, name in enumerate(class_names(result.classes))
+        for label, name in enumerate(numbered_names(result.classes))
     )
     return Sheet(
         headers=("class", "images", *(NAMES[kind] for kind in OF_CLASS)),
@@ -187,14 +186,14 @@ def by_class(result: Evaluation) -> Sheet:
 def of_what(result: Evaluation) -> list[Line]:
     """Which class the numbers are of, and how the intervals were made."""
     share = f"{100 * result.measurement.prevalence:.1f} % of the images are {result.positive}"
-    which = "the positive class"
+    which = "Metrics are of the positive class"
     if len(result.classes) > 2:
-        which = "each class against the rest, the mean over the classes that define the metric"
+        which = "Each metric is the mean over the classes for which it is defined, each against the rest"
     temperature = result.decision.temperature
     calibrated = "" if temperature is None else f"; probabilities at temperature {temperature:.2f}, from validation"
     resamples = f"{result.bootstrap.resamples:,} resamples of groups"
     return [
-        Line(f"Of {which}; {share}. The most probable class is called{calibrated}."),
+        Line(f"{which}; {share}. The predicted class is the most probable one{calibrated}."),
         Line(f"Intervals: {resamples}; Wilson's where a share is 0 or 1; none (–) where groups are too few for one."),
     ]
 
@@ -227,7 +226,9 @@ def differences(result: Evaluation, found: dict[str, Estimate]) -> list[Line | S
     title = f"This run minus {result.against}, on the same samples"
     parts: list[Line | Sheet] = [Sheet(headers=("metric", "difference", "95 % interval"), rows=rows, title=title)]
     if len(result.classes) > 2:
-        parts.append(Line("Means: over the classes that define the metric in both runs; each class: metrics.json."))
+        parts.append(
+            Line("Each mean is over the classes for which both runs define the metric; metrics.json has each class.")
+        )
     return parts
 
 
@@ -255,14 +256,14 @@ def subgroups(result: Evaluation) -> list[Line | Sheet]:
 
 def matrix(result: Evaluation) -> Sheet:
     """The confusion matrix; of many classes with their numbers above it, as the table of classes gives them."""
-    classes, names = result.classes, class_names(result.classes)
+    classes, names = result.classes, numbered_names(result.classes)
     rows = tuple((name, *map(str, counts)) for name, counts in zip(names, result.metrics["confusion"], strict=True))
-    if len(classes) <= NUMBERED:
-        return Sheet(headers=(f"{result.beton.name}: true", *(f"said {name}" for name in classes)), rows=rows)
-    title = f"{result.beton.name}: rows are the true classes, columns the predicted ones"
+    if len(classes) <= MOST_NAMED:
+        return Sheet(headers=(f"{result.out.name}: true", *(f"predicted {name}" for name in classes)), rows=rows)
+    title = f"{result.out.name}: rows are the true classes, columns the predicted ones"
     return Sheet(headers=("true class", *(str(1 + label) for label in range(len(classes)))), rows=rows, title=title)
 
 
-def class_names(classes: tuple[str, ...]) -> list[str]:
+def numbered_names(classes: tuple[str, ...]) -> list[str]:
     """The classes' names; of many each after its number."""
-    return [f"{1 + label}: {name}" if len(classes) > NUMBERED else name for label, name in enumerate(classes)]
+    return [f"{1 + label}: {name}" if len(classes) > MOST_NAMED else name for label, name in enumerate(classes)]

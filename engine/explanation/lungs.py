@@ -139,7 +139,7 @@ def answer(content: Mapping[str, Any]) -> Looks:
     if controls_failed(content):
         return "unknown"
     found = content.get("looks")
-    if found in ANSWERS:
+    if isinstance(found, str) and found in ANSWERS:
         return found
     text = str(content.get("sentence", ""))  # up to release 0.6 the sentence alone gave the answer
     return next((place for place, words in ANSWERS.items() if text.startswith(words)), "unknown")

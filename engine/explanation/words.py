@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.explanation.findings import NOT_FOR_DIAGNOSIS, Explanation
 from engine.explanation.lungs import left_out
-from loaders.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet, path_line
 
 MASKS = {"phantom": "the phantoms' masks", "folder": "mask files", "template": "the lungs' usual region"}
 
@@ -28,9 +28,9 @@ def explanation_parts(result: Explanation) -> Parts:
     title = f"{result.method} at {result.layer}"
     return [
         Sheet(headers=("measure", "value", "95 % interval", "images", ""), rows=rows, title=title, ends_in_text=True),
-        Line(f"{result.beton.name}: {result.sentence}.", "bold"),
-        *(Line(f"Caution, {result.beton.name}: {warning}.", "yellow") for warning in result.warnings),
-        *(Line(str(result.out / name)) for name in ("explanation.json", "gallery.png", "deletion.png")),
+        Line(f"{result.out.name}: {result.sentence}.", "bold"),
+        *(Line(f"Caution, {result.out.name}: {warning}.", "yellow") for warning in result.warnings),
+        *(path_line(result.out / name) for name in ("explanation.json", "gallery.png", "deletion.png")),
         Line(f"{len(result.samples)} pictures beside them. {NOT_FOR_DIAGNOSIS}"),
     ]
 

@@ -160,20 +160,20 @@ def training_words(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> I
         yield "Not recorded."
 
 
-def results(trained: Trained, pattern: str) -> list[dict[str, Any]]:
-    """The JSON objects of the run folder that fit the pattern, in order, as far as they are of these very weights."""
-    found = (read_object(path) for path in sorted(trained.run.glob(pattern)))
-    own = ((content, content.get("checkpoint")) for content in found)
-    return [content for content, of in own if isinstance(of, dict) and of.get("sha256") == trained.sha256]
+def results(trained: Trained, pattern: str) -> list[tuple[str, dict[str, Any]]]:
+    """The set and the JSON object of each file that fits the pattern, in order, as far as of these very weights."""
+    found = [(path.parent.name, read_object(path)) for path in sorted(trained.run.glob(pattern))]
+    own = ((name, content, content.get("checkpoint")) for name, content in found)
+    return [(name, content) for name, content, of in own if isinstance(of, dict) and of.get("sha256") == trained.sha256]
 
 
 def result_words(trained: Trained) -> Iterator[str]:
     """A table for each beton that these weights were evaluated on."""
     found = results(trained, EVALUATIONS)
-    for content in found:
+    for name, content in found:
         images, groups = number(content.get("num_samples")), content.get("num_groups")
         in_groups = f" in {groups:,} groups" if isinstance(groups, int) else ""
-        yield f"{plain(str(content.get('set')))} ({plain(str(content.get('beton')))}): {images} images{in_groups}."
+        yield f"{plain(name)} ({plain(str(content.get('beton')))}): {images} images{in_groups}."
         estimates = content.get("estimates")
         trivial = content.get("trivial")
         defined = content.get("trivial_defined")
@@ -188,7 +188,7 @@ def result_words(trained: Trained) -> Iterator[str]:
         if len(trained.classes) == 2:
             yield f"Sensitivity, specificity, predictive values and F1 are of {plain(trained.state['positive'])}."
         else:
-            yield "Means are over the classes that define the metric, each class against the rest."
+            yield "Each mean is over the classes for which the metric is defined, each class against the rest."
     if not found:
         yield "Not measured: run `plainfilm evaluate` on a held-out beton, and export again."
 
@@ -225,14 +225,12 @@ def caution_words(trained: Trained, summary: Mapping[str, Any]) -> Iterator[str]
     """What speaks against the scores: said by training, evaluation and explanation, and always."""
     found = summary.get("cautions")
     cautions = [str(caution) for caution in found] if isinstance(found, list) else []
-    for content in results(trained, EVALUATIONS):
+    for name, content in results(trained, EVALUATIONS):
         warnings = content.get("warnings")
-        cautions += [
-            f"{content.get('beton')}: {warning}" for warning in (warnings if isinstance(warnings, list) else ())
-        ]
-    for content in results(trained, EXPLANATIONS):
+        cautions += [f"{name}: {warning}" for warning in (warnings if isinstance(warnings, list) else ())]
+    for name, content in results(trained, EXPLANATIONS):
         if sentence := answer_words(content):
-            cautions.append(sentence)
+            cautions.append(f"{name}: {sentence}")
     cautions += [
         "a score holds for the hospitals, devices and patients of its data, and for no others before it is measured "
         "there",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.export.export import TOLERANCE, Exported
-from loaders.terminal import Line, Parts
+from loaders.terminal import Line, Parts, path_line
 
 
 def export_words(done: Exported) -> Parts:
@@ -20,4 +20,4 @@ def export_words(done: Exported) -> Parts:
     ]
     if done.temperature is None:
         parts.append(Line("Caution: uncalibrated: the run kept no validation scores; train again.", "yellow"))
-    return [*parts, Line(str(done.model)), Line(str(done.card))]
+    return [*parts, path_line(done.model), path_line(done.card)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.prediction.prediction import Predicted
-from loaders.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet, path_line
 
 
 def prediction_words(found: Predicted) -> Parts:
@@ -38,7 +38,7 @@ def prediction_words(found: Predicted) -> Parts:
             )
         )
     parts += [Line(f"Caution: {caution}.", "yellow") for caution in found.cautions]
-    return [*parts, Line(str(found.out))]
+    return [*parts, path_line(found.out)]
 
 
 def how(found: Predicted) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.config import ProfileConfig
 from engine.profile.account import EPOCHS, PARTS, REPORT_SECONDS, TRAINING, VALIDATION
 from engine.profile.profile import CONVERTED, Profile
-from loaders.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet, path_line
 
 
 def profile_parts(config: ProfileConfig, found: Profile) -> Parts:
@@ -37,7 +37,7 @@ def profile_parts(config: ProfileConfig, found: Profile) -> Parts:
     ]
     parts += [Line(f"Caution: {caution}.", "yellow") for caution in found.cautions]
     files = (found.out / "profile.png", found.out / "profile.json", *([config.trace] if config.trace else []))
-    return [*parts, *(Line(str(path)) for path in files)]
+    return [*parts, *(path_line(path) for path in files)]
 
 
 def image_sheet(found: Profile) -> Sheet:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Template
 
-from engine.evaluation.words import NUMBERED
+from engine.evaluation.words import MOST_NAMED
 from engine.profile.account import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
 from engine.report.collections import find_collections
 from engine.report.doubts import texts
@@ -31,7 +31,7 @@ def run_page(material: Material, verdict: Verdict) -> str:
         verdict=verdict,
         commands=commands(material),
         collections=find_collections(material),
-        numbered=NUMBERED,
+        numbered=MOST_NAMED,
         probes=probes,
         probed_images=count_in(material.probed, "num_samples"),
         skipped=sorted(probes.skipped.items()) if probes else [],

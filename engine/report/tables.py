@@ -46,9 +46,9 @@ CALIBRATION = {
     "calibration_intercept": ("Calibration intercept", "0 is right; below 0, too high", False),
 }
 OF_CLASSES = {  # what a mean over more than two classes is the mean of; of ece and brier, what they are then
-    "sensitivity": "of the images of a class, those called so",
-    "specificity": "of the images of no such class, those not called so",
-    "ppv": "of the images called a class, those of it",
+    "sensitivity": "of the images of a class, those predicted as it",
+    "specificity": "of the images of other classes, those not predicted as it",
+    "ppv": "of the images predicted as a class, those of it",
     "npv": "of the images not called a class, those not of it",
     "f1": "harmonic mean of a class’s sensitivity and predictive value",
     "auc": "an image of a class ranks above another; 0.5 is guessing",
@@ -284,6 +284,7 @@ def commands(material: Material) -> dict[str, str]:
         "evaluate": "python cli.py evaluate RUN BETONS/heldout.beton",
         "evaluate_other": "python cli.py evaluate RUN OTHER/heldout.beton",
         "explain": "python cli.py explain RUN BETONS/heldout.beton",
+        "explain_other": "python cli.py explain RUN OTHER/heldout.beton",
         "audit": "python cli.py audit OTHER/heldout.beton --out AUDIT",
         "report": "python cli.py report RUN --data BETONS",
         "crossval": "python cli.py crossval BETONS --out FOLDS\npython cli.py report RUN --crossval FOLDS",

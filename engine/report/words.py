@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.report.report import Report
-from loaders.terminal import Line, Parts
+from loaders.terminal import Line, Parts, path_line
 
 
 def report_parts(done: Report) -> Parts:
@@ -13,7 +13,7 @@ def report_parts(done: Report) -> Parts:
         for question, sentence in done.verdict.sentences.items()
     ]
     parts += [Line(f"Not in the report: {note}.", "yellow") for note in done.notes]
-    return [*parts, *left_out_parts(done), Line(str(done.page))]
+    return [*parts, *left_out_parts(done), path_line(done.page)]
 
 
 def left_out_parts(done: Report) -> Parts:

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from loaders.account import count_reasons
 from loaders.atomic_file import locked, publish_bytes, storage_error
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding
@@ -66,9 +67,12 @@ def audit_files(
     tasks = [Task(place, entry.path) for place, entry in enumerate(entries)]
     decoded = list(decode_all(root, tasks, settings, None, partial(progress, "decode")))
     if all(seen.problem for seen in decoded):
+        reasons = "; ".join(
+            f"{count}: {why}" for why, count in count_reasons([seen.problem for seen in decoded]).items()
+        )
         raise InputError(
-            f"{config.catalog.origin}: none of {len(entries)} files could be read, the first because: "
-            f"{entries[0].path}: {decoded[0].problem}; expected radiographs; check the path"
+            f"{config.catalog.origin}: none of {len(entries)} files could be read ({reasons}), the first of them "
+            f"{entries[0].path}; expected radiographs; check the path"
         )
     judged = judge_files(entries, decoded, config.limits, progress)
     collection = probe_files(entries, decoded, judged, config.seed, config.permutations, progress)

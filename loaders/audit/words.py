@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from loaders.audit.findings import DEFECTS, AuditResult, CollectionFinding
-from loaders.terminal import Line, Parts, Sheet
+from loaders.terminal import Line, Parts, Sheet, path_line
 
 MOST_COLUMNS = 6  # classes that a table has columns for
 
@@ -19,7 +19,7 @@ def audit_parts(result: AuditResult) -> Parts:
 
 def audit_files(result: AuditResult, out: Path) -> Parts:
     """What was written; betons have no table of files."""
-    return [Line(str(out / name)) for name in (*(["audit.csv"] if result.files else []), "audit.html")]
+    return [path_line(out / name) for name in (*(["audit.csv"] if result.files else []), "audit.html")]
 
 
 def file_parts(result: AuditResult) -> list[Line | Sheet]:
