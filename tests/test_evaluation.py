@@ -766,3 +766,15 @@ def test_the_figures_of_an_evaluation_and_an_explanation_have_titles_that_fit(
     for figure in drawn:
         check_texts(drawn_texts(figure), (figure.bbox.width, figure.bbox.height), ())
         assert name in " ".join(figure.get_suptitle().split()) and "\\" not in figure.get_suptitle()
+
+
+def test_a_resumed_training_says_which_results_its_page_leaves_out(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation", "explanation"))
+    old = copied / "evaluation" / "heldout-1f3a90bc"
+    old.mkdir(parents=True)
+    (old / "metrics.json").write_text(json.dumps({"checkpoint": {"sha256": "0" * 64}}))
+    assert cli.main(["train", "--resume", str(copied)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Caution, report.html: evaluation/{old.name} is of weights that the run no longer has" in shown
