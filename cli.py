@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from engine.arena import keep_allocations
+from loaders.machine import keep_allocations
 from engine.config import (
     CompareConfig,
     CrossvalConfig,
@@ -32,20 +32,20 @@ from engine.config import (
     ReportConfig,
     TrainConfig,
 )
-from engine.training_words import epoch_words, live_words, training_parts
+from engine.train.train import epoch_words, live_words, training_parts
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
-from loaders.bus_error import bus_errors_told
+from loaders.machine import bus_errors_told
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
-from loaders.flags import add_setting, reference_table
+from loaders.settings import add_setting, reference_table
 from loaders.settings import build, convert_values, read_settings, settings_of
-from loaders.terminal import Parts, Sheet, lay_out, table_lines
+from loaders.output import Parts, Sheet, lay_out, table_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    from engine.progress import Progress
+    from engine.train.state import Progress
 
 EXIT_CODES: dict[type[BaseException], int] = {  # DESIGN, Exit codes; the first that fits counts
     errors.ConfigError: 2,
@@ -370,7 +370,7 @@ def watched(screen: Console, work: Callable[..., Any], config: object) -> Any:
 
 def run_phantom(screen: Console, config: PhantomConfig) -> None:
     """Draw synthetic radiographs, with or without the report's trap."""
-    (phantoms,) = load(screen, "loaders.phantom_folder", telling="loading kernels …")
+    (phantoms,) = load(screen, "loaders.phantom.folder", telling="loading kernels …")
     with bar(screen) as shown:
         manifest = phantoms.write_phantoms(config, partial(Bars(shown), "draw"))
     show(screen, f"Synthetic radiographs of {config.patients} patients; table: {manifest}")
@@ -378,13 +378,13 @@ def run_phantom(screen: Console, config: PhantomConfig) -> None:
 
 def run_convert(screen: Console, config: ConvertConfig) -> None:
     """Decode, check and split radiographs into betons."""
-    converting, words = load(screen, "loaders.convert", "loaders.convert_words", telling="loading kernels …")
+    converting, words = load(screen, "loaders.convert.convert", "loaders.convert.convert", telling="loading kernels …")
     show_parts(screen, words.conversion_parts(watched(screen, converting.convert, config)))
 
 
 def run_audit(screen: Console, config: AuditConfig) -> None:
     """Say what is wrong with each file, and whether labels can be told without the lungs."""
-    auditing, words = load(screen, "loaders.audit.audit", "loaders.audit.words", telling="loading the audit …")
+    auditing, words = load(screen, "loaders.audit.audit", "loaders.audit.page", telling="loading the audit …")
     result = watched(screen, auditing.audit, config)
     show_parts(screen, words.audit_parts(result))
     show_parts(screen, words.audit_files(result, config.out))
@@ -392,8 +392,8 @@ def run_audit(screen: Console, config: AuditConfig) -> None:
 
 def run_info(screen: Console, betons: list[Path]) -> None:
     """Show what a beton says of itself."""
-    from loaders.beton import Beton
-    from loaders.beton_words import beton_parts
+    from loaders.beton.reader import Beton
+    from loaders.beton.reader import beton_parts
 
     for path in betons:
         with Beton(path, trust_unverified=True) as beton:
@@ -402,7 +402,7 @@ def run_info(screen: Console, betons: list[Path]) -> None:
 
 def run_verify(screen: Console, betons: list[Path]) -> None:
     """Check every byte of a beton."""
-    from loaders.beton import Beton
+    from loaders.beton.reader import Beton
 
     for path in betons:
         with bar(screen) as shown, Beton(path, trust_unverified=True) as beton:
@@ -412,7 +412,7 @@ def run_verify(screen: Console, betons: list[Path]) -> None:
 
 def run_bench_loader(screen: Console, config: BenchLoaderConfig) -> None:
     """Measure how fast batches come, and what bounds them."""
-    throughput, words = load(screen, "loaders.throughput", "loaders.throughput_words", telling="loading kernels …")
+    throughput, words = load(screen, "loaders.batches.throughput", "loaders.batches.throughput", telling="loading kernels …")
     with bar(screen) as shown:
         found = throughput.measure(config, partial(Bars(shown), "epochs"))
     show_parts(screen, words.throughput_parts(config, found))
@@ -437,7 +437,7 @@ def stop_signals() -> Iterator[threading.Event]:
 
 def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> None:
     """Train the recipe's network on betons."""
-    (training,) = load(screen, "engine.training")
+    (training,) = load(screen, "engine.train.train")
     keep_allocations(config.recipe.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
@@ -450,7 +450,7 @@ def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> 
 
 def update_page(screen: Console, write: Callable[[], Any]) -> None:
     """Write a run's page, and tell what it leaves out.  What it shows is safe by now, whoever has taken the folder."""
-    words = importlib.import_module("engine.report.words")
+    words = importlib.import_module("engine.report.report")
     try:
         show_parts(screen, words.left_out_parts(write()))
     except errors.LockedError as error:
@@ -470,7 +470,7 @@ def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
             f"--resume: found {flags} beside it, expected none: a run continues with its own settings"
         )
     screen = console()
-    (training,) = load(screen, "engine.training")
+    (training,) = load(screen, "engine.train.train")
     run_train(screen, training.resume_config(namespace.resume, values.get("data")), resume=True)
 
 
@@ -497,7 +497,7 @@ class TrainingView:
 
 def run_compare(screen: Console, config: CompareConfig) -> None:
     """Train several networks on the same split, and give one table."""
-    comparison, words = load(screen, "engine.comparison.comparison", "engine.comparison.words")
+    comparison, words = load(screen, "engine.compare", "engine.compare")
     keep_allocations(config.recipe.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
@@ -508,7 +508,7 @@ def run_compare(screen: Console, config: CompareConfig) -> None:
 
 def run_crossval(screen: Console, config: CrossvalConfig) -> None:
     """Train and test on every fold: by random images, by groups, and with the lungs hidden."""
-    validating, words = load(screen, "engine.crossval.crossval", "engine.crossval.words")
+    validating, words = load(screen, "engine.crossval.crossval", "engine.crossval.output")
     keep_allocations(config.recipe.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
@@ -519,7 +519,7 @@ def run_crossval(screen: Console, config: CrossvalConfig) -> None:
 
 def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
     """Evaluate a run on betons that it has not seen."""
-    evaluation, words = load(screen, "engine.evaluation.evaluation", "engine.evaluation.words")
+    evaluation, words = load(screen, "engine.evaluate.evaluate", "engine.evaluate.output")
     for result in watched(screen, evaluation.evaluate, config):
         show_parts(screen, words.evaluation_parts(result))
     if config.out is None:  # the page shows what lies in the run folder
@@ -529,7 +529,7 @@ def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
 
 def run_predict(screen: Console, config: PredictConfig) -> None:
     """Say the class of radiographs, calibrated, or why not, in a table."""
-    prediction, words = load(screen, "engine.prediction.prediction", "engine.prediction.words")
+    prediction, words = load(screen, "engine.predict.predict", "engine.predict.predict")
     found = watched(screen, prediction.predict_files, config)
     show_parts(screen, words.prediction_words(found))
     screen.print(NOT_FOR_DIAGNOSIS)
@@ -537,14 +537,14 @@ def run_predict(screen: Console, config: PredictConfig) -> None:
 
 def run_export(screen: Console, config: ExportConfig) -> None:
     """Write a run as ONNX that takes stored frames, with a model card."""
-    exporting, words = load(screen, "engine.export.export", "engine.export.words")
+    exporting, words = load(screen, "engine.export.export", "engine.export.export")
     show_parts(screen, words.export_words(watched(screen, exporting.export, config)))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def run_explain(screen: Console, config: ExplainConfig) -> None:
     """Show where a run looks in the pictures, and whether that is the lungs."""
-    explaining, words = load(screen, "engine.explanation.explain", "engine.explanation.words")
+    explaining, words = load(screen, "engine.explain.explain", "engine.explain.findings")
     show_parts(screen, words.explanation_parts(watched(screen, explaining.explain, config)))
     if config.out is None:
         refresh_page(screen, config.run)
@@ -552,13 +552,13 @@ def run_explain(screen: Console, config: ExplainConfig) -> None:
 
 def run_profile(screen: Console, config: ProfileConfig) -> None:
     """Compare with the pipeline that one would write in plain PyTorch, and name the bottleneck."""
-    profiling, words = load(screen, "engine.profile.profile", "engine.profile.words")
+    profiling, words = load(screen, "engine.profile.profile", "engine.profile.output")
     show_parts(screen, words.profile_parts(config, watched(screen, profiling.profile, config)))
 
 
 def run_report(screen: Console, config: ReportConfig) -> None:
     """Write the page of a run: the verdict in three sentences, and all it rests on."""
-    reporting, words = load(screen, "engine.report.report", "engine.report.words", telling="reading the run …")
+    reporting, words = load(screen, "engine.report.report", "engine.report.report", telling="reading the run …")
     show_parts(screen, words.report_parts(watched(screen, reporting.report, config)))
     screen.print(NOT_FOR_DIAGNOSIS)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contest import Missing
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 from tests import naive
 
 BORDER = 2  # pixels of the crop where rivals may treat the frame's edge in their own way

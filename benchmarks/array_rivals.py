@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 
 SCALE = np.float32(1 / 127.5)
 

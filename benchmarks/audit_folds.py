@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 
 from benchmarks.kind_recipe import FOLDS, folds_of, read_pictures, train
-from loaders.audit.borders import inner_box
-from loaders.audit.kind import KINDS, KindWeights, kind_features, kind_of
-from loaders.audit.measure import SIDE, Measurement, inset, misalignment
-from loaders.frame import resize
+from loaders.images.quality import inner_box
+from loaders.images.kind import KINDS, KindWeights, kind_features, kind_of
+from loaders.images.quality import SIDE, Measurement, inset, misalignment
+from loaders.images.frame import resize
 
 
 @dataclass(frozen=True, slots=True)

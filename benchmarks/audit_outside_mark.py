@@ -24,13 +24,13 @@ from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from benchmarks.audit_outcome import Outcome, Target, columns
 from engine.device import choose_policy
-from engine.metrics import all_metrics
-from engine.network import Cnn
-from engine.step import make_learner, predict, softmax, train_step
+from engine.statistics.metrics import all_metrics
+from engine.networks.cnn import Cnn
+from engine.train.step import make_learner, predict, softmax, train_step
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig, stored_side
-from loaders.convert import convert
-from loaders.loader import Loader
-from loaders.phantom_folder import write_phantoms
+from loaders.convert.convert import convert
+from loaders.batches.loader import Loader
+from loaders.phantom.folder import write_phantoms
 
 CROP = 64
 PATIENTS, VALIDATION, STRENGTH = 1200, 0.5, 0.4

@@ -11,11 +11,11 @@ from types import TracebackType
 import torch
 
 from engine.device import choose_policy
-from engine.metrics import all_metrics
-from engine.network import Cnn
-from engine.step import make_learner, predict, softmax, train_step
+from engine.statistics.metrics import all_metrics
+from engine.networks.cnn import Cnn
+from engine.train.step import make_learner, predict, softmax, train_step
 from loaders.config import LoaderConfig
-from loaders.loader import Loader
+from loaders.batches.loader import Loader
 
 
 class BareTraining:

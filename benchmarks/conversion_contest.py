@@ -18,7 +18,7 @@ from benchmarks.material import convert_table, listed_files
 from benchmarks.rivals import Comparison
 from benchmarks.settings import FULL
 from benchmarks.targets import CONVERSION, FILES
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 
 SIZE = 224
 STORED = 320

@@ -16,7 +16,7 @@ from benchmarks.targets import RECORDING, REFERENCE_128, REFERENCE_224
 from benchmarks.torchvision_import import missing
 from benchmarks.worker_process import Worker
 from engine.config import Recipe, TrainConfig
-from engine.training import train
+from engine.train.train import train
 from loaders.config import LoaderConfig
 
 NAMES = {224: REFERENCE_224, 128: REFERENCE_128}

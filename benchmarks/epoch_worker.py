@@ -19,7 +19,7 @@ from benchmarks.settings import BATCH, THREADS
 def plainfilm(betons: Path) -> tuple[list[int], Callable[[], object]]:
     """Numbers of images, and an epoch."""
     from benchmarks.bare_training import BareTraining
-    from engine.arena import keep_allocations
+    from loaders.machine import keep_allocations
     from loaders.config import LoaderConfig
 
     keep_allocations()

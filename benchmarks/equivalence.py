@@ -25,14 +25,14 @@ from benchmarks.baseline import FOLDER
 from benchmarks.provenance import describe, provenance
 from benchmarks.step_contest import Stock
 from engine.device import choose_policy
-from engine.metrics import all_metrics
-from engine.network import Cnn
-from engine.step import make_learner, predict, softmax, train_step
+from engine.statistics.metrics import all_metrics
+from engine.networks.cnn import Cnn
+from engine.train.step import make_learner, predict, softmax, train_step
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
-from loaders.convert import convert
-from loaders.loader import Loader
-from loaders.phantom_folder import write_phantoms
-from loaders.randomness import DROPOUT, scalar_seed
+from loaders.convert.convert import convert
+from loaders.batches.loader import Loader
+from loaders.phantom.folder import write_phantoms
+from loaders.sampling import DROPOUT, scalar_seed
 
 CROP = 32
 PATIENTS = 2500

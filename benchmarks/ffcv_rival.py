@@ -17,7 +17,7 @@ from numba import njit
 
 from benchmarks.installed import why_missing
 from benchmarks.settings import BATCH
-from kernels.crop import crop_into
+from kernels.crops import crop_into
 from kernels.jit import POLICY
 from loaders.config import LoaderConfig
 
@@ -85,7 +85,7 @@ def frames(loader: Any, prepare: Prepare | None = None) -> Iterator[np.ndarray]:
 
 def our_decoder(config: LoaderConfig) -> tuple[Any, ...]:
     """plainfilm's own fused operation in FFCV's pipeline, for a beton whose crop is 70 %."""
-    from loaders.ffcv_operation import FusedCropDecoder
+    from loaders.beton.ffcv_operation import FusedCropDecoder
 
     return (FusedCropDecoder(config),)
 
@@ -98,7 +98,7 @@ def decoder_and_crop(crop: int) -> tuple[Any, ...]:
     from ffcv.pipeline.operation import Operation
     from ffcv.pipeline.state import State
 
-    # compiled apart for each pipeline, as in loaders/ffcv_operation.py, which says why
+    # compiled apart for each pipeline, as in loaders/beton/ffcv_operation.py, which says why
     crop_apart = njit(**POLICY)(crop_into.py_func)
 
     class Crop(Operation):

@@ -38,10 +38,10 @@ from benchmarks.device_rivals import (
 )
 from engine.config import Recipe, TrainConfig
 from engine.device import Policy, choose_policy, settle_precision
-from engine.device_batches import DeviceBatches
-from engine.resident import ResidentFrames
+from engine.train.device_batches import DeviceBatches
+from engine.train.device_batches import ResidentFrames
 from loaders.config import LoaderConfig
-from loaders.loader import Loader
+from loaders.batches.loader import Loader
 
 REPOSITORY = Path(__file__).parent.parent
 NUM_TRAINING, NUM_VALIDATION, EPOCHS = 1648, 412, 27  # of the report
@@ -199,7 +199,7 @@ def whole_training(folder: Path) -> dict[str, Any]:
 
     The first captures, and its state is written during the second; the best weights and curves are written in the last.
     """
-    from engine.training import train  # only here: it needs TensorBoard, without which the rest can be measured
+    from engine.train.train import train  # only here: it needs TensorBoard, without which the rest can be measured
 
     ends: list[float] = []
 

@@ -27,13 +27,13 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.baseline import FOLDER
 from benchmarks.material import data_folder
-from loaders.audit.borders import inner_box
-from loaders.audit.kind import KINDS, WEIGHTS, KindWeights, kind_features, kind_of
-from loaders.audit.measure import inset
+from loaders.images.quality import inner_box
+from loaders.images.kind import KINDS, WEIGHTS, KindWeights, kind_features, kind_of
+from loaders.images.quality import inset
 from loaders.errors import RadiographError
-from loaders.frame import audited_frame
-from loaders.phantom import LABELS, draw_phantom
-from loaders.radiograph import decode_radiograph
+from loaders.images.frame import audited_frame
+from loaders.phantom.phantom import LABELS, draw_phantom
+from loaders.images.radiograph import decode_radiograph
 
 SIDE = 320
 PHANTOMS, DRAWN, FOLDS = 80, 400, 5

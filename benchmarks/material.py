@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 
 from benchmarks.settings import FULL, THREADS
-from loaders.beton import Beton
-from loaders.beton_footer import ROW, Facts
-from loaders.beton_writer import write_beton
+from loaders.beton.reader import Beton
+from loaders.beton.format import ROW, Facts
+from loaders.beton.writer import write_beton
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
-from loaders.convert import convert
-from loaders.phantom_folder import write_phantoms
+from loaders.convert.convert import convert
+from loaders.phantom.folder import write_phantoms
 
 PHANTOM_SIDE = 640  # twice 320: halving leaves nothing to a library's taste in resizing, so that outputs compare
 PAGE_SIZE = 8 << 20

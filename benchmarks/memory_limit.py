@@ -72,7 +72,7 @@ def read(beton: Path) -> int:
 
 def run_epoch(beton: Path, *, training: bool) -> int:
     """One epoch of the loader; gives the bytes of the frames that it read."""
-    from loaders.loader import Loader  # after the process has joined the group
+    from loaders.batches.loader import Loader  # after the process has joined the group
 
     end, samples = time.perf_counter() + PATIENCE, 0
     with Loader(beton, training=training, threads=2) as loader:
@@ -95,7 +95,7 @@ def main(group: str, beton: str, way: str) -> None:
     """The child."""
     (Path(group) / "cgroup.procs").write_text(str(os.getpid()))
     if way != "plain read":  # compile, or load what was compiled, before the clock starts
-        import loaders.loader  # noqa: F401
+        import loaders.batches.loader  # noqa: F401
     start = time.perf_counter()
     total = WAYS[way](Path(beton))
     print(total / 1e6 / (time.perf_counter() - start))

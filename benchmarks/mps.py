@@ -2,7 +2,7 @@
 
     python -m benchmarks.mps
 
-No such machine was at hand when this was written; its results file is what engine/mps.py waits for.
+No such machine was at hand when this was written; its results file is what engine/device.py waits for.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from benchmarks.device_report import DeviceReport, DeviceTarget, device_facts, r
 from benchmarks.device_rivals import BATCH, CROP, fp32, interleave, noise_betons, our_epochs, our_steps, rival_steps
 from engine.config import Recipe, TrainConfig
 from engine.device import choose_policy, device_name
-from engine.device_batches import DeviceBatches
-from engine.network import Cnn
-from engine.resident import ResidentFrames
+from engine.train.device_batches import DeviceBatches
+from engine.networks.cnn import Cnn
+from engine.train.device_batches import ResidentFrames
 from loaders.config import LoaderConfig
-from loaders.loader import Loader
+from loaders.batches.loader import Loader
 
 NUM_TRAINING, NUM_VALIDATION, EPOCHS, STEPS = 1648, 412, 3, 20
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -144,7 +144,7 @@ def step_contest(folder: Path) -> dict[str, Any]:
 
 def whole_training(folder: Path) -> dict[str, Any]:
     """A few epochs of the report's size through `train`."""
-    from engine.training import train  # only here: it needs TensorBoard, without which the rest can be measured
+    from engine.train.train import train  # only here: it needs TensorBoard, without which the rest can be measured
 
     ends: list[float] = []
 

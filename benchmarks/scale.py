@@ -10,7 +10,7 @@ from benchmarks.epochs import touch
 from benchmarks.material import noise_beton
 from benchmarks.settings import THREADS
 from benchmarks.table import show, show_seconds
-from loaders.loader import Loader
+from loaders.batches.loader import Loader
 
 STORED, CROP = 24, 16
 BATCH = 256

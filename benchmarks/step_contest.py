@@ -18,10 +18,10 @@ from benchmarks.contest import Contest
 from benchmarks.settings import BATCH, THREADS
 from benchmarks.targets import STEP
 from engine.device import Policy, choose_device, choose_policy
-from engine.network import Cnn
-from engine.step import Learner, make_learner, train_step
-from loaders.loader import Loader
-from loaders.randomness import DROPOUT, scalar_seed
+from engine.networks.cnn import Cnn
+from engine.train.step import Learner, make_learner, train_step
+from loaders.batches.loader import Loader
+from loaders.sampling import DROPOUT, scalar_seed
 from tests.plain import Plain
 
 LEARNING_RATE = 1e-3

@@ -12,7 +12,7 @@ from benchmarks.settings import BATCH
 from benchmarks.step_worker import MODES, RIVALS, SIDE
 from benchmarks.targets import ARITHMETIC, STEP_224
 from benchmarks.worker_process import Worker
-from engine.network import Cnn
+from engine.networks.cnn import Cnn
 from engine.profile.probes import training_flops
 
 CROP = 224

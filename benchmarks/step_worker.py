@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks.settings import BATCH, THREADS
-from engine.arena import keep_allocations
+from loaders.machine import keep_allocations
 from tests.plain import Plain
 
 LEARNING_RATE = 1e-3
@@ -40,8 +40,8 @@ def batch(crop: int) -> tuple[torch.Tensor, torch.Tensor]:
 def our_step(crop: int) -> Step:
     """The engine's step, as `train` takes it."""
     from engine.device import choose_policy
-    from engine.network import Cnn
-    from engine.step import make_learner, train_step
+    from engine.networks.cnn import Cnn
+    from engine.train.step import make_learner, train_step
 
     keep_allocations()
     plain, network = Plain(2, crop, DROPOUT), Cnn(2, crop, DROPOUT)

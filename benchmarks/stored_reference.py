@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from benchmarks.reference import Sets, Transform, main, transforms_for
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 
 
 class StoredFrames(Dataset):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from benchmarks.installed import reason
-from engine.torchvision_import import import_torchvision
+from engine.networks.registry import import_torchvision
 
 
 def import_functional() -> ModuleType:

@@ -1,6 +1,6 @@
 """Batches on a CUDA device: gather, affine and normalisation in one launch of Triton.
 
-The arithmetic is that of `kernels.affine` and `kernels.crop`, operation by operation and without fused multiply-adds,
+The arithmetic is that of `kernels.crops` and `kernels.crops`, operation by operation and without fused multiply-adds,
 so that a device sees the same batches as the host.
 """
 

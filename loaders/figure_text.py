@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from PIL import ImageDraw, ImageFont
 
-from loaders.page_parts import UNSEEN
+from loaders.html import UNSEEN
 
 FAMILY = "DejaVu Sans"  # matplotlib brings it; it has the letters of most alphabets
 EM = 100  # pixels of the font that widths are measured in: without another size, rooms are in hundredths of an em

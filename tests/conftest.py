@@ -9,8 +9,8 @@ import hypothesis
 import pytest
 
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
-from loaders.convert import convert
-from loaders.phantom_folder import write_phantoms
+from loaders.convert.convert import convert
+from loaders.phantom.folder import write_phantoms
 
 REPOSITORY = Path(__file__).parent.parent
 # the same examples each time, so that who changes a thing is not blamed for another one; look for new ones on purpose

@@ -11,12 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from engine.evaluation.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
+from engine.evaluate.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
 from engine.figures import confusion_figure, curves_figure, png
 from engine.statistics.calibration import reliability
-from engine.statistics.curves import precision_recall_curve, roc_curve
+from engine.statistics.thresholds import precision_recall_curve, roc_curve
 from loaders.figure_text import class_names
-from loaders.phantom import draw_phantom
+from loaders.phantom.phantom import draw_phantom
 
 SET = "heldout-a9efac4d"  # split and conversion
 CLASSES = ("covid", "normal")

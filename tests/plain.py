@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from engine.network import CHANNELS, HIDDEN
+from engine.networks.cnn import CHANNELS, HIDDEN
 
 
 class Plain(nn.Module):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loaders.account import told_by_source
+from loaders.convert.conversion import told_by_source
 
 
 @pytest.mark.parametrize(

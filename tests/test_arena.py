@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import cli
-from engine import arena
+from loaders import machine as arena
 
 REPOSITORY = Path(__file__).parent.parent
 PROGRAM = """
 import resource, sys
-from engine.arena import keep_allocations
+from loaders.machine import keep_allocations
 kept = keep_allocations(sys.argv[1] == "on")
 import torch
 torch.set_num_threads(1)

@@ -15,25 +15,25 @@ import numpy as np
 import pytest
 
 from benchmarks.planted import PLANTED
-from kernels.gradients import directions_into
+from kernels.hog import directions_into
 from loaders.audit.audit import audit
-from loaders.audit.borders import border_share, inner_box
+from loaders.images.quality import border_share, inner_box
 from loaders.audit.findings import DEFECTS, FileFinding
-from loaders.audit.intervals import wilson
-from loaders.audit.kind import KINDS, kind_features, kind_of, shipped_weights
-from loaders.audit.measure import DETECTORS, Measurement, find_keypoints, measure
-from loaders.audit.mend import mend
+from loaders.statistics import wilson
+from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
+from loaders.images.quality import DETECTORS, Measurement, find_keypoints, measure
+from loaders.images.frame import mend
 from loaders.audit.near_duplicates import Pair, find_pairs
 from loaders.audit.table import read_decisions, table_bytes
 from loaders.audit.verdicts import Judged, judge, limit_of, own_defects
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
-from loaders.convert import convert
+from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, RadiographError
-from loaders.frame import grey_window
-from loaders.phantom import draw_phantom
-from loaders.phantom_folder import write_phantoms
-from loaders.radiograph import decode_radiograph
+from loaders.images.frame import grey_window
+from loaders.phantom.phantom import draw_phantom
+from loaders.phantom.folder import write_phantoms
+from loaders.images.radiograph import decode_radiograph
 from tests.naive import directions
 from tests.test_dicom import native
 
@@ -699,7 +699,7 @@ def test_a_spreadsheet_takes_no_file_name_for_a_formula_and_the_table_still_name
 
 
 def test_damaged_weights_of_the_classifier_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loaders.audit import kind
+    from loaders.images import kind
 
     content = bytearray(kind.WEIGHTS.read_bytes())
     content[-1] ^= 1

@@ -29,8 +29,8 @@ from loaders.audit.findings import (
     Removal,
 )
 from loaders.audit.page import apart, make_gallery, page_html
-from loaders.page_parts import visible
-from loaders.phantom import draw_phantom
+from loaders.html import visible
+from loaders.phantom.phantom import draw_phantom
 from tests.browser import Browser, check_page
 
 CAUTION = "finding and source cannot be told apart in this collection, and no accuracy on it is evidence"

@@ -25,9 +25,9 @@ import pytest
 from PIL import Image
 
 import cli
-from engine.checkpoint import load_checkpoint
+from engine.train.checkpoint import load_checkpoint
 from loaders.atomic_file import SUFFIX
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 from tests.faults.victim import Nursery
 from tests.small_training import results_of
 
@@ -1084,7 +1084,7 @@ def test_a_kernel_compiles_where_nothing_can_be_cached(tmp_path: Path) -> None:
     program = (
         "import numba.core.caching as caching\n"
         "caching.CacheImpl._locator_classes = []\n"
-        "from kernels.crop import crop_into\n"
+        "from kernels.crops import crop_into\n"
         "import numpy as np\n"
         "out = np.empty((1, 1, 1, 1), np.float32)\n"
         "crop_into(out, np.array([255], np.uint8), np.zeros(1, np.int64), 1)\n"
@@ -1114,7 +1114,7 @@ def test_many_reasons_of_one_kind_are_one_line(convert: Command, tmp_path: Path)
 def test_running_out_of_memory_is_said_with_a_remedy(
     plainfilm: Command, betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import loaders.loader as loader
+    import loaders.batches.loader as loader
 
     def too_much(*arguments: object) -> None:
         raise MemoryError("Unable to allocate 13 GiB")

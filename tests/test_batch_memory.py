@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from loaders.batch_memory import BatchMemory
+from loaders.batches.memory import BatchMemory
 
 
 def address(array: np.ndarray) -> int:
@@ -71,6 +71,6 @@ def test_an_interpreter_with_batches_left_over_ends_quietly() -> None:
     import subprocess
     import sys
 
-    program = "from loaders.batch_memory import BatchMemory\nkept = BatchMemory(2, 4, spare=1).take(2)"
+    program = "from loaders.batches.memory import BatchMemory\nkept = BatchMemory(2, 4, spare=1).take(2)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

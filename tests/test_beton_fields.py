@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from loaders.beton import Beton
-from loaders.beton_fields import FieldReader
-from loaders.beton_format import (
+from loaders.beton.reader import Beton
+from loaders.beton.ffcv_fields import FieldReader
+from loaders.beton.format import (
     ALLOCATION,
     DESCRIPTOR,
     HEADER,

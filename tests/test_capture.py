@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.capture import WARM_UPS, Captured
+from engine.train.device_epochs import WARM_UPS, Captured
 
 CUDA = torch.device("cuda")
 

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 import cli
-from engine.checkpoint import load_checkpoint
-from engine.comparison.comparison import Comparison, Contender, compare, flat_row
-from engine.comparison.words import comparison_parts
+from engine.train.checkpoint import load_checkpoint
+from engine.compare import Comparison, Contender, compare, flat_row
+from engine.compare import comparison_parts
 from engine.config import CompareConfig, Recipe
-from engine.early_convergence import EARLY_F1, early_convergence
-from engine.evaluation.words import with_interval
-from engine.networks import make_network
-from engine.progress import Watch
+from engine.cautions import EARLY_F1, early_convergence
+from engine.evaluate.output import with_interval
+from engine.networks.registry import make_network
+from engine.train.state import Watch
 from engine.statistics.estimates import Estimate
 from loaders.errors import ConfigError, InputError, Interrupted, LockedError
 from loaders.settings import build
-from loaders.terminal import Line, Sheet
+from loaders.output import Line, Sheet
 from tests.small_training import results_of
 
 FEW = 100  # resamples
@@ -103,7 +103,7 @@ def test_a_finished_comparison_trains_and_evaluates_nothing_again(
     def never(*arguments: object) -> None:
         raise AssertionError("evaluated again")
 
-    monkeypatch.setattr("engine.comparison.comparison.evaluate", never)
+    monkeypatch.setattr("engine.compare.evaluate", never)
     before = {path: path.read_bytes() for path in done.out.rglob("*.safetensors")}
     again = compare(config(betons, done.out), watch=lambda model: never)
     assert again == done
@@ -221,7 +221,7 @@ def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_
 def test_an_early_score_reaches_the_summary_of_a_run_and_the_table_once(
     betons: Path, done: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.early_convergence.EARLY_F1", 0.0)
+    monkeypatch.setattr("engine.cautions.EARLY_F1", 0.0)
     result = compare(config(betons, without(done, tmp_path / "c", "resnet18"), models=("cnn",)))
     early = result.contenders[0].early
     assert "after one epoch" in early and early not in result.cautions

@@ -16,16 +16,16 @@ import pytest
 from PIL import Image
 
 from loaders.atomic_file import SUFFIX
-from loaders.beton import Beton
-from loaders.beton_footer import BELOW_STORED_SIDE, PATIENT_KNOWN
+from loaders.beton.reader import Beton
+from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
 from loaders.config import CatalogConfig, ConvertConfig
-from loaders.convert import convert, spool_file
+from loaders.convert.convert import convert, spool_file
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
-from loaders.frame import stored_frame
-from loaders.radiograph import decode_radiograph
+from loaders.images.frame import stored_frame
+from loaders.images.radiograph import decode_radiograph
 from loaders.settings import build
-from loaders.site_key import load_site_key
-from loaders.spool import write_frame
+from loaders.convert.patient_hash import load_site_key
+from loaders.images.decode import write_frame
 
 
 @pytest.fixture
@@ -217,10 +217,10 @@ def test_a_killed_conversion_leaves_no_half_file_and_a_rerun_gives_the_same_byte
     shutil.rmtree(folder.parent / "out")
     program = (
         "import os, signal, sys\n"
-        "import loaders.beton_writer as writer\n"
+        "import loaders.beton.writer as writer\n"
         "from pathlib import Path\n"
         "from loaders.config import CatalogConfig, ConvertConfig\n"
-        "from loaders.convert import convert\n"
+        "from loaders.convert.convert import convert\n"
         "writer.pack_footer = lambda *parts: os.kill(os.getpid(), signal.SIGKILL)\n"
         "source = Path(sys.argv[1])\n"
         "convert(ConvertConfig(catalog=CatalogConfig(source=source), out=source.parent / 'out', size=32, workers=1,"
@@ -272,7 +272,7 @@ def test_the_pictures_show_the_radiographs(folder: Path) -> None:
 
 
 def test_a_file_that_vanishes_before_the_pictures_costs_only_its_row_of_them(folder: Path, monkeypatch) -> None:
-    import loaders.contact_sheet as contact_sheet
+    import loaders.convert.contact_sheet as contact_sheet
 
     def vanished(path: Path, max_pixels: int) -> None:
         raise RadiographError("gone")

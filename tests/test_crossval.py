@@ -24,18 +24,18 @@ import engine.crossval.crossval
 from engine.config import CompareConfig, CrossvalConfig, TrainConfig
 from engine.crossval.crossval import crossval
 from engine.crossval.folds import deal_folds, renumber
-from engine.crossval.words import crossval_parts, sentences
-from engine.run_folder import RunFolder
-from loaders.beton import Beton
-from loaders.beton_writer import write_beton
+from engine.crossval.output import crossval_parts, sentences
+from engine.train.run_folder import RunFolder
+from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
-from loaders.convert import convert
+from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, Interrupted
-from loaders.lungs import without_lungs
-from loaders.phantom_folder import write_phantoms
+from loaders.images.frame import without_lungs
+from loaders.phantom.folder import write_phantoms
 from loaders.settings import build
-from loaders.subset import write_subset
-from loaders.terminal import Sheet
+from loaders.beton.writer import write_subset
+from loaders.output import Sheet
 from tests.test_beton import strip_footer
 
 SPLITS = ("random", "group", "lungs-hidden")

@@ -20,10 +20,10 @@ on_cuda = [pytest.mark.cuda, pytest.mark.skipif(not HAS_CUDA, reason="no CUDA de
 # Triton decides at import whether a kernel is interpreted; a process of its own leaves torch.compile alone
 INTERPRETED = """
 import numpy as np, torch
-from kernels.affine import affine_into, affine_scratch
-from kernels.crop import crop_into
+from kernels.crops import affine_into, affine_scratch
+from kernels.crops import crop_into
 from kernels.cuda import affine_batch, crop_batch
-from loaders.augmentation import epoch_matrices
+from loaders.sampling import epoch_matrices
 from loaders.config import LoaderConfig
 from tests import naive
 
@@ -114,7 +114,7 @@ def test_kernels_compile_for_gpus_without_fused_multiply_adds(tmp_path: Path) ->
 
 
 def test_importing_the_engine_needs_no_triton() -> None:
-    code = "import sys; sys.modules['triton'] = None; import engine.training, engine.device_epochs"
+    code = "import sys; sys.modules['triton'] = None; import engine.train.train, engine.train.device_epochs"
     assert run(code).returncode == 0
 
 
@@ -143,9 +143,9 @@ class TestOnCuda:
     @pytest.mark.parametrize("resident", ["on", "off"])
     @pytest.mark.parametrize("training", [True, False])
     def test_batches_are_the_hosts(self, betons: Path, resident: str, training: bool) -> None:
-        from engine.device_batches import DeviceBatches
-        from engine.resident import frames_on_device
-        from loaders.loader import Loader
+        from engine.train.device_batches import DeviceBatches
+        from engine.train.device_batches import frames_on_device
+        from loaders.batches.loader import Loader
 
         policy = cuda_policy(autocast=None)
         with Loader(betons / "train.beton", training=training, seed=3, batch_size=16, tensors=True) as loader:
@@ -161,7 +161,7 @@ class TestOnCuda:
     def test_captured_steps_are_the_uncaptured_ones(
         self, betons: Path, autocast: torch.dtype | None, dropout: float
     ) -> None:
-        from engine.training_state import State
+        from engine.train.state import State
 
         results = []
         for captured in (True, False):
@@ -193,7 +193,7 @@ class TestOnCuda:
 
     @pytest.mark.filterwarnings("ignore:.*prototype")  # set_sync_debug_mode says so of itself
     def test_an_epoch_waits_for_the_device_at_its_ends_only(self, betons: Path) -> None:
-        from engine.training_state import State
+        from engine.train.state import State
 
         with device_epochs(betons, torch.bfloat16, True) as epochs:
             state = State(conversion_id="", confusion=[[0, 0], [0, 0]])
@@ -220,16 +220,16 @@ class TestOnCuda:
                     torch.cuda.set_sync_debug_mode("default")
 
     def test_dropout_in_a_graph_is_a_function_of_seed_and_step(self, betons: Path) -> None:
-        import engine.device_epochs
-        from engine.training_state import State
+        import engine.train.device_epochs
+        from engine.train.state import State
 
-        real = engine.device_epochs.scalar_seeds
+        real = engine.train.device_epochs.scalar_seeds
 
         def losses(*, disturbed: bool = False, step: int = 7, more_seed: int = 0) -> np.ndarray:
             """Of one epoch, always of the same batches and first weights.  more_seed: added to dropout's seed only."""
             with device_epochs(betons, None, True) as epochs, pytest.MonkeyPatch.context() as patch:
                 patch.setattr(
-                    engine.device_epochs, "scalar_seeds", lambda seed, *others: real(seed + more_seed, *others)
+                    engine.train.device_epochs, "scalar_seeds", lambda seed, *others: real(seed + more_seed, *others)
                 )
                 if disturbed:
                     torch.cuda.manual_seed(99)
@@ -246,9 +246,9 @@ class TestOnCuda:
     def test_a_training_captures_diverges_stops_and_resumes(self, betons: Path, tmp_path: Path) -> None:
         from dataclasses import replace
 
-        from engine.checkpoint import load_checkpoint
+        from engine.train.checkpoint import load_checkpoint
         from engine.config import Recipe, TrainConfig
-        from engine.training import resume_config, train
+        from engine.train.train import resume_config, train
         from loaders.config import LoaderConfig
         from loaders.errors import DivergedError, Interrupted
 
@@ -276,10 +276,10 @@ def device_epochs(betons: Path, autocast: torch.dtype | None, captured: bool, *,
     """Device epochs on CUDA, with its loaders open."""
     import contextlib
 
-    from engine.device_epochs import DeviceEpochs
-    from engine.network import Cnn
-    from engine.step import make_learner
-    from loaders.loader import Loader
+    from engine.train.device_epochs import DeviceEpochs
+    from engine.networks.cnn import Cnn
+    from engine.train.step import make_learner
+    from loaders.batches.loader import Loader
 
     @contextlib.contextmanager
     def opened():

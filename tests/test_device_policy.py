@@ -12,7 +12,7 @@ import torch
 
 import engine.device as device
 from engine.device import COMPILE_REPAYS, COMPILE_REPAYS_WARM, choose_policy, settle_precision, warm_marker
-from engine.device_batches import triton_trouble
+from engine.train.device_batches import triton_trouble
 
 
 @pytest.fixture(autouse=True)

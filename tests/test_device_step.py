@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 import torch
 
-import engine.training_run as training_run
-from engine.capture import Captured, warm_up
-from engine.checkpoint import load_checkpoint
+import engine.train.trainer as training_run
+from engine.train.device_epochs import Captured, warm_up
+from engine.train.checkpoint import load_checkpoint
 from engine.config import TrainConfig
 from engine.device import Policy
-from engine.device_batches import DeviceBatches, affine_portable, crop_portable
-from engine.device_epochs import DeviceEpochs
-from engine.device_step import DeviceStep
-from engine.metrics import confusion_matrix
-from engine.network import Cnn
-from engine.resident import ResidentFrames, StreamedFrames, frames_on_device
-from engine.step import Learner, make_learner, predict, train_step
-from engine.training import resume_config, train
-from loaders.augmentation import epoch_matrices
+from engine.train.device_batches import DeviceBatches, affine_portable, crop_portable
+from engine.train.device_epochs import DeviceEpochs
+from engine.train.device_epochs import DeviceStep
+from engine.statistics.metrics import confusion_matrix
+from engine.networks.cnn import Cnn
+from engine.train.device_batches import ResidentFrames, StreamedFrames, frames_on_device
+from engine.train.step import Learner, make_learner, predict, train_step
+from engine.train.train import resume_config, train
+from loaders.sampling import epoch_matrices
 from loaders.config import LoaderConfig
 from loaders.errors import BetonError, ConfigError, DivergedError, Interrupted
-from loaders.loader import Loader
-from loaders.randomness import DROPOUT, scalar_seed, scalar_seeds
+from loaders.batches.loader import Loader
+from loaders.sampling import DROPOUT, scalar_seed, scalar_seeds
 from tests import naive
 from tests.small_training import small_training
 
@@ -239,7 +239,7 @@ def test_a_step_touches_only_what_it_says_it_touches(loader: Loader) -> None:
 
 
 def test_packed_buffers_keep_their_names_values_and_checkpoints(loader: Loader, tmp_path: Path) -> None:
-    from engine.checkpoint import network_tensors, optimiser_tensors, restore, save_checkpoint
+    from engine.train.checkpoint import network_tensors, optimiser_tensors, restore, save_checkpoint
 
     step = device_step(loader)
     for count in step.batches.begin(0, 0):

@@ -28,17 +28,17 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
-from loaders.beton import Beton
-from loaders.beton_footer import PATIENT_KNOWN
+from loaders.beton.reader import Beton
+from loaders.beton.format import PATIENT_KNOWN
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
-from loaders.convert import convert
-from loaders.dicom import decode_dicom, shown_picture
-from loaders.dicom_elements import MAX_ELEMENTS, quiet, read_dicom
-from loaders.dicom_pixels import SYNTAXES
+from loaders.convert.convert import convert
+from loaders.images.dicom import decode_dicom, shown_picture
+from loaders.images.dicom_elements import MAX_ELEMENTS, quiet, read_dicom
+from loaders.images.dicom_pixels import SYNTAXES
 from loaders.errors import RadiographError
-from loaders.phantom_folder import write_phantoms
-from loaders.radiograph import Radiograph, decode_radiograph
-from loaders.site_key import load_site_key, patient_hash
+from loaders.phantom.folder import write_phantoms
+from loaders.images.radiograph import Radiograph, decode_radiograph
+from loaders.convert.patient_hash import load_site_key, patient_hash
 
 REPOSITORY = Path(__file__).parents[1]
 MAX_PIXELS = 1 << 20
@@ -574,7 +574,7 @@ def test_many_elements_or_items_are_refused_before_they_take_memory() -> None:
 
 
 def test_a_deflate_bomb_is_refused_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loaders.dicom_elements.MAX_INFLATED", 1 << 22)
+    monkeypatch.setattr("loaders.images.dicom_elements.MAX_INFLATED", 1 << 22)
     data = native(film(8), 8, DEFLATED)
     at = data.index(b"\x02\x00\x10\x00UI")  # the transfer syntax, last of its group
     start = at + 8 + int.from_bytes(data[at + 6 : at + 8], "little")
@@ -725,7 +725,7 @@ def test_changed_bytes_give_a_picture_or_a_reason_and_nothing_else(draw: st.Data
 
 
 def test_pydicom_is_not_imported_until_a_dicom_file_is_met() -> None:
-    program = "import sys, loaders.convert; assert not {'pydicom', 'imagecodecs'} & set(sys.modules)"
+    program = "import sys, loaders.convert.convert; assert not {'pydicom', 'imagecodecs'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=REPOSITORY, timeout=120)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import cli
-from engine.training import train
-from loaders.beton import Beton
+from engine.train.train import train
+from loaders.beton.reader import Beton
 from tests.small_training import small_training
 
 WRITES_NOTHING = {"info", "verify", "bench-loader"}

@@ -18,32 +18,32 @@ from matplotlib.figure import Figure
 from sklearn import metrics as oracle
 
 import cli
-from engine.checkpoint import file_hash, load_checkpoint, save_checkpoint
+from engine.train.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from engine.config import EvaluateConfig, ExplainConfig, Recipe, TrainConfig
-from engine.dataflow import dataflow_beside
-from engine.evaluation.checks import absent_classes
-from engine.evaluation.content import figures
-from engine.evaluation.decision import AT_BOUND, UNKNOWN, Decision, decide
-from engine.evaluation.evaluation import Evaluation, evaluate
-from engine.evaluation.measurement import Bootstrap, Scores, measure
-from engine.evaluation.validation_scores import validation_scores
-from engine.evaluation.words import evaluation_parts, in_order
-from engine.explanation.explain import explain
+from engine.evaluate.dataflow import dataflow_beside
+from engine.evaluate.checks import absent_classes
+from engine.evaluate.results import figures
+from engine.evaluate.trained import AT_BOUND, UNKNOWN, Decision, decide
+from engine.evaluate.evaluate import Evaluation, evaluate
+from engine.evaluate.results import Bootstrap, Scores, measure
+from engine.train.validation_scores import validation_scores
+from engine.evaluate.output import evaluation_parts, in_order
+from engine.explain.explain import explain
 from engine.figures import png
-from engine.metrics import all_metrics
+from engine.statistics.metrics import all_metrics
 from engine.report.report import write_report
 from engine.statistics.calibration import TEMPERATURES
-from engine.statistics.operating_points import choose_operating_points
-from engine.step import softmax
-from engine.training import train
+from engine.statistics.thresholds import choose_operating_points
+from engine.train.step import softmax
+from engine.train.train import train
 from loaders.atomic_file import locked
-from loaders.beton import Beton
-from loaders.beton_writer import write_beton
+from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
-from loaders.convert import convert
+from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
-from loaders.phantom_folder import write_phantoms
-from loaders.terminal import Line, Sheet
+from loaders.phantom.folder import write_phantoms
+from loaders.output import Line, Sheet
 from tests.small_training import results_of, small_training
 from tests.test_audit_page import Reader
 from tests.test_beton import strip_footer
@@ -95,7 +95,7 @@ def pictures() -> None:
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("engine.evaluation.evaluation.figures", lambda *arguments: {})
+        monkeypatch.setattr("engine.evaluate.evaluate.figures", lambda *arguments: {})
 
 
 def chosen(origin: Path, index_N: np.ndarray, path: Path, /, *, conversion: str = "", **changes: Any) -> Path:
@@ -412,7 +412,7 @@ def test_two_classes_keep_their_names_and_say_how_many_define_a_mean_only_where_
 
 def test_the_figures_titles_say_over_how_many_classes_a_mean_is(monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
-    monkeypatch.setattr("engine.evaluation.content.roc_figure", lambda *given: titles.append(given[2]))
+    monkeypatch.setattr("engine.evaluate.results.roc_figure", lambda *given: titles.append(given[2]))
     label_N = np.array([0, 0, 1, 1])  # none of the third class
     result = measured(("covid", "normal", "pneumonia"), label_N, label_N)
     scores = Scores(
@@ -756,7 +756,7 @@ def test_the_figures_of_an_evaluation_and_an_explanation_have_titles_that_fit(
     run: Path, betons: Path, tmp_path: Path, pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    for module in ("engine.evaluation.evaluation", "engine.explanation.explain"):
+    for module in ("engine.evaluate.evaluate", "engine.explain.explain"):
         monkeypatch.setattr(f"{module}.png", lambda figure: drawn.append(figure) or png(figure))
     evaluate(on(run, betons / "heldout.beton", out=tmp_path))
     explain(ExplainConfig(run=run, beton=betons / "heldout.beton", out=tmp_path / "x", samples=1, device="cpu"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.events import Events
-from engine.run_folder import RunFolder
+from engine.train.run_folder import Events
+from engine.train.run_folder import RunFolder
 from loaders.errors import StorageError
 
 FULL = Path("/dev/full")  # takes no byte
@@ -51,5 +51,5 @@ def test_a_log_on_a_full_disk_stops_the_training_in_words(tmp_path: Path, capfd:
     with pytest.raises(StorageError, match=r"train\.log: .* bytes of room"), RunFolder(tmp_path) as folder:
         folder._handler.stream.close()
         folder._handler.stream = FULL.open("w")
-        logging.getLogger("engine.training").info("epoch 1")
+        logging.getLogger("engine.train.train").info("epoch 1")
     assert capfd.readouterr().err == ""

@@ -19,15 +19,15 @@ from torch import nn
 
 from cli import main
 from engine.config import EvaluateConfig, ExplainConfig
-from engine.evaluation.evaluation import evaluate
-from engine.explanation import controls
-from engine.explanation.cam import METHODS, cam, evidence, explained_layer, map_cells, opened
-from engine.explanation.choice import choose
-from engine.explanation.controls import Deletion, Randomised, deletion, randomised, rank_correlation
-from engine.explanation.explain import explain
-from engine.explanation.findings import Explanation, cautions
-from engine.explanation.gallery import Shown, overlay
-from engine.explanation.lungs import (
+from engine.evaluate.evaluate import evaluate
+from engine.explain import controls
+from engine.explain.cam import METHODS, cam, evidence, explained_layer, map_cells, opened
+from engine.explain.explain import choose
+from engine.explain.controls import Deletion, Randomised, deletion, randomised, rank_correlation
+from engine.explain.explain import explain
+from engine.explain.findings import Explanation, cautions
+from engine.explain.gallery import Shown, overlay
+from engine.explain.lungs import (
     ANSWERS,
     AT_RANDOM,
     NOTHING,
@@ -43,16 +43,16 @@ from engine.explanation.lungs import (
     measure_lungs,
     sentence,
 )
-from engine.explanation.masks import find_masks, stem_of
-from engine.network import Cnn
-from engine.networks import make_network
-from engine.training import train
-from loaders.beton import Beton
+from engine.explain.lungs import find_masks, stem_of
+from engine.networks.cnn import Cnn
+from engine.networks.registry import make_network
+from engine.train.train import train
+from loaders.beton.reader import Beton
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, stored_side
-from loaders.convert import convert
+from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
-from loaders.phantom_folder import write_phantoms
-from loaders.subset import write_subset
+from loaders.phantom.folder import write_phantoms
+from loaders.beton.writer import write_subset
 from tests.small_training import small_training
 
 CROP = 64
@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_the_overlays_of_the_first_time(
 
     shutil.copytree(trapped.out, tmp_path / trapped.out.name)
     first = {path.name: path.read_bytes() for path in trapped.out.iterdir()}
-    monkeypatch.setattr("engine.explanation.explain.publish_bytes", fail)
+    monkeypatch.setattr("engine.explain.explain.publish_bytes", fail)
     with pytest.raises(StorageError):
         tied.explain(tmp_path, samples=2)
     assert {path.name: path.read_bytes() for path in (tmp_path / trapped.out.name).iterdir()} == first
@@ -223,8 +223,8 @@ def test_a_full_disk_leaves_the_overlays_of_the_first_time(
 
 
 def heldout_frames(case: Case) -> tuple[torch.Tensor, np.ndarray, nn.Module]:
-    from engine.evaluation.trained import load_trained
-    from kernels.crop import crop_into
+    from engine.evaluate.trained import load_trained
+    from kernels.crops import crop_into
 
     network = load_trained(case.run).network
     with Beton(case.heldout) as beton:

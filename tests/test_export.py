@@ -20,18 +20,18 @@ import pytest
 import torch
 
 import cli
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import ExportConfig, PredictConfig
-from engine.evaluation.decision import Decision
-from engine.evaluation.trained import load_trained
+from engine.evaluate.trained import Decision
+from engine.evaluate.trained import load_trained
 from engine.export import export as exporting
 from engine.export.export import export, reference
 from engine.export.model_card import card_of, plain
-from engine.networks import make_network
-from engine.prediction.prediction import predict_files
-from engine.training import train
+from engine.networks.registry import make_network
+from engine.predict.predict import predict_files
+from engine.train.train import train
 from loaders import __version__
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 from loaders.errors import CheckpointError, ConfigError, IntegrityError
 from tests.small_training import small_training
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
-from loaders.loader import Loader
+from loaders.batches.loader import Loader
 
 REQUIRED = os.environ.get("PLAINFILM_REQUIRE_FFCV") == "1"
 pytestmark = [pytest.mark.ffcv, pytest.mark.filterwarnings("ignore")]  # FFCV's own deprecations
@@ -23,11 +23,11 @@ pytestmark = [pytest.mark.ffcv, pytest.mark.filterwarnings("ignore")]  # FFCV's 
 
 @pytest.fixture(scope="module")
 def operation() -> Iterator[Any]:
-    """loaders.ffcv_operation; importing FFCV changes torch's thread count, which is put back."""
+    """loaders.beton.ffcv_operation; importing FFCV changes torch's thread count, which is put back."""
     threads = torch.get_num_threads()
     if not REQUIRED:
         pytest.importorskip("ffcv", reason="FFCV is not installed; run make ffcv")
-    from loaders import ffcv_operation
+    from loaders.beton.reader import ffcv_operation
 
     yield ffcv_operation
     torch.set_num_threads(threads)

@@ -23,34 +23,34 @@ from PIL import Image, ImageDraw
 from PIL.ImageFont import FreeTypeFont
 
 import loaders.figure_text as figure_text
-from engine.comparison.comparison import Comparison, Contender
-from engine.comparison.figure import comparison_figure
-from engine.crossval.figure import crossval_figure
-from engine.evaluation.content import figures
-from engine.evaluation.figures import Curve, Panel, pr_figure, roc_figure, score_figure
-from engine.evaluation.measurement import Bootstrap, Scores, measure
-from engine.explanation.controls import Deletion
-from engine.explanation.explain import CAPTION
-from engine.explanation.findings import Example, caption
-from engine.explanation.gallery import TITLES, Shown, deletion_figure, gallery, overlay
-from engine.explanation.lungs import Interval
+from engine.compare import Comparison, Contender
+from engine.compare import comparison_figure
+from engine.crossval.output import crossval_figure
+from engine.evaluate.results import figures
+from engine.evaluate.figures import Curve, Panel, pr_figure, roc_figure, score_figure
+from engine.evaluate.results import Bootstrap, Scores, measure
+from engine.explain.controls import Deletion
+from engine.explain.explain import CAPTION
+from engine.explain.findings import Example, caption
+from engine.explain.gallery import TITLES, Shown, deletion_figure, gallery, overlay
+from engine.explain.lungs import Interval
 from engine.figures import DPI, confusion_figure, curves_figure
-from engine.profile.account import Measured
-from engine.profile.figure import profile_figure
-from engine.profile.variants import variants_for
+from engine.profile.breakdown import Measured
+from engine.profile.output import profile_figure
+from engine.profile.breakdown import variants_for
 from engine.statistics.estimates import Estimate
-from engine.statistics.operating_points import choose_operating_points
-from engine.summary import title
-from loaders.account import Row
-from loaders.beton_footer import ROW, Facts
-from loaders.beton_writer import write_beton
-from loaders.catalog import Catalog
+from engine.statistics.thresholds import choose_operating_points
+from engine.train.summary import title
+from loaders.convert.conversion import Row
+from loaders.beton.format import ROW, Facts
+from loaders.beton.writer import write_beton
+from loaders.sources.catalog import Catalog
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, stored_side
-from loaders.contact_sheet import GAP, SIDE, TILE, TITLE, augmentation_sheet, preparation_sheet, to_levels
-from loaders.entry import Entry
+from loaders.convert.contact_sheet import GAP, SIDE, TILE, TITLE, augmentation_sheet, preparation_sheet, to_levels
+from loaders.sources.entry import Entry
 from loaders.figure_text import EM, FAMILY, class_names, family_of, name_text, width, wrap, write
-from loaders.loader import Loader
-from loaders.spool import Decoded
+from loaders.batches.loader import Loader
+from loaders.images.decode import Decoded
 
 ROOT = Path(__file__).parent.parent
 CROP = 32

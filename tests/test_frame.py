@@ -6,7 +6,7 @@ import pytest
 
 from loaders.config import stored_side
 from loaders.errors import RadiographError
-from loaders.frame import audited_frame, crop_area, fit_square, grey_window, resize, stored_frame
+from loaders.images.frame import audited_frame, crop_area, fit_square, grey_window, resize, stored_frame
 from tests import naive
 
 pytestmark = pytest.mark.numerical

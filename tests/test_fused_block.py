@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from engine.batch_statistics import batch_statistics
-from engine.fused_block import fused_block
-from engine.fused_first_block import fused_first_block
-from engine.network import Cnn
-from engine.weight_gradient import weight_gradient
-from engine.workers import for_each_part
-from kernels.columns import columns_into
+from engine.networks.batch_parts import batch_statistics
+from engine.networks.cpu_blocks import fused_block
+from engine.networks.cpu_blocks import fused_first_block
+from engine.networks.cnn import Cnn
+from engine.networks.batch_parts import weight_gradient
+from engine.networks.batch_parts import for_each_part
+from kernels.fused_block import columns_into
 from tests.rounding import MARGIN, UNIT, batch_products, rounded, sum_error
 
 pytestmark = pytest.mark.numerical

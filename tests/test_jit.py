@@ -11,8 +11,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 PROGRAM = """
 import numpy as np
-from kernels.crop import crop_into
-from kernels.affine import affine_into, affine_scratch
+from kernels.crops import crop_into
+from kernels.crops import affine_into, affine_scratch
 out = np.zeros((1, 1, 2, 2), np.float32)
 frame, offset = np.full(16, 255, np.uint8), np.zeros(1, np.int64)
 inverse = np.array([[[1, 0, 1], [0, 1, 1]]], np.float32)

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.affine import affine_into, affine_scratch
-from kernels.crop import crop_into
-from kernels.grey import count_coloured, histogram_into, luma_into
-from kernels.shrink import shrink_into
-from kernels.unfilter import unfilter_into
-from loaders.augmentation import inverse_matrices
+from kernels.crops import affine_into, affine_scratch
+from kernels.crops import crop_into
+from kernels.decoding import count_coloured, histogram_into, luma_into
+from kernels.decoding import shrink_into
+from kernels.decoding import unfilter_into
+from loaders.sampling import inverse_matrices
 from tests import naive
 
 pytestmark = pytest.mark.numerical

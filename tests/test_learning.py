@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from engine.config import EvaluateConfig
-from engine.evaluation.evaluation import evaluate
-from engine.training import train
+from engine.evaluate.evaluate import evaluate
+from engine.train.train import train
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
-from loaders.convert import convert
-from loaders.phantom_folder import write_phantoms
+from loaders.convert.convert import convert
+from loaders.phantom.folder import write_phantoms
 from tests.small_training import small_training
 
 

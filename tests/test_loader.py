@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from loaders.augmentation import epoch_matrices
-from loaders.beton import Beton
-from loaders.beton_footer import ROW, Facts
-from loaders.beton_writer import write_beton
+from loaders.sampling import epoch_matrices
+from loaders.beton.reader import Beton
+from loaders.beton.format import ROW, Facts
+from loaders.beton.writer import write_beton
 from loaders.config import LoaderConfig, stored_side
 from loaders.errors import BetonError, ConfigError
-from loaders.loader import Loader
-from loaders.randomness import epoch_order
-from loaders.thread_watch import WatchedThreads
+from loaders.batches.loader import Loader
+from loaders.sampling import epoch_order
+from loaders.workers import WatchedThreads
 from tests import naive
 
 
@@ -170,11 +170,11 @@ def test_early_breaks_hold_memory_flat(betons: Path) -> None:
 def test_a_streamed_beton_holds_few_pages_in_memory(
     large_beton: Path, monkeypatch: pytest.MonkeyPatch, training: bool
 ) -> None:
-    monkeypatch.setattr("loaders.sample_order.WINDOW_BYTES", 4 << 20)
-    monkeypatch.setattr("loaders.read_ahead.WINDOW_BYTES", 4 << 20)
+    monkeypatch.setattr("loaders.sampling.WINDOW_BYTES", 4 << 20)
+    monkeypatch.setattr("loaders.batches.memory.WINDOW_BYTES", 4 << 20)
     most = {}
     for memory in (1, 1 << 40):
-        monkeypatch.setattr("loaders.loader.usable_memory", lambda memory=memory: memory)
+        monkeypatch.setattr("loaders.batches.loader.usable_memory", lambda memory=memory: memory)
         with Loader(large_beton, training=training, threads=1) as loader:
             before = resident_kib("RssFile")
             most[memory] = max(resident_kib("RssFile") - before for _ in loader)
@@ -234,7 +234,7 @@ def test_a_choice_that_does_not_exist_is_refused(changes: dict[str, Any]) -> Non
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_a_killed_loader_ends_at_once_and_leaves_nothing(betons: Path, name: str) -> None:
     program = (
-        "import sys\nfrom loaders.loader import Loader\n"
+        "import sys\nfrom loaders.batches.loader import Loader\n"
         f"loader = Loader({str(betons / 'train.beton')!r}, training=True, batch_size=2)\n"
         "while True:\n"
         "    for _ in loader:\n"
@@ -301,7 +301,7 @@ def test_a_resident_beton_gives_the_same_bytes(betons: Path) -> None:
 def test_a_beton_over_half_the_memory_is_read_by_pages(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = (betons / "train.beton").stat().st_size
     for memory, order in ((size * 3, "random"), (size, "pages")):
-        monkeypatch.setattr("loaders.loader.usable_memory", lambda memory=memory: memory)
+        monkeypatch.setattr("loaders.batches.loader.usable_memory", lambda memory=memory: memory)
         with Loader(betons / "train.beton", training=True) as loader:
             assert loader.order == order and loader.streamed == (order == "pages")
             seen = np.concatenate([index_N for _, _, index_N in loader]).tolist()
@@ -311,7 +311,7 @@ def test_a_beton_over_half_the_memory_is_read_by_pages(betons: Path, monkeypatch
 
 
 def test_a_state_keeps_the_order_that_was_chosen_where_it_began(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loaders.loader.usable_memory", lambda: 1)
+    monkeypatch.setattr("loaders.batches.loader.usable_memory", lambda: 1)
     with Loader(betons / "train.beton", training=True, batch_size=4) as small:
         batches = iter(small)
         next(batches)
@@ -395,7 +395,7 @@ def test_a_state_of_another_seed_or_set_is_refused(betons: Path) -> None:
 def test_the_loader_works_without_torch(betons: Path) -> None:
     program = (
         "import sys; sys.modules['torch'] = None\n"
-        "from loaders.loader import Loader\n"
+        "from loaders.batches.loader import Loader\n"
         f"with Loader({str(betons / 'val.beton')!r}) as loader:\n"
         "    print(sum(len(labels) for _, labels, _ in loader))\n"
     )
@@ -419,7 +419,7 @@ def test_whatever_ends_a_thread_is_an_error_in_the_caller(
     def failing(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("loaders.loader.affine_into", failing)
+    monkeypatch.setattr("loaders.batches.loader.affine_into", failing)
     with Loader(betons / "train.beton", training=True) as loader, pytest.raises(expected):
         list(loader)
 

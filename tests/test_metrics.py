@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from engine.metrics import all_metrics, confusion_matrix, f1_scores, matrix_metrics, roc_auc
+from engine.statistics.metrics import all_metrics, confusion_matrix, f1_scores, matrix_metrics, roc_auc
 
 pytestmark = pytest.mark.numerical
 

@@ -9,7 +9,7 @@ import torch
 
 import engine.device as device
 from engine.device import choose_policy
-from engine.mps import ROWS, mps_row
+from engine.device import ROWS, mps_row
 from loaders.errors import ConfigError
 
 

@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 import cli
-from engine.checkpoint import load_checkpoint, load_network, save_checkpoint
+from engine.train.checkpoint import load_checkpoint, load_network, save_checkpoint
 from engine.config import Recipe, TrainConfig
 from engine.device import choose_policy
-from engine.network import Cnn
-from engine.networks import (
+from engine.networks.cnn import Cnn
+from engine.networks.registry import (
     MODELS,
     as_map,
     check_batches,
@@ -31,11 +31,11 @@ from engine.networks import (
     network_of,
     to_training,
 )
-from engine.pretrained import adopt, default_file, find_weights, read_weights
-from engine.step import make_learner, train_step
-from engine.torchvision_import import import_torchvision
-from engine.torchvision_networks import DEVIATION, MEAN, NAMES
-from engine.training import resume_config, train
+from engine.train.pretrained import adopt, default_file, find_weights, read_weights
+from engine.train.step import make_learner, train_step
+from engine.networks.registry import import_torchvision
+from engine.networks.registry import DEVIATION, MEAN, NAMES
+from engine.train.train import resume_config, train
 from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, Interrupted, StorageError
 from tests.small_training import small_training
@@ -416,10 +416,10 @@ def test_the_first_epochs_train_the_head_alone(betons: Path, tmp_path: Path) -> 
 def test_the_device_path_trains_the_head_first_as_the_host_does(betons: Path) -> None:
     import contextlib
 
-    from engine.device_epochs import DeviceEpochs
-    from engine.host_epochs import HostEpochs
-    from engine.training_state import State
-    from loaders.loader import Loader
+    from engine.train.device_epochs import DeviceEpochs
+    from engine.train.host_epochs import HostEpochs
+    from engine.train.state import State
+    from loaders.batches.loader import Loader
 
     ends = []
     for kind in (HostEpochs, DeviceEpochs):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loaders.catalog import Catalog, read_catalog
+from loaders.sources.catalog import Catalog, read_catalog
 from loaders.config import PRESETS, CatalogConfig, ConvertConfig
-from loaders.convert import convert
-from loaders.entry import Entry
+from loaders.convert.convert import convert
+from loaders.sources.entry import Entry
 from loaders.errors import ConfigError, InputError
-from loaders.presets import READERS, deal_rest
+from loaders.sources.presets import READERS, deal_rest
 
 CHESTXRAY_HEADER = (
     "patientid,offset,sex,age,finding,RT_PCR_positive,survival,view,modality,date,location,folder,filename,doi,url,"

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import CollectionFinding
-from loaders.audit.probe_statistics import (
+from loaders.statistics import (
     auc_rows,
     bootstrap_aucs,
     deal_folds,
@@ -36,12 +36,12 @@ from loaders.audit.probes import (
     pixel_features,
 )
 from loaders.config import PhantomConfig
-from loaders.frame import stored_frame
-from loaders.lungs import template_SS
-from loaders.phantom import draw_phantom
-from loaders.phantom_folder import plan_phantoms
-from loaders.radiograph import decode_radiograph
-from loaders.split import group_by
+from loaders.images.frame import stored_frame
+from loaders.images.frame import template_SS
+from loaders.phantom.phantom import draw_phantom
+from loaders.phantom.folder import plan_phantoms
+from loaders.images.radiograph import decode_radiograph
+from loaders.sources.split import group_by
 
 SIDE = 92
 PATIENTS = 64

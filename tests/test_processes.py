@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loaders.processes import map_in_processes
+from loaders.workers import map_in_processes
 
 
 def nothing() -> None:

@@ -19,7 +19,7 @@ PROGRAM = """
 import json
 import numpy as np
 import torch
-from kernels.pooled_norm import activate_into
+from kernels.fused_block import activate_into
 pooled = np.ones((1, 4, 4, 32), np.float32)
 activate_into(pooled.copy(), np.zeros(pooled.shape, np.uint8), pooled, *np.ones((3, 32), np.float32), 0, 1)
 code = "".join(activate_into.inspect_asm().values())

@@ -35,21 +35,21 @@ from benchmarks.reference import (
 )
 from engine.config import ProfileConfig
 from engine.figures import png
-from engine.network import Cnn
-from engine.profile.account import EPOCHS, Measured, measured, overhead_share
-from engine.profile.figure import profile_figure
+from engine.networks.cnn import Cnn
+from engine.profile.breakdown import EPOCHS, Measured, measured, overhead_share
+from engine.profile.output import profile_figure
 from engine.profile.probes import activation_bytes, bound_of, training_flops
-from engine.profile.process import VariantProcess
+from engine.profile.worker import VariantProcess
 from engine.profile.profile import cautions, profile
-from engine.profile.source import Converter, Source, find_source
-from engine.profile.variants import Variant, variants_for
-from engine.profile.verdict import judge
+from engine.profile.profile import Converter, Source, find_source
+from engine.profile.breakdown import Variant, variants_for
+from engine.profile.breakdown import judge
 from engine.profile.worker import DeviceRounds, HostRounds, trace
 from loaders.atomic_file import locked
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
-from loaders.loader import Batch, Loader
+from loaders.batches.loader import Batch, Loader
 from loaders.machine import usable_cores
 from tests.plain import Plain
 

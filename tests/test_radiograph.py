@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from loaders.errors import RadiographError
-from loaders.png import plain_png, sound_png
-from loaders.radiograph import Radiograph, decode_radiograph
-from loaders.radiograph_file import MAX_BYTES
+from loaders.images.png import plain_png, sound_png
+from loaders.images.radiograph import Radiograph, decode_radiograph
+from loaders.images.files import MAX_BYTES
 
 REPOSITORY = Path(__file__).parents[1]
 RADIOGRAPHS = Path(os.environ.get("PLAINFILM_DATA", REPOSITORY / "../shared/data")) / "radiographs"
@@ -686,7 +686,7 @@ def test_a_file_without_permission_is_rejected(tmp_path: Path) -> None:
         "import os, sys\n"
         "from pathlib import Path\n"
         "from loaders.errors import RadiographError\n"
-        "from loaders.radiograph import decode_radiograph\n"
+        "from loaders.images.radiograph import decode_radiograph\n"
         "os.chdir(sys.argv[1])\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "try: decode_radiograph(Path('secret.png'), max_pixels=10**6)\n"

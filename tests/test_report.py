@@ -20,16 +20,16 @@ import pytest
 
 import cli
 from engine.config import ReportConfig
-from engine.dataflow import count_files, keep_dataflow
-from engine.explanation.gallery import Shown, overlay, picture_bytes
+from engine.evaluate.dataflow import count_files, keep_dataflow
+from engine.explain.gallery import Shown, overlay, picture_bytes
 from engine.report.collections import make_flow
-from engine.report.material import read_material
-from engine.report.numbers import share_text
+from engine.report.results import read_material
+from engine.report.results import share_text
 from engine.report.report import report, write_report
-from engine.report.run_probes import probe_run
+from engine.report.report import probe_run
 from engine.report.tables import train_command
 from engine.report.verdict import Verdict, judge
-from loaders.page_parts import visible
+from loaders.html import visible
 from tests.browser import Browser, check_page
 from tests.example_run import (
     SET,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loaders.randomness import epoch_order
-from loaders.read_ahead import ReadAhead
-from loaders.sample_order import WINDOW_BYTES, paged_order
+from loaders.sampling import epoch_order
+from loaders.batches.memory import ReadAhead
+from loaders.sampling import WINDOW_BYTES, paged_order
 
 PAGE = 2 << 20
 

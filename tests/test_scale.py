@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loaders.beton import Beton
-from loaders.beton_footer import ROW, Facts
-from loaders.beton_format import ALLOCATION, HEADER
-from loaders.beton_writer import write_beton
+from loaders.beton.reader import Beton
+from loaders.beton.format import ROW, Facts
+from loaders.beton.format import ALLOCATION, HEADER
+from loaders.beton.writer import write_beton
 from loaders.errors import BetonError
-from loaders.loader import Loader
+from loaders.batches.loader import Loader
 
 FEW, MANY = 1_000, 1_000_000
 STORED, CROP = 8, 6

@@ -13,7 +13,7 @@ from PIL import Image
 import cli
 from loaders.audit.audit import audit
 from loaders.config import AuditConfig, CatalogConfig, ConvertConfig
-from loaders.convert import convert
+from loaders.convert.convert import convert
 from loaders.errors import ConfigError
 from loaders.settings import build, settings_of
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders.errors import InputError
-from loaders.split import group_by, split_groups
+from loaders.sources.split import group_by, split_groups
 
 SHARES = {"train": 0.68, "val": 0.17, "heldout": 0.15}
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from engine.device import Policy, choose_policy
-from engine.network import Cnn
-from engine.step import Learner, make_learner, predict, train_step
+from engine.networks.cnn import Cnn
+from engine.train.step import Learner, make_learner, predict, train_step
 from loaders.errors import ConfigError, DivergedError
-from loaders.loader import Loader
+from loaders.batches.loader import Loader
 from tests.plain import Plain
 from tests.rounding import MARGIN, rounded
 

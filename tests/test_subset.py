@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-import loaders.subset
-from loaders.beton import Beton
-from loaders.beton_writer import write_beton
+import loaders.beton.writer
+from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
 from loaders.errors import BetonError, InputError, StorageError
-from loaders.lungs import LUNG_MARGIN, blank_lungs, read_mask, template_SS, without_lungs
-from loaders.subset import check_room, subset_id, write_subset
+from loaders.images.frame import LUNG_MARGIN, blank_lungs, read_mask, template_SS, without_lungs
+from loaders.beton.writer import check_room, subset_id, write_subset
 
 
 def test_frames_labels_and_rows_are_the_sources_in_the_order_asked_for(betons: Path, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_an_identity_tells_the_conversion_the_words_and_who_is_where(betons: Pat
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(loaders.subset.shutil, "disk_usage", lambda folder: usage(1000))
+    monkeypatch.setattr(loaders.beton.writer.shutil, "disk_usage", lambda folder: usage(1000))
     check_room(tmp_path / "not" / "yet", 1000)
     with pytest.raises(StorageError, match="1,000 bytes free on the disk, expected 1,001"):
         check_room(tmp_path / "not" / "yet", 1001)

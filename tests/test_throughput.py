@@ -10,7 +10,7 @@ import torch
 import cli
 from loaders.config import BenchLoaderConfig, LoaderConfig
 from loaders.errors import ConfigError
-from loaders.throughput import Epoch, measure, what_bounds
+from loaders.batches.throughput import Epoch, measure, what_bounds
 
 
 def epoch(**changes: float) -> Epoch:

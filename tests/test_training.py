@@ -19,14 +19,14 @@ import pytest
 import torch
 
 import cli
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import CrossvalConfig, Recipe, TrainConfig
-from engine.evaluation.trained import load_trained
-from engine.host_epochs import HostEpochs
-from engine.run_folder import RunFolder, load_config
-from engine.run_settings import shared_settings
-from engine.training import resume_config, train
-from engine.training_state import State
+from engine.evaluate.trained import load_trained
+from engine.train.host_epochs import HostEpochs
+from engine.train.run_folder import RunFolder, load_config
+from engine.train.run_folder import shared_settings
+from engine.train.train import resume_config, train
+from engine.train.state import State
 from loaders.errors import (
     CheckpointError,
     ConfigError,
@@ -84,7 +84,7 @@ def test_curves_are_drawn_early_seldom_and_at_the_end(
     monkeypatch.setattr(
         RunFolder, "draw", lambda self, history, *rest: (lengths.append(len(history)), draw(self, history, *rest))[1]
     )
-    monkeypatch.setattr("engine.training_run.SECONDS_BETWEEN_CURVES", 3600)
+    monkeypatch.setattr("engine.train.trainer.SECONDS_BETWEEN_CURVES", 3600)
     train(config(betons, tmp_path / "run"))
     assert lengths == [1, 3]
 
@@ -205,7 +205,7 @@ def test_divergence_keeps_the_last_healthy_state(betons: Path, tmp_path: Path) -
 
 def test_betons_that_changed_under_a_run_are_noticed(betons: Path, phantoms: Path, tmp_path: Path) -> None:
     from loaders.config import CatalogConfig, ConvertConfig
-    from loaders.convert import convert
+    from loaders.convert.convert import convert
 
     data, out = tmp_path / "b", tmp_path / "run"
     shutil.copytree(betons, data)
@@ -221,7 +221,7 @@ def test_betons_that_changed_under_a_run_are_noticed(betons: Path, phantoms: Pat
 
 def test_a_folder_that_mixes_conversions_is_refused(betons: Path, phantoms: Path, tmp_path: Path) -> None:
     from loaders.config import CatalogConfig, ConvertConfig
-    from loaders.convert import convert
+    from loaders.convert.convert import convert
 
     mixed = tmp_path / "mixed"
     shutil.copytree(betons, mixed)
@@ -303,8 +303,8 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 def test_three_classes_train_with_macro_f1(tmp_path: Path) -> None:
     from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
-    from loaders.convert import convert
-    from loaders.phantom_folder import write_phantoms
+    from loaders.convert.convert import convert
+    from loaders.phantom.folder import write_phantoms
 
     names = ("covid", "normal", "pneumonia")
     table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=18, size=64, classes=names))
@@ -387,7 +387,7 @@ def test_phantoms_are_called_synthetic_in_the_summary_and_the_log(run: Path) -> 
 
 
 def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_path: Path, monkeypatch) -> None:
-    import engine.training as training
+    import engine.train.train as training
 
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -401,7 +401,7 @@ def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_p
 
 
 def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path: Path, monkeypatch) -> None:
-    import engine.training_run as training_run
+    import engine.train.trainer as training_run
 
     scores = iter([0.5, 0.501, 0.5005, 0.502, 0.502, 0.5029, 0.5031])
     real = training_run.all_metrics

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 import cli
-from engine.progress import Progress
-from engine.training_words import epoch_words, live_words
+from engine.train.state import Progress
+from engine.train.train import epoch_words, live_words
 from loaders.audit.findings import AuditResult, FileFinding
-from loaders.audit.words import audit_parts
-from loaders.terminal import Line, Sheet
+from loaders.audit.page import audit_parts
+from loaders.output import Line, Sheet
 
 
 def finding(place: int, label: str) -> FileFinding:

@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
-
 from engine.config import ExportConfig
-from engine.evaluation.trained import Trained, load_trained
+from engine.evaluate.trained import Trained, load_trained
 from engine.export.model_card import CARD, card_of
-from kernels.crop import MIDDLE, SCALE, crop_into
+from kernels.crops import MIDDLE, SCALE, crop_into
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.errors import ConfigError, IntegrityError
+from loaders.output import Line, Parts, path_line
+
 
 FRAMES, PROBABILITIES = "frames", "probabilities"  # names of input and output
 TOLERANCE = 1e-4  # largest difference of a probability between the file and the run's own network
@@ -205,3 +205,20 @@ def largest_difference(content: bytes, frames_NSS: np.ndarray, expected_NK: np.n
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     found = [session.run([PROBABILITIES], {FRAMES: frames_NSS[:size]})[0] for size in BATCHES]
     return max(float(np.abs(said_NK - expected_NK[:size]).max()) for size, said_NK in zip(BATCHES, found, strict=True))
+
+
+def export_words(done: Exported) -> Parts:
+    """Shapes, parity, and where the files are."""
+    parts = [
+        Line(
+            f"frames uint8 (N, {done.stored}, {done.stored}) → probabilities float32 (N, {len(done.classes)}): "
+            f"{', '.join(done.classes)}; {done.size / 1e6:,.1f} MB"
+        ),
+        Line(
+            f"Under onnxruntime its probabilities differ from the network's by {done.difference:.1g} at most "
+            f"(limit {TOLERANCE:g})."
+        ),
+    ]
+    if done.temperature is None:
+        parts.append(Line("Caution: uncalibrated: the run kept no validation scores; train again.", "yellow"))
+    return [*parts, path_line(done.model), path_line(done.card)]

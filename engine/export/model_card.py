@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from engine.evaluation.trained import Trained
-from engine.evaluation.words import fewer_words, over_words
-from engine.explanation.lungs import answer_words
-from engine.run_folder import SUMMARY
-from engine.run_settings import CONFIG, LOCAL
+from engine.evaluate.trained import Trained
+from engine.evaluate.output import fewer_words, over_words
+from engine.explain.lungs import answer_words
+from engine.train.run_folder import SUMMARY
+from engine.train.run_folder import CONFIG, LOCAL
 from engine.statistics.calibration import TEMPERATURES
 from loaders import __version__
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 from loaders.errors import IntegrityError, StorageError
 
 CARD = "model_card.md"
@@ -246,8 +246,8 @@ def example(trained: Trained, model_name: str) -> str:
     return (
         "from pathlib import Path\n"
         "import onnxruntime\n"
-        "from loaders.frame import stored_frame  # of plainfilm: grey window and fit, as in training\n"
-        "from loaders.radiograph import decode_radiograph\n\n"
+        "from loaders.images.frame import stored_frame  # of plainfilm: grey window and fit, as in training\n"
+        "from loaders.images.radiograph import decode_radiograph\n\n"
         f"session = onnxruntime.InferenceSession({model_name!r})\n"
         'grey = decode_radiograph(Path("radiograph.png"), max_pixels=64_000_000).grey_HW\n'
         f"frame, _ = stored_frame(grey, {state['stored']}, {state['fit']!r})\n"

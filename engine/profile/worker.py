@@ -1,7 +1,4 @@
-"""A worker of `profile`: one variant of the engine in a process of its own, which trains and validates on command.
-
-Commands are JSON lines on stdin, such as {"do": "train", "steps": 2, "seconds": 0.2}; each is answered with one.
-"""
+"""A process of `profile` that trains one variant on command, so that no variant's settings reach another."""
 
 # N batch, H W rows and columns of the crop
 
@@ -9,28 +6,103 @@ from __future__ import annotations
 
 import contextlib
 import json
-import statistics
+import subprocess
 import sys
 import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from loaders.errors import InputError
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
-
-from engine.arena import keep_allocations
+from loaders.machine import keep_allocations
 from engine.device import Policy, choose_policy, settle_precision
-from engine.device_epochs import DeviceEpochs
-from engine.network import Cnn
-from engine.profile.variants import Variant
-from engine.step import Learner, make_learner, predict, train_step
-from engine.training_state import State
+from engine.train.device_epochs import DeviceEpochs
+from engine.networks.cnn import Cnn
+from engine.profile.breakdown import Variant
+from engine.train.step import Learner, make_learner, predict, train_step
+from engine.train.state import State
 from loaders.atomic_file import publish_bytes
 from loaders.config import LoaderConfig
-from loaders.loader import Loader
+from loaders.batches.loader import Loader
+
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 10.0  # seconds that a process has to end
+
+
+class VariantProcess:
+    """A running program that answers JSON lines.  Owns the process.
+
+    Errors: InputError, naming the variant and the last thing that it said, once it has ended.
+    """
+
+    def __init__(self, name: str, module: str, arguments: list[str]) -> None:
+        self.name = name
+        self._said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed by `close`)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def ask(self, do: str, **how: Any) -> dict[str, Any]:
+        """Give a command and wait for its answer."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # `answer` says why
+            self._process.stdin.write(json.dumps({"do": do} | how) + "\n")
+            self._process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """The next line."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        code = self._process.wait()
+        self._said.seek(0)
+        said = self._said.read().strip().splitlines() or ["nothing"]
+        raise InputError(
+            f"the process of variant {self.name} ended with exit code {code}: {said[-1]}; expected an answer; "
+            "mend what it names, or lower --batch-size if memory ran out"
+        )
+
+    def dismiss(self) -> None:
+        """Let the process end, without waiting."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended already
+            self._process.stdin.close()
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdout is not None
+        self.dismiss()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._said.close()
+
+    def __enter__(self) -> VariantProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._process.kill()  # in the middle of a turn it would not listen
+        self.close()
+
 
 LEARNING_RATE, DROPOUT = 1e-3, 0.5
 SMALL, LARGE = 1, 8  # images: batches of the second are beside smaller ones, of the first beside larger

@@ -8,16 +8,16 @@ from typing import Any
 
 from jinja2 import Template
 
-from engine.evaluation.words import MOST_NAMED
-from engine.profile.account import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
+from engine.evaluate.output import MOST_NAMED
+from engine.profile.breakdown import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
 from engine.report.collections import find_collections
-from engine.report.doubts import texts
-from engine.report.material import Material, count_in, dict_in, dicts_in, number_in, text_in, texts_in
-from engine.report.numbers import counted, listed, part_text, plain_text, upper_first
+from engine.report.red_flags import texts
+from engine.report.results import Material, count_in, dict_in, dicts_in, number_in, text_in, texts_in
+from engine.report.results import counted, listed, part_text, plain_text, upper_first
 from engine.report.tables import commands, split_rows
 from engine.report.verdict import Verdict
 from loaders.audit.page import SEEN, auc_low
-from loaders.page_parts import CHART_WIDTH, page_environment
+from loaders.html import CHART_WIDTH, page_environment
 
 AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes' table is the audit's own
 

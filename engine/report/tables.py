@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.config import TrainConfig
-from engine.evaluation.words import fewer_words, over_words
-from engine.report.doubts import class_counts
-from engine.report.material import (
+from engine.evaluate.output import fewer_words, over_words
+from engine.report.red_flags import class_counts
+from engine.report.results import (
     Material,
     Measured,
     Scored,
@@ -22,8 +22,8 @@ from engine.report.material import (
     text_in,
     texts_in,
 )
-from engine.report.numbers import interval_text, plain_text, share_text
-from loaders.flags import flag_of
+from engine.report.results import interval_text, plain_text, share_text
+from loaders.settings import flag_of
 from loaders.settings import settings_of
 
 METRICS = {  # name → what it is called, what it means for two classes, whether it is a share

@@ -1,28 +1,22 @@
-"""Estimates: every metric of an evaluation with its 95 % interval, over resamples of whole groups.
+"""95 % intervals from resamples of whole groups.
 
-Names, for two classes: accuracy, sensitivity, specificity, ppv, npv, f1 (the positive class's), f1[0], f1[1], f1_macro,
-auc, pr_auc (average precision), brier, ece, calibration_slope, calibration_intercept; with a stated prevalence also
-ppv_at_prevalence and npv_at_prevalence.  For more classes all but accuracy, brier, ece and f1_macro are told for every
-class against the rest as NAME[class], and NAME alone is the mean over the classes that define it.
-
-brier: mean squared error of the positive class's probability; for more classes, summed over classes.  ece: 10 bins
-equally wide; engine.statistics.calibration says of what.  calibration_intercept: in the large, the slope held at 1.
-What nothing defines is None: sensitivity without a positive, ppv where nobody is called positive, f1 of a class neither
-present nor called, auc and pr_auc of one class; calibration_slope and calibration_intercept also where the sample does
-not settle them: in classes that a threshold nearly separates, two or three samples decide whether a slope is 2 or 20.
+Percentiles of the resamples held the truth in 88 to 96 of 100 simulated studies of 80 or 150 groups: shares near 1 are
+skewed, and few groups spread too little (benchmarks/interval_coverage.py compares). So the resamples give the standard
+error, and the interval is symmetric on a scale where the metric is nearly normal, with Student's t for the number of
+groups: 93 to 97 of 100. That of the ECE is wider than it need be: 97 of 100 or more.
 """
 
+# R resamples
 # N samples, K classes, R rows: row 0 the sample itself, then the resamples
 
 from __future__ import annotations
 
+import math
+import numpy as np
+from loaders.statistics import Z, wilson
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import numpy as np
-
-from engine.statistics.intervals import UNBOUNDED, bootstrap_interval, boundary_interval, ece_interval, margin
-from engine.statistics.metrics import (
+from engine.statistics.point_metrics import (
     AT_PREVALENCE,
     ECE_DISTANCE,
     at_prevalence,
@@ -32,8 +26,72 @@ from engine.statistics.metrics import (
     mean_of_known,
     metrics_of,
 )
-from engine.statistics.resamples import Progress, make_material, resample
-from loaders.audit.intervals import wilson
+from engine.statistics.bootstrap import Progress, make_material, resample
+from loaders.statistics import wilson
+
+
+UNBOUNDED = ("calibration_slope", "calibration_intercept")
+LOGARITHMIC = "brier"
+
+Ends = tuple[float, float]
+
+
+def student_t(degrees: int) -> float:
+    """The two-sided 95 % quantile of Student's t.  Within 1 % from 4 degrees on.  Source: Abramowitz, Stegun 26.7.5."""
+    terms = (
+        Z,
+        (Z**3 + Z) / 4,
+        (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96,
+        (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / 384,
+    )
+    return sum(term / degrees**power for power, term in enumerate(terms))
+
+
+def margin(row_R: np.ndarray, num_groups: int) -> float:
+    """Half the width of the interval on the metric's own scale; the bootstrap's variance is short by (n - 1) / n."""
+    return student_t(num_groups - 1) * float(row_R.std()) * math.sqrt(num_groups / (num_groups - 1))
+
+
+def bootstrap_interval(metric: str, value: float, row_R: np.ndarray, num_groups: int) -> Ends:
+    """The interval of one metric.  row_R: finite.  num_groups: at least 2.
+
+    Shares: symmetric in the logit (delta method).  Brier: in the logarithm.  Calibration slope and intercept: as they
+    are.  Sources: Davison and Hinkley 1997; Cameron and Miller 2015.
+    """
+    half = margin(row_R, num_groups)
+    if metric in UNBOUNDED or half == 0:
+        return value - half, value + half
+    if metric == LOGARITHMIC:
+        factor = math.exp(min(half / value, 50))
+        return value / factor, min(value * factor, 2.0)  # its largest, of more than two classes
+    odds, factor = value / (1 - value), math.exp(min(half / (value * (1 - value)), 50))
+    return odds / (odds + factor), odds * factor / (1 + odds * factor)
+
+
+def ece_interval(value: float, row_R: np.ndarray, distance_R: np.ndarray, num_groups: int) -> Ends:
+    """The interval of the ECE, which chance pushes up, in resamples twice over.
+
+    By the triangle inequality it is no further from the truth than its bins are from theirs, and those of the resamples
+    (distance_R) are as far from the sample's: the lower end, which so reaches 0 for a calibrated classifier.  The upper
+    end is the resamples' percentile, or mirrors their lower one (basic bootstrap): the higher, since where few bins are
+    filled a small gap between score and share may be chance alone.  Both ends are no nearer than what none of n groups
+    leaves open: resamples of bins in which everything came true do not differ.
+    """
+    unseen = wilson(0, num_groups)[1]
+    low = value - max(float(np.quantile(distance_R, 0.975)), unseen)
+    lower, upper = np.quantile(row_R, (0.025, 0.975)).tolist()
+    return max(0.0, low), min(1.0, max(2 * value - lower, upper, value + unseen))
+
+
+def boundary_interval(value: float, num_groups: int) -> Ends:
+    """Wilson's interval of a share at 0 or 1, where no resample differs.
+
+    n is the number of groups, not of samples, as if a group's samples all said the same: too wide rather than too
+    narrow.  Source: Wilson 1927.
+    """
+    low, high = wilson(round(value) * num_groups, num_groups)
+    return (low, 1.0) if value else (0.0, high)  # rounding may keep Wilson's own end off the value
+
 
 RESAMPLES = 2000
 LEAST_GROUPS = 2  # behind a metric; with one, nothing says how much groups differ

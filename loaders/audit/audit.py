@@ -12,21 +12,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from loaders.account import count_reasons
+from loaders.convert.conversion import count_reasons
 from loaders.atomic_file import locked, publish_bytes, storage_error
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding
-from loaders.audit.judging import conclude, file_findings, judge_files, lateral_odds, probe_files
-from loaders.audit.kind import kind_features, kind_of, shipped_weights
-from loaders.audit.measure import SMALL
+from loaders.audit.verdicts import conclude, file_findings, judge_files, lateral_odds, probe_files
+from loaders.images.kind import kind_features, kind_of, shipped_weights
+from loaders.images.quality import SMALL
 from loaders.audit.page import page_html
 from loaders.audit.table import table_bytes
-from loaders.beton import Beton
-from loaders.catalog import read_catalog
+from loaders.beton.reader import Beton
+from loaders.sources.catalog import read_catalog
 from loaders.config import AuditConfig, stored_side
-from loaders.entry import Entry, may_be_picture
+from loaders.sources.entry import Entry, may_be_picture
 from loaders.errors import ConfigError, InputError
-from loaders.spool import DecodeSettings, Task, decode_all
+from loaders.images.decode import DecodeSettings, Task, decode_all
 
 AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"
 Progress = Callable[[str, int, int], None]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loaders.account import told_by_source
+from loaders.convert.conversion import told_by_source
 from loaders.audit.findings import CollectionFinding, ProbeFinding
-from loaders.audit.probe_statistics import (
+from loaders.statistics import (
     bootstrap_aucs,
     deal_folds,
     fit_folds,

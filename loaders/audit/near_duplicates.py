@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from loaders.audit.measure import Keypoints
+from loaders.images.quality import Keypoints
 from loaders.machine import usable_cores
 
 NEIGHBOURS = 6  # of each descriptor; some are of the same file, and copies come in families

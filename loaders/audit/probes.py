@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from loaders.config import CROP_SHARE
-from loaders.lungs import LUNG_MARGIN, MID_GREY, template_SS
+from loaders.images.frame import LUNG_MARGIN, MID_GREY, template_SS
 
 CELL = 4  # pixels a side of the cells that are averaged
 MARK_CELL = 8  # pixels a side of the cells in which the brightest small thing is sought

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loaders.beton_format import metadata_dtype
+from loaders.beton.format import metadata_dtype
 from tests.faults.beton_layout import DESCRIPTOR, HEADER, Layout, facts_of, own_layout, reforged, said, with_facts
 from tests.test_beton import write
 from tests.test_beton_fields import FIELDS, make_beton, sample_values

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 import cli
-from loaders.augmentation import epoch_matrices
-from loaders.beton import Beton
-from loaders.beton_fields import FieldReader
-from loaders.beton_words import beton_parts
+from loaders.sampling import epoch_matrices
+from loaders.beton.reader import Beton
+from loaders.beton.ffcv_fields import FieldReader
+from loaders.beton.reader import beton_parts
 from loaders.errors import BetonError, ConfigError
-from loaders.loader import Loader
+from loaders.batches.loader import Loader
 from tests.faults.beton_layout import said
 from tests.faults.beton_mutants import Mutant, Mutator, foreign_original, own_original
 from tests.faults.tally import Campaign, Tally

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from loaders.phantom import patient_name
+from loaders.phantom.phantom import patient_name
 
 TOKEN = "ZQXKANARIE"
 NAME = f"{TOKEN}^PRIVATE"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from tests.faults.small_run import begun_anew, left_of, make_betons, result_of, train_command, warm
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Nursery
@@ -186,7 +186,7 @@ class Range:
         elif command == "export":
             argv, result = ["export", run, "--out", out / "model.onnx"], (out / "model.onnx").read_bytes
         else:
-            before += f"\nimport loaders.audit.kind as kind, pathlib; kind.WEIGHTS = pathlib.Path({str(place)!r})"
+            before += f"\nimport loaders.images.kind as kind, pathlib; kind.WEIGHTS = pathlib.Path({str(place)!r})"
             argv = ["audit", self.folder / "phantoms" / "images", "--out", out / "a", "--workers", 1]
             result = (out / "a" / "audit.csv").read_bytes
         ending = self.nursery.run(list(map(str, argv)), before=before, timeout=OUT_OF_TIME)

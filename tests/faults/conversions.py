@@ -10,7 +10,7 @@ from typing import Self
 
 from loaders.atomic_file import LOCK, SUFFIX
 from loaders.config import PhantomConfig
-from loaders.phantom_folder import write_phantoms
+from loaders.phantom.folder import write_phantoms
 from tests.faults.victim import IMPORTS, Nursery
 
 SIZE = 32
@@ -22,8 +22,8 @@ PATIENCE = 300.0  # seconds for a command that has not been attacked, on a loade
 WARM = """
 import contextlib, io
 import cv2
-import loaders.convert_words, loaders.contact_sheet, loaders.audit.words
-import engine.report.report, engine.report.words, engine.prediction.prediction, engine.prediction.words
+import loaders.convert.convert, loaders.convert.contact_sheet, loaders.audit.page
+import engine.report.report, engine.report.report, engine.predict.predict, engine.predict.predict
 cv2.setNumThreads(1)
 with contextlib.redirect_stdout(io.StringIO()):
     assert cli.main({argv!r}) == 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import TrainConfig
-from engine.learning_sets import open_loaders
+from engine.train.leakage import open_loaders
 from loaders.errors import InputError
 from tests.faults.conversions import (
     KILL_AT,
@@ -31,21 +31,21 @@ from tests.faults.tally import Campaign, Tally
 
 MISSED = "ended before its kill"  # at a random time: such an attempt is drawn again
 POINTS = {
-    "decode": "loaders.spool:decode_into_spool",
-    "spool": "loaders.spool:write_frame",
-    "page": "loaders.beton_writer:crc32c",
-    "footer": "loaders.beton_writer:pack_footer",
-    "verify": "loaders.beton_writer:verify_beton",
+    "decode": "loaders.images.decode:decode_into_spool",
+    "spool": "loaders.images.decode:write_frame",
+    "page": "loaders.beton.writer:crc32c",
+    "footer": "loaders.beton.writer:pack_footer",
+    "verify": "loaders.beton.writer:verify_beton",
     "fsync": "os:fsync",
     "rename": "pathlib:Path.replace",
     "unlink": "pathlib:Path.unlink",
     "lock": "fcntl:flock",
 }
-KEY_POINTS = ("loaders.site_key:secrets.token_hex", "os:fsync", "pathlib:Path.rename")
+KEY_POINTS = ("loaders.convert.patient_hash:secrets.token_hex", "os:fsync", "pathlib:Path.rename")
 # each write of a beton, a table or a picture torn in the middle: pages, footer, allocation table, header; 0 tears none
 TEAR = """
 import contextlib, os, signal
-import loaders.atomic_file, loaders.beton_writer
+import loaders.atomic_file, loaders.beton.writer
 real, writes = loaders.atomic_file.publish, 0
 class Torn:
     def __init__(self, file):
@@ -65,7 +65,7 @@ class Torn:
 def torn(*arguments, **named):
     with real(*arguments, **named) as file:
         yield Torn(file)
-loaders.atomic_file.publish = loaders.beton_writer.publish = torn
+loaders.atomic_file.publish = loaders.beton.writer.publish = torn
 """
 # how often a conversion comes to each place, and how often it writes as TEAR sees it, told at its end
 COUNT = (

@@ -40,25 +40,25 @@ EARLIER = {
 }
 # H is interrupted
 STOP_AFTER_EPOCH = """
-import engine.training
-save = engine.training.Training.save_last
+import engine.train.train
+save = engine.train.train.Training.save_last
 def save_last(self):
     save(self)
     raise KeyboardInterrupt
-engine.training.Training.save_last = save_last
+engine.train.train.Training.save_last = save_last
 """
 # others fill the disk once a command has found it large enough
 OTHERS_FILL = """
-import loaders.convert, sys
+import loaders.convert.convert, sys
 if "engine.crossval.crossval" in sys.modules:
     sys.modules["engine.crossval.crossval"].check_room = lambda *_: None
-loaders.convert.check_space = lambda *_: None
+loaders.convert.convert.check_space = lambda *_: None
 """
 # the writing is attacked, not torch's exporter, which takes ten seconds
 KEPT_MODEL = "import engine.export.export as e, onnx; kept = onnx.load('W/model.onnx'); e.onnx_model = lambda _: kept\n"
 SCENARIOS = (
     Scenario(name="convert", argv=EARLIER["B"] + " --seed 2", needs=("P", "B")),
-    Scenario(name="phantom", argv=EARLIER["P"], imports="loaders.phantom_folder", synced=False),
+    Scenario(name="phantom", argv=EARLIER["P"], imports="loaders.phantom.folder", synced=False),
     Scenario(name="audit", argv=EARLIER["A"] + " --limit-blurred 2.5", needs=("P", "A"), imports="loaders.audit.audit"),
     Scenario(name="convert anew", argv=f"convert W/P/images --out W/B --audit auto {BETONS}", needs=("P",)),
     Scenario(name="train", argv=EARLIER["R"], needs=("P", "B"), imports="engine.report.report"),
@@ -67,7 +67,7 @@ SCENARIOS = (
         name="evaluate",
         argv=EARLIER["E"] + " --seed 2",
         needs=("P", "B", "R", "E"),
-        imports="engine.evaluation.words",
+        imports="engine.evaluate.output",
     ),
     Scenario(
         name="evaluate in the run",
@@ -78,22 +78,22 @@ SCENARIOS = (
         name="predict",
         argv=EARLIER["said.csv"] + " --min-confidence 0.5",
         needs=("P", "B", "R", "said.csv"),
-        imports="engine.prediction.words",
+        imports="engine.predict.predict",
     ),
     Scenario(
         name="explain",
         argv=EARLIER["X"] + " --seed 2",
         needs=("P", "B", "R", "X"),
-        imports="engine.explanation.words",
+        imports="engine.explain.findings",
     ),
-    Scenario(name="crossval", argv=EARLIER["C"], needs=("P", "B"), imports="engine.crossval.words"),
+    Scenario(name="crossval", argv=EARLIER["C"], needs=("P", "B"), imports="engine.crossval.output"),
     Scenario(name="crossval again", argv=EARLIER["C"], needs=("P", "B", "C")),
     Scenario(
         name="export",
         argv=EARLIER["model.onnx"],
         needs=("P", "B", "R", "model.onnx"),
         before=KEPT_MODEL,
-        imports="engine.export.words, onnx, onnxruntime, onnxscript",
+        imports="engine.export.export, onnx, onnxruntime, onnxscript",
     ),
     Scenario(name="report", argv="report W/R", needs=("P", "B", "R")),
 )

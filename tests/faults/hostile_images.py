@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from loaders.beton import Beton
-from loaders.frame import stored_frame
+from loaders.beton.reader import Beton
+from loaders.images.frame import stored_frame
 from tests.faults.golden import Hostile, golden_of
 from tests.faults.hostile_damage import cut, flipped
 from tests.faults.hostile_files import corners
@@ -32,12 +32,12 @@ ANCHORS = 6  # sound files of each class, so that there is something to split
 MOST_MEMORY = 1 << 30  # bytes of a process that decodes
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 IMPORTS = (
-    "import cli, loaders.convert, loaders.convert_words, loaders.audit.audit, loaders.audit.words; cli.make_parser()"
+    "import cli, loaders.convert.convert, loaders.convert.convert, loaders.audit.audit, loaders.audit.page; cli.make_parser()"
 )
 UNTRAINED = """
 import pathlib, sys, torch
-from engine.checkpoint import save_checkpoint
-from engine.network import Cnn
+from engine.train.checkpoint import save_checkpoint
+from engine.networks.cnn import Cnn
 run = pathlib.Path({run!r})
 run.mkdir()
 state = dict(network="cnn", classes=["a", "b"], positive="a", crop=32, stored=46, fit="stretch", dropout=0.5)

@@ -26,9 +26,9 @@ sys.addaudithook(watch)
 """
 NURSERY = "nursery"  # where the victims' own output lies
 IMPORTS = (
-    "import cli, loaders.convert, loaders.convert_words, loaders.audit.audit, loaders.audit.words, "
-    "engine.training, engine.report.report, engine.prediction.prediction, engine.prediction.words, "
-    "engine.explanation.explain, engine.explanation.words; cli.make_parser()"
+    "import cli, loaders.convert.convert, loaders.convert.convert, loaders.audit.audit, loaders.audit.page, "
+    "engine.train.train, engine.report.report, engine.predict.predict, engine.predict.predict, "
+    "engine.explain.explain, engine.explain.findings; cli.make_parser()"
 )
 
 

@@ -14,18 +14,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from loaders.beton import Beton
-from loaders.frame import stored_frame
-from loaders.radiograph import decode_radiograph
-from loaders.site_key import load_site_key
+from loaders.beton.reader import Beton
+from loaders.images.frame import stored_frame
+from loaders.images.radiograph import decode_radiograph
+from loaders.convert.patient_hash import load_site_key
 from tests.faults.live_victims import STORED
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Ending, Nursery
 from tests.test_beton import PAGE, write
 
 IMPORTS = (
-    "import cli, loaders.convert, loaders.convert_words, loaders.throughput, loaders.throughput_words, "
-    "loaders.phantom_folder, tests.faults.live_victims as v; v.load_kernels()"
+    "import cli, loaders.convert.convert, loaders.convert.convert, loaders.batches.throughput, loaders.batches.throughput, "
+    "loaders.phantom.folder, tests.faults.live_victims as v; v.load_kernels()"
 )
 FILES, SIDE = 24, 32  # pictures to convert, and their crops
 SAMPLES = 64  # of the betons that are read
@@ -202,14 +202,14 @@ def cut_command(grounds: Grounds, here: Path, variant: str, rng: random.Random) 
     shutil.copy(grounds.folder / "whole.beton", path)
     size = rng.choice((0, 1, 5000, PAGE - 1, PAGE, PAGE + 4096, PAGE + 50_000, rng.randrange(path.stat().st_size)))
     owner, name, most, command = {
-        "opening": ("loaders.beton_map.BetonMap", "_read_tables", 1, "info"),
-        "verifying": ("loaders.beton.Beton", "check_samples", 1, "verify"),
-        "first touch": ("loaders.loader.Loader", "check_first_touch", 6, "bench-loader"),
-        "batches": ("loaders.loader.Loader", "make_batch", 12, "bench-loader"),
+        "opening": ("loaders.beton.map.BetonMap", "_read_tables", 1, "info"),
+        "verifying": ("loaders.beton.reader.Beton", "check_samples", 1, "verify"),
+        "first touch": ("loaders.batches.loader.Loader", "check_first_touch", 6, "bench-loader"),
+        "batches": ("loaders.batches.loader.Loader", "make_batch", 12, "bench-loader"),
     }[variant]
     count, delay = rng.randrange(most), rng.choice((0.0, 0.0, 0.0005, 0.002) if most > 1 else (0.0,))
     flags = ["--batch-size", "4", "--threads", "2"] if command == "bench-loader" else []
-    call = f"import loaders.throughput\ncut_later({path!r}, {size}, {owner}, {name!r}, {count}, {delay})"
+    call = f"import loaders.batches.throughput\ncut_later({path!r}, {size}, {owner}, {name!r}, {count}, {delay})"
     ending = grounds.victim([command, str(path), *flags], call)
     wrong = plain_failure(ending, 5, path)
     return "exit 5, the beton named", wrong and f"{variant}, cut to {size} at call {count}, {delay} s later: {wrong}"

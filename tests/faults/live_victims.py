@@ -16,12 +16,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from loaders.augmentation import epoch_matrices
-from loaders.beton_fields import FieldReader
+from loaders.sampling import epoch_matrices
+from loaders.beton.ffcv_fields import FieldReader
 from loaders.errors import BetonError
-from loaders.frame import stored_frame
-from loaders.loader import Loader
-from loaders.radiograph import decode_radiograph
+from loaders.images.frame import stored_frame
+from loaders.batches.loader import Loader
+from loaders.images.radiograph import decode_radiograph
 from tests.test_beton import write
 
 STORED = 46  # side of the frames
@@ -52,10 +52,10 @@ def without_privileges() -> None:
 
 def disturb(action: Callable[[], None], when: str, count: int) -> None:
     """Act once during a conversion: before the count-th file is decoded, or when all are and the betons are due."""
-    import loaders.convert
-    import loaders.spool
+    import loaders.convert.convert
+    import loaders.images.decode
 
-    owner, name = (loaders.spool, "decode_into_spool") if when == "decode" else (loaders.convert, "write")
+    owner, name = (loaders.images.decode, "decode_into_spool") if when == "decode" else (loaders.convert.convert, "write")
     inner, calls = getattr(owner, name), iter(range(1 << 30))
 
     def acting(*given: object, **named: object) -> object:

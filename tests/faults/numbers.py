@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.checkpoint import load_checkpoint, not_finite
+from engine.train.checkpoint import load_checkpoint, not_finite
 from loaders.errors import CheckpointError
 from tests.faults.poison import fingerprint
 from tests.faults.small_run import EPOCHS, Result, begun_anew, left_of, make_betons, result_of, train_command, warm

@@ -17,14 +17,14 @@ from typing import Any
 from loaders.atomic_file import SUFFIX
 
 POINTS = {  # a name, and the function whose calls it counts
-    "step": ("engine.host_epochs", "train_step"),
-    "validation": ("engine.host_epochs", "predict"),
-    "seen": ("engine.training", "save_seen"),
-    "settings": ("engine.training", "save_settings"),
-    "checkpoint": ("engine.run_folder", "save_checkpoint"),
+    "step": ("engine.train.host_epochs", "train_step"),
+    "validation": ("engine.train.host_epochs", "predict"),
+    "seen": ("engine.train.train", "save_seen"),
+    "settings": ("engine.train.train", "save_settings"),
+    "checkpoint": ("engine.train.run_folder", "save_checkpoint"),
     "sync": ("os", "fsync"),
     "rename": ("os", "replace"),
-    "curves": ("engine.run_folder", "curves_figure"),
+    "curves": ("engine.train.run_folder", "curves_figure"),
     "page": ("engine.report.report", "run_page"),
 }
 HALF = "half"  # the point in the middle of a write of a file that is to be published

@@ -11,8 +11,8 @@ def on_device(found_inf: bool) -> None:
     """Have trainings run the device's epochs on CPU tensors.  found_inf: of Policy."""
     from dataclasses import replace
 
-    from engine import training_run
-    from engine.device_epochs import DeviceEpochs
+    from engine.train import trainer as training_run
+    from engine.train.device_epochs import DeviceEpochs
 
     def make_epochs(self: training_run.Training) -> DeviceEpochs:
         learner = replace(self.learner, policy=replace(self.policy, found_inf=found_inf))
@@ -23,8 +23,8 @@ def on_device(found_inf: bool) -> None:
 
 def tell_steps(told: Callable[[Any, int], None], done: Callable[[Any, int], None] = lambda learner, step: None) -> None:
     """Tell of every training step, on the host's path and the device's: its learner and number, before and after it."""
-    import engine.host_epochs as host
-    from engine.device_step import DeviceStep
+    import engine.train.host_epochs as host
+    from engine.train.device_epochs import DeviceStep
 
     plain_step, plain_call = host.train_step, DeviceStep.__call__
 
@@ -48,7 +48,7 @@ def tell_steps(told: Callable[[Any, int], None], done: Callable[[Any, int], None
 
 def fingerprint(tensors: dict[str, Any]) -> str:
     """A hash of a run's weights, buffers and moments; other tensors take no part."""
-    from engine.checkpoint import digest
+    from engine.train.checkpoint import digest
 
     kept = {name: value for name, value in tensors.items() if name.startswith(("network.", "adam."))}
     return digest({name: value.detach().cpu() for name, value in kept.items()}, "")
@@ -56,7 +56,7 @@ def fingerprint(tensors: dict[str, Any]) -> str:
 
 def note_steps(out: str) -> None:
     """Append a fingerprint after every step: what a healthy run is after so many."""
-    from engine.checkpoint import network_tensors, optimiser_tensors
+    from engine.train.checkpoint import network_tensors, optimiser_tensors
 
     def note(learner: Any, step: int) -> None:
         with Path(out).open("a") as file:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from loaders.config import PhantomConfig
-from loaders.phantom_folder import write_phantoms
+from loaders.phantom.folder import write_phantoms
 from tests.faults.canary import NAME, PATIENTS, TOKEN, planted_patient, shows
 from tests.faults.golden import saved
 from tests.faults.hostile_files import dicom
@@ -31,11 +31,11 @@ PLACES = (
 )  # fmt: skip
 # what the chain's commands load, and an optimiser, whose imports are most of a small training's time
 IMPORTS = (
-    "import cli, torch._dynamo, loaders.convert, loaders.convert_words, loaders.audit.audit, loaders.audit.words, "
-    "engine.training, engine.evaluation.evaluation, engine.evaluation.words, engine.prediction.prediction, "
-    "engine.prediction.words, engine.explanation.explain, engine.explanation.words, engine.export.export, "
-    "engine.export.words, engine.crossval.crossval, engine.crossval.words, engine.comparison.comparison, "
-    "engine.comparison.words, engine.report.report, engine.report.words; cli.make_parser()"
+    "import cli, torch._dynamo, loaders.convert.convert, loaders.convert.convert, loaders.audit.audit, loaders.audit.page, "
+    "engine.train.train, engine.evaluate.evaluate, engine.evaluate.output, engine.predict.predict, "
+    "engine.predict.predict, engine.explain.explain, engine.explain.findings, engine.export.export, "
+    "engine.export.export, engine.crossval.crossval, engine.crossval.output, engine.compare, "
+    "engine.compare, engine.report.report, engine.report.report; cli.make_parser()"
 )
 
 

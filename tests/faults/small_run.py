@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoint import digest, load_checkpoint
+from engine.train.checkpoint import digest, load_checkpoint
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
-from loaders.convert import convert
+from loaders.convert.convert import convert
 from loaders.errors import CheckpointError
-from loaders.phantom_folder import write_phantoms
+from loaders.phantom.folder import write_phantoms
 
 IMPORTS = (
-    "import cli, engine.training, engine.evaluation.evaluation, engine.report.report, engine.prediction.prediction, "
-    "engine.explanation.explain, engine.export.export, engine.device_epochs, loaders.audit.audit, tests.faults.plant, "
+    "import cli, engine.train.train, engine.evaluate.evaluate, engine.report.report, engine.predict.predict, "
+    "engine.explain.explain, engine.export.export, engine.train.device_epochs, loaders.audit.audit, tests.faults.plant, "
     "tests.faults.poison, "
-    "engine.evaluation.words, engine.prediction.words, engine.report.words"
+    "engine.evaluate.output, engine.predict.predict, engine.report.report"
 )
 WARM = """
 import contextlib, io

@@ -30,7 +30,7 @@ def test_a_planted_fault_is_counted_as_broken(plant: str, said: str, tmp_path: P
     advanced: list[None] = []
     count = len(SCHEDULE)
     tally = run(
-        count, 0, tmp_path, lambda: advanced.append(None), "from loaders.beton import Beton; bad = Beton._bad; " + plant
+        count, 0, tmp_path, lambda: advanced.append(None), "from loaders.beton.reader import Beton; bad = Beton._bad; " + plant
     )
     assert len(advanced) == count == tally.attempts
     assert tally.failures and any(re.search(said, failure) for failure in tally.failures), tally.failures
@@ -38,7 +38,7 @@ def test_a_planted_fault_is_counted_as_broken(plant: str, said: str, tmp_path: P
 
 def test_victims_have_kernels_that_check_bounds(tmp_path: Path) -> None:
     beyond = (
-        "import numpy as np; from kernels.crop import crop_into\n"
+        "import numpy as np; from kernels.crops import crop_into\n"
         "crop_into(np.zeros((1, 1, 2, 2), np.float32), np.zeros(16, np.uint8), np.array([100]), 4)"
     )
     with Nursery(tmp_path / "victims", environment=CHECKED, imports=IMPORTS) as nursery:

@@ -15,7 +15,7 @@ from tests.faults.checkpoints import GONE, TARGETS, Range, choose, open_range
 from tests.faults.short_form import check_short_form
 
 BELIEVES_ALL = """
-import engine.checkpoint as checkpoint
+import engine.train.checkpoint as checkpoint
 class Same(str):
     __hash__ = str.__hash__
     def __eq__(self, other):
@@ -28,7 +28,7 @@ plain_load = torch.load
 torch.load = lambda path, **options: plain_load(path, **options | {"weights_only": False})
 """
 UNPICKLES_SETTINGS = """
-import contextlib, torch, engine.run_settings as settings
+import contextlib, torch, engine.train.run_folder as settings
 plain_read = settings.read_settings
 def read(path):
     with contextlib.suppress(Exception):
@@ -36,7 +36,7 @@ def read(path):
     return plain_read(path)
 settings.read_settings = read
 """
-STARTS_ANEW = "import engine.training_run as training_run; training_run.Training.find_state = lambda self: {}"
+STARTS_ANEW = "import engine.train.trainer as training_run; training_run.Training.find_state = lambda self: {}"
 
 
 @pytest.fixture(scope="module")

@@ -15,24 +15,24 @@ from tests.faults.convert_kill import POINTS, TEAR, Calls, Fault
 
 STRAIGHT = """
 import contextlib
-import loaders.atomic_file, loaders.beton_writer
+import loaders.atomic_file, loaders.beton.writer
 @contextlib.contextmanager
 def straight(path, *arguments, **named):
     with open(path, "wb") as file:
         yield file
-loaders.atomic_file.publish = loaders.beton_writer.publish = straight
+loaders.atomic_file.publish = loaders.beton.writer.publish = straight
 """
 UNTIDY = """
 import contextlib, secrets
-import loaders.convert
+import loaders.convert.convert
 @contextlib.contextmanager
 def untidy(out, size):
-    spool = out / ("spool-" + secrets.token_hex(8) + loaders.convert.SUFFIX)
+    spool = out / ("spool-" + secrets.token_hex(8) + loaders.convert.convert.SUFFIX)
     with spool.open("wb") as file:
         file.truncate(size)
     yield spool
     spool.unlink()
-loaders.convert.spool_file = untidy
+loaders.convert.convert.spool_file = untidy
 """
 ORPHAN = "import subprocess\nsubprocess.Popen(['sleep', '30'])\n"
 

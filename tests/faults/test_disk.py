@@ -14,7 +14,7 @@ PHANTOMS = "phantom W/P --patients 2 --size 64"
 
 # a command that does nothing but publish one table
 WRITE = """
-import loaders.atomic_file as files, loaders.phantom_folder as phantoms, os
+import loaders.atomic_file as files, loaders.phantom.folder as phantoms, os
 from pathlib import Path
 def write_phantoms(config, progress):
     files.publish_bytes(Path('W/P/phantoms.csv'), b'path,label\\n' * 20_000)
@@ -106,7 +106,7 @@ pytestmark = pytest.mark.skipif(disk.missing() is not None, reason=str(disk.miss
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[disk_stage.Stage]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(disk_scenarios.EARLIER, "P", PHANTOMS)
-        with disk_stage.opened_stage(tmp_path_factory.mktemp("disk"), "import cli, loaders.phantom_folder") as opened:
+        with disk_stage.opened_stage(tmp_path_factory.mktemp("disk"), "import cli, loaders.phantom.folder") as opened:
             yield opened
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from loaders.dicom import decode_dicom
+from loaders.images.dicom import decode_dicom
 from tests.faults import hostile_damage, hostile_images
 from tests.faults.golden import Hostile, dicom_grey, golden_of, pillow_grey, saved
 from tests.faults.hostile_files import corners, dicom
@@ -18,12 +18,12 @@ from tests.faults.png_writer import GREY, png, zeros
 from tests.faults.victim import Nursery
 
 ONE_LEVEL_OFF = """
-import loaders.radiograph as reading
+import loaders.images.radiograph as reading
 whole = reading._finish
 reading._finish = lambda image, grey_HW, **more: whole(image, grey_HW ^ 1, **more)
 """
 OTHER_FRAMES = """
-import loaders.spool as spool
+import loaders.images.decode as spool
 whole = spool.stored_frame
 def other(grey_HW, side, fit):
     frame_SS, saturated = whole(grey_HW, side, fit)
@@ -32,7 +32,7 @@ spool.stored_frame = other
 """
 DAMAGE_IS_WHOLE = """
 import numpy as np
-import loaders.radiograph as reading
+import loaders.images.radiograph as reading
 def patient(decode):
     def decoded(data, max_pixels):
         try:
@@ -44,18 +44,18 @@ def patient(decode):
 reading._DECODERS = {name: patient(decode) for name, decode in reading._DECODERS.items()}
 """
 CUTS_ARE_WHOLE = """
-import loaders.radiograph as reading
+import loaders.images.radiograph as reading
 from PIL import ImageFile
 ImageFile.LOAD_TRUNCATED_IMAGES = True
 reading.check_jpeg = lambda data: None
 """
 A_FILE_IS_LOST = """
-import loaders.convert as converting
+import loaders.convert.convert as converting
 whole = converting.csv_bytes
 converting.csv_bytes = lambda rows: whole(rows[:-1])
 """
 NO_REASON = """
-import loaders.radiograph as reading
+import loaders.images.radiograph as reading
 from loaders.errors import RadiographError
 def refuse(found, expected, remedy):
     return RadiographError("no")
@@ -63,7 +63,7 @@ reading.refuse = refuse
 """
 ONE_ROW_TWICE = """
 import loaders.audit.audit as auditing
-import engine.prediction.table as prediction
+import engine.predict.table as prediction
 whole, line = auditing.table_bytes, prediction.csv_line
 auditing.table_bytes = lambda files: whole((files[0], *files[:-1]))
 prediction.csv_line = lambda row, classes, first=[]: first.append(row) or line(first[-2:][0], classes)

@@ -12,7 +12,7 @@ import pytest
 from tests.faults import hostile_names, hostile_places
 from tests.faults.victim import Nursery
 
-UNCHECKED = "import loaders.spool\nloaders.spool.inside = lambda root, path: root / path"
+UNCHECKED = "import loaders.images.decode\nloaders.spool.inside = lambda root, path: root / path"
 UNESCAPED = "import cli\ncli.printable = str"
 ELSEWHERE = """
 import cli
@@ -27,7 +27,7 @@ TOUCHED = ELSEWHERE.format(deed='open("canary", "ab").close()')
 READ_BY_C = ELSEWHERE.format(deed='assert __import__("cv2").imread("../outside/canary.png") is not None')
 TWINS_ARE_ONE = """
 import dataclasses, unicodedata
-import loaders.convert as converting
+import loaders.convert.convert as converting
 whole = converting.csv_bytes
 def one(row):
     entry = dataclasses.replace(row.entry, path=unicodedata.normalize("NFC", row.entry.path))
@@ -35,12 +35,12 @@ def one(row):
 converting.csv_bytes = lambda rows: whole(tuple(map(one, rows)))
 """
 DEVICE_USED = """
-import loaders.radiograph as reading
+import loaders.images.radiograph as reading
 from tests.faults.hostile_places import film
 whole = reading.read_file
 reading.read_file = lambda path: film(77) if path.is_char_device() else whole(path)
 """
-PAGE_AS_IT_IS = "import markupsafe, loaders.page_parts as parts; parts.shown = lambda value: markupsafe.Markup(value)"
+PAGE_AS_IT_IS = "import markupsafe, loaders.html as parts; parts.shown = lambda value: markupsafe.Markup(value)"
 ASTRAY = partial(hostile_places.of_manifest, "../outside/canary.png", command="convert")
 COLOUR, OPTION = (partial(hostile_places.of_folder, kind, command="convert") for kind in ("colour", "option"))
 DEVICE = partial(hostile_places.of_folder, "device", command="convert")

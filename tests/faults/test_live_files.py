@@ -13,7 +13,7 @@ from tests.test_beton import PAGE, write
 
 def test_a_reader_that_never_looks_at_its_file_is_counted_as_broken(tmp_path: Path) -> None:
     advanced: list[None] = []
-    plant = "from loaders.beton_map import BetonMap; BetonMap.check_unchanged = lambda self: None"
+    plant = "from loaders.beton.map import BetonMap; BetonMap.check_unchanged = lambda self: None"
     tally = run(5, 0, tmp_path, lambda: advanced.append(None), plant)
     assert len(advanced) == 5 == tally.attempts
     assert any(failure.startswith("live_reader: cut") for failure in tally.failures), tally.failures
@@ -23,7 +23,7 @@ def test_a_reader_that_never_looks_at_its_file_is_counted_as_broken(tmp_path: Pa
 def test_a_bus_error_is_told_with_the_file_and_what_it_was(tmp_path: Path) -> None:
     write(path := tmp_path / "x.beton", 5)
     cut = (
-        "import os; from loaders.beton import Beton\n"
+        "import os; from loaders.beton.reader import Beton\n"
         f"Beton.check_samples = lambda self, *given: os.truncate(self.path, {PAGE}) or self.bytes_B[-9:].sum()"
     )
     with Nursery(tmp_path / "victims", imports=IMPORTS) as nursery:

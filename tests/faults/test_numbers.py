@@ -14,15 +14,15 @@ from tests.faults.numbers import Range, open_range
 from tests.faults.short_form import check_short_form
 
 SAVES_ANYTHING = (
-    "import engine.training_run as training_run; training_run.Training.check_finite = lambda self, tensors: None"
+    "import engine.train.trainer as training_run; training_run.Training.check_finite = lambda self, tensors: None"
 )
-GOES_ON = "import math, engine.step; engine.step.math = type('', (), {'isfinite': staticmethod(lambda value: True)})"
+GOES_ON = "import math, engine.train.step; engine.train.step.math = type('', (), {'isfinite': staticmethod(lambda value: True)})"
 SKIPS = """
-import engine.training_run as training_run
+import engine.train.trainer as training_run
 plain = training_run.Training.save_last
 training_run.Training.save_last = lambda self: None if self.state.step == {step} else plain(self)
 """
-STARTS_ANEW = "import engine.training_run as training_run; training_run.Training.find_state = lambda self: {}"
+STARTS_ANEW = "import engine.train.trainer as training_run; training_run.Training.find_state = lambda self: {}"
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loaders.phantom import patient_name
+from loaders.phantom.phantom import patient_name
 from tests.faults import canary, privacy
 
 NAME = canary.NAME
@@ -79,11 +79,11 @@ def test_every_place_has_the_canary_before_it_is_looked_for(place: str, tmp_path
         assert privacy.sound_of(place, planted) == f"no canary in {film.name}"
 
 
-SETTINGS_SHARED = "import engine.run_settings as settings; settings.shared_settings = settings.flatten"
+SETTINGS_SHARED = "import engine.train.run_folder as settings; settings.shared_settings = settings.flatten"
 HASH_WITHOUT_KEY = """
 import hashlib
 import numpy as np
-import loaders.convert as converting
+import loaders.convert.convert as converting
 def bare(key, patient):
     return np.frombuffer(hashlib.sha256(b"patient:" + patient.encode()).digest()[:16], np.uint8)
 converting.patient_hash = bare

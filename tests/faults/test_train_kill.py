@@ -13,10 +13,10 @@ from tests.faults import train_kill
 from tests.faults.short_form import check_short_form
 from tests.faults.train_kill import Kill, Range, open_range
 
-FORGETFUL = "import engine.training_run as training_run; training_run.restore = lambda learner, tensors: None"
-STARTS_ANEW = "import engine.training_run as training_run; training_run.Training.find_state = lambda self: {}"
+FORGETFUL = "import engine.train.trainer as training_run; training_run.restore = lambda learner, tensors: None"
+STARTS_ANEW = "import engine.train.trainer as training_run; training_run.Training.find_state = lambda self: {}"
 OTHER_STATE = """
-import engine.run_folder as folder
+import engine.train.run_folder as folder
 plain = folder.RunFolder.save_last
 folder.RunFolder.save_last = lambda self, tensors, state: plain(
     self, tensors, state | ({"step": 99} if state["finished"] else {})

@@ -15,8 +15,8 @@ from tests.faults.conversions import PLANS, Material
 NO_LOCK = "import fcntl\nfcntl.flock = lambda descriptor, operation: None\n"
 # who comes second waits until the first one trains, which it then does until the second one has ended
 IN_TURN = """
-import atexit, pathlib, time, engine.training
-folder, train = pathlib.Path({folder!r}), engine.training.Training.run
+import atexit, pathlib, time, engine.train.train
+folder, train = pathlib.Path({folder!r}), engine.train.train.Training.run
 def wait_for(name):
     while not (folder / name).exists():
         time.sleep(0.005)
@@ -27,7 +27,7 @@ def run(self, resume):
     return train(self, resume)
 try:
     (folder / "begun").touch(exist_ok=False)
-    engine.training.Training.run = run
+    engine.train.train.Training.run = run
 except FileExistsError:
     wait_for("trains")
     atexit.register((folder / "ended").touch)

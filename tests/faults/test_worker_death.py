@@ -13,14 +13,14 @@ from tests.faults import worker_death
 from tests.faults.conversions import PLANS, Material
 
 TRUSTING = """
-from loaders.thread_watch import WatchedThreads
+from loaders.workers import WatchedThreads
 WatchedThreads.result = lambda self, future: future.result()
 """
 # the files of a chunk whose worker died are told as unreadable, and the command ends well
 LOSSY = """
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from loaders.spool import Decoded
+from loaders.images.decode import Decoded
 whole_send, whole_recv = Connection.send, Connection.recv
 def lossy_send(self, content):
     with suppress(OSError):
@@ -34,7 +34,7 @@ Connection.send, Connection.recv = lossy_send, lossy_recv
 """
 # a batch that a thread lost is replaced by the one before it, and so is the third
 STALE = """
-from loaders.thread_watch import WatchedThreads
+from loaders.workers import WatchedThreads
 watched, last, given = WatchedThreads.result, None, 0
 def stale(self, future):
     global last, given

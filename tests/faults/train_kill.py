@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.checkpoint import load_checkpoint
+from engine.train.checkpoint import load_checkpoint
 from loaders.atomic_file import SUFFIX
 from loaders.errors import CheckpointError
 from tests.faults.plant import HALF, POINTS

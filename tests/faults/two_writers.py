@@ -52,7 +52,7 @@ def writer_of(kind: str, plan: Plan, material: Material, folder: Path) -> Writer
     """A converter, a trainer or a predictor, into a new place in folder."""
     out = folder / "out"
     if kind == "convert":
-        argv, place = plan.argv(material, out), "loaders.convert:plan"
+        argv, place = plan.argv(material, out), "loaders.convert.convert:plan"
         return Writer(
             name=kind,
             argv=argv,
@@ -76,8 +76,8 @@ def writer_of(kind: str, plan: Plan, material: Material, folder: Path) -> Writer
         return Writer(
             name=kind,
             argv=["train", str(material.reference(PLANS[0])), "--out", str(out), *TRAINING],
-            held_at="engine.training:Training",
-            within="engine.training:Training.run",
+            held_at="engine.train.train:Training",
+            within="engine.train.train:Training.run",
             wrong=wrong_run,
             done=2,
             again=["train", "--resume", str(out)],
@@ -98,8 +98,8 @@ def writer_of(kind: str, plan: Plan, material: Material, folder: Path) -> Writer
     return Writer(
         name=kind,
         argv=argv,
-        held_at="engine.prediction.prediction:rows_of",
-        within="loaders.spool:decode_into_spool",
+        held_at="engine.predict.predict:rows_of",
+        within="loaders.images.decode:decode_into_spool",
         wrong=wrong_table,
         again=argv,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, NoReturn, Self
 
 REPOSITORY = Path(__file__).parent.parent.parent
-IMPORTS = "import cli, loaders.convert, loaders.loader, engine.training, engine.evaluation.evaluation"
+IMPORTS = "import cli, loaders.convert.convert, loaders.batches.loader, engine.train.train, engine.evaluate.evaluate"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from crc32c import crc32c
 from PIL import Image
 
-from loaders.beton import Beton
+from loaders.beton.reader import Beton
 from loaders.errors import PlainfilmError
 
 GROWING = ("train.log", "events.out.tfevents")  # are appended to, and end where a failure ended them
@@ -35,7 +35,7 @@ def _flaw(path: Path, lines: int | None) -> str:
         with Beton(path) as beton:
             beton.verify()
     elif path.suffix == ".safetensors":
-        from engine.checkpoint import load_checkpoint  # which imports torch
+        from engine.train.checkpoint import load_checkpoint  # which imports torch
 
         load_checkpoint(path)
     elif path.suffix == ".png":

@@ -34,9 +34,9 @@ TRAINING = ("--epochs", "1", "--batch-size", "2", "--threads", "2", "--device", 
 ERRORS = {"MemoryError('planted')": 4, "OSError(5, 'planted')": 4, "RuntimeError('planted')": 1, "SystemExit(0)": 1}
 ENDED = "an end from without"
 PLACES = {
-    "a loader's thread": "loaders.loader:affine_into",
-    "a loader's thread, checking": "loaders.loader:Loader.check_first_touch",
-    "a block's thread": "engine.fused_block:pool_into",
+    "a loader's thread": "loaders.batches.loader:affine_into",
+    "a loader's thread, checking": "loaders.batches.loader:Loader.check_first_touch",
+    "a block's thread": "engine.networks.cpu_blocks:pool_into",
 }
 RAISE_AT = f"""{AT}
 from pathlib import Path
@@ -53,7 +53,7 @@ setattr(owner, name, failing)
 END_THREADS = """
 import ctypes, threading
 from pathlib import Path
-from loaders.loader import Loader
+from loaders.batches.loader import Loader
 real, calls = Loader._check_open, 0
 def ending(self):
     global calls
@@ -71,8 +71,8 @@ KILL_WORKER = """
 import os, signal, time
 from pathlib import Path
 from multiprocessing.connection import Connection
-import loaders.processes
-pids, calls, real_start, real_send = [], 0, loaders.processes.start, Connection.send
+import loaders.workers
+pids, calls, real_start, real_send = [], 0, loaders.workers.start, Connection.send
 def start(*arguments):
     worker = real_start(*arguments)
     pids.append(worker.process.pid)
@@ -85,7 +85,7 @@ def send(self, content):
         time.sleep({seconds})
         Path({told!r}).touch()
         os.kill(pids[{worker}], signal.SIGKILL)
-loaders.processes.start, Connection.send = start, send
+loaders.workers.start, Connection.send = start, send
 """
 
 

@@ -1,0 +1,359 @@
+"""A comparison: several networks trained by one recipe on one split, and what became of each."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+from engine.train.checkpoint import load_checkpoint
+from engine.config import CompareConfig, EvaluateConfig, TrainConfig
+from engine.cautions import early_convergence
+from engine.evaluate.evaluate import evaluate
+from engine.train.validation_scores import validation_scores
+from engine.figures import png
+from engine.train.state import Watch
+from engine.train.run_folder import BEST, load_config
+from engine.train.run_folder import CONFIG, read_run_settings, shared_settings, told_settings
+from engine.statistics.estimates import Estimate, estimates
+from engine.train.step import softmax
+from engine.train.train import train
+from loaders import __version__
+from loaders.atomic_file import locked, publish_bytes
+from loaders.beton.reader import Beton
+from loaders.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    InputError,
+    IntegrityError,
+    Interrupted,
+)
+from loaders.settings import flatten
+from matplotlib.figure import Figure
+from engine.figures import INK, VALIDATION, ready, set_legend, set_title
+from loaders.figure_text import NAME, class_names, name_text
+from engine.evaluate.output import with_interval
+from loaders.output import Line, Parts, Sheet, path_line
+
+
+HELD_OUT = "heldout.beton"
+FILES = ("comparison.json", "comparison.csv", "comparison.png")
+# of one network; whatever else goes wrong would go wrong for all
+FAILURES = (ConfigError, CheckpointError, DivergedError, MemoryError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contender:
+    """One network and what became of it.  failed: why it was not trained; "" for one that was.
+
+    epochs_to_best: the epoch whose weights were kept.  heldout_f1: None without a held-out beton, or where
+    heldout_refused says why.  early: what a score that was too good too soon gives reason to say, or "".
+    """
+
+    model: str
+    failed: str = ""
+    validation_f1: Estimate | None = None
+    heldout_f1: Estimate | None = None
+    heldout_refused: str = ""
+    parameters: int | None = None
+    images_per_second: float | None = None
+    epochs_to_best: int | None = None
+    epochs: int | None = None
+    seconds: float | None = None
+    device: str = ""
+    early: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Every network of a comparison, in the order asked for.  cautions: what speaks against all scores."""
+
+    contenders: tuple[Contender, ...]
+    classes: tuple[str, ...]
+    positive: str
+    synthetic: bool
+    cautions: tuple[str, ...]
+    out: Path
+
+
+def compare(
+    config: CompareConfig,
+    *,
+    watch: Callable[[str], Watch] = lambda model: lambda progress: None,
+    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Comparison:
+    """Train each network in OUT/<model>, or go on where that was interrupted; write comparison.json, .csv and .png.
+
+    watch: gives what watches the training of a network.  progress: of the evaluations.  stopping: as `train` asks it.
+    Errors: Interrupted, with everything done so far kept; ConfigError for a folder whose runs have other settings; the
+    first network's error where none can be trained; InputError, BetonError, LockedError, StorageError.
+    """
+    trainings = {model: config.training(model) for model in config.models}
+    contenders, errors, summaries = [], [], []
+    with locked(config.out):
+        for training in trainings.values():
+            check_settings(training)
+        for model, training in trainings.items():
+            if stopping():
+                raise interrupted(config)
+            try:
+                done = train(
+                    training, resume=(training.out / CONFIG).exists(), watch=watch(model), stopping=stopping
+                )  # fmt: skip
+                contenders.append(contender(config, training, done, progress))
+                summaries.append(done)
+            except Interrupted as error:
+                raise interrupted(config) from error
+            except FAILURES as error:
+                errors.append(error)
+                contenders.append(Contender(model=model, failed=str(error) or "out of memory"))
+            gc.collect()  # frames and captured steps of a device; the next network needs the room
+        if not summaries:
+            reasons = "; ".join(f"{row.model}: {row.failed}" for row in contenders)
+            raise type(errors[0])(f"{config.out}: none of the networks could be trained: {reasons}") from errors[0]
+        own = {row.early for row in contenders}
+        result = Comparison(
+            contenders=tuple(contenders),
+            classes=tuple(summaries[0]["classes"]),
+            positive=summaries[0]["positive"],
+            synthetic=summaries[0]["synthetic"],
+            cautions=tuple(dict.fromkeys(text for done in summaries for text in done["cautions"] if text not in own)),
+            out=config.out,
+        )
+        publish_comparison(result, config)
+        return result
+
+
+def interrupted(config: CompareConfig) -> Interrupted:
+    """The error for a comparison that was asked to stop."""
+    return Interrupted(f"{config.out}: interrupted; run the same `compare` again to continue, what is done is kept")
+
+
+def check_settings(training: TrainConfig) -> None:
+    """Errors: ConfigError when the folder holds a run of other settings; its betons may have moved."""
+    if not (training.out / CONFIG).exists():
+        return
+    found = flatten(replace(load_config(training.out, training.data), out=training.out))
+    wanted = told_settings(training, read_run_settings(training.out))
+    odd = [f"{name} {found[name]} (asked for: {wanted[name]})" for name in wanted if found[name] != wanted[name]]
+    if odd:
+        raise ConfigError(
+            f"{training.out}: holds a run with {', '.join(odd)}; expected the same settings; "
+            "use those, or choose another --out"
+        )
+
+
+def contender(
+    config: CompareConfig,
+    training: TrainConfig,
+    done: dict[str, Any],
+    progress: Callable[[str, int, int], None],
+) -> Contender:
+    """What became of a network whose training is done."""
+    with (training.out / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        first = next(csv.DictReader(file))
+    heldout, refused = None, ""
+    if (config.data / HELD_OUT).is_file():
+        try:
+            heldout = heldout_f1(config, training, done, progress)
+        except InputError as error:
+            refused = str(error)
+    return Contender(
+        model=training.model,
+        validation_f1=validation_f1(config, training.out, done),
+        heldout_f1=heldout,
+        heldout_refused=refused,
+        parameters=done["parameters"],
+        images_per_second=done["images_per_second"],
+        epochs_to_best=done["best_epoch"],
+        epochs=done["epochs"],
+        seconds=done["seconds"],
+        device=done["device"],
+        early=early_convergence(float(first["val_f1"])),
+    )
+
+
+def validation_f1(config: CompareConfig, run: Path, done: dict[str, Any]) -> Estimate:
+    """The best epoch's F1 of the validation set, as training counts it, with its interval."""
+    tensors, state = load_checkpoint(run / BEST)
+    scores = validation_scores(tensors)
+    if scores is None:  # of a release that kept none
+        return Estimate(value=done["best_f1"], low=None, high=None, method="")
+    found = estimates(
+        scores.label_N,
+        softmax(scores.logits_NK),
+        scores.group_N,
+        state["classes"].index(state["positive"]),
+        resamples=config.resamples,
+        seed=config.loader.seed,
+    )
+    return found["f1"]
+
+
+def heldout_f1(
+    config: CompareConfig,
+    training: TrainConfig,
+    done: dict[str, Any],
+    progress: Callable[[str, int, int], None],
+) -> Estimate:
+    """F1 of the held-out set with its interval, from an evaluation in the run's folder.
+
+    It is made if there is none, or one of other weights or other resamples.
+    """
+    beton_path = config.data / HELD_OUT
+    with Beton(beton_path, trust_unverified=config.loader.trust_unverified) as beton:
+        path = training.out / "evaluation" / beton.set_name / "metrics.json"
+    settings = EvaluateConfig(
+        run=training.out,
+        betons=(beton_path,),
+        resamples=config.resamples,
+        seed=config.loader.seed,
+        batch_size=config.loader.batch_size,
+        device=config.recipe.device,
+        threads=config.loader.threads,
+        trust_unverified=config.loader.trust_unverified,
+    )
+    content = read_metrics(path)
+    found = [content.get(name) for name in ("checkpoint", "resamples", "seed")]
+    if not isinstance(found[0], dict) or [found[0].get("sha256"), *found[1:]] != [
+        done["checkpoint_sha256"],
+        settings.resamples,
+        settings.seed,
+    ]:
+        evaluate(settings, lambda name, count, total: progress(f"{training.model} {name}", count, total))
+        content = read_metrics(path)
+    if "f1" not in content.get("estimates", {}):
+        raise IntegrityError(f"{path}: no estimate of F1, expected the evaluation's; remove the file and compare again")
+    return Estimate(**content["estimates"]["f1"])
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """What an evaluation wrote; {} where there is none, or none that can be read: it is then made again."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def publish_comparison(result: Comparison, config: CompareConfig) -> None:
+    """Write comparison.json, comparison.csv and comparison.png."""
+    content = {
+        "classes": list(result.classes),
+        "positive": result.positive,
+        "synthetic": result.synthetic,
+        "networks": [asdict(row) for row in result.contenders],
+        "cautions": list(result.cautions),
+        "settings": shared_settings(config),
+        "plainfilm": __version__,
+        "not_for_diagnosis": True,
+    }
+    text = io.StringIO(newline="")
+    rows = [flat_row(row) for row in result.contenders]
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    payloads = (
+        (json.dumps(content, indent=2) + "\n").encode(),
+        text.getvalue().encode(),
+        png(comparison_figure(result)),
+    )
+    for name, payload in zip(FILES, payloads, strict=True):
+        publish_bytes(result.out / name, payload)
+
+
+def flat_row(row: Contender) -> dict[str, Any]:
+    """A contender as a row of comparison.csv: each estimate in five columns."""
+    flat: dict[str, Any] = {}
+    for item in fields(Contender):
+        value = getattr(row, item.name)
+        if item.name.endswith("_f1"):
+            for part in ("value", "low", "high", "defined", "classes"):
+                suffix = "" if part == "value" else f"_{part}"
+                flat[item.name + suffix] = None if value is None else getattr(value, part)
+        else:
+            flat[item.name] = value
+    return flat
+
+
+HELD_OUT = "#c0504d"
+SERIES = (("validation_f1", "validation", VALIDATION, "o", -0.12), ("heldout_f1", "held out", HELD_OUT, "s", 0.12))
+
+
+def comparison_figure(result: Comparison) -> Figure:
+    """F1 and its 95 % interval, a line a network, the first one on top; those that were not trained say so."""
+    rows, names = result.contenders, class_names(result.classes)
+    figure = Figure(figsize=(8, 2.1 + 0.6 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for name, label, colour, marker, shift in SERIES:
+        known = [(place, getattr(row, name)) for place, row in enumerate(rows)]
+        known = [(place, found) for place, found in known if found is not None and found.value is not None]
+        for place, found in known:
+            if found.low is not None and found.high is not None:
+                axes.plot([found.low, found.high], [place + shift] * 2, color=colour, linewidth=2, alpha=0.6)
+        if known:
+            values = [found.value for _, found in known]
+            axes.plot(values, [place + shift for place, _ in known], marker, color=colour, label=label)
+    for place, row in enumerate(rows):
+        if row.failed:
+            axes.text(0.01, place, "not trained", va="center", color=INK, transform=axes.get_yaxis_transform())
+    axes.set_yticks(range(len(rows)), labels=[name_text(row.model, NAME) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(right=1.005)
+    which = f"F1 of {names.text_of[result.positive]}" if len(result.classes) == 2 else "macro F1"
+    axes.set_xlabel(f"{which}, 95 % interval")
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    kind = "synthetic phantoms" if result.synthetic else "radiographs"
+    set_title(figure, f"{names.listed()}: {kind}, one split, one recipe")
+    set_legend(figure, names.note)
+    return ready(figure)
+
+
+HEADERS = ("network", "validation F1", "held-out F1", "parameters", "images/s", "epochs to best", "seconds")
+
+
+def comparison_parts(result: Comparison) -> Parts:
+    """The table of networks, what speaks against the scores, and the files."""
+
+    parts: list[Line | Sheet] = [Sheet(headers=HEADERS, rows=tuple(map(table_row, result.contenders)))]
+    for row in result.contenders:
+        if row.failed:
+            parts.append(Line(f"Not trained, {row.model}: {row.failed}", "yellow"))
+        if row.heldout_refused:
+            parts.append(Line(f"Not held out, {row.model}: {row.heldout_refused}", "yellow"))
+        if row.early:
+            parts.append(Line(f"Caution, {row.model}: {row.early}.", "yellow"))
+    parts += [Line(f"Caution: {caution}.", "yellow") for caution in result.cautions]
+    which = f"F1 of {result.positive}" if len(result.classes) == 2 else "F1 is the mean over the classes that define it"
+    parts.append(
+        Line(
+            f"{which}; 95 % intervals over groups. The validation set chose each network's epoch: its F1 is optimistic."
+        )
+    )
+    devices = dict.fromkeys(row.device for row in result.contenders if row.device)
+    parts.append(Line(f"Trained on {'; '.join(devices)}."))
+    parts += [path_line(result.out / name) for name in FILES]
+    return parts
+
+
+def table_row(row: Contender) -> tuple[str, ...]:
+    """One network in the table."""
+    if row.failed:
+        return (row.model, "not trained", *[""] * (len(HEADERS) - 2))
+    heldout = "refused" if row.heldout_refused else with_interval("f1", row.heldout_f1) or "–"
+    return (
+        row.model,
+        with_interval("f1", row.validation_f1),
+        heldout,
+        f"{row.parameters:,}",
+        f"{row.images_per_second:,.0f}",
+        f"{row.epochs_to_best} of {row.epochs}",
+        f"{row.seconds:,.1f}",
+    )

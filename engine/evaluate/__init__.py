@@ -1,0 +1,1 @@
+"""Evaluation: a trained network on held-out betons."""

@@ -1,0 +1,130 @@
+"""The data flow of a conversion: how many files went in, what became of them and why, without any file's name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+from loaders.convert.conversion import count_reasons
+from loaders.atomic_file import publish_bytes, storage_error
+from loaders.beton.reader import Beton
+from loaders.sources.catalog import SPLITS
+from loaders.errors import StorageError
+
+
+DATAFLOW, TABLE = "dataflow.json", "convert.csv"
+VERDICTS = ("written", "rejected", "duplicate", "excluded")
+MOST_REASONS = 12  # kinds that are named; rarer ones are added up
+
+
+def keep_dataflow(run: Path, data: Path, expected: dict[str, int]) -> str:
+    """Write RUN/dataflow.json from DATA/convert.csv.  Gives "", or why there is none; one that was there then stays.
+
+    expected: images by split, which the table must have, lest another conversion's be shown.
+    Errors: StorageError.
+    """
+    path = data / TABLE
+    if not path.is_file():
+        return f"{data} has no {TABLE}"
+    try:
+        rows = read_table(path)
+        content = count_files(rows)
+    except (KeyError, csv.Error):
+        return f"{path} is no table of `convert`"
+    for split, number in expected.items():
+        found = sum(content["splits"].get(split, {}).values())
+        if found != number:
+            return f"{path} has {found} images of {split}, expected {number}: it is of another conversion"
+    publish_bytes(run / DATAFLOW, dataflow_bytes(content))
+    return ""
+
+
+def dataflow_beside(beton: Beton) -> dict[str, Any]:
+    """The data flow of a beton's conversion, from the table beside it, as dataflow.json holds it.
+
+    Empty where there is no table, none that can be read, such as another owner's, or one of another conversion: its
+    labels and groups are those of the beton, sample by sample, or it is another's.
+    """
+    path, facts = beton.path.parent / TABLE, beton.facts
+    try:
+        rows = read_table(path) if path.is_file() else []
+        own = [row for row in rows if row["verdict"] == "written" and row["split"] == facts.split]
+        own.sort(key=lambda row: int(row["sample"]))
+        found = [(row["label"], int(row["group"])) for row in own]
+        content = count_files(rows)
+    except (StorageError, KeyError, ValueError, csv.Error):
+        return {}
+    labels = [facts.classes[label] for label in beton.label_N]
+    return content if found and found == list(zip(labels, beton.rows_N["group"].tolist(), strict=True)) else {}
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a convert.csv.  Errors: StorageError; csv.Error."""
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise storage_error(path, error) from error
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def dataflow_bytes(content: dict[str, Any]) -> bytes:
+    """The file dataflow.json."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def count_files(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The content of dataflow.json: in = written + rejected + duplicate; excluded files are outside the sum.
+
+    Errors: KeyError when a column is missing.
+    """
+    counts = Counter(dict.fromkeys(VERDICTS, 0))
+    reasons: dict[str, list[str]] = defaultdict(list)
+    splits: dict[str, Counter[str]] = defaultdict(Counter)
+    groups: dict[str, set[str]] = defaultdict(set)
+    names = {name for row in rows for name in (row["path"], row["path"].rpartition("/")[2])} - {""}
+    for row in rows:
+        verdict = row["verdict"] if row["verdict"] in VERDICTS else "rejected"
+        counts[verdict] += 1
+        if verdict == "written":
+            splits[row["split"]][row["label"]] += 1
+            groups[row["split"]].add(row["group"])
+        else:
+            reasons[verdict].append(row["reason"] or "no reason given")
+    return {
+        "files": counts["written"] + counts["rejected"] + counts["duplicate"],
+        "counts": dict(counts),
+        "reasons": {
+            verdict: told(reasons[verdict], names) for verdict in VERDICTS if verdict != "written" and reasons[verdict]
+        },
+        "splits": {split: dict(sorted(splits[split].items())) for split in SPLITS if split in splits},
+        "groups": {split: len(groups[split]) for split in SPLITS if split in groups},
+    }
+
+
+def told(reasons: list[str], names: set[str]) -> dict[str, int]:
+    """Reason → files, commonest first, with neither paths nor names of files; the rarest are added up."""
+    counts: Counter[str] = Counter()
+    for reason, number in count_reasons(reasons).items():
+        counts[nameless(reason, names)] += number
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = dict(ordered[:MOST_REASONS])
+    if rest := sum(number for _, number in ordered[MOST_REASONS:]):
+        shown["other reasons"] = shown.get("other reasons", 0) + rest
+    return shown
+
+
+def nameless(reason: str, names: set[str]) -> str:
+    """A reason without the names in it."""
+    if reason.startswith("same pixels as "):
+        return "same pixels as another file"
+    if re.fullmatch("class .* not asked for", reason, flags=re.DOTALL):
+        return "of a class not asked for"  # its folder may be named after a patient
+    reason = re.sub(r" \(quarantined in .*", " (quarantined by the audit)", reason, flags=re.DOTALL)
+    reason = re.sub(r"^changed since .* was made, expected.*", "changed since the audit", reason, flags=re.DOTALL)
+    for name in sorted((name for name in names if name in reason), key=len, reverse=True):
+        reason = reason.replace(name, "…")
+    return re.sub(r"\S*[/\\]\S*", "…", reason)

@@ -1,0 +1,230 @@
+"""Subgroups of a set under test: its samples by source, by view and by what their rows flag."""
+
+# N samples
+# N samples, K classes
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+import numpy as np
+from loaders.beton.reader import Beton
+from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from engine.config import EvaluateConfig
+from engine.evaluate.dataflow import DATAFLOW, dataflow_beside, dataflow_bytes
+from engine.device import Policy, choose_policy, settle_precision
+from engine.evaluate.checks import absent_classes, check_beton, check_rival, few_groups
+from engine.evaluate.results import FIGURES, content, figures, scores_table
+from engine.evaluate.trained import Decision
+from engine.evaluate.results import Bootstrap, Measurement, Scores, measure
+from engine.evaluate.trained import Trained, load_trained
+from engine.train.validation_scores import groups_of
+from engine.figures import png
+from engine.statistics.metrics import all_metrics
+from engine.train.step import predict
+from loaders.atomic_file import locked, publish_bytes
+from loaders.config import LoaderConfig
+from loaders.errors import ConfigError
+from loaders.batches.loader import Loader
+
+
+FEWEST = 10  # samples: an interval of fewer would be so wide that it only misleads
+MOST = 20  # subgroups of a kind that are told apart; the smallest are pooled beyond
+FLAGS = {
+    PATIENT_KNOWN: ("patient known", "patient not known"),
+    BELOW_STORED_SIDE: ("smaller than the stored frame", "not smaller than the stored frame"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subgroup:
+    """Some of a set's samples.  kind: source, view or flag.  index_N: int64, their places, in order."""
+
+    kind: str
+    name: str
+    index_N: np.ndarray
+
+    @property
+    def refused(self) -> str:
+        """Why nothing is estimated; "" where something is."""
+        return f"too small: fewer than {FEWEST} samples" if len(self.index_N) < FEWEST else ""
+
+
+def subgroups(beton: Beton) -> list[Subgroup]:
+    """The subgroups of a beton, the largest of each kind first.
+
+    A kind in which all samples are alike gives none: it would be the whole set.  An unverified beton tells nothing.
+    """
+    if not beton.verified:
+        return []
+    facts, rows_N = beton.facts, beton.rows_N
+    found = [
+        *by_name("source", facts.sources, rows_N["source"]),
+        *by_name("view", facts.views, rows_N["view"]),
+    ]
+    for flag, names in FLAGS.items():
+        found += by_name("flag", names, np.where(rows_N["flags"] & flag, 0, 1))
+    return found
+
+
+def by_name(kind: str, names: tuple[str, ...], value_N: np.ndarray) -> list[Subgroup]:
+    """Subgroups of equal values.  value_N: places in names."""
+    counts = Counter(value_N.tolist()).most_common()
+    if len(counts) < 2:
+        return []
+    kept = [value for value, _ in counts[:MOST]]
+    found = [
+        Subgroup(kind=kind, name=names[value] or "unknown", index_N=np.flatnonzero(value_N == value)) for value in kept
+    ]
+    if rest := len(counts) - len(kept):
+        found.append(Subgroup(kind=kind, name=f"{rest} others", index_N=np.flatnonzero(~np.isin(value_N, kept))))
+    return found
+
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """The result on one beton.  metrics: of engine.statistics.metrics.  warnings: what speaks against it, in plain words.
+
+    against: the name of the other run; "" for none.  figures: the pictures in out.
+    """
+
+    beton: Path
+    classes: tuple[str, ...]
+    positive: str
+    metrics: dict[str, Any]
+    measurement: Measurement
+    decision: Decision
+    bootstrap: Bootstrap
+    against: str
+    warnings: list[str]
+    out: Path
+    figures: tuple[str, ...]
+
+
+def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, total: None) -> list[Evaluation]:
+    """Evaluate the best checkpoint of a run on betons; write metrics.json, scores.csv and figures for each.
+
+    Results lie in a folder named after the set that was tested (`Beton.set_name`), so that no set replaces another's.
+
+    Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or one that
+    shares images or patients with the training set (unless config.force), or for a run to compare with that is of
+    another task; ConfigError; BetonError; StorageError.
+    """
+    if not config.betons:
+        raise ConfigError("betons: found none, expected at least one")
+    trained = load_trained(config.run)
+    rival = None if config.against is None else load_trained(config.against)
+    if rival is not None:
+        check_rival(trained, rival)
+    policy = choose_policy(config.device, "off", "off", 0)
+    settle_precision(policy)
+    for run in (trained, rival) if rival is not None else (trained,):
+        run.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
+    out = config.out or config.run / "evaluation"
+    with contextlib.ExitStack() as stack:
+        settings = LoaderConfig(
+            batch_size=config.batch_size, threads=config.threads, trust_unverified=config.trust_unverified
+        )
+        loaders = [stack.enter_context(Loader(path, settings, tensors=True)) for path in config.betons]
+        names = [loader.beton.set_name for loader in loaders]  # of the results' folders
+        if len(set(names)) != len(names):
+            found = ", ".join(f"{path} ({name})" for path, name in zip(config.betons, names, strict=True))
+            raise ConfigError(f"betons: found {found}, expected different sets; name each once")
+        warnings = [all_cautions(config, trained, rival, loader) for loader in loaders]  # before the first result
+        stack.enter_context(locked(out))
+        results = []
+        for loader, name, cautions in zip(loaders, names, warnings, strict=True):
+            results.append(evaluate_one(config, trained, rival, policy, loader, cautions, out / name, progress))
+    return results
+
+
+def all_cautions(config: EvaluateConfig, trained: Trained, rival: Trained | None, loader: Loader) -> list[str]:
+    """What speaks against evaluating on a beton, for the run and the one it is compared with.  Errors: InputError."""
+    cautions = check_beton(trained.run, trained.state, loader, force=config.force) + trained.decision.cautions()
+    if rival is not None:
+        others = check_beton(rival.run, rival.state, loader, force=config.force) + rival.decision.cautions()
+        name = rival.run.resolve().name
+        cautions += [f"{name}: {caution}" for caution in others if caution not in cautions]
+    return cautions
+
+
+def evaluate_one(
+    config: EvaluateConfig,
+    trained: Trained,
+    rival: Trained | None,
+    policy: Policy,
+    loader: Loader,
+    cautions: list[str],
+    out: Path,
+    progress: Progress,
+) -> Evaluation:
+    """One forward pass over one beton, what it amounts to, and its files in `out`, which is named after the set."""
+    name, total = out.name, len(loader.beton) * (1 if rival is None else 2)
+    done = 0
+
+    def count(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress(name, done, total)
+
+    label_N, logits_NK = predict(trained.network, loader, policy, count)
+    other_NK = None
+    if rival is not None:
+        other_NK = rival.decision.probabilities(predict(rival.network, loader, policy, count)[1])
+    scores = Scores(
+        label_N=label_N,
+        probability_NK=trained.decision.probabilities(logits_NK),
+        group_N=groups_of(loader.beton),
+        classes=trained.classes,
+        positive=trained.classes.index(trained.state["positive"]),
+    )
+    metrics = all_metrics(label_N, scores.probability_NK, scores.positive)
+    bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed, prevalence=config.prevalence)
+    measurement = measure(
+        scores,
+        trained.decision.points,
+        subgroups(loader.beton),
+        bootstrap,
+        other_NK=other_NK,
+        progress=lambda part, parts: progress(f"{name}: intervals", part, parts),
+    )
+    cautions = cautions + few_groups(measurement.num_groups) + absent_classes(trained.classes, label_N)
+    if metrics["auc"] is None:
+        cautions.append("only one class is present: the AUC is undefined")
+    facts = loader.beton.facts
+    own = facts.conversion_id == trained.state["conversion_id"]  # whose data flow the run keeps
+    flow = {} if own else dataflow_beside(loader.beton)
+    pictures = figures(scores, measurement, name, "synthetic phantoms" if facts.synthetic else "radiographs")
+    result = Evaluation(
+        beton=loader.beton.path,
+        classes=trained.classes,
+        positive=trained.state["positive"],
+        metrics=metrics,
+        measurement=measurement,
+        decision=trained.decision,
+        bootstrap=bootstrap,
+        against="" if rival is None else rival.run.resolve().name,
+        warnings=cautions,
+        out=out,
+        figures=tuple(pictures),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    for file in FIGURES:
+        if file not in pictures:
+            (out / file).unlink(missing_ok=True)  # of an earlier evaluation
+    for file, picture in pictures.items():
+        publish_bytes(out / file, png(picture))
+    publish_bytes(out / "scores.csv", scores_table(scores).encode())
+    if flow:
+        publish_bytes(out / DATAFLOW, dataflow_bytes(flow))
+    text = json.dumps(content(result, facts, trained, policy), indent=2)
+    publish_bytes(out / "metrics.json", (text + "\n").encode())
+    return result

@@ -1,1 +1,0 @@
-"""The evaluation of a run: scores, their intervals, and what speaks against them."""

@@ -1,0 +1,1 @@
+"""Explanation: saliency maps and the controls that test them."""

@@ -1,0 +1,199 @@
+"""Controls: whether the maps depend on what the network learnt, and whether what they point at matters to it."""
+
+# N samples, H W rows and columns, K classes, P steps of a curve
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import numpy as np
+import torch
+from torch import nn
+from engine.explain.cam import BATCH, Method, evidence
+from engine.explain.lungs import AT_RANDOM, ONE_GROUP, RANDOM, UNDEFINED, Interval, group_interval
+
+
+# Mean rank correlation of a map with that of the network with random weights. Of five trained networks it was -0.04 to
+# 0.07 for HiResCAM and -0.21 to 0.16 for GradCAM; of a network with itself it is 1.
+MOST_CORRELATION = 0.3
+REDRAWN = 3  # networks with random weights
+STEPS = 10  # of the deletion curve
+RANDOM_ORDERS = 2
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Randomised:
+    """The map of each picture beside that from random weights: mean Spearman correlation; None where undefined.
+
+    num_empty: pictures left out since their map, or each from random weights, is of one value.
+    """
+
+    correlation: float | None
+    num_samples: int
+    num_empty: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the maps depend on the weights."""
+        return self.correlation is not None and abs(self.correlation) < MOST_CORRELATION
+
+    @property
+    def failure(self) -> str:
+        """Why the maps are not believed, or ""."""
+        if self.passed:
+            return ""
+        return UNDEFINED if self.correlation is None else RANDOM
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deletion:
+    """Mean probability of the predicted class as a rising share of the pixels is blanked.
+
+    cam_P, random_P: in order of the map, and in random order.  difference: of the areas, map less random.
+    """
+
+    share_P: np.ndarray
+    cam_P: np.ndarray
+    random_P: np.ndarray
+    difference: Interval
+    num_samples: int
+
+    @property
+    def auc_cam(self) -> float:
+        """Area under the curve in order of the map, from 0 to 1."""
+        return float(np.trapezoid(self.cam_P, self.share_P))
+
+    @property
+    def auc_random(self) -> float:
+        """Area under the curve in random order."""
+        return float(np.trapezoid(self.random_P, self.share_P))
+
+    @property
+    def passed(self) -> bool:
+        """Whether the probability falls faster in order of the map, beyond chance."""
+        return self.difference.high is not None and self.difference.high < 0
+
+    @property
+    def failure(self) -> str:
+        """Why the maps are not believed, or ""."""
+        if self.passed:
+            return ""
+        return ONE_GROUP if self.difference.high is None else AT_RANDOM
+
+
+def randomised(
+    network: nn.Module,
+    redraw: Callable[[], nn.Module],
+    frames_N1HW: torch.Tensor,
+    target_N: np.ndarray,
+    *,
+    method: Method,
+    reference_N1HW: torch.Tensor,
+    seed: int,
+    progress: Progress = lambda done, total: None,
+) -> Randomised:
+    """Compare maps with those from networks of the same kind with fresh random weights (Adebayo et al. 2018).
+
+    redraw: makes one, its weights from torch's generator, which is as before afterwards.
+    """
+    options = {"method": method, "reference_N1HW": reference_N1HW}
+    trained_NHW = evidence(network, frames_N1HW, target_N, **options).clip(0)  # type: ignore[arg-type]
+    found = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for done in range(REDRAWN):
+            other = redraw().to(frames_N1HW.device)
+            random_NHW = evidence(other, frames_N1HW, target_N, **options).clip(0)  # type: ignore[arg-type]
+            found.append([rank_correlation(a, b) for a, b in zip(trained_NHW, random_NHW, strict=True)])
+            progress(done + 1, REDRAWN)
+    known_RN = np.isfinite(found)
+    num_known = int(known_RN.any(0).sum())
+    return Randomised(
+        correlation=float(np.mean(np.array(found)[known_RN])) if num_known else None,
+        num_samples=num_known,
+        num_empty=len(target_N) - num_known,
+    )
+
+
+def rank_correlation(first_HW: np.ndarray, second_HW: np.ndarray) -> float:
+    """Spearman's; NaN for a map of one value.  Ties take their mean rank."""
+    ranks = []
+    for map_HW in (first_HW, second_HW):
+        _, place_HW, count = np.unique(map_HW, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(count) - (count - 1) / 2)[place_HW.ravel()])
+    first_M, second_M = (rank - rank.mean() for rank in ranks)
+    spread = first_M.std() * second_M.std()
+    return float((first_M * second_M).mean() / spread) if spread else float("nan")
+
+
+def deletion(
+    network: nn.Module,
+    frames_N1HW: torch.Tensor,
+    cam_NHW: np.ndarray,
+    target_N: np.ndarray,
+    group_N: np.ndarray,
+    fill_HW: np.ndarray,
+    *,
+    cells: tuple[int, int],
+    seed: int,
+    progress: Progress = lambda done, total: None,
+) -> Deletion:
+    """Blank the pixels of each picture in order of its map, and in random order; the maps come from `cam`.
+
+    fill_HW: what blanked pixels show, the average picture.  cells: rows and columns of the maps before they were
+    upsampled.  Random orders come from random maps of as many cells, upsampled alike: pixels strewn one by one would
+    spoil the texture, which is another test.  Probabilities are the network's own, without temperature.
+    Source: Petsiuk et al. 2018.
+    """
+    num_samples, rows, columns = cam_NHW.shape
+    rng = np.random.default_rng(seed)
+    random = [upsample(rng.random((num_samples, *cells), np.float32), rows, columns) for _ in range(RANDOM_ORDERS)]
+    fill_1HW = torch.from_numpy(fill_HW)[None].to(frames_N1HW.device)
+    curves = []
+    for done, order_NHW in enumerate((cam_NHW, *random)):
+        curves.append(blanking_curve(network, frames_N1HW, order_NHW, target_N, fill_1HW, rng))
+        progress(done + 1, 1 + RANDOM_ORDERS)
+    share_P = np.linspace(0, 1, STEPS + 1)
+    cam_NP, random_NP = curves[0], np.mean(curves[1:], axis=0)
+    gap_N = np.trapezoid(cam_NP - random_NP, share_P, axis=1)
+    return Deletion(
+        share_P=share_P,
+        cam_P=cam_NP.mean(0),
+        random_P=random_NP.mean(0),
+        difference=group_interval(gap_N, group_N, seed),
+        num_samples=num_samples,
+    )
+
+
+def upsample(map_NHW: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Bilinear, as `cam` does it."""
+    large_N1HW = nn.functional.interpolate(
+        torch.from_numpy(map_NHW)[:, None], size=(rows, columns), mode="bilinear", align_corners=False
+    )
+    return large_N1HW[:, 0].numpy()
+
+
+@torch.no_grad()
+def blanking_curve(
+    network: nn.Module,
+    frames_N1HW: torch.Tensor,
+    order_NHW: np.ndarray,
+    target_N: np.ndarray,
+    fill_1HW: torch.Tensor,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Probability of the target after 0, 1/STEPS … all of the pixels, highest in the order first: float64 N×P."""
+    network.eval()
+    pixels = order_NHW[0].size
+    tied_NHW = order_NHW.reshape(len(order_NHW), -1) + 1e-6 * rng.random((len(order_NHW), pixels))  # ties at random
+    rank_NM = np.argsort(np.argsort(-tied_NHW, 1), 1)
+    rank_N1HW = torch.from_numpy(rank_NM).view(-1, 1, *order_NHW.shape[1:]).to(frames_N1HW.device)
+    target_N1 = torch.from_numpy(target_N)[:, None].to(frames_N1HW.device)
+    curve = []
+    for step in range(STEPS + 1):
+        blank_N1HW = torch.where(rank_N1HW < round(step / STEPS * pixels), fill_1HW, frames_N1HW)
+        logits_NK = torch.cat([network(part_N1HW) for part_N1HW in blank_N1HW.split(BATCH)])
+        curve.append(logits_NK.double().softmax(1).gather(1, target_N1)[:, 0].cpu().numpy())
+    return np.stack(curve, 1)

@@ -1,0 +1,279 @@
+"""The choice of samples to show: most confident right, most confident wrong, borderline, each class in turn."""
+
+# N samples, K classes
+# N samples, H W rows and columns of the crop, K classes, S side of a stored frame
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Literal
+import numpy as np
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+import torch
+from PIL import Image
+from engine.config import ExplainConfig
+from engine.device import Policy, choose_policy, settle_precision
+from engine.evaluate.checks import check_beton
+from engine.evaluate.trained import Trained, load_trained
+from engine.train.validation_scores import groups_of
+from engine.explain.cam import METHODS, cam, layer_name, map_cells
+from engine.explain.controls import Deletion, Randomised, deletion, randomised
+from engine.explain.findings import NOT_FOR_DIAGNOSIS, Example, Explanation, caption, cautions, content
+from engine.explain.gallery import Shown, deletion_figure, gallery, overlay, picture_bytes
+from engine.explain.lungs import LungRatio, looks, lung_ratios, measure_lungs, sentence
+from engine.explain.lungs import Masks, find_masks
+from engine.figures import png
+from engine.networks.registry import network_of
+from engine.train.step import predict
+from kernels.crops import crop_into
+from loaders.atomic_file import locked, publish_bytes
+from loaders.beton.reader import Beton
+from loaders.config import LoaderConfig
+from loaders.figure_text import EM, class_names, name_text
+from loaders.batches.loader import Loader
+
+
+Kind = Literal["right", "wrong", "borderline"]
+KINDS: tuple[Kind, ...] = ("right", "wrong", "borderline")
+
+
+def choose(label_N: np.ndarray, probability_NK: np.ndarray, count: int) -> list[tuple[int, Kind]]:
+    """At most count samples, each once, by kind; a third of the count each, more where another kind has too few.
+
+    right, wrong: highest probability of the class said first.  borderline: the two most probable classes closest first.
+    Within a kind the true classes take turns.  Ties go by the sample's place.
+    """
+    said_N = probability_NK.argmax(1)
+    ordered_NK = np.sort(probability_NK, 1)
+    margin_N = ordered_NK[:, -1] - ordered_NK[:, -2]
+    right_N = said_N == label_N
+    confidence_N = probability_NK.max(1)
+    queues = {
+        "right": take_turns(label_N, np.flatnonzero(right_N), -confidence_N),
+        "wrong": take_turns(label_N, np.flatnonzero(~right_N), -confidence_N),
+        "borderline": take_turns(label_N, np.arange(len(label_N)), margin_N),
+    }
+    chosen: dict[int, Kind] = {}
+    for turn in zip_longest(*queues.values()):  # one of each kind a round
+        for kind, sample in zip(KINDS, turn, strict=True):
+            if sample is not None and len(chosen) < count:
+                chosen.setdefault(sample, kind)
+    return sorted(chosen.items(), key=lambda pair: KINDS.index(pair[1]))  # stable: best first within a kind
+
+
+def take_turns(label_N: np.ndarray, sample_M: np.ndarray, key_N: np.ndarray) -> list[int]:
+    """The samples by rising key, one of each true class a round."""
+    order_M = sample_M[np.argsort(key_N[sample_M], kind="stable")]
+    by_class = [order_M[label_N[order_M] == label].tolist() for label in np.unique(label_N)]
+    return [sample for turn in zip_longest(*by_class) for sample in turn if sample is not None]
+
+
+MOST_REFERENCE = 64  # pictures that the average picture and the average maps come from
+MOST_CONTROLLED = 32  # pictures of the controls
+PART = 64  # pictures whose maps are in memory at once
+CAPTION = 10 * EM  # room of a class's name below a picture
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictures:
+    """What every step needs of a beton and a network.  said_N: predicted classes.  reference_N1HW: ordinary crops."""
+
+    trained: Trained
+    config: ExplainConfig
+    beton: Beton
+    device: torch.device
+    said_N: np.ndarray
+    group_N: np.ndarray
+    reference_N1HW: torch.Tensor
+
+    def frames(self, sample_N: np.ndarray) -> torch.Tensor:
+        """The central crops of some samples, float32 N×1×H×W on the device.  Errors: BetonError."""
+        beton, crop = self.beton, self.beton.facts.crop
+        beton.check_samples(sample_N)
+        out_N1HW = np.empty((len(sample_N), 1, crop, crop), np.float32)
+        crop_into(out_N1HW, beton.bytes_B, beton.offset_N[sample_N], beton.side)
+        beton.check_unchanged()
+        return torch.from_numpy(out_N1HW).to(self.device)
+
+    def maps(self, sample_N: np.ndarray) -> np.ndarray:
+        """The maps of some samples for the classes said, float32 N×H×W."""
+        options: dict[str, Any] = {"method": self.config.method, "reference_N1HW": self.reference_N1HW}
+        return cam(self.trained.network, self.frames(sample_N), self.said_N[sample_N], **options)
+
+
+def explain(config: ExplainConfig, progress: Progress = lambda name, done, total: None) -> Explanation:
+    """Explain the best checkpoint of a run on a beton; write explanation.json, gallery.png, deletion.png and overlays.
+
+    Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or masks of
+    other radiographs; ConfigError; BetonError; StorageError; LockedError.
+    """
+    trained = load_trained(config.run)
+    policy = choose_policy(config.device, "off", "off", 0)
+    settle_precision(policy)
+    trained.network.to(policy.device)
+    settings = LoaderConfig(
+        batch_size=config.batch_size, threads=config.threads, trust_unverified=config.trust_unverified
+    )
+    with Loader(config.beton, settings, tensors=True) as loader:
+        beton = loader.beton
+        warnings = check_beton(trained.run, trained.state, loader, force=True)
+        masks = find_masks(beton, config.masks, config.table)
+        out = (config.out or config.run / "explanation") / beton.set_name
+        with locked(out):
+            return explain_one(config, trained, policy, loader, masks, warnings, out, progress)
+
+
+def explain_one(
+    config: ExplainConfig,
+    trained: Trained,
+    policy: Policy,
+    loader: Loader,
+    masks: Masks,
+    warnings: list[str],
+    out: Path,
+    progress: Progress,
+) -> Explanation:
+    """Predict, measure, check, draw and write."""
+    beton, done = loader.beton, 0
+
+    def count(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress("predict", done, len(beton))
+
+    label_N, logits_NK = predict(trained.network, loader, policy, count)
+    probability_NK = trained.decision.probabilities(logits_NK)
+    pictures = gather(config, trained, beton, policy.device, probability_NK.argmax(1))
+    known_N = masks.samples(beton)
+    measured_N = some(known_N, config.measured, config.seed)
+    lungs, ratio_of = measure(pictures, masks, measured_N, partial(progress, "maps"))
+    controlled_N = some(np.arange(len(beton)), MOST_CONTROLLED, config.seed)
+    random_weights, blanked = check(pictures, controlled_N, progress)
+    distrust = random_weights.failure or blanked.failure
+    chosen = choose(label_N, probability_NK, config.samples)
+    shown_N = np.array([sample for sample, _ in chosen], np.int64)
+    maps_NHW, frames_N1HW = pictures.maps(shown_N), pictures.frames(shown_N).cpu().numpy()
+    examples, overlays, names = [], [], class_names(trained.classes, CAPTION)
+    for place, (sample, kind) in enumerate(chosen):
+        lungs_HW = masks.crop_of(beton, sample)
+        if lungs_HW is not None and sample not in ratio_of:
+            ratio_of[sample] = float(lung_ratios(maps_NHW[place : place + 1], lungs_HW[None])[0])
+        ratio = ratio_of.get(sample, float("nan"))
+        example = Example(
+            sample=sample,
+            kind=kind,
+            label=trained.classes[label_N[sample]],
+            predicted=trained.classes[pictures.said_N[sample]],
+            probability=float(probability_NK[sample].max()),
+            lung_ratio=ratio if np.isfinite(ratio) else None,
+            overlay=f"{place + 1:04d}.png",
+        )
+        crop_HW = np.rint((frames_N1HW[place, 0] + 1) * 127.5).astype(np.uint8)
+        lines = caption(example, names)
+        shown = Shown(kind=kind, crop_HW=crop_HW, cam_HW=maps_NHW[place], lungs_HW=lungs_HW, lines=lines)
+        examples.append(example)
+        overlays.append((kind, overlay(shown)))
+        progress("pictures", place + 1, len(chosen))
+    result = Explanation(
+        beton=beton.path,
+        method=METHODS[config.method],
+        layer=layer_name(trained.network, beton.facts.crop),
+        samples=tuple(examples),
+        lungs=lungs,
+        randomised=random_weights,
+        deletion=blanked,
+        looks=looks(lungs, distrust),
+        sentence=sentence(lungs, distrust),
+        warnings=warnings + cautions(lungs, random_weights, blanked, len(np.unique(pictures.group_N[measured_N]))),
+        out=out,
+    )
+    for example, (_, picture) in zip(examples, overlays, strict=True):
+        publish_bytes(out / example.overlay, picture_bytes(picture))
+    write(result, trained, beton, overlays, names.note)
+    for stale in set(out.glob("[0-9][0-9][0-9][0-9].png")) - {out / example.overlay for example in examples}:
+        stale.unlink()
+    return result
+
+
+def gather(config: ExplainConfig, trained: Trained, beton: Beton, device: torch.device, said_N: np.ndarray) -> Pictures:
+    """The reference pictures, an even share of the beton; the rest is passed on."""
+    parts = {"trained": trained, "config": config, "beton": beton, "device": device, "said_N": said_N}
+    empty = Pictures(**parts, group_N=groups_of(beton), reference_N1HW=torch.empty(0))  # type: ignore[arg-type]
+    reference_N1HW = empty.frames(some(np.arange(len(beton)), MOST_REFERENCE, config.seed))
+    return Pictures(**parts, group_N=empty.group_N, reference_N1HW=reference_N1HW)  # type: ignore[arg-type]
+
+
+def some(sample_N: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """At most so many of the samples, drawn from the seed, in rising order."""
+    if len(sample_N) <= most:
+        return sample_N
+    return np.sort(np.random.default_rng(seed).permutation(sample_N)[:most])
+
+
+def measure(
+    pictures: Pictures, masks: Masks, sample_N: np.ndarray, progress: Callable[[int, int], None]
+) -> tuple[LungRatio, dict[int, float]]:
+    """The lungs' share of the maps of some samples whose lungs are known, and each sample's; PART at a time."""
+    beton = pictures.beton
+    ratio_N, area_N = np.empty(len(sample_N)), np.empty(len(sample_N))
+    for start in range(0, len(sample_N), PART):
+        part_N = sample_N[start : start + PART]
+        lungs = [masks.crop_of(beton, sample) for sample in part_N.tolist()]
+        lungs_NHW = np.array([lungs_HW for lungs_HW in lungs if lungs_HW is not None])
+        ratio_N[start : start + PART] = lung_ratios(pictures.maps(part_N), lungs_NHW)
+        area_N[start : start + PART] = lungs_NHW.mean((1, 2))
+        progress(start + len(part_N), len(sample_N))
+    found = measure_lungs(ratio_N, area_N, pictures.group_N[sample_N], masks.kind, pictures.config.seed)
+    return found, dict(zip(sample_N.tolist(), ratio_N.tolist(), strict=True))
+
+
+def check(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple[Randomised, Deletion]:
+    """Both controls on some samples."""
+    network, config = pictures.trained.network, pictures.config
+    frames_N1HW, said_N = pictures.frames(sample_N), pictures.said_N[sample_N]
+    found = randomised(
+        network,
+        lambda: network_of(pictures.trained.state).eval(),
+        frames_N1HW,
+        said_N,
+        method=config.method,
+        reference_N1HW=pictures.reference_N1HW,
+        seed=config.seed,
+        progress=partial(progress, "random weights"),
+    )
+    fill_HW = pictures.reference_N1HW.mean((0, 1)).cpu().numpy()
+    maps_NHW, group_N = pictures.maps(sample_N), pictures.group_N[sample_N]
+    blanked = deletion(
+        network,
+        frames_N1HW,
+        maps_NHW,
+        said_N,
+        group_N,
+        fill_HW,
+        cells=map_cells(network, frames_N1HW[:1]),
+        seed=config.seed,
+        progress=partial(progress, "blank"),
+    )
+    return found, blanked
+
+
+def write(
+    result: Explanation, trained: Trained, beton: Beton, overlays: Sequence[tuple[str, Image.Image]], note: str
+) -> None:
+    """gallery.png, deletion.png, and explanation.json last."""
+    kind = "synthetic phantoms" if beton.facts.synthetic else "radiographs"
+    title = f"{result.method}: {name_text(result.out.name)} ({kind})"
+    said = result.sentence[0].upper() + result.sentence[1:] + "."
+    page = gallery(overlays, title, said, f"{NOT_FOR_DIAGNOSIS} {note}")
+    publish_bytes(result.out / "gallery.png", picture_bytes(page))
+    curves = deletion_figure(result.deletion, f"{title}, n\u00a0=\u00a0{result.deletion.num_samples}")
+    publish_bytes(result.out / "deletion.png", png(curves))
+    text = json.dumps(content(result, trained, beton), indent=2)
+    publish_bytes(result.out / "explanation.json", (text + "\n").encode())

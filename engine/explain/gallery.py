@@ -1,0 +1,123 @@
+"""Pictures of explanations: each sample's crop with its map and the lungs' outline, all of them, the deletion curve."""
+
+# N samples, H W rows and columns, P steps of a curve
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+from engine.explain.controls import Deletion
+from engine.figures import TRAINING, ready, set_legend, set_title
+from loaders.figure_text import shorten, wrap, write
+
+
+PANEL, GAP, LINE = 256, 6, 19  # pixels
+COLUMNS = 3
+PAPER, TEXT, QUIET = (18, 18, 20), (238, 238, 238), (160, 160, 165)
+COLOURS = "inferno"  # perceptually uniform, from black: where there is no evidence the picture stays as it is
+OUTLINE = (64, 224, 208)  # far from every colour of the map
+TITLES = {
+    "right": "Most confident, and right",
+    "wrong": "Most confident, and wrong",
+    "borderline": "Borderline: the two most probable classes are close",
+}
+FOOT = "Left: the picture. Right: the map over it, brighter where the evidence for the class said is stronger."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """One sample to show.  crop_HW: uint8.  cam_HW: 0 to 1.  lungs_HW: bool, or None.  lines: the caption's two."""
+
+    kind: str
+    crop_HW: np.ndarray
+    cam_HW: np.ndarray
+    lungs_HW: np.ndarray | None
+    lines: tuple[str, str]
+
+
+def overlay(shown: Shown) -> Image.Image:
+    """The crop beside the crop under its map, with the lungs' outline in both, and the caption below."""
+    grey_HW = cv2.resize(shown.crop_HW, (PANEL, PANEL), interpolation=cv2.INTER_CUBIC)
+    plain_HW3 = np.repeat(grey_HW[:, :, None], 3, 2)
+    cam_HW = cv2.resize(shown.cam_HW, (PANEL, PANEL), interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    colour_HW3 = matplotlib.colormaps[COLOURS](cam_HW)[:, :, :3] * 255
+    weight_HW1 = (0.75 * np.sqrt(cam_HW))[:, :, None]  # a faint trace is still seen
+    heat_HW3 = np.rint(plain_HW3 * (1 - weight_HW1) + colour_HW3 * weight_HW1).astype(np.uint8)
+    if shown.lungs_HW is not None:
+        large_HW = cv2.resize(shown.lungs_HW.astype(np.float32), (PANEL, PANEL), interpolation=cv2.INTER_LINEAR)
+        edges, _ = cv2.findContours((large_HW > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for picture_HW3 in (plain_HW3, heat_HW3):
+            cv2.drawContours(picture_HW3, edges, -1, OUTLINE, 1, cv2.LINE_AA)
+    page = Image.new("RGB", (2 * PANEL + GAP, PANEL + 2 * LINE + GAP), PAPER)
+    page.paste(Image.fromarray(plain_HW3), (0, 0))
+    page.paste(Image.fromarray(heat_HW3), (PANEL + GAP, 0))
+    draw = ImageDraw.Draw(page)
+    for place, (line, colour) in enumerate(zip(shown.lines, (TEXT, QUIET), strict=True)):
+        size = 14 - place
+        write(draw, (4, PANEL + 3 + place * LINE), shorten(line, page.width - 8, size), size, colour)
+    return page
+
+
+def gallery(overlays: Sequence[tuple[str, Image.Image]], title: str, said: str, foot: str) -> Image.Image:
+    """All overlays by kind, three in a row, under a title and a sentence, over small print.
+
+    overlays: kind and picture.
+    """
+    sections = [(kind, [picture for of, picture in overlays if of == kind]) for kind in TITLES]
+    sections = [(kind, pictures) for kind, pictures in sections if pictures]
+    wide, high = overlays[0][1].size
+    margin = 18
+    width = 2 * margin + COLUMNS * wide + (COLUMNS - 1) * 2 * GAP
+    rows = sum(-(-len(pictures) // COLUMNS) for _, pictures in sections)
+    room = width - 2 * margin
+    said_lines, foot_lines = wrap(said, room, 17), wrap(foot, room, 13)
+    top = 54 + 23 * len(said_lines) + 22
+    high_of_all = top + len(sections) * 40 + rows * (high + 2 * GAP) + 12 + 18 * len(foot_lines)
+    page = Image.new("RGB", (width, high_of_all), PAPER)
+    draw = ImageDraw.Draw(page)
+    write(draw, (margin, 14), shorten(title, room, 22), 22, TEXT)
+    for place, line in enumerate(said_lines):
+        write(draw, (margin, 48 + 23 * place), line, 17, TEXT)
+    write(draw, (margin, 50 + 23 * len(said_lines)), FOOT, 13, QUIET)
+    for kind, pictures in sections:
+        write(draw, (margin, top + 12), TITLES[kind], 17, TEXT)
+        top += 40
+        for start in range(0, len(pictures), COLUMNS):
+            for column, picture in enumerate(pictures[start : start + COLUMNS]):
+                page.paste(picture, (margin + column * (wide + 2 * GAP), top))
+            top += high + 2 * GAP
+    for place, line in enumerate(foot_lines):
+        write(draw, (margin, top + 6 + 18 * place), line, 13, QUIET)
+    return page
+
+
+def picture_bytes(picture: Image.Image) -> bytes:
+    """A PNG."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=6)
+    return file.getvalue()
+
+
+def deletion_figure(found: Deletion, title: str) -> Figure:
+    """Both deletion curves with their areas."""
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    percent_P = 100 * found.share_P
+    axes.plot(
+        percent_P, found.random_P, color="#888888", marker=".", label=f"random order, area {found.auc_random:.2f}"
+    )
+    axes.plot(percent_P, found.cam_P, color=TRAINING, marker=".", label=f"order of the map, area {found.auc_cam:.2f}")
+    axes.set_xlabel("pixels blanked, %")
+    axes.set_ylabel("probability of the class said")
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    set_title(figure, title)
+    set_legend(figure)
+    return ready(figure)

@@ -1,0 +1,334 @@
+"""The lungs' share of the maps: how much of what a network looks at lies in the lungs, beside chance."""
+
+# N samples, H W rows and columns of the crop, G groups, R resamples
+# N samples, H W rows and columns of the crop
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+import numpy as np
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+from typing import cast
+from loaders.beton.reader import Beton
+from loaders.config import Fit
+from loaders.sources.entry import check_regular
+from loaders.errors import ConfigError, InputError, RadiographError
+from loaders.images.frame import read_mask, template_SS
+from loaders.images.decode import inside
+
+
+Kind = Literal["phantom", "folder", "template"]
+Looks = Literal["lungs", "outside", "unknown"]
+RESAMPLES = 2000
+# How far from chance (0) to all of the map within the lungs (1) a network that looks at the lungs must come. Of 13
+# networks on phantoms at crops of 64, the eight whose classes the arms told best, or alone, came to -0.26 to 0.03, with
+# intervals up to 0.13; the five whose classes only the lungs told, to 0.63 to 0.73, with intervals down to 0.57.
+LIMIT = 0.3
+NOTHING = "it cannot be told where the model looks"
+ONE_GROUP = "all pictures are of one group, so there is no interval"
+RANDOM = "maps of a network with random weights look the same"
+UNDEFINED = "no map varies over its picture, or no network with random weights has one that does"
+ANSWERS: dict[Looks, str] = {
+    "lungs": "the model looks at the lungs",
+    "outside": "the model looks outside the lungs",
+    "unknown": NOTHING,
+}
+AT_RANDOM = "blanking what the maps point at lowers the probability no faster than blanking at random"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interval:
+    """A mean and its 95 % interval, which resamples groups; None where there is nothing to resample."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LungRatio:
+    """Share of the maps' mass within the lungs over the lungs' share of the crop; 1 is chance.
+
+    area: the lungs' mean share of the crop.  num_samples: pictures with lungs in the crop and a map that is not empty.
+    num_empty: pictures left out since their map is empty.  num_outside: those whose lungs are nowhere in the crop.
+    """
+
+    ratio: Interval
+    area: float | None
+    num_samples: int
+    num_empty: int
+    num_outside: int
+    masks: Kind
+
+    @property
+    def limit(self) -> float | None:
+        """The ratio that parts looking at the lungs from looking elsewhere; between chance and the largest possible."""
+        return None if not self.area else 1 + LIMIT * (1 / self.area - 1)
+
+
+def lung_ratios(cam_NHW: np.ndarray, lungs_NHW: np.ndarray) -> np.ndarray:
+    """Each picture's ratio, float64 N; NaN for an empty map, or lungs that are nowhere in the crop.
+
+    cam_NHW: at least 0.  lungs_NHW: bool.
+    """
+    mass_N, area_N = cam_NHW.sum((1, 2), dtype=np.float64), lungs_NHW.mean((1, 2))
+    inside_N = (cam_NHW * lungs_NHW).sum((1, 2), dtype=np.float64)
+    known_N = (mass_N > 0) & (area_N > 0)
+    return np.divide(inside_N, mass_N * area_N, out=np.full(len(mass_N), np.nan), where=known_N)
+
+
+def measure_lungs(ratio_N: np.ndarray, area_N: np.ndarray, group_N: np.ndarray, masks: Kind, seed: int) -> LungRatio:
+    """The mean over pictures whose ratio is known, as of `lung_ratios`.  area_N: the lungs' share of each crop."""
+    known_N = np.isfinite(ratio_N)
+    return LungRatio(
+        ratio=group_interval(ratio_N[known_N], group_N[known_N], seed),
+        area=float(area_N[known_N].mean()) if known_N.any() else None,
+        num_samples=int(known_N.sum()),
+        num_empty=int((~known_N & (area_N > 0)).sum()),
+        num_outside=int((area_N == 0).sum()),
+        masks=masks,
+    )
+
+
+def group_interval(value_N: np.ndarray, group_N: np.ndarray, seed: int) -> Interval:
+    """The mean of the values and its percentile interval over resamples of whole groups."""
+    if not len(value_N):
+        return Interval(value=None, low=None, high=None)
+    place_N = np.unique(group_N, return_inverse=True)[1]
+    sum_G, count_G = np.bincount(place_N, value_N), np.bincount(place_N)
+    if len(sum_G) < 2:
+        return Interval(value=float(value_N.mean()), low=None, high=None)
+    drawn_RG = np.random.default_rng(seed).integers(len(sum_G), size=(RESAMPLES, len(sum_G)))
+    low, high = np.percentile(sum_G[drawn_RG].sum(1) / count_G[drawn_RG].sum(1), (2.5, 97.5))
+    return Interval(value=float(value_N.mean()), low=float(low), high=float(high))
+
+
+def looks(lungs: LungRatio, distrust: str) -> Looks:
+    """Where the model looks.  distrust: why its maps are not believed, or "": no such map tells where it looks."""
+    found, limit = lungs.ratio, lungs.limit
+    if distrust or limit is None or found.low is None or found.high is None:
+        return "unknown"
+    return "outside" if found.high < limit else "lungs" if found.low > limit else "unknown"
+
+
+def sentence(lungs: LungRatio, distrust: str = "") -> str:
+    """Where the model looks, in plain words.  distrust: why a control does not let its maps be believed, or ""."""
+    found, limit = lungs.ratio, lungs.limit
+    if distrust:
+        return f"{NOTHING}: {distrust}"
+    if found.value is None or limit is None:
+        return f"{NOTHING}: no picture has both a map and a mask of its lungs"
+    if found.low is None or found.high is None:
+        return f"{NOTHING}: {ONE_GROUP}"
+    region = "the lungs' usual region" if lungs.masks == "template" else "the lungs"
+    empty = f"; {left_out(lungs.num_empty)}" if lungs.num_empty else ""
+    measured = (
+        f"{found.value:.2f} times as much of its maps lies in {region} as chance would put there "
+        f"(95 % interval {found.low:.2f} to {found.high:.2f}, n = {lungs.num_samples}{empty}; "
+        f"a model that looks there comes above {limit:.2f})"
+    )
+    return f"{ANSWERS[looks(lungs, distrust)]}: {measured}"
+
+
+def left_out(num_empty: int) -> str:
+    """How many empty maps no mean counts."""
+    return f"{num_empty:,} empty {'map' if num_empty == 1 else 'maps'} left out"
+
+
+def controls_failed(content: Mapping[str, Any]) -> bool:
+    """Whether a control of an explanation.json failed.  Releases up to 0.6 gave an answer all the same."""
+    controls = (content.get(name) for name in ("randomised", "deletion"))
+    return any(isinstance(control, dict) and control.get("passed") is False for control in controls)
+
+
+def answer(content: Mapping[str, Any]) -> Looks:
+    """Where the model looks by an explanation.json, "unknown" where its own controls failed."""
+    if controls_failed(content):
+        return "unknown"
+    found = content.get("looks")
+    if isinstance(found, str) and found in ANSWERS:
+        return found
+    text = str(content.get("sentence", ""))  # up to release 0.6 the sentence alone gave the answer
+    return next((place for place, words in ANSWERS.items() if text.startswith(words)), "unknown")
+
+
+def answer_words(content: Mapping[str, Any]) -> str:
+    """The sentence of an explanation.json, or, where its own controls failed, that there is none; "" without one."""
+    text = content.get("sentence")
+    if not isinstance(text, str) or not text:
+        return ""
+    return f"{NOTHING}: its own controls failed" if controls_failed(content) and not text.startswith(NOTHING) else text
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm")
+WHOLE = re.compile(r"[0-9]{1,18}")
+STEP = r"(?:crop [0-9]+:[0-9]+,[0-9]+:[0-9]+|invert|rotate (?:90|180|270))"
+MENDED = re.compile(rf"mended: ({STEP}(?:; {STEP})*)$")  # in convert.csv's reason: steps of loaders.images.frame
+REMEDY = "name the convert.csv of the conversion that made the beton with --table"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """A radiograph as convert.csv tells of it.  size: columns and rows, None if not known.  fix: how it was mended."""
+
+    size: tuple[int, int] | None
+    fix: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Masks:
+    """Where each sample's lungs are found.  path_of: sample → mask file, where there is one; None: the template.
+
+    written: sample → what conversion made it of, where that is known.
+    """
+
+    kind: Kind
+    path_of: dict[int, Path] | None
+    written: dict[int, Written]
+
+    def samples(self, beton: Beton) -> np.ndarray:
+        """The samples whose lungs are known, rising."""
+        return np.arange(len(beton)) if self.path_of is None else np.array(sorted(self.path_of), np.int64)
+
+    def crop_of(self, beton: Beton, sample: int) -> np.ndarray | None:
+        """The lungs in the sample's crop, bool H×W; None where they are not known.  Errors: InputError."""
+        facts = beton.facts
+        margin = (facts.stored - facts.crop) // 2
+        if self.path_of is None:
+            mask_SS = template_SS(facts.stored)
+        elif sample in self.path_of:
+            written = self.written[sample]
+            mask_SS = read_mask(
+                self.path_of[sample], facts.stored, cast(Fit, facts.fit), size=written.size, fix=written.fix
+            )
+        else:
+            return None
+        return mask_SS[margin : margin + facts.crop, margin : margin + facts.crop]
+
+
+def find_masks(beton: Beton, masks: Path | None, table: Path | None) -> Masks:
+    """The masks of a beton.  masks: a folder of mask files, or a CSV of path and mask; None for the usual region.
+
+    table: the conversion's convert.csv; None for the one beside the beton.  A beton holds no file names: that table
+    tells which file became which sample.
+    Errors: ConfigError for a table or CSV that is none; InputError for masks of other radiographs, or one that a link
+    or the CSV takes from elsewhere.
+    """
+    if masks is None:
+        if table is not None:
+            raise ConfigError(f"--table: found {table} without --masks, expected both; name the masks, too")
+        return Masks(kind="template", path_of=None, written={})
+    place = table or beton.path.with_name("convert.csv")
+    sample_of, written = read_table(place, beton)
+    if not masks.exists():
+        raise ConfigError(f"--masks {masks}: not there, expected a folder of mask files, or a CSV; check the path")
+    found = match_folder(masks, sample_of) if masks.is_dir() else match_csv(masks, sample_of)
+    if not found:
+        raise InputError(
+            f"{masks}: no mask for any of the {len(beton)} radiographs of {beton.path}, expected names or paths like "
+            f"those in {place}; name the masks of these radiographs"
+        )
+    base = masks if masks.is_dir() else masks.parent
+    for path in found.values():
+        try:
+            inside(base, str(path.relative_to(base)))
+        except (RadiographError, ValueError) as error:  # ValueError: an absolute path
+            raise InputError(f"{path}: leads outside of {base}, expected a mask below it; copy it there") from error
+    return Masks(kind="phantom" if beton.facts.synthetic else "folder", path_of=found, written=written)
+
+
+def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Written]]:
+    """Each written file's sample in this beton, and what it was made of.
+
+    Errors: ConfigError; InputError for a table of another conversion.
+    """
+    columns = ("path", "label", "split", "sample", "reason", "width", "height")
+    rows = read_rows(path, columns, f"expected a convert.csv; {REMEDY}")
+    facts = beton.facts
+    rows = [row for row in rows if row["split"] == facts.split and WHOLE.fullmatch(row["sample"])]
+    sample_of = {row["path"]: int(row["sample"]) for row in rows}
+    label_of = {int(row["sample"]): row["label"] for row in rows}
+    if label_of != {sample: facts.classes[label] for sample, label in enumerate(beton.label_N)}:
+        raise InputError(
+            f"{path}: lists {len(sample_of)} files of split {facts.split} that are not the {len(beton)} samples of "
+            f"{beton.path}, expected the table of its own conversion; {REMEDY}"
+        )
+    return sample_of, {int(row["sample"]): written_as(row) for row in rows}
+
+
+def written_as(row: dict[str, str]) -> Written:
+    """What a row of convert.csv tells of a written file."""
+    sides = [int(row[name]) if WHOLE.fullmatch(row[name]) else 0 for name in ("width", "height")]
+    mended = MENDED.search(row["reason"])
+    return Written(size=(sides[0], sides[1]) if all(sides) else None, fix=mended[1] if mended else "")
+
+
+def read_rows(path: Path, columns: tuple[str, ...], expected: str) -> list[dict[str, str]]:
+    """The rows of a CSV with at least these columns.  Errors: ConfigError; InputError for no regular file."""
+    check_regular(path)
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or ()
+            rows = [{name: row[name] or "" for name in columns} for row in reader] if {*columns} <= {*names} else None
+    except (OSError, csv.Error) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}, {expected}") from error
+    if rows is None:
+        found = ", ".join(names)[:200] or "none"  # of what may be no CSV at all
+        raise ConfigError(f"{path}: columns {found}, expected {', '.join(columns)}; {expected}")
+    return rows
+
+
+def match_csv(path: Path, sample_of: dict[str, int]) -> dict[int, Path]:
+    """Masks that a CSV ties to radiographs by path, such as phantoms.csv; the end of a path is enough if it is unique.
+
+    Masks' paths are relative to the CSV.
+    """
+    rows = read_rows(path, ("path", "mask"), "expected a CSV that ties each radiograph's path to its mask")
+    by_name: dict[str, list[tuple[PurePosixPath, int]]] = defaultdict(list)
+    for file, sample in sample_of.items():
+        by_name[PurePosixPath(file).name].append((PurePosixPath(file), sample))
+    found = {}
+    for row in rows:
+        wanted = PurePosixPath(row["path"])
+        candidates = [sample for file, sample in by_name[wanted.name] if same_end(file, wanted)]
+        if len(candidates) == 1 and row["mask"]:
+            found[candidates[0]] = path.parent / row["mask"]
+    return found
+
+
+def same_end(first: PurePosixPath, second: PurePosixPath) -> bool:
+    """Whether one path is the end of the other."""
+    return all(a == b for a, b in zip(reversed(first.parts), reversed(second.parts), strict=False))
+
+
+def match_folder(folder: Path, sample_of: dict[str, int]) -> dict[int, Path]:
+    """Masks named after radiographs: x.png, x_mask.png or x.jpg.mask.png for x.jpg, in any folder below.
+
+    A name that several radiographs or several masks have ties nothing.
+    """
+    masks: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in PICTURES:
+            masks[stem_of(file.name)].append(file)
+    samples: dict[str, list[int]] = defaultdict(list)
+    for name, sample in sample_of.items():
+        samples[stem_of(PurePosixPath(name).name)].append(sample)
+    return {
+        numbers[0]: masks[stem][0]
+        for stem, numbers in samples.items()
+        if len(numbers) == 1 and len(masks.get(stem, ())) == 1
+    }
+
+
+def stem_of(name: str) -> str:
+    """A name without what tells a mask from its picture: `x` of x.jpg, x_mask.png and x.jpg.mask.png."""
+    stem = PurePosixPath(name)
+    while stem.suffix.lower() in (*PICTURES, ".mask"):
+        stem = stem.with_suffix("")
+    return re.sub(r"[-_. ]?mask$", "", stem.name, flags=re.IGNORECASE)

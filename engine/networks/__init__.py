@@ -1,0 +1,1 @@
+"""Networks: the CNN, its fused blocks, and those of torchvision."""

@@ -1,0 +1,247 @@
+"""The fused block of the CPU step: convolution, batch norm, max-pool 2×2 and ReLU as one differentiable function.
+
+The convolution and its input gradient are oneDNN's. The rest is two passes over the convolution's output: one forward,
+one backward, which turns it into its own gradient in place.
+"""
+
+# N batch, C channels in, K channels out, H W rows and columns, h w of the pooled picture, 33 the convolution's window
+# N batch, H W rows and columns of a frame, h w of the pooled picture, K channels out, 9 taps of the 3×3 window,
+# T the taps and their sum, PP a frame with one pixel of zeros around it
+
+from __future__ import annotations
+
+from typing import Any
+import numpy as np
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from engine.networks.batch_parts import Statistics, batch_statistics, running_statistics, update_running
+from engine.networks.batch_parts import empty, pixels
+from engine.networks.batch_parts import weight_gradient
+from engine.networks.batch_parts import for_each_part
+from kernels.fused_block import activate_into, gradient_in_place, pool_into, sum_gradients_into
+from kernels.fused_first_block import TAPS, correlate_into, first_block_into, first_gradients_into
+
+
+FEW = 150  # pixels of a picture: below, a matrix product is too thin for the weight gradient; timed on AVX2 alone
+convolution_backward = torch.ops.aten.convolution_backward
+SILENT = np.errstate(invalid="ignore", over="ignore")  # what is not finite shows in the loss
+
+
+def fused_block(pictures_NCHW: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
+    """relu(max_pool2d(norm(convolution(pictures)), 2)), float32 (N, K, h, w) in channels_last.
+
+    convolution: 3×3, padding 1, no bias.  Updates the running statistics in training mode.
+    Errors: ValueError for a single value a channel in training; RuntimeError for a second backward pass.
+    """
+    return FusedBlock.apply(pictures_NCHW, convolution.weight, norm.weight, norm.bias, norm)
+
+
+class FusedBlock(torch.autograd.Function):
+    """See fused_block.  Kept for the backward pass: input, convolution's output, pooled extremes, their corners."""
+
+    @staticmethod
+    @SILENT
+    def forward(
+        ctx: Any,
+        pictures_NCHW: torch.Tensor,
+        weight_KC33: torch.Tensor,
+        scale_K: torch.Tensor,
+        shift_K: torch.Tensor,
+        norm: nn.BatchNorm2d,
+    ) -> torch.Tensor:
+        pictures_NCHW = pictures_NCHW.contiguous(memory_format=torch.channels_last)
+        convolved_NKHW = functional.conv2d(pictures_NCHW, weight_KC33, padding=1)
+        convolved_NKHW = convolved_NKHW.contiguous(memory_format=torch.channels_last)  # which it nearly always is
+        convolved_NHWK = pixels(convolved_NKHW)
+        num_images, height, width, channels = convolved_NHWK.shape
+        pooled = (num_images, height // 2, width // 2, channels)
+        extreme_NhwK, corner_NhwK = np.empty(pooled, np.float32), np.empty(pooled, np.uint8)
+        sum_N2K = np.empty((num_images, 2, channels))
+        sign_K = signs(scale_K)
+
+        for_each_part(
+            lambda images: pool_into(
+                extreme_NhwK, corner_NhwK, sum_N2K, convolved_NHWK, sign_K, images.start, images.stop
+            ),
+            num_images,
+        )
+        if norm.training:
+            sum_K, square_sum_K = sum_N2K.sum(0)
+            statistics = batch_statistics(sum_K, square_sum_K, num_images * height * width)
+            update_running(norm, statistics)
+        else:
+            statistics = running_statistics(norm)
+        constants = normalisation(statistics, norm)
+        out_NKhw = empty(pooled)
+        out_NhwK = pixels(out_NKhw)
+
+        for_each_part(
+            lambda images: activate_into(out_NhwK, corner_NhwK, extreme_NhwK, *constants, images.start, images.stop),
+            num_images,
+        )
+        ctx.save_for_backward(pictures_NCHW, weight_KC33)
+        ctx.kept = (convolved_NKHW, extreme_NhwK, corner_NhwK, statistics, constants, norm)
+        return out_NKhw
+
+    @staticmethod
+    @once_differentiable
+    @SILENT
+    def backward(ctx: Any, gradient_NKhw: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        pictures_NCHW, weight_KC33 = ctx.saved_tensors
+        if ctx.kept is None:
+            raise RuntimeError("fused block: a second backward pass, expected one; use Cnn(..., fused=False)")
+        convolved_NKHW, extreme_NhwK, corner_NhwK, statistics, (mean_K, factor_K, _), norm = ctx.kept
+        ctx.kept = None  # the convolution's output is about to become its gradient
+        convolved_NHWK = pixels(convolved_NKHW)
+        gradient_NhwK = pixels(gradient_NKhw.contiguous(memory_format=torch.channels_last))
+        num_images = len(convolved_NHWK)
+        sum_N2K = np.empty((num_images, 2, len(mean_K)))
+        for_each_part(
+            lambda images: sum_gradients_into(
+                sum_N2K, gradient_NhwK, corner_NhwK, extreme_NhwK, mean_K, images.start, images.stop
+            ),
+            num_images,
+        )
+        shift_gradient_K, moment_K = sum_N2K.sum(0)
+        deviation_K = statistics.deviation_K(norm)
+        scale_gradient_K = moment_K / deviation_K
+        share = 1 / statistics.count if statistics.count else 0.0  # running statistics do not depend on the batch
+        offset_K = (factor_K * shift_gradient_K * share).astype(np.float32)
+        slope_K = (factor_K * scale_gradient_K / deviation_K * share).astype(np.float32)
+
+        constants = (mean_K, factor_K, slope_K, offset_K)
+        for_each_part(
+            lambda images: gradient_in_place(
+                convolved_NHWK, gradient_NhwK, corner_NhwK, *constants, images.start, images.stop
+            ),
+            num_images,
+        )
+        products = ctx.needs_input_grad[1] and convolved_NHWK[0, :, :, 0].size >= FEW
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1] and not products, False]
+        gradients = convolution_backward(
+            convolved_NKHW, pictures_NCHW, weight_KC33, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
+        )
+        weight_gradient_KC33 = weight_gradient(pictures_NCHW, convolved_NKHW) if products else gradients[1]
+        return gradients[0], weight_gradient_KC33, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None
+
+
+def signs(scale_K: torch.Tensor) -> np.ndarray:
+    """-1 where batch norm turns the order of pixels round, 0 where it makes them equal, else 1; float32."""
+    return np.sign(scale_K.detach().numpy())
+
+
+def normalisation(statistics: Statistics, norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """mean, factor and shift, float32 (K,): a pixel becomes (pixel - mean) · factor + shift."""
+    factor_K = norm.weight.detach().double().numpy() / statistics.deviation_K(norm)
+    return statistics.mean_K.astype(np.float32), factor_K.astype(np.float32), norm.bias.detach().numpy()
+
+
+def as_float32(array: np.ndarray) -> torch.Tensor:
+    """A float64 array as a tensor of float32."""
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def fused_first_block(frames_N1HW: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
+    """relu(max_pool2d(norm(convolution(frames)), 2)), float32 (N, K, h, w) in channels_last.
+
+    convolution: 3×3, padding 1, no bias, one channel in.  Frames get no gradient.
+    Errors: ValueError for a single value a channel in training.
+    """
+    return FusedFirstBlock.apply(frames_N1HW, convolution.weight, norm.weight, norm.bias, norm)
+
+
+class FusedFirstBlock(torch.autograd.Function):
+    """See fused_first_block.  Kept for the backward pass: frames, corners, and the frames' correlations.
+
+    The convolution is linear in nine taps, so that its mean is weight · (sum of taps), its second moment
+    weight · (correlation of taps) · weight, and what the statistics add to the gradient follows from the same sums.
+    """
+
+    @staticmethod
+    @SILENT
+    def forward(
+        ctx: Any,
+        frames_N1HW: torch.Tensor,
+        weight_K133: torch.Tensor,
+        scale_K: torch.Tensor,
+        shift_K: torch.Tensor,
+        norm: nn.BatchNorm2d,
+    ) -> torch.Tensor:
+        frame_NPP = functional.pad(frames_N1HW.detach()[:, 0], (1, 1, 1, 1)).numpy()
+        num_images, _, height, width = frames_N1HW.shape
+        weight_9K = np.ascontiguousarray(weight_K133.detach().reshape(-1, TAPS).numpy().T)
+        tap_sum_9, correlation_99, statistics = None, None, None
+        if norm.training:
+            tap_sum_9, correlation_99 = correlations(frame_NPP)
+            statistics = convolved_statistics(weight_9K, tap_sum_9, correlation_99, num_images * height * width)
+            update_running(norm, statistics)
+        else:
+            statistics = running_statistics(norm)
+        constants, sign_K = normalisation(statistics, norm), signs(scale_K)
+        pooled = (num_images, height // 2, width // 2, weight_9K.shape[1])
+        out_NKhw, corner_NhwK = empty(pooled), np.empty(pooled, np.uint8)
+        out_NhwK = pixels(out_NKhw)
+
+        def forward(images: range) -> None:
+            pixel_4K = np.empty((4, weight_9K.shape[1]), np.float32)
+            first_block_into(
+                out_NhwK, corner_NhwK, frame_NPP, weight_9K, sign_K, *constants, pixel_4K, images.start, images.stop
+            )
+
+        for_each_part(forward, num_images)
+        ctx.kept = (frame_NPP, weight_9K, corner_NhwK, statistics, constants[1], norm, tap_sum_9, correlation_99)
+        return out_NKhw
+
+    @staticmethod
+    @once_differentiable
+    @SILENT
+    def backward(ctx: Any, gradient_NKhw: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        frame_NPP, weight_9K, corner_NhwK, statistics, factor_K, norm, tap_sum_9, correlation_99 = ctx.kept
+        gradient_NhwK = pixels(gradient_NKhw.contiguous(memory_format=torch.channels_last))
+        num_channels = weight_9K.shape[1]
+        sum_NTK = np.empty((len(frame_NPP), TAPS + 1, num_channels))
+
+        def sum_up(images: range) -> None:
+            partial_9K = np.empty((TAPS, num_channels), np.float32)
+            passed_4K = np.empty((4, num_channels), np.float32)
+            first_gradients_into(
+                sum_NTK, gradient_NhwK, corner_NhwK, frame_NPP, partial_9K, passed_4K, images.start, images.stop
+            )
+
+        for_each_part(sum_up, len(frame_NPP))
+        sum_TK = sum_NTK.sum(0)
+        by_tap_9K, shift_gradient_K = sum_TK[:TAPS], sum_TK[TAPS]
+        weight_9K = weight_9K.astype(np.float64)
+        mean_K, deviation_K = statistics.mean_K, statistics.deviation_K(norm)
+        scale_gradient_K = ((weight_9K * by_tap_9K).sum(0) - mean_K * shift_gradient_K) / deviation_K
+        gradient_9K = by_tap_9K
+        if statistics.count:
+            moment_9K = correlation_99 @ weight_9K - tap_sum_9[:, None] * mean_K
+            through_mean_9K = tap_sum_9[:, None] * shift_gradient_K
+            through_deviation_9K = moment_9K * (scale_gradient_K / deviation_K)
+            gradient_9K = by_tap_9K - (through_mean_9K + through_deviation_9K) / statistics.count
+        weight_gradient_K133 = as_float32((gradient_9K * factor_K).T.reshape(num_channels, 1, 3, 3))
+        return None, weight_gradient_K133, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None
+
+
+def correlations(frame_NPP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sums of each tap, float64 (9,), and of each product of two, (9, 9), over all frames."""
+    sum_N9, correlation_N99 = np.empty((len(frame_NPP), TAPS)), np.empty((len(frame_NPP), TAPS, TAPS))
+
+    width = frame_NPP.shape[2] - 2
+
+    def correlate(images: range) -> None:
+        correlate_into(sum_N9, correlation_N99, frame_NPP, np.empty(width), images.start, images.stop)
+
+    for_each_part(correlate, len(frame_NPP))
+    return sum_N9.sum(0), correlation_N99.sum(0)
+
+
+def convolved_statistics(
+    weight_9K: np.ndarray, tap_sum_9: np.ndarray, correlation_99: np.ndarray, count: int
+) -> Statistics:
+    """Statistics of the convolution's output, which nobody has computed."""
+    weight_9K = weight_9K.astype(np.float64)
+    return batch_statistics(tap_sum_9 @ weight_9K, (weight_9K * (correlation_99 @ weight_9K)).sum(0), count)

@@ -1,0 +1,219 @@
+"""torchvision beside a torch without its compiled operations.
+
+torchvision's wheels are built for CUDA. Beside a CPU-only torch their compiled part does not load, and the import fails
+when it registers shapes for two operations that nobody declared. What is used here, networks and geometry, is plain
+torch; so the two are declared first.
+"""
+
+# N batch, C channels, H W rows and columns, K classes
+# N batch, C channels, H W rows and columns, P patches of a transformer, D their features
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from types import ModuleType
+import torch
+from dataclasses import dataclass
+from torch import nn
+import math
+from typing import Any, get_args
+from engine.config import Model, check_model
+from engine.networks.cnn import Cnn
+from loaders.errors import CheckpointError, ConfigError
+
+
+OPERATIONS = ("nms", "qnms")
+SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+def import_torchvision(name: str = "torchvision") -> ModuleType:
+    """A module of torchvision.  Errors: ImportError where torchvision is not installed."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        declare()
+        importlib.import_module("torchvision")  # what the first attempt left is not in the way
+    return importlib.import_module(name)
+
+
+@cache  # the declarations live as long as their library object
+def declare() -> torch.library.Library:
+    """Tell torch of the two operations."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in OPERATIONS:
+        library.define(f"{name}{SIGNATURE}")
+    return library
+
+
+# the means over red, green and blue of what ImageNet's pretrained networks are normalised by (torchvision's models)
+MEAN, DEVIATION = 0.449, 0.226
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Names:
+    """What torchvision calls parts of a network.  stem: its first convolution.  head: its last layer."""
+
+    stem: str
+    head: str
+
+
+NAMES = {
+    "resnet18": Names(stem="conv1", head="fc"),
+    "densenet169": Names(stem="features.conv0", head="classifier"),
+    "vit_b_16": Names(stem="conv_proj", head="heads.head"),
+}
+
+
+class TorchvisionNetwork(nn.Module):
+    """A network of torchvision (body) and a linear layer behind a dropout (head).
+
+    forward: frames_N1HW float in [-1, 1] → logits_NK.
+    A pretrained network expects grey levels g in [0, 1], repeated in three channels, as (g - mean) / deviation. Here
+    the frames are mapped to that first, with one mean and one deviation for the three channels; the first convolution's
+    weights for them are summed (`sum_channels`), which gives the same as three equal channels, at the borders too.
+    Initial weights come from torch's generator as torchvision and PyTorch draw them.
+    """
+
+    def __init__(self, model: str, num_classes: int, crop: int, dropout: float) -> None:
+        super().__init__()
+        names = NAMES[model]
+        sized = {"image_size": crop} if model == "vit_b_16" else {}
+        body = import_torchvision("torchvision.models").get_model(model, weights=None, **sized)
+        body.set_submodule(names.stem, one_channel(body.get_submodule(names.stem)))
+        num_features = body.get_submodule(names.head).in_features
+        body.set_submodule(names.head, nn.Identity())
+        self.model = model
+        self.body = body
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
+
+    def forward(self, frames_N1HW: torch.Tensor) -> torch.Tensor:
+        # (g - mean) / deviation of g = (frames + 1) / 2
+        return self.head(self.body(frames_N1HW * (0.5 / DEVIATION) + (0.5 - MEAN) / DEVIATION))
+
+
+def one_channel(stem: nn.Conv2d) -> nn.Conv2d:
+    """A first convolution for one channel, which gives what the other gives for that channel three times."""
+    sizes = (stem.out_channels, stem.kernel_size, stem.stride, stem.padding)
+    made = nn.utils.skip_init(nn.Conv2d, 1, *sizes, bias=stem.bias is not None)
+    with torch.no_grad():
+        made.weight.copy_(sum_channels(stem.weight))
+        if stem.bias is not None and made.bias is not None:
+            made.bias.copy_(stem.bias)
+    return made
+
+
+def sum_channels(weight_KCHW: torch.Tensor) -> torch.Tensor:
+    """The weights of a convolution for one channel in place of C equal ones, (K, 1, H, W)."""
+    return weight_KCHW.sum(1, keepdim=True)
+
+
+MODELS: tuple[str, ...] = get_args(Model)
+SMALLEST = 32  # pixels a side: each network but the transformer halves its maps five times
+PATCH = 16  # pixels a side, of the transformer
+
+
+def make_network(model: str, num_classes: int, crop: int, dropout: float) -> nn.Module:
+    """A network of MODELS with initial weights from torch's generator.
+
+    It takes frames (N, 1, crop, crop), float in [-1, 1], to logits (N, num_classes).
+    Errors: ConfigError for an unknown network, or a crop that it cannot take.
+    """
+    check_crop(model, crop)
+    if model == "cnn":
+        return Cnn(num_classes, crop, dropout)
+    return TorchvisionNetwork(model, num_classes, crop, dropout)
+
+
+def network_of(state: dict[str, Any]) -> nn.Module:
+    """A network as a checkpoint's state describes it: network, classes, crop and dropout.  Its weights are not loaded.
+
+    Errors: CheckpointError for a network that this version does not know.
+    """
+    model = state.get("network", "cnn")
+    if model not in MODELS:
+        raise CheckpointError(
+            f"the weights are of a network {model!r}, expected one of {', '.join(MODELS)}; use their own version"
+        )
+    return make_network(model, len(state["classes"]), state["crop"], state["dropout"])
+
+
+def check_crop(model: str, crop: int) -> None:
+    """Errors: ConfigError for an unknown network, or a crop that it cannot take."""
+    check_model(model)
+    if model == "vit_b_16" and crop % PATCH:
+        nearest = max(2, round(crop / PATCH)) * PATCH
+        raise ConfigError(
+            f"vit_b_16: found crops of {crop}, expected a side that {PATCH} divides; convert with --size {nearest}"
+        )
+    if crop < SMALLEST:
+        raise ConfigError(
+            f"{model}: found crops of {crop}, expected at least {SMALLEST}; convert with --size {SMALLEST} or more"
+        )
+
+
+def check_batches(model: str, crop: int, num_samples: int, batch_size: int) -> None:
+    """Errors: ConfigError where an epoch has a batch of one whose last maps are one pixel: batch norm fails."""
+    # densenet169's last map: halved twice rounding up, then three times rounding down; resnet18 rounds up each time
+    last = {"resnet18": -(-crop // 32), "densenet169": -(-crop // 4) // 8}.get(model, 2)
+    if last < 2 and (batch_size == 1 or num_samples % batch_size == 1):
+        raise ConfigError(
+            f"{model}: found a batch of one, {num_samples} samples by {batch_size}, expected two for batch norm "
+            f"with crops of {crop}; choose another --batch-size, or convert with a larger --size"
+        )
+
+
+# ---- parts
+
+
+def body_of(network: nn.Module) -> nn.Module | None:
+    """What comes before the last layers; None for a network that is not of MODELS."""
+    if isinstance(network, Cnn):
+        return network.features
+    return network.body if isinstance(network, TorchvisionNetwork) else None
+
+
+def freeze_body(network: nn.Module, frozen: bool) -> bool:
+    """Let only the last layers learn, or all.  Gives whether that is a change."""
+    body = body_of(network)
+    if body is None or is_frozen(body) == frozen:
+        return False
+    body.requires_grad_(not frozen)
+    return True
+
+
+def is_frozen(body: nn.Module) -> bool:
+    """Whether no weight of it learns."""
+    return not next(body.parameters()).requires_grad
+
+
+def to_training(network: nn.Module) -> None:
+    """Training mode; a frozen body stays in evaluation mode, so that its batch norms learn nothing either."""
+    network.train()
+    body = body_of(network)
+    if body is not None and is_frozen(body):
+        body.eval()
+
+
+def last_convolution(network: nn.Module) -> nn.Module:
+    """The layer whose output, as `as_map` gives it, GradCAM weighs.
+
+    cnn: the last batch norm, before pooling; hooks there need `network.fused = False`.  resnet18: the last block.
+    densenet169: the last batch norm, whose output torchvision rectifies in place.  vit_b_16: the first layer norm of
+    the last encoder block: what comes later reaches the logits through the class token alone.
+    Errors: TypeError for a network that is not of MODELS.
+    """
+    if isinstance(network, Cnn):
+        return network.features[-3]
+    if not isinstance(network, TorchvisionNetwork):
+        raise TypeError(f"found a {type(network).__name__}, expected a network of {', '.join(MODELS)}")
+    path = {"resnet18": "layer4.1", "densenet169": "features.norm5", "vit_b_16": "encoder.layers.encoder_layer_11.ln_1"}
+    return network.body.get_submodule(path[network.model])
+
+
+def as_map(output: torch.Tensor) -> torch.Tensor:
+    """The output of `last_convolution` as maps (N, C, H, W): a transformer's (N, 1 + P, D) less its class token."""
+    if output.dim() == 4:
+        return output
+    side = math.isqrt(output.shape[1] - 1)
+    return output[:, 1:].transpose(1, 2).unflatten(2, (side, side))

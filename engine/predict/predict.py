@@ -1,0 +1,293 @@
+"""A prediction: from files of any kind to calibrated probabilities, or to why the network should not be asked."""
+
+# N samples of a batch, K classes, H W rows and columns of the crop, S side of a stored frame
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+import numpy as np
+import torch
+from engine.config import PredictConfig
+from engine.device import Policy, choose_policy, settle_precision
+from engine.evaluate.trained import Trained, load_trained
+from engine.predict.table import Source, list_sources
+from engine.predict.table import Row, opened_spool, opened_table
+from engine.train.leakage import SEEN, load_seen
+from engine.statistics.calibration import TEMPERATURES
+from kernels.crops import crop_into
+from loaders.audit.findings import DEFECTS, FIXED
+from loaders.audit.verdicts import fix_of, own_defects
+from loaders.errors import CheckpointError, ConfigError, InputError
+from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
+from loaders.output import Line, Parts, Sheet, path_line
+
+
+Progress = Callable[[str, int, int], None]
+
+WINDOW = 1024  # files whose frames lie on the disk at once: 100 MB at 320 × 320
+UNREADABLE, LOW_CONFIDENCE = "unreadable", "low confidence"
+SETS = {"train": "training", "val": "validation"}  # as a person calls them
+
+
+@dataclass(kw_only=True, slots=True)
+class Predicted:
+    """What became of the files.  said, abstained: class or reason → files.  in_set: training or validation → files.
+
+    asked: files that the network was asked about.  first: of the others, the first and why.
+    temperature: None where it is not known.
+    """
+
+    out: Path
+    classes: tuple[str, ...]
+    min_confidence: float
+    audit: str
+    temperature: float | None
+    files: int = 0
+    asked: int = 0
+    first: str = ""
+    said: Counter[str] = field(default_factory=Counter)
+    abstained: Counter[str] = field(default_factory=Counter)
+    in_set: Counter[str] = field(default_factory=Counter)
+    mended: int = 0
+    cautions: list[str] = field(default_factory=list)
+
+    def count(self, row: Row) -> None:
+        """Take one row into the sums."""
+        self.files += 1
+        self.asked += row.probabilities is not None
+        if row.probabilities is None and not self.first:
+            self.first = f"{row.path}: {row.reason}"
+        self.mended += bool(row.mended)
+        if row.in_set:
+            self.in_set[row.in_set] += 1
+        if row.said:
+            self.said[row.said] += 1
+        else:
+            self.abstained[row.reason.partition(":")[0]] += 1
+
+    def check(self) -> None:
+        """Errors: InputError when the network could not be asked about a single file."""
+        if not self.asked:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in self.abstained.most_common())
+            raise InputError(
+                f"{self.out}: none of {self.files} files could be predicted ({reasons}), the first because: "
+                f"{self.first}; expected frontal chest radiographs; no table is written"
+            )
+
+
+def predict_files(config: PredictConfig, progress: Progress = lambda phase, done, total: None) -> Predicted:
+    """Say the class of each file, or why not, in a table that is published whole at the end.
+
+    Files are decoded, mended and fitted as `convert` does with the same --audit, at the size of the run's betons; the
+    network sees the same central crop as in `evaluate`.  A file that cannot be used is a row with its reason.
+    Errors: ConfigError; CheckpointError for a run without weights; InputError for a file that is not there, and where
+    none could be predicted, whereupon an earlier table stays; LockedError; StorageError.
+    """
+    check_table(config.table)
+    trained = load_trained(config.run)
+    sources, cautions = list_sources(config.files)
+    if os.path.realpath(config.table) in map(os.path.realpath, (source.file for source in sources)):
+        raise ConfigError(f"--out {config.table}: is one of the files to predict, expected another name; choose one")
+    seen = seen_hashes(trained)
+    policy = choose_policy(config.device, "off", "off", 0)
+    settle_precision(policy)
+    trained.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
+    found = Predicted(
+        out=config.table,
+        classes=trained.classes,
+        min_confidence=config.min_confidence,
+        audit=config.audit,
+        temperature=trained.decision.temperature,
+        cautions=cautions,
+    )
+    if found.temperature in TEMPERATURES:
+        found.cautions.append(
+            f"the temperature is at its bound, {found.temperature:g}: validation was too easy or too hard to calibrate "
+            "by, so that a probability means little"
+        )
+    if seen is None:
+        found.cautions.append(f"{config.run} has no {SEEN}: nothing tells whether a file was in the training set")
+    size = min(WINDOW, len(sources)) * trained.state["stored"] ** 2
+    with (
+        opened_spool(config.table, size) as spool,
+        opened_table(config.table, config.kind, trained.classes) as write,
+    ):
+        for row in rows_of(config, trained, policy, sources, seen or {}, spool, progress):
+            found.count(row)
+            write(row)
+        found.check()  # while the table can still be dropped
+    return found
+
+
+def check_table(table: Path) -> None:
+    """Errors: ConfigError for a table that could not be written, before any file is decoded."""
+    if not table.parent.is_dir():
+        raise ConfigError(f"--out {table}: no folder {table.parent}, expected one that is there; make it first")
+    if table.is_dir():
+        raise ConfigError(f"--out {table}: a folder, expected the name of a file; add one to it")
+    if table.exists() and not table.is_file():  # a device would be replaced by the table
+        raise ConfigError(f"--out {table}: no regular file, expected one or a new name; choose another")
+
+
+def seen_hashes(trained: Trained) -> dict[bytes, str] | None:
+    """Hash of an image's pixels → the set of the run that has it; None where the run keeps none.
+
+    Errors: CheckpointError for a damaged file, or one of another run.
+    """
+    if not (trained.run / SEEN).exists():
+        return None
+    sets, _ = load_seen(trained.run, trained.state["conversion_id"])
+    return {
+        row.tobytes(): SETS.get(name, name) for name, kinds in sets.items() for row in kinds["pixel_hash"] if row.any()
+    }
+
+
+def rows_of(
+    config: PredictConfig,
+    trained: Trained,
+    policy: Policy,
+    sources: Sequence[Source],
+    seen: dict[bytes, str],
+    spool: Path,
+    progress: Progress,
+) -> Iterator[Row]:
+    """The row of each file, in order; no more than WINDOW files are held at once."""
+    state = trained.state
+    settings = DecodeSettings(
+        side=state["stored"],
+        fit=state["fit"],
+        max_pixels=config.max_pixels,
+        workers=config.workers,
+        limits=config.limits if config.audit == "auto" else None,
+    )
+    done = 0
+    for start in range(0, len(sources), WINDOW):
+        window = sources[start : start + WINDOW]
+        usable = [source for source in window if not source.problem]
+        tasks = [Task(place, source.file) for place, source in enumerate(usable)]
+        # what a folder's links may lead to has been checked; a file that was named is read wherever it is
+        decoding = decode_all(Path("/"), tasks, settings, spool, lambda done, total: None)
+        waiting: list[tuple[Row, int]] = []  # and the place of its frame
+        place = -1
+        with contextlib.closing(decoding) as decoded:
+            for source in window:
+                if source.problem:
+                    row = Row(path=source.path, reason=f"{UNREADABLE}: {source.problem}", defects=(UNREADABLE,))
+                else:
+                    row, place = judged_row(source.path, next(decoded), config, seen), place + 1
+                waiting.append((row, place))
+                done += 1
+                progress("predict", done, len(sources))
+                if len(waiting) == config.batch_size:
+                    yield from answered(waiting, trained, policy, spool, config.min_confidence)
+                    waiting = []
+        yield from answered(waiting, trained, policy, spool, config.min_confidence)
+
+
+def judged_row(path: str, decoded: Decoded, config: PredictConfig, seen: dict[bytes, str]) -> Row:
+    """What is known of a file before the network is asked; with a reason if it should not be."""
+    if decoded.problem:
+        return Row(path=path, reason=f"{UNREADABLE}: {decoded.problem}", defects=(UNREADABLE,))
+    defects: tuple[str, ...] = ()
+    mended = ""
+    if decoded.measurement is not None:
+        defects = tuple(own_defects(decoded.measurement, config.limits))
+        mended = fix_of(decoded.measurement, defects)
+    grave = [name for name in defects if name not in FIXED]
+    return Row(
+        path=path,
+        reason=f"{' and '.join(grave)}: {'; '.join(DEFECTS[name] for name in grave)}" if grave else "",
+        defects=defects,
+        mended=mended,
+        in_set=seen.get(decoded.pixel_hash, ""),
+        note=decoded.note,
+    )
+
+
+def answered(
+    waiting: Sequence[tuple[Row, int]], trained: Trained, policy: Policy, spool: Path, min_confidence: float
+) -> Iterator[Row]:
+    """The rows with the network's answers, where it is asked.  Errors: CheckpointError for outputs without meaning."""
+    place_N = np.array([place for row, place in waiting if not row.reason], np.int64)
+    probability_NK = iter(probabilities(place_N, trained, policy, spool))
+    for row, _ in waiting:
+        yield row if row.reason else answer(row, next(probability_NK), trained.classes, min_confidence)
+
+
+def answer(row: Row, probability_K: np.ndarray, classes: tuple[str, ...], min_confidence: float) -> Row:
+    """The row with the most probable class, or with why it is not said."""
+    values = tuple(probability_K.tolist())
+    best = int(probability_K.argmax())
+    if values[best] >= min_confidence:
+        return replace(row, said=classes[best], probabilities=values)
+    found = f"{values[best]:.2f} for {classes[best]}, expected at least {min_confidence:g}"
+    return replace(row, reason=f"{LOW_CONFIDENCE}: {found}", probabilities=values)
+
+
+@torch.inference_mode()
+def probabilities(place_N: np.ndarray, trained: Trained, policy: Policy, spool: Path) -> np.ndarray:
+    """Calibrated probabilities, float64 (N, K), of the frames at some places of the spool."""
+    state = trained.state
+    if not len(place_N):
+        return np.empty((0, len(trained.classes)))
+    bytes_B = np.memmap(spool, np.uint8, "r")
+    frames_N1HW = np.empty((len(place_N), 1, state["crop"], state["crop"]), np.float32)
+    crop_into(frames_N1HW, bytes_B, place_N * state["stored"] ** 2, state["stored"])
+    given = torch.from_numpy(frames_N1HW).to(policy.device, memory_format=policy.memory_format)
+    with policy.precision():
+        logits_NK = trained.network(given).float().cpu().numpy()
+    if not np.isfinite(logits_NK).all():
+        raise CheckpointError(
+            f"{trained.run}: the network's outputs are not finite, expected finite numbers; train it again"
+        )
+    return trained.decision.probabilities(logits_NK)
+
+
+def prediction_words(found: Predicted) -> Parts:
+    """Counts, cautions, and where the table is."""
+    said, abstained = sum(found.said.values()), sum(found.abstained.values())
+    parts: list[Line | Sheet] = [
+        Line(f"{found.files:,} files: {said:,} predicted + {abstained:,} abstained", "bold"),
+        Sheet(headers=("said", "files"), rows=tuple((name, f"{found.said[name]:,}") for name in found.classes)),
+    ]
+    if found.abstained:
+        rows = tuple((reason, f"{number:,}") for reason, number in found.abstained.most_common())
+        parts.append(Sheet(headers=("abstains because of", "files"), rows=rows))
+    parts.append(Line(how(found)))
+    if found.mended:
+        parts.append(Line(f"{found.mended:,} mended as `convert --audit auto` would: see the column mended."))
+    if found.audit == "off":
+        parts.append(Line("Caution: --audit off: laterals, CT and the like are predicted, too.", "yellow"))
+    if found.temperature is None:
+        parts.append(
+            Line(
+                "Caution: uncalibrated: the run kept no validation scores, so that a probability may be far too sure; "
+                "train again.",
+                "yellow",
+            )
+        )
+    for name, number in sorted(found.in_set.items()):
+        parts.append(
+            Line(
+                f"Caution: files that were, by their pixels, in the run's {name} set: {number:,}; what is said of them "
+                "says nothing about new ones.",
+                "yellow",
+            )
+        )
+    parts += [Line(f"Caution: {caution}.", "yellow") for caution in found.cautions]
+    return [*parts, path_line(found.out)]
+
+
+def how(found: Predicted) -> str:
+    """How probabilities were made, and when none is believed."""
+    calibrated = (
+        "as the network gives them"
+        if found.temperature is None
+        else f"calibrated on validation, at temperature {found.temperature:.3g}"
+    )
+    return f"Probabilities {calibrated}; below {found.min_confidence:g} no class is said (--min-confidence)."

@@ -1,0 +1,213 @@
+"""The sources of a prediction: files and folders as the user names them, each file once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from loaders.sources.entry import files_below, is_hidden, may_be_picture
+from loaders.errors import ConfigError, InputError, RadiographError
+from loaders.settings import is_path
+from loaders.images.decode import inside
+import contextlib
+import csv
+import fcntl
+import glob
+import io
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from loaders.atomic_file import SUFFIX, publish, storage_error
+from loaders.sources.entry import table_path
+from loaders.errors import LockedError
+from loaders.images.decode import temporary_spool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One file.  path: as the user named it.  file: absolute.  problem: why a link is not followed, or ""."""
+
+    path: str
+    file: str
+    problem: str = ""
+
+
+def list_sources(named: Sequence[Path]) -> tuple[list[Source], list[str]]:
+    """The files, in order and each once, and cautions about what was named.
+
+    A folder stands for the files below it, but for hidden ones and those whose names say that they are no pictures; a
+    link that leads out of it is not followed.
+    Errors: ConfigError for what can be no path; InputError for a name at which there is nothing, and for folders
+    without any file; StorageError.
+    """
+    for path in named:
+        check_there(path)
+    sources, cautions = [], []
+    known: set[str] = set()
+    repeated = 0
+    for path in named:
+        found = found_at(path)
+        if not found:
+            cautions.append(f"{path} holds no file that may be a picture")
+        for source in found:
+            real = os.path.realpath(source.file)
+            repeated += real in known
+            if real not in known:
+                known.add(real)
+                sources.append(source)
+    if not sources:
+        raise InputError(f"{', '.join(map(str, named))}: no radiographs found, expected some; check the path")
+    if repeated:
+        cautions.append(f"{repeated} of the files were named more than once: each has one row")
+    return sources, cautions
+
+
+def check_there(path: Path) -> None:
+    """Errors: ConfigError for what can be no path; InputError where nothing is."""
+    if not is_path(path):
+        raise ConfigError(f"files: found {str(path)!r}, expected paths")
+    try:
+        path.stat()
+    except PermissionError:
+        pass  # it may be there; its row has the reason
+    except OSError as error:  # also for a name that is too long, or links in a ring
+        raise InputError(f"{path}: {error.strerror}, expected a radiograph or a folder; check the path") from error
+
+
+def found_at(path: Path) -> list[Source]:
+    """The file, or the files below the folder, that the user named."""
+    if os.path.isdir(path):  # noqa: PTH112 - is_dir() raises where one may not look
+        return list(below(path))
+    return [Source(path=str(path), file=os.path.abspath(path))]  # noqa: PTH100 - not through links
+
+
+def below(folder: Path) -> Iterator[Source]:
+    """The files below a folder."""
+    base = os.path.abspath(folder)  # noqa: PTH100 - resolve() would follow links
+    for relative in files_below(folder):
+        if is_hidden(relative) or not may_be_picture(relative.name):
+            continue
+        problem = ""
+        try:
+            inside(folder, relative.as_posix())
+        except RadiographError as error:
+            problem = str(error)
+        yield Source(path=str(folder / relative), file=f"{base}/{relative}", problem=problem)
+
+
+ABSTAINS = "abstains"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What is said of one file.  path: as the user named it.
+
+    said: a class, or "" where the prediction abstains.  reason: why it abstains, what follows a colon being detail.
+    probabilities: calibrated, in the order of the classes; None where the network was not asked.
+    mended: what the audit's fix did to the picture.  in_set: training or validation where the run has seen its pixels.
+    """
+
+    path: str
+    said: str = ""
+    reason: str = ""
+    probabilities: tuple[float, ...] | None = None
+    defects: tuple[str, ...] = ()
+    mended: str = ""
+    in_set: str = ""
+    note: str = ""
+
+
+Write = Callable[[Row], None]
+
+
+def columns(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of a row's cells."""
+    return (
+        "path", "said", "reason", *(f"probability_{name}" for name in classes), "defects", "mended", "in_set", "note",
+    )  # fmt: skip
+
+
+def csv_line(row: Row, classes: tuple[str, ...]) -> bytes:
+    """One row of a CSV; an undefined probability is an empty cell."""
+    shown = [""] * len(classes) if row.probabilities is None else [f"{value:.6f}" for value in row.probabilities]
+    defects = ";".join(row.defects)
+    said = row.said or ABSTAINS
+    return line_of([table_path(row.path), said, row.reason, *shown, defects, row.mended, row.in_set, row.note])
+
+
+def line_of(cells: list[str]) -> bytes:
+    """Cells as one line of a CSV; bytes of a file name that are no UTF-8 stay what they are."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def json_line(row: Row, classes: tuple[str, ...]) -> bytes:
+    """One row as a line of JSON; an undefined probability is null."""
+    shown = [None] * len(classes) if row.probabilities is None else [round(value, 6) for value in row.probabilities]
+    cells = (row.path, row.said or ABSTAINS, row.reason, *shown, list(row.defects), row.mended, row.in_set, row.note)
+    content = dict(zip(columns(classes), cells, strict=True)) | {"not_for_diagnosis": True}
+    return json.dumps(content).encode() + b"\n"
+
+
+@contextlib.contextmanager
+def opened_table(out: Path, kind: str, classes: tuple[str, ...]) -> Iterator[Write]:
+    """What writes a row.  kind: csv or jsonl.  For its owner alone (0600), since it has file names.
+
+    Rows go to a temporary file beside out; an error or a kill leaves the old table or none.  Errors: StorageError.
+    """
+    with publish(out, mode=0o600) as file:
+        if kind == "csv":
+            file.write(line_of(list(columns(classes))))
+        to_line = csv_line if kind == "csv" else json_line
+
+        def write(row: Row) -> None:
+            file.write(to_line(row, classes))
+
+        yield write
+
+
+@contextlib.contextmanager
+def opened_spool(out: Path, size: int) -> Iterator[Path]:
+    """A spool beside out; what a killed run left goes first.
+
+    Errors: LockedError when another process predicts into out; StorageError.
+    """
+    spool = out.with_name(f"{out.name}.frames-{secrets.token_hex(4)}{SUFFIX}")
+    with locked_table(out):
+        left = list(out.parent.glob(f"{glob.escape(out.name)}.frames-*{SUFFIX}"))
+        with temporary_spool(spool, size, left):
+            yield spool
+
+
+@contextlib.contextmanager
+def locked_table(out: Path) -> Iterator[None]:
+    """Hold a lock beside out, gone at the end; the kernel drops it when its owner dies.
+
+    Errors: LockedError when another process predicts into out; StorageError.
+    """
+    lock = out.with_name(f"{out.name}.lock{SUFFIX}")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise storage_error(lock, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(descriptor), lock.stat())  # else its owner has just taken it away
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        except OSError as error:  # such as a file system without locks
+            raise storage_error(lock, error) from error
+        if not mine:
+            raise LockedError(
+                f"{out}: another plainfilm process is predicting into it, expected none; "
+                "wait for it, or choose another --out"
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)

@@ -1,1 +1,0 @@
-"""Prediction: files in, calibrated probabilities or a reason to abstain out."""

@@ -1,0 +1,1 @@
+"""Training: from betons to a run folder."""

@@ -1,0 +1,146 @@
+"""A checkpoint: tensors and a JSON state in one safetensors file, published atomically. No pickle anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+from engine.train.step import Learner
+from loaders.atomic_file import publish_bytes, storage_error
+from loaders.errors import CheckpointError
+
+
+def digest(tensors: Mapping[str, torch.Tensor], state: str) -> str:
+    """A hash of everything that a checkpoint says; safetensors itself has no checksum."""
+    hasher = hashlib.blake2b(state.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: dict[str, Any]) -> None:
+    """Write tensors, from any device, and a JSON-ready state to path, atomically.  Errors: StorageError."""
+    on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(state)
+    publish_bytes(path, save(on_host, metadata={"state": text, "digest": digest(on_host, text)}))
+
+
+def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a checkpoint back.  needed: what its state must hold.
+
+    Errors: CheckpointError for a missing, foreign or damaged one, or one of another kind; StorageError.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except OSError as error:
+        raise storage_error(path, error) from error
+    try:
+        tensors = load(content)
+        size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+        state = json.loads(metadata["state"])
+        whole = metadata["digest"] == digest(tensors, metadata["state"])
+        if not isinstance(state, dict):
+            raise TypeError(f"its state is a {type(state).__name__}")
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:  # RecursionError among them
+        raise CheckpointError(
+            f"{path}: not a plainfilm checkpoint ({error}), expected one; use the last good copy, or train again"
+        ) from error
+    if not whole:
+        raise CheckpointError(
+            f"{path}: checksum differs from the expected: damaged; use the last good copy, or train again"
+        )
+    lacking = sorted(set(needed) - set(state))
+    if lacking:
+        raise CheckpointError(
+            f"{path}: a checkpoint of another kind, expected one with {', '.join(lacking)}; bring the right file back"
+        )
+    return tensors, state
+
+
+def missing(path: Path, what: str = "the weights of a run") -> CheckpointError:
+    """The error for a checkpoint that is not there.  what: it should hold."""
+    return CheckpointError(f"{path}: not there, expected {what}; train first, or check the folder")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, to name a checkpoint in results."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise missing(path) from error
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def network_tensors(learner: Learner) -> dict[str, torch.Tensor]:
+    """Weights and buffers by name."""
+    return {f"network.{name}": tensor for name, tensor in learner.network.state_dict().items()}
+
+
+def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
+    """Adam's moments and step counts by parameter name."""
+    state = learner.optimiser.state
+    return {
+        f"adam.{key}.{name}": value
+        for name, parameter in learner.network.named_parameters()
+        for key, value in state.get(parameter, {}).items()
+    }
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
+    """The name of the first tensor with a number that is not finite; "" where there is none.
+
+    One look at a device where all are finite, however many there are.
+    """
+    finite = [value.isfinite().all() for value in tensors.values()]
+    if not finite or bool(torch.stack([flag.to(finite[-1].device) for flag in finite]).all()):
+        return ""
+    return next(name for name, flag in zip(tensors, finite, strict=True) if not bool(flag))
+
+
+def restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
+    """Put saved tensors back in place, in the layout they had.  Errors: CheckpointError for another network's."""
+    load_network(learner.network, tensors)
+    for name, parameter in learner.network.named_parameters():
+        saved = {key: tensors.get(f"adam.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        if any(value is None for value in saved.values()):
+            continue  # saved before the first step
+        learner.optimiser.state[parameter] = {
+            key: value.to(parameter.device)
+            if key == "step"
+            else torch.empty_like(parameter, requires_grad=False).copy_(value)
+            for key, value in saved.items()
+            if value is not None
+        }
+
+
+def load_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Load weights and buffers by name.  Errors: CheckpointError for another network's."""
+    network.load_state_dict(weights_for(network, tensors))
+
+
+def weights_for(network: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights and buffers among a checkpoint's tensors.  Errors: CheckpointError for another network's."""
+    weights = {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
+    wanted = network.state_dict()
+    odd = sorted(set(weights) ^ set(wanted)) or sorted(
+        name for name, tensor in weights.items() if tensor.shape != wanted[name].shape
+    )
+    if odd:
+        raise CheckpointError(
+            f"the weights are of another network ({len(odd)} tensors differ, such as {', '.join(odd[:1])}), "
+            "expected the run's; use the run's own checkpoint"
+        )
+    return weights

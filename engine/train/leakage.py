@@ -1,0 +1,135 @@
+"""What a run has seen: the hashes of its images and patients, kept so that no test set shares any of them."""
+
+# N samples
+
+from __future__ import annotations
+
+from pathlib import Path
+import numpy as np
+import torch
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
+from engine.train.state import check_run
+from loaders.beton.reader import Beton
+from loaders.errors import CheckpointError
+import contextlib
+from dataclasses import replace
+from engine.config import TrainConfig
+from loaders.convert.conversion import told_by_source
+from loaders.errors import InputError
+from loaders.batches.loader import Loader
+
+
+SEEN = "seen.safetensors"
+HASHES = ("pixel_hash", "patient_hash")
+
+
+def save_seen(run: Path, sets: dict[str, Beton], identity: str) -> None:
+    """Keep the pixel and patient hashes of each set, by name (DESIGN, What held-out means).  identity: of run_id."""
+    tensors = {
+        f"{name}.{kind}": torch.from_numpy(beton.rows_N[kind].copy()) for name, beton in sets.items() for kind in HASHES
+    }
+    facts = next(iter(sets.values())).facts
+    state = {"site_key_id": facts.site_key_id, "conversion_id": facts.conversion_id, "run": identity}
+    save_checkpoint(run / SEEN, tensors, state)
+
+
+def load_seen(
+    run: Path, conversion_id: str, identity: str | None = None
+) -> tuple[dict[str, dict[str, np.ndarray]], str]:
+    """Read the hashes back, set → kind → uint8 (N, 16), and the site key's id.
+
+    identity: of the run that the checkpoint is of, where it says.
+    Errors: CheckpointError for a damaged file, or one of another conversion or run than the checkpoint's.
+    """
+    tensors, state = load_checkpoint(run / SEEN, needed=("site_key_id", "conversion_id"))
+    if state["conversion_id"] != conversion_id:
+        raise CheckpointError(
+            f"{run / SEEN}: of conversion {state['conversion_id']}, expected {conversion_id}; bring the run's own back"
+        )
+    check_run(run / SEEN, state.get("run"), identity or "")
+    sets: dict[str, dict[str, np.ndarray]] = {}
+    for name, tensor in tensors.items():
+        set_name, kind = name.split(".")
+        sets.setdefault(set_name, {})[kind] = tensor.numpy()
+    return sets, state["site_key_id"]
+
+
+def hashes(beton: Beton) -> dict[str, np.ndarray]:
+    """The pixel and patient hashes of a beton, uint8 (N, 16) each."""
+    return {kind: beton.rows_N[kind].copy() for kind in HASHES}
+
+
+def shared(hash_a_N16: np.ndarray, hash_b_N16: np.ndarray) -> int:
+    """How many rows of b, all-zero ones apart, occur in a.  uint8 (N, 16) each."""
+    known = {row.tobytes() for row in hash_a_N16}
+    nothing = bytes(16)
+    return sum((key := row.tobytes()) in known and key != nothing for row in hash_b_N16)
+
+
+def overlap(a: dict[str, np.ndarray], b: dict[str, np.ndarray], same_key: bool) -> dict[str, int | None]:
+    """Shared images and shared patients of two sets, in samples of b.  patients: None under different site keys.
+
+    a, b: pixel_hash and patient_hash, uint8 (N, 16) each.
+    """
+    return {
+        "images": shared(a["pixel_hash"], b["pixel_hash"]),
+        "patients": shared(a["patient_hash"], b["patient_hash"]) if same_key else None,
+    }
+
+
+def patients_compared(hash_N16: np.ndarray, same_key: bool) -> bool:
+    """Whether every sample has a patient hash under a common key, so that patient leakage would show."""
+    return same_key and bool(hash_N16.any(1).all())
+
+
+SYNTHETIC_CAUTION = "all images are synthetic phantoms: the score says nothing about patients"
+
+
+def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Loader, Loader]:
+    """Open train.beton and val.beton.  Errors: InputError unless they are of one conversion and share nothing."""
+    for name in ("train.beton", "val.beton"):
+        if not (config.data / name).is_file():
+            raise InputError(
+                f"{config.data}: no {name}, expected a folder that `convert` made; check the path, "
+                "or name it beside --resume"
+            )
+    settings = replace(config.loader, training=True)
+    loader = stack.enter_context(Loader(config.data / "train.beton", settings, tensors=True))
+    val_loader = stack.enter_context(Loader(config.data / "val.beton", settings, tensors=True, training=False))
+    a, b = loader.beton.facts, val_loader.beton.facts
+    if (a.conversion_id, a.classes, a.crop, a.stored) != (b.conversion_id, b.classes, b.crop, b.stored):
+        raise InputError(
+            f"{config.data}: train.beton is of conversion {a.conversion_id or 'unknown'}, val.beton of "
+            f"{b.conversion_id or 'unknown'}; expected one conversion; convert the radiographs again"
+        )
+    if loader.beton.verified:
+        common = overlap(hashes(loader.beton), hashes(val_loader.beton), same_key=True)
+        if any(common.values()):
+            raise InputError(
+                f"{config.data}: training and validation share {common['images']} images and "
+                f"{common['patients']} images of common patients, expected none; convert the radiographs again"
+            )
+    return loader, val_loader
+
+
+def cautions(loader: Loader) -> list[str]:
+    """What speaks against any score of a network trained on this set, in plain words."""
+    beton = loader.beton
+    found = []
+    if beton.facts.synthetic:
+        found.append(SYNTHETIC_CAUTION)
+    if caution := source_caution(beton):
+        found.append(caution)
+    if not patients_compared(beton.rows_N["patient_hash"], beton.verified):
+        found.append("patients are not known for every image: leakage between patients is not excluded")
+    return found
+
+
+def source_caution(beton: Beton) -> str:
+    """In plain words, that the source alone tells the label of some class; "" where it does not."""
+    told = told_by_source(beton.label_N.tolist(), beton.rows_N["source"].tolist())
+    names = ", ".join(beton.facts.classes[label] for label in sorted(told))
+    if not told:
+        return ""
+    said = f"every image of {names} comes from a source without any other class"
+    return f"{said}: the score is evidence of nothing clinical"

@@ -1,0 +1,240 @@
+"""The settings of a run: those that may be shared, and beside them what only this machine needs to know."""
+
+# N samples
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from loaders.atomic_file import publish_bytes
+from loaders.settings import flatten, read_settings, settings_of
+import contextlib
+import time
+from collections.abc import Iterator
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+from loaders.atomic_file import storage_error
+import csv
+import io
+import logging
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, TextIO
+import torch
+from engine.train.checkpoint import save_checkpoint
+from engine.config import TrainConfig
+from engine.figures import curves_figure, png
+from loaders.atomic_file import publish_bytes, storage_error
+from loaders.errors import ConfigError, StorageError
+from loaders.settings import build
+
+
+CONFIG = "config.json"
+LOCAL = "local.json"  # where betons lie may name patients or people: for its owner alone, not to be shared
+
+
+def shared_settings(config: Any) -> dict[str, Any]:
+    """A config's settings without any path: what a run says of itself.  Of a file of weights the name stays."""
+    paths = {setting.name for setting in settings_of(type(config)) if Path in (setting.kind, setting.item)}
+    shared = {name: value for name, value in flatten(config).items() if name not in paths}
+    if "weights" in shared:
+        shared["weights"] = Path(shared["weights"]).name
+    return shared
+
+
+def told_settings(config: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """A config's settings as far as those found in a folder can tell: without paths if it came without local.json."""
+    return flatten(config) if "data" in found else shared_settings(config)
+
+
+def save_settings(folder: Path, config: Any) -> None:
+    """Write local.json, for its owner alone, and then config.json.  Errors: StorageError."""
+    shared = shared_settings(config)
+    local = {name: value for name, value in flatten(config).items() if name not in shared or shared[name] != value}
+    publish_bytes(folder / LOCAL, (json.dumps(local, indent=2) + "\n").encode(), mode=0o600)
+    publish_bytes(folder / CONFIG, (json.dumps(shared, indent=2) + "\n").encode())
+
+
+def read_run_settings(folder: Path) -> dict[str, Any]:
+    """The settings in a folder, paths included unless it came without its local.json.  Errors: ConfigError.
+
+    Up to release 0.5 all of them were in config.json.
+    """
+    local = folder / LOCAL
+    paths = read_settings(local) if local.is_file() else {}
+    return read_settings(folder / CONFIG) | paths
+
+
+class Events:
+    """An open file of events in a run folder; close it.
+
+    purge_epoch: events of earlier files from this epoch on do not count any more.  Errors of all methods: StorageError.
+    """
+
+    def __init__(self, folder: Path, purge_epoch: int | None = None) -> None:
+        self._path = folder / f"events.out.tfevents.{time.time():.6f}"
+        try:
+            self._file = self._path.open("xb")
+        except OSError as error:
+            raise storage_error(self._path, error) from error
+        self._records = RecordWriter(self._file)
+        self._write(file_version="brain.Event:2")
+        if purge_epoch is not None:
+            self._write(step=purge_epoch, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, name: str, value: float, epoch: int) -> None:
+        """Add one number; flush() brings it to the disk."""
+        self._write(step=epoch, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._told():
+            self._file.flush()
+
+    def close(self) -> None:
+        """Write what waits, and close the file."""
+        with self._told():
+            self._file.close()
+
+    def _write(self, **content: Any) -> None:
+        with self._told():
+            self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            size = self._file.tell()
+            yield
+        except OSError as error:
+            raise storage_error(self._path, error, size) from error
+
+
+BEST, LAST, SUMMARY = "best.safetensors", "last.safetensors", "summary.json"
+METRICS, LOG = "metrics.csv", "train.log"
+
+
+class RunFolder:
+    """An open run folder.  Owns train.log and the TensorBoard events; close it, or use `with`."""
+
+    def __init__(self, path: Path, purge_epoch: int | None = None) -> None:
+        self.path = path
+        self._log = path / LOG
+        self._handler = logging.StreamHandler(opened_log(self._log))
+        try:
+            self._events = Events(path, purge_epoch)
+        except StorageError:
+            self._handler.stream.close()
+            raise
+        self._handler.handleError = self._log_failed  # type: ignore[method-assign]  # its own prints a traceback
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        for name in ("engine", "loaders"):
+            logging.getLogger(name).addHandler(self._handler)
+            logging.getLogger(name).setLevel(logging.INFO)
+        self._told = (purge_epoch or 1) - 1  # epochs whose events are written
+
+    def save_last(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Keep the state that `--resume` continues from."""
+        save_checkpoint(self.path / LAST, tensors, state)
+
+    def save_best(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Keep the weights that `evaluate` uses, and the validation scores that its thresholds come from."""
+        save_checkpoint(self.path / BEST, tensors, state)
+
+    def record(self, history: Sequence[dict[str, Any]]) -> None:
+        """Write metrics.csv anew, and the events of epochs that have none yet."""
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(history)
+        publish_bytes(self.path / METRICS, text.getvalue().encode())
+        for row in history[self._told :]:
+            for name, value in row.items():
+                if name != "epoch" and value is not None:
+                    self._events.add(name.replace("_", "/", 1), value, row["epoch"])
+        self._told = len(history)
+        self._events.flush()
+
+    def draw(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str, note: str) -> None:
+        """Write curves.png anew."""
+        publish_bytes(self.path / "curves.png", png(curves_figure(history, best_epoch, title, note)))
+
+    def save_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json."""
+        publish_bytes(self.path / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+
+    def close(self) -> None:
+        """Close log and events.  Errors: StorageError."""
+        for name in ("engine", "loaders"):
+            logging.getLogger(name).removeHandler(self._handler)
+        self._handler.close()
+        try:
+            self._handler.stream.close()
+        except OSError as error:
+            raise storage_error(self._log, error) from error
+        finally:
+            self._events.close()
+
+    def _log_failed(self, record: logging.LogRecord) -> None:
+        """Raise what befell a line of the log.  Errors: StorageError."""
+        error = sys.exception()
+        assert error is not None, "logging calls this where it caught one"
+        if isinstance(error, OSError):
+            raise storage_error(self._log, error, len(self._handler.format(record)) + 1) from error
+        raise error
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except StorageError:
+            if error is None:  # else the first one tells more
+                raise
+
+
+def opened_log(path: Path) -> TextIO:
+    """A log to append to.  Errors: StorageError; also for a link or a FIFO, which a foreign run folder may hold."""
+    try:
+        descriptor = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        )
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise StorageError(f"{path}: no regular file, expected the log of the run; remove it")
+    except OSError as error:
+        raise error if isinstance(error, StorageError) else storage_error(path, error) from error
+    return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+
+
+def epochs_recorded(folder: Path) -> int:
+    """How many epochs the table of metrics has; 0 where there is none."""
+    path = folder / METRICS
+    return max(0, len(path.read_bytes().splitlines()) - 1) if path.is_file() else 0
+
+
+def load_config(path: Path, data: Path | None = None) -> TrainConfig:
+    """Read a run's settings.  data: where its betons lie now; else where they lay.
+
+    Errors: ConfigError when path is no run folder, or nothing tells where its betons are.
+    """
+    if not (path / CONFIG).is_file():
+        raise ConfigError(f"{path}: no {CONFIG}, expected a run folder of `train`; check the path")
+    try:
+        values = {"out": str(path)} | read_run_settings(path) | ({"data": str(data)} if data else {})
+        if "data" not in values:
+            raise ConfigError(
+                f"{path}: no {LOCAL}, expected it to tell where the run's betons lie; name their folder: "
+                f"train BETONS --resume {path}"
+            )
+        return build(TrainConfig, values)
+    except ConfigError as error:
+        where = "" if any(str(path / name) in str(error) for name in (CONFIG, LOCAL)) else f"{path / CONFIG}: "
+        raise ConfigError(f"{where}{error}") from error

@@ -1,0 +1,139 @@
+"""The progress of a training, as those see it who watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+import hashlib
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+import torch
+from torch import nn
+from engine.train.checkpoint import load_checkpoint, weights_for
+from engine.config import TrainConfig
+from engine.train.run_folder import shared_settings
+from loaders.errors import CheckpointError
+from loaders.settings import settings_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a training is, for showing.  done, total: samples of this epoch and phase."""
+
+    phase: str
+    epoch: int
+    epochs: int
+    done: int
+    total: int
+    loss: float
+    images_per_second: float
+    seconds_left: float | None
+    patience_left: int
+    best_f1: float
+    best_epoch: int
+    history: list[dict[str, Any]]
+
+
+Watch = Callable[[Progress], None]
+
+
+# shared settings that a result does not depend on: who does the work
+FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_memory")
+
+
+@dataclass(kw_only=True, slots=True)
+class State:
+    """step: of the whole run.  loader: its state.  loss_sum, confusion: of the epoch under way.
+
+    seconds: of all sessions.  rate: images a second.  finished: why the run ended; "" while it goes on.
+    run: whose state it is, of run_id; "" in one of a release before 0.6.
+    """
+
+    conversion_id: str
+    step: int = 0
+    loader: dict[str, Any] = field(default_factory=dict)
+    loss_sum: float = 0.0
+    confusion: list[list[int]] = field(default_factory=list)
+    best_f1: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    rate: float = 0.0
+    finished: str = ""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    run: str = ""
+
+    def idle(self) -> int:
+        """Epochs since the best that count towards patience: those whose predictions told the classes apart at all.
+
+        On small sets batch norm's running statistics lag the weights for the first dozens of steps, and validation gets
+        one and the same answer for every image: that is no sign that nothing better will come.
+        """
+        return sum(map(tells_apart, self.history[self.best_epoch :]))
+
+
+def tells_apart(row: dict[str, Any]) -> bool:
+    """Whether an epoch's predictions did better than one answer for all: Youden's index is above 0, or undefined."""
+    sensitivity, specificity = row["val_sensitivity"], row["val_specificity"]
+    return sensitivity is None or specificity is None or sensitivity + specificity > 1 + 1e-9
+
+
+def run_id(config: TrainConfig, conversion_id: str) -> str:
+    """Which run it is: a hash of its conversion and of the settings that its result depends on.
+
+    Two runs of one id are the same run.  A setting at its default takes no part, so that a release that has more of
+    them calls the run the same.
+    """
+    settings = {setting.name: setting for setting in settings_of(TrainConfig)}
+    counted = {  # a caller of train() may say 1 for 1.0
+        name: float(value) if settings[name].kind is float and isinstance(value, int) else value
+        for name, value in shared_settings(config).items()
+        if name not in FREE and value != settings[name].default
+    }
+    text = json.dumps([conversion_id, counted], sort_keys=True)
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def load_state(path: Path) -> tuple[dict[str, torch.Tensor], State]:
+    """Read the state of a run, and its tensors.  Errors: CheckpointError for a damaged one, or no state."""
+    known = [item.name for item in fields(State)]
+    tensors, content = load_checkpoint(path, needed=[name for name in known if name != "run"])
+    if unknown := sorted(set(content) - set(known)):
+        raise CheckpointError(
+            f"{path}: found {', '.join(unknown)}, expected {', '.join(known)}; resume with the version that wrote it"
+        )
+    return tensors, State(**content)
+
+
+def check_run(path: Path, found: str | None, run: str) -> None:
+    """Errors: CheckpointError for a file of a run that is not this one; files of older releases do not say."""
+    if found and run and found != run:
+        raise CheckpointError(
+            f"{path}: of run {found}, expected {run}, as the settings in config.json make it; bring the run's own "
+            "files back, or train anew"
+        )
+
+
+def settle_best(state: State, path: Path, network: nn.Module) -> None:
+    """Find the best weights that a state speaks of; or those of a later epoch, which a kill cut off from their state.
+
+    The latter are the best from now on: when their epoch is trained again, only better ones replace them.
+    Errors: CheckpointError when they are not there, damaged, another run's, network's or epoch's.
+    """
+    if not state.best_epoch and not path.exists():
+        return
+    tensors, found = load_checkpoint(path, needed=("conversion_id", "epoch", "validation"))
+    weights_for(network, tensors)
+    check_run(path, found.get("run"), state.run)
+    if found["conversion_id"] != state.conversion_id:
+        raise CheckpointError(
+            f"{path}: of conversion {found['conversion_id']}, expected {state.conversion_id}; bring the run's own back"
+        )
+    if found["epoch"] > len(state.history):
+        state.best_epoch, state.best_f1 = found["epoch"], found["validation"]["f1"]
+    elif found["epoch"] != state.best_epoch:
+        raise CheckpointError(
+            f"{path}: of epoch {found['epoch']}, expected {state.best_epoch}, the best one; bring the right file back, "
+            "or train anew"
+        )

@@ -1,0 +1,114 @@
+"""A training: the recipe of DESIGN from betons to a run folder, resumable to the bit on CPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+import torch
+from engine.config import TrainConfig
+from engine.device import choose_device, choose_policy, settle_precision
+from engine.train.leakage import open_loaders
+from engine.networks.registry import check_batches
+from engine.train.pretrained import initial_network
+from engine.train.state import Watch
+from engine.train.run_folder import LAST, load_config
+from engine.train.run_folder import CONFIG, save_settings
+from engine.train.leakage import save_seen
+from engine.train.trainer import Training
+from engine.train.state import run_id
+from loaders.atomic_file import locked
+from loaders.errors import ConfigError
+import math
+from engine.train.state import Progress
+from loaders.output import Line, Parts, path_line
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    watch: Watch = lambda progress: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train, and give the summary that summary.json holds.
+
+    resume: continue the run in config.out.  watch: called after every step.  stopping: asked after every step.
+    Errors: InputError for betons that do not belong together; ConfigError; LockedError; CheckpointError; StorageError;
+    DivergedError and Interrupted, both after the last healthy state, if there is one yet, is saved.
+    """
+    recipe = config.recipe
+    with contextlib.ExitStack() as stack:
+        on_cpu = choose_device(recipe.device).type == "cpu"  # before anything is written, since it may not be there
+        # a device takes the frames into its own memory: the host has no need to
+        host = config if on_cpu else replace(config, loader=replace(config.loader, resident="auto"))
+        loader, val_loader = open_loaders(host, stack)
+        facts = loader.beton.facts
+        setting = (
+            f"{len(facts.classes)} classes, crop {facts.crop}, batch {config.loader.batch_size}, --amp {recipe.amp}"
+        ) + ("" if config.model == "cnn" else f", {config.model}")
+        policy = choose_policy(recipe.device, recipe.amp, recipe.compile, recipe.epochs * len(loader), setting)
+        settle_precision(policy)
+        check_batches(config.model, facts.crop, loader.num_samples, config.loader.batch_size)
+        # before anything is written, since the weights to begin with may not be there
+        network = initial_network(config, facts, pretrained=not (resume and (config.out / LAST).exists()))
+        stack.enter_context(locked(config.out))
+        if not resume:
+            if (config.out / CONFIG).exists():
+                raise ConfigError(
+                    f"{config.out}: already holds a run, expected a new folder; "
+                    f"continue it with --resume {config.out}, or choose another --out"
+                )
+            run = run_id(config, facts.conversion_id)
+            save_seen(config.out, {"train": loader.beton, "val": val_loader.beton}, run)
+            save_settings(config.out, config)  # last: a folder with it can be resumed
+        try:
+            return Training(config, loader, val_loader, network, policy, watch, stopping).run(resume)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(f"{policy.device}: {str(error).splitlines()[0]}") from error
+
+
+def resume_config(path: Path, data: Path | None = None) -> TrainConfig:
+    """The settings of the run in path, wherever the folder lies now.  data: of its betons.  Errors: ConfigError."""
+    return replace(load_config(path, data), out=path)
+
+
+FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "report.html")
+
+
+def live_words(now: Progress) -> str:
+    """Where a training is."""
+    loss = "–" if math.isnan(now.loss) else f"{now.loss:.3f}"
+    left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
+    return (
+        f"epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {now.best_f1:.3f}  "
+        f"{now.images_per_second:,.0f} images/s  patience {now.patience_left}  {left}"
+    )
+
+
+def epoch_words(now: Progress) -> str:
+    """The last epoch that is done."""
+    row = now.history[-1]
+    best = "  best" if now.best_epoch == row["epoch"] else ""
+    return (
+        f"epoch {row['epoch']:3}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+        f"val F1 {row['val_f1']:.4f}  {row['images_per_second']:,.0f} images/s{best}"
+    )
+
+
+def training_parts(summary: dict[str, Any], out: Path) -> Parts:
+    """The best epoch, the files, and what to beware of.  summary: of summary.json."""
+    best = "undefined" if summary["best_f1"] is None else f"{summary['best_f1']:.2%}"
+    parts = [
+        Line(
+            f"Best validation F1 {best} in epoch {summary['best_epoch']} of {summary['epochs']} "
+            f"({summary['stopped']}); {summary['images_per_second']:,.0f} images/s, {summary['seconds']:,.1f} s "
+            f"on {summary['device']}"
+        )
+    ]
+    if not summary["device"].startswith("cpu"):
+        parts.append(Line(summary["compile"]))
+    parts += [path_line(out / name) for name in FILES]
+    return parts + [Line(f"Caution: {caution}.", "yellow") for caution in summary["cautions"]]

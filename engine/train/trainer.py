@@ -1,0 +1,331 @@
+"""A run in progress: epoch after epoch, the best weights and a state that can be resumed to the bit on CPU."""
+
+# N samples, K classes
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+import numpy as np
+import torch
+from torch import nn
+from engine.train.checkpoint import file_hash, missing, network_tensors, not_finite, optimiser_tensors, restore
+from engine.config import TrainConfig
+from engine.device import Policy
+from engine.train.device_epochs import DeviceEpochs
+from engine.cautions import early_convergence
+from engine.train.validation_scores import validation_tensors
+from engine.train.host_epochs import HostEpochs
+from engine.train.leakage import cautions
+from engine.statistics.metrics import all_metrics, headline_f1
+from engine.networks.registry import freeze_body
+from engine.train.state import Progress, Watch
+from engine.train.run_folder import BEST, LAST, SUMMARY, RunFolder, epochs_recorded
+from engine.train.run_folder import save_settings
+from engine.train.leakage import SEEN, load_seen
+from engine.train.step import Learner, make_learner, softmax
+from engine.train.summary import summary, title, weights_description, weights_name
+from engine.train.state import State, check_run, load_state, run_id, settle_best
+from loaders import __version__
+from loaders.beton.format import Facts
+from loaders.errors import CheckpointError, DivergedError, Interrupted
+from loaders.figure_text import class_names
+from loaders.batches.loader import Loader
+
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_WRITES = 10.0  # what a kill costs at most
+SECONDS_BETWEEN_CURVES = 30.0  # drawing them takes some 0.3 s
+
+
+class Training:
+    """One run in progress: the learner, the loaders, and the state that a checkpoint keeps."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        loader: Loader,
+        val_loader: Loader,
+        network: nn.Module,
+        policy: Policy,
+        watch: Watch,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.config, self.loader, self.val_loader = config, loader, val_loader
+        self.network, self.policy, self.watch, self.stopping = network, policy, watch, stopping
+        self.facts: Facts = loader.beton.facts
+        self.positive = self.facts.classes.index(self.facts.positive)
+        self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
+        self.cautions = cautions(loader)
+        self.best: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None  # not written yet
+        self.written = self.drawn = float("-inf")
+        self.kept: int | None = None  # the step of the state on the disk
+        # on a GPU an epoch may take less time than what it leaves takes to be written
+        self.pause = 0.0 if policy.device.type == "cpu" else SECONDS_BETWEEN_WRITES
+
+    def run(self, resume: bool) -> dict[str, Any]:
+        """Epoch after epoch until the schedule or early stopping ends it."""
+        config, facts = self.config, self.facts
+        self.state = State(
+            conversion_id=facts.conversion_id,
+            loader=self.loader.state_dict(),
+            confusion=self.no_confusion(),
+            run=run_id(config, facts.conversion_id),
+        )
+        tensors: dict[str, torch.Tensor] = {}
+        if resume:
+            tensors = self.find_state()
+            save_settings(config.out, config)  # where the betons lie now
+        self.recorded = len(self.state.history)  # epochs whose metrics are written
+        with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
+            logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
+            logger.info("%s; %s", self.policy.describe(), self.policy.why)
+            for caution in self.cautions:
+                logger.warning("%s", caution)
+            self.learner = self.make_learner()
+            if tensors:
+                restore(self.learner, tensors)
+                self.loader.load_state_dict(self.state.loader)
+                logger.info("resumed at step %d, epoch %d", self.state.step, self.loader.epoch + 1)
+            self.epochs = self.make_epochs()
+            self.started = time.perf_counter() - self.state.seconds
+            was_finished = bool(self.state.finished)
+            try:
+                while not self.state.finished:
+                    self.train_epoch()
+                    self.finish_epoch()
+                if not was_finished:
+                    self.save_last()
+            except Interrupted as error:
+                self.record()
+                self.draw()
+                try:
+                    self.save_last()
+                except DivergedError as spoilt:
+                    raise self.diverged(spoilt) from spoilt
+                where = f"{config.out}: interrupted at step {self.state.step}"
+                logger.warning("interrupted at step %d", self.state.step)
+                raise Interrupted(f"{where}; continue with --resume {config.out}") from error
+            except DivergedError as error:
+                self.record()
+                self.draw()
+                with contextlib.suppress(DivergedError):  # spoilt already: the state saved before stays
+                    self.save_last()
+                raise self.diverged(error) from error
+            early = early_convergence(self.state.history[0]["val_f1"])
+            self.cautions += [*self.epochs.troubles(), *([early] if early else [])]
+            if not was_finished:
+                self.policy.remember_compiled()
+            done = summary(
+                self.state,
+                facts,
+                cautions=self.cautions,
+                training_images=self.num_train,
+                validation_images=self.num_val,
+                model=config.model,
+                weights=weights_name(config),
+                head_epochs=config.recipe.frozen_epochs,
+                parameters=sum(parameter.numel() for parameter in self.learner.network.parameters()),
+                device=self.policy.describe(),
+                compile=self.policy.why,
+                checkpoint_sha256=file_hash(config.out / BEST),
+            )
+            self.folder.save_summary(done)
+            return done
+
+    def find_state(self) -> dict[str, torch.Tensor]:
+        """Take over the state that the run was left in, and give its tensors; none if none was saved.
+
+        Errors: CheckpointError for a damaged file, another run's, or one that lacks.
+        """
+        out, state = self.config.out, self.state
+        tensors: dict[str, torch.Tensor] = {}
+        if (out / LAST).exists():
+            tensors, self.state = load_state(out / LAST)
+            self.check_state()
+            check_run(out / LAST, self.state.run, state.run)
+            self.state.run, self.kept = state.run, self.state.step
+        else:
+            self.cautions.append("no state was saved before the interruption, so the run began anew")
+        if (out / SEEN).exists():
+            load_seen(out, state.conversion_id, state.run)
+        settle_best(self.state, out / BEST, self.network)
+        if not tensors and (self.state.best_epoch > 1 or (out / SUMMARY).exists() or epochs_recorded(out) > 1):
+            raise missing(out / LAST, "the state that the run continues from")
+        return tensors
+
+    def make_learner(self) -> Learner:
+        """The network on its device, with what trains it."""
+        config = self.config
+        weights = None
+        if config.recipe.class_weights:
+            count_K = np.bincount(self.loader.beton.label_N, minlength=len(self.facts.classes))
+            weights = count_K.sum() / (len(count_K) * np.maximum(count_K, 1))
+        return make_learner(
+            self.network,
+            self.policy,
+            learning_rate=config.recipe.learning_rate,
+            batch_size=config.loader.batch_size,
+            class_weight_K=weights,
+        )
+
+    def make_epochs(self) -> HostEpochs | DeviceEpochs:
+        """What runs the epochs: batches are made on the device, unless that is a CPU."""
+        if self.policy.device.type == "cpu":
+            return HostEpochs(self.learner, self.loader, self.val_loader)
+        return DeviceEpochs(self.learner, self.loader, self.val_loader, self.config.loader.resident)
+
+    def train_epoch(self) -> None:
+        """The rest of the current epoch, batch by batch."""
+        state = self.state
+        # of the epoch alone, so that a resumed run does the same
+        if freeze_body(self.learner.network, len(state.history) < self.config.recipe.frozen_epochs):
+            self.epochs.renew()
+        clock, before = time.perf_counter(), self.loader.position
+        done = before
+        with contextlib.closing(self.epochs.train(state)) as losses:  # type: ignore[type-var]
+            self.check_stop()
+            for loss in losses:
+                done = self.loader.position
+                state.rate = (done - before) / (time.perf_counter() - clock)
+                self.show("training", done, self.num_train, loss)
+                self.check_stop()
+        if done > before:  # a device may have been far behind
+            state.rate = (done - before) / (time.perf_counter() - clock)
+
+    def finish_epoch(self) -> None:
+        """Validate, keep the weights if they are the best so far, and decide whether to go on."""
+        state, config = self.state, self.config
+        done = 0
+
+        def progress(samples: int) -> None:
+            nonlocal done
+            done += samples
+            self.show("validation", done, self.num_val, state.loss_sum / self.num_train)
+            self.check_stop()
+
+        label_N, logits_NK = self.epochs.validate(progress)
+        metrics = all_metrics(label_N, softmax(logits_NK), self.positive)
+        epoch = len(state.history) + 1
+        state.history.append(
+            {
+                "epoch": epoch,
+                "train_loss": state.loss_sum / self.num_train,
+                "train_f1": headline_f1(np.array(state.confusion), self.positive),
+                "val_loss": self.learner.loss_of(logits_NK, label_N),
+                **{f"val_{name}": metrics[name] for name in ("f1", "accuracy", "auc", "sensitivity", "specificity")},
+                "images_per_second": round(state.rate, 2),
+            }
+        )
+        if metrics["f1"] > state.best_f1 + config.recipe.min_delta or not state.best_epoch:
+            self.check_finite(self.tensors())  # what spoilt moments have learnt is not the best of anything
+            state.best_f1, state.best_epoch = metrics["f1"], epoch
+            best = {name: tensor.clone() for name, tensor in network_tensors(self.learner).items()}
+            order_N = self.val_loader.epoch_order(0)
+            best |= validation_tensors(label_N, logits_NK, self.val_loader.beton, order_N)
+            self.best = best, weights_description(config, self.facts, state.run, epoch, metrics)
+        state.loss_sum, state.confusion = 0.0, self.no_confusion()
+        state.loader = self.loader.state_dict()
+        if state.idle() >= config.recipe.patience:
+            state.finished = f"no better validation F1 in {config.recipe.patience} epochs"
+        elif epoch >= config.recipe.epochs:
+            state.finished = "all epochs done"
+        logger.info("epoch %d: %s", epoch, state.history[-1])
+        due = state.finished or time.perf_counter() - self.written >= self.pause
+        if due:
+            self.record()
+            if state.finished or time.perf_counter() - self.drawn >= SECONDS_BETWEEN_CURVES:
+                self.draw()
+        self.show("epoch", self.num_train, self.num_train, state.history[-1]["train_loss"])
+        if due and not state.finished:
+            self.save_last()
+
+    def check_stop(self) -> None:
+        """Errors: Interrupted when someone asked to stop."""
+        if self.stopping():
+            raise Interrupted  # `run` says where, once the device has told
+
+    def check_state(self) -> None:
+        """Errors: CheckpointError when the betons are no longer those the run began with."""
+        if self.state.conversion_id != self.facts.conversion_id:
+            raise CheckpointError(
+                f"{self.config.out}: began on conversion {self.state.conversion_id}, {self.config.data} now holds "
+                f"{self.facts.conversion_id}; bring the old betons back, or train anew"
+            )
+
+    def no_confusion(self) -> list[list[int]]:
+        """An empty confusion matrix."""
+        return np.zeros((len(self.facts.classes),) * 2, np.int64).tolist()
+
+    def record(self) -> None:
+        """Write the best weights and the metrics of every epoch, if any is new."""
+        if self.best is not None:
+            self.folder.save_best(*self.best)
+            self.best = None
+        if self.recorded < len(self.state.history):
+            self.recorded = len(self.state.history)
+            self.folder.record(self.state.history)
+
+    def draw(self) -> None:
+        """Draw the curves of all epochs so far, if there are any."""
+        if self.state.history:
+            self.drawn = time.perf_counter()
+            names = class_names(self.facts.classes)
+            what = title(self.facts, names, self.num_train, self.num_val)
+            self.folder.draw(self.state.history, self.state.best_epoch, what, names.note)
+
+    def save_last(self) -> None:
+        """Keep weights, optimiser and state, for `--resume`.  Errors: DivergedError, and the one before stays."""
+        tensors = self.tensors()
+        self.check_finite(tensors)
+        self.written = time.perf_counter()
+        self.state.seconds = time.perf_counter() - self.started
+        self.folder.save_last(tensors, asdict(self.state))
+        self.kept = self.state.step
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Weights, buffers and moments by name."""
+        return network_tensors(self.learner) | optimiser_tensors(self.learner)
+
+    def diverged(self, error: DivergedError) -> DivergedError:
+        """The same error, logged, with what can be resumed from."""
+        kept = "no state was saved yet" if self.kept is None else f"the state of step {self.kept} is kept"
+        logger.warning("%s; %s", error, kept)
+        return DivergedError(f"{error}; {kept}")
+
+    def check_finite(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Errors: DivergedError for weights, buffers or moments that nobody should go on from."""
+        if bad := not_finite(tensors):
+            raise DivergedError(
+                f"step {self.state.step}: {bad} is not finite, expected finite numbers; lower --learning-rate, "
+                "or try --amp off"
+            )
+
+    def show(self, phase: str, done: int, total: int, loss: float) -> None:
+        """Tell the watcher."""
+        state = self.state
+        # validation is a small part of an epoch, and counts as none of it
+        epochs_done = len(state.history) + {"training": done / total, "validation": 1.0, "epoch": 0.0}[phase]
+        elapsed = time.perf_counter() - self.started
+        left = elapsed / epochs_done * (self.config.recipe.epochs - epochs_done) if epochs_done else None
+        self.watch(
+            Progress(
+                phase=phase,
+                epoch=min(len(state.history) + 1, self.config.recipe.epochs),
+                epochs=self.config.recipe.epochs,
+                done=done,
+                total=total,
+                loss=loss,
+                images_per_second=state.rate,
+                seconds_left=left,
+                patience_left=self.config.recipe.patience - state.idle(),
+                best_f1=max(state.best_f1, 0.0),
+                best_epoch=state.best_epoch,
+                history=state.history,
+            )
+        )

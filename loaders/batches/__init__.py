@@ -1,0 +1,1 @@
+"""Batches: from a beton to arrays ready for training."""

@@ -1,0 +1,288 @@
+"""The loader: batches of normalised crops out of a beton, made ahead by threads.
+
+    with Loader("train.beton", LoaderConfig(training=True, seed=1)) as loader:
+        for frames_N1HW, labels_N, index_N in loader:
+            ...
+
+One `for` is one epoch. Batches are the consumer's to keep. Order, rotation and zoom are pure functions of
+(seed, epoch, sample), so any number of threads gives the same bytes.
+"""
+
+# N samples of a batch, O samples of an epoch in its order, H W rows and columns of the crop, B bytes,
+# 23 the two rows of an inverse affine matrix
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+import numpy as np
+from kernels.crops import affine_into, affine_scratch
+from kernels.crops import crop_into
+from loaders.sampling import epoch_matrices, sampled_pixels
+from loaders.batches.memory import BatchMemory, anonymous_memory
+from loaders.beton.reader import Beton
+from loaders.config import LoaderConfig, check_choice
+from loaders.errors import ConfigError
+from loaders.machine import usable_cores, usable_memory
+from loaders.sampling import epoch_order
+from loaders.batches.memory import ReadAhead
+from loaders.sampling import paged_order
+from loaders.workers import WatchedThreads
+
+
+Batch = tuple[Any, Any, Any]  # three numpy arrays, or three tensors
+
+
+class Loader:
+    """Batches of one beton.  Owns the beton's map; threads live only while an epoch is iterated.
+
+    Yields frames float32 (N, 1, H, W) in [-1, 1], labels int64 (N,), index int64 (N,), the samples' places in
+    the beton; with tensors=True as torch tensors.
+    Of this epoch or the last, in seconds: waited, by the consumer for batches; consumed, by it between batches; making,
+    by all threads together on batches; computing, the processor's part of that.
+    Errors: BetonError at once for a bad file, and from the iteration for a sample whose checksum differs; ConfigError
+    for page-locked memory without CUDA, and from an iteration that goes on after `close` or after another one began;
+    RuntimeError when a thread died.
+    """
+
+    def __init__(
+        self, path: str | Path, config: LoaderConfig | None = None, *, tensors: bool = False, **changes: Any
+    ) -> None:
+        self.config = config = replace(config or LoaderConfig(), **changes)
+        self.tensors = tensors
+        if config.pin_memory:
+            require_cuda(tensors)
+        self.beton = Beton(path, trust_unverified=config.trust_unverified)
+        self.threads = config.threads or usable_cores()
+        self.resident = config.resident == "on"
+        self.streamed = not self.resident and self.beton.bytes_B.size > usable_memory() // 2
+        self.order = config.order
+        if self.order == "auto":
+            self.order = "pages" if self.streamed else "random"
+        self.epoch = 0
+        self.position = 0  # samples of this epoch that the consumer has
+        self.waited = self.consumed = self.making = self.computing = 0.0
+        self._resumed = False
+        self._epoch_set = False  # while an epoch is iterated
+        self._iterations = 0
+        self._checked = np.zeros(len(self.beton), np.bool_)
+        self._cached = False  # after one epoch the system's file cache has the beton, if it is not too large
+        self._own = threading.local()  # each thread's scratch
+        spare = self.threads + config.prefetch + 2  # one that the consumer works on, one that it has just dropped
+        self._memory = BatchMemory(config.batch_size, self.beton.facts.crop, spare=spare)
+        bytes_B, offset_N = self.beton.bytes_B, self.beton.offset_N
+        if self.resident:
+            start, stop = self.beton.pages_start, self.beton.pages_end
+            bytes_B = np.frombuffer(anonymous_memory(stop - start), np.uint8)
+            self.beton.check_unchanged()
+            bytes_B[:] = self.beton.bytes_B[start:stop]
+            self.beton.check_unchanged()
+            offset_N = offset_N - start
+        # where frames are read: one object, so that a thread has both or, once closed, neither
+        self._frames: tuple[np.ndarray, np.ndarray] | None = (bytes_B, offset_N)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return -(-self.num_samples // self.config.batch_size)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples an epoch: all of the beton's, or this rank's share."""
+        return len(range(self.config.rank, len(self.beton), self.config.world_size))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin the next iteration at the start of this epoch."""
+        self.epoch, self.position, self._resumed, self._epoch_set = epoch, 0, False, True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the consumer is: enough to yield the identical remaining batches."""
+        return {
+            "seed": self.config.seed,
+            "epoch": self.epoch,
+            "position": self.position,
+            "order": self.order,
+            "world_size": self.config.world_size,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken, in the order that was chosen there, on that rank or another.
+
+        Errors: ConfigError for another seed, another number of ranks or an impossible position.
+        """
+        if state["seed"] != self.config.seed:
+            raise ConfigError(f"loader state: seed {state['seed']}, expected {self.config.seed}; use the same --seed")
+        if state.get("world_size", 1) != self.config.world_size:
+            raise ConfigError(
+                f"loader state: of {state['world_size']} ranks, expected {self.config.world_size}; use as many"
+            )
+        most = -(-len(self.beton) // self.config.world_size)  # of the first rank, which may have one more than this one
+        if not 0 <= state["position"] <= most:
+            raise ConfigError(f"loader state: position {state['position']}, expected 0 to {most}; use the same beton")
+        order = state.get("order", "random")
+        check_choice("order", order, ("random", "pages"))
+        self.order, self.epoch = order, state["epoch"]
+        self.position, self._resumed, self._epoch_set = min(state["position"], self.num_samples), True, True
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """The samples of one epoch in the order of their visit, int64: all, or this rank's share of every batch."""
+        config, beton = self.config, self.beton
+        if not config.training:
+            order_O = np.arange(len(beton))
+        elif self.order == "pages":
+            order_O = paged_order(config.seed, epoch, beton.offset_N, beton.page_size)
+        else:
+            order_O = epoch_order(config.seed, epoch, len(beton))
+        return order_O[config.rank :: config.world_size]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One epoch, from its start, or from a state that was just loaded; then the next epoch is due."""
+        self._check_open()
+        self._iterations += 1
+        if not self._resumed:
+            self.position = 0
+        self._resumed = self._epoch_set = False
+        self.waited = self.consumed = self.making = self.computing = 0.0
+        return self._epoch(self._iterations, self.epoch, self.position)
+
+    def _epoch(self, iteration: int, epoch: int, position: int) -> Iterator[Batch]:
+        """The batches of one epoch from a position on."""
+        batch_size, beton, begun = self.config.batch_size, self.beton, position > 0
+        order_O = self.epoch_order(epoch)
+        inverse_N23 = None
+        if self.config.training:
+            inverse_N23 = epoch_matrices(self.config, epoch, len(beton), beton.facts.crop, beton.side)
+        starts = iter(range(position, len(order_O), batch_size))
+        pending: deque[Future[tuple[Batch, float, float]]] = deque()
+        reading = self.read_ahead(order_O, position)
+        pool = WatchedThreads(self.threads, "plainfilm-loader")
+        try:
+            while True:
+                while len(pending) < self.threads + self.config.prefetch and (start := next(starts, None)) is not None:
+                    if reading is not None:
+                        reading.advance(start + batch_size, position)
+                    pending.append(pool.submit(self._timed_batch, order_O[start : start + batch_size], inverse_N23))
+                if not pending:
+                    break
+                asked = time.perf_counter()
+                batch, making, computing = pool.result(pending.popleft())
+                given = time.perf_counter()
+                position += len(batch[2])
+                if not self._epoch_set:
+                    self.position = position
+                yield batch
+                del batch  # else its memory could not turn before the next one is here
+                self._check_open()
+                if iteration != self._iterations:
+                    raise ConfigError(
+                        f"{beton.path}: another iteration of this loader has begun, expected one at a time; "
+                        "open a second Loader"
+                    )
+                self.waited += given - asked
+                self.consumed += time.perf_counter() - given
+                self.making += making
+                self.computing += computing
+        finally:  # also when the consumer breaks off
+            pool.close()
+            if reading is not None:
+                reading.close()
+        if self.config.world_size == 1 and not begun:
+            self._cached = True
+        if not self._epoch_set:
+            self.epoch, self.position = epoch + 1, 0
+
+    def _check_open(self) -> None:
+        if self._frames is None:
+            raise ConfigError(f"{self.beton.path}: this loader is closed, expected an open one; open it anew")
+
+    def read_ahead(self, order_O: np.ndarray, position: int) -> ReadAhead | None:
+        """What reads pages ahead of this epoch; None where memory has them already."""
+        if self.resident or (self._cached and not self.streamed):
+            return None
+        return ReadAhead(self.beton, order_O, position, let_go=self.streamed)
+
+    def _timed_batch(self, index_N: np.ndarray, inverse_N23: np.ndarray | None) -> tuple[Batch, float, float]:
+        """A batch, and the seconds of this thread that it took: by the clock, and of the processor."""
+        wall, processor = time.perf_counter(), time.thread_time()
+        batch = self.make_batch(index_N, inverse_N23)
+        return batch, time.perf_counter() - wall, time.thread_time() - processor
+
+    def make_batch(self, index_N: np.ndarray, inverse_N23: np.ndarray | None) -> Batch:
+        """One batch of the samples index_N; inverse_N23 has the matrix of every sample of the beton, or is None."""
+        self._check_open()
+        assert self._frames is not None
+        bytes_B, all_offset_N = self._frames
+        side, crop, label_N = self.beton.side, self.beton.facts.crop, self.beton.label_N
+        self.check_first_touch(index_N, bytes_B, all_offset_N)
+        frames_N1HW, given = self._room(len(index_N))
+        offset_N = all_offset_N[index_N]
+        if inverse_N23 is None:
+            crop_into(frames_N1HW, bytes_B, offset_N, side)
+        else:
+            if not hasattr(self._own, "scratch"):
+                self._own.scratch = affine_scratch(crop, side)
+            low, high = sampled_pixels(self.config, crop, side)
+            affine_into(frames_N1HW, bytes_B, offset_N, side, inverse_N23[index_N], low, high, self._own.scratch)
+        if not self.resident:
+            self.beton.check_unchanged()
+        if not self.tensors:
+            return frames_N1HW, label_N[index_N], index_N
+        import torch  # only here, so that the loader works without it
+
+        return given, torch.from_numpy(label_N[index_N]), torch.from_numpy(index_N)
+
+    def _room(self, num_samples: int) -> tuple[np.ndarray, Any]:
+        """Memory for a batch: the array to write, and what the consumer is given, an array or a tensor."""
+        if not self.tensors:
+            frames_N1HW = self._memory.take(num_samples)
+            return frames_N1HW, frames_N1HW
+        import torch  # only here, so that the loader works without it
+
+        if not self.config.pin_memory:
+            frames_N1HW = self._memory.take(num_samples)
+            return frames_N1HW, torch.from_numpy(frames_N1HW)
+        # torch's own cache of page-locked memory: it alone knows which copies to the device are still under way
+        crop = self.beton.facts.crop
+        tensor = torch.empty(num_samples, 1, crop, crop, pin_memory=True)
+        return tensor.numpy(), tensor
+
+    def check_first_touch(self, index_N: np.ndarray, bytes_B: np.ndarray, offset_N: np.ndarray) -> None:
+        """Compare each sample with its CRC the first time it is read; each time that the file is as it was opened."""
+        if not self.resident:
+            self.beton.check_unchanged()
+        fresh_N = index_N[~self._checked[index_N]]
+        if len(fresh_N):
+            self.beton.check_samples(fresh_N, bytes_B, offset_N)
+            self._checked[fresh_N] = True
+
+    def close(self) -> None:
+        """Give the beton's map back; an iteration that is under way ends with a ConfigError."""
+        self._frames = None
+        self.beton.close()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def require_cuda(tensors: bool) -> None:
+    """Errors: ConfigError unless page-locked memory can be had and would serve."""
+    found = "" if tensors else "numpy batches"
+    try:
+        import torch  # only here, so that the loader works without it
+    except ImportError:
+        found = "no torch"
+    else:
+        found = found or ("" if torch.cuda.is_available() else "no CUDA device")
+    if found:
+        raise ConfigError(f"--pin-memory: found {found}, expected tensors and CUDA; leave it out")

@@ -1,0 +1,1 @@
+"""Betons: the file format, its reader and its writer."""

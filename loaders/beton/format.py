@@ -1,0 +1,297 @@
+"""The beton format: FFCV's header, fields and tables, and our footer, as bytes."""
+
+# N samples
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+import numpy as np
+from loaders.errors import BetonError
+import dataclasses
+from crc32c import crc32c
+
+
+VERSION = 2
+MIN_PAGE_SIZE = 1 << 21
+TYPE_FLOAT, TYPE_INT, TYPE_RGB, TYPE_BYTES, TYPE_NDARRAY, TYPE_JSON, TYPE_TENSOR = range(7)
+TYPE_CUSTOM = 255
+KINDS = ("float", "int", "RGB image", "bytes", "ndarray", "JSON", "tensor")  # by type id
+RGB_JPEG, RGB_RAW = 0, 1  # modes of an RGB image
+
+HEADER = np.dtype(
+    [
+        ("version", "<u2"),
+        ("num_fields", "<u2"),
+        ("page_size", "<u4"),
+        ("num_samples", "<u8"),
+        ("alloc_table_ptr", "<u8"),
+    ]
+)
+DESCRIPTOR = np.dtype([("type_id", "u1"), ("name", "u1", 16), ("arguments", "u1", 1024)])
+ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
+NDARRAY_ARGUMENTS = np.dtype([("shape", "<u8", 32), ("type_length", "<u8")])
+RGB_METADATA = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("ptr", "<u8")])  # packed: 13 bytes
+SIZED_METADATA = np.dtype([("ptr", "<u8"), ("size", "<u8")])
+METADATA = {
+    TYPE_FLOAT: np.dtype("<f8"),
+    TYPE_INT: np.dtype("<i8"),
+    TYPE_RGB: RGB_METADATA,
+    TYPE_BYTES: SIZED_METADATA,
+    TYPE_NDARRAY: np.dtype("<u8"),
+    TYPE_JSON: SIZED_METADATA,
+    TYPE_TENSOR: np.dtype("<u8"),
+}
+# one type of dtype.descr: "<f4", "<M8[ns]"
+_TYPE_CODE = re.compile(r"[<>|][biufcmMSUV]\d{1,9}(\[([1-9]\d{0,8})?[A-Za-z]+\])?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Field:
+    """One field of a beton; dtype and shape only for ndarrays and tensors."""
+
+    name: str
+    type_id: int
+    dtype: np.dtype | None = None
+    shape: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The type in words."""
+        return KINDS[self.type_id]
+
+    @property
+    def has_region(self) -> bool:
+        """Whether each value is a region of a page; else it is in the metadata."""
+        return self.type_id not in (TYPE_FLOAT, TYPE_INT)
+
+    @property
+    def array_size(self) -> int:
+        """Bytes of one ndarray or tensor."""
+        assert self.dtype is not None
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def metadata_dtype(fields: list[Field]) -> np.dtype:
+    """The row of the metadata table, laid out as FFCV does: `align=True`."""
+    return np.dtype([(field.name, METADATA[field.type_id]) for field in fields], align=True)
+
+
+def metadata_start(num_fields: int) -> int:
+    """First byte of the metadata table."""
+    return HEADER.itemsize + num_fields * DESCRIPTOR.itemsize
+
+
+def first_page(num_fields: int, num_samples: int, row_size: int, page_size: int) -> int:
+    """First byte of the first page: the metadata's end, rounded up to whole pages."""
+    end = metadata_start(num_fields) + num_samples * row_size
+    return -(-end // page_size) * page_size
+
+
+def pack_descriptor(field: Field) -> np.ndarray:
+    """A descriptor of one field.  Gives a DESCRIPTOR array of one."""
+    descriptor = np.zeros(1, DESCRIPTOR)
+    name = field.name.encode("ascii")
+    descriptor["type_id"] = field.type_id
+    descriptor["name"][0, : len(name)] = np.frombuffer(name, np.uint8)
+    if field.type_id == TYPE_NDARRAY and field.dtype is not None:
+        arguments = np.zeros(1, NDARRAY_ARGUMENTS)
+        description = json.dumps([["", field.dtype.str]]).encode("ascii")  # what FFCV writes for dtype.descr
+        arguments["shape"][0, : len(field.shape)] = field.shape
+        arguments["type_length"] = len(description)
+        packed = np.frombuffer(arguments.tobytes() + description, np.uint8)
+        descriptor["arguments"][0, : packed.size] = packed
+    return descriptor
+
+
+def parse_descriptor(descriptor: np.void, where: str, remedy: str) -> Field:
+    """Read one descriptor.  where: the file and field in errors; remedy: their last words.  Errors: BetonError."""
+    type_id = int(descriptor["type_id"])
+    if type_id == TYPE_CUSTOM:
+        raise BetonError(
+            f"{where}: a custom field, whose layout only its program knows, expected types 0 to 6; {remedy}"
+        )
+    if type_id not in METADATA:
+        raise BetonError(f"{where}: field type {type_id}, expected 0 to 6; {remedy}")
+    try:
+        name = descriptor["name"].tobytes().decode("ascii").split("\0")[0]
+    except ValueError as error:
+        raise BetonError(f"{where}: unreadable name ({error}), expected ASCII; {remedy}") from error
+    if type_id not in (TYPE_NDARRAY, TYPE_TENSOR):
+        return Field(name=name, type_id=type_id)
+    packed = descriptor["arguments"].tobytes()
+    arguments = np.frombuffer(packed, NDARRAY_ARGUMENTS, 1)[0]
+    try:
+        description = packed[NDARRAY_ARGUMENTS.itemsize :][: min(int(arguments["type_length"]), len(packed))]
+        dtype = parse_dtype(json.loads(description.decode("ascii")))
+        shape = tuple(int(side) for side in arguments["shape"])
+        while shape and shape[-1] == 0:
+            shape = shape[:-1]
+        return Field(name=name, type_id=type_id, dtype=dtype, shape=shape)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise BetonError(f"{where}: unreadable arguments ({error}), expected a shape and a dtype; {remedy}") from error
+
+
+def parse_dtype(description: object) -> np.dtype:
+    """The dtype that the JSON of `dtype.descr` tells of: one unnamed entry, or the named fields of a structure.
+
+    Errors: ValueError, TypeError or OverflowError for anything else; Python objects and types of nothing among it.
+    """
+    match description:
+        case str() if _TYPE_CODE.fullmatch(description):  # numpy would also take "O", and whole expressions
+            dtype = np.dtype(description)
+        case [["", code]]:
+            dtype = parse_dtype(code)
+        case [_, *_] as entries:
+            dtype = _parse_structure(entries)
+        case _:
+            raise ValueError(f"dtype {description}")
+    if dtype.itemsize == 0 or dtype.names == ():
+        raise ValueError(f"dtype {description} of nothing")
+    return dtype
+
+
+def _parse_structure(entries: Sequence[object]) -> np.dtype:
+    """A structured dtype; unnamed entries are its padding."""
+    names, formats, offsets, offset = [], [], [], 0
+    for entry in entries:
+        match entry:
+            case [str(name), code]:
+                dtype = parse_dtype(code)
+            case [str(name), code, list(shape)]:
+                dtype = np.dtype((parse_dtype(code), tuple(shape)))
+            case _:
+                raise ValueError(f"dtype with the entry {entry}")
+        if name:
+            names.append(name)
+            formats.append(dtype)
+            offsets.append(offset)
+        offset += dtype.itemsize
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": offset})
+
+
+BLOCK_MAGIC = b"PLNFILM\x01"
+HEAD_MAGIC = b"PLNFOOT\x01"
+TAIL_MAGIC = b"PLNFEND\x01"
+
+BLOCK = np.dtype([("magic", "S8"), ("ptr", "<u8"), ("size", "<u8"), ("footer_crc", "<u4"), ("header_crc", "<u4")])
+HEAD = np.dtype(
+    [
+        ("magic", "S8"),
+        ("facts_size", "<u8"),
+        ("num_samples", "<u8"),
+        ("metadata_crc", "<u4"),
+        ("allocation_crc", "<u4"),
+    ]
+)
+TAIL = np.dtype([("size", "<u8"), ("magic", "S8")])
+ROW = np.dtype(
+    [
+        ("pixel_hash", "u1", 16),
+        ("patient_hash", "u1", 16),
+        ("crc", "<u4"),
+        ("group", "<u4"),
+        ("view", "<u2"),
+        ("source", "<u2"),
+        ("flags", "<u4"),
+    ]
+)
+PATIENT_KNOWN, BELOW_STORED_SIDE = 1, 2  # flags
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What a beton says of itself as a whole; no file names, no patient identifiers."""
+
+    classes: tuple[str, ...]
+    """Class names; a label is an index into them."""
+    positive: str
+    """The positive class of every metric."""
+    stored: int
+    """Side of the stored frames in pixels."""
+    crop: int
+    """Side of the central crop in pixels."""
+    fit: str
+    """How frames became square."""
+    split: str
+    """train, val or heldout."""
+    seed: int
+    """Seed of the split."""
+    conversion_id: str
+    """The same for all betons of one conversion."""
+    site_key_id: str
+    """Which site key made the patient hashes; two betons compare only under one key."""
+    source_fingerprint: str
+    """Hash of the decoded pixels and labels of the whole conversion."""
+    views: tuple[str, ...] = ("",)
+    """View positions that rows refer to."""
+    sources: tuple[str, ...] = ("",)
+    """Sources that rows refer to."""
+    synthetic: bool = False
+    """Every image is a phantom."""
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Versions of what decoded and wrote it."""
+
+
+def pack_footer(facts: Facts, rows_N: np.ndarray, metadata_crc: int, allocation_crc: int) -> bytes:
+    """The footer's bytes, a multiple of eight."""
+    text = json.dumps(dataclasses.asdict(facts), sort_keys=True).encode()
+    text += b" " * (-len(text) % 8)  # JSON ignores trailing blanks
+    head = np.array([(HEAD_MAGIC, len(text), len(rows_N), metadata_crc, allocation_crc)], HEAD)
+    size = HEAD.itemsize + len(text) + rows_N.nbytes + TAIL.itemsize
+    tail = np.array([(size, TAIL_MAGIC)], TAIL)
+    return head.tobytes() + text + rows_N.tobytes() + tail.tobytes()
+
+
+def parse_footer(packed: np.ndarray, num_samples: int, where: str) -> tuple[Facts, np.ndarray, np.void]:
+    """Read a footer whose CRC was checked.  packed: its bytes, uint8.  Gives facts, rows_N and the head."""
+
+    def bad(what: str) -> BetonError:
+        return BetonError(f"{where}: footer {what}; convert the radiographs again")
+
+    if packed.size < HEAD.itemsize + TAIL.itemsize:
+        raise bad(f"of {packed.size} bytes, expected at least {HEAD.itemsize + TAIL.itemsize}")
+    head = packed[: HEAD.itemsize].view(HEAD)[0]
+    if head["magic"] != HEAD_MAGIC.rstrip(b"\0"):
+        raise bad(f"begins with {bytes(head['magic'])!r}, expected {HEAD_MAGIC!r}")
+    if int(head["num_samples"]) != num_samples:
+        raise bad(f"tells of {int(head['num_samples'])} samples, expected the header's {num_samples}")
+    facts_size = int(head["facts_size"])
+    if HEAD.itemsize + facts_size + num_samples * ROW.itemsize + TAIL.itemsize != packed.size:
+        raise bad(f"of {packed.size} bytes, expected {num_samples} rows and {facts_size} bytes of facts")
+    start = HEAD.itemsize
+    try:
+        facts = parse_facts(json.loads(packed[start : start + facts_size].tobytes()))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise bad(f"has unreadable facts ({error}), expected JSON") from error
+    rows_N = packed[start + facts_size : packed.size - TAIL.itemsize].view(ROW)
+    return facts, rows_N, head
+
+
+def parse_facts(content: object) -> Facts:
+    """Facts from their JSON, each value of its type: a forged file may have any.  Errors: TypeError, ValueError."""
+    if not isinstance(content, dict):
+        raise TypeError(f"{type(content).__name__} instead of an object")
+    for field in dataclasses.fields(Facts):
+        value = content.get(field.name)
+        if field.name not in content:
+            continue
+        if field.type == "tuple[str, ...]" and isinstance(value, list):
+            parts, wanted, content[field.name] = value, "str", tuple(value)
+        elif field.type == "dict[str, str]" and isinstance(value, dict):
+            parts, wanted = list(value.values()), "str"
+        else:
+            parts, wanted = [value], str(field.type)
+        if any(type(part).__name__ != wanted for part in parts):
+            raise TypeError(f"{field.name} is no {field.type}")
+    return Facts(**content)
+
+
+def header_crc(header: bytes, descriptors: np.ndarray, label_index: int) -> int:
+    """CRC32C of header and descriptors, the label's argument block counted as zero (it holds this very number)."""
+    blank = descriptors.copy()
+    blank["arguments"][label_index] = 0
+    return crc32c(blank.tobytes(), crc32c(header))

@@ -1,0 +1,226 @@
+"""The map of a beton: its bytes, checked to be as they were opened, and the region of each sample."""
+
+# N samples, R regions, B bytes of the file
+# N samples, R regions
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import stat
+import weakref
+from pathlib import Path
+import numpy as np
+from loaders.atomic_file import storage_error
+from loaders.beton.format import (
+    ALLOCATION,
+    DESCRIPTOR,
+    HEADER,
+    MIN_PAGE_SIZE,
+    VERSION,
+    Field,
+    first_page,
+    metadata_dtype,
+    metadata_start,
+    parse_descriptor,
+)
+from loaders.errors import BetonError
+from bisect import bisect_left
+
+
+class BetonMap:
+    """An FFCV file.  Owns the memory map; `close` gives it back, when no other array views it any more.
+
+    bytes_B: uint8, the whole file.  header: HEADER.  descriptors: DESCRIPTOR, one a field.  fields: the same, parsed.
+    metadata_N: one row a sample, a column a field.  region_R: ALLOCATION.  Both are read-only views, perhaps unaligned.
+    metadata_end, pages_start, table_start: places in the file, in bytes; no page lies between the last two in
+    a file of numbers only, whose table may then begin before pages_start.
+    remedy: the last words of every error.  Errors: BetonError naming the file; StorageError when it cannot be opened.
+    What regions point to is checked by loaders.beton.map.
+    """
+
+    def __init__(self, path: str | Path, remedy: str) -> None:
+        self.path, self.remedy = Path(path), remedy
+        try:
+            self._descriptor, self._status = open_regular(self.path)
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+        try:
+            if not self._status.st_size:  # an empty file cannot be mapped
+                raise self.bad("0 bytes, expected a beton")
+            self._mapped = mmap.mmap(self._descriptor, self._status.st_size, access=mmap.ACCESS_READ)
+        except BaseException as error:
+            os.close(self._descriptor)
+            if isinstance(error, OSError):
+                raise storage_error(self.path, error) from error
+            if isinstance(error, ValueError):
+                raise self.bad(f"cut below {self._status.st_size} bytes while it was opened, expected all") from error
+            raise
+        weakref.finalize(self._mapped, os.close, self._descriptor).atexit = False
+        self.bytes_B = np.frombuffer(self._mapped, np.uint8)
+        try:
+            self._read_tables()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_tables(self) -> None:
+        self.header = self.view(0, HEADER, 1, "header")[0]
+        self._read_header()
+        self.descriptors = self.view(HEADER.itemsize, DESCRIPTOR, self.num_fields, "field descriptors")
+        self.fields = self._parse_fields()
+        row_dtype, start = metadata_dtype(self.fields), metadata_start(self.num_fields)
+        self.metadata_N = self.view(start, row_dtype, self.num_samples, "metadata")
+        self.metadata_end = start + self.metadata_N.nbytes
+        self.pages_start = first_page(self.num_fields, self.num_samples, row_dtype.itemsize, self.page_size)
+        self.region_R = self._view_table()
+
+    def bad(self, what: str) -> BetonError:
+        """The error that says what was found and expected."""
+        return BetonError(f"{self.path}: {what}; {self.remedy}")
+
+    def view(self, start: int, dtype: np.dtype, count: int, what: str) -> np.ndarray:
+        """View `count` records from byte `start`, which may be unaligned.  Errors: BetonError beyond the file's end."""
+        end = start + count * dtype.itemsize
+        if end > self.bytes_B.size:
+            raise self.bad(f"{what} ends at byte {end}, the file at {self.bytes_B.size}: truncated, expected all of it")
+        return self.bytes_B[start:end].view(dtype)
+
+    def _read_header(self) -> None:
+        header = self.header
+        if header["version"] != VERSION:
+            raise self.bad(f"format version {header['version']}, expected {VERSION}")
+        self.num_fields, self.page_size = int(header["num_fields"]), int(header["page_size"])
+        self.num_samples, self.table_start = int(header["num_samples"]), int(header["alloc_table_ptr"])
+        if self.num_fields < 1:
+            raise self.bad("no fields, expected at least one")
+        if self.page_size < MIN_PAGE_SIZE or self.page_size & (self.page_size - 1):
+            raise self.bad(f"page size {self.page_size}, expected a power of two of at least {MIN_PAGE_SIZE}")
+        if self.num_samples < 1:
+            raise self.bad("no samples, expected at least one")
+
+    def _parse_fields(self) -> list[Field]:
+        fields = [
+            parse_descriptor(row, f"{self.path}: field {i}", self.remedy) for i, row in enumerate(self.descriptors)
+        ]
+        names = [field.name for field in fields]
+        if "" in names or len(set(names)) < len(names):
+            raise self.bad(f"fields {', '.join(map(repr, names))}, expected names that differ")
+        for field in fields:
+            # no side above a page, even beside a zero: numpy multiplies them all
+            sides = [max(side, 1) for side in field.shape]
+            if field.dtype is not None and max(field.array_size, *sides, 1) > self.page_size:
+                raise self.bad(f"field {field.name}: arrays of shape {field.shape}, expected to fit in a page")
+        return fields
+
+    def _view_table(self) -> np.ndarray:
+        """The allocation table: it ends where the file does, and FFCV gives each value outside the metadata one row."""
+        if not self.metadata_end <= self.table_start <= self.bytes_B.size:
+            raise self.bad(
+                f"allocation table at byte {self.table_start} of {self.bytes_B.size}: truncated, expected all of it"
+            )
+        num_regions = self.num_samples * sum(field.has_region for field in self.fields)
+        found = self.bytes_B.size - self.table_start
+        if found != num_regions * ALLOCATION.itemsize:
+            raise self.bad(
+                f"allocation table of {found} bytes, expected {num_regions * ALLOCATION.itemsize}: "
+                "truncated, or something follows it"
+            )
+        return self.view(self.table_start, ALLOCATION, num_regions, "allocation table")
+
+    def check_unchanged(self) -> None:
+        """Errors: BetonError when the open file has been written in place since it was opened, or cut short.
+
+        To be asked before the map is read, since the system ends a reader beyond a cut file's end by SIGBUS; and
+        after, since it gives zeros between that end and its own page's.  A rename over the path changes nothing here.
+        """
+        mapped = self.__dict__.get("_mapped")  # held, so that no other thread closes the descriptor meanwhile
+        if mapped is None:
+            return
+        then, now = self._status, os.fstat(self._descriptor)
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise BetonError(
+                f"{self.path}: written in place while it was read, {now.st_size} bytes now, expected the "
+                f"{then.st_size} that were opened, untouched; {self.remedy}, and replace files only by renaming"
+            )
+
+    def advise(self, advice: str, start: int, num_bytes: int) -> None:
+        """Tell the system what these bytes are wanted for: MADV_WILLNEED to read them ahead, MADV_DONTNEED to let go.
+
+        start: a multiple of the system's page size.
+        """
+        if hasattr(mmap, advice):
+            with contextlib.suppress(OSError):  # advice that this system cannot take; the bytes are there all the same
+                self._mapped.madvise(getattr(mmap, advice), start, num_bytes)
+
+    def close(self) -> None:
+        """Let go of the map and every view of it; the file is closed with the last."""
+        for name in ("_mapped", "bytes_B", "header", "descriptors", "metadata_N", "region_R"):
+            self.__dict__.pop(name, None)
+
+
+def open_regular(path: Path) -> tuple[int, os.stat_result]:
+    """A descriptor of a regular file, and its status; never waits on a FIFO, touches no device.  Errors: OSError."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        return descriptor, status
+    os.close(descriptor)
+    raise OSError(errno.EISDIR, "Is a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+
+
+def sorted_regions(source: BetonMap, pages_end: int) -> np.ndarray:
+    """The regions of at least one byte in the order of the file, ALLOCATION; a view where the table has that order.
+
+    Each lies between pages_start and pages_end, whole pages apart, in one page, clear of the others, and has a sample.
+    FFCV points regions of no bytes anywhere, even before the first page; nothing reads them.
+    Errors: BetonError naming the sample.
+    """
+    region_R = source.region_R
+    if not region_R["size"].all():
+        region_R = region_R[region_R["size"] > 0]
+    ptr_R, size_R = region_R["ptr"].copy(), region_R["size"].copy()  # contiguous: these checks are half of opening
+
+    def refuse(wrong_R: np.ndarray, what: str) -> None:
+        if wrong_R.any():
+            found = region_R[int(wrong_R.argmax())]
+            raise source.bad(
+                f"sample {found['sample_id']}: its region of {found['size']} bytes at byte {found['ptr']} {what}"
+            )
+
+    outside_R = (ptr_R < source.pages_start) | (ptr_R >= pages_end)
+    refuse(outside_R, f"lies outside the pages, expected at bytes {source.pages_start} to {pages_end}")
+    refuse(size_R > source.page_size, "crosses a page, expected in one")
+    last_R = ptr_R + (size_R - 1)  # cannot wrap around 2**64 any more
+    refuse((ptr_R ^ last_R) >= source.page_size, "crosses a page, expected in one")
+    refuse(region_R["sample_id"] >= source.num_samples, f"has no sample, expected one of {source.num_samples}")
+    if (ptr_R[1:] < ptr_R[:-1]).any():
+        order = np.argsort(ptr_R, kind="stable")
+        region_R, ptr_R, last_R = region_R[order], ptr_R[order], last_R[order]
+    refuse(np.append(False, ptr_R[1:] <= last_R[:-1]), "overlaps another, expected apart")
+    return region_R
+
+
+def find_region(region_R: np.ndarray, sample: int, ptr: int) -> int | None:
+    """The size of a sample's region at byte ptr; None when the table has none.  region_R: of sorted_regions."""
+    place = bisect_left(region_R["ptr"], ptr)
+    if place == len(region_R) or region_R["ptr"][place] != ptr or region_R["sample_id"][place] != sample:
+        return None
+    return int(region_R["size"][place])
+
+
+def first_missing(region_R: np.ndarray, ptr_N: np.ndarray, size: int) -> int | None:
+    """The first sample whose region of `size` bytes at ptr_N the table lacks, or None.  region_R: of sorted_regions."""
+    if not len(region_R):
+        return 0 if len(ptr_N) else None
+    if len(region_R) == len(ptr_N) and (region_R["ptr"] == ptr_N).all():  # the order of plainfilm's own files
+        found_N = region_R
+    else:
+        place_N = np.searchsorted(region_R["ptr"], ptr_N)
+        found_N = region_R[np.minimum(place_N, len(region_R) - 1)]
+    sample_N = np.arange(len(ptr_N), dtype=np.uint64)
+    found = (found_N["ptr"] == ptr_N) & (found_N["size"] == size) & (found_N["sample_id"] == sample_N)
+    return None if found.all() else int(found.argmin())

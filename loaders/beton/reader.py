@@ -1,0 +1,278 @@
+"""Reading a beton: a memory map whose structure is checked at every open (docs/BETON.md)."""
+
+# N samples, S side of a stored frame, B bytes of the file
+# N samples
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+import numpy as np
+from crc32c import crc32c
+from loaders.beton.format import BLOCK, BLOCK_MAGIC, ROW, TAIL, TAIL_MAGIC, Facts, header_crc, parse_footer
+from loaders.beton.format import TYPE_INT, TYPE_NDARRAY, TYPE_RGB
+from loaders.beton.map import BetonMap
+from loaders.beton.map import first_missing, sorted_regions
+from loaders.config import crop_side
+from loaders.errors import BetonError, ConfigError
+from loaders.output import Parts, Sheet
+
+
+REMEDY = "convert the radiographs again"
+READ_AHEAD = 1 << 17  # Linux reads no more at one request than the device's read_ahead_kb or largest transfer
+SET_DIGITS = 8  # of a conversion's id, in the name of a set
+VERIFY_BYTES = 1 << 23  # of frames between two reports of progress
+
+
+class Beton:
+    """An open beton of frames and labels.  Owns the memory map; close it, or use `with`.
+
+    bytes_B: uint8, the whole file.  offset_N: int64, each frame's first byte.  label_N: int64.
+    rows_N: beton_footer.ROW, one a sample, a view of the map.  facts: of the whole set.
+    verified: False for a foreign file, which may have further fields (loaders.beton.ffcv_fields reads those).
+    Errors: BetonError naming the place; StorageError when it cannot be opened.
+    """
+
+    def __init__(self, path: str | Path, *, trust_unverified: bool = False) -> None:
+        self._map = source = BetonMap(path, REMEDY)
+        self.path, self.num_samples, self.page_size = source.path, source.num_samples, source.page_size
+        self.metadata_end, self.pages_start = source.metadata_end, source.pages_start
+        self.table_start, self.bytes_B = source.table_start, source.bytes_B
+        try:
+            self._open(source, trust_unverified)
+        except BaseException:
+            self.close()
+            raise
+
+    def _bad(self, what: str) -> BetonError:
+        return BetonError(f"{self.path}: {what}; {REMEDY}")
+
+    def _open(self, source: BetonMap, trust_unverified: bool) -> None:
+        self.side, label_index = self._check_fields(source)
+        footer = self._find_footer(source, label_index)
+        self.verified = footer.size > 0
+        self.pages_end = self.table_start - footer.size
+        if (self.pages_end - self.pages_start) % self.page_size:
+            what = "pages of broken length" if self.verified else "a gap where a footer should be"
+            raise self._bad(f"{what} before byte {self.table_start}, expected whole pages")
+        self.offset_N = self._check_frames(source)
+        self.label_N = source.metadata_N["label"].astype(np.int64)
+        if self.verified:
+            self.facts, self.rows_N, crcs = parse_footer(footer, self.num_samples, str(self.path))
+            self._check_crc(self.metadata_end - source.metadata_N.nbytes, self.metadata_end, crcs, "metadata")
+            self._check_crc(self.table_start, self.bytes_B.size, crcs, "allocation")
+            self._check_facts()
+            return
+        if not trust_unverified:
+            raise BetonError(
+                f"{self.path}: no plainfilm footer: written by another program, so nothing vouches for its bytes, "
+                "expected plainfilm's; "
+                "convert the radiographs, or pass --trust-unverified"
+            )
+        self.facts = self._foreign_facts()
+        self.rows_N = np.zeros(self.num_samples, ROW)
+
+    def _check_fields(self, source: BetonMap) -> tuple[int, int]:
+        """The frames' side, and the label's place among the fields."""
+        by_name = {field.name: (index, field) for index, field in enumerate(source.fields)}
+        if not {"image", "label"} <= by_name.keys():
+            raise self._bad(f"fields {', '.join(by_name)}, expected image and label")
+        image, (label_index, label) = by_name["image"][1], by_name["label"]
+        if image.type_id == TYPE_RGB:
+            raise BetonError(
+                f"{self.path}: image is an RGB image, expected grey frames; "
+                "save its images as files (loaders.beton.ffcv_fields.FieldReader gives them) and convert those"
+            )
+        if image.type_id != TYPE_NDARRAY or image.dtype != np.uint8 or len(image.shape) != 2:
+            raise self._bad(
+                f"image is {image.kind} {image.dtype} of shape {image.shape}, expected a two-dimensional uint8 ndarray"
+            )
+        if image.shape[0] != image.shape[1] or not 1 <= image.shape[0] ** 2 <= self.page_size:
+            raise self._bad(f"frames of {image.shape[0]}×{image.shape[1]}, expected squares that fit in a page")
+        if label.type_id != TYPE_INT:
+            raise self._bad(f"label is {label.kind}, expected an int")
+        return image.shape[0], label_index
+
+    def _find_footer(self, source: BetonMap, label_index: int) -> np.ndarray:
+        """The footer's bytes, CRC checked, a view; empty for a foreign file, which has neither magic."""
+        if self.table_start < self.pages_start:
+            raise self._bad(f"allocation table at byte {self.table_start}, expected behind the pages: truncated")
+        arguments = source.descriptors["arguments"][label_index]
+        block = arguments[: BLOCK.itemsize].view(BLOCK)[0]
+        tail = source.view(self.table_start - TAIL.itemsize, TAIL, 1, "footer")[0]
+        if block["magic"] != BLOCK_MAGIC and tail["magic"] != TAIL_MAGIC:
+            return self.bytes_B[:0]
+        if block["magic"] != BLOCK_MAGIC or tail["magic"] != TAIL_MAGIC:
+            raise self._bad("one of the footer's two marks is missing, expected both")
+        start, size = int(block["ptr"]), int(block["size"])
+        if size != int(tail["size"]) or start + size != self.table_start or start < self.pages_start:
+            raise self._bad(f"footer of {size} bytes at {start}, expected to end at the table, byte {self.table_start}")
+        if arguments[BLOCK.itemsize :].any():
+            raise self._bad("the footer's pointer block is not padded with the expected zeros")
+        if header_crc(source.header.tobytes(), source.descriptors, label_index) != block["header_crc"]:
+            raise self._bad("header checksum differs from the expected")
+        footer = self.bytes_B[start : self.table_start]
+        if crc32c(footer.data) != block["footer_crc"]:
+            raise self._bad("footer checksum differs from the expected")
+        return footer
+
+    def _check_frames(self, source: BetonMap) -> np.ndarray:
+        """Check that the allocation table lists every frame.  Gives offset_N."""
+        region_R = sorted_regions(source, self.pages_end)
+        ptr_N = source.metadata_N["image"].astype(np.uint64)
+        missing = first_missing(region_R, ptr_N, self.side**2)
+        if missing is not None:
+            raise self._bad(
+                f"the allocation table does not match the metadata: sample {missing} has its frame "
+                f"at byte {ptr_N[missing]}, expected in the table"
+            )
+        return ptr_N.view(np.int64)  # inside the file
+
+    def _check_crc(self, start: int, end: int, crcs: np.void, table: str) -> None:
+        if crc32c(self.bytes_B[start:end].data) != crcs[f"{table}_crc"]:
+            raise self._bad(f"{table} table checksum differs from the expected")
+
+    def _check_facts(self) -> None:
+        facts = self.facts
+        if facts.stored != self.side or not 1 <= facts.crop <= facts.stored or (facts.stored - facts.crop) % 2:
+            raise self._bad(
+                f"footer tells of frames {facts.stored} and crops {facts.crop}, expected frames {self.side}"
+            )
+        if facts.positive not in facts.classes:
+            raise self._bad(f"positive class {facts.positive}, expected one of {', '.join(facts.classes)}")
+        if self.label_N.min() < 0 or self.label_N.max() >= len(facts.classes):
+            raise self._bad(
+                f"labels {self.label_N.min()} to {self.label_N.max()}, expected 0 to {len(facts.classes) - 1}"
+            )
+        if self.rows_N["view"].max() >= len(facts.views) or self.rows_N["source"].max() >= len(facts.sources):
+            raise self._bad("a row names a view or source, expected one that the footer lists")
+
+    def _foreign_facts(self) -> Facts:
+        if self.label_N.min() < 0 or self.label_N.max() >= 1024:
+            raise self._bad(f"labels {self.label_N.min()} to {self.label_N.max()}, expected 0 to 1023")
+        classes = tuple(f"class {label}" for label in range(int(self.label_N.max()) + 1))
+        return Facts(
+            classes=classes,
+            positive=classes[0],
+            stored=self.side,
+            crop=crop_side(self.side),
+            fit="unknown",
+            split="unknown",
+            seed=0,
+            conversion_id="",
+            site_key_id="",
+            source_fingerprint="",
+        )
+
+    @property
+    def set_name(self) -> str:
+        """A name for this set of samples, fit for a folder: its split and conversion, such as `heldout-1f3a90bc`.
+
+        A conversion's id covers whatever its betons hold, so another set has another name, wherever its file lies and
+        whatever that is called.  A beton that tells of no conversion is named by a hash of all its bytes.
+        """
+        split, conversion_id = self.facts.split, self.facts.conversion_id
+        if re.fullmatch("[a-z]{1,16}", split) and re.fullmatch("[0-9a-f]{8,}", conversion_id):
+            return f"{split}-{conversion_id[:SET_DIGITS]}"
+        self.check_unchanged()
+        return f"unverified-{hashlib.blake2b(self.bytes_B.data, digest_size=SET_DIGITS // 2).hexdigest()}"
+
+    def check_unchanged(self) -> None:
+        """Errors: BetonError when the file was written in place or cut short since it was opened (beton_map)."""
+        self._map.check_unchanged()
+
+    def frame(self, sample: int) -> np.ndarray:
+        """One stored frame, uint8 (S, S), a read-only view of the map."""
+        start = int(self.offset_N[sample])
+        return self.bytes_B[start : start + self.side**2].reshape(self.side, self.side)
+
+    def read_ahead(self, page_start: int) -> None:
+        """Ask the system to read the page at this byte, in the background."""
+        for start in range(page_start, page_start + self.page_size, READ_AHEAD):
+            self._map.advise("MADV_WILLNEED", start, READ_AHEAD)
+
+    def let_go(self, page_start: int) -> None:
+        """Tell the system that the page at this byte has served."""
+        self._map.advise("MADV_DONTNEED", page_start, self.page_size)
+
+    def check_samples(
+        self, sample_N: np.ndarray, bytes_B: np.ndarray | None = None, offset_N: np.ndarray | None = None
+    ) -> None:
+        """Compare frames with their CRCs; nothing to compare in a foreign file.  Errors: BetonError.
+
+        bytes_B, offset_N: a copy to check instead of the map, and each of the beton's frames' first byte in it.
+        """
+        self.check_unchanged()
+        if not self.verified:
+            return
+        data = (self.bytes_B if bytes_B is None else bytes_B).data
+        start_N = (self.offset_N if offset_N is None else offset_N)[sample_N]
+        crc_N, size = self.rows_N["crc"][sample_N], self.side**2
+        for sample, start, crc in zip(sample_N.tolist(), start_N.tolist(), crc_N.tolist(), strict=True):
+            if crc32c(data[start : start + size]) != crc:
+                raise self._bad(
+                    f"sample {sample}: checksum differs from the expected: its pixels are not what was written"
+                )
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Check every frame's CRC, and that whatever belongs to nothing is zero.  Errors: BetonError, ConfigError."""
+        if not self.verified:
+            raise ConfigError(f"{self.path}: a foreign beton has no checksums to verify; {REMEDY}")
+        size = self.side**2
+        block = -(-VERIFY_BYTES // size)
+        for first in range(0, self.num_samples, block):
+            last = min(first + block, self.num_samples)
+            self.check_samples(np.arange(first, last))
+            if progress is not None:
+                progress(last, self.num_samples)
+        begins = np.sort(self.offset_N)
+        ends = np.append(self.metadata_end, begins + size)
+        begins = np.append(begins, self.pages_end)
+        for gap in np.flatnonzero(ends < begins):  # between frames
+            if self.bytes_B[ends[gap] : begins[gap]].any():
+                raise self._bad(f"padding at bytes {ends[gap]} to {begins[gap]} is not zero, as expected")
+        self.check_unchanged()
+
+    def close(self) -> None:
+        """Give the map back; arrays that callers kept keep it alive."""
+        self._map.close()
+        for name in ("bytes_B", "offset_N", "label_N", "rows_N"):
+            self.__dict__.pop(name, None)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __enter__(self) -> Beton:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def beton_parts(path: Path, beton: Beton) -> Parts:
+    """Its footer, row by row.  path: as the user named it."""
+    facts, rows_N = beton.facts, beton.rows_N
+    counts = np.bincount(beton.label_N, minlength=len(facts.classes))
+    by_class = ", ".join(f"{name} {count}" for name, count in zip(facts.classes, counts, strict=True))
+    rows = {
+        "verified": "structure, header and tables" if beton.verified else "no: foreign, without checksums",
+        "samples": f"{len(beton):,}: {by_class}",
+        "positive class": facts.positive,
+        "frames": f"{facts.stored}×{facts.stored} uint8, crop {facts.crop}, {facts.fit}",
+        "split": f"{facts.split}, seed {facts.seed}",
+        "groups": f"{len(np.unique(rows_N['group'])):,}" if beton.verified else "unknown",
+        "patients": f"{int(rows_N['patient_hash'].any(1).sum()):,} images with a known patient",
+        "views": ", ".join(view or "unknown" for view in facts.views),
+        "sources": ", ".join(source or "unknown" for source in facts.sources),
+        "synthetic": "yes" if facts.synthetic else "no",
+        "conversion": facts.conversion_id or "unknown",
+        "site key": facts.site_key_id or "unknown",
+        "bytes": f"{beton.bytes_B.size:,} in pages of {beton.page_size:,}",
+        "versions": ", ".join(f"{name} {version}" for name, version in facts.versions.items()) or "unknown",
+    }
+    return [Sheet(headers=("beton", str(path)), rows=tuple(rows.items()), ends_in_text=True)]

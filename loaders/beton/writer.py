@@ -1,0 +1,189 @@
+"""Writing a beton: pages of frames, tables and footer, published atomically (docs/BETON.md)."""
+
+# N samples
+# N samples, S side of a stored frame
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+import numpy as np
+from crc32c import crc32c
+from loaders.atomic_file import publish
+from loaders.beton.reader import Beton
+from loaders.beton.format import BLOCK, BLOCK_MAGIC, Facts, header_crc, pack_footer
+from loaders.beton.format import (
+    ALLOCATION,
+    HEADER,
+    TYPE_INT,
+    TYPE_NDARRAY,
+    VERSION,
+    Field,
+    first_page,
+    metadata_dtype,
+    metadata_start,
+    pack_descriptor,
+)
+from loaders.errors import InputError
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from loaders.errors import InputError, StorageError
+
+
+def beton_size(num_samples: int, stored: int, page_size: int) -> int:
+    """Upper bound of a beton's size in bytes, for checking disk space first."""
+    pages = -(-num_samples // max(1, page_size // stored**2))
+    return page_size * (pages + 1) + num_samples * 128 + 1_000_000
+
+
+def write_beton(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    label_N: np.ndarray,
+    rows_N: np.ndarray,
+    facts: Facts,
+    page_size: int,
+) -> None:
+    """Write frames and labels to path, atomically; read it back and verify before it takes its name.
+
+    frames: N uint8 arrays of (stored, stored), read once, in order.  label_N: integers.
+    rows_N: beton_footer.ROW; the CRC column is filled in here.  page_size: bytes, a power of two.
+    Errors: InputError for no samples or a frame larger than a page; StorageError; BetonError if the disk lies.
+    """
+    num_samples, frame_size = len(label_N), facts.stored**2
+    if num_samples == 0:
+        raise InputError(f"{path}: no samples to write, expected at least one")
+    if frame_size > page_size:
+        raise InputError(
+            f"{path}: a frame of {frame_size} bytes, expected at most one page of {page_size}; use a larger --page-mib"
+        )
+    fields = [
+        Field(name="image", type_id=TYPE_NDARRAY, dtype=np.dtype("u1"), shape=(facts.stored, facts.stored)),
+        Field(name="label", type_id=TYPE_INT),
+    ]
+    row_dtype = metadata_dtype(fields)
+    start = first_page(len(fields), num_samples, row_dtype.itemsize, page_size)
+    per_page = page_size // frame_size
+    sample_N = np.arange(num_samples, dtype=np.uint64)
+    ptr_N = start + (sample_N // per_page) * page_size + (sample_N % per_page) * frame_size
+    pages_end = start + -(-num_samples // per_page) * page_size
+
+    metadata_N = np.zeros(num_samples, row_dtype)
+    metadata_N["image"], metadata_N["label"] = ptr_N, label_N
+    allocation_N = np.zeros(num_samples, ALLOCATION)
+    allocation_N["sample_id"], allocation_N["ptr"], allocation_N["size"] = sample_N, ptr_N, frame_size
+    rows_N = rows_N.copy()
+
+    footer_size = len(pack_footer(facts, rows_N, 0, 0))
+    with publish(path, verify_beton, size=pages_end + footer_size + allocation_N.nbytes) as file:
+        file.seek(start)  # the gap before it reads as zero
+        page = np.zeros(page_size, np.uint8)
+        used = 0
+        for sample, frame_SS in enumerate(frames):
+            assert frame_SS.dtype == np.uint8 and frame_SS.shape == (facts.stored, facts.stored)
+            place = (sample % per_page) * frame_size
+            page[place : place + frame_size] = frame_SS.reshape(-1)
+            rows_N["crc"][sample] = crc32c(page[place : place + frame_size].data)
+            used = place + frame_size
+            if sample % per_page == per_page - 1:
+                file.write(page.data)
+                used = 0
+        if used:
+            page[used:] = 0
+            file.write(page.data)
+        assert file.tell() == pages_end
+
+        footer = pack_footer(facts, rows_N, crc32c(metadata_N.tobytes()), crc32c(allocation_N.tobytes()))
+        header = np.array([(VERSION, len(fields), page_size, num_samples, pages_end + len(footer))], HEADER).tobytes()
+        descriptors = np.concatenate([pack_descriptor(field) for field in fields])
+        block = np.array(
+            [(BLOCK_MAGIC, pages_end, len(footer), crc32c(footer), header_crc(header, descriptors, 1))], BLOCK
+        )
+        descriptors["arguments"][1, : BLOCK.itemsize] = np.frombuffer(block.tobytes(), np.uint8)
+        file.write(footer)
+        file.write(allocation_N.tobytes())
+        file.seek(0)
+        file.write(header + descriptors.tobytes() + metadata_N.tobytes())
+        assert file.tell() == metadata_start(len(fields)) + metadata_N.nbytes
+
+
+def verify_beton(path: Path) -> None:
+    """Open and check every byte.  Errors: BetonError."""
+    with Beton(path) as beton:
+        beton.verify()
+
+
+Change = Callable[[np.ndarray], np.ndarray]
+"""frame_SS → frame_SS, uint8."""
+
+
+def subset_id(beton: Beton, words: str, *index_N: np.ndarray) -> str:
+    """The conversion id of subsets of a beton's conversion.  words: what is done; index_N: who is in which subset."""
+    identity = hashlib.blake2b(f"{beton.facts.conversion_id}\0{words}\0".encode(), digest_size=16)
+    for chosen_N in index_N:
+        identity.update(len(chosen_N).to_bytes(8, "little") + chosen_N.astype("<i8").tobytes())
+    return identity.hexdigest()
+
+
+def check_own(beton: Beton) -> None:
+    """Errors: InputError unless the beton is plainfilm's own."""
+    if not beton.verified:
+        raise InputError(
+            f"{beton.path}: without plainfilm's footer, so neither groups nor patients are known, "
+            "expected a beton of `convert`; convert the radiographs"
+        )
+
+
+def check_same_conversion(betons: Sequence[Beton]) -> None:
+    """Errors: InputError unless all betons are plainfilm's own and of one conversion."""
+    first = betons[0]
+    for beton in betons:
+        check_own(beton)
+        if replace(beton.facts, split="") != replace(first.facts, split=""):
+            raise InputError(
+                f"{beton.path}: of conversion {beton.facts.conversion_id}, {first.path.name} of "
+                f"{first.facts.conversion_id}, expected one conversion; convert the radiographs again"
+            )
+
+
+def write_subset(
+    sources: Sequence[tuple[Beton, np.ndarray]],
+    path: Path,
+    split: str,
+    *,
+    conversion_id: str | None = None,
+    change: Change | None = None,
+) -> None:
+    """Write a beton of the chosen samples of each source, one source after the other, atomically.
+
+    sources: verified betons of one conversion, and index_N of each: the samples, in the order that they get.
+    split: what the beton calls itself.  conversion_id: by default the sources' own.
+    change: what becomes of each frame; without it its bytes are copied.  Labels and rows stay: group, view, source,
+    flags and both hashes, of which the pixels' is of the radiograph as it was decoded, whatever change does.
+    Errors: InputError for betons of different conversions, or no samples; BetonError for a frame that is not what was
+    written; StorageError.
+    """
+    betons = [beton for beton, _ in sources]
+    check_same_conversion(betons)
+    label_N = np.concatenate([beton.label_N[index_N] for beton, index_N in sources])
+    rows_N = np.concatenate([beton.rows_N[index_N] for beton, index_N in sources])
+    facts = replace(betons[0].facts, split=split, conversion_id=conversion_id or betons[0].facts.conversion_id)
+
+    def frames() -> Iterator[np.ndarray]:
+        for beton, index_N in sources:
+            for sample in index_N.tolist():
+                beton.check_samples(np.array([sample]))  # a damaged frame would get a new, valid checksum
+                yield beton.frame(sample) if change is None else change(beton.frame(sample))
+            beton.check_unchanged()  # since the last one was checked
+
+    write_beton(path, frames(), label_N, rows_N, facts, betons[0].page_size)
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Errors: StorageError when the disk that folder is on, or will be, has fewer bytes free."""
+    existing = next(place for place in [folder, *folder.absolute().parents] if place.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise StorageError(f"{folder}: {free:,} bytes free on the disk, expected {needed:,}; free some space")

@@ -1,0 +1,351 @@
+"""A conversion: from a catalog of radiographs to train, val and held-out betons."""
+
+# N samples that are written, S side of a stored frame
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+import cv2
+import numpy as np
+import PIL
+from loaders import __version__
+from loaders.convert.conversion import Conversion, Row, csv_bytes, summarise
+from loaders.atomic_file import SUFFIX, locked, publish_bytes
+from loaders.audit.audit import AUDIT_TABLE, remove_audit, write_audit
+from loaders.convert.decisions import audit_rows, given_decisions, obey
+from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
+from loaders.beton.writer import beton_size, write_beton
+from loaders.sources.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
+from loaders.config import ConvertConfig, stored_side
+from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
+from loaders.errors import ConfigError, InputError, StorageError
+from loaders.sources.presets import deal_rest
+from loaders.sampling import FILE_ORDER, order_keys
+from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
+from loaders.sources.split import group_by, split_groups
+from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
+from loaders.convert.conversion import Conversion
+from loaders.audit.page import audit_parts
+from loaders.output import Line, Parts, Sheet, path_line
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def convert(config: ConvertConfig, progress: Progress = lambda phase, done, total: None) -> Conversion:
+    """Decode every radiograph once, split by groups, and publish betons, convert.csv and two pictures.
+
+    Errors: InputError when nothing can be trained from the source; StorageError; LockedError; ConfigError.
+    Source: DESIGN, Data flow.
+    """
+    source = config.catalog.source
+    if source is not None and config.out.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
+    if config.site_key.expanduser().resolve().is_relative_to(config.out.resolve()):
+        raise ConfigError(
+            f"--site-key {config.site_key}: lies inside {config.out}, which may be shared, expected a secret place; "
+            "choose one"
+        )
+    catalog = read_catalog(config.catalog)
+    check_task(config, catalog)
+    if config.catalog.preset is not None:
+        catalog = replace(catalog, entries=deal_rest(catalog.entries, config.val, config.seed))
+    if config.dry_run:
+        return plan(config, catalog, None, progress)
+    num_files = sum(not entry.excluded for entry in catalog.entries)
+    check_space(config, num_files)
+    key = load_site_key(config.site_key)
+    with locked(config.out), spool_file(config.out, num_files * stored_side(config.size) ** 2) as spool:
+        conversion = plan(config, catalog, spool, progress)
+        write(config, conversion, spool, key, progress)
+    return conversion
+
+
+def check_task(config: ConvertConfig, catalog: Catalog) -> None:
+    """Errors: InputError for a single class; ConfigError for a positive class that there is not."""
+    if len(catalog.classes) < 2:
+        raise InputError(
+            f"{config.catalog.origin}: one class, {catalog.classes[0]}; expected at least two to tell apart; "
+            "add the other's files"
+        )
+    if config.positive is not None and config.positive not in catalog.classes:
+        raise ConfigError(f"--positive: found {config.positive}, expected one of {', '.join(catalog.classes)}")
+
+
+def check_space(config: ConvertConfig, num_files: int) -> None:
+    """Errors: StorageError when spool and betons would not fit on the disk."""
+    side = stored_side(config.size)
+    needed = num_files * side**2 + 3 * beton_size(-(-num_files // 3), side, config.page_mib << 20)
+    existing = next(folder for folder in [config.out, *config.out.absolute().parents] if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise StorageError(f"{config.out}: {free:,} bytes free on the disk, expected {needed:,}; free some space")
+
+
+@contextlib.contextmanager
+def spool_file(out: Path, size: int) -> Iterator[Path]:
+    """A spool in out; for the owner of out's lock.  Whatever a killed conversion left in there goes first."""
+    names = ("spool*", "audit.*", *(f"{split}.beton" for split in SPLITS))
+    left = [path for name in names for path in out.glob(name + SUFFIX)]
+    with temporary_spool(out / f"spool-{secrets.token_hex(8)}{SUFFIX}", size, left) as spool:
+        yield spool
+
+
+def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: Progress) -> Conversion:
+    """Decode everything, find duplicates, and split; writes only the spool."""
+    taking_part = [entry for entry in catalog.entries if not entry.excluded]
+    decisions = given_decisions(config.audit, catalog.root, taking_part)
+    tasks = [
+        Task(place, entry.path, decisions[entry.path].fix if entry.path in decisions else "")
+        for place, entry in enumerate(taking_part)
+    ]
+    settings = DecodeSettings(
+        side=stored_side(config.size),
+        fit=config.fit,
+        max_pixels=config.catalog.max_pixels,
+        workers=config.workers,
+        limits=config.limits if config.audit == "auto" else None,
+    )
+    decoding = contextlib.closing(decode_all(catalog.root, tasks, settings, spool, partial(progress, "decode")))
+    rows, place = [], 0
+    with decoding as decoded:
+        for entry in catalog.entries:
+            if entry.excluded:
+                rows.append(Row(entry=entry, verdict="excluded", reason=entry.excluded))
+                continue
+            row = Row(entry=entry, decoded=next(decoded), place=place)
+            place += 1
+            row.reason = row.decoded.problem or row.decoded.note
+            row.verdict = "rejected" if row.decoded.problem else "written"
+            rows.append(row)
+    usable = [row for row in rows if row.verdict == "written"]
+    if usable:
+        patients = [row.patient or None for row in usable]
+        pixels = [row.decoded.pixel_hash for row in usable]
+        tied = [decisions[row.entry.path].group if row.entry.path in decisions else None for row in usable]
+        for row, group in zip(usable, group_by(patients, pixels, tied), strict=True):
+            row.group = int(group)
+    audited = None
+    if config.audit == "auto":
+        audited = audit_rows(config, [row for row in rows if row.verdict != "excluded"], progress)
+    else:
+        obey(usable, decisions, config.audit)
+        settle_duplicates([row for row in usable if row.verdict == "written"])
+    written = [row for row in usable if row.verdict == "written"]
+    check_classes(catalog, written, rows)
+    for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
+        row.split = split
+    return summarise(config, catalog, rows, audited)
+
+
+def settle_duplicates(rows: list[Row]) -> None:
+    """Of exact duplicates keep the first path; where their labels differ, reject all (DESIGN, What held-out means)."""
+    same: dict[bytes, list[Row]] = defaultdict(list)
+    for row in rows:
+        same[row.decoded.pixel_hash].append(row)
+    for twins in same.values():
+        twins.sort(key=lambda row: row.entry.path)
+        labels = sorted({row.entry.label for row in twins})
+        for row in twins:
+            if len(labels) > 1:
+                row.verdict = "rejected"
+                row.reason = (
+                    f"the same pixels carry the labels {', '.join(labels)}: {', '.join(t.entry.path for t in twins)}"
+                )
+            elif row is not twins[0]:
+                row.verdict, row.reason = "duplicate", f"same pixels as {twins[0].entry.path}"
+
+
+def check_classes(catalog: Catalog, written: list[Row], rows: list[Row]) -> None:
+    """Errors: InputError when a class has no usable radiograph."""
+    left = Counter(row.entry.label for row in written)
+    for name in catalog.classes:
+        if not left[name]:
+            first = next((row for row in rows if row.entry.label == name and row.verdict == "rejected"), None)
+            why = f", the first because: {first.entry.path}: {first.reason}" if first else ""
+            files = sum(row.entry.label == name and row.verdict != "excluded" for row in rows)
+            raise InputError(f"class {name}: none of {files} files usable{why}; expected one in each split; add some")
+
+
+def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -> list[str]:
+    """The split of each row: the manifest's own where it has one, else drawn by groups.  Errors: InputError."""
+    given = [row.entry.split for row in written]
+    if any(given):
+        if not all(given):
+            lacking = next(row.entry.path for row in written if not row.entry.split)
+            raise InputError(
+                f"{config.catalog.origin}: {lacking} has no split, others have, "
+                "expected one in each row or in none; fill it in"
+            )
+        split_of: dict[int, Row] = {}
+        for row in written:
+            first = split_of.setdefault(row.group, row)
+            if first.entry.split != row.entry.split:
+                raise InputError(
+                    f"{config.catalog.origin}: {first.entry.path} is in {first.entry.split}, "
+                    f"{row.entry.path} in {row.entry.split}, and they are of one "
+                    "patient (or the same pixels), expected one split for both; mend the column"
+                )
+        splits = given
+    else:
+        label_N = np.array([catalog.classes.index(row.entry.label) for row in written])
+        group_N = np.array([row.group for row in written])
+        rest = 1 - config.holdout
+        shares = {"train": rest * (1 - config.val), "val": rest * config.val, "heldout": config.holdout}
+        splits = split_groups(group_N, label_N, shares, config.seed, catalog.classes)
+    for split in sorted({"train", "val", *splits}):
+        labels = {row.entry.label for row, chosen in zip(written, splits, strict=True) if chosen == split}
+        missing = [name for name in catalog.classes if name not in labels]
+        if missing:
+            raise InputError(
+                f"split {split}: no image of class {', '.join(missing)}, expected every class; add more patients"
+            )
+    return splits
+
+
+def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes, progress: Progress) -> None:
+    """Publish the betons, one after the other, then the table and the pictures."""
+    catalog, side = conversion.catalog, stored_side(config.size)
+    written = [row for row in conversion.rows if row.verdict == "written"]
+    frames_NSS = np.memmap(spool, np.uint8, "r").reshape(-1, side, side)
+    views = ("", *sorted({row.view for row in written} - {""}))
+    sources = ("", *sorted({row.entry.source for row in written} - {""}))
+    fingerprint = hashlib.blake2b(digest_size=16)
+    for row in written:
+        fingerprint.update(row.decoded.pixel_hash + row.entry.label.encode("utf-8", "surrogateescape") + b"\0")
+    facts = Facts(
+        classes=catalog.classes,
+        positive=conversion.positive,
+        stored=side,
+        crop=config.size,
+        fit=config.fit,
+        split="",
+        seed=config.seed,
+        conversion_id="",
+        site_key_id=site_key_id(key),
+        source_fingerprint=fingerprint.hexdigest(),
+        views=views,
+        sources=sources,
+        synthetic=all(row.entry.source == SYNTHETIC for row in written),
+        versions={
+            "plainfilm": __version__,
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "pillow": PIL.__version__,
+        },
+    )
+    # in random order, so that a page is a random choice of samples and reading by pages is no worse than at random
+    shuffled = [written[place] for place in np.argsort(order_keys(config.seed, FILE_ORDER, 0, len(written)))]
+    rows_of = {split: [row for row in shuffled if row.split == split] for split in conversion.samples}
+    for rows in rows_of.values():
+        for sample, row in enumerate(rows):
+            row.sample = sample
+    footer_of = {split: footer_rows(rows, key, side, views, sources) for split, rows in rows_of.items()}
+    # all that the betons will say takes part, so that betons of two conversions never pass for one
+    identity = hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16)
+    for split, rows_N in footer_of.items():
+        identity.update(split.encode() + rows_N.tobytes())
+    done = 0
+    for split, rows in rows_of.items():
+
+        def frames(rows: list[Row] = rows, before: int = done) -> Iterator[np.ndarray]:
+            for count, row in enumerate(rows, start=1):
+                yield frames_NSS[row.place]
+                progress("write", before + count, len(written))
+
+        label_N = np.array([catalog.classes.index(row.entry.label) for row in rows])
+        split_facts = replace(facts, split=split, conversion_id=identity.hexdigest())
+        write_beton(
+            config.out / f"{split}.beton",
+            frames(),
+            label_N,
+            footer_of[split],
+            split_facts,
+            config.page_mib << 20,
+        )
+        done += len(rows)
+    for split in set(SPLITS) - set(rows_of):
+        (config.out / f"{split}.beton").unlink(missing_ok=True)  # of an earlier conversion
+    publish_bytes(config.out / "convert.csv", csv_bytes(conversion.rows), mode=0o600)
+    if conversion.audited:
+        write_audit(config.out, conversion.audited)
+    elif config.audit == "off" or Path(config.audit).resolve() != (config.out / AUDIT_TABLE).resolve():
+        remove_audit(config.out)  # of an earlier conversion
+    prepared = preparation_sheet(config, conversion.rows, catalog, frames_NSS)
+    publish_bytes(config.out / "preparation.png", sheet_bytes(prepared))
+    publish_bytes(config.out / "augmentation.png", sheet_bytes(augmentation_sheet(config.out / "train.beton")))
+
+
+def footer_rows(rows: list[Row], key: bytes, side: int, views: tuple[str, ...], sources: tuple[str, ...]) -> np.ndarray:
+    """The footer's row of each sample, without its CRC."""
+    rows_N = np.zeros(len(rows), ROW)
+    for index, row in enumerate(rows):
+        flags = 0
+        rows_N["pixel_hash"][index] = np.frombuffer(row.decoded.pixel_hash, np.uint8)
+        if row.patient:
+            rows_N["patient_hash"][index] = patient_hash(key, row.patient)
+            flags |= PATIENT_KNOWN
+        if row.decoded.short_side < side:
+            flags |= BELOW_STORED_SIDE
+        rows_N["group"][index] = row.group
+        rows_N["view"][index] = views.index(row.view)
+        rows_N["source"][index] = sources.index(row.entry.source)
+        rows_N["flags"][index] = flags
+    return rows_N
+
+
+MOST_REASONS = 8  # told one by one
+
+
+def conversion_parts(done: Conversion) -> Parts:
+    """The sums, the audit's findings if it audited, and the files."""
+    counts = done.counts
+    excluded = f"; {counts['excluded']} more excluded" if counts["excluded"] else ""
+    parts: list[Line | Sheet] = [
+        Line(
+            f"{done.files} files in = {counts['written']} written + {counts['rejected']} rejected + "
+            f"{counts['duplicate']} duplicates{excluded}"
+        )
+    ]
+    if done.audited:
+        parts += audit_parts(done.audited)
+    parts += [Line(f"  rejected {number}: {reason}") for reason, number in list(done.reasons.items())[:MOST_REASONS]]
+    if (more := len(done.reasons) - MOST_REASONS) > 0:
+        parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
+    parts.append(split_sheet(done))
+    parts.append(Line(f"positive class: {done.positive}"))
+    if done.told_by_source and not done.audited:  # the audit has said so
+        which = ", ".join(done.told_by_source)
+        told = f"Every image of {which} comes from a source without any other class: finding and source"
+        parts.append(
+            Line(f"{told} cannot be told apart, and no accuracy on this collection is evidence.", "bold yellow")
+        )
+    if done.unknown_patients:
+        unknown = f"Patients are unknown for {done.unknown_patients} of {counts['written']} images"
+        parts.append(Line(f"{unknown}: leakage between patients is not excluded.", "yellow"))
+    return [*parts, *files(done)]
+
+
+def split_sheet(done: Conversion) -> Sheet:
+    """Images of each class in each split: classes are rows, of which there may be many."""
+    rows = [(name, *(str(of[name]) for of in done.samples.values())) for name in done.catalog.classes]
+    rows.append(("all images", *(str(sum(of.values())) for of in done.samples.values())))
+    rows.append(("groups", *(str(done.groups[split]) for split in done.samples)))
+    return Sheet(headers=("class", *done.samples), rows=tuple(rows))
+
+
+def files(done: Conversion) -> list[Line]:
+    """What was written, or that nothing was."""
+    if done.dry_run:
+        return [Line("Dry run: nothing was written.")]
+    audit = ("audit.csv", "audit.html") if done.audited else ()
+    names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit)
+    return [path_line(done.out / name) for name in (*names, "preparation.png", "augmentation.png")]

@@ -1,0 +1,85 @@
+"""Decisions of an audit, a person's or an automatic one's, on the files of a conversion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from loaders.convert.conversion import Row
+from loaders.audit.findings import FIXED, HARMLESS, AuditResult
+from loaders.audit.verdicts import conclude, file_findings, judge_files, probe_files
+from loaders.audit.table import Decision, read_decisions
+from loaders.config import ConvertConfig
+from loaders.sources.entry import Entry, may_be_picture
+from loaders.errors import InputError
+
+
+Progress = Callable[[str, int, int], None]
+
+PERMUTATIONS = 1999  # of labels, for each probe of `--audit auto`
+
+
+def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[str, Decision]:
+    """What a table of `--audit` decides for each file; nothing without one.
+
+    audit: off, auto or the table's path.  root: what the entries' paths are relative to.  Files that an audit does not
+    list, since they are not there or no pictures, need no decision: they will not decode.
+    Errors: InputError, StorageError.
+    """
+    if audit in ("off", "auto"):
+        return {}
+    decisions = read_decisions(Path(audit))
+    missing = [
+        entry.path
+        for entry in entries
+        if entry.path not in decisions and may_be_picture(entry.path) and (root / entry.path).exists()
+    ]
+    if missing:
+        raise InputError(
+            f"{audit}: no verdict for {missing[0]} and {len(missing) - 1} more, expected one for each file of {root}; "
+            "audit it again, with the same --manifest, --preset and --classes; paths are relative to it"
+        )
+    return decisions
+
+
+def obey(rows: Sequence[Row], decisions: Mapping[str, Decision], table: str) -> None:
+    """Take rows out as a table says, and note how others were mended.
+
+    A copy that the table drops in favour of a file with another label takes that one with it: the table may have been
+    made without labels.  A file whose pixels have changed since is rejected.
+    """
+    row_of = {row.entry.path: row for row in rows}
+    for row in rows:
+        decision = decisions.get(row.entry.path)
+        if decision is None:
+            continue
+        if decision.pixels not in ("", row.decoded.pixel_hash.hex()):
+            row.verdict, row.reason = "rejected", f"changed since {table} was made, expected the same; audit it again"
+        elif decision.verdict == "quarantine":
+            row.verdict, row.reason = "rejected", f"{decision.defects or 'by hand'} (quarantined in {table})"
+            kept = row_of.get(decision.copy_of)
+            if kept is not None and kept.entry.label != row.entry.label and kept.verdict == "written":
+                kept.verdict = "rejected"
+                kept.reason = f"label-conflict: {row.entry.path} ({row.entry.label}) is a copy of it"
+        elif decision.fix and row.verdict == "written":
+            row.reason = f"{row.reason}; mended: {decision.fix}".lstrip("; ")
+
+
+def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: Progress) -> AuditResult:
+    """Judge what was measured while decoding: take out, join groups, note how a file was mended."""
+    started = time.perf_counter()
+    entries, decoded = [row.entry for row in rows], [row.decoded for row in rows]
+    judged = judge_files(entries, decoded, config.limits, progress)
+    for row, file in zip(rows, judged, strict=True):
+        if row.verdict != "written":
+            continue
+        row.group = file.group
+        if file.verdict == "quarantine":
+            copy = set(file.defects) <= {*HARMLESS, *FIXED}
+            row.verdict = "duplicate" if copy else "rejected"
+            row.reason = f"{' and '.join(file.defects)} (audit): {file.note}".removesuffix(": ")
+        elif file.fix:
+            row.reason = f"{row.reason}; mended: {file.fix}".lstrip("; ")
+    collection = probe_files(entries, decoded, judged, config.seed, PERMUTATIONS, progress)
+    files = file_findings(judged, config.limits)
+    return conclude(str(config.catalog.origin), files, collection, time.perf_counter() - started)

@@ -1,0 +1,108 @@
+"""Parts that every page shares: a strict template environment, text made visible, numbers, data URIs."""
+
+# H rows, W columns
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import unicodedata
+from pathlib import Path
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+
+PICTURE_SIDE = 192
+CHART_WIDTH = 250  # of every chart, pixels; fits a phone
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's controls, formats (bidi among them), surrogates, line separators
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def page_environment(*folders: Path) -> Environment:
+    """Where templates of these folders, and those that all pages share, are found; nothing reaches them unescaped."""
+    environment = Environment(
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count="{:,}".format, number=number, percent=percent, clip=clip, csp_hash=csp_hash, png=png_uri, along=along
+    )
+    return environment
+
+
+def visible(text: str) -> str:
+    r"""Text with every unseen sign written out: \n, \u202e, \xff for a byte that is no UTF-8, \\ for a backslash."""
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(written_out(sign) if sign == "\\" or unicodedata.category(sign) in UNSEEN else sign for sign in text)
+
+
+def written_out(sign: str) -> str:
+    r"""One sign as in a Python string; \x is kept for raw bytes above 0x7f, so that no two names look alike."""
+    code = ord(sign)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if 0x80 <= code <= 0xFF:
+        return f"\\u{code:04x}"
+    return sign.encode("unicode_escape").decode("ascii")
+
+
+def shown(value: object) -> object:
+    """Jinja's last step before escaping: no text reaches the page without `visible`."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def along(value: float, low: float, high: float) -> str:
+    """Where a value lies on a chart's axis, pixels; values outside come to its ends."""
+    margin = 8
+    share = min(1.0, max(0.0, (value - low) / (high - low)))
+    return f"{margin + share * (CHART_WIDTH - 2 * margin):.1f}"
+
+
+def number(value: float, digits: int | None = None) -> str:
+    """A number for a reader: with the given decimals, or four significant digits; a dash for what was not measured."""
+    if math.isnan(value):
+        return "–"
+    if digits is not None:
+        smallest = 10.0**-digits
+        text = f"{value:.{digits}f}" if value == 0 or abs(value) >= smallest else f"below {smallest:.{digits}f}"
+    else:
+        text = f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def percent(part: float, whole: float) -> str:
+    """A share with one decimal; a dash of nothing."""
+    return f"{100 * part / whole:.1f}\u00a0%" if whole else "–"
+
+
+def clip(text: str, length: int) -> str:
+    """At most that many signs of a text."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def csp_hash(style: str) -> str:
+    """A style's hash, as a Content-Security-Policy names it."""
+    return Markup("'sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() + "'")
+
+
+def png_uri(picture_HW: np.ndarray) -> str:
+    """A uint8 picture as a data URI of a PNG, at most PICTURE_SIDE pixels a side."""
+    height, width = picture_HW.shape
+    scale = PICTURE_SIDE / max(height, width)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        picture_HW = cv2.resize(picture_HW, size, interpolation=cv2.INTER_AREA)
+    return png_file_uri(cv2.imencode(".png", picture_HW)[1].tobytes())
+
+
+def png_file_uri(png_B: bytes) -> str:
+    """The bytes of a PNG file as a data URI; "" for anything else."""
+    return "data:image/png;base64," + base64.b64encode(png_B).decode() if png_B.startswith(PNG) else ""

@@ -1,0 +1,1 @@
+"""Images: from files of any format to stored frames."""

@@ -1,0 +1,310 @@
+"""The format of a DICOM image: what its header says of its samples, checked before they are decoded."""
+
+# H rows, W columns, C samples of a pixel
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from loaders.images.dicom_elements import Dicom, raw, text, whole
+from loaders.images.radiograph import SHRINK
+from loaders.images.files import refuse
+from io import BytesIO
+from itertools import pairwise
+import imagecodecs
+import numpy as np
+from pydicom.encaps import generate_fragments, parse_basic_offsets
+from loaders.images.dicom_elements import BIG_ENDIAN, DEFLATED, IMPLICIT, UNDEFINED, Dicom
+from loaders.images.radiograph import check_jpeg
+
+
+EXPORT_AGAIN = "export it again as plain grey"
+GREY = ("MONOCHROME1", "MONOCHROME2")
+LUMA_FIRST = ("YBR_FULL", "YBR_FULL_422")  # their first sample is Rec. 601 luma (PS3.3 section C.7.6.3.1.2)
+FROM_RGB = ("YBR_RCT", "YBR_ICT")  # JPEG 2000's own transforms, which its decoder undoes
+OTHER = ("PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Format:
+    """How an image's samples are laid out.  planar: all red, then all green, then all blue."""
+
+    rows: int
+    columns: int
+    samples: int
+    allocated: int
+    stored: int
+    signed: bool
+    photometric: str
+    planar: bool
+
+
+def read_format(dicom: Dicom, max_pixels: int) -> Format:
+    """Check the image pixel module (PS3.3 section C.7.6.3), and that it is one image of at most max_pixels.
+
+    Grey of 6 to 16 stored bits, signed or not, or colour of 8 unsigned bits.  The high bit is the highest stored one
+    (PS3.5 section 8.1.1).  Errors: RadiographError for anything missing, contradictory or larger.
+    """
+    dataset, little = dicom.dataset, dicom.little_endian
+    rows, columns = whole(dataset, 0x00280010, "rows", little), whole(dataset, 0x00280011, "columns", little)
+    if rows * columns > max_pixels:
+        raise refuse(f"{columns}x{rows} pixels", f"at most {max_pixels}", SHRINK)
+    if not rows * columns:
+        raise refuse(f"DICOM of {columns}x{rows} pixels", "one with an image", "leave it out")
+    frames = text(dataset, 0x00280008) or "1"
+    if frames != "1":
+        number = int(frames) if re.fullmatch(r"\+?\d{1,11}", frames, re.ASCII) else 0
+        if number != 1:
+            raise refuse(f"DICOM of {number or 'an unknown number of'} frames", "one", "save each as a file of its own")
+    photometric = text(dataset, 0x00280004)
+    if photometric not in (*GREY, "RGB", *LUMA_FIRST, *FROM_RGB):
+        name = photometric if photometric in OTHER else "unknown" if photometric else "no"
+        raise refuse(f"DICOM of {name} photometric interpretation", "grey, RGB or YBR_FULL", EXPORT_AGAIN)
+    samples, allocated, stored, high, signed = (
+        whole(dataset, tag, name, little)
+        for tag, name in (
+            (0x00280002, "samples per pixel"),
+            (0x00280100, "bits allocated"),
+            (0x00280101, "bits stored"),
+            (0x00280102, "high bit"),
+            (0x00280103, "pixel representation"),
+        )
+    )
+    if samples != (1 if photometric in GREY else 3):
+        raise refuse(f"DICOM of {samples} samples a pixel in {photometric}", "1 for grey, 3 for colour", EXPORT_AGAIN)
+    if allocated not in (8, 16) or not 6 <= stored <= allocated or high != stored - 1 or signed > 1:
+        found = f"{allocated} bits allocated, {stored} stored, high bit {high}, pixel representation {signed}"
+        raise refuse(f"DICOM of {found}", "6 to 16 stored in 8 or 16, the high bit one less, 0 or 1", EXPORT_AGAIN)
+    if samples == 3 and (allocated, stored, signed) != (8, 8, 0):
+        raise refuse(f"DICOM of {stored}-bit colour", "grey or 8-bit colour", EXPORT_AGAIN)
+    planar = raw(dataset, 0x00280006)
+    if samples == 3 and planar not in (b"\0\0", b"\1\0", b"\0\1"):
+        raise refuse("DICOM of colour without planar configuration", "0 or 1", EXPORT_AGAIN)
+    return Format(
+        rows=rows,
+        columns=columns,
+        samples=samples,
+        allocated=allocated,
+        stored=stored,
+        signed=bool(signed),
+        photometric=photometric,
+        planar=any(planar),
+    )
+
+
+JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # baseline; extended, 8 or 12 bit
+LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+RLE = "1.2.840.10008.1.2.5"
+NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
+MAX_TILES = 4096  # OpenJPEG sets aside some kilobytes for each before it reads the first
+SYNTAXES = frozenset((*NATIVE, *JPEG, *LOSSLESS_JPEG, *JPEG_LS, *JPEG_2000, RLE))
+
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+
+
+def stored_values(dicom: Dicom, form: Format) -> np.ndarray:
+    """The samples, unsigned patterns of the stored bits, (H, W) of luma or grey or (H, W, 3) of RGB; uint8 or uint16.
+
+    Allocates little more than the header's image: codestreams of other sizes are refused before they are decoded.
+    Errors: RadiographError; and what the decoders raise on damage.
+    """
+    if dicom.syntax in NATIVE:
+        return significant(_native(dicom, form), form)
+    if dicom.pixels_length != UNDEFINED:
+        raise refuse("DICOM whose compressed pixel data is not in fragments", "fragments (PS3.5 section A.4)")
+    frame = _frame(dicom)
+    if dicom.syntax == RLE:
+        pixels = _run_lengths(frame, form)
+    elif dicom.syntax in JPEG_2000:
+        pixels = _jpeg_2000(frame, form)
+    else:
+        pixels = _jpeg(frame, form, dicom.syntax)
+    return significant(pixels, form)
+
+
+def significant(pixels: np.ndarray, form: Format) -> np.ndarray:
+    """Bring samples to patterns of the stored bits; above these only zeros or copies of the sign are allowed.
+
+    The standard gives the other bits no meaning, old files keep overlays there, and false headers hide samples there.
+    """
+    if form.samples == 3:
+        return pixels if form.photometric not in LUMA_FIRST or pixels.ndim == 2 else pixels[..., 0]
+    unused = form.allocated - form.stored
+    if not unused:
+        return pixels.view(f"u{pixels.itemsize}")
+    pattern = pixels.view(f"u{pixels.itemsize}") & ((1 << form.stored) - 1)
+    whole_HW = pixels.view(f"u{pixels.itemsize}")
+    extended = (pattern << unused).view(f"i{pixels.itemsize}") >> unused
+    if not (
+        np.array_equal(whole_HW, pattern) or (form.signed and np.array_equal(whole_HW.view(extended.dtype), extended))
+    ):
+        raise refuse(f"DICOM with samples of more than {form.stored} bits", "as many as are stored", EXPORT_AGAIN)
+    return pattern
+
+
+def _native(dicom: Dicom, form: Format) -> np.ndarray:
+    if dicom.pixels_length == UNDEFINED:
+        raise refuse("uncompressed DICOM with fragments of pixel data", "one run of bytes")
+    num_pixels, halved = form.rows * form.columns, form.photometric == "YBR_FULL_422"
+    if form.photometric in FROM_RGB or (halved and (form.columns % 2 or form.planar)):
+        raise refuse(f"uncompressed DICOM in {form.photometric}", "grey, RGB or YBR_FULL", EXPORT_AGAIN)
+    expected = num_pixels * (2 if halved else form.samples * form.allocated // 8)
+    if dicom.pixels_length not in (expected, expected + expected % 2):
+        raise refuse(f"DICOM with {dicom.pixels_length} bytes of pixel data", f"{expected} for its header")
+    swapped = not dicom.little_endian and form.allocated == 8
+    if swapped and dicom.pixels_length % 2:
+        raise refuse("big-endian DICOM with an odd length of pixel data", "an even one", EXPORT_AGAIN)
+    if form.allocated == 16:
+        kind = ("<" if dicom.little_endian else ">") + "u2"
+        pixels = np.frombuffer(dicom.body, kind, num_pixels, dicom.pixels_at).astype(np.uint16)
+    else:
+        pixels = np.frombuffer(dicom.body, np.uint8, dicom.pixels_length, dicom.pixels_at)
+        if swapped and dicom.body[dicom.pixels_at - 8 : dicom.pixels_at - 6] == b"OW":  # bytes in swapped pairs
+            pixels = pixels.view(">u2").astype("<u2").view(np.uint8)
+        pixels = pixels[:expected]
+    if halved:  # luma, luma, blue, red
+        return pixels.reshape(-1, 4)[:, :2].reshape(form.rows, form.columns)
+    return _shape(pixels, form, form.planar)
+
+
+def _shape(pixels: np.ndarray, form: Format, planar: bool) -> np.ndarray:
+    if form.samples == 1:
+        return pixels.reshape(form.rows, form.columns)
+    if planar:
+        return np.moveaxis(pixels.reshape(3, form.rows, form.columns), 0, 2)
+    return pixels.reshape(form.rows, form.columns, 3)
+
+
+def _frame(dicom: Dicom) -> bytes:
+    """All fragments as one codestream; the header has said that there is one frame."""
+    rest = BytesIO(dicom.body)
+    rest.seek(dicom.pixels_at)
+    if len(parse_basic_offsets(rest)) > 1:
+        raise refuse("DICOM of several frames", "one", "save each as a file of its own")
+    fragments = list(generate_fragments(rest))
+    closed = dicom.body[rest.tell() - 4 : rest.tell()] == b"\xfe\xff\xdd\xe0"
+    if not closed or not any(fragments):
+        raise refuse("truncated DICOM (its fragments of pixel data have no end)", "a whole one")
+    return b"".join(fragments)
+
+
+# ---- codestreams
+
+
+def _out(form: Format, bits: int, signed: bool = False) -> np.ndarray:
+    shape = (form.rows, form.columns) if form.samples == 1 else (form.rows, form.columns, 3)
+    return np.zeros(shape, f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
+
+
+def _widen(pixels: np.ndarray, form: Format) -> np.ndarray:
+    """To the allocated width, keeping the values."""
+    kind = "i" if pixels.dtype.kind == "i" else "u"
+    return np.ascontiguousarray(pixels, dtype=f"{kind}{form.allocated // 8}")
+
+
+def _check_codestream(form: Format, name: str, rows: int, columns: int, samples: int, bits: int, exact: bool) -> None:
+    if (rows, columns, samples) != (form.rows, form.columns, form.samples):
+        found = f"{name} of {columns}x{rows} pixels and {samples} samples in DICOM"
+        raise refuse(found, f"its header's {form.columns}x{form.rows} and {form.samples}", EXPORT_AGAIN)
+    if not 2 <= bits <= form.allocated or (exact and bits != form.stored):
+        raise refuse(f"{name} of {bits} bits in DICOM", f"its header's {form.stored}", EXPORT_AGAIN)
+
+
+def _ended(frame: bytes, name: str) -> bytes:
+    """The codestream without padding.  Without its end marker OpenJPEG may fill in, and CharLS may take a minute."""
+    ended = frame.rstrip(b"\0").removesuffix(b"\xff")  # some pad with that
+    if not ended.endswith(b"\xff\xd9"):
+        raise refuse(f"truncated {name} in DICOM ({len(frame)} bytes)", "a whole one")
+    return ended
+
+
+def _jpeg(frame: bytes, form: Format, syntax: str) -> np.ndarray:
+    """Baseline, extended sequential and lossless JPEG by libjpeg-turbo, JPEG-LS by CharLS; samples untransformed."""
+    is_ls = syntax in JPEG_LS
+    name = "JPEG-LS" if is_ls else "JPEG"
+    allowed = (0xF7,) if is_ls else (0xC3,) if syntax in LOSSLESS_JPEG else (0xC0, 0xC1)
+    if is_ls:
+        frame = _ended(frame, name)
+    else:
+        check_jpeg(frame)
+    code, bits, rows, columns, samples, transform = _frame_header(frame, name)
+    if code not in allowed:
+        raise refuse(f"DICOM with a {name} of frame type {code:X}", "that of its transfer syntax", EXPORT_AGAIN)
+    _check_codestream(form, name, rows, columns, samples, bits, exact=form.signed)
+    if form.samples == 3 and (form.photometric in FROM_RGB or (form.photometric == "RGB" and transform == 1)):
+        raise refuse(f"DICOM in {form.photometric} with a {name} in another colour space", "the same", EXPORT_AGAIN)
+    if form.photometric in LUMA_FIRST and transform == 0:
+        raise refuse(f"DICOM in {form.photometric} with a {name} in RGB", "the same", EXPORT_AGAIN)
+    out = _out(form, bits)
+    if is_ls:
+        return _widen(imagecodecs.jpegls_decode(frame, out=out), form)
+    space = "YCBCR" if form.samples == 3 else "GRAYSCALE"  # to and from the same: no transform
+    return _widen(imagecodecs.jpeg8_decode(frame, colorspace=space, outcolorspace=space, out=out), form)
+
+
+def _frame_header(frame: bytes, name: str) -> tuple[int, int, int, int, int, int | None]:
+    """Of the first frame header: its code, bits, rows, columns, samples; and the colour transform that is declared.
+
+    The transform is 0 for RGB, 1 for YCbCr, None if neither an Adobe nor a JFIF segment tells.
+    """
+    at, transform = 2, None
+    while marker := _MARKER.search(frame, at):
+        code, at = frame[marker.end() - 1], marker.end()
+        body = frame[at + 2 : at + int.from_bytes(frame[at : at + 2], "big")]
+        if code == 0xEE and body.startswith(b"Adobe") and len(body) >= 12:
+            transform = body[11]
+        elif code == 0xE0 and body.startswith(b"JFIF\0") and transform is None:
+            transform = 1
+        elif (0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC)) or code == 0xF7:
+            if len(body) < 6:
+                break
+            rows, columns = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+            return code, body[0], rows, columns, body[5], transform
+        at += 2 + len(body)
+    raise refuse(f"DICOM with a {name} without frame header", "a whole one")
+
+
+def _jpeg_2000(frame: bytes, form: Format) -> np.ndarray:
+    """By OpenJPEG, which undoes its own colour transforms; the file format's boxes are not allowed (PS3.5 A.4.4)."""
+    if not frame.startswith(b"\xff\x4f\xff\x51") or len(frame) < 45:
+        raise refuse("DICOM with a JPEG 2000 without its header", "a codestream", EXPORT_AGAIN)
+    frame = _ended(frame, "JPEG 2000")
+    right, bottom, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in (8, 12, 16, 20))
+    samples, depth = int.from_bytes(frame[40:42], "big"), frame[42]
+    signed, bits = bool(depth & 0x80), (depth & 0x7F) + 1
+    _check_codestream(form, "JPEG 2000", bottom - top, right - left, samples, bits, exact=False)
+    across, down = (max(1, int.from_bytes(frame[at : at + 4], "big")) for at in (24, 28))
+    num_tiles = -(-right // across) * -(-bottom // down)
+    if num_tiles > MAX_TILES:
+        raise refuse(f"JPEG 2000 of {num_tiles} tiles in DICOM", f"at most {MAX_TILES}", EXPORT_AGAIN)
+    if signed != form.signed:
+        raise refuse("JPEG 2000 whose samples and DICOM header disagree on signs", "agreement", EXPORT_AGAIN)
+    if form.photometric in LUMA_FIRST:
+        raise refuse(f"DICOM in {form.photometric} with a JPEG 2000", "RGB, YBR_RCT or YBR_ICT", EXPORT_AGAIN)
+    out = _out(form, bits, signed)
+    return _widen(imagecodecs.jpeg2k_decode(frame, numthreads=1, out=out), form)
+
+
+def _run_lengths(frame: bytes, form: Format) -> np.ndarray:
+    """Segments of packed bytes: of each sample the high byte's, then the low byte's (PS3.5 section G)."""
+    num_segments = form.samples * form.allocated // 8
+    starts = np.frombuffer(frame[:64], "<u4")
+    if len(starts) < 16 or starts[0] != num_segments:
+        raise refuse("DICOM with a broken RLE header", f"{num_segments} segments", EXPORT_AGAIN)
+    if form.photometric not in (*GREY, "RGB", "YBR_FULL"):
+        raise refuse(f"DICOM in {form.photometric} with RLE", "RGB or YBR_FULL", EXPORT_AGAIN)
+    edges = [*starts[1 : 1 + num_segments].tolist(), len(frame)]
+    if edges[0] != 64 or sorted(set(edges)) != edges:
+        raise refuse("DICOM with RLE segments out of order", "rising offsets", EXPORT_AGAIN)
+    num_pixels = form.rows * form.columns
+    planes = []
+    for start, end in pairwise(edges):
+        decoded = imagecodecs.packbits_decode(frame[start:end], out=num_pixels)  # never more
+        if len(decoded) != num_pixels:
+            raise refuse(f"DICOM with an RLE segment of {len(decoded)} bytes", f"{num_pixels}")
+        planes.append(np.frombuffer(decoded, np.uint8))
+    if form.allocated == 16:
+        return ((planes[0].astype(np.uint16) << 8) | planes[1]).reshape(form.rows, form.columns)
+    return _shape(np.concatenate(planes), form, planar=True)

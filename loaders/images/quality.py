@@ -1,0 +1,232 @@
+"""Borders: even black or white margins around a radiograph, such as a letterbox or a figure's white page."""
+
+# H rows, W columns
+# S side of the audit's frame, P parameters of a pose, D descriptors, X coordinates x and y
+
+from __future__ import annotations
+
+import numpy as np
+from dataclasses import dataclass
+import cv2
+from kernels.decoding import histogram_into
+from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
+from loaders.images.frame import resize
+
+
+DARK, BRIGHT, EVEN = 12, 243, 3  # grey levels of 0-255 after stretching
+STRAY = 0.01  # share of a margin's line that may be something else, such as dust
+ABRUPT, WITHIN = 0.25, 4  # share of a line that must be something else this soon after the margin's end
+
+
+def inner_box(frame_HW: np.ndarray) -> tuple[int, int, int, int]:
+    """First row, last row + 1, first column, last column + 1 of what lies inside even margins.
+
+    frame_HW: uint8, at least 8 × 8.  A margin is as black or white as the outermost line, and ends abruptly along a
+    straight edge; air beside a body is as black, but fades into curves.  Where all is margin, the box is the frame.
+    """
+    top, bottom = ends(frame_HW)
+    left, right = ends(np.ascontiguousarray(frame_HW[top:bottom].T))
+    top, bottom = ends(np.ascontiguousarray(frame_HW[:, left:right]))  # a row may be even only between side margins
+    return top, bottom, left, right
+
+
+def ends(lines_HW: np.ndarray) -> tuple[int, int]:
+    """First line inside the margins, and the last + 1; all of them where nothing would be left."""
+    first, last = margin(lines_HW), margin(lines_HW[::-1])
+    if len(lines_HW) - first - last < len(lines_HW) // 8:
+        return 0, len(lines_HW)
+    return first, len(lines_HW) - last
+
+
+def margin(lines_HW: np.ndarray) -> int:
+    """How many lines from the first on are margin."""
+    half = lines_HW.shape[1] // 2
+    level = int(np.partition(lines_HW[0], half)[half])
+    if DARK < level < BRIGHT or (np.abs(lines_HW[0].astype(np.int16) - level) > EVEN).mean() > STRAY:
+        return 0
+    stray_H = (np.abs(lines_HW.astype(np.int16) - level) > EVEN).mean(1)
+    width = int(np.argmax(stray_H > STRAY))  # 0 if it is margin all over
+    return width if stray_H[width : width + WITHIN].max() >= ABRUPT else 0
+
+
+def border_share(box: tuple[int, int, int, int], rows: int, columns: int) -> float:
+    """The widest margin outside a box, as a share of the side that it takes from."""
+    top, bottom, left, right = box
+    return max(top / rows, 1 - bottom / rows, left / columns, 1 - right / columns)
+
+
+SIDE = 320  # scores mean the same whatever the file's size and the conversion's
+SMALL = 92  # the probes' frames: stored side of a crop of 64
+THUMBNAIL = 160
+COMPARED = 160  # side at which near duplicates are correlated
+KEYPOINT_SIDE, KEYPOINTS = 64, 48
+
+DETECTORS = (
+    "not-a-radiograph", "lateral", "colour-annotation", "text-or-mark", "low-resolution", "blurred", "exposure",
+    "inverted", "rotated", "misaligned", "borders",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keypoints:
+    """Where a picture is distinctive, and how it looks there; survives cropping, resizing and equalising."""
+
+    place_DX: np.ndarray
+    """float32, shares of the side."""
+    descriptor_DF: np.ndarray
+    """float32 D × 128, square roots of SIFT's (RootSIFT)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """What the audit knows of one decoded file before it sees the others."""
+
+    scores: dict[str, float]
+    """One for each of DETECTORS."""
+    box: tuple[int, int, int, int]
+    """First row, last row + 1, first column, last column + 1 inside the borders, in pixels of the file."""
+    turns: int
+    """Quarter turns clockwise that make it upright, if `rotated` is over its limit."""
+    kind_K: np.ndarray
+    """Probabilities of loaders.images.kind.KINDS."""
+    evenness: float
+    """Distance of the histogram from a flat one (Kolmogorov and Smirnov's); near 0 once a film has been equalised."""
+    keypoints: Keypoints
+    compared_SS: np.ndarray
+    """uint8, COMPARED × COMPARED, without borders; the keypoints' places are in it."""
+    thumbnail: bytes
+    """JPEG of the file's own aspect, its longer side THUMBNAIL pixels."""
+    small_SS: np.ndarray
+    """uint8, SMALL × SMALL, for the probes."""
+
+
+def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored: int) -> Measurement:
+    """Score a decoded radiograph.
+
+    grey_HW: uint8 or uint16, upright as the file has it.  window: its grey levels that become 0 and 255.
+    colour: share of the file's pixels that are coloured.  stored: side that conversion would store.
+    """
+    rows, columns = grey_HW.shape
+    frame_SS = resize(grey_HW, SIDE, SIDE, window)
+    top, bottom, left, right = inset(inner_box(frame_SS))
+    inside_SS = frame_SS
+    if (top, bottom, left, right) != (0, SIDE, 0, SIDE):
+        inside_SS = cv2.resize(
+            np.ascontiguousarray(frame_SS[top:bottom, left:right]), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR
+        )
+    kind_K, pose_P = kind_of(kind_features(inside_SS), shipped_weights())
+    odds = dict(zip(KINDS, kind_K.tolist(), strict=True))
+    turned = [odds[f"turned-{90 * turns}"] for turns in (1, 2, 3)]
+    # inwards to whole pixels, so that no line of the margin stays
+    box = -(-top * rows // SIDE), bottom * rows // SIDE, -(-left * columns // SIDE), right * columns // SIDE
+    if box[0] >= box[1] or box[2] >= box[3]:
+        box = 0, rows, 0, columns
+    # a film and its negative are copies of one another
+    compared_SS = cv2.resize(inside_SS, (COMPARED, COMPARED), interpolation=cv2.INTER_AREA)
+    compared_SS = 255 - compared_SS if odds["inverted"] > 0.5 else compared_SS
+    scores = {
+        "not-a-radiograph": odds["other"],
+        "lateral": odds["lateral"],
+        "colour-annotation": colour,
+        "text-or-mark": strokes(inside_SS),
+        "low-resolution": stored / min(box[1] - box[0], box[3] - box[2]),
+        "blurred": blur(inside_SS),
+        "exposure": exposure(inside_SS),
+        "inverted": odds["inverted"],
+        "rotated": sum(turned),
+        "misaligned": misalignment(pose_P),
+        "borders": border_share((top, bottom, left, right), SIDE, SIDE),
+    }
+    return Measurement(
+        scores=scores,
+        box=box,
+        turns=1 + int(np.argmax(turned)),
+        kind_K=kind_K,
+        evenness=evenness(inside_SS),
+        keypoints=find_keypoints(compared_SS),
+        compared_SS=compared_SS,
+        thumbnail=thumbnail_of(frame_SS, rows, columns),
+        small_SS=cv2.resize(frame_SS, (SMALL, SMALL), interpolation=cv2.INTER_AREA),
+    )
+
+
+def inset(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The box without the lines that are part margin and part film, which would look like strokes."""
+    top, bottom, left, right = box
+    return top + (top > 0), bottom - (bottom < SIDE), left + (left > 0), right - (right < SIDE)
+
+
+def blur(frame_SS: np.ndarray) -> float:
+    """How much faster than in a sharp film edges fade from one octave to the next finer one, in the central part.
+
+    The ratio of the 98th percentiles of absolute differences of Gaussians: at edges, where blur shows and noise does
+    not, and above the few pixels that letters take.
+    """
+    margin = len(frame_SS) * 15 // 100
+    body_SS = frame_SS[margin:-margin, margin:-margin].astype(np.float32)
+    blurred = [cv2.GaussianBlur(body_SS, (0, 0), 0.8 * 2**octave) for octave in range(3)]
+    # every other pixel is enough for a percentile
+    fine, coarse = (
+        float(np.quantile(np.abs(blurred[octave][::2, ::2] - blurred[octave + 1][::2, ::2]), 0.98))
+        for octave in range(2)
+    )
+    return coarse / (fine + 0.05)
+
+
+def strokes(frame_SS: np.ndarray) -> float:
+    """Share of the frame that is thin and far brighter or darker than what is around it, as letters and arrows are."""
+    square = np.ones((5, 5), np.uint8)
+    bright_SS = cv2.morphologyEx(frame_SS, cv2.MORPH_TOPHAT, square)
+    dark_SS = cv2.morphologyEx(frame_SS, cv2.MORPH_BLACKHAT, square)
+    return float((np.maximum(bright_SS, dark_SS) > STROKE_CONTRAST).mean())
+
+
+STROKE_CONTRAST = 70  # grey levels; bones and catheters stay below it
+
+
+def exposure(frame_SS: np.ndarray) -> float:
+    """How far the central part is from a film in which lungs and spine can both be seen; 1 is the limit of that.
+
+    The larger of: its share of nearly black and nearly white pixels over 0.15; its mean's distance from the middle
+    of ordinary films.
+    """
+    margin = len(frame_SS) * 15 // 100
+    body_SS = frame_SS[margin:-margin, margin:-margin]
+    ends = float(((body_SS <= 5) | (body_SS >= 250)).mean())
+    return max(ends / 0.15, abs(float(body_SS.mean()) - 145) / 90)
+
+
+def misalignment(pose_P: np.ndarray) -> float:
+    """How far the thorax is shifted, tilted or zoomed: 1 is where the limit of ordinary films lies."""
+    right, down, tilt, zoom = np.abs(pose_P).tolist()
+    return max(right / 0.12, down / 0.14, tilt / 14, zoom / 0.25)
+
+
+def evenness(frame_SS: np.ndarray) -> float:
+    """Largest distance between the shares of pixels up to each level and those of a flat histogram."""
+    count_L = np.empty(256, np.int64)
+    histogram_into(count_L, frame_SS)
+    share_L = np.cumsum(count_L) / frame_SS.size
+    return float(np.abs(share_L - np.arange(1, 257) / 256).max())
+
+
+def thumbnail_of(frame_SS: np.ndarray, rows: int, columns: int) -> bytes:
+    """A JPEG of the frame in the proportions of the file."""
+    scale = THUMBNAIL / max(rows, columns)
+    size = max(1, round(columns * scale)), max(1, round(rows * scale))
+    small_HW = cv2.resize(frame_SS, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", small_HW, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+
+
+def find_keypoints(frame_SS: np.ndarray) -> Keypoints:
+    """The strongest SIFT keypoints of the equalised frame.  Source: Lowe 2004; Arandjelović and Zisserman 2012."""
+    small_SS = cv2.resize(frame_SS, (KEYPOINT_SIDE, KEYPOINT_SIDE), interpolation=cv2.INTER_AREA)
+    sift = cv2.SIFT.create(KEYPOINTS, contrastThreshold=0.01)
+    found, descriptor_DF = sift.detectAndCompute(cv2.equalizeHist(small_SS), None)
+    if descriptor_DF is None:
+        return Keypoints(place_DX=np.empty((0, 2), np.float32), descriptor_DF=np.empty((0, 128), np.float32))
+    sums_D1 = np.maximum(descriptor_DF.sum(1, keepdims=True), 1e-6)
+    places_DX = np.array([keypoint.pt for keypoint in found], np.float32) / KEYPOINT_SIDE
+    return Keypoints(
+        place_DX=places_DX[:KEYPOINTS], descriptor_DF=np.sqrt(descriptor_DF / sums_D1)[:KEYPOINTS].astype(np.float32)
+    )

@@ -1,0 +1,289 @@
+"""Colour in a picture that should be grey, such as an overlay or an arrow."""
+
+# H rows, W columns, C channels
+# H rows, W columns, C colour channels (red, green, blue, and perhaps alpha)
+
+from __future__ import annotations
+
+import numpy as np
+from kernels.decoding import count_coloured
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+import cv2
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+from kernels.decoding import luma_into
+from loaders.images.png import COPY_AGAIN, SAVE_AGAIN, plain_png, sound_png
+from loaders.images.files import SUFFIXES, format_of, read_file, refuse
+
+
+COLOURFUL = 25  # levels of 255 by which a channel leaves the mean of all three; JPEG's noise stays below it
+SAMPLES, TINT_SAMPLES = 320, 80  # pixels along either axis that are looked at, for colour and for the tint
+
+
+def colour_share(colour_HWC: np.ndarray) -> float:
+    """Share of pixels whose channels differ otherwise than the whole picture's do; a tinted film has none.
+
+    colour_HWC: uint8 or uint16, three channels in any order, a fourth is ignored.
+    """
+    few_HWC = sampled(colour_HWC, TINT_SAMPLES).astype(np.float32) * (1 if colour_HWC.dtype == np.uint8 else 1 / 257)
+    grey_HW1 = few_HWC.mean(2, keepdims=True)
+    # a tint is the same share of grey everywhere
+    tint_C = np.median((few_HWC - grey_HW1) / (grey_HW1 + 1), axis=(0, 1))
+    looked_at_HWC = sampled(colour_HWC, SAMPLES)
+    levels = 1 if colour_HWC.dtype == np.uint8 else 257
+    coloured = count_coloured(looked_at_HWC, tint_C.astype(np.float32), np.float32(COLOURFUL * levels))
+    return coloured / (looked_at_HWC.shape[0] * looked_at_HWC.shape[1])
+
+
+def sampled(colour_HWC: np.ndarray, samples: int) -> np.ndarray:
+    """Every so many pixels, so that at least `samples` along either axis are left, or all; without a fourth channel."""
+    rows, columns = (max(1, side // samples) for side in colour_HWC.shape[:2])
+    return colour_HWC[::rows, ::columns, :3]
+
+
+BAND = 1 << 20  # pixels of a picture that are converted at once
+SAMPLE_BYTES = 6  # of a pixel of 16-bit RGB
+SHRINK = "shrink it, or raise --max-pixels if you trust it"
+
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not stuffing, filling, or a restart inside a scan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Radiograph:
+    """The decoded content of one file."""
+
+    grey_HW: np.ndarray
+    """uint8 or uint16, upright, C-contiguous, writable; larger is brighter on the screen."""
+    format: str
+    """PNG, JPEG, TIFF, BMP or DICOM: what the bytes are, whatever the name says."""
+    bits: int
+    """1, 8 or 16: the smallest of these that holds a sample of the file."""
+    note: str
+    """What was odd but is no reason to reject, such as "named .png, is JPEG"; else empty."""
+    colour: float = 0.0
+    """Share of pixels whose colour stands out of the whole's; of a JPEG only if it was asked for."""
+    patient: str = field(default="", repr=False)
+    """A DICOM's patient ID, to be hashed and never to be written; else empty."""
+    view: str = ""
+    """A DICOM's view position if it is a term of the standard; else empty."""
+
+
+def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False) -> Radiograph:
+    """Read one file and give its upright grey levels, at the depth of its samples.
+
+    Grey is Rec. 601 luma (for JPEG the file's own Y channel); transparency is laid over black; the EXIF
+    orientation is applied.  max_pixels: checked from the header, before anything of that size is allocated.
+    with_colour: look for colour in JPEGs too, which takes a second, smaller decoding.
+    Errors: RadiographError for whatever keeps this one file from being used; its message leaves out the path,
+    which the caller's row already has.  Source: DESIGN, Geometry.
+    For processes, not threads: Pillow's warnings are silenced by a filter that the whole process shares.
+    """
+    data = read_file(path)
+    found = format_of(data)
+    if found not in _DECODERS:
+        raise refuse(found, " or ".join(_DECODERS), "replace or remove it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            radiograph = _DECODERS[found](data, max_pixels)
+            if with_colour and found == "JPEG":
+                radiograph = replace(radiograph, colour=_jpeg_colour(data))
+        except Image.DecompressionBombError as error:
+            raise refuse("more pixels than Pillow ever reads", f"at most {max_pixels}", SHRINK) from error
+        except Image.UnidentifiedImageError as error:
+            raise refuse(f"{found} with a rare or damaged header", "a common one", SAVE_AGAIN) from error
+        except DECODER_ERRORS as error:
+            reason = str(error) or type(error).__name__
+            raise refuse(f"{found} that does not decode ({reason})", "a whole image", COPY_AGAIN) from error
+    if SUFFIXES.get(path.suffix.lower(), found) == found:
+        return radiograph
+    return replace(radiograph, note=f"{radiograph.note}; named {path.suffix}, is {found}".lstrip("; "))
+
+
+def check_jpeg(data: bytes) -> None:
+    """Raise unless an end-of-image marker follows the scans: libjpeg decodes zeros that pad a cut file."""
+    at, scans = 2, 0
+    while marker := _NEXT_MARKER.search(data, at):
+        code, at = data[marker.end() - 1], marker.end()
+        if code == 0xD9 and scans:
+            return
+        if code not in (0x01, 0xD8, 0xD9):  # all others have a length; it steps over EXIF thumbnails
+            at += int.from_bytes(data[at : at + 2], "big")
+            scans += code == 0xDA
+    raise refuse(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", COPY_AGAIN)
+
+
+_TURNS = {  # EXIF 2.32, tag 274: step over stored rows, over stored columns, then transpose
+    2: (1, -1, False), 3: (-1, -1, False), 4: (-1, 1, False),
+    5: (1, 1, True), 6: (-1, 1, True), 7: (-1, -1, True), 8: (1, -1, True),
+}  # fmt: skip
+
+
+def _open_header(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    image = Image.open(BytesIO(data), formats=[name])
+    width, height = image.size
+    if width * height > max_pixels:
+        raise refuse(f"{width}x{height} pixels", f"at most {max_pixels}", SHRINK)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a phone's MPO has a whole JPEG first, then thumbnails or depth
+        raise refuse(f"{name} of {frames} images", "one", "save each as a file of its own")
+    return image
+
+
+def _finish(
+    image: Image.Image, grey_HW: np.ndarray, *, name: str, bits: int, note: str = "", colour: float = 0.0
+) -> Radiograph:
+    """Turn the grey upright, once all its tags are known; loading a TIFF has turned it already."""
+    if grey_HW.shape != image.size[::-1]:
+        raise refuse(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", SAVE_AGAIN)
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except DECODER_ERRORS:
+        orientation, note = 1, f"{note}; EXIF unreadable, taken as upright".lstrip("; ")
+    rows, columns, transposed = _TURNS.get(orientation, (1, 1, False))
+    grey_HW = grey_HW[::rows, ::columns].T if transposed else grey_HW[::rows, ::columns]
+    return Radiograph(
+        grey_HW=np.require(grey_HW, requirements=["C", "W"]), format=name, bits=bits, note=note, colour=colour
+    )
+
+
+def _flatten(colour_HWC: np.ndarray, red: int = 0, blue: int = 2) -> tuple[np.ndarray, str]:
+    """Rec. 601 luma, rounded to nearest, laid over black if a fourth channel is not opaque, with a note."""
+    grey_HW = np.empty(colour_HWC.shape[:2], colour_HWC.dtype)
+    luma_into(grey_HW, colour_HWC, red, blue)
+    top = 255 if grey_HW.dtype == np.uint8 else 65535
+    if colour_HWC.shape[2] == 3 or colour_HWC[..., 3].min() == top:
+        return grey_HW, ""
+    for rows in _bands(*grey_HW.shape):
+        products_HW = grey_HW[rows].astype(np.uint32) * colour_HWC[rows, :, 3]  # 65535 squared just fits
+        grey_HW[rows] = (products_HW + top // 2) // top
+    return grey_HW, "transparency laid over black"
+
+
+def _bands(height: int, width: int) -> list[slice]:
+    """Rows of a picture in parts of about a megapixel, so that what is made of one part needs little memory."""
+    rows = max(1, BAND // max(1, width))
+    return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
+
+
+def _jpeg_colour(data: bytes) -> float:
+    """The share of colour in a JPEG, decoded at an eighth to a half of its size."""
+    image = Image.open(BytesIO(data), formats=["JPEG"])
+    if image.mode == "L":
+        return 0.0
+    image.draft("RGB", (320, 320))
+    return colour_share(np.asarray(image.convert("RGB")))
+
+
+def _grey_of(image: Image.Image) -> tuple[np.ndarray, str, float]:
+    """Decode an image of any mode that has no more than 8 bits or only grey: levels, a note, share of colour."""
+    image.load()
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L")), "", 0.0
+    if image.mode in ("I;16", "I;16B", "I;16L"):
+        return np.asarray(image).astype(np.uint16), "", 0.0
+    if image.mode in ("P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+        colour_HWC = np.empty((image.height, image.width, len(mode)), np.uint8)
+        for rows in _bands(image.height, image.width):  # of the whole, Pillow would make three copies
+            colour_HWC[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert(mode))
+        return *_flatten(colour_HWC), colour_share(colour_HWC)
+    raise refuse(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", SAVE_AGAIN)
+
+
+def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
+    """By OpenCV where it is not ordinary: Pillow keeps the upper byte of 16-bit colour, and misses missing rows."""
+    pixels_only, bodies = sound_png(data)
+    depth, note, colour = data[24], "", 0.0
+    image = _open_header(data, "PNG", max_pixels)
+    if "Raw profile type exif" not in image.info:
+        image.info["exif"] = bodies[b"eXIf"]  # else Pillow decodes all pixels in search of it
+    red, blue, pixels = 0, 2, None if bodies[b"tRNS"] else plain_png(pixels_only)
+    if pixels is None:
+        check_size(image, data[25], depth, max_pixels)
+        red, blue, pixels = 2, 0, cv2.imdecode(np.frombuffer(pixels_only, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise refuse("PNG that does not decode", "a sound one", COPY_AGAIN)
+    if pixels.ndim == 3:
+        colour = colour_share(pixels)
+        pixels, note = _flatten(pixels, red, blue)
+    elif bodies[b"tRNS"]:  # names one level of grey, in the file's own units
+        hidden = int.from_bytes(bodies[b"tRNS"][:2], "big") * {1: 255, 2: 85, 4: 17}.get(depth, 1)
+        pixels[pixels == hidden] = 0
+        note = "transparency laid over black"
+    return _finish(image, pixels, name="PNG", bits=depth if depth in (1, 16) else 8, note=note, colour=colour)
+
+
+def check_size(image: Image.Image, colour_type: int, depth: int, max_pixels: int) -> None:
+    """Raise for a PNG whose pixels, which OpenCV holds twice, are more bytes than max_pixels of 16-bit RGB."""
+    size = {0: 1, 2: 3, 3: 4}.get(colour_type, 4) * max(1, depth // 8)  # of a pixel; grey with alpha becomes RGBA
+    if image.width * image.height * size > SAMPLE_BYTES * max_pixels:
+        most = SAMPLE_BYTES * max_pixels // size
+        raise refuse(f"{image.width}x{image.height} pixels of {size} bytes", f"at most {most}", SHRINK)
+
+
+def _decode_jpeg(data: bytes, max_pixels: int) -> Radiograph:
+    check_jpeg(data)
+    image = _open_header(data, "JPEG", max_pixels)
+    note = "first image of several (MPO)" if image.format == "MPO" else ""
+    image.draft("L", image.size)  # libjpeg then decodes Y alone; CMYK stays as it is
+    return _finish(image, _grey_of(image)[0], name="JPEG", bits=8, note=note)
+
+
+def _decode_tiff(data: bytes, max_pixels: int) -> Radiograph:
+    # what is cut off is no more than a warning to Pillow; libtiff then fails, and says so on stderr
+    warnings.filterwarnings("error", message=".*orrupt EXIF data|Truncated File|Tag data larger than file")
+    image = _open_header(data, "TIFF", max_pixels)
+    assert isinstance(image, TiffImageFile)
+    tags = image.tag_v2
+    depth, sample_format, white_is_zero = (
+        max(tags.get(258, (1,))),
+        max(tags.get(339, (1,))),
+        tags.get(262) == 0,
+    )
+    if (depth > 8 and not image.mode.startswith("I;16")) or sample_format not in (1, 4):  # 4: undefined
+        kind = {2: "signed", 3: "floating-point"}.get(sample_format, "colour")
+        raise refuse(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", SAVE_AGAIN)
+    for starts, sizes in ((273, 279), (324, 325)):  # strips, tiles
+        for start, size in zip(tags.get(starts, ()), tags.get(sizes, ()), strict=False):
+            if start + size > len(data):
+                raise refuse(f"truncated TIFF ({len(data)} bytes)", f"{start + size} or more", COPY_AGAIN)
+    grey_HW, note, colour = _grey_of(image)
+    if white_is_zero and grey_HW.dtype == np.uint16:  # Pillow inverts the others itself
+        grey_HW = 65535 - grey_HW
+    bits = 1 if image.mode == "1" else 8 * grey_HW.itemsize
+    return _finish(image, grey_HW, name="TIFF", bits=bits, note=note, colour=colour)
+
+
+def _decode_bmp(data: bytes, max_pixels: int) -> Radiograph:
+    image = _open_header(data, "BMP", max_pixels)
+    grey_HW, note, colour = _grey_of(image)
+    return _finish(image, grey_HW, name="BMP", bits=1 if image.mode == "1" else 8, note=note, colour=colour)
+
+
+def _decode_dicom(data: bytes, max_pixels: int) -> Radiograph:
+    from loaders.images.dicom import decode_dicom  # pydicom and its codecs only where there is a DICOM file
+
+    return decode_dicom(data, max_pixels)
+
+
+_DECODERS: dict[str, Callable[[bytes, int], Radiograph]] = {
+    "PNG": _decode_png,
+    "JPEG": _decode_jpeg,
+    "TIFF": _decode_tiff,
+    "BMP": _decode_bmp,
+    "DICOM": _decode_dicom,
+}
+
+# what Pillow's Python and C, its libraries and OpenCV raise on damaged bytes; Warning: see _decode_tiff
+DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError,
+    MemoryError, RuntimeError, AssertionError, Warning, struct.error, zlib.error, cv2.error,
+)  # fmt: skip

@@ -1,0 +1,139 @@
+"""What a command tells in the terminal: lines and tables, made beside what they tell of, printed by cli.py alone."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+
+EDGES, GAP = 2, 3  # blank columns of the terminal at a table's sides, and between two of its columns
+LEAST_TEXT = 8  # a column of text is not narrower, where a word of it would not fit the terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of text.  style: of rich, such as "yellow" or "bold"; "" for none.
+
+    whole: never broken, however narrow the terminal, such as a path that is to be copied.
+    """
+
+    text: str
+    style: str = ""
+    whole: bool = False
+
+
+def path_line(path: Path) -> Line:
+    """Where a file was written."""
+    return Line(str(path), whole=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sheet:
+    """A table: its first column is text, the others are numbers.  ends_in_text: the last one is text, too."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+    ends_in_text: bool = False
+
+    def is_text(self, column: int) -> bool:
+        """Whether a column's cells are text, which may break between words."""
+        return column == 0 or (self.ends_in_text and column == len(self.headers) - 1)
+
+
+Parts = Sequence[Line | Sheet]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Columns of a table that stand side by side: their places, and the width of each."""
+
+    columns: tuple[int, ...]
+    widths: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """The whole block's."""
+        return block_width(self.widths)
+
+
+def screen_width(text: str) -> int:
+    """How many columns of the terminal a text takes: a Chinese sign two, an accent of its own none."""
+    from rich.cells import cell_len  # --help needs no rich
+
+    return cell_len(text)
+
+
+def block_width(widths: Sequence[int]) -> int:
+    """The width of columns side by side."""
+    return EDGES + sum(widths) + GAP * (len(widths) - 1)
+
+
+def lay_out(sheet: Sheet, most: int | None) -> list[Block]:
+    """A table in as few blocks as a width allows, the first column in each; in one, as wide as it is, without a limit.
+
+    Headers and text break between words only, and numbers nowhere: only a word that is wider than the terminal breaks.
+    """
+    places = range(len(sheet.headers))
+    whole = [max(screen_width(text) for text in column_texts(sheet, place)) for place in places]
+    if most is None:
+        return [Block(columns=tuple(places), widths=tuple(whole))]
+    least = [least_width(sheet, place) for place in places]
+    groups = [[0]]
+    for place in places[1:]:
+        if len(groups[-1]) > 1 and block_width([least[other] for other in (*groups[-1], place)]) > most:
+            groups.append([0])
+        groups[-1].append(place)
+    return [make_block(sheet, group, least, whole, most) for group in groups]
+
+
+def column_texts(sheet: Sheet, place: int) -> list[str]:
+    """A column's header and cells."""
+    return [sheet.headers[place], *(row[place] for row in sheet.rows)]
+
+
+def least_width(sheet: Sheet, place: int) -> int:
+    """The width of a column's longest piece that does not break."""
+    header, *cells = column_texts(sheet, place)
+    pieces = [word for text in (header, *cells) for word in text.split()] if sheet.is_text(place) else cells
+    return max(map(screen_width, [*header.split(), *pieces]), default=0)
+
+
+def make_block(sheet: Sheet, group: Sequence[int], least: Sequence[int], whole: Sequence[int], most: int) -> Block:
+    """Columns with the room there is: first for text, the narrower first, then for headers."""
+    widths = {place: least[place] for place in group}
+    for place in sorted(group, key=lambda place: (not sheet.is_text(place), whole[place])):
+        spare = most - block_width(list(widths.values()))
+        wanted = min(whole[place], widths[place] + spare)
+        shortest = LEAST_TEXT if sheet.is_text(place) else widths[place]
+        widths[place] = max(wanted, min(shortest, widths[place]))
+    return Block(columns=tuple(group), widths=tuple(widths.values()))
+
+
+def table_lines(sheet: Sheet, block: Block, rule: str) -> list[str]:
+    """A block as lines: the header, a line of the sign `rule`, the rows; text to the left, numbers to the right."""
+
+    def row_lines(texts: Sequence[str]) -> list[str]:
+        cells = [wrapped(texts[place], width) for place, width in zip(block.columns, block.widths, strict=True)]
+        return [
+            f" {(GAP * ' ').join(padded(line, place, width) for line, place, width in columns)}".rstrip()
+            for line_of in zip_longest(*cells, fillvalue="")
+            for columns in [zip(line_of, block.columns, block.widths, strict=True)]
+        ]
+
+    def padded(text: str, place: int, width: int) -> str:
+        blank = " " * (width - screen_width(text))
+        return text + blank if sheet.is_text(place) else blank + text
+
+    below = " " + rule * (block.width - EDGES)
+    return [*row_lines(sheet.headers), below, *(line for row in sheet.rows for line in row_lines(row))]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Text in lines that fit; words, which hold numbers, are whole wherever they fit."""
+    if screen_width(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, break_on_hyphens=False)

@@ -1,0 +1,1 @@
+"""Phantoms: synthetic radiographs with planted findings and shortcuts."""

@@ -1,0 +1,1 @@
+"""Sources: folders, tables and public sets, as lists of labelled files."""

@@ -1,0 +1,132 @@
+"""One source file as the catalog knows it, from a folder's listing or a table's row."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from loaders.atomic_file import storage_error
+from loaders.errors import InputError
+
+
+SPLITS = ("train", "val", "heldout")
+ORDER_MARK = "\ufeff"
+NO_PICTURES = (
+    ".csv", ".tsv", ".txt", ".md", ".json", ".jsonl", ".xlsx", ".xls", ".html", ".xml", ".yaml", ".pdf", ".zip",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One source file.  path: relative to the root, with forward slashes.  excluded: why it takes no part, or ""."""
+
+    path: str
+    label: str
+    patient: str = ""
+    view: str = ""
+    source: str = ""
+    split: str = ""
+    excluded: str = ""
+
+
+def may_be_picture(path: str) -> bool:
+    """Whether a file's name does not already say that it is none."""
+    return not path.lower().endswith(NO_PICTURES)
+
+
+def not_asked_for(label: str) -> str:
+    """Why a file of another class is excluded."""
+    return f"class {label} not asked for"
+
+
+def match_patient(pattern: re.Pattern[str] | None, path: str) -> str:
+    """The patient that a file name tells, or ""."""
+    match = pattern.search(PurePosixPath(path).name) if pattern else None
+    return (match.group(1) or "") if match else ""
+
+
+def files_below(source: Path) -> Iterator[PurePosixPath]:
+    """Every file below source, relative to it, sorted in each folder; links to folders are listed, not followed.
+
+    Errors: StorageError when a folder cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise storage_error(Path(error.filename or source), error) from error
+
+    for folder, subfolders, names in os.walk(source, onerror=fail):
+        subfolders.sort()
+        relative = PurePosixPath(Path(folder).relative_to(source).as_posix())
+        # a link to a folder, a loop perhaps, is listed as a file, so that it is accounted for
+        links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
+        for name in sorted(names + links):
+            yield relative / name
+
+
+def is_hidden(path: PurePosixPath) -> bool:
+    """The file or a folder above it starts with a dot."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def read_rows(
+    table: Path, required: Sequence[str], optional: Sequence[str], remedy: str
+) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV as (line, column → stripped text); column names in small letters, bytes may be anything.
+
+    Gives required and optional columns only, "" where a row ends early.  remedy: what to do about a missing column.
+    Errors: InputError for a missing column or no CSV; StorageError.
+    """
+    wanted = f"{', '.join(required[:-1])} and {required[-1]}"
+    check_regular(table)
+    try:
+        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            columns = [name.lstrip(ORDER_MARK).strip().lower() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            if not set(required) <= set(columns):
+                raise InputError(
+                    f"{table}: columns {', '.join(columns) or 'none'}, expected at least {wanted}; {remedy}"
+                )
+            names = (*required, *optional)
+            return [(reader.line_num, {name: (row.get(name) or "").strip() for name in names}) for row in reader]
+    except OSError as error:
+        raise storage_error(table, error) from error
+    except csv.Error as error:
+        raise InputError(
+            f"{table}: not a CSV ({error}), expected the columns {wanted}; save it as CSV in UTF-8"
+        ) from error
+
+
+def check_regular(table: Path) -> None:
+    """Errors: InputError for a table that is there and no regular file: a FIFO would be waited on for ever."""
+    if table.exists() and not table.is_file():
+        kind = "a folder" if table.is_dir() else "a FIFO or device"
+        raise InputError(f"{table}: {kind}, expected a regular file; check the path")
+
+
+def check_once(table: Path, first_line: dict[str, int], line: int, path: str) -> None:
+    """Note the line that names a file.  Errors: InputError when an earlier line named it."""
+    if path in first_line:
+        raise InputError(
+            f"{table}: line {line} repeats {path} of line {first_line[path]}, expected each file once; drop a row"
+        )
+    first_line[path] = line
+
+
+def read_list(path: Path) -> set[str]:
+    """The file names in a list, one a line; empty where there is no list.  Errors: StorageError."""
+    if not path.is_file():
+        return set()
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise storage_error(path, error) from error
+    return {line.strip() for line in text.lstrip(ORDER_MARK).splitlines() if line.strip()}
+
+
+def table_path(path: str) -> str:
+    """A path as a cell of a CSV: one that a spreadsheet would take for a formula begins with `./` there."""
+    return f"./{path}" if path[:1] in ("=", "+", "-", "@", "\t", "\r") else path

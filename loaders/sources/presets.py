@@ -1,0 +1,316 @@
+"""Presets: the layouts in which the usual public sets are distributed, as entries of the catalog.
+
+Labels of every set are mapped to covid, normal, pneumonia (and lung-opacity), so that --classes means the same for
+each. Sources, seen in November 2026:
+
+* covid-radiography: https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database and, for the names of
+  its files, https://huggingface.co/spaces/dgrant6/Clinical-Demo/tree/main/data/COVID-19_Radiography_Dataset
+* covid-qu-ex: https://www.kaggle.com/datasets/anasmohammedtahir/covidqu and
+  https://github.com/nguyen-brat/COVID-QU-Ex-Segmentation (each part's folder lies in a folder of the same name)
+* covid-chestxray: https://github.com/ieee8023/covid-chestxray-dataset/blob/master/SCHEMA.md and metadata.csv there
+* nih: https://nihcc.app.box.com/v/ChestXray-NIHCC, https://www.kaggle.com/datasets/nih-chest-xrays/data (images_001/)
+  and https://huggingface.co/datasets/alkzar90/NIH-Chest-X-ray-dataset/tree/main/data (images/, lists, v2020)
+"""
+
+# N entries that take part
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+import numpy as np
+from loaders.config import CatalogConfig
+from loaders.sources.entry import (
+    Entry,
+    check_once,
+    files_below,
+    is_hidden,
+    match_patient,
+    not_asked_for,
+    read_list,
+    read_rows,
+)
+from loaders.errors import InputError
+from loaders.sources.split import group_by, split_groups
+
+
+IMAGES = "images"
+IMAGE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".webp", ".dcm")
+)
+RADIOGRAPHY_LABELS = {
+    "COVID": "covid",
+    "Lung_Opacity": "lung-opacity",
+    "Normal": "normal",
+    "Viral Pneumonia": "pneumonia",
+}
+QU_EX_PARTS = ("Lung Segmentation Data", "Infection Segmentation Data")  # the second repeats some of the first
+QU_EX_SPLITS = {"Train": "train", "Val": "val", "Test": "heldout"}
+QU_EX_LABELS = {"COVID-19": "covid", "Non-COVID": "pneumonia", "Normal": "normal"}
+FRONTAL_VIEWS = frozenset(("pa", "ap", "ap supine", "aps", "ap erect"))
+NIH_TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
+NIH_TEST, NIH_REST = "test_list.txt", "train_val_list.txt"
+UNPACK = "unpack the set anew, or point SOURCE at the folder that has it"
+
+Paths = Sequence[PurePosixPath]
+
+
+def preset_entries(config: CatalogConfig, pattern: re.Pattern[str] | None) -> list[Entry]:
+    """Every radiograph of a public set, sorted by path, and every other image of its tree with why it is left out.
+
+    config: source and preset are set; classes are mapped names.
+    Errors: InputError when a file that the layout needs is missing or not as expected; StorageError.
+    """
+    source = config.source
+    assert source is not None and config.preset is not None
+    if not source.is_dir():
+        raise InputError(f"{source}: not a folder, expected the folder of {config.preset}; check the path")
+    listed = list(files_below(source))
+    entries = READERS[config.preset](source, [path for path in listed if not is_hidden(path)])
+    entries += [left_out(path, "hidden file") for path in listed if is_hidden(path) and is_image(path)]
+    for place, entry in enumerate(entries):
+        unwanted = not entry.excluded and config.classes and entry.label not in config.classes
+        entries[place] = replace(
+            entry,
+            patient=entry.patient or match_patient(pattern, entry.path),
+            excluded=not_asked_for(entry.label) if unwanted else entry.excluded,
+        )
+    entries.sort(key=lambda entry: entry.path)
+    check_whole_patients(source, entries)
+    return entries
+
+
+def is_image(path: PurePosixPath) -> bool:
+    """The name says that this is a picture."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def left_out(path: PurePosixPath, reason: str, label: str = "") -> Entry:
+    """An image of the tree that takes no part."""
+    return Entry(path=path.as_posix(), label=label, excluded=reason)
+
+
+def unlisted(source: Path, paths: Paths, used: set[str], reason: str) -> list[Entry]:
+    """The images, and links to folders, that nothing has accounted for."""
+    rest = [path for path in paths if path.as_posix() not in used]
+    entries = [left_out(path, reason) for path in rest if is_image(path)]
+    links = [path for path in rest if not is_image(path) and (source / path).is_dir()]
+    return entries + [left_out(path, "link to a folder, which is not followed") for path in links]
+
+
+def check_whole_patients(source: Path, entries: Sequence[Entry]) -> None:
+    """Errors: InputError where test_list.txt has some images of a patient and not others."""
+    taking_part = [entry for entry in entries if not entry.excluded]
+    listed = {entry.patient: entry.path for entry in taking_part if entry.split}
+    for entry in taking_part:
+        if not entry.split and entry.patient and entry.patient in listed:
+            raise InputError(
+                f"{source}/{NIH_TEST}: has {listed[entry.patient]} and not {entry.path} of the same patient, "
+                "expected whole patients; take the list as the set has it"
+            )
+
+
+def deal_rest(given: Sequence[Entry], val: float, seed: int) -> tuple[Entry, ...]:
+    """Where test_list.txt names only the held-out share, deal the rest to train and val, by whole patients.
+
+    given: a set's entries in order.  val, seed: as a conversion has them.  Errors: InputError for too few patients.
+    """
+    entries = list(given)
+    taking_part = [place for place, entry in enumerate(entries) if not entry.excluded]
+    places = [place for place in taking_part if not entries[place].split]
+    if not places or len(places) == len(taking_part):
+        return tuple(entries)
+    labels = [entries[place].label for place in places]
+    classes = sorted(set(labels))
+    group_N = group_by([entries[place].patient or None for place in places])
+    label_N = np.array([classes.index(label) for label in labels])
+    shares = {"train": 1 - val, "val": val}
+    for place, split in zip(places, split_groups(group_N, label_N, shares, seed, classes), strict=True):
+        entries[place] = replace(entries[place], split=split)
+    return tuple(entries)
+
+
+# ---- sets of folders
+
+
+def radiography_entries(source: Path, paths: Paths) -> list[Entry]:
+    """COVID-19 Radiography Database: <class>/images/ and <class>/masks/.
+
+    Where each image comes from stands only in *.metadata.xlsx, which is not read: the source stays unknown.
+    """
+    entries = []
+    for path in paths:
+        folder, kind = (*path.parts[-3:-1], "", "")[:2]
+        label = RADIOGRAPHY_LABELS.get(folder, "")
+        if label and kind == IMAGES:
+            entries.append(Entry(path=path.as_posix(), label=label))
+        elif label and kind == "masks" and is_image(path):
+            entries.append(left_out(path, "lung mask", label))
+    if not any(not entry.excluded for entry in entries):
+        expected = ", ".join(f"{folder}/{IMAGES}" for folder in RADIOGRAPHY_LABELS)
+        raise InputError(f"{source / 'COVID' / IMAGES}: not found or empty, expected some of {expected}; {UNPACK}")
+    return entries + unlisted(source, paths, {entry.path for entry in entries}, "outside the folders of the classes")
+
+
+def qu_ex_entries(source: Path, paths: Paths) -> list[Entry]:
+    """COVID-QU-Ex: <part>/<Train|Val|Test>/<class>/images, "lung masks" and "infection masks"; its own splits.
+
+    An image of the infection part that the lung part also has, by class and name, is taken once.
+    """
+    lung, infection = QU_EX_PARTS
+    entries = []
+    in_lung_part: dict[tuple[str, str], str] = {}
+    in_parts = [path for path in paths if len(path.parts) > 4 and set(QU_EX_PARTS) & set(path.parts)]
+    for path in sorted(in_parts, key=lambda path: infection in path.parts):
+        split, folder, kind, name = path.parts[-4:]
+        label = QU_EX_LABELS.get(folder, "")
+        if not label or split not in QU_EX_SPLITS:
+            continue
+        if kind == IMAGES:
+            entry = Entry(path=path.as_posix(), label=label, split=QU_EX_SPLITS[split])
+            if infection not in path.parts:
+                in_lung_part[label, name] = entry.path
+            elif (label, name) in in_lung_part:
+                entry = replace(entry, excluded=f"the same name and class as {in_lung_part[label, name]}")
+            entries.append(entry)
+        elif kind in ("lung masks", "infection masks") and is_image(path):
+            entries.append(left_out(path, kind.removesuffix("s"), label))
+    if not any(not entry.excluded for entry in entries):
+        raise InputError(
+            f"{source / lung}: no radiographs, expected Train, Val and Test with "
+            f"{', '.join(f'{folder}/{IMAGES}' for folder in QU_EX_LABELS)}; {UNPACK}"
+        )
+    return entries + unlisted(source, paths, {entry.path for entry in entries}, "outside the folders of the classes")
+
+
+# ---- sets with a table
+
+
+def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
+    """covid-chestxray-dataset: metadata.csv; frontal radiographs.  source: the host of the row's URL."""
+    table = expected_file(source, ("metadata.csv",))
+    required = ("patientid", "finding", "view", "modality", "folder", "filename")
+    rows = read_rows(table, required, ("url",), "take metadata.csv as the set has it")
+    entries = []
+    first_line: dict[str, int] = {}
+    for line, row in rows:
+        if not row["filename"]:
+            raise InputError(f"{table}: line {line} has no filename, expected one in every row; drop the row")
+        path = (PurePosixPath(row["folder"] or IMAGES) / row["filename"]).as_posix()
+        check_once(table, first_line, line, path)
+        label = chestxray_label(row["finding"])
+        if row["modality"].lower() != "x-ray":
+            reason = f"no radiograph: modality {row['modality'] or 'unknown'}"
+        elif row["view"].lower() not in FRONTAL_VIEWS:
+            lateral = row["view"].lower() in ("l", "lateral")
+            reason = "lateral view" if lateral else f"no frontal view: {row['view'] or 'unknown'}"
+        else:
+            reason = "" if label else f"finding of no class: {row['finding'] or 'none given'}"
+        entries.append(
+            Entry(
+                path=path,
+                label=label or row["finding"],
+                patient=row["patientid"] and f"covid-{row['patientid']}",
+                view=row["view"],
+                source=host_of(row["url"]) or "covid-chestxray",
+                excluded=reason,
+            )
+        )
+    return entries + unlisted(source, paths, set(first_line), "not in metadata.csv")
+
+
+def chestxray_label(finding: str) -> str:
+    """covid for Pneumonia/Viral/COVID-19, normal for No Finding, pneumonia for other Pneumonia/…; "" for the rest."""
+    parts = [part.strip().lower() for part in finding.split("/")]
+    if "covid-19" in parts:
+        return "covid"
+    return {"no finding": "normal", "pneumonia": "pneumonia"}.get(parts[0], "")
+
+
+def host_of(url: str) -> str:
+    """radiopaedia.org for https://www.radiopaedia.org/cases/1; "" for no URL."""
+    try:
+        return (urlsplit(url).hostname or "").removeprefix("www.")
+    except ValueError:  # such as an open bracket
+        return ""
+
+
+def nih_entries(source: Path, paths: Paths) -> list[Entry]:
+    """NIH ChestX-ray14: Data_Entry_2017.csv; images in images/ or images_001/images/ and so on, found by name.
+
+    With test_list.txt its images are held out, and the rest is for training and validation.
+    """
+    table = expected_file(source, NIH_TABLES)
+    required = ("image index", "finding labels", "patient id", "view position")
+    rows = read_rows(table, required, (), f"take {table.name} as the set has it")
+    place_of: dict[str, str] = {}
+    repeated = []
+    for path in paths:
+        if is_image(path) and place_of.setdefault(path.name, path.as_posix()) != path.as_posix():
+            repeated.append(left_out(path, f"the same name as {place_of[path.name]}"))
+    test, rest = (read_list(own_file(source, name)) for name in (NIH_TEST, NIH_REST))
+    if test & rest:
+        raise InputError(
+            f"{source / NIH_TEST}: {min(test & rest)} is also in {NIH_REST}, expected each image in one; mend a list"
+        )
+    entries = []
+    first_line: dict[str, int] = {}
+    for line, row in rows:
+        name = row["image index"]
+        if not name:
+            raise InputError(f"{table}: line {line} has no Image Index, expected one in every row; drop the row")
+        check_once(table, first_line, line, name)
+        label = nih_label(row["finding labels"])
+        if name not in place_of:
+            reason = "not in the folder"
+        elif not label:
+            reason = f"finding of no class: {row['finding labels'] or 'none given'}"
+        else:
+            reason = f"neither in {NIH_TEST} nor in {NIH_REST}" if test and rest and name not in test | rest else ""
+        entries.append(
+            Entry(
+                path=place_of.get(name, name),
+                label=label or row["finding labels"],
+                patient=row["patient id"] and f"nih-{row['patient id'].zfill(8)}",
+                view=row["view position"],
+                source="nih-chestxray8",
+                split="heldout" if name in test else "",
+                excluded=reason,
+            )
+        )
+    used = {entry.path for entry in (*entries, *repeated)}
+    return entries + repeated + unlisted(source, paths, used, f"not in {table.name}")
+
+
+def nih_label(findings: str) -> str:
+    """normal for No Finding, pneumonia where that is one of the findings; "" for the rest."""
+    found = [finding.strip().lower() for finding in findings.split("|")]
+    return "normal" if found == ["no finding"] else "pneumonia" if "pneumonia" in found else ""
+
+
+def expected_file(source: Path, names: Sequence[str]) -> Path:
+    """The first of these that is in source.  Errors: InputError, also for a link that leads out of source."""
+    for name in names:
+        if (source / name).is_file():
+            return own_file(source, name)
+    raise InputError(f"{source / names[0]}: not found, expected the set's table of images; {UNPACK}")
+
+
+def own_file(source: Path, name: str) -> Path:
+    """A table or list of the set.  Errors: InputError for a link that leads out of it."""
+    path = source / name
+    if source.resolve() not in Path(os.path.realpath(path)).parents:  # which, unlike resolve(), bears a ring of links
+        raise InputError(f"{path}: leads outside of {source}, expected the set's own file; copy it there")
+    return path
+
+
+READERS: dict[str, Callable[[Path, Paths], list[Entry]]] = {
+    "covid-radiography": radiography_entries,
+    "covid-qu-ex": qu_ex_entries,
+    "covid-chestxray": chestxray_entries,
+    "nih": nih_entries,
+}

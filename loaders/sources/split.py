@@ -1,0 +1,90 @@
+"""Groups that must stay together, and their split into training, validation and held-out sets."""
+
+# N samples
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+import numpy as np
+from loaders.errors import InputError
+from loaders.sampling import SPLIT, order_keys
+
+
+def group_by(*key_lists: Sequence[Hashable | None], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+    """Join samples that share a key in any of the lists, or are a pair; None joins nothing.
+
+    Each list has one key a sample.  Gives group numbers, int64 N, counted from 0 in order of first appearance.
+    """
+    num_samples = len(key_lists[0])
+    parent = list(range(num_samples))
+
+    def root(sample: int) -> int:
+        while parent[sample] != sample:
+            parent[sample] = parent[parent[sample]]
+            sample = parent[sample]
+        return sample
+
+    for keys in key_lists:
+        first: dict[Hashable, int] = {}
+        for sample, key in enumerate(keys):
+            if key is not None:
+                a, b = root(first.setdefault(key, sample)), root(sample)
+                parent[max(a, b)] = min(a, b)
+    for first_sample, second_sample in pairs:
+        a, b = root(first_sample), root(second_sample)
+        parent[max(a, b)] = min(a, b)
+    roots = [root(sample) for sample in range(num_samples)]
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(r, len(numbers)) for r in roots], np.int64)
+
+
+def split_groups(
+    group_N: np.ndarray, label_N: np.ndarray, shares: dict[str, float], seed: int, classes: Sequence[str]
+) -> list[str]:
+    """Deal whole groups to splits so that each class comes close to its shares in images.
+
+    A group counts for its commonest label (the smaller on a tie). In an order drawn from the seed each group goes to
+    the split that lacks most images; then a split left without a class gets its smallest group from the fullest.
+    shares: split name → share of the images; they add up to 1, and zero shares get nothing.
+    Gives one split name a sample.
+    Errors: InputError when a class has fewer groups than there are splits.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for sample, group in enumerate(group_N.tolist()):
+        members[group].append(sample)
+    strata: dict[int, list[int]] = defaultdict(list)
+    for group, samples in members.items():
+        counts = Counter(label_N[samples].tolist())
+        strata[min(counts, key=lambda label: (-counts[label], label))].append(group)
+    keys = order_keys(seed, SPLIT, 0, int(group_N.max()) + 1)
+    wanted = {name: share for name, share in shares.items() if share > 0}
+    split_of: dict[int, str] = {}
+    for label in range(len(classes)):
+        groups = sorted(strata[label], key=lambda group: int(keys[group]))
+        if len(groups) < len(wanted):
+            raise InputError(
+                f"class {classes[label]}: {len(groups)} patients (groups), expected at least {len(wanted)}, "
+                f"one each for {', '.join(wanted)}; add radiographs of more patients"
+            )
+        dealt = deal(groups, {group: len(members[group]) for group in groups}, wanted)
+        split_of.update(dealt)
+    return [split_of[group] for group in group_N.tolist()]
+
+
+def deal(groups: list[int], size: dict[int, int], shares: dict[str, float]) -> dict[int, str]:
+    """Deal one class's groups, in order, to the split that lacks most; no split stays empty."""
+    total = sum(size.values())
+    lacking = {name: share * total for name, share in shares.items()}
+    split_of: dict[int, str] = {}
+    for group in groups:
+        name = max(lacking, key=lambda split: lacking[split])
+        split_of[group] = name
+        lacking[name] -= size[group]
+    for name in shares:
+        if name not in split_of.values():
+            counts = Counter(split_of.values())
+            donor = max(shares, key=lambda split: counts[split])
+            given = min((group for group in groups if split_of[group] == donor), key=lambda group: size[group])
+            split_of[given] = name
+    return split_of
