@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from loaders.machine import keep_allocations
 from engine.config import (
     CompareConfig,
     CrossvalConfig,
@@ -35,11 +34,10 @@ from engine.config import (
 from engine.train.train import epoch_words, live_words, training_parts
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
-from loaders.machine import bus_errors_told
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
-from loaders.settings import add_setting, reference_table
-from loaders.settings import build, convert_values, read_settings, settings_of
+from loaders.machine import bus_errors_told, keep_allocations
 from loaders.output import Parts, Sheet, lay_out, table_lines
+from loaders.settings import add_setting, build, convert_values, read_settings, reference_table, settings_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -392,8 +390,7 @@ def run_audit(screen: Console, config: AuditConfig) -> None:
 
 def run_info(screen: Console, betons: list[Path]) -> None:
     """Show what a beton says of itself."""
-    from loaders.beton.reader import Beton
-    from loaders.beton.reader import beton_parts
+    from loaders.beton.reader import Beton, beton_parts
 
     for path in betons:
         with Beton(path, trust_unverified=True) as beton:
@@ -412,7 +409,9 @@ def run_verify(screen: Console, betons: list[Path]) -> None:
 
 def run_bench_loader(screen: Console, config: BenchLoaderConfig) -> None:
     """Measure how fast batches come, and what bounds them."""
-    throughput, words = load(screen, "loaders.batches.throughput", "loaders.batches.throughput", telling="loading kernels …")
+    throughput, words = load(
+        screen, "loaders.batches.throughput", "loaders.batches.throughput", telling="loading kernels …"
+    )
     with bar(screen) as shown:
         found = throughput.measure(config, partial(Bars(shown), "epochs"))
     show_parts(screen, words.throughput_parts(config, found))

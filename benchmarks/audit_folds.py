@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 
 from benchmarks.kind_recipe import FOLDS, folds_of, read_pictures, train
-from loaders.images.quality import inner_box
-from loaders.images.kind import KINDS, KindWeights, kind_features, kind_of
-from loaders.images.quality import SIDE, Measurement, inset, misalignment
 from loaders.images.frame import resize
+from loaders.images.kind import KINDS, KindWeights, kind_features, kind_of
+from loaders.images.quality import SIDE, Measurement, inner_box, inset, misalignment
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.audit_outcome import Outcome, columns
-from loaders.statistics import auc_rows, percentile_interval
 from loaders.audit.probes import sharpness_features
 from loaders.images.frame import stored_frame
-from loaders.phantom.phantom import draw_phantom
-from loaders.phantom.folder import EXTENSIONS, encode
 from loaders.images.radiograph import decode_radiograph
+from loaders.phantom.folder import EXTENSIONS, encode
+from loaders.phantom.phantom import draw_phantom
+from loaders.statistics import auc_rows, percentile_interval
 
 SIDE = 320
 FULL, HALF = 1024, 512

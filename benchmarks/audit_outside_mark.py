@@ -24,12 +24,12 @@ from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from benchmarks.audit_outcome import Outcome, Target, columns
 from engine.device import choose_policy
-from engine.statistics.metrics import all_metrics
 from engine.networks.cnn import Cnn
+from engine.statistics.metrics import all_metrics
 from engine.train.step import make_learner, predict, softmax, train_step
+from loaders.batches.loader import Loader
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig, stored_side
 from loaders.convert.convert import convert
-from loaders.batches.loader import Loader
 from loaders.phantom.folder import write_phantoms
 
 CROP = 64

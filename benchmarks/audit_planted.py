@@ -26,15 +26,14 @@ from benchmarks.audit_outcome import Outcome, columns, counted, told
 from benchmarks.audit_statistics import above, auprc, cross_effects, threshold_at
 from benchmarks.material import data_folder
 from benchmarks.planted import ONE_GRADE, PLANTED, SEVERITIES, side_marker
-from loaders.images.kind import KindWeights, shipped_weights
-from loaders.images.quality import DETECTORS, Measurement, measure
 from loaders.audit.near_duplicates import find_pairs
-from loaders.audit.verdicts import limit_of, own_defects
 from loaders.config import AuditLimits, stored_side
 from loaders.errors import RadiographError
 from loaders.images.frame import grey_window
-from loaders.phantom.phantom import LABELS, draw_phantom
+from loaders.images.kind import KindWeights, shipped_weights
+from loaders.images.quality import DETECTORS, Measurement, limit_of, measure, own_defects
 from loaders.images.radiograph import decode_radiograph
+from loaders.phantom.phantom import LABELS, draw_phantom
 
 COPY = "near-duplicate"
 CONTROL = "side marker"  # no defect: it must trip nothing

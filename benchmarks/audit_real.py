@@ -19,9 +19,9 @@ from loaders.audit.findings import HARMLESS, FileFinding
 from loaders.audit.verdicts import file_findings, judge_files
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, stored_side
 from loaders.errors import InputError
+from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
 from loaders.images.frame import grey_window
 from loaders.images.radiograph import decode_radiograph
-from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
 
 LEAST_LATERAL, LEAST_CT, LEAST_JOINED, MOST_MARKED, MOST_QUARANTINED = 7, 11, 26, 0.05, 0.03
 

@@ -19,14 +19,14 @@ import numpy as np
 
 from benchmarks.audit_outcome import Outcome, Target, columns, counted, told
 from loaders.audit.collection import ALPHA, HEADER_PROBE, VIEW_PROBE
-from loaders.audit.verdicts import lateral_odds
-from loaders.images.kind import kind_features, kind_of, shipped_weights
-from loaders.statistics import deal_folds, fit_folds, holm, labelling_aucs, permutation_p, permute_groups
 from loaders.audit.probes import FRAME_PROBES, Probe
+from loaders.audit.verdicts import lateral_odds
 from loaders.config import PhantomConfig
 from loaders.images.frame import audited_frame
-from loaders.phantom.phantom import draw_phantom
+from loaders.images.kind import kind_features, kind_of, shipped_weights
 from loaders.phantom.folder import plan_phantoms
+from loaders.phantom.phantom import draw_phantom
+from loaders.statistics import deal_folds, fit_folds, holm, labelling_aucs, permutation_p, permute_groups
 
 SIDE = 92
 POOL, PATIENTS, IMAGES = 600, 400, 2

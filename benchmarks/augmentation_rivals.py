@@ -18,8 +18,8 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from benchmarks.torchvision_dataset import turned
 from benchmarks.torchvision_import import import_functional
-from loaders.sampling import affine_parameters, inverse_matrices
 from loaders.config import LoaderConfig
+from loaders.sampling import affine_parameters, inverse_matrices
 
 MIDDLE = 127.5
 

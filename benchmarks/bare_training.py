@@ -11,11 +11,11 @@ from types import TracebackType
 import torch
 
 from engine.device import choose_policy
-from engine.statistics.metrics import all_metrics
 from engine.networks.cnn import Cnn
+from engine.statistics.metrics import all_metrics
 from engine.train.step import make_learner, predict, softmax, train_step
-from loaders.config import LoaderConfig
 from loaders.batches.loader import Loader
+from loaders.config import LoaderConfig
 
 
 class BareTraining:

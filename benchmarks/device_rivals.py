@@ -18,13 +18,13 @@ from torch import nn
 
 from benchmarks.device_report import time_limit
 from engine.device import Policy
-from engine.train.device_epochs import DeviceEpochs
 from engine.networks.cnn import Cnn
-from engine.train.step import make_learner
+from engine.train.device_epochs import DeviceEpochs
 from engine.train.state import State
+from engine.train.step import make_learner
+from loaders.batches.loader import Loader
 from loaders.beton.format import ROW, Facts
 from loaders.beton.writer import write_beton
-from loaders.batches.loader import Loader
 
 BATCH, CROP, STORED = 32, 224, 320
 LEARNING_RATE, DROPPED = 1e-3, 0.5

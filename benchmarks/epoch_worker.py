@@ -19,8 +19,8 @@ from benchmarks.settings import BATCH, THREADS
 def plainfilm(betons: Path) -> tuple[list[int], Callable[[], object]]:
     """Numbers of images, and an epoch."""
     from benchmarks.bare_training import BareTraining
-    from loaders.machine import keep_allocations
     from loaders.config import LoaderConfig
+    from loaders.machine import keep_allocations
 
     keep_allocations()
     training = BareTraining(betons, LoaderConfig(batch_size=BATCH, threads=THREADS))

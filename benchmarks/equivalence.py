@@ -25,12 +25,12 @@ from benchmarks.baseline import FOLDER
 from benchmarks.provenance import describe, provenance
 from benchmarks.step_contest import Stock
 from engine.device import choose_policy
-from engine.statistics.metrics import all_metrics
 from engine.networks.cnn import Cnn
+from engine.statistics.metrics import all_metrics
 from engine.train.step import make_learner, predict, softmax, train_step
+from loaders.batches.loader import Loader
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert.convert import convert
-from loaders.batches.loader import Loader
 from loaders.phantom.folder import write_phantoms
 from loaders.sampling import DROPOUT, scalar_seed
 

@@ -38,10 +38,9 @@ from benchmarks.device_rivals import (
 )
 from engine.config import Recipe, TrainConfig
 from engine.device import Policy, choose_policy, settle_precision
-from engine.train.device_batches import DeviceBatches
-from engine.train.device_batches import ResidentFrames
-from loaders.config import LoaderConfig
+from engine.train.device_batches import DeviceBatches, ResidentFrames
 from loaders.batches.loader import Loader
+from loaders.config import LoaderConfig
 
 REPOSITORY = Path(__file__).parent.parent
 NUM_TRAINING, NUM_VALIDATION, EPOCHS = 1648, 412, 27  # of the report

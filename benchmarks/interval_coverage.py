@@ -20,9 +20,9 @@ import numpy as np
 
 from benchmarks.baseline import FOLDER
 from benchmarks.provenance import describe, provenance
+from engine.statistics.bootstrap import make_material, resample
 from engine.statistics.estimates import RESAMPLES, estimates, judge, silent
 from engine.statistics.point_metrics import ECE_DISTANCE, count_groups, metrics_of
-from engine.statistics.bootstrap import make_material, resample
 from loaders.machine import usable_cores
 
 POPULATION = 100_000  # groups

@@ -28,11 +28,10 @@ from benchmarks.contest import Call, Contest, Missing
 from benchmarks.epochs import consume, first_samples
 from benchmarks.settings import BATCH, THREADS
 from benchmarks.targets import AFFINE, AFFINE_SCALING, CROP
-from kernels.crops import affine_into, affine_scratch
-from kernels.crops import crop_into
-from loaders.sampling import epoch_matrices
+from kernels.crops import affine_into, affine_scratch, crop_into
 from loaders.beton.reader import Beton
 from loaders.config import LoaderConfig
+from loaders.sampling import epoch_matrices
 
 NUM_SAMPLES = 128
 NUM_CHECKED = 16

@@ -27,13 +27,12 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.baseline import FOLDER
 from benchmarks.material import data_folder
-from loaders.images.quality import inner_box
-from loaders.images.kind import KINDS, WEIGHTS, KindWeights, kind_features, kind_of
-from loaders.images.quality import inset
 from loaders.errors import RadiographError
 from loaders.images.frame import audited_frame
-from loaders.phantom.phantom import LABELS, draw_phantom
+from loaders.images.kind import KINDS, WEIGHTS, KindWeights, kind_features, kind_of
+from loaders.images.quality import inner_box, inset
 from loaders.images.radiograph import decode_radiograph
+from loaders.phantom.phantom import LABELS, draw_phantom
 
 SIDE = 320
 PHANTOMS, DRAWN, FOLDS = 80, 400, 5

@@ -22,8 +22,8 @@ from benchmarks.epochs import Epoch, arrays, consume, first_samples, opened
 from benchmarks.installed import why_missing
 from benchmarks.settings import BATCH, THREADS
 from benchmarks.targets import CHECKSUMS, EVALUATION, EVALUATION_CHECKSUMS, TRAINING, TRAINING_SCALING
-from loaders.sampling import epoch_matrices
 from loaders.batches.loader import Loader
+from loaders.sampling import epoch_matrices
 
 EVALUATION_EPOCHS = 2  # in one call
 NUM_CHECKED = 2 * BATCH

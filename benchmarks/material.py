@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from benchmarks.settings import FULL, THREADS
-from loaders.beton.reader import Beton
 from loaders.beton.format import ROW, Facts
+from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert

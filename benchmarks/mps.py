@@ -21,11 +21,10 @@ from benchmarks.device_report import DeviceReport, DeviceTarget, device_facts, r
 from benchmarks.device_rivals import BATCH, CROP, fp32, interleave, noise_betons, our_epochs, our_steps, rival_steps
 from engine.config import Recipe, TrainConfig
 from engine.device import choose_policy, device_name
-from engine.train.device_batches import DeviceBatches
 from engine.networks.cnn import Cnn
-from engine.train.device_batches import ResidentFrames
-from loaders.config import LoaderConfig
+from engine.train.device_batches import DeviceBatches, ResidentFrames
 from loaders.batches.loader import Loader
+from loaders.config import LoaderConfig
 
 NUM_TRAINING, NUM_VALIDATION, EPOCHS, STEPS = 1648, 412, 3, 20
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

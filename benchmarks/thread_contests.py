@@ -24,8 +24,8 @@ from benchmarks.epochs import Epoch, arrays, consume, first_samples
 from benchmarks.loader_contests import NUM_CHECKED, by_sample, open_ours
 from benchmarks.settings import BATCH, THREADS
 from benchmarks.targets import EVALUATION_THREADS, TRAINING_THREADS
-from loaders.sampling import epoch_matrices
 from loaders.beton.reader import Beton
+from loaders.sampling import epoch_matrices
 
 AHEAD = 2 * THREADS  # batches in the making
 

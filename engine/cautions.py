@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-
-
-
 EARLY_F1 = 0.99  # of validation after one epoch; the report saw 99 %, and its data told the class without the lungs
 
 

@@ -10,18 +10,21 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-from engine.train.checkpoint import load_checkpoint
-from engine.config import CompareConfig, EvaluateConfig, TrainConfig
+
+from matplotlib.figure import Figure
+
 from engine.cautions import early_convergence
+from engine.config import CompareConfig, EvaluateConfig, TrainConfig
 from engine.evaluate.evaluate import evaluate
-from engine.train.validation_scores import validation_scores
-from engine.figures import png
-from engine.train.state import Watch
-from engine.train.run_folder import BEST, load_config
-from engine.train.run_folder import CONFIG, read_run_settings, shared_settings, told_settings
+from engine.figures import INK, VALIDATION, png, ready, set_legend, set_title
 from engine.statistics.estimates import Estimate, estimates
+from engine.statistics.names import with_interval
+from engine.train.checkpoint import load_checkpoint
+from engine.train.run_folder import BEST, CONFIG, load_config, read_run_settings, shared_settings, told_settings
+from engine.train.state import Watch
 from engine.train.step import softmax
 from engine.train.train import train
+from engine.train.validation_scores import validation_scores
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton.reader import Beton
@@ -33,13 +36,9 @@ from loaders.errors import (
     IntegrityError,
     Interrupted,
 )
-from loaders.settings import flatten
-from matplotlib.figure import Figure
-from engine.figures import INK, VALIDATION, ready, set_legend, set_title
 from loaders.figure_text import NAME, class_names, name_text
-from engine.evaluate.output import with_interval
 from loaders.output import Line, Parts, Sheet, path_line
-
+from loaders.settings import flatten
 
 HELD_OUT = "heldout.beton"
 FILES = ("comparison.json", "comparison.csv", "comparison.png")

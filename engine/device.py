@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-import torch
-from torch.torch_version import TorchVersion
 import contextlib
 import getpass
 import hashlib
@@ -13,7 +10,12 @@ import platform
 import re
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch.torch_version import TorchVersion
+
 from engine.config import Switch
 from loaders.errors import ConfigError
 

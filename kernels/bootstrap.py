@@ -3,8 +3,9 @@
 # R resamples or permutations, N samples
 # R resamples, G groups, F addends, N samples
 
-from kernels.jit import kernel
 import numpy as np
+
+from kernels.jit import kernel
 
 
 @kernel

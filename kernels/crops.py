@@ -5,8 +5,8 @@
 # SS pixels of a stored frame, flat
 
 import numpy as np
-from kernels.jit import inlined, kernel
 
+from kernels.jit import inlined, kernel
 
 MIDDLE = np.float32(127.5)
 SCALE = np.float32(1 / 127.5)

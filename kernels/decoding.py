@@ -5,6 +5,7 @@
 # H rows, B bytes of a row; F filtered bytes, each row behind the number of its filter
 
 import numpy as np
+
 from kernels.jit import kernel
 
 

@@ -5,9 +5,8 @@
 # (H // 2, W // 2), C channels
 
 import numpy as np
-from kernels.jit import kernel
-from kernels.jit import inlined, kernel
 
+from kernels.jit import inlined, kernel
 
 ZERO = np.float32(0)
 

@@ -9,9 +9,9 @@ the frames' 9×9 correlations, and the gradient of the weights from one pass ove
 # zeros on each side
 
 import numpy as np
-from kernels.jit import inlined, kernel
-from kernels.fused_block import DEAD, ZERO, extreme_of
 
+from kernels.fused_block import DEAD, ZERO, extreme_of
+from kernels.jit import inlined, kernel
 
 TAPS = 9
 

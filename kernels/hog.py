@@ -3,7 +3,9 @@
 # H rows, W columns, R rows of cells, C columns of cells, B bins of direction
 
 import math
+
 import numpy as np
+
 from kernels.jit import kernel
 
 

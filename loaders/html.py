@@ -9,11 +9,11 @@ import hashlib
 import math
 import unicodedata
 from pathlib import Path
+
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-
 
 PICTURE_SIDE = 192
 CHART_WIDTH = 250  # of every chart, pixels; fits a phone

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import math
 import os
-from collections.abc import Iterator
-from pathlib import Path
-import ctypes
 import platform
-import contextlib
-import gc
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from loaders.errors import BetonError
+from pathlib import Path
 
+from loaders.errors import BetonError
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")

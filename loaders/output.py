@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-
 EDGES, GAP = 2, 3  # blank columns of the terminal at a table's sides, and between two of its columns
 LEAST_TEXT = 8  # a column of text is not narrower, where a word of it would not fit the terminal
 

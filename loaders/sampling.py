@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import numpy as np
-from loaders.config import LoaderConfig
 
+from loaders.config import LoaderConfig
 
 AUGMENTATION, ORDER, SPLIT, DROPOUT, PAGE_ORDER, FILE_ORDER = range(6)  # streams
 

@@ -6,6 +6,7 @@ default and each explanation is written once.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import json
@@ -13,15 +14,14 @@ import os
 import sys
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from docstring_parser import parse_from_object
-from loaders.errors import ConfigError
-import argparse
-from collections.abc import Callable
-from typing import Any
 
+from docstring_parser import parse_from_object
+
+from loaders.errors import ConfigError
 
 T = TypeVar("T")
 

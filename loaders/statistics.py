@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-import numpy as np
-from kernels.bootstrap import auc_into
 
+import numpy as np
+
+from kernels.bootstrap import auc_into
 
 Z = 1.959963984540054  # two-sided 95 % of the normal distribution
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loaders.convert.conversion import told_by_source
+from loaders.sources.catalog import told_by_source
 
 
 @pytest.mark.parametrize(

@@ -17,23 +17,30 @@ import pytest
 from benchmarks.planted import PLANTED
 from kernels.hog import directions_into
 from loaders.audit.audit import audit
-from loaders.images.quality import border_share, inner_box
 from loaders.audit.findings import DEFECTS, FileFinding
-from loaders.statistics import wilson
-from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
-from loaders.images.quality import DETECTORS, Measurement, find_keypoints, measure
-from loaders.images.frame import mend
 from loaders.audit.near_duplicates import Pair, find_pairs
 from loaders.audit.table import read_decisions, table_bytes
-from loaders.audit.verdicts import Judged, judge, limit_of, own_defects
+from loaders.audit.verdicts import Judged, judge
 from loaders.beton.reader import Beton
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, RadiographError
-from loaders.images.frame import grey_window
-from loaders.phantom.phantom import draw_phantom
-from loaders.phantom.folder import write_phantoms
+from loaders.images.frame import grey_window, mend
+from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
+from loaders.images.quality import (
+    DETECTORS,
+    Measurement,
+    border_share,
+    find_keypoints,
+    inner_box,
+    limit_of,
+    measure,
+    own_defects,
+)
 from loaders.images.radiograph import decode_radiograph
+from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import draw_phantom
+from loaders.statistics import wilson
 from tests.naive import directions
 from tests.test_dicom import native
 

@@ -23,12 +23,11 @@ from benchmarks.audit_speed import conclude as conclude_speed
 from benchmarks.audit_statistics import above, auprc, cross_effects, exact_interval, threshold_at
 from loaders.audit.collection import HEADER_PROBE, VIEW_PROBE
 from loaders.audit.findings import FileFinding
-from loaders.images.kind import shipped_weights
-from loaders.images.quality import DETECTORS
 from loaders.audit.probes import FRAME_PROBES
 from loaders.audit.table import COLUMNS
-from loaders.audit.verdicts import limit_of
 from loaders.config import AuditLimits, stored_side
+from loaders.images.kind import shipped_weights
+from loaders.images.quality import DETECTORS, limit_of
 
 # ---- statistics
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loaders.beton.format import ALLOCATION, BLOCK, DESCRIPTOR, HEADER, ROW, Facts
 from loaders.beton.reader import Beton
-from loaders.beton.format import BLOCK, ROW, Facts
-from loaders.beton.format import ALLOCATION, DESCRIPTOR, HEADER
 from loaders.beton.writer import beton_size, write_beton
 from loaders.errors import BetonError, ConfigError, InputError, StorageError
 from tests.faults.beton_layout import facts_of, own_layout, with_facts

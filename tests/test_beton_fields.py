@@ -14,7 +14,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from loaders.beton.reader import Beton
 from loaders.beton.ffcv_fields import FieldReader
 from loaders.beton.format import (
     ALLOCATION,
@@ -32,6 +31,7 @@ from loaders.beton.format import (
     metadata_dtype,
     parse_dtype,
 )
+from loaders.beton.reader import Beton
 from loaders.errors import BetonError, ConfigError
 
 PAGE = 1 << 21

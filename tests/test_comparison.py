@@ -12,18 +12,17 @@ import pytest
 import torch
 
 import cli
-from engine.train.checkpoint import load_checkpoint
-from engine.compare import Comparison, Contender, compare, flat_row
-from engine.compare import comparison_parts
-from engine.config import CompareConfig, Recipe
 from engine.cautions import EARLY_F1, early_convergence
-from engine.evaluate.output import with_interval
+from engine.compare import Comparison, Contender, compare, comparison_parts, flat_row
+from engine.config import CompareConfig, Recipe
 from engine.networks.registry import make_network
-from engine.train.state import Watch
 from engine.statistics.estimates import Estimate
+from engine.statistics.names import with_interval
+from engine.train.checkpoint import load_checkpoint
+from engine.train.state import Watch
 from loaders.errors import ConfigError, InputError, Interrupted, LockedError
-from loaders.settings import build
 from loaders.output import Line, Sheet
+from loaders.settings import build
 from tests.small_training import results_of
 
 FEW = 100  # resamples

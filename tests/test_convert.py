@@ -16,16 +16,16 @@ import pytest
 from PIL import Image
 
 from loaders.atomic_file import SUFFIX
-from loaders.beton.reader import Beton
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
+from loaders.beton.reader import Beton
 from loaders.config import CatalogConfig, ConvertConfig
 from loaders.convert.convert import convert, spool_file
+from loaders.convert.patient_hash import load_site_key
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
+from loaders.images.decode import write_frame
 from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
 from loaders.settings import build
-from loaders.convert.patient_hash import load_site_key
-from loaders.images.decode import write_frame
 
 
 @pytest.fixture

@@ -27,15 +27,14 @@ from engine.crossval.folds import deal_folds, renumber
 from engine.crossval.output import crossval_parts, sentences
 from engine.train.run_folder import RunFolder
 from loaders.beton.reader import Beton
-from loaders.beton.writer import write_beton
+from loaders.beton.writer import write_beton, write_subset
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, Interrupted
 from loaders.images.frame import without_lungs
+from loaders.output import Sheet
 from loaders.phantom.folder import write_phantoms
 from loaders.settings import build
-from loaders.beton.writer import write_subset
-from loaders.output import Sheet
 from tests.test_beton import strip_footer
 
 SPLITS = ("random", "group", "lungs-hidden")

@@ -143,8 +143,7 @@ class TestOnCuda:
     @pytest.mark.parametrize("resident", ["on", "off"])
     @pytest.mark.parametrize("training", [True, False])
     def test_batches_are_the_hosts(self, betons: Path, resident: str, training: bool) -> None:
-        from engine.train.device_batches import DeviceBatches
-        from engine.train.device_batches import frames_on_device
+        from engine.train.device_batches import DeviceBatches, frames_on_device
         from loaders.batches.loader import Loader
 
         policy = cuda_policy(autocast=None)
@@ -246,8 +245,8 @@ class TestOnCuda:
     def test_a_training_captures_diverges_stops_and_resumes(self, betons: Path, tmp_path: Path) -> None:
         from dataclasses import replace
 
-        from engine.train.checkpoint import load_checkpoint
         from engine.config import Recipe, TrainConfig
+        from engine.train.checkpoint import load_checkpoint
         from engine.train.train import resume_config, train
         from loaders.config import LoaderConfig
         from loaders.errors import DivergedError, Interrupted
@@ -276,8 +275,8 @@ def device_epochs(betons: Path, autocast: torch.dtype | None, captured: bool, *,
     """Device epochs on CUDA, with its loaders open."""
     import contextlib
 
-    from engine.train.device_epochs import DeviceEpochs
     from engine.networks.cnn import Cnn
+    from engine.train.device_epochs import DeviceEpochs
     from engine.train.step import make_learner
     from loaders.batches.loader import Loader
 

@@ -13,23 +13,26 @@ import pytest
 import torch
 
 import engine.train.trainer as training_run
-from engine.train.device_epochs import Captured, warm_up
-from engine.train.checkpoint import load_checkpoint
 from engine.config import TrainConfig
 from engine.device import Policy
-from engine.train.device_batches import DeviceBatches, affine_portable, crop_portable
-from engine.train.device_epochs import DeviceEpochs
-from engine.train.device_epochs import DeviceStep
-from engine.statistics.metrics import confusion_matrix
 from engine.networks.cnn import Cnn
-from engine.train.device_batches import ResidentFrames, StreamedFrames, frames_on_device
+from engine.statistics.metrics import confusion_matrix
+from engine.train.checkpoint import load_checkpoint
+from engine.train.device_batches import (
+    DeviceBatches,
+    ResidentFrames,
+    StreamedFrames,
+    affine_portable,
+    crop_portable,
+    frames_on_device,
+)
+from engine.train.device_epochs import Captured, DeviceEpochs, DeviceStep, warm_up
 from engine.train.step import Learner, make_learner, predict, train_step
 from engine.train.train import resume_config, train
-from loaders.sampling import epoch_matrices
+from loaders.batches.loader import Loader
 from loaders.config import LoaderConfig
 from loaders.errors import BetonError, ConfigError, DivergedError, Interrupted
-from loaders.batches.loader import Loader
-from loaders.sampling import DROPOUT, scalar_seed, scalar_seeds
+from loaders.sampling import DROPOUT, epoch_matrices, scalar_seed, scalar_seeds
 from tests import naive
 from tests.small_training import small_training
 

@@ -28,17 +28,18 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
-from loaders.beton.reader import Beton
 from loaders.beton.format import PATIENT_KNOWN
+from loaders.beton.reader import Beton
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
+from loaders.convert.patient_hash import load_site_key, patient_hash
+from loaders.errors import RadiographError
 from loaders.images.dicom import decode_dicom, shown_picture
 from loaders.images.dicom_elements import MAX_ELEMENTS, quiet, read_dicom
 from loaders.images.dicom_pixels import SYNTAXES
-from loaders.errors import RadiographError
+from loaders.images.files import Radiograph
+from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.folder import write_phantoms
-from loaders.images.radiograph import Radiograph, decode_radiograph
-from loaders.convert.patient_hash import load_site_key, patient_hash
 
 REPOSITORY = Path(__file__).parents[1]
 MAX_PIXELS = 1 << 20

@@ -18,32 +18,31 @@ from matplotlib.figure import Figure
 from sklearn import metrics as oracle
 
 import cli
-from engine.train.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from engine.config import EvaluateConfig, ExplainConfig, Recipe, TrainConfig
-from engine.evaluate.dataflow import dataflow_beside
 from engine.evaluate.checks import absent_classes
-from engine.evaluate.results import figures
-from engine.evaluate.trained import AT_BOUND, UNKNOWN, Decision, decide
-from engine.evaluate.evaluate import Evaluation, evaluate
-from engine.evaluate.results import Bootstrap, Scores, measure
-from engine.train.validation_scores import validation_scores
+from engine.evaluate.dataflow import dataflow_beside
+from engine.evaluate.evaluate import evaluate
 from engine.evaluate.output import evaluation_parts, in_order
+from engine.evaluate.results import Bootstrap, Evaluation, Scores, figures, measure
+from engine.evaluate.trained import AT_BOUND, UNKNOWN, Decision, decide
 from engine.explain.explain import explain
 from engine.figures import png
-from engine.statistics.metrics import all_metrics
 from engine.report.report import write_report
 from engine.statistics.calibration import TEMPERATURES
+from engine.statistics.metrics import all_metrics
 from engine.statistics.thresholds import choose_operating_points
+from engine.train.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from engine.train.step import softmax
 from engine.train.train import train
+from engine.train.validation_scores import validation_scores
 from loaders.atomic_file import locked
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
-from loaders.phantom.folder import write_phantoms
 from loaders.output import Line, Sheet
+from loaders.phantom.folder import write_phantoms
 from tests.small_training import results_of, small_training
 from tests.test_audit_page import Reader
 from tests.test_beton import strip_footer

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.train.run_folder import Events
-from engine.train.run_folder import RunFolder
+from engine.train.run_folder import Events, RunFolder
 from loaders.errors import StorageError
 
 FULL = Path("/dev/full")  # takes no byte

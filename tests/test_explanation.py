@@ -22,9 +22,8 @@ from engine.config import EvaluateConfig, ExplainConfig
 from engine.evaluate.evaluate import evaluate
 from engine.explain import controls
 from engine.explain.cam import METHODS, cam, evidence, explained_layer, map_cells, opened
-from engine.explain.explain import choose
 from engine.explain.controls import Deletion, Randomised, deletion, randomised, rank_correlation
-from engine.explain.explain import explain
+from engine.explain.explain import choose, explain
 from engine.explain.findings import Explanation, cautions
 from engine.explain.gallery import Shown, overlay
 from engine.explain.lungs import (
@@ -37,22 +36,23 @@ from engine.explain.lungs import (
     LungRatio,
     answer,
     answer_words,
+    find_masks,
     group_interval,
     looks,
     lung_ratios,
     measure_lungs,
     sentence,
+    stem_of,
 )
-from engine.explain.lungs import find_masks, stem_of
 from engine.networks.cnn import Cnn
 from engine.networks.registry import make_network
 from engine.train.train import train
 from loaders.beton.reader import Beton
+from loaders.beton.writer import write_subset
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, stored_side
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
 from loaders.phantom.folder import write_phantoms
-from loaders.beton.writer import write_subset
 from tests.small_training import small_training
 
 CROP = 64

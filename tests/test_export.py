@@ -20,15 +20,14 @@ import pytest
 import torch
 
 import cli
-from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import ExportConfig, PredictConfig
-from engine.evaluate.trained import Decision
-from engine.evaluate.trained import load_trained
+from engine.evaluate.trained import Decision, load_trained
 from engine.export import export as exporting
 from engine.export.export import export, reference
 from engine.export.model_card import card_of, plain
 from engine.networks.registry import make_network
 from engine.predict.predict import predict_files
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.train import train
 from loaders import __version__
 from loaders.beton.reader import Beton

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from loaders.beton.reader import Beton
+from loaders.batches.loader import Loader
 from loaders.beton.ffcv_fields import FieldReader
+from loaders.beton.reader import Beton
 from loaders.config import CatalogConfig, ConvertConfig
 from loaders.convert.convert import convert
 from loaders.errors import BetonError
-from loaders.batches.loader import Loader
 from tests import naive
 
 REQUIRED = os.environ.get("PLAINFILM_REQUIRE_FFCV") == "1"

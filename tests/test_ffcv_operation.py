@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
-from loaders.batches.loader import Loader
 
 REQUIRED = os.environ.get("PLAINFILM_REQUIRE_FFCV") == "1"
 pytestmark = [pytest.mark.ffcv, pytest.mark.filterwarnings("ignore")]  # FFCV's own deprecations

@@ -23,34 +23,31 @@ from PIL import Image, ImageDraw
 from PIL.ImageFont import FreeTypeFont
 
 import loaders.figure_text as figure_text
-from engine.compare import Comparison, Contender
-from engine.compare import comparison_figure
+from engine.compare import Comparison, Contender, comparison_figure
 from engine.crossval.output import crossval_figure
-from engine.evaluate.results import figures
 from engine.evaluate.figures import Curve, Panel, pr_figure, roc_figure, score_figure
-from engine.evaluate.results import Bootstrap, Scores, measure
+from engine.evaluate.results import Bootstrap, Scores, figures, measure
 from engine.explain.controls import Deletion
 from engine.explain.explain import CAPTION
 from engine.explain.findings import Example, caption
 from engine.explain.gallery import TITLES, Shown, deletion_figure, gallery, overlay
 from engine.explain.lungs import Interval
 from engine.figures import DPI, confusion_figure, curves_figure
-from engine.profile.breakdown import Measured
+from engine.profile.breakdown import Measured, variants_for
 from engine.profile.output import profile_figure
-from engine.profile.breakdown import variants_for
 from engine.statistics.estimates import Estimate
 from engine.statistics.thresholds import choose_operating_points
 from engine.train.summary import title
-from loaders.convert.conversion import Row
+from loaders.batches.loader import Loader
 from loaders.beton.format import ROW, Facts
 from loaders.beton.writer import write_beton
-from loaders.sources.catalog import Catalog
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, stored_side
 from loaders.convert.contact_sheet import GAP, SIDE, TILE, TITLE, augmentation_sheet, preparation_sheet, to_levels
-from loaders.sources.entry import Entry
+from loaders.convert.conversion import Row
 from loaders.figure_text import EM, FAMILY, class_names, family_of, name_text, width, wrap, write
-from loaders.batches.loader import Loader
 from loaders.images.decode import Decoded
+from loaders.sources.catalog import Catalog
+from loaders.sources.entry import Entry
 
 ROOT = Path(__file__).parent.parent
 CROP = 32

@@ -5,11 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.crops import affine_into, affine_scratch
-from kernels.crops import crop_into
-from kernels.decoding import count_coloured, histogram_into, luma_into
-from kernels.decoding import shrink_into
-from kernels.decoding import unfilter_into
+from kernels.crops import affine_into, affine_scratch, crop_into
+from kernels.decoding import count_coloured, histogram_into, luma_into, shrink_into, unfilter_into
 from loaders.sampling import inverse_matrices
 from tests import naive
 

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from loaders.sampling import epoch_matrices
-from loaders.beton.reader import Beton
+from loaders.batches.loader import Loader
 from loaders.beton.format import ROW, Facts
+from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
 from loaders.config import LoaderConfig, stored_side
 from loaders.errors import BetonError, ConfigError
-from loaders.batches.loader import Loader
-from loaders.sampling import epoch_order
+from loaders.sampling import epoch_matrices, epoch_order
 from loaders.workers import WatchedThreads
 from tests import naive
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import engine.device as device
-from engine.device import choose_policy
-from engine.device import ROWS, mps_row
+from engine.device import ROWS, choose_policy, mps_row
 from loaders.errors import ConfigError
 
 

@@ -17,24 +17,26 @@ from safetensors.torch import save_file
 from torch import nn
 
 import cli
-from engine.train.checkpoint import load_checkpoint, load_network, save_checkpoint
 from engine.config import Recipe, TrainConfig
 from engine.device import choose_policy
 from engine.networks.cnn import Cnn
 from engine.networks.registry import (
+    DEVIATION,
+    MEAN,
     MODELS,
+    NAMES,
     as_map,
     check_batches,
     freeze_body,
+    import_torchvision,
     last_convolution,
     make_network,
     network_of,
     to_training,
 )
+from engine.train.checkpoint import load_checkpoint, load_network, save_checkpoint
 from engine.train.pretrained import adopt, default_file, find_weights, read_weights
 from engine.train.step import make_learner, train_step
-from engine.networks.registry import import_torchvision
-from engine.networks.registry import DEVIATION, MEAN, NAMES
 from engine.train.train import resume_config, train
 from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, Interrupted, StorageError

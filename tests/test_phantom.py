@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from loaders.config import PhantomConfig
 from loaders.errors import ConfigError, StorageError
-from loaders.phantom.phantom import Phantom, draw_phantom
 from loaders.phantom.folder import PlannedPhantom, plan_phantoms, write_phantoms
+from loaders.phantom.phantom import Phantom, draw_phantom
 
 PLAIN = {"label": "normal", "strength": 1.0, "arms_up": False, "marked": False}
 DEFAULTS = {"seed": 7, "patient": 3, "image": 0, "size": 96} | PLAIN

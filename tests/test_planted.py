@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.planted import ONE_GRADE, PLANTED, SEVERITIES, VARIANTS, Planter, side_marker
 from loaders.audit.findings import DEFECTS
-from loaders.phantom.phantom import draw_phantom
 from loaders.images.radiograph import decode_radiograph
+from loaders.phantom.phantom import draw_phantom
 
 ALL = [
     pytest.param(defect, planter, id=f"{defect}: {name}")

@@ -14,21 +14,20 @@ import pytest
 from PIL import Image
 
 import cli
-from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import EvaluateConfig, PredictConfig
 from engine.evaluate.evaluate import evaluate
 from engine.predict import predict as prediction
-from engine.predict.predict import Predicted, predict_files
+from engine.predict.predict import Predicted, predict_files, prediction_words
 from engine.predict.table import opened_spool
-from engine.predict.predict import prediction_words
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.train import train
 from loaders.atomic_file import SUFFIX
 from loaders.config import AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, LockedError, StorageError
-from loaders.phantom.folder import write_phantoms
 from loaders.images.decode import write_frame
 from loaders.output import Line
+from loaders.phantom.folder import write_phantoms
 from tests.small_training import results_of, small_training
 
 

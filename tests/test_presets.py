@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loaders.sources.catalog import Catalog, read_catalog
 from loaders.config import PRESETS, CatalogConfig, ConvertConfig
 from loaders.convert.convert import convert
-from loaders.sources.entry import Entry
 from loaders.errors import ConfigError, InputError
+from loaders.sources.catalog import Catalog, read_catalog
+from loaders.sources.entry import Entry
 from loaders.sources.presets import READERS, deal_rest
 
 CHESTXRAY_HEADER = (

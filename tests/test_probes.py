@@ -14,6 +14,21 @@ from sklearn.metrics import roc_auc_score
 
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import CollectionFinding
+from loaders.audit.probes import (
+    crop_mask,
+    header_features,
+    hide,
+    inside_crop_outside_lungs,
+    lungs_hidden,
+    outside_crop,
+    pixel_features,
+)
+from loaders.config import PhantomConfig
+from loaders.images.frame import stored_frame, template_SS
+from loaders.images.radiograph import decode_radiograph
+from loaders.phantom.folder import plan_phantoms
+from loaders.phantom.phantom import draw_phantom
+from loaders.sources.split import group_by
 from loaders.statistics import (
     auc_rows,
     bootstrap_aucs,
@@ -26,22 +41,6 @@ from loaders.statistics import (
     permutation_p,
     permute_groups,
 )
-from loaders.audit.probes import (
-    crop_mask,
-    header_features,
-    hide,
-    inside_crop_outside_lungs,
-    lungs_hidden,
-    outside_crop,
-    pixel_features,
-)
-from loaders.config import PhantomConfig
-from loaders.images.frame import stored_frame
-from loaders.images.frame import template_SS
-from loaders.phantom.phantom import draw_phantom
-from loaders.phantom.folder import plan_phantoms
-from loaders.images.radiograph import decode_radiograph
-from loaders.sources.split import group_by
 
 SIDE = 92
 PATIENTS = 64

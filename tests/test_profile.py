@@ -36,20 +36,16 @@ from benchmarks.reference import (
 from engine.config import ProfileConfig
 from engine.figures import png
 from engine.networks.cnn import Cnn
-from engine.profile.breakdown import EPOCHS, Measured, measured, overhead_share
+from engine.profile.breakdown import EPOCHS, Measured, Variant, judge, measured, overhead_share, variants_for
 from engine.profile.output import profile_figure
 from engine.profile.probes import activation_bytes, bound_of, training_flops
-from engine.profile.worker import VariantProcess
-from engine.profile.profile import cautions, profile
-from engine.profile.profile import Converter, Source, find_source
-from engine.profile.breakdown import Variant, variants_for
-from engine.profile.breakdown import judge
-from engine.profile.worker import DeviceRounds, HostRounds, trace
+from engine.profile.profile import Converter, Source, cautions, find_source, profile
+from engine.profile.worker import DeviceRounds, HostRounds, VariantProcess, trace
 from loaders.atomic_file import locked
+from loaders.batches.loader import Batch, Loader
 from loaders.beton.reader import Beton
 from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
-from loaders.batches.loader import Batch, Loader
 from loaders.machine import usable_cores
 from tests.plain import Plain
 

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from loaders.errors import RadiographError
+from loaders.images.files import MAX_BYTES, Radiograph
 from loaders.images.png import plain_png, sound_png
-from loaders.images.radiograph import Radiograph, decode_radiograph
-from loaders.images.files import MAX_BYTES
+from loaders.images.radiograph import decode_radiograph
 
 REPOSITORY = Path(__file__).parents[1]
 RADIOGRAPHS = Path(os.environ.get("PLAINFILM_DATA", REPOSITORY / "../shared/data")) / "radiographs"

@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 
-from loaders.sampling import affine_parameters, epoch_matrices, inverse_matrices
 from loaders.config import LoaderConfig
-from loaders.sampling import AUGMENTATION, ORDER, draw, epoch_order, philox, scalar_seed, unit_interval
+from loaders.sampling import (
+    AUGMENTATION,
+    ORDER,
+    affine_parameters,
+    draw,
+    epoch_matrices,
+    epoch_order,
+    inverse_matrices,
+    philox,
+    scalar_seed,
+    unit_interval,
+)
 
 pytestmark = pytest.mark.numerical
 

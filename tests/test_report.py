@@ -23,10 +23,8 @@ from engine.config import ReportConfig
 from engine.evaluate.dataflow import count_files, keep_dataflow
 from engine.explain.gallery import Shown, overlay, picture_bytes
 from engine.report.collections import make_flow
-from engine.report.results import read_material
-from engine.report.results import share_text
-from engine.report.report import report, write_report
-from engine.report.report import probe_run
+from engine.report.report import probe_run, report, write_report
+from engine.report.results import read_material, share_text
 from engine.report.tables import train_command
 from engine.report.verdict import Verdict, judge
 from loaders.html import visible

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loaders.sampling import epoch_order
 from loaders.batches.memory import ReadAhead
-from loaders.sampling import WINDOW_BYTES, paged_order
+from loaders.sampling import WINDOW_BYTES, epoch_order, paged_order
 
 PAGE = 2 << 20
 

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loaders.batches.loader import Loader
+from loaders.beton.format import ALLOCATION, HEADER, ROW, Facts
 from loaders.beton.reader import Beton
-from loaders.beton.format import ROW, Facts
-from loaders.beton.format import ALLOCATION, HEADER
 from loaders.beton.writer import write_beton
 from loaders.errors import BetonError
-from loaders.batches.loader import Loader
 
 FEW, MANY = 1_000, 1_000_000
 STORED, CROP = 8, 6

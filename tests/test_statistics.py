@@ -15,8 +15,8 @@ from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.interval_coverage import Study, coverage, simulate
-from engine.statistics.metrics import all_metrics
 from engine.statistics import bootstrap as resampling
+from engine.statistics.bootstrap import make_material, resample
 from engine.statistics.calibration import (
     TEMPERATURES,
     expected_calibration_error,
@@ -27,15 +27,13 @@ from engine.statistics.calibration import (
     scored_event,
     slope_and_intercept,
 )
-from engine.statistics.thresholds import precision_recall_curve, roc_curve
-from engine.statistics.estimates import Estimate, estimates, paired_differences, silent, trivial
-from engine.statistics.estimates import student_t
+from engine.statistics.estimates import Estimate, estimates, paired_differences, silent, student_t, trivial
+from engine.statistics.metrics import all_metrics
 from engine.statistics.point_metrics import metrics_of
-from engine.statistics.thresholds import choose_operating_points
-from engine.statistics.bootstrap import make_material, resample
+from engine.statistics.thresholds import choose_operating_points, precision_recall_curve, roc_curve
 from kernels.bootstrap import areas_into, count_into, weighted_sums_into
-from loaders.statistics import wilson
 from loaders.errors import InputError
+from loaders.statistics import wilson
 
 pytestmark = pytest.mark.numerical
 

@@ -14,8 +14,8 @@ from torch import nn
 from engine.device import Policy, choose_policy
 from engine.networks.cnn import Cnn
 from engine.train.step import Learner, make_learner, predict, train_step
-from loaders.errors import ConfigError, DivergedError
 from loaders.batches.loader import Loader
+from loaders.errors import ConfigError, DivergedError
 from tests.plain import Plain
 from tests.rounding import MARGIN, rounded
 

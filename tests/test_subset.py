@@ -13,10 +13,9 @@ import pytest
 
 import loaders.beton.writer
 from loaders.beton.reader import Beton
-from loaders.beton.writer import write_beton
+from loaders.beton.writer import check_room, subset_id, write_beton, write_subset
 from loaders.errors import BetonError, InputError, StorageError
 from loaders.images.frame import LUNG_MARGIN, blank_lungs, read_mask, template_SS, without_lungs
-from loaders.beton.writer import check_room, subset_id, write_subset
 
 
 def test_frames_labels_and_rows_are_the_sources_in_the_order_asked_for(betons: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import cli
+from loaders.batches.throughput import Epoch, measure, what_bounds
 from loaders.config import BenchLoaderConfig, LoaderConfig
 from loaders.errors import ConfigError
-from loaders.batches.throughput import Epoch, measure, what_bounds
 
 
 def epoch(**changes: float) -> Epoch:

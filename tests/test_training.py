@@ -19,14 +19,13 @@ import pytest
 import torch
 
 import cli
-from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import CrossvalConfig, Recipe, TrainConfig
 from engine.evaluate.trained import load_trained
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.host_epochs import HostEpochs
-from engine.train.run_folder import RunFolder, load_config
-from engine.train.run_folder import shared_settings
-from engine.train.train import resume_config, train
+from engine.train.run_folder import RunFolder, load_config, shared_settings
 from engine.train.state import State
+from engine.train.train import resume_config, train
 from loaders.errors import (
     CheckpointError,
     ConfigError,

@@ -12,30 +12,27 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
 import numpy as np
-from engine.train.checkpoint import load_checkpoint, load_network
+
 from engine.config import CrossvalConfig
+from engine.crossval.folds import Fold, Pool, deal_folds, every_image_its_own_group, open_external, open_pool
 from engine.crossval.output import crossval_figure
-from engine.crossval.scores import SCORES, FoldScores, load_scores, save_scores
-from engine.crossval.folds import Fold, deal_folds, every_image_its_own_group
-from engine.crossval.folds import Pool, open_external, open_pool
-from engine.crossval.scores import account, scores_csv
+from engine.crossval.scores import SCORES, FoldScores, account, load_scores, save_scores, scores_csv
 from engine.device import choose_policy, settle_precision
 from engine.figures import png
 from engine.networks.registry import network_of
+from engine.train.checkpoint import load_checkpoint, load_network
+from engine.train.run_folder import BEST, CONFIG, LAST, read_run_settings, save_settings, told_settings
 from engine.train.state import Watch
-from engine.train.run_folder import BEST, LAST
-from engine.train.run_folder import CONFIG, read_run_settings, save_settings, told_settings
 from engine.train.step import predict, softmax
 from engine.train.train import train
 from loaders.atomic_file import locked, publish_bytes
-from loaders.beton.writer import beton_size
+from loaders.batches.loader import Loader
+from loaders.beton.writer import beton_size, check_room, subset_id, write_subset
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, Interrupted
-from loaders.batches.loader import Loader
 from loaders.images.frame import without_lungs
-from loaders.beton.writer import check_room, subset_id, write_subset
-
 
 FOLDS, CONTENT, TABLE, PICTURE = "folds", "crossval.json", "crossval.csv", "crossval.png"
 HIDDEN = "lungs-hidden"

@@ -4,20 +4,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-import numpy as np
-from loaders.errors import InputError
-from loaders.sources.split import split_groups
-import contextlib
 from pathlib import Path
-from engine.train.leakage import SYNTHETIC_CAUTION
-from engine.train.leakage import HASHES, hashes, overlap, patients_compared
-from loaders.convert.conversion import told_by_source
-from loaders.beton.reader import Beton
-from loaders.beton.format import Facts
-from loaders.beton.writer import check_own, check_same_conversion
 
+import numpy as np
+
+from engine.train.leakage import HASHES, SYNTHETIC_CAUTION, hashes, overlap, patients_compared
+from loaders.beton.format import Facts
+from loaders.beton.reader import Beton
+from loaders.beton.writer import check_own, check_same_conversion
+from loaders.errors import InputError
+from loaders.sources.catalog import told_by_source
+from loaders.sources.split import split_groups
 
 TRAIN, VAL, TEST = "train", "val", "test"
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-from matplotlib.figure import Figure
-from engine.figures import INK, VALIDATION, ready, set_note, set_title
-from loaders.figure_text import class_names
 from pathlib import Path
-from engine.evaluate.output import fewer_words
-from loaders.output import Line, Parts, Sheet, path_line
+from typing import Any
 
+from matplotlib.figure import Figure
+
+from engine.figures import INK, VALIDATION, ready, set_note, set_title
+from engine.statistics.names import fewer_words
+from loaders.figure_text import class_names
+from loaders.output import Line, Parts, Sheet, path_line
 
 HEADLINE, HONEST, GUESS, FAINT = "#c0504d", VALIDATION, "#888888", "#9a9a9a"
 MEANING = {

@@ -5,26 +5,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
 import numpy as np
-from loaders.atomic_file import publish_bytes
-from loaders.errors import ConfigError
-import csv
-import io
-from collections.abc import Sequence
+
 from engine.config import CrossvalConfig
-from engine.crossval.folds import every_image_its_own_group
-from engine.crossval.folds import Pool
+from engine.crossval.folds import Pool, every_image_its_own_group
 from engine.crossval.output import sentences
+from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
 from engine.statistics.metrics import confusion_matrix
 from engine.train.run_folder import shared_settings
-from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
 from loaders import __version__
+from loaders.atomic_file import publish_bytes
 from loaders.beton.reader import Beton
-
+from loaders.errors import ConfigError
 
 SCORES = "fold.json"
 

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
 import numpy as np
+
 from engine.evaluate.trained import Trained
-from engine.train.leakage import SYNTHETIC_CAUTION, source_caution
-from engine.train.leakage import hashes, load_seen, overlap, patients_compared
+from engine.train.leakage import SYNTHETIC_CAUTION, hashes, load_seen, overlap, patients_compared, source_caution
+from loaders.batches.loader import Loader
 from loaders.beton.format import PATIENT_KNOWN
 from loaders.errors import ConfigError, InputError
-from loaders.batches.loader import Loader
-
 
 NOT_EXCLUDED = "leakage between patients is not excluded"
 FEW_GROUPS = 10  # below, resamples of groups tell too little of what other groups would give

@@ -9,12 +9,12 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
-from loaders.convert.conversion import count_reasons
+
 from loaders.atomic_file import publish_bytes, storage_error
 from loaders.beton.reader import Beton
-from loaders.sources.catalog import SPLITS
 from loaders.errors import StorageError
-
+from loaders.images.decode import count_reasons
+from loaders.sources.catalog import SPLITS
 
 DATAFLOW, TABLE = "dataflow.json", "convert.csv"
 VERDICTS = ("written", "rejected", "duplicate", "excluded")

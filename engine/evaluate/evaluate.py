@@ -5,54 +5,46 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
-import numpy as np
-from loaders.beton.reader import Beton
-from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+
 from engine.config import EvaluateConfig
-from engine.evaluate.dataflow import DATAFLOW, dataflow_beside, dataflow_bytes
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.checks import absent_classes, check_beton, check_rival, few_groups
-from engine.evaluate.results import FIGURES, content, figures, scores_table
-from engine.evaluate.trained import Decision
-from engine.evaluate.results import Bootstrap, Measurement, Scores, measure
+from engine.evaluate.dataflow import DATAFLOW, dataflow_beside, dataflow_bytes
+from engine.evaluate.results import (
+    FIGURES,
+    Bootstrap,
+    Evaluation,
+    Scores,
+    Subgroup,
+    content,
+    figures,
+    measure,
+    scores_table,
+)
 from engine.evaluate.trained import Trained, load_trained
-from engine.train.validation_scores import groups_of
 from engine.figures import png
 from engine.statistics.metrics import all_metrics
 from engine.train.step import predict
+from engine.train.validation_scores import groups_of
 from loaders.atomic_file import locked, publish_bytes
+from loaders.batches.loader import Loader
+from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
+from loaders.beton.reader import Beton
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
-from loaders.batches.loader import Loader
 
-
-FEWEST = 10  # samples: an interval of fewer would be so wide that it only misleads
 MOST = 20  # subgroups of a kind that are told apart; the smallest are pooled beyond
 FLAGS = {
     PATIENT_KNOWN: ("patient known", "patient not known"),
     BELOW_STORED_SIDE: ("smaller than the stored frame", "not smaller than the stored frame"),
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Subgroup:
-    """Some of a set's samples.  kind: source, view or flag.  index_N: int64, their places, in order."""
-
-    kind: str
-    name: str
-    index_N: np.ndarray
-
-    @property
-    def refused(self) -> str:
-        """Why nothing is estimated; "" where something is."""
-        return f"too small: fewer than {FEWEST} samples" if len(self.index_N) < FEWEST else ""
 
 
 def subgroups(beton: Beton) -> list[Subgroup]:
@@ -87,26 +79,6 @@ def by_name(kind: str, names: tuple[str, ...], value_N: np.ndarray) -> list[Subg
 
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """The result on one beton.  metrics: of engine.statistics.metrics.  warnings: what speaks against it, in plain words.
-
-    against: the name of the other run; "" for none.  figures: the pictures in out.
-    """
-
-    beton: Path
-    classes: tuple[str, ...]
-    positive: str
-    metrics: dict[str, Any]
-    measurement: Measurement
-    decision: Decision
-    bootstrap: Bootstrap
-    against: str
-    warnings: list[str]
-    out: Path
-    figures: tuple[str, ...]
 
 
 def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, total: None) -> list[Evaluation]:

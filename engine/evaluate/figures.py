@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
 from engine.figures import INK, ready, room, set_legend, set_title
 from engine.statistics.calibration import Reliability
-from loaders.statistics import wilson
 from loaders.figure_text import wrap
-
+from loaders.statistics import wilson
 
 # Okabe and Ito's colours, which people of every colour vision tell apart; line styles and marks differ as well
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -4,33 +4,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-import numpy as np
-from engine.evaluate.trained import against_rest
-from engine.evaluate.evaluate import Subgroup
-from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
-from engine.statistics.thresholds import OperatingPoint
 import csv
 import io
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 from matplotlib.figure import Figure
+
 from engine.device import Policy
 from engine.evaluate.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
-from engine.evaluate.trained import Trained
-from engine.evaluate.output import interval, number, over_words, size
+from engine.evaluate.trained import Decision, Trained, against_rest
 from engine.figures import confusion_figure
-from engine.statistics.metrics import confusion_matrix, ranking_score
-from engine.train.run_folder import BEST
 from engine.statistics.calibration import reliability, scored_event
-from engine.statistics.thresholds import precision_recall_curve, roc_curve
-from engine.statistics.estimates import Estimate
+from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
+from engine.statistics.metrics import confusion_matrix, ranking_score
+from engine.statistics.names import interval, number, over_words, size
+from engine.statistics.thresholds import OperatingPoint, precision_recall_curve, roc_curve
+from engine.train.run_folder import BEST
 from loaders import __version__
 from loaders.beton.format import Facts
 from loaders.figure_text import ClassNames, class_names, name_text
-from engine.evaluate.evaluate import Evaluation
+
+FEWEST = 10  # samples: an interval of fewer would be so wide that it only misleads
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subgroup:
+    """Some of a set's samples.  kind: source, view or flag.  index_N: int64, their places, in order."""
+
+    kind: str
+    name: str
+    index_N: np.ndarray
+
+    @property
+    def refused(self) -> str:
+        """Why nothing is estimated; "" where something is."""
+        return f"too small: fewer than {FEWEST} samples" if len(self.index_N) < FEWEST else ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """The result on one beton.  metrics: of engine.statistics.metrics.  warnings: what speaks against it.
+
+    against: the name of the other run; "" for none.  figures: the pictures in out.
+    """
+
+    beton: Path
+    classes: tuple[str, ...]
+    positive: str
+    metrics: dict[str, Any]
+    measurement: Measurement
+    decision: Decision
+    bootstrap: Bootstrap
+    against: str
+    warnings: list[str]
+    out: Path
+    figures: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

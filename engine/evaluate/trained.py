@@ -6,21 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-import numpy as np
-import torch
-from engine.train.validation_scores import validation_scores
-from engine.statistics.calibration import TEMPERATURES, fit_temperature
-from engine.statistics.thresholds import OperatingPoint, choose_operating_points
-from engine.train.step import softmax
 from pathlib import Path
 from typing import Any
-from torch import nn
-from engine.train.checkpoint import file_hash, load_checkpoint, load_network
-from engine.networks.registry import network_of
-from engine.train.run_folder import BEST
-from engine.train.leakage import SEEN, load_seen
-from loaders.errors import CheckpointError, ConfigError
 
+import numpy as np
+import torch
+from torch import nn
+
+from engine.networks.registry import network_of
+from engine.statistics.calibration import TEMPERATURES, fit_temperature
+from engine.statistics.thresholds import OperatingPoint, choose_operating_points
+from engine.train.checkpoint import file_hash, load_checkpoint, load_network
+from engine.train.leakage import SEEN, load_seen
+from engine.train.run_folder import BEST
+from engine.train.step import softmax
+from engine.train.validation_scores import validation_scores
+from loaders.errors import CheckpointError, ConfigError
 
 UNKNOWN = "operating points not known: train again with plainfilm 0.5"
 AT_BOUND = "the temperature is at its bound: validation was too easy or too hard to calibrate by"

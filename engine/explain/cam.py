@@ -7,13 +7,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from typing import Literal, get_args
+
 import numpy as np
 import torch
 from captum.attr import LayerActivation, LayerGradientXActivation
 from torch import nn
+
 from engine.networks.cnn import LAYERS, Cnn
 from engine.networks.registry import as_map, last_convolution
-
 
 Method = Literal["hirescam", "gradcam"]
 METHODS: dict[str, str] = {"hirescam": "HiResCAM", "gradcam": "GradCAM"}  # as people write them

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
+
 from engine.explain.cam import BATCH, Method, evidence
 from engine.explain.lungs import AT_RANDOM, ONE_GROUP, RANDOM, UNDEFINED, Interval, group_interval
-
 
 # Mean rank correlation of a map with that of the network with random weights. Of five trained networks it was -0.04 to
 # 0.07 for HiResCAM and -0.21 to 0.16 for GradCAM; of a network with itself it is 1.

@@ -5,38 +5,37 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
-from typing import Literal
-import numpy as np
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 import torch
 from PIL import Image
+
 from engine.config import ExplainConfig
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.checks import check_beton
 from engine.evaluate.trained import Trained, load_trained
-from engine.train.validation_scores import groups_of
 from engine.explain.cam import METHODS, cam, layer_name, map_cells
 from engine.explain.controls import Deletion, Randomised, deletion, randomised
 from engine.explain.findings import NOT_FOR_DIAGNOSIS, Example, Explanation, caption, cautions, content
 from engine.explain.gallery import Shown, deletion_figure, gallery, overlay, picture_bytes
-from engine.explain.lungs import LungRatio, looks, lung_ratios, measure_lungs, sentence
-from engine.explain.lungs import Masks, find_masks
+from engine.explain.lungs import LungRatio, Masks, find_masks, looks, lung_ratios, measure_lungs, sentence
 from engine.figures import png
 from engine.networks.registry import network_of
 from engine.train.step import predict
+from engine.train.validation_scores import groups_of
 from kernels.crops import crop_into
 from loaders.atomic_file import locked, publish_bytes
+from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.config import LoaderConfig
 from loaders.figure_text import EM, class_names, name_text
-from loaders.batches.loader import Loader
-
 
 Kind = Literal["right", "wrong", "borderline"]
 KINDS: tuple[Kind, ...] = ("right", "wrong", "borderline")

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
 from engine.evaluate.checks import few_groups
 from engine.evaluate.trained import Trained
 from engine.explain.controls import Deletion, Randomised
-from engine.explain.lungs import Looks, LungRatio
+from engine.explain.lungs import Looks, LungRatio, left_out
 from engine.train.run_folder import BEST
 from loaders import __version__
 from loaders.beton.reader import Beton
 from loaders.figure_text import ClassNames
-from engine.explain.lungs import left_out
 from loaders.output import Line, Parts, Sheet, path_line
-
 
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 

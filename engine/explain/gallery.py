@@ -7,15 +7,16 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import cv2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
+
 from engine.explain.controls import Deletion
 from engine.figures import TRAINING, ready, set_legend, set_title
 from loaders.figure_text import shorten, wrap, write
-
 
 PANEL, GAP, LINE = 256, 6, 19  # pixels
 COLUMNS = 3

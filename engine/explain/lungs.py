@@ -5,22 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
-import numpy as np
 import csv
 import re
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import Any, Literal, cast
+
+import numpy as np
+
 from loaders.beton.reader import Beton
 from loaders.config import Fit
-from loaders.sources.entry import check_regular
 from loaders.errors import ConfigError, InputError, RadiographError
-from loaders.images.frame import read_mask, template_SS
 from loaders.images.decode import inside
-
+from loaders.images.frame import read_mask, template_SS
+from loaders.sources.entry import check_regular
 
 Kind = Literal["phantom", "folder", "template"]
 Looks = Literal["lungs", "outside", "unknown"]

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
+
 from engine.config import ExportConfig
 from engine.evaluate.trained import Trained, load_trained
 from engine.export.model_card import CARD, card_of
@@ -24,7 +26,6 @@ from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.errors import ConfigError, IntegrityError
 from loaders.output import Line, Parts, path_line
-
 
 FRAMES, PROBABILITIES = "frames", "probabilities"  # names of input and output
 TOLERANCE = 1e-4  # largest difference of a probability between the file and the run's own network

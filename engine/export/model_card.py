@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from engine.evaluate.trained import Trained
-from engine.evaluate.output import fewer_words, over_words
 from engine.explain.lungs import answer_words
-from engine.train.run_folder import SUMMARY
-from engine.train.run_folder import CONFIG, LOCAL
 from engine.statistics.calibration import TEMPERATURES
+from engine.statistics.names import fewer_words, over_words
+from engine.train.run_folder import CONFIG, LOCAL, SUMMARY
 from loaders import __version__
 from loaders.beton.reader import Beton
 from loaders.errors import IntegrityError, StorageError

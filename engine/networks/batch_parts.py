@@ -6,17 +6,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from threading import Barrier
 from typing import TypeVar
-from loaders.workers import WatchedThreads
-from dataclasses import dataclass
+
+import numpy as np
+import torch
 from torch import nn
+
 from kernels.fused_block import columns_into
+from loaders.workers import WatchedThreads
 
 
 def pixels(tensor_NCHW: torch.Tensor) -> np.ndarray:

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
+
 import torch
 from torch import nn
-from engine.networks.cpu_blocks import fused_block
-from engine.networks.cpu_blocks import fused_first_block
 
+from engine.networks.cpu_blocks import fused_block, fused_first_block
 
 CHANNELS = (1, 32, 64, 128, 256, 256)
 HIDDEN = 512
@@ -22,9 +22,9 @@ class Cnn(nn.Module):
     forward: frames_N1HW float in [-1, 1] → logits_NK.
     Each block is convolution 3×3 → batch norm → max-pool 2×2 → ReLU. The report pools after the ReLU; the two commute,
     and pooling first hands the ReLU a quarter of the bytes. The convolutions have no bias: batch norm subtracts any.
-    fused: on a CPU in float32 each block is one function (engine.networks.cpu_blocks), faster than its layers in channels_last
-    and nearer to float64; otherwise, and with fused=False, which hooks on single layers need, the layers are called
-    one by one.
+    fused: on a CPU in float32 each block is one function (engine.networks.cpu_blocks), faster than its layers in
+    channels_last and nearer to float64; otherwise, and with fused=False, which hooks on single layers need, the layers
+    are called one by one.
     """
 
     def __init__(self, num_classes: int, crop: int, dropout: float, *, fused: bool = True) -> None:

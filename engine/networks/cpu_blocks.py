@@ -11,18 +11,25 @@ one backward, which turns it into its own gradient in place.
 from __future__ import annotations
 
 from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from engine.networks.batch_parts import Statistics, batch_statistics, running_statistics, update_running
-from engine.networks.batch_parts import empty, pixels
-from engine.networks.batch_parts import weight_gradient
-from engine.networks.batch_parts import for_each_part
+
+from engine.networks.batch_parts import (
+    Statistics,
+    batch_statistics,
+    empty,
+    for_each_part,
+    pixels,
+    running_statistics,
+    update_running,
+    weight_gradient,
+)
 from kernels.fused_block import activate_into, gradient_in_place, pool_into, sum_gradients_into
 from kernels.fused_first_block import TAPS, correlate_into, first_block_into, first_gradients_into
-
 
 FEW = 150  # pixels of a picture: below, a matrix product is too thin for the weight gradient; timed on AVX2 alone
 convolution_backward = torch.ops.aten.convolution_backward

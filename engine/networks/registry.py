@@ -11,17 +11,18 @@ torch; so the two are declared first.
 from __future__ import annotations
 
 import importlib
+import math
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-import torch
-from dataclasses import dataclass
-from torch import nn
-import math
 from typing import Any, get_args
+
+import torch
+from torch import nn
+
 from engine.config import Model, check_model
 from engine.networks.cnn import Cnn
 from loaders.errors import CheckpointError, ConfigError
-
 
 OPERATIONS = ("nms", "qnms")
 SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

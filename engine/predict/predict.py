@@ -10,22 +10,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
 import numpy as np
 import torch
+
 from engine.config import PredictConfig
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.trained import Trained, load_trained
-from engine.predict.table import Source, list_sources
-from engine.predict.table import Row, opened_spool, opened_table
-from engine.train.leakage import SEEN, load_seen
+from engine.predict.table import Row, Source, list_sources, opened_spool, opened_table
 from engine.statistics.calibration import TEMPERATURES
+from engine.train.leakage import SEEN, load_seen
 from kernels.crops import crop_into
 from loaders.audit.findings import DEFECTS, FIXED
-from loaders.audit.verdicts import fix_of, own_defects
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
+from loaders.images.quality import fix_of, own_defects
 from loaders.output import Line, Parts, Sheet, path_line
-
 
 Progress = Callable[[str, int, int], None]
 

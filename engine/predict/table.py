@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from loaders.sources.entry import files_below, is_hidden, may_be_picture
-from loaders.errors import ConfigError, InputError, RadiographError
-from loaders.settings import is_path
-from loaders.images.decode import inside
 import contextlib
 import csv
 import fcntl
 import glob
 import io
 import json
+import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 from loaders.atomic_file import SUFFIX, publish, storage_error
-from loaders.sources.entry import table_path
-from loaders.errors import LockedError
-from loaders.images.decode import temporary_spool
+from loaders.errors import ConfigError, InputError, LockedError, RadiographError
+from loaders.images.decode import inside, temporary_spool
+from loaders.settings import is_path
+from loaders.sources.entry import files_below, is_hidden, may_be_picture, table_path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

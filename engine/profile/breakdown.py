@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from dataclasses import dataclass
-import statistics
-from typing import Any
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from engine.profile.probes import Bound
+from loaders.beton.format import Facts
 
 WORKER = "engine.profile.worker"
 REFERENCE = "reference"
@@ -209,3 +211,31 @@ def judge(
         text=f"computing: {runs}, so that small layers, memory and the calls between take the rest; larger batches or "
         "crops use it better",
     )
+
+
+CONVERTED = 8  # files in each round
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """What was measured.  variants: from the reference to the engine.  ratio: of their epochs, turn by turn."""
+
+    device: str
+    facts: Facts
+    num_images: int
+    variants: tuple[Measured, ...]
+    ratio: float
+    bound: Bound
+    verdict: Verdict
+    cautions: tuple[str, ...]
+    out: Path
+
+    @property
+    def reference(self) -> Measured:
+        """The first."""
+        return self.variants[0]
+
+    @property
+    def engine(self) -> Measured:
+        """The last."""
+        return self.variants[-1]

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from engine.figures import INK, ready, set_title
-from engine.profile.breakdown import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION, Measured
-from loaders.figure_text import name_text
-from engine.config import ProfileConfig
-from engine.profile.breakdown import EPOCHS, PARTS, REPORT_SECONDS, TRAINING, VALIDATION
-from engine.profile.profile import CONVERTED, Profile
-from loaders.output import Line, Parts, Sheet, path_line
 
+from engine.config import ProfileConfig
+from engine.figures import INK, ready, set_title
+from engine.profile.breakdown import CONVERTED, EPOCHS, PARTS, REPORT_SECONDS, TRAINING, VALIDATION, Measured, Profile
+from loaders.figure_text import name_text
+from loaders.output import Line, Parts, Sheet, path_line
 
 # Okabe and Ito's colours, which the colour-blind tell apart; by part of a step
 COLOURS = {

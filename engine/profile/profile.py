@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
-import csv
-import tempfile
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
-from loaders.beton.reader import Beton
-from loaders.config import PILLOW_PIXELS, Fit
-from loaders.errors import ConfigError, InputError, StorageError
-from loaders.images.decode import Decoded, DecodeSettings, Task, decode_into_spool
 import contextlib
+import csv
 import importlib.util
 import json
 import os
 import platform
 import statistics
+import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
+
 import numpy as np
 import torch
+
 from engine.config import ProfileConfig, TrainConfig
 from engine.device import choose_policy, device_name, settle_precision
 from engine.figures import png
-from engine.train.leakage import open_loaders
 from engine.networks.cnn import Cnn
 from engine.profile.breakdown import (
+    CONVERTED,
     EPOCHS,
+    REFERENCE,
     REPORT_SECONDS,
     TRAINING,
     VALIDATION,
+    WORKER,
     Answer,
-    Measured,
+    Profile,
+    Variant,
+    judge,
     measured,
     overhead_share,
+    variants_for,
 )
 from engine.profile.output import profile_figure
-from engine.profile.probes import Bound, bound_of, copy_rate, matmul_rate
-from engine.profile.worker import ROOT, VariantProcess
-from engine.profile.breakdown import REFERENCE, WORKER, Variant, variants_for
-from engine.profile.breakdown import Verdict, judge
-from engine.profile.worker import task_text
+from engine.profile.probes import bound_of, copy_rate, matmul_rate
+from engine.profile.worker import ROOT, VariantProcess, task_text
+from engine.train.leakage import open_loaders
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
-from loaders.beton.format import Facts
-from loaders.errors import ConfigError
+from loaders.beton.reader import Beton
+from loaders.config import PILLOW_PIXELS, Fit
+from loaders.errors import ConfigError, InputError, StorageError
+from loaders.images.decode import Decoded, DecodeSettings, Task, decode_into_spool
 from loaders.machine import usable_cores
-
 
 TABLE = "convert.csv"
 
@@ -139,7 +139,6 @@ class Converter:
 
 
 LEAST_SECONDS = 0.2  # of a turn: steps quicker than that are too few to be timed
-CONVERTED = 8  # files in each round
 TRACED_STEPS = 5
 BUSY = 0.5  # processes a core, before the profile adds its own
 NOISE = 1.5  # the fastest matrix product of the run over the slowest: above it, other programs took part
@@ -157,31 +156,6 @@ class Turns:
     matmul: list[float]
     copy: list[float]
     sizes: list[tuple[int, float]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Profile:
-    """What was measured.  variants: from the reference to the engine.  ratio: of their epochs, turn by turn."""
-
-    device: str
-    facts: Facts
-    num_images: int
-    variants: tuple[Measured, ...]
-    ratio: float
-    bound: Bound
-    verdict: Verdict
-    cautions: tuple[str, ...]
-    out: Path
-
-    @property
-    def reference(self) -> Measured:
-        """The first."""
-        return self.variants[0]
-
-    @property
-    def engine(self) -> Measured:
-        """The last."""
-        return self.variants[-1]
 
 
 def profile(config: ProfileConfig, progress: Progress = lambda phase, done, total: None) -> Profile:
@@ -223,7 +197,7 @@ def profile(config: ProfileConfig, progress: Progress = lambda phase, done, tota
             found.append(measured(variant, trained, validated, threads=threads, conversion=once))
         engine = found[-1]
         network = Cnn(len(facts.classes), facts.crop, dropout=0.0)
-        bound = bound_of(network, facts.crop, engine.train.train, turns.matmul, turns.copy, bytes_a_number=dtype.itemsize)
+        bound = bound_of(network, facts.crop, engine.training, turns.matmul, turns.copy, bytes_a_number=dtype.itemsize)
         result = Profile(
             device=device_name(policy.device),
             facts=facts,

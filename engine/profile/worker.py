@@ -6,30 +6,31 @@ from __future__ import annotations
 
 import contextlib
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
-from types import TracebackType
-from typing import Any
-from loaders.errors import InputError
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
 import numpy as np
 import torch
-from loaders.machine import keep_allocations
+
 from engine.device import Policy, choose_policy, settle_precision
-from engine.train.device_epochs import DeviceEpochs
 from engine.networks.cnn import Cnn
 from engine.profile.breakdown import Variant
-from engine.train.step import Learner, make_learner, predict, train_step
+from engine.train.device_epochs import DeviceEpochs
 from engine.train.state import State
+from engine.train.step import Learner, make_learner, predict, train_step
 from loaders.atomic_file import publish_bytes
-from loaders.config import LoaderConfig
 from loaders.batches.loader import Loader
-
+from loaders.config import LoaderConfig
+from loaders.errors import InputError
+from loaders.machine import keep_allocations
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 10.0  # seconds that a process has to end

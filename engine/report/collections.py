@@ -5,21 +5,25 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from typing import Any
+
 from engine.explain.lungs import answer_words, controls_failed, left_out
 from engine.report.results import (
     Explained,
+    Material,
+    Scored,
     count_in,
+    counted,
     dict_in,
     dicts_in,
     find,
+    interval_text,
     measured_in,
     number_in,
+    plain_text,
+    share_text,
     text_in,
     texts_in,
 )
-from engine.report.results import counted, interval_text, plain_text, share_text
-from engine.report.results import Scored, count_in, find, number_in, text_in, texts_in
-from engine.report.results import counted, plain_text, share_text
 from engine.report.tables import (
     CALIBRATION,
     METRICS,
@@ -32,12 +36,9 @@ from engine.report.tables import (
     point_rows,
     subgroup_rows,
 )
-from engine.report.verdict import largest_class
+from engine.report.verdict import largest_class, least_favourable
 from engine.statistics.calibration import TEMPERATURES
-from engine.report.results import Explained, Material, Scored, count_in, dict_in, text_in
-from engine.report.verdict import least_favourable
 from loaders.beton.reader import SET_DIGITS
-
 
 CAPTIONED = (518, 300)  # pixels of what `overlay` draws; its caption, below 256, would repeat the page's in tiny type
 KINDS = {

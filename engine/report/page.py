@@ -12,8 +12,20 @@ from engine.evaluate.output import MOST_NAMED
 from engine.profile.breakdown import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
 from engine.report.collections import find_collections
 from engine.report.red_flags import texts
-from engine.report.results import Material, count_in, dict_in, dicts_in, number_in, text_in, texts_in
-from engine.report.results import counted, listed, part_text, plain_text, upper_first
+from engine.report.results import (
+    Material,
+    count_in,
+    counted,
+    dict_in,
+    dicts_in,
+    listed,
+    number_in,
+    part_text,
+    plain_text,
+    text_in,
+    texts_in,
+    upper_first,
+)
 from engine.report.tables import commands, split_rows
 from engine.report.verdict import Verdict
 from loaders.audit.page import SEEN, auc_low

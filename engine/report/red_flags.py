@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+
 from engine.cautions import EARLY_F1
 from engine.explain.lungs import answer
 from engine.report.results import (
@@ -11,14 +12,17 @@ from engine.report.results import (
     Measured,
     Scored,
     count_in,
+    counted,
     dict_in,
     dicts_in,
+    interval_text,
+    listed,
     measured_in,
     number_in,
+    plain_text,
+    share_text,
     text_in,
 )
-from engine.report.results import counted, interval_text, listed, plain_text, share_text
-
 
 FEWEST_POSITIVES = 59  # with none missed among so many, sensitivity is above 95 % with 95 % confidence: 0.95^59 < 5 %
 MOST_FEW = 3  # classes named of those with few images, the fewest first

@@ -6,26 +6,26 @@ import base64
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import cv2
-from loaders import __version__
-from loaders.atomic_file import publish_bytes
-from loaders.audit.findings import CollectionFinding, ProbeFinding
-from loaders.beton.reader import Beton
-from dataclasses import dataclass
+
 from engine.config import ReportConfig
 from engine.evaluate.dataflow import keep_dataflow
-from engine.report.results import Material, Reader, count_in, read_material, text_in, texts_in
 from engine.report.page import run_page
+from engine.report.results import Material, Reader, count_in, read_material, text_in, texts_in
 from engine.report.verdict import Verdict, judge
 from engine.train.run_folder import CONFIG, LOCAL
+from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes, storage_error
+from loaders.audit.findings import CollectionFinding, ProbeFinding
+from loaders.beton.reader import Beton
 from loaders.errors import ConfigError, InputError
 from loaders.html import PNG
-from loaders.settings import is_path
 from loaders.output import Line, Parts, path_line
-
+from loaders.settings import is_path
 
 PROBES = "probes.json"
 SEED = 0

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
 import cv2
 import numpy as np
+
 from loaders.audit.findings import CollectionFinding, ProbeFinding
 from loaders.html import png_file_uri
-
 
 PICTURES = 10_000_000  # bytes of all pictures before base64, which adds a third: the page stays below 15 MB
 ONE_PICTURE = 4_000_000

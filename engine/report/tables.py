@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.config import TrainConfig
-from engine.evaluate.output import fewer_words, over_words
 from engine.report.red_flags import class_counts
 from engine.report.results import (
     Material,
@@ -17,14 +16,16 @@ from engine.report.results import (
     count_in,
     dict_in,
     dicts_in,
+    interval_text,
     measured_in,
     number_in,
+    plain_text,
+    share_text,
     text_in,
     texts_in,
 )
-from engine.report.results import interval_text, plain_text, share_text
-from loaders.settings import flag_of
-from loaders.settings import settings_of
+from engine.statistics.names import fewer_words, over_words
+from loaders.settings import flag_of, settings_of
 
 METRICS = {  # name → what it is called, what it means for two classes, whether it is a share
     "accuracy": ("Accuracy", "images called rightly", True),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engine.evaluate.output import over_words
 from engine.explain.lungs import answer
 from engine.report.red_flags import FEWEST_POSITIVES, Doubt, class_counts, find_doubts, group_doubts, may_be_seen
 from engine.report.results import (
@@ -13,13 +12,19 @@ from engine.report.results import (
     Measured,
     Scored,
     count_in,
+    counted,
     dict_in,
     dicts_in,
+    interval_text,
+    listed,
     measured_in,
     number_in,
+    plain_text,
+    share_text,
     text_in,
+    upper_first,
 )
-from engine.report.results import counted, interval_text, listed, plain_text, share_text, upper_first
+from engine.statistics.names import over_words
 
 WIDE = 0.10  # an interval of more than ten points
 MOST_NAMED = 3  # doubts in the sentence; the list below it has them all
@@ -62,9 +67,9 @@ def judge(material: Material) -> Verdict:
     one), was resampled by too few groups, or rests on fewer than 59 images of a class; whether other splits were tried
     (cross-validation), and their spread.
 
-    What could fool it: the doubts of engine.report.red_flags, gravest first, three of them and how many more; then which
-    checks were not made (a test set, the explanation, probes, cross-validation, hidden lungs, another collection).
-    With none it says that nothing was found, which proves nothing.
+    What could fool it: the doubts of engine.report.red_flags, gravest first, three of them and how many more; then
+    which checks were not made (a test set, the explanation, probes, cross-validation, hidden lungs, another
+    collection). With none it says that nothing was found, which proves nothing.
     """
     scored = least_favourable(material.evaluations)
     doubts = find_doubts(material, scored)

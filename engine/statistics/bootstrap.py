@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+
 import numpy as np
-from engine.statistics.metrics import ranking_score
+
 from engine.statistics.calibration import BINS, Recalibration, bin_of, logit, recalibrate, scored_event, sigmoid
+from engine.statistics.metrics import ranking_score
 from kernels.bootstrap import areas_into, count_into, weighted_sums_into
 from loaders.errors import InputError
 from loaders.machine import usable_cores
-
 
 CHUNK_VALUES = 1_600_000  # weights held at once by a thread
 CHUNK_ROWS = 64  # resamples at once, at most; fixed, so that the number of threads changes nothing

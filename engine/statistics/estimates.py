@@ -12,10 +12,12 @@ groups: 93 to 97 of 100. That of the ECE is wider than it need be: 97 of 100 or 
 from __future__ import annotations
 
 import math
-import numpy as np
-from loaders.statistics import Z, wilson
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.statistics.bootstrap import Progress, make_material, resample
 from engine.statistics.point_metrics import (
     AT_PREVALENCE,
     ECE_DISTANCE,
@@ -26,9 +28,7 @@ from engine.statistics.point_metrics import (
     mean_of_known,
     metrics_of,
 )
-from engine.statistics.bootstrap import Progress, make_material, resample
-from loaders.statistics import wilson
-
+from loaders.statistics import Z, wilson
 
 UNBOUNDED = ("calibration_slope", "calibration_intercept")
 LOGARITHMIC = "brier"

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 from typing import Any
-import numpy as np
 
+import numpy as np
 
 NEARLY_ONE = 1 - 1e-9  # above, the distance to 1 has few digits left
 

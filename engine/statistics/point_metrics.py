@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-import numpy as np
-from engine.statistics.calibration import BINS, Recalibration
-from engine.statistics.bootstrap import Material, Resampled
 
+import numpy as np
+
+from engine.statistics.bootstrap import Material, Resampled
+from engine.statistics.calibration import BINS, Recalibration
 
 ECE_DISTANCE = "ece_distance"  # no metric, but how far a row's bins lie from row 0's: the ECE's interval needs it
 AT_PREVALENCE = ("ppv_at_prevalence", "npv_at_prevalence")

@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
+
 from engine.train.step import Learner
 from loaders.atomic_file import publish_bytes, storage_error
 from loaders.errors import CheckpointError

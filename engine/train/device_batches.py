@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+
 import numpy as np
 import torch
-from loaders.config import Resident
-from loaders.errors import ConfigError
-from loaders.batches.loader import Loader
-from loaders.machine import usable_memory
 from torch.nn.functional import grid_sample
+
 from engine.device import Policy
 from kernels.crops import MIDDLE, SCALE
+from loaders.batches.loader import Loader
+from loaders.config import Resident
+from loaders.errors import ConfigError
+from loaders.machine import usable_memory
 from loaders.sampling import epoch_matrices, sampled_pixels
-
 
 logger = logging.getLogger(__name__)
 

@@ -5,28 +5,25 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterable
-import torch
-from dataclasses import dataclass
-import numpy as np
-from torch import nn
-from engine.device import Policy
-from engine.train.device_batches import DeviceBatches, upload
-from engine.networks.registry import to_training
-from engine.train.step import Learner
 import contextlib
+import logging
 import math
-from collections.abc import Callable, Iterator
-from engine.train.device_batches import DeviceBatches
-from engine.train.device_batches import frames_on_device
-from engine.train.step import Learner, check_logits, diverged
-from engine.train.state import State
-from loaders.config import Resident
-from loaders.batches.loader import Loader
-from loaders.sampling import DROPOUT, scalar_seeds
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
+import numpy as np
+import torch
+from torch import nn
+
+from engine.device import Policy
+from engine.networks.registry import to_training
+from engine.train.device_batches import DeviceBatches, frames_on_device, upload
+from engine.train.state import State
+from engine.train.step import Learner, check_logits, diverged
+from loaders.batches.loader import Loader
+from loaders.config import Resident
+from loaders.sampling import DROPOUT, scalar_seeds
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+
 import numpy as np
+
 from engine.statistics.metrics import confusion_matrix
-from engine.train.step import Learner, predict, train_step
 from engine.train.state import State
+from engine.train.step import Learner, predict, train_step
 from loaders.batches.loader import Loader
 
 

@@ -4,20 +4,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-import numpy as np
-import torch
-from engine.train.checkpoint import load_checkpoint, save_checkpoint
-from engine.train.state import check_run
-from loaders.beton.reader import Beton
-from loaders.errors import CheckpointError
 import contextlib
 from dataclasses import replace
-from engine.config import TrainConfig
-from loaders.convert.conversion import told_by_source
-from loaders.errors import InputError
-from loaders.batches.loader import Loader
+from pathlib import Path
 
+import numpy as np
+import torch
+
+from engine.config import TrainConfig
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
+from engine.train.state import check_run
+from loaders.batches.loader import Loader
+from loaders.beton.reader import Beton
+from loaders.errors import CheckpointError, InputError
+from loaders.sources.catalog import told_by_source
 
 SEEN = "seen.safetensors"
 HASHES = ("pixel_hash", "patient_hash")

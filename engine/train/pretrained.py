@@ -17,19 +17,18 @@ import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
+
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
-from engine.train.checkpoint import digest
+
 from engine.config import TrainConfig
-from engine.networks.registry import PATCH, check_crop, make_network
-from engine.networks.registry import import_torchvision
-from engine.networks.registry import NAMES, sum_channels
+from engine.networks.registry import NAMES, PATCH, check_crop, import_torchvision, make_network, sum_channels
+from engine.train.checkpoint import digest
 from loaders.atomic_file import storage_error
 from loaders.beton.format import Facts
 from loaders.errors import CheckpointError, ConfigError
-
 
 logger = logging.getLogger(__name__)
 

@@ -4,35 +4,31 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-from loaders.atomic_file import publish_bytes
-from loaders.settings import flatten, read_settings, settings_of
 import contextlib
-import time
-from collections.abc import Iterator
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
-from loaders.atomic_file import storage_error
 import csv
 import io
+import json
 import logging
 import os
 import stat
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
+
 import torch
-from engine.train.checkpoint import save_checkpoint
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
 from engine.config import TrainConfig
 from engine.figures import curves_figure, png
+from engine.train.checkpoint import save_checkpoint
 from loaders.atomic_file import publish_bytes, storage_error
 from loaders.errors import ConfigError, StorageError
-from loaders.settings import build
-
+from loaders.settings import build, flatten, read_settings, settings_of
 
 CONFIG = "config.json"
 LOCAL = "local.json"  # where betons lie may name patients or people: for its owner alone, not to be shared

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
+
 import torch
 from torch import nn
-from engine.train.checkpoint import load_checkpoint, weights_for
+
 from engine.config import TrainConfig
+from engine.train.checkpoint import load_checkpoint, weights_for
 from engine.train.run_folder import shared_settings
 from loaders.errors import CheckpointError
 from loaders.settings import settings_of

@@ -8,13 +8,15 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
+
 from engine.device import Policy
 from engine.networks.registry import to_training
-from loaders.errors import DivergedError
 from loaders.batches.loader import Loader
+from loaders.errors import DivergedError
 from loaders.sampling import DROPOUT, scalar_seed
 
 

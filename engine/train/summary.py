@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import torch
+
 from engine.config import TrainConfig
 from engine.train.state import State
 from loaders import __version__

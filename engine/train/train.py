@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
 import torch
+
 from engine.config import TrainConfig
 from engine.device import choose_device, choose_policy, settle_precision
-from engine.train.leakage import open_loaders
 from engine.networks.registry import check_batches
+from engine.train.leakage import open_loaders, save_seen
 from engine.train.pretrained import initial_network
-from engine.train.state import Watch
-from engine.train.run_folder import LAST, load_config
-from engine.train.run_folder import CONFIG, save_settings
-from engine.train.leakage import save_seen
+from engine.train.run_folder import CONFIG, LAST, load_config, save_settings
+from engine.train.state import Progress, Watch, run_id
 from engine.train.trainer import Training
-from engine.train.state import run_id
 from loaders.atomic_file import locked
 from loaders.errors import ConfigError
-import math
-from engine.train.state import Progress
 from loaders.output import Line, Parts, path_line
 
 

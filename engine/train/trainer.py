@@ -10,32 +10,30 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
-from engine.train.checkpoint import file_hash, missing, network_tensors, not_finite, optimiser_tensors, restore
+
+from engine.cautions import early_convergence
 from engine.config import TrainConfig
 from engine.device import Policy
-from engine.train.device_epochs import DeviceEpochs
-from engine.cautions import early_convergence
-from engine.train.validation_scores import validation_tensors
-from engine.train.host_epochs import HostEpochs
-from engine.train.leakage import cautions
-from engine.statistics.metrics import all_metrics, headline_f1
 from engine.networks.registry import freeze_body
-from engine.train.state import Progress, Watch
-from engine.train.run_folder import BEST, LAST, SUMMARY, RunFolder, epochs_recorded
-from engine.train.run_folder import save_settings
-from engine.train.leakage import SEEN, load_seen
+from engine.statistics.metrics import all_metrics, headline_f1
+from engine.train.checkpoint import file_hash, missing, network_tensors, not_finite, optimiser_tensors, restore
+from engine.train.device_epochs import DeviceEpochs
+from engine.train.host_epochs import HostEpochs
+from engine.train.leakage import SEEN, cautions, load_seen
+from engine.train.run_folder import BEST, LAST, SUMMARY, RunFolder, epochs_recorded, save_settings
+from engine.train.state import Progress, State, Watch, check_run, load_state, run_id, settle_best
 from engine.train.step import Learner, make_learner, softmax
 from engine.train.summary import summary, title, weights_description, weights_name
-from engine.train.state import State, check_run, load_state, run_id, settle_best
+from engine.train.validation_scores import validation_tensors
 from loaders import __version__
+from loaders.batches.loader import Loader
 from loaders.beton.format import Facts
 from loaders.errors import CheckpointError, DivergedError, Interrupted
 from loaders.figure_text import class_names
-from loaders.batches.loader import Loader
-
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
 import numpy as np
 import torch
-from loaders.beton.reader import Beton
 
+from loaders.beton.reader import Beton
 
 LOGITS, LABEL, GROUP = "validation.logits", "validation.label", "validation.group"
 

@@ -12,21 +12,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from loaders.convert.conversion import count_reasons
 from loaders.atomic_file import locked, publish_bytes, storage_error
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding
-from loaders.audit.verdicts import conclude, file_findings, judge_files, lateral_odds, probe_files
-from loaders.images.kind import kind_features, kind_of, shipped_weights
-from loaders.images.quality import SMALL
 from loaders.audit.page import page_html
 from loaders.audit.table import table_bytes
+from loaders.audit.verdicts import conclude, file_findings, judge_files, lateral_odds, probe_files
 from loaders.beton.reader import Beton
-from loaders.sources.catalog import read_catalog
 from loaders.config import AuditConfig, stored_side
-from loaders.sources.entry import Entry, may_be_picture
 from loaders.errors import ConfigError, InputError
-from loaders.images.decode import DecodeSettings, Task, decode_all
+from loaders.images.decode import DecodeSettings, Task, count_reasons, decode_all
+from loaders.images.kind import kind_features, kind_of, shipped_weights
+from loaders.images.quality import SMALL
+from loaders.sources.catalog import read_catalog
+from loaders.sources.entry import Entry, may_be_picture
 
 AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"
 Progress = Callable[[str, int, int], None]

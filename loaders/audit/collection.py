@@ -10,8 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loaders.convert.conversion import told_by_source
 from loaders.audit.findings import CollectionFinding, ProbeFinding
+from loaders.audit.probes import (
+    FRAME_PROBES,
+    Probe,
+    finite_or_mean,
+    header_features,
+    thumbnail_features,
+    thumbnail_picture,
+)
+from loaders.sources.catalog import told_by_source
 from loaders.statistics import (
     bootstrap_aucs,
     deal_folds,
@@ -21,14 +29,6 @@ from loaders.statistics import (
     percentile_interval,
     permutation_p,
     permute_groups,
-)
-from loaders.audit.probes import (
-    FRAME_PROBES,
-    Probe,
-    finite_or_mean,
-    header_features,
-    thumbnail_features,
-    thumbnail_picture,
 )
 
 MIN_GROUPS = 10  # of a class or a source, for a probe to learn it

@@ -8,11 +8,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult, FileFinding, ProbeFinding, Removal
-from loaders.html import CHART_WIDTH, page_environment
-from loaders.audit.findings import DEFECTS, AuditResult, CollectionFinding
-from loaders.output import Line, Parts, Sheet, path_line
 
+from loaders.audit.findings import (
+    DEFECTS,
+    FIXED,
+    HARMLESS,
+    AuditResult,
+    CollectionFinding,
+    FileFinding,
+    ProbeFinding,
+    Removal,
+)
+from loaders.html import CHART_WIDTH, page_environment
+from loaders.output import Line, Parts, Sheet, path_line
 
 NUM_WORST = 12  # thumbnails of a gallery
 NUM_BORDERLINE = 12

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from loaders.atomic_file import storage_error
 from loaders.audit.findings import DEFECTS, VERDICTS, FileFinding
+from loaders.errors import InputError
 from loaders.images.quality import DETECTORS
 from loaders.sources.entry import check_regular, table_path
-from loaders.errors import InputError
 
 COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "copy_of", "pixels", "note")
 NEEDED = ("path", "verdict", "fix", "group")

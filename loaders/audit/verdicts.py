@@ -4,37 +4,29 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from loaders.audit.findings import DEFECTS, FIXED
-from loaders.images.quality import DETECTORS, Measurement
-from loaders.audit.near_duplicates import Pair
-from loaders.config import AuditLimits
-from loaders.sources.split import group_by
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+
 import cv2
 import numpy as np
+
 from loaders import __version__
 from loaders.audit.collection import Collection, probe_collection
-from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding, Removal
-from loaders.statistics import wilson
-from loaders.images.kind import KINDS
-from loaders.audit.near_duplicates import find_pairs
-from loaders.sources.entry import Entry
+from loaders.audit.findings import DEFECTS, FIXED, AuditResult, CollectionFinding, FileFinding, Removal
+from loaders.audit.near_duplicates import Pair, find_pairs
+from loaders.config import AuditLimits
 from loaders.images.decode import Decoded
-
+from loaders.images.kind import KINDS
+from loaders.images.quality import Measurement, fix_of, limit_of, own_defects
+from loaders.sources.entry import Entry
+from loaders.sources.split import group_by
+from loaders.statistics import wilson
 
 NAMED = 3  # copies that a note names
 EQUALISED = 0.06  # evenness below which grey levels are no longer the film's
-MEANINGLESS = {  # what cannot be said of a picture that is no frontal radiograph
-    "not-a-radiograph": ("lateral", "blurred", "exposure", "inverted", "rotated", "misaligned"),
-    "lateral": ("inverted", "rotated", "misaligned"),
-    "rotated": ("misaligned",),
-    "inverted": ("misaligned", "exposure"),
-}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,31 +56,6 @@ class Judged:
         if set(self.defects) - set(FIXED):
             return "quarantine"
         return "fix" if self.fix else "keep"
-
-
-def limit_of(limits: AuditLimits, detector: str) -> float:
-    """The limit of one detector."""
-    return float(getattr(limits, "limit_" + detector.replace("-", "_")))
-
-
-def own_defects(measurement: Measurement, limits: AuditLimits) -> list[str]:
-    """The defects that one file has whatever the others are."""
-    found = [name for name in DETECTORS if measurement.scores[name] > limit_of(limits, name)]
-    meaningless = {other for name in found for other in MEANINGLESS.get(name, ())}
-    return [name for name in found if name not in meaningless]
-
-
-def fix_of(measurement: Measurement, defects: Sequence[str]) -> str:
-    """What conversion must do: "crop TOP:BOTTOM,LEFT:RIGHT", "invert", "rotate DEGREES" (clockwise), in that order."""
-    steps = []
-    if "borders" in defects:
-        top, bottom, left, right = measurement.box
-        steps.append(f"crop {top}:{bottom},{left}:{right}")
-    if "inverted" in defects:
-        steps.append("invert")
-    if "rotated" in defects:
-        steps.append(f"rotate {90 * measurement.turns}")
-    return "; ".join(steps)
 
 
 def judge(files: list[Judged], pairs: Sequence[Pair], limits: AuditLimits) -> None:

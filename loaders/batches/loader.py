@@ -22,20 +22,17 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
 import numpy as np
-from kernels.crops import affine_into, affine_scratch
-from kernels.crops import crop_into
-from loaders.sampling import epoch_matrices, sampled_pixels
-from loaders.batches.memory import BatchMemory, anonymous_memory
+
+from kernels.crops import affine_into, affine_scratch, crop_into
+from loaders.batches.memory import BatchMemory, ReadAhead, anonymous_memory
 from loaders.beton.reader import Beton
 from loaders.config import LoaderConfig, check_choice
 from loaders.errors import ConfigError
 from loaders.machine import usable_cores, usable_memory
-from loaders.sampling import epoch_order
-from loaders.batches.memory import ReadAhead
-from loaders.sampling import paged_order
+from loaders.sampling import epoch_matrices, epoch_order, paged_order, sampled_pixels
 from loaders.workers import WatchedThreads
-
 
 Batch = tuple[Any, Any, Any]  # three numpy arrays, or three tensors
 

@@ -9,8 +9,10 @@ import contextlib
 import mmap
 import weakref
 from collections import deque
-import numpy as np
 from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
 from loaders.beton.reader import Beton
 from loaders.sampling import WINDOW_BYTES
 

@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from loaders.sampling import epoch_matrices
-from loaders.config import BenchLoaderConfig
-from loaders.batches.loader import Loader
-from loaders.output import Line, Parts, Sheet
 
+from loaders.batches.loader import Loader
+from loaders.config import BenchLoaderConfig
+from loaders.output import Line, Parts, Sheet
+from loaders.sampling import epoch_matrices
 
 if sys.platform != "win32":
     import resource

@@ -9,8 +9,10 @@ import json
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
 import numpy as np
 from PIL import Image
+
 from loaders.beton.format import (
     RGB_JPEG,
     RGB_RAW,
@@ -19,11 +21,9 @@ from loaders.beton.format import (
     TYPE_RGB,
     Field,
 )
-from loaders.beton.map import BetonMap
-from loaders.beton.map import find_region, sorted_regions
+from loaders.beton.map import BetonMap, find_region, sorted_regions
 from loaders.errors import BetonError, ConfigError
-from loaders.images.radiograph import DECODER_ERRORS
-
+from loaders.images.files import DECODER_ERRORS
 
 REMEDY = "write the beton again"
 MAX_JPEG_PIXELS = 1 << 26  # a few bytes can claim four billion
@@ -33,7 +33,7 @@ class FieldReader:
     """An open beton of float, int, RGB, bytes, ndarray, JSON and tensor fields.  Owns the memory map; use `with`.
 
     names: of the fields, in the file's order.  num_samples.
-    Structure is checked at opening; no checksum is, not even of plainfilm's own betons: that is loaders.beton.reader's part.
+    Structure is checked at opening; no checksum is, not even of plainfilm's own betons: loaders.beton.reader does.
     Errors: BetonError naming file, field and sample; StorageError when the file cannot be opened;
     ConfigError for a field or sample that the beton does not have.
     """

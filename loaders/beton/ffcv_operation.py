@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+
 import numpy as np
 from ffcv.fields.ndarray import NDArrayDecoder
 from ffcv.pipeline.allocation_query import AllocationQuery
@@ -28,12 +29,12 @@ from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.state import State
 from numba import carray, njit, types
 from numba.extending import intrinsic
-from kernels.crops import affine_into, affine_scratch
-from kernels.crops import crop_into
+
+from kernels.crops import affine_into, affine_scratch, crop_into
 from kernels.jit import POLICY
-from loaders.sampling import epoch_matrices, sampled_pixels
 from loaders.config import LoaderConfig, crop_side
 from loaders.errors import ConfigError
+from loaders.sampling import epoch_matrices, sampled_pixels
 
 
 class FusedCropDecoder(NDArrayDecoder):

@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import numpy as np
-from loaders.errors import BetonError
-import dataclasses
 from crc32c import crc32c
 
+from loaders.errors import BetonError
 
 VERSION = 2
 MIN_PAGE_SIZE = 1 << 21

@@ -11,8 +11,11 @@ import mmap
 import os
 import stat
 import weakref
+from bisect import bisect_left
 from pathlib import Path
+
 import numpy as np
+
 from loaders.atomic_file import storage_error
 from loaders.beton.format import (
     ALLOCATION,
@@ -27,7 +30,6 @@ from loaders.beton.format import (
     parse_descriptor,
 )
 from loaders.errors import BetonError
-from bisect import bisect_left
 
 
 class BetonMap:

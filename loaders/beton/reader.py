@@ -10,16 +10,27 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+
 import numpy as np
 from crc32c import crc32c
-from loaders.beton.format import BLOCK, BLOCK_MAGIC, ROW, TAIL, TAIL_MAGIC, Facts, header_crc, parse_footer
-from loaders.beton.format import TYPE_INT, TYPE_NDARRAY, TYPE_RGB
-from loaders.beton.map import BetonMap
-from loaders.beton.map import first_missing, sorted_regions
+
+from loaders.beton.format import (
+    BLOCK,
+    BLOCK_MAGIC,
+    ROW,
+    TAIL,
+    TAIL_MAGIC,
+    TYPE_INT,
+    TYPE_NDARRAY,
+    TYPE_RGB,
+    Facts,
+    header_crc,
+    parse_footer,
+)
+from loaders.beton.map import BetonMap, first_missing, sorted_regions
 from loaders.config import crop_side
 from loaders.errors import BetonError, ConfigError
 from loaders.output import Parts, Sheet
-
 
 REMEDY = "convert the radiographs again"
 READ_AHEAD = 1 << 17  # Linux reads no more at one request than the device's read_ahead_kb or largest transfer

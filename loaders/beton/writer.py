@@ -5,30 +5,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+
 import numpy as np
 from crc32c import crc32c
+
 from loaders.atomic_file import publish
-from loaders.beton.reader import Beton
-from loaders.beton.format import BLOCK, BLOCK_MAGIC, Facts, header_crc, pack_footer
 from loaders.beton.format import (
     ALLOCATION,
+    BLOCK,
+    BLOCK_MAGIC,
     HEADER,
     TYPE_INT,
     TYPE_NDARRAY,
     VERSION,
+    Facts,
     Field,
     first_page,
+    header_crc,
     metadata_dtype,
     metadata_start,
     pack_descriptor,
+    pack_footer,
 )
-from loaders.errors import InputError
-import hashlib
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from loaders.beton.reader import Beton
 from loaders.errors import InputError, StorageError
 
 

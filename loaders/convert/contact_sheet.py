@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw
-from loaders.sampling import affine_parameters, epoch_matrices
-from loaders.sources.catalog import SYNTHETIC, Catalog
+
+from loaders.batches.loader import Loader
 from loaders.config import ConvertConfig, LoaderConfig, stored_side
+from loaders.convert.conversion import Row
 from loaders.errors import RadiographError
 from loaders.figure_text import EM, class_names, wrap, write
-from loaders.batches.loader import Loader
-from loaders.images.radiograph import DECODER_ERRORS, decode_radiograph
-from pathlib import Path
-from loaders.convert.conversion import Row
-
+from loaders.images.files import DECODER_ERRORS
+from loaders.images.radiograph import decode_radiograph
+from loaders.sampling import affine_parameters, epoch_matrices
+from loaders.sources.catalog import SYNTHETIC, Catalog
 
 TILE, GAP, TITLE, SIDE = 200, 8, 22, 130
 SIZE, LINE = 12, 16  # of letters and lines

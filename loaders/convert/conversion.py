@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+
 from loaders.audit.findings import AuditResult
-from loaders.sources.catalog import SPLITS, Catalog, Entry
 from loaders.config import ConvertConfig
+from loaders.images.decode import Decoded, count_reasons
+from loaders.sources.catalog import SPLITS, Catalog, Entry, told_by_source
 from loaders.sources.entry import table_path
-from loaders.images.decode import Decoded
 
-
-T = TypeVar("T", bound=Hashable)
 CSV_COLUMNS = (
     "path",
     "label",
@@ -113,27 +109,6 @@ def summarise(
         dry_run=config.dry_run,
         audited=audited,
     )
-
-
-def count_reasons(reasons: Sequence[str]) -> dict[str, int]:
-    """How many files were rejected for each kind of reason, commonest first; the first of a kind stands for it.
-
-    Reasons are of one kind when they differ only in numbers, or in what follows a colon.
-    """
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for reason in reasons:
-        by_kind[re.sub(r"\d+", "", reason.split(":")[0])].append(reason)
-    ordered = sorted(by_kind.values(), key=len, reverse=True)
-    return {alike[0].split(":")[0]: len(alike) for alike in ordered}
-
-
-def told_by_source(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
-    """The labels whose sources have images of no other label: there the source alone tells the label, in order."""
-    labels_of: dict[Hashable, set[T]] = defaultdict(set)
-    for label, source in zip(labels, sources, strict=True):
-        labels_of[source].add(label)
-    mixed = {label for found in labels_of.values() if len(found) > 1 for label in found}
-    return [label for label in dict.fromkeys(labels) if label not in mixed]
 
 
 def csv_bytes(rows: tuple[Row, ...]) -> bytes:

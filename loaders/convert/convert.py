@@ -13,29 +13,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
 import cv2
 import numpy as np
 import PIL
+
 from loaders import __version__
-from loaders.convert.conversion import Conversion, Row, csv_bytes, summarise
 from loaders.atomic_file import SUFFIX, locked, publish_bytes
 from loaders.audit.audit import AUDIT_TABLE, remove_audit, write_audit
-from loaders.convert.decisions import audit_rows, given_decisions, obey
+from loaders.audit.page import audit_parts
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton.writer import beton_size, write_beton
-from loaders.sources.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
 from loaders.config import ConvertConfig, stored_side
 from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
-from loaders.errors import ConfigError, InputError, StorageError
-from loaders.sources.presets import deal_rest
-from loaders.sampling import FILE_ORDER, order_keys
+from loaders.convert.conversion import Conversion, Row, csv_bytes, summarise
+from loaders.convert.decisions import audit_rows, given_decisions, obey
 from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
-from loaders.sources.split import group_by, split_groups
+from loaders.errors import ConfigError, InputError, StorageError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
-from loaders.convert.conversion import Conversion
-from loaders.audit.page import audit_parts
 from loaders.output import Line, Parts, Sheet, path_line
-
+from loaders.sampling import FILE_ORDER, order_keys
+from loaders.sources.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
+from loaders.sources.presets import deal_rest
+from loaders.sources.split import group_by, split_groups
 
 Progress = Callable[[str, int, int], None]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from loaders.convert.conversion import Row
-from loaders.audit.findings import FIXED, HARMLESS, AuditResult
-from loaders.audit.verdicts import conclude, file_findings, judge_files, probe_files
-from loaders.audit.table import Decision, read_decisions
-from loaders.config import ConvertConfig
-from loaders.sources.entry import Entry, may_be_picture
-from loaders.errors import InputError
 
+from loaders.audit.findings import FIXED, HARMLESS, AuditResult
+from loaders.audit.table import Decision, read_decisions
+from loaders.audit.verdicts import conclude, file_findings, judge_files, probe_files
+from loaders.config import ConvertConfig
+from loaders.convert.conversion import Row
+from loaders.errors import InputError
+from loaders.sources.entry import Entry, may_be_picture
 
 Progress = Callable[[str, int, int], None]
 

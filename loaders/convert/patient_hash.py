@@ -8,10 +8,11 @@ import hmac
 import os
 import secrets
 from pathlib import Path
+
 import numpy as np
+
 from loaders.atomic_file import SUFFIX, storage_error, sync_folder
 from loaders.errors import InputError
-
 
 KEY_BYTES = 65  # of the file: 64 hexadecimal digits and a newline
 

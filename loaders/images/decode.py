@@ -7,22 +7,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
 import cv2
 import numpy as np
+
 from loaders.atomic_file import storage_error
-from loaders.images.quality import Measurement, measure
-from loaders.images.frame import mend
-from loaders.audit.verdicts import fix_of, own_defects
 from loaders.config import AuditLimits, Fit
 from loaders.errors import RadiographError, StorageError
-from loaders.images.frame import grey_window, stored_frame
+from loaders.images.frame import grey_window, mend, stored_frame
+from loaders.images.quality import Measurement, fix_of, measure, own_defects
+from loaders.images.radiograph import decode_radiograph
 from loaders.machine import usable_cores
 from loaders.workers import map_in_processes
-from loaders.images.radiograph import decode_radiograph
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,3 +183,15 @@ def decode_all(
         raise StorageError(
             f"{root}: a decoding process died, perhaps for lack of memory; use fewer --workers"
         ) from error
+
+
+def count_reasons(reasons: Sequence[str]) -> dict[str, int]:
+    """How many files were rejected for each kind of reason, commonest first; the first of a kind stands for it.
+
+    Reasons are of one kind when they differ only in numbers, or in what follows a colon.
+    """
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for reason in reasons:
+        by_kind[re.sub(r"\d+", "", reason.split(":")[0])].append(reason)
+    ordered = sorted(by_kind.values(), key=len, reverse=True)
+    return {alike[0].split(":")[0]: len(alike) for alike in ordered}

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 from pydicom.dataset import Dataset
-from loaders.images.dicom_elements import MODALITY_LUTS, VOI_LUTS, decimals, items, raw, text
-from loaders.images.files import refuse
-from kernels.decoding import luma_into
-from loaders.images.radiograph import colour_share
-from loaders.images.dicom_elements import Dicom, quiet, read_dicom, text
-from loaders.images.dicom_pixels import GREY, read_format
-from loaders.images.dicom_pixels import SYNTAXES, stored_values
-from loaders.errors import RadiographError
-from loaders.images.radiograph import DECODER_ERRORS, Radiograph
 
+from kernels.decoding import luma_into
+from loaders.errors import RadiographError
+from loaders.images.dicom_elements import MODALITY_LUTS, VOI_LUTS, Dicom, decimals, items, quiet, raw, read_dicom, text
+from loaders.images.dicom_pixels import GREY, SYNTAXES, read_format, stored_values
+from loaders.images.files import DECODER_ERRORS, Radiograph, colour_share, refuse
 
 ASK_VENDOR = "export it again with one plain grey mapping"
 

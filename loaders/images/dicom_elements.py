@@ -11,12 +11,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID_dictionary
-from loaders.images.files import refuse
 
+from loaders.images.files import refuse
 
 META_START = 132  # after the preamble and DICM
 MAX_ELEMENTS, MAX_OPEN = 20_000, 64  # a radiograph has a few hundred, seldom more than 3 sequences deep

@@ -6,17 +6,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from loaders.images.dicom_elements import Dicom, raw, text, whole
-from loaders.images.radiograph import SHRINK
-from loaders.images.files import refuse
 from io import BytesIO
 from itertools import pairwise
+
 import imagecodecs
 import numpy as np
 from pydicom.encaps import generate_fragments, parse_basic_offsets
-from loaders.images.dicom_elements import BIG_ENDIAN, DEFLATED, IMPLICIT, UNDEFINED, Dicom
-from loaders.images.radiograph import check_jpeg
 
+from loaders.images.dicom_elements import BIG_ENDIAN, DEFLATED, IMPLICIT, UNDEFINED, Dicom, raw, text, whole
+from loaders.images.files import SHRINK, check_jpeg, refuse
 
 EXPORT_AGAIN = "export it again as plain grey"
 GREY = ("MONOCHROME1", "MONOCHROME2")

@@ -5,9 +5,19 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kernels.decoding import count_coloured
 from loaders.errors import RadiographError
 from loaders.images.png import COPY_AGAIN
+
+SAMPLES, TINT_SAMPLES = 320, 80  # pixels along either axis that are looked at, for colour and for the tint
 
 
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
@@ -80,3 +90,71 @@ def format_of(data: bytes) -> str:
     if re.fullmatch(rb"[\t\n\f\r -~\x80-\xff]+", data[:512]):
         return "HTML" if b"<html" in data[:512].lower() else "text"
     return f"an unknown format that begins {data[:8].hex(' ')}"
+
+
+COLOURFUL = 25  # levels of 255 by which a channel leaves the mean of all three; JPEG's noise stays below it
+
+
+def colour_share(colour_HWC: np.ndarray) -> float:
+    """Share of pixels whose channels differ otherwise than the whole picture's do; a tinted film has none.
+
+    colour_HWC: uint8 or uint16, three channels in any order, a fourth is ignored.
+    """
+    few_HWC = sampled(colour_HWC, TINT_SAMPLES).astype(np.float32) * (1 if colour_HWC.dtype == np.uint8 else 1 / 257)
+    grey_HW1 = few_HWC.mean(2, keepdims=True)
+    # a tint is the same share of grey everywhere
+    tint_C = np.median((few_HWC - grey_HW1) / (grey_HW1 + 1), axis=(0, 1))
+    looked_at_HWC = sampled(colour_HWC, SAMPLES)
+    levels = 1 if colour_HWC.dtype == np.uint8 else 257
+    coloured = count_coloured(looked_at_HWC, tint_C.astype(np.float32), np.float32(COLOURFUL * levels))
+    return coloured / (looked_at_HWC.shape[0] * looked_at_HWC.shape[1])
+
+
+def sampled(colour_HWC: np.ndarray, samples: int) -> np.ndarray:
+    """Every so many pixels, so that at least `samples` along either axis are left, or all; without a fourth channel."""
+    rows, columns = (max(1, side // samples) for side in colour_HWC.shape[:2])
+    return colour_HWC[::rows, ::columns, :3]
+
+
+SHRINK = "shrink it, or raise --max-pixels if you trust it"
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not stuffing, filling, or a restart inside a scan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Radiograph:
+    """The decoded content of one file."""
+
+    grey_HW: np.ndarray
+    """uint8 or uint16, upright, C-contiguous, writable; larger is brighter on the screen."""
+    format: str
+    """PNG, JPEG, TIFF, BMP or DICOM: what the bytes are, whatever the name says."""
+    bits: int
+    """1, 8 or 16: the smallest of these that holds a sample of the file."""
+    note: str
+    """What was odd but is no reason to reject, such as "named .png, is JPEG"; else empty."""
+    colour: float = 0.0
+    """Share of pixels whose colour stands out of the whole's; of a JPEG only if it was asked for."""
+    patient: str = field(default="", repr=False)
+    """A DICOM's patient ID, to be hashed and never to be written; else empty."""
+    view: str = ""
+    """A DICOM's view position if it is a term of the standard; else empty."""
+
+
+def check_jpeg(data: bytes) -> None:
+    """Raise unless an end-of-image marker follows the scans: libjpeg decodes zeros that pad a cut file."""
+    at, scans = 2, 0
+    while marker := _NEXT_MARKER.search(data, at):
+        code, at = data[marker.end() - 1], marker.end()
+        if code == 0xD9 and scans:
+            return
+        if code not in (0x01, 0xD8, 0xD9):  # all others have a length; it steps over EXIF thumbnails
+            at += int.from_bytes(data[at : at + 2], "big")
+            scans += code == 0xDA
+    raise refuse(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", COPY_AGAIN)
+
+
+# what Pillow's Python and C, its libraries and OpenCV raise on damaged bytes; Warning: see _decode_tiff
+DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError,
+    MemoryError, RuntimeError, AssertionError, Warning, struct.error, zlib.error, cv2.error,
+)  # fmt: skip

@@ -6,18 +6,16 @@
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
-from kernels.decoding import histogram_into
-from kernels.decoding import shrink_into
-from loaders.config import CROP_SHARE, Fit
-from loaders.errors import RadiographError
 import re
 from pathlib import Path
-from loaders.config import Fit
+
+import cv2
+import numpy as np
+
+from kernels.decoding import histogram_into, shrink_into
+from loaders.config import CROP_SHARE, Fit
 from loaders.errors import InputError, RadiographError
 from loaders.images.radiograph import decode_radiograph
-
 
 Window = tuple[int, int]  # the grey levels that become 0 and 255
 

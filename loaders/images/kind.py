@@ -13,13 +13,14 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
 import cv2
 import numpy as np
 from safetensors.numpy import load
-from kernels.hog import directions_into
-from kernels.decoding import histogram_into
-from loaders.errors import IntegrityError
 
+from kernels.decoding import histogram_into
+from kernels.hog import directions_into
+from loaders.errors import IntegrityError
 
 KINDS = ("frontal", "turned-90", "turned-180", "turned-270", "inverted", "lateral", "other")
 POSE = ("right", "down", "tilt", "zoom")  # shares of the side, degrees clockwise, log of the factor

@@ -7,11 +7,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+
 import numpy as np
 from isal import isal_zlib
+
 from kernels.decoding import unfilter_into
 from loaders.errors import RadiographError
-
 
 COPY_AGAIN = "copy it again from its source"
 SAVE_AGAIN = "open it in a viewer and save it as grey PNG"

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 from dataclasses import dataclass
-import cv2
-from kernels.decoding import histogram_into
-from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
-from loaders.images.frame import resize
 
+import cv2
+import numpy as np
+
+from kernels.decoding import histogram_into
+from loaders.config import AuditLimits
+from loaders.images.frame import resize
+from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
 
 DARK, BRIGHT, EVEN = 12, 243, 3  # grey levels of 0-255 after stretching
 STRAY = 0.01  # share of a margin's line that may be something else, such as dust
@@ -230,3 +233,36 @@ def find_keypoints(frame_SS: np.ndarray) -> Keypoints:
     return Keypoints(
         place_DX=places_DX[:KEYPOINTS], descriptor_DF=np.sqrt(descriptor_DF / sums_D1)[:KEYPOINTS].astype(np.float32)
     )
+
+
+MEANINGLESS = {  # what cannot be said of a picture that is no frontal radiograph
+    "not-a-radiograph": ("lateral", "blurred", "exposure", "inverted", "rotated", "misaligned"),
+    "lateral": ("inverted", "rotated", "misaligned"),
+    "rotated": ("misaligned",),
+    "inverted": ("misaligned", "exposure"),
+}
+
+
+def limit_of(limits: AuditLimits, detector: str) -> float:
+    """The limit of one detector."""
+    return float(getattr(limits, "limit_" + detector.replace("-", "_")))
+
+
+def own_defects(measurement: Measurement, limits: AuditLimits) -> list[str]:
+    """The defects that one file has whatever the others are."""
+    found = [name for name in DETECTORS if measurement.scores[name] > limit_of(limits, name)]
+    meaningless = {other for name in found for other in MEANINGLESS.get(name, ())}
+    return [name for name in found if name not in meaningless]
+
+
+def fix_of(measurement: Measurement, defects: Sequence[str]) -> str:
+    """What conversion must do: "crop TOP:BOTTOM,LEFT:RIGHT", "invert", "rotate DEGREES" (clockwise), in that order."""
+    steps = []
+    if "borders" in defects:
+        top, bottom, left, right = measurement.box
+        steps.append(f"crop {top}:{bottom},{left}:{right}")
+    if "inverted" in defects:
+        steps.append("invert")
+    if "rotated" in defects:
+        steps.append(f"rotate {90 * measurement.turns}")
+    return "; ".join(steps)

@@ -9,9 +9,9 @@ Thorax coordinates run from -1 to 1 over the frame of an average patient, so tha
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import cv2
 import numpy as np
-
 
 Points = list | np.ndarray
 BODY, POSE, TEXTURE, GRAIN, MARK, FINDING = range(6)  # random streams; one never advances another

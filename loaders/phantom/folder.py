@@ -10,14 +10,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
 import cv2
 import numpy as np
+
 from loaders.atomic_file import SUFFIX, storage_error
-from loaders.sources.catalog import PHANTOM_TABLE, SYNTHETIC
 from loaders.config import PhantomConfig, check_range
 from loaders.errors import StorageError
 from loaders.phantom.phantom import draw_phantom, patient_name
-
+from loaders.sources.catalog import PHANTOM_TABLE, SYNTHETIC
 
 COLUMNS = ("path", "label", "patient", "view", "source", "mask", "arms", "mark")
 EXTENSIONS = {"png": "png", "png16": "png", "jpeg": "jpg", "tiff": "tif", "tiff16": "tif"}

@@ -11,11 +11,12 @@ after every blur: outside it, and at strength 0 everywhere, a film is the normal
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import cv2
 import numpy as np
+
 from loaders.config import MAX_SIDE, check_range
 from loaders.errors import ConfigError
-from loaders.phantom.anatomy import draw_anatomy, draw_lungs
 from loaders.phantom.anatomy import (
     FINDING,
     GRAIN,
@@ -24,6 +25,8 @@ from loaders.phantom.anatomy import (
     Body,
     blank,
     blur,
+    draw_anatomy,
+    draw_lungs,
     fill,
     random_stream,
     round_off,
@@ -32,7 +35,6 @@ from loaders.phantom.anatomy import (
     soft_noise,
     to_fixed,
 )
-
 
 LABELS = ("covid", "normal", "pneumonia")
 CANVAS_SIDE = 192  # smaller films are drawn at this side and shrunk: cv2 draws no line thinner than a pixel

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
 from loaders.config import CatalogConfig
+from loaders.errors import ConfigError, InputError
 from loaders.sources.entry import (
     SPLITS,
     Entry,
@@ -18,9 +22,7 @@ from loaders.sources.entry import (
     read_rows,
     table_path,
 )
-from loaders.errors import ConfigError, InputError
 from loaders.sources.presets import preset_entries
-
 
 GROUP_PRESETS = {"nih": r"^(\d{8})_\d{3}\."}  # 00001280_004.png: patient 1280, follow-up 4
 SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
@@ -154,3 +156,15 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
             split=values["split"],
             excluded="" if not classes or label in classes else not_asked_for(label),
         )
+
+
+T = TypeVar("T", bound=Hashable)
+
+
+def told_by_source(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
+    """The labels whose sources have images of no other label: there the source alone tells the label, in order."""
+    labels_of: dict[Hashable, set[T]] = defaultdict(set)
+    for label, source in zip(labels, sources, strict=True):
+        labels_of[source].add(label)
+    mixed = {label for found in labels_of.values() if len(found) > 1 for label in found}
+    return [label for label in dict.fromkeys(labels) if label not in mixed]

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
 from loaders.atomic_file import storage_error
 from loaders.errors import InputError
-
 
 SPLITS = ("train", "val", "heldout")
 ORDER_MARK = "\ufeff"

@@ -22,8 +22,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
+
 import numpy as np
+
 from loaders.config import CatalogConfig
+from loaders.errors import InputError
 from loaders.sources.entry import (
     Entry,
     check_once,
@@ -34,9 +37,7 @@ from loaders.sources.entry import (
     read_list,
     read_rows,
 )
-from loaders.errors import InputError
 from loaders.sources.split import group_by, split_groups
-
 
 IMAGES = "images"
 IMAGE_SUFFIXES = frozenset(

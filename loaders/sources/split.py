@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
+
 import numpy as np
+
 from loaders.errors import InputError
 from loaders.sampling import SPLIT, order_keys
 

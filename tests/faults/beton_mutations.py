@@ -20,12 +20,11 @@ from pathlib import Path
 import numpy as np
 
 import cli
-from loaders.sampling import epoch_matrices
-from loaders.beton.reader import Beton
-from loaders.beton.ffcv_fields import FieldReader
-from loaders.beton.reader import beton_parts
-from loaders.errors import BetonError, ConfigError
 from loaders.batches.loader import Loader
+from loaders.beton.ffcv_fields import FieldReader
+from loaders.beton.reader import Beton, beton_parts
+from loaders.errors import BetonError, ConfigError
+from loaders.sampling import epoch_matrices
 from tests.faults.beton_layout import said
 from tests.faults.beton_mutants import Mutant, Mutator, foreign_original, own_original
 from tests.faults.tally import Campaign, Tally

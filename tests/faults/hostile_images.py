@@ -31,9 +31,7 @@ SIZE, STORED = 32, 46  # pixels of an image and of its stored frame
 ANCHORS = 6  # sound files of each class, so that there is something to split
 MOST_MEMORY = 1 << 30  # bytes of a process that decodes
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-IMPORTS = (
-    "import cli, loaders.convert.convert, loaders.convert.convert, loaders.audit.audit, loaders.audit.page; cli.make_parser()"
-)
+IMPORTS = "import cli, loaders.convert.convert, loaders.audit.audit, loaders.audit.page; cli.make_parser()"
 UNTRAINED = """
 import pathlib, sys, torch
 from engine.train.checkpoint import save_checkpoint

@@ -15,16 +15,16 @@ import cv2
 import numpy as np
 
 from loaders.beton.reader import Beton
+from loaders.convert.patient_hash import load_site_key
 from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
-from loaders.convert.patient_hash import load_site_key
 from tests.faults.live_victims import STORED
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Ending, Nursery
 from tests.test_beton import PAGE, write
 
 IMPORTS = (
-    "import cli, loaders.convert.convert, loaders.convert.convert, loaders.batches.throughput, loaders.batches.throughput, "
+    "import cli, loaders.convert.convert, loaders.batches.throughput, "
     "loaders.phantom.folder, tests.faults.live_victims as v; v.load_kernels()"
 )
 FILES, SIDE = 24, 32  # pictures to convert, and their crops

@@ -16,12 +16,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from loaders.sampling import epoch_matrices
+from loaders.batches.loader import Loader
 from loaders.beton.ffcv_fields import FieldReader
 from loaders.errors import BetonError
 from loaders.images.frame import stored_frame
-from loaders.batches.loader import Loader
 from loaders.images.radiograph import decode_radiograph
+from loaders.sampling import epoch_matrices
 from tests.test_beton import write
 
 STORED = 46  # side of the frames
@@ -55,7 +55,9 @@ def disturb(action: Callable[[], None], when: str, count: int) -> None:
     import loaders.convert.convert
     import loaders.images.decode
 
-    owner, name = (loaders.images.decode, "decode_into_spool") if when == "decode" else (loaders.convert.convert, "write")
+    owner, name = (
+        (loaders.images.decode, "decode_into_spool") if when == "decode" else (loaders.convert.convert, "write")
+    )
     inner, calls = getattr(owner, name), iter(range(1 << 30))
 
     def acting(*given: object, **named: object) -> object:

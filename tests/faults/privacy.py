@@ -31,9 +31,9 @@ PLACES = (
 )  # fmt: skip
 # what the chain's commands load, and an optimiser, whose imports are most of a small training's time
 IMPORTS = (
-    "import cli, torch._dynamo, loaders.convert.convert, loaders.convert.convert, loaders.audit.audit, loaders.audit.page, "
+    "import cli, torch._dynamo, loaders.convert.convert, loaders.audit.audit, loaders.audit.page, "
     "engine.train.train, engine.evaluate.evaluate, engine.evaluate.output, engine.predict.predict, "
-    "engine.predict.predict, engine.explain.explain, engine.explain.findings, engine.export.export, "
+    "engine.explain.explain, engine.explain.findings, engine.export.export, "
     "engine.export.export, engine.crossval.crossval, engine.crossval.output, engine.compare, "
     "engine.compare, engine.report.report, engine.report.report; cli.make_parser()"
 )

@@ -17,9 +17,9 @@ from loaders.phantom.folder import write_phantoms
 
 IMPORTS = (
     "import cli, engine.train.train, engine.evaluate.evaluate, engine.report.report, engine.predict.predict, "
-    "engine.explain.explain, engine.export.export, engine.train.device_epochs, loaders.audit.audit, tests.faults.plant, "
-    "tests.faults.poison, "
-    "engine.evaluate.output, engine.predict.predict, engine.report.report"
+    "engine.explain.explain, engine.export.export, engine.train.device_epochs, loaders.audit.audit, "
+    "tests.faults.plant, tests.faults.poison, "
+    "engine.evaluate.output"
 )
 WARM = """
 import contextlib, io

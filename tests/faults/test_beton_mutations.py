@@ -30,7 +30,11 @@ def test_a_planted_fault_is_counted_as_broken(plant: str, said: str, tmp_path: P
     advanced: list[None] = []
     count = len(SCHEDULE)
     tally = run(
-        count, 0, tmp_path, lambda: advanced.append(None), "from loaders.beton.reader import Beton; bad = Beton._bad; " + plant
+        count,
+        0,
+        tmp_path,
+        lambda: advanced.append(None),
+        "from loaders.beton.reader import Beton; bad = Beton._bad; " + plant,
     )
     assert len(advanced) == count == tally.attempts
     assert tally.failures and any(re.search(said, failure) for failure in tally.failures), tally.failures

@@ -22,7 +22,9 @@ def test_a_fuzzer_is_not_blamed_for_the_memory_of_who_started_it(tmp_path: Path)
 
 def test_a_reader_that_gives_other_pixels_is_found(tmp_path: Path) -> None:
     advanced: list[None] = []
-    plant = "from loaders.beton.reader import Beton; inner = Beton.frame; Beton.frame = lambda *given: inner(*given) ^ 1"
+    plant = (
+        "from loaders.beton.reader import Beton; inner = Beton.frame; Beton.frame = lambda *given: inner(*given) ^ 1"
+    )
     tally = run(4, 0, tmp_path, lambda: advanced.append(None), plant)
     assert len(advanced) == 4
     assert tally.failures and "a frame that the file does not have" in tally.failures[0], tally.failures
