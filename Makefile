@@ -149,7 +149,7 @@ bench-mps:  ## the same on a Mac
 	$(DEVICE_PY) -m benchmarks.mps
 
 ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none skipped
-	OMP_NUM_THREADS=1 PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest -n auto --dist worksteal tests/test_ffcv.py tests/test_ffcv_operation.py tests/test_radiograph.py tests/test_frame.py
+	OMP_NUM_THREADS=1 PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest -n auto --dist worksteal tests/loaders/test_ffcv.py tests/loaders/test_ffcv_operation.py tests/loaders/test_radiograph.py tests/loaders/test_frame.py
 
 docs: $(VENV)/base  ## write docs/CLI.md anew from the code
 	$(PY) -c 'import cli, pathlib; pathlib.Path("docs/CLI.md").write_text(cli.reference())'

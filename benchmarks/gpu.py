@@ -121,7 +121,7 @@ def cuda_tests() -> dict[str, Any]:
     """The tests that need a CUDA device; with a reason unless all of them ran and passed."""
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-m", "cuda", "-o", "filterwarnings=default"]
     done = subprocess.run(
-        [*command, "tests/test_cuda_kernels.py"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        [*command, "tests/kernels/test_cuda_kernels.py"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     lines = (done.stdout + done.stderr).strip().splitlines()
     if "No module named pytest" in done.stderr:

@@ -18,8 +18,8 @@ hypothesis.settings.register_profile("same", derandomize=True)
 if "PLAINFILM_EXPLORE" not in os.environ:
     hypothesis.settings.load_profile("same")
 LONG = (  # a minute and more each
-    "test_training", "test_campaigns", "test_learning", "test_explanation", "test_step", "test_profile",
-    "test_audit_files", "test_evaluation", "test_comparison", "test_train_kill", "test_bad_input",
+    "test_train", "test_campaigns", "test_leakage", "test_explain", "test_step", "test_profile",
+    "test_audit_files", "test_evaluate", "test_compare", "test_train_kill", "test_bad_input",
 )  # fmt: skip
 
 

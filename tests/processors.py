@@ -101,7 +101,7 @@ def left_out(processor: Processor, present: set[str]) -> str:
 
 def numerical_files() -> list[Path]:
     """The files with numerical tests: collecting all others would take longer than running these."""
-    return sorted(path for path in TESTS.glob("test_*.py") if MARK in path.read_text())
+    return sorted(path for path in TESTS.rglob("test_*.py") if MARK in path.read_text())
 
 
 def main(options: Iterable[str]) -> int:

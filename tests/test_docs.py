@@ -17,8 +17,8 @@ import cli
 from benchmarks.speed_document import PLACE, filled
 from benchmarks.targets import STEP_224
 from loaders import __version__
-from loaders.beton.reader import format as beton_footer
-from loaders.beton.reader import format as beton_format
+from loaders.beton import format as beton_footer
+from loaders.beton import format as beton_format
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])

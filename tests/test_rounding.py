@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from engine.networks.cnn import Cnn
-from engine.networks.registry import batch_parts as workers
-from engine.networks.registry import cpu_blocks as fused_block
+from engine.networks import batch_parts as workers
+from engine.networks import cpu_blocks as fused_block
 from tests.rounding import FEW, MARGIN, PARTS, batch_products, rounded, sum_error
 
 pytestmark = pytest.mark.numerical

@@ -16,8 +16,8 @@ import numpy as np
 
 from loaders.beton.format import metadata_dtype
 from tests.faults.beton_layout import DESCRIPTOR, HEADER, Layout, facts_of, own_layout, reforged, said, with_facts
-from tests.test_beton import write
-from tests.test_beton_fields import FIELDS, make_beton, sample_values
+from tests.loaders.test_beton import write
+from tests.loaders.test_ffcv_fields import FIELDS, make_beton, sample_values
 
 SAMPLES, STORED, FOREIGN_SIDE = 5, 46, 12
 # 22 attempts; 10,000 have more of "byte" than there are bytes of structure

@@ -29,7 +29,7 @@ from tests.faults.beton_layout import said
 from tests.faults.beton_mutants import Mutant, Mutator, foreign_original, own_original
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import REPOSITORY, Nursery
-from tests.test_beton import write
+from tests.loaders.test_beton import write
 
 IMPORTS = "import tests.faults.beton_mutations as m; m.load_kernels()"
 # with a cache of its own: numba would take kernels without these checks from the usual one

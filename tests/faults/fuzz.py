@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests import test_dicom
 from tests.faults.beton_layout import own_layout
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Nursery
-from tests.test_beton import PAGE, write
-from tests.test_beton_fields import FIELDS, make_beton, sample_values
+from tests.loaders import test_dicom
+from tests.loaders.test_beton import PAGE, write
+from tests.loaders.test_ffcv_fields import FIELDS, make_beton, sample_values
 
 SECONDS, MEMORY = 60, 1024  # an input may take, and MiB beyond what the fuzzer has itself
 OWN_MEMORY = 600  # MiB of the fuzzer with all it imports

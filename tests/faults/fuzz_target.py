@@ -23,8 +23,8 @@ import numpy as np
 # it names every module that it instruments, over the runner's bars
 with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["loaders"]):
     from loaders import errors
-    from loaders.beton.reader import ffcv_fields as beton_fields
-    from loaders.beton.reader import reader as beton
+    from loaders.beton import ffcv_fields as beton_fields
+    from loaders.beton import reader as beton
     from loaders.images import dicom as _dicom  # noqa: F401 — else it would be imported, without coverage, at the first DICOM
     from loaders.images import png, radiograph
 

@@ -21,7 +21,7 @@ from loaders.images.radiograph import decode_radiograph
 from tests.faults.live_victims import STORED
 from tests.faults.tally import Campaign, Tally
 from tests.faults.victim import Ending, Nursery
-from tests.test_beton import PAGE, write
+from tests.loaders.test_beton import PAGE, write
 
 IMPORTS = (
     "import cli, loaders.convert.convert, loaders.batches.throughput, "

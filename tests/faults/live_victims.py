@@ -22,7 +22,7 @@ from loaders.errors import BetonError
 from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
 from loaders.sampling import epoch_matrices
-from tests.test_beton import write
+from tests.loaders.test_beton import write
 
 STORED = 46  # side of the frames
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.live_files import CAMPAIGN, CASES, IMPORTS, case, run
 from tests.faults.victim import Nursery
-from tests.test_beton import PAGE, write
+from tests.loaders.test_beton import PAGE, write
 
 
 def test_a_reader_that_never_looks_at_its_file_is_counted_as_broken(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ from tests.example_run import (
     put,
     summary,
 )
-from tests.test_audit_page import HOSTILE, Reader, luminance
-from tests.test_beton import strip_footer
+from tests.loaders.test_audit_page import HOSTILE, Reader, luminance
+from tests.loaders.test_beton import strip_footer
 
 PRAISE = re.compile(r"excellent|good\b|accurate|reliable|strong|impressive|robust|high", re.IGNORECASE)
 PHANTOMS = "all images are synthetic phantoms: the score says nothing about patients"

@@ -41,10 +41,10 @@ from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.folder import write_phantoms
 from loaders.phantom.phantom import draw_phantom
 from loaders.statistics import wilson
+from tests.loaders.test_dicom import native
 from tests.naive import directions
-from tests.test_dicom import native
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LIMITS = AuditLimits()
 
 

@@ -49,7 +49,7 @@ from loaders.images.decode import Decoded
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import Entry
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CROP = 32
 LONG = "pneumonia of the lower left lobe, viral "  # 40 signs
 HOSTILE = (

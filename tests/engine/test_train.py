@@ -37,7 +37,7 @@ from loaders.errors import (
 )
 from tests.small_training import small_training
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def config(betons: Path, out: Path, **changes: object) -> TrainConfig:

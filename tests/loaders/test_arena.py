@@ -12,7 +12,7 @@ import pytest
 import cli
 from loaders import machine as arena
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 PROGRAM = """
 import resource, sys
 from loaders.machine import keep_allocations

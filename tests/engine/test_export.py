@@ -34,7 +34,7 @@ from loaders.beton.reader import Beton
 from loaders.errors import CheckpointError, ConfigError, IntegrityError
 from tests.small_training import small_training
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SURE = 0.8  # how often the validation logits are right
 
 

@@ -27,7 +27,7 @@ def operation() -> Iterator[Any]:
     threads = torch.get_num_threads()
     if not REQUIRED:
         pytest.importorskip("ffcv", reason="FFCV is not installed; run make ffcv")
-    from loaders.beton.reader import ffcv_operation
+    from loaders.beton import ffcv_operation
 
     yield ffcv_operation
     torch.set_num_threads(threads)

@@ -41,7 +41,7 @@ from loaders.images.files import Radiograph
 from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.folder import write_phantoms
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 MAX_PIXELS = 1 << 20
 PREFIX = "1.2.840.10008.1.2"
 EXPLICIT, IMPLICIT, DEFLATED, BIG = f"{PREFIX}.1", PREFIX, f"{PREFIX}.1.99", f"{PREFIX}.2"

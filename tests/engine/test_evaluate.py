@@ -43,10 +43,10 @@ from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.output import Line, Sheet
 from loaders.phantom.folder import write_phantoms
+from tests.engine.test_figures import check_texts, drawn_texts
+from tests.loaders.test_audit_page import Reader
+from tests.loaders.test_beton import strip_footer
 from tests.small_training import results_of, small_training
-from tests.test_audit_page import Reader
-from tests.test_beton import strip_footer
-from tests.test_figures import check_texts, drawn_texts
 
 
 @pytest.fixture(scope="module")
@@ -596,7 +596,7 @@ def test_one_sample_and_one_group_are_evaluated_without_a_false_interval(
 def test_an_unverified_beton_tells_no_groups_and_its_samples_count_as_independent(
     run: Path, betons: Path, tmp_path: Path
 ) -> None:
-    from tests.test_beton import strip_footer
+    from tests.loaders.test_beton import strip_footer
 
     path = tmp_path / "foreign.beton"
     path.write_bytes(strip_footer((betons / "heldout.beton").read_bytes()))

@@ -157,7 +157,7 @@ def test_a_contest_that_disagrees_is_one_failure_and_a_test_that_compares_nothin
     options = ["-q", "-p", "benchmarks.conftest", "-o", "filterwarnings=error", "--smoke", "--rootdir", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(tmp_path / "test_it.py")],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert re.search(r"^1 failed, 1 passed, 1 error in", done.stdout, re.MULTILINE), done.stdout + done.stderr
     assert "this test compares nothing" in done.stdout

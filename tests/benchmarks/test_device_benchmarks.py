@@ -18,7 +18,7 @@ from benchmarks.device_report import DeviceReport, DeviceTarget, OutOfTimeError,
 from benchmarks.device_rivals import interleave, noise_betons, our_epochs, our_steps
 from engine.device import Policy
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 THERE = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 
 

@@ -35,7 +35,7 @@ from loaders.images.frame import without_lungs
 from loaders.output import Sheet
 from loaders.phantom.folder import write_phantoms
 from loaders.settings import build
-from tests.test_beton import strip_footer
+from tests.loaders.test_beton import strip_footer
 
 SPLITS = ("random", "group", "lungs-hidden")
 

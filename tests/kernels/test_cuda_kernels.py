@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed: it comes with torch's builds for CUDA")
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HAS_CUDA = torch.cuda.is_available()
 on_cuda = [pytest.mark.cuda, pytest.mark.skipif(not HAS_CUDA, reason="no CUDA device: run make bench-gpu on one")]
 
