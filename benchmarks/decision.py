@@ -22,7 +22,7 @@ from benchmarks.contest import Call
 
 LIMIT = 0.9  # of the stored ratio
 CONFIDENCE = 0.99
-LOOKS = (24, 48, 96, 192, 384)  # rounds after which the interval is looked at
+CHECKS = (24, 48, 96, 192, 384)  # rounds after which the interval is checked
 NARROW = 0.01  # half of the interval's width, as a share: narrow enough to stop
 
 
@@ -69,14 +69,14 @@ def paired_ratios(ours: Call, theirs: Call, clock: Callable[[], float] = time.pe
         yield min(first, last) / min(our)
 
 
-def measure(rounds: Iterator[float], limit: float = 0.0, looks: Sequence[int] = LOOKS) -> Interval:
-    """Rounds until the interval is clear of the limit on either side, or narrow, or the looks are used up.
+def measure(rounds: Iterator[float], limit: float = 0.0, checks: Sequence[int] = CHECKS) -> Interval:
+    """Rounds until the interval is clear of the limit on either side, or narrow, or the checks are used up.
 
     rounds: the ratio of each.  limit: 0 for none, as for a baseline.
     """
     ratios: list[float] = []
-    for look in looks:
-        ratios += islice(rounds, look - len(ratios))
+    for rounds_wanted in checks:
+        ratios += islice(rounds, rounds_wanted - len(ratios))
         found = interval(ratios)
         narrow = found.high - found.low < 2 * NARROW * found.ratio
         clear = limit > 0 and (found.low > limit or found.high < limit)

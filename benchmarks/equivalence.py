@@ -15,24 +15,17 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
+from scipy.stats import t as student  # type: ignore[import-untyped]
 
-from benchmarks.baseline import FOLDER
+from benchmarks.bare_training import BareTraining
 from benchmarks.provenance import describe, provenance
-from benchmarks.step_contest import Stock
-from engine.device import choose_policy
-from engine.networks.cnn import Cnn
-from engine.statistics.metrics import all_metrics
-from engine.train.step import make_learner, predict, softmax, train_step
-from loaders.batches.loader import Loader
+from benchmarks.settings import RESULTS
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.phantom.folder import write_phantoms
-from loaders.sampling import DROPOUT, scalar_seed
 
 CROP = 32
 PATIENTS = 2500
@@ -41,9 +34,6 @@ STRENGTH = 0.4  # of the finding, so that F1 ends between 0.85 and 0.95
 PATIENCE, MIN_DELTA = 7, 0.001
 POINT = 0.01
 MEANINGFUL = (0.85, 0.95)  # mean F1: else neither has learnt, or both have learnt all there is
-T_95 = {9: 2.262, 11: 2.201, 15: 2.131, 19: 2.093}  # Student's t, two-sided, by degrees of freedom
-
-Step = Callable[[torch.Tensor, torch.Tensor, int], object]
 
 
 def draw(folder: Path) -> Path:
@@ -62,31 +52,12 @@ def draw(folder: Path) -> Path:
     return folder / "betons"
 
 
-def best_f1(folder: Path, seed: int, epochs: int, *, plain: bool) -> float:
-    """The best validation F1 of one training to the end of the schedule."""
-    policy = choose_policy("cpu", "off", "off", num_steps=0)
-    config = LoaderConfig(training=True, seed=seed)
-    torch.manual_seed(seed)
-    network = Cnn(2, CROP, 0.5)
-    stock = Stock(network, CROP, policy.device)
-    learner = make_learner(network, policy, learning_rate=1e-3, batch_size=config.batch_size, class_weight_K=None)
-    with (
-        Loader(folder / "train.beton", config, tensors=True) as loader,
-        Loader(folder / "val.beton", config, tensors=True, training=False) as val_loader,
-    ):
-        positive = loader.beton.facts.classes.index(loader.beton.facts.positive)
-        best, best_epoch, step = -1.0, 0, 0
+def best_f1(folder: Path, seed: int, epochs: int, *, stock: bool) -> float:
+    """The best validation F1 of one training to the end of the schedule.  stock: with PyTorch's step."""
+    best, best_epoch = -1.0, 0
+    with BareTraining(folder, LoaderConfig(training=True, seed=seed), stock=stock) as training:
         for epoch in range(epochs):
-            for frames_N1HW, labels_N, _ in loader:
-                if plain:
-                    torch.manual_seed(scalar_seed(seed, DROPOUT, step))
-                    stock.network.train()
-                    stock.step(frames_N1HW, labels_N)
-                else:
-                    train_step(learner, frames_N1HW, labels_N, seed=seed, step=step)
-                step += 1
-            label_N, logits_NK = predict(stock.network if plain else network, val_loader, policy)
-            found = all_metrics(label_N, softmax(logits_NK), positive)["f1"]
+            found = training.epoch()
             if found > best + MIN_DELTA:
                 best, best_epoch = found, epoch
             if epoch - best_epoch >= PATIENCE:
@@ -94,19 +65,19 @@ def best_f1(folder: Path, seed: int, epochs: int, *, plain: bool) -> float:
     return best
 
 
-def interval(differences: list[float]) -> tuple[float, float, float]:
-    """Mean, and the 95 % interval's ends."""
-    mean = statistics.mean(differences)
-    half = T_95[len(differences) - 1] * statistics.stdev(differences) / len(differences) ** 0.5
+def student_interval(differences: list[float]) -> tuple[float, float, float]:
+    """Mean of paired differences, and the ends of its 95 % interval of Student's t."""
+    mean, number = statistics.mean(differences), len(differences)
+    half = float(student.ppf(0.975, number - 1)) * statistics.stdev(differences) / number**0.5
     return mean, mean - half, mean + half
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.equivalence", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10, choices=[number + 1 for number in T_95])
+    parser.add_argument("--seeds", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=30, help="most epochs; default: %(default)s")
-    parser.add_argument("--out", type=Path, default=FOLDER / "equivalence.json", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=RESULTS / "equivalence.json", help="default: %(default)s")
     chosen = parser.parse_args(arguments)
     facts = provenance()
     print(describe(facts))
@@ -115,16 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
         betons = draw(Path(folder))
         for seed in range(chosen.seeds):
             before = time.perf_counter()
-            ours, theirs = (best_f1(betons, seed, chosen.epochs, plain=plain) for plain in (False, True))
+            ours, theirs = (best_f1(betons, seed, chosen.epochs, stock=stock) for stock in (False, True))
             pairs.append((ours, theirs))
             taken = time.perf_counter() - before
             print(f"seed {seed}: plainfilm {ours:.4f}, plain recipe {theirs:.4f} ({taken:.0f} s)", flush=True)
-    mean, low, high = interval([ours - theirs for ours, theirs in pairs])
+    mean, low, high = student_interval([ours - theirs for ours, theirs in pairs])
     ours_mean, theirs_mean = np.mean(pairs, axis=0).tolist()
     within = low >= -POINT and high <= POINT
-    told = all(MEANINGFUL[0] <= f1 <= MEANINGFUL[1] for f1 in (ours_mean, theirs_mean))
-    if not told:
-        print(f"best F1 outside {MEANINGFUL[0]} to {MEANINGFUL[1]}: the phantoms are too easy or too hard to tell")
+    meaningful = all(MEANINGFUL[0] <= f1 <= MEANINGFUL[1] for f1 in (ours_mean, theirs_mean))
+    if not meaningful:
+        print(f"best F1 outside {MEANINGFUL[0]} to {MEANINGFUL[1]}: the phantoms are too easy or too hard to compare")
     print(
         f"best validation F1: plainfilm {ours_mean:.4f}, plain recipe {theirs_mean:.4f}; difference {mean:+.4f}, "
         f"95 % interval {low:+.4f} to {high:+.4f}: {'within' if within else 'not within'} one point"
@@ -133,11 +104,11 @@ def main(arguments: list[str] | None = None) -> int:
         "provenance": facts,
         "settings": {"crop": CROP, "patients": PATIENTS, "strength": STRENGTH, "epochs": chosen.epochs},
         "pairs": pairs,
-        "difference": {"mean": mean, "low": low, "high": high, "within_one_point": within, "told": told},
+        "difference": {"mean": mean, "low": low, "high": high, "within_one_point": within, "meaningful": meaningful},
     }
     chosen.out.parent.mkdir(exist_ok=True)
     chosen.out.write_text(json.dumps(record, indent=1) + "\n")
-    return int(not (within and told))
+    return int(not (within and meaningful))
 
 
 if __name__ == "__main__":

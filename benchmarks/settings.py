@@ -1,11 +1,13 @@
-"""Settings that every benchmark shares, and how much work a contest takes: in earnest, or in passing."""
+"""Settings that every benchmark shares, and how much work a contest takes: in full, or as a smoke test."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 THREADS = 2  # of every rival: threads, worker processes, torch's own
 BATCH = 32
+RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
