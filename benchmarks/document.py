@@ -379,8 +379,8 @@ def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
     sentences = (
         f"On {study['n']} public radiographs, COVID-19 against normal, cross-validation scores an F1 of "
         f"{rows['random split']} with random folds, {rows['group split']} with folds of new patients, and "
-        f"{rows['lungs hidden']} with the lungs covered in training and test. Most of the score needs no lungs, so it is "
-        "no evidence of the disease: every COVID-19 image comes from another source than every normal one. "
+        f"{rows['lungs hidden']} with the lungs covered in training and test. Most of the score needs no lungs, so "
+        "it is no evidence of the disease: every COVID-19 image comes from another source than every normal one. "
         "[docs/EVALUATION.md](docs/EVALUATION.md) has the tables."
     )
     return textwrap.fill(sentences, 118, break_long_words=False, break_on_hyphens=False)

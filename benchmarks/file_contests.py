@@ -16,9 +16,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.agreement import LEVEL, THEIRS, expect_close, expect_inside, expect_same_pictures
-from benchmarks.contest import Call, Comparison, Contest, Missing
+from benchmarks.contest import Call, Comparison, Contest, Epoch, Missing, arrays, consume, first_samples, opened
 from benchmarks.datasets import Converted, convert_table, listed_files
-from benchmarks.epochs import Epoch, arrays, consume, first_samples, opened
 from benchmarks.loader_contests import by_sample, open_ours
 from benchmarks.rivals import dali, spdl
 from benchmarks.rivals.arrays import middle_of

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.agreement import expect_oracle, expected_affine, expected_crops
-from benchmarks.contest import Call, Contest, Missing
-from benchmarks.epochs import consume, first_samples
+from benchmarks.contest import Call, Contest, Missing, consume, first_samples
 from benchmarks.rivals import dali
 from benchmarks.rivals.arrays import (
     Fill,

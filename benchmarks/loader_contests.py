@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.agreement import expect_close, expect_oracle, expected_affine, expected_crops
-from benchmarks.contest import Call, Contest, Missing
-from benchmarks.epochs import Epoch, arrays, consume, first_samples, opened
+from benchmarks.contest import Call, Contest, Epoch, Missing, arrays, consume, first_samples, opened
 from benchmarks.rivals import ffcv
 from benchmarks.rivals.arrays import Fill, middle_of, numpy_crop, opencv_affine, single_threaded_opencv
 from benchmarks.rivals.augmentation import Augment, by_grid_sample, by_kornia, by_torchvision, turns_of

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.agreement import Disagreement, expect_close
-from benchmarks.bare_training import DROPPED, LEARNING_RATE, BareTraining, Stock
 from benchmarks.contest import Call, Contest, Worker
 from benchmarks.datasets import convert_with_table
+from benchmarks.equivalence import DROPPED, LEARNING_RATE, BareTraining, Stock
 from benchmarks.settings import BATCH, THREADS
 from benchmarks.targets import ARITHMETIC, RECORDING, REFERENCE_128, REFERENCE_224, STEP, STEP_224
 from benchmarks.training_worker import MODES, SIDE, STEP_RIVALS

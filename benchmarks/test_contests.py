@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bare_training import BareTraining
 from benchmarks.datasets import Converted, choose_radiographs, convert_with_table, draw_phantoms, noise_beton, vary
+from benchmarks.equivalence import BareTraining
 from benchmarks.file_contests import conversion_contest, files_contest, phantom_files_contest
 from benchmarks.kernel_contests import affine_contest, affine_scaling_contest, crop_contest
 from benchmarks.loader_contests import (

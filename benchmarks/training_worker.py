@@ -79,7 +79,7 @@ def their_step(rival: str, crop: int) -> Step:
 
 def our_epoch(betons: Path) -> tuple[list[int], Callable[[], object]]:
     """Numbers of training and validation images, and an epoch of both."""
-    from benchmarks.bare_training import BareTraining
+    from benchmarks.equivalence import BareTraining
     from loaders.config import LoaderConfig
     from loaders.machine import keep_allocations
 

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.contest import Call
+from benchmarks.compare import LIMIT, has_fallen, measure, paired_ratios, warm_up
+from benchmarks.contest import Call, arrays, consume
 from benchmarks.datasets import noise_beton
-from benchmarks.decision import LIMIT, has_fallen, measure, paired_ratios, warm_up
-from benchmarks.epochs import arrays, consume
 from benchmarks.kernel_contests import work_on
 from benchmarks.loader_contests import open_ours
 from benchmarks.provenance import describe, provenance

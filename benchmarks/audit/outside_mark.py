@@ -21,8 +21,7 @@ import cv2
 import numpy as np
 
 from benchmarks.audit.outcome import Outcome, Target, columns
-from benchmarks.bare_training import BareTraining
-from benchmarks.equivalence import student_interval
+from benchmarks.equivalence import BareTraining, student_interval
 from loaders.batches.loader import Loader
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig, stored_side
 from loaders.convert.convert import convert

@@ -20,10 +20,22 @@ import pytest
 
 from benchmarks import targets
 from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
-from benchmarks.compare import Baseline, Pair, compare, load, pair_of, save
+from benchmarks.compare import (
+    CHECKS,
+    Baseline,
+    Interval,
+    Pair,
+    compare,
+    has_fallen,
+    interval,
+    load,
+    measure,
+    pair_of,
+    paired_ratios,
+    save,
+)
 from benchmarks.conftest import require_rivals
 from benchmarks.contest import Comparison, Contest, Missing, from_record, interleaved
-from benchmarks.decision import CHECKS, Interval, has_fallen, interval, measure, paired_ratios
 from benchmarks.kernel_contests import Work
 from benchmarks.rivals import installed
 from benchmarks.table import agreement, table

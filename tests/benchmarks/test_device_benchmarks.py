@@ -27,7 +27,7 @@ def test_without_the_device_they_report_it_and_exit_2(module: str, device: str) 
     if THERE[module]:
         pytest.skip(f"this machine has {device}")
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{module}"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", f"benchmarks.device.{module}"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert f"no {device} device found" in done.stderr and "Traceback" not in done.stderr
@@ -114,7 +114,7 @@ def test_they_can_be_imported_without_what_only_a_part_needs(module: str) -> Non
         "import sys\n"
         "for name in ('rich', 'tensorboard', 'torch.utils.tensorboard', 'isal', 'matplotlib', 'triton', 'pytest'):\n"
         "    sys.modules[name] = None\n"
-        f"import benchmarks.{module}"
+        f"import benchmarks.device.{module}"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
