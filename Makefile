@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv ffcv-headers results docs clean
+.PHONY: help run test test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv ffcv-headers results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -154,8 +154,12 @@ ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none
 results: $(VENV)/bench  ## write docs/RESULTS.md, its picture and every quoted figure from the stored results; measures nothing
 	$(PY) -m benchmarks.document
 
-docs: $(VENV)/base  ## write docs/CLI.md anew from the code
+docs: $(VENV)/base  ## write docs/CLI.md, and the tree of docs/DESIGN.md, from the code
 	$(PY) -c 'import cli, pathlib; pathlib.Path("docs/CLI.md").write_text(cli.reference())'
+	$(PY) -m tests.house --document
+
+counts: $(VENV)/base  ## count files, lines, import circles and upward arrows
+	@$(PY) -m tests.house
 
 clean:  ## remove the environment and the demo
 	rm -rf $(VENV)
