@@ -77,7 +77,7 @@ def beton_224(workload: Workload, converted_224: Converted, tmp_path_factory: py
 def converted_radiographs(
     workload: Workload, tmp_path_factory: pytest.TempPathFactory, converted_224: Converted
 ) -> Converted:
-    """Every so many'th real radiograph at the recipe's size: decoding a third of them takes a rival long enough."""
+    """Some of the real radiographs at the recipe's size: decoding a third of them takes a rival long enough."""
     folder = tmp_path_factory.mktemp("radiographs-224")
     manifest = choose_radiographs(folder, workload.decoded_every)
     return convert_table(manifest, folder, 224) if manifest else converted_224

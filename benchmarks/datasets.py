@@ -22,9 +22,9 @@ from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.phantom.folder import write_phantoms
 
-PHANTOM_SIDE = 640  # twice 320: halving leaves nothing to a library's taste in resizing, so that outputs compare
+PHANTOM_SIDE = 640  # twice 320: all libraries halve alike, so that outputs compare
 PAGE_SIZE = 8 << 20
-NUM_NOISE_FRAMES = 64  # different ones in a made-up beton
+NUM_NOISE_FRAMES = 64  # different ones in a beton of noise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +71,7 @@ def choose_radiographs(folder: Path, every: int = 1) -> Path | None:
 def vary(manifest: Path, folder: Path, num_files: int) -> Path:
     """Write the files of a table again and again, each time with another pixel changed, until there are so many.
 
-    As many radiographs as one has in earnest, none of them another's duplicate.  Gives their table.
+    As many radiographs as a real collection has, none of them another's duplicate.  Gives their table.
     """
     with manifest.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -131,7 +131,7 @@ def listed_files(manifest: Path) -> list[Path]:
 
 
 def noise_beton(path: Path, num_samples: int, stored: int, crop: int) -> Path:
-    """Write a beton of made-up frames, as large as one likes."""
+    """Write a beton of noise, of any size."""
     frames_NSS = np.random.default_rng(0).integers(0, 256, (NUM_NOISE_FRAMES, stored, stored), np.uint8)
     return repeat_frames(path, frames_NSS, num_samples, crop)
 

@@ -75,7 +75,7 @@ def circumstances(facts: dict[str, Any]) -> str:
 
 
 def filled(text: str, parts: dict[str, str]) -> str:
-    """A document with each of these parts anew between its marks.  Errors: KeyError for marks that are not there."""
+    """A document with each of these parts between its marks.  Errors: KeyError for marks that are not there."""
     marks = {mark[1] for mark in PLACE.finditer(text)}
     if lost := set(parts) - marks:
         raise KeyError(f"marks {', '.join(sorted(lost))}: not in the document, expected <!-- name --> … <!-- end -->")

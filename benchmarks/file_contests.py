@@ -123,7 +123,7 @@ def expect_torchvision(dataset: TorchvisionDataset, turns: Turns, frames_N1HW: n
 
 @contextmanager
 def phantom_files_contest(converted: Converted, workers: tuple[int, ...] = FULL.loader_workers) -> Iterator[Contest]:
-    """Phantoms twice the stored side, which everybody halves alike: a dataset that does all that conversion does."""
+    """Phantoms twice the stored side, which all libraries halve alike: a dataset that does all that conversion does."""
     with open_ours(converted.beton, training=True) as loader:
         beton, crop, num_samples = loader.beton, loader.beton.facts.crop, len(loader.beton)
         turns = turns_of(loader.config, num_samples, crop)

@@ -107,7 +107,7 @@ def affine_contest(path: Path, passes: int = AFFINE_PASSES) -> Iterator[Contest]
         reason = dali.missing()
         rivals["DALI, CPU"] = outputs["DALI, CPU"] = Missing(reason=reason or "")
         if reason is None:
-            # cut out beforehand, which takes none of its time: it wants its input in one piece
+            # cut out beforehand, outside its time: it needs contiguous input
             middle = middle_of(beton)
             crops = [np.ascontiguousarray(beton.frame(n)[middle])[..., None] for n in range(num_samples)]
             matrices = np.concatenate([turns.inverse_N23] * AFFINE_PASSES)

@@ -110,7 +110,7 @@ def evaluation_contest(path: Path, epochs: int = EVALUATION_EPOCHS) -> Iterator[
 
 
 def augmentations() -> dict[str, Augment | Missing]:
-    """What users put behind FFCV's raw frames."""
+    """What users apply to FFCV's raw frames."""
     no_kornia = why_missing("kornia", "kornia.geometry.transform")
     return {
         "grid_sample": by_grid_sample,

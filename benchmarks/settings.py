@@ -23,7 +23,7 @@ class Workload:
     training_images: int
     """Samples of an epoch of the loader."""
     every: int
-    """Of the real radiographs, every so many'th."""
+    """Take each n-th of the real radiographs."""
     decoded_every: int
     """The same for rivals that decode them in each epoch."""
     loader_workers: tuple[int, ...]

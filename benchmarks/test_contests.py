@@ -125,7 +125,7 @@ def test_memory_limit(report: Callable, workload: Workload, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def some_radiographs(workload: Workload, tmp_path_factory: pytest.TempPathFactory, phantoms: Path) -> Path:
-    """Every so many'th real radiograph: in earnest every third, three or four steps of the reference."""
+    """Some of the real radiographs; in full a third of them, three or four steps of the reference."""
     return choose_radiographs(tmp_path_factory.mktemp("some"), workload.decoded_every) or phantoms
 
 

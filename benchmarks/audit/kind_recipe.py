@@ -121,7 +121,7 @@ def examples(rng: np.random.Generator, picture: Picture) -> Iterator[tuple[np.nd
 
 
 def drawn(rng: np.random.Generator) -> np.ndarray:
-    """A picture that nobody would take for a radiograph."""
+    """A picture that is clearly no radiograph."""
     kind = rng.integers(7)
     whole = SIDE, SIDE
     rows_SS, columns_SS = np.mgrid[:SIDE, :SIDE]

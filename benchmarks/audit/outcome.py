@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta  # type: ignore[import-untyped]
+from scipy.stats import binomtest  # type: ignore[import-untyped]
+from sklearn.metrics import average_precision_score
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,15 +65,12 @@ def count_text(count: dict[str, Any]) -> str:
     return f"{count['hits']}/{count['trials']} ({100 * count['low']:.0f}–{100 * count['high']:.0f} %)"
 
 
-CONFIDENCE = 0.95
-
-
 def exact_interval(hits: int, trials: int) -> tuple[float, float]:
     """The 95 % interval of hits out of trials; (0, 1) of none.  Source: Clopper and Pearson 1934."""
-    tail = (1 - CONFIDENCE) / 2
-    low = float(beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
-    return low, high
+    if not trials:
+        return 0.0, 1.0
+    found = binomtest(hits, trials).proportion_ci(0.95, method="exact")
+    return float(found.low), float(found.high)
 
 
 def threshold_at(clean_N: Sequence[float] | np.ndarray, rate: float = 0.01) -> float:
@@ -91,14 +89,8 @@ def auprc(planted_N: Sequence[float] | np.ndarray, clean_N: Sequence[float] | np
 
     The share of planted files is what a detector without skill reaches.
     """
-    score_N = np.concatenate([np.asarray(planted_N, float), np.asarray(clean_N, float)])
-    is_planted_N = np.arange(len(score_N)) < len(planted_N)
-    order_N = np.argsort(-score_N, kind="stable")
-    last_N = np.append(np.diff(score_N[order_N]) != 0, True)  # of each run of equal scores
-    hits_N = np.cumsum(is_planted_N[order_N])[last_N]
-    called_N = np.flatnonzero(last_N) + 1
-    gained_N = np.diff(hits_N, prepend=0) / len(planted_N)
-    return float((gained_N * hits_N / called_N).sum())
+    truth_N = np.r_[np.ones(len(planted_N)), np.zeros(len(clean_N))]
+    return float(average_precision_score(truth_N, np.r_[planted_N, clean_N]))
 
 
 def cross_effects(

@@ -1,8 +1,8 @@
-"""Planted defects: what share of them the audit finds, by kind and severity, and what each kind trips besides.
+"""Planted defects: what share of them the audit finds, by kind and severity, and what else each kind triggers.
 
 Clean films are phantoms that the classifier of kinds has not learnt from, and the files of `radiographs/`, judged by
 weights that never saw the patient.  Patients are halved: one half's clean films fix the thresholds, the other half's
-are spoilt and reported.
+are damaged and reported.
 """
 
 # H rows, W columns
@@ -35,8 +35,8 @@ from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.phantom import LABELS, draw_phantom
 
 COPY = "near-duplicate"
-CONTROL = "side marker"  # no defect: it must trip nothing
-SHORT_SIDE = 512  # what is larger is shrunk before it is spoilt: scores come from 320 pixels anyway
+CONTROL = "side marker"  # no defect: no detector should flag it
+SHORT_SIDE = 512  # what is larger is shrunk before it is damaged: scores come from 320 pixels anyway
 PHANTOM_SIDE, PHANTOM_SEED = 448, 1  # the classifier has learnt from seed 0
 LIMITS = AuditLimits()
 STORED = stored_side(224)
@@ -44,7 +44,7 @@ STORED = stored_side(224)
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """A clean film, as it is spoilt.  colour: of its file.  weights: trained without the patient."""
+    """A clean film, before it is damaged.  colour: of its file.  weights: trained without the patient."""
 
     grey_HW: np.ndarray
     colour: float
@@ -54,7 +54,7 @@ class Film:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """Scores of the films spoilt by one defect at one severity, and the detectors that flag each before and after."""
+    """Scores of the films damaged by one defect at one severity, and the detectors that flag each before and after."""
 
     scores: list[float]
     flagged: list[tuple[list[str], list[str]]]
@@ -141,7 +141,7 @@ def joined(originals: Sequence[Measurement], copies: Sequence[Measurement]) -> l
 def spoil(
     films: Sequence[Film], clean: Sequence[Measurement], folder: Path, progress: Callable[[str], None]
 ) -> dict[str, dict[int, Grade]]:
-    """Defect → severity → what the audit found in the films spoilt so; of ONE_GRADE and the control only severity 1."""
+    """Defect → severity → what the audit found in these damaged films; of ONE_GRADE and the control only severity 1."""
     found: dict[str, dict[int, Grade]] = defaultdict(dict)
     before = [own_defects(one, LIMITS) for one in clean]
     for number, defect in enumerate([*PLANTED, CONTROL]):
@@ -221,7 +221,7 @@ def figures_of(
     record = {
         "clean films that fix thresholds": len(fixing),
         "clean films reported": len(reported),
-        "films spoilt": len(spoilt),
+        "films damaged": len(spoilt),
         "defects": report(fixing_scores, clean_scores, planted),
     }
     return record, cross_effects(flagged, DETECTORS)
@@ -248,7 +248,7 @@ def table(record: dict[str, Any]) -> list[str]:
 
 
 def matrix_table(effects: dict[str, dict[str, tuple[int, int]]]) -> list[str]:
-    """Per cent of films that a detector flags only since they were spoilt; a dot for none."""
+    """Per cent of films that a detector flags only after they were damaged; a dot for none."""
     rows = [["planted \\ flagged, %", *DETECTORS]]
     for defect, by_detector in effects.items():
         shares = [round(100 * hits / films) if films else 0 for hits, films in by_detector.values()]
@@ -278,7 +278,7 @@ def planted(
         record[name] = found | {"cross effects": listed}
         counts = (
             f"{found['clean films that fix thresholds']} clean films fix the thresholds, "
-            f"{found['clean films reported']} of other patients are reported, {found['films spoilt']} of them spoilt"
+            f"{found['clean films reported']} of other patients are reported, {found['films damaged']} of them damaged"
         )
         lines += [
             f"{name}: {counts}",

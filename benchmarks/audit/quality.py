@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("parts", nargs="+", choices=[*PARTS, "all"])
     parser.add_argument("--out", type=Path, default=RESULTS / "audit.json", help="default: %(default)s")
-    parser.add_argument("--document", action="store_true", help="write the tables of docs/AUDIT.md anew")
+    parser.add_argument("--document", action="store_true", help="write the tables of docs/AUDIT.md")
     parser.add_argument("--null-seeds", type=int, help="shortcuts: collections without a shortcut; default: 200")
     parser.add_argument(
         "--seeds", type=int, help="shortcuts, outside-mark: collections or trainings for each rho or way"

@@ -2,7 +2,7 @@
 
 A pool of phantom patients without a finding is drawn once, each film with arms down and up, with and without a mark.
 Every seed takes patients from it, deals them classes, and ties arms or mark to the class with probability rho, else by
-a fair coin.  The probes are the audit's own and see the same frames; headers are made up and tied to nothing; sources
+a fair coin.  The probes are the audit's own, on the same frames; headers are invented and tied to nothing; sources
 are left out.  Seeds share the pool's bodies, so that the interval of a rate is that of new collections of these bodies.
 """
 

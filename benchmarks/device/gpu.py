@@ -2,7 +2,7 @@
 
     python -m benchmarks.device.gpu
 
-The radiographs are made up: what is timed does not depend on what they show.
+The frames are noise: the times do not depend on their content.
 """
 
 # N batch
@@ -46,7 +46,7 @@ REPOSITORY = Path(__file__).parents[2]
 NUM_TRAINING, NUM_VALIDATION, EPOCHS = 1648, 412, 27  # of the report
 NUM_PHANTOMS, FILE_SIDE = 103, 640  # drawn for the reference pipeline, which reads 20 copies of each
 NUM_FRAMES = 4096  # for batch making: 419 MB, several times any device's cache
-BUDGET = 440.0  # seconds for all sections; with the start, the end and what is made up, 8 minutes
+BUDGET = 440.0  # seconds for all sections; with the start, the end and the making of frames, 8 minutes
 REFERENCE_SECONDS, CANDIDATE_SECONDS = 150.0, 45.0  # for the reference pipeline; for one number of workers
 ENDING = 15.0  # seconds in which processes that were stopped end
 EAGER, FP32 = "eager bf16 channels_last, resident tensors", "eager fp32, TF32 off, resident tensors"

@@ -53,7 +53,7 @@ class DeviceReport:
         return time.perf_counter() - self.begin
 
     def measure(self, name: str, section: Callable[[], dict[str, Any]], limit: float = 600.0) -> None:
-        """Run one section and print what it gives; whatever goes wrong in it is its reason, and the others go on.
+        """Run one section and print what it gives; whatever fails in it is its reason, and the others continue.
 
         limit: seconds; a section that takes longer, or beyond the budget, is stopped, and what it waits for with it.
         """

@@ -36,13 +36,13 @@ Steps = Callable[[int], None]  # queues so many steps of a full batch
 
 
 def noise_betons(folder: Path, num_training: int, num_validation: int) -> None:
-    """Write train.beton and val.beton of made-up frames; what is timed does not depend on what they show."""
+    """Write train.beton and val.beton of noise; the times do not depend on its content."""
     for split, count in (("train", num_training), ("val", num_validation)):
         noise_beton(folder / f"{split}.beton", split, count)
 
 
 def noise_beton(path: Path, split: str, num_samples: int) -> None:
-    """Write one beton of made-up frames, each another."""
+    """Write one beton of noise, no two frames alike."""
     generator = np.random.default_rng(0)
     facts = Facts(
         classes=("covid", "normal"),

@@ -22,7 +22,7 @@ def missing() -> str | None:
 
 
 class Samples:
-    """One epoch of a pipeline's input; starts anew after the end, which drains the pipeline.
+    """One epoch of a pipeline's input; starts again after the end, which drains the pipeline.
 
     So nothing of DALI's is at work while another rival has its turn.
     """

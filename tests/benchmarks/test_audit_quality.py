@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
 
 from benchmarks.audit import quality
 from benchmarks.audit.formats import QUESTIONS, WAYS, recognise
@@ -65,14 +64,6 @@ def test_a_threshold_lets_one_clean_film_in_a_hundred_pass_and_no_more() -> None
     assert threshold_at(clean) == 247 and above(clean, 247) == 2
     assert threshold_at(clean[:99]) == 98 and above(clean[:99], 98) == 0
     assert threshold_at([1.0, 1.0, 0.0]) == 1.0  # a film that is as bad as a clean one is not called
-
-
-def test_the_area_is_scikit_learns_average_precision() -> None:
-    rng = np.random.default_rng(0)
-    for decimals in (0, 1, 6):  # many ties, some, none
-        planted, clean = rng.normal(1, 1, 40).round(decimals), rng.normal(0, 1, 90).round(decimals)
-        truth = np.r_[np.ones(40), np.zeros(90)]
-        assert auprc(planted, clean) == pytest.approx(average_precision_score(truth, np.r_[planted, clean]), abs=1e-12)
 
 
 def test_the_area_is_one_when_all_is_separated_and_the_share_when_nothing_is() -> None:
