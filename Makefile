@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv ffcv-headers results docs counts clean
+.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv-headers results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -88,11 +88,18 @@ endif
 	@printf 'Pictures:\n'; printf '  %s\n' $(OUT)/betons/preparation.png $(OUT)/betons/augmentation.png $(OUT)/run/curves.png $(OUT)/run/evaluation/heldout-*/confusion.png
 	@printf 'The page of the run, with its verdict:\n  %s\n' $(OUT)/run/report.html
 
-test: $(VENV)/test  ## install what the tests need, and run them all
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder  # side by side, torch's threads would wait for one another
+# side by side, torch's threads would wait for one another: one each
+SIDE_BY_SIDE := -n auto --dist worksteal
+TEST = OMP_NUM_THREADS=1 $(PY) -m pytest $(SIDE_BY_SIDE)
+
+test: $(VENV)/test  ## install what the tests need, and run all but those of test-extras
+	$(TEST) -m 'not extras'
+
+test-extras: $(VENV)/ffcv  ## install FFCV 1.0.2; the tests that need it, ONNX, a compiler or a browser, and the campaigns in short
+	PLAINFILM_REQUIRE_FFCV=1 $(TEST) -m 'extras or opencv'
 
 test-isa: $(VENV)/test  ## the numerical tests again as older processors would run them: AVX-512, AVX2, plain x86-64
-	OMP_NUM_THREADS=1 $(PY) -m tests.processors -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(PY) -m tests.processors $(SIDE_BY_SIDE)
 
 check: $(VENV)/check $(VENV)/test  ## lint, types, import rule, docs
 	$(VENV)/bin/ruff check .
@@ -147,9 +154,6 @@ bench-gpu:  ## test and measure everything on this machine's CUDA device; PY=pyt
 
 bench-mps:  ## the same on a Mac
 	$(DEVICE_PY) -m benchmarks.device.mps
-
-ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none skipped
-	OMP_NUM_THREADS=1 PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest -n auto --dist worksteal tests/loaders/test_ffcv.py tests/loaders/test_ffcv_operation.py tests/loaders/test_radiograph.py tests/loaders/test_frame.py
 
 results: $(VENV)/bench  ## write docs/RESULTS.md, its picture and every quoted figure from the stored results; measures nothing
 	$(PY) -m benchmarks.document

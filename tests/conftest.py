@@ -1,31 +1,52 @@
-"""Fixtures: real radiographs where they are, and small conversions of phantoms made on the spot."""
+"""Fixtures: real radiographs where they are, small conversions of phantoms; and which tests are extras."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
+from engine.train.run_folder import RunFolder
+from loaders.atomic_file import publish_bytes
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.phantom.folder import write_phantoms
 
 REPOSITORY = Path(__file__).parent.parent
+CAMPAIGNS = Path(__file__).parent / "faults"
 # the same examples each time, so that who changes a thing is not blamed for another one; look for new ones on purpose
 hypothesis.settings.register_profile("same", derandomize=True)
 if "PLAINFILM_EXPLORE" not in os.environ:
     hypothesis.settings.load_profile("same")
-LONG = (  # a minute and more each
-    "test_train", "test_campaigns", "test_leakage", "test_explain", "test_step", "test_profile",
-    "test_audit_files", "test_evaluate", "test_compare", "test_train_kill", "test_bad_input",
-)  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that no core waits for it at the end."""
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    """The campaigns, which take longest, are extras."""
+    for item in items:
+        if item.path.is_relative_to(CAMPAIGNS):
+            item.add_marker("extras")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _curves_are_drawn_once() -> Iterator[None]:
+    """Trainings after the first copy its curves: to draw them takes longer than the steps of a small training."""
+    whole, drawn = RunFolder.draw, list[bytes]()
+
+    def draw(folder: RunFolder, *arguments: Any) -> None:
+        if drawn:
+            publish_bytes(folder.path / "curves.png", drawn[0])
+        else:
+            whole(folder, *arguments)
+            drawn.append((folder.path / "curves.png").read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "draw", draw)
+        yield
 
 
 @pytest.fixture(scope="session")

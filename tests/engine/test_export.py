@@ -34,6 +34,8 @@ from loaders.beton.reader import Beton
 from loaders.errors import CheckpointError, ConfigError, IntegrityError
 from tests.small_training import small_training
 
+pytestmark = pytest.mark.extras
+
 ROOT = Path(__file__).parents[2]
 SURE = 0.8  # how often the validation logits are right
 

@@ -877,7 +877,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield opened
 
 
-@pytest.mark.browser
+@pytest.mark.extras
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_its_window_without_complaint_or_request(
@@ -896,7 +896,7 @@ def test_the_page_fits_its_window_without_complaint_or_request(
         browser.screenshot(Path(folder) / f"report-{width}-{'dark' if dark else 'light'}.png")
 
 
-@pytest.mark.browser
+@pytest.mark.extras
 def test_hostile_names_are_shown_as_text(browser: Browser, written: Path) -> None:
     browser.open(written, width=390)
     title = browser.evaluate("document.querySelector('h1').textContent")

@@ -159,6 +159,7 @@ def test_class_weights_weigh_the_loss() -> None:
     assert losses[0] == pytest.approx(losses[1]) and losses[2] != pytest.approx(losses[0])
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(not COMPILER, reason="torch.compile on a CPU needs a C++ compiler: install g++")
 def test_compiled_and_eager_steps_agree() -> None:
     compiled = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=True)

@@ -103,11 +103,13 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.extras
 def test_interpreted_kernels_agree_with_the_hosts_and_with_the_oracle() -> None:
     done = run(INTERPRETED, TRITON_INTERPRET="1")
     assert done.returncode == 0 and "agreed" in done.stdout, done.stderr
 
 
+@pytest.mark.extras
 def test_kernels_compile_for_gpus_without_fused_multiply_adds(tmp_path: Path) -> None:
     done = run(COMPILED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0 and "compiled" in done.stdout, done.stderr

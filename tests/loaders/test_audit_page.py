@@ -493,7 +493,7 @@ def written(example: AuditResult, tmp_path_factory: pytest.TempPathFactory) -> P
     return page
 
 
-@pytest.mark.browser
+@pytest.mark.extras
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_its_window_without_complaint_or_request(
@@ -504,7 +504,7 @@ def test_the_page_fits_its_window_without_complaint_or_request(
         browser.screenshot(Path(folder) / f"audit-{width}-{'dark' if dark else 'light'}.png")
 
 
-@pytest.mark.browser
+@pytest.mark.extras
 def test_the_policy_blocks_what_would_get_past_the_escaping(browser: Browser, written: Path, tmp_path: Path) -> None:
     attack = (
         "<script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
@@ -528,7 +528,7 @@ def test_the_policy_blocks_what_would_get_past_the_escaping(browser: Browser, wr
             assert sum("Content Security Policy" in complaint for complaint in browser.complaints()) >= 4
 
 
-@pytest.mark.browser
+@pytest.mark.extras
 def test_hostile_names_are_shown_as_text(browser: Browser, written: Path) -> None:
     browser.open(written, width=390)
     shown = browser.evaluate("[...document.querySelectorAll('figcaption code')].map(code => code.textContent)")

@@ -1,4 +1,4 @@
-"""FFCV 1.0.2 and plainfilm read each other's betons; `make ffcv` installs it and lets none of these skip."""
+"""FFCV 1.0.2 and plainfilm read each other's betons; `make test-extras` installs it and lets none of these skip."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from loaders.errors import BetonError
 from tests import naive
 
 REQUIRED = os.environ.get("PLAINFILM_REQUIRE_FFCV") == "1"
-pytestmark = [pytest.mark.ffcv, pytest.mark.filterwarnings("ignore")]  # FFCV's own deprecations
+pytestmark = [pytest.mark.extras, pytest.mark.filterwarnings("ignore")]  # FFCV's own deprecations
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def ffcv() -> Iterator[object]:
     """The installed FFCV; its import changes torch's thread count, which is put back."""
     threads = torch.get_num_threads()
     if not REQUIRED:
-        pytest.importorskip("ffcv", reason="FFCV is not installed; run make ffcv")
+        pytest.importorskip("ffcv", reason="FFCV is not installed; run make test-extras")
     import ffcv.fields
     import ffcv.loader
     import ffcv.reader

@@ -18,7 +18,7 @@ from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
 
 REQUIRED = os.environ.get("PLAINFILM_REQUIRE_FFCV") == "1"
-pytestmark = [pytest.mark.ffcv, pytest.mark.filterwarnings("ignore")]  # FFCV's own deprecations
+pytestmark = [pytest.mark.extras, pytest.mark.filterwarnings("ignore")]  # FFCV's own deprecations
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def operation() -> Iterator[Any]:
     """loaders.beton.ffcv_operation; importing FFCV changes torch's thread count, which is put back."""
     threads = torch.get_num_threads()
     if not REQUIRED:
-        pytest.importorskip("ffcv", reason="FFCV is not installed; run make ffcv")
+        pytest.importorskip("ffcv", reason="FFCV is not installed; run make test-extras")
     from loaders.beton import ffcv_operation
 
     yield ffcv_operation

@@ -9,7 +9,7 @@ from loaders.errors import RadiographError
 from loaders.images.frame import audited_frame, crop_area, fit_square, grey_window, resize, stored_frame
 from tests import naive
 
-pytestmark = pytest.mark.numerical
+pytestmark = [pytest.mark.numerical, pytest.mark.opencv]
 
 ALL = (0, 255)
 

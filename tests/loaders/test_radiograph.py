@@ -28,6 +28,8 @@ from loaders.images.files import MAX_BYTES, Radiograph
 from loaders.images.png import plain_png, sound_png
 from loaders.images.radiograph import decode_radiograph
 
+pytestmark = pytest.mark.opencv
+
 REPOSITORY = Path(__file__).parents[2]
 RADIOGRAPHS = Path(os.environ.get("PLAINFILM_DATA", REPOSITORY / "../shared/data")) / "radiographs"
 SHAPES = [(1, 1), (1, 9), (8, 1), (13, 17), (33, 20)]
