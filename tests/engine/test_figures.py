@@ -63,7 +63,8 @@ CASES = {
     "two-long": (LONG + "a", LONG + "b"),
     "three-long": tuple(f"{LONG}{number}" for number in range(3)),
     "twenty-long": tuple(f"{number} {LONG}"[:40] for number in range(20)),
-    **{f"two-hostile-{place}": HOSTILE[place : place + 2] for place in range(0, 10, 2)},
+    "two-hostile": ("$x$ _covid a\nb Ünï", "新冠肺炎 \u202eabc a\tb"),
+    "two-hostile-wide": (r"\n $\frac{_x^$ \x1b[31m", "W" * 200),
     "three-hostile": ("_covid", "新冠肺炎", "W" * 200),
     "twenty-hostile": HOSTILE,
 }
