@@ -28,7 +28,7 @@ import cli
 from engine.train.checkpoint import load_checkpoint
 from loaders.atomic_file import SUFFIX
 from loaders.beton.reader import Beton
-from tests.faults.victim import Nursery
+from tests.faults.processes import Nursery
 from tests.small_training import results_of
 
 REPOSITORY = Path(__file__).parents[1]

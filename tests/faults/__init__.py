@@ -1,1 +1,1 @@
-"""Attacks on plainfilm, each a seeded program that counts what held: short in `make test`, whole in `make faults`."""
+"""Attacks on plainfilm: seeded programs that count what held; short in `make test-extras`, whole in `make faults`."""

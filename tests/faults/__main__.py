@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -12,9 +13,64 @@ from pathlib import Path
 from rich.console import Console
 
 from loaders.machine import usable_cores
+from tests.faults.campaign import Tally
 from tests.faults.campaigns import CAMPAIGNS
-from tests.faults.document import commit, document, result_of, stored
-from tests.faults.lanes import Done, side_by_side
+from tests.faults.parallel import Done, side_by_side
+
+PAGE = Path("docs/RELIABILITY.md")
+BEGIN, END = "<!-- campaigns: written by make faults -->", "<!-- end of campaigns -->"
+
+
+def commit() -> str:
+    """The commit that is checked out, with "+" if anything tracked differs from it."""
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    differs = subprocess.run(["git", "diff", "--quiet", "HEAD"], check=False).returncode
+    return head.strip() + "+" * bool(differs)
+
+
+def stored(results: Path) -> dict[str, dict]:
+    """What earlier runs stored of campaigns, those left out that have gone or have another name now."""
+    found = json.loads(results.read_text()) if results.exists() else {}
+    return {campaign.name: found[campaign.name] for campaign in CAMPAIGNS if campaign.name in found}
+
+
+def result_of(tally: Tally, *, seed: int, seconds: float, day: date, revision: str) -> dict[str, object]:
+    """What is stored of one campaign.  revision: commit() before the first, since the page itself is tracked."""
+    return {
+        "attempts": tally.attempts,
+        "outcomes": dict(tally.outcomes.most_common()),
+        "failures": tally.failures,
+        "seed": seed,
+        "seconds": round(seconds),
+        "date": day.isoformat(),
+        "commit": revision,
+    }
+
+
+def table(results: dict[str, dict]) -> str:
+    """Markdown: a row a campaign; one that was never run says so."""
+    lines = ["| attack | what must hold | attempts | ended as | broken | date, commit |", "| --- " * 6 + "|"]
+    for campaign in CAMPAIGNS:
+        words = f"| {campaign.attack} (`{campaign.name}`) | {campaign.holds} |"
+        if result := results.get(campaign.name):
+            endings = ", ".join(f"{count:,} {what}" for what, count in result["outcomes"].items())
+            last = f"{result['date']}, {result['commit']}, {result['seconds']:,} s"
+            lines.append(f"{words} {result['attempts']:,} | {endings} | {len(result['failures'])} | {last} |")
+        else:
+            lines.append(f"{words} not run | | | |")
+    return "\n".join(lines)
+
+
+def document(results: dict[str, dict]) -> None:
+    """Put the table between its two marks in docs/RELIABILITY.md."""
+    text = PAGE.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}")
+
+
+# ---- the command
+
 
 RESULTS = Path("benchmarks/results/faults.json")
 LANES = min(usable_cores(), 4)  # a lane takes about a core and a gibibyte
@@ -38,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="CAMPAIGN", help=f"of {', '.join(names)}. [all]")
     parser.add_argument("--seed", type=int, default=0, help="Seed of every campaign. [0]")
-    parser.add_argument("--short", action="store_true", help="As few attempts as in make test.")
+    parser.add_argument("--short", action="store_true", help="As few attempts as in make test-extras.")
     parser.add_argument("--count", type=int, help="Attempts of each campaign, instead of its own number.")
     parser.add_argument("--lanes", type=int, default=LANES, help=f"Campaigns side by side. [{LANES}]")
     parser.add_argument("--document", action="store_true", help="Write the table of docs/RELIABILITY.md anew.")

@@ -11,7 +11,7 @@ from typing import Self
 from loaders.atomic_file import LOCK, SUFFIX
 from loaders.config import PhantomConfig
 from loaders.phantom.folder import write_phantoms
-from tests.faults.victim import IMPORTS, Nursery
+from tests.faults.processes import IMPORTS, Nursery
 
 SIZE = 32
 TRAINING = ("--epochs", "1", "--batch-size", "8", "--threads", "1", "--device", "cpu")

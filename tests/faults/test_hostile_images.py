@@ -1,22 +1,342 @@
-"""The campaign of hostile images sees other pixels and frames, damage taken for whole, a lost file, and much memory."""
+"""Hostile images: bombs, corners of every format, cuts and flips, converted; the corners audited and predicted too."""
+
+# H rows, W columns
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import os
 import random
+import re
+import shutil
+import sys
 import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from loaders.beton.reader import Beton
 from loaders.images.dicom import decode_dicom
-from tests.faults import hostile_damage, hostile_images
-from tests.faults.golden import Hostile, dicom_grey, golden_of, pillow_grey, saved
-from tests.faults.hostile_files import corners, dicom
-from tests.faults.png_writer import GREY, png, zeros
-from tests.faults.victim import Nursery
+from loaders.images.frame import stored_frame
+from tests.faults.campaign import Campaign, Tally, check_short_form
+from tests.faults.image_files import (
+    GREY,
+    Hostile,
+    corners,
+    dicom,
+    dicom_grey,
+    golden_of,
+    noise,
+    pillow_grey,
+    plain,
+    png,
+    saved,
+    zeros,
+)
+from tests.faults.processes import REPOSITORY, Ending, Nursery
 
+CUTS = 20  # places where each file of the sample is cut
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".bmp", ".dcm"}
+PREAMBLE = 132  # bytes of a DICOM before its first tag
+
+
+@cache
+def sample() -> tuple[Path, ...]:
+    """The real radiographs, if they are here."""
+    data = Path(os.environ.get("PLAINFILM_DATA", REPOSITORY.parent / "shared" / "data"))
+    folders = [data / "radiographs", data / "dicom"]
+    return tuple(sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in SUFFIXES))
+
+
+@cache
+def stand_ins() -> tuple[tuple[str, bytes], ...]:
+    """Small files of every format, for cuts and flips beside the real ones: suffix and bytes."""
+    from PIL import Image
+
+    rng = np.random.default_rng(7)
+    made: list[tuple[str, bytes]] = []
+    for kind, suffix in (("PNG", ".png"), ("JPEG", ".jpg"), ("TIFF", ".tif"), ("BMP", ".bmp")):
+        made += [(suffix, saved(Image.fromarray(noise(rng, channels=3 * colour)), kind)) for colour in (0, 1)]
+    made += [(".tif", saved(Image.fromarray(noise(rng, 16)), "TIFF", compression="tiff_lzw"))]
+    made += [(".png", png(noise(rng, 16), 16, interlaced=True)), (".dcm", dicom(noise(rng, 16), 16))]
+    return tuple(made)
+
+
+def read(place: int) -> tuple[str, str, bytes]:
+    """The file at a place among the stand-ins and, behind them, the real ones: name, suffix, bytes."""
+    if place < len(stand_ins()):
+        return f"stand-in {place}", *stand_ins()[place]
+    path = sample()[place - len(stand_ins())]
+    return path.name, path.suffix, path.read_bytes()
+
+
+def original(place: int) -> tuple[str, str, bytes]:
+    """A real file, or a stand-in every fourth time or where there is none: name, suffix, bytes."""
+    if sample() and place % 4:
+        return read(len(stand_ins()) + place % len(sample()))
+    return read(place // 4 % len(stand_ins()))
+
+
+def cut(number: int, rng: random.Random) -> Hostile:
+    """A file ending early: each stand-in and each real one in turn, then each at the next place.
+
+    It may be refused, or show what the whole file shows.  What a real DICOM shows is known to no other reader here,
+    so that a cut one may only be refused.
+    """
+    files = len(stand_ins()) + len(sample())
+    turn, file = divmod(number, files)
+    place = (turn + 7 * file) % CUTS
+    name, suffix, data = read(file)
+    first, last = len(data) * place // CUTS, len(data) * (place + 1) // CUTS
+    size = rng.choice((first, last - 1, rng.randrange(first, max(last, first + 1))))
+    name = f"{name} cut to {size} of {len(data)} bytes"
+    whole = b"" if suffix == ".dcm" and file >= len(stand_ins()) else data
+    return Hostile(name=name, suffix=suffix, data=data[:size], whole=whole, demand="either")
+
+
+def flipped(number: int, rng: random.Random) -> Hostile:
+    """A file with one to three bits flipped, half of the time near its beginning, where its header is.
+
+    It may be refused, or show what another reader finds in the very same bytes.  A real DICOM has windows, which no
+    other reader here applies: one made for the attempt is in its place, which may also show its samples by sound tags.
+    """
+    name, suffix, data = original(number)
+    first, header = 0, min(len(data), 600)
+    if suffix == ".dcm":
+        bits = rng.choice((8, 12, 16))
+        samples = noise(np.random.default_rng(rng.getrandbits(32)), 8 if bits == 8 else 16) >> (4 * (bits == 12))
+        name, data = f"dicom {bits} bit", dicom(samples, bits)
+        first, header = PREAMBLE, len(data) - samples.nbytes - samples.nbytes % 2
+    damaged, whole = bytearray(data), b""
+    for place in places(rng, first, header, len(data)):
+        damaged[place] ^= 1 << rng.randrange(8)
+    if (
+        suffix == ".dcm" and dicom_grey(bytes(damaged)) is None
+    ):  # pydicom wants every VR sound, which is needed for no number
+        whole = data[:header] + bytes(damaged[header:])
+    name = f"{name} with bits flipped"
+    return Hostile(name=name, suffix=suffix, data=bytes(damaged), whole=whole, demand="either")
+
+
+def places(rng: random.Random, first: int, header: int, end: int) -> Iterator[int]:
+    """Where one to three bits are flipped, from the first byte: in the header half of the time, else anywhere."""
+    for _ in range(rng.randint(1, 3)):
+        yield rng.randrange(first, header if rng.random() < 0.5 else end)
+
+
+# ---- attempts
+
+
+BATCH = 64  # files of one conversion
+SEEN_BY_ALL = 20  # one batch in as many is audited and predicted too, beside those of the corners
+CORNERS = tuple(corners())
+SIZE, STORED = 32, 46  # pixels of an image and of its stored frame
+ANCHORS = 6  # sound files of each class, so that there is something to split
+MOST_MEMORY = 1 << 30  # bytes of a process that decodes
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+IMPORTS = "import cli, loaders.convert.convert, loaders.audit.audit, loaders.audit.page; cli.make_parser()"
+UNTRAINED = """
+import pathlib, sys, torch
+from engine.train.checkpoint import save_checkpoint
+from engine.networks.cnn import Cnn
+run = pathlib.Path({run!r})
+run.mkdir()
+state = dict(network="cnn", classes=["a", "b"], positive="a", crop=32, stored=46, fit="stretch", dropout=0.5)
+weights = {{f"network.{{name}}": value for name, value in Cnn(2, 32, dropout=0.5).state_dict().items()}}
+state |= dict(began_with="none", conversion_id="none", epoch=1, validation={{}}, run="")
+save_checkpoint(run / "best.safetensors", weights, state)
+"""
+
+
+# ---- the attempts
+
+
+def corner_of(attempt: int) -> int | None:
+    """Which corner an attempt is, if it is one: all of them in a row behind the first batch, then every eighth.
+
+    None for a cut or flipped file.
+    """
+    place = attempt - BATCH
+    if 0 <= place < len(CORNERS):
+        return place
+    return None if attempt % 8 else (attempt // 8 * 89 + 17) % len(CORNERS)
+
+
+def hostile(attempt: int, seed: int) -> Hostile:
+    """The attempt's file: a corner, flipped bits, or a cut."""
+    rng = random.Random(f"{seed}-{attempt}")
+    if (corner := corner_of(attempt)) is not None:
+        return CORNERS[corner](np.random.default_rng(rng.getrandbits(64)))
+    turn, kind = divmod(attempt, 8)
+    return flipped(turn, rng) if kind == 1 else cut(turn * 6 + kind - 2, rng)
+
+
+def seen_by_all(first: int) -> bool:
+    """Whether the batch that begins with an attempt is audited and predicted too: all that have corners in a row."""
+    return first < BATCH + len(CORNERS) or first // BATCH % SEEN_BY_ALL == 0
+
+
+# ---- what became of them
+
+
+def pixel_hash(grey_HW: np.ndarray) -> bytes:
+    """The hash that a beton keeps of decoded pixels."""
+    hasher = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)
+    hasher.update(np.ascontiguousarray(grey_HW).data)
+    return hasher.digest()
+
+
+def stored(out: Path) -> dict[tuple[str, int], tuple[bytes, bytes]]:
+    """(split, sample) → hash of the decoded pixels, and the stored frame."""
+    found = {}
+    for path in out.glob("*.beton"):
+        with Beton(path) as beton:
+            for place, row in enumerate(beton.rows_N["pixel_hash"]):
+                found[path.stem, place] = row.tobytes(), beton.frame(place).tobytes()
+    return found
+
+
+def wrong_with(file: Hostile, row: dict[str, str], shown: dict[str, tuple[bytes, bytes]]) -> str:
+    """What breaks the promise in what became of a file; "" for nothing.
+
+    shown: path → hash of the pixels written, and their frame.
+    """
+    verdict, reason = row["verdict"], row["reason"]
+    if verdict == "rejected":
+        if ", expected " not in reason or CONTROLS.search(reason):
+            return f"was rejected without a reason that says what was expected ({reason!r})"
+        return f"was rejected ({reason}), though it is sound" if file.demand == "golden" else ""
+    if file.demand == "rejection":
+        return f"was {verdict}, expected a rejection"
+    golden_HW = golden_of(file)
+    if golden_HW is None:
+        return f"was {verdict}, though another reader refuses it"
+    path = row["path"] if verdict == "written" else reason.removeprefix("same pixels as ")
+    kept, frame = shown.get(path, (b"", b""))
+    if kept != pixel_hash(golden_HW):
+        return f"was {verdict} with other pixels than the golden ones"
+    if frame != stored_frame(golden_HW, STORED, "stretch")[0].tobytes():
+        return f"was {verdict} with another frame than that of the golden pixels"
+    return ""
+
+
+def ill(ending: Ending) -> str:
+    """What is wrong with how a command ended; "" for nothing."""
+    if ending.timed_out or ending.code:
+        last = ending.errors.strip().splitlines()[-1:]
+        return f"ended with {ending.code}{' for lack of time' * ending.timed_out}: {''.join(last)[:200]}"
+    if ending.traceback or CONTROLS.search(ending.output + ending.errors):
+        return "printed a traceback or control characters"
+    return f"took {ending.peak >> 20} MiB" if ending.peak > MOST_MEMORY else ""
+
+
+def write_files(folder: Path, files: Sequence[Hostile], seed: str) -> list[str]:
+    """The files as class a, and sound ones of both classes; gives the paths of the former."""
+    rng = np.random.default_rng([*seed.encode()])
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for number in range(ANCHORS):
+            anchor = plain(rng, depth=8, kind=GREY, interlaced=False, filters=(0,))
+            (folder / label / f"sound{number}.png").write_bytes(anchor.data)
+    paths = [f"a/{place:04}{file.suffix}" for place, file in enumerate(files)]
+    for path, file in zip(paths, files, strict=True):
+        (folder / path).write_bytes(file.data)
+    return paths
+
+
+def convert(nursery: Nursery, folder: Path, files: Sequence[Hostile], name: str, defect: str) -> list[str]:
+    """Convert a batch; gives, for each file, what broke a promise, or its verdict with a full stop before it."""
+    source, out = folder / "source", folder / "out"
+    paths = write_files(source, files, name)
+    argv = ["convert", str(source), "--out", str(out), "--size", str(SIZE), "--page-mib", "2", "--workers", "1"]
+    ending = nursery.run([*argv, "--site-key", str(folder / "key")], before=defect, timeout=300)
+    if ill(ending) and not (out / "convert.csv").is_file():
+        return [f"the batch {ill(ending)}"] * len(files)
+    with (out / "convert.csv").open(newline="") as table:
+        rows = {row["path"]: row for row in csv.DictReader(table)}
+    counts = [
+        sum(row["verdict"] == verdict for row in rows.values()) for verdict in ("written", "rejected", "duplicate")
+    ]
+    frames = stored(out)
+    of_all = ill(ending)
+    if sum(counts) != len(files) + 2 * ANCHORS or not set(rows) >= set(paths) or counts[0] != len(frames):
+        of_all = f"{len(files) + 2 * ANCHORS} files in, {counts} written, rejected, duplicate, {len(frames)} stored"
+    written = [row for row in rows.values() if row["verdict"] == "written"]
+    shown = {row["path"]: frames.get((row["split"], int(row["sample"])), (b"", b"")) for row in written}
+    return [
+        of_all or wrong_with(file, rows[path], shown) or f".{rows[path]['verdict']}"
+        for path, file in zip(paths, files, strict=True)
+    ]
+
+
+def other_commands(nursery: Nursery, folder: Path, defect: str = "") -> list[str]:
+    """Audit the batch and predict on it; gives what broke a promise.  defect: as of run."""
+    source, troubles = folder / "source", []
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    argv = ["audit", str(source), "--out", str(folder / "audit"), "--workers", "1", "--size", str(SIZE)]
+    audited = nursery.run(argv, before=defect, timeout=300)
+    nursery.run(None, before=UNTRAINED.format(run=str(folder / "run")))
+    table = folder / "predictions.csv"
+    argv = ["predict", str(folder / "run"), str(source), "--out", str(table), "--workers", "1", "--device", "cpu"]
+    predicted = nursery.run([*argv, "--audit", "off"], before=defect, timeout=300)
+    for name, ended, path, root in (
+        ("audit", audited, folder / "audit" / "audit.csv", source),
+        ("predict", predicted, table, Path()),
+    ):
+        if trouble := ill(ended):
+            troubles.append(f"{name} {trouble}")
+            continue
+        with path.open(newline="", errors="replace") as text:
+            rows = sorted(root / row["path"] for row in csv.DictReader(text))
+        if rows != files:
+            troubles.append(f"{name} has {len(rows)} rows, {len(set(rows) & set(files))} of the {len(files)} files")
+    return troubles
+
+
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """Attempts in batches.  defect: a fault for the victims, to try the campaign itself."""
+    tally = Tally()
+    with Nursery(folder / "nursery", imports=IMPORTS) as nursery:
+        for first in range(0, count, BATCH):
+            here = folder / f"batch{first:06}"
+            attempts = range(first, min(first + BATCH, count))
+            files = [hostile(attempt, seed) for attempt in attempts]
+            found = convert(nursery, here, files, f"{seed}-{first}", defect)
+            others = other_commands(nursery, here, defect) if seen_by_all(first) else []
+            for attempt, file, what in zip(attempts, files, found, strict=True):
+                where = f"(seed {seed}, attempt {attempt})"
+                if what.startswith("."):
+                    tally.held(what[1:])
+                else:
+                    tally.broke(f"{file.name} {what} {where}")
+                advance()
+            for trouble in others:
+                tally.broke(f"{trouble} (seed {seed}, attempts from {first})")
+            shutil.rmtree(here)
+    return tally
+
+
+CAMPAIGN = Campaign(
+    name="hostile-images",
+    attack="bombs, corners of every format (EXIF, CMYK, alpha, 1 to 16 bits, pages), wrong names, cuts, flipped bits",
+    holds="convert: the golden pixels and their frame, of a cut file the whole one's, or a rejection with its reason; "
+    "in = written + rejected + duplicates; audit and predict: a row for each file; 1 GiB a process "
+    "(golden: known where PNG or DICOM is made; of JPEG, TIFF, BMP and damaged files, what Pillow or pydicom reads)",
+    run=run,
+    short=64,
+    full=10_240,
+)
+
+
+# ---- what the campaign notices
+
+
+HERE = sys.modules[__name__]
 ONE_LEVEL_OFF = """
 import loaders.images.radiograph as reading
 whole = reading._finish
@@ -84,17 +404,17 @@ MUCH_MEMORY = "held = bytes([1]) * (1100 << 20)"
     ids=["pixels", "frames", "damage", "account", "reason", "memory"],
 )
 def test_a_planted_fault_is_seen(fault: str, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hostile_images, "other_commands", lambda *given: [])
-    monkeypatch.setattr(hostile_damage, "sample", tuple)  # small files of every format
-    tally = hostile_images.run(16, 1, tmp_path, lambda: None, defect=fault)
+    monkeypatch.setattr(HERE, "other_commands", lambda *given: [])
+    monkeypatch.setattr(HERE, "sample", tuple)  # small files of every format
+    tally = run(16, 1, tmp_path, lambda: None, defect=fault)
     assert any(seen in failure for failure in tally.failures), tally.failures
 
 
 def test_a_file_that_another_has_taken_the_row_of_is_seen_in_every_table(tmp_path: Path) -> None:
     made = corners()[0](np.random.default_rng(0))
-    hostile_images.write_files(tmp_path / "batch" / "source", [made], "1")
-    with Nursery(tmp_path / "nursery", imports=hostile_images.IMPORTS) as nursery:
-        found = hostile_images.other_commands(nursery, tmp_path / "batch", ONE_ROW_TWICE)
+    write_files(tmp_path / "batch" / "source", [made], "1")
+    with Nursery(tmp_path / "nursery", imports=IMPORTS) as nursery:
+        found = other_commands(nursery, tmp_path / "batch", ONE_ROW_TWICE)
     assert found == [f"{command} has 13 rows, 12 of the 13 files" for command in ("audit", "predict")]
 
 
@@ -106,9 +426,9 @@ def test_a_cut_file_that_another_reader_fills_up_is_not_golden(tmp_path: Path, m
 
     noise = np.random.default_rng(5).integers(0, 256, (40, 40)).astype(np.uint8)
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    monkeypatch.setattr(hostile_images, "other_commands", lambda *given: [])
-    monkeypatch.setattr(hostile_images, "hostile", cut)
-    tally = hostile_images.run(2, 1, tmp_path, lambda: None, defect=CUTS_ARE_WHOLE)
+    monkeypatch.setattr(HERE, "other_commands", lambda *given: [])
+    monkeypatch.setattr(HERE, "hostile", cut)
+    tally = run(2, 1, tmp_path, lambda: None, defect=CUTS_ARE_WHOLE)
     assert sum("was written with other pixels" in failure for failure in tally.failures) == 2, tally.failures
 
 
@@ -117,16 +437,16 @@ def test_files_of_every_format_are_cut_and_flipped_beside_the_real_ones(
 ) -> None:
     real = tmp_path / "real.png"
     real.write_bytes(png(np.eye(9, dtype=np.uint8)))
-    monkeypatch.setattr(hostile_damage, "sample", lambda: (real,))
-    for damage in (hostile_damage.cut, hostile_damage.flipped):
+    monkeypatch.setattr(HERE, "sample", lambda: (real,))
+    for damage in (cut, flipped):
         made = [damage(number, random.Random(number)) for number in range(100)]
         assert {file.suffix for file in made} == {".png", ".jpg", ".tif", ".bmp", ".dcm"}
         assert any(file.name.startswith("real.png") for file in made)
 
 
 def test_bits_of_a_dicoms_tags_are_flipped_and_what_it_then_shows_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hostile_damage, "sample", tuple)
-    made = [hostile_damage.flipped(40, random.Random(number)) for number in range(60)]
+    monkeypatch.setattr(HERE, "sample", tuple)
+    made = [flipped(40, random.Random(number)) for number in range(60)]
     assert {file.suffix for file in made} == {".dcm"}
     refused = sum(dicom_grey(file.data) is None for file in made)
     assert 5 < refused < 55 and all(golden_of(file) is not None for file in made)
@@ -144,10 +464,10 @@ def test_bits_of_a_dicoms_tags_are_flipped_and_what_it_then_shows_is_known(monke
 
 def test_every_corner_is_drawn_in_a_batch_that_all_commands_see() -> None:
     seen = {
-        hostile_images.corner_of(attempt)
-        for first in range(0, hostile_images.CAMPAIGN.full, hostile_images.BATCH)
-        for attempt in range(first, first + hostile_images.BATCH)
-        if hostile_images.seen_by_all(first)
+        corner_of(attempt)
+        for first in range(0, CAMPAIGN.full, BATCH)
+        for attempt in range(first, first + BATCH)
+        if seen_by_all(first)
     }
     assert seen >= set(range(len(corners())))
 
@@ -171,3 +491,7 @@ def test_the_writer_of_png_and_of_bombs_is_right() -> None:
     grey_HW = pillow_grey(png(samples, 8, GREY, interlaced=True, filters=(1, 2, 3, 4, 0)))
     assert grey_HW is not None and grey_HW.tobytes() == samples.tobytes()
     assert zlib.decompress(zeros((3 << 20) + 5)) == bytes((3 << 20) + 5)
+
+
+def test_every_promise_holds_under_attack(tmp_path: Path) -> None:
+    check_short_form(CAMPAIGN, tmp_path)

@@ -1,21 +1,77 @@
-"""The runner of campaigns: what was done is written at once, and what was not done is not green."""
+"""The runner of campaigns: what was done is written at once, what was not is not green, and no process outlives it."""
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import re
+import signal
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.faults import __main__ as runner
-from tests.faults import document
+from tests.faults.campaign import Campaign, Tally
 from tests.faults.campaigns import CAMPAIGNS
-from tests.faults.tally import Campaign, Tally
-from tests.faults.test_victim import ends
+from tests.faults.processes import Nursery
 from tests.faults.toys import crashed, cut_short, fails, fewer, interrupts_its_runner, meets, sound
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def ends(pid: int) -> bool:
+    """Whether a process ends within ten seconds."""
+    until = time.monotonic() + 10
+    while runs(pid) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not runs(pid)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("late", [0.0, 1.0])
+def test_a_nursery_that_ctrl_c_ends_takes_its_victims_along(tmp_path: Path, late: float) -> None:
+    """late: seconds until a victim has a session of its own."""
+    imports = f"import os, time; setsid = os.setsid; os.setsid = lambda: (time.sleep({late}), setsid())"
+    with Nursery(tmp_path / "victims", imports=imports) as nursery:
+        victim = nursery.start(before="import time\ntime.sleep(60)")
+        os.kill(nursery._process.pid, signal.SIGINT)
+    assert ends(victim.pid)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_while_a_victim_is_born_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "born.py").write_text(f"""
+import os, signal, time
+from pathlib import Path
+
+born = Path({str(tmp_path / "born")!r})
+
+def interrupt():
+    while not born.exists() or not born.read_text():
+        time.sleep(0.01)
+    os.killpg(0, signal.SIGINT)
+
+os.setsid()
+os.register_at_fork(after_in_child=lambda: born.write_text(str(os.getpid())), after_in_parent=interrupt)
+""")
+    imports = f"exec(open({str(tmp_path / 'born.py')!r}).read(), {{}})"
+    with Nursery(tmp_path / "victims", imports=imports) as nursery, pytest.raises(RuntimeError, match="ended with 0"):
+        nursery.start(before="import time\ntime.sleep(60)").wait(timeout=5)
+    assert ends(int((tmp_path / "born").read_text()))
+
+
+# ---- the runner
 
 
 @pytest.fixture
@@ -28,11 +84,10 @@ def campaigns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             for name, run in zip("abc", runs, strict=False)
         )
         monkeypatch.setattr(runner, "CAMPAIGNS", made)
-        monkeypatch.setattr(document, "CAMPAIGNS", made)
 
-    (tmp_path / "page.md").write_text(f"# Page\n{document.BEGIN}\n{document.END}\nend\n")
+    (tmp_path / "page.md").write_text(f"# Page\n{runner.BEGIN}\n{runner.END}\nend\n")
     monkeypatch.setattr(runner, "RESULTS", tmp_path / "results.json")
-    monkeypatch.setattr(document, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(runner, "PAGE", tmp_path / "page.md")
     return put
 
 
@@ -101,6 +156,16 @@ def test_an_interruption_lets_campaigns_put_away_their_things_and_keeps_what_was
     assert json.loads((tmp_path / "results.json").read_text()).keys() == {"a"}
     page = (tmp_path / "page.md").read_text()
     assert "(`a`) | y | 2 | 2 as promised | 0 |" in page and "(`b`) | y | not run |" in page and page.endswith("end\n")
+
+
+@pytest.mark.parametrize("campaign", CAMPAIGNS, ids=lambda campaign: campaign.name)
+def test_each_campaigns_short_form_is_a_test(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Campaign] = []
+    tests = sys.modules[campaign.run.__module__]
+    monkeypatch.setattr(tests, "check_short_form", lambda campaign, folder: checked.append(campaign))
+    arguments = inspect.signature(tests.test_every_promise_holds_under_attack).parameters
+    tests.test_every_promise_holds_under_attack(**dict.fromkeys(arguments, monkeypatch))
+    assert checked == [campaign]
 
 
 def test_every_campaign_can_be_named_as_one_argument() -> None:

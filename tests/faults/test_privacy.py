@@ -1,22 +1,349 @@
-"""The privacy campaign sees a name in whatever form it stands, a path that is shared, and a table that all may read."""
+"""Privacy: a name planted wherever a patient's may stand, and looked for in all that may be shared."""
 
 from __future__ import annotations
 
 import base64
+import binascii
+import csv
 import hashlib
 import hmac
+import importlib.util
 import json
+import re
+import shutil
+import sys
 import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image, PngImagePlugin
 
+from loaders.config import PhantomConfig
+from loaders.phantom.folder import write_phantoms
 from loaders.phantom.phantom import patient_name
-from tests.faults import canary, privacy
+from tests.faults.campaign import Campaign, Tally, check_short_form
+from tests.faults.image_files import chunk, dicom, png, saved
+from tests.faults.processes import Nursery
 
-NAME = canary.NAME
-PATIENT = canary.planted_patient(patient_name(3)).encode()
+TOKEN = "ZQXKANARIE"
+NAME = f"{TOKEN}^PRIVATE"
+PATIENTS = 16  # whose identifiers may be planted
+
+
+def planted_patient(patient: str) -> str:
+    """A patient's identifier with the canary in it."""
+    return f"{NAME}-{patient}"
+
+
+def needles() -> tuple[bytes, ...]:
+    """The canary in every form that is looked for, in small letters where it is text."""
+    return (
+        TOKEN.lower().encode(),
+        *(TOKEN.encode(code) for code in ("utf-16-le", "utf-16-be")),
+        TOKEN.encode().hex().encode(),
+    )
+
+
+def bare_hashes() -> np.ndarray:
+    """First 8 bytes, as uint64 in order, of each hash without a secret that a planted name or identifier may have.
+
+    Any longer part of a hash begins with them.  A bare hash of an identifier can be looked up; so can one with the
+    product's own prefix, or with a key of nothing or of zeros.
+    """
+    names = [TOKEN, NAME, *(planted_patient(patient_name(number)) for number in range(1, PATIENTS + 1))]
+    found = []
+    for text in (prefix + name.encode() for name in names for prefix in (b"", b"patient:", b"patient")):
+        found += [hashlib.new(kind, text).digest() for kind in ("md5", "sha1", "sha256", "sha512", "sha3_256")]
+        found += [hashlib.blake2b(text, digest_size=size).digest() for size in (8, 16, 32, 64)]
+        found += [hmac.new(key, text, "sha256").digest() for key in (b"", bytes(32))]
+    return np.unique(np.frombuffer(b"".join(digest[:8] for digest in found), np.uint64))
+
+
+def shows_hash(data: bytes, hashes: np.ndarray) -> bool:
+    """Whether bytes hold one of these hashes, as it is or in hexadecimal."""
+    words = [np.frombuffer(data, np.uint64, (len(data) - at) // 8, at) for at in range(8) if len(data) >= at + 8]
+    digits = b"".join(
+        bytes.fromhex(found[at : at + 16].decode()) for found in HEX.findall(data) for at in range(len(found) - 15)
+    )
+    words += [np.frombuffer(digits, np.uint64)] if digits else []
+    places = [np.searchsorted(hashes, some).clip(max=len(hashes) - 1) for some in words]
+    return any((hashes[place] == some).any() for place, some in zip(places, words, strict=True))
+
+
+NEEDLES = needles()
+HASHES = bare_hashes()
+PACKED = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
+HEX = re.compile(rb"[0-9a-fA-F]{16,}")
+BASE64 = re.compile(rb"[A-Za-z0-9+/]{16,}={0,2}")
+MOST = 4 << 20  # bytes of a file whose packed parts are looked into; betons hold no packed parts
+
+
+def shows(data: bytes, depth: int = 2) -> bool:
+    """Whether bytes hold the canary, or a bare hash of it: as it is, in base64, or deflated."""
+    small = data.lower()
+    if any(needle in data or needle in small for needle in NEEDLES) or shows_hash(data, HASHES):
+        return True
+    if not depth or len(data) > MOST:
+        return False
+    for found in PACKED.finditer(data):
+        try:
+            if shows(zlib.decompressobj().decompress(data[found.start() :], 1 << 16), depth - 1):
+                return True
+        except zlib.error:
+            continue
+    for found in BASE64.finditer(data):
+        try:
+            if shows(binascii.a2b_base64(found[0][: len(found[0]) // 4 * 4]), depth - 1):
+                return True
+        except binascii.Error:
+            continue
+    return False
+
+
+# ---- planting
+
+
+IN_BYTES = ("DICOM tags", "EXIF", "PNG texts", "TIFF tags", "everywhere")  # where every film shows the canary
+LOCAL = {"convert.csv", "audit.csv", "audit.html", "predictions.csv", "predictions.jsonl", "local.json"}
+SHARED = ("beton", "pictures of a conversion", "run folder", "page", "export", "cross-validation", "comparison")
+PLACES = (
+    "everywhere", "DICOM tags", "EXIF", "PNG texts", "TIFF tags", "file names", "folders", "paths", "CSV columns",
+    "a folder of no class", "refused files", "an audit's table", "weights",
+)  # fmt: skip
+# what the chain's commands load, and an optimiser, whose imports are most of a small training's time
+IMPORTS = (
+    "import cli, torch._dynamo, loaders.convert.convert, loaders.audit.audit, loaders.audit.page, "
+    "engine.train.train, engine.evaluate.evaluate, engine.evaluate.output, engine.predict.predict, "
+    "engine.explain.explain, engine.explain.findings, engine.export.export, "
+    "engine.export.export, engine.crossval.crossval, engine.crossval.output, engine.compare, "
+    "engine.compare, engine.report.report, engine.report.report; cli.make_parser()"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planted:
+    """A source with the canary in it.  source: arguments that name it.  out: where results go."""
+
+    source: tuple[str, ...]
+    labels: tuple[str, ...]
+    root: Path
+    out: Path
+    audit: str = "auto"
+    weights: Path | None = None
+
+
+# ---- planting
+
+
+def written_as(place: str, patient: str, grey_HW: np.ndarray) -> tuple[str, bytes]:
+    """A suffix and the bytes of a film whose metadata name the canary, if the place is one of metadata."""
+    if place in ("DICOM tags", "everywhere"):
+        tags = {
+            "PatientName": NAME, "PatientID": planted_patient(patient), "AccessionNumber": TOKEN,
+            "PatientComments": NAME, "ReferringPhysicianName": NAME, "InstitutionName": TOKEN, "ImageComments": NAME,
+            "StudyDescription": NAME, "ViewPosition": TOKEN, "StationName": TOKEN,
+        }  # fmt: skip
+        return ".dcm", dicom(grey_HW, 8, **tags)
+    picture = Image.fromarray(grey_HW)
+    exif = Image.Exif()
+    exif[0x010E], exif[0x013B], exif[0x8298] = NAME, NAME, NAME
+    if place == "EXIF":
+        return ".jpg", saved(picture, "JPEG", quality=95, exif=exif, comment=NAME.encode())
+    if place == "TIFF tags":
+        return ".tif", saved(picture, "TIFF", tiffinfo={270: NAME, 315: NAME, 33432: NAME, 305: TOKEN})
+    if place == "PNG texts":
+        texts = PngImagePlugin.PngInfo()
+        texts.add_text("Title", NAME)
+        texts.add_text("Comment", NAME, zip=True)
+        texts.add_itxt("Description", NAME, zip=True)
+        return ".png", saved(picture, "PNG", pnginfo=texts, exif=exif)
+    return ".png", png(grey_HW, before=chunk(b"tEXt", b"a\0b"))
+
+
+def plant(place: str, films: list[tuple[str, str, np.ndarray]], folder: Path) -> Planted:
+    """Write the films (label, patient, grey) with the canary at the place; results are to lie beside them."""
+    everywhere = place == "everywhere"
+    top = folder / (NAME if place == "paths" or everywhere else "plain")
+    root, rows = top / "source", []
+    for number, (label, patient, grey_HW) in enumerate(films):
+        suffix, data = written_as(place, patient, grey_HW)
+        name = f"{NAME}_{number}" if place in ("file names", "refused files") or everywhere else f"film_{number}"
+        inner = NAME if place == "folders" or everywhere else "inner"
+        path = root / label / inner / (name + suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        patient = planted_patient(patient) if place == "CSV columns" or everywhere else patient
+        rows.append([path.relative_to(root).as_posix(), label, patient, f"{TOKEN} accession", NAME])
+    if place == "refused files":
+        first = next(root.rglob("*.png"))
+        for label in ("covid", "normal"):  # the same pixels under two labels, a copy, and damage
+            (root / label / f"{NAME} twin.png").write_bytes(png(np.arange(4096, dtype=np.uint8).reshape(64, 64)))
+        (first.parent / f"{NAME} copy.png").write_bytes(first.read_bytes())
+        (first.parent / f"{NAME} cut.png").write_bytes(first.read_bytes()[:99])
+        (first.parent / f"{NAME} note.png").write_bytes(NAME.encode())
+        (first.parent / f"{NAME} link.png").symlink_to(folder)
+    if place == "a folder of no class" or everywhere:
+        (root / NAME).mkdir()
+        shutil.copy(next(root.rglob("film*.*"), None) or next(root.rglob("*_*.*")), root / NAME / "other.png")
+    source: tuple[str, ...] = (str(root), "--classes", "covid,normal")
+    labels: tuple[str, ...] = (str(root), "--labels", "folder")
+    if place == "CSV columns" or everywhere:
+        table = root / "table.csv"
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([["path", "label", "patient", "accession", "name"], *rows])
+        source, labels = ("--manifest", str(table)), ("--manifest", str(table))
+    tables = folder / NAME / "audit"
+    audit = str(tables / "audit.csv") if place == "an audit's table" else "off" if place == "refused files" else "auto"
+    weights = folder / NAME / "weights.safetensors" if place == "weights" else None
+    return Planted(source=source, labels=labels, root=root, out=top / "out", audit=audit, weights=weights)
+
+
+def sound_of(place: str, planted: Planted) -> str:
+    """What is wanting of the canary where it should be planted; "" for nothing."""
+    paths = [path for path in planted.root.rglob("*") if path.is_file()]
+    films = [path for path in paths if path.parent.name == "inner" or path.name.startswith(NAME)]
+    if place in IN_BYTES and (bare := [path.name for path in films if not shows(path.read_bytes())]):
+        return f"no canary in {bare[0]}"
+    named = [str(path) for path in [*paths, planted.weights, planted.audit]]
+    told = any(shows(name.encode()) for name in named) or any(shows(path.read_bytes()) for path in paths)
+    return "" if told else "no canary in the source"
+
+
+def draw_films(folder: Path) -> list[tuple[str, str, np.ndarray]]:
+    """Phantoms as (label, patient, grey)."""
+    table = write_phantoms(PhantomConfig(out=folder, patients=PATIENTS, images_per_patient=1, size=96, seed=3))
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    grey = [np.asarray(cv2.imread(str(table.parent / row["path"]), cv2.IMREAD_GRAYSCALE)) for row in rows]
+    return [(row["label"], row["patient"], grey_HW) for row, grey_HW in zip(rows, grey, strict=True)]
+
+
+# ---- the whole chain
+
+
+def chain(planted: Planted, key: Path, *, whole: bool) -> Iterator[list[str]]:
+    """Every command from files to page.  whole: with what takes long."""
+    out = planted.out
+    betons, run = out / "betons", out / "run"
+    auditing = Path(planted.audit).parent if planted.audit.endswith(".csv") else out / "audit"
+    wide = [f"--limit-{name}=1000" for name in ("low-resolution", "not-a-radiograph", "misaligned", "blurred")]
+    if whole or planted.audit.endswith(".csv"):
+        yield ["audit", *planted.labels, "--out", str(auditing), "--permutations", "999", "--workers", "1", *wide]
+    converting = ["convert", *planted.source, "--out", str(betons), "--size", "32", "--holdout", "0.3", "--val", "0.4"]
+    converting += ["--page-mib", "2", "--workers", "1", "--site-key", str(key), "--audit", planted.audit]
+    yield converting + (wide if planted.audit == "auto" else [])
+    recipe = ["--epochs", "1", "--batch-size", "8", "--threads", "1", "--device", "cpu"]
+    if planted.weights:
+        yield ["train", str(betons), "--out", str(out / "first"), *recipe]
+        shutil.copy(out / "first" / "best.safetensors", planted.weights)
+    began = ["--weights", str(planted.weights)] if planted.weights else []
+    yield ["train", str(betons), "--out", str(run), *recipe, *began]
+    yield ["evaluate", str(run), str(betons / "heldout.beton"), "--resamples", "100", "--device", "cpu"]
+    for name in ("predictions.csv", "predictions.jsonl"):
+        yield ["predict", str(run), str(planted.root), "--out", str(out / name), "--workers", "1", "--device", "cpu"]
+    if whole:
+        yield ["explain", str(run), str(betons / "heldout.beton"), "--samples", "2", "--measured", "8"]
+        if importlib.util.find_spec("onnxscript"):
+            yield ["export", str(run)]
+        folds = ["--folds", "2", "--splits", "group", "--resamples", "100", *recipe]
+        yield ["crossval", str(betons), "--out", str(out / "crossval"), *folds]
+        models = ["--models", "cnn", "--resamples", "100", *recipe]
+        yield ["compare", str(betons), "--out", str(out / "comparison"), *models]
+        yield ["report", str(run), "--crossval", str(out / "crossval")]
+    else:
+        yield ["report", str(run), "--no-probes"]
+
+
+# ---- looking
+
+
+def kind_of(path: Path) -> str:
+    """What an output is, by its path below the results."""
+    if path.name in LOCAL:
+        return "local tables"
+    if path.suffix in (".onnx", ".md"):
+        return "export"
+    first = path.parts[0]
+    if first == "betons":
+        return "beton" if path.suffix == ".beton" else "pictures of a conversion"
+    kinds = {"run": "run folder", "first": "run folder", "crossval": "cross-validation", "comparison": "comparison"}
+    return "page" if path.name == "report.html" else kinds.get(first, "other")
+
+
+def look(*folders: Path) -> tuple[set[str], list[str]]:
+    """The kinds of outputs there are in folders of results, and what is wrong with them."""
+    kinds, wrong = set(), []
+    found = [(path, path.relative_to(folder)) for folder in folders for path in folder.rglob("*") if path.is_file()]
+    for path, relative in sorted(found):
+        kind = kind_of(relative)
+        kinds.add(kind)
+        if kind == "local tables":
+            if path.stat().st_mode & 0o077:
+                wrong.append(f"{relative} has mode {path.stat().st_mode & 0o777:o}, expected 600")
+        elif shows(path.read_bytes()):
+            wrong.append(f"{relative} ({kind}) shows the canary")
+        if shows(str(relative).encode()):
+            wrong.append(f"{relative}: its name shows the canary")
+    return kinds, wrong
+
+
+def attack(nursery: Nursery, planted: Planted, key: Path, *, whole: bool, defect: str) -> tuple[set[str], list[str]]:
+    """One chain; gives the kinds of outputs there are, and what is wrong with it."""
+    trouble = []
+    for argv in chain(planted, key, whole=whole):
+        ending = nursery.run(argv, before=defect, timeout=120)
+        if ending.code or ending.timed_out:
+            trouble = [f"{argv[0]} ended with {ending.code}: {ending.errors.strip()[-200:]}"]
+            break
+    elsewhere = [Path(planted.audit).parent] if planted.audit.endswith(".csv") else []
+    kinds, wrong = look(planted.out, *elsewhere)
+    if not kinds >= {"beton", "run folder", "page", "local tables"}:
+        wrong.append(f"no more than {sorted(kinds)}")
+    return kinds, wrong + trouble
+
+
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """A chain for each place.  defect: a fault for the victims, to try the campaign itself."""
+    tally = Tally()
+    films = draw_films(folder / "phantoms")
+    with Nursery(folder / "nursery", imports=IMPORTS) as nursery:
+        for attempt in range(count):
+            place = PLACES[attempt % len(PLACES)]
+            here = folder / f"{attempt:03}"
+            here.mkdir()
+            planted = plant(place, films, here)
+            (here / NAME).mkdir(exist_ok=True)
+            assert not (wanting := sound_of(place, planted)), f"{place}: {wanting}"
+            kinds, wrong = attack(nursery, planted, folder / "key", whole=count > 1, defect=defect)
+            if wrong:
+                tally.broke(f"{place}: {'; '.join(wrong)} (seed {seed}, attempt {attempt})")
+            else:
+                tally.held(f"clean: {', '.join(kind for kind in SHARED if kind in kinds)}")
+            shutil.rmtree(here)
+            advance()
+    return tally
+
+
+CAMPAIGN = Campaign(
+    name="privacy",
+    attack="a name in DICOM tags, EXIF, PNG texts, TIFF tags, file and folder names, paths, CSV columns, reasons",
+    holds="neither it nor a hash of it without the site's key in anything meant to be shared: beton, page, run folder, "
+    "model; what names files has mode 0600",
+    run=run,
+    short=1,
+    full=len(PLACES),
+)
+
+
+# ---- what the campaign notices
+
+
+HERE = sys.modules[__name__]
+PATIENT = planted_patient(patient_name(3)).encode()
 LABELS = ("covid", "normal", "covid", "normal")
 FORMS = {
     "text": NAME.encode(),
@@ -36,7 +363,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_canary_is_seen_in_every_form(form: str) -> None:
-    assert canary.shows(b"\0\1 something " + FORMS[form] + b" more")
+    assert shows(b"\0\1 something " + FORMS[form] + b" more")
 
 
 def test_what_is_shared_and_what_all_may_read_is_told(tmp_path: Path) -> None:
@@ -46,37 +373,37 @@ def test_what_is_shared_and_what_all_may_read_is_told(tmp_path: Path) -> None:
     (run / "local.json").write_text("{}")
     (run / "local.json").chmod(0o644)
     (run / "summary.json").write_text("{}")
-    kinds, wrong = privacy.look(tmp_path)
+    kinds, wrong = look(tmp_path)
     assert kinds == {"run folder", "local tables"}
     assert wrong == ["run/config.json (run folder) shows the canary", "run/local.json has mode 644, expected 600"]
 
 
 def test_a_hash_with_a_secret_is_no_canary() -> None:
     keyed = hmac.new(bytes(range(32)), b"patient:" + PATIENT, "sha256").digest()
-    assert not canary.shows(keyed + keyed.hex().encode() + bytes(1000))
+    assert not shows(keyed + keyed.hex().encode() + bytes(1000))
 
 
 def test_an_audits_table_beside_the_results_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     films = [("covid", "P1", np.eye(9, dtype=np.uint8)), ("normal", "P2", np.eye(9, dtype=np.uint8))]
-    planted = privacy.plant("an audit's table", films, tmp_path)
+    planted = plant("an audit's table", films, tmp_path)
     table = Path(planted.audit)
     table.parent.mkdir(parents=True)
     table.write_text("path\n")
     table.chmod(0o640)
-    monkeypatch.setattr(privacy, "chain", lambda planted, key, whole: ())
-    _, wrong = privacy.attack(None, planted, tmp_path / "key", whole=False, defect="")  # type: ignore[arg-type]
+    monkeypatch.setattr(HERE, "chain", lambda planted, key, whole: ())
+    _, wrong = attack(None, planted, tmp_path / "key", whole=False, defect="")  # type: ignore[arg-type]
     assert "audit.csv has mode 640, expected 600" in wrong
 
 
-@pytest.mark.parametrize("place", privacy.PLACES)
+@pytest.mark.parametrize("place", PLACES)
 def test_every_place_has_the_canary_before_it_is_looked_for(place: str, tmp_path: Path) -> None:
     films = [(label, f"P{number}", np.eye(9 + number, dtype=np.uint8)) for number, label in enumerate(LABELS)]
-    planted = privacy.plant(place, films, tmp_path)
-    assert not privacy.sound_of(place, planted)
-    if place in privacy.IN_BYTES:
+    planted = plant(place, films, tmp_path)
+    assert not sound_of(place, planted)
+    if place in IN_BYTES:
         film = next(path for path in planted.root.rglob("*") if path.suffix in (".dcm", ".jpg", ".png", ".tif"))
         film.write_bytes(b"no canary")
-        assert privacy.sound_of(place, planted) == f"no canary in {film.name}"
+        assert sound_of(place, planted) == f"no canary in {film.name}"
 
 
 SETTINGS_SHARED = "import engine.train.run_folder as settings; settings.shared_settings = settings.flatten"
@@ -91,12 +418,16 @@ converting.patient_hash = bare
 
 
 def test_a_chain_that_shares_a_name_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(planted: privacy.Planted, key: Path, *, whole: bool) -> list[list[str]]:
-        return [argv for argv in chain(planted, key, whole=False) if argv[0] in ("convert", "train")]
+    def short(planted: Planted, key: Path, *, whole: bool) -> list[list[str]]:
+        return [argv for argv in whole_chain(planted, key, whole=False) if argv[0] in ("convert", "train")]
 
-    chain = privacy.chain
-    monkeypatch.setattr(privacy, "chain", short)
-    tally = privacy.run(1, 1, tmp_path, lambda: None, defect=f"{SETTINGS_SHARED}\n{HASH_WITHOUT_KEY}")
+    whole_chain = chain
+    monkeypatch.setattr(HERE, "chain", short)
+    tally = run(1, 1, tmp_path, lambda: None, defect=f"{SETTINGS_SHARED}\n{HASH_WITHOUT_KEY}")
     assert tally.attempts == len(tally.failures) == 1
     for seen in ("config.json (run folder) shows", "train.beton (beton) shows"):
         assert seen in tally.failures[0]
+
+
+def test_every_promise_holds_under_attack(tmp_path: Path) -> None:
+    check_short_form(CAMPAIGN, tmp_path)

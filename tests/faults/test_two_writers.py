@@ -1,16 +1,248 @@
-"""The campaign of two writers notices a lock that locks nothing, and a winner whose file is not whole."""
+"""Two writers of one place: converters of one folder, trainers of one run, predictions into one table."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.faults import two_writers
-from tests.faults.conversions import PLANS, Material
+from loaders.atomic_file import LOCK
+from tests.faults import whole
+from tests.faults.campaign import Campaign, Tally, check_short_form
+from tests.faults.conversions import (
+    HOLD_AT,
+    NOTE_AT,
+    PATIENCE,
+    PLANS,
+    TRAINING,
+    Material,
+    Plan,
+    contents,
+    different,
+    temporaries,
+)
+from tests.faults.processes import Victim
+from tests.faults.small_run import result_of
+
+SECONDS_FOR_A_DEATH = 5.0  # until the kernel has taken a killed process apart, on a loaded machine
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Writer:
+    """A command that writes.  held_at: the function, called with the lock held, where it can be kept waiting.
+
+    within: one whose every call begins and ends with the lock held.  wrong: what of its result is wrong once a writer
+    has ended well, or "".  done: the exit code of one that comes after.  again: the command that takes up what a
+    killed one left.
+    """
+
+    name: str
+    argv: list[str]
+    held_at: str
+    within: str
+    wrong: Callable[[], str]
+    done: int = 0
+    again: list[str]
+
+
+def writer_of(kind: str, plan: Plan, material: Material, folder: Path) -> Writer:
+    """A converter, a trainer or a predictor, into a new place in folder."""
+    out = folder / "out"
+    if kind == "convert":
+        argv, place = plan.argv(material, out), "loaders.convert.convert:plan"
+        return Writer(
+            name=kind,
+            argv=argv,
+            held_at=place,
+            within=place,
+            wrong=lambda: different(contents(out), material.wanted[plan]),
+            again=argv,
+        )
+    if kind == "train":
+
+        def wrong_run() -> str:
+            lacking = {"best.safetensors", "last.safetensors", "summary.json", "report.html"} - contents(out).keys()
+            if lacking:
+                return f"the run lacks {', '.join(sorted(lacking))}"
+            for path in sorted(out.rglob("*")):
+                if path.is_file() and path.name != LOCK and (flaw := whole.flaw(path)):
+                    return f"{path.name} {flaw}"
+            same = result_of(out) == result_of(material.trained())
+            return "" if same else "the run's result differs from an undisturbed training's"
+
+        return Writer(
+            name=kind,
+            argv=["train", str(material.reference(PLANS[0])), "--out", str(out), *TRAINING],
+            held_at="engine.train.train:Training",
+            within="engine.train.train:Training.run",
+            wrong=wrong_run,
+            done=2,
+            again=["train", "--resume", str(out)],
+        )
+    source = material.source / "covid"
+
+    def predict(out: Path) -> list[str]:
+        return ["predict", str(material.trained()), str(source), "--out", str(out), "--workers", "1"]
+
+    def wrong_table() -> str:
+        if not table.exists():
+            return "there is no table"
+        same = table.read_bytes() == material.made("table.csv", predict).read_bytes()
+        return "" if same else "the table differs from an undisturbed prediction's"
+
+    table = folder / "table.csv"
+    argv = predict(table)
+    return Writer(
+        name=kind,
+        argv=argv,
+        held_at="engine.predict.predict:rows_of",
+        within="loaders.images.decode:decode_into_spool",
+        wrong=wrong_table,
+        again=argv,
+    )
+
+
+def choose(rng: random.Random) -> tuple[str, Plan, str]:
+    """The command that both writers run, how it splits if it converts, and how they meet."""
+    command = rng.choice(["convert", "convert", "train", "predict"])
+    return command, rng.choice(PLANS), rng.choice(["held", "race", "dead owner"])
+
+
+def wait_for(path: Path, victim: Victim) -> bool:
+    """Whether the victim has come to where it is held; False if it ended, or never came."""
+    until = time.monotonic() + PATIENCE
+    while not path.exists():
+        if time.monotonic() > until or not victim.alive():
+            return path.exists()
+        time.sleep(0.005)
+    return True
+
+
+def race(writer: Writer, material: Material, folder: Path, delay: float, defect: str) -> tuple[str, str]:
+    """Two at once: how they ended, and which promise broke, or "".  delay: seconds that the second comes later.
+
+    Which of them wins is chance, and so is whether the loser meets the lock or what the winner has finished: therefore
+    both note when they were where only the lock's owner may be.
+    """
+    told = [folder / "first", folder / "second"]
+    notes = [defect + NOTE_AT.format(place=writer.within, told=str(path)) for path in told]
+    first = material.nursery.start(writer.argv, before=notes[0])
+    time.sleep(delay)
+    second = material.nursery.start(writer.argv, before=notes[1])
+    endings = []  # code, when it had ended at the latest, errors
+    for victim in (second, first):
+        ending = victim.wait(PATIENCE)
+        endings.append((ending.code, time.monotonic(), ending.errors[-300:]))
+    codes = sorted(code for code, _, _ in endings)
+    what = f"two of {writer.name}, {delay:.3f} s apart,"
+    if codes not in ([0, 6], [0, writer.done]):  # the second may have come when the first was done
+        return "", f"{what} ended with {codes}: {[errors for _, _, errors in endings]}"
+    if codes[1] == 6:
+        return f"{writer.name}: one wins, the other exits 6", ""
+    spans = sorted(span for path in told if (span := span_of(path)))
+    if len(spans) != codes.count(0):
+        return "", f"{what} were {len(spans)} times in {writer.within}, expected {codes.count(0)}"
+    if len(spans) == 2 and spans[1][0] < spans[0][1]:
+        return "", f"{what} were both at work at the same time"
+    if any(code and ended < spans[0][1] for code, ended, _ in endings):
+        return "", f"{what}: the loser was refused while the winner was still at work"
+    return f"{writer.name}: one after the other", ""
+
+
+def span_of(told: Path) -> tuple[float, float] | None:
+    """From when to when a writer was where only the lock's owner may be; None if it never was."""
+    if not told.exists():
+        return None
+    times = [float(time) for time in told.read_text().split()]
+    return min(times), max(times)
+
+
+def held(writer: Writer, material: Material, owner: Victim, go: Path, defect: str) -> tuple[str, str]:
+    """One more while the owner is kept waiting: how it ended, and which promise broke, or ""."""
+    other = material.nursery.run(writer.argv, timeout=PATIENCE, before=defect)
+    go.touch()
+    codes = [owner.wait(PATIENCE).code, other.code]
+    if codes != [0, 6] or other.traceback:
+        return "", f"the owner and the other {writer.name} ended with {codes}: {other.errors[-300:]}"
+    return f"{writer.name}: one wins, the other exits 6", ""
+
+
+def inherited(writer: Writer, material: Material, owner: Victim, reaped: bool, defect: str) -> tuple[str, str]:
+    """One more after the owner was killed: how it ended, and which promise broke, or ""."""
+    owner.kill()
+    if reaped:
+        owner.wait()
+    until = time.monotonic() + (0 if reaped else SECONDS_FOR_A_DEATH)
+    while (heir := material.nursery.run(writer.again, timeout=PATIENCE, before=defect)).code == 6:
+        if time.monotonic() > until:
+            break
+    if heir.code:
+        return "", f"{writer.name} after a dead owner ended with {heir.code}: {heir.errors[-300:]}"
+    return f"{writer.name}: takes over from a dead owner", ""
+
+
+def attempt(rng: random.Random, material: Material, folder: Path, defect: str) -> tuple[str, str]:
+    """One pair: how it ended, and which promise broke, or ""."""
+    command, plan, kind = choose(rng)
+    writer = writer_of(command, plan, material, folder)
+    there, go = folder / "there", folder / "go"
+    if kind == "race":
+        ended, broken = race(writer, material, folder, rng.uniform(0, 0.1), defect)
+    else:
+        hold = defect + HOLD_AT.format(place=writer.held_at, there=str(there), go=str(go))
+        owner = material.nursery.start(writer.argv, before=hold)
+        if not wait_for(there, owner):
+            return "", f"the first {writer.name} never came to {writer.held_at}: {owner.wait(1).errors[-300:]}"
+        if kind == "held":
+            ended, broken = held(writer, material, owner, go, defect)
+        else:
+            ended, broken = inherited(writer, material, owner, rng.random() < 0.5, defect)
+    if broken:
+        return "", broken
+    if wrong := writer.wrong():
+        return "", f"{kind}: after two of {writer.name} {wrong}"
+    if left := temporaries(folder):
+        return "", f"{kind}: two of {writer.name} left {', '.join(left)}"
+    return ended, ""
+
+
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """Set `count` pairs on one place each.  defect: a fault of the product to plant in each, to test this campaign."""
+    tally = Tally()
+    with Material(folder / "material", trains=True) as material:
+        for number in range(count):
+            place = folder / f"{number:04}"
+            place.mkdir()
+            ended, broken = attempt(random.Random(f"{seed}-{number}"), material, place, defect)
+            if broken:
+                tally.broke(f"seed {seed}, attempt {number}: {broken}")
+            else:
+                tally.held(ended)
+                shutil.rmtree(place)
+            advance()
+    return tally
+
+
+CAMPAIGN = Campaign(
+    name="two-writers",
+    attack="two of `convert`, `train` or `predict` on one folder, run or table: at once, while one is kept waiting, "
+    "and after the first was killed with kill -9",
+    holds="one wins, the other exits 6, or comes when it is done; never both at once; a dead owner's lock clears "
+    "itself; every file is whole, the result an undisturbed command's, no temporary is left",
+    run=run,
+    short=3,
+    full=100,
+)
+
+
+# ---- what the campaign notices
+
 
 NO_LOCK = "import fcntl\nfcntl.flock = lambda descriptor, operation: None\n"
 # who comes second waits until the first one trains, which it then does until the second one has ended
@@ -45,23 +277,27 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
         yield material
 
 
-def held(command: str) -> random.Random:
+def draws(command: str) -> random.Random:
     """Draws of an attempt in which the second one of a command comes while the first is kept waiting."""
     wanted = (command, PLANS[0], "held")
-    return random.Random(next(seed for seed in itertools.count() if two_writers.choose(random.Random(seed)) == wanted))
+    return random.Random(next(seed for seed in itertools.count() if choose(random.Random(seed)) == wanted))
 
 
 def test_a_lock_that_two_writers_get_is_noticed(tmp_path: Path, material: Material) -> None:
-    _, broken = two_writers.attempt(held("convert"), material, tmp_path, NO_LOCK)
+    _, broken = attempt(draws("convert"), material, tmp_path, NO_LOCK)
     assert "the owner and the other convert ended with" in broken
 
 
 def test_a_lock_that_locks_nothing_is_noticed_in_a_race(tmp_path: Path, material: Material) -> None:
-    writer = two_writers.writer_of("train", PLANS[0], material, tmp_path)
-    _, broken = two_writers.race(writer, material, tmp_path, 1.0, NO_LOCK + IN_TURN.format(folder=str(tmp_path)))
+    writer = writer_of("train", PLANS[0], material, tmp_path)
+    _, broken = race(writer, material, tmp_path, 1.0, NO_LOCK + IN_TURN.format(folder=str(tmp_path)))
     assert "the loser was refused while the winner was still at work" in broken
 
 
 def test_a_torn_page_of_the_winner_is_noticed(tmp_path: Path, material: Material) -> None:
-    _, broken = two_writers.attempt(held("train"), material, tmp_path, TORN_PAGE)
+    _, broken = attempt(draws("train"), material, tmp_path, TORN_PAGE)
     assert "after two of train report.html ends before its end" in broken
+
+
+def test_every_promise_holds_under_attack(tmp_path: Path) -> None:
+    check_short_form(CAMPAIGN, tmp_path)

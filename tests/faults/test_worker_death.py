@@ -1,16 +1,265 @@
-"""The campaign against workers notices an end in silence, a chunk that is lost, and a batch that is lost."""
+"""Death of workers: processes that decode killed with kill -9, threads that make batches or blocks ended."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import random
+import shutil
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults import worker_death
-from tests.faults.conversions import PLANS, Material
+from tests.faults.campaign import Campaign, Tally, check_short_form
+from tests.faults.conversions import (
+    AT,
+    PATIENCE,
+    PLANS,
+    Material,
+    contents,
+    different,
+    left_behind,
+    shared_memory,
+    temporaries,
+    workers_of,
+)
+from tests.faults.processes import Ending, Victim
+from tests.faults.small_run import Result, result_of
+
+SECONDS_TO_TELL = 10.0
+MISSED = "was done already"  # before anything was killed: such an attempt is drawn again
+TRAINING = ("--epochs", "1", "--batch-size", "2", "--threads", "2", "--device", "cpu")
+# what is raised in a thread → exit code of the command; 1 for a traceback, since no user caused it
+ERRORS = {"MemoryError('planted')": 4, "OSError(5, 'planted')": 4, "RuntimeError('planted')": 1, "SystemExit(0)": 1}
+ENDED = "an end from without"
+PLACES = {
+    "a loader's thread": "loaders.batches.loader:affine_into",
+    "a loader's thread, checking": "loaders.batches.loader:Loader.check_first_touch",
+    "a block's thread": "engine.networks.cpu_blocks:pool_into",
+}
+RAISE_AT = f"""{AT}
+from pathlib import Path
+def failing(*arguments, **named):
+    global calls
+    calls += 1
+    if calls >= {{call}}:
+        Path({{told!r}}).touch()
+        raise {{error}}
+    return real(*arguments, **named)
+setattr(owner, name, failing)
+"""
+# ends threads between two works, as nothing can that a work raises: their next works are lost with them
+END_THREADS = """
+import ctypes, threading
+from pathlib import Path
+from loaders.batches.loader import Loader
+real, calls = Loader._check_open, 0
+def ending(self):
+    global calls
+    calls += 1
+    if calls == {call}:
+        Path({told!r}).touch()
+        threads = [one for one in threading.enumerate() if one.name.startswith("plainfilm-loader")]
+        for one in threads[: {number}]:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(one.ident), ctypes.py_object(SystemExit))
+    return real(self)
+Loader._check_open = ending
+"""
+# kills a worker process {seconds} after the parent has sent its {call}-th chunk
+KILL_WORKER = """
+import os, signal, time
+from pathlib import Path
+from multiprocessing.connection import Connection
+import loaders.workers
+pids, calls, real_start, real_send = [], 0, loaders.workers.start, Connection.send
+def start(*arguments):
+    worker = real_start(*arguments)
+    pids.append(worker.process.pid)
+    return worker
+def send(self, content):
+    global calls
+    real_send(self, content)
+    calls += 1
+    if calls == {call}:
+        time.sleep({seconds})
+        Path({told!r}).touch()
+        os.kill(pids[{worker}], signal.SIGKILL)
+loaders.workers.start, Connection.send = start, send
+"""
+
+
+def command(kind: str, material: Material, folder: Path, workers: int = 1) -> list[str]:
+    """A command, whose output is `out` in folder: one that decodes in worker processes, or a training."""
+    out = folder / "out"
+    if kind == "convert":
+        return PLANS[1].argv(material, out, workers=workers)
+    if kind == "train":
+        if (out / "config.json").exists():
+            return ["train", "--resume", str(out)]
+        return ["train", str(material.reference(PLANS[1])), "--out", str(out), *TRAINING]
+    if kind == "audit":
+        return ["audit", str(material.source), "--out", str(out), "--size", "32", "--workers", str(workers)]
+    out.mkdir(parents=True, exist_ok=True)
+    flags = ["--out", str(out / "table.csv"), "--workers", str(workers)]
+    return ["predict", str(material.trained()), str(material.source), *flags]
+
+
+def output(kind: str, folder: Path) -> Result | dict[str, bytes]:
+    """What a command made in folder: a training's result, every byte of another's files."""
+    return result_of(folder / "out") if kind == "train" else contents(folder / "out")
+
+
+def wrong_output(kind: str, material: Material, folder: Path) -> str:
+    """How a command's output differs from that of an undisturbed one; "" if it does not."""
+    undisturbed = material.made(f"undisturbed-{kind}", lambda place: command(kind, material, place))
+    found, wanted = output(kind, folder), output(kind, undisturbed)
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return different(found, wanted)
+    return "" if found == wanted else f"the result differs from an undisturbed one: {found}, {wanted}"
+
+
+def wrong_afterwards(kind: str, material: Material, folder: Path, ending: Ending, defect: str) -> str:
+    """What is wrong with what a command left after a worker's death, or with what a rerun makes of it; or ""."""
+    if not ending.code and (wrong := wrong_output(kind, material, folder)):
+        return f"ended with 0, but {wrong}"
+    if ending.code and kind != "train" and (left := sorted(contents(folder / "out"))):
+        return f"ended with {ending.code} and left {', '.join(left)}"
+    if ending.code:
+        again = material.nursery.run(command(kind, material, folder), timeout=PATIENCE, before=defect)
+        if again.code:
+            return f"the rerun ended with {again.code}: {again.errors[-300:]}"
+        if wrong := wrong_output(kind, material, folder):
+            return f"after the rerun {wrong}"
+    if left := temporaries(folder):
+        return f"left {', '.join(left)}"
+    return ""
+
+
+def kill_a_worker(victim: Victim, rng: random.Random, told: Path, stopped: bool) -> None:
+    """Kill one of its workers at a random time; stopped: while the parent sleeps, so that answers pile up."""
+    until = time.monotonic() + 60
+    while not (workers := workers_of(victim.pid)) and victim.alive() and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 3))
+    if stopped:
+        victim.kill(signal.SIGSTOP)
+        time.sleep(rng.uniform(0, 1))
+    if workers := workers_of(victim.pid):
+        told.touch()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rng.choice(workers), signal.SIGKILL)
+    victim.kill(signal.SIGCONT)
+
+
+def too_late(ending: Ending, told: Path) -> str:
+    """Whether the command took longer to end than it may after a death; "" if not."""
+    seconds = time.time() - told.stat().st_mtime if told.exists() else 0.0  # else it has not begun to die
+    if ending.timed_out or seconds > SECONDS_TO_TELL:
+        return f"still waiting after {seconds:.0f} s, expected at most {SECONDS_TO_TELL:g}"
+    return ""
+
+
+def choose_kill(rng: random.Random) -> tuple[str, str, int, int]:
+    """The command whose worker is killed, how, after which chunk, and which worker."""
+    command = rng.choice(["convert", "convert", "audit", "predict"])
+    return command, rng.choice(["chunk", "chunk", "time", "stopped"]), rng.randint(1, 6), rng.randrange(2)
+
+
+def process_attempt(rng: random.Random, material: Material, folder: Path, defect: str) -> tuple[str, str]:
+    """Kill a worker process: how it ended, and which promise broke, or ""."""
+    kind, how, call, worker = choose_kill(rng)
+    told, shared = folder / "told", shared_memory()
+    fault = KILL_WORKER.format(call=call, seconds=round(rng.uniform(0, 0.02), 4), worker=worker, told=str(told))
+    argv = command(kind, material, folder, workers=2)
+    victim = material.nursery.start(argv, before=defect + (fault if how == "chunk" else ""))
+    if how != "chunk":
+        kill_a_worker(victim, rng, told, how == "stopped")
+    ending = victim.wait(PATIENCE)
+    what = f"{kind} with a worker killed ({how})"
+    if late := too_late(ending, told):
+        return "", f"{what}: {late}"
+    if ending.code not in (0, 4) or ending.traceback:  # 0: all was decoded, or the worker had nothing to do any more
+        return "", f"{what} ended with {ending.code}, expected 4: {ending.errors[-300:]}"
+    if how == "chunk" and not told.exists():
+        return "", f"{what}: it sent no chunk {call}"
+    if left := left_behind(victim.pid, shared):
+        return "", f"{what}: {left}"
+    if wrong := wrong_afterwards(kind, material, folder, ending, defect):
+        return "", f"{what}: {wrong}"
+    if not told.exists():
+        return MISSED, ""
+    return f"{kind}: {'exit 4' if ending.code else 'lost nothing'}", ""
+
+
+def choose_end(rng: random.Random) -> tuple[str, str]:
+    """Which thread ends, and of what."""
+    kind = rng.choice(["end", *PLACES])
+    return ("a loader's thread", ENDED) if kind == "end" else (kind, rng.choice(list(ERRORS)))
+
+
+def thread_attempt(rng: random.Random, material: Material, folder: Path, defect: str) -> tuple[str, str]:
+    """End a thread of a training: how it ended, and which promise broke, or ""."""
+    told, shared = folder / "told", shared_memory()
+    kind, error = choose_end(rng)
+    if error == ENDED:
+        expected = {0, 1}  # 0: it had no work to lose
+        fault = END_THREADS.format(call=rng.randint(5, 20), number=rng.randint(1, 2), told=str(told))
+    else:
+        expected = {ERRORS[error]}
+        fault = RAISE_AT.format(place=PLACES[kind], call=rng.randint(1, 8), error=error, told=str(told))
+    victim = material.nursery.start(command("train", material, folder), before=defect + fault)
+    ending = victim.wait(PATIENCE)
+    what = f"train with {error} in {kind}"
+    if late := too_late(ending, told):
+        return "", f"{what}: {late}"
+    if ending.code not in expected or not told.exists():
+        return "", f"{what} ended with {ending.code}, expected {max(expected)}: {ending.errors[-300:]}"
+    if left := left_behind(victim.pid, shared):
+        return "", f"{what}: {left}"
+    if wrong := wrong_afterwards("train", material, folder, ending, defect):
+        return "", f"{what}: {wrong}"
+    return f"train: {f'exit {ending.code}' if ending.code else 'lost nothing'}", ""
+
+
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
+    """End `count` workers.  defect: a fault of the product to plant in each victim, to test this campaign."""
+    tally = Tally()
+    with Material(folder / "material", trains=True) as material:
+        for number in range(count):
+            rng, place, ended = random.Random(f"{seed}-{number}"), folder / f"{number:04}", MISSED
+            attempt = process_attempt if number % 2 else thread_attempt
+            while ended == MISSED:
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                ended, broken = attempt(rng, material, place, defect)
+            if broken:
+                tally.broke(f"seed {seed}, attempt {number}: {broken}")
+            else:
+                tally.held(ended)
+                shutil.rmtree(place)
+            advance()
+    return tally
+
+
+CAMPAIGN = Campaign(
+    name="worker-death",
+    attack="a worker process of `convert`, `audit` or `predict` killed with kill -9, also while its parent sleeps; a "
+    "thread of a loader or a network's block raising MemoryError, OSError, RuntimeError or SystemExit, or ended",
+    holds="an error in the caller within 10 s, with its exit code, and no output but a run's; or, where nothing was "
+    "lost, an undisturbed command's output, as a rerun or `--resume` after an error gives it; no process, shared "
+    "memory or temporary file is left",
+    run=run,
+    short=3,
+    full=100,
+)
+
+
+# ---- what the campaign notices
+
 
 TRUSTING = """
 from loaders.workers import WatchedThreads
@@ -63,25 +312,29 @@ def draws(wanted: Callable[[random.Random], bool]) -> random.Random:
 
 
 def test_a_thread_that_ends_the_command_in_silence_is_noticed(tmp_path: Path, material: Material) -> None:
-    rng = draws(lambda rng: worker_death.choose_end(rng) == ("a loader's thread", "SystemExit(0)"))
-    _, broken = worker_death.thread_attempt(rng, material, tmp_path, TRUSTING)
+    rng = draws(lambda rng: choose_end(rng) == ("a loader's thread", "SystemExit(0)"))
+    _, broken = thread_attempt(rng, material, tmp_path, TRUSTING)
     assert "ended with 0, expected 1" in broken
 
 
 def test_a_lost_chunk_is_noticed(tmp_path: Path, material: Material) -> None:
     first = ("predict", "chunk", 1)  # its worker dies before it can have answered
-    rng = draws(lambda rng: worker_death.choose_kill(rng)[:3] == first)
-    _, broken = worker_death.process_attempt(rng, material, tmp_path, LOSSY)
+    rng = draws(lambda rng: choose_kill(rng)[:3] == first)
+    _, broken = process_attempt(rng, material, tmp_path, LOSSY)
     assert "ended with 0, but table.csv differ" in broken
 
 
 def test_a_lost_batch_is_noticed(tmp_path: Path, material: Material) -> None:
     rng = draws(is_one_end)
-    _, broken = worker_death.thread_attempt(rng, material, tmp_path, STALE)
+    _, broken = thread_attempt(rng, material, tmp_path, STALE)
     assert "ended with 0, but the result differs" in broken
 
 
 def is_one_end(rng: random.Random) -> bool:
     """Whether one of two threads is ended, which leaves one that makes the other batches."""
-    _, error = worker_death.choose_end(rng)
-    return error == worker_death.ENDED and rng.randint(5, 20) > 6 and rng.randint(1, 2) == 1
+    _, error = choose_end(rng)
+    return error == ENDED and rng.randint(5, 20) > 6 and rng.randint(1, 2) == 1
+
+
+def test_every_promise_holds_under_attack(tmp_path: Path) -> None:
+    check_short_form(CAMPAIGN, tmp_path)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults.tally import Tally
-from tests.faults.victim import Nursery
+from tests.faults.campaign import Tally
+from tests.faults.processes import Nursery
 
 
 def sound(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:

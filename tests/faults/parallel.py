@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from tests.faults.tally import Campaign, Tally
+from tests.faults.campaign import Campaign, Tally
 
 PATIENCE = 60  # seconds in which an interrupted campaign puts away what it has mounted and started
 

@@ -1,4 +1,4 @@
-"""The tally of one campaign: what its attempts ended as, and every attempt that broke a promise."""
+"""A campaign, the tally of its attempts, and its short form as make test-extras runs it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,7 +41,7 @@ class Campaign:
     """One attack of docs/RELIABILITY.md.
 
     attack, holds: its row in words.  run(count, seed, folder, advance): makes `count` attempts in the empty folder,
-    calling advance() after each.  short, full: attempts in `make test` and in `make faults`.
+    calling advance() after each.  short, full: attempts in `make test-extras` and in `make faults`.
     in_seconds: whether `count` is seconds, in which any number of attempts is made.
     missing(): why it cannot run here (a tool, a privilege), or None.
     """
@@ -57,3 +59,17 @@ class Campaign:
         """Which attempts were not made of those that were asked for; "" if none lacks."""
         asked = 1 if self.in_seconds else count
         return "" if tally.attempts >= asked else f"{tally.attempts:,} attempts, expected {asked:,} at least"
+
+
+SEED = 1  # of the short forms
+
+
+def check_short_form(campaign: Campaign, folder: Path) -> None:
+    """Check that every promise holds, in as many attempts as were asked for."""
+    if reason := campaign.missing():
+        pytest.skip(reason)
+    advanced: list[None] = []
+    tally = campaign.run(campaign.short, SEED, folder, lambda: advanced.append(None))
+    assert not tally.failures, "\n".join(tally.failures)
+    assert not campaign.lacking(tally, campaign.short), tally.outcomes
+    assert len(advanced) == campaign.short, len(advanced)

@@ -94,7 +94,7 @@ class Nursery:
         self._folder = folder
         self._count = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.victim", imports],
+            [sys.executable, "-m", "tests.faults.processes", imports],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
