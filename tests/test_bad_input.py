@@ -28,7 +28,7 @@ import cli
 from engine.train.checkpoint import load_checkpoint
 from loaders.atomic_file import SUFFIX
 from loaders.beton.reader import Beton
-from tests.faults.processes import Nursery
+from tests.faults.processes import ForkServer
 from tests.small_training import results_of
 
 REPOSITORY = Path(__file__).parents[1]
@@ -458,7 +458,7 @@ def shared_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     """Forks processes that have converted something before, since Python's own library may be root's alone."""
     imports = (
         "import contextlib, io, os, tempfile\n"
@@ -469,36 +469,36 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
         "    source, out = make_source(Path(name) / 'source'), Path(name) / 'out'\n"
         "    assert cli.main(['convert', *map(str, [source, '--out', out, *quick(Path(name))])]) == 0\n"
     )
-    with Nursery(tmp_path_factory.mktemp("victims"), imports=imports) as one:
+    with ForkServer(tmp_path_factory.mktemp("children"), imports=imports) as one:
         yield one
 
 
-def as_nobody(nursery: Nursery, folder: Path, *arguments: object) -> Outcome:
+def as_nobody(server: ForkServer, folder: Path, *arguments: object) -> Outcome:
     """Run a command in a process without root's rights, whose home is folder."""
     before = (
         f"import os; os.environ['HOME'] = {str(folder)!r}\n"
         f"if os.getuid() == 0: os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     )
-    ending = nursery.run([*map(str, arguments)], before=before, timeout=120)
+    ending = server.run([*map(str, arguments)], before=before, timeout=120)
     return Outcome(ending.code, ending.output, ending.errors)
 
 
-def test_an_unreadable_file_is_rejected_and_the_rest_is_converted(nursery: Nursery, shared_folder: Path) -> None:
+def test_an_unreadable_file_is_rejected_and_the_rest_is_converted(server: ForkServer, shared_folder: Path) -> None:
     source = make_source(shared_folder / "source")
     (source / "covid" / "secret.png").write_bytes(png(80))
     (source / "covid" / "secret.png").chmod(0)
-    done = as_nobody(nursery, shared_folder, "convert", source, "--out", shared_folder / "out", *quick(shared_folder))
+    done = as_nobody(server, shared_folder, "convert", source, "--out", shared_folder / "out", *quick(shared_folder))
     assert done.code == 0, done.err
     assert "9 files in = 8 written + 1 rejected + 0 duplicates" in done.out
     assert row_of(shared_folder / "out", "covid/secret.png")["reason"].startswith("Permission denied, expected")
 
 
-def test_an_unreadable_subfolder_is_named(nursery: Nursery, shared_folder: Path) -> None:
+def test_an_unreadable_subfolder_is_named(server: ForkServer, shared_folder: Path) -> None:
     source = make_source(shared_folder / "source")
     (source / "normal").chmod(0)
     try:
         done = as_nobody(
-            nursery, shared_folder, "convert", source, "--out", shared_folder / "out", *quick(shared_folder)
+            server, shared_folder, "convert", source, "--out", shared_folder / "out", *quick(shared_folder)
         )
         done.fails(4, source / "normal", "Permission denied", "permissions")
     finally:
@@ -506,22 +506,22 @@ def test_an_unreadable_subfolder_is_named(nursery: Nursery, shared_folder: Path)
 
 
 @pytest.mark.parametrize(("mode", "tail"), [(0o555, ""), (0, "deeper/out")])
-def test_a_target_that_is_not_writable_is_named(nursery: Nursery, shared_folder: Path, mode: int, tail: str) -> None:
+def test_a_target_that_is_not_writable_is_named(server: ForkServer, shared_folder: Path, mode: int, tail: str) -> None:
     source = make_source(shared_folder / "source")
     (shared_folder / "target").mkdir()
     (shared_folder / "target").chmod(mode)
     out = shared_folder / "target" / tail
-    done = as_nobody(nursery, shared_folder, "convert", source, "--out", out, *quick(shared_folder))
+    done = as_nobody(server, shared_folder, "convert", source, "--out", out, *quick(shared_folder))
     done.fails(4, out, "Permission denied", "permissions")
     (shared_folder / "target").chmod(0o755)
     assert_nothing_half(shared_folder / "target")
 
 
-def test_a_home_that_is_not_writable_leaves_no_beton_without_a_key(nursery: Nursery, shared_folder: Path) -> None:
+def test_a_home_that_is_not_writable_leaves_no_beton_without_a_key(server: ForkServer, shared_folder: Path) -> None:
     source = make_source(shared_folder / "source")
     (shared_folder / "home").mkdir(0o555)
     settings = ["--size", 32, "--workers", 1, "--page-mib", 2]
-    done = as_nobody(nursery, shared_folder / "home", "convert", source, "--out", shared_folder / "out", *settings)
+    done = as_nobody(server, shared_folder / "home", "convert", source, "--out", shared_folder / "out", *settings)
     done.fails(4, ".config", "Permission denied")
     assert_nothing_half(shared_folder / "out")
 

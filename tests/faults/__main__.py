@@ -51,13 +51,13 @@ def table(results: dict[str, dict]) -> str:
     """Markdown: a row a campaign; one that was never run says so."""
     lines = ["| attack | what must hold | attempts | ended as | broken | date, commit |", "| --- " * 6 + "|"]
     for campaign in CAMPAIGNS:
-        words = f"| {campaign.attack} (`{campaign.name}`) | {campaign.holds} |"
+        described = f"| {campaign.attack} (`{campaign.name}`) | {campaign.holds} |"
         if result := results.get(campaign.name):
             endings = ", ".join(f"{count:,} {what}" for what, count in result["outcomes"].items())
             last = f"{result['date']}, {result['commit']}, {result['seconds']:,} s"
-            lines.append(f"{words} {result['attempts']:,} | {endings} | {len(result['failures'])} | {last} |")
+            lines.append(f"{described} {result['attempts']:,} | {endings} | {len(result['failures'])} | {last} |")
         else:
-            lines.append(f"{words} not run | | | |")
+            lines.append(f"{described} not run | | | |")
     return "\n".join(lines)
 
 
@@ -73,10 +73,10 @@ def document(results: dict[str, dict]) -> None:
 
 
 RESULTS = Path("benchmarks/results/faults.json")
-LANES = min(usable_cores(), 4)  # a lane takes about a core and a gibibyte
+JOBS = min(usable_cores(), 4)  # a campaign takes about a core and a gibibyte
 
 
-def tell(done: Done, lacking: str, console: Console) -> None:
+def print_tally(done: Done, lacking: str, console: Console) -> None:
     """Print a campaign's tally.  lacking: which attempts were not made, or ""."""
     tally = done.tally
     broken = [f"{len(tally.failures)} broken"] if tally.failures else []
@@ -96,11 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="Seed of every campaign. [0]")
     parser.add_argument("--short", action="store_true", help="As few attempts as in make test-extras.")
     parser.add_argument("--count", type=int, help="Attempts of each campaign, instead of its own number.")
-    parser.add_argument("--lanes", type=int, default=LANES, help=f"Campaigns side by side. [{LANES}]")
+    parser.add_argument("--jobs", type=int, default=JOBS, help=f"Campaigns side by side. [{JOBS}]")
     parser.add_argument("--document", action="store_true", help="Write the table of docs/RELIABILITY.md anew.")
     chosen = parser.parse_args(arguments)
-    if chosen.lanes < 1:
-        parser.error(f"--lanes {chosen.lanes}, expected 1 at least")
+    if chosen.jobs < 1:
+        parser.error(f"--jobs {chosen.jobs}, expected 1 at least")
     if unknown := set(chosen.names) - set(names):
         parser.error(f"no campaign {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     console, green, results, revision = Console(), True, stored(RESULTS), commit()
@@ -114,11 +114,11 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         jobs.append((campaign, chosen.count or (campaign.short if chosen.short else campaign.full)))
     try:
-        with contextlib.closing(side_by_side(jobs, chosen.seed, chosen.lanes, console)) as ended:
+        with contextlib.closing(side_by_side(jobs, chosen.seed, chosen.jobs, console)) as ended:
             for done in ended:
                 lacking = done.campaign.lacking(done.tally, done.count)
                 green &= not done.tally.failures and not lacking
-                tell(done, lacking, console)
+                print_tally(done, lacking, console)
                 results[done.campaign.name] = result_of(
                     done.tally, seed=chosen.seed, seconds=done.seconds, day=date.today(), revision=revision
                 )

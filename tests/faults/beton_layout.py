@@ -108,7 +108,7 @@ def facts_of(content: bytes, layout: Layout) -> dict:
     return json.loads(content[layout.footer + 32 : layout.footer + 32 + size])
 
 
-def said(content: bytes, image: str = "image", label: str = "label") -> tuple[np.ndarray, np.ndarray]:
+def data_of(content: bytes, image: str = "image", label: str = "label") -> tuple[np.ndarray, np.ndarray]:
     """Frames and labels as the bytes of any FFCV beton say, read one value at a time: uint8 (N, S, S), int64 (N,)."""
     _, fields, _, samples, _ = struct.unpack_from("<HHIQQ", content)
     place_of, at, side, widest = {}, 0, 0, 1

@@ -14,7 +14,7 @@ import pytest
 class Tally:
     """Counted endings of a campaign's attempts.
 
-    outcomes: attempts by what they ended as, in a few words each.  failures: one line for each attempt that broke a
+    outcomes: attempts by what they ended as, in short.  failures: one line for each attempt that broke a
     promise: what happened, what was promised, and the seed and number that repeat it.
     """
 
@@ -40,8 +40,8 @@ class Tally:
 class Campaign:
     """One attack of docs/RELIABILITY.md.
 
-    attack, holds: its row in words.  run(count, seed, folder, advance): makes `count` attempts in the empty folder,
-    calling advance() after each.  short, full: attempts in `make test-extras` and in `make faults`.
+    attack, holds: its row in the document.  run(count, seed, folder, advance): makes `count` attempts in the empty
+    folder, calling advance() after each.  short, full: attempts in `make test-extras` and in `make faults`.
     in_seconds: whether `count` is seconds, in which any number of attempts is made.
     missing(): why it cannot run here (a tool, a privilege), or None.
     """

@@ -1,4 +1,4 @@
-"""Conversions to attack: phantoms, how they are converted undisturbed, and faults to plant in a victim."""
+"""Conversions to attack: phantoms, how they are converted undisturbed, and faults to plant in a child."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Self
 from loaders.atomic_file import LOCK, SUFFIX
 from loaders.config import PhantomConfig
 from loaders.phantom.folder import write_phantoms
-from tests.faults.processes import IMPORTS, Nursery
+from tests.faults.processes import IMPORTS, ForkServer
 
 SIZE = 32
 TRAINING = ("--epochs", "1", "--batch-size", "8", "--threads", "1", "--device", "cpu")
 SHARED = Path("/dev/shm")
 SECONDS_TO_CLEAR = 10.0
 PATIENCE = 300.0  # seconds for a command that has not been attacked, on a loaded machine
-# what a conversion would otherwise load in every victim anew
+# what a conversion would otherwise load in every child anew
 WARM = """
 import contextlib, io
 import cv2
@@ -30,7 +30,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 """
 TRAINS = "import torch._dynamo\n"  # what an optimiser loads, most of a small training's time
 
-# before a victim's command: the function at a dotted place, for which what follows puts another
+# before a child's command: the function at a dotted place, for which what follows puts another
 AT = """
 import importlib
 module, _, path = {place!r}.partition(":")
@@ -56,7 +56,7 @@ def deadly(*arguments, **named):
 setattr(owner, name, deadly)
 """
 
-# at its first call tell so, and wait until the file `go` is there
+# at its first call make the file `there`, and wait until the file `go` is there
 HOLD_AT = f"""{AT}
 import time
 from pathlib import Path
@@ -80,7 +80,7 @@ def noting(*arguments, **named):
     try:
         return real(*arguments, **named)
     finally:
-        with Path({{told!r}}).open("a") as file:
+        with Path({{notes!r}}).open("a") as file:
             print(began, time.monotonic(), file=file)
 setattr(owner, name, noting)
 """
@@ -93,11 +93,11 @@ class Plan:
     seed: int
     holdout: float
 
-    def argv(self, material: Material, out: Path, *, key: Path | None = None, workers: int = 1) -> list[str]:
+    def argv(self, setup: Setup, out: Path, *, key: Path | None = None, workers: int = 1) -> list[str]:
         """The command.  key: instead of the site's."""
         return [
-            *("convert", str(material.source), "--out", str(out), "--size", str(SIZE), "--page-mib", "2"),
-            *("--seed", str(self.seed), "--holdout", str(self.holdout), "--site-key", str(key or material.key)),
+            *("convert", str(setup.source), "--out", str(out), "--size", str(SIZE), "--page-mib", "2"),
+            *("--seed", str(self.seed), "--holdout", str(self.holdout), "--site-key", str(key or setup.key)),
             *("--workers", str(workers)),
         ]
 
@@ -105,10 +105,10 @@ class Plan:
 PLANS = (Plan(seed=1, holdout=0.0), Plan(seed=2, holdout=0.2), Plan(seed=3, holdout=0.2))
 
 
-class Material:
+class Setup:
     """Phantoms of 24 patients in two classes, the site's key, and what each plan makes of them undisturbed.
 
-    Owns a nursery; close it, or use `with`.  trains: whether victims train, too.
+    Owns a server; close it, or use `with`.  trains: whether children train, too.
     wanted: plan → name → bytes.  seconds: what a conversion takes.
     """
 
@@ -119,9 +119,9 @@ class Material:
         self.source = table.parent / "images"
         first = plans[0].argv(self, self.reference(plans[0]))
         imports = IMPORTS + WARM.format(argv=first) + (TRAINS if trains else "")
-        self.nursery = Nursery(folder / "victims", imports=imports)
+        self.server = ForkServer(folder / "children", imports=imports)
         for plan in plans[1:]:
-            ending = self.nursery.run(plan.argv(self, self.reference(plan)), timeout=PATIENCE)
+            ending = self.server.run(plan.argv(self, self.reference(plan)), timeout=PATIENCE)
             assert not ending.code, ending.errors
             self.seconds = ending.seconds
         self.wanted = {plan: contents(self.reference(plan)) for plan in plans}
@@ -134,7 +134,7 @@ class Material:
         """What a command makes undisturbed, at a name of its own; made when it is first asked for."""
         out = self.folder / name
         if not out.exists():
-            ending = self.nursery.run(command(out), timeout=PATIENCE)
+            ending = self.server.run(command(out), timeout=PATIENCE)
             assert not ending.code, ending.errors
         return out
 
@@ -147,7 +147,7 @@ class Material:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.nursery.close()
+        self.server.close()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -169,7 +169,7 @@ def temporaries(folder: Path) -> list[str]:
 
 
 def group_members(group: int) -> list[int]:
-    """Process ids of a victim's group that are alive, without the victim itself."""
+    """Process ids of a child's group that are alive, without the child itself."""
     found = []
     for place in Path("/proc").iterdir():
         if place.name.isdigit() and int(place.name) != group:
@@ -183,7 +183,7 @@ def group_members(group: int) -> list[int]:
 
 
 def workers_of(pid: int) -> list[int]:
-    """Process ids of a victim's worker processes."""
+    """Process ids of a child's worker processes."""
     found = []
     for member in group_members(pid):
         try:
@@ -201,7 +201,7 @@ def shared_memory() -> set[str]:
 
 
 def left_behind(group: int, shared: set[str]) -> str:
-    """What of a dead victim is still there after some seconds: processes, shared memory; "" for nothing.
+    """What of a dead child is still there after some seconds: processes, shared memory; "" for nothing.
 
     shared: what /dev/shm held before.
     """

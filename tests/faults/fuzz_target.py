@@ -1,6 +1,6 @@
 """What the fuzzer runs: one input read by the beton readers or the decoders, whose own errors alone may come out.
 
-main() runs in a victim forked from a process that has imported this: libFuzzer takes its memory from ru_maxrss,
+main() runs in a child forked from a process that has imported this: libFuzzer takes its memory from ru_maxrss,
 which on Linux a program that is executed inherits from whoever executed it, and a forked child does not.
 """
 
@@ -28,7 +28,7 @@ with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(inclu
     from loaders.images import dicom as _dicom  # noqa: F401 — else it would be imported, without coverage, at the first DICOM
     from loaders.images import png, radiograph
 
-from tests.faults.beton_layout import HEADER, Layout, reforged, said
+from tests.faults.beton_layout import HEADER, Layout, data_of, reforged
 
 PAGE = 1 << 21
 MAX_PIXELS = 1 << 20
@@ -83,7 +83,7 @@ class Target:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "input"
         self.counts: Counter[str] = Counter()
-        self.told = 0.0
+        self.written = 0.0
 
     def __call__(self, data: bytes) -> None:
         """One input.  Errors: whatever should not have come out."""
@@ -100,8 +100,8 @@ class Target:
         except BaseException:
             (self.folder / "found-python").write_bytes(bytes([kind]) + data)  # libFuzzer keeps only its own findings
             raise
-        if time.monotonic() - self.told > 0.5:
-            self.told = time.monotonic()
+        if time.monotonic() - self.written > 0.5:
+            self.written = time.monotonic()
             (self.folder / "counts.new").write_text(json.dumps(self.counts))
             (self.folder / "counts.new").replace(self.folder / "counts")
 
@@ -119,7 +119,7 @@ class Target:
                         reader.value(field, sample)
         with beton.Beton(self.path, trust_unverified=trust) as opened:
             opened.check_samples(np.arange(len(opened)))
-            frames_NSS, labels_N = said(content)
+            frames_NSS, labels_N = data_of(content)
             assert np.array_equal(labels_N, opened.label_N), "labels that the file does not have"
             for sample, frame_SS in enumerate(frames_NSS):
                 assert np.array_equal(frame_SS, opened.frame(sample)), "a frame that the file does not have"

@@ -239,7 +239,7 @@ def deflated_zeros(size: int) -> bytes:
 
 
 def zeros(size: int) -> bytes:
-    """So many zeros as zlib has them; their Adler-32 needs no look at them."""
+    """So many zeros as zlib has them; their Adler-32 needs no pass over them."""
     return b"\x78\xda" + deflated_zeros(size) + struct.pack(">HH", size % 65521, 1)
 
 
@@ -492,7 +492,7 @@ NO_IMAGES = {
     "zip": b"PK\3\4" + bytes(100), "zeros": bytes(5000), "PNG signature": SIGNATURE, "JPEG marker": b"\xff\xd8\xff",
     "TIFF alone": b"II*\0\x08\0\0\0", "TIFF loop": b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "DICM alone": bytes(128) + b"DICM",
     "BM alone": b"BM" + bytes(12), "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n", "SVG": b"<svg xmlns='a'/>",
-    "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n(x) run\n", "script": b"#!/bin/sh\ntouch canary\n",
+    "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n(x) run\n", "script": b"#!/bin/sh\ntouch planted\n",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Lanes: campaigns side by side, each in a process of its own with a progress bar."""
+"""Campaigns side by side, each in a process of its own with a progress bar."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from tests.faults.campaign import Campaign, Tally
 
-PATIENCE = 60  # seconds in which an interrupted campaign puts away what it has mounted and started
+PATIENCE = 60  # seconds in which an interrupted campaign cleans up what it has mounted and started
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +35,8 @@ class Done:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lane:
-    """A campaign under way.  folder: where it works, which is the runner's, so that it goes whatever ends the lane."""
+class Job:
+    """A campaign under way.  folder: where it works, which is the runner's, so that it goes whatever ends the job."""
 
     campaign: Campaign
     count: int
@@ -52,12 +52,12 @@ class Lane:
         self.process.kill()
         self.process.join()
         if self.process.exitcode:
-            self.interrupt()  # its nurseries, which then take their victims along
+            self.interrupt()  # its servers, which then end with their children
         self.folder.cleanup()
         return ended
 
     def interrupt(self) -> None:
-        """Ctrl-C for the process and its nurseries."""
+        """Ctrl-C for the process and its servers."""
         pid = self.process.pid or 0
         try:
             os.killpg(pid, signal.SIGINT)
@@ -70,11 +70,11 @@ class Lane:
 def attack(
     run: Callable[[int, int, Path, Callable[[], None]], Tally], count: int, seed: int, folder: Path, pipe: Connection
 ) -> None:
-    """A lane's process: one campaign in an empty folder.  It sends None for each attempt, and its tally at the end.
+    """A job's process: one campaign in an empty folder.  It sends None for each attempt, and its tally at the end.
 
-    A campaign that an exception ends has told nothing of its attempts: that is counted as broken, with the traceback.
+    A campaign that an exception ends sends no tally: that is counted as broken, with the traceback.
     """
-    os.setsid()  # Ctrl-C comes from the runner, once: a second one would interrupt the putting away
+    os.setsid()  # Ctrl-C comes from the runner, once: a second one would interrupt the clean-up
     try:
         tally = run(count, seed, folder, lambda: pipe.send(None))
     except KeyboardInterrupt:
@@ -85,8 +85,8 @@ def attack(
     pipe.send(tally)
 
 
-def start(campaign: Campaign, count: int, seed: int, bar: TaskID) -> tuple[Connection, Lane]:
-    """Start a campaign; gives the pipe on which it tells how it goes."""
+def start(campaign: Campaign, count: int, seed: int, bar: TaskID) -> tuple[Connection, Job]:
+    """Start a campaign; gives the pipe on which it reports its progress."""
     context = multiprocessing.get_context("spawn")  # each has memory, threads and modules of its own
     ours, theirs = context.Pipe(duplex=False)
     folder = tempfile.TemporaryDirectory(prefix=f"faults-{campaign.name}-", ignore_cleanup_errors=True)
@@ -94,61 +94,61 @@ def start(campaign: Campaign, count: int, seed: int, bar: TaskID) -> tuple[Conne
     process.start()
     theirs.close()
     began = time.monotonic()
-    return ours, Lane(campaign=campaign, count=count, process=process, folder=folder, bar=bar, began=began)
+    return ours, Job(campaign=campaign, count=count, process=process, folder=folder, bar=bar, began=began)
 
 
-def message_of(pipe: Connection, lane: Lane, seed: int) -> Tally | None:
-    """What a lane says next; one that says nothing any more has broken."""
+def message_of(pipe: Connection, job: Job, seed: int) -> Tally | None:
+    """What a job sends next; one that ends without its tally has broken."""
     try:
         return pipe.recv()
     except (EOFError, OSError):  # at the end of a message, or in its middle
-        lane.process.join(PATIENCE)
+        job.process.join(PATIENCE)
         tally = Tally()
-        tally.broke(f"seed {seed}: the campaign's process ended with {lane.process.exitcode}, and told no tally")
+        tally.broke(f"seed {seed}: the campaign's process ended with {job.process.exitcode}, and sent no tally")
         return tally
 
 
 def side_by_side(
-    jobs: list[tuple[Campaign, int]], seed: int, lanes: int, console: Console
+    campaigns: list[tuple[Campaign, int]], seed: int, most: int, console: Console
 ) -> Generator[Done, None, None]:
-    """Run campaigns, so many at a time, in their order; gives each when it ends.
+    """Run campaigns, at most so many at a time, in their order; gives each when it ends.
 
-    jobs: campaigns with the attempts of each.  Whatever ends this early, Ctrl-C too, interrupts those under way.
+    campaigns: campaigns with the attempts of each.  Whatever ends this early, Ctrl-C too, interrupts those under way.
     """
-    waiting, running = deque(jobs), dict[Connection, Lane]()
+    waiting, running = deque(campaigns), dict[Connection, Job]()
     columns = (TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         try:
             while waiting or running:
-                while waiting and len(running) < lanes:
+                while waiting and len(running) < most:
                     campaign, count = waiting.popleft()
-                    pipe, lane = start(campaign, count, seed, progress.add_task(campaign.name, total=count))
-                    running[pipe] = lane
+                    pipe, job = start(campaign, count, seed, progress.add_task(campaign.name, total=count))
+                    running[pipe] = job
                 for pipe in wait(list(running)):
                     assert isinstance(pipe, Connection)
-                    lane = running[pipe]
-                    tally = message_of(pipe, lane, seed)
+                    job = running[pipe]
+                    tally = message_of(pipe, job, seed)
                     if tally is None:
-                        progress.advance(lane.bar)
+                        progress.advance(job.bar)
                         continue
                     del running[pipe]
                     pipe.close()
-                    seconds = time.monotonic() - lane.began
-                    if not lane.end(PATIENCE):
+                    seconds = time.monotonic() - job.began
+                    if not job.end(PATIENCE):
                         tally.broke(f"seed {seed}: the campaign's process did not end after its tally")
-                    progress.remove_task(lane.bar)
-                    yield Done(campaign=lane.campaign, count=lane.count, tally=tally, seconds=seconds)
+                    progress.remove_task(job.bar)
+                    yield Done(campaign=job.campaign, count=job.count, tally=tally, seconds=seconds)
         finally:
             interrupt(running)
 
 
-def interrupt(running: dict[Connection, Lane]) -> None:
-    """End campaigns under way with their nurseries; one that takes too long to put away its things is killed."""
+def interrupt(running: dict[Connection, Job]) -> None:
+    """End campaigns under way with their servers; one that takes too long to clean up is killed."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C
-    for lane in running.values():
-        lane.interrupt()
+    for job in running.values():
+        job.interrupt()
     until = time.monotonic() + PATIENCE
-    for pipe, lane in running.items():
+    for pipe, job in running.items():
         pipe.close()
-        lane.end(until - time.monotonic())
+        job.end(until - time.monotonic())
     signal.signal(signal.SIGINT, before)

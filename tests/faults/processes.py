@@ -1,4 +1,4 @@
-"""Victims: each a process of its own, forked from one that has imported everything, so that a crash is counted."""
+"""Children: each a process of its own, forked from one that has imported everything, so that a crash is counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMPORTS = "import cli, loaders.convert.convert, loaders.batches.loader, engine.t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
-    """How a victim ended.
+    """How a child ended.
 
     code: exit status, or minus the signal that ended it.  seconds: from start to end.  peak: most resident memory of
     it and its reaped children, bytes.  timed_out: it was killed because its time was up.
@@ -39,38 +39,38 @@ class Ending:
         return "Traceback (most recent call last)" in self.errors
 
 
-class Victim:
-    """A running victim, leader of its own process group.
+class Child:
+    """A running child, leader of its own process group.
 
-    Unless wait() is called it stays a zombie of the nursery, so its process id cannot be another's.
+    Unless wait() is called it stays a zombie of the server, so its process id cannot be another's.
     """
 
-    def __init__(self, nursery: Nursery, pid: int, folder: Path) -> None:
+    def __init__(self, server: ForkServer, pid: int, folder: Path) -> None:
         self.pid = pid
-        self._nursery = nursery
+        self._server = server
         self._folder = folder
         self._began = time.monotonic()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send the victim alone a signal; one that has ended feels nothing."""
+        """Send the child alone a signal; nothing happens to one that has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def kill_group(self) -> None:
-        """Kill the victim with all its children."""
+        """Kill the child with all its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def alive(self) -> bool:
         """Whether it still runs."""
-        return self._nursery.ask({"alive": self.pid})["alive"]
+        return self._server.ask({"alive": self.pid})["alive"]
 
     def wait(self, timeout: float = 60.0) -> Ending:
         """Wait for its end, at most `timeout` seconds: then it and its group are killed."""
-        answer = self._nursery.ask({"wait": self.pid, "timeout": timeout})
+        answer = self._server.ask({"wait": self.pid, "timeout": timeout})
         if timed_out := answer["running"]:
             self.kill_group()
-            answer = self._nursery.ask({"wait": self.pid, "timeout": 60.0})
+            answer = self._server.ask({"wait": self.pid, "timeout": 60.0})
         return Ending(
             code=os.waitstatus_to_exitcode(answer["status"]),
             seconds=time.monotonic() - self._began,
@@ -81,12 +81,12 @@ class Victim:
         )
 
 
-class Nursery:
-    """A process with plainfilm imported, which forks victims; close() ends it.
+class ForkServer:
+    """A process with plainfilm imported, which forks children; close() ends it.
 
-    A victim runs `before` (Python source, where a campaign plants its fault) and then `cli.main(argv)`, or only
-    `before` without argv; its exit status is main's.  Fork keeps a victim at milliseconds where an import takes
-    seconds; no thread of the nursery may be alive then.
+    A child runs `before` (Python source, where a campaign plants its fault) and then `cli.main(argv)`, or only
+    `before` without argv; its exit status is main's.  Fork keeps a child at milliseconds where an import takes
+    seconds; no thread of the server may be alive then.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str] | None = None, imports: str = IMPORTS) -> None:
@@ -110,8 +110,8 @@ class Nursery:
         cwd: Path | None = None,
         memory: int | None = None,
         file_size: int | None = None,
-    ) -> Victim:
-        """Start a victim.  memory, file_size: limits of address space and of a file written, bytes."""
+    ) -> Child:
+        """Start a child.  memory, file_size: limits of address space and of a file written, bytes."""
         self._count += 1
         folder = self._folder / f"{self._count:06}"
         folder.mkdir()
@@ -119,25 +119,25 @@ class Nursery:
         (folder / "errors").touch()
         order = {"argv": argv, "before": before, "folder": str(folder), "cwd": cwd and str(cwd)}
         answer = self.ask(order | {"memory": memory, "file_size": file_size})
-        return Victim(self, answer["pid"], folder)
+        return Child(self, answer["pid"], folder)
 
     def run(self, argv: list[str] | None = None, *, timeout: float = 60.0, **options: object) -> Ending:
-        """Start a victim, wait for its end.  options: as of start."""
+        """Start a child, wait for its end.  options: as of start."""
         return self.start(argv, **options).wait(timeout)  # type: ignore[arg-type]
 
     def ask(self, order: dict[str, object]) -> dict:
-        """One order to the nursery, and its answer."""
+        """One order to the server, and its answer."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         stdin.write(json.dumps(order) + "\n")
         stdin.flush()
         line = stdout.readline()
         if not line:
-            raise RuntimeError(f"the nursery ended with {self._process.wait()}")
+            raise RuntimeError(f"the server ended with {self._process.wait()}")
         return json.loads(line)
 
     def close(self) -> None:
-        """End the nursery; victims still running are killed with it."""
+        """End the server; children still running are killed with it."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait(timeout=30)
@@ -151,7 +151,7 @@ class Nursery:
         self.close()
 
 
-def be_victim(order: dict) -> NoReturn:
+def run_child(order: dict) -> NoReturn:
     """The forked child's life; never returns."""
     folder = Path(order["folder"])
     for stream, name in ((0, os.devnull), (1, folder / "output"), (2, folder / "errors")):
@@ -173,7 +173,7 @@ def be_victim(order: dict) -> NoReturn:
             code = cli.main(order["argv"])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001 — the victim's own end is told by its status
+    except BaseException:  # noqa: BLE001 — the child's own end is shown by its status
         sys.excepthook(*sys.exc_info())
         code = 1
     # as the interpreter's own end does: what runs at exit runs, then streams are flushed
@@ -185,8 +185,8 @@ def be_victim(order: dict) -> NoReturn:
     os._exit(code)
 
 
-def give_birth(order: dict, living: set[int]) -> int:
-    """Fork a victim; its process id, which is put among the living, too.
+def fork_child(order: dict, living: set[int]) -> int:
+    """Fork a child; its process id, which is put among the living, too.
 
     Ctrl-C waits until it is there, and has a session of its own, where a terminal's Ctrl-C or the runner's does not
     come: in Python's hooks of fork, which may run then, it would be lost.
@@ -198,7 +198,7 @@ def give_birth(order: dict, living: set[int]) -> int:
         try:
             os.setsid()
             signal.signal(signal.SIGINT, before)
-            be_victim(order)
+            run_child(order)
         finally:
             os._exit(1)
     living.add(pid)
@@ -209,7 +209,7 @@ def give_birth(order: dict, living: set[int]) -> int:
 
 
 def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
-    """Fork victims as ordered, until there are no more orders or Ctrl-C; those that still run are killed then."""
+    """Fork children as ordered, until there are no more orders or Ctrl-C; those that still run are killed then."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it was ignored
     exec(imports, {})
     ended: dict[int, dict] = {}
@@ -234,7 +234,7 @@ def serve(imports: str, orders: IO[str], answers: IO[str]) -> None:
             elif "alive" in order:
                 answer = {"alive": not reap(order["alive"])}
             else:
-                answer = {"pid": give_birth(order, living)}
+                answer = {"pid": fork_child(order, living)}
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
 

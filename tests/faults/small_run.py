@@ -56,7 +56,7 @@ def train_command(betons: Path, run: Path, *settings: object) -> list[str]:
 
 
 def warm(betons: Path, run: Path) -> str:
-    """What a nursery imports, and a training, which leaves in it what each victim would load and compile anew."""
+    """What a server imports, and a training, which leaves in it what each child would load and compile anew."""
     return f"{IMPORTS}\n{WARM.format(argv=train_command(betons, run))}"
 
 
@@ -64,7 +64,7 @@ def warm(betons: Path, run: Path) -> str:
 class Result:
     """What a training leaves: its best weights, its last state and its metrics, the speed apart.
 
-    best, last: a hash of every bit of the tensors and of all that is said of them; safetensors writes the two entries
+    best, last: a hash of every bit of the tensors and of all that describes them; safetensors writes the two entries
     of its metadata in any order, so that files of one content may differ.
     """
 
@@ -115,13 +115,13 @@ def begun_anew(run: Path, left: Left, *, ended: bool = True) -> str:
     """How a run that was taken up again did otherwise than go on from what it was left with, or "".
 
     A run begun anew ends with the same bytes, so that its result does not show it; its log does.  ended: it has come to
-    its end since, and must have said where it went on.
+    its end since, and must have logged where it went on.
     """
     log = run / "train.log"
-    told = log.read_bytes()[left.logged :].decode(errors="replace") if log.exists() else ""
-    found = [int(step) for step in re.findall(r"resumed at step (\d+)", told)]
+    added = log.read_bytes()[left.logged :].decode(errors="replace") if log.exists() else ""
+    found = [int(step) for step in re.findall(r"resumed at step (\d+)", added)]
     wanted = [] if left.step is None else [left.step]
     if found == wanted or not (found or ended):
         return ""
-    went = f"from step {', '.join(map(str, found))}" if found else "anew, and did not say from where"
+    went = f"from step {', '.join(map(str, found))}" if found else "anew, and did not log from where"
     return f"went on {went}, expected {f'from step {left.step}' if wanted else 'anew, as no state was left'}"

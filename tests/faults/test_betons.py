@@ -32,9 +32,9 @@ from loaders.beton.format import metadata_dtype
 from loaders.beton.reader import Beton, beton_parts
 from loaders.errors import BetonError, ConfigError
 from loaders.sampling import epoch_matrices
-from tests.faults.beton_layout import DESCRIPTOR, HEADER, Layout, facts_of, own_layout, reforged, said, with_facts
+from tests.faults.beton_layout import DESCRIPTOR, HEADER, Layout, data_of, facts_of, own_layout, reforged, with_facts
 from tests.faults.campaign import Campaign, Tally, check_short_form
-from tests.faults.processes import REPOSITORY, Nursery
+from tests.faults.processes import REPOSITORY, ForkServer
 from tests.loaders.test_beton import write
 from tests.loaders.test_ffcv_fields import FIELDS, make_beton, sample_values
 
@@ -53,7 +53,7 @@ HOSTILE = (
     [1], ["a", "a"], {}, {"a": {}}, ["covid", "normal"] * 600,
 )  # fmt: skip
 
-# what verifying calls the parts that it can tell apart
+# what verifying calls the parts that it can distinguish
 NAMED_AS = {"metadata": "metadata", "footer": "footer", "table": "allocation table|its region of"}
 
 
@@ -61,11 +61,11 @@ NAMED_AS = {"metadata": "metadata", "footer": "footer", "table": "allocation tab
 class Mutant:
     """A mutated beton.
 
-    words: what was done.  kind: of SCHEDULE.  place: words that verifying must name it by; "" where several may be.
+    done: what was done.  kind: of SCHEDULE.  place: what verifying must name it by; "" where several may be.
     """
 
     kind: str
-    words: str
+    done: str
     content: bytes
     place: str = ""
 
@@ -136,7 +136,7 @@ def number_places_of_table(layout: Layout) -> Iterator[tuple[int, str]]:
 
 def read_plainly(content: bytes) -> dict[str, np.ndarray]:
     """Frames and labels by the slow reading."""
-    frames_NSS, labels_N = said(content)
+    frames_NSS, labels_N = data_of(content)
     return {"frames_NSS": frames_NSS, "labels_N": labels_N}
 
 
@@ -170,8 +170,8 @@ class Mutator:
             facts = rng.choice((value, {}, [facts], facts | {"further": 1}, {name: facts[name]}))
         else:
             facts[name] = value
-        words, content = f"facts: {name} = {value!r}", with_facts(self.own.content, self.own.layout, facts)
-        return Mutant(kind=kind, words=words[:120], content=content)
+        done, content = f"facts: {name} = {value!r}", with_facts(self.own.content, self.own.layout, facts)
+        return Mutant(kind=kind, done=done[:120], content=content)
 
     def _drawn(self, original: Original, kind: str, turn: int, rng: random.Random) -> Mutant:
         """A mutant of any other kind."""
@@ -179,25 +179,25 @@ class Mutator:
         match kind.split()[-1]:
             case "byte":
                 place = self._place(original, kind, turn)
-                words = flip(content, place, rng.choice((1 << rng.randrange(8), rng.randrange(1, 256))))
+                done = flip(content, place, rng.choice((1 << rng.randrange(8), rng.randrange(1, 256))))
                 part = next(name for name, (begin, end) in layout.parts().items() if begin <= place < end)
                 named = NAMED_AS.get(part, "") if kind == "byte" else ""
             case "payload":
                 place = rng.randrange(SAMPLES * STORED**2)
-                words = flip(content, layout.pages + place, 1 << rng.randrange(8))
+                done = flip(content, layout.pages + place, 1 << rng.randrange(8))
                 named = f"sample {place // STORED**2}:"
             case "padding":
                 begin = layout.pages + SAMPLES * STORED**2
                 gap = (range(layout.metadata + SAMPLES * 16, layout.pages), range(begin, layout.footer))[turn % 2]
-                words = flip(content, rng.choice(gap), rng.randrange(1, 256))
+                done = flip(content, rng.choice(gap), rng.randrange(1, 256))
                 named = f"padding at bytes {gap.start} to {gap.stop} "
             case "cut":
-                words = cut(content, layout, turn, rng)
+                done = cut(content, layout, turn, rng)
             case _:
-                words = extreme(content, original, turn, rng, forged=kind.startswith("forged"))
+                done = extreme(content, original, turn, rng, forged=kind.startswith("forged"))
         if kind.startswith("forged"):
             content = reforged(content, layout)
-        return Mutant(kind=kind, words=words, content=bytes(content), place=named)
+        return Mutant(kind=kind, done=done, content=bytes(content), place=named)
 
     def _place(self, original: Original, kind: str, turn: int) -> int:
         """A byte of structure: every one of them in turn, a part after another."""
@@ -258,8 +258,8 @@ def extreme(content: bytearray, original: Original, turn: int, rng: random.Rando
 IMPORTS = "import tests.faults.test_betons as m; m.load_kernels()"
 # with a cache of its own: numba would take kernels without these checks from the usual one
 CHECKED = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(REPOSITORY / ".pytest_cache" / "boundscheck")}
-BATCH = 400  # attempts of one victim
-MEMORY = 1 << 30  # of address space beyond what a victim begins with
+BATCH = 400  # attempts of one child
+MEMORY = 1 << 30  # of address space beyond what a child begins with
 SECONDS = 10  # of the processor that an attempt may take
 PATIENCE = 200  # seconds that it may wait for something
 COMMANDS_EVERY = 9  # attempts, one goes through the command line as well: each kind of SCHEDULE in its turn
@@ -271,11 +271,11 @@ PLACE = re.compile(
 )
 
 
-# ---- victims
+# ---- children
 
 
 def load_kernels() -> None:
-    """Compile what victims need, so that they are forked with it; starts no thread."""
+    """Compile what children need, so that they are forked with it; starts no thread."""
     parser = cli.make_parser()  # reads its own sources, which takes longer than a hundred betons
     cli.make_parser = lambda: parser
     with tempfile.TemporaryDirectory() as folder:
@@ -285,16 +285,16 @@ def load_kernels() -> None:
                 loader.make_batch(np.arange(2), inverse_N23)
 
 
-def be_victim(folder: Path, seed: int, first: int, last: int) -> None:
+def run_child(folder: Path, seed: int, first: int, last: int) -> None:
     """Attempt mutants, and print a line of JSON about each as it is done."""
     logging.disable()
-    if sys.platform == "linux":  # which alone tells how much is in use, and obeys the limit
+    if sys.platform == "linux":  # which alone shows how much is in use, and obeys the limit
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     mutator = Mutator(folder, seed)
     path = folder / f"mutant-{first}.beton"
     for attempt in range(first, last):
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # nothing handles its signal: the victim ends by it
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # nothing handles its signal: the child ends by it
         faulthandler.dump_traceback_later(PATIENCE, exit=True)
         mutant = mutator.mutant(attempt)
         path.write_bytes(mutant.content)
@@ -304,7 +304,7 @@ def be_victim(folder: Path, seed: int, first: int, last: int) -> None:
             ended, wrong = "", f"{type(error).__name__}: {error}"[:300]
         faulthandler.cancel_dump_traceback_later()
         if wrong:
-            wrong = f"{mutant.kind}, {mutant.words}: {wrong}"
+            wrong = f"{mutant.kind}, {mutant.done}: {wrong}"
         sys.stdout.write(json.dumps({"attempt": attempt, "ended": ended, "wrong": wrong}) + "\n")
         sys.stdout.flush()
     path.unlink()
@@ -319,9 +319,9 @@ def judge(path: Path, mutant: Mutant, mutator: Mutator, *, commands: bool) -> tu
         *(accepted(path, lambda training=training: loaded(path, training, trust)) for training in (False, True)),
         accepted(path, lambda: fields_of(path)),
     ]
-    told = {message for message in read if isinstance(message, str) and not names_place(path, message)}
-    if told:
-        return "", f"an error that does not name the file and the place in it: {sorted(told)}"
+    vague = {message for message in read if isinstance(message, str) and not names_place(path, message)}
+    if vague:
+        return "", f"an error that does not name the file and the place in it: {sorted(vague)}"
     if isinstance(read[0], str) and not re.search(mutant.place, read[0]):
         return "", f"an error that does not name {mutant.place!r}: {read[0]}"
     if commands and (wrong := wrong_command(path, rejected=isinstance(read[0], str), trust=trust)):
@@ -331,7 +331,7 @@ def judge(path: Path, mutant: Mutant, mutator: Mutator, *, commands: bool) -> tu
         return "rejected", ""
     own = not mutant.kind.startswith(("forged", "foreign"))
     # else whatever the file says now; asked only here, since it must first have been accepted
-    expected = (mutator.own.frames_NSS, mutator.own.labels_N) if own else said(mutant.content)
+    expected = (mutator.own.frames_NSS, mutator.own.labels_N) if own else data_of(mutant.content)
     for result in results:
         if not same(result, *expected):
             return "", "frames or labels that the file does not have"
@@ -417,31 +417,31 @@ def wrong_command(path: Path, *, rejected: bool, trust: bool) -> str:
         may_be = {5} if rejected else {0, 2} if trust else {0}
         if command == "info":
             may_be = {0, 5} if rejected else {0}  # which reads no frame
-        said = errors.getvalue()
-        if code not in may_be or (code and str(path) not in said) or (code == 5 and not names_place(path, said)):
-            return f"{command}: exit {code}, expected one of {may_be} and the place: {said[-200:]!r}"
+        printed = errors.getvalue()
+        if code not in may_be or (code and str(path) not in printed) or (code == 5 and not names_place(path, printed)):
+            return f"{command}: exit {code}, expected one of {may_be} and the place: {printed[-200:]!r}"
     return ""
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
-    """defect: Python source that each victim runs first, where a test breaks the product."""
+    """defect: Python source that each child runs first, where a test breaks the product."""
     tally, done = Tally(), 0
     own_original(folder), foreign_original(folder)
     before = {path: path.read_bytes() for path in folder.glob("*.beton")}
-    with Nursery(folder / "victims", environment=CHECKED, imports=IMPORTS) as nursery:
+    with ForkServer(folder / "children", environment=CHECKED, imports=IMPORTS) as server:
         while done < count:
             last = min(count, done + BATCH)
-            call = f"be_victim(Path({str(folder)!r}), {seed}, {done}, {last})"
-            call = f"{defect}\nfrom pathlib import Path\nfrom tests.faults.test_betons import be_victim\n{call}"
-            ending = nursery.run(before=call, timeout=PATIENCE * (last - done))
-            told = [line for line in ending.output.splitlines() if line.startswith("{") and line.endswith("}")]
-            for line in map(json.loads, told):
+            call = f"run_child(Path({str(folder)!r}), {seed}, {done}, {last})"
+            call = f"{defect}\nfrom pathlib import Path\nfrom tests.faults.test_betons import run_child\n{call}"
+            ending = server.run(before=call, timeout=PATIENCE * (last - done))
+            lines = [line for line in ending.output.splitlines() if line.startswith("{") and line.endswith("}")]
+            for line in map(json.loads, lines):
                 if line["wrong"]:
                     tally.broke(f"{line['wrong']} (seed {seed}, attempt {line['attempt']})")
                 else:
                     tally.held(line["ended"])
                 advance()
-            done += len(told)
+            done += len(lines)
             if done < last:
                 how = f"the reader ended with {ending.code} (seed {seed}, attempt {done})"
                 tally.broke(f"{how}: {ending.errors[-400:]!r}")
@@ -474,17 +474,17 @@ ELSEWHERE = "Beton._bad = lambda beton, what: bad(beton, what.replace('sample ',
 
 
 @pytest.mark.parametrize(
-    ("plant", "said"),
+    ("fault", "expected"),
     [
         ("Beton.check_samples = lambda *given: None", "payload, .*: frames or labels that the file does not have"),
         ("import os; Beton.verify = lambda *given: os.abort()", "the reader ended with -6"),
         (DAMAGED, "does not name the file and the place in it"),
         (ELSEWHERE, "payload, .*: an error that does not name 'sample"),
-        ("import cli; cli.main = lambda words: 0", r"verify: exit 0, expected one of \{5\}"),
+        ("import cli; cli.main = lambda argv: 0", r"verify: exit 0, expected one of \{5\}"),
     ],
     ids=["no checksum", "a crash", "no place", "another place", "the command line"],
 )
-def test_a_planted_fault_is_counted_as_broken(plant: str, said: str, tmp_path: Path) -> None:
+def test_a_planted_fault_is_counted_as_broken(fault: str, expected: str, tmp_path: Path) -> None:
     advanced: list[None] = []
     count = len(SCHEDULE)
     tally = run(
@@ -492,19 +492,19 @@ def test_a_planted_fault_is_counted_as_broken(plant: str, said: str, tmp_path: P
         0,
         tmp_path,
         lambda: advanced.append(None),
-        "from loaders.beton.reader import Beton; bad = Beton._bad; " + plant,
+        "from loaders.beton.reader import Beton; bad = Beton._bad; " + fault,
     )
     assert len(advanced) == count == tally.attempts
-    assert tally.failures and any(re.search(said, failure) for failure in tally.failures), tally.failures
+    assert tally.failures and any(re.search(expected, failure) for failure in tally.failures), tally.failures
 
 
-def test_victims_have_kernels_that_check_bounds(tmp_path: Path) -> None:
+def test_children_have_kernels_that_check_bounds(tmp_path: Path) -> None:
     beyond = (
         "import numpy as np; from kernels.crops import crop_into\n"
         "crop_into(np.zeros((1, 1, 2, 2), np.float32), np.zeros(16, np.uint8), np.array([100]), 4)"
     )
-    with Nursery(tmp_path / "victims", environment=CHECKED, imports=IMPORTS) as nursery:
-        assert "IndexError" in nursery.run(before=beyond).errors
+    with ForkServer(tmp_path / "children", environment=CHECKED, imports=IMPORTS) as server:
+        assert "IndexError" in server.run(before=beyond).errors
 
 
 def test_every_byte_of_structure_is_changed_by_the_full_count(tmp_path: Path) -> None:
@@ -530,7 +530,7 @@ def test_a_mutant_is_never_its_original(tmp_path: Path) -> None:
     for attempt in range(20 * len(SCHEDULE)):
         mutant = mutator.mutant(attempt)
         original = mutator.foreign if mutant.kind.startswith("foreign") else mutator.own
-        assert mutant.content != original.content, mutant.words
+        assert mutant.content != original.content, mutant.done
 
 
 def test_every_promise_holds_under_attack(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from tests.faults.campaign import Campaign, Tally, check_short_form
-from tests.faults.processes import Nursery
+from tests.faults.processes import ForkServer
 from tests.faults.small_run import begun_anew, left_of, make_betons, result_of, train_command, warm
 from tests.small_training import results_of
 
@@ -46,7 +46,7 @@ TARGETS = (
     ("state.pth", "begin with", (2, 5), 4),
     ("kind.safetensors", "audit", (5,), 3),
 )
-WAYS = {"flip a bit": 4, "truncate": 2, "another's": 1, "canary": 1, "noise": 0.5}  # and how often they are drawn
+WAYS = {"flip a bit": 4, "truncate": 2, "another's": 1, "pickle": 1, "noise": 0.5}  # and how often they are drawn
 GONE = "removal"  # one more way, for the file without which a run could begin anew
 
 
@@ -61,31 +61,31 @@ class Damage:
     content: bytes | None
 
 
-class Canary:
+class Opener:
     """An object whose unpickling makes a file."""
 
-    def __init__(self, egg: str) -> None:
-        self.egg = egg
+    def __init__(self, trace: str) -> None:
+        self.trace = trace
 
     def __reduce__(self) -> tuple[object, tuple[str, int]]:
-        return os.open, (self.egg, os.O_CREAT | os.O_WRONLY)
+        return os.open, (self.trace, os.O_CREAT | os.O_WRONLY)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Range:
+class Setup:
     """Where attempts are made.  finished, stopped: sound runs.  others: files to swap in, by what they replace.
 
-    results: of commands on the sound run, as far as needed.  egg: the file that a canary makes.  defect: a fault of the
-    product for every victim, to try the campaign itself.
+    results: of commands on the sound run, as far as needed.  trace: the file that a pickle makes.  defect: a fault of
+    the product for every child, to test the campaign itself.
     """
 
-    nursery: Nursery
+    server: ForkServer
     folder: Path
     betons: Path
     finished: Path
     stopped: Path
     others: dict[str, list[bytes]]
-    egg: Path
+    trace: Path
     results: dict[str, object]
     defect: str = ""
 
@@ -114,19 +114,19 @@ class Range:
             del content[rng.choice([*edges, rng.randrange(len(sound))]) :]
         elif way == "another's":
             content[:] = rng.choice(self.others[file])
-        elif way == "canary":
-            content[:] = self.canary(rng)
+        elif way == "pickle":
+            content[:] = self.pickle_of(rng)
         else:
             content[:] = rng.randbytes(rng.choice((1, 8, 100, 5000)))
         return Damage(file=file, command=command, refused=refused, way=way, content=bytes(content))
 
-    def canary(self, rng: random.Random) -> bytes:
-        """A pickle, or what torch.save makes of one, that makes the egg when it is unpickled."""
+    def pickle_of(self, rng: random.Random) -> bytes:
+        """A pickle, or what torch.save makes of one, that makes the trace when it is unpickled."""
         kind = rng.randrange(3)
         if kind == 0:
-            return pickle.dumps({"a": Canary(str(self.egg))}, protocol=rng.choice((2, 4)))
-        path = self.folder / "canary.pth"
-        torch.save({"a": torch.zeros(2), "b": Canary(str(self.egg))}, path, _use_new_zipfile_serialization=kind == 1)
+            return pickle.dumps({"a": Opener(str(self.trace))}, protocol=rng.choice((2, 4)))
+        path = self.folder / "pickled.pth"
+        torch.save({"a": torch.zeros(2), "b": Opener(str(self.trace))}, path, _use_new_zipfile_serialization=kind == 1)
         return path.read_bytes()
 
     def attempt(self, out: Path, damage: Damage) -> tuple[str, str]:
@@ -138,8 +138,8 @@ class Range:
         if damage.content is not None:
             place.write_bytes(damage.content)
         code, errors, result = self.carry_out(out, run, damage.command, place)
-        if self.egg.exists():
-            self.egg.unlink()
+        if self.trace.exists():
+            self.trace.unlink()
             return "", "code of the file was run"
         if code in damage.refused:
             return f"exit {code}", ""
@@ -163,7 +163,7 @@ class Range:
         return self.results[command]
 
     def carry_out(self, out: Path, run: Path, command: str, place: Path) -> tuple[int, str, object]:
-        """Run a command.  Gives its exit code, -1 for a traceback or no end; what it said; and its result, if any."""
+        """Run a command.  Gives its exit code, -1 for a traceback or no end; its errors; and its result, if any."""
         before = self.defect
         heldout, table = self.betons / "heldout.beton", out / "table.csv"
         argv: list[object]
@@ -191,7 +191,7 @@ class Range:
             before += f"\nimport loaders.images.kind as kind, pathlib; kind.WEIGHTS = pathlib.Path({str(place)!r})"
             argv = ["audit", self.folder / "phantoms" / "images", "--out", out / "a", "--workers", 1]
             result = (out / "a" / "audit.csv").read_bytes
-        ending = self.nursery.run(list(map(str, argv)), before=before, timeout=OUT_OF_TIME)
+        ending = self.server.run(list(map(str, argv)), before=before, timeout=OUT_OF_TIME)
         code = -1 if ending.timed_out or ending.traceback else ending.code
         return code, ending.errors, result() if code == 0 else None
 
@@ -201,10 +201,10 @@ class Range:
 
 
 def choose(attempt: int, rng: random.Random) -> tuple[tuple, str]:
-    """A target and what is done to it.  Every other attempt is a canary, until each target has had one."""
+    """A target and what is done to it.  Every other attempt is a pickle, until each target has had one."""
     turn, odd = divmod(attempt, 2)
     if not odd and turn < len(TARGETS):
-        return TARGETS[turn], "canary"
+        return TARGETS[turn], "pickle"
     target = rng.choices(TARGETS, [target[-1] for target in TARGETS])[0]
     ways = WAYS | {GONE: 1} if target[0] == "last.safetensors" else WAYS
     return target, rng.choices(list(ways), list(ways.values()))[0]
@@ -221,14 +221,14 @@ def copy_run(run: Path, to: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_range(folder: Path) -> Iterator[Range]:
-    """Convert and train; victims are there until the end."""
+def open_setup(folder: Path) -> Iterator[Setup]:
+    """Convert and train; children are there until the end."""
     betons = make_betons(folder)
-    with Nursery(folder / "victims", imports=warm(betons, folder / "finished")) as nursery:
-        yield make_range(nursery, betons, folder)
+    with ForkServer(folder / "children", imports=warm(betons, folder / "finished")) as server:
+        yield make_setup(server, betons, folder)
 
 
-def make_range(nursery: Nursery, betons: Path, folder: Path) -> Range:
+def make_setup(server: ForkServer, betons: Path, folder: Path) -> Setup:
     """Train two more runs, and leave them in their third epoch.  folder: with a finished run."""
     runs = {name: folder / name for name in ("stopped", "other")}
     stop = "from tests.faults.test_train_kill import signal_at; signal_at('step', 8, after=True, signals=[15])"
@@ -236,7 +236,7 @@ def make_range(nursery: Nursery, betons: Path, folder: Path) -> Range:
         ("stopped", ()),
         ("other", ("--seed", 1)),
     ):
-        ending = nursery.run(train_command(betons, runs[name], *settings), before=stop, timeout=OUT_OF_TIME)
+        ending = server.run(train_command(betons, runs[name], *settings), before=stop, timeout=OUT_OF_TIME)
         if ending.code != 75:
             raise RuntimeError(f"the {name} training ended with {ending.code}, expected 75: {ending.errors}")
     finished = folder / "finished"
@@ -254,14 +254,14 @@ def make_range(nursery: Nursery, betons: Path, folder: Path) -> Range:
     files["best.safetensors"].append((folder / "wider.safetensors").read_bytes())
     files["own.safetensors"] = files["state.pth"] = [(folder / "wider.safetensors").read_bytes(), KIND.read_bytes()]
     files["kind.safetensors"] = [(finished / "best.safetensors").read_bytes()]
-    return Range(
-        nursery=nursery,
+    return Setup(
+        server=server,
         folder=folder,
         betons=betons,
         finished=finished,
         stopped=runs["stopped"],
         others=files,
-        egg=folder / "egg",
+        trace=folder / "trace",
         results={},
     )
 
@@ -269,15 +269,15 @@ def make_range(nursery: Nursery, betons: Path, folder: Path) -> Range:
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
     """The campaign."""
     tally = Tally()
-    with open_range(folder) as place:
+    with open_setup(folder) as place:
         rngs = [random.Random(f"{seed}-{attempt}") for attempt in range(count)]
         drawn = [place.draw(rng, *choose(attempt, rng)) for attempt, rng in enumerate(rngs)]
         for attempt, damage in enumerate(drawn):
             out = folder / f"attempt-{attempt}"
             outcome, broken = place.attempt(out, damage)
             if broken:
-                told = f"{damage.way} of {damage.file}, then {damage.command}"
-                tally.broke(f"seed {seed}, attempt {attempt}: {told}: {broken}")
+                described = f"{damage.way} of {damage.file}, then {damage.command}"
+                tally.broke(f"seed {seed}, attempt {attempt}: {described}: {broken}")
             else:
                 tally.held(outcome)
             shutil.rmtree(out, ignore_errors=True)
@@ -328,9 +328,9 @@ STARTS_ANEW = "import engine.train.trainer as training_run; training_run.Trainin
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     """A range of sound runs."""
-    with open_range(tmp_path_factory.mktemp("range")) as place:
+    with open_setup(tmp_path_factory.mktemp("range")) as place:
         yield place
 
 
@@ -339,15 +339,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
     [
         # of four bits some are in the tensors
         (BELIEVES_ALL, ("best.safetensors", "resume finished"), "flip a bit", "another result"),
-        (UNPICKLES, ("state.pth", "begin with"), "canary", "code of the file was run"),
-        (UNPICKLES_SETTINGS, ("local.json", "resume"), "canary", "code of the file was run"),
+        (UNPICKLES, ("state.pth", "begin with"), "pickle", "code of the file was run"),
+        (UNPICKLES_SETTINGS, ("local.json", "resume"), "pickle", "code of the file was run"),
         (STARTS_ANEW, ("last.safetensors", "resume"), "flip a bit", "went on anew"),
         (STARTS_ANEW, ("last.safetensors", "resume"), GONE, "went on anew"),
     ],
     ids=["believes all", "unpickles", "unpickles settings", "starts anew", "starts anew without its state"],
 )
 def test_a_broken_promise_is_noticed(
-    place: Range, tmp_path: Path, fault: str, target: tuple[str, str], way: str, noticed: str
+    place: Setup, tmp_path: Path, fault: str, target: tuple[str, str], way: str, noticed: str
 ) -> None:
     (chosen,) = (one for one in TARGETS if one[:2] == target)
     faulty = replace(place, defect=fault, results={})
@@ -358,11 +358,11 @@ def test_a_broken_promise_is_noticed(
     assert any(noticed in broken for _, broken in found), found
 
 
-def test_every_file_is_replaced_by_a_canary_at_least_once() -> None:
+def test_every_file_is_replaced_by_a_pickle_at_least_once() -> None:
     chosen = [choose(attempt, random.Random(attempt)) for attempt in range(2 * len(TARGETS))]
-    assert {target for target, way in chosen if way == "canary"} == set(TARGETS)
+    assert {target for target, way in chosen if way == "pickle"} == set(TARGETS)
 
 
-def test_every_promise_holds_under_attack(place: Range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HERE, "open_range", lambda folder: contextlib.nullcontext(place))
+def test_every_promise_holds_under_attack(place: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HERE, "open_setup", lambda folder: contextlib.nullcontext(place))
     check_short_form(CAMPAIGN, tmp_path)

@@ -25,8 +25,8 @@ from tests.faults.conversions import (
     KILL_AT,
     PATIENCE,
     PLANS,
-    Material,
     Plan,
+    Setup,
     contents,
     different,
     left_behind,
@@ -72,7 +72,7 @@ def torn(*arguments, **named):
         yield Torn(file)
 loaders.atomic_file.publish = loaders.beton.writer.publish = torn
 """
-# how often a conversion comes to each place, and how often it writes as TEAR sees it, told at its end
+# how often a conversion comes to each place, and how often it writes as TEAR counts it, written at its end
 COUNT = (
     TEAR.format(call=0, share=0)
     + """
@@ -92,7 +92,7 @@ def count(place):
     setattr(owner, name, counting)
 for place in counts:
     count(place)
-atexit.register(lambda: Path({told!r}).write_text(json.dumps(counts | dict(write=writes))))
+atexit.register(lambda: Path({counts!r}).write_text(json.dumps(counts | dict(write=writes))))
 """
 )
 Calls = dict[str, int]  # place, or "write" → how often a conversion comes there
@@ -100,14 +100,14 @@ Calls = dict[str, int]  # place, or "write" → how often a conversion comes the
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """When a conversion is killed.  kind: in a word.  detail: in words.  source: what plants it; "" for a time."""
+    """When a conversion is killed.  kind: in a word.  detail: in a few.  source: what plants it; "" for a time."""
 
     kind: str
     detail: str
     source: str = ""
 
 
-def count_calls(material: Material, folder: Path) -> dict[Plan, Calls]:
+def count_calls(setup: Setup, folder: Path) -> dict[Plan, Calls]:
     """How often an undisturbed conversion of each plan comes to each place, into a new folder.
 
     Errors: RuntimeError for a place where none comes, which no kill would meet.
@@ -116,13 +116,13 @@ def count_calls(material: Material, folder: Path) -> dict[Plan, Calls]:
 
     def calls_of(plan: Plan, key: Path) -> Calls:
         place = Path(tempfile.mkdtemp(dir=folder))
-        source = COUNT.format(places=places, told=str(place / "counts"))
-        ending = material.nursery.run(plan.argv(material, place / "out", key=key), before=source, timeout=PATIENCE)
+        source = COUNT.format(places=places, counts=str(place / "counts"))
+        ending = setup.server.run(plan.argv(setup, place / "out", key=key), before=source, timeout=PATIENCE)
         if ending.code:
             raise RuntimeError(f"a conversion to count by ended with {ending.code}: {ending.errors}")
         return json.loads((place / "counts").read_text())
 
-    calls = {plan: calls_of(plan, material.key) for plan in PLANS}
+    calls = {plan: calls_of(plan, setup.key) for plan in PLANS}
     making = calls_of(PLANS[0], folder / "keys" / "site.key")
     never = [place for place in (*POINTS.values(), "write") if not all(calls[plan][place] for plan in PLANS)]
     never += [place for place in KEY_POINTS if making[place] <= calls[PLANS[0]][place]]
@@ -173,61 +173,63 @@ def choose_plans(rng: random.Random) -> tuple[Plan, Plan | None]:
 
 
 def attempt(
-    rng: random.Random, material: Material, calls: dict[Plan, Calls], folder: Path, defect: str
+    rng: random.Random, setup: Setup, calls: dict[Plan, Calls], folder: Path, defect: str
 ) -> tuple[str, str, str]:
-    """Kill one conversion, look at what it left, and run one again: its ending, what was done, which promise broke."""
+    """Kill one conversion, check what it left, and run one again: its ending, what was done, which promise broke."""
     new, old = choose_plans(rng)
     fault = choose_fault(rng, calls[new])
     # two workers decode in processes of their own, where the first two points cannot be planted
     workers = 2 if fault.kind not in ("decode", "spool", "site key") and rng.random() < 1 / 12 else 1
-    when = rng.uniform(0, 1.2) * material.seconds * (4 if workers == 2 else 1)
+    when = rng.uniform(0, 1.2) * setup.seconds * (4 if workers == 2 else 1)
     again = new if rng.random() < 0.75 else rng.choice(PLANS)
     own_key = fault.kind == "site key"  # a site's first conversion, which makes the key
-    out, key = folder / "out", folder / "keys" / "site.key" if own_key else material.key
+    out, key = folder / "out", folder / "keys" / "site.key" if own_key else setup.key
     if old is not None:
-        shutil.copytree(material.reference(old), out)
-    told = f"{fault.detail}, {workers} workers, {f'over {old}' if old else 'into a new folder'}, {new}, then {again}"
+        shutil.copytree(setup.reference(old), out)
+    described = (
+        f"{fault.detail}, {workers} workers, {f'over {old}' if old else 'into a new folder'}, {new}, then {again}"
+    )
     shared = shared_memory()
-    victim = material.nursery.start(new.argv(material, out, key=key, workers=workers), before=defect + fault.source)
+    child = setup.server.start(new.argv(setup, out, key=key, workers=workers), before=defect + fault.source)
     if not fault.source:
         time.sleep(when)
-        victim.kill()
-    ending = victim.wait(PATIENCE)
+        child.kill()
+    ending = child.wait(PATIENCE)
     if ending.code not in (0, -9):
-        return "", told, f"it ended with {ending.code}: {ending.errors[-300:]}"
+        return "", described, f"it ended with {ending.code}: {ending.errors[-300:]}"
     if not ending.code:
-        return (MISSED, told, "") if not fault.source else ("", told, "it ended well, and never came there")
-    found, conversions = contents(out), [material.wanted[plan] for plan in (old, new) if plan]
-    before_it = material.wanted[old] if old else {}
-    after_it = {} if own_key else material.wanted[new]
+        return (MISSED, described, "") if not fault.source else ("", described, "it ended well, and never came there")
+    found, conversions = contents(out), [setup.wanted[plan] for plan in (old, new) if plan]
+    before_it = setup.wanted[old] if old else {}
+    after_it = {} if own_key else setup.wanted[new]
     if wrong := neither(found, before_it, after_it) or mistaken(out, found, conversions):
-        return "", told, wrong
-    rerun = material.nursery.run(again.argv(material, out, key=key), timeout=PATIENCE, before=defect)
+        return "", described, wrong
+    rerun = setup.server.run(again.argv(setup, out, key=key), timeout=PATIENCE, before=defect)
     if rerun.code:
-        return "", told, f"the rerun ended with {rerun.code}: {rerun.errors[-300:]}"
-    if left := left_behind(victim.pid, shared):
-        return "", told, left
+        return "", described, f"the rerun ended with {rerun.code}: {rerun.errors[-300:]}"
+    if left := left_behind(child.pid, shared):
+        return "", described, left
     if kept := temporaries(folder):
-        return "", told, f"the rerun left {', '.join(kept)}"
-    if not own_key and (differ := different(contents(out), material.wanted[again])):
-        return "", told, f"after the rerun {differ}"
+        return "", described, f"the rerun left {', '.join(kept)}"
+    if not own_key and (differ := different(contents(out), setup.wanted[again])):
+        return "", described, f"after the rerun {differ}"
     kind = {"time": "killed at a random time", "write": "killed in a write"}.get(fault.kind, f"killed at {fault.kind}")
-    return kind, told, ""
+    return kind, described, ""
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
     """Kill and rerun `count` conversions.  defect: a fault of the product to plant in each, to test this campaign."""
     tally = Tally()
-    with Material(folder / "material") as material:
-        calls = count_calls(material, Path(tempfile.mkdtemp(dir=folder)))
+    with Setup(folder / "setup") as setup:
+        calls = count_calls(setup, Path(tempfile.mkdtemp(dir=folder)))
         for number in range(count):
             rng, place, outcome = random.Random(f"{seed}-{number}"), folder / f"{number:04}", MISSED
             while outcome == MISSED:
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir()
-                outcome, told, broken = attempt(rng, material, calls, place, defect)
+                outcome, described, broken = attempt(rng, setup, calls, place, defect)
             if broken:
-                tally.broke(f"seed {seed}, attempt {number}: killed {told}: {broken}")
+                tally.broke(f"seed {seed}, attempt {number}: killed {described}: {broken}")
             else:
                 tally.held(outcome)
                 shutil.rmtree(place)
@@ -278,25 +280,25 @@ Attempt = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
-    with Material(tmp_path_factory.mktemp("material")) as material:
-        yield material
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    with Setup(tmp_path_factory.mktemp("setup")) as setup:
+        yield setup
 
 
 @pytest.fixture(scope="module")
-def calls(material: Material, tmp_path_factory: pytest.TempPathFactory) -> dict[Plan, Calls]:
-    return count_calls(material, tmp_path_factory.mktemp("counted"))
+def calls(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> dict[Plan, Calls]:
+    return count_calls(setup, tmp_path_factory.mktemp("counted"))
 
 
 @pytest.fixture
-def broken_by(material: Material, calls: dict[Plan, Calls], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
-    """Gives what makes one attempt with a fault of the product, and tells which promise broke."""
+def broken_by(setup: Setup, calls: dict[Plan, Calls], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+    """Gives what makes one attempt with a fault of the product, and gives which promise broke."""
 
     def make(kill: str, product: str = "", *, over_old: bool = False) -> str:
         fault = Fault(kind="decode", detail="there", source=kill)  # of a kind for which one worker decodes
         monkeypatch.setattr(HERE, "choose_fault", lambda *given: fault)
         seed = next(seed for seed in itertools.count() if is_over_old(seed) == over_old)
-        return attempt(random.Random(seed), material, calls, tmp_path, product)[2]
+        return attempt(random.Random(seed), setup, calls, tmp_path, product)[2]
 
     return make
 
@@ -333,11 +335,11 @@ def test_a_planted_kill_that_no_conversion_comes_to_is_noticed(broken_by: Attemp
 
 
 def test_a_named_point_that_no_conversion_comes_to_is_an_error(
-    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(POINTS, "moved", "os:truncate")
     with pytest.raises(RuntimeError, match="no conversion comes to os:truncate"):
-        count_calls(material, tmp_path)
+        count_calls(setup, tmp_path)
 
 
 def test_a_plan_without_held_out_radiographs_is_counted_apart(calls: dict[Plan, Calls]) -> None:

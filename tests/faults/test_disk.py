@@ -20,7 +20,7 @@ import pytest
 
 from loaders.atomic_file import LOCK, SUFFIX
 from tests.faults.campaign import Campaign, Tally, check_short_form
-from tests.faults.processes import IMPORTS, Ending, Nursery
+from tests.faults.processes import IMPORTS, Ending, ForkServer
 from tests.faults.whole import GROWING, flaw
 
 DECODE = "--size 32 --workers 1"
@@ -30,9 +30,9 @@ QUICK = "--epochs 1 --threads 1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scenario:
-    """A command to attack.  argv: its words.  needs: parts of EARLIER that it finds in the work folder, in order.
+    """A command to attack.  argv: its arguments.  needs: parts of EARLIER that it finds in the work folder, in order.
 
-    before: source that the victim runs first.  imports: modules that it needs.
+    before: source that the child runs first.  imports: modules that it needs.
     synced: whether its files are synced before they take their names; phantoms, which can be drawn again, are not.
     """
 
@@ -44,7 +44,7 @@ class Scenario:
     synced: bool = True
 
 
-# what an earlier command leaves in the work folder; each needs those before it that its words name
+# what an earlier command leaves in the work folder; each needs those before it that its arguments name
 EARLIER = {
     "P": "phantom W/P --patients 24 --images-per-patient 1 --size 64",
     "B": f"convert W/P/images --out W/B --holdout 0.3 {BETONS}",
@@ -54,7 +54,7 @@ EARLIER = {
     "C": f"crossval W/B --out W/C --folds 2 --splits group --resamples 100 {QUICK}",
     "E": "evaluate W/R W/B/heldout.beton --out W/E --resamples 100",
     "X": "explain W/R W/B/heldout.beton --out W/X --samples 2",
-    "said.csv": "predict W/R W/P/images/covid --out W/said.csv --audit off --workers 1",
+    "predicted.csv": "predict W/R W/P/images/covid --out W/predicted.csv --audit off --workers 1",
     "model.onnx": "export W/R --out W/model.onnx",
 }
 # H is interrupted
@@ -95,8 +95,8 @@ SCENARIOS = (
     ),
     Scenario(
         name="predict",
-        argv=EARLIER["said.csv"] + " --min-confidence 0.5",
-        needs=("P", "B", "R", "said.csv"),
+        argv=EARLIER["predicted.csv"] + " --min-confidence 0.5",
+        needs=("P", "B", "R", "predicted.csv"),
         imports="engine.predict.predict",
     ),
     Scenario(
@@ -147,12 +147,12 @@ class Reference:
     written: dict[str, int]
 
 
-class Stage:
-    """The work folder, which has the same path in every attempt, since files tell paths."""
+class Disk:
+    """The work folder, which has the same path in every attempt, since files hold paths."""
 
-    def __init__(self, folder: Path, nursery: Nursery) -> None:
+    def __init__(self, folder: Path, server: ForkServer) -> None:
         self.work, self.kept, self.log = folder / "work", folder / "kept", folder / "calls"
-        self.nursery = nursery
+        self.server = server
         self.references: dict[str, Reference] = {}
         self.kept.mkdir()
         self.work.mkdir()
@@ -162,9 +162,9 @@ class Stage:
         return value.replace("W/", f"{self.work}/")
 
     def run(self, argv: str, before: str = "", **limits: int | None) -> Ending:
-        """One victim in the work folder."""
-        words = [self.text(word) for word in argv.split()]
-        return self.nursery.run(words, before=self.text(before), cwd=self.work, timeout=120, **limits)
+        """One child in the work folder."""
+        arguments = [self.text(word) for word in argv.split()]
+        return self.server.run(arguments, before=self.text(before), cwd=self.work, timeout=120, **limits)
 
     def prepare(self, needs: tuple[str, ...]) -> None:
         """Fill the work folder with these parts, making what was not made before."""
@@ -204,7 +204,7 @@ class Stage:
         return f"import ctypes, os\nos.environ.update({names!r})\nctypes.CDLL(None).fault_arm()\n"
 
     def calls(self) -> list[Call]:
-        """What the shim saw."""
+        """What the shim logged."""
         if not self.log.exists():
             return []
         with self.log.open("rb") as file:
@@ -245,12 +245,12 @@ def digest(path: Path) -> str:
 
 
 @contextmanager
-def opened_stage(folder: Path, imports: str) -> Iterator[Stage]:
-    """The shim, built with this machine's compiler, and a nursery that it is loaded into."""
+def opened_disk(folder: Path, imports: str) -> Iterator[Disk]:
+    """The shim, built with this machine's compiler, and a server that it is loaded into."""
     shim, source = folder / "shim.so", Path(__file__).with_name("shim.c")
     subprocess.run(["cc", "-std=gnu11", "-O1", "-fPIC", "-shared", "-o", shim, source], check=True)
-    with Nursery(folder / "victims", {"LD_PRELOAD": str(shim), "FAULT_ROOT": ""}, imports) as nursery:
-        yield Stage(folder, nursery)
+    with ForkServer(folder / "children", {"LD_PRELOAD": str(shim), "FAULT_ROOT": ""}, imports) as server:
+        yield Disk(folder, server)
 
 
 # ---- attempts
@@ -303,29 +303,29 @@ def may_mount() -> bool:
 
 
 def complaints(
-    stage: Stage, scenario: Scenario, ending: Ending, kind: Kind, old: dict[str, str], reference: Reference
+    disk: Disk, scenario: Scenario, ending: Ending, kind: Kind, old: dict[str, str], reference: Reference
 ) -> list[str]:
     """Promises that an attempt broke, in a few words each.  old: digests of the files that it found."""
     found = []
-    said, calls = ending.output + ending.errors, stage.calls()
+    printed, calls = ending.output + ending.errors, disk.calls()
     failed = [call for call in calls if call.result == "failed"]
     if not kind.calls:  # where it is the kernel that fails
         failed = [call for call in calls if call.result == "refused" and call.group in ("write", "sync", "truncate")]
-    found += [f"printed {ugly!r}" for ugly in UGLY if ugly in said]
+    found += [f"printed {ugly!r}" for ugly in UGLY if ugly in printed]
     if ending.code not in (0, 4) or ending.timed_out:
         found.append(f"exit {ending.code}")
     if ending.code == 0 and failed:
         found.append(f"exit 0 although {failed[0].group} failed on {failed[0].path}")
     if ending.code == 4:
-        named = re.findall(re.escape(f"{stage.work}/") + r"[^\s:,;]+", ending.errors)
+        named = re.findall(re.escape(f"{disk.work}/") + r"[^\s:,;]+", ending.errors)
         if not any(not failed or failed[0].path.startswith(name) or name.startswith(failed[0].path) for name in named):
             found.append(f"names no path of {failed[0].path if failed else 'the work folder'}")
         no_space = kind.error == errno.ENOSPC or not kind.calls
         if no_space and not (failed and failed[0].group == "create") and not re.search(r"\d bytes", ending.errors):
             found.append("does not say the bytes needed")
-    found += [f"left {path.name}" for path in stage.work.rglob(f"*{SUFFIX}*")]
+    found += [f"left {path.name}" for path in disk.work.rglob(f"*{SUFFIX}*")]
     renamed = {call.path for call in calls if call.group == "rename" and call.result == "done"}
-    after = files(stage.work)
+    after = files(disk.work)
     found += [f"removed {name}" for name in old if name not in after and ending.code == 4]
     if ending.code == 0:
         due = {name for name in reference.digests if not Path(name).name.startswith(GROWING)}
@@ -367,7 +367,7 @@ def sync_complaints(calls: list[Call], synced: bool = True) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """A fault as drawn.  arm: source that the victim runs first.  limit, room: bytes, of a file and of the disk."""
+    """A fault as drawn.  arm: source that the child runs first.  limit, room: bytes, of a file and of the disk."""
 
     what: str
     arm: str
@@ -375,48 +375,48 @@ class Fault:
     room: int | None = None
 
 
-def drawn_fault(stage: Stage, kind: Kind, reference: Reference, draw: random.Random, near: int) -> Fault:
+def drawn_fault(disk: Disk, kind: Kind, reference: Reference, draw: random.Random, near: int) -> Fault:
     """Where a fault of this kind shall come.  near: earlier draws of it that came too late."""
     others = OTHERS_FILL if draw.random() < 0.5 else ""
     if kind.name == "small tmpfs":
-        held = sum(-(-path.stat().st_size // 4096) * 4096 for path in files(stage.work).values())
+        held = sum(-(-path.stat().st_size // 4096) * 4096 for path in files(disk.work).values())
         written = sum(size + 4096 for size in reference.written.values())  # an old file beside its new one
         room = int((64 << 10) + draw.random() ** 2 * written) >> near
-        return Fault(what=f"{room:,} bytes of room", arm=stage.arm() + others, room=held + room)
+        return Fault(what=f"{room:,} bytes of room", arm=disk.arm() + others, room=held + room)
     if kind.name == "limit of file size":
         sizes = sorted(reference.written.values())
         limit = min(max(TERMINAL, int(draw.choice(sizes) * draw.random()) >> near), sizes[-1] - 1)
-        return Fault(what=f"at most {limit:,} bytes a file", arm=stage.arm(), limit=limit)
+        return Fault(what=f"at most {limit:,} bytes a file", arm=disk.arm(), limit=limit)
     calls = [call for call in reference.calls if call.group in kind.calls.split(",")]
     path = draw.choice(sorted({call.path for call in calls}))  # a path first, or large files would take all
     place = draw.choice([number for number, call in enumerate(calls, start=1) if call.path == path]) >> near
-    arm = stage.arm(calls=kind.calls, error=kind.error, count=kind.count, short=int(kind.short), **{"from": place or 1})
+    arm = disk.arm(calls=kind.calls, error=kind.error, count=kind.count, short=int(kind.short), **{"from": place or 1})
     return Fault(what=f"call {place or 1} of {kind.calls}, {Path(path).name}", arm=arm)
 
 
-def attack(stage: Stage, scenario: Scenario, kind: Kind, draw: random.Random) -> tuple[list[str], str]:
+def attack(disk: Disk, scenario: Scenario, kind: Kind, draw: random.Random) -> tuple[list[str], str]:
     """One attempt, drawn anew until its fault comes: what it broke, and what it was."""
-    reference = stage.reference(scenario)
+    reference = disk.reference(scenario)
     if kind.name == "EIO on fsync" and not scenario.synced:
         kind = next(kind for kind in KINDS if kind.name == "EIO on write")
     for near in range(DRAWS):
-        stage.prepare(scenario.needs)
-        old = {name: digest(path) for name, path in files(stage.work).items()}
-        fault = drawn_fault(stage, kind, reference, draw, near)
+        disk.prepare(scenario.needs)
+        old = {name: digest(path) for name, path in files(disk.work).items()}
+        fault = drawn_fault(disk, kind, reference, draw, near)
         if fault.room is None:
-            ending = stage.run(scenario.argv, fault.arm + scenario.before, file_size=fault.limit)
-            found = complaints(stage, scenario, ending, kind, old, reference)
+            ending = disk.run(scenario.argv, fault.arm + scenario.before, file_size=fault.limit)
+            found = complaints(disk, scenario, ending, kind, old, reference)
         else:
-            stage.empty()
-            with small_disk(stage.work, fault.room):
-                stage.lay_out(scenario.needs)
-                ending = stage.run(scenario.argv, fault.arm + scenario.before)
-                found = complaints(stage, scenario, ending, kind, old, reference)
+            disk.empty()
+            with small_disk(disk.work, fault.room):
+                disk.lay_out(scenario.needs)
+                ending = disk.run(scenario.argv, fault.arm + scenario.before)
+                found = complaints(disk, scenario, ending, kind, old, reference)
         if kind.short and not kind.error and ending.code:
             found.append(f"exit {ending.code} although the rest could be written")
         if found:
-            return [*found, f"({fault.what}; it said: {ending.errors.strip()[-300:]!r})"], ""
-        if ending.code == 4 or any(call.result == "short" for call in stage.calls()):
+            return [*found, f"({fault.what}; it printed: {ending.errors.strip()[-300:]!r})"], ""
+        if ending.code == 4 or any(call.result == "short" for call in disk.calls()):
             return [], f"{kind.name}: " + ("exit 4" if ending.code == 4 else "completed")
     return [f"{kind.name} did not come in {DRAWS} draws"], ""
 
@@ -433,10 +433,10 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
     chosen = SCENARIOS[: min(count, len(SCENARIOS))]
     kinds = [kind for kind in KINDS if kind.name != "small tmpfs" or may_mount()]
     imports = ", ".join([IMPORTS, *(scenario.imports for scenario in chosen if scenario.imports)])
-    with opened_stage(folder, imports) as stage:
+    with opened_disk(folder, imports) as disk:
         for attempt in range(count):
             scenario, kind = pair(attempt, chosen, kinds)
-            found, outcome = attack(stage, scenario, kind, random.Random(f"{seed}-{attempt}"))
+            found, outcome = attack(disk, scenario, kind, random.Random(f"{seed}-{attempt}"))
             if found:
                 tally.broke(f"seed {seed}, attempt {attempt}, {scenario.name}, {kind.name}: {'; '.join(found)}")
             else:
@@ -499,8 +499,8 @@ def publish_bytes(path, content):
         os.rename(temporary, path)
     except OSError as error:
         {clear}
-        told = files.storage_error(path, error, {size})
-        {tell}
+        failure = files.storage_error(path, error, {size})
+        {report}
 files.publish_bytes = publish_bytes
 """
 RIGHT = {
@@ -508,7 +508,7 @@ RIGHT = {
     "sync": "os.fsync(descriptor)",
     "clear": "temporary.unlink(missing_ok=True)",
     "size": "220_000",
-    "tell": "raise told from error",
+    "report": "raise failure from error",
 }
 
 
@@ -540,9 +540,9 @@ PLANTED = {
     "fsync is tried again": (own(sync=RETRY), "EIO on fsync", "sync of phantoms.csv"),
     "fsync's error is ignored": (own(sync=IGNORE), "EIO on fsync", "exit 0 although sync failed"),
     "the temporary file stays": (own(clear="pass"), "EIO on write", "left phantoms.csv"),
-    "the room is not told": (own(size="None"), "half a write on a full disk", "does not say the bytes needed"),
-    "ENOSPC is swallowed": (own(tell="pass"), "small tmpfs", "exit 0 although write failed"),
-    "EFBIG is swallowed": (own(tell="pass"), "limit of file size", "exit 0 although write failed"),
+    "the room is not reported": (own(size="None"), "half a write on a full disk", "does not say the bytes needed"),
+    "ENOSPC is swallowed": (own(report="pass"), "small tmpfs", "exit 0 although write failed"),
+    "EFBIG is swallowed": (own(report="pass"), "limit of file size", "exit 0 although write failed"),
     "the old file is left": (ASKED.replace("{otherwise}", ""), "small tmpfs", "exit 0 with the old P/phantoms.csv"),
     "no file is left": (
         ASKED.replace("{otherwise}", "\n    else: path.unlink()"),
@@ -563,37 +563,37 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(EARLIER, "P", PHANTOMS)
-        with opened_stage(tmp_path_factory.mktemp("disk"), "import cli, loaders.phantom.folder") as opened:
+        with opened_disk(tmp_path_factory.mktemp("disk"), "import cli, loaders.phantom.folder") as opened:
             yield opened
 
 
-def broken_by(stage: Stage, name: str, planted: str, kind: Kind) -> list[str]:
+def broken_by(disk: Disk, name: str, planted: str, kind: Kind) -> list[str]:
     """What one attempt on the planted command breaks, at a call of its table."""
     command = Scenario(name=name, argv=PHANTOMS, needs=("P",), before=WRITE + planted)
-    return attack(stage, command, kind, random.Random(0))[0]
+    return attack(disk, command, kind, random.Random(0))[0]
 
 
 @pytest.mark.parametrize("kind", [name for name in KIND_OF if name != "small tmpfs" or may_mount()])
-def test_the_products_own_writer_holds(stage: Stage, kind: str) -> None:
-    assert broken_by(stage, "own", "", KIND_OF[kind]) == []
+def test_the_products_own_writer_holds(disk: Disk, kind: str) -> None:
+    assert broken_by(disk, "own", "", KIND_OF[kind]) == []
 
 
 @pytest.mark.parametrize("planted", PLANTED)
-def test_a_planted_defect_is_seen(stage: Stage, planted: str) -> None:
-    source, kind, seen = PLANTED[planted]
+def test_a_planted_defect_is_noticed(disk: Disk, planted: str) -> None:
+    source, kind, noticed = PLANTED[planted]
     if kind == "small tmpfs" and not may_mount():
         pytest.skip("mount needs root")
-    found = broken_by(stage, planted, source, KIND_OF[kind])
-    assert any(seen in line for line in found), found
+    found = broken_by(disk, planted, source, KIND_OF[kind])
+    assert any(noticed in line for line in found), found
 
 
-def test_a_fault_that_never_comes_is_no_attempt_that_held(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_that_never_comes_is_no_attempt_that_held(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HERE, "DRAWS", 2)
     never = Kind(name="never", calls="write", error=5, count=0)
-    assert broken_by(stage, "own", "", never) == ["never did not come in 2 draws"]
+    assert broken_by(disk, "own", "", never) == ["never did not come in 2 draws"]
 
 
 def test_each_command_meets_each_kind_of_failure() -> None:
@@ -602,12 +602,12 @@ def test_each_command_meets_each_kind_of_failure() -> None:
     assert met == {(scenario.name, kind.name) for scenario in SCENARIOS for kind in KINDS}
 
 
-def test_a_limit_of_a_files_size_does_not_cut_what_the_shim_saw(stage: Stage) -> None:
-    arm = stage.arm(calls="", **{"from": 0, "count": 0, "short": 0, "error": 0})
+def test_a_limit_of_a_files_size_does_not_cut_what_the_shim_logged(disk: Disk) -> None:
+    arm = disk.arm(calls="", **{"from": 0, "count": 0, "short": 0, "error": 0})
     creating = "for number in range(90): open('W/' + str(number), 'wb').write(b'abc')\nraise SystemExit(0)"
-    ending = stage.run("--version", f"{arm}\n{creating}", file_size=1000)
+    ending = disk.run("--version", f"{arm}\n{creating}", file_size=1000)
     assert ending.code == 0, ending
-    wrote = [call for call in stage.calls() if call.group == "write"]
+    wrote = [call for call in disk.calls() if call.group == "write"]
     assert [Path(call.path).name for call in wrote] == [str(number) for number in range(90)]
 
 

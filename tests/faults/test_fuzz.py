@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.faults.beton_layout import own_layout
 from tests.faults.campaign import Campaign, Tally, check_short_form
-from tests.faults.processes import Nursery
+from tests.faults.processes import ForkServer
 from tests.loaders import test_dicom
 from tests.loaders.test_beton import PAGE, write
 from tests.loaders.test_ffcv_fields import FIELDS, make_beton, sample_values
@@ -74,9 +74,9 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect
     ]  # fmt: skip
     arguments = [str(folder), str(corpus), *flags]
     # a crash must reach libFuzzer's own handler, which keeps the input: no faulthandler before it
-    with Nursery(folder / "victim", {"PYTHONFAULTHANDLER": ""}, "import tests.faults.fuzz_target") as nursery:
+    with ForkServer(folder / "child", {"PYTHONFAULTHANDLER": ""}, "import tests.faults.fuzz_target") as server:
         before = f"{defect}\nfrom tests.faults.fuzz_target import main\nmain({arguments!r})"
-        fuzzer, began = nursery.start(before=before), time.monotonic()
+        fuzzer, began = server.start(before=before), time.monotonic()
         while fuzzer.alive() and time.monotonic() - began < count + SECONDS:
             time.sleep(0.1)
             while advanced < min(count, int(time.monotonic() - began)):
@@ -88,13 +88,13 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect
     if (folder / "counts").exists():
         tally.outcomes.update(json.loads((folder / "counts").read_text()))
     if ending.code:
-        said = ending.errors + ending.output
+        printed = ending.errors + ending.output
         found = b"".join(path.read_bytes() for path in sorted(folder.glob("found-*"))[:1])
         text = base64.b85encode(zlib.compress(found, 9)).decode()
         marks = ("Uncaught Python exception", "ERROR: libFuzzer")
-        at = next((said.find(mark) for mark in marks if mark in said), max(0, len(said) - 1500))
+        at = next((printed.find(mark) for mark in marks if mark in printed), max(0, len(printed) - 1500))
         data = f"seed {seed}; the input, zlib in base 85: {text[:4000]}"
-        tally.broke(f"ended with {ending.code}: {said[at : at + 1500]!r} ({data})")
+        tally.broke(f"ended with {ending.code}: {printed[at : at + 1500]!r} ({data})")
     return tally
 
 

@@ -38,7 +38,7 @@ from tests.faults.image_files import (
     saved,
     zeros,
 )
-from tests.faults.processes import REPOSITORY, Ending, Nursery
+from tests.faults.processes import REPOSITORY, Ending, ForkServer
 
 CUTS = 20  # places where each file of the sample is cut
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".bmp", ".dcm"}
@@ -133,7 +133,7 @@ def places(rng: random.Random, first: int, header: int, end: int) -> Iterator[in
 
 
 BATCH = 64  # files of one conversion
-SEEN_BY_ALL = 20  # one batch in as many is audited and predicted too, beside those of the corners
+FOR_ALL_COMMANDS = 20  # one batch in as many is audited and predicted too, beside those of the corners
 CORNERS = tuple(corners())
 SIZE, STORED = 32, 46  # pixels of an image and of its stored frame
 ANCHORS = 6  # sound files of each class, so that there is something to split
@@ -176,9 +176,9 @@ def hostile(attempt: int, seed: int) -> Hostile:
     return flipped(turn, rng) if kind == 1 else cut(turn * 6 + kind - 2, rng)
 
 
-def seen_by_all(first: int) -> bool:
+def for_all_commands(first: int) -> bool:
     """Whether the batch that begins with an attempt is audited and predicted too: all that have corners in a row."""
-    return first < BATCH + len(CORNERS) or first // BATCH % SEEN_BY_ALL == 0
+    return first < BATCH + len(CORNERS) or first // BATCH % FOR_ALL_COMMANDS == 0
 
 
 # ---- what became of them
@@ -249,12 +249,12 @@ def write_files(folder: Path, files: Sequence[Hostile], seed: str) -> list[str]:
     return paths
 
 
-def convert(nursery: Nursery, folder: Path, files: Sequence[Hostile], name: str, defect: str) -> list[str]:
+def convert(server: ForkServer, folder: Path, files: Sequence[Hostile], name: str, defect: str) -> list[str]:
     """Convert a batch; gives, for each file, what broke a promise, or its verdict with a full stop before it."""
     source, out = folder / "source", folder / "out"
     paths = write_files(source, files, name)
     argv = ["convert", str(source), "--out", str(out), "--size", str(SIZE), "--page-mib", "2", "--workers", "1"]
-    ending = nursery.run([*argv, "--site-key", str(folder / "key")], before=defect, timeout=300)
+    ending = server.run([*argv, "--site-key", str(folder / "key")], before=defect, timeout=300)
     if ill(ending) and not (out / "convert.csv").is_file():
         return [f"the batch {ill(ending)}"] * len(files)
     with (out / "convert.csv").open(newline="") as table:
@@ -274,16 +274,16 @@ def convert(nursery: Nursery, folder: Path, files: Sequence[Hostile], name: str,
     ]
 
 
-def other_commands(nursery: Nursery, folder: Path, defect: str = "") -> list[str]:
+def other_commands(server: ForkServer, folder: Path, defect: str = "") -> list[str]:
     """Audit the batch and predict on it; gives what broke a promise.  defect: as of run."""
     source, troubles = folder / "source", []
     files = sorted(path for path in source.rglob("*") if path.is_file())
     argv = ["audit", str(source), "--out", str(folder / "audit"), "--workers", "1", "--size", str(SIZE)]
-    audited = nursery.run(argv, before=defect, timeout=300)
-    nursery.run(None, before=UNTRAINED.format(run=str(folder / "run")))
+    audited = server.run(argv, before=defect, timeout=300)
+    server.run(None, before=UNTRAINED.format(run=str(folder / "run")))
     table = folder / "predictions.csv"
     argv = ["predict", str(folder / "run"), str(source), "--out", str(table), "--workers", "1", "--device", "cpu"]
-    predicted = nursery.run([*argv, "--audit", "off"], before=defect, timeout=300)
+    predicted = server.run([*argv, "--audit", "off"], before=defect, timeout=300)
     for name, ended, path, root in (
         ("audit", audited, folder / "audit" / "audit.csv", source),
         ("predict", predicted, table, Path()),
@@ -299,15 +299,15 @@ def other_commands(nursery: Nursery, folder: Path, defect: str = "") -> list[str
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
-    """Attempts in batches.  defect: a fault for the victims, to try the campaign itself."""
+    """Attempts in batches.  defect: a fault for the children, to try the campaign itself."""
     tally = Tally()
-    with Nursery(folder / "nursery", imports=IMPORTS) as nursery:
+    with ForkServer(folder / "server", imports=IMPORTS) as server:
         for first in range(0, count, BATCH):
             here = folder / f"batch{first:06}"
             attempts = range(first, min(first + BATCH, count))
             files = [hostile(attempt, seed) for attempt in attempts]
-            found = convert(nursery, here, files, f"{seed}-{first}", defect)
-            others = other_commands(nursery, here, defect) if seen_by_all(first) else []
+            found = convert(server, here, files, f"{seed}-{first}", defect)
+            others = other_commands(server, here, defect) if for_all_commands(first) else []
             for attempt, file, what in zip(attempts, files, found, strict=True):
                 where = f"(seed {seed}, attempt {attempt})"
                 if what.startswith("."):
@@ -392,7 +392,7 @@ MUCH_MEMORY = "held = bytes([1]) * (1100 << 20)"
 
 
 @pytest.mark.parametrize(
-    ("fault", "seen"),
+    ("fault", "noticed"),
     [
         (ONE_LEVEL_OFF, "with other pixels"),
         (OTHER_FRAMES, "with another frame"),
@@ -401,20 +401,20 @@ MUCH_MEMORY = "held = bytes([1]) * (1100 << 20)"
         (NO_REASON, "without a reason"),
         (MUCH_MEMORY, "took 1"),
     ],
-    ids=["pixels", "frames", "damage", "account", "reason", "memory"],
+    ids=["pixels", "frames", "damage", "count", "reason", "memory"],
 )
-def test_a_planted_fault_is_seen(fault: str, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_fault_is_noticed(fault: str, noticed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HERE, "other_commands", lambda *given: [])
     monkeypatch.setattr(HERE, "sample", tuple)  # small files of every format
     tally = run(16, 1, tmp_path, lambda: None, defect=fault)
-    assert any(seen in failure for failure in tally.failures), tally.failures
+    assert any(noticed in failure for failure in tally.failures), tally.failures
 
 
-def test_a_file_that_another_has_taken_the_row_of_is_seen_in_every_table(tmp_path: Path) -> None:
+def test_a_file_that_another_has_taken_the_row_of_is_noticed_in_every_table(tmp_path: Path) -> None:
     made = corners()[0](np.random.default_rng(0))
     write_files(tmp_path / "batch" / "source", [made], "1")
-    with Nursery(tmp_path / "nursery", imports=IMPORTS) as nursery:
-        found = other_commands(nursery, tmp_path / "batch", ONE_ROW_TWICE)
+    with ForkServer(tmp_path / "server", imports=IMPORTS) as server:
+        found = other_commands(server, tmp_path / "batch", ONE_ROW_TWICE)
     assert found == [f"{command} has 13 rows, 12 of the 13 files" for command in ("audit", "predict")]
 
 
@@ -463,13 +463,13 @@ def test_bits_of_a_dicoms_tags_are_flipped_and_what_it_then_shows_is_known(monke
 
 
 def test_every_corner_is_drawn_in_a_batch_that_all_commands_see() -> None:
-    seen = {
+    drawn = {
         corner_of(attempt)
         for first in range(0, CAMPAIGN.full, BATCH)
         for attempt in range(first, first + BATCH)
-        if seen_by_all(first)
+        if for_all_commands(first)
     }
-    assert seen >= set(range(len(corners())))
+    assert drawn >= set(range(len(corners())))
 
 
 def test_every_corner_can_be_made_and_its_golden_pixels_are_another_readers() -> None:
@@ -477,11 +477,11 @@ def test_every_corner_can_be_made_and_its_golden_pixels_are_another_readers() ->
     for place, make in enumerate(corners()):
         file = make(np.random.default_rng(place))
         assert file.demand != "golden" or file.golden is not None, file.name
-        # Pillow keeps 8 bits, and tells a transparent level of fewer bits in the file's units, not its pixels'
+        # Pillow keeps 8 bits, and gives a transparent level of fewer bits in the file's units, not its pixels'
         differs = "16 bit" in file.name or any(f"tRNS {depth} bit kind 0" in file.name for depth in (1, 2, 4))
         sound = file.demand == "golden" and file.suffix == ".png" and not differs
-        if sound and (seen := pillow_grey(file.data)) is not None:
-            assert seen.shape == file.golden.shape and np.array_equal(seen, file.golden), file.name  # type: ignore
+        if sound and (other := pillow_grey(file.data)) is not None:
+            assert other.shape == file.golden.shape and np.array_equal(other, file.golden), file.name  # type: ignore
             compared += 1
     assert compared > 80
 

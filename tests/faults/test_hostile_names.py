@@ -18,24 +18,24 @@ import pytest
 
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.image_files import png
-from tests.faults.processes import Ending, Nursery
+from tests.faults.processes import Ending, ForkServer
 
 NAMES = {  # of sound files, which must be used under these names and shown as text
     "newline": b"a\nb.png", "colour": b"\x1b[31mred\x1b[0m.png", "title": b"\x1b]0;owned\x07.png",
     "C1": "\x9b31m.png".encode(), "no UTF-8": b"\xff\xfe\xed\xa0\x80.png", "NFC": "\u00e9.png".encode(),
     "NFD": "e\u0301.png".encode(), "255 bytes": b"x" * 251 + b".png", "tag": b"<img src=x onerror=alert(1)>.png",
     "formula": b"=cmd()|'x'!A1.png", "option": b"--out=elsewhere.png", "turned": "\u202egnp.exe.png".encode(),
-    "shell": b"$(touch canary)`touch canary`;.png", "quotes": b"\",',\".png", "backslash": b"x\\..\\..\\a.png",
+    "shell": b"$(touch planted)`touch planted`;.png", "quotes": b"\",',\".png", "backslash": b"x\\..\\..\\a.png",
     "format": b"%s%n{0}.png", "carriage return": b"\r=1+1.png", "markup": b"[bold red]x[blink].png",
     "bell": b"\a\b\x7f.png",
 }  # fmt: skip
 TRAPS = ("FIFO", "socket", "link out", "link to a folder out", "link to itself", "link to nothing", "link to /dev/zero",
          "device", "folder named .png", "links in a ring")  # fmt: skip
-PATHS = ("../outside/canary.png", "{outside}/canary.png", "a/../../outside/canary.png", "a/out/canary.png",
+PATHS = ("../outside/secret.png", "{outside}/secret.png", "a/../../outside/secret.png", "a/out/secret.png",
          "a/" + "y" * 300 + ".png", "/dev/zero", "a/pipe.png", "a/\0.png", "")  # fmt: skip
-MASKS = ("link out", "FIFO", "../outside/canary.png", "{outside}/canary.png", "FIFO for a table", "link to itself")
+MASKS = ("link out", "FIFO", "../outside/secret.png", "{outside}/secret.png", "FIFO for a table", "link to itself")
 PRESETS = ("table out", "list out", "FIFO for a table", "image out", "name out")
-TWINS = "NFC beside NFD"  # two files whose names look alike, with other pixels
+TWINS = "NFC beside NFD"  # two files whose names are shown alike, with other pixels
 RECIPE = ("--epochs", "1", "--batch-size", "4", "--threads", "1", "--device", "cpu")
 SOUND = 12  # files of a tree beside the hostile one
 
@@ -77,14 +77,14 @@ def film(number: int) -> bytes:
 
 
 def plant(place: Place, folder: str = "{label}") -> None:
-    """Sound files of two classes, and the canary outside."""
+    """Sound files of two classes, and a secret outside."""
     for number in range(SOUND):
         path = place.tree / folder.format(label="ab"[number % 2]) / f"sound{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(film(number))
     place.outside.mkdir()
-    (place.outside / "canary.png").write_bytes(film(999))
-    (place.outside / "canary.csv").write_text("Image Index,secret\nx,ZQXKANARIE\n")
+    (place.outside / "secret.png").write_bytes(film(999))
+    (place.outside / "secret.csv").write_text("Image Index,secret\nx,ZQXKANARIE\n")
 
 
 def may_make_devices(path: Path) -> bool:
@@ -115,7 +115,7 @@ def set_trap(path: Path, kind: str, outside: Path) -> None:
         (path.parent / "other.png").symlink_to(path)
     else:
         path.symlink_to({
-            "link out": outside / "canary.png", "link to a folder out": outside, "link to itself": path,
+            "link out": outside / "secret.png", "link to a folder out": outside, "link to itself": path,
             "link to nothing": outside / "nothing.png", "link to /dev/zero": Path("/dev/zero"),
             "device": Path("/dev/zero"),
         }[kind])  # fmt: skip
@@ -203,7 +203,7 @@ def of_preset(kind: str, place: Place) -> Case:
     plant(place, "images")
     tree = place.tree
     rows = [(f"sound{n}.png", "No Finding" if n % 2 else "Pneumonia", n, "PA") for n in range(SOUND)]
-    odd = {"image out": "trap.png", "name out": "../outside/canary.png"}.get(kind, "sound0.png")
+    odd = {"image out": "trap.png", "name out": "../outside/secret.png"}.get(kind, "sound0.png")
     with (tree / "Data_Entry_2017.csv").open("w", newline="") as file:
         named = [("Image Index", "Finding Labels", "Patient ID", "View Position"), *rows]
         csv.writer(file).writerows(named + [(odd, "Pneumonia", 99, "PA")] * (kind in ("image out", "name out")))
@@ -215,7 +215,7 @@ def of_preset(kind: str, place: Place) -> Case:
         if kind == "FIFO for a table":
             os.mkfifo(table)
         else:
-            table.symlink_to(place.outside / "canary.csv")
+            table.symlink_to(place.outside / "secret.csv")
     return Case(name=f"convert --preset {kind}", argv=convert_argv(place, str(tree), "--preset", "nih"))
 
 
@@ -238,7 +238,7 @@ def of_out(kind: str, place: Place) -> Case:
     """A link that waits in the folder of results under a temporary file's name."""
     plant(place)
     place.out.mkdir()
-    (place.out / kind).symlink_to(place.outside / "canary.png")
+    (place.out / kind).symlink_to(place.outside / "secret.png")
     return Case(name=f"link {kind} in --out", argv=convert_argv(place, str(place.tree)))
 
 
@@ -275,7 +275,7 @@ def watch(event, given):
             os.write(log, path.encode("utf-8", "backslashreplace") + b"\\n")
 sys.addaudithook(watch)
 """
-NURSERY = "nursery"  # where the victims' own output lies
+OUTPUT = "server"  # where the children' own output lies
 IMPORTS = (
     "import cli, loaders.convert.convert, loaders.convert.convert, loaders.audit.audit, loaders.audit.page, "
     "engine.train.train, engine.report.report, engine.predict.predict, engine.predict.predict, "
@@ -361,20 +361,20 @@ def of_rows(case: Case, ending: Ending) -> Iterator[str]:
             yield f"{path[-40:]!r} is {found}{row.get('defects', '')}, expected {good if case.used else 'a refusal'}"
 
 
-def attack(nursery: Nursery, make: Maker, here: Path, defect: str = "") -> tuple[Case, Ending, list[str]]:
+def attack(server: ForkServer, make: Maker, here: Path, defect: str = "") -> tuple[Case, Ending, list[str]]:
     """Run a case's commands beside what prepare left; gives it, how the first ended, and what broke a promise."""
     place = Place(tree=here / "tree", out=here / "out", outside=here / "outside", key=here.parent / "key")
-    case, seen = make(place), here / "seen"
-    untouched = state_of(here.parent, apart := {place.out, seen, here.parent / NURSERY})
+    case, opened = make(place), here / "opened"
+    untouched = state_of(here.parent, apart := {place.out, opened, here.parent / OUTPUT})
     unread = mark_unread(place.outside)
-    watch = WATCH.format(log=str(seen), outside=str(place.outside.resolve()))
-    ending = nursery.run(case.argv, before=watch + defect, cwd=place.tree, timeout=60)
+    watch = WATCH.format(log=str(opened), outside=str(place.outside.resolve()))
+    ending = server.run(case.argv, before=watch + defect, cwd=place.tree, timeout=60)
     endings = [ending]
     if case.then and not ending.code:
-        endings.append(nursery.run(case.then, before=watch + defect, cwd=place.tree, timeout=60))
-    read = {path.name for path, time in read_times(unread).items() if time != unread[path]}  # before this looks itself
+        endings.append(server.run(case.then, before=watch + defect, cwd=place.tree, timeout=60))
+    read = {path.name for path, time in read_times(unread).items() if time != unread[path]}  # before we read them
     wrong = [sentence for each in endings for sentence in of_ending(each)]
-    read |= {Path(path).name for path in seen.read_text().splitlines()} if seen.exists() else set()
+    read |= {Path(path).name for path in opened.read_text().splitlines()} if opened.exists() else set()
     if read:
         wrong.append(f"opened {', '.join(sorted(read))} outside the roots")
     after = state_of(here.parent, apart)
@@ -386,23 +386,23 @@ def attack(nursery: Nursery, make: Maker, here: Path, defect: str = "") -> tuple
     return case, ending, wrong
 
 
-def prepare(nursery: Nursery, folder: Path) -> None:
+def prepare(server: ForkServer, folder: Path) -> None:
     """A conversion and a run, for predict and explain."""
     place = Place(tree=folder / "tree", out=folder / "betons", outside=folder / "far", key=folder / "key")
     plant(place)
-    nursery.run(convert_argv(place, str(place.tree)), timeout=120)
-    ending = nursery.run(["train", str(place.out), "--out", str(folder / "run"), *RECIPE], timeout=120)
+    server.run(convert_argv(place, str(place.tree)), timeout=120)
+    ending = server.run(["train", str(place.out), "--out", str(folder / "run"), *RECIPE], timeout=120)
     assert ending.code == 0, ending.errors
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
-    """Case after case.  defect: a fault for the victims, to try the campaign itself."""
+    """Case after case.  defect: a fault for the children, to try the campaign itself."""
     tally, every = Tally(), cases()
-    with Nursery(folder / NURSERY, imports=IMPORTS) as nursery:
-        prepare(nursery, folder)
+    with ForkServer(folder / OUTPUT, imports=IMPORTS) as server:
+        prepare(server, folder)
         for attempt in range(count):
             here = folder / f"{attempt:04}"
-            case, ending, wrong = attack(nursery, every[attempt % len(every)], here, defect)
+            case, ending, wrong = attack(server, every[attempt % len(every)], here, defect)
             if wrong:
                 tally.broke(f"{case.name}: {'; '.join(wrong)} (seed {seed}, attempt {attempt})")
             else:
@@ -437,9 +437,9 @@ def run(parser, namespace):
     return whole(parser, namespace)
 cli.run = run
 """
-OVERWRITTEN = ELSEWHERE.format(deed='open("../outside/canary.png", "ab").write(b"!")')
-TOUCHED = ELSEWHERE.format(deed='open("canary", "ab").close()')
-READ_BY_C = ELSEWHERE.format(deed='assert __import__("cv2").imread("../outside/canary.png") is not None')
+OVERWRITTEN = ELSEWHERE.format(deed='open("../outside/secret.png", "ab").write(b"!")')
+TOUCHED = ELSEWHERE.format(deed='open("planted", "ab").close()')
+READ_BY_C = ELSEWHERE.format(deed='assert __import__("cv2").imread("../outside/secret.png") is not None')
 TWINS_ARE_ONE = """
 import dataclasses, unicodedata
 import loaders.convert.convert as converting
@@ -456,40 +456,40 @@ whole = reading.read_file
 reading.read_file = lambda path: film(77) if path.is_char_device() else whole(path)
 """
 PAGE_AS_IT_IS = "import markupsafe, loaders.html as parts; parts.shown = lambda value: markupsafe.Markup(value)"
-ASTRAY = partial(of_manifest, "../outside/canary.png", command="convert")
+ASTRAY = partial(of_manifest, "../outside/secret.png", command="convert")
 COLOUR, OPTION = (partial(of_folder, kind, command="convert") for kind in ("colour", "option"))
 DEVICE = partial(of_folder, "device", command="convert")
 TWO = partial(of_folder, TWINS, command="convert")
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery, Path]]:
-    """A nursery and the folder of a campaign."""
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ForkServer, Path]]:
+    """A server and the folder of a campaign."""
     folder = tmp_path_factory.mktemp("names")
-    with Nursery(folder / NURSERY, imports=IMPORTS) as nursery:
-        prepare(nursery, folder)
-        yield nursery, folder
+    with ForkServer(folder / OUTPUT, imports=IMPORTS) as server:
+        prepare(server, folder)
+        yield server, folder
 
 
 @pytest.mark.parametrize(
-    ("fault", "case", "seen"),
+    ("fault", "case", "noticed"),
     [
-        pytest.param(UNCHECKED, ASTRAY, "opened canary.png outside", id="unchecked"),
+        pytest.param(UNCHECKED, ASTRAY, "opened secret.png outside", id="unchecked"),
         pytest.param(UNESCAPED, partial(of_typed, "colour"), "control characters", id="unescaped"),
-        pytest.param(OVERWRITTEN, COLOUR, "changed what lies outside: ['canary.png'", id="overwritten"),
-        pytest.param(TOUCHED, OPTION, "changed what lies outside: ['tree', 'canary'", id="written into the source"),
-        pytest.param(READ_BY_C, COLOUR, "opened canary.png outside", id="read by C"),
+        pytest.param(OVERWRITTEN, COLOUR, "changed what lies outside: ['secret.png'", id="overwritten"),
+        pytest.param(TOUCHED, OPTION, "changed what lies outside: ['tree', 'planted'", id="written into the source"),
+        pytest.param(READ_BY_C, COLOUR, "opened secret.png outside", id="read by C"),
         pytest.param(DEVICE_USED, DEVICE, "trap.png' is written, expected a refusal", id="device"),
         pytest.param(TWINS_ARE_ONE, TWO, "has no row for", id="twins"),
         pytest.param(PAGE_AS_IT_IS, partial(of_class, "tag"), "report.html holds", id="page"),
     ],
 )
-def test_a_planted_fault_is_seen(prepared: tuple[Nursery, Path], fault: str, case: Maker, seen: str) -> None:
-    nursery, folder = prepared
+def test_a_planted_fault_is_noticed(prepared: tuple[ForkServer, Path], fault: str, case: Maker, noticed: str) -> None:
+    server, folder = prepared
     here = folder / "attempt"
-    wrong = attack(nursery, case, here, fault)[2]
+    wrong = attack(server, case, here, fault)[2]
     shutil.rmtree(here)
-    assert any(seen in sentence for sentence in wrong), wrong
+    assert any(noticed in sentence for sentence in wrong), wrong
 
 
 def test_every_case_is_tried_in_full() -> None:

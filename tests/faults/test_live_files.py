@@ -31,14 +31,14 @@ from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
 from loaders.sampling import epoch_matrices
 from tests.faults.campaign import Campaign, Tally, check_short_form
-from tests.faults.processes import Ending, Nursery
+from tests.faults.processes import Ending, ForkServer
 from tests.loaders.test_beton import PAGE, write
 
 STORED = 46  # side of the frames
 
 
 def load_kernels() -> None:
-    """Load every kernel that victims need, so that they are forked with them; starts no thread."""
+    """Load every kernel that children need, so that they are forked with them; starts no thread."""
     with tempfile.TemporaryDirectory() as folder:
         path, picture = Path(folder) / "x.beton", Path(folder) / "x.png"
         write(path, 2)
@@ -110,7 +110,7 @@ def batches_of(path: Path, kind: str) -> Iterator[tuple[np.ndarray, ...]]:
 
 
 def be_reader(path: Path, truth: Path, kind: str, action: Callable[[], None], count: int) -> None:
-    """Read a beton, act on it before the count-th batch, and print how it ended: equal, wrong or told."""
+    """Read a beton, act on it before the count-th batch, and print how it ended: equal, wrong or reported."""
     expected = list(batches_of(truth, kind))
     given = 0
     try:
@@ -123,12 +123,12 @@ def be_reader(path: Path, truth: Path, kind: str, action: Callable[[], None], co
                 action()
                 time.sleep(0.01)
     except BetonError as error:
-        sys.stdout.write(f"told: {error}")
+        sys.stdout.write(f"reported: {error}")
         return
     sys.stdout.write("equal" if given == len(expected) else f"wrong: {given} of {len(expected)} batches")
 
 
-# ---- actions: what a victim does to a file
+# ---- actions: what a child does to a file
 
 
 def write_over(path: Path, content: Path) -> None:
@@ -165,17 +165,17 @@ IMPORTS = (
 )
 FILES, SIDE = 24, 32  # pictures to convert, and their crops
 SAMPLES = 64  # of the betons that are read
-TOLD = "written in place while it was read"
+CHANGED = "written in place while it was read"
 
 
 # ---- attacks
 
 
-class Grounds:
-    """What attempts work on: pictures to convert and betons to read, made once.  nursery: of the victims."""
+class Setup:
+    """What attempts work on: pictures to convert and betons to read, made once.  server: of the children."""
 
-    def __init__(self, folder: Path, seed: int, nursery: Nursery, defect: str) -> None:
-        self.folder, self.nursery, self.defect = folder, nursery, defect
+    def __init__(self, folder: Path, seed: int, server: ForkServer, defect: str) -> None:
+        self.folder, self.server, self.defect = folder, server, defect
         rng = np.random.default_rng(seed)
         for place in range(FILES):
             path = folder / "pictures" / ("covid", "normal")[place % 2] / f"{place:02}.png"
@@ -195,18 +195,18 @@ class Grounds:
         place.mkdir()
         return place
 
-    def victim(self, argv: list[str] | None, call: str) -> Ending:
-        """Run a victim.  call: of a function of live_victims, beforehand."""
+    def child(self, argv: list[str] | None, call: str) -> Ending:
+        """Run a child.  call: of a function of live_children, beforehand."""
         given = "import os\nfrom functools import partial\nfrom pathlib import PosixPath\n"
         before = f"{self.defect}\n{given}from tests.faults.test_live_files import *\n{call}"
-        return self.nursery.run(argv, before=before, timeout=60)
+        return self.server.run(argv, before=before, timeout=60)
 
 
 Outcome = tuple[str, str]  # what it ended as; what is wrong, or ""
 
 
 def plain_failure(ending: Ending, code: int, place: Path) -> str:
-    """What is wrong with a victim that should have failed with this exit code, naming the place."""
+    """What is wrong with a child that should have failed with this exit code, naming the place."""
     if ending.timed_out or ending.traceback or ending.code != code or str(place) not in ending.errors:
         return f"exit {ending.code}, expected {code} and {place} named: {ending.errors[-300:]!r}"
     return ""
@@ -221,17 +221,17 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def read_only(grounds: Grounds, here: Path, variant: str, rng: random.Random) -> Outcome:
+def read_only(setup: Setup, here: Path, variant: str, rng: random.Random) -> Outcome:
     """Convert, draw or train into a place where nothing may be written."""
     out = here / "out"
-    flags = ["--size", str(SIDE), "--workers", "1", "--site-key", str(grounds.key)]
-    command = ["convert", str(grounds.folder / "pictures"), *flags, "--out"]
+    flags = ["--size", str(SIDE), "--workers", "1", "--site-key", str(setup.key)]
+    command = ["convert", str(setup.folder / "pictures"), *flags, "--out"]
     if variant == "below a file":
         (here / "file").write_text("in the way")
         out = here / "file" / "out"
     elif variant == "old betons":
         out.mkdir()
-        shutil.copy(grounds.folder / "whole.beton", out / "train.beton")
+        shutil.copy(setup.folder / "whole.beton", out / "train.beton")
         (out / ".plainfilm-lock").touch()
     elif variant == "phantoms":
         command = ["phantom", "--patients", "4", "--size", "64"]
@@ -245,7 +245,7 @@ def read_only(grounds: Grounds, here: Path, variant: str, rng: random.Random) ->
     for place in (out, here):
         if place.is_dir():
             place.chmod(0o555)
-    ending = grounds.victim([*command, str(out)], "without_privileges()")
+    ending = setup.child([*command, str(out)], "without_privileges()")
     wrong = plain_failure(ending, 4, out)
     if not wrong and files_of(here) != before:
         wrong = f"files are not as before: {sorted(files_of(here))}"
@@ -255,19 +255,19 @@ def read_only(grounds: Grounds, here: Path, variant: str, rng: random.Random) ->
     return "exit 4, everything as before", wrong
 
 
-def changing_source(grounds: Grounds, here: Path, variant: str, rng: random.Random) -> Outcome:
+def changing_source(setup: Setup, here: Path, variant: str, rng: random.Random) -> Outcome:
     """Convert pictures of which one becomes something else."""
     kind, when = variant.split("/")
     source, out = here / "pictures", here / "out"
-    shutil.copytree(grounds.folder / "pictures", source)
+    shutil.copytree(setup.folder / "pictures", source)
     paths = sorted(source.rglob("*.png"))
-    victim, count = rng.choice(paths), rng.randrange(FILES)
-    other = grounds.folder / "other.png"
+    child, count = rng.choice(paths), rng.randrange(FILES)
+    other = setup.folder / "other.png"
     pictures = {str(path.relative_to(source)): {path.read_bytes()} for path in paths}
-    pictures[str(victim.relative_to(source))].add(other.read_bytes())
+    pictures[str(child.relative_to(source))].add(other.read_bytes())
     argv = ["convert", str(source), "--size", str(SIDE), "--workers", "1", "--page-mib", "2", "--out", str(out)]
-    act = f"partial(become, {victim!r}, {kind!r}, {other!r})"
-    ending = grounds.victim([*argv, "--site-key", str(here / "key")], f"disturb({act}, {when!r}, {count})")
+    act = f"partial(become, {child!r}, {kind!r}, {other!r})"
+    ending = setup.child([*argv, "--site-key", str(here / "key")], f"disturb({act}, {when!r}, {count})")
     if ending.timed_out or ending.traceback or ending.code not in (0, 3, 4):
         return "", f"{variant}: exit {ending.code}: {ending.errors[-300:]!r}"
     if ending.code:
@@ -305,12 +305,12 @@ def wrong_conversion(out: Path, pictures: dict[str, set[bytes]], scratch: Path) 
             beton.close()
 
 
-def live_reader(grounds: Grounds, here: Path, variant: str, rng: random.Random) -> Outcome:
+def live_reader(setup: Setup, here: Path, variant: str, rng: random.Random) -> Outcome:
     """Read a beton that is replaced, removed, cut or written over between two batches."""
     action, kind = variant.split("/")
-    path, truth, other = here / "live.beton", grounds.folder / "whole.beton", here / "other.beton"
+    path, truth, other = here / "live.beton", setup.folder / "whole.beton", here / "other.beton"
     shutil.copy(truth, path)
-    shutil.copy(grounds.folder / "other.beton", other)
+    shutil.copy(setup.folder / "other.beton", other)
     size = path.stat().st_size
     sizes = (0, 1, PAGE - 1, PAGE, PAGE + 1, PAGE + 50_000, 2 * PAGE, size - 1, rng.randrange(size))
     calls = {
@@ -321,21 +321,27 @@ def live_reader(grounds: Grounds, here: Path, variant: str, rng: random.Random) 
         "written over": f"partial(write_over, {path!r}, {other!r})",
     }
     count = rng.randrange(1, 8)
-    ending = grounds.victim(None, f"be_reader({path!r}, {truth!r}, {kind!r}, {calls[action]}, {count})")
+    ending = setup.child(None, f"be_reader({path!r}, {truth!r}, {kind!r}, {calls[action]}, {count})")
     serves = action in ("replaced", "removed") or kind == "resident"
-    said = ending.output.strip()
-    if ending.code == 0 and serves and said == "equal":
+    printed = ending.output.strip()
+    if ending.code == 0 and serves and printed == "equal":
         return "old file serves to the end", ""
-    may_tell = not serves or kind == "resident"  # which asks the file for checksums in its first epoch
-    if ending.code == 0 and may_tell and said.startswith("told: ") and str(path) in said and TOLD in said:
-        return "told before a wrong pixel", ""
-    return "", f"{variant}, {calls[action]} at batch {count}: exit {ending.code}, {said!r}, {ending.errors[-300:]!r}"
+    may_report = not serves or kind == "resident"  # which asks the file for checksums in its first epoch
+    if (
+        ending.code == 0
+        and may_report
+        and printed.startswith("reported: ")
+        and str(path) in printed
+        and CHANGED in printed
+    ):
+        return "reported before a wrong pixel", ""
+    return "", f"{variant}, {calls[action]} at batch {count}: exit {ending.code}, {printed!r}, {ending.errors[-300:]!r}"
 
 
-def cut_command(grounds: Grounds, here: Path, variant: str, rng: random.Random) -> Outcome:
+def cut_command(setup: Setup, here: Path, variant: str, rng: random.Random) -> Outcome:
     """Cut a beton short at any moment of a command that reads it."""
     path = here / "live.beton"
-    shutil.copy(grounds.folder / "whole.beton", path)
+    shutil.copy(setup.folder / "whole.beton", path)
     size = rng.choice((0, 1, 5000, PAGE - 1, PAGE, PAGE + 4096, PAGE + 50_000, rng.randrange(path.stat().st_size)))
     owner, name, most, command = {
         "opening": ("loaders.beton.map.BetonMap", "_read_tables", 1, "info"),
@@ -346,12 +352,12 @@ def cut_command(grounds: Grounds, here: Path, variant: str, rng: random.Random) 
     count, delay = rng.randrange(most), rng.choice((0.0, 0.0, 0.0005, 0.002) if most > 1 else (0.0,))
     flags = ["--batch-size", "4", "--threads", "2"] if command == "bench-loader" else []
     call = f"import loaders.batches.throughput\ncut_later({path!r}, {size}, {owner}, {name!r}, {count}, {delay})"
-    ending = grounds.victim([command, str(path), *flags], call)
+    ending = setup.child([command, str(path), *flags], call)
     wrong = plain_failure(ending, 5, path)
     return "exit 5, the beton named", wrong and f"{variant}, cut to {size} at call {count}, {delay} s later: {wrong}"
 
 
-CASES: tuple[tuple[Callable[[Grounds, Path, str, random.Random], Outcome], tuple[str, ...]], ...] = (
+CASES: tuple[tuple[Callable[[Setup, Path, str, random.Random], Outcome], tuple[str, ...]], ...] = (
     (read_only, ("old betons", "new folder", "below a file", "phantoms", "training")),
     (changing_source, (
         "gone/decode", "other/decode", "folder gone/decode", "cut/decode", "text/write", "other/write",
@@ -366,22 +372,22 @@ CASES: tuple[tuple[Callable[[Grounds, Path, str, random.Random], Outcome], tuple
 )  # fmt: skip
 
 
-def case(attempt: int) -> tuple[Callable[[Grounds, Path, str, random.Random], Outcome], str]:
+def case(attempt: int) -> tuple[Callable[[Setup, Path, str, random.Random], Outcome], str]:
     """The attack of an attempt, and its variant."""
     attack, variants = CASES[attempt % len(CASES)]
     return attack, variants[attempt // len(CASES) % len(variants)]
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
-    """defect: Python source that each victim runs first, where a test breaks the product."""
+    """defect: Python source that each child runs first, where a test breaks the product."""
     tally = Tally()
-    with Nursery(folder / "victims", imports=IMPORTS) as nursery:
-        grounds = Grounds(folder, seed, nursery, defect)
+    with ForkServer(folder / "children", imports=IMPORTS) as server:
+        setup = Setup(folder, seed, server, defect)
         for attempt in range(count):
             rng = random.Random(f"{seed}-{attempt}")
             attack, variant = case(attempt)
-            here = grounds.here(attempt)
-            ended, wrong = attack(grounds, here, variant, rng)
+            here = setup.here(attempt)
+            ended, wrong = attack(setup, here, variant, rng)
             if wrong:
                 tally.broke(f"{attack.__name__}: {wrong} (seed {seed}, attempt {attempt})")
             else:
@@ -396,7 +402,7 @@ CAMPAIGN = Campaign(
     attack="read-only target; source vanished or changed while converting; beton replaced, removed, cut short or "
     "written over under a live reader",
     holds="read-only: exit 4, everything as before; source: every file accounted for, each frame one that its file "
-    "had; replaced: the old file serves to the end; cut or written over: told (exit 5) before a wrong pixel",
+    "had; replaced: the old file serves to the end; cut or written over: reported (exit 5) before a wrong pixel",
     run=run,
     short=5,
     full=55,  # which draws each variant
@@ -406,27 +412,27 @@ CAMPAIGN = Campaign(
 # ---- what the campaign notices
 
 
-def test_a_reader_that_never_looks_at_its_file_is_counted_as_broken(tmp_path: Path) -> None:
+def test_a_reader_that_never_checks_its_file_is_counted_as_broken(tmp_path: Path) -> None:
     advanced: list[None] = []
-    plant = "from loaders.beton.map import BetonMap; BetonMap.check_unchanged = lambda self: None"
-    tally = run(5, 0, tmp_path, lambda: advanced.append(None), plant)
+    fault = "from loaders.beton.map import BetonMap; BetonMap.check_unchanged = lambda self: None"
+    tally = run(5, 0, tmp_path, lambda: advanced.append(None), fault)
     assert len(advanced) == 5 == tally.attempts
     assert any(failure.startswith("live_reader: cut") for failure in tally.failures), tally.failures
     assert any(failure.startswith("cut_command") for failure in tally.failures), tally.failures
 
 
-def test_a_bus_error_is_told_with_the_file_and_what_it_was(tmp_path: Path) -> None:
+def test_a_bus_error_is_reported_with_the_file_and_what_it_was(tmp_path: Path) -> None:
     write(path := tmp_path / "x.beton", 5)
     cut = (
         "import os; from loaders.beton.reader import Beton\n"
         f"Beton.check_samples = lambda self, *given: os.truncate(self.path, {PAGE}) or self.bytes_B[-9:].sum()"
     )
-    with Nursery(tmp_path / "victims", imports=IMPORTS) as nursery:
-        ending = nursery.run(["verify", str(path)], before=cut)
+    with ForkServer(tmp_path / "children", imports=IMPORTS) as server:
+        ending = server.run(["verify", str(path)], before=cut)
         assert ending.code == 5 and not ending.traceback
         assert f"plainfilm: {path}: written in place while it was read, {PAGE} bytes now, expected the" in ending.errors
         other = "import ctypes; import cli; cli.run = lambda *given: os.kill(os.getpid(), 7)"
-        assert nursery.run(["--version"], before="import os; " + other).code == -7  # any other ends it as ever
+        assert server.run(["--version"], before="import os; " + other).code == -7  # any other ends it as ever
 
 
 def test_every_variant_is_drawn_by_the_full_campaign() -> None:

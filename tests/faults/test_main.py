@@ -18,7 +18,7 @@ import pytest
 from tests.faults import __main__ as runner
 from tests.faults.campaign import Campaign, Tally
 from tests.faults.campaigns import CAMPAIGNS
-from tests.faults.processes import Nursery
+from tests.faults.processes import ForkServer
 from tests.faults.toys import crashed, cut_short, fails, fewer, interrupts_its_runner, meets, sound
 
 
@@ -40,35 +40,38 @@ def ends(pid: int) -> bool:
 
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("late", [0.0, 1.0])
-def test_a_nursery_that_ctrl_c_ends_takes_its_victims_along(tmp_path: Path, late: float) -> None:
-    """late: seconds until a victim has a session of its own."""
+def test_a_server_that_ctrl_c_ends_takes_its_children_along(tmp_path: Path, late: float) -> None:
+    """late: seconds until a child has a session of its own."""
     imports = f"import os, time; setsid = os.setsid; os.setsid = lambda: (time.sleep({late}), setsid())"
-    with Nursery(tmp_path / "victims", imports=imports) as nursery:
-        victim = nursery.start(before="import time\ntime.sleep(60)")
-        os.kill(nursery._process.pid, signal.SIGINT)
-    assert ends(victim.pid)
+    with ForkServer(tmp_path / "children", imports=imports) as server:
+        child = server.start(before="import time\ntime.sleep(60)")
+        os.kill(server._process.pid, signal.SIGINT)
+    assert ends(child.pid)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_while_a_victim_is_born_is_not_lost(tmp_path: Path) -> None:
-    (tmp_path / "born.py").write_text(f"""
+def test_ctrl_c_while_a_child_is_born_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "forked.py").write_text(f"""
 import os, signal, time
 from pathlib import Path
 
-born = Path({str(tmp_path / "born")!r})
+forked = Path({str(tmp_path / "forked")!r})
 
 def interrupt():
-    while not born.exists() or not born.read_text():
+    while not forked.exists() or not forked.read_text():
         time.sleep(0.01)
     os.killpg(0, signal.SIGINT)
 
 os.setsid()
-os.register_at_fork(after_in_child=lambda: born.write_text(str(os.getpid())), after_in_parent=interrupt)
+os.register_at_fork(after_in_child=lambda: forked.write_text(str(os.getpid())), after_in_parent=interrupt)
 """)
-    imports = f"exec(open({str(tmp_path / 'born.py')!r}).read(), {{}})"
-    with Nursery(tmp_path / "victims", imports=imports) as nursery, pytest.raises(RuntimeError, match="ended with 0"):
-        nursery.start(before="import time\ntime.sleep(60)").wait(timeout=5)
-    assert ends(int((tmp_path / "born").read_text()))
+    imports = f"exec(open({str(tmp_path / 'forked.py')!r}).read(), {{}})"
+    with (
+        ForkServer(tmp_path / "children", imports=imports) as server,
+        pytest.raises(RuntimeError, match="ended with 0"),
+    ):
+        server.start(before="import time\ntime.sleep(60)").wait(timeout=5)
+    assert ends(int((tmp_path / "forked").read_text()))
 
 
 # ---- the runner
@@ -102,11 +105,11 @@ def test_fewer_attempts_than_asked_for_are_not_green(
     assert runner.main(["--count", "1"]) == 1  # but none
 
 
-def test_an_exception_in_a_campaign_is_told_as_broken_and_the_next_one_runs(
+def test_an_exception_in_a_campaign_is_counted_as_broken_and_the_next_one_runs(
     campaigns: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     campaigns(fails, sound)
-    assert runner.main(["--document", "--lanes", "1"]) == 1
+    assert runner.main(["--document", "--jobs", "1"]) == 1
     assert "KeyError: 'planted'" in capsys.readouterr().out
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["a"]["failures"]) == 1 and "Traceback" in results["a"]["failures"][0]
@@ -114,45 +117,45 @@ def test_an_exception_in_a_campaign_is_told_as_broken_and_the_next_one_runs(
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_a_campaign_whose_process_dies_is_told_as_broken_and_leaves_no_folder(
+def test_a_campaign_whose_process_dies_is_counted_as_broken_and_leaves_no_folder(
     campaigns: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    before = {*tmp_path.iterdir(), tmp_path / "victim"}
+    before = {*tmp_path.iterdir(), tmp_path / "child"}
     campaigns(crashed, cut_short, sound)
     assert runner.main([]) == 1
-    said = " ".join(capsys.readouterr().out.split())
-    assert said.count("the campaign's process ended with -9") == 2 and "c held in 2 attempts" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("the campaign's process ended with -9") == 2 and "c held in 2 attempts" in printed
     assert set(tmp_path.iterdir()) == before
-    assert ends(int((tmp_path / "victim").read_text()))
+    assert ends(int((tmp_path / "child").read_text()))
 
 
-def test_campaigns_run_side_by_side_in_as_many_lanes_as_asked_for(
+def test_campaigns_run_side_by_side_in_as_many_jobs_as_asked_for(
     campaigns: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaigns(meets, meets)
-    for lanes, status in (("2", 0), ("1", 1)):
-        (tmp_path / lanes).mkdir()
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / lanes))
-        assert runner.main(["--lanes", lanes]) == status
+    for jobs, status in (("2", 0), ("1", 1)):
+        (tmp_path / jobs).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / jobs))
+        assert runner.main(["--jobs", jobs]) == status
     with pytest.raises(SystemExit):
-        runner.main(["--lanes", "0"])
+        runner.main(["--jobs", "0"])
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interruption_lets_campaigns_put_away_their_things_and_keeps_what_was_done_before(
+def test_an_interruption_lets_campaigns_clean_up_and_keeps_what_was_done_before(
     campaigns: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     campaigns(sound, interrupts_its_runner, sound)
     (tmp_path / "results.json").write_text(json.dumps({"a name of old": {}}))
-    assert runner.main(["--document", "--lanes", "1"]) == 130
+    assert runner.main(["--document", "--jobs", "1"]) == 130
     (left,) = (tmp_path / "tmp").iterdir()
-    assert left.name == "put-away" and ends(int(left.read_text()))
+    assert left.name == "cleaned-up" and ends(int(left.read_text()))
     assert json.loads((tmp_path / "results.json").read_text()).keys() == {"a"}
     page = (tmp_path / "page.md").read_text()
     assert "(`a`) | y | 2 | 2 as promised | 0 |" in page and "(`b`) | y | not run |" in page and page.endswith("end\n")

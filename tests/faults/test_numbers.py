@@ -16,7 +16,7 @@ import pytest
 from engine.train.checkpoint import load_checkpoint, not_finite
 from loaders.errors import CheckpointError
 from tests.faults.campaign import Campaign, Tally, check_short_form
-from tests.faults.processes import Nursery
+from tests.faults.processes import ForkServer
 from tests.faults.small_run import EPOCHS, Result, begun_anew, left_of, make_betons, result_of, train_command, warm
 
 
@@ -34,25 +34,27 @@ def on_device(found_inf: bool) -> None:
     training_run.Training.make_epochs = make_epochs  # type: ignore[method-assign]
 
 
-def tell_steps(told: Callable[[Any, int], None], done: Callable[[Any, int], None] = lambda learner, step: None) -> None:
-    """Tell of every training step, on the host's path and the device's: its learner and number, before and after it."""
+def watch_steps(
+    before: Callable[[Any, int], None], after: Callable[[Any, int], None] = lambda learner, step: None
+) -> None:
+    """Call with learner and number before and after every training step, on the host's path and the device's."""
     import engine.train.host_epochs as host
     from engine.train.device_epochs import DeviceStep
 
     plain_step, plain_call = host.train_step, DeviceStep.__call__
 
     def train_step(learner: Any, *arguments: Any, step: int, **options: Any) -> Any:
-        told(learner, step)
+        before(learner, step)
         given = plain_step(learner, *arguments, step=step, **options)
-        done(learner, step)
+        after(learner, step)
         return given
 
     number = [0]
 
     def call(self: DeviceStep, count: int) -> None:
-        told(self.learner, number[0])
+        before(self.learner, number[0])
         plain_call(self, count)
-        done(self.learner, number[0])
+        after(self.learner, number[0])
         number[0] += 1
 
     host.train_step = train_step
@@ -75,7 +77,7 @@ def note_steps(out: str) -> None:
         with Path(out).open("a") as file:
             file.write(fingerprint(network_tensors(learner) | optimiser_tensors(learner)) + "\n")
 
-    tell_steps(lambda learner, step: None, note)
+    watch_steps(lambda learner, step: None, note)
 
 
 def poison(kind: str, at: int) -> None:
@@ -103,7 +105,7 @@ def poison(kind: str, at: int) -> None:
         elif place == "loss":
             learner.loss.register_forward_hook(lambda module, inputs, output: output * value)
 
-    tell_steps(strike)
+    watch_steps(strike)
 
 
 # ---- attempts
@@ -112,7 +114,7 @@ def poison(kind: str, at: int) -> None:
 PATHS = {  # source that each training of the path runs first, and settings
     "host": ("", ()),
     "device": ("from tests.faults.test_numbers import on_device; on_device(found_inf=True)", ()),
-    # where fused Adam is deaf to the flag
+    # where fused Adam ignores the flag
     "device, by copies": ("from tests.faults.test_numbers import on_device; on_device(found_inf=False)", ()),
     "device, streamed": (
         "from tests.faults.test_numbers import on_device; on_device(found_inf=True)",
@@ -157,23 +159,23 @@ class Healthy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Range:
+class Setup:
     """Where attempts are made.
 
-    healthy: by path, as far as needed.  defect: a fault of the product for every victim, to try the campaign itself.
+    healthy: by path, as far as needed.  defect: a fault of the product for every child, to try the campaign itself.
     """
 
-    nursery: Nursery
+    server: ForkServer
     betons: Path
     folder: Path
     healthy: dict[str, Healthy]
     defect: str = ""
 
     def train(self, path: str, run: Path, plant: str) -> tuple[int, str]:
-        """Train, or go on.  Gives exit code and what was said; -1 for no end."""
+        """Train, or go on.  Gives exit code and the errors printed; -1 for no end."""
         source, settings = PATHS[path]
         before = "\n".join((self.defect, source, plant))
-        ending = self.nursery.run(train_command(self.betons, run, *settings), before=before, timeout=OUT_OF_TIME)
+        ending = self.server.run(train_command(self.betons, run, *settings), before=before, timeout=OUT_OF_TIME)
         return (-1 if ending.timed_out or ending.traceback else ending.code), ending.errors
 
     def undisturbed(self, path: str) -> Healthy:
@@ -208,7 +210,7 @@ class Range:
             return str(error)
         kept = f"the state of step {wanted} is kept" if wanted else "no state was saved yet"
         if kept not in errors:
-            return f"said {errors[-300:]}, expected {kept}"
+            return f"printed {errors[-300:]}, expected {kept}"
         code, errors = self.train(path, run, "")
         if not code and (anew := begun_anew(run, left)):
             return f"resumed without it: {anew}"
@@ -218,12 +220,12 @@ class Range:
 
 
 @contextlib.contextmanager
-def open_range(folder: Path) -> Iterator[Range]:
-    """Convert; victims are there until the end."""
+def open_setup(folder: Path) -> Iterator[Setup]:
+    """Convert; children are there until the end."""
     environment = ENVIRONMENT | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
     betons = make_betons(folder)
-    with Nursery(folder / "victims", environment, warm(betons, folder / "warm")) as nursery:
-        yield Range(nursery=nursery, betons=betons, folder=folder, healthy={})
+    with ForkServer(folder / "children", environment, warm(betons, folder / "warm")) as server:
+        yield Setup(server=server, betons=betons, folder=folder, healthy={})
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
@@ -234,7 +236,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
         rng = random.Random(f"{seed}")
         path = rng.choice(list(PATHS)[:4])
         chosen = rng.sample([one for one in COMBINATIONS if one[0] == path], len(KINDS))
-    with open_range(folder) as place:
+    with open_setup(folder) as place:
         for attempt in range(count):
             path, kind, step = chosen[attempt % len(chosen)]
             out = folder / f"run-{attempt}"
@@ -279,9 +281,9 @@ STARTS_ANEW = "import engine.train.trainer as training_run; training_run.Trainin
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     """A range, with an undisturbed training of the product as it is."""
-    with open_range(tmp_path_factory.mktemp("range")) as place:
+    with open_setup(tmp_path_factory.mktemp("range")) as place:
         place.undisturbed("host")
         yield place
 
@@ -298,12 +300,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
     ids=["saves anything", "goes on", "saves no first epoch", "saves no second epoch", "starts anew"],
 )
 def test_a_broken_promise_is_noticed(
-    place: Range, tmp_path: Path, fault: str, kind: str, step: int, noticed: str
+    place: Setup, tmp_path: Path, fault: str, kind: str, step: int, noticed: str
 ) -> None:
     broken = replace(place, defect=fault).attempt(tmp_path / "run", "host", kind, step)
     assert noticed in broken, broken
 
 
-def test_every_promise_holds_under_attack(place: Range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HERE, "open_range", lambda folder: contextlib.nullcontext(place))
+def test_every_promise_holds_under_attack(place: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HERE, "open_setup", lambda folder: contextlib.nullcontext(place))
     check_short_form(CAMPAIGN, tmp_path)

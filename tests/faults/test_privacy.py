@@ -27,7 +27,7 @@ from loaders.phantom.folder import write_phantoms
 from loaders.phantom.phantom import patient_name
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.image_files import chunk, dicom, png, saved
-from tests.faults.processes import Nursery
+from tests.faults.processes import ForkServer
 
 TOKEN = "ZQXKANARIE"
 NAME = f"{TOKEN}^PRIVATE"
@@ -35,12 +35,12 @@ PATIENTS = 16  # whose identifiers may be planted
 
 
 def planted_patient(patient: str) -> str:
-    """A patient's identifier with the canary in it."""
+    """A patient's identifier with the planted name in it."""
     return f"{NAME}-{patient}"
 
 
 def needles() -> tuple[bytes, ...]:
-    """The canary in every form that is looked for, in small letters where it is text."""
+    """the planted name in every form that is searched for, in small letters where it is text."""
     return (
         TOKEN.lower().encode(),
         *(TOKEN.encode(code) for code in ("utf-16-le", "utf-16-be")),
@@ -65,13 +65,13 @@ def bare_hashes() -> np.ndarray:
 
 def shows_hash(data: bytes, hashes: np.ndarray) -> bool:
     """Whether bytes hold one of these hashes, as it is or in hexadecimal."""
-    words = [np.frombuffer(data, np.uint64, (len(data) - at) // 8, at) for at in range(8) if len(data) >= at + 8]
+    numbers = [np.frombuffer(data, np.uint64, (len(data) - at) // 8, at) for at in range(8) if len(data) >= at + 8]
     digits = b"".join(
         bytes.fromhex(found[at : at + 16].decode()) for found in HEX.findall(data) for at in range(len(found) - 15)
     )
-    words += [np.frombuffer(digits, np.uint64)] if digits else []
-    places = [np.searchsorted(hashes, some).clip(max=len(hashes) - 1) for some in words]
-    return any((hashes[place] == some).any() for place, some in zip(places, words, strict=True))
+    numbers += [np.frombuffer(digits, np.uint64)] if digits else []
+    places = [np.searchsorted(hashes, some).clip(max=len(hashes) - 1) for some in numbers]
+    return any((hashes[place] == some).any() for place, some in zip(places, numbers, strict=True))
 
 
 NEEDLES = needles()
@@ -83,7 +83,7 @@ MOST = 4 << 20  # bytes of a file whose packed parts are looked into; betons hol
 
 
 def shows(data: bytes, depth: int = 2) -> bool:
-    """Whether bytes hold the canary, or a bare hash of it: as it is, in base64, or deflated."""
+    """Whether bytes hold the planted name, or a bare hash of it: as it is, in base64, or deflated."""
     small = data.lower()
     if any(needle in data or needle in small for needle in NEEDLES) or shows_hash(data, HASHES):
         return True
@@ -107,7 +107,7 @@ def shows(data: bytes, depth: int = 2) -> bool:
 # ---- planting
 
 
-IN_BYTES = ("DICOM tags", "EXIF", "PNG texts", "TIFF tags", "everywhere")  # where every film shows the canary
+IN_BYTES = ("DICOM tags", "EXIF", "PNG texts", "TIFF tags", "everywhere")  # where every film shows the planted name
 LOCAL = {"convert.csv", "audit.csv", "audit.html", "predictions.csv", "predictions.jsonl", "local.json"}
 SHARED = ("beton", "pictures of a conversion", "run folder", "page", "export", "cross-validation", "comparison")
 PLACES = (
@@ -126,7 +126,7 @@ IMPORTS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Planted:
-    """A source with the canary in it.  source: arguments that name it.  out: where results go."""
+    """A source with the planted name in it.  source: arguments that name it.  out: where results go."""
 
     source: tuple[str, ...]
     labels: tuple[str, ...]
@@ -140,7 +140,7 @@ class Planted:
 
 
 def written_as(place: str, patient: str, grey_HW: np.ndarray) -> tuple[str, bytes]:
-    """A suffix and the bytes of a film whose metadata name the canary, if the place is one of metadata."""
+    """A suffix and the bytes of a film whose metadata name the planted name, if the place is one of metadata."""
     if place in ("DICOM tags", "everywhere"):
         tags = {
             "PatientName": NAME, "PatientID": planted_patient(patient), "AccessionNumber": TOKEN,
@@ -165,7 +165,7 @@ def written_as(place: str, patient: str, grey_HW: np.ndarray) -> tuple[str, byte
 
 
 def plant(place: str, films: list[tuple[str, str, np.ndarray]], folder: Path) -> Planted:
-    """Write the films (label, patient, grey) with the canary at the place; results are to lie beside them."""
+    """Write the films (label, patient, grey) with the planted name at the place; results are to lie beside them."""
     everywhere = place == "everywhere"
     top = folder / (NAME if place == "paths" or everywhere else "plain")
     root, rows = top / "source", []
@@ -203,14 +203,14 @@ def plant(place: str, films: list[tuple[str, str, np.ndarray]], folder: Path) ->
 
 
 def sound_of(place: str, planted: Planted) -> str:
-    """What is wanting of the canary where it should be planted; "" for nothing."""
+    """What is wanting of the planted name where it should be planted; "" for nothing."""
     paths = [path for path in planted.root.rglob("*") if path.is_file()]
     films = [path for path in paths if path.parent.name == "inner" or path.name.startswith(NAME)]
     if place in IN_BYTES and (bare := [path.name for path in films if not shows(path.read_bytes())]):
-        return f"no canary in {bare[0]}"
+        return f"no planted name in {bare[0]}"
     named = [str(path) for path in [*paths, planted.weights, planted.audit]]
-    told = any(shows(name.encode()) for name in named) or any(shows(path.read_bytes()) for path in paths)
-    return "" if told else "no canary in the source"
+    planted_there = any(shows(name.encode()) for name in named) or any(shows(path.read_bytes()) for path in paths)
+    return "" if planted_there else "no planted name in the source"
 
 
 def draw_films(folder: Path) -> list[tuple[str, str, np.ndarray]]:
@@ -258,7 +258,7 @@ def chain(planted: Planted, key: Path, *, whole: bool) -> Iterator[list[str]]:
         yield ["report", str(run), "--no-probes"]
 
 
-# ---- looking
+# ---- inspecting the results
 
 
 def kind_of(path: Path) -> str:
@@ -274,7 +274,7 @@ def kind_of(path: Path) -> str:
     return "page" if path.name == "report.html" else kinds.get(first, "other")
 
 
-def look(*folders: Path) -> tuple[set[str], list[str]]:
+def inspect(*folders: Path) -> tuple[set[str], list[str]]:
     """The kinds of outputs there are in folders of results, and what is wrong with them."""
     kinds, wrong = set(), []
     found = [(path, path.relative_to(folder)) for folder in folders for path in folder.rglob("*") if path.is_file()]
@@ -285,32 +285,32 @@ def look(*folders: Path) -> tuple[set[str], list[str]]:
             if path.stat().st_mode & 0o077:
                 wrong.append(f"{relative} has mode {path.stat().st_mode & 0o777:o}, expected 600")
         elif shows(path.read_bytes()):
-            wrong.append(f"{relative} ({kind}) shows the canary")
+            wrong.append(f"{relative} ({kind}) shows the planted name")
         if shows(str(relative).encode()):
-            wrong.append(f"{relative}: its name shows the canary")
+            wrong.append(f"{relative}: its name shows the planted name")
     return kinds, wrong
 
 
-def attack(nursery: Nursery, planted: Planted, key: Path, *, whole: bool, defect: str) -> tuple[set[str], list[str]]:
+def attack(server: ForkServer, planted: Planted, key: Path, *, whole: bool, defect: str) -> tuple[set[str], list[str]]:
     """One chain; gives the kinds of outputs there are, and what is wrong with it."""
     trouble = []
     for argv in chain(planted, key, whole=whole):
-        ending = nursery.run(argv, before=defect, timeout=120)
+        ending = server.run(argv, before=defect, timeout=120)
         if ending.code or ending.timed_out:
             trouble = [f"{argv[0]} ended with {ending.code}: {ending.errors.strip()[-200:]}"]
             break
     elsewhere = [Path(planted.audit).parent] if planted.audit.endswith(".csv") else []
-    kinds, wrong = look(planted.out, *elsewhere)
+    kinds, wrong = inspect(planted.out, *elsewhere)
     if not kinds >= {"beton", "run folder", "page", "local tables"}:
         wrong.append(f"no more than {sorted(kinds)}")
     return kinds, wrong + trouble
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
-    """A chain for each place.  defect: a fault for the victims, to try the campaign itself."""
+    """A chain for each place.  defect: a fault for the children, to try the campaign itself."""
     tally = Tally()
     films = draw_films(folder / "phantoms")
-    with Nursery(folder / "nursery", imports=IMPORTS) as nursery:
+    with ForkServer(folder / "server", imports=IMPORTS) as server:
         for attempt in range(count):
             place = PLACES[attempt % len(PLACES)]
             here = folder / f"{attempt:03}"
@@ -318,7 +318,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect
             planted = plant(place, films, here)
             (here / NAME).mkdir(exist_ok=True)
             assert not (wanting := sound_of(place, planted)), f"{place}: {wanting}"
-            kinds, wrong = attack(nursery, planted, folder / "key", whole=count > 1, defect=defect)
+            kinds, wrong = attack(server, planted, folder / "key", whole=count > 1, defect=defect)
             if wrong:
                 tally.broke(f"{place}: {'; '.join(wrong)} (seed {seed}, attempt {attempt})")
             else:
@@ -362,28 +362,28 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_canary_is_seen_in_every_form(form: str) -> None:
+def test_the_planted_name_is_found_in_every_form(form: str) -> None:
     assert shows(b"\0\1 something " + FORMS[form] + b" more")
 
 
-def test_what_is_shared_and_what_all_may_read_is_told(tmp_path: Path) -> None:
+def test_what_is_shared_and_what_all_may_read_is_noticed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_text(json.dumps({"data": f"/scans/{NAME}/betons"}))
     (run / "local.json").write_text("{}")
     (run / "local.json").chmod(0o644)
     (run / "summary.json").write_text("{}")
-    kinds, wrong = look(tmp_path)
+    kinds, wrong = inspect(tmp_path)
     assert kinds == {"run folder", "local tables"}
-    assert wrong == ["run/config.json (run folder) shows the canary", "run/local.json has mode 644, expected 600"]
+    assert wrong == ["run/config.json (run folder) shows the planted name", "run/local.json has mode 644, expected 600"]
 
 
-def test_a_hash_with_a_secret_is_no_canary() -> None:
+def test_a_hash_with_a_secret_is_no_planted_name() -> None:
     keyed = hmac.new(bytes(range(32)), b"patient:" + PATIENT, "sha256").digest()
     assert not shows(keyed + keyed.hex().encode() + bytes(1000))
 
 
-def test_an_audits_table_beside_the_results_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_audits_table_beside_the_results_is_inspected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     films = [("covid", "P1", np.eye(9, dtype=np.uint8)), ("normal", "P2", np.eye(9, dtype=np.uint8))]
     planted = plant("an audit's table", films, tmp_path)
     table = Path(planted.audit)
@@ -396,14 +396,14 @@ def test_an_audits_table_beside_the_results_is_looked_at(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_every_place_has_the_canary_before_it_is_looked_for(place: str, tmp_path: Path) -> None:
+def test_every_place_has_the_planted_name_before_it_is_searched_for(place: str, tmp_path: Path) -> None:
     films = [(label, f"P{number}", np.eye(9 + number, dtype=np.uint8)) for number, label in enumerate(LABELS)]
     planted = plant(place, films, tmp_path)
     assert not sound_of(place, planted)
     if place in IN_BYTES:
         film = next(path for path in planted.root.rglob("*") if path.suffix in (".dcm", ".jpg", ".png", ".tif"))
-        film.write_bytes(b"no canary")
-        assert sound_of(place, planted) == f"no canary in {film.name}"
+        film.write_bytes(b"no planted name")
+        assert sound_of(place, planted) == f"no planted name in {film.name}"
 
 
 SETTINGS_SHARED = "import engine.train.run_folder as settings; settings.shared_settings = settings.flatten"
@@ -417,7 +417,7 @@ converting.patient_hash = bare
 """
 
 
-def test_a_chain_that_shares_a_name_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_that_shares_a_name_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def short(planted: Planted, key: Path, *, whole: bool) -> list[list[str]]:
         return [argv for argv in whole_chain(planted, key, whole=False) if argv[0] in ("convert", "train")]
 
@@ -425,8 +425,8 @@ def test_a_chain_that_shares_a_name_is_seen(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(HERE, "chain", short)
     tally = run(1, 1, tmp_path, lambda: None, defect=f"{SETTINGS_SHARED}\n{HASH_WITHOUT_KEY}")
     assert tally.attempts == len(tally.failures) == 1
-    for seen in ("config.json (run folder) shows", "train.beton (beton) shows"):
-        assert seen in tally.failures[0]
+    for noticed in ("config.json (run folder) shows", "train.beton (beton) shows"):
+        assert noticed in tally.failures[0]
 
 
 def test_every_promise_holds_under_attack(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from engine.train.checkpoint import load_checkpoint
 from loaders.atomic_file import SUFFIX
 from loaders.errors import CheckpointError
 from tests.faults.campaign import Campaign, Tally, check_short_form
-from tests.faults.processes import Ending, Nursery
+from tests.faults.processes import Ending, ForkServer
 from tests.faults.small_run import Left, Result, begun_anew, left_of, make_betons, result_of, train_command, warm
 
 POINTS = {  # a name, and the function whose calls it counts
@@ -76,15 +76,15 @@ def count_points(out: str) -> None:
     watch_points(count)
 
 
-def watch_points(told: Callable[[str, bool], None]) -> None:
-    """Tell of every call of a point's function, before (False) and after (True) it."""
+def watch_points(report: Callable[[str, bool], None]) -> None:
+    """Report every call of a point's function, before (False) and after (True) it."""
 
     def watched(point: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
-            told(point, False)
+            report(point, False)
             given = function(*arguments, **options)
-            told(point, True)
+            report(point, True)
             return given
 
         return call
@@ -98,7 +98,7 @@ def watch_points(told: Callable[[str, bool], None]) -> None:
             view = memoryview(content).cast("B")
             done = super().write(view[: len(view) // 2]) or 0
             os.fdatasync(self.fileno())
-            told(HALF, False)
+            report(HALF, False)
             return done + (super().write(view[done:]) or 0)
 
     plain_open = pathlib.Path.open
@@ -153,7 +153,7 @@ class Kill:
     share: float = 0.0
 
     def before(self) -> str:
-        """The victim's source."""
+        """The child's source."""
         if not self.point:
             return "from tests.faults.test_train_kill import hold_until_handled; hold_until_handled()"
         signals = [int(one) for one in SIGNALS[self.word][0]]
@@ -162,7 +162,7 @@ class Kill:
             f"signal_at({self.point!r}, {self.number}, after={self.after}, signals={signals})"
         )
 
-    def words(self) -> str:
+    def described(self) -> str:
         """For the line of a failure."""
         if not self.point:
             return f"{self.word} after {self.share:.3f} of its time"
@@ -185,13 +185,13 @@ def draw_kills(rng: random.Random, counts: dict[str, int]) -> list[Kill]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Range:
-    """Where attempts are made.  defect: a fault of the product for every victim, to try the campaign itself.
+class Setup:
+    """Where attempts are made.  defect: a fault of the product for every child, to try the campaign itself.
 
     counts, early, seconds: of an undisturbed run; how often it comes by each point, in all and until its last step.
     """
 
-    nursery: Nursery
+    server: ForkServer
     betons: Path
     wanted: Result
     counts: dict[str, int]
@@ -199,31 +199,31 @@ class Range:
     seconds: float
     defect: str = ""
 
-    def victim(self, run: Path, kill: Kill) -> Ending:
+    def child(self, run: Path, kill: Kill) -> Ending:
         """Train, or go on, until the kill or the end."""
         command = train_command(self.betons, run)
-        victim = self.nursery.start(command, before=f"{self.defect}\n{kill.before()}")
+        child = self.server.start(command, before=f"{self.defect}\n{kill.before()}")
         if not kill.point:
             time.sleep(kill.share * self.seconds)
             for one in SIGNALS[kill.word][0]:
-                victim.kill(one)
-        return victim.wait(OUT_OF_TIME)
+                child.kill(one)
+        return child.wait(OUT_OF_TIME)
 
     def attempt(self, run: Path, kills: list[Kill]) -> tuple[str, str]:
         """Kill a run so, resume it.  Gives what it ended as, and what was broken; "" for both: no kill came."""
         struck = 0
         for kill in kills:
             left = left_of(run)
-            ending = self.victim(run, kill)
+            ending = self.child(run, kill)
             if broken := self.judge(run, kill, ending, left, fresh=not struck):
-                return "", f"{broken} ({kill.words()})"
+                return "", f"{broken} ({kill.described()})"
             if ending.code == 0:
                 break
             struck += 1
         if not struck:
             return "", ""
         left = left_of(run)
-        ending = self.nursery.run(train_command(self.betons, run), before=self.defect, timeout=OUT_OF_TIME)
+        ending = self.server.run(train_command(self.betons, run), before=self.defect, timeout=OUT_OF_TIME)
         if ending.code != 0:
             return "", f"resumed with exit {ending.code}, expected 0: {ending.errors[-300:]}"
         if anew := begun_anew(run, left):
@@ -235,15 +235,15 @@ class Range:
         return f"the same bytes after {struck} kill{'s' * (struck != 1)}", ""
 
     def endings(self, kill: Kill, fresh: bool) -> tuple[int, ...]:
-        """Exit codes that a victim may have.  fresh: it began the run, and so comes by the points as counted."""
+        """Exit codes that a child may have.  fresh: it began the run, and so comes by the points as counted."""
         if kill.word == "kill -9":
             sure, code = bool(kill.point), -signal.SIGKILL
-        else:  # after the last step's look for signals none may come until the end
+        else:  # after the last step's check for signals none may come until the end
             sure, code = 0 < kill.number <= self.early.get(kill.point, 0), 75
         return (code,) if fresh and sure else (0, code)
 
     def judge(self, run: Path, kill: Kill, ending: Ending, left: Left, fresh: bool) -> str:
-        """What one victim broke, or "".  left: before it.  fresh: it began the run."""
+        """What one child broke, or "".  left: before it.  fresh: it began the run."""
         expected = self.endings(kill, fresh)
         if ending.timed_out or ending.code not in expected or ending.traceback:
             ended = "no end" if ending.timed_out else f"exit {ending.code}"
@@ -262,25 +262,25 @@ class Range:
 
 
 @contextlib.contextmanager
-def open_range(folder: Path) -> Iterator[Range]:
-    """Convert, and train undisturbed; victims are there until the end."""
+def open_setup(folder: Path) -> Iterator[Setup]:
+    """Convert, and train undisturbed; children are there until the end."""
     betons = make_betons(folder)
-    with Nursery(folder / "victims", imports=warm(betons, folder / "warm")) as nursery:
-        yield make_range(nursery, betons, folder)
+    with ForkServer(folder / "children", imports=warm(betons, folder / "warm")) as server:
+        yield make_setup(server, betons, folder)
 
 
-def make_range(nursery: Nursery, betons: Path, folder: Path) -> Range:
+def make_setup(server: ForkServer, betons: Path, folder: Path) -> Setup:
     """Train undisturbed."""
     run, counts = folder / "undisturbed", folder / "counts.json"
     before = f"from tests.faults.test_train_kill import count_points; count_points({str(counts)!r})"
-    ending = nursery.run(train_command(betons, run), before=before, timeout=OUT_OF_TIME)
+    ending = server.run(train_command(betons, run), before=before, timeout=OUT_OF_TIME)
     if ending.code:
         raise RuntimeError(f"the undisturbed training ended with {ending.code}: {ending.errors}")
     found = json.loads(counts.read_text())
     if missed := {*POINTS, HALF} - set(found["all"]):
         raise RuntimeError(f"the undisturbed training came by no {', '.join(sorted(missed))}: the points have moved")
-    return Range(
-        nursery=nursery,
+    return Setup(
+        server=server,
         betons=betons,
         wanted=result_of(run),
         counts=found["all"],
@@ -292,7 +292,7 @@ def make_range(nursery: Nursery, betons: Path, folder: Path) -> Range:
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
     """The campaign."""
     tally = Tally()
-    with open_range(folder) as place:
+    with open_setup(folder) as place:
         for attempt in range(count):
             rng = random.Random(f"{seed}-{attempt}")
             for draw in range(DRAWS):
@@ -305,8 +305,8 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
             else:
                 broken = f"no kill came before its end in {DRAWS} draws"
             if broken:
-                told = ", then ".join(kill.words() for kill in chosen)
-                tally.broke(f"seed {seed}, attempt {attempt}: {told}: {broken}")
+                described = ", then ".join(kill.described() for kill in chosen)
+                tally.broke(f"seed {seed}, attempt {attempt}: {described}: {broken}")
             else:
                 tally.held(outcome)
             advance()
@@ -353,9 +353,9 @@ KILLED_AT_FIVE = replace(AT_FIVE, word="kill -9")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     """A range, with an undisturbed training of the product as it is."""
-    with open_range(tmp_path_factory.mktemp("range")) as place:
+    with open_setup(tmp_path_factory.mktemp("range")) as place:
         yield place
 
 
@@ -372,25 +372,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
     ],
     ids=["forgets weights", "starts anew", "goes back", "another last state", "deaf", "writes in place"],
 )
-def test_a_broken_promise_is_noticed(place: Range, tmp_path: Path, fault: str, kills: list[Kill], noticed: str) -> None:
+def test_a_broken_promise_is_noticed(place: Setup, tmp_path: Path, fault: str, kills: list[Kill], noticed: str) -> None:
     outcome, broken = replace(place, defect=fault).attempt(tmp_path / "run", kills)
     assert noticed in broken, (outcome, broken)
 
 
-def test_every_promise_holds_under_attack(place: Range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HERE, "open_range", lambda folder: contextlib.nullcontext(place))
+def test_every_promise_holds_under_attack(place: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HERE, "open_setup", lambda folder: contextlib.nullcontext(place))
     check_short_form(CAMPAIGN, tmp_path)
 
 
-def test_the_product_as_it_is_keeps_its_promises(place: Range, tmp_path: Path) -> None:
+def test_the_product_as_it_is_keeps_its_promises(place: Setup, tmp_path: Path) -> None:
     before_any_step = replace(AT_FIVE, point="rename", number=2)
     outcome, broken = place.attempt(tmp_path / "run", [before_any_step, AT_EIGHT, KILLED_AT_FIVE])
     assert not broken and outcome == "the same bytes after 2 kills"
 
 
-def test_kills_that_do_not_come_are_drawn_again(place: Range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kills_that_do_not_come_are_drawn_again(place: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = iter([[replace(AT_FIVE, point="page", number=9)], [AT_EIGHT]])
-    monkeypatch.setattr(HERE, "open_range", lambda folder: contextlib.nullcontext(place))
+    monkeypatch.setattr(HERE, "open_setup", lambda folder: contextlib.nullcontext(place))
     monkeypatch.setattr(HERE, "draw_kills", lambda rng, counts: next(draws))
     tally = run(1, 0, tmp_path, lambda: None)
     assert tally.outcomes == {"the same bytes after 1 kill": 1}, tally

@@ -21,13 +21,13 @@ from tests.faults.conversions import (
     PATIENCE,
     PLANS,
     TRAINING,
-    Material,
     Plan,
+    Setup,
     contents,
     different,
     temporaries,
 )
-from tests.faults.processes import Victim
+from tests.faults.processes import Child
 from tests.faults.small_run import result_of
 
 SECONDS_FOR_A_DEATH = 5.0  # until the kernel has taken a killed process apart, on a loaded machine
@@ -51,17 +51,17 @@ class Writer:
     again: list[str]
 
 
-def writer_of(kind: str, plan: Plan, material: Material, folder: Path) -> Writer:
+def writer_of(kind: str, plan: Plan, setup: Setup, folder: Path) -> Writer:
     """A converter, a trainer or a predictor, into a new place in folder."""
     out = folder / "out"
     if kind == "convert":
-        argv, place = plan.argv(material, out), "loaders.convert.convert:plan"
+        argv, place = plan.argv(setup, out), "loaders.convert.convert:plan"
         return Writer(
             name=kind,
             argv=argv,
             held_at=place,
             within=place,
-            wrong=lambda: different(contents(out), material.wanted[plan]),
+            wrong=lambda: different(contents(out), setup.wanted[plan]),
             again=argv,
         )
     if kind == "train":
@@ -73,27 +73,27 @@ def writer_of(kind: str, plan: Plan, material: Material, folder: Path) -> Writer
             for path in sorted(out.rglob("*")):
                 if path.is_file() and path.name != LOCK and (flaw := whole.flaw(path)):
                     return f"{path.name} {flaw}"
-            same = result_of(out) == result_of(material.trained())
+            same = result_of(out) == result_of(setup.trained())
             return "" if same else "the run's result differs from an undisturbed training's"
 
         return Writer(
             name=kind,
-            argv=["train", str(material.reference(PLANS[0])), "--out", str(out), *TRAINING],
+            argv=["train", str(setup.reference(PLANS[0])), "--out", str(out), *TRAINING],
             held_at="engine.train.train:Training",
             within="engine.train.train:Training.run",
             wrong=wrong_run,
             done=2,
             again=["train", "--resume", str(out)],
         )
-    source = material.source / "covid"
+    source = setup.source / "covid"
 
     def predict(out: Path) -> list[str]:
-        return ["predict", str(material.trained()), str(source), "--out", str(out), "--workers", "1"]
+        return ["predict", str(setup.trained()), str(source), "--out", str(out), "--workers", "1"]
 
     def wrong_table() -> str:
         if not table.exists():
             return "there is no table"
-        same = table.read_bytes() == material.made("table.csv", predict).read_bytes()
+        same = table.read_bytes() == setup.made("table.csv", predict).read_bytes()
         return "" if same else "the table differs from an undisturbed prediction's"
 
     table = folder / "table.csv"
@@ -114,30 +114,30 @@ def choose(rng: random.Random) -> tuple[str, Plan, str]:
     return command, rng.choice(PLANS), rng.choice(["held", "race", "dead owner"])
 
 
-def wait_for(path: Path, victim: Victim) -> bool:
-    """Whether the victim has come to where it is held; False if it ended, or never came."""
+def wait_for(path: Path, child: Child) -> bool:
+    """Whether the child has come to where it is held; False if it ended, or never came."""
     until = time.monotonic() + PATIENCE
     while not path.exists():
-        if time.monotonic() > until or not victim.alive():
+        if time.monotonic() > until or not child.alive():
             return path.exists()
         time.sleep(0.005)
     return True
 
 
-def race(writer: Writer, material: Material, folder: Path, delay: float, defect: str) -> tuple[str, str]:
+def race(writer: Writer, setup: Setup, folder: Path, delay: float, defect: str) -> tuple[str, str]:
     """Two at once: how they ended, and which promise broke, or "".  delay: seconds that the second comes later.
 
     Which of them wins is chance, and so is whether the loser meets the lock or what the winner has finished: therefore
     both note when they were where only the lock's owner may be.
     """
-    told = [folder / "first", folder / "second"]
-    notes = [defect + NOTE_AT.format(place=writer.within, told=str(path)) for path in told]
-    first = material.nursery.start(writer.argv, before=notes[0])
+    notes = [folder / "first", folder / "second"]
+    sources = [defect + NOTE_AT.format(place=writer.within, notes=str(path)) for path in notes]
+    first = setup.server.start(writer.argv, before=sources[0])
     time.sleep(delay)
-    second = material.nursery.start(writer.argv, before=notes[1])
+    second = setup.server.start(writer.argv, before=sources[1])
     endings = []  # code, when it had ended at the latest, errors
-    for victim in (second, first):
-        ending = victim.wait(PATIENCE)
+    for child in (second, first):
+        ending = child.wait(PATIENCE)
         endings.append((ending.code, time.monotonic(), ending.errors[-300:]))
     codes = sorted(code for code, _, _ in endings)
     what = f"two of {writer.name}, {delay:.3f} s apart,"
@@ -145,7 +145,7 @@ def race(writer: Writer, material: Material, folder: Path, delay: float, defect:
         return "", f"{what} ended with {codes}: {[errors for _, _, errors in endings]}"
     if codes[1] == 6:
         return f"{writer.name}: one wins, the other exits 6", ""
-    spans = sorted(span for path in told if (span := span_of(path)))
+    spans = sorted(span for path in notes if (span := span_of(path)))
     if len(spans) != codes.count(0):
         return "", f"{what} were {len(spans)} times in {writer.within}, expected {codes.count(0)}"
     if len(spans) == 2 and spans[1][0] < spans[0][1]:
@@ -155,17 +155,17 @@ def race(writer: Writer, material: Material, folder: Path, delay: float, defect:
     return f"{writer.name}: one after the other", ""
 
 
-def span_of(told: Path) -> tuple[float, float] | None:
+def span_of(notes: Path) -> tuple[float, float] | None:
     """From when to when a writer was where only the lock's owner may be; None if it never was."""
-    if not told.exists():
+    if not notes.exists():
         return None
-    times = [float(time) for time in told.read_text().split()]
+    times = [float(time) for time in notes.read_text().split()]
     return min(times), max(times)
 
 
-def held(writer: Writer, material: Material, owner: Victim, go: Path, defect: str) -> tuple[str, str]:
+def held(writer: Writer, setup: Setup, owner: Child, go: Path, defect: str) -> tuple[str, str]:
     """One more while the owner is kept waiting: how it ended, and which promise broke, or ""."""
-    other = material.nursery.run(writer.argv, timeout=PATIENCE, before=defect)
+    other = setup.server.run(writer.argv, timeout=PATIENCE, before=defect)
     go.touch()
     codes = [owner.wait(PATIENCE).code, other.code]
     if codes != [0, 6] or other.traceback:
@@ -173,36 +173,36 @@ def held(writer: Writer, material: Material, owner: Victim, go: Path, defect: st
     return f"{writer.name}: one wins, the other exits 6", ""
 
 
-def inherited(writer: Writer, material: Material, owner: Victim, reaped: bool, defect: str) -> tuple[str, str]:
+def inherited(writer: Writer, setup: Setup, owner: Child, reaped: bool, defect: str) -> tuple[str, str]:
     """One more after the owner was killed: how it ended, and which promise broke, or ""."""
     owner.kill()
     if reaped:
         owner.wait()
     until = time.monotonic() + (0 if reaped else SECONDS_FOR_A_DEATH)
-    while (heir := material.nursery.run(writer.again, timeout=PATIENCE, before=defect)).code == 6:
+    while (successor := setup.server.run(writer.again, timeout=PATIENCE, before=defect)).code == 6:
         if time.monotonic() > until:
             break
-    if heir.code:
-        return "", f"{writer.name} after a dead owner ended with {heir.code}: {heir.errors[-300:]}"
+    if successor.code:
+        return "", f"{writer.name} after a dead owner ended with {successor.code}: {successor.errors[-300:]}"
     return f"{writer.name}: takes over from a dead owner", ""
 
 
-def attempt(rng: random.Random, material: Material, folder: Path, defect: str) -> tuple[str, str]:
+def attempt(rng: random.Random, setup: Setup, folder: Path, defect: str) -> tuple[str, str]:
     """One pair: how it ended, and which promise broke, or ""."""
     command, plan, kind = choose(rng)
-    writer = writer_of(command, plan, material, folder)
+    writer = writer_of(command, plan, setup, folder)
     there, go = folder / "there", folder / "go"
     if kind == "race":
-        ended, broken = race(writer, material, folder, rng.uniform(0, 0.1), defect)
+        ended, broken = race(writer, setup, folder, rng.uniform(0, 0.1), defect)
     else:
         hold = defect + HOLD_AT.format(place=writer.held_at, there=str(there), go=str(go))
-        owner = material.nursery.start(writer.argv, before=hold)
+        owner = setup.server.start(writer.argv, before=hold)
         if not wait_for(there, owner):
             return "", f"the first {writer.name} never came to {writer.held_at}: {owner.wait(1).errors[-300:]}"
         if kind == "held":
-            ended, broken = held(writer, material, owner, go, defect)
+            ended, broken = held(writer, setup, owner, go, defect)
         else:
-            ended, broken = inherited(writer, material, owner, rng.random() < 0.5, defect)
+            ended, broken = inherited(writer, setup, owner, rng.random() < 0.5, defect)
     if broken:
         return "", broken
     if wrong := writer.wrong():
@@ -215,11 +215,11 @@ def attempt(rng: random.Random, material: Material, folder: Path, defect: str) -
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
     """Set `count` pairs on one place each.  defect: a fault of the product to plant in each, to test this campaign."""
     tally = Tally()
-    with Material(folder / "material", trains=True) as material:
+    with Setup(folder / "setup", trains=True) as setup:
         for number in range(count):
             place = folder / f"{number:04}"
             place.mkdir()
-            ended, broken = attempt(random.Random(f"{seed}-{number}"), material, place, defect)
+            ended, broken = attempt(random.Random(f"{seed}-{number}"), setup, place, defect)
             if broken:
                 tally.broke(f"seed {seed}, attempt {number}: {broken}")
             else:
@@ -272,9 +272,9 @@ engine.report.report.publish_bytes = lambda path, content: whole(path, content[:
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
-    with Material(tmp_path_factory.mktemp("material"), PLANS[:1], trains=True) as material:
-        yield material
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    with Setup(tmp_path_factory.mktemp("setup"), PLANS[:1], trains=True) as setup:
+        yield setup
 
 
 def draws(command: str) -> random.Random:
@@ -283,19 +283,19 @@ def draws(command: str) -> random.Random:
     return random.Random(next(seed for seed in itertools.count() if choose(random.Random(seed)) == wanted))
 
 
-def test_a_lock_that_two_writers_get_is_noticed(tmp_path: Path, material: Material) -> None:
-    _, broken = attempt(draws("convert"), material, tmp_path, NO_LOCK)
+def test_a_lock_that_two_writers_get_is_noticed(tmp_path: Path, setup: Setup) -> None:
+    _, broken = attempt(draws("convert"), setup, tmp_path, NO_LOCK)
     assert "the owner and the other convert ended with" in broken
 
 
-def test_a_lock_that_locks_nothing_is_noticed_in_a_race(tmp_path: Path, material: Material) -> None:
-    writer = writer_of("train", PLANS[0], material, tmp_path)
-    _, broken = race(writer, material, tmp_path, 1.0, NO_LOCK + IN_TURN.format(folder=str(tmp_path)))
+def test_a_lock_that_locks_nothing_is_noticed_in_a_race(tmp_path: Path, setup: Setup) -> None:
+    writer = writer_of("train", PLANS[0], setup, tmp_path)
+    _, broken = race(writer, setup, tmp_path, 1.0, NO_LOCK + IN_TURN.format(folder=str(tmp_path)))
     assert "the loser was refused while the winner was still at work" in broken
 
 
-def test_a_torn_page_of_the_winner_is_noticed(tmp_path: Path, material: Material) -> None:
-    _, broken = attempt(draws("train"), material, tmp_path, TORN_PAGE)
+def test_a_torn_page_of_the_winner_is_noticed(tmp_path: Path, setup: Setup) -> None:
+    _, broken = attempt(draws("train"), setup, tmp_path, TORN_PAGE)
     assert "after two of train report.html ends before its end" in broken
 
 

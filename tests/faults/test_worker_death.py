@@ -19,7 +19,7 @@ from tests.faults.conversions import (
     AT,
     PATIENCE,
     PLANS,
-    Material,
+    Setup,
     contents,
     different,
     left_behind,
@@ -27,10 +27,10 @@ from tests.faults.conversions import (
     temporaries,
     workers_of,
 )
-from tests.faults.processes import Ending, Victim
+from tests.faults.processes import Child, Ending
 from tests.faults.small_run import Result, result_of
 
-SECONDS_TO_TELL = 10.0
+SECONDS_TO_REPORT = 10.0
 MISSED = "was done already"  # before anything was killed: such an attempt is drawn again
 TRAINING = ("--epochs", "1", "--batch-size", "2", "--threads", "2", "--device", "cpu")
 # what is raised in a thread → exit code of the command; 1 for a traceback, since no user caused it
@@ -47,7 +47,7 @@ def failing(*arguments, **named):
     global calls
     calls += 1
     if calls >= {{call}}:
-        Path({{told!r}}).touch()
+        Path({{reached!r}}).touch()
         raise {{error}}
     return real(*arguments, **named)
 setattr(owner, name, failing)
@@ -62,7 +62,7 @@ def ending(self):
     global calls
     calls += 1
     if calls == {call}:
-        Path({told!r}).touch()
+        Path({reached!r}).touch()
         threads = [one for one in threading.enumerate() if one.name.startswith("plainfilm-loader")]
         for one in threads[: {number}]:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(one.ident), ctypes.py_object(SystemExit))
@@ -86,26 +86,26 @@ def send(self, content):
     calls += 1
     if calls == {call}:
         time.sleep({seconds})
-        Path({told!r}).touch()
+        Path({reached!r}).touch()
         os.kill(pids[{worker}], signal.SIGKILL)
 loaders.workers.start, Connection.send = start, send
 """
 
 
-def command(kind: str, material: Material, folder: Path, workers: int = 1) -> list[str]:
+def command(kind: str, setup: Setup, folder: Path, workers: int = 1) -> list[str]:
     """A command, whose output is `out` in folder: one that decodes in worker processes, or a training."""
     out = folder / "out"
     if kind == "convert":
-        return PLANS[1].argv(material, out, workers=workers)
+        return PLANS[1].argv(setup, out, workers=workers)
     if kind == "train":
         if (out / "config.json").exists():
             return ["train", "--resume", str(out)]
-        return ["train", str(material.reference(PLANS[1])), "--out", str(out), *TRAINING]
+        return ["train", str(setup.reference(PLANS[1])), "--out", str(out), *TRAINING]
     if kind == "audit":
-        return ["audit", str(material.source), "--out", str(out), "--size", "32", "--workers", str(workers)]
+        return ["audit", str(setup.source), "--out", str(out), "--size", "32", "--workers", str(workers)]
     out.mkdir(parents=True, exist_ok=True)
     flags = ["--out", str(out / "table.csv"), "--workers", str(workers)]
-    return ["predict", str(material.trained()), str(material.source), *flags]
+    return ["predict", str(setup.trained()), str(setup.source), *flags]
 
 
 def output(kind: str, folder: Path) -> Result | dict[str, bytes]:
@@ -113,53 +113,53 @@ def output(kind: str, folder: Path) -> Result | dict[str, bytes]:
     return result_of(folder / "out") if kind == "train" else contents(folder / "out")
 
 
-def wrong_output(kind: str, material: Material, folder: Path) -> str:
+def wrong_output(kind: str, setup: Setup, folder: Path) -> str:
     """How a command's output differs from that of an undisturbed one; "" if it does not."""
-    undisturbed = material.made(f"undisturbed-{kind}", lambda place: command(kind, material, place))
+    undisturbed = setup.made(f"undisturbed-{kind}", lambda place: command(kind, setup, place))
     found, wanted = output(kind, folder), output(kind, undisturbed)
     if isinstance(found, dict) and isinstance(wanted, dict):
         return different(found, wanted)
     return "" if found == wanted else f"the result differs from an undisturbed one: {found}, {wanted}"
 
 
-def wrong_afterwards(kind: str, material: Material, folder: Path, ending: Ending, defect: str) -> str:
+def wrong_afterwards(kind: str, setup: Setup, folder: Path, ending: Ending, defect: str) -> str:
     """What is wrong with what a command left after a worker's death, or with what a rerun makes of it; or ""."""
-    if not ending.code and (wrong := wrong_output(kind, material, folder)):
+    if not ending.code and (wrong := wrong_output(kind, setup, folder)):
         return f"ended with 0, but {wrong}"
     if ending.code and kind != "train" and (left := sorted(contents(folder / "out"))):
         return f"ended with {ending.code} and left {', '.join(left)}"
     if ending.code:
-        again = material.nursery.run(command(kind, material, folder), timeout=PATIENCE, before=defect)
+        again = setup.server.run(command(kind, setup, folder), timeout=PATIENCE, before=defect)
         if again.code:
             return f"the rerun ended with {again.code}: {again.errors[-300:]}"
-        if wrong := wrong_output(kind, material, folder):
+        if wrong := wrong_output(kind, setup, folder):
             return f"after the rerun {wrong}"
     if left := temporaries(folder):
         return f"left {', '.join(left)}"
     return ""
 
 
-def kill_a_worker(victim: Victim, rng: random.Random, told: Path, stopped: bool) -> None:
+def kill_a_worker(child: Child, rng: random.Random, reached: Path, stopped: bool) -> None:
     """Kill one of its workers at a random time; stopped: while the parent sleeps, so that answers pile up."""
     until = time.monotonic() + 60
-    while not (workers := workers_of(victim.pid)) and victim.alive() and time.monotonic() < until:
+    while not (workers := workers_of(child.pid)) and child.alive() and time.monotonic() < until:
         time.sleep(0.01)
     time.sleep(rng.uniform(0, 3))
     if stopped:
-        victim.kill(signal.SIGSTOP)
+        child.kill(signal.SIGSTOP)
         time.sleep(rng.uniform(0, 1))
-    if workers := workers_of(victim.pid):
-        told.touch()
+    if workers := workers_of(child.pid):
+        reached.touch()
         with contextlib.suppress(ProcessLookupError):
             os.kill(rng.choice(workers), signal.SIGKILL)
-    victim.kill(signal.SIGCONT)
+    child.kill(signal.SIGCONT)
 
 
-def too_late(ending: Ending, told: Path) -> str:
+def too_late(ending: Ending, reached: Path) -> str:
     """Whether the command took longer to end than it may after a death; "" if not."""
-    seconds = time.time() - told.stat().st_mtime if told.exists() else 0.0  # else it has not begun to die
-    if ending.timed_out or seconds > SECONDS_TO_TELL:
-        return f"still waiting after {seconds:.0f} s, expected at most {SECONDS_TO_TELL:g}"
+    seconds = time.time() - reached.stat().st_mtime if reached.exists() else 0.0  # else it has not begun to die
+    if ending.timed_out or seconds > SECONDS_TO_REPORT:
+        return f"still waiting after {seconds:.0f} s, expected at most {SECONDS_TO_REPORT:g}"
     return ""
 
 
@@ -169,28 +169,28 @@ def choose_kill(rng: random.Random) -> tuple[str, str, int, int]:
     return command, rng.choice(["chunk", "chunk", "time", "stopped"]), rng.randint(1, 6), rng.randrange(2)
 
 
-def process_attempt(rng: random.Random, material: Material, folder: Path, defect: str) -> tuple[str, str]:
+def process_attempt(rng: random.Random, setup: Setup, folder: Path, defect: str) -> tuple[str, str]:
     """Kill a worker process: how it ended, and which promise broke, or ""."""
     kind, how, call, worker = choose_kill(rng)
-    told, shared = folder / "told", shared_memory()
-    fault = KILL_WORKER.format(call=call, seconds=round(rng.uniform(0, 0.02), 4), worker=worker, told=str(told))
-    argv = command(kind, material, folder, workers=2)
-    victim = material.nursery.start(argv, before=defect + (fault if how == "chunk" else ""))
+    reached, shared = folder / "reached", shared_memory()
+    fault = KILL_WORKER.format(call=call, seconds=round(rng.uniform(0, 0.02), 4), worker=worker, reached=str(reached))
+    argv = command(kind, setup, folder, workers=2)
+    child = setup.server.start(argv, before=defect + (fault if how == "chunk" else ""))
     if how != "chunk":
-        kill_a_worker(victim, rng, told, how == "stopped")
-    ending = victim.wait(PATIENCE)
+        kill_a_worker(child, rng, reached, how == "stopped")
+    ending = child.wait(PATIENCE)
     what = f"{kind} with a worker killed ({how})"
-    if late := too_late(ending, told):
+    if late := too_late(ending, reached):
         return "", f"{what}: {late}"
     if ending.code not in (0, 4) or ending.traceback:  # 0: all was decoded, or the worker had nothing to do any more
         return "", f"{what} ended with {ending.code}, expected 4: {ending.errors[-300:]}"
-    if how == "chunk" and not told.exists():
+    if how == "chunk" and not reached.exists():
         return "", f"{what}: it sent no chunk {call}"
-    if left := left_behind(victim.pid, shared):
+    if left := left_behind(child.pid, shared):
         return "", f"{what}: {left}"
-    if wrong := wrong_afterwards(kind, material, folder, ending, defect):
+    if wrong := wrong_afterwards(kind, setup, folder, ending, defect):
         return "", f"{what}: {wrong}"
-    if not told.exists():
+    if not reached.exists():
         return MISSED, ""
     return f"{kind}: {'exit 4' if ending.code else 'lost nothing'}", ""
 
@@ -201,41 +201,41 @@ def choose_end(rng: random.Random) -> tuple[str, str]:
     return ("a loader's thread", ENDED) if kind == "end" else (kind, rng.choice(list(ERRORS)))
 
 
-def thread_attempt(rng: random.Random, material: Material, folder: Path, defect: str) -> tuple[str, str]:
+def thread_attempt(rng: random.Random, setup: Setup, folder: Path, defect: str) -> tuple[str, str]:
     """End a thread of a training: how it ended, and which promise broke, or ""."""
-    told, shared = folder / "told", shared_memory()
+    reached, shared = folder / "reached", shared_memory()
     kind, error = choose_end(rng)
     if error == ENDED:
         expected = {0, 1}  # 0: it had no work to lose
-        fault = END_THREADS.format(call=rng.randint(5, 20), number=rng.randint(1, 2), told=str(told))
+        fault = END_THREADS.format(call=rng.randint(5, 20), number=rng.randint(1, 2), reached=str(reached))
     else:
         expected = {ERRORS[error]}
-        fault = RAISE_AT.format(place=PLACES[kind], call=rng.randint(1, 8), error=error, told=str(told))
-    victim = material.nursery.start(command("train", material, folder), before=defect + fault)
-    ending = victim.wait(PATIENCE)
+        fault = RAISE_AT.format(place=PLACES[kind], call=rng.randint(1, 8), error=error, reached=str(reached))
+    child = setup.server.start(command("train", setup, folder), before=defect + fault)
+    ending = child.wait(PATIENCE)
     what = f"train with {error} in {kind}"
-    if late := too_late(ending, told):
+    if late := too_late(ending, reached):
         return "", f"{what}: {late}"
-    if ending.code not in expected or not told.exists():
+    if ending.code not in expected or not reached.exists():
         return "", f"{what} ended with {ending.code}, expected {max(expected)}: {ending.errors[-300:]}"
-    if left := left_behind(victim.pid, shared):
+    if left := left_behind(child.pid, shared):
         return "", f"{what}: {left}"
-    if wrong := wrong_afterwards("train", material, folder, ending, defect):
+    if wrong := wrong_afterwards("train", setup, folder, ending, defect):
         return "", f"{what}: {wrong}"
     return f"train: {f'exit {ending.code}' if ending.code else 'lost nothing'}", ""
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
-    """End `count` workers.  defect: a fault of the product to plant in each victim, to test this campaign."""
+    """End `count` workers.  defect: a fault of the product to plant in each child, to test this campaign."""
     tally = Tally()
-    with Material(folder / "material", trains=True) as material:
+    with Setup(folder / "setup", trains=True) as setup:
         for number in range(count):
             rng, place, ended = random.Random(f"{seed}-{number}"), folder / f"{number:04}", MISSED
             attempt = process_attempt if number % 2 else thread_attempt
             while ended == MISSED:
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir()
-                ended, broken = attempt(rng, material, place, defect)
+                ended, broken = attempt(rng, setup, place, defect)
             if broken:
                 tally.broke(f"seed {seed}, attempt {number}: {broken}")
             else:
@@ -265,7 +265,7 @@ TRUSTING = """
 from loaders.workers import WatchedThreads
 WatchedThreads.result = lambda self, future: future.result()
 """
-# the files of a chunk whose worker died are told as unreadable, and the command ends well
+# the files of a chunk whose worker died are reported as unreadable, and the command ends well
 LOSSY = """
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -301,9 +301,9 @@ WatchedThreads.result = stale
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
-    with Material(tmp_path_factory.mktemp("material"), PLANS[:2], trains=True) as material:
-        yield material
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    with Setup(tmp_path_factory.mktemp("setup"), PLANS[:2], trains=True) as setup:
+        yield setup
 
 
 def draws(wanted: Callable[[random.Random], bool]) -> random.Random:
@@ -311,22 +311,22 @@ def draws(wanted: Callable[[random.Random], bool]) -> random.Random:
     return random.Random(next(seed for seed in itertools.count() if wanted(random.Random(seed))))
 
 
-def test_a_thread_that_ends_the_command_in_silence_is_noticed(tmp_path: Path, material: Material) -> None:
+def test_a_thread_that_ends_the_command_in_silence_is_noticed(tmp_path: Path, setup: Setup) -> None:
     rng = draws(lambda rng: choose_end(rng) == ("a loader's thread", "SystemExit(0)"))
-    _, broken = thread_attempt(rng, material, tmp_path, TRUSTING)
+    _, broken = thread_attempt(rng, setup, tmp_path, TRUSTING)
     assert "ended with 0, expected 1" in broken
 
 
-def test_a_lost_chunk_is_noticed(tmp_path: Path, material: Material) -> None:
+def test_a_lost_chunk_is_noticed(tmp_path: Path, setup: Setup) -> None:
     first = ("predict", "chunk", 1)  # its worker dies before it can have answered
     rng = draws(lambda rng: choose_kill(rng)[:3] == first)
-    _, broken = process_attempt(rng, material, tmp_path, LOSSY)
+    _, broken = process_attempt(rng, setup, tmp_path, LOSSY)
     assert "ended with 0, but table.csv differ" in broken
 
 
-def test_a_lost_batch_is_noticed(tmp_path: Path, material: Material) -> None:
+def test_a_lost_batch_is_noticed(tmp_path: Path, setup: Setup) -> None:
     rng = draws(is_one_end)
-    _, broken = thread_attempt(rng, material, tmp_path, STALE)
+    _, broken = thread_attempt(rng, setup, tmp_path, STALE)
     assert "ended with 0, but the result differs" in broken
 
 

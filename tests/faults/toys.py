@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.campaign import Tally
-from tests.faults.processes import Nursery
+from tests.faults.processes import ForkServer
 
 
 def sound(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
@@ -30,12 +30,12 @@ def fails(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> T
 
 
 def crashed(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
-    """Dies while a victim is waited for; `victim`, beside its folder, says which it was."""
-    with Nursery(folder / "nursery", imports="import time") as nursery:
-        victim = nursery.start(before="import time; time.sleep(300)")
-        (folder.parent / "victim").write_text(str(victim.pid))
+    """Dies while a child is waited for; `child`, beside its folder, names it."""
+    with ForkServer(folder / "server", imports="import time") as server:
+        child = server.start(before="import time; time.sleep(300)")
+        (folder.parent / "child").write_text(str(child.pid))
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        victim.wait(timeout=300)
+        child.wait(timeout=300)
     raise AssertionError
 
 
@@ -59,12 +59,12 @@ def meets(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> T
 
 
 def interrupts_its_runner(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
-    """Ctrl-C for the runner while a victim is waited for; `put-away`, beside its folder, says which it was."""
-    with Nursery(folder / "nursery", imports="import time") as nursery:
-        victim = nursery.start(before="import time; time.sleep(300)")
+    """Ctrl-C for the runner while a child is waited for; `cleaned-up`, beside its folder, names it."""
+    with ForkServer(folder / "server", imports="import time") as server:
+        child = server.start(before="import time; time.sleep(300)")
         try:
             os.kill(os.getppid(), signal.SIGINT)
-            victim.wait(timeout=300)
+            child.wait(timeout=300)
         finally:
-            (folder.parent / "put-away").write_text(str(victim.pid))
+            (folder.parent / "cleaned-up").write_text(str(child.pid))
     return Tally()
