@@ -11,24 +11,13 @@ from typing import Self
 from loaders.atomic_file import LOCK, SUFFIX
 from loaders.config import PhantomConfig
 from loaders.phantom.folder import write_phantoms
-from tests.faults.processes import IMPORTS, ForkServer
+from tests.faults.processes import ForkServer
 
 SIZE = 32
 TRAINING = ("--epochs", "1", "--batch-size", "8", "--threads", "1", "--device", "cpu")
 SHARED = Path("/dev/shm")
 SECONDS_TO_CLEAR = 10.0
 PATIENCE = 300.0  # seconds for a command that has not been attacked, on a loaded machine
-# what a conversion would otherwise load in every child anew
-WARM = """
-import contextlib, io
-import cv2
-import loaders.convert.convert, loaders.convert.contact_sheet, loaders.audit.page
-import engine.report.report, engine.report.report, engine.predict.predict, engine.predict.predict
-cv2.setNumThreads(1)
-with contextlib.redirect_stdout(io.StringIO()):
-    assert cli.main({argv!r}) == 0
-"""
-TRAINS = "import torch._dynamo\n"  # what an optimiser loads, most of a small training's time
 
 # before a child's command: the function at a dotted place, for which what follows puts another
 AT = """
@@ -108,19 +97,16 @@ PLANS = (Plan(seed=1, holdout=0.0), Plan(seed=2, holdout=0.2), Plan(seed=3, hold
 class Setup:
     """Phantoms of 24 patients in two classes, the site's key, and what each plan makes of them undisturbed.
 
-    Owns a server; close it, or use `with`.  trains: whether children train, too.
-    wanted: plan → name → bytes.  seconds: what a conversion takes.
+    Owns a server; close it, or use `with`.  wanted: plan → name → bytes.  seconds: what a conversion takes.
     """
 
-    def __init__(self, folder: Path, plans: Sequence[Plan] = PLANS, *, trains: bool = False) -> None:
+    def __init__(self, folder: Path, plans: Sequence[Plan] = PLANS) -> None:
         self.folder = folder
         self.key = folder / "keys" / "site.key"
         table = write_phantoms(PhantomConfig(out=folder / "phantoms", patients=24, images_per_patient=1, size=48))
         self.source = table.parent / "images"
-        first = plans[0].argv(self, self.reference(plans[0]))
-        imports = IMPORTS + WARM.format(argv=first) + (TRAINS if trains else "")
-        self.server = ForkServer(folder / "children", imports=imports)
-        for plan in plans[1:]:
+        self.server = ForkServer(folder / "children")
+        for plan in plans:
             ending = self.server.run(plan.argv(self, self.reference(plan)), timeout=PATIENCE)
             assert not ending.code, ending.errors
             self.seconds = ending.seconds

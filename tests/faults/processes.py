@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -12,10 +13,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn, Self
+from typing import IO, ClassVar, NoReturn, Self
 
 REPOSITORY = Path(__file__).parent.parent.parent
-IMPORTS = "import cli, loaders.convert.convert, loaders.batches.loader, engine.train.train, engine.evaluate.evaluate"
+IMPORTS = "import tests.faults.small_run as small_run; small_run.warm_up()"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,25 +83,39 @@ class Child:
 
 
 class ForkServer:
-    """A process with plainfilm imported, which forks children; close() ends it.
+    """A process with plainfilm imported, which forks children; close() ends them.
+
+    The next server of the same imports and environment is the same process, since starting one takes seconds.  It ends
+    with the process that started it.
 
     A child runs `before` (Python source, where a campaign plants its fault) and then `cli.main(argv)`, or only
     `before` without argv; its exit status is main's.  Fork keeps a child at milliseconds where an import takes
     seconds; no thread of the server may be alive then.
     """
 
+    _idle: ClassVar[dict[str, list[subprocess.Popen[str]]]] = {}  # by imports and environment
+
     def __init__(self, folder: Path, environment: dict[str, str] | None = None, imports: str = IMPORTS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._count = 0
+        self._children: set[int] = set()  # that nobody has waited for
+        outer = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        environment = outer | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"} | (environment or {})
+        self._key = repr((imports, sorted(environment.items())))
+        while idle := self._idle.get(self._key):
+            self._process = idle.pop()
+            if self._process.poll() is None:
+                return
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.processes", imports],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=REPOSITORY,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"} | (environment or {}),
+            env=environment,
         )
+        atexit.register(end, self._process)
 
     def start(
         self,
@@ -119,6 +134,7 @@ class ForkServer:
         (folder / "errors").touch()
         order = {"argv": argv, "before": before, "folder": str(folder), "cwd": cwd and str(cwd)}
         answer = self.ask(order | {"memory": memory, "file_size": file_size})
+        self._children.add(answer["pid"])
         return Child(self, answer["pid"], folder)
 
     def run(self, argv: list[str] | None = None, *, timeout: float = 60.0, **options: object) -> Ending:
@@ -134,21 +150,38 @@ class ForkServer:
         line = stdout.readline()
         if not line:
             raise RuntimeError(f"the server ended with {self._process.wait()}")
-        return json.loads(line)
+        answer = json.loads(line)
+        if answer.get("running") is False:
+            self._children.discard(int(str(order["wait"])))
+        return answer
 
     def close(self) -> None:
-        """End the server; children still running are killed with it."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait(timeout=30)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        """Kill the children that still run."""
+        try:
+            for pid in sorted(self._children):
+                for kill in (os.kill, os.killpg):
+                    with contextlib.suppress(ProcessLookupError):
+                        kill(pid, signal.SIGKILL)
+                self.ask({"wait": pid, "timeout": 30.0})
+        except (OSError, RuntimeError):  # the server has ended, and its children with it
+            end(self._process)
+        else:
+            self._idle.setdefault(self._key, []).append(self._process)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def end(server: subprocess.Popen[str]) -> None:
+    """End a server, which kills its children."""
+    for stream in (server.stdin, server.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+    server.wait(timeout=30)
 
 
 def run_child(order: dict) -> NoReturn:
@@ -177,8 +210,6 @@ def run_child(order: dict) -> NoReturn:
         sys.excepthook(*sys.exc_info())
         code = 1
     # as the interpreter's own end does: what runs at exit runs, then streams are flushed
-    import atexit
-
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib
+import io
 import json
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+
+import cli
 from engine.train.checkpoint import digest, load_checkpoint
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError
 from loaders.phantom.folder import write_phantoms
 
-IMPORTS = (
-    "import cli, engine.train.train, engine.evaluate.evaluate, engine.report.report, engine.predict.predict, "
-    "engine.explain.explain, engine.export.export, engine.train.device_epochs, loaders.audit.audit, "
-    "tests.faults.test_train_kill, tests.faults.test_numbers, "
-    "engine.evaluate.output"
-)
-WARM = """
-import contextlib, io
-with contextlib.redirect_stdout(io.StringIO()):
-    assert cli.main({argv!r}) == 0
-"""
+# what children need, and torch._dynamo, which an optimiser loads: most of a small training's time
+NEEDED = (
+    "torch._dynamo", "loaders.audit.audit", "loaders.audit.page", "loaders.batches.throughput",
+    "loaders.convert.contact_sheet", "engine.train.device_epochs", "engine.evaluate.evaluate", "engine.evaluate.output",
+    "engine.predict.predict", "engine.explain.explain", "engine.explain.findings", "engine.export.export",
+    "engine.crossval.crossval", "engine.crossval.output", "engine.compare", "engine.report.report",
+    "tests.faults.test_live_files", "tests.faults.test_train_kill", "tests.faults.test_numbers",
+)  # fmt: skip
 SPEED = ("images_per_second", "rate", "seconds")  # of metrics and states: differ from run to run
 EPOCHS, BATCH = 3, 8
 SETTINGS = ("--epochs", EPOCHS, "--batch-size", BATCH, "--threads", 1, "--device", "cpu", "--no-arena")
@@ -55,9 +59,15 @@ def train_command(betons: Path, run: Path, *settings: object) -> list[str]:
     return ["train", str(betons), "--out", str(run), *map(str, (*SETTINGS, *settings))]
 
 
-def warm(betons: Path, run: Path) -> str:
-    """What a server imports, and a training, which leaves in it what each child would load and compile anew."""
-    return f"{IMPORTS}\n{WARM.format(argv=train_command(betons, run))}"
+def warm_up() -> None:
+    """Import, convert and train once: what each child would otherwise load and compile anew.  Leaves no thread."""
+    for module in NEEDED:
+        importlib.import_module(module)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
+        folder = Path(name)
+        if cli.main(train_command(make_betons(folder), folder / "run", "--epochs", 1)):
+            raise RuntimeError("the training to warm up by failed")
 
 
 @dataclass(frozen=True, slots=True)

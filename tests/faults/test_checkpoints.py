@@ -19,7 +19,7 @@ import torch
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.processes import ForkServer
-from tests.faults.small_run import begun_anew, left_of, make_betons, result_of, train_command, warm
+from tests.faults.small_run import begun_anew, left_of, make_betons, result_of, train_command
 from tests.small_training import results_of
 
 OUT_OF_TIME = 120.0
@@ -224,13 +224,16 @@ def copy_run(run: Path, to: Path) -> None:
 def open_setup(folder: Path) -> Iterator[Setup]:
     """Convert and train; children are there until the end."""
     betons = make_betons(folder)
-    with ForkServer(folder / "children", imports=warm(betons, folder / "finished")) as server:
+    with ForkServer(folder / "children") as server:
         yield make_setup(server, betons, folder)
 
 
 def make_setup(server: ForkServer, betons: Path, folder: Path) -> Setup:
-    """Train two more runs, and leave them in their third epoch.  folder: with a finished run."""
-    runs = {name: folder / name for name in ("stopped", "other")}
+    """Train a run, and two more that are left in their third epoch."""
+    finished, runs = folder / "finished", {name: folder / name for name in ("stopped", "other")}
+    ending = server.run(train_command(betons, finished), timeout=OUT_OF_TIME)
+    if ending.code:
+        raise RuntimeError(f"the training ended with {ending.code}: {ending.errors}")
     stop = "from tests.faults.test_train_kill import signal_at; signal_at('step', 8, after=True, signals=[15])"
     for name, settings in (
         ("stopped", ()),
@@ -239,7 +242,6 @@ def make_setup(server: ForkServer, betons: Path, folder: Path) -> Setup:
         ending = server.run(train_command(betons, runs[name], *settings), before=stop, timeout=OUT_OF_TIME)
         if ending.code != 75:
             raise RuntimeError(f"the {name} training ended with {ending.code}, expected 75: {ending.errors}")
-    finished = folder / "finished"
     shutil.copy(finished / "best.safetensors", folder / "own.safetensors")
     tensors, state = load_checkpoint(finished / "best.safetensors")
     network = {name: value for name, value in tensors.items() if name.startswith("network.")}

@@ -32,7 +32,7 @@ QUICK = "--epochs 1 --threads 1"
 class Scenario:
     """A command to attack.  argv: its arguments.  needs: parts of EARLIER that it finds in the work folder, in order.
 
-    before: source that the child runs first.  imports: modules that it needs.
+    before: source that the child runs first.
     synced: whether its files are synced before they take their names; phantoms, which can be drawn again, are not.
     """
 
@@ -40,7 +40,6 @@ class Scenario:
     argv: str
     needs: tuple[str, ...] = ()
     before: str = ""
-    imports: str = ""
     synced: bool = True
 
 
@@ -77,16 +76,15 @@ loaders.convert.convert.check_space = lambda *_: None
 KEPT_MODEL = "import engine.export.export as e, onnx; kept = onnx.load('W/model.onnx'); e.onnx_model = lambda _: kept\n"
 SCENARIOS = (
     Scenario(name="convert", argv=EARLIER["B"] + " --seed 2", needs=("P", "B")),
-    Scenario(name="phantom", argv=EARLIER["P"], imports="loaders.phantom.folder", synced=False),
-    Scenario(name="audit", argv=EARLIER["A"] + " --limit-blurred 2.5", needs=("P", "A"), imports="loaders.audit.audit"),
+    Scenario(name="phantom", argv=EARLIER["P"], synced=False),
+    Scenario(name="audit", argv=EARLIER["A"] + " --limit-blurred 2.5", needs=("P", "A")),
     Scenario(name="convert anew", argv=f"convert W/P/images --out W/B --audit auto {BETONS}", needs=("P",)),
-    Scenario(name="train", argv=EARLIER["R"], needs=("P", "B"), imports="engine.report.report"),
+    Scenario(name="train", argv=EARLIER["R"], needs=("P", "B")),
     Scenario(name="resume", argv="train --resume W/H", needs=("P", "B", "H")),
     Scenario(
         name="evaluate",
         argv=EARLIER["E"] + " --seed 2",
         needs=("P", "B", "R", "E"),
-        imports="engine.evaluate.output",
     ),
     Scenario(
         name="evaluate in the run",
@@ -97,22 +95,19 @@ SCENARIOS = (
         name="predict",
         argv=EARLIER["predicted.csv"] + " --min-confidence 0.5",
         needs=("P", "B", "R", "predicted.csv"),
-        imports="engine.predict.predict",
     ),
     Scenario(
         name="explain",
         argv=EARLIER["X"] + " --seed 2",
         needs=("P", "B", "R", "X"),
-        imports="engine.explain.findings",
     ),
-    Scenario(name="crossval", argv=EARLIER["C"], needs=("P", "B"), imports="engine.crossval.output"),
+    Scenario(name="crossval", argv=EARLIER["C"], needs=("P", "B")),
     Scenario(name="crossval again", argv=EARLIER["C"], needs=("P", "B", "C")),
     Scenario(
         name="export",
         argv=EARLIER["model.onnx"],
         needs=("P", "B", "R", "model.onnx"),
         before=KEPT_MODEL,
-        imports="engine.export.export, onnx, onnxruntime, onnxscript",
     ),
     Scenario(name="report", argv="report W/R", needs=("P", "B", "R")),
 )
@@ -432,8 +427,8 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
     tally = Tally()
     chosen = SCENARIOS[: min(count, len(SCENARIOS))]
     kinds = [kind for kind in KINDS if kind.name != "small tmpfs" or may_mount()]
-    imports = ", ".join([IMPORTS, *(scenario.imports for scenario in chosen if scenario.imports)])
-    with opened_disk(folder, imports) as disk:
+    exporting = "; import onnx, onnxruntime, onnxscript" * any(scenario.name == "export" for scenario in chosen)
+    with opened_disk(folder, IMPORTS + exporting) as disk:
         for attempt in range(count):
             scenario, kind = pair(attempt, chosen, kinds)
             found, outcome = attack(disk, scenario, kind, random.Random(f"{seed}-{attempt}"))

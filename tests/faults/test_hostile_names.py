@@ -276,11 +276,6 @@ def watch(event, given):
 sys.addaudithook(watch)
 """
 OUTPUT = "server"  # where the children' own output lies
-IMPORTS = (
-    "import cli, loaders.convert.convert, loaders.convert.convert, loaders.audit.audit, loaders.audit.page, "
-    "engine.train.train, engine.report.report, engine.predict.predict, engine.predict.predict, "
-    "engine.explain.explain, engine.explain.findings; cli.make_parser()"
-)
 
 
 def state_of(folder: Path, apart: set[Path]) -> dict[str, tuple[int, ...]]:
@@ -398,7 +393,7 @@ def prepare(server: ForkServer, folder: Path) -> None:
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
     """Case after case.  defect: a fault for the children, to try the campaign itself."""
     tally, every = Tally(), cases()
-    with ForkServer(folder / OUTPUT, imports=IMPORTS) as server:
+    with ForkServer(folder / OUTPUT) as server:
         prepare(server, folder)
         for attempt in range(count):
             here = folder / f"{attempt:04}"
@@ -466,7 +461,7 @@ TWO = partial(of_folder, TWINS, command="convert")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ForkServer, Path]]:
     """A server and the folder of a campaign."""
     folder = tmp_path_factory.mktemp("names")
-    with ForkServer(folder / OUTPUT, imports=IMPORTS) as server:
+    with ForkServer(folder / OUTPUT) as server:
         prepare(server, folder)
         yield server, folder
 

@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,25 +28,11 @@ from loaders.convert.patient_hash import load_site_key
 from loaders.errors import BetonError
 from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
-from loaders.sampling import epoch_matrices
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.processes import Ending, ForkServer
 from tests.loaders.test_beton import PAGE, write
 
 STORED = 46  # side of the frames
-
-
-def load_kernels() -> None:
-    """Load every kernel that children need, so that they are forked with them; starts no thread."""
-    with tempfile.TemporaryDirectory() as folder:
-        path, picture = Path(folder) / "x.beton", Path(folder) / "x.png"
-        write(path, 2)
-        with Loader(path, training=True) as loader:
-            index_N = np.arange(2)
-            loader.make_batch(index_N, None)
-            loader.make_batch(index_N, epoch_matrices(loader.config, 0, 2, loader.beton.facts.crop, loader.beton.side))
-        cv2.imwrite(str(picture), np.arange(1600, dtype=np.uint8).reshape(40, 40))
-        stored_frame(decode_radiograph(picture, max_pixels=1 << 20).grey_HW, STORED, "stretch")
 
 
 def without_privileges() -> None:
@@ -159,10 +144,6 @@ def become(path: Path, kind: str, other: Path) -> None:
 # ---- attempts
 
 
-IMPORTS = (
-    "import cli, loaders.convert.convert, loaders.batches.throughput, "
-    "loaders.phantom.folder, tests.faults.test_live_files as v; v.load_kernels()"
-)
 FILES, SIDE = 24, 32  # pictures to convert, and their crops
 SAMPLES = 64  # of the betons that are read
 CHANGED = "written in place while it was read"
@@ -381,7 +362,7 @@ def case(attempt: int) -> tuple[Callable[[Setup, Path, str, random.Random], Outc
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
     """defect: Python source that each child runs first, where a test breaks the product."""
     tally = Tally()
-    with ForkServer(folder / "children", imports=IMPORTS) as server:
+    with ForkServer(folder / "children") as server:
         setup = Setup(folder, seed, server, defect)
         for attempt in range(count):
             rng = random.Random(f"{seed}-{attempt}")
@@ -427,7 +408,7 @@ def test_a_bus_error_is_reported_with_the_file_and_what_it_was(tmp_path: Path) -
         "import os; from loaders.beton.reader import Beton\n"
         f"Beton.check_samples = lambda self, *given: os.truncate(self.path, {PAGE}) or self.bytes_B[-9:].sum()"
     )
-    with ForkServer(tmp_path / "children", imports=IMPORTS) as server:
+    with ForkServer(tmp_path / "children") as server:
         ending = server.run(["verify", str(path)], before=cut)
         assert ending.code == 5 and not ending.traceback
         assert f"plainfilm: {path}: written in place while it was read, {PAGE} bytes now, expected the" in ending.errors

@@ -46,7 +46,7 @@ def test_a_server_that_ctrl_c_ends_takes_its_children_along(tmp_path: Path, late
     with ForkServer(tmp_path / "children", imports=imports) as server:
         child = server.start(before="import time\ntime.sleep(60)")
         os.kill(server._process.pid, signal.SIGINT)
-    assert ends(child.pid)
+        assert ends(child.pid)
 
 
 @pytest.mark.usefixtures("interruptible")

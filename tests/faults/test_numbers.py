@@ -17,7 +17,7 @@ from engine.train.checkpoint import load_checkpoint, not_finite
 from loaders.errors import CheckpointError
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.processes import ForkServer
-from tests.faults.small_run import EPOCHS, Result, begun_anew, left_of, make_betons, result_of, train_command, warm
+from tests.faults.small_run import EPOCHS, Result, begun_anew, left_of, make_betons, result_of, train_command
 
 
 def on_device(found_inf: bool) -> None:
@@ -224,7 +224,7 @@ def open_setup(folder: Path) -> Iterator[Setup]:
     """Convert; children are there until the end."""
     environment = ENVIRONMENT | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
     betons = make_betons(folder)
-    with ForkServer(folder / "children", environment, warm(betons, folder / "warm")) as server:
+    with ForkServer(folder / "children", environment) as server:
         yield Setup(server=server, betons=betons, folder=folder, healthy={})
 
 

@@ -114,14 +114,6 @@ PLACES = (
     "everywhere", "DICOM tags", "EXIF", "PNG texts", "TIFF tags", "file names", "folders", "paths", "CSV columns",
     "a folder of no class", "refused files", "an audit's table", "weights",
 )  # fmt: skip
-# what the chain's commands load, and an optimiser, whose imports are most of a small training's time
-IMPORTS = (
-    "import cli, torch._dynamo, loaders.convert.convert, loaders.audit.audit, loaders.audit.page, "
-    "engine.train.train, engine.evaluate.evaluate, engine.evaluate.output, engine.predict.predict, "
-    "engine.explain.explain, engine.explain.findings, engine.export.export, "
-    "engine.export.export, engine.crossval.crossval, engine.crossval.output, engine.compare, "
-    "engine.compare, engine.report.report, engine.report.report; cli.make_parser()"
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,7 +302,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect
     """A chain for each place.  defect: a fault for the children, to try the campaign itself."""
     tally = Tally()
     films = draw_films(folder / "phantoms")
-    with ForkServer(folder / "server", imports=IMPORTS) as server:
+    with ForkServer(folder / "server") as server:
         for attempt in range(count):
             place = PLACES[attempt % len(PLACES)]
             here = folder / f"{attempt:03}"

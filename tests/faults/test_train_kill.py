@@ -27,7 +27,7 @@ from loaders.atomic_file import SUFFIX
 from loaders.errors import CheckpointError
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.processes import Ending, ForkServer
-from tests.faults.small_run import Left, Result, begun_anew, left_of, make_betons, result_of, train_command, warm
+from tests.faults.small_run import Left, Result, begun_anew, left_of, make_betons, result_of, train_command
 
 POINTS = {  # a name, and the function whose calls it counts
     "step": ("engine.train.host_epochs", "train_step"),
@@ -265,7 +265,7 @@ class Setup:
 def open_setup(folder: Path) -> Iterator[Setup]:
     """Convert, and train undisturbed; children are there until the end."""
     betons = make_betons(folder)
-    with ForkServer(folder / "children", imports=warm(betons, folder / "warm")) as server:
+    with ForkServer(folder / "children") as server:
         yield make_setup(server, betons, folder)
 
 

@@ -215,7 +215,7 @@ def attempt(rng: random.Random, setup: Setup, folder: Path, defect: str) -> tupl
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
     """Set `count` pairs on one place each.  defect: a fault of the product to plant in each, to test this campaign."""
     tally = Tally()
-    with Setup(folder / "setup", trains=True) as setup:
+    with Setup(folder / "setup") as setup:
         for number in range(count):
             place = folder / f"{number:04}"
             place.mkdir()
@@ -273,7 +273,7 @@ engine.report.report.publish_bytes = lambda path, content: whole(path, content[:
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
-    with Setup(tmp_path_factory.mktemp("setup"), PLANS[:1], trains=True) as setup:
+    with Setup(tmp_path_factory.mktemp("setup"), PLANS[:1]) as setup:
         yield setup
 
 

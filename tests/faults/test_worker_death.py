@@ -228,7 +228,7 @@ def thread_attempt(rng: random.Random, setup: Setup, folder: Path, defect: str) 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
     """End `count` workers.  defect: a fault of the product to plant in each child, to test this campaign."""
     tally = Tally()
-    with Setup(folder / "setup", trains=True) as setup:
+    with Setup(folder / "setup") as setup:
         for number in range(count):
             rng, place, ended = random.Random(f"{seed}-{number}"), folder / f"{number:04}", MISSED
             attempt = process_attempt if number % 2 else thread_attempt
@@ -302,7 +302,7 @@ WatchedThreads.result = stale
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
-    with Setup(tmp_path_factory.mktemp("setup"), PLANS[:2], trains=True) as setup:
+    with Setup(tmp_path_factory.mktemp("setup"), PLANS[:2]) as setup:
         yield setup
 
 
