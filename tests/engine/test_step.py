@@ -50,7 +50,7 @@ def gradient_error(network: nn.Module, exact: nn.Module, names: list[str]) -> fl
 
 
 @pytest.mark.numerical
-@pytest.mark.parametrize("crop", [32, 45, 64])
+@pytest.mark.parametrize("crop", [32, 45])
 def test_gradients_are_as_near_float64_as_float32s_rounding_allows(crop: int) -> None:
     errors: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for seed in range(7):

@@ -1,18 +1,76 @@
-"""Standing in for other processors: what is held back is not used, and what cannot be stood in for is named."""
+"""Make's targets for tests: none is left out, and test-isa holds back what older processors lack."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from _pytest.mark.expression import Expression
 
-from tests import processors
+from tests import conftest, processors
 from tests.processors import PROCESSORS, Processor, features, left_out, numerical_files
+
+REPOSITORY = Path(__file__).parent.parent
+
+# ---- make test and make test-extras
+
+
+def dry_run(target: str) -> str:
+    """The command of a target that runs pytest."""
+    command = ["make", "--dry-run", target, "PY=python"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    (line,) = (line for line in printed.splitlines() if "-m pytest" in line)
+    return line
+
+
+def selected(expression: str, marks: frozenset[str]) -> bool:
+    """Whether pytest's -m takes a test with these marks."""
+    return Expression.compile(expression).evaluate(lambda name, **_: name in marks)
+
+
+def test_make_test_and_make_test_extras_leave_no_test_out_between_them() -> None:
+    expressions = []
+    for target in ("test", "test-extras"):
+        *options, mark, expression = shlex.split(dry_run(target).partition("-m pytest")[2])
+        assert options == ["-n", "auto", "--dist", "worksteal"] and mark == "-m"  # of all tests: no file is named
+        expressions.append(expression)
+    names = sorted(set(re.findall(r"\w+", " ".join(expressions))) - {"and", "or", "not"})
+    for count in range(len(names) + 1):
+        for marks in map(frozenset, itertools.combinations(names, count)):
+            assert any(selected(expression, marks) for expression in expressions), sorted(marks)
+
+
+def test_ci_runs_both_where_neither_ffcv_nor_a_browser_may_be_missing() -> None:
+    script = (REPOSITORY / ".ci" / "run").read_text()
+    assert script.index("\nexport PLAINFILM_REQUIRE_BROWSER=1\n") < script.index("\nmake test\n")
+    assert "\nmake test-extras\n" in script and dry_run("test-extras").startswith("PLAINFILM_REQUIRE_FFCV=1 ")
+
+
+def test_campaigns_are_extras_and_nothing_else_is_by_its_folder() -> None:
+    marked: list[str] = []
+    for name in ("faults/test_disk.py", "loaders/test_beton.py", "test_docs.py"):
+        path = REPOSITORY / "tests" / name
+        item = SimpleNamespace(path=path, add_marker=lambda mark, name=name: marked.append(f"{name} {mark}"))
+        conftest.pytest_collection_modifyitems([item])  # type: ignore[list-item]
+    assert marked == ["faults/test_disk.py extras"]
+
+
+def test_every_file_with_tests_is_one_that_pytest_collects() -> None:
+    for path in (REPOSITORY / "tests").rglob("*.py"):
+        if re.search(r"^ *(async )?def test_\w+\(", path.read_text(), re.MULTILINE):
+            assert path.name.startswith("test_"), path
+
+
+# ---- make test-isa
 
 _, AVX2, PLAIN = PROCESSORS
 PROGRAM = """
@@ -46,6 +104,7 @@ def has_any(found: dict, processor: Processor) -> bool:
     return any(name.startswith(processor.numpy) for name in found["numpy"])
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64") or "avx512bf16" not in features(),
     reason="needs a processor with AVX-512, part of which is held back",
