@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -186,14 +188,26 @@ def shared_memory() -> set[str]:
     return {path.name for path in SHARED.iterdir()} if SHARED.is_dir() else set()
 
 
+def in_use() -> set[str]:
+    """Names in /dev/shm that a living process has mapped: other tests may run beside these."""
+    found = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):  # has just ended
+            found.update(re.findall(rf"{SHARED}/(\S+)", maps.read_text()))
+    return found
+
+
 def left_behind(group: int, shared: set[str]) -> str:
     """What of a dead child is still there after some seconds: processes, shared memory; "" for nothing.
 
     shared: what /dev/shm held before.
     """
     until = time.monotonic() + SECONDS_TO_CLEAR
-    while (members := group_members(group)) or shared_memory() - shared:
+    while True:
+        members, names = group_members(group), shared_memory() - shared
+        names -= in_use() if names else set()
+        if not members and not names:
+            return ""
         if time.monotonic() > until:
-            return f"left behind: processes {members}, in {SHARED} {sorted(shared_memory() - shared)}"
+            return f"left behind: processes {members}, in {SHARED} {sorted(names)}"
         time.sleep(0.01)
-    return ""

@@ -17,13 +17,13 @@ import pytest
 import torch
 
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
+from loaders.images.kind import WEIGHTS
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.processes import ForkServer
 from tests.faults.small_run import begun_anew, left_of, make_betons, result_of, train_command
 from tests.small_training import results_of
 
 OUT_OF_TIME = 120.0
-KIND = Path("loaders", "audit", "kind.safetensors")
 RUN_FILES = ("last.safetensors", "best.safetensors", "seen.safetensors")
 # a file, the command that loads it, its exit codes for a refusal, and how often it is drawn
 TARGETS = (
@@ -92,7 +92,7 @@ class Setup:
     def source(self, file: str, command: str) -> Path:
         """The sound file that is to be damaged."""
         if file == "kind.safetensors":
-            return KIND
+            return WEIGHTS
         if command == "begin with":
             return self.folder / file
         return (self.stopped if command == "resume" else self.finished) / file
@@ -156,7 +156,7 @@ class Setup:
         if command not in self.results:
             out = Path(tempfile.mkdtemp(prefix="sound-", dir=self.folder))
             copy_run(self.stopped if command == "resume" else self.finished, out / "run")
-            own = {"begin with": self.folder / "own.safetensors", "audit": KIND.absolute()}.get(command, out)
+            own = {"begin with": self.folder / "own.safetensors", "audit": WEIGHTS}.get(command, out)
             code, errors, self.results[command] = self.carry_out(out, out / "run", command, own)
             if code:
                 raise RuntimeError(f"{command} on a sound run ended with {code}: {errors}")
@@ -254,7 +254,7 @@ def make_setup(server: ForkServer, betons: Path, folder: Path) -> Setup:
     for name in RUN_FILES:
         files[name] += [(finished / odd).read_bytes() for odd in RUN_FILES if odd != name]
     files["best.safetensors"].append((folder / "wider.safetensors").read_bytes())
-    files["own.safetensors"] = files["state.pth"] = [(folder / "wider.safetensors").read_bytes(), KIND.read_bytes()]
+    files["own.safetensors"] = files["state.pth"] = [(folder / "wider.safetensors").read_bytes(), WEIGHTS.read_bytes()]
     files["kind.safetensors"] = [(finished / "best.safetensors").read_bytes()]
     return Setup(
         server=server,

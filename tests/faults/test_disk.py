@@ -465,14 +465,14 @@ CAMPAIGN = Campaign(
 
 
 HERE = sys.modules[__name__]
-PHANTOMS = "phantom W/P --patients 2 --size 64"
+PHANTOMS = "phantom W/Q --patients 2 --size 64"
 
 # a command that does nothing but publish one table
 WRITE = """
 import loaders.atomic_file as files, loaders.phantom.folder as phantoms, os
 from pathlib import Path
 def write_phantoms(config, progress):
-    files.publish_bytes(Path('W/P/phantoms.csv'), b'path,label\\n' * 20_000)
+    files.publish_bytes(Path('W/Q/phantoms.csv'), b'path,label\\n' * 20_000)
     return config.out
 phantoms.write_phantoms = write_phantoms
 """
@@ -538,11 +538,11 @@ PLANTED = {
     "the room is not reported": (own(size="None"), "half a write on a full disk", "does not say the bytes needed"),
     "ENOSPC is swallowed": (own(report="pass"), "small tmpfs", "exit 0 although write failed"),
     "EFBIG is swallowed": (own(report="pass"), "limit of file size", "exit 0 although write failed"),
-    "the old file is left": (ASKED.replace("{otherwise}", ""), "small tmpfs", "exit 0 with the old P/phantoms.csv"),
+    "the old file is left": (ASKED.replace("{otherwise}", ""), "small tmpfs", "exit 0 with the old Q/phantoms.csv"),
     "no file is left": (
         ASKED.replace("{otherwise}", "\n    else: path.unlink()"),
         "small tmpfs",
-        "exit 0 without P/phantoms.csv",
+        "exit 0 without Q/phantoms.csv",
     ),
     "another file is changed": (own(clear=SPOIL), "limit of file size", "png changed in place"),
     "no fsync": (own(sync="pass"), "short write", "rename of phantoms.csv before its fsync"),
@@ -560,14 +560,14 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(EARLIER, "P", PHANTOMS)
+        patch.setitem(EARLIER, "Q", PHANTOMS)
         with opened_disk(tmp_path_factory.mktemp("disk"), "import cli, loaders.phantom.folder") as opened:
             yield opened
 
 
 def broken_by(disk: Disk, name: str, planted: str, kind: Kind) -> list[str]:
     """What one attempt on the planted command breaks, at a call of its table."""
-    command = Scenario(name=name, argv=PHANTOMS, needs=("P",), before=WRITE + planted)
+    command = Scenario(name=name, argv=PHANTOMS, needs=("Q",), before=WRITE + planted)
     return attack(disk, command, kind, random.Random(0))[0]
 
 

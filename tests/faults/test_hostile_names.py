@@ -422,7 +422,7 @@ CAMPAIGN = Campaign(
 # ---- what the campaign notices
 
 
-UNCHECKED = "import loaders.images.decode\nloaders.spool.inside = lambda root, path: root / path"
+UNCHECKED = "import loaders.images.decode as decode\ndecode.inside = lambda root, path: root / path"
 UNESCAPED = "import cli\ncli.printable = str"
 ELSEWHERE = """
 import cli
@@ -450,7 +450,7 @@ from tests.faults.test_hostile_names import film
 whole = reading.read_file
 reading.read_file = lambda path: film(77) if path.is_char_device() else whole(path)
 """
-PAGE_AS_IT_IS = "import markupsafe, loaders.html as parts; parts.shown = lambda value: markupsafe.Markup(value)"
+PAGE_AS_IT_IS = "import markupsafe, loaders.html; loaders.html.visible = markupsafe.Markup"
 ASTRAY = partial(of_manifest, "../outside/secret.png", command="convert")
 COLOUR, OPTION = (partial(of_folder, kind, command="convert") for kind in ("colour", "option"))
 DEVICE = partial(of_folder, "device", command="convert")
