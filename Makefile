@@ -89,8 +89,7 @@ endif
 	@printf 'The page of the run, with its verdict:\n  %s\n' $(OUT)/run/report.html
 
 # side by side, torch's threads would wait for one another: one each
-SIDE_BY_SIDE := -n auto --dist worksteal
-TEST = OMP_NUM_THREADS=1 $(PY) -m pytest $(SIDE_BY_SIDE)
+TEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
 test: $(VENV)/test  ## install what the tests need, and run all but those of test-extras
 	$(TEST) -m 'not extras'
@@ -99,7 +98,7 @@ test-extras: $(VENV)/ffcv  ## install FFCV 1.0.2; the tests that need it, ONNX, 
 	PLAINFILM_REQUIRE_FFCV=1 $(TEST) -m 'extras or opencv'
 
 test-isa: $(VENV)/test  ## the numerical tests again as older processors would run them: AVX-512, AVX2, plain x86-64
-	OMP_NUM_THREADS=1 $(PY) -m tests.processors $(SIDE_BY_SIDE)
+	OMP_NUM_THREADS=1 $(PY) -m tests.processors
 
 check: $(VENV)/check $(VENV)/test  ## lint, types, import rule, docs
 	$(VENV)/bin/ruff check .

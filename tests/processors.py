@@ -6,10 +6,12 @@ be made to do without, or does not have, is named and left out.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,22 +107,34 @@ def numerical_files() -> list[Path]:
 
 
 def main(options: Iterable[str]) -> int:
-    """Run them on each processor that can be stood in for; gives the first exit code that is not 0."""
+    """Run them on all processors that can be stood in for at once; gives an exit code that is not 0, if any is.
+
+    One process each: divided further, each part would have to import everything and compile what it uses.
+    """
     console = Console(markup=False, highlight=False, soft_wrap=True)
     if platform.machine() not in ("x86_64", "AMD64"):
         console.print(f"{platform.machine()}: only x86-64 is known how to hold back; nothing run")
         return 0
-    worst = 0
-    for processor in PROCESSORS:
-        reason = left_out(processor, features())
-        if reason:
-            console.print(f"== {processor.name}: left out; {reason}")
-            continue
-        environment = processor.environment()
-        console.print(f"== {processor.name}:", *(f"{name}={value!r}" for name, value in environment.items()))
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "numerical", *options]
-        done = subprocess.run([*command, *map(str, numerical_files())], env=os.environ | environment)
-        worst = worst or done.returncode  # 5 where no test is marked
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "numerical", *options]
+    command += map(str, numerical_files())
+    worst, running = 0, {}
+    with contextlib.ExitStack() as stack:
+        for processor in PROCESSORS:
+            if not left_out(processor, features()):
+                output = stack.enter_context(tempfile.TemporaryFile("w+"))
+                environment = os.environ | processor.environment()
+                process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+                running[processor.name] = process, output
+        for processor in PROCESSORS:
+            if processor.name not in running:
+                console.print(f"== {processor.name}: left out; {left_out(processor, features())}")
+                continue
+            process, output = running[processor.name]
+            worst = process.wait() or worst  # 5 where no test is marked
+            output.seek(0)
+            variables = (f"{name}={value!r}" for name, value in processor.environment().items())
+            console.print(f"== {processor.name}:", *variables)
+            console.print(output.read())
     return worst
 
 
