@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,26 +67,38 @@ def radiographs() -> Path:
     return folder
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills in the first of pytest's workers that asks for it; the others get the same one."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        make(folder := factory.mktemp(name))
+        return folder
+    folder = factory.getbasetemp().parent / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.with_suffix(".made").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # a worker that failed in the making
+            folder.mkdir()
+            make(folder)
+            folder.with_suffix(".made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table of a small set of phantoms: two classes, 40 patients, up to 2 images each."""
-    out = tmp_path_factory.mktemp("phantoms") / "p"
-    return write_phantoms(PhantomConfig(out=out, patients=40, size=64, seed=5))
+
+    def make(folder: Path) -> None:
+        write_phantoms(PhantomConfig(out=folder / "p", patients=40, size=64, seed=5))
+
+    return made_once(tmp_path_factory, "phantoms", make) / "p" / "phantoms.csv"
 
 
 @pytest.fixture(scope="session")
 def betons(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A conversion of the phantoms at size 32, with a held-out share."""
-    folder = tmp_path_factory.mktemp("betons")
-    out = folder / "b"
-    convert(
-        ConvertConfig(
-            catalog=CatalogConfig(manifest=phantoms),
-            out=out,
-            size=32,
-            holdout=0.2,
-            workers=1,
-            site_key=folder / "site.key",
-        )
-    )
-    return out
+
+    def make(folder: Path) -> None:
+        catalog, key = CatalogConfig(manifest=phantoms), folder / "site.key"
+        convert(ConvertConfig(catalog=catalog, out=folder / "b", size=32, holdout=0.2, workers=1, site_key=key))
+
+    return made_once(tmp_path_factory, "betons", make) / "b"

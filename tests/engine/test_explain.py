@@ -53,6 +53,7 @@ from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, stored_s
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
 from loaders.phantom.folder import write_phantoms
+from tests.conftest import made_once
 from tests.small_training import small_training
 
 CROP = 64
@@ -79,7 +80,13 @@ class Case:
         return explain(ExplainConfig(run=self.run, out=out, **values))  # type: ignore[arg-type]
 
 
-def make_case(folder: Path, arms: float, strength: float) -> Case:
+def make_case(factory: pytest.TempPathFactory, name: str, arms: float, strength: float) -> Case:
+    folder = made_once(factory, name, lambda folder: train_case(folder, arms, strength))
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    return Case(folder=folder, table=folder / "p" / "phantoms.csv", best_f1=summary["best_f1"])
+
+
+def train_case(folder: Path, arms: float, strength: float) -> None:
     table = write_phantoms(
         PhantomConfig(
             out=folder / "p",
@@ -101,33 +108,33 @@ def make_case(folder: Path, arms: float, strength: float) -> Case:
         )
     )
     settings = {"epochs": 6, "dropout": 0.2, "batch_size": 8, "threads": 1, "rotation": 5.0}
-    config = small_training(folder / "b", folder / "run", **settings)
-    return Case(folder=folder, table=table, best_f1=train(config)["best_f1"])
+    train(small_training(folder / "b", folder / "run", **settings))
 
 
 @pytest.fixture(scope="module")
 def tied(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """The report's trap: raised arms follow the class, and there is nothing to see in the lungs."""
-    return make_case(tmp_path_factory.mktemp("tied"), arms=1, strength=0)
+    return make_case(tmp_path_factory, "tied", arms=1, strength=0)
 
 
 @pytest.fixture(scope="module")
 def untied(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """No trap: arms by a fair coin, the finding plain to see."""
-    return make_case(tmp_path_factory.mktemp("untied"), arms=0, strength=1)
+    return make_case(tmp_path_factory, "untied", arms=0, strength=1)
 
 
 @pytest.fixture(scope="module")
-def few(tied: Case) -> Path:
+def few(tied: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four held-out samples of the trap, for what does not depend on their number."""
+    path = tmp_path_factory.mktemp("few") / "few.beton"
     with Beton(tied.heldout) as beton:
-        write_subset([(beton, np.arange(4))], tied.folder / "b" / "few.beton", "heldout")
-    return tied.folder / "b" / "few.beton"
+        write_subset([(beton, np.arange(4))], path, "heldout")
+    return path
 
 
 @pytest.fixture(scope="module")
-def trapped(tied: Case) -> Explanation:
-    return tied.explain(tied.folder / "out")
+def trapped(tied: Case, tmp_path_factory: pytest.TempPathFactory) -> Explanation:
+    return tied.explain(tmp_path_factory.mktemp("trapped"))
 
 
 @pytest.fixture
