@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,14 @@ from tests.faults.campaign import Campaign, Tally
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.processes import ForkServer
 from tests.faults.toys import crashed, cut_short, fails, fewer, interrupts_its_runner, meets, sound
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches this process and its children, which in the background of a shell ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def runs(pid: int) -> bool:
