@@ -35,7 +35,7 @@ from engine.train.train import epoch_words, live_words, training_parts
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
-from loaders.machine import bus_errors_told, keep_allocations
+from loaders.machine import bus_errors_reported, keep_allocations
 from loaders.output import Parts, Sheet, lay_out, table_lines
 from loaders.settings import add_setting, build, convert_values, read_settings, reference_table, settings_of
 
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack × and ·
     try:
         parser = make_parser()
-        with polite_kill(), bus_errors_told(EXIT_CODES[errors.IntegrityError], tell):
+        with polite_kill(), bus_errors_reported(EXIT_CODES[errors.IntegrityError], tell):
             try:
                 code = run(parser, parser.parse_args(arguments))
             except SystemExit:  # the parser has said its help, or what is wrong

@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from PIL import ImageDraw, ImageFont
 
-from loaders.html import UNSEEN
+from loaders.html import INVISIBLE
 
 FAMILY = "DejaVu Sans"  # matplotlib brings it; it has the letters of most alphabets
 EM = 100  # pixels of the font that widths are measured in: without another size, rooms are in hundredths of an em
@@ -66,7 +66,7 @@ def name_text(name: str, room: float = FILE) -> str:
 
 def seen(name: str) -> str:
     """A name with � for every sign that cannot be seen: controls, line breaks, marks of direction, stray bytes."""
-    return "".join(UNKNOWN if unicodedata.category(sign) in UNSEEN else sign for sign in name)
+    return "".join(UNKNOWN if unicodedata.category(sign) in INVISIBLE else sign for sign in name)
 
 
 def shorten(text: str, room: float, size: int = EM) -> str:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 PICTURE_SIDE = 192
 CHART_WIDTH = 250  # of every chart, pixels; fits a phone
-UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's controls, formats (bidi among them), surrogates, line separators
+INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's controls, formats (bidi among them), surrogates, line separators
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -41,7 +41,9 @@ def visible(text: str) -> str:
     r"""Text with every unseen sign written out: \n, \u202e, \xff for a byte that is no UTF-8, \\ for a backslash."""
     if text.isprintable() and "\\" not in text:
         return text
-    return "".join(written_out(sign) if sign == "\\" or unicodedata.category(sign) in UNSEEN else sign for sign in text)
+    return "".join(
+        written_out(sign) if sign == "\\" or unicodedata.category(sign) in INVISIBLE else sign for sign in text
+    )
 
 
 def written_out(sign: str) -> str:

@@ -93,7 +93,7 @@ def keep_allocations(enabled: bool = True) -> bool:
 
 
 @contextlib.contextmanager
-def bus_errors_told(code: int, tell: Callable[[BetonError], None]) -> Iterator[None]:
+def bus_errors_reported(code: int, tell: Callable[[BetonError], None]) -> Iterator[None]:
     """End the process with this exit status, after telling which open beton was cut short, where SIGBUS would end it.
 
     Betons look at their file before and after each use of the map, so this is for a cut in between.  A Python handler

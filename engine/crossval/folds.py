@@ -16,7 +16,7 @@ from loaders.beton.format import Facts
 from loaders.beton.reader import Beton
 from loaders.beton.writer import check_own, check_same_conversion
 from loaders.errors import InputError
-from loaders.sources.catalog import told_by_source
+from loaders.sources.catalog import confounded_with_source
 from loaders.sources.split import split_groups
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -158,7 +158,7 @@ class Pool:
         if facts.synthetic:
             found.append(SYNTHETIC_CAUTION)
         source_N = np.concatenate([beton.rows_N["source"] for beton in self.betons])
-        told = told_by_source(self.label_N.tolist(), source_N.tolist())
+        told = confounded_with_source(self.label_N.tolist(), source_N.tolist())
         if told:
             names = ", ".join(facts.classes[label] for label in told)
             found.append(

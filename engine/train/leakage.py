@@ -17,7 +17,7 @@ from engine.train.state import check_run
 from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.errors import CheckpointError, InputError
-from loaders.sources.catalog import told_by_source
+from loaders.sources.catalog import confounded_with_source
 
 SEEN = "seen.safetensors"
 HASHES = ("pixel_hash", "patient_hash")
@@ -127,7 +127,7 @@ def cautions(loader: Loader) -> list[str]:
 
 def source_caution(beton: Beton) -> str:
     """In plain words, that the source alone tells the label of some class; "" where it does not."""
-    told = told_by_source(beton.label_N.tolist(), beton.rows_N["source"].tolist())
+    told = confounded_with_source(beton.label_N.tolist(), beton.rows_N["source"].tolist())
     names = ", ".join(beton.facts.classes[label] for label in sorted(told))
     if not told:
         return ""

@@ -19,7 +19,7 @@ from loaders.audit.probes import (
     thumbnail_features,
     thumbnail_picture,
 )
-from loaders.sources.catalog import told_by_source
+from loaders.sources.catalog import confounded_with_source
 from loaders.statistics import (
     bootstrap_aucs,
     deal_folds,
@@ -248,7 +248,7 @@ def typical_frame(frames_NSS: np.ndarray) -> np.ndarray:
 def source_cautions(collection: Collection) -> tuple[str, ...]:
     """A caution for each class whose sources have no other class, commonest class first."""
     labels = [collection.classes[label] for label in collection.label_N.tolist()]
-    told = told_by_source(labels, collection.source_N)
+    told = confounded_with_source(labels, collection.source_N)
     counts = Counter(labels)
     if len(counts) < 2:
         return ()

@@ -11,7 +11,7 @@ from pathlib import Path
 from loaders.audit.findings import AuditResult
 from loaders.config import ConvertConfig
 from loaders.images.decode import Decoded, count_reasons
-from loaders.sources.catalog import SPLITS, Catalog, Entry, told_by_source
+from loaders.sources.catalog import SPLITS, Catalog, Entry, confounded_with_source
 from loaders.sources.entry import table_path
 
 CSV_COLUMNS = (
@@ -70,7 +70,7 @@ class Conversion:
     groups: dict[str, int]
     reasons: dict[str, int]
     unknown_patients: int
-    told_by_source: list[str]
+    confounded_with_source: list[str]
     dry_run: bool
     audited: AuditResult | None = None
 
@@ -94,7 +94,7 @@ def summarise(
         for split in SPLITS
         if any(row.split == split for row in written)
     }
-    told = told_by_source([row.entry.label for row in written], [row.entry.source for row in written])
+    told = confounded_with_source([row.entry.label for row in written], [row.entry.source for row in written])
     return Conversion(
         out=config.out,
         catalog=catalog,
@@ -105,7 +105,7 @@ def summarise(
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
         reasons=count_reasons([row.reason for row in rows if row.verdict == "rejected"]),
         unknown_patients=sum(not row.patient for row in written),
-        told_by_source=[name for name in catalog.classes if name in told],
+        confounded_with_source=[name for name in catalog.classes if name in told],
         dry_run=config.dry_run,
         audited=audited,
     )

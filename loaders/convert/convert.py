@@ -322,8 +322,8 @@ def conversion_parts(done: Conversion) -> Parts:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
     parts.append(split_sheet(done))
     parts.append(Line(f"positive class: {done.positive}"))
-    if done.told_by_source and not done.audited:  # the audit has said so
-        which = ", ".join(done.told_by_source)
+    if done.confounded_with_source and not done.audited:  # the audit has said so
+        which = ", ".join(done.confounded_with_source)
         told = f"Every image of {which} comes from a source without any other class: finding and source"
         parts.append(
             Line(f"{told} cannot be told apart, and no accuracy on this collection is evidence.", "bold yellow")

@@ -20,7 +20,7 @@ import numpy as np
 from loaders.atomic_file import storage_error
 from loaders.config import AuditLimits, Fit
 from loaders.errors import RadiographError, StorageError
-from loaders.images.frame import grey_window, mend, stored_frame
+from loaders.images.frame import grey_window, repair, stored_frame
 from loaders.images.quality import Measurement, fix_of, measure, own_defects
 from loaders.images.radiograph import decode_radiograph
 from loaders.machine import usable_cores
@@ -82,7 +82,7 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
         if settings.limits is not None:
             measurement = measure(grey_HW, (low, high), radiograph.colour, settings.side)
             fix = fix_of(measurement, own_defects(measurement, settings.limits))
-        mended_HW = mend(grey_HW, fix)
+        mended_HW = repair(grey_HW, fix)
         if spool is not None:
             frame_SS, saturated = stored_frame(mended_HW, settings.side, settings.fit)
             write_frame(spool, task.place, frame_SS.reshape(-1))

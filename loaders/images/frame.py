@@ -113,7 +113,7 @@ def stored_frame(grey_HW: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, 
 CROP = re.compile(r"crop (\d+):(\d+),(\d+):(\d+)")
 
 
-def mend(grey_HW: np.ndarray, fix: str) -> np.ndarray:
+def repair(grey_HW: np.ndarray, fix: str) -> np.ndarray:
     """Apply the steps of a fix, in order; gives a C-contiguous array of the same dtype.
 
     fix: such as "crop 12:512,0:480; invert; rotate 90", rotation clockwise; "" changes nothing.
@@ -194,7 +194,7 @@ def read_mask(path: Path, side: int, fit: Fit, *, size: tuple[int, int] | None =
         if "crop " in fix:  # counts in the radiograph's pixels
             grey_HW = cv2.resize(grey_HW, size, interpolation=cv2.INTER_NEAREST)
     try:
-        grey_HW = mend(grey_HW, "; ".join(step for step in fix.split("; ") if step != "invert"))
+        grey_HW = repair(grey_HW, "; ".join(step for step in fix.split("; ") if step != "invert"))
     except RadiographError as error:
         raise InputError(f"{path}: {error}") from error
     return fit_square(grey_HW, side, fit, (0, top)) > MID_GREY - 1

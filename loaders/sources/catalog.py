@@ -161,7 +161,7 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
 T = TypeVar("T", bound=Hashable)
 
 
-def told_by_source(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
+def confounded_with_source(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
     """The labels whose sources have images of no other label: there the source alone tells the label, in order."""
     labels_of: dict[Hashable, set[T]] = defaultdict(set)
     for label, source in zip(labels, sources, strict=True):

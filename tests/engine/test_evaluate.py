@@ -204,7 +204,7 @@ def test_a_set_whose_sources_tell_the_label_is_called_no_evidence(tmp_path: Path
             catalog=CatalogConfig(manifest=manifest), out=out, size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"
         )
     )
-    assert done.told_by_source == ["covid", "normal"]
+    assert done.confounded_with_source == ["covid", "normal"]
     train(small_training(out, tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", out / "heldout.beton"))
     assert any("evidence of nothing clinical" in warning for warning in result.warnings)

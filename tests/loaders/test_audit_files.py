@@ -25,7 +25,7 @@ from loaders.beton.reader import Beton
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, RadiographError
-from loaders.images.frame import grey_window, mend
+from loaders.images.frame import grey_window, repair
 from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
 from loaders.images.quality import (
     DETECTORS,
@@ -105,7 +105,7 @@ def test_a_quarter_turn_is_undone_in_the_right_direction() -> None:
         film = judged("a", grey_HW)
         judge([film], [], LIMITS)
         assert film.verdict == "fix"
-        np.testing.assert_array_equal(mend(grey_HW, film.fix), phantom(3))
+        np.testing.assert_array_equal(repair(grey_HW, film.fix), phantom(3))
 
 
 @pytest.mark.parametrize("level", [0, 255])
@@ -117,7 +117,7 @@ def test_a_film_in_a_letterbox_is_mended_and_has_no_other_defect(level: int, sha
         film = judged("a", grey_HW)
         judge([film], [], LIMITS)
         assert film.defects == ["borders"], film.measurement
-        mended_HW = mend(grey_HW, film.fix)
+        mended_HW = repair(grey_HW, film.fix)
         assert all(400 - 8 <= side <= 400 for side in mended_HW.shape)
         assert mended_HW.min() > level or mended_HW.max() < level or (mended_HW == level).mean() < 0.3
 
@@ -133,7 +133,7 @@ def test_an_inverted_film_in_a_letterbox_is_mended_in_two_steps() -> None:
     film = judged("a", grey_HW)
     judge([film], [], LIMITS)
     assert film.defects == ["inverted", "borders"] and film.verdict == "fix"
-    mended_HW = mend(grey_HW, film.fix)
+    mended_HW = repair(grey_HW, film.fix)
     assert abs(mended_HW.shape[0] - 400) <= 4 and own_defects(measured(mended_HW), LIMITS) == []
 
 
@@ -155,11 +155,11 @@ def test_the_box_inside_borders_is_exact_on_drawn_margins() -> None:
 
 def test_a_crop_that_no_longer_fits_is_refused() -> None:
     with pytest.raises(RadiographError, match="40x30 pixels, expected room for the audit's crop 0:31,0:40"):
-        mend(np.zeros((30, 40), np.uint8), "crop 0:31,0:40")
+        repair(np.zeros((30, 40), np.uint8), "crop 0:31,0:40")
 
 
 def test_16_bit_inversion_uses_the_whole_depth() -> None:
-    assert mend(np.array([[0, 65535, 5]], np.uint16), "invert").tolist() == [[65535, 0, 65530]]
+    assert repair(np.array([[0, 65535, 5]], np.uint16), "invert").tolist() == [[65535, 0, 65530]]
 
 
 def test_colour_is_counted_where_it_stands_out_and_not_in_a_tint(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loaders.sources.catalog import told_by_source
+from loaders.sources.catalog import confounded_with_source
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from loaders.sources.catalog import told_by_source
     ],
 )
 def test_a_label_is_told_by_sources_that_have_no_other_label(labels: str, sources: list[str], told: list[str]) -> None:
-    assert told_by_source(list(labels), list(sources)) == told
+    assert confounded_with_source(list(labels), list(sources)) == told

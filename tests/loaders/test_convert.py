@@ -245,7 +245,7 @@ def test_real_radiographs_are_all_accounted_for(radiographs: Path, tmp_path: Pat
         )
     )
     assert done.files == 239 and done.counts["excluded"] == 137
-    assert done.told_by_source == ["covid", "normal"] and not done.unknown_patients
+    assert done.confounded_with_source == ["covid", "normal"] and not done.unknown_patients
     splits: dict[int, set[str]] = {}
     for row in done.rows:
         if row.verdict == "written":
