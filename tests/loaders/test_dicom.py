@@ -361,7 +361,7 @@ def test_compressed_colour_becomes_luma(
     check(decode_dicom(data, MAX_PIXELS), luma_HW, bits=8, tolerance=tolerance)
 
 
-def test_a_colour_space_that_jpeg_and_header_tell_differently_is_refused() -> None:
+def test_a_jpeg_in_another_colour_space_than_its_header_is_refused() -> None:
     rgb_HWC, _ = colour()
     data = packed(imagecodecs.jpeg8_encode(rgb_HWC), rgb_HWC, 8, BASELINE, PhotometricInterpretation="RGB")
     refused(data, "RGB with a JPEG in another colour space")
@@ -453,7 +453,7 @@ def test_a_lut_of_8_bit_entries_may_be_packed_and_may_have_65536_of_them() -> No
     check(found, (stored_HW >> 8) * 257, bits=16)
 
 
-def test_of_alternatives_the_first_lut_then_the_first_window_is_taken_and_said() -> None:
+def test_of_alternatives_the_first_lut_then_the_first_window_is_taken_and_noted() -> None:
     stored_HW, ramp = film(12), np.arange(4096)
     windows = {"WindowCenter": [1000, 3000], "WindowWidth": [500, 900]}
     one = decode_dicom(native(stored_HW, 12, **windows), MAX_PIXELS)
@@ -688,7 +688,7 @@ def test_lengths_that_are_not_the_pixels_are_refused() -> None:
     refused(native(film(8), 8)[:132], "without a transfer syntax|truncated")
 
 
-def test_no_pixel_data_or_an_unknown_syntax_or_no_preamble_is_told_plainly(tmp_path: Path) -> None:
+def test_no_pixel_data_or_an_unknown_syntax_or_no_preamble_is_refused_plainly(tmp_path: Path) -> None:
     refused(write(header((37, 51), 8)), "without pixel data")
     data = native(film(8), 8)
     assert "unknown" in refused(data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.99999.1.2.1\0"), "transfer syntax")
@@ -699,7 +699,7 @@ def test_no_pixel_data_or_an_unknown_syntax_or_no_preamble_is_told_plainly(tmp_p
         bare.write_bytes(b"\x08\x00\x05\x00CS\0\0" * (start > 132) + data[start:])
         with pytest.raises(RadiographError, match=r"^DICOM without the 128-byte preamble, expected"):
             decode_radiograph(bare, max_pixels=MAX_PIXELS)
-    refused(data.replace(EXPLICIT.encode() + b"\0", IMPLICIT.encode() + b"\0\0\0"), "coded as its transfer syntax")
+    refused(data.replace(EXPLICIT.encode() + b"\0", IMPLICIT.encode() + b"\0\0\0"), "not encoded in its transfer syntax")
 
 
 @given(st.data())
