@@ -223,7 +223,7 @@ def test_a_class_without_one_usable_file_is_named_with_the_first_reason(convert:
     for path in (source / "normal").iterdir():
         path.write_bytes(b"")
     convert(source, "--out", tmp_path / "out").fails(
-        3, "class normal: none of 4 files usable", "normal/normal0_0.png: 0 bytes, expected a radiograph"
+        3, "class normal: none of 4 files is usable", "normal/normal0_0.png: 0 bytes, expected a radiograph"
     )
     assert_nothing_half(tmp_path / "out")
 
@@ -337,7 +337,7 @@ def test_control_characters_and_markup_of_names_do_not_reach_the_terminal(
     for path in (source / name).iterdir():
         path.write_bytes(b"")
     (source / name / f"0{name}.png").write_bytes(b"")
-    convert(source, "--out", tmp_path / "out").fails(3, f"class {shown}: none of 5 files usable", f"{shown}/")
+    convert(source, "--out", tmp_path / "out").fails(3, f"class {shown}: none of 5 files is usable", f"{shown}/")
     assert row_of(tmp_path / name, f"covid/{name}.png")["verdict"] == "rejected"  # the table keeps the name
 
 

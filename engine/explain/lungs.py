@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from loaders.audit.table import FIX
 from loaders.beton.reader import Beton
 from loaders.config import Fit
 from loaders.errors import ConfigError, InputError, RadiographError
@@ -167,14 +168,12 @@ def answer_words(content: Mapping[str, Any]) -> str:
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm")
 WHOLE = re.compile(r"[0-9]{1,18}")
-STEP = r"(?:crop [0-9]+:[0-9]+,[0-9]+:[0-9]+|invert|rotate (?:90|180|270))"
-MENDED = re.compile(rf"mended: ({STEP}(?:; {STEP})*)$")  # in convert.csv's reason: steps of loaders.images.frame
 REMEDY = "name the convert.csv of the conversion that made the beton with --table"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """A radiograph as convert.csv tells of it.  size: columns and rows, None if not known.  fix: how it was mended."""
+    """A radiograph by its row of convert.csv.  size: columns and rows, None if not known.  fix: how it was repaired."""
 
     size: tuple[int, int] | None
     fix: str
@@ -247,7 +246,7 @@ def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Writ
 
     Errors: ConfigError; InputError for a table of another conversion.
     """
-    columns = ("path", "label", "split", "sample", "reason", "width", "height")
+    columns = ("path", "label", "split", "sample", "fix", "width", "height")
     rows = read_rows(path, columns, f"expected a convert.csv; {REMEDY}")
     facts = beton.facts
     rows = [row for row in rows if row["split"] == facts.split and WHOLE.fullmatch(row["sample"])]
@@ -262,10 +261,10 @@ def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Writ
 
 
 def written_as(row: dict[str, str]) -> Written:
-    """What a row of convert.csv tells of a written file."""
+    """A written file by its row of convert.csv."""
     sides = [int(row[name]) if WHOLE.fullmatch(row[name]) else 0 for name in ("width", "height")]
-    mended = MENDED.search(row["reason"])
-    return Written(size=(sides[0], sides[1]) if all(sides) else None, fix=mended[1] if mended else "")
+    fix = row["fix"] if FIX.fullmatch(row["fix"]) else ""
+    return Written(size=(sides[0], sides[1]) if all(sides) else None, fix=fix)
 
 
 def read_rows(path: Path, columns: tuple[str, ...], expected: str) -> list[dict[str, str]]:

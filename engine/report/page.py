@@ -28,7 +28,7 @@ from engine.report.results import (
 )
 from engine.report.tables import commands, split_rows
 from engine.report.verdict import Verdict
-from loaders.audit.page import SEEN, auc_low
+from loaders.audit.page import PROBE_INPUTS, auc_low
 from loaders.html import CHART_WIDTH, page_environment
 
 AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes' table is the audit's own
@@ -48,7 +48,7 @@ def run_page(material: Material, verdict: Verdict) -> str:
         probed_images=count_in(material.probed, "num_samples"),
         skipped=sorted(probes.skipped.items()) if probes else [],
         auc_low=auc_low(probes.probes) if probes else 0.4,
-        seen=SEEN,
+        seen=PROBE_INPUTS,
         chart_width=CHART_WIDTH,
         splits=split_rows(material.crossval),
         folds=fold_words(material.crossval),

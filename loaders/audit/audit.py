@@ -40,7 +40,7 @@ def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: N
     source = config.catalog.origin
     if source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
-    listed = None if config.beton else list_entries(config)  # what is not there leaves no folder behind
+    listed = None if config.beton else list_entries(config)  # before the folder is made: it may fail
     with locked(config.out):
         files: tuple[FileFinding, ...] = ()
         if listed is None:
@@ -65,10 +65,9 @@ def audit_files(
     )
     tasks = [Task(place, entry.path) for place, entry in enumerate(entries)]
     decoded = list(decode_all(root, tasks, settings, None, partial(progress, "decode")))
-    if all(seen.problem for seen in decoded):
-        reasons = "; ".join(
-            f"{count}: {why}" for why, count in count_reasons([seen.problem for seen in decoded]).items()
-        )
+    problems = [found.problem for found in decoded]
+    if all(problems):
+        reasons = "; ".join(f"{count}: {why}" for why, count in count_reasons(problems).items())
         raise InputError(
             f"{config.catalog.origin}: none of {len(entries)} files could be read ({reasons}), the first of them "
             f"{entries[0].path}; expected radiographs; check the path"
@@ -86,7 +85,7 @@ def write_audit(out: Path, result: AuditResult) -> None:
 
 
 def remove_audit(out: Path) -> None:
-    """Take away what another run has left, lest it be taken for this one's.  Errors: StorageError."""
+    """Delete the audit of another run, lest it be taken for this one's.  Errors: StorageError."""
     for name in (AUDIT_TABLE, AUDIT_PAGE):
         try:
             (out / name).unlink(missing_ok=True)
@@ -95,7 +94,7 @@ def remove_audit(out: Path) -> None:
 
 
 def list_entries(config: AuditConfig) -> tuple[Path, list[Entry]]:
-    """What to audit, and the folder that its paths are relative to.  Errors: InputError, StorageError, ConfigError."""
+    """The files to audit, and the folder that paths are relative to.  Errors: InputError, StorageError, ConfigError."""
     catalog = read_catalog(config.catalog, labelled=config.labelled)
     entries = [entry for entry in catalog.entries if not entry.excluded and may_be_picture(entry.path)]
     if not entries:
@@ -104,7 +103,7 @@ def list_entries(config: AuditConfig) -> tuple[Path, list[Entry]]:
 
 
 def audit_beton(path: Path, seed: int, permutations: int, progress: Progress) -> CollectionFinding | None:
-    """Probe the stored frames of one beton, so that one sees what conversion left.  Errors: BetonError."""
+    """Probe the stored frames of one beton: what conversion left.  Errors: BetonError."""
     with Beton(path) as beton:
         facts, rows_N = beton.facts, beton.rows_N
         if len(facts.classes) < 2:

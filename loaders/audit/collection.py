@@ -1,4 +1,4 @@
-"""The audit of a collection: can anything but the finding predict the label, and does the source tell it?"""
+"""The audit of a collection: whether anything but the finding, such as the source, predicts the label."""
 
 # N samples, S side of the frame, F features, H W rows and columns
 
@@ -40,34 +40,34 @@ class Collection:
     """Labelled radiographs as the probes take them, from source files or from a beton."""
 
     frames_NSS: np.ndarray
-    """uint8, the whole stored frame; S = 92, whose central 64 are the crop."""
+    """uint8, the whole stored frame; S = 92, of which the central 64 are the crop."""
     label_N: np.ndarray
     """int64, counted from 0."""
     classes: tuple[str, ...]
     group_N: np.ndarray
     """int64; images of one patient, or duplicates of one another, share a number."""
     source_N: tuple[str, ...]
-    """Where each image comes from, as the catalog or the beton has it."""
+    """The source of each image, from the catalog or the beton."""
     header_NF: np.ndarray | None = None
     """float64: format, one column each; logarithms of width, height and aspect; bits. None for a beton."""
     view_N: np.ndarray | None = None
-    """float64, how lateral the view is predicted to be; None if nothing predicts it."""
+    """float64, log odds of a lateral view, as predicted; None without a prediction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeTask:
-    """One probe at work: these samples, these features, this target."""
+    """One probe to run: its samples, features and target."""
 
     name: str
     probe: Probe
     rows_N: np.ndarray
-    """Which samples take part, int64."""
+    """The samples that take part, int64."""
     input_N: np.ndarray
     """What the probe's features are made from."""
     target_N: np.ndarray
     """int64, counted from 0; one for each sample that takes part."""
     within: str = ""
-    """The class in which sources are told apart; "" where classes are."""
+    """The class whose sources are the target; "" where the classes are."""
 
 
 HEADER_PROBE = Probe(
@@ -89,13 +89,13 @@ SOURCE_PROBE = Probe(
     features=thumbnail_features,
     standardise=True,
     subject="Thumbnails of 8×8 pixels",
-    meaning="sources look different, so a class that comes mostly from one of them can be told by its source",
+    meaning="sources differ in appearance, so a class that is mostly from one of them is predicted by its source",
     picture=thumbnail_picture,
 )
 
 
 def no_progress(done: int, total: int) -> None:
-    """Shows nothing."""
+    """Report nothing."""
 
 
 def probe_collection(
@@ -106,10 +106,10 @@ def probe_collection(
     resamples: int = 2000,
     progress: Callable[[int, int], None] = no_progress,
 ) -> CollectionFinding:
-    """Ask of every probe whether it predicts the class, and whether sources and classes coincide.
+    """Find whether each probe predicts the class, and whether sources and classes coincide.
 
-    A probe's AUC is cross-validated by groups; its interval resamples groups, with the classifiers as they are; its p
-    permutes labels between groups, whole.  A pure function of the collection and the seed.
+    A probe's AUC is cross-validated by groups; its interval resamples groups, with the classifiers unchanged; its p
+    permutes the labels of whole groups.  A pure function of the collection and the seed.
     permutations: at least 999, lest Holm's correction over a dozen probes leave no p below 5 %.
     progress(done, total) is called after each probe.
     """
@@ -129,7 +129,7 @@ def probe_collection(
 
 
 def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
-    """The probes of the class, among classes with enough groups; says in skipped what had to be left out."""
+    """The probes of the class, among classes with enough groups; fills skipped with the others and why."""
     inputs = {"header": collection.header_NF, "view": collection.view_N}
     reasons = {"header": "no headers: stored frames have none", "view": "no predicted views"}
     rows_N, target_N, kept = learnable(collection.label_N, collection.group_N)
@@ -148,7 +148,7 @@ def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Pro
 
 
 def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
-    """For each class, whether its sources can be told apart."""
+    """The probes of the source, one for each class."""
     _, source_N = np.unique(np.asarray(collection.source_N, object).astype(str), return_inverse=True)
     for label, name in enumerate(collection.classes):
         class_N = np.flatnonzero(collection.label_N == label)
@@ -168,7 +168,7 @@ def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Pr
 
 
 def learnable(target_N: np.ndarray, group_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Samples whose target enough groups have, their targets counted from 0, and which targets those are."""
+    """The samples whose target has enough groups, their targets counted from 0, and those targets."""
     kept = [
         target for target in np.unique(target_N).tolist() if count_groups(target_N == target, group_N) >= MIN_GROUPS
     ]
@@ -177,13 +177,13 @@ def learnable(target_N: np.ndarray, group_N: np.ndarray) -> tuple[np.ndarray, np
 
 
 def count_groups(chosen_N: np.ndarray, group_N: np.ndarray) -> int:
-    """How many groups the chosen samples are of."""
+    """Number of groups among the chosen samples."""
     return len(np.unique(group_N[chosen_N]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Numbers:
-    """What was measured of one probe; as in ProbeFinding."""
+    """Results of one probe, as in ProbeFinding."""
 
     auc: float
     low: float
@@ -212,7 +212,7 @@ def measure(task: ProbeTask, group_N: np.ndarray, seed: int, permutations: int, 
 
 
 def describe(task: ProbeTask, numbers: Numbers, p_holm: float, frame_SS: np.ndarray | None) -> ProbeFinding:
-    """The finding, in words and with its picture."""
+    """The finding, with its sentence and picture."""
     probe = task.probe
     alarm = p_holm <= ALPHA
     target = f"the source within class {task.within}" if task.within else "the class"

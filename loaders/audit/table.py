@@ -22,20 +22,20 @@ FIX = re.compile(r"(?:crop \d+:\d+,\d+:\d+)?(?:(?:^|; )invert)?(?:(?:^|; )rotate
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """What the table decides for one file."""
+    """The decision of the table for one file."""
 
     verdict: str
     defects: str
     fix: str
     group: str
     copy_of: str = ""
-    """The path of the copy that stays, or ""."""
+    """The path of the copy that is kept, or ""."""
     pixels: str = ""
     """Hash of the pixels that were audited, hexadecimal, or ""."""
 
 
 def table_bytes(files: tuple[FileFinding, ...]) -> bytes:
-    """audit.csv: one line a file, in the order of the source."""
+    """audit.csv: one line for each file, in the order of the source."""
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\r\n")
     table.writerow(COLUMNS)
@@ -50,9 +50,9 @@ def table_bytes(files: tuple[FileFinding, ...]) -> bytes:
 
 
 def read_decisions(path: Path) -> dict[str, Decision]:
-    """Path of a file → what the table decides for it.
+    """Path of a file → its decision.
 
-    Errors: InputError for a table that is no audit's, with the line; StorageError.
+    Errors: InputError for what is no audit's table, with the line; StorageError.
     """
     check_regular(path)
     try:
@@ -76,11 +76,11 @@ def read_decisions(path: Path) -> dict[str, Decision]:
             (row["fix"] or "").strip(),
         )
         if verdict not in VERDICTS:
-            raise InputError(f"{path}: line {line} has verdict {verdict!r}, expected {', '.join(VERDICTS)}; mend it")
+            raise InputError(f"{path}: line {line} has verdict {verdict!r}, expected {', '.join(VERDICTS)}; correct it")
         if not FIX.fullmatch(fix) or (verdict == "fix" and not fix):
             raise InputError(
                 f"{path}: line {line} has fix {fix!r}, expected steps such as `crop 0:512,10:500; invert; rotate 90` "
-                "in this order; mend it"
+                "in this order; correct it"
             )
         if name in decisions:
             raise InputError(f"{path}: line {line} repeats {name!r}, expected each file once; drop a line")

@@ -1,4 +1,4 @@
-"""Verdicts: from scores and pairs of files to what is kept, mended and quarantined."""
+"""Verdicts: from scores and near duplicates to which files are kept, fixed and quarantined."""
 
 # N files
 
@@ -13,11 +13,10 @@ from functools import partial
 import cv2
 import numpy as np
 
-from loaders import __version__
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import DEFECTS, FIXED, AuditResult, CollectionFinding, FileFinding, Removal
 from loaders.audit.near_duplicates import Pair, find_pairs
-from loaders.config import AuditLimits
+from loaders.config import AuditLimits, __version__
 from loaders.images.decode import Decoded
 from loaders.images.kind import KINDS
 from loaders.images.quality import Measurement, fix_of, limit_of, own_defects
@@ -25,13 +24,15 @@ from loaders.sources.entry import Entry
 from loaders.sources.split import group_by
 from loaders.statistics import wilson
 
-NAMED = 3  # copies that a note names
-EQUALISED = 0.06  # evenness below which grey levels are no longer the film's
+NAMED = 3  # copies that a note lists
+EQUALISED = 0.06  # evenness below which the histogram has been equalised
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(kw_only=True, slots=True)
 class Judged:
-    """One file on its way to a verdict.  defects: in the order of DEFECTS once settled."""
+    """One file on its way to a verdict.  defects: at the end in the order of DEFECTS."""
 
     path: str
     label: str
@@ -47,7 +48,7 @@ class Judged:
     fix: str = ""
     note: str = ""
     copy_of: str = ""
-    """The path of the copy that stays, for those that do not."""
+    """The path of the copy that is kept, if this one is not; else ""."""
     group: int = -1
 
     @property
@@ -59,11 +60,10 @@ class Judged:
 
 
 def judge(files: list[Judged], pairs: Sequence[Pair], limits: AuditLimits) -> None:
-    """Settle defects, fixes and groups of all files, in place.  pairs: indices into files.
+    """Decide defects, fixes and groups of all files, in place.  pairs: indices into files.
 
-    Of each family of copies the best stays: one that is not quarantined for itself, not equalised, with fewest defects,
-    most pixels, no JPEG, and then the first path.
-    Where a family carries different labels, none does.
+    Of several copies of a film the best is kept: one not quarantined for its own defects, not equalised, with fewest
+    defects, most pixels, no JPEG, and then the first path.  Copies with different labels are all quarantined.
     """
     for file in files:
         if file.measurement is None:
@@ -81,15 +81,15 @@ def judge(files: list[Judged], pairs: Sequence[Pair], limits: AuditLimits) -> No
         members[family].append(file)
     for copies in members.values():
         if len(copies) > 1:
-            settle_family(copies)
+            choose_copy(copies)
     groups = group_by(family_N, [file.patient or None for file in files])
     for file, group in zip(files, groups.tolist(), strict=True):
         file.group = group
         file.defects.sort(key=list(DEFECTS).index)
 
 
-def settle_family(copies: list[Judged]) -> None:
-    """Keep the best copy, or none where labels differ."""
+def choose_copy(copies: list[Judged]) -> None:
+    """Keep the best of several copies, or none where labels differ."""
 
     def rank(file: Judged) -> tuple[bool, bool, int, int, bool, str]:
         equalised = file.measurement is not None and file.measurement.evenness < EQUALISED
@@ -98,11 +98,11 @@ def settle_family(copies: list[Judged]) -> None:
     ranked = sorted(copies, key=rank)
     best = ranked[0]
     if len({file.label for file in copies}) > 1:
-        said = ", ".join(f"{file.path} ({file.label})" for file in copies[:NAMED])
-        said += f" and {len(copies) - NAMED} more" if len(copies) > NAMED else ""
+        listed = ", ".join(f"{file.path} ({file.label})" for file in copies[:NAMED])
+        listed += f" and {len(copies) - NAMED} more" if len(copies) > NAMED else ""
         for file in copies:
             file.defects.append("label-conflict")
-            file.note = f"one film with different labels: {said}"
+            file.note = f"one film with different labels: {listed}"
     for file in ranked[1:]:
         same = file.pixel_hash == best.pixel_hash
         file.defects.append("exact-duplicate" if same else "near-duplicate")
@@ -110,41 +110,38 @@ def settle_family(copies: list[Judged]) -> None:
         file.note = file.note or f"{'same pixels as' if same else 'copy of'} {best.path}"
 
 
-Progress = Callable[[str, int, int], None]
-
-
 def judge_files(
     entries: Sequence[Entry], decoded: Sequence[Decoded], limits: AuditLimits, progress: Progress
 ) -> list[Judged]:
-    """Compare all files with one another and settle what becomes of each."""
+    """Compare all files with one another, and judge each."""
     judged = [
         Judged(
             path=entry.path,
             label=entry.label,
-            patient=entry.patient or seen.patient,
-            problem=seen.problem,
-            pixel_hash=seen.pixel_hash,
-            pixels=seen.width * seen.height,
-            lossy=seen.format == "JPEG",
-            measurement=seen.measurement,
+            patient=entry.patient or found.patient,
+            problem=found.problem,
+            pixel_hash=found.pixel_hash,
+            pixels=found.width * found.height,
+            lossy=found.format == "JPEG",
+            measurement=found.measurement,
         )
-        for entry, seen in zip(entries, decoded, strict=True)
+        for entry, found in zip(entries, decoded, strict=True)
     ]
-    # exact copies are known by their hashes; one stands for all of them
-    standing = {file.pixel_hash: index for index, file in reversed(list(enumerate(judged))) if file.measurement}
-    readable = sorted(standing.values())
+    # exact copies have one hash; the first of them is compared for all
+    first_of = {file.pixel_hash: index for index, file in reversed(list(enumerate(judged))) if file.measurement}
+    readable = sorted(first_of.values())
     measured = [judged[index].measurement for index in readable]
     pairs = find_pairs(
         [one.keypoints for one in measured if one],
         [one.compared_SS for one in measured if one],
         partial(progress, "compare"),
     )
-    judge(judged, [pair.among(readable) for pair in pairs], limits)
+    judge(judged, [pair.renumbered(readable) for pair in pairs], limits)
     return judged
 
 
 def file_findings(judged: Sequence[Judged], limits: AuditLimits) -> tuple[FileFinding, ...]:
-    """What the table and the page tell of each file."""
+    """The findings of each file, for the table and the page."""
     return tuple(
         FileFinding(
             path=file.path,
@@ -165,7 +162,7 @@ def file_findings(judged: Sequence[Judged], limits: AuditLimits) -> tuple[FileFi
 
 
 def removals(files: Sequence[FileFinding]) -> tuple[Removal, ...]:
-    """How much of each class is quarantined; nothing without labels."""
+    """The share of each class that is quarantined; nothing without labels."""
     found = []
     for label in sorted({file.label for file in files} - {""}):
         own = [file for file in files if file.label == label]
@@ -197,14 +194,13 @@ def probe_files(
     permutations: int,
     progress: Progress,
 ) -> CollectionFinding | None:
-    """Probe the files that are kept or mended, if they have at least two labels."""
+    """Probe the files that are kept or fixed, if they have at least two labels."""
     kept = [index for index, file in enumerate(judged) if file.verdict != "quarantine" and file.label]
     classes = tuple(sorted({judged[index].label for index in kept}))
     if len(classes) < 2:
         return None
     measured = [file.measurement for file in (judged[index] for index in kept) if file.measurement]
     assert len(measured) == len(kept)
-    seen = [decoded[index] for index in kept]
     return probe_collection(
         Collection(
             frames_NSS=np.array([one.small_SS for one in measured]),
@@ -212,7 +208,7 @@ def probe_files(
             classes=classes,
             group_N=np.array([judged[index].group for index in kept]),
             source_N=tuple(entries[index].source for index in kept),
-            header_NF=header_columns(seen),
+            header_NF=header_columns([decoded[index] for index in kept]),
             view_N=np.array([lateral_odds(one.kind_K) for one in measured]),
         ),
         seed=seed,
@@ -222,13 +218,13 @@ def probe_files(
 
 
 def header_columns(decoded: Sequence[Decoded]) -> np.ndarray:
-    """What a file tells without its pixels: a column for each format; logarithms of width, height, aspect; bits."""
-    formats = sorted({seen.format for seen in decoded})
+    """Features of a file without its pixels: a column for each format; logarithms of width, height, aspect; bits."""
+    formats = sorted({found.format for found in decoded})
     return np.array(
         [
-            [float(seen.format == name) for name in formats]
-            + [np.log(seen.width), np.log(seen.height), np.log(seen.width / seen.height), seen.bits]
-            for seen in decoded
+            [float(found.format == name) for name in formats]
+            + [np.log(found.width), np.log(found.height), np.log(found.width / found.height), found.bits]
+            for found in decoded
         ],
         np.float64,
     )

@@ -40,9 +40,9 @@ class Catalog:
 def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
     """Read SOURCE/<class>/**, a public set's own layout (--preset), or a CSV.
 
-    labelled: otherwise SOURCE is any folder, of files without labels.
-    Errors: ConfigError for a bad --group-regex; InputError for an empty or unreadable source, a missing column,
-    a label that is missing, or a class that is; StorageError when the source cannot be listed.
+    labelled: else SOURCE is any folder, of files without labels.
+    Errors: ConfigError for a bad --group-regex; InputError for an empty or unreadable source, or a missing column,
+    label or class; StorageError when the source cannot be listed.
     """
     patient_of, origin = patient_pattern(config.group_regex), config.origin
     if config.manifest is not None:
@@ -67,12 +67,12 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
         example = next(entry.path for entry in entries if not entry.excluded)
         raise InputError(
             f"{origin}: --group-regex {config.group_regex!r} matches no file name, "
-            f"expected ones like {example}; mend it"
+            f"expected a match in names like {example}; correct it"
         )
     if formulas := [name for name in classes if table_path(name) != name]:
         raise InputError(
-            f"{origin}: class {formulas[0]!r}, expected a name that no spreadsheet takes for a formula; "
-            "begin it with a letter or a digit"
+            f"{origin}: class {formulas[0]!r}, expected a name that a spreadsheet does not take for a formula; "
+            "start it with a letter or a digit"
         )
     return Catalog(root=config.root, entries=tuple(entries), classes=classes)
 
@@ -144,7 +144,7 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
         if values["split"] and values["split"] not in SPLITS:
             raise InputError(
                 f"{manifest}: line {line} has split {values['split']!r}, "
-                f"expected {', '.join(SPLITS)} or nothing; mend it"
+                f"expected {', '.join(SPLITS)} or nothing; correct it"
             )
         label = values["label"]
         yield Entry(

@@ -499,21 +499,21 @@ def test_a_folder_of_masks_and_the_phantoms_table_give_the_same_lungs(phantoms: 
             assert crop_HW[lungs_HW].mean() < crop_HW[~lungs_HW].mean()  # air is dark
 
 
-def test_a_mask_follows_its_mended_radiograph_and_one_of_other_proportions_is_refused(
+def test_a_mask_follows_its_repaired_radiograph_and_one_of_other_proportions_is_refused(
     phantoms: Path, betons: Path, tmp_path: Path
 ) -> None:
     rows = list(csv.DictReader((betons / "convert.csv").read_text().splitlines()))
-    mended = next(row for row in rows if row["split"] == "heldout" and row["sample"] == "0")
-    size = int(mended["width"]), int(mended["height"])
+    repaired = next(row for row in rows if row["split"] == "heldout" and row["sample"] == "0")
+    size = int(repaired["width"]), int(repaired["height"])
     mask_HW = np.zeros((2 * size[1], 2 * size[0]), np.uint8)  # of twice the radiograph's size
     mask_HW[: size[1], : size[0]] = 255  # upper left quarter
     (tmp_path / "masks").mkdir()
-    mask = tmp_path / "masks" / (Path(mended["path"]).stem + "_mask.png")
+    mask = tmp_path / "masks" / (Path(repaired["path"]).stem + "_mask.png")
 
-    def lungs(reason: str) -> np.ndarray:
-        mended["reason"] = reason
+    def lungs(fix: str) -> np.ndarray:
+        repaired["fix"] = fix
         with (tmp_path / "convert.csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, list(mended))
+            table = csv.DictWriter(file, list(repaired))
             table.writeheader()
             table.writerows(rows)
         with Beton(betons / "heldout.beton") as beton:
@@ -524,16 +524,16 @@ def test_a_mask_follows_its_mended_radiograph_and_one_of_other_proportions_is_re
     cv2.imwrite(str(mask), mask_HW)
     plain_HW = lungs("")
     assert plain_HW[:15, :15].all() and not plain_HW[17:].any() and not plain_HW[:, 17:].any()
-    turned_HW = lungs("a note; mended: invert; rotate 90")
+    turned_HW = lungs("invert; rotate 90")
     assert turned_HW[:15, 17:].all() and not turned_HW[:, :15].any()
-    assert lungs(f"mended: crop 0:{size[1] // 2},0:{size[0] // 2}").all()  # only the quarter was kept
+    assert lungs(f"crop 0:{size[1] // 2},0:{size[0] // 2}").all()  # only the quarter was kept
     with pytest.raises(InputError, match="expected room for the audit's crop"):
-        lungs("mended: crop 0:99999,0:9")
-    assert (lungs("mended: rotate sideways") == plain_HW).all()
+        lungs("crop 0:99999,0:9")
+    assert (lungs("rotate sideways") == plain_HW).all()
     cv2.imwrite(str(mask), mask_HW[: size[1]])
     with pytest.raises(InputError, match=r"_mask\.png: .* expected the proportions of its radiograph"):
         lungs("")
-    mended["sample"] = "²"  # a digit, but no number
+    repaired["sample"] = "²"  # a digit, but no number
     with pytest.raises(InputError, match="expected the table of its own conversion"):
         lungs("")
 

@@ -244,7 +244,7 @@ def test_every_inner_link_has_its_target(example: AuditResult) -> None:
         ("\U000e0041", r"\U000e0041"),
     ],
 )
-def test_unseen_signs_are_written_out(name: str, written: str) -> None:
+def test_invisible_characters_are_escaped(name: str, written: str) -> None:
     assert visible(name) == written
 
 
@@ -401,7 +401,7 @@ def test_a_defect_that_no_file_has_shows_what_came_near_it() -> None:
     gallery = make_gallery("borders", files)
     assert gallery is not None and [shot.score for shot in gallery.below] == [0.4, 0.3]
     assert make_gallery("borders", files[:20]) is None
-    assert "Looked for and not found" in page_html(make_result(files))
+    assert "Checked for and not found" in page_html(make_result(files))
 
 
 def test_a_file_without_score_or_thumbnail_is_listed_with_its_reason() -> None:

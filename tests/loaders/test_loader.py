@@ -331,9 +331,9 @@ def test_a_state_of_the_first_release_is_continued(betons: Path) -> None:
 
 def test_the_consumers_wait_is_counted(betons: Path) -> None:
     with Loader(betons / "train.beton", training=True, threads=1, prefetch=0) as loader:
-        assert loader.waited == loader.making == 0
+        assert loader.wait_seconds == loader.making_seconds == 0
         epoch(loader)
-        assert loader.waited > 0 and loader.making > 0 and loader.computing > 0
+        assert loader.wait_seconds > 0 and loader.making_seconds > 0 and loader.cpu_seconds > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")

@@ -12,7 +12,7 @@ from loaders.convert.convert import convert
 from loaders.errors import ConfigError, InputError
 from loaders.sources.catalog import Catalog, read_catalog
 from loaders.sources.entry import Entry
-from loaders.sources.presets import READERS, deal_rest
+from loaders.sources.presets import READERS, split_rest
 
 CHESTXRAY_HEADER = (
     "patientid,offset,sex,age,finding,RT_PCR_positive,survival,view,modality,date,location,folder,filename,doi,url,"
@@ -345,14 +345,14 @@ def test_a_table_that_a_link_takes_from_elsewhere_is_not_read(nih: Path, tmp_pat
 
 def test_the_test_list_is_held_out_and_the_rest_dealt_by_whole_patients(nih: Path) -> None:
     write_table(nih / "test_list.txt", "00000004_000.png", "00000005_000.png", end="\r\n")
-    entries = deal_rest(read(nih, "nih").entries, 0.5, 3)
+    entries = split_rest(read(nih, "nih").entries, 0.5, 3)
     split_of = {Path(entry.path).name: entry.split for entry in entries if not entry.excluded}
     assert {name for name, split in split_of.items() if split == "heldout"} == {"00000004_000.png", "00000005_000.png"}
     assert split_of["00000002_000.png"] == split_of["00000002_001.png"]
     for split in ("train", "val"):
         labels = {entry.label for entry in entries if entry.split == split and not entry.excluded}
         assert labels == {"normal", "pneumonia"}
-    assert deal_rest(read(nih, "nih").entries, 0.5, 3) == entries
+    assert split_rest(read(nih, "nih").entries, 0.5, 3) == entries
 
 
 def test_nih_with_a_test_list_converts_into_three_sets(nih: Path, tmp_path: Path) -> None:
