@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import loaders
 from loaders.batches.loader import Loader
 from loaders.beton.format import ROW, Facts
 from loaders.beton.reader import Beton
@@ -447,3 +449,43 @@ def test_threads_that_die_as_they_are_called_to_leave_keep_nobody_waiting() -> N
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(mortal.ident), ctypes.py_object(SystemExit))
     threads.close()
     assert not any(mortal.is_alive() for mortal in mortals)
+
+
+# ---- the way in for other people's scripts
+
+
+def documented_scripts() -> list[str]:
+    """The script in the docstring of loaders, and every one in the documents that uses the loader."""
+    docstring = textwrap.dedent((loaders.__doc__ or "").split("stable:\n")[1].split("\n\nKeywords")[0])
+    root = Path(loaders.__file__).parents[1]
+    texts = [path.read_text(encoding="utf-8") for path in (root / "README.md", *sorted((root / "docs").glob("*.md")))]
+    blocks = [block for text in texts for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    return [docstring, *(block for block in blocks if re.search(r"from loaders\S* import Loader\b", block))]
+
+
+def test_the_documented_scripts_run(betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "B").symlink_to(betons, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    scripts = documented_scripts()
+    assert len(scripts) >= 2
+    for script in scripts:
+        used: dict[str, Any] = {}
+        exec(compile(script, "a documented script", "exec"), used)
+        assert used["Loader"] is Loader is loaders.Loader
+        assert len(used["index_N"]) == len(used["labels_N"]) > 0
+
+
+def test_importing_loaders_imports_neither_torch_nor_numba() -> None:
+    program = (
+        "import sys, loaders\n"
+        "assert loaders.LoaderConfig(seed=1).seed == 1 and loaders.errors.BetonError and loaders.__version__\n"
+        "heavy = [name for name in ('torch', 'numba', 'cv2') if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+        "assert loaders.Beton.__name__ == 'Beton' and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(loaders.__file__).parents[1])
+
+
+def test_a_name_that_loaders_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'loaders' has no attribute 'Lodaer'"):
+        loaders.Lodaer  # noqa: B018
