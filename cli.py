@@ -31,7 +31,6 @@ from engine.config import (
     ReportConfig,
     TrainConfig,
 )
-from engine.train.train import epoch_words, live_words, training_parts
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
@@ -446,7 +445,7 @@ def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> 
         summary = train.train(config, resume=resume, watch=TrainingView(screen, shown), stopping=stop.is_set)
     report = load(screen, "engine.report.report")
     update_page(screen, lambda: report.report(ReportConfig(run=config.out, probes=False)))
-    show_parts(screen, training_parts(summary, config.out))
+    show_parts(screen, train.training_parts(summary, config.out))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
@@ -481,6 +480,7 @@ class TrainingView:
     def __init__(self, screen: Console, bar: Bar) -> None:
         self.screen, self.bar = screen, bar
         self.task = bar.add_task("training", total=None)
+        self.output = importlib.import_module("engine.train.train")
         self.printed: int | None = None
         self.name = ""
 
@@ -490,10 +490,12 @@ class TrainingView:
         return self
 
     def __call__(self, now: Progress) -> None:
-        self.bar.update(self.task, description=self.name + live_words(now), completed=now.done, total=now.total)
+        self.bar.update(
+            self.task, description=self.name + self.output.live_words(now), completed=now.done, total=now.total
+        )
         if now.phase == "epoch" and self.printed != len(now.history):
             self.printed = len(now.history)
-            self.screen.print(self.name + epoch_words(now))
+            self.screen.print(self.name + self.output.epoch_words(now))
 
 
 def run_compare(screen: Console, config: CompareConfig) -> None:
