@@ -50,13 +50,13 @@ class Outcome:
     def fails(self, code: int, *found: object) -> None:
         """Check the exit code, and that the one line of stderr holds each of these and says what was expected."""
         assert self.code == code, (self.code, self.out, self.err)
-        said = self.err.strip().splitlines()[-1]
+        message = self.err.strip().splitlines()[-1]
         for text in map(str, found):
-            assert text in said
-        assert said.startswith("plainfilm: ")
-        assert "expected" in said
+            assert text in message
+        assert message.startswith("plainfilm: ")
+        assert "expected" in message
         if code > 2:
-            assert ";" in said, "no remedy"
+            assert ";" in message, "no remedy"
 
     def misused(self, *found: str) -> None:
         """Check that argparse refused the command line with these in its message."""
@@ -205,7 +205,7 @@ def test_a_file_is_no_source_folder(convert: Command, tmp_path: Path) -> None:
     convert(tmp_path / "file.png", "--out", tmp_path / "out").fails(3, tmp_path / "file.png", "not a folder")
 
 
-def test_one_class_cannot_be_told_apart_from_itself(convert: Command, tmp_path: Path) -> None:
+def test_a_single_class_is_refused(convert: Command, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source", classes=["covid"])
     convert(source, "--out", tmp_path / "out").fails(3, source, "one class, covid", "at least two")
     assert_nothing_half(tmp_path / "out")
@@ -254,7 +254,7 @@ def test_a_file_that_is_no_radiograph_is_rejected_with_a_reason_and_the_rest_is_
     assert reason in done.out
 
 
-def test_folders_and_links_that_lead_nowhere_are_accounted_for(convert: Command, tmp_path: Path) -> None:
+def test_folders_and_broken_links_are_counted(convert: Command, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     (source / "covid" / "folder.png").mkdir()
     (source / "covid" / "folder.png" / "inner.png").write_bytes(png(7))
@@ -325,7 +325,7 @@ def test_control_characters_and_markup_of_names_do_not_reach_the_terminal(
     (source / "covid" / f"{name}.png").write_bytes(b"")
     done = convert(
         source, "--out", tmp_path / name, "--classes", f"covid,{name}"
-    )  # Outcome looks for control characters
+    )  # Outcome checks for control characters
     assert done.code == 0
     shown = cli.printable(name)
     assert re.search(rf"^ {re.escape(shown)} +\d+ +\d+", done.out, re.MULTILINE)  # a row a class
@@ -995,7 +995,9 @@ def test_a_beton_of_other_classes_or_another_order_is_not_evaluated(
     assert not (run / "evaluation").exists()
 
 
-def test_the_training_beton_is_evaluated_only_by_force_and_says_so(plainfilm: Command, betons: Path, run: Path) -> None:
+def test_the_training_beton_is_evaluated_only_by_force_and_with_a_caution(
+    plainfilm: Command, betons: Path, run: Path
+) -> None:
     path = betons / "train.beton"
     plainfilm("evaluate", run, path).fails(3, path, "images of the training set", "expected none", "--force")
     assert not (run / "evaluation").exists()
@@ -1076,7 +1078,7 @@ def test_an_output_folder_inside_the_source_is_refused(plainfilm: Command, tmp_p
     assert not out.exists()
 
 
-def test_evaluating_without_a_beton_says_what_is_missing(plainfilm: Command, tmp_path: Path) -> None:
+def test_evaluating_without_a_beton_names_what_is_missing(plainfilm: Command, tmp_path: Path) -> None:
     plainfilm("evaluate", tmp_path / "run").fails(2, "found", "expected RUN and at least one BETON")
 
 
@@ -1111,7 +1113,7 @@ def test_many_reasons_of_one_kind_are_one_line(convert: Command, tmp_path: Path)
     assert done.code == 0 and "  rejected 30: truncated PNG" in done.out
 
 
-def test_running_out_of_memory_is_said_with_a_remedy(
+def test_running_out_of_memory_is_reported_with_a_remedy(
     plainfilm: Command, betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import loaders.batches.loader as loader
@@ -1142,6 +1144,6 @@ def test_an_output_that_takes_nothing_is_exit_4_with_one_line(tmp_path: Path) ->
 )  # fmt: skip
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_streams_that_take_nothing_or_are_closed_change_no_exit_code(command: str, code: int, tmp_path: Path) -> None:
-    told = f'"$0" "$1" {command}'
-    ended = subprocess.run(["sh", "-c", told, sys.executable, cli.__file__], cwd=tmp_path, capture_output=True)
+    script = f'"$0" "$1" {command}'
+    ended = subprocess.run(["sh", "-c", script, sys.executable, cli.__file__], cwd=tmp_path, capture_output=True)
     assert ended.returncode == code and b"Traceback" not in ended.stderr, ended.stderr

@@ -532,7 +532,7 @@ def test_what_an_audit_joins_stays_in_one_split(tmp_path: Path, mode: str) -> No
             assert [row["verdict"] for row in pair].count("written") == 1
 
 
-def test_a_table_that_lies_in_the_folder_of_betons_stays(messy: Path, audited: Path, tmp_path: Path) -> None:
+def test_a_table_in_the_folder_of_betons_is_kept(messy: Path, audited: Path, tmp_path: Path) -> None:
     (tmp_path / "B").mkdir()
     for name in ("audit.csv", "audit.html"):
         shutil.copy(audited / name, tmp_path / "B" / name)

@@ -340,7 +340,7 @@ def test_no_section_is_empty() -> None:
     assert "<aside" not in page and "Made with" not in page
 
 
-def test_the_page_says_when_cleaning_may_bias() -> None:
+def test_the_page_warns_when_cleaning_may_bias() -> None:
     many = Removal(label="covid", files=200, removed=60, low=0.24, high=0.37)
     few = Removal(label="normal", files=200, removed=10, low=0.03, high=0.09)
     between = Removal(label="other", files=50, removed=8, low=0.08, high=0.29)

@@ -223,7 +223,7 @@ def test_a_foreign_table_may_be_in_any_order(whole: bytes, tmp_path: Path) -> No
         ("sample_id", 5, "sample 5: .* has no sample, expected one of 5"),
     ],
 )
-def test_a_foreign_table_that_lies_is_refused_with_the_sample(
+def test_a_false_foreign_table_is_refused_with_the_sample(
     whole: bytes, tmp_path: Path, column: str, value: int, message: str
 ) -> None:
     table = np.frombuffer(whole[offsets(whole)["table"] :], ALLOCATION).copy()
@@ -277,7 +277,7 @@ def test_facts_of_another_type_are_refused_even_where_every_checksum_fits(
         Beton(path)
 
 
-def test_a_beton_cut_short_or_written_over_while_it_is_open_is_told_at_the_next_use(tmp_path: Path) -> None:
+def test_a_beton_cut_short_or_overwritten_while_it_is_open_is_an_error_at_the_next_use(tmp_path: Path) -> None:
     for name, change in {
         "cut": lambda path: os.truncate(path, PAGE + 2116),
         "grown": lambda path: os.truncate(path, 3 * PAGE),

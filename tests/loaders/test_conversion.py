@@ -1,4 +1,4 @@
-"""The account of a conversion: which labels a source alone tells."""
+"""Labels that are confounded with their source."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from loaders.sources.catalog import confounded_with_source
 
 
 @pytest.mark.parametrize(
-    ("labels", "sources", "told"),
+    ("labels", "sources", "confounded"),
     [
         ("aabb", "xxyy", ["a", "b"]),
         ("aabb", "xyxy", []),
@@ -17,5 +17,7 @@ from loaders.sources.catalog import confounded_with_source
         ("", "", []),
     ],
 )
-def test_a_label_is_told_by_sources_that_have_no_other_label(labels: str, sources: list[str], told: list[str]) -> None:
-    assert confounded_with_source(list(labels), list(sources)) == told
+def test_a_label_is_confounded_with_sources_that_have_no_other_label(
+    labels: str, sources: list[str], confounded: list[str]
+) -> None:
+    assert confounded_with_source(list(labels), list(sources)) == confounded

@@ -404,7 +404,7 @@ def test_a_window_is_the_standards_pseudo_code(
     check(decode_dicom(data, MAX_PIXELS), shown_HW * 65535, bits=12, tolerance=0.51)
 
 
-def test_a_negative_slope_turns_black_and_white_round() -> None:
+def test_a_negative_slope_exchanges_black_and_white() -> None:
     stored_HW = film(8)
     data = native(stored_HW, 8, RescaleSlope=-2, RescaleIntercept=7)
     check(decode_dicom(data, MAX_PIXELS), 255 - stored_HW, bits=8)

@@ -143,7 +143,7 @@ def test_another_crop_is_taken_where_it_leaves_whole_margins(operation, betons: 
             open_ffcv(path, operation.FusedCropDecoder(LoaderConfig(), crop=crop))
 
 
-def test_frames_of_another_kind_are_refused_in_words(operation, tmp_path: Path) -> None:
+def test_frames_of_another_kind_are_refused_with_a_reason(operation, tmp_path: Path) -> None:
     from ffcv.fields import NDArrayField
     from ffcv.writer import DatasetWriter
 

@@ -243,7 +243,7 @@ def test_the_atlas_hides_most_of_what_the_crop_shows_of_real_lungs(radiographs: 
     assert ((masks_NSS > 127) & lungs_hidden(SIDE)).sum() < 0.07 * (masks_NSS > 127).sum()
 
 
-def test_real_covid_films_are_told_by_their_source_without_their_lungs(radiographs: Path) -> None:
+def test_the_source_of_real_covid_films_is_predicted_without_their_lungs(radiographs: Path) -> None:
     with (radiographs / "radiographs.csv").open(newline="", encoding="utf-8") as table:
         rows = [row for row in csv.DictReader(table) if row["label"] in ("covid", "normal")]
     rows = [row for label in ("covid", "normal") for row in [r for r in rows if r["label"] == label][:45]]
@@ -270,17 +270,17 @@ def test_the_crop_is_the_central_64_of_92() -> None:
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (14, 77, 14, 77)
 
 
-@pytest.mark.parametrize("seen", [outside_crop, inside_crop_outside_lungs, lungs_hidden])
-def test_hidden_pixels_change_no_feature(seen: Callable[[int], np.ndarray]) -> None:
+@pytest.mark.parametrize("shown", [outside_crop, inside_crop_outside_lungs, lungs_hidden])
+def test_hidden_pixels_change_no_feature(shown: Callable[[int], np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     frames_NSS = rng.integers(0, 256, (3, SIDE, SIDE)).astype(np.uint8)
-    changed_NSS = np.where(seen(SIDE), frames_NSS, rng.integers(0, 256, frames_NSS.shape)).astype(np.uint8)
+    changed_NSS = np.where(shown(SIDE), frames_NSS, rng.integers(0, 256, frames_NSS.shape)).astype(np.uint8)
     assert (changed_NSS != frames_NSS).any()
-    np.testing.assert_array_equal(pixel_features(frames_NSS, seen(SIDE)), pixel_features(changed_NSS, seen(SIDE)))
-    assert (hide(frames_NSS[0], seen(SIDE), 128)[~seen(SIDE)] == 128).all()
+    np.testing.assert_array_equal(pixel_features(frames_NSS, shown(SIDE)), pixel_features(changed_NSS, shown(SIDE)))
+    assert (hide(frames_NSS[0], shown(SIDE), 128)[~shown(SIDE)] == 128).all()
 
 
-def test_one_odd_file_size_is_seen_wherever_it_lies_between_the_others() -> None:
+def test_one_odd_file_size_is_detected_wherever_it_is_among_the_others() -> None:
     rng = np.random.default_rng(0)
     label_N = np.arange(90) % 2
     width_N = np.where(label_N == 1, 7.0, rng.choice([6.0, 8.0], 90))
@@ -289,7 +289,7 @@ def test_one_odd_file_size_is_seen_wherever_it_lies_between_the_others() -> None
     assert labelling_aucs(models, label_N[None], 2)[0] > 0.95
 
 
-def test_arms_that_follow_the_class_alarm_where_arms_are_seen(tied: CollectionFinding) -> None:
+def test_arms_that_follow_the_class_alarm_where_arms_are_shown(tied: CollectionFinding) -> None:
     found = {probe.name: probe for probe in tied.probes}
     for name in ("outside-crop", "inside-crop-outside-lungs", "lungs-hidden", "thumbnail"):
         assert found[name].alarm and found[name].auc > 0.85 and found[name].low > 0.6
@@ -307,7 +307,7 @@ def test_pictures_show_what_the_probe_saw_and_hide_the_rest_in_grey(tied: Collec
     assert pictures["histogram"] is None
 
 
-def test_phantoms_without_a_tie_or_a_finding_are_quiet_and_the_seed_gives_the_same_again(
+def test_phantoms_without_confounder_or_finding_raise_no_alarm_and_the_seed_reproduces_that(
     untied: tuple[Collection, np.ndarray],
 ) -> None:
     found, again = (probe_collection(untied[0], permutations=999, resamples=100) for _ in range(2))
@@ -334,7 +334,7 @@ def noise_collection(sources: list[str], label_N: np.ndarray, classes: tuple[str
     )
 
 
-def test_classes_told_by_their_sources_are_cautioned_commonest_first() -> None:
+def test_classes_confounded_with_their_sources_are_cautioned_commonest_first() -> None:
     label_N = np.repeat([0, 1], [20, 30])
     found = probe_collection(noise_collection(["x"] * 20 + ["y"] * 30, label_N), permutations=99, resamples=20)
     assert [caution[:18] for caution in found.cautions] == ["Class b: all 30 im", "Class a: all 20 im"]
@@ -347,7 +347,7 @@ def test_a_single_class_is_no_caution_and_no_probe() -> None:
     assert found.cautions == () and found.probes == () and "fewer than two classes" in found.skipped["thumbnail"]
 
 
-def test_sources_that_look_different_are_told_within_a_class() -> None:
+def test_sources_of_different_appearance_are_predicted_within_a_class() -> None:
     label_N = np.repeat([0, 1], 40)
     sources = ["blue", "red"] * 20 + ["red"] * 40
     found = probe_collection(noise_collection(sources, label_N), permutations=999, resamples=50)

@@ -292,7 +292,7 @@ def test_pixels_that_are_no_plain_grey_or_colour_are_rejected_with_a_reason(
         decode(tmp_path, data)
 
 
-def test_a_pngs_gamma_profile_and_text_change_no_pixel_and_say_nothing(
+def test_a_pngs_gamma_profile_and_text_change_no_pixel_and_print_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     profile = b"bad profile\0\0" + zlib.compress(b"no ICC")
@@ -711,7 +711,7 @@ def test_a_file_name_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.radiographs
 @pytest.mark.skipif(not RADIOGRAPHS.is_dir(), reason=f"no real radiographs in {RADIOGRAPHS}; set PLAINFILM_DATA")
-def test_real_radiographs_decode_to_the_size_and_luma_that_pillow_sees() -> None:
+def test_real_radiographs_decode_to_the_size_and_luma_of_pillow() -> None:
     paths = sorted(path for path in RADIOGRAPHS.rglob("*.*") if path.stat().st_size < 2_000_000)
     for path in paths[:: max(1, len(paths) // 40)]:
         found = decode_radiograph(path, max_pixels=64_000_000)
