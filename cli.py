@@ -216,10 +216,7 @@ def make_parser() -> argparse.ArgumentParser:
             child.add_argument("--config", type=Path, metavar="FILE", help="JSON file of settings; flags override it")
         if name == "train":
             child.add_argument(
-                "--resume",
-                type=Path,
-                metavar="RUN",
-                help="continue the run in this folder, with its own settings",
+                "--resume", type=Path, metavar="RUN", help="continue the run in this folder, with its own settings"
             )
     return parser
 
@@ -289,14 +286,7 @@ def limit(screen: Console) -> int | None:
 
 def bar(screen: Console) -> Bar:
     """A progress bar with count, rate and time left."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -598,14 +588,8 @@ COMMANDS = {
         "python cli.py convert SOURCE --audit A/audit.csv --out B   # after you edited its verdicts\n"
         "python cli.py audit B/train.beton --out A2",
     ),
-    "info": Command(
-        run=run_info,
-        example="python cli.py info B/train.beton",
-    ),
-    "verify": Command(
-        run=run_verify,
-        example="python cli.py verify B/*.beton",
-    ),
+    "info": Command(run=run_info, example="python cli.py info B/train.beton"),
+    "verify": Command(run=run_verify, example="python cli.py verify B/*.beton"),
     "bench-loader": Command(
         config=BenchLoaderConfig,
         positionals=("beton",),

@@ -53,13 +53,7 @@ HEAD_MAGIC = b"PLNFOOT\x01"
 TAIL_MAGIC = b"PLNFEND\x01"
 BLOCK = np.dtype([("magic", "S8"), ("ptr", "<u8"), ("size", "<u8"), ("footer_crc", "<u4"), ("header_crc", "<u4")])
 HEAD = np.dtype(
-    [
-        ("magic", "S8"),
-        ("facts_size", "<u8"),
-        ("num_samples", "<u8"),
-        ("metadata_crc", "<u4"),
-        ("allocation_crc", "<u4"),
-    ]
+    [("magic", "S8"), ("facts_size", "<u8"), ("num_samples", "<u8"), ("metadata_crc", "<u4"), ("allocation_crc", "<u4")]
 )
 TAIL = np.dtype([("size", "<u8"), ("magic", "S8")])
 ROW = np.dtype(

@@ -45,12 +45,7 @@ def beton_size(num_samples: int, stored: int, page_size: int) -> int:
 
 
 def write_beton(
-    path: Path,
-    frames: Iterable[np.ndarray],
-    label_N: np.ndarray,
-    rows_N: np.ndarray,
-    facts: Facts,
-    page_size: int,
+    path: Path, frames: Iterable[np.ndarray], label_N: np.ndarray, rows_N: np.ndarray, facts: Facts, page_size: int
 ) -> None:
     """Write frames and labels to path, atomically; read all back and verify before the file gets its name.
 

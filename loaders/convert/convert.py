@@ -252,12 +252,7 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         label_N = np.array([catalog.classes.index(row.entry.label) for row in rows])
         split_facts = replace(facts, split=split, conversion_id=identity.hexdigest())
         write_beton(
-            config.out / f"{split}.beton",
-            frames(),
-            label_N,
-            footer_of[split],
-            split_facts,
-            config.page_mib << 20,
+            config.out / f"{split}.beton", frames(), label_N, footer_of[split], split_facts, config.page_mib << 20
         )
         done += len(rows)
     for split in set(SPLITS) - set(rows_of):

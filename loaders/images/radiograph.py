@@ -186,11 +186,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Radiograph:
     image = _open_header(data, "TIFF", max_pixels)
     assert isinstance(image, TiffImageFile)
     tags = image.tag_v2
-    depth, sample_format, white_is_zero = (
-        max(tags.get(258, (1,))),
-        max(tags.get(339, (1,))),
-        tags.get(262) == 0,
-    )
+    depth, sample_format, white_is_zero = (max(tags.get(258, (1,))), max(tags.get(339, (1,))), tags.get(262) == 0)
     if (depth > 8 and not image.mode.startswith("I;16")) or sample_format not in (1, 4):  # 4: undefined
         kind = {2: "signed", 3: "floating-point"}.get(sample_format, "colour")
         raise refuse(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", SAVE_AGAIN)

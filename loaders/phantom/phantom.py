@@ -58,15 +58,7 @@ class Phantom:
 
 
 def draw_phantom(
-    *,
-    seed: int,
-    patient: int,
-    image: int,
-    label: str,
-    size: int,
-    strength: float,
-    arms_up: bool,
-    marked: bool,
+    *, seed: int, patient: int, image: int, label: str, size: int, strength: float, arms_up: bool, marked: bool
 ) -> Phantom:
     """Draw one radiograph; a pure function of its arguments.
 
