@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 EDGES, GAP = 2, 3  # blank columns of the terminal at a table's sides, and between two of its columns
 MIN_TEXT = 8  # columns; a column of text becomes no narrower when a word does not fit the terminal
+
+PhaseProgress = Callable[[str, int, int], None]
+"""Reports a phase, and how much of how much of it is done."""
 
 
 @dataclass(frozen=True, slots=True)

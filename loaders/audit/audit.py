@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,14 +23,14 @@ from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, count_reasons, decode_all
 from loaders.images.kind import kind_features, kind_of, shipped_weights
 from loaders.images.quality import SMALL
+from loaders.output import PhaseProgress
 from loaders.sources.catalog import read_catalog
 from loaders.sources.entry import Entry, may_be_picture
 
 AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"
-Progress = Callable[[str, int, int], None]
 
 
-def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: None) -> AuditResult:
+def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, total: None) -> AuditResult:
     """Audit files, and with labels the collection; writes audit.csv (for a folder or a table) and audit.html.
 
     Errors: InputError when there is nothing to audit; ConfigError; StorageError; LockedError; BetonError.
@@ -53,7 +52,7 @@ def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: N
 
 
 def audit_files(
-    config: AuditConfig, root: Path, entries: list[Entry], progress: Progress
+    config: AuditConfig, root: Path, entries: list[Entry], progress: PhaseProgress
 ) -> tuple[tuple[FileFinding, ...], CollectionFinding | None]:
     """Decode, judge and probe.  entries: paths are relative to root.  Errors: InputError where none can be read."""
     settings = DecodeSettings(
@@ -73,7 +72,7 @@ def audit_files(
             f"{entries[0].path}; expected radiographs; check the path"
         )
     judged = judge_files(entries, decoded, config.limits, progress)
-    collection = probe_files(entries, decoded, judged, config.seed, config.permutations, progress)
+    collection = probe_files(judged, config.seed, config.permutations, progress)
     return file_findings(judged, config.limits), collection
 
 
@@ -102,7 +101,7 @@ def list_entries(config: AuditConfig) -> tuple[Path, list[Entry]]:
     return catalog.root, entries
 
 
-def audit_beton(path: Path, seed: int, permutations: int, progress: Progress) -> CollectionFinding | None:
+def audit_beton(path: Path, seed: int, permutations: int, progress: PhaseProgress) -> CollectionFinding | None:
     """Probe the stored frames of one beton: what conversion left.  Errors: BetonError."""
     with Beton(path) as beton:
         facts, rows_N = beton.facts, beton.rows_N

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import re
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from loaders.atomic_file import storage_error
 from loaders.audit.findings import DEFECTS, VERDICTS, FileFinding
 from loaders.errors import InputError
 from loaders.images.quality import DETECTORS
-from loaders.sources.entry import check_regular, table_path
+from loaders.sources.entry import check_regular, csv_bytes, table_path
 
 COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "copy_of", "pixels", "note")
 NEEDED = ("path", "verdict", "fix", "group")
@@ -36,17 +35,16 @@ class Decision:
 
 def table_bytes(files: tuple[FileFinding, ...]) -> bytes:
     """audit.csv: one line for each file, in the order of the source."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\r\n")
-    table.writerow(COLUMNS)
-    for file in files:
+
+    def cells(file: FileFinding) -> list[object]:
         scores = [file.scores.get(name, math.nan) for name in DETECTORS]
-        table.writerow(
-            [table_path(file.path), file.verdict, ";".join(file.defects)]
-            + ["" if math.isnan(score) else f"{score:.4f}" for score in scores]
-            + [file.group, file.fix, table_path(file.copy_of), file.pixel_hash.hex(), file.note]
-        )
-    return text.getvalue().encode("utf-8", "surrogateescape")
+        return [
+            *(table_path(file.path), file.verdict, ";".join(file.defects)),
+            *("" if math.isnan(score) else f"{score:.4f}" for score in scores),
+            *(file.group, file.fix, table_path(file.copy_of), file.pixel_hash.hex(), file.note),
+        ]
+
+    return csv_bytes(COLUMNS, map(cells, files))
 
 
 def read_decisions(path: Path) -> dict[str, Decision]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,6 +20,7 @@ from loaders.config import AuditLimits, __version__
 from loaders.images.decode import Decoded
 from loaders.images.kind import KINDS
 from loaders.images.quality import Measurement, fix_of, limit_of, own_defects
+from loaders.output import PhaseProgress
 from loaders.sources.entry import Entry
 from loaders.sources.split import group_by
 from loaders.statistics import wilson
@@ -27,23 +28,13 @@ from loaders.statistics import wilson
 NAMED = 3  # copies that a note lists
 EQUALISED = 0.06  # evenness below which the histogram has been equalised
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(kw_only=True, slots=True)
 class Judged:
     """One file on its way to a verdict.  defects: at the end in the order of DEFECTS."""
 
-    path: str
-    label: str
-    patient: str
-    problem: str
-    """Why it could not be read, or ""."""
-    pixel_hash: bytes
-    pixels: int
-    lossy: bool
-    """Its format may have lost detail: JPEG."""
-    measurement: Measurement | None
+    entry: Entry
+    decoded: Decoded
     defects: list[str] = field(default_factory=list)
     fix: str = ""
     note: str = ""
@@ -58,6 +49,11 @@ class Judged:
             return "quarantine"
         return "fix" if self.fix else "keep"
 
+    @property
+    def measurement(self) -> Measurement | None:
+        """None for a file that could not be read."""
+        return self.decoded.measurement
+
 
 def judge(files: list[Judged], pairs: Sequence[Pair], limits: AuditLimits) -> None:
     """Decide defects, fixes and groups of all files, in place.  pairs: indices into files.
@@ -67,13 +63,13 @@ def judge(files: list[Judged], pairs: Sequence[Pair], limits: AuditLimits) -> No
     """
     for file in files:
         if file.measurement is None:
-            file.defects, file.note = ["unreadable"], file.problem
+            file.defects, file.note = ["unreadable"], file.decoded.problem
         else:
             file.defects = own_defects(file.measurement, limits)
             file.fix = fix_of(file.measurement, file.defects)
     if not files:
         return
-    exact = [file.pixel_hash or None for file in files]
+    exact = [file.decoded.pixel_hash or None for file in files]
     near = [(pair.first, pair.second) for pair in pairs if pair.similarity >= limits.limit_near_duplicate]
     family_N = group_by(exact, pairs=near).tolist()
     members: dict[int, list[Judged]] = defaultdict(list)
@@ -82,7 +78,7 @@ def judge(files: list[Judged], pairs: Sequence[Pair], limits: AuditLimits) -> No
     for copies in members.values():
         if len(copies) > 1:
             choose_copy(copies)
-    groups = group_by(family_N, [file.patient or None for file in files])
+    groups = group_by(family_N, [file.entry.patient or file.decoded.patient or None for file in files])
     for file, group in zip(files, groups.tolist(), strict=True):
         file.group = group
         file.defects.sort(key=list(DEFECTS).index)
@@ -93,42 +89,31 @@ def choose_copy(copies: list[Judged]) -> None:
 
     def rank(file: Judged) -> tuple[bool, bool, int, int, bool, str]:
         equalised = file.measurement is not None and file.measurement.evenness < EQUALISED
-        return file.verdict == "quarantine", equalised, len(file.defects), -file.pixels, file.lossy, file.path
+        pixels, lossy = file.decoded.width * file.decoded.height, file.decoded.format == "JPEG"
+        return file.verdict == "quarantine", equalised, len(file.defects), -pixels, lossy, file.entry.path
 
     ranked = sorted(copies, key=rank)
     best = ranked[0]
-    if len({file.label for file in copies}) > 1:
-        listed = ", ".join(f"{file.path} ({file.label})" for file in copies[:NAMED])
+    if len({file.entry.label for file in copies}) > 1:
+        listed = ", ".join(f"{file.entry.path} ({file.entry.label})" for file in copies[:NAMED])
         listed += f" and {len(copies) - NAMED} more" if len(copies) > NAMED else ""
         for file in copies:
             file.defects.append("label-conflict")
             file.note = f"one film with different labels: {listed}"
     for file in ranked[1:]:
-        same = file.pixel_hash == best.pixel_hash
+        same = file.decoded.pixel_hash == best.decoded.pixel_hash
         file.defects.append("exact-duplicate" if same else "near-duplicate")
-        file.copy_of = best.path
-        file.note = file.note or f"{'same pixels as' if same else 'copy of'} {best.path}"
+        file.copy_of = best.entry.path
+        file.note = file.note or f"{'same pixels as' if same else 'copy of'} {best.entry.path}"
 
 
 def judge_files(
-    entries: Sequence[Entry], decoded: Sequence[Decoded], limits: AuditLimits, progress: Progress
+    entries: Sequence[Entry], decoded: Sequence[Decoded], limits: AuditLimits, progress: PhaseProgress
 ) -> list[Judged]:
     """Compare all files with one another, and judge each."""
-    judged = [
-        Judged(
-            path=entry.path,
-            label=entry.label,
-            patient=entry.patient or found.patient,
-            problem=found.problem,
-            pixel_hash=found.pixel_hash,
-            pixels=found.width * found.height,
-            lossy=found.format == "JPEG",
-            measurement=found.measurement,
-        )
-        for entry, found in zip(entries, decoded, strict=True)
-    ]
+    judged = [Judged(entry=entry, decoded=found) for entry, found in zip(entries, decoded, strict=True)]
     # exact copies have one hash; the first of them is compared for all
-    first_of = {file.pixel_hash: index for index, file in reversed(list(enumerate(judged))) if file.measurement}
+    first_of = {file.decoded.pixel_hash: index for index, file in reversed(list(enumerate(judged))) if file.measurement}
     readable = sorted(first_of.values())
     measured = [judged[index].measurement for index in readable]
     pairs = find_pairs(
@@ -144,8 +129,8 @@ def file_findings(judged: Sequence[Judged], limits: AuditLimits) -> tuple[FileFi
     """The findings of each file, for the table and the page."""
     return tuple(
         FileFinding(
-            path=file.path,
-            label=file.label,
+            path=file.entry.path,
+            label=file.entry.label,
             verdict=file.verdict,
             defects=tuple(file.defects),
             scores=dict(file.measurement.scores) if file.measurement else {},
@@ -153,7 +138,7 @@ def file_findings(judged: Sequence[Judged], limits: AuditLimits) -> tuple[FileFi
             group=file.group,
             fix=file.fix,
             copy_of=file.copy_of,
-            pixel_hash=file.pixel_hash,
+            pixel_hash=file.decoded.pixel_hash,
             note=file.note,
             thumbnail=file.measurement.thumbnail if file.measurement else b"",
         )
@@ -187,28 +172,23 @@ def conclude(
 
 
 def probe_files(
-    entries: Sequence[Entry],
-    decoded: Sequence[Decoded],
-    judged: Sequence[Judged],
-    seed: int,
-    permutations: int,
-    progress: Progress,
+    judged: Sequence[Judged], seed: int, permutations: int, progress: PhaseProgress
 ) -> CollectionFinding | None:
     """Probe the files that are kept or fixed, if they have at least two labels."""
-    kept = [index for index, file in enumerate(judged) if file.verdict != "quarantine" and file.label]
-    classes = tuple(sorted({judged[index].label for index in kept}))
+    kept = [file for file in judged if file.verdict != "quarantine" and file.entry.label]
+    classes = tuple(sorted({file.entry.label for file in kept}))
     if len(classes) < 2:
         return None
-    measured = [file.measurement for file in (judged[index] for index in kept) if file.measurement]
+    measured = [file.measurement for file in kept if file.measurement]
     assert len(measured) == len(kept)
     return probe_collection(
         Collection(
             frames_NSS=np.array([one.small_SS for one in measured]),
-            label_N=np.array([classes.index(judged[index].label) for index in kept]),
+            label_N=np.array([classes.index(file.entry.label) for file in kept]),
             classes=classes,
-            group_N=np.array([judged[index].group for index in kept]),
-            source_N=tuple(entries[index].source for index in kept),
-            header_NF=header_columns([decoded[index] for index in kept]),
+            group_N=np.array([file.group for file in kept]),
+            source_N=tuple(file.entry.source for file in kept),
+            header_NF=header_columns([file.decoded for file in kept]),
             view_N=np.array([lateral_odds(one.kind_K) for one in measured]),
         ),
         seed=seed,

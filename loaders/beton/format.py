@@ -258,6 +258,8 @@ def parse_footer(packed: np.ndarray, num_samples: int, where: str) -> tuple[Fact
     try:
         content = json.loads(packed[start : start + facts_size].tobytes())  # msgspec would refuse lone surrogates
         facts = msgspec.convert(content, Facts)
+        if unknown := content.keys() - set(Facts.__slots__):
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise bad(f"has unreadable facts ({error}), expected JSON") from error
     rows_N = packed[start + facts_size : packed.size - TAIL.itemsize].view(ROW)

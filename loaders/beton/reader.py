@@ -8,7 +8,6 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from crc32c import crc32c
@@ -257,9 +256,7 @@ class Beton:
     def __enter__(self) -> Beton:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,23 +12,12 @@ from loaders.config import ConvertConfig
 from loaders.images.decode import Decoded, count_reasons
 from loaders.output import Line, Parts, Sheet, path_line
 from loaders.sources.catalog import SPLITS, Catalog, Entry, confounded_with_source
-from loaders.sources.entry import table_path
+from loaders.sources.entry import csv_bytes, table_path
 
 CSV_COLUMNS = (
-    "path",
-    "label",
-    "group",
-    "split",
-    "sample",
-    "verdict",
-    "reason",
-    "fix",
-    "width",
-    "height",
-    "format",
-    "bits",
+    "path", "label", "group", "split", "sample", "verdict", "reason", "fix", "width", "height", "format", "bits",
     "saturated",
-)
+)  # fmt: skip
 MOST_REASONS = 8  # printed one by one
 
 
@@ -116,31 +103,18 @@ def summarise(
     )
 
 
-def csv_bytes(rows: tuple[Row, ...]) -> bytes:
+def table_bytes(rows: tuple[Row, ...]) -> bytes:
     """convert.csv: one line for each source file; not to be shared, since it has file names."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\r\n")
-    table.writerow(CSV_COLUMNS)
-    for row in rows:
-        found = row.decoded
-        table.writerow(
-            [
-                table_path(row.entry.path),
-                row.entry.label,
-                "" if row.group < 0 else row.group,
-                row.split,
-                "" if row.sample < 0 else row.sample,
-                row.verdict,
-                row.reason,
-                row.fix,
-            ]
-            + (
-                [found.width, found.height, found.format, found.bits, f"{found.saturated:.5f}"]
-                if found.width
-                else [""] * 5
-            )
-        )
-    return text.getvalue().encode("utf-8", "surrogateescape")
+
+    def cells(row: Row) -> list[object]:
+        found, group, sample = row.decoded, "" if row.group < 0 else row.group, "" if row.sample < 0 else row.sample
+        picture = (found.width, found.height, found.format, found.bits, f"{found.saturated:.5f}")
+        return [
+            *(table_path(row.entry.path), row.entry.label, group, row.split, sample),
+            *(row.verdict, row.reason, row.fix, *(picture if found.width else [""] * 5)),
+        ]
+
+    return csv_bytes(CSV_COLUMNS, map(cells, rows))
 
 
 def conversion_parts(done: Conversion) -> Parts:

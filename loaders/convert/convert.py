@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,20 +23,19 @@ from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton.writer import beton_size, check_room, write_beton
 from loaders.config import ConvertConfig, __version__, stored_side
 from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
-from loaders.convert.conversion import Conversion, Row, csv_bytes, summarise
+from loaders.convert.conversion import Conversion, Row, summarise, table_bytes
 from loaders.convert.decisions import apply_decisions, audit_rows, given_decisions
 from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
+from loaders.output import PhaseProgress
 from loaders.sampling import FILE_ORDER, order_keys
 from loaders.sources.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
 from loaders.sources.presets import split_rest
 from loaders.sources.split import group_by, split_groups
 
-Progress = Callable[[str, int, int], None]
 
-
-def convert(config: ConvertConfig, progress: Progress = lambda phase, done, total: None) -> Conversion:
+def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Conversion:
     """Decode every radiograph once, split by groups, and publish betons, convert.csv and two pictures.
 
     Errors: InputError when nothing can be trained from the source; StorageError; LockedError; ConfigError.
@@ -86,7 +85,7 @@ def spool_file(out: Path, size: int) -> Iterator[Path]:
         yield spool
 
 
-def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: Progress) -> Conversion:
+def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: PhaseProgress) -> Conversion:
     """Decode everything, find duplicates, and split; writes only the spool."""
     included = [entry for entry in catalog.entries if not entry.excluded]
     decisions = given_decisions(config.audit, catalog.root, included)
@@ -199,7 +198,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
     return splits
 
 
-def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes, progress: Progress) -> None:
+def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes, progress: PhaseProgress) -> None:
     """Publish the betons, one after the other, then the table and the pictures."""
     catalog, side = conversion.catalog, stored_side(config.size)
     written = [row for row in conversion.rows if row.verdict == "written"]
@@ -257,7 +256,7 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         done += len(rows)
     for split in set(SPLITS) - set(rows_of):
         (config.out / f"{split}.beton").unlink(missing_ok=True)  # of an earlier conversion
-    publish_bytes(config.out / "convert.csv", csv_bytes(conversion.rows), mode=0o600)
+    publish_bytes(config.out / "convert.csv", table_bytes(conversion.rows), mode=0o600)
     if conversion.audited:
         write_audit(config.out, conversion.audited)
     elif config.audit == "off" or Path(config.audit).resolve() != (config.out / AUDIT_TABLE).resolve():

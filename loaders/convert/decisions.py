@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loaders.audit.findings import FIXED, HARMLESS, AuditResult
@@ -12,9 +12,8 @@ from loaders.audit.verdicts import conclude, file_findings, judge_files, probe_f
 from loaders.config import ConvertConfig
 from loaders.convert.conversion import Row
 from loaders.errors import InputError
+from loaders.output import PhaseProgress
 from loaders.sources.entry import Entry, may_be_picture
-
-Progress = Callable[[str, int, int], None]
 
 PERMUTATIONS = 1999  # of labels, for each probe of `--audit auto`
 
@@ -65,11 +64,10 @@ def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, Decision], tabl
             row.fix = decision.fix
 
 
-def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: Progress) -> AuditResult:
+def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgress) -> AuditResult:
     """Judge what was measured while decoding: reject files, join groups, record repairs."""
     started = time.perf_counter()
-    entries, decoded = [row.entry for row in rows], [row.decoded for row in rows]
-    judged = judge_files(entries, decoded, config.limits, progress)
+    judged = judge_files([row.entry for row in rows], [row.decoded for row in rows], config.limits, progress)
     for row, file in zip(rows, judged, strict=True):
         if row.verdict != "written":
             continue
@@ -80,6 +78,6 @@ def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: Progress) -
             row.reason = f"{' and '.join(file.defects)} (audit): {file.note}".removesuffix(": ")
         elif file.fix:
             row.fix = file.fix
-    collection = probe_files(entries, decoded, judged, config.seed, PERMUTATIONS, progress)
+    collection = probe_files(judged, config.seed, PERMUTATIONS, progress)
     files = file_findings(judged, config.limits)
     return conclude(str(config.catalog.origin), files, collection, time.perf_counter() - started)

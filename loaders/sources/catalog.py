@@ -49,10 +49,8 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
         entries = list(manifest_entries(config.manifest, config.classes, patient_of))
     elif config.preset is not None:
         entries = preset_entries(config, patient_of)
-    elif labelled:
-        entries = list(folder_entries(origin, config.classes, patient_of))
     else:
-        entries = list(unlabelled_entries(origin, patient_of))
+        entries = list(folder_entries(origin, config.classes, patient_of, labelled))
     found = sorted({entry.label for entry in entries if entry.excluded in ("", not_asked_for(entry.label))})
     if not found:
         expected = "files under one subfolder a class, or a CSV with the columns path and label" if labelled else "some"
@@ -90,38 +88,25 @@ def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def folder_entries(source: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:
-    """Every file below SOURCE/<class>/, sorted by path; symbolic links to folders are not followed."""
-    check_folder(source)
+def folder_entries(
+    source: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None, labelled: bool
+) -> Iterator[Entry]:
+    """Every file below source, sorted by path, labelled by its first folder; links to folders are not followed."""
+    if not source.is_dir():
+        raise InputError(f"{source}: not a folder, expected one of radiographs; check the path, or use --manifest")
     # phantoms stay synthetic when their images are taken as a folder, without their table
-    source_name = SYNTHETIC if (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
-
+    source_name = SYNTHETIC if labelled and (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
     for relative in files_below(source):
         path = relative.as_posix()
-        label = relative.parts[0] if len(relative.parts) > 1 else ""
+        label = relative.parts[0] if labelled and len(relative.parts) > 1 else ""
         excluded = ""
-        if not label:
+        if labelled and not label:
             excluded = "not in a class folder"
         elif is_hidden(relative):
             excluded = "hidden file"
         elif classes and label not in classes:
             excluded = not_asked_for(label)
         yield Entry(path=path, label=label, patient=match_patient(pattern, path), source=source_name, excluded=excluded)
-
-
-def unlabelled_entries(source: Path, pattern: re.Pattern[str] | None) -> Iterator[Entry]:
-    """Every file below source, sorted by path; symbolic links to folders are not followed."""
-    check_folder(source)
-    for relative in files_below(source):
-        path = relative.as_posix()
-        excluded = "hidden file" if is_hidden(relative) else ""
-        yield Entry(path=path, label="", patient=match_patient(pattern, path), excluded=excluded)
-
-
-def check_folder(source: Path) -> None:
-    """Errors: InputError for a source that is no folder."""
-    if not source.is_dir():
-        raise InputError(f"{source}: not a folder, expected one of radiographs; check the path, or use --manifest")
 
 
 def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:

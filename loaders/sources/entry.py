@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -125,6 +126,13 @@ def read_list(path: Path) -> set[str]:
     except OSError as error:
         raise storage_error(path, error) from error
     return {line.strip() for line in text.lstrip(ORDER_MARK).splitlines() if line.strip()}
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A CSV for spreadsheets, with any bytes that file names may hold."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerows([columns, *rows])
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def table_path(path: str) -> str:

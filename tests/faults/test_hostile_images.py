@@ -51,8 +51,8 @@ reading.check_jpeg = lambda data: None
 """
 A_FILE_IS_LOST = """
 import loaders.convert.convert as converting
-whole = converting.csv_bytes
-converting.csv_bytes = lambda rows: whole(rows[:-1])
+whole = converting.table_bytes
+converting.table_bytes = lambda rows: whole(rows[:-1])
 """
 NO_REASON = """
 import loaders.images.radiograph as reading

@@ -25,6 +25,7 @@ from loaders.beton.reader import Beton
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, RadiographError
+from loaders.images.decode import Decoded
 from loaders.images.frame import grey_window, repair
 from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
 from loaders.images.quality import (
@@ -40,6 +41,7 @@ from loaders.images.quality import (
 from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.folder import write_phantoms
 from loaders.phantom.phantom import draw_phantom
+from loaders.sources.entry import Entry
 from loaders.statistics import wilson
 from tests.loaders.test_dicom import native
 from tests.naive import directions
@@ -60,13 +62,15 @@ def measured(grey_HW: np.ndarray, colour: float = 0.0) -> Measurement:
     return measure(np.ascontiguousarray(grey_HW), (low, high), colour, 320)
 
 
-def judged(path: str, grey_HW: np.ndarray | None = None, **changes: object) -> Judged:
-    values = {
-        "path": path, "label": "", "patient": "", "problem": "" if grey_HW is not None else "cut short",
-        "pixel_hash": path.encode() if grey_HW is not None else b"", "pixels": 0 if grey_HW is None else grey_HW.size,
-        "lossy": False, "measurement": None if grey_HW is None else measured(grey_HW),
-    }  # fmt: skip
-    return Judged(**(values | changes))  # type: ignore[arg-type]
+def judged(
+    path: str, grey_HW: np.ndarray | None = None, *, label: str = "", patient: str = "", **changes: object
+) -> Judged:
+    decoded = Decoded(problem="cut short")
+    if grey_HW is not None:
+        rows, columns = grey_HW.shape
+        decoded = Decoded(pixel_hash=path.encode(), width=columns, height=rows, measurement=measured(grey_HW))
+    entry = Entry(path=path, label=label, patient=patient)
+    return Judged(entry=entry, decoded=replace(decoded, **changes))  # type: ignore[arg-type]
 
 
 # ---- one file
