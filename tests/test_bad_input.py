@@ -370,7 +370,7 @@ def test_exact_duplicates_are_written_once_and_of_two_labels_never(convert: Comm
 def test_a_class_that_a_spreadsheet_takes_for_a_formula_is_refused(convert: Command, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     (source / "covid").rename(source / "=cmd()")
-    convert(source, "--out", tmp_path / "out").fails(3, "class '=cmd()'", "begin it with a letter or a digit")
+    convert(source, "--out", tmp_path / "out").fails(3, "class '=cmd()'", "start it with a letter or a digit")
 
 
 def test_a_fifo_in_a_tables_place_is_refused_and_not_waited_for(plainfilm: Command, tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_arms_that_follow_the_class_alarm_where_arms_are_shown(tied: CollectionF
         assert found[name].low <= found[name].auc <= found[name].high
     assert "Pixels outside the crop alone predict the class with AUC" in found["outside-crop"].sentence
     assert "something other than the lungs" in found["lungs-hidden"].sentence
-    assert "the finding itself may be what it sees" in found["thumbnail"].sentence
+    assert "it may be the finding itself" in found["thumbnail"].sentence
 
 
 def test_pictures_show_what_the_probe_saw_and_hide_the_rest_in_grey(tied: CollectionFinding) -> None:
