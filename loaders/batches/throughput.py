@@ -147,9 +147,9 @@ def find_bottleneck(epochs: list[Epoch], threads: int, num_bytes: int) -> str:
     if middle.wait_seconds < IDLE * middle.seconds and middle.consumer_seconds > BUSY * middle.seconds:
         return "the consumer: batches are ready before it needs them; a faster loader would not help"
     if computing > BUSY:
-        return f"computing: {threads} threads compute for {computing:.0%} of the time; more cores would help"
+        return f"computing, for {computing:.0%} of the threads' time; more cores would help"
     if busy < BUSY:
-        return f"handing batches over: {threads} threads are busy for {busy:.0%} of the time; larger batches would help"
+        return f"handing batches over: threads are busy for only {busy:.0%} of the time; larger batches would help"
     if middle.disk_bytes > num_bytes / 2:
         rate = middle.disk_bytes / middle.seconds / 1e6
         return f"the disk, at {rate:,.0f} MB/s; more memory or a faster disk would help"
@@ -173,7 +173,7 @@ def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
     return [
         Line(
             f"{config.beton}: {found.num_samples:,} frames of {found.side}×{found.side}, crops of {found.crop}; {kind} "
-            f"batches of {config.loader.batch_size}, {found.threads} threads, order {found.order}"
+            f"batches of {config.loader.batch_size}, {found.threads} thread{'s' * (found.threads > 1)}, order {found.order}"
         ),
         Line(f"opened in {found.open_seconds * 1e3:,.1f} ms, first batch {found.first_batch_seconds:.2f} s later"),
         Sheet(headers=("epoch", "images/s", "time waiting", "from disk"), rows=epochs),
