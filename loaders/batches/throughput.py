@@ -159,7 +159,7 @@ def find_bottleneck(epochs: list[Epoch], threads: int, num_bytes: int) -> str:
 def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
     """The rates of each epoch, the times of each stage, and the bottleneck."""
     kind = "evaluation" if config.evaluation else "training"
-    rates = sorted(found.rates)
+    rates, threads = sorted(found.rates), f"{found.threads} thread{'s' * (found.threads > 1)}"
     epochs = tuple(
         (
             str(number),
@@ -172,8 +172,8 @@ def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
     stages = tuple((name, f"{microseconds:,.1f}") for name, microseconds in found.stages.items())
     return [
         Line(
-            f"{config.beton}: {found.num_samples:,} frames of {found.side}×{found.side}, crops of {found.crop}; {kind} "
-            f"batches of {config.loader.batch_size}, {found.threads} thread{'s' * (found.threads > 1)}, order {found.order}"
+            f"{config.beton}: {found.num_samples:,} frames of {found.side}×{found.side}, crops of {found.crop}; "
+            f"{kind} batches of {config.loader.batch_size}, {threads}, order {found.order}"
         ),
         Line(f"opened in {found.open_seconds * 1e3:,.1f} ms, first batch {found.first_batch_seconds:.2f} s later"),
         Sheet(headers=("epoch", "images/s", "time waiting", "from disk"), rows=epochs),
