@@ -48,7 +48,7 @@ class Outcome:
         assert not re.search(r"[^\n\r\t -~\x80-\U0010ffff]|[\x80-\x9f]", out + err), (out, err)
 
     def fails(self, code: int, *found: object) -> None:
-        """Check the exit code, and that the one line of stderr holds each of these and says what was expected."""
+        """Check the exit code, and that the one line of stderr has each of these and what was expected."""
         assert self.code == code, (self.code, self.out, self.err)
         message = self.err.strip().splitlines()[-1]
         for text in map(str, found):

@@ -190,7 +190,7 @@ class TestOnCuda:
                 assert distance.mean() < parameter_bound, name
         assert np.isfinite(logits).all() and np.isfinite(other_logits).all()
 
-    @pytest.mark.filterwarnings("ignore:.*prototype")  # set_sync_debug_mode says so of itself
+    @pytest.mark.filterwarnings("ignore:.*prototype")  # a warning of set_sync_debug_mode
     def test_an_epoch_waits_for_the_device_at_its_ends_only(self, betons: Path) -> None:
         from engine.train.state import State
 

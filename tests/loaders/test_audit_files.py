@@ -1,4 +1,4 @@
-"""The audit of files: what it sees in one, what it makes of copies, and what conversion does with its verdicts."""
+"""The audit of files: the defects of one, the copies among several, and conversion by its verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit's page: what it says, that it hides nothing, and that nothing leaves it."""
+"""The audit's page: its content is complete, escaped and self-contained."""
 
 from __future__ import annotations
 

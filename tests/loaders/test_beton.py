@@ -228,9 +228,9 @@ def test_a_false_foreign_table_is_refused_with_the_sample(
 ) -> None:
     table = np.frombuffer(whole[offsets(whole)["table"] :], ALLOCATION).copy()
     table[column][2] = value
-    path = tmp_path / "lies.beton"
+    path = tmp_path / "false.beton"
     path.write_bytes(foreign_with_table(whole, table))
-    with pytest.raises(BetonError, match=rf"lies\.beton: .*{message}.*; convert the radiographs again"):
+    with pytest.raises(BetonError, match=rf"false\.beton: .*{message}.*; convert the radiographs again"):
         Beton(path, trust_unverified=True)
 
 
@@ -283,7 +283,7 @@ def test_a_beton_cut_short_or_overwritten_while_it_is_open_is_an_error_at_the_ne
     for name, change in {
         "cut": lambda path: os.truncate(path, PAGE + 2116),
         "grown": lambda path: os.truncate(path, 3 * PAGE),
-        "written": lambda path: os.utime(path, ns=(1, 1)),  # as seen of a write that keeps the size
+        "written": lambda path: os.utime(path, ns=(1, 1)),  # as after a write that keeps the size
     }.items():
         write(path := tmp_path / f"{name}.beton", 5)
         with Beton(path) as beton:

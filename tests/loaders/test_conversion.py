@@ -12,7 +12,7 @@ from loaders.sources.catalog import confounded_with_source
         ("aabb", "xyxy", []),
         ("aabbcc", "xxyzyy", ["a"]),  # b and c share a source, a has one of its own
         ("aab", "xyy", []),
-        ("aabb", ["", "", "", ""], []),  # unknown sources tell nothing
+        ("aabb", ["", "", "", ""], []),  # unknown sources prove nothing
         ("aabb", ["x", "x", "", ""], ["a", "b"]),  # but missing ones do, where they follow the label
         ("", "", []),
     ],

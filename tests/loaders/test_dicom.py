@@ -671,8 +671,8 @@ def test_bytes_of_big_endian_words_are_swapped_back() -> None:
     dataset = header(stored_HW.shape, 8, PixelData=stored_HW.tobytes())
     dataset["PixelData"].VR = "OB"
     data = write(dataset, BIG)
-    words = stored_HW.reshape(-1, 2)[:, ::-1].tobytes()
-    swapped = data.replace(b"\x7f\xe0\0\x10OB", b"\x7f\xe0\0\x10OW").replace(stored_HW.tobytes(), words)
+    pairs = stored_HW.reshape(-1, 2)[:, ::-1].tobytes()
+    swapped = data.replace(b"\x7f\xe0\0\x10OB", b"\x7f\xe0\0\x10OW").replace(stored_HW.tobytes(), pairs)
     for each in (data, swapped):
         check(decode_dicom(each, MAX_PIXELS), stored_HW, bits=8)
 
@@ -784,7 +784,7 @@ def test_a_conversion_groups_by_patient_and_copies_no_tag_into_any_output(clinic
         data = path.read_bytes()
         assert b"CANARY" not in data.upper() and "CANARY".encode("utf-16-le") not in data, path
     digests = {hashlib.sha256(f"{CANARY}{number}".encode()).digest()[:16] for number in by_number}
-    assert not digests & found  # a hash without the key would tell who is there
+    assert not digests & found  # a hash without the key would reveal the patient
 
 
 def test_the_catalogs_patient_and_view_win_over_the_files(clinic: Path) -> None:

@@ -71,7 +71,7 @@ def sample_values(sample: int) -> dict[str, Any]:
 
 
 def pack_value(field: Field, value: Any, sample: int) -> tuple[bytes, tuple[int, ...]]:
-    """A value's region, and what its metadata says before the pointer."""
+    """A value's region, and its metadata before the pointer."""
     if field.type_id == TYPE_RGB:
         height, width, _ = value.shape
         jpeg = io.BytesIO()

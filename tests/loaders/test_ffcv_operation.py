@@ -31,7 +31,7 @@ def operation() -> Iterator[Any]:
 
     yield ffcv_operation
     torch.set_num_threads(threads)
-    gc.collect()  # what numba says while FFCV's compiled pipelines go is none of the next tests' business
+    gc.collect()  # warnings of numba about FFCV's compiled pipelines do not belong to the next tests
 
 
 def open_ffcv(

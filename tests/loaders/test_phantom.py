@@ -1,4 +1,4 @@
-"""Tests of phantoms: they are what their arguments say, and only the finding tells the classes apart."""
+"""Phantoms: they follow their arguments, and only the finding separates the classes."""
 
 from __future__ import annotations
 

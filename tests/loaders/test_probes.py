@@ -47,7 +47,7 @@ PATIENTS = 64
 
 
 def draw_collection(arms: float, strength: float) -> tuple[Collection, np.ndarray]:
-    """Phantoms as the audit sees them, and their lung masks; fair arms and marks but for the tie."""
+    """Phantoms as frames of the audit, and their lung masks; arms and marks at random except the confounder."""
     config = PhantomConfig(out=Path("unused"), patients=PATIENTS, size=SIDE, arms=arms, seed=7)
     plan = plan_phantoms(config)
     films = [
@@ -81,7 +81,7 @@ def tied() -> CollectionFinding:
 
 @pytest.fixture(scope="module")
 def untied() -> tuple[Collection, np.ndarray]:
-    """Nothing tells the class, not even a finding."""
+    """Nothing predicts the class, not even a finding."""
     return draw_collection(0.0, 0.0)
 
 

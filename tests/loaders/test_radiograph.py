@@ -549,7 +549,7 @@ def test_a_png_with_any_one_bit_flipped_is_rejected(
 
 def test_a_png_with_sound_chunks_but_missing_rows_is_rejected(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:  # capfd: libpng has its say about this one
+) -> None:  # capfd: libpng prints a message about this one
     for depth, colour_type, channels in ((8, 0, 1), (16, 0, 1), (16, 2, 3)):
         rows = noise(20, 40, channels, dtype=np.uint16 if depth == 16 else np.uint8)
         with pytest.raises(RadiographError, match="does not decode"):
@@ -587,7 +587,7 @@ def test_damage_of_any_kind_gives_pixels_or_a_radiograph_error(
         (b"<!DOCTYPE html>\n<HTML>404</HTML>", "^HTML, expected"),
         (pillow(noise(5, 7), "GIF"), "^GIF, expected"),
         (pillow(noise(5, 7), "WEBP"), "^WebP, expected"),
-        (bytes(128) + b"DICM" + bytes(50), "^DICOM whose elements are not coded as its transfer syntax says, expected"),
+        (bytes(128) + b"DICM" + bytes(50), "^DICOM whose elements are not encoded in its transfer syntax, expected"),
         (b"\0\1\2\3\4\5\6\7\x08", "^an unknown format that begins 00 01 02 03 04 05 06 07, expected"),
         (b"\x89PNG\r\n\x1a\n", "^truncated PNG"),
         (b"\xff\xd8\xff", "^truncated JPEG"),

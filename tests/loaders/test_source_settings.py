@@ -22,7 +22,7 @@ READERS = {"convert", "audit"}  # of a labelled source
 APART = {
     ("phantom", "classes"): "what to draw",
     ("predict", "max_pixels"): "files are named one by one, without labels or groups",
-    ("profile", "source"): "convert.csv tells which of its files are read",
+    ("profile", "source"): "convert.csv lists the files that are read",
 }
 
 
@@ -140,7 +140,7 @@ def test_an_audit_has_the_files_labels_and_groups_of_the_conversion(
     case: str, tree: Path, nih: Path, tmp_path: Path
 ) -> None:
     settings = CASES[case](tmp_path)
-    # a plain folder has labels only if one says so
+    # a plain folder has labels only on request
     labels = {"labels": "folder"} if settings.keys() & {"manifest", "preset", "classes"} == set() else {}
     audited = by_audit(tmp_path / "A", **labels, **settings)
     assert audited == by_conversion(tmp_path / "B", **settings)

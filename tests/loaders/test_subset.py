@@ -52,7 +52,7 @@ def test_changed_frames_keep_their_rows_but_for_the_checksum(betons: Path, tmp_p
 
 
 def other_beton(source: Beton, path: Path, **facts: object) -> Path:
-    """The same samples in a beton that says something else of itself."""
+    """The same samples in a beton with other facts."""
     frames = [source.frame(sample) for sample in range(len(source))]
     write_beton(path, frames, source.label_N, source.rows_N, replace(source.facts, **facts), source.page_size)
     return path

@@ -1,4 +1,4 @@
-"""bench-loader: what it counts, and what it says bounds the loader."""
+"""bench-loader: its counts, and the bottleneck that it names."""
 
 from __future__ import annotations
 
