@@ -1,4 +1,4 @@
-"""Crops: the central crop, and the affine sample of training, both with their grey levels mapped to [-1, 1]."""
+"""Crops: the central crop, and the affine sample of training, both with grey levels mapped to [-1, 1]."""
 
 # N batch, H W rows and columns of the crop, B bytes of a beton, 23 the two rows of an inverse affine matrix,
 # SS pixels of a stored frame, flat

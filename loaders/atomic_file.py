@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all, and the lock of the folder it appears in."""
+"""Atomic files, which appear complete or not at all, and the lock of a folder that is written."""
 
 from __future__ import annotations
 
