@@ -916,7 +916,7 @@ def test_a_file_where_the_run_should_be_is_named(plainfilm: Command, betons: Pat
 
 def test_resuming_takes_no_other_settings(plainfilm: Command, run: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{}")
-    plainfilm("train", "--resume", run, "--epochs", 5, "--seed", 1).fails(2, "--resume: found epochs, seed beside it")
+    plainfilm("train", "--resume", run, "--epochs", 5, "--seed", 1).fails(2, "--resume: found epochs, seed with it")
     plainfilm("train", "--resume", run, "--config", tmp_path / "settings.json").fails(2, "--resume: found config")
 
 
