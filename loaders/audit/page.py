@@ -19,8 +19,9 @@ from loaders.audit.findings import (
     ProbeFinding,
     Removal,
 )
+from loaders.cautions import text
 from loaders.html import CHART_WIDTH, page_environment
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 
 NUM_WORST = 12  # thumbnails of a gallery
 NUM_BORDERLINE = 12
@@ -84,7 +85,7 @@ def page_html(result: AuditResult) -> str:
     Duration is left out, so that two audits of the same files give the same page.
     """
     environment = page_environment(Path(__file__).parent)
-    environment.filters["jpeg"] = jpeg_uri
+    environment.filters |= {"jpeg": jpeg_uri, "text": text}
     found = result.by_defect()
     galleries = [gallery for defect in DEFECTS if (gallery := make_gallery(defect, result.files))]
     removals = result.removals[:NUM_CLASSES]
@@ -235,7 +236,7 @@ def collection_parts(found: CollectionFinding) -> list[Line | Sheet]:
         )
         for probe in found.probes
     )
-    parts: list[Line | Sheet] = [Line(caution, "bold yellow") for caution in found.cautions]
+    parts: list[Line | Sheet] = [*caution_lines(found.cautions)]
     parts.append(Sheet(headers=("what a probe sees", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
     parts += [Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm]
     for reason, number in Counter(found.skipped.values()).items():

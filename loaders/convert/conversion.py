@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loaders.audit.findings import AuditResult
+from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig
 from loaders.images.decode import Decoded, count_reasons
-from loaders.sources.catalog import SPLITS, Catalog, Entry, told_by_source
+from loaders.sources.catalog import SPLITS, Catalog, Entry, source_cautions
 from loaders.sources.entry import table_path
 
 CSV_COLUMNS = (
@@ -69,8 +70,7 @@ class Conversion:
     samples: dict[str, dict[str, int]]
     groups: dict[str, int]
     reasons: dict[str, int]
-    unknown_patients: int
-    told_by_source: list[str]
+    cautions: tuple[Caution, ...]
     dry_run: bool
     audited: AuditResult | None = None
 
@@ -94,7 +94,9 @@ def summarise(
         for split in SPLITS
         if any(row.split == split for row in written)
     }
-    told = told_by_source([row.entry.label for row in written], [row.entry.source for row in written])
+    cautions = source_cautions([row.entry.label for row in written], [row.entry.source for row in written])
+    if unknown := sum(not row.patient for row in written):
+        cautions.append(caution("patients-unknown", unknown=unknown, images=len(written)))
     return Conversion(
         out=config.out,
         catalog=catalog,
@@ -104,8 +106,7 @@ def summarise(
         samples=samples,
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
         reasons=count_reasons([row.reason for row in rows if row.verdict == "rejected"]),
-        unknown_patients=sum(not row.patient for row in written),
-        told_by_source=[name for name in catalog.classes if name in told],
+        cautions=tuple(cautions),
         dry_run=config.dry_run,
         audited=audited,
     )

@@ -31,7 +31,7 @@ from loaders.convert.decisions import audit_rows, given_decisions, obey
 from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
 from loaders.errors import ConfigError, InputError, StorageError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 from loaders.sampling import FILE_ORDER, order_keys
 from loaders.sources.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
 from loaders.sources.presets import deal_rest
@@ -322,15 +322,8 @@ def conversion_parts(done: Conversion) -> Parts:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
     parts.append(split_sheet(done))
     parts.append(Line(f"positive class: {done.positive}"))
-    if done.told_by_source and not done.audited:  # the audit has said so
-        which = ", ".join(done.told_by_source)
-        told = f"Every image of {which} comes from a source without any other class: finding and source"
-        parts.append(
-            Line(f"{told} cannot be told apart, and no accuracy on this collection is evidence.", "bold yellow")
-        )
-    if done.unknown_patients:
-        unknown = f"Patients are unknown for {done.unknown_patients} of {counts['written']} images"
-        parts.append(Line(f"{unknown}: leakage between patients is not excluded.", "yellow"))
+    shown = done.audited.collection.cautions if done.audited and done.audited.collection else ()
+    parts += caution_lines(one for one in done.cautions if one.code not in {caution.code for caution in shown})
     return [*parts, *files(done)]
 
 
