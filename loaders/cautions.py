@@ -54,6 +54,27 @@ class Caution(msgspec.Struct, frozen=True):
             if not fits(self.parameters[name], kind):
                 raise ValueError(f"caution {self.code}: {name} {self.parameters[name]!r}, expected {kind.__name__}")
 
+    @property
+    def finding(self) -> str:
+        """What was found, without a full stop."""
+        lists = {name: ", ".join(value) for name, value in self.parameters.items() if isinstance(value, list)}
+        return CODES[self.code].finding.format(**self.parameters | lists)
+
+    @property
+    def effect(self) -> str:
+        """What that does to the score, to follow "the score"; "" where it is no red flag."""
+        return CODES[self.code].effect
+
+    @property
+    def gravity(self) -> Gravity:
+        """How much it undoes."""
+        return CODES[self.code].gravity
+
+    @property
+    def text(self) -> str:
+        """All of it in plain English, to follow `Caution: `, without a full stop."""
+        return f"{self.finding}: the score {self.effect}" if self.effect else self.finding
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Code:
@@ -82,27 +103,6 @@ def caution(code: str, **parameters: Parameter) -> Caution:
     return Caution(code, parameters)
 
 
-def finding(found: Caution) -> str:
-    """What was found, without a full stop."""
-    shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in found.parameters.items()}
-    return CODES[found.code].finding.format(**shown)
-
-
-def effect(found: Caution) -> str:
-    """What a caution does to the score, to follow "the score"; "" for one that is no red flag."""
-    return CODES[found.code].effect
-
-
-def text(found: Caution) -> str:
-    """A caution in plain English, to follow `Caution: `, without a full stop."""
-    return f"{finding(found)}: the score {effect(found)}" if effect(found) else finding(found)
-
-
-def gravity(found: Caution) -> Gravity:
-    """How much a caution undoes."""
-    return CODES[found.code].gravity
-
-
 def each_once(found: Iterable[Caution]) -> list[Caution]:
     """Cautions in order, equal ones once."""
     kept: list[Caution] = []
@@ -122,7 +122,7 @@ def cautions_in(content: Any) -> list[Caution]:
     return kept
 
 
-BETWEEN_PATIENTS = "may be too high, since leakage between patients is not excluded"
+BETWEEN_PATIENTS = "may be inflated, since leakage between patients is not excluded"
 
 CODES: dict[str, Code] = {
     # of a set that shares something with training

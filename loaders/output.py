@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from loaders.cautions import Caution, text
+from loaders.cautions import Caution
 
 EDGES, GAP = 2, 3  # blank columns of the terminal at a table's sides, and between two of its columns
 LEAST_TEXT = 8  # a column of text is not narrower, where a word of it would not fit the terminal
@@ -28,7 +28,7 @@ class Line:
 
 def caution_lines(cautions: Iterable[Caution], of: str = "") -> list[Line]:
     """A line for each caution.  of: the run or set that it is of, where several are shown."""
-    return [Line(f"Caution{f', {of}' if of else ''}: {text(caution)}.", "yellow") for caution in cautions]
+    return [Line(f"Caution{f', {of}' if of else ''}: {caution.text}.", "yellow") for caution in cautions]
 
 
 def path_line(path: Path) -> Line:

@@ -17,7 +17,7 @@ from engine.statistics.names import fewer_words, over_words
 from engine.train.run_folder import CONFIG, LOCAL, SUMMARY
 from loaders import __version__
 from loaders.beton.reader import Beton
-from loaders.cautions import caution, cautions_in, text
+from loaders.cautions import caution, cautions_in
 from loaders.errors import IntegrityError, StorageError
 
 CARD = "model_card.md"
@@ -223,14 +223,14 @@ def whole(value: Any) -> int | None:
 
 def caution_list(trained: Trained, summary: Mapping[str, Any]) -> str:
     """Cautions of the training, of each evaluation and explanation by its set, and those of every card."""
-    lines = [text(found) for found in cautions_in(summary)]
+    lines = [found.text for found in cautions_in(summary)]
     for name, content in results(trained, EVALUATIONS):
-        lines += [f"{name}: {text(found)}" for found in cautions_in(content)]
+        lines += [f"{name}: {found.text}" for found in cautions_in(content)]
     for name, content in results(trained, EXPLANATIONS):
         if sentence := answer_words(content):
             lines.append(f"{name}: {sentence}")
-        lines += [f"{name}: {text(found)}" for found in cautions_in(content)]
-    lines += [text(caution(code)) for code in ("valid-for-its-data-only", "shortcuts-not-excluded")]
+        lines += [f"{name}: {found.text}" for found in cautions_in(content)]
+    lines += [caution(code).text for code in ("valid-for-its-data-only", "shortcuts-not-excluded")]
     return "\n".join(f"- {plain(line.rstrip('.'))}." for line in dict.fromkeys(lines))
 
 

@@ -28,7 +28,7 @@ from engine.report.results import (
 from engine.report.tables import commands, split_rows
 from engine.report.verdict import Verdict
 from loaders.audit.page import SEEN, auc_low
-from loaders.cautions import Caution, caution, cautions_in, text
+from loaders.cautions import Caution, caution, cautions_in
 from loaders.html import CHART_WIDTH, page_environment
 
 AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes' table is the audit's own
@@ -68,7 +68,7 @@ def run_page(material: Material, verdict: Verdict) -> str:
 def page_template() -> Template:
     """The template, compiled."""
     environment = page_environment(Path(__file__).parent, AUDIT_TEMPLATES)
-    environment.filters |= {"sentence": upper_first, "percent": part_text, "text": text}
+    environment.filters |= {"sentence": upper_first, "percent": part_text}
     return environment.get_template("page.html.jinja")
 
 

@@ -22,7 +22,7 @@ from engine.report.results import (
     text_in,
 )
 from engine.train.summary import early_convergence
-from loaders.cautions import Caution, Gravity, caution, cautions_in, effect, finding, gravity
+from loaders.cautions import Caution, Gravity, caution, cautions_in
 
 FEWEST_POSITIVES = 59  # with none missed among so many, sensitivity is above 95 % with 95 % confidence: 0.95^59 < 5 %
 MOST_FEW = 3  # classes named of those with few images, the fewest first
@@ -68,15 +68,15 @@ def caution_flags(material: Material, scored: Scored | None) -> Iterator[RedFlag
     ]
     by_effect: dict[str, Caution] = {}
     for one in found:
-        by_effect.setdefault(effect(one), one)
+        by_effect.setdefault(one.effect, one)
     for shown, one in by_effect.items():
         if shown:
-            yield RedFlag(gravity=gravity(one), effect=f"This score {shown}", finding=finding(one))
+            yield RedFlag(gravity=one.gravity, effect=f"This score {shown}", finding=one.finding)
 
 
 def rests_on_few_groups(scored: Scored) -> bool:
     """Whether the set has so few groups, or none known, that its intervals are too narrow."""
-    return any(gravity(one) == Gravity.FEW_GROUPS for one in scored.cautions)
+    return any(one.gravity == Gravity.FEW_GROUPS for one in scored.cautions)
 
 
 def lung_flags(material: Material, scored: Scored | None) -> Iterator[RedFlag]:
@@ -129,7 +129,7 @@ def crossval_flags(material: Material, scored: Scored | None) -> Iterator[RedFla
     if group.high is not None and mixed.value is not None and mixed.value > group.high:
         yield RedFlag(
             gravity=Gravity.CROSSVAL,
-            effect="This score may be too high",
+            effect="This score may be inflated",
             finding=f"random folds reach F1 {plain_text(mixed.value, 2)}, folds by patient only "
             f"{plain_text(group.value, 2)}, so that images leak between folds through their patients",
         )

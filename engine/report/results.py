@@ -175,7 +175,7 @@ class Reader:
         return [{str(name): as_number(value) for name, value in row.items()} for row in rows]
 
     def of_other_weights(self, name: str, content: dict[str, Any], own: str) -> bool:
-        """Whether a result is of weights that the run no longer has; if so, it is left out.  own: the SHA-256 it has."""
+        """Whether a result is of weights that the run no longer has; if so, it is left out.  own: its SHA-256."""
         found = text_in(content, "checkpoint", "sha256")
         if not own or not found or own == found:
             return False

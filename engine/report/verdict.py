@@ -148,7 +148,7 @@ def how_good(scored: Scored | None, red_flags: list[RedFlag], unchecked: list[st
             "That is not known: it has been tested on no radiograph that training did not see, and the "
             "validation score, by which it was chosen, is no evidence."
         )
-    lead = red_flags[0].effect if red_flags else "Not everything that could fool it was checked" if unchecked else ""
+    lead = red_flags[0].effect if red_flags else "Not all that could fool it was looked for" if unchecked else ""
     measured = score_words(scored)
     return f"{lead}: {measured}." if lead else f"{upper_first(measured)}."
 

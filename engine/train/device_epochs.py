@@ -22,7 +22,7 @@ from engine.train.device_batches import DeviceBatches, frames_on_device, upload
 from engine.train.state import State
 from engine.train.step import Learner, check_logits, diverged
 from loaders.batches.loader import Loader
-from loaders.cautions import Caution, caution, text
+from loaders.cautions import Caution, caution
 from loaders.config import Resident
 from loaders.sampling import DROPOUT, scalar_seeds
 
@@ -74,7 +74,7 @@ class Captured:
                 self._kept.append(graph)
                 reason = str(error).strip().splitlines()[0]
                 self.failed = caution("not-captured", work=self.name, images=size, reason=reason)
-                logger.warning("%s", text(self.failed))
+                logger.warning("%s", self.failed.text)
                 return
             self.graphs[size] = graph
             logger.info("%s of %d captured in a CUDA graph", self.name, size)

@@ -32,7 +32,7 @@ from engine.train.validation_scores import validation_tensors
 from loaders import __version__
 from loaders.batches.loader import Loader
 from loaders.beton.format import Facts
-from loaders.cautions import caution, text
+from loaders.cautions import caution
 from loaders.errors import CheckpointError, DivergedError, Interrupted
 from loaders.figure_text import class_names
 
@@ -85,7 +85,7 @@ class Training:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
             logger.info("%s; %s", self.policy.describe(), self.policy.why)
             for caution in self.cautions:
-                logger.warning("%s", text(caution))
+                logger.warning("%s", caution.text)
             self.learner = self.make_learner()
             if tensors:
                 restore(self.learner, tensors)

@@ -19,7 +19,6 @@ from loaders.audit.findings import (
     ProbeFinding,
     Removal,
 )
-from loaders.cautions import text
 from loaders.html import CHART_WIDTH, page_environment
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 
@@ -85,7 +84,7 @@ def page_html(result: AuditResult) -> str:
     Duration is left out, so that two audits of the same files give the same page.
     """
     environment = page_environment(Path(__file__).parent)
-    environment.filters |= {"jpeg": jpeg_uri, "text": text}
+    environment.filters["jpeg"] = jpeg_uri
     found = result.by_defect()
     galleries = [gallery for defect in DEFECTS if (gallery := make_gallery(defect, result.files))]
     removals = result.removals[:NUM_CLASSES]

@@ -39,11 +39,12 @@ from engine.networks.cnn import Cnn
 from engine.profile.breakdown import EPOCHS, Measured, Variant, judge, measured, overhead_share, variants_for
 from engine.profile.output import profile_figure
 from engine.profile.probes import activation_bytes, bound_of, training_flops
-from engine.profile.profile import Converter, Source, cautions, find_source, profile
+from engine.profile.profile import Converter, Source, find_source, machine_cautions, profile
 from engine.profile.worker import DeviceRounds, HostRounds, VariantProcess, trace
 from loaders.atomic_file import locked
 from loaders.batches.loader import Batch, Loader
 from loaders.beton.reader import Beton
+from loaders.cautions import caution
 from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.machine import usable_cores
@@ -320,10 +321,10 @@ def test_a_profile_leaves_the_number_of_torchs_threads_as_it_was(
         torch.set_num_threads(before)
 
 
-def test_a_busy_machine_is_told_of() -> None:
-    assert cautions(1.1, 0.5, 2) == ()
-    assert "4.0 processes wanted 2 cores" in cautions(1.1, 4.0, 2)[0]
-    assert "2.0 times as fast in one round" in cautions(2.0, 0.5, 2)[0]
+def test_a_busy_machine_and_an_unsteady_one_are_cautions() -> None:
+    assert machine_cautions(1.1, 0.5, 2) == []
+    assert machine_cautions(1.1, 4.0, 2) == [caution("machine-busy", load=4.0, cores=2)]
+    assert machine_cautions(2.0, 0.5, 2) == [caution("machine-unsteady", ratio=2.0)]
 
 
 def test_a_profile_leaves_a_picture_a_record_and_a_trace(profiled: Path) -> None:
