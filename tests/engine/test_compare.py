@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine.cautions import EARLY_F1, early_convergence
 
 import cli
 from engine.compare import Comparison, Contender, compare, comparison_parts, flat_row
@@ -20,6 +19,7 @@ from engine.statistics.estimates import Estimate
 from engine.statistics.names import with_interval
 from engine.train.checkpoint import load_checkpoint
 from engine.train.state import Watch
+from engine.train.summary import EARLY_SCORE, early_convergence
 from loaders.cautions import caution, cautions_in
 from loaders.errors import ConfigError, InputError, Interrupted, LockedError
 from loaders.output import Line, Sheet, caution_lines
@@ -174,10 +174,10 @@ def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> N
 
 
 def test_a_score_that_is_too_good_after_one_epoch_is_suspected() -> None:
-    assert early_convergence(EARLY_F1) == (
-        "validation F1 99.0 % after one epoch: suspect the data, and look at `audit`"
-    )
-    assert not early_convergence(EARLY_F1 - 1e-6)
+    early = caution("early-convergence", metric="F1", value=EARLY_SCORE)
+    assert early_convergence({"val_f1": EARLY_SCORE, "val_accuracy": 1.0}) == [early]
+    assert early_convergence({"val_f1": EARLY_SCORE - 1e-6, "val_accuracy": EARLY_SCORE - 1e-6}) == []
+    assert early_convergence({"val_f1": 0.9, "val_accuracy": 1.0})[0].parameters == {"metric": "accuracy", "value": 1.0}
 
 
 def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_all_have(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sklearn import metrics as oracle
 
 import cli
 from engine.config import EvaluateConfig, ExplainConfig, Recipe, TrainConfig
-from engine.evaluate.checks import absent_classes
+from engine.evaluate.checks import class_cautions
 from engine.evaluate.dataflow import dataflow_beside
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.output import evaluation_parts, in_order
@@ -351,12 +351,11 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
             assert found["threshold"] == (None if point.threshold is None else pytest.approx(point.threshold))
 
 
-def test_a_class_without_an_image_is_said_where_means_over_classes_leave_it_out() -> None:
+def test_a_class_without_an_image_is_a_caution_where_means_over_classes_leave_it_out() -> None:
     classes, label_N = ("covid", "normal", "pneumonia"), np.array([0, 1, 0])
-    assert absent_classes(classes, label_N) == [
-        "no image is of pneumonia: means over classes are of what the others define"
-    ]
-    assert absent_classes(classes, np.arange(3)) == absent_classes(classes[:2], np.zeros(3, int)) == []
+    assert class_cautions(classes, label_N) == [caution("absent-classes", classes=["pneumonia"])]
+    assert class_cautions(classes, np.arange(3)) == []
+    assert class_cautions(classes[:2], np.zeros(3, int)) == [caution("one-class")]
 
 
 def measured(classes: tuple[str, ...], label_N: np.ndarray, called_N: np.ndarray) -> Evaluation:
