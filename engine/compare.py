@@ -278,8 +278,8 @@ def flat_row(row: Contender) -> dict[str, Any]:
     return flat
 
 
-HELD_OUT = "#c0504d"
-SERIES = (("validation_f1", "validation", VALIDATION, "o", -0.12), ("heldout_f1", "held out", HELD_OUT, "s", 0.12))
+HELD_OUT_COLOUR = "#c0504d"
+SERIES = (("validation_f1", "validation", VALIDATION, "o", -0.12), ("heldout_f1", "held out", HELD_OUT_COLOUR, "s", 0.12))
 
 
 def comparison_figure(result: Comparison) -> Figure:
