@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from matplotlib.figure import Figure
 
-from engine.cautions import early_convergence
 from engine.config import CompareConfig, EvaluateConfig, TrainConfig
 from engine.evaluate.evaluate import evaluate
 from engine.figures import INK, VALIDATION, png, ready, set_legend, set_title
@@ -28,6 +28,7 @@ from engine.train.validation_scores import validation_scores
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution, cautions_in, each_once
 from loaders.errors import (
     CheckpointError,
     ConfigError,
@@ -37,7 +38,7 @@ from loaders.errors import (
     Interrupted,
 )
 from loaders.figure_text import NAME, class_names, name_text
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 from loaders.settings import flatten
 
 HELD_OUT = "heldout.beton"
@@ -51,7 +52,7 @@ class Contender:
     """One network and what became of it.  failed: why it was not trained; "" for one that was.
 
     epochs_to_best: the epoch whose weights were kept.  heldout_f1: None without a held-out beton, or where
-    heldout_refused says why.  early: what a score that was too good too soon gives reason to say, or "".
+    heldout_refused says why.  cautions: of the network's training.
     """
 
     model: str
@@ -65,18 +66,17 @@ class Contender:
     epochs: int | None = None
     seconds: float | None = None
     device: str = ""
-    early: str = ""
+    cautions: tuple[Caution, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Every network of a comparison, in the order asked for.  cautions: what speaks against all scores."""
+    """Every network of a comparison, in the order asked for."""
 
     contenders: tuple[Contender, ...]
     classes: tuple[str, ...]
     positive: str
     synthetic: bool
-    cautions: tuple[str, ...]
     out: Path
 
 
@@ -116,13 +116,11 @@ def compare(
         if not summaries:
             reasons = "; ".join(f"{row.model}: {row.failed}" for row in contenders)
             raise type(errors[0])(f"{config.out}: none of the networks could be trained: {reasons}") from errors[0]
-        own = {row.early for row in contenders}
         result = Comparison(
             contenders=tuple(contenders),
             classes=tuple(summaries[0]["classes"]),
             positive=summaries[0]["positive"],
             synthetic=summaries[0]["synthetic"],
-            cautions=tuple(dict.fromkeys(text for done in summaries for text in done["cautions"] if text not in own)),
             out=config.out,
         )
         publish_comparison(result, config)
@@ -155,8 +153,6 @@ def contender(
     progress: Callable[[str, int, int], None],
 ) -> Contender:
     """What became of a network whose training is done."""
-    with (training.out / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        first = next(csv.DictReader(file))
     heldout, refused = None, ""
     if (config.data / HELD_OUT).is_file():
         try:
@@ -174,7 +170,7 @@ def contender(
         epochs=done["epochs"],
         seconds=done["seconds"],
         device=done["device"],
-        early=early_convergence(float(first["val_f1"])),
+        cautions=tuple(cautions_in(done)),
     )
 
 
@@ -247,8 +243,7 @@ def publish_comparison(result: Comparison, config: CompareConfig) -> None:
         "classes": list(result.classes),
         "positive": result.positive,
         "synthetic": result.synthetic,
-        "networks": [asdict(row) for row in result.contenders],
-        "cautions": list(result.cautions),
+        "networks": [asdict(row) | {"cautions": msgspec.to_builtins(row.cautions)} for row in result.contenders],
         "settings": shared_settings(config),
         "plainfilm": __version__,
         "not_for_diagnosis": True,
@@ -276,6 +271,8 @@ def flat_row(row: Contender) -> dict[str, Any]:
             for part in ("value", "low", "high", "defined", "classes"):
                 suffix = "" if part == "value" else f"_{part}"
                 flat[item.name + suffix] = None if value is None else getattr(value, part)
+        elif item.name == "cautions":
+            flat[item.name] = ";".join(caution.code for caution in value)
         else:
             flat[item.name] = value
     return flat
@@ -327,9 +324,10 @@ def comparison_parts(result: Comparison) -> Parts:
             parts.append(Line(f"Not trained, {row.model}: {row.failed}", "yellow"))
         if row.heldout_refused:
             parts.append(Line(f"Not held out, {row.model}: {row.heldout_refused}", "yellow"))
-        if row.early:
-            parts.append(Line(f"Caution, {row.model}: {row.early}.", "yellow"))
-    parts += [Line(f"Caution: {caution}.", "yellow") for caution in result.cautions]
+    trained = [row for row in result.contenders if not row.failed]
+    for caution in each_once(caution for row in trained for caution in row.cautions):
+        models = [row.model for row in trained if caution in row.cautions]
+        parts += caution_lines([caution], "" if len(models) == len(trained) else ", ".join(models))
     which = f"F1 of {result.positive}" if len(result.classes) == 2 else "F1 is the mean over the classes that define it"
     parts.append(
         Line(

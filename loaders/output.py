@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+
+from loaders.cautions import Caution
 
 EDGES, GAP = 2, 3  # blank columns of the terminal at a table's sides, and between two of its columns
 MIN_TEXT = 8  # columns; a column of text becomes no narrower when a word does not fit the terminal
@@ -25,6 +27,11 @@ class Line:
     text: str
     style: str = ""
     whole: bool = False
+
+
+def caution_lines(cautions: Iterable[Caution], of: str = "") -> list[Line]:
+    """A line for each caution.  of: the run or set that it is of, where several are shown."""
+    return [Line(f"Caution{f', {of}' if of else ''}: {caution.text}.", "yellow") for caution in cautions]
 
 
 def path_line(path: Path) -> Line:

@@ -122,7 +122,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "subgroups": subgroups,
         "difference": None,
         "figures": ["roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png"],
-        "warnings": [],
+        "cautions": [],
         "not_for_diagnosis": True,
     }
     return plain | changes

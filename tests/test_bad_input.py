@@ -954,7 +954,7 @@ def damage(path: Path, how: str) -> None:
     elif how == "text":
         path.write_text("safe tensors")
     elif how == "swapped":
-        other = {"last": "best", "best": "last", "seen": "best"}[path.stem]
+        other = {"last": "best", "best": "last", "leakage": "best"}[path.stem]
         shutil.copy(path.with_stem(other), path)
 
 
@@ -964,7 +964,7 @@ def test_a_damaged_last_state_is_not_resumed(plainfilm: Command, run: Path, how:
     plainfilm("train", "--resume", run).fails(5, "last.safetensors")
 
 
-@pytest.mark.parametrize("name", ["best.safetensors", "seen.safetensors"])
+@pytest.mark.parametrize("name", ["best.safetensors", "leakage.safetensors"])
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "text", "swapped", "gone"])
 def test_a_run_with_damaged_weights_or_hashes_is_not_evaluated(
     plainfilm: Command, betons: Path, run: Path, name: str, how: str
@@ -1002,9 +1002,9 @@ def test_the_training_beton_is_evaluated_only_by_force_and_with_a_caution(
     plainfilm("evaluate", run, path).fails(3, path, "images of the training set", "expected none", "--force")
     assert not (run / "evaluation").exists()
     done = plainfilm("evaluate", run, path, "--force")
-    assert done.code == 0 and "Caution, train-" in done.out and ": leaked" in done.out.replace("\n", " ")
+    assert done.code == 0 and "Caution, train-" in done.out and "the score is leaked" in done.out.replace("\n", " ")
     metrics = json.loads((results_of(run / "evaluation", "train") / "metrics.json").read_text())
-    assert any(warning.startswith("leaked: holds") for warning in metrics["warnings"])
+    assert "leakage-forced" in [caution["code"] for caution in metrics["cautions"]]
 
 
 def test_one_set_is_not_evaluated_twice_at_once(plainfilm: Command, betons: Path, run: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from matplotlib.figure import Figure
 
 from engine.figures import INK, VALIDATION, ready, set_note, set_title
 from engine.statistics.names import fewer_words
+from loaders.cautions import Caution
 from loaders.figure_text import class_names
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 
 HEADLINE, HONEST, GUESS, FAINT = "#c0504d", VALIDATION, "#888888", "#9a9a9a"
 MEANING = {
@@ -185,7 +187,7 @@ def crossval_parts(content: dict[str, Any], out: Path) -> Parts:
     parts += [by_fold, headline]
     parts += [Line(f"{row['name']}: {row['why']}.") for row in content["rows"] if row["why"]]
     parts += [Line(words, "bold") for words in content["sentences"]]
-    parts += [Line(f"Caution: {caution}.", "yellow") for caution in content["cautions"]]
+    parts += caution_lines(msgspec.convert(content["cautions"], list[Caution]))
     parts.append(
         Line(
             "In brackets 95 % intervals over groups, of every sample's score by the network that had not seen it; they "

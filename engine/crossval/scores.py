@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from engine.config import CrossvalConfig
@@ -24,6 +25,7 @@ from engine.train.run_folder import shared_settings
 from loaders import __version__
 from loaders.atomic_file import publish_bytes
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution
 from loaders.errors import ConfigError
 
 SCORES = "fold.json"
@@ -123,7 +125,7 @@ def account(
     found: dict[str, list[FoldScores]],
     external: Beton | None,
     outside: Sequence[np.ndarray],
-    cautions: Sequence[str],
+    cautions: Sequence[Caution],
 ) -> dict[str, Any]:
     """The content of crossval.json.  outside: N×K, what each network of the group split says of the external beton."""
     classes, positive = pool.facts.classes, pool.positive
@@ -165,7 +167,7 @@ def account(
         **guesses(pool),
         "differences": differences(pool, pooled, config.resamples),
         "folds": folds,
-        "cautions": list(cautions),
+        "cautions": msgspec.to_builtins(cautions),
         "settings": shared_settings(config),
         "plainfilm": __version__,
         "not_for_diagnosis": True,

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.config import EvaluateConfig
 from engine.device import Policy, choose_policy, settle_precision
-from engine.evaluate.checks import absent_classes, check_beton, check_rival, few_groups
+from engine.evaluate.checks import check_beton, check_rival, class_cautions, group_cautions, set_cautions
 from engine.evaluate.dataflow import DATAFLOW, dataflow_beside, dataflow_bytes
 from engine.evaluate.results import (
     FIGURES,
@@ -37,6 +37,7 @@ from loaders.atomic_file import locked, publish_bytes
 from loaders.batches.loader import Loader
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
 
@@ -108,24 +109,21 @@ def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, tot
         loaders = [stack.enter_context(Loader(path, settings, tensors=True)) for path in config.betons]
         names = [loader.beton.set_name for loader in loaders]  # of the results' folders
         if len(set(names)) != len(names):
-            found = ", ".join(f"{path} ({name})" for path, name in zip(config.betons, names, strict=True))
-            raise ConfigError(f"betons: found {found}, expected different sets; name each once")
-        warnings = [all_cautions(config, trained, rival, loader) for loader in loaders]  # before the first result
+            named = ", ".join(f"{path} ({name})" for path, name in zip(config.betons, names, strict=True))
+            raise ConfigError(f"betons: found {named}, expected different sets; name each once")
+        # before the first result is written
+        found = [set_cautions(loader.beton) + beton_cautions(config, trained, loader) for loader in loaders]
+        of_rival = [beton_cautions(config, rival, loader) if rival else [] for loader in loaders]
         stack.enter_context(locked(out))
         results = []
-        for loader, name, cautions in zip(loaders, names, warnings, strict=True):
-            results.append(evaluate_one(config, trained, rival, policy, loader, cautions, out / name, progress))
+        for loader, name, own, others in zip(loaders, names, found, of_rival, strict=True):
+            results.append(evaluate_one(config, trained, rival, policy, loader, own, others, out / name, progress))
     return results
 
 
-def all_cautions(config: EvaluateConfig, trained: Trained, rival: Trained | None, loader: Loader) -> list[str]:
-    """What speaks against evaluating on a beton, for the run and the one it is compared with.  Errors: InputError."""
-    cautions = check_beton(trained.run, trained.state, loader, force=config.force) + trained.decision.cautions()
-    if rival is not None:
-        others = check_beton(rival.run, rival.state, loader, force=config.force) + rival.decision.cautions()
-        name = rival.run.resolve().name
-        cautions += [f"{name}: {caution}" for caution in others if caution not in cautions]
-    return cautions
+def beton_cautions(config: EvaluateConfig, run: Trained, loader: Loader) -> list[Caution]:
+    """What limits the score of one run on a beton, beside what limits any run's.  Errors: InputError."""
+    return check_beton(run.run, run.state, loader, force=config.force) + run.decision.cautions()
 
 
 def evaluate_one(
@@ -134,7 +132,8 @@ def evaluate_one(
     rival: Trained | None,
     policy: Policy,
     loader: Loader,
-    cautions: list[str],
+    cautions: list[Caution],
+    rival_cautions: list[Caution],
     out: Path,
     progress: Progress,
 ) -> Evaluation:
@@ -168,9 +167,6 @@ def evaluate_one(
         other_NK=other_NK,
         progress=lambda part, parts: progress(f"{name}: intervals", part, parts),
     )
-    cautions = cautions + few_groups(measurement.num_groups) + absent_classes(trained.classes, label_N)
-    if metrics["auc"] is None:
-        cautions.append("only one class is present: the AUC is undefined")
     facts = loader.beton.facts
     own = facts.conversion_id == trained.state["conversion_id"]  # whose data flow the run keeps
     flow = {} if own else dataflow_beside(loader.beton)
@@ -184,7 +180,8 @@ def evaluate_one(
         decision=trained.decision,
         bootstrap=bootstrap,
         against="" if rival is None else rival.run.resolve().name,
-        warnings=cautions,
+        cautions=cautions + group_cautions(measurement.num_groups) + class_cautions(trained.classes, label_N),
+        rival_cautions=rival_cautions,
         out=out,
         figures=tuple(pictures),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 from engine.evaluate.results import Evaluation
 from engine.statistics.estimates import Estimate
 from engine.statistics.names import NAMES, PLAIN, interval, kind_of, number, over_words, shown_name, size, with_interval
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 
 AT_POINT = ("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence")
 IN_SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
@@ -40,7 +40,8 @@ def evaluation_parts(result: Evaluation) -> Parts:
         parts += differences(result, measured.difference)
     parts += subgroups(result)
     parts.append(matrix(result))
-    parts += [Line(f"Caution, {result.out.name}: {warning}.", "yellow") for warning in result.warnings]
+    parts += caution_lines(result.cautions, result.out.name)
+    parts += caution_lines(result.rival_cautions, f"{result.out.name}, the run {result.against}")
     parts += [path_line(result.out / file) for file in ("metrics.json", "scores.csv", *result.figures)]
     return parts
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -27,6 +28,7 @@ from engine.statistics.thresholds import OperatingPoint, precision_recall_curve,
 from engine.train.run_folder import BEST
 from loaders import __version__
 from loaders.beton.format import Facts
+from loaders.cautions import Caution
 from loaders.figure_text import ClassNames, class_names, name_text
 
 FEWEST = 10  # samples: an interval of fewer would be so wide that it only misleads
@@ -48,9 +50,9 @@ class Subgroup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """The result on one beton.  metrics: of engine.statistics.metrics.  warnings: what speaks against it.
+    """The result on one beton.  metrics: of engine.statistics.metrics.  figures: the pictures in out.
 
-    against: the name of the other run; "" for none.  figures: the pictures in out.
+    against: the name of the rival, the other run; "" for none.  rival_cautions: of its score, not of this one.
     """
 
     beton: Path
@@ -61,7 +63,8 @@ class Evaluation:
     decision: Decision
     bootstrap: Bootstrap
     against: str
-    warnings: list[str]
+    cautions: list[Caution]
+    rival_cautions: list[Caution]
     out: Path
     figures: tuple[str, ...]
 
@@ -223,11 +226,15 @@ def content(result: Evaluation, facts: Facts, trained: Trained, policy: Policy) 
         ],
         "difference": None
         if measured.difference is None
-        else {"against": result.against, "estimates": plain(measured.difference)},
+        else {
+            "against": result.against,
+            "estimates": plain(measured.difference),
+            "cautions": msgspec.to_builtins(result.rival_cautions),
+        },
         "resamples": result.bootstrap.resamples,
         "seed": result.bootstrap.seed,
         "figures": list(result.figures),
-        "warnings": result.warnings,
+        "cautions": msgspec.to_builtins(result.cautions),
         "checkpoint": {
             "path": BEST,
             "sha256": trained.sha256,

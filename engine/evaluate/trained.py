@@ -17,14 +17,12 @@ from engine.networks.registry import network_of
 from engine.statistics.calibration import TEMPERATURES, fit_temperature
 from engine.statistics.thresholds import OperatingPoint, choose_operating_points
 from engine.train.checkpoint import file_hash, load_checkpoint, load_network
-from engine.train.leakage import SEEN, load_seen
+from engine.train.leakage import RECORD, load_record
 from engine.train.run_folder import BEST
 from engine.train.step import softmax
 from engine.train.validation_scores import validation_scores
+from loaders.cautions import Caution, caution
 from loaders.errors import CheckpointError, ConfigError
-
-UNKNOWN = "operating points not known: train again with plainfilm 0.5"
-AT_BOUND = "the temperature is at its bound: validation was too easy or too hard to calibrate by"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,11 +35,12 @@ class Decision:
     temperature: float | None
     points: tuple[OperatingPoint, ...]
 
-    def cautions(self) -> list[str]:
-        """What speaks against probabilities and thresholds of this rule, in plain words."""
+    def cautions(self) -> list[Caution]:
+        """What limits probabilities and thresholds of this rule."""
         if self.temperature is None:
-            return [UNKNOWN]
-        return [AT_BOUND] if self.temperature in TEMPERATURES else []
+            return [caution("uncalibrated")]
+        at_bound = self.temperature in TEMPERATURES
+        return [caution("temperature-at-bound", temperature=self.temperature)] if at_bound else []
 
     def probabilities(self, logits_NK: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (N, K); of the logits as they are where no temperature is known."""
@@ -100,8 +99,8 @@ def load_trained(run: Path) -> Trained:
     tensors, state = load_checkpoint(checkpoint, NEEDED)
     if file_hash(checkpoint) != sha256:
         raise CheckpointError(f"{checkpoint}: replaced while being read, expected it to stay; try again")
-    if (run / SEEN).exists():
-        load_seen(run, state["conversion_id"], state.get("run"))
+    if (run / RECORD).exists():
+        load_record(run, state["conversion_id"], state.get("run"))
     network = network_of(state)
     load_network(network, tensors)
     decision = decide(tensors, state["classes"].index(state["positive"]))

@@ -19,11 +19,11 @@ from PIL import Image
 
 from engine.config import ExplainConfig
 from engine.device import Policy, choose_policy, settle_precision
-from engine.evaluate.checks import check_beton
+from engine.evaluate.checks import check_beton, set_cautions
 from engine.evaluate.trained import Trained, load_trained
 from engine.explain.cam import METHODS, cam, layer_name, map_cells
 from engine.explain.controls import Deletion, Randomised, deletion, randomised
-from engine.explain.findings import NOT_FOR_DIAGNOSIS, Example, Explanation, caption, cautions, content
+from engine.explain.findings import NOT_FOR_DIAGNOSIS, Example, Explanation, caption, content, map_cautions
 from engine.explain.gallery import Shown, deletion_figure, gallery, overlay, picture_bytes
 from engine.explain.lungs import LungRatio, Masks, find_masks, looks, lung_ratios, measure_lungs, sentence
 from engine.figures import png
@@ -34,6 +34,7 @@ from kernels.crops import crop_into
 from loaders.atomic_file import locked, publish_bytes
 from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution
 from loaders.config import LoaderConfig
 from loaders.figure_text import EM, class_names, name_text
 
@@ -122,11 +123,11 @@ def explain(config: ExplainConfig, progress: Progress = lambda name, done, total
     )
     with Loader(config.beton, settings, tensors=True) as loader:
         beton = loader.beton
-        warnings = check_beton(trained.run, trained.state, loader, force=True)
+        cautions = set_cautions(beton) + check_beton(trained.run, trained.state, loader, force=True)
         masks = find_masks(beton, config.masks, config.table)
         out = (config.out or config.run / "explanation") / beton.set_name
         with locked(out):
-            return explain_one(config, trained, policy, loader, masks, warnings, out, progress)
+            return explain_one(config, trained, policy, loader, masks, cautions, out, progress)
 
 
 def explain_one(
@@ -135,7 +136,7 @@ def explain_one(
     policy: Policy,
     loader: Loader,
     masks: Masks,
-    warnings: list[str],
+    cautions: list[Caution],
     out: Path,
     progress: Progress,
 ) -> Explanation:
@@ -190,7 +191,7 @@ def explain_one(
         deletion=blanked,
         looks=looks(lungs, distrust),
         sentence=sentence(lungs, distrust),
-        warnings=warnings + cautions(lungs, random_weights, blanked, len(np.unique(pictures.group_N[measured_N]))),
+        cautions=cautions + map_cautions(lungs, random_weights, blanked, len(np.unique(pictures.group_N[measured_N]))),
         out=out,
     )
     for example, (_, picture) in zip(examples, overlays, strict=True):

@@ -6,15 +6,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.evaluate.checks import few_groups
+import msgspec
+
+from engine.evaluate.checks import group_cautions
 from engine.evaluate.trained import Trained
 from engine.explain.controls import Deletion, Randomised
 from engine.explain.lungs import Looks, LungRatio, left_out
 from engine.train.run_folder import BEST
 from loaders import __version__
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 
@@ -34,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """What was found on one beton.  looks: where the model looks.  warnings: what speaks against it, in plain words."""
+    """What was found on one beton.  looks: where the model looks."""
 
     beton: Path
     method: str
@@ -45,32 +48,25 @@ class Explanation:
     deletion: Deletion
     looks: Looks
     sentence: str
-    warnings: list[str]
+    cautions: list[Caution]
     out: Path
 
 
-def cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion, num_groups: int) -> list[str]:
-    """What speaks against the result, in plain words."""
-    found = few_groups(num_groups)
+def map_cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion, num_groups: int) -> list[Caution]:
+    """What limits the result, beside what limits any result on the set."""
+    found = group_cautions(num_groups)
     if lungs.masks == "template":
-        found.append("no masks: the lungs are taken to be where they usually are; --masks takes the pictures' own")
-    pictures = lungs.num_samples + lungs.num_empty + lungs.num_outside
+        found.append(caution("usual-lung-region"))
+    images = lungs.num_samples + lungs.num_empty + lungs.num_outside
     if lungs.num_empty:
-        found.append(
-            f"empty maps, where nothing speaks for the predicted class: {lungs.num_empty:,} of {pictures:,}; the lung "
-            "ratio leaves them out"
-        )
+        found.append(caution("empty-maps", empty=lungs.num_empty, images=images))
     if lungs.num_outside:
-        found.append(
-            f"pictures without lungs in their crop: {lungs.num_outside:,} of {pictures:,}; the lung ratio leaves them "
-            "out"
-        )
-    if random_weights.failure:
-        found.append(f"{random_weights.failure}, so they say nothing of what the network learnt")
+        found.append(caution("lungs-outside-crop", outside=lungs.num_outside, images=images))
+    if not random_weights.passed:
+        alike = random_weights.correlation is not None
+        found.append(caution("maps-of-random-weights" if alike else "maps-not-comparable"))
     if not blanked.passed:
-        found.append(
-            "blanking what the maps point at was not shown to lower the probability faster than blanking at random"
-        )
+        found.append(caution("deletion-not-faster"))
     return found
 
 
@@ -122,7 +118,7 @@ def content(result: Explanation, trained: Trained, beton: Beton) -> dict[str, An
         },
         "looks": result.looks,
         "sentence": result.sentence,
-        "warnings": result.warnings,
+        "cautions": msgspec.to_builtins(result.cautions),
         "checkpoint": {"path": BEST, "sha256": trained.sha256, "epoch": trained.state["epoch"]},
         "plainfilm": __version__,
         "not_for_diagnosis": True,
@@ -152,7 +148,7 @@ def explanation_parts(result: Explanation) -> Parts:
     return [
         Sheet(headers=("measure", "value", "95 % interval", "images", ""), rows=rows, title=title, ends_in_text=True),
         Line(f"{result.out.name}: {result.sentence}.", "bold"),
-        *(Line(f"Caution, {result.out.name}: {warning}.", "yellow") for warning in result.warnings),
+        *caution_lines(result.cautions, result.out.name),
         *(path_line(result.out / name) for name in ("explanation.json", "gallery.png", "deletion.png")),
         Line(f"{len(result.samples)} pictures beside them. {NOT_FOR_DIAGNOSIS}"),
     ]

@@ -24,8 +24,9 @@ from engine.export.model_card import CARD, card_of
 from kernels.crops import MIDDLE, SCALE, crop_into
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
+from loaders.cautions import caution
 from loaders.errors import ConfigError, IntegrityError
-from loaders.output import Line, Parts, path_line
+from loaders.output import Line, Parts, caution_lines, path_line
 
 FRAMES, PROBABILITIES = "frames", "probabilities"  # names of input and output
 TOLERANCE = 1e-4  # largest difference of a probability between the file and the run's own network
@@ -221,5 +222,5 @@ def export_words(done: Exported) -> Parts:
         ),
     ]
     if done.temperature is None:
-        parts.append(Line("Caution: uncalibrated: the run kept no validation scores; train again.", "yellow"))
+        parts += caution_lines([caution("uncalibrated")])
     return [*parts, path_line(done.model), path_line(done.card)]

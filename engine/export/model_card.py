@@ -17,6 +17,7 @@ from engine.statistics.names import fewer_words, over_words
 from engine.train.run_folder import CONFIG, LOCAL, SUMMARY
 from loaders import __version__
 from loaders.beton.reader import Beton
+from loaders.cautions import caution, cautions_in
 from loaders.errors import IntegrityError, StorageError
 
 CARD = "model_card.md"
@@ -59,7 +60,7 @@ def card_of(trained: Trained, model_name: str) -> str:
         "## Held-out results",
         *result_words(trained),
         "## Cautions",
-        *caution_words(trained, summary),
+        caution_list(trained, summary),
         "## How to call it",
         f"```python\n{example(trained, model_name)}```",
         f"Checkpoint SHA-256 `{trained.sha256}`, conversion `{plain(state['conversion_id']) or 'unknown'}`. "
@@ -220,23 +221,17 @@ def whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def caution_words(trained: Trained, summary: Mapping[str, Any]) -> Iterator[str]:
-    """What speaks against the scores: said by training, evaluation and explanation, and always."""
-    found = summary.get("cautions")
-    cautions = [str(caution) for caution in found] if isinstance(found, list) else []
+def caution_list(trained: Trained, summary: Mapping[str, Any]) -> str:
+    """Cautions of the training, of each evaluation and explanation by its set, and those of every card."""
+    lines = [found.text for found in cautions_in(summary)]
     for name, content in results(trained, EVALUATIONS):
-        warnings = content.get("warnings")
-        cautions += [f"{name}: {warning}" for warning in (warnings if isinstance(warnings, list) else ())]
+        lines += [f"{name}: {found.text}" for found in cautions_in(content)]
     for name, content in results(trained, EXPLANATIONS):
         if sentence := answer_words(content):
-            cautions.append(f"{name}: {sentence}")
-    cautions += [
-        "a score holds for the hospitals, devices and patients of its data, and for no others before it is measured "
-        "there",
-        "a classifier of radiographs may go by marks, arm position or the source of a picture instead of the lungs; a "
-        "high score does not exclude it",
-    ]
-    yield "\n".join(f"- {plain(caution.rstrip('.'))}." for caution in dict.fromkeys(cautions))
+            lines.append(f"{name}: {sentence}")
+        lines += [f"{name}: {found.text}" for found in cautions_in(content)]
+    lines += [caution(code).text for code in ("valid-for-its-data-only", "shortcuts-not-excluded")]
+    return "\n".join(f"- {plain(line.rstrip('.'))}." for line in dict.fromkeys(lines))
 
 
 def example(trained: Trained, model_name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from engine.profile.probes import Bound
 from loaders.beton.format import Facts
+from loaders.cautions import Caution
 
 WORKER = "engine.profile.worker"
 REFERENCE = "reference"
@@ -227,7 +228,7 @@ class Profile:
     ratio: float
     bound: Bound
     verdict: Verdict
-    cautions: tuple[str, ...]
+    cautions: list[Caution]
     out: Path
 
     @property

@@ -14,7 +14,7 @@ from engine.config import ProfileConfig
 from engine.figures import INK, ready, set_title
 from engine.profile.breakdown import CONVERTED, EPOCHS, PARTS, REPORT_SECONDS, TRAINING, VALIDATION, Measured, Profile
 from loaders.figure_text import name_text
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 
 # Okabe and Ito's colours, which the colour-blind tell apart; by part of a step
 COLOURS = {
@@ -174,7 +174,7 @@ def profile_parts(config: ProfileConfig, found: Profile) -> Parts:
         ),
         Line(f"Bound by {found.verdict.text}.", "bold"),
     ]
-    parts += [Line(f"Caution: {caution}.", "yellow") for caution in found.cautions]
+    parts += caution_lines(found.cautions)
     files = (found.out / "profile.png", found.out / "profile.json", *([config.trace] if config.trace else []))
     return [*parts, *(path_line(path) for path in files)]
 

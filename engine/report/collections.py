@@ -37,8 +37,8 @@ from engine.report.tables import (
     subgroup_rows,
 )
 from engine.report.verdict import largest_class, least_favourable
-from engine.statistics.calibration import TEMPERATURES
 from loaders.beton.reader import SET_DIGITS
+from loaders.cautions import Caution, cautions_in
 
 CAPTIONED = (518, 300)  # pixels of what `overlay` draws; its caption, below 256, would repeat the page's in tiny type
 KINDS = {
@@ -65,7 +65,7 @@ class ShownExplanation:
     kinds: list[tuple[str, list[dict[str, str]]]]
     gallery: str
     deletion: str
-    warnings: list[str]
+    cautions: list[Caution]
     left_out: str
 
 
@@ -102,7 +102,7 @@ def show_explanation(explained: Explained, classes: list[str]) -> ShownExplanati
         kinds=[(KINDS.get(kind, kind or "Others"), samples) for kind, samples in ordered],
         gallery=explained.gallery,
         deletion=explained.deletion,
-        warnings=texts_in(content, "warnings"),
+        cautions=cautions_in(content),
         left_out=f"{counted(left_out, 'overlay')} not shown here: not found, or the page would be too large."
         if left_out and not explained.gallery
         else "",
@@ -179,10 +179,10 @@ class ShownSet:
     matrix: list[tuple[str, list[int], int]]
     calibration: list[MetricRow]
     temperature: str
-    at_bound: bool
     subgroups: list[TableRow]
     against: str
     difference: list[MetricRow]
+    rival_cautions: list[Caution]
 
 
 def show_set(scored: Scored) -> ShownSet:
@@ -220,10 +220,10 @@ def show_set(scored: Scored) -> ShownSet:
         matrix=confusion_rows(scored),
         calibration=metric_rows(scored, CALIBRATION),
         temperature=plain_text(number_in(content, "temperature"), 2) if find(content, "temperature") else "",
-        at_bound=number_in(content, "temperature") in TEMPERATURES,
         subgroups=subgroup_rows(scored),
         against=text_in(content, "difference", "against"),
         difference=difference_rows(scored),
+        rival_cautions=cautions_in(content.get("difference")),
     )
 
 

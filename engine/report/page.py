@@ -11,7 +11,6 @@ from jinja2 import Template
 from engine.evaluate.output import MOST_NAMED
 from engine.profile.breakdown import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
 from engine.report.collections import find_collections
-from engine.report.red_flags import texts
 from engine.report.results import (
     Material,
     count_in,
@@ -29,6 +28,7 @@ from engine.report.results import (
 from engine.report.tables import commands, split_rows
 from engine.report.verdict import Verdict
 from loaders.audit.page import PROBE_INPUTS, auc_low
+from loaders.cautions import Caution, caution, cautions_in
 from loaders.html import CHART_WIDTH, page_environment
 
 AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes' table is the audit's own
@@ -57,9 +57,10 @@ def run_page(material: Material, verdict: Verdict) -> str:
         crossval_picture=material.crossval_picture,
         curves=material.curves,
         trained=trained(material),
+        training_cautions=cautions_in(material.summary),
         speed=speed_rows(material),
         environment=made_with(material),
-        troubles=material.troubles,
+        left_out=material.left_out,
     )
 
 
@@ -91,12 +92,10 @@ def fold_words(crossval: dict[str, Any]) -> str:
     return counted(len(places), "fold") if places else ""
 
 
-def crossval_cautions(material: Material) -> list[str]:
-    """What speaks against the cross-validation, and whether it is of the run's own data."""
-    foreign = []
-    if material.crossval and not material.own_crossval:
-        foreign = ["it is of another conversion than this run, and the verdict does not count it"]
-    return foreign + texts_in(material.crossval, "cautions")
+def crossval_cautions(material: Material) -> list[Caution]:
+    """What limits the cross-validation, and whether it is of the run's own data."""
+    foreign = material.crossval and not material.own_crossval
+    return ([caution("crossval-of-other-conversion")] if foreign else []) + cautions_in(material.crossval)
 
 
 def trained(material: Material) -> str:
@@ -107,11 +106,10 @@ def trained(material: Material) -> str:
         return ""
     f1, why = number_in(summary, "best_f1"), text_in(summary, "stopped")
     kept = f"{counted(epochs, 'epoch')}{f' ({why})' if why else ''}; the weights of epoch {best} were kept"
-    cautions = "".join(f" Caution: {caution}." for caution in texts(material))
     chosen = (
         f", whose validation F1 was {plain_text(f1)}: it chose them, so it is no evidence" if f1 is not None else ""
     )
-    return f"{kept}{chosen}.{cautions}"
+    return f"{kept}{chosen}."
 
 
 def speed_rows(material: Material) -> list[tuple[str, ...]]:

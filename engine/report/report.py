@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 
 from engine.config import ReportConfig
 from engine.evaluate.dataflow import keep_dataflow
@@ -22,9 +23,10 @@ from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes, storage_error
 from loaders.audit.findings import CollectionFinding, ProbeFinding
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution
 from loaders.errors import ConfigError, InputError
 from loaders.html import PNG
-from loaders.output import Line, Parts, path_line
+from loaders.output import Line, Parts, caution_lines, path_line
 from loaders.settings import is_path
 
 PROBES = "probes.json"
@@ -56,7 +58,7 @@ def probe_run(run: Path, beton_path: Path, progress: Progress = lambda phase, do
         "seed": SEED,
         "permutations": PERMUTATIONS,
         "probes": [probe_content(probe) for probe in result.probes],
-        "cautions": list(result.cautions),
+        "cautions": msgspec.to_builtins(result.cautions),
         "skipped": result.skipped,
         "plainfilm": __version__,
         "not_for_diagnosis": True,
@@ -91,7 +93,7 @@ class Report:
     page: Path
     verdict: Verdict
     notes: tuple[str, ...]
-    left_out: tuple[str, ...]
+    left_out: tuple[Caution, ...]
 
 
 def report(config: ReportConfig, progress: Progress = lambda phase, done, total: None) -> Report:
@@ -142,7 +144,7 @@ def write_report(run: Path, *, notes: tuple[str, ...] = ()) -> Report:
     material = read_material(run)
     verdict = judge(material)
     publish_bytes(run / REPORT, run_page(material, verdict).encode("utf-8"))
-    return Report(page=run / REPORT, verdict=verdict, notes=notes, left_out=tuple(material.troubles))
+    return Report(page=run / REPORT, verdict=verdict, notes=notes, left_out=tuple(material.left_out))
 
 
 def find_data(config: ReportConfig, material: Material) -> tuple[Path | None, str]:
@@ -205,7 +207,7 @@ def keep_crossval(run: Path, text: bytes, png_B: bytes) -> None:
 def report_parts(done: Report) -> Parts:
     """Three sentences, what is missing, and the page."""
     parts = [
-        Line(f"{question}: {sentence}".replace("\u00a0", " "), "bold" if done.verdict.state == "doubted" else "")
+        Line(f"{question}: {sentence}".replace("\u00a0", " "), "bold" if done.verdict.state == "flagged" else "")
         for question, sentence in done.verdict.sentences.items()
     ]
     parts += [Line(f"Not in the report: {note}.", "yellow") for note in done.notes]
@@ -214,4 +216,4 @@ def report_parts(done: Report) -> Parts:
 
 def left_out_parts(done: Report) -> Parts:
     """What lies in the run folder and is not on its page."""
-    return [Line(f"Caution, {done.page.name}: {trouble}.", "yellow") for trouble in done.left_out]
+    return caution_lines(done.left_out, done.page.name)

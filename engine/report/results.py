@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from loaders.audit.findings import CollectionFinding, ProbeFinding
+from loaders.cautions import Caution, caution, cautions_in
 from loaders.html import png_file_uri
 
 PICTURES = 10_000_000  # bytes of all pictures before base64, which adds a third: the page stays below 15 MB
@@ -69,9 +70,9 @@ class Scored:
         return len(texts_in(self.content, "classes"))
 
     @property
-    def warnings(self) -> list[str]:
-        """What speaks against it, in plain words."""
-        return texts_in(self.content, "warnings")
+    def cautions(self) -> list[Caution]:
+        """Of this run's score on the set; a rival's are in the difference to it."""
+        return cautions_in(self.content)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +92,7 @@ class Explained:
 
 @dataclass(kw_only=True, slots=True)
 class Material:
-    """All there is; what is not there is empty, and troubles say what could not be read."""
+    """All there is; what is not there is empty, and left_out lists what the page cannot show."""
 
     summary: dict[str, Any]
     config: dict[str, Any]
@@ -104,7 +105,7 @@ class Material:
     dataflow: dict[str, Any]
     curves: str
     crossval_picture: str
-    troubles: list[str] = field(default_factory=list)
+    left_out: list[Caution] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
@@ -128,12 +129,12 @@ class Material:
 
 
 class Reader:
-    """Reads a run folder: a budget for its pictures, and a list of what could not be read."""
+    """Reads a run folder: a budget for its pictures, and a list of what is left out."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
         self.left = PICTURES
-        self.troubles: list[str] = []
+        self.left_out: list[Caution] = []
 
     def bytes_of(self, name: str, most: int = 50_000_000) -> bytes:
         """A file of the run folder; b"" where there is none, or none that can be read."""
@@ -142,11 +143,11 @@ class Reader:
             if not path.is_file():
                 return b""
             if path.stat().st_size > most:
-                self.troubles.append(f"{name} is too large for this page and was left out")
+                self.left_out.append(caution("file-too-large", file=name))
                 return b""
             return path.read_bytes()
         except OSError as error:
-            self.troubles.append(f"{name} could not be read: {error.strerror}")
+            self.left_out.append(caution("file-unreadable", file=name, reason=str(error.strerror)))
             return b""
 
     def json_of(self, name: str) -> dict[str, Any]:
@@ -159,7 +160,7 @@ class Reader:
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
-            self.troubles.append(f"{name} could not be read: no JSON object")
+            self.left_out.append(caution("file-unreadable", file=name, reason="no JSON object"))
             return {}
         return content
 
@@ -169,16 +170,16 @@ class Reader:
         try:
             rows = list(csv.DictReader(io.StringIO(text, newline="")))
         except csv.Error as error:
-            self.troubles.append(f"metrics.csv could not be read: {error}")
+            self.left_out.append(caution("file-unreadable", file="metrics.csv", reason=str(error)))
             return []
         return [{str(name): as_number(value) for name, value in row.items()} for row in rows]
 
     def of_other_weights(self, name: str, content: dict[str, Any], own: str) -> bool:
-        """Whether a result is of weights that the run no longer has; it is said then.  own: the run's SHA-256."""
+        """Whether a result is of weights that the run no longer has; if so, it is left out.  own: its SHA-256."""
         found = text_in(content, "checkpoint", "sha256")
         if not own or not found or own == found:
             return False
-        self.troubles.append(f"{name} is of weights that the run no longer has and was left out: make it anew")
+        self.left_out.append(caution("result-of-other-weights", folder=name))
         return True
 
     def picture(self, name: str) -> str:
@@ -195,7 +196,7 @@ class Reader:
 
 
 def read_material(run: Path) -> Material:
-    """Read a run folder.  Never fails for what a file holds; files that are damaged are named in troubles."""
+    """Read a run folder.  Never fails for what a file holds; files that are damaged are named in left_out."""
     reader = Reader(run)
     summary = reader.json_of("summary.json")
     own = text_in(summary, "checkpoint_sha256")
@@ -242,7 +243,7 @@ def read_material(run: Path) -> Material:
         dataflow=reader.json_of("dataflow.json"),
         curves=curves,
         crossval_picture=reader.picture("crossval.png"),
-        troubles=reader.troubles,
+        left_out=reader.left_out,
     )
 
 
@@ -264,7 +265,7 @@ def probes_from(content: dict[str, Any]) -> CollectionFinding:
             )
         )
     skipped = {str(name): str(why) for name, why in dict_in(content, "skipped").items()}
-    return CollectionFinding(probes=tuple(probes), cautions=tuple(texts_in(content, "cautions")), skipped=skipped)
+    return CollectionFinding(probes=tuple(probes), cautions=tuple(cautions_in(content)), skipped=skipped)
 
 
 def picture_from(text: str) -> np.ndarray | None:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.explain.lungs import answer
-from engine.report.red_flags import FEWEST_POSITIVES, Doubt, class_counts, find_doubts, group_doubts, may_be_seen
+from engine.report.red_flags import (
+    FEWEST_POSITIVES,
+    RedFlag,
+    class_counts,
+    find_red_flags,
+    may_be_leaked,
+    rests_on_few_groups,
+)
 from engine.report.results import (
     Material,
     Measured,
@@ -27,18 +34,18 @@ from engine.report.results import (
 from engine.statistics.names import over_words
 
 WIDE = 0.10  # an interval of more than ten points
-MOST_NAMED = 3  # doubts in the sentence; the list below it has them all
+MOST_NAMED = 3  # red flags in the sentence; the list below it has them all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """Three sentences, and what they rest on.  state: "doubted", "unchecked" or "held"."""
+    """Three sentences, and what they rest on.  state: "flagged", "unchecked" or "held"."""
 
     how_good: str
     how_sure: str
     what_could_fool: str
     state: str
-    doubts: tuple[Doubt, ...]
+    red_flags: tuple[RedFlag, ...]
     unchecked: tuple[str, ...]
 
     @property
@@ -54,33 +61,33 @@ class Verdict:
 def judge(material: Material) -> Verdict:
     """The verdict, a function of what lies in the run folder.
 
-    Which set: of those that share nothing with training (a set with a leak warning, or whose overlap could not be
-    checked, only where there is no other), the one whose AUC (else accuracy) has the lowest lower end,
+    Which set: of those that share nothing with training (a set with a caution of leakage, or whose overlap could not
+    be checked, only where there is no other), the one whose AUC (else accuracy) has the lowest lower end,
     since that is the least favourable.
 
     How good: for two classes sensitivity and specificity, else accuracy and macro F1, each with the lower end of its
     95 % interval, and what always answering the largest class would reach.  Where the AUC's lower end is 0.5 or less
     (or, without an AUC, accuracy's not above that of the largest class) it says that nothing is shown.  It never says
-    good: with a doubt, it opens with what the gravest one does to the score; with a check missing, with that.
+    good: with a red flag, it opens with what the gravest one does to the score; with a check missing, with that.
 
     How sure: "not very" where the AUC's interval is wider than ten points (accuracy's, without an AUC or at a perfect
     one), was resampled by too few groups, or rests on fewer than 59 images of a class; whether other splits were tried
     (cross-validation), and their spread.
 
-    What could fool it: the doubts of engine.report.red_flags, gravest first, three of them and how many more; then
+    What could fool it: the red flags of engine.report.red_flags, gravest first, three of them and how many more; then
     which checks were not made (a test set, the explanation, probes, cross-validation, hidden lungs, another
     collection). With none it says that nothing was found, which proves nothing.
     """
     scored = least_favourable(material.evaluations)
-    doubts = find_doubts(material, scored)
+    red_flags = find_red_flags(material, scored)
     unchecked = missing_checks(material, scored)
-    state = "doubted" if doubts else "unchecked" if unchecked else "held"
+    state = "flagged" if red_flags else "unchecked" if unchecked else "held"
     return Verdict(
-        how_good=how_good(material, scored, doubts, unchecked),
+        how_good=how_good(scored, red_flags, unchecked),
         how_sure=how_sure(material, scored),
-        what_could_fool=what_could_fool(doubts, unchecked),
+        what_could_fool=what_could_fool(red_flags, unchecked),
         state=state,
-        doubts=tuple(doubts),
+        red_flags=tuple(red_flags),
         unchecked=tuple(unchecked),
     )
 
@@ -91,7 +98,7 @@ def least_favourable(evaluations: list[Scored]) -> Scored | None:
     def rank(scored: Scored) -> tuple[bool, float, str]:
         _, found = headline(scored)
         ends = [end for end in (found.low, found.value) if end is not None]
-        return may_be_seen(scored), ends[0] if ends else 0.0, scored.name
+        return may_be_leaked(scored), ends[0] if ends else 0.0, scored.name
 
     return min(evaluations, key=rank, default=None)
 
@@ -119,7 +126,7 @@ def missing_checks(material: Material, scored: Scored | None) -> list[str]:
     own = text_in(material.summary, "conversion_id")
     others = {text_in(found.content, "conversion_id") for found in material.evaluations} - {"", own}
     checks = {
-        "a set that training never saw": scored is not None and not may_be_seen(scored),
+        "a set that training never saw": scored is not None and not may_be_leaked(scored),
         "where the model looks": any(is_told(explained.content) for explained in material.explanations),
         "shortcuts in the collection": material.probes is not None and bool(material.probes.probes),
         "cross-validation": "group split" in measured,
@@ -134,14 +141,14 @@ def is_told(explanation: dict[str, Any]) -> bool:
     return answer(explanation) != "unknown"
 
 
-def how_good(material: Material, scored: Scored | None, doubts: list[Doubt], unchecked: list[str]) -> str:
+def how_good(scored: Scored | None, red_flags: list[RedFlag], unchecked: list[str]) -> str:
     """The first sentence."""
     if scored is None:
         return (
             "That is not known: it has been tested on no radiograph that training did not see, and the "
             "validation score, by which it was chosen, is no evidence."
         )
-    lead = doubts[0].lead if doubts else "Not all that could fool it was looked for" if unchecked else ""
+    lead = red_flags[0].effect if red_flags else "Not all that could fool it was looked for" if unchecked else ""
     measured = score_words(scored)
     return f"{lead}: {measured}." if lead else f"{upper_first(measured)}."
 
@@ -152,7 +159,7 @@ def score_words(scored: Scored) -> str:
     noun = "phantom" if content.get("synthetic") is True else "radiograph"
     number = count_in(content, "num_samples")
     of = f"on {counted(number, noun)} ({scored.name})" if number is not None else f"on {scored.name}"
-    of += "" if may_be_seen(scored) else ", which training never saw,"
+    of += "" if may_be_leaked(scored) else ", which training never saw,"
     if unshown(scored):
         always = f"always answering {largest_class(scored)}"
         return f"{of} it was not shown to be better than {always} ({headline_words(scored)})"
@@ -217,10 +224,10 @@ def how_sure(material: Material, scored: Scored | None) -> str:
     if found.low is None or found.high is None:
         parts.append("That is not known: no interval was computed")
     else:
-        doubtful = found.high - found.low > WIDE or bool(few) or any(group_doubts(material, scored))
+        unsure = found.high - found.low > WIDE or bool(few) or rests_on_few_groups(scored)
         of = f", by {counted(groups, 'group')}," if groups is not None else ""
         parts.append(
-            f"{'Not very sure' if doubtful else 'Sure within limits'}: the 95 % interval of the {name}{of} runs from "
+            f"{'Not very sure' if unsure else 'Sure within limits'}: the 95 % interval of the {name}{of} runs from "
             f"{plain_text(found.low)} to {plain_text(found.high)}"
         )
     if few:
@@ -242,13 +249,13 @@ def spread_words(material: Material) -> str:
     return f"cross-validation by groups gives F1 {plain_text(f1.value, 2)}{between}{by}"
 
 
-def what_could_fool(doubts: list[Doubt], unchecked: list[str]) -> str:
+def what_could_fool(red_flags: list[RedFlag], unchecked: list[str]) -> str:
     """The third sentence."""
     missing = f"not looked at: {listed(unchecked)}" if unchecked else ""
-    if not doubts:
+    if not red_flags:
         found = "Nothing that was looked for was found, which does not prove that nothing could fool it"
         return f"{found}; {missing}." if missing else f"{found}."
-    named = "; ".join(doubt.words for doubt in doubts[:MOST_NAMED])
-    more = len(doubts) - MOST_NAMED
-    parts = [named, f"and {counted(more, 'further doubt')}, listed in the report" if more > 0 else "", missing]
+    named = "; ".join(flag.finding for flag in red_flags[:MOST_NAMED])
+    more = len(red_flags) - MOST_NAMED
+    parts = [named, f"and {counted(more, 'further red flag')}, listed in the report" if more > 0 else "", missing]
     return f"{upper_first('; '.join(part for part in parts if part))}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,19 @@ from engine.config import TrainConfig
 from engine.train.state import State
 from loaders import __version__
 from loaders.beton.format import Facts
+from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
+
+EARLY_SCORE = 0.99  # of validation after one epoch; the report saw 99 %, and its data gave the class without the lungs
+
+
+def early_convergence(first: Mapping[str, Any]) -> list[Caution]:
+    """A caution where a score was too good too soon, which points to the data.  first: the first epoch's metrics."""
+    for name, metric in (("val_f1", "F1"), ("val_accuracy", "accuracy")):
+        value = first.get(name)
+        if value is not None and value >= EARLY_SCORE:
+            return [caution("early-convergence", metric=metric, value=value)]
+    return []
 
 
 def title(facts: Facts, names: ClassNames, num_train: int, num_val: int) -> str:

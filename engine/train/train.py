@@ -9,19 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from engine.config import TrainConfig
 from engine.device import choose_device, choose_policy, settle_precision
 from engine.networks.registry import check_batches
-from engine.train.leakage import open_loaders, save_seen
+from engine.train.leakage import open_loaders, save_record
 from engine.train.pretrained import initial_network
 from engine.train.run_folder import CONFIG, LAST, load_config, save_settings
 from engine.train.state import Progress, Watch, run_id
 from engine.train.trainer import Training
 from loaders.atomic_file import locked
+from loaders.cautions import Caution
 from loaders.errors import ConfigError
-from loaders.output import Line, Parts, path_line
+from loaders.output import Line, Parts, caution_lines, path_line
 
 
 def train(
@@ -60,7 +62,7 @@ def train(
                     f"continue it with --resume {config.out}, or choose another --out"
                 )
             run = run_id(config, facts.conversion_id)
-            save_seen(config.out, {"train": loader.beton, "val": val_loader.beton}, run)
+            save_record(config.out, {"train": loader.beton, "val": val_loader.beton}, run)
             save_settings(config.out, config)  # last: a folder with it can be resumed
         try:
             return Training(config, loader, val_loader, network, policy, watch, stopping).run(resume)
@@ -109,4 +111,4 @@ def training_parts(summary: dict[str, Any], out: Path) -> Parts:
     if not summary["device"].startswith("cpu"):
         parts.append(Line(summary["compile"]))
     parts += [path_line(out / name) for name in FILES]
-    return parts + [Line(f"Caution: {caution}.", "yellow") for caution in summary["cautions"]]
+    return parts + caution_lines(msgspec.convert(summary["cautions"], list[Caution]))

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
 
-from engine.cautions import early_convergence
 from engine.config import TrainConfig
 from engine.device import Policy
 from engine.networks.registry import freeze_body
@@ -23,15 +23,16 @@ from engine.statistics.metrics import all_metrics, headline_f1
 from engine.train.checkpoint import file_hash, missing, network_tensors, not_finite, optimiser_tensors, restore
 from engine.train.device_epochs import DeviceEpochs
 from engine.train.host_epochs import HostEpochs
-from engine.train.leakage import SEEN, cautions, load_seen
+from engine.train.leakage import RECORD, load_record, training_cautions
 from engine.train.run_folder import BEST, LAST, SUMMARY, RunFolder, epochs_recorded, save_settings
 from engine.train.state import Progress, State, Watch, check_run, load_state, run_id, settle_best
 from engine.train.step import Learner, make_learner, softmax
-from engine.train.summary import summary, title, weights_description, weights_name
+from engine.train.summary import early_convergence, summary, title, weights_description, weights_name
 from engine.train.validation_scores import validation_tensors
 from loaders import __version__
 from loaders.batches.loader import Loader
 from loaders.beton.format import Facts
+from loaders.cautions import caution
 from loaders.errors import CheckpointError, DivergedError, Interrupted
 from loaders.figure_text import class_names
 
@@ -59,7 +60,7 @@ class Training:
         self.facts: Facts = loader.beton.facts
         self.positive = self.facts.classes.index(self.facts.positive)
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
-        self.cautions = cautions(loader)
+        self.cautions = training_cautions(loader.beton)
         self.best: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None  # not written yet
         self.written = self.drawn = float("-inf")
         self.kept: int | None = None  # the step of the state on the disk
@@ -84,7 +85,7 @@ class Training:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
             logger.info("%s; %s", self.policy.describe(), self.policy.why)
             for caution in self.cautions:
-                logger.warning("%s", caution)
+                logger.warning("%s", caution.text)
             self.learner = self.make_learner()
             if tensors:
                 restore(self.learner, tensors)
@@ -115,14 +116,13 @@ class Training:
                 with contextlib.suppress(DivergedError):  # spoilt already: the state saved before stays
                     self.save_last()
                 raise self.diverged(error) from error
-            early = early_convergence(self.state.history[0]["val_f1"])
-            self.cautions += [*self.epochs.troubles(), *([early] if early else [])]
+            self.cautions += self.epochs.cautions() + early_convergence(self.state.history[0])
             if not was_finished:
                 self.policy.remember_compiled()
             done = summary(
                 self.state,
                 facts,
-                cautions=self.cautions,
+                cautions=msgspec.to_builtins(self.cautions),
                 training_images=self.num_train,
                 validation_images=self.num_val,
                 model=config.model,
@@ -149,9 +149,9 @@ class Training:
             check_run(out / LAST, self.state.run, state.run)
             self.state.run, self.kept = state.run, self.state.step
         else:
-            self.cautions.append("no state was saved before the interruption, so the run began anew")
-        if (out / SEEN).exists():
-            load_seen(out, state.conversion_id, state.run)
+            self.cautions.append(caution("training-restarted"))
+        if (out / RECORD).exists():
+            load_record(out, state.conversion_id, state.run)
         settle_best(self.state, out / BEST, self.network)
         if not tensors and (self.state.best_epoch > 1 or (out / SUMMARY).exists() or epochs_recorded(out) > 1):
             raise missing(out / LAST, "the state that the run continues from")

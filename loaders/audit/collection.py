@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -19,7 +18,8 @@ from loaders.audit.probes import (
     thumbnail_features,
     thumbnail_picture,
 )
-from loaders.sources.catalog import confounded_with_source
+from loaders.cautions import Caution
+from loaders.sources.catalog import source_cautions
 from loaders.statistics import (
     bootstrap_aucs,
     deal_folds,
@@ -125,7 +125,7 @@ def probe_collection(
         describe(task, numbers, p_holm, frame_SS)
         for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True)
     )
-    return CollectionFinding(probes=probes, cautions=source_cautions(collection), skipped=skipped)
+    return CollectionFinding(probes=probes, cautions=tuple(collection_cautions(collection)), skipped=skipped)
 
 
 def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
@@ -245,15 +245,7 @@ def typical_frame(frames_NSS: np.ndarray) -> np.ndarray:
     return frames_NSS[int(np.argmin(distance_N))]
 
 
-def source_cautions(collection: Collection) -> tuple[str, ...]:
-    """A caution for each class whose sources have no other class, commonest class first."""
+def collection_cautions(collection: Collection) -> list[Caution]:
+    """What limits any score on the collection; a single class is tied to its sources by nature."""
     labels = [collection.classes[label] for label in collection.label_N.tolist()]
-    told = confounded_with_source(labels, collection.source_N)
-    counts = Counter(labels)
-    if len(counts) < 2:
-        return ()
-    return tuple(
-        f"Class {name}: all {counts[name]} images come from sources that have no other class. Finding and source "
-        "cannot be told apart in this collection, and no accuracy on it is evidence."
-        for name in sorted(told, key=lambda name: (-counts[name], name))
-    )
+    return source_cautions(labels, collection.source_N) if len(set(labels)) > 1 else []

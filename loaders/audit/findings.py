@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from loaders.cautions import Caution
+
 VERDICTS = ("keep", "fix", "quarantine")
 DEFECTS = {  # with their meanings, in the order of tables and galleries
     "unreadable": "cannot be decoded",
@@ -89,10 +91,10 @@ class ProbeFinding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionFinding:
-    """What is wrong with the collection as a whole.  cautions: said first and in bold, commonest class first."""
+    """What is wrong with the collection as a whole.  cautions: shown first and in bold."""
 
     probes: tuple[ProbeFinding, ...]
-    cautions: tuple[str, ...]
+    cautions: tuple[Caution, ...]
     skipped: dict[str, str] = field(default_factory=dict)
     """Probe → why it could not be run."""
 

@@ -20,7 +20,7 @@ from loaders.audit.findings import (
     Removal,
 )
 from loaders.html import CHART_WIDTH, page_environment
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 
 NUM_WORST = 12  # thumbnails of a gallery
 NUM_BORDERLINE = 12
@@ -233,7 +233,7 @@ def collection_parts(found: CollectionFinding) -> list[Line | Sheet]:
         )
         for probe in found.probes
     )
-    parts: list[Line | Sheet] = [Line(caution, "bold yellow") for caution in found.cautions]
+    parts: list[Line | Sheet] = [*caution_lines(found.cautions)]
     parts.append(Sheet(headers=("probe", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
     parts += [Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm]
     for reason, number in Counter(found.skipped.values()).items():

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from loaders.audit.findings import AuditResult
 from loaders.audit.page import audit_parts
+from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig
 from loaders.images.decode import Decoded, count_reasons
-from loaders.output import Line, Parts, Sheet, path_line
-from loaders.sources.catalog import SPLITS, Catalog, Entry, confounded_with_source
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from loaders.sources.catalog import SPLITS, Catalog, Entry, source_cautions
 from loaders.sources.entry import csv_bytes, table_path
 
 CSV_COLUMNS = (
@@ -61,8 +62,7 @@ class Conversion:
     samples: dict[str, dict[str, int]]
     groups: dict[str, int]
     reasons: dict[str, int]
-    unknown_patients: int
-    confounded_with_source: list[str]
+    cautions: tuple[Caution, ...]
     dry_run: bool
     audited: AuditResult | None = None
 
@@ -86,7 +86,9 @@ def summarise(
         for split in SPLITS
         if any(row.split == split for row in written)
     }
-    told = confounded_with_source([row.entry.label for row in written], [row.entry.source for row in written])
+    cautions = source_cautions([row.entry.label for row in written], [row.entry.source for row in written])
+    if unknown := sum(not row.patient for row in written):
+        cautions.append(caution("patients-unknown", unknown=unknown, images=len(written)))
     return Conversion(
         out=config.out,
         catalog=catalog,
@@ -96,8 +98,7 @@ def summarise(
         samples=samples,
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
         reasons=count_reasons([row.reason for row in rows if row.verdict == "rejected"]),
-        unknown_patients=sum(not row.patient for row in written),
-        confounded_with_source=[name for name in catalog.classes if name in told],
+        cautions=tuple(cautions),
         dry_run=config.dry_run,
         audited=audited,
     )
@@ -134,15 +135,8 @@ def conversion_parts(done: Conversion) -> Parts:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
     parts.append(split_sheet(done))
     parts.append(Line(f"positive class: {done.positive}"))
-    if done.confounded_with_source and not done.audited:  # the audit has said so
-        which = ", ".join(done.confounded_with_source)
-        told = f"Every image of {which} comes from a source without any other class: finding and source"
-        parts.append(
-            Line(f"{told} cannot be told apart, and no accuracy on this collection is evidence.", "bold yellow")
-        )
-    if done.unknown_patients:
-        unknown = f"Patients are unknown for {done.unknown_patients} of {counts['written']} images"
-        parts.append(Line(f"{unknown}: leakage between patients is not excluded.", "yellow"))
+    shown = done.audited.collection.cautions if done.audited and done.audited.collection else ()
+    parts += caution_lines(one for one in done.cautions if one.code not in {caution.code for caution in shown})
     return [*parts, *written_files(done)]
 
 

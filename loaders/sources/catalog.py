@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig
 from loaders.errors import ConfigError, InputError
 from loaders.sources.entry import (
@@ -146,10 +147,18 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
 T = TypeVar("T", bound=Hashable)
 
 
-def confounded_with_source(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
-    """The labels whose sources have images of no other label: there the source alone tells the label, in order."""
+def confounded_labels(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
+    """The labels whose sources have images of no other label, in order: there the source alone gives the label."""
     labels_of: dict[Hashable, set[T]] = defaultdict(set)
     for label, source in zip(labels, sources, strict=True):
         labels_of[source].add(label)
     mixed = {label for found in labels_of.values() if len(found) > 1 for label in found}
     return [label for label in dict.fromkeys(labels) if label not in mixed]
+
+
+def source_cautions(labels: Sequence[str], sources: Sequence[Hashable]) -> list[Caution]:
+    """A caution where the source alone gives the label of some classes, which it names, the commonest first."""
+    counts = Counter(labels)
+    found = sorted(confounded_labels(labels, sources), key=lambda label: (-counts[label], label))
+    images = sum(counts[label] for label in found)
+    return [caution("confounded-with-source", classes=found, images=images)] if found else []

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import cli
-from engine.cautions import EARLY_F1, early_convergence
 from engine.compare import Comparison, Contender, compare, comparison_parts, flat_row
 from engine.config import CompareConfig, Recipe
 from engine.networks.registry import make_network
@@ -20,8 +19,10 @@ from engine.statistics.estimates import Estimate
 from engine.statistics.names import with_interval
 from engine.train.checkpoint import load_checkpoint
 from engine.train.state import Watch
+from engine.train.summary import EARLY_SCORE, early_convergence
+from loaders.cautions import caution, cautions_in
 from loaders.errors import ConfigError, InputError, Interrupted, LockedError
-from loaders.output import Line, Sheet
+from loaders.output import Line, Sheet, caution_lines
 from loaders.settings import build
 from tests.small_training import results_of
 
@@ -173,13 +174,14 @@ def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> N
 
 
 def test_a_score_that_is_too_good_after_one_epoch_is_suspected() -> None:
-    assert early_convergence(EARLY_F1) == (
-        "validation F1 99.0 % after one epoch: suspect the data, and look at `audit`"
-    )
-    assert not early_convergence(EARLY_F1 - 1e-6)
+    early = caution("early-convergence", metric="F1", value=EARLY_SCORE)
+    assert early_convergence({"val_f1": EARLY_SCORE, "val_accuracy": 1.0}) == [early]
+    assert early_convergence({"val_f1": EARLY_SCORE - 1e-6, "val_accuracy": EARLY_SCORE - 1e-6}) == []
+    assert early_convergence({"val_f1": 0.9, "val_accuracy": 1.0})[0].parameters == {"metric": "accuracy", "value": 1.0}
 
 
-def test_the_table_shows_intervals_and_warns(tmp_path: Path) -> None:
+def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_all_have(tmp_path: Path) -> None:
+    early, phantoms = caution("early-convergence", metric="F1", value=0.993), caution("synthetic-phantoms")
     row = Contender(
         model="resnet18",
         validation_f1=Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap"),
@@ -189,17 +191,18 @@ def test_the_table_shows_intervals_and_warns(tmp_path: Path) -> None:
         epochs=10,
         seconds=979.0,
         device="cpu",
-        early="99 % at once",
+        cautions=(early, phantoms),
     )
+    other = replace(row, model="cnn", cautions=(phantoms,))
     result = Comparison(
-        contenders=(row,), classes=("covid", "normal"), positive="covid", synthetic=False, cautions=(), out=tmp_path
+        contenders=(row, other), classes=("covid", "normal"), positive="covid", synthetic=True, out=tmp_path
     )
     sheet, *lines = comparison_parts(result)
     assert isinstance(sheet, Sheet)
-    assert sheet.rows == (
-        ("resnet18", with_interval("f1", row.validation_f1), "–", "11,171,266", "57", "3 of 10", "979.0"),
-    )
-    assert Line("Caution, resnet18: 99 % at once.", "yellow") in lines
+    cells = (with_interval("f1", row.validation_f1), "–", "11,171,266", "57", "3 of 10", "979.0")
+    assert sheet.rows == (("resnet18", *cells), ("cnn", *cells))
+    assert lines[:2] == [*caution_lines([early], "resnet18"), *caution_lines([phantoms])]
+    assert flat_row(row)["cautions"] == "early-convergence;synthetic-phantoms"
     assert flat_row(row)["heldout_f1"] is None and flat_row(row)["validation_f1_high"] == 0.95
 
 
@@ -210,7 +213,7 @@ def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_
         epochs_to_best=1, epochs=1, seconds=1.0,
     )  # fmt: skip
     names = tuple(map(str, range(20)))
-    result = Comparison(contenders=(row,), classes=names, positive="0", synthetic=False, cautions=(), out=tmp_path)
+    result = Comparison(contenders=(row,), classes=names, positive="0", synthetic=False, out=tmp_path)
     sheet = comparison_parts(result)[0]
     assert isinstance(sheet, Sheet)
     assert sheet.rows[0][1:3] == ("90.0 % (80.0–95.0), 18 of 20 classes", "90.0 % (80.0–95.0)")
@@ -220,11 +223,13 @@ def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_
 def test_an_early_score_reaches_the_summary_of_a_run_and_the_table_once(
     betons: Path, done: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.cautions.EARLY_F1", 0.0)
+    monkeypatch.setattr("engine.train.summary.EARLY_SCORE", 0.0)
     result = compare(config(betons, without(done, tmp_path / "c", "resnet18"), models=("cnn",)))
-    early = result.contenders[0].early
-    assert "after one epoch" in early and early not in result.cautions
-    assert early in json.loads((tmp_path / "c" / "cnn" / "summary.json").read_text())["cautions"]
+    (early,) = [found for found in result.contenders[0].cautions if found.code == "early-convergence"]
+    assert early in cautions_in(json.loads((tmp_path / "c" / "cnn" / "summary.json").read_text()))
+    assert early in cautions_in(json.loads((tmp_path / "c" / "comparison.json").read_text())["networks"][0])
+    shown = [line.text for line in comparison_parts(result) if isinstance(line, Line)]
+    assert shown.count(f"Caution: {early.text}.") == 1
 
 
 def test_the_command_prints_the_table_and_what_it_is_not_for(betons: Path, done: Comparison, capsys) -> None:

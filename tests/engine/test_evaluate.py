@@ -19,12 +19,12 @@ from sklearn import metrics as oracle
 
 import cli
 from engine.config import EvaluateConfig, ExplainConfig, Recipe, TrainConfig
-from engine.evaluate.checks import absent_classes
+from engine.evaluate.checks import class_cautions
 from engine.evaluate.dataflow import dataflow_beside
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.output import evaluation_parts, in_order
 from engine.evaluate.results import Bootstrap, Evaluation, Scores, figures, measure
-from engine.evaluate.trained import AT_BOUND, UNKNOWN, Decision, decide
+from engine.evaluate.trained import Decision, decide
 from engine.explain.explain import explain
 from engine.figures import png
 from engine.report.report import write_report
@@ -38,6 +38,7 @@ from engine.train.validation_scores import validation_scores
 from loaders.atomic_file import locked
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
+from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
@@ -75,6 +76,11 @@ def scores_of(folder: Path, classes: Sequence[str] = ("covid", "normal")) -> tup
     rows = list(csv.DictReader((folder / "scores.csv").read_text().splitlines()))
     label_N = np.array([classes.index(row["label"]) for row in rows])
     return label_N, np.array([[float(row[f"probability_{name}"]) for name in classes] for row in rows])
+
+
+def codes(result: Evaluation) -> set[str]:
+    """Codes of the run's own cautions, as metrics.json has them."""
+    return {found["code"] for found in content_of(result.out)["cautions"]}
 
 
 def content_of(folder: Path) -> dict[str, Any]:
@@ -138,7 +144,10 @@ def test_the_training_set_is_refused_unless_forced_and_then_recorded(run: Path, 
     assert not list(tmp_path.iterdir())
     evaluate(on(run, betons / "train.beton", out=tmp_path, force=True))
     content = json.loads((results_of(tmp_path, "train") / "metrics.json").read_text())
-    assert any("leaked" in warning for warning in content["warnings"])
+    with Beton(betons / "train.beton") as beton:
+        images = len(beton)
+    parameters = {"images": images, "patients": images}
+    assert {"code": "leakage-forced", "parameters": parameters} in content["cautions"]
 
 
 def test_a_renamed_training_set_is_still_recognised(run: Path, betons: Path, tmp_path: Path) -> None:
@@ -168,17 +177,17 @@ def test_under_another_site_key_images_are_still_compared_and_patients_are_said_
         )
     )
     (result,) = evaluate(on(run, out / "heldout.beton"))  # the same seed: the same held-out images
-    assert any("site keys differ" in warning and "not excluded" in warning for warning in result.warnings)
+    assert "site-keys-differ" in codes(result)
     with pytest.raises(InputError):
         evaluate(on(run, out / "train.beton"))
 
 
 def test_the_validation_set_is_called_optimistic(run: Path, betons: Path) -> None:
     (result,) = evaluate(on(run, betons / "val.beton"))
-    assert any("optimistic" in warning for warning in result.warnings)
+    assert "validation-leakage" in codes(result)
 
 
-def test_unknown_patients_are_said(tmp_path: Path, phantoms: Path) -> None:
+def test_unknown_patients_are_a_caution(tmp_path: Path, phantoms: Path) -> None:
     rows = list(csv.DictReader(phantoms.read_text().splitlines()))
     manifest = phantoms.parent / "anonymous.csv"
     manifest.write_text("path,label\n" + "\n".join(f"{row['path']},{row['label']}" for row in rows))
@@ -190,10 +199,10 @@ def test_unknown_patients_are_said(tmp_path: Path, phantoms: Path) -> None:
     )
     train(small_training(out, tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", out / "heldout.beton"))
-    assert any("leakage between patients is not excluded" in warning for warning in result.warnings)
+    assert {"patients-unknown", "training-patients-unknown"} <= codes(result)
 
 
-def test_a_set_whose_sources_tell_the_label_is_called_no_evidence(tmp_path: Path, phantoms: Path) -> None:
+def test_a_set_whose_sources_give_the_label_is_called_no_evidence(tmp_path: Path, phantoms: Path) -> None:
     rows = list(csv.DictReader(phantoms.read_text().splitlines()))
     manifest = phantoms.parent / "confounded.csv"
     lines = [f"{row['path']},{row['label']},{row['patient']},from-{row['label']}" for row in rows]
@@ -204,10 +213,11 @@ def test_a_set_whose_sources_tell_the_label_is_called_no_evidence(tmp_path: Path
             catalog=CatalogConfig(manifest=manifest), out=out, size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"
         )
     )
-    assert done.confounded_with_source == ["covid", "normal"]
+    (confounded,) = done.cautions
+    assert confounded.code == "confounded-with-source" and confounded.parameters["images"] == done.counts["written"]
     train(small_training(out, tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", out / "heldout.beton"))
-    assert any("evidence of nothing clinical" in warning for warning in result.warnings)
+    assert "confounded-with-source" in codes(result)
 
 
 def test_other_sizes_and_classes_are_refused_with_the_remedy(run: Path, phantoms: Path, tmp_path: Path) -> None:
@@ -262,8 +272,8 @@ def test_hashes_of_another_run_do_not_open_the_training_set(
     )
     train(small_training(tmp_path / "b", tmp_path / "other"))
     shutil.copytree(run, tmp_path / "run")
-    shutil.copy(tmp_path / "other" / "seen.safetensors", tmp_path / "run" / "seen.safetensors")
-    with pytest.raises(CheckpointError, match=r"seen\.safetensors: of conversion"):
+    shutil.copy(tmp_path / "other" / "leakage.safetensors", tmp_path / "run" / "leakage.safetensors")
+    with pytest.raises(CheckpointError, match=r"leakage\.safetensors: of conversion"):
         evaluate(on(tmp_path / "run", betons / "train.beton"))
 
 
@@ -341,12 +351,11 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
             assert found["threshold"] == (None if point.threshold is None else pytest.approx(point.threshold))
 
 
-def test_a_class_without_an_image_is_said_where_means_over_classes_leave_it_out() -> None:
+def test_a_class_without_an_image_is_a_caution_where_means_over_classes_leave_it_out() -> None:
     classes, label_N = ("covid", "normal", "pneumonia"), np.array([0, 1, 0])
-    assert absent_classes(classes, label_N) == [
-        "no image is of pneumonia: means over classes are of what the others define"
-    ]
-    assert absent_classes(classes, np.arange(3)) == absent_classes(classes[:2], np.zeros(3, int)) == []
+    assert class_cautions(classes, label_N) == [caution("absent-classes", classes=["pneumonia"])]
+    assert class_cautions(classes, np.arange(3)) == []
+    assert class_cautions(classes[:2], np.zeros(3, int)) == [caution("one-class")]
 
 
 def measured(classes: tuple[str, ...], label_N: np.ndarray, called_N: np.ndarray) -> Evaluation:
@@ -368,7 +377,8 @@ def measured(classes: tuple[str, ...], label_N: np.ndarray, called_N: np.ndarray
         decision=Decision(temperature=None, points=()),
         bootstrap=bootstrap,
         against="other",
-        warnings=[],
+        cautions=[],
+        rival_cautions=[],
         out=Path("out"),
         figures=(),
     )
@@ -421,16 +431,19 @@ def test_the_figures_titles_say_over_how_many_classes_a_mean_is(monkeypatch: pyt
     assert "mean ROC-AUC over 2 of 3 classes 1.000" in titles[0]
 
 
-def test_a_temperature_at_its_bound_is_said() -> None:
+def test_a_temperature_at_its_bound_is_a_caution() -> None:
+    def at_bound(temperature: float) -> Caution:
+        return caution("temperature-at-bound", temperature=temperature)
+
     logits_NK = torch.tensor([[4.0, -4.0], [3.0, -3.0], [-4.0, 4.0], [-3.0, 3.0]])
     kept = {"validation.label": torch.tensor([0, 0, 1, 1]), "validation.group": torch.arange(4)}
     easy = decide(kept | {"validation.logits": logits_NK}, 0)
-    assert easy.temperature == min(TEMPERATURES) and easy.cautions() == [AT_BOUND]
+    assert easy.temperature == min(TEMPERATURES) and easy.cautions() == [at_bound(min(TEMPERATURES))]
     wrong_too = decide(kept | {"validation.logits": logits_NK[[0, 2, 3, 1]]}, 0)
-    assert wrong_too.temperature == max(TEMPERATURES) and wrong_too.cautions() == [AT_BOUND]
+    assert wrong_too.temperature == max(TEMPERATURES) and wrong_too.cautions() == [at_bound(max(TEMPERATURES))]
     logits_NK[1] *= -0.5
     assert decide(kept | {"validation.logits": logits_NK}, 0).cautions() == []
-    assert decide({}, 0).cautions() == [UNKNOWN]
+    assert decide({}, 0).cautions() == [caution("uncalibrated")]
 
 
 def test_an_operating_point_is_reported_on_the_set_under_test(run: Path, betons: Path, tmp_path: Path) -> None:
@@ -489,7 +502,7 @@ def test_a_run_made_before_validation_scores_were_kept_still_evaluates_and_says_
     save_checkpoint(old / "best.safetensors", kept, state)
     (result,) = evaluate(on(old, betons / "heldout.beton", out=tmp_path / "a"))
     content = content_of(result.out)
-    assert UNKNOWN in content["warnings"] and "plainfilm 0.5" in UNKNOWN
+    assert "uncalibrated" in codes(result)
     assert content["temperature"] is None and content["operating_points"] == []
     assert content["estimates"]["accuracy"]["low"] is not None
 
@@ -552,7 +565,7 @@ def test_a_run_to_compare_with_is_checked_like_the_first(
     with pytest.raises(InputError, match="of the training set"):  # of the second run's
         evaluate(on(run, heldout, against=tmp_path / "leaky", out=tmp_path / "e"))
     (result,) = evaluate(on(run, heldout, against=tmp_path / "leaky", out=tmp_path / "e", force=True))
-    assert any(warning.startswith("leaky: leaked") for warning in result.warnings)
+    assert "leakage-forced" in {found.code for found in result.rival_cautions} - codes(result)
     tensors, state = load_checkpoint(rival / "best.safetensors")
     shutil.copytree(rival, tmp_path / "other")
     save_checkpoint(tmp_path / "other" / "best.safetensors", tensors, state | {"classes": ["covid", "tb"]})
@@ -573,7 +586,7 @@ def test_one_class_alone_has_no_auc_and_is_said_not_crashed(
         (result,) = evaluate(on(run, path, out=tmp_path))
         content = content_of(result.out)
         assert content["auc"] is None and content["estimates"]["auc"]["value"] is None
-        assert any("AUC is undefined" in warning for warning in result.warnings)
+        assert "one-class" in codes(result)
         assert "roc.png" not in content["figures"] and not kept.exists()  # the earlier one is not left to mislead
         undefined = "specificity" if name == "covid" else "sensitivity"
         assert content["estimates"][undefined]["value"] is None
@@ -589,7 +602,7 @@ def test_one_sample_and_one_group_are_evaluated_without_a_false_interval(
     for result in evaluate(on(run, one, group, out=tmp_path)):
         content = content_of(result.out)
         assert content["num_groups"] == 1
-        assert any("one group" in warning for warning in content["warnings"])
+        assert "one-group" in codes(result)
         assert all(estimate["method"] != "bootstrap" for estimate in content["estimates"].values())
 
 
@@ -603,7 +616,7 @@ def test_an_unverified_beton_tells_no_groups_and_its_samples_count_as_independen
     (result,) = evaluate(on(run, path, out=tmp_path, trust_unverified=True))
     content = content_of(result.out)
     assert content["num_groups"] == content["num_samples"] and content["subgroups"] == []
-    assert any("samples are taken as independent" in warning for warning in content["warnings"])
+    assert {"unverified-beton", "groups-unknown"} == codes(result)
 
 
 def test_every_figure_that_is_named_is_a_picture(run: Path, betons: Path, tmp_path: Path, pictures: None) -> None:

@@ -24,7 +24,7 @@ from engine.explain import controls
 from engine.explain.cam import METHODS, cam, evidence, explained_layer, map_cells, opened
 from engine.explain.controls import Deletion, Randomised, deletion, randomised, rank_correlation
 from engine.explain.explain import choose, explain
-from engine.explain.findings import Explanation, cautions
+from engine.explain.findings import Explanation, map_cautions
 from engine.explain.gallery import Shown, overlay
 from engine.explain.lungs import (
     ANSWERS,
@@ -49,6 +49,7 @@ from engine.networks.registry import make_network
 from engine.train.train import train
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_subset
+from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, stored_side
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
@@ -154,7 +155,7 @@ def test_the_trap_is_seen_with_the_usual_region_too_and_its_use_is_said(tied: Ca
     found = tied.explain(tmp_path, masks=None)
     assert found.sentence.startswith("the model looks outside the lungs: ") and "usual region" in found.sentence
     assert found.lungs.masks == "template"
-    assert any("no masks" in warning for warning in found.warnings)
+    assert caution("usual-lung-region") in found.cautions
 
 
 def test_most_of_a_trapped_map_lies_beside_and_above_the_lungs(tied: Case) -> None:
@@ -421,11 +422,8 @@ def test_pictures_whose_map_is_empty_or_whose_lungs_are_not_in_the_crop_are_coun
         share_P=np.array([0.0, 1.0]), cam_P=np.array([1.0, 0.0]), random_P=np.array([1.0, 1.0]),
         difference=Interval(value=-0.5, low=-0.6, high=-0.4), num_samples=4,
     )  # fmt: skip
-    said = cautions(found, Randomised(correlation=0.0, num_samples=4, num_empty=0), passed, 40)
-    assert said == [
-        "empty maps, where nothing speaks for the predicted class: 2 of 5; the lung ratio leaves them out",
-        "pictures without lungs in their crop: 1 of 5; the lung ratio leaves them out",
-    ]
+    made = map_cautions(found, Randomised(correlation=0.0, num_samples=4, num_empty=0), passed, 40)
+    assert made == [caution("empty-maps", empty=2, images=5), caution("lungs-outside-crop", outside=1, images=5)]
 
 
 def test_the_randomised_check_counts_only_pictures_whose_map_varies() -> None:
@@ -687,4 +685,4 @@ def test_three_classes_and_a_beton_of_one_sample_work_and_one_group_decides_noth
         assert found.out.parent == tmp_path / "run" / "explanation" and (found.out / "gallery.png").is_file()
         if count == 1:
             assert found.sentence.startswith("it cannot be told where the model looks")
-            assert not found.deletion.passed and any("one group" in warning for warning in found.warnings)
+            assert not found.deletion.passed and caution("one-group") in found.cautions

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -31,6 +32,7 @@ from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.train import train
 from loaders import __version__
 from loaders.beton.reader import Beton
+from loaders.cautions import caution
 from loaders.errors import CheckpointError, ConfigError, IntegrityError
 from tests.small_training import small_training
 
@@ -195,10 +197,11 @@ def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others
     other = tmp_path / "run"
     shutil.copytree(run, other)
     trained = load_trained(other)
+    hostile = caution("absent-classes", classes=["<b>holds</b>"])
     content = {
         "beton": "held.beton", "split": "heldout",
         "num_samples": 1234, "num_groups": 77, "accuracy": 0.5,
-        "warnings": ["leaked: <b>holds</b> images"], "checkpoint": {"sha256": trained.sha256},
+        "cautions": msgspec.to_builtins([hostile]), "checkpoint": {"sha256": trained.sha256},
         "estimates": {"auc": {"value": 0.9, "low": 0.85, "high": 0.95}, "ece": {"value": None, "low": None}},
         "trivial": {"auc": 0.5},
     }  # fmt: skip
@@ -231,7 +234,7 @@ def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others
     card = card_of(trained, "model.onnx")
     assert "ROC-AUC" not in card and "holds" not in card.partition("## Cautions")[2].partition("a score")[0]
     assert "floor" not in card
-    for broken in ("{", "[]", '{"checkpoint": 3}', '{"estimates": [1], "warnings": 7}'):
+    for broken in ("{", "[]", '{"checkpoint": 3}', '{"estimates": [1], "cautions": 7}'):
         (folder / "metrics.json").write_text(broken)
         assert "Not measured" in card_of(trained, "model.onnx")
 

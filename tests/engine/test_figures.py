@@ -124,7 +124,7 @@ def draw_comparison(case: Case) -> list[Figure]:
         Contender(model=case.classes[-1], validation_f1=replace(sure, value=1.0, low=1.0, high=1.0)),
     )
     result = Comparison(
-        contenders=contenders, classes=case.classes, positive=case.classes[0], synthetic=False, cautions=(), out=Path()
+        contenders=contenders, classes=case.classes, positive=case.classes[0], synthetic=False, out=Path()
     )
     return [comparison_figure(result)]
 

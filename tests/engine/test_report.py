@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -27,6 +28,7 @@ from engine.report.report import probe_run, report, write_report
 from engine.report.results import read_material, share_text
 from engine.report.tables import train_command
 from engine.report.verdict import Verdict, judge
+from loaders.cautions import Caution, caution
 from loaders.html import visible
 from tests.browser import Browser, check_page
 from tests.example_run import (
@@ -46,9 +48,18 @@ from tests.loaders.test_audit_page import HOSTILE, Reader, luminance
 from tests.loaders.test_beton import strip_footer
 
 PRAISE = re.compile(r"excellent|good\b|accurate|reliable|strong|impressive|robust|high", re.IGNORECASE)
-PHANTOMS = "all images are synthetic phantoms: the score says nothing about patients"
-TRAP = "every image of covid comes from a source without any other class: the score is evidence of nothing clinical"
-UNKNOWN = "patients are not known for every image: leakage between patients is not excluded"
+
+
+def cautions(*found: Caution) -> list[dict[str, Any]]:
+    """As JSON holds them."""
+    return msgspec.to_builtins(found)  # type: ignore[no-any-return]
+
+
+PHANTOMS = caution("synthetic-phantoms")
+TRAP = caution("confounded-with-source", classes=["covid"], images=9)
+UNKNOWN = caution("patients-unknown", unknown=3, images=400)
+SEVEN = caution("few-groups", groups=7)
+LEAKED = caution("leakage-forced", images=3, patients=5)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +78,7 @@ def planted(tmp_path: Path, **parts: Any) -> Verdict:
 
 def test_a_sound_run_gets_plain_numbers_with_their_lower_ends_and_no_praise(tmp_path: Path) -> None:
     verdict = planted(tmp_path)
-    assert verdict.state == "held" and not verdict.doubts and not verdict.unchecked
+    assert verdict.state == "held" and not verdict.red_flags and not verdict.unchecked
     assert verdict.how_good.startswith(f"On 400 radiographs ({SET}), which training never saw, it finds 89.3")
     assert "interval from 85.3" in verdict.how_good and "always answering normal finds none" in verdict.how_good
     assert "0.918 to 0.978" in verdict.how_sure and "310 groups" in verdict.how_sure
@@ -77,33 +88,41 @@ def test_a_sound_run_gets_plain_numbers_with_their_lower_ends_and_no_praise(tmp_
         assert sentence.endswith(".") and sentence.count(". ") == 0
 
 
-DOUBTS: list[tuple[dict[str, Any], str, str]] = [
+RED_FLAGS: list[tuple[dict[str, Any], str, str]] = [
     (
-        {"metrics": metrics(warnings=["leaked: holds 3 images of the training set; the score says nothing"])},
+        {"metrics": metrics(cautions=cautions(LEAKED))},
         "This score is leaked",
         "holds 3 images of the training set",
     ),
     (
-        {"metrics": metrics(warnings=["holds validation images or patients, on which the checkpoint was chosen"])},
+        {"metrics": metrics(cautions=cautions(caution("validation-leakage")))},
         "This score is optimistic",
-        "holds validation images",
+        "holds images or patients of the validation set",
     ),
-    ({"summary": summary(cautions=[TRAP])}, "This score is evidence of nothing clinical", "every image of covid"),
-    ({"metrics": metrics(warnings=[TRAP])}, "This score is evidence of nothing clinical", "every image of covid"),
     (
-        {"probes": probes() | {"cautions": ["Class covid: all 9 images come from sources that have no other class."]}},
+        {"summary": summary(cautions=cautions(TRAP))},
+        "This score is evidence of nothing clinical",
+        "images of covid (9)",
+    ),
+    (
+        {"metrics": metrics(cautions=cautions(TRAP))},
+        "This score is evidence of nothing clinical",
+        "images of covid (9)",
+    ),
+    (
+        {"probes": probes() | {"cautions": cautions(TRAP)}},
         "This score is evidence of nothing clinical",
         "sources that have no other class",
     ),
     (
-        {"summary": summary(synthetic=True, cautions=[PHANTOMS])},
+        {"summary": summary(synthetic=True, cautions=cautions(PHANTOMS))},
         "This score says nothing about patients",
-        "the images are phantoms, drawn by a program",
+        "all images are synthetic phantoms, drawn by a program",
     ),
     (
         {"explanation": explanation(looks=None, sentence="the model looks outside the lungs: 0.3 of their share")},
         "This score need not come from the lungs",
-        "looks outside the lungs",
+        "relies on what lies outside the lungs",
     ),
     (
         {"explanation": explanation(looks="outside", lung_ratio={"value": 0.8, "low": 0.7, "high": 0.93})},
@@ -117,20 +136,20 @@ DOUBTS: list[tuple[dict[str, Any], str, str]] = [
         "AUC 0.86)",
     ),
     ({"crossval": crossval(hidden=0.8)}, "This score need not come from the lungs", "still reaches AUC 0.80"),
-    ({"crossval": crossval(random=0.99)}, "This score may be flattered", "random folds reach F1 0.99"),
-    ({"crossval": crossval(external=0.6)}, "This score does not travel", "falls from 0.94 to 0.65"),
-    ({"first_f1": 0.995}, "This score came suspiciously early", "99.5\u00a0% after one epoch: suspect the data"),
-    ({"metrics": metrics(warnings=[UNKNOWN])}, "This score may be flattered by patients", "leakage between patients"),
+    ({"crossval": crossval(random=0.99)}, "This score may be inflated", "random folds reach F1 0.99"),
+    ({"crossval": crossval(external=0.6)}, "This score does not hold on another collection", "falls from 0.94 to 0.65"),
+    ({"first_f1": 0.995}, "This score came suspiciously early", "validation F1 was 0.995 after one epoch"),
+    ({"metrics": metrics(cautions=cautions(UNKNOWN))}, f"This score {UNKNOWN.effect}", "unknown for 3 of 400 images"),
     (
-        {"crossval": crossval() | {"every_image_its_own_group": True}},
-        "This score may be flattered by patients",
+        {"crossval": crossval() | {"cautions": cautions(caution("every-image-its-own-group"))}},
+        "This score may be inflated, since leakage between patients is not excluded",
         "no two images are known to be of one patient",
     ),
     ({"metrics": metrics(confusion=[[50, 8], [21, 211]])}, "This score rests on few images", "58 of covid"),
     (
-        {"metrics": metrics(warnings=["7 groups only: intervals from so few are too narrow"])},
+        {"metrics": metrics(cautions=cautions(SEVEN))},
         "This score rests on few patients",
-        "7 groups only",
+        "only 7 groups",
     ),
     (
         {
@@ -146,17 +165,17 @@ DOUBTS: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("parts", "lead", "words"), DOUBTS)
+@pytest.mark.parametrize(("parts", "lead", "words"), RED_FLAGS)
 def test_whatever_could_fool_opens_the_verdict_and_is_named(
     tmp_path: Path, parts: dict[str, Any], lead: str, words: str
 ) -> None:
     verdict = planted(tmp_path, **parts)
-    assert verdict.state == "doubted" and len(verdict.doubts) == 1
+    assert verdict.state == "flagged" and len(verdict.red_flags) == 1
     assert verdict.how_good.startswith(lead) and not PRAISE.search(verdict.how_good)
     assert words.lower() in verdict.what_could_fool.lower()
 
 
-NOT_DOUBTS: list[dict[str, Any]] = [
+NOT_RED_FLAGS: list[dict[str, Any]] = [
     {"crossval": crossval(hidden=0.54)},  # its interval holds 0.5
     {"crossval": crossval(random=0.905)},
     {"first_f1": 0.98},
@@ -165,24 +184,24 @@ NOT_DOUBTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("parts", NOT_DOUBTS)
-def test_what_the_numbers_do_not_show_is_no_doubt(tmp_path: Path, parts: dict[str, Any]) -> None:
+@pytest.mark.parametrize("parts", NOT_RED_FLAGS)
+def test_what_the_numbers_do_not_show_is_no_red_flag(tmp_path: Path, parts: dict[str, Any]) -> None:
     assert planted(tmp_path, **parts).state == "held"
 
 
-def test_the_gravest_doubt_leads_three_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+def test_the_gravest_red_flag_leads_three_are_named_and_the_rest_counted(tmp_path: Path) -> None:
     verdict = planted(
         tmp_path,
         summary=summary(synthetic=True),
-        metrics=metrics(warnings=[TRAP], confusion=[[9, 1], [2, 8]]),
+        metrics=metrics(cautions=cautions(TRAP), confusion=[[9, 1], [2, 8]]),
         probes=probes("view"),
         crossval=crossval(hidden=0.9),
     )
-    assert len(verdict.doubts) == 5
+    assert len(verdict.red_flags) == 5
     assert verdict.how_good.startswith("This score is evidence of nothing clinical")
-    assert "2 further doubts" in verdict.what_could_fool and "too few images" not in verdict.what_could_fool
+    assert "2 further red flags" in verdict.what_could_fool and "too few images" not in verdict.what_could_fool
     page = write_report(tmp_path / "run").page.read_text()
-    assert all(doubt.lead in page for doubt in verdict.doubts)
+    assert all(flag.effect in page for flag in verdict.red_flags)
 
 
 def test_a_score_that_guessing_reaches_is_said_to_be_none(tmp_path: Path) -> None:
@@ -254,24 +273,28 @@ def test_rows_and_maps_that_tell_nothing_count_as_not_looked_at(tmp_path: Path) 
     assert verdict_of(tmp_path / "run").unchecked == ("where the model looks", "hidden lungs")
 
 
-def test_an_explanation_brings_its_warnings_and_the_curves_of_its_control(drawn: Path, tmp_path: Path) -> None:
+def test_an_explanation_brings_its_cautions_and_the_curves_of_its_control(drawn: Path, tmp_path: Path) -> None:
     run = shutil.copytree(drawn, tmp_path / "run")
     shutil.copy(run / "curves.png", run / "explanation" / SET / "deletion.png")
-    put(run / "explanation" / SET / "explanation.json", explanation(warnings=[PHANTOMS], sentence="it is so"))
+    put(run / "explanation" / SET / "explanation.json", explanation(cautions=cautions(PHANTOMS), sentence="it is so"))
     page = write_report(run).page.read_text()
-    text = " ".join(Reader(page).text.split())
-    assert f"Caution: {PHANTOMS}." in text and "It is so. " in text
+    shown = " ".join(Reader(page).text.split())
+    assert f"Caution: {PHANTOMS.text}." in shown and "It is so. " in shown
     assert f'alt="Deletion on {SET}: probability' in page
 
 
 def test_a_cross_validation_of_other_data_is_said_to_be_one(tmp_path: Path) -> None:
-    found = crossval() | {"conversion_id": "b" * 32, "cautions": [PHANTOMS], "sentences": ["random folds flatter"]}
-    text = Reader(write_report(make_run(tmp_path / "run", crossval=found)).page.read_text()).text
-    assert "it is of another conversion than this run" in text
-    verdict = verdict_of(tmp_path / "run")  # neither a check that was made nor a doubt
-    assert verdict.unchecked == ("cross-validation", "hidden lungs", "another collection") and not verdict.doubts
+    found = crossval() | {
+        "conversion_id": "b" * 32,
+        "cautions": cautions(PHANTOMS),
+        "sentences": ["random folds flatter"],
+    }
+    shown = Reader(write_report(make_run(tmp_path / "run", crossval=found)).page.read_text()).text
+    assert caution("crossval-of-other-conversion").text in shown
+    verdict = verdict_of(tmp_path / "run")  # neither a check that was made nor a red flag
+    assert verdict.unchecked == ("cross-validation", "hidden lungs", "another collection") and not verdict.red_flags
     assert "this is one training on one split" in verdict.how_sure
-    assert f"Caution: {PHANTOMS}" in text and "Random folds flatter" in text
+    assert f"Caution: {PHANTOMS.text}" in shown and "Random folds flatter" in shown
 
 
 @pytest.mark.parametrize("control", ["randomised", "deletion"])
@@ -282,24 +305,24 @@ def test_an_explanation_whose_control_failed_says_nothing_of_where_the_model_loo
 ) -> None:
     failed = explanation(sentence=f"the model looks {where}: 1.7", looks=looks, **{control: {"passed": False}})
     verdict = planted(tmp_path, explanation=failed)
-    assert verdict.unchecked == ("where the model looks",) and not verdict.doubts
+    assert verdict.unchecked == ("where the model looks",) and not verdict.red_flags
     text = " ".join(Reader(write_report(tmp_path / "run").page.read_text()).text.split())
     assert "It cannot be told where the model looks: its own controls failed." in text
     assert where not in text and "It shows where" not in text
 
 
-def test_an_explanation_without_an_answer_is_a_missing_check_and_no_doubt(
+def test_an_explanation_without_an_answer_is_a_missing_check_and_no_red_flag(
     tmp_path: Path,
 ) -> None:
     verdict = planted(tmp_path, explanation=explanation(looks="unknown", lung_ratio={"value": 0.9, "high": 1.1}))
-    assert verdict.unchecked == ("where the model looks",) and not verdict.doubts
+    assert verdict.unchecked == ("where the model looks",) and not verdict.red_flags
 
 
 def test_a_narrow_interval_from_few_images_or_groups_is_not_called_sure(tmp_path: Path) -> None:
     assert planted(tmp_path / "a").how_sure.startswith("Sure within limits: ")
     few_images = metrics(confusion=[[20, 2], [21, 211]])
     assert planted(tmp_path / "b", metrics=few_images).how_sure.startswith("Not very sure: ")
-    few_groups = metrics(warnings=["7 groups only: intervals from so few are too narrow"])
+    few_groups = metrics(cautions=cautions(SEVEN))
     assert planted(tmp_path / "c", metrics=few_groups).how_sure.startswith("Not very sure: ")
 
 
@@ -322,15 +345,21 @@ def test_results_of_weights_that_the_run_no_longer_has_are_left_out_and_named(
     assert verdict_of(run).state == "held"
 
 
-def test_an_undefined_measure_is_said_and_a_temperature_at_its_bound_too(tmp_path: Path) -> None:
+def test_an_undefined_measure_is_called_so_and_a_temperature_at_its_bound_is_a_caution(tmp_path: Path) -> None:
     none = {"value": None, "low": None, "high": None, "method": ""}
-    found = metrics(temperature=20.0, estimates={"npv": none, "auc": estimate(0.9), "ece": estimate(0.1)}, npv=None)
+    at_bound = caution("temperature-at-bound", temperature=20.0)
+    found = metrics(
+        cautions=cautions(at_bound),
+        temperature=20.0,
+        estimates={"npv": none, "auc": estimate(0.9), "ece": estimate(0.1)},
+        npv=None,
+    )
     page = write_report(make_run(tmp_path / "run", metrics=found)).page.read_text()
     text = " ".join(Reader(page).text.split())
     assert "Negative predictive value at this set’s prevalence – undefined" in text
-    assert "that temperature is as far as it may go" in text and "nan" not in page.lower().split('"')
+    assert at_bound.text in text and "nan" not in page.lower().split('"')
     sound = write_report(make_run(tmp_path / "sound")).page.read_text()
-    assert "as far as it may go" not in sound and "undefined" not in sound
+    assert "at its bound" not in sound and "undefined" not in sound
 
 
 def test_the_page_does_not_name_where_a_run_or_its_betons_lie(tmp_path: Path) -> None:
@@ -364,7 +393,7 @@ def test_the_verdict_speaks_of_the_least_favourable_set_that_did_not_leak(tmp_pa
     run = make_run(tmp_path / "run")
     better = metrics(num_samples=100, estimates={"auc": estimate(0.99)})
     worse = metrics(num_samples=200, estimates={"auc": estimate(0.8)}, confusion=[[80, 20], [20, 80]])
-    leaked = metrics(num_samples=300, estimates={"auc": estimate(0.6)}, warnings=["leaked: holds 5 images"])
+    leaked = metrics(num_samples=300, estimates={"auc": estimate(0.6)}, cautions=cautions(LEAKED))
     for name, content in (("better", better), ("worse", worse), ("leaked", leaked)):
         put(run / "evaluation" / name / "metrics.json", content)
     verdict = verdict_of(run)
@@ -374,17 +403,10 @@ def test_the_verdict_speaks_of_the_least_favourable_set_that_did_not_leak(tmp_pa
 
 
 def test_a_set_whose_overlap_could_not_be_checked_is_not_called_unseen(tmp_path: Path) -> None:
-    warnings = [
-        "the beton is unverified: overlap with the training set cannot be checked; leakage between patients is not "
-        "excluded",
-        "groups are not known: samples are taken as independent, so intervals may be too narrow",
-    ]
-    verdict = planted(tmp_path, metrics=metrics(warnings=warnings))
+    unverified, ungrouped = caution("unverified-beton"), caution("groups-unknown")
+    verdict = planted(tmp_path, metrics=metrics(cautions=cautions(ungrouped, unverified)))
     assert "never saw" not in verdict.how_good and "a set that training never saw" in verdict.unchecked
-    assert [doubt.lead for doubt in verdict.doubts] == [
-        "This score may be flattered by patients that training has seen",
-        "This score is less sure than its intervals say",
-    ]
+    assert [flag.finding for flag in verdict.red_flags] == [unverified.finding, ungrouped.finding]
     assert verdict.how_sure.startswith("Not very sure: ")
 
 
@@ -450,17 +472,17 @@ def test_means_of_an_older_release_are_shown_without_a_count(tmp_path: Path) -> 
 
 
 def test_where_means_are_over_other_classes_a_subgroup_is_not_called_worse(tmp_path: Path) -> None:
-    for defined, doubted in ((20, True), (12, False)):
+    for defined, flagged in ((20, True), (12, False)):
         part = {"auc": estimate(0.3) | {"defined": defined, "classes": 20}}
         found = many() | {"subgroups": [{"kind": "source", "name": "C", "n": 90, "estimates": part}]}
-        leads = [doubt.lead for doubt in planted(tmp_path / str(defined), metrics=found).doubts]
-        assert ("This score does not hold everywhere" in leads) is doubted
+        effects = [flag.effect for flag in planted(tmp_path / str(defined), metrics=found).red_flags]
+        assert ("This score does not hold everywhere" in effects) is flagged
 
 
 def test_of_many_classes_with_few_images_the_rarest_are_named_and_the_others_counted(tmp_path: Path) -> None:
     few = many() | {"confusion": [[20 - place] + [0] * 19 for place in range(20)]}
-    (doubt,) = planted(tmp_path, metrics=few).doubts
-    assert doubt.words.startswith(
+    (flag,) = planted(tmp_path, metrics=few).red_flags
+    assert flag.finding.startswith(
         "too few images: 1 of class 1, 2 of class 2, 3 of class 3 and few of 17 further classes, "
     )
 
@@ -501,7 +523,7 @@ def test_an_empty_folder_and_an_older_run_still_have_a_page(tmp_path: Path) -> N
     empty = write_report(tmp_path).page.read_text()
     assert "is not known" in empty and "python cli.py evaluate RUN BETONS/heldout.beton" in empty
     kept = ("classes", "positive", "num_samples", "accuracy", "sensitivity", "specificity", "f1", "auc", "confusion")
-    old = {key: value for key, value in metrics().items() if key in (*kept, "largest_class", "warnings")}
+    old = {key: value for key, value in metrics().items() if key in (*kept, "largest_class", "cautions")}
     run = make_run(tmp_path / "old", metrics=old, explanation=None, probes=None, crossval=None, dataflow=None)
     text = Reader(write_report(run).page.read_text()).text
     assert "no interval was computed" in text and "evaluate again" in text and "89.3" in text
@@ -640,7 +662,7 @@ def test_numbers_of_the_page_are_those_of_the_files(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def written(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page with doubts, pictures and hostile names everywhere."""
+    """A page with red flags, pictures and hostile names everywhere."""
     run = shutil.copytree(drawn, tmp_path_factory.mktemp("report") / "run")
     return write_report(hostile_run(run, *HOSTILE[:2])).page
 
@@ -648,7 +670,7 @@ def written(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile_run(run: Path, first: str, second: str) -> Path:
     """A run whose every name is hostile."""
     names = [first, second]
-    told = f"every image of {first} comes from a source without any other class: the score is evidence of nothing"
+    found_in = cautions(caution("confounded-with-source", classes=[first], images=3))
     part = {"kind": first, "name": second, "n": 90, "groups": 3, "positives": 2, "estimates": {"auc": estimate(0.6)}}
     samples = [
         sample | {"label": first, "predicted": second, "kind": first if place > 5 else sample["kind"]}
@@ -658,19 +680,19 @@ def hostile_run(run: Path, first: str, second: str) -> Path:
     found["probes"][0] |= {"name": first, "sentence": second}
     return make_run(
         run,
-        summary=summary(classes=names, positive=first, cautions=[told], device=first, versions={first: second}),
+        summary=summary(classes=names, positive=first, cautions=found_in, device=first, versions={first: second}),
         config={"data": second, "out": first, "seed": 3},
         metrics=metrics(
             classes=names,
             positive=first,
-            warnings=[told],
+            cautions=found_in,
             split=first,
             subgroups=[part],
             difference={"against": first, "estimates": {"auc": estimate(0.03)}},
             operating_points=[{"name": first, "threshold": None, "refused": second}],
         ),
         explanation=explanation(samples=samples, sentence=first, method=second, layer=first),
-        probes=found | {"cautions": [first], "skipped": {first: second}},
+        probes=found | {"cautions": found_in, "skipped": {first: second}},
         crossval=crossval() | {"rows": [crossval()["rows"][0] | {"name": first}]},
         dataflow=dataflow()
         | {"reasons": {"rejected": {first: 3, second: 1}}, "splits": {first: {second: 3, first: 2}}, "groups": {}},
@@ -720,7 +742,7 @@ def test_the_verdict_comes_first_and_the_parts_in_their_order(written: Path) -> 
     assert places == sorted(places)
 
 
-PARTS = ("doubts", "flow-1", "set-1-1", "map-1-1", "shortcuts-1", "crossval", "training", "repeat")
+PARTS = ("red-flags", "flow-1", "set-1-1", "map-1-1", "shortcuts-1", "crossval", "training", "repeat")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -26,6 +26,7 @@ from engine.train.host_epochs import HostEpochs
 from engine.train.run_folder import RunFolder, load_config, shared_settings
 from engine.train.state import State
 from engine.train.train import resume_config, train
+from loaders.cautions import caution
 from loaders.errors import (
     CheckpointError,
     ConfigError,
@@ -63,7 +64,7 @@ def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_everything_that_was_promised(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     promised = {"config.json", "metrics.csv", "train.log", "best.safetensors", "last.safetensors", "curves.png"}
-    assert promised | {"summary.json", "seen.safetensors"} <= names
+    assert promised | {"summary.json", "leakage.safetensors"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     summary = json.loads((run / "summary.json").read_text())
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
@@ -381,8 +382,8 @@ def test_precision_and_compilation_reach_the_training(
 
 def test_phantoms_are_called_synthetic_in_the_summary_and_the_log(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["synthetic"] and any("synthetic" in caution for caution in summary["cautions"])
-    assert "synthetic phantoms: the score says nothing about patients" in (run / "train.log").read_text()
+    assert summary["synthetic"] and {"code": "synthetic-phantoms", "parameters": {}} in summary["cautions"]
+    assert caution("synthetic-phantoms").text in (run / "train.log").read_text()
 
 
 def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_path: Path, monkeypatch) -> None:
@@ -391,7 +392,7 @@ def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_p
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_seen", killed)
+    monkeypatch.setattr(training, "save_record", killed)
     with pytest.raises(KeyboardInterrupt):
         train(config(betons, tmp_path / "run"))
     assert not (tmp_path / "run" / "config.json").exists()
@@ -431,7 +432,7 @@ def other(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "seen.safetensors", "config.json"])
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "leakage.safetensors", "config.json"])
 def test_a_run_is_not_resumed_with_another_runs_file(half: Path, other: Path, tmp_path: Path, name: str) -> None:
     copied = Path(shutil.copytree(half, tmp_path / "run"))
     shutil.copy(other / name, copied / name)
@@ -449,7 +450,7 @@ def test_a_changed_setting_is_noticed_before_any_state_was_saved(betons: Path, t
         train(config(betons, out), watch=killed)
     path = out / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"learning_rate": 0.01}))
-    with pytest.raises(CheckpointError, match=r"seen\.safetensors: of run"):
+    with pytest.raises(CheckpointError, match=r"leakage\.safetensors: of run"):
         train(resume_config(out), resume=True)
 
 
@@ -602,7 +603,7 @@ def test_a_state_of_a_later_release_is_refused_in_words(half: Path, tmp_path: Pa
 
 def test_a_run_of_a_release_that_did_not_say_whose_it_is_resumes(half: Path, run: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(half, tmp_path / "run"))
-    for name in ("last", "best", "seen"):
+    for name in ("last", "best", "leakage"):
         tensors, state = load_checkpoint(copied / f"{name}.safetensors")
         state.pop("run")
         save_checkpoint(copied / f"{name}.safetensors", tensors, state)

@@ -29,11 +29,12 @@ from loaders.audit.findings import (
     Removal,
 )
 from loaders.audit.page import apart, make_gallery, page_html
+from loaders.cautions import Caution, caution
 from loaders.html import visible
 from loaders.phantom.phantom import draw_phantom
 from tests.browser import Browser, check_page
 
-CAUTION = "finding and source cannot be told apart in this collection, and no accuracy on it is evidence"
+CAUTION = caution("confounded-with-source", classes=["covid"], images=80)
 HOSTILE = (
     "<script>alert(1)</script>.png",
     "line\nbreak.png",
@@ -148,9 +149,8 @@ def example(thumbnails: list[bytes]) -> AuditResult:
         Removal(label="normal", files=81, removed=9, low=0.059, high=0.198),
         Removal(label="viral pneumonia", files=80, removed=17, low=0.137, high=0.314),
     )
-    cautions = (f"covid: all 80 files come from one source, the others from another; {CAUTION}.",)
     skipped = {"view": "no predicted views"}
-    collection = CollectionFinding(probes=probes, cautions=cautions, skipped=skipped)
+    collection = CollectionFinding(probes=probes, cautions=(CAUTION,), skipped=skipped)
     versions = {"plainfilm": "0.1.0", "numpy": "2.2.1", "opencv": "4.11.0", "python": "3.12.8"}
     return AuditResult(
         source="downloads/chest-collection",
@@ -263,7 +263,7 @@ def test_a_hostile_name_stays_text_wherever_it_stands(name: str, thumbnails: lis
     )
     collection = CollectionFinding(
         probes=(make_probe(name, 0.9, sentence=name, picture_HW=np.zeros((9, 7), np.uint8)),),
-        cautions=(name,),
+        cautions=(named(name),),
         skipped={name: name},
     )
     result = make_result(
@@ -281,6 +281,11 @@ def test_a_hostile_name_stays_text_wherever_it_stands(name: str, thumbnails: lis
     assert not set(re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page))
 
 
+def named(name: str) -> Caution:
+    """A caution with a name in it."""
+    return caution("confounded-with-source", classes=[name], images=1)
+
+
 def make_named(result: AuditResult, name: str) -> AuditResult:
     """The same result with tame names."""
     files = tuple(
@@ -294,7 +299,7 @@ def make_named(result: AuditResult, name: str) -> AuditResult:
         source=name,
         files=files,
         removals=tuple(replace(removal, label=name) for removal in result.removals),
-        collection=CollectionFinding(probes=probes, cautions=(name,), skipped={name: name}),
+        collection=CollectionFinding(probes=probes, cautions=(named(name),), skipped={name: name}),
         versions={name: name},
     )
 
@@ -302,8 +307,7 @@ def make_named(result: AuditResult, name: str) -> AuditResult:
 def test_cautions_come_before_everything_else_in_bold(example: AuditResult) -> None:
     page = page_html(example)
     assert example.collection
-    assert f"<strong>{example.collection.cautions[0]}</strong>" in page
-    assert page.index(CAUTION) < page.index('id="verdicts"')
+    assert 0 < page.index(f"<strong>Caution: {CAUTION.text}.</strong>") < page.index('id="verdicts"')
     order = [f'id="{name}"' for name in ("verdicts", "defects", "removals", "collection", "galleries", "versions")]
     places = [page.index(mark) for mark in order] + [page.index("Research software: not for diagnosis")]
     assert places == sorted(places)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from loaders.sources.catalog import confounded_with_source
+from loaders.sources.catalog import confounded_labels
 
 
 @pytest.mark.parametrize(
-    ("labels", "sources", "confounded"),
+    ("labels", "sources", "found"),
     [
         ("aabb", "xxyy", ["a", "b"]),
         ("aabb", "xyxy", []),
@@ -17,7 +17,5 @@ from loaders.sources.catalog import confounded_with_source
         ("", "", []),
     ],
 )
-def test_a_label_is_confounded_with_sources_that_have_no_other_label(
-    labels: str, sources: list[str], confounded: list[str]
-) -> None:
-    assert confounded_with_source(list(labels), list(sources)) == confounded
+def test_a_label_is_confounded_with_sources_of_its_own(labels: str, sources: list[str], found: list[str]) -> None:
+    assert confounded_labels(list(labels), list(sources)) == found

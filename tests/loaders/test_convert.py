@@ -18,6 +18,7 @@ from PIL import Image
 from loaders.atomic_file import SUFFIX
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
 from loaders.beton.reader import Beton
+from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig
 from loaders.convert.convert import convert, spool_file
 from loaders.convert.patient_hash import load_site_key
@@ -112,7 +113,7 @@ def test_no_group_is_in_two_splits(folder: Path) -> None:
 def test_without_patients_each_file_is_its_own_group_with_a_caution(folder: Path) -> None:
     done = convert(config(folder))
     assert len({row["group"] for row in table(done.out)}) == 24
-    assert done.unknown_patients == 24
+    assert caution("patients-unknown", unknown=24, images=24) in done.cautions
 
 
 def test_one_worker_or_two_write_the_same_bytes(folder: Path) -> None:
@@ -245,7 +246,7 @@ def test_every_real_radiograph_is_counted(radiographs: Path, tmp_path: Path) -> 
         )
     )
     assert done.files == 239 and done.counts["excluded"] == 137
-    assert done.confounded_with_source == ["covid", "normal"] and not done.unknown_patients
+    assert [found.code for found in done.cautions] == ["confounded-with-source"]
     splits: dict[int, set[str]] = {}
     for row in done.rows:
         if row.verdict == "written":
