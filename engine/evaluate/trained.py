@@ -23,6 +23,7 @@ from engine.train.step import softmax
 from engine.train.validation_scores import validation_scores
 from loaders.cautions import Caution, caution
 from loaders.errors import CheckpointError, ConfigError
+from loaders.records import Record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +72,14 @@ def decide(tensors: Mapping[str, torch.Tensor], positive: int) -> Decision:
 NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "epoch")  # of the weights' state
 
 
+class Checkpoint(Record, frozen=True, kw_only=True):
+    """Which weights a result is of."""
+
+    sha256: str
+    epoch: int
+    conversion_id: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
     """The best checkpoint of a run, read once.  network: on the host, in evaluation mode.  state: what it says."""
@@ -85,6 +94,11 @@ class Trained:
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the outputs."""
         return tuple(self.state["classes"])
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Which weights these are."""
+        return Checkpoint(sha256=self.sha256, epoch=self.state["epoch"], conversion_id=self.state["conversion_id"])
 
 
 def load_trained(run: Path) -> Trained:

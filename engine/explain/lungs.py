@@ -1,17 +1,15 @@
-"""The lungs' share of the maps: how much of what a network looks at lies in the lungs, beside chance."""
+"""The lungs' share of the maps: how much of the evidence lies in the lungs, beside chance; and the lungs' masks."""
 
 # N samples, H W rows and columns of the crop, G groups, R resamples
-# N samples, H W rows and columns of the crop
 
 from __future__ import annotations
 
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 
@@ -20,10 +18,11 @@ from loaders.config import Fit
 from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.images.decode import inside
 from loaders.images.frame import read_mask, template_SS
+from loaders.records import Record
 from loaders.sources.entry import check_regular
 
 Kind = Literal["phantom", "folder", "template"]
-Looks = Literal["lungs", "outside", "unknown"]
+Region = Literal["lungs", "outside", "unknown"]
 RESAMPLES = 2000
 # How far from chance (0) to all of the map within the lungs (1) a network that looks at the lungs must come. Of 13
 # networks on phantoms at crops of 64, the eight whose classes the arms told best, or alone, came to -0.26 to 0.03, with
@@ -33,7 +32,7 @@ NOTHING = "it cannot be told where the model looks"
 ONE_GROUP = "all pictures are of one group, so there is no interval"
 RANDOM = "maps of a network with random weights look the same"
 UNDEFINED = "no map varies over its picture, or no network with random weights has one that does"
-ANSWERS: dict[Looks, str] = {
+ANSWERS: dict[Region, str] = {
     "lungs": "the model looks at the lungs",
     "outside": "the model looks outside the lungs",
     "unknown": NOTHING,
@@ -41,8 +40,7 @@ ANSWERS: dict[Looks, str] = {
 AT_RANDOM = "blanking what the maps point at lowers the probability no faster than blanking at random"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Interval:
+class Interval(Record, frozen=True, kw_only=True):
     """A mean and its 95 % interval, which resamples groups; None where there is nothing to resample."""
 
     value: float | None
@@ -50,8 +48,7 @@ class Interval:
     high: float | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LungRatio:
+class LungRatio(Record, frozen=True, kw_only=True):
     """Share of the maps' mass within the lungs over the lungs' share of the crop; 1 is chance.
 
     area: the lungs' mean share of the crop.  num_samples: pictures with lungs in the crop and a map that is not empty.
@@ -108,7 +105,7 @@ def group_interval(value_N: np.ndarray, group_N: np.ndarray, seed: int) -> Inter
     return Interval(value=float(value_N.mean()), low=float(low), high=float(high))
 
 
-def looks(lungs: LungRatio, distrust: str) -> Looks:
+def region_of(lungs: LungRatio, distrust: str) -> Region:
     """Where the model looks.  distrust: why its maps are not believed, or "": no such map tells where it looks."""
     found, limit = lungs.ratio, lungs.limit
     if distrust or limit is None or found.low is None or found.high is None:
@@ -132,37 +129,12 @@ def sentence(lungs: LungRatio, distrust: str = "") -> str:
         f"(95 % interval {found.low:.2f} to {found.high:.2f}, n = {lungs.num_samples}{empty}; "
         f"a model that looks there comes above {limit:.2f})"
     )
-    return f"{ANSWERS[looks(lungs, distrust)]}: {measured}"
+    return f"{ANSWERS[region_of(lungs, distrust)]}: {measured}"
 
 
 def left_out(num_empty: int) -> str:
     """How many empty maps no mean counts."""
     return f"{num_empty:,} empty {'map' if num_empty == 1 else 'maps'} left out"
-
-
-def controls_failed(content: Mapping[str, Any]) -> bool:
-    """Whether a control of an explanation.json failed.  Releases up to 0.6 gave an answer all the same."""
-    controls = (content.get(name) for name in ("randomised", "deletion"))
-    return any(isinstance(control, dict) and control.get("passed") is False for control in controls)
-
-
-def answer(content: Mapping[str, Any]) -> Looks:
-    """Where the model looks by an explanation.json, "unknown" where its own controls failed."""
-    if controls_failed(content):
-        return "unknown"
-    found = content.get("looks")
-    if isinstance(found, str) and found in ANSWERS:
-        return found
-    text = str(content.get("sentence", ""))  # up to release 0.6 the sentence alone gave the answer
-    return next((place for place, words in ANSWERS.items() if text.startswith(words)), "unknown")
-
-
-def answer_words(content: Mapping[str, Any]) -> str:
-    """The sentence of an explanation.json, or, where its own controls failed, that there is none; "" without one."""
-    text = content.get("sentence")
-    if not isinstance(text, str) or not text:
-        return ""
-    return f"{NOTHING}: its own controls failed" if controls_failed(content) and not text.startswith(NOTHING) else text
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm")

@@ -1,4 +1,4 @@
-"""The summary of a training: what a run says of itself, in its files and beside its weights."""
+"""The summary of a training: summary.json, and what lies beside the weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,41 @@ from loaders import __version__
 from loaders.beton.format import Facts
 from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
+from loaders.records import Record
 
+SUMMARY = "summary.json"
 EARLY_SCORE = 0.99  # of validation after one epoch; the report saw 99 %, and its data gave the class without the lungs
+
+
+class Summary(Record, frozen=True, kw_only=True):
+    """A finished training, as summary.json holds it.  best_f1: of validation.  seconds: of all sessions together."""
+
+    made_by = "train"
+    version: int = 1
+    best_f1: float
+    best_epoch: int
+    epochs: int
+    stopped: str
+    images_per_second: float
+    seconds: float
+    steps: int
+    classes: list[str]
+    positive: str
+    crop: int
+    synthetic: bool
+    conversion_id: str
+    cautions: list[Caution]
+    training_images: int
+    validation_images: int
+    model: str
+    weights: str
+    head_epochs: int
+    parameters: int
+    device: str
+    compile: str
+    checkpoint_sha256: str
+    versions: dict[str, str]
+    not_for_diagnosis: bool = True
 
 
 def early_convergence(first: Mapping[str, Any]) -> list[Caution]:
@@ -61,22 +94,42 @@ def weights_description(
     }
 
 
-def summary(state: State, facts: Facts, **others: Any) -> dict[str, Any]:
-    """The content of summary.json.  others: what neither the state nor the betons know."""
-    rates = [row["images_per_second"] for row in state.history]
-    return {
-        "best_f1": state.best_f1,
-        "best_epoch": state.best_epoch,
-        "epochs": len(state.history),
-        "stopped": state.finished,
-        "images_per_second": float(np.median(rates)),
-        "seconds": round(state.seconds, 3),
-        "steps": state.step,
-        "classes": list(facts.classes),
-        "positive": facts.positive,
-        "crop": facts.crop,
-        "synthetic": facts.synthetic,
-        "conversion_id": facts.conversion_id,
-        **others,
-        "versions": {"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__},
-    }
+def summarise(
+    state: State,
+    facts: Facts,
+    config: TrainConfig,
+    *,
+    cautions: list[Caution],
+    num_train: int,
+    num_val: int,
+    parameters: int,
+    device: str,
+    why: str,
+    sha256: str,
+) -> Summary:
+    """The summary of a run.  device, why: of its policy.  sha256: of its best weights."""
+    return Summary(
+        best_f1=state.best_f1,
+        best_epoch=state.best_epoch,
+        epochs=len(state.history),
+        stopped=state.finished,
+        images_per_second=float(np.median([row["images_per_second"] for row in state.history])),
+        seconds=round(state.seconds, 3),
+        steps=state.step,
+        classes=list(facts.classes),
+        positive=facts.positive,
+        crop=facts.crop,
+        synthetic=facts.synthetic,
+        conversion_id=facts.conversion_id,
+        cautions=cautions,
+        training_images=num_train,
+        validation_images=num_val,
+        model=config.model,
+        weights=weights_name(config),
+        head_epochs=config.recipe.frozen_epochs,
+        parameters=parameters,
+        device=device,
+        compile=why,
+        checkpoint_sha256=sha256,
+        versions={"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__},
+    )

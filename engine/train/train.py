@@ -7,9 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import torch
 
 from engine.config import TrainConfig
@@ -19,9 +17,9 @@ from engine.train.leakage import open_loaders, save_record
 from engine.train.pretrained import initial_network
 from engine.train.run_folder import CONFIG, LAST, load_config, save_settings
 from engine.train.state import Progress, Watch, run_id
+from engine.train.summary import Summary
 from engine.train.trainer import Training
 from loaders.atomic_file import locked
-from loaders.cautions import Caution
 from loaders.errors import ConfigError
 from loaders.output import Line, Parts, caution_lines, path_line
 
@@ -32,7 +30,7 @@ def train(
     resume: bool = False,
     watch: Watch = lambda progress: None,
     stopping: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:
+) -> Summary:
     """Train, and give the summary that summary.json holds.
 
     resume: continue the run in config.out.  watch: called after every step.  stopping: asked after every step.
@@ -98,17 +96,16 @@ def epoch_words(now: Progress) -> str:
     )
 
 
-def training_parts(summary: dict[str, Any], out: Path) -> Parts:
-    """The best epoch, the files, and what to beware of.  summary: of summary.json."""
-    best = "undefined" if summary["best_f1"] is None else f"{summary['best_f1']:.2%}"
+def training_parts(summary: Summary, out: Path) -> Parts:
+    """The best epoch, the files, and the cautions."""
     parts = [
         Line(
-            f"Best validation F1 {best} in epoch {summary['best_epoch']} of {summary['epochs']} "
-            f"({summary['stopped']}); {summary['images_per_second']:,.0f} images/s, {summary['seconds']:,.1f} s "
-            f"on {summary['device']}"
+            f"Best validation F1 {summary.best_f1:.2%} in epoch {summary.best_epoch} of {summary.epochs} "
+            f"({summary.stopped}); {summary.images_per_second:,.0f} images/s, {summary.seconds:,.1f} s "
+            f"on {summary.device}"
         )
     ]
-    if not summary["device"].startswith("cpu"):
-        parts.append(Line(summary["compile"]))
+    if not summary.device.startswith("cpu"):
+        parts.append(Line(summary.compile))
     parts += [path_line(out / name) for name in FILES]
-    return parts + caution_lines(msgspec.convert(summary["cautions"], list[Caution]))
+    return parts + caution_lines(summary.cautions)
