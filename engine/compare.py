@@ -66,7 +66,7 @@ class Contender(Record, frozen=True, kw_only=True):
     epochs: int | None = None
     seconds: float | None = None
     device: str = ""
-    cautions: list[Caution] = []
+    cautions: tuple[Caution, ...] = ()
 
 
 class Comparison(Record, frozen=True, kw_only=True):
@@ -173,7 +173,7 @@ def contender(
         epochs=done.epochs,
         seconds=done.seconds,
         device=done.device,
-        cautions=done.cautions,
+        cautions=tuple(done.cautions),
     )
 
 

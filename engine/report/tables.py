@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.config import TrainConfig
-from engine.report.red_flags import class_counts
-from engine.report.results import (
-    Material,
-    Measured,
-    Scored,
-    count_in,
-    dict_in,
-    dicts_in,
-    interval_text,
-    measured_in,
-    number_in,
-    plain_text,
-    share_text,
-    text_in,
-    texts_in,
-)
+from engine.crossval.output import TARGETS, not_measured
+from engine.crossval.scores import Crossval, Target
+from engine.report.results import EvaluatedSet, RunResults, interval_text, plain_text, share_text
+from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.statistics.names import fewer_words, over_words
 from loaders.settings import flag_of, settings_of
 
@@ -62,11 +50,11 @@ BY_CLASS = {"sensitivity": "Sensitivity", "ppv": "PPV", "f1": "F1", "auc": "ROC-
 SHARES = ("Sensitivity", "PPV")
 POINTS = ("sensitivity", "specificity", "ppv", "npv")
 SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
-ROWS = {  # of the cross-validation → what it is
-    "random split": "images dealt at random: what most papers report",
-    "group split": "no patient on both sides: the honest one",
-    "lungs hidden": "group split, whole films with the lungs covered: what else tells the classes",
-    "external beton": "another collection",
+TARGET_NOTES: dict[Target, str] = {
+    "random": "images dealt at random: what most papers report",
+    "group": "no patient on both sides: the honest one",
+    "lungs-hidden": "group split, whole films with the lungs covered: what else predicts the classes",
+    "external": "another collection",
 }
 
 
@@ -108,9 +96,8 @@ class TableRow:
     refused: str = ""
 
 
-def make_cell(found: Measured, share: bool, trivial: Measured | None = None) -> Cell:
+def make_cell(found: Estimate, share: bool, trivial: Estimate = UNDEFINED) -> Cell:
     """One estimate, its interval and the trivial classifier's value; over how many classes, where that is not all."""
-    least = trivial or Measured()
 
     def shown(value: float | None) -> str:
         return share_text(value) if share else plain_text(value)
@@ -118,21 +105,21 @@ def make_cell(found: Measured, share: bool, trivial: Measured | None = None) -> 
     def placed(value: float | None) -> float:
         return math.nan if value is None else value
 
-    fewer, fewer_least = (fewer_words(measured.defined, measured.classes) for measured in (found, least))
+    fewer, fewer_trivial = (fewer_words(measured.defined, measured.classes) for measured in (found, trivial))
     return Cell(
         text=shown(found.value),
         interval=interval_text(found, share),
         over=fewer,
-        trivial_text=shown(least.value),
-        trivial_over=fewer_least if least.value is not None else "",
+        trivial_text=shown(trivial.value),
+        trivial_over=fewer_trivial if trivial.value is not None else "",
         value=placed(found.value),
         low=placed(found.low),
         high=placed(found.high),
-        trivial=placed(least.value),
+        trivial=placed(trivial.value),
     )
 
 
-def meaning_of(name: str, meaning: str, found: Measured, num_classes: int) -> str:
+def meaning_of(name: str, meaning: str, found: Estimate, num_classes: int) -> str:
     """What a metric of a set means: of more than two classes, over how many a mean is.  meaning: for two classes."""
     if num_classes <= 2:
         over = fewer_words(found.defined, found.classes)
@@ -142,29 +129,25 @@ def meaning_of(name: str, meaning: str, found: Measured, num_classes: int) -> st
     return f"mean {over}: {meaning}" if over else meaning
 
 
-def metric_rows(scored: Scored, names: dict[str, tuple[str, str, bool]]) -> list[MetricRow]:
+def metric_rows(tested: EvaluatedSet, names: dict[str, tuple[str, str, bool]]) -> list[MetricRow]:
     """The metrics that this set has, of those named."""
     rows = []
     for name, (called, meaning, share) in names.items():
-        found = scored.estimate(name)
-        told = dict_in(scored.content, "estimates")
-        if (found.value is None and name not in told) or (name == SAME and scored.num_classes > 2):
+        found, stated = tested.metrics.estimates.get(name), tested.metrics.stated_prevalence
+        if found is None or (name == SAME and tested.num_classes > 2):
             continue
-        stated = number_in(scored.content, "prevalence", "stated")
         if name.endswith("_at_prevalence") and stated is not None:
             meaning = f"at a prevalence of {share_text(stated)}, as stated"
-        meaning = meaning_of(name, meaning, found, scored.num_classes)
-        rows.append(MetricRow(name=called, meaning=meaning, cell=make_cell(found, share, scored.trivial(name))))
+        meaning = meaning_of(name, meaning, found, tested.num_classes)
+        rows.append(MetricRow(name=called, meaning=meaning, cell=make_cell(found, share, tested.trivial(name))))
     return rows
 
 
-def class_table(scored: Scored) -> tuple[list[str], list[TableRow]]:
+def class_table(tested: EvaluatedSet) -> tuple[list[str], list[TableRow]]:
     """What is known of each class against the rest: the measures' names, and a row a class."""
-    counts = class_counts(scored)
-    names = texts_in(scored.content, "classes")
-    estimates = dict_in(scored.content, "estimates")
+    classes = tested.metrics.classes
     found = {
-        called: [measured_in(estimates.get(f"{metric}[{place}]")) for place in range(len(names))]
+        called: [tested.estimate(f"{metric}[{place}]") for place in range(len(classes))]
         for metric, called in BY_CLASS.items()
     }
     found = {called: column for called, column in found.items() if any(cell.value is not None for cell in column)}
@@ -172,90 +155,65 @@ def class_table(scored: Scored) -> tuple[list[str], list[TableRow]]:
         TableRow(
             name=name,
             note="",
-            texts=(f"{counts[name]:,}" if name in counts else "–",),
+            texts=(f"{sum(tested.metrics.confusion[place]):,}",),
             cells=tuple(make_cell(column[place], share=called in SHARES) for called, column in found.items()),
         )
-        for place, name in enumerate(names)
+        for place, name in enumerate(classes)
     ]
     return list(found), rows if found else []
 
 
-def point_rows(scored: Scored) -> list[TableRow]:
+def point_rows(tested: EvaluatedSet) -> list[TableRow]:
     """The operating points, refused ones with their reason."""
-    rows = []
-    for point in dicts_in(scored.content, "operating_points"):
-        threshold = number_in(point, "threshold")
-        estimates = dict_in(point, "estimates")
-        rows.append(
-            TableRow(
-                name=text_in(point, "name"),
-                note="",
-                texts=(plain_text(threshold),),
-                cells=tuple(make_cell(measured_in(estimates.get(name)), share=True) for name in POINTS),
-                refused=text_in(point, "refused"),
-            )
+    return [
+        TableRow(
+            name=point.name,
+            note="",
+            texts=(plain_text(point.threshold),),
+            cells=tuple(make_cell(point.estimates.get(name, UNDEFINED), share=True) for name in POINTS),
+            refused=point.refused,
         )
-    return rows
+        for point in tested.metrics.operating_points
+    ]
 
 
-def subgroup_rows(scored: Scored) -> list[TableRow]:
+def subgroup_rows(tested: EvaluatedSet) -> list[TableRow]:
     """Sources, views and flags."""
-    rows = []
-    for part in dicts_in(scored.content, "subgroups"):
-        numbers = [count_in(part, name) for name in ("n", "groups", "positives")]
-        estimates = dict_in(part, "estimates")
-        rows.append(
-            TableRow(
-                name=text_in(part, "name") or "unknown",
-                note=text_in(part, "kind"),
-                texts=tuple("–" if number is None else f"{number:,}" for number in numbers),
-                cells=tuple(make_cell(measured_in(estimates.get(name)), share=name != "auc") for name in SUBGROUP),
-                refused=text_in(part, "refused"),
-            )
+    return [
+        TableRow(
+            name=part.name or "unknown",
+            note=part.kind,
+            texts=tuple(f"{number:,}" for number in (part.num_samples, part.num_groups, part.num_positives)),
+            cells=tuple(make_cell(part.estimates.get(name, UNDEFINED), share=name != "auc") for name in SUBGROUP),
+            refused=part.refused,
         )
-    return rows
+        for part in tested.metrics.subgroups
+    ]
 
 
-def difference_rows(scored: Scored) -> list[MetricRow]:
-    """What a second run does better (above 0) or worse, on the same resamples; nothing where none was asked for."""
-    rows = []
+def difference_rows(tested: EvaluatedSet) -> list[MetricRow]:
+    """What this run does better (above 0) or worse than another, on the same resamples; nothing without another."""
+    rows, difference = [], tested.metrics.difference
     for name, (called, meaning, _) in {**METRICS, **CALIBRATION}.items():
-        found = measured_in(dict_in(scored.content, "difference", "estimates", name))
-        if found.value is not None and not (name == SAME and scored.num_classes > 2):
-            meaning = meaning_of(name, meaning, found, scored.num_classes)
+        found = difference.estimates.get(name, UNDEFINED) if difference else UNDEFINED
+        if found.value is not None and not (name == SAME and tested.num_classes > 2):
+            meaning = meaning_of(name, meaning, found, tested.num_classes)
             rows.append(MetricRow(name=called, meaning=meaning, cell=make_cell(found, share=False)))
     return rows
 
 
-def split_rows(crossval: dict[str, Any]) -> list[TableRow]:
+def target_rows(crossval: Crossval) -> list[TableRow]:
     """Cross-validation's headline and honest scores, side by side."""
-    rows = []
-    for row in dicts_in(crossval, "rows"):
-        numbers = [count_in(row, name) for name in ("n", "groups")]
-        spread = number_in(row, "spread")
-        name = text_in(row, "name")
-        rows.append(
-            TableRow(
-                name=name,
-                note=ROWS.get(name, ""),
-                texts=(*("–" if number is None else f"{number:,}" for number in numbers), plain_text(spread)),
-                cells=tuple(
-                    make_cell(measured_in(dict_in(row, metric)), share=metric == "accuracy")
-                    for metric in ("f1", "auc", "accuracy")
-                ),
-                refused=text_in(row, "why"),
-            )
-        )
+    rows, missing = [], not_measured(crossval)
+    for target, name in TARGETS.items():
+        found, row = crossval.target(target), TableRow(name=name, note=TARGET_NOTES[target], texts=(), cells=())
+        if found is None:
+            rows.append(replace(row, refused=missing[target]))
+            continue
+        texts = (f"{found.num_samples:,}", f"{found.num_groups:,}", plain_text(found.f1.spread))
+        metrics = ((found.f1, False), (found.auc, False), (found.accuracy, True))
+        rows.append(replace(row, texts=texts, cells=tuple(make_cell(each.estimate, share) for each, share in metrics)))
     return rows
-
-
-def confusion_rows(scored: Scored) -> list[tuple[str, list[int], int]]:
-    """True class, how often each class was said, and the sum; nothing where the matrix is damaged."""
-    counts, rows = class_counts(scored), []
-    for name, row in zip(counts, scored.content.get("confusion", []) if counts else [], strict=True):
-        rows.append((name, [int(cell) for cell in row], counts[name]))
-    square = all(len(cells) == len(rows) for _, cells, _ in rows)
-    return rows if square else []
 
 
 def train_command(config: dict[str, Any]) -> str:
@@ -278,10 +236,10 @@ def train_command(config: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def commands(material: Material) -> dict[str, str]:
+def commands(results: RunResults) -> dict[str, str]:
     """The command that makes each part of the page."""
     return {
-        "train": train_command(material.config),
+        "train": train_command(results.config),
         "evaluate": "python cli.py evaluate RUN BETONS/heldout.beton",
         "evaluate_other": "python cli.py evaluate RUN OTHER/heldout.beton",
         "explain": "python cli.py explain RUN BETONS/heldout.beton",
