@@ -38,7 +38,7 @@ from loaders.errors import (
 )
 from loaders.figure_text import NAME, class_names, name_text
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
-from loaders.records import Record, known_record, write_record
+from loaders.records import Count, Record, known_record, write_record
 from loaders.settings import flatten
 
 HELD_OUT = "heldout.beton"
@@ -60,10 +60,10 @@ class Contender(Record, frozen=True, kw_only=True):
     validation_f1: Estimate | None = None
     heldout_f1: Estimate | None = None
     heldout_refused: str = ""
-    parameters: int | None = None
+    parameters: Count | None = None
     images_per_second: float | None = None
-    epochs_to_best: int | None = None
-    epochs: int | None = None
+    epochs_to_best: Count | None = None
+    epochs: Count | None = None
     seconds: float | None = None
     device: str = ""
     cautions: tuple[Caution, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -14,6 +14,7 @@ from loaders.atomic_file import publish_bytes, storage_error
 from loaders.errors import IntegrityError, StorageError
 
 LONGEST = 60  # characters of a value that an error shows
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,8 +104,8 @@ def misfit(kind: type[Record], raw: Any, message: str) -> str:
         names.append(odd_key(kind, raw, value, message) if any_key else int(index) if index else name)
         value = value[names[-1]]
     found, expected = shortened(value), ""
-    if wanted := re.fullmatch(r"Expected `(.*)`, got `.*`", reason):
-        expected = wanted[1]
+    if wanted := re.fullmatch(r"Expected `([^`]*)`( [<>]=? .*|, got `.*`)", reason):
+        expected = wanted[1] + ("" if wanted[2].startswith(",") else wanted[2])
     elif lacking := re.fullmatch(r"Object missing required field `(.*)`", reason):
         names, found, expected = [*names, lacking[1]], "none", "one"
     elif unknown := re.fullmatch(r"Object contains unknown field `(.*)`", reason):

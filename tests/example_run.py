@@ -230,7 +230,7 @@ def probes(*alarms: str, **changes: Any) -> Probes:
 
 
 def crossval(
-    random: float = 0.9, group: float = 0.89, hidden: float = 0.5, external: float = 0.88, **changes: Any
+    random: float = 0.9, group: float = 0.89, hidden: float = 0.5, abroad: float = 0.88, **changes: Any
 ) -> Crossval:
     """crossval.json; by default honest: random folds no better than folds by group, nothing left without lungs."""
 
@@ -251,7 +251,7 @@ def crossval(
             ("random", 2060, random),
             ("group", 2060, group),
             ("lungs-hidden", 2060, hidden),
-            ("external", 655, external),
+            ("external", 655, abroad),
         )
     ]
     folds = [

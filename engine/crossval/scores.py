@@ -22,7 +22,7 @@ from loaders import __version__
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.errors import ConfigError, IntegrityError
-from loaders.records import Record, read_record
+from loaders.records import Count, Record, read_record
 
 SCORES, CROSSVAL = "fold.json", "crossval.json"
 METRICS = ("f1", "auc", "accuracy")
@@ -41,14 +41,14 @@ class FoldScores(Record, frozen=True, kw_only=True):
     version: int = 1
     identity: str
     split: str
-    number: int
-    num_train: int
-    num_val: int
-    place: list[int]
+    number: Count
+    num_train: Count
+    num_val: Count
+    place: list[Count]
     probability: list[list[float]]
     validation_f1: float
-    epochs: int
-    best_epoch: int
+    epochs: Count
+    best_epoch: Count
     stopped: str
     seconds: float
 
@@ -104,16 +104,16 @@ class FoldResult(Record, frozen=True, kw_only=True):
     """The results of one fold on its own test samples."""
 
     split: str
-    fold: int
-    num_samples: int
-    num_groups: int
-    num_train: int
-    num_val: int
-    confusion: list[list[int]]
+    fold: Count
+    num_samples: Count
+    num_groups: Count
+    num_train: Count
+    num_val: Count
+    confusion: list[list[Count]]
     estimates: dict[str, Estimate]
     validation_f1: float
-    epochs: int
-    best_epoch: int
+    epochs: Count
+    best_epoch: Count
     stopped: str
 
 
@@ -133,12 +133,12 @@ class TargetResult(Record, frozen=True, kw_only=True):
     """The results on one test target: a split's test folds together, or the external beton."""
 
     target: Target
-    num_samples: int
-    num_groups: int
+    num_samples: Count
+    num_groups: Count
     f1: OverFolds
     auc: OverFolds
     accuracy: OverFolds
-    confusion: list[list[int]]
+    confusion: list[list[Count]]
 
 
 class Guess(Record, frozen=True, kw_only=True):
@@ -162,9 +162,9 @@ class Crossval(Record, frozen=True, kw_only=True):
     version: int = 1
     classes: list[str]
     positive: str
-    num_samples: int
-    num_groups: int
-    class_counts: list[int]
+    num_samples: Count
+    num_groups: Count
+    class_counts: list[Count]
     synthetic: bool
     conversion_id: str
     external: str | None

@@ -13,7 +13,7 @@ from loaders.atomic_file import storage_error
 from loaders.beton.reader import Beton
 from loaders.errors import StorageError
 from loaders.images.decode import count_reasons
-from loaders.records import Record, write_record
+from loaders.records import Count, Record, write_record
 from loaders.sources.catalog import SPLITS
 
 DATAFLOW, TABLE = "dataflow.json", "convert.csv"
@@ -29,13 +29,13 @@ class DataFlow(Record, frozen=True, kw_only=True):
 
     made_by = "report"
     version: int = 1
-    written: int
-    rejected: int
-    duplicate: int
-    excluded: int
-    reasons: dict[str, dict[str, int]]
-    splits: dict[str, dict[str, int]]
-    groups: dict[str, int]
+    written: Count
+    rejected: Count
+    duplicate: Count
+    excluded: Count
+    reasons: dict[str, dict[str, Count]]
+    splits: dict[str, dict[str, Count]]
+    groups: dict[str, Count]
 
     @property
     def files(self) -> int:

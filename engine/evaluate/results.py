@@ -27,7 +27,7 @@ from loaders import __version__
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.figure_text import ClassNames, class_names, name_text
-from loaders.records import Record
+from loaders.records import Count, Record
 
 METRICS = "metrics.json"
 FIGURES = ("roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png")
@@ -80,9 +80,9 @@ class SubgroupResult(Record, frozen=True, kw_only=True):
 
     kind: str
     name: str
-    num_samples: int
-    num_groups: int
-    num_positives: int
+    num_samples: Count
+    num_groups: Count
+    num_positives: Count
     estimates: dict[str, Estimate]
 
     @property
@@ -132,19 +132,19 @@ class Metrics(Record, frozen=True, kw_only=True):
     conversion_id: str
     classes: list[str]
     positive: str
-    num_samples: int
-    num_groups: int
+    num_samples: Count
+    num_groups: Count
     prevalence: float
     stated_prevalence: float | None
     temperature: float | None
-    confusion: list[list[int]]
+    confusion: list[list[Count]]
     estimates: dict[str, Estimate]
     trivial: dict[str, Estimate]
     operating_points: list[PointResult]
     subgroups: list[SubgroupResult]
     difference: Difference | None
-    resamples: int
-    seed: int
+    resamples: Count
+    seed: Count
     cautions: list[Caution]
     checkpoint: Checkpoint
     device: str
@@ -152,7 +152,7 @@ class Metrics(Record, frozen=True, kw_only=True):
     not_for_diagnosis: bool = True
 
     def __post_init__(self) -> None:
-        if {len(self.confusion), *map(len, self.confusion)} != {len(self.classes)}:
+        if not self.classes or {len(self.confusion), *map(len, self.confusion)} != {len(self.classes)}:
             raise ValueError("a confusion matrix of other classes")
 
     @property

@@ -23,7 +23,7 @@ from engine.train.step import softmax
 from engine.train.validation_scores import validation_scores
 from loaders.cautions import Caution, caution
 from loaders.errors import CheckpointError, ConfigError
-from loaders.records import Record
+from loaders.records import Count, Record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +76,7 @@ class Checkpoint(Record, frozen=True, kw_only=True):
     """Which weights a result is of."""
 
     sha256: str
-    epoch: int
+    epoch: Count
     conversion_id: str
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.explain.cam import BATCH, Method, evidence
 from engine.explain.lungs import AT_RANDOM, ONE_GROUP, RANDOM, UNDEFINED, Interval, group_interval
-from loaders.records import Record
+from loaders.records import Count, Record
 
 # Mean rank correlation of a map with that of the network with random weights. Of five trained networks it was -0.04 to
 # 0.07 for HiResCAM and -0.21 to 0.16 for GradCAM; of a network with itself it is 1.
@@ -31,8 +31,8 @@ class Randomised(Record, frozen=True, kw_only=True):
     """
 
     correlation: float | None
-    num_samples: int
-    num_empty: int
+    num_samples: Count
+    num_empty: Count
 
     @property
     def passed(self) -> bool:
@@ -57,7 +57,7 @@ class Deletion(Record, frozen=True, kw_only=True):
     by_map: list[float]
     at_random: list[float]
     difference: Interval
-    num_samples: int
+    num_samples: Count
 
     @property
     def area_by_map(self) -> float:

@@ -14,7 +14,7 @@ from loaders import __version__
 from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
-from loaders.records import Record
+from loaders.records import Count, Record
 
 EXPLANATION = "explanation.json"
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
@@ -24,7 +24,7 @@ Kind = Literal["right", "wrong", "borderline"]
 class Example(Record, frozen=True, kw_only=True):
     """One sample that is shown.  probability: of the predicted class.  overlay: its picture's file."""
 
-    sample: int
+    sample: Count
     kind: Kind
     label: str
     predicted: str

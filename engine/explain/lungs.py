@@ -18,23 +18,24 @@ from loaders.config import Fit
 from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.images.decode import inside
 from loaders.images.frame import read_mask, template_SS
-from loaders.records import Record
+from loaders.records import Count, Record
 from loaders.sources.entry import check_regular
 
 Kind = Literal["phantom", "folder", "template"]
 Region = Literal["lungs", "outside", "unknown"]
 RESAMPLES = 2000
-# How far from chance (0) to all of the map within the lungs (1) a network that looks at the lungs must come. Of 13
-# networks on phantoms at crops of 64, the eight whose classes the arms told best, or alone, came to -0.26 to 0.03, with
-# intervals up to 0.13; the five whose classes only the lungs told, to 0.63 to 0.73, with intervals down to 0.57.
+# How far from chance (0) to all of the map within the lungs (1) a network that relies on the lungs must come. Of 13
+# networks on phantoms at crops of 64, the eight whose classes showed best, or only, in the arms came to -0.26 to 0.03,
+# with intervals up to 0.13; the five whose classes showed in the lungs alone, to 0.63 to 0.73, with intervals down to
+# 0.57.
 LIMIT = 0.3
-NOTHING = "it cannot be told where the model looks"
+NOTHING = "it is not known what the model relies on"
 ONE_GROUP = "all pictures are of one group, so there is no interval"
-RANDOM = "maps of a network with random weights look the same"
+RANDOM = "maps of a network with random weights are the same"
 UNDEFINED = "no map varies over its picture, or no network with random weights has one that does"
 ANSWERS: dict[Region, str] = {
-    "lungs": "the model looks at the lungs",
-    "outside": "the model looks outside the lungs",
+    "lungs": "the model relies on the lungs",
+    "outside": "the model relies on what lies outside the lungs",
     "unknown": NOTHING,
 }
 AT_RANDOM = "blanking what the maps point at lowers the probability no faster than blanking at random"
@@ -57,14 +58,14 @@ class LungRatio(Record, frozen=True, kw_only=True):
 
     ratio: Interval
     area: float | None
-    num_samples: int
-    num_empty: int
-    num_outside: int
+    num_samples: Count
+    num_empty: Count
+    num_outside: Count
     masks: Kind
 
     @property
     def limit(self) -> float | None:
-        """The ratio that parts looking at the lungs from looking elsewhere; between chance and the largest possible."""
+        """The ratio above which a model relies on the lungs; between chance and the largest possible."""
         return None if not self.area else 1 + LIMIT * (1 / self.area - 1)
 
 
@@ -106,7 +107,7 @@ def group_interval(value_N: np.ndarray, group_N: np.ndarray, seed: int) -> Inter
 
 
 def region_of(lungs: LungRatio, distrust: str) -> Region:
-    """Where the model looks.  distrust: why its maps are not believed, or "": no such map tells where it looks."""
+    """What the model relies on.  distrust: why its maps are not believed, or "": such maps show nothing."""
     found, limit = lungs.ratio, lungs.limit
     if distrust or limit is None or found.low is None or found.high is None:
         return "unknown"
@@ -114,7 +115,7 @@ def region_of(lungs: LungRatio, distrust: str) -> Region:
 
 
 def sentence(lungs: LungRatio, distrust: str = "") -> str:
-    """Where the model looks, in plain words.  distrust: why a control does not let its maps be believed, or ""."""
+    """What the model relies on, in plain English.  distrust: why its maps are not believed, or ""."""
     found, limit = lungs.ratio, lungs.limit
     if distrust:
         return f"{NOTHING}: {distrust}"
@@ -127,7 +128,7 @@ def sentence(lungs: LungRatio, distrust: str = "") -> str:
     measured = (
         f"{found.value:.2f} times as much of its maps lies in {region} as chance would put there "
         f"(95 % interval {found.low:.2f} to {found.high:.2f}, n = {lungs.num_samples}{empty}; "
-        f"a model that looks there comes above {limit:.2f})"
+        f"a model that relies on them comes above {limit:.2f})"
     )
     return f"{ANSWERS[region_of(lungs, distrust)]}: {measured}"
 

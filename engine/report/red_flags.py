@@ -115,7 +115,7 @@ def crossval_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator
     if group.high is not None and mixed.value is not None and mixed.value > group.high:
         yield RedFlag(
             gravity=Gravity.CROSSVAL,
-            effect="This score may be too high",
+            effect="This score may be inflated",
             finding=f"random folds reach F1 {plain_text(mixed.value, 2)}, folds by patient only "
             f"{plain_text(group.value, 2)}, so that images leak between folds through their patients",
         )

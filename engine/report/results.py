@@ -27,7 +27,7 @@ from loaders.audit.findings import CollectionFinding, ProbeFinding
 from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, IntegrityError
 from loaders.html import png_file_uri
-from loaders.records import R, Record, decode_record
+from loaders.records import Count, R, Record, decode_record
 from loaders.settings import read_settings
 
 PROBES = "probes.json"
@@ -58,9 +58,9 @@ class Probes(Record, frozen=True, kw_only=True):
     version: int = 1
     beton: str
     conversion_id: str
-    num_samples: int
-    seed: int
-    permutations: int
+    num_samples: Count
+    seed: Count
+    permutations: Count
     probes: list[ProbeResult]
     cautions: list[Caution]
     skipped: dict[str, str]

@@ -15,7 +15,7 @@ from loaders import __version__
 from loaders.beton.format import Facts
 from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
-from loaders.records import Record
+from loaders.records import Count, Record
 
 SUMMARY = "summary.json"
 EARLY_SCORE = 0.99  # of validation after one epoch; the report saw 99 %, and its data gave the class without the lungs
@@ -27,24 +27,24 @@ class Summary(Record, frozen=True, kw_only=True):
     made_by = "train"
     version: int = 1
     best_f1: float
-    best_epoch: int
-    epochs: int
+    best_epoch: Count
+    epochs: Count
     stopped: str
     images_per_second: float
     seconds: float
-    steps: int
+    steps: Count
     classes: list[str]
     positive: str
-    crop: int
+    crop: Count
     synthetic: bool
     conversion_id: str
     cautions: list[Caution]
-    training_images: int
-    validation_images: int
+    training_images: Count
+    validation_images: Count
     model: str
     weights: str
-    head_epochs: int
-    parameters: int
+    head_epochs: Count
+    parameters: Count
     device: str
     compile: str
     checkpoint_sha256: str
@@ -131,5 +131,5 @@ def summarise(
         device=device,
         compile=why,
         checkpoint_sha256=sha256,
-        versions={"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        versions={"plainfilm": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
     )
