@@ -34,6 +34,7 @@ from loaders import __version__
 from loaders.beton.reader import Beton
 from loaders.cautions import caution
 from loaders.errors import CheckpointError, ConfigError, IntegrityError
+from tests.example_run import CHECKPOINT, alone, deletion, estimate, explanation, metrics, put
 from tests.small_training import small_training
 
 ROOT = Path(__file__).parents[2]
@@ -197,45 +198,35 @@ def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others
     other = tmp_path / "run"
     shutil.copytree(run, other)
     trained = load_trained(other)
-    hostile = caution("absent-classes", classes=["<b>holds</b>"])
-    content = {
-        "beton": "held.beton", "split": "heldout",
-        "num_samples": 1234, "num_groups": 77, "accuracy": 0.5,
-        "cautions": msgspec.to_builtins([hostile]), "checkpoint": {"sha256": trained.sha256},
-        "estimates": {"auc": {"value": 0.9, "low": 0.85, "high": 0.95}, "ece": {"value": None, "low": None}},
-        "trivial": {"auc": 0.5},
-    }  # fmt: skip
-    folder = other / "evaluation" / "heldout-1f3a90bc"
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps(content))
+    hostile = msgspec.to_builtins([caution("absent-classes", classes=["<b>holds</b>"])])
+    own = CHECKPOINT | msgspec.to_builtins(trained.checkpoint)
+    path, auc = other / "evaluation" / "held" / "metrics.json", estimate(0.9, low=0.85, high=0.95)
+    found = metrics(
+        set_name="heldout-1f3a90bc", beton="held.beton", num_samples=1234, num_groups=77, cautions=hostile,
+        checkpoint=own, estimates={"auc": auc, "ece": alone(None)}, trivial={"auc": alone(0.5)},
+    )  # fmt: skip
+    put(path, found)
     card = card_of(trained, "model.onnx")
-    assert (
-        "| ROC-AUC | 0.9000 | 0.8500 to 0.9500 | 0.5000 |" in card
-        and "heldout-1f3a90bc (held.beton): 1,234 images in 77 groups" in card
-    )
+    assert "| ROC-AUC | 0.9000 | 0.8500 to 0.9500 | 0.5000 |" in card
+    assert "heldout-1f3a90bc (held.beton): 1,234 images in 77 groups" in card
     assert "ECE" not in card and "\\<b\\>holds" in card and "<b>" not in card
-    three = {"value": 0.25, "low": None, "high": None, "defined": 2, "classes": 3}
-    own = content | {"estimates": {"ppv": three}, "trivial": {"ppv": 0.1}, "trivial_defined": {"ppv": 1}}
-    (folder / "metrics.json").write_text(json.dumps(own))
-    assert "| PPV, mean over 2 of 3 classes | 0.2500 | none | 0.1000" in card_of(trained, "model.onnx")
-    (folder / "metrics.json").write_text(json.dumps(content))
-    explained = {"sentence": "the model looks at the floor", "checkpoint": {"sha256": trained.sha256}}
-    (other / "explanation" / "held").mkdir(parents=True)
-    (other / "explanation" / "held" / "explanation.json").write_text(json.dumps(explained))
-    assert "the model looks at the floor" in card_of(trained, "model.onnx")
-    failed = explained | {"deletion": {"passed": False}}
-    (other / "explanation" / "held" / "explanation.json").write_text(json.dumps(failed))
-    assert "the model looks" not in card_of(trained, "model.onnx").replace("cannot be told where the model looks", "")
-    for folder_of, found in (
-        (folder / "metrics.json", content),
-        (other / "explanation/held/explanation.json", explained),
-    ):
-        folder_of.write_text(json.dumps(found | {"checkpoint": {"sha256": "other"}}))
+    of_three, least = alone(0.25, defined=2, classes=3), alone(0.1, defined=1, classes=3)
+    put(path, metrics(checkpoint=own, estimates={"ppv": of_three}, trivial={"ppv": least}))
+    assert "| PPV, mean over 2 of 3 classes | 0.2500 | none | 0.1000, 1 of 3 classes" in card_of(trained, "model.onnx")
+    put(path, found)
+    explained = other / "explanation" / "held" / "explanation.json"
+    put(explained, explanation(checkpoint=own))
+    assert "the model relies on the lungs" in card_of(trained, "model.onnx")
+    put(explained, explanation(checkpoint=own, deletion=deletion(0.63, 0.62), region="unknown"))
+    failed = card_of(trained, "model.onnx")
+    assert "the model relies on the lungs" not in failed and "not known what the model relies on" in failed
+    put(path, msgspec.structs.replace(found, checkpoint=metrics().checkpoint))
+    put(explained, explanation())
     card = card_of(trained, "model.onnx")
     assert "ROC-AUC" not in card and "holds" not in card.partition("## Cautions")[2].partition("a score")[0]
-    assert "floor" not in card
-    for broken in ("{", "[]", '{"checkpoint": 3}', '{"estimates": [1], "cautions": 7}'):
-        (folder / "metrics.json").write_text(broken)
+    assert "relies on the lungs" not in card
+    for broken in ("{", "[]", '{"checkpoint": 3}', '{"version": 1, "estimates": [1], "cautions": 7}'):
+        path.write_text(broken)
         assert "Not measured" in card_of(trained, "model.onnx")
 
 
@@ -244,7 +235,7 @@ def test_a_card_without_betons_and_summary_says_not_recorded(run: Path, tmp_path
     for name in ("best.safetensors",):
         shutil.copy(run / name, tmp_path / "run" / name)
     card = card_of(load_trained(tmp_path / "run"), "model.onnx")
-    assert "classes, groups and sources: not recorded" in card and "## Training\n\nNot recorded." in card
+    assert "## Data\n\nNot recorded." in card and "## Training\n\nNot recorded." in card
 
 
 def test_markup_in_names_stays_text() -> None:
@@ -289,7 +280,7 @@ def test_the_command_says_what_it_wrote(
 def fake_import(done: exporting.Exported, original: object) -> object:
     def import_module(name: str) -> object:
         if name == "engine.export.export":
-            return SimpleNamespace(export=lambda config, progress: done)
+            return SimpleNamespace(export=lambda config, progress: done, export_words=exporting.export_words)
         return original(name)  # type: ignore[operator]
 
     return import_module
