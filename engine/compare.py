@@ -180,8 +180,7 @@ def contender(
 def validation_f1(config: CompareConfig, run: Path) -> Estimate:
     """The best epoch's F1 of the validation set, as training counts it, with its interval."""
     tensors, state = load_checkpoint(run / BEST)
-    scores = validation_scores(tensors)
-    assert scores is not None, "a checkpoint holds its validation scores"
+    scores = validation_scores(tensors, run / BEST)
     found = estimates(
         scores.label_N,
         softmax(scores.logits_NK),

@@ -115,8 +115,7 @@ def of_what(result: Metrics) -> list[Line]:
     which = "Metrics are of the positive class"
     if len(result.classes) > 2:
         which = "Each metric is the mean over the classes for which it is defined, each against the rest"
-    temperature = result.temperature
-    calibrated = "" if temperature is None else f"; probabilities at temperature {temperature:.2f}, from validation"
+    calibrated = f"; probabilities at temperature {result.temperature:.2f}, from validation"
     resamples = f"{result.resamples:,} resamples of groups"
     return [
         Line(f"{which}; {share}. The predicted class is the most probable one{calibrated}."),

@@ -136,7 +136,7 @@ class Metrics(Record, frozen=True, kw_only=True):
     num_groups: Count
     prevalence: float
     stated_prevalence: float | None
-    temperature: float | None
+    temperature: float
     confusion: list[list[Count]]
     estimates: dict[str, Estimate]
     trivial: dict[str, Estimate]

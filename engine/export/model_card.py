@@ -93,13 +93,13 @@ def own_results(trained: Trained, kind: type[R], pattern: str) -> list[R]:
 
 
 def temperature_text(trained: Trained) -> str:
-    """Whether probabilities are calibrated."""
-    if trained.decision.temperature is None:
-        return "Probabilities are uncalibrated: the run kept no validation scores."
-    said = f"Probabilities are calibrated on validation, by temperature {trained.decision.temperature:.3g}"
+    """How probabilities are calibrated."""
+    calibrated = f"Probabilities are calibrated on validation, by temperature {trained.decision.temperature:.3g}"
     if trained.decision.temperature in TEMPERATURES:
-        return f"{said}, its bound: validation was too easy or too hard to calibrate by, so that they mean little."
-    return f"{said}."
+        return (
+            f"{calibrated}, its bound: validation was too easy or too hard to calibrate by, so they mean little."
+        )
+    return f"{calibrated}."
 
 
 def data_text(trained: Trained, summary: Summary | None, data: Path) -> Iterator[str]:

@@ -185,7 +185,7 @@ def show_set(tested: EvaluatedSet) -> ShownSet:
         points=point_rows(tested),
         matrix=[(name, row, sum(row)) for name, row in zip(metrics.classes, metrics.confusion, strict=True)],
         calibration=metric_rows(tested, CALIBRATION),
-        temperature="" if metrics.temperature is None else plain_text(metrics.temperature, 2),
+        temperature=plain_text(metrics.temperature, 2),
         subgroups=subgroup_rows(tested),
         against=difference.against if difference else "",
         difference=difference_rows(tested),

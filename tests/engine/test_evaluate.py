@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-import torch
 from matplotlib.figure import Figure
 from sklearn import metrics as oracle
 
@@ -35,7 +34,7 @@ from engine.statistics.thresholds import choose_operating_points
 from engine.train.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from engine.train.step import softmax
 from engine.train.train import train
-from engine.train.validation_scores import validation_scores
+from engine.train.validation_scores import ValidationScores, validation_scores
 from loaders.atomic_file import locked
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
@@ -328,14 +327,13 @@ def test_the_weights_hold_what_the_best_epoch_said_of_the_validation_set_in_its_
     run: Path, betons: Path, tmp_path: Path
 ) -> None:
     tensors, state = load_checkpoint(run / "best.safetensors")
-    scores = validation_scores(tensors)
-    assert scores is not None and scores.logits_NK.dtype == np.float32
+    scores = validation_scores(tensors, run)
+    assert scores.logits_NK.dtype == np.float32
     with Beton(betons / "val.beton") as beton:
         assert (scores.label_N == beton.label_N).all()
         assert (scores.group_N == beton.rows_N["group"]).all()
     assert (softmax(scores.logits_NK).argmax(1) == scores.label_N).mean() == state["validation"]["accuracy"]
     (result,) = evaluate(on(run, betons / "val.beton", out=tmp_path))  # the same weights say the same again
-    assert result.metrics.temperature is not None
     _, probability_NK = scores_of(result.out)
     assert np.allclose(probability_NK, softmax(scores.logits_NK / result.metrics.temperature), atol=1e-4)
 
@@ -347,9 +345,8 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
         half = np.arange(0, len(beton), 2)
     part = chosen(betons / "heldout.beton", half, tmp_path / "part.beton", conversion="d" * 32)
     whole, some = (content_of(result.out) for result in evaluate(on(run, betons / "heldout.beton", part, out=tmp_path)))
-    assert whole.temperature is not None and whole.temperature == some.temperature > 0
-    scores = validation_scores(load_checkpoint(run / "best.safetensors")[0])
-    assert scores is not None
+    assert whole.temperature == some.temperature > 0
+    scores = validation_scores(load_checkpoint(run / "best.safetensors")[0], run)
     wanted = choose_operating_points(scores.label_N, softmax(scores.logits_NK / whole.temperature), 0)
     for content in (whole, some):
         assert [point.name for point in content.operating_points] == ["0.5", "youden", "rule-out"]
@@ -435,15 +432,14 @@ def test_a_temperature_at_its_bound_is_a_caution() -> None:
     def at_bound(temperature: float) -> Caution:
         return caution("temperature-at-bound", temperature=temperature)
 
-    logits_NK = torch.tensor([[4.0, -4.0], [3.0, -3.0], [-4.0, 4.0], [-3.0, 3.0]])
-    kept = {"validation.label": torch.tensor([0, 0, 1, 1]), "validation.group": torch.arange(4)}
-    easy = decide(kept | {"validation.logits": logits_NK}, 0)
+    logits_NK = np.array([[4.0, -4.0], [3.0, -3.0], [-4.0, 4.0], [-3.0, 3.0]], np.float32)
+    easy_scores = ValidationScores(label_N=np.array([0, 0, 1, 1]), logits_NK=logits_NK, group_N=np.arange(4))
+    easy = decide(easy_scores, 0)
     assert easy.temperature == min(TEMPERATURES) and easy.cautions() == [at_bound(min(TEMPERATURES))]
-    wrong_too = decide(kept | {"validation.logits": logits_NK[[0, 2, 3, 1]]}, 0)
+    wrong_too = decide(replace(easy_scores, logits_NK=logits_NK[[0, 2, 3, 1]]), 0)
     assert wrong_too.temperature == max(TEMPERATURES) and wrong_too.cautions() == [at_bound(max(TEMPERATURES))]
     logits_NK[1] *= -0.5
-    assert decide(kept | {"validation.logits": logits_NK}, 0).cautions() == []
-    assert decide({}, 0).cautions() == [caution("uncalibrated")]
+    assert decide(easy_scores, 0).cautions() == []
 
 
 def test_an_operating_point_is_reported_on_the_set_under_test(run: Path, betons: Path, tmp_path: Path) -> None:
@@ -493,19 +489,14 @@ def test_every_estimate_has_its_interval_and_the_trivial_value_beside_it(
     assert content_of(results_of(again)).estimates != content.estimates
 
 
-def test_a_run_made_before_validation_scores_were_kept_still_evaluates_and_says_what_it_lacks(
-    run: Path, betons: Path, tmp_path: Path
-) -> None:
-    old = tmp_path / "old"
-    shutil.copytree(run, old)
+def test_weights_without_validation_scores_are_refused(run: Path, betons: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
     tensors, state = load_checkpoint(run / "best.safetensors")
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("validation.")}
-    save_checkpoint(old / "best.safetensors", kept, state)
-    (result,) = evaluate(on(old, betons / "heldout.beton", out=tmp_path / "a"))
-    content = content_of(result.out)
-    assert "uncalibrated" in codes(result)
-    assert content.temperature is None and content.operating_points == []
-    assert content.estimates["accuracy"].low is not None
+    save_checkpoint(other / "best.safetensors", kept, state)
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: no validation scores, expected .*; train again"):
+        evaluate(on(other, betons / "heldout.beton", out=tmp_path / "a"))
 
 
 def test_subgroups_by_source_view_and_flag_have_sizes_and_small_ones_no_numbers(

@@ -103,7 +103,7 @@ def test_temperature_is_inside_the_file(run: Path, exported: Path) -> None:
     assert trained.decision.temperature == pytest.approx(6 / np.log(SURE / (1 - SURE)), rel=1e-3)
     frames_NSS = exporting.probe_frames(3, trained.state["stored"])
     (said_NK,) = session_of(exported).run(None, {"frames": frames_NSS})
-    as_they_are = replace(trained, decision=Decision(temperature=None, points=()))
+    as_they_are = replace(trained, decision=Decision(temperature=1.0, points=()))
     assert abs(reference(as_they_are, frames_NSS) - said_NK).max() > 1e-3
     assert "they mean little" not in card_of(trained, "m.onnx")
     at_its_bound = replace(trained, decision=Decision(temperature=20.0, points=()))
@@ -118,10 +118,12 @@ def test_networks_of_torchvision_are_exported_too(tmp_path: Path) -> None:
         "dropout": 0.0, "conversion_id": "", "epoch": 1,
     }  # fmt: skip
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {"validation.logits": torch.eye(3), "validation.label": torch.arange(3)}
+    tensors["validation.group"] = torch.arange(3)
     (tmp_path / "run").mkdir()
     save_checkpoint(tmp_path / "run" / "best.safetensors", tensors, state)
     done = export(ExportConfig(run=tmp_path / "run", out=tmp_path / "m.onnx"))
-    assert done.difference <= 1e-4 and done.temperature is None
+    assert done.difference <= 1e-4
     frames_NSS = np.random.default_rng(3).integers(0, 256, (5, 46, 46), np.uint8)
     (said_NK,) = session_of(done.model).run(None, {"frames": frames_NSS})
     np.testing.assert_allclose(said_NK, reference(load_trained(tmp_path / "run"), frames_NSS), atol=1e-4)
@@ -266,13 +268,13 @@ def test_the_command_says_what_it_wrote(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = exporting.Exported(
-        model=tmp_path / "m.onnx", card=tmp_path / "model_card.md", classes=("a", "b"), stored=46, temperature=None,
+        model=tmp_path / "m.onnx", card=tmp_path / "model_card.md", classes=("a", "b"), stored=46,
         difference=1e-7, size=1_000_000,
     )  # fmt: skip
     monkeypatch.setattr(cli.importlib, "import_module", fake_import(done, cli.importlib.import_module))
     assert cli.main(["export", str(run), "--out", str(tmp_path / "m.onnx")]) == 0
     shown = capsys.readouterr().out
-    for text in ("(N, 46, 46)", "1e-07", "uncalibrated", "m.onnx", "model_card.md", "not for diagnosis"):
+    for text in ("(N, 46, 46)", "1e-07", "m.onnx", "model_card.md", "not for diagnosis"):
         assert text in shown
     assert cli.main(["export"]) == 2
 
