@@ -137,8 +137,8 @@ def finished(config: CrossvalConfig, pool: Pool, split: str, fold: Fold) -> Fold
 
 def identity_of(pool: Pool, split: str, fold: Fold) -> str:
     """The conversion id of a fold's betons."""
-    seen = "whole frames " if split == HIDDEN else ""
-    return subset_id(pool.betons[0], f"crossval {split} {seen}{fold.number}", fold.train_N, fold.val_N, fold.test_N)
+    frames = "whole frames " if split == HIDDEN else ""
+    return subset_id(pool.betons[0], f"crossval {split} {frames}{fold.number}", fold.train_N, fold.val_N, fold.test_N)
 
 
 def run_fold(

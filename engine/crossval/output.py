@@ -41,10 +41,10 @@ def crossval_figure(result: Crossval) -> Figure:
         row = result.target(target)
         found = None if row is None else row.f1.estimate
         if row is None or found is None or found.value is None:
-            words = "not measured" if row is None else "undefined"
+            state = "not measured" if row is None else "undefined"
             across = axes.get_yaxis_transform()
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line of guessing
-            axes.text(0.02, place, words, va="center", color=FAINT, style="italic", transform=across, bbox=box)
+            axes.text(0.02, place, state, va="center", color=FAINT, style="italic", transform=across, bbox=box)
             continue
         colour = HEADLINE if target == "random" else HONEST
         low = found.value if found.low is None else found.low

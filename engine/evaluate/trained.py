@@ -75,7 +75,7 @@ class Checkpoint(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """The best checkpoint of a run, read once.  network: on the host, in evaluation mode.  state: what it says."""
+    """The best checkpoint of a run, read once.  network: on the host, in evaluation mode.  state: the facts in it."""
 
     run: Path
     network: nn.Module

@@ -34,7 +34,7 @@ SHOWN = {  # of a metrics.json's estimates
 def card_of(trained: Trained, model_name: str) -> str:
     """The card in Markdown.  It is a function of the run folder and of its training betons, as far as they are there.
 
-    It names no file but the model, and no patient; what is not known is said to be so.
+    It names no file but the model, and no patient; it says what is not known.
     Source: Mitchell et al. 2019, Model Cards for Model Reporting.
     """
     state = trained.state
@@ -96,9 +96,7 @@ def temperature_text(trained: Trained) -> str:
     """How probabilities are calibrated."""
     calibrated = f"Probabilities are calibrated on validation, by temperature {trained.decision.temperature:.3g}"
     if trained.decision.temperature in TEMPERATURES:
-        return (
-            f"{calibrated}, its bound: validation was too easy or too hard to calibrate by, so they mean little."
-        )
+        return f"{calibrated}, its bound: validation was too easy or too hard to calibrate by, so they mean little."
     return f"{calibrated}."
 
 

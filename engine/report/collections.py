@@ -197,11 +197,7 @@ def show_set(tested: EvaluatedSet) -> ShownSet:
 class Flow:
     """What became of the files.  reasons: reason, verdict, files.  splits: split, images by class, sum, groups."""
 
-    files: int
-    written: int
-    rejected: int
-    duplicate: int
-    excluded: int
+    counts: DataFlow
     reasons: list[tuple[str, str, int]]
     splits: list[str]
     classes: list[tuple[str, list[int]]]
@@ -270,11 +266,7 @@ def make_flow(found: DataFlow | None, order: list[str]) -> Flow | None:
     names = [name for name in (*order, *others) if any(name in classes for classes in found.splits.values())]
     numbers = [[classes.get(name, 0) for classes in found.splits.values()] for name in names]
     return Flow(
-        files=found.files,
-        written=found.written,
-        rejected=found.rejected,
-        duplicate=found.duplicate,
-        excluded=found.excluded,
+        counts=found,
         reasons=[(why, verdict, files) for verdict, by_why in found.reasons.items() for why, files in by_why.items()],
         splits=list(found.splits),
         classes=list(zip(names, numbers, strict=True)),

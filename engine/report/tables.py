@@ -223,17 +223,17 @@ def train_command(config: dict[str, Any]) -> str:
     """
     if not config:
         return ""
-    words = ["python", "cli.py", "train", "BETONS", "--out", "RUN"]
+    parts = ["python", "cli.py", "train", "BETONS", "--out", "RUN"]
     for setting in settings_of(TrainConfig):
         value = config.get(setting.name)
         default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
         if setting.name in ("data", "out") or setting.name not in config or value == default or value is None:
             continue
         if isinstance(value, bool):
-            words.append(flag_of(setting) if value else "--no-" + flag_of(setting)[2:])
+            parts.append(flag_of(setting) if value else "--no-" + flag_of(setting)[2:])
         else:
-            words += [flag_of(setting), ",".join(map(str, value)) if isinstance(value, list) else str(value)]
-    return shlex.join(words)
+            parts += [flag_of(setting), ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return shlex.join(parts)
 
 
 def commands(results: RunResults) -> dict[str, str]:

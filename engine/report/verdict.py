@@ -58,8 +58,9 @@ def judge(results: RunResults) -> Verdict:
 
     How good: for two classes sensitivity and specificity, else accuracy and macro F1, each with the lower end of its
     95 % interval, and what always answering the largest class would reach.  Where the AUC's lower end is 0.5 or less
-    (or, without an AUC, accuracy's not above that of the largest class) it says that nothing is shown.  It never says
-    good: with a red flag, it opens with what the gravest one does to the score; with a check missing, with that.
+    (or, without an AUC, accuracy's not above that of the largest class) it states that nothing is shown.  It never
+    calls a score good: with a red flag, it opens with what the gravest one does to the score; with a check missing,
+    with that.
 
     How sure: "not very" where the AUC's interval is wider than ten points (accuracy's, without an AUC or at a perfect
     one), was resampled by too few groups, or rests on fewer than 59 images of a class; whether other splits were tried
@@ -67,7 +68,7 @@ def judge(results: RunResults) -> Verdict:
 
     What could fool it: the red flags of engine.report.red_flags, gravest first, three of them and how many more; then
     which checks were not made (a test set, the explanation, probes, cross-validation, hidden lungs, another
-    collection). With none it says that nothing was found, which proves nothing.
+    collection). Without any it states that no check found anything, which proves nothing.
     """
     tested = least_favourable(results.evaluations)
     red_flags = find_red_flags(results, tested)
@@ -214,7 +215,7 @@ def spread_text(results: RunResults) -> str:
     """What other splits gave."""
     group = results.own_crossval.target("group") if results.own_crossval else None
     if group is None or group.f1.estimate.value is None:
-        return "this is one training on one split, and another may differ by more than the interval says"
+        return "this is one training on one split, and another may differ by more than the interval suggests"
     f1, spread = group.f1.estimate, group.f1.spread
     by = f", with a spread of {plain_text(spread, 2)} between folds" if spread is not None else ""
     between = f" ({ends})" if (ends := interval_text(f1, share=False, digits=2)) else ""

@@ -903,9 +903,9 @@ def test_the_page_fits_its_window_without_complaint_or_request(
         written,
         width=width,
         dark=dark,
-        boxes="figure, figcaption *, .said, .said p, pre, .wide:not([tabindex])",
+        boxes="figure, figcaption *, .verdict, .verdict p, pre, .wide:not([tabindex])",
     )
-    size = browser.evaluate("parseFloat(getComputedStyle(document.querySelector('.said p')).fontSize)")
+    size = browser.evaluate("parseFloat(getComputedStyle(document.querySelector('.verdict p')).fontSize)")
     assert size >= 20  # the verdict is large, on a phone as well
     if folder := os.environ.get("PLAINFILM_SCREENSHOTS"):
         browser.screenshot(Path(folder) / f"report-{width}-{'dark' if dark else 'light'}.png")
