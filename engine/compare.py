@@ -42,7 +42,11 @@ from loaders.records import Count, Record, known_record, write_record
 from loaders.settings import flatten
 
 HELD_OUT = "heldout.beton"
-SERIES = (("validation_f1", "validation", VALIDATION, "o", -0.12), ("heldout_f1", "held out", "#c0504d", "s", 0.12))
+HELD_OUT_COLOUR = "#c0504d"
+SERIES = (
+    ("validation_f1", "validation", VALIDATION, "o", -0.12),
+    ("heldout_f1", "held out", HELD_OUT_COLOUR, "s", 0.12),
+)
 FILES = ("comparison.json", "comparison.csv", "comparison.png")
 # of one network; whatever else goes wrong would go wrong for all
 FAILURES = (ConfigError, CheckpointError, DivergedError, MemoryError)

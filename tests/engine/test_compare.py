@@ -185,8 +185,9 @@ def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> N
 
 def test_a_score_that_is_too_good_after_one_epoch_is_suspected() -> None:
     early = caution("early-convergence", metric="F1", value=EARLY_SCORE)
-    assert early_convergence({"val_f1": EARLY_SCORE}) == [early]
-    assert not early_convergence({"val_f1": EARLY_SCORE - 1e-6, "val_accuracy": None})
+    assert early_convergence({"val_f1": EARLY_SCORE, "val_accuracy": 1.0}) == [early]
+    assert early_convergence({"val_f1": EARLY_SCORE - 1e-6, "val_accuracy": EARLY_SCORE - 1e-6}) == []
+    assert early_convergence({"val_f1": 0.9, "val_accuracy": 1.0})[0].parameters == {"metric": "accuracy", "value": 1.0}
 
 
 def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_all_have(tmp_path: Path) -> None:

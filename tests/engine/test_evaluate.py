@@ -355,7 +355,7 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
             assert found.threshold == (None if point.threshold is None else pytest.approx(point.threshold))
 
 
-def test_a_class_without_an_image_is_said_where_means_over_classes_leave_it_out() -> None:
+def test_a_class_without_an_image_is_a_caution_where_means_over_classes_leave_it_out() -> None:
     classes, label_N = ("covid", "normal", "pneumonia"), np.array([0, 1, 0])
     assert class_cautions(classes, label_N) == [caution("absent-classes", classes=["pneumonia"])]
     assert class_cautions(classes, np.arange(3)) == []

@@ -7,12 +7,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import io
 import json
 import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,7 +45,7 @@ from engine.profile.worker import DeviceRounds, HostRounds, VariantProcess, trac
 from loaders.atomic_file import locked
 from loaders.batches.loader import Batch, Loader
 from loaders.beton.reader import Beton
-from loaders.cautions import caution
+from loaders.cautions import caution, cautions_in
 from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.machine import usable_cores
@@ -285,12 +286,26 @@ def test_a_variant_that_fails_says_why() -> None:
 
 
 @pytest.fixture(scope="module")
-def profiled(betons: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A whole profile, with a trace."""
+def profiled(betons: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole profile, with a trace and, beside it, what it printed; any load is too much for it, and any spread."""
     out = tmp_path_factory.mktemp("profile") / "p"
     command = ["profile", str(betons), "--source", str(phantoms.parent), "--out", str(out), "--rounds", "1"]
-    assert cli.main([*command, "--steps", "1", "--device", "cpu", "--trace", str(out.parent / "trace.json")]) == 0
-    yield out
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr("engine.profile.profile.BUSY", -1)
+        patch.setattr("engine.profile.profile.NOISE", 0)
+        assert cli.main([*command, "--steps", "1", "--device", "cpu", "--trace", str(out.parent / "trace.json")]) == 0
+    (out.parent / "printed.txt").write_text(printed.getvalue())
+    return out
+
+
+def test_a_profile_shows_its_cautions_in_the_terminal_and_has_their_codes_in_its_file(profiled: Path) -> None:
+    text = (profiled / "profile.json").read_text()
+    cautions = cautions_in(json.loads(text))
+    assert [found.code for found in cautions] == ["machine-busy", "machine-unsteady"]
+    printed = " ".join((profiled.parent / "printed.txt").read_text().split())
+    for found in cautions:
+        assert f"Caution: {found.text}." in printed and found.finding not in text
 
 
 def test_a_folder_that_another_process_has_is_not_written_into(
