@@ -365,7 +365,7 @@ def test_deletion_passes_for_a_map_on_what_matters_and_fails_elsewhere(place: sl
         cells=(14, 14), seed=0,
     )  # fmt: skip
     assert found.passed is passed
-    assert found.cam_P[0] == found.random_P[0] and found.cam_P[-1] == pytest.approx(found.random_P[-1])
+    assert found.by_map[0] == found.at_random[0] and found.by_map[-1] == pytest.approx(found.at_random[-1])
 
 
 # ---- the lungs' share
