@@ -10,11 +10,11 @@ DEVICE_PY = $(if $(filter-out $(VENV)/bin/python,$(PY)),$(PY),$(or $(wildcard $(
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 AUDIT := $(VENV)/audit-deps
 DATA ?=
-RIVALS := ffcv dali spdl kornia torchvision
+RIVALS := ffcv dali spdl kornia
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv ffcv-headers docs clean
+.PHONY: help run test test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv ffcv-headers results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,7 +52,7 @@ $(VENV)/ffcv: $(VENV)/test
 	$(INSTALL) -e '.[ffcv]'
 	touch $@
 
-$(VENV)/dali $(VENV)/kornia $(VENV)/torchvision: $(VENV)/bench
+$(VENV)/dali $(VENV)/kornia: $(VENV)/bench
 	$(INSTALL) -e '.[$(@F)]'
 	touch $@
 
@@ -101,12 +101,12 @@ check: $(VENV)/check $(VENV)/test  ## lint, types, import rule, docs
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -q tests/test_docs.py
 
-bench: rivals  ## speed beside rivals, as ratios in one run; installs them first
+bench: rivals  ## measure and store speed beside rivals, as ratios in one run; installs them first
 	@mkdir -p benchmarks/results
-	$(PY) -m pytest benchmarks --timeout=1200 --benchmark-json=benchmarks/results/latest.json
+	$(PY) -m pytest benchmarks --timeout=1200 --benchmark-json="$$($(PY) -m benchmarks.provenance)"
 
 # DALI and SPDL alone may be missing; any other rival that is fails its contest
-bench-smoke: $(VENV)/bench $(VENV)/test $(VENV)/ffcv $(VENV)/kornia $(VENV)/torchvision  ## every contest's agreement check, and one tiny turn of each rival
+bench-smoke: $(VENV)/bench $(VENV)/test $(VENV)/ffcv $(VENV)/kornia  ## every contest's agreement check, and one tiny turn of each rival
 	$(PY) -m pytest benchmarks --smoke --benchmark-disable --timeout=300 -n auto --dist worksteal
 
 bench-compare: rivals  ## fail when a ratio has fallen below 0.9 of the stored one
@@ -135,24 +135,31 @@ audit-deps: $(VENV)/base $(AUDIT)/bin/pip-audit  ## ask PyPI for known vulnerabi
 	  echo "audit-deps: not passed. 'not found on PyPI' or a ConnectionError above: the service gave no answer, and nothing is known; otherwise see the list"; exit 1; }
 
 kind: $(VENV)/bench $(VENV)/test  ## train the audit's classifier of kinds anew, scored with patients left out
-	$(PY) -m benchmarks.kind_recipe
+	$(PY) -m benchmarks.audit.kind_recipe
 
 # cleanvision by itself: without it the speed part says that it is missing
 audit-quality: $(VENV)/bench $(VENV)/test  ## how well the audit works: planted and real defects, shortcuts, formats, speed
 	@$(INSTALL) -e '.[cleanvision]' || echo "cleanvision cannot be installed here; the table says missing"
-	$(PY) -m benchmarks.audit_quality all --document
+	$(PY) -m benchmarks.audit.quality all --document
 
 bench-gpu:  ## test and measure everything on this machine's CUDA device; PY=python3 names another Python
-	$(DEVICE_PY) -m benchmarks.gpu
+	$(DEVICE_PY) -m benchmarks.device.gpu
 
 bench-mps:  ## the same on a Mac
-	$(DEVICE_PY) -m benchmarks.mps
+	$(DEVICE_PY) -m benchmarks.device.mps
 
 ffcv: $(VENV)/ffcv  ## install FFCV 1.0.2 and run every test that needs it, none skipped
 	OMP_NUM_THREADS=1 PLAINFILM_REQUIRE_FFCV=1 $(PY) -m pytest -n auto --dist worksteal tests/loaders/test_ffcv.py tests/loaders/test_ffcv_operation.py tests/loaders/test_radiograph.py tests/loaders/test_frame.py
 
-docs: $(VENV)/base  ## write docs/CLI.md anew from the code
+results: $(VENV)/bench  ## write docs/RESULTS.md, its picture and every quoted figure from the stored results; measures nothing
+	$(PY) -m benchmarks.document
+
+docs: $(VENV)/base  ## write docs/CLI.md, and the tree of docs/DESIGN.md, from the code
 	$(PY) -c 'import cli, pathlib; pathlib.Path("docs/CLI.md").write_text(cli.reference())'
+	$(PY) -m tests.house --document
+
+counts: $(VENV)/base  ## count files, lines, import circles and upward arrows
+	@$(PY) -m tests.house
 
 clean:  ## remove the environment and the demo
 	rm -rf $(VENV)

@@ -21,7 +21,7 @@ THEIRS = 0.25 * LEVEL  # largest mean error of a rival: what rounding to whole l
 
 
 class Disagreement(AssertionError):
-    """Two rivals give different outputs, so that their speeds say nothing."""
+    """Two rivals give different outputs, so that their speeds cannot be compared."""
 
 
 def expect_close(name: str, found: Any, expected: Any, *, mean: float, most: float = np.inf) -> None:

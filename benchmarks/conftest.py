@@ -1,4 +1,4 @@
-"""Fixtures: material converted on the spot, equal threads; and the table at the end.
+"""Fixtures: data sets converted on the spot, equal threads; and the table at the end.
 
 With --smoke every contest checks that its outputs agree and takes one tiny turn; a missing rival fails it, but those of
 MAY_BE_MISSING.
@@ -6,19 +6,21 @@ MAY_BE_MISSING.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
-from benchmarks.contest import Contest, Missing
-from benchmarks.conversion_contest import payback
-from benchmarks.cpu_time import cpu_seconds
-from benchmarks.material import Converted, choose_radiographs, convert_table, draw_phantoms, repeat
+from benchmarks.contest import Comparison, Contest, Missing, interleaved
+from benchmarks.datasets import Converted, choose_radiographs, convert_table, draw_phantoms, repeat
+from benchmarks.file_contests import payback
 from benchmarks.provenance import describe, provenance
-from benchmarks.rivals import Comparison, interleaved
 from benchmarks.settings import FULL, MAY_BE_MISSING, SMOKE, THREADS, Workload
 from benchmarks.table import agreement, table
 
@@ -75,7 +77,7 @@ def beton_224(workload: Workload, converted_224: Converted, tmp_path_factory: py
 def converted_radiographs(
     workload: Workload, tmp_path_factory: pytest.TempPathFactory, converted_224: Converted
 ) -> Converted:
-    """Every so many'th real radiograph at the recipe's size: decoding a third of them takes a rival long enough."""
+    """Some of the real radiographs at the recipe's size: decoding a third of them takes a rival long enough."""
     folder = tmp_path_factory.mktemp("radiographs-224")
     manifest = choose_radiographs(folder, workload.decoded_every)
     return convert_table(manifest, folder, 224) if manifest else converted_224
@@ -136,7 +138,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[COMPARISONS] = []
     config.stash[FACTS] = {}
     config.stash[PROVENANCE] = provenance()
-    # a contest whose outputs disagree has not used it yet: one failure, not an error as well; `compare` looks itself
+    # a contest whose outputs disagree has not used it yet: one failure, not an error as well; `compare` checks it
     config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used at all")
 
 
@@ -153,7 +155,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 @pytest.hookimpl(trylast=True)  # below pytest-benchmark's own table
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.getoption("smoke"):
-        terminalreporter.section("outputs agree; one tiny turn of each rival, which says nothing about speed")
+        terminalreporter.section("outputs agree; one tiny turn of each rival, which measures no speed")
         for passed in terminalreporter.stats.get("passed", []):
             for line in dict(passed.user_properties).get("agreement", []):
                 terminalreporter.write_line(line)
@@ -170,3 +172,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for block in [*blocks, describe(config.stash[PROVENANCE]).splitlines()]:
         for line in [*block, ""]:
             terminalreporter.write_line(line)
+
+
+def cpu_seconds() -> float:
+    """User and system time so far, children included; of children the kernel counts in hundredths of a second."""
+    total = time.process_time()
+    ended = os.times()
+    total += ended.children_user + ended.children_system
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now; its time moves to `children_user`
+            times = child.cpu_times()
+            total += times.user + times.system
+    return total

@@ -1,4 +1,4 @@
-"""Contests of the loader with those who decode the original files each time: batches of 32 crops of 224."""
+"""Contests with those who read the original files: the loader with decoding loaders, the converter with a loop."""
 
 # N samples, H W rows and columns of the crop
 
@@ -8,21 +8,24 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks import dali_rival, spdl_rival, torchvision_import
 from benchmarks.agreement import LEVEL, THEIRS, expect_close, expect_inside, expect_same_pictures
-from benchmarks.augmentation_rivals import Turns, turns_of
-from benchmarks.contest import Call, Contest, Missing
-from benchmarks.epochs import Epoch, arrays, consume, first_samples, opened
+from benchmarks.contest import Call, Comparison, Contest, Epoch, Missing, arrays, consume, first_samples, opened
+from benchmarks.datasets import Converted, convert_table, listed_files
 from benchmarks.loader_contests import by_sample, open_ours
-from benchmarks.material import Converted
-from benchmarks.pil_dataset import PilDataset
+from benchmarks.rivals import dali, spdl
+from benchmarks.rivals.arrays import middle_of
+from benchmarks.rivals.augmentation import Turns, turns_of
+from benchmarks.rivals.data_loader import PilDataset, TorchvisionDataset
 from benchmarks.settings import BATCH, FULL, THREADS
-from benchmarks.targets import FILES, PHANTOM_FILES
-from benchmarks.torchvision_dataset import TorchvisionDataset
+from benchmarks.targets import CONVERSION, FILES, PHANTOM_FILES
+from loaders.beton.reader import Beton
 from tests import naive
 
 NUM_CHECKED = 16
@@ -62,10 +65,10 @@ def decoders(converted: Converted, turns: Turns, stored: int, crop: int) -> dict
     """Those that decode in threads of their own, ready to be opened."""
     paths = converted.paths
     found: dict[str, Callable[[], Epoch] | Missing] = {
-        "DALI, CPU": lambda: dali_rival.file_pipeline(paths, turns.inverse_N23, stored, crop, BATCH, THREADS),
-        "SPDL + grid_sample": lambda: spdl_rival.file_pipeline(paths, turns, stored, crop, BATCH, THREADS),
+        "DALI, CPU": lambda: dali.file_pipeline(paths, turns.inverse_N23, stored, crop, BATCH, THREADS),
+        "SPDL + grid_sample": lambda: spdl.file_pipeline(paths, turns, stored, crop, BATCH, THREADS),
     }
-    for name, reason in zip(found, (dali_rival.missing(), spdl_rival.missing()), strict=True):
+    for name, reason in zip(found, (dali.missing(), spdl.missing()), strict=True):
         if reason is not None:
             found[name] = Missing(reason=reason)
     return found
@@ -80,13 +83,9 @@ def files_contest(converted: Converted, workers: tuple[int, ...] = FULL.loader_w
         ours, seconds = opened(lambda: arrays(loader))
         first_batch = {"plainfilm": seconds}
         rivals: dict[str, Call | Missing] = {"plainfilm": consume(ours, OUR_EPOCHS)}
-        reason = torchvision_import.missing()
         dataset = TorchvisionDataset(converted.paths, beton.label_N, stored, crop, turns.degrees_N, turns.zoom_N)
-        if reason is None:
-            name, epoch, first_batch[name] = best_data_loader(dataset, workers)
-            rivals[name] = consume(epoch)
-        else:
-            rivals["DataLoader + PIL + torchvision"] = Missing(reason=reason)
+        name, epoch, first_batch[name] = best_data_loader(dataset, workers)
+        rivals[name] = consume(epoch)
         pictures: dict[str, Epoch] = {}
         for name, build in decoders(converted, turns, stored, crop).items():
             if isinstance(build, Missing):
@@ -99,8 +98,7 @@ def files_contest(converted: Converted, workers: tuple[int, ...] = FULL.loader_w
             frames_N1HW = by_sample(loader)[:NUM_CHECKED]
             for name, epoch in pictures.items():
                 expect_same_pictures(name, first_samples(epoch, NUM_CHECKED), frames_N1HW)
-            if reason is None:
-                expect_torchvision(dataset, turns, frames_N1HW)
+            expect_torchvision(dataset, turns, frames_N1HW)
 
         yield Contest(
             what=FILES,
@@ -125,7 +123,7 @@ def expect_torchvision(dataset: TorchvisionDataset, turns: Turns, frames_N1HW: n
 
 @contextmanager
 def phantom_files_contest(converted: Converted, workers: tuple[int, ...] = FULL.loader_workers) -> Iterator[Contest]:
-    """Phantoms twice the stored side, which everybody halves alike: a dataset that does all that conversion does."""
+    """Phantoms twice the stored side, which all libraries halve alike: a dataset that does all that conversion does."""
     with open_ours(converted.beton, training=True) as loader:
         beton, crop, num_samples = loader.beton, loader.beton.facts.crop, len(loader.beton)
         turns = turns_of(loader.config, num_samples, crop)
@@ -148,3 +146,79 @@ def phantom_files_contest(converted: Converted, workers: tuple[int, ...] = FULL.
             amounts={"plainfilm": num_samples * OUR_EPOCHS},
             first_batch={"plainfilm": seconds, name: first},
         )
+
+
+SIZE = 224
+STORED = 320
+NUM_CHECKED = 16
+
+
+def pillow_loop(paths: list[Path], folder: Path) -> None:
+    """One process: to grey, to the stored side, to a file each."""
+    for place, path in enumerate(paths):
+        np.save(folder / f"{place}.npy", shrink(path))
+
+
+def shrink(path: Path) -> np.ndarray:
+    """One radiograph as Pillow's users prepare it."""
+    with warnings.catch_warnings(), Image.open(path) as file:
+        warnings.simplefilter("ignore")  # Pillow's, about palettes
+        return np.asarray(file.convert("L").resize((STORED, STORED), Image.Resampling.BILINEAR))
+
+
+@contextmanager
+def conversion_contest(manifest: Path, folder: Path) -> Iterator[Contest]:
+    """Every file of a table, each time into a folder of its own.
+
+    Ours also splits, finds duplicates, writes and verifies betons, and draws the two pictures.
+    """
+    paths, runs = listed_files(manifest), count()
+
+    def ours() -> None:
+        convert_table(manifest, new_folder(folder, next(runs)), SIZE)
+
+    def check() -> None:
+        converted = convert_table(manifest, new_folder(folder, next(runs)), SIZE)
+        with Beton(converted.beton) as beton:
+            # of the crop alone: its grey levels set the window, which the margin may leave and the loop does not have
+            middle = middle_of(beton)
+            found = [shrink(path)[middle] for path in converted.paths[:NUM_CHECKED]]
+            expect_same_pictures("PIL loop", found, [beton.frame(sample)[middle] for sample in range(len(found))])
+
+    yield Contest(
+        what=CONVERSION,
+        amount=len(paths),
+        unit="files",
+        rivals={
+            "plainfilm": ours,
+            "PIL loop": lambda: pillow_loop(paths, new_folder(folder, next(runs))),
+        },
+        check=check,
+    )
+
+
+def new_folder(folder: Path, number: int) -> Path:
+    """A folder that is not there yet."""
+    made = folder / str(number)
+    made.mkdir()
+    return made
+
+
+def payback(comparisons: list[Comparison]) -> str | None:
+    """How long 2,060 radiographs take, and when that has paid for itself against decoding each time.
+
+    None unless conversion and the DataLoader that decodes were both measured.
+    """
+    by_what = {comparison.what: comparison for comparison in comparisons}
+    if not {CONVERSION, FILES} <= by_what.keys():
+        return None
+    files, conversion = by_what[FILES], by_what[CONVERSION]
+    decoding = [name for name in files.cpu_seconds if name.startswith("DataLoader")]
+    if not decoding:
+        return None
+    seconds = FULL.files / conversion.rate(conversion.ours)
+    saved = FULL.files / files.rate(decoding[0]) - FULL.files / files.rate(files.ours)
+    return (
+        f"conversion of {FULL.files:,} radiographs: {seconds:.1f} s; an epoch then takes "
+        f"{saved:.1f} s less than with {decoding[0]}: paid for after {seconds / saved:.2f} epochs"
+    )

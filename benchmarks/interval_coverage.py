@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.baseline import FOLDER
 from benchmarks.provenance import describe, provenance
+from benchmarks.settings import RESULTS
 from engine.statistics.bootstrap import make_material, resample
 from engine.statistics.estimates import RESAMPLES, estimates, judge, silent
 from engine.statistics.point_metrics import ECE_DISTANCE, count_groups, metrics_of
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--studies", type=int, default=1000, help="simulated studies of each kind; default: %(default)s"
     )
     parser.add_argument("--resamples", type=int, default=1000, help="of each study; default: %(default)s")
-    parser.add_argument("--out", type=Path, default=FOLDER / "interval_coverage.json", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=RESULTS / "interval_coverage.json", help="default: %(default)s")
     chosen = parser.parse_args(arguments)
     facts = provenance()
     print(describe(facts))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import dali_rival
 from benchmarks.agreement import expect_oracle, expected_affine, expected_crops
-from benchmarks.array_rivals import (
+from benchmarks.contest import Call, Contest, Missing, consume, first_samples
+from benchmarks.rivals import dali
+from benchmarks.rivals.arrays import (
     Fill,
     middle_of,
     numpy_affine,
@@ -23,9 +24,7 @@ from benchmarks.array_rivals import (
     opencv_crop,
     single_threaded_opencv,
 )
-from benchmarks.augmentation_rivals import turns_of
-from benchmarks.contest import Call, Contest, Missing
-from benchmarks.epochs import consume, first_samples
+from benchmarks.rivals.augmentation import turns_of
 from benchmarks.settings import BATCH, THREADS
 from benchmarks.targets import AFFINE, AFFINE_SCALING, CROP
 from kernels.crops import affine_into, affine_scratch, crop_into
@@ -105,14 +104,14 @@ def affine_contest(path: Path, passes: int = AFFINE_PASSES) -> Iterator[Contest]
             "numpy": work.call(part_of(numpy_affine(beton, turns.inverse_N23))),
         }
         rivals: dict[str, Call | Missing] = dict(outputs)
-        reason = dali_rival.missing()
+        reason = dali.missing()
         rivals["DALI, CPU"] = outputs["DALI, CPU"] = Missing(reason=reason or "")
         if reason is None:
-            # cut out beforehand, which takes none of its time: it wants its input in one piece
+            # cut out beforehand, outside its time: it needs contiguous input
             middle = middle_of(beton)
             crops = [np.ascontiguousarray(beton.frame(n)[middle])[..., None] for n in range(num_samples)]
             matrices = np.concatenate([turns.inverse_N23] * AFFINE_PASSES)
-            epoch = dali_rival.frame_pipeline(crops * AFFINE_PASSES, matrices, crop, BATCH, THREADS)
+            epoch = dali.frame_pipeline(crops * AFFINE_PASSES, matrices, crop, BATCH, THREADS)
             outputs["DALI, CPU"] = lambda: first_samples(epoch, NUM_CHECKED)
             rivals["DALI, CPU"] = consume(epoch)
         yield Contest(

@@ -1,11 +1,13 @@
-"""Contests of the loader with FFCV on the same beton: batches of 32 crops of 224."""
+"""Contests of the loader on one beton: with FFCV, with plain threads, and with itself; batches of 32 crops of 224."""
 
 # N samples of a batch or beton, S side of a stored frame, H W rows and columns of the crop
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import ffcv_rival, torchvision_import
 from benchmarks.agreement import expect_close, expect_oracle, expected_affine, expected_crops
-from benchmarks.array_rivals import middle_of
-from benchmarks.augmentation_rivals import Augment, by_grid_sample, by_kornia, by_torchvision, turns_of
-from benchmarks.contest import Call, Contest, Missing
-from benchmarks.epochs import Epoch, arrays, consume, first_samples, opened
-from benchmarks.installed import why_missing
+from benchmarks.contest import Call, Contest, Epoch, Missing, arrays, consume, first_samples, opened
+from benchmarks.rivals import ffcv
+from benchmarks.rivals.arrays import Fill, middle_of, numpy_crop, opencv_affine, single_threaded_opencv
+from benchmarks.rivals.augmentation import Augment, by_grid_sample, by_kornia, by_torchvision, turns_of
+from benchmarks.rivals.installed import why_missing
 from benchmarks.settings import BATCH, THREADS
-from benchmarks.targets import CHECKSUMS, EVALUATION, EVALUATION_CHECKSUMS, TRAINING, TRAINING_SCALING
+from benchmarks.targets import (
+    CHECKSUMS,
+    EVALUATION,
+    EVALUATION_CHECKSUMS,
+    EVALUATION_THREADS,
+    TRAINING,
+    TRAINING_SCALING,
+    TRAINING_THREADS,
+)
 from loaders.batches.loader import Loader
+from loaders.beton.reader import Beton
 from loaders.sampling import epoch_matrices
 
 EVALUATION_EPOCHS = 2  # in one call
@@ -39,15 +49,15 @@ def open_ours(path: Path, *, training: bool, threads: int = THREADS) -> Loader:
 def open_ffcv(path: Path, *, shuffled: bool, image: tuple[Any, ...] = ()) -> Any:
     """FFCV's loader, with torch's threads as before."""
     threads = torch.get_num_threads()
-    loader = ffcv_rival.open_loader(path, THREADS, shuffled=shuffled, image=image)
+    loader = ffcv.open_loader(path, THREADS, shuffled=shuffled, image=image)
     torch.set_num_threads(threads)
     return loader
 
 
-def ffcv_samples(loader: Any, prepare: ffcv_rival.Prepare | None) -> np.ndarray:
+def ffcv_samples(loader: Any, prepare: ffcv.Prepare | None) -> np.ndarray:
     """FFCV's first crops in the beton's order."""
-    with ffcv_rival.in_order(loader):
-        return first_samples(lambda: ffcv_rival.frames(loader, prepare), NUM_CHECKED)
+    with ffcv.in_order(loader):
+        return first_samples(lambda: ffcv.frames(loader, prepare), NUM_CHECKED)
 
 
 def by_sample(loader: Loader) -> np.ndarray:
@@ -69,17 +79,17 @@ def evaluation_contest(path: Path, epochs: int = EVALUATION_EPOCHS) -> Iterator[
         def cut(frames_NSS: torch.Tensor, start: int) -> torch.Tensor:
             return frames_NSS[:, None, rows, columns].float().div_(127.5).sub_(1)
 
-        def open_epochs(prepare: ffcv_rival.Prepare | None, image: tuple[Any, ...] = ()) -> Epoch:
+        def open_epochs(prepare: ffcv.Prepare | None, image: tuple[Any, ...] = ()) -> Epoch:
             opened_ffcv = open_ffcv(path, shuffled=False, image=image)
-            return lambda: ffcv_rival.frames(opened_ffcv, prepare)
+            return lambda: ffcv.frames(opened_ffcv, prepare)
 
         builds: dict[str, Callable[[], Epoch]] = {
             "plainfilm": lambda: arrays(loader),
             "FFCV + torch crop": lambda: open_epochs(cut),
-            "FFCV + our crop, compiled": lambda: open_epochs(None, ffcv_rival.decoder_and_crop(crop)),
-            "FFCV + our operation": lambda: open_epochs(None, ffcv_rival.our_decoder(loader.config)),
+            "FFCV + our crop, compiled": lambda: open_epochs(None, ffcv.decoder_and_crop(crop)),
+            "FFCV + our operation": lambda: open_epochs(None, ffcv.our_decoder(loader.config)),
         }
-        reason = ffcv_rival.missing()
+        reason = ffcv.missing()
         first_batch: dict[str, float] = {}
         outputs: Outputs = {}
         rivals: dict[str, Call | Missing] = {}
@@ -100,11 +110,11 @@ def evaluation_contest(path: Path, epochs: int = EVALUATION_EPOCHS) -> Iterator[
 
 
 def augmentations() -> dict[str, Augment | Missing]:
-    """What users put behind FFCV's raw frames."""
-    no_torchvision, no_kornia = torchvision_import.missing(), why_missing("kornia", "kornia.geometry.transform")
+    """What users apply to FFCV's raw frames."""
+    no_kornia = why_missing("kornia", "kornia.geometry.transform")
     return {
         "grid_sample": by_grid_sample,
-        "torchvision": by_torchvision() if no_torchvision is None else Missing(reason=no_torchvision),
+        "torchvision": by_torchvision,
         "kornia": by_kornia() if no_kornia is None else Missing(reason=no_kornia),
     }
 
@@ -120,14 +130,14 @@ def training_contest(path: Path) -> Iterator[Contest]:
         first_batch = {"plainfilm": seconds}
         outputs: Outputs = {"plainfilm": lambda: by_sample(loader)}
         rivals: dict[str, Call | Missing] = {"plainfilm": consume(ours)}
-        reason = ffcv_rival.missing()
+        reason = ffcv.missing()
 
-        def add(name: str, image: tuple[Any, ...], prepare: ffcv_rival.Prepare | None) -> None:
+        def add(name: str, image: tuple[Any, ...], prepare: ffcv.Prepare | None) -> None:
             """FFCV with this pipeline."""
             start = time.perf_counter()
             ffcv_loader = open_ffcv(path, shuffled=True, image=image)
             opening = time.perf_counter() - start
-            epoch, seconds = opened(lambda: lambda: ffcv_rival.frames(ffcv_loader, prepare))
+            epoch, seconds = opened(lambda: lambda: ffcv.frames(ffcv_loader, prepare))
             first_batch[name] = opening + seconds
             outputs[name] = lambda: ffcv_samples(ffcv_loader, prepare)
             rivals[name] = consume(epoch)
@@ -146,7 +156,7 @@ def training_contest(path: Path) -> Iterator[Contest]:
         if reason is not None:
             rivals["FFCV + our operation"] = Missing(reason=reason)
         else:
-            add("FFCV + our operation", ffcv_rival.our_decoder(loader.config), None)
+            add("FFCV + our operation", ffcv.our_decoder(loader.config), None)
         yield Contest(
             what=TRAINING,
             amount=len(beton),
@@ -191,3 +201,78 @@ def checksum_contest(path: Path, *, training: bool) -> Iterator[Contest]:
 def forget_checks(loader: Loader) -> None:
     """Make the next epoch a first one; the map stays, so that only checksums make the difference."""
     loader._checked[:] = False
+
+
+AHEAD = 2 * THREADS  # batches in the making
+
+
+def threaded(beton: Beton, fill: Fill, *, shuffled: bool) -> Epoch:
+    """Epochs of batches that threads make ahead."""
+    generator = np.random.default_rng(0)
+    crop = beton.facts.crop
+
+    def make(index_N: np.ndarray) -> np.ndarray:
+        out_N1HW = np.empty((len(index_N), 1, crop, crop), np.float32)
+        fill(out_N1HW, index_N)
+        return out_N1HW
+
+    def epoch() -> Iterator[np.ndarray]:
+        order_N = generator.permutation(len(beton)) if shuffled else np.arange(len(beton))
+        pending: deque[Future[np.ndarray]] = deque()
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(beton), BATCH):
+                pending.append(pool.submit(make, order_N[start : start + BATCH]))
+                if len(pending) == AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    return epoch
+
+
+@contextmanager
+def training_threads_contest(path: Path, epochs: int = 1) -> Iterator[Contest]:
+    """Shuffled, rotated and zoomed crops, so many epochs in one call."""
+    with open_ours(path, training=True) as loader, single_threaded_opencv():
+        beton = loader.beton
+        crop = beton.facts.crop
+        fill = opencv_affine(beton, turns_of(loader.config, len(beton), crop).inverse_N23)
+        in_order = threaded(beton, fill, shuffled=False)
+        yield Contest(
+            what=TRAINING_THREADS,
+            amount=len(beton) * epochs,
+            rivals={
+                "plainfilm": consume(arrays(loader), epochs),
+                "OpenCV in threads": consume(threaded(beton, fill, shuffled=True), epochs),
+            },
+            check=lambda: expect_oracle(
+                {
+                    "plainfilm": lambda: by_sample(loader),
+                    "OpenCV in threads": lambda: first_samples(in_order, NUM_CHECKED),
+                },
+                expected_affine(beton, epoch_matrices(loader.config, 0, len(beton), crop, beton.side), NUM_CHECKED),
+            ),
+        )
+
+
+@contextmanager
+def evaluation_threads_contest(path: Path, epochs: int = 1) -> Iterator[Contest]:
+    """Central crops in the beton's order, so many epochs in one call."""
+    with open_ours(path, training=False) as loader:
+        beton = loader.beton
+        in_order = threaded(beton, numpy_crop(beton), shuffled=False)
+        yield Contest(
+            what=EVALUATION_THREADS,
+            amount=len(beton) * epochs,
+            rivals={
+                "plainfilm": consume(arrays(loader), epochs),
+                "numpy in threads": consume(in_order, epochs),
+            },
+            check=lambda: expect_oracle(
+                {
+                    "plainfilm": lambda: by_sample(loader),
+                    "numpy in threads": lambda: first_samples(in_order, NUM_CHECKED),
+                },
+                expected_crops(beton, NUM_CHECKED),
+            ),
+        )

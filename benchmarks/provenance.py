@@ -1,8 +1,12 @@
-"""Provenance of a measurement: commit, machine and versions."""
+"""Provenance of a measurement: commit, machine and versions.
+
+As a program it prints where today's result of `make bench` belongs.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.settings import RESULTS
 from engine.device import choose_device, device_name
 from loaders import __version__
 
@@ -37,7 +42,7 @@ def provenance() -> dict[str, Any]:
         "dirty": bool(git("status", "--porcelain")),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device_name(choose_device("auto")),
-        "cpu": cpu_words()[0],
+        "cpu": cpu_name()[0],
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "torch_threads": torch.get_num_threads(),
@@ -45,12 +50,18 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def cpu_words() -> list[str]:
-    """The CPU's name, and its family and model where it has any: a virtual machine's name may say little."""
+def cpu_name() -> list[str]:
+    """The CPU's name, and its family and model where it has any: a virtual machine's name alone may be vague."""
     from cpuinfo import get_cpu_info  # pytest-benchmark brings it; the harness and its tests do without
 
     found = get_cpu_info()
     return [found.get("brand_raw", "unknown"), *(str(found[key]) for key in ("family", "model") if key in found)]
+
+
+def machine_name() -> str:
+    """Name of machines like this one, for files: 2cores-amd-epyc-25-17, by cores, name, family and model."""
+    name = re.sub(r"[^a-z0-9]+", "-", " ".join(cpu_name()).lower()).strip("-")
+    return f"{os.cpu_count()}cores-{name}"
 
 
 def describe(facts: dict[str, Any]) -> str:
@@ -71,7 +82,7 @@ def installed(package: str) -> str | None:
 
 
 def git(*arguments: str) -> str:
-    """What git says of this checkout; nothing where there is no git or no checkout."""
+    """What git reports of this checkout; nothing where there is no git or no checkout."""
     try:
         asked = subprocess.run(
             ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
@@ -79,3 +90,7 @@ def git(*arguments: str) -> str:
     except OSError:
         return ""
     return asked.stdout.strip()
+
+
+if __name__ == "__main__":
+    print(RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{machine_name()}.json")

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.epochs import touch
-from benchmarks.material import noise_beton
+from benchmarks.contest import touch
+from benchmarks.datasets import noise_beton
 from benchmarks.settings import THREADS
 from benchmarks.table import show, show_seconds
 from loaders.batches.loader import Loader

@@ -1,11 +1,13 @@
-"""Settings that every benchmark shares, and how much work a contest takes: in earnest, or in passing."""
+"""Settings that every benchmark shares, and how much work a contest takes: in full, or as a smoke test."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 THREADS = 2  # of every rival: threads, worker processes, torch's own
 BATCH = 32
+RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +23,7 @@ class Workload:
     training_images: int
     """Samples of an epoch of the loader."""
     every: int
-    """Of the real radiographs, every so many'th."""
+    """Take each n-th of the real radiographs."""
     decoded_every: int
     """The same for rivals that decode them in each epoch."""
     loader_workers: tuple[int, ...]

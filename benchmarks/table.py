@@ -1,9 +1,8 @@
-"""The table of comparisons."""
+"""Tables of comparisons: in columns for the terminal, as Markdown for documents."""
 
 from __future__ import annotations
 
-from benchmarks.contest import Missing
-from benchmarks.rivals import Comparison
+from benchmarks.contest import Comparison, Missing
 from benchmarks.targets import place_of, verdict
 
 HEADER = ("what", "who", "a second", "spread", "ratio", "min–max", "CPU each", "first batch", "target")
@@ -23,6 +22,25 @@ def table(comparisons: list[Comparison]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [*lines, *missing]
+
+
+def speed_table(comparisons: list[Comparison]) -> list[tuple[str, ...]]:
+    """For a document: a head, then a row for each rival, by contest, whose name and rate stand in its first row."""
+    rows: list[tuple[str, ...]] = [("what", "plainfilm, a second", "rival, a second", "ratio (min–max)", "target")]
+    for comparison in sorted(comparisons, key=lambda found: place_of(found.what)):
+        first = (comparison.what, f"{show(comparison.rate(comparison.ours))} {comparison.unit}")
+        for rival, seconds in comparison.seconds.items():
+            if rival == comparison.ours:
+                continue
+            if isinstance(seconds, Missing):
+                rows.append((*first, f"{rival}: missing", "", ""))
+            else:
+                ratio, ratios = comparison.ratio(rival), comparison.ratios(rival)
+                extremes = f"{ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+                reached = verdict(comparison.what, rival, ratio).replace("missed", "**missed**")
+                rows.append((*first, f"{rival}: {show(comparison.rate(rival))}", extremes, reached))
+            first = ("", "")
+    return rows
 
 
 def agreement(comparison: Comparison) -> list[str]:

@@ -4,7 +4,7 @@ They were set with one processor in mind, two cores of an AMD EPYC with AVX-512,
 rivals make more or less of its instructions, and a step gains the more over stock PyTorch the faster products are
 beside memory and page faults. On an EPYC with AVX2 alone: affine kernel over OpenCV 1.19 instead of 2.0, step at
 224 over stock 1.84 instead of the 3.5 that were asked (docs/LOG.md, 2026-11-24). ARITHMETIC is over MKL's sgemm,
-which is faster on an Intel than on an AMD. A target missed elsewhere says something about that processor first;
+which is faster on an Intel than on an AMD. A target missed elsewhere concerns that processor first;
 bench-compare asks whether a change has made anything slower, on the same kind of processor.
 """
 
@@ -93,11 +93,16 @@ def place_of(what: str) -> int:
     return ORDER.index(what) if what in ORDER else len(ORDER)
 
 
+def shortfall(what: str, rival: str, ratio: float) -> float:
+    """By how much a ratio is below its target; 0 where it is met, or there is none."""
+    target = target_of(what, rival)
+    return max(0.0, target.least - ratio) if target else 0.0
+
+
 def verdict(what: str, rival: str, ratio: float) -> str:
     """`1.5 met`, or by how much of the target it was missed; empty where there is no target."""
     target = target_of(what, rival)
     if target is None:
         return ""
-    if ratio >= target.least:
-        return f"{target.least:.3g} met"
-    return f"{target.least:.3g} missed by {target.least - ratio:.2f}"
+    missed = shortfall(what, rival, ratio)
+    return f"{target.least:.3g} missed by {missed:.2f}" if missed else f"{target.least:.3g} met"

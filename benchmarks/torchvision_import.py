@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from benchmarks.installed import reason
+from benchmarks.rivals.installed import reason
 from engine.networks.registry import import_torchvision
 
 

@@ -1,4 +1,4 @@
-"""`make bench-trust`: how often `make bench-compare` cries wolf, and how often it sleeps.
+"""`make bench-trust`: how often `make bench-compare` reports a slowdown that is none, and how often it misses one.
 
 The same code on both sides, and then ours with 15 % more work of the same kind, go many times through the decision of
 bench-compare. Prints both counts, writes them as JSON, and exits with 1 unless at most 1 in 50 of the first and at
@@ -18,15 +18,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.baseline import FOLDER
-from benchmarks.contest import Call
-from benchmarks.decision import LIMIT, has_fallen, measure, paired_ratios, warm_up
-from benchmarks.epochs import arrays, consume
+from benchmarks.compare import LIMIT, has_fallen, measure, paired_ratios, warm_up
+from benchmarks.contest import Call, arrays, consume
+from benchmarks.datasets import noise_beton
 from benchmarks.kernel_contests import work_on
 from benchmarks.loader_contests import open_ours
-from benchmarks.material import noise_beton
 from benchmarks.provenance import describe, provenance
-from benchmarks.settings import THREADS
+from benchmarks.settings import RESULTS, THREADS
 
 SAME_RUNS, SLOWED_RUNS = 50, 30  # of all subjects together
 MOST_FALSE, LEAST_CAUGHT = 1 / 50, 9 / 10
@@ -98,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trust", description=__doc__)
     parser.add_argument("--same", type=int, default=SAME_RUNS, help="runs of the same code; default: %(default)s")
     parser.add_argument("--slowed", type=int, default=SLOWED_RUNS, help="runs of slower code; default: %(default)s")
-    parser.add_argument("--out", type=Path, default=FOLDER / "trust.json", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=RESULTS / "trust.json", help="default: %(default)s")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(THREADS)
     facts = provenance()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import configparser
-import json
 import re
 import subprocess
 import sys
@@ -12,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cli
-from benchmarks.speed_document import PLACE, filled
+from benchmarks.device import gpu, mps
+from benchmarks.document import PICTURE, all_results, documents, filled, latest_bench, results_page
+from benchmarks.speed_picture import SOURCE
 from benchmarks.targets import STEP_224
 from loaders import __version__
-from loaders.beton import format as beton_footer
 from loaders.beton import format as beton_format
+from tests.house import tree, with_tree
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
@@ -93,10 +95,10 @@ def test_the_format_document_has_the_sizes_of_the_code() -> None:
         "Header": beton_format.HEADER,
         "Field descriptor": beton_format.DESCRIPTOR,
         "Allocation row": beton_format.ALLOCATION,
-        "Pointer block": beton_footer.BLOCK,
-        "Footer head": beton_footer.HEAD,
-        "Footer row": beton_footer.ROW,
-        "Footer tail": beton_footer.TAIL,
+        "Pointer block": beton_format.BLOCK,
+        "Footer head": beton_format.HEAD,
+        "Footer row": beton_format.ROW,
+        "Footer tail": beton_format.TAIL,
     }
     for name, dtype in sizes.items():
         assert f"**{name}, {np.dtype(dtype).itemsize} bytes**" in text, name
@@ -110,38 +112,76 @@ def test_version_names_versions_and_the_device(capsys: pytest.CaptureFixture[str
     assert f"plainfilm {__version__}, torch " in shown and "device: " in shown
 
 
-def test_the_design_names_every_module_and_no_other() -> None:
+def test_the_design_shows_every_room_and_no_other() -> None:
     design = (REPOSITORY / "docs" / "DESIGN.md").read_text()
-    table = re.findall(r"^\| `([\w/]+)/` \|.*\| (.*) \|$", design, re.MULTILINE)
-    packages = {path.parent.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("[ekl]*/**/__init__.py")}
-    assert sorted(layer for layer, _ in table) == sorted(packages)
-    for layer, modules in table:
-        found = {path.stem for path in (REPOSITORY / layer).glob("*.py")} - {"__init__"}
-        assert set(re.findall(r"`(\w+)`", modules)) == found
+    assert with_tree(design) == design, "run make docs"
+    rooms = [line.split()[0] for line in tree().splitlines()]
+    assert {path.stem for path in REPOSITORY.glob("[ekl]*/**/*.py")} - {"__init__"} < set(rooms)
+    assert all(len(line.split()) > 2 for line in tree().splitlines()), "a module without a docstring"
 
 
-def test_the_tables_of_speed_are_those_of_the_stored_result() -> None:
-    text = (REPOSITORY / "README.md").read_text()
-    assert PLACE.search(text) and filled(text) == text, "run python -m benchmarks.speed_document"
+def test_regression_tests_that_reliability_names_exist() -> None:
+    named = set(re.findall(r"\btest_\w+_\w+_\w+_\w+", (REPOSITORY / "docs" / "RELIABILITY.md").read_text()))
+    sources = "\n".join(path.read_text() for path in (REPOSITORY / "tests").rglob("*.py"))
+    assert named and not {name for name in named if f"def {name}(" not in sources}
 
 
-def test_a_table_of_speed_has_every_pair_with_its_target_and_who_is_missing(tmp_path: Path) -> None:
-    rivals = {"seconds": [1.0, 1.0, 1.0]}
+def test_every_quoted_figure_is_that_of_the_stored_results() -> None:
+    for path, text in documents(all_results()).items():
+        assert path.read_text() == text, f"{path.name}: run make results"
+
+
+def test_the_picture_of_speed_is_of_the_result_that_the_page_shows() -> None:
+    name, bench = latest_bench(all_results())
+    with Image.open(PICTURE) as picture:
+        assert picture.info[SOURCE] == f"{name} {bench['machine_info']['plainfilm']['commit']}", "run make results"
+
+
+def test_the_page_of_results_lists_what_missed_its_target_and_who_is_missing() -> None:
+    machine = {"commit": "abc", "dirty": False, "date": "2026-11-29T20", "cpu": "Xeon", "cores": 2, "load_average": 0.1}
     found = {
         "what": STEP_224, "amount": 1, "unit": "steps",
-        "rivals": {"plainfilm": rivals, "stock PyTorch": {"seconds": [2.0, 3.0, 4.0]}, "FFCV": {"missing": "no wheel"}},
+        "rivals": {
+            "plainfilm": {"seconds": [1.0, 1.0, 1.0]},
+            "stock PyTorch": {"seconds": [2.0, 3.0, 4.0]},
+            "FFCV": {"missing": "no wheel"},
+        },
     }  # fmt: skip
-    machine = {"commit": "abc", "dirty": False, "date": "2026-11-29T20", "cpu": "Xeon", "cores": 2, "load_average": 0.1}
-    content = {
-        "benchmarks": [{"extra_info": found}],
+    bench = {
+        "benchmarks": [{"extra_info": found}, {"extra_info": {}}],
         "facts": {"scale": ["1 ms"]},
-        "machine_info": {"plainfilm": machine},
+        "machine_info": {"plainfilm": machine | {"versions": {"torch": "2", "ffcv": None}}},
     }
-    (tmp_path / "x.json").write_text(json.dumps(content))
-    text = filled("a\n<!-- speed old.json -->\nb\n<!-- end -->\nc", tmp_path / "x.json")
-    assert text.startswith("a\n<!-- speed x.json -->\n| what |") and text.endswith("<!-- end -->\nc")
-    assert f"| {STEP_224} | 1 steps | stock PyTorch: 0.333 | 3.00 (2.00–4.00) | 3.5 **missed** by 0.50 |" in text
-    assert "|  |  | FFCV: missing |  |  |" in text and "Scale:" in text and "load average 0.1" in text
+    older = {"machine_info": {"plainfilm": machine | {"date": "2026-11-28T20", "commit": "old"}}}
+    difference = {"mean": -0.004, "low": -0.023, "high": 0.015, "within_one_point": False}
+    equivalence = {"pairs": [[0.9, 0.91]], "difference": difference, "provenance": {}}
+    page = results_page({"2026-11-29.json": bench, "2026-11-28.json": older, "equivalence.json": equivalence})
+    assert f"| speed | {STEP_224}, over stock PyTorch | 3.00 | 3.5 |" in page
+    assert f"| {STEP_224} | 1 steps | stock PyTorch: 0.333 | 3.00 (2.00–4.00) | 3.5 **missed** by 0.50 |" in page
+    assert (
+        "|  |  | FFCV: missing |  |  |" in page
+        and "Scale:" in page
+        and "load average 0.1 at the start; torch 2." in page
+    )
+    assert "| learning | best F1, plainfilm less plain PyTorch | -0.4 points (-2.3 to +1.5) | within ±1 point |" in page
+    assert "The commit of this result was not recorded." in page and "Not measured yet." in page
+    assert "| `2026-11-28.json` | contests | old | 2026-11-28 | Xeon |" in page
+    for target in (*gpu.TARGETS, *mps.TARGETS):
+        assert f"| {target.what} | not measured | {target.asked} |" in page
+
+
+def test_marks_that_a_document_lost_are_an_error() -> None:
+    assert filled("a\n<!-- x -->\nold\n<!-- end -->\nb", {"x": "new"}) == "a\n<!-- x -->\nnew\n<!-- end -->\nb"
+    with pytest.raises(KeyError, match="marks y"):
+        filled("<!-- x -->\nold\n<!-- end -->", {"y": "new"})
+
+
+def test_the_readme_is_short() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    assert len(text.split()) <= 900
+    assert max(map(len, text.splitlines())) <= 120
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    assert len(set(pictures)) == len(pictures)
 
 
 def test_ci_runs_every_target_that_a_machine_without_a_device_can_run_in_minutes() -> None:

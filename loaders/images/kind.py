@@ -1,8 +1,8 @@
 """The kind of a picture: upright frontal, turned, inverted, lateral, or no radiograph; a small classifier's opinion.
 
 Directions of gradients in 8 × 8 cells, a 16 × 16 thumbnail and a histogram go through one linear layer and a softmax; a
-second linear layer guesses how far a frontal's thorax is off.  `make kind` (benchmarks/kind_recipe.py) trains both and
-tells where the pictures come from; their weights are shipped as kind.safetensors.
+second linear layer guesses how far a frontal's thorax is off.  `make kind` (benchmarks/audit/kind_recipe.py) trains
+both and says where the pictures come from; their weights are shipped as kind.safetensors.
 """
 
 # S side of a frame, T side of the small picture, L levels, F features, K kinds, P parameters of a pose
@@ -26,7 +26,7 @@ KINDS = ("frontal", "turned-90", "turned-180", "turned-270", "inverted", "latera
 POSE = ("right", "down", "tilt", "zoom")  # shares of the side, degrees clockwise, log of the factor
 SIDE, CELLS, BINS, THUMBNAIL, LEVELS = 64, 8, 12, 16, 16
 WEIGHTS = Path(__file__).with_name("kind.safetensors")
-# benchmarks/kind_recipe.py tells a new one
+# benchmarks/audit/kind_recipe.py tells a new one
 WEIGHTS_SHA256 = "58bc79fdb451d3ece120a366417f055300a78d75db810cb28af0c2ab863089ec"
 
 

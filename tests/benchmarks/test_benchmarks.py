@@ -18,16 +18,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import installed, targets
+from benchmarks import targets
 from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
-from benchmarks.baseline import Baseline, load, save
-from benchmarks.compare import compare
+from benchmarks.compare import (
+    CHECKS,
+    Baseline,
+    Interval,
+    Pair,
+    compare,
+    has_fallen,
+    interval,
+    load,
+    measure,
+    pair_of,
+    paired_ratios,
+    save,
+)
 from benchmarks.conftest import require_rivals
-from benchmarks.contest import Contest, Missing
-from benchmarks.decision import LOOKS, Interval, has_fallen, interval, measure, paired_ratios
+from benchmarks.contest import Comparison, Contest, Missing, from_record, interleaved
 from benchmarks.kernel_contests import Work
-from benchmarks.pairs import Pair, pair_of
-from benchmarks.rivals import Comparison, from_record, interleaved
+from benchmarks.rivals import installed
 from benchmarks.table import agreement, table
 
 SLOWED = 1 / 1.15  # of the ratio, when ours takes 15 % longer
@@ -305,7 +315,7 @@ def test_a_drift_of_the_machine_falls_on_both_sides_alike() -> None:
     assert np.median(ratios) == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize("rounds", LOOKS[:3])
+@pytest.mark.parametrize("rounds", CHECKS[:3])
 def test_the_interval_covers_the_true_ratio_as_often_as_it_says(rounds: int) -> None:
     covered = 0
     for seed in range(1000):
@@ -333,9 +343,9 @@ def test_a_slowdown_of_15_percent_falls_at_least_nine_times_in_ten(noise: float)
 
 
 def test_clear_cases_take_few_rounds_and_close_ones_more() -> None:
-    assert measure(noisy_rounds(1.0, 0, 0.01), limit=0.9).rounds == LOOKS[0]
-    assert measure(noisy_rounds(0.7, 0, 0.01), limit=0.9).rounds == LOOKS[0]
-    assert measure(noisy_rounds(0.9, 0), limit=0.9).rounds == LOOKS[-1]
+    assert measure(noisy_rounds(1.0, 0, 0.01), limit=0.9).rounds == CHECKS[0]
+    assert measure(noisy_rounds(0.7, 0, 0.01), limit=0.9).rounds == CHECKS[0]
+    assert measure(noisy_rounds(0.9, 0), limit=0.9).rounds == CHECKS[-1]
 
 
 def test_compare_tells_fallen_from_holding_missing_and_unknown(capsys: pytest.CaptureFixture[str]) -> None:

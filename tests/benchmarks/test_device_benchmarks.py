@@ -1,4 +1,4 @@
-"""The benchmarks of a device: what they say where there is none, and how targets are judged."""
+"""The benchmarks of a device: what they report where there is none, and how targets are judged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import benchmarks.device_report as device_report
-import benchmarks.gpu as gpu
-from benchmarks.device_report import DeviceReport, DeviceTarget, OutOfTimeError, time_limit
-from benchmarks.device_rivals import interleave, noise_betons, our_epochs, our_steps
+import benchmarks.device.gpu as gpu
+import benchmarks.device.report as device_report
+from benchmarks.device.report import DeviceReport, DeviceTarget, OutOfTimeError, time_limit
+from benchmarks.device.rivals import interleave, noise_betons, our_epochs, our_steps
 from engine.device import Policy
 
 ROOT = Path(__file__).parents[2]
@@ -23,11 +23,11 @@ THERE = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_availabl
 
 
 @pytest.mark.parametrize(("module", "device"), [("gpu", "CUDA"), ("mps", "MPS")])
-def test_without_the_device_they_say_so_and_exit_2(module: str, device: str) -> None:
+def test_without_the_device_they_report_it_and_exit_2(module: str, device: str) -> None:
     if THERE[module]:
         pytest.skip(f"this machine has {device}")
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{module}"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", f"benchmarks.device.{module}"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert f"no {device} device found" in done.stderr and "Traceback" not in done.stderr
@@ -83,17 +83,17 @@ def test_a_time_limit_within_another_leaves_the_outer_one_in_force() -> None:
 
 
 def test_rivals_take_turns_and_one_that_fails_is_left_out_with_its_reason() -> None:
-    said: list[str] = []
+    called: list[str] = []
 
     def broken(count: int) -> None:
         raise RuntimeError("no kernel\nmore")
 
     found = interleave(
-        {"a": lambda count: said.append(f"a{count}"), "b": broken, "c": lambda count: said.append(f"c{count}")},
+        {"a": lambda count: called.append(f"a{count}"), "b": broken, "c": lambda count: called.append(f"c{count}")},
         lambda: None,
         steps=3,
     )
-    assert said == ["a12", "c12"] + ["a3", "c3"] * 7
+    assert called == ["a12", "c12"] + ["a3", "c3"] * 7
     assert found["left_out"] == {"b": "RuntimeError: no kernel"} and found["ms_per_step"].keys() == {"a", "c"}
 
 
@@ -101,8 +101,8 @@ def test_made_up_betons_can_be_trained_on(tmp_path: Path, monkeypatch: pytest.Mo
     from engine.train.train import train
     from tests.small_training import small_training
 
-    monkeypatch.setattr("benchmarks.device_rivals.CROP", 32)
-    monkeypatch.setattr("benchmarks.device_rivals.STORED", 46)
+    monkeypatch.setattr("benchmarks.device.rivals.CROP", 32)
+    monkeypatch.setattr("benchmarks.device.rivals.STORED", 46)
     noise_betons(tmp_path, 40, 10)
     summary = train(small_training(tmp_path, tmp_path / "run", batch_size=32))
     assert (summary.training_images, summary.validation_images) == (40, 10)
@@ -114,7 +114,7 @@ def test_they_can_be_imported_without_what_only_a_part_needs(module: str) -> Non
         "import sys\n"
         "for name in ('rich', 'tensorboard', 'torch.utils.tensorboard', 'isal', 'matplotlib', 'triton', 'pytest'):\n"
         "    sys.modules[name] = None\n"
-        f"import benchmarks.{module}"
+        f"import benchmarks.device.{module}"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -165,7 +165,7 @@ def test_workers_that_fail_or_have_no_time_left_are_a_reason_beside_the_best(
 
 
 def test_our_steps_count_images_and_run_from_epoch_to_epoch(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.device_rivals.CROP", 32)
+    monkeypatch.setattr("benchmarks.device.rivals.CROP", 32)
     policy = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=False)
     with our_epochs(betons, policy, batch_size=16) as epochs:
         steps = our_steps(epochs)

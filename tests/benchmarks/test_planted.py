@@ -1,4 +1,4 @@
-"""Planted defects: what the audit is measured with is spoilt as it says."""
+"""Planted defects: films are spoilt as documented."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.planted import ONE_GRADE, PLANTED, SEVERITIES, VARIANTS, Planter, side_marker
+from benchmarks.audit.defects import ONE_GRADE, PLANTED, SEVERITIES, VARIANTS, Planter, side_marker
 from loaders.audit.findings import DEFECTS
 from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.phantom import draw_phantom
@@ -84,8 +84,8 @@ def test_a_defect_of_one_grade_is_the_same_at_any_severity(film_HW: np.ndarray, 
 @pytest.mark.parametrize("defect", PLANTED)
 def test_every_variant_of_a_defect_is_drawn(film_HW: np.ndarray, defect: str) -> None:
     rng = np.random.default_rng(0)
-    seen = {PLANTED[defect](small(film_HW), 5, rng).tobytes() for _ in range(60)}
-    assert len(seen) >= len(VARIANTS[defect])
+    drawn = {PLANTED[defect](small(film_HW), 5, rng).tobytes() for _ in range(60)}
+    assert len(drawn) >= len(VARIANTS[defect])
 
 
 @pytest.mark.parametrize("severity", [0, 6, -1])

@@ -39,7 +39,7 @@ FACTS = Facts(
 
 
 def numbered_frames(num_samples: int) -> Iterator[np.ndarray]:
-    """Frames whose whole middle says the sample's number, in base 200; one array, used again and again."""
+    """Frames whose whole middle encodes the sample's number, in base 200; one array, used again and again."""
     frame_SS = np.zeros((STORED, STORED), np.uint8)
     for sample in range(num_samples):
         frame_SS[1] = sample % 200
@@ -94,7 +94,7 @@ def anonymous_memory() -> int:
     """Bytes of this process that belong to no file: the map's own pages come and go as the system likes."""
     status = Path("/proc/self/status")
     if not status.exists():
-        pytest.skip("this system does not tell anonymous memory from a file's")
+        pytest.skip("this system does not report anonymous memory apart from a file's")
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)  # what glibc keeps of what was freed depends on what this process did before
     (line,) = (line for line in status.read_text().splitlines() if line.startswith("RssAnon"))

@@ -10,14 +10,13 @@ from scipy import stats
 
 from benchmarks import equivalence
 from benchmarks.agreement import Disagreement
-from benchmarks.epoch_contests import recording_contest, reference_contest
-from benchmarks.step_processes import step_224_contest
-from benchmarks.step_worker import RIVALS
-from benchmarks.worker_process import Worker
+from benchmarks.contest import Worker
+from benchmarks.step_contests import recording_contest, reference_contest, step_224_contest
+from benchmarks.training_worker import STEP_RIVALS
 
 
 def test_rivals_of_the_step_take_the_same_steps_in_processes_of_their_own() -> None:
-    with step_224_contest(RIVALS[:3], crop=32) as contest:
+    with step_224_contest(STEP_RIVALS[:3], crop=32) as contest:
         contest.check()
         for call in contest.rivals.values():
             call()
@@ -28,14 +27,14 @@ def test_rivals_that_train_otherwise_are_found_out(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Worker, "ask", lambda self, line: next(answers))
     with (
         pytest.raises(Disagreement, match="stock PyTorch, NCHW: 3 losses"),
-        step_224_contest(RIVALS[:2], 32) as contest,
+        step_224_contest(STEP_RIVALS[:2], 32) as contest,
     ):
         contest.check()
 
 
 def test_a_worker_that_dies_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     with (
-        Worker("benchmarks.step_worker", "nobody") as worker,
+        Worker("benchmarks.training_worker", "nobody") as worker,
         pytest.raises(RuntimeError, match="nobody: ended with 2"),
     ):
         worker.ask("steps 1")
@@ -57,8 +56,6 @@ def test_records_do_not_change_what_is_learnt(betons: Path, tmp_path: Path) -> N
 
 
 def test_the_interval_is_students() -> None:
-    for freedom, factor in equivalence.T_95.items():
-        assert factor == pytest.approx(stats.t.ppf(0.975, freedom), abs=1e-3)
     differences = [0.01, -0.02, 0.003, 0.0, 0.01, -0.004, 0.02, -0.01, 0.005, 0.001]
     wanted = stats.t.interval(0.95, 9, statistics.mean(differences), stats.sem(differences))
-    assert equivalence.interval(differences)[1:] == pytest.approx(wanted, rel=1e-3)
+    assert equivalence.student_interval(differences)[1:] == pytest.approx(wanted, rel=1e-12)

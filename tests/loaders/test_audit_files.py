@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.planted import PLANTED
+from benchmarks.audit.defects import PLANTED
 from kernels.hog import directions_into
 from loaders.audit.audit import audit
 from loaders.audit.findings import DEFECTS, FileFinding

@@ -1,0 +1,1 @@
+"""How well the audit works: `make audit-quality`, `make kind`."""

@@ -1,0 +1,1 @@
+"""Benchmarks of devices: `make bench-gpu`, `make bench-mps`."""

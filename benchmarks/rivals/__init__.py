@@ -1,0 +1,1 @@
+"""Rivals of plainfilm, each as its users write it."""

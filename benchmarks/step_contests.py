@@ -1,0 +1,200 @@
+"""Contests of training: single steps, the step's arithmetic, and whole epochs."""
+
+# N batch, H W rows and columns of the crop
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import count, islice
+from pathlib import Path
+
+import torch
+
+from benchmarks.agreement import Disagreement, expect_close
+from benchmarks.contest import Call, Contest, Worker
+from benchmarks.datasets import convert_with_table
+from benchmarks.equivalence import DROPPED, LEARNING_RATE, BareTraining, Stock
+from benchmarks.settings import BATCH, THREADS
+from benchmarks.targets import ARITHMETIC, RECORDING, REFERENCE_128, REFERENCE_224, STEP, STEP_224
+from benchmarks.training_worker import MODES, SIDE, STEP_RIVALS
+from engine.config import Recipe, TrainConfig
+from engine.device import Policy, choose_device, choose_policy
+from engine.networks.cnn import Cnn
+from engine.profile.probes import training_flops
+from engine.train.step import Learner, make_learner, train_step
+from engine.train.train import train
+from loaders.batches.loader import Loader
+from loaders.config import LoaderConfig
+from loaders.sampling import DROPOUT, scalar_seed
+
+CROP = 224
+SEED = 0
+NUM_CHECKED = 3  # steps; rounding then grows, because Adam makes much of gradients that are nearly nothing
+PRODUCTS = 4  # of matrices, in one call
+NAMES = {224: REFERENCE_224, 128: REFERENCE_128}
+UNOPTIMISED = {  # of torch.compile: one file a graph, whose headers are then read once, without optimisation or vectors
+    "TORCHINDUCTOR_CPP_WRAPPER": "1",
+    "AOT_INDUCTOR_DEBUG_COMPILE": "1",
+    "AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL": "O0",
+    "ATEN_CPU_CAPABILITY": "default",
+}
+
+
+def learner_of(network: Cnn, policy: Policy) -> Learner:
+    return make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=BATCH, class_weight_K=None)
+
+
+@contextmanager
+def step_contest(path: Path) -> Iterator[Contest]:
+    """Whole epochs, loader and step."""
+    policy = choose_policy("auto", "off", "off", num_steps=0)  # equal precision, so that outputs compare
+    options = {"training": True, "threads": THREADS, "batch_size": BATCH, "seed": SEED, "tensors": True}
+    with Loader(path, **options) as loader, Loader(path, **options) as stock_loader:
+        crop = loader.beton.facts.crop
+        torch.manual_seed(SEED)
+        network = Cnn(2, crop, DROPPED)
+        device = choose_device("auto")
+
+        def check() -> None:
+            learner, stock = learner_of(copy.deepcopy(network), policy), Stock(network, crop, device)
+            ours, theirs = [], []
+            for step, (frames_N1HW, labels_N, _) in enumerate(islice(loader, NUM_CHECKED)):
+                ours.append(train_step(learner, frames_N1HW, labels_N, seed=SEED, step=step)[0])
+                torch.manual_seed(scalar_seed(SEED, DROPOUT, step))  # the same units drop out
+                theirs.append(stock.step(frames_N1HW, labels_N))
+            expect_close("the first loss", theirs[:1], ours[:1], mean=1e-4)
+            expect_close(f"{NUM_CHECKED} losses", theirs, ours, mean=1e-2)
+            loader.set_epoch(0)
+
+        learner, stock = learner_of(copy.deepcopy(network), policy), Stock(network, crop, device)
+        steps = 0
+
+        def our_epoch() -> None:
+            nonlocal steps
+            for frames_N1HW, labels_N, _ in loader:
+                train_step(learner, frames_N1HW, labels_N, seed=SEED, step=steps)
+                steps += 1
+
+        def stock_epoch() -> None:
+            for frames_N1HW, labels_N, _ in stock_loader:
+                stock.step(frames_N1HW, labels_N)
+
+        yield Contest(
+            what=STEP,
+            amount=len(loader.beton),
+            rivals={"plainfilm": our_epoch, "stock PyTorch, NCHW": stock_epoch},
+            check=check,
+        )
+
+
+def asking(worker: Worker, line: str) -> Call:
+    return lambda: worker.ask(line)
+
+
+@contextmanager
+def step_224_contest(
+    rivals: tuple[str, ...] = STEP_RIVALS, crop: int = CROP, *, optimised: bool = True
+) -> Iterator[Contest]:
+    """One step of the same network on the same batch; ours with its allocator's settings, theirs with the default.
+
+    optimised: whether torch.compile's C++ is; without, only its outputs count.
+    """
+    with ExitStack() as stack:
+        workers = {
+            rival: stack.enter_context(
+                Worker(
+                    "benchmarks.training_worker", rival, "--crop", str(crop),
+                    environment={} if optimised or rival not in MODES else UNOPTIMISED,
+                )
+            )
+            for rival in rivals
+        }  # fmt: skip
+
+        def check() -> None:
+            with ThreadPoolExecutor(len(workers)) as pool:  # side by side: two of them compile
+                asked = pool.map(lambda worker: worker.ask(f"losses {NUM_CHECKED}"), workers.values())
+                losses = dict(zip(workers, asked, strict=True))
+            ours = losses[rivals[0]]
+            for rival, theirs in losses.items():
+                expect_close(f"{rival}: the first loss", theirs[:1], ours[:1], mean=1e-4)
+                expect_close(f"{rival}: {NUM_CHECKED} losses", theirs, ours, mean=1e-2)
+
+        yield Contest(
+            what=STEP_224,
+            amount=1,
+            unit="steps",
+            rivals={rival: asking(worker, "steps 1") for rival, worker in workers.items()},
+            check=check,
+        )
+
+
+@contextmanager
+def arithmetic_contest(crop: int = CROP) -> Iterator[Contest]:
+    """The step's arithmetic a second beside that of plain matrix products of 2048 × 2048, in one process."""
+    with Worker("benchmarks.training_worker", STEP_RIVALS[0], "--crop", str(crop)) as worker:
+        products = 2 * SIDE**3 * PRODUCTS / 1e9
+        calls: dict[str, Callable[[], object]] = {
+            "plainfilm's step": asking(worker, "steps 1"),
+            "sgemm": asking(worker, f"multiply {PRODUCTS}"),
+        }
+        yield Contest(
+            what=ARITHMETIC,
+            amount=training_flops(Cnn(2, crop, 0.0), crop) * BATCH / 1e9,
+            unit="GFLOP",
+            rivals=calls,
+            amounts={"sgemm": products},
+        )
+
+
+@contextmanager
+def reference_contest(manifest: Path, folder: Path, crop: int) -> Iterator[Contest]:
+    """An epoch of training and validation on the same radiographs; the reference decodes its files each time."""
+    betons, files = convert_with_table(manifest, folder, crop)
+    size = ("--crop", str(crop))
+    with (
+        Worker("benchmarks.training_worker", "plainfilm", "--data", str(betons), *size) as ours,
+        Worker("benchmarks.training_worker", "reference", "--data", str(files), *size) as theirs,
+    ):
+
+        def check() -> None:
+            found, expected = theirs.ask("count 1"), ours.ask("count 1")
+            if found != expected:
+                raise Disagreement(f"reference: {found} images, expected {expected}")
+
+        yield Contest(
+            what=NAMES[crop],
+            amount=sum(ours.ask("count 1")),
+            rivals={"plainfilm": asking(ours, "epochs 1"), "reference pipeline": asking(theirs, "epochs 1")},
+            check=check,
+        )
+
+
+@contextmanager
+def recording_contest(betons: Path, folder: Path) -> Iterator[Contest]:
+    """Two epochs as `train` runs them, with log, TensorBoard, checkpoints and curves, and two that keep nothing."""
+    runs = count()
+    loader = LoaderConfig(batch_size=BATCH, threads=THREADS, training=True)
+
+    def recorded() -> None:
+        train(
+            TrainConfig(data=betons, out=folder / str(next(runs)), recipe=Recipe(epochs=2, device="cpu"), loader=loader)
+        )
+
+    def bare() -> None:
+        with BareTraining(betons, loader) as training:
+            training.epoch()
+            training.epoch()
+
+    def check() -> None:
+        with BareTraining(betons, loader) as training:
+            f1 = training.epoch()
+        config = TrainConfig(data=betons, out=folder / "check", recipe=Recipe(epochs=1, device="cpu"), loader=loader)
+        if (found := train(config)["best_f1"]) != f1:
+            raise Disagreement(f"nothing recorded: F1 {f1}, expected {found}")
+
+    yield Contest(
+        what=RECORDING, amount=2, unit="epochs", rivals={"plainfilm": recorded, "nothing recorded": bare}, check=check
+    )

@@ -1,0 +1,134 @@
+"""One side of a training contest, as a process: plainfilm, PyTorch as its users write it, or the reference pipeline.
+
+Reads commands from stdin, a line each, and answers each with a line of JSON.  `losses 3` trains three steps and gives
+their losses, `steps 2` trains two, `multiply 2` multiplies matrices twice.  With --data, `count 1` gives the numbers of
+training and validation images, and `epochs 2` trains and validates twice.  Only plainfilm's side imports plainfilm.
+"""
+
+# N batch, H W rows and columns of the crop
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.settings import BATCH, THREADS
+from tests.plain import Plain
+
+LEARNING_RATE = 1e-3
+DROPOUT = 0.0  # compiled networks draw other random numbers; without dropout the losses compare
+SIDE = 2048  # of the matrices
+MODES = {"torch.compile": "default", "torch.compile, reduce-overhead": "reduce-overhead"}
+STEP_RIVALS = ("plainfilm", "stock PyTorch, NCHW", "eager, channels_last", *MODES)
+
+Step = Callable[[], float]  # gives the loss
+
+
+def batch(crop: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames in [-1, 1] whose labels can be learnt."""
+    labels_N = torch.arange(BATCH) % 2
+    frames_N1HW = torch.rand((BATCH, 1, crop, crop), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    frames_N1HW[:, :, : crop // 2] += 0.2 * labels_N[:, None, None, None]
+    return frames_N1HW.clamp_(-1, 1), labels_N
+
+
+def our_step(crop: int) -> Step:
+    """The engine's step, as `train` takes it."""
+    from engine.device import choose_policy
+    from engine.networks.cnn import Cnn
+    from engine.train.step import make_learner, train_step
+    from loaders.machine import keep_allocations
+
+    keep_allocations()
+    plain, network = Plain(2, crop, DROPOUT), Cnn(2, crop, DROPOUT)
+    network.load_state_dict({name: plain.state_dict()[name] for name in network.state_dict()})
+    policy = choose_policy("cpu", "off", "off", num_steps=0)
+    learner = make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=BATCH, class_weight_K=None)
+    frames_N1HW, labels_N = batch(crop)
+    numbers = count()
+    return lambda: train_step(learner, frames_N1HW, labels_N, seed=0, step=next(numbers))[0]
+
+
+def their_step(rival: str, crop: int) -> Step:
+    """PyTorch's step: stock, or as fast as a few lines make it."""
+    network, (frames_N1HW, labels_N) = Plain(2, crop, DROPOUT), batch(crop)
+    stock = rival == "stock PyTorch, NCHW"
+    if not stock:
+        network.to(memory_format=torch.channels_last)
+        frames_N1HW = frames_N1HW.contiguous(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=None if stock else True)
+    criterion = nn.CrossEntropyLoss()
+    forward = torch.compile(network, mode=MODES[rival], dynamic=False) if rival in MODES else network
+
+    def step() -> float:
+        optimiser.zero_grad()
+        loss = criterion(forward(frames_N1HW), labels_N)
+        loss.backward()
+        optimiser.step()
+        return loss.item()
+
+    return step
+
+
+def our_epoch(betons: Path) -> tuple[list[int], Callable[[], object]]:
+    """Numbers of training and validation images, and an epoch of both."""
+    from benchmarks.equivalence import BareTraining
+    from loaders.config import LoaderConfig
+    from loaders.machine import keep_allocations
+
+    keep_allocations()
+    training = BareTraining(betons, LoaderConfig(batch_size=BATCH, threads=THREADS))
+    return [training.loader.num_samples, training.val_loader.num_samples], training.epoch
+
+
+def reference_epoch(manifest: Path, crop: int) -> tuple[list[int], Callable[[], object]]:
+    """Numbers of training and validation images, and an epoch of both.  manifest: a table of files."""
+    from benchmarks.reference import Reference, open_files
+
+    settings = argparse.Namespace(
+        folder=manifest.parent, manifest=manifest, size=crop, batch_size=BATCH, workers=0, device="cpu", seed=0
+    )
+    sets = open_files(settings)
+    training = Reference(sets, settings)
+
+    def epoch() -> None:
+        training.train(training.train_loader)
+        training.validate(training.val_loader)
+
+    return [len(data) for data in sets[:2]], epoch  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Answer commands until stdin ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("side", choices=[*STEP_RIVALS, "reference"])
+    parser.add_argument(
+        "--data", type=Path, help="for whole epochs: folder of betons, or the reference's table of files"
+    )
+    parser.add_argument("--crop", type=int, default=224)
+    chosen = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    ours = chosen.side == "plainfilm"
+    if chosen.data:
+        counts, epoch = our_epoch(chosen.data) if ours else reference_epoch(chosen.data, chosen.crop)
+        actions: dict[str, Callable[[], object]] = {"count": lambda: None, "epochs": epoch}
+    else:
+        step = our_step(chosen.crop) if ours else their_step(chosen.side, chosen.crop)
+        one, other = torch.rand(2, SIDE, SIDE).unbind()
+        actions = {"steps": step, "losses": step, "multiply": lambda: torch.mm(one, other)}
+    for line in sys.stdin:
+        what, number = line.split()
+        results = [actions[what]() for _ in range(int(number))]
+        print(json.dumps(counts if chosen.data else results if what == "losses" else None), flush=True)
+
+
+if __name__ == "__main__":
+    main()

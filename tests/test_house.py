@@ -1,0 +1,35 @@
+"""The house keeps its limits: few rooms, no circles, imports that point one way."""
+
+from __future__ import annotations
+
+from tests.house import MOST_FILES, PRODUCT, arrows_upwards, circles, imported, imports_of, layers, python_files
+
+
+def test_the_product_has_few_files_no_circle_and_no_arrow_upwards() -> None:
+    paths = python_files(*PRODUCT)
+    imports = imports_of(paths)
+    assert 100 < len(paths) <= MOST_FILES
+    assert circles(imports) == []
+    assert arrows_upwards(imports, layers()) == []
+
+
+def test_imports_count_wherever_they_stand() -> None:
+    source = (
+        "from a import b\nimport c\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from d import Name\n"
+        "def f():\n    from e.g import name\n    import elsewhere\n"
+    )
+    assert imported(source, {"a", "a.b", "c", "d", "e", "e.g"}) == {"a.b", "c", "d", "e.g"}
+
+
+def test_a_circle_is_found_and_a_second_one_beside_it() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    found = circles({"a": {"b"}, "b": {"a", "c"}, "c": {"d"}, "d": {"c"}})
+    assert {frozenset(circle) for circle in found} == {frozenset("ab"), frozenset("cd")}
+
+
+def test_an_arrow_upwards_is_found_and_so_is_one_to_a_neighbour() -> None:
+    contract = [{"top"}, {"left", "right"}, {"low"}]
+    imports = {"top.x": {"low.y", "left.a"}, "left.a": {"right.b", "low.y"}, "right.b": set(), "low.y": {"top.x"}}
+    assert arrows_upwards(imports, [contract]) == [("left.a", "right.b"), ("low.y", "top.x")]
+    assert len(layers()) == 3 and all(len(one) > 2 for one in layers())
