@@ -207,6 +207,7 @@ class Training:
 
         label_N, logits_NK = self.epochs.validate(progress)
         metrics = all_metrics(label_N, softmax(logits_NK), self.positive)
+        metrics["f1"] = metrics["f1"] or 0.0  # undefined, without a positive: epochs can be compared all the same
         epoch = len(state.history) + 1
         state.history.append(
             {

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,13 @@ from loaders.audit.probes import (
 from loaders.cautions import Caution
 from loaders.sources.catalog import source_cautions
 from loaders.statistics import (
+    Progress,
     bootstrap_aucs,
     deal_folds,
     fit_folds,
     holm,
     labelling_aucs,
+    no_progress,
     percentile_interval,
     permutation_p,
     permute_groups,
@@ -94,17 +96,13 @@ SOURCE_PROBE = Probe(
 )
 
 
-def no_progress(done: int, total: int) -> None:
-    """Shows nothing."""
-
-
 def probe_collection(
     collection: Collection,
     *,
     seed: int = 0,
     permutations: int = 1999,
     resamples: int = 2000,
-    progress: Callable[[int, int], None] = no_progress,
+    progress: Progress = no_progress,
 ) -> CollectionFinding:
     """Ask of every probe whether it predicts the class, and whether sources and classes coincide.
 

@@ -416,6 +416,9 @@ def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path
     summary = train(config(betons, tmp_path / "tie", epochs=7))
     assert summary.best_epoch == 4  # 0.501 is not better than 0.5 by more than 0.001, nor 0.503 than 0.502
     assert load_checkpoint(tmp_path / "tie" / "best.safetensors")[1]["epoch"] == 4
+    scores = iter([None, 0.5])  # validation without a positive, and none predicted
+    summary = train(config(betons, tmp_path / "undefined", epochs=2))
+    assert summary["best_epoch"] == 2 and "\n1," in (tmp_path / "undefined" / "metrics.csv").read_text()
 
 
 @pytest.fixture(scope="module")
