@@ -1,4 +1,4 @@
-"""What an evaluation tells in the terminal, and how its numbers are written."""
+"""An evaluation in the terminal: its estimates, operating points, subgroups and confusion matrix."""
 
 # K classes
 
@@ -8,25 +8,22 @@ from collections.abc import Sequence
 
 from engine.evaluate.results import METRICS, Difference, Evaluation, Metrics
 from engine.statistics.estimates import Estimate
-from engine.statistics.names import NAMES, PLAIN, interval, kind_of, number, over_words, shown_name, size, with_interval
-from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from engine.statistics.names import (
+    difference_texts,
+    interval_text,
+    over_classes,
+    place_of,
+    short_name,
+    size_text,
+    value_text,
+    with_interval,
+)
+from loaders.output import Line, Parts, Sheet, caution_lines, number_text, path_line, share_text
 
 AT_POINT = ("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence")
 IN_SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
 OF_CLASS = ("sensitivity", "specificity", "ppv", "f1", "auc")  # of each of many classes; the others: metrics.json
 MOST_NAMED = 5  # classes; a matrix of more has their numbers as headers, since their names would not fit
-SHORT = {"ppv_at_prevalence": "PPV at {:.3g}", "npv_at_prevalence": "NPV at {:.3g}"}
-
-
-def difference(name: str, estimate: Estimate) -> tuple[str, str]:
-    """A difference and its interval: shares in points of a hundred."""
-    scale, form, unit = (1, "{:+.3f}", "") if kind_of(name) in PLAIN else (100, "{:+.1f}", " points")
-    if estimate.value is None:
-        return "undefined", "–"
-    value = form.format(scale * estimate.value) + unit
-    if estimate.low is None or estimate.high is None:
-        return value, "–"
-    return value, f"{form.format(scale * estimate.low)} to {form.format(scale * estimate.high)}{unit}"
 
 
 def evaluation_parts(evaluation: Evaluation) -> Parts:
@@ -54,27 +51,26 @@ def headline(result: Metrics) -> Sheet:
     rows = tuple(
         (
             row_name(name, estimate, result.classes),
-            number(name, estimate.value),
-            interval(name, estimate),
+            value_text(name, estimate.value),
+            interval_text(name, estimate),
             with_interval(name, result.trivial.get(name)),
         )
         for name, estimate in in_order(result.estimates)
-        if told(name, result)
+        if in_headline(name, result)
     )
-    title = f"{result.set_name} ({result.beton}): {size(result.num_samples, result.num_groups)}"
+    title = f"{result.set_name} ({result.beton}): {size_text(result.num_samples, result.num_groups)}"
     return Sheet(headers=("metric", "value", "95 % interval", f"always {result.largest_class}"), rows=rows, title=title)
 
 
 def row_name(name: str, estimate: Estimate, classes: Sequence[str]) -> str:
     """A metric's name for people, and over how many classes a mean is; of two classes only where it leaves one out."""
     partial = len(classes) > 2 or estimate.defined != estimate.classes
-    words = over_words(estimate.defined, estimate.classes) if partial else ""
-    shown = shown_name(name, tuple(classes))
-    return f"{shown}, {words}" if words else shown
+    over = over_classes(estimate.defined, estimate.classes) if partial else ""
+    return f"{short_name(name, classes)}, {over}" if over else short_name(name, classes)
 
 
-def told(name: str, result: Metrics) -> bool:
-    """Whether the headline tells this metric: not what another row or table says."""
+def in_headline(name: str, result: Metrics) -> bool:
+    """Whether the headline has this metric: not what another row or table shows."""
     if len(result.classes) > 2:
         return "[" not in name and name != "f1_macro"  # of more than two classes F1 itself is the macro mean
     return name != f"f1[{result.classes.index(result.positive)}]"  # which is F1 itself
@@ -82,13 +78,7 @@ def told(name: str, result: Metrics) -> bool:
 
 def in_order(found: dict[str, Estimate]) -> list[tuple[str, Estimate]]:
     """Metrics in the order of a table, those of single classes in the classes' order."""
-    kinds = list(NAMES)
-
-    def place(item: tuple[str, Estimate]) -> tuple[int, int]:
-        kind, _, label = item[0].partition("[")
-        return kinds.index(kind), int(label.rstrip("]") or -1)
-
-    return sorted(found.items(), key=place)
+    return sorted(found.items(), key=lambda item: place_of(item[0]))
 
 
 def by_class(result: Metrics) -> Sheet:
@@ -103,7 +93,7 @@ def by_class(result: Metrics) -> Sheet:
         for label, name in enumerate(numbered_names(result.classes))
     )
     return Sheet(
-        headers=("class", "images", *(NAMES[kind] for kind in OF_CLASS)),
+        headers=("class", "images", *(short_name(kind) for kind in OF_CLASS)),
         rows=rows,
         title="Each class against the rest",
     )
@@ -111,11 +101,11 @@ def by_class(result: Metrics) -> Sheet:
 
 def of_what(result: Metrics) -> list[Line]:
     """Which class the numbers are of, and how the intervals were made."""
-    share = f"{100 * result.prevalence:.1f} % of the images are {result.positive}"
+    share = f"{share_text(result.prevalence)} of the images are {result.positive}"
     which = "Metrics are of the positive class"
     if len(result.classes) > 2:
         which = "Each metric is the mean over the classes for which it is defined, each against the rest"
-    calibrated = f"; probabilities at temperature {result.temperature:.2f}, from validation"
+    calibrated = f"; probabilities at temperature {number_text(result.temperature, 2)}, from validation"
     resamples = f"{result.resamples:,} resamples of groups"
     return [
         Line(f"{which}; {share}. The predicted class is the most probable one{calibrated}."),
@@ -127,10 +117,11 @@ def operating_points(result: Metrics) -> list[Line | Sheet]:
     """Each operating point on the set under test, and why one is lacking."""
     points, stated = result.operating_points, result.stated_prevalence
     names = [name for name in AT_POINT if any(name in point.estimates for point in points)]
-    title = f"Calling {result.positive} at thresholds fixed on validation"
-    headers = [SHORT[name].format(stated) if name in SHORT and stated is not None else NAMES[name] for name in names]
+    title = f"Predicting {result.positive} at thresholds fixed on validation"
+    at = "the stated prevalence" if stated is None else f"prevalence {number_text(stated)}"
+    headers = [short_name(name).replace("the stated prevalence", at) for name in names]
     rows = tuple(
-        (point.name, f"{point.threshold:.3g}", *(with_interval(name, point.estimates.get(name)) for name in names))
+        (point.name, number_text(point.threshold), *(with_interval(name, point.estimates.get(name)) for name in names))
         for point in points
         if point.threshold is not None
     )
@@ -144,9 +135,9 @@ def operating_points(result: Metrics) -> list[Line | Sheet]:
 def differences(result: Metrics, found: Difference) -> list[Line | Sheet]:
     """This run minus the other, on the same samples."""
     rows = tuple(
-        (row_name(name, estimate, result.classes), *difference(name, estimate))
+        (row_name(name, estimate, result.classes), *difference_texts(name, estimate))
         for name, estimate in in_order(found.estimates)
-        if told(name, result)
+        if in_headline(name, result)
     )
     title = f"This run minus {found.against}, on the same samples"
     parts: list[Line | Sheet] = [Sheet(headers=("metric", "difference", "95 % interval"), rows=rows, title=title)]
@@ -175,7 +166,7 @@ def subgroups(result: Metrics) -> list[Line | Sheet]:
         )
         for found in result.subgroups
     )
-    headers = ("subgroup", "n", "groups", result.positive, *(NAMES[name] for name in IN_SUBGROUP))
+    headers = ("subgroup", "images", "groups", result.positive, *(short_name(name) for name in IN_SUBGROUP))
     return [Sheet(headers=headers, rows=rows)]
 
 

@@ -21,7 +21,7 @@ from engine.figures import confusion_figure
 from engine.statistics.calibration import reliability, scored_event
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
 from engine.statistics.metrics import confusion_matrix, ranking_score
-from engine.statistics.names import interval, number, over_words, size
+from engine.statistics.names import interval_text, metric_of, over_classes, size_text, value_text
 from engine.statistics.thresholds import OperatingPoint, precision_recall_curve, roc_curve
 from loaders import __version__
 from loaders.beton.reader import Beton
@@ -307,23 +307,23 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
     texts = list(names.text_of.values())
     many = len(classes) > 2
     kinds = list(range(len(classes))) if many else [scores.positive]
-    count = f"n = {size(len(label_N), measured.num_groups)}".replace(" ", "\u00a0")  # on one line
+    count = f"n = {size_text(len(label_N), measured.num_groups)}".replace(" ", "\u00a0")  # on one line
     where = f"{name_text(set_name)} ({kind}), {count}"
 
-    def title(name: str, metric: str) -> str:
-        estimate = measured.estimates[metric]
-        over = over_words(estimate.defined, estimate.classes)
+    def title(figure: str, metric: str) -> str:
+        estimate, name = measured.estimates[metric], metric_of(metric).name
+        over = over_classes(estimate.defined, estimate.classes)
         shown = f"mean {name} {over}" if over else name
-        sure = "" if estimate.low is None else f" (95 % interval {interval(metric, estimate)})"
-        return f"{where}\n{shown} {number(metric, estimate.value)}{sure}"
+        between = "" if estimate.low is None else f" (95 % interval {interval_text(metric, estimate)})"
+        return f"{figure}: {where}\n{shown} {value_text(metric, estimate.value)}{between}"
 
     def curve(kind: int, metric: str, x_P: np.ndarray, y_P: np.ndarray) -> Curve:
         area = measured.estimates[f"{metric}[{kind}]"].value if many else None
         name = texts[kind] if many else f"{texts[kind]} against {texts[1 - kind]}"
         return Curve(name=name, x_P=x_P, y_P=y_P, area=area, base=float((label_N == kind).mean()))
 
-    def note(name: str) -> str:
-        return f"Each class against the rest, with its {name}. {names.note}" if many else names.note
+    def note(metric: str) -> str:
+        return f"Each class against the rest, with its {metric_of(metric).name}. {names.note}" if many else names.note
 
     drawn: dict[str, Figure] = {}
     roc = {kind: roc_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
@@ -332,23 +332,25 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
     ]  # fmt: skip
     if lines:
         points = marks(scores, measured, names, "specificity", "sensitivity")
-        drawn["roc.png"] = roc_figure(lines, points, title("ROC-AUC", "auc"), note("ROC-AUC"))
+        drawn["roc.png"] = roc_figure(lines, points, title("ROC curve", "auc"), note("auc"))
     pr = {kind: precision_recall_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
     lines = [
         curve(kind, "pr_auc", found.recall_P[1:], found.precision_P[1:]) for kind, found in pr.items() if found
     ]  # fmt: skip
     if lines:
         points = marks(scores, measured, names, "sensitivity", "ppv")
-        drawn["pr.png"] = pr_figure(lines, points, title("PR-AUC", "pr_auc"), note("PR-AUC"))
+        drawn["pr.png"] = pr_figure(lines, points, title("Precision-recall curve", "pr_auc"), note("pr_auc"))
     score_N, happened_N = scored_event(label_N, probability_NK, scores.positive)
     what = "the most probable class" if many else texts[scores.positive]
     drawn["reliability.png"] = reliability_figure(
-        reliability(score_N, happened_N), what, title("ECE", "ece"), "" if many else names.note
+        reliability(score_N, happened_N), what, title("Reliability diagram", "ece"), "" if many else names.note
     )
-    drawn["confusion.png"] = confusion_figure(np.array(measured.confusion), names, title("accuracy", "accuracy"))
+    drawn["confusion.png"] = confusion_figure(
+        np.array(measured.confusion), names, title("Confusion matrix", "accuracy")
+    )
     panels = [Panel(name=texts[kind], score_N=probability_NK[:, kind], is_class_N=label_N == kind) for kind in kinds]
     thresholds = [(point.name, point.threshold) for point in measured.points if point.threshold is not None]
-    drawn["scores.png"] = score_figure(panels, thresholds, title("Brier score", "brier"), names.note)
+    drawn["scores.png"] = score_figure(panels, thresholds, title("Predicted probabilities", "brier"), names.note)
     return drawn
 
 

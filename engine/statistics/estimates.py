@@ -111,8 +111,8 @@ def paired_differences(
     """Second minus first of two runs on the same samples, by name, over the same resamples; value ± t · standard error.
 
     Where no resample of two shares differs, as when both runs err on the same samples or on none: Wilson's interval of
-    none of n groups, to both sides; unless the runs predict the same to the bit.  A mean over classes: of the differences
-    of those classes that define the metric in both runs.
+    none of n groups, to both sides; unless the runs predict the same to the bit.  A mean over classes: of the
+    differences of those classes that define the metric in both runs.
     Errors: InputError for probabilities that are not finite.
     """
     made = [

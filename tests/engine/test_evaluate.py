@@ -320,7 +320,7 @@ def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path, pictures: No
     (by_class,) = (part for part in evaluation_parts(result) if isinstance(part, Sheet) and part.headers[0] == "class")
     assert [row[0] for row in by_class.rows] == list(names) and by_class.headers[-1] == "ROC-AUC"
     assert any("each against the rest" in text for text in shown)
-    assert not any("F1, macro" in text for text in shown), "which F1 itself is"
+    assert not any("macro F1" in text for text in shown), "which F1 itself is"
 
 
 def test_the_weights_hold_what_the_best_epoch_said_of_the_validation_set_in_its_order(
@@ -407,13 +407,13 @@ def test_metrics_of_single_classes_are_in_the_classes_order_not_the_alphabets() 
 def test_two_classes_keep_their_names_and_say_how_many_define_a_mean_only_where_one_does_not() -> None:
     both = measured(("covid", "normal"), np.arange(8) % 2, np.arange(8) % 2)
     (headline, *_, matrix) = (part for part in evaluation_parts(both) if isinstance(part, Sheet))
-    assert "F1, macro" in [row[0] for row in headline.rows] and matrix.headers[1:] == (
+    assert "macro F1" in [row[0] for row in headline.rows] and matrix.headers[1:] == (
         "predicted covid",
         "predicted normal",
     )
     one = measured(("covid", "normal"), np.zeros(8, int), np.zeros(8, int))
     headline = next(part for part in evaluation_parts(one) if isinstance(part, Sheet))
-    assert "F1, macro, over 1 of 2 classes" in [row[0] for row in headline.rows]
+    assert "macro F1, over 1 of 2 classes" in [row[0] for row in headline.rows]
 
 
 def test_the_figures_titles_say_over_how_many_classes_a_mean_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -641,8 +641,8 @@ def test_the_terminal_shows_intervals_points_subgroups_matrix_and_cautions(
     shown = capsys.readouterr().out
     for words in (
         f"(h.beton): {num_samples} images of", "95 % interval", "always ", "ROC-AUC", "Brier", "youden", "No rule-out",
-        "PPV at 0.2", "This run minus rival", "source: there", "too small", "predicted covid", "Caution, heldout-",
-        "not for diagnosis",
+        "PPV at prevalence 0.2", "This run minus rival", "source: there", "too small", "predicted covid",
+        "Caution, heldout-", "not for diagnosis",
     ):  # fmt: skip
         assert words in shown, words
 

@@ -3,8 +3,10 @@
 # N samples, K classes, G groups, R resamples
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,10 +28,21 @@ from engine.statistics.calibration import (
 )
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
 from engine.statistics.metrics import all_metrics, headline_f1
+from engine.statistics.names import (
+    METRICS,
+    difference_texts,
+    interval_text,
+    metric_of,
+    short_name,
+    size_text,
+    value_text,
+    with_interval,
+)
 from engine.statistics.thresholds import choose_operating_points, precision_recall_curve, roc_curve
 from kernels.bootstrap import areas_into, count_into, weighted_sums_into
 from loaders import statistics as lower
 from loaders.errors import InputError
+from loaders.output import number_text, share_text
 from loaders.statistics import rank, resampled_means, wilson
 
 pytestmark = pytest.mark.numerical
@@ -688,3 +701,58 @@ def test_resampled_means_are_means_of_whole_groups() -> None:
     drawn_RG = first.integers(len(names), size=(3, len(names)), dtype=np.int32)
     again = [np.concatenate([value_N[group_N == names[group]] for group in drawn_G]).mean() for drawn_G in drawn_RG]
     assert found == pytest.approx([value_N.mean(), *again])
+
+
+def test_every_metric_of_a_result_has_a_name_a_meaning_and_a_format() -> None:
+    keys = {"loss", "lung_ratio"}
+    for num_classes in (2, 3):
+        label_N, probability_NK = draw(0, 40, num_classes)
+        found = estimates(label_N, probability_NK, np.arange(40), 0, prevalence=0.1, resamples=2)
+        keys |= found.keys() | trivial(label_N, num_classes, 0, prevalence=0.1).keys()
+        brief = all_metrics(label_N, probability_NK, 0)
+        keys |= brief["largest_class"].keys() - {"class"}
+        keys |= {key.removesuffix("_per_class") for key in brief} - {"num_samples", "confusion", "largest_class"}
+    for key in keys:
+        metric = metric_of(key)
+        assert metric.name and metric.meaning and value_text(key, 0.5) in ("50.0 %", "0.500", "0.50", "0.5000"), key
+    assert {metric.key for metric in METRICS.values() if metric.unit == "share"} <= {
+        "accuracy", "sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence",
+    }  # fmt: skip
+    assert all(key == metric.key for key, metric in METRICS.items())
+
+
+def test_numbers_of_metrics_are_written_in_one_way() -> None:
+    share = Estimate(value=0.912, low=0.85, high=1.0, method="bootstrap", defined=2, classes=3)
+    assert with_interval("accuracy", share) == "91.2 % (85.0–100), 2 of 3 classes"
+    assert interval_text("f1", share) == "0.850 to 1.000" and value_text("auc", None) == "undefined"
+    assert value_text("ppv", 0.99999) == "99.9 %" and value_text("ppv", 1.0) == "100 %", "only the whole reads 100 %"
+    assert value_text("npv", 0.0001) == "0.1 %" and value_text("npv", 0.0) == "0 %"
+    assert share_text(0.5) == "50.0 %" and share_text(None) == number_text(float("nan"), 2) == "–"
+    assert number_text(-0.0001, 3) == "0.000" and number_text(-1.5, 1) == "−1.5" and number_text(12345.6) == "12,346"
+    lower = Estimate(value=-0.002, low=-0.0304, high=0.03, method="bootstrap")
+    assert difference_texts("accuracy", lower) == ("−0.2 points", "−3.0 to +3.0 points")
+    assert difference_texts("f1", lower) == ("−0.002", "−0.030 to +0.030")
+    alone = Estimate(value=0.25, low=None, high=None, method="")
+    assert (
+        with_interval("brier", alone) == "0.250"
+        and interval_text("brier", alone) == "–"
+        and not with_interval("f1", None)
+    )
+    assert difference_texts("f1", replace(alone, value=None)) == ("undefined", "–")
+    assert short_name("ppv[1]", ("a", "b")) == "PPV of b" and short_name("f1") == "F1"
+    assert size_text(1, 1) == "1 image of 1 group" and size_text(2300, 40) == "2,300 images of 40 groups"
+
+
+def test_no_other_module_names_metrics_or_writes_shares_by_hand() -> None:
+    root = Path(__file__).parents[2]
+    named = re.compile(r"[\"'](ROC-AUC|PR-AUC|PPV|NPV|Brier score|F1|macro F1|F1, macro)[\"']")
+    by_hand = re.compile(r"\{[^{}]*(100 \*|\* 100)[^{}]*\}|:[+,]?\.\d+%")
+    odd = [
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for folder in ("engine", "loaders", "cli.py")
+        for path in sorted((root / folder).rglob("*.py") if (root / folder).is_dir() else [root / folder])
+        if path.name not in ("names.py", "output.py") or path.parent.name in ("evaluate", "crossval", "profile")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if named.search(line) or by_hand.search(line)
+    ]
+    assert not odd, "\n".join(odd)
