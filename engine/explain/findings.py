@@ -10,10 +10,11 @@ from engine.evaluate.checks import group_cautions
 from engine.evaluate.trained import Checkpoint
 from engine.explain.controls import Deletion, Randomised
 from engine.explain.lungs import LungRatio, Region, left_out, region_of, sentence
+from engine.statistics.names import interval_text, short_name, value_text
 from loaders import __version__
 from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
-from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line, share_text
 from loaders.records import Count, Record
 
 EXPLANATION = "explanation.json"
@@ -103,9 +104,9 @@ def map_cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion
 def caption(example: Example, names: ClassNames) -> tuple[str, str]:
     """The two lines under a picture."""
     verdict = "right" if example.label == example.predicted else f"wrong, it is {names.text_of[example.label]}"
-    ratio = "unknown" if example.lung_ratio is None else f"{example.lung_ratio:.2f} (chance 1)"
+    ratio = "unknown" if example.lung_ratio is None else f"{value_text('lung_ratio', example.lung_ratio)} (chance 1)"
     return (
-        f"predicted {names.text_of[example.predicted]}, {example.probability:.1%}: {verdict}",
+        f"predicted {names.text_of[example.predicted]}, {share_text(example.probability)}: {verdict}",
         f"sample {example.sample}, {example.kind}; lung ratio {ratio}",
     )
 
@@ -116,19 +117,16 @@ MASKS = {"phantom": "the phantoms' masks", "folder": "mask files", "template": "
 def explanation_parts(explained: Explained) -> Parts:
     """The sentence, the figures behind it, the controls, the files."""
     result, out = explained.explanation, explained.out
-    lungs, blanked = result.lungs, result.deletion
-    correlation = result.randomised.correlation
+    lungs, random, blanked = result.lungs, result.randomised, result.deletion
     rows = (
-        ("lung ratio (1 is chance)", number(lungs.ratio.value), interval(lungs.ratio.low, lungs.ratio.high),
-         images(lungs.num_samples, lungs.num_empty), MASKS[lungs.masks]),
-        ("correlation with random weights", number(correlation), "",
-         images(result.randomised.num_samples, result.randomised.num_empty),
-         verdict(result.randomised.passed)),
-        ("deletion: area by the map", number(blanked.area_by_map, 4), "", str(blanked.num_samples), ""),
-        ("deletion: area at random", number(blanked.area_at_random, 4), "", str(blanked.num_samples), ""),
-        ("deletion: difference", number(blanked.difference.value, 4),
-         interval(blanked.difference.low, blanked.difference.high, 4), str(blanked.num_samples),
-         verdict(blanked.passed)),
+        (f"{short_name('lung_ratio')} (1 is chance)", value_text("lung_ratio", lungs.ratio.value),
+         interval_text("lung_ratio", lungs.ratio), images(lungs.num_samples, lungs.num_empty), MASKS[lungs.masks]),
+        (short_name("correlation"), value_text("correlation", random.correlation), "",
+         images(random.num_samples, random.num_empty), verdict(random.passed)),
+        *((short_name(key), value_text(key, getattr(blanked, key)), "", str(blanked.num_samples), "")
+          for key in ("area_by_map", "area_at_random")),
+        (short_name("deletion"), value_text("deletion", blanked.difference.value),
+         interval_text("deletion", blanked.difference), str(blanked.num_samples), verdict(blanked.passed)),
     )  # fmt: skip
     title = f"{result.method} at {result.layer}"
     return [
@@ -143,16 +141,6 @@ def explanation_parts(explained: Explained) -> Parts:
 def images(num_samples: int, num_empty: int) -> str:
     """How many were measured, and how many could not be."""
     return f"{num_samples:,} ({left_out(num_empty)})" if num_empty else f"{num_samples:,}"
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number with its decimals."""
-    return "undefined" if value is None else f"{value:.{digits}f}"
-
-
-def interval(low: float | None, high: float | None, digits: int = 2) -> str:
-    """Both ends, or nothing."""
-    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def verdict(passed: bool) -> str:

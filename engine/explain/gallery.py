@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from engine.explain.controls import Deletion
 from engine.figures import TRAINING, ready, set_legend, set_title
+from engine.statistics.names import value_text
 from loaders.figure_text import shorten, wrap, write
 
 PANEL, GAP, LINE = 256, 6, 19  # pixels
@@ -110,7 +111,8 @@ def deletion_figure(found: Deletion, title: str) -> Figure:
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.subplots()
     percent = [100 * share for share in found.share]
-    random, by_map = f"random order, area {found.area_at_random:.2f}", f"order of the map, area {found.area_by_map:.2f}"
+    random = f"random order, area {value_text('area_at_random', found.area_at_random)}"
+    by_map = f"order of the map, area {value_text('area_by_map', found.area_by_map)}"
     axes.plot(percent, found.at_random, color="#888888", marker=".", label=random)
     axes.plot(percent, found.by_map, color=TRAINING, marker=".", label=by_map)
     axes.set_xlabel("pixels blanked, %")

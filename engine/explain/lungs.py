@@ -13,13 +13,16 @@ from typing import Literal, cast
 
 import numpy as np
 
+from engine.statistics.names import interval_text, value_text
 from loaders.beton.reader import Beton
 from loaders.config import Fit
 from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.images.decode import inside
 from loaders.images.frame import read_mask, template_SS
+from loaders.output import counted
 from loaders.records import Count, Record
 from loaders.sources.entry import check_regular
+from loaders.statistics import percentile_interval, resampled_means
 
 Kind = Literal["phantom", "folder", "template"]
 Region = Literal["lungs", "outside", "unknown"]
@@ -97,13 +100,9 @@ def group_interval(value_N: np.ndarray, group_N: np.ndarray, seed: int) -> Inter
     """The mean of the values and its percentile interval over resamples of whole groups."""
     if not len(value_N):
         return Interval(value=None, low=None, high=None)
-    place_N = np.unique(group_N, return_inverse=True)[1]
-    sum_G, count_G = np.bincount(place_N, value_N), np.bincount(place_N)
-    if len(sum_G) < 2:
-        return Interval(value=float(value_N.mean()), low=None, high=None)
-    drawn_RG = np.random.default_rng(seed).integers(len(sum_G), size=(RESAMPLES, len(sum_G)))
-    low, high = np.percentile(sum_G[drawn_RG].sum(1) / count_G[drawn_RG].sum(1), (2.5, 97.5))
-    return Interval(value=float(value_N.mean()), low=float(low), high=float(high))
+    mean_R = resampled_means(value_N, group_N, RESAMPLES, seed)
+    low, high = percentile_interval(mean_R[1:]) if len(np.unique(group_N)) > 1 else (None, None)
+    return Interval(value=float(mean_R[0]), low=low, high=high)
 
 
 def region_of(lungs: LungRatio, distrust: str) -> Region:
@@ -126,16 +125,16 @@ def sentence(lungs: LungRatio, distrust: str = "") -> str:
     region = "the lungs' usual region" if lungs.masks == "template" else "the lungs"
     empty = f"; {left_out(lungs.num_empty)}" if lungs.num_empty else ""
     measured = (
-        f"{found.value:.2f} times as much of its maps lies in {region} as chance would put there "
-        f"(95 % interval {found.low:.2f} to {found.high:.2f}, n = {lungs.num_samples}{empty}; "
-        f"a model that relies on them comes above {limit:.2f})"
+        f"{value_text('lung_ratio', found.value)} times as much of its maps lies in {region} as chance would put there "
+        f"(95 % interval {interval_text('lung_ratio', found)}, n = {lungs.num_samples}{empty}; "
+        f"a model that relies on them comes above {value_text('lung_ratio', limit)})"
     )
     return f"{ANSWERS[region_of(lungs, distrust)]}: {measured}"
 
 
 def left_out(num_empty: int) -> str:
     """How many empty maps no mean counts."""
-    return f"{num_empty:,} empty {'map' if num_empty == 1 else 'maps'} left out"
+    return f"{counted(num_empty, 'empty map')} left out"
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm")
