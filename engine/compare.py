@@ -17,7 +17,7 @@ from engine.evaluate.evaluate import evaluate
 from engine.evaluate.results import METRICS, Metrics
 from engine.figures import INK, VALIDATION, png, ready, set_legend, set_title
 from engine.statistics.estimates import Estimate, estimates
-from engine.statistics.names import with_interval
+from engine.statistics.names import headline_name, with_interval
 from engine.train.checkpoint import load_checkpoint
 from engine.train.run_folder import BEST, CONFIG, load_config, read_run_settings, shared_settings, told_settings
 from engine.train.state import Watch
@@ -277,7 +277,7 @@ def comparison_figure(result: Comparison) -> Figure:
     axes.set_yticks(range(len(rows)), labels=[name_text(row.model, NAME) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(right=1.005)
-    which = f"F1 of {names.text_of[result.positive]}" if len(result.classes) == 2 else "macro F1"
+    which = headline_name("f1", len(result.classes), names.text_of[result.positive])
     axes.set_xlabel(f"{which}, 95 % interval")
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from engine.crossval.scores import Crossval, Guess, Target, TargetResult
+from engine.crossval.scores import METRICS, Crossval, Guess, Target, TargetResult
 from engine.figures import INK, VALIDATION, ready, set_note, set_title
-from engine.statistics.estimates import Estimate
-from engine.statistics.names import fewer_words
+from engine.statistics.names import (
+    difference_texts,
+    headline_name,
+    interval_text,
+    metric_of,
+    short_name,
+    size_text,
+    value_text,
+    with_interval,
+)
 from loaders.figure_text import class_names
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 
@@ -25,7 +34,6 @@ MEANING: dict[Target, str] = {
     "lungs-hidden": "new patients, all but the lungs",
     "external": "honest: another collection",
 }
-METRICS = {"f1": "F1", "auc": "ROC-AUC", "accuracy": "accuracy"}
 FILES = ("crossval.png", "crossval.csv", "crossval.json")
 SHOWN_MATRIX = 3  # classes; the matrix of more does not fit a line
 HEADLINE, HONEST, GUESS, FAINT = "#c0504d", VALIDATION, "#888888", "#9a9a9a"
@@ -55,12 +63,12 @@ def crossval_figure(result: Crossval) -> Figure:
         axes.plot(dots, [place + 0.3] * len(dots), "o", color=colour, markersize=3, alpha=0.55, clip_on=False)
         axes.plot([found.value] * 2, [place - 0.17, place + 0.17], color=colour, linewidth=3, solid_capstyle="butt")
         axes.text(
-            1.02, place - 0.11, f"{found.value:.3f}", va="center", color=colour, fontsize=12, weight="bold",
+            1.02, place - 0.11, value_text("f1", found.value), va="center", color=colour, fontsize=12, weight="bold",
             transform=axes.get_yaxis_transform(),
         )  # fmt: skip
-        interval = "no interval" if found.low is None else f"{low:.3f} to {high:.3f}"
+        interval = "no interval" if found.low is None else interval_text("f1", found)
         axes.text(
-            1.02, place + 0.21, f"{interval}, n = {row.num_samples:,} of {row.num_groups:,} groups", va="center",
+            1.02, place + 0.21, f"{interval}, n = {size_text(row.num_samples, row.num_groups)}", va="center",
             color=INK, fontsize=8, transform=axes.get_yaxis_transform(),
         )  # fmt: skip
     guess = result.always_positive or result.trivial
@@ -68,8 +76,8 @@ def crossval_figure(result: Crossval) -> Figure:
         low_end = min(low_end, guess.f1)
         axes.axvline(guess.f1, color=GUESS, linestyle=":", linewidth=1.2)
         axes.text(
-            guess.f1, -0.56, f" always {names.text_of[guess.predicted]}: {guess.f1:.2f}", color=GUESS, fontsize=8,
-            va="bottom", ha="left" if guess.f1 < 0.8 else "right",
+            guess.f1, -0.56, f" always {names.text_of[guess.predicted]}: {value_text('f1', guess.f1)}", color=GUESS,
+            fontsize=8, va="bottom", ha="left" if guess.f1 < 0.8 else "right",
         )  # fmt: skip
     labels = [f"{name}\n{MEANING[target]}" for target, name in TARGETS.items()]
     axes.set_yticks(range(len(TARGETS)), labels=labels)
@@ -78,7 +86,7 @@ def crossval_figure(result: Crossval) -> Figure:
         label.set_color(INK)
     axes.set_ylim(len(TARGETS) - 0.45, -0.6)
     axes.set_xlim(max(0.0, low_end - 0.04), 1.0)
-    which = f"F1 of {names.text_of[result.positive]}" if len(result.classes) == 2 else "macro F1"
+    which = headline_name("f1", len(result.classes), names.text_of[result.positive])
     axes.set_xlabel(f"{which}: value, 95 % interval over groups, folds as dots", color=INK)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
@@ -108,11 +116,11 @@ def random_sentence(result: Crossval) -> str:
     difference = result.differences.get("random", {}).get("f1")
     if difference is None or difference.value is None:
         return ""
-    points = difference.value * 100
-    compared = "as high" if round(points, 1) == 0 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
-    sentence = f"F1 is {compared} in the random split {'as' if compared == 'as high' else 'than'} in the group split"
-    if difference.low is not None and difference.high is not None:
-        ends = f"{difference.low * 100:+.1f} to {difference.high * 100:+.1f}"
+    apart, ends = difference_texts("f1", difference)
+    higher = round(difference.value, metric_of("f1").digits)
+    compared = "as high" if higher == 0 else f"{apart[1:]} {'higher' if higher > 0 else 'lower'}"
+    sentence = f"F1 is {compared} in the random split {'as' if higher == 0 else 'than'} in the group split"
+    if difference.low is not None:
         sentence += f" (95 % interval of the difference {ends})"
     if difference.low is not None and difference.low > 0:
         return sentence + (
@@ -130,19 +138,19 @@ def hidden_sentence(result: Crossval) -> str:
     row = result.target("lungs-hidden")
     if row is None or row.auc.estimate.value is None:
         return ""
-    auc = row.auc.estimate
+    auc, shown = row.auc.estimate, with_interval("auc", row.auc.estimate)
     edge = (
         "The network was given the whole frame, more than the crop, with the region where lungs usually are hidden; "
         "of unusual lungs an edge may show."
     )
     if auc.low is not None and auc.low > 0.5:
         return (
-            f"With the lungs hidden the AUC is still {with_interval(auc)}: the label can be predicted without the "
-            f"lungs, so a score on whole frames need not come from them. {edge}"
+            f"With the lungs hidden the AUC is still {shown}: the label can be predicted without the lungs, so "
+            f"a score on whole frames need not come from them. {edge}"
         )
     return (
-        f"With the lungs hidden the AUC is {with_interval(auc)}: this neither shows nor excludes that the label can be "
-        f"predicted without the lungs. {edge}"
+        f"With the lungs hidden the AUC is {shown}: this neither shows nor excludes that the label can be predicted "
+        f"without the lungs. {edge}"
     )
 
 
@@ -153,7 +161,7 @@ def external_sentence(result: Crossval) -> str:
         return ""
     return (
         f"On {result.external} the probabilities are the mean of the group split's {len(row.f1.folds)} networks, none "
-        f"of which was trained on any of it; each network alone has F1 {share(row.f1.mean)} on average."
+        f"of which was trained on any of it; each network alone has F1 {value_text('f1', row.f1.mean)} on average."
     )
 
 
@@ -169,17 +177,17 @@ def crossval_parts(result: Crossval, out: Path) -> Parts:
     two, small = len(result.classes) == 2, len(result.classes) <= SHOWN_MATRIX
     which = f"F1 of {result.positive}" if two else "F1 and ROC-AUC are means over the classes that define them"
     order = f"rows are the true classes, in the order {', '.join(result.classes)}"
-    missing = not_measured(result)
+    missing, names = not_measured(result), [short_name(metric) for metric in METRICS]
     parts: list[Line | Sheet] = []
     by_fold = Sheet(
         title="Test folds",
-        headers=("split, fold", "n", "groups", *METRICS.values(), *(["matrix"] if small else []), "best epoch"),
+        headers=("split, fold", "images", "groups", *names, *(["matrix"] if small else []), "best epoch"),
         rows=tuple(
             (
                 f"{fold.split} {fold.fold}",
                 f"{fold.num_samples:,}",
                 f"{fold.num_groups:,}",
-                *(value_text(fold.estimates[metric]) for metric in METRICS),
+                *(with_interval(metric, replace(fold.estimates[metric], low=None)) for metric in METRICS),
                 *([str(fold.confusion)] if small else []),
                 f"{fold.best_epoch} of {fold.epochs}",
             )
@@ -188,7 +196,7 @@ def crossval_parts(result: Crossval, out: Path) -> Parts:
     )
     headline = Sheet(
         title=f"Headline and honest: {which}",
-        headers=("tested by", "n", "groups", *METRICS.values(), "mean F1", "spread"),
+        headers=("tested by", "images", "groups", *names, "mean F1", "spread"),
         rows=(*(table_row(target, result.target(target)) for target in TARGETS), *trivial_rows(result)),
     )
     parts += [by_fold, headline]
@@ -211,40 +219,17 @@ def table_row(target: Target, row: TargetResult | None) -> tuple[str, ...]:
     """A row of the headline table."""
     if row is None:
         return (TARGETS[target], "–", "–", "not measured", "", "", "", "")
-    metrics = (with_interval(found.estimate) for found in (row.f1, row.auc, row.accuracy))
+    metrics = (with_interval(metric, getattr(row, metric).estimate) for metric in METRICS)
     counts = f"{row.num_samples:,}", f"{row.num_groups:,}"
-    return (TARGETS[target], *counts, *metrics, share(row.f1.mean), share(row.f1.spread))
+    return (TARGETS[target], *counts, *metrics, value_text("f1", row.f1.mean), value_text("f1", row.f1.spread))
 
 
 def trivial_rows(result: Crossval) -> list[tuple[str, ...]]:
     """Classifiers that have learnt nothing: always the largest class, and of two classes always the positive one."""
     counts = f"{result.num_samples:,}", f"{result.num_groups:,}"
     guesses: list[Guess] = [guess for guess in (result.trivial, result.always_positive) if guess]
-    rows = [
-        (f"always {guess.predicted}", *counts, *map(share, (guess.f1, guess.auc, guess.accuracy)), "", "")
-        for guess in guesses
-    ]
-    return list({row[0]: row for row in rows}.values())
-
-
-def with_interval(found: Estimate) -> str:
-    """0.91 (0.87–0.94)."""
-    if found.low is None or found.high is None or found.value is None:
-        return value_text(found)
-    return f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f}){fewer_classes(found)}"
-
-
-def value_text(found: Estimate) -> str:
-    """0.91."""
-    return share(found.value) + fewer_classes(found)
-
-
-def fewer_classes(found: Estimate) -> str:
-    """Over how many classes a mean is, where it leaves classes out."""
-    fewer = fewer_words(found.defined, found.classes)
-    return f", {fewer}" if fewer else ""
-
-
-def share(value: float | None) -> str:
-    """A share, or that it is undefined."""
-    return "undefined" if value is None else f"{value:.3f}"
+    rows = {}
+    for guess in guesses:
+        values = (value_text(metric, getattr(guess, metric)) for metric in METRICS)
+        rows[guess.predicted] = (f"always {guess.predicted}", *counts, *values, "", "")
+    return list(rows.values())

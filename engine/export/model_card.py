@@ -13,7 +13,15 @@ from engine.evaluate.results import METRICS, Metrics
 from engine.evaluate.trained import Trained
 from engine.explain.findings import EXPLANATION, Explanation
 from engine.statistics.calibration import TEMPERATURES
-from engine.statistics.names import fewer_words, over_words
+from engine.statistics.names import (
+    CALIBRATION,
+    RESULTS,
+    fewer_classes,
+    interval_text,
+    metric_of,
+    over_classes,
+    value_text,
+)
 from engine.train.run_folder import read_run_settings
 from engine.train.summary import SUMMARY, Summary
 from loaders import __version__
@@ -24,11 +32,6 @@ from loaders.records import R, known_record
 
 CARD = "model_card.md"
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
-SHOWN = {  # of a metrics.json's estimates
-    "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV",
-    "f1": "F1", "f1_macro": "macro F1", "auc": "ROC-AUC", "pr_auc": "PR-AUC", "brier": "Brier score", "ece": "ECE",
-    "calibration_slope": "calibration slope", "calibration_intercept": "calibration intercept",
-}  # fmt: skip
 
 
 def card_of(trained: Trained, model_name: str) -> str:
@@ -150,8 +153,8 @@ def training_text(summary: Summary | None, settings: dict[str, Any]) -> Iterator
     """The recipe: settings that are no paths, and how the training ended."""
     if summary:
         yield (
-            f"{summary.epochs} epochs ({plain(summary.stopped)}); best validation F1 {summary.best_f1:.4f}, by which "
-            "the epoch was chosen, so that it is optimistic."
+            f"{summary.epochs} epochs ({plain(summary.stopped)}); best validation F1 "
+            f"{value_text('f1', summary.best_f1)}, by which the epoch was chosen, so that it is optimistic."
         )
     shown = {
         name: Path(value).name if isinstance(value, str) else value  # the weights to begin with may be a file
@@ -183,17 +186,16 @@ def result_text(trained: Trained, evaluations: list[Metrics]) -> Iterator[str]:
 
 def estimate_rows(found: Metrics) -> Iterator[str]:
     """One line a metric that is defined."""
-    for name, shown in SHOWN.items():
+    for name in (*RESULTS, *CALIBRATION):
         estimate, least = found.estimates.get(name), found.trivial.get(name)
         if estimate is None or estimate.value is None or (name == "f1_macro" and len(found.classes) > 2):
             continue  # of more than two classes F1 itself is the macro mean
-        ends = (estimate.low, estimate.high)
-        interval = "none" if None in ends else f"{estimate.low:.4f} to {estimate.high:.4f}"
-        over = over_words(estimate.defined, estimate.classes)
-        beside = "undefined" if least is None or least.value is None else f"{least.value:.4f}"
-        if over and least is not None and (fewer := fewer_words(least.defined, least.classes)):
+        over = over_classes(estimate.defined, estimate.classes)
+        beside = value_text(name, least.value if least else None)
+        if over and least is not None and (fewer := fewer_classes(least.defined, least.classes)):
             beside += f", {fewer}"
-        yield f"| {shown}{f', mean {over}' if over else ''} | {estimate.value:.4f} | {interval} | {beside} |"
+        shown = f"{metric_of(name).name}{f', mean {over}' if over else ''}"
+        yield f"| {shown} | {value_text(name, estimate.value)} | {interval_text(name, estimate)} | {beside} |"
 
 
 def caution_list(summary: Summary | None, evaluations: list[Metrics], explanations: list[Explanation]) -> str:

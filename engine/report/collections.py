@@ -8,18 +8,8 @@ from dataclasses import dataclass
 from engine.evaluate.dataflow import DataFlow
 from engine.explain.findings import Example, Explanation, Kind
 from engine.explain.lungs import left_out
-from engine.report.results import (
-    EvaluatedSet,
-    ExplainedSet,
-    RunResults,
-    counted,
-    plain_text,
-    share_text,
-    upper_first,
-)
+from engine.report.results import EvaluatedSet, ExplainedSet, RunResults, upper_first
 from engine.report.tables import (
-    CALIBRATION,
-    METRICS,
     MetricRow,
     TableRow,
     class_table,
@@ -29,8 +19,10 @@ from engine.report.tables import (
     subgroup_rows,
 )
 from engine.report.verdict import least_favourable
+from engine.statistics.names import CALIBRATION, RESULTS, interval_text, metric_of, value_text
 from loaders.beton.reader import SET_DIGITS
 from loaders.cautions import Caution
+from loaders.output import counted, number_text, share_text
 
 CAPTIONED = (518, 300)  # pixels of what `overlay` draws; its caption, below 256, would repeat the page's in tiny type
 KINDS: dict[Kind, str] = {
@@ -84,7 +76,7 @@ def show_explanation(explained: ExplainedSet) -> ShownExplanation:
                     uri=uri,
                     captioned=png_size(uri) == CAPTIONED,
                     probability=share_text(example.probability),
-                    lungs="" if example.lung_ratio is None else plain_text(example.lung_ratio, 2),
+                    lungs="" if example.lung_ratio is None else value_text("lung_ratio", example.lung_ratio),
                 )
             )
     missing = len(found.samples) - sum(map(len, kinds.values()))
@@ -115,21 +107,25 @@ def control_terms(found: Explanation) -> list[tuple[str, str]]:
     terms, lungs, deletion = [], found.lungs, found.deletion
     if lungs.ratio.value is not None and lungs.limit is not None:
         low, high = lungs.ratio.low, lungs.ratio.high
-        between = f" (95 % interval {plain_text(low, 2)} to {plain_text(high, 2)})" if low and high else ""
+        between = f" (95 % interval {interval_text('lung_ratio', lungs.ratio)})" if low and high else ""
         empty = f"; {left_out(lungs.num_empty)}" if lungs.num_empty else ""
         terms.append(
             (
                 "Lung share",
-                f"{plain_text(lungs.ratio.value, 2)}{between}: the lungs’ part of the map over their part of the area; "
-                "1 is what a map without preference has, and a model that relies on the lungs comes above "
-                f"{plain_text(lungs.limit, 2)}. By {MASKS[lungs.masks]}, over {counted(lungs.num_samples, 'image')}"
-                f"{empty}.",
+                f"{value_text('lung_ratio', lungs.ratio.value)}{between}: {metric_of('lung_ratio').meaning}, and a "
+                f"model that relies on the lungs comes above {value_text('lung_ratio', lungs.limit)}. By "
+                f"{MASKS[lungs.masks]}, over {counted(lungs.num_samples, 'image')}{empty}.",
             )
         )
     random = found.randomised
     empty = f"; {left_out(random.num_empty)}" if random.num_empty else ""
-    correlation = f" (correlation {plain_text(random.correlation, 2)}{empty})" if random.correlation is not None else ""
-    areas = f"area by the map {plain_text(deletion.area_by_map)}, at random {plain_text(deletion.area_at_random)}"
+    correlation = (
+        f" (correlation {value_text('correlation', random.correlation)}{empty})"
+        if random.correlation is not None
+        else ""
+    )
+    by_map = value_text("area_by_map", deletion.area_by_map)
+    areas = f"area by the map {by_map}, at random {value_text('area_at_random', deletion.area_at_random)}"
     for passed, title, numbers, what in (
         (
             random.passed,
@@ -177,7 +173,7 @@ def show_set(tested: EvaluatedSet) -> ShownSet:
         what=f"{counted(metrics.num_samples, noun)} in {counted(metrics.num_groups, 'group')}; split {metrics.split} "
         f"of conversion {metrics.conversion_id[:12] or 'unknown'}; {share_text(metrics.prevalence)} are "
         f"{metrics.positive}.",
-        metrics=metric_rows(tested, METRICS),
+        metrics=metric_rows(tested, RESULTS),
         intervals=f"Intervals by bootstrap over groups in {metrics.resamples:,} resamples; Wilson’s where a share is 0 "
         "or 1; none where groups are too few for one. They show how far other patients of the same kind would move a "
         "value, not how far other hospitals would.",
@@ -185,7 +181,7 @@ def show_set(tested: EvaluatedSet) -> ShownSet:
         points=point_rows(tested),
         matrix=[(name, row, sum(row)) for name, row in zip(metrics.classes, metrics.confusion, strict=True)],
         calibration=metric_rows(tested, CALIBRATION),
-        temperature=plain_text(metrics.temperature, 2),
+        temperature=number_text(metrics.temperature, 2),
         subgroups=subgroup_rows(tested),
         against=difference.against if difference else "",
         difference=difference_rows(tested),

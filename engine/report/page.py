@@ -12,13 +12,15 @@ from engine.crossval.scores import Crossval
 from engine.evaluate.output import MOST_NAMED
 from engine.profile.breakdown import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
 from engine.report.collections import find_collections
-from engine.report.results import RunResults, counted, listed, part_text, plain_text, upper_first
+from engine.report.results import RunResults, listed, upper_first
 from engine.report.tables import commands, target_rows
 from engine.report.verdict import Verdict
+from engine.statistics.names import value_text
 from engine.train.summary import Summary
 from loaders.audit.page import SEEN, auc_low
 from loaders.cautions import Caution, caution
 from loaders.html import CHART_WIDTH, page_environment
+from loaders.output import counted, seconds_text
 
 AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes' table is the audit's own
 
@@ -58,7 +60,7 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
 def page_template() -> Template:
     """The template, compiled."""
     environment = page_environment(Path(__file__).parent, AUDIT_TEMPLATES)
-    environment.filters |= {"sentence": upper_first, "percent": part_text}
+    environment.filters |= {"sentence": upper_first}
     return environment.get_template("page.html.jinja")
 
 
@@ -84,7 +86,7 @@ def ending(summary: Summary) -> str:
     """How the training ended."""
     return (
         f"{counted(summary.epochs, 'epoch')} ({summary.stopped}); the weights of epoch {summary.best_epoch} were kept, "
-        f"whose validation F1 was {plain_text(summary.best_f1)}: it chose them, so it is no evidence."
+        f"whose validation F1 was {value_text('f1', summary.best_f1)}: it chose them, so it is no evidence."
     )
 
 
@@ -97,7 +99,7 @@ def speed_rows(summary: Summary) -> list[tuple[str, ...]]:
             str(summary.epochs),
             str(summary.crop),
             f"{summary.images_per_second:,.0f}",
-            f"{summary.seconds:,.1f} s",
+            seconds_text(summary.seconds),
             summary.device,
         ),
         (
@@ -106,7 +108,7 @@ def speed_rows(summary: Summary) -> list[tuple[str, ...]]:
             str(EPOCHS),
             "224",
             "about 57, validation counted",
-            f"{REPORT_SECONDS:,.0f} s",
+            seconds_text(REPORT_SECONDS, 0),
             "other hardware: Apple M3 Max, MPS",
         ),
     ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.report.results import EvaluatedSet, RunResults, counted, interval_text, listed, plain_text
+from engine.report.results import EvaluatedSet, RunResults, listed
 from engine.statistics.estimates import UNDEFINED
+from engine.statistics.names import interval_text, short_name, value_text
 from engine.train.summary import early_convergence
 from loaders.cautions import Caution, Gravity, caution
+from loaders.output import counted
 
 FEWEST_POSITIVES = 59  # with none missed among so many, sensitivity is above 95 % with 95 % confidence: 0.95^59 < 5 %
 MOST_FEW = 3  # classes named of those with few images, the fewest first
@@ -69,7 +71,7 @@ def lung_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[Red
     """The explanation lies outside the lungs; nothing, where its own controls failed."""
     for explained in results.explanations:
         if explained.explanation.region == "outside":
-            ratio = plain_text(explained.explanation.lungs.ratio.value, 2)
+            ratio = value_text("lung_ratio", explained.explanation.lungs.ratio.value)
             yield RedFlag(
                 gravity=Gravity.LUNGS,
                 effect="This score need not come from the lungs",
@@ -91,7 +93,7 @@ def probe_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[Re
         yield RedFlag(
             gravity=Gravity.PROBES,
             effect="This score need not come from the disease",
-            finding=f"{number} {verb} {target} ({most}{best.name}, AUC {plain_text(best.auc, 2)})",
+            finding=f"{number} {verb} {target} ({most}{best.name}, AUC {value_text('auc', best.auc)})",
         )
 
 
@@ -109,22 +111,23 @@ def crossval_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator
         yield RedFlag(
             gravity=Gravity.CROSSVAL,
             effect="This score need not come from the lungs",
-            finding=f"with the lungs hidden, cross-validation still reaches AUC {plain_text(hidden.value, 2)} "
-            f"({interval_text(hidden, share=False, digits=2)})",
+            finding=f"with the lungs hidden, cross-validation still reaches AUC {value_text('auc', hidden.value)} "
+            f"({interval_text('auc', hidden)})",
         )
     if group.high is not None and mixed.value is not None and mixed.value > group.high:
         yield RedFlag(
             gravity=Gravity.CROSSVAL,
             effect="This score may be inflated",
-            finding=f"random folds reach F1 {plain_text(mixed.value, 2)}, folds by patient only "
-            f"{plain_text(group.value, 2)}, so that images leak between folds through their patients",
+            finding=f"random folds reach F1 {value_text('f1', mixed.value)}, folds by patient only "
+            f"{value_text('f1', group.value)}, so that images leak between folds through their patients",
         )
     away, home = auc.get("external", UNDEFINED), auc.get("group", UNDEFINED)
     if away.high is not None and home.low is not None and away.high < home.low:
         yield RedFlag(
             gravity=Gravity.CROSSVAL,
             effect="This score does not hold on another collection",
-            finding=f"on an external set the AUC falls from {plain_text(home.value, 2)} to {plain_text(away.value, 2)}",
+            finding=f"on an external set the AUC falls from {value_text('auc', home.value)} to "
+            f"{value_text('auc', away.value)}",
         )
 
 
@@ -152,7 +155,7 @@ def subgroup_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator
     if tested is None:
         return
     for part in tested.metrics.subgroups:
-        for name, shown in (("auc", "AUC"), ("accuracy", "accuracy")):
+        for name in ("auc", "accuracy"):
             inside, whole = part.estimates.get(name, UNDEFINED), tested.estimate(name)
             alike = part.num_samples >= SMALL_GROUP and inside.defined == whole.defined
             mean = "mean " if inside.classes else ""
@@ -160,7 +163,7 @@ def subgroup_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator
                 yield RedFlag(
                     gravity=Gravity.SUBGROUP,
                     effect="This score does not hold everywhere",
-                    finding=f"for {part.kind} {part.name or 'unknown'} the {mean}{shown} is "
-                    f"only {plain_text(inside.value, 2)} ({interval_text(inside, share=False, digits=2)})",
+                    finding=f"for {part.kind} {part.name or 'unknown'} the {mean}{short_name(name)} is "
+                    f"only {value_text(name, inside.value)} ({interval_text(name, inside)})",
                 )
                 return

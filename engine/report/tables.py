@@ -9,45 +9,25 @@ from typing import Any
 
 from engine.config import TrainConfig
 from engine.crossval.output import TARGETS, not_measured
+from engine.crossval.scores import METRICS as SCORED
 from engine.crossval.scores import Crossval, Target
-from engine.report.results import EvaluatedSet, RunResults, interval_text, plain_text, share_text
+from engine.report.results import EvaluatedSet, RunResults, upper_first
 from engine.statistics.estimates import UNDEFINED, Estimate
-from engine.statistics.names import fewer_words, over_words
+from engine.statistics.names import (
+    CALIBRATION,
+    RESULTS,
+    difference_texts,
+    fewer_classes,
+    interval_text,
+    metric_of,
+    over_classes,
+    short_name,
+    value_text,
+)
+from loaders.output import number_text, share_text
 from loaders.settings import flag_of, settings_of
 
-METRICS = {  # name → what it is called, what it means for two classes, whether it is a share
-    "accuracy": ("Accuracy", "images called rightly", True),
-    "sensitivity": ("Sensitivity", "of the positive class, called so", True),
-    "specificity": ("Specificity", "of the others, not called so", True),
-    "ppv": ("Positive predictive value", "at this set’s prevalence", True),
-    "npv": ("Negative predictive value", "at this set’s prevalence", True),
-    "ppv_at_prevalence": ("Positive predictive value", "at the stated prevalence", True),
-    "npv_at_prevalence": ("Negative predictive value", "at the stated prevalence", True),
-    "f1": ("F1", "harmonic mean of sensitivity and predictive value", False),
-    "f1_macro": ("F1, macro", "mean over the classes", False),
-    "auc": ("ROC-AUC", "a positive ranks above another; 0.5 is guessing", False),
-    "pr_auc": ("PR-AUC", "mean precision; guessing gives the prevalence", False),
-}
-CALIBRATION = {
-    "brier": ("Brier score", "mean squared error of the probability; 0 is perfect", False),
-    "ece": ("Expected calibration error", "mean gap between probability and frequency", False),
-    "calibration_slope": ("Calibration slope", "1 is right; below 1, too extreme", False),
-    "calibration_intercept": ("Calibration intercept", "0 is right; below 0, too high", False),
-}
-OF_CLASSES = {  # what a mean over more than two classes is the mean of; of ece and brier, what they are then
-    "sensitivity": "of the images of a class, those predicted as it",
-    "specificity": "of the images of other classes, those not predicted as it",
-    "ppv": "of the images predicted as a class, those of it",
-    "npv": "of the images not called a class, those not of it",
-    "f1": "harmonic mean of a class’s sensitivity and predictive value",
-    "auc": "an image of a class ranks above another; 0.5 is guessing",
-    "pr_auc": "a class’s mean precision; guessing gives its prevalence",
-    "brier": "squared error of the probabilities, summed over the classes; 0 is perfect",
-    "ece": "mean gap between the highest probability and how often its class is right",
-}
-SAME = "f1_macro"  # of more than two classes F1 itself
-BY_CLASS = {"sensitivity": "Sensitivity", "ppv": "PPV", "f1": "F1", "auc": "ROC-AUC", "pr_auc": "PR-AUC"}
-SHARES = ("Sensitivity", "PPV")
+BY_CLASS = ("sensitivity", "ppv", "f1", "auc", "pr_auc")
 POINTS = ("sensitivity", "specificity", "ppv", "npv")
 SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
 TARGET_NOTES: dict[Target, str] = {
@@ -96,21 +76,18 @@ class TableRow:
     refused: str = ""
 
 
-def make_cell(found: Estimate, share: bool, trivial: Estimate = UNDEFINED) -> Cell:
+def make_cell(key: str, found: Estimate, trivial: Estimate = UNDEFINED) -> Cell:
     """One estimate, its interval and the trivial classifier's value; over how many classes, where that is not all."""
-
-    def shown(value: float | None) -> str:
-        return share_text(value) if share else plain_text(value)
 
     def placed(value: float | None) -> float:
         return math.nan if value is None else value
 
-    fewer, fewer_trivial = (fewer_words(measured.defined, measured.classes) for measured in (found, trivial))
+    fewer, fewer_trivial = (fewer_classes(measured.defined, measured.classes) for measured in (found, trivial))
     return Cell(
-        text=shown(found.value),
-        interval=interval_text(found, share),
+        text="–" if found.value is None else value_text(key, found.value),
+        interval="" if found.low is None else interval_text(key, found),
         over=fewer,
-        trivial_text=shown(trivial.value),
+        trivial_text="–" if trivial.value is None else value_text(key, trivial.value),
         trivial_over=fewer_trivial if trivial.value is not None else "",
         value=placed(found.value),
         low=placed(found.low),
@@ -119,48 +96,48 @@ def make_cell(found: Estimate, share: bool, trivial: Estimate = UNDEFINED) -> Ce
     )
 
 
-def meaning_of(name: str, meaning: str, found: Estimate, num_classes: int) -> str:
-    """What a metric of a set means: of more than two classes, over how many a mean is.  meaning: for two classes."""
+def meaning_of(key: str, found: Estimate, num_classes: int) -> str:
+    """What a metric of a set means: of more than two classes, over how many a mean is."""
+    metric = metric_of(key)
     if num_classes <= 2:
-        over = fewer_words(found.defined, found.classes)
-        return f"{meaning}: {over}" if over else meaning
-    meaning = OF_CLASSES.get(name, meaning)
-    over = over_words(found.defined, found.classes)
+        over = fewer_classes(found.defined, found.classes)
+        return f"{metric.meaning}: {over}" if over else metric.meaning
+    over, meaning = over_classes(found.defined, found.classes), metric.mean_of or metric.meaning
     return f"mean {over}: {meaning}" if over else meaning
 
 
-def metric_rows(tested: EvaluatedSet, names: dict[str, tuple[str, str, bool]]) -> list[MetricRow]:
-    """The metrics that this set has, of those named."""
-    rows = []
-    for name, (called, meaning, share) in names.items():
-        found, stated = tested.metrics.estimates.get(name), tested.metrics.stated_prevalence
-        if found is None or (name == SAME and tested.num_classes > 2):
-            continue
-        if name.endswith("_at_prevalence") and stated is not None:
-            meaning = f"at a prevalence of {share_text(stated)}, as stated"
-        meaning = meaning_of(name, meaning, found, tested.num_classes)
-        rows.append(MetricRow(name=called, meaning=meaning, cell=make_cell(found, share, tested.trivial(name))))
+def shown_keys(found: dict[str, Estimate], keys: tuple[str, ...], num_classes: int) -> list[str]:
+    """The metrics that a set has, of those keys; of more than two classes F1 itself is the macro mean."""
+    return [key for key in keys if key in found and not (key == "f1_macro" and num_classes > 2)]
+
+
+def metric_rows(tested: EvaluatedSet, keys: tuple[str, ...]) -> list[MetricRow]:
+    """The metrics that this set has, of those keys."""
+    rows, result = [], tested.metrics
+    for key in shown_keys(result.estimates, keys, tested.num_classes):
+        meaning = meaning_of(key, result.estimates[key], tested.num_classes)
+        if key.endswith("_at_prevalence") and result.stated_prevalence is not None:
+            meaning = f"at a prevalence of {share_text(result.stated_prevalence)}, as stated"
+        cell = make_cell(key, result.estimates[key], tested.trivial(key))
+        rows.append(MetricRow(name=upper_first(metric_of(key).name), meaning=meaning, cell=cell))
     return rows
 
 
 def class_table(tested: EvaluatedSet) -> tuple[list[str], list[TableRow]]:
     """What is known of each class against the rest: the measures' names, and a row a class."""
     classes = tested.metrics.classes
-    found = {
-        called: [tested.estimate(f"{metric}[{place}]") for place in range(len(classes))]
-        for metric, called in BY_CLASS.items()
-    }
-    found = {called: column for called, column in found.items() if any(cell.value is not None for cell in column)}
+    found = {key: [tested.estimate(f"{key}[{place}]") for place in range(len(classes))] for key in BY_CLASS}
+    found = {key: column for key, column in found.items() if any(cell.value is not None for cell in column)}
     rows = [
         TableRow(
             name=name,
             note="",
             texts=(f"{sum(tested.metrics.confusion[place]):,}",),
-            cells=tuple(make_cell(column[place], share=called in SHARES) for called, column in found.items()),
+            cells=tuple(make_cell(key, column[place]) for key, column in found.items()),
         )
         for place, name in enumerate(classes)
     ]
-    return list(found), rows if found else []
+    return [upper_first(short_name(key)) for key in found], rows if found else []
 
 
 def point_rows(tested: EvaluatedSet) -> list[TableRow]:
@@ -169,8 +146,8 @@ def point_rows(tested: EvaluatedSet) -> list[TableRow]:
         TableRow(
             name=point.name,
             note="",
-            texts=(plain_text(point.threshold),),
-            cells=tuple(make_cell(point.estimates.get(name, UNDEFINED), share=True) for name in POINTS),
+            texts=(number_text(point.threshold),),
+            cells=tuple(make_cell(name, point.estimates.get(name, UNDEFINED)) for name in POINTS),
             refused=point.refused,
         )
         for point in tested.metrics.operating_points
@@ -184,7 +161,7 @@ def subgroup_rows(tested: EvaluatedSet) -> list[TableRow]:
             name=part.name or "unknown",
             note=part.kind,
             texts=tuple(f"{number:,}" for number in (part.num_samples, part.num_groups, part.num_positives)),
-            cells=tuple(make_cell(part.estimates.get(name, UNDEFINED), share=name != "auc") for name in SUBGROUP),
+            cells=tuple(make_cell(name, part.estimates.get(name, UNDEFINED)) for name in SUBGROUP),
             refused=part.refused,
         )
         for part in tested.metrics.subgroups
@@ -194,11 +171,14 @@ def subgroup_rows(tested: EvaluatedSet) -> list[TableRow]:
 def difference_rows(tested: EvaluatedSet) -> list[MetricRow]:
     """What this run does better (above 0) or worse than another, on the same resamples; nothing without another."""
     rows, difference = [], tested.metrics.difference
-    for name, (called, meaning, _) in {**METRICS, **CALIBRATION}.items():
-        found = difference.estimates.get(name, UNDEFINED) if difference else UNDEFINED
-        if found.value is not None and not (name == SAME and tested.num_classes > 2):
-            meaning = meaning_of(name, meaning, found, tested.num_classes)
-            rows.append(MetricRow(name=called, meaning=meaning, cell=make_cell(found, share=False)))
+    found = difference.estimates if difference else {}
+    for key in shown_keys(found, (*RESULTS, *CALIBRATION), tested.num_classes):
+        if found[key].value is not None:
+            text, between = difference_texts(key, found[key])
+            fewer = fewer_classes(found[key].defined, found[key].classes)
+            cell = Cell(text=text, interval="" if found[key].low is None else between, over=fewer)
+            meaning = meaning_of(key, found[key], tested.num_classes)
+            rows.append(MetricRow(name=upper_first(metric_of(key).name), meaning=meaning, cell=cell))
     return rows
 
 
@@ -210,9 +190,9 @@ def target_rows(crossval: Crossval) -> list[TableRow]:
         if found is None:
             rows.append(replace(row, refused=missing[target]))
             continue
-        texts = (f"{found.num_samples:,}", f"{found.num_groups:,}", plain_text(found.f1.spread))
-        metrics = ((found.f1, False), (found.auc, False), (found.accuracy, True))
-        rows.append(replace(row, texts=texts, cells=tuple(make_cell(each.estimate, share) for each, share in metrics)))
+        texts = (f"{found.num_samples:,}", f"{found.num_groups:,}", value_text("f1", found.f1.spread))
+        cells = tuple(make_cell(key, getattr(found, key).estimate) for key in SCORED)
+        rows.append(replace(row, texts=texts, cells=cells))
     return rows
 
 

@@ -11,18 +11,10 @@ from engine.report.red_flags import (
     may_be_leaked,
     rests_on_few_groups,
 )
-from engine.report.results import (
-    EvaluatedSet,
-    RunResults,
-    counted,
-    interval_text,
-    listed,
-    plain_text,
-    share_text,
-    upper_first,
-)
+from engine.report.results import EvaluatedSet, RunResults, listed, upper_first
 from engine.statistics.estimates import Estimate
-from engine.statistics.names import over_words
+from engine.statistics.names import interval_text, over_classes, value_text
+from loaders.output import counted
 
 WIDE = 0.10  # an interval of more than ten points
 MOST_NAMED = 3  # red flags in the sentence; the list below it has them all
@@ -88,24 +80,23 @@ def least_favourable(evaluations: list[EvaluatedSet]) -> EvaluatedSet | None:
     """The evaluation that the verdict speaks of."""
 
     def rank(tested: EvaluatedSet) -> tuple[bool, float, str]:
-        _, found = headline(tested)
+        _, _, found = headline(tested)
         ends = [end for end in (found.low, found.value) if end is not None]
         return may_be_leaked(tested), ends[0] if ends else 0.0, tested.name
 
     return min(evaluations, key=rank, default=None)
 
 
-def headline(tested: EvaluatedSet) -> tuple[str, Estimate]:
-    """AUC with its name, of more than two classes their mean; accuracy where only that has an interval.
+def headline(tested: EvaluatedSet) -> tuple[str, str, Estimate]:
+    """The key of AUC with its name, of more than two classes their mean; accuracy where only that has an interval.
 
     At a perfect ranking the AUC's is a point, which is none.
     """
     auc, accuracy = tested.estimate("auc"), tested.estimate("accuracy")
     if auc.value is None or (auc.low == auc.high and accuracy.low is not None):
-        return "accuracy", accuracy
-    if tested.num_classes <= 2:
-        return "AUC", auc
-    return f"mean AUC {fewer}" if (fewer := over_fewer(auc)) else "mean AUC", auc
+        return "accuracy", "accuracy", accuracy
+    name = "AUC" if tested.num_classes <= 2 else f"mean AUC {over_fewer(auc)}".rstrip()
+    return "auc", name, auc
 
 
 def missing_checks(results: RunResults, tested: EvaluatedSet | None) -> list[str]:
@@ -156,27 +147,27 @@ def score_text(tested: EvaluatedSet) -> str:
     else:
         right, f1 = tested.estimate("accuracy"), tested.estimate("f1")
         over = f" {fewer}" if (fewer := over_fewer(f1)) else ""
-        found = f"it is right for {from_share(right)}, with a macro F1 of {plain_text(f1.value, 2)}{over}"
-        trivial = f"is right for {share_text(tested.trivial('accuracy').value)}"
+        found = f"it is right for {from_share(right)}, with a macro F1 of {value_text('f1', f1.value)}{over}"
+        trivial = f"is right for {value_text('accuracy', tested.trivial('accuracy').value)}"
     return f"{of} {found}; always answering {largest} {trivial}"
 
 
 def over_fewer(found: Estimate) -> str:
     """Over how many classes a mean is, where it leaves classes out."""
-    return over_words(found.defined, found.classes) if found.defined != found.classes else ""
+    return over_classes(found.defined, found.classes) if found.defined != found.classes else ""
 
 
 def from_share(found: Estimate) -> str:
     """A share and where its interval begins."""
-    begins = f" (interval from {share_text(found.low)})" if found.low is not None else ""
-    return f"{share_text(found.value)}{begins}" if found.value is not None else "an unknown share"
+    begins = f" (interval from {value_text('sensitivity', found.low)})" if found.low is not None else ""
+    return f"{value_text('sensitivity', found.value)}{begins}" if found.value is not None else "an unknown share"
 
 
 def headline_text(tested: EvaluatedSet) -> str:
     """The headline with its interval."""
-    name, found = headline(tested)
-    interval = interval_text(found, share=False)
-    return f"{name} {plain_text(found.value)}{f', interval {interval}' if interval else ''}"
+    key, name, found = headline(tested)
+    between = f", interval {interval_text(key, found)}" if found.low is not None else ""
+    return f"{name} {value_text(key, found.value)}{between}"
 
 
 def unshown(tested: EvaluatedSet) -> bool:
@@ -192,7 +183,7 @@ def how_sure(results: RunResults, tested: EvaluatedSet | None) -> str:
     """The second sentence."""
     if tested is None:
         return "That is not known either: without a test set there is no interval."
-    name, found = headline(tested)
+    key, name, found = headline(tested)
     few = {label: number for label, number in tested.metrics.class_counts.items() if number < FEWEST_POSITIVES}
     parts = []
     if found.low is None or found.high is None:
@@ -201,8 +192,8 @@ def how_sure(results: RunResults, tested: EvaluatedSet | None) -> str:
         unsure = found.high - found.low > WIDE or bool(few) or rests_on_few_groups(tested)
         parts.append(
             f"{'Not very sure' if unsure else 'Sure within limits'}: the 95 % interval of the {name}, by "
-            f"{counted(tested.metrics.num_groups, 'group')}, runs from {plain_text(found.low)} to "
-            f"{plain_text(found.high)}"
+            f"{counted(tested.metrics.num_groups, 'group')}, runs from "
+            f"{interval_text(key, found)}"
         )
     if few:
         label = min(few, key=lambda label: few[label])
@@ -217,9 +208,9 @@ def spread_text(results: RunResults) -> str:
     if group is None or group.f1.estimate.value is None:
         return "this is one training on one split, and another may differ by more than the interval suggests"
     f1, spread = group.f1.estimate, group.f1.spread
-    by = f", with a spread of {plain_text(spread, 2)} between folds" if spread is not None else ""
-    between = f" ({ends})" if (ends := interval_text(f1, share=False, digits=2)) else ""
-    return f"cross-validation by groups gives F1 {plain_text(f1.value, 2)}{between}{by}"
+    by = f", with a spread of {value_text('f1', spread)} between folds" if spread is not None else ""
+    between = f" ({interval_text('f1', f1)})" if f1.low is not None else ""
+    return f"cross-validation by groups gives F1 {value_text('f1', f1.value)}{between}{by}"
 
 
 def what_could_fool(red_flags: list[RedFlag], unchecked: list[str]) -> str:

@@ -28,9 +28,10 @@ from engine.evaluate.results import Metrics
 from engine.explain.gallery import Shown, overlay, picture_bytes
 from engine.report.collections import make_flow
 from engine.report.report import probe_run, report, write_report
-from engine.report.results import Probes, read_results, share_text
+from engine.report.results import Probes, read_results
 from engine.report.tables import train_command
 from engine.report.verdict import Verdict, judge
+from engine.statistics.names import METRICS
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.html import visible
@@ -139,11 +140,11 @@ RED_FLAGS: list[tuple[dict[str, Any], str, str]] = [
         {"probes": probes("lungs-hidden", "histogram")},
         "This score need not come from the disease",
         "2 of 7 probes predict the class or its source from little or nothing of the finding (at best lungs-hidden, "
-        "AUC 0.86)",
+        "AUC 0.860)",
     ),
     ({"crossval": crossval(hidden=0.8)}, "This score need not come from the lungs", "still reaches AUC 0.80"),
     ({"crossval": crossval(random=0.99)}, "This score may be inflated", "random folds reach F1 0.99"),
-    ({"crossval": crossval(abroad=0.6)}, "This score does not hold on another collection", "falls from 0.94 to 0.65"),
+    ({"crossval": crossval(abroad=0.6)}, "This score does not hold on another collection", "falls from 0.940 to 0.650"),
     ({"first_f1": 0.995}, "This score came suspiciously early", "validation F1 was 0.995 after one epoch"),
     ({"metrics": metrics(cautions=cautions(UNKNOWN))}, f"This score {UNKNOWN.effect}", "unknown for 3 of 400 images"),
     (
@@ -160,7 +161,7 @@ RED_FLAGS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"metrics": metrics(subgroups=[subgroup("source", "hospital C", 90, {"auc": estimate(0.7)})])},
         "This score does not hold everywhere",
-        "for source hospital C the AUC is only 0.70",
+        "for source hospital C the ROC-AUC is only 0.700",
     ),
 ]
 
@@ -218,7 +219,7 @@ def test_a_score_that_guessing_reaches_is_said_to_be_none(tmp_path: Path) -> Non
 def test_a_perfect_ranking_is_not_called_certain(tmp_path: Path) -> None:
     point, accuracy = estimate(1.0, low=1.0, high=1.0), estimate(1.0, low=0.93, high=1.0)
     verdict = planted(tmp_path, metrics=metrics(estimates={"auc": point, "accuracy": accuracy}))
-    assert "of the accuracy" in verdict.how_sure and "0.930 to 1.000" in verdict.how_sure
+    assert "of the accuracy" in verdict.how_sure and "93.0 to 100 %" in verdict.how_sure
 
 
 def test_without_a_test_set_nothing_is_known_whatever_validation_says(tmp_path: Path) -> None:
@@ -344,7 +345,7 @@ def test_an_undefined_measure_is_called_so_and_a_temperature_at_its_bound_is_a_c
     )
     page = write_report(make_run(tmp_path / "run", metrics=found)).page.read_text()
     text = " ".join(Reader(page).text.split())
-    assert "Negative predictive value at this set’s prevalence – undefined" in text
+    assert f"Negative predictive value {METRICS['npv'].meaning} – undefined" in text
     assert at_bound.text in text and "nan" not in page.lower().split('"')
     sound = write_report(make_run(tmp_path / "sound")).page.read_text()
     assert "at its bound" not in sound and "undefined" not in sound
@@ -443,7 +444,7 @@ def test_every_mean_over_classes_says_over_how_many_it_is_and_none_is_of_the_pos
 def test_a_mean_that_leaves_classes_out_says_so_in_the_verdict(tmp_path: Path) -> None:
     found = many({name: estimate(0.7, defined=18, classes=20) for name in ("f1", "auc")})
     verdict = planted(tmp_path, metrics=found)
-    assert "with a macro F1 of 0.70 over 18 of 20 classes" in verdict.how_good
+    assert "with a macro F1 of 0.700 over 18 of 20 classes" in verdict.how_good
     assert "interval of the mean AUC over 18 of 20 classes" in verdict.how_sure
 
 
@@ -476,13 +477,6 @@ def test_the_data_flow_has_a_row_a_class_in_the_runs_order(tmp_path: Path) -> No
     assert flow is not None
     assert flow.classes == [(name, [5, 5]) for name in names] + [("other", [1, 1])]
     assert (flow.splits, flow.images, flow.groups) == (["train", "val"], [16, 16], ["1,240", "311"])
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(1.0, "100"), (0.99996, "99.9"), (0.0, "0"), (0.00001, "0.1"), (0.5, "50.0"), (None, "–")]
-)
-def test_only_a_whole_share_reads_100_per_cent(value: float | None, text: str) -> None:
-    assert share_text(value).removesuffix("\u00a0%") == text
 
 
 def test_the_same_files_give_the_same_bytes_wherever_the_run_lies(drawn: Path, tmp_path: Path) -> None:
@@ -635,7 +629,7 @@ def test_numbers_of_the_page_are_those_of_the_files(tmp_path: Path) -> None:
         "Groups 1,240 ",
         "Refused: validation has 41 positives, expected at least 59",
         "150 89.3",
-        "Calibration slope 1 is right; below 1, too extreme 0.880 0.840 to 0.900",
+        f"Calibration slope {METRICS['calibration_slope'].meaning} 0.880 0.840 to 0.900",
         "hospital A source 230 172 92",
         "too small: fewer than 10 samples",
         "Beside the run b",
