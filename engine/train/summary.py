@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from engine.config import TrainConfig
+from engine.statistics.names import headline_name, short_name
 from engine.train.state import State
 from loaders import __version__
 from loaders.beton.format import Facts
@@ -54,17 +55,17 @@ class Summary(Record, frozen=True, kw_only=True):
 
 def early_convergence(first: Mapping[str, Any]) -> list[Caution]:
     """A caution where a score was too good too soon, which points to the data.  first: the first epoch's metrics."""
-    for name, metric in (("val_f1", "F1"), ("val_accuracy", "accuracy")):
-        value = first.get(name)
+    for metric in ("f1", "accuracy"):
+        value = first.get(f"val_{metric}")
         if value is not None and value >= EARLY_SCORE:
-            return [caution("early-convergence", metric=metric, value=value)]
+            return [caution("early-convergence", metric=short_name(metric), value=value)]
     return []
 
 
 def title(facts: Facts, names: ClassNames, num_train: int, num_val: int) -> str:
     """What the curves show."""
     kind = "synthetic phantoms" if facts.synthetic else "radiographs"
-    which = f"F1 of {names.text_of[facts.positive]}" if len(facts.classes) == 2 else "macro F1"
+    which = headline_name("f1", len(facts.classes), names.text_of[facts.positive])
     return f"{names.listed()}: {num_train} training and {num_val} validation {kind}; {which}"
 
 

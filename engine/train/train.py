@@ -13,6 +13,7 @@ import torch
 from engine.config import TrainConfig
 from engine.device import choose_device, choose_policy, settle_precision
 from engine.networks.registry import check_batches
+from engine.statistics.names import value_text
 from engine.train.leakage import open_loaders, save_record
 from engine.train.pretrained import initial_network
 from engine.train.run_folder import CONFIG, LAST, load_config, save_settings
@@ -21,7 +22,7 @@ from engine.train.summary import Summary
 from engine.train.trainer import Training
 from loaders.atomic_file import locked
 from loaders.errors import ConfigError
-from loaders.output import Line, Parts, caution_lines, path_line
+from loaders.output import Line, Parts, caution_lines, path_line, rate_text, seconds_text
 
 
 def train(
@@ -78,11 +79,11 @@ FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "repor
 
 def live_words(now: Progress) -> str:
     """Where a training is."""
-    loss = "–" if math.isnan(now.loss) else f"{now.loss:.3f}"
+    loss = "–" if math.isnan(now.loss) else value_text("loss", now.loss)
     left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
     return (
-        f"epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {now.best_f1:.3f}  "
-        f"{now.images_per_second:,.0f} images/s  patience {now.patience_left}  {left}"
+        f"epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {value_text('f1', now.best_f1)}  "
+        f"{rate_text(now.images_per_second)}  patience {now.patience_left}  {left}"
     )
 
 
@@ -90,9 +91,10 @@ def epoch_words(now: Progress) -> str:
     """The last epoch that is done."""
     row = now.history[-1]
     best = "  best" if now.best_epoch == row["epoch"] else ""
+    train_loss, val_loss = (value_text("loss", row[name]) for name in ("train_loss", "val_loss"))
     return (
-        f"epoch {row['epoch']:3}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
-        f"val F1 {row['val_f1']:.4f}  {row['images_per_second']:,.0f} images/s{best}"
+        f"epoch {row['epoch']:3}  loss {train_loss}  val loss {val_loss}  val F1 {value_text('f1', row['val_f1'])}  "
+        f"{rate_text(row['images_per_second'])}{best}"
     )
 
 
@@ -100,8 +102,8 @@ def training_parts(summary: Summary, out: Path) -> Parts:
     """The best epoch, the files, and the cautions."""
     parts = [
         Line(
-            f"Best validation F1 {summary.best_f1:.2%} in epoch {summary.best_epoch} of {summary.epochs} "
-            f"({summary.stopped}); {summary.images_per_second:,.0f} images/s, {summary.seconds:,.1f} s "
+            f"Best validation F1 {value_text('f1', summary.best_f1)} in epoch {summary.best_epoch} of {summary.epochs} "
+            f"({summary.stopped}); {rate_text(summary.images_per_second)}, {seconds_text(summary.seconds)} "
             f"on {summary.device}"
         )
     ]

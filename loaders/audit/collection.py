@@ -19,6 +19,7 @@ from loaders.audit.probes import (
     thumbnail_picture,
 )
 from loaders.cautions import Caution
+from loaders.output import number_text
 from loaders.sources.catalog import source_cautions
 from loaders.statistics import (
     Progress,
@@ -214,13 +215,14 @@ def describe(task: ProbeTask, numbers: Numbers, p_holm: float, frame_SS: np.ndar
     probe = task.probe
     alarm = p_holm <= ALPHA
     target = f"the source within class {task.within}" if task.within else "the class"
-    measured = f"AUC {numbers.auc:.2f} ({numbers.low:.2f}–{numbers.high:.2f})"
+    low, high = number_text(numbers.low, 2), number_text(numbers.high, 2)
+    measured = f"AUC {number_text(numbers.auc, 2)} ({low}–{high})"
     if alarm:
         sentence = f"{probe.subject} alone predict {target} with {measured}: {probe.meaning}."
     else:
         sentence = (
             f"{probe.subject} alone were not shown to predict {target}: {measured}; chance alone reaches "
-            f"{numbers.null_high:.2f} once in twenty times, and several probes were tried."
+            f"{number_text(numbers.null_high, 2)} once in twenty times, and several probes were tried."
         )
     return ProbeFinding(
         name=task.name,

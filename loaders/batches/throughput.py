@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from loaders.batches.loader import Loader
 from loaders.config import BenchLoaderConfig
-from loaders.output import Line, Parts, Sheet
+from loaders.output import Line, Parts, Sheet, rate_text, share_text
 from loaders.sampling import epoch_matrices
 
 if sys.platform != "win32":
@@ -147,13 +147,14 @@ def what_bounds(epochs: list[Epoch], threads: int, num_bytes: int) -> str:
     if middle.waited < IDLE * middle.seconds and middle.consumed > BUSY * middle.seconds:
         return "the consumer: batches are ready before it asks; a faster loader would change nothing"
     if computing > BUSY:
-        return f"computing: {threads} threads compute {computing:.0%} of the time; more cores would help"
+        return f"computing: {threads} threads compute {share_text(computing, 0)} of the time; more cores would help"
     if busy < BUSY:
-        return f"handing batches over: {threads} threads make them {busy:.0%} of the time; larger batches would help"
+        share = share_text(busy, 0)
+        return f"handing batches over: {threads} threads make them {share} of the time; larger batches would help"
     if middle.disk_bytes > num_bytes / 2:
         rate = middle.disk_bytes / middle.seconds / 1e6
         return f"the disk, at {rate:,.0f} MB/s; more memory or a faster disk would help"
-    return f"other programs: the threads had a core for {computing / busy:.0%} of the time they wanted one"
+    return f"other programs: the threads had a core for {share_text(computing / busy, 0)} of the time they wanted one"
 
 
 def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
@@ -164,7 +165,7 @@ def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
         (
             str(number),
             f"{rate:,.0f}",
-            f"{epoch.waited / epoch.seconds:.1%}",
+            f"{share_text(epoch.waited / epoch.seconds)}",
             f"{epoch.disk_bytes / epoch.seconds / 1e6:,.0f} MB/s",
         )
         for number, (epoch, rate) in enumerate(zip(found.epochs, found.rates, strict=True), start=1)
@@ -178,6 +179,6 @@ def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
         Line(f"opened in {found.open_seconds * 1e3:,.1f} ms, first batch {found.first_batch_seconds:.2f} s later"),
         Sheet(headers=("epoch", "images/s", "waited for", "from disk"), rows=epochs),
         Sheet(headers=("one thread alone", "µs an image"), rows=stages),
-        Line(f"{statistics.median(rates):,.0f} images/s (median; {rates[0]:,.0f} to {rates[-1]:,.0f})", "bold"),
+        Line(f"{rate_text(statistics.median(rates))} (median; {rates[0]:,.0f} to {rates[-1]:,.0f})", "bold"),
         Line(f"Bound by {found.bound}."),
     ]

@@ -402,7 +402,7 @@ def test_a_confusion_matrix_names_every_class_on_both_axes_and_has_every_count()
     assert all(texts.count(name) == 2 for name in CASES["twenty"])
     assert all(texts.count(str(count)) == 1 for count in range(1, 400)) and not any("%" in text for text in texts)
     few = [one.text for one in drawn_texts(confusion_figure(np.array([[9, 1], [0, 0]]), class_names("ab"), "title"))]
-    assert {"9\n90%", "1\n10%", "0\n0%"} < set(few)
+    assert {"9\n90 %", "1\n10 %", "0\n0 %"} < set(few)
 
 
 @pytest.mark.parametrize("num_classes", [2, 6, 7, 12])

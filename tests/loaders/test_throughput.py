@@ -21,13 +21,13 @@ def epoch(**changes: float) -> Epoch:
 @pytest.mark.parametrize(
     ("changes", "bound"),
     [
-        ({}, "computing: 2 threads compute 90% of the time"),
+        ({}, "computing: 2 threads compute 90 % of the time"),
         ({"waited": 0.01, "consumed": 0.98, "making": 0.4, "computing": 0.4}, "the consumer"),
         ({"waited": 0.01, "making": 0.4, "computing": 0.4}, "handing batches over"),  # nobody consumes
         ({"disk_bytes": 900, "computing": 0.6}, "the disk"),
         ({"disk_bytes": 900}, "computing"),  # read in time
-        ({"making": 0.5, "computing": 0.5}, "handing batches over: 2 threads make them 25% of the time"),
-        ({"computing": 0.8}, "other programs: the threads had a core for 42%"),
+        ({"making": 0.5, "computing": 0.5}, "handing batches over: 2 threads make them 25 % of the time"),
+        ({"computing": 0.8}, "other programs: the threads had a core for 42 %"),
     ],
 )
 def test_what_bounds_the_loader_is_told_from_where_the_time_went(changes: dict[str, float], bound: str) -> None:
