@@ -453,7 +453,7 @@ def test_an_external_beton_of_the_same_patients_another_size_or_other_classes_is
 def test_what_random_folds_add_is_called_recognising_patients_only_where_the_interval_says_so() -> None:
     low, value, high = 0.02, 0.05, 0.08
     sure = sentences(example_crossval(differences={"random": {"f1": estimate(value, low=low, high=high)}}))[0]
-    assert "5.0 points higher" in sure and ", and the network recognises patients" in sure
+    assert "0.050 higher" in sure and ", and the network recognises patients" in sure
     unsure = sentences(example_crossval(differences={"random": {"f1": estimate(value, low=-low, high=0.12)}}))[0]
     assert "neither shows nor excludes" in unsure and ", and the network recognises patients" not in unsure
 
