@@ -209,12 +209,12 @@ def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others
     )  # fmt: skip
     put(path, found)
     card = card_of(trained, "model.onnx")
-    assert "| ROC-AUC | 0.9000 | 0.8500 to 0.9500 | 0.5000 |" in card
+    assert "| ROC-AUC | 0.900 | 0.850 to 0.950 | 0.500 |" in card
     assert "heldout-1f3a90bc (held.beton): 1,234 images in 77 groups" in card
     assert "ECE" not in card and "\\<b\\>holds" in card and "<b>" not in card
     of_three, least = alone(0.25, defined=2, classes=3), alone(0.1, defined=1, classes=3)
     put(path, metrics(checkpoint=own, estimates={"ppv": of_three}, trivial={"ppv": least}))
-    assert "| PPV, mean over 2 of 3 classes | 0.2500 | none | 0.1000, 1 of 3 classes" in card_of(trained, "model.onnx")
+    assert "| positive predictive value, mean over 2 of 3 classes | 25.0 % | – | 10.0 %, 1 of 3 classes" in card_of(trained, "model.onnx")
     put(path, found)
     explained = other / "explanation" / "held" / "explanation.json"
     put(explained, explanation(checkpoint=own))
