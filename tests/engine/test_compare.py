@@ -223,7 +223,7 @@ def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_
     names = list(map(str, range(20)))
     sheet = comparison_parts(msgspec.structs.replace(comparison(), networks=[row], classes=names), tmp_path)[0]
     assert isinstance(sheet, Sheet)
-    assert sheet.rows[0][1:3] == ("90.0 % (80.0–95.0), 18 of 20 classes", "90.0 % (80.0–95.0)")
+    assert sheet.rows[0][1:3] == ("0.900 (0.800–0.950), 18 of 20 classes", "0.900 (0.800–0.950)")
     assert flat_row(row)["validation_f1_defined"] == 18 and flat_row(row)["validation_f1_classes"] == 20
 
 
