@@ -495,7 +495,7 @@ def run_compare(screen: Console, config: CompareConfig) -> None:
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
         result = compare.compare(config, watch=view.named, progress=Bars(shown), stopping=stop.is_set)
-    show_parts(screen, compare.comparison_parts(result))
+    show_parts(screen, compare.comparison_parts(result, config.out))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 

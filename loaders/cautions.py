@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
 
 import msgspec
 
@@ -112,16 +110,6 @@ def each_once(found: Iterable[Caution]) -> list[Caution]:
     return kept
 
 
-def cautions_in(content: Any) -> list[Caution]:
-    """The cautions of a JSON object, under "cautions"; what is none is left out."""
-    found = content.get("cautions") if isinstance(content, dict) else None
-    kept = []
-    for one in found if isinstance(found, list) else []:
-        with contextlib.suppress(msgspec.ValidationError):
-            kept.append(msgspec.convert(one, Caution))
-    return kept
-
-
 BETWEEN_PATIENTS = "may be inflated, since leakage between patients is not excluded"
 
 CODES: dict[str, Code] = {
@@ -215,10 +203,6 @@ CODES: dict[str, Code] = {
     "one-class": Code(finding="only one class is present, so that the AUC is undefined"),
     "absent-classes": Code(
         finding="no image is of {classes}: means are over the other classes", parameters={"classes": list}
-    ),
-    "uncalibrated": Code(
-        finding="the run kept no validation scores, so that probabilities are uncalibrated and there are no operating "
-        "points; train again"
     ),
     "temperature-at-bound": Code(
         finding="the temperature is at its bound, {temperature:g}: validation was too easy or too hard to calibrate "

@@ -1,4 +1,4 @@
-"""What all HTML pages share: a strict template environment, text made visible, numbers, data URIs."""
+"""What all HTML pages share: a strict template environment, text made visible, positions on charts, data URIs."""
 
 # H rows, W columns
 
@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import unicodedata
 from pathlib import Path
 
@@ -14,6 +13,8 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from loaders.output import number_text, p_text, part_text
 
 PICTURE_SIDE = 192
 CHART_WIDTH = 250  # of every chart, pixels; fits a phone
@@ -32,8 +33,9 @@ def page_environment(*folders: Path) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count="{:,}".format, number=number, percent=percent, clip=clip, csp_hash=csp_hash, png=png_uri, along=along
-    )
+        count="{:,}".format, number=number_text, percent=percent, p=p_text, clip=clip, csp_hash=csp_hash, png=png_uri,
+        along=along,
+    )  # fmt: skip
     return environment
 
 
@@ -66,21 +68,9 @@ def along(value: float, low: float, high: float) -> str:
     return f"{margin + share * (CHART_WIDTH - 2 * margin):.1f}"
 
 
-def number(value: float, digits: int | None = None) -> str:
-    """A number for a reader: with the given decimals, or four significant digits; a dash for what was not measured."""
-    if math.isnan(value):
-        return "–"
-    if digits is not None:
-        smallest = 10.0**-digits
-        text = f"{value:.{digits}f}" if value == 0 or abs(value) >= smallest else f"below {smallest:.{digits}f}"
-    else:
-        text = f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
-    return text.replace("-", "−")
-
-
 def percent(part: float, whole: float) -> str:
-    """A share with one decimal; a dash of nothing."""
-    return f"{100 * part / whole:.1f}\u00a0%" if whole else "–"
+    """A part's share of the whole, on one line."""
+    return part_text(part, whole).replace(" ", "\u00a0")
 
 
 def clip(text: str, length: int) -> str:

@@ -1,7 +1,8 @@
-"""Output of commands in the terminal: lines and tables, laid out here and printed by cli.py alone."""
+"""Output for people: lines and tables of the terminal, printed by cli.py alone, and how numbers are written."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from loaders.cautions import Caution
 
 EDGES, GAP = 2, 3  # blank columns of the terminal at a table's sides, and between two of its columns
+MINUS, DASH = "−", "–"
 MIN_TEXT = 8  # columns; a column of text becomes no narrower when a word does not fit the terminal
 
 PhaseProgress = Callable[[str, int, int], None]
@@ -146,3 +148,48 @@ def wrapped(text: str, width: int) -> list[str]:
     if screen_width(text) <= width:
         return [text]
     return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def number_text(value: float | None, digits: int | None = None) -> str:
+    """A number with so many decimals, or with four significant digits; a dash for None and NaN."""
+    if value is None or math.isnan(value):
+        return DASH
+    if digits is not None:
+        text = f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no -0.00
+    else:
+        text = f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+    return text.replace("-", MINUS)
+
+
+def share_text(share: float | None, digits: int = 1) -> str:
+    """A share in per cent; only the whole reads 100 %, and only nothing reads 0 %; a dash for None and NaN."""
+    if share is None or math.isnan(share):
+        return DASH
+    least = 10**-digits
+    percent = min(max(100 * share, least), 100 - least) if 0 < share < 1 else 100 * share
+    return f"{number_text(percent, digits if percent % 100 else 0)} %"
+
+
+def part_text(part: float, whole: float) -> str:
+    """A part's share of the whole; a dash of nothing."""
+    return share_text(part / whole if whole else None)
+
+
+def p_text(p: float) -> str:
+    """A p-value."""
+    return "below 0.001" if p < 0.001 else number_text(p, 3)
+
+
+def seconds_text(seconds: float, digits: int = 1) -> str:
+    """A duration."""
+    return f"{seconds:,.{digits}f} s"
+
+
+def rate_text(images_per_second: float) -> str:
+    """How fast images go through."""
+    return f"{images_per_second:,.0f} images/s"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 group`, `2,300 groups`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

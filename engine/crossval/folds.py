@@ -130,7 +130,7 @@ class Pool:
 
     @property
     def facts(self) -> Facts:
-        """What the conversion says of itself; its split is the first beton's."""
+        """The facts of the conversion; the split is the first beton's."""
         return self.betons[0].facts
 
     @property

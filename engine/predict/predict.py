@@ -39,13 +39,13 @@ class Predicted:
     """What became of the files.  said, abstained: class or reason → files.  in_set: training or validation → files.
 
     asked: files that the network was asked about.  first: of the others, the first and why.
-    temperature: None where it is not known.
+    temperature: by which logits were divided.
     """
 
     out: Path
     classes: tuple[str, ...]
     min_confidence: float
-    temperature: float | None
+    temperature: float
     files: int = 0
     asked: int = 0
     first: str = ""
@@ -265,9 +265,5 @@ def prediction_words(found: Predicted) -> Parts:
 
 def how(found: Predicted) -> str:
     """How probabilities were made, and when none is believed."""
-    calibrated = (
-        "as the network gives them"
-        if found.temperature is None
-        else f"calibrated on validation, at temperature {found.temperature:.3g}"
-    )
+    calibrated = f"calibrated on validation, at temperature {found.temperature:.3g}"
     return f"Probabilities {calibrated}; below {found.min_confidence:g} no class is said (--min-confidence)."

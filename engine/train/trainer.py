@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from torch import nn
@@ -24,10 +23,10 @@ from engine.train.checkpoint import file_hash, missing, network_tensors, not_fin
 from engine.train.device_epochs import DeviceEpochs
 from engine.train.host_epochs import HostEpochs
 from engine.train.leakage import RECORD, load_record, training_cautions
-from engine.train.run_folder import BEST, LAST, SUMMARY, RunFolder, epochs_recorded, save_settings
+from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, save_settings
 from engine.train.state import Progress, State, Watch, check_run, load_state, run_id, settle_best
 from engine.train.step import Learner, make_learner, softmax
-from engine.train.summary import early_convergence, summary, title, weights_description, weights_name
+from engine.train.summary import SUMMARY, Summary, early_convergence, summarise, title, weights_description
 from engine.train.validation_scores import validation_tensors
 from loaders import __version__
 from loaders.batches.loader import Loader
@@ -35,6 +34,7 @@ from loaders.beton.format import Facts
 from loaders.cautions import caution
 from loaders.errors import CheckpointError, DivergedError, Interrupted
 from loaders.figure_text import class_names
+from loaders.records import write_record
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Training:
         # on a GPU an epoch may take less time than what it leaves takes to be written
         self.pause = 0.0 if policy.device.type == "cpu" else SECONDS_BETWEEN_WRITES
 
-    def run(self, resume: bool) -> dict[str, Any]:
+    def run(self, resume: bool) -> Summary:
         """Epoch after epoch until the schedule or early stopping ends it."""
         config, facts = self.config, self.facts
         self.state = State(
@@ -119,21 +119,19 @@ class Training:
             self.cautions += self.epochs.cautions() + early_convergence(self.state.history[0])
             if not was_finished:
                 self.policy.remember_compiled()
-            done = summary(
+            done = summarise(
                 self.state,
                 facts,
-                cautions=msgspec.to_builtins(self.cautions),
-                training_images=self.num_train,
-                validation_images=self.num_val,
-                model=config.model,
-                weights=weights_name(config),
-                head_epochs=config.recipe.frozen_epochs,
+                config,
+                cautions=self.cautions,
+                num_train=self.num_train,
+                num_val=self.num_val,
                 parameters=sum(parameter.numel() for parameter in self.learner.network.parameters()),
                 device=self.policy.describe(),
-                compile=self.policy.why,
-                checkpoint_sha256=file_hash(config.out / BEST),
+                why=self.policy.why,
+                sha256=file_hash(config.out / BEST),
             )
-            self.folder.save_summary(done)
+            write_record(config.out / SUMMARY, done)
             return done
 
     def find_state(self) -> dict[str, torch.Tensor]:
@@ -209,6 +207,7 @@ class Training:
 
         label_N, logits_NK = self.epochs.validate(progress)
         metrics = all_metrics(label_N, softmax(logits_NK), self.positive)
+        metrics["f1"] = metrics["f1"] or 0.0  # undefined, without a positive: epochs can be compared all the same
         epoch = len(state.history) + 1
         state.history.append(
             {

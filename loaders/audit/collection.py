@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +19,16 @@ from loaders.audit.probes import (
     thumbnail_picture,
 )
 from loaders.cautions import Caution
+from loaders.output import number_text
 from loaders.sources.catalog import source_cautions
 from loaders.statistics import (
+    Progress,
     bootstrap_aucs,
     deal_folds,
     fit_folds,
     holm,
     labelling_aucs,
+    no_progress,
     percentile_interval,
     permutation_p,
     permute_groups,
@@ -94,17 +97,13 @@ SOURCE_PROBE = Probe(
 )
 
 
-def no_progress(done: int, total: int) -> None:
-    """Report nothing."""
-
-
 def probe_collection(
     collection: Collection,
     *,
     seed: int = 0,
     permutations: int = 1999,
     resamples: int = 2000,
-    progress: Callable[[int, int], None] = no_progress,
+    progress: Progress = no_progress,
 ) -> CollectionFinding:
     """Find whether each probe predicts the class, and whether sources and classes coincide.
 
@@ -216,13 +215,14 @@ def describe(task: ProbeTask, numbers: Numbers, p_holm: float, frame_SS: np.ndar
     probe = task.probe
     alarm = p_holm <= ALPHA
     target = f"the source within class {task.within}" if task.within else "the class"
-    measured = f"AUC {numbers.auc:.2f} ({numbers.low:.2f}–{numbers.high:.2f})"
+    low, high = number_text(numbers.low, 2), number_text(numbers.high, 2)
+    measured = f"AUC {number_text(numbers.auc, 2)} ({low}–{high})"
     if alarm:
         sentence = f"{probe.subject} alone predict {target} with {measured}: {probe.meaning}."
     else:
         sentence = (
             f"{probe.subject} alone were not shown to predict {target}: {measured}; chance alone reaches "
-            f"{numbers.null_high:.2f} once in twenty times, and several probes were tried."
+            f"{number_text(numbers.null_high, 2)} once in twenty times, and several probes were tried."
         )
     return ProbeFinding(
         name=task.name,

@@ -20,7 +20,7 @@ from loaders.audit.findings import (
     Removal,
 )
 from loaders.html import CHART_WIDTH, page_environment
-from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, number_text, p_text, path_line, seconds_text
 
 NUM_WORST = 12  # thumbnails of a gallery
 NUM_BORDERLINE = 12
@@ -213,7 +213,7 @@ def file_parts(result: AuditResult) -> list[Line | Sheet]:
     parts: list[Line | Sheet] = [
         Line(
             f"{len(result.files)} files: {counts['keep']} keep + {counts['fix']} fix + "
-            f"{counts['quarantine']} quarantine; {result.seconds:.1f} s"
+            f"{counts['quarantine']} quarantine; {seconds_text(result.seconds)}"
         )
     ]
     if rows:
@@ -226,9 +226,9 @@ def collection_parts(found: CollectionFinding) -> list[Line | Sheet]:
     rows = tuple(
         (
             probe.name,
-            f"{probe.auc:.3f}",
-            f"{probe.low:.3f}–{probe.high:.3f}",
-            f"{probe.p_holm:.4f}",
+            number_text(probe.auc, 2),
+            f"{number_text(probe.low, 2)} to {number_text(probe.high, 2)}",
+            p_text(probe.p_holm),
             "alarm" if probe.alarm else "",
         )
         for probe in found.probes

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from loaders.batches.loader import Loader
 from loaders.config import BenchLoaderConfig
-from loaders.output import Line, Parts, Sheet
+from loaders.output import Line, Parts, Sheet, rate_text, share_text
 from loaders.sampling import epoch_matrices
 
 if sys.platform != "win32":
@@ -147,13 +147,15 @@ def find_bottleneck(epochs: list[Epoch], threads: int, num_bytes: int) -> str:
     if middle.wait_seconds < IDLE * middle.seconds and middle.consumer_seconds > BUSY * middle.seconds:
         return "the consumer: batches are ready before it needs them; a faster loader would not help"
     if computing > BUSY:
-        return f"computing, for {computing:.0%} of the threads' time; more cores would help"
+        return f"computing, for {share_text(computing, 0)} of the threads' time; more cores would help"
     if busy < BUSY:
-        return f"handing batches over: threads are busy for only {busy:.0%} of the time; larger batches would help"
+        share = share_text(busy, 0)
+        return f"handing batches over: threads are busy for only {share} of the time; larger batches would help"
     if middle.disk_bytes > num_bytes / 2:
         rate = middle.disk_bytes / middle.seconds / 1e6
         return f"the disk, at {rate:,.0f} MB/s; more memory or a faster disk would help"
-    return f"other programs: the threads had a core for only {computing / busy:.0%} of the time that they needed one"
+    share = share_text(computing / busy, 0)
+    return f"other programs: the threads had a core for only {share} of the time that they needed one"
 
 
 def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
@@ -164,7 +166,7 @@ def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
         (
             str(number),
             f"{rate:,.0f}",
-            f"{epoch.wait_seconds / epoch.seconds:.1%}",
+            share_text(epoch.wait_seconds / epoch.seconds),
             f"{epoch.disk_bytes / epoch.seconds / 1e6:,.0f} MB/s",
         )
         for number, (epoch, rate) in enumerate(zip(found.epochs, found.rates, strict=True), start=1)
@@ -178,6 +180,6 @@ def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
         Line(f"opened in {found.open_seconds * 1e3:,.1f} ms, first batch {found.first_batch_seconds:.2f} s later"),
         Sheet(headers=("epoch", "images/s", "time waiting", "from disk"), rows=epochs),
         Sheet(headers=("stage, on one thread", "µs per image"), rows=stages),
-        Line(f"{statistics.median(rates):,.0f} images/s (median; {rates[0]:,.0f} to {rates[-1]:,.0f})", "bold"),
+        Line(f"{rate_text(statistics.median(rates))} (median; {rates[0]:,.0f} to {rates[-1]:,.0f})", "bold"),
         Line(f"Bottleneck: {found.bottleneck}."),
     ]

@@ -14,6 +14,7 @@ from kernels.decoding import histogram_into, shrink_into
 from loaders.config import CROP_SHARE, Fit
 from loaders.errors import InputError, RadiographError
 from loaders.images.radiograph import decode_radiograph
+from loaders.output import share_text
 
 Window = tuple[int, int]  # the grey levels that become 0 and 255
 LOW_SHARE, HIGH_SHARE = 0.001, 0.999  # DESIGN, Geometry: percentiles 0.1 and 99.9
@@ -60,7 +61,8 @@ def grey_window(grey_HW: np.ndarray) -> tuple[int, int, float]:
     high = int(np.searchsorted(cumulative_L, HIGH_SHARE * total))
     if low == high:
         raise RadiographError(
-            f"{HIGH_SHARE - LOW_SHARE:.1%} of the pixels have grey level {low}, expected a picture; leave it out"
+            f"{share_text(HIGH_SHARE - LOW_SHARE)} of the pixels have grey level {low}, expected a picture; "
+            "leave it out"
         )
     below = int(cumulative_L[low] - count_L[low])
     above = total - int(cumulative_L[high])

@@ -35,7 +35,7 @@ from engine.predict.table import list_sources
 from engine.profile.profile import machine_cautions
 from engine.report.page import crossval_cautions
 from engine.report.report import report_parts, write_report
-from engine.report.results import read_material
+from engine.report.results import read_results
 from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
 from engine.train.device_batches import triton_trouble
@@ -43,7 +43,7 @@ from engine.train.device_epochs import Captured
 from engine.train.leakage import save_record, training_cautions
 from engine.train.run_folder import save_settings
 from engine.train.state import run_id
-from engine.train.summary import early_convergence
+from engine.train.summary import Summary, early_convergence
 from engine.train.train import train, training_parts
 from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
@@ -51,10 +51,11 @@ from loaders.beton.writer import write_beton
 from loaders.cautions import CARD, CODES, JSON, PAGE, TERMINAL, Caution, Gravity, caution, each_once
 from loaders.config import LoaderConfig
 from loaders.output import Line, Parts
+from loaders.records import read_record
 from loaders.settings import build
 from tests.engine.test_capture import CUDA, Recorder, recorder  # noqa: F401 - a fixture
+from tests.example_run import CHECKPOINT, make_run, metrics
 from tests.example_run import crossval as example_crossval
-from tests.example_run import make_run, metrics
 from tests.loaders.test_audit_page import Reader
 from tests.loaders.test_beton import strip_footer
 from tests.small_training import results_of, small_training
@@ -165,9 +166,8 @@ def maps(**changes: Any) -> list[Caution]:
     counts = {"num_samples": 4, "num_empty": 2, "num_outside": 1}
     lungs = LungRatio(ratio=none, area=0.3, masks="template", **counts)
     correlation = changes.get("correlation")
-    blanked = Deletion(
-        share_P=np.zeros(2), cam_P=np.zeros(2), random_P=np.zeros(2), difference=none, num_samples=4
-    )  # fmt: skip
+    flat = [0.0, 0.0]
+    blanked = Deletion(share=flat, by_map=flat, at_random=flat, difference=none, num_samples=4)
     return map_cautions(lungs, Randomised(correlation=correlation, num_samples=4, num_empty=0), blanked, 40)
 
 
@@ -187,8 +187,7 @@ def without_triton(case: Case) -> list[Caution]:
 
 
 def restarted(case: Case) -> list[Caution]:
-    content = json.loads((case.run / "summary.json").read_text())
-    return msgspec.convert(content["cautions"], list[Caution])
+    return read_record(Summary, case.run / "summary.json").cautions
 
 
 def predicted(case: Case, gone: bool = False) -> list[Caution]:
@@ -221,8 +220,8 @@ def sources(case: Case) -> list[Caution]:
 def left_out(case: Case, plant: Callable[[Path], None]) -> list[Caution]:
     run = case.place / "example"
     shutil.rmtree(run, ignore_errors=True)
-    plant(make_run(run, **({"metrics": metrics(checkpoint={"sha256": "0" * 64})})))
-    return read_material(run).left_out
+    plant(make_run(run, metrics=metrics(checkpoint=CHECKPOINT | {"sha256": "0" * 64})))
+    return read_results(run).left_out
 
 
 def large(run: Path) -> None:
@@ -231,8 +230,9 @@ def large(run: Path) -> None:
 
 
 def of_other_data(case: Case) -> list[Caution]:
-    run = make_run(case.place / "other", crossval=example_crossval() | {"conversion_id": "b" * 32})
-    return crossval_cautions(read_material(run))
+    run = make_run(case.place / "other", crossval=example_crossval(conversion_id="b" * 32))
+    results = read_results(run)
+    return crossval_cautions(results.crossval, results.own_crossval)
 
 
 def on_card(case: Case) -> list[Caution]:
@@ -244,7 +244,7 @@ def confounded(case: Case) -> list[Caution]:
     return case.checked(case.beton(source=lambda beton: beton.label_N))
 
 
-def at(temperature: float | None) -> list[Caution]:
+def at(temperature: float) -> list[Caution]:
     return Decision(temperature=temperature, points=()).cautions()
 
 
@@ -267,7 +267,6 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "ungrouped-images": ("evaluation", unknown_patients),
     "one-class": ("evaluation", lambda case: class_cautions(("a", "b"), np.zeros(3, int))),
     "absent-classes": ("evaluation", lambda case: class_cautions(("a", "b", "c"), np.arange(2))),
-    "uncalibrated": ("evaluation", lambda case: at(None)),
     "temperature-at-bound": ("evaluation", lambda case: at(max(TEMPERATURES))),
     "usual-lung-region": ("explanation", lambda case: maps()),
     "empty-maps": ("explanation", lambda case: maps()),
@@ -343,10 +342,11 @@ def page_of(run: Path) -> str:
 
 def training(case: Case, patch: pytest.MonkeyPatch) -> Shown:
     file = (case.run / "summary.json").read_text()
-    found = json.loads(file)
+    summary = read_record(Summary, case.run / "summary.json")
     return Shown(
-        terminal=lines(training_parts(found, case.run)), cautions=found["cautions"], file=file, page=page_of(case.run)
-    )
+        terminal=lines(training_parts(summary, case.run)), cautions=json.loads(file)["cautions"], file=file,
+        page=page_of(case.run),
+    )  # fmt: skip
 
 
 def rival_of(case: Case) -> Path:
@@ -401,7 +401,7 @@ def prediction(case: Case, patch: pytest.MonkeyPatch) -> Shown:
 def reported(case: Case, patch: pytest.MonkeyPatch) -> Shown:
     of_report = examples("report")
     patch.setattr(
-        "engine.report.results.Reader.of_other_weights", lambda reader, *of: reader.left_out.extend(of_report)
+        "engine.report.results.RunFolderReader.history", lambda reader: reader.left_out.extend(of_report) or []
     )
     done = write_report(make_run(case.place / "reported"))
     page = " ".join(Reader(done.page.read_text()).text.split())
@@ -455,17 +455,17 @@ def test_a_rivals_caution_is_not_taken_for_this_runs(case: Case, places: dict[st
     assert leak not in content["cautions"] and leak in content["difference"]["cautions"]
     assert f", the run second-run: {example('leakage-forced').text}." in lines(evaluation_parts(result))
     run = make_run(case.place / "beside", metrics=metrics(difference=content["difference"]))
-    verdict = judge(read_material(run))
+    verdict = judge(read_results(run))
     assert verdict.state == "held" and verdict.how_good.startswith("On 400 radiographs")
     assert f"Caution, second-run: {example('leakage-forced').text}." in page_of(run)
-    own = judge(read_material(make_run(case.place / "own", metrics=metrics(cautions=[leak]))))
+    own = judge(read_results(make_run(case.place / "own", metrics=metrics(cautions=[leak]))))
     assert own.state == "flagged" and own.how_good.startswith("This score is leaked")
 
 
 def test_the_external_betons_cautions_are_no_red_flags_of_the_run(case: Case) -> None:
     found = msgspec.to_builtins([example(code) for code in CODES if code.startswith("external-")])
-    run = make_run(case.place / "beyond", crossval=example_crossval() | {"cautions": found})
-    assert len(found) == 3 and judge(read_material(run)).state == "held"
+    run = make_run(case.place / "beyond", crossval=example_crossval(cautions=found))
+    assert len(found) == 3 and judge(read_results(run)).state == "held"
 
 
 # ---- the table

@@ -124,8 +124,8 @@ def timed(**changes: object) -> Measured:
         ({}, None, 0.2, "computing", "larger batches"),
         ({}, 0.9, 0.2, "small batches", "--batch-size (now 32)"),
         ({"parts": {"wait": 0.0001, "transfer": 0.005}}, 0.9, 0.2, "transfer", "--resident on"),
-        ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.8}, 0.9, 0.2, "loader", "waits 40% of the time"),
-        ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.1}, 0.0, 0.2, "disk", "89% of theirs for bytes"),
+        ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.8}, 0.9, 0.2, "loader", "waits 40 % of the time"),
+        ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.1}, 0.0, 0.2, "disk", "89 % of theirs for bytes"),
     ],
 )
 def test_the_bottleneck_is_told_from_where_the_time_went(

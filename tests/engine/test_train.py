@@ -25,6 +25,7 @@ from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.host_epochs import HostEpochs
 from engine.train.run_folder import RunFolder, load_config, shared_settings
 from engine.train.state import State
+from engine.train.summary import Summary
 from engine.train.train import resume_config, train
 from loaders.cautions import caution
 from loaders.errors import (
@@ -36,6 +37,7 @@ from loaders.errors import (
     LockedError,
     StorageError,
 )
+from loaders.records import read_record
 from tests.small_training import small_training
 
 ROOT = Path(__file__).parents[2]
@@ -66,12 +68,12 @@ def test_a_run_leaves_everything_that_was_promised(run: Path) -> None:
     promised = {"config.json", "metrics.csv", "train.log", "best.safetensors", "last.safetensors", "curves.png"}
     assert promised | {"summary.json", "leakage.safetensors"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
-    summary = json.loads((run / "summary.json").read_text())
+    summary = read_record(Summary, run / "summary.json")
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert summary["best_f1"] == max(float(row["val_f1"]) for row in rows)
-    assert summary["epochs"] == 3 and summary["stopped"] == "all epochs done"
-    assert {"best_epoch", "images_per_second", "seconds", "device", "parameters", "versions"} <= summary.keys()
+    assert summary.best_f1 == max(float(row["val_f1"]) for row in rows)
+    assert summary.epochs == 3 and summary.stopped == "all epochs done"
+    assert summary.seconds > 0 and summary.images_per_second > 0 and summary.parameters > 0 and summary.versions
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not any(b"pickle" in path.read_bytes()[:200] for path in run.glob("*.safetensors"))
 
@@ -170,18 +172,18 @@ def test_resuming_a_finished_run_changes_nothing(run: Path, tmp_path: Path) -> N
     shutil.copytree(run, copied)
     before = {path.name: path.read_bytes() for path in copied.glob("*.safetensors")}
     summary = train(resume_config(copied), resume=True)
-    assert summary == json.loads((run / "summary.json").read_text())
+    assert summary == read_record(Summary, run / "summary.json")
     assert {path.name: path.read_bytes() for path in copied.glob("*.safetensors")} == before
 
 
 def test_early_stopping_keeps_the_best_epoch(betons: Path, tmp_path: Path) -> None:
     summary = train(config(betons, tmp_path / "run", epochs=40, patience=2))
     with (tmp_path / "run" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))[summary["best_epoch"] :]
+        rows = list(csv.DictReader(file))[summary.best_epoch :]
     apart = [float(row["val_sensitivity"]) + float(row["val_specificity"]) > 1 for row in rows]
-    assert summary["epochs"] < 40 and apart.count(True) == 2 and apart[-1]
-    assert all(float(row["val_f1"]) <= summary["best_f1"] + 0.001 for row in rows)
-    assert "no better validation F1 in 2 epochs" in summary["stopped"]
+    assert summary.epochs < 40 and apart.count(True) == 2 and apart[-1]
+    assert all(float(row["val_f1"]) <= summary.best_f1 + 0.001 for row in rows)
+    assert "no better validation F1 in 2 epochs" in summary.stopped
 
 
 def test_patience_does_not_run_while_every_image_gets_one_answer() -> None:
@@ -314,7 +316,7 @@ def test_three_classes_train_with_macro_f1(tmp_path: Path) -> None:
         )
     )
     summary = train(config(tmp_path / "b", tmp_path / "run", epochs=1))
-    assert summary["classes"] == list(names) and 0 <= summary["best_f1"] <= 1
+    assert summary.classes == list(names) and 0 <= summary.best_f1 <= 1
 
 
 LONG = 8  # epochs that leave time for a signal
@@ -356,7 +358,7 @@ def test_a_finished_run_without_its_summary_gets_it_back(run: Path, tmp_path: Pa
     for damage in (lambda path: path.unlink(), lambda path: path.write_text("{}")):
         damage(copied / "summary.json")
         train(resume_config(copied), resume=True)
-        assert json.loads((copied / "summary.json").read_text()) == json.loads((run / "summary.json").read_text())
+        assert read_record(Summary, copied / "summary.json") == read_record(Summary, run / "summary.json")
 
 
 def test_class_weights_change_what_is_learnt(betons: Path, run: Path, tmp_path: Path) -> None:
@@ -375,14 +377,14 @@ def test_precision_and_compilation_reach_the_training(
     monkeypatch.setattr(torch, "compile", compiling)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))  # where it is remembered
     summary = train(config(betons, tmp_path / "run", epochs=1, **changes))
-    assert ("bfloat16" in summary["device"]) == ("amp" in changes)
-    assert ("compiled" in summary["device"]) == ("compile" in changes) == compiling.called
+    assert ("bfloat16" in summary.device) == ("amp" in changes)
+    assert ("compiled" in summary.device) == ("compile" in changes) == compiling.called
     assert f"--compile {changes.get('compile', 'auto')}" in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_phantoms_are_called_synthetic_in_the_summary_and_the_log(run: Path) -> None:
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["synthetic"] and {"code": "synthetic-phantoms", "parameters": {}} in summary["cautions"]
+    summary = read_record(Summary, run / "summary.json")
+    assert summary.synthetic and caution("synthetic-phantoms") in summary.cautions
     assert caution("synthetic-phantoms").text in (run / "train.log").read_text()
 
 
@@ -407,13 +409,16 @@ def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path
     real = training_run.all_metrics
     monkeypatch.setattr(training_run, "all_metrics", lambda *arguments: real(*arguments) | {"f1": next(scores)})
     summary = train(config(betons, tmp_path / "run", epochs=7))
-    assert summary["best_epoch"] == 7 and summary["best_f1"] == 0.5031
+    assert summary.best_epoch == 7 and summary.best_f1 == 0.5031
     best = load_checkpoint(tmp_path / "run" / "best.safetensors")[1]
     assert best["epoch"] == 7
     scores = iter([0.5, 0.501, 0.5005, 0.502, 0.502, 0.5029, 0.503])
     summary = train(config(betons, tmp_path / "tie", epochs=7))
-    assert summary["best_epoch"] == 4  # 0.501 is not better than 0.5 by more than 0.001, nor 0.503 than 0.502
+    assert summary.best_epoch == 4  # 0.501 is not better than 0.5 by more than 0.001, nor 0.503 than 0.502
     assert load_checkpoint(tmp_path / "tie" / "best.safetensors")[1]["epoch"] == 4
+    scores = iter([None, 0.5])  # validation without a positive, and none predicted
+    summary = train(config(betons, tmp_path / "undefined", epochs=2))
+    assert summary["best_epoch"] == 2 and "\n1," in (tmp_path / "undefined" / "metrics.csv").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -546,7 +551,7 @@ def test_best_weights_that_a_kill_cut_off_from_their_state_stay_the_best_with_th
     score = state["validation"] | {"f1": 2.0}  # as of a device that would not find it again
     save_checkpoint(copied / "best.safetensors", tensors, state | {"epoch": 2, "validation": score})
     summary = train(resume_config(copied), resume=True)
-    assert (summary["best_epoch"], summary["best_f1"]) == (2, 2.0)
+    assert (summary.best_epoch, summary.best_f1) == (2, 2.0)
     assert load_checkpoint(copied / "best.safetensors")[1]["epoch"] == 2
     assert same(weights(run), weights(copied))
 

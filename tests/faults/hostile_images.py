@@ -40,6 +40,8 @@ run = pathlib.Path({run!r})
 run.mkdir()
 state = dict(network="cnn", classes=["a", "b"], positive="a", crop=32, stored=46, fit="stretch", dropout=0.5)
 weights = {{f"network.{{name}}": value for name, value in Cnn(2, 32, dropout=0.5).state_dict().items()}}
+scores = dict(logits=torch.tensor([[1.0, 0.0], [0.0, 1.0]]), label=torch.arange(2), group=torch.arange(2))
+weights |= {{f"validation.{{name}}": value for name, value in scores.items()}}
 state |= dict(began_with="none", conversion_id="none", epoch=1, validation={{}}, run="")
 save_checkpoint(run / "best.safetensors", weights, state)
 """

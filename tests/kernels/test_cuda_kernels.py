@@ -257,7 +257,7 @@ class TestOnCuda:
         with pytest.raises(Interrupted):
             train(config, stopping=lambda: next(count) >= 2)
         summary = train(resume_config(config.out), resume=True)
-        assert summary["epochs"] == 2
+        assert summary.epochs == 2
         log = (config.out / "train.log").read_text()
         assert "training step of 16 captured" in log and "uncaptured" not in log and "TF32 off" in log
         with pytest.raises(DivergedError, match="expected finite"):

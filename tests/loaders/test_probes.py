@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import CollectionFinding
@@ -41,6 +41,7 @@ from loaders.statistics import (
     percentile_interval,
     permutation_p,
     permute_groups,
+    rank,
 )
 
 SIDE = 92
@@ -94,18 +95,20 @@ def random_groups(rng: np.random.Generator, num_groups: int, largest: int) -> np
 def test_auc_is_the_one_of_scikit_learn_with_ties_and_weights(levels: int) -> None:
     rng = np.random.default_rng(levels)
     score_RN = rng.integers(0, levels, (20, 57)).astype(float)
-    positive_RN, weight_RN = rng.random((20, 57)) < 0.3, rng.integers(0, 4, (20, 57))
-    wanted_R = [
-        roc_auc_score(positive_N, score_N, sample_weight=weight_N)
-        for positive_N, score_N, weight_N in zip(positive_RN, score_RN, weight_RN, strict=True)
-    ]
-    np.testing.assert_allclose(auc_rows(score_RN, positive_RN, weight_RN), wanted_R, rtol=1e-12)
+    positive_RN, weight_RN = rng.random((20, 57)) < 0.3, rng.integers(0, 4, (20, 57)).astype(np.uint16)
+    ranking = rank(score_RN, positive_RN, np.arange(57))
+    pairs = list(zip(positive_RN, score_RN, weight_RN, strict=True))
+    wanted_R = [roc_auc_score(positive_N, score_N) for positive_N, score_N, _ in pairs]
+    np.testing.assert_allclose(auc_rows(score_RN, positive_RN), wanted_R, rtol=1e-12)
+    for wanted, area_R in zip((roc_auc_score, average_precision_score), ranking.areas(weight_RN), strict=True):
+        wanted_R = [wanted(positive_N, score_N, sample_weight=weight_N) for positive_N, score_N, weight_N in pairs]
+        np.testing.assert_allclose(area_R, wanted_R, rtol=1e-12)
 
 
-def test_auc_takes_one_row_for_all_and_is_unknown_without_both_classes() -> None:
-    score_1N = np.array([[0.0, 1.0, 2.0]])
-    positive_RN = np.array([[False, False, True], [True, False, False], [True, True, True]])
-    np.testing.assert_array_equal(auc_rows(score_1N, positive_RN), [1.0, 0.0, np.nan])
+def test_an_auc_without_both_classes_is_undefined() -> None:
+    score_RN = np.tile([0.0, 1.0, 2.0], (4, 1))
+    positive_RN = np.array([[False, False, True], [True, False, False], [True, True, True], [False, False, False]])
+    np.testing.assert_array_equal(auc_rows(score_RN, positive_RN), [1.0, 0.0, np.nan, np.nan])
 
 
 def test_folds_never_share_a_group_and_are_of_like_size() -> None:

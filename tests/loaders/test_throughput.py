@@ -28,16 +28,16 @@ def epoch(**changes: float) -> Epoch:
 @pytest.mark.parametrize(
     ("changes", "bottleneck"),
     [
-        ({}, "computing, for 90% of the threads' time"),
+        ({}, "computing, for 90 % of the threads' time"),
         ({"wait_seconds": 0.01, "consumer_seconds": 0.98, "making_seconds": 0.4, "cpu_seconds": 0.4}, "the consumer"),
         ({"wait_seconds": 0.01, "making_seconds": 0.4, "cpu_seconds": 0.4}, "handing batches over"),  # nobody consumes
         ({"disk_bytes": 900, "cpu_seconds": 0.6}, "the disk"),
         ({"disk_bytes": 900}, "computing"),  # read in time
         (
             {"making_seconds": 0.5, "cpu_seconds": 0.5},
-            "handing batches over: threads are busy for only 25% of the time",
+            "handing batches over: threads are busy for only 25 % of the time",
         ),
-        ({"cpu_seconds": 0.8}, "other programs: the threads had a core for only 42%"),
+        ({"cpu_seconds": 0.8}, "other programs: the threads had a core for only 42 %"),
     ],
 )
 def test_the_bottleneck_follows_from_the_times(changes: dict[str, float], bottleneck: str) -> None:
