@@ -31,11 +31,10 @@ from engine.config import (
     ReportConfig,
     TrainConfig,
 )
-from engine.train.train import epoch_words, live_words, training_parts
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
-from loaders.machine import bus_errors_told, keep_allocations
+from loaders.machine import bus_errors_reported, keep_allocations
 from loaders.output import Parts, Sheet, lay_out, table_lines
 from loaders.settings import add_setting, build, convert_values, read_settings, reference_table, settings_of
 
@@ -62,11 +61,16 @@ EXIT_MEANINGS = (
     "6 locked by another writer · 7 training diverged · 75 interrupted, resumable"
 )
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
+START = """first steps:
+  python cli.py convert SOURCE --out B --holdout 0.15
+  python cli.py train B --out R
+  python cli.py evaluate R B/heldout.beton
+Each command has examples: python cli.py COMMAND --help"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Command:
-    """One subcommand.  config: whose settings become flags; None for commands that only take betons.
+    """One subcommand.  config: its settings become flags; None for commands that only take betons.
 
     run: takes the screen, then the config or the betons; its docstring is the command's help.
     """
@@ -78,7 +82,7 @@ class Command:
 
     @property
     def help(self) -> str:
-        """What it does, as help has it: from the small letter to before the full stop."""
+        """The docstring of run with a lower-case first letter and without its full stop."""
         text = self.run.__doc__ or ""
         return text[:1].lower() + text[1:].rstrip(".")
 
@@ -90,30 +94,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack × and ·
     try:
         parser = make_parser()
-        with polite_kill(), bus_errors_told(EXIT_CODES[errors.IntegrityError], tell):
+        with polite_kill(), bus_errors_reported(EXIT_CODES[errors.IntegrityError], print_error):
             try:
                 code = run(parser, parser.parse_args(arguments))
-            except SystemExit:  # the parser has said its help, or what is wrong
+            except SystemExit:  # the parser has printed help or an error
                 sys.stdout.flush()
                 raise
-            sys.stdout.flush()  # what could not be printed fails here, not at the interpreter's end
+            sys.stdout.flush()  # what cannot be printed fails here, not at the interpreter's end
             return code
     except tuple(EXIT_CODES) as error:
-        tell(error)
+        print_error(error)
         return next(number for kind, number in EXIT_CODES.items() if isinstance(error, kind))
     finally:
         drop_unprintable_output()
 
 
 def open_closed_streams() -> None:
-    """Where a standard stream was closed Python has None, and the next file opened would be printed into."""
+    """Replace closed standard streams, which are None in Python, lest output go into the next file that is opened."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115 — to the end
 
 
 def drop_unprintable_output() -> None:
-    """If a stream cannot take what waits, let it go: the interpreter's end would try again, and end with 120."""
+    """Drop output that a stream cannot take: else the interpreter would try again at its end, and exit with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -121,8 +125,8 @@ def drop_unprintable_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def tell(error: BaseException) -> None:
-    """Print an error's one line, if anything can be printed."""
+def print_error(error: BaseException) -> None:
+    """Print an error as one line, if anything can be printed."""
     with contextlib.suppress(OSError):
         print(f"plainfilm: {printable(message_of(error))}", file=sys.stderr, flush=True)
 
@@ -160,9 +164,9 @@ def polite_kill() -> Iterator[None]:
 
 
 def message_of(error: BaseException) -> str:
-    """What to tell the user."""
+    """The error message for the user."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; nothing half-written is left"
+        return "interrupted; no partly written file is left"
     if isinstance(error, MemoryError):
         return f"out of memory ({error}), expected enough for a batch; use a smaller --batch-size, or fewer --workers"
     if isinstance(error, OSError) and not isinstance(error, errors.StorageError):
@@ -179,7 +183,7 @@ def printable(text: object) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are printable: a shell's * may put any file name among the arguments."""
+    """A parser with printable errors: a shell's * may put any file name among the arguments."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
@@ -191,7 +195,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="cli.py",
         description="plainfilm: from a messy folder of chest radiographs to a trained, audited classifier. "
         + NOT_FOR_DIAGNOSIS,
-        epilog="exit codes: " + EXIT_MEANINGS,
+        epilog=f"{START}\n\n{textwrap.fill('exit codes: ' + EXIT_MEANINGS, 80)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print versions and device")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -211,10 +216,7 @@ def make_parser() -> argparse.ArgumentParser:
             child.add_argument("--config", type=Path, metavar="FILE", help="JSON file of settings; flags override it")
         if name == "train":
             child.add_argument(
-                "--resume",
-                type=Path,
-                metavar="RUN",
-                help="continue the run in that folder, with its own settings",
+                "--resume", type=Path, metavar="RUN", help="continue the run in this folder, with its own settings"
             )
     return parser
 
@@ -245,7 +247,7 @@ def reference() -> str:
     """docs/CLI.md: every command with its settings, from the code."""
     parts = [
         "# Command line",
-        "Written by `make docs` from the code; do not edit. `python cli.py COMMAND --help` says the same.",
+        "Written by `make docs` from the code; do not edit. `python cli.py COMMAND --help` shows the same.",
         f"Exit codes: {EXIT_MEANINGS}.",
     ]
     for name, command in COMMANDS.items():
@@ -263,14 +265,14 @@ def reference() -> str:
 
 
 def console() -> Console:
-    """The terminal; where it is not one, its width is that of the bars alone: tables and lines are printed whole."""
+    """The terminal; if it is none, the width is for bars alone, and tables and lines are printed unwrapped."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
 
 
 def show(screen: Console, text: object, style: str | None = None, *, whole: bool = False) -> None:
-    """Print one line that may hold names of files or classes; a terminal has it broken between words unless whole."""
+    """Print one line, which may hold names of files or classes; a terminal wraps it between words unless whole."""
     shown, width = printable(text), limit(screen)
     if width is not None and not whole:
         shown = textwrap.fill(shown, width, break_long_words=False, break_on_hyphens=False)
@@ -278,20 +280,13 @@ def show(screen: Console, text: object, style: str | None = None, *, whole: bool
 
 
 def limit(screen: Console) -> int | None:
-    """The width to keep to: a terminal's; a pipe or a file has none."""
+    """The width of a terminal; None for a pipe or a file."""
     return screen.width if screen.file.isatty() else None
 
 
 def bar(screen: Console) -> Bar:
     """A progress bar with count, rate and time left."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -309,7 +304,7 @@ def bar(screen: Console) -> Bar:
 
 
 def training_bar(screen: Console) -> Bar:
-    """A live line that fits 80 columns, and leaves nothing behind."""
+    """A live line that fits 80 columns, and is erased at the end."""
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (BarColumn(bar_width=10), TextColumn("{task.description}", markup=False))
@@ -329,7 +324,7 @@ class Bars:
 
 
 def show_parts(screen: Console, parts: Parts) -> None:
-    """Print what a command has to tell."""
+    """Print the output of a command."""
     for part in parts:
         if isinstance(part, Sheet):
             show_sheet(screen, part)
@@ -354,42 +349,42 @@ def show_sheet(screen: Console, sheet: Sheet) -> None:
 # ---- commands
 
 
-def load(screen: Console, *names: str, telling: str = "loading torch …") -> list[Any]:
-    """Import modules, and tell that it takes a while."""
-    with screen.status(telling):
-        return [importlib.import_module(name) for name in names]
+def load(screen: Console, name: str, *, status: str = "loading torch …") -> Any:
+    """Import a module, with a status line, since that takes a while."""
+    with screen.status(status):
+        return importlib.import_module(name)
 
 
-def watched(screen: Console, work: Callable[..., Any], config: object) -> Any:
-    """What work makes of a config, with a bar for each phase."""
+def with_bars(screen: Console, work: Callable[..., Any], config: object) -> Any:
+    """The result of work(config, progress), with a bar for each phase."""
     with bar(screen) as shown:
         return work(config, Bars(shown))
 
 
 def run_phantom(screen: Console, config: PhantomConfig) -> None:
-    """Draw synthetic radiographs, with or without the report's trap."""
-    (phantoms,) = load(screen, "loaders.phantom.folder", telling="loading kernels …")
+    """Draw synthetic radiographs, with or without confounders."""
+    folder = load(screen, "loaders.phantom.folder", status="loading kernels …")
     with bar(screen) as shown:
-        manifest = phantoms.write_phantoms(config, partial(Bars(shown), "draw"))
+        manifest = folder.write_phantoms(config, partial(Bars(shown), "draw"))
     show(screen, f"Synthetic radiographs of {config.patients} patients; table: {manifest}")
 
 
 def run_convert(screen: Console, config: ConvertConfig) -> None:
     """Decode, check and split radiographs into betons."""
-    converting, words = load(screen, "loaders.convert.convert", "loaders.convert.convert", telling="loading kernels …")
-    show_parts(screen, words.conversion_parts(watched(screen, converting.convert, config)))
+    convert = load(screen, "loaders.convert.convert", status="loading kernels …")
+    result = with_bars(screen, convert.convert, config)
+    show_parts(screen, load(screen, "loaders.convert.conversion").conversion_parts(result))
 
 
 def run_audit(screen: Console, config: AuditConfig) -> None:
-    """Say what is wrong with each file, and whether labels can be told without the lungs."""
-    auditing, words = load(screen, "loaders.audit.audit", "loaders.audit.page", telling="loading the audit …")
-    result = watched(screen, auditing.audit, config)
-    show_parts(screen, words.audit_parts(result))
-    show_parts(screen, words.audit_files(result, config.out))
+    """Find the defects of each file, and test whether the labels can be predicted without the lungs."""
+    audit = load(screen, "loaders.audit.audit", status="loading the audit …")
+    result, page = with_bars(screen, audit.audit, config), load(screen, "loaders.audit.page")
+    show_parts(screen, [*page.audit_parts(result), *page.audit_files(result, config.out)])
 
 
 def run_info(screen: Console, betons: list[Path]) -> None:
-    """Show what a beton says of itself."""
+    """Show the facts of betons."""
     from loaders.beton.reader import Beton, beton_parts
 
     for path in betons:
@@ -398,28 +393,26 @@ def run_info(screen: Console, betons: list[Path]) -> None:
 
 
 def run_verify(screen: Console, betons: list[Path]) -> None:
-    """Check every byte of a beton."""
+    """Check every byte of betons."""
     from loaders.beton.reader import Beton
 
     for path in betons:
         with bar(screen) as shown, Beton(path, trust_unverified=True) as beton:
             beton.verify(partial(Bars(shown), "verify"))
-            show(screen, f"{path}: whole: {len(beton):,} samples, every checksum agrees")
+            show(screen, f"{path}: intact: {len(beton):,} samples, every checksum agrees")
 
 
 def run_bench_loader(screen: Console, config: BenchLoaderConfig) -> None:
-    """Measure how fast batches come, and what bounds them."""
-    throughput, words = load(
-        screen, "loaders.batches.throughput", "loaders.batches.throughput", telling="loading kernels …"
-    )
+    """Measure the throughput of the loader, and find its bottleneck."""
+    throughput = load(screen, "loaders.batches.throughput", status="loading kernels …")
     with bar(screen) as shown:
-        found = throughput.measure(config, partial(Bars(shown), "epochs"))
-    show_parts(screen, words.throughput_parts(config, found))
+        result = throughput.measure(config, partial(Bars(shown), "epochs"))
+    show_parts(screen, throughput.throughput_parts(config, result))
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second one does not wait."""
+    """An event that Ctrl-C and SIGTERM set; a second one interrupts at once."""
     stop = threading.Event()
 
     def ask_to_stop(number: int, frame: object) -> None:
@@ -436,134 +429,133 @@ def stop_signals() -> Iterator[threading.Event]:
 
 def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> None:
     """Train the recipe's network on betons."""
-    (training,) = load(screen, "engine.train.train")
+    train = load(screen, "engine.train.train")
     keep_allocations(config.recipe.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
-        view = TrainingView(screen, shown)
-        summary = training.train(config, resume=resume, watch=view, stopping=stop.is_set)
-    reporting = importlib.import_module("engine.report.report")
-    update_page(screen, lambda: reporting.report(ReportConfig(run=config.out, probes=False)))
-    show_parts(screen, training_parts(summary, config.out))
+        summary = train.train(config, resume=resume, watch=TrainingView(screen, shown), stopping=stop.is_set)
+    report = load(screen, "engine.report.report")
+    update_page(screen, lambda: report.report(ReportConfig(run=config.out, probes=False)))
+    show_parts(screen, train.training_parts(summary, config.out))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def update_page(screen: Console, write: Callable[[], Any]) -> None:
-    """Write a run's page, and tell what it leaves out.  What it shows is safe by now, whoever has taken the folder."""
-    words = importlib.import_module("engine.report.report")
+    """Write a run's page, and show what it leaves out.  The results are safe even if another process has the folder."""
     try:
-        show_parts(screen, words.left_out_parts(write()))
+        show_parts(screen, load(screen, "engine.report.report").left_out_parts(write()))
     except errors.LockedError as error:
         show(screen, f"report.html is not written: {error}", style="yellow")
 
 
 def refresh_page(screen: Console, run: Path) -> None:
-    """Write the page of a run in which a command has left its results."""
-    update_page(screen, lambda: importlib.import_module("engine.report.report").refresh_report(run))
+    """Update the page of a run after a command has stored results in it."""
+    update_page(screen, lambda: load(screen, "engine.report.report").refresh_report(run))
 
 
 def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
-    """Continue the run of --resume.  Errors: ConfigError for other settings than where its betons lie now."""
+    """Continue the run of --resume.  Errors: ConfigError for settings other than the folder of its betons."""
     if set(values) - {"data"} or namespace.config:
         flags = ", ".join(sorted(set(values) - {"data"})) or "config"
         raise errors.ConfigError(
-            f"--resume: found {flags} beside it, expected none: a run continues with its own settings"
+            f"--resume: found {flags} with it, expected none: a run continues with its own settings"
         )
     screen = console()
-    (training,) = load(screen, "engine.train.train")
-    run_train(screen, training.resume_config(namespace.resume, values.get("data")), resume=True)
+    config = load(screen, "engine.train.train").resume_config(namespace.resume, values.get("data"))
+    run_train(screen, config, resume=True)
 
 
 class TrainingView:
-    """A training as a live line, and a line for each epoch that is done."""
+    """A training as a live line, and a line for each finished epoch."""
 
     def __init__(self, screen: Console, bar: Bar) -> None:
         self.screen, self.bar = screen, bar
         self.task = bar.add_task("training", total=None)
-        self.told: int | None = None
+        self.output = importlib.import_module("engine.train.train")
+        self.printed: int | None = None
         self.name = ""
 
     def named(self, name: str) -> TrainingView:
         """The same view for the next of several networks."""
-        self.name, self.told = f"{name}  ", None
+        self.name, self.printed = f"{name}  ", None
         return self
 
     def __call__(self, now: Progress) -> None:
-        self.bar.update(self.task, description=self.name + live_words(now), completed=now.done, total=now.total)
-        if now.phase == "epoch" and self.told != len(now.history):
-            self.told = len(now.history)
-            self.screen.print(self.name + epoch_words(now))
+        self.bar.update(
+            self.task, description=self.name + self.output.live_words(now), completed=now.done, total=now.total
+        )
+        if now.phase == "epoch" and self.printed != len(now.history):
+            self.printed = len(now.history)
+            self.screen.print(self.name + self.output.epoch_words(now))
 
 
 def run_compare(screen: Console, config: CompareConfig) -> None:
-    """Train several networks on the same split, and give one table."""
-    comparison, words = load(screen, "engine.compare", "engine.compare")
+    """Train several networks on the same split, and compare them in one table."""
+    compare = load(screen, "engine.compare")
     keep_allocations(config.recipe.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
-        result = comparison.compare(config, watch=view.named, progress=Bars(shown), stopping=stop.is_set)
-    show_parts(screen, words.comparison_parts(result))
+        result = compare.compare(config, watch=view.named, progress=Bars(shown), stopping=stop.is_set)
+    show_parts(screen, compare.comparison_parts(result, config.out))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def run_crossval(screen: Console, config: CrossvalConfig) -> None:
-    """Train and test on every fold: by random images, by groups, and with the lungs hidden."""
-    validating, words = load(screen, "engine.crossval.crossval", "engine.crossval.output")
+    """Train and test on every fold: of random images, of groups, and with the lungs hidden."""
+    crossval = load(screen, "engine.crossval.crossval")
     keep_allocations(config.recipe.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
-        view = TrainingView(screen, shown)
-        content = validating.crossval(config, begin=view.named, stopping=stop.is_set)
-    show_parts(screen, words.crossval_parts(content, config.out))
+        result = crossval.crossval(config, begin=TrainingView(screen, shown).named, stopping=stop.is_set)
+    show_parts(screen, load(screen, "engine.crossval.output").crossval_parts(result, config.out))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
-    """Evaluate a run on betons that it has not seen."""
-    evaluation, words = load(screen, "engine.evaluate.evaluate", "engine.evaluate.output")
-    for result in watched(screen, evaluation.evaluate, config):
-        show_parts(screen, words.evaluation_parts(result))
-    if config.out is None:  # the page shows what lies in the run folder
+    """Evaluate a run on held-out betons."""
+    evaluate, output = load(screen, "engine.evaluate.evaluate"), load(screen, "engine.evaluate.output")
+    for result in with_bars(screen, evaluate.evaluate, config):
+        show_parts(screen, output.evaluation_parts(result))
+    if config.out is None:  # the page shows what is in the run folder
         refresh_page(screen, config.run)
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def run_predict(screen: Console, config: PredictConfig) -> None:
-    """Say the class of radiographs, calibrated, or why not, in a table."""
-    prediction, words = load(screen, "engine.predict.predict", "engine.predict.predict")
-    found = watched(screen, prediction.predict_files, config)
-    show_parts(screen, words.prediction_words(found))
+    """Predict the classes of radiographs in a table, with calibrated probabilities, or the reason to abstain."""
+    predict = load(screen, "engine.predict.predict")
+    show_parts(screen, predict.prediction_words(with_bars(screen, predict.predict_files, config)))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def run_export(screen: Console, config: ExportConfig) -> None:
-    """Write a run as ONNX that takes stored frames, with a model card."""
-    exporting, words = load(screen, "engine.export.export", "engine.export.export")
-    show_parts(screen, words.export_words(watched(screen, exporting.export, config)))
+    """Export a run as an ONNX model that takes stored frames, with a model card."""
+    export = load(screen, "engine.export.export")
+    show_parts(screen, export.export_words(with_bars(screen, export.export, config)))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def run_explain(screen: Console, config: ExplainConfig) -> None:
-    """Show where a run looks in the pictures, and whether that is the lungs."""
-    explaining, words = load(screen, "engine.explain.explain", "engine.explain.findings")
-    show_parts(screen, words.explanation_parts(watched(screen, explaining.explain, config)))
+    """Show which parts of the radiographs a run uses, and whether these are the lungs."""
+    explain, output = load(screen, "engine.explain.explain"), load(screen, "engine.explain.findings")
+    show_parts(screen, output.explanation_parts(with_bars(screen, explain.explain, config)))
     if config.out is None:
         refresh_page(screen, config.run)
 
 
 def run_profile(screen: Console, config: ProfileConfig) -> None:
-    """Compare with the pipeline that one would write in plain PyTorch, and name the bottleneck."""
-    profiling, words = load(screen, "engine.profile.profile", "engine.profile.output")
-    show_parts(screen, words.profile_parts(config, watched(screen, profiling.profile, config)))
+    """Compare training with a pipeline in plain PyTorch, and find the bottleneck."""
+    profile, output = load(screen, "engine.profile.profile"), load(screen, "engine.profile.output")
+    show_parts(screen, output.profile_parts(config, with_bars(screen, profile.profile, config)))
 
 
 def run_report(screen: Console, config: ReportConfig) -> None:
-    """Write the page of a run: the verdict in three sentences, and all it rests on."""
-    reporting, words = load(screen, "engine.report.report", "engine.report.report", telling="reading the run …")
-    show_parts(screen, words.report_parts(watched(screen, reporting.report, config)))
+    """Write the page of a run: the verdict in three sentences, and the evidence for it."""
+    report = load(screen, "engine.report.report", status="reading the run …")
+    show_parts(screen, report.report_parts(with_bars(screen, report.report, config)))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def print_version() -> None:
-    """Versions and the device that `--device auto` takes."""
+    """Versions, and the device that `--device auto` chooses."""
     import numba
     import numpy
     import torch
@@ -596,14 +588,8 @@ COMMANDS = {
         "python cli.py convert SOURCE --audit A/audit.csv --out B   # after you edited its verdicts\n"
         "python cli.py audit B/train.beton --out A2",
     ),
-    "info": Command(
-        run=run_info,
-        example="python cli.py info B/train.beton",
-    ),
-    "verify": Command(
-        run=run_verify,
-        example="python cli.py verify B/*.beton",
-    ),
+    "info": Command(run=run_info, example="python cli.py info B/train.beton"),
+    "verify": Command(run=run_verify, example="python cli.py verify B/*.beton"),
     "bench-loader": Command(
         config=BenchLoaderConfig,
         positionals=("beton",),

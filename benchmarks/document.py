@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks.contest import Comparison, from_record
 from benchmarks.device import gpu, mps
 from benchmarks.settings import RESULTS
@@ -29,6 +31,8 @@ from benchmarks.targets import (
     shortfall,
     target_of,
 )  # fmt: skip
+from engine.crossval.output import TARGETS
+from engine.crossval.scores import Crossval, TargetResult
 
 DOCS = Path(__file__).parents[1] / "docs"
 README, RESULTS_PAGE, AUDIT, EVALUATION = (
@@ -321,28 +325,30 @@ def older_lines(results: dict[str, dict[str, Any]], shown: str) -> list[str]:
 
 def crossval_table(results: dict[str, dict[str, Any]]) -> str:
     """For docs/EVALUATION.md: the newest cross-validations of real radiographs, of two and of three classes."""
-    head, body = ["tested by"], [[row["name"]] for row in crossval(results, "two")["rows"]] + [['always "normal"']]
+    head, body = ["tested by"], [[name] for name in (*TARGETS.values(), 'always "normal"')]
     for study in (crossval(results, "two"), crossval(results, "three")):
-        score = "F1" if len(study["classes"]) == 2 else "macro F1"
-        size = f"n = {study['n']} of {study['groups']} groups"
-        head += [f"{', '.join(study['classes'])}; {size}: {score}", "ROC-AUC", "accuracy"]
-        for cells, row in zip(body, study["rows"], strict=False):
-            cells += [interval_cell(row.get(metric), metric) for metric in ("f1", "auc", "accuracy")]
-        trivial = study["trivial"]
-        body[-1] += [f"{trivial['f1']:.3f}", f"{trivial['auc']:.1f}", f"{100 * trivial['accuracy']:.1f} %"]
+        score = "F1" if len(study.classes) == 2 else "macro F1"
+        size = f"n = {study.num_samples} of {study.num_groups} groups"
+        head += [f"{', '.join(study.classes)}; {size}: {score}", "ROC-AUC", "accuracy"]
+        for cells, target in zip(body, TARGETS, strict=False):
+            cells += [interval_cell(study.target(target), metric) for metric in ("f1", "auc", "accuracy")]
+        trivial = study.trivial
+        body[-1] += [f"{trivial.f1:.3f}", f"{trivial.auc:.1f}", f"{100 * (trivial.accuracy or 0):.1f} %"]
     return "\n".join(markdown([tuple(head), *map(tuple, body)]))
 
 
-def crossval(results: dict[str, dict[str, Any]], classes: str) -> dict[str, Any]:
+def crossval(results: dict[str, dict[str, Any]], classes: str) -> Crossval:
     """The newest cross-validation of so many classes."""
-    return max((name, one) for name, one in results.items() if name.endswith(f"crossval-{classes}-classes.json"))[1]
+    name = max(name for name in results if name.endswith(f"crossval-{classes}-classes.json"))
+    return msgspec.convert(results[name], Crossval)
 
 
-def interval_cell(estimate: dict[str, float] | None, metric: str) -> str:
+def interval_cell(found: TargetResult | None, metric: str) -> str:
     """An estimate with its interval."""
-    if not estimate:
+    if found is None:
         return "not measured"
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    estimate = getattr(found, metric).estimate
+    value, low, high = estimate.value, estimate.low, estimate.high
     if metric == "accuracy":
         return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
     return f"{value:.3f} ({low:.3f}–{high:.3f})"
@@ -375,11 +381,11 @@ def speed_sentences(bench: dict[str, Any]) -> str:
 def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
     """For README: what cross-validation of two classes found on real radiographs."""
     study = crossval(results, "two")
-    rows = {row["name"]: interval_cell(row.get("f1"), "f1") for row in study["rows"]}
+    rows = {target: interval_cell(study.target(target), "f1") for target in TARGETS}
     sentences = (
-        f"On {study['n']} public radiographs, COVID-19 against normal, cross-validation scores an F1 of "
-        f"{rows['random split']} with random folds, {rows['group split']} with folds of new patients, and "
-        f"{rows['lungs hidden']} with the lungs covered in training and test. Most of the score needs no lungs, so "
+        f"On {study.num_samples} public radiographs, COVID-19 against normal, cross-validation scores an F1 of "
+        f"{rows['random']} with random folds, {rows['group']} with folds of new patients, and "
+        f"{rows['lungs-hidden']} with the lungs covered in training and test. Most of the score needs no lungs, so "
         "it is no evidence of the disease: every COVID-19 image comes from another source than every normal one. "
         "[docs/EVALUATION.md](docs/EVALUATION.md) has the tables."
     )

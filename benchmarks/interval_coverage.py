@@ -20,9 +20,8 @@ import numpy as np
 
 from benchmarks.provenance import describe, provenance
 from benchmarks.settings import RESULTS
-from engine.statistics.bootstrap import make_material, resample
-from engine.statistics.estimates import RESAMPLES, estimates, judge, silent
-from engine.statistics.point_metrics import ECE_DISTANCE, count_groups, metrics_of
+from engine.statistics.bootstrap import ECE_DISTANCE, count_groups, metrics_of, resample, sum_groups
+from engine.statistics.estimates import RESAMPLES, estimates, make_estimates
 from loaders.machine import usable_cores
 
 POPULATION = 100_000  # groups
@@ -71,14 +70,14 @@ def coverage(study: Study, studies: int, resamples: int) -> dict[str, dict[str, 
     A study in which a metric is undefined, or has no interval, counts as missed.
     """
     whole = Study(**(asdict(study) | {"groups": POPULATION}))
-    material = make_material(*simulate(whole, np.random.default_rng(1)), 1, None, True)
-    found = metrics_of(material, resample(material, 0, 0, silent), 1, STATED)
+    sums = sum_groups(*simulate(whole, np.random.default_rng(1)), 1, None, True)
+    found = metrics_of(sums, resample(sums, 0, 0), 1, STATED)
     truth = {name: found[name][0] for name in found if name != ECE_DISTANCE}
     counts = {name: np.zeros(4) for name in truth}
     for number in range(studies):
-        material = make_material(*simulate(study, np.random.default_rng((2, number))), 1, None, True)
-        found = metrics_of(material, resample(material, resamples, number, silent), 1, STATED)
-        for name, result in judge(found, count_groups(material), STATED).items():
+        sums = sum_groups(*simulate(study, np.random.default_rng((2, number))), 1, None, True)
+        found = metrics_of(sums, resample(sums, resamples, number), 1, STATED)
+        for name, result in make_estimates(found, count_groups(sums), STATED).items():
             known_R = found[name][1:][np.isfinite(found[name][1:])]
             if result.low is None or result.high is None:
                 continue

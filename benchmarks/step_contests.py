@@ -192,7 +192,7 @@ def recording_contest(betons: Path, folder: Path) -> Iterator[Contest]:
         with BareTraining(betons, loader) as training:
             f1 = training.epoch()
         config = TrainConfig(data=betons, out=folder / "check", recipe=Recipe(epochs=1, device="cpu"), loader=loader)
-        if (found := train(config)["best_f1"]) != f1:
+        if (found := train(config).best_f1) != f1:
             raise Disagreement(f"nothing recorded: F1 {f1}, expected {found}")
 
     yield Contest(

@@ -158,8 +158,9 @@ def test_waiting_for_batches(report: Callable, workload: Workload, converted_224
         for _ in range(workload.waiting_epochs):
             training.epoch()
             loader = training.loader
-            share = loader.waited / (loader.waited + loader.consumed)
-            lines.append(f"{loader.waited * 1e3:.1f} ms of {loader.waited + loader.consumed:.1f} s, {share:.2%}")
+            seconds = loader.wait_seconds + loader.consumer_seconds
+            share = loader.wait_seconds / seconds
+            lines.append(f"{loader.wait_seconds * 1e3:.1f} ms of {seconds:.1f} s, {share:.2%}")
         steps = -(-training.loader.num_samples // BATCH)
         report(f"training at 224 waited for batches, each epoch of {steps} steps (target: under 1 %)", lines)
 

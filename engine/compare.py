@@ -5,53 +5,58 @@ from __future__ import annotations
 import csv
 import gc
 import io
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from engine.cautions import early_convergence
 from engine.config import CompareConfig, EvaluateConfig, TrainConfig
 from engine.evaluate.evaluate import evaluate
+from engine.evaluate.results import METRICS, Metrics
 from engine.figures import INK, VALIDATION, png, ready, set_legend, set_title
 from engine.statistics.estimates import Estimate, estimates
-from engine.statistics.names import with_interval
+from engine.statistics.names import headline_name, with_interval
 from engine.train.checkpoint import load_checkpoint
 from engine.train.run_folder import BEST, CONFIG, load_config, read_run_settings, shared_settings, told_settings
 from engine.train.state import Watch
 from engine.train.step import softmax
+from engine.train.summary import Summary
 from engine.train.train import train
 from engine.train.validation_scores import validation_scores
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution, each_once
 from loaders.errors import (
     CheckpointError,
     ConfigError,
     DivergedError,
     InputError,
-    IntegrityError,
     Interrupted,
 )
 from loaders.figure_text import NAME, class_names, name_text
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from loaders.records import Count, Record, known_record, write_record
 from loaders.settings import flatten
 
 HELD_OUT = "heldout.beton"
+HELD_OUT_COLOUR = "#c0504d"
+SERIES = (
+    ("validation_f1", "validation", VALIDATION, "o", -0.12),
+    ("heldout_f1", "held out", HELD_OUT_COLOUR, "s", 0.12),
+)
 FILES = ("comparison.json", "comparison.csv", "comparison.png")
 # of one network; whatever else goes wrong would go wrong for all
 FAILURES = (ConfigError, CheckpointError, DivergedError, MemoryError)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Contender:
+class Contender(Record, frozen=True, kw_only=True):
     """One network and what became of it.  failed: why it was not trained; "" for one that was.
 
     epochs_to_best: the epoch whose weights were kept.  heldout_f1: None without a held-out beton, or where
-    heldout_refused says why.  early: what a score that was too good too soon gives reason to say, or "".
+    heldout_refused says why.  cautions: of the network's training.
     """
 
     model: str
@@ -59,25 +64,27 @@ class Contender:
     validation_f1: Estimate | None = None
     heldout_f1: Estimate | None = None
     heldout_refused: str = ""
-    parameters: int | None = None
+    parameters: Count | None = None
     images_per_second: float | None = None
-    epochs_to_best: int | None = None
-    epochs: int | None = None
+    epochs_to_best: Count | None = None
+    epochs: Count | None = None
     seconds: float | None = None
     device: str = ""
-    early: str = ""
+    cautions: tuple[Caution, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """Every network of a comparison, in the order asked for.  cautions: what speaks against all scores."""
+class Comparison(Record, frozen=True, kw_only=True):
+    """Every network of a comparison, in the order asked for, as comparison.json holds it.  settings: without paths."""
 
-    contenders: tuple[Contender, ...]
-    classes: tuple[str, ...]
+    made_by = "compare"
+    version: int = 1
+    classes: list[str]
     positive: str
     synthetic: bool
-    cautions: tuple[str, ...]
-    out: Path
+    networks: list[Contender]
+    settings: dict[str, Any]
+    plainfilm: str = __version__
+    not_for_diagnosis: bool = True
 
 
 def compare(
@@ -116,16 +123,14 @@ def compare(
         if not summaries:
             reasons = "; ".join(f"{row.model}: {row.failed}" for row in contenders)
             raise type(errors[0])(f"{config.out}: none of the networks could be trained: {reasons}") from errors[0]
-        own = {row.early for row in contenders}
         result = Comparison(
-            contenders=tuple(contenders),
-            classes=tuple(summaries[0]["classes"]),
-            positive=summaries[0]["positive"],
-            synthetic=summaries[0]["synthetic"],
-            cautions=tuple(dict.fromkeys(text for done in summaries for text in done["cautions"] if text not in own)),
-            out=config.out,
+            classes=summaries[0].classes,
+            positive=summaries[0].positive,
+            synthetic=summaries[0].synthetic,
+            networks=contenders,
+            settings=shared_settings(config),
         )
-        publish_comparison(result, config)
+        publish_comparison(result, config.out)
         return result
 
 
@@ -151,12 +156,10 @@ def check_settings(training: TrainConfig) -> None:
 def contender(
     config: CompareConfig,
     training: TrainConfig,
-    done: dict[str, Any],
+    done: Summary,
     progress: Callable[[str, int, int], None],
 ) -> Contender:
     """What became of a network whose training is done."""
-    with (training.out / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        first = next(csv.DictReader(file))
     heldout, refused = None, ""
     if (config.data / HELD_OUT).is_file():
         try:
@@ -165,25 +168,23 @@ def contender(
             refused = str(error)
     return Contender(
         model=training.model,
-        validation_f1=validation_f1(config, training.out, done),
+        validation_f1=validation_f1(config, training.out),
         heldout_f1=heldout,
         heldout_refused=refused,
-        parameters=done["parameters"],
-        images_per_second=done["images_per_second"],
-        epochs_to_best=done["best_epoch"],
-        epochs=done["epochs"],
-        seconds=done["seconds"],
-        device=done["device"],
-        early=early_convergence(float(first["val_f1"])),
+        parameters=done.parameters,
+        images_per_second=done.images_per_second,
+        epochs_to_best=done.best_epoch,
+        epochs=done.epochs,
+        seconds=done.seconds,
+        device=done.device,
+        cautions=tuple(done.cautions),
     )
 
 
-def validation_f1(config: CompareConfig, run: Path, done: dict[str, Any]) -> Estimate:
+def validation_f1(config: CompareConfig, run: Path) -> Estimate:
     """The best epoch's F1 of the validation set, as training counts it, with its interval."""
     tensors, state = load_checkpoint(run / BEST)
-    scores = validation_scores(tensors)
-    if scores is None:  # of a release that kept none
-        return Estimate(value=done["best_f1"], low=None, high=None, method="")
+    scores = validation_scores(tensors, run / BEST)
     found = estimates(
         scores.label_N,
         softmax(scores.logits_NK),
@@ -198,7 +199,7 @@ def validation_f1(config: CompareConfig, run: Path, done: dict[str, Any]) -> Est
 def heldout_f1(
     config: CompareConfig,
     training: TrainConfig,
-    done: dict[str, Any],
+    done: Summary,
     progress: Callable[[str, int, int], None],
 ) -> Estimate:
     """F1 of the held-out set with its interval, from an evaluation in the run's folder.
@@ -207,7 +208,7 @@ def heldout_f1(
     """
     beton_path = config.data / HELD_OUT
     with Beton(beton_path, trust_unverified=config.loader.trust_unverified) as beton:
-        path = training.out / "evaluation" / beton.set_name / "metrics.json"
+        path = training.out / "evaluation" / beton.set_name / METRICS
     settings = EvaluateConfig(
         run=training.out,
         betons=(beton_path,),
@@ -218,76 +219,47 @@ def heldout_f1(
         threads=config.loader.threads,
         trust_unverified=config.loader.trust_unverified,
     )
-    content = read_metrics(path)
-    found = [content.get(name) for name in ("checkpoint", "resamples", "seed")]
-    if not isinstance(found[0], dict) or [found[0].get("sha256"), *found[1:]] != [
-        done["checkpoint_sha256"],
-        settings.resamples,
-        settings.seed,
-    ]:
-        evaluate(settings, lambda name, count, total: progress(f"{training.model} {name}", count, total))
-        content = read_metrics(path)
-    if "f1" not in content.get("estimates", {}):
-        raise IntegrityError(f"{path}: no estimate of F1, expected the evaluation's; remove the file and compare again")
-    return Estimate(**content["estimates"]["f1"])
+    found = known_record(Metrics, path)
+    asked = (done.checkpoint_sha256, settings.resamples, settings.seed)
+    if found is None or (found.checkpoint.sha256, found.resamples, found.seed) != asked:
+        (evaluation,) = evaluate(
+            settings, lambda name, count, total: progress(f"{training.model} {name}", count, total)
+        )
+        found = evaluation.metrics
+    return found.estimates["f1"]
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
-    """What an evaluation wrote; {} where there is none, or none that can be read: it is then made again."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def publish_comparison(result: Comparison, config: CompareConfig) -> None:
+def publish_comparison(result: Comparison, out: Path) -> None:
     """Write comparison.json, comparison.csv and comparison.png."""
-    content = {
-        "classes": list(result.classes),
-        "positive": result.positive,
-        "synthetic": result.synthetic,
-        "networks": [asdict(row) for row in result.contenders],
-        "cautions": list(result.cautions),
-        "settings": shared_settings(config),
-        "plainfilm": __version__,
-        "not_for_diagnosis": True,
-    }
     text = io.StringIO(newline="")
-    rows = [flat_row(row) for row in result.contenders]
+    rows = [flat_row(row) for row in result.networks]
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    payloads = (
-        (json.dumps(content, indent=2) + "\n").encode(),
-        text.getvalue().encode(),
-        png(comparison_figure(result)),
-    )
-    for name, payload in zip(FILES, payloads, strict=True):
-        publish_bytes(result.out / name, payload)
+    write_record(out / "comparison.json", result)
+    publish_bytes(out / "comparison.csv", text.getvalue().encode())
+    publish_bytes(out / "comparison.png", png(comparison_figure(result)))
 
 
 def flat_row(row: Contender) -> dict[str, Any]:
     """A contender as a row of comparison.csv: each estimate in five columns."""
     flat: dict[str, Any] = {}
-    for item in fields(Contender):
-        value = getattr(row, item.name)
-        if item.name.endswith("_f1"):
+    for name in Contender.__struct_fields__:
+        value = getattr(row, name)
+        if name.endswith("_f1"):
             for part in ("value", "low", "high", "defined", "classes"):
                 suffix = "" if part == "value" else f"_{part}"
-                flat[item.name + suffix] = None if value is None else getattr(value, part)
+                flat[name + suffix] = None if value is None else getattr(value, part)
+        elif name == "cautions":
+            flat[name] = ";".join(caution.code for caution in value)
         else:
-            flat[item.name] = value
+            flat[name] = value
     return flat
-
-
-HELD_OUT_COLOUR = "#c0504d"
-SERIES = (("validation_f1", "validation", VALIDATION, "o", -0.12), ("heldout_f1", "held out", HELD_OUT_COLOUR, "s", 0.12))
 
 
 def comparison_figure(result: Comparison) -> Figure:
     """F1 and its 95 % interval, a line a network, the first one on top; those that were not trained say so."""
-    rows, names = result.contenders, class_names(result.classes)
+    rows, names = result.networks, class_names(result.classes)
     figure = Figure(figsize=(8, 2.1 + 0.6 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for name, label, colour, marker, shift in SERIES:
@@ -305,7 +277,7 @@ def comparison_figure(result: Comparison) -> Figure:
     axes.set_yticks(range(len(rows)), labels=[name_text(row.model, NAME) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(right=1.005)
-    which = f"F1 of {names.text_of[result.positive]}" if len(result.classes) == 2 else "macro F1"
+    which = headline_name("f1", len(result.classes), names.text_of[result.positive])
     axes.set_xlabel(f"{which}, 95 % interval")
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -318,27 +290,27 @@ def comparison_figure(result: Comparison) -> Figure:
 HEADERS = ("network", "validation F1", "held-out F1", "parameters", "images/s", "epochs to best", "seconds")
 
 
-def comparison_parts(result: Comparison) -> Parts:
-    """The table of networks, what speaks against the scores, and the files."""
-
-    parts: list[Line | Sheet] = [Sheet(headers=HEADERS, rows=tuple(map(table_row, result.contenders)))]
-    for row in result.contenders:
+def comparison_parts(result: Comparison, out: Path) -> Parts:
+    """The table of networks, the cautions, and the files."""
+    parts: list[Line | Sheet] = [Sheet(headers=HEADERS, rows=tuple(map(table_row, result.networks)))]
+    for row in result.networks:
         if row.failed:
             parts.append(Line(f"Not trained, {row.model}: {row.failed}", "yellow"))
         if row.heldout_refused:
             parts.append(Line(f"Not held out, {row.model}: {row.heldout_refused}", "yellow"))
-        if row.early:
-            parts.append(Line(f"Caution, {row.model}: {row.early}.", "yellow"))
-    parts += [Line(f"Caution: {caution}.", "yellow") for caution in result.cautions]
+    trained = [row for row in result.networks if not row.failed]
+    for caution in each_once(caution for row in trained for caution in row.cautions):
+        models = [row.model for row in trained if caution in row.cautions]
+        parts += caution_lines([caution], "" if len(models) == len(trained) else ", ".join(models))
     which = f"F1 of {result.positive}" if len(result.classes) == 2 else "F1 is the mean over the classes that define it"
     parts.append(
         Line(
             f"{which}; 95 % intervals over groups. The validation set chose each network's epoch: its F1 is optimistic."
         )
     )
-    devices = dict.fromkeys(row.device for row in result.contenders if row.device)
+    devices = dict.fromkeys(row.device for row in result.networks if row.device)
     parts.append(Line(f"Trained on {'; '.join(devices)}."))
-    parts += [path_line(result.out / name) for name in FILES]
+    parts += [path_line(out / name) for name in FILES]
     return parts
 
 

@@ -196,7 +196,7 @@ class EvaluateConfig:
     force: bool = False
     """Evaluate although the beton shares images or patients with the training set; recorded in the result."""
     trust_unverified: bool = False
-    """Read a beton without plainfilm's footer, whose bytes nothing vouches for."""
+    """Read a beton without plainfilm's footer, although it has no checksums."""
 
     def __post_init__(self) -> None:
         check_range("resamples", self.resamples, 100, 1_000_000)
@@ -230,7 +230,7 @@ class PredictConfig:
     workers: int = field(default=0, metadata={"auto": True})
     """Processes that decode; auto takes one a core."""
     max_pixels: int = ORDINARY_PIXELS
-    """Largest radiograph in pixels (16-bit PNG with transparency: three quarters of it), told by the header."""
+    """Largest radiograph in pixels, by its header (16-bit PNG with transparency: three quarters of it)."""
     limits: AuditLimits = field(default=AuditLimits())
 
     def __post_init__(self) -> None:
@@ -306,7 +306,7 @@ class ExplainConfig:
     threads: int = field(default=0, metadata={"auto": True})
     """Threads that make batches; auto takes one a core."""
     trust_unverified: bool = False
-    """Read a beton without plainfilm's footer, whose bytes nothing vouches for."""
+    """Read a beton without plainfilm's footer, although it has no checksums."""
 
     def __post_init__(self) -> None:
         check_range("samples", self.samples, 1, 999)

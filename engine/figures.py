@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from engine.statistics.names import metric_of
 from loaders.figure_text import EM, FAMILY, ClassNames, family_of, width, wrap
+from loaders.output import share_text
 
 INK, TRAINING, VALIDATION, BEST, FAINT = "#222222", "#c0504d", "#1f5fa8", "#888888", "#888888"
 TITLE, LEGEND, NOTE = 9.5, 8.0, 7.0  # points
@@ -73,7 +75,7 @@ def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, title: str
     """Loss and F1 by epoch, training and validation, the kept epoch marked.  history: rows of metrics.csv."""
     figure = Figure(figsize=(9, 3.9), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for axes, metric, name in zip(figure.subplots(1, 2), ("loss", "f1"), ("cross-entropy", "F1"), strict=True):
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "f1"), strict=True):
         axes.plot(epochs, [row[f"train_{metric}"] for row in history], color=TRAINING, label="training", marker=".")
         axes.plot(
             epochs,
@@ -85,7 +87,7 @@ def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, title: str
         if best_epoch:
             axes.axvline(best_epoch, color=BEST, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set_xlabel("epoch")
-        axes.set_ylabel(name)
+        axes.set_ylabel(metric_of(metric).name)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -114,9 +116,10 @@ def confusion_figure(confusion_KK: np.ndarray, names: ClassNames, title: str) ->
         for predicted in range(num_classes):
             count, share = confusion_KK[true, predicted], share_KK[true, predicted]
             if count or shares:
+                text = f"{count}\n{share_text(share, 0)}" if shares else f"{count}"
                 axes.text(
-                    predicted, true, f"{count}\n{share:.0%}" if shares else f"{count}", ha="center", va="center",
-                    fontsize=size, color="white" if share > 0.55 else INK,
+                    predicted, true, text, ha="center", va="center", fontsize=size,
+                     color="white" if share > 0.55 else INK,
                 )  # fmt: skip
     axes.set_xticks(range(num_classes), labels=labels, fontsize=8, rotation=90 if turned else 0)
     axes.set_yticks(range(num_classes), labels=labels, fontsize=8)

@@ -1,6 +1,5 @@
-"""Crops: the central crop, and the affine sample of training, both with their grey levels mapped to [-1, 1]."""
+"""Crops: the central crop, and the affine sample of training, both with grey levels mapped to [-1, 1]."""
 
-# N batch, H W rows and columns of the crop, B bytes of a beton
 # N batch, H W rows and columns of the crop, B bytes of a beton, 23 the two rows of an inverse affine matrix,
 # SS pixels of a stored frame, flat
 
@@ -10,6 +9,8 @@ from kernels.jit import inlined, kernel
 
 MIDDLE = np.float32(127.5)
 SCALE = np.float32(1 / 127.5)
+HALF = np.float32(0.5)
+TWICE = np.uint32(257)  # a byte times 257 is that byte twice
 
 
 @inlined
@@ -31,20 +32,14 @@ def crop_into(out_N1HW, bytes_B, offset_N, stored):
     for n in range(out_N1HW.shape[0]):
         for row in range(crop):
             start = offset_N[n] + (row + margin) * stored + margin
-            row_W = bytes_B[
-                start : start + crop
-            ]  # a slice, so that no index can be negative: else it does not vectorise
+            row_W = bytes_B[start : start + crop]  # no index into a slice can be negative: else it does not vectorise
             for column in range(crop):
                 out_N1HW[n, 0, row, column] = to_unit(np.float32(row_W[column]))
 
 
-HALF = np.float32(0.5)
-TWICE = np.uint32(257)  # a byte times 257 is that byte twice
-
-
 @kernel
 def affine_scratch(crop, stored):
-    """Room for one row and one packed frame of `affine_into`, a thread its own.
+    """Buffers for one row and one packed frame of `affine_into`, for each thread its own.
 
     crop, stored: sides in pixels.  Gives places int32, weights float32, corners uint32, and quads uint32.
     """
@@ -58,9 +53,9 @@ def affine_scratch(crop, stored):
 
 @inlined
 def pack_quads(quad_SS, frame_SS, stored, low, high):
-    """Put each pixel together with its right, lower and lower right neighbours, lowest byte first.
+    """Pack each pixel with its right, lower and lower right neighbours, lowest byte first.
 
-    Neighbours beyond high are the pixels at high, which is what clamping makes of them.
+    Neighbours beyond high are the pixels at high, as by clamping.
     """
     steps = high - low
     for row in range(low, high + 1):
@@ -89,8 +84,9 @@ def affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, low, high, scr
     Bilinear.  With the identity at the crop's margin the result equals `crop_into` to the bit.
     Errors: none here; Loader checks shapes and the reader checks offsets, once.  Source: DESIGN, Geometry.
 
-    What costs is fetching four bytes a pixel. So neighbours are packed first, which vectorises, and one fetch brings
-    all four. A row takes three loops: the first and the last, all arithmetic, vectorise too; the fetch between cannot.
+    Fetching four bytes for each pixel is what costs time. So neighbours are packed first, which vectorises, and one
+    fetch gets all four. A row takes three loops: the first and the last, all arithmetic, vectorise too; the fetch
+    between them cannot.
     """
     place_W, weight_2W, corner_W, quad_SS = scratch
     side = out_N1HW.shape[3]

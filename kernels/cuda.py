@@ -1,7 +1,7 @@
 """Batches on a CUDA device: gather, affine and normalisation in one launch of Triton.
 
-The arithmetic is that of `kernels.crops` and `kernels.crops`, operation by operation and without fused multiply-adds,
-so that a device sees the same batches as the host.
+The arithmetic is that of `kernels.crops`, operation by operation and without fused multiply-adds, so that a device
+gets the same batches as the host.
 """
 
 # N batch, H W rows and columns of the crop, M stored frames, S their side, O samples of an epoch in its order,
@@ -17,7 +17,7 @@ SCALE = tl.constexpr(1 / 127.5)
 
 @triton.jit
 def sample_place(position, order_O, label_O, out_label_N, staged: tl.constexpr):
-    """The place in the epoch that this program's sample has, and its frame's; the first program copies the label."""
+    """The places of this program's sample in the epoch and of its frame; the first program copies the label."""
     n = tl.program_id(0)
     place = tl.load(position) + n
     if tl.program_id(1) == 0:
@@ -95,7 +95,7 @@ def crop_kernel(
 
 
 def grid_of(out_N1HW):
-    """Programs: one row a sample, so many columns as blocks cover its pixels."""
+    """The grid of programs: a row for each sample, a column for each block of its pixels."""
     return out_N1HW.shape[0], triton.cdiv(out_N1HW.shape[2] * out_N1HW.shape[3], BLOCK)
 
 

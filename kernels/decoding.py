@@ -1,12 +1,14 @@
 """Decoding: PNG filters undone, colour to grey, grey levels to bytes, and areas averaged."""
 
-# H rows, W columns, C colour channels, L grey levels
-# H rows, W columns of the radiograph; h rows, w columns of the smaller picture
-# H rows, B bytes of a row; F filtered bytes, each row behind the number of its filter
+# H rows, W columns of the radiograph, h rows, w columns of a smaller picture, C colour channels, L grey levels,
+# B bytes of a row, F filtered bytes, each row after the number of its filter
 
 import numpy as np
 
 from kernels.jit import kernel
+
+BLACK, WHITE, HALF = np.float32(0), np.float32(255), np.float32(0.5)
+NONE, SUB, UP, AVERAGE, PAETH = range(5)  # PNG filters
 
 
 @kernel
@@ -27,7 +29,7 @@ def luma_into(out_HW, colour_HWC, red, blue):
 
 @kernel
 def count_coloured(colour_HWC, tint_C, least):
-    """How many pixels have a channel more than `least` levels away from grey × (1 + tint), grey being their mean.
+    """Number of pixels with a channel more than `least` levels away from grey × (1 + tint), grey being their mean.
 
     colour_HWC: uint8 or uint16, three channels.  tint_C: float32.  least: float32, levels.
     """
@@ -48,8 +50,8 @@ def count_coloured(colour_HWC, tint_C, least):
 def histogram_into(count_L, grey_HW):
     """Count each grey level.  count_L: int64 of 256 or 65536, overwritten.  grey_HW: uint8 or uint16, contiguous.
 
-    Levels are read eight bytes at once: single reads wait for writes to the counts wherever both lie at the same place
-    of a page, and then take five times as long.  Four tables, so that equal neighbours need not wait for one another.
+    Levels are read eight bytes at once: single reads wait for writes to the counts that have the same offset in a page,
+    and then take five times as long.  Four tables, so that equal neighbours need not wait for one another.
     """
     levels_N = grey_HW.reshape(-1)
     bits = np.uint64(8 * grey_HW.itemsize)
@@ -69,9 +71,6 @@ def histogram_into(count_L, grey_HW):
         first_L[level] += np.uint32(1)
     for level in range(len(count_L)):
         count_L[level] = np.int64(first_L[level]) + second_L[level] + third_L[level] + fourth_L[level]
-
-
-BLACK, WHITE, HALF = np.float32(0), np.float32(255), np.float32(0.5)
 
 
 @kernel
@@ -108,12 +107,9 @@ def shrink_into(out_hw, grey_HW, low, high, sum_W):
             out_hw[row, column] = np.uint8(min(total * share + HALF, WHITE))
 
 
-NONE, SUB, UP, AVERAGE, PAETH = range(5)
-
-
 @kernel
 def unfilter_into(out_HB, filtered_F, pixel_bytes):
-    """Put back the bytes of every row.  Gives False at a filter that does not exist.
+    """Undo the filter of every row.  Gives False for a filter that does not exist.
 
     out_HB: uint8, written whole.  filtered_F: uint8 of H × (1 + B).  pixel_bytes: of one pixel, 1 to 8; divides B.
     Source: Portable Network Graphics (W3C, third edition), section 9.

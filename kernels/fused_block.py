@@ -1,14 +1,14 @@
 """The fused block: batch norm, ReLU and max-pool 2×2 of a convolution's output in one pass, and its gradients."""
 
-# H W rows and columns, C channels, M = rows × W
-# N images, of which start to stop - 1 are meant; H W rows and columns of the convolution, h w of the pooled picture
-# (H // 2, W // 2), C channels
+# N images, of which start to stop - 1 are processed, H W rows and columns of the convolution, h w of the pooled picture
+# (H // 2, W // 2), C channels, M = rows × W
 
 import numpy as np
 
 from kernels.jit import inlined, kernel
 
 ZERO = np.float32(0)
+DEAD = np.uint8(4)  # instead of a corner: the ReLU was closed, and no gradient passes
 
 
 @kernel
@@ -26,9 +26,6 @@ def columns_into(out_M3C, picture_HWC, start, stop):
             line = lines[column, begin : begin + pixels.size]
             for place in range(pixels.size):
                 line[place] = pixels[place]
-
-
-DEAD = np.uint8(4)  # instead of a corner: the ReLU was closed, and no gradient passes
 
 
 @inlined
@@ -143,7 +140,7 @@ def sum_gradients_into(sum_N2C, gradient_NhwC, corner_NhwC, extreme_NhwC, mean_C
 
 
 @inlined
-def take_statistics_off(pixel_C, mean_C, slope_C, offset_C):
+def subtract_statistics(pixel_C, mean_C, slope_C, offset_C):
     """The gradient of a pixel that is no window's extreme."""
     for channel in range(pixel_C.size):
         pixel_C[channel] = -(offset_C[channel] + slope_C[channel] * (pixel_C[channel] - mean_C[channel]))
@@ -172,7 +169,7 @@ def gradient_in_place(convolved_NHWC, gradient_NhwC, corner_NhwC, mean_C, scale_
                         )
         for column in range(2 * columns, width):
             for row in range(2 * rows):
-                take_statistics_off(convolved_HWC[row, column], mean_C, slope_C, offset_C)
+                subtract_statistics(convolved_HWC[row, column], mean_C, slope_C, offset_C)
         for row in range(2 * rows, height):
             for column in range(width):
-                take_statistics_off(convolved_HWC[row, column], mean_C, slope_C, offset_C)
+                subtract_statistics(convolved_HWC[row, column], mean_C, slope_C, offset_C)

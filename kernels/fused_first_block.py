@@ -1,10 +1,10 @@
-"""The first block of the network, whose input has one channel: its convolution is cheaper to redo than to keep.
+"""The first block of the network, whose input has one channel: its convolution is cheaper to repeat than to store.
 
 At 224 the convolution's output is 32 times as large as the frames. So it is never stored: batch statistics follow from
 the frames' 9×9 correlations, and the gradient of the weights from one pass over the pooled gradients.
 """
 
-# N images, of which start to stop - 1 are meant; H W rows and columns of a frame, h w of the pooled picture
+# N images, of which start to stop - 1 are processed; H W rows and columns of a frame, h w of the pooled picture
 # (H // 2, W // 2), C channels, 9 taps of the 3×3 window, T the taps and their sum; P the frame padded by one pixel of
 # zeros on each side
 

@@ -1,4 +1,4 @@
-"""Gradients of a small picture, counted by direction in square cells."""
+"""Histograms of oriented gradients of a small picture, in square cells."""
 
 # H rows, W columns, R rows of cells, C columns of cells, B bins of direction
 

@@ -22,7 +22,7 @@ def kernel(function: Callable) -> Any:
         compiled = njit(cache=True, **POLICY)(function)
     except RuntimeError:  # neither __pycache__ nor the home folder is writable: compile in every process
         return njit(**POLICY)(function)
-    # numba asks whether a kernel's own file has changed; what is inlined into it may come from another
+    # numba checks whether a kernel's own file has changed; what is inlined into it may come from another
     cache_file = compiled._cache._cache_file
     cache_file._source_stamp = (cache_file._source_stamp, sources())
     return compiled

@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all, and the lock of the folder it appears in."""
+"""Atomic files, which appear complete or not at all, and the lock of a folder that is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from loaders.errors import LockedError, StorageError
 
-SUFFIX = ".plainfilm-tmp"  # one fixed name a target: a rerun after a crash overwrites what the crash left
+SUFFIX = ".plainfilm-tmp"  # one fixed name for each target: a rerun after a crash overwrites what the crash left
 LOCK = ".plainfilm-lock"
 
 
@@ -22,10 +22,10 @@ def storage_error(path: Path, error: OSError, needed: int | None = None) -> Stor
         errno.ENOSPC: ("room", "free some disk space"),
         errno.EDQUOT: ("room", "free some of your quota"),
         errno.EFBIG: ("room", "raise the limit of a file's size (ulimit -f)"),
-        errno.EACCES: ("to be let in", "change its permissions, or choose another place"),
-        errno.EPERM: ("to be let in", "change its permissions, or choose another place"),
+        errno.EACCES: ("access", "change its permissions, or choose another place"),
+        errno.EPERM: ("access", "change its permissions, or choose another place"),
         errno.EROFS: ("a writable place", "choose another"),
-        errno.ENOENT: ("it to be there", "check the path"),
+        errno.ENOENT: ("it to exist", "check the path"),
         errno.EEXIST: ("a folder", "choose another path"),
         errno.ENOTDIR: ("a folder", "choose another path"),
         errno.EISDIR: ("a file", "choose another path"),
@@ -42,14 +42,14 @@ def publish(
 ) -> Iterator[BinaryIO]:
     """Open a temporary file beside path for writing; at the end sync it, check it, and rename it to path.
 
-    mode: who may read it, such as 0o600 for what names patients' files; by default whom the umask lets.
-    size: bytes that it will have, for the error's message; by default those that it should have by then.
+    mode: permissions, such as 0o600 for a file that names patients' files; by default those of the umask.
+    size: the final size in bytes, for the error's message; by default what has been written so far.
 
     An error or a kill leaves the old file, or none.  Errors: StorageError.
     """
     temporary = path.with_name(path.name + SUFFIX)
     try:
-        temporary.unlink(missing_ok=True)  # of a crash, or a link to who knows where
+        temporary.unlink(missing_ok=True)  # left by a crash, or a link to anywhere
         with temporary.open("xb") as file:
             if mode is not None:
                 os.fchmod(file.fileno(), mode)

@@ -1,4 +1,4 @@
-"""Settings of everything that handles files; imports neither torch nor numba, so that --help is instant."""
+"""Settings of all that handles files.  Imports neither torch nor numba, so that --help is instant."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from loaders.errors import ConfigError
+
+__version__ = "0.6.0"
 
 Fit = Literal["stretch", "cover", "contain"]
 AugmentFrom = Literal["frame", "crop"]
@@ -29,7 +31,7 @@ def stored_side(crop: int) -> int:
 
 
 def crop_side(stored: int) -> int:
-    """Side of the central crop of a stored frame, where no footer tells it: 320 gives 224."""
+    """Side of the central crop of a stored frame without a footer: 320 gives 224."""
     return stored - 2 * round((1 - CROP_SHARE) / 2 * stored)
 
 
@@ -47,7 +49,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhantomConfig:
-    """Synthetic radiographs: how many, how hard, and which trap is laid."""
+    """Synthetic radiographs: how many, how hard to classify, and with which confounders."""
 
     out: Path
     """Folder to make; gets images/<class>/<patient>_<image>.<ext>, masks/<class>/ and phantoms.csv."""
@@ -60,9 +62,9 @@ class PhantomConfig:
     size: int = 256
     """Side of each image in pixels."""
     strength: float = 1.0
-    """Contrast of the finding's opacities; 0 hides it, 1 is plain to see."""
+    """Contrast of the finding's opacities; 0 hides it, 1 makes it obvious."""
     arms: float = 0.0
-    """Probability (rho) that raised arms follow the class; 0 ties nothing, 1 is the report's trap."""
+    """Probability (rho) that raised arms follow the class; 0 is no confounding, 1 is the report's trap."""
     marks: float = 0.0
     """Probability (rho) that a burned-in mark follows the class."""
     format: Literal["png", "png16", "jpeg", "tiff", "tiff16"] = "png"
@@ -85,7 +87,7 @@ class PhantomConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditLimits:
-    """Scores above which a file has a defect; docs/AUDIT.md tells how they were chosen and what they miss."""
+    """Scores above which a file has a defect; docs/AUDIT.md explains how they were chosen and what they miss."""
 
     limit_not_a_radiograph: float = 0.35
     """Probability of CT, MRI, photograph, document or mask."""
@@ -98,7 +100,7 @@ class AuditLimits:
     limit_low_resolution: float = 1.6
     """Stored side over the file's shorter side."""
     limit_blurred: float = 2.2
-    """Edges' contrast two pixels wide over that one pixel wide, at 320 pixels a side."""
+    """Contrast of edges at two pixels over that at one pixel, at 320 pixels a side."""
     limit_exposure: float = 0.85
     """Distance from an ordinary exposure."""
     limit_inverted: float = 0.5
@@ -106,11 +108,11 @@ class AuditLimits:
     limit_rotated: float = 0.5
     """Probability of a quarter, half or three-quarter turn."""
     limit_misaligned: float = 1.0
-    """Distance of the thorax from its ordinary place, tilt and size."""
+    """Distance of the thorax from its ordinary position, tilt and size."""
     limit_borders: float = 0.07
-    """Widest even margin, as a share of the side."""
+    """Widest uniform margin, as a share of the side."""
     limit_near_duplicate: float = 0.9
-    """Correlation of fine detail, once aligned, from which two files are one film."""
+    """Correlation of fine detail, after alignment, from which two files count as the same film."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -126,13 +128,13 @@ class CatalogConfig:
     manifest: Path | None = None
     """CSV instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
     preset: str | None = None
-    """Public set that SOURCE is, as distributed: covid-radiography, covid-qu-ex, covid-chestxray or nih."""
+    """Public set in SOURCE, as distributed: covid-radiography, covid-qu-ex, covid-chestxray or nih."""
     classes: tuple[str, ...] = ()
     """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
     group_regex: str | None = None
     """Regular expression on the file name whose first group is the patient; `nih` reads 00001280_004.png."""
     max_pixels: int = ORDINARY_PIXELS
-    """Largest radiograph in pixels (16-bit PNG with transparency: three quarters of it), told by the header."""
+    """Largest radiograph in pixels, by its header (16-bit PNG with transparency: three quarters of it)."""
 
     def __post_init__(self) -> None:
         check_range("max_pixels", self.max_pixels, 1, PILLOW_PIXELS)
@@ -148,7 +150,7 @@ class CatalogConfig:
 
     @property
     def origin(self) -> Path:
-        """What was named: SOURCE, or the manifest."""
+        """What the user named: SOURCE, or the manifest."""
         origin = self.source or self.manifest
         assert origin is not None
         return origin
@@ -167,11 +169,11 @@ class AuditConfig:
     out: Path
     """Folder that gets audit.csv, which `convert --audit` reads, and audit.html."""
     labels: Labels = "none"
-    """`folder`: the folders in SOURCE are the labels, as with --classes. The collection is audited by labels alone."""
+    """`folder`: the folders in SOURCE are the labels, as with --classes. The collection is audited only with labels."""
     size: int = 224
     """Side of the crop that a conversion would make; files too small for it have low resolution."""
     workers: int = field(default=0, metadata={"auto": True})
-    """Processes that decode; auto takes one a core."""
+    """Processes that decode; auto takes one for each core."""
     seed: int = 0
     """Seed of folds, permutations and resamples."""
     permutations: int = 1999
@@ -219,15 +221,15 @@ class ConvertConfig:
     size: int = 224
     """Side of the central crop that the network sees, in pixels; the stored frame is size/0.7."""
     fit: Fit = "stretch"
-    """How a frame becomes square: stretch, cover (cut the longer side) or contain (pad with black)."""
+    """How a frame becomes square: stretch, cover (crop the longer side) or contain (pad with black)."""
     val: float = 0.2
-    """Share of the images, by whole groups, for validation (of what the held-out share leaves)."""
+    """Share of the images, by whole groups, for validation, after the held-out share is taken."""
     holdout: float = 0.0
     """Share of the images, by whole groups, for heldout.beton, which training never opens."""
     seed: int = 0
     """Seed of the split."""
     workers: int = field(default=0, metadata={"auto": True})
-    """Processes that decode; auto takes one a core."""
+    """Processes that decode; auto takes one for each core."""
     page_mib: int = 8
     """Page size of the betons in MiB, a power of two of at least 2."""
     site_key: Path = Path("~/.config/plainfilm/site.key")
@@ -270,27 +272,27 @@ class LoaderConfig:
     seed: int = 0
     """Seed of order, rotation and zoom; in training also of the first weights and of dropout."""
     threads: int = field(default=0, metadata={"auto": True})
-    """Threads that make batches; auto takes one a core. Never touches torch's own."""
+    """Threads that make batches; auto takes one for each core. torch's own threads are left alone."""
     prefetch: int = 2
-    """Batches made ahead, beyond one a thread."""
+    """Batches made ahead, beyond one for each thread."""
     order: Order = "auto"
-    """Order of training: random, or by random pages of the file; auto takes pages if it is over half the memory."""
+    """Order of training: random, or by random pages of the file; auto takes pages for a file over half the memory."""
     resident: Resident = "auto"
-    """Frames in a GPU's memory: auto if they fit, on, or off (streamed). On a CPU on reads all into memory first."""
+    """Frames in GPU memory: auto (if they fit), on, or off (streamed). On a CPU, `on` reads all into memory first."""
     pin_memory: bool = False
-    """Page-locked batches of a Loader of your own, which copy faster to a CUDA device; `train` makes its own there."""
+    """Page-locked batches for your own Loader, which copy faster to a CUDA device; `train` does not need it."""
     rotation: float = 15.0
     """Rotation is uniform in plus or minus this many degrees."""
     zoom_low: float = 0.05
-    """Least zoom, in or out."""
+    """Smallest zoom, in or out."""
     zoom_high: float = 0.15
-    """Most zoom, in or out."""
+    """Largest zoom, in or out."""
     augment_from: AugmentFrom = "crop"
     """Sample rotated crops from the whole frame, or clamp at the crop's edge (`crop`)."""
     trust_unverified: bool = False
-    """Read a beton without plainfilm's footer, whose bytes nothing vouches for."""
+    """Read a beton without plainfilm's footer, although it has no checksums."""
     rank: int = field(default=0, metadata={"hidden": True})
-    """This process's number among world_size that share the epoch, each sample going to exactly one of them."""
+    """This process's number among the world_size that share the epoch; each sample goes to exactly one of them."""
     world_size: int = field(default=1, metadata={"hidden": True})
     """Number of processes that share the epoch."""
 
@@ -311,16 +313,16 @@ class LoaderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchLoaderConfig:
-    """How fast a beton's batches come on this machine."""
+    """How fast this machine makes batches from a beton."""
 
     beton: Path
     """Beton to read."""
     epochs: int = 5
-    """Epochs to time, after one that warms up."""
+    """Epochs to time, after one for warm-up."""
     evaluation: bool = False
-    """Batches as evaluation takes them: file order, central crops. Otherwise those of training."""
+    """Evaluation batches: file order, central crops. Otherwise training batches."""
     step_ms: float = 0.0
-    """Milliseconds that the consumer works on each batch, as a training step would."""
+    """Milliseconds that the consumer spends on each batch, as a training step would."""
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:

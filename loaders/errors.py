@@ -1,4 +1,4 @@
-"""The errors that a user of plainfilm can cause; cli.py maps each class to an exit code (DESIGN, Exit codes).
+"""Errors that a user can cause; cli.py maps each class to an exit code (DESIGN, Exit codes).
 
 Every message names the file, what was found, what was expected, and the remedy.
 """
@@ -9,7 +9,7 @@ class PlainfilmError(Exception):
 
 
 class ConfigError(PlainfilmError, ValueError):
-    """A setting is outside what it may be."""
+    """A setting has a value that is not allowed."""
 
 
 class InputError(PlainfilmError):
@@ -21,11 +21,11 @@ class RadiographError(InputError):
 
 
 class StorageError(PlainfilmError, OSError):
-    """Reading or writing failed: disk full, not writable, vanished."""
+    """Reading or writing failed: disk full, not writable, file gone."""
 
 
 class IntegrityError(PlainfilmError):
-    """Bytes are not what was written."""
+    """Bytes differ from what was written."""
 
 
 class BetonError(IntegrityError):
@@ -45,4 +45,4 @@ class DivergedError(PlainfilmError):
 
 
 class Interrupted(PlainfilmError):
-    """The user or the system asked to stop; the state is saved and can be resumed."""
+    """The user or the system asked to stop; the state is saved, and the run can be resumed."""

@@ -19,9 +19,10 @@ from loaders.errors import BetonError
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
-
-
-DEFAULT_PERIOD = 100_000  # microseconds; version 1 keeps it in a file of its own that nobody changes
+DEFAULT_PERIOD = 100_000  # microseconds; cgroup version 1 keeps it in a separate file, which nobody changes
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+NEVER = -1
+GROWTH = 64 << 20  # bytes that the heap grows by at least
 
 
 def usable_cores() -> int:
@@ -61,31 +62,25 @@ def _limits(controller: str, unified: str, legacy: str) -> Iterator[list[int]]:
             if not folder.is_relative_to(base):
                 break
             try:
-                words = (folder / name).read_text().split()
+                values = (folder / name).read_text().split()
             except OSError:  # the root has no limits, and a container may not see its parents
                 continue
-            if words and words[0].isdigit():  # "max" and -1 are no limit
-                yield list(map(int, words))
-
-
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
-NEVER = -1
-GROWTH = 64 << 20  # bytes that the heap grows by at least
+            if values and values[0].isdigit():  # "max" and -1 are no limit
+                yield list(map(int, values))
 
 
 def keep_allocations(enabled: bool = True) -> bool:
-    """Have glibc keep freed memory instead of giving it back to the system, for the rest of this process.
+    """Have glibc keep freed memory instead of returning it to the system, for the rest of this process.
 
     A training step allocates and frees activations of 100-200 MB.  By default each is mapped anew, zeroed by the
-    kernel and page-faulted in, which takes about a third of a step.  It takes somewhat more memory (a seventh, at size
-    128), which is not given back.  The first few allocations of a size may still be mapped anew: an aligned block does
-    not fit into the hole that it left until holes have merged.
-    Gives whether it is so: not where the C library is another, nor when not enabled.  Only Linux has it.
-    Source: mallopt(3).
+    kernel and page-faulted in, which takes about a third of a step.  Keeping it takes a seventh more memory at size
+    128.  The first few allocations of a size may still be mapped anew: an aligned block does not fit into the gap that
+    it left until gaps have merged.
+    Gives whether it took effect: never without glibc, nor when not enabled.  Source: mallopt(3).
     """
     if not enabled or platform.libc_ver()[0] != "glibc":
         return False
-    # huge pages for torch's allocations, which it asks for once: fewer faults in the first step
+    # huge pages for torch's allocations, a variable that it reads once: fewer faults in the first step
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     libc = ctypes.CDLL(None)
     settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, NEVER), (TOP_PAD, GROWTH))
@@ -93,10 +88,10 @@ def keep_allocations(enabled: bool = True) -> bool:
 
 
 @contextlib.contextmanager
-def bus_errors_told(code: int, tell: Callable[[BetonError], None]) -> Iterator[None]:
-    """End the process with this exit status, after telling which open beton was cut short, where SIGBUS would end it.
+def bus_errors_reported(code: int, report: Callable[[BetonError], None]) -> Iterator[None]:
+    """Where SIGBUS would end the process, report which open beton was cut short, and exit with this status.
 
-    Betons look at their file before and after each use of the map, so this is for a cut in between.  A Python handler
+    Betons check their file before and after each use of the map, so this is for a cut in between.  A Python handler
     would never run: the system returns to the instruction that failed.  So C calls back into Python, which is sound
     because that instruction only reads a map: nothing is half done.  Any other bus error ends the process as before.
     """
@@ -111,14 +106,14 @@ def bus_errors_told(code: int, tell: Callable[[BetonError], None]) -> Iterator[N
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def handler(_: int) -> None:
         if not first.acquire(blocking=False):
-            time.sleep(60)  # another thread is telling, and ends this one too
+            time.sleep(60)  # another thread is reporting, and ends this one too
         try:
             if (error := cut_beton()) is not None:
-                tell(error)
+                report(error)
                 os._exit(code)
         finally:
             set_handler(number, before)
-            signal.raise_signal(number)  # comes as soon as this one is done with
+            signal.raise_signal(number)  # delivered once this handler has returned
 
     before = set_handler(number, ctypes.cast(handler, ctypes.c_void_p))
     try:
@@ -128,7 +123,7 @@ def bus_errors_told(code: int, tell: Callable[[BetonError], None]) -> Iterator[N
 
 
 def cut_beton() -> BetonError | None:
-    """What an open beton that is no longer as it was opened has to say."""
+    """The error of an open beton whose file has changed since it was opened; None if there is none."""
     module = sys.modules.get("loaders.beton.map")
     for found in gc.get_objects():
         if module is not None and type(found) is module.BetonMap:

@@ -1,22 +1,29 @@
-"""What a command tells in the terminal: lines and tables, made beside what they tell of, printed by cli.py alone."""
+"""Output for people: lines and tables of the terminal, printed by cli.py alone, and how numbers are written."""
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from loaders.cautions import Caution
+
 EDGES, GAP = 2, 3  # blank columns of the terminal at a table's sides, and between two of its columns
-LEAST_TEXT = 8  # a column of text is not narrower, where a word of it would not fit the terminal
+MINUS, DASH = "−", "–"
+MIN_TEXT = 8  # columns; a column of text becomes no narrower when a word does not fit the terminal
+
+PhaseProgress = Callable[[str, int, int], None]
+"""Reports a phase, and how much of how much of it is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of text.  style: of rich, such as "yellow" or "bold"; "" for none.
 
-    whole: never broken, however narrow the terminal, such as a path that is to be copied.
+    whole: never wrapped, however narrow the terminal, such as a path to be copied.
     """
 
     text: str
@@ -24,14 +31,19 @@ class Line:
     whole: bool = False
 
 
+def caution_lines(cautions: Iterable[Caution], of: str = "") -> list[Line]:
+    """A line for each caution.  of: the run or set that it is of, where several are shown."""
+    return [Line(f"Caution{f', {of}' if of else ''}: {caution.text}.", "yellow") for caution in cautions]
+
+
 def path_line(path: Path) -> Line:
-    """Where a file was written."""
+    """The path of a file that was written."""
     return Line(str(path), whole=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sheet:
-    """A table: its first column is text, the others are numbers.  ends_in_text: the last one is text, too."""
+    """A table: the first column is text, the others are numbers.  ends_in_text: the last one is text, too."""
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -48,19 +60,19 @@ Parts = Sequence[Line | Sheet]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """Columns of a table that stand side by side: their places, and the width of each."""
+    """Columns of a table that are shown side by side: their indices, and the width of each."""
 
     columns: tuple[int, ...]
     widths: tuple[int, ...]
 
     @property
     def width(self) -> int:
-        """The whole block's."""
+        """The width of the whole block."""
         return block_width(self.widths)
 
 
 def screen_width(text: str) -> int:
-    """How many columns of the terminal a text takes: a Chinese sign two, an accent of its own none."""
+    """Columns of the terminal that a text takes: two for a Chinese character, none for a combining accent."""
     from rich.cells import cell_len  # --help needs no rich
 
     return cell_len(text)
@@ -72,9 +84,9 @@ def block_width(widths: Sequence[int]) -> int:
 
 
 def lay_out(sheet: Sheet, most: int | None) -> list[Block]:
-    """A table in as few blocks as a width allows, the first column in each; in one, as wide as it is, without a limit.
+    """A table in as few blocks as a width allows, each with the first column; without a limit in one block.
 
-    Headers and text break between words only, and numbers nowhere: only a word that is wider than the terminal breaks.
+    Headers and text wrap between words, numbers never; only a word wider than the terminal is broken.
     """
     places = range(len(sheet.headers))
     whole = [max(screen_width(text) for text in column_texts(sheet, place)) for place in places]
@@ -95,25 +107,25 @@ def column_texts(sheet: Sheet, place: int) -> list[str]:
 
 
 def least_width(sheet: Sheet, place: int) -> int:
-    """The width of a column's longest piece that does not break."""
+    """The width of a column's longest unbreakable piece."""
     header, *cells = column_texts(sheet, place)
     pieces = [word for text in (header, *cells) for word in text.split()] if sheet.is_text(place) else cells
     return max(map(screen_width, [*header.split(), *pieces]), default=0)
 
 
 def make_block(sheet: Sheet, group: Sequence[int], least: Sequence[int], whole: Sequence[int], most: int) -> Block:
-    """Columns with the room there is: first for text, the narrower first, then for headers."""
+    """Columns that share the spare width: first those of text, the narrower ones first, then the headers."""
     widths = {place: least[place] for place in group}
     for place in sorted(group, key=lambda place: (not sheet.is_text(place), whole[place])):
         spare = most - block_width(list(widths.values()))
         wanted = min(whole[place], widths[place] + spare)
-        shortest = LEAST_TEXT if sheet.is_text(place) else widths[place]
+        shortest = MIN_TEXT if sheet.is_text(place) else widths[place]
         widths[place] = max(wanted, min(shortest, widths[place]))
     return Block(columns=tuple(group), widths=tuple(widths.values()))
 
 
 def table_lines(sheet: Sheet, block: Block, rule: str) -> list[str]:
-    """A block as lines: the header, a line of the sign `rule`, the rows; text to the left, numbers to the right."""
+    """A block as lines: the header, a rule of that character, the rows; text aligned left, numbers right."""
 
     def row_lines(texts: Sequence[str]) -> list[str]:
         cells = [wrapped(texts[place], width) for place, width in zip(block.columns, block.widths, strict=True)]
@@ -132,7 +144,52 @@ def table_lines(sheet: Sheet, block: Block, rule: str) -> list[str]:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Text in lines that fit; words, which hold numbers, are whole wherever they fit."""
+    """Text in lines that fit; words, which may be numbers, stay whole wherever they fit."""
     if screen_width(text) <= width:
         return [text]
     return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def number_text(value: float | None, digits: int | None = None) -> str:
+    """A number with so many decimals, or with four significant digits; a dash for None and NaN."""
+    if value is None or math.isnan(value):
+        return DASH
+    if digits is not None:
+        text = f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no -0.00
+    else:
+        text = f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
+    return text.replace("-", MINUS)
+
+
+def share_text(share: float | None, digits: int = 1) -> str:
+    """A share in per cent; only the whole reads 100 %, and only nothing reads 0 %; a dash for None and NaN."""
+    if share is None or math.isnan(share):
+        return DASH
+    least = 10**-digits
+    percent = min(max(100 * share, least), 100 - least) if 0 < share < 1 else 100 * share
+    return f"{number_text(percent, digits if percent % 100 else 0)} %"
+
+
+def part_text(part: float, whole: float) -> str:
+    """A part's share of the whole; a dash of nothing."""
+    return share_text(part / whole if whole else None)
+
+
+def p_text(p: float) -> str:
+    """A p-value."""
+    return "below 0.001" if p < 0.001 else number_text(p, 3)
+
+
+def seconds_text(seconds: float, digits: int = 1) -> str:
+    """A duration."""
+    return f"{seconds:,.{digits}f} s"
+
+
+def rate_text(images_per_second: float) -> str:
+    """How fast images go through."""
+    return f"{images_per_second:,.0f} images/s"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 group`, `2,300 groups`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,8 +1,6 @@
-"""Sampling: which sample comes when, and how it is turned and zoomed, as functions of (seed, epoch, sample)."""
+"""Sampling: the order of samples and their rotation and zoom, as pure functions of (seed, epoch, sample)."""
 
-# N samples, 4 words of a Philox block
-# N samples of the beton, P its pages
-# N samples, 23 the two rows of an inverse affine matrix
+# N samples, P pages of the beton, 4 the 32-bit words of a Philox block, 23 the two rows of an inverse affine matrix
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ import numpy as np
 from loaders.config import LoaderConfig
 
 AUGMENTATION, ORDER, SPLIT, DROPOUT, PAGE_ORDER, FILE_ORDER = range(6)  # streams
+WINDOW_BYTES = 32 << 20  # of the file whose samples are mixed: some 320 frames of 320 × 320
 
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -56,12 +55,12 @@ def order_keys(seed: int, stream: int, epoch: int, num_samples: int) -> np.ndarr
 
 
 def epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
-    """The order in which an epoch visits the samples: a permutation, int64."""
+    """The order of the samples in an epoch: a permutation, int64."""
     return np.argsort(order_keys(seed, ORDER, epoch, num_samples), kind="stable")
 
 
 def scalar_seed(seed: int, stream: int, step: int) -> int:
-    """One 63-bit seed for a step, for generators that keep a state of their own (torch's dropout)."""
+    """One 63-bit seed for a step, for generators that keep their own state (torch's dropout)."""
     return scalar_seeds(seed, stream, np.array([step], np.uint64))[0]
 
 
@@ -71,13 +70,10 @@ def scalar_seeds(seed: int, stream: int, step_N: np.ndarray) -> list[int]:
     return (words_N4[:, 0] << np.uint64(31) | words_N4[:, 1] >> np.uint64(1)).tolist()
 
 
-WINDOW_BYTES = 32 << 20  # of the file whose samples are mixed: some 320 frames of 320 × 320
-
-
 def paged_order(seed: int, epoch: int, offset_N: np.ndarray, page_size: int) -> np.ndarray:
-    """A permutation, int64, that needs each page once: random pages make a window, whose samples are mixed.
+    """A permutation, int64, that reads each page once: random pages make a window, whose samples are shuffled.
 
-    `convert` writes samples in random order, so that a window is a random choice of samples too.
+    `convert` writes samples in random order, so a window is a random choice of samples too.
     """
     page_P, place_N = np.unique(offset_N // page_size, return_inverse=True)
     window_P = np.empty(len(page_P), np.int64)
@@ -101,7 +97,7 @@ def affine_parameters(config: LoaderConfig, epoch: int, sample_N: np.ndarray) ->
 def inverse_matrices(angle_N: np.ndarray, zoom_N: np.ndarray, crop: int, stored: int) -> np.ndarray:
     """Inverse matrices about the frame's centre: from output pixel centres to stored coordinates, float32 N23.
 
-    A positive angle turns the picture counter-clockwise as seen; zoom above 1 magnifies.
+    A positive angle turns the picture counter-clockwise; zoom above 1 magnifies.
     """
     cosine_N, sine_N = np.cos(angle_N) / zoom_N, np.sin(angle_N) / zoom_N
     inverse_N23 = np.empty((len(angle_N), 2, 3), np.float64)
@@ -113,7 +109,7 @@ def inverse_matrices(angle_N: np.ndarray, zoom_N: np.ndarray, crop: int, stored:
 
 
 def sampled_pixels(config: LoaderConfig, crop: int, stored: int) -> tuple[int, int]:
-    """The first and the last row, and column, of the stored frame that training samples; beyond them it clamps."""
+    """The first and the last row, and column, of the stored frame that training reads; beyond them it clamps."""
     margin = (stored - crop) // 2 if config.augment_from == "crop" else 0
     return margin, stored - 1 - margin
 

@@ -1,7 +1,7 @@
-"""The flat view of a config dataclass: its settings by name, for flags, for config.json and for --config.
+"""Settings: the fields of config dataclasses by name, for flags, config.json and --config.
 
-A field that is itself a config is flattened into its own settings. Help texts are the fields' docstrings, so each
-default and each explanation is written once.
+A field that is itself a config is flattened into its settings. Help texts are the fields' docstrings, so each default
+and each explanation is written once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -28,9 +27,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One setting.  kind: bool, int, float, str, Path or tuple, then of item.  required: it has no default.
+    """One setting.  kind: bool, int, float, str, Path or tuple (of item).  required: it has no default.
 
-    auto: the word stands for 0, with which the program chooses.
+    auto: `auto` is accepted and means 0, with which the program chooses.
     """
 
     name: str
@@ -45,7 +44,7 @@ class Setting:
 
 
 def settings_of(config: type) -> list[Setting]:
-    """Every setting of a config class, nested ones included; fields marked `hidden` are not for users."""
+    """Every setting of a config class, nested ones included, without fields marked `hidden`."""
     hints = typing.get_type_hints(config)
     texts = help_texts(config)
     settings = []
@@ -61,7 +60,7 @@ def settings_of(config: type) -> list[Setting]:
 
 @functools.cache
 def help_texts(config: type) -> dict[str, str]:
-    """The docstrings of a config's fields, whose source takes some 15 ms to be read."""
+    """The docstrings of a config's fields; reading the source takes some 15 ms."""
     return {item.args[1]: item.description or "" for item in parse_from_object(config).params}
 
 
@@ -102,7 +101,7 @@ def flatten(config: Any) -> dict[str, Any]:
 
 
 def build(config: type[T], values: dict[str, Any]) -> T:
-    """Make a config from settings by name; what is absent takes its default.
+    """Make a config from settings by name; absent ones take their defaults.
 
     Errors: ConfigError for an unknown setting, a value of the wrong kind, or one that the config refuses.
     """
@@ -139,7 +138,7 @@ def assemble(config: type[T], values: dict[str, Any]) -> T:
 
 
 def convert_value(setting: Setting, value: Any) -> Any:
-    """Check a value's kind, and turn JSON's forms into ours.  Errors: ConfigError."""
+    """Check a value's kind, and convert from JSON's types.  Errors: ConfigError."""
     if value is None and setting.optional:
         return None
     if value == "auto" and setting.auto:
@@ -164,7 +163,7 @@ def convert_value(setting: Setting, value: Any) -> Any:
 
 
 def is_path(value: str | Path) -> bool:
-    """Whether the file system can have such a name; JSON can hold NULs and lone surrogates."""
+    """Whether a file can have this name; JSON can hold NULs and lone surrogates."""
     try:
         return b"\0" not in os.fsencode(value)
     except UnicodeEncodeError:
@@ -181,25 +180,17 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not JSON ({error}), expected an object of settings") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: found a {type(values).__name__}, expected an object of settings")
-    if isinstance(values.get("resident"), bool):  # as releases up to 0.2 wrote it
-        values["resident"] = "on" if values["resident"] else "auto"
     return values
 
 
 def add_setting(parser: argparse.ArgumentParser, setting: Setting, *, positional: bool) -> None:
     """Add one setting as a flag, or as a positional argument.  Absent ones stay absent: the config has the defaults."""
-    kinds: dict[type, Callable[[str], Any]] = {
-        int: int,
-        float: float,
-        Path: Path,
-        str: str,
-        tuple: comma_list,
-    }
     options: dict[str, Any] = {"help": setting_help(setting), "default": argparse.SUPPRESS}
     if setting.kind is bool:
         parser.add_argument(flag_of(setting), action=argparse.BooleanOptionalAction, dest=setting.name, **options)
         return
-    options |= {"type": count_or_auto if setting.auto else kinds[setting.kind], "metavar": setting.name.upper()}
+    parse = count_or_auto if setting.auto else comma_list if setting.kind is tuple else setting.kind
+    options |= {"type": parse, "metavar": setting.name.upper()}
     if setting.choices:
         options |= {"choices": setting.choices, "metavar": "|".join(setting.choices)}
     if positional and setting.kind is tuple:
@@ -217,7 +208,7 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 
 def count_or_auto(text: str) -> int:
-    """A number, or the word that stands for 0.  Errors: argparse's own for anything else."""
+    """A number, or 0 for `auto`.  Errors: argparse's own for anything else."""
     try:
         return 0 if text == "auto" else int(text)
     except ValueError as error:
@@ -237,7 +228,7 @@ def setting_help(setting: Setting) -> str:
 
 
 def default_text(setting: Setting) -> Any:
-    """The default as one would write it."""
+    """The default as a user would write it."""
     if setting.auto and setting.default == 0:
         return "auto"
     return ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default

@@ -1,17 +1,33 @@
-"""Statistics below the engine: intervals of proportions, folds, permutations and the bootstrap of probes."""
+"""Statistics below the engine: intervals of proportions, the bootstrap of groups, and those of probes."""
 
 # N samples, F features, K components, C classes, G groups, R rows: labellings or resamples
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.bootstrap import auc_into
+from kernels.bootstrap import areas_into, count_into, weighted_sums_into
+from loaders.machine import usable_cores
 
 Z = 1.959963984540054  # two-sided 95 % of the normal distribution
+CHUNK_WEIGHTS = 1_600_000  # weights that a thread holds at once
+CHUNK_ROWS = 64  # resamples at once, at most; fixed, so that the number of threads changes nothing
+FOLDS, PERMUTE = range(2)  # random streams
+NUM_FOLDS = 5
+COMPONENTS = 30  # principal components kept, at most
+RIDGE_RANK = 8  # the ridge is as strong as this component, so that weaker ones count little
+CHUNK_SCORES = 2_000_000  # scores held at once
+
+Progress = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
@@ -24,11 +40,93 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-FOLDS, PERMUTE, RESAMPLE = range(3)  # random streams
-NUM_FOLDS = 5
-COMPONENTS = 30  # principal components kept, at most
-RIDGE_RANK = 8  # the ridge is as strong as this component, so that weaker ones count little
-CHUNK_VALUES = 2_000_000  # scores held at once
+def resample_groups(
+    num_groups: int,
+    resamples: int,
+    seed: int,
+    fill: Callable[[slice, np.ndarray], None],
+    progress: Progress = no_progress,
+) -> None:
+    """Draw all groups `resamples` times with replacement, as often as there are groups.
+
+    fill: given rows and how often each group counts in them, uint16 (rows, G), writes those rows of what the caller
+    collects, 1 + resamples in all; on several threads at once.  Row 0 has each group once.  The draws are a function of
+    the number of groups and the seed.
+    """
+    rows = max(1, min(CHUNK_ROWS, CHUNK_WEIGHTS // num_groups))
+
+    def draw(first: int) -> int:
+        count = min(rows, resamples - first)
+        rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(first,))))
+        weight_RG = np.empty((count, num_groups), np.uint16)
+        count_into(weight_RG, rng.integers(num_groups, size=(count, num_groups), dtype=np.int32))
+        fill(slice(1 + first, 1 + first + count), weight_RG)
+        return count
+
+    fill(slice(0, 1), np.ones((1, num_groups), np.uint16))
+    done = 0
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for count in pool.map(draw, range(0, resamples, rows)):
+            done += count
+            progress(done, resamples)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranking:
+    """Samples sorted by score, highest first, row by row, as kernels.bootstrap.areas_into takes them."""
+
+    group_RN: np.ndarray
+    positive_RN: np.ndarray
+    last_RN: np.ndarray
+
+    def areas(self, weight_RG: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Area under the ROC curve and average precision of each row: float64 R each, NaN without both classes.
+
+        weight_RG: uint16, how often each group counts; None: once.
+        """
+        if weight_RG is None:
+            weight_RG = np.ones((1, int(self.group_RN.max()) + 1), np.uint16)
+        roc_R, precision_R = np.empty((2, max(len(weight_RG), len(self.group_RN))))
+        areas_into(roc_R, precision_R, weight_RG, self.group_RN, self.positive_RN, self.last_RN)
+        return roc_R, precision_R
+
+
+def rank(score_RN: np.ndarray, positive_RN: np.ndarray, group_N: np.ndarray) -> Ranking:
+    """Sort each row by score.  positive_RN: bool, of as many rows.  group_N: numbered from 0."""
+    order_RN = np.argsort(-score_RN, axis=1, kind="stable")
+    sorted_RN = np.take_along_axis(score_RN, order_RN, 1)
+    last_RN = np.ones(score_RN.shape, bool)
+    last_RN[:, :-1] = sorted_RN[:, 1:] != sorted_RN[:, :-1]
+    return Ranking(
+        group_RN=group_N.astype(np.int32)[order_RN],
+        positive_RN=np.take_along_axis(positive_RN, order_RN, 1).astype(np.float64),
+        last_RN=last_RN,
+    )
+
+
+def auc_rows(score_RN: np.ndarray, positive_RN: np.ndarray) -> np.ndarray:
+    """The AUC of each row: the chance that a positive scores above another, a tie counting a half.
+
+    float64 R, NaN where one of the two is missing.
+    """
+    return rank(score_RN, positive_RN, np.arange(score_RN.shape[1])).areas()[0]
+
+
+def percentile_interval(value_R: np.ndarray) -> tuple[float, float]:
+    """The central 95 % of the resamples in which a value was defined; (0, 1) if it was in none."""
+    known = value_R[np.isfinite(value_R)]
+    return (float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))) if len(known) else (0.0, 1.0)
+
+
+def resampled_means(value_N: np.ndarray, group_N: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """The mean of the values over resamples of whole groups: float64 (1 + resamples), row 0 the sample itself."""
+    place_N = np.unique(group_N, return_inverse=True)[1]
+    addend_G2 = np.column_stack([np.bincount(place_N, value_N), np.bincount(place_N)])
+    sum_R2 = np.empty((1 + resamples, 2))
+    resample_groups(
+        len(addend_G2), resamples, seed, lambda rows, weight_RG: weighted_sums_into(sum_R2[rows], weight_RG, addend_G2)
+    )
+    return sum_R2[:, 0] / sum_R2[:, 1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +145,10 @@ def stream(seed: int, purpose: int) -> np.random.Generator:
 
 
 def deal_folds(group_N: np.ndarray, seed: int, num_folds: int = NUM_FOLDS) -> np.ndarray:
-    """Deal whole groups to folds, groups of one size evenly: int64 N.  Labels have no say (see the file's head)."""
+    """Deal whole groups to folds, groups of one size evenly: int64 N.
+
+    Labels play no part, so that the folds are the same for every permutation of them.
+    """
     num_groups = int(group_N.max()) + 1
     size_G = np.bincount(group_N, minlength=num_groups)
     shuffled_G = stream(seed, FOLDS).permutation(num_groups)
@@ -123,24 +224,14 @@ def out_of_fold_scores(models: list[FoldModel], target_RN: np.ndarray) -> np.nda
     return np.round(score_RN / np.where(spread > 1e-12, spread, np.inf), 9)  # equal samples stay equal
 
 
-def auc_rows(score_RN: np.ndarray, positive_RN: np.ndarray, weight_RN: np.ndarray | None = None) -> np.ndarray:
-    """The AUC of each row: float64 R, NaN without both kinds.  One row of an argument stands for all."""
-    if weight_RN is None:
-        weight_RN = np.ones((1, score_RN.shape[1]), np.int64)
-    out_R = np.empty(max(len(score_RN), len(positive_RN), len(weight_RN)))
-    order_RN = np.argsort(score_RN, axis=1, kind="stable")
-    auc_into(out_R, score_RN, order_RN, positive_RN, weight_RN)
-    return out_R
-
-
 def one_against_rest(label_RN: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """What is to be told from the rest: every class, but of two the second, which mirrors the first, is left out."""
+    """The targets: each class against the rest; of two only the first, since the second mirrors it."""
     return [label_RN == label for label in range(num_classes if num_classes > 2 else 1)]
 
 
 def labelling_aucs(models: list[FoldModel], label_RN: np.ndarray, num_classes: int) -> np.ndarray:
     """The cross-validated AUC of each labelling, mean over the classes against the rest: float64 R."""
-    rows = max(1, CHUNK_VALUES // label_RN.shape[1])
+    rows = max(1, CHUNK_SCORES // label_RN.shape[1])
     auc_R = np.empty(len(label_RN))
     for start in range(0, len(label_RN), rows):
         chunk = slice(start, start + rows)
@@ -154,26 +245,18 @@ def bootstrap_aucs(
     models: list[FoldModel], label_N: np.ndarray, group_N: np.ndarray, num_classes: int, resamples: int, seed: int
 ) -> np.ndarray:
     """The AUC of resamples of whole groups, with the scores as they are: float64 R, NaN where a class is missing."""
-    targets = one_against_rest(label_N[None], num_classes)
-    scores = [out_of_fold_scores(models, target_1N.astype(float)) for target_1N in targets]
-    num_groups = int(group_N.max()) + 1
-    rng = stream(seed, RESAMPLE)
-    rows = max(1, CHUNK_VALUES // max(len(label_N), num_groups))
-    auc_R = np.empty(resamples)
-    for start in range(0, resamples, rows):
-        count_RG = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), min(rows, resamples - start))
-        weight_RN = np.ascontiguousarray(count_RG[:, group_N])
-        per_class = [
-            auc_rows(score_1N, target_1N, weight_RN) for score_1N, target_1N in zip(scores, targets, strict=True)
-        ]
-        auc_R[start : start + rows] = np.mean(per_class, axis=0)
-    return auc_R
+    rankings = [
+        rank(out_of_fold_scores(models, target_1N.astype(float)), target_1N, group_N)
+        for target_1N in one_against_rest(label_N[None], num_classes)
+    ]
+    auc_RC = np.empty((1 + resamples, len(rankings)))
 
+    def fill(rows: slice, weight_RG: np.ndarray) -> None:
+        for column, ranking in enumerate(rankings):
+            auc_RC[rows, column] = ranking.areas(weight_RG)[0]
 
-def percentile_interval(auc_R: np.ndarray) -> tuple[float, float]:
-    """The central 95 % of the resamples that had every class; (0, 1) if none had."""
-    known = auc_R[np.isfinite(auc_R)]
-    return (float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))) if len(known) else (0.0, 1.0)
+    resample_groups(int(group_N.max()) + 1, resamples, seed, fill)
+    return auc_RC[1:].mean(1)
 
 
 def permutation_p(auc_R: np.ndarray) -> float:

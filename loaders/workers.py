@@ -1,4 +1,4 @@
-"""Workers: threads and processes whose caller gets an error, and no wait without end, when one of them dies."""
+"""Workers: threads and processes whose caller gets an error when one of them dies, and never waits for ever."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
-SECONDS_BETWEEN_LOOKS = 1.0
+CHECK_SECONDS = 1.0  # between two checks that threads are alive
+CHUNK = 4  # tasks that a worker is given at once
 
 
 class WatchedThreads:
     """Threads that run what is submitted.  Owns them; close() waits for what they are doing."""
 
     def __init__(self, number: int, name: str, prepare: Callable[[], None] = lambda: None) -> None:
-        """name: prefix of the threads'.  prepare: what each runs first."""
+        """name: prefix of the threads' names.  prepare: what each runs first."""
         self._threads: list[threading.Thread] = []
 
         def begin() -> None:
@@ -38,13 +40,13 @@ class WatchedThreads:
         return self._pool.submit(work, *arguments)
 
     def result(self, future: Future[T]) -> T:
-        """What a submitted work gives, once it is there.
+        """The result of submitted work, once it is there.
 
-        Errors: whatever work raises; RuntimeError when that would end a process in silence, as SystemExit does, or
-        when a thread has died, with which its work is lost.
+        Errors: whatever work raises; RuntimeError for what would end a process silently, as SystemExit does, or when
+        a thread has died and its work is lost.
         """
         while not future.done():
-            wait((future,), timeout=SECONDS_BETWEEN_LOOKS)
+            wait((future,), timeout=CHECK_SECONDS)
             dead = [thread.name for thread in self._threads if not thread.is_alive()]
             if dead and not future.done():
                 raise RuntimeError(f"thread {dead[0]} died, expected it to live; start again")
@@ -54,22 +56,17 @@ class WatchedThreads:
         return future.result()
 
     def close(self) -> None:
-        """Drop what has not begun, and wait for the rest."""
+        """Cancel what has not begun, and wait for the rest."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         for thread in self._threads:
             while thread.is_alive():
-                thread.join(SECONDS_BETWEEN_LOOKS)
-                self._pool.shutdown(wait=False)  # wakes one more: a thread that died took its neighbours' call with it
+                thread.join(CHECK_SECONDS)
+                self._pool.shutdown(wait=False)  # wakes one more: a thread that died does not wake the next
         self._pool.shutdown()
 
 
-R = TypeVar("R")
-
-CHUNK = 4  # tasks that a worker is given at once
-
-
 class Worker(NamedTuple):
-    """A process and the pipe that leads to it."""
+    """A process and the pipe to it."""
 
     process: Any
     pipe: Connection
@@ -78,10 +75,10 @@ class Worker(NamedTuple):
 def map_in_processes(
     work: Callable[[T], R], tasks: Sequence[T], workers: int, prepare: Callable[[], None]
 ) -> Generator[R]:
-    """work(task) of every task, in order, side by side in processes that ran prepare() first.
+    """work(task) of every task, in order, in parallel processes that ran prepare() first.
 
-    concurrent.futures' pool, whose processes share one pipe, waits for ever when one is killed in the middle of an
-    answer, and keeps semaphores in /dev/shm, which a kill of the whole group leaves there.
+    Not the pool of concurrent.futures: its processes share one pipe, so it waits for ever when one is killed while it
+    answers, and it leaves semaphores in /dev/shm when the whole process group is killed.
     Errors: ChildProcessError when a process died; whatever work raises; OSError when none can be started.
     """
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
@@ -95,7 +92,7 @@ def map_in_processes(
             answer = worker.pipe.recv()
         except (EOFError, OSError) as error:  # OSError in the middle of an answer
             for other in started:
-                other.process.kill()  # lest the caller wait for what they were doing
+                other.process.kill()  # lest the caller wait for them
             raise ChildProcessError("a worker process died") from error
         finally:
             idle.put(worker)
@@ -113,7 +110,7 @@ def map_in_processes(
             yield from answer
     finally:
         for worker in started:
-            worker.process.kill()  # whoever still works does it for nobody; threads that wait for it wake
+            worker.process.kill()  # nobody needs its work any more; the thread that waits for it wakes
         threads.shutdown(cancel_futures=True)
         for worker in started:
             worker.process.join()
@@ -125,14 +122,14 @@ def start(work: Callable[[T], R], prepare: Callable[[], None]) -> Worker:
     """Start one worker process."""
     context = multiprocessing.get_context("spawn")  # the parent may have threads, which do not survive a fork
     ours, theirs = context.Pipe()
-    with theirs:  # ours would never see the end of file that a death leaves, if this process kept theirs
+    with theirs:  # closed here, lest our end miss the end of file when the process dies
         process = context.Process(target=serve, args=(theirs, work, prepare), daemon=True)
         process.start()
     return Worker(process, ours)
 
 
 def serve(pipe: Connection, work: Callable[[T], R], prepare: Callable[[], None]) -> None:
-    """A worker's life: answer chunk after chunk, until the parent has no more or is gone."""
+    """Answer chunk after chunk in a worker process, until the parent has no more or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 
+from engine.compare import Comparison
+from engine.crossval.scores import Crossval, FoldScores
+from engine.evaluate.dataflow import DataFlow
 from engine.evaluate.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
+from engine.evaluate.results import Metrics
+from engine.explain.findings import Explanation
 from engine.figures import confusion_figure, curves_figure, png
+from engine.report.results import Probes
 from engine.statistics.calibration import reliability
 from engine.statistics.thresholds import precision_recall_curve, roc_curve
+from engine.train.summary import Summary
 from loaders.figure_text import class_names
 from loaders.phantom.phantom import draw_phantom
+from loaders.records import Record, encode_record
 
 SET = "heldout-a9efac4d"  # split and conversion
 CLASSES = ("covid", "normal")
+CONVERSION = "a9efac4d58bcfb8dbbdab38ef22a2732"
+SHA256 = "5149051fb50b12b0324ee69c54b810d46eb342222932015dba9c87a01fdaba74"
+CHECKPOINT = {"sha256": SHA256, "epoch": 19, "conversion_id": CONVERSION}
+POINT = ("sensitivity", "specificity", "ppv", "npv")
 
 
 def put(path: Path, content: Any) -> None:
-    """Write JSON."""
+    """Write a record, or any JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    path.write_bytes(
+        encode_record(content) if isinstance(content, Record) else json.dumps(content, indent=2).encode("utf-8")
+    )
 
 
-def estimate(value: float, half: float = 0.04) -> dict[str, Any]:
+def estimate(value: float, half: float = 0.04, **changes: Any) -> dict[str, Any]:
     """An estimate with its interval, within 0 and 1."""
-    return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half / 2), "method": "bootstrap"}
+    ends = {"low": max(0.0, value - half), "high": min(1.0, value + half / 2)}
+    return {"value": value, **ends, "method": "bootstrap"} | changes
 
 
-def summary(**changes: Any) -> dict[str, Any]:
+def summary(**changes: Any) -> Summary:
     """summary.json of a sound run on radiographs."""
     plain = {
         "best_f1": 0.914,
@@ -47,24 +62,35 @@ def summary(**changes: Any) -> dict[str, Any]:
         "positive": CLASSES[0],
         "crop": 128,
         "synthetic": False,
-        "conversion_id": "a9efac4d58bcfb8dbbdab38ef22a2732",
+        "conversion_id": CONVERSION,
         "cautions": [],
         "training_images": 1648,
         "validation_images": 412,
+        "model": "cnn",
+        "weights": "none",
+        "head_epochs": 0,
         "parameters": 2159842,
         "device": "cpu (x86_64, 2 threads), fp32, channels_last, eager",
-        "checkpoint_sha256": "5149051fb50b12b0324ee69c54b810d46eb342222932015dba9c87a01fdaba74",
+        "compile": "not compiled",
+        "checkpoint_sha256": SHA256,
         "versions": {"plainfilm": "0.5.0", "torch": "2.13.0", "numpy": "2.4.6"},
     }
-    return plain | changes
+    return msgspec.convert(plain | changes, Summary)
 
 
-def metrics(**changes: Any) -> dict[str, Any]:
+def subgroup(kind: str, name: str, num_samples: int, estimates: dict[str, Any]) -> dict[str, Any]:
+    """A subgroup of an evaluation."""
+    counts = {"num_samples": num_samples, "num_groups": num_samples * 3 // 4, "num_positives": num_samples * 2 // 5}
+    return {"kind": kind, "name": name, **counts, "estimates": estimates}
+
+
+def metrics(**changes: Any) -> Metrics:
     """metrics.json of a sound evaluation: 400 radiographs of 310 groups, both classes with 59 or more."""
     values = {"accuracy": 0.9025, "sensitivity": 0.893, "specificity": 0.909, "ppv": 0.877, "npv": 0.921, "f1": 0.885}
     values |= {"f1_macro": 0.899, "auc": 0.958, "pr_auc": 0.941}
     trivial = {"accuracy": 0.58, "sensitivity": 0.0, "specificity": 1.0, "f1": 0.0, "f1_macro": 0.367, "auc": 0.5}
     calibration = {"brier": 0.071, "ece": 0.031, "calibration_slope": 0.88, "calibration_intercept": -0.11}
+    few = "validation has 41 positives, expected at least 59"
     points = [
         {"name": "0.5", "threshold": 0.5, "refused": "", "estimates": {name: estimate(values[name]) for name in POINT}},
         {
@@ -73,66 +99,57 @@ def metrics(**changes: Any) -> dict[str, Any]:
             "refused": "",
             "estimates": {"sensitivity": estimate(0.921), "specificity": estimate(0.87), "ppv": estimate(0.84)},
         },
-        {
-            "name": "rule-out",
-            "threshold": None,
-            "refused": "41 positives in validation, expected at least 59",
-            "estimates": {},
-        },
+        {"name": "rule-out", "threshold": None, "refused": few, "estimates": {}},
     ]
-    subgroups = [
-        {
-            "kind": kind,
-            "name": name,
-            "n": n,
-            "groups": n * 3 // 4,
-            "positives": n * 2 // 5,
-            "refused": refused,
-            "estimates": {}
-            if refused
-            else {key: estimate(value, 0.06) for key, value in values.items() if key in ("auc", *POINT, "accuracy")},
-        }
-        for kind, name, n, refused in (
-            ("source", "hospital A", 230, ""),
-            ("source", "hospital B", 161, ""),
-            ("source", "hospital C", 9, "9 images, at least 10 needed"),
-            ("view", "PA", 291, ""),
-            ("flag", "below the stored side", 36, ""),
-        )
-    ]
+    inside = {key: estimate(value, 0.06) for key, value in values.items() if key in ("auc", *POINT, "accuracy")}
     plain = {
+        "set_name": SET,
         "beton": "heldout.beton",
         "split": "heldout",
         "synthetic": False,
-        "conversion_id": "a9efac4d58bcfb8dbbdab38ef22a2732",
+        "conversion_id": CONVERSION,
         "classes": list(CLASSES),
         "positive": CLASSES[0],
         "num_samples": 400,
         "num_groups": 310,
-        "resamples": 2000,
-        **values,
-        "confusion": [[150, 18], [21, 211]],
-        "largest_class": {"class": 1, "accuracy": 0.58, "auc": 0.5},
+        "prevalence": 0.42,
+        "stated_prevalence": None,
         "temperature": 1.34,
-        "prevalence": {"set": 0.42, "stated": None},
-        "operating_points": points,
+        "confusion": [[150, 18], [21, 211]],
         "estimates": {name: estimate(value) for name, value in (values | calibration).items()}
         | {f"{name}[{place}]": estimate(0.9) for name in ("f1", "auc", "pr_auc") for place in range(2)},
-        "trivial": trivial,
-        "subgroups": subgroups,
+        "trivial": {name: alone(value) for name, value in trivial.items()},
+        "operating_points": points,
+        "subgroups": [
+            subgroup("source", "hospital A", 230, inside),
+            subgroup("source", "hospital B", 161, inside),
+            subgroup("source", "hospital C", 9, {}),
+            subgroup("view", "PA", 291, inside),
+            subgroup("flag", "below the stored side", 36, inside),
+        ],
         "difference": None,
-        "figures": ["roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png"],
-        "warnings": [],
-        "not_for_diagnosis": True,
+        "resamples": 2000,
+        "seed": 0,
+        "cautions": [],
+        "checkpoint": CHECKPOINT,
+        "device": "cpu",
     }
-    return plain | changes
+    return msgspec.convert(plain | changes, Metrics)
 
 
-POINT = ("sensitivity", "specificity", "ppv", "npv")
+def alone(value: float | None, **changes: Any) -> dict[str, Any]:
+    """An estimate without an interval."""
+    return {"value": value, "low": None, "high": None, "method": ""} | changes
 
 
-def explanation(**changes: Any) -> dict[str, Any]:
-    """explanation.json of a model that looks at the lungs."""
+def lungs(value: float, low: float | None, high: float | None) -> dict[str, Any]:
+    """The lung ratio of an explanation; a model that relies on the lungs comes above 1.5."""
+    counts = {"area": 0.375, "num_samples": 200, "num_empty": 0, "num_outside": 0, "masks": "folder"}
+    return {"ratio": {"value": value, "low": low, "high": high}, **counts}
+
+
+def explanation(**changes: Any) -> Explanation:
+    """explanation.json of a model that relies on the lungs."""
     samples = [
         {
             "sample": place * 31 + 4,
@@ -146,30 +163,48 @@ def explanation(**changes: Any) -> dict[str, Any]:
         for place in range(8)
     ]
     plain = {
-        "set": SET,
+        "set_name": SET,
         "beton": "heldout.beton",
-        "conversion_id": "a9efac4d58bcfb8dbbdab38ef22a2732",
-        "looks": "lungs",
+        "split": "heldout",
+        "synthetic": False,
+        "conversion_id": CONVERSION,
+        "classes": list(CLASSES),
         "method": "GradCAM",
         "layer": "blocks.4",
+        "region": "lungs",
         "samples": samples,
-        "lung_ratio": {"value": 1.71, "low": 1.58, "high": 1.83, "n": 200, "masks": "folder", "empty": 0, "outside": 0},
-        "randomised": {"correlation": 0.08, "passed": True},
-        "deletion": {"auc_cam": 0.41, "auc_random": 0.63, "passed": True},
-        "sentence": "the model looks at the lungs: they have 1.71 times their share of the map.",
+        "lungs": lungs(1.71, 1.58, 1.83),
+        "randomised": {"correlation": 0.08, "num_samples": 32, "num_empty": 0},
+        "deletion": deletion(0.41, 0.63),
+        "cautions": [],
+        "checkpoint": CHECKPOINT,
     }
-    return plain | changes
+    return msgspec.convert(plain | changes, Explanation)
 
 
-def probes(*alarms: str) -> dict[str, Any]:
+def deletion(by_map: float, at_random: float) -> dict[str, Any]:
+    """The deletion control with these areas under its two curves."""
+    gap = by_map - at_random
+    curves = {"share": [0.0, 1.0], "by_map": [2 * by_map, 0.0], "at_random": [2 * at_random, 0.0]}
+    return curves | {"difference": {"value": gap, "low": gap - 0.1, "high": gap + 0.1}, "num_samples": 32}
+
+
+def example(**changes: Any) -> dict[str, Any]:
+    """One sample of an explanation."""
+    plain = {"sample": 1, "kind": "right", "label": "covid", "predicted": "covid", "probability": 0.9}
+    return plain | {"lung_ratio": None, "overlay": "0001.png"} | changes
+
+
+def probes(*alarms: str, **changes: Any) -> Probes:
     """probes.json; those named raise the alarm."""
     names = ("outside-crop", "inside-crop-outside-lungs", "lungs-hidden", "thumbnail", "histogram", "sharpness", "view")
     frame_HW = film(3, "normal")
     hidden_HW = frame_HW.copy()
     hidden_HW[40:130, 30:160] = 128
-    picture = base64.b64encode(cv2.imencode(".png", hidden_HW)[1].tobytes()).decode()
-    return {
+    picture = cv2.imencode(".png", hidden_HW)[1].tobytes()
+    plain = {
         "beton": "train.beton",
+        "conversion_id": CONVERSION,
         "num_samples": 1648,
         "seed": 0,
         "permutations": 999,
@@ -191,36 +226,78 @@ def probes(*alarms: str) -> dict[str, Any]:
         "cautions": [],
         "skipped": {"header": "no headers: stored frames have none"},
     }
+    return msgspec.convert(plain | changes, Probes)
 
 
-def crossval(random: float = 0.9, group: float = 0.89, hidden: float = 0.5, external: float = 0.88) -> dict[str, Any]:
+def crossval(
+    random: float = 0.9, group: float = 0.89, hidden: float = 0.5, abroad: float = 0.88, **changes: Any
+) -> Crossval:
     """crossval.json; by default honest: random folds no better than folds by group, nothing left without lungs."""
-    rows = [
+
+    def over_folds(score: float) -> dict[str, Any]:
+        return {"estimate": estimate(score), "mean": score, "spread": 0.021, "folds": [score] * 5}
+
+    targets = [
         {
-            "name": name,
-            "n": n,
-            "groups": n * 3 // 4,
-            "f1": estimate(score),
-            "auc": estimate(score if name == "lungs hidden" else score + 0.05),
-            "accuracy": estimate(score),
-            "mean": score,
-            "spread": 0.021,
+            "target": target,
+            "num_samples": num_samples,
+            "num_groups": num_samples * 3 // 4,
+            "f1": over_folds(score),
+            "auc": over_folds(score if target == "lungs-hidden" else score + 0.05),
+            "accuracy": over_folds(score),
+            "confusion": [[500, 325], [325, 910]],
         }
-        for name, n, score in (
-            ("random split", 2060, random),
-            ("group split", 2060, group),
-            ("lungs hidden", 2060, hidden),
-            ("external beton", 655, external),
+        for target, num_samples, score in (
+            ("random", 2060, random),
+            ("group", 2060, group),
+            ("lungs-hidden", 2060, hidden),
+            ("external", 655, abroad),
         )
     ]
-    return {"classes": list(CLASSES), "rows": rows, "folds": [{"split": "group", "fold": fold} for fold in range(5)]}
+    folds = [
+        {
+            "split": "group",
+            "fold": 1 + place,
+            "num_samples": 412,
+            "num_groups": 309,
+            "num_train": 1318,
+            "num_val": 330,
+            "confusion": [[100, 65], [65, 182]],
+            "estimates": {name: estimate(group) for name in ("f1", "auc", "accuracy")},
+            "validation_f1": 0.9,
+            "epochs": 26,
+            "best_epoch": 19,
+            "stopped": "no better validation F1 in 7 epochs",
+        }
+        for place in range(5)
+    ]
+    plain = {
+        "classes": list(CLASSES),
+        "positive": CLASSES[0],
+        "num_samples": 2060,
+        "num_groups": 1545,
+        "class_counts": [825, 1235],
+        "synthetic": False,
+        "conversion_id": CONVERSION,
+        "external": "abroad.beton",
+        "targets": targets,
+        "trivial": {"predicted": "normal", "f1": 0.0, "auc": 0.5, "accuracy": 0.6},
+        "always_positive": {"predicted": "covid", "f1": 0.57, "auc": 0.5, "accuracy": 0.4},
+        "differences": {},
+        "folds": folds,
+        "cautions": [],
+        "settings": {"folds": 5},
+    }
+    return msgspec.convert(plain | changes, Crossval)
 
 
-def dataflow() -> dict[str, Any]:
+def dataflow(**changes: Any) -> DataFlow:
     """dataflow.json: 2,713 in = 2,460 written + 212 rejected + 41 duplicates."""
-    return {
-        "files": 2713,
-        "counts": {"written": 2460, "rejected": 212, "duplicate": 41, "excluded": 377},
+    plain = {
+        "written": 2460,
+        "rejected": 212,
+        "duplicate": 41,
+        "excluded": 377,
         "reasons": {
             "rejected": {"lateral (audit)": 118, "text-or-mark (audit)": 61, "image file is truncated": 33},
             "duplicate": {"same pixels as another file": 41},
@@ -233,6 +310,49 @@ def dataflow() -> dict[str, Any]:
         },
         "groups": {"train": 1240, "val": 311, "heldout": 310},
     }
+    return msgspec.convert(plain | changes, DataFlow)
+
+
+def comparison(**changes: Any) -> Comparison:
+    """comparison.json of two networks, of which one could not be trained."""
+    sound = {
+        "model": "cnn",
+        "validation_f1": estimate(0.91),
+        "heldout_f1": estimate(0.885),
+        "parameters": 2159842,
+        "images_per_second": 412.7,
+        "epochs_to_best": 19,
+        "epochs": 26,
+        "seconds": 118.4,
+        "device": "cpu",
+    }
+    plain = {
+        "classes": list(CLASSES),
+        "positive": CLASSES[0],
+        "synthetic": False,
+        "networks": [sound, {"model": "resnet18", "failed": "out of memory"}],
+        "settings": {"epochs": 30},
+    }
+    return msgspec.convert(plain | changes, Comparison)
+
+
+def fold(**changes: Any) -> FoldScores:
+    """fold.json of two test samples."""
+    plain = {
+        "identity": "0" * 32,
+        "split": "group",
+        "number": 1,
+        "num_train": 5,
+        "num_val": 2,
+        "place": [3, 4],
+        "probability": [[0.25, 0.75], [0.5, 0.5]],
+        "validation_f1": 0.9,
+        "epochs": 26,
+        "best_epoch": 19,
+        "stopped": "all epochs done",
+        "seconds": 12.5,
+    }
+    return msgspec.convert(plain | changes, FoldScores)
 
 
 @cache

@@ -48,15 +48,15 @@ class Outcome:
         assert not re.search(r"[^\n\r\t -~\x80-\U0010ffff]|[\x80-\x9f]", out + err), (out, err)
 
     def fails(self, code: int, *found: object) -> None:
-        """Check the exit code, and that the one line of stderr holds each of these and says what was expected."""
+        """Check the exit code, and that the one line of stderr has each of these and what was expected."""
         assert self.code == code, (self.code, self.out, self.err)
-        said = self.err.strip().splitlines()[-1]
+        message = self.err.strip().splitlines()[-1]
         for text in map(str, found):
-            assert text in said
-        assert said.startswith("plainfilm: ")
-        assert "expected" in said
+            assert text in message
+        assert message.startswith("plainfilm: ")
+        assert "expected" in message
         if code > 2:
-            assert ";" in said, "no remedy"
+            assert ";" in message, "no remedy"
 
     def misused(self, *found: str) -> None:
         """Check that argparse refused the command line with these in its message."""
@@ -205,7 +205,7 @@ def test_a_file_is_no_source_folder(convert: Command, tmp_path: Path) -> None:
     convert(tmp_path / "file.png", "--out", tmp_path / "out").fails(3, tmp_path / "file.png", "not a folder")
 
 
-def test_one_class_cannot_be_told_apart_from_itself(convert: Command, tmp_path: Path) -> None:
+def test_a_single_class_is_refused(convert: Command, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source", classes=["covid"])
     convert(source, "--out", tmp_path / "out").fails(3, source, "one class, covid", "at least two")
     assert_nothing_half(tmp_path / "out")
@@ -223,7 +223,7 @@ def test_a_class_without_one_usable_file_is_named_with_the_first_reason(convert:
     for path in (source / "normal").iterdir():
         path.write_bytes(b"")
     convert(source, "--out", tmp_path / "out").fails(
-        3, "class normal: none of 4 files usable", "normal/normal0_0.png: 0 bytes, expected a radiograph"
+        3, "class normal: none of 4 files is usable", "normal/normal0_0.png: 0 bytes, expected a radiograph"
     )
     assert_nothing_half(tmp_path / "out")
 
@@ -254,7 +254,7 @@ def test_a_file_that_is_no_radiograph_is_rejected_with_a_reason_and_the_rest_is_
     assert reason in done.out
 
 
-def test_folders_and_links_that_lead_nowhere_are_accounted_for(convert: Command, tmp_path: Path) -> None:
+def test_folders_and_broken_links_are_counted(convert: Command, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     (source / "covid" / "folder.png").mkdir()
     (source / "covid" / "folder.png" / "inner.png").write_bytes(png(7))
@@ -325,7 +325,7 @@ def test_control_characters_and_markup_of_names_do_not_reach_the_terminal(
     (source / "covid" / f"{name}.png").write_bytes(b"")
     done = convert(
         source, "--out", tmp_path / name, "--classes", f"covid,{name}"
-    )  # Outcome looks for control characters
+    )  # Outcome checks for control characters
     assert done.code == 0
     shown = cli.printable(name)
     assert re.search(rf"^ {re.escape(shown)} +\d+ +\d+", done.out, re.MULTILINE)  # a row a class
@@ -337,7 +337,7 @@ def test_control_characters_and_markup_of_names_do_not_reach_the_terminal(
     for path in (source / name).iterdir():
         path.write_bytes(b"")
     (source / name / f"0{name}.png").write_bytes(b"")
-    convert(source, "--out", tmp_path / "out").fails(3, f"class {shown}: none of 5 files usable", f"{shown}/")
+    convert(source, "--out", tmp_path / "out").fails(3, f"class {shown}: none of 5 files is usable", f"{shown}/")
     assert row_of(tmp_path / name, f"covid/{name}.png")["verdict"] == "rejected"  # the table keeps the name
 
 
@@ -370,7 +370,7 @@ def test_exact_duplicates_are_written_once_and_of_two_labels_never(convert: Comm
 def test_a_class_that_a_spreadsheet_takes_for_a_formula_is_refused(convert: Command, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     (source / "covid").rename(source / "=cmd()")
-    convert(source, "--out", tmp_path / "out").fails(3, "class '=cmd()'", "begin it with a letter or a digit")
+    convert(source, "--out", tmp_path / "out").fails(3, "class '=cmd()'", "start it with a letter or a digit")
 
 
 def test_a_fifo_in_a_tables_place_is_refused_and_not_waited_for(plainfilm: Command, tmp_path: Path) -> None:
@@ -916,7 +916,7 @@ def test_a_file_where_the_run_should_be_is_named(plainfilm: Command, betons: Pat
 
 def test_resuming_takes_no_other_settings(plainfilm: Command, run: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{}")
-    plainfilm("train", "--resume", run, "--epochs", 5, "--seed", 1).fails(2, "--resume: found epochs, seed beside it")
+    plainfilm("train", "--resume", run, "--epochs", 5, "--seed", 1).fails(2, "--resume: found epochs, seed with it")
     plainfilm("train", "--resume", run, "--config", tmp_path / "settings.json").fails(2, "--resume: found config")
 
 
@@ -954,7 +954,7 @@ def damage(path: Path, how: str) -> None:
     elif how == "text":
         path.write_text("safe tensors")
     elif how == "swapped":
-        other = {"last": "best", "best": "last", "seen": "best"}[path.stem]
+        other = {"last": "best", "best": "last", "leakage": "best"}[path.stem]
         shutil.copy(path.with_stem(other), path)
 
 
@@ -964,7 +964,7 @@ def test_a_damaged_last_state_is_not_resumed(plainfilm: Command, run: Path, how:
     plainfilm("train", "--resume", run).fails(5, "last.safetensors")
 
 
-@pytest.mark.parametrize("name", ["best.safetensors", "seen.safetensors"])
+@pytest.mark.parametrize("name", ["best.safetensors", "leakage.safetensors"])
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "text", "swapped", "gone"])
 def test_a_run_with_damaged_weights_or_hashes_is_not_evaluated(
     plainfilm: Command, betons: Path, run: Path, name: str, how: str
@@ -995,14 +995,16 @@ def test_a_beton_of_other_classes_or_another_order_is_not_evaluated(
     assert not (run / "evaluation").exists()
 
 
-def test_the_training_beton_is_evaluated_only_by_force_and_says_so(plainfilm: Command, betons: Path, run: Path) -> None:
+def test_the_training_beton_is_evaluated_only_by_force_and_with_a_caution(
+    plainfilm: Command, betons: Path, run: Path
+) -> None:
     path = betons / "train.beton"
     plainfilm("evaluate", run, path).fails(3, path, "images of the training set", "expected none", "--force")
     assert not (run / "evaluation").exists()
     done = plainfilm("evaluate", run, path, "--force")
-    assert done.code == 0 and "Caution, train-" in done.out and ": leaked" in done.out.replace("\n", " ")
+    assert done.code == 0 and "Caution, train-" in done.out and "the score is leaked" in done.out.replace("\n", " ")
     metrics = json.loads((results_of(run / "evaluation", "train") / "metrics.json").read_text())
-    assert any(warning.startswith("leaked: holds") for warning in metrics["warnings"])
+    assert "leakage-forced" in [caution["code"] for caution in metrics["cautions"]]
 
 
 def test_one_set_is_not_evaluated_twice_at_once(plainfilm: Command, betons: Path, run: Path) -> None:
@@ -1076,7 +1078,7 @@ def test_an_output_folder_inside_the_source_is_refused(plainfilm: Command, tmp_p
     assert not out.exists()
 
 
-def test_evaluating_without_a_beton_says_what_is_missing(plainfilm: Command, tmp_path: Path) -> None:
+def test_evaluating_without_a_beton_names_what_is_missing(plainfilm: Command, tmp_path: Path) -> None:
     plainfilm("evaluate", tmp_path / "run").fails(2, "found", "expected RUN and at least one BETON")
 
 
@@ -1111,7 +1113,7 @@ def test_many_reasons_of_one_kind_are_one_line(convert: Command, tmp_path: Path)
     assert done.code == 0 and "  rejected 30: truncated PNG" in done.out
 
 
-def test_running_out_of_memory_is_said_with_a_remedy(
+def test_running_out_of_memory_is_reported_with_a_remedy(
     plainfilm: Command, betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import loaders.batches.loader as loader
@@ -1142,6 +1144,6 @@ def test_an_output_that_takes_nothing_is_exit_4_with_one_line(tmp_path: Path) ->
 )  # fmt: skip
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_streams_that_take_nothing_or_are_closed_change_no_exit_code(command: str, code: int, tmp_path: Path) -> None:
-    told = f'"$0" "$1" {command}'
-    ended = subprocess.run(["sh", "-c", told, sys.executable, cli.__file__], cwd=tmp_path, capture_output=True)
+    script = f'"$0" "$1" {command}'
+    ended = subprocess.run(["sh", "-c", script, sys.executable, cli.__file__], cwd=tmp_path, capture_output=True)
     assert ended.returncode == code and b"Traceback" not in ended.stderr, ended.stderr

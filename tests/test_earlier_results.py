@@ -21,7 +21,7 @@ LEFT = {
         "augmentation.png",
     ),
     "audit": ("audit.csv", "audit.html"),
-    "train": ("best.safetensors", "last.safetensors", "metrics.csv", "summary.json", "seen.safetensors"),
+    "train": ("best.safetensors", "last.safetensors", "metrics.csv", "summary.json", "leakage.safetensors"),
     "compare": ("comparison.json", "comparison.csv", "comparison.png"),
     "crossval": ("crossval.json", "crossval.csv", "crossval.png"),
     "evaluate": ("SET/metrics.json", "SET/scores.csv", "SET/roc.png"),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from engine.networks.cnn import Cnn
 from engine.networks import batch_parts as workers
 from engine.networks import cpu_blocks as fused_block
+from engine.networks.cnn import Cnn
 from tests.rounding import FEW, MARGIN, PARTS, batch_products, rounded, sum_error
 
 pytestmark = pytest.mark.numerical

@@ -29,7 +29,7 @@ def test_an_audit_of_many_classes_sums_up_the_rarest() -> None:
     line, sheet, _ = audit_parts(found)
     assert line == Line("8 files: 0 keep + 0 fix + 8 quarantine; 1.0 s")
     assert isinstance(sheet, Sheet)
-    assert sheet.headers == ("defect", *(f"class {place}" for place in range(6)), "others", "what it means")
+    assert sheet.headers == ("defect", *(f"class {place}" for place in range(6)), "others", "meaning")
     assert sheet.rows == (("blurred", *["1"] * 6, "2", "blurred"),)
 
 

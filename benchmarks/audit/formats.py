@@ -26,7 +26,7 @@ from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.folder import EXTENSIONS, encode
 from loaders.phantom.phantom import draw_phantom
-from loaders.statistics import auc_rows, percentile_interval
+from loaders.statistics import percentile_interval, rank, resample_groups
 
 SIDE = 320
 FULL, HALF = 1024, 512
@@ -106,10 +106,14 @@ def recognise(features_PWF: np.ndarray, question: str) -> dict[str, float]:
     score_N = cross_val_predict(
         probe, features_NF, positive_N, groups=group_N, cv=GroupKFold(5), method="decision_function"
     )
-    weight_RN = np.random.default_rng(0).multinomial(patients, np.full(patients, 1 / patients), RESAMPLES)[:, group_N]
-    auc = auc_rows(score_N[None], positive_N[None])[0]
-    low, high = percentile_interval(auc_rows(score_N[None], positive_N[None], np.ascontiguousarray(weight_RN)))
-    return {"auc": float(auc), "low": low, "high": high}
+    ranking, auc_R = rank(score_N[None], positive_N[None], group_N), np.empty(1 + RESAMPLES)
+
+    def fill(rows: slice, weight_RG: np.ndarray) -> None:
+        auc_R[rows] = ranking.areas(weight_RG)[0]
+
+    resample_groups(patients, RESAMPLES, 0, fill)
+    low, high = percentile_interval(auc_R[1:])
+    return {"auc": float(auc_R[0]), "low": low, "high": high}
 
 
 def formats(*, patients: int = 80, progress: Callable[[str], None] = lambda step: None) -> Outcome:

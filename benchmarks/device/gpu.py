@@ -220,7 +220,7 @@ def whole_training(folder: Path) -> dict[str, Any]:
     summary = train(config, watch=watch)
     total = time.perf_counter() - begin
     steady = (ends[-1] - ends[1]) / (EPOCHS - 2) * EPOCHS
-    return {"steady_seconds": steady, "total_seconds": total, "images_per_second": summary["images_per_second"]}
+    return {"steady_seconds": steady, "total_seconds": total, "images_per_second": summary.images_per_second}
 
 
 def cold_process(folder: Path) -> dict[str, Any]:

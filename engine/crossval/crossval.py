@@ -5,20 +5,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from engine.config import CrossvalConfig
 from engine.crossval.folds import Fold, Pool, deal_folds, every_image_its_own_group, open_external, open_pool
 from engine.crossval.output import crossval_figure
-from engine.crossval.scores import SCORES, FoldScores, account, load_scores, save_scores, scores_csv
+from engine.crossval.scores import (
+    CROSSVAL,
+    SCORES,
+    Crossval,
+    FoldScores,
+    Target,
+    crossval_of,
+    load_scores,
+    scores_csv,
+)
 from engine.device import choose_policy, settle_precision
 from engine.figures import png
 from engine.networks.registry import network_of
@@ -33,8 +41,9 @@ from loaders.beton.writer import beton_size, check_room, subset_id, write_subset
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, Interrupted
 from loaders.images.frame import without_lungs
+from loaders.records import write_record
 
-FOLDS, CONTENT, TABLE, PICTURE = "folds", "crossval.json", "crossval.csv", "crossval.png"
+FOLDS, TABLE, PICTURE = "folds", "crossval.csv", "crossval.png"
 HIDDEN = "lungs-hidden"
 # settings that no fold's scores depend on, on a CPU; the pool is known by its conversion, wherever it lies
 FREE = ("data", "out", "splits", "external", "keep", "resamples", "threads", "prefetch", "arena")
@@ -45,7 +54,7 @@ def crossval(
     *,
     begin: Callable[[str], Watch] = lambda name: lambda progress: None,
     stopping: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:
+) -> Crossval:
     """Cross-validate, and give what crossval.json holds; crossval.csv and crossval.png go beside it.
 
     begin: called with each fold's name, such as "group 1/5", gives who watches its training.
@@ -60,7 +69,7 @@ def crossval(
         if config.external is not None:
             external, more = open_external(config.external, pool, stack)
             cautions += more
-        folds_of = {split: deal(config, pool, split) for split in config.splits}
+        folds_of = {cast(Target, split): deal(config, pool, split) for split in config.splits}
         stack.enter_context(locked(config.out))
         check_claim(config)
         for split, folds in folds_of.items():
@@ -69,7 +78,7 @@ def crossval(
         save_settings(config.out, config)
         size = beton_size(len(pool.label_N), pool.facts.stored, pool.betons[0].page_size)
         check_room(config.out, size * (len(config.splits) * config.folds if config.keep else 1))
-        found: dict[str, list[FoldScores]] = {}
+        found: dict[Target, list[FoldScores]] = {}
         alike = every_image_its_own_group(pool.group_N) and "group" in config.splits
         for split, folds in folds_of.items():
             if not (split == "random" and alike):  # the folds are the same, and so would the scores be
@@ -81,11 +90,11 @@ def crossval(
             outside = [
                 test_on(config, weights_of(config, scores), external.path, stopping) for scores in found["group"]
             ]
-        content = account(config, pool, found, external, outside, cautions)
+        result = crossval_of(config, pool, found, external, outside, cautions)
         publish_bytes(config.out / TABLE, scores_csv(pool, found, external, outside))
-        publish_bytes(config.out / PICTURE, png(crossval_figure(content)))
-        publish_bytes(config.out / CONTENT, (json.dumps(content, indent=2) + "\n").encode())
-        return content
+        publish_bytes(config.out / PICTURE, png(crossval_figure(result)))
+        write_record(config.out / CROSSVAL, result)
+        return result
 
 
 def deal(config: CrossvalConfig, pool: Pool, split: str) -> list[Fold]:
@@ -128,8 +137,8 @@ def finished(config: CrossvalConfig, pool: Pool, split: str, fold: Fold) -> Fold
 
 def identity_of(pool: Pool, split: str, fold: Fold) -> str:
     """The conversion id of a fold's betons."""
-    seen = "whole frames " if split == HIDDEN else ""
-    return subset_id(pool.betons[0], f"crossval {split} {seen}{fold.number}", fold.train_N, fold.val_N, fold.test_N)
+    frames = "whole frames " if split == HIDDEN else ""
+    return subset_id(pool.betons[0], f"crossval {split} {frames}{fold.number}", fold.train_N, fold.val_N, fold.test_N)
 
 
 def run_fold(
@@ -176,21 +185,21 @@ def run_fold(
         number=fold.number,
         num_train=len(fold.train_N),
         num_val=len(fold.val_N),
-        place_N=fold.test_N,
-        probability_NK=probability_NK,
-        validation_f1=summary["best_f1"],
-        epochs=summary["epochs"],
-        best_epoch=summary["best_epoch"],
-        stopped=summary["stopped"],
+        place=fold.test_N.tolist(),
+        probability=probability_NK.tolist(),
+        validation_f1=summary.best_f1,
+        epochs=summary.epochs,
+        best_epoch=summary.best_epoch,
+        stopped=summary.stopped,
         seconds=round(time.perf_counter() - started, 3),
     )
-    save_scores(folder, scores)
+    write_record(folder / SCORES, scores)
     tidy(config, folder)
     return scores
 
 
 def test_on(config: CrossvalConfig, run: Path, beton: Path, stopping: Callable[[], bool]) -> np.ndarray:
-    """What a run's best weights say of a beton, in its order, float64 (N, K).  Errors: Interrupted."""
+    """What a run's best weights predict of a beton, in its order, float64 (N, K).  Errors: Interrupted."""
     tensors, state = load_checkpoint(run / BEST, needed=("classes", "crop", "dropout"))
     network = network_of(state)
     load_network(network, tensors)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.train.leakage import HASHES, SYNTHETIC_CAUTION, hashes, overlap, patients_compared
+from engine.train.leakage import HASHES, hashes, image_cautions, overlap, patient_cautions, unknown_patients
 from loaders.beton.format import Facts
 from loaders.beton.reader import Beton
 from loaders.beton.writer import check_own, check_same_conversion
+from loaders.cautions import Caution, caution
 from loaders.errors import InputError
-from loaders.sources.catalog import told_by_source
 from loaders.sources.split import split_groups
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -130,7 +130,7 @@ class Pool:
 
     @property
     def facts(self) -> Facts:
-        """What the conversion says of itself; its split is the first beton's."""
+        """The facts of the conversion; the split is the first beton's."""
         return self.betons[0].facts
 
     @property
@@ -152,24 +152,11 @@ class Pool:
         which = int(np.searchsorted(self.start_B, place, side="right")) - 1
         return self.betons[which].path.stem, place - int(self.start_B[which])
 
-    def cautions(self) -> list[str]:
-        """What speaks against any score on this pool, in plain words."""
-        facts, found = self.facts, []
-        if facts.synthetic:
-            found.append(SYNTHETIC_CAUTION)
-        source_N = np.concatenate([beton.rows_N["source"] for beton in self.betons])
-        told = told_by_source(self.label_N.tolist(), source_N.tolist())
-        if told:
-            names = ", ".join(facts.classes[label] for label in told)
-            found.append(
-                f"every image of {names} comes from a source without any other class: "
-                "the score is evidence of nothing clinical"
-            )
-        if not all(patients_compared(beton.rows_N["patient_hash"], True) for beton in self.betons):
-            found.append(
-                "patients are not known for every image: leakage between patients is not excluded, by groups either"
-            )
-        return found
+    def cautions(self) -> list[Caution]:
+        """What limits any score on this pool."""
+        hash_N16 = np.concatenate([beton.rows_N["patient_hash"] for beton in self.betons])
+        alone = [caution("every-image-its-own-group")] if every_image_its_own_group(self.group_N) else []
+        return image_cautions(self.betons) + patient_cautions(hash_N16) + alone
 
 
 def open_pool(folder: Path, stack: contextlib.ExitStack) -> Pool:
@@ -200,8 +187,8 @@ def open_pool(folder: Path, stack: contextlib.ExitStack) -> Pool:
     )
 
 
-def open_external(path: Path, pool: Pool, stack: contextlib.ExitStack) -> tuple[Beton, list[str]]:
-    """Open a beton of other images, and say what speaks against it.
+def open_external(path: Path, pool: Pool, stack: contextlib.ExitStack) -> tuple[Beton, list[Caution]]:
+    """Open a beton of other images, with what limits its score.
 
     Errors: InputError for other classes or sizes, or one that shares images or patients with the pool; BetonError.
     """
@@ -219,18 +206,19 @@ def open_external(path: Path, pool: Pool, stack: contextlib.ExitStack) -> tuple[
             f"convert it with --size {mine.crop}"
         )
     same_key = facts.site_key_id == mine.site_key_id
-    seen = {kind: np.concatenate([beton.rows_N[kind] for beton in pool.betons]) for kind in HASHES}
-    common = overlap(seen, hashes(beton), same_key)
+    record = {kind: np.concatenate([beton.rows_N[kind] for beton in pool.betons]) for kind in HASHES}
+    common = overlap(record, hashes(beton), same_key)
     if any(common.values()):
         raise InputError(
             f"{path}: shares {common['images']} images with {pool.folder} and {common['patients'] or 0} images of its "
             "patients, expected none; choose a beton of other patients, or, where both collections merely number their "
             "patients alike, convert it with another --site-key"
         )
-    cautions = []
+    cautions, name = [], path.name
     if facts.fit != mine.fit:
-        cautions.append(f"{path.name}: frames were fitted by {facts.fit}, in the pool by {mine.fit}")
-    if not same_key or not patients_compared(beton.rows_N["patient_hash"], True):
-        why = "patients are not known for every image" if same_key else "its site key is another"
-        cautions.append(f"{path.name}: {why}: that it shares patients with the pool is not excluded")
+        cautions.append(caution("external-fitted-differently", beton=name, found=facts.fit, expected=mine.fit))
+    if not same_key:
+        cautions.append(caution("external-site-key-differs", beton=name))
+    elif unknown := unknown_patients(beton.rows_N["patient_hash"]):
+        cautions.append(caution("external-patients-unknown", beton=name, unknown=unknown, images=len(beton)))
     return beton, cautions

@@ -1,95 +1,78 @@
-"""The scores of one fold: what its network said of its test set, kept so that a finished fold is not made again."""
+"""The scores of a cross-validation: of each fold, so that none is made twice, and of all; fold.json, crossval.json."""
 
-# N samples of the test set, K classes
 # N samples, K classes
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from engine.config import CrossvalConfig
-from engine.crossval.folds import Pool, every_image_its_own_group
-from engine.crossval.output import sentences
+from engine.crossval.folds import Pool
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
 from engine.statistics.metrics import confusion_matrix
 from engine.train.run_folder import shared_settings
 from loaders import __version__
-from loaders.atomic_file import publish_bytes
 from loaders.beton.reader import Beton
-from loaders.errors import ConfigError
+from loaders.cautions import Caution
+from loaders.errors import ConfigError, IntegrityError
+from loaders.records import Count, Record, read_record
 
-SCORES = "fold.json"
+SCORES, CROSSVAL = "fold.json", "crossval.json"
+METRICS = ("f1", "auc", "accuracy")
+Target = Literal["random", "group", "lungs-hidden", "external"]
+SPLITS: tuple[Target, ...] = ("random", "group", "lungs-hidden")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FoldScores:
-    """One finished fold.  place_N: the test samples' places in the pool, int64.  probability_NK: float64."""
+class FoldScores(Record, frozen=True, kw_only=True):
+    """One finished fold, as fold.json holds it.
 
+    identity: conversion id of the fold's betons, which follows from the pool, the split and the samples of each.
+    place: the test samples' places in the pool.  probability: what its network predicts of them, N×K.
+    """
+
+    made_by = "crossval"
+    version: int = 1
     identity: str
-    """Conversion id of the fold's betons, which tells the pool, the split and who is where."""
     split: str
-    number: int
-    num_train: int
-    num_val: int
-    place_N: np.ndarray
-    probability_NK: np.ndarray
+    number: Count
+    num_train: Count
+    num_val: Count
+    place: list[Count]
+    probability: list[list[float]]
     validation_f1: float
-    epochs: int
-    best_epoch: int
+    epochs: Count
+    best_epoch: Count
     stopped: str
     seconds: float
 
 
-def save_scores(folder: Path, scores: FoldScores) -> None:
-    """Write fold.json.  Errors: StorageError."""
-    content = asdict(scores)
-    for name in ("place_N", "probability_NK"):
-        content[name.split("_")[0]] = content.pop(name).tolist()  # JSON keeps every bit of a float
-    publish_bytes(folder / SCORES, (json.dumps(content) + "\n").encode())
-
-
 def load_scores(folder: Path, identity: str, test_N: np.ndarray, num_classes: int) -> FoldScores | None:
-    """Read fold.json; None where the fold was not finished.  test_N: the places that it must tell of.
+    """Read fold.json; None where the fold was not finished.  test_N: the places that it must have.
 
-    Errors: ConfigError for a fold of other betons, or one that cannot be read.
+    Errors: ConfigError for a fold of other betons; IntegrityError for a damaged file; StorageError.
     """
     path = folder / SCORES
     if not path.is_file():
         return None
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        place_N = np.array(content.pop("place"), np.int64)
-        probability_NK = np.array(content.pop("probability"), np.float64)
-        scores = FoldScores(place_N=place_N, probability_NK=probability_NK, **content)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: damaged ({error}), expected the scores of a finished fold; remove it, and the fold is made again"
-        ) from error
+    scores = read_record(FoldScores, path)
     if scores.identity != identity:
         raise ConfigError(
             f"{path}: the fold was made of other betons or samples, expected the same; bring the old betons back, "
             "or choose another --out"
         )
-    wanted = (len(test_N), num_classes)
-    if not (np.array_equal(place_N, test_N) and probability_NK.shape == wanted and np.isfinite(probability_NK).all()):
-        raise ConfigError(
-            f"{path}: damaged (scores of shape {probability_NK.shape} for {len(place_N)} samples), expected {wanted}, "
-            "all finite, of the fold's own samples; remove it, and the fold is made again"
+    if scores.place != test_N.tolist() or [len(row) for row in scores.probability] != [num_classes] * len(test_N):
+        raise IntegrityError(
+            f"{path}: {len(scores.probability)} scores of {len(scores.place)} samples, expected {num_classes} for each "
+            f"of the fold's own {len(test_N)}; remove it, and run `crossval` again"
         )
     return scores
-
-
-METRICS = ("f1", "auc", "accuracy")
-ROWS = {"random": "random split", "group": "group split", "lungs-hidden": "lungs hidden"}
-EXTERNAL = "external beton"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,184 +100,241 @@ class Tested:
         return len(np.unique(self.group_N))
 
 
-def account(
+class FoldResult(Record, frozen=True, kw_only=True):
+    """The results of one fold on its own test samples."""
+
+    split: str
+    fold: Count
+    num_samples: Count
+    num_groups: Count
+    num_train: Count
+    num_val: Count
+    confusion: list[list[Count]]
+    estimates: dict[str, Estimate]
+    validation_f1: float
+    epochs: Count
+    best_epoch: Count
+    stopped: str
+
+
+class OverFolds(Record, frozen=True, kw_only=True):
+    """One metric of a test target.  estimate: of all samples together.
+
+    mean, spread: mean and standard deviation of the folds, None where there are too few.  folds: of each.
+    """
+
+    estimate: Estimate
+    mean: float | None
+    spread: float | None
+    folds: list[float | None]
+
+
+class TargetResult(Record, frozen=True, kw_only=True):
+    """The results on one test target: a split's test folds together, or the external beton."""
+
+    target: Target
+    num_samples: Count
+    num_groups: Count
+    f1: OverFolds
+    auc: OverFolds
+    accuracy: OverFolds
+    confusion: list[list[Count]]
+
+
+class Guess(Record, frozen=True, kw_only=True):
+    """The metrics of always predicting one class."""
+
+    predicted: str
+    f1: float | None
+    auc: float | None
+    accuracy: float | None
+
+
+class Crossval(Record, frozen=True, kw_only=True):
+    """A cross-validation, as crossval.json holds it.
+
+    class_counts: images of each class.  external: the external beton's file, if one was tested.  targets: those that
+    were measured.  always_positive: for two classes.  differences: each other split minus the group split, on the same
+    samples.
+    """
+
+    made_by = "crossval"
+    version: int = 1
+    classes: list[str]
+    positive: str
+    num_samples: Count
+    num_groups: Count
+    class_counts: list[Count]
+    synthetic: bool
+    conversion_id: str
+    external: str | None
+    targets: list[TargetResult]
+    trivial: Guess
+    always_positive: Guess | None
+    differences: dict[Target, dict[str, Estimate]]
+    folds: list[FoldResult]
+    cautions: list[Caution]
+    settings: dict[str, Any]
+    plainfilm: str = __version__
+    not_for_diagnosis: bool = True
+
+    def target(self, name: Target) -> TargetResult | None:
+        """The results on one test target; None where it was not measured."""
+        return next((result for result in self.targets if result.target == name), None)
+
+    @property
+    def every_image_its_own_group(self) -> bool:
+        """Whether no two samples share a group, so that folds of groups are random folds."""
+        return self.num_groups == self.num_samples
+
+
+def crossval_of(
     config: CrossvalConfig,
     pool: Pool,
-    found: dict[str, list[FoldScores]],
+    found: dict[Target, list[FoldScores]],
     external: Beton | None,
     outside: Sequence[np.ndarray],
-    cautions: Sequence[str],
-) -> dict[str, Any]:
-    """The content of crossval.json.  outside: N×K, what each network of the group split says of the external beton."""
-    classes, positive = pool.facts.classes, pool.positive
-    folds, rows, pooled = [], [], {}
-    for split, name in ROWS.items():
-        if split not in found:
-            rows.append(not_measured(name, f"run `crossval` with {split} among --splits"))
-            continue
-        tested = [of_fold(pool, scores) for scores in found[split]]
-        told = [one.estimates(config.resamples) for one in tested]
-        folds += [
-            fold_entry(split, scores, one, said) for scores, one, said in zip(found[split], tested, told, strict=True)
-        ]
-        pooled[split] = pooled_scores(pool, found[split])
-        rows.append(table_row(name, pooled[split], told, config.resamples))
-    if external is None:
-        rows.append(not_measured(EXTERNAL, "run `crossval` with --external X.beton, a beton of another conversion"))
-    else:
-        group_N = external.rows_N["group"].astype(np.int64)
-        each = [
-            Tested(label_N=external.label_N, group_N=group_N, probability_NK=said, positive=positive)
-            for said in outside
-        ]
-        mean = Tested(
-            label_N=external.label_N, group_N=group_N, probability_NK=np.mean(outside, axis=0), positive=positive
+    cautions: list[Caution],
+) -> Crossval:
+    """The content of crossval.json.  outside: N×K, what each network of the group split predicts of `external`."""
+    classes, positive, resamples = pool.facts.classes, pool.positive, config.resamples
+    folds, targets, pooled = [], [], dict[Target, Tested]()
+    for split in SPLITS:
+        if split in found:
+            tested = [of_fold(pool, scores) for scores in found[split]]
+            each = [one.estimates(resamples) for one in tested]
+            folds += [fold_result(split, *one) for one in zip(found[split], tested, each, strict=True)]
+            pooled[split] = pooled_scores(pool, found[split])
+            targets.append(target_result(split, pooled[split], each, resamples))
+    if external is not None:
+        label_N, group_N = external.label_N, external.rows_N["group"].astype(np.int64)
+        *alone, mean = (
+            Tested(label_N=label_N, group_N=group_N, probability_NK=probability_NK, positive=positive)
+            for probability_NK in (*outside, np.mean(outside, axis=0))
         )
-        rows.append(table_row(EXTERNAL, mean, [one.estimates(config.resamples) for one in each], config.resamples))
-    content: dict[str, Any] = {
-        "classes": list(classes),
-        "positive": pool.facts.positive,
-        "n": len(pool.label_N),
-        "groups": len(np.unique(pool.group_N)),
-        "class_counts": np.bincount(pool.label_N, minlength=len(classes)).tolist(),
-        "every_image_its_own_group": every_image_its_own_group(pool.group_N),
-        "synthetic": pool.facts.synthetic,
-        "conversion_id": pool.facts.conversion_id,
-        "external": None if external is None else external.path.name,
-        "rows": rows,
-        **guesses(pool),
-        "differences": differences(pool, pooled, config.resamples),
-        "folds": folds,
-        "cautions": list(cautions),
-        "settings": shared_settings(config),
-        "plainfilm": __version__,
-        "not_for_diagnosis": True,
-    }
-    return content | {"sentences": sentences(content)}
-
-
-def guesses(pool: Pool) -> dict[str, Any]:
-    """The classifier that always says the largest class; for two classes also that of the positive one, for its F1."""
-    classes, positive = pool.facts.classes, pool.positive
+        targets.append(target_result("external", mean, [one.estimates(resamples) for one in alone], resamples))
     largest = trivial(pool.label_N, len(classes), positive)
     share = float((pool.label_N == positive).mean())
-    always = {"class": pool.facts.positive, "f1": 2 * share / (1 + share), "auc": 0.5, "accuracy": share}
-    return {
-        "trivial": {
-            "class": classes[int(np.bincount(pool.label_N).argmax())],
+    always = Guess(predicted=pool.facts.positive, f1=2 * share / (1 + share), auc=0.5, accuracy=share)
+    return Crossval(
+        classes=list(classes),
+        positive=pool.facts.positive,
+        num_samples=len(pool.label_N),
+        num_groups=len(np.unique(pool.group_N)),
+        class_counts=np.bincount(pool.label_N, minlength=len(classes)).tolist(),
+        synthetic=pool.facts.synthetic,
+        conversion_id=pool.facts.conversion_id,
+        external=None if external is None else external.path.name,
+        targets=targets,
+        trivial=Guess(
+            predicted=classes[int(np.bincount(pool.label_N).argmax())],
             **{name: largest[name].value for name in METRICS},
-        },
-        "always_positive": always if len(classes) == 2 else None,
-    }
+        ),
+        always_positive=always if len(classes) == 2 else None,
+        differences=differences(pool, pooled, resamples),
+        folds=folds,
+        cautions=cautions,
+        settings=shared_settings(config),
+    )
 
 
 def of_fold(pool: Pool, scores: FoldScores) -> Tested:
     """A fold's own test set."""
-    place_N = scores.place_N
     return Tested(
-        label_N=pool.label_N[place_N],
-        group_N=pool.group_N[place_N],
-        probability_NK=scores.probability_NK,
+        label_N=pool.label_N[scores.place],
+        group_N=pool.group_N[scores.place],
+        probability_NK=np.array(scores.probability),
         positive=pool.positive,
     )
 
 
 def pooled_scores(pool: Pool, folds: Sequence[FoldScores]) -> Tested:
-    """Every sample of the pool in its order, by the network that had not seen it."""
+    """Every sample of the pool in its order, by the network that had not been trained on it."""
     probability_NK = np.full((len(pool.label_N), len(pool.facts.classes)), np.nan)
     for scores in folds:
-        probability_NK[scores.place_N] = scores.probability_NK
+        probability_NK[scores.place] = scores.probability
     return Tested(
         label_N=pool.label_N, group_N=pool.group_N, probability_NK=probability_NK, positive=pool.positive
     )  # fmt: skip
 
 
-def table_row(name: str, tested: Tested, told: Sequence[dict[str, Estimate]], resamples: int) -> dict[str, Any]:
-    """One measured row.  told: the estimates of each network alone, for mean and spread (standard deviation)."""
-    row: dict[str, Any] = {"name": name, "n": len(tested.label_N), "groups": tested.num_groups, "why": ""}
+def target_result(target: Target, tested: Tested, each: Sequence[dict[str, Estimate]], resamples: int) -> TargetResult:
+    """The results on a test target.  each: the estimates of each network alone, for mean and spread."""
+    metrics = {}
     for metric, found in tested.estimates(resamples).items():
-        values = [said[metric].value for said in told]
+        values = [one[metric].value for one in each]
         known = [value for value in values if value is not None]
         mean = float(np.mean(known)) if known else None
         spread = float(np.std(known, ddof=1)) if len(known) > 1 else None
-        row[metric] = asdict(found) | {"mean": mean, "spread": spread, "folds": values}
-    row |= {"mean": row["f1"]["mean"], "spread": row["f1"]["spread"], "confusion": tested.confusion()}
-    return row
+        metrics[metric] = OverFolds(estimate=found, mean=mean, spread=spread, folds=values)
+    return TargetResult(
+        target=target,
+        num_samples=len(tested.label_N),
+        num_groups=tested.num_groups,
+        confusion=tested.confusion(),
+        **metrics,
+    )
 
 
-def not_measured(name: str, remedy: str) -> dict[str, Any]:
-    """A row without numbers."""
-    nothing = dict.fromkeys(("n", "groups", *METRICS, "mean", "spread", "confusion"))
-    return {"name": name, **nothing, "why": f"not measured: {remedy}"}
-
-
-def fold_entry(split: str, scores: FoldScores, tested: Tested, told: dict[str, Estimate]) -> dict[str, Any]:
+def fold_result(split: str, scores: FoldScores, tested: Tested, found: dict[str, Estimate]) -> FoldResult:
     """One fold as crossval.json has it."""
-    return {
-        "split": split,
-        "fold": scores.number,
-        "n": len(tested.label_N),
-        "groups": tested.num_groups,
-        "training": scores.num_train,
-        "validation": scores.num_val,
-        "confusion": tested.confusion(),
-        "estimates": {name: asdict(found) for name, found in told.items()},
-        "validation_f1": scores.validation_f1,
-        "epochs": scores.epochs,
-        "best_epoch": scores.best_epoch,
-        "stopped": scores.stopped,
-    }
+    return FoldResult(
+        split=split,
+        fold=scores.number,
+        num_samples=len(tested.label_N),
+        num_groups=tested.num_groups,
+        num_train=scores.num_train,
+        num_val=scores.num_val,
+        confusion=tested.confusion(),
+        estimates=found,
+        validation_f1=scores.validation_f1,
+        epochs=scores.epochs,
+        best_epoch=scores.best_epoch,
+        stopped=scores.stopped,
+    )
 
 
-def differences(pool: Pool, pooled: dict[str, Tested], resamples: int) -> dict[str, Any]:
+def differences(pool: Pool, pooled: dict[Target, Tested], resamples: int) -> dict[Target, dict[str, Estimate]]:
     """Each other split minus the group split, on the same samples."""
-    if "group" not in pooled:
-        return {}
-    result = {}
-    for split in ("random", "lungs-hidden"):
-        if split in pooled:
-            first, second = pooled["group"].probability_NK, pooled[split].probability_NK
+    result = dict[Target, dict[str, Estimate]]()
+    for split, tested in pooled.items():
+        if "group" in pooled and split != "group":
+            first, second = pooled["group"].probability_NK, tested.probability_NK
             found = paired_differences(
                 pool.label_N, first, second, pool.group_N, pool.positive, resamples=resamples
             )  # fmt: skip
-            result[ROWS[split]] = {name: asdict(found[name]) for name in METRICS}
+            result[split] = {name: found[name] for name in METRICS}
     return result
 
 
 def scores_csv(
-    pool: Pool, found: dict[str, list[FoldScores]], external: Beton | None, outside: Sequence[np.ndarray]
+    pool: Pool, found: dict[Target, list[FoldScores]], external: Beton | None, outside: Sequence[np.ndarray]
 ) -> bytes:
-    """crossval.csv: each sample's scores by the network that had not seen it; the external beton's, all networks' mean.
+    """crossval.csv: each sample by the network that was not trained on it; the external beton by all networks' mean.
 
     beton: the file's name without its ending; sample: the place in it.
     """
     classes = pool.facts.classes
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        [
-            "split",
-            "fold",
-            "beton",
-            "sample",
-            "group",
-            "label",
-            "predicted",
-            *(f"probability_{name}" for name in classes),
-        ]
-    )
+    names = ("split", "fold", "beton", "sample", "group", "label", "predicted")
+    table.writerow([*names, *(f"probability_{name}" for name in classes)])
 
-    def write(split: str, fold: int | str, origin: tuple[str, int], group: int, label: int, said_K: np.ndarray) -> None:
-        cells = (f"{value:.6f}" for value in said_K)
-        table.writerow([split, fold, *origin, group, classes[label], classes[said_K.argmax()], *cells])
+    def write(
+        split: str, fold: int | str, origin: tuple[str, int], group: int, label: int, predicted_K: np.ndarray
+    ) -> None:
+        cells = (f"{value:.6f}" for value in predicted_K)
+        table.writerow([split, fold, *origin, group, classes[label], classes[predicted_K.argmax()], *cells])
 
-    group_N = np.concatenate([beton.rows_N["group"] for beton in pool.betons])  # as the betons tell it
-    for split in ROWS:
+    group_N = np.concatenate([beton.rows_N["group"] for beton in pool.betons])  # as the betons have it
+    for split in SPLITS:
         for scores in found.get(split, []):
-            for place, said_K in zip(scores.place_N.tolist(), scores.probability_NK, strict=True):
-                write(split, scores.number, pool.origin(place), int(group_N[place]), int(pool.label_N[place]), said_K)
+            for place, predicted_K in zip(scores.place, np.array(scores.probability), strict=True):
+                write(
+                    split, scores.number, pool.origin(place), int(group_N[place]), int(pool.label_N[place]), predicted_K
+                )
     if external is not None:
-        for sample, said_K in enumerate(np.mean(outside, axis=0)):
+        for sample, predicted_K in enumerate(np.mean(outside, axis=0)):
             group, label = int(external.rows_N["group"][sample]), int(external.label_N[sample])
-            write("external", "mean", (external.path.stem, sample), group, label, said_K)
+            write("external", "mean", (external.path.stem, sample), group, label, predicted_K)
     return text.getvalue().encode()

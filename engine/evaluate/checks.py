@@ -1,4 +1,4 @@
-"""What speaks against an evaluation: betons that do not fit the run, or that it has seen."""
+"""Checks before an evaluation: betons that do not fit the run, or that share images or patients with it."""
 
 # N samples
 
@@ -10,18 +10,29 @@ from typing import Any
 import numpy as np
 
 from engine.evaluate.trained import Trained
-from engine.train.leakage import SYNTHETIC_CAUTION, hashes, load_seen, overlap, patients_compared, source_caution
+from engine.train.leakage import hashes, image_cautions, load_record, overlap, patient_cautions
 from loaders.batches.loader import Loader
 from loaders.beton.format import PATIENT_KNOWN
+from loaders.beton.reader import Beton
+from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, InputError
 
-NOT_EXCLUDED = "leakage between patients is not excluded"
-FEW_GROUPS = 10  # below, resamples of groups tell too little of what other groups would give
+FEW_GROUPS = 10  # below, resamples of groups say too little about what other groups would give
 
 
-def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool) -> list[str]:
-    """What speaks against evaluating a run on this beton, in plain words.  state: of the run's weights.
+def set_cautions(beton: Beton) -> list[Caution]:
+    """What limits a score on this set, whichever run is tested on it."""
+    if not beton.verified:
+        return [caution("groups-unknown")]
+    unknown = int((beton.rows_N["flags"] & PATIENT_KNOWN == 0).sum())
+    ungrouped = [caution("ungrouped-images", unknown=unknown, images=len(beton))] if unknown else []
+    return image_cautions([beton]) + ungrouped
 
+
+def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool) -> list[Caution]:
+    """What limits the score of this run on a set: what both share, and what cannot be compared.
+
+    state: of the run's weights.
     Errors: InputError for other classes or another size, or for an overlap with the training set unless forced.
     """
     beton, facts = loader.beton, loader.beton.facts
@@ -37,50 +48,29 @@ def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool
         )
     if beton.label_N.max() >= len(state["classes"]):
         raise InputError(f"{beton.path}: labels up to {beton.label_N.max()}, expected below {len(state['classes'])}")
-    warnings = []
     if not beton.verified:
-        return [
-            f"the beton is unverified: overlap with the training set cannot be checked; {NOT_EXCLUDED}",
-            "groups are not known: samples are taken as independent, so intervals may be too narrow",
-        ]
+        return [caution("unverified-beton")]
+    found = []
     if facts.fit != state["fit"]:
-        warnings.append(f"frames were fitted by {facts.fit}, in training by {state['fit']}")
-    if facts.synthetic:
-        warnings.append(SYNTHETIC_CAUTION)
-    if caution := source_caution(beton):
-        warnings.append(caution)
-    seen, key_id = load_seen(run, state["conversion_id"])
+        found.append(caution("frames-fitted-differently", found=facts.fit, expected=state["fit"]))
+    record, key_id = load_record(run, state["conversion_id"])
     same_key = key_id == facts.site_key_id
-    common = overlap(seen["train"], hashes(beton), same_key)
-    if any(common.values()):
-        found = f"{common['images']} images of the training set" + (
-            f" and {common['patients']} images of its patients" if common["patients"] else ""
-        )
+    common = overlap(record["train"], hashes(beton), same_key)
+    images, patients = common["images"] or 0, common["patients"] or 0
+    if images or patients:
         if not force:
+            shared = f"{images} images of the training set" + (f" and {patients} of its patients" if patients else "")
             raise InputError(
-                f"{beton.path}: holds {found}, expected none; choose a held-out beton, "
+                f"{beton.path}: holds {shared}, expected none; choose a held-out beton, "
                 "or pass --force to see a leaked score"
             )
-        warnings.append(f"leaked: holds {found}; the score says nothing about new patients")
-    chosen_on = overlap(seen["val"], hashes(beton), same_key)
-    if any(chosen_on.values()):
-        warnings.append(
-            "holds validation images or patients, on which checkpoint, temperature and thresholds were chosen: "
-            "the score is optimistic"
-        )
-    known = patients_compared(beton.rows_N["patient_hash"], same_key) and patients_compared(
-        seen["train"]["patient_hash"], same_key
-    )
-    if not known:
-        why = "the site keys differ" if not same_key else "patients are not known for every image"
-        warnings.append(f"{why}: {NOT_EXCLUDED}")
-    unknown = int((beton.rows_N["flags"] & PATIENT_KNOWN == 0).sum())
-    if unknown:
-        warnings.append(
-            f"patients are not known for {unknown} of {len(beton)} images: intervals take those as independent, "
-            "and may be too narrow"
-        )
-    return warnings
+        found.append(caution("leakage-forced", images=images, patients=patients))
+    if any(overlap(record["val"], hashes(beton), same_key).values()):
+        found.append(caution("validation-leakage"))
+    if not same_key:
+        return [*found, caution("site-keys-differ")]
+    found += patient_cautions(beton.rows_N["patient_hash"])
+    return found + patient_cautions(record["train"]["patient_hash"], "training-patients-unknown")
 
 
 def check_rival(trained: Trained, rival: Trained) -> None:
@@ -97,18 +87,15 @@ def check_rival(trained: Trained, rival: Trained) -> None:
             )
 
 
-def absent_classes(classes: tuple[str, ...], label_N: np.ndarray) -> list[str]:
-    """What classes without an image mean for means over more than two, in plain words."""
+def class_cautions(classes: tuple[str, ...], label_N: np.ndarray) -> list[Caution]:
+    """What classes without an image mean for the AUC, and for means over more than two classes."""
     absent = [name for label, name in enumerate(classes) if not (label_N == label).any()]
-    if len(classes) == 2 or not absent:
-        return []
-    return [f"no image is of {' or '.join(absent)}: means over classes are of what the others define"]
+    found = [caution("absent-classes", classes=absent)] if absent and len(classes) > 2 else []
+    return [*found, caution("one-class")] if len(absent) == len(classes) - 1 else found
 
 
-def few_groups(num_groups: int) -> list[str]:
-    """What a small number of groups means for the intervals, in plain words."""
+def group_cautions(num_groups: int) -> list[Caution]:
+    """What a small number of groups means for the intervals."""
     if num_groups < 2:
-        return ["all images are of one group: intervals that resample groups are not defined"]
-    if num_groups < FEW_GROUPS:
-        return [f"{num_groups} groups only: intervals from so few are too narrow"]
-    return []
+        return [caution("one-group")]
+    return [caution("few-groups", groups=num_groups)] if num_groups < FEW_GROUPS else []

@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from loaders.atomic_file import publish_bytes, storage_error
+from loaders.atomic_file import storage_error
 from loaders.beton.reader import Beton
 from loaders.errors import StorageError
 from loaders.images.decode import count_reasons
+from loaders.records import Count, Record, write_record
 from loaders.sources.catalog import SPLITS
 
 DATAFLOW, TABLE = "dataflow.json", "convert.csv"
 VERDICTS = ("written", "rejected", "duplicate", "excluded")
 MOST_REASONS = 12  # kinds that are named; rarer ones are added up
+
+
+class DataFlow(Record, frozen=True, kw_only=True):
+    """What became of the files of a conversion: in = written + rejected + duplicate; excluded ones are outside.
+
+    reasons: verdict → reason → files, commonest first.  splits: split → class → images.  groups: of each split.
+    """
+
+    made_by = "report"
+    version: int = 1
+    written: Count
+    rejected: Count
+    duplicate: Count
+    excluded: Count
+    reasons: dict[str, dict[str, Count]]
+    splits: dict[str, dict[str, Count]]
+    groups: dict[str, Count]
+
+    @property
+    def files(self) -> int:
+        """Files that went in."""
+        return self.written + self.rejected + self.duplicate
 
 
 def keep_dataflow(run: Path, data: Path, expected: dict[str, int]) -> str:
@@ -32,21 +54,21 @@ def keep_dataflow(run: Path, data: Path, expected: dict[str, int]) -> str:
         return f"{data} has no {TABLE}"
     try:
         rows = read_table(path)
-        content = count_files(rows)
+        flow = count_files(rows)
     except (KeyError, csv.Error):
         return f"{path} is no table of `convert`"
     for split, number in expected.items():
-        found = sum(content["splits"].get(split, {}).values())
+        found = sum(flow.splits.get(split, {}).values())
         if found != number:
             return f"{path} has {found} images of {split}, expected {number}: it is of another conversion"
-    publish_bytes(run / DATAFLOW, dataflow_bytes(content))
+    write_record(run / DATAFLOW, flow)
     return ""
 
 
-def dataflow_beside(beton: Beton) -> dict[str, Any]:
-    """The data flow of a beton's conversion, from the table beside it, as dataflow.json holds it.
+def dataflow_beside(beton: Beton) -> DataFlow | None:
+    """The data flow of a beton's conversion, from the table beside it.
 
-    Empty where there is no table, none that can be read, such as another owner's, or one of another conversion: its
+    None where there is no table, none that can be read, such as another owner's, or one of another conversion: its
     labels and groups are those of the beton, sample by sample, or it is another's.
     """
     path, facts = beton.path.parent / TABLE, beton.facts
@@ -55,11 +77,11 @@ def dataflow_beside(beton: Beton) -> dict[str, Any]:
         own = [row for row in rows if row["verdict"] == "written" and row["split"] == facts.split]
         own.sort(key=lambda row: int(row["sample"]))
         found = [(row["label"], int(row["group"])) for row in own]
-        content = count_files(rows)
+        flow = count_files(rows)
     except (StorageError, KeyError, ValueError, csv.Error):
-        return {}
+        return None
     labels = [facts.classes[label] for label in beton.label_N]
-    return content if found and found == list(zip(labels, beton.rows_N["group"].tolist(), strict=True)) else {}
+    return flow if found and found == list(zip(labels, beton.rows_N["group"].tolist(), strict=True)) else None
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
@@ -71,16 +93,8 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def dataflow_bytes(content: dict[str, Any]) -> bytes:
-    """The file dataflow.json."""
-    return (json.dumps(content, indent=2) + "\n").encode()
-
-
-def count_files(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The content of dataflow.json: in = written + rejected + duplicate; excluded files are outside the sum.
-
-    Errors: KeyError when a column is missing.
-    """
+def count_files(rows: list[dict[str, Any]]) -> DataFlow:
+    """Count the rows of a convert.csv.  Errors: KeyError when a column is missing."""
     counts = Counter(dict.fromkeys(VERDICTS, 0))
     reasons: dict[str, list[str]] = defaultdict(list)
     splits: dict[str, Counter[str]] = defaultdict(Counter)
@@ -94,18 +108,19 @@ def count_files(rows: list[dict[str, Any]]) -> dict[str, Any]:
             groups[row["split"]].add(row["group"])
         else:
             reasons[verdict].append(row["reason"] or "no reason given")
-    return {
-        "files": counts["written"] + counts["rejected"] + counts["duplicate"],
-        "counts": dict(counts),
-        "reasons": {
-            verdict: told(reasons[verdict], names) for verdict in VERDICTS if verdict != "written" and reasons[verdict]
+    return DataFlow(
+        **counts,
+        reasons={
+            verdict: by_reason(reasons[verdict], names)
+            for verdict in VERDICTS
+            if verdict != "written" and reasons[verdict]
         },
-        "splits": {split: dict(sorted(splits[split].items())) for split in SPLITS if split in splits},
-        "groups": {split: len(groups[split]) for split in SPLITS if split in groups},
-    }
+        splits={split: dict(sorted(splits[split].items())) for split in SPLITS if split in splits},
+        groups={split: len(groups[split]) for split in SPLITS if split in groups},
+    )
 
 
-def told(reasons: list[str], names: set[str]) -> dict[str, int]:
+def by_reason(reasons: list[str], names: set[str]) -> dict[str, int]:
     """Reason → files, commonest first, with neither paths nor names of files; the rarest are added up."""
     counts: Counter[str] = Counter()
     for reason, number in count_reasons(reasons).items():

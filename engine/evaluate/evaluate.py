@@ -1,46 +1,47 @@
-"""Subgroups of a set under test: its samples by source, by view and by what their rows flag."""
+"""The evaluation of a run on betons: one forward pass each, its subgroups, and the files of its results."""
 
-# N samples
 # N samples, K classes
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from engine.config import EvaluateConfig
 from engine.device import Policy, choose_policy, settle_precision
-from engine.evaluate.checks import absent_classes, check_beton, check_rival, few_groups
-from engine.evaluate.dataflow import DATAFLOW, dataflow_beside, dataflow_bytes
+from engine.evaluate.checks import check_beton, check_rival, class_cautions, group_cautions, set_cautions
+from engine.evaluate.dataflow import DATAFLOW, dataflow_beside
 from engine.evaluate.results import (
     FIGURES,
+    METRICS,
     Bootstrap,
+    Difference,
     Evaluation,
     Scores,
     Subgroup,
-    content,
     figures,
     measure,
+    metrics_of,
     scores_table,
 )
 from engine.evaluate.trained import Trained, load_trained
 from engine.figures import png
-from engine.statistics.metrics import all_metrics
 from engine.train.step import predict
 from engine.train.validation_scores import groups_of
 from loaders.atomic_file import locked, publish_bytes
 from loaders.batches.loader import Loader
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
+from loaders.records import write_record
 
-MOST = 20  # subgroups of a kind that are told apart; the smallest are pooled beyond
+MOST = 20  # subgroups of a kind; the smallest are pooled beyond
 FLAGS = {
     PATIENT_KNOWN: ("patient known", "patient not known"),
     BELOW_STORED_SIDE: ("smaller than the stored frame", "not smaller than the stored frame"),
@@ -50,7 +51,8 @@ FLAGS = {
 def subgroups(beton: Beton) -> list[Subgroup]:
     """The subgroups of a beton, the largest of each kind first.
 
-    A kind in which all samples are alike gives none: it would be the whole set.  An unverified beton tells nothing.
+    A kind in which all samples are alike gives none: it would be the whole set.  Those of an unverified beton are
+    not known.
     """
     if not beton.verified:
         return []
@@ -98,7 +100,8 @@ def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, tot
         check_rival(trained, rival)
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
-    for run in (trained, rival) if rival is not None else (trained,):
+    runs = (trained,) if rival is None else (trained, rival)
+    for run in runs:
         run.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     out = config.out or config.run / "evaluation"
     with contextlib.ExitStack() as stack:
@@ -108,38 +111,37 @@ def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, tot
         loaders = [stack.enter_context(Loader(path, settings, tensors=True)) for path in config.betons]
         names = [loader.beton.set_name for loader in loaders]  # of the results' folders
         if len(set(names)) != len(names):
-            found = ", ".join(f"{path} ({name})" for path, name in zip(config.betons, names, strict=True))
-            raise ConfigError(f"betons: found {found}, expected different sets; name each once")
-        warnings = [all_cautions(config, trained, rival, loader) for loader in loaders]  # before the first result
+            named = ", ".join(f"{path} ({name})" for path, name in zip(config.betons, names, strict=True))
+            raise ConfigError(f"betons: found {named}, expected different sets; name each once")
+        # before the first result is written
+        checked = [[beton_cautions(config, run, loader) for run in runs] for loader in loaders]
         stack.enter_context(locked(out))
-        results = []
-        for loader, name, cautions in zip(loaders, names, warnings, strict=True):
-            results.append(evaluate_one(config, trained, rival, policy, loader, cautions, out / name, progress))
-    return results
+        return [
+            evaluate_one(config, runs, policy, loader, cautions, out / name, progress)
+            for loader, name, cautions in zip(loaders, names, checked, strict=True)
+        ]
 
 
-def all_cautions(config: EvaluateConfig, trained: Trained, rival: Trained | None, loader: Loader) -> list[str]:
-    """What speaks against evaluating on a beton, for the run and the one it is compared with.  Errors: InputError."""
-    cautions = check_beton(trained.run, trained.state, loader, force=config.force) + trained.decision.cautions()
-    if rival is not None:
-        others = check_beton(rival.run, rival.state, loader, force=config.force) + rival.decision.cautions()
-        name = rival.run.resolve().name
-        cautions += [f"{name}: {caution}" for caution in others if caution not in cautions]
-    return cautions
+def beton_cautions(config: EvaluateConfig, run: Trained, loader: Loader) -> list[Caution]:
+    """What limits the score of one run on a beton, beside what limits any run's.  Errors: InputError."""
+    return check_beton(run.run, run.state, loader, force=config.force) + run.decision.cautions()
 
 
 def evaluate_one(
     config: EvaluateConfig,
-    trained: Trained,
-    rival: Trained | None,
+    runs: Sequence[Trained],
     policy: Policy,
     loader: Loader,
-    cautions: list[str],
+    checked: Sequence[list[Caution]],
     out: Path,
     progress: Progress,
 ) -> Evaluation:
-    """One forward pass over one beton, what it amounts to, and its files in `out`, which is named after the set."""
-    name, total = out.name, len(loader.beton) * (1 if rival is None else 2)
+    """One forward pass over one beton, what it amounts to, and its files in `out`, which is named after the set.
+
+    runs: the run, and perhaps the one that it is compared with.  checked: the cautions of each.
+    """
+    trained, *rivals = runs
+    name, total = out.name, len(loader.beton) * len(runs)
     done = 0
 
     def count(samples: int) -> None:
@@ -149,7 +151,7 @@ def evaluate_one(
 
     label_N, logits_NK = predict(trained.network, loader, policy, count)
     other_NK = None
-    if rival is not None:
+    for rival in rivals:
         other_NK = rival.decision.probabilities(predict(rival.network, loader, policy, count)[1])
     scores = Scores(
         label_N=label_N,
@@ -158,7 +160,6 @@ def evaluate_one(
         classes=trained.classes,
         positive=trained.classes.index(trained.state["positive"]),
     )
-    metrics = all_metrics(label_N, scores.probability_NK, scores.positive)
     bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed, prevalence=config.prevalence)
     measurement = measure(
         scores,
@@ -168,26 +169,18 @@ def evaluate_one(
         other_NK=other_NK,
         progress=lambda part, parts: progress(f"{name}: intervals", part, parts),
     )
-    cautions = cautions + few_groups(measurement.num_groups) + absent_classes(trained.classes, label_N)
-    if metrics["auc"] is None:
-        cautions.append("only one class is present: the AUC is undefined")
-    facts = loader.beton.facts
-    own = facts.conversion_id == trained.state["conversion_id"]  # whose data flow the run keeps
-    flow = {} if own else dataflow_beside(loader.beton)
-    pictures = figures(scores, measurement, name, "synthetic phantoms" if facts.synthetic else "radiographs")
-    result = Evaluation(
-        beton=loader.beton.path,
-        classes=trained.classes,
-        positive=trained.state["positive"],
-        metrics=metrics,
-        measurement=measurement,
-        decision=trained.decision,
-        bootstrap=bootstrap,
-        against="" if rival is None else rival.run.resolve().name,
-        warnings=cautions,
-        out=out,
-        figures=tuple(pictures),
-    )
+    cautions = set_cautions(loader.beton) + checked[0]
+    cautions += group_cautions(measurement.num_groups) + class_cautions(trained.classes, label_N)
+    difference = None
+    if measurement.difference is not None:
+        difference = Difference(
+            against=runs[1].run.resolve().name,
+            estimates=measurement.difference,
+            cautions=checked[1],
+        )
+    beton = loader.beton
+    metrics = metrics_of(measurement, trained, beton, bootstrap, policy, cautions, difference)
+    pictures = figures(scores, measurement, name, "synthetic phantoms" if metrics.synthetic else "radiographs")
     out.mkdir(parents=True, exist_ok=True)
     for file in FIGURES:
         if file not in pictures:
@@ -195,8 +188,8 @@ def evaluate_one(
     for file, picture in pictures.items():
         publish_bytes(out / file, png(picture))
     publish_bytes(out / "scores.csv", scores_table(scores).encode())
-    if flow:
-        publish_bytes(out / DATAFLOW, dataflow_bytes(flow))
-    text = json.dumps(content(result, facts, trained, policy), indent=2)
-    publish_bytes(out / "metrics.json", (text + "\n").encode())
-    return result
+    own = metrics.conversion_id == trained.state["conversion_id"]  # whose data flow the run keeps
+    if not own and (flow := dataflow_beside(beton)):
+        write_record(out / DATAFLOW, flow)
+    write_record(out / METRICS, metrics)
+    return Evaluation(metrics=metrics, out=out, figures=tuple(pictures))

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from engine.figures import INK, ready, room, set_legend, set_title
 from engine.statistics.calibration import Reliability
+from engine.statistics.names import value_text
 from loaders.figure_text import wrap
+from loaders.output import number_text
 from loaders.statistics import wilson
 
 # Okabe and Ito's colours, which people of every colour vision tell apart; line styles and marks differ as well
@@ -28,10 +30,7 @@ PANELS = (1, 2, 3, 3, 3, 3, 4)  # histograms side by side, by their number; 4 of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """A line of a figure.  x_P, y_P: its points, 0 to 1.  area: what it amounts to, if known.
-
-    base: the height that is reached without any knowledge.
-    """
+    """A line of a figure.  x_P, y_P: its points, 0 to 1.  area: under it, if known.  base: precision by chance."""
 
     name: str
     x_P: np.ndarray
@@ -61,7 +60,7 @@ class Panel:
 def roc_figure(curves: Sequence[Curve], marks: Sequence[Mark], title: str, note: str = "") -> Figure:
     """Sensitivity over 1 − specificity, one line a class, the operating points marked."""
     figure, axes = square(len(curves))
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=DOTTED, label="no knowledge")
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=DOTTED, label="chance")
     draw_curves(axes, curves)
     draw_marks(axes, marks)
     axes.set_xlabel("1 − specificity")
@@ -72,11 +71,11 @@ def roc_figure(curves: Sequence[Curve], marks: Sequence[Mark], title: str, note:
 
 
 def pr_figure(curves: Sequence[Curve], marks: Sequence[Mark], title: str, note: str = "") -> Figure:
-    """Precision over recall, one line a class, in the steps whose sum is PR-AUC; dotted: the share of the class."""
+    """Precision over recall, one line a class, in the steps whose sum is PR-AUC; dotted: the class's prevalence."""
     figure, axes = square(len(curves))
     for curve, colour in zip(named(curves), COLOURS, strict=False):
         axes.axhline(curve.base, color=colour, linewidth=1, linestyle=DOTTED)
-    axes.plot([], [], color=FAINT, linewidth=1, linestyle=DOTTED, label="no knowledge")
+    axes.plot([], [], color=FAINT, linewidth=1, linestyle=DOTTED, label="chance")
     draw_curves(axes, curves, drawstyle="steps-pre")
     draw_marks(axes, marks)
     axes.set_xlabel("recall (sensitivity)")
@@ -87,9 +86,9 @@ def pr_figure(curves: Sequence[Curve], marks: Sequence[Mark], title: str, note: 
 
 
 def reliability_figure(bins: Reliability, name: str, title: str, note: str = "") -> Figure:
-    """How often a prediction came true over its probability, in bins; below it, how many samples each bin has.
+    """A reliability diagram: observed frequency over predicted probability, in bins; below it, the samples of each bin.
 
-    name: what was predicted.  Whiskers are Wilson's intervals of each bin.
+    name: the event.  Whiskers are Wilson's intervals of each bin.
     """
     figure = Figure(figsize=(4.8, 6.2), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
@@ -101,7 +100,7 @@ def reliability_figure(bins: Reliability, name: str, title: str, note: str = "")
     low_B, high_B = np.array(ends).reshape(-1, 2).T
     axes.vlines(score_B, low_B, high_B, color=COLOURS[0], alpha=0.5, linewidth=1.5)
     axes.plot(score_B, share_B, color=COLOURS[0], marker="o", markersize=5, label=name)
-    axes.set_ylabel("share that came true")
+    axes.set_ylabel("observed frequency")
     num_bins = len(bins.count_B)
     below.bar((np.arange(num_bins) + 0.5) / num_bins, bins.count_B, width=0.8 / num_bins, color=COLOURS[0])
     below.set_xlabel("predicted probability")
@@ -116,7 +115,7 @@ def reliability_figure(bins: Reliability, name: str, title: str, note: str = "")
 def score_figure(
     panels: Sequence[Panel], thresholds: Sequence[tuple[str, float]], title: str, note: str = ""
 ) -> Figure:
-    """How often each probability is predicted, of samples of the class and of others, one panel a class.
+    """Histograms of the predicted probability, of samples of the class and of all others, one panel a class.
 
     One panel counts samples.  Several show shares, since a class may be a small part of all.
     thresholds: operating points by name, drawn where there is one panel.
@@ -143,8 +142,10 @@ def score_figure(
         if alone:
             axes.yaxis.get_major_locator().set_params(integer=True)
             for (point, threshold), line in zip(thresholds, STYLES, strict=False):
-                axes.axvline(threshold, color=INK, linewidth=1.1, linestyle=line, label=f"{point}: {threshold:.3g}")
-            axes.set_xlabel(f"probability of {panel.name}")
+                axes.axvline(
+                    threshold, color=INK, linewidth=1.1, linestyle=line, label=f"{point}: {number_text(threshold)}"
+                )
+            axes.set_xlabel(f"predicted probability of {panel.name}")
         else:
             lines = [
                 *wrap(panel.name, room(figure, 9) / columns * 0.8),
@@ -152,7 +153,7 @@ def score_figure(
             ]
             axes.set_title("\n".join(lines), fontsize=9, color=INK)
             axes.tick_params(labelsize=8, labelbottom=place + columns >= len(panels))
-            axes.set_xlabel("probability of the class" if place + columns >= len(panels) else "", fontsize=9)
+            axes.set_xlabel("predicted probability" if place + columns >= len(panels) else "", fontsize=9)
         axes.set_xlim(-0.02, 1.02)
         axes.spines[["top", "right"]].set_visible(False)
         if place % columns == 0:
@@ -194,7 +195,7 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], drawstyle: str = "default")
         label = "" if place else f"the {len(rest)} classes of larger area"
         axes.plot(curve.x_P, curve.y_P, color=OTHERS, linewidth=0.9, drawstyle=drawstyle, label=label)
     for curve, colour, line in zip(kept, COLOURS, STYLES, strict=False):
-        area = "" if curve.area is None else f": {curve.area:.3f}"
+        area = "" if curve.area is None else f": {value_text('auc', curve.area)}"
         axes.plot(
             curve.x_P, curve.y_P, color=colour, linestyle=line, linewidth=1.8, label=curve.name + area,
             drawstyle=drawstyle,
@@ -202,7 +203,7 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], drawstyle: str = "default")
 
 
 def draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
-    """One mark an operating point, hollow, so that two at one place are both seen."""
+    """One mark an operating point, hollow, so that two at one place are both visible."""
     for place, mark in enumerate(marks):
         axes.plot(
             [mark.x], [mark.y], color=INK, marker=MARKS[place % len(MARKS)], markersize=6 + 3 * place,

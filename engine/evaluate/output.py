@@ -1,76 +1,76 @@
-"""What an evaluation tells in the terminal, and how its numbers are written."""
+"""An evaluation in the terminal: its estimates, operating points, subgroups and confusion matrix."""
 
 # K classes
 
 from __future__ import annotations
 
-from engine.evaluate.results import Evaluation
+from collections.abc import Sequence
+
+from engine.evaluate.results import METRICS, Difference, Evaluation, Metrics
 from engine.statistics.estimates import Estimate
-from engine.statistics.names import NAMES, PLAIN, interval, kind_of, number, over_words, shown_name, size, with_interval
-from loaders.output import Line, Parts, Sheet, path_line
+from engine.statistics.names import (
+    difference_texts,
+    interval_text,
+    over_classes,
+    place_of,
+    short_name,
+    size_text,
+    value_text,
+    with_interval,
+)
+from loaders.output import Line, Parts, Sheet, caution_lines, number_text, path_line, share_text
 
 AT_POINT = ("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence")
 IN_SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
 OF_CLASS = ("sensitivity", "specificity", "ppv", "f1", "auc")  # of each of many classes; the others: metrics.json
 MOST_NAMED = 5  # classes; a matrix of more has their numbers as headers, since their names would not fit
-SHORT = {"ppv_at_prevalence": "PPV at {:.3g}", "npv_at_prevalence": "NPV at {:.3g}"}
 
 
-def difference(name: str, estimate: Estimate) -> tuple[str, str]:
-    """A difference and its interval: shares in points of a hundred."""
-    scale, form, unit = (1, "{:+.3f}", "") if kind_of(name) in PLAIN else (100, "{:+.1f}", " points")
-    if estimate.value is None:
-        return "undefined", "–"
-    value = form.format(scale * estimate.value) + unit
-    if estimate.low is None or estimate.high is None:
-        return value, "–"
-    return value, f"{form.format(scale * estimate.low)} to {form.format(scale * estimate.high)}{unit}"
-
-
-def evaluation_parts(result: Evaluation) -> Parts:
-    """Everything that one evaluation has to tell."""
-    measured = result.measurement
+def evaluation_parts(evaluation: Evaluation) -> Parts:
+    """Everything that one evaluation reports."""
+    result, out = evaluation.metrics, evaluation.out
     parts: list[Line | Sheet] = [headline(result)]
     parts += of_what(result)
     if len(result.classes) > 2:
         parts.append(by_class(result))
-    if measured.points:
+    if result.operating_points:
         parts += operating_points(result)
-    if measured.difference is not None:
-        parts += differences(result, measured.difference)
+    if result.difference is not None:
+        parts += differences(result, result.difference)
     parts += subgroups(result)
     parts.append(matrix(result))
-    parts += [Line(f"Caution, {result.out.name}: {warning}.", "yellow") for warning in result.warnings]
-    parts += [path_line(result.out / file) for file in ("metrics.json", "scores.csv", *result.figures)]
+    parts += caution_lines(result.cautions, result.set_name)
+    if result.difference is not None:
+        parts += caution_lines(result.difference.cautions, f"{result.set_name}, the run {result.difference.against}")
+    parts += [path_line(out / file) for file in (METRICS, "scores.csv", *evaluation.figures)]
     return parts
 
 
-def headline(result: Evaluation) -> Sheet:
+def headline(result: Metrics) -> Sheet:
     """Every estimate of the whole, the trivial classifier beside it."""
-    measured, largest = result.measurement, result.classes[result.metrics["largest_class"]["class"]]
     rows = tuple(
         (
             row_name(name, estimate, result.classes),
-            number(name, estimate.value),
-            interval(name, estimate),
-            with_interval(name, measured.trivial.get(name)),
+            value_text(name, estimate.value),
+            interval_text(name, estimate),
+            with_interval(name, result.trivial.get(name)),
         )
-        for name, estimate in in_order(measured.estimates)
-        if told(name, result)
+        for name, estimate in in_order(result.estimates)
+        if in_headline(name, result)
     )
-    title = f"{result.out.name} ({result.beton.name}): {size(result.metrics['num_samples'], measured.num_groups)}"
-    return Sheet(headers=("metric", "value", "95 % interval", f"always {largest}"), rows=rows, title=title)
+    title = f"{result.set_name} ({result.beton}): {size_text(result.num_samples, result.num_groups)}"
+    return Sheet(headers=("metric", "value", "95 % interval", f"always {result.largest_class}"), rows=rows, title=title)
 
 
-def row_name(name: str, estimate: Estimate, classes: tuple[str, ...]) -> str:
+def row_name(name: str, estimate: Estimate, classes: Sequence[str]) -> str:
     """A metric's name for people, and over how many classes a mean is; of two classes only where it leaves one out."""
     partial = len(classes) > 2 or estimate.defined != estimate.classes
-    words = over_words(estimate.defined, estimate.classes) if partial else ""
-    return f"{shown_name(name, classes)}, {words}" if words else shown_name(name, classes)
+    over = over_classes(estimate.defined, estimate.classes) if partial else ""
+    return f"{short_name(name, classes)}, {over}" if over else short_name(name, classes)
 
 
-def told(name: str, result: Evaluation) -> bool:
-    """Whether the headline tells this metric: not what another row or table says."""
+def in_headline(name: str, result: Metrics) -> bool:
+    """Whether the headline has this metric: not what another row or table shows."""
     if len(result.classes) > 2:
         return "[" not in name and name != "f1_macro"  # of more than two classes F1 itself is the macro mean
     return name != f"f1[{result.classes.index(result.positive)}]"  # which is F1 itself
@@ -78,19 +78,12 @@ def told(name: str, result: Evaluation) -> bool:
 
 def in_order(found: dict[str, Estimate]) -> list[tuple[str, Estimate]]:
     """Metrics in the order of a table, those of single classes in the classes' order."""
-    kinds = list(NAMES)
-
-    def place(item: tuple[str, Estimate]) -> tuple[int, int]:
-        kind, _, label = item[0].partition("[")
-        return kinds.index(kind), int(label.rstrip("]") or -1)
-
-    return sorted(found.items(), key=place)
+    return sorted(found.items(), key=lambda item: place_of(item[0]))
 
 
-def by_class(result: Evaluation) -> Sheet:
+def by_class(result: Metrics) -> Sheet:
     """Each class against the rest, in the beton's order."""
-    found = result.measurement.estimates
-    images = [sum(row) for row in result.metrics["confusion"]]
+    found, images = result.estimates, [sum(row) for row in result.confusion]
     rows = tuple(
         (
             name,
@@ -100,53 +93,53 @@ def by_class(result: Evaluation) -> Sheet:
         for label, name in enumerate(numbered_names(result.classes))
     )
     return Sheet(
-        headers=("class", "images", *(NAMES[kind] for kind in OF_CLASS)),
+        headers=("class", "images", *(short_name(kind) for kind in OF_CLASS)),
         rows=rows,
         title="Each class against the rest",
     )
 
 
-def of_what(result: Evaluation) -> list[Line]:
+def of_what(result: Metrics) -> list[Line]:
     """Which class the numbers are of, and how the intervals were made."""
-    share = f"{100 * result.measurement.prevalence:.1f} % of the images are {result.positive}"
+    share = f"{share_text(result.prevalence)} of the images are {result.positive}"
     which = "Metrics are of the positive class"
     if len(result.classes) > 2:
         which = "Each metric is the mean over the classes for which it is defined, each against the rest"
-    temperature = result.decision.temperature
-    calibrated = "" if temperature is None else f"; probabilities at temperature {temperature:.2f}, from validation"
-    resamples = f"{result.bootstrap.resamples:,} resamples of groups"
+    calibrated = f"; probabilities at temperature {number_text(result.temperature, 2)}, from validation"
+    resamples = f"{result.resamples:,} resamples of groups"
     return [
         Line(f"{which}; {share}. The predicted class is the most probable one{calibrated}."),
         Line(f"Intervals: {resamples}; Wilson's where a share is 0 or 1; none (–) where groups are too few for one."),
     ]
 
 
-def operating_points(result: Evaluation) -> list[Line | Sheet]:
+def operating_points(result: Metrics) -> list[Line | Sheet]:
     """Each operating point on the set under test, and why one is lacking."""
-    measured, stated = result.measurement, result.bootstrap.prevalence
-    names = [name for name in AT_POINT if any(name in at.estimates for at in measured.points)]
-    title = f"Calling {result.positive} at thresholds fixed on validation"
-    headers = [SHORT[name].format(stated) if name in SHORT and stated is not None else NAMES[name] for name in names]
-    known = [at for at in measured.points if at.point.threshold is not None]
+    points, stated = result.operating_points, result.stated_prevalence
+    names = [name for name in AT_POINT if any(name in point.estimates for point in points)]
+    title = f"Predicting {result.positive} at thresholds fixed on validation"
+    at = "the stated prevalence" if stated is None else f"prevalence {number_text(stated)}"
+    headers = [short_name(name).replace("the stated prevalence", at) for name in names]
     rows = tuple(
-        (at.point.name, f"{at.point.threshold:.3g}", *(with_interval(name, at.estimates.get(name)) for name in names))
-        for at in known
+        (point.name, number_text(point.threshold), *(with_interval(name, point.estimates.get(name)) for name in names))
+        for point in points
+        if point.threshold is not None
     )
     parts: list[Line | Sheet] = (
         [Sheet(headers=("point", "threshold", *headers), rows=rows, title=title)] if rows else []
     )
-    refused = [Line(f"No {at.point.name} point: {at.point.refused}.") for at in measured.points if at.point.refused]
+    refused = [Line(f"No {point.name} point: {point.refused}.") for point in points if point.refused]
     return parts + refused
 
 
-def differences(result: Evaluation, found: dict[str, Estimate]) -> list[Line | Sheet]:
+def differences(result: Metrics, found: Difference) -> list[Line | Sheet]:
     """This run minus the other, on the same samples."""
     rows = tuple(
-        (row_name(name, estimate, result.classes), *difference(name, estimate))
-        for name, estimate in in_order(found)
-        if told(name, result)
+        (row_name(name, estimate, result.classes), *difference_texts(name, estimate))
+        for name, estimate in in_order(found.estimates)
+        if in_headline(name, result)
     )
-    title = f"This run minus {result.against}, on the same samples"
+    title = f"This run minus {found.against}, on the same samples"
     parts: list[Line | Sheet] = [Sheet(headers=("metric", "difference", "95 % interval"), rows=rows, title=title)]
     if len(result.classes) > 2:
         parts.append(
@@ -155,38 +148,38 @@ def differences(result: Evaluation, found: dict[str, Estimate]) -> list[Line | S
     return parts
 
 
-def subgroups(result: Evaluation) -> list[Line | Sheet]:
+def subgroups(result: Metrics) -> list[Line | Sheet]:
     """Each subgroup with its size; too small ones without numbers."""
-    if not result.measurement.subgroups:
+    if not result.subgroups:
         return [Line("Subgroups: none; source, view and flags are the same for all images, or not known.")]
     rows = tuple(
         (
-            f"{found.subgroup.kind}: {found.subgroup.name}",
-            f"{len(found.subgroup.index_N):,}",
+            f"{found.kind}: {found.name}",
+            f"{found.num_samples:,}",
             f"{found.num_groups:,}",
-            f"{found.positives:,}",
+            f"{found.num_positives:,}",
             *(
                 ("too small", *[""] * (len(IN_SUBGROUP) - 1))
-                if found.subgroup.refused
+                if found.refused
                 else (with_interval(name, found.estimates.get(name)) for name in IN_SUBGROUP)
             ),
         )
-        for found in result.measurement.subgroups
+        for found in result.subgroups
     )
-    headers = ("subgroup", "n", "groups", result.positive, *(NAMES[name] for name in IN_SUBGROUP))
+    headers = ("subgroup", "images", "groups", result.positive, *(short_name(name) for name in IN_SUBGROUP))
     return [Sheet(headers=headers, rows=rows)]
 
 
-def matrix(result: Evaluation) -> Sheet:
+def matrix(result: Metrics) -> Sheet:
     """The confusion matrix; of many classes with their numbers above it, as the table of classes gives them."""
     classes, names = result.classes, numbered_names(result.classes)
-    rows = tuple((name, *map(str, counts)) for name, counts in zip(names, result.metrics["confusion"], strict=True))
+    rows = tuple((name, *map(str, counts)) for name, counts in zip(names, result.confusion, strict=True))
     if len(classes) <= MOST_NAMED:
-        return Sheet(headers=(f"{result.out.name}: true", *(f"predicted {name}" for name in classes)), rows=rows)
-    title = f"{result.out.name}: rows are the true classes, columns the predicted ones"
+        return Sheet(headers=(f"{result.set_name}: true", *(f"predicted {name}" for name in classes)), rows=rows)
+    title = f"{result.set_name}: rows are the true classes, columns the predicted ones"
     return Sheet(headers=("true class", *(str(1 + label) for label in range(len(classes)))), rows=rows, title=title)
 
 
-def numbered_names(classes: tuple[str, ...]) -> list[str]:
+def numbered_names(classes: Sequence[str]) -> list[str]:
     """The classes' names; of many each after its number."""
     return [f"{1 + label}: {name}" if len(classes) > MOST_NAMED else name for label, name in enumerate(classes)]

@@ -1,4 +1,4 @@
-"""A measurement: what one set of scores amounts to, with intervals: as a whole, at operating points, in subgroups."""
+"""The result of an evaluation: estimates of the whole set, at operating points and in subgroups; metrics.json."""
 
 # N samples, K classes
 
@@ -7,28 +7,30 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from engine.device import Policy
 from engine.evaluate.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
-from engine.evaluate.trained import Decision, Trained, against_rest
+from engine.evaluate.trained import Checkpoint, Trained, against_rest
 from engine.figures import confusion_figure
 from engine.statistics.calibration import reliability, scored_event
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
 from engine.statistics.metrics import confusion_matrix, ranking_score
-from engine.statistics.names import interval, number, over_words, size
+from engine.statistics.names import interval_text, metric_of, over_classes, size_text, value_text
 from engine.statistics.thresholds import OperatingPoint, precision_recall_curve, roc_curve
-from engine.train.run_folder import BEST
 from loaders import __version__
-from loaders.beton.format import Facts
+from loaders.beton.reader import Beton
+from loaders.cautions import Caution
 from loaders.figure_text import ClassNames, class_names, name_text
+from loaders.records import Count, Record
 
+METRICS = "metrics.json"
+FIGURES = ("roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png")
 FEWEST = 10  # samples: an interval of fewer would be so wide that it only misleads
 
 
@@ -40,35 +42,10 @@ class Subgroup:
     name: str
     index_N: np.ndarray
 
-    @property
-    def refused(self) -> str:
-        """Why nothing is estimated; "" where something is."""
-        return f"too small: fewer than {FEWEST} samples" if len(self.index_N) < FEWEST else ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """The result on one beton.  metrics: of engine.statistics.metrics.  warnings: what speaks against it.
-
-    against: the name of the other run; "" for none.  figures: the pictures in out.
-    """
-
-    beton: Path
-    classes: tuple[str, ...]
-    positive: str
-    metrics: dict[str, Any]
-    measurement: Measurement
-    decision: Decision
-    bootstrap: Bootstrap
-    against: str
-    warnings: list[str]
-    out: Path
-    figures: tuple[str, ...]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """What a network said of a set: labels int64 (N,), probabilities float64 (N, K), groups int64 (N,).
+    """What a network predicts of a set: labels int64 (N,), probabilities float64 (N, K), groups int64 (N,).
 
     positive: the positive class among classes.
     """
@@ -89,22 +66,37 @@ class Bootstrap:
     prevalence: float | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AtPoint:
-    """One operating point on the set under test; no estimates where it was refused."""
+class PointResult(Record, frozen=True, kw_only=True):
+    """One operating point on the set under test; refused: why there is none, then without estimates."""
 
-    point: OperatingPoint
+    name: str
+    threshold: float | None
+    refused: str
     estimates: dict[str, Estimate]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InSubgroup:
-    """One subgroup; no estimates where it is too small.  positives: samples of the positive class."""
+class SubgroupResult(Record, frozen=True, kw_only=True):
+    """One subgroup; no estimates where it has fewer than FEWEST samples.  num_positives: of the positive class."""
 
-    subgroup: Subgroup
-    num_groups: int
-    positives: int
+    kind: str
+    name: str
+    num_samples: Count
+    num_groups: Count
+    num_positives: Count
     estimates: dict[str, Estimate]
+
+    @property
+    def refused(self) -> str:
+        """Why nothing is estimated; "" where something is."""
+        return "" if self.estimates else f"too small: fewer than {FEWEST} samples"
+
+
+class Difference(Record, frozen=True, kw_only=True):
+    """This run minus another on the same samples.  against: the other's name.  cautions: of the other alone."""
+
+    against: str
+    estimates: dict[str, Estimate]
+    cautions: list[Caution]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,13 +106,74 @@ class Measurement:
     difference: these scores minus another network's on the same samples; None where none was asked for.
     """
 
+    confusion: list[list[int]]
     estimates: dict[str, Estimate]
     trivial: dict[str, Estimate]
-    points: tuple[AtPoint, ...]
-    subgroups: tuple[InSubgroup, ...]
+    points: list[PointResult]
+    subgroups: list[SubgroupResult]
     difference: dict[str, Estimate] | None
     num_groups: int
     prevalence: float
+
+
+class Metrics(Record, frozen=True, kw_only=True):
+    """One evaluation on one beton, as metrics.json holds it.
+
+    set_name: of the set's folder.  prevalence: the positive class's share of the set.  temperature: of the network's
+    logits.  confusion: rows are the true classes.  trivial: of always predicting the largest class, without intervals.
+    """
+
+    made_by = "evaluate"
+    version: int = 1
+    set_name: str
+    beton: str
+    split: str
+    synthetic: bool
+    conversion_id: str
+    classes: list[str]
+    positive: str
+    num_samples: Count
+    num_groups: Count
+    prevalence: float
+    stated_prevalence: float | None
+    temperature: float
+    confusion: list[list[Count]]
+    estimates: dict[str, Estimate]
+    trivial: dict[str, Estimate]
+    operating_points: list[PointResult]
+    subgroups: list[SubgroupResult]
+    difference: Difference | None
+    resamples: Count
+    seed: Count
+    cautions: list[Caution]
+    checkpoint: Checkpoint
+    device: str
+    plainfilm: str = __version__
+    not_for_diagnosis: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.classes or {len(self.confusion), *map(len, self.confusion)} != {len(self.classes)}:
+            raise ValueError("a confusion matrix of other classes")
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Class → images in the set."""
+        return {name: sum(row) for name, row in zip(self.classes, self.confusion, strict=True)}
+
+    @property
+    def largest_class(self) -> str:
+        """The commonest class in the set, the first of several."""
+        counts = self.class_counts
+        return max(counts, key=lambda name: counts[name])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """One evaluation: metrics.json, and beside it in `out` scores.csv and the figures by file name."""
+
+    metrics: Metrics
+    out: Path
+    figures: tuple[str, ...]
 
 
 def measure(
@@ -145,6 +198,7 @@ def measure(
     whole = estimate(label_N, scores.probability_NK, group_N, positive, prevalence=bootstrap.prevalence)
     count()
     at_points = []
+    num_classes = len(scores.classes)
     binary = against_rest(label_N, scores.probability_NK, positive)
     for point in points:
         found: dict[str, Estimate] = {}
@@ -153,18 +207,22 @@ def measure(
             found = estimate(
                 *binary[:2], group_N, binary[2], threshold=point.threshold, prevalence=prevalence, scores=False
             )
-        at_points.append(AtPoint(point=point, estimates=found))
+        at_points.append(
+            PointResult(name=point.name, threshold=point.threshold, refused=point.refused, estimates=found)
+        )
         count()
     in_subgroups = []
     for subgroup in subgroups:
         index_N, found = subgroup.index_N, {}
-        if not subgroup.refused:
+        if len(index_N) >= FEWEST:
             found = estimate(label_N[index_N], scores.probability_NK[index_N], group_N[index_N], positive)
         in_subgroups.append(
-            InSubgroup(
-                subgroup=subgroup,
+            SubgroupResult(
+                kind=subgroup.kind,
+                name=subgroup.name,
+                num_samples=len(index_N),
                 num_groups=len(np.unique(group_N[index_N])),
-                positives=int((label_N[index_N] == positive).sum()),
+                num_positives=int((label_N[index_N] == positive).sum()),
                 estimates=found,
             )
         )
@@ -177,84 +235,65 @@ def measure(
         )  # fmt: skip
         count()
     return Measurement(
+        confusion=confusion_matrix(label_N, scores.probability_NK.argmax(1), num_classes).tolist(),
         estimates=whole,
-        trivial=trivial(label_N, len(scores.classes), positive, prevalence=bootstrap.prevalence),
-        points=tuple(at_points),
-        subgroups=tuple(in_subgroups),
+        trivial=trivial(label_N, num_classes, positive, prevalence=bootstrap.prevalence),
+        points=at_points,
+        subgroups=in_subgroups,
         difference=difference,
         num_groups=len(np.unique(group_N)),
         prevalence=float((label_N == positive).mean()),
     )
 
 
-FIGURES = ("roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png")
-
-
-def content(result: Evaluation, facts: Facts, trained: Trained, policy: Policy) -> dict[str, Any]:
-    """What metrics.json holds."""
-    measured, state = result.measurement, trained.state
-    return {
-        "set": result.out.name,
-        "beton": result.beton.name,
-        "split": facts.split,
-        "synthetic": facts.synthetic,
-        "conversion_id": facts.conversion_id,
-        "classes": list(result.classes),
-        "positive": result.positive,
-        **result.metrics,
-        "num_groups": measured.num_groups,
-        "temperature": result.decision.temperature,
-        "prevalence": {"set": measured.prevalence, "stated": result.bootstrap.prevalence},
-        "estimates": plain(measured.estimates),
-        "trivial": {name: found.value for name, found in measured.trivial.items()},
-        "trivial_defined": {name: found.defined for name, found in measured.trivial.items() if found.classes},
-        "operating_points": [asdict(at.point) | {"estimates": plain(at.estimates)} for at in measured.points],
-        "subgroups": [
-            {
-                "kind": found.subgroup.kind,
-                "name": found.subgroup.name,
-                "n": len(found.subgroup.index_N),
-                "groups": found.num_groups,
-                "positives": found.positives,
-                "refused": found.subgroup.refused,
-                "estimates": plain(found.estimates),
-            }
-            for found in measured.subgroups
-        ],
-        "difference": None
-        if measured.difference is None
-        else {"against": result.against, "estimates": plain(measured.difference)},
-        "resamples": result.bootstrap.resamples,
-        "seed": result.bootstrap.seed,
-        "figures": list(result.figures),
-        "warnings": result.warnings,
-        "checkpoint": {
-            "path": BEST,
-            "sha256": trained.sha256,
-            "epoch": state["epoch"],
-            "conversion_id": state["conversion_id"],
-        },
-        "device": policy.describe(),
-        "plainfilm": __version__,
-        "not_for_diagnosis": True,
-    }
-
-
-def plain(found: dict[str, Estimate]) -> dict[str, dict[str, Any]]:
-    """Estimates for JSON."""
-    return {name: asdict(estimate) for name, estimate in found.items()}
+def metrics_of(
+    measured: Measurement,
+    trained: Trained,
+    beton: Beton,
+    bootstrap: Bootstrap,
+    policy: Policy,
+    cautions: list[Caution],
+    difference: Difference | None,
+) -> Metrics:
+    """The content of metrics.json."""
+    facts = beton.facts
+    return Metrics(
+        set_name=beton.set_name,
+        beton=beton.path.name,
+        split=facts.split,
+        synthetic=facts.synthetic,
+        conversion_id=facts.conversion_id,
+        classes=list(trained.classes),
+        positive=trained.state["positive"],
+        num_samples=len(beton),
+        num_groups=measured.num_groups,
+        prevalence=measured.prevalence,
+        stated_prevalence=bootstrap.prevalence,
+        temperature=trained.decision.temperature,
+        confusion=measured.confusion,
+        estimates=measured.estimates,
+        trivial=measured.trivial,
+        operating_points=measured.points,
+        subgroups=measured.subgroups,
+        difference=difference,
+        resamples=bootstrap.resamples,
+        seed=bootstrap.seed,
+        cautions=cautions,
+        checkpoint=trained.checkpoint,
+        device=policy.describe(),
+    )
 
 
 def scores_table(scores: Scores) -> str:
-    """scores.csv: every sample's group, label, most probable class and probabilities, after temperature."""
+    """scores.csv: every sample's group, label, predicted class and probabilities, after temperature."""
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     classes = scores.classes
     table.writerow(["sample", "group", "label", "predicted", *(f"probability_{label}" for label in classes)])
     rows = zip(scores.group_N, scores.label_N, scores.probability_NK, strict=True)
     for sample, (group, label, row) in enumerate(rows):
-        said = classes[int(np.argmax(row))]
-        table.writerow([sample, group, classes[label], said, *(f"{value:.9g}" for value in row)])
+        predicted = classes[int(np.argmax(row))]
+        table.writerow([sample, group, classes[label], predicted, *(f"{value:.9g}" for value in row)])
     return text.getvalue()
 
 
@@ -268,23 +307,23 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
     texts = list(names.text_of.values())
     many = len(classes) > 2
     kinds = list(range(len(classes))) if many else [scores.positive]
-    count = f"n = {size(len(label_N), measured.num_groups)}".replace(" ", "\u00a0")  # on one line
+    count = f"n = {size_text(len(label_N), measured.num_groups)}".replace(" ", "\u00a0")  # on one line
     where = f"{name_text(set_name)} ({kind}), {count}"
 
-    def title(name: str, metric: str) -> str:
-        estimate = measured.estimates[metric]
-        over = over_words(estimate.defined, estimate.classes)
+    def title(figure: str, metric: str) -> str:
+        estimate, name = measured.estimates[metric], metric_of(metric).name
+        over = over_classes(estimate.defined, estimate.classes)
         shown = f"mean {name} {over}" if over else name
-        sure = "" if estimate.low is None else f" (95 % interval {interval(metric, estimate)})"
-        return f"{where}\n{shown} {number(metric, estimate.value)}{sure}"
+        between = "" if estimate.low is None else f" (95 % interval {interval_text(metric, estimate)})"
+        return f"{figure}: {where}\n{shown} {value_text(metric, estimate.value)}{between}"
 
     def curve(kind: int, metric: str, x_P: np.ndarray, y_P: np.ndarray) -> Curve:
         area = measured.estimates[f"{metric}[{kind}]"].value if many else None
         name = texts[kind] if many else f"{texts[kind]} against {texts[1 - kind]}"
         return Curve(name=name, x_P=x_P, y_P=y_P, area=area, base=float((label_N == kind).mean()))
 
-    def note(name: str) -> str:
-        return f"Each class against the rest, with its {name}. {names.note}" if many else names.note
+    def note(metric: str) -> str:
+        return f"Each class against the rest, with its {metric_of(metric).name}. {names.note}" if many else names.note
 
     drawn: dict[str, Figure] = {}
     roc = {kind: roc_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
@@ -293,24 +332,25 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
     ]  # fmt: skip
     if lines:
         points = marks(scores, measured, names, "specificity", "sensitivity")
-        drawn["roc.png"] = roc_figure(lines, points, title("ROC-AUC", "auc"), note("ROC-AUC"))
+        drawn["roc.png"] = roc_figure(lines, points, title("ROC curve", "auc"), note("auc"))
     pr = {kind: precision_recall_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
     lines = [
         curve(kind, "pr_auc", found.recall_P[1:], found.precision_P[1:]) for kind, found in pr.items() if found
     ]  # fmt: skip
     if lines:
         points = marks(scores, measured, names, "sensitivity", "ppv")
-        drawn["pr.png"] = pr_figure(lines, points, title("PR-AUC", "pr_auc"), note("PR-AUC"))
+        drawn["pr.png"] = pr_figure(lines, points, title("Precision-recall curve", "pr_auc"), note("pr_auc"))
     score_N, happened_N = scored_event(label_N, probability_NK, scores.positive)
     what = "the most probable class" if many else texts[scores.positive]
     drawn["reliability.png"] = reliability_figure(
-        reliability(score_N, happened_N), what, title("ECE", "ece"), "" if many else names.note
+        reliability(score_N, happened_N), what, title("Reliability diagram", "ece"), "" if many else names.note
     )
-    confusion_KK = confusion_matrix(label_N, probability_NK.argmax(1), len(classes))
-    drawn["confusion.png"] = confusion_figure(confusion_KK, names, title("accuracy", "accuracy"))
+    drawn["confusion.png"] = confusion_figure(
+        np.array(measured.confusion), names, title("Confusion matrix", "accuracy")
+    )
     panels = [Panel(name=texts[kind], score_N=probability_NK[:, kind], is_class_N=label_N == kind) for kind in kinds]
-    thresholds = [(at.point.name, at.point.threshold) for at in measured.points if at.point.threshold is not None]
-    drawn["scores.png"] = score_figure(panels, thresholds, title("Brier score", "brier"), names.note)
+    thresholds = [(point.name, point.threshold) for point in measured.points if point.threshold is not None]
+    drawn["scores.png"] = score_figure(panels, thresholds, title("Predicted probabilities", "brier"), names.note)
     return drawn
 
 
@@ -318,10 +358,10 @@ def marks(scores: Scores, measured: Measurement, names: ClassNames, x: str, y: s
     """The operating points by two of their estimates; specificity is drawn as what it lacks to 1."""
     found = []
     of_which = f" of {names.text_of[scores.classes[scores.positive]]}" if len(scores.classes) > 2 else ""
-    for at in measured.points:
-        values = [at.estimates[name].value for name in (x, y) if name in at.estimates]
+    for point in measured.points:
+        values = [point.estimates[name].value for name in (x, y) if name in point.estimates]
         if len(values) == 2 and values[0] is not None and values[1] is not None:
             found.append(
-                Mark(name=at.point.name + of_which, x=1 - values[0] if x == "specificity" else values[0], y=values[1])
+                Mark(name=point.name + of_which, x=1 - values[0] if x == "specificity" else values[0], y=values[1])
             )
     return found

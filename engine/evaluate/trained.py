@@ -4,48 +4,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from engine.networks.registry import network_of
 from engine.statistics.calibration import TEMPERATURES, fit_temperature
 from engine.statistics.thresholds import OperatingPoint, choose_operating_points
 from engine.train.checkpoint import file_hash, load_checkpoint, load_network
-from engine.train.leakage import SEEN, load_seen
+from engine.train.leakage import RECORD, load_record
 from engine.train.run_folder import BEST
 from engine.train.step import softmax
-from engine.train.validation_scores import validation_scores
+from engine.train.validation_scores import ValidationScores, validation_scores
+from loaders.cautions import Caution, caution
 from loaders.errors import CheckpointError, ConfigError
-
-UNKNOWN = "operating points not known: train again with plainfilm 0.5"
-AT_BOUND = "the temperature is at its bound: validation was too easy or too hard to calibrate by"
+from loaders.records import Count, Record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """What validation settled.  temperature: None where nothing is known.
+    """What validation settled.  temperature: by which logits are divided.
 
     points: thresholds of the calibrated probability of the positive class, against all others for three classes.
     """
 
-    temperature: float | None
+    temperature: float
     points: tuple[OperatingPoint, ...]
 
-    def cautions(self) -> list[str]:
-        """What speaks against probabilities and thresholds of this rule, in plain words."""
-        if self.temperature is None:
-            return [UNKNOWN]
-        return [AT_BOUND] if self.temperature in TEMPERATURES else []
+    def cautions(self) -> list[Caution]:
+        """What limits probabilities and thresholds of this rule."""
+        at_bound = self.temperature in TEMPERATURES
+        return [caution("temperature-at-bound", temperature=self.temperature)] if at_bound else []
 
     def probabilities(self, logits_NK: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities, float64 (N, K); of the logits as they are where no temperature is known."""
-        return softmax(logits_NK if self.temperature is None else logits_NK.astype(np.float64) / self.temperature)
+        """Calibrated probabilities, float64 (N, K)."""
+        return softmax(logits_NK.astype(np.float64) / self.temperature)
 
 
 def against_rest(label_N: np.ndarray, probability_NK: np.ndarray, positive: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -59,11 +55,8 @@ def against_rest(label_N: np.ndarray, probability_NK: np.ndarray, positive: int)
     return (label_N == positive).astype(np.int64), np.stack([1 - score_N, score_N], 1), 1
 
 
-def decide(tensors: Mapping[str, torch.Tensor], positive: int) -> Decision:
-    """The decision rule of a checkpoint, from the validation scores in it; without points where it has none."""
-    scores = validation_scores(tensors)
-    if scores is None:
-        return Decision(temperature=None, points=())
+def decide(scores: ValidationScores, positive: int) -> Decision:
+    """The decision rule that the validation scores of a checkpoint give."""
     uncut = Decision(temperature=fit_temperature(scores.logits_NK, scores.label_N), points=())
     points = choose_operating_points(*against_rest(scores.label_N, uncut.probabilities(scores.logits_NK), positive))
     return Decision(temperature=uncut.temperature, points=points)
@@ -72,9 +65,17 @@ def decide(tensors: Mapping[str, torch.Tensor], positive: int) -> Decision:
 NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "epoch")  # of the weights' state
 
 
+class Checkpoint(Record, frozen=True, kw_only=True):
+    """Which weights a result is of."""
+
+    sha256: str
+    epoch: Count
+    conversion_id: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """The best checkpoint of a run, read once.  network: on the host, in evaluation mode.  state: what it says."""
+    """The best checkpoint of a run, read once.  network: on the host, in evaluation mode.  state: the facts in it."""
 
     run: Path
     network: nn.Module
@@ -87,11 +88,16 @@ class Trained:
         """Class names, in the order of the outputs."""
         return tuple(self.state["classes"])
 
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Which weights these are."""
+        return Checkpoint(sha256=self.sha256, epoch=self.state["epoch"], conversion_id=self.state["conversion_id"])
+
 
 def load_trained(run: Path) -> Trained:
     """Read a run's best weights.
 
-    Errors: ConfigError for no folder; CheckpointError for none, damaged ones, or another run's than the folder is of.
+    Errors: ConfigError for no folder; CheckpointError for none, damaged ones, or those of another run than the folder.
     """
     if not run.is_dir():
         raise ConfigError(f"{run}: not a folder, expected a run folder of `train`; check the path")
@@ -100,9 +106,9 @@ def load_trained(run: Path) -> Trained:
     tensors, state = load_checkpoint(checkpoint, NEEDED)
     if file_hash(checkpoint) != sha256:
         raise CheckpointError(f"{checkpoint}: replaced while being read, expected it to stay; try again")
-    if (run / SEEN).exists():
-        load_seen(run, state["conversion_id"], state.get("run"))
+    if (run / RECORD).exists():
+        load_record(run, state["conversion_id"], state.get("run"))
     network = network_of(state)
     load_network(network, tensors)
-    decision = decide(tensors, state["classes"].index(state["positive"]))
+    decision = decide(validation_scores(tensors, checkpoint), state["classes"].index(state["positive"]))
     return Trained(run=run, network=network.eval(), state=state, decision=decision, sha256=sha256)

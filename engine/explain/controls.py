@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
 from engine.explain.cam import BATCH, Method, evidence
 from engine.explain.lungs import AT_RANDOM, ONE_GROUP, RANDOM, UNDEFINED, Interval, group_interval
+from loaders.records import Count, Record
 
 # Mean rank correlation of a map with that of the network with random weights. Of five trained networks it was -0.04 to
 # 0.07 for HiResCAM and -0.21 to 0.16 for GradCAM; of a network with itself it is 1.
@@ -24,16 +25,15 @@ RANDOM_ORDERS = 2
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Randomised:
+class Randomised(Record, frozen=True, kw_only=True):
     """The map of each picture beside that from random weights: mean Spearman correlation; None where undefined.
 
     num_empty: pictures left out since their map, or each from random weights, is of one value.
     """
 
     correlation: float | None
-    num_samples: int
-    num_empty: int
+    num_samples: Count
+    num_empty: Count
 
     @property
     def passed(self) -> bool:
@@ -48,28 +48,27 @@ class Randomised:
         return UNDEFINED if self.correlation is None else RANDOM
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Deletion:
+class Deletion(Record, frozen=True, kw_only=True):
     """Mean probability of the predicted class as a rising share of the pixels is blanked.
 
-    cam_P, random_P: in order of the map, and in random order.  difference: of the areas, map less random.
+    by_map, at_random: in order of the map, and in random order.  difference: of the areas, map less random.
     """
 
-    share_P: np.ndarray
-    cam_P: np.ndarray
-    random_P: np.ndarray
+    share: list[float]
+    by_map: list[float]
+    at_random: list[float]
     difference: Interval
-    num_samples: int
+    num_samples: Count
 
     @property
-    def auc_cam(self) -> float:
+    def area_by_map(self) -> float:
         """Area under the curve in order of the map, from 0 to 1."""
-        return float(np.trapezoid(self.cam_P, self.share_P))
+        return float(np.trapezoid(self.by_map, self.share))
 
     @property
-    def auc_random(self) -> float:
+    def area_at_random(self) -> float:
         """Area under the curve in random order."""
-        return float(np.trapezoid(self.random_P, self.share_P))
+        return float(np.trapezoid(self.at_random, self.share))
 
     @property
     def passed(self) -> bool:
@@ -120,13 +119,9 @@ def randomised(
 
 def rank_correlation(first_HW: np.ndarray, second_HW: np.ndarray) -> float:
     """Spearman's; NaN for a map of one value.  Ties take their mean rank."""
-    ranks = []
-    for map_HW in (first_HW, second_HW):
-        _, place_HW, count = np.unique(map_HW, return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(count) - (count - 1) / 2)[place_HW.ravel()])
-    first_M, second_M = (rank - rank.mean() for rank in ranks)
-    spread = first_M.std() * second_M.std()
-    return float((first_M * second_M).mean() / spread) if spread else float("nan")
+    if np.ptp(first_HW) == 0 or np.ptp(second_HW) == 0:
+        return float("nan")
+    return float(spearmanr(first_HW, second_HW, axis=None).statistic)
 
 
 def deletion(
@@ -160,9 +155,9 @@ def deletion(
     cam_NP, random_NP = curves[0], np.mean(curves[1:], axis=0)
     gap_N = np.trapezoid(cam_NP - random_NP, share_P, axis=1)
     return Deletion(
-        share_P=share_P,
-        cam_P=cam_NP.mean(0),
-        random_P=random_NP.mean(0),
+        share=share_P.tolist(),
+        by_map=cam_NP.mean(0).tolist(),
+        at_random=random_NP.mean(0).tolist(),
         difference=group_interval(gap_N, group_N, seed),
         num_samples=num_samples,
     )

@@ -1,17 +1,15 @@
-"""The choice of samples to show: most confident right, most confident wrong, borderline, each class in turn."""
+"""An explanation: the maps of a run over the samples of a beton, their lung ratio, their controls and pictures."""
 
-# N samples, K classes
 # N samples, H W rows and columns of the crop, K classes, S side of a stored frame
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +17,22 @@ from PIL import Image
 
 from engine.config import ExplainConfig
 from engine.device import Policy, choose_policy, settle_precision
-from engine.evaluate.checks import check_beton
+from engine.evaluate.checks import check_beton, set_cautions
 from engine.evaluate.trained import Trained, load_trained
 from engine.explain.cam import METHODS, cam, layer_name, map_cells
 from engine.explain.controls import Deletion, Randomised, deletion, randomised
-from engine.explain.findings import NOT_FOR_DIAGNOSIS, Example, Explanation, caption, cautions, content
+from engine.explain.findings import (
+    EXPLANATION,
+    NOT_FOR_DIAGNOSIS,
+    Example,
+    Explained,
+    Explanation,
+    Kind,
+    caption,
+    map_cautions,
+)
 from engine.explain.gallery import Shown, deletion_figure, gallery, overlay, picture_bytes
-from engine.explain.lungs import LungRatio, Masks, find_masks, looks, lung_ratios, measure_lungs, sentence
+from engine.explain.lungs import LungRatio, Masks, find_masks, lung_ratios, measure_lungs, region_of
 from engine.figures import png
 from engine.networks.registry import network_of
 from engine.train.step import predict
@@ -34,10 +41,11 @@ from kernels.crops import crop_into
 from loaders.atomic_file import locked, publish_bytes
 from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution
 from loaders.config import LoaderConfig
 from loaders.figure_text import EM, class_names, name_text
+from loaders.records import write_record
 
-Kind = Literal["right", "wrong", "borderline"]
 KINDS: tuple[Kind, ...] = ("right", "wrong", "borderline")
 
 
@@ -107,7 +115,7 @@ class Pictures:
         return cam(self.trained.network, self.frames(sample_N), self.said_N[sample_N], **options)
 
 
-def explain(config: ExplainConfig, progress: Progress = lambda name, done, total: None) -> Explanation:
+def explain(config: ExplainConfig, progress: Progress = lambda name, done, total: None) -> Explained:
     """Explain the best checkpoint of a run on a beton; write explanation.json, gallery.png, deletion.png and overlays.
 
     Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or masks of
@@ -122,11 +130,11 @@ def explain(config: ExplainConfig, progress: Progress = lambda name, done, total
     )
     with Loader(config.beton, settings, tensors=True) as loader:
         beton = loader.beton
-        warnings = check_beton(trained.run, trained.state, loader, force=True)
+        cautions = set_cautions(beton) + check_beton(trained.run, trained.state, loader, force=True)
         masks = find_masks(beton, config.masks, config.table)
         out = (config.out or config.run / "explanation") / beton.set_name
         with locked(out):
-            return explain_one(config, trained, policy, loader, masks, warnings, out, progress)
+            return explain_one(config, trained, policy, loader, masks, cautions, out, progress)
 
 
 def explain_one(
@@ -135,10 +143,10 @@ def explain_one(
     policy: Policy,
     loader: Loader,
     masks: Masks,
-    warnings: list[str],
+    cautions: list[Caution],
     out: Path,
     progress: Progress,
-) -> Explanation:
+) -> Explained:
     """Predict, measure, check, draw and write."""
     beton, done = loader.beton, 0
 
@@ -155,7 +163,6 @@ def explain_one(
     lungs, ratio_of = measure(pictures, masks, measured_N, partial(progress, "maps"))
     controlled_N = some(np.arange(len(beton)), MOST_CONTROLLED, config.seed)
     random_weights, blanked = check(pictures, controlled_N, progress)
-    distrust = random_weights.failure or blanked.failure
     chosen = choose(label_N, probability_NK, config.samples)
     shown_N = np.array([sample for sample, _ in chosen], np.int64)
     maps_NHW, frames_N1HW = pictures.maps(shown_N), pictures.frames(shown_N).cpu().numpy()
@@ -180,25 +187,30 @@ def explain_one(
         examples.append(example)
         overlays.append((kind, overlay(shown)))
         progress("pictures", place + 1, len(chosen))
+    facts, num_groups = beton.facts, len(np.unique(pictures.group_N[measured_N]))
     result = Explanation(
-        beton=beton.path,
+        set_name=beton.set_name,
+        beton=beton.path.name,
+        split=facts.split,
+        synthetic=facts.synthetic,
+        conversion_id=facts.conversion_id,
+        classes=list(trained.classes),
         method=METHODS[config.method],
-        layer=layer_name(trained.network, beton.facts.crop),
-        samples=tuple(examples),
+        layer=layer_name(trained.network, facts.crop),
+        region=region_of(lungs, random_weights.failure or blanked.failure),
+        samples=examples,
         lungs=lungs,
         randomised=random_weights,
         deletion=blanked,
-        looks=looks(lungs, distrust),
-        sentence=sentence(lungs, distrust),
-        warnings=warnings + cautions(lungs, random_weights, blanked, len(np.unique(pictures.group_N[measured_N]))),
-        out=out,
+        cautions=cautions + map_cautions(lungs, random_weights, blanked, num_groups),
+        checkpoint=trained.checkpoint,
     )
     for example, (_, picture) in zip(examples, overlays, strict=True):
         publish_bytes(out / example.overlay, picture_bytes(picture))
-    write(result, trained, beton, overlays, names.note)
+    write(result, out, overlays, names.note)
     for stale in set(out.glob("[0-9][0-9][0-9][0-9].png")) - {out / example.overlay for example in examples}:
         stale.unlink()
-    return result
+    return Explained(explanation=result, out=out)
 
 
 def gather(config: ExplainConfig, trained: Trained, beton: Beton, device: torch.device, said_N: np.ndarray) -> Pictures:
@@ -263,16 +275,13 @@ def check(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple
     return found, blanked
 
 
-def write(
-    result: Explanation, trained: Trained, beton: Beton, overlays: Sequence[tuple[str, Image.Image]], note: str
-) -> None:
+def write(result: Explanation, out: Path, overlays: Sequence[tuple[str, Image.Image]], note: str) -> None:
     """gallery.png, deletion.png, and explanation.json last."""
-    kind = "synthetic phantoms" if beton.facts.synthetic else "radiographs"
-    title = f"{result.method}: {name_text(result.out.name)} ({kind})"
-    said = result.sentence[0].upper() + result.sentence[1:] + "."
-    page = gallery(overlays, title, said, f"{NOT_FOR_DIAGNOSIS} {note}")
-    publish_bytes(result.out / "gallery.png", picture_bytes(page))
+    kind = "synthetic phantoms" if result.synthetic else "radiographs"
+    title = f"{result.method}: {name_text(result.set_name)} ({kind})"
+    sentence = result.sentence[0].upper() + result.sentence[1:] + "."
+    page = gallery(overlays, title, sentence, f"{NOT_FOR_DIAGNOSIS} {note}")
+    publish_bytes(out / "gallery.png", picture_bytes(page))
     curves = deletion_figure(result.deletion, f"{title}, n\u00a0=\u00a0{result.deletion.num_samples}")
-    publish_bytes(result.out / "deletion.png", png(curves))
-    text = json.dumps(content(result, trained, beton), indent=2)
-    publish_bytes(result.out / "explanation.json", (text + "\n").encode())
+    publish_bytes(out / "deletion.png", png(curves))
+    write_record(out / EXPLANATION, result)

@@ -1,30 +1,32 @@
-"""Findings: what an explanation says, in numbers, in plain words, and as explanation.json."""
+"""Findings: the result of an explanation, in numbers and in plain English; explanation.json."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from engine.evaluate.checks import few_groups
-from engine.evaluate.trained import Trained
+from engine.evaluate.checks import group_cautions
+from engine.evaluate.trained import Checkpoint
 from engine.explain.controls import Deletion, Randomised
-from engine.explain.lungs import Looks, LungRatio, left_out
-from engine.train.run_folder import BEST
+from engine.explain.lungs import LungRatio, Region, left_out, region_of, sentence
+from engine.statistics.names import interval_text, short_name, value_text
 from loaders import __version__
-from loaders.beton.reader import Beton
+from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line, share_text
+from loaders.records import Count, Record
 
+EXPLANATION = "explanation.json"
 NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
+Kind = Literal["right", "wrong", "borderline"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Example:
-    """One sample that is shown.  probability: of the class said.  overlay: its picture's file."""
+class Example(Record, frozen=True, kw_only=True):
+    """One sample that is shown.  probability: of the predicted class.  overlay: its picture's file."""
 
-    sample: int
-    kind: str
+    sample: Count
+    kind: Kind
     label: str
     predicted: str
     probability: float
@@ -32,128 +34,106 @@ class Example:
     overlay: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Explanation:
-    """What was found on one beton.  looks: where the model looks.  warnings: what speaks against it, in plain words."""
+class Explanation(Record, frozen=True, kw_only=True):
+    """The explanation of one beton, as explanation.json holds it.  region: where the evidence lies.
 
-    beton: Path
+    set_name: of the set's folder.  layer: whose map it is.
+    """
+
+    made_by = "explain"
+    version: int = 1
+    set_name: str
+    beton: str
+    split: str
+    synthetic: bool
+    conversion_id: str
+    classes: list[str]
     method: str
     layer: str
-    samples: tuple[Example, ...]
+    region: Region
+    samples: list[Example]
     lungs: LungRatio
     randomised: Randomised
     deletion: Deletion
-    looks: Looks
-    sentence: str
-    warnings: list[str]
+    cautions: list[Caution]
+    checkpoint: Checkpoint
+    plainfilm: str = __version__
+    not_for_diagnosis: bool = True
+
+    def __post_init__(self) -> None:
+        if self.region != (region := region_of(self.lungs, self.distrust)):
+            raise ValueError(f"region {self.region}, expected {region} of its numbers and controls")
+
+    @property
+    def distrust(self) -> str:
+        """Why the maps are not believed, or ""."""
+        return self.randomised.failure or self.deletion.failure
+
+    @property
+    def sentence(self) -> str:
+        """Where the evidence lies, in plain English."""
+        return sentence(self.lungs, self.distrust)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explained:
+    """One explanation: explanation.json, and beside it in `out` the overlays, gallery.png and deletion.png."""
+
+    explanation: Explanation
     out: Path
 
 
-def cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion, num_groups: int) -> list[str]:
-    """What speaks against the result, in plain words."""
-    found = few_groups(num_groups)
+def map_cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion, num_groups: int) -> list[Caution]:
+    """What limits the result, beside what limits any result on the set."""
+    found = group_cautions(num_groups)
     if lungs.masks == "template":
-        found.append("no masks: the lungs are taken to be where they usually are; --masks takes the pictures' own")
-    pictures = lungs.num_samples + lungs.num_empty + lungs.num_outside
+        found.append(caution("usual-lung-region"))
+    images = lungs.num_samples + lungs.num_empty + lungs.num_outside
     if lungs.num_empty:
-        found.append(
-            f"empty maps, where nothing speaks for the predicted class: {lungs.num_empty:,} of {pictures:,}; the lung "
-            "ratio leaves them out"
-        )
+        found.append(caution("empty-maps", empty=lungs.num_empty, images=images))
     if lungs.num_outside:
-        found.append(
-            f"pictures without lungs in their crop: {lungs.num_outside:,} of {pictures:,}; the lung ratio leaves them "
-            "out"
-        )
-    if random_weights.failure:
-        found.append(f"{random_weights.failure}, so they say nothing of what the network learnt")
+        found.append(caution("lungs-outside-crop", outside=lungs.num_outside, images=images))
+    if not random_weights.passed:
+        alike = random_weights.correlation is not None
+        found.append(caution("maps-of-random-weights" if alike else "maps-not-comparable"))
     if not blanked.passed:
-        found.append(
-            "blanking what the maps point at was not shown to lower the probability faster than blanking at random"
-        )
+        found.append(caution("deletion-not-faster"))
     return found
 
 
 def caption(example: Example, names: ClassNames) -> tuple[str, str]:
     """The two lines under a picture."""
     verdict = "right" if example.label == example.predicted else f"wrong, it is {names.text_of[example.label]}"
-    ratio = "unknown" if example.lung_ratio is None else f"{example.lung_ratio:.2f} (chance 1)"
+    ratio = "unknown" if example.lung_ratio is None else f"{value_text('lung_ratio', example.lung_ratio)} (chance 1)"
     return (
-        f"says {names.text_of[example.predicted]}, {example.probability:.1%}: {verdict}",
+        f"predicted {names.text_of[example.predicted]}, {share_text(example.probability)}: {verdict}",
         f"sample {example.sample}, {example.kind}; lung ratio {ratio}",
     )
-
-
-def content(result: Explanation, trained: Trained, beton: Beton) -> dict[str, Any]:
-    """explanation.json."""
-    lungs, blanked = result.lungs, result.deletion
-    return {
-        "set": result.out.name,
-        "beton": result.beton.name,
-        "split": beton.facts.split,
-        "synthetic": beton.facts.synthetic,
-        "conversion_id": beton.facts.conversion_id,
-        "classes": list(trained.classes),
-        "method": result.method,
-        "layer": result.layer,
-        "samples": [asdict(example) for example in result.samples],
-        "lung_ratio": {
-            **asdict(lungs.ratio),
-            "n": lungs.num_samples,
-            "empty": lungs.num_empty,
-            "outside": lungs.num_outside,
-            "masks": lungs.masks,
-            "area": lungs.area,
-            "limit": lungs.limit,
-        },
-        "randomised": {
-            "correlation": result.randomised.correlation,
-            "n": result.randomised.num_samples,
-            "empty": result.randomised.num_empty,
-            "passed": result.randomised.passed,
-        },
-        "deletion": {
-            "auc_cam": blanked.auc_cam,
-            "auc_random": blanked.auc_random,
-            "difference": asdict(blanked.difference),
-            "n": blanked.num_samples,
-            "passed": blanked.passed,
-            "figure": "deletion.png",
-        },
-        "looks": result.looks,
-        "sentence": result.sentence,
-        "warnings": result.warnings,
-        "checkpoint": {"path": BEST, "sha256": trained.sha256, "epoch": trained.state["epoch"]},
-        "plainfilm": __version__,
-        "not_for_diagnosis": True,
-    }
 
 
 MASKS = {"phantom": "the phantoms' masks", "folder": "mask files", "template": "the lungs' usual region"}
 
 
-def explanation_parts(result: Explanation) -> Parts:
+def explanation_parts(explained: Explained) -> Parts:
     """The sentence, the figures behind it, the controls, the files."""
-    lungs, blanked = result.lungs, result.deletion
-    correlation = result.randomised.correlation
+    result, out = explained.explanation, explained.out
+    lungs, random, blanked = result.lungs, result.randomised, result.deletion
     rows = (
-        ("lung ratio (1 is chance)", number(lungs.ratio.value), interval(lungs.ratio.low, lungs.ratio.high),
-         images(lungs.num_samples, lungs.num_empty), MASKS[lungs.masks]),
-        ("correlation with random weights", number(correlation), "",
-         images(result.randomised.num_samples, result.randomised.num_empty),
-         verdict(result.randomised.passed)),
-        ("deletion: area by the map", number(blanked.auc_cam, 4), "", str(blanked.num_samples), ""),
-        ("deletion: area at random", number(blanked.auc_random, 4), "", str(blanked.num_samples), ""),
-        ("deletion: difference", number(blanked.difference.value, 4),
-         interval(blanked.difference.low, blanked.difference.high, 4), str(blanked.num_samples),
-         verdict(blanked.passed)),
+        (f"{short_name('lung_ratio')} (1 is chance)", value_text("lung_ratio", lungs.ratio.value),
+         interval_text("lung_ratio", lungs.ratio), images(lungs.num_samples, lungs.num_empty), MASKS[lungs.masks]),
+        (short_name("correlation"), value_text("correlation", random.correlation), "",
+         images(random.num_samples, random.num_empty), verdict(random.passed)),
+        *((short_name(key), value_text(key, getattr(blanked, key)), "", str(blanked.num_samples), "")
+          for key in ("area_by_map", "area_at_random")),
+        (short_name("deletion"), value_text("deletion", blanked.difference.value),
+         interval_text("deletion", blanked.difference), str(blanked.num_samples), verdict(blanked.passed)),
     )  # fmt: skip
     title = f"{result.method} at {result.layer}"
     return [
         Sheet(headers=("measure", "value", "95 % interval", "images", ""), rows=rows, title=title, ends_in_text=True),
-        Line(f"{result.out.name}: {result.sentence}.", "bold"),
-        *(Line(f"Caution, {result.out.name}: {warning}.", "yellow") for warning in result.warnings),
-        *(path_line(result.out / name) for name in ("explanation.json", "gallery.png", "deletion.png")),
+        Line(f"{result.set_name}: {result.sentence}.", "bold"),
+        *caution_lines(result.cautions, result.set_name),
+        *(path_line(out / name) for name in (EXPLANATION, "gallery.png", "deletion.png")),
         Line(f"{len(result.samples)} pictures beside them. {NOT_FOR_DIAGNOSIS}"),
     ]
 
@@ -161,16 +141,6 @@ def explanation_parts(result: Explanation) -> Parts:
 def images(num_samples: int, num_empty: int) -> str:
     """How many were measured, and how many could not be."""
     return f"{num_samples:,} ({left_out(num_empty)})" if num_empty else f"{num_samples:,}"
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number with its decimals."""
-    return "undefined" if value is None else f"{value:.{digits}f}"
-
-
-def interval(low: float | None, high: float | None, digits: int = 2) -> str:
-    """Both ends, or nothing."""
-    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def verdict(passed: bool) -> str:

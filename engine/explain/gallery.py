@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from engine.explain.controls import Deletion
 from engine.figures import TRAINING, ready, set_legend, set_title
+from engine.statistics.names import value_text
 from loaders.figure_text import shorten, wrap, write
 
 PANEL, GAP, LINE = 256, 6, 19  # pixels
@@ -109,13 +110,13 @@ def deletion_figure(found: Deletion, title: str) -> Figure:
     """Both deletion curves with their areas."""
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.subplots()
-    percent_P = 100 * found.share_P
-    axes.plot(
-        percent_P, found.random_P, color="#888888", marker=".", label=f"random order, area {found.auc_random:.2f}"
-    )
-    axes.plot(percent_P, found.cam_P, color=TRAINING, marker=".", label=f"order of the map, area {found.auc_cam:.2f}")
+    percent = [100 * share for share in found.share]
+    random = f"random order, area {value_text('area_at_random', found.area_at_random)}"
+    by_map = f"order of the map, area {value_text('area_by_map', found.area_by_map)}"
+    axes.plot(percent, found.at_random, color="#888888", marker=".", label=random)
+    axes.plot(percent, found.by_map, color=TRAINING, marker=".", label=by_map)
     axes.set_xlabel("pixels blanked, %")
-    axes.set_ylabel("probability of the class said")
+    axes.set_ylabel("probability of the predicted class")
     axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,48 +1,51 @@
-"""The lungs' share of the maps: how much of what a network looks at lies in the lungs, beside chance."""
+"""The lungs' share of the maps: how much of the evidence lies in the lungs, beside chance; and the lungs' masks."""
 
 # N samples, H W rows and columns of the crop, G groups, R resamples
-# N samples, H W rows and columns of the crop
 
 from __future__ import annotations
 
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 
+from engine.statistics.names import interval_text, value_text
+from loaders.audit.table import FIX
 from loaders.beton.reader import Beton
 from loaders.config import Fit
 from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.images.decode import inside
 from loaders.images.frame import read_mask, template_SS
+from loaders.output import counted
+from loaders.records import Count, Record
 from loaders.sources.entry import check_regular
+from loaders.statistics import percentile_interval, resampled_means
 
 Kind = Literal["phantom", "folder", "template"]
-Looks = Literal["lungs", "outside", "unknown"]
+Region = Literal["lungs", "outside", "unknown"]
 RESAMPLES = 2000
-# How far from chance (0) to all of the map within the lungs (1) a network that looks at the lungs must come. Of 13
-# networks on phantoms at crops of 64, the eight whose classes the arms told best, or alone, came to -0.26 to 0.03, with
-# intervals up to 0.13; the five whose classes only the lungs told, to 0.63 to 0.73, with intervals down to 0.57.
+# How far from chance (0) to all of the map within the lungs (1) a network that relies on the lungs must come. Of 13
+# networks on phantoms at crops of 64, the eight whose classes showed best, or only, in the arms came to -0.26 to 0.03,
+# with intervals up to 0.13; the five whose classes showed in the lungs alone, to 0.63 to 0.73, with intervals down to
+# 0.57.
 LIMIT = 0.3
-NOTHING = "it cannot be told where the model looks"
+NOTHING = "it is not known what the model relies on"
 ONE_GROUP = "all pictures are of one group, so there is no interval"
-RANDOM = "maps of a network with random weights look the same"
+RANDOM = "maps of a network with random weights are the same"
 UNDEFINED = "no map varies over its picture, or no network with random weights has one that does"
-ANSWERS: dict[Looks, str] = {
-    "lungs": "the model looks at the lungs",
-    "outside": "the model looks outside the lungs",
+ANSWERS: dict[Region, str] = {
+    "lungs": "the model relies on the lungs",
+    "outside": "the model relies on what lies outside the lungs",
     "unknown": NOTHING,
 }
 AT_RANDOM = "blanking what the maps point at lowers the probability no faster than blanking at random"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Interval:
+class Interval(Record, frozen=True, kw_only=True):
     """A mean and its 95 % interval, which resamples groups; None where there is nothing to resample."""
 
     value: float | None
@@ -50,8 +53,7 @@ class Interval:
     high: float | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LungRatio:
+class LungRatio(Record, frozen=True, kw_only=True):
     """Share of the maps' mass within the lungs over the lungs' share of the crop; 1 is chance.
 
     area: the lungs' mean share of the crop.  num_samples: pictures with lungs in the crop and a map that is not empty.
@@ -60,14 +62,14 @@ class LungRatio:
 
     ratio: Interval
     area: float | None
-    num_samples: int
-    num_empty: int
-    num_outside: int
+    num_samples: Count
+    num_empty: Count
+    num_outside: Count
     masks: Kind
 
     @property
     def limit(self) -> float | None:
-        """The ratio that parts looking at the lungs from looking elsewhere; between chance and the largest possible."""
+        """The ratio above which a model relies on the lungs; between chance and the largest possible."""
         return None if not self.area else 1 + LIMIT * (1 / self.area - 1)
 
 
@@ -99,17 +101,13 @@ def group_interval(value_N: np.ndarray, group_N: np.ndarray, seed: int) -> Inter
     """The mean of the values and its percentile interval over resamples of whole groups."""
     if not len(value_N):
         return Interval(value=None, low=None, high=None)
-    place_N = np.unique(group_N, return_inverse=True)[1]
-    sum_G, count_G = np.bincount(place_N, value_N), np.bincount(place_N)
-    if len(sum_G) < 2:
-        return Interval(value=float(value_N.mean()), low=None, high=None)
-    drawn_RG = np.random.default_rng(seed).integers(len(sum_G), size=(RESAMPLES, len(sum_G)))
-    low, high = np.percentile(sum_G[drawn_RG].sum(1) / count_G[drawn_RG].sum(1), (2.5, 97.5))
-    return Interval(value=float(value_N.mean()), low=float(low), high=float(high))
+    mean_R = resampled_means(value_N, group_N, RESAMPLES, seed)
+    low, high = percentile_interval(mean_R[1:]) if len(np.unique(group_N)) > 1 else (None, None)
+    return Interval(value=float(mean_R[0]), low=low, high=high)
 
 
-def looks(lungs: LungRatio, distrust: str) -> Looks:
-    """Where the model looks.  distrust: why its maps are not believed, or "": no such map tells where it looks."""
+def region_of(lungs: LungRatio, distrust: str) -> Region:
+    """What the model relies on.  distrust: why its maps are not believed, or "": such maps show nothing."""
     found, limit = lungs.ratio, lungs.limit
     if distrust or limit is None or found.low is None or found.high is None:
         return "unknown"
@@ -117,7 +115,7 @@ def looks(lungs: LungRatio, distrust: str) -> Looks:
 
 
 def sentence(lungs: LungRatio, distrust: str = "") -> str:
-    """Where the model looks, in plain words.  distrust: why a control does not let its maps be believed, or ""."""
+    """What the model relies on, in plain English.  distrust: why its maps are not believed, or ""."""
     found, limit = lungs.ratio, lungs.limit
     if distrust:
         return f"{NOTHING}: {distrust}"
@@ -128,53 +126,26 @@ def sentence(lungs: LungRatio, distrust: str = "") -> str:
     region = "the lungs' usual region" if lungs.masks == "template" else "the lungs"
     empty = f"; {left_out(lungs.num_empty)}" if lungs.num_empty else ""
     measured = (
-        f"{found.value:.2f} times as much of its maps lies in {region} as chance would put there "
-        f"(95 % interval {found.low:.2f} to {found.high:.2f}, n = {lungs.num_samples}{empty}; "
-        f"a model that looks there comes above {limit:.2f})"
+        f"{value_text('lung_ratio', found.value)} times as much of its maps lies in {region} as chance would put there "
+        f"(95 % interval {interval_text('lung_ratio', found)}, n = {lungs.num_samples}{empty}; "
+        f"a model that relies on them comes above {value_text('lung_ratio', limit)})"
     )
-    return f"{ANSWERS[looks(lungs, distrust)]}: {measured}"
+    return f"{ANSWERS[region_of(lungs, distrust)]}: {measured}"
 
 
 def left_out(num_empty: int) -> str:
     """How many empty maps no mean counts."""
-    return f"{num_empty:,} empty {'map' if num_empty == 1 else 'maps'} left out"
-
-
-def controls_failed(content: Mapping[str, Any]) -> bool:
-    """Whether a control of an explanation.json failed.  Releases up to 0.6 gave an answer all the same."""
-    controls = (content.get(name) for name in ("randomised", "deletion"))
-    return any(isinstance(control, dict) and control.get("passed") is False for control in controls)
-
-
-def answer(content: Mapping[str, Any]) -> Looks:
-    """Where the model looks by an explanation.json, "unknown" where its own controls failed."""
-    if controls_failed(content):
-        return "unknown"
-    found = content.get("looks")
-    if isinstance(found, str) and found in ANSWERS:
-        return found
-    text = str(content.get("sentence", ""))  # up to release 0.6 the sentence alone gave the answer
-    return next((place for place, words in ANSWERS.items() if text.startswith(words)), "unknown")
-
-
-def answer_words(content: Mapping[str, Any]) -> str:
-    """The sentence of an explanation.json, or, where its own controls failed, that there is none; "" without one."""
-    text = content.get("sentence")
-    if not isinstance(text, str) or not text:
-        return ""
-    return f"{NOTHING}: its own controls failed" if controls_failed(content) and not text.startswith(NOTHING) else text
+    return f"{counted(num_empty, 'empty map')} left out"
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm")
 WHOLE = re.compile(r"[0-9]{1,18}")
-STEP = r"(?:crop [0-9]+:[0-9]+,[0-9]+:[0-9]+|invert|rotate (?:90|180|270))"
-MENDED = re.compile(rf"mended: ({STEP}(?:; {STEP})*)$")  # in convert.csv's reason: steps of loaders.images.frame
 REMEDY = "name the convert.csv of the conversion that made the beton with --table"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """A radiograph as convert.csv tells of it.  size: columns and rows, None if not known.  fix: how it was mended."""
+    """A radiograph by its row of convert.csv.  size: columns and rows, None if not known.  fix: how it was repaired."""
 
     size: tuple[int, int] | None
     fix: str
@@ -247,7 +218,7 @@ def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Writ
 
     Errors: ConfigError; InputError for a table of another conversion.
     """
-    columns = ("path", "label", "split", "sample", "reason", "width", "height")
+    columns = ("path", "label", "split", "sample", "fix", "width", "height")
     rows = read_rows(path, columns, f"expected a convert.csv; {REMEDY}")
     facts = beton.facts
     rows = [row for row in rows if row["split"] == facts.split and WHOLE.fullmatch(row["sample"])]
@@ -262,10 +233,10 @@ def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Writ
 
 
 def written_as(row: dict[str, str]) -> Written:
-    """What a row of convert.csv tells of a written file."""
+    """A written file by its row of convert.csv."""
     sides = [int(row[name]) if WHOLE.fullmatch(row[name]) else 0 for name in ("width", "height")]
-    mended = MENDED.search(row["reason"])
-    return Written(size=(sides[0], sides[1]) if all(sides) else None, fix=mended[1] if mended else "")
+    fix = row["fix"] if FIX.fullmatch(row["fix"]) else ""
+    return Written(size=(sides[0], sides[1]) if all(sides) else None, fix=fix)
 
 
 def read_rows(path: Path, columns: tuple[str, ...], expected: str) -> list[dict[str, str]]:

@@ -43,7 +43,6 @@ class Exported:
     card: Path
     classes: tuple[str, ...]
     stored: int
-    temperature: float | None
     difference: float
     size: int
 
@@ -102,7 +101,6 @@ def export(config: ExportConfig, progress: Progress = lambda phase, done, total:
         card=out.with_name(CARD),
         classes=trained.classes,
         stored=trained.state["stored"],
-        temperature=trained.decision.temperature,
         difference=difference,
         size=len(content),
     )
@@ -140,7 +138,7 @@ def onnx_model(trained: Trained) -> Any:
     state = trained.state
     if hasattr(trained.network, "fused"):
         trained.network.fused = False  # type: ignore[assignment]
-    deployed = Deployed(trained.network, state["stored"], state["crop"], trained.decision.temperature or 1.0).eval()
+    deployed = Deployed(trained.network, state["stored"], state["crop"], trained.decision.temperature).eval()
     example_NSS = torch.zeros(2, state["stored"], state["stored"], dtype=torch.uint8)
     with quiet_exporter():
         program = torch.onnx.export(
@@ -186,7 +184,7 @@ def describe(onnx: Any, model: Any, trained: Trained) -> None:
         "stored": state["stored"],
         "fit": state["fit"],
         "network": state.get("network", "cnn"),
-        "temperature": "" if trained.decision.temperature is None else repr(trained.decision.temperature),
+        "temperature": repr(trained.decision.temperature),
         "conversion_id": state["conversion_id"],
         "checkpoint_sha256": trained.sha256,
         "plainfilm": __version__,
@@ -210,7 +208,7 @@ def largest_difference(content: bytes, frames_NSS: np.ndarray, expected_NK: np.n
 
 def export_words(done: Exported) -> Parts:
     """Shapes, parity, and where the files are."""
-    parts = [
+    return [
         Line(
             f"frames uint8 (N, {done.stored}, {done.stored}) → probabilities float32 (N, {len(done.classes)}): "
             f"{', '.join(done.classes)}; {done.size / 1e6:,.1f} MB"
@@ -219,7 +217,6 @@ def export_words(done: Exported) -> Parts:
             f"Under onnxruntime its probabilities differ from the network's by {done.difference:.1g} at most "
             f"(limit {TOLERANCE:g})."
         ),
+        path_line(done.model),
+        path_line(done.card),
     ]
-    if done.temperature is None:
-        parts.append(Line("Caution: uncalibrated: the run kept no validation scores; train again.", "yellow"))
-    return [*parts, path_line(done.model), path_line(done.card)]

@@ -18,14 +18,14 @@ from engine.config import PredictConfig
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.trained import Trained, load_trained
 from engine.predict.table import Row, Source, list_sources, opened_spool, opened_table
-from engine.statistics.calibration import TEMPERATURES
-from engine.train.leakage import SEEN, load_seen
+from engine.train.leakage import RECORD, load_record
 from kernels.crops import crop_into
 from loaders.audit.findings import DEFECTS, FIXED
+from loaders.cautions import Caution, caution
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
 from loaders.images.quality import fix_of, own_defects
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,14 +39,13 @@ class Predicted:
     """What became of the files.  said, abstained: class or reason → files.  in_set: training or validation → files.
 
     asked: files that the network was asked about.  first: of the others, the first and why.
-    temperature: None where it is not known.
+    temperature: by which logits were divided.
     """
 
     out: Path
     classes: tuple[str, ...]
     min_confidence: float
-    audit: str
-    temperature: float | None
+    temperature: float
     files: int = 0
     asked: int = 0
     first: str = ""
@@ -54,7 +53,7 @@ class Predicted:
     abstained: Counter[str] = field(default_factory=Counter)
     in_set: Counter[str] = field(default_factory=Counter)
     mended: int = 0
-    cautions: list[str] = field(default_factory=list)
+    cautions: list[Caution] = field(default_factory=list)
 
     def count(self, row: Row) -> None:
         """Take one row into the sums."""
@@ -93,7 +92,7 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
     sources, cautions = list_sources(config.files)
     if os.path.realpath(config.table) in map(os.path.realpath, (source.file for source in sources)):
         raise ConfigError(f"--out {config.table}: is one of the files to predict, expected another name; choose one")
-    seen = seen_hashes(trained)
+    known = known_hashes(trained)
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
     trained.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
@@ -101,26 +100,25 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
         out=config.table,
         classes=trained.classes,
         min_confidence=config.min_confidence,
-        audit=config.audit,
         temperature=trained.decision.temperature,
         cautions=cautions,
     )
-    if found.temperature in TEMPERATURES:
-        found.cautions.append(
-            f"the temperature is at its bound, {found.temperature:g}: validation was too easy or too hard to calibrate "
-            "by, so that a probability means little"
-        )
-    if seen is None:
-        found.cautions.append(f"{config.run} has no {SEEN}: nothing tells whether a file was in the training set")
+    found.cautions += trained.decision.cautions()
+    if config.audit == "off":
+        found.cautions.append(caution("audit-off"))
+    if known is None:
+        found.cautions.append(caution("no-leakage-record", file=str(config.run / RECORD)))
     size = min(WINDOW, len(sources)) * trained.state["stored"] ** 2
     with (
         opened_spool(config.table, size) as spool,
         opened_table(config.table, config.kind, trained.classes) as write,
     ):
-        for row in rows_of(config, trained, policy, sources, seen or {}, spool, progress):
+        for row in rows_of(config, trained, policy, sources, known or {}, spool, progress):
             found.count(row)
             write(row)
         found.check()  # while the table can still be dropped
+    for name, number in sorted(found.in_set.items()):
+        found.cautions.append(caution("files-of-the-run", set=name, files=number))
     return found
 
 
@@ -134,14 +132,14 @@ def check_table(table: Path) -> None:
         raise ConfigError(f"--out {table}: no regular file, expected one or a new name; choose another")
 
 
-def seen_hashes(trained: Trained) -> dict[bytes, str] | None:
+def known_hashes(trained: Trained) -> dict[bytes, str] | None:
     """Hash of an image's pixels → the set of the run that has it; None where the run keeps none.
 
     Errors: CheckpointError for a damaged file, or one of another run.
     """
-    if not (trained.run / SEEN).exists():
+    if not (trained.run / RECORD).exists():
         return None
-    sets, _ = load_seen(trained.run, trained.state["conversion_id"])
+    sets, _ = load_record(trained.run, trained.state["conversion_id"])
     return {
         row.tobytes(): SETS.get(name, name) for name, kinds in sets.items() for row in kinds["pixel_hash"] if row.any()
     }
@@ -152,7 +150,7 @@ def rows_of(
     trained: Trained,
     policy: Policy,
     sources: Sequence[Source],
-    seen: dict[bytes, str],
+    known: dict[bytes, str],
     spool: Path,
     progress: Progress,
 ) -> Iterator[Row]:
@@ -179,7 +177,7 @@ def rows_of(
                 if source.problem:
                     row = Row(path=source.path, reason=f"{UNREADABLE}: {source.problem}", defects=(UNREADABLE,))
                 else:
-                    row, place = judged_row(source.path, next(decoded), config, seen), place + 1
+                    row, place = judged_row(source.path, next(decoded), config, known), place + 1
                 waiting.append((row, place))
                 done += 1
                 progress("predict", done, len(sources))
@@ -189,7 +187,7 @@ def rows_of(
         yield from answered(waiting, trained, policy, spool, config.min_confidence)
 
 
-def judged_row(path: str, decoded: Decoded, config: PredictConfig, seen: dict[bytes, str]) -> Row:
+def judged_row(path: str, decoded: Decoded, config: PredictConfig, known: dict[bytes, str]) -> Row:
     """What is known of a file before the network is asked; with a reason if it should not be."""
     if decoded.problem:
         return Row(path=path, reason=f"{UNREADABLE}: {decoded.problem}", defects=(UNREADABLE,))
@@ -204,7 +202,7 @@ def judged_row(path: str, decoded: Decoded, config: PredictConfig, seen: dict[by
         reason=f"{' and '.join(grave)}: {'; '.join(DEFECTS[name] for name in grave)}" if grave else "",
         defects=defects,
         mended=mended,
-        in_set=seen.get(decoded.pixel_hash, ""),
+        in_set=known.get(decoded.pixel_hash, ""),
         note=decoded.note,
     )
 
@@ -261,33 +259,11 @@ def prediction_words(found: Predicted) -> Parts:
     parts.append(Line(how(found)))
     if found.mended:
         parts.append(Line(f"{found.mended:,} mended as `convert --audit auto` would: see the column mended."))
-    if found.audit == "off":
-        parts.append(Line("Caution: --audit off: laterals, CT and the like are predicted, too.", "yellow"))
-    if found.temperature is None:
-        parts.append(
-            Line(
-                "Caution: uncalibrated: the run kept no validation scores, so that a probability may be far too sure; "
-                "train again.",
-                "yellow",
-            )
-        )
-    for name, number in sorted(found.in_set.items()):
-        parts.append(
-            Line(
-                f"Caution: files that were, by their pixels, in the run's {name} set: {number:,}; what is said of them "
-                "says nothing about new ones.",
-                "yellow",
-            )
-        )
-    parts += [Line(f"Caution: {caution}.", "yellow") for caution in found.cautions]
+    parts += caution_lines(found.cautions)
     return [*parts, path_line(found.out)]
 
 
 def how(found: Predicted) -> str:
     """How probabilities were made, and when none is believed."""
-    calibrated = (
-        "as the network gives them"
-        if found.temperature is None
-        else f"calibrated on validation, at temperature {found.temperature:.3g}"
-    )
+    calibrated = f"calibrated on validation, at temperature {found.temperature:.3g}"
     return f"Probabilities {calibrated}; below {found.min_confidence:g} no class is said (--min-confidence)."

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loaders.atomic_file import SUFFIX, publish, storage_error
+from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, InputError, LockedError, RadiographError
 from loaders.images.decode import inside, temporary_spool
 from loaders.settings import is_path
@@ -30,7 +31,7 @@ class Source:
     problem: str = ""
 
 
-def list_sources(named: Sequence[Path]) -> tuple[list[Source], list[str]]:
+def list_sources(named: Sequence[Path]) -> tuple[list[Source], list[Caution]]:
     """The files, in order and each once, and cautions about what was named.
 
     A folder stands for the files below it, but for hidden ones and those whose names say that they are no pictures; a
@@ -46,7 +47,7 @@ def list_sources(named: Sequence[Path]) -> tuple[list[Source], list[str]]:
     for path in named:
         found = found_at(path)
         if not found:
-            cautions.append(f"{path} holds no file that may be a picture")
+            cautions.append(caution("folder-without-pictures", folder=str(path)))
         for source in found:
             real = os.path.realpath(source.file)
             repeated += real in known
@@ -56,7 +57,7 @@ def list_sources(named: Sequence[Path]) -> tuple[list[Source], list[str]]:
     if not sources:
         raise InputError(f"{', '.join(map(str, named))}: no radiographs found, expected some; check the path")
     if repeated:
-        cautions.append(f"{repeated} of the files were named more than once: each has one row")
+        cautions.append(caution("files-named-twice", files=repeated))
     return sources, cautions
 
 

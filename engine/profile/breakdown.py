@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from engine.profile.probes import Bound
 from loaders.beton.format import Facts
+from loaders.cautions import Caution
+from loaders.output import share_text
 
 WORKER = "engine.profile.worker"
 REFERENCE = "reference"
@@ -173,19 +175,19 @@ def judge(
     """
     wait, moving = engine.share("wait"), engine.share("transfer")
     if wait >= WAITING:
-        waits = f"training waits {wait:.0%} of the time for batches"
+        waits = f"training waits {share_text(wait, 0)} of the time for batches"
         if engine.computed < COMPUTED * engine.worked:
             idle = 1 - engine.computed / engine.worked
             return Verdict(
                 bottleneck="disk",
-                text=f"the disk: {waits}, and the threads that make them wait {idle:.0%} of theirs for bytes; "
-                "keep the betons on a faster disk, or read them into memory with --resident on",
+                text=f"the disk: {waits}, and the threads that make them wait {share_text(idle, 0)} of theirs for "
+                "bytes; keep the betons on a faster disk, or read them into memory with --resident on",
             )
         if threads < cores:
             return Verdict(
                 bottleneck="loader",
-                text=f"the loader: {waits}, and its threads work {engine.worked:.0%} of it; more --threads (now "
-                f"{threads}, on {cores} cores)",
+                text=f"the loader: {waits}, and its threads work {share_text(engine.worked, 0)} of it; more "
+                f"--threads (now {threads}, on {cores} cores)",
             )
         return Verdict(
             bottleneck="loader",
@@ -195,13 +197,13 @@ def judge(
     if moving >= MOVING:
         return Verdict(
             bottleneck="transfer",
-            text=f"the way to the device: {moving:.0%} of the time goes into moving batches; --resident on",
+            text=f"the way to the device: {share_text(moving, 0)} of the time goes into moving batches; --resident on",
         )
     if overhead is not None and overhead >= OVERHEAD:
         return Verdict(
             bottleneck="small batches",
-            text=f"small batches: {overhead:.0%} of a step is the same for any number of images; raise --batch-size "
-            f"(now {batch_size})",
+            text=f"small batches: {share_text(overhead, 0)} of a step is the same for any number of images; raise "
+            f"--batch-size (now {batch_size})",
         )
     runs = f"the network's products run at {arithmetic:.2f} of the rate of large matrices on this machine"
     if arithmetic >= SWIFT:
@@ -227,7 +229,7 @@ class Profile:
     ratio: float
     bound: Bound
     verdict: Verdict
-    cautions: tuple[str, ...]
+    cautions: list[Caution]
     out: Path
 
     @property

@@ -14,7 +14,7 @@ from engine.config import ProfileConfig
 from engine.figures import INK, ready, set_title
 from engine.profile.breakdown import CONVERTED, EPOCHS, PARTS, REPORT_SECONDS, TRAINING, VALIDATION, Measured, Profile
 from loaders.figure_text import name_text
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line, seconds_text
 
 # Okabe and Ito's colours, which the colour-blind tell apart; by part of a step
 COLOURS = {
@@ -117,7 +117,7 @@ def run_panel(axes: Axes, variants: Sequence[Measured]) -> None:
         axes.plot([now], [row], "o", color=colour, markeredgecolor="white", markersize=9, zorder=3)
         gain = f"{before / now:.2f}×  " if row else ""
         text = axes.text(
-            min(now, before) * 0.94, row, f"{gain}{now:,.0f} s", va="center", ha="right", fontsize=9, **HALO
+            min(now, before) * 0.94, row, f"{gain}{seconds_text(now, 0)}", va="center", ha="right", fontsize=9, **HALO
         )
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # the report's line may pass behind it
         axes.text(-0.015, row + 0.24, found.variant.adds, transform=axes.get_yaxis_transform(), **SMALL)
@@ -126,7 +126,7 @@ def run_panel(axes: Axes, variants: Sequence[Measured]) -> None:
     axes.text(
         REPORT_SECONDS,
         1.01,
-        f"the report: {REPORT_SECONDS:.0f} s, other hardware (Apple M3 Max)",
+        f"the report: {seconds_text(REPORT_SECONDS, 0)}, other hardware (Apple M3 Max)",
         transform=axes.get_xaxis_transform(),
         color=REPORT,
         fontsize=8,
@@ -163,7 +163,7 @@ def profile_parts(config: ProfileConfig, found: Profile) -> Parts:
     parts += [
         run_sheet(found),
         Line(
-            f"From the second row on with {engine.conversion_seconds:,.1f} s of conversion, once: measured on "
+            f"From the second row on with {seconds_text(engine.conversion_seconds)} of conversion, once: measured on "
             f"{config.rounds} × {CONVERTED} files in one process; its workers share it."
         ),
         Line(f"An epoch of the engine is {found.ratio:.2f} times as fast as the reference's.", "bold"),
@@ -174,7 +174,7 @@ def profile_parts(config: ProfileConfig, found: Profile) -> Parts:
         ),
         Line(f"Bound by {found.verdict.text}.", "bold"),
     ]
-    parts += [Line(f"Caution: {caution}.", "yellow") for caution in found.cautions]
+    parts += caution_lines(found.cautions)
     files = (found.out / "profile.png", found.out / "profile.json", *([config.trace] if config.trace else []))
     return [*parts, *(path_line(path) for path in files)]
 

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import torch
 
@@ -47,6 +48,7 @@ from engine.train.leakage import open_loaders
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution, caution
 from loaders.config import PILLOW_PIXELS, Fit
 from loaders.errors import ConfigError, InputError, StorageError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_into_spool
@@ -213,7 +215,7 @@ def profile(config: ProfileConfig, progress: Progress = lambda phase, done, tota
                 overhead=overhead_share(turns.sizes, config.loader.batch_size),
                 arithmetic=bound.arithmetic,
             ),
-            cautions=cautions(bound.matmul_spread, load, cores),
+            cautions=machine_cautions(bound.matmul_spread, load, cores),
             out=config.folder,
         )
         publish_bytes(config.folder / "profile.json", json.dumps(record(result, config, turns), indent=1).encode())
@@ -292,20 +294,10 @@ def epoch_ratio(turns: Turns) -> float:
     return statistics.median(reference / engine for reference, engine in zip(*seconds, strict=True))
 
 
-def cautions(matmul_spread: float, load: float, cores: int) -> tuple[str, ...]:
-    """What speaks against the figures.  load: the average at the start, of processes that ran or wanted to."""
-    found = []
-    if load > BUSY * cores:
-        found.append(
-            f"{load:.1f} processes wanted {cores} cores before the profile began: on a quiet machine all of it is "
-            "faster, and ratios are others"
-        )
-    if matmul_spread > NOISE:
-        found.append(
-            f"matrix products ran {matmul_spread:.1f} times as fast in one round as in another: other programs took "
-            "part, and shares of the machine's rate mean little"
-        )
-    return tuple(found)
+def machine_cautions(matmul_spread: float, load: float, cores: int) -> list[Caution]:
+    """What limits the figures.  load: the average at the start, of processes that ran or waited to."""
+    busy = [caution("machine-busy", load=load, cores=cores)] if load > BUSY * cores else []
+    return busy + ([caution("machine-unsteady", ratio=matmul_spread)] if matmul_spread > NOISE else [])
 
 
 def record(result: Profile, config: ProfileConfig, turns: Turns) -> dict[str, Any]:
@@ -340,6 +332,6 @@ def record(result: Profile, config: ProfileConfig, turns: Turns) -> dict[str, An
         "epoch_ratio": result.ratio,
         "bound": asdict(result.bound),
         "verdict": asdict(result.verdict),
-        "cautions": list(result.cautions),
+        "cautions": msgspec.to_builtins(result.cautions),
         "turns": asdict(turns),
     }

@@ -182,8 +182,8 @@ class HostRounds:
             with contextlib.closing(iter(self.loader)) as batches:  # type: ignore[type-var]
                 for frames_N1HW, labels_N, _ in batches:
                     yield frames_N1HW, labels_N
-            self.making += self.loader.making
-            self.computing += self.loader.computing
+            self.making += self.loader.making_seconds
+            self.computing += self.loader.cpu_seconds
 
     def step(self, batch: tuple[torch.Tensor, torch.Tensor], lap: Callable[[str], None]) -> int:
         """One training step.  Gives the number of images."""
@@ -216,7 +216,7 @@ class HostRounds:
 
     def threads_worked(self) -> tuple[float, float]:
         """Seconds that the loader's threads have been making batches, and computed for them."""
-        return self.making + self.loader.making, self.computing + self.loader.computing
+        return self.making + self.loader.making_seconds, self.computing + self.loader.cpu_seconds
 
     def validate(self) -> Answer:
         """Predict the share of the validation set."""

@@ -1,65 +1,58 @@
-"""The page of a run: from its material to one HTML file that needs nothing else."""
+"""The page of a run: from its results to one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Template
 
+from engine.crossval.output import sentences
+from engine.crossval.scores import Crossval
 from engine.evaluate.output import MOST_NAMED
 from engine.profile.breakdown import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
 from engine.report.collections import find_collections
-from engine.report.red_flags import texts
-from engine.report.results import (
-    Material,
-    count_in,
-    counted,
-    dict_in,
-    dicts_in,
-    listed,
-    number_in,
-    part_text,
-    plain_text,
-    text_in,
-    texts_in,
-    upper_first,
-)
-from engine.report.tables import commands, split_rows
+from engine.report.results import RunResults, listed, upper_first
+from engine.report.tables import commands, target_rows
 from engine.report.verdict import Verdict
-from loaders.audit.page import SEEN, auc_low
+from engine.statistics.names import value_text
+from engine.train.summary import Summary
+from loaders.audit.page import PROBE_INPUTS, auc_low
+from loaders.cautions import Caution, caution
 from loaders.html import CHART_WIDTH, page_environment
+from loaders.output import counted, seconds_text
 
 AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes' table is the audit's own
 
 
-def run_page(material: Material, verdict: Verdict) -> str:
-    """Render the page: no script, no remote part, no date; the same text for the same material."""
-    probes = material.probes
+def run_page(results: RunResults, verdict: Verdict) -> str:
+    """Render the page: no script, no remote part, no date; the same text for the same results."""
+    summary, crossval = results.summary, results.crossval
+    probes = results.probes.finding if results.probes else None
     return page_template().render(
-        title=listed(material.classes) or "A training",
-        subtitle=subtitle(material),
+        title=listed(results.classes) or "A training",
+        subtitle=subtitle(results),
         verdict=verdict,
-        commands=commands(material),
-        collections=find_collections(material),
+        commands=commands(results),
+        collections=find_collections(results),
         numbered=MOST_NAMED,
         probes=probes,
-        probed_images=count_in(material.probed, "num_samples"),
+        probed_images=results.probes.num_samples if results.probes else 0,
         skipped=sorted(probes.skipped.items()) if probes else [],
         auc_low=auc_low(probes.probes) if probes else 0.4,
-        seen=SEEN,
+        seen=PROBE_INPUTS,
         chart_width=CHART_WIDTH,
-        splits=split_rows(material.crossval),
-        folds=fold_words(material.crossval),
-        crossval_words=texts_in(material.crossval, "sentences"),
-        crossval_cautions=crossval_cautions(material),
-        crossval_picture=material.crossval_picture,
-        curves=material.curves,
-        trained=trained(material),
-        speed=speed_rows(material),
-        environment=made_with(material),
-        troubles=material.troubles,
+        targets=target_rows(crossval) if crossval else [],
+        folds=counted(len({fold.fold for fold in crossval.folds}), "fold") if crossval and crossval.folds else "",
+        crossval_sentences=sentences(crossval) if crossval else [],
+        crossval_cautions=crossval_cautions(crossval, results.own_crossval),
+        crossval_picture=results.crossval_picture,
+        curves=results.curves,
+        trained=ending(summary) if summary else "",
+        training_cautions=summary.cautions if summary else [],
+        speed=speed_rows(summary) if summary else [],
+        environment=made_with(results),
+        left_out=results.left_out,
     )
 
 
@@ -67,71 +60,47 @@ def run_page(material: Material, verdict: Verdict) -> str:
 def page_template() -> Template:
     """The template, compiled."""
     environment = page_environment(Path(__file__).parent, AUDIT_TEMPLATES)
-    environment.filters |= {"sentence": upper_first, "percent": part_text}
+    environment.filters |= {"sentence": upper_first}
     return environment.get_template("page.html.jinja")
 
 
-def subtitle(material: Material) -> str:
+def subtitle(results: RunResults) -> str:
     """What was trained on what."""
-    noun = "phantom" if material.synthetic else "radiograph"
-    parts = []
-    train, val = (count_in(material.summary, name) for name in ("training_images", "validation_images"))
-    parameters = count_in(material.summary, "parameters")
-    model = text_in(material.config, "model") or "cnn"
-    if parameters is not None:
-        parts.append(f"Network {model} with {parameters:,} weights")
-    if train is not None and val is not None:
-        parts.append(f"trained on {counted(train, noun)}, its weights chosen on {val:,} more")
-    return "; ".join(parts) + "." if any(parts) else "A run that left no summary."
-
-
-def fold_words(crossval: dict[str, Any]) -> str:
-    """How many folds there were."""
-    places = {count_in(fold, "fold") for fold in dicts_in(crossval, "folds") if text_in(fold, "split") == "group"}
-    return counted(len(places), "fold") if places else ""
-
-
-def crossval_cautions(material: Material) -> list[str]:
-    """What speaks against the cross-validation, and whether it is of the run's own data."""
-    foreign = []
-    if material.crossval and not material.own_crossval:
-        foreign = ["it is of another conversion than this run, and the verdict does not count it"]
-    return foreign + texts_in(material.crossval, "cautions")
-
-
-def trained(material: Material) -> str:
-    """How the training ended, in words."""
-    summary = material.summary
-    epochs, best = count_in(summary, "epochs"), count_in(summary, "best_epoch")
-    if epochs is None or best is None:
-        return ""
-    f1, why = number_in(summary, "best_f1"), text_in(summary, "stopped")
-    kept = f"{counted(epochs, 'epoch')}{f' ({why})' if why else ''}; the weights of epoch {best} were kept"
-    cautions = "".join(f" Caution: {caution}." for caution in texts(material))
-    chosen = (
-        f", whose validation F1 was {plain_text(f1)}: it chose them, so it is no evidence" if f1 is not None else ""
+    summary, noun = results.summary, "phantom" if results.synthetic else "radiograph"
+    if summary is None:
+        return "A run that left no summary."
+    return (
+        f"Network {summary.model} with {summary.parameters:,} weights; trained on "
+        f"{counted(summary.training_images, noun)}, its weights chosen on {summary.validation_images:,} more."
     )
-    return f"{kept}{chosen}.{cautions}"
 
 
-def speed_rows(material: Material) -> list[tuple[str, ...]]:
-    """This run beside the report's."""
-    summary = material.summary
-    seconds, rate = number_in(summary, "seconds"), number_in(summary, "images_per_second")
-    if seconds is None or rate is None:
+def crossval_cautions(crossval: Crossval | None, own: Crossval | None) -> list[Caution]:
+    """What limits the cross-validation, and whether it is of the run's own data."""
+    if crossval is None:
         return []
-    numbers = [count_in(summary, name) for name in ("training_images", "validation_images", "epochs", "crop")]
-    train, val, epochs, crop = numbers
-    images = f"{train:,} + {val:,}" if train is not None and val is not None else "–"
+    return ([] if own else [caution("crossval-of-other-conversion")]) + crossval.cautions
+
+
+def ending(summary: Summary) -> str:
+    """How the training ended."""
+    return (
+        f"{counted(summary.epochs, 'epoch')} ({summary.stopped}); the weights of epoch {summary.best_epoch} were kept, "
+        f"whose validation F1 was {value_text('f1', summary.best_f1)}: it chose them, so it is no evidence."
+    )
+
+
+def speed_rows(summary: Summary) -> list[tuple[str, ...]]:
+    """This run beside the report's."""
     return [
         (
             "this run",
-            images,
-            "–" if epochs is None else str(epochs),
-            "–" if crop is None else str(crop),
-            f"{rate:,.0f}",
-            f"{seconds:,.1f} s",
-            text_in(summary, "device") or "unknown",
+            f"{summary.training_images:,} + {summary.validation_images:,}",
+            str(summary.epochs),
+            str(summary.crop),
+            f"{summary.images_per_second:,.0f}",
+            seconds_text(summary.seconds),
+            summary.device,
         ),
         (
             "the reference report",
@@ -139,22 +108,17 @@ def speed_rows(material: Material) -> list[tuple[str, ...]]:
             str(EPOCHS),
             "224",
             "about 57, validation counted",
-            f"{REPORT_SECONDS:,.0f} s",
+            seconds_text(REPORT_SECONDS, 0),
             "other hardware: Apple M3 Max, MPS",
         ),
     ]
 
 
-def made_with(material: Material) -> list[tuple[str, str]]:
+def made_with(results: RunResults) -> list[tuple[str, str]]:
     """Versions, device, seed and the identities of data and weights."""
-    summary, config = material.summary, material.config
-    found = [(str(name), str(value)) for name, value in sorted(dict_in(summary, "versions").items())]
-    seed = count_in(config, "seed")
-    checkpoint = text_in(summary, "checkpoint_sha256")
-    others = {
-        "device": text_in(summary, "device"),
-        "seed": "" if seed is None else str(seed),
-        "conversion": text_in(summary, "conversion_id"),
-        "checkpoint SHA-256": checkpoint,
-    }
-    return found + [(name, value) for name, value in others.items() if value]
+    summary, seed = results.summary, results.config.get("seed")
+    found = [*sorted(summary.versions.items()), ("device", summary.device)] if summary else []
+    found += [("seed", str(seed))] if isinstance(seed, int) else []
+    found += [("conversion", results.conversion_id)]
+    found += [("checkpoint SHA-256", summary.checkpoint_sha256)] if summary else []
+    return [(name, value) for name, value in found if value]

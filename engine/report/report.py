@@ -1,39 +1,38 @@
-"""The probes of a run: whether anything but the finding predicts the label in the betons that it learnt from."""
+"""The report of a run: the audit's probes on its training beton, what else its data still shows, and the page."""
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 
 from engine.config import ReportConfig
+from engine.crossval.scores import CROSSVAL, Crossval
 from engine.evaluate.dataflow import keep_dataflow
 from engine.report.page import run_page
-from engine.report.results import Material, Reader, count_in, read_material, text_in, texts_in
+from engine.report.results import PROBES, ProbeResult, Probes, RunResults, read_results
 from engine.report.verdict import Verdict, judge
-from engine.train.run_folder import CONFIG, LOCAL
-from loaders import __version__
-from loaders.atomic_file import locked, publish_bytes, storage_error
+from engine.train.run_folder import CONFIG, read_run_settings
+from engine.train.summary import SUMMARY
+from loaders.atomic_file import locked, publish_bytes
 from loaders.audit.findings import CollectionFinding, ProbeFinding
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution
 from loaders.errors import ConfigError, InputError
 from loaders.html import PNG
-from loaders.output import Line, Parts, path_line
+from loaders.output import Line, Parts, caution_lines, path_line
+from loaders.records import read_record, write_record
 from loaders.settings import is_path
 
-PROBES = "probes.json"
 SEED = 0
 PERMUTATIONS = 999  # the fewest with which Holm's correction over a dozen probes can leave a p below 5 %
 Progress = Callable[[str, int, int], None]
 
 
-def probe_run(run: Path, beton_path: Path, progress: Progress = lambda phase, done, total: None) -> CollectionFinding:
+def probe_run(run: Path, beton_path: Path, progress: Progress = lambda phase, done, total: None) -> Probes:
     """Run the audit's probes on a training beton, and write RUN/probes.json, the same for the same beton.
 
     Errors: BetonError; StorageError.
@@ -49,39 +48,35 @@ def probe_run(run: Path, beton_path: Path, progress: Progress = lambda phase, do
     else:
         why = "the beton is unverified: its groups are not known"
     result = found or CollectionFinding(probes=(), cautions=(), skipped={"all probes": why})
-    content = {
-        "beton": beton_path.name,
-        "conversion_id": facts.conversion_id,
-        "num_samples": num_samples,
-        "seed": SEED,
-        "permutations": PERMUTATIONS,
-        "probes": [probe_content(probe) for probe in result.probes],
-        "cautions": list(result.cautions),
-        "skipped": result.skipped,
-        "plainfilm": __version__,
-        "not_for_diagnosis": True,
-    }
-    publish_bytes(run / PROBES, (json.dumps(content, indent=2) + "\n").encode())
-    return result
+    probes = Probes(
+        beton=beton_path.name,
+        conversion_id=facts.conversion_id,
+        num_samples=num_samples,
+        seed=SEED,
+        permutations=PERMUTATIONS,
+        probes=list(map(probe_result, result.probes)),
+        cautions=list(result.cautions),
+        skipped=result.skipped,
+    )
+    write_record(run / PROBES, probes)
+    return probes
 
 
-def probe_content(probe: ProbeFinding) -> dict[str, Any]:
-    """One probe for JSON: what was not measured is null, the picture a small PNG in base64."""
+def probe_result(probe: ProbeFinding) -> ProbeResult:
+    """One probe for probes.json."""
     numbers = {name: getattr(probe, name) for name in ("auc", "low", "high", "null_high", "p", "p_holm")}
-    picture = None
-    if probe.picture_HW is not None:
-        picture = base64.b64encode(cv2.imencode(".png", probe.picture_HW)[1].tobytes()).decode()
-    return {
-        "name": probe.name,
+    picture_HW = probe.picture_HW
+    return ProbeResult(
+        name=probe.name,
         **{name: float(value) if math.isfinite(value) else None for name, value in numbers.items()},
-        "alarm": bool(probe.alarm),
-        "sentence": probe.sentence,
-        "picture": picture,
-    }
+        alarm=bool(probe.alarm),
+        sentence=probe.sentence,
+        picture=None if picture_HW is None else cv2.imencode(".png", picture_HW)[1].tobytes(),
+    )
 
 
-REPORT, CROSSVAL, CROSSVAL_PICTURE, BETON = "report.html", "crossval.json", "crossval.png", "train.beton"
-RUN_FILES = (CONFIG, "summary.json")
+REPORT, CROSSVAL_PICTURE, BETON = "report.html", "crossval.png", "train.beton"
+RUN_FILES = (CONFIG, SUMMARY)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +86,7 @@ class Report:
     page: Path
     verdict: Verdict
     notes: tuple[str, ...]
-    left_out: tuple[str, ...]
+    left_out: tuple[Caution, ...]
 
 
 def report(config: ReportConfig, progress: Progress = lambda phase, done, total: None) -> Report:
@@ -104,27 +99,22 @@ def report(config: ReportConfig, progress: Progress = lambda phase, done, total:
     if not any((run / name).is_file() for name in RUN_FILES):
         raise ConfigError(f"{run}: no {RUN_FILES[0]}, expected a run folder of `train`; check the path")
     with locked(run):
-        material = read_material(run)
-        notes = []
-        crossval = None if config.crossval is None else read_crossval(config.crossval, material.classes, run)
-        data, why = find_data(config, material)
+        results = read_results(run)
+        notes, sizes = [], dict[str, int]()
+        if summary := results.summary:
+            sizes = {"train": summary.training_images, "val": summary.validation_images}
+        crossval = None if config.crossval is None else read_crossval(config.crossval, results.classes, run)
+        data, why = find_data(config, results)
         if data is None:
             notes.append(why)
         else:
-            if why := keep_dataflow(run, data, images_of(material)):
+            if why := keep_dataflow(run, data, sizes):
                 notes.append(f"data flow: {why}")
             if config.probes and not (run / PROBES).is_file():
                 probe_run(run, data / BETON, progress)
         if crossval is not None:
             keep_crossval(run, *crossval)
         return write_report(run, notes=tuple(notes))
-
-
-def images_of(material: Material) -> dict[str, int]:
-    """The run's images by split, as far as its summary has them."""
-    names = {"train": "training_images", "val": "validation_images"}
-    counts = {split: count_in(material.summary, name) for split, name in names.items()}
-    return {split: count for split, count in counts.items() if count is not None}
 
 
 def refresh_report(run: Path) -> Report:
@@ -136,66 +126,60 @@ def refresh_report(run: Path) -> Report:
 def write_report(run: Path, *, notes: tuple[str, ...] = ()) -> Report:
     """Write RUN/report.html: the same bytes for the same files in the run folder.  notes: of the report.
 
-    What a file lacks, or a file that is not there, is said on the page, with the command that makes it.
+    The page says what is missing, with the command that makes it.
     For the owner of run's lock.  Errors: StorageError.
     """
-    material = read_material(run)
-    verdict = judge(material)
-    publish_bytes(run / REPORT, run_page(material, verdict).encode("utf-8"))
-    return Report(page=run / REPORT, verdict=verdict, notes=notes, left_out=tuple(material.troubles))
+    results = read_results(run)
+    verdict = judge(results)
+    publish_bytes(run / REPORT, run_page(results, verdict).encode("utf-8"))
+    return Report(page=run / REPORT, verdict=verdict, notes=notes, left_out=tuple(results.left_out))
 
 
-def find_data(config: ReportConfig, material: Material) -> tuple[Path | None, str]:
+def find_data(config: ReportConfig, results: RunResults) -> tuple[Path | None, str]:
     """The data folder: the one named, else the run's own if it still holds the run's conversion; else why not.
 
     Errors: InputError when the one named is not what the run was trained on; BetonError.
     """
-    own = text_in(Reader(config.run).json_of(LOCAL), "data") or text_in(material.config, "data")
-    data = config.data or (Path(own) if own and is_path(own) else None)
+    try:
+        own = read_run_settings(config.run).get("data")
+    except ConfigError:
+        own = None
+    data = config.data or (Path(own) if isinstance(own, str) and own and is_path(own) else None)
     if data is None or not (data / BETON).is_file():
         if config.data is not None:
             raise InputError(f"{data}: no {BETON}, expected the folder that the run was trained on; check the path")
         return None, "data flow and probes, since the run's data folder is not there; name it with --data"
     with Beton(data / BETON, trust_unverified=True) as beton:
-        found, expected = beton.facts.conversion_id, text_in(material.summary, "conversion_id")
+        found, expected = beton.facts.conversion_id, results.conversion_id
     if expected and found != expected:
-        told = f"{data / BETON}: of conversion {found or 'unknown'}, expected {expected}, on which the run was trained"
+        which = f"{data / BETON}: of conversion {found or 'unknown'}, expected {expected}, on which the run was trained"
         if config.data is not None:
-            raise InputError(f"{told}; bring that one back, or leave --data out")
-        return None, f"data flow and probes; {told}"
+            raise InputError(f"{which}; bring that one back, or leave --data out")
+        return None, f"data flow and probes; {which}"
     return data, ""
 
 
-def read_crossval(crossval: Path, expected: list[str], run: Path) -> tuple[bytes, bytes]:
+def read_crossval(folder: Path, expected: list[str], run: Path) -> tuple[Crossval, bytes]:
     """The result in a folder of `crossval` and its picture, b"" for none.  expected: the classes of the run.
 
-    Errors: ConfigError for a folder without a result; InputError for one of other classes than the run's; StorageError.
+    Errors: ConfigError for a folder without a result; IntegrityError for a damaged one; InputError for one of other
+    classes than the run's; StorageError.
     """
-    source = crossval / CROSSVAL
-    try:
-        text = source.read_bytes()
-        content = json.loads(text)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(f"{crossval}: no {CROSSVAL}, expected a folder of `crossval`; check the path") from error
-    except OSError as error:
-        raise storage_error(source, error) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: not JSON ({error}), expected what `crossval` wrote; run it again") from error
-    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
-        raise ConfigError(f"{source}: no rows, expected what `crossval` wrote; run it again")
-    found = texts_in(content, "classes")
-    if found and expected and found != expected:
+    if not (folder / CROSSVAL).is_file():
+        raise ConfigError(f"{folder}: no {CROSSVAL}, expected a folder of `crossval`; check the path")
+    found = read_record(Crossval, folder / CROSSVAL)
+    if expected and found.classes != expected:
         raise InputError(
-            f"{source}: classes {', '.join(found)}, expected {', '.join(expected)} as of {run}; name the "
-            "cross-validation of the run's own data"
+            f"{folder / CROSSVAL}: classes {', '.join(found.classes)}, expected {', '.join(expected)} as of {run}; "
+            "name the cross-validation of the run's own data"
         )
-    picture = crossval / CROSSVAL_PICTURE
-    return text, picture.read_bytes() if picture.is_file() else b""
+    picture = folder / CROSSVAL_PICTURE
+    return found, picture.read_bytes() if picture.is_file() else b""
 
 
-def keep_crossval(run: Path, text: bytes, png_B: bytes) -> None:
+def keep_crossval(run: Path, crossval: Crossval, png_B: bytes) -> None:
     """Put a cross-validation's result into the run folder, with its picture.  Errors: StorageError."""
-    publish_bytes(run / CROSSVAL, text)
+    write_record(run / CROSSVAL, crossval)
     if png_B.startswith(PNG):
         publish_bytes(run / CROSSVAL_PICTURE, png_B)
     else:
@@ -205,7 +189,7 @@ def keep_crossval(run: Path, text: bytes, png_B: bytes) -> None:
 def report_parts(done: Report) -> Parts:
     """Three sentences, what is missing, and the page."""
     parts = [
-        Line(f"{question}: {sentence}".replace("\u00a0", " "), "bold" if done.verdict.state == "doubted" else "")
+        Line(f"{question}: {sentence}".replace("\u00a0", " "), "bold" if done.verdict.state == "flagged" else "")
         for question, sentence in done.verdict.sentences.items()
     ]
     parts += [Line(f"Not in the report: {note}.", "yellow") for note in done.notes]
@@ -214,4 +198,4 @@ def report_parts(done: Report) -> Parts:
 
 def left_out_parts(done: Report) -> Parts:
     """What lies in the run folder and is not on its page."""
-    return [Line(f"Caution, {done.page.name}: {trouble}.", "yellow") for trouble in done.left_out]
+    return caution_lines(done.left_out, done.page.name)

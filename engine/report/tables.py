@@ -4,69 +4,37 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.config import TrainConfig
-from engine.report.red_flags import class_counts
-from engine.report.results import (
-    Material,
-    Measured,
-    Scored,
-    count_in,
-    dict_in,
-    dicts_in,
+from engine.crossval.output import TARGETS, not_measured
+from engine.crossval.scores import METRICS as SCORED
+from engine.crossval.scores import Crossval, Target
+from engine.report.results import EvaluatedSet, RunResults, upper_first
+from engine.statistics.estimates import UNDEFINED, Estimate
+from engine.statistics.names import (
+    CALIBRATION,
+    RESULTS,
+    difference_texts,
+    fewer_classes,
     interval_text,
-    measured_in,
-    number_in,
-    plain_text,
-    share_text,
-    text_in,
-    texts_in,
+    metric_of,
+    over_classes,
+    short_name,
+    value_text,
 )
-from engine.statistics.names import fewer_words, over_words
+from loaders.output import number_text, share_text
 from loaders.settings import flag_of, settings_of
 
-METRICS = {  # name → what it is called, what it means for two classes, whether it is a share
-    "accuracy": ("Accuracy", "images called rightly", True),
-    "sensitivity": ("Sensitivity", "of the positive class, called so", True),
-    "specificity": ("Specificity", "of the others, not called so", True),
-    "ppv": ("Positive predictive value", "at this set’s prevalence", True),
-    "npv": ("Negative predictive value", "at this set’s prevalence", True),
-    "ppv_at_prevalence": ("Positive predictive value", "at the stated prevalence", True),
-    "npv_at_prevalence": ("Negative predictive value", "at the stated prevalence", True),
-    "f1": ("F1", "harmonic mean of sensitivity and predictive value", False),
-    "f1_macro": ("F1, macro", "mean over the classes", False),
-    "auc": ("ROC-AUC", "a positive ranks above another; 0.5 is guessing", False),
-    "pr_auc": ("PR-AUC", "mean precision; guessing gives the prevalence", False),
-}
-CALIBRATION = {
-    "brier": ("Brier score", "mean squared error of the probability; 0 is perfect", False),
-    "ece": ("Expected calibration error", "mean gap between probability and frequency", False),
-    "calibration_slope": ("Calibration slope", "1 is right; below 1, too extreme", False),
-    "calibration_intercept": ("Calibration intercept", "0 is right; below 0, too high", False),
-}
-OF_CLASSES = {  # what a mean over more than two classes is the mean of; of ece and brier, what they are then
-    "sensitivity": "of the images of a class, those predicted as it",
-    "specificity": "of the images of other classes, those not predicted as it",
-    "ppv": "of the images predicted as a class, those of it",
-    "npv": "of the images not called a class, those not of it",
-    "f1": "harmonic mean of a class’s sensitivity and predictive value",
-    "auc": "an image of a class ranks above another; 0.5 is guessing",
-    "pr_auc": "a class’s mean precision; guessing gives its prevalence",
-    "brier": "squared error of the probabilities, summed over the classes; 0 is perfect",
-    "ece": "mean gap between the highest probability and how often its class is right",
-}
-SAME = "f1_macro"  # of more than two classes F1 itself
-BY_CLASS = {"sensitivity": "Sensitivity", "ppv": "PPV", "f1": "F1", "auc": "ROC-AUC", "pr_auc": "PR-AUC"}
-SHARES = ("Sensitivity", "PPV")
+BY_CLASS = ("sensitivity", "ppv", "f1", "auc", "pr_auc")
 POINTS = ("sensitivity", "specificity", "ppv", "npv")
 SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
-ROWS = {  # of the cross-validation → what it is
-    "random split": "images dealt at random: what most papers report",
-    "group split": "no patient on both sides: the honest one",
-    "lungs hidden": "group split, whole films with the lungs covered: what else tells the classes",
-    "external beton": "another collection",
+TARGET_NOTES: dict[Target, str] = {
+    "random": "images dealt at random: what most papers report",
+    "group": "no patient on both sides: the honest one",
+    "lungs-hidden": "group split, whole films with the lungs covered: what else predicts the classes",
+    "external": "another collection",
 }
 
 
@@ -108,154 +76,124 @@ class TableRow:
     refused: str = ""
 
 
-def make_cell(found: Measured, share: bool, trivial: Measured | None = None) -> Cell:
+def make_cell(key: str, found: Estimate, trivial: Estimate = UNDEFINED) -> Cell:
     """One estimate, its interval and the trivial classifier's value; over how many classes, where that is not all."""
-    least = trivial or Measured()
-
-    def shown(value: float | None) -> str:
-        return share_text(value) if share else plain_text(value)
 
     def placed(value: float | None) -> float:
         return math.nan if value is None else value
 
-    fewer, fewer_least = (fewer_words(measured.defined, measured.classes) for measured in (found, least))
+    fewer, fewer_trivial = (fewer_classes(measured.defined, measured.classes) for measured in (found, trivial))
     return Cell(
-        text=shown(found.value),
-        interval=interval_text(found, share),
+        text="–" if found.value is None else value_text(key, found.value),
+        interval="" if found.low is None else interval_text(key, found),
         over=fewer,
-        trivial_text=shown(least.value),
-        trivial_over=fewer_least if least.value is not None else "",
+        trivial_text="–" if trivial.value is None else value_text(key, trivial.value),
+        trivial_over=fewer_trivial if trivial.value is not None else "",
         value=placed(found.value),
         low=placed(found.low),
         high=placed(found.high),
-        trivial=placed(least.value),
+        trivial=placed(trivial.value),
     )
 
 
-def meaning_of(name: str, meaning: str, found: Measured, num_classes: int) -> str:
-    """What a metric of a set means: of more than two classes, over how many a mean is.  meaning: for two classes."""
+def meaning_of(key: str, found: Estimate, num_classes: int) -> str:
+    """What a metric of a set means: of more than two classes, over how many a mean is."""
+    metric = metric_of(key)
     if num_classes <= 2:
-        over = fewer_words(found.defined, found.classes)
-        return f"{meaning}: {over}" if over else meaning
-    meaning = OF_CLASSES.get(name, meaning)
-    over = over_words(found.defined, found.classes)
+        over = fewer_classes(found.defined, found.classes)
+        return f"{metric.meaning}: {over}" if over else metric.meaning
+    over, meaning = over_classes(found.defined, found.classes), metric.mean_of or metric.meaning
     return f"mean {over}: {meaning}" if over else meaning
 
 
-def metric_rows(scored: Scored, names: dict[str, tuple[str, str, bool]]) -> list[MetricRow]:
-    """The metrics that this set has, of those named."""
-    rows = []
-    for name, (called, meaning, share) in names.items():
-        found = scored.estimate(name)
-        told = dict_in(scored.content, "estimates")
-        if (found.value is None and name not in told) or (name == SAME and scored.num_classes > 2):
-            continue
-        stated = number_in(scored.content, "prevalence", "stated")
-        if name.endswith("_at_prevalence") and stated is not None:
-            meaning = f"at a prevalence of {share_text(stated)}, as stated"
-        meaning = meaning_of(name, meaning, found, scored.num_classes)
-        rows.append(MetricRow(name=called, meaning=meaning, cell=make_cell(found, share, scored.trivial(name))))
+def shown_keys(found: dict[str, Estimate], keys: tuple[str, ...], num_classes: int) -> list[str]:
+    """The metrics that a set has, of those keys; of more than two classes F1 itself is the macro mean."""
+    return [key for key in keys if key in found and not (key == "f1_macro" and num_classes > 2)]
+
+
+def metric_rows(tested: EvaluatedSet, keys: tuple[str, ...]) -> list[MetricRow]:
+    """The metrics that this set has, of those keys."""
+    rows, result = [], tested.metrics
+    for key in shown_keys(result.estimates, keys, tested.num_classes):
+        meaning = meaning_of(key, result.estimates[key], tested.num_classes)
+        if key.endswith("_at_prevalence") and result.stated_prevalence is not None:
+            meaning = f"at a prevalence of {share_text(result.stated_prevalence)}, as stated"
+        cell = make_cell(key, result.estimates[key], tested.trivial(key))
+        rows.append(MetricRow(name=upper_first(metric_of(key).name), meaning=meaning, cell=cell))
     return rows
 
 
-def class_table(scored: Scored) -> tuple[list[str], list[TableRow]]:
+def class_table(tested: EvaluatedSet) -> tuple[list[str], list[TableRow]]:
     """What is known of each class against the rest: the measures' names, and a row a class."""
-    counts = class_counts(scored)
-    names = texts_in(scored.content, "classes")
-    estimates = dict_in(scored.content, "estimates")
-    found = {
-        called: [measured_in(estimates.get(f"{metric}[{place}]")) for place in range(len(names))]
-        for metric, called in BY_CLASS.items()
-    }
-    found = {called: column for called, column in found.items() if any(cell.value is not None for cell in column)}
+    classes = tested.metrics.classes
+    found = {key: [tested.estimate(f"{key}[{place}]") for place in range(len(classes))] for key in BY_CLASS}
+    found = {key: column for key, column in found.items() if any(cell.value is not None for cell in column)}
     rows = [
         TableRow(
             name=name,
             note="",
-            texts=(f"{counts[name]:,}" if name in counts else "–",),
-            cells=tuple(make_cell(column[place], share=called in SHARES) for called, column in found.items()),
+            texts=(f"{sum(tested.metrics.confusion[place]):,}",),
+            cells=tuple(make_cell(key, column[place]) for key, column in found.items()),
         )
-        for place, name in enumerate(names)
+        for place, name in enumerate(classes)
     ]
-    return list(found), rows if found else []
+    return [upper_first(short_name(key)) for key in found], rows if found else []
 
 
-def point_rows(scored: Scored) -> list[TableRow]:
+def point_rows(tested: EvaluatedSet) -> list[TableRow]:
     """The operating points, refused ones with their reason."""
-    rows = []
-    for point in dicts_in(scored.content, "operating_points"):
-        threshold = number_in(point, "threshold")
-        estimates = dict_in(point, "estimates")
-        rows.append(
-            TableRow(
-                name=text_in(point, "name"),
-                note="",
-                texts=(plain_text(threshold),),
-                cells=tuple(make_cell(measured_in(estimates.get(name)), share=True) for name in POINTS),
-                refused=text_in(point, "refused"),
-            )
+    return [
+        TableRow(
+            name=point.name,
+            note="",
+            texts=(number_text(point.threshold),),
+            cells=tuple(make_cell(name, point.estimates.get(name, UNDEFINED)) for name in POINTS),
+            refused=point.refused,
         )
-    return rows
+        for point in tested.metrics.operating_points
+    ]
 
 
-def subgroup_rows(scored: Scored) -> list[TableRow]:
+def subgroup_rows(tested: EvaluatedSet) -> list[TableRow]:
     """Sources, views and flags."""
-    rows = []
-    for part in dicts_in(scored.content, "subgroups"):
-        numbers = [count_in(part, name) for name in ("n", "groups", "positives")]
-        estimates = dict_in(part, "estimates")
-        rows.append(
-            TableRow(
-                name=text_in(part, "name") or "unknown",
-                note=text_in(part, "kind"),
-                texts=tuple("–" if number is None else f"{number:,}" for number in numbers),
-                cells=tuple(make_cell(measured_in(estimates.get(name)), share=name != "auc") for name in SUBGROUP),
-                refused=text_in(part, "refused"),
-            )
+    return [
+        TableRow(
+            name=part.name or "unknown",
+            note=part.kind,
+            texts=tuple(f"{number:,}" for number in (part.num_samples, part.num_groups, part.num_positives)),
+            cells=tuple(make_cell(name, part.estimates.get(name, UNDEFINED)) for name in SUBGROUP),
+            refused=part.refused,
         )
+        for part in tested.metrics.subgroups
+    ]
+
+
+def difference_rows(tested: EvaluatedSet) -> list[MetricRow]:
+    """What this run does better (above 0) or worse than another, on the same resamples; nothing without another."""
+    rows, difference = [], tested.metrics.difference
+    found = difference.estimates if difference else {}
+    for key in shown_keys(found, (*RESULTS, *CALIBRATION), tested.num_classes):
+        if found[key].value is not None:
+            text, between = difference_texts(key, found[key])
+            fewer = fewer_classes(found[key].defined, found[key].classes)
+            cell = Cell(text=text, interval="" if found[key].low is None else between, over=fewer)
+            meaning = meaning_of(key, found[key], tested.num_classes)
+            rows.append(MetricRow(name=upper_first(metric_of(key).name), meaning=meaning, cell=cell))
     return rows
 
 
-def difference_rows(scored: Scored) -> list[MetricRow]:
-    """What a second run does better (above 0) or worse, on the same resamples; nothing where none was asked for."""
-    rows = []
-    for name, (called, meaning, _) in {**METRICS, **CALIBRATION}.items():
-        found = measured_in(dict_in(scored.content, "difference", "estimates", name))
-        if found.value is not None and not (name == SAME and scored.num_classes > 2):
-            meaning = meaning_of(name, meaning, found, scored.num_classes)
-            rows.append(MetricRow(name=called, meaning=meaning, cell=make_cell(found, share=False)))
-    return rows
-
-
-def split_rows(crossval: dict[str, Any]) -> list[TableRow]:
+def target_rows(crossval: Crossval) -> list[TableRow]:
     """Cross-validation's headline and honest scores, side by side."""
-    rows = []
-    for row in dicts_in(crossval, "rows"):
-        numbers = [count_in(row, name) for name in ("n", "groups")]
-        spread = number_in(row, "spread")
-        name = text_in(row, "name")
-        rows.append(
-            TableRow(
-                name=name,
-                note=ROWS.get(name, ""),
-                texts=(*("–" if number is None else f"{number:,}" for number in numbers), plain_text(spread)),
-                cells=tuple(
-                    make_cell(measured_in(dict_in(row, metric)), share=metric == "accuracy")
-                    for metric in ("f1", "auc", "accuracy")
-                ),
-                refused=text_in(row, "why"),
-            )
-        )
+    rows, missing = [], not_measured(crossval)
+    for target, name in TARGETS.items():
+        found, row = crossval.target(target), TableRow(name=name, note=TARGET_NOTES[target], texts=(), cells=())
+        if found is None:
+            rows.append(replace(row, refused=missing[target]))
+            continue
+        texts = (f"{found.num_samples:,}", f"{found.num_groups:,}", value_text("f1", found.f1.spread))
+        cells = tuple(make_cell(key, getattr(found, key).estimate) for key in SCORED)
+        rows.append(replace(row, texts=texts, cells=cells))
     return rows
-
-
-def confusion_rows(scored: Scored) -> list[tuple[str, list[int], int]]:
-    """True class, how often each class was said, and the sum; nothing where the matrix is damaged."""
-    counts, rows = class_counts(scored), []
-    for name, row in zip(counts, scored.content.get("confusion", []) if counts else [], strict=True):
-        rows.append((name, [int(cell) for cell in row], counts[name]))
-    square = all(len(cells) == len(rows) for _, cells, _ in rows)
-    return rows if square else []
 
 
 def train_command(config: dict[str, Any]) -> str:
@@ -265,23 +203,23 @@ def train_command(config: dict[str, Any]) -> str:
     """
     if not config:
         return ""
-    words = ["python", "cli.py", "train", "BETONS", "--out", "RUN"]
+    parts = ["python", "cli.py", "train", "BETONS", "--out", "RUN"]
     for setting in settings_of(TrainConfig):
         value = config.get(setting.name)
         default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
         if setting.name in ("data", "out") or setting.name not in config or value == default or value is None:
             continue
         if isinstance(value, bool):
-            words.append(flag_of(setting) if value else "--no-" + flag_of(setting)[2:])
+            parts.append(flag_of(setting) if value else "--no-" + flag_of(setting)[2:])
         else:
-            words += [flag_of(setting), ",".join(map(str, value)) if isinstance(value, list) else str(value)]
-    return shlex.join(words)
+            parts += [flag_of(setting), ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return shlex.join(parts)
 
 
-def commands(material: Material) -> dict[str, str]:
+def commands(results: RunResults) -> dict[str, str]:
     """The command that makes each part of the page."""
     return {
-        "train": train_command(material.config),
+        "train": train_command(results.config),
         "evaluate": "python cli.py evaluate RUN BETONS/heldout.beton",
         "evaluate_other": "python cli.py evaluate RUN OTHER/heldout.beton",
         "explain": "python cli.py explain RUN BETONS/heldout.beton",

@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from engine.explain.lungs import answer
-from engine.report.red_flags import FEWEST_POSITIVES, Doubt, class_counts, find_doubts, group_doubts, may_be_seen
-from engine.report.results import (
-    Material,
-    Measured,
-    Scored,
-    count_in,
-    counted,
-    dict_in,
-    dicts_in,
-    interval_text,
-    listed,
-    measured_in,
-    number_in,
-    plain_text,
-    share_text,
-    text_in,
-    upper_first,
+from engine.report.red_flags import (
+    FEWEST_POSITIVES,
+    RedFlag,
+    find_red_flags,
+    may_be_leaked,
+    rests_on_few_groups,
 )
-from engine.statistics.names import over_words
+from engine.report.results import EvaluatedSet, RunResults, listed, upper_first
+from engine.statistics.estimates import Estimate
+from engine.statistics.names import interval_text, over_classes, value_text
+from loaders.output import counted
 
 WIDE = 0.10  # an interval of more than ten points
-MOST_NAMED = 3  # doubts in the sentence; the list below it has them all
+MOST_NAMED = 3  # red flags in the sentence; the list below it has them all
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """Three sentences, and what they rest on.  state: "doubted", "unchecked" or "held"."""
+    """Three sentences, and what they rest on.  state: "flagged", "unchecked" or "held"."""
 
     how_good: str
     how_sure: str
     what_could_fool: str
     state: str
-    doubts: tuple[Doubt, ...]
+    red_flags: tuple[RedFlag, ...]
     unchecked: tuple[str, ...]
 
     @property
@@ -51,204 +41,185 @@ class Verdict:
         }
 
 
-def judge(material: Material) -> Verdict:
+def judge(results: RunResults) -> Verdict:
     """The verdict, a function of what lies in the run folder.
 
-    Which set: of those that share nothing with training (a set with a leak warning, or whose overlap could not be
-    checked, only where there is no other), the one whose AUC (else accuracy) has the lowest lower end,
+    Which set: of those that share nothing with training (a set with a caution of leakage, or whose overlap could not
+    be checked, only where there is no other), the one whose AUC (else accuracy) has the lowest lower end,
     since that is the least favourable.
 
     How good: for two classes sensitivity and specificity, else accuracy and macro F1, each with the lower end of its
     95 % interval, and what always answering the largest class would reach.  Where the AUC's lower end is 0.5 or less
-    (or, without an AUC, accuracy's not above that of the largest class) it says that nothing is shown.  It never says
-    good: with a doubt, it opens with what the gravest one does to the score; with a check missing, with that.
+    (or, without an AUC, accuracy's not above that of the largest class) it states that nothing is shown.  It never
+    calls a score good: with a red flag, it opens with what the gravest one does to the score; with a check missing,
+    with that.
 
     How sure: "not very" where the AUC's interval is wider than ten points (accuracy's, without an AUC or at a perfect
     one), was resampled by too few groups, or rests on fewer than 59 images of a class; whether other splits were tried
     (cross-validation), and their spread.
 
-    What could fool it: the doubts of engine.report.red_flags, gravest first, three of them and how many more; then
+    What could fool it: the red flags of engine.report.red_flags, gravest first, three of them and how many more; then
     which checks were not made (a test set, the explanation, probes, cross-validation, hidden lungs, another
-    collection). With none it says that nothing was found, which proves nothing.
+    collection). Without any it states that no check found anything, which proves nothing.
     """
-    scored = least_favourable(material.evaluations)
-    doubts = find_doubts(material, scored)
-    unchecked = missing_checks(material, scored)
-    state = "doubted" if doubts else "unchecked" if unchecked else "held"
+    tested = least_favourable(results.evaluations)
+    red_flags = find_red_flags(results, tested)
+    unchecked = missing_checks(results, tested)
+    state = "flagged" if red_flags else "unchecked" if unchecked else "held"
     return Verdict(
-        how_good=how_good(material, scored, doubts, unchecked),
-        how_sure=how_sure(material, scored),
-        what_could_fool=what_could_fool(doubts, unchecked),
+        how_good=how_good(tested, red_flags, unchecked),
+        how_sure=how_sure(results, tested),
+        what_could_fool=what_could_fool(red_flags, unchecked),
         state=state,
-        doubts=tuple(doubts),
+        red_flags=tuple(red_flags),
         unchecked=tuple(unchecked),
     )
 
 
-def least_favourable(evaluations: list[Scored]) -> Scored | None:
+def least_favourable(evaluations: list[EvaluatedSet]) -> EvaluatedSet | None:
     """The evaluation that the verdict speaks of."""
 
-    def rank(scored: Scored) -> tuple[bool, float, str]:
-        _, found = headline(scored)
+    def rank(tested: EvaluatedSet) -> tuple[bool, float, str]:
+        _, _, found = headline(tested)
         ends = [end for end in (found.low, found.value) if end is not None]
-        return may_be_seen(scored), ends[0] if ends else 0.0, scored.name
+        return may_be_leaked(tested), ends[0] if ends else 0.0, tested.name
 
     return min(evaluations, key=rank, default=None)
 
 
-def headline(scored: Scored) -> tuple[str, Measured]:
-    """AUC with its name, of more than two classes their mean; accuracy where only that has an interval.
+def headline(tested: EvaluatedSet) -> tuple[str, str, Estimate]:
+    """The key of AUC with its name, of more than two classes their mean; accuracy where only that has an interval.
 
     At a perfect ranking the AUC's is a point, which is none.
     """
-    auc, accuracy = scored.estimate("auc"), scored.estimate("accuracy")
+    auc, accuracy = tested.estimate("auc"), tested.estimate("accuracy")
     if auc.value is None or (auc.low == auc.high and accuracy.low is not None):
-        return "accuracy", accuracy
-    if scored.num_classes <= 2:
-        return "AUC", auc
-    return f"mean AUC {fewer}" if (fewer := over_fewer(auc)) else "mean AUC", auc
+        return "accuracy", "accuracy", accuracy
+    name = "AUC" if tested.num_classes <= 2 else f"mean AUC {over_fewer(auc)}".rstrip()
+    return "auc", name, auc
 
 
-def missing_checks(material: Material, scored: Scored | None) -> list[str]:
-    """What was not looked at, in words."""
+def missing_checks(results: RunResults, tested: EvaluatedSet | None) -> list[str]:
+    """The checks that were not made."""
     measured = {
-        text_in(row, "name")
-        for row in dicts_in(material.own_crossval, "rows")
-        if number_in(row, "f1", "value") is not None or number_in(row, "auc", "value") is not None
+        found.target
+        for found in (results.own_crossval.targets if results.own_crossval else [])
+        if found.f1.estimate.value is not None or found.auc.estimate.value is not None
     }
-    own = text_in(material.summary, "conversion_id")
-    others = {text_in(found.content, "conversion_id") for found in material.evaluations} - {"", own}
+    own = results.conversion_id
+    others = {found.metrics.conversion_id for found in results.evaluations} - {"", own}
     checks = {
-        "a set that training never saw": scored is not None and not may_be_seen(scored),
-        "where the model looks": any(is_told(explained.content) for explained in material.explanations),
-        "shortcuts in the collection": material.probes is not None and bool(material.probes.probes),
-        "cross-validation": "group split" in measured,
-        "hidden lungs": "lungs hidden" in measured,
-        "another collection": bool(own and others) or "external beton" in measured,
+        "a set that training never saw": tested is not None and not may_be_leaked(tested),
+        "what the model relies on": any(found.explanation.region != "unknown" for found in results.explanations),
+        "shortcuts in the collection": results.probes is not None and bool(results.probes.probes),
+        "cross-validation": "group" in measured,
+        "hidden lungs": "lungs-hidden" in measured,
+        "another collection": bool(own and others) or "external" in measured,
     }
     return [name for name, done in checks.items() if not done]
 
 
-def is_told(explanation: dict[str, Any]) -> bool:
-    """Whether an explanation tells where the model looks."""
-    return answer(explanation) != "unknown"
-
-
-def how_good(material: Material, scored: Scored | None, doubts: list[Doubt], unchecked: list[str]) -> str:
+def how_good(tested: EvaluatedSet | None, red_flags: list[RedFlag], unchecked: list[str]) -> str:
     """The first sentence."""
-    if scored is None:
+    if tested is None:
         return (
             "That is not known: it has been tested on no radiograph that training did not see, and the "
             "validation score, by which it was chosen, is no evidence."
         )
-    lead = doubts[0].lead if doubts else "Not all that could fool it was looked for" if unchecked else ""
-    measured = score_words(scored)
+    lead = red_flags[0].effect if red_flags else "Not everything that could fool it was checked" if unchecked else ""
+    measured = score_text(tested)
     return f"{lead}: {measured}." if lead else f"{upper_first(measured)}."
 
 
-def score_words(scored: Scored) -> str:
+def score_text(tested: EvaluatedSet) -> str:
     """What was measured, and what always answering the largest class would reach."""
-    content = scored.content
-    noun = "phantom" if content.get("synthetic") is True else "radiograph"
-    number = count_in(content, "num_samples")
-    of = f"on {counted(number, noun)} ({scored.name})" if number is not None else f"on {scored.name}"
-    of += "" if may_be_seen(scored) else ", which training never saw,"
-    if unshown(scored):
-        always = f"always answering {largest_class(scored)}"
-        return f"{of} it was not shown to be better than {always} ({headline_words(scored)})"
-    names = content.get("classes")
-    if isinstance(names, list) and len(names) == 2:
-        positive = text_in(content, "positive") or str(names[0])
-        finds, clears = scored.estimate("sensitivity"), scored.estimate("specificity")
-        said = f"it finds {share_words(finds)} of {positive} and clears {share_words(clears)} of the others"
-        trivial = "finds all and clears none" if largest_class(scored) == positive else "finds none"
+    metrics = tested.metrics
+    largest = metrics.largest_class
+    noun = "phantom" if metrics.synthetic else "radiograph"
+    of = f"on {counted(metrics.num_samples, noun)} ({tested.name})"
+    of += "" if may_be_leaked(tested) else ", which training never saw,"
+    if unshown(tested):
+        return f"{of} it was not shown to be better than always answering {largest} ({headline_text(tested)})"
+    if tested.num_classes == 2:
+        finds, clears = tested.estimate("sensitivity"), tested.estimate("specificity")
+        found = f"it finds {from_share(finds)} of {metrics.positive} and clears {from_share(clears)} of the others"
+        trivial = "finds all and clears none" if largest == metrics.positive else "finds none"
     else:
-        right, f1 = scored.estimate("accuracy"), scored.estimate("f1")
+        right, f1 = tested.estimate("accuracy"), tested.estimate("f1")
         over = f" {fewer}" if (fewer := over_fewer(f1)) else ""
-        said = f"it is right for {share_words(right)}, with a macro F1 of {plain_text(f1.value, 2)}{over}"
-        trivial = f"is right for {share_text(scored.trivial('accuracy').value)}"
-    return f"{of} {said}; always answering {largest_class(scored)} {trivial}"
+        found = f"it is right for {from_share(right)}, with a macro F1 of {value_text('f1', f1.value)}{over}"
+        trivial = f"is right for {value_text('accuracy', tested.trivial('accuracy').value)}"
+    return f"{of} {found}; always answering {largest} {trivial}"
 
 
-def over_fewer(found: Measured) -> str:
+def over_fewer(found: Estimate) -> str:
     """Over how many classes a mean is, where it leaves classes out."""
-    return over_words(found.defined, found.classes) if found.defined != found.classes else ""
+    return over_classes(found.defined, found.classes) if found.defined != found.classes else ""
 
 
-def share_words(found: Measured) -> str:
+def from_share(found: Estimate) -> str:
     """A share and where its interval begins."""
-    begins = f" (interval from {share_text(found.low)})" if found.low is not None else ""
-    return f"{share_text(found.value)}{begins}" if found.value is not None else "an unknown share"
+    begins = f" (interval from {value_text('sensitivity', found.low)})" if found.low is not None else ""
+    return f"{value_text('sensitivity', found.value)}{begins}" if found.value is not None else "an unknown share"
 
 
-def headline_words(scored: Scored) -> str:
+def headline_text(tested: EvaluatedSet) -> str:
     """The headline with its interval."""
-    name, found = headline(scored)
-    interval = interval_text(found, share=False)
-    return f"{name} {plain_text(found.value)}{f', interval {interval}' if interval else ''}"
+    key, name, found = headline(tested)
+    between = f", interval {interval_text(key, found)}" if found.low is not None else ""
+    return f"{name} {value_text(key, found.value)}{between}"
 
 
-def unshown(scored: Scored) -> bool:
+def unshown(tested: EvaluatedSet) -> bool:
     """Whether it may be no better than guessing."""
-    auc, accuracy, trivial = scored.estimate("auc"), scored.estimate("accuracy"), scored.trivial("accuracy").value
+    auc, accuracy, trivial = tested.estimate("auc"), tested.estimate("accuracy"), tested.trivial("accuracy").value
     if auc.value is not None and (auc.low is not None or accuracy.low is None):
         return (auc.low if auc.low is not None else auc.value) <= 0.5
     end = accuracy.low if accuracy.low is not None else accuracy.value
     return end is None or trivial is None or end <= trivial
 
 
-def largest_class(scored: Scored) -> str:
-    """The name of the commonest class in the set."""
-    place, names = number_in(scored.content, "largest_class", "class"), scored.content.get("classes")
-    if isinstance(names, list) and place is not None and 0 <= place < len(names):
-        return str(names[int(place)])
-    counts = class_counts(scored)
-    return max(counts, key=lambda name: counts[name]) if counts else "the largest class"
-
-
-def how_sure(material: Material, scored: Scored | None) -> str:
+def how_sure(results: RunResults, tested: EvaluatedSet | None) -> str:
     """The second sentence."""
-    if scored is None:
+    if tested is None:
         return "That is not known either: without a test set there is no interval."
-    groups = count_in(scored.content, "num_groups")
-    name, found = headline(scored)
-    few = {label: number for label, number in class_counts(scored).items() if number < FEWEST_POSITIVES}
+    key, name, found = headline(tested)
+    few = {label: number for label, number in tested.metrics.class_counts.items() if number < FEWEST_POSITIVES}
     parts = []
     if found.low is None or found.high is None:
         parts.append("That is not known: no interval was computed")
     else:
-        doubtful = found.high - found.low > WIDE or bool(few) or any(group_doubts(material, scored))
-        of = f", by {counted(groups, 'group')}," if groups is not None else ""
+        unsure = found.high - found.low > WIDE or bool(few) or rests_on_few_groups(tested)
         parts.append(
-            f"{'Not very sure' if doubtful else 'Sure within limits'}: the 95 % interval of the {name}{of} runs from "
-            f"{plain_text(found.low)} to {plain_text(found.high)}"
+            f"{'Not very sure' if unsure else 'Sure within limits'}: the 95 % interval of the {name}, by "
+            f"{counted(tested.metrics.num_groups, 'group')}, runs from "
+            f"{interval_text(key, found)}"
         )
     if few:
         label = min(few, key=lambda label: few[label])
         parts.append(f"it rests on {counted(few[label], 'image')} of {label}")
-    parts.append(spread_words(material))
+    parts.append(spread_text(results))
     return "; ".join(parts) + "."
 
 
-def spread_words(material: Material) -> str:
+def spread_text(results: RunResults) -> str:
     """What other splits gave."""
-    row = next((row for row in dicts_in(material.own_crossval, "rows") if text_in(row, "name") == "group split"), {})
-    f1 = measured_in(dict_in(row, "f1"))
-    if f1.value is None:
-        return "this is one training on one split, and another may differ by more than the interval says"
-    spread = number_in(row, "spread")
-    by = f", with a spread of {plain_text(spread, 2)} between folds" if spread is not None else ""
-    between = f" ({interval_text(f1, share=False, digits=2)})" if f1.low is not None and f1.high is not None else ""
-    return f"cross-validation by groups gives F1 {plain_text(f1.value, 2)}{between}{by}"
+    group = results.own_crossval.target("group") if results.own_crossval else None
+    if group is None or group.f1.estimate.value is None:
+        return "this is one training on one split, and another may differ by more than the interval suggests"
+    f1, spread = group.f1.estimate, group.f1.spread
+    by = f", with a spread of {value_text('f1', spread)} between folds" if spread is not None else ""
+    between = f" ({interval_text('f1', f1)})" if f1.low is not None else ""
+    return f"cross-validation by groups gives F1 {value_text('f1', f1.value)}{between}{by}"
 
 
-def what_could_fool(doubts: list[Doubt], unchecked: list[str]) -> str:
+def what_could_fool(red_flags: list[RedFlag], unchecked: list[str]) -> str:
     """The third sentence."""
-    missing = f"not looked at: {listed(unchecked)}" if unchecked else ""
-    if not doubts:
-        found = "Nothing that was looked for was found, which does not prove that nothing could fool it"
+    missing = f"not checked: {listed(unchecked)}" if unchecked else ""
+    if not red_flags:
+        found = "No check found anything that could fool it, which does not prove that nothing could"
         return f"{found}; {missing}." if missing else f"{found}."
-    named = "; ".join(doubt.words for doubt in doubts[:MOST_NAMED])
-    more = len(doubts) - MOST_NAMED
-    parts = [named, f"and {counted(more, 'further doubt')}, listed in the report" if more > 0 else "", missing]
+    named = "; ".join(flag.finding for flag in red_flags[:MOST_NAMED])
+    more = len(red_flags) - MOST_NAMED
+    parts = [named, f"and {counted(more, 'further red flag')}, listed in the report" if more > 0 else "", missing]
     return f"{upper_first('; '.join(part for part in parts if part))}."

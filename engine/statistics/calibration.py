@@ -1,12 +1,14 @@
-"""Calibration: temperature, reliability, and the slope and intercept of a logistic recalibration."""
+"""Calibration: temperature, reliability diagram, and the slope and intercept of a logistic recalibration."""
 
-# N samples, K classes, B bins, S temperatures
+# N samples, K classes, B bins, P coefficients
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
 
 BINS = 10  # equally wide, on 0 to 1
 TEMPERATURES = (0.5, 20.0)  # bounds: a validation without an error would sharpen without end
@@ -17,7 +19,10 @@ TOLERANCE = 1e-10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reliability:
-    """Bins equally wide on 0 to 1, float64 B each: NaN for the mean score and the share of events of an empty bin."""
+    """Bins equally wide on 0 to 1: samples, mean predicted probability and observed frequency, float64 B each.
+
+    The latter two are NaN in an empty bin.
+    """
 
     count_B: np.ndarray
     score_B: np.ndarray
@@ -36,9 +41,9 @@ class Recalibration:
 def fit_temperature(logits_NK: np.ndarray, label_N: np.ndarray) -> float:
     """The temperature T within TEMPERATURES of softmax(logits / T) that has the least mean NLL.
 
-    Meant for validation.  Where every sample is classified rightly the NLL falls without end as T falls, and the answer
-    is the lower bound; of logits that say nothing or worse it is the upper one; without samples, or where all logits
-    are equal, 1.  The NLL is convex in 1 / T, so that its one slope is searched by halving.  Source: Guo et al. 2017.
+    Meant for validation.  Where every sample is classified correctly the NLL falls without end as T falls, and the
+    answer is the lower bound; of logits that predict nothing, or the opposite, it is the upper one; without samples, or
+    where all logits are equal, 1.  The NLL is convex in 1 / T: its slope has one zero.  Source: Guo et al. 2017.
     """
     logits_NK = logits_NK.astype(np.float64)
     excess_NK = logits_NK - np.take_along_axis(logits_NK, label_N[:, None], 1)  # over the true class's logit
@@ -56,16 +61,13 @@ def fit_temperature(logits_NK: np.ndarray, label_N: np.ndarray) -> float:
         return TEMPERATURES[1]
     if slope(high) <= 0:
         return TEMPERATURES[0]
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return 2 / (low + high)
+    return 1 / brentq(slope, low, high, xtol=1e-15)
 
 
 def scored_event(label_N: np.ndarray, probability_NK: np.ndarray, positive: int) -> tuple[np.ndarray, np.ndarray]:
-    """What ECE and reliability look at: a score, float N, and whether what it foretells came true, bool N.
+    """The event of ECE and reliability diagram: its predicted probability, float N, and whether it happened, bool N.
 
-    For two classes the positive class's probability; for more the most probable class's, and whether that was right.
+    Of two classes the event is the positive class; of more, that the most probable class is the true one.
     """
     if probability_NK.shape[1] == 2:
         return probability_NK[:, positive], label_N == positive
@@ -78,7 +80,7 @@ def bin_of(score_N: np.ndarray, bins: int = BINS) -> np.ndarray:
 
 
 def reliability(score_N: np.ndarray, happened_N: np.ndarray, bins: int = BINS) -> Reliability:
-    """Mean score and share of events in each bin."""
+    """A reliability diagram's bins.  scikit-learn's calibration_curve gives no counts, which intervals need."""
     bin_N = bin_of(score_N, bins)
     count_B = np.bincount(bin_N, minlength=bins).astype(np.float64)
     score_B, share_B = (
@@ -90,26 +92,10 @@ def reliability(score_N: np.ndarray, happened_N: np.ndarray, bins: int = BINS) -
     return Reliability(count_B=count_B, score_B=score_B, share_B=share_B)
 
 
-def expected_calibration_error(score_N: np.ndarray, happened_N: np.ndarray, bins: int = BINS) -> float | None:
-    """Mean over samples of |share of events - mean score| in their bin; None without samples.
-
-    Above 0 by chance alone where bins hold few samples.  Sources: Naeini et al. 2015; Guo et al. 2017.
-    """
-    if not len(score_N):
-        return None
-    gap_B = np.bincount(bin_of(score_N, bins), weights=score_N - happened_N, minlength=bins)
-    return float(np.abs(gap_B).sum() / len(score_N))
-
-
 def logit(probability_N: np.ndarray) -> np.ndarray:
     """log(p / (1 - p)), float64, p kept LEAST_PROBABILITY away from 0 and 1."""
     clipped_N = np.clip(probability_N.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     return np.log(clipped_N) - np.log1p(-clipped_N)
-
-
-def sigmoid(logit_N: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * logit_N))
 
 
 def recalibrate(is_positive_N: np.ndarray, logit_N: np.ndarray) -> Recalibration:
@@ -141,7 +127,7 @@ def fit_logistic(design_NP: np.ndarray, is_positive_N: np.ndarray, offset_N: np.
     coefficient_P = np.zeros(design_NP.shape[1])
     current = loss(coefficient_P)
     for _ in range(STEPS):
-        fitted_N = sigmoid(design_NP @ coefficient_P + offset_N)
+        fitted_N = expit(design_NP @ coefficient_P + offset_N)
         gradient_P = design_NP.T @ (is_positive_N - fitted_N)
         curvature_PP = (design_NP.T * (fitted_N * (1 - fitted_N))) @ design_NP
         try:
@@ -154,9 +140,3 @@ def fit_logistic(design_NP: np.ndarray, is_positive_N: np.ndarray, offset_N: np.
         if np.abs(step_P).max() < TOLERANCE**0.5 * (1 + np.abs(coefficient_P).max()):
             return coefficient_P.tolist()
     return [np.nan] * len(coefficient_P)
-
-
-def slope_and_intercept(is_positive_N: np.ndarray, probability_N: np.ndarray) -> tuple[float | None, float | None]:
-    """Calibration slope (1 is right) and calibration in the large (0 is right); None where undefined (recalibrate)."""
-    found = recalibrate(is_positive_N, logit(probability_N))
-    return tuple(None if np.isnan(value) else value for value in (found.slope, found.large))  # type: ignore[return-value]

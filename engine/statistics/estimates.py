@@ -6,8 +6,7 @@ error, and the interval is symmetric on a scale where the metric is nearly norma
 groups: 93 to 97 of 100. That of the ECE is wider than it need be: 97 of 100 or more.
 """
 
-# R resamples
-# N samples, K classes, R rows: row 0 the sample itself, then the resamples
+# N samples, K classes, C classes of a mean, R rows: row 0 the sample itself, then the resamples
 
 from __future__ import annotations
 
@@ -16,88 +15,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import stdtrit
 
-from engine.statistics.bootstrap import Progress, make_material, resample
-from engine.statistics.point_metrics import (
-    AT_PREVALENCE,
-    ECE_DISTANCE,
-    at_prevalence,
-    by_mean,
-    count_groups,
-    known_classes,
-    mean_of_known,
-    metrics_of,
-)
-from loaders.statistics import Z, wilson
-
-UNBOUNDED = ("calibration_slope", "calibration_intercept")
-LOGARITHMIC = "brier"
-
-Ends = tuple[float, float]
-
-
-def student_t(degrees: int) -> float:
-    """The two-sided 95 % quantile of Student's t.  Within 1 % from 4 degrees on.  Source: Abramowitz, Stegun 26.7.5."""
-    terms = (
-        Z,
-        (Z**3 + Z) / 4,
-        (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96,
-        (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / 384,
-    )
-    return sum(term / degrees**power for power, term in enumerate(terms))
-
-
-def margin(row_R: np.ndarray, num_groups: int) -> float:
-    """Half the width of the interval on the metric's own scale; the bootstrap's variance is short by (n - 1) / n."""
-    return student_t(num_groups - 1) * float(row_R.std()) * math.sqrt(num_groups / (num_groups - 1))
-
-
-def bootstrap_interval(metric: str, value: float, row_R: np.ndarray, num_groups: int) -> Ends:
-    """The interval of one metric.  row_R: finite.  num_groups: at least 2.
-
-    Shares: symmetric in the logit (delta method).  Brier: in the logarithm.  Calibration slope and intercept: as they
-    are.  Sources: Davison and Hinkley 1997; Cameron and Miller 2015.
-    """
-    half = margin(row_R, num_groups)
-    if metric in UNBOUNDED or half == 0:
-        return value - half, value + half
-    if metric == LOGARITHMIC:
-        factor = math.exp(min(half / value, 50))
-        return value / factor, min(value * factor, 2.0)  # its largest, of more than two classes
-    odds, factor = value / (1 - value), math.exp(min(half / (value * (1 - value)), 50))
-    return odds / (odds + factor), odds * factor / (1 + odds * factor)
-
-
-def ece_interval(value: float, row_R: np.ndarray, distance_R: np.ndarray, num_groups: int) -> Ends:
-    """The interval of the ECE, which chance pushes up, in resamples twice over.
-
-    By the triangle inequality it is no further from the truth than its bins are from theirs, and those of the resamples
-    (distance_R) are as far from the sample's: the lower end, which so reaches 0 for a calibrated classifier.  The upper
-    end is the resamples' percentile, or mirrors their lower one (basic bootstrap): the higher, since where few bins are
-    filled a small gap between score and share may be chance alone.  Both ends are no nearer than what none of n groups
-    leaves open: resamples of bins in which everything came true do not differ.
-    """
-    unseen = wilson(0, num_groups)[1]
-    low = value - max(float(np.quantile(distance_R, 0.975)), unseen)
-    lower, upper = np.quantile(row_R, (0.025, 0.975)).tolist()
-    return max(0.0, low), min(1.0, max(2 * value - lower, upper, value + unseen))
-
-
-def boundary_interval(value: float, num_groups: int) -> Ends:
-    """Wilson's interval of a share at 0 or 1, where no resample differs.
-
-    n is the number of groups, not of samples, as if a group's samples all said the same: too wide rather than too
-    narrow.  Source: Wilson 1927.
-    """
-    low, high = wilson(round(value) * num_groups, num_groups)
-    return (low, 1.0) if value else (0.0, high)  # rounding may keep Wilson's own end off the value
-
+from engine.statistics.bootstrap import ECE_DISTANCE, count_groups, metrics_of, resample, sum_groups
+from engine.statistics.metrics import AT_PREVALENCE, at_prevalence, by_mean, known_classes, mean_of_known
+from loaders.statistics import Progress, no_progress, wilson
 
 RESAMPLES = 2000
-LEAST_GROUPS = 2  # behind a metric; with one, nothing says how much groups differ
+LEAST_GROUPS = 2  # behind a metric; with one, nothing shows how much groups differ
 ROUNDING = 1e-12  # an interval narrower than this is of resamples that do not differ
-SETTLED = 4.0  # the widest interval of a calibration slope or intercept that says anything; 1 and 0 are right
-NOT_SHARES = ("brier", "ece", "calibration_slope", "calibration_intercept")  # at 0 or 1 they are not at an end
+SETTLED = 4.0  # a calibration slope or intercept of a wider interval is open; 1 and 0 are right
+UNBOUNDED = ("calibration_slope", "calibration_intercept")
+LOGARITHMIC = "brier"
+NOT_SHARES = ("brier", "ece", *UNBOUNDED)  # at 0 or 1 they are not at an end
+
+Ends = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,10 +50,6 @@ class Estimate:
 UNDEFINED = Estimate(value=None, low=None, high=None, method="")
 
 
-def silent(phase: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
-
-
 def estimates(
     label_N: np.ndarray,
     probability_NK: np.ndarray,
@@ -133,32 +61,32 @@ def estimates(
     scores: bool = True,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> dict[str, Estimate]:
-    """Every metric by name (see the file's head), with its interval by cluster bootstrap over groups.
+    """Every metric by its key in engine.statistics.names, with its interval by cluster bootstrap over groups.
 
     label_N: int, at least one.  probability_NK: float, rows add up to 1.  group_N: any integers.  threshold: for two
-    classes, the positive one is called where its probability is at least this; None: the most probable class is called.
-    scores: False leaves out what does not depend on the called classes, as at a second operating point.  A resample
+    classes, the positive one is predicted where its probability is at least this; None: the most probable one is.
+    scores: False leaves out what does not depend on predicted classes, as at a second operating point.  A resample
     that lacks a class is left out of that metric's interval.  A share at 0 or 1 has Wilson's interval, n the number of
     groups that hold a sample of its denominator; for auc and pr_auc, of the scarcer class.  With fewer than two such
     groups there is no interval.  Errors: InputError for probabilities that are not finite.
     """
-    material = make_material(label_N, probability_NK, group_N, positive, threshold, scores)
-    found = metrics_of(material, resample(material, resamples, seed, progress), positive, prevalence)
-    return judge(found, count_groups(material), prevalence)
+    sums = sum_groups(label_N, probability_NK, group_N, positive, threshold, scores)
+    found = metrics_of(sums, resample(sums, resamples, seed, progress), positive, prevalence)
+    return make_estimates(found, count_groups(sums), prevalence)
 
 
 def trivial(
     label_N: np.ndarray, num_classes: int, positive: int, *, prevalence: float | None = None
 ) -> dict[str, Estimate]:
-    """The same names for the classifier that always calls the largest class, with the classes' shares as scores.
+    """The same keys for the classifier that always predicts the largest class, with the classes' shares as scores.
 
     Without intervals.
     """
     share_K = np.bincount(label_N, minlength=num_classes) / len(label_N)
-    material = make_material(label_N, np.tile(share_K, (len(label_N), 1)), np.zeros_like(label_N), positive, None, True)
-    found = metrics_of(material, resample(material, 0, 0, silent), positive, prevalence)
+    sums = sum_groups(label_N, np.tile(share_K, (len(label_N), 1)), np.zeros_like(label_N), positive, None, True)
+    found = metrics_of(sums, resample(sums, 0, 0), positive, prevalence)
     del found[ECE_DISTANCE]
     result = {
         name: replace(UNDEFINED, value=round(float(row_R[0]), 9) + 0.0 if np.isfinite(row_R[0]) else None)
@@ -178,23 +106,21 @@ def paired_differences(
     prevalence: float | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> dict[str, Estimate]:
     """Second minus first of two runs on the same samples, by name, over the same resamples; value ± t · standard error.
 
     Where no resample of two shares differs, as when both runs err on the same samples or on none: Wilson's interval of
-    none of n groups, to both sides; unless the runs say the same to the bit.  A mean over classes: of the differences
-    of those classes that define the metric in both runs.
+    none of n groups, to both sides; unless the runs predict the same to the bit.  A mean over classes: of the
+    differences of those classes that define the metric in both runs.
     Errors: InputError for probabilities that are not finite.
     """
     made = [
-        make_material(label_N, probability_NK, group_N, positive, threshold, True)
+        sum_groups(label_N, probability_NK, group_N, positive, threshold, True)
         for probability_NK, threshold in zip((first_NK, second_NK), thresholds, strict=True)
     ]
-    first, second = (
-        metrics_of(material, resample(material, resamples, seed, progress), positive, prevalence) for material in made
-    )
-    groups = [count_groups(material) for material in made]
+    first, second = (metrics_of(sums, resample(sums, resamples, seed, progress), positive, prevalence) for sums in made)
+    groups = [count_groups(sums) for sums in made]
     same = thresholds[0] == thresholds[1] and np.array_equal(first_NK, second_NK)
     del first[ECE_DISTANCE]
     fewer = {name: min(count[name] for count in groups) for name in first}
@@ -207,14 +133,15 @@ def paired_differences(
     return result
 
 
-def judge(found: dict[str, np.ndarray], groups: dict[str, int], prevalence: float | None) -> dict[str, Estimate]:
+def make_estimates(
+    found: dict[str, np.ndarray], groups: dict[str, int], prevalence: float | None
+) -> dict[str, Estimate]:
     """The estimate of each metric from its rows and the number of groups behind it."""
-    result = {}
-    for name, row_R in found.items():
-        if name == "ece":
-            result[name] = estimate_ece(row_R, found[ECE_DISTANCE], groups[name])
-        elif name != ECE_DISTANCE:
-            result[name] = estimate(name, row_R, groups[name])
+    result = {
+        name: estimate(name, row_R, groups[name], found[ECE_DISTANCE] if name == "ece" else None)
+        for name, row_R in found.items()
+        if name != ECE_DISTANCE
+    }
     for name in result:
         if name.split("[")[0] in UNBOUNDED and unsettled(result[name], found[name]):
             result[name] = UNDEFINED
@@ -231,7 +158,7 @@ def judge(found: dict[str, np.ndarray], groups: dict[str, int], prevalence: floa
 
 
 def over(mean: Estimate, known_C: np.ndarray) -> Estimate:
-    """A mean over classes that tells over how many it is.  known_C: the classes that define the metric."""
+    """A mean with the number of classes it is over.  known_C: the classes that define the metric."""
     return replace(mean, defined=int(known_C.sum()), classes=len(known_C))
 
 
@@ -247,31 +174,24 @@ def fewest_groups(name: str, groups: dict[str, int], known_C: np.ndarray) -> int
     return min(of_class, default=0)
 
 
-def estimate(name: str, row_R: np.ndarray, num_groups: int) -> Estimate:
-    """Value and interval of one metric.  num_groups: behind it."""
+def estimate(name: str, row_R: np.ndarray, num_groups: int, distance_R: np.ndarray | None = None) -> Estimate:
+    """Value and interval of one metric.  num_groups: behind it.  distance_R: of the ECE, its rows of ECE_DISTANCE."""
     metric = name.split("[")[0]
 
     def ends(value: float, known_R: np.ndarray) -> tuple[float, float, str]:
+        if distance_R is not None:
+            return *ece_interval(value, known_R, distance_R[1:], num_groups), "bootstrap"
         if metric not in NOT_SHARES and value in (0, 1):
             return *boundary_interval(value, num_groups), "wilson"
         return *bootstrap_interval(metric, value, known_R, num_groups), "bootstrap"
 
-    return with_interval(row_R, num_groups, ends)
-
-
-def estimate_ece(row_R: np.ndarray, distance_R: np.ndarray, num_groups: int) -> Estimate:
-    """Value and interval of the ECE, which chance pushes up."""
-
-    def ends(value: float, known_R: np.ndarray) -> tuple[float, float, str]:
-        return *ece_interval(value, known_R, distance_R[1:], num_groups), "bootstrap"
-
-    return with_interval(row_R, num_groups, ends)
+    return with_ends(row_R, num_groups, ends)
 
 
 def difference(name: str, row_R: np.ndarray, num_groups: int, same: bool) -> Estimate:
     """Second minus first of one metric: row_R.
 
-    num_groups: behind it, in the run where they are fewer.  same: the two runs say the same.
+    num_groups: behind it, in the run where they are fewer.  same: the two runs predict the same.
     """
     metric = name.split("[")[0]
 
@@ -282,10 +202,10 @@ def difference(name: str, row_R: np.ndarray, num_groups: int, same: bool) -> Est
             return max(-1.0, value - half), min(1.0, value + half), "wilson"
         return value - half, value + half, "bootstrap"
 
-    return with_interval(row_R, num_groups, ends)
+    return with_ends(row_R, num_groups, ends)
 
 
-def with_interval(
+def with_ends(
     row_R: np.ndarray, num_groups: int, ends: Callable[[float, np.ndarray], tuple[float, float, str]]
 ) -> Estimate:
     """The value with its ends, where groups and resamples suffice.  ends: of value and finite resamples."""
@@ -313,3 +233,49 @@ def boundary_at_prevalence(found: dict[str, Estimate], name: str, prevalence: fl
             return Estimate(value=value, low=None, high=None, method="")
         ends.append(float(at_prevalence(np.array(sensitivity), np.array(specificity), prevalence)[name]))
     return Estimate(value=value, low=ends[0], high=ends[1], method="wilson")
+
+
+def margin(row_R: np.ndarray, num_groups: int) -> float:
+    """Half the width of the interval on the metric's own scale; the bootstrap's variance is short by (n - 1) / n."""
+    return float(stdtrit(num_groups - 1, 0.975)) * float(row_R.std()) * math.sqrt(num_groups / (num_groups - 1))
+
+
+def bootstrap_interval(metric: str, value: float, row_R: np.ndarray, num_groups: int) -> Ends:
+    """The interval of one metric.  row_R: finite.  num_groups: at least 2.
+
+    Shares: symmetric in the logit (delta method).  Brier: in the logarithm.  Calibration slope and intercept: as they
+    are.  Sources: Davison and Hinkley 1997; Cameron and Miller 2015.
+    """
+    half = margin(row_R, num_groups)
+    if metric in UNBOUNDED or half == 0:
+        return value - half, value + half
+    if metric == LOGARITHMIC:
+        factor = math.exp(min(half / value, 50))
+        return value / factor, min(value * factor, 2.0)  # its largest, of more than two classes
+    odds, factor = value / (1 - value), math.exp(min(half / (value * (1 - value)), 50))
+    return odds / (odds + factor), odds * factor / (1 + odds * factor)
+
+
+def ece_interval(value: float, row_R: np.ndarray, distance_R: np.ndarray, num_groups: int) -> Ends:
+    """The interval of the ECE, which chance pushes up, and in resamples twice.
+
+    By the triangle inequality it is no further from the truth than its bins are from theirs, and those of the resamples
+    (distance_R) are as far from the sample's: the lower end, which so reaches 0 for a calibrated classifier.  The upper
+    end is the resamples' percentile, or mirrors their lower one (basic bootstrap): the higher, since where few bins are
+    filled a small gap between score and share may be chance alone.  Both ends are no nearer than what none of n groups
+    leaves open: resamples of bins in which everything came true do not differ.
+    """
+    least = wilson(0, num_groups)[1]
+    low = value - max(float(np.quantile(distance_R, 0.975)), least)
+    lower, upper = np.quantile(row_R, (0.025, 0.975)).tolist()
+    return max(0.0, low), min(1.0, max(2 * value - lower, upper, value + least))
+
+
+def boundary_interval(value: float, num_groups: int) -> Ends:
+    """Wilson's interval of a share at 0 or 1, where no resample differs.
+
+    n is the number of groups, not of samples, as if a group's samples were copies: too wide rather than too narrow.
+    Source: Wilson 1927.
+    """
+    low, high = wilson(round(value) * num_groups, num_groups)
+    return (low, 1.0) if value else (0.0, high)  # rounding may keep Wilson's own end off the value

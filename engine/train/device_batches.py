@@ -16,6 +16,7 @@ from torch.nn.functional import grid_sample
 from engine.device import Policy
 from kernels.crops import MIDDLE, SCALE
 from loaders.batches.loader import Loader
+from loaders.cautions import Caution, caution
 from loaders.config import Resident
 from loaders.errors import ConfigError
 from loaders.machine import usable_memory
@@ -189,7 +190,7 @@ class DeviceBatches:
         # bytes are the same in both layouts, there is one channel; strides tell the convolution which is meant
         self._out_N1HW = torch.empty((batch_size, 1, crop, crop), dtype=dtype, device=device, memory_format=layout)
         self._label_N = torch.empty(batch_size, dtype=torch.int64, device=device)
-        self.trouble = triton_trouble() if device.type == "cuda" else ""
+        self.trouble = triton_trouble() if device.type == "cuda" else None
         self.triton = device.type == "cuda" and not self.trouble
         self.low, self.high = sampled_pixels(loader.config, crop, loader.beton.side)
 
@@ -254,8 +255,8 @@ class DeviceBatches:
         self.position += count
 
 
-def triton_trouble() -> str:
-    """Why Triton cannot make batches on this CUDA machine, and what serves instead; "" where it can."""
+def triton_trouble() -> Caution | None:
+    """Why Triton cannot make batches on this CUDA machine; None where it can."""
     try:
         from kernels.cuda import crop_batch
 
@@ -267,8 +268,8 @@ def triton_trouble() -> str:
         raise
     except (ImportError, OSError, RuntimeError) as error:  # no Triton, or no C compiler for its launcher
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"batches are made by plain PyTorch and slower, expected Triton with a C compiler: {reason}"
-    return ""
+        return caution("triton-unavailable", reason=reason)
+    return None
 
 
 def upload(place: torch.Tensor, array: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from engine.train.device_batches import DeviceBatches, frames_on_device, upload
 from engine.train.state import State
 from engine.train.step import Learner, check_logits, diverged
 from loaders.batches.loader import Loader
+from loaders.cautions import Caution, caution
 from loaders.config import Resident
 from loaders.sampling import DROPOUT, scalar_seeds
 
@@ -42,7 +43,7 @@ class Captured:
     ) -> None:
         self.function, self.touched, self.device, self.name = function, touched, device, name
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self.failed = ""
+        self.failed: Caution | None = None
         self._kept: list[torch.cuda.CUDAGraph] = []  # failed ones: torch's allocator may still refer to them
         self._settled: set[int] = set()
         if device.type == "cuda":
@@ -72,8 +73,8 @@ class Captured:
                 torch.cuda.synchronize(self.device)
                 self._kept.append(graph)
                 reason = str(error).strip().splitlines()[0]
-                self.failed = f"{self.name} of {size} runs uncaptured and slower, expected a CUDA graph: {reason}"
-                logger.warning("%s", self.failed)
+                self.failed = caution("not-captured", work=self.name, images=size, reason=reason)
+                logger.warning("%s", self.failed.text)
                 return
             self.graphs[size] = graph
             logger.info("%s of %d captured in a CUDA graph", self.name, size)
@@ -344,10 +345,10 @@ class DeviceEpochs:
         if tally.stopped:
             raise diverged(state.step, tally.loss, tally.norm)
 
-    def troubles(self) -> list[str]:
-        """What went otherwise than planned, in plain words."""
+    def cautions(self) -> list[Caution]:
+        """What could not run as planned."""
         found = (self.run_step.failed, self.run_validation.failed, self.batches.trouble)
-        return [trouble for trouble in found if trouble]
+        return [caution for caution in found if caution]
 
     def validate(self, progress: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
         """Labels int64 (M,) and logits float32 (M, K) of the validation set.  Errors: DivergedError."""

@@ -13,6 +13,7 @@ from engine.statistics.metrics import confusion_matrix
 from engine.train.state import State
 from engine.train.step import Learner, predict, train_step
 from loaders.batches.loader import Loader
+from loaders.cautions import Caution
 
 
 class HostEpochs:
@@ -42,8 +43,8 @@ class HostEpochs:
     def renew(self) -> None:
         """Learn other weights from now on: nothing was prepared for the ones before."""
 
-    def troubles(self) -> list[str]:
-        """What went otherwise than planned: nothing can."""
+    def cautions(self) -> list[Caution]:
+        """What could not run as planned: nothing can fail to."""
         return []
 
     def validate(self, progress: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,11 @@
-"""What a run has seen: the hashes of its images and patients, kept so that no test set shares any of them."""
+"""Leakage: the hashes of a run's images and patients, kept so that no test set shares any of them."""
 
 # N samples
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,37 +17,38 @@ from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.state import check_run
 from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution, caution
 from loaders.errors import CheckpointError, InputError
-from loaders.sources.catalog import told_by_source
+from loaders.sources.catalog import source_cautions
 
-SEEN = "seen.safetensors"
+RECORD = "leakage.safetensors"
 HASHES = ("pixel_hash", "patient_hash")
 
 
-def save_seen(run: Path, sets: dict[str, Beton], identity: str) -> None:
-    """Keep the pixel and patient hashes of each set, by name (DESIGN, What held-out means).  identity: of run_id."""
+def save_record(run: Path, sets: dict[str, Beton], identity: str) -> None:
+    """Write the leakage record: hashes of pixels and patients by set.  identity: of run_id."""
     tensors = {
         f"{name}.{kind}": torch.from_numpy(beton.rows_N[kind].copy()) for name, beton in sets.items() for kind in HASHES
     }
     facts = next(iter(sets.values())).facts
     state = {"site_key_id": facts.site_key_id, "conversion_id": facts.conversion_id, "run": identity}
-    save_checkpoint(run / SEEN, tensors, state)
+    save_checkpoint(run / RECORD, tensors, state)
 
 
-def load_seen(
+def load_record(
     run: Path, conversion_id: str, identity: str | None = None
 ) -> tuple[dict[str, dict[str, np.ndarray]], str]:
-    """Read the hashes back, set → kind → uint8 (N, 16), and the site key's id.
+    """Read the leakage record: set → kind → uint8 (N, 16), and the site key's id.
 
-    identity: of the run that the checkpoint is of, where it says.
+    identity: of the run that the checkpoint belongs to, where it names one.
     Errors: CheckpointError for a damaged file, or one of another conversion or run than the checkpoint's.
     """
-    tensors, state = load_checkpoint(run / SEEN, needed=("site_key_id", "conversion_id"))
+    tensors, state = load_checkpoint(run / RECORD, needed=("site_key_id", "conversion_id"))
     if state["conversion_id"] != conversion_id:
         raise CheckpointError(
-            f"{run / SEEN}: of conversion {state['conversion_id']}, expected {conversion_id}; bring the run's own back"
+            f"{run / RECORD}: of conversion {state['conversion_id']}, expected {conversion_id}; restore the run's own"
         )
-    check_run(run / SEEN, state.get("run"), identity or "")
+    check_run(run / RECORD, state.get("run"), identity or "")
     sets: dict[str, dict[str, np.ndarray]] = {}
     for name, tensor in tensors.items():
         set_name, kind = name.split(".")
@@ -67,7 +69,7 @@ def shared(hash_a_N16: np.ndarray, hash_b_N16: np.ndarray) -> int:
 
 
 def overlap(a: dict[str, np.ndarray], b: dict[str, np.ndarray], same_key: bool) -> dict[str, int | None]:
-    """Shared images and shared patients of two sets, in samples of b.  patients: None under different site keys.
+    """How many samples of b share their image or their patient with a; patients are None under different site keys.
 
     a, b: pixel_hash and patient_hash, uint8 (N, 16) each.
     """
@@ -77,12 +79,9 @@ def overlap(a: dict[str, np.ndarray], b: dict[str, np.ndarray], same_key: bool) 
     }
 
 
-def patients_compared(hash_N16: np.ndarray, same_key: bool) -> bool:
-    """Whether every sample has a patient hash under a common key, so that patient leakage would show."""
-    return same_key and bool(hash_N16.any(1).all())
-
-
-SYNTHETIC_CAUTION = "all images are synthetic phantoms: the score says nothing about patients"
+def unknown_patients(hash_N16: np.ndarray) -> int:
+    """How many samples have no patient hash, so that leakage between their patients would not show."""
+    return int((~hash_N16.any(1)).sum())
 
 
 def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Loader, Loader]:
@@ -112,24 +111,20 @@ def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Load
     return loader, val_loader
 
 
-def cautions(loader: Loader) -> list[str]:
-    """What speaks against any score of a network trained on this set, in plain words."""
-    beton = loader.beton
-    found = []
-    if beton.facts.synthetic:
-        found.append(SYNTHETIC_CAUTION)
-    if caution := source_caution(beton):
-        found.append(caution)
-    if not patients_compared(beton.rows_N["patient_hash"], beton.verified):
-        found.append("patients are not known for every image: leakage between patients is not excluded")
-    return found
+def image_cautions(betons: Sequence[Beton]) -> list[Caution]:
+    """What limits any score on these images, which are of one conversion: phantoms, and classes tied to sources."""
+    found = [caution("synthetic-phantoms")] if betons[0].facts.synthetic else []
+    labels = [beton.facts.classes[label] for beton in betons for label in beton.label_N]
+    sources = [source for beton in betons for source in beton.rows_N["source"].tolist()]
+    return found + source_cautions(labels, sources)
 
 
-def source_caution(beton: Beton) -> str:
-    """In plain words, that the source alone tells the label of some class; "" where it does not."""
-    told = told_by_source(beton.label_N.tolist(), beton.rows_N["source"].tolist())
-    names = ", ".join(beton.facts.classes[label] for label in sorted(told))
-    if not told:
-        return ""
-    said = f"every image of {names} comes from a source without any other class"
-    return f"{said}: the score is evidence of nothing clinical"
+def patient_cautions(hash_N16: np.ndarray, code: str = "patients-unknown") -> list[Caution]:
+    """Whether leakage between patients is excluded.  hash_N16: of patients, uint8."""
+    unknown = unknown_patients(hash_N16)
+    return [caution(code, unknown=unknown, images=len(hash_N16))] if unknown else []
+
+
+def training_cautions(beton: Beton) -> list[Caution]:
+    """What limits any score of a network trained on this set."""
+    return image_cautions([beton]) + patient_cautions(beton.rows_N["patient_hash"])

@@ -110,7 +110,7 @@ class Events:
             raise storage_error(self._path, error, size) from error
 
 
-BEST, LAST, SUMMARY = "best.safetensors", "last.safetensors", "summary.json"
+BEST, LAST = "best.safetensors", "last.safetensors"
 METRICS, LOG = "metrics.csv", "train.log"
 
 
@@ -158,10 +158,6 @@ class RunFolder:
     def draw(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str, note: str) -> None:
         """Write curves.png anew."""
         publish_bytes(self.path / "curves.png", png(curves_figure(history, best_epoch, title, note)))
-
-    def save_summary(self, summary: dict[str, Any]) -> None:
-        """Write summary.json."""
-        publish_bytes(self.path / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
 
     def close(self) -> None:
         """Close log and events.  Errors: StorageError."""

@@ -1,7 +1,8 @@
-"""The summary of a training: what a run says of itself, in its files and beside its weights."""
+"""The summary of a training: summary.json, and what lies beside the weights."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,62 @@ import numpy as np
 import torch
 
 from engine.config import TrainConfig
+from engine.statistics.names import headline_name, short_name
 from engine.train.state import State
 from loaders import __version__
 from loaders.beton.format import Facts
+from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
+from loaders.records import Count, Record
+
+SUMMARY = "summary.json"
+EARLY_SCORE = 0.99  # of validation after one epoch; the report saw 99 %, and its data gave the class without the lungs
+
+
+class Summary(Record, frozen=True, kw_only=True):
+    """A finished training, as summary.json holds it.  best_f1: of validation.  seconds: of all sessions together."""
+
+    made_by = "train"
+    version: int = 1
+    best_f1: float
+    best_epoch: Count
+    epochs: Count
+    stopped: str
+    images_per_second: float
+    seconds: float
+    steps: Count
+    classes: list[str]
+    positive: str
+    crop: Count
+    synthetic: bool
+    conversion_id: str
+    cautions: list[Caution]
+    training_images: Count
+    validation_images: Count
+    model: str
+    weights: str
+    head_epochs: Count
+    parameters: Count
+    device: str
+    compile: str
+    checkpoint_sha256: str
+    versions: dict[str, str]
+    not_for_diagnosis: bool = True
+
+
+def early_convergence(first: Mapping[str, Any]) -> list[Caution]:
+    """A caution where a score was too good too soon, which points to the data.  first: the first epoch's metrics."""
+    for metric in ("f1", "accuracy"):
+        value = first.get(f"val_{metric}")
+        if value is not None and value >= EARLY_SCORE:
+            return [caution("early-convergence", metric=short_name(metric), value=value)]
+    return []
 
 
 def title(facts: Facts, names: ClassNames, num_train: int, num_val: int) -> str:
     """What the curves show."""
     kind = "synthetic phantoms" if facts.synthetic else "radiographs"
-    which = f"F1 of {names.text_of[facts.positive]}" if len(facts.classes) == 2 else "macro F1"
+    which = headline_name("f1", len(facts.classes), names.text_of[facts.positive])
     return f"{names.listed()}: {num_train} training and {num_val} validation {kind}; {which}"
 
 
@@ -48,22 +95,42 @@ def weights_description(
     }
 
 
-def summary(state: State, facts: Facts, **others: Any) -> dict[str, Any]:
-    """The content of summary.json.  others: what neither the state nor the betons know."""
-    rates = [row["images_per_second"] for row in state.history]
-    return {
-        "best_f1": state.best_f1,
-        "best_epoch": state.best_epoch,
-        "epochs": len(state.history),
-        "stopped": state.finished,
-        "images_per_second": float(np.median(rates)),
-        "seconds": round(state.seconds, 3),
-        "steps": state.step,
-        "classes": list(facts.classes),
-        "positive": facts.positive,
-        "crop": facts.crop,
-        "synthetic": facts.synthetic,
-        "conversion_id": facts.conversion_id,
-        **others,
-        "versions": {"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__},
-    }
+def summarise(
+    state: State,
+    facts: Facts,
+    config: TrainConfig,
+    *,
+    cautions: list[Caution],
+    num_train: int,
+    num_val: int,
+    parameters: int,
+    device: str,
+    why: str,
+    sha256: str,
+) -> Summary:
+    """The summary of a run.  device, why: of its policy.  sha256: of its best weights."""
+    return Summary(
+        best_f1=state.best_f1,
+        best_epoch=state.best_epoch,
+        epochs=len(state.history),
+        stopped=state.finished,
+        images_per_second=float(np.median([row["images_per_second"] for row in state.history])),
+        seconds=round(state.seconds, 3),
+        steps=state.step,
+        classes=list(facts.classes),
+        positive=facts.positive,
+        crop=facts.crop,
+        synthetic=facts.synthetic,
+        conversion_id=facts.conversion_id,
+        cautions=cautions,
+        training_images=num_train,
+        validation_images=num_val,
+        model=config.model,
+        weights=weights_name(config),
+        head_epochs=config.recipe.frozen_epochs,
+        parameters=parameters,
+        device=device,
+        compile=why,
+        checkpoint_sha256=sha256,
+        versions={"plainfilm": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
+    )

@@ -7,21 +7,22 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from engine.config import TrainConfig
 from engine.device import choose_device, choose_policy, settle_precision
 from engine.networks.registry import check_batches
-from engine.train.leakage import open_loaders, save_seen
+from engine.statistics.names import value_text
+from engine.train.leakage import open_loaders, save_record
 from engine.train.pretrained import initial_network
 from engine.train.run_folder import CONFIG, LAST, load_config, save_settings
 from engine.train.state import Progress, Watch, run_id
+from engine.train.summary import Summary
 from engine.train.trainer import Training
 from loaders.atomic_file import locked
 from loaders.errors import ConfigError
-from loaders.output import Line, Parts, path_line
+from loaders.output import Line, Parts, caution_lines, path_line, rate_text, seconds_text
 
 
 def train(
@@ -30,7 +31,7 @@ def train(
     resume: bool = False,
     watch: Watch = lambda progress: None,
     stopping: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:
+) -> Summary:
     """Train, and give the summary that summary.json holds.
 
     resume: continue the run in config.out.  watch: called after every step.  stopping: asked after every step.
@@ -60,7 +61,7 @@ def train(
                     f"continue it with --resume {config.out}, or choose another --out"
                 )
             run = run_id(config, facts.conversion_id)
-            save_seen(config.out, {"train": loader.beton, "val": val_loader.beton}, run)
+            save_record(config.out, {"train": loader.beton, "val": val_loader.beton}, run)
             save_settings(config.out, config)  # last: a folder with it can be resumed
         try:
             return Training(config, loader, val_loader, network, policy, watch, stopping).run(resume)
@@ -78,11 +79,11 @@ FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "repor
 
 def live_words(now: Progress) -> str:
     """Where a training is."""
-    loss = "–" if math.isnan(now.loss) else f"{now.loss:.3f}"
+    loss = "–" if math.isnan(now.loss) else value_text("loss", now.loss)
     left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
     return (
-        f"epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {now.best_f1:.3f}  "
-        f"{now.images_per_second:,.0f} images/s  patience {now.patience_left}  {left}"
+        f"epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {value_text('f1', now.best_f1)}  "
+        f"{rate_text(now.images_per_second)}  patience {now.patience_left}  {left}"
     )
 
 
@@ -90,23 +91,23 @@ def epoch_words(now: Progress) -> str:
     """The last epoch that is done."""
     row = now.history[-1]
     best = "  best" if now.best_epoch == row["epoch"] else ""
+    train_loss, val_loss = (value_text("loss", row[name]) for name in ("train_loss", "val_loss"))
     return (
-        f"epoch {row['epoch']:3}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
-        f"val F1 {row['val_f1']:.4f}  {row['images_per_second']:,.0f} images/s{best}"
+        f"epoch {row['epoch']:3}  loss {train_loss}  val loss {val_loss}  val F1 {value_text('f1', row['val_f1'])}  "
+        f"{rate_text(row['images_per_second'])}{best}"
     )
 
 
-def training_parts(summary: dict[str, Any], out: Path) -> Parts:
-    """The best epoch, the files, and what to beware of.  summary: of summary.json."""
-    best = "undefined" if summary["best_f1"] is None else f"{summary['best_f1']:.2%}"
+def training_parts(summary: Summary, out: Path) -> Parts:
+    """The best epoch, the files, and the cautions."""
     parts = [
         Line(
-            f"Best validation F1 {best} in epoch {summary['best_epoch']} of {summary['epochs']} "
-            f"({summary['stopped']}); {summary['images_per_second']:,.0f} images/s, {summary['seconds']:,.1f} s "
-            f"on {summary['device']}"
+            f"Best validation F1 {value_text('f1', summary.best_f1)} in epoch {summary.best_epoch} of {summary.epochs} "
+            f"({summary.stopped}); {rate_text(summary.images_per_second)}, {seconds_text(summary.seconds)} "
+            f"on {summary.device}"
         )
     ]
-    if not summary["device"].startswith("cpu"):
-        parts.append(Line(summary["compile"]))
+    if not summary.device.startswith("cpu"):
+        parts.append(Line(summary.compile))
     parts += [path_line(out / name) for name in FILES]
-    return parts + [Line(f"Caution: {caution}.", "yellow") for caution in summary["cautions"]]
+    return parts + caution_lines(summary.cautions)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.cautions import early_convergence
 from engine.config import TrainConfig
 from engine.device import Policy
 from engine.networks.registry import freeze_body
@@ -23,17 +22,19 @@ from engine.statistics.metrics import all_metrics, headline_f1
 from engine.train.checkpoint import file_hash, missing, network_tensors, not_finite, optimiser_tensors, restore
 from engine.train.device_epochs import DeviceEpochs
 from engine.train.host_epochs import HostEpochs
-from engine.train.leakage import SEEN, cautions, load_seen
-from engine.train.run_folder import BEST, LAST, SUMMARY, RunFolder, epochs_recorded, save_settings
+from engine.train.leakage import RECORD, load_record, training_cautions
+from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, save_settings
 from engine.train.state import Progress, State, Watch, check_run, load_state, run_id, settle_best
 from engine.train.step import Learner, make_learner, softmax
-from engine.train.summary import summary, title, weights_description, weights_name
+from engine.train.summary import SUMMARY, Summary, early_convergence, summarise, title, weights_description
 from engine.train.validation_scores import validation_tensors
 from loaders import __version__
 from loaders.batches.loader import Loader
 from loaders.beton.format import Facts
+from loaders.cautions import caution
 from loaders.errors import CheckpointError, DivergedError, Interrupted
 from loaders.figure_text import class_names
+from loaders.records import write_record
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +60,14 @@ class Training:
         self.facts: Facts = loader.beton.facts
         self.positive = self.facts.classes.index(self.facts.positive)
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
-        self.cautions = cautions(loader)
+        self.cautions = training_cautions(loader.beton)
         self.best: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None  # not written yet
         self.written = self.drawn = float("-inf")
         self.kept: int | None = None  # the step of the state on the disk
         # on a GPU an epoch may take less time than what it leaves takes to be written
         self.pause = 0.0 if policy.device.type == "cpu" else SECONDS_BETWEEN_WRITES
 
-    def run(self, resume: bool) -> dict[str, Any]:
+    def run(self, resume: bool) -> Summary:
         """Epoch after epoch until the schedule or early stopping ends it."""
         config, facts = self.config, self.facts
         self.state = State(
@@ -84,7 +85,7 @@ class Training:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
             logger.info("%s; %s", self.policy.describe(), self.policy.why)
             for caution in self.cautions:
-                logger.warning("%s", caution)
+                logger.warning("%s", caution.text)
             self.learner = self.make_learner()
             if tensors:
                 restore(self.learner, tensors)
@@ -115,25 +116,22 @@ class Training:
                 with contextlib.suppress(DivergedError):  # spoilt already: the state saved before stays
                     self.save_last()
                 raise self.diverged(error) from error
-            early = early_convergence(self.state.history[0]["val_f1"])
-            self.cautions += [*self.epochs.troubles(), *([early] if early else [])]
+            self.cautions += self.epochs.cautions() + early_convergence(self.state.history[0])
             if not was_finished:
                 self.policy.remember_compiled()
-            done = summary(
+            done = summarise(
                 self.state,
                 facts,
+                config,
                 cautions=self.cautions,
-                training_images=self.num_train,
-                validation_images=self.num_val,
-                model=config.model,
-                weights=weights_name(config),
-                head_epochs=config.recipe.frozen_epochs,
+                num_train=self.num_train,
+                num_val=self.num_val,
                 parameters=sum(parameter.numel() for parameter in self.learner.network.parameters()),
                 device=self.policy.describe(),
-                compile=self.policy.why,
-                checkpoint_sha256=file_hash(config.out / BEST),
+                why=self.policy.why,
+                sha256=file_hash(config.out / BEST),
             )
-            self.folder.save_summary(done)
+            write_record(config.out / SUMMARY, done)
             return done
 
     def find_state(self) -> dict[str, torch.Tensor]:
@@ -149,9 +147,9 @@ class Training:
             check_run(out / LAST, self.state.run, state.run)
             self.state.run, self.kept = state.run, self.state.step
         else:
-            self.cautions.append("no state was saved before the interruption, so the run began anew")
-        if (out / SEEN).exists():
-            load_seen(out, state.conversion_id, state.run)
+            self.cautions.append(caution("training-restarted"))
+        if (out / RECORD).exists():
+            load_record(out, state.conversion_id, state.run)
         settle_best(self.state, out / BEST, self.network)
         if not tensors and (self.state.best_epoch > 1 or (out / SUMMARY).exists() or epochs_recorded(out) > 1):
             raise missing(out / LAST, "the state that the run continues from")
@@ -209,6 +207,7 @@ class Training:
 
         label_N, logits_NK = self.epochs.validate(progress)
         metrics = all_metrics(label_N, softmax(logits_NK), self.positive)
+        metrics["f1"] = metrics["f1"] or 0.0  # undefined, without a positive: epochs can be compared all the same
         epoch = len(state.history) + 1
         state.history.append(
             {

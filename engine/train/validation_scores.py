@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from loaders.beton.reader import Beton
+from loaders.errors import CheckpointError
 
 LOGITS, LABEL, GROUP = "validation.logits", "validation.label", "validation.group"
 
@@ -40,10 +42,10 @@ def validation_tensors(
     }
 
 
-def validation_scores(tensors: Mapping[str, torch.Tensor]) -> ValidationScores | None:
-    """The scores that a checkpoint holds; None in one made before plainfilm 0.5."""
+def validation_scores(tensors: Mapping[str, torch.Tensor], path: Path) -> ValidationScores:
+    """The scores that a checkpoint holds.  path: of its file.  Errors: CheckpointError for one without them."""
     if not {LOGITS, LABEL, GROUP} <= tensors.keys():
-        return None
+        raise CheckpointError(f"{path}: no validation scores, expected those of the best epoch; train again")
     return ValidationScores(
         label_N=tensors[LABEL].numpy(), logits_NK=tensors[LOGITS].numpy(), group_N=tensors[GROUP].numpy()
     )

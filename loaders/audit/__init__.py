@@ -1,1 +1,1 @@
-"""The audit: what is wrong with each file, and whether the collection's labels can be told without looking at lungs."""
+"""The audit: defects of each file, and whether labels of a collection can be predicted without the lungs."""

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,14 +23,14 @@ from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, count_reasons, decode_all
 from loaders.images.kind import kind_features, kind_of, shipped_weights
 from loaders.images.quality import SMALL
+from loaders.output import PhaseProgress
 from loaders.sources.catalog import read_catalog
 from loaders.sources.entry import Entry, may_be_picture
 
 AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"
-Progress = Callable[[str, int, int], None]
 
 
-def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: None) -> AuditResult:
+def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, total: None) -> AuditResult:
     """Audit files, and with labels the collection; writes audit.csv (for a folder or a table) and audit.html.
 
     Errors: InputError when there is nothing to audit; ConfigError; StorageError; LockedError; BetonError.
@@ -40,7 +39,7 @@ def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: N
     source = config.catalog.origin
     if source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
-    listed = None if config.beton else list_entries(config)  # what is not there leaves no folder behind
+    listed = None if config.beton else list_entries(config)  # before the folder is made: it may fail
     with locked(config.out):
         files: tuple[FileFinding, ...] = ()
         if listed is None:
@@ -53,7 +52,7 @@ def audit(config: AuditConfig, progress: Progress = lambda phase, done, total: N
 
 
 def audit_files(
-    config: AuditConfig, root: Path, entries: list[Entry], progress: Progress
+    config: AuditConfig, root: Path, entries: list[Entry], progress: PhaseProgress
 ) -> tuple[tuple[FileFinding, ...], CollectionFinding | None]:
     """Decode, judge and probe.  entries: paths are relative to root.  Errors: InputError where none can be read."""
     settings = DecodeSettings(
@@ -65,16 +64,15 @@ def audit_files(
     )
     tasks = [Task(place, entry.path) for place, entry in enumerate(entries)]
     decoded = list(decode_all(root, tasks, settings, None, partial(progress, "decode")))
-    if all(seen.problem for seen in decoded):
-        reasons = "; ".join(
-            f"{count}: {why}" for why, count in count_reasons([seen.problem for seen in decoded]).items()
-        )
+    problems = [found.problem for found in decoded]
+    if all(problems):
+        reasons = "; ".join(f"{count}: {why}" for why, count in count_reasons(problems).items())
         raise InputError(
             f"{config.catalog.origin}: none of {len(entries)} files could be read ({reasons}), the first of them "
             f"{entries[0].path}; expected radiographs; check the path"
         )
     judged = judge_files(entries, decoded, config.limits, progress)
-    collection = probe_files(entries, decoded, judged, config.seed, config.permutations, progress)
+    collection = probe_files(judged, config.seed, config.permutations, progress)
     return file_findings(judged, config.limits), collection
 
 
@@ -86,7 +84,7 @@ def write_audit(out: Path, result: AuditResult) -> None:
 
 
 def remove_audit(out: Path) -> None:
-    """Take away what another run has left, lest it be taken for this one's.  Errors: StorageError."""
+    """Delete the audit of another run, lest it be taken for this one's.  Errors: StorageError."""
     for name in (AUDIT_TABLE, AUDIT_PAGE):
         try:
             (out / name).unlink(missing_ok=True)
@@ -95,7 +93,7 @@ def remove_audit(out: Path) -> None:
 
 
 def list_entries(config: AuditConfig) -> tuple[Path, list[Entry]]:
-    """What to audit, and the folder that its paths are relative to.  Errors: InputError, StorageError, ConfigError."""
+    """The files to audit, and the folder that paths are relative to.  Errors: InputError, StorageError, ConfigError."""
     catalog = read_catalog(config.catalog, labelled=config.labelled)
     entries = [entry for entry in catalog.entries if not entry.excluded and may_be_picture(entry.path)]
     if not entries:
@@ -103,8 +101,8 @@ def list_entries(config: AuditConfig) -> tuple[Path, list[Entry]]:
     return catalog.root, entries
 
 
-def audit_beton(path: Path, seed: int, permutations: int, progress: Progress) -> CollectionFinding | None:
-    """Probe the stored frames of one beton, so that one sees what conversion left.  Errors: BetonError."""
+def audit_beton(path: Path, seed: int, permutations: int, progress: PhaseProgress) -> CollectionFinding | None:
+    """Probe the stored frames of one beton: what conversion left.  Errors: BetonError."""
     with Beton(path) as beton:
         facts, rows_N = beton.facts, beton.rows_N
         if len(facts.classes) < 2:

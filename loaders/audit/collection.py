@@ -1,11 +1,10 @@
-"""The audit of a collection: can anything but the finding predict the label, and does the source tell it?"""
+"""The audit of a collection: whether anything but the finding, such as the source, predicts the label."""
 
 # N samples, S side of the frame, F features, H W rows and columns
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +18,17 @@ from loaders.audit.probes import (
     thumbnail_features,
     thumbnail_picture,
 )
-from loaders.sources.catalog import told_by_source
+from loaders.cautions import Caution
+from loaders.output import number_text
+from loaders.sources.catalog import source_cautions
 from loaders.statistics import (
+    Progress,
     bootstrap_aucs,
     deal_folds,
     fit_folds,
     holm,
     labelling_aucs,
+    no_progress,
     percentile_interval,
     permutation_p,
     permute_groups,
@@ -40,34 +43,34 @@ class Collection:
     """Labelled radiographs as the probes take them, from source files or from a beton."""
 
     frames_NSS: np.ndarray
-    """uint8, the whole stored frame; S = 92, whose central 64 are the crop."""
+    """uint8, the whole stored frame; S = 92, of which the central 64 are the crop."""
     label_N: np.ndarray
     """int64, counted from 0."""
     classes: tuple[str, ...]
     group_N: np.ndarray
     """int64; images of one patient, or duplicates of one another, share a number."""
     source_N: tuple[str, ...]
-    """Where each image comes from, as the catalog or the beton has it."""
+    """The source of each image, from the catalog or the beton."""
     header_NF: np.ndarray | None = None
     """float64: format, one column each; logarithms of width, height and aspect; bits. None for a beton."""
     view_N: np.ndarray | None = None
-    """float64, how lateral the view is predicted to be; None if nothing predicts it."""
+    """float64, log odds of a lateral view, as predicted; None without a prediction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeTask:
-    """One probe at work: these samples, these features, this target."""
+    """One probe to run: its samples, features and target."""
 
     name: str
     probe: Probe
     rows_N: np.ndarray
-    """Which samples take part, int64."""
+    """The samples that take part, int64."""
     input_N: np.ndarray
     """What the probe's features are made from."""
     target_N: np.ndarray
     """int64, counted from 0; one for each sample that takes part."""
     within: str = ""
-    """The class in which sources are told apart; "" where classes are."""
+    """The class whose sources are the target; "" where the classes are."""
 
 
 HEADER_PROBE = Probe(
@@ -89,13 +92,9 @@ SOURCE_PROBE = Probe(
     features=thumbnail_features,
     standardise=True,
     subject="Thumbnails of 8×8 pixels",
-    meaning="sources look different, so a class that comes mostly from one of them can be told by its source",
+    meaning="sources differ in appearance, so a class that is mostly from one of them is predicted by its source",
     picture=thumbnail_picture,
 )
-
-
-def no_progress(done: int, total: int) -> None:
-    """Shows nothing."""
 
 
 def probe_collection(
@@ -104,12 +103,12 @@ def probe_collection(
     seed: int = 0,
     permutations: int = 1999,
     resamples: int = 2000,
-    progress: Callable[[int, int], None] = no_progress,
+    progress: Progress = no_progress,
 ) -> CollectionFinding:
-    """Ask of every probe whether it predicts the class, and whether sources and classes coincide.
+    """Find whether each probe predicts the class, and whether sources and classes coincide.
 
-    A probe's AUC is cross-validated by groups; its interval resamples groups, with the classifiers as they are; its p
-    permutes labels between groups, whole.  A pure function of the collection and the seed.
+    A probe's AUC is cross-validated by groups; its interval resamples groups, with the classifiers unchanged; its p
+    permutes the labels of whole groups.  A pure function of the collection and the seed.
     permutations: at least 999, lest Holm's correction over a dozen probes leave no p below 5 %.
     progress(done, total) is called after each probe.
     """
@@ -125,11 +124,11 @@ def probe_collection(
         describe(task, numbers, p_holm, frame_SS)
         for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True)
     )
-    return CollectionFinding(probes=probes, cautions=source_cautions(collection), skipped=skipped)
+    return CollectionFinding(probes=probes, cautions=tuple(collection_cautions(collection)), skipped=skipped)
 
 
 def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
-    """The probes of the class, among classes with enough groups; says in skipped what had to be left out."""
+    """The probes of the class, among classes with enough groups; fills skipped with the others and why."""
     inputs = {"header": collection.header_NF, "view": collection.view_N}
     reasons = {"header": "no headers: stored frames have none", "view": "no predicted views"}
     rows_N, target_N, kept = learnable(collection.label_N, collection.group_N)
@@ -148,7 +147,7 @@ def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Pro
 
 
 def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
-    """For each class, whether its sources can be told apart."""
+    """The probes of the source, one for each class."""
     _, source_N = np.unique(np.asarray(collection.source_N, object).astype(str), return_inverse=True)
     for label, name in enumerate(collection.classes):
         class_N = np.flatnonzero(collection.label_N == label)
@@ -168,7 +167,7 @@ def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Pr
 
 
 def learnable(target_N: np.ndarray, group_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Samples whose target enough groups have, their targets counted from 0, and which targets those are."""
+    """The samples whose target has enough groups, their targets counted from 0, and those targets."""
     kept = [
         target for target in np.unique(target_N).tolist() if count_groups(target_N == target, group_N) >= MIN_GROUPS
     ]
@@ -177,13 +176,13 @@ def learnable(target_N: np.ndarray, group_N: np.ndarray) -> tuple[np.ndarray, np
 
 
 def count_groups(chosen_N: np.ndarray, group_N: np.ndarray) -> int:
-    """How many groups the chosen samples are of."""
+    """Number of groups among the chosen samples."""
     return len(np.unique(group_N[chosen_N]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Numbers:
-    """What was measured of one probe; as in ProbeFinding."""
+    """Results of one probe, as in ProbeFinding."""
 
     auc: float
     low: float
@@ -212,17 +211,18 @@ def measure(task: ProbeTask, group_N: np.ndarray, seed: int, permutations: int, 
 
 
 def describe(task: ProbeTask, numbers: Numbers, p_holm: float, frame_SS: np.ndarray | None) -> ProbeFinding:
-    """The finding, in words and with its picture."""
+    """The finding, with its sentence and picture."""
     probe = task.probe
     alarm = p_holm <= ALPHA
     target = f"the source within class {task.within}" if task.within else "the class"
-    measured = f"AUC {numbers.auc:.2f} ({numbers.low:.2f}–{numbers.high:.2f})"
+    low, high = number_text(numbers.low, 2), number_text(numbers.high, 2)
+    measured = f"AUC {number_text(numbers.auc, 2)} ({low}–{high})"
     if alarm:
         sentence = f"{probe.subject} alone predict {target} with {measured}: {probe.meaning}."
     else:
         sentence = (
             f"{probe.subject} alone were not shown to predict {target}: {measured}; chance alone reaches "
-            f"{numbers.null_high:.2f} once in twenty times, and several probes were tried."
+            f"{number_text(numbers.null_high, 2)} once in twenty times, and several probes were tried."
         )
     return ProbeFinding(
         name=task.name,
@@ -245,15 +245,7 @@ def typical_frame(frames_NSS: np.ndarray) -> np.ndarray:
     return frames_NSS[int(np.argmin(distance_N))]
 
 
-def source_cautions(collection: Collection) -> tuple[str, ...]:
-    """A caution for each class whose sources have no other class, commonest class first."""
+def collection_cautions(collection: Collection) -> list[Caution]:
+    """What limits any score on the collection; a single class is tied to its sources by nature."""
     labels = [collection.classes[label] for label in collection.label_N.tolist()]
-    told = told_by_source(labels, collection.source_N)
-    counts = Counter(labels)
-    if len(counts) < 2:
-        return ()
-    return tuple(
-        f"Class {name}: all {counts[name]} images come from sources that have no other class. Finding and source "
-        "cannot be told apart in this collection, and no accuracy on it is evidence."
-        for name in sorted(told, key=lambda name: (-counts[name], name))
-    )
+    return source_cautions(labels, collection.source_N) if len(set(labels)) > 1 else []

@@ -1,4 +1,4 @@
-"""Findings of an audit: a row for each file, a row for each probe, and the whole."""
+"""Findings of an audit: one for each file, one for each probe, and the whole."""
 
 # H rows, W columns
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from loaders.cautions import Caution
+
 VERDICTS = ("keep", "fix", "quarantine")
-DEFECTS = {  # what a person reads; the order of tables and galleries
+DEFECTS = {  # with their meanings, in the order of tables and galleries
     "unreadable": "cannot be decoded",
     "not-a-radiograph": "CT, MRI, photograph, document or mask",
     "lateral": "lateral view",
@@ -27,13 +29,13 @@ DEFECTS = {  # what a person reads; the order of tables and galleries
     "near-duplicate": "another file re-encoded, resized, cropped a little or equalised",
     "label-conflict": "duplicates with different labels",
 }
-FIXED = ("inverted", "rotated", "borders")  # mended by conversion, the fix recorded
-HARMLESS = ("near-duplicate", "exact-duplicate")  # join groups; the best copy stays
+FIXED = ("inverted", "rotated", "borders")  # repaired by conversion, which records the fix
+HARMLESS = ("near-duplicate", "exact-duplicate")  # join groups; the best copy is kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileFinding:
-    """What the audit found in one file."""
+    """Findings in one file."""
 
     path: str
     """Relative to the source, with forward slashes; any bytes that a file name may hold (surrogate escapes)."""
@@ -52,18 +54,18 @@ class FileFinding:
     fix: str = ""
     """What conversion does to a file with verdict `fix`, such as "invert; rotate 90; crop 12:512,0:480"."""
     copy_of: str = ""
-    """The path of the copy that stays, if this one does not; else ""."""
+    """The path of the copy that is kept, if this one is not; else ""."""
     pixel_hash: bytes = b""
-    """Of the decoded pixels, 16 bytes, by which a conversion knows that the file is still the same; else empty."""
+    """Of the decoded pixels, 16 bytes, by which a conversion recognises the file as unchanged; else empty."""
     note: str = ""
-    """Why, in words: a decoder's message, or the path that it duplicates."""
+    """The reason: a decoder's message, or the path that it duplicates."""
     thumbnail: bytes = b""
     """JPEG, at most 160 pixels a side; empty where nothing could be decoded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeFinding:
-    """Whether one probe, which does not see the finding, predicts the label."""
+    """Whether one probe, which is shown little or nothing of the finding, predicts the label."""
 
     name: str
     """header, outside-crop, inside-crop-outside-lungs, lungs-hidden, thumbnail, histogram, sharpness, view, or
@@ -82,17 +84,17 @@ class ProbeFinding:
     alarm: bool
     """p_holm <= 0.05."""
     sentence: str
-    """What it means, in plain words."""
+    """What it means."""
     picture_HW: np.ndarray | None = None
-    """uint8, what this probe saw of a typical image, if that is a picture."""
+    """uint8, a typical image as shown to this probe, if that is a picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionFinding:
-    """What is wrong with the collection as a whole.  cautions: said first and in bold, commonest class first."""
+    """What is wrong with the collection as a whole.  cautions: shown first and in bold."""
 
     probes: tuple[ProbeFinding, ...]
-    cautions: tuple[str, ...]
+    cautions: tuple[Caution, ...]
     skipped: dict[str, str] = field(default_factory=dict)
     """Probe → why it could not be run."""
 
@@ -110,10 +112,10 @@ class Removal:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditResult:
-    """Everything that one audit found."""
+    """All findings of one audit."""
 
     source: str
-    """What was audited, as a person named it."""
+    """What was audited, as the user named it."""
     files: tuple[FileFinding, ...]
     removals: tuple[Removal, ...]
     """Empty without labels."""

@@ -15,13 +15,13 @@ import numpy as np
 from loaders.images.quality import Keypoints
 from loaders.machine import usable_cores
 
-NEIGHBOURS = 6  # of each descriptor; some are of the same file, and copies come in families
-VOTES = 8  # that name two files before these are compared
+NEIGHBOURS = 6  # of each descriptor; some are of the same file, and a film may have several copies
+VOTES = 8  # pairs of descriptors from which two files are compared
 INLIERS = 8  # that one affine map must explain
-MAX_SHIFT = 0.02  # shares of the side by which a keypoint may miss
-SCALES = (0.55, 1.8)  # of either axis; beyond, a crop shows another thing
+MAX_SHIFT = 0.02  # largest error of a mapped keypoint, as a share of the side
+SCALES = (0.55, 1.8)  # of either axis; beyond, a crop shows something else
 COVERED = 0.4  # share of the frame that both must show
-BAND = 32  # the correlation is of what is finer than this part of the frame: two films of a patient differ there
+BAND = 32  # details finer than this fraction of the frame are correlated: there two films of one patient differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,18 @@ class Pair:
     second: int
     similarity: float
 
-    def among(self, numbers: Sequence[int]) -> Pair:
-        """The same pair where the files that were compared have these numbers."""
+    def renumbered(self, numbers: Sequence[int]) -> Pair:
+        """The same pair, with the numbers of the files that were compared."""
         return Pair(numbers[self.first], numbers[self.second], self.similarity)
 
 
 def find_pairs(
     keypoints: Sequence[Keypoints], frames: Sequence[np.ndarray], progress: Callable[[int, int], None]
 ) -> list[Pair]:
-    """Compare all files with one another, by their keypoints first and then by their pixels.
+    """Compare all files with one another, first by their keypoints and then by their pixels.
 
-    frames: uint8 S×S of each file, as the keypoints saw them.  A pair is listed once, in order of the files.
-    Each descriptor votes for the files of its nearest neighbours; what enough votes name is mapped by one affine map
+    frames: uint8 S×S of each file, those of the keypoints.  A pair is listed once, in order of the files.
+    Each descriptor votes for the files of its nearest neighbours; files with enough votes are aligned by one affine map
     (RANSAC) and correlated.  Source: Lowe 2004, section 7.
     """
     files_D = np.repeat(np.arange(len(keypoints)), [len(points.place_DX) for points in keypoints])
@@ -66,7 +66,7 @@ def find_pairs(
         )
 
     pairs = []
-    with ThreadPoolExecutor(usable_cores()) as pool:  # OpenCV gives the GIL back
+    with ThreadPoolExecutor(usable_cores()) as pool:  # OpenCV releases the GIL
         for done, pair in enumerate(pool.map(compare, likely.tolist()), start=1):
             progress(done, len(likely))
             if pair.similarity > 0:
@@ -75,9 +75,9 @@ def find_pairs(
 
 
 def nearest(descriptors_DF: np.ndarray, files_D: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of descriptors that look alike, of different files and each pair once, as rows: int64 M, int64 M.
+    """Pairs of similar descriptors of different files, each pair once, as their rows: int64 M, int64 M.
 
-    The first is of the earlier file; pairs of the same two files follow one another.
+    The first is of the earlier file; pairs of the same two files are consecutive.
     """
     cv2.setRNGSeed(0)
     index = cv2.flann.Index(descriptors_DF, {"algorithm": 1, "trees": 4})  # 1: k-d trees
@@ -99,9 +99,9 @@ def nearest(descriptors_DF: np.ndarray, files_D: np.ndarray) -> tuple[np.ndarray
 def aligned_correlation(
     first_SS: np.ndarray, second_SS: np.ndarray, first_PX: np.ndarray, second_PX: np.ndarray
 ) -> float:
-    """Correlation of fine detail where both films show the same, once mapped onto one another; 0 if no map fits.
+    """Correlation of fine detail in the part that both films show, after alignment; 0 if no map fits.
 
-    first_PX, second_PX: places that correspond, as shares of the side.
+    first_PX, second_PX: corresponding places, as shares of the side.
     """
     side = len(first_SS)
     matrix_23, inlier_P1 = cv2.estimateAffine2D(
@@ -115,7 +115,7 @@ def aligned_correlation(
     first, second = (cv2.equalizeHist(frame_SS) for frame_SS in (first_SS, second_SS))
     try:
         matrix_23 = refine(first, second, matrix_23.astype(np.float32))
-    except cv2.error:  # it found no maximum: the two are not alike
+    except cv2.error:  # no maximum was found: the two differ
         return 0.0
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     second = cv2.warpAffine(second, matrix_23, (side, side), flags=flags)
@@ -124,7 +124,7 @@ def aligned_correlation(
     if shown_SS.mean() < COVERED:
         return 0.0
     detail = []
-    for frame_SS in (first, second):  # what is not shown by both is filled, so that no edge is left there
+    for frame_SS in (first, second):  # what only one shows is filled, so that no edge is left there
         levels_SS = np.where(shown_SS, frame_SS, round(float(frame_SS[shown_SS].mean()))).astype(np.float32)
         fine_SS = levels_SS - cv2.GaussianBlur(levels_SS, (0, 0), side / BAND)
         detail.append(fine_SS[shown_SS].astype(np.float64))

@@ -1,4 +1,4 @@
-"""The audit's page: one HTML file that needs nothing else, the same bytes for the same findings."""
+"""Output of an audit: the page, one self-contained HTML file, and the lines and tables for the terminal."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from loaders.audit.findings import (
     Removal,
 )
 from loaders.html import CHART_WIDTH, page_environment
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, number_text, p_text, path_line, seconds_text
 
 NUM_WORST = 12  # thumbnails of a gallery
 NUM_BORDERLINE = 12
-NUM_UNFOUND = 6  # thumbnails of a defect that no file has
-NUM_CLASSES = 8  # columns of the table by class, rows of the removals; rarer classes are added up
+NUM_UNFOUND = 6  # thumbnails for a defect that no file has
+NUM_CLASSES = 8  # columns of the page's table by class, rows of the removals; rarer classes are added up
+MOST_COLUMNS = 6  # classes with a column in the terminal's table
 THUMBNAIL_BYTES = 28_000  # 15 galleries of 24 such stay below 15 MB; ordinary ones have a quarter
-VERDICT_WORDS = {
-    "keep": "used as they are",
+VERDICT_MEANINGS = {
+    "keep": "used unchanged",
     "fix": "used after a repair that conversion makes and records",
     "quarantine": "left out; nothing is deleted",
 }
-SEEN = {  # probe → what it is shown
+PROBE_INPUTS = {  # probe → what it is shown
     "header": "format, size, bit depth and aspect of the file, no pixels",
     "outside-crop": "only the margin outside the central crop",
     "inside-crop-outside-lungs": "the central crop without the lungs",
     "lungs-hidden": "the picture with the lungs covered",
-    "thumbnail": "the picture shrunk to 8×8 pixels, which may hold some of the finding",
-    "histogram": "how common each grey level is, not where; the finding may shift it",
+    "thumbnail": "the picture shrunk to 8×8 pixels, which may show some of the finding",
+    "histogram": "how common each grey level is, but not where; the finding may change it",
     "sharpness": "how sharp the picture is; the finding may change it",
     "view": "the predicted view, such as frontal or lateral",
 }
@@ -56,7 +57,7 @@ class Shot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gallery:
-    """Files to judge one detector by; none is shown twice."""
+    """Files by which to judge one detector; none is shown twice."""
 
     defect: str
     num_files: int
@@ -80,8 +81,8 @@ class Column:
 def page_html(result: AuditResult) -> str:
     """Render an audit as one HTML page without scripts, remote parts or a date; it encodes as UTF-8.
 
-    What a file name hides (controls, bytes that are no UTF-8, marks that turn the line around) is shown as in Python.
-    Duration is left out, so that two audits of the same files give the same page.
+    Invisible characters of file names (controls, bytes that are no UTF-8, direction marks) are escaped as in Python.
+    The duration is left out, so that two audits of the same files give the same page.
     """
     environment = page_environment(Path(__file__).parent)
     environment.filters["jpeg"] = jpeg_uri
@@ -105,11 +106,11 @@ def page_html(result: AuditResult) -> str:
         auc_low=auc_low(probes),
         skipped=sorted(result.collection.skipped.items()) if result.collection else [],
         versions=sorted(result.versions.items()),
-        words=DEFECTS,
+        meanings=DEFECTS,
         fixed=FIXED,
         harmless=HARMLESS,
-        verdict_words=VERDICT_WORDS,
-        seen=SEEN,
+        verdict_meanings=VERDICT_MEANINGS,
+        probe_inputs=PROBE_INPUTS,
         chart_width=CHART_WIDTH,
     )
 
@@ -131,7 +132,7 @@ def class_columns(files: Sequence[FileFinding]) -> list[Column]:
 def make_gallery(defect: str, files: Sequence[FileFinding]) -> Gallery | None:
     """The worst files, then those nearest to the limit on either side; None when there is nothing to show.
 
-    Files that tie for the lowest score, more of them than fit, are not near anything and are left out.
+    Files that tie for the lowest score are left out if there are more than fit.
     """
     shots = [
         Shot(file=file, score=file.scores.get(defect, math.nan), limit=file.limits.get(defect, math.nan))
@@ -160,7 +161,7 @@ def make_gallery(defect: str, files: Sequence[FileFinding]) -> Gallery | None:
 
 
 def apart(removals: Sequence[Removal]) -> tuple[Removal, Removal] | None:
-    """The two classes whose intervals lie farthest apart, the more removed one first; None when all overlap."""
+    """The two classes whose intervals are farthest apart, the one with more removed first; None when all overlap."""
     measured = [removal for removal in removals if removal.files and math.isfinite(removal.low + removal.high)]
     if len(measured) < 2:
         return None
@@ -182,26 +183,23 @@ def auc_low(probes: Sequence[ProbeFinding]) -> float:
 
 
 def jpeg_uri(jpeg: bytes) -> str:
-    """A JPEG as a data URI; "" for none, or one that would swell the page."""
+    """A JPEG as a data URI; "" for none, or one that is too large for the page."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if 0 < len(jpeg) <= THUMBNAIL_BYTES else ""
 
 
-MOST_COLUMNS = 6  # classes that a table has columns for
-
-
 def audit_parts(result: AuditResult) -> Parts:
-    """What was found in the files, and in the collection."""
+    """The findings in the files and in the collection, for the terminal."""
     parts = file_parts(result) if result.files else []
     return parts if result.collection is None else [*parts, *collection_parts(result.collection)]
 
 
 def audit_files(result: AuditResult, out: Path) -> Parts:
-    """What was written; betons have no table of files."""
+    """The paths of what was written; a beton has no table of files."""
     return [path_line(out / name) for name in (*(["audit.csv"] if result.files else []), "audit.html")]
 
 
 def file_parts(result: AuditResult) -> list[Line | Sheet]:
-    """Verdicts, and defects by class: the commonest classes have columns of their own."""
+    """Verdicts, and defects by class, with a column for each of the commonest classes."""
     counts = result.counts()
     of_label = Counter(file.label for file in result.files)
     labels = [label for label, _ in of_label.most_common(MOST_COLUMNS)]
@@ -215,28 +213,28 @@ def file_parts(result: AuditResult) -> list[Line | Sheet]:
     parts: list[Line | Sheet] = [
         Line(
             f"{len(result.files)} files: {counts['keep']} keep + {counts['fix']} fix + "
-            f"{counts['quarantine']} quarantine; {result.seconds:.1f} s"
+            f"{counts['quarantine']} quarantine; {seconds_text(result.seconds)}"
         )
     ]
     if rows:
-        parts.append(Sheet(headers=("defect", *headers, "what it means"), rows=tuple(rows), ends_in_text=True))
-    return [*parts, Line("Names burned into pixels are not read: look before you share.")]
+        parts.append(Sheet(headers=("defect", *headers, "meaning"), rows=tuple(rows), ends_in_text=True))
+    return [*parts, Line("Text burned into pixels is not read: check the pictures for names before you share them.")]
 
 
 def collection_parts(found: CollectionFinding) -> list[Line | Sheet]:
-    """Cautions, the probes' table, the alarms in words, and what was not probed."""
+    """Cautions, the table of probes, the sentences of the alarms, and what was not probed."""
     rows = tuple(
         (
             probe.name,
-            f"{probe.auc:.3f}",
-            f"{probe.low:.3f}–{probe.high:.3f}",
-            f"{probe.p_holm:.4f}",
+            number_text(probe.auc, 2),
+            f"{number_text(probe.low, 2)} to {number_text(probe.high, 2)}",
+            p_text(probe.p_holm),
             "alarm" if probe.alarm else "",
         )
         for probe in found.probes
     )
-    parts: list[Line | Sheet] = [Line(caution, "bold yellow") for caution in found.cautions]
-    parts.append(Sheet(headers=("what a probe sees", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
+    parts: list[Line | Sheet] = [*caution_lines(found.cautions)]
+    parts.append(Sheet(headers=("probe", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
     parts += [Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm]
     for reason, number in Counter(found.skipped.values()).items():
         first = next(name for name, why in found.skipped.items() if why == reason)

@@ -1,4 +1,4 @@
-"""Probes: what each can see of a stored frame, as numbers for a cheap classifier."""
+"""Probes: features of the part of a stored frame that each is shown, for a simple classifier."""
 
 # N samples, S side of the frame, F features, H W rows and columns
 
@@ -14,8 +14,9 @@ from loaders.config import CROP_SHARE
 from loaders.images.frame import LUNG_MARGIN, MID_GREY, template_SS
 
 CELL = 4  # pixels a side of the cells that are averaged
-MARK_CELL = 8  # pixels a side of the cells in which the brightest small thing is sought
-MARK_WIDTH = 5  # pixels; what is thinner stands out of a morphological opening
+MARK_CELL = 8  # pixels a side of the cells whose brightest small object is a feature
+MARK_WIDTH = 5  # pixels; thinner objects are removed by a morphological opening
+MAYBE_FINDING = "the classes already differ in this, but it may be the finding itself"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,11 +28,11 @@ class Probe:
     """frames_NSS → float64 features_NF."""
     standardise: bool
     subject: str
-    """What it looks at, in the plural, to begin a sentence."""
+    """Its input, in the plural, to begin a sentence."""
     meaning: str
-    """What follows if it predicts the class."""
+    """The conclusion if it predicts the class."""
     picture: Callable[[np.ndarray], np.ndarray] | None = None
-    """frame_SS → uint8, what it saw of that frame."""
+    """frame_SS → uint8, the frame as shown to it."""
 
 
 def crop_mask(side: int) -> np.ndarray:
@@ -44,7 +45,7 @@ def crop_mask(side: int) -> np.ndarray:
 
 
 def outside_crop(side: int) -> np.ndarray:
-    """What the probe outside-crop sees: bool S×S."""
+    """The margin outside the crop: bool S×S."""
     return ~crop_mask(side)
 
 
@@ -58,27 +59,27 @@ def lungs_hidden(side: int) -> np.ndarray:
     return ~template_SS(side, LUNG_MARGIN)
 
 
-def hide(frame_SS: np.ndarray, seen_SS: np.ndarray, level: int | None = None) -> np.ndarray:
-    """The frame with what is not seen at one level, by default the mean of what is seen: uint8 S×S."""
-    fill = round(float(frame_SS[seen_SS].mean())) if level is None else level
-    return np.where(seen_SS, frame_SS, np.uint8(fill))
+def hide(frame_SS: np.ndarray, shown_SS: np.ndarray, level: int | None = None) -> np.ndarray:
+    """The frame with all hidden pixels at one level, by default the mean of the shown ones: uint8 S×S."""
+    fill = round(float(frame_SS[shown_SS].mean())) if level is None else level
+    return np.where(shown_SS, frame_SS, np.uint8(fill))
 
 
-def pixel_features(frames_NSS: np.ndarray, seen_SS: np.ndarray) -> np.ndarray:
-    """Means of small cells, and in larger cells the brightest thing too small for anatomy, in grey levels: N×F.
+def pixel_features(frames_NSS: np.ndarray, shown_SS: np.ndarray) -> np.ndarray:
+    """Means of small cells, and in larger cells the brightest object too small for anatomy, in grey levels: N×F.
 
-    Letters and arrows are a few pixels that hardly move a mean; above a morphological opening they stand alone.
-    Hidden pixels take part in neither.
+    Letters and arrows are a few pixels that hardly change a mean; the difference from a morphological opening isolates
+    them.  Hidden pixels take part in neither.
     """
-    share = cell_means(seen_SS.astype(np.float32), CELL).ravel()
+    share = cell_means(shown_SS.astype(np.float32), CELL).ravel()
     kernel = np.ones((MARK_WIDTH, MARK_WIDTH), np.uint8)
     cells = share > 0.25
-    mark_cells = cell_maxima(seen_SS.astype(np.float32), MARK_CELL).ravel() > 0
+    mark_cells = cell_maxima(shown_SS.astype(np.float32), MARK_CELL).ravel() > 0
     features_NF = np.empty((len(frames_NSS), int(cells.sum() + mark_cells.sum())))
     for frame_SS, features_F in zip(frames_NSS, features_NF, strict=True):
-        hidden_SS = hide(frame_SS, seen_SS)
-        sum_F = cell_means(np.where(seen_SS, hidden_SS, 0).astype(np.float32), CELL).ravel()
-        small_SS = cv2.morphologyEx(hidden_SS, cv2.MORPH_TOPHAT, kernel) * seen_SS
+        hidden_SS = hide(frame_SS, shown_SS)
+        sum_F = cell_means(np.where(shown_SS, hidden_SS, 0).astype(np.float32), CELL).ravel()
+        small_SS = cv2.morphologyEx(hidden_SS, cv2.MORPH_TOPHAT, kernel) * shown_SS
         features_F[: cells.sum()] = sum_F[cells] / share[cells]
         features_F[cells.sum() :] = cell_maxima(small_SS.astype(np.float32), MARK_CELL).ravel()[mark_cells]
     return features_NF
@@ -114,7 +115,7 @@ def shrink_to_thumbnail(frame_SS: np.ndarray) -> np.ndarray:
 
 
 def thumbnail_picture(frame_SS: np.ndarray) -> np.ndarray:
-    """The thumbnail at the frame's size, its pixels plain to see."""
+    """The thumbnail enlarged to the frame's size."""
     return cv2.resize(shrink_to_thumbnail(frame_SS), frame_SS.shape, interpolation=cv2.INTER_NEAREST)
 
 
@@ -142,7 +143,7 @@ def sharpness_features(frames_NSS: np.ndarray) -> np.ndarray:
 def header_features(header_NF: np.ndarray) -> np.ndarray:
     """The header's numbers, unknown ones at their mean, and an indicator for each of the 20 commonest headers.
 
-    A class whose files all have one odd size is plain to see, but not on a straight line through sizes.
+    A class whose files all have one odd size is obvious, but not to a linear function of the size.
     """
     filled_NF = finite_or_mean(header_NF)
     _, kind_N, count = np.unique(filled_NF, axis=0, return_inverse=True, return_counts=True)
@@ -151,25 +152,24 @@ def header_features(header_NF: np.ndarray) -> np.ndarray:
 
 
 def finite_or_mean(features_NF: np.ndarray) -> np.ndarray:
-    """Unknown numbers at the mean of the known, so that they say nothing on a straight line."""
+    """Unknown numbers replaced by the mean of the known ones, so that they do not affect a linear classifier."""
     known = np.isfinite(features_NF)
     mean_F = np.where(known, features_NF, 0).sum(0) / np.maximum(known.sum(0), 1)
     return np.where(known, features_NF, mean_F)
 
 
-def masked_probe(name: str, seen: Callable[[int], np.ndarray], subject: str) -> Probe:
-    """A probe that sees only some pixels, wherever the frame is from."""
+def masked_probe(name: str, shown: Callable[[int], np.ndarray], subject: str) -> Probe:
+    """A probe that is shown only some pixels, the same of every frame."""
     return Probe(
         name=name,
-        features=lambda frames_NSS: pixel_features(frames_NSS, seen(frames_NSS.shape[1])),
+        features=lambda frames_NSS: pixel_features(frames_NSS, shown(frames_NSS.shape[1])),
         standardise=False,
         subject=subject,
         meaning="something other than the lungs differs between the classes",
-        picture=lambda frame_SS: hide(frame_SS, seen(len(frame_SS)), MID_GREY),
+        picture=lambda frame_SS: hide(frame_SS, shown(len(frame_SS)), MID_GREY),
     )
 
 
-MAYBE_FINDING = "the classes differ already in this; the finding itself may be what it sees"
 FRAME_PROBES = (
     masked_probe("outside-crop", outside_crop, "Pixels outside the crop"),
     masked_probe(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import re
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from loaders.atomic_file import storage_error
 from loaders.audit.findings import DEFECTS, VERDICTS, FileFinding
 from loaders.errors import InputError
 from loaders.images.quality import DETECTORS
-from loaders.sources.entry import check_regular, table_path
+from loaders.sources.entry import check_regular, csv_bytes, table_path
 
 COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "copy_of", "pixels", "note")
 NEEDED = ("path", "verdict", "fix", "group")
@@ -22,37 +21,36 @@ FIX = re.compile(r"(?:crop \d+:\d+,\d+:\d+)?(?:(?:^|; )invert)?(?:(?:^|; )rotate
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """What the table decides for one file."""
+    """The decision of the table for one file."""
 
     verdict: str
     defects: str
     fix: str
     group: str
     copy_of: str = ""
-    """The path of the copy that stays, or ""."""
+    """The path of the copy that is kept, or ""."""
     pixels: str = ""
     """Hash of the pixels that were audited, hexadecimal, or ""."""
 
 
 def table_bytes(files: tuple[FileFinding, ...]) -> bytes:
-    """audit.csv: one line a file, in the order of the source."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\r\n")
-    table.writerow(COLUMNS)
-    for file in files:
+    """audit.csv: one line for each file, in the order of the source."""
+
+    def cells(file: FileFinding) -> list[object]:
         scores = [file.scores.get(name, math.nan) for name in DETECTORS]
-        table.writerow(
-            [table_path(file.path), file.verdict, ";".join(file.defects)]
-            + ["" if math.isnan(score) else f"{score:.4f}" for score in scores]
-            + [file.group, file.fix, table_path(file.copy_of), file.pixel_hash.hex(), file.note]
-        )
-    return text.getvalue().encode("utf-8", "surrogateescape")
+        return [
+            *(table_path(file.path), file.verdict, ";".join(file.defects)),
+            *("" if math.isnan(score) else f"{score:.4f}" for score in scores),
+            *(file.group, file.fix, table_path(file.copy_of), file.pixel_hash.hex(), file.note),
+        ]
+
+    return csv_bytes(COLUMNS, map(cells, files))
 
 
 def read_decisions(path: Path) -> dict[str, Decision]:
-    """Path of a file → what the table decides for it.
+    """Path of a file → its decision.
 
-    Errors: InputError for a table that is no audit's, with the line; StorageError.
+    Errors: InputError for what is no audit's table, with the line; StorageError.
     """
     check_regular(path)
     try:
@@ -76,11 +74,11 @@ def read_decisions(path: Path) -> dict[str, Decision]:
             (row["fix"] or "").strip(),
         )
         if verdict not in VERDICTS:
-            raise InputError(f"{path}: line {line} has verdict {verdict!r}, expected {', '.join(VERDICTS)}; mend it")
+            raise InputError(f"{path}: line {line} has verdict {verdict!r}, expected {', '.join(VERDICTS)}; correct it")
         if not FIX.fullmatch(fix) or (verdict == "fix" and not fix):
             raise InputError(
                 f"{path}: line {line} has fix {fix!r}, expected steps such as `crop 0:512,10:500; invert; rotate 90` "
-                "in this order; mend it"
+                "in this order; correct it"
             )
         if name in decisions:
             raise InputError(f"{path}: line {line} repeats {name!r}, expected each file once; drop a line")

@@ -1,1 +1,1 @@
-"""Batches: from a beton to arrays ready for training."""
+"""Batches: arrays ready for training, made from a beton."""

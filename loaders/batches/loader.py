@@ -1,10 +1,10 @@
-"""The loader: batches of normalised crops out of a beton, made ahead by threads.
+"""The loader: batches of normalised crops from a beton, made ahead by threads.
 
     with Loader("train.beton", LoaderConfig(training=True, seed=1)) as loader:
         for frames_N1HW, labels_N, index_N in loader:
             ...
 
-One `for` is one epoch. Batches are the consumer's to keep. Order, rotation and zoom are pure functions of
+One `for` is one epoch. Batches are yours to keep. Order, rotation and zoom are pure functions of
 (seed, epoch, sample), so any number of threads gives the same bytes.
 """
 
@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -42,10 +41,11 @@ class Loader:
 
     Yields frames float32 (N, 1, H, W) in [-1, 1], labels int64 (N,), index int64 (N,), the samples' places in
     the beton; with tensors=True as torch tensors.
-    Of this epoch or the last, in seconds: waited, by the consumer for batches; consumed, by it between batches; making,
-    by all threads together on batches; computing, the processor's part of that.
-    Errors: BetonError at once for a bad file, and from the iteration for a sample whose checksum differs; ConfigError
-    for page-locked memory without CUDA, and from an iteration that goes on after `close` or after another one began;
+    Seconds of the current or last epoch: wait_seconds, for which the consumer waited for batches; consumer_seconds,
+    which it spent between batches; making_seconds, which all threads together spent on batches; cpu_seconds, the
+    processor time of that.
+    Errors: BetonError at once for a bad file, and while iterating for a sample whose checksum differs; ConfigError
+    for page-locked memory without CUDA, and from an iteration that continues after `close` or after another one began;
     RuntimeError when a thread died.
     """
 
@@ -65,14 +65,14 @@ class Loader:
             self.order = "pages" if self.streamed else "random"
         self.epoch = 0
         self.position = 0  # samples of this epoch that the consumer has
-        self.waited = self.consumed = self.making = self.computing = 0.0
+        self._reset_seconds()
         self._resumed = False
         self._epoch_set = False  # while an epoch is iterated
         self._iterations = 0
         self._checked = np.zeros(len(self.beton), np.bool_)
-        self._cached = False  # after one epoch the system's file cache has the beton, if it is not too large
+        self._cached = False  # after one epoch the beton is in the system's file cache, if it fits
         self._own = threading.local()  # each thread's scratch
-        spare = self.threads + config.prefetch + 2  # one that the consumer works on, one that it has just dropped
+        spare = self.threads + config.prefetch + 2  # one in use by the consumer, one that it has just dropped
         self._memory = BatchMemory(config.batch_size, self.beton.facts.crop, spare=spare)
         bytes_B, offset_N = self.beton.bytes_B, self.beton.offset_N
         if self.resident:
@@ -82,24 +82,24 @@ class Loader:
             bytes_B[:] = self.beton.bytes_B[start:stop]
             self.beton.check_unchanged()
             offset_N = offset_N - start
-        # where frames are read: one object, so that a thread has both or, once closed, neither
+        # where frames are read from: one object, so that a thread has both or, once closed, neither
         self._frames: tuple[np.ndarray, np.ndarray] | None = (bytes_B, offset_N)
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches in an epoch."""
         return -(-self.num_samples // self.config.batch_size)
 
     @property
     def num_samples(self) -> int:
-        """Samples an epoch: all of the beton's, or this rank's share."""
+        """Samples in an epoch: all of the beton's, or this rank's share."""
         return len(range(self.config.rank, len(self.beton), self.config.world_size))
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin the next iteration at the start of this epoch."""
+        """Start the next iteration at the beginning of this epoch."""
         self.epoch, self.position, self._resumed, self._epoch_set = epoch, 0, False, True
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the consumer is: enough to yield the identical remaining batches."""
+        """The consumer's position: enough to yield the identical remaining batches."""
         return {
             "seed": self.config.seed,
             "epoch": self.epoch,
@@ -109,26 +109,25 @@ class Loader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken, in the order that was chosen there, on that rank or another.
+        """Continue from a `state_dict`, in the order that was chosen there, on the same rank or another.
 
         Errors: ConfigError for another seed, another number of ranks or an impossible position.
         """
         if state["seed"] != self.config.seed:
             raise ConfigError(f"loader state: seed {state['seed']}, expected {self.config.seed}; use the same --seed")
-        if state.get("world_size", 1) != self.config.world_size:
+        if state["world_size"] != self.config.world_size:
             raise ConfigError(
-                f"loader state: of {state['world_size']} ranks, expected {self.config.world_size}; use as many"
+                f"loader state: of {state['world_size']} ranks, expected {self.config.world_size}; use the same number"
             )
         most = -(-len(self.beton) // self.config.world_size)  # of the first rank, which may have one more than this one
         if not 0 <= state["position"] <= most:
             raise ConfigError(f"loader state: position {state['position']}, expected 0 to {most}; use the same beton")
-        order = state.get("order", "random")
-        check_choice("order", order, ("random", "pages"))
-        self.order, self.epoch = order, state["epoch"]
+        check_choice("order", state["order"], ("random", "pages"))
+        self.order, self.epoch = state["order"], state["epoch"]
         self.position, self._resumed, self._epoch_set = min(state["position"], self.num_samples), True, True
 
     def epoch_order(self, epoch: int) -> np.ndarray:
-        """The samples of one epoch in the order of their visit, int64: all, or this rank's share of every batch."""
+        """The samples of one epoch in their order, int64: all, or this rank's share of every batch."""
         config, beton = self.config, self.beton
         if not config.training:
             order_O = np.arange(len(beton))
@@ -139,14 +138,17 @@ class Loader:
         return order_O[config.rank :: config.world_size]
 
     def __iter__(self) -> Iterator[Batch]:
-        """One epoch, from its start, or from a state that was just loaded; then the next epoch is due."""
+        """Iterate over one epoch, from its start or from a state that was just loaded; the next epoch follows it."""
         self._check_open()
         self._iterations += 1
         if not self._resumed:
             self.position = 0
         self._resumed = self._epoch_set = False
-        self.waited = self.consumed = self.making = self.computing = 0.0
+        self._reset_seconds()
         return self._epoch(self._iterations, self.epoch, self.position)
+
+    def _reset_seconds(self) -> None:
+        self.wait_seconds = self.consumer_seconds = self.making_seconds = self.cpu_seconds = 0.0
 
     def _epoch(self, iteration: int, epoch: int, position: int) -> Iterator[Batch]:
         """The batches of one epoch from a position on."""
@@ -168,23 +170,23 @@ class Loader:
                 if not pending:
                     break
                 asked = time.perf_counter()
-                batch, making, computing = pool.result(pending.popleft())
+                batch, making_seconds, cpu_seconds = pool.result(pending.popleft())
                 given = time.perf_counter()
                 position += len(batch[2])
                 if not self._epoch_set:
                     self.position = position
                 yield batch
-                del batch  # else its memory could not turn before the next one is here
+                del batch  # else its memory could not be reused before the next one is here
                 self._check_open()
                 if iteration != self._iterations:
                     raise ConfigError(
                         f"{beton.path}: another iteration of this loader has begun, expected one at a time; "
                         "open a second Loader"
                     )
-                self.waited += given - asked
-                self.consumed += time.perf_counter() - given
-                self.making += making
-                self.computing += computing
+                self.wait_seconds += given - asked
+                self.consumer_seconds += time.perf_counter() - given
+                self.making_seconds += making_seconds
+                self.cpu_seconds += cpu_seconds
         finally:  # also when the consumer breaks off
             pool.close()
             if reading is not None:
@@ -196,28 +198,28 @@ class Loader:
 
     def _check_open(self) -> None:
         if self._frames is None:
-            raise ConfigError(f"{self.beton.path}: this loader is closed, expected an open one; open it anew")
+            raise ConfigError(f"{self.beton.path}: this loader is closed, expected an open one; open it again")
 
     def read_ahead(self, order_O: np.ndarray, position: int) -> ReadAhead | None:
-        """What reads pages ahead of this epoch; None where memory has them already."""
+        """The reader of pages ahead of this epoch; None where they are in memory already."""
         if self.resident or (self._cached and not self.streamed):
             return None
         return ReadAhead(self.beton, order_O, position, let_go=self.streamed)
 
     def _timed_batch(self, index_N: np.ndarray, inverse_N23: np.ndarray | None) -> tuple[Batch, float, float]:
-        """A batch, and the seconds of this thread that it took: by the clock, and of the processor."""
+        """A batch, and the seconds that it took this thread: by the clock, and of processor time."""
         wall, processor = time.perf_counter(), time.thread_time()
         batch = self.make_batch(index_N, inverse_N23)
         return batch, time.perf_counter() - wall, time.thread_time() - processor
 
     def make_batch(self, index_N: np.ndarray, inverse_N23: np.ndarray | None) -> Batch:
-        """One batch of the samples index_N; inverse_N23 has the matrix of every sample of the beton, or is None."""
+        """One batch of the samples index_N; inverse_N23: the matrix of every sample of the beton, or None for crops."""
         self._check_open()
         assert self._frames is not None
         bytes_B, all_offset_N = self._frames
         side, crop, label_N = self.beton.side, self.beton.facts.crop, self.beton.label_N
         self.check_first_touch(index_N, bytes_B, all_offset_N)
-        frames_N1HW, given = self._room(len(index_N))
+        frames_N1HW, given = self._batch_memory(len(index_N))
         offset_N = all_offset_N[index_N]
         if inverse_N23 is None:
             crop_into(frames_N1HW, bytes_B, offset_N, side)
@@ -234,8 +236,8 @@ class Loader:
 
         return given, torch.from_numpy(label_N[index_N]), torch.from_numpy(index_N)
 
-    def _room(self, num_samples: int) -> tuple[np.ndarray, Any]:
-        """Memory for a batch: the array to write, and what the consumer is given, an array or a tensor."""
+    def _batch_memory(self, num_samples: int) -> tuple[np.ndarray, Any]:
+        """Memory for a batch: the array to write, and what the consumer gets, that array or a tensor."""
         if not self.tensors:
             frames_N1HW = self._memory.take(num_samples)
             return frames_N1HW, frames_N1HW
@@ -250,7 +252,7 @@ class Loader:
         return tensor.numpy(), tensor
 
     def check_first_touch(self, index_N: np.ndarray, bytes_B: np.ndarray, offset_N: np.ndarray) -> None:
-        """Compare each sample with its CRC the first time it is read; each time that the file is as it was opened."""
+        """Check each sample's CRC when it is first read, and every time that the file is unchanged."""
         if not self.resident:
             self.beton.check_unchanged()
         fresh_N = index_N[~self._checked[index_N]]
@@ -259,21 +261,19 @@ class Loader:
             self._checked[fresh_N] = True
 
     def close(self) -> None:
-        """Give the beton's map back; an iteration that is under way ends with a ConfigError."""
+        """Release the beton's map; a running iteration ends with a ConfigError."""
         self._frames = None
         self.beton.close()
 
     def __enter__(self) -> Loader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 def require_cuda(tensors: bool) -> None:
-    """Errors: ConfigError unless page-locked memory can be had and would serve."""
+    """Errors: ConfigError unless page-locked memory is available and useful."""
     found = "" if tensors else "numpy batches"
     try:
         import torch  # only here, so that the loader works without it

@@ -1,7 +1,6 @@
-"""Memory of batches: rings of reused arrays, and reading ahead of the map."""
+"""Memory of batches: reused blocks for frames, and pages of the beton read ahead."""
 
-# N samples of a batch, H W rows and columns of the crop
-# O samples in the order of an epoch, P pages in the order of their use
+# N samples of a batch, H W rows and columns of the crop, O samples in the order of an epoch, P pages in order of use
 
 from __future__ import annotations
 
@@ -18,21 +17,21 @@ from loaders.sampling import WINDOW_BYTES
 
 
 class BatchMemory:
-    """Blocks of room for one batch of frames.
+    """Blocks of memory, each for one batch of frames.
 
-    A batch is the consumer's as long as anything refers to it, be it a view or a tensor: its block returns when the
-    last reference goes.  So a consumer that keeps batches makes new blocks, and one that drops them turns in a ring.
+    A batch is the consumer's as long as anything refers to it, be it a view or a tensor: its block is reused after the
+    last reference is gone.  So a consumer that keeps batches gets new blocks, and one that drops them the same few.
     """
 
     def __init__(self, batch_size: int, crop: int, *, spare: int) -> None:
-        """spare: most blocks kept for later while nobody uses them."""
+        """spare: the largest number of unused blocks to keep."""
         self.shape = (batch_size, 1, crop, crop)
         self._free: deque[mmap.mmap] = deque(maxlen=spare)  # a full one lets its oldest block go
 
     def take(self, num_samples: int) -> np.ndarray:
-        """Room for num_samples frames, float32 (N, 1, H, W), content undefined."""
+        """Memory for num_samples frames, float32 (N, 1, H, W), content undefined."""
         try:
-            block = self._free.pop()  # the one used last is the likeliest to be in the cache
+            block = self._free.pop()  # the one used last is the most likely to be in the cache
         except IndexError:
             block = anonymous_memory(4 * int(np.prod(self.shape)))
         owner = np.frombuffer(block, np.float32)
@@ -54,10 +53,10 @@ def anonymous_memory(num_bytes: int) -> mmap.mmap:
 
 
 class ReadAhead:
-    """Keeps one window of the file ahead of an epoch.  Owns a thread, since asking for pages may wait for the disk."""
+    """Reads one window of the file ahead of an epoch.  Owns a thread, since a request may wait for the disk."""
 
     def __init__(self, beton: Beton, order_O: np.ndarray, position: int, *, let_go: bool) -> None:
-        """position: samples of the order that are past.  let_go: give pages back after their last use."""
+        """position: samples of the order that are done.  let_go: release pages after their last use."""
         self.beton, self.let_go = beton, let_go
         self.ahead = WINDOW_BYTES // beton.side**2
         page_O = beton.offset_N[order_O] // beton.page_size * beton.page_size
@@ -70,7 +69,7 @@ class ReadAhead:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="plainfilm-reader")
 
     def advance(self, wanted: int, done: int) -> None:
-        """Batches up to place `wanted` are being made; the consumer has those before place `done`."""
+        """Read ahead: batches up to place `wanted` are being made, and the consumer has those before `done`."""
         while self._needed and self._needed[0][0] <= wanted + self.ahead:
             self._thread.submit(self.beton.read_ahead, self._needed.popleft()[1])
         while self._done and self._done[0][0] <= done:
@@ -82,6 +81,6 @@ class ReadAhead:
 
 
 def in_order(page_P: np.ndarray, place_P: np.ndarray) -> deque[tuple[int, int]]:
-    """Places in an epoch and pages' first bytes, by place."""
+    """Pairs of place in the epoch and page's first byte, sorted by place."""
     by_place = np.argsort(place_P)
     return deque(zip(place_P[by_place].tolist(), page_P[by_place].tolist(), strict=True))

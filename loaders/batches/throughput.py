@@ -1,4 +1,4 @@
-"""The throughput of a loader on one beton and machine: how fast, how long one waits for it, and what bounds it."""
+"""The throughput of a loader on this machine: images a second, time spent waiting, and the bottleneck."""
 
 # N samples, 23 the two rows of an inverse affine matrix
 
@@ -12,33 +12,33 @@ from dataclasses import dataclass, replace
 
 from loaders.batches.loader import Loader
 from loaders.config import BenchLoaderConfig
-from loaders.output import Line, Parts, Sheet
+from loaders.output import Line, Parts, Sheet, rate_text, share_text
 from loaders.sampling import epoch_matrices
 
 if sys.platform != "win32":
     import resource
 
 SAMPLED = 512  # images that each stage is timed on, on one thread
-IDLE = 0.05  # share of an epoch: a consumer that waits less waits for nothing
-BUSY = 0.7  # share of the time: threads that are busy less have something else to wait for
+IDLE = 0.05  # share of an epoch; less waiting is no bottleneck
+BUSY = 0.7  # share of the time; threads that are less busy wait for something else
 BLOCK = 512  # bytes of ru_inblock's unit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Epoch:
-    """One epoch.  waited, consumed, making, computing: of Loader, in seconds.  disk_bytes: read for this process."""
+    """One epoch.  Seconds are those of Loader.  disk_bytes: read from disks for this process."""
 
     seconds: float
-    waited: float
-    consumed: float
-    making: float
-    computing: float
+    wait_seconds: float
+    consumer_seconds: float
+    making_seconds: float
+    cpu_seconds: float
     disk_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Throughput:
-    """What was measured.  Seconds, except for stages: microseconds an image on one thread, by name."""
+    """What was measured.  stages: microseconds for an image on one thread, by name.  bottleneck: a sentence."""
 
     num_samples: int
     side: int
@@ -49,16 +49,16 @@ class Throughput:
     first_batch_seconds: float
     epochs: tuple[Epoch, ...]
     stages: dict[str, float]
-    bound: str
+    bottleneck: str
 
     @property
     def rates(self) -> list[float]:
-        """Images a second, epoch by epoch."""
+        """Images a second in each epoch."""
         return [self.num_samples / epoch.seconds for epoch in self.epochs]
 
 
 def measure(config: BenchLoaderConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Throughput:
-    """Iterate over the beton as a training would.  The first epoch checks checksums and warms up; it does not count.
+    """Iterate over the beton as training would, after one epoch that checks checksums and warms up.
 
     Errors: those of Loader.
     """
@@ -80,38 +80,38 @@ def measure(config: BenchLoaderConfig, progress: Callable[[int, int], None] = la
             side=loader.beton.side,
             crop=loader.beton.facts.crop,
             threads=loader.threads,
-            order=loader.order if settings.training else "of the file",
+            order=loader.order if settings.training else "file",
             open_seconds=opened - begin,
             first_batch_seconds=first_batch - opened,
             epochs=tuple(epochs[1:]),
             stages=stages,
-            bound=what_bounds(epochs[1:], loader.threads, loader.num_samples * loader.beton.side**2),
+            bottleneck=find_bottleneck(epochs[1:], loader.threads, loader.num_samples * loader.beton.side**2),
         )
 
 
 def one_epoch(loader: Loader, step_seconds: float) -> Epoch:
-    """Take every batch, and do nothing else for step_seconds after each."""
+    """Take every batch, and sleep for step_seconds after each."""
     disk_before, before = blocks_read(), time.perf_counter()
     for _ in loader:
         if step_seconds:
             time.sleep(step_seconds)
     return Epoch(
         seconds=time.perf_counter() - before,
-        waited=loader.waited,
-        consumed=loader.consumed,
-        making=loader.making,
-        computing=loader.computing,
+        wait_seconds=loader.wait_seconds,
+        consumer_seconds=loader.consumer_seconds,
+        making_seconds=loader.making_seconds,
+        cpu_seconds=loader.cpu_seconds,
         disk_bytes=(blocks_read() - disk_before) * BLOCK,
     )
 
 
 def blocks_read() -> int:
-    """Blocks that the system has read from disks for this process; only Linux counts them in bytes."""
+    """Blocks of 512 bytes read from disks for this process; 0 outside Linux, which alone counts them so."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_inblock if sys.platform == "linux" else 0
 
 
 def time_stages(loader: Loader) -> dict[str, float]:
-    """Microseconds an image on this thread alone, of each stage."""
+    """Microseconds for an image in each stage, on this thread alone."""
     beton, batch_size = loader.beton, loader.config.batch_size
     index_N = loader.epoch_order(0)[: max(SAMPLED, batch_size)]
     inverse_N23 = None
@@ -126,12 +126,12 @@ def time_stages(loader: Loader) -> dict[str, float]:
         for start in range(0, len(index_N), batch_size):
             loader.make_batch(index_N[start : start + batch_size], inverse_N23)
 
-    stages = {"read": read, "check sums, first time only": lambda: beton.check_samples(index_N)}
+    stages = {"read": read, "check the checksum, first time only": lambda: beton.check_samples(index_N)}
     return {name: timed(call) / len(index_N) * 1e6 for name, call in (stages | {"make a batch": batches}).items()}
 
 
 def timed(call: Callable[[], None]) -> float:
-    """Seconds of one call: the median of five, after one that is not counted."""
+    """Seconds of one call: the median of five, after one for warm-up."""
     seconds = []
     for _ in range(6):
         before = time.perf_counter()
@@ -140,31 +140,33 @@ def timed(call: Callable[[], None]) -> float:
     return statistics.median(seconds[1:])
 
 
-def what_bounds(epochs: list[Epoch], threads: int, num_bytes: int) -> str:
-    """In words: what would have to be faster for the loader to be.  num_bytes: of an epoch's frames."""
+def find_bottleneck(epochs: list[Epoch], threads: int, num_bytes: int) -> str:
+    """The bottleneck, and what would help, as a sentence.  num_bytes: of an epoch's frames."""
     middle = sorted(epochs, key=lambda epoch: epoch.seconds)[len(epochs) // 2]
-    busy, computing = (part / (threads * middle.seconds) for part in (middle.making, middle.computing))
-    if middle.waited < IDLE * middle.seconds and middle.consumed > BUSY * middle.seconds:
-        return "the consumer: batches are ready before it asks; a faster loader would change nothing"
+    busy, computing = (part / (threads * middle.seconds) for part in (middle.making_seconds, middle.cpu_seconds))
+    if middle.wait_seconds < IDLE * middle.seconds and middle.consumer_seconds > BUSY * middle.seconds:
+        return "the consumer: batches are ready before it needs them; a faster loader would not help"
     if computing > BUSY:
-        return f"computing: {threads} threads compute {computing:.0%} of the time; more cores would help"
+        return f"computing, for {share_text(computing, 0)} of the threads' time; more cores would help"
     if busy < BUSY:
-        return f"handing batches over: {threads} threads make them {busy:.0%} of the time; larger batches would help"
+        share = share_text(busy, 0)
+        return f"handing batches over: threads are busy for only {share} of the time; larger batches would help"
     if middle.disk_bytes > num_bytes / 2:
         rate = middle.disk_bytes / middle.seconds / 1e6
         return f"the disk, at {rate:,.0f} MB/s; more memory or a faster disk would help"
-    return f"other programs: the threads had a core for {computing / busy:.0%} of the time they wanted one"
+    share = share_text(computing / busy, 0)
+    return f"other programs: the threads had a core for only {share} of the time that they needed one"
 
 
 def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
-    """What was measured, epoch by epoch and stage by stage, and what would have to be faster."""
+    """The rates of each epoch, the times of each stage, and the bottleneck."""
     kind = "evaluation" if config.evaluation else "training"
-    rates = sorted(found.rates)
+    rates, threads = sorted(found.rates), f"{found.threads} thread{'s' * (found.threads > 1)}"
     epochs = tuple(
         (
             str(number),
             f"{rate:,.0f}",
-            f"{epoch.waited / epoch.seconds:.1%}",
+            share_text(epoch.wait_seconds / epoch.seconds),
             f"{epoch.disk_bytes / epoch.seconds / 1e6:,.0f} MB/s",
         )
         for number, (epoch, rate) in enumerate(zip(found.epochs, found.rates, strict=True), start=1)
@@ -172,12 +174,12 @@ def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
     stages = tuple((name, f"{microseconds:,.1f}") for name, microseconds in found.stages.items())
     return [
         Line(
-            f"{config.beton}: {found.num_samples:,} frames of {found.side}×{found.side}, crops of {found.crop}; {kind} "
-            f"batches of {config.loader.batch_size}, {found.threads} threads, order {found.order}"
+            f"{config.beton}: {found.num_samples:,} frames of {found.side}×{found.side}, crops of {found.crop}; "
+            f"{kind} batches of {config.loader.batch_size}, {threads}, order {found.order}"
         ),
         Line(f"opened in {found.open_seconds * 1e3:,.1f} ms, first batch {found.first_batch_seconds:.2f} s later"),
-        Sheet(headers=("epoch", "images/s", "waited for", "from disk"), rows=epochs),
-        Sheet(headers=("one thread alone", "µs an image"), rows=stages),
-        Line(f"{statistics.median(rates):,.0f} images/s (median; {rates[0]:,.0f} to {rates[-1]:,.0f})", "bold"),
-        Line(f"Bound by {found.bound}."),
+        Sheet(headers=("epoch", "images/s", "time waiting", "from disk"), rows=epochs),
+        Sheet(headers=("stage, on one thread", "µs per image"), rows=stages),
+        Line(f"{rate_text(statistics.median(rates))} (median; {rates[0]:,.0f} to {rates[-1]:,.0f})", "bold"),
+        Line(f"Bottleneck: {found.bottleneck}."),
     ]

@@ -1,26 +1,18 @@
-"""The fields of any FFCV 1.0.2 beton, value by value: what other programs wrote, read without FFCV (docs/BETON.md)."""
+"""Fields of any FFCV 1.0.2 beton, value by value, such as other programs write, read without FFCV (docs/BETON.md)."""
 
-# N samples, H W rows and columns of an image, B bytes
+# N samples, H W rows and columns of an image, R regions, B bytes
 
 from __future__ import annotations
 
 import io
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from loaders.beton.format import (
-    RGB_JPEG,
-    RGB_RAW,
-    TYPE_FLOAT,
-    TYPE_JSON,
-    TYPE_RGB,
-    Field,
-)
+from loaders.beton.format import RGB_JPEG, RGB_RAW, TYPE_FLOAT, TYPE_JSON, TYPE_RGB, Field
 from loaders.beton.map import BetonMap, find_region, sorted_regions
 from loaders.errors import BetonError, ConfigError
 from loaders.images.files import DECODER_ERRORS
@@ -33,7 +25,7 @@ class FieldReader:
     """An open beton of float, int, RGB, bytes, ndarray, JSON and tensor fields.  Owns the memory map; use `with`.
 
     names: of the fields, in the file's order.  num_samples.
-    Structure is checked at opening; no checksum is, not even of plainfilm's own betons: loaders.beton.reader does.
+    Checks structure at opening, but no checksums, not even of plainfilm's own betons: loaders.beton.reader does.
     Errors: BetonError naming file, field and sample; StorageError when the file cannot be opened;
     ConfigError for a field or sample that the beton does not have.
     """
@@ -48,7 +40,7 @@ class FieldReader:
         self._region_R = sorted_regions(self._map, pages_end)
 
     def kind(self, name: str) -> str:
-        """A field's type in words: one of beton_format.KINDS."""
+        """A field's type: one of loaders.beton.format.KINDS."""
         return self._field(name).kind
 
     def column(self, name: str) -> np.ndarray:
@@ -62,10 +54,10 @@ class FieldReader:
         return column_N
 
     def value(self, name: str, sample: int) -> Any:
-        """One value, the caller's to keep.
+        """One value, which the caller may keep.
 
         float, int: of Python.  RGB image: uint8 (H, W, 3), red first.  bytes: uint8 (B,).
-        ndarray, tensor: an array of the field's dtype and shape.  JSON: what it says.
+        ndarray, tensor: an array of the field's dtype and shape.  JSON: its content.
         """
         field = self._field(name)
         if not 0 <= sample < self.num_samples:
@@ -91,7 +83,7 @@ class FieldReader:
         return self._fields[name]
 
     def _read(self, field: Field, sample: int, found: Any) -> Any:
-        """A value out of its region.  found: its metadata.  Errors: ValueError, RecursionError, of the value alone."""
+        """A value from its region.  found: its metadata.  Errors: ValueError, RecursionError."""
         if field.dtype is not None:
             return self._region(sample, int(found), field.array_size).view(field.dtype).reshape(field.shape)
         if field.type_id == TYPE_RGB:
@@ -108,7 +100,7 @@ class FieldReader:
         raise ValueError(f"mode {mode}, expected {RGB_JPEG} for JPEG or {RGB_RAW} for raw")
 
     def _region(self, sample: int, ptr: int, size: int | None = None) -> np.ndarray:
-        """A copy of a sample's region at byte ptr, uint8; of any size when that is None.  Errors: ValueError."""
+        """A copy of a sample's region at byte ptr, uint8; size: None for any.  Errors: ValueError."""
         if size == 0:
             return np.empty(0, np.uint8)
         listed = find_region(self._region_R, sample, ptr)
@@ -118,7 +110,7 @@ class FieldReader:
         return self._map.bytes_B[ptr : ptr + listed].copy()
 
     def close(self) -> None:
-        """Give the map back."""
+        """Release the map."""
         self._map.close()
         self.__dict__.pop("_region_R", None)
 
@@ -128,9 +120,7 @@ class FieldReader:
     def __enter__(self) -> FieldReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -149,7 +139,7 @@ def decode_jpeg(content: bytes, height: int, width: int) -> np.ndarray:
 
 
 def unpack_json(content: bytes) -> Any:
-    """What a JSON field's bytes say: UTF-8 that a zero byte ends.  Errors: ValueError, RecursionError."""
+    """The content of a JSON field: UTF-8, ended by a zero byte.  Errors: ValueError, RecursionError."""
     text, end, _ = content.partition(b"\0")
     if not end:
         raise ValueError("no zero byte at the end")

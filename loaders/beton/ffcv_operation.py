@@ -1,4 +1,4 @@
-"""The FFCV operation: plainfilm's fused crop, augmentation and normalisation as the decoder of an FFCV pipeline.
+"""An FFCV operation: plainfilm's fused crop, augmentation and normalisation as the decoder of an FFCV pipeline.
 
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import ToTensor
@@ -52,7 +52,7 @@ class FusedCropDecoder(NDArrayDecoder):
         super().__init__()
         self.config, self.epoch = config, 0
         self._crop = crop
-        # by (samples, crop, stored): compiled pipelines hold these arrays' addresses, so none may go or move
+        # by (samples, crop, stored): compiled pipelines hold these arrays' addresses, so none may be freed or moved
         self._matrices: dict[tuple[int, int, int], np.ndarray] = {}
 
     def set_epoch(self, epoch: int) -> None:
@@ -81,12 +81,12 @@ class FusedCropDecoder(NDArrayDecoder):
         return crop
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
-        """What FFCV is to allocate: the batch."""
+        """The memory that FFCV allocates: the batch."""
         shape, dtype = (1, self.crop, self.crop), np.dtype(np.float32)
         return replace(previous_state, jit_mode=True, shape=shape, dtype=dtype), AllocationQuery(shape, dtype)
 
     def matrices(self) -> np.ndarray:
-        """The matrices of the beton that FFCV has just told of, float32 N23, at an address that stays."""
+        """The matrices of the beton that FFCV has announced, float32 N23, at an address that does not change."""
         key = (len(self.metadata), self.crop, self.stored)
         if key not in self._matrices:
             self._matrices[key] = epoch_matrices(self.config, self.epoch, *key)
@@ -98,8 +98,8 @@ class FusedCropDecoder(NDArrayDecoder):
         threads, crop, stored, training = Compiler.num_threads, self.crop, self.stored, self.config.training
         low, high = sampled_pixels(self.config, crop, stored)
         num_samples, address = len(self.metadata), self.matrices().ctypes.data
-        # Compiled apart for each pipeline: FFCV 1.0.2 changes one of numba's types in place (`t1.mutable = False`), and
-        # so breaks the table of whatever was compiled for it before: numba then fails or turns for ever.
+        # Compiled separately for each pipeline: FFCV 1.0.2 changes a numba type in place (`t1.mutable = False`), which
+        # breaks whatever was compiled for it before: numba then fails or loops for ever.
         affine_apart, crop_apart = (njit(**POLICY)(kernel.py_func) for kernel in (affine_into, crop_into))
 
         def decode(index_B: Any, out_B1HW: Any, metadata: Any, storage_state: Any) -> Any:
@@ -123,7 +123,7 @@ class FusedCropDecoder(NDArrayDecoder):
 
 @intrinsic
 def pointer_to(typing_context: Any, address: Any) -> Any:
-    """Compiled: the memory at an address. FFCV compiles once, and would freeze an array as a constant."""
+    """The memory at an address, in compiled code.  FFCV compiles once, and would freeze an array as a constant."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))

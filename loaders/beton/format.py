@@ -1,4 +1,4 @@
-"""The beton format: FFCV's header, fields and tables, and our footer, as bytes."""
+"""The beton format as bytes: FFCV's header, fields and tables, and plainfilm's footer (docs/BETON.md)."""
 
 # N samples
 
@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from crc32c import crc32c
 
@@ -22,7 +23,6 @@ TYPE_FLOAT, TYPE_INT, TYPE_RGB, TYPE_BYTES, TYPE_NDARRAY, TYPE_JSON, TYPE_TENSOR
 TYPE_CUSTOM = 255
 KINDS = ("float", "int", "RGB image", "bytes", "ndarray", "JSON", "tensor")  # by type id
 RGB_JPEG, RGB_RAW = 0, 1  # modes of an RGB image
-
 HEADER = np.dtype(
     [
         ("version", "<u2"),
@@ -48,6 +48,26 @@ METADATA = {
 }
 # one type of dtype.descr: "<f4", "<M8[ns]"
 _TYPE_CODE = re.compile(r"[<>|][biufcmMSUV]\d{1,9}(\[([1-9]\d{0,8})?[A-Za-z]+\])?")
+BLOCK_MAGIC = b"PLNFILM\x01"
+HEAD_MAGIC = b"PLNFOOT\x01"
+TAIL_MAGIC = b"PLNFEND\x01"
+BLOCK = np.dtype([("magic", "S8"), ("ptr", "<u8"), ("size", "<u8"), ("footer_crc", "<u4"), ("header_crc", "<u4")])
+HEAD = np.dtype(
+    [("magic", "S8"), ("facts_size", "<u8"), ("num_samples", "<u8"), ("metadata_crc", "<u4"), ("allocation_crc", "<u4")]
+)
+TAIL = np.dtype([("size", "<u8"), ("magic", "S8")])
+ROW = np.dtype(
+    [
+        ("pixel_hash", "u1", 16),
+        ("patient_hash", "u1", 16),
+        ("crc", "<u4"),
+        ("group", "<u4"),
+        ("view", "<u2"),
+        ("source", "<u2"),
+        ("flags", "<u4"),
+    ]
+)
+PATIENT_KNOWN, BELOW_STORED_SIDE = 1, 2  # flags
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,12 +81,12 @@ class Field:
 
     @property
     def kind(self) -> str:
-        """The type in words."""
+        """The name of the type."""
         return KINDS[self.type_id]
 
     @property
     def has_region(self) -> bool:
-        """Whether each value is a region of a page; else it is in the metadata."""
+        """Whether values are regions of pages; else they are in the metadata."""
         return self.type_id not in (TYPE_FLOAT, TYPE_INT)
 
     @property
@@ -93,7 +113,7 @@ def first_page(num_fields: int, num_samples: int, row_size: int, page_size: int)
 
 
 def pack_descriptor(field: Field) -> np.ndarray:
-    """A descriptor of one field.  Gives a DESCRIPTOR array of one."""
+    """The descriptor of a field: a DESCRIPTOR array of one."""
     descriptor = np.zeros(1, DESCRIPTOR)
     name = field.name.encode("ascii")
     descriptor["type_id"] = field.type_id
@@ -109,7 +129,7 @@ def pack_descriptor(field: Field) -> np.ndarray:
 
 
 def parse_descriptor(descriptor: np.void, where: str, remedy: str) -> Field:
-    """Read one descriptor.  where: the file and field in errors; remedy: their last words.  Errors: BetonError."""
+    """Read one descriptor.  where: the file and field in errors; remedy: the end of errors.  Errors: BetonError."""
     type_id = int(descriptor["type_id"])
     if type_id == TYPE_CUSTOM:
         raise BetonError(
@@ -137,9 +157,9 @@ def parse_descriptor(descriptor: np.void, where: str, remedy: str) -> Field:
 
 
 def parse_dtype(description: object) -> np.dtype:
-    """The dtype that the JSON of `dtype.descr` tells of: one unnamed entry, or the named fields of a structure.
+    """The dtype in the JSON of `dtype.descr`: one unnamed entry, or the named fields of a structure.
 
-    Errors: ValueError, TypeError or OverflowError for anything else; Python objects and types of nothing among it.
+    Errors: ValueError, TypeError or OverflowError for anything else, Python objects and empty types included.
     """
     match description:
         case str() if _TYPE_CODE.fullmatch(description):  # numpy would also take "O", and whole expressions
@@ -174,38 +194,9 @@ def _parse_structure(entries: Sequence[object]) -> np.dtype:
     return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": offset})
 
 
-BLOCK_MAGIC = b"PLNFILM\x01"
-HEAD_MAGIC = b"PLNFOOT\x01"
-TAIL_MAGIC = b"PLNFEND\x01"
-
-BLOCK = np.dtype([("magic", "S8"), ("ptr", "<u8"), ("size", "<u8"), ("footer_crc", "<u4"), ("header_crc", "<u4")])
-HEAD = np.dtype(
-    [
-        ("magic", "S8"),
-        ("facts_size", "<u8"),
-        ("num_samples", "<u8"),
-        ("metadata_crc", "<u4"),
-        ("allocation_crc", "<u4"),
-    ]
-)
-TAIL = np.dtype([("size", "<u8"), ("magic", "S8")])
-ROW = np.dtype(
-    [
-        ("pixel_hash", "u1", 16),
-        ("patient_hash", "u1", 16),
-        ("crc", "<u4"),
-        ("group", "<u4"),
-        ("view", "<u2"),
-        ("source", "<u2"),
-        ("flags", "<u4"),
-    ]
-)
-PATIENT_KNOWN, BELOW_STORED_SIDE = 1, 2  # flags
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What a beton says of itself as a whole; no file names, no patient identifiers."""
+    """Facts about a whole beton; no file names, no patient identifiers."""
 
     classes: tuple[str, ...]
     """Class names; a label is an index into them."""
@@ -224,7 +215,7 @@ class Facts:
     conversion_id: str
     """The same for all betons of one conversion."""
     site_key_id: str
-    """Which site key made the patient hashes; two betons compare only under one key."""
+    """Identifier of the site key of the patient hashes, which are comparable only under the same key."""
     source_fingerprint: str
     """Hash of the decoded pixels and labels of the whole conversion."""
     views: tuple[str, ...] = ("",)
@@ -234,7 +225,7 @@ class Facts:
     synthetic: bool = False
     """Every image is a phantom."""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Versions of what decoded and wrote it."""
+    """Versions of the software that decoded and wrote it."""
 
 
 def pack_footer(facts: Facts, rows_N: np.ndarray, metadata_crc: int, allocation_crc: int) -> bytes:
@@ -259,36 +250,20 @@ def parse_footer(packed: np.ndarray, num_samples: int, where: str) -> tuple[Fact
     if head["magic"] != HEAD_MAGIC.rstrip(b"\0"):
         raise bad(f"begins with {bytes(head['magic'])!r}, expected {HEAD_MAGIC!r}")
     if int(head["num_samples"]) != num_samples:
-        raise bad(f"tells of {int(head['num_samples'])} samples, expected the header's {num_samples}")
+        raise bad(f"has {int(head['num_samples'])} samples, expected the header's {num_samples}")
     facts_size = int(head["facts_size"])
     if HEAD.itemsize + facts_size + num_samples * ROW.itemsize + TAIL.itemsize != packed.size:
         raise bad(f"of {packed.size} bytes, expected {num_samples} rows and {facts_size} bytes of facts")
     start = HEAD.itemsize
     try:
-        facts = parse_facts(json.loads(packed[start : start + facts_size].tobytes()))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        content = json.loads(packed[start : start + facts_size].tobytes())  # msgspec would refuse lone surrogates
+        facts = msgspec.convert(content, Facts)
+        if unknown := content.keys() - set(Facts.__slots__):
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise bad(f"has unreadable facts ({error}), expected JSON") from error
     rows_N = packed[start + facts_size : packed.size - TAIL.itemsize].view(ROW)
     return facts, rows_N, head
-
-
-def parse_facts(content: object) -> Facts:
-    """Facts from their JSON, each value of its type: a forged file may have any.  Errors: TypeError, ValueError."""
-    if not isinstance(content, dict):
-        raise TypeError(f"{type(content).__name__} instead of an object")
-    for field in dataclasses.fields(Facts):
-        value = content.get(field.name)
-        if field.name not in content:
-            continue
-        if field.type == "tuple[str, ...]" and isinstance(value, list):
-            parts, wanted, content[field.name] = value, "str", tuple(value)
-        elif field.type == "dict[str, str]" and isinstance(value, dict):
-            parts, wanted = list(value.values()), "str"
-        else:
-            parts, wanted = [value], str(field.type)
-        if any(type(part).__name__ != wanted for part in parts):
-            raise TypeError(f"{field.name} is no {field.type}")
-    return Facts(**content)
 
 
 def header_crc(header: bytes, descriptors: np.ndarray, label_index: int) -> int:

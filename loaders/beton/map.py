@@ -1,7 +1,6 @@
-"""The map of a beton: its bytes, checked to be as they were opened, and the region of each sample."""
+"""The memory map of a beton: its tables, checked, its regions, and whether the file has changed since."""
 
 # N samples, R regions, B bytes of the file
-# N samples, R regions
 
 from __future__ import annotations
 
@@ -33,14 +32,15 @@ from loaders.errors import BetonError
 
 
 class BetonMap:
-    """An FFCV file.  Owns the memory map; `close` gives it back, when no other array views it any more.
+    """An FFCV file.  Owns the memory map; `close` releases it, once no other array views it.
 
-    bytes_B: uint8, the whole file.  header: HEADER.  descriptors: DESCRIPTOR, one a field.  fields: the same, parsed.
-    metadata_N: one row a sample, a column a field.  region_R: ALLOCATION.  Both are read-only views, perhaps unaligned.
-    metadata_end, pages_start, table_start: places in the file, in bytes; no page lies between the last two in
-    a file of numbers only, whose table may then begin before pages_start.
-    remedy: the last words of every error.  Errors: BetonError naming the file; StorageError when it cannot be opened.
-    What regions point to is checked by loaders.beton.map.
+    bytes_B: uint8, the whole file.  header: HEADER.  descriptors: DESCRIPTOR, one for each field.  fields: as parsed.
+    metadata_N: a row for each sample, a column for each field.  region_R: ALLOCATION.  Both are read-only views and
+    may be unaligned.
+    metadata_end, pages_start, table_start: offsets in bytes; a file of numbers only has no page between the last
+    two, and its table may begin before pages_start.
+    remedy: the end of every error.  Errors: BetonError naming the file; StorageError when it cannot be opened.
+    The regions are checked by sorted_regions.
     """
 
     def __init__(self, path: str | Path, remedy: str) -> None:
@@ -80,7 +80,7 @@ class BetonMap:
         self.region_R = self._view_table()
 
     def bad(self, what: str) -> BetonError:
-        """The error that says what was found and expected."""
+        """An error with what was found and expected."""
         return BetonError(f"{self.path}: {what}; {self.remedy}")
 
     def view(self, start: int, dtype: np.dtype, count: int, what: str) -> np.ndarray:
@@ -135,10 +135,10 @@ class BetonMap:
     def check_unchanged(self) -> None:
         """Errors: BetonError when the open file has been written in place since it was opened, or cut short.
 
-        To be asked before the map is read, since the system ends a reader beyond a cut file's end by SIGBUS; and
-        after, since it gives zeros between that end and its own page's.  A rename over the path changes nothing here.
+        To be called before the map is read, since SIGBUS ends a reader beyond a cut file's end; and after, since
+        between that end and its page's it reads zeros.  A rename over the path changes nothing here.
         """
-        mapped = self.__dict__.get("_mapped")  # held, so that no other thread closes the descriptor meanwhile
+        mapped = self.__dict__.get("_mapped")  # a reference, so that no other thread closes the descriptor meanwhile
         if mapped is None:
             return
         then, now = self._status, os.fstat(self._descriptor)
@@ -149,16 +149,18 @@ class BetonMap:
             )
 
     def advise(self, advice: str, start: int, num_bytes: int) -> None:
-        """Tell the system what these bytes are wanted for: MADV_WILLNEED to read them ahead, MADV_DONTNEED to let go.
+        """Advise the system about these bytes: MADV_WILLNEED to read them ahead, MADV_DONTNEED to release them.
 
         start: a multiple of the system's page size.
         """
         if hasattr(mmap, advice):
-            with contextlib.suppress(OSError):  # advice that this system cannot take; the bytes are there all the same
+            with contextlib.suppress(
+                OSError
+            ):  # advice that this system does not take; the bytes are there all the same
                 self._mapped.madvise(getattr(mmap, advice), start, num_bytes)
 
     def close(self) -> None:
-        """Let go of the map and every view of it; the file is closed with the last."""
+        """Release the map and every view of it; the file is closed with the last."""
         for name in ("_mapped", "bytes_B", "header", "descriptors", "metadata_N", "region_R"):
             self.__dict__.pop(name, None)
 
@@ -175,10 +177,10 @@ def open_regular(path: Path) -> tuple[int, os.stat_result]:
 
 
 def sorted_regions(source: BetonMap, pages_end: int) -> np.ndarray:
-    """The regions of at least one byte in the order of the file, ALLOCATION; a view where the table has that order.
+    """The regions of at least one byte in file order, ALLOCATION; a view where the table has that order.
 
-    Each lies between pages_start and pages_end, whole pages apart, in one page, clear of the others, and has a sample.
-    FFCV points regions of no bytes anywhere, even before the first page; nothing reads them.
+    Each is between pages_start and pages_end, inside one page, apart from the others, and has a sample.
+    FFCV points empty regions anywhere, even before the first page; nothing reads them.
     Errors: BetonError naming the sample.
     """
     region_R = source.region_R

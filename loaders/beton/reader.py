@@ -1,7 +1,6 @@
 """Reading a beton: a memory map whose structure is checked at every open (docs/BETON.md)."""
 
 # N samples, S side of a stored frame, B bytes of the file
-# N samples
 
 from __future__ import annotations
 
@@ -9,7 +8,6 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from crc32c import crc32c
@@ -33,7 +31,7 @@ from loaders.errors import BetonError, ConfigError
 from loaders.output import Parts, Sheet
 
 REMEDY = "convert the radiographs again"
-READ_AHEAD = 1 << 17  # Linux reads no more at one request than the device's read_ahead_kb or largest transfer
+READ_AHEAD = 1 << 17  # Linux reads no more in one request than the device's read_ahead_kb or largest transfer
 SET_DIGITS = 8  # of a conversion's id, in the name of a set
 VERIFY_BYTES = 1 << 23  # of frames between two reports of progress
 
@@ -42,7 +40,7 @@ class Beton:
     """An open beton of frames and labels.  Owns the memory map; close it, or use `with`.
 
     bytes_B: uint8, the whole file.  offset_N: int64, each frame's first byte.  label_N: int64.
-    rows_N: beton_footer.ROW, one a sample, a view of the map.  facts: of the whole set.
+    rows_N: loaders.beton.format.ROW, one for each sample, a view of the map.  facts: of the whole set.
     verified: False for a foreign file, which may have further fields (loaders.beton.ffcv_fields reads those).
     Errors: BetonError naming the place; StorageError when it cannot be opened.
     """
@@ -79,9 +77,8 @@ class Beton:
             return
         if not trust_unverified:
             raise BetonError(
-                f"{self.path}: no plainfilm footer: written by another program, so nothing vouches for its bytes, "
-                "expected plainfilm's; "
-                "convert the radiographs, or pass --trust-unverified"
+                f"{self.path}: no plainfilm footer: written by another program, without checksums, expected "
+                "plainfilm's; convert the radiographs, or pass --trust-unverified"
             )
         self.facts = self._foreign_facts()
         self.rows_N = np.zeros(self.num_samples, ROW)
@@ -110,7 +107,7 @@ class Beton:
     def _find_footer(self, source: BetonMap, label_index: int) -> np.ndarray:
         """The footer's bytes, CRC checked, a view; empty for a foreign file, which has neither magic."""
         if self.table_start < self.pages_start:
-            raise self._bad(f"allocation table at byte {self.table_start}, expected behind the pages: truncated")
+            raise self._bad(f"allocation table at byte {self.table_start}, expected after the pages: truncated")
         arguments = source.descriptors["arguments"][label_index]
         block = arguments[: BLOCK.itemsize].view(BLOCK)[0]
         tail = source.view(self.table_start - TAIL.itemsize, TAIL, 1, "footer")[0]
@@ -150,7 +147,7 @@ class Beton:
         facts = self.facts
         if facts.stored != self.side or not 1 <= facts.crop <= facts.stored or (facts.stored - facts.crop) % 2:
             raise self._bad(
-                f"footer tells of frames {facts.stored} and crops {facts.crop}, expected frames {self.side}"
+                f"footer has frames of {facts.stored} and crops of {facts.crop}, expected frames of {self.side}"
             )
         if facts.positive not in facts.classes:
             raise self._bad(f"positive class {facts.positive}, expected one of {', '.join(facts.classes)}")
@@ -159,7 +156,7 @@ class Beton:
                 f"labels {self.label_N.min()} to {self.label_N.max()}, expected 0 to {len(facts.classes) - 1}"
             )
         if self.rows_N["view"].max() >= len(facts.views) or self.rows_N["source"].max() >= len(facts.sources):
-            raise self._bad("a row names a view or source, expected one that the footer lists")
+            raise self._bad("a row has a view or source that the footer does not list, expected one of the list")
 
     def _foreign_facts(self) -> Facts:
         if self.label_N.min() < 0 or self.label_N.max() >= 1024:
@@ -182,8 +179,8 @@ class Beton:
     def set_name(self) -> str:
         """A name for this set of samples, fit for a folder: its split and conversion, such as `heldout-1f3a90bc`.
 
-        A conversion's id covers whatever its betons hold, so another set has another name, wherever its file lies and
-        whatever that is called.  A beton that tells of no conversion is named by a hash of all its bytes.
+        A conversion's id covers all that its betons hold, so another set has another name, whatever its file's path.
+        A beton without a conversion is named by a hash of all its bytes.
         """
         split, conversion_id = self.facts.split, self.facts.conversion_id
         if re.fullmatch("[a-z]{1,16}", split) and re.fullmatch("[0-9a-f]{8,}", conversion_id):
@@ -192,7 +189,7 @@ class Beton:
         return f"unverified-{hashlib.blake2b(self.bytes_B.data, digest_size=SET_DIGITS // 2).hexdigest()}"
 
     def check_unchanged(self) -> None:
-        """Errors: BetonError when the file was written in place or cut short since it was opened (beton_map)."""
+        """Errors: BetonError when the file was written in place or cut short since it was opened (BetonMap)."""
         self._map.check_unchanged()
 
     def frame(self, sample: int) -> np.ndarray:
@@ -206,15 +203,15 @@ class Beton:
             self._map.advise("MADV_WILLNEED", start, READ_AHEAD)
 
     def let_go(self, page_start: int) -> None:
-        """Tell the system that the page at this byte has served."""
+        """Let the system drop the page at this byte."""
         self._map.advise("MADV_DONTNEED", page_start, self.page_size)
 
     def check_samples(
         self, sample_N: np.ndarray, bytes_B: np.ndarray | None = None, offset_N: np.ndarray | None = None
     ) -> None:
-        """Compare frames with their CRCs; nothing to compare in a foreign file.  Errors: BetonError.
+        """Check the CRCs of frames; a foreign file has none.  Errors: BetonError.
 
-        bytes_B, offset_N: a copy to check instead of the map, and each of the beton's frames' first byte in it.
+        bytes_B, offset_N: a copy to check instead of the map, and the first byte in it of each of the beton's frames.
         """
         self.check_unchanged()
         if not self.verified:
@@ -229,7 +226,7 @@ class Beton:
                 )
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Check every frame's CRC, and that whatever belongs to nothing is zero.  Errors: BetonError, ConfigError."""
+        """Check every frame's CRC, and that all padding is zero.  Errors: BetonError, ConfigError."""
         if not self.verified:
             raise ConfigError(f"{self.path}: a foreign beton has no checksums to verify; {REMEDY}")
         size = self.side**2
@@ -248,7 +245,7 @@ class Beton:
         self.check_unchanged()
 
     def close(self) -> None:
-        """Give the map back; arrays that callers kept keep it alive."""
+        """Release the map; arrays that callers kept keep it alive."""
         self._map.close()
         for name in ("bytes_B", "offset_N", "label_N", "rows_N"):
             self.__dict__.pop(name, None)
@@ -259,14 +256,12 @@ class Beton:
     def __enter__(self) -> Beton:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 def beton_parts(path: Path, beton: Beton) -> Parts:
-    """Its footer, row by row.  path: as the user named it."""
+    """A beton's facts as a table.  path: as the user named it."""
     facts, rows_N = beton.facts, beton.rows_N
     counts = np.bincount(beton.label_N, minlength=len(facts.classes))
     by_class = ", ".join(f"{name} {count}" for name, count in zip(facts.classes, counts, strict=True))

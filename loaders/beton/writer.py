@@ -1,6 +1,5 @@
-"""Writing a beton: pages of frames, tables and footer, published atomically (docs/BETON.md)."""
+"""Writing a beton or a subset of betons: pages, tables and footer, published atomically (docs/BETON.md)."""
 
-# N samples
 # N samples, S side of a stored frame
 
 from __future__ import annotations
@@ -35,26 +34,24 @@ from loaders.beton.format import (
 from loaders.beton.reader import Beton
 from loaders.errors import InputError, StorageError
 
+Change = Callable[[np.ndarray], np.ndarray]
+"""frame_SS → frame_SS, uint8."""
+
 
 def beton_size(num_samples: int, stored: int, page_size: int) -> int:
-    """Upper bound of a beton's size in bytes, for checking disk space first."""
+    """Upper bound of a beton's size in bytes, to check disk space in advance."""
     pages = -(-num_samples // max(1, page_size // stored**2))
     return page_size * (pages + 1) + num_samples * 128 + 1_000_000
 
 
 def write_beton(
-    path: Path,
-    frames: Iterable[np.ndarray],
-    label_N: np.ndarray,
-    rows_N: np.ndarray,
-    facts: Facts,
-    page_size: int,
+    path: Path, frames: Iterable[np.ndarray], label_N: np.ndarray, rows_N: np.ndarray, facts: Facts, page_size: int
 ) -> None:
-    """Write frames and labels to path, atomically; read it back and verify before it takes its name.
+    """Write frames and labels to path, atomically; read all back and verify before the file gets its name.
 
     frames: N uint8 arrays of (stored, stored), read once, in order.  label_N: integers.
-    rows_N: beton_footer.ROW; the CRC column is filled in here.  page_size: bytes, a power of two.
-    Errors: InputError for no samples or a frame larger than a page; StorageError; BetonError if the disk lies.
+    rows_N: loaders.beton.format.ROW; the CRC column is filled in here.  page_size: bytes, a power of two.
+    Errors: InputError for no samples or a frame larger than a page; StorageError; BetonError if reading back fails.
     """
     num_samples, frame_size = len(label_N), facts.stored**2
     if num_samples == 0:
@@ -119,13 +116,9 @@ def verify_beton(path: Path) -> None:
         beton.verify()
 
 
-Change = Callable[[np.ndarray], np.ndarray]
-"""frame_SS → frame_SS, uint8."""
-
-
-def subset_id(beton: Beton, words: str, *index_N: np.ndarray) -> str:
-    """The conversion id of subsets of a beton's conversion.  words: what is done; index_N: who is in which subset."""
-    identity = hashlib.blake2b(f"{beton.facts.conversion_id}\0{words}\0".encode(), digest_size=16)
+def subset_id(beton: Beton, purpose: str, *index_N: np.ndarray) -> str:
+    """The conversion id of subsets of a beton's conversion, made for a purpose; index_N: the samples of each."""
+    identity = hashlib.blake2b(f"{beton.facts.conversion_id}\0{purpose}\0".encode(), digest_size=16)
     for chosen_N in index_N:
         identity.update(len(chosen_N).to_bytes(8, "little") + chosen_N.astype("<i8").tobytes())
     return identity.hexdigest()
@@ -135,7 +128,7 @@ def check_own(beton: Beton) -> None:
     """Errors: InputError unless the beton is plainfilm's own."""
     if not beton.verified:
         raise InputError(
-            f"{beton.path}: without plainfilm's footer, so neither groups nor patients are known, "
+            f"{beton.path}: no plainfilm footer, so neither groups nor patients are known, "
             "expected a beton of `convert`; convert the radiographs"
         )
 
@@ -162,12 +155,11 @@ def write_subset(
 ) -> None:
     """Write a beton of the chosen samples of each source, one source after the other, atomically.
 
-    sources: verified betons of one conversion, and index_N of each: the samples, in the order that they get.
-    split: what the beton calls itself.  conversion_id: by default the sources' own.
-    change: what becomes of each frame; without it its bytes are copied.  Labels and rows stay: group, view, source,
-    flags and both hashes, of which the pixels' is of the radiograph as it was decoded, whatever change does.
-    Errors: InputError for betons of different conversions, or no samples; BetonError for a frame that is not what was
-    written; StorageError.
+    sources: verified betons of one conversion, each with index_N: the samples, in their new order.
+    split: the name of the new set.  conversion_id: by default the sources' own.
+    change: applied to each frame; without it the bytes are copied.  Labels and rows stay: group, view, source, flags
+    and both hashes; that of the pixels is still of the decoded radiograph.
+    Errors: InputError for betons of different conversions, or no samples; BetonError for a damaged frame; StorageError.
     """
     betons = [beton for beton, _ in sources]
     check_same_conversion(betons)
@@ -180,13 +172,13 @@ def write_subset(
             for sample in index_N.tolist():
                 beton.check_samples(np.array([sample]))  # a damaged frame would get a new, valid checksum
                 yield beton.frame(sample) if change is None else change(beton.frame(sample))
-            beton.check_unchanged()  # since the last one was checked
+            beton.check_unchanged()  # since the last check
 
     write_beton(path, frames(), label_N, rows_N, facts, betons[0].page_size)
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Errors: StorageError when the disk that folder is on, or will be, has fewer bytes free."""
+    """Errors: StorageError when the disk of folder, which need not exist yet, has fewer bytes free."""
     existing = next(place for place in [folder, *folder.absolute().parents] if place.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:

@@ -1,1 +1,1 @@
-"""Conversion: from sources to betons."""
+"""Conversion: from radiographs to betons."""

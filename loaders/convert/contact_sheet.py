@@ -1,4 +1,4 @@
-"""Contact sheets: pictures of what conversion and augmentation do to a few radiographs."""
+"""Contact sheets: a few radiographs before and after conversion, and with their augmentations."""
 
 # S side of a stored frame, H rows, W columns
 
@@ -22,15 +22,15 @@ from loaders.sampling import affine_parameters, epoch_matrices
 from loaders.sources.catalog import SYNTHETIC, Catalog
 
 TILE, GAP, TITLE, SIDE = 200, 8, 22, 130
-SIZE, LINE = 12, 16  # of letters and lines
-NAME = EM * (SIDE - 2 * GAP) / SIZE  # room of a class's name
+SIZE, LINE = 12, 16  # of letters and lines, pixels
+NAME = EM * (SIDE - 2 * GAP) / SIZE  # width for a class's name
 INK, PAPER, ACCENT = 235, 24, 255
 
 
 def sheet(
-    rows: list[list[np.ndarray]], columns: list[str], words: list[list[str]], title: str, note: str
+    rows: list[list[np.ndarray]], columns: list[str], captions: list[list[str]], title: str, note: str
 ) -> Image.Image:
-    """Lay uint8 grey or RGB tiles out in a grid, each row's words before it, a title above, a note below."""
+    """A grid of uint8 grey or RGB tiles, with captions before each row, a title above and a note below."""
     width = SIDE + len(columns) * (TILE + GAP)
     notes = wrap(note, width - 2 * GAP, SIZE) if note else []
     height = 2 * TITLE + GAP + len(rows) * (TILE + GAP) + LINE * len(notes) + (GAP if notes else 0)
@@ -41,7 +41,7 @@ def sheet(
         write(draw, (GAP, height - GAP - LINE * (len(notes) - place)), line, SIZE, (INK,) * 3)
     for column, text in enumerate(columns):
         write(draw, (SIDE + column * (TILE + GAP), TITLE + 4), text, SIZE, (INK,) * 3)
-    for row, (tiles, lines) in enumerate(zip(rows, words, strict=True)):
+    for row, (tiles, lines) in enumerate(zip(rows, captions, strict=True)):
         top = 2 * TITLE + GAP + row * (TILE + GAP)
         for place, line in enumerate(lines):
             write(draw, (GAP, top + 4 + LINE * place), line, SIZE, (INK,) * 3)
@@ -72,10 +72,10 @@ def to_levels(unit_HW: np.ndarray) -> np.ndarray:
 def preparation_sheet(
     config: ConvertConfig, rows: tuple[Row, ...], catalog: Catalog, frames_NSS: np.ndarray, per_class: int = 2
 ) -> Image.Image:
-    """Raw → grey → stored frame with its crop → normalised, for the first few radiographs of each class."""
+    """Raw file, grey, stored frame with its crop, and normalised crop of the first few radiographs of each class."""
     side, crop = stored_side(config.size), config.size
     margin = (side - crop) // 2
-    tiles, words = [], []
+    tiles, captions = [], []
     names = class_names(catalog.classes, NAME)
     for label in catalog.classes:
         shown = [row for row in rows if row.verdict == "written" and row.entry.label == label][:per_class]
@@ -83,7 +83,7 @@ def preparation_sheet(
             path = catalog.root / row.entry.path
             try:
                 grey_HW = decode_radiograph(path, max_pixels=config.catalog.max_pixels).grey_HW
-            except RadiographError:  # it was whole a moment ago, and is gone now
+            except RadiographError:  # removed since it was converted
                 continue
             grey_HW = grey_HW if grey_HW.dtype == np.uint8 else (grey_HW >> 8).astype(np.uint8)
             frame_SS = np.asarray(frames_NSS[row.place])
@@ -96,13 +96,13 @@ def preparation_sheet(
             tiles.append([raw_tile(path, grey_HW), grey_HW, boxed, to_levels(unit_HW)])
             size = f"{row.decoded.width} × {row.decoded.height}"
             mean, spread = f"mean {unit_HW.mean():+.2f}", f"sd {unit_HW.std():.2f}"
-            words.append([names.text_of[label], row.decoded.format, size, mean, spread])
+            captions.append([names.text_of[label], row.decoded.format, size, mean, spread])
     columns = ["raw file", "grey", f"stored {side}, crop {crop}", "crop in [-1, 1]"]
-    return sheet(tiles, columns, words, "What conversion does: " + describe(rows), names.note)
+    return sheet(tiles, columns, captions, f"Conversion of {describe(rows)}", names.note)
 
 
 def raw_tile(path: Path, grey_HW: np.ndarray) -> np.ndarray:
-    """The file as any viewer would show it, small; its grey levels where Pillow alone cannot decode it."""
+    """The file as a viewer would show it, small; its grey levels where Pillow alone cannot decode it."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
             if file.mode.startswith("I"):
@@ -110,26 +110,26 @@ def raw_tile(path: Path, grey_HW: np.ndarray) -> np.ndarray:
                 picture = Image.fromarray((levels_HW >> 8).astype(np.uint8))
             else:
                 picture = file.convert("RGB")
-    except DECODER_ERRORS:  # a comment that is too long, say
+    except DECODER_ERRORS:  # such as a comment that is too long
         picture = Image.fromarray(grey_HW)
     picture.thumbnail((TILE, TILE))
     return np.asarray(picture.convert("RGB"))
 
 
 def describe(rows: tuple[Row, ...]) -> str:
-    """Whether these are real or synthetic radiographs."""
+    """What was converted: radiographs or phantoms."""
     synthetic = all(row.entry.source == SYNTHETIC for row in rows if row.verdict == "written")
     return "synthetic phantoms" if synthetic else "radiographs"
 
 
 def augmentation_sheet(path: Path, per_class: int = 2, epochs: int = 5) -> Image.Image:
-    """The central crop and its augmented versions in the first epochs, for the first few samples of each class.
+    """The central crop and its augmentations in the first epochs, for the first few samples of each class.
 
-    With the default settings.  Training's own loader makes them, so that the sheet shows what training sees.
+    With the default settings, by the loader, so that the crops are those of training.
     """
     config = LoaderConfig(training=True)
     tiles: list[list[np.ndarray]] = []
-    words: list[list[str]] = []
+    captions: list[list[str]] = []
     with Loader(path, config) as loader:
         beton, facts = loader.beton, loader.beton.facts
         names = class_names(facts.classes, NAME)
@@ -139,10 +139,10 @@ def augmentation_sheet(path: Path, per_class: int = 2, epochs: int = 5) -> Image
                 sample_N = np.array([sample])
                 batches = [loader.make_batch(sample_N, inverse_N23)[0] for inverse_N23 in (None, *matrices)]
                 tiles.append([to_levels(batch_N1HW[0, 0]) for batch_N1HW in batches])
-                words.append([text])
+                captions.append([text])
                 for epoch in range(epochs):
                     angle_N, zoom_N = affine_parameters(config, epoch, sample_N)
-                    words[-1].append(f"{np.rad2deg(angle_N[0]):+.0f}°, ×{zoom_N[0]:.2f}")
+                    captions[-1].append(f"{np.rad2deg(angle_N[0]):+.0f}°, ×{zoom_N[0]:.2f}")
         kind = "synthetic phantoms" if facts.synthetic else "radiographs"
     columns = ["crop, evaluation"] + [f"training, epoch {epoch}" for epoch in range(epochs)]
-    return sheet(tiles, columns, words, f"What training sees: {kind}, rotated and zoomed, never mirrored", names.note)
+    return sheet(tiles, columns, captions, f"Training crops of {kind}: rotated and zoomed, never mirrored", names.note)

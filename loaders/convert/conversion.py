@@ -1,46 +1,39 @@
-"""The account of a conversion: what became of every source file, and the sums."""
+"""The outcome of a conversion: a row for every source file, the totals, convert.csv, and the terminal's output."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from loaders.audit.findings import AuditResult
+from loaders.audit.page import audit_parts
+from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig
 from loaders.images.decode import Decoded, count_reasons
-from loaders.sources.catalog import SPLITS, Catalog, Entry, told_by_source
-from loaders.sources.entry import table_path
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from loaders.sources.catalog import SPLITS, Catalog, Entry, source_cautions
+from loaders.sources.entry import csv_bytes, table_path
 
 CSV_COLUMNS = (
-    "path",
-    "label",
-    "group",
-    "split",
-    "sample",
-    "verdict",
-    "reason",
-    "width",
-    "height",
-    "format",
-    "bits",
+    "path", "label", "group", "split", "sample", "verdict", "reason", "fix", "width", "height", "format", "bits",
     "saturated",
-)
+)  # fmt: skip
+MOST_REASONS = 8  # printed one by one
 
 
 @dataclass(kw_only=True, slots=True)
 class Row:
-    """One source file's fate.  verdict: written, rejected, duplicate or excluded.
+    """The outcome for one source file.  verdict: written, rejected, duplicate or excluded.
 
-    place: in the spool.  sample: in its split's beton.
+    fix: repairs as in audit.csv, or "".  place: in the spool.  sample: in its split's beton.
     """
 
     entry: Entry
     decoded: Decoded = field(default_factory=Decoded)
     verdict: str = "written"
     reason: str = ""
+    fix: str = ""
     group: int = -1
     split: str = ""
     place: int = -1
@@ -59,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """What a conversion did.  counts: verdict → files.  samples: split → class → images.  groups: split → groups."""
+    """The result of a conversion.  counts: verdict → files.  samples: split → class → images.  groups: by split."""
 
     out: Path
     catalog: Catalog
@@ -69,21 +62,20 @@ class Conversion:
     samples: dict[str, dict[str, int]]
     groups: dict[str, int]
     reasons: dict[str, int]
-    unknown_patients: int
-    told_by_source: list[str]
+    cautions: tuple[Caution, ...]
     dry_run: bool
     audited: AuditResult | None = None
 
     @property
     def files(self) -> int:
-        """Files in; always written + rejected + duplicates."""
+        """Number of source files: written + rejected + duplicates."""
         return self.counts["written"] + self.counts["rejected"] + self.counts["duplicate"]
 
 
 def summarise(
     config: ConvertConfig, catalog: Catalog, rows: list[Row], audited: AuditResult | None = None
 ) -> Conversion:
-    """Count what happened to the files.  audited: what an automatic audit found."""
+    """Count the outcomes.  audited: the findings of an automatic audit."""
     counts = Counter({"written": 0, "rejected": 0, "duplicate": 0, "excluded": 0})
     counts.update(row.verdict for row in rows)
     written = [row for row in rows if row.verdict == "written"]
@@ -94,7 +86,9 @@ def summarise(
         for split in SPLITS
         if any(row.split == split for row in written)
     }
-    told = told_by_source([row.entry.label for row in written], [row.entry.source for row in written])
+    cautions = source_cautions([row.entry.label for row in written], [row.entry.source for row in written])
+    if unknown := sum(not row.patient for row in written):
+        cautions.append(caution("patients-unknown", unknown=unknown, images=len(written)))
     return Conversion(
         out=config.out,
         catalog=catalog,
@@ -104,30 +98,60 @@ def summarise(
         samples=samples,
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
         reasons=count_reasons([row.reason for row in rows if row.verdict == "rejected"]),
-        unknown_patients=sum(not row.patient for row in written),
-        told_by_source=[name for name in catalog.classes if name in told],
+        cautions=tuple(cautions),
         dry_run=config.dry_run,
         audited=audited,
     )
 
 
-def csv_bytes(rows: tuple[Row, ...]) -> bytes:
-    """convert.csv: one line a source file; local, since it has file names."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\r\n")
-    table.writerow(CSV_COLUMNS)
-    for row in rows:
-        seen = row.decoded
-        table.writerow(
-            [
-                table_path(row.entry.path),
-                row.entry.label,
-                "" if row.group < 0 else row.group,
-                row.split,
-                "" if row.sample < 0 else row.sample,
-                row.verdict,
-                row.reason,
-            ]
-            + ([seen.width, seen.height, seen.format, seen.bits, f"{seen.saturated:.5f}"] if seen.width else [""] * 5)
+def table_bytes(rows: tuple[Row, ...]) -> bytes:
+    """convert.csv: one line for each source file; not to be shared, since it has file names."""
+
+    def cells(row: Row) -> list[object]:
+        found, group, sample = row.decoded, "" if row.group < 0 else row.group, "" if row.sample < 0 else row.sample
+        picture = (found.width, found.height, found.format, found.bits, f"{found.saturated:.5f}")
+        return [
+            *(table_path(row.entry.path), row.entry.label, group, row.split, sample),
+            *(row.verdict, row.reason, row.fix, *(picture if found.width else [""] * 5)),
+        ]
+
+    return csv_bytes(CSV_COLUMNS, map(cells, rows))
+
+
+def conversion_parts(done: Conversion) -> Parts:
+    """The totals, the audit's findings if there was one, and the files."""
+    counts = done.counts
+    excluded = f"; {counts['excluded']} more excluded" if counts["excluded"] else ""
+    parts: list[Line | Sheet] = [
+        Line(
+            f"{done.files} files in = {counts['written']} written + {counts['rejected']} rejected + "
+            f"{counts['duplicate']} duplicates{excluded}"
         )
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    ]
+    if done.audited:
+        parts += audit_parts(done.audited)
+    parts += [Line(f"  rejected {number}: {reason}") for reason, number in list(done.reasons.items())[:MOST_REASONS]]
+    if (more := len(done.reasons) - MOST_REASONS) > 0:
+        parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
+    parts.append(split_sheet(done))
+    parts.append(Line(f"positive class: {done.positive}"))
+    shown = done.audited.collection.cautions if done.audited and done.audited.collection else ()
+    parts += caution_lines(one for one in done.cautions if one.code not in {caution.code for caution in shown})
+    return [*parts, *written_files(done)]
+
+
+def split_sheet(done: Conversion) -> Sheet:
+    """Images of each class in each split; classes are rows, since there may be many."""
+    rows = [(name, *(str(of[name]) for of in done.samples.values())) for name in done.catalog.classes]
+    rows.append(("all images", *(str(sum(of.values())) for of in done.samples.values())))
+    rows.append(("groups", *(str(done.groups[split]) for split in done.samples)))
+    return Sheet(headers=("class", *done.samples), rows=tuple(rows))
+
+
+def written_files(done: Conversion) -> list[Line]:
+    """The paths of what was written, if anything."""
+    if done.dry_run:
+        return [Line("Dry run: nothing was written.")]
+    audit = ("audit.csv", "audit.html") if done.audited else ()
+    names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit)
+    return [path_line(done.out / name) for name in (*names, "preparation.png", "augmentation.png")]

@@ -1,15 +1,14 @@
 """A conversion: from a catalog of radiographs to train, val and held-out betons."""
 
-# N samples that are written, S side of a stored frame
+# N samples to write, S side of a stored frame
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import secrets
-import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,29 +17,25 @@ import cv2
 import numpy as np
 import PIL
 
-from loaders import __version__
 from loaders.atomic_file import SUFFIX, locked, publish_bytes
 from loaders.audit.audit import AUDIT_TABLE, remove_audit, write_audit
-from loaders.audit.page import audit_parts
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
-from loaders.beton.writer import beton_size, write_beton
-from loaders.config import ConvertConfig, stored_side
+from loaders.beton.writer import beton_size, check_room, write_beton
+from loaders.config import ConvertConfig, __version__, stored_side
 from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
-from loaders.convert.conversion import Conversion, Row, csv_bytes, summarise
-from loaders.convert.decisions import audit_rows, given_decisions, obey
+from loaders.convert.conversion import Conversion, Row, summarise, table_bytes
+from loaders.convert.decisions import apply_decisions, audit_rows, given_decisions
 from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
-from loaders.errors import ConfigError, InputError, StorageError
+from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
-from loaders.output import Line, Parts, Sheet, path_line
+from loaders.output import PhaseProgress
 from loaders.sampling import FILE_ORDER, order_keys
 from loaders.sources.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
-from loaders.sources.presets import deal_rest
+from loaders.sources.presets import split_rest
 from loaders.sources.split import group_by, split_groups
 
-Progress = Callable[[str, int, int], None]
 
-
-def convert(config: ConvertConfig, progress: Progress = lambda phase, done, total: None) -> Conversion:
+def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Conversion:
     """Decode every radiograph once, split by groups, and publish betons, convert.csv and two pictures.
 
     Errors: InputError when nothing can be trained from the source; StorageError; LockedError; ConfigError.
@@ -51,61 +46,52 @@ def convert(config: ConvertConfig, progress: Progress = lambda phase, done, tota
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
     if config.site_key.expanduser().resolve().is_relative_to(config.out.resolve()):
         raise ConfigError(
-            f"--site-key {config.site_key}: lies inside {config.out}, which may be shared, expected a secret place; "
-            "choose one"
+            f"--site-key {config.site_key}: lies inside {config.out}, which may be shared, expected a private folder; "
+            "choose another"
         )
     catalog = read_catalog(config.catalog)
     check_task(config, catalog)
     if config.catalog.preset is not None:
-        catalog = replace(catalog, entries=deal_rest(catalog.entries, config.val, config.seed))
+        catalog = replace(catalog, entries=split_rest(catalog.entries, config.val, config.seed))
     if config.dry_run:
         return plan(config, catalog, None, progress)
     num_files = sum(not entry.excluded for entry in catalog.entries)
-    check_space(config, num_files)
+    side = stored_side(config.size)
+    check_room(config.out, num_files * side**2 + 3 * beton_size(-(-num_files // 3), side, config.page_mib << 20))
     key = load_site_key(config.site_key)
-    with locked(config.out), spool_file(config.out, num_files * stored_side(config.size) ** 2) as spool:
+    with locked(config.out), spool_file(config.out, num_files * side**2) as spool:
         conversion = plan(config, catalog, spool, progress)
         write(config, conversion, spool, key, progress)
     return conversion
 
 
 def check_task(config: ConvertConfig, catalog: Catalog) -> None:
-    """Errors: InputError for a single class; ConfigError for a positive class that there is not."""
+    """Errors: InputError for a single class; ConfigError for a positive class that does not exist."""
     if len(catalog.classes) < 2:
         raise InputError(
-            f"{config.catalog.origin}: one class, {catalog.classes[0]}; expected at least two to tell apart; "
-            "add the other's files"
+            f"{config.catalog.origin}: one class, {catalog.classes[0]}; expected at least two; "
+            "add files of another class"
         )
     if config.positive is not None and config.positive not in catalog.classes:
         raise ConfigError(f"--positive: found {config.positive}, expected one of {', '.join(catalog.classes)}")
 
 
-def check_space(config: ConvertConfig, num_files: int) -> None:
-    """Errors: StorageError when spool and betons would not fit on the disk."""
-    side = stored_side(config.size)
-    needed = num_files * side**2 + 3 * beton_size(-(-num_files // 3), side, config.page_mib << 20)
-    existing = next(folder for folder in [config.out, *config.out.absolute().parents] if folder.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise StorageError(f"{config.out}: {free:,} bytes free on the disk, expected {needed:,}; free some space")
-
-
 @contextlib.contextmanager
 def spool_file(out: Path, size: int) -> Iterator[Path]:
-    """A spool in out; for the owner of out's lock.  Whatever a killed conversion left in there goes first."""
+    """A spool in out, for the holder of out's lock.  Deletes first what a killed conversion left there."""
     names = ("spool*", "audit.*", *(f"{split}.beton" for split in SPLITS))
     left = [path for name in names for path in out.glob(name + SUFFIX)]
     with temporary_spool(out / f"spool-{secrets.token_hex(8)}{SUFFIX}", size, left) as spool:
         yield spool
 
 
-def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: Progress) -> Conversion:
+def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: PhaseProgress) -> Conversion:
     """Decode everything, find duplicates, and split; writes only the spool."""
-    taking_part = [entry for entry in catalog.entries if not entry.excluded]
-    decisions = given_decisions(config.audit, catalog.root, taking_part)
+    included = [entry for entry in catalog.entries if not entry.excluded]
+    decisions = given_decisions(config.audit, catalog.root, included)
     tasks = [
         Task(place, entry.path, decisions[entry.path].fix if entry.path in decisions else "")
-        for place, entry in enumerate(taking_part)
+        for place, entry in enumerate(included)
     ]
     settings = DecodeSettings(
         side=stored_side(config.size),
@@ -137,8 +123,8 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
     if config.audit == "auto":
         audited = audit_rows(config, [row for row in rows if row.verdict != "excluded"], progress)
     else:
-        obey(usable, decisions, config.audit)
-        settle_duplicates([row for row in usable if row.verdict == "written"])
+        apply_decisions(usable, decisions, config.audit)
+        resolve_duplicates([row for row in usable if row.verdict == "written"])
     written = [row for row in usable if row.verdict == "written"]
     check_classes(catalog, written, rows)
     for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
@@ -146,22 +132,21 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
     return summarise(config, catalog, rows, audited)
 
 
-def settle_duplicates(rows: list[Row]) -> None:
-    """Of exact duplicates keep the first path; where their labels differ, reject all (DESIGN, What held-out means)."""
+def resolve_duplicates(rows: list[Row]) -> None:
+    """Of exact duplicates keep the first path; reject all where labels differ (DESIGN, What held-out means)."""
     same: dict[bytes, list[Row]] = defaultdict(list)
     for row in rows:
         same[row.decoded.pixel_hash].append(row)
-    for twins in same.values():
-        twins.sort(key=lambda row: row.entry.path)
-        labels = sorted({row.entry.label for row in twins})
-        for row in twins:
+    for copies in same.values():
+        copies.sort(key=lambda row: row.entry.path)
+        labels = sorted({row.entry.label for row in copies})
+        for row in copies:
             if len(labels) > 1:
+                paths = ", ".join(copy.entry.path for copy in copies)
                 row.verdict = "rejected"
-                row.reason = (
-                    f"the same pixels carry the labels {', '.join(labels)}: {', '.join(t.entry.path for t in twins)}"
-                )
-            elif row is not twins[0]:
-                row.verdict, row.reason = "duplicate", f"same pixels as {twins[0].entry.path}"
+                row.reason = f"the same pixels have the labels {', '.join(labels)}: {paths}"
+            elif row is not copies[0]:
+                row.verdict, row.reason = "duplicate", f"same pixels as {copies[0].entry.path}"
 
 
 def check_classes(catalog: Catalog, written: list[Row], rows: list[Row]) -> None:
@@ -170,9 +155,11 @@ def check_classes(catalog: Catalog, written: list[Row], rows: list[Row]) -> None
     for name in catalog.classes:
         if not left[name]:
             first = next((row for row in rows if row.entry.label == name and row.verdict == "rejected"), None)
-            why = f", the first because: {first.entry.path}: {first.reason}" if first else ""
+            why = f"; the first, {first.entry.path}: {first.reason}" if first else ""
             files = sum(row.entry.label == name and row.verdict != "excluded" for row in rows)
-            raise InputError(f"class {name}: none of {files} files usable{why}; expected one in each split; add some")
+            raise InputError(
+                f"class {name}: none of {files} files is usable{why}; expected one in each split; add some"
+            )
 
 
 def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -> list[str]:
@@ -182,7 +169,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
         if not all(given):
             lacking = next(row.entry.path for row in written if not row.entry.split)
             raise InputError(
-                f"{config.catalog.origin}: {lacking} has no split, others have, "
+                f"{config.catalog.origin}: {lacking} has no split, unlike others, "
                 "expected one in each row or in none; fill it in"
             )
         split_of: dict[int, Row] = {}
@@ -191,8 +178,8 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
             if first.entry.split != row.entry.split:
                 raise InputError(
                     f"{config.catalog.origin}: {first.entry.path} is in {first.entry.split}, "
-                    f"{row.entry.path} in {row.entry.split}, and they are of one "
-                    "patient (or the same pixels), expected one split for both; mend the column"
+                    f"{row.entry.path} in {row.entry.split}, but they are of one "
+                    "patient (or the same pixels), expected one split for both; correct the column"
                 )
         splits = given
     else:
@@ -211,7 +198,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
     return splits
 
 
-def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes, progress: Progress) -> None:
+def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes, progress: PhaseProgress) -> None:
     """Publish the betons, one after the other, then the table and the pictures."""
     catalog, side = conversion.catalog, stored_side(config.size)
     written = [row for row in conversion.rows if row.verdict == "written"]
@@ -249,7 +236,7 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         for sample, row in enumerate(rows):
             row.sample = sample
     footer_of = {split: footer_rows(rows, key, side, views, sources) for split, rows in rows_of.items()}
-    # all that the betons will say takes part, so that betons of two conversions never pass for one
+    # from all that the betons will hold, so that betons of two conversions never pass for one
     identity = hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16)
     for split, rows_N in footer_of.items():
         identity.update(split.encode() + rows_N.tobytes())
@@ -264,17 +251,12 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         label_N = np.array([catalog.classes.index(row.entry.label) for row in rows])
         split_facts = replace(facts, split=split, conversion_id=identity.hexdigest())
         write_beton(
-            config.out / f"{split}.beton",
-            frames(),
-            label_N,
-            footer_of[split],
-            split_facts,
-            config.page_mib << 20,
+            config.out / f"{split}.beton", frames(), label_N, footer_of[split], split_facts, config.page_mib << 20
         )
         done += len(rows)
     for split in set(SPLITS) - set(rows_of):
         (config.out / f"{split}.beton").unlink(missing_ok=True)  # of an earlier conversion
-    publish_bytes(config.out / "convert.csv", csv_bytes(conversion.rows), mode=0o600)
+    publish_bytes(config.out / "convert.csv", table_bytes(conversion.rows), mode=0o600)
     if conversion.audited:
         write_audit(config.out, conversion.audited)
     elif config.audit == "off" or Path(config.audit).resolve() != (config.out / AUDIT_TABLE).resolve():
@@ -300,52 +282,3 @@ def footer_rows(rows: list[Row], key: bytes, side: int, views: tuple[str, ...], 
         rows_N["source"][index] = sources.index(row.entry.source)
         rows_N["flags"][index] = flags
     return rows_N
-
-
-MOST_REASONS = 8  # told one by one
-
-
-def conversion_parts(done: Conversion) -> Parts:
-    """The sums, the audit's findings if it audited, and the files."""
-    counts = done.counts
-    excluded = f"; {counts['excluded']} more excluded" if counts["excluded"] else ""
-    parts: list[Line | Sheet] = [
-        Line(
-            f"{done.files} files in = {counts['written']} written + {counts['rejected']} rejected + "
-            f"{counts['duplicate']} duplicates{excluded}"
-        )
-    ]
-    if done.audited:
-        parts += audit_parts(done.audited)
-    parts += [Line(f"  rejected {number}: {reason}") for reason, number in list(done.reasons.items())[:MOST_REASONS]]
-    if (more := len(done.reasons) - MOST_REASONS) > 0:
-        parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
-    parts.append(split_sheet(done))
-    parts.append(Line(f"positive class: {done.positive}"))
-    if done.told_by_source and not done.audited:  # the audit has said so
-        which = ", ".join(done.told_by_source)
-        told = f"Every image of {which} comes from a source without any other class: finding and source"
-        parts.append(
-            Line(f"{told} cannot be told apart, and no accuracy on this collection is evidence.", "bold yellow")
-        )
-    if done.unknown_patients:
-        unknown = f"Patients are unknown for {done.unknown_patients} of {counts['written']} images"
-        parts.append(Line(f"{unknown}: leakage between patients is not excluded.", "yellow"))
-    return [*parts, *files(done)]
-
-
-def split_sheet(done: Conversion) -> Sheet:
-    """Images of each class in each split: classes are rows, of which there may be many."""
-    rows = [(name, *(str(of[name]) for of in done.samples.values())) for name in done.catalog.classes]
-    rows.append(("all images", *(str(sum(of.values())) for of in done.samples.values())))
-    rows.append(("groups", *(str(done.groups[split]) for split in done.samples)))
-    return Sheet(headers=("class", *done.samples), rows=tuple(rows))
-
-
-def files(done: Conversion) -> list[Line]:
-    """What was written, or that nothing was."""
-    if done.dry_run:
-        return [Line("Dry run: nothing was written.")]
-    audit = ("audit.csv", "audit.html") if done.audited else ()
-    names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit)
-    return [path_line(done.out / name) for name in (*names, "preparation.png", "augmentation.png")]

@@ -1,9 +1,9 @@
-"""Decisions of an audit, a person's or an automatic one's, on the files of a conversion."""
+"""Decisions of an audit, edited by a person or automatic, applied to the files of a conversion."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loaders.audit.findings import FIXED, HARMLESS, AuditResult
@@ -12,18 +12,17 @@ from loaders.audit.verdicts import conclude, file_findings, judge_files, probe_f
 from loaders.config import ConvertConfig
 from loaders.convert.conversion import Row
 from loaders.errors import InputError
+from loaders.output import PhaseProgress
 from loaders.sources.entry import Entry, may_be_picture
-
-Progress = Callable[[str, int, int], None]
 
 PERMUTATIONS = 1999  # of labels, for each probe of `--audit auto`
 
 
 def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[str, Decision]:
-    """What a table of `--audit` decides for each file; nothing without one.
+    """The decisions of the table of `--audit` by path; none without a table.
 
     audit: off, auto or the table's path.  root: what the entries' paths are relative to.  Files that an audit does not
-    list, since they are not there or no pictures, need no decision: they will not decode.
+    list, since they are missing or no pictures, need no decision: they will not decode.
     Errors: InputError, StorageError.
     """
     if audit in ("off", "auto"):
@@ -37,16 +36,16 @@ def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[st
     if missing:
         raise InputError(
             f"{audit}: no verdict for {missing[0]} and {len(missing) - 1} more, expected one for each file of {root}; "
-            "audit it again, with the same --manifest, --preset and --classes; paths are relative to it"
+            "audit it again, with the same --manifest, --preset and --classes"
         )
     return decisions
 
 
-def obey(rows: Sequence[Row], decisions: Mapping[str, Decision], table: str) -> None:
-    """Take rows out as a table says, and note how others were mended.
+def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, Decision], table: str) -> None:
+    """Reject rows as a table decides, and record how others were repaired.
 
-    A copy that the table drops in favour of a file with another label takes that one with it: the table may have been
-    made without labels.  A file whose pixels have changed since is rejected.
+    Where the table drops a copy in favour of a file with another label, both are rejected: the table may have been made
+    without labels.  A file whose pixels have changed since is rejected.
     """
     row_of = {row.entry.path: row for row in rows}
     for row in rows:
@@ -62,14 +61,13 @@ def obey(rows: Sequence[Row], decisions: Mapping[str, Decision], table: str) -> 
                 kept.verdict = "rejected"
                 kept.reason = f"label-conflict: {row.entry.path} ({row.entry.label}) is a copy of it"
         elif decision.fix and row.verdict == "written":
-            row.reason = f"{row.reason}; mended: {decision.fix}".lstrip("; ")
+            row.fix = decision.fix
 
 
-def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: Progress) -> AuditResult:
-    """Judge what was measured while decoding: take out, join groups, note how a file was mended."""
+def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgress) -> AuditResult:
+    """Judge what was measured while decoding: reject files, join groups, record repairs."""
     started = time.perf_counter()
-    entries, decoded = [row.entry for row in rows], [row.decoded for row in rows]
-    judged = judge_files(entries, decoded, config.limits, progress)
+    judged = judge_files([row.entry for row in rows], [row.decoded for row in rows], config.limits, progress)
     for row, file in zip(rows, judged, strict=True):
         if row.verdict != "written":
             continue
@@ -79,7 +77,7 @@ def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: Progress) -
             row.verdict = "duplicate" if copy else "rejected"
             row.reason = f"{' and '.join(file.defects)} (audit): {file.note}".removesuffix(": ")
         elif file.fix:
-            row.reason = f"{row.reason}; mended: {file.fix}".lstrip("; ")
-    collection = probe_files(entries, decoded, judged, config.seed, PERMUTATIONS, progress)
+            row.fix = file.fix
+    collection = probe_files(judged, config.seed, PERMUTATIONS, progress)
     files = file_findings(judged, config.limits)
     return conclude(str(config.catalog.origin), files, collection, time.perf_counter() - started)

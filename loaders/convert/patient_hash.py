@@ -1,4 +1,4 @@
-"""The site key: a secret that turns patient identifiers into hashes that only this site can compare."""
+"""Patient hashes, which only the holder of the site key, a secret file, can compute."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load_site_key(path: Path) -> bytes:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             make_site_key(path)
-        if not path.is_file():  # a FIFO would be waited on for ever
+        if not path.is_file():  # reading a FIFO would wait for ever
             raise InputError(f"{path}: no regular file, expected a site key; choose another --site-key")
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
@@ -39,13 +39,13 @@ def load_site_key(path: Path) -> bytes:
 
 
 def make_site_key(path: Path) -> None:
-    """Write a new key whole, unless another process was first; what a killed one left is written over."""
+    """Write a new key atomically, unless another process was first; overwrites what a killed one left."""
     temporary = path.with_name(path.name + SUFFIX)
     while not path.exists():
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)  # its owner's
         with os.fdopen(descriptor, "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if not is_at(file.fileno(), temporary):  # another was first, and made it the key or took it away
+            if not is_at(file.fileno(), temporary):  # another process was first, and renamed or deleted it
                 continue
             try:
                 if not path.exists():
@@ -61,7 +61,7 @@ def make_site_key(path: Path) -> None:
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is the one that has a name."""
+    """Whether path still names the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def site_key_id(key: bytes) -> str:
-    """A name for the key that does not give it away."""
+    """An identifier of the key that does not reveal it."""
     return hashlib.blake2b(key, digest_size=8, person=b"plainfilm-key-id").hexdigest()
 
 

@@ -1,6 +1,6 @@
-"""The spool: stored frames of a whole conversion, decoded once by worker processes, in catalog order."""
+"""Decoding of many files by worker processes, in order; their stored frames go to a spool file."""
 
-# N samples, S side of a stored frame
+# H rows, W columns, S side of a stored frame
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import numpy as np
 from loaders.atomic_file import storage_error
 from loaders.config import AuditLimits, Fit
 from loaders.errors import RadiographError, StorageError
-from loaders.images.frame import grey_window, mend, stored_frame
+from loaders.images.frame import grey_window, repair, stored_frame
 from loaders.images.quality import Measurement, fix_of, measure, own_defects
 from loaders.images.radiograph import decode_radiograph
 from loaders.machine import usable_cores
@@ -29,9 +29,9 @@ from loaders.workers import map_in_processes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """What became of one file.  problem: why it is rejected, or "".  pixel_hash: of the decoded grey levels.
+    """The outcome for one file.  problem: why it is rejected, or "".  pixel_hash: of the decoded grey levels.
 
-    patient, view: what the file itself tells; the patient is for hashing only, and is never written.
+    patient, view: from the file itself; the patient is for hashing only, and is never written.
     """
 
     problem: str = ""
@@ -45,14 +45,14 @@ class Decoded:
     patient: str = field(default="", repr=False)
     view: str = ""
     short_side: int = 0
-    """Of what was stored, once it had been mended."""
+    """Of the radiograph after repair, in pixels."""
     measurement: Measurement | None = None
     """For the audit, if it was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeSettings:
-    """How files are decoded.  side, fit: of the stored frame.  limits: measure for the audit, and mend by them."""
+    """How files are decoded.  side, fit: of the stored frame.  limits: measure for the audit, and repair by them."""
 
     side: int
     fit: Fit
@@ -63,96 +63,11 @@ class DecodeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One file to decode.  place: in the spool.  fix: steps of loaders.images.frame that a table asks for."""
+    """One file to decode.  place: in the spool.  fix: repairs of loaders.images.frame that an audit.csv asks for."""
 
     place: int
     path: str
     fix: str = ""
-
-
-def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: DecodeSettings) -> Decoded:
-    """Decode one file and put its frame at its place of the spool, if there is one."""
-    measurement, fix = None, task.fix
-    try:
-        radiograph = decode_radiograph(
-            inside(root, task.path), max_pixels=settings.max_pixels, with_colour=settings.limits is not None
-        )
-        grey_HW = radiograph.grey_HW
-        low, high, saturated = grey_window(grey_HW)
-        if settings.limits is not None:
-            measurement = measure(grey_HW, (low, high), radiograph.colour, settings.side)
-            fix = fix_of(measurement, own_defects(measurement, settings.limits))
-        mended_HW = mend(grey_HW, fix)
-        if spool is not None:
-            frame_SS, saturated = stored_frame(mended_HW, settings.side, settings.fit)
-            write_frame(spool, task.place, frame_SS.reshape(-1))
-    except RadiographError as error:
-        return Decoded(problem=str(error))
-    except (MemoryError, cv2.error) as error:
-        return Decoded(problem=f"too large to prepare ({type(error).__name__}), expected less; shrink it")
-    pixel_hash = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)
-    pixel_hash.update(grey_HW.data)
-    return Decoded(
-        note=radiograph.note,
-        pixel_hash=pixel_hash.digest(),
-        width=grey_HW.shape[1],
-        height=grey_HW.shape[0],
-        format=radiograph.format,
-        bits=radiograph.bits,
-        saturated=saturated,
-        short_side=min(mended_HW.shape),
-        patient=radiograph.patient,
-        view=radiograph.view,
-        measurement=measurement,
-    )
-
-
-def inside(root: Path, path: str) -> Path:
-    """The file's path, if links and `..` keep it below root.  Errors: RadiographError."""
-    joined = root / path
-    try:
-        resolved, base = joined.resolve(), root.resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a NUL in the name
-        raise RadiographError(f"unreadable path ({error}), expected a file; mend or remove the link") from error
-    if base not in resolved.parents:
-        raise RadiographError("leads outside the source folder, expected a file below it; copy the file there")
-    return joined
-
-
-@contextlib.contextmanager
-def temporary_spool(spool: Path, size: int, left: Iterable[Path]) -> Iterator[Path]:
-    """A new file of that size for its owner alone, gone at the end.  left: of killed runs, which goes first.
-
-    Its name should be new each time: workers of a killed run may live on for a moment, and shall not find it.
-    Errors: StorageError; an OSError of the body is told as one of the spool.
-    """
-    try:
-        for path in left:
-            path.unlink()
-        with open(os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
-            file.truncate(size)
-        yield spool
-    except OSError as error:
-        raise error if isinstance(error, StorageError) else storage_error(spool, error, size) from error
-    finally:
-        spool.unlink(missing_ok=True)
-
-
-def write_frame(spool: Path, place: int, frame: np.ndarray) -> None:
-    """Write one flat frame at its place; several processes may write at once."""
-    data = frame.data
-    descriptor = os.open(spool, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        written = 0
-        while written < data.nbytes:
-            written += os.pwrite(descriptor, data[written:], place * data.nbytes + written)
-    finally:
-        os.close(descriptor)
-
-
-def prepare_worker() -> None:
-    """One OpenCV thread in each worker process."""
-    cv2.setNumThreads(1)
 
 
 def decode_all(
@@ -185,10 +100,95 @@ def decode_all(
         ) from error
 
 
-def count_reasons(reasons: Sequence[str]) -> dict[str, int]:
-    """How many files were rejected for each kind of reason, commonest first; the first of a kind stands for it.
+def prepare_worker() -> None:
+    """One OpenCV thread in each worker process."""
+    cv2.setNumThreads(1)
 
-    Reasons are of one kind when they differ only in numbers, or in what follows a colon.
+
+def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: DecodeSettings) -> Decoded:
+    """Decode one file, and write its frame to its place in the spool, if there is one."""
+    measurement, fix = None, task.fix
+    try:
+        radiograph = decode_radiograph(
+            inside(root, task.path), max_pixels=settings.max_pixels, with_colour=settings.limits is not None
+        )
+        grey_HW = radiograph.grey_HW
+        low, high, saturated = grey_window(grey_HW)
+        if settings.limits is not None:
+            measurement = measure(grey_HW, (low, high), radiograph.colour, settings.side)
+            fix = fix_of(measurement, own_defects(measurement, settings.limits))
+        repaired_HW = repair(grey_HW, fix)
+        if spool is not None:
+            frame_SS, saturated = stored_frame(repaired_HW, settings.side, settings.fit)
+            write_frame(spool, task.place, frame_SS.reshape(-1))
+    except RadiographError as error:
+        return Decoded(problem=str(error))
+    except (MemoryError, cv2.error) as error:
+        return Decoded(problem=f"too large to prepare ({type(error).__name__}), expected less; shrink it")
+    pixel_hash = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)
+    pixel_hash.update(grey_HW.data)
+    return Decoded(
+        note=radiograph.note,
+        pixel_hash=pixel_hash.digest(),
+        width=grey_HW.shape[1],
+        height=grey_HW.shape[0],
+        format=radiograph.format,
+        bits=radiograph.bits,
+        saturated=saturated,
+        short_side=min(repaired_HW.shape),
+        patient=radiograph.patient,
+        view=radiograph.view,
+        measurement=measurement,
+    )
+
+
+def inside(root: Path, path: str) -> Path:
+    """The file's path, if links and `..` stay inside root.  Errors: RadiographError."""
+    joined = root / path
+    try:
+        resolved, base = joined.resolve(), root.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a NUL in the name
+        raise RadiographError(f"unreadable path ({error}), expected a file; correct or remove the link") from error
+    if base not in resolved.parents:
+        raise RadiographError("leads outside the source folder, expected a file inside it; copy the file there")
+    return joined
+
+
+def write_frame(spool: Path, place: int, frame: np.ndarray) -> None:
+    """Write one flat frame at its place; several processes may write at once."""
+    data = frame.data
+    descriptor = os.open(spool, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        written = 0
+        while written < data.nbytes:
+            written += os.pwrite(descriptor, data[written:], place * data.nbytes + written)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def temporary_spool(spool: Path, size: int, left: Iterable[Path]) -> Iterator[Path]:
+    """A new file of that size, readable by its owner alone, deleted at the end.  left: files of killed runs to delete.
+
+    Its name should be new each time, lest workers of a killed run, which may live a moment longer, write to it.
+    Errors: StorageError, also for an OSError of the body.
+    """
+    try:
+        for path in left:
+            path.unlink()
+        with open(os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
+            file.truncate(size)
+        yield spool
+    except OSError as error:
+        raise error if isinstance(error, StorageError) else storage_error(spool, error, size) from error
+    finally:
+        spool.unlink(missing_ok=True)
+
+
+def count_reasons(reasons: Sequence[str]) -> dict[str, int]:
+    """How many files were rejected for each kind of reason, commonest first, each kind shown by its first reason.
+
+    Reasons are of one kind when they differ only in numbers, or after a colon.
     """
     by_kind: dict[str, list[str]] = defaultdict(list)
     for reason in reasons:

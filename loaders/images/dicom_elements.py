@@ -1,4 +1,4 @@
-"""The elements of a DICOM file: found, bounded and checked before pydicom reads them."""
+"""The elements of a DICOM file: their structure is checked and bounded before pydicom reads them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dicom:
-    """A file whose elements are sound.  dataset: all before the pixel data.  body: what they and the pixels lie in.
+    """A file whose elements are sound.  dataset: all before the pixel data.  body: the bytes of elements and pixels.
 
-    pixels_at, pixels_length: where the pixel data's value lies in body; the length is UNDEFINED for fragments.
+    pixels_at, pixels_length: where the pixel data's value is in body; the length is UNDEFINED for fragments.
     """
 
     dataset: Dataset
@@ -50,7 +50,7 @@ class Dicom:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what pydicom says of odd files: it may quote tags.  For processes, not threads."""
+    """Silence pydicom's warnings about odd files: they may quote tags.  For processes, not threads."""
     logger = logging.getLogger("pydicom")
     disabled, logger.disabled = logger.disabled, True
     try:
@@ -113,14 +113,16 @@ def is_vr(letters: bytes) -> bool:
 
 
 def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: int | None = None) -> int:
-    """Step over all elements before the pixel data, into sequences of undefined length and those of LUTs.
+    """Step over all elements before the pixel data, and into sequences of undefined length and those of LUTs.
 
-    Gives where the pixel data's tag lies, or the end; with only_group where that group ends.  Builds nothing.
+    Gives where the pixel data's tag is, or the end; with only_group where that group ends.  Builds nothing.
     Errors: RadiographError for lengths that lead outside, unbalanced or deep nesting, or too many elements.
     """
     order, at, end = "<" if little else ">", start, len(body)
-    if at + 6 <= end and implicit == is_vr(body[at + 4 : at + 6]):  # pydicom would change over to what is not checked
-        raise refuse("DICOM whose elements are not coded as its transfer syntax says", "one coding")
+    if at + 6 <= end and implicit == is_vr(
+        body[at + 4 : at + 6]
+    ):  # pydicom would switch to the encoding that is not checked
+        raise refuse("DICOM whose elements are not encoded in its transfer syntax", "one encoding")
     opened: list[tuple[int, bool]] = []  # of each open sequence or item: where it ends or UNDEFINED, whether fragments
     for _ in range(MAX_ELEMENTS):
         while opened and opened[-1][0] == at:
@@ -156,19 +158,19 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
             into = length == UNDEFINED or (tag in (MODALITY_LUTS, VOI_LUTS) and not opened)
         limit = next((ends for ends, _ in reversed(opened) if ends != UNDEFINED), end)
         if length != UNDEFINED and at + length > limit:
-            raise refuse(f"DICOM with an element of {length} bytes where {limit - at} are left", "true lengths")
+            raise refuse(f"DICOM with an element of {length} bytes where {limit - at} are left", "correct lengths")
         if into:
             opened.append((length if length == UNDEFINED else at + length, fragments))
             if len(opened) > MAX_OPEN:
                 raise refuse(f"DICOM with sequences more than {MAX_OPEN // 2} deep", "fewer", "remove nested sequences")
         elif length == UNDEFINED:
-            raise refuse("DICOM with a fragment of undefined length", "true lengths")
+            raise refuse("DICOM with a fragment of undefined length", "correct lengths")
         else:
             at += length
     raise refuse(f"DICOM of more than {MAX_ELEMENTS} elements", "fewer", "remove private sequences")
 
 
-# ---- values, from raw bytes: pydicom's own conversions warn, guess and quote
+# ---- values, from raw bytes: pydicom's own conversions warn, guess and quote tags
 
 
 def raw(dataset: Dataset, tag: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The format of a DICOM image: what its header says of its samples, checked before they are decoded."""
+"""The pixels of a DICOM image: the header's description of its samples, checked first, then the decoding."""
 
 # H rows, W columns, C samples of a pixel
 
@@ -21,6 +21,15 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 LUMA_FIRST = ("YBR_FULL", "YBR_FULL_422")  # their first sample is Rec. 601 luma (PS3.3 section C.7.6.3.1.2)
 FROM_RGB = ("YBR_RCT", "YBR_ICT")  # JPEG 2000's own transforms, which its decoder undoes
 OTHER = ("PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB")
+JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # baseline; extended, 8 or 12 bit
+LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+RLE = "1.2.840.10008.1.2.5"
+NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
+SYNTAXES = frozenset((*NATIVE, *JPEG, *LOSSLESS_JPEG, *JPEG_LS, *JPEG_2000, RLE))
+MAX_TILES = 4096  # OpenJPEG sets aside some kilobytes for each before it reads the first
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,20 +99,8 @@ def read_format(dicom: Dicom, max_pixels: int) -> Format:
     )
 
 
-JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # baseline; extended, 8 or 12 bit
-LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
-JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
-JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
-RLE = "1.2.840.10008.1.2.5"
-NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
-MAX_TILES = 4096  # OpenJPEG sets aside some kilobytes for each before it reads the first
-SYNTAXES = frozenset((*NATIVE, *JPEG, *LOSSLESS_JPEG, *JPEG_LS, *JPEG_2000, RLE))
-
-_MARKER = re.compile(rb"\xff[^\x00\xff]")
-
-
 def stored_values(dicom: Dicom, form: Format) -> np.ndarray:
-    """The samples, unsigned patterns of the stored bits, (H, W) of luma or grey or (H, W, 3) of RGB; uint8 or uint16.
+    """The samples as unsigned patterns of the stored bits, (H, W) of luma or grey or (H, W, 3) of RGB; uint8 or uint16.
 
     Allocates little more than the header's image: codestreams of other sizes are refused before they are decoded.
     Errors: RadiographError; and what the decoders raise on damage.
@@ -125,15 +122,14 @@ def stored_values(dicom: Dicom, form: Format) -> np.ndarray:
 def significant(pixels: np.ndarray, form: Format) -> np.ndarray:
     """Bring samples to patterns of the stored bits; above these only zeros or copies of the sign are allowed.
 
-    The standard gives the other bits no meaning, old files keep overlays there, and false headers hide samples there.
+    The standard gives the other bits no meaning; old files keep overlays there, and samples where a header is wrong.
     """
     if form.samples == 3:
         return pixels if form.photometric not in LUMA_FIRST or pixels.ndim == 2 else pixels[..., 0]
-    unused = form.allocated - form.stored
+    unused, whole_HW = form.allocated - form.stored, pixels.view(f"u{pixels.itemsize}")
     if not unused:
-        return pixels.view(f"u{pixels.itemsize}")
-    pattern = pixels.view(f"u{pixels.itemsize}") & ((1 << form.stored) - 1)
-    whole_HW = pixels.view(f"u{pixels.itemsize}")
+        return whole_HW
+    pattern = whole_HW & ((1 << form.stored) - 1)
     extended = (pattern << unused).view(f"i{pixels.itemsize}") >> unused
     if not (
         np.array_equal(whole_HW, pattern) or (form.signed and np.array_equal(whole_HW.view(extended.dtype), extended))
@@ -176,7 +172,7 @@ def _shape(pixels: np.ndarray, form: Format, planar: bool) -> np.ndarray:
 
 
 def _frame(dicom: Dicom) -> bytes:
-    """All fragments as one codestream; the header has said that there is one frame."""
+    """All fragments as one codestream; by the header there is one frame."""
     rest = BytesIO(dicom.body)
     rest.seek(dicom.pixels_at)
     if len(parse_basic_offsets(rest)) > 1:
@@ -186,9 +182,6 @@ def _frame(dicom: Dicom) -> bytes:
     if not closed or not any(fragments):
         raise refuse("truncated DICOM (its fragments of pixel data have no end)", "a whole one")
     return b"".join(fragments)
-
-
-# ---- codestreams
 
 
 def _out(form: Format, bits: int, signed: bool = False) -> np.ndarray:
@@ -245,7 +238,7 @@ def _jpeg(frame: bytes, form: Format, syntax: str) -> np.ndarray:
 def _frame_header(frame: bytes, name: str) -> tuple[int, int, int, int, int, int | None]:
     """Of the first frame header: its code, bits, rows, columns, samples; and the colour transform that is declared.
 
-    The transform is 0 for RGB, 1 for YCbCr, None if neither an Adobe nor a JFIF segment tells.
+    The transform is 0 for RGB, 1 for YCbCr, None without an Adobe or JFIF segment.
     """
     at, transform = 2, None
     while marker := _MARKER.search(frame, at):

@@ -1,4 +1,6 @@
-"""The file of a radiograph: its bytes, and the format that they have whatever the name says."""
+"""The file of a radiograph: its bytes, their format whatever the file's name, and what decoding gives."""
+
+# H rows, W columns, C colour channels
 
 from __future__ import annotations
 
@@ -17,11 +19,10 @@ from kernels.decoding import count_coloured
 from loaders.errors import RadiographError
 from loaders.images.png import COPY_AGAIN
 
-SAMPLES, TINT_SAMPLES = 320, 80  # pixels along either axis that are looked at, for colour and for the tint
-
-
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
-
+SHRINK = "shrink it, or raise --max-pixels if you trust it"
+SAMPLES, TINT_SAMPLES = 320, 80  # pixels along either axis that are sampled for colour and for the tint
+COLOURFUL = 25  # levels of 255 between a channel and the mean of all three; JPEG's noise stays below
 _SIGNATURES = (  # offset, magic, format; the first that fits
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -37,17 +38,41 @@ _SIGNATURES = (  # offset, magic, format; the first that fits
     (0, b"PK\3\4", "a ZIP archive"),
     (0, b"BM", "BMP"),
 )
-
 SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".tif": "TIFF",
     ".tiff": "TIFF", ".bmp": "BMP", ".dib": "BMP", ".dcm": "DICOM", ".gif": "GIF", ".webp": "WebP",
 }  # fmt: skip
-
 _BARE_DICOM = re.compile(rb"(\x02\0[\0-\x18]|\x08\0[\0\x01\x05\x08\x12-\x18])\0")  # no preamble: its first tag
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not stuffing, filling, or a restart inside a scan
+# what Pillow's Python and C, its libraries and OpenCV raise on damaged bytes; Warning: see _decode_tiff
+DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError,
+    MemoryError, RuntimeError, AssertionError, Warning, struct.error, zlib.error, cv2.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Radiograph:
+    """The decoded content of one file."""
+
+    grey_HW: np.ndarray
+    """uint8 or uint16, upright, C-contiguous, writable; larger is brighter on the screen."""
+    format: str
+    """PNG, JPEG, TIFF, BMP or DICOM: what the bytes are, whatever the file's name."""
+    bits: int
+    """1, 8 or 16: the smallest of these that holds a sample of the file."""
+    note: str
+    """An oddity that is no reason to reject, such as "named .png, is JPEG"; else empty."""
+    colour: float = 0.0
+    """Share of pixels with another colour than the picture's tint; of a JPEG only if asked for."""
+    patient: str = field(default="", repr=False)
+    """A DICOM's patient ID, to be hashed and never to be written; else empty."""
+    view: str = ""
+    """A DICOM's view position if it is a term of the standard; else empty."""
 
 
 def refuse(found: str, expected: str, remedy: str = COPY_AGAIN) -> RadiographError:
-    """The error of a file that is not used.  Its texts hold no free text of the file: that may name a patient."""
+    """The error of a file that is not used.  Its texts quote no free text of the file, which may name a patient."""
     return RadiographError(f"{found}, expected {expected}; {remedy}")
 
 
@@ -81,7 +106,7 @@ def _check_kind(status: os.stat_result) -> None:
 
 
 def format_of(data: bytes) -> str:
-    """PNG, JPEG, TIFF, BMP or DICOM; else what the bytes may be, in words."""
+    """PNG, JPEG, TIFF, BMP or DICOM; else a description of what the bytes may be."""
     for offset, magic, name in _SIGNATURES:
         if data.startswith(magic, offset):
             return name
@@ -90,54 +115,6 @@ def format_of(data: bytes) -> str:
     if re.fullmatch(rb"[\t\n\f\r -~\x80-\xff]+", data[:512]):
         return "HTML" if b"<html" in data[:512].lower() else "text"
     return f"an unknown format that begins {data[:8].hex(' ')}"
-
-
-COLOURFUL = 25  # levels of 255 by which a channel leaves the mean of all three; JPEG's noise stays below it
-
-
-def colour_share(colour_HWC: np.ndarray) -> float:
-    """Share of pixels whose channels differ otherwise than the whole picture's do; a tinted film has none.
-
-    colour_HWC: uint8 or uint16, three channels in any order, a fourth is ignored.
-    """
-    few_HWC = sampled(colour_HWC, TINT_SAMPLES).astype(np.float32) * (1 if colour_HWC.dtype == np.uint8 else 1 / 257)
-    grey_HW1 = few_HWC.mean(2, keepdims=True)
-    # a tint is the same share of grey everywhere
-    tint_C = np.median((few_HWC - grey_HW1) / (grey_HW1 + 1), axis=(0, 1))
-    looked_at_HWC = sampled(colour_HWC, SAMPLES)
-    levels = 1 if colour_HWC.dtype == np.uint8 else 257
-    coloured = count_coloured(looked_at_HWC, tint_C.astype(np.float32), np.float32(COLOURFUL * levels))
-    return coloured / (looked_at_HWC.shape[0] * looked_at_HWC.shape[1])
-
-
-def sampled(colour_HWC: np.ndarray, samples: int) -> np.ndarray:
-    """Every so many pixels, so that at least `samples` along either axis are left, or all; without a fourth channel."""
-    rows, columns = (max(1, side // samples) for side in colour_HWC.shape[:2])
-    return colour_HWC[::rows, ::columns, :3]
-
-
-SHRINK = "shrink it, or raise --max-pixels if you trust it"
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not stuffing, filling, or a restart inside a scan
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Radiograph:
-    """The decoded content of one file."""
-
-    grey_HW: np.ndarray
-    """uint8 or uint16, upright, C-contiguous, writable; larger is brighter on the screen."""
-    format: str
-    """PNG, JPEG, TIFF, BMP or DICOM: what the bytes are, whatever the name says."""
-    bits: int
-    """1, 8 or 16: the smallest of these that holds a sample of the file."""
-    note: str
-    """What was odd but is no reason to reject, such as "named .png, is JPEG"; else empty."""
-    colour: float = 0.0
-    """Share of pixels whose colour stands out of the whole's; of a JPEG only if it was asked for."""
-    patient: str = field(default="", repr=False)
-    """A DICOM's patient ID, to be hashed and never to be written; else empty."""
-    view: str = ""
-    """A DICOM's view position if it is a term of the standard; else empty."""
 
 
 def check_jpeg(data: bytes) -> None:
@@ -153,8 +130,22 @@ def check_jpeg(data: bytes) -> None:
     raise refuse(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", COPY_AGAIN)
 
 
-# what Pillow's Python and C, its libraries and OpenCV raise on damaged bytes; Warning: see _decode_tiff
-DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError,
-    MemoryError, RuntimeError, AssertionError, Warning, struct.error, zlib.error, cv2.error,
-)  # fmt: skip
+def colour_share(colour_HWC: np.ndarray) -> float:
+    """Share of pixels whose colour differs from the tint of the whole picture; a tinted film has none.
+
+    colour_HWC: uint8 or uint16, three channels in any order, a fourth is ignored.
+    """
+    few_HWC = sampled(colour_HWC, TINT_SAMPLES).astype(np.float32) * (1 if colour_HWC.dtype == np.uint8 else 1 / 257)
+    grey_HW1 = few_HWC.mean(2, keepdims=True)
+    # a tint is the same share of grey everywhere
+    tint_C = np.median((few_HWC - grey_HW1) / (grey_HW1 + 1), axis=(0, 1))
+    sampled_HWC = sampled(colour_HWC, SAMPLES)
+    levels = 1 if colour_HWC.dtype == np.uint8 else 257
+    coloured = count_coloured(sampled_HWC, tint_C.astype(np.float32), np.float32(COLOURFUL * levels))
+    return coloured / (sampled_HWC.shape[0] * sampled_HWC.shape[1])
+
+
+def sampled(colour_HWC: np.ndarray, samples: int) -> np.ndarray:
+    """Every n-th pixel, so that at least `samples` along either axis are left, or all; without a fourth channel."""
+    rows, columns = (max(1, side // samples) for side in colour_HWC.shape[:2])
+    return colour_HWC[::rows, ::columns, :3]

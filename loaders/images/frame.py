@@ -1,8 +1,6 @@
 """Frames: from a decoded radiograph to the stored square, repaired where the audit asks for it, and its lung mask."""
 
-# H rows, W columns, S side of the stored frame, L grey levels
-# H rows, W columns
-# S side of the frame, H W rows and columns
+# H rows, W columns, h w those of a smaller picture, S side of the stored frame, C of its crop, L grey levels
 
 from __future__ import annotations
 
@@ -16,17 +14,44 @@ from kernels.decoding import histogram_into, shrink_into
 from loaders.config import CROP_SHARE, Fit
 from loaders.errors import InputError, RadiographError
 from loaders.images.radiograph import decode_radiograph
+from loaders.output import share_text
 
 Window = tuple[int, int]  # the grey levels that become 0 and 255
-
 LOW_SHARE, HIGH_SHARE = 0.001, 0.999  # DESIGN, Geometry: percentiles 0.1 and 99.9
+CROP = re.compile(r"crop (\d+):(\d+),(\d+):(\d+)")
+# Centre, half axes (frame from -1 to 1) and tilt in degrees of the viewer's right lung. Measured on lung masks, it
+# covers 99.9 % of phantom lungs, and of 34 real, tightly framed pairs of lungs 90 % of what the crop shows.
+LUNG_ELLIPSE = (0.38, 0.0, 0.38, 0.72, -16.0)
+LUNG_MARGIN = 0.14  # added to the half axes to hide lungs: 95 % of those real lungs are covered
+MID_GREY = 128
+MAX_PIXELS = 64_000_000  # of a mask
+PROPORTION = 0.05  # largest difference from the radiograph's proportions; a mask of 60 pixels a side is rounded by 2 %
+
+
+def stored_frame(grey_HW: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, float]:
+    """The frame that a beton stores, uint8 of side × side, and the share of saturated pixels in its crop.
+
+    grey_HW: uint8 or uint16, any shape.  The window of grey levels is the crop's alone: otherwise a bright mark in the
+    margin would darken the whole crop.  Errors: RadiographError for a crop of one level.  Source: DESIGN, Geometry.
+    """
+    low, high, saturated = grey_window(crop_area(grey_HW, fit))
+    return fit_square(grey_HW, side, fit, (low, high)), saturated
+
+
+def audited_frame(grey_HW: np.ndarray, side: int) -> np.ndarray:
+    """The frame that the audit examines, uint8 of side × side: stretched by the window of the whole picture.
+
+    Errors: RadiographError for a frame without a picture.
+    """
+    low, high, _ = grey_window(grey_HW)
+    return resize(grey_HW, side, side, (low, high))
 
 
 def grey_window(grey_HW: np.ndarray) -> tuple[int, int, float]:
-    """The grey levels at percentiles 0.1 and 99.9, and the share of pixels strictly outside them.
+    """The grey levels at percentiles 0.1 and 99.9, and the share of pixels strictly outside.
 
     grey_HW: uint8 or uint16.  Percentiles are levels that occur (numpy's method `inverted_cdf`).
-    Errors: RadiographError for a frame of one level, which shows nothing.
+    Errors: RadiographError for a frame of one level.
     """
     count_L = np.empty(np.iinfo(grey_HW.dtype).max + 1, np.int64)
     histogram_into(count_L, np.ascontiguousarray(grey_HW))
@@ -36,24 +61,29 @@ def grey_window(grey_HW: np.ndarray) -> tuple[int, int, float]:
     high = int(np.searchsorted(cumulative_L, HIGH_SHARE * total))
     if low == high:
         raise RadiographError(
-            f"{HIGH_SHARE - LOW_SHARE:.1%} of the pixels have grey level {low}, expected a picture; leave it out"
+            f"{share_text(HIGH_SHARE - LOW_SHARE)} of the pixels have grey level {low}, expected a picture; "
+            "leave it out"
         )
     below = int(cumulative_L[low] - count_L[low])
     above = total - int(cumulative_L[high])
     return low, high, (below + above) / total
 
 
-def resize(grey_HW: np.ndarray, rows: int, columns: int, window: Window) -> np.ndarray:
-    """Stretch the window's levels to 0-255, average areas along axes that shrink, and be bilinear along axes that grow.
+def crop_area(grey_HW: np.ndarray, fit: Fit) -> np.ndarray:
+    """The part of a radiograph that lies in the central crop once it is fitted to a square; never empty."""
+    rows, columns = grey_HW.shape
+    rows_of, columns_of = {
+        "stretch": (rows, columns),
+        "cover": (min(rows, columns),) * 2,
+        "contain": (max(rows, columns),) * 2,
+    }[fit]
+    return grey_HW[central(rows, CROP_SHARE * rows_of), central(columns, CROP_SHARE * columns_of)]
 
-    grey_HW: uint8 or uint16.  Gives uint8.
-    """
-    small_hw = np.empty((min(grey_HW.shape[0], rows), min(grey_HW.shape[1], columns)), np.uint8)
-    sum_W = np.empty(grey_HW.shape[1], np.float32)
-    shrink_into(small_hw, np.ascontiguousarray(grey_HW), *window, sum_W)
-    if small_hw.shape != (rows, columns):
-        return cv2.resize(small_hw, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    return small_hw
+
+def central(length: int, part: float) -> slice:
+    """The middle `part` of an axis, in whole pixels that are at least half inside; at least one."""
+    margin = max(0, min(round((length - part) / 2), (length - 1) // 2))
+    return slice(margin, length - margin)
 
 
 def fit_square(grey_HW: np.ndarray, side: int, fit: Fit, window: Window) -> np.ndarray:
@@ -73,48 +103,21 @@ def fit_square(grey_HW: np.ndarray, side: int, fit: Fit, window: Window) -> np.n
     return resize(grey_HW, side, side, window)
 
 
-def audited_frame(grey_HW: np.ndarray, side: int) -> np.ndarray:
-    """The frame that the audit looks at, uint8 of side × side: stretched by the window of all that the file shows.
+def resize(grey_HW: np.ndarray, rows: int, columns: int, window: Window) -> np.ndarray:
+    """Map the window's levels to 0-255; average areas along axes that shrink, interpolate along axes that grow.
 
-    Errors: RadiographError for a frame without a picture.
+    grey_HW: uint8 or uint16.  Gives uint8.
     """
-    low, high, _ = grey_window(grey_HW)
-    return resize(grey_HW, side, side, (low, high))
+    small_hw = np.empty((min(grey_HW.shape[0], rows), min(grey_HW.shape[1], columns)), np.uint8)
+    sum_W = np.empty(grey_HW.shape[1], np.float32)
+    shrink_into(small_hw, np.ascontiguousarray(grey_HW), *window, sum_W)
+    if small_hw.shape != (rows, columns):
+        return cv2.resize(small_hw, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    return small_hw
 
 
-def crop_area(grey_HW: np.ndarray, fit: Fit) -> np.ndarray:
-    """What of a radiograph lies in the central crop, once it has been fitted to a square; never empty."""
-    rows, columns = grey_HW.shape
-    rows_of, columns_of = {
-        "stretch": (rows, columns),
-        "cover": (min(rows, columns),) * 2,
-        "contain": (max(rows, columns),) * 2,
-    }[fit]
-    return grey_HW[central(rows, CROP_SHARE * rows_of), central(columns, CROP_SHARE * columns_of)]
-
-
-def central(length: int, part: float) -> slice:
-    """The middle `part` of an axis, whole pixels: those that are at least half inside, but one at least."""
-    margin = max(0, min(round((length - part) / 2), (length - 1) // 2))
-    return slice(margin, length - margin)
-
-
-def stored_frame(grey_HW: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, float]:
-    """The frame that a beton stores, uint8 of side × side, and the share of pixels in its crop that saturated.
-
-    grey_HW: uint8 or uint16, any shape.  The window of grey levels is the crop's alone: a bright mark in the margin
-    would otherwise darken the whole crop, where a network sees it.  Errors: RadiographError for a crop without a
-    picture.  Source: DESIGN, Geometry.
-    """
-    low, high, saturated = grey_window(crop_area(grey_HW, fit))
-    return fit_square(grey_HW, side, fit, (low, high)), saturated
-
-
-CROP = re.compile(r"crop (\d+):(\d+),(\d+):(\d+)")
-
-
-def mend(grey_HW: np.ndarray, fix: str) -> np.ndarray:
-    """Apply the steps of a fix, in order; gives a C-contiguous array of the same dtype.
+def repair(grey_HW: np.ndarray, fix: str) -> np.ndarray:
+    """Repair a radiograph by the steps of a fix, in order; gives a C-contiguous array of the same dtype.
 
     fix: such as "crop 12:512,0:480; invert; rotate 90", rotation clockwise; "" changes nothing.
     Errors: RadiographError when a crop does not lie inside the picture, as after the file was replaced.
@@ -135,17 +138,8 @@ def mend(grey_HW: np.ndarray, fix: str) -> np.ndarray:
     return np.ascontiguousarray(grey_HW)
 
 
-# Centre, half axes (frame from -1 to 1) and tilt in degrees of the viewer's right lung. Measured on lung masks, it
-# covers 99.9 % of phantom lungs, and of 34 real, tightly framed pairs of lungs 90 % of what the crop shows.
-LUNG_ELLIPSE = (0.38, 0.0, 0.38, 0.72, -16.0)
-LUNG_MARGIN = 0.14  # added to the half axes where little of the lungs may be left: 95 % of those real lungs hidden
-MID_GREY = 128
-MAX_PIXELS = 64_000_000  # of a mask
-PROPORTION = 0.05  # largest difference from the radiograph's proportions; a mask of 60 pixels a side is rounded by 2 %
-
-
 def template_SS(side: int, margin: float = 0.0) -> np.ndarray:
-    """Where lungs usually are, two mirrored ellipses: bool S×S.  margin: added to the half axes, frame from -1 to 1."""
+    """The usual place of lungs, two mirrored ellipses: bool S×S.  margin: added to half axes, frame from -1 to 1."""
     centre_x, centre_y, half_x, half_y, tilt = LUNG_ELLIPSE
     centre_S = (np.arange(side) + 0.5) / side * 2 - 1
     x_SS, y_SS = np.meshgrid(np.abs(centre_S) - centre_x, centre_S - centre_y)
@@ -156,26 +150,26 @@ def template_SS(side: int, margin: float = 0.0) -> np.ndarray:
 
 
 def blank_lungs(frame_SS: np.ndarray) -> np.ndarray:
-    """The frame with the lungs' usual region and a margin at one grey, the same in every frame: uint8 S×S."""
+    """The frame with the lungs' usual place and a margin at the same grey in every frame: uint8 S×S."""
     return np.where(template_SS(len(frame_SS), LUNG_MARGIN), np.uint8(MID_GREY), frame_SS)
 
 
 def without_lungs(frame_SS: np.ndarray, crop: int) -> np.ndarray:
-    """All of a radiograph but its lungs, where a network sees it: the blanked frame, shrunk into the crop, uint8 S×S.
+    """All of a radiograph but its lungs, inside the crop: the blanked frame, shrunk into the crop, uint8 S×S.
 
-    In place, blanking would leave 4 % of the crop, and a network learns nothing from that whatever tells the classes
-    apart beside the lungs.  Outside the crop its edge goes on.
+    In place, blanking would leave 4 % of the crop, from which a network learns nothing, whatever separates the classes
+    beside the lungs.  Outside the crop its edge pixels are repeated.
     """
     small_CC = resize(blank_lungs(frame_SS), crop, crop, (0, 255))
     return np.pad(small_CC, (len(frame_SS) - crop) // 2, mode="edge")
 
 
 def read_mask(path: Path, side: int, fit: Fit, *, size: tuple[int, int] | None = None, fix: str = "") -> np.ndarray:
-    """A mask file, brought into the stored frame as its radiograph was: bool S×S, what is above half the brightest.
+    """A mask file, fitted to the stored frame like its radiograph: bool S×S, True above half the brightest level.
 
-    size: the radiograph's columns and rows, where known; the file has these proportions, in whatever size.
-    fix: how conversion mended the radiograph (loaders.images.frame): the mask is cut and turned alike.
-    Errors: InputError, naming the file, for one that is no image, shows no lungs, or is of another shape.
+    size: the radiograph's columns and rows, where known; the mask must have these proportions, at any size.
+    fix: how conversion repaired the radiograph: the mask is cropped and turned alike.
+    Errors: InputError, naming the file, for no image, a mask without lungs, or one of other proportions.
     """
     try:
         grey_HW = decode_radiograph(path, max_pixels=MAX_PIXELS).grey_HW
@@ -189,12 +183,12 @@ def read_mask(path: Path, side: int, fit: Fit, *, size: tuple[int, int] | None =
         if abs(columns * size[1] / (rows * size[0]) - 1) > PROPORTION:
             raise InputError(
                 f"{path}: {columns}x{rows} pixels, expected the proportions of its radiograph, {size[0]}x{size[1]}; "
-                "make it anew, or leave it out"
+                "make it again, or leave it out"
             )
         if "crop " in fix:  # counts in the radiograph's pixels
             grey_HW = cv2.resize(grey_HW, size, interpolation=cv2.INTER_NEAREST)
     try:
-        grey_HW = mend(grey_HW, "; ".join(step for step in fix.split("; ") if step != "invert"))
+        grey_HW = repair(grey_HW, "; ".join(step for step in fix.split("; ") if step != "invert"))
     except RadiographError as error:
         raise InputError(f"{path}: {error}") from error
     return fit_square(grey_HW, side, fit, (0, top)) > MID_GREY - 1

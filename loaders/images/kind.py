@@ -1,8 +1,8 @@
-"""The kind of a picture: upright frontal, turned, inverted, lateral, or no radiograph; a small classifier's opinion.
+"""The kind of a picture, by a small classifier: upright frontal, turned, inverted, lateral, or no radiograph.
 
 Directions of gradients in 8 × 8 cells, a 16 × 16 thumbnail and a histogram go through one linear layer and a softmax; a
-second linear layer guesses how far a frontal's thorax is off.  `make kind` (benchmarks/audit/kind_recipe.py) trains
-both and says where the pictures come from; their weights are shipped as kind.safetensors.
+second linear layer estimates how far a frontal's thorax is misaligned.  `make kind` (benchmarks/audit/kind_recipe.py),
+which documents the training pictures, trains both; their weights are shipped as kind.safetensors.
 """
 
 # S side of a frame, T side of the small picture, L levels, F features, K kinds, P parameters of a pose
@@ -26,7 +26,7 @@ KINDS = ("frontal", "turned-90", "turned-180", "turned-270", "inverted", "latera
 POSE = ("right", "down", "tilt", "zoom")  # shares of the side, degrees clockwise, log of the factor
 SIDE, CELLS, BINS, THUMBNAIL, LEVELS = 64, 8, 12, 16, 16
 WEIGHTS = Path(__file__).with_name("kind.safetensors")
-# benchmarks/audit/kind_recipe.py tells a new one
+# benchmarks/audit/kind_recipe.py prints a new one
 WEIGHTS_SHA256 = "58bc79fdb451d3ece120a366417f055300a78d75db810cb28af0c2ab863089ec"
 
 
@@ -55,7 +55,7 @@ def shipped_weights() -> KindWeights:
 def kind_features(frame_SS: np.ndarray) -> np.ndarray:
     """The classifier's features of a frame of any shape, uint8: float32 F.
 
-    The frame is stretched to a square, so that its aspect, which betrays the source, takes no part.
+    The frame is stretched to a square, so that its aspect ratio, which betrays the source, plays no part.
     """
     count_L = np.empty(256, np.int64)
     histogram_into(count_L, np.ascontiguousarray(frame_SS))
@@ -63,7 +63,7 @@ def kind_features(frame_SS: np.ndarray) -> np.ndarray:
     small_TT = cv2.resize(frame_SS, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     directions_RCB = np.empty((CELLS, CELLS, BINS), np.float32)
     directions_into(directions_RCB, small_TT)
-    # a cell counts relative to its neighbourhood; the constant keeps flat ones from shouting
+    # a cell counts relative to its neighbourhood; the constant keeps flat ones from dominating
     energy_RC = cv2.blur((directions_RCB**2).sum(2), (3, 3), borderType=cv2.BORDER_REPLICATE)
     directions_RCB /= np.sqrt(4 * energy_RC[..., None] + 1000)
     thumbnail = cv2.resize(small_TT, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)

@@ -47,11 +47,11 @@ def sound_png(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
 
 
 def plain_png(pixels_only: bytes) -> np.ndarray | None:
-    """The pixels of an 8-bit PNG of ordinary make, uint8 (H, W) or (H, W, C), red first; None for any other.
+    """The pixels of an ordinary 8-bit PNG, uint8 (H, W) or (H, W, C), red first; None for any other.
 
     pixels_only: of `sound_png`, without tRNS.
-    Twice as fast as libpng, whose time goes to zlib and to filters. What this does not expect, or finds wrong, is left
-    for OpenCV to read or to refuse.
+    Twice as fast as libpng, whose time goes to zlib and to filters. Anything unexpected or wrong is left for OpenCV to
+    read or to refuse.
     """
     length, _, columns, rows, depth, colour_type, *methods = struct.unpack(">I4sIIBBBBB", pixels_only[8:29])
     if length != 13 or depth != 8 or colour_type not in CHANNELS or any(methods):  # compression, filters, interlacing
@@ -59,7 +59,7 @@ def plain_png(pixels_only: bytes) -> np.ndarray | None:
     channels = CHANNELS[colour_type]
     size = rows * (1 + columns * channels)
     compressed = b"".join(idat_bodies(pixels_only))
-    if compressed[:1] > b"\x78":  # a window larger than zlib has: isal takes it, zlib does not
+    if compressed[:1] > b"\x78":  # a window larger than zlib's: isal takes it, zlib does not
         return None
     try:
         inflating = isal_zlib.decompressobj()

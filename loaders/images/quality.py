@@ -1,7 +1,7 @@
-"""Borders: even black or white margins around a radiograph, such as a letterbox or a figure's white page."""
+"""The quality of one radiograph: scores of its defects, its borders, and what the audit compares it by."""
 
-# H rows, W columns
-# S side of the audit's frame, P parameters of a pose, D descriptors, X coordinates x and y
+# H rows, W columns, S side of the audit's frame, K kinds, P parameters of a pose, L grey levels, D keypoints,
+# X coordinates x and y, F values of a descriptor
 
 from __future__ import annotations
 
@@ -16,63 +16,30 @@ from loaders.config import AuditLimits
 from loaders.images.frame import resize
 from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
 
-DARK, BRIGHT, EVEN = 12, 243, 3  # grey levels of 0-255 after stretching
-STRAY = 0.01  # share of a margin's line that may be something else, such as dust
-ABRUPT, WITHIN = 0.25, 4  # share of a line that must be something else this soon after the margin's end
-
-
-def inner_box(frame_HW: np.ndarray) -> tuple[int, int, int, int]:
-    """First row, last row + 1, first column, last column + 1 of what lies inside even margins.
-
-    frame_HW: uint8, at least 8 × 8.  A margin is as black or white as the outermost line, and ends abruptly along a
-    straight edge; air beside a body is as black, but fades into curves.  Where all is margin, the box is the frame.
-    """
-    top, bottom = ends(frame_HW)
-    left, right = ends(np.ascontiguousarray(frame_HW[top:bottom].T))
-    top, bottom = ends(np.ascontiguousarray(frame_HW[:, left:right]))  # a row may be even only between side margins
-    return top, bottom, left, right
-
-
-def ends(lines_HW: np.ndarray) -> tuple[int, int]:
-    """First line inside the margins, and the last + 1; all of them where nothing would be left."""
-    first, last = margin(lines_HW), margin(lines_HW[::-1])
-    if len(lines_HW) - first - last < len(lines_HW) // 8:
-        return 0, len(lines_HW)
-    return first, len(lines_HW) - last
-
-
-def margin(lines_HW: np.ndarray) -> int:
-    """How many lines from the first on are margin."""
-    half = lines_HW.shape[1] // 2
-    level = int(np.partition(lines_HW[0], half)[half])
-    if DARK < level < BRIGHT or (np.abs(lines_HW[0].astype(np.int16) - level) > EVEN).mean() > STRAY:
-        return 0
-    stray_H = (np.abs(lines_HW.astype(np.int16) - level) > EVEN).mean(1)
-    width = int(np.argmax(stray_H > STRAY))  # 0 if it is margin all over
-    return width if stray_H[width : width + WITHIN].max() >= ABRUPT else 0
-
-
-def border_share(box: tuple[int, int, int, int], rows: int, columns: int) -> float:
-    """The widest margin outside a box, as a share of the side that it takes from."""
-    top, bottom, left, right = box
-    return max(top / rows, 1 - bottom / rows, left / columns, 1 - right / columns)
-
-
-SIDE = 320  # scores mean the same whatever the file's size and the conversion's
-SMALL = 92  # the probes' frames: stored side of a crop of 64
-THUMBNAIL = 160
-COMPARED = 160  # side at which near duplicates are correlated
-KEYPOINT_SIDE, KEYPOINTS = 64, 48
-
 DETECTORS = (
     "not-a-radiograph", "lateral", "colour-annotation", "text-or-mark", "low-resolution", "blurred", "exposure",
     "inverted", "rotated", "misaligned", "borders",
 )  # fmt: skip
+MEANINGLESS = {  # defect → others that mean nothing beside it
+    "not-a-radiograph": ("lateral", "blurred", "exposure", "inverted", "rotated", "misaligned"),
+    "lateral": ("inverted", "rotated", "misaligned"),
+    "rotated": ("misaligned",),
+    "inverted": ("misaligned", "exposure"),
+}
+SIDE = 320  # of the frame that is scored, whatever the sizes of file and conversion
+SMALL = 92  # the probes' frames: stored side of a crop of 64
+THUMBNAIL = 160
+COMPARED = 160  # side at which near duplicates are correlated
+KEYPOINT_SIDE, KEYPOINTS = 64, 48
+STROKE_CONTRAST = 70  # grey levels; bones and catheters stay below it
+DARK, BRIGHT, EVEN = 12, 243, 3  # grey levels of 0-255 after stretching
+STRAY = 0.01  # share of a line in a margin that may have other levels, such as dust
+ABRUPT, WITHIN = 0.25, 4  # share of other levels in one of the first lines after a margin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keypoints:
-    """Where a picture is distinctive, and how it looks there; survives cropping, resizing and equalising."""
+    """Distinctive places of a picture with their descriptors; survive cropping, resizing and equalising."""
 
     place_DX: np.ndarray
     """float32, shares of the side."""
@@ -82,23 +49,23 @@ class Keypoints:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """What the audit knows of one decoded file before it sees the others."""
+    """What the audit measures of one decoded file on its own."""
 
     scores: dict[str, float]
     """One for each of DETECTORS."""
     box: tuple[int, int, int, int]
     """First row, last row + 1, first column, last column + 1 inside the borders, in pixels of the file."""
     turns: int
-    """Quarter turns clockwise that make it upright, if `rotated` is over its limit."""
+    """Clockwise quarter turns that make it upright, if `rotated` is over its limit."""
     kind_K: np.ndarray
     """Probabilities of loaders.images.kind.KINDS."""
     evenness: float
-    """Distance of the histogram from a flat one (Kolmogorov and Smirnov's); near 0 once a film has been equalised."""
+    """Kolmogorov-Smirnov distance of the histogram from a flat one; near 0 in an equalised film."""
     keypoints: Keypoints
     compared_SS: np.ndarray
     """uint8, COMPARED × COMPARED, without borders; the keypoints' places are in it."""
     thumbnail: bytes
-    """JPEG of the file's own aspect, its longer side THUMBNAIL pixels."""
+    """JPEG with the file's aspect ratio, its longer side THUMBNAIL pixels."""
     small_SS: np.ndarray
     """uint8, SMALL × SMALL, for the probes."""
 
@@ -120,7 +87,7 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
     kind_K, pose_P = kind_of(kind_features(inside_SS), shipped_weights())
     odds = dict(zip(KINDS, kind_K.tolist(), strict=True))
     turned = [odds[f"turned-{90 * turns}"] for turns in (1, 2, 3)]
-    # inwards to whole pixels, so that no line of the margin stays
+    # inwards to whole pixels, so that no line of the margin remains
     box = -(-top * rows // SIDE), bottom * rows // SIDE, -(-left * columns // SIDE), right * columns // SIDE
     if box[0] >= box[1] or box[2] >= box[3]:
         box = 0, rows, 0, columns
@@ -153,17 +120,80 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
     )
 
 
+def own_defects(measurement: Measurement, limits: AuditLimits) -> list[str]:
+    """The defects of one file on its own."""
+    found = [name for name in DETECTORS if measurement.scores[name] > limit_of(limits, name)]
+    meaningless = {other for name in found for other in MEANINGLESS.get(name, ())}
+    return [name for name in found if name not in meaningless]
+
+
+def limit_of(limits: AuditLimits, detector: str) -> float:
+    """The limit of one detector."""
+    return float(getattr(limits, "limit_" + detector.replace("-", "_")))
+
+
+def fix_of(measurement: Measurement, defects: Sequence[str]) -> str:
+    """Steps of the repair: "crop TOP:BOTTOM,LEFT:RIGHT", "invert", "rotate DEGREES" (clockwise), in that order."""
+    steps = []
+    if "borders" in defects:
+        top, bottom, left, right = measurement.box
+        steps.append(f"crop {top}:{bottom},{left}:{right}")
+    if "inverted" in defects:
+        steps.append("invert")
+    if "rotated" in defects:
+        steps.append(f"rotate {90 * measurement.turns}")
+    return "; ".join(steps)
+
+
+def inner_box(frame_HW: np.ndarray) -> tuple[int, int, int, int]:
+    """First row, last row + 1, first column, last column + 1 inside uniform margins.
+
+    frame_HW: uint8, at least 8 × 8.  A margin is as black or white as the outermost line, and ends abruptly along a
+    straight edge; air beside a body is as black, but its edge is gradual and curved.  If all is margin, the box is the
+    frame.
+    """
+    top, bottom = ends(frame_HW)
+    left, right = ends(np.ascontiguousarray(frame_HW[top:bottom].T))
+    top, bottom = ends(np.ascontiguousarray(frame_HW[:, left:right]))  # a row may be even only between side margins
+    return top, bottom, left, right
+
+
+def ends(lines_HW: np.ndarray) -> tuple[int, int]:
+    """First line inside the margins, and the last + 1; all lines where nothing would be left."""
+    first, last = margin(lines_HW), margin(lines_HW[::-1])
+    if len(lines_HW) - first - last < len(lines_HW) // 8:
+        return 0, len(lines_HW)
+    return first, len(lines_HW) - last
+
+
+def margin(lines_HW: np.ndarray) -> int:
+    """The number of margin lines, counted from the first line."""
+    half = lines_HW.shape[1] // 2
+    level = int(np.partition(lines_HW[0], half)[half])
+    if DARK < level < BRIGHT or (np.abs(lines_HW[0].astype(np.int16) - level) > EVEN).mean() > STRAY:
+        return 0
+    stray_H = (np.abs(lines_HW.astype(np.int16) - level) > EVEN).mean(1)
+    width = int(np.argmax(stray_H > STRAY))  # 0 if it is margin all over
+    return width if stray_H[width : width + WITHIN].max() >= ABRUPT else 0
+
+
+def border_share(box: tuple[int, int, int, int], rows: int, columns: int) -> float:
+    """The widest margin outside a box, as a share of its side."""
+    top, bottom, left, right = box
+    return max(top / rows, 1 - bottom / rows, left / columns, 1 - right / columns)
+
+
 def inset(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The box without the lines that are part margin and part film, which would look like strokes."""
+    """The box without lines that are part margin and part film, which would count as strokes."""
     top, bottom, left, right = box
     return top + (top > 0), bottom - (bottom < SIDE), left + (left > 0), right - (right < SIDE)
 
 
 def blur(frame_SS: np.ndarray) -> float:
-    """How much faster than in a sharp film edges fade from one octave to the next finer one, in the central part.
+    """Contrast of edges in one octave over that in the next finer one, in the central part; larger is more blurred.
 
-    The ratio of the 98th percentiles of absolute differences of Gaussians: at edges, where blur shows and noise does
-    not, and above the few pixels that letters take.
+    The ratio of the 98th percentiles of absolute differences of Gaussians: high enough to be at edges, where blur shows
+    and noise does not, and low enough to pass over the few pixels of letters.
     """
     margin = len(frame_SS) * 15 // 100
     body_SS = frame_SS[margin:-margin, margin:-margin].astype(np.float32)
@@ -177,36 +207,33 @@ def blur(frame_SS: np.ndarray) -> float:
 
 
 def strokes(frame_SS: np.ndarray) -> float:
-    """Share of the frame that is thin and far brighter or darker than what is around it, as letters and arrows are."""
+    """Share of thin strokes far brighter or darker than their surroundings, such as letters and arrows."""
     square = np.ones((5, 5), np.uint8)
     bright_SS = cv2.morphologyEx(frame_SS, cv2.MORPH_TOPHAT, square)
     dark_SS = cv2.morphologyEx(frame_SS, cv2.MORPH_BLACKHAT, square)
     return float((np.maximum(bright_SS, dark_SS) > STROKE_CONTRAST).mean())
 
 
-STROKE_CONTRAST = 70  # grey levels; bones and catheters stay below it
-
-
 def exposure(frame_SS: np.ndarray) -> float:
-    """How far the central part is from a film in which lungs and spine can both be seen; 1 is the limit of that.
+    """Distance of the central part from an exposure that shows both lungs and spine; 1 is the limit.
 
-    The larger of: its share of nearly black and nearly white pixels over 0.15; its mean's distance from the middle
-    of ordinary films.
+    The larger of: its share of nearly black and nearly white pixels over 0.15; the distance of its mean from that of
+    ordinary films.
     """
     margin = len(frame_SS) * 15 // 100
     body_SS = frame_SS[margin:-margin, margin:-margin]
-    ends = float(((body_SS <= 5) | (body_SS >= 250)).mean())
-    return max(ends / 0.15, abs(float(body_SS.mean()) - 145) / 90)
+    extremes = float(((body_SS <= 5) | (body_SS >= 250)).mean())
+    return max(extremes / 0.15, abs(float(body_SS.mean()) - 145) / 90)
 
 
 def misalignment(pose_P: np.ndarray) -> float:
-    """How far the thorax is shifted, tilted or zoomed: 1 is where the limit of ordinary films lies."""
+    """How far the thorax is shifted, tilted or zoomed; 1 is the limit of ordinary films."""
     right, down, tilt, zoom = np.abs(pose_P).tolist()
     return max(right / 0.12, down / 0.14, tilt / 14, zoom / 0.25)
 
 
 def evenness(frame_SS: np.ndarray) -> float:
-    """Largest distance between the shares of pixels up to each level and those of a flat histogram."""
+    """Largest distance between the cumulative histogram and that of a flat one."""
     count_L = np.empty(256, np.int64)
     histogram_into(count_L, frame_SS)
     share_L = np.cumsum(count_L) / frame_SS.size
@@ -214,7 +241,7 @@ def evenness(frame_SS: np.ndarray) -> float:
 
 
 def thumbnail_of(frame_SS: np.ndarray, rows: int, columns: int) -> bytes:
-    """A JPEG of the frame in the proportions of the file."""
+    """A JPEG of the frame with the file's aspect ratio."""
     scale = THUMBNAIL / max(rows, columns)
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
     small_HW = cv2.resize(frame_SS, size, interpolation=cv2.INTER_AREA)
@@ -233,36 +260,3 @@ def find_keypoints(frame_SS: np.ndarray) -> Keypoints:
     return Keypoints(
         place_DX=places_DX[:KEYPOINTS], descriptor_DF=np.sqrt(descriptor_DF / sums_D1)[:KEYPOINTS].astype(np.float32)
     )
-
-
-MEANINGLESS = {  # what cannot be said of a picture that is no frontal radiograph
-    "not-a-radiograph": ("lateral", "blurred", "exposure", "inverted", "rotated", "misaligned"),
-    "lateral": ("inverted", "rotated", "misaligned"),
-    "rotated": ("misaligned",),
-    "inverted": ("misaligned", "exposure"),
-}
-
-
-def limit_of(limits: AuditLimits, detector: str) -> float:
-    """The limit of one detector."""
-    return float(getattr(limits, "limit_" + detector.replace("-", "_")))
-
-
-def own_defects(measurement: Measurement, limits: AuditLimits) -> list[str]:
-    """The defects that one file has whatever the others are."""
-    found = [name for name in DETECTORS if measurement.scores[name] > limit_of(limits, name)]
-    meaningless = {other for name in found for other in MEANINGLESS.get(name, ())}
-    return [name for name in found if name not in meaningless]
-
-
-def fix_of(measurement: Measurement, defects: Sequence[str]) -> str:
-    """What conversion must do: "crop TOP:BOTTOM,LEFT:RIGHT", "invert", "rotate DEGREES" (clockwise), in that order."""
-    steps = []
-    if "borders" in defects:
-        top, bottom, left, right = measurement.box
-        steps.append(f"crop {top}:{bottom},{left}:{right}")
-    if "inverted" in defects:
-        steps.append("invert")
-    if "rotated" in defects:
-        steps.append(f"rotate {90 * measurement.turns}")
-    return "; ".join(steps)

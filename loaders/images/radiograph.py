@@ -1,6 +1,5 @@
-"""Colour in a picture that should be grey, such as an overlay or an arrow."""
+"""A radiograph decoded from a file of any format: upright grey levels, with the colour that a grey film lacks."""
 
-# H rows, W columns, C channels
 # H rows, W columns, C colour channels (red, green, blue, and perhaps alpha)
 
 from __future__ import annotations
@@ -32,6 +31,10 @@ from loaders.images.png import COPY_AGAIN, SAVE_AGAIN, plain_png, sound_png
 
 BAND = 1 << 20  # pixels of a picture that are converted at once
 SAMPLE_BYTES = 6  # of a pixel of 16-bit RGB
+_TURNS = {  # EXIF 2.32, tag 274: step over stored rows, over stored columns, then transpose
+    2: (1, -1, False), 3: (-1, -1, False), 4: (-1, 1, False),
+    5: (1, 1, True), 6: (-1, 1, True), 7: (-1, -1, True), 8: (1, -1, True),
+}  # fmt: skip
 
 
 def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False) -> Radiograph:
@@ -39,9 +42,9 @@ def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False)
 
     Grey is Rec. 601 luma (for JPEG the file's own Y channel); transparency is laid over black; the EXIF
     orientation is applied.  max_pixels: checked from the header, before anything of that size is allocated.
-    with_colour: look for colour in JPEGs too, which takes a second, smaller decoding.
-    Errors: RadiographError for whatever keeps this one file from being used; its message leaves out the path,
-    which the caller's row already has.  Source: DESIGN, Geometry.
+    with_colour: measure the colour of JPEGs too, which takes a second, smaller decoding.
+    Errors: RadiographError for whatever keeps this file from being used; its message leaves out the path, which the
+    caller has.  Source: DESIGN, Geometry.
     For processes, not threads: Pillow's warnings are silenced by a filter that the whole process shares.
     """
     data = read_file(path)
@@ -66,12 +69,6 @@ def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False)
     return replace(radiograph, note=f"{radiograph.note}; named {path.suffix}, is {found}".lstrip("; "))
 
 
-_TURNS = {  # EXIF 2.32, tag 274: step over stored rows, over stored columns, then transpose
-    2: (1, -1, False), 3: (-1, -1, False), 4: (-1, 1, False),
-    5: (1, 1, True), 6: (-1, 1, True), 7: (-1, -1, True), 8: (1, -1, True),
-}  # fmt: skip
-
-
 def _open_header(data: bytes, name: str, max_pixels: int) -> Image.Image:
     image = Image.open(BytesIO(data), formats=[name])
     width, height = image.size
@@ -86,7 +83,7 @@ def _open_header(data: bytes, name: str, max_pixels: int) -> Image.Image:
 def _finish(
     image: Image.Image, grey_HW: np.ndarray, *, name: str, bits: int, note: str = "", colour: float = 0.0
 ) -> Radiograph:
-    """Turn the grey upright, once all its tags are known; loading a TIFF has turned it already."""
+    """Turn the grey upright by its EXIF tag; loading a TIFF has already done so."""
     if grey_HW.shape != image.size[::-1]:
         raise refuse(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", SAVE_AGAIN)
     try:
@@ -101,7 +98,7 @@ def _finish(
 
 
 def _flatten(colour_HWC: np.ndarray, red: int = 0, blue: int = 2) -> tuple[np.ndarray, str]:
-    """Rec. 601 luma, rounded to nearest, laid over black if a fourth channel is not opaque, with a note."""
+    """Rec. 601 luma, rounded to nearest, laid over black if the fourth channel is not opaque, and a note."""
     grey_HW = np.empty(colour_HWC.shape[:2], colour_HWC.dtype)
     luma_into(grey_HW, colour_HWC, red, blue)
     top = 255 if grey_HW.dtype == np.uint8 else 65535
@@ -114,7 +111,7 @@ def _flatten(colour_HWC: np.ndarray, red: int = 0, blue: int = 2) -> tuple[np.nd
 
 
 def _bands(height: int, width: int) -> list[slice]:
-    """Rows of a picture in parts of about a megapixel, so that what is made of one part needs little memory."""
+    """The rows of a picture in bands of about a megapixel, so that intermediate arrays stay small."""
     rows = max(1, BAND // max(1, width))
     return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
 
@@ -145,7 +142,7 @@ def _grey_of(image: Image.Image) -> tuple[np.ndarray, str, float]:
 
 
 def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
-    """By OpenCV where it is not ordinary: Pillow keeps the upper byte of 16-bit colour, and misses missing rows."""
+    """By OpenCV where it is not ordinary: Pillow drops the lower byte of 16-bit colour, and overlooks missing rows."""
     pixels_only, bodies = sound_png(data)
     depth, note, colour = data[24], "", 0.0
     image = _open_header(data, "PNG", max_pixels)
@@ -184,16 +181,12 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Radiograph:
 
 
 def _decode_tiff(data: bytes, max_pixels: int) -> Radiograph:
-    # what is cut off is no more than a warning to Pillow; libtiff then fails, and says so on stderr
+    # Pillow only warns about a cut file; libtiff then fails, and writes to stderr
     warnings.filterwarnings("error", message=".*orrupt EXIF data|Truncated File|Tag data larger than file")
     image = _open_header(data, "TIFF", max_pixels)
     assert isinstance(image, TiffImageFile)
     tags = image.tag_v2
-    depth, sample_format, white_is_zero = (
-        max(tags.get(258, (1,))),
-        max(tags.get(339, (1,))),
-        tags.get(262) == 0,
-    )
+    depth, sample_format, white_is_zero = (max(tags.get(258, (1,))), max(tags.get(339, (1,))), tags.get(262) == 0)
     if (depth > 8 and not image.mode.startswith("I;16")) or sample_format not in (1, 4):  # 4: undefined
         kind = {2: "signed", 3: "floating-point"}.get(sample_format, "colour")
         raise refuse(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", SAVE_AGAIN)

@@ -1,4 +1,4 @@
-"""The body of a phantom patient: what varies, and the canvas it is drawn on.
+"""The anatomy of a phantom: a random body, its outlines, and the attenuation of all but the finding.
 
 Thorax coordinates run from -1 to 1 over the frame of an average patient, so that the recipe's central crop
 (DESIGN) is |x|, |y| <= 0.7.
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 Points = list | np.ndarray
-BODY, POSE, TEXTURE, GRAIN, MARK, FINDING = range(6)  # random streams; one never advances another
+BODY, POSE, TEXTURE, GRAIN, MARK, FINDING = range(6)  # independent random streams
 
 SPAN_64 = np.column_stack([np.ones(6), *(np.arange(6) / 6.0 for _ in range(3))]) ** (0, 1, 2, 3) @ (
     np.array([(0, 2, 0, 0), (-1, 0, 1, 0), (2, -5, 4, -1), (-1, 3, -3, 1)]) / 2
@@ -23,7 +23,7 @@ SPAN_64 = np.column_stack([np.ones(6), *(np.arange(6) / 6.0 for _ in range(3))])
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Body:
-    """What varies from patient to patient, and a little from image to image."""
+    """A patient's build, with a little variation from image to image."""
 
     side: int
     """Side of the canvas in pixels."""
@@ -35,9 +35,9 @@ class Body:
     heart_size: float
     rib_spacing: float
     thickness: float
-    """Soft tissue that the beam crosses, as a factor."""
+    """Soft tissue in the beam, as a factor."""
     air: float
-    """Attenuation that aerated lung takes away."""
+    """Attenuation that aerated lung removes."""
     bone: float
     breast: float
     exposure: float
@@ -48,13 +48,13 @@ class Body:
 
 
 def random_stream(seed: int, patient: int, image: int, stream: int) -> np.random.Generator:
-    """Generator of one stream; image 0 is what a patient's images share, image + 1 belongs to one of them."""
+    """Generator of one stream; image 0 is shared by a patient's images, image + 1 belongs to one of them."""
     sequence = np.random.SeedSequence(seed, spawn_key=(patient, image, stream))
     return np.random.Generator(np.random.Philox(sequence))
 
 
 def sample_body(*, seed: int, patient: int, image: int, side: int) -> Body:
-    """Draw the patient's build and the image's pose; spreads are standard deviations, chosen by eye."""
+    """Draw the patient's build and the image's pose; spreads are standard deviations, chosen visually."""
     build, pose = random_stream(seed, patient, 0, BODY), random_stream(seed, patient, image + 1, POSE)
 
     def vary(mean: float, between: float, within: float) -> float:

@@ -1,7 +1,6 @@
-"""Phantom folder: synthetic radiographs on disk, their lung masks, and a manifest of the truth.
+"""Phantom folder: synthetic radiographs on disk, their lung masks, and a manifest of the ground truth."""
 
 # H rows, W columns, P patients, I images of a patient
-"""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ LABEL, COUNT, ARMS, MARKS = range(4)  # random streams; their keys are shorter t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedPhantom:
-    """One film to draw: who, which, and what it shows."""
+    """One film to draw: its patient, image and content."""
 
     patient: int
     """Counts from 1."""
@@ -44,7 +43,7 @@ class PlannedPhantom:
 
 
 def plan_phantoms(config: PhantomConfig) -> list[PlannedPhantom]:
-    """Who gets which label, arms and mark; a pure function of the config.
+    """The label, arms and mark of every film; a pure function of the config.
 
     Classes differ by at most one patient; a patient has one label and 1 to images_per_patient images.
     Each image's arms follow the class (raised for the first) with probability config.arms, and a fair coin
@@ -71,7 +70,7 @@ def plan_phantoms(config: PhantomConfig) -> list[PlannedPhantom]:
 
 
 def follow_or_toss(rng: np.random.Generator, rho: float, first_P1: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """With probability rho whether the class is the first, else heads of a fair coin: bool (P, I)."""
+    """With probability rho whether the class is the first, else a fair coin: bool (P, I)."""
     follow_PI, coin_PI = rng.random((2, *shape))
     return np.where(follow_PI < rho, first_P1, coin_PI < 0.5)
 
@@ -81,7 +80,7 @@ def plan_stream(seed: int, stream: int) -> np.random.Generator:
 
 
 def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Draw the plan into config.out and return the path of phantoms.csv, the whole folder at once.
+    """Draw the plan into config.out, the whole folder at once, and return the path of phantoms.csv.
 
     Images go to images/<class>/, masks (8-bit png, 255 in lung) to masks/<class>/; the csv's paths are
     relative to it.  progress(done, total) is called after each film.
@@ -93,7 +92,7 @@ def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] |
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             found = "a folder with files in it" if out.is_dir() else "a file"
             raise StorageError(f"{out}: found {found}, expected a new or empty folder; choose another")
-        building = out.with_name(out.name + SUFFIX)  # an interrupted drawing leaves nothing that looks whole
+        building = out.with_name(out.name + SUFFIX)  # an interrupted run leaves nothing that seems complete
         shutil.rmtree(building, ignore_errors=True)
         try:
             write_films(replace(config, out=building), plan, progress)

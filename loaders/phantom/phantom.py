@@ -1,12 +1,11 @@
-"""Phantom: a synthetic frontal chest radiograph, drawn from a seed.
+"""Phantom: a synthetic frontal chest radiograph, drawn from a seed, in the coordinates of loaders.phantom.anatomy.
 
-# H rows, W columns, L lines, P points, C coordinates (x to the viewer's right, y down)
-
-Thorax coordinates run from -1 to 1 over the frame of an average patient, so that the recipe's central crop
-(DESIGN) is |x|, |y| <= 0.7.  Layers add up as attenuation does, and a digital film is bright in proportion to
-attenuation; hence sums, not blends.  The finding has random streams of its own and is added pixel by pixel,
-after every blur: outside it, and at strength 0 everywhere, a film is the normal film to the bit.
+Layers add up as attenuation does, and a digital film is bright in proportion to attenuation; hence sums, not blends.
+The finding has its own random streams and is added pixel by pixel, after every blur: outside it, and at strength 0
+everywhere, a film equals the normal film to the bit.
 """
+
+# H rows, W columns, P points, C coordinates (x to the viewer's right, y down)
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ CANVAS_SIDE = 192  # smaller films are drawn at this side and shrunk: cv2 draws 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Phantom:
-    """One synthetic radiograph and the truth about it."""
+    """One synthetic radiograph and its ground truth."""
 
     image_HW: np.ndarray
     """uint16, bright tissue, dark air."""
@@ -59,21 +58,13 @@ class Phantom:
 
 
 def draw_phantom(
-    *,
-    seed: int,
-    patient: int,
-    image: int,
-    label: str,
-    size: int,
-    strength: float,
-    arms_up: bool,
-    marked: bool,
+    *, seed: int, patient: int, image: int, label: str, size: int, strength: float, arms_up: bool, marked: bool
 ) -> Phantom:
     """Draw one radiograph; a pure function of its arguments.
 
     seed, patient, image: at least 0.  size: side in pixels, 32 to 4096.  strength: factor on the share of air
-    that the finding takes from the lung; 0 draws the normal film, above 1 the densest places turn solid.
-    Arms and mark change nothing but themselves.  Errors: ConfigError.
+    that the finding replaces; 0 draws the normal film, above 1 the densest places become solid.
+    Arms and mark change nothing else.  Errors: ConfigError.
     """
     for name, value in (("seed", seed), ("patient", patient), ("image", image)):
         check_range(name, value, 0, 2**63)
@@ -136,7 +127,7 @@ def blob(rng: np.random.Generator, centre_C: np.ndarray, radius: float, ragged: 
 
 
 def draw_covid(body: Body, build: np.random.Generator, pose: np.random.Generator) -> np.ndarray:
-    """Soft patches in both lungs, outwards and downwards: float32 share of the air that they take."""
+    """Soft patches in both lungs, outwards and downwards: float32 share of the air that they replace."""
     patches_HW = blank(body)
     severity = np.exp(0.2 * build.standard_normal() + 0.08 * pose.standard_normal())
     for side_sign in (-1, 1):
@@ -150,7 +141,7 @@ def draw_covid(body: Body, build: np.random.Generator, pose: np.random.Generator
 
 
 def draw_pneumonia(body: Body, build: np.random.Generator, pose: np.random.Generator) -> np.ndarray:
-    """One lobe filled up to its fissure, fading away from it: float32 share of the air that it takes."""
+    """One lobe filled up to its fissure, fading away from it: float32 share of the air that it replaces."""
     lobe_HW, core_HW = blank(body), blank(body)
     side_C, beyond = np.array([build.choice((-1.0, 1.0)), 1.0]), -1.0 if build.random() < 0.4 else 1.0
     fissure, slope = build.uniform(-0.14, 0.0), build.uniform(-0.15, 0.25)

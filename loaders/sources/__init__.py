@@ -1,1 +1,1 @@
-"""Sources: folders, tables and public sets, as lists of labelled files."""
+"""Sources: folders, tables and public sets, read as lists of labelled files."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig
 from loaders.errors import ConfigError, InputError
 from loaders.sources.entry import (
@@ -40,19 +41,17 @@ class Catalog:
 def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
     """Read SOURCE/<class>/**, a public set's own layout (--preset), or a CSV.
 
-    labelled: otherwise SOURCE is any folder, of files without labels.
-    Errors: ConfigError for a bad --group-regex; InputError for an empty or unreadable source, a missing column,
-    a label that is missing, or a class that is; StorageError when the source cannot be listed.
+    labelled: else SOURCE is any folder, of files without labels.
+    Errors: ConfigError for a bad --group-regex; InputError for an empty or unreadable source, or a missing column,
+    label or class; StorageError when the source cannot be listed.
     """
     patient_of, origin = patient_pattern(config.group_regex), config.origin
     if config.manifest is not None:
         entries = list(manifest_entries(config.manifest, config.classes, patient_of))
     elif config.preset is not None:
         entries = preset_entries(config, patient_of)
-    elif labelled:
-        entries = list(folder_entries(origin, config.classes, patient_of))
     else:
-        entries = list(unlabelled_entries(origin, patient_of))
+        entries = list(folder_entries(origin, config.classes, patient_of, labelled))
     found = sorted({entry.label for entry in entries if entry.excluded in ("", not_asked_for(entry.label))})
     if not found:
         expected = "files under one subfolder a class, or a CSV with the columns path and label" if labelled else "some"
@@ -67,12 +66,12 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
         example = next(entry.path for entry in entries if not entry.excluded)
         raise InputError(
             f"{origin}: --group-regex {config.group_regex!r} matches no file name, "
-            f"expected ones like {example}; mend it"
+            f"expected a match in names like {example}; correct it"
         )
     if formulas := [name for name in classes if table_path(name) != name]:
         raise InputError(
-            f"{origin}: class {formulas[0]!r}, expected a name that no spreadsheet takes for a formula; "
-            "begin it with a letter or a digit"
+            f"{origin}: class {formulas[0]!r}, expected a name that a spreadsheet does not take for a formula; "
+            "start it with a letter or a digit"
         )
     return Catalog(root=config.root, entries=tuple(entries), classes=classes)
 
@@ -90,38 +89,25 @@ def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def folder_entries(source: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:
-    """Every file below SOURCE/<class>/, sorted by path; symbolic links to folders are not followed."""
-    check_folder(source)
+def folder_entries(
+    source: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None, labelled: bool
+) -> Iterator[Entry]:
+    """Every file below source, sorted by path, labelled by its first folder; links to folders are not followed."""
+    if not source.is_dir():
+        raise InputError(f"{source}: not a folder, expected one of radiographs; check the path, or use --manifest")
     # phantoms stay synthetic when their images are taken as a folder, without their table
-    source_name = SYNTHETIC if (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
-
+    source_name = SYNTHETIC if labelled and (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
     for relative in files_below(source):
         path = relative.as_posix()
-        label = relative.parts[0] if len(relative.parts) > 1 else ""
+        label = relative.parts[0] if labelled and len(relative.parts) > 1 else ""
         excluded = ""
-        if not label:
+        if labelled and not label:
             excluded = "not in a class folder"
         elif is_hidden(relative):
             excluded = "hidden file"
         elif classes and label not in classes:
             excluded = not_asked_for(label)
         yield Entry(path=path, label=label, patient=match_patient(pattern, path), source=source_name, excluded=excluded)
-
-
-def unlabelled_entries(source: Path, pattern: re.Pattern[str] | None) -> Iterator[Entry]:
-    """Every file below source, sorted by path; symbolic links to folders are not followed."""
-    check_folder(source)
-    for relative in files_below(source):
-        path = relative.as_posix()
-        excluded = "hidden file" if is_hidden(relative) else ""
-        yield Entry(path=path, label="", patient=match_patient(pattern, path), excluded=excluded)
-
-
-def check_folder(source: Path) -> None:
-    """Errors: InputError for a source that is no folder."""
-    if not source.is_dir():
-        raise InputError(f"{source}: not a folder, expected one of radiographs; check the path, or use --manifest")
 
 
 def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:
@@ -144,7 +130,7 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
         if values["split"] and values["split"] not in SPLITS:
             raise InputError(
                 f"{manifest}: line {line} has split {values['split']!r}, "
-                f"expected {', '.join(SPLITS)} or nothing; mend it"
+                f"expected {', '.join(SPLITS)} or nothing; correct it"
             )
         label = values["label"]
         yield Entry(
@@ -161,10 +147,18 @@ def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Patte
 T = TypeVar("T", bound=Hashable)
 
 
-def told_by_source(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
-    """The labels whose sources have images of no other label: there the source alone tells the label, in order."""
+def confounded_labels(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
+    """The labels whose sources have images of no other label, in order: there the source alone gives the label."""
     labels_of: dict[Hashable, set[T]] = defaultdict(set)
     for label, source in zip(labels, sources, strict=True):
         labels_of[source].add(label)
     mixed = {label for found in labels_of.values() if len(found) > 1 for label in found}
     return [label for label in dict.fromkeys(labels) if label not in mixed]
+
+
+def source_cautions(labels: Sequence[str], sources: Sequence[Hashable]) -> list[Caution]:
+    """A caution where the source alone gives the label of some classes, which it names, the commonest first."""
+    counts = Counter(labels)
+    found = sorted(confounded_labels(labels, sources), key=lambda label: (-counts[label], label))
+    images = sum(counts[label] for label in found)
+    return [caution("confounded-with-source", classes=found, images=images)] if found else []

@@ -1,11 +1,12 @@
-"""One source file as the catalog knows it, from a folder's listing or a table's row."""
+"""Entries of the catalog: one source file each, from a folder's listing or a row of a table."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -33,17 +34,17 @@ class Entry:
 
 
 def may_be_picture(path: str) -> bool:
-    """Whether a file's name does not already say that it is none."""
+    """Whether a file may be a picture, by its name."""
     return not path.lower().endswith(NO_PICTURES)
 
 
 def not_asked_for(label: str) -> str:
-    """Why a file of another class is excluded."""
+    """The reason why a file of another class is excluded."""
     return f"class {label} not asked for"
 
 
 def match_patient(pattern: re.Pattern[str] | None, path: str) -> str:
-    """The patient that a file name tells, or ""."""
+    """The patient in a file name, or ""."""
     match = pattern.search(PurePosixPath(path).name) if pattern else None
     return (match.group(1) or "") if match else ""
 
@@ -60,21 +61,21 @@ def files_below(source: Path) -> Iterator[PurePosixPath]:
     for folder, subfolders, names in os.walk(source, onerror=fail):
         subfolders.sort()
         relative = PurePosixPath(Path(folder).relative_to(source).as_posix())
-        # a link to a folder, a loop perhaps, is listed as a file, so that it is accounted for
+        # a link to a folder, which may be a loop, is listed as a file, so that it is counted
         links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
         for name in sorted(names + links):
             yield relative / name
 
 
 def is_hidden(path: PurePosixPath) -> bool:
-    """The file or a folder above it starts with a dot."""
+    """Whether the name of the file or of a folder above it starts with a dot."""
     return any(part.startswith(".") for part in path.parts)
 
 
 def read_rows(
     table: Path, required: Sequence[str], optional: Sequence[str], remedy: str
 ) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV as (line, column → stripped text); column names in small letters, bytes may be anything.
+    """The rows of a CSV as (line, column → stripped text); column names in lower case, any bytes in cells.
 
     Gives required and optional columns only, "" where a row ends early.  remedy: what to do about a missing column.
     Errors: InputError for a missing column or no CSV; StorageError.
@@ -101,14 +102,14 @@ def read_rows(
 
 
 def check_regular(table: Path) -> None:
-    """Errors: InputError for a table that is there and no regular file: a FIFO would be waited on for ever."""
+    """Errors: InputError for a table that exists and is no regular file: reading a FIFO would wait for ever."""
     if table.exists() and not table.is_file():
         kind = "a folder" if table.is_dir() else "a FIFO or device"
         raise InputError(f"{table}: {kind}, expected a regular file; check the path")
 
 
 def check_once(table: Path, first_line: dict[str, int], line: int, path: str) -> None:
-    """Note the line that names a file.  Errors: InputError when an earlier line named it."""
+    """Record the line that names a file.  Errors: InputError when an earlier line named it."""
     if path in first_line:
         raise InputError(
             f"{table}: line {line} repeats {path} of line {first_line[path]}, expected each file once; drop a row"
@@ -117,7 +118,7 @@ def check_once(table: Path, first_line: dict[str, int], line: int, path: str) ->
 
 
 def read_list(path: Path) -> set[str]:
-    """The file names in a list, one a line; empty where there is no list.  Errors: StorageError."""
+    """The file names in a list, one on each line; empty without a list.  Errors: StorageError."""
     if not path.is_file():
         return set()
     try:
@@ -125,6 +126,13 @@ def read_list(path: Path) -> set[str]:
     except OSError as error:
         raise storage_error(path, error) from error
     return {line.strip() for line in text.lstrip(ORDER_MARK).splitlines() if line.strip()}
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A CSV for spreadsheets, with any bytes that file names may hold."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerows([columns, *rows])
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def table_path(path: str) -> str:

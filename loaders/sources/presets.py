@@ -1,12 +1,12 @@
-"""Presets: the layouts in which the usual public sets are distributed, as entries of the catalog.
+"""Presets: the layouts of common public sets as distributed, read as entries of the catalog.
 
 Labels of every set are mapped to covid, normal, pneumonia (and lung-opacity), so that --classes means the same for
-each. Sources, seen in November 2026:
+each. Sources, as of November 2026:
 
 * covid-radiography: https://www.kaggle.com/datasets/tawsifurrahman/covid19-radiography-database and, for the names of
   its files, https://huggingface.co/spaces/dgrant6/Clinical-Demo/tree/main/data/COVID-19_Radiography_Dataset
 * covid-qu-ex: https://www.kaggle.com/datasets/anasmohammedtahir/covidqu and
-  https://github.com/nguyen-brat/COVID-QU-Ex-Segmentation (each part's folder lies in a folder of the same name)
+  https://github.com/nguyen-brat/COVID-QU-Ex-Segmentation (each part's folder is in a folder of the same name)
 * covid-chestxray: https://github.com/ieee8023/covid-chestxray-dataset/blob/master/SCHEMA.md and metadata.csv there
 * nih: https://nihcc.app.box.com/v/ChestXray-NIHCC, https://www.kaggle.com/datasets/nih-chest-xrays/data (images_001/)
   and https://huggingface.co/datasets/alkzar90/NIH-Chest-X-ray-dataset/tree/main/data (images/, lists, v2020)
@@ -55,13 +55,13 @@ QU_EX_LABELS = {"COVID-19": "covid", "Non-COVID": "pneumonia", "Normal": "normal
 FRONTAL_VIEWS = frozenset(("pa", "ap", "ap supine", "aps", "ap erect"))
 NIH_TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 NIH_TEST, NIH_REST = "test_list.txt", "train_val_list.txt"
-UNPACK = "unpack the set anew, or point SOURCE at the folder that has it"
+UNPACK = "unpack the set again, or point SOURCE at the folder that has it"
 
 Paths = Sequence[PurePosixPath]
 
 
 def preset_entries(config: CatalogConfig, pattern: re.Pattern[str] | None) -> list[Entry]:
-    """Every radiograph of a public set, sorted by path, and every other image of its tree with why it is left out.
+    """Every radiograph of a public set, sorted by path, and every other image of its tree with why it is excluded.
 
     config: source and preset are set; classes are mapped names.
     Errors: InputError when a file that the layout needs is missing or not as expected; StorageError.
@@ -86,7 +86,7 @@ def preset_entries(config: CatalogConfig, pattern: re.Pattern[str] | None) -> li
 
 
 def is_image(path: PurePosixPath) -> bool:
-    """The name says that this is a picture."""
+    """Whether a file is a picture, by its name."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -96,7 +96,7 @@ def left_out(path: PurePosixPath, reason: str, label: str = "") -> Entry:
 
 
 def unlisted(source: Path, paths: Paths, used: set[str], reason: str) -> list[Entry]:
-    """The images, and links to folders, that nothing has accounted for."""
+    """The images, and links to folders, that no other rule covers."""
     rest = [path for path in paths if path.as_posix() not in used]
     entries = [left_out(path, reason) for path in rest if is_image(path)]
     links = [path for path in rest if not is_image(path) and (source / path).is_dir()]
@@ -111,14 +111,14 @@ def check_whole_patients(source: Path, entries: Sequence[Entry]) -> None:
         if not entry.split and entry.patient and entry.patient in listed:
             raise InputError(
                 f"{source}/{NIH_TEST}: has {listed[entry.patient]} and not {entry.path} of the same patient, "
-                "expected whole patients; take the list as the set has it"
+                "expected whole patients; use the list of the original set"
             )
 
 
-def deal_rest(given: Sequence[Entry], val: float, seed: int) -> tuple[Entry, ...]:
-    """Where test_list.txt names only the held-out share, deal the rest to train and val, by whole patients.
+def split_rest(given: Sequence[Entry], val: float, seed: int) -> tuple[Entry, ...]:
+    """Where test_list.txt names only the held-out share, split the rest into train and val, by whole patients.
 
-    given: a set's entries in order.  val, seed: as a conversion has them.  Errors: InputError for too few patients.
+    given: a set's entries in order.  val, seed: of the conversion.  Errors: InputError for too few patients.
     """
     entries = list(given)
     taking_part = [place for place, entry in enumerate(entries) if not entry.excluded]
@@ -141,7 +141,7 @@ def deal_rest(given: Sequence[Entry], val: float, seed: int) -> tuple[Entry, ...
 def radiography_entries(source: Path, paths: Paths) -> list[Entry]:
     """COVID-19 Radiography Database: <class>/images/ and <class>/masks/.
 
-    Where each image comes from stands only in *.metadata.xlsx, which is not read: the source stays unknown.
+    The source of each image is only in *.metadata.xlsx, which is not read: it stays unknown.
     """
     entries = []
     for path in paths:
@@ -195,7 +195,7 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
     """covid-chestxray-dataset: metadata.csv; frontal radiographs.  source: the host of the row's URL."""
     table = expected_file(source, ("metadata.csv",))
     required = ("patientid", "finding", "view", "modality", "folder", "filename")
-    rows = read_rows(table, required, ("url",), "take metadata.csv as the set has it")
+    rows = read_rows(table, required, ("url",), "use metadata.csv of the original set")
     entries = []
     first_line: dict[str, int] = {}
     for line, row in rows:
@@ -243,11 +243,11 @@ def host_of(url: str) -> str:
 def nih_entries(source: Path, paths: Paths) -> list[Entry]:
     """NIH ChestX-ray14: Data_Entry_2017.csv; images in images/ or images_001/images/ and so on, found by name.
 
-    With test_list.txt its images are held out, and the rest is for training and validation.
+    The images in test_list.txt are held out; the rest is for training and validation.
     """
     table = expected_file(source, NIH_TABLES)
     required = ("image index", "finding labels", "patient id", "view position")
-    rows = read_rows(table, required, (), f"take {table.name} as the set has it")
+    rows = read_rows(table, required, (), f"use {table.name} of the original set")
     place_of: dict[str, str] = {}
     repeated = []
     for path in paths:
@@ -256,7 +256,7 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
     test, rest = (read_list(own_file(source, name)) for name in (NIH_TEST, NIH_REST))
     if test & rest:
         raise InputError(
-            f"{source / NIH_TEST}: {min(test & rest)} is also in {NIH_REST}, expected each image in one; mend a list"
+            f"{source / NIH_TEST}: {min(test & rest)} is also in {NIH_REST}, expected each image in one; correct a list"
         )
     entries = []
     first_line: dict[str, int] = {}
@@ -304,7 +304,7 @@ def expected_file(source: Path, names: Sequence[str]) -> Path:
 def own_file(source: Path, name: str) -> Path:
     """A table or list of the set.  Errors: InputError for a link that leads out of it."""
     path = source / name
-    if source.resolve() not in Path(os.path.realpath(path)).parents:  # which, unlike resolve(), bears a ring of links
+    if source.resolve() not in Path(os.path.realpath(path)).parents:  # unlike resolve(), it accepts a loop of links
         raise InputError(f"{path}: leads outside of {source}, expected the set's own file; copy it there")
     return path
 

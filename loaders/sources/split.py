@@ -16,7 +16,7 @@ from loaders.sampling import SPLIT, order_keys
 def group_by(*key_lists: Sequence[Hashable | None], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:
     """Join samples that share a key in any of the lists, or are a pair; None joins nothing.
 
-    Each list has one key a sample.  Gives group numbers, int64 N, counted from 0 in order of first appearance.
+    Each list has one key for each sample.  Gives group numbers, int64 N, counted from 0 in order of first appearance.
     """
     num_samples = len(key_lists[0])
     parent = list(range(num_samples))
@@ -44,12 +44,12 @@ def group_by(*key_lists: Sequence[Hashable | None], pairs: Iterable[tuple[int, i
 def split_groups(
     group_N: np.ndarray, label_N: np.ndarray, shares: dict[str, float], seed: int, classes: Sequence[str]
 ) -> list[str]:
-    """Deal whole groups to splits so that each class comes close to its shares in images.
+    """Assign whole groups to splits so that each class comes close to its shares in images.
 
     A group counts for its commonest label (the smaller on a tie). In an order drawn from the seed each group goes to
-    the split that lacks most images; then a split left without a class gets its smallest group from the fullest.
+    the split that lacks most images; then a split without a class gets the smallest group of the fullest.
     shares: split name → share of the images; they add up to 1, and zero shares get nothing.
-    Gives one split name a sample.
+    Gives one split name for each sample.
     Errors: InputError when a class has fewer groups than there are splits.
     """
     members: dict[int, list[int]] = defaultdict(list)
@@ -69,13 +69,12 @@ def split_groups(
                 f"class {classes[label]}: {len(groups)} patients (groups), expected at least {len(wanted)}, "
                 f"one each for {', '.join(wanted)}; add radiographs of more patients"
             )
-        dealt = deal(groups, {group: len(members[group]) for group in groups}, wanted)
-        split_of.update(dealt)
+        split_of |= assign(groups, {group: len(members[group]) for group in groups}, wanted)
     return [split_of[group] for group in group_N.tolist()]
 
 
-def deal(groups: list[int], size: dict[int, int], shares: dict[str, float]) -> dict[int, str]:
-    """Deal one class's groups, in order, to the split that lacks most; no split stays empty."""
+def assign(groups: list[int], size: dict[int, int], shares: dict[str, float]) -> dict[int, str]:
+    """Assign one class's groups, in order, to the split that lacks most; no split stays empty."""
     total = sum(size.values())
     lacking = {name: share * total for name, share in shares.items()}
     split_of: dict[int, str] = {}

@@ -112,7 +112,7 @@ def test_made_up_betons_can_be_trained_on(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("benchmarks.device.rivals.STORED", 46)
     noise_betons(tmp_path, 40, 10)
     summary = train(small_training(tmp_path, tmp_path / "run", batch_size=32))
-    assert (summary["training_images"], summary["validation_images"]) == (40, 10)
+    assert (summary.training_images, summary.validation_images) == (40, 10)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from engine.train.device_epochs import WARM_UPS, Captured
+from loaders.cautions import caution
 
 CUDA = torch.device("cuda")
 
@@ -106,11 +107,10 @@ def test_where_a_capture_fails_the_work_goes_on_uncaptured_and_the_log_says_why(
     with caplog.at_level(logging.WARNING):
         captured.prepare([32, 16])
         captured.prepare([32])
-    assert caplog.messages == [captured.failed]  # once: what it leaves behind could spoil another capture
-    assert captured.failed == (
-        "training step of 32 runs uncaptured and slower, expected a CUDA graph: "
-        "CUDA error: operation not permitted when stream is capturing"
-    )
+    assert captured.failed  # once: what it leaves behind could spoil another capture
+    assert caplog.messages == [captured.failed.text]
+    reason = "CUDA error: operation not permitted when stream is capturing"
+    assert captured.failed == caution("not-captured", work="training step", images=32, reason=reason)
     assert recorder.total == 0 and not captured.graphs
     captured(32)
     assert recorder.total == 32 and recorder.called[-1] == (32, False)

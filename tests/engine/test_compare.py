@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
 import cli
-from engine.cautions import EARLY_F1, early_convergence
 from engine.compare import Comparison, Contender, compare, comparison_parts, flat_row
 from engine.config import CompareConfig, Recipe
+from engine.evaluate.results import Metrics
 from engine.networks.registry import make_network
 from engine.statistics.estimates import Estimate
 from engine.statistics.names import with_interval
 from engine.train.checkpoint import load_checkpoint
 from engine.train.state import Watch
+from engine.train.summary import EARLY_SCORE, Summary, early_convergence
+from loaders.cautions import caution
 from loaders.errors import ConfigError, InputError, Interrupted, LockedError
-from loaders.output import Line, Sheet
+from loaders.output import Line, Sheet, caution_lines
+from loaders.records import encode_record, read_record
 from loaders.settings import build
+from tests.example_run import comparison
 from tests.small_training import results_of
 
 FEW = 100  # resamples
@@ -34,29 +38,37 @@ def config(betons: Path, out: Path, **changes: object) -> CompareConfig:
     return build(CompareConfig, {"data": betons, "out": out} | usual | changes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A finished comparison."""
+
+    out: Path
+    result: Comparison
+
+
 @pytest.fixture(scope="module")
-def done(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+def done(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     """Two networks, two epochs each, compared without interruption."""
-    return compare(config(betons, tmp_path_factory.mktemp("comparison") / "c"))
+    out = tmp_path_factory.mktemp("comparison") / "c"
+    return Done(out=out, result=compare(config(betons, out)))
 
 
-def test_every_network_is_trained_and_told_of_with_intervals(done: Comparison) -> None:
-    content = json.loads((done.out / "comparison.json").read_text())
-    assert [row["model"] for row in content["networks"]] == ["cnn", "resnet18"]
-    assert content["not_for_diagnosis"] and content["synthetic"] and content["settings"]["epochs"] == 2
-    for row in content["networks"]:
-        summary = json.loads((done.out / row["model"] / "summary.json").read_text())
-        assert summary["model"] == row["model"] and row["parameters"] == summary["parameters"]
-        assert row["validation_f1"]["value"] == pytest.approx(summary["best_f1"], abs=1e-6)
-        for name in ("validation_f1", "heldout_f1"):
-            found = row[name]
-            assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1 and found["low"] < found["high"]
-        assert (row["epochs_to_best"], row["epochs"]) == (summary["best_epoch"], 2)
-        assert row["seconds"] > 0 and row["images_per_second"] > 0
-        assert (results_of(done.out / row["model"] / "evaluation") / "metrics.json").is_file()
+def test_every_network_is_trained_and_reported_with_intervals(done: Done) -> None:
+    found = read_record(Comparison, done.out / "comparison.json")
+    assert found == done.result and [row.model for row in found.networks] == ["cnn", "resnet18"]
+    assert found.not_for_diagnosis and found.synthetic and found.settings["epochs"] == 2
+    for row in found.networks:
+        summary = read_record(Summary, done.out / row.model / "summary.json")
+        assert summary.model == row.model and row.parameters == summary.parameters
+        assert row.validation_f1.value == pytest.approx(summary.best_f1, abs=1e-6)
+        for f1 in (row.validation_f1, row.heldout_f1):
+            assert 0 <= f1.low <= f1.value <= f1.high <= 1 and f1.low < f1.high
+        assert (row.epochs_to_best, row.epochs) == (summary.best_epoch, 2)
+        assert row.seconds > 0 and row.images_per_second > 0
+        assert (results_of(done.out / row.model / "evaluation") / "metrics.json").is_file()
     rows = list(csv.DictReader((done.out / "comparison.csv").read_text().splitlines()))
-    assert [row["parameters"] for row in rows] == [str(row["parameters"]) for row in content["networks"]]
-    assert float(rows[0]["validation_f1_low"]) == content["networks"][0]["validation_f1"]["low"]
+    assert [row["parameters"] for row in rows] == [str(row.parameters) for row in found.networks]
+    assert float(rows[0]["validation_f1_low"]) == found.networks[0].validation_f1.low
     assert (done.out / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -69,7 +81,7 @@ def test_the_networks_learn_from_the_same_split_by_the_same_recipe(betons: Path)
     assert (one.out, other.out) == (Path("c/cnn"), Path("c/resnet18"))
 
 
-def without(done: Comparison, folder: Path, *names: str) -> Path:
+def without(done: Done, folder: Path, *names: str) -> Path:
     """A copy of a comparison that lacks some networks and its results."""
     shutil.copytree(done.out, folder, ignore=shutil.ignore_patterns("comparison.*", *names))
     return folder
@@ -77,7 +89,7 @@ def without(done: Comparison, folder: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("model", ["cnn", "resnet18"])
 def test_an_interrupted_comparison_goes_on_and_ends_as_if_it_had_not_been(
-    betons: Path, done: Comparison, tmp_path: Path, model: str
+    betons: Path, done: Done, tmp_path: Path, model: str
 ) -> None:
     other = {"cnn": "resnet18", "resnet18": "cnn"}[model]
     settings = config(betons, without(done, tmp_path / "c", model))
@@ -97,7 +109,7 @@ def test_an_interrupted_comparison_goes_on_and_ends_as_if_it_had_not_been(
 
 
 def test_a_finished_comparison_trains_and_evaluates_nothing_again(
-    betons: Path, done: Comparison, monkeypatch: pytest.MonkeyPatch
+    betons: Path, done: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("evaluated again")
@@ -105,36 +117,35 @@ def test_a_finished_comparison_trains_and_evaluates_nothing_again(
     monkeypatch.setattr("engine.compare.evaluate", never)
     before = {path: path.read_bytes() for path in done.out.rglob("*.safetensors")}
     again = compare(config(betons, done.out), watch=lambda model: never)
-    assert again == done
+    assert again == done.result
     assert {path: path.read_bytes() for path in done.out.rglob("*.safetensors")} == before
 
 
-def test_an_evaluation_of_other_settings_is_not_taken_for_the_held_out_one(betons: Path, done: Comparison) -> None:
+def test_a_damaged_evaluation_or_one_of_other_settings_is_made_again(betons: Path, done: Done) -> None:
     path = results_of(done.out / "cnn" / "evaluation") / "metrics.json"
     before = path.read_text()
-    content = json.loads(before)
-    path.write_text(json.dumps(content | {"seed": 7, "estimates": {"f1": asdict(SURE)}}))
-    assert compare(config(betons, done.out)) == done
-    assert path.read_text() == before
+    other = msgspec.structs.replace(read_record(Metrics, path), seed=7, estimates={"f1": SURE})
+    for content in (encode_record(other), b"{"):
+        path.write_bytes(content)
+        assert compare(config(betons, done.out)) == done.result
+        assert path.read_text() == before
 
 
-def test_other_settings_in_the_same_folder_are_refused_before_anything_is_trained(
-    betons: Path, done: Comparison
-) -> None:
+def test_other_settings_in_the_same_folder_are_refused_before_anything_is_trained(betons: Path, done: Done) -> None:
     with pytest.raises(ConfigError, match=r"cnn: holds a run with epochs 2 \(asked for: 5\)"):
         compare(config(betons, done.out, epochs=5))
 
 
-def test_a_network_that_cannot_be_trained_is_told_of_and_the_others_go_on(betons: Path, tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_trained_is_named_and_the_others_go_on(betons: Path, tmp_path: Path) -> None:
     torch.save(make_network("cnn", 2, 32, 0.5).state_dict(), tmp_path / "cnn.pth")
     settings = config(betons, tmp_path / "c", models=("resnet18", "cnn"), weights=str(tmp_path / "cnn.pth"), epochs=1)
     result = compare(settings)
-    bad, good = result.contenders
+    bad, good = result.networks
     assert "expected resnet18's" in bad.failed and bad.validation_f1 is None and bad.parameters is None
     assert not good.failed and good.validation_f1 is not None
     rows = list(csv.DictReader((tmp_path / "c" / "comparison.csv").read_text().splitlines()))
     assert rows[0]["validation_f1"] == "" and "expected resnet18's" in rows[0]["failed"]
-    parts = comparison_parts(result)
+    parts = comparison_parts(result, settings.out)
     assert isinstance(parts[0], Sheet) and parts[0].rows[0][:2] == ("resnet18", "not trained")
     assert any(isinstance(part, Line) and part.text.startswith("Not trained, resnet18: ") for part in parts)
 
@@ -150,10 +161,10 @@ def test_a_comparison_without_a_held_out_beton_says_nothing_of_one(betons: Path,
         (tmp_path / "b").mkdir(exist_ok=True)
         shutil.copy(betons / name, tmp_path / "b" / name)
     result = compare(config(tmp_path / "b", tmp_path / "c", models=("cnn",), epochs=1))
-    assert result.contenders[0].heldout_f1 is None and not result.contenders[0].heldout_refused
+    assert result.networks[0].heldout_f1 is None and not result.networks[0].heldout_refused
     shutil.copy(tmp_path / "b" / "train.beton", tmp_path / "b" / "heldout.beton")
     result = compare(config(tmp_path / "b", tmp_path / "c", models=("cnn",), epochs=1))
-    assert result.contenders[0].heldout_f1 is None and "expected none" in result.contenders[0].heldout_refused
+    assert result.networks[0].heldout_f1 is None and "expected none" in result.networks[0].heldout_refused
 
 
 def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> None:
@@ -173,13 +184,14 @@ def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> N
 
 
 def test_a_score_that_is_too_good_after_one_epoch_is_suspected() -> None:
-    assert early_convergence(EARLY_F1) == (
-        "validation F1 99.0 % after one epoch: suspect the data, and look at `audit`"
-    )
-    assert not early_convergence(EARLY_F1 - 1e-6)
+    early = caution("early-convergence", metric="F1", value=EARLY_SCORE)
+    assert early_convergence({"val_f1": EARLY_SCORE, "val_accuracy": 1.0}) == [early]
+    assert early_convergence({"val_f1": EARLY_SCORE - 1e-6, "val_accuracy": EARLY_SCORE - 1e-6}) == []
+    assert early_convergence({"val_f1": 0.9, "val_accuracy": 1.0})[0].parameters == {"metric": "accuracy", "value": 1.0}
 
 
-def test_the_table_shows_intervals_and_warns(tmp_path: Path) -> None:
+def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_all_have(tmp_path: Path) -> None:
+    early, phantoms = caution("early-convergence", metric="F1", value=0.993), caution("synthetic-phantoms")
     row = Contender(
         model="resnet18",
         validation_f1=Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap"),
@@ -189,17 +201,16 @@ def test_the_table_shows_intervals_and_warns(tmp_path: Path) -> None:
         epochs=10,
         seconds=979.0,
         device="cpu",
-        early="99 % at once",
+        cautions=(early, phantoms),
     )
-    result = Comparison(
-        contenders=(row,), classes=("covid", "normal"), positive="covid", synthetic=False, cautions=(), out=tmp_path
-    )
-    sheet, *lines = comparison_parts(result)
+    other = msgspec.structs.replace(row, model="cnn", cautions=(phantoms,))
+    result = msgspec.structs.replace(comparison(), networks=[row, other], synthetic=True)
+    sheet, *lines = comparison_parts(result, tmp_path)
     assert isinstance(sheet, Sheet)
-    assert sheet.rows == (
-        ("resnet18", with_interval("f1", row.validation_f1), "–", "11,171,266", "57", "3 of 10", "979.0"),
-    )
-    assert Line("Caution, resnet18: 99 % at once.", "yellow") in lines
+    cells = (with_interval("f1", row.validation_f1), "–", "11,171,266", "57", "3 of 10", "979.0")
+    assert sheet.rows == (("resnet18", *cells), ("cnn", *cells))
+    assert lines[:2] == [*caution_lines([early], "resnet18"), *caution_lines([phantoms])]
+    assert flat_row(row)["cautions"] == "early-convergence;synthetic-phantoms"
     assert flat_row(row)["heldout_f1"] is None and flat_row(row)["validation_f1_high"] == 0.95
 
 
@@ -209,25 +220,26 @@ def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_
         model="cnn", validation_f1=f1, heldout_f1=replace(f1, defined=20), parameters=1, images_per_second=1.0,
         epochs_to_best=1, epochs=1, seconds=1.0,
     )  # fmt: skip
-    names = tuple(map(str, range(20)))
-    result = Comparison(contenders=(row,), classes=names, positive="0", synthetic=False, cautions=(), out=tmp_path)
-    sheet = comparison_parts(result)[0]
+    names = list(map(str, range(20)))
+    sheet = comparison_parts(msgspec.structs.replace(comparison(), networks=[row], classes=names), tmp_path)[0]
     assert isinstance(sheet, Sheet)
-    assert sheet.rows[0][1:3] == ("90.0 % (80.0–95.0), 18 of 20 classes", "90.0 % (80.0–95.0)")
+    assert sheet.rows[0][1:3] == ("0.900 (0.800–0.950), 18 of 20 classes", "0.900 (0.800–0.950)")
     assert flat_row(row)["validation_f1_defined"] == 18 and flat_row(row)["validation_f1_classes"] == 20
 
 
 def test_an_early_score_reaches_the_summary_of_a_run_and_the_table_once(
-    betons: Path, done: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    betons: Path, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.cautions.EARLY_F1", 0.0)
+    monkeypatch.setattr("engine.train.summary.EARLY_SCORE", 0.0)
     result = compare(config(betons, without(done, tmp_path / "c", "resnet18"), models=("cnn",)))
-    early = result.contenders[0].early
-    assert "after one epoch" in early and early not in result.cautions
-    assert early in json.loads((tmp_path / "c" / "cnn" / "summary.json").read_text())["cautions"]
+    (early,) = [found for found in result.networks[0].cautions if found.code == "early-convergence"]
+    assert early in read_record(Summary, tmp_path / "c" / "cnn" / "summary.json").cautions
+    assert early in read_record(Comparison, tmp_path / "c" / "comparison.json").networks[0].cautions
+    shown = [line.text for line in comparison_parts(result, tmp_path) if isinstance(line, Line)]
+    assert shown.count(f"Caution: {early.text}.") == 1
 
 
-def test_the_command_prints_the_table_and_what_it_is_not_for(betons: Path, done: Comparison, capsys) -> None:
+def test_the_command_prints_the_table_and_what_it_is_not_for(betons: Path, done: Done, capsys) -> None:
     arguments = ["--models", "cnn,resnet18", "--epochs", "2", "--device", "cpu", "--batch-size", "16"]
     arguments += ["--resamples", str(FEW), "--out", str(done.out)]
     assert cli.main(["compare", str(betons), *arguments]) == 0

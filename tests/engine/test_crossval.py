@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,17 +25,24 @@ import engine.crossval.crossval
 from engine.config import CompareConfig, CrossvalConfig, TrainConfig
 from engine.crossval.crossval import crossval
 from engine.crossval.folds import deal_folds, renumber
-from engine.crossval.output import crossval_parts, sentences
+from engine.crossval.output import crossval_parts, not_measured, sentences
+from engine.crossval.scores import Crossval
+from engine.statistics.estimates import Estimate
 from engine.train.run_folder import RunFolder
+from engine.train.summary import Summary
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton, write_subset
+from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
-from loaders.errors import BetonError, ConfigError, InputError, Interrupted
+from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, Interrupted
 from loaders.images.frame import without_lungs
 from loaders.output import Sheet
 from loaders.phantom.folder import write_phantoms
+from loaders.records import read_record
 from loaders.settings import build
+from tests.example_run import crossval as example_crossval
+from tests.example_run import estimate
 from tests.loaders.test_beton import strip_footer
 
 SPLITS = ("random", "group", "lungs-hidden")
@@ -84,8 +92,8 @@ def whole(betons: Path, external: Path, tmp_path_factory: pytest.TempPathFactory
     return out
 
 
-def content_of(out: Path) -> dict[str, Any]:
-    return json.loads((out / "crossval.json").read_text())
+def content_of(out: Path) -> Crossval:
+    return read_record(Crossval, out / "crossval.json")
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
@@ -176,7 +184,7 @@ def test_the_test_fold_is_never_seen_in_training_or_validation(betons: Path, who
             assert not (pixels["train"] & pixels["val"] or groups["train"] & groups["val"])
             assert bool((groups["train"] | groups["val"]) & groups["heldout"]) == (split == "random")
             tested += [row.tobytes() for row in seen["heldout"]["pixel_hash"]]
-        assert len(tested) == len(set(tested)) == content_of(whole)["n"]
+        assert len(tested) == len(set(tested)) == content_of(whole).num_samples
 
 
 def test_training_and_test_alike_see_all_but_the_lungs_and_that_only_where_they_are_hidden(
@@ -201,38 +209,38 @@ def test_hidden_lungs_are_tested_on_the_groups_folds_and_random_folds_differ(who
         for split in SPLITS
     }
     assert fold_of["group"] == fold_of["lungs-hidden"] != fold_of["random"]
-    assert all(len(found) == content_of(whole)["n"] for found in fold_of.values())
+    assert all(len(found) == content_of(whole).num_samples for found in fold_of.values())
 
 
 def test_the_table_follows_from_every_samples_scores(betons: Path, whole: Path, external: Path) -> None:
     content, scores = content_of(whole), rows_of(whole)
-    names = ["random split", "group split", "lungs hidden", "external beton"]
-    assert [row["name"] for row in content["rows"]] == names
-    for name, split in zip(names, (*SPLITS, "external"), strict=True):
-        row = next(row for row in content["rows"] if row["name"] == name)
+    assert [row.target for row in content.targets] == [*SPLITS, "external"]
+    for row in content.targets:
+        split = row.target
         mine = [line for line in scores if line["split"] == split]
         true, said = [line["label"] for line in mine], [line["predicted"] for line in mine]
         positive = [float(line["probability_covid"]) for line in mine]
-        assert row["n"] == len(mine) and row["groups"] == len({line["group"] for line in mine})
-        assert row["accuracy"]["value"] == pytest.approx(oracle.accuracy_score(true, said))
-        assert row["f1"]["value"] == pytest.approx(oracle.f1_score(true, said, pos_label="covid", zero_division=0))
+        assert row.num_samples == len(mine) and row.num_groups == len({line["group"] for line in mine})
+        assert row.accuracy.estimate.value == pytest.approx(oracle.accuracy_score(true, said))
+        f1 = oracle.f1_score(true, said, pos_label="covid", zero_division=0)
+        assert row.f1.estimate.value == pytest.approx(f1)
         auc = oracle.roc_auc_score(np.array(true) == "covid", positive)
-        assert row["auc"]["value"] == pytest.approx(auc, abs=5e-3)
-        assert row["confusion"] == oracle.confusion_matrix(true, said, labels=["covid", "normal"]).tolist()
-        for metric in ("f1", "auc", "accuracy"):
-            assert row[metric]["low"] <= row[metric]["value"] <= row[metric]["high"]
-        known = [value for value in row["f1"]["folds"] if value is not None]
-        assert len(row["f1"]["folds"]) == 2 and row["mean"] == pytest.approx(np.mean(known))
+        assert row.auc.estimate.value == pytest.approx(auc, abs=5e-3)
+        assert row.confusion == oracle.confusion_matrix(true, said, labels=["covid", "normal"]).tolist()
+        for found in (row.f1.estimate, row.auc.estimate, row.accuracy.estimate):
+            assert found.low <= found.value <= found.high
+        known = [value for value in row.f1.folds if value is not None]
+        assert len(row.f1.folds) == 2 and row.f1.mean == pytest.approx(np.mean(known))
         if split != "external":
-            matrices = [np.array(fold["confusion"]) for fold in content["folds"] if fold["split"] == split]
-            assert len(matrices) == 2 and sum(matrices).tolist() == row["confusion"]
+            matrices = [np.array(fold.confusion) for fold in content.folds if fold.split == split]
+            assert len(matrices) == 2 and sum(matrices).tolist() == row.confusion
     for path in betons.glob("*.beton"):  # a sample's label stands at its place in its beton
         with Beton(path) as beton:
             for line in scores:
                 if line["beton"] == path.stem and line["split"] == "group":
                     assert line["label"] == beton.facts.classes[beton.label_N[int(line["sample"])]]
                     assert int(line["group"]) == beton.rows_N["group"][int(line["sample"])]
-    assert content["not_for_diagnosis"] is True and content["settings"]["epochs"] == 2
+    assert content.not_for_diagnosis is True and content.settings["epochs"] == 2
     assert (whole / "crossval.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -244,7 +252,7 @@ def test_the_external_beton_is_told_the_mean_of_the_group_splits_networks(whole:
     ]
     told = [float(line["probability_covid"]) for line in rows_of(whole) if line["split"] == "external"]
     assert told == pytest.approx(np.mean(each, axis=0)[:, 0].tolist(), abs=1e-6)
-    assert any("another" in caution and "train.beton" in caution for caution in content_of(whole)["cautions"])
+    assert caution("external-site-key-differs", beton="train.beton") in content_of(whole).cautions
 
 
 def test_an_interrupted_one_keeps_finished_folds_and_goes_on_to_the_same_numbers(
@@ -278,9 +286,9 @@ def test_an_interrupted_one_keeps_finished_folds_and_goes_on_to_the_same_numbers
         for out in (tmp_path / "c", whole)
     )
     assert again == once  # the same numbers twice, on a CPU
-    rows = {row["name"]: row for row in content_of(tmp_path / "c")["rows"]}
-    assert rows["random split"]["f1"] is None and rows["random split"]["why"].startswith("not measured: ")
-    assert rows["group split"] == {row["name"]: row for row in content_of(whole)["rows"]}["group split"]
+    resumed = content_of(tmp_path / "c")
+    assert resumed.target("random") is None and not_measured(resumed)["random"].startswith("not measured: ")
+    assert resumed.target("group") == content_of(whole).target("group")
 
 
 def test_an_interruption_says_where_and_how_to_go_on(betons: Path, tmp_path: Path) -> None:
@@ -311,11 +319,12 @@ def test_other_settings_are_refused_and_a_finished_one_is_not_trained_again(
         crossval(config(betons, out, seed=1))
     crossval(config(betons, out))  # without the external beton
     assert (out / "crossval.json").read_text() != (whole / "crossval.json").read_text()
-    assert content_of(out)["rows"][:3] == content_of(whole)["rows"][:3]
+    assert content_of(out).targets == content_of(whole).targets[:3]
     with Beton(external) as beton:
         write_subset([(beton, np.array([0]))], tmp_path / "one.beton", "train")
-    row = crossval(config(betons, out, external=tmp_path / "one.beton"))["rows"][3]  # joins what is finished
-    assert row["n"] == row["groups"] == 1 and row["auc"]["value"] is None and row["accuracy"]["low"] is None
+    row = crossval(config(betons, out, external=tmp_path / "one.beton")).targets[3]  # joins what is finished
+    assert row.num_samples == row.num_groups == 1
+    assert row.auc.estimate.value is None and row.accuracy.estimate.low is None
     assert not list((out / "folds").glob("*/*.beton"))  # kept no longer
 
 
@@ -329,17 +338,18 @@ def test_other_betons_and_damaged_scores_are_refused(
     assert (out / "local.json").read_bytes() == (whole / "local.json").read_bytes()  # it still names its own betons
     path = out / "folds" / "group-2" / "fold.json"
     sound = json.loads(path.read_text())
-    for name, spoilt in (
-        ("probability", sound["probability"][:-1]),
-        ("probability", [row[:1] for row in sound["probability"]]),
-        ("probability", [[float("nan"), 1.0], *sound["probability"][1:]]),
-        ("place", sound["place"][::-1]),
+    for name, spoilt, found in (
+        ("probability", sound["probability"][:-1], "scores of"),
+        ("probability", [row[:1] for row in sound["probability"]], "scores of"),
+        ("probability", [[float("nan"), 1.0], *sound["probability"][1:]], "no JSON"),
+        ("probability", [[None, 1.0], *sound["probability"][1:]], r"field probability\.0\.0: found null"),
+        ("place", sound["place"][::-1], "scores of"),
     ):
         path.write_text(json.dumps(sound | {name: spoilt}))
-        with pytest.raises(ConfigError, match=r"group-2/fold\.json: damaged .*remove it"):
+        with pytest.raises(IntegrityError, match=rf"group-2/fold\.json: .*{found}.*expected.*; remove it"):
             crossval(config(betons, out))
     path.write_text('{"place": 3')
-    with pytest.raises(ConfigError, match=r"group-2/fold\.json: damaged .*remove it"):
+    with pytest.raises(IntegrityError, match=r"group-2/fold\.json: no JSON .*; remove it"):
         crossval(config(betons, out))
     (out / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"holds folds but no config\.json"):
@@ -352,16 +362,16 @@ def test_images_that_are_all_groups_of_their_own_are_trained_once_and_said_so(
     betons = converted(tmp_path, images_per_patient=1)
     real, trained = engine.crossval.crossval.train, []
 
-    def count(settings: TrainConfig, **others: Any) -> dict[str, Any]:
+    def count(settings: TrainConfig, **others: Any) -> Summary:
         trained.append(settings)
         return real(settings, **others)
 
     monkeypatch.setattr(engine.crossval.crossval, "train", count)
     content = crossval(config(betons, tmp_path / "c", epochs=1, splits=("random", "group")))
-    rows = {row["name"]: row for row in content["rows"]}
-    assert len(trained) == 2
-    assert {**rows["random split"], "name": ""} == {**rows["group split"], "name": ""}
-    assert content["sentences"][0].startswith("Each image is a group of its own")
+    random, group = content.targets
+    assert len(trained) == 2 and content.every_image_its_own_group
+    assert msgspec.structs.replace(random, target="group") == group
+    assert sentences(content)[0].startswith("Each image is a group of its own")
     assert Counter(row["split"] for row in rows_of(tmp_path / "c")) == {"random": 16, "group": 16}
 
 
@@ -370,12 +380,12 @@ def test_three_classes_are_told_by_macro_means(tmp_path: Path) -> None:
     betons = converted(tmp_path, classes=names, patients=18)
     content = crossval(config(betons, tmp_path / "c", epochs=1, splits=("group",)))
     scores = rows_of(tmp_path / "c")
-    row = content["rows"][1]
+    (row,) = content.targets
     true, said = [line["label"] for line in scores], [line["predicted"] for line in scores]
-    assert row["accuracy"]["value"] == pytest.approx(oracle.accuracy_score(true, said))
+    assert row.accuracy.estimate.value == pytest.approx(oracle.accuracy_score(true, said))
     each = oracle.f1_score(true, said, labels=list(names), average=None, zero_division=0)
-    assert row["f1"]["value"] == pytest.approx(each.mean())
-    assert np.array(row["confusion"]).shape == (3, 3)
+    assert row.f1.estimate.value == pytest.approx(each.mean())
+    assert np.array(row.confusion).shape == (3, 3)
 
 
 # ---- bad input
@@ -437,53 +447,48 @@ def test_an_external_beton_of_the_same_patients_another_size_or_other_classes_is
         crossval(config(betons, tmp_path / "c", external=tmp_path / "none.beton"))
 
 
-# ---- words
-
-
-def told(**changes: Any) -> dict[str, Any]:
-    """A content of crossval.json as the words need it."""
-    metric = {"value": 0.9, "low": 0.8, "high": 0.95, "mean": 0.9, "spread": 0.01, "folds": [0.89, 0.91]}
-    nothing = {"f1": None, "auc": None, "accuracy": None, "why": "not measured: run it"}
-    hidden = {"name": "lungs hidden", "auc": changes.get("auc", metric), "f1": metric}
-    return {
-        "every_image_its_own_group": False,
-        "synthetic": False,
-        "rows": [hidden, {"name": "external beton", **nothing}],
-        "differences": {"random split": {"f1": changes.get("difference", {"value": None})}},
-    }
+# ---- sentences
 
 
 def test_what_random_folds_add_is_called_recognising_patients_only_where_the_interval_says_so() -> None:
-    sure = sentences(told(difference={"value": 0.05, "low": 0.02, "high": 0.08}))[0]
-    assert "5.0 points higher" in sure and "the network recognises patients" in sure
-    unsure = sentences(told(difference={"value": 0.05, "low": -0.02, "high": 0.12}))[0]
-    assert "not shown" in unsure and "the network recognises" not in unsure
+    low, value, high = 0.02, 0.05, 0.08
+    sure = sentences(example_crossval(differences={"random": {"f1": estimate(value, low=low, high=high)}}))[0]
+    assert "0.050 higher" in sure and ", and the network recognises patients" in sure
+    unsure = sentences(example_crossval(differences={"random": {"f1": estimate(value, low=-low, high=0.12)}}))[0]
+    assert "neither shows nor excludes" in unsure and ", and the network recognises patients" not in unsure
 
 
 def test_hidden_lungs_are_called_needless_only_where_the_interval_is_above_guessing() -> None:
-    assert "can be told without the lungs, so" in sentences(told())[0]
-    weak = {"value": 0.6, "low": 0.45, "high": 0.75}
-    assert "is not shown" in sentences(told(auc=weak))[0]
+    assert "can be predicted without the lungs, so" in sentences(example_crossval(hidden=0.9))[0]
+    assert "neither shows nor excludes" in sentences(example_crossval(hidden=0.52))[0]
 
 
 def test_the_terminal_says_what_is_not_measured_and_the_score_of_guessing(whole: Path, tmp_path: Path) -> None:
-    content = content_of(whole)
-    content["rows"][3] = {"name": "external beton", "n": None, "f1": None, "why": "not measured: run it"}
+    content = msgspec.structs.replace(content_of(whole), targets=content_of(whole).targets[:3])
     parts = crossval_parts(content, tmp_path)
     table = next(part for part in parts if isinstance(part, Sheet) and part.title.startswith("Headline and honest"))
     assert [row[0] for row in table.rows] == [
         "random split", "group split", "lungs hidden", "external beton", "always covid",
     ]  # fmt: skip
     assert "not measured" in table.rows[3] and all(len(row) == len(table.headers) for row in table.rows)
-    assert any("not measured: run it" in part.text for part in parts if not isinstance(part, Sheet))
+    assert any(
+        "external beton: not measured: run `crossval` with --external" in part.text
+        for part in parts
+        if not isinstance(part, Sheet)
+    )
 
 
 def test_means_that_leave_classes_out_say_so_and_a_matrix_of_many_classes_is_left_to_the_file(
     whole: Path, tmp_path: Path
 ) -> None:
-    content = content_of(whole) | {"classes": [f"class {place}" for place in range(20)]}
-    for item in (content["rows"][0], content["folds"][0]["estimates"]):
-        item["f1"] = {"value": 0.5, "low": 0.4, "high": 0.6, "defined": 18, "classes": 20, "mean": 0.5, "spread": 0.1}
+    found, f1 = content_of(whole), Estimate(value=0.5, low=0.4, high=0.6, method="bootstrap", defined=18, classes=20)
+    first, fold = found.targets[0], found.folds[0]
+    content = msgspec.structs.replace(
+        found,
+        classes=[f"class {place}" for place in range(20)],
+        targets=[msgspec.structs.replace(first, f1=msgspec.structs.replace(first.f1, estimate=f1))],
+        folds=[msgspec.structs.replace(fold, estimates=fold.estimates | {"f1": f1})],
+    )
     folds, table, *others = crossval_parts(content, tmp_path)
     assert isinstance(folds, Sheet) and isinstance(table, Sheet)
     assert folds.rows[0][3] == "0.500, 18 of 20 classes" and "matrix" not in folds.headers

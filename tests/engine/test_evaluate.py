@@ -11,20 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-import torch
 from matplotlib.figure import Figure
 from sklearn import metrics as oracle
 
 import cli
 from engine.config import EvaluateConfig, ExplainConfig, Recipe, TrainConfig
-from engine.evaluate.checks import absent_classes
+from engine.evaluate.checks import class_cautions
 from engine.evaluate.dataflow import dataflow_beside
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.output import evaluation_parts, in_order
-from engine.evaluate.results import Bootstrap, Evaluation, Scores, figures, measure
-from engine.evaluate.trained import AT_BOUND, UNKNOWN, Decision, decide
+from engine.evaluate.results import Bootstrap, Difference, Evaluation, Metrics, Scores, figures, measure
+from engine.evaluate.trained import decide
 from engine.explain.explain import explain
 from engine.figures import png
 from engine.report.report import write_report
@@ -34,16 +34,19 @@ from engine.statistics.thresholds import choose_operating_points
 from engine.train.checkpoint import file_hash, load_checkpoint, save_checkpoint
 from engine.train.step import softmax
 from engine.train.train import train
-from engine.train.validation_scores import validation_scores
+from engine.train.validation_scores import ValidationScores, validation_scores
 from loaders.atomic_file import locked
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
+from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.output import Line, Sheet
 from loaders.phantom.folder import write_phantoms
+from loaders.records import read_record, write_record
 from tests.engine.test_figures import check_texts, drawn_texts
+from tests.example_run import metrics as example_metrics
 from tests.loaders.test_audit_page import Reader
 from tests.loaders.test_beton import strip_footer
 from tests.small_training import results_of, small_training
@@ -77,13 +80,19 @@ def scores_of(folder: Path, classes: Sequence[str] = ("covid", "normal")) -> tup
     return label_N, np.array([[float(row[f"probability_{name}"]) for name in classes] for row in rows])
 
 
-def content_of(folder: Path) -> dict[str, Any]:
+def codes(result: Evaluation) -> set[str]:
+    """Codes of the run's own cautions, as metrics.json has them."""
+    return {found.code for found in content_of(result.out).cautions}
+
+
+def content_of(folder: Path) -> Metrics:
     """A metrics.json, which must be JSON to the letter: no NaN, no infinity."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    return json.loads((folder / "metrics.json").read_text(), parse_constant=refuse)
+    json.loads((folder / "metrics.json").read_text(), parse_constant=refuse)
+    return read_record(Metrics, folder / "metrics.json")
 
 
 @pytest.fixture
@@ -115,21 +124,25 @@ def test_metrics_follow_from_the_scores_of_one_named_checkpoint(
     run: Path, betons: Path, tmp_path: Path, pictures: None
 ) -> None:
     (result,) = evaluate(on(run, betons / "heldout.beton", out=tmp_path))
-    content = json.loads((results_of(tmp_path) / "metrics.json").read_text())
-    assert content["checkpoint"]["sha256"] == file_hash(run / "best.safetensors")
+    content = content_of(results_of(tmp_path))
+    assert content.checkpoint.sha256 == file_hash(run / "best.safetensors")
     scores = list(csv.DictReader((results_of(tmp_path) / "scores.csv").read_text().splitlines()))
     true = [row["label"] for row in scores]
     said = [row["predicted"] for row in scores]
     with Beton(betons / "heldout.beton") as beton:
         assert true == [beton.facts.classes[label] for label in beton.label_N]
-    assert content["accuracy"] == pytest.approx(oracle.accuracy_score(true, said))
-    assert content["f1"] == pytest.approx(oracle.f1_score(true, said, pos_label="covid", zero_division=0))
+    assert content.estimates["accuracy"].value == pytest.approx(oracle.accuracy_score(true, said))
+    assert content.estimates["f1"].value == pytest.approx(
+        oracle.f1_score(true, said, pos_label="covid", zero_division=0)
+    )
     positive = np.array([float(row["probability_covid"]) for row in scores])
-    assert content["auc"] == pytest.approx(oracle.roc_auc_score(np.array(true) == "covid", positive), abs=1e-3)
-    assert content["confusion"] == oracle.confusion_matrix(true, said, labels=["covid", "normal"]).tolist()
-    assert content["synthetic"] is True and content["not_for_diagnosis"] is True
+    assert content.estimates["auc"].value == pytest.approx(
+        oracle.roc_auc_score(np.array(true) == "covid", positive), abs=1e-3
+    )
+    assert content.confusion == oracle.confusion_matrix(true, said, labels=["covid", "normal"]).tolist()
+    assert content.synthetic is True and content.not_for_diagnosis is True
     assert (results_of(tmp_path) / "confusion.png").read_bytes().startswith(b"\x89PNG")
-    assert result.metrics["num_samples"] == len(true)
+    assert result.metrics == content and content.num_samples == len(true)
 
 
 def test_the_training_set_is_refused_unless_forced_and_then_recorded(run: Path, betons: Path, tmp_path: Path) -> None:
@@ -137,8 +150,10 @@ def test_the_training_set_is_refused_unless_forced_and_then_recorded(run: Path, 
         evaluate(on(run, betons / "train.beton", out=tmp_path))
     assert not list(tmp_path.iterdir())
     evaluate(on(run, betons / "train.beton", out=tmp_path, force=True))
-    content = json.loads((results_of(tmp_path, "train") / "metrics.json").read_text())
-    assert any("leaked" in warning for warning in content["warnings"])
+    content = content_of(results_of(tmp_path, "train"))
+    with Beton(betons / "train.beton") as beton:
+        images = len(beton)
+    assert caution("leakage-forced", images=images, patients=images) in content.cautions
 
 
 def test_a_renamed_training_set_is_still_recognised(run: Path, betons: Path, tmp_path: Path) -> None:
@@ -168,17 +183,17 @@ def test_under_another_site_key_images_are_still_compared_and_patients_are_said_
         )
     )
     (result,) = evaluate(on(run, out / "heldout.beton"))  # the same seed: the same held-out images
-    assert any("site keys differ" in warning and "not excluded" in warning for warning in result.warnings)
+    assert "site-keys-differ" in codes(result)
     with pytest.raises(InputError):
         evaluate(on(run, out / "train.beton"))
 
 
 def test_the_validation_set_is_called_optimistic(run: Path, betons: Path) -> None:
     (result,) = evaluate(on(run, betons / "val.beton"))
-    assert any("optimistic" in warning for warning in result.warnings)
+    assert "validation-leakage" in codes(result)
 
 
-def test_unknown_patients_are_said(tmp_path: Path, phantoms: Path) -> None:
+def test_unknown_patients_are_a_caution(tmp_path: Path, phantoms: Path) -> None:
     rows = list(csv.DictReader(phantoms.read_text().splitlines()))
     manifest = phantoms.parent / "anonymous.csv"
     manifest.write_text("path,label\n" + "\n".join(f"{row['path']},{row['label']}" for row in rows))
@@ -190,10 +205,10 @@ def test_unknown_patients_are_said(tmp_path: Path, phantoms: Path) -> None:
     )
     train(small_training(out, tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", out / "heldout.beton"))
-    assert any("leakage between patients is not excluded" in warning for warning in result.warnings)
+    assert {"patients-unknown", "training-patients-unknown"} <= codes(result)
 
 
-def test_a_set_whose_sources_tell_the_label_is_called_no_evidence(tmp_path: Path, phantoms: Path) -> None:
+def test_a_set_whose_sources_give_the_label_is_called_no_evidence(tmp_path: Path, phantoms: Path) -> None:
     rows = list(csv.DictReader(phantoms.read_text().splitlines()))
     manifest = phantoms.parent / "confounded.csv"
     lines = [f"{row['path']},{row['label']},{row['patient']},from-{row['label']}" for row in rows]
@@ -204,10 +219,11 @@ def test_a_set_whose_sources_tell_the_label_is_called_no_evidence(tmp_path: Path
             catalog=CatalogConfig(manifest=manifest), out=out, size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"
         )
     )
-    assert done.told_by_source == ["covid", "normal"]
+    (confounded,) = done.cautions
+    assert confounded.code == "confounded-with-source" and confounded.parameters["images"] == done.counts["written"]
     train(small_training(out, tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", out / "heldout.beton"))
-    assert any("evidence of nothing clinical" in warning for warning in result.warnings)
+    assert "confounded-with-source" in codes(result)
 
 
 def test_other_sizes_and_classes_are_refused_with_the_remedy(run: Path, phantoms: Path, tmp_path: Path) -> None:
@@ -262,8 +278,8 @@ def test_hashes_of_another_run_do_not_open_the_training_set(
     )
     train(small_training(tmp_path / "b", tmp_path / "other"))
     shutil.copytree(run, tmp_path / "run")
-    shutil.copy(tmp_path / "other" / "seen.safetensors", tmp_path / "run" / "seen.safetensors")
-    with pytest.raises(CheckpointError, match=r"seen\.safetensors: of conversion"):
+    shutil.copy(tmp_path / "other" / "leakage.safetensors", tmp_path / "run" / "leakage.safetensors")
+    with pytest.raises(CheckpointError, match=r"leakage\.safetensors: of conversion"):
         evaluate(on(tmp_path / "run", betons / "train.beton"))
 
 
@@ -284,43 +300,42 @@ def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path, pictures: No
     (result,) = evaluate(on(tmp_path / "run", tmp_path / "b" / "heldout.beton"))
     scores = list(csv.DictReader((result.out / "scores.csv").read_text().splitlines()))
     true, said = [row["label"] for row in scores], [row["predicted"] for row in scores]
-    assert result.metrics["f1"] == pytest.approx(
+    assert result.metrics.estimates["f1"].value == pytest.approx(
         oracle.f1_score(true, said, average="macro", labels=names, zero_division=0)
     )
     probability_NK = np.array([[float(row[f"probability_{name}"]) for name in names] for row in scores])
     wanted = [oracle.roc_auc_score([t == name for t in true], probability_NK[:, k]) for k, name in enumerate(names)]
-    assert result.metrics["auc"] == pytest.approx(np.mean(wanted), abs=1e-3)
+    assert result.metrics.estimates["auc"].value == pytest.approx(np.mean(wanted), abs=1e-3)
     content = content_of(result.out)
     for label, auc in enumerate(wanted):
-        assert content["estimates"][f"auc[{label}]"]["value"] == pytest.approx(auc, abs=1e-3)
-    assert content["estimates"]["auc"]["value"] == pytest.approx(np.mean(wanted), abs=1e-3)
-    assert len(content["figures"]) == 5 and set(content["trivial"]) == set(content["estimates"])
-    (youden,) = (point for point in content["operating_points"] if point["name"] == "youden")  # covid against the rest
+        assert content.estimates[f"auc[{label}]"].value == pytest.approx(auc, abs=1e-3)
+    assert content.estimates["auc"].value == pytest.approx(np.mean(wanted), abs=1e-3)
+    assert len(result.figures) == 5 and set(content.trivial) == set(content.estimates)
+    (youden,) = (point for point in content.operating_points if point.name == "youden")  # covid against the rest
     is_covid_N = np.array(true) == "covid"
-    called_N = probability_NK[:, 0] >= youden["threshold"] * (1 - 1e-8)
-    assert youden["estimates"]["sensitivity"]["value"] == pytest.approx(called_N[is_covid_N].mean())
-    assert youden["estimates"]["specificity"]["value"] == pytest.approx((~called_N)[~is_covid_N].mean())
+    called_N = probability_NK[:, 0] >= youden.threshold * (1 - 1e-8)
+    assert youden.estimates["sensitivity"].value == pytest.approx(called_N[is_covid_N].mean())
+    assert youden.estimates["specificity"].value == pytest.approx((~called_N)[~is_covid_N].mean())
     shown = [part.text if isinstance(part, Line) else str(part) for part in evaluation_parts(result)]
     (by_class,) = (part for part in evaluation_parts(result) if isinstance(part, Sheet) and part.headers[0] == "class")
     assert [row[0] for row in by_class.rows] == list(names) and by_class.headers[-1] == "ROC-AUC"
     assert any("each against the rest" in text for text in shown)
-    assert not any("F1, macro" in text for text in shown), "which F1 itself is"
+    assert not any("macro F1" in text for text in shown), "which F1 itself is"
 
 
 def test_the_weights_hold_what_the_best_epoch_said_of_the_validation_set_in_its_order(
     run: Path, betons: Path, tmp_path: Path
 ) -> None:
     tensors, state = load_checkpoint(run / "best.safetensors")
-    scores = validation_scores(tensors)
-    assert scores is not None and scores.logits_NK.dtype == np.float32
+    scores = validation_scores(tensors, run)
+    assert scores.logits_NK.dtype == np.float32
     with Beton(betons / "val.beton") as beton:
         assert (scores.label_N == beton.label_N).all()
         assert (scores.group_N == beton.rows_N["group"]).all()
     assert (softmax(scores.logits_NK).argmax(1) == scores.label_N).mean() == state["validation"]["accuracy"]
     (result,) = evaluate(on(run, betons / "val.beton", out=tmp_path))  # the same weights say the same again
-    assert result.decision.temperature is not None
     _, probability_NK = scores_of(result.out)
-    assert np.allclose(probability_NK, softmax(scores.logits_NK / result.decision.temperature), atol=1e-4)
+    assert np.allclose(probability_NK, softmax(scores.logits_NK / result.metrics.temperature), atol=1e-4)
 
 
 def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_moves_them(
@@ -330,23 +345,21 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
         half = np.arange(0, len(beton), 2)
     part = chosen(betons / "heldout.beton", half, tmp_path / "part.beton", conversion="d" * 32)
     whole, some = (content_of(result.out) for result in evaluate(on(run, betons / "heldout.beton", part, out=tmp_path)))
-    assert whole["temperature"] == some["temperature"] > 0
-    scores = validation_scores(load_checkpoint(run / "best.safetensors")[0])
-    assert scores is not None
-    wanted = choose_operating_points(scores.label_N, softmax(scores.logits_NK / whole["temperature"]), 0)
+    assert whole.temperature == some.temperature > 0
+    scores = validation_scores(load_checkpoint(run / "best.safetensors")[0], run)
+    wanted = choose_operating_points(scores.label_N, softmax(scores.logits_NK / whole.temperature), 0)
     for content in (whole, some):
-        assert [point["name"] for point in content["operating_points"]] == ["0.5", "youden", "rule-out"]
-        for found, point in zip(content["operating_points"], wanted, strict=True):
-            assert found["refused"] == point.refused
-            assert found["threshold"] == (None if point.threshold is None else pytest.approx(point.threshold))
+        assert [point.name for point in content.operating_points] == ["0.5", "youden", "rule-out"]
+        for found, point in zip(content.operating_points, wanted, strict=True):
+            assert found.refused == point.refused
+            assert found.threshold == (None if point.threshold is None else pytest.approx(point.threshold))
 
 
-def test_a_class_without_an_image_is_said_where_means_over_classes_leave_it_out() -> None:
+def test_a_class_without_an_image_is_a_caution_where_means_over_classes_leave_it_out() -> None:
     classes, label_N = ("covid", "normal", "pneumonia"), np.array([0, 1, 0])
-    assert absent_classes(classes, label_N) == [
-        "no image is of pneumonia: means over classes are of what the others define"
-    ]
-    assert absent_classes(classes, np.arange(3)) == absent_classes(classes[:2], np.zeros(3, int)) == []
+    assert class_cautions(classes, label_N) == [caution("absent-classes", classes=["pneumonia"])]
+    assert class_cautions(classes, np.arange(3)) == []
+    assert class_cautions(classes[:2], np.zeros(3, int)) == [caution("one-class")]
 
 
 def measured(classes: tuple[str, ...], label_N: np.ndarray, called_N: np.ndarray) -> Evaluation:
@@ -358,20 +371,14 @@ def measured(classes: tuple[str, ...], label_N: np.ndarray, called_N: np.ndarray
     scores = Scores(
         label_N=label_N, probability_NK=first_NK, group_N=np.arange(len(label_N)), classes=classes, positive=0
     )
-    bootstrap = Bootstrap(resamples=50, seed=0, prevalence=None)
-    return Evaluation(
-        beton=Path("heldout.beton"),
-        classes=classes,
-        positive=classes[0],
-        metrics=all_metrics(label_N, first_NK, 0),
-        measurement=measure(scores, (), (), bootstrap, other_NK=second_NK),
-        decision=Decision(temperature=None, points=()),
-        bootstrap=bootstrap,
-        against="other",
-        warnings=[],
-        out=Path("out"),
-        figures=(),
-    )
+    found = measure(scores, (), (), Bootstrap(resamples=50, seed=0, prevalence=None), other_NK=second_NK)
+    assert found.difference is not None
+    metrics = msgspec.structs.replace(
+        example_metrics(), classes=list(classes), positive=classes[0], num_samples=len(label_N), operating_points=[],
+        subgroups=[], difference=Difference(against="other", estimates=found.difference, cautions=[]),
+        num_groups=found.num_groups, confusion=found.confusion, estimates=found.estimates, trivial=found.trivial,
+    )  # fmt: skip
+    return Evaluation(metrics=metrics, out=Path("out"), figures=())
 
 
 def test_twenty_classes_are_shown_in_the_betons_order_and_every_mean_says_over_how_many_it_is() -> None:
@@ -393,64 +400,66 @@ def test_twenty_classes_are_shown_in_the_betons_order_and_every_mean_says_over_h
 
 def test_metrics_of_single_classes_are_in_the_classes_order_not_the_alphabets() -> None:
     result = measured(tuple("abcdefghijkl"), np.arange(24) % 12, np.arange(24) % 12)
-    names = [name for name, _ in in_order(result.measurement.estimates) if name.startswith("f1[")]
+    names = [name for name, _ in in_order(result.metrics.estimates) if name.startswith("f1[")]
     assert names == [f"f1[{place}]" for place in range(12)]
 
 
 def test_two_classes_keep_their_names_and_say_how_many_define_a_mean_only_where_one_does_not() -> None:
     both = measured(("covid", "normal"), np.arange(8) % 2, np.arange(8) % 2)
     (headline, *_, matrix) = (part for part in evaluation_parts(both) if isinstance(part, Sheet))
-    assert "F1, macro" in [row[0] for row in headline.rows] and matrix.headers[1:] == (
+    assert "macro F1" in [row[0] for row in headline.rows] and matrix.headers[1:] == (
         "predicted covid",
         "predicted normal",
     )
     one = measured(("covid", "normal"), np.zeros(8, int), np.zeros(8, int))
     headline = next(part for part in evaluation_parts(one) if isinstance(part, Sheet))
-    assert "F1, macro, over 1 of 2 classes" in [row[0] for row in headline.rows]
+    assert "macro F1, over 1 of 2 classes" in [row[0] for row in headline.rows]
 
 
 def test_the_figures_titles_say_over_how_many_classes_a_mean_is(monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
     monkeypatch.setattr("engine.evaluate.results.roc_figure", lambda *given: titles.append(given[2]))
     label_N = np.array([0, 0, 1, 1])  # none of the third class
-    result = measured(("covid", "normal", "pneumonia"), label_N, label_N)
-    scores = Scores(
-        label_N=label_N, probability_NK=np.eye(3)[label_N], group_N=np.arange(4), classes=result.classes, positive=0
-    )
-    figures(scores, result.measurement, "heldout-1f3a90bc", "radiographs")
+    classes = ("covid", "normal", "pneumonia")
+    probability_NK, group_N = np.eye(3)[label_N], np.arange(4)
+    scores = Scores(label_N=label_N, probability_NK=probability_NK, group_N=group_N, classes=classes, positive=0)
+    found = measure(scores, (), (), Bootstrap(resamples=50, seed=0, prevalence=None))
+    figures(scores, found, "heldout-1f3a90bc", "radiographs")
     assert "mean ROC-AUC over 2 of 3 classes 1.000" in titles[0]
 
 
-def test_a_temperature_at_its_bound_is_said() -> None:
-    logits_NK = torch.tensor([[4.0, -4.0], [3.0, -3.0], [-4.0, 4.0], [-3.0, 3.0]])
-    kept = {"validation.label": torch.tensor([0, 0, 1, 1]), "validation.group": torch.arange(4)}
-    easy = decide(kept | {"validation.logits": logits_NK}, 0)
-    assert easy.temperature == min(TEMPERATURES) and easy.cautions() == [AT_BOUND]
-    wrong_too = decide(kept | {"validation.logits": logits_NK[[0, 2, 3, 1]]}, 0)
-    assert wrong_too.temperature == max(TEMPERATURES) and wrong_too.cautions() == [AT_BOUND]
+def test_a_temperature_at_its_bound_is_a_caution() -> None:
+    def at_bound(temperature: float) -> Caution:
+        return caution("temperature-at-bound", temperature=temperature)
+
+    logits_NK = np.array([[4.0, -4.0], [3.0, -3.0], [-4.0, 4.0], [-3.0, 3.0]], np.float32)
+    easy_scores = ValidationScores(label_N=np.array([0, 0, 1, 1]), logits_NK=logits_NK, group_N=np.arange(4))
+    easy = decide(easy_scores, 0)
+    assert easy.temperature == min(TEMPERATURES) and easy.cautions() == [at_bound(min(TEMPERATURES))]
+    wrong_too = decide(replace(easy_scores, logits_NK=logits_NK[[0, 2, 3, 1]]), 0)
+    assert wrong_too.temperature == max(TEMPERATURES) and wrong_too.cautions() == [at_bound(max(TEMPERATURES))]
     logits_NK[1] *= -0.5
-    assert decide(kept | {"validation.logits": logits_NK}, 0).cautions() == []
-    assert decide({}, 0).cautions() == [UNKNOWN]
+    assert decide(easy_scores, 0).cautions() == []
 
 
 def test_an_operating_point_is_reported_on_the_set_under_test(run: Path, betons: Path, tmp_path: Path) -> None:
     evaluate(on(run, betons / "heldout.beton", out=tmp_path, prevalence=0.1))
     content = content_of(results_of(tmp_path))
     label_N, probability_NK = scores_of(results_of(tmp_path))
-    known = [point for point in content["operating_points"] if point["threshold"] is not None]
+    known = [point for point in content.operating_points if point.threshold is not None]
     assert len(known) >= 2
     for point in known:
-        called_N, is_covid_N = probability_NK[:, 0] >= point["threshold"] * (1 - 1e-8), label_N == 0
-        found = {name: estimate["value"] for name, estimate in point["estimates"].items()}
+        called_N, is_covid_N = probability_NK[:, 0] >= point.threshold * (1 - 1e-8), label_N == 0
+        found = {name: estimate.value for name, estimate in point.estimates.items()}
         assert found["sensitivity"] == pytest.approx(called_N[is_covid_N].mean())
         assert found["specificity"] == pytest.approx((~called_N)[~is_covid_N].mean())
         assert "ppv_at_prevalence" in found and "auc" not in found
         for name in ("sensitivity", "specificity"):
-            estimate = point["estimates"][name]
-            assert estimate["low"] <= estimate["value"] <= estimate["high"]
-    (refused,) = (point for point in content["operating_points"] if point["name"] == "rule-out")
-    assert refused["threshold"] is None and "59" in refused["refused"] and refused["estimates"] == {}
-    assert content["prevalence"] == {"set": pytest.approx((label_N == 0).mean()), "stated": 0.1}
+            estimate = point.estimates[name]
+            assert estimate.low <= estimate.value <= estimate.high
+    (refused,) = (point for point in content.operating_points if point.name == "rule-out")
+    assert refused.threshold is None and "59" in refused.refused and refused.estimates == {}
+    assert content.prevalence == pytest.approx((label_N == 0).mean()) and content.stated_prevalence == 0.1
 
 
 def test_every_estimate_has_its_interval_and_the_trivial_value_beside_it(
@@ -460,38 +469,34 @@ def test_every_estimate_has_its_interval_and_the_trivial_value_beside_it(
     content = content_of(results_of(tmp_path))
     label_N, probability_NK = scores_of(results_of(tmp_path))
     names = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "f1_macro", "auc", "pr_auc", "brier", "ece")
-    assert set(names) <= content["estimates"].keys() and set(names) <= content["trivial"].keys()
+    assert set(names) <= content.estimates.keys() and content.estimates.keys() == content.trivial.keys()
     for name in ("accuracy", "auc", "brier", "f1"):
-        estimate = content["estimates"][name]
-        assert estimate["low"] <= estimate["value"] <= estimate["high"]
+        estimate = content.estimates[name]
+        assert estimate.low <= estimate.value <= estimate.high
+    one = all_metrics(label_N, probability_NK, 0)
     for name in ("accuracy", "f1", "sensitivity", "specificity", "auc"):
-        assert content["estimates"][name]["value"] == pytest.approx(content[name])
-        assert content["trivial"][name] == pytest.approx(content["largest_class"][name])
-    assert content["estimates"]["pr_auc"]["value"] == pytest.approx(
+        assert content.estimates[name].value == pytest.approx(one[name])
+        assert content.trivial[name].value == pytest.approx(one["largest_class"][name])
+    assert content.estimates["pr_auc"].value == pytest.approx(
         oracle.average_precision_score(label_N == 0, probability_NK[:, 0])
     )
     with Beton(betons / "heldout.beton") as beton:
-        assert content["num_groups"] == len(np.unique(beton.rows_N["group"]))
+        assert content.num_groups == len(np.unique(beton.rows_N["group"]))
     again = tmp_path / "again"
     evaluate(on(run, betons / "heldout.beton", out=again))
     assert content_of(results_of(again)) == content
     evaluate(on(run, betons / "heldout.beton", out=again, seed=1))
-    assert content_of(results_of(again))["estimates"] != content["estimates"]
+    assert content_of(results_of(again)).estimates != content.estimates
 
 
-def test_a_run_made_before_validation_scores_were_kept_still_evaluates_and_says_what_it_lacks(
-    run: Path, betons: Path, tmp_path: Path
-) -> None:
-    old = tmp_path / "old"
-    shutil.copytree(run, old)
+def test_weights_without_validation_scores_are_refused(run: Path, betons: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
     tensors, state = load_checkpoint(run / "best.safetensors")
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("validation.")}
-    save_checkpoint(old / "best.safetensors", kept, state)
-    (result,) = evaluate(on(old, betons / "heldout.beton", out=tmp_path / "a"))
-    content = content_of(result.out)
-    assert UNKNOWN in content["warnings"] and "plainfilm 0.5" in UNKNOWN
-    assert content["temperature"] is None and content["operating_points"] == []
-    assert content["estimates"]["accuracy"]["low"] is not None
+    save_checkpoint(other / "best.safetensors", kept, state)
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: no validation scores, expected .*; train again"):
+        evaluate(on(other, betons / "heldout.beton", out=tmp_path / "a"))
 
 
 def test_subgroups_by_source_view_and_flag_have_sizes_and_small_ones_no_numbers(
@@ -507,16 +512,16 @@ def test_subgroups_by_source_view_and_flag_have_sizes_and_small_ones_no_numbers(
     )  # fmt: skip
     (result,) = evaluate(on(run, path, out=tmp_path))
     content = content_of(result.out)
-    by_name = {(found["kind"], found["name"]): found for found in content["subgroups"]}
+    by_name = {(found.kind, found.name): found for found in content.subgroups}
     assert {kind for kind, _ in by_name} == {"source", "flag"}  # one view alone would be the whole set
     there, here = by_name["source", "there"], by_name["source", "here"]
-    assert there["n"] == 2 and there["estimates"] == {} and "too small" in there["refused"]
-    assert here["n"] == num_samples - 2 and not here["refused"]
-    assert here["groups"] == len(np.unique(group_N[2:])) and here["positives"] == (label_N[2:] == 0).sum()
+    assert there.num_samples == 2 and there.estimates == {} and "too small" in there.refused
+    assert here.num_samples == num_samples - 2 and not here.refused
+    assert here.num_groups == len(np.unique(group_N[2:])) and here.num_positives == (label_N[2:] == 0).sum()
     true_N, probability_NK = scores_of(result.out)
     said = (probability_NK.argmax(1) == true_N)[2:]
-    assert here["estimates"]["accuracy"]["value"] == pytest.approx(said.mean())
-    assert by_name["flag", "smaller than the stored frame"]["n"] == (num_samples + 1) // 2
+    assert here.estimates["accuracy"].value == pytest.approx(said.mean())
+    assert by_name["flag", "smaller than the stored frame"].num_samples == (num_samples + 1) // 2
 
 
 def test_the_difference_of_two_runs_is_of_the_same_samples_and_signed(
@@ -526,12 +531,13 @@ def test_the_difference_of_two_runs_is_of_the_same_samples_and_signed(
     evaluate(on(run, heldout, out=tmp_path / "a", against=rival))
     evaluate(on(rival, heldout, out=tmp_path / "b", against=run))
     first, second = content_of(results_of(tmp_path / "a")), content_of(results_of(tmp_path / "b"))
-    assert first["difference"]["against"] == "rival" and second["difference"]["against"] == "run"
+    assert first.difference is not None and second.difference is not None
+    assert first.difference.against == "rival" and second.difference.against == "run"
     for name in ("accuracy", "auc", "brier"):
-        found = first["difference"]["estimates"][name]
-        assert found["value"] == pytest.approx(first["estimates"][name]["value"] - second["estimates"][name]["value"])
-        assert found["low"] <= found["value"] <= found["high"]
-        assert found["low"] == pytest.approx(-second["difference"]["estimates"][name]["high"], abs=1e-9)
+        found = first.difference.estimates[name]
+        assert found.value == pytest.approx(first.estimates[name].value - second.estimates[name].value)
+        assert found.low <= found.value <= found.high
+        assert found.low == pytest.approx(-second.difference.estimates[name].high, abs=1e-9)
 
 
 def test_a_run_to_compare_with_is_checked_like_the_first(
@@ -552,7 +558,9 @@ def test_a_run_to_compare_with_is_checked_like_the_first(
     with pytest.raises(InputError, match="of the training set"):  # of the second run's
         evaluate(on(run, heldout, against=tmp_path / "leaky", out=tmp_path / "e"))
     (result,) = evaluate(on(run, heldout, against=tmp_path / "leaky", out=tmp_path / "e", force=True))
-    assert any(warning.startswith("leaky: leaked") for warning in result.warnings)
+    difference = result.metrics.difference
+    assert difference is not None
+    assert "leakage-forced" in {found.code for found in difference.cautions} - codes(result)
     tensors, state = load_checkpoint(rival / "best.safetensors")
     shutil.copytree(rival, tmp_path / "other")
     save_checkpoint(tmp_path / "other" / "best.safetensors", tensors, state | {"classes": ["covid", "tb"]})
@@ -572,11 +580,11 @@ def test_one_class_alone_has_no_auc_and_is_said_not_crashed(
         path = chosen(betons / "heldout.beton", index_N, tmp_path / name / "heldout.beton")
         (result,) = evaluate(on(run, path, out=tmp_path))
         content = content_of(result.out)
-        assert content["auc"] is None and content["estimates"]["auc"]["value"] is None
-        assert any("AUC is undefined" in warning for warning in result.warnings)
-        assert "roc.png" not in content["figures"] and not kept.exists()  # the earlier one is not left to mislead
+        assert content.estimates["auc"].value is None
+        assert "one-class" in codes(result)
+        assert "roc.png" not in result.figures and not kept.exists()  # the earlier one is not left to mislead
         undefined = "specificity" if name == "covid" else "sensitivity"
-        assert content["estimates"][undefined]["value"] is None
+        assert content.estimates[undefined].value is None
 
 
 def test_one_sample_and_one_group_are_evaluated_without_a_false_interval(
@@ -588,9 +596,9 @@ def test_one_sample_and_one_group_are_evaluated_without_a_false_interval(
     group = chosen(betons / "heldout.beton", np.arange(num_samples), tmp_path / "group.beton", group=4)
     for result in evaluate(on(run, one, group, out=tmp_path)):
         content = content_of(result.out)
-        assert content["num_groups"] == 1
-        assert any("one group" in warning for warning in content["warnings"])
-        assert all(estimate["method"] != "bootstrap" for estimate in content["estimates"].values())
+        assert content.num_groups == 1
+        assert "one-group" in codes(result)
+        assert all(estimate.method != "bootstrap" for estimate in content.estimates.values())
 
 
 def test_an_unverified_beton_tells_no_groups_and_its_samples_count_as_independent(
@@ -602,15 +610,14 @@ def test_an_unverified_beton_tells_no_groups_and_its_samples_count_as_independen
     path.write_bytes(strip_footer((betons / "heldout.beton").read_bytes()))
     (result,) = evaluate(on(run, path, out=tmp_path, trust_unverified=True))
     content = content_of(result.out)
-    assert content["num_groups"] == content["num_samples"] and content["subgroups"] == []
-    assert any("samples are taken as independent" in warning for warning in content["warnings"])
+    assert content.num_groups == content.num_samples and content.subgroups == []
+    assert {"unverified-beton", "groups-unknown"} == codes(result)
 
 
 def test_every_figure_that_is_named_is_a_picture(run: Path, betons: Path, tmp_path: Path, pictures: None) -> None:
     (result,) = evaluate(on(run, betons / "heldout.beton", out=tmp_path))
-    content = content_of(result.out)
-    assert content["figures"] == ["roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png"]
-    for name in content["figures"]:
+    assert result.figures == ("roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png")
+    for name in result.figures:
         assert (result.out / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -634,8 +641,8 @@ def test_the_terminal_shows_intervals_points_subgroups_matrix_and_cautions(
     shown = capsys.readouterr().out
     for words in (
         f"(h.beton): {num_samples} images of", "95 % interval", "always ", "ROC-AUC", "Brier", "youden", "No rule-out",
-        "PPV at 0.2", "This run minus rival", "source: there", "too small", "predicted covid", "Caution, heldout-",
-        "not for diagnosis",
+        "PPV at prevalence 0.2", "This run minus rival", "source: there", "too small", "predicted covid",
+        "Caution, heldout-", "not for diagnosis",
     ):  # fmt: skip
         assert words in shown, words
 
@@ -696,13 +703,13 @@ def test_a_set_never_replaces_the_results_of_another_whatever_its_file_is_called
         ]
         head = "path,label,split,sample,group,verdict,reason"
         table.write_text("\n".join([head, *reversed(rows), "lost.png,covid,,,,rejected,truncated"]))
-        assert dataflow_beside(beton)["files"] == len(rows) + 1
+        assert (flow := dataflow_beside(beton)) is not None and flow.files == len(rows) + 1
         for other in ("heldout,0,9999,written", "heldout,x,0,written", "heldout,0,,written"):  # another conversion's
             table.write_text("\n".join([head, *rows[1:], f"0.png,covid,{other},"]))
-            assert dataflow_beside(beton) == {}
+            assert dataflow_beside(beton) is None
         with monkeypatch.context() as patched:  # as root may read everything
             patched.setattr(Path, "read_bytes", forbid)
-            assert dataflow_beside(beton) == {}
+            assert dataflow_beside(beton) is None
         table.write_text("\n".join([head, *reversed(rows), "lost.png,covid,,,,rejected,truncated"]))
     copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation", "explanation"))
     (home,) = evaluate(on(copied, betons / "heldout.beton"))
@@ -719,7 +726,8 @@ def test_a_set_never_replaces_the_results_of_another_whatever_its_file_is_called
     assert f"{len(index_N[::2]) + 1} in = {len(index_N[::2])} written + 1 rejected" in others
     assert "Results on heldout-dddddddd " in others
     assert (
-        "Where the model looks on heldout-dddddddd Not measured python cli.py explain RUN OTHER/heldout.beton" in others
+        "What the model relies on: heldout-dddddddd Not measured python cli.py explain RUN OTHER/heldout.beton"
+        in others
     )
 
 
@@ -773,7 +781,7 @@ def test_a_resumed_training_says_which_results_its_page_leaves_out(
     copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation", "explanation"))
     old = copied / "evaluation" / "heldout-1f3a90bc"
     old.mkdir(parents=True)
-    (old / "metrics.json").write_text(json.dumps({"checkpoint": {"sha256": "0" * 64}}))
+    write_record(old / "metrics.json", example_metrics())
     assert cli.main(["train", "--resume", str(copied)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"Caution, report.html: evaluation/{old.name} is of weights that the run no longer has" in shown

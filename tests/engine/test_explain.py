@@ -1,7 +1,6 @@
 """Explanations: maps through captum, the controls that they must pass, and the report's own trap."""
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import captum.attr
 import cv2
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -24,35 +24,35 @@ from engine.explain import controls
 from engine.explain.cam import METHODS, cam, evidence, explained_layer, map_cells, opened
 from engine.explain.controls import Deletion, Randomised, deletion, randomised, rank_correlation
 from engine.explain.explain import choose, explain
-from engine.explain.findings import Explanation, cautions
+from engine.explain.findings import Explained, Explanation, map_cautions
 from engine.explain.gallery import Shown, overlay
 from engine.explain.lungs import (
     ANSWERS,
     AT_RANDOM,
-    NOTHING,
     RANDOM,
     UNDEFINED,
     Interval,
     LungRatio,
-    answer,
-    answer_words,
     find_masks,
     group_interval,
-    looks,
     lung_ratios,
     measure_lungs,
+    region_of,
     sentence,
     stem_of,
 )
 from engine.networks.cnn import Cnn
 from engine.networks.registry import make_network
+from engine.train.summary import Summary
 from engine.train.train import train
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_subset
+from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, stored_side
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
 from loaders.phantom.folder import write_phantoms
+from loaders.records import read_record
 from tests.conftest import made_once
 from tests.small_training import small_training
 
@@ -75,15 +75,15 @@ class Case:
     def run(self) -> Path:
         return self.folder / "run"
 
-    def explain(self, out: Path, **settings: object) -> Explanation:
+    def explain(self, out: Path, **settings: object) -> Explained:
         values = {"beton": self.heldout, "masks": self.table, "samples": 6, "device": "cpu", "threads": 1} | settings
         return explain(ExplainConfig(run=self.run, out=out, **values))  # type: ignore[arg-type]
 
 
 def make_case(factory: pytest.TempPathFactory, name: str, arms: float, strength: float) -> Case:
     folder = made_once(factory, name, lambda folder: train_case(folder, arms, strength))
-    summary = json.loads((folder / "run" / "summary.json").read_text())
-    return Case(folder=folder, table=folder / "p" / "phantoms.csv", best_f1=summary["best_f1"])
+    summary = read_record(Summary, folder / "run" / "summary.json")
+    return Case(folder=folder, table=folder / "p" / "phantoms.csv", best_f1=summary.best_f1)
 
 
 def train_case(folder: Path, arms: float, strength: float) -> None:
@@ -133,7 +133,7 @@ def few(tied: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trapped(tied: Case, tmp_path_factory: pytest.TempPathFactory) -> Explanation:
+def trapped(tied: Case, tmp_path_factory: pytest.TempPathFactory) -> Explained:
     return tied.explain(tmp_path_factory.mktemp("trapped"))
 
 
@@ -148,28 +148,31 @@ def small_run(betons: Path, tmp_path: Path) -> Path:
 
 
 def test_arms_tied_to_the_class_score_high_and_the_model_is_said_to_look_outside_the_lungs(
-    tied: Case, trapped: Explanation
+    tied: Case, trapped: Explained
 ) -> None:
     assert tied.best_f1 >= 0.85
-    assert trapped.sentence.startswith("the model looks outside the lungs: ")
-    assert trapped.lungs.ratio.high is not None and trapped.lungs.limit is not None
-    assert trapped.lungs.ratio.high < trapped.lungs.limit
-    assert trapped.lungs.masks == "phantom" and trapped.lungs.num_samples > 30
+    assert trapped.explanation.sentence.startswith("the model relies on what lies outside the lungs: ")
+    assert trapped.explanation.lungs.ratio.high is not None and trapped.explanation.lungs.limit is not None
+    assert trapped.explanation.lungs.ratio.high < trapped.explanation.lungs.limit
+    assert trapped.explanation.lungs.masks == "phantom" and trapped.explanation.lungs.num_samples > 30
 
 
 def test_without_the_tie_the_model_is_said_to_look_at_the_lungs(untied: Case, tmp_path: Path) -> None:
-    found = untied.explain(tmp_path)
+    found = untied.explain(tmp_path).explanation
     assert untied.best_f1 >= 0.85
-    assert found.sentence.startswith("the model looks at the lungs: ")
+    assert found.sentence.startswith("the model relies on the lungs: ")
     assert found.lungs.ratio.low is not None and found.lungs.ratio.low > 1.5
     assert found.randomised.passed and found.deletion.passed
 
 
 def test_the_trap_is_seen_with_the_usual_region_too_and_its_use_is_said(tied: Case, tmp_path: Path) -> None:
-    found = tied.explain(tmp_path, masks=None)
-    assert found.sentence.startswith("the model looks outside the lungs: ") and "usual region" in found.sentence
+    found = tied.explain(tmp_path, masks=None).explanation
+    assert (
+        found.sentence.startswith("the model relies on what lies outside the lungs: ")
+        and "usual region" in found.sentence
+    )
     assert found.lungs.masks == "template"
-    assert any("no masks" in warning for warning in found.warnings)
+    assert caution("usual-lung-region") in found.cautions
 
 
 def test_most_of_a_trapped_map_lies_beside_and_above_the_lungs(tied: Case) -> None:
@@ -179,26 +182,25 @@ def test_most_of_a_trapped_map_lies_beside_and_above_the_lungs(tied: Case) -> No
     assert mean_HW[: CROP // 3].sum() > 0.5 * mean_HW.sum()  # shoulders, arms, clavicles
 
 
-def test_the_controls_pass_for_a_trained_network(trapped: Explanation) -> None:
-    assert trapped.randomised.passed and abs(trapped.randomised.correlation or 0) < 0.3
-    assert trapped.deletion.passed and trapped.deletion.auc_cam < trapped.deletion.auc_random
+def test_the_controls_pass_for_a_trained_network(trapped: Explained) -> None:
+    found = trapped.explanation
+    assert found.randomised.passed and abs(found.randomised.correlation or 0) < 0.3
+    assert found.deletion.passed and found.deletion.area_by_map < found.deletion.area_at_random
 
 
 # ---- files
 
 
-def test_files_hold_what_was_found_and_every_overlay_is_there(trapped: Explanation) -> None:
-    content = json.loads((trapped.out / "explanation.json").read_text())
+def test_files_hold_what_was_found_and_every_overlay_is_there(trapped: Explained) -> None:
+    content = read_record(Explanation, trapped.out / "explanation.json")
+    assert content == trapped.explanation and content.region == "outside" and content.set_name == trapped.out.name
     assert re.fullmatch("heldout-[0-9a-f]{8}", trapped.out.name)
-    assert content["method"] == "HiResCAM" and content["layer"].startswith("features.")
-    assert content["sentence"] == trapped.sentence and content["not_for_diagnosis"] is True
-    assert content["lung_ratio"]["masks"] == "phantom" and content["lung_ratio"]["n"] == trapped.lungs.num_samples
-    assert content["randomised"]["passed"] is True and content["deletion"]["passed"] is True
-    assert 1 <= len(content["samples"]) <= 6
-    for sample in content["samples"]:
-        assert sample["kind"] in ("right", "wrong", "borderline")
-        assert (sample["label"] == sample["predicted"]) or sample["kind"] != "right"
-        with Image.open(trapped.out / sample["overlay"]) as picture:
+    assert content.method == "HiResCAM" and content.layer.startswith("features.")
+    assert content.not_for_diagnosis is True and content.lungs.masks == "phantom" and not content.distrust
+    assert 1 <= len(content.samples) <= 6
+    for sample in content.samples:
+        assert (sample.label == sample.predicted) or sample.kind != "right"
+        with Image.open(trapped.out / sample.overlay) as picture:
             assert picture.mode == "RGB" and picture.width > 2 * picture.height * 0.8
     for name in ("gallery.png", "deletion.png"):
         with Image.open(trapped.out / name) as picture:
@@ -206,22 +208,21 @@ def test_files_hold_what_was_found_and_every_overlay_is_there(trapped: Explanati
 
 
 def test_the_command_says_the_same_again_and_leaves_no_overlay_of_the_first_time(
-    tied: Case, trapped: Explanation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tied: Case, trapped: Explained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trapped.out, tmp_path / trapped.out.name)
     arguments = ["explain", str(tied.run), str(tied.heldout), "--masks", str(tied.table), "--out", str(tmp_path)]
     assert main([*arguments, "--samples", "2", "--threads", "1", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert f"{trapped.out.name}: {trapped.sentence}." in said and "not for diagnosis" in said
+    assert f"{trapped.out.name}: {trapped.explanation.sentence}." in said and "not for diagnosis" in said
     assert str(tmp_path / trapped.out.name / "gallery.png") in said
     assert [path.name for path in sorted((tmp_path / trapped.out.name).glob("0*.png"))] == ["0001.png", "0002.png"]
-    again = json.loads((tmp_path / trapped.out.name / "explanation.json").read_text())
-    first = json.loads((trapped.out / "explanation.json").read_text())
-    assert {**again, "samples": []} == {**first, "samples": []}
+    again = read_record(Explanation, tmp_path / trapped.out.name / "explanation.json")
+    assert msgspec.structs.replace(again, samples=trapped.explanation.samples) == trapped.explanation
 
 
 def test_a_full_disk_leaves_the_overlays_of_the_first_time(
-    tied: Case, few: Path, trapped: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tied: Case, few: Path, trapped: Explained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(path: Path, content: bytes) -> None:
         raise StorageError(f"{path}: No space left on device, expected {len(content)} bytes of room")
@@ -380,7 +381,7 @@ def test_deletion_passes_for_a_map_on_what_matters_and_fails_elsewhere(place: sl
         cells=(14, 14), seed=0,
     )  # fmt: skip
     assert found.passed is passed
-    assert found.cam_P[0] == found.random_P[0] and found.cam_P[-1] == pytest.approx(found.random_P[-1])
+    assert found.by_map[0] == found.at_random[0] and found.by_map[-1] == pytest.approx(found.at_random[-1])
 
 
 # ---- the lungs' share
@@ -409,9 +410,9 @@ def test_the_interval_resamples_groups_and_one_group_has_none() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (0.5, 1.4, "the model looks outside the lungs: "),
-        (1.2, 1.8, "it cannot be told where the model looks: "),
-        (1.7, 2.2, "the model looks at the lungs: "),
+        (0.5, 1.4, "the model relies on what lies outside the lungs: "),
+        (1.2, 1.8, "it is not known what the model relies on: "),
+        (1.7, 2.2, "the model relies on the lungs: "),
     ],
 )
 def test_the_sentence_goes_by_the_interval(low: float, high: float, said: str) -> None:
@@ -421,11 +422,11 @@ def test_the_sentence_goes_by_the_interval(low: float, high: float, said: str) -
     )  # fmt: skip
     assert lungs.limit == pytest.approx(1.5)
     assert sentence(lungs).startswith(said) and "n = 9" in sentence(lungs) and "lies in the lungs as" in sentence(lungs)
-    assert sentence(lungs, RANDOM) == f"it cannot be told where the model looks: {RANDOM}"
-    assert ANSWERS[looks(lungs, "")] == said.removesuffix(": ") and "3 empty maps left out" in sentence(lungs)
+    assert sentence(lungs, RANDOM) == f"it is not known what the model relies on: {RANDOM}"
+    assert ANSWERS[region_of(lungs, "")] == said.removesuffix(": ") and "3 empty maps left out" in sentence(lungs)
     for distrust in (RANDOM, AT_RANDOM):  # a failed control takes the praise and the warning alike
-        assert sentence(lungs, distrust) == f"it cannot be told where the model looks: {distrust}"
-        assert looks(lungs, distrust) == "unknown"
+        assert sentence(lungs, distrust) == f"it is not known what the model relies on: {distrust}"
+        assert region_of(lungs, distrust) == "unknown"
 
 
 def test_pictures_whose_map_is_empty_or_whose_lungs_are_not_in_the_crop_are_counted() -> None:
@@ -433,14 +434,11 @@ def test_pictures_whose_map_is_empty_or_whose_lungs_are_not_in_the_crop_are_coun
     found = measure_lungs(ratio_N, area_N, np.arange(5), "folder", 0)
     assert (found.num_samples, found.num_empty, found.num_outside) == (2, 2, 1)
     passed = Deletion(
-        share_P=np.array([0.0, 1.0]), cam_P=np.array([1.0, 0.0]), random_P=np.array([1.0, 1.0]),
+        share=[0.0, 1.0], by_map=[1.0, 0.0], at_random=[1.0, 1.0],
         difference=Interval(value=-0.5, low=-0.6, high=-0.4), num_samples=4,
     )  # fmt: skip
-    said = cautions(found, Randomised(correlation=0.0, num_samples=4, num_empty=0), passed, 40)
-    assert said == [
-        "empty maps, where nothing speaks for the predicted class: 2 of 5; the lung ratio leaves them out",
-        "pictures without lungs in their crop: 1 of 5; the lung ratio leaves them out",
-    ]
+    made = map_cautions(found, Randomised(correlation=0.0, num_samples=4, num_empty=0), passed, 40)
+    assert made == [caution("empty-maps", empty=2, images=5), caution("lungs-outside-crop", outside=1, images=5)]
 
 
 def test_the_randomised_check_counts_only_pictures_whose_map_varies() -> None:
@@ -458,20 +456,6 @@ def test_the_randomised_check_counts_only_pictures_whose_map_varies() -> None:
         patch.setattr(controls, "evidence", without_the_last)
         found = randomised(network, lambda: Cnn(2, 32, 0.5), frames, np.zeros(4, np.int64), **options)  # type: ignore[arg-type]
     assert (found.num_samples, found.num_empty) == (3, 1)
-
-
-def test_an_explanation_json_answers_only_where_its_controls_passed() -> None:
-    passed = {"randomised": {"passed": True}, "deletion": {"passed": True}}
-    failed = passed | {"deletion": {"passed": False}}
-    for words, place in (("at the lungs: 1.9 times", "lungs"), ("outside the lungs: 0.4 times", "outside")):
-        for content in (
-            {"sentence": f"the model looks {words}"},
-            {"looks": place, "sentence": f"the model looks {words}"},
-        ):
-            assert answer(content | passed) == place and answer_words(content | passed) == content["sentence"]
-            assert answer(content | failed) == "unknown"
-            assert answer_words(content | failed) == f"{NOTHING}: its own controls failed"
-    assert answer({}) == "unknown" and answer_words({}) == ""
 
 
 # ---- choice, masks
@@ -514,21 +498,21 @@ def test_a_folder_of_masks_and_the_phantoms_table_give_the_same_lungs(phantoms: 
             assert crop_HW[lungs_HW].mean() < crop_HW[~lungs_HW].mean()  # air is dark
 
 
-def test_a_mask_follows_its_mended_radiograph_and_one_of_other_proportions_is_refused(
+def test_a_mask_follows_its_repaired_radiograph_and_one_of_other_proportions_is_refused(
     phantoms: Path, betons: Path, tmp_path: Path
 ) -> None:
     rows = list(csv.DictReader((betons / "convert.csv").read_text().splitlines()))
-    mended = next(row for row in rows if row["split"] == "heldout" and row["sample"] == "0")
-    size = int(mended["width"]), int(mended["height"])
+    repaired = next(row for row in rows if row["split"] == "heldout" and row["sample"] == "0")
+    size = int(repaired["width"]), int(repaired["height"])
     mask_HW = np.zeros((2 * size[1], 2 * size[0]), np.uint8)  # of twice the radiograph's size
     mask_HW[: size[1], : size[0]] = 255  # upper left quarter
     (tmp_path / "masks").mkdir()
-    mask = tmp_path / "masks" / (Path(mended["path"]).stem + "_mask.png")
+    mask = tmp_path / "masks" / (Path(repaired["path"]).stem + "_mask.png")
 
-    def lungs(reason: str) -> np.ndarray:
-        mended["reason"] = reason
+    def lungs(fix: str) -> np.ndarray:
+        repaired["fix"] = fix
         with (tmp_path / "convert.csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, list(mended))
+            table = csv.DictWriter(file, list(repaired))
             table.writeheader()
             table.writerows(rows)
         with Beton(betons / "heldout.beton") as beton:
@@ -539,16 +523,16 @@ def test_a_mask_follows_its_mended_radiograph_and_one_of_other_proportions_is_re
     cv2.imwrite(str(mask), mask_HW)
     plain_HW = lungs("")
     assert plain_HW[:15, :15].all() and not plain_HW[17:].any() and not plain_HW[:, 17:].any()
-    turned_HW = lungs("a note; mended: invert; rotate 90")
+    turned_HW = lungs("invert; rotate 90")
     assert turned_HW[:15, 17:].all() and not turned_HW[:, :15].any()
-    assert lungs(f"mended: crop 0:{size[1] // 2},0:{size[0] // 2}").all()  # only the quarter was kept
+    assert lungs(f"crop 0:{size[1] // 2},0:{size[0] // 2}").all()  # only the quarter was kept
     with pytest.raises(InputError, match="expected room for the audit's crop"):
-        lungs("mended: crop 0:99999,0:9")
-    assert (lungs("mended: rotate sideways") == plain_HW).all()
+        lungs("crop 0:99999,0:9")
+    assert (lungs("rotate sideways") == plain_HW).all()
     cv2.imwrite(str(mask), mask_HW[: size[1]])
     with pytest.raises(InputError, match=r"_mask\.png: .* expected the proportions of its radiograph"):
         lungs("")
-    mended["sample"] = "²"  # a digit, but no number
+    repaired["sample"] = "²"  # a digit, but no number
     with pytest.raises(InputError, match="expected the table of its own conversion"):
         lungs("")
 
@@ -603,7 +587,7 @@ def test_a_table_of_another_conversion_and_masks_of_other_radiographs_are_refuse
 
 @pytest.mark.parametrize("name", ["...beton", "..beton"])
 def test_results_on_a_beton_of_an_odd_name_lie_below_the_folder_asked_for(
-    tied: Case, few: Path, trapped: Explanation, tmp_path: Path, name: str
+    tied: Case, few: Path, trapped: Explained, tmp_path: Path, name: str
 ) -> None:
     path = shutil.copyfile(few, tmp_path / name)
     config = ExplainConfig(run=tied.run, beton=path, out=tmp_path / "x", samples=1, measured=1, device="cpu")
@@ -698,8 +682,9 @@ def test_three_classes_and_a_beton_of_one_sample_work_and_one_group_decides_noth
         everything = len(beton)
     for name, count in (("one", 1), ("val", everything)):
         found = explain(ExplainConfig(run=tmp_path / "run", beton=out / f"{name}.beton", device="cpu"))
-        assert len(found.samples) == count and {example.predicted for example in found.samples} <= set(names)
+        assert len(found.explanation.samples) == count
+        assert {example.predicted for example in found.explanation.samples} <= set(names)
         assert found.out.parent == tmp_path / "run" / "explanation" and (found.out / "gallery.png").is_file()
         if count == 1:
-            assert found.sentence.startswith("it cannot be told where the model looks")
-            assert not found.deletion.passed and any("one group" in warning for warning in found.warnings)
+            assert found.explanation.sentence.startswith("it is not known what the model relies on")
+            assert not found.explanation.deletion.passed and caution("one-group") in found.explanation.cautions

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -31,7 +32,9 @@ from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.train import train
 from loaders import __version__
 from loaders.beton.reader import Beton
+from loaders.cautions import caution
 from loaders.errors import CheckpointError, ConfigError, IntegrityError
+from tests.example_run import CHECKPOINT, alone, deletion, estimate, explanation, metrics, put
 from tests.small_training import small_training
 
 pytestmark = pytest.mark.extras
@@ -102,7 +105,7 @@ def test_temperature_is_inside_the_file(run: Path, exported: Path) -> None:
     assert trained.decision.temperature == pytest.approx(6 / np.log(SURE / (1 - SURE)), rel=1e-3)
     frames_NSS = exporting.probe_frames(3, trained.state["stored"])
     (said_NK,) = session_of(exported).run(None, {"frames": frames_NSS})
-    as_they_are = replace(trained, decision=Decision(temperature=None, points=()))
+    as_they_are = replace(trained, decision=Decision(temperature=1.0, points=()))
     assert abs(reference(as_they_are, frames_NSS) - said_NK).max() > 1e-3
     assert "they mean little" not in card_of(trained, "m.onnx")
     at_its_bound = replace(trained, decision=Decision(temperature=20.0, points=()))
@@ -117,10 +120,12 @@ def test_networks_of_torchvision_are_exported_too(tmp_path: Path) -> None:
         "dropout": 0.0, "conversion_id": "", "epoch": 1,
     }  # fmt: skip
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {"validation.logits": torch.eye(3), "validation.label": torch.arange(3)}
+    tensors["validation.group"] = torch.arange(3)
     (tmp_path / "run").mkdir()
     save_checkpoint(tmp_path / "run" / "best.safetensors", tensors, state)
     done = export(ExportConfig(run=tmp_path / "run", out=tmp_path / "m.onnx"))
-    assert done.difference <= 1e-4 and done.temperature is None
+    assert done.difference <= 1e-4
     frames_NSS = np.random.default_rng(3).integers(0, 256, (5, 46, 46), np.uint8)
     (said_NK,) = session_of(done.model).run(None, {"frames": frames_NSS})
     np.testing.assert_allclose(said_NK, reference(load_trained(tmp_path / "run"), frames_NSS), atol=1e-4)
@@ -197,44 +202,36 @@ def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others
     other = tmp_path / "run"
     shutil.copytree(run, other)
     trained = load_trained(other)
-    content = {
-        "beton": "held.beton", "split": "heldout",
-        "num_samples": 1234, "num_groups": 77, "accuracy": 0.5,
-        "warnings": ["leaked: <b>holds</b> images"], "checkpoint": {"sha256": trained.sha256},
-        "estimates": {"auc": {"value": 0.9, "low": 0.85, "high": 0.95}, "ece": {"value": None, "low": None}},
-        "trivial": {"auc": 0.5},
-    }  # fmt: skip
-    folder = other / "evaluation" / "heldout-1f3a90bc"
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps(content))
+    hostile = msgspec.to_builtins([caution("absent-classes", classes=["<b>holds</b>"])])
+    own = CHECKPOINT | msgspec.to_builtins(trained.checkpoint)
+    path, auc = other / "evaluation" / "held" / "metrics.json", estimate(0.9, low=0.85, high=0.95)
+    found = metrics(
+        set_name="heldout-1f3a90bc", beton="held.beton", num_samples=1234, num_groups=77, cautions=hostile,
+        checkpoint=own, estimates={"auc": auc, "ece": alone(None)}, trivial={"auc": alone(0.5)},
+    )  # fmt: skip
+    put(path, found)
     card = card_of(trained, "model.onnx")
-    assert (
-        "| ROC-AUC | 0.9000 | 0.8500 to 0.9500 | 0.5000 |" in card
-        and "heldout-1f3a90bc (held.beton): 1,234 images in 77 groups" in card
-    )
+    assert "| ROC-AUC | 0.900 | 0.850 to 0.950 | 0.500 |" in card
+    assert "heldout-1f3a90bc (held.beton): 1,234 images in 77 groups" in card
     assert "ECE" not in card and "\\<b\\>holds" in card and "<b>" not in card
-    three = {"value": 0.25, "low": None, "high": None, "defined": 2, "classes": 3}
-    own = content | {"estimates": {"ppv": three}, "trivial": {"ppv": 0.1}, "trivial_defined": {"ppv": 1}}
-    (folder / "metrics.json").write_text(json.dumps(own))
-    assert "| PPV, mean over 2 of 3 classes | 0.2500 | none | 0.1000" in card_of(trained, "model.onnx")
-    (folder / "metrics.json").write_text(json.dumps(content))
-    explained = {"sentence": "the model looks at the floor", "checkpoint": {"sha256": trained.sha256}}
-    (other / "explanation" / "held").mkdir(parents=True)
-    (other / "explanation" / "held" / "explanation.json").write_text(json.dumps(explained))
-    assert "the model looks at the floor" in card_of(trained, "model.onnx")
-    failed = explained | {"deletion": {"passed": False}}
-    (other / "explanation" / "held" / "explanation.json").write_text(json.dumps(failed))
-    assert "the model looks" not in card_of(trained, "model.onnx").replace("cannot be told where the model looks", "")
-    for folder_of, found in (
-        (folder / "metrics.json", content),
-        (other / "explanation/held/explanation.json", explained),
-    ):
-        folder_of.write_text(json.dumps(found | {"checkpoint": {"sha256": "other"}}))
+    of_three, least = alone(0.25, defined=2, classes=3), alone(0.1, defined=1, classes=3)
+    put(path, metrics(checkpoint=own, estimates={"ppv": of_three}, trivial={"ppv": least}))
+    row = "| positive predictive value, mean over 2 of 3 classes | 25.0 % | – | 10.0 %, 1 of 3 classes"
+    assert row in card_of(trained, "model.onnx")
+    put(path, found)
+    explained = other / "explanation" / "held" / "explanation.json"
+    put(explained, explanation(checkpoint=own))
+    assert "the model relies on the lungs" in card_of(trained, "model.onnx")
+    put(explained, explanation(checkpoint=own, deletion=deletion(0.63, 0.62), region="unknown"))
+    failed = card_of(trained, "model.onnx")
+    assert "the model relies on the lungs" not in failed and "not known what the model relies on" in failed
+    put(path, msgspec.structs.replace(found, checkpoint=metrics().checkpoint))
+    put(explained, explanation())
     card = card_of(trained, "model.onnx")
     assert "ROC-AUC" not in card and "holds" not in card.partition("## Cautions")[2].partition("a score")[0]
-    assert "floor" not in card
-    for broken in ("{", "[]", '{"checkpoint": 3}', '{"estimates": [1], "warnings": 7}'):
-        (folder / "metrics.json").write_text(broken)
+    assert "relies on the lungs" not in card
+    for broken in ("{", "[]", '{"checkpoint": 3}', '{"version": 1, "estimates": [1], "cautions": 7}'):
+        path.write_text(broken)
         assert "Not measured" in card_of(trained, "model.onnx")
 
 
@@ -243,7 +240,7 @@ def test_a_card_without_betons_and_summary_says_not_recorded(run: Path, tmp_path
     for name in ("best.safetensors",):
         shutil.copy(run / name, tmp_path / "run" / name)
     card = card_of(load_trained(tmp_path / "run"), "model.onnx")
-    assert "classes, groups and sources: not recorded" in card and "## Training\n\nNot recorded." in card
+    assert "## Data\n\nNot recorded." in card and "## Training\n\nNot recorded." in card
 
 
 def test_markup_in_names_stays_text() -> None:
@@ -274,13 +271,13 @@ def test_the_command_says_what_it_wrote(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = exporting.Exported(
-        model=tmp_path / "m.onnx", card=tmp_path / "model_card.md", classes=("a", "b"), stored=46, temperature=None,
+        model=tmp_path / "m.onnx", card=tmp_path / "model_card.md", classes=("a", "b"), stored=46,
         difference=1e-7, size=1_000_000,
     )  # fmt: skip
     monkeypatch.setattr(cli.importlib, "import_module", fake_import(done, cli.importlib.import_module))
     assert cli.main(["export", str(run), "--out", str(tmp_path / "m.onnx")]) == 0
     shown = capsys.readouterr().out
-    for text in ("(N, 46, 46)", "1e-07", "uncalibrated", "m.onnx", "model_card.md", "not for diagnosis"):
+    for text in ("(N, 46, 46)", "1e-07", "m.onnx", "model_card.md", "not for diagnosis"):
         assert text in shown
     assert cli.main(["export"]) == 2
 
@@ -288,7 +285,7 @@ def test_the_command_says_what_it_wrote(
 def fake_import(done: exporting.Exported, original: object) -> object:
     def import_module(name: str) -> object:
         if name == "engine.export.export":
-            return SimpleNamespace(export=lambda config, progress: done)
+            return SimpleNamespace(export=lambda config, progress: done, export_words=exporting.export_words)
         return original(name)  # type: ignore[operator]
 
     return import_module

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,8 +24,9 @@ from PIL import Image, ImageDraw
 from PIL.ImageFont import FreeTypeFont
 
 import loaders.figure_text as figure_text
-from engine.compare import Comparison, Contender, comparison_figure
+from engine.compare import Contender, comparison_figure
 from engine.crossval.output import crossval_figure
+from engine.crossval.scores import Guess, OverFolds, Target, TargetResult
 from engine.evaluate.figures import Curve, Panel, pr_figure, roc_figure, score_figure
 from engine.evaluate.results import Bootstrap, Scores, figures, measure
 from engine.explain.controls import Deletion
@@ -48,6 +50,7 @@ from loaders.figure_text import EM, FAMILY, class_names, family_of, name_text, w
 from loaders.images.decode import Decoded
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import Entry
+from tests.example_run import comparison, crossval
 
 ROOT = Path(__file__).parents[2]
 CROP = 32
@@ -119,31 +122,32 @@ def draw_evaluation(case: Case) -> list[Figure]:
 
 def draw_comparison(case: Case) -> list[Figure]:
     sure = Estimate(value=0.97, low=0.93, high=0.99, method="bootstrap")
-    contenders = (
+    contenders = [
         Contender(model="cnn", validation_f1=sure, heldout_f1=replace(sure, value=0.94, low=0.9)),
         Contender(model="densenet121", failed="out of memory"),
         Contender(model=case.classes[-1], validation_f1=replace(sure, value=1.0, low=1.0, high=1.0)),
-    )
-    result = Comparison(
-        contenders=contenders, classes=case.classes, positive=case.classes[0], synthetic=False, cautions=(), out=Path()
-    )
-    return [comparison_figure(result)]
+    ]
+    names = list(case.classes)
+    return [comparison_figure(comparison(networks=contenders, classes=names, positive=names[0]))]
 
 
 def draw_crossval(case: Case) -> list[Figure]:
-    def row(name: str, value: float | None, low: float | None) -> dict[str, Any]:
-        f1 = {"value": value, "low": low, "high": None if low is None else 0.97, "folds": [value, None, 0.9]}
-        return {"name": name, "n": 12060, "groups": 11530, "f1": f1}
+    def row(target: Target, value: float | None, low: float | None) -> TargetResult:
+        found = Estimate(value=value, low=low, high=None if low is None else 0.97, method="")
+        f1 = OverFolds(estimate=found, mean=0.9, spread=0.1, folds=[value, None, 0.9])
+        (known, *_) = crossval().targets
+        return msgspec.structs.replace(known, target=target, num_samples=12060, num_groups=11530, f1=f1)
 
-    rows = [row("random split", 0.95, 0.91), row("group split", 0.9, None), row("lungs hidden", None, None)]
-    guess = {"class": case.classes[0], "f1": 0.59}
-    content = {
-        "rows": [*rows, {"name": "external beton", "n": None, "groups": None, "f1": None}],
-        "classes": list(case.classes), "positive": case.classes[0], "n": 12060, "synthetic": False,
-        "always_positive": guess if len(case.classes) == 2 else None, "trivial": guess, "settings": {"folds": 5},
-    }  # fmt: skip
-    high = content | {"trivial": guess | {"f1": 0.97}, "always_positive": None}
-    return [crossval_figure(content), crossval_figure(high)]
+    guess = Guess(predicted=case.classes[0], f1=0.59, auc=0.5, accuracy=0.5)
+    result = crossval(
+        targets=[row("random", 0.95, 0.91), row("group", 0.9, None), row("lungs-hidden", None, None)],
+        classes=list(case.classes), positive=case.classes[0], num_samples=12060, trivial=guess,
+        always_positive=guess if len(case.classes) == 2 else None,
+    )  # fmt: skip
+    high = msgspec.structs.replace(guess, f1=0.97)
+    return [
+        crossval_figure(result), crossval_figure(msgspec.structs.replace(result, trivial=high, always_positive=None))
+    ]  # fmt: skip
 
 
 def draw_profile(case: Case) -> list[Figure]:
@@ -163,7 +167,7 @@ def draw_profile(case: Case) -> list[Figure]:
 def draw_deletion(case: Case) -> list[Figure]:
     share_P = np.linspace(0, 1, 11)
     found = Deletion(
-        share_P=share_P, cam_P=1 - share_P, random_P=1 - 0.5 * share_P, num_samples=32,
+        share=share_P.tolist(), by_map=(1 - share_P).tolist(), at_random=(1 - 0.5 * share_P).tolist(), num_samples=32,
         difference=Interval(value=-0.2, low=-0.3, high=-0.1),
     )  # fmt: skip
     return [deletion_figure(found, f"GradCAM: {name_text(case.file)} (heldout), n = 32")]
@@ -399,7 +403,7 @@ def test_a_confusion_matrix_names_every_class_on_both_axes_and_has_every_count()
     assert all(texts.count(name) == 2 for name in CASES["twenty"])
     assert all(texts.count(str(count)) == 1 for count in range(1, 400)) and not any("%" in text for text in texts)
     few = [one.text for one in drawn_texts(confusion_figure(np.array([[9, 1], [0, 0]]), class_names("ab"), "title"))]
-    assert {"9\n90%", "1\n10%", "0\n0%"} < set(few)
+    assert {"9\n90 %", "1\n10 %", "0\n0 %"} < set(few)
 
 
 @pytest.mark.parametrize("num_classes", [2, 6, 7, 12])

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -37,9 +36,11 @@ from engine.networks.registry import (
 from engine.train.checkpoint import load_checkpoint, load_network, save_checkpoint
 from engine.train.pretrained import adopt, default_file, find_weights, read_weights
 from engine.train.step import make_learner, train_step
+from engine.train.summary import Summary
 from engine.train.train import resume_config, train
 from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, Interrupted, StorageError
+from loaders.records import read_record
 from tests.small_training import small_training
 
 SIDE = 32
@@ -365,9 +366,9 @@ def test_a_run_says_which_network_it_trained_and_what_it_began_with(run: Path) -
     tensors, state = load_checkpoint(run / "best.safetensors")
     assert (state["network"], state["began_with"]) == ("resnet18", "resnet.pth")
     load_network(network_of(state), tensors)
-    summary = json.loads((run / "summary.json").read_text())
-    assert (summary["model"], summary["weights"], summary["head_epochs"]) == ("resnet18", "resnet.pth", 1)
-    assert summary["parameters"] == 11_171_266
+    summary = read_record(Summary, run / "summary.json")
+    assert (summary.model, summary.weights, summary.head_epochs) == ("resnet18", "resnet.pth", 1)
+    assert summary.parameters == 11_171_266
 
 
 def interrupted_and_resumed(settings: TrainConfig, after: int) -> None:

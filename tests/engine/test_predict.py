@@ -19,9 +19,9 @@ from engine.evaluate.evaluate import evaluate
 from engine.predict import predict as prediction
 from engine.predict.predict import Predicted, predict_files, prediction_words
 from engine.predict.table import opened_spool
-from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.train import train
 from loaders.atomic_file import SUFFIX
+from loaders.cautions import caution
 from loaders.config import AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, LockedError, StorageError
@@ -230,12 +230,12 @@ def test_a_file_of_the_training_set_is_told_by_its_pixels(
     shutil.copy(paths[0], copied)
     found, rows = ask(run, tmp_path / "t.csv", copied, *paths[1:], audit="off")
     assert [row["in_set"] for row in rows] == ["training", "validation", ""]
-    assert "by their pixels, in the run's training set: 1; what is said" in words(found)
+    assert caution("files-of-the-run", set="training", files=1) in found.cautions
     other = tmp_path / "run"
     shutil.copytree(run, other)
-    (other / "seen.safetensors").unlink()
+    (other / "leakage.safetensors").unlink()
     found, rows = ask(other, tmp_path / "t.csv", copied, audit="off")
-    assert rows[0]["in_set"] == "" and "nothing tells whether a file was in the training set" in words(found)
+    assert rows[0]["in_set"] == "" and "no-leakage-record" in {one.code for one in found.cautions}
 
 
 def test_names_that_hurt_tables_stay_one_row(run: Path, films: Path, tmp_path: Path) -> None:
@@ -335,17 +335,9 @@ def test_a_table_that_cannot_be_locked_is_not_called_locked(tmp_path: Path, monk
         pass
 
 
-def test_a_run_without_validation_scores_is_called_uncalibrated(run: Path, films: Path, tmp_path: Path) -> None:
-    other = tmp_path / "run"
-    shutil.copytree(run, other)
-    tensors, state = load_checkpoint(run / "best.safetensors")
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("validation.")}
-    assert len(kept) < len(tensors)
-    save_checkpoint(other / "best.safetensors", kept, state)
-    found, _ = ask(other, tmp_path / "t.csv", films)
-    assert found.temperature is None and "uncalibrated" in words(found)
+def test_probabilities_are_called_calibrated(run: Path, films: Path, tmp_path: Path) -> None:
     found, _ = ask(run, tmp_path / "t.csv", films)
-    assert "calibrated on validation, at temperature" in words(found) and "uncalibrated" not in words(found)
+    assert f"calibrated on validation, at temperature {found.temperature:.3g}" in words(found)
 
 
 def test_settings_that_cannot_be_are_refused(run: Path, films: Path, tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import io
 import json
 import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,11 +40,12 @@ from engine.networks.cnn import Cnn
 from engine.profile.breakdown import EPOCHS, Measured, Variant, judge, measured, overhead_share, variants_for
 from engine.profile.output import profile_figure
 from engine.profile.probes import activation_bytes, bound_of, training_flops
-from engine.profile.profile import Converter, Source, cautions, find_source, profile
+from engine.profile.profile import Converter, Source, find_source, machine_cautions, profile
 from engine.profile.worker import DeviceRounds, HostRounds, VariantProcess, trace
 from loaders.atomic_file import locked
 from loaders.batches.loader import Batch, Loader
 from loaders.beton.reader import Beton
+from loaders.cautions import caution, cautions_in
 from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.machine import usable_cores
@@ -122,8 +124,8 @@ def timed(**changes: object) -> Measured:
         ({}, None, 0.2, "computing", "larger batches"),
         ({}, 0.9, 0.2, "small batches", "--batch-size (now 32)"),
         ({"parts": {"wait": 0.0001, "transfer": 0.005}}, 0.9, 0.2, "transfer", "--resident on"),
-        ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.8}, 0.9, 0.2, "loader", "waits 40% of the time"),
-        ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.1}, 0.0, 0.2, "disk", "89% of theirs for bytes"),
+        ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.8}, 0.9, 0.2, "loader", "waits 40 % of the time"),
+        ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.1}, 0.0, 0.2, "disk", "89 % of theirs for bytes"),
     ],
 )
 def test_the_bottleneck_is_told_from_where_the_time_went(
@@ -284,12 +286,26 @@ def test_a_variant_that_fails_says_why() -> None:
 
 
 @pytest.fixture(scope="module")
-def profiled(betons: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A whole profile, with a trace."""
+def profiled(betons: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole profile, with a trace and, beside it, what it printed; any load is too much for it, and any spread."""
     out = tmp_path_factory.mktemp("profile") / "p"
     command = ["profile", str(betons), "--source", str(phantoms.parent), "--out", str(out), "--rounds", "1"]
-    assert cli.main([*command, "--steps", "1", "--device", "cpu", "--trace", str(out.parent / "trace.json")]) == 0
-    yield out
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr("engine.profile.profile.BUSY", -1)
+        patch.setattr("engine.profile.profile.NOISE", 0)
+        assert cli.main([*command, "--steps", "1", "--device", "cpu", "--trace", str(out.parent / "trace.json")]) == 0
+    (out.parent / "printed.txt").write_text(printed.getvalue())
+    return out
+
+
+def test_a_profile_shows_its_cautions_in_the_terminal_and_has_their_codes_in_its_file(profiled: Path) -> None:
+    text = (profiled / "profile.json").read_text()
+    cautions = cautions_in(json.loads(text))
+    assert [found.code for found in cautions] == ["machine-busy", "machine-unsteady"]
+    printed = " ".join((profiled.parent / "printed.txt").read_text().split())
+    for found in cautions:
+        assert f"Caution: {found.text}." in printed and found.finding not in text
 
 
 def test_a_folder_that_another_process_has_is_not_written_into(
@@ -320,10 +336,10 @@ def test_a_profile_leaves_the_number_of_torchs_threads_as_it_was(
         torch.set_num_threads(before)
 
 
-def test_a_busy_machine_is_told_of() -> None:
-    assert cautions(1.1, 0.5, 2) == ()
-    assert "4.0 processes wanted 2 cores" in cautions(1.1, 4.0, 2)[0]
-    assert "2.0 times as fast in one round" in cautions(2.0, 0.5, 2)[0]
+def test_a_busy_machine_and_an_unsteady_one_are_cautions() -> None:
+    assert machine_cautions(1.1, 0.5, 2) == []
+    assert machine_cautions(1.1, 4.0, 2) == [caution("machine-busy", load=4.0, cores=2)]
+    assert machine_cautions(2.0, 0.5, 2) == [caution("machine-unsteady", ratio=2.0)]
 
 
 def test_a_profile_leaves_a_picture_a_record_and_a_trace(profiled: Path) -> None:

@@ -3,8 +3,10 @@
 # N samples, K classes, G groups, R resamples
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,25 +17,33 @@ from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.interval_coverage import Study, coverage, simulate
-from engine.statistics import bootstrap as resampling
-from engine.statistics.bootstrap import make_material, resample
+from engine.statistics.bootstrap import metrics_of, resample, sum_groups
 from engine.statistics.calibration import (
     TEMPERATURES,
-    expected_calibration_error,
     fit_temperature,
     logit,
     recalibrate,
     reliability,
     scored_event,
-    slope_and_intercept,
 )
-from engine.statistics.estimates import Estimate, estimates, paired_differences, silent, student_t, trivial
-from engine.statistics.metrics import all_metrics
-from engine.statistics.point_metrics import metrics_of
+from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
+from engine.statistics.metrics import all_metrics, headline_f1
+from engine.statistics.names import (
+    METRICS,
+    difference_texts,
+    interval_text,
+    metric_of,
+    short_name,
+    size_text,
+    value_text,
+    with_interval,
+)
 from engine.statistics.thresholds import choose_operating_points, precision_recall_curve, roc_curve
 from kernels.bootstrap import areas_into, count_into, weighted_sums_into
+from loaders import statistics as lower
 from loaders.errors import InputError
-from loaders.statistics import wilson
+from loaders.output import number_text, share_text
+from loaders.statistics import rank, resampled_means, wilson
 
 pytestmark = pytest.mark.numerical
 
@@ -75,8 +85,15 @@ def test_the_reports_matrix_gives_the_numbers_that_follow_from_it() -> None:
     cell = np.repeat(np.arange(4), np.ravel(REPORT))
     label_N, called_N = cell // 2, cell % 2
     found = estimates(label_N, np.where(np.arange(2) == called_N[:, None], 0.9, 0.1), np.arange(412), 0, resamples=200)
-    printed = {name: round(100 * (found[name].value or 0), 2) for name in ("accuracy", "sensitivity", "f1")}
-    assert printed == {"accuracy": 98.06, "sensitivity": 97.99, "f1": 98.39}  # the report prints an F1 of 99.51
+    printed = {
+        name: round(100 * (found[name].value or 0), 2) for name in ("accuracy", "sensitivity", "specificity", "f1")
+    }
+    assert printed == {
+        "accuracy": 98.06,
+        "sensitivity": 97.99,
+        "specificity": 98.16,
+        "f1": 98.39,
+    }  # the report prints an F1 of 99.51
     always_covid = values(trivial(label_N, 2, 0))
     assert round(100 * (always_covid["f1"] or 0), 1) == 75.3
     assert always_covid["accuracy"] == pytest.approx(249 / 412)
@@ -115,20 +132,42 @@ def test_every_value_agrees_with_scikit_learn(seed: int, num_classes: int, num_s
             by_class.setdefault(name, []).append(value)
             if num_classes > 2:
                 assert found[f"{name}[{label}]"] == (None if value is None else pytest.approx(value))
+    brief = all_metrics(label_N, probability_NK, 1)
     for name, of_class in by_class.items():
         known = [value for value in of_class if value is not None]
-        assert found[name] == (pytest.approx(np.mean(known)) if known else None), name
+        mean = pytest.approx(np.mean(known)) if known else None
+        assert found[name] == mean, name
+        if name in brief:
+            assert brief[name] == mean, name
+            for label, value in zip(told, of_class, strict=True):
+                assert brief[f"{name}_per_class"][label] == (None if value is None else pytest.approx(value)), name
+    assert brief["accuracy"] == found["accuracy"] and brief["num_samples"] == num_samples
+    names = list(range(num_classes))
+    assert brief["confusion"] == oracle.confusion_matrix(label_N, called_N, labels=names).tolist()
+
+
+def test_macro_f1_is_over_the_classes_present_or_predicted_in_early_stopping_as_in_the_estimates() -> None:
+    label_N, probability_NK = np.array([0, 0, 1, 1, 1]), two_columns(np.array([0.1, 0.9, 0.9, 0.9, 0.9]))
+    absent_NK = np.column_stack([probability_NK, np.zeros(5)])  # a third class, neither present nor predicted
+    wanted = oracle.f1_score(label_N, absent_NK.argmax(1), average="macro")
+    found = estimates(label_N, absent_NK, np.arange(5), 0, resamples=0)["f1"]
+    brief = all_metrics(label_N, absent_NK, 0)
+    assert found.value == pytest.approx(wanted) and (found.defined, found.classes) == (2, 3)
+    assert brief["f1"] == headline_f1(np.array(brief["confusion"]), 0) == pytest.approx(wanted)
+    assert brief["f1_per_class"][2] is None
+    without = all_metrics(np.ones(5, int), two_columns(np.ones(5)), 0)  # no positive, and none predicted
+    assert without["f1"] is headline_f1(np.array(without["confusion"]), 0) is None
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_slope_and_intercept_are_those_of_a_logistic_regression_without_penalty(seed: int) -> None:
     label_N, probability_NK = draw(seed, 300, 2)
-    slope, large = slope_and_intercept(label_N == 1, probability_NK[:, 1])
+    fit = recalibrate(label_N == 1, logit(probability_NK[:, 1]))
     logit_N = np.log(probability_NK[:, 1] / probability_NK[:, 0])
     fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(logit_N[:, None], label_N)
-    assert slope == pytest.approx(fitted.coef_[0, 0], rel=1e-4)
+    assert fit.slope == pytest.approx(fitted.coef_[0, 0], rel=1e-4)
     wanted = optimize.brentq(lambda shift: (label_N - 1 / (1 + np.exp(-shift - logit_N))).sum(), -9, 9)
-    assert large == pytest.approx(wanted, abs=1e-6)
+    assert fit.large == pytest.approx(wanted, abs=1e-6)
 
 
 def test_slope_and_intercept_of_a_calibrated_score_are_one_and_zero() -> None:
@@ -136,10 +175,10 @@ def test_slope_and_intercept_of_a_calibrated_score_are_one_and_zero() -> None:
     logit_N = rng.normal(size=200_000)
     probability_N = 1 / (1 + np.exp(-logit_N))
     happened_N = rng.random(200_000) < probability_N
-    slope, large = slope_and_intercept(happened_N, probability_N)
-    assert slope == pytest.approx(1, abs=0.02) and large == pytest.approx(0, abs=0.02)
-    too_extreme, _ = slope_and_intercept(happened_N, 1 / (1 + np.exp(-2 * logit_N)))
-    assert too_extreme == pytest.approx(0.5, abs=0.02)
+    fit = recalibrate(happened_N, logit(probability_N))
+    assert fit.slope == pytest.approx(1, abs=0.02) and fit.large == pytest.approx(0, abs=0.02)
+    too_extreme = recalibrate(happened_N, 2 * logit_N)
+    assert too_extreme.slope == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +191,9 @@ def test_slope_and_intercept_of_a_calibrated_score_are_one_and_zero() -> None:
     ],
     ids=["separable", "zero and one", "constant", "one class"],
 )
-def test_a_slope_without_an_end_is_none(label: list[int], probability: list[float], large_is_known: bool) -> None:
-    slope, large = slope_and_intercept(np.array(label) == 1, np.array(probability))
-    assert slope is None and (large is not None) == large_is_known
+def test_a_slope_without_an_end_is_undefined(label: list[int], probability: list[float], large_is_known: bool) -> None:
+    fit = recalibrate(np.array(label) == 1, logit(np.array(probability)))
+    assert np.isnan([fit.slope, fit.constant]).all() and np.isfinite(fit.large) == large_is_known
 
 
 @given(seed=st.integers(0, 10**6), num_groups=st.integers(1, 12), coarse=st.booleans())
@@ -171,9 +210,9 @@ def test_kernels_agree_with_slow_oracles(seed: int, num_groups: int, coarse: boo
     weighted_sums_into(out_RF, weight_RG, addend_GF)
     assert out_RF == pytest.approx(weight_RG @ addend_GF)
     label_N, probability_NK = draw(seed, num_samples, 2, coarse)
-    ranking = resampling.rank(probability_NK[:, 1], label_N == 1, group_N)
+    ranking = rank(probability_NK[None, :, 1], label_N[None] == 1, group_N)
     roc_R, precision_R = np.empty((2, 3))
-    areas_into(roc_R, precision_R, weight_RG, ranking.group_N, ranking.positive_N, ranking.last_N)
+    areas_into(roc_R, precision_R, weight_RG, ranking.group_RN, ranking.positive_RN, ranking.last_RN)
     for weight_G, roc, precision in zip(weight_RG, roc_R, precision_R, strict=True):
         again_N = np.repeat(np.arange(num_samples), weight_G[group_N])
         if len(np.unique(label_N[again_N])) == 2:
@@ -189,8 +228,8 @@ def test_kernels_agree_with_slow_oracles(seed: int, num_groups: int, coarse: boo
 def test_a_resample_is_the_sample_with_its_groups_repeated(num_classes: int) -> None:
     label_N, probability_NK = draw(1, 90, num_classes)
     group_N = np.arange(90) // 3
-    material = make_material(label_N, probability_NK, group_N, 1, None, True)
-    found = metrics_of(material, resample(material, 3, 7, silent), 1, None)
+    sums = sum_groups(label_N, probability_NK, group_N, 1, None, True)
+    found = metrics_of(sums, resample(sums, 3, 7), 1, None)
     first_chunk = np.random.Generator(np.random.SFC64(np.random.SeedSequence(7, spawn_key=(0,))))
     for row, drawn_G in enumerate(first_chunk.integers(30, size=(3, 30), dtype=np.int32), start=1):
         again_N = np.concatenate([np.flatnonzero(group_N == group) for group in drawn_G])
@@ -202,8 +241,8 @@ def test_a_resample_is_the_sample_with_its_groups_repeated(num_classes: int) -> 
 
 def test_one_newton_step_stands_for_refitting_the_recalibration() -> None:
     label_N, probability_NK, group_N = simulate(Study(groups=150), np.random.default_rng(3))
-    material = make_material(label_N, probability_NK, group_N, 1, None, True)
-    found = metrics_of(material, resample(material, 60, 0, silent), 1, None)
+    sums = sum_groups(label_N, probability_NK, group_N, 1, None, True)
+    found = metrics_of(sums, resample(sums, 60, 0), 1, None)
     rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(0, spawn_key=(0,))))
     refitted = []
     for drawn_G in rng.integers(150, size=(60, 150), dtype=np.int32):
@@ -220,7 +259,7 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
     label_N, probability_NK, group_N = simulate(Study(groups=40), np.random.default_rng(0))
     found = []
     for cores in (1, 3):
-        monkeypatch.setattr(resampling, "usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(lower, "usable_cores", lambda cores=cores: cores)
         found.append(estimates(label_N, probability_NK, group_N, 1, resamples=300, seed=5))
     assert found[0] == found[1]
     other = estimates(label_N, probability_NK, group_N, 1, resamples=300, seed=6)
@@ -363,6 +402,9 @@ def test_the_trivial_classifier_calls_the_largest_class_with_a_constant_score() 
     assert (found["accuracy"], found["sensitivity"], found["specificity"]) == (0.7, 0.0, 1.0)
     assert (found["auc"], found["pr_auc"], found["f1"], found["ppv"]) == (0.5, 0.3, 0.0, None)
     assert (found["brier"], found["ece"], found["calibration_slope"]) == (0.21, 0.0, None)
+    brief = all_metrics(label_N, two_columns(np.linspace(0, 1, 10)), 0)["largest_class"]
+    assert brief.pop("class") == 1
+    assert brief == {name: found[name] for name in ("auc", "accuracy", "f1", "sensitivity", "specificity")}
     three = values(trivial(np.array([0, 1, 1, 2]), 3, 0))
     assert (three["accuracy"], three["auc"], three["sensitivity[1]"]) == (0.5, 0.5, 1.0)
 
@@ -423,10 +465,10 @@ def test_a_threshold_calls_the_positive_class_from_that_probability_on() -> None
 
 
 def test_progress_ends_at_the_number_of_resamples() -> None:
-    seen: list[tuple[str, int, int]] = []
+    steps: list[tuple[int, int]] = []
     label_N, probability_NK = draw(0, 30, 2)
-    estimates(label_N, probability_NK, np.arange(30), 1, resamples=150, progress=lambda *step: seen.append(step))
-    assert seen[-1] == ("bootstrap", 150, 150) and [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+    estimates(label_N, probability_NK, np.arange(30), 1, resamples=150, progress=lambda *step: steps.append(step))
+    assert steps[-1] == (150, 150) and steps == sorted(steps)
 
 
 def test_a_paired_difference_is_of_the_same_resamples() -> None:
@@ -608,8 +650,6 @@ def test_reliability_has_the_mean_score_and_share_of_each_bin() -> None:
     assert found.score_B[[0, 1, 9]] == pytest.approx([0.025, 0.1, 2.95 / 3])
     assert found.share_B[[0, 1, 9]] == pytest.approx([0.5, 0, 2 / 3])
     assert np.isnan(found.share_B[2:9]).all()
-    assert expected_calibration_error(score_N, happened_N) == pytest.approx(slow_ece(score_N, happened_N))
-    assert expected_calibration_error(score_N[:0], happened_N[:0]) is None
 
 
 @pytest.mark.parametrize("coarse", [False, True])
@@ -629,6 +669,90 @@ def test_curves_are_scikit_learns(coarse: bool) -> None:
     assert precision_recall_curve(np.zeros(3, bool), np.arange(3.0)) is None
 
 
-def test_students_t_is_near_scipys() -> None:
-    for degrees in (4, 9, 30, 200):
-        assert student_t(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=0.01)
+def test_an_interval_of_few_groups_is_as_wide_as_students_t() -> None:
+    rng = np.random.default_rng(0)
+    logit_N = rng.normal(size=200)
+    label_N = (rng.random(200) < 1 / (1 + np.exp(-logit_N))).astype(int)
+    probability_NK = two_columns(1 / (1 + np.exp(-logit_N)))
+    for groups in (2, 3, 12):
+        group_N = np.arange(200) % groups
+        other_NK = two_columns(1 / (1 + np.exp(-logit_N - rng.normal(size=200))))
+        found = paired_differences(label_N, probability_NK, other_NK, group_N, 1, resamples=400)["brier"]
+        sums = [sum_groups(label_N, p_NK, group_N, 1, None, True) for p_NK in (probability_NK, other_NK)]
+        first, second = (metrics_of(one, resample(one, 400, 0), 1, None)["brier"][1:] for one in sums)
+        error = (second - first).std() * np.sqrt(groups / (groups - 1))
+        assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, groups - 1) * error)
+
+
+@given(hits=st.integers(0, 60), more=st.integers(0, 60))
+def test_wilsons_interval_is_scipys(hits: int, more: int) -> None:
+    if hits + more:
+        wanted = stats.binomtest(hits, hits + more).proportion_ci(method="wilson")
+        assert wilson(hits, hits + more) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    assert wilson(0, 0) == (0, 1)
+
+
+def test_resampled_means_are_means_of_whole_groups() -> None:
+    rng = np.random.default_rng(0)
+    value_N, group_N = rng.normal(size=50), 7 * rng.integers(0, 20, 50)
+    found = resampled_means(value_N, group_N, 3, seed=5)
+    names = np.unique(group_N)
+    first = np.random.Generator(np.random.SFC64(np.random.SeedSequence(5, spawn_key=(0,))))
+    drawn_RG = first.integers(len(names), size=(3, len(names)), dtype=np.int32)
+    again = [np.concatenate([value_N[group_N == names[group]] for group in drawn_G]).mean() for drawn_G in drawn_RG]
+    assert found == pytest.approx([value_N.mean(), *again])
+
+
+def test_every_metric_of_a_result_has_a_name_a_meaning_and_a_format() -> None:
+    keys = {"loss", "lung_ratio"}
+    for num_classes in (2, 3):
+        label_N, probability_NK = draw(0, 40, num_classes)
+        found = estimates(label_N, probability_NK, np.arange(40), 0, prevalence=0.1, resamples=2)
+        keys |= found.keys() | trivial(label_N, num_classes, 0, prevalence=0.1).keys()
+        brief = all_metrics(label_N, probability_NK, 0)
+        keys |= brief["largest_class"].keys() - {"class"}
+        keys |= {key.removesuffix("_per_class") for key in brief} - {"num_samples", "confusion", "largest_class"}
+    for key in keys:
+        metric = metric_of(key)
+        assert metric.name and metric.meaning and value_text(key, 0.5) in ("50.0 %", "0.500", "0.50", "0.5000"), key
+    assert {metric.key for metric in METRICS.values() if metric.unit == "share"} <= {
+        "accuracy", "sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence",
+    }  # fmt: skip
+    assert all(key == metric.key for key, metric in METRICS.items())
+
+
+def test_numbers_of_metrics_are_written_in_one_way() -> None:
+    share = Estimate(value=0.912, low=0.85, high=1.0, method="bootstrap", defined=2, classes=3)
+    assert with_interval("accuracy", share) == "91.2 % (85.0–100), 2 of 3 classes"
+    assert interval_text("f1", share) == "0.850 to 1.000" and value_text("auc", None) == "undefined"
+    assert value_text("ppv", 0.99999) == "99.9 %" and value_text("ppv", 1.0) == "100 %", "only the whole reads 100 %"
+    assert value_text("npv", 0.0001) == "0.1 %" and value_text("npv", 0.0) == "0 %"
+    assert share_text(0.5) == "50.0 %" and share_text(None) == number_text(float("nan"), 2) == "–"
+    assert number_text(-0.0001, 3) == "0.000" and number_text(-1.5, 1) == "−1.5" and number_text(12345.6) == "12,346"
+    lower = Estimate(value=-0.002, low=-0.0304, high=0.03, method="bootstrap")
+    assert difference_texts("accuracy", lower) == ("−0.2 points", "−3.0 to +3.0 points")
+    assert difference_texts("f1", lower) == ("−0.002", "−0.030 to +0.030")
+    alone = Estimate(value=0.25, low=None, high=None, method="")
+    assert (
+        with_interval("brier", alone) == "0.250"
+        and interval_text("brier", alone) == "–"
+        and not with_interval("f1", None)
+    )
+    assert difference_texts("f1", replace(alone, value=None)) == ("undefined", "–")
+    assert short_name("ppv[1]", ("a", "b")) == "PPV of b" and short_name("f1") == "F1"
+    assert size_text(1, 1) == "1 image of 1 group" and size_text(2300, 40) == "2,300 images of 40 groups"
+
+
+def test_no_other_module_names_metrics_or_writes_shares_by_hand() -> None:
+    root = Path(__file__).parents[2]
+    named = re.compile(r"[\"'](ROC-AUC|PR-AUC|PPV|NPV|Brier score|F1|macro F1|F1, macro)[\"']")
+    by_hand = re.compile(r"\{[^{}]*(100 \*|\* 100)[^{}]*\}|:[+,]?\.\d+%")
+    odd = [
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for folder in ("engine", "loaders", "cli.py")
+        for path in sorted((root / folder).rglob("*.py") if (root / folder).is_dir() else [root / folder])
+        if path.name not in ("names.py", "output.py") or path.parent.name in ("evaluate", "crossval", "profile")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if named.search(line) or by_hand.search(line)
+    ]
+    assert not odd, "\n".join(odd)

@@ -25,7 +25,9 @@ from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.host_epochs import HostEpochs
 from engine.train.run_folder import RunFolder, load_config, shared_settings
 from engine.train.state import State
+from engine.train.summary import Summary
 from engine.train.train import resume_config, train
+from loaders.cautions import caution
 from loaders.errors import (
     CheckpointError,
     ConfigError,
@@ -35,6 +37,7 @@ from loaders.errors import (
     LockedError,
     StorageError,
 )
+from loaders.records import read_record
 from tests.small_training import small_training
 
 ROOT = Path(__file__).parents[2]
@@ -63,14 +66,14 @@ def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_everything_that_was_promised(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     promised = {"config.json", "metrics.csv", "train.log", "best.safetensors", "last.safetensors", "curves.png"}
-    assert promised | {"summary.json", "seen.safetensors"} <= names
+    assert promised | {"summary.json", "leakage.safetensors"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
-    summary = json.loads((run / "summary.json").read_text())
+    summary = read_record(Summary, run / "summary.json")
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert summary["best_f1"] == max(float(row["val_f1"]) for row in rows)
-    assert summary["epochs"] == 3 and summary["stopped"] == "all epochs done"
-    assert {"best_epoch", "images_per_second", "seconds", "device", "parameters", "versions"} <= summary.keys()
+    assert summary.best_f1 == max(float(row["val_f1"]) for row in rows)
+    assert summary.epochs == 3 and summary.stopped == "all epochs done"
+    assert summary.seconds > 0 and summary.images_per_second > 0 and summary.parameters > 0 and summary.versions
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not any(b"pickle" in path.read_bytes()[:200] for path in run.glob("*.safetensors"))
 
@@ -169,18 +172,18 @@ def test_resuming_a_finished_run_changes_nothing(run: Path, tmp_path: Path) -> N
     shutil.copytree(run, copied)
     before = {path.name: path.read_bytes() for path in copied.glob("*.safetensors")}
     summary = train(resume_config(copied), resume=True)
-    assert summary == json.loads((run / "summary.json").read_text())
+    assert summary == read_record(Summary, run / "summary.json")
     assert {path.name: path.read_bytes() for path in copied.glob("*.safetensors")} == before
 
 
 def test_early_stopping_keeps_the_best_epoch(betons: Path, tmp_path: Path) -> None:
     summary = train(config(betons, tmp_path / "run", epochs=40, patience=2))
     with (tmp_path / "run" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))[summary["best_epoch"] :]
+        rows = list(csv.DictReader(file))[summary.best_epoch :]
     apart = [float(row["val_sensitivity"]) + float(row["val_specificity"]) > 1 for row in rows]
-    assert summary["epochs"] < 40 and apart.count(True) == 2 and apart[-1]
-    assert all(float(row["val_f1"]) <= summary["best_f1"] + 0.001 for row in rows)
-    assert "no better validation F1 in 2 epochs" in summary["stopped"]
+    assert summary.epochs < 40 and apart.count(True) == 2 and apart[-1]
+    assert all(float(row["val_f1"]) <= summary.best_f1 + 0.001 for row in rows)
+    assert "no better validation F1 in 2 epochs" in summary.stopped
 
 
 def test_patience_does_not_run_while_every_image_gets_one_answer() -> None:
@@ -313,7 +316,7 @@ def test_three_classes_train_with_macro_f1(tmp_path: Path) -> None:
         )
     )
     summary = train(config(tmp_path / "b", tmp_path / "run", epochs=1))
-    assert summary["classes"] == list(names) and 0 <= summary["best_f1"] <= 1
+    assert summary.classes == list(names) and 0 <= summary.best_f1 <= 1
 
 
 LONG = 8  # epochs that leave time for a signal
@@ -355,7 +358,7 @@ def test_a_finished_run_without_its_summary_gets_it_back(run: Path, tmp_path: Pa
     for damage in (lambda path: path.unlink(), lambda path: path.write_text("{}")):
         damage(copied / "summary.json")
         train(resume_config(copied), resume=True)
-        assert json.loads((copied / "summary.json").read_text()) == json.loads((run / "summary.json").read_text())
+        assert read_record(Summary, copied / "summary.json") == read_record(Summary, run / "summary.json")
 
 
 def test_class_weights_change_what_is_learnt(betons: Path, run: Path, tmp_path: Path) -> None:
@@ -374,15 +377,15 @@ def test_precision_and_compilation_reach_the_training(
     monkeypatch.setattr(torch, "compile", compiling)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))  # where it is remembered
     summary = train(config(betons, tmp_path / "run", epochs=1, **changes))
-    assert ("bfloat16" in summary["device"]) == ("amp" in changes)
-    assert ("compiled" in summary["device"]) == ("compile" in changes) == compiling.called
+    assert ("bfloat16" in summary.device) == ("amp" in changes)
+    assert ("compiled" in summary.device) == ("compile" in changes) == compiling.called
     assert f"--compile {changes.get('compile', 'auto')}" in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_phantoms_are_called_synthetic_in_the_summary_and_the_log(run: Path) -> None:
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["synthetic"] and any("synthetic" in caution for caution in summary["cautions"])
-    assert "synthetic phantoms: the score says nothing about patients" in (run / "train.log").read_text()
+    summary = read_record(Summary, run / "summary.json")
+    assert summary.synthetic and caution("synthetic-phantoms") in summary.cautions
+    assert caution("synthetic-phantoms").text in (run / "train.log").read_text()
 
 
 def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_path: Path, monkeypatch) -> None:
@@ -391,7 +394,7 @@ def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_p
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_seen", killed)
+    monkeypatch.setattr(training, "save_record", killed)
     with pytest.raises(KeyboardInterrupt):
         train(config(betons, tmp_path / "run"))
     assert not (tmp_path / "run" / "config.json").exists()
@@ -406,13 +409,16 @@ def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path
     real = training_run.all_metrics
     monkeypatch.setattr(training_run, "all_metrics", lambda *arguments: real(*arguments) | {"f1": next(scores)})
     summary = train(config(betons, tmp_path / "run", epochs=7))
-    assert summary["best_epoch"] == 7 and summary["best_f1"] == 0.5031
+    assert summary.best_epoch == 7 and summary.best_f1 == 0.5031
     best = load_checkpoint(tmp_path / "run" / "best.safetensors")[1]
     assert best["epoch"] == 7
     scores = iter([0.5, 0.501, 0.5005, 0.502, 0.502, 0.5029, 0.503])
     summary = train(config(betons, tmp_path / "tie", epochs=7))
-    assert summary["best_epoch"] == 4  # 0.501 is not better than 0.5 by more than 0.001, nor 0.503 than 0.502
+    assert summary.best_epoch == 4  # 0.501 is not better than 0.5 by more than 0.001, nor 0.503 than 0.502
     assert load_checkpoint(tmp_path / "tie" / "best.safetensors")[1]["epoch"] == 4
+    scores = iter([None, 0.5])  # validation without a positive, and none predicted
+    summary = train(config(betons, tmp_path / "undefined", epochs=2))
+    assert summary["best_epoch"] == 2 and "\n1," in (tmp_path / "undefined" / "metrics.csv").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -431,7 +437,7 @@ def other(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "seen.safetensors", "config.json"])
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "leakage.safetensors", "config.json"])
 def test_a_run_is_not_resumed_with_another_runs_file(half: Path, other: Path, tmp_path: Path, name: str) -> None:
     copied = Path(shutil.copytree(half, tmp_path / "run"))
     shutil.copy(other / name, copied / name)
@@ -449,7 +455,7 @@ def test_a_changed_setting_is_noticed_before_any_state_was_saved(betons: Path, t
         train(config(betons, out), watch=killed)
     path = out / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"learning_rate": 0.01}))
-    with pytest.raises(CheckpointError, match=r"seen\.safetensors: of run"):
+    with pytest.raises(CheckpointError, match=r"leakage\.safetensors: of run"):
         train(resume_config(out), resume=True)
 
 
@@ -545,7 +551,7 @@ def test_best_weights_that_a_kill_cut_off_from_their_state_stay_the_best_with_th
     score = state["validation"] | {"f1": 2.0}  # as of a device that would not find it again
     save_checkpoint(copied / "best.safetensors", tensors, state | {"epoch": 2, "validation": score})
     summary = train(resume_config(copied), resume=True)
-    assert (summary["best_epoch"], summary["best_f1"]) == (2, 2.0)
+    assert (summary.best_epoch, summary.best_f1) == (2, 2.0)
     assert load_checkpoint(copied / "best.safetensors")[1]["epoch"] == 2
     assert same(weights(run), weights(copied))
 
@@ -586,7 +592,7 @@ def test_no_best_weights_are_taken_from_a_state_that_is_spoilt(
     monkeypatch.setattr(HostEpochs, "validate", spoil)
     with pytest.raises(DivergedError, match=r"exp_avg_sq.* is not finite.*no state was saved yet"):
         train(config(betons, tmp_path / "run"))
-    assert not list((tmp_path / "run").glob("[bl]*.safetensors"))
+    assert not any((tmp_path / "run" / f"{name}.safetensors").exists() for name in ("best", "last"))
 
 
 def test_a_state_of_a_later_release_is_refused_in_words(half: Path, tmp_path: Path) -> None:
@@ -602,7 +608,7 @@ def test_a_state_of_a_later_release_is_refused_in_words(half: Path, tmp_path: Pa
 
 def test_a_run_of_a_release_that_did_not_say_whose_it_is_resumes(half: Path, run: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(half, tmp_path / "run"))
-    for name in ("last", "best", "seen"):
+    for name in ("last", "best", "leakage"):
         tensors, state = load_checkpoint(copied / f"{name}.safetensors")
         state.pop("run")
         save_checkpoint(copied / f"{name}.safetensors", tensors, state)

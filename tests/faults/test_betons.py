@@ -267,7 +267,7 @@ COMMANDS_EVERY = 9  # attempts, one goes through the command line as well: each 
 PLACE = re.compile(
     r"0 bytes, |sample \d+: |fields? |field descriptors |header |format version |metadata |(the )?allocation table "
     r"|page|padding at |(one of )?the footer's |footer |no (plainfilm footer|fields|samples)|image is |label |labels "
-    r"|frames of |a gap where a footer |positive class |a row names "
+    r"|frames of |a gap where a footer |positive class |a row has "
 )
 
 

@@ -24,21 +24,21 @@ from tests.faults.small_run import begun_anew, left_of, make_betons, result_of, 
 from tests.small_training import results_of
 
 OUT_OF_TIME = 120.0
-RUN_FILES = ("last.safetensors", "best.safetensors", "seen.safetensors")
+RUN_FILES = ("last.safetensors", "best.safetensors", "leakage.safetensors")
 # a file, the command that loads it, its exit codes for a refusal, and how often it is drawn
 TARGETS = (
     ("last.safetensors", "resume", (5,), 8),
     ("last.safetensors", "resume finished", (5,), 2),
     ("best.safetensors", "resume", (5,), 5),
     ("best.safetensors", "resume finished", (5,), 3),
-    ("seen.safetensors", "resume", (5,), 3),
+    ("leakage.safetensors", "resume", (5,), 3),
     ("config.json", "resume", (2, 5), 2),
     ("local.json", "resume", (2, 3, 5), 1),
     ("best.safetensors", "evaluate", (5,), 5),
-    ("seen.safetensors", "evaluate", (5,), 3),
+    ("leakage.safetensors", "evaluate", (5,), 3),
     ("summary.json", "evaluate", (5,), 1),
     ("best.safetensors", "predict", (5,), 4),
-    ("seen.safetensors", "predict", (5,), 2),
+    ("leakage.safetensors", "predict", (5,), 2),
     ("best.safetensors", "explain", (5,), 4),
     ("best.safetensors", "export", (5,), 4),
     ("best.safetensors", "compare with", (5,), 2),

@@ -70,7 +70,7 @@ OTHERS_FILL = """
 import loaders.convert.convert, sys
 if "engine.crossval.crossval" in sys.modules:
     sys.modules["engine.crossval.crossval"].check_room = lambda *_: None
-loaders.convert.convert.check_space = lambda *_: None
+loaders.convert.convert.check_room = lambda *_: None
 """
 # the writing is attacked, not torch's exporter, which takes ten seconds
 KEPT_MODEL = "import engine.export.export as e, onnx; kept = onnx.load('W/model.onnx'); e.onnx_model = lambda _: kept\n"

@@ -148,6 +148,8 @@ run = pathlib.Path({run!r})
 run.mkdir()
 state = dict(network="cnn", classes=["a", "b"], positive="a", crop=32, stored=46, fit="stretch", dropout=0.5)
 weights = {{f"network.{{name}}": value for name, value in Cnn(2, 32, dropout=0.5).state_dict().items()}}
+scores = dict(logits=torch.tensor([[1.0, 0.0], [0.0, 1.0]]), label=torch.arange(2), group=torch.arange(2))
+weights |= {{f"validation.{{name}}": value for name, value in scores.items()}}
 state |= dict(began_with="none", conversion_id="none", epoch=1, validation={{}}, run="")
 save_checkpoint(run / "best.safetensors", weights, state)
 """
@@ -371,8 +373,8 @@ reading.check_jpeg = lambda data: None
 """
 A_FILE_IS_LOST = """
 import loaders.convert.convert as converting
-whole = converting.csv_bytes
-converting.csv_bytes = lambda rows: whole(rows[:-1])
+whole = converting.table_bytes
+converting.table_bytes = lambda rows: whole(rows[:-1])
 """
 NO_REASON = """
 import loaders.images.radiograph as reading

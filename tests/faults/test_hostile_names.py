@@ -438,11 +438,11 @@ READ_BY_C = ELSEWHERE.format(deed='assert __import__("cv2").imread("../outside/s
 TWINS_ARE_ONE = """
 import dataclasses, unicodedata
 import loaders.convert.convert as converting
-whole = converting.csv_bytes
+whole = converting.table_bytes
 def one(row):
     entry = dataclasses.replace(row.entry, path=unicodedata.normalize("NFC", row.entry.path))
     return dataclasses.replace(row, entry=entry)
-converting.csv_bytes = lambda rows: whole(tuple(map(one, rows)))
+converting.table_bytes = lambda rows: whole(tuple(map(one, rows)))
 """
 DEVICE_USED = """
 import loaders.images.radiograph as reading

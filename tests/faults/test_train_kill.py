@@ -32,7 +32,7 @@ from tests.faults.small_run import Left, Result, begun_anew, left_of, make_beton
 POINTS = {  # a name, and the function whose calls it counts
     "step": ("engine.train.host_epochs", "train_step"),
     "validation": ("engine.train.host_epochs", "predict"),
-    "seen": ("engine.train.train", "save_seen"),
+    "leakage": ("engine.train.train", "save_record"),
     "settings": ("engine.train.train", "save_settings"),
     "checkpoint": ("engine.train.run_folder", "save_checkpoint"),
     "sync": ("os", "fsync"),

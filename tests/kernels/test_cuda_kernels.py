@@ -192,7 +192,7 @@ class TestOnCuda:
                 assert distance.mean() < parameter_bound, name
         assert np.isfinite(logits).all() and np.isfinite(other_logits).all()
 
-    @pytest.mark.filterwarnings("ignore:.*prototype")  # set_sync_debug_mode says so of itself
+    @pytest.mark.filterwarnings("ignore:.*prototype")  # a warning of set_sync_debug_mode
     def test_an_epoch_waits_for_the_device_at_its_ends_only(self, betons: Path) -> None:
         from engine.train.state import State
 
@@ -259,7 +259,7 @@ class TestOnCuda:
         with pytest.raises(Interrupted):
             train(config, stopping=lambda: next(count) >= 2)
         summary = train(resume_config(config.out), resume=True)
-        assert summary["epochs"] == 2
+        assert summary.epochs == 2
         log = (config.out / "train.log").read_text()
         assert "training step of 16 captured" in log and "uncaptured" not in log and "TF32 off" in log
         with pytest.raises(DivergedError, match="expected finite"):

@@ -175,7 +175,7 @@ def test_unfiltering_is_the_specifications(rows: int, columns: int, pixel_bytes:
         np.testing.assert_array_equal(out_HB, naive.unfilter(filtered_HF.tobytes(), rows, width, pixel_bytes))
 
 
-def test_a_filter_that_does_not_exist_is_told() -> None:
+def test_a_filter_that_does_not_exist_is_reported() -> None:
     assert not unfilter_into(np.empty((2, 3), np.uint8), np.array([0, 1, 2, 3, 5, 1, 2, 3], np.uint8), 1)
 
 

@@ -51,7 +51,7 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("flags", "wanted"), [([], True), (["--no-arena"], False)])
-def test_training_asks_for_the_arena_unless_told_not_to(
+def test_training_uses_the_arena_unless_it_is_turned_off(
     flags: list[str], wanted: bool, betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []

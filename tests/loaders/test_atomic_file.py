@@ -18,7 +18,7 @@ def failing_sync(number: int) -> object:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_missing_room_is_told_in_bytes(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_space_is_reported_in_bytes(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", failing_sync(number))
     with pytest.raises(StorageError, match=r"a\.bin: .*, expected 12,345 bytes of room; (free|raise)"):
         publish_bytes(tmp_path / "a.bin", bytes(12_345))
@@ -29,7 +29,7 @@ def test_missing_room_is_told_in_bytes(number: int, tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_disk_is_not_called_a_lack_of_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_disk_is_not_called_a_lack_of_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", failing_sync(errno.EIO))
     with pytest.raises(StorageError, match=r"Input/output error, expected no error; check the disk"):
         publish_bytes(tmp_path / "a.bin", bytes(12_345))

@@ -1,4 +1,4 @@
-"""The audit of files: what it sees in one, what it makes of copies, and what conversion does with its verdicts."""
+"""The audit of files: the defects of one, the copies among several, and conversion by its verdicts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from loaders.beton.reader import Beton
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, RadiographError
-from loaders.images.frame import grey_window, mend
+from loaders.images.decode import Decoded
+from loaders.images.frame import grey_window, repair
 from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
 from loaders.images.quality import (
     DETECTORS,
@@ -40,6 +41,7 @@ from loaders.images.quality import (
 from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.folder import write_phantoms
 from loaders.phantom.phantom import draw_phantom
+from loaders.sources.entry import Entry
 from loaders.statistics import wilson
 from tests.loaders.test_dicom import native
 from tests.naive import directions
@@ -60,13 +62,15 @@ def measured(grey_HW: np.ndarray, colour: float = 0.0) -> Measurement:
     return measure(np.ascontiguousarray(grey_HW), (low, high), colour, 320)
 
 
-def judged(path: str, grey_HW: np.ndarray | None = None, **changes: object) -> Judged:
-    values = {
-        "path": path, "label": "", "patient": "", "problem": "" if grey_HW is not None else "cut short",
-        "pixel_hash": path.encode() if grey_HW is not None else b"", "pixels": 0 if grey_HW is None else grey_HW.size,
-        "lossy": False, "measurement": None if grey_HW is None else measured(grey_HW),
-    }  # fmt: skip
-    return Judged(**(values | changes))  # type: ignore[arg-type]
+def judged(
+    path: str, grey_HW: np.ndarray | None = None, *, label: str = "", patient: str = "", **changes: object
+) -> Judged:
+    decoded = Decoded(problem="cut short")
+    if grey_HW is not None:
+        rows, columns = grey_HW.shape
+        decoded = Decoded(pixel_hash=path.encode(), width=columns, height=rows, measurement=measured(grey_HW))
+    entry = Entry(path=path, label=label, patient=patient)
+    return Judged(entry=entry, decoded=replace(decoded, **changes))  # type: ignore[arg-type]
 
 
 # ---- one file
@@ -105,21 +109,21 @@ def test_a_quarter_turn_is_undone_in_the_right_direction() -> None:
         film = judged("a", grey_HW)
         judge([film], [], LIMITS)
         assert film.verdict == "fix"
-        np.testing.assert_array_equal(mend(grey_HW, film.fix), phantom(3))
+        np.testing.assert_array_equal(repair(grey_HW, film.fix), phantom(3))
 
 
 @pytest.mark.parametrize("level", [0, 255])
 @pytest.mark.parametrize("share", [6, 10])
-def test_a_film_in_a_letterbox_is_mended_and_has_no_other_defect(level: int, share: int) -> None:
+def test_a_film_in_a_letterbox_is_repaired_and_has_no_other_defect(level: int, share: int) -> None:
     for patient in range(4):
         pad = 400 // share
         grey_HW = np.pad(phantom(patient), ((pad, pad), (pad, pad)), constant_values=level)
         film = judged("a", grey_HW)
         judge([film], [], LIMITS)
         assert film.defects == ["borders"], film.measurement
-        mended_HW = mend(grey_HW, film.fix)
-        assert all(400 - 8 <= side <= 400 for side in mended_HW.shape)
-        assert mended_HW.min() > level or mended_HW.max() < level or (mended_HW == level).mean() < 0.3
+        repaired_HW = repair(grey_HW, film.fix)
+        assert all(400 - 8 <= side <= 400 for side in repaired_HW.shape)
+        assert repaired_HW.min() > level or repaired_HW.max() < level or (repaired_HW == level).mean() < 0.3
 
 
 def test_resolution_is_that_of_the_film_and_not_of_the_page_around_it() -> None:
@@ -128,13 +132,13 @@ def test_resolution_is_that_of_the_film_and_not_of_the_page_around_it() -> None:
     assert measured(page_HW).scores["low-resolution"] == pytest.approx(320 / 180, rel=0.03)
 
 
-def test_an_inverted_film_in_a_letterbox_is_mended_in_two_steps() -> None:
+def test_an_inverted_film_in_a_letterbox_is_repaired_in_two_steps() -> None:
     grey_HW = np.pad(255 - phantom(2), ((60, 60), (0, 0)), constant_values=0)
     film = judged("a", grey_HW)
     judge([film], [], LIMITS)
     assert film.defects == ["inverted", "borders"] and film.verdict == "fix"
-    mended_HW = mend(grey_HW, film.fix)
-    assert abs(mended_HW.shape[0] - 400) <= 4 and own_defects(measured(mended_HW), LIMITS) == []
+    repaired_HW = repair(grey_HW, film.fix)
+    assert abs(repaired_HW.shape[0] - 400) <= 4 and own_defects(measured(repaired_HW), LIMITS) == []
 
 
 def test_what_is_no_radiograph_gets_no_other_opinion_on_its_pose() -> None:
@@ -155,11 +159,11 @@ def test_the_box_inside_borders_is_exact_on_drawn_margins() -> None:
 
 def test_a_crop_that_no_longer_fits_is_refused() -> None:
     with pytest.raises(RadiographError, match="40x30 pixels, expected room for the audit's crop 0:31,0:40"):
-        mend(np.zeros((30, 40), np.uint8), "crop 0:31,0:40")
+        repair(np.zeros((30, 40), np.uint8), "crop 0:31,0:40")
 
 
 def test_16_bit_inversion_uses_the_whole_depth() -> None:
-    assert mend(np.array([[0, 65535, 5]], np.uint16), "invert").tolist() == [[65535, 0, 65530]]
+    assert repair(np.array([[0, 65535, 5]], np.uint16), "invert").tolist() == [[65535, 0, 65530]]
 
 
 def test_colour_is_counted_where_it_stands_out_and_not_in_a_tint(tmp_path: Path) -> None:
@@ -212,8 +216,10 @@ def test_copies_in_all_their_forms_are_paired_and_others_are_not() -> None:
     }
     forms["negative"] = 255 - original
     others = [phantom(patient, 500) for patient in range(2, 8)]
-    seen = [measured(grey_HW) for grey_HW in (original, *forms.values(), *others)]
-    pairs = find_pairs([one.keypoints for one in seen], [one.compared_SS for one in seen], lambda done, total: None)
+    measurements = [measured(grey_HW) for grey_HW in (original, *forms.values(), *others)]
+    pairs = find_pairs(
+        [one.keypoints for one in measurements], [one.compared_SS for one in measurements], lambda done, total: None
+    )
     alike = {(pair.first, pair.second) for pair in pairs if pair.similarity >= LIMITS.limit_near_duplicate}
     family = range(len(forms) + 1)
     assert {second for first, second in alike if first == 0} == set(family) - {0}
@@ -330,7 +336,7 @@ def test_wilsons_interval_is_the_published_one() -> None:
     assert wilson(0, 0) == (0.0, 1.0) and wilson(0, 20)[0] == 0.0 and wilson(20, 20)[1] == 1.0
 
 
-# ---- whole audits, and conversions that obey them
+# ---- whole audits, and conversions that apply them
 
 
 @pytest.fixture(scope="module")
@@ -407,7 +413,7 @@ def converted(messy: Path, out: Path, audit: str) -> Path:
     return out / "B"
 
 
-def test_conversion_obeys_an_edited_table(messy: Path, audited: Path, tmp_path: Path) -> None:
+def test_conversion_applies_an_edited_table(messy: Path, audited: Path, tmp_path: Path) -> None:
     rows = rows_of(audited / "audit.csv")
     names = sorted(path for path in rows if path.startswith("covid/phantom"))
     rows[names[1]]["verdict"] = "keep"  # a person thinks that it is sharp enough
@@ -417,11 +423,13 @@ def test_conversion_obeys_an_edited_table(messy: Path, audited: Path, tmp_path: 
         table.writeheader()
         table.writerows(rows.values())
     betons = converted(messy, tmp_path, str(tmp_path / "edited.csv"))
-    told = rows_of(betons / "convert.csv")
-    assert told[names[1]]["verdict"] == "written"
-    assert told[names[5]]["verdict"] == "rejected" and "by hand" in told[names[5]]["reason"]
-    assert told["covid/copy.jpg"]["verdict"] == "rejected" and "near-duplicate" in told["covid/copy.jpg"]["reason"]
-    assert told[names[0]]["reason"] == "mended: invert" and told[names[2]]["reason"].startswith("mended: rotate")
+    outcome = rows_of(betons / "convert.csv")
+    assert outcome[names[1]]["verdict"] == "written"
+    assert outcome[names[5]]["verdict"] == "rejected" and "by hand" in outcome[names[5]]["reason"]
+    assert (
+        outcome["covid/copy.jpg"]["verdict"] == "rejected" and "near-duplicate" in outcome["covid/copy.jpg"]["reason"]
+    )
+    assert outcome[names[0]]["fix"] == "invert" and outcome[names[2]]["fix"].startswith("rotate")
 
 
 def twins(folder: Path) -> Path:
@@ -451,15 +459,15 @@ def test_of_exact_copies_one_is_written_and_of_conflicting_ones_none(tmp_path: P
                 permutations=999,
             )
         )
-    told = rows_of(
+    outcome = rows_of(
         converted(source, tmp_path, str(tmp_path / "A" / "audit.csv") if mode == "table" else mode) / "convert.csv"
     )
-    original = sorted(path for path in told if path.startswith("covid/phantom"))
-    copies = [told["covid/aaa.bmp"]["verdict"], told[original[0]]["verdict"]]
+    original = sorted(path for path in outcome if path.startswith("covid/phantom"))
+    copies = [outcome["covid/aaa.bmp"]["verdict"], outcome[original[0]]["verdict"]]
     assert sorted(copies)[1] == "written" and copies.count("written") == 1
-    assert told["normal/both.png"]["verdict"] == told[original[1]]["verdict"] == "rejected"
-    assert told["covid/notes.txt"]["verdict"] == "rejected"
-    assert sum(row["verdict"] == "written" for row in told.values()) == 23
+    assert outcome["normal/both.png"]["verdict"] == outcome[original[1]]["verdict"] == "rejected"
+    assert outcome["covid/notes.txt"]["verdict"] == "rejected"
+    assert sum(row["verdict"] == "written" for row in outcome.values()) == 23
 
 
 def test_a_person_can_settle_a_conflict(tmp_path: Path) -> None:
@@ -482,8 +490,8 @@ def test_a_person_can_settle_a_conflict(tmp_path: Path) -> None:
         table = csv.DictWriter(file, list(rows[original]))
         table.writeheader()
         table.writerows(rows.values())
-    told = rows_of(converted(source, tmp_path, str(tmp_path / "edited.csv")) / "convert.csv")
-    assert told[original]["verdict"] == "written" and told["normal/both.png"]["verdict"] == "rejected"
+    outcome = rows_of(converted(source, tmp_path, str(tmp_path / "edited.csv")) / "convert.csv")
+    assert outcome[original]["verdict"] == "written" and outcome["normal/both.png"]["verdict"] == "rejected"
 
 
 def test_a_file_that_changed_since_its_audit_is_rejected(tmp_path: Path) -> None:
@@ -491,14 +499,14 @@ def test_a_file_that_changed_since_its_audit_is_rejected(tmp_path: Path) -> None
     audit(AuditConfig(catalog=CatalogConfig(source=source), out=tmp_path / "A", workers=1, size=64))
     changed = sorted((source / "normal").glob("phantom*"))[3]
     cv2.imwrite(str(changed), phantom(77, 128))
-    told = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
-    assert told[f"normal/{changed.name}"]["reason"].startswith("changed since ")
-    assert told[f"normal/{changed.name}"]["verdict"] == "rejected"
+    outcome = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
+    assert outcome[f"normal/{changed.name}"]["reason"].startswith("changed since ")
+    assert outcome[f"normal/{changed.name}"]["verdict"] == "rejected"
 
 
 @pytest.mark.parametrize("mode", ["auto", "table"])
 def test_what_an_audit_joins_stays_in_one_split(tmp_path: Path, mode: str) -> None:
-    """Negatives are mended and written, each in its original's split; so is what a person's group column ties."""
+    """Negatives are repaired and written, each in its original's split; so is what a person's group column ties."""
     out = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=40, images_per_patient=1, size=128, seed=4)).parent
     source = out / "images"
     films = sorted(source.rglob("*.png"))
@@ -512,23 +520,23 @@ def test_what_an_audit_joins_stays_in_one_split(tmp_path: Path, mode: str) -> No
             table = csv.DictWriter(file, list(next(iter(rows.values()))))
             table.writeheader()
             table.writerows(rows.values())
-        told = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
+        outcome = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
         for first, second in zip(films[::2], films[1::2], strict=True):
-            a, b = (told[film.relative_to(source).as_posix()] for film in (first, second))
+            a, b = (outcome[film.relative_to(source).as_posix()] for film in (first, second))
             assert a["group"] == b["group"] and a["split"] == b["split"] != ""
     else:
         for film in films[::3]:
             negative_HW = 255 - cv2.imread(str(film), cv2.IMREAD_GRAYSCALE)
             cv2.imwrite(str(film.with_name("negative-" + film.name)), negative_HW)
-        told = rows_of(converted(source, tmp_path, "auto") / "convert.csv")
+        outcome = rows_of(converted(source, tmp_path, "auto") / "convert.csv")
         for film in films[::3]:
             label = film.parent.name
-            pair = [told[f"{label}/{film.name}"], told[f"{label}/negative-{film.name}"]]
+            pair = [outcome[f"{label}/{film.name}"], outcome[f"{label}/negative-{film.name}"]]
             assert pair[0]["group"] == pair[1]["group"]
             assert [row["verdict"] for row in pair].count("written") == 1
 
 
-def test_a_table_that_lies_in_the_folder_of_betons_stays(messy: Path, audited: Path, tmp_path: Path) -> None:
+def test_a_table_in_the_folder_of_betons_is_kept(messy: Path, audited: Path, tmp_path: Path) -> None:
     (tmp_path / "B").mkdir()
     for name in ("audit.csv", "audit.html"):
         shutil.copy(audited / name, tmp_path / "B" / name)
@@ -568,17 +576,17 @@ def test_limits_without_an_automatic_audit_are_refused(tmp_path: Path) -> None:
         )
 
 
-def test_automatic_audit_mends_frames_and_leaves_its_page(messy: Path, tmp_path: Path) -> None:
+def test_automatic_audit_repairs_frames_and_leaves_its_page(messy: Path, tmp_path: Path) -> None:
     betons = converted(messy, tmp_path, "auto")
-    told = rows_of(betons / "convert.csv")
+    outcome = rows_of(betons / "convert.csv")
     for name in ("audit.html", "audit.csv", "convert.csv"):
         assert stat.S_IMODE((betons / name).stat().st_mode) == 0o600
-    assert told["covid/copy.jpg"]["verdict"] == "duplicate"
-    names = sorted(path for path in told if path.startswith("covid/phantom"))
-    assert told[names[1]]["verdict"] == "rejected" and told[names[1]]["reason"].startswith("blurred (audit)")
-    counts = [row["verdict"] for row in told.values()]
+    assert outcome["covid/copy.jpg"]["verdict"] == "duplicate"
+    names = sorted(path for path in outcome if path.startswith("covid/phantom"))
+    assert outcome[names[1]]["verdict"] == "rejected" and outcome[names[1]]["reason"].startswith("blurred (audit)")
+    counts = [row["verdict"] for row in outcome.values()]
     assert counts.count("written") + counts.count("rejected") + counts.count("duplicate") == 38
-    row = told[names[0]]
+    row = outcome[names[0]]
     with Beton(betons / f"{row['split']}.beton") as beton:
         stored_SS = beton.frame(int(row["sample"]))
         upright_HW = 255 - decode_radiograph(messy / names[0], max_pixels=10**7).grey_HW
@@ -587,9 +595,9 @@ def test_automatic_audit_mends_frames_and_leaves_its_page(messy: Path, tmp_path:
         assert np.corrcoef(stored_SS[inside, inside].ravel(), frame_SS[inside, inside].ravel())[0, 1] > 0.99
 
 
-def test_without_an_audit_nothing_is_mended(messy: Path, tmp_path: Path) -> None:
-    told = rows_of(converted(messy, tmp_path, "off") / "convert.csv")
-    assert not any("mended" in row["reason"] for row in told.values())
+def test_without_an_audit_nothing_is_repaired(messy: Path, tmp_path: Path) -> None:
+    outcome = rows_of(converted(messy, tmp_path, "off") / "convert.csv")
+    assert not any(row["fix"] for row in outcome.values())
     assert not (tmp_path / "B" / "audit.csv").exists()
 
 
@@ -700,9 +708,9 @@ def test_a_spreadsheet_takes_no_file_name_for_a_formula_and_the_table_still_name
             catalog=CatalogConfig(manifest=table), out=tmp_path / "B", size=64, audit=edited, workers=1, site_key=key
         )
     )
-    told = rows_of(tmp_path / "B" / "convert.csv")
-    assert told.keys() == rows.keys() and {row["verdict"] for row in told.values()} <= {"written", "rejected"}
-    assert sum(row["verdict"] == "written" for row in told.values()) >= 8
+    outcome = rows_of(tmp_path / "B" / "convert.csv")
+    assert outcome.keys() == rows.keys() and {row["verdict"] for row in outcome.values()} <= {"written", "rejected"}
+    assert sum(row["verdict"] == "written" for row in outcome.values()) >= 8
 
 
 def test_damaged_weights_of_the_classifier_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The audit's page: what it says, that it hides nothing, and that nothing leaves it."""
+"""The audit's page: its content is complete, escaped and self-contained."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ from loaders.audit.findings import (
     Removal,
 )
 from loaders.audit.page import apart, make_gallery, page_html
+from loaders.cautions import Caution, caution
 from loaders.html import visible
 from loaders.phantom.phantom import draw_phantom
 from tests.browser import Browser, check_page
 
-CAUTION = "finding and source cannot be told apart in this collection, and no accuracy on it is evidence"
+CAUTION = caution("confounded-with-source", classes=["covid"], images=80)
 HOSTILE = (
     "<script>alert(1)</script>.png",
     "line\nbreak.png",
@@ -148,9 +149,8 @@ def example(thumbnails: list[bytes]) -> AuditResult:
         Removal(label="normal", files=81, removed=9, low=0.059, high=0.198),
         Removal(label="viral pneumonia", files=80, removed=17, low=0.137, high=0.314),
     )
-    cautions = (f"covid: all 80 files come from one source, the others from another; {CAUTION}.",)
     skipped = {"view": "no predicted views"}
-    collection = CollectionFinding(probes=probes, cautions=cautions, skipped=skipped)
+    collection = CollectionFinding(probes=probes, cautions=(CAUTION,), skipped=skipped)
     versions = {"plainfilm": "0.1.0", "numpy": "2.2.1", "opencv": "4.11.0", "python": "3.12.8"}
     return AuditResult(
         source="downloads/chest-collection",
@@ -244,7 +244,7 @@ def test_every_inner_link_has_its_target(example: AuditResult) -> None:
         ("\U000e0041", r"\U000e0041"),
     ],
 )
-def test_unseen_signs_are_written_out(name: str, written: str) -> None:
+def test_invisible_characters_are_escaped(name: str, written: str) -> None:
     assert visible(name) == written
 
 
@@ -263,7 +263,7 @@ def test_a_hostile_name_stays_text_wherever_it_stands(name: str, thumbnails: lis
     )
     collection = CollectionFinding(
         probes=(make_probe(name, 0.9, sentence=name, picture_HW=np.zeros((9, 7), np.uint8)),),
-        cautions=(name,),
+        cautions=(named(name),),
         skipped={name: name},
     )
     result = make_result(
@@ -281,6 +281,11 @@ def test_a_hostile_name_stays_text_wherever_it_stands(name: str, thumbnails: lis
     assert not set(re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page))
 
 
+def named(name: str) -> Caution:
+    """A caution with a name in it."""
+    return caution("confounded-with-source", classes=[name], images=1)
+
+
 def make_named(result: AuditResult, name: str) -> AuditResult:
     """The same result with tame names."""
     files = tuple(
@@ -294,7 +299,7 @@ def make_named(result: AuditResult, name: str) -> AuditResult:
         source=name,
         files=files,
         removals=tuple(replace(removal, label=name) for removal in result.removals),
-        collection=CollectionFinding(probes=probes, cautions=(name,), skipped={name: name}),
+        collection=CollectionFinding(probes=probes, cautions=(named(name),), skipped={name: name}),
         versions={name: name},
     )
 
@@ -302,8 +307,7 @@ def make_named(result: AuditResult, name: str) -> AuditResult:
 def test_cautions_come_before_everything_else_in_bold(example: AuditResult) -> None:
     page = page_html(example)
     assert example.collection
-    assert f"<strong>{example.collection.cautions[0]}</strong>" in page
-    assert page.index(CAUTION) < page.index('id="verdicts"')
+    assert 0 < page.index(f"<strong>Caution: {CAUTION.text}.</strong>") < page.index('id="verdicts"')
     order = [f'id="{name}"' for name in ("verdicts", "defects", "removals", "collection", "galleries", "versions")]
     places = [page.index(mark) for mark in order] + [page.index("Research software: not for diagnosis")]
     assert places == sorted(places)
@@ -340,7 +344,7 @@ def test_no_section_is_empty() -> None:
     assert "<aside" not in page and "Made with" not in page
 
 
-def test_the_page_says_when_cleaning_may_bias() -> None:
+def test_the_page_warns_when_cleaning_may_bias() -> None:
     many = Removal(label="covid", files=200, removed=60, low=0.24, high=0.37)
     few = Removal(label="normal", files=200, removed=10, low=0.03, high=0.09)
     between = Removal(label="other", files=50, removed=8, low=0.08, high=0.29)
@@ -401,7 +405,7 @@ def test_a_defect_that_no_file_has_shows_what_came_near_it() -> None:
     gallery = make_gallery("borders", files)
     assert gallery is not None and [shot.score for shot in gallery.below] == [0.4, 0.3]
     assert make_gallery("borders", files[:20]) is None
-    assert "Looked for and not found" in page_html(make_result(files))
+    assert "Checked for and not found" in page_html(make_result(files))
 
 
 def test_a_file_without_score_or_thumbnail_is_listed_with_its_reason() -> None:

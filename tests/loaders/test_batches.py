@@ -16,7 +16,7 @@ def address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def test_memory_turns_once_the_batch_is_dropped() -> None:
+def test_memory_is_reused_once_the_batch_is_dropped() -> None:
     memory = BatchMemory(4, 8, spare=2)
     first = memory.take(4)
     assert first.shape == (4, 1, 8, 8) and first.dtype == np.float32 and first.flags.writeable

@@ -1,21 +1,21 @@
-"""The account of a conversion: which labels a source alone tells."""
+"""Labels that are confounded with their source."""
 
 import pytest
 
-from loaders.sources.catalog import told_by_source
+from loaders.sources.catalog import confounded_labels
 
 
 @pytest.mark.parametrize(
-    ("labels", "sources", "told"),
+    ("labels", "sources", "found"),
     [
         ("aabb", "xxyy", ["a", "b"]),
         ("aabb", "xyxy", []),
         ("aabbcc", "xxyzyy", ["a"]),  # b and c share a source, a has one of its own
         ("aab", "xyy", []),
-        ("aabb", ["", "", "", ""], []),  # unknown sources tell nothing
+        ("aabb", ["", "", "", ""], []),  # unknown sources prove nothing
         ("aabb", ["x", "x", "", ""], ["a", "b"]),  # but missing ones do, where they follow the label
         ("", "", []),
     ],
 )
-def test_a_label_is_told_by_sources_that_have_no_other_label(labels: str, sources: list[str], told: list[str]) -> None:
-    assert told_by_source(list(labels), list(sources)) == told
+def test_a_label_is_confounded_with_sources_of_its_own(labels: str, sources: list[str], found: list[str]) -> None:
+    assert confounded_labels(list(labels), list(sources)) == found

@@ -1,4 +1,4 @@
-"""Conversion: every file accounted for, groups whole, the same bytes whoever does it."""
+"""Conversion: every file counted, groups whole, the same bytes whoever does it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from PIL import Image
 from loaders.atomic_file import SUFFIX
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
 from loaders.beton.reader import Beton
+from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig
 from loaders.convert.convert import convert, spool_file
 from loaders.convert.patient_hash import load_site_key
@@ -109,10 +110,10 @@ def test_no_group_is_in_two_splits(folder: Path) -> None:
     assert not hashes["train"] & hashes["val"] and not hashes["train"] & hashes["heldout"]
 
 
-def test_without_patients_each_file_is_its_own_group_and_that_is_said(folder: Path) -> None:
+def test_without_patients_each_file_is_its_own_group_with_a_caution(folder: Path) -> None:
     done = convert(config(folder))
     assert len({row["group"] for row in table(done.out)}) == 24
-    assert done.unknown_patients == 24
+    assert caution("patients-unknown", unknown=24, images=24) in done.cautions
 
 
 def test_one_worker_or_two_write_the_same_bytes(folder: Path) -> None:
@@ -137,7 +138,7 @@ def test_stored_frames_are_what_decoding_and_resizing_give(folder: Path) -> None
             assert beton.facts.classes[beton.label_N[sample]] == row["label"]
 
 
-def test_samples_lie_in_a_random_order_that_the_seed_decides(folder: Path) -> None:
+def test_samples_are_in_a_random_order_that_the_seed_decides(folder: Path) -> None:
     def labels(name: str, seed: int) -> list[int]:
         with Beton(convert(config(folder, out=folder.parent / name, seed=seed)).out / "train.beton") as beton:
             return beton.label_N.tolist()
@@ -153,7 +154,7 @@ def test_class_order_and_positive_class_are_kept_as_asked(folder: Path) -> None:
         assert beton.facts.classes == ("normal", "covid") and beton.facts.positive == "covid"
 
 
-def test_another_seed_or_deal_is_another_conversion(folder: Path) -> None:
+def test_another_seed_or_split_is_another_conversion(folder: Path) -> None:
     ids = set()
     for seed in (0, 1):
         done = convert(config(folder, seed=seed))
@@ -234,7 +235,7 @@ def test_a_killed_conversion_leaves_no_half_file_and_a_rerun_gives_the_same_byte
     assert not [path for path in out.iterdir() if "tmp" in path.name]
 
 
-def test_real_radiographs_are_all_accounted_for(radiographs: Path, tmp_path: Path) -> None:
+def test_every_real_radiograph_is_counted(radiographs: Path, tmp_path: Path) -> None:
     done = convert(
         ConvertConfig(
             catalog=CatalogConfig(manifest=radiographs / "radiographs.csv", classes=("covid", "normal")),
@@ -245,7 +246,7 @@ def test_real_radiographs_are_all_accounted_for(radiographs: Path, tmp_path: Pat
         )
     )
     assert done.files == 239 and done.counts["excluded"] == 137
-    assert done.told_by_source == ["covid", "normal"] and not done.unknown_patients
+    assert [found.code for found in done.cautions] == ["confounded-with-source"]
     splits: dict[int, set[str]] = {}
     for row in done.rows:
         if row.verdict == "written":
@@ -294,7 +295,9 @@ def test_phantoms_taken_as_a_folder_stay_synthetic(phantoms: Path, tmp_path: Pat
 
 
 def test_a_group_regex_that_matches_nothing_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"matches no file name, expected ones like covid/00000000_000\.png"):
+    with pytest.raises(
+        InputError, match=r"matches no file name, expected a match in names like covid/00000000_000\.png"
+    ):
         convert(config(folder, group_regex=r"^patient(\d+)"))
 
 
@@ -317,7 +320,7 @@ def test_a_site_key_among_the_betons_is_refused(folder: Path) -> None:
     assert not out.exists()
 
 
-def test_a_site_key_on_a_full_disk_says_how_much_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_key_on_a_full_disk_reports_how_much_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -347,7 +350,7 @@ def test_a_key_left_empty_by_a_crash_cannot_happen_and_two_first_runs_agree(tmp_
         assert len(set(pool.map(load_site_key, [key] * 8))) == 1
 
 
-def test_the_fit_that_was_asked_for_is_used_and_told(folder: Path) -> None:
+def test_the_chosen_fit_is_used_and_recorded(folder: Path) -> None:
     with Beton(convert(config(folder, fit="contain")).out / "train.beton") as beton:
         assert beton.facts.fit == "contain"
         for sample in range(len(beton)):  # 70 × 60 pixels in a square of 46: black at the left and right
@@ -355,7 +358,7 @@ def test_the_fit_that_was_asked_for_is_used_and_told(folder: Path) -> None:
             assert not frame_SS[:, :3].any() and not frame_SS[:, -3:].any() and frame_SS[:, 5:40].any()
 
 
-def test_views_sources_and_small_files_are_told_of_each_sample(folder: Path) -> None:
+def test_views_sources_and_small_files_are_recorded_for_each_sample(folder: Path) -> None:
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     lines = [
         f"{path},{path.split('/')[0]},{'AP' if index % 2 else 'PA'},s{index % 3}" for index, path in enumerate(paths)

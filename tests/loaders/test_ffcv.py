@@ -39,7 +39,7 @@ def ffcv() -> Iterator[object]:
     assert version("ffcv") == "1.0.2"
     yield ffcv
     torch.set_num_threads(threads)
-    gc.collect()  # what numba says while FFCV's compiled pipelines go is none of the next tests' business
+    gc.collect()  # warnings of numba about FFCV's compiled pipelines do not belong to the next tests
 
 
 def read_by_ffcv(ffcv, path: Path, os_cache: bool, batch_size: int = 7) -> tuple[np.ndarray, np.ndarray]:

@@ -71,7 +71,7 @@ def sample_values(sample: int) -> dict[str, Any]:
 
 
 def pack_value(field: Field, value: Any, sample: int) -> tuple[bytes, tuple[int, ...]]:
-    """A value's region, and what its metadata says before the pointer."""
+    """A value's region, and its metadata before the pointer."""
     if field.type_id == TYPE_RGB:
         height, width, _ = value.shape
         jpeg = io.BytesIO()
@@ -100,10 +100,10 @@ def make_beton(fields: list[Field], samples: list[dict[str, Any]]) -> bytes:
             if not field.has_region:
                 metadata_N[field.name][sample] = values[field.name]
                 continue
-            region, told = pack_value(field, values[field.name], sample)
+            region, metadata = pack_value(field, values[field.name], sample)
             ptr = PAGE + len(page) if region else 0  # FFCV points what is empty anywhere
             sized = (len(region),) if field.type_id in (TYPE_BYTES, TYPE_JSON) else ()
-            metadata_N[field.name][sample] = (*told, ptr, *sized) if told or sized else ptr
+            metadata_N[field.name][sample] = (*metadata, ptr, *sized) if metadata or sized else ptr
             table.append((sample, ptr, len(region)))
             page += region
     head = descriptors.tobytes() + metadata_N.tobytes()
@@ -245,7 +245,7 @@ def test_a_wild_allocation_is_refused_at_opening_or_missed_at_its_value(
         ("photo", "width", b"\xff\xff\xff\xff", "a JPEG of 65535×65535 pixels, above the limit"),
     ],
 )
-def test_an_image_that_is_not_what_its_metadata_says_is_named(
+def test_an_image_that_does_not_match_its_metadata_is_named(
     whole: bytes, tmp_path: Path, name: str, part: str, new: bytes, message: str
 ) -> None:
     path = tmp_path / "odd.beton"
@@ -299,9 +299,9 @@ def read_everything(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def victim(whole: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
+def damaged(whole: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
     """A file to damage in place, and its handle."""
-    path = tmp_path_factory.mktemp("victim") / "v.beton"
+    path = tmp_path_factory.mktemp("damaged") / "d.beton"
     path.write_bytes(whole)
     with path.open("r+b") as file:
         yield path, file
@@ -313,14 +313,14 @@ in_table = st.integers(2 * PAGE, 2 * PAGE + 28 * ALLOCATION.itemsize - 1)
 in_header = st.integers(0, HEADER.itemsize - 1)
 in_type = st.builds(lambda i, k: 24 + 1041 * i + k, st.sampled_from([4, 5, 7, 8]), st.integers(0, 330))
 in_metadata = st.builds(lambda s, k: place_of("weight", s) + k, st.integers(0, 3), st.integers(0, 120))
-words = st.sampled_from([value.to_bytes(8, "little") for value in WILD])
+wild_bytes = st.sampled_from([value.to_bytes(8, "little") for value in WILD])
 
 
 @given(
     wounds=st.lists(
         st.tuples(
             used_page | anywhere | in_table | in_header | in_type | in_metadata,
-            st.binary(min_size=1, max_size=4) | words,
+            st.binary(min_size=1, max_size=4) | wild_bytes,
         ),
         min_size=1,
         max_size=4,
@@ -330,9 +330,9 @@ words = st.sampled_from([value.to_bytes(8, "little") for value in WILD])
 @example(wounds=[(24 + 1041 * 4 + 17 + 264, b'[["", "O"]]  ')])
 @example(wounds=[(24 + 1041 * 4 + 17, b"\xff" * 256)])
 def test_damage_anywhere_raises_a_beton_error_or_gives_values_inside_the_file(
-    whole: bytes, victim: tuple[Path, Any], wounds: list[tuple[int, bytes]]
+    whole: bytes, damaged: tuple[Path, Any], wounds: list[tuple[int, bytes]]
 ) -> None:
-    path, file = victim
+    path, file = damaged
     wounds = [(place, new[: len(whole) - place]) for place, new in wounds]
     for place, new in wounds:
         file.seek(place)
@@ -367,7 +367,7 @@ def test_a_beton_cut_anywhere_is_refused(whole: bytes, tmp_path: Path, length: i
         (2, b"label", "expected names that differ"),
     ],
 )
-def test_fields_that_cannot_be_told_apart_or_laid_out_are_refused(
+def test_fields_with_the_same_name_or_impossible_layouts_are_refused(
     whole: bytes, tmp_path: Path, type_id: int, name: bytes, message: str
 ) -> None:
     path = tmp_path / "odd.beton"

@@ -31,7 +31,7 @@ def operation() -> Iterator[Any]:
 
     yield ffcv_operation
     torch.set_num_threads(threads)
-    gc.collect()  # what numba says while FFCV's compiled pipelines go is none of the next tests' business
+    gc.collect()  # warnings of numba about FFCV's compiled pipelines do not belong to the next tests
 
 
 def open_ffcv(
@@ -143,7 +143,7 @@ def test_another_crop_is_taken_where_it_leaves_whole_margins(operation, betons: 
             open_ffcv(path, operation.FusedCropDecoder(LoaderConfig(), crop=crop))
 
 
-def test_frames_of_another_kind_are_refused_in_words(operation, tmp_path: Path) -> None:
+def test_frames_of_another_kind_are_refused_with_a_reason(operation, tmp_path: Path) -> None:
     from ffcv.fields import NDArrayField
     from ffcv.writer import DatasetWriter
 

@@ -74,7 +74,7 @@ def test_a_mark_outside_the_crop_changes_no_pixel_of_the_crop(shape: tuple[int, 
     np.testing.assert_array_equal(plain[crop, crop], marked[crop, crop])
 
 
-def test_the_audit_sees_by_the_window_of_the_whole_file() -> None:
+def test_the_audit_uses_the_window_of_the_whole_file() -> None:
     grey_HW = np.random.default_rng(3).integers(100, 150, (80, 90)).astype(np.uint8)
     grey_HW[:4] = 255
     low, high, _ = grey_window(grey_HW)
@@ -83,7 +83,7 @@ def test_the_audit_sees_by_the_window_of_the_whole_file() -> None:
     assert (audited_frame(grey_HW, 40) != stored_frame(grey_HW, 40, "stretch")[0]).any()
 
 
-def test_the_window_is_of_what_lies_in_the_crop() -> None:
+def test_the_window_is_that_of_the_crop() -> None:
     grey_HW = np.zeros((100, 60), np.uint8)
     grey_HW[15:85, 9:51] = np.random.default_rng(2).integers(40, 200, (70, 42))
     assert crop_area(grey_HW, "stretch").min() >= 40 and crop_area(grey_HW, "stretch").shape == (70, 42)

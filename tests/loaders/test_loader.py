@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import loaders
 from loaders.batches.loader import Loader
 from loaders.beton.format import ROW, Facts
 from loaders.beton.reader import Beton
@@ -57,7 +59,7 @@ def test_training_batches_are_the_oracles_augmentation_of_the_shuffled_frames(be
     config = LoaderConfig(training=True, seed=9, batch_size=7, augment_from="frame")
     with Loader(betons / "train.beton", config) as loader, Beton(loader.beton.path) as raw:
         loader.set_epoch(4)
-        num_samples, seen = len(raw), []
+        num_samples, visited = len(raw), []
         inverse_N23 = epoch_matrices(loader.config, 4, num_samples, 32, 46)
         for frames_N1HW, labels_N, index_N in loader:
             assert frames_N1HW.dtype == np.float32 and frames_N1HW.shape[1:] == (1, 32, 32)
@@ -65,18 +67,18 @@ def test_training_batches_are_the_oracles_augmentation_of_the_shuffled_frames(be
             for frame, index in zip(frames_N1HW, index_N, strict=True):
                 wanted = naive.affine(raw.frame(index), inverse_N23[index], 32, 0, 45)
                 assert np.abs(frame[0] - wanted).max() <= 1e-3
-            seen += index_N.tolist()
-    assert seen == epoch_order(9, 4, num_samples).tolist()
+            visited += index_N.tolist()
+    assert visited == epoch_order(9, 4, num_samples).tolist()
 
 
 def test_evaluation_batches_are_the_central_crops_in_file_order(betons: Path) -> None:
     with Loader(betons / "val.beton", batch_size=5) as loader, Beton(loader.beton.path) as raw:
-        seen = []
+        visited = []
         for frames_N1HW, _, index_N in loader:
             for frame, index in zip(frames_N1HW, index_N, strict=True):
                 np.testing.assert_allclose(frame[0], naive.crop(raw.frame(index), 32), atol=2e-7)
-            seen += index_N.tolist()
-        assert seen == list(range(len(raw)))
+            visited += index_N.tolist()
+        assert visited == list(range(len(raw)))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -88,7 +90,7 @@ def test_any_number_of_threads_gives_the_same_bytes(betons: Path, training: bool
     assert content(1) == content(2) == content(7)
 
 
-def test_augmentation_never_sees_outside_the_crop_unless_it_is_asked_to(betons: Path) -> None:
+def test_augmentation_never_samples_outside_the_crop_unless_asked_to(betons: Path) -> None:
     with Loader(betons / "train.beton", training=True, batch_size=4) as loader:
         inverse_N23 = epoch_matrices(loader.config, 0, len(loader.beton), 32, 46)
         for frames_N1HW, _, index_N in loader:
@@ -241,13 +243,13 @@ def test_a_killed_loader_ends_at_once_and_leaves_nothing(betons: Path, name: str
     )
     shared = Path("/dev/shm")
     before = set(shared.iterdir()) if shared.exists() else set()
-    victim = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert victim.stdout is not None
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
     for _ in range(5):
-        assert victim.stdout.readline()
-    victim.send_signal(getattr(signal, name))
-    victim.stdout.close()
-    assert victim.wait(timeout=30) != 0
+        assert process.stdout.readline()
+    process.send_signal(getattr(signal, name))
+    process.stdout.close()
+    assert process.wait(timeout=30) != 0
     assert (set(shared.iterdir()) if shared.exists() else set()) <= before
 
 
@@ -263,7 +265,7 @@ def test_a_loader_survives_being_left_open_reused_and_reopened_in_other_sizes(be
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 @pytest.mark.parametrize("training", [True, False])
-def test_ranks_share_each_global_batch_and_see_every_sample_once(betons: Path, training: bool, world_size: int) -> None:
+def test_ranks_share_each_global_batch_and_get_every_sample_once(betons: Path, training: bool, world_size: int) -> None:
     ranks = [
         Loader(betons / "train.beton", training=training, batch_size=2, rank=rank, world_size=world_size)
         for rank in range(world_size)
@@ -303,8 +305,8 @@ def test_a_beton_over_half_the_memory_is_read_by_pages(betons: Path, monkeypatch
         monkeypatch.setattr("loaders.batches.loader.usable_memory", lambda memory=memory: memory)
         with Loader(betons / "train.beton", training=True) as loader:
             assert loader.order == order and loader.streamed == (order == "pages")
-            seen = np.concatenate([index_N for _, _, index_N in loader]).tolist()
-            assert sorted(seen) == list(range(len(loader.beton)))
+            visited = np.concatenate([index_N for _, _, index_N in loader]).tolist()
+            assert sorted(visited) == list(range(len(loader.beton)))
         with Loader(betons / "train.beton", training=True, order="random") as chosen:
             assert chosen.order == "random"
 
@@ -331,13 +333,13 @@ def test_a_state_of_the_first_release_is_continued(betons: Path) -> None:
 
 def test_the_consumers_wait_is_counted(betons: Path) -> None:
     with Loader(betons / "train.beton", training=True, threads=1, prefetch=0) as loader:
-        assert loader.waited == loader.making == 0
+        assert loader.wait_seconds == loader.making_seconds == 0
         epoch(loader)
-        assert loader.waited > 0 and loader.making > 0 and loader.computing > 0
+        assert loader.wait_seconds > 0 and loader.making_seconds > 0 and loader.cpu_seconds > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
-def test_page_locked_memory_without_cuda_is_refused_in_words(betons: Path) -> None:
+def test_page_locked_memory_without_cuda_is_refused_with_a_reason(betons: Path) -> None:
     with pytest.raises(ConfigError, match="--pin-memory: found no CUDA device"):
         Loader(betons / "train.beton", pin_memory=True, tensors=True)
     with pytest.raises(ConfigError, match="--pin-memory: found numpy batches"):
@@ -403,7 +405,7 @@ def test_the_loader_works_without_torch(betons: Path) -> None:
         assert done.stdout.strip() == str(len(beton)), done.stderr
 
 
-def test_without_rotation_and_zoom_training_sees_the_central_crops(betons: Path) -> None:
+def test_without_rotation_and_zoom_training_gets_the_central_crops(betons: Path) -> None:
     still = LoaderConfig(training=True, rotation=0, zoom_low=0, zoom_high=0)
     with Loader(betons / "val.beton", still) as loader:
         for frames_N1HW, _, index_N in loader:
@@ -447,3 +449,43 @@ def test_threads_that_die_as_they_are_called_to_leave_keep_nobody_waiting() -> N
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(mortal.ident), ctypes.py_object(SystemExit))
     threads.close()
     assert not any(mortal.is_alive() for mortal in mortals)
+
+
+# ---- the way in for other people's scripts
+
+
+def documented_scripts() -> list[str]:
+    """The script in the docstring of loaders, and every one in the documents that uses the loader."""
+    docstring = textwrap.dedent((loaders.__doc__ or "").split("stable:\n")[1].split("\n\nKeywords")[0])
+    root = Path(loaders.__file__).parents[1]
+    texts = [path.read_text(encoding="utf-8") for path in (root / "README.md", *sorted((root / "docs").glob("*.md")))]
+    blocks = [block for text in texts for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    return [docstring, *(block for block in blocks if re.search(r"from loaders\S* import Loader\b", block))]
+
+
+def test_the_documented_scripts_run(betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "B").symlink_to(betons, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    scripts = documented_scripts()
+    assert len(scripts) >= 2
+    for script in scripts:
+        used: dict[str, Any] = {}
+        exec(compile(script, "a documented script", "exec"), used)
+        assert used["Loader"] is Loader is loaders.Loader
+        assert len(used["index_N"]) == len(used["labels_N"]) > 0
+
+
+def test_importing_loaders_imports_neither_torch_nor_numba() -> None:
+    program = (
+        "import sys, loaders\n"
+        "assert loaders.LoaderConfig(seed=1).seed == 1 and loaders.errors.BetonError and loaders.__version__\n"
+        "heavy = [name for name in ('torch', 'numba', 'cv2') if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+        "assert loaders.Beton.__name__ == 'Beton' and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(loaders.__file__).parents[1])
+
+
+def test_a_name_that_loaders_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'loaders' has no attribute 'Lodaer'"):
+        loaders.Lodaer  # noqa: B018

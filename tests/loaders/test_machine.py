@@ -13,7 +13,7 @@ ROOM = 1 << 30
 
 
 def place(monkeypatch: pytest.MonkeyPatch, root: Path, groups: str, files: dict[str, str]) -> None:
-    """A process in these control groups, whose control files say this."""
+    """A process in these control groups, with these control files."""
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)

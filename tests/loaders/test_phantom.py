@@ -1,4 +1,4 @@
-"""Tests of phantoms: they are what their arguments say, and only the finding tells the classes apart."""
+"""Phantoms: they follow their arguments, and only the finding separates the classes."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_full_range_is_used_with_headroom() -> None:
     assert len(np.unique(image_HW)) > 5000  # more than 8 or 12 bits hold
 
 
-def test_heart_lies_to_the_viewers_right() -> None:
+def test_the_heart_is_on_the_viewers_right() -> None:
     masks_NHW = np.array([draw(patient=patient).lung_mask_HW for patient in range(8)])
     assert np.mean(masks_NHW[..., 48:]) < 0.95 * np.mean(masks_NHW[..., :48])
 
@@ -308,7 +308,7 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:
     assert write_phantoms(PhantomConfig(out=tmp_path / "p", patients=9, size=32)).is_file()
 
 
-def test_a_full_disk_is_told_with_the_bytes_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_the_bytes_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import CollectionFinding
@@ -23,6 +23,7 @@ from loaders.audit.probes import (
     outside_crop,
     pixel_features,
 )
+from loaders.cautions import caution
 from loaders.config import PhantomConfig
 from loaders.images.frame import stored_frame, template_SS
 from loaders.images.radiograph import decode_radiograph
@@ -40,6 +41,7 @@ from loaders.statistics import (
     percentile_interval,
     permutation_p,
     permute_groups,
+    rank,
 )
 
 SIDE = 92
@@ -47,7 +49,7 @@ PATIENTS = 64
 
 
 def draw_collection(arms: float, strength: float) -> tuple[Collection, np.ndarray]:
-    """Phantoms as the audit sees them, and their lung masks; fair arms and marks but for the tie."""
+    """Phantoms as frames of the audit, and their lung masks; arms and marks at random except the confounder."""
     config = PhantomConfig(out=Path("unused"), patients=PATIENTS, size=SIDE, arms=arms, seed=7)
     plan = plan_phantoms(config)
     films = [
@@ -81,7 +83,7 @@ def tied() -> CollectionFinding:
 
 @pytest.fixture(scope="module")
 def untied() -> tuple[Collection, np.ndarray]:
-    """Nothing tells the class, not even a finding."""
+    """Nothing predicts the class, not even a finding."""
     return draw_collection(0.0, 0.0)
 
 
@@ -93,18 +95,20 @@ def random_groups(rng: np.random.Generator, num_groups: int, largest: int) -> np
 def test_auc_is_the_one_of_scikit_learn_with_ties_and_weights(levels: int) -> None:
     rng = np.random.default_rng(levels)
     score_RN = rng.integers(0, levels, (20, 57)).astype(float)
-    positive_RN, weight_RN = rng.random((20, 57)) < 0.3, rng.integers(0, 4, (20, 57))
-    wanted_R = [
-        roc_auc_score(positive_N, score_N, sample_weight=weight_N)
-        for positive_N, score_N, weight_N in zip(positive_RN, score_RN, weight_RN, strict=True)
-    ]
-    np.testing.assert_allclose(auc_rows(score_RN, positive_RN, weight_RN), wanted_R, rtol=1e-12)
+    positive_RN, weight_RN = rng.random((20, 57)) < 0.3, rng.integers(0, 4, (20, 57)).astype(np.uint16)
+    ranking = rank(score_RN, positive_RN, np.arange(57))
+    pairs = list(zip(positive_RN, score_RN, weight_RN, strict=True))
+    wanted_R = [roc_auc_score(positive_N, score_N) for positive_N, score_N, _ in pairs]
+    np.testing.assert_allclose(auc_rows(score_RN, positive_RN), wanted_R, rtol=1e-12)
+    for wanted, area_R in zip((roc_auc_score, average_precision_score), ranking.areas(weight_RN), strict=True):
+        wanted_R = [wanted(positive_N, score_N, sample_weight=weight_N) for positive_N, score_N, weight_N in pairs]
+        np.testing.assert_allclose(area_R, wanted_R, rtol=1e-12)
 
 
-def test_auc_takes_one_row_for_all_and_is_unknown_without_both_classes() -> None:
-    score_1N = np.array([[0.0, 1.0, 2.0]])
-    positive_RN = np.array([[False, False, True], [True, False, False], [True, True, True]])
-    np.testing.assert_array_equal(auc_rows(score_1N, positive_RN), [1.0, 0.0, np.nan])
+def test_an_auc_without_both_classes_is_undefined() -> None:
+    score_RN = np.tile([0.0, 1.0, 2.0], (4, 1))
+    positive_RN = np.array([[False, False, True], [True, False, False], [True, True, True], [False, False, False]])
+    np.testing.assert_array_equal(auc_rows(score_RN, positive_RN), [1.0, 0.0, np.nan, np.nan])
 
 
 def test_folds_never_share_a_group_and_are_of_like_size() -> None:
@@ -243,7 +247,7 @@ def test_the_atlas_hides_most_of_what_the_crop_shows_of_real_lungs(radiographs: 
     assert ((masks_NSS > 127) & lungs_hidden(SIDE)).sum() < 0.07 * (masks_NSS > 127).sum()
 
 
-def test_real_covid_films_are_told_by_their_source_without_their_lungs(radiographs: Path) -> None:
+def test_the_source_of_real_covid_films_is_predicted_without_their_lungs(radiographs: Path) -> None:
     with (radiographs / "radiographs.csv").open(newline="", encoding="utf-8") as table:
         rows = [row for row in csv.DictReader(table) if row["label"] in ("covid", "normal")]
     rows = [row for label in ("covid", "normal") for row in [r for r in rows if r["label"] == label][:45]]
@@ -262,7 +266,7 @@ def test_real_covid_films_are_told_by_their_source_without_their_lungs(radiograp
     )
     alarms = {probe.name for probe in found.probes if probe.alarm}
     assert {"header", "outside-crop", "lungs-hidden"} <= alarms
-    assert len(found.cautions) == 2
+    assert [one.parameters["classes"] for one in found.cautions] == [["covid", "normal"]]
 
 
 def test_the_crop_is_the_central_64_of_92() -> None:
@@ -270,17 +274,17 @@ def test_the_crop_is_the_central_64_of_92() -> None:
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (14, 77, 14, 77)
 
 
-@pytest.mark.parametrize("seen", [outside_crop, inside_crop_outside_lungs, lungs_hidden])
-def test_hidden_pixels_change_no_feature(seen: Callable[[int], np.ndarray]) -> None:
+@pytest.mark.parametrize("shown", [outside_crop, inside_crop_outside_lungs, lungs_hidden])
+def test_hidden_pixels_change_no_feature(shown: Callable[[int], np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     frames_NSS = rng.integers(0, 256, (3, SIDE, SIDE)).astype(np.uint8)
-    changed_NSS = np.where(seen(SIDE), frames_NSS, rng.integers(0, 256, frames_NSS.shape)).astype(np.uint8)
+    changed_NSS = np.where(shown(SIDE), frames_NSS, rng.integers(0, 256, frames_NSS.shape)).astype(np.uint8)
     assert (changed_NSS != frames_NSS).any()
-    np.testing.assert_array_equal(pixel_features(frames_NSS, seen(SIDE)), pixel_features(changed_NSS, seen(SIDE)))
-    assert (hide(frames_NSS[0], seen(SIDE), 128)[~seen(SIDE)] == 128).all()
+    np.testing.assert_array_equal(pixel_features(frames_NSS, shown(SIDE)), pixel_features(changed_NSS, shown(SIDE)))
+    assert (hide(frames_NSS[0], shown(SIDE), 128)[~shown(SIDE)] == 128).all()
 
 
-def test_one_odd_file_size_is_seen_wherever_it_lies_between_the_others() -> None:
+def test_one_odd_file_size_is_detected_wherever_it_is_among_the_others() -> None:
     rng = np.random.default_rng(0)
     label_N = np.arange(90) % 2
     width_N = np.where(label_N == 1, 7.0, rng.choice([6.0, 8.0], 90))
@@ -289,14 +293,14 @@ def test_one_odd_file_size_is_seen_wherever_it_lies_between_the_others() -> None
     assert labelling_aucs(models, label_N[None], 2)[0] > 0.95
 
 
-def test_arms_that_follow_the_class_alarm_where_arms_are_seen(tied: CollectionFinding) -> None:
+def test_arms_that_follow_the_class_alarm_where_arms_are_shown(tied: CollectionFinding) -> None:
     found = {probe.name: probe for probe in tied.probes}
     for name in ("outside-crop", "inside-crop-outside-lungs", "lungs-hidden", "thumbnail"):
         assert found[name].alarm and found[name].auc > 0.85 and found[name].low > 0.6
         assert found[name].low <= found[name].auc <= found[name].high
     assert "Pixels outside the crop alone predict the class with AUC" in found["outside-crop"].sentence
     assert "something other than the lungs" in found["lungs-hidden"].sentence
-    assert "the finding itself may be what it sees" in found["thumbnail"].sentence
+    assert "it may be the finding itself" in found["thumbnail"].sentence
 
 
 def test_pictures_show_what_the_probe_saw_and_hide_the_rest_in_grey(tied: CollectionFinding) -> None:
@@ -307,7 +311,7 @@ def test_pictures_show_what_the_probe_saw_and_hide_the_rest_in_grey(tied: Collec
     assert pictures["histogram"] is None
 
 
-def test_phantoms_without_a_tie_or_a_finding_are_quiet_and_the_seed_gives_the_same_again(
+def test_phantoms_without_confounder_or_finding_raise_no_alarm_and_the_seed_reproduces_that(
     untied: tuple[Collection, np.ndarray],
 ) -> None:
     found, again = (probe_collection(untied[0], permutations=999, resamples=100) for _ in range(2))
@@ -334,11 +338,10 @@ def noise_collection(sources: list[str], label_N: np.ndarray, classes: tuple[str
     )
 
 
-def test_classes_told_by_their_sources_are_cautioned_commonest_first() -> None:
+def test_classes_confounded_with_their_sources_are_a_caution_commonest_first() -> None:
     label_N = np.repeat([0, 1], [20, 30])
     found = probe_collection(noise_collection(["x"] * 20 + ["y"] * 30, label_N), permutations=99, resamples=20)
-    assert [caution[:18] for caution in found.cautions] == ["Class b: all 30 im", "Class a: all 20 im"]
-    assert all("Finding and source cannot be told apart" in caution for caution in found.cautions)
+    assert found.cautions == (caution("confounded-with-source", classes=["b", "a"], images=50),)
     assert {name for name in found.skipped if name.startswith("source")} == {"source-within-a", "source-within-b"}
 
 
@@ -347,7 +350,7 @@ def test_a_single_class_is_no_caution_and_no_probe() -> None:
     assert found.cautions == () and found.probes == () and "fewer than two classes" in found.skipped["thumbnail"]
 
 
-def test_sources_that_look_different_are_told_within_a_class() -> None:
+def test_sources_of_different_appearance_are_predicted_within_a_class() -> None:
     label_N = np.repeat([0, 1], 40)
     sources = ["blue", "red"] * 20 + ["red"] * 40
     found = probe_collection(noise_collection(sources, label_N), permutations=999, resamples=50)

@@ -294,7 +294,7 @@ def test_pixels_that_are_no_plain_grey_or_colour_are_rejected_with_a_reason(
         decode(tmp_path, data)
 
 
-def test_a_pngs_gamma_profile_and_text_change_no_pixel_and_say_nothing(
+def test_a_pngs_gamma_profile_and_text_change_no_pixel_and_print_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     profile = b"bad profile\0\0" + zlib.compress(b"no ICC")
@@ -551,7 +551,7 @@ def test_a_png_with_any_one_bit_flipped_is_rejected(
 
 def test_a_png_with_sound_chunks_but_missing_rows_is_rejected(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:  # capfd: libpng has its say about this one
+) -> None:  # capfd: libpng prints a message about this one
     for depth, colour_type, channels in ((8, 0, 1), (16, 0, 1), (16, 2, 3)):
         rows = noise(20, 40, channels, dtype=np.uint16 if depth == 16 else np.uint8)
         with pytest.raises(RadiographError, match="does not decode"):
@@ -589,7 +589,7 @@ def test_damage_of_any_kind_gives_pixels_or_a_radiograph_error(
         (b"<!DOCTYPE html>\n<HTML>404</HTML>", "^HTML, expected"),
         (pillow(noise(5, 7), "GIF"), "^GIF, expected"),
         (pillow(noise(5, 7), "WEBP"), "^WebP, expected"),
-        (bytes(128) + b"DICM" + bytes(50), "^DICOM whose elements are not coded as its transfer syntax says, expected"),
+        (bytes(128) + b"DICM" + bytes(50), "^DICOM whose elements are not encoded in its transfer syntax, expected"),
         (b"\0\1\2\3\4\5\6\7\x08", "^an unknown format that begins 00 01 02 03 04 05 06 07, expected"),
         (b"\x89PNG\r\n\x1a\n", "^truncated PNG"),
         (b"\xff\xd8\xff", "^truncated JPEG"),
@@ -713,7 +713,7 @@ def test_a_file_name_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.radiographs
 @pytest.mark.skipif(not RADIOGRAPHS.is_dir(), reason=f"no real radiographs in {RADIOGRAPHS}; set PLAINFILM_DATA")
-def test_real_radiographs_decode_to_the_size_and_luma_that_pillow_sees() -> None:
+def test_real_radiographs_decode_to_the_size_and_luma_of_pillow() -> None:
     paths = sorted(path for path in RADIOGRAPHS.rglob("*.*") if path.stat().st_size < 2_000_000)
     for path in paths[:: max(1, len(paths) // 40)]:
         found = decode_radiograph(path, max_pixels=64_000_000)

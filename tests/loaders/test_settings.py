@@ -1,4 +1,4 @@
-"""Settings and flags: a word where the program chooses."""
+"""Settings and flags: `auto` where the program chooses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_auto_stands_for_zero_where_the_program_chooses() -> None:
         build(LoaderConfig, {"batch_size": "auto"})
 
 
-def test_a_number_of_workers_that_is_none_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_number_of_workers_is_refused_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["convert", "x", "--out", "y", "--workers", "many"])
     assert stopped.value.code == 2

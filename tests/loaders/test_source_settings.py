@@ -22,7 +22,7 @@ READERS = {"convert", "audit"}  # of a labelled source
 APART = {
     ("phantom", "classes"): "what to draw",
     ("predict", "max_pixels"): "files are named one by one, without labels or groups",
-    ("profile", "source"): "convert.csv tells which of its files are read",
+    ("profile", "source"): "convert.csv lists the files that are read",
 }
 
 
@@ -83,10 +83,10 @@ def nih(tmp_path: Path) -> Path:
     return source
 
 
-Seen = tuple[set[tuple[str, str, bool]], set[frozenset[str]]]
+Outcome = tuple[set[tuple[str, str, bool]], set[frozenset[str]]]
 
 
-def seen(rows: Iterable[tuple[str, str, bool, int]]) -> Seen:
+def outcome(rows: Iterable[tuple[str, str, bool, int]]) -> Outcome:
     """Path, label and whether a file could be read; and the groups of those that could."""
     found = list(rows)
     groups = {group for _, _, _, group in found if group >= 0}
@@ -97,17 +97,17 @@ def seen(rows: Iterable[tuple[str, str, bool, int]]) -> Seen:
     )
 
 
-def by_audit(out: Path, **settings: object) -> Seen:
+def by_audit(out: Path, **settings: object) -> Outcome:
     result = audit(build(AuditConfig, {"out": out, "size": 32, "workers": 1, "permutations": 999, **settings}))
-    return seen((file.path, file.label, "unreadable" not in file.defects, file.group) for file in result.files)
+    return outcome((file.path, file.label, "unreadable" not in file.defects, file.group) for file in result.files)
 
 
-def by_conversion(out: Path, **settings: object) -> Seen:
+def by_conversion(out: Path, **settings: object) -> Outcome:
     done = convert(
         build(ConvertConfig, {"out": out, "size": 32, "workers": 1, "dry_run": True, "val": 0.4, **settings})
     )
     rows = [row for row in done.rows if row.verdict != "excluded" and not row.entry.path.endswith(".txt")]
-    return seen((row.entry.path, row.entry.label, row.verdict != "rejected", row.group) for row in rows)
+    return outcome((row.entry.path, row.entry.label, row.verdict != "rejected", row.group) for row in rows)
 
 
 CASES: dict[str, Callable[[Path], dict[str, object]]] = {
@@ -136,11 +136,11 @@ def test_no_setting_of_a_source_goes_untried() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_audit_sees_the_files_labels_and_groups_of_the_conversion(
+def test_an_audit_has_the_files_labels_and_groups_of_the_conversion(
     case: str, tree: Path, nih: Path, tmp_path: Path
 ) -> None:
     settings = CASES[case](tmp_path)
-    # a plain folder has labels only if one says so
+    # a plain folder has labels only on request
     labels = {"labels": "folder"} if settings.keys() & {"manifest", "preset", "classes"} == set() else {}
     audited = by_audit(tmp_path / "A", **labels, **settings)
     assert audited == by_conversion(tmp_path / "B", **settings)
@@ -165,8 +165,8 @@ def test_a_conversion_obeys_the_audit_of_the_same_source_settings_and_wants_no_o
     given = ["--audit", table, "--out", str(tmp_path / "B"), "--dry-run"]
     capsys.readouterr()
     assert cli.main(["convert", *asked, *given]) == 3
-    told = capsys.readouterr().err
-    assert "no verdict for pneumonia/" in told and "with the same --manifest, --preset and --classes" in told
+    messages = capsys.readouterr().err
+    assert "no verdict for pneumonia/" in messages and "with the same --manifest, --preset and --classes" in messages
 
 
 WRONG: dict[str, list[str]] = {
@@ -193,25 +193,25 @@ WRONG: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_source_is_refused_in_the_same_words_by_all(
+def test_a_wrong_source_is_refused_with_the_same_message_by_all(
     wrong: str, tree: Path, nih: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "unlabelled.csv").write_text("path\nsource/covid/large.png\n")
     (nih / "test_list.txt").write_text("00000000_000.png\n")
     draw(tmp_path / "formula" / "=a" / "1.png", 1)
     draw(tmp_path / "formula" / "b" / "2.png", 2)
-    told = {}
+    messages = {}
     for name in READERS:
         argv = [name]
-        for word in WRONG[wrong]:
-            named = {"S": tree, "lost": tmp_path / "lost", "nih": nih, "formula": tmp_path / "formula"}.get(word)
-            argv.append(str(named or (tmp_path / word if word.endswith(".csv") else word)))
+        for argument in WRONG[wrong]:
+            named = {"S": tree, "lost": tmp_path / "lost", "nih": nih, "formula": tmp_path / "formula"}.get(argument)
+            argv.append(str(named or (tmp_path / argument if argument.endswith(".csv") else argument)))
         if name == "audit" and "--preset" not in argv:
             argv += ["--labels", "folder"]
         code = cli.main([*argv, "--out", str(tmp_path / "out"), "--workers", "1"])
-        told[name] = (code, capsys.readouterr().err)
+        messages[name] = (code, capsys.readouterr().err)
         assert code in (2, 3, 4) and not (tmp_path / "out").exists()
-    assert told["audit"] == told["convert"]
+    assert messages["audit"] == messages["convert"]
 
 
 GIVEN: dict[str, object] = {
@@ -238,8 +238,8 @@ def test_a_beton_with_settings_of_a_folder_exits_with_2(
 ) -> None:
     argv = ["audit", str(betons / "train.beton"), "--out", str(tmp_path / "A"), "--classes", "covid,normal"]
     assert cli.main([*argv, "--labels", "folder"]) == 2
-    told = capsys.readouterr().err
-    assert "found --classes, --labels with" in told and "expected SOURCE alone" in told
+    messages = capsys.readouterr().err
+    assert "found --classes, --labels with" in messages and "expected SOURCE alone" in messages
     assert not (tmp_path / "A").exists()
 
 

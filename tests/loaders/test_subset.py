@@ -52,7 +52,7 @@ def test_changed_frames_keep_their_rows_but_for_the_checksum(betons: Path, tmp_p
 
 
 def other_beton(source: Beton, path: Path, **facts: object) -> Path:
-    """The same samples in a beton that says something else of itself."""
+    """The same samples in a beton with other facts."""
     frames = [source.frame(sample) for sample in range(len(source))]
     write_beton(path, frames, source.label_N, source.rows_N, replace(source.facts, **facts), source.page_size)
     return path
@@ -83,7 +83,7 @@ def test_no_samples_are_refused(betons: Path, tmp_path: Path) -> None:
         write_subset([(beton, np.arange(0))], tmp_path / "x.beton", "train")
 
 
-def test_an_identity_tells_the_conversion_the_words_and_who_is_where(betons: Path, tmp_path: Path) -> None:
+def test_an_identity_depends_on_conversion_purpose_and_samples(betons: Path, tmp_path: Path) -> None:
     with Beton(betons / "train.beton") as beton:
         two, three = np.arange(2), np.arange(3)
         found = {
@@ -99,7 +99,7 @@ def test_an_identity_tells_the_conversion_the_words_and_who_is_where(betons: Pat
             assert subset_id(other, "a", two, three) not in found
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(loaders.beton.writer.shutil, "disk_usage", lambda folder: usage(1000))
     check_room(tmp_path / "not" / "yet", 1000)
@@ -138,7 +138,7 @@ def test_a_mask_follows_its_radiograph_into_the_frame(tmp_path: Path) -> None:
         assert (read_mask(tmp_path / "mask.png", 20, fit) == expected_SS).all()
 
 
-def test_a_mask_without_lungs_or_that_is_no_image_is_told_by_name(tmp_path: Path) -> None:
+def test_a_mask_without_lungs_or_that_is_no_image_is_named(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "black.png"), np.zeros((30, 30), np.uint8))
     with pytest.raises(InputError, match=r"black\.png: black all over"):
         read_mask(tmp_path / "black.png", 20, "stretch")

@@ -1,4 +1,4 @@
-"""Worker processes: answers in order, errors as they are, and a death that is told at once."""
+"""Worker processes: answers in order, errors as they are, and a death that is reported at once."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def shared_memory() -> set[str]:
 
 
 def test_answers_come_in_order_and_nothing_is_in_shared_memory() -> None:
-    before, seen = shared_memory(), set()
+    before, appeared = shared_memory(), set()
     tasks = list(range(30))
     found = []
     for result in map_in_processes(answer, tasks, 2, nothing):
         found.append(result)
-        seen |= shared_memory() - before
+        appeared |= shared_memory() - before
     assert found == [answer(task) for task in tasks]
-    assert not {name for name in seen if name.startswith("sem.mp-")}
+    assert not {name for name in appeared if name.startswith("sem.mp-")}
 
 
 @pytest.mark.timeout(60)

@@ -1,0 +1,540 @@
+"""Cautions: each code is planted where it is made, and found as text in terminal and page, and as a code in JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import string
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from engine.config import CrossvalConfig, EvaluateConfig, ExplainConfig, PredictConfig
+from engine.crossval.crossval import crossval
+from engine.crossval.folds import open_external, open_pool
+from engine.crossval.output import crossval_parts
+from engine.evaluate.checks import check_beton, class_cautions, group_cautions, set_cautions
+from engine.evaluate.evaluate import evaluate
+from engine.evaluate.output import evaluation_parts
+from engine.evaluate.trained import Decision, Trained, load_trained
+from engine.explain.controls import Deletion, Randomised
+from engine.explain.explain import explain
+from engine.explain.findings import explanation_parts, map_cautions
+from engine.explain.lungs import Interval, LungRatio
+from engine.export.model_card import card_of
+from engine.predict.predict import predict_files, prediction_words
+from engine.predict.table import list_sources
+from engine.profile.profile import machine_cautions
+from engine.report.page import crossval_cautions
+from engine.report.report import report_parts, write_report
+from engine.report.results import read_results
+from engine.report.verdict import judge
+from engine.statistics.calibration import TEMPERATURES
+from engine.train.device_batches import triton_trouble
+from engine.train.device_epochs import Captured
+from engine.train.leakage import save_record, training_cautions
+from engine.train.run_folder import save_settings
+from engine.train.state import run_id
+from engine.train.summary import Summary, early_convergence
+from engine.train.train import train, training_parts
+from loaders.batches.loader import Loader
+from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
+from loaders.cautions import CARD, CODES, JSON, PAGE, TERMINAL, Caution, Gravity, caution, each_once
+from loaders.config import LoaderConfig
+from loaders.output import Line, Parts
+from loaders.records import read_record
+from loaders.settings import build
+from tests.engine.test_capture import CUDA, Recorder, recorder  # noqa: F401 - a fixture
+from tests.example_run import CHECKPOINT, make_run, metrics
+from tests.example_run import crossval as example_crossval
+from tests.loaders.test_audit_page import Reader
+from tests.loaders.test_beton import strip_footer
+from tests.small_training import results_of, small_training
+
+ROOT = Path(__file__).parents[2]
+SEEDS: dict[str, Any] = {"device": "cpu", "resamples": 100}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A run, its betons and their radiographs, and a place for variants of them."""
+
+    run: Path
+    betons: Path
+    source: Path
+    place: Path
+    trained: Trained
+
+    def beton(self, name: str = "heldout", /, *, facts: dict[str, Any] | None = None, **rows: Any) -> Path:
+        """A copy of one of the betons, with some facts and columns of its rows changed."""
+        with Beton(self.betons / f"{name}.beton") as beton:
+            rows_N = beton.rows_N.copy()
+            for column, value in rows.items():
+                rows_N[column] = value(beton) if callable(value) else value
+            changed = replace(beton.facts, sources=("here", "there"), views=("PA", "AP"), **(facts or {}))
+            frames = [beton.frame(sample) for sample in range(len(beton))]
+            path = self.place / f"{len(list(self.place.iterdir()))}.beton"
+            write_beton(path, iter(frames), beton.label_N, rows_N, changed, beton.page_size)
+        return path
+
+    def foreign(self) -> Path:
+        """The held-out beton as another program would have written it."""
+        path = self.place / "foreign.beton"
+        path.write_bytes(strip_footer((self.betons / "heldout.beton").read_bytes()))
+        return path
+
+    def checked(self, path: Path, run: Path | None = None, **state: Any) -> list[Caution]:
+        """What `check_beton` and `set_cautions` find."""
+        settings = LoaderConfig(batch_size=8, trust_unverified=True)
+        with Loader(path, settings, tensors=True) as loader:
+            found = check_beton(run or self.run, self.trained.state | state, loader, force=True)
+            return found + set_cautions(loader.beton)
+
+
+@pytest.fixture(scope="module")
+def case(phantoms: Path, betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A run that was killed before its first state, and resumed; each of its cautions is planted."""
+    folder = tmp_path_factory.mktemp("cautions")
+    config = small_training(betons, folder / "run", batch_size=16)
+    config.out.mkdir()
+    with Beton(betons / "train.beton") as first, Beton(betons / "val.beton") as second:
+        save_record(config.out, {"train": first, "val": second}, run_id(config, first.facts.conversion_id))
+    save_settings(config.out, config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.train.trainer.training_cautions", lambda beton: examples("training"))
+        train(config, resume=True)
+    (folder / "variants").mkdir()
+    return Case(
+        run=config.out, betons=betons, source=phantoms.parent, place=folder / "variants",
+        trained=load_trained(config.out),
+    )  # fmt: skip
+
+
+# ---- the plants: code → where it belongs, and what makes it under a condition that was planted
+
+
+def of_set(case: Case) -> list[Caution]:
+    return case.checked(case.betons / "heldout.beton")
+
+
+def unknown_patients(case: Case) -> list[Caution]:
+    return case.checked(case.beton(patient_hash=0, flags=0))
+
+
+def unknown_training_patients(case: Case) -> list[Caution]:
+    run = case.place / "anonymous"
+    shutil.copytree(case.run, run)
+    anonymous = case.beton("train", patient_hash=0)
+    with Beton(anonymous) as first, Beton(case.betons / "val.beton") as second:
+        save_record(run, {"train": first, "val": second}, case.trained.state["run"])
+    return case.checked(case.betons / "heldout.beton", run)
+
+
+def external(case: Case, **facts: Any) -> list[Caution]:
+    """An external beton of other images and patients, with some facts changed."""
+
+    def others(beton: Beton) -> np.ndarray:
+        return np.random.default_rng(1).integers(1, 255, (len(beton), 16), np.uint8)
+
+    rows: dict[str, Any] = {"pixel_hash": others, "patient_hash": 0 if facts.pop("anonymous", False) else others}
+    path = case.beton(facts={"conversion_id": "e" * 32} | facts, **rows)
+    with contextlib.ExitStack() as stack:
+        return open_external(path, open_pool(case.betons, stack), stack)[1]
+
+
+def pool_of(case: Case) -> list[Caution]:
+    """A pool in which each image is a group of its own."""
+    folder = case.place / "alone"
+    folder.mkdir()
+    shutil.copy(case.beton(group=lambda beton: np.arange(len(beton))), folder / "heldout.beton")
+    with contextlib.ExitStack() as stack:
+        return open_pool(folder, stack).cautions()
+
+
+def maps(**changes: Any) -> list[Caution]:
+    """An explanation of maps of which some part went wrong."""
+    none = Interval(value=-0.5, low=-0.6, high=0.1)
+    counts = {"num_samples": 4, "num_empty": 2, "num_outside": 1}
+    lungs = LungRatio(ratio=none, area=0.3, masks="template", **counts)
+    correlation = changes.get("correlation")
+    flat = [0.0, 0.0]
+    blanked = Deletion(share=flat, by_map=flat, at_random=flat, difference=none, num_samples=4)
+    return map_cautions(lungs, Randomised(correlation=correlation, num_samples=4, num_empty=0), blanked, 40)
+
+
+def captured(made: Recorder) -> list[Caution]:
+    """A capture that fails.  made: of the fixture that stands for a CUDA device."""
+    made.fails = True
+    step = Captured(made, [made.total], CUDA, "training step")
+    step.prepare([32])
+    return [step.failed] if step.failed else []
+
+
+def without_triton(case: Case) -> list[Caution]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "kernels.cuda", None)
+        found = triton_trouble()
+    return [found] if found else []
+
+
+def restarted(case: Case) -> list[Caution]:
+    return read_record(Summary, case.run / "summary.json").cautions
+
+
+def predicted(case: Case, gone: bool = False) -> list[Caution]:
+    """A prediction for one of the run's own training files, without an audit.  gone: the leakage record is."""
+    rows = [line.split(",") for line in (case.betons / "convert.csv").read_text().splitlines()]
+    path = next(row[0] for row in rows if row[3] == "train")
+    run = case.run
+    if gone:
+        run = case.place / "gone"
+        shutil.copytree(case.run, run)
+        (run / "leakage.safetensors").unlink()
+    settings = {
+        "run": run,
+        "files": (case.source / path,),
+        "out": case.place / "t.csv",
+        "audit": "off",
+        "workers": 1,
+    }
+    return predict_files(build(PredictConfig, settings | {"device": "cpu"})).cautions
+
+
+def sources(case: Case) -> list[Caution]:
+    """An empty folder and a file named twice."""
+    empty, film = case.place / "empty", case.place / "film.png"
+    empty.mkdir(exist_ok=True)
+    film.write_bytes(b"x")
+    return list_sources([empty, film, film])[1]
+
+
+def left_out(case: Case, plant: Callable[[Path], None]) -> list[Caution]:
+    run = case.place / "example"
+    shutil.rmtree(run, ignore_errors=True)
+    plant(make_run(run, metrics=metrics(checkpoint=CHECKPOINT | {"sha256": "0" * 64})))
+    return read_results(run).left_out
+
+
+def large(run: Path) -> None:
+    with (run / "probes.json").open("r+b") as file:
+        file.truncate(60_000_000)
+
+
+def of_other_data(case: Case) -> list[Caution]:
+    run = make_run(case.place / "other", crossval=example_crossval(conversion_id="b" * 32))
+    results = read_results(run)
+    return crossval_cautions(results.crossval, results.own_crossval)
+
+
+def on_card(case: Case) -> list[Caution]:
+    card = card_of(case.trained, "model.onnx").replace("\\", "")
+    return [caution(code) for code in CODES if CARD in CODES[code].places and CODES[code].finding in card]
+
+
+def confounded(case: Case) -> list[Caution]:
+    return case.checked(case.beton(source=lambda beton: beton.label_N))
+
+
+def at(temperature: float) -> list[Caution]:
+    return Decision(temperature=temperature, points=()).cautions()
+
+
+Plant = Callable[[Case], list[Caution]]
+PLANTS: dict[str, tuple[str, Plant]] = {
+    "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
+    "validation-leakage": ("evaluation", lambda case: case.checked(case.betons / "val.beton")),
+    "confounded-with-source": ("evaluation", confounded),
+    "synthetic-phantoms": ("training", lambda case: training_cautions(Beton(case.betons / "train.beton"))),
+    "early-convergence": ("training", lambda case: early_convergence({"val_f1": 0.5, "val_accuracy": 0.995})),
+    "patients-unknown": ("evaluation", unknown_patients),
+    "training-patients-unknown": ("evaluation", unknown_training_patients),
+    "site-keys-differ": ("evaluation", lambda case: case.checked(case.beton(facts={"site_key_id": "0" * 16}))),
+    "unverified-beton": ("evaluation", lambda case: case.checked(case.foreign())),
+    "every-image-its-own-group": ("crossval", pool_of),
+    "frames-fitted-differently": ("evaluation", lambda case: case.checked(case.beton(), fit="contain")),
+    "groups-unknown": ("evaluation", lambda case: case.checked(case.foreign())),
+    "one-group": ("evaluation", lambda case: group_cautions(1)),
+    "few-groups": ("evaluation", lambda case: group_cautions(9)),
+    "ungrouped-images": ("evaluation", unknown_patients),
+    "one-class": ("evaluation", lambda case: class_cautions(("a", "b"), np.zeros(3, int))),
+    "absent-classes": ("evaluation", lambda case: class_cautions(("a", "b", "c"), np.arange(2))),
+    "temperature-at-bound": ("evaluation", lambda case: at(max(TEMPERATURES))),
+    "usual-lung-region": ("explanation", lambda case: maps()),
+    "empty-maps": ("explanation", lambda case: maps()),
+    "lungs-outside-crop": ("explanation", lambda case: maps()),
+    "maps-of-random-weights": ("explanation", lambda case: maps(correlation=0.97)),
+    "maps-not-comparable": ("explanation", lambda case: maps(correlation=None)),
+    "deletion-not-faster": ("explanation", lambda case: maps()),
+    "external-fitted-differently": ("crossval", lambda case: external(case, fit="contain")),
+    "external-site-key-differs": ("crossval", lambda case: external(case, site_key_id="0" * 16)),
+    "external-patients-unknown": ("crossval", lambda case: external(case, anonymous=True)),
+    "crossval-of-other-conversion": ("report", of_other_data),
+    "training-restarted": ("training", restarted),
+    "not-captured": ("training", lambda case: []),  # `captured`, which needs a fixture
+    "triton-unavailable": ("training", without_triton),
+    "machine-busy": ("profile", lambda case: machine_cautions(1.0, 4.0, 2)),
+    "machine-unsteady": ("profile", lambda case: machine_cautions(2.0, 0.1, 2)),
+    "audit-off": ("prediction", predicted),
+    "no-leakage-record": ("prediction", lambda case: predicted(case, gone=True)),
+    "files-of-the-run": ("prediction", predicted),
+    "folder-without-pictures": ("prediction", sources),
+    "files-named-twice": ("prediction", sources),
+    "file-unreadable": ("report", lambda case: left_out(case, lambda run: (run / "probes.json").write_text("{"))),
+    "file-too-large": ("report", lambda case: left_out(case, large)),
+    "result-of-other-weights": ("report", lambda case: left_out(case, lambda run: None)),
+    "valid-for-its-data-only": ("card", on_card),
+    "shortcuts-not-excluded": ("card", on_card),
+}
+
+
+def example(code: str) -> Caution:
+    """A caution of this code, each parameter made up."""
+    values: dict[type, Any] = {int: 3, float: 0.75, str: "what was found", list: ["covid", "tb"]}
+    return Caution(code, {name: values[kind] for name, kind in CODES[code].parameters.items()})
+
+
+def examples(origin: str) -> list[Caution]:
+    """A caution of each code that belongs there."""
+    return [example(code) for code, (of, _) in PLANTS.items() if of == origin]
+
+
+def test_every_code_has_a_plant_and_a_place_that_is_looked_at() -> None:
+    assert PLANTS.keys() == CODES.keys()
+    # a profile's are looked for in test_profile, a card's by its plant
+    assert {origin for origin, _ in PLANTS.values()} == {*ORIGINS, "profile", "card"}
+
+
+@pytest.mark.parametrize("code", PLANTS)
+def test_each_condition_makes_its_caution(case: Case, code: str, request: pytest.FixtureRequest) -> None:
+    made = captured(request.getfixturevalue("recorder")) if code == "not-captured" else PLANTS[code][1](case)
+    assert code in [one.code for one in made]
+
+
+# ---- the places: where each origin shows its cautions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What one origin shows, everywhere.  None: it has no such place."""
+
+    terminal: str
+    cautions: list[dict[str, Any]] | None = None
+    file: str = ""
+    page: str | None = None
+
+
+def lines(parts: Parts) -> str:
+    return "\n".join(part.text for part in parts if isinstance(part, Line))
+
+
+def page_of(run: Path) -> str:
+    return " ".join(Reader(write_report(run).page.read_text()).text.split())
+
+
+def training(case: Case, patch: pytest.MonkeyPatch) -> Shown:
+    file = (case.run / "summary.json").read_text()
+    summary = read_record(Summary, case.run / "summary.json")
+    return Shown(
+        terminal=lines(training_parts(summary, case.run)), cautions=json.loads(file)["cautions"], file=file,
+        page=page_of(case.run),
+    )  # fmt: skip
+
+
+def rival_of(case: Case) -> Path:
+    run = case.place / "second-run"
+    if not run.exists():
+        shutil.copytree(case.run, run)
+    return run
+
+
+def evaluation(case: Case, patch: pytest.MonkeyPatch) -> Shown:
+    patch.setattr("engine.evaluate.evaluate.set_cautions", lambda beton: examples("evaluation"))
+    (result,) = evaluate(EvaluateConfig(run=case.run, betons=(case.betons / "heldout.beton",), **SEEDS))
+    file = (results_of(case.run / "evaluation") / "metrics.json").read_text()
+    return Shown(
+        terminal=lines(evaluation_parts(result)), cautions=json.loads(file)["cautions"], file=file,
+        page=page_of(case.run),
+    )  # fmt: skip
+
+
+def explained(case: Case, patch: pytest.MonkeyPatch) -> Shown:
+    patch.setattr("engine.explain.explain.set_cautions", lambda beton: examples("explanation"))
+    result = explain(
+        ExplainConfig(run=case.run, beton=case.betons / "heldout.beton", device="cpu", samples=2, measured=4)
+    )
+    file = (results_of(case.run / "explanation") / "explanation.json").read_text()
+    return Shown(
+        terminal=lines(explanation_parts(result)), cautions=json.loads(file)["cautions"], file=file,
+        page=page_of(case.run),
+    )  # fmt: skip
+
+
+def validated(case: Case, patch: pytest.MonkeyPatch) -> Shown:
+    patch.setattr("engine.crossval.folds.Pool.cautions", lambda pool: examples("crossval"))
+    out = case.place / "folds"
+    settings = {"data": case.betons, "out": out, "folds": 2, "splits": ("group",), "epochs": 1, "batch_size": 32}
+    content = crossval(build(CrossvalConfig, settings | SEEDS))
+    file = (out / "crossval.json").read_text()
+    run = make_run(case.place / "validated", crossval=json.loads(file))
+    return Shown(
+        terminal=lines(crossval_parts(content, out)), cautions=json.loads(file)["cautions"], file=file,
+        page=page_of(run),
+    )  # fmt: skip
+
+
+def prediction(case: Case, patch: pytest.MonkeyPatch) -> Shown:
+    patch.setattr("engine.predict.predict.list_sources", lambda files: (list_sources(files)[0], examples("prediction")))
+    film = next(case.source.rglob("images/**/*.png"))
+    settings = {"run": case.run, "files": (film,), "out": case.place / "p.csv", "workers": 1, "device": "cpu"}
+    return Shown(terminal=lines(prediction_words(predict_files(build(PredictConfig, settings)))))
+
+
+def reported(case: Case, patch: pytest.MonkeyPatch) -> Shown:
+    of_report = examples("report")
+    patch.setattr(
+        "engine.report.results.RunFolderReader.history", lambda reader: reader.left_out.extend(of_report) or []
+    )
+    done = write_report(make_run(case.place / "reported"))
+    page = " ".join(Reader(done.page.read_text()).text.split())
+    return Shown(terminal=lines(report_parts(done)), page=page)
+
+
+ORIGINS = {
+    "training": training, "evaluation": evaluation, "explanation": explained, "crossval": validated,
+    "prediction": prediction, "report": reported,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(case: Case) -> dict[str, Shown]:
+    """What each origin shows when every code that belongs there is planted in it."""
+    found = {}
+    for origin, show in ORIGINS.items():
+        with pytest.MonkeyPatch.context() as patch:
+            found[origin] = show(case, patch)
+    return found
+
+
+ALL = [(code, origin) for code, (origin, _) in PLANTS.items() if origin in ORIGINS]
+
+
+@pytest.mark.parametrize(("code", "origin"), ALL)
+def test_each_caution_is_text_in_the_terminal_and_on_the_page_and_a_code_in_the_file(
+    places: dict[str, Shown], code: str, origin: str
+) -> None:
+    planted, shown = example(code), places[origin]
+    assert (f": {planted.text}." in shown.terminal) or TERMINAL not in CODES[code].places
+    if JSON in CODES[code].places:
+        assert shown.cautions is not None and msgspec.to_builtins(planted) in shown.cautions
+        assert json.dumps(planted.finding)[1:-1] not in shown.file and "warnings" not in json.loads(shown.file)
+    assert (JSON in CODES[code].places) == (shown.cautions is not None)
+    assert (PAGE in CODES[code].places) == (shown.page is not None)
+    if shown.page is not None:
+        assert f"Caution: {planted.text}." in shown.page
+
+
+def test_a_rivals_caution_is_not_taken_for_this_runs(case: Case, places: dict[str, Shown]) -> None:
+    def one_leaks(run: Path, *given: Any, **options: Any) -> list[Caution]:
+        return [example("leakage-forced")] if run == rival_of(case) else []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.evaluate.evaluate.check_beton", one_leaks)
+        settings: dict[str, Any] = SEEDS | {"against": rival_of(case), "out": case.place / "against"}
+        (result,) = evaluate(EvaluateConfig(run=case.run, betons=(case.betons / "heldout.beton",), **settings))
+    content = json.loads((results_of(case.place / "against") / "metrics.json").read_text())
+    leak = msgspec.to_builtins(example("leakage-forced"))
+    assert leak not in content["cautions"] and leak in content["difference"]["cautions"]
+    assert f", the run second-run: {example('leakage-forced').text}." in lines(evaluation_parts(result))
+    run = make_run(case.place / "beside", metrics=metrics(difference=content["difference"]))
+    verdict = judge(read_results(run))
+    assert verdict.state == "held" and verdict.how_good.startswith("On 400 radiographs")
+    assert f"Caution, second-run: {example('leakage-forced').text}." in page_of(run)
+    own = judge(read_results(make_run(case.place / "own", metrics=metrics(cautions=[leak]))))
+    assert own.state == "flagged" and own.how_good.startswith("This score is leaked")
+
+
+def test_the_external_betons_cautions_are_no_red_flags_of_the_run(case: Case) -> None:
+    found = msgspec.to_builtins([example(code) for code in CODES if code.startswith("external-")])
+    run = make_run(case.place / "beyond", crossval=example_crossval(cautions=found))
+    assert len(found) == 3 and judge(read_results(run)).state == "held"
+
+
+# ---- the table
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_caution_is_the_same_after_json(code: str) -> None:
+    one = example(code)
+    assert msgspec.json.decode(msgspec.json.encode([one]), type=list[Caution]) == [one]
+    assert msgspec.convert(json.loads(json.dumps(msgspec.to_builtins(one))), Caution) == one
+    assert set(msgspec.to_builtins(one)) == {"code", "parameters"}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_code_is_whole(code: str) -> None:
+    entry, one = CODES[code], example(code)
+    fields = {name for _, name, _, _ in string.Formatter().parse(entry.finding) if name}
+    assert fields == entry.parameters.keys()
+    assert bool(entry.effect) == (entry.gravity < Gravity.NOTE)
+    assert not one.text.endswith(".") and "{" not in one.text and entry.places
+    assert re.fullmatch("[a-z]+(-[a-z]+)*", code)
+
+
+@pytest.mark.parametrize(
+    ("code", "parameters", "message"),
+    [
+        ("unheard-of", {}, "caution 'unheard-of'"),
+        ("few-groups", {}, r"parameters \[\], expected \['groups'\]"),
+        ("few-groups", {"groups": 3, "images": 4}, "expected"),
+        ("few-groups", {"groups": "three"}, "groups 'three', expected int"),
+        ("few-groups", {"groups": True}, "groups True, expected int"),
+        ("few-groups", {"groups": 3.5}, "groups 3.5, expected int"),
+        ("absent-classes", {"classes": "tb"}, "classes 'tb', expected list"),
+    ],
+)
+def test_a_caution_that_does_not_fit_the_table_can_neither_be_made_nor_read(
+    code: str, parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        caution(code, **parameters)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(json.dumps({"code": code, "parameters": parameters}), type=Caution)
+
+
+def test_a_name_that_holds_braces_stays_as_it_is() -> None:
+    assert "of {images} ({0}), tb:" in caution("absent-classes", classes=["{images} ({0})", "tb"]).text
+
+
+def test_equal_cautions_are_kept_once_in_order() -> None:
+    assert each_once([caution("one-class"), caution("one-group"), caution("one-class")]) == [
+        caution("one-class"),
+        caution("one-group"),
+    ]
+
+
+def product_files() -> Iterator[tuple[Path, str]]:
+    for folder in ("engine", "loaders", "kernels", "cli.py"):
+        for path in sorted((ROOT / folder).rglob("*")) if folder != "cli.py" else [ROOT / folder]:
+            if path.suffix in (".py", ".jinja"):
+                yield path, path.read_text()
+
+
+def test_the_texts_stand_in_one_module_alone_and_every_code_is_made_somewhere() -> None:
+    pieces = [piece for entry in CODES.values() for piece in re.split(r"\{.*?\}", entry.finding) if len(piece) >= 24]
+    pieces += [entry.effect for entry in CODES.values() if len(entry.effect) >= 24]
+    others = {path: text for path, text in product_files() if path != ROOT / "loaders" / "cautions.py"}
+    assert len(pieces) > 40 and len(others) > 100
+    for path, text in others.items():
+        joined = re.sub(r'"\n\s*f?"', "", text)  # of literals that stand side by side
+        assert not [piece for piece in pieces if piece in joined], path
+    for code in CODES:
+        assert any(f'"{code}"' in text for text in others.values()), code
