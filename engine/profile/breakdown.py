@@ -22,7 +22,7 @@ class Variant:
     """One way to train.  adds: what it has that the one above it has not.  module: the program that runs it.
 
     For the engine's program: fused blocks, fast layout (channels_last and fused Adam), the arena, mixed precision,
-    and whether the device makes batches and steps on its own (engine.train.device_epochs).
+    and whether the device makes batches and steps on its own (engine.train.epochs).
     """
 
     name: str

@@ -23,9 +23,9 @@ import torch
 from engine.device import Policy, choose_policy, settle_precision
 from engine.networks.cnn import Cnn
 from engine.profile.breakdown import Variant
-from engine.train.device_epochs import DeviceEpochs
+from engine.train.epochs import DeviceEpochs
 from engine.train.state import State
-from engine.train.step import Learner, make_learner, predict, train_step
+from engine.train.step import Learner, Step, make_learner, predict, train_step
 from loaders.atomic_file import publish_bytes
 from loaders.batches.loader import Loader
 from loaders.config import LoaderConfig
@@ -171,6 +171,7 @@ class HostRounds:
         self.policy = policy_for(variant, device)
         self.loader, self.val_loader = open_sets(data, config, open_loader)
         self.learner = learner_for(variant, self.policy, self.loader)
+        self.recipe = Step(self.learner, len(self.loader.beton.facts.classes))
         self.turns = self.steps = 0
         self.making = self.computing = 0.0  # of the loader's threads, in epochs that are over
 
@@ -187,7 +188,7 @@ class HostRounds:
 
     def step(self, batch: tuple[torch.Tensor, torch.Tensor], lap: Callable[[str], None]) -> int:
         """One training step.  Gives the number of images."""
-        train_step(self.learner, *batch, seed=self.loader.config.seed, step=self.steps, lap=lap)
+        train_step(self.recipe, *batch, seed=self.loader.config.seed, number=self.steps, lap=lap)
         self.steps += 1
         return len(batch[1])
 
@@ -252,8 +253,8 @@ class DeviceRounds:
     def __init__(self, variant: Variant, data: Path, config: LoaderConfig, device: str) -> None:
         self.policy = policy_for(variant, device)
         self.loader, self.val_loader = open_sets(data, replace(config, resident="auto"), Loader)
-        self.learner = learner_for(variant, self.policy, self.loader)
-        self.epochs = DeviceEpochs(self.learner, self.loader, self.val_loader, config.resident)
+        learner = learner_for(variant, self.policy, self.loader)
+        self.epochs = DeviceEpochs(learner, self.loader, self.val_loader, config.resident)
         self.state = State(conversion_id="", loader=self.loader.state_dict())
         self.forget()
 

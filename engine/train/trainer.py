@@ -20,8 +20,7 @@ from engine.device import Policy
 from engine.networks.registry import freeze_body
 from engine.statistics.metrics import all_metrics, headline_f1
 from engine.train.checkpoint import file_hash, missing, network_tensors, not_finite, optimiser_tensors, restore
-from engine.train.device_epochs import DeviceEpochs
-from engine.train.host_epochs import HostEpochs
+from engine.train.epochs import DeviceEpochs, HostEpochs
 from engine.train.leakage import RECORD, load_record, training_cautions
 from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, save_settings
 from engine.train.state import Progress, State, Watch, check_run, load_state, run_id, settle_best

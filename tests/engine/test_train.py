@@ -22,7 +22,7 @@ import cli
 from engine.config import CrossvalConfig, Recipe, TrainConfig
 from engine.evaluate.trained import load_trained
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
-from engine.train.host_epochs import HostEpochs
+from engine.train.epochs import HostEpochs
 from engine.train.run_folder import RunFolder, load_config, shared_settings
 from engine.train.state import State
 from engine.train.summary import Summary

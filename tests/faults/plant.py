@@ -17,8 +17,8 @@ from typing import Any
 from loaders.atomic_file import SUFFIX
 
 POINTS = {  # a name, and the function whose calls it counts
-    "step": ("engine.train.host_epochs", "train_step"),
-    "validation": ("engine.train.host_epochs", "predict"),
+    "step": ("engine.train.epochs", "train_step"),
+    "validation": ("engine.train.epochs", "predict"),
     "leakage": ("engine.train.train", "save_record"),
     "settings": ("engine.train.train", "save_settings"),
     "checkpoint": ("engine.train.run_folder", "save_checkpoint"),

@@ -12,7 +12,7 @@ def on_device(found_inf: bool) -> None:
     from dataclasses import replace
 
     from engine.train import trainer as training_run
-    from engine.train.device_epochs import DeviceEpochs
+    from engine.train.epochs import DeviceEpochs
 
     def make_epochs(self: training_run.Training) -> DeviceEpochs:
         learner = replace(self.learner, policy=replace(self.policy, found_inf=found_inf))
@@ -22,28 +22,18 @@ def on_device(found_inf: bool) -> None:
 
 
 def tell_steps(told: Callable[[Any, int], None], done: Callable[[Any, int], None] = lambda learner, step: None) -> None:
-    """Tell of every training step, on the host's path and the device's: its learner and number, before and after it."""
-    import engine.train.host_epochs as host
-    from engine.train.device_epochs import DeviceStep
+    """Tell of every training step of this process: its learner and number, before and after it."""
+    from engine.train.step import Step
 
-    plain_step, plain_call = host.train_step, DeviceStep.__call__
+    plain_call, number = Step.__call__, [0]
 
-    def train_step(learner: Any, *arguments: Any, step: int, **options: Any) -> Any:
-        told(learner, step)
-        given = plain_step(learner, *arguments, step=step, **options)
-        done(learner, step)
-        return given
-
-    number = [0]
-
-    def call(self: DeviceStep, count: int) -> None:
+    def call(self: Step, *arguments: Any) -> None:
         told(self.learner, number[0])
-        plain_call(self, count)
+        plain_call(self, *arguments)
         done(self.learner, number[0])
         number[0] += 1
 
-    host.train_step = train_step
-    DeviceStep.__call__ = call  # type: ignore[method-assign]
+    Step.__call__ = call  # type: ignore[method-assign]
 
 
 def fingerprint(tensors: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from loaders.phantom.folder import write_phantoms
 
 IMPORTS = (
     "import cli, engine.train.train, engine.evaluate.evaluate, engine.report.report, engine.predict.predict, "
-    "engine.explain.explain, engine.export.export, engine.train.device_epochs, loaders.audit.audit, "
+    "engine.explain.explain, engine.export.export, engine.train.epochs, loaders.audit.audit, "
     "tests.faults.plant, tests.faults.poison, "
     "engine.evaluate.output"
 )

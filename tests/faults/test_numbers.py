@@ -16,9 +16,7 @@ from tests.faults.short_form import check_short_form
 SAVES_ANYTHING = (
     "import engine.train.trainer as training_run; training_run.Training.check_finite = lambda self, tensors: None"
 )
-GOES_ON = (
-    "import math, engine.train.step as step; step.math = type('', (), {'isfinite': staticmethod(lambda value: True)})"
-)
+GOES_ON = "import engine.train.step as step; step.Step._check = lambda self, loss: None"
 SKIPS = """
 import engine.train.trainer as training_run
 plain = training_run.Training.save_last
