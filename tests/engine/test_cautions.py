@@ -39,7 +39,7 @@ from engine.report.results import read_results
 from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
 from engine.train.device_batches import triton_trouble
-from engine.train.device_epochs import Captured
+from engine.train.epochs import Captured
 from engine.train.leakage import save_record, training_cautions
 from engine.train.run_folder import save_settings
 from engine.train.state import run_id
