@@ -90,7 +90,7 @@ def our_epoch(betons: Path) -> tuple[list[int], Callable[[], object]]:
 
 def reference_epoch(manifest: Path, crop: int) -> tuple[list[int], Callable[[], object]]:
     """Numbers of training and validation images, and an epoch of both.  manifest: a table of files."""
-    from benchmarks.reference import Reference, open_files
+    from engine.profile.reference import Reference, open_files
 
     settings = argparse.Namespace(
         folder=manifest.parent, manifest=manifest, size=crop, batch_size=BATCH, workers=0, device="cpu", seed=0
