@@ -220,7 +220,7 @@ class PredictConfig:
     format: Literal["auto", "csv", "jsonl"] = "auto"
     """CSV or JSON lines; auto goes by the name of --out."""
     min_confidence: float = 0.7
-    """Probability below which no class is said."""
+    """Probability below which the prediction abstains."""
     audit: Literal["auto", "off"] = "auto"
     """auto abstains where the audit would quarantine, and mends as `convert --audit auto`; off looks for no defect."""
     batch_size: int = 64
