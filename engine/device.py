@@ -25,7 +25,7 @@ class MpsRow:
     """What holds from one torch version on.
 
     since: that version.  autocast: mixed precision's dtype where it is asked for.  compiled: whether torch.compile may
-    be used.  found_inf: whether fused Adam leaves the weights alone when told to.  issues: what each choice rests on.
+    be used.  found_inf: whether fused Adam skips a step when its flag of that name is up.  issues: why, by choice.
     """
 
     since: str
@@ -79,7 +79,7 @@ COMPILE_REPAYS, COMPILE_REPAYS_WARM = 300_000, 50_000
 class Policy:
     """How to compute.  autocast: mixed precision's dtype, or None.  compiled: use torch.compile, and why or why not.
 
-    found_inf: whether fused Adam obeys the flag that tells it to do nothing.  setting: names what is compiled.
+    found_inf: whether fused Adam skips a step when its flag of that name is up.  setting: names what is compiled.
     """
 
     device: torch.device
@@ -162,7 +162,7 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
         why += f", {num_steps:,} steps, repaid from {repays:,} with a {'warm' if warm else 'cold'} cache"
     elif compiled == "auto":
         why += f": never on {chosen.type}" + (f" ({cannot})" if cannot else "")
-    compilers = [os.environ.get("CXX") or "g++", "clang++", "c++"]  # what torch.compile looks for
+    compilers = [os.environ.get("CXX") or "g++", "clang++", "c++"]  # as torch.compile searches for them
     if compile_it and chosen.type == "cpu" and not any(map(shutil.which, compilers)):
         raise ConfigError(
             f"--compile on: no C++ compiler found, expected one of {', '.join(compilers)}; "
@@ -180,7 +180,7 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
 
 
 def warm_marker(setting: str) -> Path:
-    """A file beside torch.compile's cache that says: this setting has been compiled here before, by this torch."""
+    """The file beside torch.compile's cache that marks a setting as compiled here before, by this version of torch."""
     given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     folder = Path(given or Path(tempfile.gettempdir()) / f"torchinductor_{user_name()}")  # torch's own rule
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -198,7 +198,7 @@ def user_name() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """What a person would call the device."""
+    """The device's name, for people."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()

@@ -1,4 +1,6 @@
-"""Figures of a run: training curves and confusion matrices; and what every figure has: a title, a legend, its fonts."""
+"""Figures: training curves and confusion matrices, and what every figure shares: fonts, colours, title and legend."""
+
+# K classes
 
 from __future__ import annotations
 

@@ -16,11 +16,10 @@ from engine.device import Policy
 from engine.networks.registry import network_of
 from engine.statistics.calibration import TEMPERATURES, fit_temperature
 from engine.statistics.thresholds import OperatingPoint, choose_operating_points
-from engine.train.checkpoint import file_hash, load_checkpoint, load_network
+from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, load_network, validation_scores
 from engine.train.leakage import RECORD, load_record
 from engine.train.run_folder import BEST
 from engine.train.step import predict_batch, softmax, to_device
-from engine.train.validation_scores import ValidationScores, validation_scores
 from kernels.crops import crop_into
 from loaders.cautions import Caution, caution
 from loaders.errors import CheckpointError, ConfigError

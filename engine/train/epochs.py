@@ -33,7 +33,7 @@ WARM_UPS = 3  # torch's own number: allocations, cuDNN's timings and compilation
 
 
 class HostEpochs:
-    """Epochs with batches made on the host: each step is waited for, and counted at once."""
+    """Epochs with batches made on the host; each step is waited for."""
 
     def __init__(self, learner: Learner, loader: Loader, val_loader: Loader) -> None:
         self.learner, self.loader, self.val_loader = learner, loader, val_loader
@@ -54,7 +54,7 @@ class HostEpochs:
                 yield tally.loss_sum / tally.samples
 
     def renew(self) -> None:
-        """Train other weights from now on: nothing was prepared for the ones before."""
+        """Train other weights from now on: on the host nothing was prepared for the ones before."""
 
     def cautions(self) -> list[Caution]:
         """What could not run as planned: nothing can fail to."""
@@ -90,7 +90,7 @@ class DeviceEpochs:
     def train(self, state: State) -> Iterator[float]:
         """The rest of the loader's epoch.  Gives a mean loss after each step is queued, of the steps known to be done.
 
-        However it ends, the state is then exact, and the loader where the state says.
+        However it ends, the state is exact then, and the loader is at the state's position.
         Errors: DivergedError at the end, for the first loss or gradient that was not finite.
         """
         loader, batches = self.loader, self.batches
@@ -123,7 +123,7 @@ class DeviceEpochs:
             raise diverged(state.step, tally)
 
     def renew(self) -> None:
-        """Capture the training step anew, once other weights are trained; one that failed to be captured stays."""
+        """Capture the training step anew, for other weights; after a capture that failed, steps stay uncaptured."""
         if not self.run_step.failed:
             self.run_step = Captured(self.step, self.step.touched, self.learner.policy.device, "training step")
 
@@ -178,7 +178,7 @@ class DeviceStep:
 
 
 def update_unread(learner: Learner, stopped: torch.Tensor) -> None:
-    """Adam, unless the flag is up, which nobody reads: Adam obeys it, or what it has changed is put back."""
+    """Adam, unless the flag is up, which nobody reads: Adam skips the step, or what it has changed is put back."""
     if learner.policy.found_inf:
         learner.optimiser.step()
         return

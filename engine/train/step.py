@@ -65,7 +65,7 @@ def make_learner(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
-    """What the steps of an epoch have counted.  samples: of the epoch, that were learnt from.
+    """What the steps of an epoch have counted.  samples: of the epoch, that were trained on.
 
     stopped: whether a loss or gradient was not finite; loss, norm: of the last step before or at which it stopped.
     """
@@ -90,11 +90,11 @@ def read_and_update(learner: Learner, stopped: torch.Tensor) -> None:
 class Step:
     """One step of the recipe on a batch that is on the device: forward, loss, backward, check, Adam, counts.
 
-    The host calls it batch by batch (`train_step`); a device queues it, or captures it in a CUDA graph
-    (engine.train.epochs).  Dropout takes its seed from whoever calls it.
+    The host waits for each (`train_step`); a device queues them, or captures them in a CUDA graph
+    (engine.train.epochs).  The caller seeds dropout.
     Once a loss or a gradient norm is not finite, that step and all later ones change nothing: neither weights, moments,
     buffers nor counts.  The counts stay on the device until `fetch`.
-    update: one step of Adam, unless the flag it is given is up; the only part that a device does in another way.
+    update: a step of Adam, unless the flag that it is given is up; the only part that a device does differently.
     """
 
     def __init__(self, learner: Learner, num_classes: int, update: Update = read_and_update) -> None:
@@ -148,7 +148,7 @@ class Step:
     def _count(self, loss: torch.Tensor, logits_NK: torch.Tensor, label_N: torch.Tensor) -> None:
         """Add to the sums what a step that counts has given."""
         alive, count = (self.stopped == 0).long(), len(label_N)
-        # not torch.where with a 0 of the host, which would be copied to the device: no capture survives that
+        # not torch.where with a 0 of the host, which would be copied to the device: that cannot be captured
         self.loss_sum += (loss.to(self.wide) * count).masked_fill(self.stopped > 0, 0)
         cell_N = torch.add(logits_NK.argmax(1), label_N, alpha=self.num_classes)
         hits_KK = (cell_N[:, None] == self._cells).sum(0).view_as(self.confusion_KK)

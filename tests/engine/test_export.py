@@ -292,7 +292,7 @@ def test_the_command_says_what_it_wrote(
 def fake_import(done: exporting.Exported, original: object) -> object:
     def import_module(name: str) -> object:
         if name == "engine.export.export":
-            return SimpleNamespace(export=lambda config, progress: done, export_words=exporting.export_words)
+            return SimpleNamespace(export=lambda config, progress: done, export_parts=exporting.export_parts)
         return original(name)  # type: ignore[operator]
 
     return import_module
