@@ -79,13 +79,7 @@ def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, title: str
     epochs = [row["epoch"] for row in history]
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "f1"), strict=True):
         axes.plot(epochs, [row[f"train_{metric}"] for row in history], color=TRAINING, label="training", marker=".")
-        axes.plot(
-            epochs,
-            [row[f"val_{metric}"] for row in history],
-            color=VALIDATION,
-            label="validation",
-            marker=".",
-        )
+        axes.plot(epochs, [row[f"val_{metric}"] for row in history], color=VALIDATION, label="validation", marker=".")
         if best_epoch:
             axes.axvline(best_epoch, color=BEST, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set_xlabel("epoch")

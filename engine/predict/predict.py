@@ -107,10 +107,7 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
     if known is None:
         found.cautions.append(caution("no-leakage-record", file=str(config.run / RECORD)))
     size = min(WINDOW, len(sources)) * trained.state["stored"] ** 2
-    with (
-        opened_spool(config.table, size) as spool,
-        opened_table(config.table, config.kind, trained.classes) as write,
-    ):
+    with opened_spool(config.table, size) as spool, opened_table(config.table, config.kind, trained.classes) as write:
         for row in rows_of(config, trained, policy, sources, known or {}, spool, progress):
             found.count(row)
             write(row)

@@ -40,12 +40,7 @@ class Learner:
 
 
 def make_learner(
-    network: nn.Module,
-    policy: Policy,
-    *,
-    learning_rate: float,
-    batch_size: int,
-    class_weight_K: np.ndarray | None,
+    network: nn.Module, policy: Policy, *, learning_rate: float, batch_size: int, class_weight_K: np.ndarray | None
 ) -> Learner:
     """Move a network to the device in the policy's layout, and give it Adam and a cross-entropy."""
     network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
