@@ -361,3 +361,13 @@ class ReportConfig:
     """Folder of `crossval`, whose table joins the page; kept in RUN for the next time."""
     probes: bool = True
     """Ask of the training beton whether anything but the finding predicts the label, unless RUN has the answer."""
+
+
+def check_out(path: Path) -> None:
+    """Errors: ConfigError for a --out that no file can be written to."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"--out {path}: no folder {path.parent}, expected one that is there; make it first")
+    if path.is_dir():
+        raise ConfigError(f"--out {path}: a folder, expected the name of a file; add one to it")
+    if path.exists() and not path.is_file():  # a device would be replaced by the file
+        raise ConfigError(f"--out {path}: no regular file, expected one or a new name; choose another")

@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,31 +37,22 @@ class MpsRow:
 
 
 PYTORCH = "https://github.com/pytorch/pytorch"
-COMMON = {
-    # float16 has been there for longer, but needs its loss scaled, which we do not
-    "autocast": f"{PYTORCH}/issues/139386: bfloat16 autocast came with 2.6, on macOS 14 and newer",
-    "memory_format": f"{PYTORCH}/issues/175189: batch norm's backward pass is silently wrong in channels_last",
-    "compiled": f"{PYTORCH}/issues/150121: torch.compile is unfinished on MPS",
-}
-ROWS = (
-    MpsRow(
-        since="2.11",
-        autocast=torch.bfloat16,
-        memory_format=torch.contiguous_format,
-        compiled=False,
-        found_inf=False,
-        issues=COMMON | {"found_inf": f"{PYTORCH}/pull/186360: fused optimisers ignored found_inf before it"},
-    ),
-    MpsRow(
-        since="2.14",
-        autocast=torch.bfloat16,
-        memory_format=torch.contiguous_format,
-        compiled=False,
-        found_inf=True,
-        # merged while 2.13 was about to be branched off: counted from the next version on
-        issues=COMMON | {"found_inf": f"{PYTORCH}/pull/186360: fused optimisers heed found_inf"},
-    ),
+OLDEST = MpsRow(
+    since="2.11",
+    autocast=torch.bfloat16,
+    memory_format=torch.contiguous_format,
+    compiled=False,
+    found_inf=False,
+    issues={
+        # float16 has been there for longer, but needs its loss scaled, which we do not
+        "autocast": f"{PYTORCH}/issues/139386: bfloat16 autocast came with 2.6, on macOS 14 and newer",
+        "memory_format": f"{PYTORCH}/issues/175189: batch norm's backward pass is silently wrong in channels_last",
+        "compiled": f"{PYTORCH}/issues/150121: torch.compile is unfinished on MPS",
+        "found_inf": f"{PYTORCH}/pull/186360: fused optimisers ignore found_inf before it",
+    },
 )
+# 2.14: the pull request was merged while 2.13 was about to be branched off, so it counts from the next version on
+ROWS = (OLDEST, replace(OLDEST, since="2.14", found_inf=True))
 
 
 def mps_row(version: str) -> MpsRow:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.config import ExportConfig
+from engine.config import ExportConfig, check_out
 from engine.device import choose_policy
 from engine.evaluate.trained import Trained, load_trained
 from engine.export.model_card import CARD, card_of
@@ -70,12 +70,7 @@ def export(config: ExportConfig, progress: Progress = lambda phase, done, total:
     and network differ by more than TOLERANCE; LockedError; StorageError.
     """
     out = config.model
-    if not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: no folder {out.parent}, expected one that is there; make it first")
-    if out.is_dir():
-        raise ConfigError(f"--out {out}: a folder, expected the name of a file; add one to it")
-    if out.exists() and not out.is_file():
-        raise ConfigError(f"--out {out}: no regular file, expected one or a new name; choose another")
+    check_out(out)
     onnx = require_exporter()
     trained = load_trained(config.run)
     with locked(out.parent):

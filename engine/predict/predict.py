@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.config import PredictConfig
+from engine.config import PredictConfig, check_out
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.trained import Trained, load_trained
 from engine.predict.table import Row, Source, list_sources, opened_spool, opened_table
@@ -85,7 +85,7 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
     Errors: ConfigError; CheckpointError for a run without weights; InputError for a file that is not there, and where
     none could be predicted, whereupon an earlier table stays; LockedError; StorageError.
     """
-    check_table(config.table)
+    check_out(config.table)  # before any file is decoded
     trained = load_trained(config.run)
     sources, cautions = list_sources(config.files)
     if os.path.realpath(config.table) in map(os.path.realpath, (source.file for source in sources)):
@@ -115,16 +115,6 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
     for name, number in sorted(found.in_set.items()):
         found.cautions.append(caution("files-of-the-run", set=name, files=number))
     return found
-
-
-def check_table(table: Path) -> None:
-    """Errors: ConfigError for a table that could not be written, before any file is decoded."""
-    if not table.parent.is_dir():
-        raise ConfigError(f"--out {table}: no folder {table.parent}, expected one that is there; make it first")
-    if table.is_dir():
-        raise ConfigError(f"--out {table}: a folder, expected the name of a file; add one to it")
-    if table.exists() and not table.is_file():  # a device would be replaced by the table
-        raise ConfigError(f"--out {table}: no regular file, expected one or a new name; choose another")
 
 
 def known_hashes(trained: Trained) -> dict[bytes, str] | None:

@@ -21,6 +21,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +63,31 @@ def transforms_for(crop: int) -> tuple[Transform, Transform, Transform]:
 
 
 class Radiographs(Dataset):
-    """Crops and labels from files, each with the seconds that decoding and augmenting it took."""
+    """Crops and labels, each with the seconds that reading and augmenting it took.  read: the square of a sample."""
 
-    def __init__(self, paths: Sequence[Path], labels: Sequence[int], to_square: Transform, to_crop: Transform) -> None:
-        self.paths, self.labels, self.to_square, self.to_crop = paths, labels, to_square, to_crop
+    def __init__(self, read: Callable[[int], Image.Image], labels: Sequence[int], to_crop: Transform) -> None:
+        self.read, self.labels, self.to_crop = read, labels, to_crop
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, float, float]:
         begin = time.perf_counter()
-        with Image.open(self.paths[index]) as file:
-            square = self.to_square(file.convert("L"))
+        square = self.read(index)
         decoded = time.perf_counter()
         crop_1HW = self.to_crop(square)
         return crop_1HW, self.labels[index], decoded - begin, time.perf_counter() - decoded
+
+
+def decode_file(paths: Sequence[Path], to_square: Transform, index: int) -> Image.Image:
+    """Decode a file."""
+    with Image.open(paths[index]) as file:
+        return to_square(file.convert("L"))
+
+
+def copy_frame(beton: Beton, index: int) -> Image.Image:
+    """Copy a frame that was decoded once out of a beton's memory map."""
+    return Image.fromarray(beton.frame(index))
 
 
 def rows_of_folder(folder: Path, seed: int) -> list[tuple[str, str, str]]:
@@ -95,28 +106,15 @@ def rows_of_manifest(manifest: Path) -> list[tuple[str, str, str]]:
     return [row for row in rows if row[2] in ("train", "val")]
 
 
-class StoredFrames(Dataset):
-    """Crops and labels from a beton, with the seconds as in `Radiographs`: decoding is a copy out of the map."""
-
-    def __init__(self, beton: Beton, to_crop: Transform) -> None:
-        self.beton, self.to_crop = beton, to_crop
-
-    def __len__(self) -> int:
-        return len(self.beton)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, float, float]:
-        begin = time.perf_counter()
-        square = Image.fromarray(self.beton.frame(index))
-        decoded = time.perf_counter()
-        crop_1HW = self.to_crop(square)
-        return crop_1HW, int(self.beton.label_N[index]), decoded - begin, time.perf_counter() - decoded
-
-
 def open_betons(arguments: argparse.Namespace) -> Sets:
     """Training and validation set from train.beton and val.beton."""
     train, val = (Beton(arguments.folder / name) for name in ("train.beton", "val.beton"))
     _, to_training_crop, to_crop = transforms_for(arguments.size)
-    return StoredFrames(train, to_training_crop), StoredFrames(val, to_crop), len(train.facts.classes)
+    train_set, val_set = (
+        Radiographs(partial(copy_frame, beton), beton.label_N.tolist(), last)
+        for beton, last in ((train, to_training_crop), (val, to_crop))
+    )
+    return train_set, val_set, len(train.facts.classes)
 
 
 def open_files(arguments: argparse.Namespace) -> Sets:
@@ -129,7 +127,7 @@ def open_files(arguments: argparse.Namespace) -> Sets:
     def chosen(wanted: str, last: Transform) -> Radiographs:
         paths = [folder / path for path, _, split in rows if split == wanted]
         labels = [classes.index(label) for _, label, split in rows if split == wanted]
-        return Radiographs(paths, labels, to_square, last)
+        return Radiographs(partial(decode_file, paths, to_square), labels, last)
 
     return chosen("train", to_training_crop), chosen("val", to_crop), len(classes)
 
