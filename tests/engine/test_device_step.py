@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-import engine.train.trainer as training_run
 from engine.config import TrainConfig
 from engine.device import Policy
 from engine.networks.cnn import Cnn
 from engine.statistics.metrics import confusion_matrix
+from engine.train import trainer
 from engine.train.checkpoint import load_checkpoint
 from engine.train.device_batches import (
     DeviceBatches,
@@ -301,10 +301,10 @@ def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
 def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings run the device's epochs, on CPU tensors."""
 
-    def make_epochs(self: training_run.Training) -> DeviceEpochs:
+    def make_epochs(self: trainer.Training) -> DeviceEpochs:
         return DeviceEpochs(self.learner, self.loader, self.val_loader, self.config.loader.resident)
 
-    monkeypatch.setattr(training_run.Training, "make_epochs", make_epochs)
+    monkeypatch.setattr(trainer.Training, "make_epochs", make_epochs)
 
 
 def last(run: Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -328,7 +328,7 @@ def whole(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("device") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            training_run.Training,
+            trainer.Training,
             "make_epochs",
             lambda self: DeviceEpochs(self.learner, self.loader, self.val_loader, self.config.loader.resident),
         )
@@ -382,19 +382,19 @@ def test_writes_that_wait_lose_nothing(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    def make_epochs(self: training_run.Training) -> DeviceEpochs:
+    def make_epochs(self: trainer.Training) -> DeviceEpochs:
         self.pause, self.written = 1e9, 1e9  # as on a GPU, whose epochs are short
         return DeviceEpochs(self.learner, self.loader, self.val_loader)
 
-    monkeypatch.setattr(training_run.Training, "make_epochs", make_epochs)
+    monkeypatch.setattr(trainer.Training, "make_epochs", make_epochs)
     written: list[int] = []
-    real = training_run.RunFolder.record
+    real = trainer.RunFolder.record
 
-    def record(self: training_run.RunFolder, history: list, *others: object) -> None:
+    def record(self: trainer.RunFolder, history: list, *others: object) -> None:
         written.append(len(history))
         real(self, history, *others)
 
-    monkeypatch.setattr(training_run.RunFolder, "record", record)
+    monkeypatch.setattr(trainer.RunFolder, "record", record)
     train(config(betons, tmp_path / "run"))
     assert written == [2] and same_run(whole, tmp_path / "run")
     count = iter(range(100))
@@ -430,9 +430,9 @@ def test_a_run_of_an_older_release_resumes_with_its_settings(betons: Path, tmp_p
 def test_a_device_without_memory_left_is_a_memory_error_that_names_it(
     betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(self: training_run.Training, resume: bool) -> None:
+    def run(self: trainer.Training, resume: bool) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    monkeypatch.setattr(training_run.Training, "run", run)
+    monkeypatch.setattr(trainer.Training, "run", run)
     with pytest.raises(MemoryError, match=r"^cpu: CUDA out of memory\. Tried to allocate 2\.00 GiB\.$"):
         train(config(betons, tmp_path / "run"))

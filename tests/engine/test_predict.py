@@ -298,7 +298,7 @@ def test_the_table_is_for_its_owner_alone_and_appears_whole_or_not_at_all(
 ) -> None:
     out = tmp_path / "t.csv"
     out.write_text("old")
-    monkeypatch.setattr(prediction, "answered", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(prediction, "predicted_rows", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         ask(run, out, films)
     assert out.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["t.csv"]

@@ -403,11 +403,11 @@ def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_p
 
 
 def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path: Path, monkeypatch) -> None:
-    import engine.train.trainer as training_run
+    from engine.train import trainer
 
     scores = iter([0.5, 0.501, 0.5005, 0.502, 0.502, 0.5029, 0.5031])
-    real = training_run.all_metrics
-    monkeypatch.setattr(training_run, "all_metrics", lambda *arguments: real(*arguments) | {"f1": next(scores)})
+    real = trainer.all_metrics
+    monkeypatch.setattr(trainer, "all_metrics", lambda *arguments: real(*arguments) | {"f1": next(scores)})
     summary = train(config(betons, tmp_path / "run", epochs=7))
     assert summary.best_epoch == 7 and summary.best_f1 == 0.5031
     best = load_checkpoint(tmp_path / "run" / "best.safetensors")[1]
