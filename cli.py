@@ -481,11 +481,11 @@ class TrainingView:
 
     def __call__(self, now: Progress) -> None:
         self.bar.update(
-            self.task, description=self.name + self.output.live_words(now), completed=now.done, total=now.total
+            self.task, description=self.name + self.output.live_line(now), completed=now.done, total=now.total
         )
         if now.phase == "epoch" and self.printed != len(now.history):
             self.printed = len(now.history)
-            self.screen.print(self.name + self.output.epoch_words(now))
+            self.screen.print(self.name + self.output.epoch_line(now))
 
 
 def run_compare(screen: Console, config: CompareConfig) -> None:
@@ -522,14 +522,14 @@ def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
 def run_predict(screen: Console, config: PredictConfig) -> None:
     """Predict the classes of radiographs in a table, with calibrated probabilities, or the reason to abstain."""
     predict = load(screen, "engine.predict.predict")
-    show_parts(screen, predict.prediction_words(with_bars(screen, predict.predict_files, config)))
+    show_parts(screen, predict.prediction_parts(with_bars(screen, predict.predict_files, config)))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def run_export(screen: Console, config: ExportConfig) -> None:
     """Export a run as an ONNX model that takes stored frames, with a model card."""
     export = load(screen, "engine.export.export")
-    show_parts(screen, export.export_words(with_bars(screen, export.export, config)))
+    show_parts(screen, export.export_parts(with_bars(screen, export.export, config)))
     screen.print(NOT_FOR_DIAGNOSIS)
 
 

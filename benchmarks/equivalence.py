@@ -29,7 +29,7 @@ from benchmarks.settings import RESULTS
 from engine.device import choose_policy
 from engine.networks.cnn import Cnn
 from engine.statistics.metrics import all_metrics
-from engine.train.step import make_learner, predict, softmax, train_step
+from engine.train.step import Step, make_learner, predict, softmax, train_step
 from loaders.batches.loader import Loader
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert.convert import convert
@@ -86,10 +86,10 @@ class BareTraining:
         network = Cnn(len(facts.classes), facts.crop, DROPPED)
         self.stock = Stock(network, facts.crop, self.policy.device) if stock else None
         self.network = self.stock.network if self.stock else network
-        self.learner = make_learner(
+        learner = make_learner(
             network, self.policy, learning_rate=LEARNING_RATE, batch_size=config.batch_size, class_weight_K=None
         )
-        self.steps = 0
+        self.step, self.steps = Step(learner, len(facts.classes)), 0
 
     def epoch(self) -> float:
         """Every training batch, then validation; gives its F1."""
@@ -100,7 +100,7 @@ class BareTraining:
                 torch.manual_seed(scalar_seed(seed, DROPOUT, self.steps))
                 self.stock.step(frames_N1HW, labels_N)
             else:
-                train_step(self.learner, frames_N1HW, labels_N, seed=seed, step=self.steps)
+                train_step(self.step, frames_N1HW, labels_N, seed=seed, number=self.steps)
             self.steps += 1
         label_N, logits_NK = predict(self.network, self.val_loader, self.policy)
         return float(all_metrics(label_N, softmax(logits_NK), self.positive)["f1"])

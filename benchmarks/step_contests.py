@@ -24,7 +24,7 @@ from engine.config import Recipe, TrainConfig
 from engine.device import Policy, choose_device, choose_policy
 from engine.networks.cnn import Cnn
 from engine.profile.probes import training_flops
-from engine.train.step import Learner, make_learner, train_step
+from engine.train.step import Step, make_learner, train_step
 from engine.train.train import train
 from loaders.batches.loader import Loader
 from loaders.config import LoaderConfig
@@ -43,8 +43,8 @@ UNOPTIMISED = {  # of torch.compile: one file a graph, whose headers are then re
 }
 
 
-def learner_of(network: Cnn, policy: Policy) -> Learner:
-    return make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=BATCH, class_weight_K=None)
+def step_of(network: Cnn, policy: Policy) -> Step:
+    return Step(make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=BATCH, class_weight_K=None), 2)
 
 
 @contextmanager
@@ -59,23 +59,23 @@ def step_contest(path: Path) -> Iterator[Contest]:
         device = choose_device("auto")
 
         def check() -> None:
-            learner, stock = learner_of(copy.deepcopy(network), policy), Stock(network, crop, device)
+            our_step, stock = step_of(copy.deepcopy(network), policy), Stock(network, crop, device)
             ours, theirs = [], []
             for step, (frames_N1HW, labels_N, _) in enumerate(islice(loader, NUM_CHECKED)):
-                ours.append(train_step(learner, frames_N1HW, labels_N, seed=SEED, step=step)[0])
+                ours.append(train_step(our_step, frames_N1HW, labels_N, seed=SEED, number=step).loss)
                 torch.manual_seed(scalar_seed(SEED, DROPOUT, step))  # the same units drop out
                 theirs.append(stock.step(frames_N1HW, labels_N))
             expect_close("the first loss", theirs[:1], ours[:1], mean=1e-4)
             expect_close(f"{NUM_CHECKED} losses", theirs, ours, mean=1e-2)
             loader.set_epoch(0)
 
-        learner, stock = learner_of(copy.deepcopy(network), policy), Stock(network, crop, device)
+        our_step, stock = step_of(copy.deepcopy(network), policy), Stock(network, crop, device)
         steps = 0
 
         def our_epoch() -> None:
             nonlocal steps
             for frames_N1HW, labels_N, _ in loader:
-                train_step(learner, frames_N1HW, labels_N, seed=SEED, step=steps)
+                train_step(our_step, frames_N1HW, labels_N, seed=SEED, number=steps)
                 steps += 1
 
         def stock_epoch() -> None:

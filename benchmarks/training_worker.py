@@ -43,6 +43,7 @@ def our_step(crop: int) -> Step:
     """The engine's step, as `train` takes it."""
     from engine.device import choose_policy
     from engine.networks.cnn import Cnn
+    from engine.train.step import Step as RecipeStep
     from engine.train.step import make_learner, train_step
     from loaders.machine import keep_allocations
 
@@ -51,9 +52,8 @@ def our_step(crop: int) -> Step:
     network.load_state_dict({name: plain.state_dict()[name] for name in network.state_dict()})
     policy = choose_policy("cpu", "off", "off", num_steps=0)
     learner = make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=BATCH, class_weight_K=None)
-    frames_N1HW, labels_N = batch(crop)
-    numbers = count()
-    return lambda: train_step(learner, frames_N1HW, labels_N, seed=0, step=next(numbers))[0]
+    step, (frames_N1HW, labels_N), numbers = RecipeStep(learner, 2), batch(crop), count()
+    return lambda: train_step(step, frames_N1HW, labels_N, seed=0, number=next(numbers)).loss
 
 
 def their_step(rival: str, crop: int) -> Step:
@@ -90,7 +90,7 @@ def our_epoch(betons: Path) -> tuple[list[int], Callable[[], object]]:
 
 def reference_epoch(manifest: Path, crop: int) -> tuple[list[int], Callable[[], object]]:
     """Numbers of training and validation images, and an epoch of both.  manifest: a table of files."""
-    from benchmarks.reference import Reference, open_files
+    from engine.profile.reference import Reference, open_files
 
     settings = argparse.Namespace(
         folder=manifest.parent, manifest=manifest, size=crop, batch_size=BATCH, workers=0, device="cpu", seed=0

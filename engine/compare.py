@@ -18,13 +18,12 @@ from engine.evaluate.results import METRICS, Metrics
 from engine.figures import INK, VALIDATION, png, ready, set_legend, set_title
 from engine.statistics.estimates import Estimate, estimates
 from engine.statistics.names import headline_name, with_interval
-from engine.train.checkpoint import load_checkpoint
-from engine.train.run_folder import BEST, CONFIG, load_config, read_run_settings, shared_settings, told_settings
+from engine.train.checkpoint import load_checkpoint, validation_scores
+from engine.train.run_folder import BEST, CONFIG, known_settings, load_config, read_run_settings, shared_settings
 from engine.train.state import Watch
 from engine.train.step import softmax
 from engine.train.summary import Summary
 from engine.train.train import train
-from engine.train.validation_scores import validation_scores
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton.reader import Beton
@@ -144,7 +143,7 @@ def check_settings(training: TrainConfig) -> None:
     if not (training.out / CONFIG).exists():
         return
     found = flatten(replace(load_config(training.out, training.data), out=training.out))
-    wanted = told_settings(training, read_run_settings(training.out))
+    wanted = known_settings(training, read_run_settings(training.out))
     odd = [f"{name} {found[name]} (asked for: {wanted[name]})" for name in wanted if found[name] != wanted[name]]
     if odd:
         raise ConfigError(

@@ -220,7 +220,7 @@ class PredictConfig:
     format: Literal["auto", "csv", "jsonl"] = "auto"
     """CSV or JSON lines; auto goes by the name of --out."""
     min_confidence: float = 0.7
-    """Probability below which no class is said."""
+    """Probability below which the prediction abstains."""
     audit: Literal["auto", "off"] = "auto"
     """auto abstains where the audit would quarantine, and mends as `convert --audit auto`; off looks for no defect."""
     batch_size: int = 64
@@ -361,3 +361,13 @@ class ReportConfig:
     """Folder of `crossval`, whose table joins the page; kept in RUN for the next time."""
     probes: bool = True
     """Ask of the training beton whether anything but the finding predicts the label, unless RUN has the answer."""
+
+
+def check_out(path: Path) -> None:
+    """Errors: ConfigError for a --out that no file can be written to."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"--out {path}: no folder {path.parent}, expected one that is there; make it first")
+    if path.is_dir():
+        raise ConfigError(f"--out {path}: a folder, expected the name of a file; add one to it")
+    if path.exists() and not path.is_file():  # a device would be replaced by the file
+        raise ConfigError(f"--out {path}: no regular file, expected one or a new name; choose another")

@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ class MpsRow:
     """What holds from one torch version on.
 
     since: that version.  autocast: mixed precision's dtype where it is asked for.  compiled: whether torch.compile may
-    be used.  found_inf: whether fused Adam leaves the weights alone when told to.  issues: what each choice rests on.
+    be used.  found_inf: whether fused Adam skips a step when its flag of that name is up.  issues: why, by choice.
     """
 
     since: str
@@ -37,31 +37,22 @@ class MpsRow:
 
 
 PYTORCH = "https://github.com/pytorch/pytorch"
-COMMON = {
-    # float16 has been there for longer, but needs its loss scaled, which we do not
-    "autocast": f"{PYTORCH}/issues/139386: bfloat16 autocast came with 2.6, on macOS 14 and newer",
-    "memory_format": f"{PYTORCH}/issues/175189: batch norm's backward pass is silently wrong in channels_last",
-    "compiled": f"{PYTORCH}/issues/150121: torch.compile is unfinished on MPS",
-}
-ROWS = (
-    MpsRow(
-        since="2.11",
-        autocast=torch.bfloat16,
-        memory_format=torch.contiguous_format,
-        compiled=False,
-        found_inf=False,
-        issues=COMMON | {"found_inf": f"{PYTORCH}/pull/186360: fused optimisers ignored found_inf before it"},
-    ),
-    MpsRow(
-        since="2.14",
-        autocast=torch.bfloat16,
-        memory_format=torch.contiguous_format,
-        compiled=False,
-        found_inf=True,
-        # merged while 2.13 was about to be branched off: counted from the next version on
-        issues=COMMON | {"found_inf": f"{PYTORCH}/pull/186360: fused optimisers heed found_inf"},
-    ),
+OLDEST = MpsRow(
+    since="2.11",
+    autocast=torch.bfloat16,
+    memory_format=torch.contiguous_format,
+    compiled=False,
+    found_inf=False,
+    issues={
+        # float16 has been there for longer, but needs its loss scaled, which we do not
+        "autocast": f"{PYTORCH}/issues/139386: bfloat16 autocast came with 2.6, on macOS 14 and newer",
+        "memory_format": f"{PYTORCH}/issues/175189: batch norm's backward pass is silently wrong in channels_last",
+        "compiled": f"{PYTORCH}/issues/150121: torch.compile is unfinished on MPS",
+        "found_inf": f"{PYTORCH}/pull/186360: fused optimisers ignore found_inf before it",
+    },
 )
+# 2.14: the pull request was merged while 2.13 was about to be branched off, so it counts from the next version on
+ROWS = (OLDEST, replace(OLDEST, since="2.14", found_inf=True))
 
 
 def mps_row(version: str) -> MpsRow:
@@ -79,7 +70,7 @@ COMPILE_REPAYS, COMPILE_REPAYS_WARM = 300_000, 50_000
 class Policy:
     """How to compute.  autocast: mixed precision's dtype, or None.  compiled: use torch.compile, and why or why not.
 
-    found_inf: whether fused Adam obeys the flag that tells it to do nothing.  setting: names what is compiled.
+    found_inf: whether fused Adam skips a step when its flag of that name is up.  setting: names what is compiled.
     """
 
     device: torch.device
@@ -162,7 +153,7 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
         why += f", {num_steps:,} steps, repaid from {repays:,} with a {'warm' if warm else 'cold'} cache"
     elif compiled == "auto":
         why += f": never on {chosen.type}" + (f" ({cannot})" if cannot else "")
-    compilers = [os.environ.get("CXX") or "g++", "clang++", "c++"]  # what torch.compile looks for
+    compilers = [os.environ.get("CXX") or "g++", "clang++", "c++"]  # as torch.compile searches for them
     if compile_it and chosen.type == "cpu" and not any(map(shutil.which, compilers)):
         raise ConfigError(
             f"--compile on: no C++ compiler found, expected one of {', '.join(compilers)}; "
@@ -180,7 +171,7 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
 
 
 def warm_marker(setting: str) -> Path:
-    """A file beside torch.compile's cache that says: this setting has been compiled here before, by this torch."""
+    """The file beside torch.compile's cache that marks a setting as compiled here before, by this version of torch."""
     given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     folder = Path(given or Path(tempfile.gettempdir()) / f"torchinductor_{user_name()}")  # torch's own rule
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -198,7 +189,7 @@ def user_name() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """What a person would call the device."""
+    """The device's name, for people."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()

@@ -1,4 +1,6 @@
-"""Figures of a run: training curves and confusion matrices; and what every figure has: a title, a legend, its fonts."""
+"""Figures: training curves and confusion matrices, and what every figure shares: fonts, colours, title and legend."""
+
+# K classes
 
 from __future__ import annotations
 
@@ -77,13 +79,7 @@ def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, title: str
     epochs = [row["epoch"] for row in history]
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "f1"), strict=True):
         axes.plot(epochs, [row[f"train_{metric}"] for row in history], color=TRAINING, label="training", marker=".")
-        axes.plot(
-            epochs,
-            [row[f"val_{metric}"] for row in history],
-            color=VALIDATION,
-            label="validation",
-            marker=".",
-        )
+        axes.plot(epochs, [row[f"val_{metric}"] for row in history], color=VALIDATION, label="validation", marker=".")
         if best_epoch:
             axes.axvline(best_epoch, color=BEST, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set_xlabel("epoch")

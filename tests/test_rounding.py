@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.networks import batch_parts as workers
-from engine.networks import cpu_blocks as fused_block
+from engine.networks import batch_parts, cpu_blocks
 from engine.networks.cnn import Cnn
 from tests.rounding import FEW, MARGIN, PARTS, batch_products, rounded, sum_error
 
@@ -51,7 +50,7 @@ def test_products_in_bfloat16_are_beyond_the_bound(monkeypatch: pytest.MonkeyPat
     def rough(pictures: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
         return right(pictures.bfloat16().float(), weight.bfloat16().float(), padding=padding)
 
-    monkeypatch.setattr(fused_block.functional, "conv2d", rough)
+    monkeypatch.setattr(cpu_blocks.functional, "conv2d", rough)
     frames = torch.rand(8, 1, 32, 32) * 2 - 1
     with torch.no_grad():
         found = network(frames)
@@ -61,4 +60,4 @@ def test_products_in_bfloat16_are_beyond_the_bound(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_engine_divides_its_sums_at_least_as_the_bound_takes_them_to_be_divided() -> None:
-    assert workers.PARTS >= PARTS and fused_block.FEW <= FEW
+    assert batch_parts.PARTS >= PARTS and cpu_blocks.FEW <= FEW

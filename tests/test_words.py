@@ -11,7 +11,7 @@ from rich.console import Console
 
 import cli
 from engine.train.state import Progress
-from engine.train.train import epoch_words, live_words
+from engine.train.train import epoch_line, live_line
 from loaders.audit.findings import AuditResult, FileFinding
 from loaders.audit.page import audit_parts
 from loaders.output import Line, Sheet
@@ -47,8 +47,8 @@ def test_a_training_tells_where_it_is_before_its_first_loss_and_which_epoch_is_t
         phase="epoch", epoch=2, epochs=3, done=1, total=2, loss=float("nan"), images_per_second=1000.0,
         seconds_left=None, patience_left=7, best_f1=0.75, best_epoch=2, history=[row],
     )  # fmt: skip
-    assert live_words(now) == "epoch 2/3  loss –  F1 0.750  1,000 images/s  patience 7  "
-    assert epoch_words(now) == "epoch   2  loss 0.5000  val loss 0.2500  val F1 0.7500  1,000 images/s  best"
+    assert live_line(now) == "epoch 2/3  loss –  F1 0.750  1,000 images/s  patience 7  "
+    assert epoch_line(now) == "epoch   2  loss 0.5000  val loss 0.2500  val F1 0.7500  1,000 images/s  best"
 
 
 class Screen(io.StringIO):

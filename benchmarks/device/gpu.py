@@ -280,7 +280,7 @@ def reference_epoch(files: Path, workers: int, device: str) -> dict[str, float]:
     options = [option for name, value in numbers.items() for option in (f"--{name}", str(value))]
     # whole epochs, so that what workers wait for between them counts as often as it happens
     steps = -(-NUM_TRAINING // BATCH) * (3 if workers >= 8 else 1) if workers else 20
-    with Worker("benchmarks.reference", str(files), *options, "--device", device, "--serve") as reference:
+    with Worker("engine.profile.reference", str(files), *options, "--device", device, "--serve") as reference:
         process = reference.process
         assert process.stdin is not None and process.stdout is not None
         if not process.stdout.readline():  # its greeting

@@ -19,7 +19,7 @@ from torch import nn
 from benchmarks.device.report import time_limit
 from engine.device import Policy
 from engine.networks.cnn import Cnn
-from engine.train.device_epochs import DeviceEpochs
+from engine.train.epochs import DeviceEpochs
 from engine.train.state import State
 from engine.train.step import make_learner
 from loaders.batches.loader import Loader

@@ -31,7 +31,7 @@ from engine.device import choose_policy, settle_precision
 from engine.figures import png
 from engine.networks.registry import network_of
 from engine.train.checkpoint import load_checkpoint, load_network
-from engine.train.run_folder import BEST, CONFIG, LAST, read_run_settings, save_settings, told_settings
+from engine.train.run_folder import BEST, CONFIG, LAST, known_settings, read_run_settings, save_settings
 from engine.train.state import Watch
 from engine.train.step import predict, softmax
 from engine.train.train import train
@@ -115,7 +115,7 @@ def check_claim(config: CrossvalConfig) -> None:
     """Errors: ConfigError for a folder of other settings, or one that is no cross-validation's."""
     if (config.out / CONFIG).exists():
         before = read_run_settings(config.out)
-        settings = told_settings(config, before)
+        settings = known_settings(config, before)
         names = sorted(name for name in settings.keys() | before.keys() if name not in FREE)
         changed = [name for name in names if settings.get(name) != before.get(name)]
         if changed:

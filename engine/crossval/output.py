@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from engine.crossval.scores import METRICS, Crossval, Guess, Target, TargetResult
-from engine.figures import INK, VALIDATION, ready, set_note, set_title
+from engine.figures import FAINT, INK, VALIDATION, ready, set_note, set_title
 from engine.statistics.names import (
     difference_texts,
     headline_name,
@@ -36,7 +36,7 @@ MEANING: dict[Target, str] = {
 }
 FILES = ("crossval.png", "crossval.csv", "crossval.json")
 SHOWN_MATRIX = 3  # classes; the matrix of more does not fit a line
-HEADLINE, HONEST, GUESS, FAINT = "#c0504d", VALIDATION, "#888888", "#9a9a9a"
+HEADLINE, HONEST, GUESS = "#c0504d", VALIDATION, "#888888"
 
 
 def crossval_figure(result: Crossval) -> Figure:

@@ -30,8 +30,8 @@ from engine.evaluate.results import (
 )
 from engine.evaluate.trained import Trained, load_trained
 from engine.figures import png
+from engine.train.checkpoint import groups_of
 from engine.train.step import predict
-from engine.train.validation_scores import groups_of
 from loaders.atomic_file import locked, publish_bytes
 from loaders.batches.loader import Loader
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.figures import INK, ready, room, set_legend, set_title
+from engine.figures import FAINT, INK, ready, room, set_legend, set_title
 from engine.statistics.calibration import Reliability
 from engine.statistics.names import value_text
 from loaders.figure_text import wrap
@@ -22,7 +22,7 @@ from loaders.statistics import wilson
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":", (0, (8, 2, 2, 2, 2, 2)), (0, (1, 1, 4, 1)))  # as many as colours
 MARKS = ("o", "s", "^", "D")
-FAINT, OTHERS = "#888888", "#c4c4c4"
+OTHERS = "#c4c4c4"
 DOTTED = (0, (1, 2))
 BINS = 25  # of the histogram
 PANELS = (1, 2, 3, 3, 3, 3, 4)  # histograms side by side, by their number; 4 of more

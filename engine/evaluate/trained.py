@@ -1,6 +1,6 @@
 """The decision rule of a run: its temperature and operating points, chosen on validation and never on another set."""
 
-# N samples, K classes
+# N samples, K classes, H W rows and columns of the crop, B bytes of stored frames
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
+from engine.device import Policy
 from engine.networks.registry import network_of
 from engine.statistics.calibration import TEMPERATURES, fit_temperature
 from engine.statistics.thresholds import OperatingPoint, choose_operating_points
-from engine.train.checkpoint import file_hash, load_checkpoint, load_network
+from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, load_network, validation_scores
 from engine.train.leakage import RECORD, load_record
 from engine.train.run_folder import BEST
-from engine.train.step import softmax
-from engine.train.validation_scores import ValidationScores, validation_scores
+from engine.train.step import predict_batch, softmax, to_device
+from kernels.crops import crop_into
 from loaders.cautions import Caution, caution
 from loaders.errors import CheckpointError, ConfigError
 from loaders.records import Count, Record
@@ -92,6 +94,23 @@ class Trained:
     def checkpoint(self) -> Checkpoint:
         """Which weights these are."""
         return Checkpoint(sha256=self.sha256, epoch=self.state["epoch"], conversion_id=self.state["conversion_id"])
+
+    @torch.inference_mode()
+    def probabilities(self, frames_B: np.ndarray, offset_N: np.ndarray, policy: Policy) -> np.ndarray:
+        """Calibrated probabilities, float64 (N, K), of stored frames; the network is on the policy's device.
+
+        frames_B: uint8, bytes that the frames lie in.  offset_N: where each begins.
+        Errors: CheckpointError for outputs that are not finite.
+        """
+        crop, stored = self.state["crop"], self.state["stored"]
+        crops_N1HW = np.empty((len(offset_N), 1, crop, crop), np.float32)
+        crop_into(crops_N1HW, frames_B, offset_N, stored)
+        logits_NK = predict_batch(self.network, to_device(torch.from_numpy(crops_N1HW), policy), policy).cpu().numpy()
+        if not np.isfinite(logits_NK).all():
+            raise CheckpointError(
+                f"{self.run}: the network's outputs are not finite, expected finite numbers; train it again"
+            )
+        return self.decision.probabilities(logits_NK)
 
 
 def load_trained(run: Path) -> Trained:

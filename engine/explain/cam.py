@@ -1,4 +1,4 @@
-"""Class activation maps: where in a picture the evidence for a class lies, through captum."""
+"""Class activation maps: where in a picture the evidence for a class lies."""
 
 # N samples, C channels, H W rows and columns of the crop or of a map, K classes
 
@@ -10,7 +10,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from captum.attr import LayerActivation, LayerGradientXActivation
 from torch import nn
 
 from engine.networks.cnn import LAYERS, Cnn
@@ -71,11 +70,11 @@ def evidence(
         maps = []
         parts = zip(frames_N1HW.split(BATCH), torch.from_numpy(target_N).split(BATCH), strict=True)
         for part_N1HW, part_N in parts:
-            gradient_NCHW = gradient(network, layer, part_N1HW, part_N.to(part_N1HW.device))
+            target_of_part_N = part_N.to(part_N1HW.device)
+            maps_NCHW, gradient_NCHW = activation_and_gradient(network, layer, part_N1HW, target_of_part_N)
             if method == "gradcam":
                 gradient_NCHW = gradient_NCHW.mean((2, 3), keepdim=True)
-            change_NCHW = activation(network, layer, part_N1HW) - mean_CHW.to(part_N1HW.device)
-            maps.append((gradient_NCHW * change_NCHW).sum(1).float().cpu())
+            maps.append((gradient_NCHW * (maps_NCHW - mean_CHW.to(part_N1HW.device))).sum(1).float().cpu())
     return torch.cat(maps).numpy()
 
 
@@ -136,19 +135,34 @@ def map_cells(network: nn.Module, frames_N1HW: torch.Tensor) -> tuple[int, int]:
 def activation(network: nn.Module, layer: nn.Module, frames_N1HW: torch.Tensor) -> torch.Tensor:
     """The layer's maps, N×C×H×W."""
     with torch.no_grad():
-        return as_map(LayerActivation(network, layer).attribute(frames_N1HW))
+        return as_map(outputs(network, layer, frames_N1HW)[0])
 
 
-def gradient(network: nn.Module, layer: nn.Module, frames_N1HW: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
-    """The gradient of the target's log-odds at the layer's maps, N×C×H×W."""
-
-    def log_odds(frames_N1HW: torch.Tensor) -> torch.Tensor:
-        logits_NK = network(frames_N1HW)
-        return torch.stack([odds(logits_NK, label) for label in range(logits_NK.shape[1])], 1)
-
+def activation_and_gradient(
+    network: nn.Module, layer: nn.Module, frames_N1HW: torch.Tensor, target_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The layer's maps, and the gradient of the target's log-odds there, both N×C×H×W."""
     with torch.enable_grad():
-        method = LayerGradientXActivation(log_odds, layer, multiply_by_inputs=False)
-        return as_map(method.attribute(frames_N1HW.detach().requires_grad_(), target=target_N)).detach()
+        output, logits_NK = outputs(network, layer, frames_N1HW.detach().requires_grad_())
+        odds_NK = torch.stack([odds(logits_NK, label) for label in range(logits_NK.shape[1])], 1)
+        (slope,) = torch.autograd.grad(odds_NK.gather(1, target_N[:, None]).sum(), output)
+    return as_map(output.detach()), as_map(slope)
+
+
+def outputs(network: nn.Module, layer: nn.Module, frames_N1HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The layer's output and the network's.  The layers behind get a copy, since some change their input in place."""
+    found: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        found.append(output)
+        return output.clone()
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        logits_NK = network(frames_N1HW)
+    finally:
+        handle.remove()
+    return found[0], logits_NK
 
 
 def odds(logits_NK: torch.Tensor, label: int) -> torch.Tensor:

@@ -35,8 +35,8 @@ from engine.explain.gallery import Shown, deletion_figure, gallery, overlay, pic
 from engine.explain.lungs import LungRatio, Masks, find_masks, lung_ratios, measure_lungs, region_of
 from engine.figures import png
 from engine.networks.registry import network_of
+from engine.train.checkpoint import groups_of
 from engine.train.step import predict
-from engine.train.validation_scores import groups_of
 from kernels.crops import crop_into
 from loaders.atomic_file import locked, publish_bytes
 from loaders.batches.loader import Loader
@@ -52,13 +52,13 @@ KINDS: tuple[Kind, ...] = ("right", "wrong", "borderline")
 def choose(label_N: np.ndarray, probability_NK: np.ndarray, count: int) -> list[tuple[int, Kind]]:
     """At most count samples, each once, by kind; a third of the count each, more where another kind has too few.
 
-    right, wrong: highest probability of the class said first.  borderline: the two most probable classes closest first.
+    right, wrong: the most confident first.  borderline: the two most probable classes closest first.
     Within a kind the true classes take turns.  Ties go by the sample's place.
     """
-    said_N = probability_NK.argmax(1)
+    predicted_N = probability_NK.argmax(1)
     ordered_NK = np.sort(probability_NK, 1)
     margin_N = ordered_NK[:, -1] - ordered_NK[:, -2]
-    right_N = said_N == label_N
+    right_N = predicted_N == label_N
     confidence_N = probability_NK.max(1)
     queues = {
         "right": take_turns(label_N, np.flatnonzero(right_N), -confidence_N),
@@ -90,13 +90,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures:
-    """What every step needs of a beton and a network.  said_N: predicted classes.  reference_N1HW: ordinary crops."""
+    """What every step needs of a beton and a network.  predicted_N: classes.  reference_N1HW: ordinary crops."""
 
     trained: Trained
     config: ExplainConfig
     beton: Beton
     device: torch.device
-    said_N: np.ndarray
+    predicted_N: np.ndarray
     group_N: np.ndarray
     reference_N1HW: torch.Tensor
 
@@ -110,9 +110,9 @@ class Pictures:
         return torch.from_numpy(out_N1HW).to(self.device)
 
     def maps(self, sample_N: np.ndarray) -> np.ndarray:
-        """The maps of some samples for the classes said, float32 N×H×W."""
+        """The maps of some samples for their predicted classes, float32 N×H×W."""
         options: dict[str, Any] = {"method": self.config.method, "reference_N1HW": self.reference_N1HW}
-        return cam(self.trained.network, self.frames(sample_N), self.said_N[sample_N], **options)
+        return cam(self.trained.network, self.frames(sample_N), self.predicted_N[sample_N], **options)
 
 
 def explain(config: ExplainConfig, progress: Progress = lambda name, done, total: None) -> Explained:
@@ -176,7 +176,7 @@ def explain_one(
             sample=sample,
             kind=kind,
             label=trained.classes[label_N[sample]],
-            predicted=trained.classes[pictures.said_N[sample]],
+            predicted=trained.classes[pictures.predicted_N[sample]],
             probability=float(probability_NK[sample].max()),
             lung_ratio=ratio if np.isfinite(ratio) else None,
             overlay=f"{place + 1:04d}.png",
@@ -213,9 +213,11 @@ def explain_one(
     return Explained(explanation=result, out=out)
 
 
-def gather(config: ExplainConfig, trained: Trained, beton: Beton, device: torch.device, said_N: np.ndarray) -> Pictures:
+def gather(
+    config: ExplainConfig, trained: Trained, beton: Beton, device: torch.device, predicted_N: np.ndarray
+) -> Pictures:
     """The reference pictures, an even share of the beton; the rest is passed on."""
-    parts = {"trained": trained, "config": config, "beton": beton, "device": device, "said_N": said_N}
+    parts = {"trained": trained, "config": config, "beton": beton, "device": device, "predicted_N": predicted_N}
     empty = Pictures(**parts, group_N=groups_of(beton), reference_N1HW=torch.empty(0))  # type: ignore[arg-type]
     reference_N1HW = empty.frames(some(np.arange(len(beton)), MOST_REFERENCE, config.seed))
     return Pictures(**parts, group_N=empty.group_N, reference_N1HW=reference_N1HW)  # type: ignore[arg-type]
@@ -248,12 +250,12 @@ def measure(
 def check(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple[Randomised, Deletion]:
     """Both controls on some samples."""
     network, config = pictures.trained.network, pictures.config
-    frames_N1HW, said_N = pictures.frames(sample_N), pictures.said_N[sample_N]
+    frames_N1HW, predicted_N = pictures.frames(sample_N), pictures.predicted_N[sample_N]
     found = randomised(
         network,
         lambda: network_of(pictures.trained.state).eval(),
         frames_N1HW,
-        said_N,
+        predicted_N,
         method=config.method,
         reference_N1HW=pictures.reference_N1HW,
         seed=config.seed,
@@ -265,7 +267,7 @@ def check(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple
         network,
         frames_N1HW,
         maps_NHW,
-        said_N,
+        predicted_N,
         group_N,
         fill_HW,
         cells=map_cells(network, frames_N1HW[:1]),

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from engine.explain.controls import Deletion
-from engine.figures import TRAINING, ready, set_legend, set_title
+from engine.figures import FAINT, TRAINING, ready, set_legend, set_title
 from engine.statistics.names import value_text
 from loaders.figure_text import shorten, wrap, write
 
@@ -29,7 +29,7 @@ TITLES = {
     "wrong": "Most confident, and wrong",
     "borderline": "Borderline: the two most probable classes are close",
 }
-FOOT = "Left: the picture. Right: the map over it, brighter where the evidence for the class said is stronger."
+FOOT = "Left: the picture. Right: the map over it, brighter where the evidence for the predicted class is stronger."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ def overlay(shown: Shown) -> Image.Image:
     return page
 
 
-def gallery(overlays: Sequence[tuple[str, Image.Image]], title: str, said: str, foot: str) -> Image.Image:
+def gallery(overlays: Sequence[tuple[str, Image.Image]], title: str, sentence: str, foot: str) -> Image.Image:
     """All overlays by kind, three in a row, under a title and a sentence, over small print.
 
     overlays: kind and picture.
@@ -78,15 +78,15 @@ def gallery(overlays: Sequence[tuple[str, Image.Image]], title: str, said: str, 
     width = 2 * margin + COLUMNS * wide + (COLUMNS - 1) * 2 * GAP
     rows = sum(-(-len(pictures) // COLUMNS) for _, pictures in sections)
     room = width - 2 * margin
-    said_lines, foot_lines = wrap(said, room, 17), wrap(foot, room, 13)
-    top = 54 + 23 * len(said_lines) + 22
+    sentence_lines, foot_lines = wrap(sentence, room, 17), wrap(foot, room, 13)
+    top = 54 + 23 * len(sentence_lines) + 22
     high_of_all = top + len(sections) * 40 + rows * (high + 2 * GAP) + 12 + 18 * len(foot_lines)
     page = Image.new("RGB", (width, high_of_all), PAPER)
     draw = ImageDraw.Draw(page)
     write(draw, (margin, 14), shorten(title, room, 22), 22, TEXT)
-    for place, line in enumerate(said_lines):
+    for place, line in enumerate(sentence_lines):
         write(draw, (margin, 48 + 23 * place), line, 17, TEXT)
-    write(draw, (margin, 50 + 23 * len(said_lines)), FOOT, 13, QUIET)
+    write(draw, (margin, 50 + 23 * len(sentence_lines)), FOOT, 13, QUIET)
     for kind, pictures in sections:
         write(draw, (margin, top + 12), TITLES[kind], 17, TEXT)
         top += 40
@@ -113,7 +113,7 @@ def deletion_figure(found: Deletion, title: str) -> Figure:
     percent = [100 * share for share in found.share]
     random = f"random order, area {value_text('area_at_random', found.area_at_random)}"
     by_map = f"order of the map, area {value_text('area_by_map', found.area_by_map)}"
-    axes.plot(percent, found.at_random, color="#888888", marker=".", label=random)
+    axes.plot(percent, found.at_random, color=FAINT, marker=".", label=random)
     axes.plot(percent, found.by_map, color=TRAINING, marker=".", label=by_map)
     axes.set_xlabel("pixels blanked, %")
     axes.set_ylabel("probability of the predicted class")

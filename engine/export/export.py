@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.config import ExportConfig
+from engine.config import ExportConfig, check_out
+from engine.device import choose_policy
 from engine.evaluate.trained import Trained, load_trained
 from engine.export.model_card import CARD, card_of
-from kernels.crops import MIDDLE, SCALE, crop_into
+from kernels.crops import MIDDLE, SCALE
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.errors import ConfigError, IntegrityError
@@ -63,24 +64,20 @@ class Deployed(nn.Module):
 
 
 def export(config: ExportConfig, progress: Progress = lambda phase, done, total: None) -> Exported:
-    """Write the run's best weights as ONNX, and a model card beside it, once the file says what the network says.
+    """Write the run's best weights as ONNX, with a model card, once the file gives the network's probabilities.
 
     Errors: ConfigError without the extra `export`; CheckpointError for a run without weights; IntegrityError if file
     and network differ by more than TOLERANCE; LockedError; StorageError.
     """
     out = config.model
-    if not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: no folder {out.parent}, expected one that is there; make it first")
-    if out.is_dir():
-        raise ConfigError(f"--out {out}: a folder, expected the name of a file; add one to it")
-    if out.exists() and not out.is_file():
-        raise ConfigError(f"--out {out}: no regular file, expected one or a new name; choose another")
+    check_out(out)
     onnx = require_exporter()
     trained = load_trained(config.run)
     with locked(out.parent):
         progress("export", 0, 3)
         probe_NSS = probe_frames(max(BATCHES), trained.state["stored"])
-        expected_NK = reference(trained, probe_NSS)
+        offset_N = np.arange(len(probe_NSS), dtype=np.int64) * trained.state["stored"] ** 2
+        expected_NK = trained.probabilities(probe_NSS.reshape(-1), offset_N, choose_policy("cpu", "off", "off", 0))
         model = onnx_model(trained)
         progress("export", 1, 3)
         describe(onnx, model, trained)
@@ -121,16 +118,6 @@ def require_exporter() -> Any:
 def probe_frames(number: int, stored: int) -> np.ndarray:
     """Frames to compare by, uint8 (N, S, S): noise, which uses every grey level at every place."""
     return np.random.default_rng(0).integers(0, 256, (number, stored, stored), np.uint8)
-
-
-@torch.inference_mode()
-def reference(trained: Trained, frames_NSS: np.ndarray) -> np.ndarray:
-    """What `predict` says of stored frames, on the host: its crop kernel, its network, its temperature; (N, K)."""
-    state = trained.state
-    frames_N1HW = np.empty((len(frames_NSS), 1, state["crop"], state["crop"]), np.float32)
-    offset_N = np.arange(len(frames_NSS), dtype=np.int64) * state["stored"] ** 2
-    crop_into(frames_N1HW, frames_NSS.reshape(-1), offset_N, state["stored"])
-    return trained.decision.probabilities(trained.network(torch.from_numpy(frames_N1HW)).float().numpy())
 
 
 def onnx_model(trained: Trained) -> Any:
@@ -203,10 +190,10 @@ def largest_difference(content: bytes, frames_NSS: np.ndarray, expected_NK: np.n
     onnxruntime = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     found = [session.run([PROBABILITIES], {FRAMES: frames_NSS[:size]})[0] for size in BATCHES]
-    return max(float(np.abs(said_NK - expected_NK[:size]).max()) for size, said_NK in zip(BATCHES, found, strict=True))
+    return max(float(np.abs(found_NK - expected_NK[: len(found_NK)]).max()) for found_NK in found)
 
 
-def export_words(done: Exported) -> Parts:
+def export_parts(done: Exported) -> Parts:
     """Shapes, parity, and where the files are."""
     return [
         Line(

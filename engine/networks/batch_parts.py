@@ -1,8 +1,6 @@
 """Parts of a batch, computed side by side: the threads, batch statistics, and the weight gradient."""
 
-# N images, C channels, H W rows and columns
-# K channels
-# N batch, C channels in, K channels out, H W rows and columns, 33 the window, 3 its rows
+# N images, C channels in, K channels out, H W rows and columns, 33 the convolution's window, 3 its rows
 
 from __future__ import annotations
 
@@ -20,6 +18,10 @@ from torch import nn
 from kernels.fused_block import columns_into
 from loaders.workers import WatchedThreads
 
+T = TypeVar("T")
+PARTS = 16  # of a batch, whatever the number of threads, so that sums are added in the same order
+CACHED = 300_000  # floats of columns at once: they should stay in a core's cache
+
 
 def pixels(tensor_NCHW: torch.Tensor) -> np.ndarray:
     """A channels_last tensor's own memory as an array (N, H, W, C)."""
@@ -31,10 +33,6 @@ def empty(shape_NHWC: tuple[int, int, int, int]) -> torch.Tensor:
     num_images, height, width, channels = shape_NHWC
     strides = (height * width * channels, 1, width * channels, channels)
     return torch.empty_strided((num_images, channels, height, width), strides)
-
-
-T = TypeVar("T")
-PARTS = 16  # of a batch, whatever the number of threads, so that sums are added in the same order
 
 
 def for_each_part(work: Callable[[range], T], num_images: int) -> list[T]:
@@ -118,9 +116,6 @@ def update_running(norm: nn.BatchNorm2d, batch: Statistics) -> None:
     for running_K, batch_K in ((norm.running_mean, batch.mean_K), (norm.running_var, unbiased_K)):
         running_K.copy_(torch.lerp(running_K.double(), torch.from_numpy(batch_K), norm.momentum))
     norm.num_batches_tracked += 1
-
-
-CACHED = 300_000  # floats of columns at once: they should stay in a core's cache
 
 
 def weight_gradient(pictures_NCHW: torch.Tensor, gradient_NKHW: torch.Tensor) -> torch.Tensor:

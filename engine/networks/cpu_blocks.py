@@ -1,12 +1,12 @@
-"""The fused block of the CPU step: convolution, batch norm, max-pool 2×2 and ReLU as one differentiable function.
+"""The fused blocks of the CPU step: convolution, batch norm, max-pool 2×2 and ReLU as one differentiable function.
 
-The convolution and its input gradient are oneDNN's. The rest is two passes over the convolution's output: one forward,
-one backward, which turns it into its own gradient in place.
+In `fused_block` the convolution and its input gradient are oneDNN's. The rest is two passes over the convolution's
+output: one forward, one backward, which turns it into its own gradient in place.  `fused_first_block`, for a single
+channel without a gradient of its input, computes the convolution on the way, and never stores its output.
 """
 
-# N batch, C channels in, K channels out, H W rows and columns, h w of the pooled picture, 33 the convolution's window
-# N batch, H W rows and columns of a frame, h w of the pooled picture, K channels out, 9 taps of the 3×3 window,
-# T the taps and their sum, PP a frame with one pixel of zeros around it
+# N batch, C channels in, K channels out, H W rows and columns, h w of the pooled picture, 33 the convolution's window,
+# 9 its taps, T the taps and their sum, PP a frame with one pixel of zeros around it
 
 from __future__ import annotations
 
@@ -236,7 +236,6 @@ class FusedFirstBlock(torch.autograd.Function):
 def correlations(frame_NPP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The sums of each tap, float64 (9,), and of each product of two, (9, 9), over all frames."""
     sum_N9, correlation_N99 = np.empty((len(frame_NPP), TAPS)), np.empty((len(frame_NPP), TAPS, TAPS))
-
     width = frame_NPP.shape[2] - 2
 
     def correlate(images: range) -> None:
@@ -249,6 +248,6 @@ def correlations(frame_NPP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def convolved_statistics(
     weight_9K: np.ndarray, tap_sum_9: np.ndarray, correlation_99: np.ndarray, count: int
 ) -> Statistics:
-    """Statistics of the convolution's output, which nobody has computed."""
+    """Statistics of the convolution's output, which is never computed itself."""
     weight_9K = weight_9K.astype(np.float64)
     return batch_statistics(tap_sum_9 @ weight_9K, (weight_9K * (correlation_99 @ weight_9K)).sum(0), count)

@@ -1,12 +1,6 @@
-"""torchvision beside a torch without its compiled operations.
+"""Networks by name: the recipe's and torchvision's, how each is made, and what its parts are called."""
 
-torchvision's wheels are built for CUDA. Beside a CPU-only torch their compiled part does not load, and the import fails
-when it registers shapes for two operations that nobody declared. What is used here, networks and geometry, is plain
-torch; so the two are declared first.
-"""
-
-# N batch, C channels, H W rows and columns, K classes
-# N batch, C channels, H W rows and columns, P patches of a transformer, D their features
+# N batch, C channels, H W rows and columns, K classes, P patches of a transformer, D their features
 
 from __future__ import annotations
 
@@ -24,29 +18,9 @@ from engine.config import Model, check_model
 from engine.networks.cnn import Cnn
 from loaders.errors import CheckpointError, ConfigError
 
-OPERATIONS = ("nms", "qnms")
-SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-
-
-def import_torchvision(name: str = "torchvision") -> ModuleType:
-    """A module of torchvision.  Errors: ImportError where torchvision is not installed."""
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        declare()
-        importlib.import_module("torchvision")  # what the first attempt left is not in the way
-    return importlib.import_module(name)
-
-
-@cache  # the declarations live as long as their library object
-def declare() -> torch.library.Library:
-    """Tell torch of the two operations."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in OPERATIONS:
-        library.define(f"{name}{SIGNATURE}")
-    return library
-
-
+MODELS: tuple[str, ...] = get_args(Model)
+SMALLEST = 32  # pixels a side: each network but the transformer halves its maps five times
+PATCH = 16  # pixels a side, of the transformer
 # the means over red, green and blue of what ImageNet's pretrained networks are normalised by (torchvision's models)
 MEAN, DEVIATION = 0.449, 0.226
 
@@ -109,9 +83,28 @@ def sum_channels(weight_KCHW: torch.Tensor) -> torch.Tensor:
     return weight_KCHW.sum(1, keepdim=True)
 
 
-MODELS: tuple[str, ...] = get_args(Model)
-SMALLEST = 32  # pixels a side: each network but the transformer halves its maps five times
-PATCH = 16  # pixels a side, of the transformer
+def import_torchvision(name: str = "torchvision") -> ModuleType:
+    """A module of torchvision.  Errors: ImportError where torchvision is not installed.
+
+    torchvision's wheels are built for CUDA. Beside a CPU-only torch their compiled part does not load, and the import
+    fails when it registers shapes for two operations that nobody declared. What is used here, networks and geometry, is
+    plain torch; so the two are declared first.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        declare_operations()
+        importlib.import_module("torchvision")  # what the first attempt left is not in the way
+    return importlib.import_module(name)
+
+
+@cache  # the declarations live as long as their library object
+def declare_operations() -> torch.library.Library:
+    """Declare the two operations that torchvision's import expects of its compiled part."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
 
 
 def make_network(model: str, num_classes: int, crop: int, dropout: float) -> nn.Module:
@@ -175,7 +168,7 @@ def body_of(network: nn.Module) -> nn.Module | None:
 
 
 def freeze_body(network: nn.Module, frozen: bool) -> bool:
-    """Let only the last layers learn, or all.  Gives whether that is a change."""
+    """Train only the last layers, or all.  Gives whether that is a change."""
     body = body_of(network)
     if body is None or is_frozen(body) == frozen:
         return False
@@ -184,12 +177,12 @@ def freeze_body(network: nn.Module, frozen: bool) -> bool:
 
 
 def is_frozen(body: nn.Module) -> bool:
-    """Whether no weight of it learns."""
+    """Whether none of its weights is trained."""
     return not next(body.parameters()).requires_grad
 
 
 def to_training(network: nn.Module) -> None:
-    """Training mode; a frozen body stays in evaluation mode, so that its batch norms learn nothing either."""
+    """Training mode; a frozen body stays in evaluation mode, so that its batch norms do not change either."""
     network.train()
     body = body_of(network)
     if body is not None and is_frozen(body):

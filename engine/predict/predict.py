@@ -1,4 +1,4 @@
-"""A prediction: from files of any kind to calibrated probabilities, or to why the network should not be asked."""
+"""A prediction: from files of any kind to calibrated probabilities, or to the reason why there are none."""
 
 # N samples of a batch, K classes, H W rows and columns of the crop, S side of a stored frame
 
@@ -12,17 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from engine.config import PredictConfig
+from engine.config import PredictConfig, check_out
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.trained import Trained, load_trained
 from engine.predict.table import Row, Source, list_sources, opened_spool, opened_table
 from engine.train.leakage import RECORD, load_record
-from kernels.crops import crop_into
 from loaders.audit.findings import DEFECTS, FIXED
 from loaders.cautions import Caution, caution
-from loaders.errors import CheckpointError, ConfigError, InputError
+from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
 from loaders.images.quality import fix_of, own_defects
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
@@ -36,9 +34,9 @@ SETS = {"train": "training", "val": "validation"}  # as a person calls them
 
 @dataclass(kw_only=True, slots=True)
 class Predicted:
-    """What became of the files.  said, abstained: class or reason → files.  in_set: training or validation → files.
+    """What became of the files.  predicted, abstained: class or reason → files.  in_set: the run's set → files.
 
-    asked: files that the network was asked about.  first: of the others, the first and why.
+    usable: files that the network was given.  first: of the others, the first and why.
     temperature: by which logits were divided.
     """
 
@@ -47,31 +45,31 @@ class Predicted:
     min_confidence: float
     temperature: float
     files: int = 0
-    asked: int = 0
+    usable: int = 0
     first: str = ""
-    said: Counter[str] = field(default_factory=Counter)
+    predicted: Counter[str] = field(default_factory=Counter)
     abstained: Counter[str] = field(default_factory=Counter)
     in_set: Counter[str] = field(default_factory=Counter)
-    mended: int = 0
+    repaired: int = 0
     cautions: list[Caution] = field(default_factory=list)
 
     def count(self, row: Row) -> None:
         """Take one row into the sums."""
         self.files += 1
-        self.asked += row.probabilities is not None
+        self.usable += row.probabilities is not None
         if row.probabilities is None and not self.first:
             self.first = f"{row.path}: {row.reason}"
-        self.mended += bool(row.mended)
+        self.repaired += bool(row.fix)
         if row.in_set:
             self.in_set[row.in_set] += 1
-        if row.said:
-            self.said[row.said] += 1
+        if row.predicted_class:
+            self.predicted[row.predicted_class] += 1
         else:
             self.abstained[row.reason.partition(":")[0]] += 1
 
     def check(self) -> None:
-        """Errors: InputError when the network could not be asked about a single file."""
-        if not self.asked:
+        """Errors: InputError when not a single file could be given to the network."""
+        if not self.usable:
             reasons = ", ".join(f"{number} {reason}" for reason, number in self.abstained.most_common())
             raise InputError(
                 f"{self.out}: none of {self.files} files could be predicted ({reasons}), the first because: "
@@ -80,14 +78,14 @@ class Predicted:
 
 
 def predict_files(config: PredictConfig, progress: Progress = lambda phase, done, total: None) -> Predicted:
-    """Say the class of each file, or why not, in a table that is published whole at the end.
+    """Predict the class of each file, in a table that is published whole at the end.
 
-    Files are decoded, mended and fitted as `convert` does with the same --audit, at the size of the run's betons; the
+    Files are decoded, repaired and fitted as `convert` does with the same --audit, at the size of the run's betons; the
     network sees the same central crop as in `evaluate`.  A file that cannot be used is a row with its reason.
     Errors: ConfigError; CheckpointError for a run without weights; InputError for a file that is not there, and where
     none could be predicted, whereupon an earlier table stays; LockedError; StorageError.
     """
-    check_table(config.table)
+    check_out(config.table)  # before any file is decoded
     trained = load_trained(config.run)
     sources, cautions = list_sources(config.files)
     if os.path.realpath(config.table) in map(os.path.realpath, (source.file for source in sources)):
@@ -109,10 +107,7 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
     if known is None:
         found.cautions.append(caution("no-leakage-record", file=str(config.run / RECORD)))
     size = min(WINDOW, len(sources)) * trained.state["stored"] ** 2
-    with (
-        opened_spool(config.table, size) as spool,
-        opened_table(config.table, config.kind, trained.classes) as write,
-    ):
+    with opened_spool(config.table, size) as spool, opened_table(config.table, config.kind, trained.classes) as write:
         for row in rows_of(config, trained, policy, sources, known or {}, spool, progress):
             found.count(row)
             write(row)
@@ -120,16 +115,6 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
     for name, number in sorted(found.in_set.items()):
         found.cautions.append(caution("files-of-the-run", set=name, files=number))
     return found
-
-
-def check_table(table: Path) -> None:
-    """Errors: ConfigError for a table that could not be written, before any file is decoded."""
-    if not table.parent.is_dir():
-        raise ConfigError(f"--out {table}: no folder {table.parent}, expected one that is there; make it first")
-    if table.is_dir():
-        raise ConfigError(f"--out {table}: a folder, expected the name of a file; add one to it")
-    if table.exists() and not table.is_file():  # a device would be replaced by the table
-        raise ConfigError(f"--out {table}: no regular file, expected one or a new name; choose another")
 
 
 def known_hashes(trained: Trained) -> dict[bytes, str] | None:
@@ -182,88 +167,75 @@ def rows_of(
                 done += 1
                 progress("predict", done, len(sources))
                 if len(waiting) == config.batch_size:
-                    yield from answered(waiting, trained, policy, spool, config.min_confidence)
+                    yield from predicted_rows(waiting, trained, policy, spool, config.min_confidence)
                     waiting = []
-        yield from answered(waiting, trained, policy, spool, config.min_confidence)
+        yield from predicted_rows(waiting, trained, policy, spool, config.min_confidence)
 
 
 def judged_row(path: str, decoded: Decoded, config: PredictConfig, known: dict[bytes, str]) -> Row:
-    """What is known of a file before the network is asked; with a reason if it should not be."""
+    """The row of a file before prediction; with a reason if the network should not be given the file."""
     if decoded.problem:
         return Row(path=path, reason=f"{UNREADABLE}: {decoded.problem}", defects=(UNREADABLE,))
     defects: tuple[str, ...] = ()
-    mended = ""
+    fix = ""
     if decoded.measurement is not None:
         defects = tuple(own_defects(decoded.measurement, config.limits))
-        mended = fix_of(decoded.measurement, defects)
+        fix = fix_of(decoded.measurement, defects)
     grave = [name for name in defects if name not in FIXED]
     return Row(
         path=path,
         reason=f"{' and '.join(grave)}: {'; '.join(DEFECTS[name] for name in grave)}" if grave else "",
         defects=defects,
-        mended=mended,
+        fix=fix,
         in_set=known.get(decoded.pixel_hash, ""),
         note=decoded.note,
     )
 
 
-def answered(
+def predicted_rows(
     waiting: Sequence[tuple[Row, int]], trained: Trained, policy: Policy, spool: Path, min_confidence: float
 ) -> Iterator[Row]:
-    """The rows with the network's answers, where it is asked.  Errors: CheckpointError for outputs without meaning."""
+    """The rows, predicted where no reason is against it.  Errors: CheckpointError for outputs that are not finite."""
     place_N = np.array([place for row, place in waiting if not row.reason], np.int64)
-    probability_NK = iter(probabilities(place_N, trained, policy, spool))
+    probability_NK = iter(())
+    if len(place_N):
+        frames_B = np.memmap(spool, np.uint8, "r")
+        probability_NK = iter(trained.probabilities(frames_B, place_N * trained.state["stored"] ** 2, policy))
     for row, _ in waiting:
-        yield row if row.reason else answer(row, next(probability_NK), trained.classes, min_confidence)
+        yield row if row.reason else predicted_row(row, next(probability_NK), trained.classes, min_confidence)
 
 
-def answer(row: Row, probability_K: np.ndarray, classes: tuple[str, ...], min_confidence: float) -> Row:
-    """The row with the most probable class, or with why it is not said."""
+def predicted_row(row: Row, probability_K: np.ndarray, classes: tuple[str, ...], min_confidence: float) -> Row:
+    """The row with the most probable class, or with the reason why it abstains."""
     values = tuple(probability_K.tolist())
     best = int(probability_K.argmax())
     if values[best] >= min_confidence:
-        return replace(row, said=classes[best], probabilities=values)
+        return replace(row, predicted_class=classes[best], probabilities=values)
     found = f"{values[best]:.2f} for {classes[best]}, expected at least {min_confidence:g}"
     return replace(row, reason=f"{LOW_CONFIDENCE}: {found}", probabilities=values)
 
 
-@torch.inference_mode()
-def probabilities(place_N: np.ndarray, trained: Trained, policy: Policy, spool: Path) -> np.ndarray:
-    """Calibrated probabilities, float64 (N, K), of the frames at some places of the spool."""
-    state = trained.state
-    if not len(place_N):
-        return np.empty((0, len(trained.classes)))
-    bytes_B = np.memmap(spool, np.uint8, "r")
-    frames_N1HW = np.empty((len(place_N), 1, state["crop"], state["crop"]), np.float32)
-    crop_into(frames_N1HW, bytes_B, place_N * state["stored"] ** 2, state["stored"])
-    given = torch.from_numpy(frames_N1HW).to(policy.device, memory_format=policy.memory_format)
-    with policy.precision():
-        logits_NK = trained.network(given).float().cpu().numpy()
-    if not np.isfinite(logits_NK).all():
-        raise CheckpointError(
-            f"{trained.run}: the network's outputs are not finite, expected finite numbers; train it again"
-        )
-    return trained.decision.probabilities(logits_NK)
-
-
-def prediction_words(found: Predicted) -> Parts:
+def prediction_parts(found: Predicted) -> Parts:
     """Counts, cautions, and where the table is."""
-    said, abstained = sum(found.said.values()), sum(found.abstained.values())
+    predicted, abstained = sum(found.predicted.values()), sum(found.abstained.values())
     parts: list[Line | Sheet] = [
-        Line(f"{found.files:,} files: {said:,} predicted + {abstained:,} abstained", "bold"),
-        Sheet(headers=("said", "files"), rows=tuple((name, f"{found.said[name]:,}") for name in found.classes)),
+        Line(f"{found.files:,} files: {predicted:,} predicted + {abstained:,} abstained", "bold"),
+        Sheet(
+            headers=("predicted class", "files"),
+            rows=tuple((name, f"{found.predicted[name]:,}") for name in found.classes),
+        ),
     ]
     if found.abstained:
         rows = tuple((reason, f"{number:,}") for reason, number in found.abstained.most_common())
-        parts.append(Sheet(headers=("abstains because of", "files"), rows=rows))
+        parts.append(Sheet(headers=("abstained because of", "files"), rows=rows))
     parts.append(Line(how(found)))
-    if found.mended:
-        parts.append(Line(f"{found.mended:,} mended as `convert --audit auto` would: see the column mended."))
+    if found.repaired:
+        parts.append(Line(f"{found.repaired:,} repaired as by `convert --audit auto`: see the column fix."))
     parts += caution_lines(found.cautions)
     return [*parts, path_line(found.out)]
 
 
 def how(found: Predicted) -> str:
-    """How probabilities were made, and when none is believed."""
+    """How probabilities were made, and below which one the prediction abstains."""
     calibrated = f"calibrated on validation, at temperature {found.temperature:.3g}"
-    return f"Probabilities {calibrated}; below {found.min_confidence:g} no class is said (--min-confidence)."
+    return f"Probabilities {calibrated}; the prediction abstains below {found.min_confidence:g} (--min-confidence)."

@@ -1,4 +1,4 @@
-"""The sources of a prediction: files and folders as the user names them, each file once."""
+"""The files of a prediction, as the user names them and each once, and the table that it writes of them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from loaders.errors import ConfigError, InputError, LockedError, RadiographError
 from loaders.images.decode import inside, temporary_spool
 from loaders.settings import is_path
 from loaders.sources.entry import files_below, is_hidden, may_be_picture, table_path
+
+ABSTAINS = "abstains"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,24 +96,21 @@ def below(folder: Path) -> Iterator[Source]:
         yield Source(path=str(folder / relative), file=f"{base}/{relative}", problem=problem)
 
 
-ABSTAINS = "abstains"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """What is said of one file.  path: as the user named it.
+    """The prediction of one file.  path: as the user named it.
 
-    said: a class, or "" where the prediction abstains.  reason: why it abstains, what follows a colon being detail.
-    probabilities: calibrated, in the order of the classes; None where the network was not asked.
-    mended: what the audit's fix did to the picture.  in_set: training or validation where the run has seen its pixels.
+    predicted_class: "" where the prediction abstains.  reason: why it does; what follows a colon is detail.
+    probabilities: calibrated, in the order of the classes; None for a file that the network was not given.
+    fix: how it was repaired, as in convert.csv.  in_set: training or validation, where that set has the same pixels.
     """
 
     path: str
-    said: str = ""
+    predicted_class: str = ""
     reason: str = ""
     probabilities: tuple[float, ...] | None = None
     defects: tuple[str, ...] = ()
-    mended: str = ""
+    fix: str = ""
     in_set: str = ""
     note: str = ""
 
@@ -122,7 +121,8 @@ Write = Callable[[Row], None]
 def columns(classes: tuple[str, ...]) -> tuple[str, ...]:
     """Names of a row's cells."""
     return (
-        "path", "said", "reason", *(f"probability_{name}" for name in classes), "defects", "mended", "in_set", "note",
+        "path", "predicted_class", "reason", *(f"probability_{name}" for name in classes),
+        "defects", "fix", "in_set", "note",
     )  # fmt: skip
 
 
@@ -130,8 +130,8 @@ def csv_line(row: Row, classes: tuple[str, ...]) -> bytes:
     """One row of a CSV; an undefined probability is an empty cell."""
     shown = [""] * len(classes) if row.probabilities is None else [f"{value:.6f}" for value in row.probabilities]
     defects = ";".join(row.defects)
-    said = row.said or ABSTAINS
-    return line_of([table_path(row.path), said, row.reason, *shown, defects, row.mended, row.in_set, row.note])
+    predicted = row.predicted_class or ABSTAINS
+    return line_of([table_path(row.path), predicted, row.reason, *shown, defects, row.fix, row.in_set, row.note])
 
 
 def line_of(cells: list[str]) -> bytes:
@@ -144,7 +144,8 @@ def line_of(cells: list[str]) -> bytes:
 def json_line(row: Row, classes: tuple[str, ...]) -> bytes:
     """One row as a line of JSON; an undefined probability is null."""
     shown = [None] * len(classes) if row.probabilities is None else [round(value, 6) for value in row.probabilities]
-    cells = (row.path, row.said or ABSTAINS, row.reason, *shown, list(row.defects), row.mended, row.in_set, row.note)
+    predicted = row.predicted_class or ABSTAINS
+    cells = (row.path, predicted, row.reason, *shown, list(row.defects), row.fix, row.in_set, row.note)
     content = dict(zip(columns(classes), cells, strict=True)) | {"not_for_diagnosis": True}
     return json.dumps(content).encode() + b"\n"
 

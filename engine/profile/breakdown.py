@@ -1,4 +1,4 @@
-"""The variants of a profile: from the reference pipeline to the engine, each with one more step of the design."""
+"""The breakdown of a profile: variants from the reference to the engine, their measured times, and the bottleneck."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ from loaders.beton.format import Facts
 from loaders.cautions import Caution
 from loaders.output import share_text
 
-WORKER = "engine.profile.worker"
-REFERENCE = "reference"
+WORKER, REFERENCE_MODULE = "engine.profile.worker", "engine.profile.reference"
+REFERENCE, STORED = "reference", "decoded once"
+PARTS = ("decode", "augment", "wait", "transfer", "forward", "backward", "optimiser", "step", "other")
+EPOCHS, TRAINING, VALIDATION = 27, 1648, 412  # the report's run (DESIGN, recipe): 2,060 images
+REPORT_SECONDS = 979.0  # of that run, on other hardware
+CONVERTED = 8  # files in each round
+WAITING = 0.1  # share of the time: below it, waiting for batches is no bottleneck
+MOVING = 0.2  # share of the time, of transfers
+OVERHEAD = 0.5  # share of a step that more images would not lengthen
+COMPUTED = 0.2  # threads that compute less of their time wait for bytes; training leaves them a part of a core
+SWIFT = 0.6  # share of the matrix products' rate: above it, nearly all is arithmetic
+
+Answer = dict[str, Any]  # what a variant's process reports, one line of JSON
+Bottleneck = Literal["disk", "loader", "transfer", "small batches", "computing"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +34,7 @@ class Variant:
     """One way to train.  adds: what it has that the one above it has not.  module: the program that runs it.
 
     For the engine's program: fused blocks, fast layout (channels_last and fused Adam), the arena, mixed precision,
-    and whether the device makes batches and steps on its own (engine.train.device_epochs).
+    and whether the device makes batches and steps on its own (engine.train.epochs).
     """
 
     name: str
@@ -38,8 +50,8 @@ class Variant:
 def variants_for(device: str) -> tuple[Variant, ...]:
     """The waterfall on a kind of device, cuda, mps or cpu: first the reference, last the engine as `train` runs it."""
     start = (
-        Variant(name=REFERENCE, adds="files, Pillow, torchvision, eager PyTorch", module="benchmarks.reference"),
-        Variant(name="decoded once", adds="stored frames from a beton", module="benchmarks.stored_reference"),
+        Variant(name=REFERENCE, adds="files, Pillow, torchvision, eager PyTorch", module=REFERENCE_MODULE),
+        Variant(name=STORED, adds="stored frames from a beton", module=REFERENCE_MODULE),
         Variant(name="kernels", adds="loader threads, one kernel for all of augmentation"),
     )
     layout = Variant(name="layout", adds="channels_last and fused Adam", fast_layout=True)
@@ -65,13 +77,6 @@ def variants_for(device: str) -> tuple[Variant, ...]:
         name="engine", adds="batch norm, pooling, ReLU in one function", fast_layout=True, arena=keeps, fused=True
     )
     return (*start, layout, arena, engine) if keeps else (*start, layout, engine)
-
-
-Answer = dict[str, Any]
-
-PARTS = ("decode", "augment", "wait", "transfer", "forward", "backward", "optimiser", "step", "other")
-EPOCHS, TRAINING, VALIDATION = 27, 1648, 412  # the report's run (DESIGN, recipe): 2,060 images
-REPORT_SECONDS = 979.0  # of that run, on other hardware
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +121,7 @@ class Measured:
 def measured(
     variant: Variant, trained: list[Answer], validated: list[Answer], threads: int, conversion: float
 ) -> Measured:
-    """Sum up a variant's turns.  trained, validated: the answers of its process.  threads: of the loader."""
+    """Sum up a variant's turns.  trained, validated: what its process reported.  threads: of the loader."""
     turns = [turn["seconds"] / turn["images"] for turn in trained]
     names = [part for part in PARTS if any(part in turn["parts"] for turn in trained)]
 
@@ -148,18 +153,9 @@ def overhead_share(sizes: list[tuple[int, float]], batch_size: int) -> float | N
     return overhead / (overhead + an_image * batch_size)
 
 
-WAITING = 0.1  # share of the time: below it, waiting for batches is no bottleneck
-MOVING = 0.2  # share of the time, of transfers
-OVERHEAD = 0.5  # share of a step that more images would not lengthen
-COMPUTED = 0.2  # threads that compute less of their time wait for bytes; training leaves them a part of a core
-SWIFT = 0.6  # share of the matrix products' rate: above it, nearly all is arithmetic
-
-Bottleneck = Literal["disk", "loader", "transfer", "small batches", "computing"]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """bottleneck: its name.  text: what was seen, and the remedy."""
+    """bottleneck: its name.  text: what was measured, and the remedy."""
 
     bottleneck: Bottleneck
     text: str
@@ -213,9 +209,6 @@ def judge(
         text=f"computing: {runs}, so that small layers, memory and the calls between take the rest; larger batches or "
         "crops use it better",
     )
-
-
-CONVERTED = 8  # files in each round
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

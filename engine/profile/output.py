@@ -1,4 +1,4 @@
-"""The picture of a profile: where an image's time goes, and what each step of the design gains."""
+"""A profile shown: its picture and its tables, where an image's time goes and what each step of the design gains."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from engine.config import ProfileConfig
-from engine.figures import INK, ready, set_title
+from engine.figures import FAINT, INK, ready, set_title
 from engine.profile.breakdown import CONVERTED, EPOCHS, PARTS, REPORT_SECONDS, TRAINING, VALIDATION, Measured, Profile
 from loaders.figure_text import name_text
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line, seconds_text
 
-# Okabe and Ito's colours, which the colour-blind tell apart; by part of a step
+# by part of a step: Okabe and Ito's colours, distinct for the colour-blind too
 COLOURS = {
     "decode": "#D55E00",
     "augment": "#E69F00",
@@ -29,7 +29,7 @@ COLOURS = {
     "other": "#999999",
     "validation": "#444444",
 }
-FAINT, HIGHLIGHT, PLAIN, REPORT = "#888888", "#0072B2", "#9ecae1", "#D55E00"
+HIGHLIGHT, PLAIN, REPORT = "#0072B2", "#9ecae1", "#D55E00"
 LEAST_LABELLED = 0.06  # share of the longest bar that has room for a number
 LEAST_SHOWN = 0.003  # share of the longest bar that one can see at all
 HALO: dict[str, Any] = {"color": INK, "zorder": 4, "path_effects": [withStroke(linewidth=3, foreground="white")]}

@@ -31,7 +31,7 @@ class Bound:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for what a GPU has been asked for."""
+    """Wait for what is queued on a GPU."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()
 

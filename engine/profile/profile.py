@@ -1,4 +1,4 @@
-"""The source of a profile: the files that betons were converted from, checked to be the very same radiographs."""
+"""A profile: the reference pipeline and the engine side by side, on the files that betons were converted from."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from engine.profile.breakdown import (
     EPOCHS,
     REFERENCE,
     REPORT_SECONDS,
+    STORED,
     TRAINING,
     VALIDATION,
     WORKER,
@@ -43,7 +44,7 @@ from engine.profile.breakdown import (
 )
 from engine.profile.output import profile_figure
 from engine.profile.probes import bound_of, copy_rate, matmul_rate
-from engine.profile.worker import ROOT, VariantProcess, task_text
+from engine.profile.worker import VariantProcess, task_text
 from engine.train.leakage import open_loaders
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
@@ -55,6 +56,12 @@ from loaders.images.decode import Decoded, DecodeSettings, Task, decode_into_spo
 from loaders.machine import usable_cores
 
 TABLE = "convert.csv"
+LEAST_SECONDS = 0.2  # of a turn: fewer steps are too short to be timed
+TRACED_STEPS = 5
+BUSY = 0.5  # processes a core, before the profile adds its own
+NOISE = 1.5  # the fastest matrix product of the run over the slowest: above it, other programs took part
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,14 +147,6 @@ class Converter:
         self._folder.cleanup()
 
 
-LEAST_SECONDS = 0.2  # of a turn: steps quicker than that are too few to be timed
-TRACED_STEPS = 5
-BUSY = 0.5  # processes a core, before the profile adds its own
-NOISE = 1.5  # the fastest matrix product of the run over the slowest: above it, other programs took part
-
-Progress = Callable[[str, int, int], None]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turns:
     """Raw answers.  trained, validated: by variant, turn by turn.  conversion: seconds a file; rates as in `Bound`."""
@@ -163,7 +162,7 @@ class Turns:
 def profile(config: ProfileConfig, progress: Progress = lambda phase, done, total: None) -> Profile:
     """Train the reference and each variant in turns, in processes of their own, and leave profile.png and profile.json.
 
-    Errors: ConfigError without torchvision or outside of a checkout, for a source that is not the betons', and for a
+    Errors: ConfigError without torchvision, for a source that is not the betons', and for a
     device that is not there; InputError for betons that do not belong together, or a variant that fails; StorageError;
     LockedError.
     """
@@ -227,20 +226,18 @@ def check_reference() -> None:
     """Errors: ConfigError unless the reference pipeline can run."""
     if importlib.util.find_spec("torchvision") is None:
         raise ConfigError("profile: no torchvision found, expected it for the reference; run pip install torchvision")
-    if not (ROOT / "benchmarks" / "reference.py").is_file():
-        raise ConfigError(f"profile: no benchmarks/reference.py in {ROOT}, expected a checkout; run cli.py of one")
 
 
 def arguments_for(variant: Variant, config: ProfileConfig, device: str, crop: int, threads: int) -> list[str]:
     """The arguments of a variant's program.  threads: torch's, equal for all."""
     if variant.module == WORKER:
         return [task_text(variant, config.data.resolve(), config.loader, device, threads)]
-    folder = [str(config.data.resolve())]
-    if variant.name == REFERENCE:
-        folder = [str(config.source.resolve()), "--manifest", str((config.data / TABLE).resolve())]
+    source = [str(config.source.resolve()), "--manifest", str((config.data / TABLE).resolve())]
+    if variant.name == STORED:
+        source = [str(config.data.resolve()), "--stored"]
     numbers = {"size": crop, "batch-size": config.loader.batch_size, "workers": config.workers, "threads": threads}
     options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
-    return [*folder, *options, "--device", device, "--serve"]
+    return [*source, *options, "--device", device, "--serve"]
 
 
 def take_turns(

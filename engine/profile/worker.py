@@ -22,10 +22,11 @@ import torch
 
 from engine.device import Policy, choose_policy, settle_precision
 from engine.networks.cnn import Cnn
-from engine.profile.breakdown import Variant
-from engine.train.device_epochs import DeviceEpochs
+from engine.profile.breakdown import Answer, Variant
+from engine.profile.reference import Clock, answer
+from engine.train.epochs import DeviceEpochs
 from engine.train.state import State
-from engine.train.step import Learner, make_learner, predict, train_step
+from engine.train.step import Learner, Step, make_learner, predict, train_step
 from loaders.atomic_file import publish_bytes
 from loaders.batches.loader import Loader
 from loaders.config import LoaderConfig
@@ -34,22 +35,25 @@ from loaders.machine import keep_allocations
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 10.0  # seconds that a process has to end
+LEARNING_RATE, DROPOUT = 1e-3, 0.5
+SMALL, LARGE = 1, 8  # images: a usual batch of at least the second is compared with one of the first, else with it
+REPEATS = 3
 
 
 class VariantProcess:
     """A running program that answers JSON lines.  Owns the process.
 
-    Errors: InputError, naming the variant and the last thing that it said, once it has ended.
+    Errors: InputError once it has ended, with the variant's name and the last line of its errors.
     """
 
     def __init__(self, name: str, module: str, arguments: list[str]) -> None:
         self.name = name
-        self._said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed by `close`)
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed by `close`)
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._errors,
             text=True,
             cwd=ROOT,
         )
@@ -57,7 +61,7 @@ class VariantProcess:
     def ask(self, do: str, **how: Any) -> dict[str, Any]:
         """Give a command and wait for its answer."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `answer` says why
+        with contextlib.suppress(BrokenPipeError):  # `answer` gives the reason
             self._process.stdin.write(json.dumps({"do": do} | how) + "\n")
             self._process.stdin.flush()
         return self.answer()
@@ -69,11 +73,11 @@ class VariantProcess:
         if line:
             return json.loads(line)
         code = self._process.wait()
-        self._said.seek(0)
-        said = self._said.read().strip().splitlines() or ["nothing"]
+        self._errors.seek(0)
+        errors = self._errors.read().strip().splitlines() or ["no message"]
         raise InputError(
-            f"the process of variant {self.name} ended with exit code {code}: {said[-1]}; expected an answer; "
-            "mend what it names, or lower --batch-size if memory ran out"
+            f"the process of variant {self.name} ended with exit code {code}: {errors[-1]}; expected an answer; "
+            "correct what it names, or lower --batch-size if memory ran out"
         )
 
     def dismiss(self) -> None:
@@ -92,7 +96,7 @@ class VariantProcess:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-        self._said.close()
+        self._errors.close()
 
     def __enter__(self) -> VariantProcess:
         return self
@@ -101,32 +105,8 @@ class VariantProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._process.kill()  # in the middle of a turn it would not listen
+            self._process.kill()  # in the middle of a turn it reads no commands
         self.close()
-
-
-LEARNING_RATE, DROPOUT = 1e-3, 0.5
-SMALL, LARGE = 1, 8  # images: batches of the second are beside smaller ones, of the first beside larger
-REPEATS = 3
-
-Answer = dict[str, Any]
-
-
-class Clock:
-    """Seconds by part.  What a GPU has been asked for is waited for, so that it counts where it belongs."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds: dict[str, float] = {}
-        self.begin = self.last = time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        """End a part."""
-        if self.device.type != "cpu":
-            getattr(torch, self.device.type).synchronize()
-        now = time.perf_counter()
-        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
-        self.last = now
 
 
 def open_sets(data: Path, config: LoaderConfig, open_loader: Callable[..., Loader]) -> tuple[Loader, Loader]:
@@ -171,6 +151,7 @@ class HostRounds:
         self.policy = policy_for(variant, device)
         self.loader, self.val_loader = open_sets(data, config, open_loader)
         self.learner = learner_for(variant, self.policy, self.loader)
+        self.recipe = Step(self.learner, len(self.loader.beton.facts.classes))
         self.turns = self.steps = 0
         self.making = self.computing = 0.0  # of the loader's threads, in epochs that are over
 
@@ -187,7 +168,7 @@ class HostRounds:
 
     def step(self, batch: tuple[torch.Tensor, torch.Tensor], lap: Callable[[str], None]) -> int:
         """One training step.  Gives the number of images."""
-        train_step(self.learner, *batch, seed=self.loader.config.seed, step=self.steps, lap=lap)
+        train_step(self.recipe, *batch, seed=self.loader.config.seed, number=self.steps, lap=lap)
         self.steps += 1
         return len(batch[1])
 
@@ -252,8 +233,8 @@ class DeviceRounds:
     def __init__(self, variant: Variant, data: Path, config: LoaderConfig, device: str) -> None:
         self.policy = policy_for(variant, device)
         self.loader, self.val_loader = open_sets(data, replace(config, resident="auto"), Loader)
-        self.learner = learner_for(variant, self.policy, self.loader)
-        self.epochs = DeviceEpochs(self.learner, self.loader, self.val_loader, config.resident)
+        learner = learner_for(variant, self.policy, self.loader)
+        self.epochs = DeviceEpochs(learner, self.loader, self.val_loader, config.resident)
         self.state = State(conversion_id="", loader=self.loader.state_dict())
         self.forget()
 
@@ -328,7 +309,7 @@ def task_text(variant: Variant, data: Path, config: LoaderConfig, device: str, t
 
 
 def main() -> None:
-    """Obey until stdin ends."""
+    """Carry out commands until stdin ends."""
     task = json.loads(sys.argv[1])
     variant = Variant(**task["variant"])
     kept = keep_allocations(variant.arena)
@@ -346,12 +327,6 @@ def main() -> None:
                 answer(getattr(rounds, do)(**command))
             else:
                 return
-
-
-def answer(content: Answer) -> None:
-    """One line to the parent."""
-    sys.stdout.write(json.dumps(content) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 """A checkpoint: tensors and a JSON state in one safetensors file, published atomically. No pickle anywhere."""
 
+# N samples of the validation set, K classes
+
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -15,11 +19,14 @@ from torch import nn
 
 from engine.train.step import Learner
 from loaders.atomic_file import publish_bytes, storage_error
+from loaders.beton.reader import Beton
 from loaders.errors import CheckpointError
+
+LOGITS, LABEL, GROUP = "validation.logits", "validation.label", "validation.group"
 
 
 def digest(tensors: Mapping[str, torch.Tensor], state: str) -> str:
-    """A hash of everything that a checkpoint says; safetensors itself has no checksum."""
+    """A hash of everything that a checkpoint holds; safetensors itself has no checksum."""
     hasher = hashlib.blake2b(state.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
@@ -104,7 +111,7 @@ def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
     """The name of the first tensor with a number that is not finite; "" where there is none.
 
-    One look at a device where all are finite, however many there are.
+    A device is waited for once where all are finite, however many there are.
     """
     finite = [value.isfinite().all() for value in tensors.values()]
     if not finite or bool(torch.stack([flag.to(finite[-1].device) for flag in finite]).all()):
@@ -146,3 +153,40 @@ def weights_for(network: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[st
             "expected the run's; use the run's own checkpoint"
         )
     return weights
+
+
+# ---- validation scores: kept beside the best epoch's weights, to choose temperature and thresholds by
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationScores:
+    """Labels int64 (N,), logits float32 (N, K) and groups int64 (N,) of the validation set at the best epoch."""
+
+    label_N: np.ndarray
+    logits_NK: np.ndarray
+    group_N: np.ndarray
+
+
+def groups_of(beton: Beton) -> np.ndarray:
+    """The group of each sample, int64 (N,); in an unverified beton, which has none, each sample is its own."""
+    return beton.rows_N["group"].astype(np.int64) if beton.verified else np.arange(len(beton))
+
+
+def validation_tensors(
+    label_N: np.ndarray, logits_NK: np.ndarray, beton: Beton, order_N: np.ndarray
+) -> dict[str, torch.Tensor]:
+    """The scores as tensors of a checkpoint, copied.  order_N: the samples' places in the beton."""
+    return {
+        LOGITS: torch.tensor(logits_NK, dtype=torch.float32),
+        LABEL: torch.tensor(label_N, dtype=torch.int64),
+        GROUP: torch.tensor(groups_of(beton)[order_N], dtype=torch.int64),
+    }
+
+
+def validation_scores(tensors: Mapping[str, torch.Tensor], path: Path) -> ValidationScores:
+    """The scores that a checkpoint holds.  path: of its file.  Errors: CheckpointError for one without them."""
+    if not {LOGITS, LABEL, GROUP} <= tensors.keys():
+        raise CheckpointError(f"{path}: no validation scores, expected those of the best epoch; train again")
+    return ValidationScores(
+        label_N=tensors[LABEL].numpy(), logits_NK=tensors[LOGITS].numpy(), group_N=tensors[GROUP].numpy()
+    )

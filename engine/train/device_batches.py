@@ -1,8 +1,7 @@
-"""Stored frames on the device: all of a beton's, uploaded once, or those of the next batch, streamed ahead."""
+"""Batches made on a device, from stored frames that are resident there, or are streamed to it a batch ahead."""
 
-# M stored frames of a beton, N of a batch, S their side, O samples of an epoch in its order, B bytes of the beton
-# N batch, H W rows and columns of the crop, M stored frames, S their side, O samples of an epoch in its order,
-# 23 the two rows of an inverse affine matrix
+# N samples of a batch, H W rows and columns of the crop, M stored frames, S their side, O samples of an epoch in its
+# order, B bytes of the beton, 23 the two rows of an inverse affine matrix
 
 from __future__ import annotations
 
@@ -187,7 +186,7 @@ class DeviceBatches:
         self._count_N = torch.arange(batch_size, device=device)
         dtype = policy.autocast or torch.float32
         layout = policy.memory_format
-        # bytes are the same in both layouts, there is one channel; strides tell the convolution which is meant
+        # bytes are the same in both layouts, there is one channel; the strides decide which one the convolution takes
         self._out_N1HW = torch.empty((batch_size, 1, crop, crop), dtype=dtype, device=device, memory_format=layout)
         self._label_N = torch.empty(batch_size, dtype=torch.int64, device=device)
         self.trouble = triton_trouble() if device.type == "cuda" else None

@@ -86,7 +86,7 @@ def default_file(model: str) -> Path:
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # asked first: the download itself would wait for an answer for ever
+            # first with a timeout: the download itself has none
             request = urllib.request.Request(url, method="HEAD")
             urllib.request.urlopen(request, timeout=SECONDS_FOR_AN_ANSWER).close()
             torch.hub.download_url_to_file(url, str(path), prefix[1], progress=False)
@@ -158,8 +158,9 @@ def read_weights(path: Path) -> Weights:
 def check_digest(path: Path, tensors: Weights) -> None:
     """Errors: CheckpointError for a damaged file of plainfilm's own; other safetensors have no checksum."""
     with safe_open(path, "pt") as file:
-        said = file.metadata() or {}
-    if said.keys() & {"digest", "state"} and said.get("digest") != digest(tensors, said.get("state", "")):
+        metadata = file.metadata() or {}
+    own = metadata.keys() & {"digest", "state"}
+    if own and metadata.get("digest") != digest(tensors, metadata.get("state", "")):
         raise CheckpointError(f"{path}: checksum differs from the expected: damaged; use the last good copy")
 
 
@@ -172,7 +173,7 @@ def check_sums(path: Path) -> None:
 
 
 def adopt(network: nn.Module, model: str, weights: Weights, source: str) -> None:
-    """Put weights in their places in a network.
+    """Load weights into a network.
 
     Names are torchvision's or plainfilm's. A first convolution for three channels is summed; the places of a
     transformer for another crop are interpolated; a last layer of another number of classes is left as it was drawn.
@@ -206,7 +207,7 @@ def adopt(network: nn.Module, model: str, weights: Weights, source: str) -> None
 
 
 def own_name(model: str, name: str) -> str:
-    """What plainfilm calls a tensor that torchvision, or plainfilm, calls so."""
+    """plainfilm's name of a tensor, from torchvision's or its own."""
     if model not in NAMES or name.startswith(("body.", "head.")):
         return name
     if model == "densenet169" and (old := OLD_DENSENET.match(name)):
@@ -240,5 +241,5 @@ def fit_places(found: Weights, wanted: Weights, source: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,6 +1,4 @@
-"""The settings of a run: those that may be shared, and beside them what only this machine needs to know."""
-
-# N samples
+"""A run folder: its settings, its log, metrics and TensorBoard events, and where its weights and state are saved."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ LOCAL = "local.json"  # where betons lie may name patients or people: for its ow
 
 
 def shared_settings(config: Any) -> dict[str, Any]:
-    """A config's settings without any path: what a run says of itself.  Of a file of weights the name stays."""
+    """A config's settings without any path, fit to be shared.  Of a file of weights the name stays."""
     paths = {setting.name for setting in settings_of(type(config)) if Path in (setting.kind, setting.item)}
     shared = {name: value for name, value in flatten(config).items() if name not in paths}
     if "weights" in shared:
@@ -43,8 +41,8 @@ def shared_settings(config: Any) -> dict[str, Any]:
     return shared
 
 
-def told_settings(config: Any, found: dict[str, Any]) -> dict[str, Any]:
-    """A config's settings as far as those found in a folder can tell: without paths if it came without local.json."""
+def known_settings(config: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """A config's settings as far as a folder's own can be compared: without paths if it came without local.json."""
     return flatten(config) if "data" in found else shared_settings(config)
 
 
@@ -57,10 +55,7 @@ def save_settings(folder: Path, config: Any) -> None:
 
 
 def read_run_settings(folder: Path) -> dict[str, Any]:
-    """The settings in a folder, paths included unless it came without its local.json.  Errors: ConfigError.
-
-    Up to release 0.5 all of them were in config.json.
-    """
+    """The settings in a folder, paths included unless it came without its local.json.  Errors: ConfigError."""
     local = folder / LOCAL
     paths = read_settings(local) if local.is_file() else {}
     return read_settings(folder / CONFIG) | paths
@@ -89,20 +84,20 @@ class Events:
 
     def flush(self) -> None:
         """Write what waits."""
-        with self._told():
+        with self._named_errors():
             self._file.flush()
 
     def close(self) -> None:
         """Write what waits, and close the file."""
-        with self._told():
+        with self._named_errors():
             self._file.close()
 
     def _write(self, **content: Any) -> None:
-        with self._told():
+        with self._named_errors():
             self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _named_errors(self) -> Iterator[None]:
         try:
             size = self._file.tell()
             yield
@@ -131,7 +126,7 @@ class RunFolder:
         for name in ("engine", "loaders"):
             logging.getLogger(name).addHandler(self._handler)
             logging.getLogger(name).setLevel(logging.INFO)
-        self._told = (purge_epoch or 1) - 1  # epochs whose events are written
+        self._written = (purge_epoch or 1) - 1  # epochs whose events are written
 
     def save_last(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Keep the state that `--resume` continues from."""
@@ -148,11 +143,11 @@ class RunFolder:
         table.writeheader()
         table.writerows(history)
         publish_bytes(self.path / METRICS, text.getvalue().encode())
-        for row in history[self._told :]:
+        for row in history[self._written :]:
             for name, value in row.items():
                 if name != "epoch" and value is not None:
                     self._events.add(name.replace("_", "/", 1), value, row["epoch"])
-        self._told = len(history)
+        self._written = len(history)
         self._events.flush()
 
     def draw(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str, note: str) -> None:
@@ -172,7 +167,7 @@ class RunFolder:
             self._events.close()
 
     def _log_failed(self, record: logging.LogRecord) -> None:
-        """Raise what befell a line of the log.  Errors: StorageError."""
+        """Raise the error that a line of the log met with.  Errors: StorageError."""
         error = sys.exception()
         assert error is not None, "logging calls this where it caught one"
         if isinstance(error, OSError):
@@ -188,7 +183,7 @@ class RunFolder:
         try:
             self.close()
         except StorageError:
-            if error is None:  # else the first one tells more
+            if error is None:  # else the first one is the cause
                 raise
 
 
@@ -215,7 +210,7 @@ def epochs_recorded(folder: Path) -> int:
 def load_config(path: Path, data: Path | None = None) -> TrainConfig:
     """Read a run's settings.  data: where its betons lie now; else where they lay.
 
-    Errors: ConfigError when path is no run folder, or nothing tells where its betons are.
+    Errors: ConfigError when path is no run folder, or it is not known where its betons are.
     """
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{path}: no {CONFIG}, expected a run folder of `train`; check the path")
@@ -223,7 +218,7 @@ def load_config(path: Path, data: Path | None = None) -> TrainConfig:
         values = {"out": str(path)} | read_run_settings(path) | ({"data": str(data)} if data else {})
         if "data" not in values:
             raise ConfigError(
-                f"{path}: no {LOCAL}, expected it to tell where the run's betons lie; name their folder: "
+                f"{path}: no {LOCAL}, expected it to name the folder of the run's betons; name that folder: "
                 f"train BETONS --resume {path}"
             )
         return build(TrainConfig, values)

@@ -1,4 +1,4 @@
-"""The progress of a training, as those see it who watch."""
+"""The state of a training: what a checkpoint keeps of it, which run it is of, and its progress for display."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from engine.train.checkpoint import load_checkpoint, weights_for
 from engine.train.run_folder import shared_settings
 from loaders.errors import CheckpointError
 from loaders.settings import settings_of
+
+# shared settings that a result does not depend on: where and how it is computed
+FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_memory")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,16 +43,12 @@ class Progress:
 Watch = Callable[[Progress], None]
 
 
-# shared settings that a result does not depend on: who does the work
-FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_memory")
-
-
 @dataclass(kw_only=True, slots=True)
 class State:
     """step: of the whole run.  loader: its state.  loss_sum, confusion: of the epoch under way.
 
     seconds: of all sessions.  rate: images a second.  finished: why the run ended; "" while it goes on.
-    run: whose state it is, of run_id; "" in one of a release before 0.6.
+    run: whose state it is, of run_id.
     """
 
     conversion_id: str
@@ -66,16 +65,16 @@ class State:
     run: str = ""
 
     def idle(self) -> int:
-        """Epochs since the best that count towards patience: those whose predictions told the classes apart at all.
+        """Epochs since the best that count towards patience: those whose predictions discriminate between classes.
 
-        On small sets batch norm's running statistics lag the weights for the first dozens of steps, and validation gets
-        one and the same answer for every image: that is no sign that nothing better will come.
+        On small sets batch norm's running statistics lag the weights for the first dozens of steps, and validation
+        predicts the same class for every image: that is no sign that training has stopped improving.
         """
-        return sum(map(tells_apart, self.history[self.best_epoch :]))
+        return sum(map(discriminates, self.history[self.best_epoch :]))
 
 
-def tells_apart(row: dict[str, Any]) -> bool:
-    """Whether an epoch's predictions did better than one answer for all: Youden's index is above 0, or undefined."""
+def discriminates(row: dict[str, Any]) -> bool:
+    """Whether an epoch's predictions beat one class for all: Youden's index is above 0, or undefined."""
     sensitivity, specificity = row["val_sensitivity"], row["val_specificity"]
     return sensitivity is None or specificity is None or sensitivity + specificity > 1 + 1e-9
 
@@ -83,11 +82,11 @@ def tells_apart(row: dict[str, Any]) -> bool:
 def run_id(config: TrainConfig, conversion_id: str) -> str:
     """Which run it is: a hash of its conversion and of the settings that its result depends on.
 
-    Two runs of one id are the same run.  A setting at its default takes no part, so that a release that has more of
-    them calls the run the same.
+    Two runs of one id are the same run.  Settings at their defaults are left out, so that a release with more of them
+    gives the same id.
     """
     settings = {setting.name: setting for setting in settings_of(TrainConfig)}
-    counted = {  # a caller of train() may say 1 for 1.0
+    counted = {  # a caller of train() may pass 1 for 1.0
         name: float(value) if settings[name].kind is float and isinstance(value, int) else value
         for name, value in shared_settings(config).items()
         if name not in FREE and value != settings[name].default
@@ -99,7 +98,7 @@ def run_id(config: TrainConfig, conversion_id: str) -> str:
 def load_state(path: Path) -> tuple[dict[str, torch.Tensor], State]:
     """Read the state of a run, and its tensors.  Errors: CheckpointError for a damaged one, or no state."""
     known = [item.name for item in fields(State)]
-    tensors, content = load_checkpoint(path, needed=[name for name in known if name != "run"])
+    tensors, content = load_checkpoint(path, needed=known)
     if unknown := sorted(set(content) - set(known)):
         raise CheckpointError(
             f"{path}: found {', '.join(unknown)}, expected {', '.join(known)}; resume with the version that wrote it"
@@ -108,7 +107,7 @@ def load_state(path: Path) -> tuple[dict[str, torch.Tensor], State]:
 
 
 def check_run(path: Path, found: str | None, run: str) -> None:
-    """Errors: CheckpointError for a file of a run that is not this one; files of older releases do not say."""
+    """Errors: CheckpointError for a file of a run that is not this one."""
     if found and run and found != run:
         raise CheckpointError(
             f"{path}: of run {found}, expected {run}, as the settings in config.json make it; bring the run's own "
@@ -117,16 +116,17 @@ def check_run(path: Path, found: str | None, run: str) -> None:
 
 
 def settle_best(state: State, path: Path, network: nn.Module) -> None:
-    """Find the best weights that a state speaks of; or those of a later epoch, which a kill cut off from their state.
+    """Check that the best weights are those that the state names.
 
-    The latter are the best from now on: when their epoch is trained again, only better ones replace them.
-    Errors: CheckpointError when they are not there, damaged, another run's, network's or epoch's.
+    Weights of a later epoch are accepted: the run was killed after it had saved them, and before it saved its state.
+    They are the best from now on; when their epoch is trained again, only better ones replace them.
+    Errors: CheckpointError when the weights are missing, damaged, or another run's, network's or epoch's.
     """
     if not state.best_epoch and not path.exists():
         return
-    tensors, found = load_checkpoint(path, needed=("conversion_id", "epoch", "validation"))
+    tensors, found = load_checkpoint(path, needed=("conversion_id", "epoch", "validation", "run"))
     weights_for(network, tensors)
-    check_run(path, found.get("run"), state.run)
+    check_run(path, found["run"], state.run)
     if found["conversion_id"] != state.conversion_id:
         raise CheckpointError(
             f"{path}: of conversion {found['conversion_id']}, expected {state.conversion_id}; bring the run's own back"

@@ -1,11 +1,10 @@
-"""One training step, and prediction over a loader: forward passes on the chosen device."""
+"""The recipe's step, one definition for every way to run it; and prediction over a loader."""
 
-# N batch, H W rows and columns of the crop, K classes
+# N samples of a batch, H W rows and columns of the crop, K classes
 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,9 +14,12 @@ from torch import nn
 
 from engine.device import Policy
 from engine.networks.registry import to_training
+from engine.train.device_batches import upload
 from loaders.batches.loader import Loader
 from loaders.errors import DivergedError
 from loaders.sampling import DROPOUT, scalar_seed
+
+Lap = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,12 +40,7 @@ class Learner:
 
 
 def make_learner(
-    network: nn.Module,
-    policy: Policy,
-    *,
-    learning_rate: float,
-    batch_size: int,
-    class_weight_K: np.ndarray | None,
+    network: nn.Module, policy: Policy, *, learning_rate: float, batch_size: int, class_weight_K: np.ndarray | None
 ) -> Learner:
     """Move a network to the device in the policy's layout, and give it Adam and a cross-entropy."""
     network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
@@ -58,48 +55,186 @@ def make_learner(
     )
 
 
+# ---- the step
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """What the steps of an epoch have counted.  samples: of the epoch, that were trained on.
+
+    stopped: whether a loss or gradient was not finite; loss, norm: of the last step before or at which it stopped.
+    """
+
+    loss_sum: float
+    confusion: list[list[int]]
+    samples: int
+    stopped: bool
+    loss: float
+    norm: float
+
+
+Update = Callable[[Learner, torch.Tensor], None]
+
+
+def read_and_update(learner: Learner, stopped: torch.Tensor) -> None:
+    """Adam, unless the flag is up.  Reads the flag, so that the host waits for the device."""
+    if not stopped:
+        learner.optimiser.step()
+
+
+class Step:
+    """One step of the recipe on a batch that is on the device: forward, loss, backward, check, Adam, counts.
+
+    The host waits for each (`train_step`); a device queues them, or captures them in a CUDA graph
+    (engine.train.epochs).  The caller seeds dropout.
+    Once a loss or a gradient norm is not finite, that step and all later ones change nothing: neither weights, moments,
+    buffers nor counts.  The counts stay on the device until `fetch`.
+    update: a step of Adam, unless the flag that it is given is up; the only part that a device does differently.
+    """
+
+    def __init__(self, learner: Learner, num_classes: int, update: Update = read_and_update) -> None:
+        device = learner.policy.device
+        self.learner, self.num_classes, self.update = learner, num_classes, update
+        self.wide = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+        self.loss_sum = torch.zeros((), dtype=self.wide, device=device)
+        self.confusion_KK = torch.zeros((num_classes, num_classes), dtype=torch.int64, device=device)
+        self.samples = torch.zeros((), dtype=torch.int64, device=device)
+        self.stopped = torch.zeros((), dtype=torch.float32, device=device)  # 0 or 1, as Adam's found_inf wants it
+        self.report = torch.zeros(2, dtype=torch.float32, device=device)  # loss and gradient norm
+        self._cells = torch.arange(num_classes**2, device=device)
+        self.parameters = list(learner.network.parameters())
+        self.buffers = pack_buffers(learner.network)
+
+    def begin(self, loss_sum: float, confusion: list[list[int]], samples: int) -> None:
+        """Count on from where an epoch was left."""
+        self.loss_sum.fill_(loss_sum)
+        upload(self.confusion_KK, np.array(confusion))
+        self.samples.fill_(samples)
+        self.stopped.zero_()
+
+    def __call__(self, frames_N1HW: torch.Tensor, label_N: torch.Tensor, lap: Lap = lambda part: None) -> None:
+        """One step.  lap: called with forward, backward and optimiser when each has ended."""
+        learner = self.learner
+        before = [buffer.clone() for buffer in self.buffers]
+        to_training(learner.network)
+        # a compiled network is compiled for one batch size; the tail of an epoch runs eagerly
+        forward = learner.forward if len(label_N) == learner.batch_size else learner.network
+        with learner.policy.precision():
+            logits_NK = forward(frames_N1HW)
+        loss = learner.loss(logits_NK.float(), label_N)
+        lap("forward")
+        learner.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        with torch.no_grad():
+            self._check(loss)
+            lap("backward")
+            self.update(learner, self.stopped)
+            for buffer, saved in zip(self.buffers, before, strict=True):
+                buffer.copy_(torch.where(self.stopped > 0, saved, buffer))
+            self._count(loss, logits_NK, label_N)
+            lap("optimiser")
+
+    def _check(self, loss: torch.Tensor) -> None:
+        """Raise the flag for good if this step is not finite, and keep the numbers that raised it."""
+        norm = nn.utils.get_total_norm([value.grad for value in self.parameters if value.grad is not None])
+        self.report.copy_(torch.where(self.stopped > 0, self.report, torch.stack([loss, norm])))
+        torch.maximum(self.stopped, 1 - torch.isfinite(self.report).all().float(), out=self.stopped)
+
+    def _count(self, loss: torch.Tensor, logits_NK: torch.Tensor, label_N: torch.Tensor) -> None:
+        """Add to the sums what a step that counts has given."""
+        alive, count = (self.stopped == 0).long(), len(label_N)
+        # not torch.where with a 0 of the host, which would be copied to the device: that cannot be captured
+        self.loss_sum += (loss.to(self.wide) * count).masked_fill(self.stopped > 0, 0)
+        cell_N = torch.add(logits_NK.argmax(1), label_N, alpha=self.num_classes)
+        hits_KK = (cell_N[:, None] == self._cells).sum(0).view_as(self.confusion_KK)
+        self.confusion_KK += hits_KK * alive
+        self.samples += alive * count
+
+    def fetch(self) -> Tally:
+        """Wait for everything that is queued, and read the counts: the one synchronisation."""
+        numbers = [self.loss_sum, self.samples, self.stopped, self.report, self.confusion_KK]
+        values = torch.cat([number.to(self.wide).reshape(-1) for number in numbers]).tolist()
+        cells, size = list(map(int, values[5:])), self.num_classes
+        return Tally(
+            loss_sum=values[0],
+            samples=int(values[1]),
+            stopped=bool(values[2]),
+            loss=values[3],
+            norm=values[4],
+            confusion=[cells[row * size : (row + 1) * size] for row in range(size)],
+        )
+
+
 def train_step(
-    learner: Learner,
+    step: Step,
     frames_N1HW: torch.Tensor,
     labels_N: torch.Tensor,
     *,
     seed: int,
-    step: int,
-    lap: Callable[[str], None] = lambda part: None,
-) -> tuple[float, torch.Tensor]:
-    """One step of Adam.  Gives the mean loss and the logits, (N, K) on the host.
+    number: int,
+    lap: Lap = lambda part: None,
+) -> Tally:
+    """One step on a batch of the host's, waited for.  number: of the step in the run.
 
-    Dropout is a function of (seed, step), so that a resumed run is the same run.
+    Dropout is a function of (seed, number), so that a resumed run is the same run.
     lap: called with transfer, forward, backward and optimiser when each has ended.
     Errors: DivergedError for a loss or gradient that is not finite; weights, optimiser and buffers stay as they were.
     """
-    policy = learner.policy
-    frames_N1HW = frames_N1HW.to(
-        policy.device, memory_format=policy.memory_format, non_blocking=policy.device.type == "cuda"
-    )
+    policy = step.learner.policy
+    frames_N1HW = to_device(frames_N1HW, policy)
     labels_N = labels_N.to(policy.device, non_blocking=policy.device.type == "cuda")
     lap("transfer")
-    before = [buffer.clone() for buffer in learner.network.buffers()]
-    torch.manual_seed(scalar_seed(seed, DROPOUT, step))
-    to_training(learner.network)
-    # a compiled network is compiled for one batch size; the tail of an epoch runs eagerly
-    forward = learner.forward if len(labels_N) == learner.batch_size else learner.network
+    torch.manual_seed(scalar_seed(seed, DROPOUT, number))
+    step(frames_N1HW, labels_N, lap)
+    tally = step.fetch()
+    if tally.stopped:
+        raise diverged(number, tally)
+    return tally
+
+
+def diverged(number: int, tally: Tally) -> DivergedError:
+    """The error for a step whose loss or gradient is not finite."""
+    return DivergedError(
+        f"step {number}: loss {tally.loss}, gradient norm {tally.norm}, expected finite numbers; "
+        "lower --learning-rate, or try --amp off"
+    )
+
+
+def pack_buffers(network: nn.Module) -> list[torch.Tensor]:
+    """Lay a network's buffers side by side, one tensor for each dtype, so that all are saved by one launch.
+
+    The network keeps them under their names, as views.
+    """
+    by_dtype: dict[torch.dtype, list[tuple[nn.Module, str]]] = {}
+    for module in network.modules():
+        for name in module._buffers:
+            by_dtype.setdefault(getattr(module, name).dtype, []).append((module, name))
+    packed = []
+    for places in by_dtype.values():
+        buffers = [getattr(module, name) for module, name in places]
+        flat, start = torch.cat([buffer.reshape(-1) for buffer in buffers]), 0
+        for (module, name), buffer in zip(places, buffers, strict=True):
+            # .data: a version counter each, since autograd saves one batch norm's while the next one's change
+            setattr(module, name, flat.data[start : start + buffer.numel()].view(buffer.shape))
+            start += buffer.numel()
+        packed.append(flat)
+    return packed
+
+
+# ---- prediction
+
+
+def to_device(frames_N1HW: torch.Tensor, policy: Policy) -> torch.Tensor:
+    """A batch of the host's on the device, in the policy's layout; queued where its memory is page-locked."""
+    on_cuda = policy.device.type == "cuda"
+    return frames_N1HW.to(policy.device, memory_format=policy.memory_format, non_blocking=on_cuda)
+
+
+def predict_batch(network: nn.Module, frames_N1HW: torch.Tensor, policy: Policy) -> torch.Tensor:
+    """Logits, float32 (N, K), of a batch that is on the device, in evaluation mode."""
+    network.eval()
     with policy.precision():
-        logits_NK = forward(frames_N1HW)
-    loss = learner.loss(logits_NK.float(), labels_N)
-    lap("forward")
-    learner.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    gradients = [parameter.grad for parameter in learner.network.parameters() if parameter.grad is not None]
-    value, norm = torch.stack([loss.detach(), torch.nn.utils.get_total_norm(gradients)]).tolist()
-    lap("backward")
-    if not (math.isfinite(value) and math.isfinite(norm)):
-        for buffer, saved in zip(learner.network.buffers(), before, strict=True):
-            buffer.copy_(saved)
-        raise diverged(step, value, norm)
-    learner.optimiser.step()
-    lap("optimiser")
-    return value, logits_NK.detach().float().cpu()
+        return network(frames_N1HW).float()
 
 
 @torch.inference_mode()
@@ -112,29 +247,15 @@ def predict(
     progress: called with the number of samples after each batch; may raise to stop.
     Errors: DivergedError when the weights have grown so large that the logits are not finite.
     """
-    network.eval()
-    labels, logits = [], []
+    labels, found = [], []
     with contextlib.closing(iter(loader)) as batches:  # type: ignore[type-var]
         for frames_N1HW, labels_N, _ in batches:
-            frames_N1HW = frames_N1HW.to(
-                policy.device, memory_format=policy.memory_format, non_blocking=policy.device.type == "cuda"
-            )
-            with policy.precision():
-                logits_NK = network(frames_N1HW)
             labels.append(labels_N.numpy())
-            logits.append(logits_NK.float().cpu().numpy())
+            found.append(predict_batch(network, to_device(frames_N1HW, policy), policy).cpu().numpy())
             progress(len(labels_N))
-    logits_NK = np.concatenate(logits)
+    logits_NK = np.concatenate(found)
     check_logits(loader, logits_NK)
     return np.concatenate(labels), logits_NK
-
-
-def diverged(step: int, loss: float, norm: float) -> DivergedError:
-    """The error for a step whose loss or gradient is not finite."""
-    return DivergedError(
-        f"step {step}: loss {loss}, gradient norm {norm}, expected finite numbers; "
-        "lower --learning-rate, or try --amp off"
-    )
 
 
 def check_logits(loader: Loader, logits_NK: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""A training: the recipe of DESIGN from betons to a run folder, resumable to the bit on CPU."""
+"""A training: the recipe of DESIGN from betons to a run folder; on a CPU it resumes to the bit."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from loaders.atomic_file import locked
 from loaders.errors import ConfigError
 from loaders.output import Line, Parts, caution_lines, path_line, rate_text, seconds_text
 
+FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "report.html")
+
 
 def train(
     config: TrainConfig,
@@ -34,7 +36,7 @@ def train(
 ) -> Summary:
     """Train, and give the summary that summary.json holds.
 
-    resume: continue the run in config.out.  watch: called after every step.  stopping: asked after every step.
+    resume: continue the run in config.out.  watch, stopping: called after every step.
     Errors: InputError for betons that do not belong together; ConfigError; LockedError; CheckpointError; StorageError;
     DivergedError and Interrupted, both after the last healthy state, if there is one yet, is saved.
     """
@@ -74,11 +76,8 @@ def resume_config(path: Path, data: Path | None = None) -> TrainConfig:
     return replace(load_config(path, data), out=path)
 
 
-FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "report.html")
-
-
-def live_words(now: Progress) -> str:
-    """Where a training is."""
+def live_line(now: Progress) -> str:
+    """Where a training is, in one line."""
     loss = "–" if math.isnan(now.loss) else value_text("loss", now.loss)
     left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
     return (
@@ -87,8 +86,8 @@ def live_words(now: Progress) -> str:
     )
 
 
-def epoch_words(now: Progress) -> str:
-    """The last epoch that is done."""
+def epoch_line(now: Progress) -> str:
+    """The last epoch that is done, in one line."""
     row = now.history[-1]
     best = "  best" if now.best_epoch == row["epoch"] else ""
     train_loss, val_loss = (value_text("loss", row[name]) for name in ("train_loss", "val_loss"))

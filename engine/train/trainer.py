@@ -19,15 +19,21 @@ from engine.config import TrainConfig
 from engine.device import Policy
 from engine.networks.registry import freeze_body
 from engine.statistics.metrics import all_metrics, headline_f1
-from engine.train.checkpoint import file_hash, missing, network_tensors, not_finite, optimiser_tensors, restore
-from engine.train.device_epochs import DeviceEpochs
-from engine.train.host_epochs import HostEpochs
+from engine.train.checkpoint import (
+    file_hash,
+    missing,
+    network_tensors,
+    not_finite,
+    optimiser_tensors,
+    restore,
+    validation_tensors,
+)
+from engine.train.epochs import DeviceEpochs, HostEpochs
 from engine.train.leakage import RECORD, load_record, training_cautions
 from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, save_settings
 from engine.train.state import Progress, State, Watch, check_run, load_state, run_id, settle_best
 from engine.train.step import Learner, make_learner, softmax
 from engine.train.summary import SUMMARY, Summary, early_convergence, summarise, title, weights_description
-from engine.train.validation_scores import validation_tensors
 from loaders import __version__
 from loaders.batches.loader import Loader
 from loaders.beton.format import Facts
@@ -105,15 +111,15 @@ class Training:
                 self.draw()
                 try:
                     self.save_last()
-                except DivergedError as spoilt:
-                    raise self.diverged(spoilt) from spoilt
+                except DivergedError as damaged:
+                    raise self.diverged(damaged) from damaged
                 where = f"{config.out}: interrupted at step {self.state.step}"
                 logger.warning("interrupted at step %d", self.state.step)
                 raise Interrupted(f"{where}; continue with --resume {config.out}") from error
             except DivergedError as error:
                 self.record()
                 self.draw()
-                with contextlib.suppress(DivergedError):  # spoilt already: the state saved before stays
+                with contextlib.suppress(DivergedError):  # not finite already: the state saved before stays
                     self.save_last()
                 raise self.diverged(error) from error
             self.cautions += self.epochs.cautions() + early_convergence(self.state.history[0])
@@ -137,7 +143,7 @@ class Training:
     def find_state(self) -> dict[str, torch.Tensor]:
         """Take over the state that the run was left in, and give its tensors; none if none was saved.
 
-        Errors: CheckpointError for a damaged file, another run's, or one that lacks.
+        Errors: CheckpointError for a damaged or missing file, or another run's.
         """
         out, state = self.config.out, self.state
         tensors: dict[str, torch.Tensor] = {}
@@ -220,7 +226,7 @@ class Training:
             }
         )
         if metrics["f1"] > state.best_f1 + config.recipe.min_delta or not state.best_epoch:
-            self.check_finite(self.tensors())  # what spoilt moments have learnt is not the best of anything
+            self.check_finite(self.tensors())  # weights trained with such moments are no best ones
             state.best_f1, state.best_epoch = metrics["f1"], epoch
             best = {name: tensor.clone() for name, tensor in network_tensors(self.learner).items()}
             order_N = self.val_loader.epoch_order(0)
@@ -243,9 +249,9 @@ class Training:
             self.save_last()
 
     def check_stop(self) -> None:
-        """Errors: Interrupted when someone asked to stop."""
+        """Errors: Interrupted when a stop was requested."""
         if self.stopping():
-            raise Interrupted  # `run` says where, once the device has told
+            raise Interrupted  # `run` adds the step, which a device does not know yet
 
     def check_state(self) -> None:
         """Errors: CheckpointError when the betons are no longer those the run began with."""
@@ -296,7 +302,7 @@ class Training:
         return DivergedError(f"{error}; {kept}")
 
     def check_finite(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Errors: DivergedError for weights, buffers or moments that nobody should go on from."""
+        """Errors: DivergedError for weights, buffers or moments that are not finite."""
         if bad := not_finite(tensors):
             raise DivergedError(
                 f"step {self.state.step}: {bad} is not finite, expected finite numbers; lower --learning-rate, "
@@ -304,7 +310,7 @@ class Training:
             )
 
     def show(self, phase: str, done: int, total: int, loss: float) -> None:
-        """Tell the watcher."""
+        """Report the progress to `watch`."""
         state = self.state
         # validation is a small part of an epoch, and counts as none of it
         epochs_done = len(state.history) + {"training": done / total, "validation": 1.0, "epoch": 0.0}[phase]

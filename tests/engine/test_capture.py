@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.train.device_epochs import WARM_UPS, Captured
+from engine.train.epochs import WARM_UPS, Captured
 from loaders.cautions import caution
 
 CUDA = torch.device("cuda")

@@ -30,7 +30,7 @@ from engine.explain.explain import explain
 from engine.explain.findings import explanation_parts, map_cautions
 from engine.explain.lungs import Interval, LungRatio
 from engine.export.model_card import card_of
-from engine.predict.predict import predict_files, prediction_words
+from engine.predict.predict import predict_files, prediction_parts
 from engine.predict.table import list_sources
 from engine.profile.profile import machine_cautions
 from engine.report.page import crossval_cautions
@@ -39,7 +39,7 @@ from engine.report.results import read_results
 from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
 from engine.train.device_batches import triton_trouble
-from engine.train.device_epochs import Captured
+from engine.train.epochs import Captured
 from engine.train.leakage import save_record, training_cautions
 from engine.train.run_folder import save_settings
 from engine.train.state import run_id
@@ -395,7 +395,7 @@ def prediction(case: Case, patch: pytest.MonkeyPatch) -> Shown:
     patch.setattr("engine.predict.predict.list_sources", lambda files: (list_sources(files)[0], examples("prediction")))
     film = next(case.source.rglob("images/**/*.png"))
     settings = {"run": case.run, "files": (film,), "out": case.place / "p.csv", "workers": 1, "device": "cpu"}
-    return Shown(terminal=lines(prediction_words(predict_files(build(PredictConfig, settings)))))
+    return Shown(terminal=lines(prediction_parts(predict_files(build(PredictConfig, settings)))))
 
 
 def reported(case: Case, patch: pytest.MonkeyPatch) -> Shown:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-import engine.train.trainer as training_run
 from engine.config import TrainConfig
 from engine.device import Policy
 from engine.networks.cnn import Cnn
 from engine.statistics.metrics import confusion_matrix
+from engine.train import trainer
 from engine.train.checkpoint import load_checkpoint
 from engine.train.device_batches import (
     DeviceBatches,
@@ -26,8 +26,8 @@ from engine.train.device_batches import (
     crop_portable,
     frames_on_device,
 )
-from engine.train.device_epochs import Captured, DeviceEpochs, DeviceStep, warm_up
-from engine.train.step import Learner, make_learner, predict, train_step
+from engine.train.epochs import Captured, DeviceEpochs, DeviceStep, warm_up
+from engine.train.step import Learner, Step, make_learner, predict, train_step
 from engine.train.train import resume_config, train
 from loaders.batches.loader import Loader
 from loaders.config import LoaderConfig
@@ -56,7 +56,7 @@ def learner(loader: Loader, policy: Policy = POLICY, seed: int = 0) -> Learner:
 
 def device_step(loader: Loader, policy: Policy = POLICY) -> DeviceStep:
     step = DeviceStep(learner(loader, policy), DeviceBatches(loader, ResidentFrames(loader, CPU), policy, BATCH), 2)
-    step.begin(0.0, [[0, 0], [0, 0]])
+    step.begin(0.0, [[0, 0], [0, 0]], 0)
     return step
 
 
@@ -156,22 +156,31 @@ def test_a_damaged_frame_is_found_on_its_way_to_the_device(betons: Path, tmp_pat
 
 
 @pytest.mark.parametrize("policy", [POLICY, OLD_MPS, replace(POLICY, autocast=torch.bfloat16)])
-def test_an_epoch_of_device_steps_lands_where_train_step_lands(loader: Loader, policy: Policy) -> None:
-    step, reference = device_step(loader, policy), learner(loader, policy)
+def test_an_epoch_on_the_host_and_on_a_device_is_a_plain_loop_to_the_bit(loader: Loader, policy: Policy) -> None:
+    device, host, plain = device_step(loader, policy), Step(learner(loader, policy), 2), learner(loader, policy)
     loss_sum, confusion = 0.0, np.zeros((2, 2), np.int64)
-    for number, count in enumerate(step.batches.begin(0, 0)):
-        frames, labels = (tensor.clone() for tensor in step.batches.make(count))
-        loss, logits = train_step(reference, frames, labels, seed=3, step=number)
-        loss_sum += loss * count
-        confusion += confusion_matrix(labels.numpy(), logits.argmax(1).numpy(), 2)
+    for number, count in enumerate(device.batches.begin(0, 0)):
+        frames, labels = (tensor.clone() for tensor in device.batches.make(count))
         torch.manual_seed(scalar_seed(3, DROPOUT, number))
-        step(count)
+        plain.network.train()
+        with policy.precision():
+            logits = plain.network(frames)
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+        plain.optimiser.zero_grad()
+        loss.backward()
+        plain.optimiser.step()
+        loss_sum += loss.item() * count
+        confusion += confusion_matrix(labels.numpy(), logits.argmax(1).numpy(), 2)
+        assert train_step(host, frames, labels, seed=3, number=number).loss == loss.item()
+        torch.manual_seed(scalar_seed(3, DROPOUT, number))
+        device(count)
     assert count < BATCH  # a tail
-    tally = step.fetch()
-    assert tally.loss_sum == pytest.approx(loss_sum, rel=1e-6) and tally.confusion == confusion.tolist()
-    assert tally.position == loader.num_samples and not tally.stopped
-    for name, value in reference.network.state_dict().items():
-        torch.testing.assert_close(step.learner.network.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    for step in (host, device):
+        tally = step.fetch()
+        assert tally.loss_sum == loss_sum and tally.confusion == confusion.tolist()
+        assert tally.samples == loader.num_samples and not tally.stopped
+        for name, value in plain.network.state_dict().items():
+            assert torch.equal(step.learner.network.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("policy", [POLICY, OLD_MPS])
@@ -194,7 +203,7 @@ def test_after_a_step_that_is_not_finite_nothing_changes_any_more(loader: Loader
         step(BATCH)
     assert equal(healthy[:-2], content(step)[:-2])  # all but the flag and the report
     tally = step.fetch()
-    assert tally.stopped and np.isnan(tally.loss) and tally.position == BATCH
+    assert tally.stopped and np.isnan(tally.loss) and tally.samples == int(step.batches.position) == BATCH
     assert next(calls) == 3
     names = {name for name in step.learner.network.state_dict() if "running" in name}
     assert names and all(torch.isfinite(step.learner.network.state_dict()[name]).all() for name in names)
@@ -204,7 +213,7 @@ def test_a_gradient_that_is_not_finite_is_a_step_that_is_not(loader: Loader) -> 
     step = device_step(loader)
     counts = step.batches.begin(0, 0)
     before = content(step)
-    handle = step.parameters[3].register_hook(lambda gradient: gradient * float("inf"))
+    handle = step.recipe.parameters[3].register_hook(lambda gradient: gradient * float("inf"))
     step(next(counts))
     handle.remove()
     tally = step.fetch()
@@ -292,10 +301,10 @@ def config(betons: Path, out: Path, **changes: object) -> TrainConfig:
 def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings run the device's epochs, on CPU tensors."""
 
-    def make_epochs(self: training_run.Training) -> DeviceEpochs:
+    def make_epochs(self: trainer.Training) -> DeviceEpochs:
         return DeviceEpochs(self.learner, self.loader, self.val_loader, self.config.loader.resident)
 
-    monkeypatch.setattr(training_run.Training, "make_epochs", make_epochs)
+    monkeypatch.setattr(trainer.Training, "make_epochs", make_epochs)
 
 
 def last(run: Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -319,7 +328,7 @@ def whole(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("device") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            training_run.Training,
+            trainer.Training,
             "make_epochs",
             lambda self: DeviceEpochs(self.learner, self.loader, self.val_loader, self.config.loader.resident),
         )
@@ -373,19 +382,19 @@ def test_writes_that_wait_lose_nothing(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    def make_epochs(self: training_run.Training) -> DeviceEpochs:
+    def make_epochs(self: trainer.Training) -> DeviceEpochs:
         self.pause, self.written = 1e9, 1e9  # as on a GPU, whose epochs are short
         return DeviceEpochs(self.learner, self.loader, self.val_loader)
 
-    monkeypatch.setattr(training_run.Training, "make_epochs", make_epochs)
+    monkeypatch.setattr(trainer.Training, "make_epochs", make_epochs)
     written: list[int] = []
-    real = training_run.RunFolder.record
+    real = trainer.RunFolder.record
 
-    def record(self: training_run.RunFolder, history: list, *others: object) -> None:
+    def record(self: trainer.RunFolder, history: list, *others: object) -> None:
         written.append(len(history))
         real(self, history, *others)
 
-    monkeypatch.setattr(training_run.RunFolder, "record", record)
+    monkeypatch.setattr(trainer.RunFolder, "record", record)
     train(config(betons, tmp_path / "run"))
     assert written == [2] and same_run(whole, tmp_path / "run")
     count = iter(range(100))
@@ -421,9 +430,9 @@ def test_a_run_of_an_older_release_resumes_with_its_settings(betons: Path, tmp_p
 def test_a_device_without_memory_left_is_a_memory_error_that_names_it(
     betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(self: training_run.Training, resume: bool) -> None:
+    def run(self: trainer.Training, resume: bool) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    monkeypatch.setattr(training_run.Training, "run", run)
+    monkeypatch.setattr(trainer.Training, "run", run)
     with pytest.raises(MemoryError, match=r"^cpu: CUDA out of memory\. Tried to allocate 2\.00 GiB\.$"):
         train(config(betons, tmp_path / "run"))

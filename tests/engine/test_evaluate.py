@@ -31,10 +31,9 @@ from engine.report.report import write_report
 from engine.statistics.calibration import TEMPERATURES
 from engine.statistics.metrics import all_metrics
 from engine.statistics.thresholds import choose_operating_points
-from engine.train.checkpoint import file_hash, load_checkpoint, save_checkpoint
+from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, save_checkpoint, validation_scores
 from engine.train.step import softmax
 from engine.train.train import train
-from engine.train.validation_scores import ValidationScores, validation_scores
 from loaders.atomic_file import locked
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton

@@ -22,9 +22,9 @@ import torch
 
 import cli
 from engine.config import ExportConfig, PredictConfig
-from engine.evaluate.trained import Decision, load_trained
+from engine.evaluate.trained import Decision, Trained, load_trained
 from engine.export import export as exporting
-from engine.export.export import export, reference
+from engine.export.export import export
 from engine.export.model_card import card_of, plain
 from engine.networks.registry import make_network
 from engine.predict.predict import predict_files
@@ -50,9 +50,9 @@ def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(small_training(betons, out, batch_size=8))
     tensors, state = load_checkpoint(out / "best.safetensors")
     label_N = torch.arange(100) % 2
-    said_N = torch.where(torch.arange(100) < 100 * SURE, label_N, 1 - label_N)
+    predicted_N = torch.where(torch.arange(100) < 100 * SURE, label_N, 1 - label_N)
     tensors |= {
-        "validation.logits": 6.0 * torch.nn.functional.one_hot(said_N, 2).float(),
+        "validation.logits": 6.0 * torch.nn.functional.one_hot(predicted_N, 2).float(),
         "validation.label": label_N,
         "validation.group": torch.arange(100),
     }
@@ -64,6 +64,15 @@ def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(run: Path) -> Path:
     """The run's model, exported once."""
     return export(ExportConfig(run=run)).model
+
+
+@torch.no_grad()
+def reference(trained: Trained, frames_NSS: np.ndarray) -> np.ndarray:
+    """The probabilities of stored frames, written out: crop, grey levels to [-1, 1], network, temperature, softmax."""
+    margin = (trained.state["stored"] - trained.state["crop"]) // 2
+    inner_N1HW = torch.from_numpy(frames_NSS)[:, None, margin:-margin, margin:-margin]
+    logits_NK = trained.network(inner_N1HW / 127.5 - 1).double()
+    return (logits_NK / (trained.decision.temperature or 1)).softmax(1).numpy()
 
 
 def session_of(model: Path) -> onnxruntime.InferenceSession:
@@ -80,10 +89,10 @@ def test_the_file_gives_the_networks_probabilities_on_any_number_of_frames(
     random_NSS = np.random.default_rng(1).integers(0, 256, (3, stored, stored), np.uint8)
     session = session_of(exported)
     for frames_NSS in (random_NSS[:1], random_NSS, real_NSS[:1], real_NSS, np.concatenate([real_NSS] * 4)):
-        (said_NK,) = session.run(None, {"frames": frames_NSS})
-        assert said_NK.shape == (len(frames_NSS), 2) and said_NK.dtype == np.float32
-        np.testing.assert_allclose(said_NK, reference(trained, frames_NSS), atol=1e-4)
-    np.testing.assert_allclose(said_NK.sum(1), 1, atol=1e-6)
+        (found_NK,) = session.run(None, {"frames": frames_NSS})
+        assert found_NK.shape == (len(frames_NSS), 2) and found_NK.dtype == np.float32
+        np.testing.assert_allclose(found_NK, reference(trained, frames_NSS), atol=1e-4)
+    np.testing.assert_allclose(found_NK.sum(1), 1, atol=1e-6)
 
 
 def test_the_file_takes_frames_outside_the_crop_for_nothing_and_inside_for_much(run: Path, exported: Path) -> None:
@@ -93,20 +102,20 @@ def test_the_file_takes_frames_outside_the_crop_for_nothing_and_inside_for_much(
     frames_NSS[1] = frames_NSS[0]
     frames_NSS[1, :margin] = 255
     session = session_of(exported)
-    (said_NK,) = session.run(None, {"frames": frames_NSS})
-    np.testing.assert_array_equal(said_NK[0], said_NK[1])
+    (found_NK,) = session.run(None, {"frames": frames_NSS})
+    np.testing.assert_array_equal(found_NK[0], found_NK[1])
     frames_NSS[1, margin : stored - margin] = 255
-    (said_NK,) = session.run(None, {"frames": frames_NSS})
-    assert (said_NK[0] != said_NK[1]).all()
+    (found_NK,) = session.run(None, {"frames": frames_NSS})
+    assert (found_NK[0] != found_NK[1]).all()
 
 
 def test_temperature_is_inside_the_file(run: Path, exported: Path) -> None:
     trained = load_trained(run)
     assert trained.decision.temperature == pytest.approx(6 / np.log(SURE / (1 - SURE)), rel=1e-3)
     frames_NSS = exporting.probe_frames(3, trained.state["stored"])
-    (said_NK,) = session_of(exported).run(None, {"frames": frames_NSS})
+    (found_NK,) = session_of(exported).run(None, {"frames": frames_NSS})
     as_they_are = replace(trained, decision=Decision(temperature=1.0, points=()))
-    assert abs(reference(as_they_are, frames_NSS) - said_NK).max() > 1e-3
+    assert abs(reference(as_they_are, frames_NSS) - found_NK).max() > 1e-3
     assert "they mean little" not in card_of(trained, "m.onnx")
     at_its_bound = replace(trained, decision=Decision(temperature=20.0, points=()))
     assert "by temperature 20, its bound" in card_of(at_its_bound, "m.onnx")
@@ -127,8 +136,8 @@ def test_networks_of_torchvision_are_exported_too(tmp_path: Path) -> None:
     done = export(ExportConfig(run=tmp_path / "run", out=tmp_path / "m.onnx"))
     assert done.difference <= 1e-4
     frames_NSS = np.random.default_rng(3).integers(0, 256, (5, 46, 46), np.uint8)
-    (said_NK,) = session_of(done.model).run(None, {"frames": frames_NSS})
-    np.testing.assert_allclose(said_NK, reference(load_trained(tmp_path / "run"), frames_NSS), atol=1e-4)
+    (found_NK,) = session_of(done.model).run(None, {"frames": frames_NSS})
+    np.testing.assert_allclose(found_NK, reference(load_trained(tmp_path / "run"), frames_NSS), atol=1e-4)
 
 
 def test_the_file_is_valid_says_what_it_is_and_names_no_path(run: Path, exported: Path, betons: Path) -> None:
@@ -151,13 +160,13 @@ def test_the_file_is_valid_says_what_it_is_and_names_no_path(run: Path, exported
 def test_a_file_that_says_something_else_is_not_published(
     run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoilt(trained: object) -> object:
+    def damaged(trained: object) -> object:
         model = onnx.load(exported)
         weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
         weight.raw_data = bytes(len(weight.raw_data))
         return model
 
-    monkeypatch.setattr(exporting, "onnx_model", spoilt)
+    monkeypatch.setattr(exporting, "onnx_model", damaged)
     with pytest.raises(IntegrityError, match="as ONNX its probabilities differ by"):
         export(ExportConfig(run=run, out=tmp_path / "m.onnx"))
     assert not (tmp_path / "m.onnx").exists() and not (tmp_path / "model_card.md").exists()
@@ -192,10 +201,10 @@ def test_the_cards_example_runs_and_says_what_predict_says(
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "card", "exec"), {})
-    said = json.loads(printed.getvalue().replace("'", '"'))
+    found = json.loads(printed.getvalue().replace("'", '"'))
     predict_files(PredictConfig(run=run, files=(film,), audit="off", device="cpu"))
     (row,) = csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines())
-    assert said == {name: pytest.approx(float(row[f"probability_{name}"]), abs=1e-4) for name in ("covid", "normal")}
+    assert found == {name: pytest.approx(float(row[f"probability_{name}"]), abs=1e-4) for name in ("covid", "normal")}
 
 
 def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others(run: Path, tmp_path: Path) -> None:
@@ -285,7 +294,7 @@ def test_the_command_says_what_it_wrote(
 def fake_import(done: exporting.Exported, original: object) -> object:
     def import_module(name: str) -> object:
         if name == "engine.export.export":
-            return SimpleNamespace(export=lambda config, progress: done, export_words=exporting.export_words)
+            return SimpleNamespace(export=lambda config, progress: done, export_parts=exporting.export_parts)
         return original(name)  # type: ignore[operator]
 
     return import_module

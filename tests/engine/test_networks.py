@@ -35,7 +35,7 @@ from engine.networks.registry import (
 )
 from engine.train.checkpoint import load_checkpoint, load_network, save_checkpoint
 from engine.train.pretrained import adopt, default_file, find_weights, read_weights
-from engine.train.step import make_learner, train_step
+from engine.train.step import Step, make_learner, train_step
 from engine.train.summary import Summary
 from engine.train.train import resume_config, train
 from loaders.config import LoaderConfig
@@ -321,11 +321,12 @@ def test_a_frozen_body_learns_nothing_nor_do_its_batch_norms() -> None:
             network, choose_policy("cpu", "off", "off", 0), learning_rate=1e-3, batch_size=4, class_weight_K=None
         )
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        train_step(learner, frames(4), torch.tensor([0, 1, 0, 1]), seed=0, step=0)
+        step = Step(learner, 2)
+        train_step(step, frames(4), torch.tensor([0, 1, 0, 1]), seed=0, number=0)
         changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
         assert changed and all(name.startswith(("classifier", "head")) for name in changed)
         assert freeze_body(network, False)
-        train_step(learner, frames(4), torch.tensor([0, 1, 0, 1]), seed=0, step=1)
+        train_step(step, frames(4), torch.tensor([0, 1, 0, 1]), seed=0, number=1)
         after = network.state_dict()
         still = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
         assert not [name for name in still if name.endswith((".weight", "running_mean")) and "bn" not in name]
@@ -419,8 +420,7 @@ def test_the_first_epochs_train_the_head_alone(betons: Path, tmp_path: Path) -> 
 def test_the_device_path_trains_the_head_first_as_the_host_does(betons: Path) -> None:
     import contextlib
 
-    from engine.train.device_epochs import DeviceEpochs
-    from engine.train.host_epochs import HostEpochs
+    from engine.train.epochs import DeviceEpochs, HostEpochs
     from engine.train.state import State
     from loaders.batches.loader import Loader
 

@@ -17,7 +17,7 @@ import cli
 from engine.config import EvaluateConfig, PredictConfig
 from engine.evaluate.evaluate import evaluate
 from engine.predict import predict as prediction
-from engine.predict.predict import Predicted, predict_files, prediction_words
+from engine.predict.predict import Predicted, predict_files, prediction_parts
 from engine.predict.table import opened_spool
 from engine.train.train import train
 from loaders.atomic_file import SUFFIX
@@ -54,7 +54,7 @@ def ask(run: Path, out: Path, *files: Path, **changes: object) -> tuple[Predicte
 
 
 def words(found: Predicted) -> str:
-    return "\n".join(part.text for part in prediction_words(found) if isinstance(part, Line))
+    return "\n".join(part.text for part in prediction_parts(found) if isinstance(part, Line))
 
 
 def scores_by_path(run: Path, betons: Path, source: Path, out: Path) -> dict[str, tuple[str, list[float]]]:
@@ -79,21 +79,21 @@ def test_the_files_of_a_beton_get_the_probabilities_of_its_evaluation(
     expected = scores_by_path(run, betons, phantoms.parent, tmp_path / "e")
     paths = tuple(map(Path, expected))
     found, rows = ask(run, tmp_path / "t.csv", *paths, audit="off", min_confidence=0, batch_size=3)
-    assert found.temperature is not None and found.asked == len(paths)
+    assert found.temperature is not None and found.usable == len(paths)
     assert [row["path"] for row in rows] == list(expected)
-    for row, (said, probabilities) in zip(rows, expected.values(), strict=True):
-        assert row["said"] == said
+    for row, (predicted, probabilities) in zip(rows, expected.values(), strict=True):
+        assert row["predicted_class"] == predicted
         np.testing.assert_allclose([float(row[f"probability_{name}"]) for name in CLASSES], probabilities, atol=2e-6)
         assert not row["in_set"]
 
 
-def test_with_the_audit_files_are_mended_as_conversion_mends_them(tmp_path: Path) -> None:
+def test_with_the_audit_files_are_repaired_as_conversion_repairs_them(tmp_path: Path) -> None:
     table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=30, images_per_patient=1, size=256, seed=9))
     for number, path in enumerate(sorted((tmp_path / "p" / "images").rglob("*.png"))):
         if number % 3 == 0:
             grey_HW = np.asarray(Image.open(path))
-            spoilt_HW = np.pad(grey_HW, 40) if number % 2 else 255 - grey_HW
-            Image.fromarray(spoilt_HW).save(path)
+            damaged_HW = np.pad(grey_HW, 40) if number % 2 else 255 - grey_HW
+            Image.fromarray(damaged_HW).save(path)
     key = tmp_path / "site.key"
     out = tmp_path / "b"
     convert(
@@ -104,13 +104,13 @@ def test_with_the_audit_files_are_mended_as_conversion_mends_them(tmp_path: Path
     train(small_training(out, tmp_path / "run"))
     expected = scores_by_path(tmp_path / "run", out, table.parent, tmp_path / "e")
     _, rows = ask(tmp_path / "run", tmp_path / "t.csv", *map(Path, expected), min_confidence=0)
-    assert {row["mended"].split(" ")[0] for row in rows} >= {"", "crop", "invert"}
-    for row, (said, probabilities) in zip(rows, expected.values(), strict=True):
-        assert row["said"] == said
+    assert {row["fix"].split(" ")[0] for row in rows} >= {"", "crop", "invert"}
+    for row, (predicted, probabilities) in zip(rows, expected.values(), strict=True):
+        assert row["predicted_class"] == predicted
         np.testing.assert_allclose([float(row[f"probability_{name}"]) for name in CLASSES], probabilities, atol=2e-6)
 
 
-def test_it_abstains_on_what_the_audit_would_quarantine_and_says_why(
+def test_it_abstains_on_what_the_audit_would_quarantine_and_gives_the_reason(
     run: Path, films: Path, radiographs: Path, tmp_path: Path
 ) -> None:
     listed = list(csv.DictReader((radiographs / "audit.csv").read_text().splitlines()))
@@ -120,13 +120,13 @@ def test_it_abstains_on_what_the_audit_would_quarantine_and_says_why(
     ]
     film = next(films.rglob("*.png"))
     found, rows = ask(run, tmp_path / "t.csv", *paths, film, min_confidence=0)
-    assert [row["said"] for row in rows[:3]] == ["abstains"] * 3 and rows[3]["said"] in CLASSES
+    assert [row["predicted_class"] for row in rows[:3]] == ["abstains"] * 3 and rows[3]["predicted_class"] in CLASSES
     for row, defect in zip(rows, ("lateral", "not-a-radiograph", "colour-annotation"), strict=False):
         assert defect in row["defects"].split(";") and defect in row["reason"].split(":")[0]
         assert row["probability_covid"] == ""  # a number would be believed
-    assert found.asked == 1 and sum(found.abstained.values()) == 3
+    assert found.usable == 1 and sum(found.abstained.values()) == 3
     _, rows = ask(run, tmp_path / "t.csv", paths[0], audit="off", min_confidence=0)
-    assert rows[0]["said"] in CLASSES and rows[0]["defects"] == ""
+    assert rows[0]["predicted_class"] in CLASSES and rows[0]["defects"] == ""
 
 
 def test_a_limit_of_the_audit_can_be_moved(run: Path, films: Path, tmp_path: Path) -> None:
@@ -136,18 +136,16 @@ def test_a_limit_of_the_audit_can_be_moved(run: Path, films: Path, tmp_path: Pat
         ask(run, tmp_path / "t.csv", film, limits=AuditLimits(limit_blurred=0.1), min_confidence=0)
 
 
-def test_below_the_confidence_no_class_is_said_and_the_probability_is_shown(
-    run: Path, films: Path, tmp_path: Path
-) -> None:
+def test_below_the_confidence_it_abstains_and_shows_the_probability(run: Path, films: Path, tmp_path: Path) -> None:
     _, bold = ask(run, tmp_path / "t.csv", films, min_confidence=0)
     found, rows = ask(run, tmp_path / "t.csv", films, min_confidence=1)
     surest = [max(float(row[f"probability_{name}"]) for name in CLASSES) for row in bold]
     assert len(rows) == 6 and max(surest) < 1
     for row, sure, before in zip(rows, surest, bold, strict=True):
-        assert row["said"] == "abstains"
-        assert row["reason"] == f"low confidence: {sure:.2f} for {before['said']}, expected at least 1"
+        assert row["predicted_class"] == "abstains"
+        assert row["reason"] == f"low confidence: {sure:.2f} for {before['predicted_class']}, expected at least 1"
         assert row["probability_covid"] == before["probability_covid"]
-    assert found.abstained == {"low confidence": 6} and found.asked == 6
+    assert found.abstained == {"low confidence": 6} and found.usable == 6
     found.check()  # the network was asked: nothing is wrong with the inputs
 
 
@@ -166,9 +164,13 @@ def test_unreadable_files_are_rows_with_their_reasons_in_order(run: Path, films:
     (source / ".hidden.png").write_text("not listed")
     found, rows = ask(run, tmp_path / "t.csv", film, source, min_confidence=0)
     assert [row["path"] for row in rows] == [str(film), *(str(source / f"{letter}.png") for letter in "bcdefg")]
-    assert rows[0]["said"] in CLASSES
+    assert rows[0]["predicted_class"] in CLASSES
     for row in rows[1:]:
-        assert row["said"] == "abstains" and row["reason"].startswith("unreadable: ") and row["defects"] == "unreadable"
+        assert (
+            row["predicted_class"] == "abstains"
+            and row["reason"].startswith("unreadable: ")
+            and row["defects"] == "unreadable"
+        )
     assert "text" in rows[1]["reason"] and "FIFO" in rows[5]["reason"] and "outside" in rows[6]["reason"]
     assert found.abstained == {"unreadable": 6}
 
@@ -211,10 +213,10 @@ def test_a_link_that_leads_out_of_a_folder_is_not_followed(run: Path, films: Pat
     with pytest.raises(InputError, match="unreadable: leads outside"):
         ask(run, tmp_path / "t.csv", tmp_path / "s", min_confidence=0)
     _, rows = ask(run, tmp_path / "t.csv", tmp_path / "s" / "link.png", min_confidence=0)  # named by the user
-    assert rows[0]["said"] in CLASSES
+    assert rows[0]["predicted_class"] in CLASSES
 
 
-def test_a_file_named_twice_has_one_row_and_that_is_said(run: Path, films: Path, tmp_path: Path) -> None:
+def test_a_file_named_twice_has_one_row_and_a_caution(run: Path, films: Path, tmp_path: Path) -> None:
     film = next(films.rglob("*.png"))
     found, rows = ask(run, tmp_path / "t.csv", film, films, film.parent / ".." / film.parent.name / film.name)
     assert len(rows) == 6 and "2 of the files were named more than once" in words(found)
@@ -264,7 +266,11 @@ def test_json_lines_hold_what_the_csv_holds(run: Path, films: Path, tmp_path: Pa
     for line, row in zip(lines, rows, strict=True):
         assert line.pop("not_for_diagnosis") is True
         assert list(line) == list(row)
-        assert (line["path"], line["said"], line["reason"]) == (row["path"], row["said"], row["reason"])
+        assert (line["path"], line["predicted_class"], line["reason"]) == (
+            row["path"],
+            row["predicted_class"],
+            row["reason"],
+        )
         assert line["defects"] == [name for name in row["defects"].split(";") if name]
         assert line["probability_covid"] == (float(row["probability_covid"]) if row["probability_covid"] else None)
 
@@ -283,7 +289,7 @@ def test_many_windows_and_workers_give_the_rows_of_one(
     assert len(whole) > 40 and done == list(range(1, len(whole) + 1))
     parts = list(csv.DictReader((tmp_path / "u.csv").read_text().splitlines()))
     for row, other in zip(whole, parts, strict=True):
-        assert (row["path"], row["said"]) == (other["path"], other["said"])
+        assert (row["path"], row["predicted_class"]) == (other["path"], other["predicted_class"])
         assert float(row["probability_covid"]) == pytest.approx(float(other["probability_covid"]), abs=2e-6)
 
 
@@ -292,7 +298,7 @@ def test_the_table_is_for_its_owner_alone_and_appears_whole_or_not_at_all(
 ) -> None:
     out = tmp_path / "t.csv"
     out.write_text("old")
-    monkeypatch.setattr(prediction, "answered", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(prediction, "predicted_rows", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         ask(run, out, films)
     assert out.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["t.csv"]
@@ -373,7 +379,7 @@ def test_a_run_without_weights_is_refused(run: Path, films: Path, tmp_path: Path
     assert not (tmp_path / "t.csv").exists()
 
 
-def test_an_empty_folder_is_refused_alone_and_said_beside_others(run: Path, films: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_alone_and_a_caution_beside_others(run: Path, films: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("nothing")
     with pytest.raises(InputError, match="no radiographs found"):
@@ -399,9 +405,9 @@ def test_the_command_exits_with_3_when_no_file_could_be_predicted_and_gives_the_
     (tmp_path / "b.png").write_text("no picture")
     out = tmp_path / "t.csv"
     assert cli.main(["predict", str(run), str(tmp_path / "b.png"), "--out", str(out), "--device", "cpu"]) == 3
-    said = capsys.readouterr()
-    assert "none of 1 files could be predicted (1 unreadable)" in said.err and "Traceback" not in said.err
-    assert "b.png: unreadable: text" in said.err and not out.exists()
+    printed = capsys.readouterr()
+    assert "none of 1 files could be predicted (1 unreadable)" in printed.err and "Traceback" not in printed.err
+    assert "b.png: unreadable: text" in printed.err and not out.exists()
 
 
 def test_the_command_exits_with_2_for_wrong_usage_and_5_without_weights(

@@ -25,7 +25,14 @@ from PIL import Image
 
 import cli
 import engine.profile.profile
-from benchmarks.reference import (
+from engine.config import ProfileConfig
+from engine.figures import png
+from engine.networks.cnn import Cnn
+from engine.profile.breakdown import EPOCHS, Measured, Variant, judge, measured, overhead_share, variants_for
+from engine.profile.output import profile_figure
+from engine.profile.probes import activation_bytes, bound_of, training_flops
+from engine.profile.profile import Converter, Source, find_source, machine_cautions, profile
+from engine.profile.reference import (
     Reference,
     endless,
     for_a_while,
@@ -34,13 +41,6 @@ from benchmarks.reference import (
     rows_of_folder,
     transforms_for,
 )
-from engine.config import ProfileConfig
-from engine.figures import png
-from engine.networks.cnn import Cnn
-from engine.profile.breakdown import EPOCHS, Measured, Variant, judge, measured, overhead_share, variants_for
-from engine.profile.output import profile_figure
-from engine.profile.probes import activation_bytes, bound_of, training_flops
-from engine.profile.profile import Converter, Source, find_source, machine_cautions, profile
 from engine.profile.worker import DeviceRounds, HostRounds, VariantProcess, trace
 from loaders.atomic_file import locked
 from loaders.batches.loader import Batch, Loader
@@ -280,7 +280,7 @@ def test_a_source_that_is_not_the_betons_is_refused(betons: Path, phantoms: Path
 def test_a_variant_that_fails_says_why() -> None:
     with (
         pytest.raises(InputError, match=r"variant reference ended with exit code 2.*arguments are required"),
-        VariantProcess("reference", "benchmarks.reference", []) as process,
+        VariantProcess("reference", "engine.profile.reference", []) as process,
     ):
         process.answer()
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from engine.device import Policy, choose_policy
 from engine.networks.cnn import Cnn
-from engine.train.step import Learner, make_learner, predict, train_step
+from engine.statistics.metrics import confusion_matrix
+from engine.train.step import Step, make_learner, predict, train_step
 from loaders.batches.loader import Loader
 from loaders.errors import ConfigError, DivergedError
 from tests.plain import Plain
@@ -23,8 +24,8 @@ COMPILER = any(map(shutil.which, ("g++", "clang++", "c++")))
 CPU = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=False)
 
 
-def learner(network: nn.Module, policy: Policy = CPU, batch_size: int = 8) -> Learner:
-    return make_learner(network, policy, learning_rate=1e-3, batch_size=batch_size, class_weight_K=None)
+def step_of(network: nn.Module, policy: Policy = CPU, class_weight_K: np.ndarray | None = None) -> Step:
+    return Step(make_learner(network, policy, learning_rate=1e-3, batch_size=8, class_weight_K=class_weight_K), 2)
 
 
 def batch(num_samples: int = 8, crop: int = 64, classes: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,14 +88,18 @@ def test_gradients_are_as_near_float64_as_float32s_rounding_allows(crop: int) ->
 def test_one_whole_step_lands_where_the_plain_reference_lands() -> None:
     ours, plain = pair(64)
     frames, labels = batch()
-    loss, logits = train_step(learner(ours), frames, labels, seed=0, step=0)
+    tally = train_step(step_of(ours), frames, labels, seed=0, number=0)
     plain.train()
     optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
-    reference = nn.functional.cross_entropy(plain(frames), labels)
+    logits = plain(frames)
+    reference = nn.functional.cross_entropy(logits, labels)
     reference.backward()
     optimiser.step()
-    assert loss == pytest.approx(reference.item(), rel=1e-5)
-    assert logits.shape == (8, 2)
+    assert tally.loss == pytest.approx(reference.item(), rel=1e-5) and tally.loss_sum == 8 * tally.loss
+    norm = torch.cat([value.grad.reshape(-1) for value in plain.parameters()]).norm()
+    assert tally.norm == pytest.approx(norm.item(), rel=1e-3)
+    assert tally.confusion == confusion_matrix(labels.numpy(), logits.argmax(1).numpy(), 2).tolist()
+    assert tally.samples == 8 and not tally.stopped
     ours.eval(), plain.eval()
     # Adam's first step moves each weight by the learning rate in its gradient's direction
     moved = dict(plain.named_parameters())
@@ -117,7 +122,7 @@ def test_the_network_is_the_recipes() -> None:
 @pytest.mark.numerical
 def test_dropout_is_a_function_of_seed_and_step() -> None:
     def loss(seed: int, step: int) -> float:
-        return train_step(learner(pair(32, dropout=0.5)[0]), *batch(8, 32), seed=seed, step=step)[0]
+        return train_step(step_of(pair(32, dropout=0.5)[0]), *batch(8, 32), seed=seed, number=step).loss
 
     torch.rand(17)
     assert loss(1, 5) == loss(1, 5)
@@ -126,25 +131,27 @@ def test_dropout_is_a_function_of_seed_and_step() -> None:
 
 def test_a_non_finite_loss_changes_nothing() -> None:
     network = pair(32)[0]
-    subject = learner(network)
-    train_step(subject, *batch(8, 32), seed=0, step=0)
+    subject = step_of(network)
+    healthy = train_step(subject, *batch(8, 32), seed=0, number=0)
     before = copy.deepcopy(network.state_dict())
-    moments = copy.deepcopy(subject.optimiser.state_dict())
+    moments = copy.deepcopy(subject.learner.optimiser.state_dict())
     frames, labels = batch(8, 32)
     frames[3, 0, 4, 4] = float("nan")
     with pytest.raises(DivergedError, match=r"step 1: loss nan.*--learning-rate"):
-        train_step(subject, frames, labels, seed=0, step=1)
+        train_step(subject, frames, labels, seed=0, number=1)
+    tally = subject.fetch()
+    assert (tally.loss_sum, tally.samples, tally.confusion) == (healthy.loss_sum, 8, healthy.confusion)
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
-    after = subject.optimiser.state_dict()["state"]
-    assert all(torch.equal(after[i][k], moments["state"][i][k]) for i in after for k in after[i])
+    after = subject.learner.optimiser.state_dict()["state"]
+    assert after and all(torch.equal(after[i][k], moments["state"][i][k]) for i in after for k in after[i])
 
 
 @pytest.mark.numerical
 def test_one_batch_is_overfitted() -> None:
-    subject = learner(pair(32)[0])
+    subject = step_of(pair(32)[0])
     frames, labels = batch(8, 32)
-    losses = [train_step(subject, frames, labels, seed=0, step=step)[0] for step in range(60)]
+    losses = [train_step(subject, frames, labels, seed=0, number=number).loss for number in range(60)]
     assert losses[-1] < 0.01 < losses[0]
 
 
@@ -154,8 +161,7 @@ def test_class_weights_weigh_the_loss() -> None:
     labels[:] = torch.tensor([0] * 6 + [1] * 2)
     losses = []
     for weights in (None, np.array([1.0, 1.0]), np.array([0.5, 4.0])):
-        subject = make_learner(pair(32)[0], CPU, learning_rate=1e-3, batch_size=8, class_weight_K=weights)
-        losses.append(train_step(subject, frames, labels, seed=0, step=0)[0])
+        losses.append(train_step(step_of(pair(32)[0], CPU, weights), frames, labels, seed=0, number=0).loss)
     assert losses[0] == pytest.approx(losses[1]) and losses[2] != pytest.approx(losses[0])
 
 
@@ -166,9 +172,9 @@ def test_compiled_and_eager_steps_agree() -> None:
     results = []
     for policy in (CPU, compiled):
         network = pair(32)[0]
-        subject = learner(network, policy)
-        losses = [train_step(subject, *batch(8, 32), seed=0, step=step)[0] for step in range(3)]
-        losses.append(train_step(subject, *batch(5, 32), seed=0, step=3)[0])  # the tail of an epoch
+        subject = step_of(network, policy)
+        losses = [train_step(subject, *batch(8, 32), seed=0, number=number).loss for number in range(3)]
+        losses.append(train_step(subject, *batch(5, 32), seed=0, number=3).loss)  # the tail of an epoch
         results.append((losses, network.state_dict()))
     assert results[0][0] == pytest.approx(results[1][0], rel=2e-3)
     for name, value in results[0][1].items():
@@ -181,7 +187,7 @@ def test_bfloat16_autocast_stays_near_float32() -> None:
     mixed = Policy(
         device=torch.device("cpu"), autocast=torch.bfloat16, memory_format=torch.channels_last, compiled=False
     )
-    losses = [train_step(learner(pair(32)[0], policy), *batch(8, 32), seed=0, step=0)[0] for policy in (CPU, mixed)]
+    losses = [train_step(step_of(pair(32)[0], policy), *batch(8, 32), seed=0, number=0).loss for policy in (CPU, mixed)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
 
 

@@ -22,7 +22,7 @@ import cli
 from engine.config import CrossvalConfig, Recipe, TrainConfig
 from engine.evaluate.trained import load_trained
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
-from engine.train.host_epochs import HostEpochs
+from engine.train.epochs import HostEpochs
 from engine.train.run_folder import RunFolder, load_config, shared_settings
 from engine.train.state import State
 from engine.train.summary import Summary
@@ -403,11 +403,11 @@ def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_p
 
 
 def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path: Path, monkeypatch) -> None:
-    import engine.train.trainer as training_run
+    from engine.train import trainer
 
     scores = iter([0.5, 0.501, 0.5005, 0.502, 0.502, 0.5029, 0.5031])
-    real = training_run.all_metrics
-    monkeypatch.setattr(training_run, "all_metrics", lambda *arguments: real(*arguments) | {"f1": next(scores)})
+    real = trainer.all_metrics
+    monkeypatch.setattr(trainer, "all_metrics", lambda *arguments: real(*arguments) | {"f1": next(scores)})
     summary = train(config(betons, tmp_path / "run", epochs=7))
     assert summary.best_epoch == 7 and summary.best_f1 == 0.5031
     best = load_checkpoint(tmp_path / "run" / "best.safetensors")[1]

@@ -24,8 +24,9 @@ def on_device(found_inf: bool) -> None:
     """Have trainings run the device's epochs on CPU tensors.  found_inf: of Policy."""
     from dataclasses import replace
 
+    from engine.train.epochs import DeviceEpochs
+
     from engine.train import trainer as training_run
-    from engine.train.device_epochs import DeviceEpochs
 
     def make_epochs(self: training_run.Training) -> DeviceEpochs:
         learner = replace(self.learner, policy=replace(self.policy, found_inf=found_inf))
@@ -37,28 +38,18 @@ def on_device(found_inf: bool) -> None:
 def watch_steps(
     before: Callable[[Any, int], None], after: Callable[[Any, int], None] = lambda learner, step: None
 ) -> None:
-    """Call with learner and number before and after every training step, on the host's path and the device's."""
-    import engine.train.host_epochs as host
-    from engine.train.device_epochs import DeviceStep
+    """Call with learner and number before and after every training step of this process."""
+    from engine.train.step import Step
 
-    plain_step, plain_call = host.train_step, DeviceStep.__call__
+    plain_call, number = Step.__call__, [0]
 
-    def train_step(learner: Any, *arguments: Any, step: int, **options: Any) -> Any:
-        before(learner, step)
-        given = plain_step(learner, *arguments, step=step, **options)
-        after(learner, step)
-        return given
-
-    number = [0]
-
-    def call(self: DeviceStep, count: int) -> None:
+    def call(self: Step, *arguments: Any) -> None:
         before(self.learner, number[0])
-        plain_call(self, count)
+        plain_call(self, *arguments)
         after(self.learner, number[0])
         number[0] += 1
 
-    host.train_step = train_step
-    DeviceStep.__call__ = call  # type: ignore[method-assign]
+    Step.__call__ = call  # type: ignore[method-assign]
 
 
 def fingerprint(tensors: dict[str, Any]) -> str:
@@ -269,9 +260,7 @@ HERE = sys.modules[__name__]
 SAVES_ANYTHING = (
     "import engine.train.trainer as training_run; training_run.Training.check_finite = lambda self, tensors: None"
 )
-GOES_ON = (
-    "import math, engine.train.step as step; step.math = type('', (), {'isfinite': staticmethod(lambda value: True)})"
-)
+GOES_ON = "import engine.train.step as step; step.Step._check = lambda self, loss: None"
 SKIPS = """
 import engine.train.trainer as training_run
 plain = training_run.Training.save_last

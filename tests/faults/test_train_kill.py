@@ -30,8 +30,8 @@ from tests.faults.processes import Ending, ForkServer
 from tests.faults.small_run import Left, Result, begun_anew, left_of, make_betons, result_of, train_command
 
 POINTS = {  # a name, and the function whose calls it counts
-    "step": ("engine.train.host_epochs", "train_step"),
-    "validation": ("engine.train.host_epochs", "predict"),
+    "step": ("engine.train.epochs", "train_step"),
+    "validation": ("engine.train.epochs", "predict"),
     "leakage": ("engine.train.train", "save_record"),
     "settings": ("engine.train.train", "save_settings"),
     "checkpoint": ("engine.train.run_folder", "save_checkpoint"),

@@ -116,7 +116,7 @@ def test_kernels_compile_for_gpus_without_fused_multiply_adds(tmp_path: Path) ->
 
 
 def test_importing_the_engine_needs_no_triton() -> None:
-    code = "import sys; sys.modules['triton'] = None; import engine.train.train, engine.train.device_epochs"
+    code = "import sys; sys.modules['triton'] = None; import engine.train.train, engine.train.epochs"
     assert run(code).returncode == 0
 
 
@@ -221,16 +221,16 @@ class TestOnCuda:
                     torch.cuda.set_sync_debug_mode("default")
 
     def test_dropout_in_a_graph_is_a_function_of_seed_and_step(self, betons: Path) -> None:
-        import engine.train.device_epochs
+        import engine.train.epochs
         from engine.train.state import State
 
-        real = engine.train.device_epochs.scalar_seeds
+        real = engine.train.epochs.scalar_seeds
 
         def losses(*, disturbed: bool = False, step: int = 7, more_seed: int = 0) -> np.ndarray:
             """Of one epoch, always of the same batches and first weights.  more_seed: added to dropout's seed only."""
             with device_epochs(betons, None, True) as epochs, pytest.MonkeyPatch.context() as patch:
                 patch.setattr(
-                    engine.train.device_epochs, "scalar_seeds", lambda seed, *others: real(seed + more_seed, *others)
+                    engine.train.epochs, "scalar_seeds", lambda seed, *others: real(seed + more_seed, *others)
                 )
                 if disturbed:
                     torch.cuda.manual_seed(99)
@@ -270,7 +270,7 @@ class TestOnCuda:
 
 def step_losses(epochs, state) -> list[float]:
     """Train one epoch; the loss of each step."""
-    return [float(epochs.step.report[0]) for _ in epochs.train(state)]
+    return [float(epochs.step.recipe.report[0]) for _ in epochs.train(state)]
 
 
 def device_epochs(betons: Path, autocast: torch.dtype | None, captured: bool, *, dropout: float = 0.5):
@@ -278,7 +278,7 @@ def device_epochs(betons: Path, autocast: torch.dtype | None, captured: bool, *,
     import contextlib
 
     from engine.networks.cnn import Cnn
-    from engine.train.device_epochs import DeviceEpochs
+    from engine.train.epochs import DeviceEpochs
     from engine.train.step import make_learner
     from loaders.batches.loader import Loader
 

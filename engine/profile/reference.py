@@ -1,10 +1,13 @@
 """The reference pipeline: the report's recipe as one writes it with Pillow, torchvision and PyTorch, nothing tuned.
 
-    python -m benchmarks.reference DIR --epochs 1              a folder with one subfolder a class
-    python -m benchmarks.reference DIR --manifest FILE.csv     columns path, label and split (train, val)
+    python -m engine.profile.reference DIR --epochs 1              a folder with one subfolder a class
+    python -m engine.profile.reference DIR --manifest FILE.csv     columns path, label and split (train, val)
+    python -m engine.profile.reference DIR --stored                a folder of betons
 
-Every file is decoded anew in every epoch.  Nothing of plainfilm is used; it reads alone.
-With --serve it obeys JSON lines on stdin, such as {"do": "train", "steps": 2, "seconds": 0.2}, each answered with one.
+Every file is decoded anew in every epoch.  Nothing of plainfilm is used, except that --stored makes one change: it
+reads frames that were decoded once from betons, through their memory map.
+With --serve it takes commands as JSON lines on stdin, such as {"do": "train", "steps": 2, "seconds": 0.2}, and answers
+each with one.
 """
 
 # N batch, H W rows and columns of the crop, K classes
@@ -18,6 +21,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +30,15 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.torchvision_import import import_functional
+from engine.device import choose_device
+from engine.networks.registry import import_torchvision
+from engine.profile.probes import synchronise
+from loaders.beton.reader import Beton
 
 CROP_SHARE = 0.7
 VAL_SHARE = 0.2
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 LEARNING_RATE = 1e-3
-PARTS = ("decode", "augment", "wait", "transfer", "forward", "backward", "optimiser", "other")
 
 Sets = tuple[Dataset, Dataset, int]  # training, validation, number of classes
 Transform = Callable[[Image.Image], Any]
@@ -43,9 +49,7 @@ Transform = Callable[[Image.Image], Any]
 
 def transforms_for(crop: int) -> tuple[Transform, Transform, Transform]:
     """To a square; from there to a training crop; and to a validation crop: float32 (1, H, W) in [-1, 1]."""
-    import_functional()  # torchvision may need help with its import
-    from torchvision import transforms
-
+    transforms = import_torchvision("torchvision.transforms")
     stored = crop + 2 * round((crop / CROP_SHARE - crop) / 2)
     smooth = transforms.InterpolationMode.BILINEAR
     # rotation and zoom in one pass: the quicker of the two ways to write it
@@ -59,21 +63,31 @@ def transforms_for(crop: int) -> tuple[Transform, Transform, Transform]:
 
 
 class Radiographs(Dataset):
-    """Crops and labels from files, each with the seconds that decoding and augmenting it took."""
+    """Crops and labels, each with the seconds that reading and augmenting it took.  read: the square of a sample."""
 
-    def __init__(self, paths: Sequence[Path], labels: Sequence[int], to_square: Transform, to_crop: Transform) -> None:
-        self.paths, self.labels, self.to_square, self.to_crop = paths, labels, to_square, to_crop
+    def __init__(self, read: Callable[[int], Image.Image], labels: Sequence[int], to_crop: Transform) -> None:
+        self.read, self.labels, self.to_crop = read, labels, to_crop
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, float, float]:
         begin = time.perf_counter()
-        with Image.open(self.paths[index]) as file:
-            square = self.to_square(file.convert("L"))
+        square = self.read(index)
         decoded = time.perf_counter()
         crop_1HW = self.to_crop(square)
         return crop_1HW, self.labels[index], decoded - begin, time.perf_counter() - decoded
+
+
+def decode_file(paths: Sequence[Path], to_square: Transform, index: int) -> Image.Image:
+    """Decode a file."""
+    with Image.open(paths[index]) as file:
+        return to_square(file.convert("L"))
+
+
+def copy_frame(beton: Beton, index: int) -> Image.Image:
+    """Copy a frame that was decoded once out of a beton's memory map."""
+    return Image.fromarray(beton.frame(index))
 
 
 def rows_of_folder(folder: Path, seed: int) -> list[tuple[str, str, str]]:
@@ -92,6 +106,17 @@ def rows_of_manifest(manifest: Path) -> list[tuple[str, str, str]]:
     return [row for row in rows if row[2] in ("train", "val")]
 
 
+def open_betons(arguments: argparse.Namespace) -> Sets:
+    """Training and validation set from train.beton and val.beton."""
+    train, val = (Beton(arguments.folder / name) for name in ("train.beton", "val.beton"))
+    _, to_training_crop, to_crop = transforms_for(arguments.size)
+    train_set, val_set = (
+        Radiographs(partial(copy_frame, beton), beton.label_N.tolist(), last)
+        for beton, last in ((train, to_training_crop), (val, to_crop))
+    )
+    return train_set, val_set, len(train.facts.classes)
+
+
 def open_files(arguments: argparse.Namespace) -> Sets:
     """Training and validation set from files."""
     folder, manifest = arguments.folder, arguments.manifest
@@ -102,7 +127,7 @@ def open_files(arguments: argparse.Namespace) -> Sets:
     def chosen(wanted: str, last: Transform) -> Radiographs:
         paths = [folder / path for path, _, split in rows if split == wanted]
         labels = [classes.index(label) for _, label, split in rows if split == wanted]
-        return Radiographs(paths, labels, to_square, last)
+        return Radiographs(partial(decode_file, paths, to_square), labels, last)
 
     return chosen("train", to_training_crop), chosen("val", to_crop), len(classes)
 
@@ -124,19 +149,23 @@ def make_network(num_classes: int, crop: int) -> nn.Module:
 
 
 class Clock:
-    """Seconds by part.  What a GPU has been asked for is waited for, so that it counts where it belongs."""
+    """Seconds by part.  What is queued on a GPU is waited for, so that it counts where it belongs."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds: dict[str, float] = {}
         self.begin = self.last = time.perf_counter()
 
     def lap(self, part: str) -> None:
-        if self.device.type != "cpu":
-            getattr(torch, self.device.type).synchronize()
+        """End a part."""
+        synchronise(self.device)
         now = time.perf_counter()
-        self.seconds[part] += now - self.last
+        self.add(part, now - self.last)
         self.last = now
+
+    def add(self, part: str, seconds: float) -> None:
+        """Count seconds that were measured elsewhere."""
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
 class Reference:
@@ -173,8 +202,8 @@ class Reference:
             images, steps = images + len(labels_N), steps + 1
             loss_sum += loss.item() * len(labels_N)
             correct += (logits_NK.argmax(1) == labels_N).sum().item()
-            clock.seconds["decode"] += decoding_N.sum().item()
-            clock.seconds["augment"] += augmenting_N.sum().item()
+            clock.add("decode", decoding_N.sum().item())
+            clock.add("augment", augmenting_N.sum().item())
             clock.lap("other")
         if not self.workers:  # what the loader does while it is waited for; workers do it beside the training
             clock.seconds["wait"] -= clock.seconds["decode"] + clock.seconds["augment"]
@@ -200,15 +229,7 @@ class Reference:
         return {"images": images, "seconds": time.perf_counter() - begin, "accuracy": correct / images}
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name, or the first there is."""
-    if name == "auto":
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-        name = next(device for device, present in there.items() if present)
-    return torch.device(name)
-
-
-# ---- obeying
+# ---- serving
 
 
 def endless(loader: DataLoader) -> Iterator[Any]:
@@ -226,7 +247,7 @@ def for_a_while(batches: Iterator[Any], count: int, seconds: float) -> Iterator[
 
 
 def serve(reference: Reference) -> None:
-    """Obey one JSON line after another."""
+    """Carry out one command after another, each a line of JSON."""
     answer({"device": str(reference.device), "threads": torch.get_num_threads(), "torch": torch.__version__})
     for line in sys.stdin:
         command = json.loads(line)
@@ -244,14 +265,17 @@ def serve(reference: Reference) -> None:
 
 
 def answer(content: dict[str, Any]) -> None:
-    print(json.dumps(content), flush=True)
+    """One line of JSON to the parent."""
+    sys.stdout.write(json.dumps(content) + "\n")
+    sys.stdout.flush()
 
 
-def main(open_sets: Callable[[argparse.Namespace], Sets] = open_files) -> None:
+def main() -> None:
     """Train some epochs with a line for each, or serve."""
     parser = argparse.ArgumentParser(description="The reference pipeline, to compare plainfilm with.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder with one subfolder a class")
     parser.add_argument("--manifest", type=Path, metavar="FILE", help="table of path, label and split; paths below DIR")
+    parser.add_argument("--stored", action="store_true", help="DIR holds betons: read their frames instead")
     parser.add_argument("--size", type=int, default=224, help="side of the crop")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=0, help="worker processes of the DataLoader")
@@ -259,24 +283,24 @@ def main(open_sets: Callable[[argparse.Namespace], Sets] = open_files) -> None:
     parser.add_argument("--device", default="auto", choices=["auto", "cuda", "mps", "cpu"])
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--serve", action="store_true", help="obey JSON lines on stdin instead")
+    parser.add_argument("--serve", action="store_true", help="take commands as JSON lines on stdin instead")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    reference = Reference(open_sets(arguments), arguments)
+    reference = Reference(open_betons(arguments) if arguments.stored else open_files(arguments), arguments)
     if arguments.serve:
         serve(reference)
         return
     for epoch in range(1, arguments.epochs + 1):
         trained, validated = reference.train(reference.train_loader), reference.validate(reference.val_loader)
         parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in trained["parts"].items())
-        print(
+        sys.stdout.write(
             f"epoch {epoch}  loss {trained['loss']:.4f}  accuracy {trained['accuracy']:.4f}  "
             f"validation accuracy {validated['accuracy']:.4f}  {trained['seconds']:.1f} s ({parts})  "
-            f"validation {validated['seconds']:.1f} s",
-            flush=True,
+            f"validation {validated['seconds']:.1f} s\n"
         )
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
