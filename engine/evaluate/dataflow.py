@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from loaders.atomic_file import storage_error
+from loaders.audit.findings import DEFECTS
 from loaders.beton.reader import Beton
+from loaders.convert.conversion import KIND_TEXTS
 from loaders.errors import StorageError
 from loaders.images.decode import count_reasons
 from loaders.records import Count, Record, write_record
@@ -96,7 +98,8 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 def count_files(rows: list[dict[str, Any]]) -> DataFlow:
     """Count the rows of a convert.csv.  Errors: KeyError when a column is missing."""
     counts = Counter(dict.fromkeys(VERDICTS, 0))
-    reasons: dict[str, list[str]] = defaultdict(list)
+    coded: dict[str, Counter[str]] = defaultdict(Counter)
+    free: dict[str, list[str]] = defaultdict(list)
     splits: dict[str, Counter[str]] = defaultdict(Counter)
     groups: dict[str, set[str]] = defaultdict(set)
     names = {name for row in rows for name in (row["path"], row["path"].rpartition("/")[2])} - {""}
@@ -106,24 +109,35 @@ def count_files(rows: list[dict[str, Any]]) -> DataFlow:
         if verdict == "written":
             splits[row["split"]][row["label"]] += 1
             groups[row["split"]].add(row["group"])
+        elif text := kind_text(row["kind"] or ""):
+            coded[verdict][text] += 1
         else:
-            reasons[verdict].append(row["reason"] or "no reason given")
+            free[verdict].append(row["reason"] or "no reason given")
     return DataFlow(
         **counts,
         reasons={
-            verdict: by_reason(reasons[verdict], names)
+            verdict: by_reason(coded[verdict], free[verdict], names)
             for verdict in VERDICTS
-            if verdict != "written" and reasons[verdict]
+            if coded[verdict] or free[verdict]
         },
         splits={split: dict(sorted(splits[split].items())) for split in SPLITS if split in splits},
         groups={split: len(groups[split]) for split in SPLITS if split in groups},
     )
 
 
-def by_reason(reasons: list[str], names: set[str]) -> dict[str, int]:
-    """Reason → files, commonest first, with neither paths nor names of files; the rarest are added up."""
-    counts: Counter[str] = Counter()
-    for reason, number in count_reasons(reasons).items():
+def kind_text(kind: str) -> str:
+    """The reason of a kind, which may be an audit's defects; "" for none that is known."""
+    defects = kind.split(";")
+    return f"{' and '.join(defects)} (audit)" if set(defects) <= DEFECTS.keys() else KIND_TEXTS.get(kind, "")
+
+
+def by_reason(coded: Counter[str], free: list[str], names: set[str]) -> dict[str, int]:
+    """Reason → files, commonest first, with neither paths nor names of files; the rarest are added up.
+
+    coded: reasons of a kind.  free: others, in any words.
+    """
+    counts = coded.copy()
+    for reason, number in count_reasons(free).items():
         counts[nameless(reason, names)] += number
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = dict(ordered[:MOST_REASONS])
@@ -133,13 +147,7 @@ def by_reason(reasons: list[str], names: set[str]) -> dict[str, int]:
 
 
 def nameless(reason: str, names: set[str]) -> str:
-    """A reason without the names in it."""
-    if reason.startswith("same pixels as "):
-        return "same pixels as another file"
-    if re.fullmatch("class .* not asked for", reason, flags=re.DOTALL):
-        return "of a class not asked for"  # its folder may be named after a patient
-    reason = re.sub(r" \(quarantined in .*", " (quarantined by the audit)", reason, flags=re.DOTALL)
-    reason = re.sub(r"^changed since .* was made, expected.*", "changed since the audit", reason, flags=re.DOTALL)
+    """A reason in any words, without the names in it."""
     for name in sorted((name for name in names if name in reason), key=len, reverse=True):
         reason = reason.replace(name, "…")
     return re.sub(r"\S*[/\\]\S*", "…", reason)

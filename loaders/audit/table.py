@@ -24,7 +24,7 @@ class Decision:
     """The decision of the table for one file."""
 
     verdict: str
-    defects: str
+    defects: tuple[str, ...]
     fix: str
     group: str
     copy_of: str = ""
@@ -84,7 +84,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
             raise InputError(f"{path}: line {line} repeats {name!r}, expected each file once; drop a line")
         decisions[name] = Decision(
             verdict=verdict,
-            defects=" and ".join(part for part in (row.get("defects") or "").split(";") if part in DEFECTS),
+            defects=tuple(part for part in (row.get("defects") or "").split(";") if part in DEFECTS),
             fix=fix if verdict == "fix" else "",
             group=(row["group"] or "").strip(),
             copy_of=(row.get("copy_of") or "").removeprefix("./"),

@@ -12,32 +12,46 @@ from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig
 from loaders.images.decode import Decoded, count_reasons
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
-from loaders.sources.catalog import SPLITS, Catalog, Entry, source_cautions
+from loaders.sources.catalog import OTHER_CLASS, SPLITS, Catalog, Entry, source_cautions
 from loaders.sources.entry import csv_bytes, table_path
 
 CSV_COLUMNS = (
-    "path", "label", "group", "split", "sample", "verdict", "reason", "fix", "width", "height", "format", "bits",
-    "saturated",
+    "path", "label", "group", "split", "sample", "verdict", "kind", "reason", "fix", "width", "height", "format",
+    "bits", "saturated",
 )  # fmt: skip
 MOST_REASONS = 8  # printed one by one
+SAME_PIXELS, OTHER_LABEL, CHANGED, BY_HAND = "same-pixels", "other-label", "changed", "by-hand"
+KIND_TEXTS = {  # kind of a reason → the reason without names of files and classes
+    OTHER_CLASS: "of a class not asked for",
+    SAME_PIXELS: "same pixels as another file",
+    OTHER_LABEL: "the same pixels have different labels",
+    CHANGED: "changed since the audit",
+    BY_HAND: "quarantined by hand",
+}
 
 
 @dataclass(kw_only=True, slots=True)
 class Row:
     """The outcome for one source file.  verdict: written, rejected, duplicate or excluded.
 
+    kind: the code of the reason, one of KIND_TEXTS, or defects as in audit.csv; "" for a reason in free text.
     fix: repairs as in audit.csv, or "".  place: in the spool.  sample: in its split's beton.
     """
 
     entry: Entry
     decoded: Decoded = field(default_factory=Decoded)
     verdict: str = "written"
+    kind: str = ""
     reason: str = ""
     fix: str = ""
     group: int = -1
     split: str = ""
     place: int = -1
     sample: int = -1
+
+    def drop(self, kind: str, reason: str, verdict: str = "rejected") -> None:
+        """Leave the file out."""
+        self.kind, self.reason, self.verdict = kind, reason, verdict
 
     @property
     def patient(self) -> str:
@@ -112,7 +126,7 @@ def table_bytes(rows: tuple[Row, ...]) -> bytes:
         picture = (found.width, found.height, found.format, found.bits, f"{found.saturated:.5f}")
         return [
             *(table_path(row.entry.path), row.entry.label, group, row.split, sample),
-            *(row.verdict, row.reason, row.fix, *(picture if found.width else [""] * 5)),
+            *(row.verdict, row.kind, row.reason, row.fix, *(picture if found.width else [""] * 5)),
         ]
 
     return csv_bytes(CSV_COLUMNS, map(cells, rows))

@@ -23,7 +23,7 @@ from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton.writer import beton_size, check_room, write_beton
 from loaders.config import ConvertConfig, __version__, stored_side
 from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
-from loaders.convert.conversion import Conversion, Row, summarise, table_bytes
+from loaders.convert.conversion import OTHER_LABEL, SAME_PIXELS, Conversion, Row, summarise, table_bytes
 from loaders.convert.decisions import apply_decisions, audit_rows, given_decisions
 from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
 from loaders.errors import ConfigError, InputError
@@ -105,7 +105,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
     with decoding as decoded:
         for entry in catalog.entries:
             if entry.excluded:
-                rows.append(Row(entry=entry, verdict="excluded", reason=entry.excluded))
+                rows.append(Row(entry=entry, verdict="excluded", kind=entry.kind, reason=entry.excluded))
                 continue
             row = Row(entry=entry, decoded=next(decoded), place=place)
             place += 1
@@ -143,10 +143,9 @@ def resolve_duplicates(rows: list[Row]) -> None:
         for row in copies:
             if len(labels) > 1:
                 paths = ", ".join(copy.entry.path for copy in copies)
-                row.verdict = "rejected"
-                row.reason = f"the same pixels have the labels {', '.join(labels)}: {paths}"
+                row.drop(OTHER_LABEL, f"the same pixels have the labels {', '.join(labels)}: {paths}")
             elif row is not copies[0]:
-                row.verdict, row.reason = "duplicate", f"same pixels as {copies[0].entry.path}"
+                row.drop(SAME_PIXELS, f"same pixels as {copies[0].entry.path}", "duplicate")
 
 
 def check_classes(catalog: Catalog, written: list[Row], rows: list[Row]) -> None:

@@ -10,7 +10,7 @@ from loaders.audit.findings import FIXED, HARMLESS, AuditResult
 from loaders.audit.table import Decision, read_decisions
 from loaders.audit.verdicts import conclude, file_findings, judge_files, probe_files
 from loaders.config import ConvertConfig
-from loaders.convert.conversion import Row
+from loaders.convert.conversion import BY_HAND, CHANGED, Row
 from loaders.errors import InputError
 from loaders.output import PhaseProgress
 from loaders.sources.entry import Entry, may_be_picture
@@ -53,13 +53,13 @@ def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, Decision], tabl
         if decision is None:
             continue
         if decision.pixels not in ("", row.decoded.pixel_hash.hex()):
-            row.verdict, row.reason = "rejected", f"changed since {table} was made, expected the same; audit it again"
+            row.drop(CHANGED, f"changed since {table} was made, expected the same; audit it again")
         elif decision.verdict == "quarantine":
-            row.verdict, row.reason = "rejected", f"{decision.defects or 'by hand'} (quarantined in {table})"
+            found = " and ".join(decision.defects) or "by hand"
+            row.drop(";".join(decision.defects) or BY_HAND, f"{found} (quarantined in {table})")
             kept = row_of.get(decision.copy_of)
             if kept is not None and kept.entry.label != row.entry.label and kept.verdict == "written":
-                kept.verdict = "rejected"
-                kept.reason = f"label-conflict: {row.entry.path} ({row.entry.label}) is a copy of it"
+                kept.drop("label-conflict", f"label-conflict: {row.entry.path} ({row.entry.label}) is a copy of it")
         elif decision.fix and row.verdict == "written":
             row.fix = decision.fix
 
@@ -74,8 +74,8 @@ def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgre
         row.group = file.group
         if file.verdict == "quarantine":
             copy = set(file.defects) <= {*HARMLESS, *FIXED}
-            row.verdict = "duplicate" if copy else "rejected"
-            row.reason = f"{' and '.join(file.defects)} (audit): {file.note}".removesuffix(": ")
+            reason = f"{' and '.join(file.defects)} (audit): {file.note}".removesuffix(": ")
+            row.drop(";".join(file.defects), reason, "duplicate" if copy else "rejected")
         elif file.fix:
             row.fix = file.fix
     collection = probe_files(judged, config.seed, PERMUTATIONS, progress)

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig
 from loaders.errors import ConfigError, InputError
-from loaders.sources.entry import (
-    SPLITS,
-    Entry,
-    check_once,
-    files_below,
-    is_hidden,
-    match_patient,
-    not_asked_for,
-    read_rows,
-    table_path,
-)
-from loaders.sources.presets import preset_entries
+from loaders.sources.entry import SPLITS, Entry, files_below, is_hidden, read_rows, table_path
+from loaders.sources.presets import check_whole_patients, preset_entries
 
 GROUP_PRESETS = {"nih": r"^(\d{8})_\d{3}\."}  # 00001280_004.png: patient 1280, follow-up 4
 SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
+OTHER_CLASS = "other-class"  # the kind of an entry whose class was not asked for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +37,17 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
     label or class; StorageError when the source cannot be listed.
     """
     patient_of, origin = patient_pattern(config.group_regex), config.origin
+    listed: Iterable[Entry]
     if config.manifest is not None:
-        entries = list(manifest_entries(config.manifest, config.classes, patient_of))
+        listed = manifest_entries(config.manifest)
     elif config.preset is not None:
-        entries = preset_entries(config, patient_of)
+        listed = preset_entries(origin, config.preset)
     else:
-        entries = list(folder_entries(origin, config.classes, patient_of, labelled))
-    found = sorted({entry.label for entry in entries if entry.excluded in ("", not_asked_for(entry.label))})
+        listed = folder_entries(origin, labelled)
+    entries = [completed(entry, config.classes, patient_of) for entry in listed]
+    if config.preset is not None:
+        check_whole_patients(origin, entries)
+    found = sorted({entry.label for entry in entries if not entry.excluded or entry.kind == OTHER_CLASS})
     if not found:
         expected = "files under one subfolder a class, or a CSV with the columns path and label" if labelled else "some"
         raise InputError(f"{origin}: no radiographs found, expected {expected}; check the path")
@@ -89,59 +84,45 @@ def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def folder_entries(
-    source: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None, labelled: bool
-) -> Iterator[Entry]:
+def completed(entry: Entry, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Entry:
+    """The entry with the patient in its file's name, unless it has one, and excluded if its class is not asked for."""
+    match = pattern.search(PurePosixPath(entry.path).name) if pattern and not entry.patient else None
+    entry = replace(entry, patient=entry.patient or (match and match.group(1)) or "")
+    if entry.excluded or not classes or entry.label in classes:
+        return entry
+    return replace(entry, excluded=f"class {entry.label} not asked for", kind=OTHER_CLASS)
+
+
+def folder_entries(source: Path, labelled: bool) -> Iterator[Entry]:
     """Every file below source, sorted by path, labelled by its first folder; links to folders are not followed."""
     if not source.is_dir():
         raise InputError(f"{source}: not a folder, expected one of radiographs; check the path, or use --manifest")
     # phantoms stay synthetic when their images are taken as a folder, without their table
     source_name = SYNTHETIC if labelled and (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
     for relative in files_below(source):
-        path = relative.as_posix()
         label = relative.parts[0] if labelled and len(relative.parts) > 1 else ""
         excluded = ""
         if labelled and not label:
             excluded = "not in a class folder"
         elif is_hidden(relative):
             excluded = "hidden file"
-        elif classes and label not in classes:
-            excluded = not_asked_for(label)
-        yield Entry(path=path, label=label, patient=match_patient(pattern, path), source=source_name, excluded=excluded)
+        yield Entry(path=relative.as_posix(), label=label, source=source_name, excluded=excluded)
 
 
-def manifest_entries(manifest: Path, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Iterator[Entry]:
+def manifest_entries(manifest: Path) -> Iterator[Entry]:
     """Every row of a CSV with the columns path, label and optionally patient, view, source, split."""
+    required, optional = ("path", "label"), ("patient", "view", "source", "split")
+    remedy = "name them so in the first line, with commas between"
     rows = read_rows(
-        manifest,
-        ("path", "label"),
-        ("patient", "view", "source", "split"),
-        "name them so in the first line, with commas between",
+        manifest, lambda row: PurePosixPath(row["path"]).as_posix(), required, optional, remedy, filled=required
     )
-    first_line: dict[str, int] = {}
-    for line, values in rows:
-        if not values["path"] or not values["label"]:
-            lacking = "path" if not values["path"] else "label"
-            raise InputError(
-                f"{manifest}: line {line} has no {lacking}, expected one in every row; fill it in or drop the row"
-            )
-        path = PurePosixPath(values["path"]).as_posix()
-        check_once(manifest, first_line, line, path)
+    for path, (line, values) in rows.items():
         if values["split"] and values["split"] not in SPLITS:
             raise InputError(
                 f"{manifest}: line {line} has split {values['split']!r}, "
                 f"expected {', '.join(SPLITS)} or nothing; correct it"
             )
-        label = values["label"]
-        yield Entry(
-            path=path,
-            label=label,
-            patient=values["patient"] or match_patient(pattern, path),
-            view=values["view"],
-            source=values["source"],
-            split=values["split"],
-            excluded="" if not classes or label in classes else not_asked_for(label),
-        )
+        yield Entry(path=path, label=values["label"], **{name: values[name] for name in optional})
 
 
 T = TypeVar("T", bound=Hashable)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +21,10 @@ NO_PICTURES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One source file.  path: relative to the root, with forward slashes.  excluded: why it takes no part, or ""."""
+    """One source file.  path: relative to the root, with forward slashes.
+
+    excluded: why it takes no part, or "".  kind: the code of that reason, if it has one.
+    """
 
     path: str
     label: str
@@ -31,22 +33,12 @@ class Entry:
     source: str = ""
     split: str = ""
     excluded: str = ""
+    kind: str = ""
 
 
 def may_be_picture(path: str) -> bool:
     """Whether a file may be a picture, by its name."""
     return not path.lower().endswith(NO_PICTURES)
-
-
-def not_asked_for(label: str) -> str:
-    """The reason why a file of another class is excluded."""
-    return f"class {label} not asked for"
-
-
-def match_patient(pattern: re.Pattern[str] | None, path: str) -> str:
-    """The patient in a file name, or ""."""
-    match = pattern.search(PurePosixPath(path).name) if pattern else None
-    return (match.group(1) or "") if match else ""
 
 
 def files_below(source: Path) -> Iterator[PurePosixPath]:
@@ -73,12 +65,18 @@ def is_hidden(path: PurePosixPath) -> bool:
 
 
 def read_rows(
-    table: Path, required: Sequence[str], optional: Sequence[str], remedy: str
-) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV as (line, column → stripped text); column names in lower case, any bytes in cells.
+    table: Path,
+    path_of: Callable[[dict[str, str]], str],
+    required: Sequence[str],
+    optional: Sequence[str],
+    remedy: str,
+    filled: Sequence[str],
+) -> dict[str, tuple[int, dict[str, str]]]:
+    """The rows of a CSV: path → (line, column → stripped text); column names in lower case, any bytes in cells.
 
-    Gives required and optional columns only, "" where a row ends early.  remedy: what to do about a missing column.
-    Errors: InputError for a missing column or no CSV; StorageError.
+    path_of: a row's path.  Gives required and optional columns only, "" where a row ends early.  remedy: what to do
+    about a missing column.  filled: columns that no row may leave empty.
+    Errors: InputError for a missing column, no CSV, an empty cell or a path that is repeated; StorageError.
     """
     wanted = f"{', '.join(required[:-1])} and {required[-1]}"
     check_regular(table)
@@ -92,13 +90,25 @@ def read_rows(
                     f"{table}: columns {', '.join(columns) or 'none'}, expected at least {wanted}; {remedy}"
                 )
             names = (*required, *optional)
-            return [(reader.line_num, {name: (row.get(name) or "").strip() for name in names}) for row in reader]
+            rows = [(reader.line_num, {name: (row.get(name) or "").strip() for name in names}) for row in reader]
     except OSError as error:
         raise storage_error(table, error) from error
     except csv.Error as error:
         raise InputError(
             f"{table}: not a CSV ({error}), expected the columns {wanted}; save it as CSV in UTF-8"
         ) from error
+    row_of: dict[str, tuple[int, dict[str, str]]] = {}
+    for line, row in rows:
+        if lacking := [name for name in filled if not row[name]]:
+            raise InputError(
+                f"{table}: line {line} has no {lacking[0]}, expected one in every row; fill it in or drop the row"
+            )
+        first, _ = row_of.setdefault(path := path_of(row), (line, row))
+        if first != line:
+            raise InputError(
+                f"{table}: line {line} repeats {path} of line {first}, expected each file once; drop a row"
+            )
+    return row_of
 
 
 def check_regular(table: Path) -> None:
@@ -106,15 +116,6 @@ def check_regular(table: Path) -> None:
     if table.exists() and not table.is_file():
         kind = "a folder" if table.is_dir() else "a FIFO or device"
         raise InputError(f"{table}: {kind}, expected a regular file; check the path")
-
-
-def check_once(table: Path, first_line: dict[str, int], line: int, path: str) -> None:
-    """Record the line that names a file.  Errors: InputError when an earlier line named it."""
-    if path in first_line:
-        raise InputError(
-            f"{table}: line {line} repeats {path} of line {first_line[path]}, expected each file once; drop a row"
-        )
-    first_line[path] = line
 
 
 def read_list(path: Path) -> set[str]:

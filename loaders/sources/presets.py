@@ -17,7 +17,6 @@ each. Sources, as of November 2026:
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -25,18 +24,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from loaders.config import CatalogConfig
 from loaders.errors import InputError
-from loaders.sources.entry import (
-    Entry,
-    check_once,
-    files_below,
-    is_hidden,
-    match_patient,
-    not_asked_for,
-    read_list,
-    read_rows,
-)
+from loaders.sources.entry import Entry, files_below, is_hidden, read_list, read_rows
 from loaders.sources.split import group_by, split_groups
 
 IMAGES = "images"
@@ -60,29 +49,17 @@ UNPACK = "unpack the set again, or point SOURCE at the folder that has it"
 Paths = Sequence[PurePosixPath]
 
 
-def preset_entries(config: CatalogConfig, pattern: re.Pattern[str] | None) -> list[Entry]:
+def preset_entries(source: Path, preset: str) -> list[Entry]:
     """Every radiograph of a public set, sorted by path, and every other image of its tree with why it is excluded.
 
-    config: source and preset are set; classes are mapped names.
     Errors: InputError when a file that the layout needs is missing or not as expected; StorageError.
     """
-    source = config.source
-    assert source is not None and config.preset is not None
     if not source.is_dir():
-        raise InputError(f"{source}: not a folder, expected the folder of {config.preset}; check the path")
+        raise InputError(f"{source}: not a folder, expected the folder of {preset}; check the path")
     listed = list(files_below(source))
-    entries = READERS[config.preset](source, [path for path in listed if not is_hidden(path)])
+    entries = READERS[preset](source, [path for path in listed if not is_hidden(path)])
     entries += [left_out(path, "hidden file") for path in listed if is_hidden(path) and is_image(path)]
-    for place, entry in enumerate(entries):
-        unwanted = not entry.excluded and config.classes and entry.label not in config.classes
-        entries[place] = replace(
-            entry,
-            patient=entry.patient or match_patient(pattern, entry.path),
-            excluded=not_asked_for(entry.label) if unwanted else entry.excluded,
-        )
-    entries.sort(key=lambda entry: entry.path)
-    check_whole_patients(source, entries)
-    return entries
+    return sorted(entries, key=lambda entry: entry.path)
 
 
 def is_image(path: PurePosixPath) -> bool:
@@ -195,14 +172,16 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
     """covid-chestxray-dataset: metadata.csv; frontal radiographs.  source: the host of the row's URL."""
     table = expected_file(source, ("metadata.csv",))
     required = ("patientid", "finding", "view", "modality", "folder", "filename")
-    rows = read_rows(table, required, ("url",), "use metadata.csv of the original set")
+    rows = read_rows(
+        table,
+        lambda row: (PurePosixPath(row["folder"] or IMAGES) / row["filename"]).as_posix(),
+        required,
+        ("url",),
+        "use metadata.csv of the original set",
+        filled=("filename",),
+    )
     entries = []
-    first_line: dict[str, int] = {}
-    for line, row in rows:
-        if not row["filename"]:
-            raise InputError(f"{table}: line {line} has no filename, expected one in every row; drop the row")
-        path = (PurePosixPath(row["folder"] or IMAGES) / row["filename"]).as_posix()
-        check_once(table, first_line, line, path)
+    for path, (_, row) in rows.items():
         label = chestxray_label(row["finding"])
         if row["modality"].lower() != "x-ray":
             reason = f"no radiograph: modality {row['modality'] or 'unknown'}"
@@ -221,7 +200,7 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
                 excluded=reason,
             )
         )
-    return entries + unlisted(source, paths, set(first_line), "not in metadata.csv")
+    return entries + unlisted(source, paths, set(rows), "not in metadata.csv")
 
 
 def chestxray_label(finding: str) -> str:
@@ -247,7 +226,8 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
     """
     table = expected_file(source, NIH_TABLES)
     required = ("image index", "finding labels", "patient id", "view position")
-    rows = read_rows(table, required, (), f"use {table.name} of the original set")
+    remedy = f"use {table.name} of the original set"
+    rows = read_rows(table, lambda row: row["image index"], required, (), remedy, filled=required[:1])
     place_of: dict[str, str] = {}
     repeated = []
     for path in paths:
@@ -259,12 +239,7 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
             f"{source / NIH_TEST}: {min(test & rest)} is also in {NIH_REST}, expected each image in one; correct a list"
         )
     entries = []
-    first_line: dict[str, int] = {}
-    for line, row in rows:
-        name = row["image index"]
-        if not name:
-            raise InputError(f"{table}: line {line} has no Image Index, expected one in every row; drop the row")
-        check_once(table, first_line, line, name)
+    for name, (_, row) in rows.items():
         label = nih_label(row["finding labels"])
         if name not in place_of:
             reason = "not in the folder"

@@ -697,11 +697,11 @@ def test_a_set_never_replaces_the_results_of_another_whatever_its_file_is_called
     table = tmp_path / "b" / "convert.csv"
     with Beton(abroad) as beton:
         rows = [
-            f"{n}.png,{beton.facts.classes[label]},heldout,{n},{group},written,"
+            f"{n}.png,{beton.facts.classes[label]},heldout,{n},{group},written,,"
             for n, (label, group) in enumerate(zip(beton.label_N, beton.rows_N["group"], strict=True))
         ]
-        head = "path,label,split,sample,group,verdict,reason"
-        table.write_text("\n".join([head, *reversed(rows), "lost.png,covid,,,,rejected,truncated"]))
+        head = "path,label,split,sample,group,verdict,kind,reason"
+        table.write_text("\n".join([head, *reversed(rows), "lost.png,covid,,,,rejected,,truncated"]))
         assert (flow := dataflow_beside(beton)) is not None and flow.files == len(rows) + 1
         for other in ("heldout,0,9999,written", "heldout,x,0,written", "heldout,0,,written"):  # another conversion's
             table.write_text("\n".join([head, *rows[1:], f"0.png,covid,{other},"]))
@@ -709,7 +709,7 @@ def test_a_set_never_replaces_the_results_of_another_whatever_its_file_is_called
         with monkeypatch.context() as patched:  # as root may read everything
             patched.setattr(Path, "read_bytes", forbid)
             assert dataflow_beside(beton) is None
-        table.write_text("\n".join([head, *reversed(rows), "lost.png,covid,,,,rejected,truncated"]))
+        table.write_text("\n".join([head, *reversed(rows), "lost.png,covid,,,,rejected,,truncated"]))
     copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation", "explanation"))
     (home,) = evaluate(on(copied, betons / "heldout.beton"))
     before = {path: path.read_bytes() for path in home.out.iterdir()}

@@ -360,7 +360,7 @@ def test_the_page_does_not_name_where_a_run_or_its_betons_lie(tmp_path: Path) ->
 
 
 def test_a_folder_of_no_class_is_not_named_in_the_data_flow() -> None:
-    rows = [row("Doe John/1.png", "excluded", "class Doe John not asked for")]
+    rows = [row("Doe John/1.png", "excluded", "class Doe John not asked for", kind="other-class")]
     assert count_files(rows).reasons == {"excluded": {"of a class not asked for": 1}}
 
 
@@ -745,7 +745,8 @@ def test_text_has_enough_contrast(written: Path, scheme: str) -> None:
 
 
 def row(path: str, verdict: str = "written", reason: str = "", **others: str) -> dict[str, str]:
-    return {"path": path, "label": "a", "group": path, "split": "train", "verdict": verdict, "reason": reason} | others
+    cells = {"path": path, "label": "a", "group": path, "split": "train", "verdict": verdict, "kind": ""}
+    return cells | {"reason": reason} | others
 
 
 def test_the_data_flow_adds_up_and_holds_no_name_of_a_file(tmp_path: Path) -> None:
@@ -753,13 +754,13 @@ def test_the_data_flow_adds_up_and_holds_no_name_of_a_file(tmp_path: Path) -> No
         row("a/Müller, Anna.png"),
         row("a/2.png", group="a/Müller, Anna.png"),
         row("a/3.png", split="val", label="b"),
-        row("a/4.png", "duplicate", "same pixels as a/Müller, Anna.png"),
+        row("a/4.png", "duplicate", "same pixels as a/Müller, Anna.png", kind="same-pixels"),
         row("a/5.png", "rejected", "cannot be read like a/Müller, Anna.png is"),
-        row("a/6.png", "rejected", "blurred (quarantined in /home/anna/audit.csv)"),
+        row("a/6.png", "rejected", "blurred (quarantined in /home/anna/audit.csv)", kind="blurred"),
         row("a/7.png", "rejected", "image file is truncated: 17 bytes of Müller, Anna.png"),
         row("a/8.png", "rejected", "image file is truncated: 9 bytes"),
         row("a/9.png", "excluded", "class c, not asked for"),
-        row("a/10.png", "rejected", "the same pixels carry the labels a, b: a/10.png, a/11.png"),
+        row("a/10.png", "rejected", "the same pixels have the labels a, b: a/10.png, a/11.png", kind="other-label"),
     ]
     flow = count_files(rows)
     assert flow.files == 9 == flow.written + flow.rejected + flow.duplicate and flow.excluded == 1
@@ -770,6 +771,27 @@ def test_the_data_flow_adds_up_and_holds_no_name_of_a_file(tmp_path: Path) -> No
     assert flow.splits == {"train": {"a": 2}, "val": {"b": 1}} and flow.groups == {"train": 1, "val": 1}
     text = encode_record(flow).decode()
     assert "Müller" not in text and "anna" not in text.lower() and ".png" not in text and "home" not in text
+
+
+def test_reasons_are_counted_by_kind_in_whatever_words_they_are_written() -> None:
+    rows = [
+        row("1.png", "duplicate", "any words", kind="same-pixels"),
+        row("2.png", "duplicate", "other words: 2.png", kind="same-pixels"),
+        row("3.png", "rejected", "words, 1", kind="lateral;blurred"),
+        row("4.png", "rejected", "words, 2", kind="lateral;blurred"),
+        row("5.png", "rejected", "same pixels as a film that nobody coded"),
+        row("6.png", "rejected", "a kind of a later release", kind="unheard-of"),
+        row("7.png", "excluded", "any words", kind="other-class"),
+    ]
+    assert count_files(rows).reasons == {
+        "rejected": {
+            "lateral and blurred (audit)": 2,
+            "a kind of a later release": 1,
+            "same pixels as a film that nobody coded": 1,
+        },
+        "duplicate": {"same pixels as another file": 2},
+        "excluded": {"of a class not asked for": 1},
+    }
 
 
 def test_many_reasons_are_cut_short_without_losing_a_file() -> None:

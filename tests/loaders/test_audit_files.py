@@ -308,7 +308,7 @@ def test_the_table_survives_hostile_names_and_is_read_back(tmp_path: Path) -> No
     read = read_decisions(tmp_path / "audit.csv")
     assert list(read) == names
     assert {(one.verdict, one.fix, one.defects) for one in read.values()} == {
-        ("fix", "crop 1:9,0:4; invert; rotate 90", "inverted")
+        ("fix", "crop 1:9,0:4; invert; rotate 90", ("inverted",))
     }
 
 
@@ -426,6 +426,7 @@ def test_conversion_applies_an_edited_table(messy: Path, audited: Path, tmp_path
     outcome = rows_of(betons / "convert.csv")
     assert outcome[names[1]]["verdict"] == "written"
     assert outcome[names[5]]["verdict"] == "rejected" and "by hand" in outcome[names[5]]["reason"]
+    assert outcome[names[5]]["kind"] == "by-hand" and outcome["covid/copy.jpg"]["kind"] == "near-duplicate"
     assert (
         outcome["covid/copy.jpg"]["verdict"] == "rejected" and "near-duplicate" in outcome["covid/copy.jpg"]["reason"]
     )
@@ -501,7 +502,10 @@ def test_a_file_that_changed_since_its_audit_is_rejected(tmp_path: Path) -> None
     cv2.imwrite(str(changed), phantom(77, 128))
     outcome = rows_of(converted(source, tmp_path, str(tmp_path / "A" / "audit.csv")) / "convert.csv")
     assert outcome[f"normal/{changed.name}"]["reason"].startswith("changed since ")
-    assert outcome[f"normal/{changed.name}"]["verdict"] == "rejected"
+    assert (outcome[f"normal/{changed.name}"]["verdict"], outcome[f"normal/{changed.name}"]["kind"]) == (
+        "rejected",
+        "changed",
+    )
 
 
 @pytest.mark.parametrize("mode", ["auto", "table"])
@@ -584,6 +588,7 @@ def test_automatic_audit_repairs_frames_and_leaves_its_page(messy: Path, tmp_pat
     assert outcome["covid/copy.jpg"]["verdict"] == "duplicate"
     names = sorted(path for path in outcome if path.startswith("covid/phantom"))
     assert outcome[names[1]]["verdict"] == "rejected" and outcome[names[1]]["reason"].startswith("blurred (audit)")
+    assert outcome[names[1]]["kind"] == "blurred" and outcome["covid/copy.jpg"]["kind"] == "near-duplicate"
     counts = [row["verdict"] for row in outcome.values()]
     assert counts.count("written") + counts.count("rejected") + counts.count("duplicate") == 38
     row = outcome[names[0]]
