@@ -35,7 +35,7 @@ from loaders import __version__, errors
 from loaders.atomic_file import storage_error
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
 from loaders.machine import bus_errors_reported, keep_allocations
-from loaders.output import Parts, Sheet, lay_out, table_lines
+from loaders.output import Parts, Sheet, table_blocks
 from loaders.settings import add_setting, build, convert_values, read_settings, reference_table, settings_of
 
 if TYPE_CHECKING:
@@ -342,8 +342,8 @@ def show_sheet(screen: Console, sheet: Sheet) -> None:
         rows=tuple(tuple(map(printable, row)) for row in sheet.rows),
     )
     rule = "-" if screen.options.ascii_only else "─"
-    for block in lay_out(sheet, limit(screen)):
-        screen.print("", *table_lines(sheet, block, rule), "", sep="\n", soft_wrap=True)
+    for lines in table_blocks(sheet, limit(screen), rule):
+        screen.print("", *lines, "", sep="\n", soft_wrap=True)
 
 
 # ---- commands

@@ -9,7 +9,6 @@ from enum import IntEnum
 import msgspec
 
 Parameter = str | int | float | list[str]
-TERMINAL, JSON, PAGE, CARD = "terminal", "json", "page", "card"
 
 
 class Gravity(IntEnum):
@@ -79,14 +78,12 @@ class Code:
     """What a code means.  finding: what was found, a template of the parameters, without a full stop.
 
     effect: what that does to the score, to follow "the score"; only red flags have one, and a gravity above NOTE.
-    places: where it can appear; a card's also lists those of its run's results.
     """
 
     finding: str
     effect: str = ""
     gravity: Gravity = Gravity.NOTE
     parameters: dict[str, type] = field(default_factory=dict)
-    places: tuple[str, ...] = (TERMINAL, JSON, PAGE)
 
 
 def fits(value: Parameter, kind: type) -> bool:
@@ -170,9 +167,7 @@ CODES: dict[str, Code] = {
         finding="the beton is unverified, so that its overlap with the training set cannot be checked",
     ),
     "every-image-its-own-group": Code(
-        gravity=Gravity.PATIENTS,
-        effect=BETWEEN_PATIENTS,
-        finding="no two images are known to be of one patient",
+        gravity=Gravity.PATIENTS, effect=BETWEEN_PATIENTS, finding="no two images are known to be of one patient"
     ),
     "frames-fitted-differently": Code(
         finding="frames were fitted by {found}, but by {expected} in training",
@@ -248,8 +243,7 @@ CODES: dict[str, Code] = {
         parameters={"beton": str, "unknown": int, "images": int},
     ),
     "crossval-of-other-conversion": Code(
-        finding="this cross-validation is of another conversion than the run, and the verdict does not count it",
-        places=(PAGE,),
+        finding="this cross-validation is of another conversion than the run, and the verdict does not count it"
     ),
     # of a training
     "training-restarted": Code(
@@ -268,60 +262,39 @@ CODES: dict[str, Code] = {
         finding="{load:.1f} processes wanted {cores} cores before the profile began: on a quiet machine everything is "
         "faster, and the ratios differ",
         parameters={"load": float, "cores": int},
-        places=(TERMINAL, JSON),
     ),
     "machine-unsteady": Code(
         finding="matrix products ran {ratio:.1f} times as fast in one round as in another, so that shares of the "
         "machine's rate mean little",
         parameters={"ratio": float},
-        places=(TERMINAL, JSON),
     ),
     # of a prediction
-    "audit-off": Code(
-        finding="with --audit off, lateral views, CT and the like are predicted as well", places=(TERMINAL,)
-    ),
+    "audit-off": Code(finding="with --audit off, lateral views, CT and the like are predicted as well"),
     "no-leakage-record": Code(
-        finding="there is no {file}, so that it is unknown which files the run was trained on",
-        parameters={"file": str},
-        places=(TERMINAL,),
+        finding="there is no {file}, so that it is unknown which files the run was trained on", parameters={"file": str}
     ),
     "files-of-the-run": Code(
         finding="files whose pixels are in the run's {set} set: {files:,}; predictions for them say nothing about new "
         "radiographs",
         parameters={"set": str, "files": int},
-        places=(TERMINAL,),
     ),
-    "folder-without-pictures": Code(
-        finding="{folder} holds no file that may be a picture", parameters={"folder": str}, places=(TERMINAL,)
-    ),
+    "folder-without-pictures": Code(finding="{folder} holds no file that may be a picture", parameters={"folder": str}),
     "files-named-twice": Code(
-        finding="{files:,} of the files were named more than once; each has one row",
-        parameters={"files": int},
-        places=(TERMINAL,),
+        finding="{files:,} of the files were named more than once; each has one row", parameters={"files": int}
     ),
     # of a report
-    "file-unreadable": Code(
-        finding="{file} could not be read: {reason}", parameters={"file": str, "reason": str}, places=(TERMINAL, PAGE)
-    ),
-    "file-too-large": Code(
-        finding="{file} is too large for this page and was left out",
-        parameters={"file": str},
-        places=(TERMINAL, PAGE),
-    ),
+    "file-unreadable": Code(finding="{file} could not be read: {reason}", parameters={"file": str, "reason": str}),
+    "file-too-large": Code(finding="{file} is too large for this page and was left out", parameters={"file": str}),
     "result-of-other-weights": Code(
         finding="{folder} is of weights that the run no longer has and was left out; make it again",
         parameters={"folder": str},
-        places=(TERMINAL, PAGE),
     ),
     # of every model card
     "valid-for-its-data-only": Code(
-        finding="a score holds for the hospitals, devices and patients of its data, and must be measured anew "
-        "elsewhere",
-        places=(CARD,),
+        finding="a score holds for the hospitals, devices and patients of its data, and must be measured anew elsewhere"
     ),
     "shortcuts-not-excluded": Code(
         finding="a classifier of radiographs may rely on marks, arm position or the source of an image instead of the "
-        "lungs, and a high score does not exclude it",
-        places=(CARD,),
+        "lungs, and a high score does not exclude it"
     ),
 }

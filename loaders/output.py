@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -58,19 +58,6 @@ class Sheet:
 Parts = Sequence[Line | Sheet]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Block:
-    """Columns of a table that are shown side by side: their indices, and the width of each."""
-
-    columns: tuple[int, ...]
-    widths: tuple[int, ...]
-
-    @property
-    def width(self) -> int:
-        """The width of the whole block."""
-        return block_width(self.widths)
-
-
 def screen_width(text: str) -> int:
     """Columns of the terminal that a text takes: two for a Chinese character, none for a combining accent."""
     from rich.cells import cell_len  # --help needs no rich
@@ -78,69 +65,62 @@ def screen_width(text: str) -> int:
     return cell_len(text)
 
 
-def block_width(widths: Sequence[int]) -> int:
+def block_width(widths: Collection[int]) -> int:
     """The width of columns side by side."""
     return EDGES + sum(widths) + GAP * (len(widths) - 1)
 
 
-def lay_out(sheet: Sheet, most: int | None) -> list[Block]:
-    """A table in as few blocks as a width allows, each with the first column; without a limit in one block.
+def table_blocks(sheet: Sheet, most: int | None, rule: str) -> Iterator[list[str]]:
+    """A table in as few blocks of lines as a width allows, each with the first column; without a limit in one block.
 
-    Headers and text wrap between words, numbers never; only a word wider than the terminal is broken.
+    Headers and text wrap between words, numbers never; only a word wider than the terminal is broken.  Text is aligned
+    left, numbers right.  rule: the character of the line below the headers.
     """
     places = range(len(sheet.headers))
-    whole = [max(screen_width(text) for text in column_texts(sheet, place)) for place in places]
+    whole = [max(screen_width(row[place]) for row in (sheet.headers, *sheet.rows)) for place in places]
     if most is None:
-        return [Block(columns=tuple(places), widths=tuple(whole))]
-    least = [least_width(sheet, place) for place in places]
-    groups = [[0]]
-    for place in places[1:]:
-        if len(groups[-1]) > 1 and block_width([least[other] for other in (*groups[-1], place)]) > most:
-            groups.append([0])
-        groups[-1].append(place)
-    return [make_block(sheet, group, least, whole, most) for group in groups]
-
-
-def column_texts(sheet: Sheet, place: int) -> list[str]:
-    """A column's header and cells."""
-    return [sheet.headers[place], *(row[place] for row in sheet.rows)]
+        blocks = [dict(enumerate(whole))]
+    else:
+        least = [least_width(sheet, place) for place in places]
+        groups = [[0]]
+        for place in places[1:]:
+            if len(groups[-1]) > 1 and block_width([least[other] for other in (*groups[-1], place)]) > most:
+                groups.append([0])
+            groups[-1].append(place)
+        blocks = [shared_widths(sheet, {place: least[place] for place in group}, whole, most) for group in groups]
+    for width_of in blocks:
+        below = " " + rule * (block_width(width_of.values()) - EDGES)
+        rows = [line for row in sheet.rows for line in row_lines(sheet, row, width_of)]
+        yield [*row_lines(sheet, sheet.headers, width_of), below, *rows]
 
 
 def least_width(sheet: Sheet, place: int) -> int:
     """The width of a column's longest unbreakable piece."""
-    header, *cells = column_texts(sheet, place)
-    pieces = [word for text in (header, *cells) for word in text.split()] if sheet.is_text(place) else cells
-    return max(map(screen_width, [*header.split(), *pieces]), default=0)
+    cells = [row[place] for row in sheet.rows]
+    pieces = [word for cell in cells for word in cell.split()] if sheet.is_text(place) else cells
+    return max(map(screen_width, [*sheet.headers[place].split(), *pieces]), default=0)
 
 
-def make_block(sheet: Sheet, group: Sequence[int], least: Sequence[int], whole: Sequence[int], most: int) -> Block:
-    """Columns that share the spare width: first those of text, the narrower ones first, then the headers."""
-    widths = {place: least[place] for place in group}
-    for place in sorted(group, key=lambda place: (not sheet.is_text(place), whole[place])):
-        spare = most - block_width(list(widths.values()))
-        wanted = min(whole[place], widths[place] + spare)
-        shortest = MIN_TEXT if sheet.is_text(place) else widths[place]
-        widths[place] = max(wanted, min(shortest, widths[place]))
-    return Block(columns=tuple(group), widths=tuple(widths.values()))
+def shared_widths(sheet: Sheet, width_of: dict[int, int], whole: Sequence[int], most: int) -> dict[int, int]:
+    """Columns with the spare width shared out: first to text, the narrower ones first, then to headers."""
+    width_of = dict(width_of)
+    for place in sorted(width_of, key=lambda place: (not sheet.is_text(place), whole[place])):
+        wanted = min(whole[place], width_of[place] + most - block_width(width_of.values()))
+        shortest = MIN_TEXT if sheet.is_text(place) else width_of[place]
+        width_of[place] = max(wanted, min(shortest, width_of[place]))
+    return width_of
 
 
-def table_lines(sheet: Sheet, block: Block, rule: str) -> list[str]:
-    """A block as lines: the header, a rule of that character, the rows; text aligned left, numbers right."""
-
-    def row_lines(texts: Sequence[str]) -> list[str]:
-        cells = [wrapped(texts[place], width) for place, width in zip(block.columns, block.widths, strict=True)]
-        return [
-            f" {(GAP * ' ').join(padded(line, place, width) for line, place, width in columns)}".rstrip()
-            for line_of in zip_longest(*cells, fillvalue="")
-            for columns in [zip(line_of, block.columns, block.widths, strict=True)]
-        ]
-
-    def padded(text: str, place: int, width: int) -> str:
-        blank = " " * (width - screen_width(text))
-        return text + blank if sheet.is_text(place) else blank + text
-
-    below = " " + rule * (block.width - EDGES)
-    return [*row_lines(sheet.headers), below, *(line for row in sheet.rows for line in row_lines(row))]
+def row_lines(sheet: Sheet, texts: Sequence[str], width_of: dict[int, int]) -> list[str]:
+    """One row of a block, as high as its highest cell."""
+    lines = []
+    for parts in zip_longest(*(wrapped(texts[place], width) for place, width in width_of.items()), fillvalue=""):
+        cells = []
+        for part, (place, width) in zip(parts, width_of.items(), strict=True):
+            blank = " " * (width - screen_width(part))
+            cells.append(part + blank if sheet.is_text(place) else blank + part)
+        lines.append(f" {(GAP * ' ').join(cells)}".rstrip())
+    return lines
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -68,7 +68,7 @@ def read_pictures(data: Path) -> list[Picture]:
             arms_up=number % 2 == 0, marked=number % 4 == 0,
         )  # fmt: skip
         frame_SS = audited_frame(phantom.image_HW, SIDE)
-        pictures.append(Picture(frame_SS, "frontal", phantom.patient))
+        pictures.append(Picture(frame_SS, "frontal", f"phantom-{number + 1:04d}"))
     return pictures
 
 

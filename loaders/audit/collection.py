@@ -5,20 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from loaders.audit.findings import CollectionFinding, ProbeFinding
-from loaders.audit.probes import (
-    FRAME_PROBES,
-    Probe,
-    finite_or_mean,
-    header_features,
-    thumbnail_features,
-    thumbnail_picture,
-)
-from loaders.cautions import Caution
+from loaders.audit.probes import FRAME_PROBES, THUMBNAIL_PROBE, Probe, finite_or_mean, header_features
 from loaders.output import number_text
 from loaders.sources.catalog import source_cautions
 from loaders.statistics import (
@@ -61,7 +53,6 @@ class Collection:
 class ProbeTask:
     """One probe to run: its samples, features and target."""
 
-    name: str
     probe: Probe
     rows_N: np.ndarray
     """The samples that take part, int64."""
@@ -72,28 +63,28 @@ class ProbeTask:
     within: str = ""
     """The class whose sources are the target; "" where the classes are."""
 
+    @property
+    def name(self) -> str:
+        """The probe's, with the class if there is one."""
+        return self.probe.name + self.within
+
 
 HEADER_PROBE = Probe(
-    name="header",
-    features=header_features,
-    standardise=True,
-    subject="Headers (format, size, bit depth, aspect)",
-    meaning="the classes were made or stored differently",
+    "header",
+    header_features,
+    "Headers (format, size, bit depth, aspect)",
+    "the classes were made or stored differently",
 )
 VIEW_PROBE = Probe(
-    name="view",
-    features=lambda view_N: finite_or_mean(view_N[:, None]),
-    standardise=True,
-    subject="Predicted views",
-    meaning="one class has more lateral or AP films than another",
+    "view",
+    lambda view_N: finite_or_mean(view_N[:, None]),
+    "Predicted views",
+    "one class has more lateral or AP films than another",
 )
-SOURCE_PROBE = Probe(
+SOURCE_PROBE = replace(
+    THUMBNAIL_PROBE,
     name="source-within-",
-    features=thumbnail_features,
-    standardise=True,
-    subject="Thumbnails of 8×8 pixels",
     meaning="sources differ in appearance, so a class that is mostly from one of them is predicted by its source",
-    picture=thumbnail_picture,
 )
 
 
@@ -118,13 +109,16 @@ def probe_collection(
     for done, task in enumerate(tasks, 1):
         measured.append(measure(task, collection.group_N, seed, permutations, resamples))
         progress(done, len(tasks))
-    adjusted = holm([numbers.p for numbers in measured])
-    frame_SS = typical_frame(collection.frames_NSS) if tasks else None
-    probes = tuple(
-        describe(task, numbers, p_holm, frame_SS)
-        for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True)
-    )
-    return CollectionFinding(probes=probes, cautions=tuple(collection_cautions(collection)), skipped=skipped)
+    adjusted = holm([permutation_p(auc_R) for auc_R, _ in measured])
+    probes = []
+    if tasks:
+        frame_SS = typical_frame(collection.frames_NSS)
+        for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True):
+            probes.append(describe(task, *numbers, p_holm, frame_SS))
+    labels = [collection.classes[label] for label in collection.label_N.tolist()]
+    # a single class is tied to its sources by nature
+    cautions = source_cautions(labels, collection.source_N) if len(set(labels)) > 1 else []
+    return CollectionFinding(probes=tuple(probes), cautions=tuple(cautions), skipped=skipped)
 
 
 def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
@@ -143,7 +137,7 @@ def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Pro
         elif input_N is None:
             skipped[probe.name] = reasons[probe.name]
         else:
-            yield ProbeTask(name=probe.name, probe=probe, rows_N=rows_N, input_N=input_N, target_N=target_N)
+            yield ProbeTask(probe=probe, rows_N=rows_N, input_N=input_N, target_N=target_N)
 
 
 def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
@@ -153,17 +147,10 @@ def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Pr
         class_N = np.flatnonzero(collection.label_N == label)
         inside_N, target_N, kept = learnable(source_N[class_N], collection.group_N[class_N])
         if len(kept) < 2:
-            reason = f"fewer than two sources with {MIN_GROUPS} patients (groups)"
-            skipped[SOURCE_PROBE.name + name] = reason
-            continue
-        yield ProbeTask(
-            name=SOURCE_PROBE.name + name,
-            probe=SOURCE_PROBE,
-            rows_N=class_N[inside_N],
-            input_N=collection.frames_NSS,
-            target_N=target_N,
-            within=name,
-        )
+            skipped[SOURCE_PROBE.name + name] = f"fewer than two sources with {MIN_GROUPS} patients (groups)"
+        else:
+            rows_N, frames_NSS = class_N[inside_N], collection.frames_NSS
+            yield ProbeTask(probe=SOURCE_PROBE, rows_N=rows_N, input_N=frames_NSS, target_N=target_N, within=name)
 
 
 def learnable(target_N: np.ndarray, group_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -180,19 +167,13 @@ def count_groups(chosen_N: np.ndarray, group_N: np.ndarray) -> int:
     return len(np.unique(group_N[chosen_N]))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Numbers:
-    """Results of one probe, as in ProbeFinding."""
+def measure(
+    task: ProbeTask, group_N: np.ndarray, seed: int, permutations: int, resamples: int
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Run one probe: the AUC of each labelling, the real one first, and the interval of the real one.
 
-    auc: float
-    low: float
-    high: float
-    null_high: float
-    p: float
-
-
-def measure(task: ProbeTask, group_N: np.ndarray, seed: int, permutations: int, resamples: int) -> Numbers:
-    """Run one probe.  group_N: of the whole collection."""
+    group_N: of the whole collection.
+    """
     _, own_group_N = np.unique(group_N[task.rows_N], return_inverse=True)
     num_targets = int(task.target_N.max()) + 1
     models = fit_folds(
@@ -200,41 +181,37 @@ def measure(task: ProbeTask, group_N: np.ndarray, seed: int, permutations: int, 
     )
     label_RN = permute_groups(task.target_N, own_group_N, permutations, seed)
     auc_R = labelling_aucs(models, label_RN, num_targets)
-    low, high = percentile_interval(bootstrap_aucs(models, task.target_N, own_group_N, num_targets, resamples, seed))
-    return Numbers(
-        auc=float(auc_R[0]),
-        low=low,
-        high=high,
-        null_high=float(np.nanquantile(auc_R[1:], 0.95)),
-        p=permutation_p(auc_R),
-    )
+    resampled_R = bootstrap_aucs(models, task.target_N, own_group_N, num_targets, resamples, seed)
+    return auc_R, percentile_interval(resampled_R)
 
 
-def describe(task: ProbeTask, numbers: Numbers, p_holm: float, frame_SS: np.ndarray | None) -> ProbeFinding:
+def describe(
+    task: ProbeTask, auc_R: np.ndarray, interval: tuple[float, float], p_holm: float, frame_SS: np.ndarray
+) -> ProbeFinding:
     """The finding, with its sentence and picture."""
     probe = task.probe
-    alarm = p_holm <= ALPHA
+    auc, null_high = float(auc_R[0]), float(np.nanquantile(auc_R[1:], 0.95))
+    (low, high), alarm = interval, p_holm <= ALPHA
     target = f"the source within class {task.within}" if task.within else "the class"
-    low, high = number_text(numbers.low, 2), number_text(numbers.high, 2)
-    measured = f"AUC {number_text(numbers.auc, 2)} ({low}–{high})"
+    measured = f"AUC {number_text(auc, 2)} ({number_text(low, 2)}–{number_text(high, 2)})"
     if alarm:
         sentence = f"{probe.subject} alone predict {target} with {measured}: {probe.meaning}."
     else:
         sentence = (
             f"{probe.subject} alone were not shown to predict {target}: {measured}; chance alone reaches "
-            f"{number_text(numbers.null_high, 2)} once in twenty times, and several probes were tried."
+            f"{number_text(null_high, 2)} once in twenty times, and several probes were tried."
         )
     return ProbeFinding(
         name=task.name,
-        auc=numbers.auc,
-        low=numbers.low,
-        high=numbers.high,
-        null_high=numbers.null_high,
-        p=numbers.p,
+        auc=auc,
+        low=low,
+        high=high,
+        null_high=null_high,
+        p=permutation_p(auc_R),
         p_holm=p_holm,
         alarm=alarm,
         sentence=sentence,
-        picture_HW=probe.picture(frame_SS) if probe.picture and frame_SS is not None else None,
+        picture_HW=probe.picture(frame_SS) if probe.picture else None,
     )
 
 
@@ -243,9 +220,3 @@ def typical_frame(frames_NSS: np.ndarray) -> np.ndarray:
     mean_SS = frames_NSS.mean(0, dtype=np.float32)
     distance_N = [float(np.square(frame_SS - mean_SS).sum()) for frame_SS in frames_NSS]
     return frames_NSS[int(np.argmin(distance_N))]
-
-
-def collection_cautions(collection: Collection) -> list[Caution]:
-    """What limits any score on the collection; a single class is tied to its sources by nature."""
-    labels = [collection.classes[label] for label in collection.label_N.tolist()]
-    return source_cautions(labels, collection.source_N) if len(set(labels)) > 1 else []

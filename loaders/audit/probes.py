@@ -19,20 +19,21 @@ MARK_WIDTH = 5  # pixels; thinner objects are removed by a morphological opening
 MAYBE_FINDING = "the classes already differ in this, but it may be the finding itself"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Probe:
     """One probe of the frames."""
 
     name: str
     features: Callable[[np.ndarray], np.ndarray]
     """frames_NSS → float64 features_NF."""
-    standardise: bool
     subject: str
     """Its input, in the plural, to begin a sentence."""
     meaning: str
     """The conclusion if it predicts the class."""
     picture: Callable[[np.ndarray], np.ndarray] | None = None
     """frame_SS → uint8, the frame as shown to it."""
+    standardise: bool = True
+    """Whether features are divided by their deviations; pixels share a unit, and are not."""
 
 
 def crop_mask(side: int) -> np.ndarray:
@@ -161,15 +162,18 @@ def finite_or_mean(features_NF: np.ndarray) -> np.ndarray:
 def masked_probe(name: str, shown: Callable[[int], np.ndarray], subject: str) -> Probe:
     """A probe that is shown only some pixels, the same of every frame."""
     return Probe(
-        name=name,
-        features=lambda frames_NSS: pixel_features(frames_NSS, shown(frames_NSS.shape[1])),
-        standardise=False,
-        subject=subject,
-        meaning="something other than the lungs differs between the classes",
+        name,
+        lambda frames_NSS: pixel_features(frames_NSS, shown(frames_NSS.shape[1])),
+        subject,
+        "something other than the lungs differs between the classes",
         picture=lambda frame_SS: hide(frame_SS, shown(len(frame_SS)), MID_GREY),
+        standardise=False,
     )
 
 
+THUMBNAIL_PROBE = Probe(
+    "thumbnail", thumbnail_features, "Thumbnails of 8×8 pixels", MAYBE_FINDING, picture=thumbnail_picture
+)
 FRAME_PROBES = (
     masked_probe("outside-crop", outside_crop, "Pixels outside the crop"),
     masked_probe(
@@ -178,26 +182,7 @@ FRAME_PROBES = (
         "Pixels inside the crop but outside the lungs (arms, shoulders, abdomen)",
     ),
     masked_probe("lungs-hidden", lungs_hidden, "Frames with the lungs hidden"),
-    Probe(
-        name="thumbnail",
-        features=thumbnail_features,
-        standardise=True,
-        subject="Thumbnails of 8×8 pixels",
-        meaning=MAYBE_FINDING,
-        picture=thumbnail_picture,
-    ),
-    Probe(
-        name="histogram",
-        features=histogram_features,
-        standardise=True,
-        subject="Histograms of the grey levels",
-        meaning=MAYBE_FINDING,
-    ),
-    Probe(
-        name="sharpness",
-        features=sharpness_features,
-        standardise=True,
-        subject="Measures of sharpness",
-        meaning=MAYBE_FINDING,
-    ),
+    THUMBNAIL_PROBE,
+    Probe("histogram", histogram_features, "Histograms of the grey levels", MAYBE_FINDING),
+    Probe("sharpness", sharpness_features, "Measures of sharpness", MAYBE_FINDING),
 )

@@ -16,8 +16,9 @@ import numpy as np
 from loaders.atomic_file import SUFFIX, storage_error
 from loaders.config import PhantomConfig, check_range
 from loaders.errors import StorageError
-from loaders.phantom.phantom import draw_phantom, patient_name
+from loaders.phantom.phantom import draw_phantom
 from loaders.sources.catalog import PHANTOM_TABLE, SYNTHETIC
+from loaders.statistics import stream
 
 COLUMNS = ("path", "label", "patient", "view", "source", "mask", "arms", "mark")
 EXTENSIONS = {"png": "png", "png16": "png", "jpeg": "jpg", "tiff": "tif", "tiff16": "tif"}
@@ -26,20 +27,18 @@ LABEL, COUNT, ARMS, MARKS = range(4)  # random streams; their keys are shorter t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedPhantom:
-    """One film to draw: its patient, image and content."""
+    """One film to draw.  patient: counts from 1.  image: counts from 0 for each patient."""
 
     patient: int
-    """Counts from 1."""
     image: int
-    """Counts from 0 for each patient."""
     label: str
     arms_up: bool
     marked: bool
 
     @property
-    def stem(self) -> str:
-        """File name without extension, such as phantom-0001_000."""
-        return f"{patient_name(self.patient)}_{self.image:03d}"
+    def name(self) -> str:
+        """The name of the patient, such as phantom-0001."""
+        return f"phantom-{self.patient:04d}"
 
 
 def plan_phantoms(config: PhantomConfig) -> list[PlannedPhantom]:
@@ -50,12 +49,12 @@ def plan_phantoms(config: PhantomConfig) -> list[PlannedPhantom]:
     otherwise; marks likewise, with config.marks.  Errors: ConfigError.
     """
     check_range("seed", config.seed, 0, 2**63)
-    class_P = plan_stream(config.seed, LABEL).permutation(config.patients) % len(config.classes)
+    class_P = stream(config.seed, LABEL).permutation(config.patients) % len(config.classes)
     first_P1 = class_P[:, None] == 0
-    count_P = plan_stream(config.seed, COUNT).integers(1, config.images_per_patient + 1, config.patients)
+    count_P = stream(config.seed, COUNT).integers(1, config.images_per_patient + 1, config.patients)
     shape = config.patients, config.images_per_patient
-    arms_up_PI = follow_or_toss(plan_stream(config.seed, ARMS), config.arms, first_P1, shape)
-    marked_PI = follow_or_toss(plan_stream(config.seed, MARKS), config.marks, first_P1, shape)
+    arms_up_PI = follow_or_toss(stream(config.seed, ARMS), config.arms, first_P1, shape)
+    marked_PI = follow_or_toss(stream(config.seed, MARKS), config.marks, first_P1, shape)
     return [
         PlannedPhantom(
             patient=index + 1,
@@ -73,10 +72,6 @@ def follow_or_toss(rng: np.random.Generator, rho: float, first_P1: np.ndarray, s
     """With probability rho whether the class is the first, else a fair coin: bool (P, I)."""
     follow_PI, coin_PI = rng.random((2, *shape))
     return np.where(follow_PI < rho, first_P1, coin_PI < 0.5)
-
-
-def plan_stream(seed: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(stream,))))
 
 
 def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -124,12 +119,12 @@ def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Cal
             arms_up=film.arms_up,
             marked=film.marked,
         )
-        path = f"images/{film.label}/{film.stem}.{EXTENSIONS[config.format]}"
-        mask = f"masks/{film.label}/{film.stem}.png"
+        place = f"{film.label}/{film.name}_{film.image:03d}"
+        path, mask = f"images/{place}.{EXTENSIONS[config.format]}", f"masks/{place}.png"
         (config.out / path).write_bytes(encode(phantom.image_HW, config.format))
         (config.out / mask).write_bytes(encode(phantom.lung_mask_HW, "png"))
         arms, mark = "up" if film.arms_up else "down", "yes" if film.marked else "no"
-        rows.append((path, film.label, phantom.patient, "PA", SYNTHETIC, mask, arms, mark))
+        rows.append((path, film.label, film.name, "PA", SYNTHETIC, mask, arms, mark))
         if progress is not None:
             progress(done, len(plan))
     with (config.out / PHANTOM_TABLE).open("w", newline="", encoding="utf-8") as file:

@@ -47,14 +47,6 @@ class Phantom:
     """uint16, bright tissue, dark air."""
     lung_mask_HW: np.ndarray
     """uint8, 255 in aerated lung (both lungs, without heart and mediastinum), else 0."""
-    label: str
-    """covid, normal or pneumonia."""
-    patient: str
-    """Name of the patient, such as phantom-0001."""
-    arms_up: bool
-    """Arms are raised beside the head, not hanging."""
-    marked: bool
-    """A letter is burned into the upper left corner of the central crop."""
 
 
 def draw_phantom(
@@ -63,8 +55,9 @@ def draw_phantom(
     """Draw one radiograph; a pure function of its arguments.
 
     seed, patient, image: at least 0.  size: side in pixels, 32 to 4096.  strength: factor on the share of air
-    that the finding replaces; 0 draws the normal film, above 1 the densest places become solid.
-    Arms and mark change nothing else.  Errors: ConfigError.
+    that the finding replaces; 0 draws the normal film, above 1 the densest places become solid.  arms_up: beside the
+    head, not hanging.  marked: a letter is burned into the upper left corner of the central crop.  Arms and mark change
+    nothing else.  Errors: ConfigError.
     """
     for name, value in (("seed", seed), ("patient", patient), ("image", image)):
         check_range(name, value, 0, 2**63)
@@ -85,19 +78,7 @@ def draw_phantom(
     if marked:
         mark_HW = shrink(draw_mark(body.side, random_stream(seed, patient, image + 1, MARK)), size)
         film_HW += mark_HW * (0.97 - film_HW)
-    return Phantom(
-        image_HW=(np.clip(film_HW, 0, 1) * 65535 + 0.5).astype(np.uint16),
-        lung_mask_HW=mask_HW,
-        label=label,
-        patient=patient_name(patient),
-        arms_up=arms_up,
-        marked=marked,
-    )
-
-
-def patient_name(patient: int) -> str:
-    """Patient 1 is phantom-0001."""
-    return f"phantom-{patient:04d}"
+    return Phantom(image_HW=(np.clip(film_HW, 0, 1) * 65535 + 0.5).astype(np.uint16), lung_mask_HW=mask_HW)
 
 
 def expose(film_HW: np.ndarray, body: Body, rng: np.random.Generator) -> np.ndarray:
