@@ -68,23 +68,27 @@ START = """first steps:
 Each command has examples: python cli.py COMMAND --help"""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Command:
-    """One subcommand.  config: its settings become flags; None for commands that only take betons.
+    """One subcommand.  run: takes the screen, then the config or the betons; its docstring is the command's help.
 
-    run: takes the screen, then the config or the betons; its docstring is the command's help.
+    examples: what follows `python cli.py`.  config: its settings become flags; None for commands that only take betons.
     """
 
+    run: Callable[[Console, Any], None]
+    examples: tuple[str, ...]
     config: type | None = None
     positionals: tuple[str, ...] = ()
-    run: Callable[[Console, Any], None]
-    example: str
 
     @property
     def help(self) -> str:
         """The docstring of run with a lower-case first letter and without its full stop."""
         text = self.run.__doc__ or ""
         return text[:1].lower() + text[1:].rstrip(".")
+
+    def example(self, indent: str = "") -> str:
+        """The examples as a shell takes them."""
+        return "\n".join(f"{indent}python cli.py {line}" for line in self.examples)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -205,7 +209,7 @@ def make_parser() -> argparse.ArgumentParser:
             name,
             help=command.help,
             description=command.help,
-            epilog="example:\n  " + command.example.replace("\n", "\n  "),
+            epilog=f"example:\n{command.example('  ')}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if command.config is None:
@@ -251,8 +255,7 @@ def reference() -> str:
         f"Exit codes: {EXIT_MEANINGS}.",
     ]
     for name, command in COMMANDS.items():
-        example = f"```sh\n{command.example}\n```"
-        parts += [f"## {name}", f"{command.help[0].upper()}{command.help[1:]}.", example]
+        parts += [f"## {name}", f"{command.help[0].upper()}{command.help[1:]}.", f"```sh\n{command.example()}\n```"]
         if command.config is not None:
             parts.append(reference_table(settings_of(command.config), command.positionals))
             parts.append("`--config FILE` reads settings from JSON, such as a run's config.json; flags override it.")
@@ -355,17 +358,22 @@ def load(screen: Console, name: str, *, status: str = "loading torch …") -> An
         return importlib.import_module(name)
 
 
-def with_bars(screen: Console, work: Callable[..., Any], config: object) -> Any:
-    """The result of work(config, progress), with a bar for each phase."""
+def with_bars(screen: Console, work: Callable[..., Any], *arguments: object) -> Any:
+    """The result of work(*arguments, progress), with a bar for each phase."""
     with bar(screen) as shown:
-        return work(config, Bars(shown))
+        return work(*arguments, Bars(shown))
+
+
+def show_results(screen: Console, parts: Parts) -> None:
+    """Print the output of a command whose results are predictions, or scores of them."""
+    show_parts(screen, parts)
+    screen.print(NOT_FOR_DIAGNOSIS)
 
 
 def run_phantom(screen: Console, config: PhantomConfig) -> None:
     """Draw synthetic radiographs, with or without confounders."""
     folder = load(screen, "loaders.phantom.folder", status="loading kernels …")
-    with bar(screen) as shown:
-        manifest = folder.write_phantoms(config, partial(Bars(shown), "draw"))
+    manifest = with_bars(screen, lambda progress: folder.write_phantoms(config, partial(progress, "draw")))
     show(screen, f"Synthetic radiographs of {config.patients} patients; table: {manifest}")
 
 
@@ -405,8 +413,7 @@ def run_verify(screen: Console, betons: list[Path]) -> None:
 def run_bench_loader(screen: Console, config: BenchLoaderConfig) -> None:
     """Measure the throughput of the loader, and find its bottleneck."""
     throughput = load(screen, "loaders.batches.throughput", status="loading kernels …")
-    with bar(screen) as shown:
-        result = throughput.measure(config, partial(Bars(shown), "epochs"))
+    result = with_bars(screen, lambda progress: throughput.measure(config, partial(progress, "epochs")))
     show_parts(screen, throughput.throughput_parts(config, result))
 
 
@@ -435,8 +442,7 @@ def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> 
         summary = train.train(config, resume=resume, watch=TrainingView(screen, shown), stopping=stop.is_set)
     report = load(screen, "engine.report.report")
     update_page(screen, lambda: report.report(ReportConfig(run=config.out, probes=False)))
-    show_parts(screen, train.training_parts(summary, config.out))
-    screen.print(NOT_FOR_DIAGNOSIS)
+    show_results(screen, train.training_parts(summary, config.out))
 
 
 def update_page(screen: Console, write: Callable[[], Any]) -> None:
@@ -495,8 +501,7 @@ def run_compare(screen: Console, config: CompareConfig) -> None:
     with stop_signals() as stop, training_bar(screen) as shown:
         view = TrainingView(screen, shown)
         result = compare.compare(config, watch=view.named, progress=Bars(shown), stopping=stop.is_set)
-    show_parts(screen, compare.comparison_parts(result, config.out))
-    screen.print(NOT_FOR_DIAGNOSIS)
+    show_results(screen, compare.comparison_parts(result, config.out))
 
 
 def run_crossval(screen: Console, config: CrossvalConfig) -> None:
@@ -505,8 +510,7 @@ def run_crossval(screen: Console, config: CrossvalConfig) -> None:
     keep_allocations(config.recipe.arena)
     with stop_signals() as stop, training_bar(screen) as shown:
         result = crossval.crossval(config, begin=TrainingView(screen, shown).named, stopping=stop.is_set)
-    show_parts(screen, load(screen, "engine.crossval.output").crossval_parts(result, config.out))
-    screen.print(NOT_FOR_DIAGNOSIS)
+    show_results(screen, load(screen, "engine.crossval.output").crossval_parts(result, config.out))
 
 
 def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
@@ -522,15 +526,13 @@ def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
 def run_predict(screen: Console, config: PredictConfig) -> None:
     """Predict the classes of radiographs in a table, with calibrated probabilities, or the reason to abstain."""
     predict = load(screen, "engine.predict.predict")
-    show_parts(screen, predict.prediction_parts(with_bars(screen, predict.predict_files, config)))
-    screen.print(NOT_FOR_DIAGNOSIS)
+    show_results(screen, predict.prediction_parts(with_bars(screen, predict.predict_files, config)))
 
 
 def run_export(screen: Console, config: ExportConfig) -> None:
     """Export a run as an ONNX model that takes stored frames, with a model card."""
     export = load(screen, "engine.export.export")
-    show_parts(screen, export.export_parts(with_bars(screen, export.export, config)))
-    screen.print(NOT_FOR_DIAGNOSIS)
+    show_results(screen, export.export_parts(with_bars(screen, export.export, config)))
 
 
 def run_explain(screen: Console, config: ExplainConfig) -> None:
@@ -550,8 +552,7 @@ def run_profile(screen: Console, config: ProfileConfig) -> None:
 def run_report(screen: Console, config: ReportConfig) -> None:
     """Write the page of a run: the verdict in three sentences, and the evidence for it."""
     report = load(screen, "engine.report.report", status="reading the run …")
-    show_parts(screen, report.report_parts(with_bars(screen, report.report, config)))
-    screen.print(NOT_FOR_DIAGNOSIS)
+    show_results(screen, report.report_parts(with_bars(screen, report.report, config)))
 
 
 def print_version() -> None:
@@ -567,97 +568,76 @@ def print_version() -> None:
 
 
 COMMANDS = {
-    "phantom": Command(
-        config=PhantomConfig,
-        positionals=("out",),
-        run=run_phantom,
-        example="python cli.py phantom P --patients 200 --strength 0.5",
-    ),
+    "phantom": Command(run_phantom, ("phantom P --patients 200 --strength 0.5",), PhantomConfig, ("out",)),
     "convert": Command(
-        config=ConvertConfig,
-        positionals=("source",),
-        run=run_convert,
-        example="python cli.py convert SOURCE --out B --holdout 0.15\n"
-        "python cli.py convert --manifest radiographs.csv --classes covid,normal --size 128 --audit auto --out B",
+        run_convert,
+        (
+            "convert SOURCE --out B --holdout 0.15",
+            "convert --manifest radiographs.csv --classes covid,normal --size 128 --audit auto --out B",
+        ),
+        ConvertConfig,
+        ("source",),
     ),
     "audit": Command(
-        config=AuditConfig,
-        positionals=("source",),
-        run=run_audit,
-        example="python cli.py audit SOURCE --labels folder --out A\n"
-        "python cli.py convert SOURCE --audit A/audit.csv --out B   # after you edited its verdicts\n"
-        "python cli.py audit B/train.beton --out A2",
+        run_audit,
+        (
+            "audit SOURCE --labels folder --out A",
+            "convert SOURCE --audit A/audit.csv --out B   # after you edited its verdicts",
+            "audit B/train.beton --out A2",
+        ),
+        AuditConfig,
+        ("source",),
     ),
-    "info": Command(run=run_info, example="python cli.py info B/train.beton"),
-    "verify": Command(run=run_verify, example="python cli.py verify B/*.beton"),
+    "info": Command(run_info, ("info B/train.beton",)),
+    "verify": Command(run_verify, ("verify B/*.beton",)),
     "bench-loader": Command(
-        config=BenchLoaderConfig,
-        positionals=("beton",),
-        run=run_bench_loader,
-        example="python cli.py bench-loader B/train.beton\n"
-        "python cli.py bench-loader B/train.beton --step-ms 20 --threads 4",
+        run_bench_loader,
+        ("bench-loader B/train.beton", "bench-loader B/train.beton --step-ms 20 --threads 4"),
+        BenchLoaderConfig,
+        ("beton",),
     ),
     "train": Command(
-        config=TrainConfig,
-        positionals=("data",),
-        run=run_train,
-        example="python cli.py train B --out R\n"
-        "python cli.py train B --model resnet18 --weights default --out R2\n"
-        "python cli.py train --resume R",
+        run_train,
+        ("train B --out R", "train B --model resnet18 --weights default --out R2", "train --resume R"),
+        TrainConfig,
+        ("data",),
     ),
-    "compare": Command(
-        config=CompareConfig,
-        positionals=("data",),
-        run=run_compare,
-        example="python cli.py compare B --models cnn,resnet18 --epochs 10 --out C",
-    ),
+    "compare": Command(run_compare, ("compare B --models cnn,resnet18 --epochs 10 --out C",), CompareConfig, ("data",)),
     "crossval": Command(
-        config=CrossvalConfig,
-        positionals=("data",),
-        run=run_crossval,
-        example="python cli.py crossval B --folds 5 --out C\n"
-        "python cli.py crossval B --folds 5 --out C --external B2/heldout.beton   # continues, and adds a row",
+        run_crossval,
+        (
+            "crossval B --folds 5 --out C",
+            "crossval B --folds 5 --out C --external B2/heldout.beton   # continues, and adds a row",
+        ),
+        CrossvalConfig,
+        ("data",),
     ),
     "evaluate": Command(
-        config=EvaluateConfig,
-        positionals=("run", "betons"),
-        run=run_evaluate,
-        example="python cli.py evaluate R B/heldout.beton\n"
-        "python cli.py evaluate R B/heldout.beton --prevalence 0.05 --against R2",
+        run_evaluate,
+        ("evaluate R B/heldout.beton", "evaluate R B/heldout.beton --prevalence 0.05 --against R2"),
+        EvaluateConfig,
+        ("run", "betons"),
     ),
     "predict": Command(
-        config=PredictConfig,
-        positionals=("run", "files"),
-        run=run_predict,
-        example="python cli.py predict R new/\n"
-        "python cli.py predict R film-1.dcm film-2.png --out two.jsonl --min-confidence 0.9",
+        run_predict,
+        ("predict R new/", "predict R film-1.dcm film-2.png --out two.jsonl --min-confidence 0.9"),
+        PredictConfig,
+        ("run", "files"),
     ),
-    "export": Command(
-        config=ExportConfig,
-        positionals=("run",),
-        run=run_export,
-        example="python cli.py export R\npython cli.py export R --out model.onnx",
-    ),
+    "export": Command(run_export, ("export R", "export R --out model.onnx"), ExportConfig, ("run",)),
     "explain": Command(
-        config=ExplainConfig,
-        positionals=("run", "beton"),
-        run=run_explain,
-        example="python cli.py explain R B/heldout.beton\n"
-        "python cli.py explain R B/heldout.beton --masks P/phantoms.csv",
+        run_explain,
+        ("explain R B/heldout.beton", "explain R B/heldout.beton --masks P/phantoms.csv"),
+        ExplainConfig,
+        ("run", "beton"),
     ),
     "profile": Command(
-        config=ProfileConfig,
-        positionals=("data",),
-        run=run_profile,
-        example="python cli.py profile B --source SOURCE\n"
-        "python cli.py profile B --source SOURCE --rounds 3 --workers 4 --trace steps.json",
+        run_profile,
+        ("profile B --source SOURCE", "profile B --source SOURCE --rounds 3 --workers 4 --trace steps.json"),
+        ProfileConfig,
+        ("data",),
     ),
-    "report": Command(
-        config=ReportConfig,
-        positionals=("run",),
-        run=run_report,
-        example="python cli.py report R\npython cli.py report R --data B --crossval C",
-    ),
+    "report": Command(run_report, ("report R", "report R --data B --crossval C"), ReportConfig, ("run",)),
 }
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 import msgspec
@@ -48,8 +48,11 @@ class Caution(msgspec.Struct, frozen=True):
                 f"caution {self.code}: parameters {sorted(self.parameters)}, expected {sorted(code.parameters)}"
             )
         for name, kind in code.parameters.items():
-            if not fits(self.parameters[name], kind):
-                raise ValueError(f"caution {self.code}: {name} {self.parameters[name]!r}, expected {kind.__name__}")
+            try:
+                msgspec.convert(self.parameters[name], kind)
+            except msgspec.ValidationError as error:
+                found = f"{name} {self.parameters[name]!r}"
+                raise ValueError(f"caution {self.code}: {found}, expected {kind.__name__}") from error
 
     @property
     def finding(self) -> str:
@@ -78,19 +81,18 @@ class Code:
     """What a code means.  finding: what was found, a template of the parameters, without a full stop.
 
     effect: what that does to the score, to follow "the score"; only red flags have one, and a gravity above NOTE.
+    parameters: of which type each is; a whole number may stand for a float.
     """
 
     finding: str
-    effect: str = ""
-    gravity: Gravity = Gravity.NOTE
-    parameters: dict[str, type] = field(default_factory=dict)
+    effect: str
+    gravity: Gravity
+    parameters: dict[str, type]
 
 
-def fits(value: Parameter, kind: type) -> bool:
-    """Whether a parameter is of its type; a whole number may stand for a float."""
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return not isinstance(value, bool) and isinstance(value, (int, float) if kind is float else kind)
+def code(finding: str, effect: str = "", gravity: Gravity = Gravity.NOTE, **parameters: type) -> Code:
+    """The meaning of a code, of which most are notes."""
+    return Code(finding=finding, effect=effect, gravity=gravity, parameters=parameters)
 
 
 def caution(code: str, **parameters: Parameter) -> Caution:
@@ -111,190 +113,188 @@ BETWEEN_PATIENTS = "may be inflated, since leakage between patients is not exclu
 
 CODES: dict[str, Code] = {
     # of a set that shares something with training
-    "leakage-forced": Code(
-        gravity=Gravity.LEAKAGE,
-        effect="is leaked",
-        finding="the set tested holds {images:,} images of the training set and {patients:,} images known to be of its "
+    "leakage-forced": code(
+        "the set tested holds {images:,} images of the training set and {patients:,} images known to be of its "
         "patients",
-        parameters={"images": int, "patients": int},
-    ),
-    "validation-leakage": Code(
+        effect="is leaked",
         gravity=Gravity.LEAKAGE,
-        effect="is optimistic",
-        finding="the set tested holds images or patients of the validation set, on which the checkpoint, the "
+        images=int,
+        patients=int,
+    ),
+    "validation-leakage": code(
+        "the set tested holds images or patients of the validation set, on which the checkpoint, the "
         "temperature and the thresholds were chosen",
+        effect="is optimistic",
+        gravity=Gravity.LEAKAGE,
     ),
     # of the images
-    "confounded-with-source": Code(
-        gravity=Gravity.CONFOUNDED,
-        effect="is evidence of nothing clinical",
-        finding="finding and source cannot be separated, since all images of {classes} ({images:,}) come from sources "
+    "confounded-with-source": code(
+        "finding and source cannot be separated, since all images of {classes} ({images:,}) come from sources "
         "that have no other class",
-        parameters={"classes": list, "images": int},
+        effect="is evidence of nothing clinical",
+        gravity=Gravity.CONFOUNDED,
+        classes=list[str],
+        images=int,
     ),
-    "synthetic-phantoms": Code(
-        gravity=Gravity.SYNTHETIC,
+    "synthetic-phantoms": code(
+        "all images are synthetic phantoms, drawn by a program",
         effect="says nothing about patients",
-        finding="all images are synthetic phantoms, drawn by a program",
+        gravity=Gravity.SYNTHETIC,
     ),
-    "early-convergence": Code(
-        gravity=Gravity.EARLY,
+    "early-convergence": code(
+        "validation {metric} was {value:.3f} after one epoch, which a shortcut in the data would explain (see `audit`)",
         effect="came suspiciously early",
-        finding="validation {metric} was {value:.3f} after one epoch, which a shortcut in the data would explain (see "
-        "`audit`)",
-        parameters={"metric": str, "value": float},
+        gravity=Gravity.EARLY,
+        metric=str,
+        value=float,
     ),
-    "patients-unknown": Code(
-        gravity=Gravity.PATIENTS,
+    "patients-unknown": code(
+        "patients are unknown for {unknown:,} of {images:,} images",
         effect=BETWEEN_PATIENTS,
-        finding="patients are unknown for {unknown:,} of {images:,} images",
-        parameters={"unknown": int, "images": int},
-    ),
-    "training-patients-unknown": Code(
         gravity=Gravity.PATIENTS,
-        effect=BETWEEN_PATIENTS,
-        finding="patients are unknown for {unknown:,} of {images:,} training images",
-        parameters={"unknown": int, "images": int},
+        unknown=int,
+        images=int,
     ),
-    "site-keys-differ": Code(
+    "training-patients-unknown": code(
+        "patients are unknown for {unknown:,} of {images:,} training images",
+        effect=BETWEEN_PATIENTS,
         gravity=Gravity.PATIENTS,
-        effect=BETWEEN_PATIENTS,
-        finding="the site keys differ, so that patients cannot be compared with those of the training set",
+        unknown=int,
+        images=int,
     ),
-    "unverified-beton": Code(
+    "site-keys-differ": code(
+        "the site keys differ, so that patients cannot be compared with those of the training set",
+        effect=BETWEEN_PATIENTS,
         gravity=Gravity.PATIENTS,
+    ),
+    "unverified-beton": code(
+        "the beton is unverified, so that its overlap with the training set cannot be checked",
         effect=BETWEEN_PATIENTS,
-        finding="the beton is unverified, so that its overlap with the training set cannot be checked",
+        gravity=Gravity.PATIENTS,
     ),
-    "every-image-its-own-group": Code(
-        gravity=Gravity.PATIENTS, effect=BETWEEN_PATIENTS, finding="no two images are known to be of one patient"
+    "every-image-its-own-group": code(
+        "no two images are known to be of one patient", effect=BETWEEN_PATIENTS, gravity=Gravity.PATIENTS
     ),
-    "frames-fitted-differently": Code(
-        finding="frames were fitted by {found}, but by {expected} in training",
-        parameters={"found": str, "expected": str},
+    "frames-fitted-differently": code(
+        "frames were fitted by {found}, but by {expected} in training", found=str, expected=str
     ),
     # of the statistics
-    "groups-unknown": Code(
-        gravity=Gravity.FEW_GROUPS,
+    "groups-unknown": code(
+        "groups are unknown, so that images are taken as independent",
         effect="is less certain than its intervals suggest",
-        finding="groups are unknown, so that images are taken as independent",
-    ),
-    "one-group": Code(
         gravity=Gravity.FEW_GROUPS,
-        effect="rests on few patients",
-        finding="all images are of one group, so that no interval can be computed",
     ),
-    "few-groups": Code(
+    "one-group": code(
+        "all images are of one group, so that no interval can be computed",
+        effect="rests on few patients",
         gravity=Gravity.FEW_GROUPS,
-        effect="rests on few patients",
-        finding="there are only {groups} groups, and intervals from so few are too narrow",
-        parameters={"groups": int},
     ),
-    "ungrouped-images": Code(
-        finding="the intervals may be too narrow: {unknown:,} of {images:,} images have no known patient and are taken "
+    "few-groups": code(
+        "there are only {groups} groups, and intervals from so few are too narrow",
+        effect="rests on few patients",
+        gravity=Gravity.FEW_GROUPS,
+        groups=int,
+    ),
+    "ungrouped-images": code(
+        "the intervals may be too narrow: {unknown:,} of {images:,} images have no known patient and are taken "
         "as independent",
-        parameters={"unknown": int, "images": int},
+        unknown=int,
+        images=int,
     ),
-    "one-class": Code(finding="only one class is present, so that the AUC is undefined"),
-    "absent-classes": Code(
-        finding="no image is of {classes}: means are over the other classes", parameters={"classes": list}
-    ),
-    "temperature-at-bound": Code(
-        finding="the temperature is at its bound, {temperature:g}: validation was too easy or too hard to calibrate "
+    "one-class": code("only one class is present, so that the AUC is undefined"),
+    "absent-classes": code("no image is of {classes}: means are over the other classes", classes=list[str]),
+    "temperature-at-bound": code(
+        "the temperature is at its bound, {temperature:g}: validation was too easy or too hard to calibrate "
         "by, so that a probability means little",
-        parameters={"temperature": float},
+        temperature=float,
     ),
     # of an explanation
-    "usual-lung-region": Code(
-        finding="no masks were given, so that the lungs are assumed to lie where they usually do; name masks with "
-        "--masks"
+    "usual-lung-region": code(
+        "no masks were given, so that the lungs are assumed to lie where they usually do; name masks with --masks"
     ),
-    "empty-maps": Code(
-        finding="{empty:,} of {images:,} maps are empty, since nothing speaks for the predicted class; the lung ratio "
+    "empty-maps": code(
+        "{empty:,} of {images:,} maps are empty, since nothing speaks for the predicted class; the lung ratio "
         "leaves them out",
-        parameters={"empty": int, "images": int},
+        empty=int,
+        images=int,
     ),
-    "lungs-outside-crop": Code(
-        finding="{outside:,} of {images:,} images have no lungs within their crop; the lung ratio leaves them out",
-        parameters={"outside": int, "images": int},
+    "lungs-outside-crop": code(
+        "{outside:,} of {images:,} images have no lungs within their crop; the lung ratio leaves them out",
+        outside=int,
+        images=int,
     ),
-    "maps-of-random-weights": Code(
-        finding="a network with random weights gives the same maps, so that they show nothing that this one learnt"
+    "maps-of-random-weights": code(
+        "a network with random weights gives the same maps, so that they show nothing that this one learnt"
     ),
-    "maps-not-comparable": Code(
-        finding="the maps, or those of networks with random weights, are uniform, so that it cannot be checked whether "
+    "maps-not-comparable": code(
+        "the maps, or those of networks with random weights, are uniform, so that it cannot be checked whether "
         "they show what this one learnt"
     ),
-    "deletion-not-faster": Code(
-        finding="hiding what the maps mark was not shown to lower the probability faster than hiding at random"
+    "deletion-not-faster": code(
+        "hiding what the maps mark was not shown to lower the probability faster than hiding at random"
     ),
     # of a cross-validation
-    "external-fitted-differently": Code(
-        finding="{beton}: frames were fitted by {found}, but by {expected} in the pool",
-        parameters={"beton": str, "found": str, "expected": str},
+    "external-fitted-differently": code(
+        "{beton}: frames were fitted by {found}, but by {expected} in the pool", beton=str, found=str, expected=str
     ),
-    "external-site-key-differs": Code(
-        finding="{beton}: its site key is another, so that patients shared with the pool are not excluded",
-        parameters={"beton": str},
+    "external-site-key-differs": code(
+        "{beton}: its site key is another, so that patients shared with the pool are not excluded", beton=str
     ),
-    "external-patients-unknown": Code(
-        finding="{beton}: patients are unknown for {unknown:,} of {images:,} images, so that patients shared with the "
+    "external-patients-unknown": code(
+        "{beton}: patients are unknown for {unknown:,} of {images:,} images, so that patients shared with the "
         "pool are not excluded",
-        parameters={"beton": str, "unknown": int, "images": int},
+        beton=str,
+        unknown=int,
+        images=int,
     ),
-    "crossval-of-other-conversion": Code(
-        finding="this cross-validation is of another conversion than the run, and the verdict does not count it"
+    "crossval-of-other-conversion": code(
+        "this cross-validation is of another conversion than the run, and the verdict does not count it"
     ),
     # of a training
-    "training-restarted": Code(
-        finding="no state had been saved before the interruption, so that training started again from the beginning"
+    "training-restarted": code(
+        "no state had been saved before the interruption, so that training started again from the beginning"
     ),
-    "not-captured": Code(
-        finding="{work} of {images} runs without a CUDA graph, and more slowly: {reason}",
-        parameters={"work": str, "images": int, "reason": str},
+    "not-captured": code(
+        "{work} of {images} runs without a CUDA graph, and more slowly: {reason}", work=str, images=int, reason=str
     ),
-    "triton-unavailable": Code(
-        finding="batches are made by plain PyTorch instead of Triton, and more slowly: {reason}",
-        parameters={"reason": str},
+    "triton-unavailable": code(
+        "batches are made by plain PyTorch instead of Triton, and more slowly: {reason}", reason=str
     ),
     # of a profile
-    "machine-busy": Code(
-        finding="{load:.1f} processes wanted {cores} cores before the profile began: on a quiet machine everything is "
+    "machine-busy": code(
+        "{load:.1f} processes wanted {cores} cores before the profile began: on a quiet machine everything is "
         "faster, and the ratios differ",
-        parameters={"load": float, "cores": int},
+        load=float,
+        cores=int,
     ),
-    "machine-unsteady": Code(
-        finding="matrix products ran {ratio:.1f} times as fast in one round as in another, so that shares of the "
+    "machine-unsteady": code(
+        "matrix products ran {ratio:.1f} times as fast in one round as in another, so that shares of the "
         "machine's rate mean little",
-        parameters={"ratio": float},
+        ratio=float,
     ),
     # of a prediction
-    "audit-off": Code(finding="with --audit off, lateral views, CT and the like are predicted as well"),
-    "no-leakage-record": Code(
-        finding="there is no {file}, so that it is unknown which files the run was trained on", parameters={"file": str}
-    ),
-    "files-of-the-run": Code(
-        finding="files whose pixels are in the run's {set} set: {files:,}; predictions for them say nothing about new "
+    "audit-off": code("with --audit off, lateral views, CT and the like are predicted as well"),
+    "no-leakage-record": code("there is no {file}, so that it is unknown which files the run was trained on", file=str),
+    "files-of-the-run": code(
+        "files whose pixels are in the run's {set} set: {files:,}; predictions for them say nothing about new "
         "radiographs",
-        parameters={"set": str, "files": int},
+        set=str,
+        files=int,
     ),
-    "folder-without-pictures": Code(finding="{folder} holds no file that may be a picture", parameters={"folder": str}),
-    "files-named-twice": Code(
-        finding="{files:,} of the files were named more than once; each has one row", parameters={"files": int}
-    ),
+    "folder-without-pictures": code("{folder} holds no file that may be a picture", folder=str),
+    "files-named-twice": code("{files:,} of the files were named more than once; each has one row", files=int),
     # of a report
-    "file-unreadable": Code(finding="{file} could not be read: {reason}", parameters={"file": str, "reason": str}),
-    "file-too-large": Code(finding="{file} is too large for this page and was left out", parameters={"file": str}),
-    "result-of-other-weights": Code(
-        finding="{folder} is of weights that the run no longer has and was left out; make it again",
-        parameters={"folder": str},
+    "file-unreadable": code("{file} could not be read: {reason}", file=str, reason=str),
+    "file-too-large": code("{file} is too large for this page and was left out", file=str),
+    "result-of-other-weights": code(
+        "{folder} is of weights that the run no longer has and was left out; make it again", folder=str
     ),
     # of every model card
-    "valid-for-its-data-only": Code(
-        finding="a score holds for the hospitals, devices and patients of its data, and must be measured anew elsewhere"
+    "valid-for-its-data-only": code(
+        "a score holds for the hospitals, devices and patients of its data, and must be measured anew elsewhere"
     ),
-    "shortcuts-not-excluded": Code(
-        finding="a classifier of radiographs may rely on marks, arm position or the source of an image instead of the "
+    "shortcuts-not-excluded": code(
+        "a classifier of radiographs may rely on marks, arm position or the source of an image instead of the "
         "lungs, and a high score does not exclude it"
     ),
 }

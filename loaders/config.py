@@ -47,6 +47,12 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise ConfigError(f"--{name.replace('_', '-')}: found {value}, expected {low} to {high}")
 
 
+def check_ranges(config: object, **limits: tuple[float, float]) -> None:
+    """Raise ConfigError unless each of these settings is within its limits."""
+    for name, (low, high) in limits.items():
+        check_range(name, getattr(config, name), low, high)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhantomConfig:
     """Synthetic radiographs: how many, how hard to classify, and with which confounders."""
@@ -73,13 +79,8 @@ class PhantomConfig:
     """The same seed gives the same files."""
 
     def __post_init__(self) -> None:
-        check_range("patients", self.patients, 1, 10**6)
-        check_range("images_per_patient", self.images_per_patient, 1, 100)
-        check_range("size", self.size, 32, MAX_SIDE)
-        check_range("strength", self.strength, 0, 10)
-        check_range("arms", self.arms, 0, 1)
-        check_range("marks", self.marks, 0, 1)
-        check_range("seed", self.seed, 0, MAX_SEED)
+        check_ranges(self, patients=(1, 10**6), images_per_patient=(1, 100), size=(32, MAX_SIDE), strength=(0, 10))
+        check_ranges(self, arms=(0, 1), marks=(0, 1), seed=(0, MAX_SEED))
         unknown = set(self.classes) - {"covid", "normal", "pneumonia"}
         if unknown or not self.classes:
             raise ConfigError(f"--classes: found {','.join(self.classes)}, expected some of covid,normal,pneumonia")
@@ -115,8 +116,7 @@ class AuditLimits:
     """Correlation of fine detail, after alignment, from which two files count as the same film."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            check_range(name, getattr(self, name), 0, 1e6)
+        check_ranges(self, **dict.fromkeys(self.__slots__, (0, 1e6)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,10 +182,7 @@ class AuditConfig:
 
     def __post_init__(self) -> None:
         check_choice("labels", self.labels, get_args(Labels))
-        check_range("size", self.size, 32, 2048)
-        check_range("workers", self.workers, 0, 256)
-        check_range("seed", self.seed, 0, MAX_SEED)
-        check_range("permutations", self.permutations, 999, 20_000)
+        check_ranges(self, size=(32, 2048), workers=(0, 256), seed=(0, MAX_SEED), permutations=(999, 20_000))
         if self.beton is not None:
             given = [item.name for item in fields(CatalogConfig) if getattr(self.catalog, item.name) != item.default]
             given = [name for name in given if name != "source"] + ["labels"] * (self.labels != "none")
@@ -242,11 +239,7 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         check_choice("fit", self.fit, get_args(Fit))
-        check_range("size", self.size, 32, 2048)
-        check_range("val", self.val, 0.01, 0.9)
-        check_range("holdout", self.holdout, 0, 0.9)
-        check_range("seed", self.seed, 0, MAX_SEED)
-        check_range("workers", self.workers, 0, 256)
+        check_ranges(self, size=(32, 2048), val=(0.01, 0.9), holdout=(0, 0.9), seed=(0, MAX_SEED), workers=(0, 256))
         if self.page_mib < 2 or self.page_mib > 1024 or self.page_mib & (self.page_mib - 1):
             raise ConfigError(f"--page-mib: found {self.page_mib}, expected a power of two from 2 to 1024")
         if stored_side(self.size) ** 2 > self.page_mib << 20:
@@ -300,15 +293,9 @@ class LoaderConfig:
         check_choice("order", self.order, get_args(Order))
         check_choice("resident", self.resident, get_args(Resident))
         check_choice("augment_from", self.augment_from, get_args(AugmentFrom))
-        check_range("batch_size", self.batch_size, 1, 65536)
-        check_range("world_size", self.world_size, 1, 65536)
-        check_range("rank", self.rank, 0, self.world_size - 1)
-        check_range("seed", self.seed, 0, MAX_SEED)
-        check_range("threads", self.threads, 0, 256)
-        check_range("prefetch", self.prefetch, 0, 1024)
-        check_range("rotation", self.rotation, 0, 180)
-        check_range("zoom_low", self.zoom_low, 0, self.zoom_high)
-        check_range("zoom_high", self.zoom_high, self.zoom_low, 0.9)
+        check_ranges(self, batch_size=(1, 65536), world_size=(1, 65536), rank=(0, self.world_size - 1))
+        check_ranges(self, seed=(0, MAX_SEED), threads=(0, 256), prefetch=(0, 1024), rotation=(0, 180))
+        check_ranges(self, zoom_low=(0, self.zoom_high), zoom_high=(self.zoom_low, 0.9))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -326,5 +313,4 @@ class BenchLoaderConfig:
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
-        check_range("epochs", self.epochs, 1, 10_000)
-        check_range("step_ms", self.step_ms, 0, 60_000)
+        check_ranges(self, epochs=(1, 10_000), step_ms=(0, 60_000))

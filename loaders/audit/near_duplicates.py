@@ -32,10 +32,6 @@ class Pair:
     second: int
     similarity: float
 
-    def renumbered(self, numbers: Sequence[int]) -> Pair:
-        """The same pair, with the numbers of the files that were compared."""
-        return Pair(numbers[self.first], numbers[self.second], self.similarity)
-
 
 def find_pairs(
     keypoints: Sequence[Keypoints], frames: Sequence[np.ndarray], progress: Callable[[int, int], None]
@@ -59,11 +55,8 @@ def find_pairs(
     def compare(place: int) -> Pair:
         first, second = divmod(int(codes[place]), len(keypoints))
         rows = slice(starts[place], starts[place] + counts[place])
-        return Pair(
-            first,
-            second,
-            aligned_correlation(frames[first], frames[second], place_DX[query_M[rows]], place_DX[found_M[rows]]),
-        )
+        places_PX = place_DX[query_M[rows]], place_DX[found_M[rows]]
+        return Pair(first, second, aligned_correlation(frames[first], frames[second], *places_PX))
 
     pairs = []
     with ThreadPoolExecutor(usable_cores()) as pool:  # OpenCV releases the GIL
@@ -113,13 +106,15 @@ def aligned_correlation(
     if scales.min() < SCALES[0] or scales.max() > SCALES[1] or np.linalg.det(matrix_23[:, :2]) <= 0:
         return 0.0
     first, second = (cv2.equalizeHist(frame_SS) for frame_SS in (first_SS, second_SS))
-    try:
-        matrix_23 = refine(first, second, matrix_23.astype(np.float32))
+    criteria = cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4
+    try:  # the map at which the two correlate best (ECC; Evangelidis 2008), from a smoothing of 5 pixels
+        start_23: Any = matrix_23.astype(np.float32)
+        _, best_23 = cv2.findTransformECC(first, second, start_23, cv2.MOTION_AFFINE, criteria, None, 5)  # type: ignore[call-overload]
     except cv2.error:  # no maximum was found: the two differ
         return 0.0
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    second = cv2.warpAffine(second, matrix_23, (side, side), flags=flags)
-    shown_SS = cv2.warpAffine(np.full((side, side), 255, np.uint8), matrix_23, (side, side), flags=flags) // 255
+    second = cv2.warpAffine(second, best_23, (side, side), flags=flags)
+    shown_SS = cv2.warpAffine(np.full((side, side), 255, np.uint8), best_23, (side, side), flags=flags) // 255
     shown_SS = np.asarray(cv2.erode(shown_SS, np.ones((5, 5), np.uint8))).astype(bool)
     if shown_SS.mean() < COVERED:
         return 0.0
@@ -132,18 +127,3 @@ def aligned_correlation(
         return 0.0
     correlations_22: Any = np.corrcoef(np.array(detail))
     return float(max(0.0, correlations_22[0, 1]))
-
-
-def refine(first_SS: np.ndarray, second_SS: np.ndarray, matrix_23: Any) -> Any:
-    """The affine map at which the two pictures correlate best (ECC).  Errors: cv2.error.  Source: Evangelidis 2008."""
-    criteria = cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4
-    _, refined_23 = cv2.findTransformECC(
-        first_SS,
-        second_SS,
-        matrix_23,
-        cv2.MOTION_AFFINE,
-        criteria,
-        None,
-        5,  # type: ignore[call-overload]
-    )
-    return refined_23

@@ -121,7 +121,7 @@ def judge_files(
         [one.compared_SS for one in measured if one],
         partial(progress, "compare"),
     )
-    judge(judged, [pair.renumbered(readable) for pair in pairs], limits)
+    judge(judged, [Pair(readable[pair.first], readable[pair.second], pair.similarity) for pair in pairs], limits)
     return judged
 
 

@@ -318,7 +318,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
 
 def example(code: str) -> Caution:
     """A caution of this code, each parameter made up."""
-    values: dict[type, Any] = {int: 3, float: 0.75, str: "what was found", list: ["covid", "tb"]}
+    values: dict[Any, Any] = {int: 3, float: 0.75, str: "what was found", list[str]: ["covid", "tb"]}
     return Caution(code, {name: values[kind] for name, kind in CODES[code].parameters.items()})
 
 
