@@ -98,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack × and ·
     try:
         parser = make_parser()
-        with polite_kill(), bus_errors_reported(EXIT_CODES[errors.IntegrityError], print_error):
+        clean_up = handled(signal.default_int_handler, signal.SIGTERM)  # as Ctrl-C does
+        with clean_up, bus_errors_reported(EXIT_CODES[errors.IntegrityError], print_error):
             try:
                 code = run(parser, parser.parse_args(arguments))
             except SystemExit:  # the parser has printed help or an error
@@ -158,13 +159,14 @@ def run(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def polite_kill() -> Iterator[None]:
-    """Let SIGTERM clean up like Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def handled(handler: Callable[[int, Any], Any], *numbers: signal.Signals) -> Iterator[None]:
+    """Give these signals to a handler."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, other in before.items():
+            signal.signal(number, other)
 
 
 def message_of(error: BaseException) -> str:
@@ -418,28 +420,24 @@ def run_bench_loader(screen: Console, config: BenchLoaderConfig) -> None:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second one interrupts at once."""
+def training(screen: Console, arena: bool) -> Iterator[tuple[TrainingView, Callable[[], bool]]]:
+    """A view of trainings, and whether Ctrl-C or SIGTERM has asked to stop; a second one interrupts at once."""
     stop = threading.Event()
 
     def ask_to_stop(number: int, frame: object) -> None:
         stop.set()
         signal.signal(number, signal.default_int_handler)
 
-    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    keep_allocations(arena)
+    with handled(ask_to_stop, signal.SIGINT, signal.SIGTERM), training_bar(screen) as shown:
+        yield TrainingView(screen, shown), stop.is_set
 
 
 def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> None:
     """Train the recipe's network on betons."""
     train = load(screen, "engine.train.train")
-    keep_allocations(config.recipe.arena)
-    with stop_signals() as stop, training_bar(screen) as shown:
-        summary = train.train(config, resume=resume, watch=TrainingView(screen, shown), stopping=stop.is_set)
+    with training(screen, config.recipe.arena) as (view, stopping):
+        summary = train.train(config, resume=resume, watch=view, stopping=stopping)
     report = load(screen, "engine.report.report")
     update_page(screen, lambda: report.report(ReportConfig(run=config.out, probes=False)))
     show_results(screen, train.training_parts(summary, config.out))
@@ -497,19 +495,16 @@ class TrainingView:
 def run_compare(screen: Console, config: CompareConfig) -> None:
     """Train several networks on the same split, and compare them in one table."""
     compare = load(screen, "engine.compare")
-    keep_allocations(config.recipe.arena)
-    with stop_signals() as stop, training_bar(screen) as shown:
-        view = TrainingView(screen, shown)
-        result = compare.compare(config, watch=view.named, progress=Bars(shown), stopping=stop.is_set)
+    with training(screen, config.recipe.arena) as (view, stopping):
+        result = compare.compare(config, watch=view.named, progress=Bars(view.bar), stopping=stopping)
     show_results(screen, compare.comparison_parts(result, config.out))
 
 
 def run_crossval(screen: Console, config: CrossvalConfig) -> None:
     """Train and test on every fold: of random images, of groups, and with the lungs hidden."""
     crossval = load(screen, "engine.crossval.crossval")
-    keep_allocations(config.recipe.arena)
-    with stop_signals() as stop, training_bar(screen) as shown:
-        result = crossval.crossval(config, begin=TrainingView(screen, shown).named, stopping=stop.is_set)
+    with training(screen, config.recipe.arena) as (view, stopping):
+        result = crossval.crossval(config, begin=view.named, stopping=stopping)
     show_results(screen, load(screen, "engine.crossval.output").crossval_parts(result, config.out))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 import msgspec
 
@@ -109,7 +110,9 @@ def each_once(found: Iterable[Caution]) -> list[Caution]:
     return kept
 
 
-BETWEEN_PATIENTS = "may be inflated, since leakage between patients is not excluded"
+UNKNOWN = "may be inflated, since leakage between patients is not excluded"
+patients_unknown = partial(code, effect=UNKNOWN, gravity=Gravity.PATIENTS)
+few_groups = partial(code, effect="rests on few patients", gravity=Gravity.FEW_GROUPS)
 
 CODES: dict[str, Code] = {
     # of a set that shares something with training
@@ -148,33 +151,19 @@ CODES: dict[str, Code] = {
         metric=str,
         value=float,
     ),
-    "patients-unknown": code(
-        "patients are unknown for {unknown:,} of {images:,} images",
-        effect=BETWEEN_PATIENTS,
-        gravity=Gravity.PATIENTS,
-        unknown=int,
-        images=int,
+    "patients-unknown": patients_unknown(
+        "patients are unknown for {unknown:,} of {images:,} images", unknown=int, images=int
     ),
-    "training-patients-unknown": code(
-        "patients are unknown for {unknown:,} of {images:,} training images",
-        effect=BETWEEN_PATIENTS,
-        gravity=Gravity.PATIENTS,
-        unknown=int,
-        images=int,
+    "training-patients-unknown": patients_unknown(
+        "patients are unknown for {unknown:,} of {images:,} training images", unknown=int, images=int
     ),
-    "site-keys-differ": code(
-        "the site keys differ, so that patients cannot be compared with those of the training set",
-        effect=BETWEEN_PATIENTS,
-        gravity=Gravity.PATIENTS,
+    "site-keys-differ": patients_unknown(
+        "the site keys differ, so that patients cannot be compared with those of the training set"
     ),
-    "unverified-beton": code(
-        "the beton is unverified, so that its overlap with the training set cannot be checked",
-        effect=BETWEEN_PATIENTS,
-        gravity=Gravity.PATIENTS,
+    "unverified-beton": patients_unknown(
+        "the beton is unverified, so that its overlap with the training set cannot be checked"
     ),
-    "every-image-its-own-group": code(
-        "no two images are known to be of one patient", effect=BETWEEN_PATIENTS, gravity=Gravity.PATIENTS
-    ),
+    "every-image-its-own-group": patients_unknown("no two images are known to be of one patient"),
     "frames-fitted-differently": code(
         "frames were fitted by {found}, but by {expected} in training", found=str, expected=str
     ),
@@ -184,17 +173,8 @@ CODES: dict[str, Code] = {
         effect="is less certain than its intervals suggest",
         gravity=Gravity.FEW_GROUPS,
     ),
-    "one-group": code(
-        "all images are of one group, so that no interval can be computed",
-        effect="rests on few patients",
-        gravity=Gravity.FEW_GROUPS,
-    ),
-    "few-groups": code(
-        "there are only {groups} groups, and intervals from so few are too narrow",
-        effect="rests on few patients",
-        gravity=Gravity.FEW_GROUPS,
-        groups=int,
-    ),
+    "one-group": few_groups("all images are of one group, so that no interval can be computed"),
+    "few-groups": few_groups("there are only {groups} groups, and intervals from so few are too narrow", groups=int),
     "ungrouped-images": code(
         "the intervals may be too narrow: {unknown:,} of {images:,} images have no known patient and are taken "
         "as independent",

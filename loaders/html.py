@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from loaders.output import number_text, p_text, part_text
+from loaders.output import number_text, p_text, share_text
 
 PICTURE_SIDE = 192
 CHART_WIDTH = 250  # of every chart, pixels; fits a phone
@@ -69,8 +69,8 @@ def along(value: float, low: float, high: float) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """A part's share of the whole, on one line."""
-    return part_text(part, whole).replace(" ", "\u00a0")
+    """A part's share of the whole, on one line; a dash of nothing."""
+    return share_text(part / whole if whole else None).replace(" ", "\u00a0")
 
 
 def clip(text: str, length: int) -> str:

@@ -150,11 +150,6 @@ def share_text(share: float | None, digits: int = 1) -> str:
     return f"{number_text(percent, digits if percent % 100 else 0)} %"
 
 
-def part_text(part: float, whole: float) -> str:
-    """A part's share of the whole; a dash of nothing."""
-    return share_text(part / whole if whole else None)
-
-
 def p_text(p: float) -> str:
     """A p-value."""
     return "below 0.001" if p < 0.001 else number_text(p, 3)

@@ -111,8 +111,7 @@ def build(config: type[T], values: dict[str, Any]) -> T:
 def convert_values(config: type, values: dict[str, Any]) -> dict[str, Any]:
     """Check the names and kinds of settings.  Errors: ConfigError."""
     known = {setting.name: setting for setting in settings_of(config)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
+    if unknown := sorted(set(values) - set(known)):
         raise ConfigError(f"unknown setting {', '.join(unknown)}, expected some of {', '.join(known)}")
     return {name: convert_value(known[name], value) for name, value in values.items()}
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from loaders.atomic_file import storage_error
 from loaders.audit.findings import DEFECTS, VERDICTS, FileFinding
 from loaders.errors import InputError
 from loaders.images.quality import DETECTORS
-from loaders.sources.entry import check_regular, csv_bytes, table_path
+from loaders.sources.entry import csv_bytes, read_rows, table_path
 
 COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "copy_of", "pixels", "note")
 NEEDED = ("path", "verdict", "fix", "group")
@@ -52,27 +50,12 @@ def read_decisions(path: Path) -> dict[str, Decision]:
 
     Errors: InputError for what is no audit's table, with the line; StorageError.
     """
-    check_regular(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            lacking = [name for name in NEEDED if name not in (reader.fieldnames or ())]
-            if lacking:
-                raise InputError(
-                    f"{path}: no column {', '.join(lacking)}, expected an audit.csv of `cli.py audit`; audit again"
-                )
-            rows = [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise storage_error(path, error) from error
-    except csv.Error as error:
-        raise InputError(f"{path}: not a CSV ({error}), expected an audit.csv; audit again") from error
+    remedy = "name an audit.csv of `cli.py audit`, or audit again"
+    optional = ("defects", "copy_of", "pixels")
+    rows = read_rows(path, lambda row: row["path"].removeprefix("./"), NEEDED, optional, remedy, strip=False)
     decisions: dict[str, Decision] = {}
-    for line, row in rows:
-        name, verdict, fix = (
-            (row["path"] or "").removeprefix("./"),
-            (row["verdict"] or "").strip(),
-            (row["fix"] or "").strip(),
-        )
+    for name, (line, row) in rows.items():
+        verdict, fix = row["verdict"].strip(), row["fix"].strip()
         if verdict not in VERDICTS:
             raise InputError(f"{path}: line {line} has verdict {verdict!r}, expected {', '.join(VERDICTS)}; correct it")
         if not FIX.fullmatch(fix) or (verdict == "fix" and not fix):
@@ -80,14 +63,12 @@ def read_decisions(path: Path) -> dict[str, Decision]:
                 f"{path}: line {line} has fix {fix!r}, expected steps such as `crop 0:512,10:500; invert; rotate 90` "
                 "in this order; correct it"
             )
-        if name in decisions:
-            raise InputError(f"{path}: line {line} repeats {name!r}, expected each file once; drop a line")
         decisions[name] = Decision(
             verdict=verdict,
-            defects=tuple(part for part in (row.get("defects") or "").split(";") if part in DEFECTS),
+            defects=tuple(part for part in row["defects"].split(";") if part in DEFECTS),
             fix=fix if verdict == "fix" else "",
-            group=(row["group"] or "").strip(),
-            copy_of=(row.get("copy_of") or "").removeprefix("./"),
-            pixels=(row.get("pixels") or "").strip(),
+            group=row["group"].strip(),
+            copy_of=row["copy_of"].removeprefix("./"),
+            pixels=row["pixels"].strip(),
         )
     return decisions

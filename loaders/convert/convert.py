@@ -189,8 +189,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
         splits = split_groups(group_N, label_N, shares, config.seed, catalog.classes)
     for split in sorted({"train", "val", *splits}):
         labels = {row.entry.label for row, chosen in zip(written, splits, strict=True) if chosen == split}
-        missing = [name for name in catalog.classes if name not in labels]
-        if missing:
+        if missing := [name for name in catalog.classes if name not in labels]:
             raise InputError(
                 f"split {split}: no image of class {', '.join(missing)}, expected every class; add more patients"
             )

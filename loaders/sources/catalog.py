@@ -52,8 +52,7 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
         expected = "files under one subfolder a class, or a CSV with the columns path and label" if labelled else "some"
         raise InputError(f"{origin}: no radiographs found, expected {expected}; check the path")
     classes = config.classes or tuple(name for name in found if labelled)
-    missing = [name for name in classes if name not in found]
-    if missing:
+    if missing := [name for name in classes if name not in found]:
         raise InputError(
             f"{origin}: no file of class {', '.join(missing)}, expected some of {', '.join(found)}; check --classes"
         )

@@ -70,12 +70,13 @@ def read_rows(
     required: Sequence[str],
     optional: Sequence[str],
     remedy: str,
-    filled: Sequence[str],
+    filled: Sequence[str] = (),
+    strip: bool = True,
 ) -> dict[str, tuple[int, dict[str, str]]]:
-    """The rows of a CSV: path → (line, column → stripped text); column names in lower case, any bytes in cells.
+    """The rows of a CSV: path → (line, column → text); column names in lower case, any bytes in cells.
 
     path_of: a row's path.  Gives required and optional columns only, "" where a row ends early.  remedy: what to do
-    about a missing column.  filled: columns that no row may leave empty.
+    about a missing column.  filled: columns that no row may leave empty.  strip: cells are stripped of blanks.
     Errors: InputError for a missing column, no CSV, an empty cell or a path that is repeated; StorageError.
     """
     wanted = f"{', '.join(required[:-1])} and {required[-1]}"
@@ -90,7 +91,7 @@ def read_rows(
                     f"{table}: columns {', '.join(columns) or 'none'}, expected at least {wanted}; {remedy}"
                 )
             names = (*required, *optional)
-            rows = [(reader.line_num, {name: (row.get(name) or "").strip() for name in names}) for row in reader]
+            rows = [(reader.line_num, {name: row.get(name) or "" for name in names}) for row in reader]
     except OSError as error:
         raise storage_error(table, error) from error
     except csv.Error as error:
@@ -99,6 +100,7 @@ def read_rows(
         ) from error
     row_of: dict[str, tuple[int, dict[str, str]]] = {}
     for line, row in rows:
+        row = {name: text.strip() for name, text in row.items()} if strip else row
         if lacking := [name for name in filled if not row[name]]:
             raise InputError(
                 f"{table}: line {line} has no {lacking[0]}, expected one in every row; fill it in or drop the row"

@@ -315,11 +315,11 @@ def test_the_table_survives_hostile_names_and_is_read_back(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label\na,b\n", "no column verdict, fix, group"),
+        ("path,label\na,b\n", "columns path, label, expected at least path, verdict, fix and group"),
         ("path,verdict,fix,group\na,maybe,,1\n", "line 2 has verdict 'maybe', expected keep, fix, quarantine"),
         ("path,verdict,fix,group\na,fix,,1\n", "line 2 has fix ''"),
         ("path,verdict,fix,group\na,fix,rotate 45,1\n", "line 2 has fix 'rotate 45'"),
-        ("path,verdict,fix,group\na,keep,,1\na,keep,,1\n", "line 3 repeats 'a'"),
+        ("path,verdict,fix,group\na,keep,,1\na,keep,,1\n", "line 3 repeats a of line 2"),
         ("path,verdict,fix,group\na\n", "line 2 has verdict ''"),
     ],
 )
