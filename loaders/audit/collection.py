@@ -32,36 +32,36 @@ ALPHA = 0.05  # of the whole family of probes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collection:
-    """Labelled radiographs as the probes take them, from source files or from a beton."""
+    """Labelled radiographs as the probes take them, from source files or from a beton.
+
+    frames_NSS: uint8, the whole stored frame; S = 92, of which the central 64 are the crop.  label_N: int64, counted
+    from 0.  group_N: int64; images of one patient, or duplicates of one another, share a number.  source_N: from the
+    catalog or the beton.  header_NF: float64: format, one column each; logarithms of width, height and aspect; bits;
+    None for a beton.  view_N: float64, log odds of a lateral view, as predicted; None without a prediction.
+    """
 
     frames_NSS: np.ndarray
-    """uint8, the whole stored frame; S = 92, of which the central 64 are the crop."""
     label_N: np.ndarray
-    """int64, counted from 0."""
     classes: tuple[str, ...]
     group_N: np.ndarray
-    """int64; images of one patient, or duplicates of one another, share a number."""
     source_N: tuple[str, ...]
-    """The source of each image, from the catalog or the beton."""
     header_NF: np.ndarray | None = None
-    """float64: format, one column each; logarithms of width, height and aspect; bits. None for a beton."""
     view_N: np.ndarray | None = None
-    """float64, log odds of a lateral view, as predicted; None without a prediction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeTask:
-    """One probe to run: its samples, features and target."""
+    """One probe to run.  rows_N: the samples that take part, int64.  input_N: what its features are made from.
+
+    target_N: int64, counted from 0; one for each sample that takes part.  within: the class whose sources are the
+    target; "" where the classes are.
+    """
 
     probe: Probe
     rows_N: np.ndarray
-    """The samples that take part, int64."""
     input_N: np.ndarray
-    """What the probe's features are made from."""
     target_N: np.ndarray
-    """int64, counted from 0; one for each sample that takes part."""
     within: str = ""
-    """The class whose sources are the target; "" where the classes are."""
 
     @property
     def name(self) -> str:

@@ -35,68 +35,66 @@ HARMLESS = ("near-duplicate", "exact-duplicate")  # join groups; the best copy i
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileFinding:
-    """Findings in one file."""
+    """Findings in one file.
+
+    path: relative to the source, with forward slashes; any bytes that a file name may hold (surrogate escapes).
+    label: "" without labels.  verdict: keep, fix or quarantine.  defects: some of DEFECTS.  scores: detector → score in
+    its own unit, larger is worse; NaN where it could not be measured.  limits: detector → the threshold that makes it a
+    defect.  group: files of one group belong in one split: duplicates of one another, or of one patient.
+    fix: what conversion does to a file with verdict `fix`, such as "invert; rotate 90; crop 12:512,0:480".
+    copy_of: the path of the copy that is kept, if this one is not; else "".  pixel_hash: of the decoded pixels, 16
+    bytes, by which a conversion recognises the file as unchanged; else empty.  note: the reason: a decoder's message or
+    the path that it duplicates.  thumbnail: JPEG, at most 160 pixels a side; empty where nothing could be decoded.
+    """
 
     path: str
-    """Relative to the source, with forward slashes; any bytes that a file name may hold (surrogate escapes)."""
     label: str
-    """"" without labels."""
     verdict: str
-    """keep, fix or quarantine."""
     defects: tuple[str, ...]
-    """Some of DEFECTS."""
     scores: dict[str, float]
-    """Detector → score in its own unit, larger is worse; NaN where it could not be measured."""
     limits: dict[str, float]
-    """Detector → the threshold that makes it a defect."""
     group: int
-    """Files of one group belong in one split: duplicates of one another, or of one patient."""
     fix: str = ""
-    """What conversion does to a file with verdict `fix`, such as "invert; rotate 90; crop 12:512,0:480"."""
     copy_of: str = ""
-    """The path of the copy that is kept, if this one is not; else ""."""
     pixel_hash: bytes = b""
-    """Of the decoded pixels, 16 bytes, by which a conversion recognises the file as unchanged; else empty."""
     note: str = ""
-    """The reason: a decoder's message, or the path that it duplicates."""
     thumbnail: bytes = b""
-    """JPEG, at most 160 pixels a side; empty where nothing could be decoded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeFinding:
-    """Whether one probe, which is shown little or nothing of the finding, predicts the label."""
+    """Whether one probe, which is shown little or nothing of the finding, predicts the label.
+
+    name: header, outside-crop, inside-crop-outside-lungs, lungs-hidden, thumbnail, histogram, sharpness, view, or
+    source-within-CLASS.  auc: cross-validated by groups; of more than two classes the mean, one against the rest.
+    low, high: 95 % interval, cluster bootstrap over groups.  null_high: 95th percentile of the AUC when labels are
+    permuted, groups whole.  p: share of permutations at least as good, plus one over one more.  p_holm: the same after
+    Holm's correction over all probes.  alarm: p_holm <= 0.05.  sentence: what it means.  picture_HW: uint8, a typical
+    image as shown to this probe, if that is a picture.
+    """
 
     name: str
-    """header, outside-crop, inside-crop-outside-lungs, lungs-hidden, thumbnail, histogram, sharpness, view, or
-    source-within-CLASS."""
     auc: float
-    """Cross-validated by groups; of more than two classes the mean, one against the rest."""
     low: float
-    """95 % interval, cluster bootstrap over groups."""
     high: float
     null_high: float
-    """95th percentile of the AUC when labels are permuted, groups whole."""
     p: float
-    """Share of permutations at least as good, plus one over one more."""
     p_holm: float
-    """The same after Holm's correction over all probes."""
     alarm: bool
-    """p_holm <= 0.05."""
     sentence: str
-    """What it means."""
     picture_HW: np.ndarray | None = None
-    """uint8, a typical image as shown to this probe, if that is a picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionFinding:
-    """What is wrong with the collection as a whole.  cautions: shown first and in bold."""
+    """What is wrong with the collection as a whole.  cautions: shown first and in bold.
+
+    skipped: probe → why it could not be run.
+    """
 
     probes: tuple[ProbeFinding, ...]
     cautions: tuple[Caution, ...]
     skipped: dict[str, str] = field(default_factory=dict)
-    """Probe → why it could not be run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,15 +110,15 @@ class Removal:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditResult:
-    """All findings of one audit."""
+    """All findings of one audit.  source: what was audited, as the user named it.  removals: empty without labels.
+
+    collection: None without labels, or with fewer than two classes.
+    """
 
     source: str
-    """What was audited, as the user named it."""
     files: tuple[FileFinding, ...]
     removals: tuple[Removal, ...]
-    """Empty without labels."""
     collection: CollectionFinding | None
-    """None without labels, or with fewer than two classes."""
     seconds: float
     versions: dict[str, str]
 

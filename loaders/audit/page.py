@@ -47,26 +47,25 @@ PROBE_INPUTS = {  # probe → what it is shown
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shot:
-    """One thumbnail of a gallery."""
+    """One thumbnail of a gallery.  score: NaN where there is none."""
 
     file: FileFinding
     score: float
-    """NaN where there is none."""
     limit: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gallery:
-    """Files by which to judge one detector; none is shown twice."""
+    """Files by which to judge one detector; none is shown twice.  num_files: files that have the defect.
+
+    above, below: nearest to the limit among those beyond it, and among the others.
+    """
 
     defect: str
     num_files: int
-    """Files that have the defect."""
     worst: tuple[Shot, ...]
     above: tuple[Shot, ...]
-    """Nearest to the limit among those beyond it."""
     below: tuple[Shot, ...]
-    """Nearest to the limit among those not beyond it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,19 +21,18 @@ MAYBE_FINDING = "the classes already differ in this, but it may be the finding i
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One probe of the frames."""
+    """One probe of the frames.  features: frames_NSS → float64 features_NF.  subject: its input, in the plural.
+
+    meaning: the conclusion if it predicts the class.  picture: frame_SS → uint8, the frame as shown to it.
+    standardise: whether features are divided by their deviations; pixels share a unit, and are not.
+    """
 
     name: str
     features: Callable[[np.ndarray], np.ndarray]
-    """frames_NSS → float64 features_NF."""
     subject: str
-    """Its input, in the plural, to begin a sentence."""
     meaning: str
-    """The conclusion if it predicts the class."""
     picture: Callable[[np.ndarray], np.ndarray] | None = None
-    """frame_SS → uint8, the frame as shown to it."""
     standardise: bool = True
-    """Whether features are divided by their deviations; pixels share a unit, and are not."""
 
 
 def crop_mask(side: int) -> np.ndarray:

@@ -19,16 +19,17 @@ FIX = re.compile(r"(?:crop \d+:\d+,\d+:\d+)?(?:(?:^|; )invert)?(?:(?:^|; )rotate
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """The decision of the table for one file."""
+    """The decision of the table for one file.  copy_of: the path of the copy that is kept, or "".
+
+    pixels: hash of the pixels that were audited, hexadecimal, or "".
+    """
 
     verdict: str
     defects: tuple[str, ...]
     fix: str
     group: str
-    copy_of: str = ""
-    """The path of the copy that is kept, or ""."""
-    pixels: str = ""
-    """Hash of the pixels that were audited, hexadecimal, or ""."""
+    copy_of: str
+    pixels: str
 
 
 def table_bytes(files: tuple[FileFinding, ...]) -> bytes:

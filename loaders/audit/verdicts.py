@@ -31,7 +31,10 @@ EQUALISED = 0.06  # evenness below which the histogram has been equalised
 
 @dataclass(kw_only=True, slots=True)
 class Judged:
-    """One file on its way to a verdict.  defects: at the end in the order of DEFECTS."""
+    """One file on its way to a verdict.  defects: at the end in the order of DEFECTS.
+
+    copy_of: the path of the copy that is kept, if this one is not; else "".
+    """
 
     entry: Entry
     decoded: Decoded
@@ -39,7 +42,6 @@ class Judged:
     fix: str = ""
     note: str = ""
     copy_of: str = ""
-    """The path of the copy that is kept, if this one is not; else ""."""
     group: int = -1
 
     @property

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from loaders.batches.loader import Loader
 from loaders.config import ConvertConfig, LoaderConfig, stored_side
@@ -46,13 +46,8 @@ def sheet(
         for place, line in enumerate(lines):
             write(draw, (GAP, top + 4 + LINE * place), line, SIZE, (INK,) * 3)
         for column, tile in enumerate(tiles):
-            picture = Image.fromarray(tile).convert("RGB")
-            picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
-            if picture.width < TILE and picture.height < TILE:
-                scale = TILE / max(picture.size)
-                picture = picture.resize(
-                    (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.NEAREST
-                )
+            method = Image.Resampling.LANCZOS if max(tile.shape[:2]) > TILE else Image.Resampling.NEAREST
+            picture = ImageOps.contain(Image.fromarray(tile).convert("RGB"), (TILE, TILE), method)
             page.paste(picture, (SIDE + column * (TILE + GAP), top))
     return page
 
@@ -98,7 +93,9 @@ def preparation_sheet(
             mean, spread = f"mean {unit_HW.mean():+.2f}", f"sd {unit_HW.std():.2f}"
             captions.append([names.text_of[label], row.decoded.format, size, mean, spread])
     columns = ["raw file", "grey", f"stored {side}, crop {crop}", "crop in [-1, 1]"]
-    return sheet(tiles, columns, captions, f"Conversion of {describe(rows)}", names.note)
+    synthetic = all(row.entry.source == SYNTHETIC for row in rows if row.verdict == "written")
+    title = f"Conversion of {'synthetic phantoms' if synthetic else 'radiographs'}"
+    return sheet(tiles, columns, captions, title, names.note)
 
 
 def raw_tile(path: Path, grey_HW: np.ndarray) -> np.ndarray:
@@ -114,12 +111,6 @@ def raw_tile(path: Path, grey_HW: np.ndarray) -> np.ndarray:
         picture = Image.fromarray(grey_HW)
     picture.thumbnail((TILE, TILE))
     return np.asarray(picture.convert("RGB"))
-
-
-def describe(rows: tuple[Row, ...]) -> str:
-    """What was converted: radiographs or phantoms."""
-    synthetic = all(row.entry.source == SYNTHETIC for row in rows if row.verdict == "written")
-    return "synthetic phantoms" if synthetic else "radiographs"
 
 
 def augmentation_sheet(path: Path, per_class: int = 2, epochs: int = 5) -> Image.Image:

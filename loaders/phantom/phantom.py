@@ -41,12 +41,13 @@ CANVAS_SIDE = 192  # smaller films are drawn at this side and shrunk: cv2 draws 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Phantom:
-    """One synthetic radiograph and its ground truth."""
+    """One synthetic radiograph and its ground truth.  image_HW: uint16, bright tissue, dark air.
+
+    lung_mask_HW: uint8, 255 in aerated lung (both lungs, without heart and mediastinum), else 0.
+    """
 
     image_HW: np.ndarray
-    """uint16, bright tissue, dark air."""
     lung_mask_HW: np.ndarray
-    """uint8, 255 in aerated lung (both lungs, without heart and mediastinum), else 0."""
 
 
 def draw_phantom(
