@@ -125,10 +125,9 @@ def assemble(config: type[T], values: dict[str, Any]) -> T:
         if dataclasses.is_dataclass(hint):
             if field.default is dataclasses.MISSING:
                 arguments[field.name] = assemble(typing.cast(type, hint), values)
-                continue
-            names = {inner.name for inner in dataclasses.fields(hint)}
-            inner_values = {name: value for name, value in values.items() if name in names}
-            arguments[field.name] = dataclasses.replace(field.default, **inner_values)
+            else:
+                names = {inner.name for inner in dataclasses.fields(hint)} & set(values)
+                arguments[field.name] = dataclasses.replace(field.default, **{name: values[name] for name in names})
         elif field.name in values:
             arguments[field.name] = values[field.name]
         elif field.default is dataclasses.MISSING:

@@ -28,12 +28,8 @@ def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[st
     if audit in ("off", "auto"):
         return {}
     decisions = read_decisions(Path(audit))
-    missing = [
-        entry.path
-        for entry in entries
-        if entry.path not in decisions and may_be_picture(entry.path) and (root / entry.path).exists()
-    ]
-    if missing:
+    undecided = [entry.path for entry in entries if entry.path not in decisions and may_be_picture(entry.path)]
+    if missing := [path for path in undecided if (root / path).exists()]:
         raise InputError(
             f"{audit}: no verdict for {missing[0]} and {len(missing) - 1} more, expected one for each file of {root}; "
             "audit it again, with the same --manifest, --preset and --classes"

@@ -81,25 +81,23 @@ def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] |
     relative to it.  progress(done, total) is called after each film.
     Errors: ConfigError; StorageError, also if the folder is not empty.
     """
-    out = config.out
-    plan = plan_phantoms(config)
+    out, plan = config.out, plan_phantoms(config)
+    building = out.with_name(out.name + SUFFIX)  # an interrupted run leaves nothing that seems complete
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             found = "a folder with files in it" if out.is_dir() else "a file"
             raise StorageError(f"{out}: found {found}, expected a new or empty folder; choose another")
-        building = out.with_name(out.name + SUFFIX)  # an interrupted run leaves nothing that seems complete
         shutil.rmtree(building, ignore_errors=True)
-        try:
-            write_films(replace(config, out=building), plan, progress)
-            building.replace(out)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        write_films(replace(config, out=building), plan, progress)
+        building.replace(out)
         return out / PHANTOM_TABLE
     except StorageError:
         raise
     except OSError as error:
         pixel_bytes = 3 if config.format.endswith("16") else 2  # of image and mask; most formats compress them
         raise storage_error(out, error, len(plan) * config.size**2 * pixel_bytes) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Callable[[int, int], None] | None) -> None:

@@ -1,6 +1,6 @@
 """Groups that must stay together, and their split into training, validation and held-out sets."""
 
-# N samples
+# N samples, G groups, E edges
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from loaders.errors import InputError
 from loaders.sampling import SPLIT, order_keys
@@ -18,27 +20,15 @@ def group_by(*key_lists: Sequence[Hashable | None], pairs: Iterable[tuple[int, i
 
     Each list has one key for each sample.  Gives group numbers, int64 N, counted from 0 in order of first appearance.
     """
-    num_samples = len(key_lists[0])
-    parent = list(range(num_samples))
-
-    def root(sample: int) -> int:
-        while parent[sample] != sample:
-            parent[sample] = parent[parent[sample]]
-            sample = parent[sample]
-        return sample
-
+    edges = list(pairs)
     for keys in key_lists:
         first: dict[Hashable, int] = {}
-        for sample, key in enumerate(keys):
-            if key is not None:
-                a, b = root(first.setdefault(key, sample)), root(sample)
-                parent[max(a, b)] = min(a, b)
-    for first_sample, second_sample in pairs:
-        a, b = root(first_sample), root(second_sample)
-        parent[max(a, b)] = min(a, b)
-    roots = [root(sample) for sample in range(num_samples)]
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(r, len(numbers)) for r in roots], np.int64)
+        edges += [(first.setdefault(key, sample), sample) for sample, key in enumerate(keys) if key is not None]
+    edges_E2, num_samples = np.array(edges, np.int64).reshape(-1, 2), len(key_lists[0])
+    graph = coo_array((np.ones(len(edges)), tuple(edges_E2.T)), shape=(num_samples, num_samples))
+    component_N = connected_components(graph, directed=False)[1]
+    _, first_G, group_N = np.unique(component_N, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first_G))[group_N]
 
 
 def split_groups(
