@@ -25,6 +25,7 @@ MAX_INFLATED = 1 << 28  # 64 megapixels of 16-bit grey, twice; zlib needs as muc
 UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA, MODALITY_LUTS, VOI_LUTS = 0x7FE00010, 0x00283000, 0x00283010
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+VR = re.compile(rb"[A-Z]{2}")  # PS3.5 section 6.2: value representations have capital letters only
 LONG_LENGTH = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")  # PS3.5 7.1.2
 IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 
@@ -33,19 +34,16 @@ IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", 
 class Dicom:
     """A file whose elements are sound.  dataset: all before the pixel data.  body: the bytes of elements and pixels.
 
+    little: whether numbers have their low byte first.
     pixels_at, pixels_length: where the pixel data's value is in body; the length is UNDEFINED for fragments.
     """
 
     dataset: Dataset
     syntax: str
+    little: bool
     body: bytes
     pixels_at: int
     pixels_length: int
-
-    @property
-    def little_endian(self) -> bool:
-        """Whether numbers have their low byte first."""
-        return self.syntax != BIG_ENDIAN
 
 
 @contextlib.contextmanager
@@ -93,7 +91,7 @@ def read_dicom(data: bytes, syntaxes: frozenset[str]) -> Dicom:
     if length != UNDEFINED and value_at + length > len(body):
         raise refuse(f"truncated DICOM ({len(body) - value_at} of {length} bytes of pixel data)", "a whole one")
     dataset = read_dataset(BytesIO(body[start:at]), implicit, little)
-    return Dicom(dataset=dataset, syntax=syntax, body=body, pixels_at=value_at, pixels_length=length)
+    return Dicom(dataset=dataset, syntax=syntax, little=little, body=body, pixels_at=value_at, pixels_length=length)
 
 
 def inflate(data: bytes, start: int) -> bytes:
@@ -107,11 +105,6 @@ def inflate(data: bytes, start: int) -> bytes:
     return body
 
 
-def is_vr(letters: bytes) -> bool:
-    """Whether two bytes may be a value representation: PS3.5 section 6.2 has capital letters only."""
-    return re.fullmatch(rb"[A-Z]{2}", letters) is not None
-
-
 def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: int | None = None) -> int:
     """Step over all elements before the pixel data, and into sequences of undefined length and those of LUTs.
 
@@ -119,9 +112,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
     Errors: RadiographError for lengths that lead outside, unbalanced or deep nesting, or too many elements.
     """
     order, at, end = "<" if little else ">", start, len(body)
-    if at + 6 <= end and implicit == is_vr(
-        body[at + 4 : at + 6]
-    ):  # pydicom would switch to the encoding that is not checked
+    if at + 6 <= end and implicit == bool(VR.match(body, at + 4)):  # else pydicom would switch, unchecked
         raise refuse("DICOM whose elements are not encoded in its transfer syntax", "one encoding")
     opened: list[tuple[int, bool]] = []  # of each open sequence or item: where it ends or UNDEFINED, whether fragments
     for _ in range(MAX_ELEMENTS):
@@ -146,7 +137,8 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
                 raise refuse("DICOM with a sequence that ends twice", "balanced sequences")
             length = 0
         else:
-            if not implicit and is_vr(vr):
+            explicit = not implicit and VR.match(vr) is not None
+            if explicit:
                 if vr in LONG_LENGTH:
                     if at + 4 > end:
                         raise refuse(f"truncated DICOM ({len(body)} bytes, cut within its elements)", "a whole one")
@@ -154,7 +146,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
                     at += 4
                 else:
                     length = struct.unpack_from(order + "H", body, at - 2)[0]
-            fragments = length == UNDEFINED and not implicit and is_vr(vr) and vr not in (b"SQ", b"UN")
+            fragments = length == UNDEFINED and explicit and vr not in (b"SQ", b"UN")
             into = length == UNDEFINED or (tag in (MODALITY_LUTS, VOI_LUTS) and not opened)
         limit = next((ends for ends, _ in reversed(opened) if ends != UNDEFINED), end)
         if length != UNDEFINED and at + length > limit:

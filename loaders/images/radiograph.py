@@ -148,7 +148,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
     image = _open_header(data, "PNG", max_pixels)
     if "Raw profile type exif" not in image.info:
         image.info["exif"] = bodies[b"eXIf"]  # else Pillow decodes all pixels in search of it
-    red, blue, pixels = 0, 2, None if bodies[b"tRNS"] else plain_png(pixels_only)
+    red, blue, pixels = 0, 2, None if bodies[b"tRNS"] else plain_png(pixels_only, bodies[b"IDAT"])
     if pixels is None:
         check_size(image, data[25], depth, max_pixels)
         red, blue, pixels = 2, 0, cv2.imdecode(np.frombuffer(pixels_only, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -134,7 +134,7 @@ class Target:
         assert np.array_equal(grey_HW, again.grey_HW), "other pixels the second time"
         if first.format == "PNG":
             pixels_only, bodies = png.sound_png(data)
-            pixels = None if bodies[b"tRNS"] else png.plain_png(pixels_only)
+            pixels = None if bodies[b"tRNS"] else png.plain_png(pixels_only, bodies[b"IDAT"])
             if pixels is not None:
                 expected = cv2.imdecode(np.frombuffer(pixels_only, np.uint8), cv2.IMREAD_UNCHANGED)
                 if expected is not None and expected.ndim == 3:
