@@ -219,7 +219,13 @@ class Loader:
         bytes_B, all_offset_N = self._frames
         side, crop, label_N = self.beton.side, self.beton.facts.crop, self.beton.label_N
         self.check_first_touch(index_N, bytes_B, all_offset_N)
-        frames_N1HW, given = self._batch_memory(len(index_N))
+        pinned = None
+        if self.config.pin_memory:
+            import torch  # only here, so that the loader works without it
+
+            # torch's own cache of page-locked memory: it alone knows which copies to the device are still under way
+            pinned = torch.empty(len(index_N), 1, crop, crop, pin_memory=True)
+        frames_N1HW = self._memory.take(len(index_N)) if pinned is None else pinned.numpy()
         offset_N = all_offset_N[index_N]
         if inverse_N23 is None:
             crop_into(frames_N1HW, bytes_B, offset_N, side)
@@ -232,24 +238,10 @@ class Loader:
             self.beton.check_unchanged()
         if not self.tensors:
             return frames_N1HW, label_N[index_N], index_N
-        import torch  # only here, so that the loader works without it
+        import torch
 
-        return given, torch.from_numpy(label_N[index_N]), torch.from_numpy(index_N)
-
-    def _batch_memory(self, num_samples: int) -> tuple[np.ndarray, Any]:
-        """Memory for a batch: the array to write, and what the consumer gets, that array or a tensor."""
-        if not self.tensors:
-            frames_N1HW = self._memory.take(num_samples)
-            return frames_N1HW, frames_N1HW
-        import torch  # only here, so that the loader works without it
-
-        if not self.config.pin_memory:
-            frames_N1HW = self._memory.take(num_samples)
-            return frames_N1HW, torch.from_numpy(frames_N1HW)
-        # torch's own cache of page-locked memory: it alone knows which copies to the device are still under way
-        crop = self.beton.facts.crop
-        tensor = torch.empty(num_samples, 1, crop, crop, pin_memory=True)
-        return tensor.numpy(), tensor
+        frames = torch.from_numpy(frames_N1HW) if pinned is None else pinned
+        return frames, torch.from_numpy(label_N[index_N]), torch.from_numpy(index_N)
 
     def check_first_touch(self, index_N: np.ndarray, bytes_B: np.ndarray, offset_N: np.ndarray) -> None:
         """Check each sample's CRC when it is first read, and every time that the file is unchanged."""
@@ -274,12 +266,11 @@ class Loader:
 
 def require_cuda(tensors: bool) -> None:
     """Errors: ConfigError unless page-locked memory is available and useful."""
-    found = "" if tensors else "numpy batches"
     try:
         import torch  # only here, so that the loader works without it
+
+        found = "numpy batches" if not tensors else "" if torch.cuda.is_available() else "no CUDA device"
     except ImportError:
         found = "no torch"
-    else:
-        found = found or ("" if torch.cuda.is_available() else "no CUDA device")
     if found:
         raise ConfigError(f"--pin-memory: found {found}, expected tensors and CUDA; leave it out")

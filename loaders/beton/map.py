@@ -69,14 +69,23 @@ class BetonMap:
             raise
 
     def _read_tables(self) -> None:
-        self.header = self.view(0, HEADER, 1, "header")[0]
-        self._read_header()
-        self.descriptors = self.view(HEADER.itemsize, DESCRIPTOR, self.num_fields, "field descriptors")
+        self.header = header = self.view(0, HEADER, 1, "header")[0]
+        if header["version"] != VERSION:
+            raise self.bad(f"format version {header['version']}, expected {VERSION}")
+        num_fields, self.page_size = int(header["num_fields"]), int(header["page_size"])
+        self.num_samples, self.table_start = int(header["num_samples"]), int(header["alloc_table_ptr"])
+        if num_fields < 1:
+            raise self.bad("no fields, expected at least one")
+        if self.page_size < MIN_PAGE_SIZE or self.page_size & (self.page_size - 1):
+            raise self.bad(f"page size {self.page_size}, expected a power of two of at least {MIN_PAGE_SIZE}")
+        if self.num_samples < 1:
+            raise self.bad("no samples, expected at least one")
+        self.descriptors = self.view(HEADER.itemsize, DESCRIPTOR, num_fields, "field descriptors")
         self.fields = self._parse_fields()
-        row_dtype, start = metadata_dtype(self.fields), metadata_start(self.num_fields)
+        row_dtype, start = metadata_dtype(self.fields), metadata_start(num_fields)
         self.metadata_N = self.view(start, row_dtype, self.num_samples, "metadata")
         self.metadata_end = start + self.metadata_N.nbytes
-        self.pages_start = first_page(self.num_fields, self.num_samples, row_dtype.itemsize, self.page_size)
+        self.pages_start = first_page(num_fields, self.num_samples, row_dtype.itemsize, self.page_size)
         self.region_R = self._view_table()
 
     def bad(self, what: str) -> BetonError:
@@ -89,19 +98,6 @@ class BetonMap:
         if end > self.bytes_B.size:
             raise self.bad(f"{what} ends at byte {end}, the file at {self.bytes_B.size}: truncated, expected all of it")
         return self.bytes_B[start:end].view(dtype)
-
-    def _read_header(self) -> None:
-        header = self.header
-        if header["version"] != VERSION:
-            raise self.bad(f"format version {header['version']}, expected {VERSION}")
-        self.num_fields, self.page_size = int(header["num_fields"]), int(header["page_size"])
-        self.num_samples, self.table_start = int(header["num_samples"]), int(header["alloc_table_ptr"])
-        if self.num_fields < 1:
-            raise self.bad("no fields, expected at least one")
-        if self.page_size < MIN_PAGE_SIZE or self.page_size & (self.page_size - 1):
-            raise self.bad(f"page size {self.page_size}, expected a power of two of at least {MIN_PAGE_SIZE}")
-        if self.num_samples < 1:
-            raise self.bad("no samples, expected at least one")
 
     def _parse_fields(self) -> list[Field]:
         fields = [
@@ -119,18 +115,15 @@ class BetonMap:
 
     def _view_table(self) -> np.ndarray:
         """The allocation table: it ends where the file does, and FFCV gives each value outside the metadata one row."""
-        if not self.metadata_end <= self.table_start <= self.bytes_B.size:
-            raise self.bad(
-                f"allocation table at byte {self.table_start} of {self.bytes_B.size}: truncated, expected all of it"
-            )
+        start, end = self.table_start, self.bytes_B.size
+        if not self.metadata_end <= start <= end:
+            raise self.bad(f"allocation table at byte {start} of {end}: truncated, expected all of it")
         num_regions = self.num_samples * sum(field.has_region for field in self.fields)
-        found = self.bytes_B.size - self.table_start
-        if found != num_regions * ALLOCATION.itemsize:
-            raise self.bad(
-                f"allocation table of {found} bytes, expected {num_regions * ALLOCATION.itemsize}: "
-                "truncated, or something follows it"
-            )
-        return self.view(self.table_start, ALLOCATION, num_regions, "allocation table")
+        expected = num_regions * ALLOCATION.itemsize
+        if end - start != expected:
+            what = "truncated, or something follows it"
+            raise self.bad(f"allocation table of {end - start} bytes, expected {expected}: {what}")
+        return self.view(start, ALLOCATION, num_regions, "allocation table")
 
     def check_unchanged(self) -> None:
         """Errors: BetonError when the open file has been written in place since it was opened, or cut short.
@@ -154,9 +147,7 @@ class BetonMap:
         start: a multiple of the system's page size.
         """
         if hasattr(mmap, advice):
-            with contextlib.suppress(
-                OSError
-            ):  # advice that this system does not take; the bytes are there all the same
+            with contextlib.suppress(OSError):  # this system does not take it; the bytes are there all the same
                 self._mapped.madvise(getattr(mmap, advice), start, num_bytes)
 
     def close(self) -> None:
@@ -190,16 +181,14 @@ def sorted_regions(source: BetonMap, pages_end: int) -> np.ndarray:
 
     def refuse(wrong_R: np.ndarray, what: str) -> None:
         if wrong_R.any():
-            found = region_R[int(wrong_R.argmax())]
-            raise source.bad(
-                f"sample {found['sample_id']}: its region of {found['size']} bytes at byte {found['ptr']} {what}"
-            )
+            sample, ptr, size = region_R[int(wrong_R.argmax())].tolist()
+            raise source.bad(f"sample {sample}: its region of {size} bytes at byte {ptr} {what}")
 
     outside_R = (ptr_R < source.pages_start) | (ptr_R >= pages_end)
     refuse(outside_R, f"lies outside the pages, expected at bytes {source.pages_start} to {pages_end}")
-    refuse(size_R > source.page_size, "crosses a page, expected in one")
-    last_R = ptr_R + (size_R - 1)  # cannot wrap around 2**64 any more
-    refuse((ptr_R ^ last_R) >= source.page_size, "crosses a page, expected in one")
+    last_R = ptr_R + (size_R - 1)  # where this wraps around 2**64, the size is larger than any page
+    crosses_R = (size_R > source.page_size) | ((ptr_R ^ last_R) >= source.page_size)
+    refuse(crosses_R, "crosses a page, expected in one")
     refuse(region_R["sample_id"] >= source.num_samples, f"has no sample, expected one of {source.num_samples}")
     if (ptr_R[1:] < ptr_R[:-1]).any():
         order = np.argsort(ptr_R, kind="stable")

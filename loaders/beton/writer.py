@@ -34,9 +34,6 @@ from loaders.beton.format import (
 from loaders.beton.reader import Beton
 from loaders.errors import InputError, StorageError
 
-Change = Callable[[np.ndarray], np.ndarray]
-"""frame_SS → frame_SS, uint8."""
-
 
 def beton_size(num_samples: int, stored: int, page_size: int) -> int:
     """Upper bound of a beton's size in bytes, to check disk space in advance."""
@@ -79,32 +76,22 @@ def write_beton(
 
     footer_size = len(pack_footer(facts, rows_N, 0, 0))
     with publish(path, verify_beton, size=pages_end + footer_size + allocation_N.nbytes) as file:
-        file.seek(start)  # the gap before it reads as zero
-        page = np.zeros(page_size, np.uint8)
-        used = 0
-        for sample, frame_SS in enumerate(frames):
+        for sample, (ptr, frame_SS) in enumerate(zip(ptr_N.tolist(), frames, strict=True)):
             assert frame_SS.dtype == np.uint8 and frame_SS.shape == (facts.stored, facts.stored)
-            place = (sample % per_page) * frame_size
-            page[place : place + frame_size] = frame_SS.reshape(-1)
-            rows_N["crc"][sample] = crc32c(page[place : place + frame_size].data)
-            used = place + frame_size
-            if sample % per_page == per_page - 1:
-                file.write(page.data)
-                used = 0
-        if used:
-            page[used:] = 0
-            file.write(page.data)
-        assert file.tell() == pages_end
+            if sample % per_page == 0:
+                file.seek(ptr)  # the gap before it reads as zero
+            content = frame_SS.tobytes()
+            rows_N["crc"][sample] = crc32c(content)
+            file.write(content)
+        file.seek(pages_end)
 
         footer = pack_footer(facts, rows_N, crc32c(metadata_N.tobytes()), crc32c(allocation_N.tobytes()))
-        header = np.array([(VERSION, len(fields), page_size, num_samples, pages_end + len(footer))], HEADER).tobytes()
+        header = np.array((VERSION, len(fields), page_size, num_samples, pages_end + len(footer)), HEADER).tobytes()
         descriptors = np.concatenate([pack_descriptor(field) for field in fields])
-        block = np.array(
-            [(BLOCK_MAGIC, pages_end, len(footer), crc32c(footer), header_crc(header, descriptors, 1))], BLOCK
-        )
+        crcs = crc32c(footer), header_crc(header, descriptors, 1)
+        block = np.array((BLOCK_MAGIC, pages_end, len(footer), *crcs), BLOCK)
         descriptors["arguments"][1, : BLOCK.itemsize] = np.frombuffer(block.tobytes(), np.uint8)
-        file.write(footer)
-        file.write(allocation_N.tobytes())
+        file.write(footer + allocation_N.tobytes())
         file.seek(0)
         file.write(header + descriptors.tobytes() + metadata_N.tobytes())
         assert file.tell() == metadata_start(len(fields)) + metadata_N.nbytes
@@ -151,14 +138,14 @@ def write_subset(
     split: str,
     *,
     conversion_id: str | None = None,
-    change: Change | None = None,
+    change: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> None:
     """Write a beton of the chosen samples of each source, one source after the other, atomically.
 
     sources: verified betons of one conversion, each with index_N: the samples, in their new order.
     split: the name of the new set.  conversion_id: by default the sources' own.
-    change: applied to each frame; without it the bytes are copied.  Labels and rows stay: group, view, source, flags
-    and both hashes; that of the pixels is still of the decoded radiograph.
+    change: frame_SS → frame_SS, uint8, applied to each frame; without it the bytes are copied.  Labels and rows stay:
+    group, view, source, flags and both hashes; that of the pixels is still of the decoded radiograph.
     Errors: InputError for betons of different conversions, or no samples; BetonError for a damaged frame; StorageError.
     """
     betons = [beton for beton, _ in sources]
