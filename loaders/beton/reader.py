@@ -75,11 +75,12 @@ class Beton:
         self.label_N = source.metadata_N["label"].astype(np.int64)
         if self.verified:
             self.facts, self.rows_N, crcs = parse_footer(footer, self.num_samples, str(self.path))
-            start, end = self.metadata_end - source.metadata_N.nbytes, self.metadata_end
-            for table, bytes_B in (
-                ("metadata", self.bytes_B[start:end]),
-                ("allocation", self.bytes_B[self.table_start :]),
-            ):
+            start = self.metadata_end - source.metadata_N.nbytes
+            tables = {
+                "metadata": self.bytes_B[start : self.metadata_end],
+                "allocation": self.bytes_B[self.table_start :],
+            }
+            for table, bytes_B in tables.items():
                 if crc32c(bytes_B.data) != crcs[f"{table}_crc"]:
                     raise source.bad(f"{table} table checksum differs from the expected")
             self._check_facts()

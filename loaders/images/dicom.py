@@ -71,15 +71,11 @@ def shown_picture(dicom: Dicom, max_pixels: int) -> Radiograph:
         luma_into(grey_HW, np.ascontiguousarray(values), 0, 2)
         colour = colour_share(values)
     view = text(dicom.dataset, 0x00185101)
+    grey_HW = np.require(grey_HW, requirements=["C", "W", "O"])
     return Radiograph(
-        grey_HW=np.require(grey_HW, requirements=["C", "W", "O"]),
-        format="DICOM",
-        bits=8 if form.stored <= 8 else 16,
-        note=note,
-        colour=colour,
-        patient=text(dicom.dataset, 0x00100020),
-        view=view if view in VIEWS else "",
-    )
+        grey_HW=grey_HW, format="DICOM", bits=8 if form.stored <= 8 else 16, note=note, colour=colour,
+        patient=text(dicom.dataset, 0x00100020), view=view if view in VIEWS else "",
+    )  # fmt: skip
 
 
 def grey_table(dicom: Dicom, form: Format) -> tuple[np.ndarray, str]:

@@ -72,16 +72,11 @@ def read_format(dicom: Dicom, max_pixels: int) -> Format:
     if photometric not in (*GREY, "RGB", *LUMA_FIRST, *FROM_RGB):
         name = photometric if photometric in OTHER else "unknown" if photometric else "no"
         raise refuse(f"DICOM of {name} photometric interpretation", "grey, RGB or YBR_FULL", EXPORT_AGAIN)
-    samples, allocated, stored, high, signed = (
-        whole(dataset, tag, name, little)
-        for tag, name in (
-            (0x00280002, "samples per pixel"),
-            (0x00280100, "bits allocated"),
-            (0x00280101, "bits stored"),
-            (0x00280102, "high bit"),
-            (0x00280103, "pixel representation"),
-        )
-    )
+    samples = whole(dataset, 0x00280002, "samples per pixel", little)
+    allocated = whole(dataset, 0x00280100, "bits allocated", little)
+    stored = whole(dataset, 0x00280101, "bits stored", little)
+    high = whole(dataset, 0x00280102, "high bit", little)
+    signed = whole(dataset, 0x00280103, "pixel representation", little)
     if samples != (1 if photometric in GREY else 3):
         raise refuse(f"DICOM of {samples} samples a pixel in {photometric}", "1 for grey, 3 for colour", EXPORT_AGAIN)
     if allocated not in (8, 16) or not 6 <= stored <= allocated or high != stored - 1 or signed > 1:
@@ -93,15 +88,9 @@ def read_format(dicom: Dicom, max_pixels: int) -> Format:
     if samples == 3 and planar not in (b"\0\0", b"\1\0", b"\0\1"):
         raise refuse("DICOM of colour without planar configuration", "0 or 1", EXPORT_AGAIN)
     return Format(
-        rows=rows,
-        columns=columns,
-        samples=samples,
-        allocated=allocated,
-        stored=stored,
-        signed=bool(signed),
-        photometric=photometric,
-        planar=any(planar),
-    )
+        rows=rows, columns=columns, samples=samples, allocated=allocated, stored=stored, signed=bool(signed),
+        photometric=photometric, planar=any(planar),
+    )  # fmt: skip
 
 
 def stored_values(dicom: Dicom, form: Format) -> np.ndarray:

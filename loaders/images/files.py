@@ -53,22 +53,24 @@ DECODER_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Radiograph:
-    """The decoded content of one file."""
+    """The decoded content of one file.
+
+    grey_HW: uint8 or uint16, upright, C-contiguous, writable; larger is brighter on the screen.
+    format: PNG, JPEG, TIFF, BMP or DICOM: what the bytes are, whatever the file's name.
+    bits: 1, 8 or 16: the smallest of these that holds a sample of the file.
+    note: an oddity that is no reason to reject, such as "named .png, is JPEG"; else empty.
+    colour: share of pixels with another colour than the picture's tint; of a JPEG only if asked for.
+    patient: a DICOM's patient ID, to be hashed and never to be written; else empty.
+    view: a DICOM's view position if it is a term of the standard; else empty.
+    """
 
     grey_HW: np.ndarray
-    """uint8 or uint16, upright, C-contiguous, writable; larger is brighter on the screen."""
     format: str
-    """PNG, JPEG, TIFF, BMP or DICOM: what the bytes are, whatever the file's name."""
     bits: int
-    """1, 8 or 16: the smallest of these that holds a sample of the file."""
     note: str
-    """An oddity that is no reason to reject, such as "named .png, is JPEG"; else empty."""
     colour: float = 0.0
-    """Share of pixels with another colour than the picture's tint; of a JPEG only if asked for."""
     patient: str = field(default="", repr=False)
-    """A DICOM's patient ID, to be hashed and never to be written; else empty."""
     view: str = ""
-    """A DICOM's view position if it is a term of the standard; else empty."""
 
 
 def refuse(found: str, expected: str, remedy: str = COPY_AGAIN) -> RadiographError:
@@ -135,12 +137,12 @@ def colour_share(colour_HWC: np.ndarray) -> float:
 
     colour_HWC: uint8 or uint16, three channels in any order, a fourth is ignored.
     """
-    few_HWC = sampled(colour_HWC, TINT_SAMPLES).astype(np.float32) * (1 if colour_HWC.dtype == np.uint8 else 1 / 257)
+    levels = 1 if colour_HWC.dtype == np.uint8 else 257
+    few_HWC = sampled(colour_HWC, TINT_SAMPLES).astype(np.float32) * (1 / levels)
     grey_HW1 = few_HWC.mean(2, keepdims=True)
     # a tint is the same share of grey everywhere
     tint_C = np.median((few_HWC - grey_HW1) / (grey_HW1 + 1), axis=(0, 1))
     sampled_HWC = sampled(colour_HWC, SAMPLES)
-    levels = 1 if colour_HWC.dtype == np.uint8 else 257
     coloured = count_coloured(sampled_HWC, tint_C.astype(np.float32), np.float32(COLOURFUL * levels))
     return coloured / (sampled_HWC.shape[0] * sampled_HWC.shape[1])
 

@@ -39,35 +39,38 @@ ABRUPT, WITHIN = 0.25, 4  # share of other levels in one of the first lines afte
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keypoints:
-    """Distinctive places of a picture with their descriptors; survive cropping, resizing and equalising."""
+    """Distinctive places of a picture with their descriptors; survive cropping, resizing and equalising.
+
+    place_DX: float32, shares of the side.  descriptor_DF: float32 D × 128, square roots of SIFT's (RootSIFT).
+    """
 
     place_DX: np.ndarray
-    """float32, shares of the side."""
     descriptor_DF: np.ndarray
-    """float32 D × 128, square roots of SIFT's (RootSIFT)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """What the audit measures of one decoded file on its own."""
+    """What the audit measures of one decoded file on its own.
+
+    scores: one for each of DETECTORS.
+    box: first row, last row + 1, first column, last column + 1 inside the borders, in pixels of the file.
+    turns: clockwise quarter turns that make it upright, if `rotated` is over its limit.
+    kind_K: probabilities of loaders.images.kind.KINDS.
+    evenness: Kolmogorov-Smirnov distance of the histogram from a flat one; near 0 in an equalised film.
+    compared_SS: uint8, COMPARED × COMPARED, without borders; the keypoints' places are in it.
+    thumbnail: JPEG with the file's aspect ratio, its longer side THUMBNAIL pixels.
+    small_SS: uint8, SMALL × SMALL, for the probes.
+    """
 
     scores: dict[str, float]
-    """One for each of DETECTORS."""
     box: tuple[int, int, int, int]
-    """First row, last row + 1, first column, last column + 1 inside the borders, in pixels of the file."""
     turns: int
-    """Clockwise quarter turns that make it upright, if `rotated` is over its limit."""
     kind_K: np.ndarray
-    """Probabilities of loaders.images.kind.KINDS."""
     evenness: float
-    """Kolmogorov-Smirnov distance of the histogram from a flat one; near 0 in an equalised film."""
     keypoints: Keypoints
     compared_SS: np.ndarray
-    """uint8, COMPARED × COMPARED, without borders; the keypoints' places are in it."""
     thumbnail: bytes
-    """JPEG with the file's aspect ratio, its longer side THUMBNAIL pixels."""
     small_SS: np.ndarray
-    """uint8, SMALL × SMALL, for the probes."""
 
 
 def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored: int) -> Measurement:
@@ -105,19 +108,14 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
         "inverted": odds["inverted"],
         "rotated": sum(turned),
         "misaligned": misalignment(pose_P),
-        "borders": border_share((top, bottom, left, right), SIDE, SIDE),
+        "borders": max(top / SIDE, 1 - bottom / SIDE, left / SIDE, 1 - right / SIDE),  # the widest margin
     }
+    small_SS = cv2.resize(frame_SS, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
     return Measurement(
-        scores=scores,
-        box=box,
-        turns=1 + int(np.argmax(turned)),
-        kind_K=kind_K,
-        evenness=evenness(inside_SS),
-        keypoints=find_keypoints(compared_SS),
-        compared_SS=compared_SS,
-        thumbnail=thumbnail_of(frame_SS, rows, columns),
-        small_SS=cv2.resize(frame_SS, (SMALL, SMALL), interpolation=cv2.INTER_AREA),
-    )
+        scores=scores, box=box, turns=1 + int(np.argmax(turned)), kind_K=kind_K, evenness=evenness(inside_SS),
+        keypoints=find_keypoints(compared_SS), compared_SS=compared_SS,
+        thumbnail=thumbnail_of(frame_SS, rows, columns), small_SS=small_SS,
+    )  # fmt: skip
 
 
 def own_defects(measurement: Measurement, limits: AuditLimits) -> list[str]:
@@ -175,12 +173,6 @@ def margin(lines_HW: np.ndarray) -> int:
     stray_H = (np.abs(lines_HW.astype(np.int16) - level) > EVEN).mean(1)
     width = int(np.argmax(stray_H > STRAY))  # 0 if it is margin all over
     return width if stray_H[width : width + WITHIN].max() >= ABRUPT else 0
-
-
-def border_share(box: tuple[int, int, int, int], rows: int, columns: int) -> float:
-    """The widest margin outside a box, as a share of its side."""
-    top, bottom, left, right = box
-    return max(top / rows, 1 - bottom / rows, left / columns, 1 - right / columns)
 
 
 def inset(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
@@ -255,8 +247,6 @@ def find_keypoints(frame_SS: np.ndarray) -> Keypoints:
     found, descriptor_DF = sift.detectAndCompute(cv2.equalizeHist(small_SS), None)
     if descriptor_DF is None:
         return Keypoints(place_DX=np.empty((0, 2), np.float32), descriptor_DF=np.empty((0, 128), np.float32))
-    sums_D1 = np.maximum(descriptor_DF.sum(1, keepdims=True), 1e-6)
-    places_DX = np.array([keypoint.pt for keypoint in found], np.float32) / KEYPOINT_SIDE
-    return Keypoints(
-        place_DX=places_DX[:KEYPOINTS], descriptor_DF=np.sqrt(descriptor_DF / sums_D1)[:KEYPOINTS].astype(np.float32)
-    )
+    place_DX = np.array([keypoint.pt for keypoint in found], np.float32)[:KEYPOINTS] / KEYPOINT_SIDE
+    root_DF = np.sqrt(descriptor_DF / np.maximum(descriptor_DF.sum(1, keepdims=True), 1e-6))
+    return Keypoints(place_DX=place_DX, descriptor_DF=root_DF[:KEYPOINTS].astype(np.float32))
