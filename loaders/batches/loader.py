@@ -11,8 +11,6 @@ One `for` is one epoch. Batches are yours to keep. Order, rotation and zoom are 
 # N samples of a batch, O samples of an epoch in its order, H W rows and columns of the crop, B bytes,
 # 23 the two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque
@@ -20,7 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -116,9 +114,8 @@ class Loader:
         if state["seed"] != self.config.seed:
             raise ConfigError(f"loader state: seed {state['seed']}, expected {self.config.seed}; use the same --seed")
         if state["world_size"] != self.config.world_size:
-            raise ConfigError(
-                f"loader state: of {state['world_size']} ranks, expected {self.config.world_size}; use the same number"
-            )
+            found, expected = state["world_size"], self.config.world_size
+            raise ConfigError(f"loader state: of {found} ranks, expected {expected}; use the same number")
         most = -(-len(self.beton) // self.config.world_size)  # of the first rank, which may have one more than this one
         if not 0 <= state["position"] <= most:
             raise ConfigError(f"loader state: position {state['position']}, expected 0 to {most}; use the same beton")
@@ -179,10 +176,8 @@ class Loader:
                 del batch  # else its memory could not be reused before the next one is here
                 self._check_open()
                 if iteration != self._iterations:
-                    raise ConfigError(
-                        f"{beton.path}: another iteration of this loader has begun, expected one at a time; "
-                        "open a second Loader"
-                    )
+                    what = "another iteration of this loader has begun, expected one at a time"
+                    raise ConfigError(f"{beton.path}: {what}; open a second Loader")
                 self.wait_seconds += given - asked
                 self.consumer_seconds += time.perf_counter() - given
                 self.making_seconds += making_seconds
@@ -257,7 +252,7 @@ class Loader:
         self._frames = None
         self.beton.close()
 
-    def __enter__(self) -> Loader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -2,8 +2,6 @@
 
 # N samples, 23 the two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 import statistics
 import sys
 import time

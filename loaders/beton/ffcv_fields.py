@@ -2,12 +2,10 @@
 
 # N samples, H W rows and columns of an image, R regions, B bytes
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -111,7 +109,7 @@ class FieldReader:
     def __len__(self) -> int:
         return self.num_samples
 
-    def __enter__(self) -> FieldReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -2,8 +2,6 @@
 
 # N samples
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -2,8 +2,6 @@
 
 # N samples, R regions, B bytes of the file
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import mmap

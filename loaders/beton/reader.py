@@ -2,12 +2,11 @@
 
 # N samples, S side of a stored frame, B bytes of the file
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from crc32c import crc32c
@@ -67,10 +66,8 @@ class Beton:
         ptr_N = source.metadata_N["image"].astype(np.uint64)
         missing = first_missing(sorted_regions(source, self.pages_end), ptr_N, self.side**2)
         if missing is not None:
-            raise source.bad(
-                f"the allocation table does not match the metadata: sample {missing} has its frame "
-                f"at byte {ptr_N[missing]}, expected in the table"
-            )
+            found = f"sample {missing} has its frame at byte {ptr_N[missing]}"
+            raise source.bad(f"the allocation table does not match the metadata: {found}, expected in the table")
         self.offset_N = ptr_N.view(np.int64)  # inside the file
         self.label_N = source.metadata_N["label"].astype(np.int64)
         if self.verified:
@@ -86,10 +83,9 @@ class Beton:
             self._check_facts()
             return
         if not trust_unverified:
-            raise BetonError(
-                f"{self.path}: no plainfilm footer: written by another program, without checksums, expected "
-                "plainfilm's; convert the radiographs, or pass --trust-unverified"
-            )
+            found = "no plainfilm footer: written by another program, without checksums"
+            remedy = "convert the radiographs, or pass --trust-unverified"
+            raise BetonError(f"{self.path}: {found}, expected plainfilm's; {remedy}")
         self.facts = self._foreign_facts()
         self.rows_N = np.zeros(self.num_samples, ROW)
 
@@ -100,10 +96,8 @@ class Beton:
             raise self._map.bad(f"fields {', '.join(by_name)}, expected image and label")
         image, (label_index, label) = by_name["image"][1], by_name["label"]
         if image.type_id == TYPE_RGB:
-            raise BetonError(
-                f"{self.path}: image is an RGB image, expected grey frames; "
-                "save its images as files (loaders.beton.ffcv_fields.FieldReader gives them) and convert those"
-            )
+            remedy = "save its images as files (loaders.beton.ffcv_fields.FieldReader gives them) and convert those"
+            raise BetonError(f"{self.path}: image is an RGB image, expected grey frames; {remedy}")
         if image.type_id != TYPE_NDARRAY or image.dtype != np.uint8 or len(image.shape) != 2:
             found = f"{image.kind} {image.dtype} of shape {image.shape}"
             raise self._map.bad(f"image is {found}, expected a two-dimensional uint8 ndarray")
@@ -237,7 +231,7 @@ class Beton:
     def __len__(self) -> int:
         return self.num_samples
 
-    def __enter__(self) -> Beton:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

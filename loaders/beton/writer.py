@@ -2,8 +2,6 @@
 
 # N samples, S side of a stored frame
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,9 +52,8 @@ def write_beton(
     if num_samples == 0:
         raise InputError(f"{path}: no samples to write, expected at least one")
     if frame_size > page_size:
-        raise InputError(
-            f"{path}: a frame of {frame_size} bytes, expected at most one page of {page_size}; use a larger --page-mib"
-        )
+        expected = f"at most one page of {page_size}; use a larger --page-mib"
+        raise InputError(f"{path}: a frame of {frame_size} bytes, expected {expected}")
     fields = [
         Field(name="image", type_id=TYPE_NDARRAY, dtype=np.dtype("u1"), shape=(facts.stored, facts.stored)),
         Field(name="label", type_id=TYPE_INT),
@@ -114,10 +111,8 @@ def subset_id(beton: Beton, purpose: str, *index_N: np.ndarray) -> str:
 def check_own(beton: Beton) -> None:
     """Errors: InputError unless the beton is plainfilm's own."""
     if not beton.verified:
-        raise InputError(
-            f"{beton.path}: no plainfilm footer, so neither groups nor patients are known, "
-            "expected a beton of `convert`; convert the radiographs"
-        )
+        found = "no plainfilm footer, so neither groups nor patients are known"
+        raise InputError(f"{beton.path}: {found}, expected a beton of `convert`; convert the radiographs")
 
 
 def check_same_conversion(betons: Sequence[Beton]) -> None:
@@ -126,10 +121,8 @@ def check_same_conversion(betons: Sequence[Beton]) -> None:
     for beton in betons:
         check_own(beton)
         if replace(beton.facts, split="") != replace(first.facts, split=""):
-            raise InputError(
-                f"{beton.path}: of conversion {beton.facts.conversion_id}, {first.path.name} of "
-                f"{first.facts.conversion_id}, expected one conversion; convert the radiographs again"
-            )
+            both = f"of conversion {beton.facts.conversion_id}, {first.path.name} of {first.facts.conversion_id}"
+            raise InputError(f"{beton.path}: {both}, expected one conversion; convert the radiographs again")
 
 
 def write_subset(

@@ -2,8 +2,6 @@
 
 # H rows, W columns, S side of a stored frame
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -2,8 +2,6 @@
 
 # H rows, W columns, L stored values as bit patterns, E entries of a LUT, V windows
 
-from __future__ import annotations
-
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing

@@ -1,7 +1,5 @@
 """The elements of a DICOM file: their structure is checked and bounded before pydicom reads them."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import re

@@ -2,8 +2,6 @@
 
 # H rows, W columns, C samples of a pixel
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from io import BytesIO

@@ -2,8 +2,6 @@
 
 # H rows, W columns, C colour channels
 
-from __future__ import annotations
-
 import os
 import re
 import stat
@@ -17,7 +15,6 @@ import numpy as np
 
 from kernels.decoding import count_coloured
 from loaders.errors import RadiographError
-from loaders.images.png import COPY_AGAIN
 
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
 SHRINK = "shrink it, or raise --max-pixels if you trust it"
@@ -73,15 +70,15 @@ class Radiograph:
     view: str = ""
 
 
-def refuse(found: str, expected: str, remedy: str = COPY_AGAIN) -> RadiographError:
+def refuse(found: str, expected: str, remedy: str = "copy it again from its source") -> RadiographError:
     """The error of a file that is not used.  Its texts quote no free text of the file, which may name a patient."""
     return RadiographError(f"{found}, expected {expected}; {remedy}")
 
 
-def read_file(path: Path) -> bytes:
-    """The whole file, provided that it is a regular one; never waits on a FIFO and touches no device.
+def read_file(path: Path) -> tuple[bytes, str]:
+    """The whole file, provided that it is a regular one, and its format, as format_of has it.
 
-    Errors: RadiographError.
+    Never waits on a FIFO and touches no device.  Errors: RadiographError.
     """
     try:
         _check_kind(path.stat())
@@ -94,8 +91,8 @@ def read_file(path: Path) -> bytes:
     except (ValueError, MemoryError) as error:  # a NUL in the path; no room for the bytes
         raise refuse(str(error) or "no memory for this file", "a readable file", "check the path") from error
     if not data:
-        raise refuse("0 bytes", "a radiograph", COPY_AGAIN)
-    return data
+        raise refuse("0 bytes", "a radiograph")
+    return data, format_of(data)
 
 
 def _check_kind(status: os.stat_result) -> None:
@@ -129,7 +126,7 @@ def check_jpeg(data: bytes) -> None:
         if code not in (0x01, 0xD8, 0xD9):  # all others have a length; it steps over EXIF thumbnails
             at += int.from_bytes(data[at : at + 2], "big")
             scans += code == 0xDA
-    raise refuse(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", COPY_AGAIN)
+    raise refuse(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one")
 
 
 def colour_share(colour_HWC: np.ndarray) -> float:

@@ -2,8 +2,6 @@
 
 # H rows, W columns, h w those of a smaller picture, S side of the stored frame, C of its crop, L grey levels
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -50,10 +48,8 @@ def grey_window(grey_HW: np.ndarray) -> tuple[int, int, float]:
     total = grey_HW.size
     low, high = np.searchsorted(cumulative_L, (LOW_SHARE * total, HIGH_SHARE * total)).tolist()
     if low == high:
-        raise RadiographError(
-            f"{share_text(HIGH_SHARE - LOW_SHARE)} of the pixels have grey level {low}, expected a picture; "
-            "leave it out"
-        )
+        share = share_text(HIGH_SHARE - LOW_SHARE)
+        raise RadiographError(f"{share} of the pixels have grey level {low}, expected a picture; leave it out")
     inside = int(cumulative_L[high] - cumulative_L[low] + count_L[low])
     return low, high, (total - inside) / total
 
@@ -110,9 +106,8 @@ def repair(grey_HW: np.ndarray, fix: str) -> np.ndarray:
             top, bottom, left, right = map(int, crop.groups())
             rows, columns = grey_HW.shape
             if not (0 <= top < bottom <= rows and 0 <= left < right <= columns):
-                raise RadiographError(
-                    f"{columns}x{rows} pixels, expected room for the audit's {step}; audit the files again"
-                )
+                expected = f"room for the audit's {step}"
+                raise RadiographError(f"{columns}x{rows} pixels, expected {expected}; audit the files again")
             grey_HW = grey_HW[top:bottom, left:right]
         elif step == "invert":
             grey_HW = np.iinfo(grey_HW.dtype).max - grey_HW
@@ -153,21 +148,14 @@ def read_mask(path: Path, side: int, fit: Fit, *, size: tuple[int, int] | None =
     """
     try:
         grey_HW = decode_radiograph(path, max_pixels=MAX_PIXELS).grey_HW
-    except RadiographError as error:
-        raise InputError(f"{path}: {error}") from error
-    top = int(grey_HW.max())
-    if not top:
-        raise InputError(f"{path}: black all over, expected a mask with the lungs in white; leave it out")
-    if size is not None:
-        rows, columns = grey_HW.shape
-        if abs(columns * size[1] / (rows * size[0]) - 1) > PROPORTION:
-            raise InputError(
-                f"{path}: {columns}x{rows} pixels, expected the proportions of its radiograph, {size[0]}x{size[1]}; "
-                "make it again, or leave it out"
-            )
-        if "crop " in fix:  # counts in the radiograph's pixels
+        top, (rows, columns) = int(grey_HW.max()), grey_HW.shape
+        if not top:
+            raise RadiographError("black all over, expected a mask with the lungs in white; leave it out")
+        if size is not None and abs(columns * size[1] / (rows * size[0]) - 1) > PROPORTION:
+            expected = f"the proportions of its radiograph, {size[0]}x{size[1]}"
+            raise RadiographError(f"{columns}x{rows} pixels, expected {expected}; make it again, or leave it out")
+        if size is not None and "crop " in fix:  # counts in the radiograph's pixels
             grey_HW = cv2.resize(grey_HW, size, interpolation=cv2.INTER_NEAREST)
-    try:
         grey_HW = repair(grey_HW, "; ".join(step for step in fix.split("; ") if step != "invert"))
     except RadiographError as error:
         raise InputError(f"{path}: {error}") from error

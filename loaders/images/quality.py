@@ -3,8 +3,6 @@
 # H rows, W columns, S side of the audit's frame, K kinds, P parameters of a pose, L grey levels, D keypoints,
 # X coordinates x and y, F values of a descriptor
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +25,7 @@ MEANINGLESS = {  # defect → others that mean nothing beside it
     "inverted": ("misaligned", "exposure"),
 }
 SIDE = 320  # of the frame that is scored, whatever the sizes of file and conversion
+MARGIN = SIDE * 15 // 100  # around the central part, where blur and exposure are measured
 SMALL = 92  # the probes' frames: stored side of a crop of 64
 THUMBNAIL = 160
 COMPARED = 160  # side at which near duplicates are correlated
@@ -84,11 +83,11 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
     top, bottom, left, right = inset(inner_box(frame_SS))
     inside_SS = frame_SS
     if (top, bottom, left, right) != (0, SIDE, 0, SIDE):
-        inside_SS = cv2.resize(
-            np.ascontiguousarray(frame_SS[top:bottom, left:right]), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR
-        )
+        inside_SS = np.ascontiguousarray(frame_SS[top:bottom, left:right])
+        inside_SS = cv2.resize(inside_SS, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     kind_K, pose_P = kind_of(kind_features(inside_SS), shipped_weights())
     odds = dict(zip(KINDS, kind_K.tolist(), strict=True))
+    body_SS = inside_SS[MARGIN:-MARGIN, MARGIN:-MARGIN]
     turned = [odds[f"turned-{90 * turns}"] for turns in (1, 2, 3)]
     # inwards to whole pixels, so that no line of the margin remains
     box = -(-top * rows // SIDE), bottom * rows // SIDE, -(-left * columns // SIDE), right * columns // SIDE
@@ -103,8 +102,8 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
         "colour-annotation": colour,
         "text-or-mark": strokes(inside_SS),
         "low-resolution": stored / min(box[1] - box[0], box[3] - box[2]),
-        "blurred": blur(inside_SS),
-        "exposure": exposure(inside_SS),
+        "blurred": blur(body_SS),
+        "exposure": exposure(body_SS),
         "inverted": odds["inverted"],
         "rotated": sum(turned),
         "misaligned": misalignment(pose_P),
@@ -181,15 +180,13 @@ def inset(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     return top + (top > 0), bottom - (bottom < SIDE), left + (left > 0), right - (right < SIDE)
 
 
-def blur(frame_SS: np.ndarray) -> float:
-    """Contrast of edges in one octave over that in the next finer one, in the central part; larger is more blurred.
+def blur(body_SS: np.ndarray) -> float:
+    """Contrast of edges in one octave over that in the next finer one; larger is more blurred.
 
     The ratio of the 98th percentiles of absolute differences of Gaussians: high enough to be at edges, where blur shows
     and noise does not, and low enough to pass over the few pixels of letters.
     """
-    margin = len(frame_SS) * 15 // 100
-    body_SS = frame_SS[margin:-margin, margin:-margin].astype(np.float32)
-    blurred = [cv2.GaussianBlur(body_SS, (0, 0), 0.8 * 2**octave) for octave in range(3)]
+    blurred = [cv2.GaussianBlur(body_SS.astype(np.float32), (0, 0), 0.8 * 2**octave) for octave in range(3)]
     # every other pixel is enough for a percentile
     fine, coarse = (
         float(np.quantile(np.abs(blurred[octave][::2, ::2] - blurred[octave + 1][::2, ::2]), 0.98))
@@ -206,14 +203,12 @@ def strokes(frame_SS: np.ndarray) -> float:
     return float((np.maximum(bright_SS, dark_SS) > STROKE_CONTRAST).mean())
 
 
-def exposure(frame_SS: np.ndarray) -> float:
+def exposure(body_SS: np.ndarray) -> float:
     """Distance of the central part from an exposure that shows both lungs and spine; 1 is the limit.
 
     The larger of: its share of nearly black and nearly white pixels over 0.15; the distance of its mean from that of
     ordinary films.
     """
-    margin = len(frame_SS) * 15 // 100
-    body_SS = frame_SS[margin:-margin, margin:-margin]
     extremes = float(((body_SS <= 5) | (body_SS >= 250)).mean())
     return max(extremes / 0.15, abs(float(body_SS.mean()) - 145) / 90)
 

@@ -25,8 +25,7 @@ from PIL import Image
 
 from loaders.errors import RadiographError
 from loaders.images.files import MAX_BYTES, Radiograph
-from loaders.images.png import plain_png, sound_png
-from loaders.images.radiograph import decode_radiograph
+from loaders.images.radiograph import decode_radiograph, plain_png, sound_png
 
 pytestmark = pytest.mark.opencv
 
