@@ -99,12 +99,9 @@ class Loader:
     def state_dict(self) -> dict[str, Any]:
         """The consumer's position: enough to yield the identical remaining batches."""
         return {
-            "seed": self.config.seed,
-            "epoch": self.epoch,
-            "position": self.position,
-            "order": self.order,
+            "seed": self.config.seed, "epoch": self.epoch, "position": self.position, "order": self.order,
             "world_size": self.config.world_size,
-        }
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`, in the order that was chosen there, on the same rank or another.

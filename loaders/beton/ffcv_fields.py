@@ -4,6 +4,7 @@
 
 import io
 import json
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from loaders.beton.format import RGB_JPEG, RGB_RAW, TYPE_FLOAT, TYPE_JSON, TYPE_RGB, Field
-from loaders.beton.map import BetonMap, find_region, sorted_regions
+from loaders.beton.map import BetonMap, sorted_regions
 from loaders.errors import ConfigError
 from loaders.images.files import DECODER_ERRORS
 
@@ -95,11 +96,12 @@ class FieldReader:
         """A copy of a sample's region at byte ptr, uint8; size: None for any.  Errors: ValueError."""
         if size == 0:
             return np.empty(0, np.uint8)
-        listed = find_region(self._region_R, sample, ptr)
-        if listed is None or size not in (None, listed):
-            wanted = "a region" if size is None else f"{size} bytes"
-            raise ValueError(f"{wanted} at byte {ptr}, which the allocation table does not list for this sample")
-        return self._map.bytes_B[ptr : ptr + listed].copy()
+        place = bisect_left(self._region_R["ptr"], ptr)
+        for owner, begin, listed in self._region_R[place : place + 1].tolist():  # one or none
+            if (owner, begin) == (sample, ptr) and size in (None, listed):
+                return self._map.bytes_B[ptr : ptr + listed].copy()
+        wanted = "a region" if size is None else f"{size} bytes"
+        raise ValueError(f"{wanted} at byte {ptr}, which the allocation table does not list for this sample")
 
     def close(self) -> None:
         """Release the map."""

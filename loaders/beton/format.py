@@ -22,14 +22,9 @@ TYPE_CUSTOM = 255
 KINDS = ("float", "int", "RGB image", "bytes", "ndarray", "JSON", "tensor")  # by type id
 RGB_JPEG, RGB_RAW = 0, 1  # modes of an RGB image
 HEADER = np.dtype(
-    [
-        ("version", "<u2"),
-        ("num_fields", "<u2"),
-        ("page_size", "<u4"),
-        ("num_samples", "<u8"),
-        ("alloc_table_ptr", "<u8"),
-    ]
-)
+    [("version", "<u2"), ("num_fields", "<u2"), ("page_size", "<u4"), ("num_samples", "<u8"),
+     ("alloc_table_ptr", "<u8")]
+)  # fmt: skip
 DESCRIPTOR = np.dtype([("type_id", "u1"), ("name", "u1", 16), ("arguments", "u1", 1024)])
 ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 NDARRAY_ARGUMENTS = np.dtype([("shape", "<u8", 32), ("type_length", "<u8")])
@@ -103,19 +98,30 @@ def first_page(num_fields: int, num_samples: int, row_size: int, page_size: int)
     return -(-end // page_size) * page_size
 
 
-def pack_descriptor(field: Field) -> np.ndarray:
-    """The descriptor of a field: a DESCRIPTOR array of one."""
-    descriptor = np.zeros(1, DESCRIPTOR)
-    descriptor["type_id"] = field.type_id
-    descriptor["name"][0, : len(field.name)] = np.frombuffer(field.name.encode("ascii"), np.uint8)
-    if field.type_id == TYPE_NDARRAY and field.dtype is not None:
-        arguments = np.zeros(1, NDARRAY_ARGUMENTS)
-        description = json.dumps([["", field.dtype.str]]).encode("ascii")  # what FFCV writes for dtype.descr
-        arguments["shape"][0, : len(field.shape)] = field.shape
-        arguments["type_length"] = len(description)
-        packed = np.frombuffer(arguments.tobytes() + description, np.uint8)
-        descriptor["arguments"][0, : packed.size] = packed
-    return descriptor
+def frame_fields(side: int) -> list[Field]:
+    """The fields that plainfilm writes: image, square frames, and label."""
+    image = Field(name="image", type_id=TYPE_NDARRAY, dtype=np.dtype("u1"), shape=(side, side))
+    return [image, Field(name="label", type_id=TYPE_INT)]
+
+
+def pack_head(fields: list[Field], num_samples: int, page_size: int, pages_end: int, footer: bytes) -> bytes:
+    """Header and descriptors of frame_fields, with the footer's block in the label's arguments."""
+    header = np.array((VERSION, len(fields), page_size, num_samples, pages_end + len(footer)), HEADER).tobytes()
+    descriptors = np.zeros(len(fields), DESCRIPTOR)
+    for index, field in enumerate(fields):
+        descriptors["type_id"][index] = field.type_id
+        descriptors["name"][index, : len(field.name)] = np.frombuffer(field.name.encode("ascii"), np.uint8)
+        if field.dtype is not None:
+            arguments = np.zeros(1, NDARRAY_ARGUMENTS)
+            description = json.dumps([["", field.dtype.str]]).encode("ascii")  # what FFCV writes for dtype.descr
+            arguments["shape"][0, : len(field.shape)] = field.shape
+            arguments["type_length"] = len(description)
+            packed = np.frombuffer(arguments.tobytes() + description, np.uint8)
+            descriptors["arguments"][index, : packed.size] = packed
+    crcs = crc32c(footer), header_crc(header, descriptors, 1)
+    block = np.array((BLOCK_MAGIC, pages_end, len(footer), *crcs), BLOCK)
+    descriptors["arguments"][1, : BLOCK.itemsize] = np.frombuffer(block.tobytes(), np.uint8)
+    return header + descriptors.tobytes()
 
 
 def parse_descriptor(descriptor: np.void, where: str, remedy: str) -> Field:

@@ -1,4 +1,4 @@
-"""The memory map of a beton: its tables, checked, its regions, and whether the file has changed since."""
+"""The memory map of a beton: its tables, footer and regions, checked, and whether the file has changed since."""
 
 # N samples, R regions, B bytes of the file
 
@@ -8,20 +8,25 @@ import mmap
 import os
 import stat
 import weakref
-from bisect import bisect_left
 from pathlib import Path
 
 import numpy as np
+from crc32c import crc32c
 
 from loaders.atomic_file import storage_error
 from loaders.beton.format import (
     ALLOCATION,
+    BLOCK,
+    BLOCK_MAGIC,
     DESCRIPTOR,
     HEADER,
     MIN_PAGE_SIZE,
+    TAIL,
+    TAIL_MAGIC,
     VERSION,
     Field,
     first_page,
+    header_crc,
     metadata_dtype,
     metadata_start,
     parse_descriptor,
@@ -165,6 +170,31 @@ def open_regular(path: Path) -> tuple[int, os.stat_result]:
     raise OSError(errno.EISDIR, "Is a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
 
 
+def find_footer(source: BetonMap, label_index: int) -> np.ndarray:
+    """The footer's bytes, CRC checked, a view; empty for a foreign file, without magic numbers.  Errors: BetonError."""
+    if source.table_start < source.pages_start:
+        raise source.bad(f"allocation table at byte {source.table_start}, expected after the pages: truncated")
+    arguments = source.descriptors["arguments"][label_index]
+    block = arguments[: BLOCK.itemsize].view(BLOCK)[0]
+    tail = source.view(source.table_start - TAIL.itemsize, TAIL, 1, "footer")[0]
+    if block["magic"] != BLOCK_MAGIC and tail["magic"] != TAIL_MAGIC:
+        return source.bytes_B[:0]
+    if block["magic"] != BLOCK_MAGIC or tail["magic"] != TAIL_MAGIC:
+        raise source.bad("one of the footer's two marks is missing, expected both")
+    start, size = int(block["ptr"]), int(block["size"])
+    if size != int(tail["size"]) or start + size != source.table_start or start < source.pages_start:
+        found = f"footer of {size} bytes at {start}"
+        raise source.bad(f"{found}, expected to end at the table, byte {source.table_start}")
+    if arguments[BLOCK.itemsize :].any():
+        raise source.bad("the footer's pointer block is not padded with the expected zeros")
+    if header_crc(source.header.tobytes(), source.descriptors, label_index) != block["header_crc"]:
+        raise source.bad("header checksum differs from the expected")
+    footer = source.bytes_B[start : source.table_start]
+    if crc32c(footer.data) != block["footer_crc"]:
+        raise source.bad("footer checksum differs from the expected")
+    return footer
+
+
 def sorted_regions(source: BetonMap, pages_end: int) -> np.ndarray:
     """The regions of at least one byte in file order, ALLOCATION; a view where the table has that order.
 
@@ -193,14 +223,6 @@ def sorted_regions(source: BetonMap, pages_end: int) -> np.ndarray:
         region_R, ptr_R, last_R = region_R[order], ptr_R[order], last_R[order]
     refuse(np.append(False, ptr_R[1:] <= last_R[:-1]), "overlaps another, expected apart")
     return region_R
-
-
-def find_region(region_R: np.ndarray, sample: int, ptr: int) -> int | None:
-    """The size of a sample's region at byte ptr; None when the table has none.  region_R: of sorted_regions."""
-    place = bisect_left(region_R["ptr"], ptr)
-    if place == len(region_R) or region_R["ptr"][place] != ptr or region_R["sample_id"][place] != sample:
-        return None
-    return int(region_R["size"][place])
 
 
 def first_missing(region_R: np.ndarray, ptr_N: np.ndarray, size: int) -> int | None:

@@ -11,20 +11,8 @@ from typing import Self
 import numpy as np
 from crc32c import crc32c
 
-from loaders.beton.format import (
-    BLOCK,
-    BLOCK_MAGIC,
-    ROW,
-    TAIL,
-    TAIL_MAGIC,
-    TYPE_INT,
-    TYPE_NDARRAY,
-    TYPE_RGB,
-    Facts,
-    header_crc,
-    parse_footer,
-)
-from loaders.beton.map import BetonMap, first_missing, sorted_regions
+from loaders.beton.format import ROW, TYPE_INT, TYPE_NDARRAY, TYPE_RGB, Facts, parse_footer
+from loaders.beton.map import BetonMap, find_footer, first_missing, sorted_regions
 from loaders.config import crop_side
 from loaders.errors import BetonError, ConfigError
 from loaders.output import Parts, Sheet
@@ -57,7 +45,7 @@ class Beton:
 
     def _open(self, source: BetonMap, trust_unverified: bool) -> None:
         self.side, label_index = self._check_fields(source)
-        footer = self._find_footer(source, label_index)
+        footer = find_footer(source, label_index)
         self.verified = footer.size > 0
         self.pages_end = self.table_start - footer.size
         if (self.pages_end - self.pages_start) % self.page_size:
@@ -72,13 +60,9 @@ class Beton:
         self.label_N = source.metadata_N["label"].astype(np.int64)
         if self.verified:
             self.facts, self.rows_N, crcs = parse_footer(footer, self.num_samples, str(self.path))
-            start = self.metadata_end - source.metadata_N.nbytes
-            tables = {
-                "metadata": self.bytes_B[start : self.metadata_end],
-                "allocation": self.bytes_B[self.table_start :],
-            }
-            for table, bytes_B in tables.items():
-                if crc32c(bytes_B.data) != crcs[f"{table}_crc"]:
+            start, end = self.metadata_end - source.metadata_N.nbytes, self.metadata_end
+            for table, part in (("metadata", slice(start, end)), ("allocation", slice(self.table_start, None))):
+                if crc32c(self.bytes_B[part].data) != crcs[f"{table}_crc"]:
                     raise source.bad(f"{table} table checksum differs from the expected")
             self._check_facts()
             return
@@ -106,31 +90,6 @@ class Beton:
         if label.type_id != TYPE_INT:
             raise self._map.bad(f"label is {label.kind}, expected an int")
         return image.shape[0], label_index
-
-    def _find_footer(self, source: BetonMap, label_index: int) -> np.ndarray:
-        """The footer's bytes, CRC checked, a view; empty for a foreign file, which has neither magic."""
-        if self.table_start < self.pages_start:
-            raise self._map.bad(f"allocation table at byte {self.table_start}, expected after the pages: truncated")
-        arguments = source.descriptors["arguments"][label_index]
-        block = arguments[: BLOCK.itemsize].view(BLOCK)[0]
-        tail = source.view(self.table_start - TAIL.itemsize, TAIL, 1, "footer")[0]
-        if block["magic"] != BLOCK_MAGIC and tail["magic"] != TAIL_MAGIC:
-            return self.bytes_B[:0]
-        if block["magic"] != BLOCK_MAGIC or tail["magic"] != TAIL_MAGIC:
-            raise self._map.bad("one of the footer's two marks is missing, expected both")
-        start, size = int(block["ptr"]), int(block["size"])
-        if size != int(tail["size"]) or start + size != self.table_start or start < self.pages_start:
-            raise self._map.bad(
-                f"footer of {size} bytes at {start}, expected to end at the table, byte {self.table_start}"
-            )
-        if arguments[BLOCK.itemsize :].any():
-            raise self._map.bad("the footer's pointer block is not padded with the expected zeros")
-        if header_crc(source.header.tobytes(), source.descriptors, label_index) != block["header_crc"]:
-            raise self._map.bad("header checksum differs from the expected")
-        footer = self.bytes_B[start : self.table_start]
-        if crc32c(footer.data) != block["footer_crc"]:
-            raise self._map.bad("footer checksum differs from the expected")
-        return footer
 
     def _check_facts(self) -> None:
         facts, label_N = self.facts, self.label_N

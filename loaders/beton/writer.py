@@ -12,23 +12,7 @@ import numpy as np
 from crc32c import crc32c
 
 from loaders.atomic_file import publish
-from loaders.beton.format import (
-    ALLOCATION,
-    BLOCK,
-    BLOCK_MAGIC,
-    HEADER,
-    TYPE_INT,
-    TYPE_NDARRAY,
-    VERSION,
-    Facts,
-    Field,
-    first_page,
-    header_crc,
-    metadata_dtype,
-    metadata_start,
-    pack_descriptor,
-    pack_footer,
-)
+from loaders.beton.format import ALLOCATION, Facts, first_page, frame_fields, metadata_dtype, pack_footer, pack_head
 from loaders.beton.reader import Beton
 from loaders.errors import InputError, StorageError
 
@@ -54,10 +38,7 @@ def write_beton(
     if frame_size > page_size:
         expected = f"at most one page of {page_size}; use a larger --page-mib"
         raise InputError(f"{path}: a frame of {frame_size} bytes, expected {expected}")
-    fields = [
-        Field(name="image", type_id=TYPE_NDARRAY, dtype=np.dtype("u1"), shape=(facts.stored, facts.stored)),
-        Field(name="label", type_id=TYPE_INT),
-    ]
+    fields = frame_fields(facts.stored)
     row_dtype = metadata_dtype(fields)
     start = first_page(len(fields), num_samples, row_dtype.itemsize, page_size)
     per_page = page_size // frame_size
@@ -83,15 +64,11 @@ def write_beton(
         file.seek(pages_end)
 
         footer = pack_footer(facts, rows_N, crc32c(metadata_N.tobytes()), crc32c(allocation_N.tobytes()))
-        header = np.array((VERSION, len(fields), page_size, num_samples, pages_end + len(footer)), HEADER).tobytes()
-        descriptors = np.concatenate([pack_descriptor(field) for field in fields])
-        crcs = crc32c(footer), header_crc(header, descriptors, 1)
-        block = np.array((BLOCK_MAGIC, pages_end, len(footer), *crcs), BLOCK)
-        descriptors["arguments"][1, : BLOCK.itemsize] = np.frombuffer(block.tobytes(), np.uint8)
         file.write(footer + allocation_N.tobytes())
         file.seek(0)
-        file.write(header + descriptors.tobytes() + metadata_N.tobytes())
-        assert file.tell() == metadata_start(len(fields)) + metadata_N.nbytes
+        head = pack_head(fields, num_samples, page_size, pages_end, footer)
+        file.write(head + metadata_N.tobytes())
+        assert len(head) + metadata_N.nbytes <= start
 
 
 def verify_beton(path: Path) -> None:

@@ -138,14 +138,9 @@ def inside(root: Path, path: str) -> Path:
 
 def write_frame(spool: Path, place: int, frame: np.ndarray) -> None:
     """Write one flat frame at its place; several processes may write at once."""
-    data = frame.data
-    descriptor = os.open(spool, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        written = 0
-        while written < data.nbytes:
-            written += os.pwrite(descriptor, data[written:], place * data.nbytes + written)
-    finally:
-        os.close(descriptor)
+    with spool.open("r+b") as file:
+        file.seek(place * frame.nbytes)
+        file.write(frame.data)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA, MODALITY_LUTS, VOI_LUTS = 0x7FE00010, 0x00283000, 0x00283010
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 VR = re.compile(rb"[A-Z]{2}")  # PS3.5 section 6.2: value representations have capital letters only
+DECIMAL = re.compile(r"[+-]?(\d{1,32}\.?\d{0,32}|\.\d{1,32})([eE][+-]?\d{1,2})?", re.ASCII)
 LONG_LENGTH = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")  # PS3.5 7.1.2
 IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 
@@ -71,11 +72,8 @@ def read_dicom(data: bytes, syntaxes: frozenset[str]) -> Dicom:
     syntax = text(read_dataset(BytesIO(data[META_START:group_ends]), False, True), 0x00020010)
     if syntax not in syntaxes:
         name = UID_dictionary[syntax][0] if syntax in UID_dictionary else "an unknown transfer syntax"
-        raise refuse(
-            f"DICOM in {name}" if syntax else "DICOM without a transfer syntax",
-            "uncompressed, JPEG, JPEG-LS, JPEG 2000 or RLE",
-            "export it in one of these",
-        )
+        found = f"DICOM in {name}" if syntax else "DICOM without a transfer syntax"
+        raise refuse(found, "uncompressed, JPEG, JPEG-LS, JPEG 2000 or RLE", "export it in one of these")
     body, start = (inflate(data, group_ends), 0) if syntax == DEFLATED else (data, group_ends)
     implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
     at = walk(body, start, implicit=implicit, little=little)
@@ -110,7 +108,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
     Errors: RadiographError for lengths that lead outside, unbalanced or deep nesting, or too many elements.
     """
     order, at, end = "<" if little else ">", start, len(body)
-    if at + 6 <= end and implicit == bool(VR.match(body, at + 4)):  # else pydicom would switch, unchecked
+    if at + 6 <= end and implicit == bool(VR.match(body, at + 4)):  # pydicom would switch to it, unchecked
         raise refuse("DICOM whose elements are not encoded in its transfer syntax", "one encoding")
     opened: list[tuple[int, bool]] = []  # of each open sequence or item: where it ends or UNDEFINED, whether fragments
     for _ in range(MAX_ELEMENTS):
@@ -186,9 +184,7 @@ def decimals(dataset: Dataset, tag: int, name: str) -> list[float]:
     """Decimal strings (PS3.5 section 6.2).  Errors: RadiographError for what is no number."""
     found = text(dataset, tag)
     parts = [part.strip() for part in found.split("\\")] if found else []
-    if not all(
-        re.fullmatch(r"[+-]?(\d{1,32}\.?\d{0,32}|\.\d{1,32})([eE][+-]?\d{1,2})?", part, re.ASCII) for part in parts
-    ):
+    if not all(map(DECIMAL.fullmatch, parts)):
         raise refuse(f"DICOM with a {name} that is no number", "a decimal", "export it again")
     return [float(part) for part in parts]
 

@@ -75,8 +75,8 @@ def refuse(found: str, expected: str, remedy: str = "copy it again from its sour
     return RadiographError(f"{found}, expected {expected}; {remedy}")
 
 
-def read_file(path: Path) -> tuple[bytes, str]:
-    """The whole file, provided that it is a regular one, and its format, as format_of has it.
+def read_file(path: Path) -> tuple[bytes, str, str]:
+    """The whole file, if it is a regular one; its format, as format_of has it; a note if its name is another's.
 
     Never waits on a FIFO and touches no device.  Errors: RadiographError.
     """
@@ -92,7 +92,9 @@ def read_file(path: Path) -> tuple[bytes, str]:
         raise refuse(str(error) or "no memory for this file", "a readable file", "check the path") from error
     if not data:
         raise refuse("0 bytes", "a radiograph")
-    return data, format_of(data)
+    found = format_of(data)
+    agrees = SUFFIXES.get(path.suffix.lower(), found) == found
+    return data, found, "" if agrees else f"named {path.suffix}, is {found}"
 
 
 def _check_kind(status: os.stat_result) -> None:

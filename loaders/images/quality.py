@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -188,10 +189,7 @@ def blur(body_SS: np.ndarray) -> float:
     """
     blurred = [cv2.GaussianBlur(body_SS.astype(np.float32), (0, 0), 0.8 * 2**octave) for octave in range(3)]
     # every other pixel is enough for a percentile
-    fine, coarse = (
-        float(np.quantile(np.abs(blurred[octave][::2, ::2] - blurred[octave + 1][::2, ::2]), 0.98))
-        for octave in range(2)
-    )
+    fine, coarse = (float(np.quantile(np.abs((a - b)[::2, ::2]), 0.98)) for a, b in pairwise(blurred))
     return coarse / (fine + 0.05)
 
 

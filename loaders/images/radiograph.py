@@ -17,16 +17,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from kernels.decoding import luma_into, unfilter_into
-from loaders.images.files import (
-    DECODER_ERRORS,
-    SHRINK,
-    SUFFIXES,
-    Radiograph,
-    check_jpeg,
-    colour_share,
-    read_file,
-    refuse,
-)
+from loaders.images.files import DECODER_ERRORS, SHRINK, Radiograph, check_jpeg, colour_share, read_file, refuse
 
 SAVE_AGAIN = "open it in a viewer and save it as grey PNG"
 BAND = 1 << 20  # pixels of a picture that are converted at once
@@ -48,7 +39,7 @@ def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False)
     caller has.  Source: DESIGN, Geometry.
     For processes, not threads: Pillow's warnings are silenced by a filter that the whole process shares.
     """
-    data, found = read_file(path)
+    data, found, note = read_file(path)
     if found not in _DECODERS:
         raise refuse(found, " or ".join(_DECODERS), "replace or remove it")
     with warnings.catch_warnings():
@@ -64,9 +55,7 @@ def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False)
         except DECODER_ERRORS as error:
             reason = str(error) or type(error).__name__
             raise refuse(f"{found} that does not decode ({reason})", "a whole image") from error
-    if SUFFIXES.get(path.suffix.lower(), found) == found:
-        return radiograph
-    return replace(radiograph, note=f"{radiograph.note}; named {path.suffix}, is {found}".lstrip("; "))
+    return replace(radiograph, note=f"{radiograph.note}; {note}".lstrip("; ")) if note else radiograph
 
 
 def _open_header(data: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -92,9 +81,8 @@ def _finish(
         orientation, note = 1, f"{note}; EXIF unreadable, taken as upright".lstrip("; ")
     rows, columns, transposed = _TURNS.get(orientation, (1, 1, False))
     grey_HW = grey_HW[::rows, ::columns].T if transposed else grey_HW[::rows, ::columns]
-    return Radiograph(
-        grey_HW=np.require(grey_HW, requirements=["C", "W"]), format=name, bits=bits, note=note, colour=colour
-    )
+    grey_HW = np.require(grey_HW, requirements=["C", "W"])
+    return Radiograph(grey_HW=grey_HW, format=name, bits=bits, note=note, colour=colour)
 
 
 def _flatten(colour_HWC: np.ndarray, red: int = 0, blue: int = 2) -> tuple[np.ndarray, str]:
@@ -266,9 +254,5 @@ def _decode_dicom(data: bytes, max_pixels: int) -> Radiograph:
 
 
 _DECODERS: dict[str, Callable[[bytes, int], Radiograph]] = {
-    "PNG": _decode_png,
-    "JPEG": _decode_jpeg,
-    "TIFF": _decode_tiff,
-    "BMP": _decode_bmp,
-    "DICOM": _decode_dicom,
-}
+    "PNG": _decode_png, "JPEG": _decode_jpeg, "TIFF": _decode_tiff, "BMP": _decode_bmp, "DICOM": _decode_dicom,
+}  # fmt: skip
