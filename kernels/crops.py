@@ -43,12 +43,8 @@ def affine_scratch(crop, stored):
 
     crop, stored: sides in pixels.  Gives places int32, weights float32, corners uint32, and quads uint32.
     """
-    return (
-        np.empty(crop, np.int32),
-        np.empty((2, crop), np.float32),
-        np.empty(crop, np.uint32),
-        np.empty(stored * stored, np.uint32),
-    )
+    place_W, weight_2W = np.empty(crop, np.int32), np.empty((2, crop), np.float32)
+    return place_W, weight_2W, np.empty(crop, np.uint32), np.empty(stored * stored, np.uint32)
 
 
 @inlined

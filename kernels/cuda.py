@@ -10,136 +10,66 @@ gets the same batches as the host.
 import triton
 import triton.language as tl
 
-BLOCK = 1024  # pixels of one program: 4 warps, 8 pixels a thread
+BLOCK = tl.constexpr(1024)  # pixels of one program: 4 warps, 8 pixels a thread
 MIDDLE = tl.constexpr(127.5)
 SCALE = tl.constexpr(1 / 127.5)
 
 
 @triton.jit
-def sample_place(position, order_O, label_O, out_label_N, staged: tl.constexpr):
-    """The places of this program's sample in the epoch and of its frame; the first program copies the label."""
+def batch_kernel(
+    out_N1HW, out_label_N, frames_MSS, order_O, label_O, inverse_O23, position,
+    low: tl.constexpr, high: tl.constexpr, stored: tl.constexpr, crop: tl.constexpr, staged: tl.constexpr,
+):  # fmt: skip
+    """See batch_into; one program makes BLOCK pixels of one sample, and the sample's first copies its label."""
     n = tl.program_id(0)
     place = tl.load(position) + n
     if tl.program_id(1) == 0:
         tl.store(out_label_N + n, tl.load(label_O + place))
     frame = n.to(tl.int64) if staged else tl.load(order_O + place)
-    return place, frame
-
-
-@triton.jit
-def affine_kernel(
-    out_N1HW,
-    out_label_N,
-    frames_MSS,
-    order_O,
-    label_O,
-    inverse_O23,
-    position,
-    low: tl.constexpr,
-    high: tl.constexpr,
-    stored: tl.constexpr,
-    crop: tl.constexpr,
-    staged: tl.constexpr,
-    block: tl.constexpr,
-):
-    """See affine_batch; one program makes `block` pixels of one sample."""
-    place, frame = sample_place(position, order_O, label_O, out_label_N, staged)
-    pixel = tl.program_id(1) * block + tl.arange(0, block)
-    inside = pixel < crop * crop
-    across = (pixel % crop).to(tl.float32) + 0.5
-    down = (pixel // crop).to(tl.float32) + 0.5
-    matrix = inverse_O23 + place * 6
-    row_x = tl.load(matrix + 1) * down + tl.load(matrix + 2) - 0.5
-    row_y = tl.load(matrix + 4) * down + tl.load(matrix + 5) - 0.5
-    lowest: tl.constexpr = low * 1.0
-    highest: tl.constexpr = high * 1.0
-    x = tl.minimum(tl.maximum(tl.load(matrix) * across + row_x, lowest), highest)
-    y = tl.minimum(tl.maximum(tl.load(matrix + 3) * across + row_y, lowest), highest)
-    left, top = x.to(tl.int32), y.to(tl.int32)
-    weight_x, weight_y = x - left.to(tl.float32), y - top.to(tl.float32)
-    right, below = tl.minimum(left + 1, high), tl.minimum(top + 1, high)
     levels = frames_MSS + frame * (stored * stored)
-    top_left = tl.load(levels + (top * stored + left), mask=inside, other=0).to(tl.float32)
-    top_right = tl.load(levels + (top * stored + right), mask=inside, other=0).to(tl.float32)
-    low_left = tl.load(levels + (below * stored + left), mask=inside, other=0).to(tl.float32)
-    low_right = tl.load(levels + (below * stored + right), mask=inside, other=0).to(tl.float32)
-    upper = top_left + (top_right - top_left) * weight_x
-    lower = low_left + (low_right - low_left) * weight_x
-    unit = (upper + (lower - upper) * weight_y - MIDDLE) * SCALE
-    target = out_N1HW + tl.program_id(0).to(tl.int64) * (crop * crop) + pixel
-    tl.store(target, unit.to(out_N1HW.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def crop_kernel(
-    out_N1HW,
-    out_label_N,
-    frames_MSS,
-    order_O,
-    label_O,
-    position,
-    stored: tl.constexpr,
-    crop: tl.constexpr,
-    staged: tl.constexpr,
-    block: tl.constexpr,
-):
-    """See crop_batch; one program makes `block` pixels of one sample."""
-    _, frame = sample_place(position, order_O, label_O, out_label_N, staged)
-    pixel = tl.program_id(1) * block + tl.arange(0, block)
+    pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < crop * crop
-    margin: tl.constexpr = (stored - crop) // 2
-    source = frames_MSS + frame * (stored * stored) + (pixel // crop + margin) * stored + (pixel % crop + margin)
-    unit = (tl.load(source, mask=inside, other=0).to(tl.float32) - MIDDLE) * SCALE
-    target = out_N1HW + tl.program_id(0).to(tl.int64) * (crop * crop) + pixel
-    tl.store(target, unit.to(out_N1HW.dtype.element_ty), mask=inside)
+    if inverse_O23 is None:
+        margin: tl.constexpr = (stored - crop) // 2
+        source = levels + (pixel // crop + margin) * stored + (pixel % crop + margin)
+        level = tl.load(source, mask=inside, other=0).to(tl.float32)
+    else:
+        across = (pixel % crop).to(tl.float32) + 0.5
+        down = (pixel // crop).to(tl.float32) + 0.5
+        matrix = inverse_O23 + place * 6
+        row_x = tl.load(matrix + 1) * down + tl.load(matrix + 2) - 0.5
+        row_y = tl.load(matrix + 4) * down + tl.load(matrix + 5) - 0.5
+        lowest: tl.constexpr = low * 1.0
+        highest: tl.constexpr = high * 1.0
+        x = tl.minimum(tl.maximum(tl.load(matrix) * across + row_x, lowest), highest)
+        y = tl.minimum(tl.maximum(tl.load(matrix + 3) * across + row_y, lowest), highest)
+        left, top = x.to(tl.int32), y.to(tl.int32)
+        weight_x, weight_y = x - left.to(tl.float32), y - top.to(tl.float32)
+        right, below = tl.minimum(left + 1, high), tl.minimum(top + 1, high)
+        top_left = tl.load(levels + (top * stored + left), mask=inside, other=0).to(tl.float32)
+        top_right = tl.load(levels + (top * stored + right), mask=inside, other=0).to(tl.float32)
+        low_left = tl.load(levels + (below * stored + left), mask=inside, other=0).to(tl.float32)
+        low_right = tl.load(levels + (below * stored + right), mask=inside, other=0).to(tl.float32)
+        upper = top_left + (top_right - top_left) * weight_x
+        lower = low_left + (low_right - low_left) * weight_x
+        level = upper + (lower - upper) * weight_y
+    target = out_N1HW + n.to(tl.int64) * (crop * crop) + pixel
+    tl.store(target, ((level - MIDDLE) * SCALE).to(out_N1HW.dtype.element_ty), mask=inside)
 
 
-def grid_of(out_N1HW):
-    """The grid of programs: a row for each sample, a column for each block of its pixels."""
-    return out_N1HW.shape[0], triton.cdiv(out_N1HW.shape[2] * out_N1HW.shape[3], BLOCK)
-
-
-def affine_batch(out_N1HW, out_label_N, frames_MSS, order_O, label_O, inverse_O23, position, *, low, high, staged):
-    """Make a training batch of the samples from `position` of the epoch on: rotated, zoomed crops in [-1, 1].
+def batch_into(out_N1HW, out_label_N, frames_MSS, order_O, label_O, inverse_O23, position, *, low, high, staged):
+    """Make a batch of the samples from `position` of the epoch on: rotated, zoomed crops in [-1, 1].
 
     out_N1HW: float32 or bfloat16, written whole.  out_label_N: int64, written whole.  frames_MSS: uint8.
     order_O: int64, the frame of each place in the epoch; with staged=True frame n is sample n's instead.
-    label_O: int64.  inverse_O23: float32; from output pixel centres (x, y, 1) to stored coordinates.
+    label_O: int64.  inverse_O23: float32; from output pixel centres (x, y, 1) to stored coordinates; None for central
+    crops, copied, as for evaluation.
     position: int64, one number on the device, so that a captured launch needs nothing from the host.
     low, high: first and last pixel index that may be read, on both axes; coordinates beyond clamp to them.
     All on one device and contiguous; channels_last is the same bytes, there is one channel.
     Errors: none here; the callers check shapes once.  Source: DESIGN, Geometry.
     """
-    affine_kernel[grid_of(out_N1HW)](
-        out_N1HW,
-        out_label_N,
-        frames_MSS,
-        order_O,
-        label_O,
-        inverse_O23,
-        position,
-        low=low,
-        high=high,
-        stored=frames_MSS.shape[1],
-        crop=out_N1HW.shape[3],
-        staged=staged,
-        block=BLOCK,
-        enable_fp_fusion=False,
-    )
-
-
-def crop_batch(out_N1HW, out_label_N, frames_MSS, order_O, label_O, position, *, staged):
-    """Make an evaluation batch: central crops in [-1, 1], copied.  Arguments as of affine_batch."""
-    crop_kernel[grid_of(out_N1HW)](
-        out_N1HW,
-        out_label_N,
-        frames_MSS,
-        order_O,
-        label_O,
-        position,
-        stored=frames_MSS.shape[1],
-        crop=out_N1HW.shape[3],
-        staged=staged,
-        block=BLOCK,
-        enable_fp_fusion=False,
-    )
+    stored, crop = frames_MSS.shape[1], out_N1HW.shape[3]
+    places = order_O, label_O, inverse_O23, position, low, high, stored, crop, staged
+    grid = out_N1HW.shape[0], triton.cdiv(crop * crop, BLOCK.value)
+    batch_kernel[grid](out_N1HW, out_label_N, frames_MSS, *places, enable_fp_fusion=False)

@@ -29,15 +29,6 @@ def columns_into(out_M3C, picture_HWC, start, stop):
 
 
 @inlined
-def add_to_sums(sum_2C, pixel_C):
-    """Add one pixel to the sums and the sums of squares."""
-    for channel in range(pixel_C.size):
-        value = np.float64(pixel_C[channel])
-        sum_2C[0, channel] += value
-        sum_2C[1, channel] += value * value
-
-
-@inlined
 def extreme_of(a, b, c, d, sign):
     """The one of four pixels that is largest times sign, and its corner; the first of equals.
 
@@ -61,22 +52,16 @@ def pool_into(extreme_NhwC, corner_NhwC, sum_N2C, convolved_NHWC, sign_C, start,
     Source: batch norm is monotonous, so it commutes with the maximum (DESIGN, Devices).
     """
     for image in range(start, stop):
-        extreme_hwC, corner_hwC, sum_2C, convolved_HWC = (
-            extreme_NhwC[image],
-            corner_NhwC[image],
-            sum_N2C[image],
-            convolved_NHWC[image],
-        )
+        extreme_hwC, corner_hwC = extreme_NhwC[image], corner_NhwC[image]
+        convolved_HWC, sum_2C = convolved_NHWC[image], sum_N2C[image]
         height, width, channels = convolved_HWC.shape
         rows, columns = extreme_hwC.shape[:2]
         sum_2C[:] = 0
         for row in range(rows):
             for column in range(columns):
-                upper_left, upper_right = convolved_HWC[2 * row, 2 * column], convolved_HWC[2 * row, 2 * column + 1]
-                lower_left, lower_right = (
-                    convolved_HWC[2 * row + 1, 2 * column],
-                    convolved_HWC[2 * row + 1, 2 * column + 1],
-                )
+                top, left = 2 * row, 2 * column
+                upper_left, upper_right = convolved_HWC[top, left], convolved_HWC[top, left + 1]
+                lower_left, lower_right = convolved_HWC[top + 1, left], convolved_HWC[top + 1, left + 1]
                 extreme_C, corner_C = extreme_hwC[row, column], corner_hwC[row, column]
                 for channel in range(channels):
                     a, b = upper_left[channel], upper_right[channel]
@@ -87,12 +72,13 @@ def pool_into(extreme_NhwC, corner_NhwC, sum_N2C, convolved_NHWC, sign_C, start,
                     c, d = np.float64(lower_left[channel]), np.float64(lower_right[channel])
                     sum_2C[0, channel] += (a + b) + (c + d)
                     sum_2C[1, channel] += (a * a + b * b) + (c * c + d * d)
-        for column in range(2 * columns, width):
-            for row in range(2 * rows):
-                add_to_sums(sum_2C, convolved_HWC[row, column])
-        for row in range(2 * rows, height):
-            for column in range(width):
-                add_to_sums(sum_2C, convolved_HWC[row, column])
+        for row in range(height):
+            for column in range(2 * columns if row < 2 * rows else 0, width):
+                pixel_C = convolved_HWC[row, column]
+                for channel in range(channels):
+                    value = np.float64(pixel_C[channel])
+                    sum_2C[0, channel] += value
+                    sum_2C[1, channel] += value * value
 
 
 @kernel
@@ -121,12 +107,8 @@ def sum_gradients_into(sum_N2C, gradient_NhwC, corner_NhwC, extreme_NhwC, mean_C
     sum_N2C: float64, overwritten: of gradients that pass the ReLU, and of those times (extreme - mean).
     """
     for image in range(start, stop):
-        sum_2C, gradient_hwC, corner_hwC, extreme_hwC = (
-            sum_N2C[image],
-            gradient_NhwC[image],
-            corner_NhwC[image],
-            extreme_NhwC[image],
-        )
+        sum_2C, extreme_hwC = sum_N2C[image], extreme_NhwC[image]
+        gradient_hwC, corner_hwC = gradient_NhwC[image], corner_NhwC[image]
         channels = gradient_hwC.shape[2]
         sum_2C[:] = 0
         for row in range(gradient_hwC.shape[0]):
@@ -137,13 +119,6 @@ def sum_gradients_into(sum_N2C, gradient_NhwC, corner_NhwC, extreme_NhwC, mean_C
                     passed = ZERO if corner_C[channel] == DEAD else gradient_C[channel]
                     sum_2C[0, channel] += np.float64(passed)
                     sum_2C[1, channel] += np.float64(passed) * np.float64(extreme_C[channel] - mean_C[channel])
-
-
-@inlined
-def subtract_statistics(pixel_C, mean_C, slope_C, offset_C):
-    """The gradient of a pixel that is no window's extreme."""
-    for channel in range(pixel_C.size):
-        pixel_C[channel] = -(offset_C[channel] + slope_C[channel] * (pixel_C[channel] - mean_C[channel]))
 
 
 @kernel
@@ -167,9 +142,8 @@ def gradient_in_place(convolved_NHWC, gradient_NhwC, corner_NhwC, mean_C, scale_
                         pixel_C[channel] = passed * scale_C[channel] - (
                             offset_C[channel] + slope_C[channel] * (pixel_C[channel] - mean_C[channel])
                         )
-        for column in range(2 * columns, width):
-            for row in range(2 * rows):
-                subtract_statistics(convolved_HWC[row, column], mean_C, slope_C, offset_C)
-        for row in range(2 * rows, height):
-            for column in range(width):
-                subtract_statistics(convolved_HWC[row, column], mean_C, slope_C, offset_C)
+        for row in range(height):  # pixels of no window
+            for column in range(2 * columns if row < 2 * rows else 0, width):
+                pixel_C = convolved_HWC[row, column]
+                for channel in range(channels):
+                    pixel_C[channel] = -(offset_C[channel] + slope_C[channel] * (pixel_C[channel] - mean_C[channel]))

@@ -1,7 +1,5 @@
 """Atomic files, which appear complete or not at all, and the lock of a folder that is written."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl
@@ -92,24 +90,21 @@ def locked(folder: Path) -> Iterator[None]:
 
     Errors: LockedError when another process holds it, StorageError when the folder cannot be written.
     """
+    place = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        place = folder / LOCK
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise storage_error(folder, error) from error
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise storage_error(folder / LOCK, error) from error
+        raise storage_error(place, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LockedError(
-                f"{folder}: another plainfilm process is writing here, expected none; "
-                "wait for it, or choose another folder"
-            ) from error
+            what = "another plainfilm process is writing here, expected none"
+            raise LockedError(f"{folder}: {what}; wait for it, or choose another folder") from error
         except OSError as error:  # such as a file system without locks
-            raise storage_error(folder / LOCK, error) from error
+            raise storage_error(place, error) from error
         yield
     finally:
         os.close(descriptor)

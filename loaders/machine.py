@@ -1,7 +1,5 @@
 """The machine as this process may use it: cores, memory, the memory allocator, and bus errors."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import gc

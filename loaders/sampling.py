@@ -2,8 +2,6 @@
 
 # N samples, P pages of the beton, 4 the 32-bit words of a Philox block, 23 the two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 import numpy as np
 
 from loaders.config import LoaderConfig

@@ -1,7 +1,5 @@
 """Workers: threads and processes whose caller gets an error when one of them dies, and never waits for ever."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os
@@ -101,11 +99,15 @@ def map_in_processes(
         return answer
 
     threads = ThreadPoolExecutor(workers, thread_name_prefix="plainfilm-worker")  # each waits for one process
+    context = multiprocessing.get_context("spawn")  # the parent may have threads, which do not survive a fork
     try:
         for _ in range(workers):
-            worker = start(work, prepare)
-            started.append(worker)
-            idle.put(worker)
+            ours, theirs = context.Pipe()
+            with theirs:  # closed here, lest our end miss the end of file when the process dies
+                process = context.Process(target=serve, args=(theirs, work, prepare), daemon=True)
+                process.start()
+            started.append(Worker(process, ours))
+            idle.put(started[-1])
         for answer in threads.map(answers, chunks):
             yield from answer
     finally:
@@ -116,16 +118,6 @@ def map_in_processes(
             worker.process.join()
             worker.process.close()
             worker.pipe.close()
-
-
-def start(work: Callable[[T], R], prepare: Callable[[], None]) -> Worker:
-    """Start one worker process."""
-    context = multiprocessing.get_context("spawn")  # the parent may have threads, which do not survive a fork
-    ours, theirs = context.Pipe()
-    with theirs:  # closed here, lest our end miss the end of file when the process dies
-        process = context.Process(target=serve, args=(theirs, work, prepare), daemon=True)
-        process.start()
-    return Worker(process, ours)
 
 
 def serve(pipe: Connection, work: Callable[[T], R], prepare: Callable[[], None]) -> None:

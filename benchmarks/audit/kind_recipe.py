@@ -30,7 +30,7 @@ from benchmarks.datasets import data_folder
 from benchmarks.provenance import provenance
 from benchmarks.settings import RESULTS
 from loaders.errors import RadiographError
-from loaders.images.frame import audited_frame, resize
+from loaders.images.frame import grey_window, resize
 from loaders.images.kind import KINDS, WEIGHTS, KindWeights, kind_features, kind_of
 from loaders.images.quality import SIDE, Measurement, inner_box, inset, misalignment
 from loaders.images.radiograph import decode_radiograph
@@ -58,7 +58,7 @@ def read_pictures(data: Path) -> list[Picture]:
     pictures = []
     for path, kind, patient in listed:
         try:
-            frame_SS = audited_frame(decode_radiograph(data / path, max_pixels=64_000_000).grey_HW, SIDE)
+            frame_SS = audited_frame(decode_radiograph(data / path, max_pixels=64_000_000).grey_HW)
         except RadiographError:
             continue
         pictures.append(Picture(without_borders(frame_SS), kind, patient))
@@ -67,9 +67,15 @@ def read_pictures(data: Path) -> list[Picture]:
             seed=0, patient=number + 1, image=0, label=LABELS[number % 3], size=256, strength=1.0,
             arms_up=number % 2 == 0, marked=number % 4 == 0,
         )  # fmt: skip
-        frame_SS = audited_frame(phantom.image_HW, SIDE)
+        frame_SS = audited_frame(phantom.image_HW)
         pictures.append(Picture(frame_SS, "frontal", f"phantom-{number + 1:04d}"))
     return pictures
+
+
+def audited_frame(grey_HW: np.ndarray) -> np.ndarray:
+    """The frame that the audit examines, uint8 of SIDE × SIDE: stretched by the window of the whole picture."""
+    low, high, _ = grey_window(grey_HW)
+    return resize(grey_HW, SIDE, SIDE, (low, high))
 
 
 def rows_of(table: Path) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ from loaders.audit.collection import ALPHA, HEADER_PROBE, VIEW_PROBE
 from loaders.audit.probes import FRAME_PROBES, Probe
 from loaders.audit.verdicts import lateral_odds
 from loaders.config import PhantomConfig
-from loaders.images.frame import audited_frame
+from loaders.images.frame import grey_window, resize
 from loaders.images.kind import kind_features, kind_of, shipped_weights
 from loaders.phantom.folder import plan_phantoms
 from loaders.phantom.phantom import draw_phantom
@@ -58,7 +58,8 @@ def draw_pool(patients: int, seed: int, progress: Callable[[str], None]) -> Pool
                 seed=seed, patient=film.patient, image=film.image, label="normal", size=SIDE, strength=0,
                 arms_up=variant >= 2, marked=variant % 2 == 1,
             )  # fmt: skip
-            frames_NVSS[place, variant] = audited_frame(phantom.image_HW, SIDE)
+            low, high, _ = grey_window(phantom.image_HW)
+            frames_NVSS[place, variant] = resize(phantom.image_HW, SIDE, SIDE, (low, high))
     progress("features")
     flat_NSS = frames_NVSS.reshape(-1, SIDE, SIDE)
     features = {probe.name: probe.features(flat_NSS) for probe in FRAME_PROBES}

@@ -218,24 +218,10 @@ class DeviceBatches:
         out_N1HW, label_N, frames_MSS = self._out_N1HW[:count], self._label_N[:count], self.frames.frames_MSS
         training, staged = self.loader.config.training, self.frames.staged
         if self.triton:
-            from kernels.cuda import affine_batch, crop_batch  # only here: Triton is where CUDA is
+            from kernels.cuda import batch_into  # only here: Triton is where CUDA is
 
-            places = (self.order_O, self.label_O)
-            if training:
-                inverse_O23, low, high = self.inverse_O23, self.low, self.high
-                affine_batch(
-                    out_N1HW,
-                    label_N,
-                    frames_MSS,
-                    *places,
-                    inverse_O23,
-                    self.position,
-                    low=low,
-                    high=high,
-                    staged=staged,
-                )
-            else:
-                crop_batch(out_N1HW, label_N, frames_MSS, *places, self.position, staged=staged)
+            places = self.order_O, self.label_O, self.inverse_O23 if training else None, self.position
+            batch_into(out_N1HW, label_N, frames_MSS, *places, low=self.low, high=self.high, staged=staged)
             return out_N1HW, label_N
         place_N = self.position + self._count_N[:count]
         label_N.copy_(self.label_O[place_N])
@@ -257,12 +243,12 @@ class DeviceBatches:
 def triton_trouble() -> Caution | None:
     """Why Triton cannot make batches on this CUDA machine; None where it can."""
     try:
-        from kernels.cuda import crop_batch
+        from kernels.cuda import batch_into
 
         one = torch.zeros(1, dtype=torch.int64, device="cuda")
         frame_MSS = torch.zeros((1, 2, 2), dtype=torch.uint8, device="cuda")
         out_N1HW = torch.empty((1, 1, 2, 2), device="cuda")
-        crop_batch(out_N1HW, one.clone(), frame_MSS, one, one, one, staged=False)
+        batch_into(out_N1HW, one.clone(), frame_MSS, one, one, None, one, low=0, high=1, staged=False)
     except torch.OutOfMemoryError:
         raise
     except (ImportError, OSError, RuntimeError) as error:  # no Triton, or no C compiler for its launcher

@@ -11,8 +11,6 @@ One `for` is one epoch. Batches are yours to keep. Order, rotation and zoom are 
 # N samples of a batch, O samples of an epoch in its order, H W rows and columns of the crop, B bytes,
 # 23 the two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque
@@ -20,7 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -101,12 +99,9 @@ class Loader:
     def state_dict(self) -> dict[str, Any]:
         """The consumer's position: enough to yield the identical remaining batches."""
         return {
-            "seed": self.config.seed,
-            "epoch": self.epoch,
-            "position": self.position,
-            "order": self.order,
+            "seed": self.config.seed, "epoch": self.epoch, "position": self.position, "order": self.order,
             "world_size": self.config.world_size,
-        }
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`, in the order that was chosen there, on the same rank or another.
@@ -116,9 +111,8 @@ class Loader:
         if state["seed"] != self.config.seed:
             raise ConfigError(f"loader state: seed {state['seed']}, expected {self.config.seed}; use the same --seed")
         if state["world_size"] != self.config.world_size:
-            raise ConfigError(
-                f"loader state: of {state['world_size']} ranks, expected {self.config.world_size}; use the same number"
-            )
+            found, expected = state["world_size"], self.config.world_size
+            raise ConfigError(f"loader state: of {found} ranks, expected {expected}; use the same number")
         most = -(-len(self.beton) // self.config.world_size)  # of the first rank, which may have one more than this one
         if not 0 <= state["position"] <= most:
             raise ConfigError(f"loader state: position {state['position']}, expected 0 to {most}; use the same beton")
@@ -179,10 +173,8 @@ class Loader:
                 del batch  # else its memory could not be reused before the next one is here
                 self._check_open()
                 if iteration != self._iterations:
-                    raise ConfigError(
-                        f"{beton.path}: another iteration of this loader has begun, expected one at a time; "
-                        "open a second Loader"
-                    )
+                    what = "another iteration of this loader has begun, expected one at a time"
+                    raise ConfigError(f"{beton.path}: {what}; open a second Loader")
                 self.wait_seconds += given - asked
                 self.consumer_seconds += time.perf_counter() - given
                 self.making_seconds += making_seconds
@@ -219,7 +211,13 @@ class Loader:
         bytes_B, all_offset_N = self._frames
         side, crop, label_N = self.beton.side, self.beton.facts.crop, self.beton.label_N
         self.check_first_touch(index_N, bytes_B, all_offset_N)
-        frames_N1HW, given = self._batch_memory(len(index_N))
+        pinned = None
+        if self.config.pin_memory:
+            import torch  # only here, so that the loader works without it
+
+            # torch's own cache of page-locked memory: it alone knows which copies to the device are still under way
+            pinned = torch.empty(len(index_N), 1, crop, crop, pin_memory=True)
+        frames_N1HW = self._memory.take(len(index_N)) if pinned is None else pinned.numpy()
         offset_N = all_offset_N[index_N]
         if inverse_N23 is None:
             crop_into(frames_N1HW, bytes_B, offset_N, side)
@@ -232,24 +230,10 @@ class Loader:
             self.beton.check_unchanged()
         if not self.tensors:
             return frames_N1HW, label_N[index_N], index_N
-        import torch  # only here, so that the loader works without it
+        import torch
 
-        return given, torch.from_numpy(label_N[index_N]), torch.from_numpy(index_N)
-
-    def _batch_memory(self, num_samples: int) -> tuple[np.ndarray, Any]:
-        """Memory for a batch: the array to write, and what the consumer gets, that array or a tensor."""
-        if not self.tensors:
-            frames_N1HW = self._memory.take(num_samples)
-            return frames_N1HW, frames_N1HW
-        import torch  # only here, so that the loader works without it
-
-        if not self.config.pin_memory:
-            frames_N1HW = self._memory.take(num_samples)
-            return frames_N1HW, torch.from_numpy(frames_N1HW)
-        # torch's own cache of page-locked memory: it alone knows which copies to the device are still under way
-        crop = self.beton.facts.crop
-        tensor = torch.empty(num_samples, 1, crop, crop, pin_memory=True)
-        return tensor.numpy(), tensor
+        frames = torch.from_numpy(frames_N1HW) if pinned is None else pinned
+        return frames, torch.from_numpy(label_N[index_N]), torch.from_numpy(index_N)
 
     def check_first_touch(self, index_N: np.ndarray, bytes_B: np.ndarray, offset_N: np.ndarray) -> None:
         """Check each sample's CRC when it is first read, and every time that the file is unchanged."""
@@ -265,7 +249,7 @@ class Loader:
         self._frames = None
         self.beton.close()
 
-    def __enter__(self) -> Loader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -274,12 +258,11 @@ class Loader:
 
 def require_cuda(tensors: bool) -> None:
     """Errors: ConfigError unless page-locked memory is available and useful."""
-    found = "" if tensors else "numpy batches"
     try:
         import torch  # only here, so that the loader works without it
+
+        found = "numpy batches" if not tensors else "" if torch.cuda.is_available() else "no CUDA device"
     except ImportError:
         found = "no torch"
-    else:
-        found = found or ("" if torch.cuda.is_available() else "no CUDA device")
     if found:
         raise ConfigError(f"--pin-memory: found {found}, expected tensors and CUDA; leave it out")

@@ -2,8 +2,6 @@
 
 # N samples of a batch, H W rows and columns of the crop, O samples in the order of an epoch, P pages in order of use
 
-from __future__ import annotations
-
 import contextlib
 import mmap
 import weakref

@@ -2,11 +2,10 @@
 
 # N samples, 23 the two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 import statistics
 import sys
 import time
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -74,19 +73,14 @@ def measure(config: BenchLoaderConfig, progress: Callable[[int, int], None] = la
             progress(done, config.epochs + 1)
             epochs.append(one_epoch(loader, config.step_ms / 1000))
         progress(config.epochs + 1, config.epochs + 1)
-        stages = time_stages(loader)
+        num_samples, side, threads = loader.num_samples, loader.beton.side, loader.threads
         return Throughput(
-            num_samples=loader.num_samples,
-            side=loader.beton.side,
-            crop=loader.beton.facts.crop,
-            threads=loader.threads,
+            num_samples=num_samples, side=side, crop=loader.beton.facts.crop, threads=threads,
             order=loader.order if settings.training else "file",
-            open_seconds=opened - begin,
-            first_batch_seconds=first_batch - opened,
-            epochs=tuple(epochs[1:]),
-            stages=stages,
-            bottleneck=find_bottleneck(epochs[1:], loader.threads, loader.num_samples * loader.beton.side**2),
-        )
+            open_seconds=opened - begin, first_batch_seconds=first_batch - opened,
+            epochs=tuple(epochs[1:]), stages=time_stages(loader),
+            bottleneck=find_bottleneck(epochs[1:], threads, num_samples * side**2),
+        )  # fmt: skip
 
 
 def one_epoch(loader: Loader, step_seconds: float) -> Epoch:
@@ -95,14 +89,12 @@ def one_epoch(loader: Loader, step_seconds: float) -> Epoch:
     for _ in loader:
         if step_seconds:
             time.sleep(step_seconds)
+    seconds = time.perf_counter() - before
     return Epoch(
-        seconds=time.perf_counter() - before,
-        wait_seconds=loader.wait_seconds,
-        consumer_seconds=loader.consumer_seconds,
-        making_seconds=loader.making_seconds,
-        cpu_seconds=loader.cpu_seconds,
+        seconds=seconds, wait_seconds=loader.wait_seconds, consumer_seconds=loader.consumer_seconds,
+        making_seconds=loader.making_seconds, cpu_seconds=loader.cpu_seconds,
         disk_bytes=(blocks_read() - disk_before) * BLOCK,
-    )
+    )  # fmt: skip
 
 
 def blocks_read() -> int:
@@ -126,18 +118,13 @@ def time_stages(loader: Loader) -> dict[str, float]:
         for start in range(0, len(index_N), batch_size):
             loader.make_batch(index_N[start : start + batch_size], inverse_N23)
 
-    stages = {"read": read, "check the checksum, first time only": lambda: beton.check_samples(index_N)}
-    return {name: timed(call) / len(index_N) * 1e6 for name, call in (stages | {"make a batch": batches}).items()}
+    def check() -> None:
+        beton.check_samples(index_N)
 
-
-def timed(call: Callable[[], None]) -> float:
-    """Seconds of one call: the median of five, after one for warm-up."""
-    seconds = []
-    for _ in range(6):
-        before = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - before)
-    return statistics.median(seconds[1:])
+    stages = {"read": read, "check the checksum, first time only": check, "make a batch": batches}
+    # the median of five, after one for warm-up
+    seconds = {name: statistics.median(timeit.repeat(call, repeat=6, number=1)[1:]) for name, call in stages.items()}
+    return {name: each / len(index_N) * 1e6 for name, each in seconds.items()}
 
 
 def find_bottleneck(epochs: list[Epoch], threads: int, num_bytes: int) -> str:
@@ -162,15 +149,10 @@ def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
     """The rates of each epoch, the times of each stage, and the bottleneck."""
     kind = "evaluation" if config.evaluation else "training"
     rates, threads = sorted(found.rates), f"{found.threads} thread{'s' * (found.threads > 1)}"
-    epochs = tuple(
-        (
-            str(number),
-            f"{rate:,.0f}",
-            share_text(epoch.wait_seconds / epoch.seconds),
-            f"{epoch.disk_bytes / epoch.seconds / 1e6:,.0f} MB/s",
-        )
-        for number, (epoch, rate) in enumerate(zip(found.epochs, found.rates, strict=True), start=1)
-    )
+    epochs = []
+    for number, (epoch, rate) in enumerate(zip(found.epochs, found.rates, strict=True), start=1):
+        disk = f"{epoch.disk_bytes / epoch.seconds / 1e6:,.0f} MB/s"
+        epochs.append((str(number), f"{rate:,.0f}", share_text(epoch.wait_seconds / epoch.seconds), disk))
     stages = tuple((name, f"{microseconds:,.1f}") for name, microseconds in found.stages.items())
     return [
         Line(
@@ -178,7 +160,7 @@ def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
             f"{kind} batches of {config.loader.batch_size}, {threads}, order {found.order}"
         ),
         Line(f"opened in {found.open_seconds * 1e3:,.1f} ms, first batch {found.first_batch_seconds:.2f} s later"),
-        Sheet(headers=("epoch", "images/s", "time waiting", "from disk"), rows=epochs),
+        Sheet(headers=("epoch", "images/s", "time waiting", "from disk"), rows=tuple(epochs)),
         Sheet(headers=("stage, on one thread", "µs per image"), rows=stages),
         Line(f"{rate_text(statistics.median(rates))} (median; {rates[0]:,.0f} to {rates[-1]:,.0f})", "bold"),
         Line(f"Bottleneck: {found.bottleneck}."),

@@ -2,19 +2,18 @@
 
 # N samples, H W rows and columns of an image, R regions, B bytes
 
-from __future__ import annotations
-
 import io
 import json
+from bisect import bisect_left
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
 from loaders.beton.format import RGB_JPEG, RGB_RAW, TYPE_FLOAT, TYPE_JSON, TYPE_RGB, Field
-from loaders.beton.map import BetonMap, find_region, sorted_regions
-from loaders.errors import BetonError, ConfigError
+from loaders.beton.map import BetonMap, sorted_regions
+from loaders.errors import ConfigError
 from loaders.images.files import DECODER_ERRORS
 
 REMEDY = "write the beton again"
@@ -61,9 +60,8 @@ class FieldReader:
         """
         field = self._field(name)
         if not 0 <= sample < self.num_samples:
-            raise ConfigError(
-                f"{self.path}: sample {sample}, expected 0 to {self.num_samples - 1}; ask for one of those"
-            )
+            expected = f"expected 0 to {self.num_samples - 1}; ask for one of those"
+            raise ConfigError(f"{self.path}: sample {sample}, {expected}")
         self._map.check_unchanged()
         found = self._map.metadata_N[name][sample]
         try:
@@ -71,15 +69,13 @@ class FieldReader:
             self._map.check_unchanged()
             return value
         except (ValueError, RecursionError) as error:
-            raise BetonError(
-                f"{self.path}: field {name}, sample {sample}: {error}, expected a sound {field.kind}; {REMEDY}"
-            ) from error
+            what = f"field {name}, sample {sample}: {error}, expected a sound {field.kind}"
+            raise self._map.bad(what) from error
 
     def _field(self, name: str) -> Field:
         if name not in self._fields:
-            raise ConfigError(
-                f"{self.path}: field {name}, expected one of {', '.join(self.names)}; ask for one of those"
-            )
+            expected = f"expected one of {', '.join(self.names)}; ask for one of those"
+            raise ConfigError(f"{self.path}: field {name}, {expected}")
         return self._fields[name]
 
     def _read(self, field: Field, sample: int, found: Any) -> Any:
@@ -87,27 +83,25 @@ class FieldReader:
         if field.dtype is not None:
             return self._region(sample, int(found), field.array_size).view(field.dtype).reshape(field.shape)
         if field.type_id == TYPE_RGB:
-            return self._read_image(sample, found)
+            mode, height, width, ptr = (int(found[name]) for name in ("mode", "height", "width", "ptr"))
+            if mode == RGB_RAW:
+                return self._region(sample, ptr, height * width * 3).reshape(height, width, 3)
+            if mode == RGB_JPEG:
+                return decode_jpeg(self._region(sample, ptr).tobytes(), height, width)
+            raise ValueError(f"mode {mode}, expected {RGB_JPEG} for JPEG or {RGB_RAW} for raw")
         bytes_B = self._region(sample, int(found["ptr"]), int(found["size"]))
         return unpack_json(bytes_B.tobytes()) if field.type_id == TYPE_JSON else bytes_B
-
-    def _read_image(self, sample: int, found: np.void) -> np.ndarray:
-        mode, height, width, ptr = (int(found[name]) for name in ("mode", "height", "width", "ptr"))
-        if mode == RGB_RAW:
-            return self._region(sample, ptr, height * width * 3).reshape(height, width, 3)
-        if mode == RGB_JPEG:
-            return decode_jpeg(self._region(sample, ptr).tobytes(), height, width)
-        raise ValueError(f"mode {mode}, expected {RGB_JPEG} for JPEG or {RGB_RAW} for raw")
 
     def _region(self, sample: int, ptr: int, size: int | None = None) -> np.ndarray:
         """A copy of a sample's region at byte ptr, uint8; size: None for any.  Errors: ValueError."""
         if size == 0:
             return np.empty(0, np.uint8)
-        listed = find_region(self._region_R, sample, ptr)
-        if listed is None or size not in (None, listed):
-            wanted = "a region" if size is None else f"{size} bytes"
-            raise ValueError(f"{wanted} at byte {ptr}, which the allocation table does not list for this sample")
-        return self._map.bytes_B[ptr : ptr + listed].copy()
+        place = bisect_left(self._region_R["ptr"], ptr)
+        for owner, begin, listed in self._region_R[place : place + 1].tolist():  # one or none
+            if (owner, begin) == (sample, ptr) and size in (None, listed):
+                return self._map.bytes_B[ptr : ptr + listed].copy()
+        wanted = "a region" if size is None else f"{size} bytes"
+        raise ValueError(f"{wanted} at byte {ptr}, which the allocation table does not list for this sample")
 
     def close(self) -> None:
         """Release the map."""
@@ -117,7 +111,7 @@ class FieldReader:
     def __len__(self) -> int:
         return self.num_samples
 
-    def __enter__(self) -> FieldReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -16,8 +16,6 @@ of threads.
 
 # N samples of the beton, B of a batch, H W rows and columns of the crop, 23 the two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -74,10 +72,8 @@ class FusedCropDecoder(NDArrayDecoder):
         """Side of the crop.  Errors: ConfigError."""
         crop = crop_side(self.stored) if self._crop is None else self._crop
         if not 1 <= crop <= self.stored or (self.stored - crop) % 2:
-            raise ConfigError(
-                f"FusedCropDecoder: crop {crop} of frames of {self.stored}, expected a margin of whole pixels; "
-                "give another crop"
-            )
+            found = f"crop {crop} of frames of {self.stored}"
+            raise ConfigError(f"FusedCropDecoder: {found}, expected a margin of whole pixels; give another crop")
         return crop
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:

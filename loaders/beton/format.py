@@ -2,8 +2,6 @@
 
 # N samples
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -24,14 +22,9 @@ TYPE_CUSTOM = 255
 KINDS = ("float", "int", "RGB image", "bytes", "ndarray", "JSON", "tensor")  # by type id
 RGB_JPEG, RGB_RAW = 0, 1  # modes of an RGB image
 HEADER = np.dtype(
-    [
-        ("version", "<u2"),
-        ("num_fields", "<u2"),
-        ("page_size", "<u4"),
-        ("num_samples", "<u8"),
-        ("alloc_table_ptr", "<u8"),
-    ]
-)
+    [("version", "<u2"), ("num_fields", "<u2"), ("page_size", "<u4"), ("num_samples", "<u8"),
+     ("alloc_table_ptr", "<u8")]
+)  # fmt: skip
 DESCRIPTOR = np.dtype([("type_id", "u1"), ("name", "u1", 16), ("arguments", "u1", 1024)])
 ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 NDARRAY_ARGUMENTS = np.dtype([("shape", "<u8", 32), ("type_length", "<u8")])
@@ -57,16 +50,9 @@ HEAD = np.dtype(
 )
 TAIL = np.dtype([("size", "<u8"), ("magic", "S8")])
 ROW = np.dtype(
-    [
-        ("pixel_hash", "u1", 16),
-        ("patient_hash", "u1", 16),
-        ("crc", "<u4"),
-        ("group", "<u4"),
-        ("view", "<u2"),
-        ("source", "<u2"),
-        ("flags", "<u4"),
-    ]
-)
+    [("pixel_hash", "u1", 16), ("patient_hash", "u1", 16), ("crc", "<u4"), ("group", "<u4"), ("view", "<u2"),
+     ("source", "<u2"), ("flags", "<u4")]
+)  # fmt: skip
 PATIENT_KNOWN, BELOW_STORED_SIDE = 1, 2  # flags
 
 
@@ -112,29 +98,38 @@ def first_page(num_fields: int, num_samples: int, row_size: int, page_size: int)
     return -(-end // page_size) * page_size
 
 
-def pack_descriptor(field: Field) -> np.ndarray:
-    """The descriptor of a field: a DESCRIPTOR array of one."""
-    descriptor = np.zeros(1, DESCRIPTOR)
-    name = field.name.encode("ascii")
-    descriptor["type_id"] = field.type_id
-    descriptor["name"][0, : len(name)] = np.frombuffer(name, np.uint8)
-    if field.type_id == TYPE_NDARRAY and field.dtype is not None:
-        arguments = np.zeros(1, NDARRAY_ARGUMENTS)
-        description = json.dumps([["", field.dtype.str]]).encode("ascii")  # what FFCV writes for dtype.descr
-        arguments["shape"][0, : len(field.shape)] = field.shape
-        arguments["type_length"] = len(description)
-        packed = np.frombuffer(arguments.tobytes() + description, np.uint8)
-        descriptor["arguments"][0, : packed.size] = packed
-    return descriptor
+def frame_fields(side: int) -> list[Field]:
+    """The fields that plainfilm writes: image, square frames, and label."""
+    image = Field(name="image", type_id=TYPE_NDARRAY, dtype=np.dtype("u1"), shape=(side, side))
+    return [image, Field(name="label", type_id=TYPE_INT)]
+
+
+def pack_head(fields: list[Field], num_samples: int, page_size: int, pages_end: int, footer: bytes) -> bytes:
+    """Header and descriptors of frame_fields, with the footer's block in the label's arguments."""
+    header = np.array((VERSION, len(fields), page_size, num_samples, pages_end + len(footer)), HEADER).tobytes()
+    descriptors = np.zeros(len(fields), DESCRIPTOR)
+    for index, field in enumerate(fields):
+        descriptors["type_id"][index] = field.type_id
+        descriptors["name"][index, : len(field.name)] = np.frombuffer(field.name.encode("ascii"), np.uint8)
+        if field.dtype is not None:
+            arguments = np.zeros(1, NDARRAY_ARGUMENTS)
+            description = json.dumps([["", field.dtype.str]]).encode("ascii")  # what FFCV writes for dtype.descr
+            arguments["shape"][0, : len(field.shape)] = field.shape
+            arguments["type_length"] = len(description)
+            packed = np.frombuffer(arguments.tobytes() + description, np.uint8)
+            descriptors["arguments"][index, : packed.size] = packed
+    crcs = crc32c(footer), header_crc(header, descriptors, 1)
+    block = np.array((BLOCK_MAGIC, pages_end, len(footer), *crcs), BLOCK)
+    descriptors["arguments"][1, : BLOCK.itemsize] = np.frombuffer(block.tobytes(), np.uint8)
+    return header + descriptors.tobytes()
 
 
 def parse_descriptor(descriptor: np.void, where: str, remedy: str) -> Field:
     """Read one descriptor.  where: the file and field in errors; remedy: the end of errors.  Errors: BetonError."""
     type_id = int(descriptor["type_id"])
     if type_id == TYPE_CUSTOM:
-        raise BetonError(
-            f"{where}: a custom field, whose layout only its program knows, expected types 0 to 6; {remedy}"
-        )
+        found = "a custom field, whose layout only its program knows"
+        raise BetonError(f"{where}: {found}, expected types 0 to 6; {remedy}")
     if type_id not in METADATA:
         raise BetonError(f"{where}: field type {type_id}, expected 0 to 6; {remedy}")
     try:
@@ -148,9 +143,7 @@ def parse_descriptor(descriptor: np.void, where: str, remedy: str) -> Field:
     try:
         description = packed[NDARRAY_ARGUMENTS.itemsize :][: min(int(arguments["type_length"]), len(packed))]
         dtype = parse_dtype(json.loads(description.decode("ascii")))
-        shape = tuple(int(side) for side in arguments["shape"])
-        while shape and shape[-1] == 0:
-            shape = shape[:-1]
+        shape = tuple(np.trim_zeros(arguments["shape"], "b").tolist())
         return Field(name=name, type_id=type_id, dtype=dtype, shape=shape)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise BetonError(f"{where}: unreadable arguments ({error}), expected a shape and a dtype; {remedy}") from error
@@ -196,46 +189,40 @@ def _parse_structure(entries: Sequence[object]) -> np.dtype:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """Facts about a whole beton; no file names, no patient identifiers."""
+    """Facts about a whole beton; no file names, no patient identifiers.
+
+    classes: their names; a label is an index into them.  positive: the positive class of every metric.
+    stored, crop: sides of the stored frames and of the central crop in pixels.  fit: how frames became square.
+    split: train, val or heldout.  seed: of the split.  conversion_id: the same for all betons of one conversion.
+    site_key_id: identifier of the site key of the patient hashes, which are comparable only under the same key.
+    source_fingerprint: hash of the decoded pixels and labels of the whole conversion.
+    views, sources: view positions and sources that rows refer to.  synthetic: every image is a phantom.
+    versions: of the software that decoded and wrote it.
+    """
 
     classes: tuple[str, ...]
-    """Class names; a label is an index into them."""
     positive: str
-    """The positive class of every metric."""
     stored: int
-    """Side of the stored frames in pixels."""
     crop: int
-    """Side of the central crop in pixels."""
     fit: str
-    """How frames became square."""
     split: str
-    """train, val or heldout."""
     seed: int
-    """Seed of the split."""
     conversion_id: str
-    """The same for all betons of one conversion."""
     site_key_id: str
-    """Identifier of the site key of the patient hashes, which are comparable only under the same key."""
     source_fingerprint: str
-    """Hash of the decoded pixels and labels of the whole conversion."""
     views: tuple[str, ...] = ("",)
-    """View positions that rows refer to."""
     sources: tuple[str, ...] = ("",)
-    """Sources that rows refer to."""
     synthetic: bool = False
-    """Every image is a phantom."""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Versions of the software that decoded and wrote it."""
 
 
 def pack_footer(facts: Facts, rows_N: np.ndarray, metadata_crc: int, allocation_crc: int) -> bytes:
     """The footer's bytes, a multiple of eight."""
     text = json.dumps(dataclasses.asdict(facts), sort_keys=True).encode()
     text += b" " * (-len(text) % 8)  # JSON ignores trailing blanks
-    head = np.array([(HEAD_MAGIC, len(text), len(rows_N), metadata_crc, allocation_crc)], HEAD)
-    size = HEAD.itemsize + len(text) + rows_N.nbytes + TAIL.itemsize
-    tail = np.array([(size, TAIL_MAGIC)], TAIL)
-    return head.tobytes() + text + rows_N.tobytes() + tail.tobytes()
+    head = np.array((HEAD_MAGIC, len(text), len(rows_N), metadata_crc, allocation_crc), HEAD)
+    content = head.tobytes() + text + rows_N.tobytes()
+    return content + np.array((len(content) + TAIL.itemsize, TAIL_MAGIC), TAIL).tobytes()
 
 
 def parse_footer(packed: np.ndarray, num_samples: int, where: str) -> tuple[Facts, np.ndarray, np.void]:
@@ -254,16 +241,15 @@ def parse_footer(packed: np.ndarray, num_samples: int, where: str) -> tuple[Fact
     facts_size = int(head["facts_size"])
     if HEAD.itemsize + facts_size + num_samples * ROW.itemsize + TAIL.itemsize != packed.size:
         raise bad(f"of {packed.size} bytes, expected {num_samples} rows and {facts_size} bytes of facts")
-    start = HEAD.itemsize
+    rows_start = HEAD.itemsize + facts_size
     try:
-        content = json.loads(packed[start : start + facts_size].tobytes())  # msgspec would refuse lone surrogates
+        content = json.loads(packed[HEAD.itemsize : rows_start].tobytes())  # msgspec would refuse lone surrogates
         facts = msgspec.convert(content, Facts)
         if unknown := content.keys() - set(Facts.__slots__):
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise bad(f"has unreadable facts ({error}), expected JSON") from error
-    rows_N = packed[start + facts_size : packed.size - TAIL.itemsize].view(ROW)
-    return facts, rows_N, head
+    return facts, packed[rows_start : packed.size - TAIL.itemsize].view(ROW), head
 
 
 def header_crc(header: bytes, descriptors: np.ndarray, label_index: int) -> int:

@@ -1,8 +1,6 @@
-"""The memory map of a beton: its tables, checked, its regions, and whether the file has changed since."""
+"""The memory map of a beton: its tables, footer and regions, checked, and whether the file has changed since."""
 
 # N samples, R regions, B bytes of the file
-
-from __future__ import annotations
 
 import contextlib
 import errno
@@ -10,20 +8,25 @@ import mmap
 import os
 import stat
 import weakref
-from bisect import bisect_left
 from pathlib import Path
 
 import numpy as np
+from crc32c import crc32c
 
 from loaders.atomic_file import storage_error
 from loaders.beton.format import (
     ALLOCATION,
+    BLOCK,
+    BLOCK_MAGIC,
     DESCRIPTOR,
     HEADER,
     MIN_PAGE_SIZE,
+    TAIL,
+    TAIL_MAGIC,
     VERSION,
     Field,
     first_page,
+    header_crc,
     metadata_dtype,
     metadata_start,
     parse_descriptor,
@@ -69,14 +72,23 @@ class BetonMap:
             raise
 
     def _read_tables(self) -> None:
-        self.header = self.view(0, HEADER, 1, "header")[0]
-        self._read_header()
-        self.descriptors = self.view(HEADER.itemsize, DESCRIPTOR, self.num_fields, "field descriptors")
+        self.header = header = self.view(0, HEADER, 1, "header")[0]
+        if header["version"] != VERSION:
+            raise self.bad(f"format version {header['version']}, expected {VERSION}")
+        num_fields, self.page_size = int(header["num_fields"]), int(header["page_size"])
+        self.num_samples, self.table_start = int(header["num_samples"]), int(header["alloc_table_ptr"])
+        if num_fields < 1:
+            raise self.bad("no fields, expected at least one")
+        if self.page_size < MIN_PAGE_SIZE or self.page_size & (self.page_size - 1):
+            raise self.bad(f"page size {self.page_size}, expected a power of two of at least {MIN_PAGE_SIZE}")
+        if self.num_samples < 1:
+            raise self.bad("no samples, expected at least one")
+        self.descriptors = self.view(HEADER.itemsize, DESCRIPTOR, num_fields, "field descriptors")
         self.fields = self._parse_fields()
-        row_dtype, start = metadata_dtype(self.fields), metadata_start(self.num_fields)
+        row_dtype, start = metadata_dtype(self.fields), metadata_start(num_fields)
         self.metadata_N = self.view(start, row_dtype, self.num_samples, "metadata")
         self.metadata_end = start + self.metadata_N.nbytes
-        self.pages_start = first_page(self.num_fields, self.num_samples, row_dtype.itemsize, self.page_size)
+        self.pages_start = first_page(num_fields, self.num_samples, row_dtype.itemsize, self.page_size)
         self.region_R = self._view_table()
 
     def bad(self, what: str) -> BetonError:
@@ -89,19 +101,6 @@ class BetonMap:
         if end > self.bytes_B.size:
             raise self.bad(f"{what} ends at byte {end}, the file at {self.bytes_B.size}: truncated, expected all of it")
         return self.bytes_B[start:end].view(dtype)
-
-    def _read_header(self) -> None:
-        header = self.header
-        if header["version"] != VERSION:
-            raise self.bad(f"format version {header['version']}, expected {VERSION}")
-        self.num_fields, self.page_size = int(header["num_fields"]), int(header["page_size"])
-        self.num_samples, self.table_start = int(header["num_samples"]), int(header["alloc_table_ptr"])
-        if self.num_fields < 1:
-            raise self.bad("no fields, expected at least one")
-        if self.page_size < MIN_PAGE_SIZE or self.page_size & (self.page_size - 1):
-            raise self.bad(f"page size {self.page_size}, expected a power of two of at least {MIN_PAGE_SIZE}")
-        if self.num_samples < 1:
-            raise self.bad("no samples, expected at least one")
 
     def _parse_fields(self) -> list[Field]:
         fields = [
@@ -119,18 +118,15 @@ class BetonMap:
 
     def _view_table(self) -> np.ndarray:
         """The allocation table: it ends where the file does, and FFCV gives each value outside the metadata one row."""
-        if not self.metadata_end <= self.table_start <= self.bytes_B.size:
-            raise self.bad(
-                f"allocation table at byte {self.table_start} of {self.bytes_B.size}: truncated, expected all of it"
-            )
+        start, end = self.table_start, self.bytes_B.size
+        if not self.metadata_end <= start <= end:
+            raise self.bad(f"allocation table at byte {start} of {end}: truncated, expected all of it")
         num_regions = self.num_samples * sum(field.has_region for field in self.fields)
-        found = self.bytes_B.size - self.table_start
-        if found != num_regions * ALLOCATION.itemsize:
-            raise self.bad(
-                f"allocation table of {found} bytes, expected {num_regions * ALLOCATION.itemsize}: "
-                "truncated, or something follows it"
-            )
-        return self.view(self.table_start, ALLOCATION, num_regions, "allocation table")
+        expected = num_regions * ALLOCATION.itemsize
+        if end - start != expected:
+            what = "truncated, or something follows it"
+            raise self.bad(f"allocation table of {end - start} bytes, expected {expected}: {what}")
+        return self.view(start, ALLOCATION, num_regions, "allocation table")
 
     def check_unchanged(self) -> None:
         """Errors: BetonError when the open file has been written in place since it was opened, or cut short.
@@ -154,9 +150,7 @@ class BetonMap:
         start: a multiple of the system's page size.
         """
         if hasattr(mmap, advice):
-            with contextlib.suppress(
-                OSError
-            ):  # advice that this system does not take; the bytes are there all the same
+            with contextlib.suppress(OSError):  # this system does not take it; the bytes are there all the same
                 self._mapped.madvise(getattr(mmap, advice), start, num_bytes)
 
     def close(self) -> None:
@@ -176,6 +170,31 @@ def open_regular(path: Path) -> tuple[int, os.stat_result]:
     raise OSError(errno.EISDIR, "Is a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
 
 
+def find_footer(source: BetonMap, label_index: int) -> np.ndarray:
+    """The footer's bytes, CRC checked, a view; empty for a foreign file, without magic numbers.  Errors: BetonError."""
+    if source.table_start < source.pages_start:
+        raise source.bad(f"allocation table at byte {source.table_start}, expected after the pages: truncated")
+    arguments = source.descriptors["arguments"][label_index]
+    block = arguments[: BLOCK.itemsize].view(BLOCK)[0]
+    tail = source.view(source.table_start - TAIL.itemsize, TAIL, 1, "footer")[0]
+    if block["magic"] != BLOCK_MAGIC and tail["magic"] != TAIL_MAGIC:
+        return source.bytes_B[:0]
+    if block["magic"] != BLOCK_MAGIC or tail["magic"] != TAIL_MAGIC:
+        raise source.bad("one of the footer's two marks is missing, expected both")
+    start, size = int(block["ptr"]), int(block["size"])
+    if size != int(tail["size"]) or start + size != source.table_start or start < source.pages_start:
+        found = f"footer of {size} bytes at {start}"
+        raise source.bad(f"{found}, expected to end at the table, byte {source.table_start}")
+    if arguments[BLOCK.itemsize :].any():
+        raise source.bad("the footer's pointer block is not padded with the expected zeros")
+    if header_crc(source.header.tobytes(), source.descriptors, label_index) != block["header_crc"]:
+        raise source.bad("header checksum differs from the expected")
+    footer = source.bytes_B[start : source.table_start]
+    if crc32c(footer.data) != block["footer_crc"]:
+        raise source.bad("footer checksum differs from the expected")
+    return footer
+
+
 def sorted_regions(source: BetonMap, pages_end: int) -> np.ndarray:
     """The regions of at least one byte in file order, ALLOCATION; a view where the table has that order.
 
@@ -190,30 +209,20 @@ def sorted_regions(source: BetonMap, pages_end: int) -> np.ndarray:
 
     def refuse(wrong_R: np.ndarray, what: str) -> None:
         if wrong_R.any():
-            found = region_R[int(wrong_R.argmax())]
-            raise source.bad(
-                f"sample {found['sample_id']}: its region of {found['size']} bytes at byte {found['ptr']} {what}"
-            )
+            sample, ptr, size = region_R[int(wrong_R.argmax())].tolist()
+            raise source.bad(f"sample {sample}: its region of {size} bytes at byte {ptr} {what}")
 
     outside_R = (ptr_R < source.pages_start) | (ptr_R >= pages_end)
     refuse(outside_R, f"lies outside the pages, expected at bytes {source.pages_start} to {pages_end}")
-    refuse(size_R > source.page_size, "crosses a page, expected in one")
-    last_R = ptr_R + (size_R - 1)  # cannot wrap around 2**64 any more
-    refuse((ptr_R ^ last_R) >= source.page_size, "crosses a page, expected in one")
+    last_R = ptr_R + (size_R - 1)  # where this wraps around 2**64, the size is larger than any page
+    crosses_R = (size_R > source.page_size) | ((ptr_R ^ last_R) >= source.page_size)
+    refuse(crosses_R, "crosses a page, expected in one")
     refuse(region_R["sample_id"] >= source.num_samples, f"has no sample, expected one of {source.num_samples}")
     if (ptr_R[1:] < ptr_R[:-1]).any():
         order = np.argsort(ptr_R, kind="stable")
         region_R, ptr_R, last_R = region_R[order], ptr_R[order], last_R[order]
     refuse(np.append(False, ptr_R[1:] <= last_R[:-1]), "overlaps another, expected apart")
     return region_R
-
-
-def find_region(region_R: np.ndarray, sample: int, ptr: int) -> int | None:
-    """The size of a sample's region at byte ptr; None when the table has none.  region_R: of sorted_regions."""
-    place = bisect_left(region_R["ptr"], ptr)
-    if place == len(region_R) or region_R["ptr"][place] != ptr or region_R["sample_id"][place] != sample:
-        return None
-    return int(region_R["size"][place])
 
 
 def first_missing(region_R: np.ndarray, ptr_N: np.ndarray, size: int) -> int | None:

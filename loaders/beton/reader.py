@@ -2,30 +2,17 @@
 
 # N samples, S side of a stored frame, B bytes of the file
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from crc32c import crc32c
 
-from loaders.beton.format import (
-    BLOCK,
-    BLOCK_MAGIC,
-    ROW,
-    TAIL,
-    TAIL_MAGIC,
-    TYPE_INT,
-    TYPE_NDARRAY,
-    TYPE_RGB,
-    Facts,
-    header_crc,
-    parse_footer,
-)
-from loaders.beton.map import BetonMap, first_missing, sorted_regions
+from loaders.beton.format import ROW, TYPE_INT, TYPE_NDARRAY, TYPE_RGB, Facts, parse_footer
+from loaders.beton.map import BetonMap, find_footer, first_missing, sorted_regions
 from loaders.config import crop_side
 from loaders.errors import BetonError, ConfigError
 from loaders.output import Parts, Sheet
@@ -56,30 +43,33 @@ class Beton:
             self.close()
             raise
 
-    def _bad(self, what: str) -> BetonError:
-        return BetonError(f"{self.path}: {what}; {REMEDY}")
-
     def _open(self, source: BetonMap, trust_unverified: bool) -> None:
         self.side, label_index = self._check_fields(source)
-        footer = self._find_footer(source, label_index)
+        footer = find_footer(source, label_index)
         self.verified = footer.size > 0
         self.pages_end = self.table_start - footer.size
         if (self.pages_end - self.pages_start) % self.page_size:
             what = "pages of broken length" if self.verified else "a gap where a footer should be"
-            raise self._bad(f"{what} before byte {self.table_start}, expected whole pages")
-        self.offset_N = self._check_frames(source)
+            raise source.bad(f"{what} before byte {self.table_start}, expected whole pages")
+        ptr_N = source.metadata_N["image"].astype(np.uint64)
+        missing = first_missing(sorted_regions(source, self.pages_end), ptr_N, self.side**2)
+        if missing is not None:
+            found = f"sample {missing} has its frame at byte {ptr_N[missing]}"
+            raise source.bad(f"the allocation table does not match the metadata: {found}, expected in the table")
+        self.offset_N = ptr_N.view(np.int64)  # inside the file
         self.label_N = source.metadata_N["label"].astype(np.int64)
         if self.verified:
             self.facts, self.rows_N, crcs = parse_footer(footer, self.num_samples, str(self.path))
-            self._check_crc(self.metadata_end - source.metadata_N.nbytes, self.metadata_end, crcs, "metadata")
-            self._check_crc(self.table_start, self.bytes_B.size, crcs, "allocation")
+            start, end = self.metadata_end - source.metadata_N.nbytes, self.metadata_end
+            for table, part in (("metadata", slice(start, end)), ("allocation", slice(self.table_start, None))):
+                if crc32c(self.bytes_B[part].data) != crcs[f"{table}_crc"]:
+                    raise source.bad(f"{table} table checksum differs from the expected")
             self._check_facts()
             return
         if not trust_unverified:
-            raise BetonError(
-                f"{self.path}: no plainfilm footer: written by another program, without checksums, expected "
-                "plainfilm's; convert the radiographs, or pass --trust-unverified"
-            )
+            found = "no plainfilm footer: written by another program, without checksums"
+            remedy = "convert the radiographs, or pass --trust-unverified"
+            raise BetonError(f"{self.path}: {found}, expected plainfilm's; {remedy}")
         self.facts = self._foreign_facts()
         self.rows_N = np.zeros(self.num_samples, ROW)
 
@@ -87,93 +77,41 @@ class Beton:
         """The frames' side, and the label's place among the fields."""
         by_name = {field.name: (index, field) for index, field in enumerate(source.fields)}
         if not {"image", "label"} <= by_name.keys():
-            raise self._bad(f"fields {', '.join(by_name)}, expected image and label")
+            raise self._map.bad(f"fields {', '.join(by_name)}, expected image and label")
         image, (label_index, label) = by_name["image"][1], by_name["label"]
         if image.type_id == TYPE_RGB:
-            raise BetonError(
-                f"{self.path}: image is an RGB image, expected grey frames; "
-                "save its images as files (loaders.beton.ffcv_fields.FieldReader gives them) and convert those"
-            )
+            remedy = "save its images as files (loaders.beton.ffcv_fields.FieldReader gives them) and convert those"
+            raise BetonError(f"{self.path}: image is an RGB image, expected grey frames; {remedy}")
         if image.type_id != TYPE_NDARRAY or image.dtype != np.uint8 or len(image.shape) != 2:
-            raise self._bad(
-                f"image is {image.kind} {image.dtype} of shape {image.shape}, expected a two-dimensional uint8 ndarray"
-            )
+            found = f"{image.kind} {image.dtype} of shape {image.shape}"
+            raise self._map.bad(f"image is {found}, expected a two-dimensional uint8 ndarray")
         if image.shape[0] != image.shape[1] or not 1 <= image.shape[0] ** 2 <= self.page_size:
-            raise self._bad(f"frames of {image.shape[0]}×{image.shape[1]}, expected squares that fit in a page")
+            raise self._map.bad(f"frames of {image.shape[0]}×{image.shape[1]}, expected squares that fit in a page")
         if label.type_id != TYPE_INT:
-            raise self._bad(f"label is {label.kind}, expected an int")
+            raise self._map.bad(f"label is {label.kind}, expected an int")
         return image.shape[0], label_index
 
-    def _find_footer(self, source: BetonMap, label_index: int) -> np.ndarray:
-        """The footer's bytes, CRC checked, a view; empty for a foreign file, which has neither magic."""
-        if self.table_start < self.pages_start:
-            raise self._bad(f"allocation table at byte {self.table_start}, expected after the pages: truncated")
-        arguments = source.descriptors["arguments"][label_index]
-        block = arguments[: BLOCK.itemsize].view(BLOCK)[0]
-        tail = source.view(self.table_start - TAIL.itemsize, TAIL, 1, "footer")[0]
-        if block["magic"] != BLOCK_MAGIC and tail["magic"] != TAIL_MAGIC:
-            return self.bytes_B[:0]
-        if block["magic"] != BLOCK_MAGIC or tail["magic"] != TAIL_MAGIC:
-            raise self._bad("one of the footer's two marks is missing, expected both")
-        start, size = int(block["ptr"]), int(block["size"])
-        if size != int(tail["size"]) or start + size != self.table_start or start < self.pages_start:
-            raise self._bad(f"footer of {size} bytes at {start}, expected to end at the table, byte {self.table_start}")
-        if arguments[BLOCK.itemsize :].any():
-            raise self._bad("the footer's pointer block is not padded with the expected zeros")
-        if header_crc(source.header.tobytes(), source.descriptors, label_index) != block["header_crc"]:
-            raise self._bad("header checksum differs from the expected")
-        footer = self.bytes_B[start : self.table_start]
-        if crc32c(footer.data) != block["footer_crc"]:
-            raise self._bad("footer checksum differs from the expected")
-        return footer
-
-    def _check_frames(self, source: BetonMap) -> np.ndarray:
-        """Check that the allocation table lists every frame.  Gives offset_N."""
-        region_R = sorted_regions(source, self.pages_end)
-        ptr_N = source.metadata_N["image"].astype(np.uint64)
-        missing = first_missing(region_R, ptr_N, self.side**2)
-        if missing is not None:
-            raise self._bad(
-                f"the allocation table does not match the metadata: sample {missing} has its frame "
-                f"at byte {ptr_N[missing]}, expected in the table"
-            )
-        return ptr_N.view(np.int64)  # inside the file
-
-    def _check_crc(self, start: int, end: int, crcs: np.void, table: str) -> None:
-        if crc32c(self.bytes_B[start:end].data) != crcs[f"{table}_crc"]:
-            raise self._bad(f"{table} table checksum differs from the expected")
-
     def _check_facts(self) -> None:
-        facts = self.facts
+        facts, label_N = self.facts, self.label_N
         if facts.stored != self.side or not 1 <= facts.crop <= facts.stored or (facts.stored - facts.crop) % 2:
-            raise self._bad(
-                f"footer has frames of {facts.stored} and crops of {facts.crop}, expected frames of {self.side}"
-            )
+            found = f"frames of {facts.stored} and crops of {facts.crop}"
+            raise self._map.bad(f"footer has {found}, expected frames of {self.side}")
         if facts.positive not in facts.classes:
-            raise self._bad(f"positive class {facts.positive}, expected one of {', '.join(facts.classes)}")
-        if self.label_N.min() < 0 or self.label_N.max() >= len(facts.classes):
-            raise self._bad(
-                f"labels {self.label_N.min()} to {self.label_N.max()}, expected 0 to {len(facts.classes) - 1}"
-            )
+            raise self._map.bad(f"positive class {facts.positive}, expected one of {', '.join(facts.classes)}")
+        if label_N.min() < 0 or label_N.max() >= len(facts.classes):
+            raise self._map.bad(f"labels {label_N.min()} to {label_N.max()}, expected 0 to {len(facts.classes) - 1}")
         if self.rows_N["view"].max() >= len(facts.views) or self.rows_N["source"].max() >= len(facts.sources):
-            raise self._bad("a row has a view or source that the footer does not list, expected one of the list")
+            raise self._map.bad("a row has a view or source that the footer does not list, expected one of the list")
 
     def _foreign_facts(self) -> Facts:
-        if self.label_N.min() < 0 or self.label_N.max() >= 1024:
-            raise self._bad(f"labels {self.label_N.min()} to {self.label_N.max()}, expected 0 to 1023")
-        classes = tuple(f"class {label}" for label in range(int(self.label_N.max()) + 1))
+        lowest, highest = int(self.label_N.min()), int(self.label_N.max())
+        if lowest < 0 or highest >= 1024:
+            raise self._map.bad(f"labels {lowest} to {highest}, expected 0 to 1023")
+        classes = tuple(f"class {label}" for label in range(highest + 1))
         return Facts(
-            classes=classes,
-            positive=classes[0],
-            stored=self.side,
-            crop=crop_side(self.side),
-            fit="unknown",
-            split="unknown",
-            seed=0,
-            conversion_id="",
-            site_key_id="",
-            source_fingerprint="",
-        )
+            classes=classes, positive=classes[0], stored=self.side, crop=crop_side(self.side), fit="unknown",
+            split="unknown", seed=0, conversion_id="", site_key_id="", source_fingerprint="",
+        )  # fmt: skip
 
     @property
     def set_name(self) -> str:
@@ -221,9 +159,8 @@ class Beton:
         crc_N, size = self.rows_N["crc"][sample_N], self.side**2
         for sample, start, crc in zip(sample_N.tolist(), start_N.tolist(), crc_N.tolist(), strict=True):
             if crc32c(data[start : start + size]) != crc:
-                raise self._bad(
-                    f"sample {sample}: checksum differs from the expected: its pixels are not what was written"
-                )
+                what = "checksum differs from the expected: its pixels are not what was written"
+                raise self._map.bad(f"sample {sample}: {what}")
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Check every frame's CRC, and that all padding is zero.  Errors: BetonError, ConfigError."""
@@ -241,7 +178,7 @@ class Beton:
         begins = np.append(begins, self.pages_end)
         for gap in np.flatnonzero(ends < begins):  # between frames
             if self.bytes_B[ends[gap] : begins[gap]].any():
-                raise self._bad(f"padding at bytes {ends[gap]} to {begins[gap]} is not zero, as expected")
+                raise self._map.bad(f"padding at bytes {ends[gap]} to {begins[gap]} is not zero, as expected")
         self.check_unchanged()
 
     def close(self) -> None:
@@ -253,7 +190,7 @@ class Beton:
     def __len__(self) -> int:
         return self.num_samples
 
-    def __enter__(self) -> Beton:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -2,8 +2,6 @@
 
 # N samples, S side of a stored frame
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,28 +12,9 @@ import numpy as np
 from crc32c import crc32c
 
 from loaders.atomic_file import publish
-from loaders.beton.format import (
-    ALLOCATION,
-    BLOCK,
-    BLOCK_MAGIC,
-    HEADER,
-    TYPE_INT,
-    TYPE_NDARRAY,
-    VERSION,
-    Facts,
-    Field,
-    first_page,
-    header_crc,
-    metadata_dtype,
-    metadata_start,
-    pack_descriptor,
-    pack_footer,
-)
+from loaders.beton.format import ALLOCATION, Facts, first_page, frame_fields, metadata_dtype, pack_footer, pack_head
 from loaders.beton.reader import Beton
 from loaders.errors import InputError, StorageError
-
-Change = Callable[[np.ndarray], np.ndarray]
-"""frame_SS → frame_SS, uint8."""
 
 
 def beton_size(num_samples: int, stored: int, page_size: int) -> int:
@@ -57,13 +36,9 @@ def write_beton(
     if num_samples == 0:
         raise InputError(f"{path}: no samples to write, expected at least one")
     if frame_size > page_size:
-        raise InputError(
-            f"{path}: a frame of {frame_size} bytes, expected at most one page of {page_size}; use a larger --page-mib"
-        )
-    fields = [
-        Field(name="image", type_id=TYPE_NDARRAY, dtype=np.dtype("u1"), shape=(facts.stored, facts.stored)),
-        Field(name="label", type_id=TYPE_INT),
-    ]
+        expected = f"at most one page of {page_size}; use a larger --page-mib"
+        raise InputError(f"{path}: a frame of {frame_size} bytes, expected {expected}")
+    fields = frame_fields(facts.stored)
     row_dtype = metadata_dtype(fields)
     start = first_page(len(fields), num_samples, row_dtype.itemsize, page_size)
     per_page = page_size // frame_size
@@ -79,35 +54,21 @@ def write_beton(
 
     footer_size = len(pack_footer(facts, rows_N, 0, 0))
     with publish(path, verify_beton, size=pages_end + footer_size + allocation_N.nbytes) as file:
-        file.seek(start)  # the gap before it reads as zero
-        page = np.zeros(page_size, np.uint8)
-        used = 0
-        for sample, frame_SS in enumerate(frames):
+        for sample, (ptr, frame_SS) in enumerate(zip(ptr_N.tolist(), frames, strict=True)):
             assert frame_SS.dtype == np.uint8 and frame_SS.shape == (facts.stored, facts.stored)
-            place = (sample % per_page) * frame_size
-            page[place : place + frame_size] = frame_SS.reshape(-1)
-            rows_N["crc"][sample] = crc32c(page[place : place + frame_size].data)
-            used = place + frame_size
-            if sample % per_page == per_page - 1:
-                file.write(page.data)
-                used = 0
-        if used:
-            page[used:] = 0
-            file.write(page.data)
-        assert file.tell() == pages_end
+            if sample % per_page == 0:
+                file.seek(ptr)  # the gap before it reads as zero
+            content = frame_SS.tobytes()
+            rows_N["crc"][sample] = crc32c(content)
+            file.write(content)
+        file.seek(pages_end)
 
         footer = pack_footer(facts, rows_N, crc32c(metadata_N.tobytes()), crc32c(allocation_N.tobytes()))
-        header = np.array([(VERSION, len(fields), page_size, num_samples, pages_end + len(footer))], HEADER).tobytes()
-        descriptors = np.concatenate([pack_descriptor(field) for field in fields])
-        block = np.array(
-            [(BLOCK_MAGIC, pages_end, len(footer), crc32c(footer), header_crc(header, descriptors, 1))], BLOCK
-        )
-        descriptors["arguments"][1, : BLOCK.itemsize] = np.frombuffer(block.tobytes(), np.uint8)
-        file.write(footer)
-        file.write(allocation_N.tobytes())
+        file.write(footer + allocation_N.tobytes())
         file.seek(0)
-        file.write(header + descriptors.tobytes() + metadata_N.tobytes())
-        assert file.tell() == metadata_start(len(fields)) + metadata_N.nbytes
+        head = pack_head(fields, num_samples, page_size, pages_end, footer)
+        file.write(head + metadata_N.tobytes())
+        assert len(head) + metadata_N.nbytes <= start
 
 
 def verify_beton(path: Path) -> None:
@@ -127,10 +88,8 @@ def subset_id(beton: Beton, purpose: str, *index_N: np.ndarray) -> str:
 def check_own(beton: Beton) -> None:
     """Errors: InputError unless the beton is plainfilm's own."""
     if not beton.verified:
-        raise InputError(
-            f"{beton.path}: no plainfilm footer, so neither groups nor patients are known, "
-            "expected a beton of `convert`; convert the radiographs"
-        )
+        found = "no plainfilm footer, so neither groups nor patients are known"
+        raise InputError(f"{beton.path}: {found}, expected a beton of `convert`; convert the radiographs")
 
 
 def check_same_conversion(betons: Sequence[Beton]) -> None:
@@ -139,10 +98,8 @@ def check_same_conversion(betons: Sequence[Beton]) -> None:
     for beton in betons:
         check_own(beton)
         if replace(beton.facts, split="") != replace(first.facts, split=""):
-            raise InputError(
-                f"{beton.path}: of conversion {beton.facts.conversion_id}, {first.path.name} of "
-                f"{first.facts.conversion_id}, expected one conversion; convert the radiographs again"
-            )
+            both = f"of conversion {beton.facts.conversion_id}, {first.path.name} of {first.facts.conversion_id}"
+            raise InputError(f"{beton.path}: {both}, expected one conversion; convert the radiographs again")
 
 
 def write_subset(
@@ -151,14 +108,14 @@ def write_subset(
     split: str,
     *,
     conversion_id: str | None = None,
-    change: Change | None = None,
+    change: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> None:
     """Write a beton of the chosen samples of each source, one source after the other, atomically.
 
     sources: verified betons of one conversion, each with index_N: the samples, in their new order.
     split: the name of the new set.  conversion_id: by default the sources' own.
-    change: applied to each frame; without it the bytes are copied.  Labels and rows stay: group, view, source, flags
-    and both hashes; that of the pixels is still of the decoded radiograph.
+    change: frame_SS → frame_SS, uint8, applied to each frame; without it the bytes are copied.  Labels and rows stay:
+    group, view, source, flags and both hashes; that of the pixels is still of the decoded radiograph.
     Errors: InputError for betons of different conversions, or no samples; BetonError for a damaged frame; StorageError.
     """
     betons = [beton for beton, _ in sources]

@@ -2,8 +2,6 @@
 
 # H rows, W columns, S side of a stored frame
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os
@@ -32,6 +30,7 @@ class Decoded:
     """The outcome for one file.  problem: why it is rejected, or "".  pixel_hash: of the decoded grey levels.
 
     patient, view: from the file itself; the patient is for hashing only, and is never written.
+    short_side: of the radiograph after repair, in pixels.  measurement: for the audit, if it was asked for.
     """
 
     problem: str = ""
@@ -45,9 +44,7 @@ class Decoded:
     patient: str = field(default="", repr=False)
     view: str = ""
     short_side: int = 0
-    """Of the radiograph after repair, in pixels."""
     measurement: Measurement | None = None
-    """For the audit, if it was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,25 +81,17 @@ def decode_all(
     decode = partial(decode_into_spool, root=root, spool=spool, settings=settings)
     workers = min(settings.workers or usable_cores(), max(1, len(tasks) // 8))
     if workers == 1:
-        for done, task in enumerate(tasks, start=1):
-            decoded = decode(task)
-            progress(done, len(tasks))
-            yield decoded
-        return
+        results = (decode(task) for task in tasks)
+    else:
+        results = map_in_processes(decode, tasks, workers, partial(cv2.setNumThreads, 1))
     try:
-        with contextlib.closing(map_in_processes(decode, tasks, workers, prepare_worker)) as results:
+        with contextlib.closing(results):
             for done, decoded in enumerate(results, start=1):
                 progress(done, len(tasks))
                 yield decoded
     except ChildProcessError as error:
-        raise StorageError(
-            f"{root}: a decoding process died, perhaps for lack of memory; use fewer --workers"
-        ) from error
-
-
-def prepare_worker() -> None:
-    """One OpenCV thread in each worker process."""
-    cv2.setNumThreads(1)
+        what = "a decoding process died, perhaps for lack of memory"
+        raise StorageError(f"{root}: {what}; use fewer --workers") from error
 
 
 def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: DecodeSettings) -> Decoded:
@@ -127,19 +116,12 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
         return Decoded(problem=f"too large to prepare ({type(error).__name__}), expected less; shrink it")
     pixel_hash = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)
     pixel_hash.update(grey_HW.data)
+    height, width = grey_HW.shape
     return Decoded(
-        note=radiograph.note,
-        pixel_hash=pixel_hash.digest(),
-        width=grey_HW.shape[1],
-        height=grey_HW.shape[0],
-        format=radiograph.format,
-        bits=radiograph.bits,
-        saturated=saturated,
-        short_side=min(repaired_HW.shape),
-        patient=radiograph.patient,
-        view=radiograph.view,
-        measurement=measurement,
-    )
+        note=radiograph.note, pixel_hash=pixel_hash.digest(), width=width, height=height, format=radiograph.format,
+        bits=radiograph.bits, saturated=saturated, short_side=min(repaired_HW.shape), patient=radiograph.patient,
+        view=radiograph.view, measurement=measurement,
+    )  # fmt: skip
 
 
 def inside(root: Path, path: str) -> Path:
@@ -156,14 +138,9 @@ def inside(root: Path, path: str) -> Path:
 
 def write_frame(spool: Path, place: int, frame: np.ndarray) -> None:
     """Write one flat frame at its place; several processes may write at once."""
-    data = frame.data
-    descriptor = os.open(spool, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        written = 0
-        while written < data.nbytes:
-            written += os.pwrite(descriptor, data[written:], place * data.nbytes + written)
-    finally:
-        os.close(descriptor)
+    with spool.open("r+b") as file:
+        file.seek(place * frame.nbytes)
+        file.write(frame.data)
 
 
 @contextlib.contextmanager

@@ -2,8 +2,6 @@
 
 # H rows, W columns, L stored values as bit patterns, E entries of a LUT, V windows
 
-from __future__ import annotations
-
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
@@ -11,7 +9,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 from kernels.decoding import luma_into
 from loaders.errors import RadiographError
 from loaders.images.dicom_elements import MODALITY_LUTS, VOI_LUTS, Dicom, decimals, items, quiet, raw, read_dicom, text
-from loaders.images.dicom_pixels import GREY, SYNTAXES, read_format, stored_values
+from loaders.images.dicom_pixels import GREY, SYNTAXES, Format, read_format, stored_values
 from loaders.images.files import DECODER_ERRORS, Radiograph, colour_share, refuse
 
 MODALITIES = ("CR", "DX", "RG")
@@ -60,15 +58,8 @@ def shown_picture(dicom: Dicom, max_pixels: int) -> Radiograph:
         raise refuse(f"DICOM in {form.photometric} with another presentation LUT shape", "its own", "export it again")
     table_L, note = np.empty(0), ""
     if form.photometric in GREY:
-        table_L, note = grey_table(
-            dicom.dataset,
-            stored=form.stored,
-            signed=form.signed,
-            inverted=form.photometric == "MONOCHROME1",
-            little=dicom.little_endian,
-        )
-    values = stored_values(dicom, form)
-    colour = 0.0
+        table_L, note = grey_table(dicom, form)
+    values, colour = stored_values(dicom, form), 0.0
     if form.photometric in GREY:
         grey_HW = table_L[values]
     elif values.ndim == 2:
@@ -78,31 +69,27 @@ def shown_picture(dicom: Dicom, max_pixels: int) -> Radiograph:
         luma_into(grey_HW, np.ascontiguousarray(values), 0, 2)
         colour = colour_share(values)
     view = text(dicom.dataset, 0x00185101)
+    grey_HW = np.require(grey_HW, requirements=["C", "W", "O"])
     return Radiograph(
-        grey_HW=np.require(grey_HW, requirements=["C", "W", "O"]),
-        format="DICOM",
-        bits=8 if form.stored <= 8 else 16,
-        note=note,
-        colour=colour,
-        patient=text(dicom.dataset, 0x00100020),
-        view=view if view in VIEWS else "",
-    )
+        grey_HW=grey_HW, format="DICOM", bits=8 if form.stored <= 8 else 16, note=note, colour=colour,
+        patient=text(dicom.dataset, 0x00100020), view=view if view in VIEWS else "",
+    )  # fmt: skip
 
 
-def grey_table(dataset: Dataset, *, stored: int, signed: bool, inverted: bool, little: bool) -> tuple[np.ndarray, str]:
-    """The shown grey of each pattern of `stored` bits, black 0 to white 255 or 65535, and a note.
+def grey_table(dicom: Dicom, form: Format) -> tuple[np.ndarray, str]:
+    """The shown grey of each pattern of the stored bits, black 0 to white 255 or 65535, and a note.
 
     Modality LUT or rescale, then VOI LUT or window, then the inversion of MONOCHROME1 (PS3.4 section N.2).  Gives
-    uint8 (L,) if stored is at most 8 and all levels stay distinct, else uint16 (L,).
+    uint8 (L,) if at most 8 bits are stored and all levels stay distinct, else uint16 (L,).
     The standard does not rank alternatives (PS3.3 section C.11.2): the first VOI LUT is taken, else the first window,
     with a note.  Without either the whole range is shown.
     Errors: RadiographError for a mapping that would have to be guessed.
     """
-    pattern_L = np.arange(1 << stored)
-    level_L = np.where(pattern_L >> (stored - 1) & signed, pattern_L - (1 << stored), pattern_L).astype(np.float64)
-    level_L = modality(dataset, level_L, little)
-    shown_L, note = voi(dataset, level_L, little)
-    if inverted:
+    stored, pattern_L = form.stored, np.arange(1 << form.stored)
+    negative_L = pattern_L >> (stored - 1) & form.signed
+    level_L = (pattern_L - (negative_L << stored)).astype(np.float64)
+    shown_L, note = voi(dicom.dataset, modality(dicom.dataset, level_L, dicom.little), dicom.little)
+    if form.photometric == "MONOCHROME1":
         shown_L = 1 - shown_L
     fine_L = np.rint(shown_L * 65535).astype(np.uint16)
     coarse_L = np.rint(shown_L * 255).astype(np.uint8)
@@ -114,9 +101,8 @@ def grey_table(dataset: Dataset, *, stored: int, signed: bool, inverted: bool, l
 def modality(dataset: Dataset, level_L: np.ndarray, little: bool) -> np.ndarray:
     """Stored values in the units of the modality: by one LUT, or a slope with an intercept (PS3.3 section C.11.1)."""
     tables = items(dataset, MODALITY_LUTS, "modality LUT")
-    slope, intercept = (
-        decimals(dataset, tag, name) for tag, name in ((0x00281053, "rescale slope"), (0x00281052, "rescale intercept"))
-    )
+    slope = decimals(dataset, 0x00281053, "rescale slope")
+    intercept = decimals(dataset, 0x00281052, "rescale intercept")
     if tables and (slope or intercept):
         raise refuse("DICOM with both a modality LUT and a rescale slope", "one of them", ASK_VENDOR)
     if len(tables) > 1:
@@ -131,9 +117,8 @@ def modality(dataset: Dataset, level_L: np.ndarray, little: bool) -> np.ndarray:
 def voi(dataset: Dataset, level_L: np.ndarray, little: bool) -> tuple[np.ndarray, str]:
     """Shown levels from 0 to 1, and a note.  PS3.3 section C.11.2."""
     tables = items(dataset, VOI_LUTS, "VOI LUT")
-    center_V, width_V = (
-        decimals(dataset, tag, name) for tag, name in ((0x00281050, "window center"), (0x00281051, "window width"))
-    )
+    center_V = decimals(dataset, 0x00281050, "window center")
+    width_V = decimals(dataset, 0x00281051, "window width")
     if len(center_V) != len(width_V):
         raise refuse(f"DICOM with {len(center_V)} window centers and {len(width_V)} widths", "pairs", ASK_VENDOR)
     if tables:
@@ -153,11 +138,10 @@ def voi(dataset: Dataset, level_L: np.ndarray, little: bool) -> tuple[np.ndarray
 def window(level_L: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
     """A window from 0 to 1: LINEAR, LINEAR_EXACT or SIGMOID of PS3.3 sections C.11.2.1.2 and C.11.2.1.3, by pydicom."""
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        raise refuse(
-            "DICOM with an unknown VOI LUT function", "LINEAR, LINEAR_EXACT or SIGMOID", "export it with one of these"
-        )
-    least = "at least 1" if function == "LINEAR" else "more than 0"
+        expected = "LINEAR, LINEAR_EXACT or SIGMOID"
+        raise refuse("DICOM with an unknown VOI LUT function", expected, "export it with one of these")
     if width <= 0 or (function == "LINEAR" and width < 1):
+        least = "at least 1" if function == "LINEAR" else "more than 0"
         raise refuse(f"DICOM with a {function} window of width {width:g}", least, ASK_VENDOR)
     # pydicom's output range is that of the stored bits, so 0 to 1 for one; it would turn round with a negative slope
     one_bit = Dataset()

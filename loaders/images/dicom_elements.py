@@ -1,7 +1,5 @@
 """The elements of a DICOM file: their structure is checked and bounded before pydicom reads them."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import re
@@ -25,6 +23,8 @@ MAX_INFLATED = 1 << 28  # 64 megapixels of 16-bit grey, twice; zlib needs as muc
 UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA, MODALITY_LUTS, VOI_LUTS = 0x7FE00010, 0x00283000, 0x00283010
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+VR = re.compile(rb"[A-Z]{2}")  # PS3.5 section 6.2: value representations have capital letters only
+DECIMAL = re.compile(r"[+-]?(\d{1,32}\.?\d{0,32}|\.\d{1,32})([eE][+-]?\d{1,2})?", re.ASCII)
 LONG_LENGTH = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")  # PS3.5 7.1.2
 IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 
@@ -33,19 +33,16 @@ IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", 
 class Dicom:
     """A file whose elements are sound.  dataset: all before the pixel data.  body: the bytes of elements and pixels.
 
+    little: whether numbers have their low byte first.
     pixels_at, pixels_length: where the pixel data's value is in body; the length is UNDEFINED for fragments.
     """
 
     dataset: Dataset
     syntax: str
+    little: bool
     body: bytes
     pixels_at: int
     pixels_length: int
-
-    @property
-    def little_endian(self) -> bool:
-        """Whether numbers have their low byte first."""
-        return self.syntax != BIG_ENDIAN
 
 
 @contextlib.contextmanager
@@ -75,11 +72,8 @@ def read_dicom(data: bytes, syntaxes: frozenset[str]) -> Dicom:
     syntax = text(read_dataset(BytesIO(data[META_START:group_ends]), False, True), 0x00020010)
     if syntax not in syntaxes:
         name = UID_dictionary[syntax][0] if syntax in UID_dictionary else "an unknown transfer syntax"
-        raise refuse(
-            f"DICOM in {name}" if syntax else "DICOM without a transfer syntax",
-            "uncompressed, JPEG, JPEG-LS, JPEG 2000 or RLE",
-            "export it in one of these",
-        )
+        found = f"DICOM in {name}" if syntax else "DICOM without a transfer syntax"
+        raise refuse(found, "uncompressed, JPEG, JPEG-LS, JPEG 2000 or RLE", "export it in one of these")
     body, start = (inflate(data, group_ends), 0) if syntax == DEFLATED else (data, group_ends)
     implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
     at = walk(body, start, implicit=implicit, little=little)
@@ -93,7 +87,7 @@ def read_dicom(data: bytes, syntaxes: frozenset[str]) -> Dicom:
     if length != UNDEFINED and value_at + length > len(body):
         raise refuse(f"truncated DICOM ({len(body) - value_at} of {length} bytes of pixel data)", "a whole one")
     dataset = read_dataset(BytesIO(body[start:at]), implicit, little)
-    return Dicom(dataset=dataset, syntax=syntax, body=body, pixels_at=value_at, pixels_length=length)
+    return Dicom(dataset=dataset, syntax=syntax, little=little, body=body, pixels_at=value_at, pixels_length=length)
 
 
 def inflate(data: bytes, start: int) -> bytes:
@@ -107,11 +101,6 @@ def inflate(data: bytes, start: int) -> bytes:
     return body
 
 
-def is_vr(letters: bytes) -> bool:
-    """Whether two bytes may be a value representation: PS3.5 section 6.2 has capital letters only."""
-    return re.fullmatch(rb"[A-Z]{2}", letters) is not None
-
-
 def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: int | None = None) -> int:
     """Step over all elements before the pixel data, and into sequences of undefined length and those of LUTs.
 
@@ -119,9 +108,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
     Errors: RadiographError for lengths that lead outside, unbalanced or deep nesting, or too many elements.
     """
     order, at, end = "<" if little else ">", start, len(body)
-    if at + 6 <= end and implicit == is_vr(
-        body[at + 4 : at + 6]
-    ):  # pydicom would switch to the encoding that is not checked
+    if at + 6 <= end and implicit == bool(VR.match(body, at + 4)):  # pydicom would switch to it, unchecked
         raise refuse("DICOM whose elements are not encoded in its transfer syntax", "one encoding")
     opened: list[tuple[int, bool]] = []  # of each open sequence or item: where it ends or UNDEFINED, whether fragments
     for _ in range(MAX_ELEMENTS):
@@ -146,7 +133,8 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
                 raise refuse("DICOM with a sequence that ends twice", "balanced sequences")
             length = 0
         else:
-            if not implicit and is_vr(vr):
+            explicit = not implicit and VR.match(vr) is not None
+            if explicit:
                 if vr in LONG_LENGTH:
                     if at + 4 > end:
                         raise refuse(f"truncated DICOM ({len(body)} bytes, cut within its elements)", "a whole one")
@@ -154,7 +142,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
                     at += 4
                 else:
                     length = struct.unpack_from(order + "H", body, at - 2)[0]
-            fragments = length == UNDEFINED and not implicit and is_vr(vr) and vr not in (b"SQ", b"UN")
+            fragments = length == UNDEFINED and explicit and vr not in (b"SQ", b"UN")
             into = length == UNDEFINED or (tag in (MODALITY_LUTS, VOI_LUTS) and not opened)
         limit = next((ends for ends, _ in reversed(opened) if ends != UNDEFINED), end)
         if length != UNDEFINED and at + length > limit:
@@ -196,9 +184,7 @@ def decimals(dataset: Dataset, tag: int, name: str) -> list[float]:
     """Decimal strings (PS3.5 section 6.2).  Errors: RadiographError for what is no number."""
     found = text(dataset, tag)
     parts = [part.strip() for part in found.split("\\")] if found else []
-    if not all(
-        re.fullmatch(r"[+-]?(\d{1,32}\.?\d{0,32}|\.\d{1,32})([eE][+-]?\d{1,2})?", part, re.ASCII) for part in parts
-    ):
+    if not all(map(DECIMAL.fullmatch, parts)):
         raise refuse(f"DICOM with a {name} that is no number", "a decimal", "export it again")
     return [float(part) for part in parts]
 

@@ -2,8 +2,6 @@
 
 # H rows, W columns, C samples of a pixel
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from io import BytesIO
@@ -45,6 +43,11 @@ class Format:
     photometric: str
     planar: bool
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the samples: (H, W) or (H, W, 3)."""
+        return (self.rows, self.columns) if self.samples == 1 else (self.rows, self.columns, 3)
+
 
 def read_format(dicom: Dicom, max_pixels: int) -> Format:
     """Check the image pixel module (PS3.3 section C.7.6.3), and that it is one image of at most max_pixels.
@@ -52,7 +55,7 @@ def read_format(dicom: Dicom, max_pixels: int) -> Format:
     Grey of 6 to 16 stored bits, signed or not, or colour of 8 unsigned bits.  The high bit is the highest stored one
     (PS3.5 section 8.1.1).  Errors: RadiographError for anything missing, contradictory or larger.
     """
-    dataset, little = dicom.dataset, dicom.little_endian
+    dataset, little = dicom.dataset, dicom.little
     rows, columns = whole(dataset, 0x00280010, "rows", little), whole(dataset, 0x00280011, "columns", little)
     if rows * columns > max_pixels:
         raise refuse(f"{columns}x{rows} pixels", f"at most {max_pixels}", SHRINK)
@@ -67,16 +70,11 @@ def read_format(dicom: Dicom, max_pixels: int) -> Format:
     if photometric not in (*GREY, "RGB", *LUMA_FIRST, *FROM_RGB):
         name = photometric if photometric in OTHER else "unknown" if photometric else "no"
         raise refuse(f"DICOM of {name} photometric interpretation", "grey, RGB or YBR_FULL", EXPORT_AGAIN)
-    samples, allocated, stored, high, signed = (
-        whole(dataset, tag, name, little)
-        for tag, name in (
-            (0x00280002, "samples per pixel"),
-            (0x00280100, "bits allocated"),
-            (0x00280101, "bits stored"),
-            (0x00280102, "high bit"),
-            (0x00280103, "pixel representation"),
-        )
-    )
+    samples = whole(dataset, 0x00280002, "samples per pixel", little)
+    allocated = whole(dataset, 0x00280100, "bits allocated", little)
+    stored = whole(dataset, 0x00280101, "bits stored", little)
+    high = whole(dataset, 0x00280102, "high bit", little)
+    signed = whole(dataset, 0x00280103, "pixel representation", little)
     if samples != (1 if photometric in GREY else 3):
         raise refuse(f"DICOM of {samples} samples a pixel in {photometric}", "1 for grey, 3 for colour", EXPORT_AGAIN)
     if allocated not in (8, 16) or not 6 <= stored <= allocated or high != stored - 1 or signed > 1:
@@ -88,15 +86,9 @@ def read_format(dicom: Dicom, max_pixels: int) -> Format:
     if samples == 3 and planar not in (b"\0\0", b"\1\0", b"\0\1"):
         raise refuse("DICOM of colour without planar configuration", "0 or 1", EXPORT_AGAIN)
     return Format(
-        rows=rows,
-        columns=columns,
-        samples=samples,
-        allocated=allocated,
-        stored=stored,
-        signed=bool(signed),
-        photometric=photometric,
-        planar=any(planar),
-    )
+        rows=rows, columns=columns, samples=samples, allocated=allocated, stored=stored, signed=bool(signed),
+        photometric=photometric, planar=any(planar),
+    )  # fmt: skip
 
 
 def stored_values(dicom: Dicom, form: Format) -> np.ndarray:
@@ -116,7 +108,8 @@ def stored_values(dicom: Dicom, form: Format) -> np.ndarray:
         pixels = _jpeg_2000(frame, form)
     else:
         pixels = _jpeg(frame, form, dicom.syntax)
-    return significant(pixels, form)
+    allocated = np.dtype(f"{pixels.dtype.kind}{form.allocated // 8}")
+    return significant(np.ascontiguousarray(pixels, allocated), form)
 
 
 def significant(pixels: np.ndarray, form: Format) -> np.ndarray:
@@ -147,11 +140,11 @@ def _native(dicom: Dicom, form: Format) -> np.ndarray:
     expected = num_pixels * (2 if halved else form.samples * form.allocated // 8)
     if dicom.pixels_length not in (expected, expected + expected % 2):
         raise refuse(f"DICOM with {dicom.pixels_length} bytes of pixel data", f"{expected} for its header")
-    swapped = not dicom.little_endian and form.allocated == 8
+    swapped = not dicom.little and form.allocated == 8
     if swapped and dicom.pixels_length % 2:
         raise refuse("big-endian DICOM with an odd length of pixel data", "an even one", EXPORT_AGAIN)
     if form.allocated == 16:
-        kind = ("<" if dicom.little_endian else ">") + "u2"
+        kind = ("<" if dicom.little else ">") + "u2"
         pixels = np.frombuffer(dicom.body, kind, num_pixels, dicom.pixels_at).astype(np.uint16)
     else:
         pixels = np.frombuffer(dicom.body, np.uint8, dicom.pixels_length, dicom.pixels_at)
@@ -160,15 +153,9 @@ def _native(dicom: Dicom, form: Format) -> np.ndarray:
         pixels = pixels[:expected]
     if halved:  # luma, luma, blue, red
         return pixels.reshape(-1, 4)[:, :2].reshape(form.rows, form.columns)
-    return _shape(pixels, form, form.planar)
-
-
-def _shape(pixels: np.ndarray, form: Format, planar: bool) -> np.ndarray:
-    if form.samples == 1:
-        return pixels.reshape(form.rows, form.columns)
-    if planar:
+    if form.samples == 3 and form.planar:
         return np.moveaxis(pixels.reshape(3, form.rows, form.columns), 0, 2)
-    return pixels.reshape(form.rows, form.columns, 3)
+    return pixels.reshape(form.shape)
 
 
 def _frame(dicom: Dicom) -> bytes:
@@ -182,17 +169,6 @@ def _frame(dicom: Dicom) -> bytes:
     if not closed or not any(fragments):
         raise refuse("truncated DICOM (its fragments of pixel data have no end)", "a whole one")
     return b"".join(fragments)
-
-
-def _out(form: Format, bits: int, signed: bool = False) -> np.ndarray:
-    shape = (form.rows, form.columns) if form.samples == 1 else (form.rows, form.columns, 3)
-    return np.zeros(shape, f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
-
-
-def _widen(pixels: np.ndarray, form: Format) -> np.ndarray:
-    """To the allocated width, keeping the values."""
-    kind = "i" if pixels.dtype.kind == "i" else "u"
-    return np.ascontiguousarray(pixels, dtype=f"{kind}{form.allocated // 8}")
 
 
 def _check_codestream(form: Format, name: str, rows: int, columns: int, samples: int, bits: int, exact: bool) -> None:
@@ -228,11 +204,11 @@ def _jpeg(frame: bytes, form: Format, syntax: str) -> np.ndarray:
         raise refuse(f"DICOM in {form.photometric} with a {name} in another colour space", "the same", EXPORT_AGAIN)
     if form.photometric in LUMA_FIRST and transform == 0:
         raise refuse(f"DICOM in {form.photometric} with a {name} in RGB", "the same", EXPORT_AGAIN)
-    out = _out(form, bits)
+    out = np.zeros(form.shape, "u1" if bits <= 8 else "u2")
     if is_ls:
-        return _widen(imagecodecs.jpegls_decode(frame, out=out), form)
+        return imagecodecs.jpegls_decode(frame, out=out)
     space = "YCBCR" if form.samples == 3 else "GRAYSCALE"  # to and from the same: no transform
-    return _widen(imagecodecs.jpeg8_decode(frame, colorspace=space, outcolorspace=space, out=out), form)
+    return imagecodecs.jpeg8_decode(frame, colorspace=space, outcolorspace=space, out=out)
 
 
 def _frame_header(frame: bytes, name: str) -> tuple[int, int, int, int, int, int | None]:
@@ -274,8 +250,8 @@ def _jpeg_2000(frame: bytes, form: Format) -> np.ndarray:
         raise refuse("JPEG 2000 whose samples and DICOM header disagree on signs", "agreement", EXPORT_AGAIN)
     if form.photometric in LUMA_FIRST:
         raise refuse(f"DICOM in {form.photometric} with a JPEG 2000", "RGB, YBR_RCT or YBR_ICT", EXPORT_AGAIN)
-    out = _out(form, bits, signed)
-    return _widen(imagecodecs.jpeg2k_decode(frame, numthreads=1, out=out), form)
+    out = np.zeros(form.shape, f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
+    return imagecodecs.jpeg2k_decode(frame, numthreads=1, out=out)
 
 
 def _run_lengths(frame: bytes, form: Format) -> np.ndarray:
@@ -297,5 +273,5 @@ def _run_lengths(frame: bytes, form: Format) -> np.ndarray:
             raise refuse(f"DICOM with an RLE segment of {len(decoded)} bytes", f"{num_pixels}")
         planes.append(np.frombuffer(decoded, np.uint8))
     if form.allocated == 16:
-        return ((planes[0].astype(np.uint16) << 8) | planes[1]).reshape(form.rows, form.columns)
-    return _shape(np.concatenate(planes), form, planar=True)
+        return ((planes[0].astype(np.uint16) << 8) | planes[1]).reshape(form.shape)
+    return np.stack(planes, axis=-1).reshape(form.shape)

@@ -2,8 +2,6 @@
 
 # H rows, W columns, C colour channels
 
-from __future__ import annotations
-
 import os
 import re
 import stat
@@ -17,7 +15,6 @@ import numpy as np
 
 from kernels.decoding import count_coloured
 from loaders.errors import RadiographError
-from loaders.images.png import COPY_AGAIN
 
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
 SHRINK = "shrink it, or raise --max-pixels if you trust it"
@@ -53,33 +50,35 @@ DECODER_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Radiograph:
-    """The decoded content of one file."""
+    """The decoded content of one file.
+
+    grey_HW: uint8 or uint16, upright, C-contiguous, writable; larger is brighter on the screen.
+    format: PNG, JPEG, TIFF, BMP or DICOM: what the bytes are, whatever the file's name.
+    bits: 1, 8 or 16: the smallest of these that holds a sample of the file.
+    note: an oddity that is no reason to reject, such as "named .png, is JPEG"; else empty.
+    colour: share of pixels with another colour than the picture's tint; of a JPEG only if asked for.
+    patient: a DICOM's patient ID, to be hashed and never to be written; else empty.
+    view: a DICOM's view position if it is a term of the standard; else empty.
+    """
 
     grey_HW: np.ndarray
-    """uint8 or uint16, upright, C-contiguous, writable; larger is brighter on the screen."""
     format: str
-    """PNG, JPEG, TIFF, BMP or DICOM: what the bytes are, whatever the file's name."""
     bits: int
-    """1, 8 or 16: the smallest of these that holds a sample of the file."""
     note: str
-    """An oddity that is no reason to reject, such as "named .png, is JPEG"; else empty."""
     colour: float = 0.0
-    """Share of pixels with another colour than the picture's tint; of a JPEG only if asked for."""
     patient: str = field(default="", repr=False)
-    """A DICOM's patient ID, to be hashed and never to be written; else empty."""
     view: str = ""
-    """A DICOM's view position if it is a term of the standard; else empty."""
 
 
-def refuse(found: str, expected: str, remedy: str = COPY_AGAIN) -> RadiographError:
+def refuse(found: str, expected: str, remedy: str = "copy it again from its source") -> RadiographError:
     """The error of a file that is not used.  Its texts quote no free text of the file, which may name a patient."""
     return RadiographError(f"{found}, expected {expected}; {remedy}")
 
 
-def read_file(path: Path) -> bytes:
-    """The whole file, provided that it is a regular one; never waits on a FIFO and touches no device.
+def read_file(path: Path) -> tuple[bytes, str, str]:
+    """The whole file, if it is a regular one; its format, as format_of has it; a note if its name is another's.
 
-    Errors: RadiographError.
+    Never waits on a FIFO and touches no device.  Errors: RadiographError.
     """
     try:
         _check_kind(path.stat())
@@ -92,8 +91,10 @@ def read_file(path: Path) -> bytes:
     except (ValueError, MemoryError) as error:  # a NUL in the path; no room for the bytes
         raise refuse(str(error) or "no memory for this file", "a readable file", "check the path") from error
     if not data:
-        raise refuse("0 bytes", "a radiograph", COPY_AGAIN)
-    return data
+        raise refuse("0 bytes", "a radiograph")
+    found = format_of(data)
+    agrees = SUFFIXES.get(path.suffix.lower(), found) == found
+    return data, found, "" if agrees else f"named {path.suffix}, is {found}"
 
 
 def _check_kind(status: os.stat_result) -> None:
@@ -127,7 +128,7 @@ def check_jpeg(data: bytes) -> None:
         if code not in (0x01, 0xD8, 0xD9):  # all others have a length; it steps over EXIF thumbnails
             at += int.from_bytes(data[at : at + 2], "big")
             scans += code == 0xDA
-    raise refuse(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", COPY_AGAIN)
+    raise refuse(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one")
 
 
 def colour_share(colour_HWC: np.ndarray) -> float:
@@ -135,12 +136,12 @@ def colour_share(colour_HWC: np.ndarray) -> float:
 
     colour_HWC: uint8 or uint16, three channels in any order, a fourth is ignored.
     """
-    few_HWC = sampled(colour_HWC, TINT_SAMPLES).astype(np.float32) * (1 if colour_HWC.dtype == np.uint8 else 1 / 257)
+    levels = 1 if colour_HWC.dtype == np.uint8 else 257
+    few_HWC = sampled(colour_HWC, TINT_SAMPLES).astype(np.float32) * (1 / levels)
     grey_HW1 = few_HWC.mean(2, keepdims=True)
     # a tint is the same share of grey everywhere
     tint_C = np.median((few_HWC - grey_HW1) / (grey_HW1 + 1), axis=(0, 1))
     sampled_HWC = sampled(colour_HWC, SAMPLES)
-    levels = 1 if colour_HWC.dtype == np.uint8 else 257
     coloured = count_coloured(sampled_HWC, tint_C.astype(np.float32), np.float32(COLOURFUL * levels))
     return coloured / (sampled_HWC.shape[0] * sampled_HWC.shape[1])
 

@@ -2,8 +2,6 @@
 
 # H rows, W columns, h w those of a smaller picture, S side of the stored frame, C of its crop, L grey levels
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -38,15 +36,6 @@ def stored_frame(grey_HW: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, 
     return fit_square(grey_HW, side, fit, (low, high)), saturated
 
 
-def audited_frame(grey_HW: np.ndarray, side: int) -> np.ndarray:
-    """The frame that the audit examines, uint8 of side × side: stretched by the window of the whole picture.
-
-    Errors: RadiographError for a frame without a picture.
-    """
-    low, high, _ = grey_window(grey_HW)
-    return resize(grey_HW, side, side, (low, high))
-
-
 def grey_window(grey_HW: np.ndarray) -> tuple[int, int, float]:
     """The grey levels at percentiles 0.1 and 99.9, and the share of pixels strictly outside.
 
@@ -57,27 +46,19 @@ def grey_window(grey_HW: np.ndarray) -> tuple[int, int, float]:
     histogram_into(count_L, np.ascontiguousarray(grey_HW))
     cumulative_L = np.cumsum(count_L)
     total = grey_HW.size
-    low = int(np.searchsorted(cumulative_L, LOW_SHARE * total))
-    high = int(np.searchsorted(cumulative_L, HIGH_SHARE * total))
+    low, high = np.searchsorted(cumulative_L, (LOW_SHARE * total, HIGH_SHARE * total)).tolist()
     if low == high:
-        raise RadiographError(
-            f"{share_text(HIGH_SHARE - LOW_SHARE)} of the pixels have grey level {low}, expected a picture; "
-            "leave it out"
-        )
-    below = int(cumulative_L[low] - count_L[low])
-    above = total - int(cumulative_L[high])
-    return low, high, (below + above) / total
+        share = share_text(HIGH_SHARE - LOW_SHARE)
+        raise RadiographError(f"{share} of the pixels have grey level {low}, expected a picture; leave it out")
+    inside = int(cumulative_L[high] - cumulative_L[low] + count_L[low])
+    return low, high, (total - inside) / total
 
 
 def crop_area(grey_HW: np.ndarray, fit: Fit) -> np.ndarray:
     """The part of a radiograph that lies in the central crop once it is fitted to a square; never empty."""
     rows, columns = grey_HW.shape
-    rows_of, columns_of = {
-        "stretch": (rows, columns),
-        "cover": (min(rows, columns),) * 2,
-        "contain": (max(rows, columns),) * 2,
-    }[fit]
-    return grey_HW[central(rows, CROP_SHARE * rows_of), central(columns, CROP_SHARE * columns_of)]
+    side = {"stretch": None, "cover": min(rows, columns), "contain": max(rows, columns)}[fit]
+    return grey_HW[central(rows, CROP_SHARE * (side or rows)), central(columns, CROP_SHARE * (side or columns))]
 
 
 def central(length: int, part: float) -> slice:
@@ -89,17 +70,15 @@ def central(length: int, part: float) -> slice:
 def fit_square(grey_HW: np.ndarray, side: int, fit: Fit, window: Window) -> np.ndarray:
     """Resize to side × side: stretched, the longer side cut (cover), or the shorter padded with black (contain)."""
     rows, columns = grey_HW.shape
+    if fit == "contain":
+        scale = side / max(rows, columns)
+        small_hw = resize(grey_HW, max(1, round(rows * scale)), max(1, round(columns * scale)), window)
+        left_out = [side - length for length in small_hw.shape]
+        return np.pad(small_hw, [(length // 2, length - length // 2) for length in left_out])
     if fit == "cover":
         short = min(rows, columns)
         top, left = (rows - short) // 2, (columns - short) // 2
-        return resize(grey_HW[top : top + short, left : left + short], side, side, window)
-    if fit == "contain":
-        scale = side / max(rows, columns)
-        small_HW = resize(grey_HW, max(1, round(rows * scale)), max(1, round(columns * scale)), window)
-        top, left = (side - small_HW.shape[0]) // 2, (side - small_HW.shape[1]) // 2
-        square_SS = np.zeros((side, side), np.uint8)
-        square_SS[top : top + small_HW.shape[0], left : left + small_HW.shape[1]] = small_HW
-        return square_SS
+        grey_HW = grey_HW[top : top + short, left : left + short]
     return resize(grey_HW, side, side, window)
 
 
@@ -127,9 +106,8 @@ def repair(grey_HW: np.ndarray, fix: str) -> np.ndarray:
             top, bottom, left, right = map(int, crop.groups())
             rows, columns = grey_HW.shape
             if not (0 <= top < bottom <= rows and 0 <= left < right <= columns):
-                raise RadiographError(
-                    f"{columns}x{rows} pixels, expected room for the audit's {step}; audit the files again"
-                )
+                expected = f"room for the audit's {step}"
+                raise RadiographError(f"{columns}x{rows} pixels, expected {expected}; audit the files again")
             grey_HW = grey_HW[top:bottom, left:right]
         elif step == "invert":
             grey_HW = np.iinfo(grey_HW.dtype).max - grey_HW
@@ -149,18 +127,15 @@ def template_SS(side: int, margin: float = 0.0) -> np.ndarray:
     return along_SS**2 + across_SS**2 <= 1
 
 
-def blank_lungs(frame_SS: np.ndarray) -> np.ndarray:
-    """The frame with the lungs' usual place and a margin at the same grey in every frame: uint8 S×S."""
-    return np.where(template_SS(len(frame_SS), LUNG_MARGIN), np.uint8(MID_GREY), frame_SS)
-
-
 def without_lungs(frame_SS: np.ndarray, crop: int) -> np.ndarray:
     """All of a radiograph but its lungs, inside the crop: the blanked frame, shrunk into the crop, uint8 S×S.
 
-    In place, blanking would leave 4 % of the crop, from which a network learns nothing, whatever separates the classes
-    beside the lungs.  Outside the crop its edge pixels are repeated.
+    The lungs' usual place and a margin become the same grey in every frame.  In place, that would leave 4 % of the
+    crop, from which a network learns nothing, whatever separates the classes beside the lungs.  Outside the crop its
+    edge pixels are repeated.
     """
-    small_CC = resize(blank_lungs(frame_SS), crop, crop, (0, 255))
+    blank_SS = np.where(template_SS(len(frame_SS), LUNG_MARGIN), np.uint8(MID_GREY), frame_SS)
+    small_CC = resize(blank_SS, crop, crop, (0, 255))
     return np.pad(small_CC, (len(frame_SS) - crop) // 2, mode="edge")
 
 
@@ -173,21 +148,14 @@ def read_mask(path: Path, side: int, fit: Fit, *, size: tuple[int, int] | None =
     """
     try:
         grey_HW = decode_radiograph(path, max_pixels=MAX_PIXELS).grey_HW
-    except RadiographError as error:
-        raise InputError(f"{path}: {error}") from error
-    top = int(grey_HW.max())
-    if not top:
-        raise InputError(f"{path}: black all over, expected a mask with the lungs in white; leave it out")
-    if size is not None:
-        rows, columns = grey_HW.shape
-        if abs(columns * size[1] / (rows * size[0]) - 1) > PROPORTION:
-            raise InputError(
-                f"{path}: {columns}x{rows} pixels, expected the proportions of its radiograph, {size[0]}x{size[1]}; "
-                "make it again, or leave it out"
-            )
-        if "crop " in fix:  # counts in the radiograph's pixels
+        top, (rows, columns) = int(grey_HW.max()), grey_HW.shape
+        if not top:
+            raise RadiographError("black all over, expected a mask with the lungs in white; leave it out")
+        if size is not None and abs(columns * size[1] / (rows * size[0]) - 1) > PROPORTION:
+            expected = f"the proportions of its radiograph, {size[0]}x{size[1]}"
+            raise RadiographError(f"{columns}x{rows} pixels, expected {expected}; make it again, or leave it out")
+        if size is not None and "crop " in fix:  # counts in the radiograph's pixels
             grey_HW = cv2.resize(grey_HW, size, interpolation=cv2.INTER_NEAREST)
-    try:
         grey_HW = repair(grey_HW, "; ".join(step for step in fix.split("; ") if step != "invert"))
     except RadiographError as error:
         raise InputError(f"{path}: {error}") from error

@@ -7,8 +7,6 @@ which documents the training pictures, trains both; their weights are shipped as
 
 # S side of a frame, T side of the small picture, L levels, F features, K kinds, P parameters of a pose
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from functools import cache

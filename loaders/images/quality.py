@@ -3,10 +3,9 @@
 # H rows, W columns, S side of the audit's frame, K kinds, P parameters of a pose, L grey levels, D keypoints,
 # X coordinates x and y, F values of a descriptor
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -27,6 +26,7 @@ MEANINGLESS = {  # defect → others that mean nothing beside it
     "inverted": ("misaligned", "exposure"),
 }
 SIDE = 320  # of the frame that is scored, whatever the sizes of file and conversion
+MARGIN = SIDE * 15 // 100  # around the central part, where blur and exposure are measured
 SMALL = 92  # the probes' frames: stored side of a crop of 64
 THUMBNAIL = 160
 COMPARED = 160  # side at which near duplicates are correlated
@@ -39,35 +39,38 @@ ABRUPT, WITHIN = 0.25, 4  # share of other levels in one of the first lines afte
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keypoints:
-    """Distinctive places of a picture with their descriptors; survive cropping, resizing and equalising."""
+    """Distinctive places of a picture with their descriptors; survive cropping, resizing and equalising.
+
+    place_DX: float32, shares of the side.  descriptor_DF: float32 D × 128, square roots of SIFT's (RootSIFT).
+    """
 
     place_DX: np.ndarray
-    """float32, shares of the side."""
     descriptor_DF: np.ndarray
-    """float32 D × 128, square roots of SIFT's (RootSIFT)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """What the audit measures of one decoded file on its own."""
+    """What the audit measures of one decoded file on its own.
+
+    scores: one for each of DETECTORS.
+    box: first row, last row + 1, first column, last column + 1 inside the borders, in pixels of the file.
+    turns: clockwise quarter turns that make it upright, if `rotated` is over its limit.
+    kind_K: probabilities of loaders.images.kind.KINDS.
+    evenness: Kolmogorov-Smirnov distance of the histogram from a flat one; near 0 in an equalised film.
+    compared_SS: uint8, COMPARED × COMPARED, without borders; the keypoints' places are in it.
+    thumbnail: JPEG with the file's aspect ratio, its longer side THUMBNAIL pixels.
+    small_SS: uint8, SMALL × SMALL, for the probes.
+    """
 
     scores: dict[str, float]
-    """One for each of DETECTORS."""
     box: tuple[int, int, int, int]
-    """First row, last row + 1, first column, last column + 1 inside the borders, in pixels of the file."""
     turns: int
-    """Clockwise quarter turns that make it upright, if `rotated` is over its limit."""
     kind_K: np.ndarray
-    """Probabilities of loaders.images.kind.KINDS."""
     evenness: float
-    """Kolmogorov-Smirnov distance of the histogram from a flat one; near 0 in an equalised film."""
     keypoints: Keypoints
     compared_SS: np.ndarray
-    """uint8, COMPARED × COMPARED, without borders; the keypoints' places are in it."""
     thumbnail: bytes
-    """JPEG with the file's aspect ratio, its longer side THUMBNAIL pixels."""
     small_SS: np.ndarray
-    """uint8, SMALL × SMALL, for the probes."""
 
 
 def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored: int) -> Measurement:
@@ -81,11 +84,11 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
     top, bottom, left, right = inset(inner_box(frame_SS))
     inside_SS = frame_SS
     if (top, bottom, left, right) != (0, SIDE, 0, SIDE):
-        inside_SS = cv2.resize(
-            np.ascontiguousarray(frame_SS[top:bottom, left:right]), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR
-        )
+        inside_SS = np.ascontiguousarray(frame_SS[top:bottom, left:right])
+        inside_SS = cv2.resize(inside_SS, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     kind_K, pose_P = kind_of(kind_features(inside_SS), shipped_weights())
     odds = dict(zip(KINDS, kind_K.tolist(), strict=True))
+    body_SS = inside_SS[MARGIN:-MARGIN, MARGIN:-MARGIN]
     turned = [odds[f"turned-{90 * turns}"] for turns in (1, 2, 3)]
     # inwards to whole pixels, so that no line of the margin remains
     box = -(-top * rows // SIDE), bottom * rows // SIDE, -(-left * columns // SIDE), right * columns // SIDE
@@ -100,24 +103,19 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
         "colour-annotation": colour,
         "text-or-mark": strokes(inside_SS),
         "low-resolution": stored / min(box[1] - box[0], box[3] - box[2]),
-        "blurred": blur(inside_SS),
-        "exposure": exposure(inside_SS),
+        "blurred": blur(body_SS),
+        "exposure": exposure(body_SS),
         "inverted": odds["inverted"],
         "rotated": sum(turned),
         "misaligned": misalignment(pose_P),
-        "borders": border_share((top, bottom, left, right), SIDE, SIDE),
+        "borders": max(top / SIDE, 1 - bottom / SIDE, left / SIDE, 1 - right / SIDE),  # the widest margin
     }
+    small_SS = cv2.resize(frame_SS, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
     return Measurement(
-        scores=scores,
-        box=box,
-        turns=1 + int(np.argmax(turned)),
-        kind_K=kind_K,
-        evenness=evenness(inside_SS),
-        keypoints=find_keypoints(compared_SS),
-        compared_SS=compared_SS,
-        thumbnail=thumbnail_of(frame_SS, rows, columns),
-        small_SS=cv2.resize(frame_SS, (SMALL, SMALL), interpolation=cv2.INTER_AREA),
-    )
+        scores=scores, box=box, turns=1 + int(np.argmax(turned)), kind_K=kind_K, evenness=evenness(inside_SS),
+        keypoints=find_keypoints(compared_SS), compared_SS=compared_SS,
+        thumbnail=thumbnail_of(frame_SS, rows, columns), small_SS=small_SS,
+    )  # fmt: skip
 
 
 def own_defects(measurement: Measurement, limits: AuditLimits) -> list[str]:
@@ -177,32 +175,21 @@ def margin(lines_HW: np.ndarray) -> int:
     return width if stray_H[width : width + WITHIN].max() >= ABRUPT else 0
 
 
-def border_share(box: tuple[int, int, int, int], rows: int, columns: int) -> float:
-    """The widest margin outside a box, as a share of its side."""
-    top, bottom, left, right = box
-    return max(top / rows, 1 - bottom / rows, left / columns, 1 - right / columns)
-
-
 def inset(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     """The box without lines that are part margin and part film, which would count as strokes."""
     top, bottom, left, right = box
     return top + (top > 0), bottom - (bottom < SIDE), left + (left > 0), right - (right < SIDE)
 
 
-def blur(frame_SS: np.ndarray) -> float:
-    """Contrast of edges in one octave over that in the next finer one, in the central part; larger is more blurred.
+def blur(body_SS: np.ndarray) -> float:
+    """Contrast of edges in one octave over that in the next finer one; larger is more blurred.
 
     The ratio of the 98th percentiles of absolute differences of Gaussians: high enough to be at edges, where blur shows
     and noise does not, and low enough to pass over the few pixels of letters.
     """
-    margin = len(frame_SS) * 15 // 100
-    body_SS = frame_SS[margin:-margin, margin:-margin].astype(np.float32)
-    blurred = [cv2.GaussianBlur(body_SS, (0, 0), 0.8 * 2**octave) for octave in range(3)]
+    blurred = [cv2.GaussianBlur(body_SS.astype(np.float32), (0, 0), 0.8 * 2**octave) for octave in range(3)]
     # every other pixel is enough for a percentile
-    fine, coarse = (
-        float(np.quantile(np.abs(blurred[octave][::2, ::2] - blurred[octave + 1][::2, ::2]), 0.98))
-        for octave in range(2)
-    )
+    fine, coarse = (float(np.quantile(np.abs((a - b)[::2, ::2]), 0.98)) for a, b in pairwise(blurred))
     return coarse / (fine + 0.05)
 
 
@@ -214,14 +201,12 @@ def strokes(frame_SS: np.ndarray) -> float:
     return float((np.maximum(bright_SS, dark_SS) > STROKE_CONTRAST).mean())
 
 
-def exposure(frame_SS: np.ndarray) -> float:
+def exposure(body_SS: np.ndarray) -> float:
     """Distance of the central part from an exposure that shows both lungs and spine; 1 is the limit.
 
     The larger of: its share of nearly black and nearly white pixels over 0.15; the distance of its mean from that of
     ordinary films.
     """
-    margin = len(frame_SS) * 15 // 100
-    body_SS = frame_SS[margin:-margin, margin:-margin]
     extremes = float(((body_SS <= 5) | (body_SS >= 250)).mean())
     return max(extremes / 0.15, abs(float(body_SS.mean()) - 145) / 90)
 
@@ -255,8 +240,6 @@ def find_keypoints(frame_SS: np.ndarray) -> Keypoints:
     found, descriptor_DF = sift.detectAndCompute(cv2.equalizeHist(small_SS), None)
     if descriptor_DF is None:
         return Keypoints(place_DX=np.empty((0, 2), np.float32), descriptor_DF=np.empty((0, 128), np.float32))
-    sums_D1 = np.maximum(descriptor_DF.sum(1, keepdims=True), 1e-6)
-    places_DX = np.array([keypoint.pt for keypoint in found], np.float32) / KEYPOINT_SIDE
-    return Keypoints(
-        place_DX=places_DX[:KEYPOINTS], descriptor_DF=np.sqrt(descriptor_DF / sums_D1)[:KEYPOINTS].astype(np.float32)
-    )
+    place_DX = np.array([keypoint.pt for keypoint in found], np.float32)[:KEYPOINTS] / KEYPOINT_SIDE
+    root_DF = np.sqrt(descriptor_DF / np.maximum(descriptor_DF.sum(1, keepdims=True), 1e-6))
+    return Keypoints(place_DX=place_DX, descriptor_DF=root_DF[:KEYPOINTS].astype(np.float32))

@@ -26,7 +26,7 @@ with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(inclu
     from loaders.beton import ffcv_fields as beton_fields
     from loaders.beton import reader as beton
     from loaders.images import dicom as _dicom  # noqa: F401 — else it would be imported, without coverage, at the first DICOM
-    from loaders.images import png, radiograph
+    from loaders.images import radiograph
 
 from tests.faults.beton_layout import HEADER, Layout, data_of, reforged
 
@@ -133,8 +133,8 @@ class Target:
         assert grey_HW.dtype in (np.uint8, np.uint16) and grey_HW.ndim == 2 and 0 < grey_HW.size <= MAX_PIXELS
         assert np.array_equal(grey_HW, again.grey_HW), "other pixels the second time"
         if first.format == "PNG":
-            pixels_only, bodies = png.sound_png(data)
-            pixels = None if bodies[b"tRNS"] else png.plain_png(pixels_only)
+            pixels_only, bodies = radiograph.sound_png(data)
+            pixels = None if bodies[b"tRNS"] else radiograph.plain_png(pixels_only, bodies[b"IDAT"])
             if pixels is not None:
                 expected = cv2.imdecode(np.frombuffer(pixels_only, np.uint8), cv2.IMREAD_UNCHANGED)
                 if expected is not None and expected.ndim == 3:

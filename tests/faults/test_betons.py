@@ -469,8 +469,8 @@ CAMPAIGN = Campaign(
 # ---- what the campaign notices
 
 
-DAMAGED = "Beton._bad = lambda beton, what: type(bad(beton, what))(f'{beton.path}: damaged, expected sound')"
-ELSEWHERE = "Beton._bad = lambda beton, what: bad(beton, what.replace('sample ', 'sample 1'))"
+DAMAGED = "BetonMap.bad = lambda beton, what: type(bad(beton, what))(f'{beton.path}: damaged, expected sound')"
+ELSEWHERE = "BetonMap.bad = lambda beton, what: bad(beton, what.replace('sample ', 'sample 1'))"
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,7 @@ def test_a_planted_fault_is_counted_as_broken(fault: str, expected: str, tmp_pat
         0,
         tmp_path,
         lambda: advanced.append(None),
-        "from loaders.beton.reader import Beton; bad = Beton._bad; " + fault,
+        "from loaders.beton.map import BetonMap; from loaders.beton.reader import Beton; bad = BetonMap.bad; " + fault,
     )
     assert len(advanced) == count == tally.attempts
     assert tally.failures and any(re.search(expected, failure) for failure in tally.failures), tally.failures

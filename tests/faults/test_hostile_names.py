@@ -448,7 +448,7 @@ DEVICE_USED = """
 import loaders.images.radiograph as reading
 from tests.faults.test_hostile_names import film
 whole = reading.read_file
-reading.read_file = lambda path: film(77) if path.is_char_device() else whole(path)
+reading.read_file = lambda path: (film(77), "PNG", "") if path.is_char_device() else whole(path)
 """
 PAGE_AS_IT_IS = "import markupsafe, loaders.html; loaders.html.visible = markupsafe.Markup"
 ASTRAY = partial(of_manifest, "../outside/secret.png", command="convert")

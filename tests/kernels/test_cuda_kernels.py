@@ -22,7 +22,7 @@ INTERPRETED = """
 import numpy as np, torch
 from kernels.crops import affine_into, affine_scratch
 from kernels.crops import crop_into
-from kernels.cuda import affine_batch, crop_batch
+from kernels.cuda import batch_into
 from loaders.sampling import epoch_matrices
 from loaders.config import LoaderConfig
 from tests import naive
@@ -41,7 +41,7 @@ for side, crop in ((46, 32), (92, 64), (47, 33)):
             tensors = [torch.from_numpy(array) for array in (frames, order, labels, inverse[order])]
             position = torch.tensor([2])
             chosen = order[2:5]
-            affine_batch(out, out_labels, *tensors, position, low=low, high=high, staged=False)
+            batch_into(out, out_labels, *tensors, position, low=low, high=high, staged=False)
             assert out_labels.tolist() == labels[2:5].tolist()
             host = np.empty((3, 1, crop, crop), np.float32)
             scratch = affine_scratch(crop, side)
@@ -52,12 +52,12 @@ for side, crop in ((46, 32), (92, 64), (47, 33)):
                 assert np.abs(out[n, 0].float().numpy() - oracle).max() < 1e-3 + extra
             staged = torch.from_numpy(frames[chosen].copy())
             again, again_labels = torch.empty_like(out), torch.empty_like(out_labels)
-            affine_batch(again, again_labels, staged, *tensors[1:], position, low=low, high=high, staged=True)
+            batch_into(again, again_labels, staged, *tensors[1:], position, low=low, high=high, staged=True)
             assert torch.equal(again, out) and torch.equal(again_labels, out_labels)
             identity = np.tile(np.array([[1, 0, margin], [0, 1, margin]], np.float32), (6, 1, 1))
             tensors[3] = torch.from_numpy(identity)
-            affine_batch(out, out_labels, *tensors, position, low=low, high=high, staged=False)
-            crop_batch(again, again_labels, *tensors[:3], position, staged=False)
+            batch_into(out, out_labels, *tensors, position, low=low, high=high, staged=False)
+            batch_into(again, again_labels, *tensors[:3], None, position, low=low, high=high, staged=False)
             assert torch.equal(again, out) and torch.equal(again_labels, out_labels)
             crop_into(host, frames.reshape(-1), chosen * side**2, side)
             # the interpreter truncates to bfloat16 where a GPU rounds
@@ -69,21 +69,18 @@ COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from kernels.cuda import BLOCK, affine_kernel, crop_kernel
+from kernels.cuda import batch_kernel
 
 common = {"out_label_N": "*i64", "frames_MSS": "*u8", "order_O": "*i64", "label_O": "*i64", "position": "*i64"}
 for architecture in (80, 90):
     for out in ("*fp32", "*bf16"):
         for staged in (False, True):
-            constants = {"stored": 320, "crop": 224, "staged": staged, "block": BLOCK}
-            for kernel, types, more in (
-                (crop_kernel, {}, {}),
-                (affine_kernel, {"inverse_O23": "*fp32"}, {"low": 1, "high": 318}),
-            ):
+            constants = {"low": 1, "high": 318, "stored": 320, "crop": 224, "staged": staged}
+            for types, more in (({}, {"inverse_O23": None}), ({"inverse_O23": "*fp32"}, {})):
                 values = constants | more
                 signature = {"out_N1HW": out} | common | types | dict.fromkeys(values, "constexpr")
-                signature = {name: signature[name] for name in kernel.arg_names}
-                source = ASTSource(fn=kernel, signature=signature, constexprs=values)
+                signature = {name: signature[name] for name in batch_kernel.arg_names}
+                source = ASTSource(fn=batch_kernel, signature=signature, constexprs=values)
                 target = GPUTarget("cuda", architecture, 32)
                 made = triton.compile(source, target=target, options={"enable_fp_fusion": False})
                 assert made.asm["cubin"] and "fma.rn.f32" not in made.asm["ptx"]

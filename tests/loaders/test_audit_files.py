@@ -31,7 +31,6 @@ from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
 from loaders.images.quality import (
     DETECTORS,
     Measurement,
-    border_share,
     find_keypoints,
     inner_box,
     limit_of,
@@ -153,7 +152,6 @@ def test_what_is_no_radiograph_gets_no_other_opinion_on_its_pose() -> None:
 def test_the_box_inside_borders_is_exact_on_drawn_margins() -> None:
     frame_HW = np.pad(np.random.default_rng(0).integers(40, 200, (70, 50), np.uint8), ((5, 9), (0, 13)))
     assert inner_box(frame_HW) == (5, 75, 0, 50)
-    assert border_share((5, 75, 0, 50), 84, 63) == pytest.approx(13 / 63)
     assert inner_box(np.zeros((64, 64), np.uint8)) == (0, 64, 0, 64)
 
 

@@ -1,12 +1,16 @@
 """The stored frame: grey window, fit and resize."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
-from loaders.config import stored_side
+from loaders.config import AuditLimits, stored_side
 from loaders.errors import RadiographError
-from loaders.images.frame import audited_frame, crop_area, fit_square, grey_window, resize, stored_frame
+from loaders.images.decode import DecodeSettings, Task, decode_into_spool
+from loaders.images.frame import crop_area, fit_square, grey_window, resize, stored_frame
+from loaders.images.quality import SIDE, SMALL
 from tests import naive
 
 pytestmark = [pytest.mark.numerical, pytest.mark.opencv]
@@ -74,13 +78,21 @@ def test_a_mark_outside_the_crop_changes_no_pixel_of_the_crop(shape: tuple[int, 
     np.testing.assert_array_equal(plain[crop, crop], marked[crop, crop])
 
 
-def test_the_audit_uses_the_window_of_the_whole_file() -> None:
+def test_the_audit_uses_the_window_of_the_whole_file(tmp_path: Path) -> None:
     grey_HW = np.random.default_rng(3).integers(100, 150, (80, 90)).astype(np.uint8)
     grey_HW[:4] = 255
     low, high, _ = grey_window(grey_HW)
     assert high == 255
-    np.testing.assert_array_equal(audited_frame(grey_HW, 40), resize(grey_HW, 40, 40, (low, high)))
-    assert (audited_frame(grey_HW, 40) != stored_frame(grey_HW, 40, "stretch")[0]).any()
+    cv2.imwrite(str(tmp_path / "film.png"), grey_HW)
+    settings = DecodeSettings(side=40, fit="stretch", max_pixels=10_000, workers=1, limits=AuditLimits())
+    measurement = decode_into_spool(Task(0, "film.png"), root=tmp_path, spool=None, settings=settings).measurement
+    assert measurement is not None
+    whole_SS, stored_SS = resize(grey_HW, SIDE, SIDE, (low, high)), stored_frame(grey_HW, SIDE, "stretch")[0]
+    wanted_SS, other_SS = (
+        cv2.resize(frame_SS, (SMALL, SMALL), interpolation=cv2.INTER_AREA) for frame_SS in (whole_SS, stored_SS)
+    )
+    np.testing.assert_array_equal(measurement.small_SS, wanted_SS)
+    assert (measurement.small_SS != other_SS).any()
 
 
 def test_the_window_is_that_of_the_crop() -> None:

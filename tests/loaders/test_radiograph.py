@@ -25,8 +25,7 @@ from PIL import Image
 
 from loaders.errors import RadiographError
 from loaders.images.files import MAX_BYTES, Radiograph
-from loaders.images.png import plain_png, sound_png
-from loaders.images.radiograph import decode_radiograph
+from loaders.images.radiograph import decode_radiograph, plain_png, sound_png
 
 pytestmark = pytest.mark.opencv
 
@@ -482,6 +481,11 @@ def by_opencv(data: bytes) -> np.ndarray:
     return pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
 
 
+def plain(data: bytes) -> np.ndarray | None:
+    pixels_only, bodies = sound_png(data)
+    return plain_png(pixels_only, bodies[b"IDAT"])
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(
     "row_filter",
@@ -498,7 +502,7 @@ def by_opencv(data: bytes) -> np.ndarray:
 def test_an_ordinary_png_is_read_as_opencv_reads_it(shape: tuple[int, int], row_filter: int, channels: int) -> None:
     pixels = np.repeat(smooth(*shape)[..., None], channels, axis=2) + noise(*shape, channels) // 16
     data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_FILTER, row_filter, cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
-    found = plain_png(sound_png(data.tobytes())[0])
+    found = plain(data.tobytes())
     assert found is not None
     np.testing.assert_array_equal(found, by_opencv(data.tobytes()))
 
@@ -509,7 +513,7 @@ def test_a_png_of_many_small_chunks_is_read_whole() -> None:
     parts = [body[start : start + 7] for start in range(0, len(body), 7)]
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 40, 8, 0, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + b"".join(chunk(b"IDAT", part) for part in parts) + chunk(b"IEND", b"")
-    np.testing.assert_array_equal(plain_png(sound_png(data)[0]), rows)
+    np.testing.assert_array_equal(plain(data), rows)
 
 
 @pytest.mark.parametrize(
@@ -533,7 +537,7 @@ def test_a_png_that_is_not_ordinary_is_left_to_opencv(make: str) -> None:
     }.get(make, body)  # fmt: skip
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 40, *facts) + bytes(make == "longer header"))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-    assert plain_png(sound_png(data)[0]) is None
+    assert plain(data) is None
 
 
 @pytest.mark.parametrize("kind", ["png", "png16"])
