@@ -460,7 +460,7 @@ def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
             f"--resume: found {flags} with it, expected none: a run continues with its own settings"
         )
     screen = console()
-    config = load(screen, "engine.train.train").resume_config(namespace.resume, values.get("data"))
+    config = load(screen, "engine.train.run_folder").load_config(namespace.resume, values.get("data"))
     run_train(screen, config, resume=True)
 
 

@@ -6,7 +6,6 @@ import csv
 import gc
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,7 @@ def check_settings(training: TrainConfig) -> None:
     """Errors: ConfigError when the folder holds a run of other settings; its betons may have moved."""
     if not (training.out / CONFIG).exists():
         return
-    found = flatten(replace(load_config(training.out, training.data), out=training.out))
+    found = flatten(load_config(training.out, training.data))
     wanted = known_settings(training, read_run_settings(training.out))
     odd = [f"{name} {found[name]} (asked for: {wanted[name]})" for name in wanted if found[name] != wanted[name]]
     if odd:

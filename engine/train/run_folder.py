@@ -1,9 +1,10 @@
-"""A run folder: its settings, its log, metrics and TensorBoard events, and where its weights and state are saved."""
+"""A run folder: its settings and which run they make; its log, metrics and events; its weights and state."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -17,9 +18,6 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import torch
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from engine.config import TrainConfig
 from engine.figures import curves_figure, png
@@ -31,6 +29,9 @@ from loaders.settings import build, flatten, read_settings, settings_of
 CONFIG = "config.json"
 LOCAL = "local.json"  # where betons lie may name patients or people: for its owner alone, not to be shared
 
+# shared settings that a result does not depend on: where and how it is computed
+FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_memory")
+
 
 def shared_settings(config: Any) -> dict[str, Any]:
     """A config's settings without any path, fit to be shared.  Of a file of weights the name stays."""
@@ -39,6 +40,22 @@ def shared_settings(config: Any) -> dict[str, Any]:
     if "weights" in shared:
         shared["weights"] = Path(shared["weights"]).name
     return shared
+
+
+def run_id(config: TrainConfig, conversion_id: str) -> str:
+    """Which run it is: a hash of its conversion and of the settings that its result depends on.
+
+    Two runs of one id are the same run.  Settings at their defaults are left out, so that a release with more of them
+    gives the same id.
+    """
+    settings = {setting.name: setting for setting in settings_of(TrainConfig)}
+    counted = {  # a caller of train() may pass 1 for 1.0
+        name: float(value) if settings[name].kind is float and isinstance(value, int) else value
+        for name, value in shared_settings(config).items()
+        if name not in FREE and value != settings[name].default
+    }
+    text = json.dumps([conversion_id, counted], sort_keys=True)
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def known_settings(config: Any, found: dict[str, Any]) -> dict[str, Any]:
@@ -62,25 +79,28 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
 
 
 class Events:
-    """An open file of events in a run folder; close it.
+    """An open file of TensorBoard events in a run folder; close it.
 
     purge_epoch: events of earlier files from this epoch on do not count any more.  Errors of all methods: StorageError.
     """
 
     def __init__(self, folder: Path, purge_epoch: int | None = None) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event  # only here: a machine that trains nothing may lack it
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
         self._path = folder / f"events.out.tfevents.{time.time():.6f}"
         try:
             self._file = self._path.open("xb")
         except OSError as error:
             raise storage_error(self._path, error) from error
-        self._records = RecordWriter(self._file)
+        self._records, self._event = RecordWriter(self._file), Event
         self._write(file_version="brain.Event:2")
         if purge_epoch is not None:
-            self._write(step=purge_epoch, session_log=SessionLog(status=SessionLog.START))
+            self._write(step=purge_epoch, session_log={"status": "START"})
 
     def add(self, name: str, value: float, epoch: int) -> None:
         """Add one number; flush() brings it to the disk."""
-        self._write(step=epoch, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
+        self._write(step=epoch, summary={"value": [{"tag": name, "simple_value": value}]})
 
     def flush(self) -> None:
         """Write what waits."""
@@ -94,7 +114,7 @@ class Events:
 
     def _write(self, **content: Any) -> None:
         with self._named_errors():
-            self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
+            self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -208,14 +228,14 @@ def epochs_recorded(folder: Path) -> int:
 
 
 def load_config(path: Path, data: Path | None = None) -> TrainConfig:
-    """Read a run's settings.  data: where its betons lie now; else where they lay.
+    """The settings of the run in path, wherever the folder lies now.  data: where its betons lie; else where they lay.
 
     Errors: ConfigError when path is no run folder, or it is not known where its betons are.
     """
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{path}: no {CONFIG}, expected a run folder of `train`; check the path")
     try:
-        values = {"out": str(path)} | read_run_settings(path) | ({"data": str(data)} if data else {})
+        values = read_run_settings(path) | {"out": str(path)} | ({"data": str(data)} if data else {})
         if "data" not in values:
             raise ConfigError(
                 f"{path}: no {LOCAL}, expected it to name the folder of the run's betons; name that folder: "

@@ -1,9 +1,7 @@
-"""The state of a training: what a checkpoint keeps of it, which run it is of, and its progress for display."""
+"""The state of a training: what a checkpoint keeps of it, and its progress for display."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,14 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.config import TrainConfig
 from engine.train.checkpoint import load_checkpoint, weights_for
-from engine.train.run_folder import shared_settings
 from loaders.errors import CheckpointError
-from loaders.settings import settings_of
-
-# shared settings that a result does not depend on: where and how it is computed
-FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_memory")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,22 +69,6 @@ def discriminates(row: dict[str, Any]) -> bool:
     """Whether an epoch's predictions beat one class for all: Youden's index is above 0, or undefined."""
     sensitivity, specificity = row["val_sensitivity"], row["val_specificity"]
     return sensitivity is None or specificity is None or sensitivity + specificity > 1 + 1e-9
-
-
-def run_id(config: TrainConfig, conversion_id: str) -> str:
-    """Which run it is: a hash of its conversion and of the settings that its result depends on.
-
-    Two runs of one id are the same run.  Settings at their defaults are left out, so that a release with more of them
-    gives the same id.
-    """
-    settings = {setting.name: setting for setting in settings_of(TrainConfig)}
-    counted = {  # a caller of train() may pass 1 for 1.0
-        name: float(value) if settings[name].kind is float and isinstance(value, int) else value
-        for name, value in shared_settings(config).items()
-        if name not in FREE and value != settings[name].default
-    }
-    text = json.dumps([conversion_id, counted], sort_keys=True)
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def load_state(path: Path) -> tuple[dict[str, torch.Tensor], State]:

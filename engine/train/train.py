@@ -16,8 +16,8 @@ from engine.networks.registry import check_batches
 from engine.statistics.names import value_text
 from engine.train.leakage import open_loaders, save_record
 from engine.train.pretrained import initial_network
-from engine.train.run_folder import CONFIG, LAST, load_config, save_settings
-from engine.train.state import Progress, Watch, run_id
+from engine.train.run_folder import CONFIG, LAST, run_id, save_settings
+from engine.train.state import Progress, Watch
 from engine.train.summary import Summary
 from engine.train.trainer import Training
 from loaders.atomic_file import locked
@@ -69,11 +69,6 @@ def train(
             return Training(config, loader, val_loader, network, policy, watch, stopping).run(resume)
         except torch.OutOfMemoryError as error:
             raise MemoryError(f"{policy.device}: {str(error).splitlines()[0]}") from error
-
-
-def resume_config(path: Path, data: Path | None = None) -> TrainConfig:
-    """The settings of the run in path, wherever the folder lies now.  data: of its betons.  Errors: ConfigError."""
-    return replace(load_config(path, data), out=path)
 
 
 def live_line(now: Progress) -> str:

@@ -30,8 +30,8 @@ from engine.train.checkpoint import (
 )
 from engine.train.epochs import DeviceEpochs, HostEpochs
 from engine.train.leakage import RECORD, load_record, training_cautions
-from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, save_settings
-from engine.train.state import Progress, State, Watch, check_run, load_state, run_id, settle_best
+from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, run_id, save_settings
+from engine.train.state import Progress, State, Watch, check_run, load_state, settle_best
 from engine.train.step import Learner, make_learner, softmax
 from engine.train.summary import SUMMARY, Summary, early_convergence, summarise, title, weights_description
 from loaders import __version__

@@ -27,8 +27,9 @@ from engine.train.device_batches import (
     frames_on_device,
 )
 from engine.train.epochs import Captured, DeviceEpochs, DeviceStep, warm_up
+from engine.train.run_folder import load_config
 from engine.train.step import Learner, Step, make_learner, predict, train_step
-from engine.train.train import resume_config, train
+from engine.train.train import train
 from loaders.batches.loader import Loader
 from loaders.config import LoaderConfig
 from loaders.errors import BetonError, ConfigError, DivergedError, Interrupted
@@ -364,7 +365,7 @@ def test_a_device_run_interrupted_anywhere_resumes_to_the_same_run(
     with pytest.raises(Interrupted) as stop:
         train(config(betons, tmp_path / "run"), stopping=lambda: next(count) >= after)
     assert f"interrupted at step {last(tmp_path / 'run')[1]['step']};" in str(stop.value)
-    train(resume_config(tmp_path / "run"), resume=True)
+    train(load_config(tmp_path / "run"), resume=True)
     assert same_run(whole, tmp_path / "run")
 
 
@@ -401,7 +402,7 @@ def test_writes_that_wait_lose_nothing(
     with pytest.raises(Interrupted):
         train(config(betons, tmp_path / "broken"), stopping=lambda: next(count) >= 7)  # in the second epoch
     assert (tmp_path / "broken" / "best.safetensors").exists()
-    train(resume_config(tmp_path / "broken"), resume=True)
+    train(load_config(tmp_path / "broken"), resume=True)
     assert written == [2, 1, 2] and same_run(whole, tmp_path / "broken")
     for name in ("run", "broken"):
         assert torch_equal(whole / "best.safetensors", tmp_path / name / "best.safetensors")
@@ -423,8 +424,8 @@ def test_a_run_of_an_older_release_resumes_with_its_settings(betons: Path, tmp_p
     path = tmp_path / "run" / "config.json"
     for old, new in ((True, "on"), (False, "auto")):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"resident": old}))
-        assert resume_config(tmp_path / "run").loader.resident == new
-    train(resume_config(tmp_path / "run"), resume=True)
+        assert load_config(tmp_path / "run").loader.resident == new
+    train(load_config(tmp_path / "run"), resume=True)
 
 
 def test_a_device_without_memory_left_is_a_memory_error_that_names_it(
