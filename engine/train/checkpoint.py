@@ -47,12 +47,7 @@ def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, t
 
     Errors: CheckpointError for a missing, foreign or damaged one, or one of another kind; StorageError.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise missing(path) from error
-    except OSError as error:
-        raise storage_error(path, error) from error
+    content = read_bytes(path)
     try:
         tensors = load(content)
         size = int.from_bytes(content[:8], "little")
@@ -69,8 +64,7 @@ def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, t
         raise CheckpointError(
             f"{path}: checksum differs from the expected: damaged; use the last good copy, or train again"
         )
-    lacking = sorted(set(needed) - set(state))
-    if lacking:
+    if lacking := sorted(set(needed) - set(state)):
         raise CheckpointError(
             f"{path}: a checkpoint of another kind, expected one with {', '.join(lacking)}; bring the right file back"
         )
@@ -84,9 +78,13 @@ def missing(path: Path, what: str = "the weights of a run") -> CheckpointError:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, to name a checkpoint in results."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """A checkpoint's bytes.  Errors: CheckpointError where it is not there; StorageError."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise missing(path) from error
     except OSError as error:
@@ -144,12 +142,10 @@ def weights_for(network: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[st
     """The weights and buffers among a checkpoint's tensors.  Errors: CheckpointError for another network's."""
     weights = {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
     wanted = network.state_dict()
-    odd = sorted(set(weights) ^ set(wanted)) or sorted(
-        name for name, tensor in weights.items() if tensor.shape != wanted[name].shape
-    )
-    if odd:
+    other_shape = (name for name, tensor in weights.items() if tensor.shape != wanted[name].shape)
+    if odd := sorted(weights.keys() ^ wanted.keys()) or sorted(other_shape):
         raise CheckpointError(
-            f"the weights are of another network ({len(odd)} tensors differ, such as {', '.join(odd[:1])}), "
+            f"the weights are of another network ({len(odd)} tensors differ, such as {odd[0]}), "
             "expected the run's; use the run's own checkpoint"
         )
     return weights

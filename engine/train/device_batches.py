@@ -46,8 +46,7 @@ class ResidentFrames:
 
     def walk(self, order_O: np.ndarray, position: int, batch_size: int) -> Iterator[int]:
         """The size of each batch from a position on; its frames are there."""
-        for start in range(position, len(order_O), batch_size):
-            yield min(batch_size, len(order_O) - start)
+        yield from (min(batch_size, len(order_O) - start) for start in range(position, len(order_O), batch_size))
 
 
 class StreamedFrames:
@@ -94,15 +93,13 @@ class StreamedFrames:
 
     def _send(self, slot: int, index_N: np.ndarray) -> None:
         """Gather a batch's frames on the host, and set their copy going."""
-        copied = self._copied[slot]
-        if copied is not None:
+        if (copied := self._copied[slot]) is not None:
             copied.synchronize()  # of the batch before last: long done, unless the device is what bounds
         gather_frames(self.loader, index_N, self._host[slot].numpy())
         if self.device.type != "cuda":
             return
-        taken = self._taken[slot]
         with torch.cuda.stream(self._stream):
-            if taken is not None:
+            if (taken := self._taken[slot]) is not None:
                 self._stream.wait_event(taken)
             self._ahead[slot][: len(index_N)].copy_(self._host[slot][: len(index_N)], non_blocking=True)
             self._copied[slot] = self._stream.record_event()
@@ -133,12 +130,7 @@ def gather_frames(loader: Loader, index_N: np.ndarray, out_NSS: np.ndarray) -> N
 
 
 def frames_on_device(
-    loaders: list[Loader],
-    device: torch.device,
-    batch_sizes: list[int],
-    *,
-    resident: Resident = "auto",
-    room: int | None = None,
+    loaders: list[Loader], device: torch.device, batch_sizes: list[int], resident: Resident, room: int | None = None
 ) -> list[Frames]:
     """Frames of betons that are used side by side: all resident, or all streamed where they don't fit.
 
@@ -178,14 +170,12 @@ class DeviceBatches:
     def __init__(self, loader: Loader, frames: Frames, policy: Policy, batch_size: int) -> None:
         device, crop, total = policy.device, loader.beton.facts.crop, loader.num_samples
         self.loader, self.frames, self.batch_size = loader, frames, batch_size
-        self.device = device
         self.order_O = torch.zeros(total, dtype=torch.int64, device=device)
         self.label_O = torch.zeros(total, dtype=torch.int64, device=device)
         self.inverse_O23 = torch.zeros((total, 2, 3), dtype=torch.float32, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self._count_N = torch.arange(batch_size, device=device)
-        dtype = policy.autocast or torch.float32
-        layout = policy.memory_format
+        dtype, layout = policy.autocast or torch.float32, policy.memory_format
         # bytes are the same in both layouts, there is one channel; the strides decide which one the convolution takes
         self._out_N1HW = torch.empty((batch_size, 1, crop, crop), dtype=dtype, device=device, memory_format=layout)
         self._label_N = torch.empty(batch_size, dtype=torch.int64, device=device)
@@ -220,34 +210,26 @@ class DeviceBatches:
         if self.triton:
             from kernels.cuda import affine_batch, crop_batch  # only here: Triton is where CUDA is
 
-            places = (self.order_O, self.label_O)
+            tensors = (out_N1HW, label_N, frames_MSS, self.order_O, self.label_O)
             if training:
-                inverse_O23, low, high = self.inverse_O23, self.low, self.high
-                affine_batch(
-                    out_N1HW,
-                    label_N,
-                    frames_MSS,
-                    *places,
-                    inverse_O23,
-                    self.position,
-                    low=low,
-                    high=high,
-                    staged=staged,
-                )
+                affine_batch(*tensors, self.inverse_O23, self.position, low=self.low, high=self.high, staged=staged)
             else:
-                crop_batch(out_N1HW, label_N, frames_MSS, *places, self.position, staged=staged)
+                crop_batch(*tensors, self.position, staged=staged)
             return out_N1HW, label_N
-        place_N = self.position + self._count_N[:count]
+        place_N = self.places(count)
         label_N.copy_(self.label_O[place_N])
         frames_NSS = frames_MSS[:count] if staged else frames_MSS[self.order_O[place_N]]
+        crop = out_N1HW.shape[3]
         if training:
-            crops_NHW = affine_portable(
-                frames_NSS, self.inverse_O23[place_N], out_N1HW.shape[3], low=self.low, high=self.high
-            )
+            crops_NHW = affine_portable(frames_NSS, self.inverse_O23[place_N], crop, low=self.low, high=self.high)
         else:
-            crops_NHW = crop_portable(frames_NSS, out_N1HW.shape[3])
+            crops_NHW = crop_portable(frames_NSS, crop)
         out_N1HW.copy_(crops_NHW[:, None])
         return out_N1HW, label_N
+
+    def places(self, count: int) -> torch.Tensor:
+        """Where in the epoch the samples of the next batch are, int64 (count,)."""
+        return self.position + self._count_N[:count]
 
     def advance(self, count: int | torch.Tensor) -> None:
         """Move the position on."""
@@ -285,8 +267,7 @@ def to_unit(levels: torch.Tensor) -> torch.Tensor:
 def crop_portable(frames_NSS: torch.Tensor, crop: int) -> torch.Tensor:
     """Central crops float32 (N, H, W) in [-1, 1], copied: to the bit those of the crop kernel."""
     margin = (frames_NSS.shape[1] - crop) // 2
-    inner = slice(margin, margin + crop)
-    return to_unit(frames_NSS[:, inner, inner].float())
+    return to_unit(frames_NSS[:, margin : margin + crop, margin : margin + crop].float())
 
 
 def affine_portable(

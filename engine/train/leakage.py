@@ -27,9 +27,8 @@ HASHES = ("pixel_hash", "patient_hash")
 
 def save_record(run: Path, sets: dict[str, Beton], identity: str) -> None:
     """Write the leakage record: hashes of pixels and patients by set.  identity: of run_id."""
-    tensors = {
-        f"{name}.{kind}": torch.from_numpy(beton.rows_N[kind].copy()) for name, beton in sets.items() for kind in HASHES
-    }
+    found = {name: hashes(beton) for name, beton in sets.items()}
+    tensors = {f"{name}.{kind}": torch.from_numpy(found[name][kind]) for name in found for kind in HASHES}
     facts = next(iter(sets.values())).facts
     state = {"site_key_id": facts.site_key_id, "conversion_id": facts.conversion_id, "run": identity}
     save_checkpoint(run / RECORD, tensors, state)
@@ -63,16 +62,12 @@ def hashes(beton: Beton) -> dict[str, np.ndarray]:
 
 def shared(hash_a_N16: np.ndarray, hash_b_N16: np.ndarray) -> int:
     """How many rows of b, all-zero ones apart, occur in a.  uint8 (N, 16) each."""
-    known = {row.tobytes() for row in hash_a_N16}
-    nothing = bytes(16)
-    return sum((key := row.tobytes()) in known and key != nothing for row in hash_b_N16)
+    known = {row.tobytes() for row in hash_a_N16} - {bytes(16)}
+    return sum(row.tobytes() in known for row in hash_b_N16)
 
 
 def overlap(a: dict[str, np.ndarray], b: dict[str, np.ndarray], same_key: bool) -> dict[str, int | None]:
-    """How many samples of b share their image or their patient with a; patients are None under different site keys.
-
-    a, b: pixel_hash and patient_hash, uint8 (N, 16) each.
-    """
+    """How many samples of b share their image or patient, by `hashes`, with a; patients: None under other site keys."""
     return {
         "images": shared(a["pixel_hash"], b["pixel_hash"]),
         "patients": shared(a["patient_hash"], b["patient_hash"]) if same_key else None,

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import pickle
 import re
@@ -25,7 +24,7 @@ from torch import nn
 
 from engine.config import TrainConfig
 from engine.networks.registry import NAMES, PATCH, check_crop, import_torchvision, make_network, sum_channels
-from engine.train.checkpoint import digest
+from engine.train.checkpoint import digest, file_hash, not_finite
 from loaders.atomic_file import storage_error
 from loaders.beton.format import Facts
 from loaders.errors import CheckpointError, ConfigError
@@ -96,11 +95,7 @@ def default_file(model: str) -> Path:
                 f"--weights default: {model}'s could not be downloaded ({reason}), expected {path}; "
                 f"place the file from {url} there, or use --weights none"
             ) from error
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise storage_error(path, error) from error
+    found = file_hash(path)
     if not found.startswith(prefix[1]):
         raise CheckpointError(
             f"{path}: SHA-256 begins {found[: len(prefix[1])]}, expected {prefix[1]}; remove it, and place {url} there"
@@ -149,9 +144,8 @@ def read_weights(path: Path) -> Weights:
         tensors = {name: value for name, value in tensors.items() if name.startswith("network.")}
     for prefix in PREFIXES:
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise CheckpointError(f"{path}: {bad[0]} is not finite, expected finite weights; use another file")
+    if bad := not_finite(tensors):
+        raise CheckpointError(f"{path}: {bad} is not finite, expected finite weights; use another file")
     return tensors
 
 

@@ -127,6 +127,7 @@ class Events:
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 METRICS, LOG = "metrics.csv", "train.log"
+LOGGERS = [logging.getLogger(name) for name in ("engine", "loaders")]  # that the log is of
 
 
 class RunFolder:
@@ -143,10 +144,10 @@ class RunFolder:
             raise
         self._handler.handleError = self._log_failed  # type: ignore[method-assign]  # its own prints a traceback
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        for name in ("engine", "loaders"):
-            logging.getLogger(name).addHandler(self._handler)
-            logging.getLogger(name).setLevel(logging.INFO)
-        self._written = (purge_epoch or 1) - 1  # epochs whose events are written
+        for logger in LOGGERS:
+            logger.addHandler(self._handler)
+            logger.setLevel(logging.INFO)
+        self.recorded = (purge_epoch or 1) - 1  # epochs
 
     def save_last(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
         """Keep the state that `--resume` continues from."""
@@ -163,11 +164,11 @@ class RunFolder:
         table.writeheader()
         table.writerows(history)
         publish_bytes(self.path / METRICS, text.getvalue().encode())
-        for row in history[self._written :]:
+        for row in history[self.recorded :]:
             for name, value in row.items():
                 if name != "epoch" and value is not None:
                     self._events.add(name.replace("_", "/", 1), value, row["epoch"])
-        self._written = len(history)
+        self.recorded = len(history)
         self._events.flush()
 
     def draw(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str, note: str) -> None:
@@ -176,8 +177,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Close log and events.  Errors: StorageError."""
-        for name in ("engine", "loaders"):
-            logging.getLogger(name).removeHandler(self._handler)
+        for logger in LOGGERS:
+            logger.removeHandler(self._handler)
         self._handler.close()
         try:
             self._handler.stream.close()

@@ -22,6 +22,10 @@ from loaders.sampling import DROPOUT, scalar_seed
 Lap = Callable[[str], None]
 
 
+def no_lap(part: str) -> None:
+    """A lap that nobody takes."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learner:
     """A network with what trains it.  forward: the network, perhaps compiled for batches of batch_size."""
@@ -112,7 +116,7 @@ class Step:
         self.samples.fill_(samples)
         self.stopped.zero_()
 
-    def __call__(self, frames_N1HW: torch.Tensor, label_N: torch.Tensor, lap: Lap = lambda part: None) -> None:
+    def __call__(self, frames_N1HW: torch.Tensor, label_N: torch.Tensor, lap: Lap = no_lap) -> None:
         """One step.  lap: called with forward, backward and optimiser when each has ended."""
         learner = self.learner
         before = [buffer.clone() for buffer in self.buffers]
@@ -166,13 +170,7 @@ class Step:
 
 
 def train_step(
-    step: Step,
-    frames_N1HW: torch.Tensor,
-    labels_N: torch.Tensor,
-    *,
-    seed: int,
-    number: int,
-    lap: Lap = lambda part: None,
+    step: Step, frames_N1HW: torch.Tensor, labels_N: torch.Tensor, *, seed: int, number: int, lap: Lap = no_lap
 ) -> Tally:
     """One step on a batch of the host's, waited for.  number: of the step in the run.
 

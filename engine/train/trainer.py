@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from engine.train.leakage import RECORD, load_record, training_cautions
 from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, run_id, save_settings
 from engine.train.state import Progress, State, Watch, check_run, load_state, settle_best
 from engine.train.step import Learner, make_learner, softmax
-from engine.train.summary import SUMMARY, Summary, early_convergence, summarise, title, weights_description
+from engine.train.summary import SUMMARY, Summary, early_convergence, title, weights_description, weights_name
 from loaders import __version__
 from loaders.batches.loader import Loader
 from loaders.beton.format import Facts
@@ -86,7 +86,6 @@ class Training:
         if resume:
             tensors = self.find_state()
             save_settings(config.out, config)  # where the betons lie now
-        self.recorded = len(self.state.history)  # epochs whose metrics are written
         with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
             logger.info("%s; %s", self.policy.describe(), self.policy.why)
@@ -106,50 +105,68 @@ class Training:
                     self.finish_epoch()
                 if not was_finished:
                     self.save_last()
-            except Interrupted as error:
+            except (Interrupted, DivergedError) as error:
                 self.record()
                 self.draw()
                 try:
                     self.save_last()
-                except DivergedError as damaged:
-                    raise self.diverged(damaged) from damaged
+                except DivergedError as damaged:  # the state saved before stays
+                    self.fail(error if isinstance(error, DivergedError) else damaged)
+                if isinstance(error, DivergedError):
+                    self.fail(error)
                 where = f"{config.out}: interrupted at step {self.state.step}"
                 logger.warning("interrupted at step %d", self.state.step)
                 raise Interrupted(f"{where}; continue with --resume {config.out}") from error
-            except DivergedError as error:
-                self.record()
-                self.draw()
-                with contextlib.suppress(DivergedError):  # not finite already: the state saved before stays
-                    self.save_last()
-                raise self.diverged(error) from error
             self.cautions += self.epochs.cautions() + early_convergence(self.state.history[0])
             if not was_finished:
                 self.policy.remember_compiled()
-            done = summarise(
-                self.state,
-                facts,
-                config,
-                cautions=self.cautions,
-                num_train=self.num_train,
-                num_val=self.num_val,
-                parameters=sum(parameter.numel() for parameter in self.learner.network.parameters()),
-                device=self.policy.describe(),
-                why=self.policy.why,
-                sha256=file_hash(config.out / BEST),
-            )
-            write_record(config.out / SUMMARY, done)
-            return done
+            summary = self.summary()
+            write_record(config.out / SUMMARY, summary)
+            return summary
+
+    def summary(self) -> Summary:
+        """The summary of the run, which is finished."""
+        state, config, facts = self.state, self.config, self.facts
+        return Summary(
+            best_f1=state.best_f1,
+            best_epoch=state.best_epoch,
+            epochs=len(state.history),
+            stopped=state.finished,
+            images_per_second=float(np.median([row["images_per_second"] for row in state.history])),
+            seconds=round(state.seconds, 3),
+            steps=state.step,
+            classes=list(facts.classes),
+            positive=facts.positive,
+            crop=facts.crop,
+            synthetic=facts.synthetic,
+            conversion_id=facts.conversion_id,
+            cautions=self.cautions,
+            training_images=self.num_train,
+            validation_images=self.num_val,
+            model=config.model,
+            weights=weights_name(config),
+            head_epochs=config.recipe.frozen_epochs,
+            parameters=sum(parameter.numel() for parameter in self.network.parameters()),
+            device=self.policy.describe(),
+            compile=self.policy.why,
+            checkpoint_sha256=file_hash(config.out / BEST),
+            versions={"plainfilm": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
+        )
 
     def find_state(self) -> dict[str, torch.Tensor]:
         """Take over the state that the run was left in, and give its tensors; none if none was saved.
 
-        Errors: CheckpointError for a damaged or missing file, or another run's.
+        Errors: CheckpointError for a damaged or missing file, another run's, or one that began on other betons.
         """
         out, state = self.config.out, self.state
         tensors: dict[str, torch.Tensor] = {}
         if (out / LAST).exists():
             tensors, self.state = load_state(out / LAST)
-            self.check_state()
+            if self.state.conversion_id != self.facts.conversion_id:
+                raise CheckpointError(
+                    f"{out}: began on conversion {self.state.conversion_id}, {self.config.data} now holds "
+                    f"{self.facts.conversion_id}; bring the old betons back, or train anew"
+                )
             check_run(out / LAST, self.state.run, state.run)
             self.state.run, self.kept = state.run, self.state.step
         else:
@@ -253,14 +270,6 @@ class Training:
         if self.stopping():
             raise Interrupted  # `run` adds the step, which a device does not know yet
 
-    def check_state(self) -> None:
-        """Errors: CheckpointError when the betons are no longer those the run began with."""
-        if self.state.conversion_id != self.facts.conversion_id:
-            raise CheckpointError(
-                f"{self.config.out}: began on conversion {self.state.conversion_id}, {self.config.data} now holds "
-                f"{self.facts.conversion_id}; bring the old betons back, or train anew"
-            )
-
     def no_confusion(self) -> list[list[int]]:
         """An empty confusion matrix."""
         return np.zeros((len(self.facts.classes),) * 2, np.int64).tolist()
@@ -270,8 +279,7 @@ class Training:
         if self.best is not None:
             self.folder.save_best(*self.best)
             self.best = None
-        if self.recorded < len(self.state.history):
-            self.recorded = len(self.state.history)
+        if self.folder.recorded < len(self.state.history):
             self.folder.record(self.state.history)
 
     def draw(self) -> None:
@@ -295,11 +303,11 @@ class Training:
         """Weights, buffers and moments by name."""
         return network_tensors(self.learner) | optimiser_tensors(self.learner)
 
-    def diverged(self, error: DivergedError) -> DivergedError:
-        """The same error, logged, with what can be resumed from."""
+    def fail(self, error: DivergedError) -> NoReturn:
+        """Errors: DivergedError, logged: the same with what can be resumed from."""
         kept = "no state was saved yet" if self.kept is None else f"the state of step {self.kept} is kept"
         logger.warning("%s; %s", error, kept)
-        return DivergedError(f"{error}; {kept}")
+        raise DivergedError(f"{error}; {kept}") from error
 
     def check_finite(self, tensors: dict[str, torch.Tensor]) -> None:
         """Errors: DivergedError for weights, buffers or moments that are not finite."""

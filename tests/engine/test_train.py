@@ -272,7 +272,7 @@ def test_what_a_run_shares_tells_no_path_and_what_tells_one_is_for_its_owner_alo
     assert not {"data", "out", "external"} & shared_settings(weights).keys()
     assert shared_settings(weights)["weights"] == "w.pth"
     shared = shutil.copytree(run, tmp_path / "shared", ignore=shutil.ignore_patterns("local.json"))
-    with pytest.raises(ConfigError, match=r"no local\.json, .*name their folder: train BETONS --resume"):
+    with pytest.raises(ConfigError, match=r"no local\.json, .*name that folder: train BETONS --resume"):
         load_config(shared)
     assert load_config(shared, betons) == config(betons, shared)
 
