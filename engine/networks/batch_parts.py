@@ -35,19 +35,19 @@ def empty(shape_NHWC: tuple[int, int, int, int]) -> torch.Tensor:
     return torch.empty_strided((num_images, channels, height, width), strides)
 
 
-def for_each_part(work: Callable[[range], T], num_images: int) -> list[T]:
-    """Call work with ranges of the batch, side by side on as many threads as torch has; results in order.
+def for_each_part(work: Callable[[int, int], T], num_images: int) -> list[T]:
+    """Call work(start, stop) for parts of the batch, side by side on as many threads as torch has; results in order.
 
     Inside, torch computes on one thread.  Errors: whatever work raises; RuntimeError when a thread died.
     """
     size = max(1, -(-num_images // PARTS))
-    parts = [range(start, min(start + size, num_images)) for start in range(0, num_images, size)]
+    parts = [(start, min(start + size, num_images)) for start in range(0, num_images, size)]
     results: dict[int, T] = {}
     waiting = iter(range(len(parts)))
 
     def take_parts() -> None:
         for number in waiting:  # each goes to one thread
-            results[number] = work(parts[number])
+            results[number] = work(*parts[number])
 
     number_of_threads = torch.get_num_threads()
     threads = _threads(number_of_threads, os.getpid())
@@ -110,8 +110,8 @@ def running_statistics(norm: nn.BatchNorm2d) -> Statistics:
 @torch.no_grad()
 def update_running(norm: nn.BatchNorm2d, batch: Statistics) -> None:
     """Move the running statistics towards a batch's, as PyTorch does: the variance unbiased."""
-    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
-    assert norm.momentum is not None
+    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+    assert norm.num_batches_tracked is not None
     unbiased_K = batch.variance_K * (batch.count / (batch.count - 1))
     for running_K, batch_K in ((norm.running_mean, batch.mean_K), (norm.running_var, unbiased_K)):
         running_K.copy_(torch.lerp(running_K.double(), torch.from_numpy(batch_K), norm.momentum))
@@ -132,10 +132,10 @@ def weight_gradient(pictures_NCHW: torch.Tensor, gradient_NKHW: torch.Tensor) ->
     picture_NHWC, gradient_NHWK = pixels(pictures_NCHW), pixels(gradient_NKHW)
     rows = max(1, min(height, CACHED // (3 * channels * width)))
 
-    def of_part(images: range) -> torch.Tensor:
+    def of_part(start: int, stop: int) -> torch.Tensor:
         columns_M3C = np.empty((rows * width, 3 * channels), np.float32)
         sum_33CK = torch.zeros(3, 3 * channels, out_channels)
-        for image in images:
+        for image in range(start, stop):
             gradient_HWK = torch.from_numpy(gradient_NHWK[image])
             for first in range(0, height, rows):
                 last = min(first + rows, height)

@@ -49,7 +49,9 @@ class Cnn(nn.Module):
         )
 
     def forward(self, frames_N1HW: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_compiling() or not self.fused or not can_fuse(frames_N1HW):
+        on_cpu = frames_N1HW.device.type == "cpu" and frames_N1HW.dtype == torch.float32
+        mixed = torch.is_autocast_enabled("cpu")
+        if not self.fused or not on_cpu or mixed or torch.compiler.is_compiling():
             return self.classifier(self.features(frames_N1HW))
         pictures_NCHW = frames_N1HW
         for start in range(0, len(self.features), LAYERS):
@@ -58,9 +60,3 @@ class Cnn(nn.Module):
             alone = start == 0 and not frames_N1HW.requires_grad
             pictures_NCHW = (fused_first_block if alone else fused_block)(pictures_NCHW, convolution, norm)
         return self.classifier(pictures_NCHW)
-
-
-def can_fuse(frames_N1HW: torch.Tensor) -> bool:
-    """Whether the fused blocks can take these frames."""
-    mixed = torch.is_autocast_enabled("cpu")
-    return frames_N1HW.device.type == "cpu" and frames_N1HW.dtype == torch.float32 and not mixed

@@ -10,6 +10,7 @@ channel without a gradient of its input, computes the convolution on the way, an
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,27 +68,15 @@ class FusedBlock(torch.autograd.Function):
         extreme_NhwK, corner_NhwK = np.empty(pooled, np.float32), np.empty(pooled, np.uint8)
         sum_N2K = np.empty((num_images, 2, channels))
         sign_K = signs(scale_K)
-
-        for_each_part(
-            lambda images: pool_into(
-                extreme_NhwK, corner_NhwK, sum_N2K, convolved_NHWK, sign_K, images.start, images.stop
-            ),
-            num_images,
-        )
+        for_each_part(partial(pool_into, extreme_NhwK, corner_NhwK, sum_N2K, convolved_NHWK, sign_K), num_images)
+        statistics = running_statistics(norm)
         if norm.training:
             sum_K, square_sum_K = sum_N2K.sum(0)
             statistics = batch_statistics(sum_K, square_sum_K, num_images * height * width)
             update_running(norm, statistics)
-        else:
-            statistics = running_statistics(norm)
         constants = normalisation(statistics, norm)
         out_NKhw = empty(pooled)
-        out_NhwK = pixels(out_NKhw)
-
-        for_each_part(
-            lambda images: activate_into(out_NhwK, corner_NhwK, extreme_NhwK, *constants, images.start, images.stop),
-            num_images,
-        )
+        for_each_part(partial(activate_into, pixels(out_NKhw), corner_NhwK, extreme_NhwK, *constants), num_images)
         ctx.save_for_backward(pictures_NCHW, weight_KC33)
         ctx.kept = (convolved_NKHW, extreme_NhwK, corner_NhwK, statistics, constants, norm)
         return out_NKhw
@@ -105,26 +94,16 @@ class FusedBlock(torch.autograd.Function):
         gradient_NhwK = pixels(gradient_NKhw.contiguous(memory_format=torch.channels_last))
         num_images = len(convolved_NHWK)
         sum_N2K = np.empty((num_images, 2, len(mean_K)))
-        for_each_part(
-            lambda images: sum_gradients_into(
-                sum_N2K, gradient_NhwK, corner_NhwK, extreme_NhwK, mean_K, images.start, images.stop
-            ),
-            num_images,
-        )
+        extremes = (gradient_NhwK, corner_NhwK, extreme_NhwK, mean_K)
+        for_each_part(partial(sum_gradients_into, sum_N2K, *extremes), num_images)
         shift_gradient_K, moment_K = sum_N2K.sum(0)
         deviation_K = statistics.deviation_K(norm)
         scale_gradient_K = moment_K / deviation_K
         share = 1 / statistics.count if statistics.count else 0.0  # running statistics do not depend on the batch
         offset_K = (factor_K * shift_gradient_K * share).astype(np.float32)
         slope_K = (factor_K * scale_gradient_K / deviation_K * share).astype(np.float32)
-
         constants = (mean_K, factor_K, slope_K, offset_K)
-        for_each_part(
-            lambda images: gradient_in_place(
-                convolved_NHWK, gradient_NhwK, corner_NhwK, *constants, images.start, images.stop
-            ),
-            num_images,
-        )
+        for_each_part(partial(gradient_in_place, convolved_NHWK, gradient_NhwK, corner_NhwK, *constants), num_images)
         products = ctx.needs_input_grad[1] and convolved_NHWK[0, :, :, 0].size >= FEW
         wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1] and not products, False]
         gradients = convolution_backward(
@@ -179,23 +158,21 @@ class FusedFirstBlock(torch.autograd.Function):
         frame_NPP = functional.pad(frames_N1HW.detach()[:, 0], (1, 1, 1, 1)).numpy()
         num_images, _, height, width = frames_N1HW.shape
         weight_9K = np.ascontiguousarray(weight_K133.detach().reshape(-1, TAPS).numpy().T)
-        tap_sum_9, correlation_99, statistics = None, None, None
+        tap_sum_9, correlation_99, statistics = None, None, running_statistics(norm)
         if norm.training:
             tap_sum_9, correlation_99 = correlations(frame_NPP)
-            statistics = convolved_statistics(weight_9K, tap_sum_9, correlation_99, num_images * height * width)
+            wide_9K = weight_9K.astype(np.float64)  # of the convolution's output, which is never computed itself:
+            sums_K, square_sums_K = tap_sum_9 @ wide_9K, (wide_9K * (correlation_99 @ wide_9K)).sum(0)
+            statistics = batch_statistics(sums_K, square_sums_K, num_images * height * width)
             update_running(norm, statistics)
-        else:
-            statistics = running_statistics(norm)
         constants, sign_K = normalisation(statistics, norm), signs(scale_K)
         pooled = (num_images, height // 2, width // 2, weight_9K.shape[1])
         out_NKhw, corner_NhwK = empty(pooled), np.empty(pooled, np.uint8)
         out_NhwK = pixels(out_NKhw)
 
-        def forward(images: range) -> None:
+        def forward(start: int, stop: int) -> None:
             pixel_4K = np.empty((4, weight_9K.shape[1]), np.float32)
-            first_block_into(
-                out_NhwK, corner_NhwK, frame_NPP, weight_9K, sign_K, *constants, pixel_4K, images.start, images.stop
-            )
+            first_block_into(out_NhwK, corner_NhwK, frame_NPP, weight_9K, sign_K, *constants, pixel_4K, start, stop)
 
         for_each_part(forward, num_images)
         ctx.kept = (frame_NPP, weight_9K, corner_NhwK, statistics, constants[1], norm, tap_sum_9, correlation_99)
@@ -210,12 +187,9 @@ class FusedFirstBlock(torch.autograd.Function):
         num_channels = weight_9K.shape[1]
         sum_NTK = np.empty((len(frame_NPP), TAPS + 1, num_channels))
 
-        def sum_up(images: range) -> None:
-            partial_9K = np.empty((TAPS, num_channels), np.float32)
-            passed_4K = np.empty((4, num_channels), np.float32)
-            first_gradients_into(
-                sum_NTK, gradient_NhwK, corner_NhwK, frame_NPP, partial_9K, passed_4K, images.start, images.stop
-            )
+        def sum_up(start: int, stop: int) -> None:
+            scratch = (np.empty((TAPS, num_channels), np.float32), np.empty((4, num_channels), np.float32))
+            first_gradients_into(sum_NTK, gradient_NhwK, corner_NhwK, frame_NPP, *scratch, start, stop)
 
         for_each_part(sum_up, len(frame_NPP))
         sum_TK = sum_NTK.sum(0)
@@ -238,16 +212,8 @@ def correlations(frame_NPP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sum_N9, correlation_N99 = np.empty((len(frame_NPP), TAPS)), np.empty((len(frame_NPP), TAPS, TAPS))
     width = frame_NPP.shape[2] - 2
 
-    def correlate(images: range) -> None:
-        correlate_into(sum_N9, correlation_N99, frame_NPP, np.empty(width), images.start, images.stop)
+    def correlate(start: int, stop: int) -> None:
+        correlate_into(sum_N9, correlation_N99, frame_NPP, np.empty(width), start, stop)
 
     for_each_part(correlate, len(frame_NPP))
     return sum_N9.sum(0), correlation_N99.sum(0)
-
-
-def convolved_statistics(
-    weight_9K: np.ndarray, tap_sum_9: np.ndarray, correlation_99: np.ndarray, count: int
-) -> Statistics:
-    """Statistics of the convolution's output, which is never computed itself."""
-    weight_9K = weight_9K.astype(np.float64)
-    return batch_statistics(tap_sum_9 @ weight_9K, (weight_9K * (correlation_99 @ weight_9K)).sum(0), count)

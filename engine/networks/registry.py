@@ -27,16 +27,17 @@ MEAN, DEVIATION = 0.449, 0.226
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Names:
-    """What torchvision calls parts of a network.  stem: its first convolution.  head: its last layer."""
+    """What torchvision calls parts of a network.  stem: its first convolution.  last: see `last_convolution`."""
 
     stem: str
+    last: str
     head: str
 
 
 NAMES = {
-    "resnet18": Names(stem="conv1", head="fc"),
-    "densenet169": Names(stem="features.conv0", head="classifier"),
-    "vit_b_16": Names(stem="conv_proj", head="heads.head"),
+    "resnet18": Names(stem="conv1", last="layer4.1", head="fc"),
+    "densenet169": Names(stem="features.conv0", last="features.norm5", head="classifier"),
+    "vit_b_16": Names(stem="conv_proj", last="encoder.layers.encoder_layer_11.ln_1", head="heads.head"),
 }
 
 
@@ -58,8 +59,7 @@ class TorchvisionNetwork(nn.Module):
         body.set_submodule(names.stem, one_channel(body.get_submodule(names.stem)))
         num_features = body.get_submodule(names.head).in_features
         body.set_submodule(names.head, nn.Identity())
-        self.model = model
-        self.body = body
+        self.model, self.body = model, body
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
 
     def forward(self, frames_N1HW: torch.Tensor) -> torch.Tensor:
@@ -201,8 +201,7 @@ def last_convolution(network: nn.Module) -> nn.Module:
         return network.features[-3]
     if not isinstance(network, TorchvisionNetwork):
         raise TypeError(f"found a {type(network).__name__}, expected a network of {', '.join(MODELS)}")
-    path = {"resnet18": "layer4.1", "densenet169": "features.norm5", "vit_b_16": "encoder.layers.encoder_layer_11.ln_1"}
-    return network.body.get_submodule(path[network.model])
+    return network.body.get_submodule(NAMES[network.model].last)
 
 
 def as_map(output: torch.Tensor) -> torch.Tensor:
