@@ -170,45 +170,32 @@ def judge(
     arithmetic: the step's FLOP/s as a share of this machine's matrix products.
     """
     wait, moving = engine.share("wait"), engine.share("transfer")
-    if wait >= WAITING:
-        waits = f"training waits {share_text(wait, 0)} of the time for batches"
-        if engine.computed < COMPUTED * engine.worked:
-            idle = 1 - engine.computed / engine.worked
-            return Verdict(
-                bottleneck="disk",
-                text=f"the disk: {waits}, and the threads that make them wait {share_text(idle, 0)} of theirs for "
-                "bytes; keep the betons on a faster disk, or read them into memory with --resident on",
-            )
-        if threads < cores:
-            return Verdict(
-                bottleneck="loader",
-                text=f"the loader: {waits}, and its threads work {share_text(engine.worked, 0)} of it; more "
-                f"--threads (now {threads}, on {cores} cores)",
-            )
-        return Verdict(
-            bottleneck="loader",
-            text=f"the loader: {waits}, although it has a thread for each of {cores} cores; more cores, "
-            "or fewer programs beside it",
-        )
-    if moving >= MOVING:
-        return Verdict(
-            bottleneck="transfer",
-            text=f"the way to the device: {share_text(moving, 0)} of the time goes into moving batches; --resident on",
-        )
-    if overhead is not None and overhead >= OVERHEAD:
-        return Verdict(
-            bottleneck="small batches",
-            text=f"small batches: {share_text(overhead, 0)} of a step is the same for any number of images; raise "
-            f"--batch-size (now {batch_size})",
-        )
+    waits = f"training waits {share_text(wait, 0)} of the time for batches"
     runs = f"the network's products run at {arithmetic:.2f} of the rate of large matrices on this machine"
-    if arithmetic >= SWIFT:
-        return Verdict(bottleneck="computing", text=f"computing: {runs}; only faster hardware helps much")
-    return Verdict(
-        bottleneck="computing",
-        text=f"computing: {runs}, so that small layers, memory and the calls between take the rest; larger batches or "
-        "crops use it better",
-    )
+    bottleneck: Bottleneck = "loader" if wait >= WAITING else "computing"
+    if wait >= WAITING and engine.computed < COMPUTED * engine.worked:
+        idle = share_text(1 - engine.computed / engine.worked, 0)
+        waste = f"{waits}, and the threads that make them wait {idle} of theirs for bytes"
+        remedy = "keep the betons on a faster disk, or read them into memory with --resident on"
+        bottleneck, text = "disk", f"the disk: {waste}; {remedy}"
+    elif wait >= WAITING and threads < cores:
+        works = f"its threads work {share_text(engine.worked, 0)} of it"
+        text = f"the loader: {waits}, and {works}; more --threads (now {threads}, on {cores} cores)"
+    elif wait >= WAITING:
+        text = f"the loader: {waits}, although it has a thread for each of {cores} cores"
+        text += "; more cores, or fewer programs beside it"
+    elif moving >= MOVING:
+        moves = f"{share_text(moving, 0)} of the time goes into moving batches"
+        bottleneck, text = "transfer", f"the way to the device: {moves}; --resident on"
+    elif overhead is not None and overhead >= OVERHEAD:
+        same = f"{share_text(overhead, 0)} of a step is the same for any number of images"
+        bottleneck, text = "small batches", f"small batches: {same}; raise --batch-size (now {batch_size})"
+    elif arithmetic >= SWIFT:
+        text = f"computing: {runs}; only faster hardware helps much"
+    else:
+        text = f"computing: {runs}, so that small layers, memory and the calls between take the rest"
+        text += "; larger batches or crops use it better"
+    return Verdict(bottleneck=bottleneck, text=text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

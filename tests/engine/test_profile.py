@@ -172,7 +172,7 @@ def test_the_reports_step_has_the_arithmetic_that_its_layers_add_up_to() -> None
 def test_the_bound_is_a_share_of_what_the_machine_gave_in_the_middle_round() -> None:
     network = Cnn(2, 32, 0.5)
     flops, outputs = training_flops(network, 32), activation_bytes(network, 32, 4)
-    bound = bound_of(network, 32, 2.0, [flops, flops * 4, flops], [outputs] * 3, bytes_a_number=4)
+    bound = bound_of(network, 32, 2.0, [flops, flops * 4, flops], [outputs] * 3, 4)
     assert (bound.arithmetic, bound.copying, bound.matmul_spread) == (0.5, 1.0, 4.0)
 
 
