@@ -64,7 +64,8 @@ def decide(scores: ValidationScores, positive: int) -> Decision:
     return Decision(temperature=uncut.temperature, points=points)
 
 
-NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "epoch")  # of the weights' state
+# of the state of the best weights
+NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "run", "epoch")
 
 
 class Checkpoint(Record, frozen=True, kw_only=True):
@@ -126,7 +127,7 @@ def load_trained(run: Path) -> Trained:
     if file_hash(checkpoint) != sha256:
         raise CheckpointError(f"{checkpoint}: replaced while being read, expected it to stay; try again")
     if (run / RECORD).exists():
-        load_record(run, state["conversion_id"], state.get("run"))
+        load_record(run, state["run"])
     network = network_of(state)
     load_network(network, tensors)
     decision = decide(validation_scores(tensors, checkpoint), state["classes"].index(state["positive"]))

@@ -8,7 +8,6 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +25,12 @@ from kernels.crops import MIDDLE, SCALE
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.errors import ConfigError, IntegrityError
-from loaders.output import Line, Parts, path_line
+from loaders.output import Line, Parts, PhaseProgress, path_line
 
 FRAMES, PROBABILITIES = "frames", "probabilities"  # names of input and output
 TOLERANCE = 1e-4  # largest difference of a probability between the file and the run's own network
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (1, 3)  # that parity is tried with
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +60,7 @@ class Deployed(nn.Module):
         return torch.softmax(logits_NK / self.temperature, 1)
 
 
-def export(config: ExportConfig, progress: Progress = lambda phase, done, total: None) -> Exported:
+def export(config: ExportConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Exported:
     """Write the run's best weights as ONNX, with a model card, once the file gives the network's probabilities.
 
     Errors: ConfigError without the extra `export`; CheckpointError for a run without weights; IntegrityError if file

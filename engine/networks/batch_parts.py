@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kernels.fused_block import columns_into
 from loaders.workers import WatchedThreads
@@ -23,12 +23,12 @@ PARTS = 16  # of a batch, whatever the number of threads, so that sums are added
 CACHED = 300_000  # floats of columns at once: they should stay in a core's cache
 
 
-def pixels(tensor_NCHW: torch.Tensor) -> np.ndarray:
+def pixels(tensor_NCHW: Tensor) -> np.ndarray:
     """A channels_last tensor's own memory as an array (N, H, W, C)."""
     return tensor_NCHW.detach().permute(0, 2, 3, 1).numpy()
 
 
-def empty(shape_NHWC: tuple[int, int, int, int]) -> torch.Tensor:
+def empty(shape_NHWC: tuple[int, int, int, int]) -> Tensor:
     """A tensor (N, C, H, W), float32, whose strides are those of channels_last also where a side is 1."""
     num_images, height, width, channels = shape_NHWC
     strides = (height * width * channels, 1, width * channels, channels)
@@ -118,7 +118,7 @@ def update_running(norm: nn.BatchNorm2d, batch: Statistics) -> None:
     norm.num_batches_tracked += 1
 
 
-def weight_gradient(pictures_NCHW: torch.Tensor, gradient_NKHW: torch.Tensor) -> torch.Tensor:
+def weight_gradient(pictures_NCHW: Tensor, gradient_NKHW: Tensor) -> Tensor:
     """The gradient for weights (K, C, 3, 3) of a convolution with stride 1 and padding 1.
 
     Both float32 in channels_last.  Gives float32 in channels_last.
@@ -132,7 +132,7 @@ def weight_gradient(pictures_NCHW: torch.Tensor, gradient_NKHW: torch.Tensor) ->
     picture_NHWC, gradient_NHWK = pixels(pictures_NCHW), pixels(gradient_NKHW)
     rows = max(1, min(height, CACHED // (3 * channels * width)))
 
-    def of_part(start: int, stop: int) -> torch.Tensor:
+    def of_part(start: int, stop: int) -> Tensor:
         columns_M3C = np.empty((rows * width, 3 * channels), np.float32)
         sum_33CK = torch.zeros(3, 3 * channels, out_channels)
         for image in range(start, stop):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.networks.cpu_blocks import fused_block, fused_first_block
 
@@ -48,7 +48,7 @@ class Cnn(nn.Module):
             nn.Linear(HIDDEN, num_classes),
         )
 
-    def forward(self, frames_N1HW: torch.Tensor) -> torch.Tensor:
+    def forward(self, frames_N1HW: Tensor) -> Tensor:
         on_cpu = frames_N1HW.device.type == "cpu" and frames_N1HW.dtype == torch.float32
         mixed = torch.is_autocast_enabled("cpu")
         if not self.fused or not on_cpu or mixed or torch.compiler.is_compiling():

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
@@ -37,7 +37,7 @@ convolution_backward = torch.ops.aten.convolution_backward
 SILENT = np.errstate(invalid="ignore", over="ignore")  # what is not finite shows in the loss
 
 
-def fused_block(pictures_NCHW: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
+def fused_block(pictures_NCHW: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """relu(max_pool2d(norm(convolution(pictures)), 2)), float32 (N, K, h, w) in channels_last.
 
     convolution: 3×3, padding 1, no bias.  Updates the running statistics in training mode.
@@ -52,13 +52,8 @@ class FusedBlock(torch.autograd.Function):
     @staticmethod
     @SILENT
     def forward(
-        ctx: Any,
-        pictures_NCHW: torch.Tensor,
-        weight_KC33: torch.Tensor,
-        scale_K: torch.Tensor,
-        shift_K: torch.Tensor,
-        norm: nn.BatchNorm2d,
-    ) -> torch.Tensor:
+        ctx: Any, pictures_NCHW: Tensor, weight_KC33: Tensor, scale_K: Tensor, shift_K: Tensor, norm: nn.BatchNorm2d
+    ) -> Tensor:
         pictures_NCHW = pictures_NCHW.contiguous(memory_format=torch.channels_last)
         convolved_NKHW = functional.conv2d(pictures_NCHW, weight_KC33, padding=1)
         convolved_NKHW = convolved_NKHW.contiguous(memory_format=torch.channels_last)  # which it nearly always is
@@ -84,7 +79,7 @@ class FusedBlock(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @SILENT
-    def backward(ctx: Any, gradient_NKhw: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient_NKhw: Tensor) -> tuple[Tensor | None, ...]:
         pictures_NCHW, weight_KC33 = ctx.saved_tensors
         if ctx.kept is None:
             raise RuntimeError("fused block: a second backward pass, expected one; use Cnn(..., fused=False)")
@@ -113,7 +108,7 @@ class FusedBlock(torch.autograd.Function):
         return gradients[0], weight_gradient_KC33, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None
 
 
-def signs(scale_K: torch.Tensor) -> np.ndarray:
+def signs(scale_K: Tensor) -> np.ndarray:
     """-1 where batch norm turns the order of pixels round, 0 where it makes them equal, else 1; float32."""
     return np.sign(scale_K.detach().numpy())
 
@@ -124,12 +119,12 @@ def normalisation(statistics: Statistics, norm: nn.BatchNorm2d) -> tuple[np.ndar
     return statistics.mean_K.astype(np.float32), factor_K.astype(np.float32), norm.bias.detach().numpy()
 
 
-def as_float32(array: np.ndarray) -> torch.Tensor:
+def as_float32(array: np.ndarray) -> Tensor:
     """A float64 array as a tensor of float32."""
     return torch.from_numpy(array.astype(np.float32))
 
 
-def fused_first_block(frames_N1HW: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
+def fused_first_block(frames_N1HW: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """relu(max_pool2d(norm(convolution(frames)), 2)), float32 (N, K, h, w) in channels_last.
 
     convolution: 3×3, padding 1, no bias, one channel in.  Frames get no gradient.
@@ -148,13 +143,8 @@ class FusedFirstBlock(torch.autograd.Function):
     @staticmethod
     @SILENT
     def forward(
-        ctx: Any,
-        frames_N1HW: torch.Tensor,
-        weight_K133: torch.Tensor,
-        scale_K: torch.Tensor,
-        shift_K: torch.Tensor,
-        norm: nn.BatchNorm2d,
-    ) -> torch.Tensor:
+        ctx: Any, frames_N1HW: Tensor, weight_K133: Tensor, scale_K: Tensor, shift_K: Tensor, norm: nn.BatchNorm2d
+    ) -> Tensor:
         frame_NPP = functional.pad(frames_N1HW.detach()[:, 0], (1, 1, 1, 1)).numpy()
         num_images, _, height, width = frames_N1HW.shape
         weight_9K = np.ascontiguousarray(weight_K133.detach().reshape(-1, TAPS).numpy().T)
@@ -181,7 +171,7 @@ class FusedFirstBlock(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @SILENT
-    def backward(ctx: Any, gradient_NKhw: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient_NKhw: Tensor) -> tuple[Tensor | None, ...]:
         frame_NPP, weight_9K, corner_NhwK, statistics, factor_K, norm, tap_sum_9, correlation_99 = ctx.kept
         gradient_NhwK = pixels(gradient_NKhw.contiguous(memory_format=torch.channels_last))
         num_channels = weight_9K.shape[1]

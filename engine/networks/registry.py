@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.config import Model, check_model
 from engine.networks.cnn import Cnn
@@ -62,7 +62,7 @@ class TorchvisionNetwork(nn.Module):
         self.model, self.body = model, body
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
 
-    def forward(self, frames_N1HW: torch.Tensor) -> torch.Tensor:
+    def forward(self, frames_N1HW: Tensor) -> Tensor:
         # (g - mean) / deviation of g = (frames + 1) / 2
         return self.head(self.body(frames_N1HW * (0.5 / DEVIATION) + (0.5 - MEAN) / DEVIATION))
 
@@ -78,7 +78,7 @@ def one_channel(stem: nn.Conv2d) -> nn.Conv2d:
     return made
 
 
-def sum_channels(weight_KCHW: torch.Tensor) -> torch.Tensor:
+def sum_channels(weight_KCHW: Tensor) -> Tensor:
     """The weights of a convolution for one channel in place of C equal ones, (K, 1, H, W)."""
     return weight_KCHW.sum(1, keepdim=True)
 
@@ -204,7 +204,7 @@ def last_convolution(network: nn.Module) -> nn.Module:
     return network.body.get_submodule(NAMES[network.model].last)
 
 
-def as_map(output: torch.Tensor) -> torch.Tensor:
+def as_map(output: Tensor) -> Tensor:
     """The output of `last_convolution` as maps (N, C, H, W): a transformer's (N, 1 + P, D) less its class token."""
     if output.dim() == 4:
         return output

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from engine.train.step import Learner
 from loaders.atomic_file import publish_bytes, storage_error
@@ -25,7 +25,7 @@ from loaders.errors import CheckpointError
 LOGITS, LABEL, GROUP = "validation.logits", "validation.label", "validation.group"
 
 
-def digest(tensors: Mapping[str, torch.Tensor], state: str) -> str:
+def digest(tensors: Mapping[str, Tensor], state: str) -> str:
     """A hash of everything that a checkpoint holds; safetensors itself has no checksum."""
     hasher = hashlib.blake2b(state.encode(), digest_size=16)
     for name in sorted(tensors):
@@ -35,14 +35,14 @@ def digest(tensors: Mapping[str, torch.Tensor], state: str) -> str:
     return hasher.hexdigest()
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
     """Write tensors, from any device, and a JSON-ready state to path, atomically.  Errors: StorageError."""
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(state)
     publish_bytes(path, save(on_host, metadata={"state": text, "digest": digest(on_host, text)}))
 
 
-def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint back.  needed: what its state must hold.
 
     Errors: CheckpointError for a missing, foreign or damaged one, or one of another kind; StorageError.
@@ -91,12 +91,12 @@ def read_bytes(path: Path) -> bytes:
         raise storage_error(path, error) from error
 
 
-def network_tensors(learner: Learner) -> dict[str, torch.Tensor]:
+def network_tensors(learner: Learner) -> dict[str, Tensor]:
     """Weights and buffers by name."""
     return {f"network.{name}": tensor for name, tensor in learner.network.state_dict().items()}
 
 
-def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
+def optimiser_tensors(learner: Learner) -> dict[str, Tensor]:
     """Adam's moments and step counts by parameter name."""
     state = learner.optimiser.state
     return {
@@ -106,7 +106,7 @@ def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
     }
 
 
-def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
     """The name of the first tensor with a number that is not finite; "" where there is none.
 
     A device is waited for once where all are finite, however many there are.
@@ -117,7 +117,7 @@ def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
     return next(name for name, flag in zip(tensors, finite, strict=True) if not bool(flag))
 
 
-def restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
+def restore(learner: Learner, tensors: dict[str, Tensor]) -> None:
     """Put saved tensors back in place, in the layout they had.  Errors: CheckpointError for another network's."""
     load_network(learner.network, tensors)
     for name, parameter in learner.network.named_parameters():
@@ -133,12 +133,12 @@ def restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
         }
 
 
-def load_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+def load_network(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Load weights and buffers by name.  Errors: CheckpointError for another network's."""
     network.load_state_dict(weights_for(network, tensors))
 
 
-def weights_for(network: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def weights_for(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights and buffers among a checkpoint's tensors.  Errors: CheckpointError for another network's."""
     weights = {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
     wanted = network.state_dict()
@@ -170,7 +170,7 @@ def groups_of(beton: Beton) -> np.ndarray:
 
 def validation_tensors(
     label_N: np.ndarray, logits_NK: np.ndarray, beton: Beton, order_N: np.ndarray
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Tensor]:
     """The scores as tensors of a checkpoint, copied.  order_N: the samples' places in the beton."""
     return {
         LOGITS: torch.tensor(logits_NK, dtype=torch.float32),
@@ -179,7 +179,7 @@ def validation_tensors(
     }
 
 
-def validation_scores(tensors: Mapping[str, torch.Tensor], path: Path) -> ValidationScores:
+def validation_scores(tensors: Mapping[str, Tensor], path: Path) -> ValidationScores:
     """The scores that a checkpoint holds.  path: of its file.  Errors: CheckpointError for one without them."""
     if not {LOGITS, LABEL, GROUP} <= tensors.keys():
         raise CheckpointError(f"{path}: no validation scores, expected those of the best epoch; train again")

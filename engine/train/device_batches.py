@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from engine.device import Policy
@@ -200,7 +201,7 @@ class DeviceBatches:
         left = self.loader.num_samples - position
         return [size for size in dict.fromkeys((min(self.batch_size, left), left % self.batch_size)) if size > 0]
 
-    def make(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def make(self, count: int) -> tuple[Tensor, Tensor]:
         """The batch at the position: crops (count, 1, H, W) in the network's precision, labels (count,).
 
         Both are overwritten by the next batch.  The position stays; see `advance`.
@@ -227,11 +228,11 @@ class DeviceBatches:
         out_N1HW.copy_(crops_NHW[:, None])
         return out_N1HW, label_N
 
-    def places(self, count: int) -> torch.Tensor:
+    def places(self, count: int) -> Tensor:
         """Where in the epoch the samples of the next batch are, int64 (count,)."""
         return self.position + self._count_N[:count]
 
-    def advance(self, count: int | torch.Tensor) -> None:
+    def advance(self, count: int | Tensor) -> None:
         """Move the position on."""
         self.position += count
 
@@ -253,26 +254,24 @@ def triton_trouble() -> Caution | None:
     return None
 
 
-def upload(place: torch.Tensor, array: np.ndarray) -> None:
+def upload(place: Tensor, array: np.ndarray) -> None:
     """Copy an array to its place on the device; without waiting for it on CUDA, which alone keeps such copies safe."""
     source, on_cuda = torch.from_numpy(np.ascontiguousarray(array)), place.device.type == "cuda"
     place.copy_(source.pin_memory() if on_cuda else source, non_blocking=on_cuda)
 
 
-def to_unit(levels: torch.Tensor) -> torch.Tensor:
+def to_unit(levels: Tensor) -> Tensor:
     """Map grey levels, float32 0 to 255, to [-1, 1], as the kernels do."""
     return (levels - float(MIDDLE)) * float(SCALE)
 
 
-def crop_portable(frames_NSS: torch.Tensor, crop: int) -> torch.Tensor:
+def crop_portable(frames_NSS: Tensor, crop: int) -> Tensor:
     """Central crops float32 (N, H, W) in [-1, 1], copied: to the bit those of the crop kernel."""
     margin = (frames_NSS.shape[1] - crop) // 2
     return to_unit(frames_NSS[:, margin : margin + crop, margin : margin + crop].float())
 
 
-def affine_portable(
-    frames_NSS: torch.Tensor, inverse_N23: torch.Tensor, crop: int, *, low: int, high: int
-) -> torch.Tensor:
+def affine_portable(frames_NSS: Tensor, inverse_N23: Tensor, crop: int, *, low: int, high: int) -> Tensor:
     """Rotated, zoomed crops float32 (N, H, W) in [-1, 1] by PyTorch's own operations; within 1e-3 of the kernels.
 
     Coordinates are clamped to pixels low to high first, so that what grid_sample puts beyond the frame never matters.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from engine.train.device_batches import DeviceBatches, frames_on_device
 from engine.train.state import State
@@ -184,7 +185,7 @@ class DeviceStep:
         self.batches.advance((self.recipe.stopped == 0).long() * count)
 
 
-def update_unread(learner: Learner, stopped: torch.Tensor) -> None:
+def update_unread(learner: Learner, stopped: Tensor) -> None:
     """Adam, unless the flag is up, which nobody reads: Adam skips the step, or what it has changed is put back."""
     if learner.policy.found_inf:
         learner.optimiser.step()
@@ -208,7 +209,7 @@ def prime_adam(optimiser: torch.optim.Optimizer) -> None:
                 }
 
 
-def moments(optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
+def moments(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     """Adam's moments and step counts."""
     return [value for state in optimiser.state.values() for value in state.values()]
 
@@ -222,7 +223,7 @@ class KnownLoss:
         self.mean = math.nan  # until something is known; on MPS to the end, where asking would mean waiting
         self.arrived: torch.cuda.Event | None = None
 
-    def __call__(self, loss_sum: torch.Tensor, samples: int) -> float:
+    def __call__(self, loss_sum: Tensor, samples: int) -> float:
         """The newest mean there is; asks for a newer one, of the steps queued until now.  samples: of these steps."""
         if loss_sum.device.type == "cpu":
             return float(loss_sum) / samples
@@ -245,9 +246,7 @@ class Captured:
     Where a capture fails, everything not captured yet runs as it is from then on; `failed` says why.
     """
 
-    def __init__(
-        self, function: Callable[[int], None], touched: list[torch.Tensor], device: torch.device, name: str
-    ) -> None:
+    def __init__(self, function: Callable[[int], None], touched: list[Tensor], device: torch.device, name: str) -> None:
         self.function, self.touched, self.device, self.name = function, touched, device, name
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.failed: Caution | None = None
@@ -292,7 +291,7 @@ class Captured:
             self.function(size)
 
 
-def warm_up(function: Callable[[int], None], size: int, touched: list[torch.Tensor], device: torch.device) -> None:
+def warm_up(function: Callable[[int], None], size: int, touched: list[Tensor], device: torch.device) -> None:
     """Run a function a few times, and put everything back each time: tensors in place, and torch's generators.
 
     Each time, since a position that went on would lead beyond the epoch.

@@ -18,7 +18,7 @@ from engine.train.state import check_run
 from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
-from loaders.errors import CheckpointError, InputError
+from loaders.errors import InputError
 from loaders.sources.catalog import source_cautions
 
 RECORD = "leakage.safetensors"
@@ -34,20 +34,13 @@ def save_record(run: Path, sets: dict[str, Beton], identity: str) -> None:
     save_checkpoint(run / RECORD, tensors, state)
 
 
-def load_record(
-    run: Path, conversion_id: str, identity: str | None = None
-) -> tuple[dict[str, dict[str, np.ndarray]], str]:
-    """Read the leakage record: set → kind → uint8 (N, 16), and the site key's id.
+def load_record(run: Path, identity: str) -> tuple[dict[str, dict[str, np.ndarray]], str]:
+    """Read the leakage record: set → kind → uint8 (N, 16), and the site key's id.  identity: of run_id.
 
-    identity: of the run that the checkpoint belongs to, where it names one.
-    Errors: CheckpointError for a damaged file, or one of another conversion or run than the checkpoint's.
+    Errors: CheckpointError for a damaged file, or one of another run.
     """
-    tensors, state = load_checkpoint(run / RECORD, needed=("site_key_id", "conversion_id"))
-    if state["conversion_id"] != conversion_id:
-        raise CheckpointError(
-            f"{run / RECORD}: of conversion {state['conversion_id']}, expected {conversion_id}; restore the run's own"
-        )
-    check_run(run / RECORD, state.get("run"), identity or "")
+    tensors, state = load_checkpoint(run / RECORD, needed=("site_key_id", "run"))
+    check_run(run / RECORD, state["run"], identity)
     sets: dict[str, dict[str, np.ndarray]] = {}
     for name, tensor in tensors.items():
         set_name, kind = name.split(".")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from engine.config import TrainConfig
 from engine.networks.registry import NAMES, PATCH, check_crop, import_torchvision, make_network, sum_channels
@@ -31,7 +31,7 @@ from loaders.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
-Weights = dict[str, torch.Tensor]
+Weights = dict[str, Tensor]
 
 SECONDS_FOR_AN_ANSWER = 10.0
 # what torch, zipfile and safetensors raise over a damaged file
@@ -136,7 +136,7 @@ def read_weights(path: Path) -> Weights:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     tensors = {
-        name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)
+        name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
     } if isinstance(content, dict) else {}  # fmt: skip
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors by name, expected a state_dict; check the file")

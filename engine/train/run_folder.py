@@ -14,10 +14,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
-import torch
+from torch import Tensor
 
 from engine.config import TrainConfig
 from engine.figures import curves_figure, png
@@ -149,11 +148,11 @@ class RunFolder:
             logger.setLevel(logging.INFO)
         self.recorded = (purge_epoch or 1) - 1  # epochs
 
-    def save_last(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    def save_last(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Keep the state that `--resume` continues from."""
         save_checkpoint(self.path / LAST, tensors, state)
 
-    def save_best(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    def save_best(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Keep the weights that `evaluate` uses, and the validation scores that its thresholds come from."""
         save_checkpoint(self.path / BEST, tensors, state)
 
@@ -198,9 +197,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self.close()
         except StorageError:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.train.checkpoint import load_checkpoint, weights_for
 from loaders.errors import CheckpointError
@@ -71,7 +70,7 @@ def discriminates(row: dict[str, Any]) -> bool:
     return sensitivity is None or specificity is None or sensitivity + specificity > 1 + 1e-9
 
 
-def load_state(path: Path) -> tuple[dict[str, torch.Tensor], State]:
+def load_state(path: Path) -> tuple[dict[str, Tensor], State]:
     """Read the state of a run, and its tensors.  Errors: CheckpointError for a damaged one, or no state."""
     known = [item.name for item in fields(State)]
     tensors, content = load_checkpoint(path, needed=known)
@@ -82,12 +81,12 @@ def load_state(path: Path) -> tuple[dict[str, torch.Tensor], State]:
     return tensors, State(**content)
 
 
-def check_run(path: Path, found: str | None, run: str) -> None:
+def check_run(path: Path, found: str, run: str) -> None:
     """Errors: CheckpointError for a file of a run that is not this one."""
-    if found and run and found != run:
+    if found != run:
         raise CheckpointError(
-            f"{path}: of run {found}, expected {run}, as the settings in config.json make it; bring the run's own "
-            "files back, or train anew"
+            f"{path}: of run {found}, expected {run}, as its conversion and the settings in config.json make it; "
+            "bring the run's own files back, or train anew"
         )
 
 
@@ -100,13 +99,9 @@ def settle_best(state: State, path: Path, network: nn.Module) -> None:
     """
     if not state.best_epoch and not path.exists():
         return
-    tensors, found = load_checkpoint(path, needed=("conversion_id", "epoch", "validation", "run"))
+    tensors, found = load_checkpoint(path, needed=("epoch", "validation", "run"))
     weights_for(network, tensors)
     check_run(path, found["run"], state.run)
-    if found["conversion_id"] != state.conversion_id:
-        raise CheckpointError(
-            f"{path}: of conversion {found['conversion_id']}, expected {state.conversion_id}; bring the run's own back"
-        )
     if found["epoch"] > len(state.history):
         state.best_epoch, state.best_f1 = found["epoch"], found["validation"]["f1"]
     elif found["epoch"] != state.best_epoch:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.device import Policy
 from engine.networks.registry import to_training
@@ -31,7 +31,7 @@ class Learner:
     """A network with what trains it.  forward: the network, perhaps compiled for batches of batch_size."""
 
     network: nn.Module
-    forward: Callable[[torch.Tensor], torch.Tensor]
+    forward: Callable[[Tensor], Tensor]
     optimiser: torch.optim.Optimizer
     loss: nn.CrossEntropyLoss
     policy: Policy
@@ -77,10 +77,10 @@ class Tally:
     norm: float
 
 
-Update = Callable[[Learner, torch.Tensor], None]
+Update = Callable[[Learner, Tensor], None]
 
 
-def read_and_update(learner: Learner, stopped: torch.Tensor) -> None:
+def read_and_update(learner: Learner, stopped: Tensor) -> None:
     """Adam, unless the flag is up.  Reads the flag, so that the host waits for the device."""
     if not stopped:
         learner.optimiser.step()
@@ -116,7 +116,7 @@ class Step:
         self.samples.fill_(samples)
         self.stopped.zero_()
 
-    def __call__(self, frames_N1HW: torch.Tensor, label_N: torch.Tensor, lap: Lap = no_lap) -> None:
+    def __call__(self, frames_N1HW: Tensor, label_N: Tensor, lap: Lap = no_lap) -> None:
         """One step.  lap: called with forward, backward and optimiser when each has ended."""
         learner = self.learner
         before = [buffer.clone() for buffer in self.buffers]
@@ -138,13 +138,13 @@ class Step:
             self._count(loss, logits_NK, label_N)
             lap("optimiser")
 
-    def _check(self, loss: torch.Tensor) -> None:
+    def _check(self, loss: Tensor) -> None:
         """Raise the flag for good if this step is not finite, and keep the numbers that raised it."""
         norm = nn.utils.get_total_norm([value.grad for value in self.parameters if value.grad is not None])
         self.report.copy_(torch.where(self.stopped > 0, self.report, torch.stack([loss, norm])))
         torch.maximum(self.stopped, 1 - torch.isfinite(self.report).all().float(), out=self.stopped)
 
-    def _count(self, loss: torch.Tensor, logits_NK: torch.Tensor, label_N: torch.Tensor) -> None:
+    def _count(self, loss: Tensor, logits_NK: Tensor, label_N: Tensor) -> None:
         """Add to the sums what a step that counts has given."""
         alive, count = (self.stopped == 0).long(), len(label_N)
         # not torch.where with a 0 of the host, which would be copied to the device: that cannot be captured
@@ -170,7 +170,7 @@ class Step:
 
 
 def train_step(
-    step: Step, frames_N1HW: torch.Tensor, labels_N: torch.Tensor, *, seed: int, number: int, lap: Lap = no_lap
+    step: Step, frames_N1HW: Tensor, labels_N: Tensor, *, seed: int, number: int, lap: Lap = no_lap
 ) -> Tally:
     """One step on a batch of the host's, waited for.  number: of the step in the run.
 
@@ -198,7 +198,7 @@ def diverged(number: int, tally: Tally) -> DivergedError:
     )
 
 
-def pack_buffers(network: nn.Module) -> list[torch.Tensor]:
+def pack_buffers(network: nn.Module) -> list[Tensor]:
     """Lay a network's buffers side by side, one tensor for each dtype, so that all are saved by one launch.
 
     The network keeps them under their names, as views.
@@ -222,13 +222,13 @@ def pack_buffers(network: nn.Module) -> list[torch.Tensor]:
 # ---- prediction
 
 
-def to_device(frames_N1HW: torch.Tensor, policy: Policy) -> torch.Tensor:
+def to_device(frames_N1HW: Tensor, policy: Policy) -> Tensor:
     """A batch of the host's on the device, in the policy's layout; queued where its memory is page-locked."""
     on_cuda = policy.device.type == "cuda"
     return frames_N1HW.to(policy.device, memory_format=policy.memory_format, non_blocking=on_cuda)
 
 
-def predict_batch(network: nn.Module, frames_N1HW: torch.Tensor, policy: Policy) -> torch.Tensor:
+def predict_batch(network: nn.Module, frames_N1HW: Tensor, policy: Policy) -> Tensor:
     """Logits, float32 (N, K), of a batch that is on the device, in evaluation mode."""
     network.eval()
     with policy.precision():

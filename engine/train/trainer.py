@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.config import TrainConfig
 from engine.device import Policy
@@ -67,7 +67,7 @@ class Training:
         self.positive = self.facts.classes.index(self.facts.positive)
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
         self.cautions = training_cautions(loader.beton)
-        self.best: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None  # not written yet
+        self.best: tuple[dict[str, Tensor], dict[str, Any]] | None = None  # not written yet
         self.written = self.drawn = float("-inf")
         self.kept: int | None = None  # the step of the state on the disk
         # on a GPU an epoch may take less time than what it leaves takes to be written
@@ -82,7 +82,7 @@ class Training:
             confusion=self.no_confusion(),
             run=run_id(config, facts.conversion_id),
         )
-        tensors: dict[str, torch.Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         if resume:
             tensors = self.find_state()
             save_settings(config.out, config)  # where the betons lie now
@@ -153,13 +153,13 @@ class Training:
             versions={"plainfilm": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
         )
 
-    def find_state(self) -> dict[str, torch.Tensor]:
+    def find_state(self) -> dict[str, Tensor]:
         """Take over the state that the run was left in, and give its tensors; none if none was saved.
 
         Errors: CheckpointError for a damaged or missing file, another run's, or one that began on other betons.
         """
         out, state = self.config.out, self.state
-        tensors: dict[str, torch.Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         if (out / LAST).exists():
             tensors, self.state = load_state(out / LAST)
             if self.state.conversion_id != self.facts.conversion_id:
@@ -172,7 +172,7 @@ class Training:
         else:
             self.cautions.append(caution("training-restarted"))
         if (out / RECORD).exists():
-            load_record(out, state.conversion_id, state.run)
+            load_record(out, state.run)
         settle_best(self.state, out / BEST, self.network)
         if not tensors and (self.state.best_epoch > 1 or (out / SUMMARY).exists() or epochs_recorded(out) > 1):
             raise missing(out / LAST, "the state that the run continues from")
@@ -299,7 +299,7 @@ class Training:
         self.folder.save_last(tensors, asdict(self.state))
         self.kept = self.state.step
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Weights, buffers and moments by name."""
         return network_tensors(self.learner) | optimiser_tensors(self.learner)
 
@@ -309,7 +309,7 @@ class Training:
         logger.warning("%s; %s", error, kept)
         raise DivergedError(f"{error}; {kept}") from error
 
-    def check_finite(self, tensors: dict[str, torch.Tensor]) -> None:
+    def check_finite(self, tensors: dict[str, Tensor]) -> None:
         """Errors: DivergedError for weights, buffers or moments that are not finite."""
         if bad := not_finite(tensors):
             raise DivergedError(

@@ -278,7 +278,7 @@ def test_hashes_of_another_run_do_not_open_the_training_set(
     train(small_training(tmp_path / "b", tmp_path / "other"))
     shutil.copytree(run, tmp_path / "run")
     shutil.copy(tmp_path / "other" / "leakage.safetensors", tmp_path / "run" / "leakage.safetensors")
-    with pytest.raises(CheckpointError, match=r"leakage\.safetensors: of conversion"):
+    with pytest.raises(CheckpointError, match=r"leakage\.safetensors: of run"):
         evaluate(on(tmp_path / "run", betons / "train.beton"))
 
 
