@@ -1,4 +1,4 @@
-"""Parts of a batch, computed side by side: the threads, batch statistics, and the weight gradient."""
+"""Parts of a batch, computed side by side: the threads, and the weight gradient."""
 
 # N images, C channels in, K channels out, H W rows and columns, 33 the convolution's window, 3 its rows
 
@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from threading import Barrier
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kernels.fused_block import columns_into
 from loaders.workers import WatchedThreads
@@ -75,47 +74,6 @@ def _threads(number: int, process: int) -> WatchedThreads:
     started.wait()
     torch.set_num_threads(number)  # what a thread sets becomes the default of threads to come
     return pool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Statistics:
-    """Mean and biased variance of each channel, float64 (K,).  count: pixels they are of; 0 for running ones."""
-
-    mean_K: np.ndarray
-    variance_K: np.ndarray
-    count: int = 0
-
-    def deviation_K(self, norm: nn.BatchNorm2d) -> np.ndarray:
-        """What normalising divides by, float64."""
-        return np.sqrt(self.variance_K + norm.eps)
-
-
-def batch_statistics(sum_K: np.ndarray, square_sum_K: np.ndarray, count: int) -> Statistics:
-    """From sums and sums of squares in float64, where squares of float32 leave digits enough to subtract.
-
-    Errors: ValueError for a single value a channel, which has no variance.
-    """
-    if count < 2:
-        raise ValueError(f"batch norm in training: found {count} value a channel, expected 2 or more")
-    mean_K = sum_K / count
-    return Statistics(mean_K=mean_K, variance_K=np.maximum(square_sum_K / count - mean_K**2, 0), count=count)
-
-
-def running_statistics(norm: nn.BatchNorm2d) -> Statistics:
-    """Those of evaluation mode."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    return Statistics(mean_K=norm.running_mean.double().numpy(), variance_K=norm.running_var.double().numpy())
-
-
-@torch.no_grad()
-def update_running(norm: nn.BatchNorm2d, batch: Statistics) -> None:
-    """Move the running statistics towards a batch's, as PyTorch does: the variance unbiased."""
-    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
-    assert norm.num_batches_tracked is not None
-    unbiased_K = batch.variance_K * (batch.count / (batch.count - 1))
-    for running_K, batch_K in ((norm.running_mean, batch.mean_K), (norm.running_var, unbiased_K)):
-        running_K.copy_(torch.lerp(running_K.double(), torch.from_numpy(batch_K), norm.momentum))
-    norm.num_batches_tracked += 1
 
 
 def weight_gradient(pictures_NCHW: Tensor, gradient_NKHW: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ channel without a gradient of its input, computes the convolution on the way, an
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,22 +20,54 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from engine.networks.batch_parts import (
-    Statistics,
-    batch_statistics,
-    empty,
-    for_each_part,
-    pixels,
-    running_statistics,
-    update_running,
-    weight_gradient,
-)
+from engine.networks.batch_parts import empty, for_each_part, pixels, weight_gradient
 from kernels.fused_block import activate_into, gradient_in_place, pool_into, sum_gradients_into
 from kernels.fused_first_block import TAPS, correlate_into, first_block_into, first_gradients_into
 
 FEW = 150  # pixels of a picture: below, a matrix product is too thin for the weight gradient; timed on AVX2 alone
 convolution_backward = torch.ops.aten.convolution_backward
 SILENT = np.errstate(invalid="ignore", over="ignore")  # what is not finite shows in the loss
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statistics:
+    """Mean and biased variance of each channel, float64 (K,).  count: pixels they are of; 0 for running ones."""
+
+    mean_K: np.ndarray
+    variance_K: np.ndarray
+    count: int = 0
+
+    def deviation_K(self, norm: nn.BatchNorm2d) -> np.ndarray:
+        """What normalising divides by, float64."""
+        return np.sqrt(self.variance_K + norm.eps)
+
+
+def batch_statistics(sum_K: np.ndarray, square_sum_K: np.ndarray, count: int) -> Statistics:
+    """From sums and sums of squares in float64, where squares of float32 leave digits enough to subtract.
+
+    Errors: ValueError for a single value a channel, which has no variance.
+    """
+    if count < 2:
+        raise ValueError(f"batch norm in training: found {count} value a channel, expected 2 or more")
+    mean_K = sum_K / count
+    return Statistics(mean_K=mean_K, variance_K=np.maximum(square_sum_K / count - mean_K**2, 0), count=count)
+
+
+def running_statistics(norm: nn.BatchNorm2d) -> Statistics:
+    """Those of evaluation mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return Statistics(mean_K=norm.running_mean.double().numpy(), variance_K=norm.running_var.double().numpy())
+
+
+@torch.no_grad()
+def update_running(norm: nn.BatchNorm2d, batch: Statistics) -> None:
+    """Move the running statistics towards a batch's, as PyTorch does: the variance unbiased."""
+    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+    assert norm.num_batches_tracked is not None
+    unbiased_K = batch.variance_K * (batch.count / (batch.count - 1))
+    for running_K, batch_K in ((norm.running_mean, batch.mean_K), (norm.running_var, unbiased_K)):
+        running_K.copy_(torch.lerp(running_K.double(), torch.from_numpy(batch_K), norm.momentum))
+    norm.num_batches_tracked += 1
 
 
 def fused_block(pictures_NCHW: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:

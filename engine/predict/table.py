@@ -47,7 +47,7 @@ def list_sources(named: Sequence[Path]) -> tuple[list[Source], list[Caution]]:
     known: set[str] = set()
     repeated = 0
     for path in named:
-        found = found_at(path)
+        found = list(found_at(path))
         if not found:
             cautions.append(caution("folder-without-pictures", folder=str(path)))
         for source in found:
@@ -75,25 +75,21 @@ def check_there(path: Path) -> None:
         raise InputError(f"{path}: {error.strerror}, expected a radiograph or a folder; check the path") from error
 
 
-def found_at(path: Path) -> list[Source]:
+def found_at(path: Path) -> Iterator[Source]:
     """The file, or the files below the folder, that the user named."""
-    if os.path.isdir(path):  # noqa: PTH112 - is_dir() raises where one may not look
-        return list(below(path))
-    return [Source(path=str(path), file=os.path.abspath(path))]  # noqa: PTH100 - not through links
-
-
-def below(folder: Path) -> Iterator[Source]:
-    """The files below a folder."""
-    base = os.path.abspath(folder)  # noqa: PTH100 - resolve() would follow links
-    for relative in files_below(folder):
+    base = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+    if not os.path.isdir(path):  # noqa: PTH112 - is_dir() raises where one may not look
+        yield Source(path=str(path), file=base)
+        return
+    for relative in files_below(path):
         if is_hidden(relative) or not may_be_picture(relative.name):
             continue
         problem = ""
         try:
-            inside(folder, relative.as_posix())
+            inside(path, relative.as_posix())
         except RadiographError as error:
             problem = str(error)
-        yield Source(path=str(folder / relative), file=f"{base}/{relative}", problem=problem)
+        yield Source(path=str(path / relative), file=f"{base}/{relative}", problem=problem)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

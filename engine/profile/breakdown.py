@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,27 +56,17 @@ def variants_for(device: str) -> tuple[Variant, ...]:
     )
     layout = Variant(name="layout", adds="channels_last and fused Adam", fast_layout=True)
     if device == "cuda":
-        return (
-            *start,
-            layout,
-            Variant(name="precision", adds="bfloat16", fast_layout=True, mixed=True),
-            Variant(
-                name="engine",
-                adds="resident frames, batches made on the GPU, the step as one CUDA graph",
-                fast_layout=True,
-                mixed=True,
-                on_device=True,
-            ),
-        )
+        precision = replace(layout, name="precision", adds="bfloat16", mixed=True)
+        adds = "resident frames, batches made on the GPU, the step as one CUDA graph"
+        return (*start, layout, precision, replace(precision, name="engine", adds=adds, on_device=True))
     if device == "mps":
         adds = "resident frames, batches made on the GPU"
-        return (*start, Variant(name="engine", adds=adds, fast_layout=True, mixed=True, on_device=True))
-    keeps = sys.platform == "linux"
-    arena = Variant(name="arena", adds="memory that stays in the process", fast_layout=True, arena=True)
-    engine = Variant(
-        name="engine", adds="batch norm, pooling, ReLU in one function", fast_layout=True, arena=keeps, fused=True
-    )
-    return (*start, layout, arena, engine) if keeps else (*start, layout, engine)
+        return (*start, replace(layout, name="engine", adds=adds, mixed=True, on_device=True))
+    adds = "batch norm, pooling, ReLU in one function"
+    if sys.platform != "linux":
+        return (*start, layout, replace(layout, name="engine", adds=adds, fused=True))
+    arena = replace(layout, name="arena", adds="memory that stays in the process", arena=True)
+    return (*start, layout, arena, replace(arena, name="engine", adds=adds, fused=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -43,7 +43,7 @@ from engine.profile.breakdown import (
 )
 from engine.profile.output import profile_figure
 from engine.profile.probes import bound_of, copy_rate, matmul_rate
-from engine.profile.worker import VariantProcess, task_text
+from engine.profile.worker import VariantProcess
 from engine.train.leakage import open_loaders
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
@@ -220,7 +220,8 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
 def arguments_for(variant: Variant, config: ProfileConfig, device: str, crop: int, threads: int) -> list[str]:
     """The arguments of a variant's program.  threads: torch's, equal for all."""
     if variant.module == WORKER:
-        return [task_text(variant, config.data.resolve(), config.loader, device, threads)]
+        task = {"variant": asdict(variant), "data": str(config.data.resolve()), "loader": asdict(config.loader)}
+        return [json.dumps(task | {"device": device, "threads": threads})]
     source = [str(config.source.resolve()), "--manifest", str((config.data / TABLE).resolve())]
     if variant.name == STORED:
         source = [str(config.data.resolve()), "--stored"]

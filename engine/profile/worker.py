@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,12 +297,6 @@ def trace(rounds: Rounds, path: Path, steps: int) -> Answer:
         profiler.export_chrome_trace(str(recorded))
         publish_bytes(path, recorded.read_bytes())
     return {"trace": str(path)}
-
-
-def task_text(variant: Variant, data: Path, config: LoaderConfig, device: str, threads: int) -> str:
-    """The worker's one argument."""
-    task = {"variant": asdict(variant), "data": str(data), "loader": asdict(config), "device": device}
-    return json.dumps(task | {"threads": threads})
 
 
 def main() -> None:

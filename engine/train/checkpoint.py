@@ -96,10 +96,10 @@ def network_tensors(learner: Learner) -> dict[str, Tensor]:
     return {f"network.{name}": tensor for name, tensor in learner.network.state_dict().items()}
 
 
-def optimiser_tensors(learner: Learner) -> dict[str, Tensor]:
-    """Adam's moments and step counts by parameter name."""
+def learner_tensors(learner: Learner) -> dict[str, Tensor]:
+    """Weights and buffers, and Adam's moments and step counts, by name."""
     state = learner.optimiser.state
-    return {
+    return network_tensors(learner) | {
         f"adam.{key}.{name}": value
         for name, parameter in learner.network.named_parameters()
         for key, value in state.get(parameter, {}).items()
@@ -168,14 +168,14 @@ def groups_of(beton: Beton) -> np.ndarray:
     return beton.rows_N["group"].astype(np.int64) if beton.verified else np.arange(len(beton))
 
 
-def validation_tensors(
-    label_N: np.ndarray, logits_NK: np.ndarray, beton: Beton, order_N: np.ndarray
+def best_tensors(
+    learner: Learner, label_N: np.ndarray, logits_NK: np.ndarray, group_N: np.ndarray
 ) -> dict[str, Tensor]:
-    """The scores as tensors of a checkpoint, copied.  order_N: the samples' places in the beton."""
-    return {
+    """The weights and the validation scores as tensors of a checkpoint, copied.  group_N: see `groups_of`."""
+    return {name: tensor.clone() for name, tensor in network_tensors(learner).items()} | {
         LOGITS: torch.tensor(logits_NK, dtype=torch.float32),
         LABEL: torch.tensor(label_N, dtype=torch.int64),
-        GROUP: torch.tensor(groups_of(beton)[order_N], dtype=torch.int64),
+        GROUP: torch.tensor(group_N, dtype=torch.int64),
     }
 
 

@@ -19,15 +19,7 @@ from engine.config import TrainConfig
 from engine.device import Policy
 from engine.networks.registry import freeze_body
 from engine.statistics.metrics import all_metrics, headline_f1
-from engine.train.checkpoint import (
-    file_hash,
-    missing,
-    network_tensors,
-    not_finite,
-    optimiser_tensors,
-    restore,
-    validation_tensors,
-)
+from engine.train.checkpoint import best_tensors, file_hash, groups_of, learner_tensors, missing, not_finite, restore
 from engine.train.epochs import DeviceEpochs, HostEpochs
 from engine.train.leakage import RECORD, load_record, training_cautions
 from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, run_id, save_settings
@@ -243,11 +235,10 @@ class Training:
             }
         )
         if metrics["f1"] > state.best_f1 + config.recipe.min_delta or not state.best_epoch:
-            self.check_finite(self.tensors())  # weights trained with such moments are no best ones
+            self.check_finite(learner_tensors(self.learner))  # weights trained with such moments are no best ones
             state.best_f1, state.best_epoch = metrics["f1"], epoch
-            best = {name: tensor.clone() for name, tensor in network_tensors(self.learner).items()}
-            order_N = self.val_loader.epoch_order(0)
-            best |= validation_tensors(label_N, logits_NK, self.val_loader.beton, order_N)
+            group_N = groups_of(self.val_loader.beton)[self.val_loader.epoch_order(0)]
+            best = best_tensors(self.learner, label_N, logits_NK, group_N)
             self.best = best, weights_description(config, self.facts, state.run, epoch, metrics)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
@@ -292,16 +283,12 @@ class Training:
 
     def save_last(self) -> None:
         """Keep weights, optimiser and state, for `--resume`.  Errors: DivergedError, and the one before stays."""
-        tensors = self.tensors()
+        tensors = learner_tensors(self.learner)
         self.check_finite(tensors)
         self.written = time.perf_counter()
         self.state.seconds = time.perf_counter() - self.started
         self.folder.save_last(tensors, asdict(self.state))
         self.kept = self.state.step
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights, buffers and moments by name."""
-        return network_tensors(self.learner) | optimiser_tensors(self.learner)
 
     def fail(self, error: DivergedError) -> NoReturn:
         """Errors: DivergedError, logged: the same with what can be resumed from."""

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from engine.networks.batch_parts import batch_statistics, for_each_part, weight_gradient
+from engine.networks.batch_parts import for_each_part, weight_gradient
 from engine.networks.cnn import Cnn
-from engine.networks.cpu_blocks import fused_block, fused_first_block
+from engine.networks.cpu_blocks import batch_statistics, fused_block, fused_first_block
 from kernels.fused_block import columns_into
 from tests.rounding import MARGIN, UNIT, batch_products, rounded, sum_error
 

@@ -251,16 +251,16 @@ def test_a_step_touches_only_what_it_says_it_touches(loader: Loader) -> None:
 
 
 def test_packed_buffers_keep_their_names_values_and_checkpoints(loader: Loader, tmp_path: Path) -> None:
-    from engine.train.checkpoint import network_tensors, optimiser_tensors, restore, save_checkpoint
+    from engine.train.checkpoint import learner_tensors, restore, save_checkpoint
 
     step = device_step(loader)
     for count in step.batches.begin(0, 0):
         step(count)
-    tensors = network_tensors(step.learner) | optimiser_tensors(step.learner)
+    tensors = learner_tensors(step.learner)
     save_checkpoint(tmp_path / "c", tensors, {})
     other = learner(loader, seed=9)
     restore(other, load_checkpoint(tmp_path / "c")[0])
-    again = network_tensors(other) | optimiser_tensors(other)
+    again = learner_tensors(other)
     assert again.keys() == tensors.keys() and all(torch.equal(again[name], tensors[name]) for name in tensors)
     assert int(other.network.state_dict()["features.1.num_batches_tracked"]) == len(loader)
 
