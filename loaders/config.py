@@ -47,6 +47,12 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise ConfigError(f"--{name.replace('_', '-')}: found {value}, expected {low} to {high}")
 
 
+def check_ranges(config: object, **limits: tuple[float, float]) -> None:
+    """Raise ConfigError unless each of these settings is within its limits."""
+    for name, (low, high) in limits.items():
+        check_range(name, getattr(config, name), low, high)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhantomConfig:
     """Synthetic radiographs: how many, how hard to classify, and with which confounders."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import glob
 import io
 import json
@@ -14,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loaders.atomic_file import SUFFIX, publish, storage_error
+from loaders.atomic_file import SUFFIX, locked_file, publish
 from loaders.cautions import Caution, caution
-from loaders.errors import ConfigError, InputError, LockedError, RadiographError
+from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.images.decode import inside, temporary_spool
 from loaders.settings import is_path
 from loaders.sources.entry import files_below, is_hidden, may_be_picture, table_path
@@ -170,39 +169,10 @@ def opened_spool(out: Path, size: int) -> Iterator[Path]:
     Errors: LockedError when another process predicts into out; StorageError.
     """
     spool = out.with_name(f"{out.name}.frames-{secrets.token_hex(4)}{SUFFIX}")
-    with locked_table(out):
+    lock = out.with_name(f"{out.name}.lock{SUFFIX}")
+    busy = f"{out}: another plainfilm process is predicting into it, expected none"
+    busy += "; wait for it, or choose another --out"
+    with locked_file(lock, 0o600, busy, fleeting=True):
         left = list(out.parent.glob(f"{glob.escape(out.name)}.frames-*{SUFFIX}"))
         with temporary_spool(spool, size, left):
             yield spool
-
-
-@contextlib.contextmanager
-def locked_table(out: Path) -> Iterator[None]:
-    """Hold a lock beside out, gone at the end; the kernel drops it when its owner dies.
-
-    Errors: LockedError when another process predicts into out; StorageError.
-    """
-    lock = out.with_name(f"{out.name}.lock{SUFFIX}")
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise storage_error(lock, error) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.samestat(os.fstat(descriptor), lock.stat())  # else its owner has just taken it away
-        except (BlockingIOError, FileNotFoundError):
-            mine = False
-        except OSError as error:  # such as a file system without locks
-            raise storage_error(lock, error) from error
-        if not mine:
-            raise LockedError(
-                f"{out}: another plainfilm process is predicting into it, expected none; "
-                "wait for it, or choose another --out"
-            )
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)

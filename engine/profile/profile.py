@@ -51,7 +51,7 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.config import PILLOW_PIXELS, Fit
 from loaders.errors import ConfigError, InputError, StorageError
-from loaders.images.decode import Decoded, DecodeSettings, Task, decode_into_spool
+from loaders.images.decode import DecodeSettings, Task, decode_into_spool
 from loaders.machine import usable_cores
 from loaders.output import PhaseProgress
 
@@ -69,12 +69,6 @@ class Source:
     folder: Path
     paths: tuple[str, ...]
     num_val: int
-
-    def convert(self, sample: int, settings: DecodeSettings, spool: Path) -> tuple[Decoded, float]:
-        """Decode one file as a conversion does, into a spool of one frame.  Gives what became of it, and seconds."""
-        begin = time.perf_counter()
-        decoded = decode_into_spool(Task(0, self.paths[sample]), root=self.folder, spool=spool, settings=settings)
-        return decoded, time.perf_counter() - begin
 
 
 def find_source(data: Path, folder: Path) -> Source:
@@ -128,7 +122,9 @@ class Converter:
         total = 0.0
         for _ in range(count):
             sample = self.next % len(self.source.paths)
-            decoded, seconds = self.source.convert(sample, self.settings, self.spool)
+            task, begin = Task(0, self.source.paths[sample]), time.perf_counter()
+            decoded = decode_into_spool(task, root=self.source.folder, spool=self.spool, settings=self.settings)
+            total += time.perf_counter() - begin
             if decoded.problem:
                 raise StorageError(f"{self.source.paths[sample]}: {decoded.problem}")
             if decoded.pixel_hash != self.pixel_hashes[sample].tobytes():
@@ -136,7 +132,6 @@ class Converter:
                     f"--source {self.source.folder}: {self.source.paths[sample]} has other pixels than sample "
                     f"{sample} of train.beton, expected the same radiographs; convert them again"
                 )
-            total += seconds
             self.next += 1
         return total / count
 
