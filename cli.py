@@ -483,8 +483,8 @@ class TrainingView:
         self.bar.update(
             self.task, description=self.name + self.output.live_line(now), completed=now.done, total=now.total
         )
-        if now.phase == "epoch" and self.printed != len(now.history):
-            self.printed = len(now.history)
+        if now.phase == "epoch" and self.printed != len(now.state.history):
+            self.printed = len(now.state.history)
             self.screen.print(self.name + self.output.epoch_line(now))
 
 

@@ -207,15 +207,14 @@ class RunFolder:
 
 def opened_log(path: Path) -> TextIO:
     """A log to append to.  Errors: StorageError; also for a link or a FIFO, which a foreign run folder may hold."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(
-            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        )
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise StorageError(f"{path}: no regular file, expected the log of the run; remove it")
+        descriptor = os.open(path, flags)
     except OSError as error:
-        raise error if isinstance(error, StorageError) else storage_error(path, error) from error
+        raise storage_error(path, error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StorageError(f"{path}: no regular file, expected the log of the run; remove it")
     return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
 

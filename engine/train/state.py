@@ -9,29 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from engine.config import Recipe
 from engine.train.checkpoint import load_checkpoint, weights_for
 from loaders.errors import CheckpointError
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Where a training is, for showing.  done, total: samples of this epoch and phase."""
-
-    phase: str
-    epoch: int
-    epochs: int
-    done: int
-    total: int
-    loss: float
-    images_per_second: float
-    seconds_left: float | None
-    patience_left: int
-    best_f1: float
-    best_epoch: int
-    history: list[dict[str, Any]]
-
-
-Watch = Callable[[Progress], None]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,6 +42,22 @@ class State:
         predicts the same class for every image: that is no sign that training has stopped improving.
         """
         return sum(map(discriminates, self.history[self.best_epoch :]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a training is, for showing.  done, total: samples of this epoch and phase.  state: as it is by then."""
+
+    phase: str
+    done: int
+    total: int
+    loss: float
+    seconds_left: float | None
+    recipe: Recipe
+    state: State
+
+
+Watch = Callable[[Progress], None]
 
 
 def discriminates(row: dict[str, Any]) -> bool:

@@ -263,10 +263,3 @@ def check_logits(loader: Loader, logits_NK: np.ndarray) -> None:
             f"{loader.beton.path.name}: the network's outputs are not finite, expected finite numbers; "
             "lower --learning-rate, or try --amp off"
         )
-
-
-def softmax(logits_NK: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, float64 (N, K)."""
-    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(1, keepdims=True)
-    exponential_NK = np.exp(shifted_NK)
-    return exponential_NK / exponential_NK.sum(1, keepdims=True)

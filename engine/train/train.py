@@ -74,17 +74,19 @@ def train(
 def live_line(now: Progress) -> str:
     """Where a training is, in one line."""
     loss = "–" if math.isnan(now.loss) else value_text("loss", now.loss)
+    state, epochs = now.state, now.recipe.epochs
+    epoch, patience = min(len(state.history) + 1, epochs), now.recipe.patience - state.idle()
     left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
     return (
-        f"epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {value_text('f1', now.best_f1)}  "
-        f"{rate_text(now.images_per_second)}  patience {now.patience_left}  {left}"
+        f"epoch {epoch}/{epochs}  loss {loss}  F1 {value_text('f1', max(state.best_f1, 0.0))}  "
+        f"{rate_text(state.rate)}  patience {patience}  {left}"
     )
 
 
 def epoch_line(now: Progress) -> str:
     """The last epoch that is done, in one line."""
-    row = now.history[-1]
-    best = "  best" if now.best_epoch == row["epoch"] else ""
+    row = now.state.history[-1]
+    best = "  best" if now.state.best_epoch == row["epoch"] else ""
     train_loss, val_loss = (value_text("loss", row[name]) for name in ("train_loss", "val_loss"))
     return (
         f"epoch {row['epoch']:3}  loss {train_loss}  val loss {val_loss}  val F1 {value_text('f1', row['val_f1'])}  "

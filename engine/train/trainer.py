@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from engine.config import TrainConfig
@@ -24,7 +25,7 @@ from engine.train.epochs import DeviceEpochs, HostEpochs
 from engine.train.leakage import RECORD, load_record, training_cautions
 from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, run_id, save_settings
 from engine.train.state import Progress, State, Watch, check_run, load_state, settle_best
-from engine.train.step import Learner, make_learner, softmax
+from engine.train.step import Learner, make_learner
 from engine.train.summary import SUMMARY, Summary, early_convergence, title, weights_description, weights_name
 from loaders import __version__
 from loaders.batches.loader import Loader
@@ -221,7 +222,7 @@ class Training:
             self.check_stop()
 
         label_N, logits_NK = self.epochs.validate(progress)
-        metrics = all_metrics(label_N, softmax(logits_NK), self.positive)
+        metrics = all_metrics(label_N, softmax(logits_NK.astype(np.float64), axis=1), self.positive)
         metrics["f1"] = metrics["f1"] or 0.0  # undefined, without a positive: epochs can be compared all the same
         epoch = len(state.history) + 1
         state.history.append(
@@ -306,24 +307,10 @@ class Training:
 
     def show(self, phase: str, done: int, total: int, loss: float) -> None:
         """Report the progress to `watch`."""
-        state = self.state
+        state, recipe = self.state, self.config.recipe
         # validation is a small part of an epoch, and counts as none of it
         epochs_done = len(state.history) + {"training": done / total, "validation": 1.0, "epoch": 0.0}[phase]
         elapsed = time.perf_counter() - self.started
-        left = elapsed / epochs_done * (self.config.recipe.epochs - epochs_done) if epochs_done else None
-        self.watch(
-            Progress(
-                phase=phase,
-                epoch=min(len(state.history) + 1, self.config.recipe.epochs),
-                epochs=self.config.recipe.epochs,
-                done=done,
-                total=total,
-                loss=loss,
-                images_per_second=state.rate,
-                seconds_left=left,
-                patience_left=self.config.recipe.patience - state.idle(),
-                best_f1=max(state.best_f1, 0.0),
-                best_epoch=state.best_epoch,
-                history=state.history,
-            )
-        )
+        left = elapsed / epochs_done * (recipe.epochs - epochs_done) if epochs_done else None
+        at = Progress(phase=phase, done=done, total=total, loss=loss, seconds_left=left, recipe=recipe, state=state)
+        self.watch(at)
