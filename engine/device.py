@@ -156,14 +156,9 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
             "install one, or use --compile off"
         )
     return Policy(
-        device=chosen,
-        autocast=autocast,
-        memory_format=layout,
-        compiled=compile_it,
-        why=why,
-        found_inf=found_inf,
+        device=chosen, autocast=autocast, memory_format=layout, compiled=compile_it, why=why, found_inf=found_inf,
         setting=setting,
-    )
+    )  # fmt: skip
 
 
 def warm_marker(setting: str) -> Path:

@@ -91,13 +91,9 @@ def export(config: ExportConfig, progress: PhaseProgress = lambda phase, done, t
         publish_bytes(out.with_name(CARD), card_of(trained, out.name).encode())
         progress("export", 3, 3)
     return Exported(
-        model=out,
-        card=out.with_name(CARD),
-        classes=trained.classes,
-        stored=trained.state["stored"],
-        difference=difference,
-        size=len(content),
-    )
+        model=out, card=out.with_name(CARD), classes=trained.classes, stored=trained.state["stored"],
+        difference=difference, size=len(content),
+    )  # fmt: skip
 
 
 def require_exporter() -> Any:
@@ -126,14 +122,9 @@ def onnx_model(trained: Trained) -> Any:
     example_NSS = torch.zeros(2, state["stored"], state["stored"], dtype=torch.uint8)
     with quiet_exporter():
         program = torch.onnx.export(
-            deployed,
-            (example_NSS,),
-            dynamo=True,
-            input_names=[FRAMES],
-            output_names=[PROBABILITIES],
-            dynamic_shapes=({0: torch.export.Dim("N", min=1, max=1 << 20)},),
-            verbose=False,
-        )
+            deployed, (example_NSS,), dynamo=True, input_names=[FRAMES], output_names=[PROBABILITIES],
+            dynamic_shapes=({0: torch.export.Dim("N", min=1, max=1 << 20)},), verbose=False,
+        )  # fmt: skip
     assert program is not None
     model = program.model_proto
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):

@@ -97,12 +97,9 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
     settle_precision(policy)
     trained.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     found = Predicted(
-        out=config.table,
-        classes=trained.classes,
-        min_confidence=config.min_confidence,
-        temperature=trained.decision.temperature,
-        cautions=cautions,
-    )
+        out=config.table, classes=trained.classes, min_confidence=config.min_confidence,
+        temperature=trained.decision.temperature, cautions=cautions,
+    )  # fmt: skip
     found.cautions += trained.decision.cautions()
     if config.audit == "off":
         found.cautions.append(caution("audit-off"))
@@ -120,23 +117,15 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
 
 
 def rows_of(
-    config: PredictConfig,
-    trained: Trained,
-    policy: Policy,
-    sources: Sequence[Source],
-    known: dict[bytes, str],
-    spool: Path,
-    progress: PhaseProgress,
-) -> Iterator[Row]:
+    config: PredictConfig, trained: Trained, policy: Policy, sources: Sequence[Source], known: dict[bytes, str],
+    spool: Path, progress: PhaseProgress,
+) -> Iterator[Row]:  # fmt: skip
     """The row of each file, in order; no more than WINDOW files are held at once."""
     state = trained.state
     settings = DecodeSettings(
-        side=state["stored"],
-        fit=state["fit"],
-        max_pixels=config.max_pixels,
-        workers=config.workers,
+        side=state["stored"], fit=state["fit"], max_pixels=config.max_pixels, workers=config.workers,
         limits=config.limits if config.audit == "auto" else None,
-    )
+    )  # fmt: skip
     done = 0
     for start in range(0, len(sources), WINDOW):
         window = sources[start : start + WINDOW]
@@ -172,13 +161,9 @@ def judged_row(path: str, decoded: Decoded, config: PredictConfig, known: dict[b
         fix = fix_of(decoded.measurement, defects)
     grave = [name for name in defects if name not in FIXED]
     return Row(
-        path=path,
-        reason=f"{' and '.join(grave)}: {'; '.join(DEFECTS[name] for name in grave)}" if grave else "",
-        defects=defects,
-        fix=fix,
-        in_set=known.get(decoded.pixel_hash, ""),
-        note=decoded.note,
-    )
+        path=path, reason=f"{' and '.join(grave)}: {'; '.join(DEFECTS[name] for name in grave)}" if grave else "",
+        defects=defects, fix=fix, in_set=known.get(decoded.pixel_hash, ""), note=decoded.note,
+    )  # fmt: skip
 
 
 def predicted_rows(

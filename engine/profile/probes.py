@@ -89,10 +89,6 @@ def bound_of(
     """What a training of so many seconds an image takes of what the machine gives.  matmul, copied: rates, by round."""
     flops, rate, copy_rate = training_flops(network, crop), statistics.median(matmul), statistics.median(copied)
     return Bound(
-        matmul=rate,
-        matmul_spread=max(matmul) / min(matmul),
-        copy=copy_rate,
-        arithmetic=flops / seconds / rate,
-        copying=2 * activation_bytes(network, crop, bytes_a_number) / copy_rate / seconds,
-        flops_an_image=flops,
-    )
+        matmul=rate, matmul_spread=max(matmul) / min(matmul), copy=copy_rate, arithmetic=flops / seconds / rate,
+        copying=2 * activation_bytes(network, crop, bytes_a_number) / copy_rate / seconds, flops_an_image=flops,
+    )  # fmt: skip

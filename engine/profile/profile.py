@@ -197,16 +197,10 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
             overhead=overhead_share(turns.sizes, batch_size),
         )  # fmt: skip
         result = Profile(
-            device=device_name(policy.device),
-            facts=facts,
-            num_images=len(source.paths) + source.num_val,
-            variants=tuple(found),
-            ratio=epoch_ratio(turns),
-            bound=bound,
-            verdict=verdict,
-            cautions=machine_cautions(bound.matmul_spread, load, cores),
-            out=config.folder,
-        )
+            device=device_name(policy.device), facts=facts, num_images=len(source.paths) + source.num_val,
+            variants=tuple(found), ratio=epoch_ratio(turns), bound=bound, verdict=verdict,
+            cautions=machine_cautions(bound.matmul_spread, load, cores), out=config.folder,
+        )  # fmt: skip
         publish_bytes(config.folder / "profile.json", json.dumps(record(result, config, turns), indent=1).encode())
         publish_bytes(config.folder / "profile.png", png(profile_figure(result.variants, result.device)))
     return result
@@ -226,13 +220,9 @@ def arguments_for(variant: Variant, config: ProfileConfig, device: str, crop: in
 
 
 def take_turns(
-    processes: list[VariantProcess],
-    converter: Converter,
-    config: ProfileConfig,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: PhaseProgress,
-) -> Turns:
+    processes: list[VariantProcess], converter: Converter, config: ProfileConfig, device: torch.device,
+    dtype: torch.dtype, progress: PhaseProgress,
+) -> Turns:  # fmt: skip
     """Let every process train and validate in turns, and probe the machine once a round."""
     turns = Turns(
         trained=[[] for _ in processes], validated=[[] for _ in processes], conversion=[], matmul=[], copy=[], sizes=[]

@@ -50,13 +50,10 @@ def make_learner(
     network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     weight_K = None if class_weight_K is None else torch.as_tensor(class_weight_K, dtype=torch.float32)
     return Learner(
-        network=network,
-        forward=torch.compile(network, dynamic=False) if policy.compiled else network,
+        network=network, forward=torch.compile(network, dynamic=False) if policy.compiled else network,
         optimiser=torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
-        loss=nn.CrossEntropyLoss(weight=weight_K).to(policy.device),
-        policy=policy,
-        batch_size=batch_size,
-    )
+        loss=nn.CrossEntropyLoss(weight=weight_K).to(policy.device), policy=policy, batch_size=batch_size,
+    )  # fmt: skip
 
 
 # ---- the step
@@ -160,13 +157,9 @@ class Step:
         values = torch.cat([number.to(self.wide).reshape(-1) for number in numbers]).tolist()
         cells, size = list(map(int, values[5:])), self.num_classes
         return Tally(
-            loss_sum=values[0],
-            samples=int(values[1]),
-            stopped=bool(values[2]),
-            loss=values[3],
-            norm=values[4],
+            loss_sum=values[0], samples=int(values[1]), stopped=bool(values[2]), loss=values[3], norm=values[4],
             confusion=[cells[row * size : (row + 1) * size] for row in range(size)],
-        )
+        )  # fmt: skip
 
 
 def train_step(

@@ -28,12 +28,9 @@ FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "repor
 
 
 def train(
-    config: TrainConfig,
-    *,
-    resume: bool = False,
-    watch: Watch = lambda progress: None,
+    config: TrainConfig, *, resume: bool = False, watch: Watch = lambda progress: None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Summary:
+) -> Summary:  # fmt: skip
     """Train, and give the summary that summary.json holds.
 
     resume: continue the run in config.out.  watch, stopping: called after every step.

@@ -45,15 +45,9 @@ class Training:
     """One run in progress: the learner, the loaders, and the state that a checkpoint keeps."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        loader: Loader,
-        val_loader: Loader,
-        network: nn.Module,
-        policy: Policy,
-        watch: Watch,
+        self, config: TrainConfig, loader: Loader, val_loader: Loader, network: nn.Module, policy: Policy, watch: Watch,
         stopping: Callable[[], bool],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.config, self.loader, self.val_loader = config, loader, val_loader
         self.network, self.policy, self.watch, self.stopping = network, policy, watch, stopping
         self.facts: Facts = loader.beton.facts
@@ -179,12 +173,9 @@ class Training:
             count_K = np.bincount(self.loader.beton.label_N, minlength=len(self.facts.classes))
             weights = count_K.sum() / (len(count_K) * np.maximum(count_K, 1))
         return make_learner(
-            self.network,
-            self.policy,
-            learning_rate=config.recipe.learning_rate,
-            batch_size=config.loader.batch_size,
+            self.network, self.policy, learning_rate=config.recipe.learning_rate, batch_size=config.loader.batch_size,
             class_weight_K=weights,
-        )
+        )  # fmt: skip
 
     def make_epochs(self) -> HostEpochs | DeviceEpochs:
         """What runs the epochs: batches are made on the device, unless that is a CPU."""
