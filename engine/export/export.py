@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import logging
 import warnings
@@ -99,12 +99,8 @@ def export(config: ExportConfig, progress: PhaseProgress = lambda phase, done, t
 def require_exporter() -> Any:
     """The module onnx, once all that an export needs is there.  Errors: ConfigError."""
     for name in NEEDED:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(
-                f"export: {name} is not installed, expected it; pip install 'plainfilm[export]'"
-            ) from error
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"export: {name} is not installed, expected it; pip install 'plainfilm[export]'")
     return importlib.import_module("onnx")
 
 

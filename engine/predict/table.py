@@ -110,23 +110,13 @@ class Row:
     note: str = ""
 
 
-Write = Callable[[Row], None]
+Write = Callable[[Row], object]
 
 
 def columns(classes: tuple[str, ...]) -> tuple[str, ...]:
     """Names of a row's cells."""
-    return (
-        "path", "predicted_class", "reason", *(f"probability_{name}" for name in classes),
-        "defects", "fix", "in_set", "note",
-    )  # fmt: skip
-
-
-def csv_line(row: Row, classes: tuple[str, ...]) -> bytes:
-    """One row of a CSV; an undefined probability is an empty cell."""
-    shown = [""] * len(classes) if row.probabilities is None else [f"{value:.6f}" for value in row.probabilities]
-    defects = ";".join(row.defects)
-    predicted = row.predicted_class or ABSTAINS
-    return line_of([table_path(row.path), predicted, row.reason, *shown, defects, row.fix, row.in_set, row.note])
+    probabilities = (f"probability_{name}" for name in classes)
+    return ("path", "predicted_class", "reason", *probabilities, "defects", "fix", "in_set", "note")
 
 
 def line_of(cells: list[str]) -> bytes:
@@ -136,11 +126,15 @@ def line_of(cells: list[str]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def json_line(row: Row, classes: tuple[str, ...]) -> bytes:
-    """One row as a line of JSON; an undefined probability is null."""
-    shown = [None] * len(classes) if row.probabilities is None else [round(value, 6) for value in row.probabilities]
+def row_line(row: Row, classes: tuple[str, ...], kind: str) -> bytes:
+    """One row of a CSV, or as a line of JSON; an undefined probability is an empty cell, or null."""
+    values, ends = row.probabilities or (None,) * len(classes), (row.fix, row.in_set, row.note)
     predicted = row.predicted_class or ABSTAINS
-    cells = (row.path, predicted, row.reason, *shown, list(row.defects), row.fix, row.in_set, row.note)
+    if kind == "csv":
+        shown = ["" if value is None else f"{value:.6f}" for value in values]
+        return line_of([table_path(row.path), predicted, row.reason, *shown, ";".join(row.defects), *ends])
+    rounded = [value if value is None else round(value, 6) for value in values]
+    cells = (row.path, predicted, row.reason, *rounded, list(row.defects), *ends)
     content = dict(zip(columns(classes), cells, strict=True)) | {"not_for_diagnosis": True}
     return json.dumps(content).encode() + b"\n"
 
@@ -154,12 +148,7 @@ def opened_table(out: Path, kind: str, classes: tuple[str, ...]) -> Iterator[Wri
     with publish(out, mode=0o600) as file:
         if kind == "csv":
             file.write(line_of(list(columns(classes))))
-        to_line = csv_line if kind == "csv" else json_line
-
-        def write(row: Row) -> None:
-            file.write(to_line(row, classes))
-
-        yield write
+        yield lambda row: file.write(row_line(row, classes, kind))
 
 
 @contextlib.contextmanager
