@@ -464,7 +464,7 @@ def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
             f"--resume: found {flags} with it, expected none: a run continues with its own settings"
         )
     screen = console()
-    config = load(screen, "engine.train.train").resume_config(namespace.resume, values.get("data"))
+    config = load(screen, "engine.train.run_folder").load_config(namespace.resume, values.get("data"))
     run_train(screen, config, resume=True)
 
 
@@ -487,8 +487,8 @@ class TrainingView:
         self.bar.update(
             self.task, description=self.name + self.output.live_line(now), completed=now.done, total=now.total
         )
-        if now.phase == "epoch" and self.printed != len(now.history):
-            self.printed = len(now.history)
+        if now.phase == "epoch" and self.printed != len(now.state.history):
+            self.printed = len(now.state.history)
             self.screen.print(self.name + self.output.epoch_line(now))
 
 

@@ -21,6 +21,7 @@ from types import TracebackType
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from scipy.stats import t as student  # type: ignore[import-untyped]
 from torch import nn
 
@@ -29,7 +30,7 @@ from benchmarks.settings import RESULTS
 from engine.device import choose_policy
 from engine.networks.cnn import Cnn
 from engine.statistics.metrics import all_metrics
-from engine.train.step import Step, make_learner, predict, softmax, train_step
+from engine.train.step import Step, make_learner, predict, train_step
 from loaders.batches.loader import Loader
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert.convert import convert
@@ -103,7 +104,7 @@ class BareTraining:
                 train_step(self.step, frames_N1HW, labels_N, seed=seed, number=self.steps)
             self.steps += 1
         label_N, logits_NK = predict(self.network, self.val_loader, self.policy)
-        return float(all_metrics(label_N, softmax(logits_NK), self.positive)["f1"])
+        return float(all_metrics(label_N, softmax(logits_NK.astype(np.float64), axis=1), self.positive)["f1"])
 
     def __enter__(self) -> BareTraining:
         return self

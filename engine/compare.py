@@ -6,11 +6,11 @@ import csv
 import gc
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from scipy.special import softmax
 
 from engine.config import CompareConfig, EvaluateConfig, TrainConfig
 from engine.evaluate.evaluate import evaluate
@@ -21,7 +21,6 @@ from engine.statistics.names import headline_name, with_interval
 from engine.train.checkpoint import load_checkpoint, validation_scores
 from engine.train.run_folder import BEST, CONFIG, known_settings, load_config, read_run_settings, shared_settings
 from engine.train.state import Watch
-from engine.train.step import softmax
 from engine.train.summary import Summary
 from engine.train.train import train
 from loaders import __version__
@@ -142,7 +141,7 @@ def check_settings(training: TrainConfig) -> None:
     """Errors: ConfigError when the folder holds a run of other settings; its betons may have moved."""
     if not (training.out / CONFIG).exists():
         return
-    found = flatten(replace(load_config(training.out, training.data), out=training.out))
+    found = flatten(load_config(training.out, training.data))
     wanted = known_settings(training, read_run_settings(training.out))
     odd = [f"{name} {found[name]} (asked for: {wanted[name]})" for name in wanted if found[name] != wanted[name]]
     if odd:
@@ -186,7 +185,7 @@ def validation_f1(config: CompareConfig, run: Path) -> Estimate:
     scores = validation_scores(tensors, run / BEST)
     found = estimates(
         scores.label_N,
-        softmax(scores.logits_NK),
+        softmax(scores.logits_NK.astype("float64"), axis=1),
         scores.group_N,
         state["classes"].index(state["positive"]),
         resamples=config.resamples,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from loaders.config import ORDINARY_PIXELS, PILLOW_PIXELS, AuditLimits, LoaderConfig, check_range
+from loaders.config import ORDINARY_PIXELS, PILLOW_PIXELS, AuditLimits, LoaderConfig, check_ranges
 from loaders.errors import ConfigError
 
 Switch = Literal["auto", "on", "off"]
@@ -42,7 +42,7 @@ class Recipe:
     dropout: float = 0.5
     """Share of the hidden layer that is dropped in training."""
     patience: int = 7
-    """Stop after this many epochs without a better validation F1; epochs of one answer for all do not count."""
+    """Stop after this many epochs without a better validation F1; epochs that predict one class do not count."""
     min_delta: float = 0.001
     """An F1 is better only if it is above the best by more than this."""
     class_weights: bool = False
@@ -57,14 +57,11 @@ class Recipe:
     """Keep freed memory in the process: a step then finds its memory mapped. Linux; takes somewhat more of it."""
 
     def __post_init__(self) -> None:
-        check_range("epochs", self.epochs, 1, 100_000)
+        check_ranges(self, epochs=(1, 100_000))
         if self.head_epochs is not None:
-            check_range("head_epochs", self.head_epochs, 0, 100_000)
+            check_ranges(self, head_epochs=(0, 100_000))
         # Adam scales its first step by ten; at 1e38 float32 weights would be infinite before any loss is
-        check_range("learning_rate", self.learning_rate, 1e-12, 1e36)
-        check_range("dropout", self.dropout, 0, 0.99)
-        check_range("patience", self.patience, 1, 100_000)
-        check_range("min_delta", self.min_delta, 0, 1)
+        check_ranges(self, learning_rate=(1e-12, 1e36), dropout=(0, 0.99), patience=(1, 100_000), min_delta=(0, 1))
 
     @property
     def frozen_epochs(self) -> int:
@@ -113,7 +110,7 @@ class CompareConfig:
                 f"{','.join(get_args(Model))}; name each once"
             )
         check_apart(self.out, self.data)
-        check_range("resamples", self.resamples, 100, 1_000_000)
+        check_ranges(self, resamples=(100, 1_000_000))
         for model in self.models:
             self.training(model)  # its settings are checked there
 
@@ -151,9 +148,7 @@ class CrossvalConfig:
 
     def __post_init__(self) -> None:
         check_apart(self.out, self.data)
-        check_range("folds", self.folds, 2, 100)
-        check_range("val", self.val, 0.01, 0.9)
-        check_range("resamples", self.resamples, 100, 1_000_000)
+        check_ranges(self, folds=(2, 100), val=(0.01, 0.9), resamples=(100, 1_000_000))
         known = get_args(FoldSplit)
         if not self.splits or len(set(self.splits)) != len(self.splits) or set(self.splits) - set(known):
             raise ConfigError(f"--splits: found {','.join(self.splits) or 'none'}, expected some of {','.join(known)}")
@@ -199,17 +194,15 @@ class EvaluateConfig:
     """Read a beton without plainfilm's footer, although it has no checksums."""
 
     def __post_init__(self) -> None:
-        check_range("resamples", self.resamples, 100, 1_000_000)
-        check_range("seed", self.seed, 0, 2**32 - 1)
+        check_ranges(self, resamples=(100, 1_000_000), seed=(0, 2**32 - 1))
         if self.prevalence is not None and not 0 < self.prevalence < 1:
             raise ConfigError(f"--prevalence: found {self.prevalence}, expected a share above 0 and below 1")
-        check_range("batch_size", self.batch_size, 1, 65536)
-        check_range("threads", self.threads, 0, 256)
+        check_ranges(self, batch_size=(1, 65536), threads=(0, 256))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictConfig:
-    """What a run says of files that it has never seen, and when it says nothing."""
+    """What a run predicts for files that it has never seen, and when it abstains."""
 
     run: Path
     """Run folder of `train`."""
@@ -222,7 +215,7 @@ class PredictConfig:
     min_confidence: float = 0.7
     """Probability below which the prediction abstains."""
     audit: Literal["auto", "off"] = "auto"
-    """auto abstains where the audit would quarantine, and mends as `convert --audit auto`; off looks for no defect."""
+    """auto abstains where the audit would quarantine, and repairs as `convert --audit auto`; off seeks no defect."""
     batch_size: int = 64
     """Samples in a batch."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -234,10 +227,8 @@ class PredictConfig:
     limits: AuditLimits = field(default=AuditLimits())
 
     def __post_init__(self) -> None:
-        check_range("min_confidence", self.min_confidence, 0, 1)
-        check_range("batch_size", self.batch_size, 1, 65536)
-        check_range("workers", self.workers, 0, 256)
-        check_range("max_pixels", self.max_pixels, 1, PILLOW_PIXELS)
+        check_ranges(self, min_confidence=(0, 1), batch_size=(1, 65536), workers=(0, 256))
+        check_ranges(self, max_pixels=(1, PILLOW_PIXELS))
         if not self.files:
             raise ConfigError("files: found none, expected radiographs or folders of them; name some")
         if self.audit == "off" and self.limits != AuditLimits():
@@ -279,7 +270,7 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainConfig:
-    """Where a run looks in the pictures of a beton, and how far that may be believed."""
+    """Which parts of a beton's pictures a run uses, and how far that may be believed."""
 
     run: Path
     """Run folder of `train`."""
@@ -290,7 +281,7 @@ class ExplainConfig:
     masks: Path | None = None
     """Masks of the lungs: a folder, or a CSV of path and mask, as phantoms.csv. Default: where lungs usually are."""
     table: Path | None = None
-    """convert.csv of the conversion, which tells the masks' samples. Default: the one beside BETON."""
+    """convert.csv of the conversion, which names the masks' samples. Default: the one beside BETON."""
     samples: int = 24
     """Pictures to show: most confident right, most confident wrong, borderline; classes take turns."""
     measured: int = 256
@@ -309,11 +300,8 @@ class ExplainConfig:
     """Read a beton without plainfilm's footer, although it has no checksums."""
 
     def __post_init__(self) -> None:
-        check_range("samples", self.samples, 1, 999)
-        check_range("measured", self.measured, 1, 100_000)
-        check_range("seed", self.seed, 0, 2**32 - 1)
-        check_range("batch_size", self.batch_size, 1, 65536)
-        check_range("threads", self.threads, 0, 256)
+        check_ranges(self, samples=(1, 999), measured=(1, 100_000), seed=(0, 2**32 - 1))
+        check_ranges(self, batch_size=(1, 65536), threads=(0, 256))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -339,9 +327,7 @@ class ProfileConfig:
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
     def __post_init__(self) -> None:
-        check_range("rounds", self.rounds, 1, 1000)
-        check_range("steps", self.steps, 1, 100_000)
-        check_range("workers", self.workers, 0, 256)
+        check_ranges(self, rounds=(1, 1000), steps=(1, 100_000), workers=(0, 256))
 
     @property
     def folder(self) -> Path:
@@ -360,7 +346,7 @@ class ReportConfig:
     crossval: Path | None = None
     """Folder of `crossval`, whose table joins the page; kept in RUN for the next time."""
     probes: bool = True
-    """Ask of the training beton whether anything but the finding predicts the label, unless RUN has the answer."""
+    """Probe the training beton: does anything but the finding predict the label? Not where RUN has the answer."""
 
 
 def check_out(path: Path) -> None:

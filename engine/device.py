@@ -92,7 +92,8 @@ class Policy:
         layout = "channels_last" if self.memory_format == torch.channels_last else "contiguous"
         precision = "fp32" if self.autocast is None else f"{self.autocast} autocast".removeprefix("torch.")
         if self.device.type == "cuda":
-            precision += f", TF32 {'on' if tf32() else 'off'}"
+            tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+            precision += f", TF32 {'on' if tf32 else 'off'}"
         return f"{device_name(self.device)}, {precision}, {layout}, {'compiled' if self.compiled else 'eager'}"
 
     def remember_compiled(self) -> None:
@@ -112,11 +113,6 @@ def settle_precision(policy: Policy) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True
-
-
-def tf32() -> bool:
-    """Whether float32 products may be rounded to TF32."""
-    return torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
 
 
 def choose_device(name: str) -> torch.device:
@@ -160,14 +156,9 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
             "install one, or use --compile off"
         )
     return Policy(
-        device=chosen,
-        autocast=autocast,
-        memory_format=layout,
-        compiled=compile_it,
-        why=why,
-        found_inf=found_inf,
+        device=chosen, autocast=autocast, memory_format=layout, compiled=compile_it, why=why, found_inf=found_inf,
         setting=setting,
-    )
+    )  # fmt: skip
 
 
 def warm_marker(setting: str) -> Path:
@@ -193,8 +184,5 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
-    return (
-        f"{device.type} ({name}, {torch.get_num_threads()} threads)"
-        if device.type == "cpu"
-        else f"{device.type} ({name})"
-    )
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return f"{device.type} ({name}{threads})"

@@ -90,21 +90,40 @@ def locked(folder: Path) -> Iterator[None]:
 
     Errors: LockedError when another process holds it, StorageError when the folder cannot be written.
     """
-    place = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        place = folder / LOCK
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise storage_error(place, error) from error
+        raise storage_error(folder, error) from error
+    busy = f"{folder}: another plainfilm process is writing here, expected none; wait for it, or choose another folder"
+    with locked_file(folder / LOCK, 0o644, busy):
+        yield
+
+
+@contextlib.contextmanager
+def locked_file(lock: Path, mode: int, busy: str, *, fleeting: bool = False) -> Iterator[None]:
+    """Make a lock file if need be and hold it; the kernel drops it when the owner dies.
+
+    mode: its permissions.  busy: the error's text when another process holds it.  fleeting: gone at the end.
+    Errors: LockedError, StorageError.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    except OSError as error:
+        raise storage_error(lock, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            what = "another plainfilm process is writing here, expected none"
-            raise LockedError(f"{folder}: {what}; wait for it, or choose another folder") from error
+            mine = os.path.samestat(os.fstat(descriptor), lock.stat())  # else its owner has just taken it away
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
         except OSError as error:  # such as a file system without locks
-            raise storage_error(place, error) from error
-        yield
+            raise storage_error(lock, error) from error
+        if not mine:
+            raise LockedError(busy)
+        try:
+            yield
+        finally:
+            if fleeting:
+                lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 import cli
-from engine.train.state import Progress
+from engine.config import Recipe
+from engine.train.state import Progress, State
 from engine.train.train import epoch_line, live_line
 from loaders.audit.findings import AuditResult, FileFinding
 from loaders.audit.page import audit_parts
@@ -43,10 +44,9 @@ def test_only_a_sheet_that_ends_in_text_has_it_to_the_left(capsys: pytest.Captur
 
 def test_a_training_tells_where_it_is_before_its_first_loss_and_which_epoch_is_the_best() -> None:
     row = {"epoch": 2, "train_loss": 0.5, "val_loss": 0.25, "val_f1": 0.75, "images_per_second": 1000.0}
-    now = Progress(
-        phase="epoch", epoch=2, epochs=3, done=1, total=2, loss=float("nan"), images_per_second=1000.0,
-        seconds_left=None, patience_left=7, best_f1=0.75, best_epoch=2, history=[row],
-    )  # fmt: skip
+    state = State(conversion_id="", rate=1000.0, best_f1=0.75, best_epoch=2, history=[row])
+    recipe, nan = Recipe(epochs=3, patience=7), float("nan")
+    now = Progress(phase="epoch", done=1, total=2, loss=nan, seconds_left=None, recipe=recipe, state=state)
     assert live_line(now) == "epoch 2/3  loss –  F1 0.750  1,000 images/s  patience 7  "
     assert epoch_line(now) == "epoch   2  loss 0.5000  val loss 0.2500  val F1 0.750  1,000 images/s  best"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from scipy.special import softmax
 
 from engine.config import CrossvalConfig
 from engine.crossval.folds import Fold, Pool, deal_folds, every_image_its_own_group, open_external, open_pool
@@ -33,7 +34,7 @@ from engine.networks.registry import network_of
 from engine.train.checkpoint import load_checkpoint, load_network
 from engine.train.run_folder import BEST, CONFIG, LAST, known_settings, read_run_settings, save_settings
 from engine.train.state import Watch
-from engine.train.step import predict, softmax
+from engine.train.step import predict
 from engine.train.train import train
 from loaders.atomic_file import locked, publish_bytes
 from loaders.batches.loader import Loader
@@ -209,7 +210,7 @@ def test_on(config: CrossvalConfig, run: Path, beton: Path, stopping: Callable[[
     settings = LoaderConfig(batch_size=config.loader.batch_size, threads=config.loader.threads)
     with Loader(beton, settings, tensors=True) as loader:
         _, logits_NK = predict(network, loader, policy, lambda samples: stop_if_asked(stopping))
-    return softmax(logits_NK)
+    return softmax(logits_NK.astype(np.float64), axis=1)
 
 
 def weights_of(config: CrossvalConfig, scores: FoldScores) -> Path:

@@ -53,7 +53,7 @@ def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool
     found = []
     if facts.fit != state["fit"]:
         found.append(caution("frames-fitted-differently", found=facts.fit, expected=state["fit"]))
-    record, key_id = load_record(run, state["conversion_id"])
+    record, key_id = load_record(run, state["run"])
     same_key = key_id == facts.site_key_id
     common = overlap(record["train"], hashes(beton), same_key)
     images, patients = common["images"] or 0, common["patients"] or 0

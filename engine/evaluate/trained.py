@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import nn
 
 from engine.device import Policy
@@ -19,7 +20,7 @@ from engine.statistics.thresholds import OperatingPoint, choose_operating_points
 from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, load_network, validation_scores
 from engine.train.leakage import RECORD, load_record
 from engine.train.run_folder import BEST
-from engine.train.step import predict_batch, softmax, to_device
+from engine.train.step import predict_batch, to_device
 from kernels.crops import crop_into
 from loaders.cautions import Caution, caution
 from loaders.errors import CheckpointError, ConfigError
@@ -43,7 +44,7 @@ class Decision:
 
     def probabilities(self, logits_NK: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (N, K)."""
-        return softmax(logits_NK.astype(np.float64) / self.temperature)
+        return softmax(logits_NK.astype(np.float64) / self.temperature, axis=1)
 
 
 def against_rest(label_N: np.ndarray, probability_NK: np.ndarray, positive: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -64,7 +65,8 @@ def decide(scores: ValidationScores, positive: int) -> Decision:
     return Decision(temperature=uncut.temperature, points=points)
 
 
-NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "epoch")  # of the weights' state
+# of the state of the best weights
+NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "run", "epoch")
 
 
 class Checkpoint(Record, frozen=True, kw_only=True):
@@ -126,7 +128,7 @@ def load_trained(run: Path) -> Trained:
     if file_hash(checkpoint) != sha256:
         raise CheckpointError(f"{checkpoint}: replaced while being read, expected it to stay; try again")
     if (run / RECORD).exists():
-        load_record(run, state["conversion_id"], state.get("run"))
+        load_record(run, state["run"])
     network = network_of(state)
     load_network(network, tensors)
     decision = decide(validation_scores(tensors, checkpoint), state["classes"].index(state["positive"]))

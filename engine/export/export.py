@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +25,12 @@ from kernels.crops import MIDDLE, SCALE
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.errors import ConfigError, IntegrityError
-from loaders.output import Line, Parts, path_line
+from loaders.output import Line, Parts, PhaseProgress, path_line
 
 FRAMES, PROBABILITIES = "frames", "probabilities"  # names of input and output
 TOLERANCE = 1e-4  # largest difference of a probability between the file and the run's own network
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (1, 3)  # that parity is tried with
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +60,7 @@ class Deployed(nn.Module):
         return torch.softmax(logits_NK / self.temperature, 1)
 
 
-def export(config: ExportConfig, progress: Progress = lambda phase, done, total: None) -> Exported:
+def export(config: ExportConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Exported:
     """Write the run's best weights as ONNX, with a model card, once the file gives the network's probabilities.
 
     Errors: ConfigError without the extra `export`; CheckpointError for a run without weights; IntegrityError if file
@@ -94,24 +91,16 @@ def export(config: ExportConfig, progress: Progress = lambda phase, done, total:
         publish_bytes(out.with_name(CARD), card_of(trained, out.name).encode())
         progress("export", 3, 3)
     return Exported(
-        model=out,
-        card=out.with_name(CARD),
-        classes=trained.classes,
-        stored=trained.state["stored"],
-        difference=difference,
-        size=len(content),
-    )
+        model=out, card=out.with_name(CARD), classes=trained.classes, stored=trained.state["stored"],
+        difference=difference, size=len(content),
+    )  # fmt: skip
 
 
 def require_exporter() -> Any:
     """The module onnx, once all that an export needs is there.  Errors: ConfigError."""
     for name in NEEDED:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(
-                f"export: {name} is not installed, expected it; pip install 'plainfilm[export]'"
-            ) from error
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"export: {name} is not installed, expected it; pip install 'plainfilm[export]'")
     return importlib.import_module("onnx")
 
 
@@ -129,14 +118,9 @@ def onnx_model(trained: Trained) -> Any:
     example_NSS = torch.zeros(2, state["stored"], state["stored"], dtype=torch.uint8)
     with quiet_exporter():
         program = torch.onnx.export(
-            deployed,
-            (example_NSS,),
-            dynamo=True,
-            input_names=[FRAMES],
-            output_names=[PROBABILITIES],
-            dynamic_shapes=({0: torch.export.Dim("N", min=1, max=1 << 20)},),
-            verbose=False,
-        )
+            deployed, (example_NSS,), dynamo=True, input_names=[FRAMES], output_names=[PROBABILITIES],
+            dynamic_shapes=({0: torch.export.Dim("N", min=1, max=1 << 20)},), verbose=False,
+        )  # fmt: skip
     assert program is not None
     model = program.model_proto
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,9 @@ def card_of(trained: Trained, model_name: str) -> str:
     Source: Mitchell et al. 2019, Model Cards for Model Reporting.
     """
     state = trained.state
-    summary, settings = known_record(Summary, trained.run / SUMMARY), known_settings(trained.run)
+    summary, settings = known_record(Summary, trained.run / SUMMARY), dict[str, Any]()
+    with contextlib.suppress(ConfigError):  # they cannot be read
+        settings = read_run_settings(trained.run)
     evaluations = own_results(trained, Metrics, f"evaluation/*/{METRICS}")
     explanations = own_results(trained, Explanation, f"explanation/*/{EXPLANATION}")
     classes = ", ".join(map(plain, trained.classes))
@@ -81,14 +84,6 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", one_line)
 
 
-def known_settings(run: Path) -> dict[str, Any]:
-    """The settings of a run; none where they cannot be read."""
-    try:
-        return read_run_settings(run)
-    except ConfigError:
-        return {}
-
-
 def own_results(trained: Trained, kind: type[R], pattern: str) -> list[R]:
     """The records of the files that fit the pattern, in order, as far as they are of these very weights."""
     found = (known_record(kind, path) for path in sorted(trained.run.glob(pattern)))
@@ -122,10 +117,10 @@ def data_text(trained: Trained, summary: Summary | None, data: Path) -> Iterator
         )
     else:
         yield "Not recorded."
-    kind = "Whether they are synthetic is not recorded."
-    if summary:
-        synthetic = "All are synthetic phantoms."
-        kind = synthetic if summary.synthetic else "Radiographs of people, as far as the source is known."
+    synthetic = "All are synthetic phantoms."
+    people = "Radiographs of people, as far as the source is known."
+    unknown = "Whether they are synthetic is not recorded."
+    kind = unknown if summary is None else synthetic if summary.synthetic else people
     fit, stored = plain(trained.state["fit"]), trained.state["stored"]
     yield (
         f"{kind} Frames: grey, percentiles 0.1 and 99.9 mapped to 0 and 255, fitted by {fit} to {stored} pixels a side."
@@ -170,10 +165,8 @@ def training_text(summary: Summary | None, settings: dict[str, Any]) -> Iterator
 def result_text(trained: Trained, evaluations: list[Metrics]) -> Iterator[str]:
     """A table for each set that these weights were evaluated on."""
     for found in evaluations:
-        yield (
-            f"{plain(found.set_name)} ({plain(found.beton)}): {found.num_samples:,} images in {found.num_groups:,} "
-            "groups."
-        )
+        counts = f"{found.num_samples:,} images in {found.num_groups:,} groups"
+        yield f"{plain(found.set_name)} ({plain(found.beton)}): {counts}."
         header = "| metric | value | 95 % interval | always the largest class |"
         yield "\n".join([header, "| --- | --- | --- | --- |", *estimate_rows(found)])
         if len(trained.classes) == 2:

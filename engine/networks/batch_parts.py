@@ -1,4 +1,4 @@
-"""Parts of a batch, computed side by side: the threads, batch statistics, and the weight gradient."""
+"""Parts of a batch, computed side by side: the threads, and the weight gradient."""
 
 # N images, C channels in, K channels out, H W rows and columns, 33 the convolution's window, 3 its rows
 
@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from threading import Barrier
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from kernels.fused_block import columns_into
 from loaders.workers import WatchedThreads
@@ -23,31 +22,31 @@ PARTS = 16  # of a batch, whatever the number of threads, so that sums are added
 CACHED = 300_000  # floats of columns at once: they should stay in a core's cache
 
 
-def pixels(tensor_NCHW: torch.Tensor) -> np.ndarray:
+def pixels(tensor_NCHW: Tensor) -> np.ndarray:
     """A channels_last tensor's own memory as an array (N, H, W, C)."""
     return tensor_NCHW.detach().permute(0, 2, 3, 1).numpy()
 
 
-def empty(shape_NHWC: tuple[int, int, int, int]) -> torch.Tensor:
+def empty(shape_NHWC: tuple[int, int, int, int]) -> Tensor:
     """A tensor (N, C, H, W), float32, whose strides are those of channels_last also where a side is 1."""
     num_images, height, width, channels = shape_NHWC
     strides = (height * width * channels, 1, width * channels, channels)
     return torch.empty_strided((num_images, channels, height, width), strides)
 
 
-def for_each_part(work: Callable[[range], T], num_images: int) -> list[T]:
-    """Call work with ranges of the batch, side by side on as many threads as torch has; results in order.
+def for_each_part(work: Callable[[int, int], T], num_images: int) -> list[T]:
+    """Call work(start, stop) for parts of the batch, side by side on as many threads as torch has; results in order.
 
     Inside, torch computes on one thread.  Errors: whatever work raises; RuntimeError when a thread died.
     """
     size = max(1, -(-num_images // PARTS))
-    parts = [range(start, min(start + size, num_images)) for start in range(0, num_images, size)]
+    parts = [(start, min(start + size, num_images)) for start in range(0, num_images, size)]
     results: dict[int, T] = {}
     waiting = iter(range(len(parts)))
 
     def take_parts() -> None:
         for number in waiting:  # each goes to one thread
-            results[number] = work(parts[number])
+            results[number] = work(*parts[number])
 
     number_of_threads = torch.get_num_threads()
     threads = _threads(number_of_threads, os.getpid())
@@ -77,48 +76,7 @@ def _threads(number: int, process: int) -> WatchedThreads:
     return pool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Statistics:
-    """Mean and biased variance of each channel, float64 (K,).  count: pixels they are of; 0 for running ones."""
-
-    mean_K: np.ndarray
-    variance_K: np.ndarray
-    count: int = 0
-
-    def deviation_K(self, norm: nn.BatchNorm2d) -> np.ndarray:
-        """What normalising divides by, float64."""
-        return np.sqrt(self.variance_K + norm.eps)
-
-
-def batch_statistics(sum_K: np.ndarray, square_sum_K: np.ndarray, count: int) -> Statistics:
-    """From sums and sums of squares in float64, where squares of float32 leave digits enough to subtract.
-
-    Errors: ValueError for a single value a channel, which has no variance.
-    """
-    if count < 2:
-        raise ValueError(f"batch norm in training: found {count} value a channel, expected 2 or more")
-    mean_K = sum_K / count
-    return Statistics(mean_K=mean_K, variance_K=np.maximum(square_sum_K / count - mean_K**2, 0), count=count)
-
-
-def running_statistics(norm: nn.BatchNorm2d) -> Statistics:
-    """Those of evaluation mode."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    return Statistics(mean_K=norm.running_mean.double().numpy(), variance_K=norm.running_var.double().numpy())
-
-
-@torch.no_grad()
-def update_running(norm: nn.BatchNorm2d, batch: Statistics) -> None:
-    """Move the running statistics towards a batch's, as PyTorch does: the variance unbiased."""
-    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
-    assert norm.momentum is not None
-    unbiased_K = batch.variance_K * (batch.count / (batch.count - 1))
-    for running_K, batch_K in ((norm.running_mean, batch.mean_K), (norm.running_var, unbiased_K)):
-        running_K.copy_(torch.lerp(running_K.double(), torch.from_numpy(batch_K), norm.momentum))
-    norm.num_batches_tracked += 1
-
-
-def weight_gradient(pictures_NCHW: torch.Tensor, gradient_NKHW: torch.Tensor) -> torch.Tensor:
+def weight_gradient(pictures_NCHW: Tensor, gradient_NKHW: Tensor) -> Tensor:
     """The gradient for weights (K, C, 3, 3) of a convolution with stride 1 and padding 1.
 
     Both float32 in channels_last.  Gives float32 in channels_last.
@@ -132,10 +90,10 @@ def weight_gradient(pictures_NCHW: torch.Tensor, gradient_NKHW: torch.Tensor) ->
     picture_NHWC, gradient_NHWK = pixels(pictures_NCHW), pixels(gradient_NKHW)
     rows = max(1, min(height, CACHED // (3 * channels * width)))
 
-    def of_part(images: range) -> torch.Tensor:
+    def of_part(start: int, stop: int) -> Tensor:
         columns_M3C = np.empty((rows * width, 3 * channels), np.float32)
         sum_33CK = torch.zeros(3, 3 * channels, out_channels)
-        for image in images:
+        for image in range(start, stop):
             gradient_HWK = torch.from_numpy(gradient_NHWK[image])
             for first in range(0, height, rows):
                 last = min(first + rows, height)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.networks.cpu_blocks import fused_block, fused_first_block
 
@@ -48,8 +48,10 @@ class Cnn(nn.Module):
             nn.Linear(HIDDEN, num_classes),
         )
 
-    def forward(self, frames_N1HW: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_compiling() or not self.fused or not can_fuse(frames_N1HW):
+    def forward(self, frames_N1HW: Tensor) -> Tensor:
+        on_cpu = frames_N1HW.device.type == "cpu" and frames_N1HW.dtype == torch.float32
+        mixed = torch.is_autocast_enabled("cpu")
+        if not self.fused or not on_cpu or mixed or torch.compiler.is_compiling():
             return self.classifier(self.features(frames_N1HW))
         pictures_NCHW = frames_N1HW
         for start in range(0, len(self.features), LAYERS):
@@ -58,9 +60,3 @@ class Cnn(nn.Module):
             alone = start == 0 and not frames_N1HW.requires_grad
             pictures_NCHW = (fused_first_block if alone else fused_block)(pictures_NCHW, convolution, norm)
         return self.classifier(pictures_NCHW)
-
-
-def can_fuse(frames_N1HW: torch.Tensor) -> bool:
-    """Whether the fused blocks can take these frames."""
-    mixed = torch.is_autocast_enabled("cpu")
-    return frames_N1HW.device.type == "cpu" and frames_N1HW.dtype == torch.float32 and not mixed

@@ -10,24 +10,17 @@ channel without a gradient of its input, computes the convolution on the way, an
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from engine.networks.batch_parts import (
-    Statistics,
-    batch_statistics,
-    empty,
-    for_each_part,
-    pixels,
-    running_statistics,
-    update_running,
-    weight_gradient,
-)
+from engine.networks.batch_parts import empty, for_each_part, pixels, weight_gradient
 from kernels.fused_block import activate_into, gradient_in_place, pool_into, sum_gradients_into
 from kernels.fused_first_block import TAPS, correlate_into, first_block_into, first_gradients_into
 
@@ -36,7 +29,48 @@ convolution_backward = torch.ops.aten.convolution_backward
 SILENT = np.errstate(invalid="ignore", over="ignore")  # what is not finite shows in the loss
 
 
-def fused_block(pictures_NCHW: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statistics:
+    """Mean and biased variance of each channel, float64 (K,).  count: pixels they are of; 0 for running ones."""
+
+    mean_K: np.ndarray
+    variance_K: np.ndarray
+    count: int = 0
+
+    def deviation_K(self, norm: nn.BatchNorm2d) -> np.ndarray:
+        """What normalising divides by, float64."""
+        return np.sqrt(self.variance_K + norm.eps)
+
+
+def batch_statistics(sum_K: np.ndarray, square_sum_K: np.ndarray, count: int) -> Statistics:
+    """From sums and sums of squares in float64, where squares of float32 leave digits enough to subtract.
+
+    Errors: ValueError for a single value a channel, which has no variance.
+    """
+    if count < 2:
+        raise ValueError(f"batch norm in training: found {count} value a channel, expected 2 or more")
+    mean_K = sum_K / count
+    return Statistics(mean_K=mean_K, variance_K=np.maximum(square_sum_K / count - mean_K**2, 0), count=count)
+
+
+def running_statistics(norm: nn.BatchNorm2d) -> Statistics:
+    """Those of evaluation mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return Statistics(mean_K=norm.running_mean.double().numpy(), variance_K=norm.running_var.double().numpy())
+
+
+@torch.no_grad()
+def update_running(norm: nn.BatchNorm2d, batch: Statistics) -> None:
+    """Move the running statistics towards a batch's, as PyTorch does: the variance unbiased."""
+    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+    assert norm.num_batches_tracked is not None
+    unbiased_K = batch.variance_K * (batch.count / (batch.count - 1))
+    for running_K, batch_K in ((norm.running_mean, batch.mean_K), (norm.running_var, unbiased_K)):
+        running_K.copy_(torch.lerp(running_K.double(), torch.from_numpy(batch_K), norm.momentum))
+    norm.num_batches_tracked += 1
+
+
+def fused_block(pictures_NCHW: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """relu(max_pool2d(norm(convolution(pictures)), 2)), float32 (N, K, h, w) in channels_last.
 
     convolution: 3×3, padding 1, no bias.  Updates the running statistics in training mode.
@@ -51,13 +85,8 @@ class FusedBlock(torch.autograd.Function):
     @staticmethod
     @SILENT
     def forward(
-        ctx: Any,
-        pictures_NCHW: torch.Tensor,
-        weight_KC33: torch.Tensor,
-        scale_K: torch.Tensor,
-        shift_K: torch.Tensor,
-        norm: nn.BatchNorm2d,
-    ) -> torch.Tensor:
+        ctx: Any, pictures_NCHW: Tensor, weight_KC33: Tensor, scale_K: Tensor, shift_K: Tensor, norm: nn.BatchNorm2d
+    ) -> Tensor:
         pictures_NCHW = pictures_NCHW.contiguous(memory_format=torch.channels_last)
         convolved_NKHW = functional.conv2d(pictures_NCHW, weight_KC33, padding=1)
         convolved_NKHW = convolved_NKHW.contiguous(memory_format=torch.channels_last)  # which it nearly always is
@@ -67,27 +96,15 @@ class FusedBlock(torch.autograd.Function):
         extreme_NhwK, corner_NhwK = np.empty(pooled, np.float32), np.empty(pooled, np.uint8)
         sum_N2K = np.empty((num_images, 2, channels))
         sign_K = signs(scale_K)
-
-        for_each_part(
-            lambda images: pool_into(
-                extreme_NhwK, corner_NhwK, sum_N2K, convolved_NHWK, sign_K, images.start, images.stop
-            ),
-            num_images,
-        )
+        for_each_part(partial(pool_into, extreme_NhwK, corner_NhwK, sum_N2K, convolved_NHWK, sign_K), num_images)
+        statistics = running_statistics(norm)
         if norm.training:
             sum_K, square_sum_K = sum_N2K.sum(0)
             statistics = batch_statistics(sum_K, square_sum_K, num_images * height * width)
             update_running(norm, statistics)
-        else:
-            statistics = running_statistics(norm)
         constants = normalisation(statistics, norm)
         out_NKhw = empty(pooled)
-        out_NhwK = pixels(out_NKhw)
-
-        for_each_part(
-            lambda images: activate_into(out_NhwK, corner_NhwK, extreme_NhwK, *constants, images.start, images.stop),
-            num_images,
-        )
+        for_each_part(partial(activate_into, pixels(out_NKhw), corner_NhwK, extreme_NhwK, *constants), num_images)
         ctx.save_for_backward(pictures_NCHW, weight_KC33)
         ctx.kept = (convolved_NKHW, extreme_NhwK, corner_NhwK, statistics, constants, norm)
         return out_NKhw
@@ -95,7 +112,7 @@ class FusedBlock(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @SILENT
-    def backward(ctx: Any, gradient_NKhw: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient_NKhw: Tensor) -> tuple[Tensor | None, ...]:
         pictures_NCHW, weight_KC33 = ctx.saved_tensors
         if ctx.kept is None:
             raise RuntimeError("fused block: a second backward pass, expected one; use Cnn(..., fused=False)")
@@ -105,26 +122,16 @@ class FusedBlock(torch.autograd.Function):
         gradient_NhwK = pixels(gradient_NKhw.contiguous(memory_format=torch.channels_last))
         num_images = len(convolved_NHWK)
         sum_N2K = np.empty((num_images, 2, len(mean_K)))
-        for_each_part(
-            lambda images: sum_gradients_into(
-                sum_N2K, gradient_NhwK, corner_NhwK, extreme_NhwK, mean_K, images.start, images.stop
-            ),
-            num_images,
-        )
+        extremes = (gradient_NhwK, corner_NhwK, extreme_NhwK, mean_K)
+        for_each_part(partial(sum_gradients_into, sum_N2K, *extremes), num_images)
         shift_gradient_K, moment_K = sum_N2K.sum(0)
         deviation_K = statistics.deviation_K(norm)
         scale_gradient_K = moment_K / deviation_K
         share = 1 / statistics.count if statistics.count else 0.0  # running statistics do not depend on the batch
         offset_K = (factor_K * shift_gradient_K * share).astype(np.float32)
         slope_K = (factor_K * scale_gradient_K / deviation_K * share).astype(np.float32)
-
         constants = (mean_K, factor_K, slope_K, offset_K)
-        for_each_part(
-            lambda images: gradient_in_place(
-                convolved_NHWK, gradient_NhwK, corner_NhwK, *constants, images.start, images.stop
-            ),
-            num_images,
-        )
+        for_each_part(partial(gradient_in_place, convolved_NHWK, gradient_NhwK, corner_NhwK, *constants), num_images)
         products = ctx.needs_input_grad[1] and convolved_NHWK[0, :, :, 0].size >= FEW
         wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1] and not products, False]
         gradients = convolution_backward(
@@ -134,7 +141,7 @@ class FusedBlock(torch.autograd.Function):
         return gradients[0], weight_gradient_KC33, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None
 
 
-def signs(scale_K: torch.Tensor) -> np.ndarray:
+def signs(scale_K: Tensor) -> np.ndarray:
     """-1 where batch norm turns the order of pixels round, 0 where it makes them equal, else 1; float32."""
     return np.sign(scale_K.detach().numpy())
 
@@ -145,12 +152,12 @@ def normalisation(statistics: Statistics, norm: nn.BatchNorm2d) -> tuple[np.ndar
     return statistics.mean_K.astype(np.float32), factor_K.astype(np.float32), norm.bias.detach().numpy()
 
 
-def as_float32(array: np.ndarray) -> torch.Tensor:
+def as_float32(array: np.ndarray) -> Tensor:
     """A float64 array as a tensor of float32."""
     return torch.from_numpy(array.astype(np.float32))
 
 
-def fused_first_block(frames_N1HW: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
+def fused_first_block(frames_N1HW: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """relu(max_pool2d(norm(convolution(frames)), 2)), float32 (N, K, h, w) in channels_last.
 
     convolution: 3×3, padding 1, no bias, one channel in.  Frames get no gradient.
@@ -169,33 +176,26 @@ class FusedFirstBlock(torch.autograd.Function):
     @staticmethod
     @SILENT
     def forward(
-        ctx: Any,
-        frames_N1HW: torch.Tensor,
-        weight_K133: torch.Tensor,
-        scale_K: torch.Tensor,
-        shift_K: torch.Tensor,
-        norm: nn.BatchNorm2d,
-    ) -> torch.Tensor:
+        ctx: Any, frames_N1HW: Tensor, weight_K133: Tensor, scale_K: Tensor, shift_K: Tensor, norm: nn.BatchNorm2d
+    ) -> Tensor:
         frame_NPP = functional.pad(frames_N1HW.detach()[:, 0], (1, 1, 1, 1)).numpy()
         num_images, _, height, width = frames_N1HW.shape
         weight_9K = np.ascontiguousarray(weight_K133.detach().reshape(-1, TAPS).numpy().T)
-        tap_sum_9, correlation_99, statistics = None, None, None
+        tap_sum_9, correlation_99, statistics = None, None, running_statistics(norm)
         if norm.training:
             tap_sum_9, correlation_99 = correlations(frame_NPP)
-            statistics = convolved_statistics(weight_9K, tap_sum_9, correlation_99, num_images * height * width)
+            wide_9K = weight_9K.astype(np.float64)  # of the convolution's output, which is never computed itself:
+            sums_K, square_sums_K = tap_sum_9 @ wide_9K, (wide_9K * (correlation_99 @ wide_9K)).sum(0)
+            statistics = batch_statistics(sums_K, square_sums_K, num_images * height * width)
             update_running(norm, statistics)
-        else:
-            statistics = running_statistics(norm)
         constants, sign_K = normalisation(statistics, norm), signs(scale_K)
         pooled = (num_images, height // 2, width // 2, weight_9K.shape[1])
         out_NKhw, corner_NhwK = empty(pooled), np.empty(pooled, np.uint8)
         out_NhwK = pixels(out_NKhw)
 
-        def forward(images: range) -> None:
+        def forward(start: int, stop: int) -> None:
             pixel_4K = np.empty((4, weight_9K.shape[1]), np.float32)
-            first_block_into(
-                out_NhwK, corner_NhwK, frame_NPP, weight_9K, sign_K, *constants, pixel_4K, images.start, images.stop
-            )
+            first_block_into(out_NhwK, corner_NhwK, frame_NPP, weight_9K, sign_K, *constants, pixel_4K, start, stop)
 
         for_each_part(forward, num_images)
         ctx.kept = (frame_NPP, weight_9K, corner_NhwK, statistics, constants[1], norm, tap_sum_9, correlation_99)
@@ -204,18 +204,15 @@ class FusedFirstBlock(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @SILENT
-    def backward(ctx: Any, gradient_NKhw: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient_NKhw: Tensor) -> tuple[Tensor | None, ...]:
         frame_NPP, weight_9K, corner_NhwK, statistics, factor_K, norm, tap_sum_9, correlation_99 = ctx.kept
         gradient_NhwK = pixels(gradient_NKhw.contiguous(memory_format=torch.channels_last))
         num_channels = weight_9K.shape[1]
         sum_NTK = np.empty((len(frame_NPP), TAPS + 1, num_channels))
 
-        def sum_up(images: range) -> None:
-            partial_9K = np.empty((TAPS, num_channels), np.float32)
-            passed_4K = np.empty((4, num_channels), np.float32)
-            first_gradients_into(
-                sum_NTK, gradient_NhwK, corner_NhwK, frame_NPP, partial_9K, passed_4K, images.start, images.stop
-            )
+        def sum_up(start: int, stop: int) -> None:
+            scratch = (np.empty((TAPS, num_channels), np.float32), np.empty((4, num_channels), np.float32))
+            first_gradients_into(sum_NTK, gradient_NhwK, corner_NhwK, frame_NPP, *scratch, start, stop)
 
         for_each_part(sum_up, len(frame_NPP))
         sum_TK = sum_NTK.sum(0)
@@ -238,16 +235,8 @@ def correlations(frame_NPP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sum_N9, correlation_N99 = np.empty((len(frame_NPP), TAPS)), np.empty((len(frame_NPP), TAPS, TAPS))
     width = frame_NPP.shape[2] - 2
 
-    def correlate(images: range) -> None:
-        correlate_into(sum_N9, correlation_N99, frame_NPP, np.empty(width), images.start, images.stop)
+    def correlate(start: int, stop: int) -> None:
+        correlate_into(sum_N9, correlation_N99, frame_NPP, np.empty(width), start, stop)
 
     for_each_part(correlate, len(frame_NPP))
     return sum_N9.sum(0), correlation_N99.sum(0)
-
-
-def convolved_statistics(
-    weight_9K: np.ndarray, tap_sum_9: np.ndarray, correlation_99: np.ndarray, count: int
-) -> Statistics:
-    """Statistics of the convolution's output, which is never computed itself."""
-    weight_9K = weight_9K.astype(np.float64)
-    return batch_statistics(tap_sum_9 @ weight_9K, (weight_9K * (correlation_99 @ weight_9K)).sum(0), count)

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.config import Model, check_model
 from engine.networks.cnn import Cnn
@@ -27,16 +27,17 @@ MEAN, DEVIATION = 0.449, 0.226
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Names:
-    """What torchvision calls parts of a network.  stem: its first convolution.  head: its last layer."""
+    """What torchvision calls parts of a network.  stem: its first convolution.  last: see `last_convolution`."""
 
     stem: str
+    last: str
     head: str
 
 
 NAMES = {
-    "resnet18": Names(stem="conv1", head="fc"),
-    "densenet169": Names(stem="features.conv0", head="classifier"),
-    "vit_b_16": Names(stem="conv_proj", head="heads.head"),
+    "resnet18": Names(stem="conv1", last="layer4.1", head="fc"),
+    "densenet169": Names(stem="features.conv0", last="features.norm5", head="classifier"),
+    "vit_b_16": Names(stem="conv_proj", last="encoder.layers.encoder_layer_11.ln_1", head="heads.head"),
 }
 
 
@@ -58,11 +59,10 @@ class TorchvisionNetwork(nn.Module):
         body.set_submodule(names.stem, one_channel(body.get_submodule(names.stem)))
         num_features = body.get_submodule(names.head).in_features
         body.set_submodule(names.head, nn.Identity())
-        self.model = model
-        self.body = body
+        self.model, self.body = model, body
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
 
-    def forward(self, frames_N1HW: torch.Tensor) -> torch.Tensor:
+    def forward(self, frames_N1HW: Tensor) -> Tensor:
         # (g - mean) / deviation of g = (frames + 1) / 2
         return self.head(self.body(frames_N1HW * (0.5 / DEVIATION) + (0.5 - MEAN) / DEVIATION))
 
@@ -78,7 +78,7 @@ def one_channel(stem: nn.Conv2d) -> nn.Conv2d:
     return made
 
 
-def sum_channels(weight_KCHW: torch.Tensor) -> torch.Tensor:
+def sum_channels(weight_KCHW: Tensor) -> Tensor:
     """The weights of a convolution for one channel in place of C equal ones, (K, 1, H, W)."""
     return weight_KCHW.sum(1, keepdim=True)
 
@@ -201,11 +201,10 @@ def last_convolution(network: nn.Module) -> nn.Module:
         return network.features[-3]
     if not isinstance(network, TorchvisionNetwork):
         raise TypeError(f"found a {type(network).__name__}, expected a network of {', '.join(MODELS)}")
-    path = {"resnet18": "layer4.1", "densenet169": "features.norm5", "vit_b_16": "encoder.layers.encoder_layer_11.ln_1"}
-    return network.body.get_submodule(path[network.model])
+    return network.body.get_submodule(NAMES[network.model].last)
 
 
-def as_map(output: torch.Tensor) -> torch.Tensor:
+def as_map(output: Tensor) -> Tensor:
     """The output of `last_convolution` as maps (N, C, H, W): a transformer's (N, 1 + P, D) less its class token."""
     if output.dim() == 4:
         return output

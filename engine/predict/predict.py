@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,9 +23,7 @@ from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
 from loaders.images.quality import fix_of, own_defects
-from loaders.output import Line, Parts, Sheet, caution_lines, path_line
-
-Progress = Callable[[str, int, int], None]
+from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
 
 WINDOW = 1024  # files whose frames lie on the disk at once: 100 MB at 320 × 320
 UNREADABLE, LOW_CONFIDENCE = "unreadable", "low confidence"
@@ -77,7 +75,7 @@ class Predicted:
             )
 
 
-def predict_files(config: PredictConfig, progress: Progress = lambda phase, done, total: None) -> Predicted:
+def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Predicted:
     """Predict the class of each file, in a table that is published whole at the end.
 
     Files are decoded, repaired and fitted as `convert` does with the same --audit, at the size of the run's betons; the
@@ -90,17 +88,18 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
     sources, cautions = list_sources(config.files)
     if os.path.realpath(config.table) in map(os.path.realpath, (source.file for source in sources)):
         raise ConfigError(f"--out {config.table}: is one of the files to predict, expected another name; choose one")
-    known = known_hashes(trained)
+    known = None
+    if (config.run / RECORD).exists():
+        sets, _ = load_record(config.run, trained.state["run"])
+        hashes = ((name, row) for name, kinds in sets.items() for row in kinds["pixel_hash"] if row.any())
+        known = {row.tobytes(): SETS.get(name, name) for name, row in hashes}
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
     trained.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     found = Predicted(
-        out=config.table,
-        classes=trained.classes,
-        min_confidence=config.min_confidence,
-        temperature=trained.decision.temperature,
-        cautions=cautions,
-    )
+        out=config.table, classes=trained.classes, min_confidence=config.min_confidence,
+        temperature=trained.decision.temperature, cautions=cautions,
+    )  # fmt: skip
     found.cautions += trained.decision.cautions()
     if config.audit == "off":
         found.cautions.append(caution("audit-off"))
@@ -117,37 +116,16 @@ def predict_files(config: PredictConfig, progress: Progress = lambda phase, done
     return found
 
 
-def known_hashes(trained: Trained) -> dict[bytes, str] | None:
-    """Hash of an image's pixels → the set of the run that has it; None where the run keeps none.
-
-    Errors: CheckpointError for a damaged file, or one of another run.
-    """
-    if not (trained.run / RECORD).exists():
-        return None
-    sets, _ = load_record(trained.run, trained.state["conversion_id"])
-    return {
-        row.tobytes(): SETS.get(name, name) for name, kinds in sets.items() for row in kinds["pixel_hash"] if row.any()
-    }
-
-
 def rows_of(
-    config: PredictConfig,
-    trained: Trained,
-    policy: Policy,
-    sources: Sequence[Source],
-    known: dict[bytes, str],
-    spool: Path,
-    progress: Progress,
-) -> Iterator[Row]:
+    config: PredictConfig, trained: Trained, policy: Policy, sources: Sequence[Source], known: dict[bytes, str],
+    spool: Path, progress: PhaseProgress,
+) -> Iterator[Row]:  # fmt: skip
     """The row of each file, in order; no more than WINDOW files are held at once."""
     state = trained.state
     settings = DecodeSettings(
-        side=state["stored"],
-        fit=state["fit"],
-        max_pixels=config.max_pixels,
-        workers=config.workers,
+        side=state["stored"], fit=state["fit"], max_pixels=config.max_pixels, workers=config.workers,
         limits=config.limits if config.audit == "auto" else None,
-    )
+    )  # fmt: skip
     done = 0
     for start in range(0, len(sources), WINDOW):
         window = sources[start : start + WINDOW]
@@ -183,13 +161,9 @@ def judged_row(path: str, decoded: Decoded, config: PredictConfig, known: dict[b
         fix = fix_of(decoded.measurement, defects)
     grave = [name for name in defects if name not in FIXED]
     return Row(
-        path=path,
-        reason=f"{' and '.join(grave)}: {'; '.join(DEFECTS[name] for name in grave)}" if grave else "",
-        defects=defects,
-        fix=fix,
-        in_set=known.get(decoded.pixel_hash, ""),
-        note=decoded.note,
-    )
+        path=path, reason=f"{' and '.join(grave)}: {'; '.join(DEFECTS[name] for name in grave)}" if grave else "",
+        defects=defects, fix=fix, in_set=known.get(decoded.pixel_hash, ""), note=decoded.note,
+    )  # fmt: skip
 
 
 def predicted_rows(
@@ -228,14 +202,10 @@ def prediction_parts(found: Predicted) -> Parts:
     if found.abstained:
         rows = tuple((reason, f"{number:,}") for reason, number in found.abstained.most_common())
         parts.append(Sheet(headers=("abstained because of", "files"), rows=rows))
-    parts.append(Line(how(found)))
+    calibrated = f"calibrated on validation, at temperature {found.temperature:.3g}"
+    abstains = f"the prediction abstains below {found.min_confidence:g} (--min-confidence)"
+    parts.append(Line(f"Probabilities {calibrated}; {abstains}."))
     if found.repaired:
         parts.append(Line(f"{found.repaired:,} repaired as by `convert --audit auto`: see the column fix."))
     parts += caution_lines(found.cautions)
     return [*parts, path_line(found.out)]
-
-
-def how(found: Predicted) -> str:
-    """How probabilities were made, and below which one the prediction abstains."""
-    calibrated = f"calibrated on validation, at temperature {found.temperature:.3g}"
-    return f"Probabilities {calibrated}; the prediction abstains below {found.min_confidence:g} (--min-confidence)."

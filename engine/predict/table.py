@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import glob
 import io
 import json
@@ -14,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loaders.atomic_file import SUFFIX, publish, storage_error
+from loaders.atomic_file import SUFFIX, locked_file, publish
 from loaders.cautions import Caution, caution
-from loaders.errors import ConfigError, InputError, LockedError, RadiographError
+from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.images.decode import inside, temporary_spool
 from loaders.settings import is_path
 from loaders.sources.entry import files_below, is_hidden, may_be_picture, table_path
@@ -47,7 +46,7 @@ def list_sources(named: Sequence[Path]) -> tuple[list[Source], list[Caution]]:
     known: set[str] = set()
     repeated = 0
     for path in named:
-        found = found_at(path)
+        found = list(found_at(path))
         if not found:
             cautions.append(caution("folder-without-pictures", folder=str(path)))
         for source in found:
@@ -75,25 +74,21 @@ def check_there(path: Path) -> None:
         raise InputError(f"{path}: {error.strerror}, expected a radiograph or a folder; check the path") from error
 
 
-def found_at(path: Path) -> list[Source]:
+def found_at(path: Path) -> Iterator[Source]:
     """The file, or the files below the folder, that the user named."""
-    if os.path.isdir(path):  # noqa: PTH112 - is_dir() raises where one may not look
-        return list(below(path))
-    return [Source(path=str(path), file=os.path.abspath(path))]  # noqa: PTH100 - not through links
-
-
-def below(folder: Path) -> Iterator[Source]:
-    """The files below a folder."""
-    base = os.path.abspath(folder)  # noqa: PTH100 - resolve() would follow links
-    for relative in files_below(folder):
+    base = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+    if not os.path.isdir(path):  # noqa: PTH112 - is_dir() raises where one may not look
+        yield Source(path=str(path), file=base)
+        return
+    for relative in files_below(path):
         if is_hidden(relative) or not may_be_picture(relative.name):
             continue
         problem = ""
         try:
-            inside(folder, relative.as_posix())
+            inside(path, relative.as_posix())
         except RadiographError as error:
             problem = str(error)
-        yield Source(path=str(folder / relative), file=f"{base}/{relative}", problem=problem)
+        yield Source(path=str(path / relative), file=f"{base}/{relative}", problem=problem)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,23 +110,13 @@ class Row:
     note: str = ""
 
 
-Write = Callable[[Row], None]
+Write = Callable[[Row], object]
 
 
 def columns(classes: tuple[str, ...]) -> tuple[str, ...]:
     """Names of a row's cells."""
-    return (
-        "path", "predicted_class", "reason", *(f"probability_{name}" for name in classes),
-        "defects", "fix", "in_set", "note",
-    )  # fmt: skip
-
-
-def csv_line(row: Row, classes: tuple[str, ...]) -> bytes:
-    """One row of a CSV; an undefined probability is an empty cell."""
-    shown = [""] * len(classes) if row.probabilities is None else [f"{value:.6f}" for value in row.probabilities]
-    defects = ";".join(row.defects)
-    predicted = row.predicted_class or ABSTAINS
-    return line_of([table_path(row.path), predicted, row.reason, *shown, defects, row.fix, row.in_set, row.note])
+    probabilities = (f"probability_{name}" for name in classes)
+    return ("path", "predicted_class", "reason", *probabilities, "defects", "fix", "in_set", "note")
 
 
 def line_of(cells: list[str]) -> bytes:
@@ -141,11 +126,15 @@ def line_of(cells: list[str]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def json_line(row: Row, classes: tuple[str, ...]) -> bytes:
-    """One row as a line of JSON; an undefined probability is null."""
-    shown = [None] * len(classes) if row.probabilities is None else [round(value, 6) for value in row.probabilities]
+def row_line(row: Row, classes: tuple[str, ...], kind: str) -> bytes:
+    """One row of a CSV, or as a line of JSON; an undefined probability is an empty cell, or null."""
+    values, ends = row.probabilities or (None,) * len(classes), (row.fix, row.in_set, row.note)
     predicted = row.predicted_class or ABSTAINS
-    cells = (row.path, predicted, row.reason, *shown, list(row.defects), row.fix, row.in_set, row.note)
+    if kind == "csv":
+        shown = ["" if value is None else f"{value:.6f}" for value in values]
+        return line_of([table_path(row.path), predicted, row.reason, *shown, ";".join(row.defects), *ends])
+    rounded = [value if value is None else round(value, 6) for value in values]
+    cells = (row.path, predicted, row.reason, *rounded, list(row.defects), *ends)
     content = dict(zip(columns(classes), cells, strict=True)) | {"not_for_diagnosis": True}
     return json.dumps(content).encode() + b"\n"
 
@@ -159,12 +148,7 @@ def opened_table(out: Path, kind: str, classes: tuple[str, ...]) -> Iterator[Wri
     with publish(out, mode=0o600) as file:
         if kind == "csv":
             file.write(line_of(list(columns(classes))))
-        to_line = csv_line if kind == "csv" else json_line
-
-        def write(row: Row) -> None:
-            file.write(to_line(row, classes))
-
-        yield write
+        yield lambda row: file.write(row_line(row, classes, kind))
 
 
 @contextlib.contextmanager
@@ -174,39 +158,10 @@ def opened_spool(out: Path, size: int) -> Iterator[Path]:
     Errors: LockedError when another process predicts into out; StorageError.
     """
     spool = out.with_name(f"{out.name}.frames-{secrets.token_hex(4)}{SUFFIX}")
-    with locked_table(out):
+    lock = out.with_name(f"{out.name}.lock{SUFFIX}")
+    busy = f"{out}: another plainfilm process is predicting into it, expected none"
+    busy += "; wait for it, or choose another --out"
+    with locked_file(lock, 0o600, busy, fleeting=True):
         left = list(out.parent.glob(f"{glob.escape(out.name)}.frames-*{SUFFIX}"))
         with temporary_spool(spool, size, left):
             yield spool
-
-
-@contextlib.contextmanager
-def locked_table(out: Path) -> Iterator[None]:
-    """Hold a lock beside out, gone at the end; the kernel drops it when its owner dies.
-
-    Errors: LockedError when another process predicts into out; StorageError.
-    """
-    lock = out.with_name(f"{out.name}.lock{SUFFIX}")
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise storage_error(lock, error) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.samestat(os.fstat(descriptor), lock.stat())  # else its owner has just taken it away
-        except (BlockingIOError, FileNotFoundError):
-            mine = False
-        except OSError as error:  # such as a file system without locks
-            raise storage_error(lock, error) from error
-        if not mine:
-            raise LockedError(
-                f"{out}: another plainfilm process is predicting into it, expected none; "
-                "wait for it, or choose another --out"
-            )
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)

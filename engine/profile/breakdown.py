@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,27 +56,17 @@ def variants_for(device: str) -> tuple[Variant, ...]:
     )
     layout = Variant(name="layout", adds="channels_last and fused Adam", fast_layout=True)
     if device == "cuda":
-        return (
-            *start,
-            layout,
-            Variant(name="precision", adds="bfloat16", fast_layout=True, mixed=True),
-            Variant(
-                name="engine",
-                adds="resident frames, batches made on the GPU, the step as one CUDA graph",
-                fast_layout=True,
-                mixed=True,
-                on_device=True,
-            ),
-        )
+        precision = replace(layout, name="precision", adds="bfloat16", mixed=True)
+        adds = "resident frames, batches made on the GPU, the step as one CUDA graph"
+        return (*start, layout, precision, replace(precision, name="engine", adds=adds, on_device=True))
     if device == "mps":
         adds = "resident frames, batches made on the GPU"
-        return (*start, Variant(name="engine", adds=adds, fast_layout=True, mixed=True, on_device=True))
-    keeps = sys.platform == "linux"
-    arena = Variant(name="arena", adds="memory that stays in the process", fast_layout=True, arena=True)
-    engine = Variant(
-        name="engine", adds="batch norm, pooling, ReLU in one function", fast_layout=True, arena=keeps, fused=True
-    )
-    return (*start, layout, arena, engine) if keeps else (*start, layout, engine)
+        return (*start, replace(layout, name="engine", adds=adds, mixed=True, on_device=True))
+    adds = "batch norm, pooling, ReLU in one function"
+    if sys.platform != "linux":
+        return (*start, layout, replace(layout, name="engine", adds=adds, fused=True))
+    arena = replace(layout, name="arena", adds="memory that stays in the process", arena=True)
+    return (*start, layout, arena, replace(arena, name="engine", adds=adds, fused=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,45 +160,32 @@ def judge(
     arithmetic: the step's FLOP/s as a share of this machine's matrix products.
     """
     wait, moving = engine.share("wait"), engine.share("transfer")
-    if wait >= WAITING:
-        waits = f"training waits {share_text(wait, 0)} of the time for batches"
-        if engine.computed < COMPUTED * engine.worked:
-            idle = 1 - engine.computed / engine.worked
-            return Verdict(
-                bottleneck="disk",
-                text=f"the disk: {waits}, and the threads that make them wait {share_text(idle, 0)} of theirs for "
-                "bytes; keep the betons on a faster disk, or read them into memory with --resident on",
-            )
-        if threads < cores:
-            return Verdict(
-                bottleneck="loader",
-                text=f"the loader: {waits}, and its threads work {share_text(engine.worked, 0)} of it; more "
-                f"--threads (now {threads}, on {cores} cores)",
-            )
-        return Verdict(
-            bottleneck="loader",
-            text=f"the loader: {waits}, although it has a thread for each of {cores} cores; more cores, "
-            "or fewer programs beside it",
-        )
-    if moving >= MOVING:
-        return Verdict(
-            bottleneck="transfer",
-            text=f"the way to the device: {share_text(moving, 0)} of the time goes into moving batches; --resident on",
-        )
-    if overhead is not None and overhead >= OVERHEAD:
-        return Verdict(
-            bottleneck="small batches",
-            text=f"small batches: {share_text(overhead, 0)} of a step is the same for any number of images; raise "
-            f"--batch-size (now {batch_size})",
-        )
+    waits = f"training waits {share_text(wait, 0)} of the time for batches"
     runs = f"the network's products run at {arithmetic:.2f} of the rate of large matrices on this machine"
-    if arithmetic >= SWIFT:
-        return Verdict(bottleneck="computing", text=f"computing: {runs}; only faster hardware helps much")
-    return Verdict(
-        bottleneck="computing",
-        text=f"computing: {runs}, so that small layers, memory and the calls between take the rest; larger batches or "
-        "crops use it better",
-    )
+    bottleneck: Bottleneck = "loader" if wait >= WAITING else "computing"
+    if wait >= WAITING and engine.computed < COMPUTED * engine.worked:
+        idle = share_text(1 - engine.computed / engine.worked, 0)
+        waste = f"{waits}, and the threads that make them wait {idle} of theirs for bytes"
+        remedy = "keep the betons on a faster disk, or read them into memory with --resident on"
+        bottleneck, text = "disk", f"the disk: {waste}; {remedy}"
+    elif wait >= WAITING and threads < cores:
+        works = f"its threads work {share_text(engine.worked, 0)} of it"
+        text = f"the loader: {waits}, and {works}; more --threads (now {threads}, on {cores} cores)"
+    elif wait >= WAITING:
+        text = f"the loader: {waits}, although it has a thread for each of {cores} cores"
+        text += "; more cores, or fewer programs beside it"
+    elif moving >= MOVING:
+        moves = f"{share_text(moving, 0)} of the time goes into moving batches"
+        bottleneck, text = "transfer", f"the way to the device: {moves}; --resident on"
+    elif overhead is not None and overhead >= OVERHEAD:
+        same = f"{share_text(overhead, 0)} of a step is the same for any number of images"
+        bottleneck, text = "small batches", f"small batches: {same}; raise --batch-size (now {batch_size})"
+    elif arithmetic >= SWIFT:
+        text = f"computing: {runs}; only faster hardware helps much"
+    else:
+        text = f"computing: {runs}, so that small layers, memory and the calls between take the rest"
+        text += "; larger batches or crops use it better"
+    return Verdict(bottleneck=bottleneck, text=text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -29,6 +30,7 @@ COLOURS = {
     "other": "#999999",
     "validation": "#444444",
 }
+DARK = ("backward", "step", "validation", "decode", "optimiser")  # parts that are labelled in white
 HIGHLIGHT, PLAIN, REPORT = "#0072B2", "#9ecae1", "#D55E00"
 LEAST_LABELLED = 0.06  # share of the longest bar that has room for a number
 LEAST_SHOWN = 0.003  # share of the longest bar that one can see at all
@@ -52,45 +54,30 @@ def parts_panel(axes: Axes, reference: Measured, engine: Measured) -> None:
     """Stacked bars of an epoch."""
     pairs = (("reference", reference), ("engine", engine))
     longest = max(found.epoch_seconds for _, found in pairs)
+    starts, border = np.zeros(2), dict[str, Any](edgecolor="white", linewidth=0.6)
     for name, colour in COLOURS.items():
-        starts, lengths = [], []
-        for _, found in pairs:
-            pieces = epoch_parts(found)
-            before = list(pieces)[: list(pieces).index(name)] if name in pieces else []
-            starts.append(sum(pieces[other] for other in before))
-            lengths.append(pieces.get(name, 0.0))
-        if max(lengths) < LEAST_SHOWN * longest:
-            continue
-        axes.barh([0, 1], lengths, left=starts, color=colour, edgecolor="white", linewidth=0.6, label=name, height=0.5)
-        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-            if length > LEAST_LABELLED * longest:
-                dark = name in ("backward", "step", "validation", "decode", "optimiser")
-                axes.text(
-                    start + length / 2,
-                    row,
-                    f"{length:,.3g}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if dark else INK,
-                )
+        lengths = np.array([epoch_parts(found).get(name, 0.0) for _, found in pairs])
+        if lengths.max() >= LEAST_SHOWN * longest:
+            bars = axes.barh([0, 1], lengths, left=starts, color=colour, label=name, height=0.5, **border)
+            texts = [f"{length:,.3g}" if length > LEAST_LABELLED * longest else "" for length in lengths]
+            axes.bar_label(bars, texts, label_type="center", fontsize=8, color="white" if name in DARK else INK)
+        starts = starts + lengths
     for row, (_, found) in enumerate(pairs):
-        axes.text(
-            found.epoch_seconds + 0.01 * longest,
-            row,
-            f" {found.epoch_seconds:,.3g} s",
-            va="center",
-            color=INK,
-            weight="bold",
-        )
+        place, text = found.epoch_seconds + 0.01 * longest, f" {found.epoch_seconds:,.3g} s"
+        axes.text(place, row, text, va="center", color=INK, weight="bold")
     axes.set_yticks([0, 1], labels=[name for name, _ in pairs])
     axes.invert_yaxis()
     axes.set_xlim(0, longest * 1.16)
-    axes.set_xlabel("seconds of an epoch")
-    axes.set_title("Where an epoch's time goes", loc="left", fontsize=10, color=INK, pad=20)
     axes.legend(frameon=False, ncols=5, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
-    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
+    finish_panel(axes, "Where an epoch's time goes", "seconds of an epoch")
+
+
+def finish_panel(axes: Axes, title: str, across: str) -> None:
+    """Title, label and grid of a panel.  across: what its horizontal axis shows."""
+    axes.set_xlabel(across)
+    axes.set_title(title, loc="left", fontsize=10, color=INK, pad=20)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
 
@@ -123,16 +110,10 @@ def run_panel(axes: Axes, variants: Sequence[Measured]) -> None:
         axes.text(-0.015, row + 0.24, found.variant.adds, transform=axes.get_yaxis_transform(), **SMALL)
         axes.text(-0.015, row - 0.14, found.variant.name, transform=axes.get_yaxis_transform(), **NAME)
     place = math.log(REPORT_SECONDS * 1.6 / low) / math.log(high * 1.6 / low)
-    axes.text(
-        REPORT_SECONDS,
-        1.01,
-        f"the report: {seconds_text(REPORT_SECONDS, 0)}, other hardware (Apple M3 Max)",
-        transform=axes.get_xaxis_transform(),
-        color=REPORT,
-        fontsize=8,
-        ha="left" if place < 1 / 3 else "center" if place < 2 / 3 else "right",
-        va="bottom",
-    )
+    side = "left" if place < 1 / 3 else "center" if place < 2 / 3 else "right"
+    report = f"the report: {seconds_text(REPORT_SECONDS, 0)}, other hardware (Apple M3 Max)"
+    style: dict[str, Any] = {"color": REPORT, "fontsize": 8, "ha": side, "va": "bottom"}
+    axes.text(REPORT_SECONDS, 1.01, report, transform=axes.get_xaxis_transform(), **style)
     axes.set_xlim(low / 1.6, high)
     axes.set_ylim(len(variants) - 0.35, -0.6)
     axes.set_yticks([])
@@ -140,11 +121,8 @@ def run_panel(axes: Axes, variants: Sequence[Measured]) -> None:
     shown = [tick for tick in ticks if low / 1.6 <= tick <= high]
     axes.set_xticks(shown, labels=[f"{tick:,.3g}" if tick < 1000 else f"{tick:,.0f}" for tick in shown])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel(f"seconds of {EPOCHS} epochs, conversion included (logarithmic)")
-    axes.set_title("What each step of the design gains", loc="left", fontsize=10, color=INK, pad=20)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.grid(axis="x", alpha=0.25)
-    axes.set_axisbelow(True)
+    across = f"seconds of {EPOCHS} epochs, conversion included (logarithmic)"
+    finish_panel(axes, "What each step of the design gains", across)
 
 
 def profile_parts(config: ProfileConfig, found: Profile) -> Parts:

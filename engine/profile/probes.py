@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 MATRIX = 2048  # rows and columns
 COPIED = 64 << 20  # bytes
@@ -63,20 +65,11 @@ def copy_rate(device: torch.device) -> float:
 
 
 def training_flops(network: nn.Module, crop: int) -> int:
-    """FLOP that an image costs in a training step: products of convolutions and linear layers, a multiply-add as two.
-
-    Forward, gradient of the weights, gradient of the input: three times the same, but for the first layer, which needs
-    no gradient of its input.
-    """
-    products, side = [], crop
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            products.append(2 * module.weight.numel() * side**2)
-        elif isinstance(module, nn.MaxPool2d):
-            side //= 2
-        elif isinstance(module, nn.Linear):
-            products.append(2 * module.weight.numel())
-    return 3 * sum(products) - products[0]
+    """FLOP that an image costs in a training step: matrix products and convolutions, a multiply-add as two."""
+    shapes_alone = copy.deepcopy(network).to("meta")
+    with FlopCounterMode(display=False) as counter:
+        shapes_alone(torch.empty(1, 1, crop, crop, device="meta")).sum().backward()
+    return counter.get_total_flops()
 
 
 def activation_bytes(network: nn.Module, crop: int, bytes_a_number: int) -> int:
@@ -91,21 +84,11 @@ def activation_bytes(network: nn.Module, crop: int, bytes_a_number: int) -> int:
 
 
 def bound_of(
-    network: nn.Module,
-    crop: int,
-    seconds: float,
-    matmul: Sequence[float],
-    copy: Sequence[float],
-    *,
-    bytes_a_number: int,
+    network: nn.Module, crop: int, seconds: float, matmul: Sequence[float], copied: Sequence[float], bytes_a_number: int
 ) -> Bound:
-    """What a training of so many seconds an image takes of what the machine gives.  matmul, copy: rates, by round."""
-    flops, rate, copied = training_flops(network, crop), statistics.median(matmul), statistics.median(copy)
+    """What a training of so many seconds an image takes of what the machine gives.  matmul, copied: rates, by round."""
+    flops, rate, copy_rate = training_flops(network, crop), statistics.median(matmul), statistics.median(copied)
     return Bound(
-        matmul=rate,
-        matmul_spread=max(matmul) / min(matmul),
-        copy=copied,
-        arithmetic=flops / seconds / rate,
-        copying=2 * activation_bytes(network, crop, bytes_a_number) / copied / seconds,
-        flops_an_image=flops,
-    )
+        matmul=rate, matmul_spread=max(matmul) / min(matmul), copy=copy_rate, arithmetic=flops / seconds / rate,
+        copying=2 * activation_bytes(network, crop, bytes_a_number) / copy_rate / seconds, flops_an_image=flops,
+    )  # fmt: skip

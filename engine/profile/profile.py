@@ -11,7 +11,6 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +43,7 @@ from engine.profile.breakdown import (
 )
 from engine.profile.output import profile_figure
 from engine.profile.probes import bound_of, copy_rate, matmul_rate
-from engine.profile.worker import VariantProcess, task_text
+from engine.profile.worker import VariantProcess
 from engine.train.leakage import open_loaders
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
@@ -52,16 +51,15 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.config import PILLOW_PIXELS, Fit
 from loaders.errors import ConfigError, InputError, StorageError
-from loaders.images.decode import Decoded, DecodeSettings, Task, decode_into_spool
+from loaders.images.decode import DecodeSettings, Task, decode_into_spool
 from loaders.machine import usable_cores
+from loaders.output import PhaseProgress
 
 TABLE = "convert.csv"
 LEAST_SECONDS = 0.2  # of a turn: fewer steps are too short to be timed
 TRACED_STEPS = 5
 BUSY = 0.5  # processes a core, before the profile adds its own
 NOISE = 1.5  # the fastest matrix product of the run over the slowest: above it, other programs took part
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,12 +69,6 @@ class Source:
     folder: Path
     paths: tuple[str, ...]
     num_val: int
-
-    def convert(self, sample: int, settings: DecodeSettings, spool: Path) -> tuple[Decoded, float]:
-        """Decode one file as a conversion does, into a spool of one frame.  Gives what became of it, and seconds."""
-        begin = time.perf_counter()
-        decoded = decode_into_spool(Task(0, self.paths[sample]), root=self.folder, spool=spool, settings=settings)
-        return decoded, time.perf_counter() - begin
 
 
 def find_source(data: Path, folder: Path) -> Source:
@@ -130,7 +122,9 @@ class Converter:
         total = 0.0
         for _ in range(count):
             sample = self.next % len(self.source.paths)
-            decoded, seconds = self.source.convert(sample, self.settings, self.spool)
+            task, begin = Task(0, self.source.paths[sample]), time.perf_counter()
+            decoded = decode_into_spool(task, root=self.source.folder, spool=self.spool, settings=self.settings)
+            total += time.perf_counter() - begin
             if decoded.problem:
                 raise StorageError(f"{self.source.paths[sample]}: {decoded.problem}")
             if decoded.pixel_hash != self.pixel_hashes[sample].tobytes():
@@ -138,7 +132,6 @@ class Converter:
                     f"--source {self.source.folder}: {self.source.paths[sample]} has other pixels than sample "
                     f"{sample} of train.beton, expected the same radiographs; convert them again"
                 )
-            total += seconds
             self.next += 1
         return total / count
 
@@ -159,14 +152,14 @@ class Turns:
     sizes: list[tuple[int, float]]
 
 
-def profile(config: ProfileConfig, progress: Progress = lambda phase, done, total: None) -> Profile:
+def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Profile:
     """Train the reference and each variant in turns, in processes of their own, and leave profile.png and profile.json.
 
-    Errors: ConfigError without torchvision, for a source that is not the betons', and for a
-    device that is not there; InputError for betons that do not belong together, or a variant that fails; StorageError;
-    LockedError.
+    Errors: ConfigError without torchvision, for a source that is not the betons', and for a device that is not there;
+    InputError for betons that do not belong together, or a variant that fails; StorageError; LockedError.
     """
-    check_reference()
+    if importlib.util.find_spec("torchvision") is None:
+        raise ConfigError("profile: no torchvision found, expected it for the reference; run pip install torchvision")
     if config.trace is not None and config.trace.is_dir():  # now, not after minutes of measuring
         raise ConfigError(f"--trace {config.trace}: a folder, expected the name of a file; add one to it")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
@@ -186,11 +179,10 @@ def profile(config: ProfileConfig, progress: Progress = lambda phase, done, tota
         stack.enter_context(locked(config.folder))  # now, not after minutes of measuring
         if config.trace:
             config.trace.parent.mkdir(parents=True, exist_ok=True)
-        commands = [arguments_for(variant, config, policy.device.type, facts.crop, cores) for variant in variants]
-        processes = [
-            stack.enter_context(VariantProcess(variant.name, variant.module, arguments))
-            for variant, arguments in zip(variants, commands, strict=True)
-        ]
+        processes = []
+        for variant in variants:
+            arguments = arguments_for(variant, config, policy.device.type, facts.crop, cores)
+            processes.append(stack.enter_context(VariantProcess(variant.name, variant.module, arguments)))
         turns = take_turns(processes, converter, config, policy.device, dtype, progress)
         found = []
         for variant, trained, validated in zip(variants, turns.trained, turns.validated, strict=True):
@@ -198,40 +190,27 @@ def profile(config: ProfileConfig, progress: Progress = lambda phase, done, tota
             found.append(measured(variant, trained, validated, threads=threads, conversion=once))
         engine = found[-1]
         network = Cnn(len(facts.classes), facts.crop, dropout=0.0)
-        bound = bound_of(network, facts.crop, engine.training, turns.matmul, turns.copy, bytes_a_number=dtype.itemsize)
+        bound = bound_of(network, facts.crop, engine.training, turns.matmul, turns.copy, dtype.itemsize)
+        batch_size = config.loader.batch_size
+        verdict = judge(
+            engine, threads=threads, cores=cores, batch_size=batch_size, arithmetic=bound.arithmetic,
+            overhead=overhead_share(turns.sizes, batch_size),
+        )  # fmt: skip
         result = Profile(
-            device=device_name(policy.device),
-            facts=facts,
-            num_images=len(source.paths) + source.num_val,
-            variants=tuple(found),
-            ratio=epoch_ratio(turns),
-            bound=bound,
-            verdict=judge(
-                engine,
-                threads=threads,
-                cores=cores,
-                batch_size=config.loader.batch_size,
-                overhead=overhead_share(turns.sizes, config.loader.batch_size),
-                arithmetic=bound.arithmetic,
-            ),
-            cautions=machine_cautions(bound.matmul_spread, load, cores),
-            out=config.folder,
-        )
+            device=device_name(policy.device), facts=facts, num_images=len(source.paths) + source.num_val,
+            variants=tuple(found), ratio=epoch_ratio(turns), bound=bound, verdict=verdict,
+            cautions=machine_cautions(bound.matmul_spread, load, cores), out=config.folder,
+        )  # fmt: skip
         publish_bytes(config.folder / "profile.json", json.dumps(record(result, config, turns), indent=1).encode())
         publish_bytes(config.folder / "profile.png", png(profile_figure(result.variants, result.device)))
     return result
 
 
-def check_reference() -> None:
-    """Errors: ConfigError unless the reference pipeline can run."""
-    if importlib.util.find_spec("torchvision") is None:
-        raise ConfigError("profile: no torchvision found, expected it for the reference; run pip install torchvision")
-
-
 def arguments_for(variant: Variant, config: ProfileConfig, device: str, crop: int, threads: int) -> list[str]:
     """The arguments of a variant's program.  threads: torch's, equal for all."""
     if variant.module == WORKER:
-        return [task_text(variant, config.data.resolve(), config.loader, device, threads)]
+        task = {"variant": asdict(variant), "data": str(config.data.resolve()), "loader": asdict(config.loader)}
+        return [json.dumps(task | {"device": device, "threads": threads})]
     source = [str(config.source.resolve()), "--manifest", str((config.data / TABLE).resolve())]
     if variant.name == STORED:
         source = [str(config.data.resolve()), "--stored"]
@@ -241,13 +220,9 @@ def arguments_for(variant: Variant, config: ProfileConfig, device: str, crop: in
 
 
 def take_turns(
-    processes: list[VariantProcess],
-    converter: Converter,
-    config: ProfileConfig,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: Progress,
-) -> Turns:
+    processes: list[VariantProcess], converter: Converter, config: ProfileConfig, device: torch.device,
+    dtype: torch.dtype, progress: PhaseProgress,
+) -> Turns:  # fmt: skip
     """Let every process train and validate in turns, and probe the machine once a round."""
     turns = Turns(
         trained=[[] for _ in processes], validated=[[] for _ in processes], conversion=[], matmul=[], copy=[], sizes=[]
@@ -281,13 +256,13 @@ def take_turns(
 
 def epoch_ratio(turns: Turns) -> float:
     """How many times quicker the engine's epoch is than the reference's: the median of the turns' own ratios."""
-    seconds = [
-        [
-            TRAINING * trained["seconds"] / trained["images"] + VALIDATION * validated["seconds"] / validated["images"]
-            for trained, validated in zip(turns.trained[place], turns.validated[place], strict=True)
-        ]
-        for place in (0, -1)
-    ]
+
+    def epoch(trained: Answer, validated: Answer) -> float:
+        return sum(
+            count * turn["seconds"] / turn["images"] for count, turn in ((TRAINING, trained), (VALIDATION, validated))
+        )
+
+    seconds = [map(epoch, turns.trained[place], turns.validated[place]) for place in (0, -1)]
     return statistics.median(reference / engine for reference, engine in zip(*seconds, strict=True))
 
 
@@ -305,23 +280,15 @@ def record(result: Profile, config: ProfileConfig, turns: Turns) -> dict[str, An
         "machine": platform.platform(),
         "versions": {"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__}
         | {name: version(name) for name in ("torchvision", "numba", "pillow")},
-        "settings": {
-            "rounds": config.rounds,
-            "steps": config.steps,
-            "workers": config.workers,
-            "loader": asdict(config.loader),
-        },
+        "settings": {name: getattr(config, name) for name in ("rounds", "steps", "workers")}
+        | {"loader": asdict(config.loader)},
         "crop": result.facts.crop,
         "images": result.num_images,
         "synthetic": result.facts.synthetic,
         "conversion_id": result.facts.conversion_id,
         "variants": [
             asdict(found)
-            | {
-                "epoch_seconds": found.epoch_seconds,
-                "run_seconds": found.run_seconds,
-                "conversion_seconds": found.conversion_seconds,
-            }
+            | {name: getattr(found, name) for name in ("epoch_seconds", "run_seconds", "conversion_seconds")}
             for found in result.variants
         ],
         "report_seconds": {"seconds": REPORT_SECONDS, "hardware": "other: Apple M3 Max"},

@@ -12,9 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -50,13 +49,9 @@ class VariantProcess:
         self.name = name
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed by `close`)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            cwd=ROOT,
-        )
+            [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._errors, text=True, cwd=ROOT,
+        )  # fmt: skip
 
     def ask(self, do: str, **how: Any) -> dict[str, Any]:
         """Give a command and wait for its answer."""
@@ -101,10 +96,8 @@ class VariantProcess:
     def __enter__(self) -> VariantProcess:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
             self._process.kill()  # in the middle of a turn it reads no commands
         self.close()
 
@@ -141,13 +134,9 @@ class HostRounds:
     """Turns of a variant whose batches the host makes.  Owns its loaders."""
 
     def __init__(
-        self,
-        variant: Variant,
-        data: Path,
-        config: LoaderConfig,
-        device: str,
+        self, variant: Variant, data: Path, config: LoaderConfig, device: str,
         open_loader: Callable[..., Loader] = Loader,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.policy = policy_for(variant, device)
         self.loader, self.val_loader = open_sets(data, config, open_loader)
         self.learner = learner_for(variant, self.policy, self.loader)
@@ -186,14 +175,10 @@ class HostRounds:
                 done += 1
             making, computing = (now - then for now, then in zip(self.threads_worked(), before, strict=True))
         return {
-            "images": images,
-            "steps": done,
-            "seconds": clock.last - clock.begin,
-            "parts": clock.seconds | {"augment": making},
-            "overlapped": ["augment"],
-            "making": making,
+            "images": images, "steps": done, "seconds": clock.last - clock.begin,
+            "parts": clock.seconds | {"augment": making}, "overlapped": ["augment"], "making": making,
             "computing": computing,
-        }
+        }  # fmt: skip
 
     def threads_worked(self) -> tuple[float, float]:
         """Seconds that the loader's threads have been making batches, and computed for them."""
@@ -300,12 +285,6 @@ def trace(rounds: Rounds, path: Path, steps: int) -> Answer:
         profiler.export_chrome_trace(str(recorded))
         publish_bytes(path, recorded.read_bytes())
     return {"trace": str(path)}
-
-
-def task_text(variant: Variant, data: Path, config: LoaderConfig, device: str, threads: int) -> str:
-    """The worker's one argument."""
-    task = {"variant": asdict(variant), "data": str(data), "loader": asdict(config), "device": device}
-    return json.dumps(task | {"threads": threads})
 
 
 def main() -> None:

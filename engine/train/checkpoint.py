@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from engine.train.step import Learner
 from loaders.atomic_file import publish_bytes, storage_error
@@ -25,7 +25,7 @@ from loaders.errors import CheckpointError
 LOGITS, LABEL, GROUP = "validation.logits", "validation.label", "validation.group"
 
 
-def digest(tensors: Mapping[str, torch.Tensor], state: str) -> str:
+def digest(tensors: Mapping[str, Tensor], state: str) -> str:
     """A hash of everything that a checkpoint holds; safetensors itself has no checksum."""
     hasher = hashlib.blake2b(state.encode(), digest_size=16)
     for name in sorted(tensors):
@@ -35,24 +35,19 @@ def digest(tensors: Mapping[str, torch.Tensor], state: str) -> str:
     return hasher.hexdigest()
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
     """Write tensors, from any device, and a JSON-ready state to path, atomically.  Errors: StorageError."""
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(state)
     publish_bytes(path, save(on_host, metadata={"state": text, "digest": digest(on_host, text)}))
 
 
-def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint back.  needed: what its state must hold.
 
     Errors: CheckpointError for a missing, foreign or damaged one, or one of another kind; StorageError.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise missing(path) from error
-    except OSError as error:
-        raise storage_error(path, error) from error
+    content = read_bytes(path)
     try:
         tensors = load(content)
         size = int.from_bytes(content[:8], "little")
@@ -69,8 +64,7 @@ def load_checkpoint(path: Path, needed: Iterable[str] = ()) -> tuple[dict[str, t
         raise CheckpointError(
             f"{path}: checksum differs from the expected: damaged; use the last good copy, or train again"
         )
-    lacking = sorted(set(needed) - set(state))
-    if lacking:
+    if lacking := sorted(set(needed) - set(state)):
         raise CheckpointError(
             f"{path}: a checkpoint of another kind, expected one with {', '.join(lacking)}; bring the right file back"
         )
@@ -84,31 +78,35 @@ def missing(path: Path, what: str = "the weights of a run") -> CheckpointError:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, to name a checkpoint in results."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """A checkpoint's bytes.  Errors: CheckpointError where it is not there; StorageError."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise missing(path) from error
     except OSError as error:
         raise storage_error(path, error) from error
 
 
-def network_tensors(learner: Learner) -> dict[str, torch.Tensor]:
+def network_tensors(learner: Learner) -> dict[str, Tensor]:
     """Weights and buffers by name."""
     return {f"network.{name}": tensor for name, tensor in learner.network.state_dict().items()}
 
 
-def optimiser_tensors(learner: Learner) -> dict[str, torch.Tensor]:
-    """Adam's moments and step counts by parameter name."""
+def learner_tensors(learner: Learner) -> dict[str, Tensor]:
+    """Weights and buffers, and Adam's moments and step counts, by name."""
     state = learner.optimiser.state
-    return {
+    return network_tensors(learner) | {
         f"adam.{key}.{name}": value
         for name, parameter in learner.network.named_parameters()
         for key, value in state.get(parameter, {}).items()
     }
 
 
-def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
     """The name of the first tensor with a number that is not finite; "" where there is none.
 
     A device is waited for once where all are finite, however many there are.
@@ -119,7 +117,7 @@ def not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
     return next(name for name, flag in zip(tensors, finite, strict=True) if not bool(flag))
 
 
-def restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
+def restore(learner: Learner, tensors: dict[str, Tensor]) -> None:
     """Put saved tensors back in place, in the layout they had.  Errors: CheckpointError for another network's."""
     load_network(learner.network, tensors)
     for name, parameter in learner.network.named_parameters():
@@ -135,21 +133,19 @@ def restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
         }
 
 
-def load_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+def load_network(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Load weights and buffers by name.  Errors: CheckpointError for another network's."""
     network.load_state_dict(weights_for(network, tensors))
 
 
-def weights_for(network: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def weights_for(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights and buffers among a checkpoint's tensors.  Errors: CheckpointError for another network's."""
     weights = {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
     wanted = network.state_dict()
-    odd = sorted(set(weights) ^ set(wanted)) or sorted(
-        name for name, tensor in weights.items() if tensor.shape != wanted[name].shape
-    )
-    if odd:
+    other_shape = (name for name, tensor in weights.items() if tensor.shape != wanted[name].shape)
+    if odd := sorted(weights.keys() ^ wanted.keys()) or sorted(other_shape):
         raise CheckpointError(
-            f"the weights are of another network ({len(odd)} tensors differ, such as {', '.join(odd[:1])}), "
+            f"the weights are of another network ({len(odd)} tensors differ, such as {odd[0]}), "
             "expected the run's; use the run's own checkpoint"
         )
     return weights
@@ -172,18 +168,18 @@ def groups_of(beton: Beton) -> np.ndarray:
     return beton.rows_N["group"].astype(np.int64) if beton.verified else np.arange(len(beton))
 
 
-def validation_tensors(
-    label_N: np.ndarray, logits_NK: np.ndarray, beton: Beton, order_N: np.ndarray
-) -> dict[str, torch.Tensor]:
-    """The scores as tensors of a checkpoint, copied.  order_N: the samples' places in the beton."""
-    return {
+def best_tensors(
+    learner: Learner, label_N: np.ndarray, logits_NK: np.ndarray, group_N: np.ndarray
+) -> dict[str, Tensor]:
+    """The weights and the validation scores as tensors of a checkpoint, copied.  group_N: see `groups_of`."""
+    return {name: tensor.clone() for name, tensor in network_tensors(learner).items()} | {
         LOGITS: torch.tensor(logits_NK, dtype=torch.float32),
         LABEL: torch.tensor(label_N, dtype=torch.int64),
-        GROUP: torch.tensor(groups_of(beton)[order_N], dtype=torch.int64),
+        GROUP: torch.tensor(group_N, dtype=torch.int64),
     }
 
 
-def validation_scores(tensors: Mapping[str, torch.Tensor], path: Path) -> ValidationScores:
+def validation_scores(tensors: Mapping[str, Tensor], path: Path) -> ValidationScores:
     """The scores that a checkpoint holds.  path: of its file.  Errors: CheckpointError for one without them."""
     if not {LOGITS, LABEL, GROUP} <= tensors.keys():
         raise CheckpointError(f"{path}: no validation scores, expected those of the best epoch; train again")

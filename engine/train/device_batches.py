@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from engine.device import Policy
@@ -46,8 +47,7 @@ class ResidentFrames:
 
     def walk(self, order_O: np.ndarray, position: int, batch_size: int) -> Iterator[int]:
         """The size of each batch from a position on; its frames are there."""
-        for start in range(position, len(order_O), batch_size):
-            yield min(batch_size, len(order_O) - start)
+        yield from (min(batch_size, len(order_O) - start) for start in range(position, len(order_O), batch_size))
 
 
 class StreamedFrames:
@@ -94,15 +94,13 @@ class StreamedFrames:
 
     def _send(self, slot: int, index_N: np.ndarray) -> None:
         """Gather a batch's frames on the host, and set their copy going."""
-        copied = self._copied[slot]
-        if copied is not None:
+        if (copied := self._copied[slot]) is not None:
             copied.synchronize()  # of the batch before last: long done, unless the device is what bounds
         gather_frames(self.loader, index_N, self._host[slot].numpy())
         if self.device.type != "cuda":
             return
-        taken = self._taken[slot]
         with torch.cuda.stream(self._stream):
-            if taken is not None:
+            if (taken := self._taken[slot]) is not None:
                 self._stream.wait_event(taken)
             self._ahead[slot][: len(index_N)].copy_(self._host[slot][: len(index_N)], non_blocking=True)
             self._copied[slot] = self._stream.record_event()
@@ -133,12 +131,7 @@ def gather_frames(loader: Loader, index_N: np.ndarray, out_NSS: np.ndarray) -> N
 
 
 def frames_on_device(
-    loaders: list[Loader],
-    device: torch.device,
-    batch_sizes: list[int],
-    *,
-    resident: Resident = "auto",
-    room: int | None = None,
+    loaders: list[Loader], device: torch.device, batch_sizes: list[int], resident: Resident, room: int | None = None
 ) -> list[Frames]:
     """Frames of betons that are used side by side: all resident, or all streamed where they don't fit.
 
@@ -178,14 +171,12 @@ class DeviceBatches:
     def __init__(self, loader: Loader, frames: Frames, policy: Policy, batch_size: int) -> None:
         device, crop, total = policy.device, loader.beton.facts.crop, loader.num_samples
         self.loader, self.frames, self.batch_size = loader, frames, batch_size
-        self.device = device
         self.order_O = torch.zeros(total, dtype=torch.int64, device=device)
         self.label_O = torch.zeros(total, dtype=torch.int64, device=device)
         self.inverse_O23 = torch.zeros((total, 2, 3), dtype=torch.float32, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self._count_N = torch.arange(batch_size, device=device)
-        dtype = policy.autocast or torch.float32
-        layout = policy.memory_format
+        dtype, layout = policy.autocast or torch.float32, policy.memory_format
         # bytes are the same in both layouts, there is one channel; the strides decide which one the convolution takes
         self._out_N1HW = torch.empty((batch_size, 1, crop, crop), dtype=dtype, device=device, memory_format=layout)
         self._label_N = torch.empty(batch_size, dtype=torch.int64, device=device)
@@ -210,7 +201,7 @@ class DeviceBatches:
         left = self.loader.num_samples - position
         return [size for size in dict.fromkeys((min(self.batch_size, left), left % self.batch_size)) if size > 0]
 
-    def make(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def make(self, count: int) -> tuple[Tensor, Tensor]:
         """The batch at the position: crops (count, 1, H, W) in the network's precision, labels (count,).
 
         Both are overwritten by the next batch.  The position stays; see `advance`.
@@ -223,19 +214,22 @@ class DeviceBatches:
             places = self.order_O, self.label_O, self.inverse_O23 if training else None, self.position
             batch_into(out_N1HW, label_N, frames_MSS, *places, low=self.low, high=self.high, staged=staged)
             return out_N1HW, label_N
-        place_N = self.position + self._count_N[:count]
+        place_N = self.places(count)
         label_N.copy_(self.label_O[place_N])
         frames_NSS = frames_MSS[:count] if staged else frames_MSS[self.order_O[place_N]]
+        crop = out_N1HW.shape[3]
         if training:
-            crops_NHW = affine_portable(
-                frames_NSS, self.inverse_O23[place_N], out_N1HW.shape[3], low=self.low, high=self.high
-            )
+            crops_NHW = affine_portable(frames_NSS, self.inverse_O23[place_N], crop, low=self.low, high=self.high)
         else:
-            crops_NHW = crop_portable(frames_NSS, out_N1HW.shape[3])
+            crops_NHW = crop_portable(frames_NSS, crop)
         out_N1HW.copy_(crops_NHW[:, None])
         return out_N1HW, label_N
 
-    def advance(self, count: int | torch.Tensor) -> None:
+    def places(self, count: int) -> Tensor:
+        """Where in the epoch the samples of the next batch are, int64 (count,)."""
+        return self.position + self._count_N[:count]
+
+    def advance(self, count: int | Tensor) -> None:
         """Move the position on."""
         self.position += count
 
@@ -257,27 +251,24 @@ def triton_trouble() -> Caution | None:
     return None
 
 
-def upload(place: torch.Tensor, array: np.ndarray) -> None:
+def upload(place: Tensor, array: np.ndarray) -> None:
     """Copy an array to its place on the device; without waiting for it on CUDA, which alone keeps such copies safe."""
     source, on_cuda = torch.from_numpy(np.ascontiguousarray(array)), place.device.type == "cuda"
     place.copy_(source.pin_memory() if on_cuda else source, non_blocking=on_cuda)
 
 
-def to_unit(levels: torch.Tensor) -> torch.Tensor:
+def to_unit(levels: Tensor) -> Tensor:
     """Map grey levels, float32 0 to 255, to [-1, 1], as the kernels do."""
     return (levels - float(MIDDLE)) * float(SCALE)
 
 
-def crop_portable(frames_NSS: torch.Tensor, crop: int) -> torch.Tensor:
+def crop_portable(frames_NSS: Tensor, crop: int) -> Tensor:
     """Central crops float32 (N, H, W) in [-1, 1], copied: to the bit those of the crop kernel."""
     margin = (frames_NSS.shape[1] - crop) // 2
-    inner = slice(margin, margin + crop)
-    return to_unit(frames_NSS[:, inner, inner].float())
+    return to_unit(frames_NSS[:, margin : margin + crop, margin : margin + crop].float())
 
 
-def affine_portable(
-    frames_NSS: torch.Tensor, inverse_N23: torch.Tensor, crop: int, *, low: int, high: int
-) -> torch.Tensor:
+def affine_portable(frames_NSS: Tensor, inverse_N23: Tensor, crop: int, *, low: int, high: int) -> Tensor:
     """Rotated, zoomed crops float32 (N, H, W) in [-1, 1] by PyTorch's own operations; within 1e-3 of the kernels.
 
     Coordinates are clamped to pixels low to high first, so that what grid_sample puts beyond the frame never matters.

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
-from engine.device import Policy
 from engine.train.device_batches import DeviceBatches, frames_on_device
 from engine.train.state import State
 from engine.train.step import Learner, Step, check_logits, diverged, predict, predict_batch, train_step
@@ -76,13 +75,14 @@ class DeviceEpochs:
         policy, num_classes = learner.policy, len(loader.beton.facts.classes)
         self.learner, self.loader, self.val_loader = learner, loader, val_loader
         sizes = [learner.batch_size, min(max(learner.batch_size, VALIDATION_BATCH), val_loader.num_samples)]
-        frames, val_frames = frames_on_device([loader, val_loader], policy.device, sizes, resident=resident)
+        frames, val_frames = frames_on_device([loader, val_loader], policy.device, sizes, resident)
         self.batches = DeviceBatches(loader, frames, policy, sizes[0])
         self.val_batches = DeviceBatches(val_loader, val_frames, policy, sizes[1])
         self.step = DeviceStep(learner, self.batches, num_classes)
-        self.validation = DeviceValidation(learner.network, policy, self.val_batches, num_classes)
+        self.logits_MK = torch.zeros((val_loader.num_samples, num_classes), dtype=torch.float32, device=policy.device)
         self.run_step = Captured(self.step, self.step.touched, policy.device, "training step")
-        self.run_validation = Captured(self.validation, self.validation.touched, policy.device, "validation batch")
+        touched = [self.val_batches.position, self.logits_MK]
+        self.run_validation = Captured(self.validation_batch, touched, policy.device, "validation batch")
         self.known_loss = KnownLoss(policy.device)
         seeding = {"cuda": torch.cuda.manual_seed, "mps": torch.mps.manual_seed}
         self.manual_seed: Callable[[int], object] = seeding.get(policy.device.type, torch.manual_seed)
@@ -141,9 +141,17 @@ class DeviceEpochs:
             for count in counts:
                 self.run_validation(count)
                 progress(count)
-        logits_MK = self.validation.logits_MK.cpu().numpy()
+        logits_MK = self.logits_MK.cpu().numpy()
         check_logits(self.val_loader, logits_MK)
         return self.val_loader.beton.label_N[self.val_loader.epoch_order(0)], logits_MK
+
+    @torch.no_grad()
+    def validation_batch(self, count: int) -> None:
+        """Put the logits of the next batch of so many samples in their place on the device."""
+        frames_N1HW, _ = self.val_batches.make(count)
+        logits_NK = predict_batch(self.learner.network, frames_N1HW, self.learner.policy)
+        self.logits_MK[self.val_batches.places(count)] = logits_NK
+        self.val_batches.advance(count)
 
 
 class DeviceStep:
@@ -177,7 +185,7 @@ class DeviceStep:
         self.batches.advance((self.recipe.stopped == 0).long() * count)
 
 
-def update_unread(learner: Learner, stopped: torch.Tensor) -> None:
+def update_unread(learner: Learner, stopped: Tensor) -> None:
     """Adam, unless the flag is up, which nobody reads: Adam skips the step, or what it has changed is put back."""
     if learner.policy.found_inf:
         learner.optimiser.step()
@@ -201,28 +209,9 @@ def prime_adam(optimiser: torch.optim.Optimizer) -> None:
                 }
 
 
-def moments(optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
+def moments(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     """Adam's moments and step counts."""
     return [value for state in optimiser.state.values() for value in state.values()]
-
-
-class DeviceValidation:
-    """Logits of a whole set, gathered on the device.  logits_MK: float32."""
-
-    def __init__(self, network: nn.Module, policy: Policy, batches: DeviceBatches, num_classes: int) -> None:
-        self.network, self.policy, self.batches = network, policy, batches
-        shape = (batches.loader.num_samples, num_classes)
-        self.logits_MK = torch.zeros(shape, dtype=torch.float32, device=policy.device)
-        self._count_N = torch.arange(batches.batch_size, device=policy.device)
-        self.touched = [batches.position, self.logits_MK]
-
-    @torch.no_grad()
-    def __call__(self, count: int) -> None:
-        """The logits of the next batch of so many samples."""
-        frames_N1HW, _ = self.batches.make(count)
-        logits_NK = predict_batch(self.network, frames_N1HW, self.policy)
-        self.logits_MK[self.batches.position + self._count_N[:count]] = logits_NK
-        self.batches.advance(count)
 
 
 class KnownLoss:
@@ -234,7 +223,7 @@ class KnownLoss:
         self.mean = math.nan  # until something is known; on MPS to the end, where asking would mean waiting
         self.arrived: torch.cuda.Event | None = None
 
-    def __call__(self, loss_sum: torch.Tensor, samples: int) -> float:
+    def __call__(self, loss_sum: Tensor, samples: int) -> float:
         """The newest mean there is; asks for a newer one, of the steps queued until now.  samples: of these steps."""
         if loss_sum.device.type == "cpu":
             return float(loss_sum) / samples
@@ -257,14 +246,11 @@ class Captured:
     Where a capture fails, everything not captured yet runs as it is from then on; `failed` says why.
     """
 
-    def __init__(
-        self, function: Callable[[int], None], touched: list[torch.Tensor], device: torch.device, name: str
-    ) -> None:
+    def __init__(self, function: Callable[[int], None], touched: list[Tensor], device: torch.device, name: str) -> None:
         self.function, self.touched, self.device, self.name = function, touched, device, name
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.failed: Caution | None = None
         self._kept: list[torch.cuda.CUDAGraph] = []  # failed ones: torch's allocator may still refer to them
-        self._settled: set[int] = set()
         if device.type == "cuda":
             self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
@@ -272,10 +258,9 @@ class Captured:
         """Capture what is not captured yet.  Warms up and captures on one stream, as torch's autograd asks for."""
         if self.device.type != "cuda" or self.failed:
             return
-        for size in dict.fromkeys(sizes):
-            if size in self._settled:
+        for size in dict.fromkeys(sizes):  # in their order
+            if size in self.graphs:
                 continue
-            self._settled.add(size)
             current = torch.cuda.current_stream(self.device)
             self._stream.wait_stream(current)
             with torch.cuda.stream(self._stream):
@@ -300,14 +285,13 @@ class Captured:
 
     def __call__(self, size: int) -> None:
         """Queue the work for a batch of this size."""
-        graph = self.graphs.get(size)
-        if graph is None:
-            self.function(size)
+        if size in self.graphs:
+            self.graphs[size].replay()
         else:
-            graph.replay()
+            self.function(size)
 
 
-def warm_up(function: Callable[[int], None], size: int, touched: list[torch.Tensor], device: torch.device) -> None:
+def warm_up(function: Callable[[int], None], size: int, touched: list[Tensor], device: torch.device) -> None:
     """Run a function a few times, and put everything back each time: tensors in place, and torch's generators.
 
     Each time, since a position that went on would lead beyond the epoch.

@@ -18,7 +18,7 @@ from engine.train.state import check_run
 from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
-from loaders.errors import CheckpointError, InputError
+from loaders.errors import InputError
 from loaders.sources.catalog import source_cautions
 
 RECORD = "leakage.safetensors"
@@ -27,28 +27,20 @@ HASHES = ("pixel_hash", "patient_hash")
 
 def save_record(run: Path, sets: dict[str, Beton], identity: str) -> None:
     """Write the leakage record: hashes of pixels and patients by set.  identity: of run_id."""
-    tensors = {
-        f"{name}.{kind}": torch.from_numpy(beton.rows_N[kind].copy()) for name, beton in sets.items() for kind in HASHES
-    }
+    found = {name: hashes(beton) for name, beton in sets.items()}
+    tensors = {f"{name}.{kind}": torch.from_numpy(found[name][kind]) for name in found for kind in HASHES}
     facts = next(iter(sets.values())).facts
     state = {"site_key_id": facts.site_key_id, "conversion_id": facts.conversion_id, "run": identity}
     save_checkpoint(run / RECORD, tensors, state)
 
 
-def load_record(
-    run: Path, conversion_id: str, identity: str | None = None
-) -> tuple[dict[str, dict[str, np.ndarray]], str]:
-    """Read the leakage record: set → kind → uint8 (N, 16), and the site key's id.
+def load_record(run: Path, identity: str) -> tuple[dict[str, dict[str, np.ndarray]], str]:
+    """Read the leakage record: set → kind → uint8 (N, 16), and the site key's id.  identity: of run_id.
 
-    identity: of the run that the checkpoint belongs to, where it names one.
-    Errors: CheckpointError for a damaged file, or one of another conversion or run than the checkpoint's.
+    Errors: CheckpointError for a damaged file, or one of another run.
     """
-    tensors, state = load_checkpoint(run / RECORD, needed=("site_key_id", "conversion_id"))
-    if state["conversion_id"] != conversion_id:
-        raise CheckpointError(
-            f"{run / RECORD}: of conversion {state['conversion_id']}, expected {conversion_id}; restore the run's own"
-        )
-    check_run(run / RECORD, state.get("run"), identity or "")
+    tensors, state = load_checkpoint(run / RECORD, needed=("site_key_id", "run"))
+    check_run(run / RECORD, state["run"], identity)
     sets: dict[str, dict[str, np.ndarray]] = {}
     for name, tensor in tensors.items():
         set_name, kind = name.split(".")
@@ -63,16 +55,12 @@ def hashes(beton: Beton) -> dict[str, np.ndarray]:
 
 def shared(hash_a_N16: np.ndarray, hash_b_N16: np.ndarray) -> int:
     """How many rows of b, all-zero ones apart, occur in a.  uint8 (N, 16) each."""
-    known = {row.tobytes() for row in hash_a_N16}
-    nothing = bytes(16)
-    return sum((key := row.tobytes()) in known and key != nothing for row in hash_b_N16)
+    known = {row.tobytes() for row in hash_a_N16} - {bytes(16)}
+    return sum(row.tobytes() in known for row in hash_b_N16)
 
 
 def overlap(a: dict[str, np.ndarray], b: dict[str, np.ndarray], same_key: bool) -> dict[str, int | None]:
-    """How many samples of b share their image or their patient with a; patients are None under different site keys.
-
-    a, b: pixel_hash and patient_hash, uint8 (N, 16) each.
-    """
+    """How many samples of b share their image or patient, by `hashes`, with a; patients: None under other site keys."""
     return {
         "images": shared(a["pixel_hash"], b["pixel_hash"]),
         "patients": shared(a["patient_hash"], b["patient_hash"]) if same_key else None,

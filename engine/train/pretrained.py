@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import pickle
 import re
@@ -21,18 +20,18 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from engine.config import TrainConfig
 from engine.networks.registry import NAMES, PATCH, check_crop, import_torchvision, make_network, sum_channels
-from engine.train.checkpoint import digest
+from engine.train.checkpoint import digest, file_hash, not_finite
 from loaders.atomic_file import storage_error
 from loaders.beton.format import Facts
 from loaders.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger(__name__)
 
-Weights = dict[str, torch.Tensor]
+Weights = dict[str, Tensor]
 
 SECONDS_FOR_AN_ANSWER = 10.0
 # what torch, zipfile and safetensors raise over a damaged file
@@ -96,11 +95,7 @@ def default_file(model: str) -> Path:
                 f"--weights default: {model}'s could not be downloaded ({reason}), expected {path}; "
                 f"place the file from {url} there, or use --weights none"
             ) from error
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise storage_error(path, error) from error
+    found = file_hash(path)
     if not found.startswith(prefix[1]):
         raise CheckpointError(
             f"{path}: SHA-256 begins {found[: len(prefix[1])]}, expected {prefix[1]}; remove it, and place {url} there"
@@ -141,7 +136,7 @@ def read_weights(path: Path) -> Weights:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     tensors = {
-        name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)
+        name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
     } if isinstance(content, dict) else {}  # fmt: skip
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors by name, expected a state_dict; check the file")
@@ -149,9 +144,8 @@ def read_weights(path: Path) -> Weights:
         tensors = {name: value for name, value in tensors.items() if name.startswith("network.")}
     for prefix in PREFIXES:
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise CheckpointError(f"{path}: {bad[0]} is not finite, expected finite weights; use another file")
+    if bad := not_finite(tensors):
+        raise CheckpointError(f"{path}: {bad} is not finite, expected finite weights; use another file")
     return tensors
 
 

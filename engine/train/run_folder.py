@@ -1,9 +1,10 @@
-"""A run folder: its settings, its log, metrics and TensorBoard events, and where its weights and state are saved."""
+"""A run folder: its settings and which run they make; its log, metrics and events; its weights and state."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -13,13 +14,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
-import torch
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
+from torch import Tensor
 
 from engine.config import TrainConfig
 from engine.figures import curves_figure, png
@@ -31,6 +28,9 @@ from loaders.settings import build, flatten, read_settings, settings_of
 CONFIG = "config.json"
 LOCAL = "local.json"  # where betons lie may name patients or people: for its owner alone, not to be shared
 
+# shared settings that a result does not depend on: where and how it is computed
+FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_memory")
+
 
 def shared_settings(config: Any) -> dict[str, Any]:
     """A config's settings without any path, fit to be shared.  Of a file of weights the name stays."""
@@ -39,6 +39,22 @@ def shared_settings(config: Any) -> dict[str, Any]:
     if "weights" in shared:
         shared["weights"] = Path(shared["weights"]).name
     return shared
+
+
+def run_id(config: TrainConfig, conversion_id: str) -> str:
+    """Which run it is: a hash of its conversion and of the settings that its result depends on.
+
+    Two runs of one id are the same run.  Settings at their defaults are left out, so that a release with more of them
+    gives the same id.
+    """
+    settings = {setting.name: setting for setting in settings_of(TrainConfig)}
+    counted = {  # a caller of train() may pass 1 for 1.0
+        name: float(value) if settings[name].kind is float and isinstance(value, int) else value
+        for name, value in shared_settings(config).items()
+        if name not in FREE and value != settings[name].default
+    }
+    text = json.dumps([conversion_id, counted], sort_keys=True)
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def known_settings(config: Any, found: dict[str, Any]) -> dict[str, Any]:
@@ -62,25 +78,28 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
 
 
 class Events:
-    """An open file of events in a run folder; close it.
+    """An open file of TensorBoard events in a run folder; close it.
 
     purge_epoch: events of earlier files from this epoch on do not count any more.  Errors of all methods: StorageError.
     """
 
     def __init__(self, folder: Path, purge_epoch: int | None = None) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event  # only here: a machine that trains nothing may lack it
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
         self._path = folder / f"events.out.tfevents.{time.time():.6f}"
         try:
             self._file = self._path.open("xb")
         except OSError as error:
             raise storage_error(self._path, error) from error
-        self._records = RecordWriter(self._file)
+        self._records, self._event = RecordWriter(self._file), Event
         self._write(file_version="brain.Event:2")
         if purge_epoch is not None:
-            self._write(step=purge_epoch, session_log=SessionLog(status=SessionLog.START))
+            self._write(step=purge_epoch, session_log={"status": "START"})
 
     def add(self, name: str, value: float, epoch: int) -> None:
         """Add one number; flush() brings it to the disk."""
-        self._write(step=epoch, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
+        self._write(step=epoch, summary={"value": [{"tag": name, "simple_value": value}]})
 
     def flush(self) -> None:
         """Write what waits."""
@@ -94,7 +113,7 @@ class Events:
 
     def _write(self, **content: Any) -> None:
         with self._named_errors():
-            self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
+            self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -107,6 +126,7 @@ class Events:
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 METRICS, LOG = "metrics.csv", "train.log"
+LOGGERS = [logging.getLogger(name) for name in ("engine", "loaders")]  # that the log is of
 
 
 class RunFolder:
@@ -123,16 +143,16 @@ class RunFolder:
             raise
         self._handler.handleError = self._log_failed  # type: ignore[method-assign]  # its own prints a traceback
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        for name in ("engine", "loaders"):
-            logging.getLogger(name).addHandler(self._handler)
-            logging.getLogger(name).setLevel(logging.INFO)
-        self._written = (purge_epoch or 1) - 1  # epochs whose events are written
+        for logger in LOGGERS:
+            logger.addHandler(self._handler)
+            logger.setLevel(logging.INFO)
+        self.recorded = (purge_epoch or 1) - 1  # epochs
 
-    def save_last(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    def save_last(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Keep the state that `--resume` continues from."""
         save_checkpoint(self.path / LAST, tensors, state)
 
-    def save_best(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    def save_best(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Keep the weights that `evaluate` uses, and the validation scores that its thresholds come from."""
         save_checkpoint(self.path / BEST, tensors, state)
 
@@ -143,11 +163,11 @@ class RunFolder:
         table.writeheader()
         table.writerows(history)
         publish_bytes(self.path / METRICS, text.getvalue().encode())
-        for row in history[self._written :]:
+        for row in history[self.recorded :]:
             for name, value in row.items():
                 if name != "epoch" and value is not None:
                     self._events.add(name.replace("_", "/", 1), value, row["epoch"])
-        self._written = len(history)
+        self.recorded = len(history)
         self._events.flush()
 
     def draw(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str, note: str) -> None:
@@ -156,8 +176,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Close log and events.  Errors: StorageError."""
-        for name in ("engine", "loaders"):
-            logging.getLogger(name).removeHandler(self._handler)
+        for logger in LOGGERS:
+            logger.removeHandler(self._handler)
         self._handler.close()
         try:
             self._handler.stream.close()
@@ -177,9 +197,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self.close()
         except StorageError:
@@ -189,15 +207,14 @@ class RunFolder:
 
 def opened_log(path: Path) -> TextIO:
     """A log to append to.  Errors: StorageError; also for a link or a FIFO, which a foreign run folder may hold."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(
-            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        )
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise StorageError(f"{path}: no regular file, expected the log of the run; remove it")
+        descriptor = os.open(path, flags)
     except OSError as error:
-        raise error if isinstance(error, StorageError) else storage_error(path, error) from error
+        raise storage_error(path, error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StorageError(f"{path}: no regular file, expected the log of the run; remove it")
     return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
 
@@ -208,14 +225,14 @@ def epochs_recorded(folder: Path) -> int:
 
 
 def load_config(path: Path, data: Path | None = None) -> TrainConfig:
-    """Read a run's settings.  data: where its betons lie now; else where they lay.
+    """The settings of the run in path, wherever the folder lies now.  data: where its betons lie; else where they lay.
 
     Errors: ConfigError when path is no run folder, or it is not known where its betons are.
     """
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{path}: no {CONFIG}, expected a run folder of `train`; check the path")
     try:
-        values = {"out": str(path)} | read_run_settings(path) | ({"data": str(data)} if data else {})
+        values = read_run_settings(path) | {"out": str(path)} | ({"data": str(data)} if data else {})
         if "data" not in values:
             raise ConfigError(
                 f"{path}: no {LOCAL}, expected it to name the folder of the run's betons; name that folder: "

@@ -1,46 +1,17 @@
-"""The state of a training: what a checkpoint keeps of it, which run it is of, and its progress for display."""
+"""The state of a training: what a checkpoint keeps of it, and its progress for display."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from engine.config import TrainConfig
+from engine.config import Recipe
 from engine.train.checkpoint import load_checkpoint, weights_for
-from engine.train.run_folder import shared_settings
 from loaders.errors import CheckpointError
-from loaders.settings import settings_of
-
-# shared settings that a result does not depend on: where and how it is computed
-FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_memory")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Where a training is, for showing.  done, total: samples of this epoch and phase."""
-
-    phase: str
-    epoch: int
-    epochs: int
-    done: int
-    total: int
-    loss: float
-    images_per_second: float
-    seconds_left: float | None
-    patience_left: int
-    best_f1: float
-    best_epoch: int
-    history: list[dict[str, Any]]
-
-
-Watch = Callable[[Progress], None]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,29 +44,29 @@ class State:
         return sum(map(discriminates, self.history[self.best_epoch :]))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a training is, for showing.  done, total: samples of this epoch and phase.  state: as it is by then."""
+
+    phase: str
+    done: int
+    total: int
+    loss: float
+    seconds_left: float | None
+    recipe: Recipe
+    state: State
+
+
+Watch = Callable[[Progress], None]
+
+
 def discriminates(row: dict[str, Any]) -> bool:
     """Whether an epoch's predictions beat one class for all: Youden's index is above 0, or undefined."""
     sensitivity, specificity = row["val_sensitivity"], row["val_specificity"]
     return sensitivity is None or specificity is None or sensitivity + specificity > 1 + 1e-9
 
 
-def run_id(config: TrainConfig, conversion_id: str) -> str:
-    """Which run it is: a hash of its conversion and of the settings that its result depends on.
-
-    Two runs of one id are the same run.  Settings at their defaults are left out, so that a release with more of them
-    gives the same id.
-    """
-    settings = {setting.name: setting for setting in settings_of(TrainConfig)}
-    counted = {  # a caller of train() may pass 1 for 1.0
-        name: float(value) if settings[name].kind is float and isinstance(value, int) else value
-        for name, value in shared_settings(config).items()
-        if name not in FREE and value != settings[name].default
-    }
-    text = json.dumps([conversion_id, counted], sort_keys=True)
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-
-
-def load_state(path: Path) -> tuple[dict[str, torch.Tensor], State]:
+def load_state(path: Path) -> tuple[dict[str, Tensor], State]:
     """Read the state of a run, and its tensors.  Errors: CheckpointError for a damaged one, or no state."""
     known = [item.name for item in fields(State)]
     tensors, content = load_checkpoint(path, needed=known)
@@ -106,12 +77,12 @@ def load_state(path: Path) -> tuple[dict[str, torch.Tensor], State]:
     return tensors, State(**content)
 
 
-def check_run(path: Path, found: str | None, run: str) -> None:
+def check_run(path: Path, found: str, run: str) -> None:
     """Errors: CheckpointError for a file of a run that is not this one."""
-    if found and run and found != run:
+    if found != run:
         raise CheckpointError(
-            f"{path}: of run {found}, expected {run}, as the settings in config.json make it; bring the run's own "
-            "files back, or train anew"
+            f"{path}: of run {found}, expected {run}, as its conversion and the settings in config.json make it; "
+            "bring the run's own files back, or train anew"
         )
 
 
@@ -124,13 +95,9 @@ def settle_best(state: State, path: Path, network: nn.Module) -> None:
     """
     if not state.best_epoch and not path.exists():
         return
-    tensors, found = load_checkpoint(path, needed=("conversion_id", "epoch", "validation", "run"))
+    tensors, found = load_checkpoint(path, needed=("epoch", "validation", "run"))
     weights_for(network, tensors)
     check_run(path, found["run"], state.run)
-    if found["conversion_id"] != state.conversion_id:
-        raise CheckpointError(
-            f"{path}: of conversion {found['conversion_id']}, expected {state.conversion_id}; bring the run's own back"
-        )
     if found["epoch"] > len(state.history):
         state.best_epoch, state.best_f1 = found["epoch"], found["validation"]["f1"]
     elif found["epoch"] != state.best_epoch:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.device import Policy
 from engine.networks.registry import to_training
@@ -22,12 +22,16 @@ from loaders.sampling import DROPOUT, scalar_seed
 Lap = Callable[[str], None]
 
 
+def no_lap(part: str) -> None:
+    """A lap that nobody takes."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learner:
     """A network with what trains it.  forward: the network, perhaps compiled for batches of batch_size."""
 
     network: nn.Module
-    forward: Callable[[torch.Tensor], torch.Tensor]
+    forward: Callable[[Tensor], Tensor]
     optimiser: torch.optim.Optimizer
     loss: nn.CrossEntropyLoss
     policy: Policy
@@ -46,13 +50,10 @@ def make_learner(
     network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     weight_K = None if class_weight_K is None else torch.as_tensor(class_weight_K, dtype=torch.float32)
     return Learner(
-        network=network,
-        forward=torch.compile(network, dynamic=False) if policy.compiled else network,
+        network=network, forward=torch.compile(network, dynamic=False) if policy.compiled else network,
         optimiser=torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
-        loss=nn.CrossEntropyLoss(weight=weight_K).to(policy.device),
-        policy=policy,
-        batch_size=batch_size,
-    )
+        loss=nn.CrossEntropyLoss(weight=weight_K).to(policy.device), policy=policy, batch_size=batch_size,
+    )  # fmt: skip
 
 
 # ---- the step
@@ -73,10 +74,10 @@ class Tally:
     norm: float
 
 
-Update = Callable[[Learner, torch.Tensor], None]
+Update = Callable[[Learner, Tensor], None]
 
 
-def read_and_update(learner: Learner, stopped: torch.Tensor) -> None:
+def read_and_update(learner: Learner, stopped: Tensor) -> None:
     """Adam, unless the flag is up.  Reads the flag, so that the host waits for the device."""
     if not stopped:
         learner.optimiser.step()
@@ -112,7 +113,7 @@ class Step:
         self.samples.fill_(samples)
         self.stopped.zero_()
 
-    def __call__(self, frames_N1HW: torch.Tensor, label_N: torch.Tensor, lap: Lap = lambda part: None) -> None:
+    def __call__(self, frames_N1HW: Tensor, label_N: Tensor, lap: Lap = no_lap) -> None:
         """One step.  lap: called with forward, backward and optimiser when each has ended."""
         learner = self.learner
         before = [buffer.clone() for buffer in self.buffers]
@@ -134,13 +135,13 @@ class Step:
             self._count(loss, logits_NK, label_N)
             lap("optimiser")
 
-    def _check(self, loss: torch.Tensor) -> None:
+    def _check(self, loss: Tensor) -> None:
         """Raise the flag for good if this step is not finite, and keep the numbers that raised it."""
         norm = nn.utils.get_total_norm([value.grad for value in self.parameters if value.grad is not None])
         self.report.copy_(torch.where(self.stopped > 0, self.report, torch.stack([loss, norm])))
         torch.maximum(self.stopped, 1 - torch.isfinite(self.report).all().float(), out=self.stopped)
 
-    def _count(self, loss: torch.Tensor, logits_NK: torch.Tensor, label_N: torch.Tensor) -> None:
+    def _count(self, loss: Tensor, logits_NK: Tensor, label_N: Tensor) -> None:
         """Add to the sums what a step that counts has given."""
         alive, count = (self.stopped == 0).long(), len(label_N)
         # not torch.where with a 0 of the host, which would be copied to the device: that cannot be captured
@@ -156,23 +157,13 @@ class Step:
         values = torch.cat([number.to(self.wide).reshape(-1) for number in numbers]).tolist()
         cells, size = list(map(int, values[5:])), self.num_classes
         return Tally(
-            loss_sum=values[0],
-            samples=int(values[1]),
-            stopped=bool(values[2]),
-            loss=values[3],
-            norm=values[4],
+            loss_sum=values[0], samples=int(values[1]), stopped=bool(values[2]), loss=values[3], norm=values[4],
             confusion=[cells[row * size : (row + 1) * size] for row in range(size)],
-        )
+        )  # fmt: skip
 
 
 def train_step(
-    step: Step,
-    frames_N1HW: torch.Tensor,
-    labels_N: torch.Tensor,
-    *,
-    seed: int,
-    number: int,
-    lap: Lap = lambda part: None,
+    step: Step, frames_N1HW: Tensor, labels_N: Tensor, *, seed: int, number: int, lap: Lap = no_lap
 ) -> Tally:
     """One step on a batch of the host's, waited for.  number: of the step in the run.
 
@@ -200,7 +191,7 @@ def diverged(number: int, tally: Tally) -> DivergedError:
     )
 
 
-def pack_buffers(network: nn.Module) -> list[torch.Tensor]:
+def pack_buffers(network: nn.Module) -> list[Tensor]:
     """Lay a network's buffers side by side, one tensor for each dtype, so that all are saved by one launch.
 
     The network keeps them under their names, as views.
@@ -224,13 +215,13 @@ def pack_buffers(network: nn.Module) -> list[torch.Tensor]:
 # ---- prediction
 
 
-def to_device(frames_N1HW: torch.Tensor, policy: Policy) -> torch.Tensor:
+def to_device(frames_N1HW: Tensor, policy: Policy) -> Tensor:
     """A batch of the host's on the device, in the policy's layout; queued where its memory is page-locked."""
     on_cuda = policy.device.type == "cuda"
     return frames_N1HW.to(policy.device, memory_format=policy.memory_format, non_blocking=on_cuda)
 
 
-def predict_batch(network: nn.Module, frames_N1HW: torch.Tensor, policy: Policy) -> torch.Tensor:
+def predict_batch(network: nn.Module, frames_N1HW: Tensor, policy: Policy) -> Tensor:
     """Logits, float32 (N, K), of a batch that is on the device, in evaluation mode."""
     network.eval()
     with policy.precision():
@@ -265,10 +256,3 @@ def check_logits(loader: Loader, logits_NK: np.ndarray) -> None:
             f"{loader.beton.path.name}: the network's outputs are not finite, expected finite numbers; "
             "lower --learning-rate, or try --amp off"
         )
-
-
-def softmax(logits_NK: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, float64 (N, K)."""
-    shifted_NK = logits_NK.astype(np.float64) - logits_NK.max(1, keepdims=True)
-    exponential_NK = np.exp(shifted_NK)
-    return exponential_NK / exponential_NK.sum(1, keepdims=True)

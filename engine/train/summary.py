@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from engine.config import TrainConfig
 from engine.statistics.names import headline_name, short_name
-from engine.train.state import State
-from loaders import __version__
 from loaders.beton.format import Facts
 from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
@@ -93,44 +88,3 @@ def weights_description(
         "epoch": epoch,
         "validation": metrics,
     }
-
-
-def summarise(
-    state: State,
-    facts: Facts,
-    config: TrainConfig,
-    *,
-    cautions: list[Caution],
-    num_train: int,
-    num_val: int,
-    parameters: int,
-    device: str,
-    why: str,
-    sha256: str,
-) -> Summary:
-    """The summary of a run.  device, why: of its policy.  sha256: of its best weights."""
-    return Summary(
-        best_f1=state.best_f1,
-        best_epoch=state.best_epoch,
-        epochs=len(state.history),
-        stopped=state.finished,
-        images_per_second=float(np.median([row["images_per_second"] for row in state.history])),
-        seconds=round(state.seconds, 3),
-        steps=state.step,
-        classes=list(facts.classes),
-        positive=facts.positive,
-        crop=facts.crop,
-        synthetic=facts.synthetic,
-        conversion_id=facts.conversion_id,
-        cautions=cautions,
-        training_images=num_train,
-        validation_images=num_val,
-        model=config.model,
-        weights=weights_name(config),
-        head_epochs=config.recipe.frozen_epochs,
-        parameters=parameters,
-        device=device,
-        compile=why,
-        checkpoint_sha256=sha256,
-        versions={"plainfilm": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
-    )

@@ -16,8 +16,8 @@ from engine.networks.registry import check_batches
 from engine.statistics.names import value_text
 from engine.train.leakage import open_loaders, save_record
 from engine.train.pretrained import initial_network
-from engine.train.run_folder import CONFIG, LAST, load_config, save_settings
-from engine.train.state import Progress, Watch, run_id
+from engine.train.run_folder import CONFIG, LAST, run_id, save_settings
+from engine.train.state import Progress, Watch
 from engine.train.summary import Summary
 from engine.train.trainer import Training
 from loaders.atomic_file import locked
@@ -28,12 +28,9 @@ FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "repor
 
 
 def train(
-    config: TrainConfig,
-    *,
-    resume: bool = False,
-    watch: Watch = lambda progress: None,
+    config: TrainConfig, *, resume: bool = False, watch: Watch = lambda progress: None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Summary:
+) -> Summary:  # fmt: skip
     """Train, and give the summary that summary.json holds.
 
     resume: continue the run in config.out.  watch, stopping: called after every step.
@@ -71,25 +68,22 @@ def train(
             raise MemoryError(f"{policy.device}: {str(error).splitlines()[0]}") from error
 
 
-def resume_config(path: Path, data: Path | None = None) -> TrainConfig:
-    """The settings of the run in path, wherever the folder lies now.  data: of its betons.  Errors: ConfigError."""
-    return replace(load_config(path, data), out=path)
-
-
 def live_line(now: Progress) -> str:
     """Where a training is, in one line."""
     loss = "–" if math.isnan(now.loss) else value_text("loss", now.loss)
+    state, epochs = now.state, now.recipe.epochs
+    epoch, patience = min(len(state.history) + 1, epochs), now.recipe.patience - state.idle()
     left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
     return (
-        f"epoch {now.epoch}/{now.epochs}  loss {loss}  F1 {value_text('f1', now.best_f1)}  "
-        f"{rate_text(now.images_per_second)}  patience {now.patience_left}  {left}"
+        f"epoch {epoch}/{epochs}  loss {loss}  F1 {value_text('f1', max(state.best_f1, 0.0))}  "
+        f"{rate_text(state.rate)}  patience {patience}  {left}"
     )
 
 
 def epoch_line(now: Progress) -> str:
     """The last epoch that is done, in one line."""
-    row = now.history[-1]
-    best = "  best" if now.best_epoch == row["epoch"] else ""
+    row = now.state.history[-1]
+    best = "  best" if now.state.best_epoch == row["epoch"] else ""
     train_loss, val_loss = (value_text("loss", row[name]) for name in ("train_loss", "val_loss"))
     return (
         f"epoch {row['epoch']:3}  loss {train_loss}  val loss {val_loss}  val F1 {value_text('f1', row['val_f1'])}  "

@@ -9,31 +9,24 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import nn
+from scipy.special import softmax
+from torch import Tensor, nn
 
 from engine.config import TrainConfig
 from engine.device import Policy
 from engine.networks.registry import freeze_body
 from engine.statistics.metrics import all_metrics, headline_f1
-from engine.train.checkpoint import (
-    file_hash,
-    missing,
-    network_tensors,
-    not_finite,
-    optimiser_tensors,
-    restore,
-    validation_tensors,
-)
+from engine.train.checkpoint import best_tensors, file_hash, groups_of, learner_tensors, missing, not_finite, restore
 from engine.train.epochs import DeviceEpochs, HostEpochs
 from engine.train.leakage import RECORD, load_record, training_cautions
-from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, save_settings
-from engine.train.state import Progress, State, Watch, check_run, load_state, run_id, settle_best
-from engine.train.step import Learner, make_learner, softmax
-from engine.train.summary import SUMMARY, Summary, early_convergence, summarise, title, weights_description
+from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, run_id, save_settings
+from engine.train.state import Progress, State, Watch, check_run, load_state, settle_best
+from engine.train.step import Learner, make_learner
+from engine.train.summary import SUMMARY, Summary, early_convergence, title, weights_description, weights_name
 from loaders import __version__
 from loaders.batches.loader import Loader
 from loaders.beton.format import Facts
@@ -52,22 +45,16 @@ class Training:
     """One run in progress: the learner, the loaders, and the state that a checkpoint keeps."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        loader: Loader,
-        val_loader: Loader,
-        network: nn.Module,
-        policy: Policy,
-        watch: Watch,
+        self, config: TrainConfig, loader: Loader, val_loader: Loader, network: nn.Module, policy: Policy, watch: Watch,
         stopping: Callable[[], bool],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.config, self.loader, self.val_loader = config, loader, val_loader
         self.network, self.policy, self.watch, self.stopping = network, policy, watch, stopping
         self.facts: Facts = loader.beton.facts
         self.positive = self.facts.classes.index(self.facts.positive)
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
         self.cautions = training_cautions(loader.beton)
-        self.best: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None  # not written yet
+        self.best: tuple[dict[str, Tensor], dict[str, Any]] | None = None  # not written yet
         self.written = self.drawn = float("-inf")
         self.kept: int | None = None  # the step of the state on the disk
         # on a GPU an epoch may take less time than what it leaves takes to be written
@@ -82,11 +69,10 @@ class Training:
             confusion=self.no_confusion(),
             run=run_id(config, facts.conversion_id),
         )
-        tensors: dict[str, torch.Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         if resume:
             tensors = self.find_state()
             save_settings(config.out, config)  # where the betons lie now
-        self.recorded = len(self.state.history)  # epochs whose metrics are written
         with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
             logger.info("%s; %s", self.policy.describe(), self.policy.why)
@@ -106,56 +92,74 @@ class Training:
                     self.finish_epoch()
                 if not was_finished:
                     self.save_last()
-            except Interrupted as error:
+            except (Interrupted, DivergedError) as error:
                 self.record()
                 self.draw()
                 try:
                     self.save_last()
-                except DivergedError as damaged:
-                    raise self.diverged(damaged) from damaged
+                except DivergedError as damaged:  # the state saved before stays
+                    self.fail(error if isinstance(error, DivergedError) else damaged)
+                if isinstance(error, DivergedError):
+                    self.fail(error)
                 where = f"{config.out}: interrupted at step {self.state.step}"
                 logger.warning("interrupted at step %d", self.state.step)
                 raise Interrupted(f"{where}; continue with --resume {config.out}") from error
-            except DivergedError as error:
-                self.record()
-                self.draw()
-                with contextlib.suppress(DivergedError):  # not finite already: the state saved before stays
-                    self.save_last()
-                raise self.diverged(error) from error
             self.cautions += self.epochs.cautions() + early_convergence(self.state.history[0])
             if not was_finished:
                 self.policy.remember_compiled()
-            done = summarise(
-                self.state,
-                facts,
-                config,
-                cautions=self.cautions,
-                num_train=self.num_train,
-                num_val=self.num_val,
-                parameters=sum(parameter.numel() for parameter in self.learner.network.parameters()),
-                device=self.policy.describe(),
-                why=self.policy.why,
-                sha256=file_hash(config.out / BEST),
-            )
-            write_record(config.out / SUMMARY, done)
-            return done
+            summary = self.summary()
+            write_record(config.out / SUMMARY, summary)
+            return summary
 
-    def find_state(self) -> dict[str, torch.Tensor]:
+    def summary(self) -> Summary:
+        """The summary of the run, which is finished."""
+        state, config, facts = self.state, self.config, self.facts
+        return Summary(
+            best_f1=state.best_f1,
+            best_epoch=state.best_epoch,
+            epochs=len(state.history),
+            stopped=state.finished,
+            images_per_second=float(np.median([row["images_per_second"] for row in state.history])),
+            seconds=round(state.seconds, 3),
+            steps=state.step,
+            classes=list(facts.classes),
+            positive=facts.positive,
+            crop=facts.crop,
+            synthetic=facts.synthetic,
+            conversion_id=facts.conversion_id,
+            cautions=self.cautions,
+            training_images=self.num_train,
+            validation_images=self.num_val,
+            model=config.model,
+            weights=weights_name(config),
+            head_epochs=config.recipe.frozen_epochs,
+            parameters=sum(parameter.numel() for parameter in self.network.parameters()),
+            device=self.policy.describe(),
+            compile=self.policy.why,
+            checkpoint_sha256=file_hash(config.out / BEST),
+            versions={"plainfilm": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
+        )
+
+    def find_state(self) -> dict[str, Tensor]:
         """Take over the state that the run was left in, and give its tensors; none if none was saved.
 
-        Errors: CheckpointError for a damaged or missing file, or another run's.
+        Errors: CheckpointError for a damaged or missing file, another run's, or one that began on other betons.
         """
         out, state = self.config.out, self.state
-        tensors: dict[str, torch.Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         if (out / LAST).exists():
             tensors, self.state = load_state(out / LAST)
-            self.check_state()
+            if self.state.conversion_id != self.facts.conversion_id:
+                raise CheckpointError(
+                    f"{out}: began on conversion {self.state.conversion_id}, {self.config.data} now holds "
+                    f"{self.facts.conversion_id}; bring the old betons back, or train anew"
+                )
             check_run(out / LAST, self.state.run, state.run)
             self.state.run, self.kept = state.run, self.state.step
         else:
             self.cautions.append(caution("training-restarted"))
         if (out / RECORD).exists():
-            load_record(out, state.conversion_id, state.run)
+            load_record(out, state.run)
         settle_best(self.state, out / BEST, self.network)
         if not tensors and (self.state.best_epoch > 1 or (out / SUMMARY).exists() or epochs_recorded(out) > 1):
             raise missing(out / LAST, "the state that the run continues from")
@@ -169,12 +173,9 @@ class Training:
             count_K = np.bincount(self.loader.beton.label_N, minlength=len(self.facts.classes))
             weights = count_K.sum() / (len(count_K) * np.maximum(count_K, 1))
         return make_learner(
-            self.network,
-            self.policy,
-            learning_rate=config.recipe.learning_rate,
-            batch_size=config.loader.batch_size,
+            self.network, self.policy, learning_rate=config.recipe.learning_rate, batch_size=config.loader.batch_size,
             class_weight_K=weights,
-        )
+        )  # fmt: skip
 
     def make_epochs(self) -> HostEpochs | DeviceEpochs:
         """What runs the epochs: batches are made on the device, unless that is a CPU."""
@@ -212,7 +213,7 @@ class Training:
             self.check_stop()
 
         label_N, logits_NK = self.epochs.validate(progress)
-        metrics = all_metrics(label_N, softmax(logits_NK), self.positive)
+        metrics = all_metrics(label_N, softmax(logits_NK.astype(np.float64), axis=1), self.positive)
         metrics["f1"] = metrics["f1"] or 0.0  # undefined, without a positive: epochs can be compared all the same
         epoch = len(state.history) + 1
         state.history.append(
@@ -226,11 +227,10 @@ class Training:
             }
         )
         if metrics["f1"] > state.best_f1 + config.recipe.min_delta or not state.best_epoch:
-            self.check_finite(self.tensors())  # weights trained with such moments are no best ones
+            self.check_finite(learner_tensors(self.learner))  # weights trained with such moments are no best ones
             state.best_f1, state.best_epoch = metrics["f1"], epoch
-            best = {name: tensor.clone() for name, tensor in network_tensors(self.learner).items()}
-            order_N = self.val_loader.epoch_order(0)
-            best |= validation_tensors(label_N, logits_NK, self.val_loader.beton, order_N)
+            group_N = groups_of(self.val_loader.beton)[self.val_loader.epoch_order(0)]
+            best = best_tensors(self.learner, label_N, logits_NK, group_N)
             self.best = best, weights_description(config, self.facts, state.run, epoch, metrics)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
@@ -253,14 +253,6 @@ class Training:
         if self.stopping():
             raise Interrupted  # `run` adds the step, which a device does not know yet
 
-    def check_state(self) -> None:
-        """Errors: CheckpointError when the betons are no longer those the run began with."""
-        if self.state.conversion_id != self.facts.conversion_id:
-            raise CheckpointError(
-                f"{self.config.out}: began on conversion {self.state.conversion_id}, {self.config.data} now holds "
-                f"{self.facts.conversion_id}; bring the old betons back, or train anew"
-            )
-
     def no_confusion(self) -> list[list[int]]:
         """An empty confusion matrix."""
         return np.zeros((len(self.facts.classes),) * 2, np.int64).tolist()
@@ -270,8 +262,7 @@ class Training:
         if self.best is not None:
             self.folder.save_best(*self.best)
             self.best = None
-        if self.recorded < len(self.state.history):
-            self.recorded = len(self.state.history)
+        if self.folder.recorded < len(self.state.history):
             self.folder.record(self.state.history)
 
     def draw(self) -> None:
@@ -284,24 +275,20 @@ class Training:
 
     def save_last(self) -> None:
         """Keep weights, optimiser and state, for `--resume`.  Errors: DivergedError, and the one before stays."""
-        tensors = self.tensors()
+        tensors = learner_tensors(self.learner)
         self.check_finite(tensors)
         self.written = time.perf_counter()
         self.state.seconds = time.perf_counter() - self.started
         self.folder.save_last(tensors, asdict(self.state))
         self.kept = self.state.step
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Weights, buffers and moments by name."""
-        return network_tensors(self.learner) | optimiser_tensors(self.learner)
-
-    def diverged(self, error: DivergedError) -> DivergedError:
-        """The same error, logged, with what can be resumed from."""
+    def fail(self, error: DivergedError) -> NoReturn:
+        """Errors: DivergedError, logged: the same with what can be resumed from."""
         kept = "no state was saved yet" if self.kept is None else f"the state of step {self.kept} is kept"
         logger.warning("%s; %s", error, kept)
-        return DivergedError(f"{error}; {kept}")
+        raise DivergedError(f"{error}; {kept}") from error
 
-    def check_finite(self, tensors: dict[str, torch.Tensor]) -> None:
+    def check_finite(self, tensors: dict[str, Tensor]) -> None:
         """Errors: DivergedError for weights, buffers or moments that are not finite."""
         if bad := not_finite(tensors):
             raise DivergedError(
@@ -311,24 +298,10 @@ class Training:
 
     def show(self, phase: str, done: int, total: int, loss: float) -> None:
         """Report the progress to `watch`."""
-        state = self.state
+        state, recipe = self.state, self.config.recipe
         # validation is a small part of an epoch, and counts as none of it
         epochs_done = len(state.history) + {"training": done / total, "validation": 1.0, "epoch": 0.0}[phase]
         elapsed = time.perf_counter() - self.started
-        left = elapsed / epochs_done * (self.config.recipe.epochs - epochs_done) if epochs_done else None
-        self.watch(
-            Progress(
-                phase=phase,
-                epoch=min(len(state.history) + 1, self.config.recipe.epochs),
-                epochs=self.config.recipe.epochs,
-                done=done,
-                total=total,
-                loss=loss,
-                images_per_second=state.rate,
-                seconds_left=left,
-                patience_left=self.config.recipe.patience - state.idle(),
-                best_f1=max(state.best_f1, 0.0),
-                best_epoch=state.best_epoch,
-                history=state.history,
-            )
-        )
+        left = elapsed / epochs_done * (recipe.epochs - epochs_done) if epochs_done else None
+        at = Progress(phase=phase, done=done, total=total, loss=loss, seconds_left=left, recipe=recipe, state=state)
+        self.watch(at)

@@ -41,8 +41,7 @@ from engine.statistics.calibration import TEMPERATURES
 from engine.train.device_batches import triton_trouble
 from engine.train.epochs import Captured
 from engine.train.leakage import save_record, training_cautions
-from engine.train.run_folder import save_settings
-from engine.train.state import run_id
+from engine.train.run_folder import run_id, save_settings
 from engine.train.summary import Summary, early_convergence
 from engine.train.train import train, training_parts
 from loaders.batches.loader import Loader

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from engine.networks.batch_parts import batch_statistics, for_each_part, weight_gradient
+from engine.networks.batch_parts import for_each_part, weight_gradient
 from engine.networks.cnn import Cnn
-from engine.networks.cpu_blocks import fused_block, fused_first_block
+from engine.networks.cpu_blocks import batch_statistics, fused_block, fused_first_block
 from kernels.fused_block import columns_into
 from tests.rounding import MARGIN, UNIT, batch_products, rounded, sum_error
 
@@ -222,10 +222,10 @@ def test_any_number_of_threads_gives_the_same_step_to_the_bit() -> None:
 
 def test_parts_cover_the_batch_in_order_and_pass_errors_on() -> None:
     for num_images in (1, 2, 15, 16, 17, 33):
-        parts = for_each_part(lambda images: images, num_images)
+        parts = for_each_part(range, num_images)
         assert [image for part in parts for image in part] == list(range(num_images)) and len(parts) <= 16
 
-    def fail(images: range) -> None:
+    def fail(start: int, stop: int) -> None:
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
@@ -236,7 +236,7 @@ def test_workers_leave_torchs_number_of_threads_as_it_was() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        assert for_each_part(lambda images: torch.get_num_threads(), 3) == [1, 1, 1]
+        assert for_each_part(lambda *part: torch.get_num_threads(), 3) == [1, 1, 1]
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -292,7 +292,7 @@ def test_other_precisions_and_hooks_take_the_single_layers() -> None:
 
 
 def test_a_thread_of_a_block_that_would_end_the_process_is_an_error() -> None:
-    def leave(part: range) -> None:
+    def leave(start: int, stop: int) -> None:
         raise SystemExit(0)
 
     with pytest.raises(RuntimeError, match="SystemExit"):

@@ -26,8 +26,9 @@ from engine.train.device_batches import (
     frames_on_device,
 )
 from engine.train.epochs import Captured, DeviceEpochs, DeviceStep, warm_up
+from engine.train.run_folder import load_config
 from engine.train.step import Learner, Step, make_learner, predict, train_step
-from engine.train.train import resume_config, train
+from engine.train.train import train
 from loaders.batches.loader import Loader
 from loaders.config import LoaderConfig
 from loaders.errors import BetonError, ConfigError, DivergedError, Interrupted
@@ -250,16 +251,16 @@ def test_a_step_touches_only_what_it_says_it_touches(loader: Loader) -> None:
 
 
 def test_packed_buffers_keep_their_names_values_and_checkpoints(loader: Loader, tmp_path: Path) -> None:
-    from engine.train.checkpoint import network_tensors, optimiser_tensors, restore, save_checkpoint
+    from engine.train.checkpoint import learner_tensors, restore, save_checkpoint
 
     step = device_step(loader)
     for count in step.batches.begin(0, 0):
         step(count)
-    tensors = network_tensors(step.learner) | optimiser_tensors(step.learner)
+    tensors = learner_tensors(step.learner)
     save_checkpoint(tmp_path / "c", tensors, {})
     other = learner(loader, seed=9)
     restore(other, load_checkpoint(tmp_path / "c")[0])
-    again = network_tensors(other) | optimiser_tensors(other)
+    again = learner_tensors(other)
     assert again.keys() == tensors.keys() and all(torch.equal(again[name], tensors[name]) for name in tensors)
     assert int(other.network.state_dict()["features.1.num_batches_tracked"]) == len(loader)
 
@@ -363,7 +364,7 @@ def test_a_device_run_interrupted_anywhere_resumes_to_the_same_run(
     with pytest.raises(Interrupted) as stop:
         train(config(betons, tmp_path / "run"), stopping=lambda: next(count) >= after)
     assert f"interrupted at step {last(tmp_path / 'run')[1]['step']};" in str(stop.value)
-    train(resume_config(tmp_path / "run"), resume=True)
+    train(load_config(tmp_path / "run"), resume=True)
     assert same_run(whole, tmp_path / "run")
 
 
@@ -400,7 +401,7 @@ def test_writes_that_wait_lose_nothing(
     with pytest.raises(Interrupted):
         train(config(betons, tmp_path / "broken"), stopping=lambda: next(count) >= 7)  # in the second epoch
     assert (tmp_path / "broken" / "best.safetensors").exists()
-    train(resume_config(tmp_path / "broken"), resume=True)
+    train(load_config(tmp_path / "broken"), resume=True)
     assert written == [2, 1, 2] and same_run(whole, tmp_path / "broken")
     for name in ("run", "broken"):
         assert torch_equal(whole / "best.safetensors", tmp_path / name / "best.safetensors")

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from scipy.special import softmax
 from sklearn import metrics as oracle
 
 import cli
@@ -32,7 +33,6 @@ from engine.statistics.calibration import TEMPERATURES
 from engine.statistics.metrics import all_metrics
 from engine.statistics.thresholds import choose_operating_points
 from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, save_checkpoint, validation_scores
-from engine.train.step import softmax
 from engine.train.train import train
 from loaders.atomic_file import locked
 from loaders.beton.reader import Beton
@@ -278,7 +278,7 @@ def test_hashes_of_another_run_do_not_open_the_training_set(
     train(small_training(tmp_path / "b", tmp_path / "other"))
     shutil.copytree(run, tmp_path / "run")
     shutil.copy(tmp_path / "other" / "leakage.safetensors", tmp_path / "run" / "leakage.safetensors")
-    with pytest.raises(CheckpointError, match=r"leakage\.safetensors: of conversion"):
+    with pytest.raises(CheckpointError, match=r"leakage\.safetensors: of run"):
         evaluate(on(tmp_path / "run", betons / "train.beton"))
 
 
@@ -331,10 +331,10 @@ def test_the_weights_hold_what_the_best_epoch_said_of_the_validation_set_in_its_
     with Beton(betons / "val.beton") as beton:
         assert (scores.label_N == beton.label_N).all()
         assert (scores.group_N == beton.rows_N["group"]).all()
-    assert (softmax(scores.logits_NK).argmax(1) == scores.label_N).mean() == state["validation"]["accuracy"]
+    assert (softmax(scores.logits_NK, axis=1).argmax(1) == scores.label_N).mean() == state["validation"]["accuracy"]
     (result,) = evaluate(on(run, betons / "val.beton", out=tmp_path))  # the same weights say the same again
     _, probability_NK = scores_of(result.out)
-    assert np.allclose(probability_NK, softmax(scores.logits_NK / result.metrics.temperature), atol=1e-4)
+    assert np.allclose(probability_NK, softmax(scores.logits_NK / result.metrics.temperature, axis=1), atol=1e-4)
 
 
 def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_moves_them(
@@ -346,7 +346,8 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
     whole, some = (content_of(result.out) for result in evaluate(on(run, betons / "heldout.beton", part, out=tmp_path)))
     assert whole.temperature == some.temperature > 0
     scores = validation_scores(load_checkpoint(run / "best.safetensors")[0], run)
-    wanted = choose_operating_points(scores.label_N, softmax(scores.logits_NK / whole.temperature), 0)
+    probability_NK = softmax(scores.logits_NK.astype(np.float64) / whole.temperature, axis=1)
+    wanted = choose_operating_points(scores.label_N, probability_NK, 0)
     for content in (whole, some):
         assert [point.name for point in content.operating_points] == ["0.5", "youden", "rule-out"]
         for found, point in zip(content.operating_points, wanted, strict=True):

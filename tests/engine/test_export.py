@@ -126,7 +126,7 @@ def test_networks_of_torchvision_are_exported_too(tmp_path: Path) -> None:
     network = make_network("resnet18", 3, 32, 0.0)
     state = {
         "network": "resnet18", "classes": ["a", "b", "c"], "positive": "b", "crop": 32, "stored": 46, "fit": "stretch",
-        "dropout": 0.0, "conversion_id": "", "epoch": 1,
+        "dropout": 0.0, "conversion_id": "", "run": "", "epoch": 1,
     }  # fmt: skip
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {"validation.logits": torch.eye(3), "validation.label": torch.arange(3)}

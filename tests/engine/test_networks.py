@@ -35,9 +35,10 @@ from engine.networks.registry import (
 )
 from engine.train.checkpoint import load_checkpoint, load_network, save_checkpoint
 from engine.train.pretrained import adopt, default_file, find_weights, read_weights
+from engine.train.run_folder import load_config
 from engine.train.step import Step, make_learner, train_step
 from engine.train.summary import Summary
-from engine.train.train import resume_config, train
+from engine.train.train import train
 from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, Interrupted, StorageError
 from loaders.records import read_record
@@ -379,7 +380,7 @@ def interrupted_and_resumed(settings: TrainConfig, after: int) -> None:
         train(settings, stopping=lambda: next(count) >= after)
     if settings.recipe.weights != "none":
         Path(settings.recipe.weights).unlink()
-    train(resume_config(settings.out), resume=True)
+    train(load_config(settings.out), resume=True)
 
 
 @pytest.mark.parametrize("after", [2, 4, 6, 8])  # before, at and after the epoch from which everything learns
@@ -451,7 +452,7 @@ def test_the_device_path_trains_the_head_first_as_the_host_does(betons: Path) ->
 def test_resuming_with_another_model_is_refused(betons: Path, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"of run [0-9a-f]{32}, expected [0-9a-f]{32}"):
-        train(replace(resume_config(tmp_path / "run"), model="cnn"), resume=True)
+        train(replace(load_config(tmp_path / "run"), model="cnn"), resume=True)
 
 
 def test_what_a_network_cannot_take_leaves_no_run_folder(betons: Path, tmp_path: Path, file: Path) -> None:

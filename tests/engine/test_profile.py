@@ -32,7 +32,7 @@ from engine.networks.cnn import Cnn
 from engine.profile.breakdown import EPOCHS, Measured, Variant, judge, measured, overhead_share, variants_for
 from engine.profile.output import profile_figure
 from engine.profile.probes import activation_bytes, bound_of, training_flops
-from engine.profile.profile import Converter, Source, find_source, machine_cautions, profile
+from engine.profile.profile import Converter, find_source, machine_cautions, profile
 from engine.profile.reference import (
     Reference,
     endless,
@@ -49,6 +49,7 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
+from loaders.images.decode import Task, decode_into_spool
 from loaders.machine import usable_cores
 from tests.plain import Plain
 
@@ -173,7 +174,7 @@ def test_the_reports_step_has_the_arithmetic_that_its_layers_add_up_to() -> None
 def test_the_bound_is_a_share_of_what_the_machine_gave_in_the_middle_round() -> None:
     network = Cnn(2, 32, 0.5)
     flops, outputs = training_flops(network, 32), activation_bytes(network, 32, 4)
-    bound = bound_of(network, 32, 2.0, [flops, flops * 4, flops], [outputs] * 3, bytes_a_number=4)
+    bound = bound_of(network, 32, 2.0, [flops, flops * 4, flops], [outputs] * 3, 4)
     assert (bound.arithmetic, bound.copying, bound.matmul_spread) == (0.5, 1.0, 4.0)
 
 
@@ -385,8 +386,8 @@ def test_a_profile_decodes_what_a_conversion_with_more_pixels_took(
     levels_HW = np.tile(np.arange(side, dtype=np.uint16) % 251, (side, 1)).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "large.png"), levels_HW)
     with contextlib.closing(Converter(find_source(betons, phantoms.parent), betons)) as converter:
-        large = Source(folder=tmp_path, paths=("large.png",), num_val=0)
-        decoded, _ = large.convert(0, converter.settings, converter.spool)
+        settings, spool = converter.settings, converter.spool
+        decoded = decode_into_spool(Task(0, "large.png"), root=tmp_path, spool=spool, settings=settings)
     assert (decoded.problem, decoded.width) == ("", side)
 
 

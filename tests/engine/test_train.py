@@ -26,7 +26,7 @@ from engine.train.epochs import HostEpochs
 from engine.train.run_folder import RunFolder, load_config, shared_settings
 from engine.train.state import State
 from engine.train.summary import Summary
-from engine.train.train import resume_config, train
+from engine.train.train import train
 from loaders.cautions import caution
 from loaders.errors import (
     CheckpointError,
@@ -133,7 +133,7 @@ def test_a_run_interrupted_anywhere_resumes_to_identical_weights(
 ) -> None:
     out = tmp_path / "run"
     interrupted(config(betons, out), after)
-    train(resume_config(out), resume=True)
+    train(load_config(out), resume=True)
     assert same(weights(run), weights(out))
     a, b = ((folder / "metrics.csv").read_text() for folder in (run, out))
 
@@ -150,7 +150,7 @@ def test_a_run_interrupted_again_and_again_still_ends_the_same(betons: Path, run
     for _ in range(40):
         count = iter(range(100))
         try:
-            train(resume_config(out), resume=True, stopping=lambda count=count: next(count) > 2)
+            train(load_config(out), resume=True, stopping=lambda count=count: next(count) > 2)
             break
         except Interrupted:
             continue
@@ -161,7 +161,7 @@ def test_the_events_of_a_resumed_run_hold_every_epoch_once(betons: Path, tmp_pat
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     interrupted(config(betons, tmp_path / "run"), 12)
-    train(resume_config(tmp_path / "run"), resume=True)
+    train(load_config(tmp_path / "run"), resume=True)
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
     assert [event.step for event in events.Scalars("val/f1")] == [1, 2, 3]
@@ -171,7 +171,7 @@ def test_resuming_a_finished_run_changes_nothing(run: Path, tmp_path: Path) -> N
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     before = {path.name: path.read_bytes() for path in copied.glob("*.safetensors")}
-    summary = train(resume_config(copied), resume=True)
+    summary = train(load_config(copied), resume=True)
     assert summary == read_record(Summary, run / "summary.json")
     assert {path.name: path.read_bytes() for path in copied.glob("*.safetensors")} == before
 
@@ -218,7 +218,7 @@ def test_betons_that_changed_under_a_run_are_noticed(betons: Path, phantoms: Pat
         )
     )
     with pytest.raises(CheckpointError, match="bring the old betons back"):
-        train(resume_config(out), resume=True)
+        train(load_config(out), resume=True)
 
 
 def test_a_folder_that_mixes_conversions_is_refused(betons: Path, phantoms: Path, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_run_folder_is_not_overwritten_and_is_locked(betons: Path, run: Path, 
 
     def second(progress: object) -> None:
         with pytest.raises(LockedError, match="another plainfilm process"):
-            train(resume_config(tmp_path / "run"), resume=True)
+            train(load_config(tmp_path / "run"), resume=True)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -273,8 +273,8 @@ def test_what_a_run_shares_tells_no_path_and_what_tells_one_is_for_its_owner_alo
     assert shared_settings(weights)["weights"] == "w.pth"
     shared = shutil.copytree(run, tmp_path / "shared", ignore=shutil.ignore_patterns("local.json"))
     with pytest.raises(ConfigError, match=r"no local\.json, .*name that folder: train BETONS --resume"):
-        resume_config(shared)
-    assert resume_config(shared, betons) == config(betons, shared)
+        load_config(shared)
+    assert load_config(shared, betons) == config(betons, shared)
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(run: Path, tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_a_finished_run_without_its_summary_gets_it_back(run: Path, tmp_path: Pa
     shutil.copytree(run, copied)
     for damage in (lambda path: path.unlink(), lambda path: path.write_text("{}")):
         damage(copied / "summary.json")
-        train(resume_config(copied), resume=True)
+        train(load_config(copied), resume=True)
         assert read_record(Summary, copied / "summary.json") == read_record(Summary, run / "summary.json")
 
 
@@ -399,7 +399,7 @@ def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_p
         train(config(betons, tmp_path / "run"))
     assert not (tmp_path / "run" / "config.json").exists()
     with pytest.raises(ConfigError, match="no config"):
-        resume_config(tmp_path / "run")
+        load_config(tmp_path / "run")
 
 
 def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path: Path, monkeypatch) -> None:
@@ -442,7 +442,7 @@ def test_a_run_is_not_resumed_with_another_runs_file(half: Path, other: Path, tm
     copied = Path(shutil.copytree(half, tmp_path / "run"))
     shutil.copy(other / name, copied / name)
     with pytest.raises(CheckpointError, match=r"of run [0-9a-f]{32}, expected [0-9a-f]{32}"):
-        train(resume_config(copied), resume=True)
+        train(load_config(copied), resume=True)
 
 
 def test_a_changed_setting_is_noticed_before_any_state_was_saved(betons: Path, tmp_path: Path) -> None:
@@ -456,7 +456,7 @@ def test_a_changed_setting_is_noticed_before_any_state_was_saved(betons: Path, t
     path = out / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"learning_rate": 0.01}))
     with pytest.raises(CheckpointError, match=r"leakage\.safetensors: of run"):
-        train(resume_config(out), resume=True)
+        train(load_config(out), resume=True)
 
 
 def test_another_runs_weights_in_a_folder_are_not_used(run: Path, other: Path, tmp_path: Path) -> None:
@@ -473,7 +473,7 @@ def test_best_weights_of_another_network_are_noticed_by_resuming(half: Path, tmp
     tensors = {name: torch.cat([value, value]) if value.dim() else value for name, value in tensors.items()}
     save_checkpoint(copied / "best.safetensors", tensors, state)
     with pytest.raises(CheckpointError, match="of another network"):
-        train(resume_config(copied), resume=True)
+        train(load_config(copied), resume=True)
 
 
 @pytest.mark.parametrize("which", ["half", "run"])
@@ -486,10 +486,10 @@ def test_a_run_whose_best_weights_are_damaged_is_not_resumed(
     content[-1000] ^= 1
     best.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"best\.safetensors: checksum"):
-        train(resume_config(copied), resume=True)
+        train(load_config(copied), resume=True)
     best.unlink()
     with pytest.raises(CheckpointError, match=r"best\.safetensors: not there"):
-        train(resume_config(copied), resume=True)
+        train(load_config(copied), resume=True)
 
 
 def test_a_run_whose_state_is_gone_after_its_second_epoch_is_not_begun_anew(run: Path, tmp_path: Path) -> None:
@@ -498,7 +498,7 @@ def test_a_run_whose_state_is_gone_after_its_second_epoch_is_not_begun_anew(run:
     save_checkpoint(copied / "best.safetensors", tensors, state | {"epoch": 2})
     (copied / "last.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"last\.safetensors: not there, expected the state"):
-        train(resume_config(copied), resume=True)
+        train(load_config(copied), resume=True)
 
 
 @pytest.mark.parametrize("lost", ["summary.json", "metrics.csv"])
@@ -506,7 +506,7 @@ def test_a_lost_state_is_noticed_though_the_first_epoch_was_the_best(run: Path, 
     gone = shutil.ignore_patterns("last.safetensors", "best.safetensors", lost)
     copied = Path(shutil.copytree(run, tmp_path / "run", ignore=gone))
     with pytest.raises(CheckpointError, match=r"last\.safetensors: not there, expected the state"):
-        train(resume_config(copied), resume=True)
+        train(load_config(copied), resume=True)
 
 
 def test_a_run_that_came_without_its_paths_knows_them_once_it_is_resumed(
@@ -514,10 +514,10 @@ def test_a_run_that_came_without_its_paths_knows_them_once_it_is_resumed(
 ) -> None:
     copied = Path(shutil.copytree(half, tmp_path / "run", ignore=shutil.ignore_patterns("local.json")))
     with pytest.raises(ConfigError, match=r"no local\.json"):
-        resume_config(copied)
+        load_config(copied)
     with pytest.raises(Interrupted, match="continue with --resume"):
-        train(resume_config(copied, betons), resume=True, stopping=lambda: True)
-    assert resume_config(copied).data == betons
+        train(load_config(copied, betons), resume=True, stopping=lambda: True)
+    assert load_config(copied).data == betons
 
 
 def test_whole_numbers_for_fractions_are_the_same_run(betons: Path, tmp_path: Path) -> None:
@@ -525,7 +525,7 @@ def test_whole_numbers_for_fractions_are_the_same_run(betons: Path, tmp_path: Pa
     settings = replace(config(betons, out), recipe=Recipe(epochs=3, device="cpu", dropout=0))
     with pytest.raises(Interrupted):
         train(settings, stopping=lambda: (out / "last.safetensors").exists())
-    train(resume_config(out), resume=True)
+    train(load_config(out), resume=True)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("train.log", "link"), ("train.log", "FIFO"), (".plainfilm-lock", "link")])
@@ -539,7 +539,7 @@ def test_a_foreign_run_folder_does_not_lead_a_training_out_of_it(
     else:
         os.mkfifo(copied / name)
     with pytest.raises(StorageError, match=name):
-        train(resume_config(copied), resume=True)
+        train(load_config(copied), resume=True)
     assert not (tmp_path / "profile").exists()
 
 
@@ -550,7 +550,7 @@ def test_best_weights_that_a_kill_cut_off_from_their_state_stay_the_best_with_th
     tensors, state = load_checkpoint(copied / "best.safetensors")
     score = state["validation"] | {"f1": 2.0}  # as of a device that would not find it again
     save_checkpoint(copied / "best.safetensors", tensors, state | {"epoch": 2, "validation": score})
-    summary = train(resume_config(copied), resume=True)
+    summary = train(load_config(copied), resume=True)
     assert (summary.best_epoch, summary.best_f1) == (2, 2.0)
     assert load_checkpoint(copied / "best.safetensors")[1]["epoch"] == 2
     assert same(weights(run), weights(copied))
@@ -574,9 +574,9 @@ def test_a_state_that_is_spoilt_does_not_replace_the_healthy_one(
     with monkeypatch.context() as patch:
         patch.setattr(HostEpochs, "validate", spoil)
         with pytest.raises(DivergedError, match=r"not finite, expected finite.*the state of step \d+ is kept"):
-            train(resume_config(copied), resume=True)
+            train(load_config(copied), resume=True)
     assert (copied / "last.safetensors").read_bytes() == healthy
-    train(resume_config(copied), resume=True)
+    train(load_config(copied), resume=True)
     assert same(weights(run), weights(copied))
 
 
@@ -600,10 +600,10 @@ def test_a_state_of_a_later_release_is_refused_in_words(half: Path, tmp_path: Pa
     tensors, state = load_checkpoint(copied / "last.safetensors")
     save_checkpoint(copied / "last.safetensors", tensors, state | {"momentum": 1})
     with pytest.raises(CheckpointError, match="found momentum"):
-        train(resume_config(copied), resume=True)
+        train(load_config(copied), resume=True)
     save_checkpoint(copied / "last.safetensors", tensors, [state])  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match="its state is a list"):
-        train(resume_config(copied), resume=True)
+        train(load_config(copied), resume=True)
 
 
 def test_a_training_is_done_though_another_process_took_its_folder_before_the_page(

@@ -386,9 +386,9 @@ reading.refuse = refuse
 ONE_ROW_TWICE = """
 import loaders.audit.audit as auditing
 import engine.predict.table as prediction
-whole, line = auditing.table_bytes, prediction.csv_line
+whole, line = auditing.table_bytes, prediction.row_line
 auditing.table_bytes = lambda files: whole((files[0], *files[:-1]))
-prediction.csv_line = lambda row, classes, first=[]: first.append(row) or line(first[-2:][0], classes)
+prediction.row_line = lambda row, *how, first=[]: first.append(row) or line(first[-2:][0], *how)
 """
 MUCH_MEMORY = "held = bytes([1]) * (1100 << 20)"
 

@@ -61,11 +61,11 @@ def fingerprint(tensors: dict[str, Any]) -> str:
 
 def note_steps(out: str) -> None:
     """Append a fingerprint after every step: what a healthy run is after so many."""
-    from engine.train.checkpoint import network_tensors, optimiser_tensors
+    from engine.train.checkpoint import learner_tensors
 
     def note(learner: Any, step: int) -> None:
         with Path(out).open("a") as file:
-            file.write(fingerprint(network_tensors(learner) | optimiser_tensors(learner)) + "\n")
+            file.write(fingerprint(learner_tensors(learner)) + "\n")
 
     watch_steps(lambda learner, step: None, note)
 

@@ -246,7 +246,8 @@ class TestOnCuda:
 
         from engine.config import Recipe, TrainConfig
         from engine.train.checkpoint import load_checkpoint
-        from engine.train.train import resume_config, train
+        from engine.train.run_folder import load_config
+        from engine.train.train import train
         from loaders.config import LoaderConfig
         from loaders.errors import DivergedError, Interrupted
 
@@ -255,7 +256,7 @@ class TestOnCuda:
         count = iter(range(100))
         with pytest.raises(Interrupted):
             train(config, stopping=lambda: next(count) >= 2)
-        summary = train(resume_config(config.out), resume=True)
+        summary = train(load_config(config.out), resume=True)
         assert summary.epochs == 2
         log = (config.out / "train.log").read_text()
         assert "training step of 16 captured" in log and "uncaptured" not in log and "TF32 off" in log
