@@ -411,8 +411,8 @@ def draw_pictures(run: Path) -> Path:
     out = run / "evaluation" / SET
     pictures = {
         run / "curves.png": curves_figure(history, 19, "covid, normal: 1648 training and 412 validation radiographs"),
-        out / "roc.png": roc_figure([Curve(name=name, x_P=roc.false_positive_P, y_P=roc.sensitivity_P)], mark, title),
-        out / "pr.png": pr_figure([Curve(name=name, x_P=pr.recall_P, y_P=pr.precision_P, base=0.42)], [], title),
+        out / "roc.png": roc_figure([Curve(name=name, x_P=roc[0], y_P=roc[1])], mark, title),
+        out / "pr.png": pr_figure([Curve(name=name, x_P=pr[0], y_P=pr[1], base=0.42)], [], title),
         out / "reliability.png": reliability_figure(reliability(score_N, label_N == 0), name, title),
         out / "confusion.png": confusion_figure(np.array([[150, 18], [21, 211]]), class_names(CLASSES), title),
         out / "scores.png": score_figure([panel], [("0.5", 0.5)], title),

@@ -327,16 +327,12 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
 
     drawn: dict[str, Figure] = {}
     roc = {kind: roc_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
-    lines = [
-        curve(kind, "auc", found.false_positive_P, found.sensitivity_P) for kind, found in roc.items() if found
-    ]  # fmt: skip
+    lines = [curve(kind, "auc", *found[:2]) for kind, found in roc.items() if found]
     if lines:
         points = marks(scores, measured, names, "specificity", "sensitivity")
         drawn["roc.png"] = roc_figure(lines, points, title("ROC curve", "auc"), note("auc"))
     pr = {kind: precision_recall_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
-    lines = [
-        curve(kind, "pr_auc", found.recall_P[1:], found.precision_P[1:]) for kind, found in pr.items() if found
-    ]  # fmt: skip
+    lines = [curve(kind, "pr_auc", found[0][1:], found[1][1:]) for kind, found in pr.items() if found]
     if lines:
         points = marks(scores, measured, names, "sensitivity", "ppv")
         drawn["pr.png"] = pr_figure(lines, points, title("Precision-recall curve", "pr_auc"), note("pr_auc"))
