@@ -28,7 +28,7 @@ from engine.compare import Contender, comparison_figure
 from engine.crossval.output import crossval_figure
 from engine.crossval.scores import Guess, OverFolds, Target, TargetResult
 from engine.evaluate.figures import Curve, Panel, pr_figure, roc_figure, score_figure
-from engine.evaluate.results import Bootstrap, Scores, figures, measure
+from engine.evaluate.results import Scores, figures, measure
 from engine.explain.controls import Deletion
 from engine.explain.explain import CAPTION
 from engine.explain.findings import Example, caption
@@ -114,7 +114,7 @@ def draw_curves(case: Case) -> list[Figure]:
 def draw_evaluation(case: Case) -> list[Figure]:
     scores = scores_of(case.classes)
     points = choose_operating_points(scores.label_N, scores.probability_NK, 0)
-    measured = measure(scores, points, [], Bootstrap(resamples=20, seed=0, prevalence=None))
+    measured = measure(scores, points, [], prevalence=None, resamples=20, seed=0)
     drawn = figures(scores, measured, case.file, "synthetic phantoms")
     assert len(drawn) == 5
     return list(drawn.values())
