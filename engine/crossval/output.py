@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from engine.crossval.scores import METRICS, Crossval, Guess, Target, TargetResult
+from engine.crossval.scores import METRICS, Crossval, Target, TargetResult
 from engine.figures import FAINT, INK, VALIDATION, ready, set_note, set_title
 from engine.statistics.names import (
     difference_texts,
@@ -102,7 +102,13 @@ def crossval_figure(result: Crossval) -> Figure:
 
 def sentences(result: Crossval) -> list[str]:
     """What the scores mean, in plain English."""
-    found = [random_sentence(result), hidden_sentence(result), external_sentence(result)]
+    found = [random_sentence(result), hidden_sentence(result)]
+    if row := result.target("external"):
+        found.append(
+            f"On {result.external} the probabilities are the mean of the group split's {len(row.f1.folds)} networks, "
+            "none of which was trained on any of it; each network alone has F1 "
+            f"{value_text('f1', row.f1.mean)} on average."
+        )
     return [sentence for sentence in found if sentence]
 
 
@@ -122,15 +128,12 @@ def random_sentence(result: Crossval) -> str:
     sentence = f"F1 is {compared} in the random split {'as' if higher == 0 else 'than'} in the group split"
     if difference.low is not None:
         sentence += f" (95 % interval of the difference {ends})"
+    meaning = "this neither shows nor excludes that the network recognises patients"
     if difference.low is not None and difference.low > 0:
-        return sentence + (
-            ": the random split has images of the same patients in training and test, and the network recognises "
-            "patients. Only the group split shows how it does on new patients."
+        meaning = (
+            "the random split has images of the same patients in training and test, and the network recognises patients"
         )
-    return sentence + (
-        ": this neither shows nor excludes that the network recognises patients. Only the group split shows how it "
-        "does on new patients."
-    )
+    return f"{sentence}: {meaning}. Only the group split shows how it does on new patients."
 
 
 def hidden_sentence(result: Crossval) -> str:
@@ -139,29 +142,13 @@ def hidden_sentence(result: Crossval) -> str:
     if row is None or row.auc.estimate.value is None:
         return ""
     auc, shown = row.auc.estimate, with_interval("auc", row.auc.estimate)
-    edge = (
-        "The network was given the whole frame, more than the crop, with the region where lungs usually are hidden; "
-        "of unusual lungs an edge may show."
-    )
+    still, meaning = "", "this neither shows nor excludes that the label can be predicted without the lungs"
     if auc.low is not None and auc.low > 0.5:
-        return (
-            f"With the lungs hidden the AUC is still {shown}: the label can be predicted without the lungs, so "
-            f"a score on whole frames need not come from them. {edge}"
-        )
+        still = "still "
+        meaning = "the label can be predicted without the lungs, so a score on whole frames need not come from them"
     return (
-        f"With the lungs hidden the AUC is {shown}: this neither shows nor excludes that the label can be predicted "
-        f"without the lungs. {edge}"
-    )
-
-
-def external_sentence(result: Crossval) -> str:
-    """How the external beton was tested."""
-    row = result.target("external")
-    if row is None:
-        return ""
-    return (
-        f"On {result.external} the probabilities are the mean of the group split's {len(row.f1.folds)} networks, none "
-        f"of which was trained on any of it; each network alone has F1 {value_text('f1', row.f1.mean)} on average."
+        f"With the lungs hidden the AUC is {still}{shown}: {meaning}. The network was given the whole frame, more than "
+        "the crop, with the region where lungs usually are hidden; of unusual lungs an edge may show."
     )
 
 
@@ -227,9 +214,8 @@ def table_row(target: Target, row: TargetResult | None) -> tuple[str, ...]:
 def trivial_rows(result: Crossval) -> list[tuple[str, ...]]:
     """Classifiers that have learnt nothing: always the largest class, and of two classes always the positive one."""
     counts = f"{result.num_samples:,}", f"{result.num_groups:,}"
-    guesses: list[Guess] = [guess for guess in (result.trivial, result.always_positive) if guess]
     rows = {}
-    for guess in guesses:
+    for guess in filter(None, (result.trivial, result.always_positive)):
         values = (value_text(metric, getattr(guess, metric)) for metric in METRICS)
         rows[guess.predicted] = (f"always {guess.predicted}", *counts, *values, "", "")
     return list(rows.values())
