@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from functools import cache
 from pathlib import Path
 
@@ -10,18 +11,20 @@ from jinja2 import Template
 from engine.crossval.output import sentences
 from engine.crossval.scores import Crossval
 from engine.evaluate.output import MOST_NAMED
+from engine.explain.gallery import TITLES
 from engine.profile.breakdown import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
-from engine.report.collections import find_collections
+from engine.report import tables
+from engine.report.collections import control_terms, find_collections
 from engine.report.results import RunResults, listed, upper_first
-from engine.report.tables import commands, target_rows
 from engine.report.verdict import Verdict
-from engine.statistics.names import value_text
+from engine.statistics.names import short_name, value_text
 from engine.train.summary import Summary
 from loaders.audit.page import PROBE_INPUTS, auc_low
 from loaders.cautions import Caution, caution
 from loaders.html import CHART_WIDTH, page_environment
-from loaders.output import counted, seconds_text
+from loaders.output import counted, seconds_text, share_text
 
+CAPTIONED = (518, 300)  # pixels of what `overlay` draws; its caption, below 256, would repeat the page's in tiny type
 AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes' table is the audit's own
 
 
@@ -33,7 +36,7 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
         title=listed(results.classes) or "A training",
         subtitle=subtitle(results),
         verdict=verdict,
-        commands=commands(results),
+        commands=tables.commands(results),
         collections=find_collections(results),
         numbered=MOST_NAMED,
         probes=probes,
@@ -42,7 +45,7 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
         auc_low=auc_low(probes.probes) if probes else 0.4,
         seen=PROBE_INPUTS,
         chart_width=CHART_WIDTH,
-        targets=target_rows(crossval) if crossval else [],
+        targets=tables.target_rows(crossval) if crossval else [],
         folds=counted(len({fold.fold for fold in crossval.folds}), "fold") if crossval and crossval.folds else "",
         crossval_sentences=sentences(crossval) if crossval else [],
         crossval_cautions=crossval_cautions(crossval, results.own_crossval),
@@ -60,8 +63,18 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
 def page_template() -> Template:
     """The template, compiled."""
     environment = page_environment(Path(__file__).parent, AUDIT_TEMPLATES)
-    environment.filters |= {"sentence": upper_first}
+    environment.filters |= {
+        "sentence": upper_first, "counted": counted, "share": share_text, "metric": short_name, "value": value_text,
+        "captioned": captioned,
+    }  # fmt: skip
+    environment.globals |= {"tables": tables, "TITLES": TITLES, "control_terms": control_terms}
     return environment.get_template("page.html.jinja")
+
+
+def captioned(uri: str) -> bool:
+    """Whether a picture, a data URI of a PNG, is as large as `overlay` draws it, with a caption."""
+    head = base64.b64decode(uri.partition(",")[2][:32])  # of the first chunk, IHDR
+    return (int.from_bytes(head[16:20]), int.from_bytes(head[20:24])) == CAPTIONED
 
 
 def subtitle(results: RunResults) -> str:

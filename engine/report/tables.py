@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,6 @@ from engine.statistics.names import (
     interval_text,
     metric_of,
     over_classes,
-    short_name,
     value_text,
 )
 from loaders.output import number_text, share_text
@@ -40,7 +38,7 @@ TARGET_NOTES: dict[Target, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """A number as it is shown.  value, low, high, trivial: for the chart, NaN where there is none.
+    """A number as it is shown.  value, low, high, trivial: for the chart, None where there is none.
 
     over, trivial_over: the number of classes of a mean that leaves classes out, else "".
     """
@@ -50,38 +48,25 @@ class Cell:
     over: str = ""
     trivial_over: str = ""
     trivial_text: str = ""
-    value: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    trivial: float = math.nan
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MetricRow:
-    """One metric of one set."""
-
-    name: str
-    meaning: str
-    cell: Cell
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    trivial: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableRow:
-    """A row by name: of operating points, subgroups, classes or splits.  note: small print below the name."""
+    """A row by name: of metrics, operating points, subgroups, classes or splits.  note: small print below the name."""
 
     name: str
-    note: str
-    texts: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    note: str = ""
+    texts: tuple[str, ...] = ()
+    cells: tuple[Cell, ...] = ()
     refused: str = ""
 
 
 def make_cell(key: str, found: Estimate, trivial: Estimate = UNDEFINED) -> Cell:
     """One estimate, its interval and the trivial classifier's value; over how many classes, where that is not all."""
-
-    def placed(value: float | None) -> float:
-        return math.nan if value is None else value
-
     fewer, fewer_trivial = (fewer_classes(measured.defined, measured.classes) for measured in (found, trivial))
     return Cell(
         text="–" if found.value is None else value_text(key, found.value),
@@ -89,10 +74,10 @@ def make_cell(key: str, found: Estimate, trivial: Estimate = UNDEFINED) -> Cell:
         over=fewer,
         trivial_text="–" if trivial.value is None else value_text(key, trivial.value),
         trivial_over=fewer_trivial if trivial.value is not None else "",
-        value=placed(found.value),
-        low=placed(found.low),
-        high=placed(found.high),
-        trivial=placed(trivial.value),
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        trivial=trivial.value,
     )
 
 
@@ -111,7 +96,7 @@ def shown_keys(found: dict[str, Estimate], keys: tuple[str, ...], num_classes: i
     return [key for key in keys if key in found and not (key == "f1_macro" and num_classes > 2)]
 
 
-def metric_rows(tested: EvaluatedSet, keys: tuple[str, ...]) -> list[MetricRow]:
+def metric_rows(tested: EvaluatedSet, keys: tuple[str, ...]) -> list[TableRow]:
     """The metrics that this set has, of those keys."""
     rows, result = [], tested.metrics
     for key in shown_keys(result.estimates, keys, tested.num_classes):
@@ -119,25 +104,24 @@ def metric_rows(tested: EvaluatedSet, keys: tuple[str, ...]) -> list[MetricRow]:
         if key.endswith("_at_prevalence") and result.stated_prevalence is not None:
             meaning = f"at a prevalence of {share_text(result.stated_prevalence)}, as stated"
         cell = make_cell(key, result.estimates[key], tested.trivial(key))
-        rows.append(MetricRow(name=upper_first(metric_of(key).name), meaning=meaning, cell=cell))
+        rows.append(TableRow(name=upper_first(metric_of(key).name), note=meaning, cells=(cell,)))
     return rows
 
 
 def class_table(tested: EvaluatedSet) -> tuple[list[str], list[TableRow]]:
-    """What is known of each class against the rest: the measures' names, and a row a class."""
+    """What is known of each class against the rest: the metrics' keys, and a row a class."""
     classes = tested.metrics.classes
     found = {key: [tested.estimate(f"{key}[{place}]") for place in range(len(classes))] for key in BY_CLASS}
     found = {key: column for key, column in found.items() if any(cell.value is not None for cell in column)}
     rows = [
         TableRow(
             name=name,
-            note="",
             texts=(f"{sum(tested.metrics.confusion[place]):,}",),
             cells=tuple(make_cell(key, column[place]) for key, column in found.items()),
         )
         for place, name in enumerate(classes)
     ]
-    return [upper_first(short_name(key)) for key in found], rows if found else []
+    return list(found), rows if found else []
 
 
 def point_rows(tested: EvaluatedSet) -> list[TableRow]:
@@ -145,7 +129,6 @@ def point_rows(tested: EvaluatedSet) -> list[TableRow]:
     return [
         TableRow(
             name=point.name,
-            note="",
             texts=(number_text(point.threshold),),
             cells=tuple(make_cell(name, point.estimates.get(name, UNDEFINED)) for name in POINTS),
             refused=point.refused,
@@ -168,7 +151,7 @@ def subgroup_rows(tested: EvaluatedSet) -> list[TableRow]:
     ]
 
 
-def difference_rows(tested: EvaluatedSet) -> list[MetricRow]:
+def difference_rows(tested: EvaluatedSet) -> list[TableRow]:
     """What this run does better (above 0) or worse than another, on the same resamples; nothing without another."""
     rows, difference = [], tested.metrics.difference
     found = difference.estimates if difference else {}
@@ -178,7 +161,7 @@ def difference_rows(tested: EvaluatedSet) -> list[MetricRow]:
             fewer = fewer_classes(found[key].defined, found[key].classes)
             cell = Cell(text=text, interval="" if found[key].low is None else between, over=fewer)
             meaning = meaning_of(key, found[key], tested.num_classes)
-            rows.append(MetricRow(name=upper_first(metric_of(key).name), meaning=meaning, cell=cell))
+            rows.append(TableRow(name=upper_first(metric_of(key).name), note=meaning, cells=(cell,)))
     return rows
 
 
@@ -186,7 +169,7 @@ def target_rows(crossval: Crossval) -> list[TableRow]:
     """Cross-validation's headline and honest scores, side by side."""
     rows, missing = [], not_measured(crossval)
     for target, name in TARGETS.items():
-        found, row = crossval.target(target), TableRow(name=name, note=TARGET_NOTES[target], texts=(), cells=())
+        found, row = crossval.target(target), TableRow(name=name, note=TARGET_NOTES[target])
         if found is None:
             rows.append(replace(row, refused=missing[target]))
             continue
