@@ -28,13 +28,7 @@ from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, each_once
-from loaders.errors import (
-    CheckpointError,
-    ConfigError,
-    DivergedError,
-    InputError,
-    Interrupted,
-)
+from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted
 from loaders.figure_text import NAME, class_names, name_text
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 from loaders.records import Count, Record, known_record, write_record
@@ -153,10 +147,7 @@ def check_settings(training: TrainConfig) -> None:
 
 
 def contender(
-    config: CompareConfig,
-    training: TrainConfig,
-    done: Summary,
-    progress: Callable[[str, int, int], None],
+    config: CompareConfig, training: TrainConfig, done: Summary, progress: Callable[[str, int, int], None]
 ) -> Contender:
     """What became of a network whose training is done."""
     heldout, refused = None, ""
@@ -196,10 +187,7 @@ def validation_f1(config: CompareConfig, run: Path) -> Estimate:
 
 
 def heldout_f1(
-    config: CompareConfig,
-    training: TrainConfig,
-    done: Summary,
-    progress: Callable[[str, int, int], None],
+    config: CompareConfig, training: TrainConfig, done: Summary, progress: Callable[[str, int, int], None]
 ) -> Estimate:
     """F1 of the held-out set with its interval, from an evaluation in the run's folder.
 

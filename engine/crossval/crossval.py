@@ -17,16 +17,7 @@ import numpy as np
 from engine.config import CrossvalConfig
 from engine.crossval.folds import BETONS, Fold, Pool, deal_folds, every_image_its_own_group, open_external, open_pool
 from engine.crossval.output import crossval_figure
-from engine.crossval.scores import (
-    CROSSVAL,
-    SCORES,
-    Crossval,
-    FoldScores,
-    Target,
-    crossval_of,
-    load_scores,
-    scores_csv,
-)
+from engine.crossval.scores import CROSSVAL, SCORES, Crossval, FoldScores, Target, crossval_of, load_scores, scores_csv
 from engine.device import choose_policy, settle_precision
 from engine.figures import png
 from engine.networks.registry import network_of

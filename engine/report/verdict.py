@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.report.red_flags import (
-    FEWEST_POSITIVES,
-    RedFlag,
-    find_red_flags,
-    may_be_leaked,
-    rests_on_few_groups,
-)
+from engine.report.red_flags import FEWEST_POSITIVES, RedFlag, find_red_flags, may_be_leaked, rests_on_few_groups
 from engine.report.results import EvaluatedSet, RunResults, listed, upper_first
 from engine.statistics.estimates import Estimate
 from engine.statistics.names import interval_text, over_classes, value_text
@@ -34,11 +28,7 @@ class Verdict:
     @property
     def sentences(self) -> dict[str, str]:
         """Question → answer."""
-        return {
-            "How good": self.how_good,
-            "How sure": self.how_sure,
-            "What could fool it": self.what_could_fool,
-        }
+        return {"How good": self.how_good, "How sure": self.how_sure, "What could fool it": self.what_could_fool}
 
 
 def judge(results: RunResults) -> Verdict:
