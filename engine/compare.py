@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from engine.config import CompareConfig, EvaluateConfig, TrainConfig
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.results import METRICS, Metrics
-from engine.figures import INK, VALIDATION, png, ready, set_legend, set_title
+from engine.figures import INK, VALIDATION, png, with_legend
 from engine.statistics.estimates import Estimate, estimates
 from engine.statistics.names import headline_name, with_interval
 from engine.train.checkpoint import load_checkpoint, validation_scores
@@ -262,16 +262,12 @@ def comparison_figure(result: Comparison) -> Figure:
         if row.failed:
             axes.text(0.01, place, "not trained", va="center", color=INK, transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(rows)), labels=[name_text(row.model, NAME) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(right=1.005)
     which = headline_name("f1", len(result.classes), names.text_of[result.positive])
-    axes.set_xlabel(f"{which}, 95 % interval")
+    axes.set(xlabel=f"{which}, 95 % interval", xlim=(None, 1.005), ylim=(len(rows) - 0.5, -0.5))
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     kind = "synthetic phantoms" if result.synthetic else "radiographs"
-    set_title(figure, f"{names.listed()}: {kind}, one split, one recipe")
-    set_legend(figure, names.note)
-    return ready(figure)
+    return with_legend(figure, f"{names.listed()}: {kind}, one split, one recipe", names.note)
 
 
 HEADERS = ("network", "validation F1", "held-out F1", "parameters", "images/s", "epochs to best", "seconds")

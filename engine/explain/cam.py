@@ -37,11 +37,15 @@ def cam(
     See `evidence`.  Errors: TypeError for a network that is not of engine.networks.registry.
     """
     map_NHW = evidence(network, frames_N1HW, target_N, method=method, reference_N1HW=reference_N1HW)
-    positive_NHW = torch.from_numpy(map_NHW).clamp_min(0)
-    size = frames_N1HW.shape[2:]
-    large_N1HW = nn.functional.interpolate(positive_NHW[:, None], size=size, mode="bilinear", align_corners=False)
-    peak_N = large_N1HW.amax((1, 2, 3), keepdim=True)
-    return (large_N1HW / torch.where(peak_N > 0, peak_N, 1))[:, 0].numpy()
+    large_NHW = upsample(map_NHW.clip(0), *frames_N1HW.shape[2:])
+    peak_N11 = large_NHW.max((1, 2), keepdims=True)
+    return large_NHW / np.where(peak_N11 > 0, peak_N11, 1)
+
+
+def upsample(map_NHW: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Maps of so many rows and columns, bilinear: float32 N×H×W."""
+    map_N1HW = torch.from_numpy(map_NHW)[:, None]
+    return nn.functional.interpolate(map_N1HW, size=(rows, columns), mode="bilinear", align_corners=False)[:, 0].numpy()
 
 
 def evidence(

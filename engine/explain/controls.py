@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from engine.explain.cam import BATCH, Method, evidence
+from engine.explain.cam import BATCH, Method, evidence, upsample
 from engine.explain.lungs import AT_RANDOM, ONE_GROUP, RANDOM, UNDEFINED, Interval, group_interval
 from loaders.records import Count, Record
 
@@ -98,14 +99,13 @@ def randomised(
 
     redraw: makes one, its weights from torch's generator, which is as before afterwards.
     """
-    options = {"method": method, "reference_N1HW": reference_N1HW}
-    trained_NHW = evidence(network, frames_N1HW, target_N, **options).clip(0)  # type: ignore[arg-type]
+    evidence_of = partial(evidence, method=method, reference_N1HW=reference_N1HW)
+    trained_NHW = evidence_of(network, frames_N1HW, target_N).clip(0)
     found = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for done in range(REDRAWN):
-            other = redraw().to(frames_N1HW.device)
-            random_NHW = evidence(other, frames_N1HW, target_N, **options).clip(0)  # type: ignore[arg-type]
+            random_NHW = evidence_of(redraw().to(frames_N1HW.device), frames_N1HW, target_N).clip(0)
             found.append([rank_correlation(a, b) for a, b in zip(trained_NHW, random_NHW, strict=True)])
             progress(done + 1, REDRAWN)
     known_RN = np.isfinite(found)
@@ -161,14 +161,6 @@ def deletion(
         difference=group_interval(gap_N, group_N, seed),
         num_samples=num_samples,
     )
-
-
-def upsample(map_NHW: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Bilinear, as `cam` does it."""
-    large_N1HW = nn.functional.interpolate(
-        torch.from_numpy(map_NHW)[:, None], size=(rows, columns), mode="bilinear", align_corners=False
-    )
-    return large_N1HW[:, 0].numpy()
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from engine.explain.controls import Deletion
-from engine.figures import FAINT, TRAINING, ready, set_legend, set_title
+from engine.figures import FAINT, TRAINING, with_legend
 from engine.statistics.names import value_text
 from loaders.figure_text import shorten, wrap, write
 
@@ -115,11 +115,7 @@ def deletion_figure(found: Deletion, title: str) -> Figure:
     by_map = f"order of the map, area {value_text('area_by_map', found.area_by_map)}"
     axes.plot(percent, found.at_random, color=FAINT, marker=".", label=random)
     axes.plot(percent, found.by_map, color=TRAINING, marker=".", label=by_map)
-    axes.set_xlabel("pixels blanked, %")
-    axes.set_ylabel("probability of the predicted class")
-    axes.set_ylim(0, 1.02)
+    axes.set(xlabel="pixels blanked, %", ylabel="probability of the predicted class", ylim=(0, 1.02))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    set_title(figure, title)
-    set_legend(figure)
-    return ready(figure)
+    return with_legend(figure, title)
