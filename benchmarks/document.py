@@ -19,7 +19,7 @@ import msgspec
 from benchmarks.contest import Comparison, from_record
 from benchmarks.device import gpu, mps
 from benchmarks.settings import RESULTS
-from benchmarks.speed_picture import draw_speed
+from benchmarks.speed_picture import save_speed, speed_figure
 from benchmarks.table import speed_table
 from benchmarks.targets import (
     FILES,
@@ -411,7 +411,8 @@ def main() -> None:
     for path, text in documents(results).items():
         path.write_text(text, encoding="utf-8")
     name, bench = latest_bench(results)
-    draw_speed(comparisons_of(bench), bench["machine_info"]["plainfilm"], name, PICTURE)
+    facts = bench["machine_info"]["plainfilm"]
+    save_speed(speed_figure(comparisons_of(bench), facts), name, facts["commit"], PICTURE)
 
 
 if __name__ == "__main__":

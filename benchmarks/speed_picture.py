@@ -36,8 +36,8 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#5F5F5F"  # Okabe and Ito: distinct 
 SOURCE = "Source"  # the text chunk of the PNG that names its result
 
 
-def draw_speed(comparisons: list[Comparison], facts: dict[str, Any], source: str, path: Path) -> None:
-    """Write a PNG: a bar to the median ratio, a line from the least to the largest, a tick where a target stands."""
+def speed_figure(comparisons: list[Comparison], facts: dict[str, Any]) -> Figure:
+    """A bar to the median ratio, a line from the least to the largest, a tick where a target stands."""
     by_what = {comparison.what: comparison for comparison in comparisons}
     chosen = [
         (by_what[what], name, label)
@@ -75,4 +75,9 @@ def draw_speed(comparisons: list[Comparison], facts: dict[str, Any], source: str
     )
     where = f"{facts['cores']} cores, {facts['cpu']}, commit {facts['commit'][:7]}, {facts['date'][:10]}"
     axes.set_xlabel(f"{legend}\n{where}", fontsize=9, color=GREY)
-    figure.savefig(path, dpi=130, facecolor="white", metadata={SOURCE: f"{source} {facts['commit']}", "Software": None})
+    return figure
+
+
+def save_speed(figure: Figure, source: str, commit: str, path: Path) -> None:
+    """Write the PNG, which names the result and the commit that it was drawn from."""
+    figure.savefig(path, dpi=130, facecolor="white", metadata={SOURCE: f"{source} {commit}", "Software": None})

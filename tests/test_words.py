@@ -48,7 +48,7 @@ def test_a_training_tells_where_it_is_before_its_first_loss_and_which_epoch_is_t
         seconds_left=None, patience_left=7, best_f1=0.75, best_epoch=2, history=[row],
     )  # fmt: skip
     assert live_line(now) == "epoch 2/3  loss –  F1 0.750  1,000 images/s  patience 7  "
-    assert epoch_line(now) == "epoch   2  loss 0.5000  val loss 0.2500  val F1 0.7500  1,000 images/s  best"
+    assert epoch_line(now) == "epoch   2  loss 0.5000  val loss 0.2500  val F1 0.750  1,000 images/s  best"
 
 
 class Screen(io.StringIO):

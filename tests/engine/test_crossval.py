@@ -411,7 +411,7 @@ def test_bad_folders_end_with_one_clear_line(betons: Path, tmp_path: Path, capsy
     (tmp_path / "text" / "train.beton").write_text("no beton")
     refused(capsys, [tmp_path / "text", *out], 5, "train.beton")
     (tmp_path / "text" / "train.beton").write_bytes(strip_footer((betons / "train.beton").read_bytes()))
-    refused(capsys, [tmp_path / "text", *out], 3, "train.beton: without plainfilm's footer", "expected a beton of")
+    refused(capsys, [tmp_path / "text", *out], 3, "train.beton: no plainfilm footer", "expected a beton of")
     with Beton(betons / "train.beton") as beton:
         (tmp_path / "one").mkdir()
         write_subset([(beton, np.flatnonzero(beton.label_N == 1))], tmp_path / "one" / "train.beton", "train")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -414,17 +413,6 @@ def torch_equal(a: Path, b: Path) -> bool:
     """Whether two checkpoints hold the same tensors."""
     (ours, _), (theirs, _) = load_checkpoint(a), load_checkpoint(b)
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_a_run_of_an_older_release_resumes_with_its_settings(betons: Path, tmp_path: Path) -> None:
-    count = iter(range(100))
-    with pytest.raises(Interrupted):
-        train(config(betons, tmp_path / "run"), stopping=lambda: next(count) >= 2)
-    path = tmp_path / "run" / "config.json"
-    for old, new in ((True, "on"), (False, "auto")):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"resident": old}))
-        assert resume_config(tmp_path / "run").loader.resident == new
-    train(resume_config(tmp_path / "run"), resume=True)
 
 
 def test_a_device_without_memory_left_is_a_memory_error_that_names_it(

@@ -24,6 +24,8 @@ from PIL import Image, ImageDraw
 from PIL.ImageFont import FreeTypeFont
 
 import loaders.figure_text as figure_text
+from benchmarks.document import all_results, comparisons_of, latest_bench
+from benchmarks.speed_picture import speed_figure
 from engine.compare import Contender, comparison_figure
 from engine.crossval.output import crossval_figure
 from engine.crossval.scores import Guess, OverFolds, Target, TargetResult
@@ -217,6 +219,12 @@ def beton_of(case: Case) -> Path:
     return path
 
 
+def draw_speed(case: Case) -> list[Figure]:
+    """Of the newest stored result: whatever the classes are, it has no names of theirs."""
+    _, bench = latest_bench(all_results())
+    return [speed_figure(comparisons_of(bench), bench["machine_info"]["plainfilm"])]
+
+
 FIGURES: dict[str, Callable[[Case], list[Figure]]] = {
     "curves": draw_curves,
     "evaluation": draw_evaluation,
@@ -224,6 +232,7 @@ FIGURES: dict[str, Callable[[Case], list[Figure]]] = {
     "crossval": draw_crossval,
     "profile": draw_profile,
     "deletion": draw_deletion,
+    "speed": draw_speed,
 }
 PICTURES: dict[str, Callable[[Case], list[Image.Image]]] = {
     "gallery": draw_gallery,

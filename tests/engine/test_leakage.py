@@ -10,6 +10,7 @@ import pytest
 
 from engine.config import EvaluateConfig
 from engine.evaluate.evaluate import evaluate
+from engine.evaluate.results import Metrics
 from engine.train.train import train
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
@@ -23,7 +24,7 @@ def hard_enough(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_phantoms(PhantomConfig(out=tmp_path_factory.mktemp("hard") / "p", patients=240, size=92, seed=11))
 
 
-def held_out(manifest: Path, folder: Path, *, epochs: int, share: float) -> dict[str, object]:
+def held_out(manifest: Path, folder: Path, *, epochs: int, share: float) -> Metrics:
     """Convert, train and evaluate on the held-out share of the patients; the metrics."""
     key = folder / "k"
     convert(
@@ -38,8 +39,8 @@ def held_out(manifest: Path, folder: Path, *, epochs: int, share: float) -> dict
 
 def test_the_finding_is_learnt_and_generalises_to_new_patients(hard_enough: Path, tmp_path: Path) -> None:
     metrics = held_out(hard_enough, tmp_path, epochs=12, share=0.2)
-    assert metrics["num_samples"] >= 70
-    assert metrics["f1"] >= 0.90, metrics
+    assert metrics.num_samples >= 70
+    assert metrics.estimates["f1"].value >= 0.90, metrics
 
 
 def test_labels_permuted_by_patient_leave_nothing_to_learn(hard_enough: Path, tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_labels_permuted_by_patient_leave_nothing_to_learn(hard_enough: Path, tm
     lines = [f"{row['path']},{permuted[row['patient']]},{row['patient']}" for row in rows]
     manifest.write_text("\n".join(["path,label,patient", *lines]))
     metrics = held_out(manifest, tmp_path, epochs=6, share=0.4)
-    num_samples = metrics["num_samples"]
+    num_samples = metrics.num_samples
     assert num_samples >= 130
     # images of a patient go together, so about half as many independent cases: 3 standard errors of chance
-    assert abs(metrics["auc"] - 0.5) <= 3 * (1 / (3 * num_samples / 2)) ** 0.5, metrics
+    assert abs(metrics.estimates["auc"].value - 0.5) <= 3 * (1 / (3 * num_samples / 2)) ** 0.5, metrics

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -45,7 +46,7 @@ from engine.profile.worker import DeviceRounds, HostRounds, VariantProcess, trac
 from loaders.atomic_file import locked
 from loaders.batches.loader import Batch, Loader
 from loaders.beton.reader import Beton
-from loaders.cautions import caution, cautions_in
+from loaders.cautions import Caution, caution
 from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.machine import usable_cores
@@ -301,7 +302,7 @@ def profiled(betons: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFact
 
 def test_a_profile_shows_its_cautions_in_the_terminal_and_has_their_codes_in_its_file(profiled: Path) -> None:
     text = (profiled / "profile.json").read_text()
-    cautions = cautions_in(json.loads(text))
+    cautions = msgspec.convert(json.loads(text)["cautions"], list[Caution])
     assert [found.code for found in cautions] == ["machine-busy", "machine-unsteady"]
     printed = " ".join((profiled.parent / "printed.txt").read_text().split())
     for found in cautions:

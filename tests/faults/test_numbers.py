@@ -24,9 +24,8 @@ def on_device(found_inf: bool) -> None:
     """Have trainings run the device's epochs on CPU tensors.  found_inf: of Policy."""
     from dataclasses import replace
 
-    from engine.train.epochs import DeviceEpochs
-
     from engine.train import trainer as training_run
+    from engine.train.epochs import DeviceEpochs
 
     def make_epochs(self: training_run.Training) -> DeviceEpochs:
         learner = replace(self.learner, policy=replace(self.policy, found_inf=found_inf))
