@@ -84,20 +84,9 @@ METRICS = {metric.key: metric for metric in (
     Metric(key="deletion", name="deletion: difference", larger_is_better=False,
            meaning="the area in order of the map less that in random order; below 0 if the map marks what matters"),
 )}
+RESULTS = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence",
+           "f1", "f1_macro", "auc", "pr_auc")
 # fmt: on
-RESULTS = (
-    "accuracy",
-    "sensitivity",
-    "specificity",
-    "ppv",
-    "npv",
-    "ppv_at_prevalence",
-    "npv_at_prevalence",
-    "f1",
-    "f1_macro",
-    "auc",
-    "pr_auc",
-)  # fmt: skip
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
 
 
