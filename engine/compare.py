@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import gc
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from msgspec.structs import asdict
 
 from engine.config import CompareConfig, EvaluateConfig, TrainConfig
 from engine.evaluate.evaluate import evaluate
@@ -25,7 +24,7 @@ from engine.train.step import softmax
 from engine.train.summary import Summary
 from engine.train.train import train
 from loaders import __version__
-from loaders.atomic_file import locked, publish_bytes
+from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, each_once
 from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted
@@ -218,29 +217,22 @@ def heldout_f1(
 
 def publish_comparison(result: Comparison, out: Path) -> None:
     """Write comparison.json, comparison.csv and comparison.png."""
-    text = io.StringIO(newline="")
     rows = [flat_row(row) for row in result.networks]
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
     write_record(out / "comparison.json", result)
-    publish_bytes(out / "comparison.csv", text.getvalue().encode())
+    publish_rows(out / "comparison.csv", [rows[0], *(row.values() for row in rows)])
     publish_bytes(out / "comparison.png", png(comparison_figure(result)))
 
 
 def flat_row(row: Contender) -> dict[str, Any]:
     """A contender as a row of comparison.csv: each estimate in five columns."""
     flat: dict[str, Any] = {}
-    for name in Contender.__struct_fields__:
-        value = getattr(row, name)
+    for name, value in asdict(row).items():
         if name.endswith("_f1"):
             for part in ("value", "low", "high", "defined", "classes"):
                 suffix = "" if part == "value" else f"_{part}"
                 flat[name + suffix] = None if value is None else getattr(value, part)
-        elif name == "cautions":
-            flat[name] = ";".join(caution.code for caution in value)
         else:
-            flat[name] = value
+            flat[name] = ";".join(caution.code for caution in value) if name == "cautions" else value
     return flat
 
 

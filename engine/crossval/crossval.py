@@ -17,7 +17,7 @@ import numpy as np
 from engine.config import CrossvalConfig
 from engine.crossval.folds import BETONS, Fold, Pool, deal_folds, every_image_its_own_group, open_external, open_pool
 from engine.crossval.output import crossval_figure
-from engine.crossval.scores import CROSSVAL, SCORES, Crossval, FoldScores, Target, crossval_of, load_scores, scores_csv
+from engine.crossval.scores import CROSSVAL, SCORES, Crossval, FoldScores, Target, crossval_of, load_scores, score_rows
 from engine.device import choose_policy, settle_precision
 from engine.figures import png
 from engine.networks.registry import network_of
@@ -26,7 +26,7 @@ from engine.train.run_folder import BEST, CONFIG, LAST, known_settings, read_run
 from engine.train.state import Watch
 from engine.train.step import predict, softmax
 from engine.train.train import train
-from loaders.atomic_file import locked, publish_bytes
+from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.batches.loader import Loader
 from loaders.beton.writer import beton_size, check_room, subset_id, write_subset
 from loaders.config import LoaderConfig
@@ -87,7 +87,7 @@ def crossval(
             runs = [folder_of(config, "group", scores.number) / "run" for scores in found["group"]]
             outside = [test_on(config, run, external.path, stopping) for run in runs]
         result = crossval_of(config, pool, found, external, outside, cautions)
-        publish_bytes(config.out / TABLE, scores_csv(pool, found, external, outside))
+        publish_rows(config.out / TABLE, score_rows(pool, found, external, outside))
         publish_bytes(config.out / PICTURE, png(crossval_figure(result)))
         write_record(config.out / CROSSVAL, result)
         return result

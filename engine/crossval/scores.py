@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -276,30 +274,27 @@ def differences(pool: Pool, pooled: dict[Target, Scores], resamples: int) -> dic
     return result
 
 
-def scores_csv(
+def score_rows(
     pool: Pool, found: dict[Target, list[FoldScores]], external: Beton | None, outside: Sequence[np.ndarray]
-) -> bytes:
-    """crossval.csv: each sample by the network that was not trained on it; the external beton by all networks' mean.
+) -> Iterator[list[Any]]:
+    """The rows of crossval.csv: each sample by the network that was not trained on it; the external beton by all
+    networks' mean.
 
     beton: the file's name without its ending; sample: the place in it.
     """
     classes = pool.facts.classes
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    names = ("split", "fold", "beton", "sample", "group", "label", "predicted")
-    table.writerow([*names, *(f"probability_{name}" for name in classes)])
 
-    def write(split: str, fold: int | str, origin: tuple[str, int], group: int, label: int, row_K: np.ndarray) -> None:
-        cells = (f"{value:.6f}" for value in row_K)
-        table.writerow([split, fold, *origin, group, classes[label], classes[row_K.argmax()], *cells])
+    def cells(label: int, row_K: np.ndarray) -> list[str]:
+        return [classes[label], classes[row_K.argmax()], *(f"{value:.6f}" for value in row_K)]
 
+    names = (f"probability_{name}" for name in classes)
+    yield ["split", "fold", "beton", "sample", "group", "label", "predicted", *names]
     group_N = np.concatenate([beton.rows_N["group"] for beton in pool.betons])  # as the betons have it
     for split in SPLITS:
         for fold in found.get(split, []):
             for place, row_K in zip(fold.place, np.array(fold.probability), strict=True):
-                write(split, fold.number, pool.origin(place), group_N[place], pool.label_N[place], row_K)
+                yield [split, fold.number, *pool.origin(place), group_N[place], *cells(pool.label_N[place], row_K)]
     if external is not None:
         rows = zip(external.rows_N["group"], external.label_N, np.mean(outside, axis=0), strict=True)
         for sample, (group, label, row_K) in enumerate(rows):
-            write("external", "mean", (external.path.stem, sample), group, label, row_K)
-    return text.getvalue().encode()
+            yield ["external", "mean", external.path.stem, sample, group, *cells(label, row_K)]

@@ -24,13 +24,13 @@ from engine.evaluate.results import (
     Scores,
     figures,
     measure,
-    scores_table,
+    score_rows,
 )  # fmt: skip
 from engine.evaluate.trained import Trained, load_trained
 from engine.figures import png
 from engine.train.checkpoint import groups_of
 from engine.train.step import predict
-from loaders.atomic_file import locked, publish_bytes
+from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.batches.loader import Loader
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
 from loaders.beton.reader import Beton
@@ -198,7 +198,7 @@ def evaluate_one(
             (out / file).unlink(missing_ok=True)  # of an earlier evaluation
     for file, picture in pictures.items():
         publish_bytes(out / file, png(picture))
-    publish_bytes(out / "scores.csv", scores_table(scores).encode())
+    publish_rows(out / "scores.csv", score_rows(scores))
     own = facts.conversion_id == trained.state["conversion_id"]  # whose data flow the run keeps
     if not own and (flow := dataflow_beside(beton)):
         write_record(out / DATAFLOW, flow)

@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -227,17 +226,13 @@ def measure(
     )
 
 
-def scores_table(scores: Scores) -> str:
-    """scores.csv: every sample's group, label, predicted class and probabilities, after temperature."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
+def score_rows(scores: Scores) -> Iterator[list[Any]]:
+    """The rows of scores.csv: every sample's group, label, predicted class and probabilities, after temperature."""
     classes = scores.classes
-    table.writerow(["sample", "group", "label", "predicted", *(f"probability_{label}" for label in classes)])
+    yield ["sample", "group", "label", "predicted", *(f"probability_{name}" for name in classes)]
     rows = zip(scores.group_N, scores.label_N, scores.probability_NK, strict=True)
-    for sample, (group, label, row) in enumerate(rows):
-        predicted = classes[int(np.argmax(row))]
-        table.writerow([sample, group, classes[label], predicted, *(f"{value:.9g}" for value in row)])
-    return text.getvalue()
+    for sample, (group, label, row_K) in enumerate(rows):
+        yield [sample, group, classes[label], classes[row_K.argmax()], *(f"{value:.9g}" for value in row_K)]
 
 
 def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> dict[str, Figure]:

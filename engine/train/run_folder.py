@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import logging
 import os
@@ -24,7 +22,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from engine.config import TrainConfig
 from engine.figures import curves_figure, png
 from engine.train.checkpoint import save_checkpoint
-from loaders.atomic_file import publish_bytes, storage_error
+from loaders.atomic_file import publish_bytes, publish_rows, storage_error
 from loaders.errors import ConfigError, StorageError
 from loaders.settings import build, flatten, read_settings, settings_of
 
@@ -138,11 +136,7 @@ class RunFolder:
 
     def record(self, history: Sequence[dict[str, Any]]) -> None:
         """Write metrics.csv anew, and the events of epochs that have none yet."""
-        text = io.StringIO(newline="")
-        table = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(history)
-        publish_bytes(self.path / METRICS, text.getvalue().encode())
+        publish_rows(self.path / METRICS, [history[0], *(row.values() for row in history)])
         for row in history[self._written :]:
             for name, value in row.items():
                 if name != "epoch" and value is not None:
