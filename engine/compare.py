@@ -29,7 +29,7 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution, each_once
 from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted
 from loaders.figure_text import NAME, class_names, name_text
-from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
 from loaders.records import Count, Record, known_record, write_record
 from loaders.settings import flatten
 
@@ -83,7 +83,7 @@ def compare(
     config: CompareConfig,
     *,
     watch: Callable[[str], Watch] = lambda model: lambda progress: None,
-    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    progress: PhaseProgress = lambda phase, done, total: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Comparison:
     """Train each network in OUT/<model>, or go on where that was interrupted; write comparison.json, .csv and .png.
@@ -145,9 +145,7 @@ def check_settings(training: TrainConfig) -> None:
         )
 
 
-def contender(
-    config: CompareConfig, training: TrainConfig, done: Summary, progress: Callable[[str, int, int], None]
-) -> Contender:
+def contender(config: CompareConfig, training: TrainConfig, done: Summary, progress: PhaseProgress) -> Contender:
     """What became of a network whose training is done."""
     heldout, refused = None, ""
     if (config.data / HELD_OUT).is_file():
@@ -185,9 +183,7 @@ def validation_f1(config: CompareConfig, run: Path) -> Estimate:
     return found["f1"]
 
 
-def heldout_f1(
-    config: CompareConfig, training: TrainConfig, done: Summary, progress: Callable[[str, int, int], None]
-) -> Estimate:
+def heldout_f1(config: CompareConfig, training: TrainConfig, done: Summary, progress: PhaseProgress) -> Estimate:
     """F1 of the held-out set with its interval, from an evaluation in the run's folder.
 
     It is made if there is none, or one of other weights or other resamples.

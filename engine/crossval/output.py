@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -44,13 +45,12 @@ def crossval_figure(result: Crossval) -> Figure:
     names = class_names(result.classes)
     figure = Figure(figsize=(9.2, 1.6 + 0.82 * len(TARGETS)), layout="constrained")
     axes = figure.subplots()
-    low_end = 1.0
+    across, low_end = axes.get_yaxis_transform(), 1.0
     for place, target in enumerate(TARGETS):
         row = result.target(target)
         found = None if row is None else row.f1.estimate
         if row is None or found is None or found.value is None:
             state = "not measured" if row is None else "undefined"
-            across = axes.get_yaxis_transform()
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line of guessing
             axes.text(0.02, place, state, va="center", color=FAINT, style="italic", transform=across, bbox=box)
             continue
@@ -62,15 +62,11 @@ def crossval_figure(result: Crossval) -> Figure:
         axes.barh(place, high - low, left=low, height=0.34, color=colour, alpha=0.28, linewidth=0)
         axes.plot(dots, [place + 0.3] * len(dots), "o", color=colour, markersize=3, alpha=0.55, clip_on=False)
         axes.plot([found.value] * 2, [place - 0.17, place + 0.17], color=colour, linewidth=3, solid_capstyle="butt")
-        axes.text(
-            1.02, place - 0.11, value_text("f1", found.value), va="center", color=colour, fontsize=12, weight="bold",
-            transform=axes.get_yaxis_transform(),
-        )  # fmt: skip
         interval = "no interval" if found.low is None else interval_text("f1", found)
-        axes.text(
-            1.02, place + 0.21, f"{interval}, n = {size_text(row.num_samples, row.num_groups)}", va="center",
-            color=INK, fontsize=8, transform=axes.get_yaxis_transform(),
-        )  # fmt: skip
+        size = f"{interval}, n = {size_text(row.num_samples, row.num_groups)}"
+        text = partial(axes.text, va="center", transform=across)
+        text(1.02, place - 0.11, value_text("f1", found.value), color=colour, fontsize=12, weight="bold")
+        text(1.02, place + 0.21, size, color=INK, fontsize=8)
     guess = result.always_positive or result.trivial
     if guess.f1 is not None:
         low_end = min(low_end, guess.f1)
@@ -80,12 +76,8 @@ def crossval_figure(result: Crossval) -> Figure:
             fontsize=8, va="bottom", ha="left" if guess.f1 < 0.8 else "right",
         )  # fmt: skip
     labels = [f"{name}\n{MEANING[target]}" for target, name in TARGETS.items()]
-    axes.set_yticks(range(len(TARGETS)), labels=labels)
-    for label in axes.get_yticklabels():
-        label.set_fontsize(9)
-        label.set_color(INK)
-    axes.set_ylim(len(TARGETS) - 0.45, -0.6)
-    axes.set_xlim(max(0.0, low_end - 0.04), 1.0)
+    axes.set_yticks(range(len(TARGETS)), labels=labels, fontsize=9, color=INK)
+    axes.set(xlim=(max(0.0, low_end - 0.04), 1.0), ylim=(len(TARGETS) - 0.45, -0.6))
     which = headline_name("f1", len(result.classes), names.text_of[result.positive])
     axes.set_xlabel(f"{which}: value, 95 % interval over groups, folds as dots", color=INK)
     axes.grid(axis="x", alpha=0.25)

@@ -110,11 +110,7 @@ def count_files(rows: list[dict[str, Any]]) -> DataFlow:
             reasons[verdict].append(row["reason"] or "no reason given")
     return DataFlow(
         **counts,
-        reasons={
-            verdict: by_reason(reasons[verdict], names)
-            for verdict in VERDICTS
-            if verdict != "written" and reasons[verdict]
-        },
+        reasons={verdict: by_reason(reasons[verdict], names) for verdict in VERDICTS if verdict in reasons},
         splits={split: dict(sorted(splits[split].items())) for split in SPLITS if split in splits},
         groups={split: len(groups[split]) for split in SPLITS if split in groups},
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
+from loaders.output import PhaseProgress
 from loaders.records import write_record
 
 MOST = 20  # subgroups of a kind; the smallest are pooled beyond
@@ -73,10 +74,7 @@ def by_name(kind: str, names: tuple[str, ...], value_N: np.ndarray) -> list[tupl
     return found
 
 
-Progress = Callable[[str, int, int], None]
-
-
-def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, total: None) -> list[Evaluation]:
+def evaluate(config: EvaluateConfig, progress: PhaseProgress = lambda name, done, total: None) -> list[Evaluation]:
     """Evaluate the best checkpoint of a run on betons; write metrics.json, scores.csv and figures for each.
 
     Results lie in a folder named after the set that was tested (`Beton.set_name`), so that no set replaces another's.
@@ -125,7 +123,7 @@ def evaluate_one(
     loader: Loader,
     checked: Sequence[list[Caution]],
     out: Path,
-    progress: Progress,
+    progress: PhaseProgress,
 ) -> Evaluation:
     """One forward pass over one beton, what it amounts to, and its files in `out`, which is named after the set.
 

@@ -39,13 +39,7 @@ class Curve:
     base: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mark:
-    """An operating point in a figure."""
-
-    name: str
-    x: float
-    y: float
+Mark = tuple[str, float, float]  # an operating point in a figure: name, x and y
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,8 +181,8 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], marks: Sequence[Mark], draw
             curve.x_P, curve.y_P, color=colour, linestyle=line, linewidth=1.8, label=curve.name + area,
             drawstyle=drawstyle,
         )  # fmt: skip
-    for place, mark in enumerate(marks):
+    for place, (name, x, y) in enumerate(marks):
         axes.plot(
-            [mark.x], [mark.y], color=INK, marker=MARKS[place % len(MARKS)], markersize=6 + 3 * place,
-            markerfacecolor="none", linestyle="none", label=f"threshold {mark.name}",
+            [x], [y], color=INK, marker=MARKS[place % len(MARKS)], markersize=6 + 3 * place,
+            markerfacecolor="none", linestyle="none", label=f"threshold {name}",
         )  # fmt: skip

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from loaders import __version__
 from loaders.cautions import Caution
 from loaders.figure_text import ClassNames, class_names, name_text
 from loaders.records import Count, Record
+from loaders.statistics import Progress, no_progress
 
 METRICS = "metrics.json"
 FIGURES = ("roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png")
@@ -168,7 +169,7 @@ def measure(
     resamples: int,
     seed: int,
     other_NK: np.ndarray | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Measurement:
     """Estimate everything.
 
@@ -293,7 +294,5 @@ def marks(scores: Scores, measured: Measurement, names: ClassNames, x: str, y: s
     for point in measured.operating_points:
         values = [point.estimates[name].value for name in (x, y) if name in point.estimates]
         if len(values) == 2 and values[0] is not None and values[1] is not None:
-            found.append(
-                Mark(name=point.name + of_which, x=1 - values[0] if x == "specificity" else values[0], y=values[1])
-            )
+            found.append((point.name + of_which, 1 - values[0] if x == "specificity" else values[0], values[1]))
     return found

@@ -15,6 +15,7 @@ from torch import nn
 from engine.explain.cam import BATCH, Method, evidence, upsample
 from engine.explain.lungs import AT_RANDOM, ONE_GROUP, RANDOM, UNDEFINED, Interval, group_interval
 from loaders.records import Count, Record
+from loaders.statistics import Progress, no_progress
 
 # Mean rank correlation of a map with that of the network with random weights. Of five trained networks it was -0.04 to
 # 0.07 for HiResCAM and -0.21 to 0.16 for GradCAM; of a network with itself it is 1.
@@ -22,8 +23,6 @@ MOST_CORRELATION = 0.3
 REDRAWN = 3  # networks with random weights
 STEPS = 10  # of the deletion curve
 RANDOM_ORDERS = 2
-
-Progress = Callable[[int, int], None]
 
 
 class Randomised(Record, frozen=True, kw_only=True):
@@ -93,7 +92,7 @@ def randomised(
     method: Method,
     reference_N1HW: torch.Tensor,
     seed: int,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Randomised:
     """Compare maps with those from networks of the same kind with fresh random weights (Adebayo et al. 2018).
 
@@ -134,7 +133,7 @@ def deletion(
     *,
     cells: tuple[int, int],
     seed: int,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Deletion:
     """Blank the pixels of each picture in order of its map, and in random order; the maps come from `cam`.
 

@@ -30,7 +30,7 @@ from engine.explain.findings import (
     caption,
     map_cautions,
 )
-from engine.explain.gallery import Shown, deletion_figure, gallery, overlay, picture_bytes
+from engine.explain.gallery import deletion_figure, gallery, overlay, picture_bytes
 from engine.explain.lungs import LungRatio, Masks, find_masks, lung_ratios, measure_lungs, region_of
 from engine.figures import png
 from engine.networks.registry import network_of
@@ -43,6 +43,7 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.config import LoaderConfig
 from loaders.figure_text import EM, class_names, name_text
+from loaders.output import PhaseProgress
 from loaders.records import write_record
 
 KINDS: tuple[Kind, ...] = ("right", "wrong", "borderline")
@@ -84,8 +85,6 @@ MOST_CONTROLLED = 32  # pictures of the controls
 PART = 64  # pictures whose maps are in memory at once
 CAPTION = 10 * EM  # room of a class's name below a picture
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures:
@@ -120,7 +119,7 @@ def crops_of(beton: Beton, sample_N: np.ndarray) -> np.ndarray:
     return out_N1HW
 
 
-def explain(config: ExplainConfig, progress: Progress = lambda name, done, total: None) -> Explained:
+def explain(config: ExplainConfig, progress: PhaseProgress = lambda name, done, total: None) -> Explained:
     """Explain the best checkpoint of a run on a beton; write explanation.json, gallery.png, deletion.png and overlays.
 
     Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or masks of
@@ -150,7 +149,7 @@ def explain_one(
     masks: Masks,
     cautions: list[Caution],
     out: Path,
-    progress: Progress,
+    progress: PhaseProgress,
 ) -> Explained:
     """Predict, measure, check, draw and write."""
     beton, done = loader.beton, 0
@@ -195,10 +194,8 @@ def explain_one(
             overlay=f"{place + 1:04d}.png",
         )
         crop_HW = np.rint((frames_N1HW[place, 0] + 1) * 127.5).astype(np.uint8)
-        lines = caption(example, names)
-        shown = Shown(kind=kind, crop_HW=crop_HW, cam_HW=maps_NHW[place], lungs_HW=lungs_HW, lines=lines)
         examples.append(example)
-        overlays.append((kind, overlay(shown)))
+        overlays.append((kind, overlay(crop_HW, maps_NHW[place], lungs_HW, caption(example, names))))
         progress("pictures", place + 1, len(chosen))
     facts, num_groups = beton.facts, len(np.unique(pictures.group_N[measured_N]))
     result = Explanation(
@@ -250,7 +247,7 @@ def measure(
     return found, dict(zip(sample_N.tolist(), ratio_N.tolist(), strict=True))
 
 
-def check(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple[Randomised, Deletion]:
+def check(pictures: Pictures, sample_N: np.ndarray, progress: PhaseProgress) -> tuple[Randomised, Deletion]:
     """Both controls on some samples."""
     network, config = pictures.trained.network, pictures.config
     frames_N1HW, predicted_N = pictures.frames(sample_N), pictures.predicted_N[sample_N]

@@ -33,6 +33,7 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
     summary, crossval = results.summary, results.crossval
     probes = results.probes.finding if results.probes else None
     return page_template().render(
+        results=results,
         title=listed(results.classes) or "A training",
         subtitle=subtitle(results),
         verdict=verdict,
@@ -40,22 +41,16 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
         collections=find_collections(results),
         numbered=MOST_NAMED,
         probes=probes,
-        probed_images=results.probes.num_samples if results.probes else 0,
-        skipped=sorted(probes.skipped.items()) if probes else [],
         auc_low=auc_low(probes.probes) if probes else 0.4,
-        seen=PROBE_INPUTS,
+        probe_inputs=PROBE_INPUTS,
         chart_width=CHART_WIDTH,
         targets=tables.target_rows(crossval) if crossval else [],
         folds=counted(len({fold.fold for fold in crossval.folds}), "fold") if crossval and crossval.folds else "",
         crossval_sentences=sentences(crossval) if crossval else [],
         crossval_cautions=crossval_cautions(crossval, results.own_crossval),
-        crossval_picture=results.crossval_picture,
-        curves=results.curves,
         trained=ending(summary) if summary else "",
-        training_cautions=summary.cautions if summary else [],
         speed=speed_rows(summary) if summary else [],
         environment=made_with(results),
-        left_out=results.left_out,
     )
 
 

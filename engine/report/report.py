@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +22,15 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.errors import ConfigError, InputError
 from loaders.html import PNG
-from loaders.output import Line, Parts, caution_lines, path_line
+from loaders.output import Line, Parts, PhaseProgress, caution_lines, path_line
 from loaders.records import read_record, write_record
 from loaders.settings import is_path
 
 SEED = 0
 PERMUTATIONS = 999  # the fewest with which Holm's correction over a dozen probes can leave a p below 5 %
-Progress = Callable[[str, int, int], None]
 
 
-def probe_run(run: Path, beton_path: Path, progress: Progress = lambda phase, done, total: None) -> Probes:
+def probe_run(run: Path, beton_path: Path, progress: PhaseProgress = lambda phase, done, total: None) -> Probes:
     """Run the audit's probes on a training beton, and write RUN/probes.json, the same for the same beton.
 
     Errors: BetonError; StorageError.
@@ -86,7 +84,7 @@ class Report:
     left_out: tuple[Caution, ...]
 
 
-def report(config: ReportConfig, progress: Progress = lambda phase, done, total: None) -> Report:
+def report(config: ReportConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Report:
     """Gather what the run's own data can still tell, and write the page anew.
 
     Errors: ConfigError for no run folder, or no cross-validation where one was named; InputError for a data folder

@@ -34,7 +34,7 @@ from engine.evaluate.results import Scores, figures, measure
 from engine.explain.controls import Deletion
 from engine.explain.explain import CAPTION
 from engine.explain.findings import Example, caption
-from engine.explain.gallery import TITLES, Shown, deletion_figure, gallery, overlay
+from engine.explain.gallery import TITLES, deletion_figure, gallery, overlay
 from engine.explain.lungs import Interval
 from engine.figures import DPI, confusion_figure, curves_figure
 from engine.profile.breakdown import Measured, variants_for
@@ -185,8 +185,7 @@ def draw_gallery(case: Case) -> list[Image.Image]:
         )  # fmt: skip
         lines = caption(example, names)
         crop_HW = np.full((CROP, CROP), 120, np.uint8)
-        shown = Shown(kind=kind, crop_HW=crop_HW, cam_HW=np.eye(CROP), lungs_HW=crop_HW > 0, lines=lines)
-        pictures.append((kind, overlay(shown)))
+        pictures.append((kind, overlay(crop_HW, np.eye(CROP), crop_HW > 0, lines)))
     said = "The maps lie on the lungs: they have 1.71 times their share of it. " * 3
     page = gallery(pictures, f"HiResCAM: {name_text(case.file)} (heldout)", said, f"Not for diagnosis. {names.note}")
     return [picture for _, picture in pictures] + [page]

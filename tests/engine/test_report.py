@@ -25,7 +25,7 @@ import cli
 from engine.config import ReportConfig
 from engine.evaluate.dataflow import count_files, keep_dataflow
 from engine.evaluate.results import Metrics
-from engine.explain.gallery import Shown, overlay, picture_bytes
+from engine.explain.gallery import overlay, picture_bytes
 from engine.report.collections import flow_classes
 from engine.report.report import probe_run, report, write_report
 from engine.report.results import Probes, read_results
@@ -569,8 +569,8 @@ def test_settings_of_another_kind_do_no_harm(tmp_path: Path, wrong: Any) -> None
 def test_the_caption_within_an_overlay_is_not_shown_a_second_time(drawn: Path, tmp_path: Path) -> None:
     run = shutil.copytree(drawn, tmp_path / "run")
     crop_HW = np.zeros((32, 32), np.uint8)
-    shown = Shown(kind="right", crop_HW=crop_HW, cam_HW=np.eye(32), lungs_HW=None, lines=("says covid", "sample 0"))
-    (run / "explanation" / SET / "0001.png").write_bytes(picture_bytes(overlay(shown)))
+    drawn = overlay(crop_HW, np.eye(32), None, ("predicted covid", "sample 0"))
+    (run / "explanation" / SET / "0001.png").write_bytes(picture_bytes(drawn))
     samples = [example(sample=place, overlay=f"000{place}.png") for place in (1, 2)]
     put(run / "explanation" / SET / "explanation.json", explanation(samples=samples))
     shutil.copy(run / "curves.png", run / "explanation" / SET / "0002.png")
