@@ -5,45 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.evaluate.dataflow import DataFlow
-from engine.explain.findings import MASKS, Explanation
-from engine.explain.lungs import left_out
 from engine.report.results import EvaluatedSet, ExplainedSet, RunResults
 from engine.report.verdict import least_favourable
-from engine.statistics.names import interval_text, metric_of, value_text
 from loaders.beton.reader import SET_DIGITS
-from loaders.output import counted
-
-
-def control_terms(found: Explanation) -> list[tuple[str, str]]:
-    """The lungs' share, and the controls that decide whether the explanation may be believed."""
-    terms, lungs, random, deletion = [], found.lungs, found.randomised, found.deletion
-    if lungs.ratio.value is not None and lungs.limit is not None:
-        low, high = lungs.ratio.low, lungs.ratio.high
-        between = f" (95 % interval {interval_text('lung_ratio', lungs.ratio)})" if low and high else ""
-        empty = f"; {left_out(lungs.num_empty)}" if lungs.num_empty else ""
-        terms.append(
-            (
-                "Lung share",
-                f"{value_text('lung_ratio', lungs.ratio.value)}{between}: {metric_of('lung_ratio').meaning}, and a "
-                f"model that relies on the lungs comes above {value_text('lung_ratio', lungs.limit)}. By "
-                f"{MASKS[lungs.masks]}, over {counted(lungs.num_samples, 'image')}{empty}.",
-            )
-        )
-    correlation = ""
-    if random.correlation is not None:
-        empty = f"; {left_out(random.num_empty)}" if random.num_empty else ""
-        correlation = f" (correlation {value_text('correlation', random.correlation)}{empty})"
-    by_map = value_text("area_by_map", deletion.area_by_map)
-    areas = f" (area by the map {by_map}, at random {value_text('area_at_random', deletion.area_at_random)})"
-    changes = "the map must change when the weights are replaced by random ones"
-    lowers = "hiding what the map marks must lower the probability sooner than hiding at random"
-    for title, passed, numbers, expected in (
-        ("Other weights", random.passed, correlation, changes),
-        ("Deletion", deletion.passed, areas, lowers),
-    ):
-        outcome = "passed" if passed else "failed: this explanation must not be relied on"
-        terms.append((title, f"{outcome}{numbers}; {expected}."))
-    return terms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

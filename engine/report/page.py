@@ -8,17 +8,18 @@ from pathlib import Path
 
 from jinja2 import Template
 
-from engine.crossval.output import sentences
+from engine.crossval.output import TARGETS, not_measured, sentences
+from engine.crossval.scores import METRICS as SCORED
 from engine.crossval.scores import Crossval
 from engine.evaluate.output import MOST_NAMED
+from engine.explain.findings import MASKS
 from engine.explain.gallery import TITLES
-from engine.profile.breakdown import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
+from engine.profile import breakdown
 from engine.report import tables
-from engine.report.collections import control_terms, find_collections
+from engine.report.collections import find_collections
 from engine.report.results import RunResults, listed, upper_first
 from engine.report.verdict import Verdict
-from engine.statistics.names import short_name, value_text
-from engine.train.summary import Summary
+from engine.statistics.names import interval_text, metric_of, short_name, value_text
 from loaders.audit.page import PROBE_INPUTS, auc_low
 from loaders.cautions import Caution, caution
 from loaders.html import CHART_WIDTH, page_environment
@@ -30,12 +31,11 @@ AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes'
 
 def run_page(results: RunResults, verdict: Verdict) -> str:
     """Render the page: no script, no remote part, no date; the same text for the same results."""
-    summary, crossval = results.summary, results.crossval
+    crossval = results.crossval
     probes = results.probes.finding if results.probes else None
     return page_template().render(
         results=results,
         title=listed(results.classes) or "A training",
-        subtitle=subtitle(results),
         verdict=verdict,
         commands=tables.commands(results),
         collections=find_collections(results),
@@ -44,12 +44,10 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
         auc_low=auc_low(probes.probes) if probes else 0.4,
         probe_inputs=PROBE_INPUTS,
         chart_width=CHART_WIDTH,
-        targets=tables.target_rows(crossval) if crossval else [],
+        missing=not_measured(crossval) if crossval else {},
         folds=counted(len({fold.fold for fold in crossval.folds}), "fold") if crossval and crossval.folds else "",
         crossval_sentences=sentences(crossval) if crossval else [],
         crossval_cautions=crossval_cautions(crossval, results.own_crossval),
-        trained=ending(summary) if summary else "",
-        speed=speed_rows(summary) if summary else [],
         environment=made_with(results),
     )
 
@@ -59,10 +57,13 @@ def page_template() -> Template:
     """The template, compiled."""
     environment = page_environment(Path(__file__).parent, AUDIT_TEMPLATES)
     environment.filters |= {
-        "sentence": upper_first, "counted": counted, "share": share_text, "metric": short_name, "value": value_text,
-        "captioned": captioned,
+        "sentence": upper_first, "counted": counted, "share": share_text, "metric": short_name, "captioned": captioned,
+        "seconds": seconds_text,
     }  # fmt: skip
-    environment.globals |= {"tables": tables, "TITLES": TITLES, "control_terms": control_terms}
+    environment.globals |= {
+        "breakdown": breakdown, "tables": tables, "MASKS": MASKS, "SCORED": SCORED, "TARGETS": TARGETS,
+        "TITLES": TITLES, "interval_text": interval_text, "metric_of": metric_of, "value_text": value_text,
+    }  # fmt: skip
     return environment.get_template("page.html.jinja")
 
 
@@ -72,54 +73,11 @@ def captioned(uri: str) -> bool:
     return (int.from_bytes(head[16:20]), int.from_bytes(head[20:24])) == CAPTIONED
 
 
-def subtitle(results: RunResults) -> str:
-    """What was trained on what."""
-    summary, noun = results.summary, "phantom" if results.synthetic else "radiograph"
-    if summary is None:
-        return "A run that left no summary."
-    return (
-        f"Network {summary.model} with {summary.parameters:,} weights; trained on "
-        f"{counted(summary.training_images, noun)}, its weights chosen on {summary.validation_images:,} more."
-    )
-
-
 def crossval_cautions(crossval: Crossval | None, own: Crossval | None) -> list[Caution]:
     """What limits the cross-validation, and whether it is of the run's own data."""
     if crossval is None:
         return []
     return ([] if own else [caution("crossval-of-other-conversion")]) + crossval.cautions
-
-
-def ending(summary: Summary) -> str:
-    """How the training ended."""
-    return (
-        f"{counted(summary.epochs, 'epoch')} ({summary.stopped}); the weights of epoch {summary.best_epoch} were kept, "
-        f"whose validation F1 was {value_text('f1', summary.best_f1)}: it chose them, so it is no evidence."
-    )
-
-
-def speed_rows(summary: Summary) -> list[tuple[str, ...]]:
-    """This run beside the report's."""
-    return [
-        (
-            "this run",
-            f"{summary.training_images:,} + {summary.validation_images:,}",
-            str(summary.epochs),
-            str(summary.crop),
-            f"{summary.images_per_second:,.0f}",
-            seconds_text(summary.seconds),
-            summary.device,
-        ),
-        (
-            "the reference report",
-            f"{TRAINING:,} + {VALIDATION:,}",
-            str(EPOCHS),
-            "224",
-            "about 57, validation counted",
-            seconds_text(REPORT_SECONDS, 0),
-            "other hardware: Apple M3 Max, MPS",
-        ),
-    ]
 
 
 def made_with(results: RunResults) -> list[tuple[str, str]]:

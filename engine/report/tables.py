@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from engine.config import TrainConfig
-from engine.crossval.output import TARGETS, not_measured
-from engine.crossval.scores import METRICS as SCORED
-from engine.crossval.scores import Crossval, Target
+from engine.crossval.scores import Target
 from engine.report.results import EvaluatedSet, RunResults, upper_first
 from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.statistics.names import (
@@ -22,7 +20,7 @@ from engine.statistics.names import (
     over_classes,
     value_text,
 )
-from loaders.output import number_text, share_text
+from loaders.output import share_text
 from loaders.settings import flag_of, settings_of
 
 BY_CLASS = ("sensitivity", "ppv", "f1", "auc", "pr_auc")
@@ -55,14 +53,12 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TableRow:
-    """A row by name: of metrics, operating points, subgroups, classes or splits.  note: small print below the name."""
+class MetricRow:
+    """One metric of one set."""
 
     name: str
-    note: str = ""
-    texts: tuple[str, ...] = ()
-    cells: tuple[Cell, ...] = ()
-    refused: str = ""
+    meaning: str
+    cell: Cell
 
 
 def make_cell(key: str, found: Estimate, trivial: Estimate = UNDEFINED) -> Cell:
@@ -96,7 +92,7 @@ def shown_keys(found: dict[str, Estimate], keys: tuple[str, ...], num_classes: i
     return [key for key in keys if key in found and not (key == "f1_macro" and num_classes > 2)]
 
 
-def metric_rows(tested: EvaluatedSet, keys: tuple[str, ...]) -> list[TableRow]:
+def metric_rows(tested: EvaluatedSet, keys: tuple[str, ...]) -> list[MetricRow]:
     """The metrics that this set has, of those keys."""
     rows, result = [], tested.metrics
     for key in shown_keys(result.estimates, keys, tested.num_classes):
@@ -104,54 +100,17 @@ def metric_rows(tested: EvaluatedSet, keys: tuple[str, ...]) -> list[TableRow]:
         if key.endswith("_at_prevalence") and result.stated_prevalence is not None:
             meaning = f"at a prevalence of {share_text(result.stated_prevalence)}, as stated"
         cell = make_cell(key, result.estimates[key], tested.trivial(key))
-        rows.append(TableRow(name=upper_first(metric_of(key).name), note=meaning, cells=(cell,)))
+        rows.append(MetricRow(name=upper_first(metric_of(key).name), meaning=meaning, cell=cell))
     return rows
 
 
-def class_table(tested: EvaluatedSet) -> tuple[list[str], list[TableRow]]:
-    """What is known of each class against the rest: the metrics' keys, and a row a class."""
-    classes = tested.metrics.classes
-    found = {key: [tested.estimate(f"{key}[{place}]") for place in range(len(classes))] for key in BY_CLASS}
-    found = {key: column for key, column in found.items() if any(cell.value is not None for cell in column)}
-    rows = [
-        TableRow(
-            name=name,
-            texts=(f"{sum(tested.metrics.confusion[place]):,}",),
-            cells=tuple(make_cell(key, column[place]) for key, column in found.items()),
-        )
-        for place, name in enumerate(classes)
-    ]
-    return list(found), rows if found else []
+def class_keys(tested: EvaluatedSet) -> list[str]:
+    """The metrics of BY_CLASS that any class has."""
+    places = range(tested.num_classes)
+    return [key for key in BY_CLASS if any(tested.estimate(f"{key}[{place}]").value is not None for place in places)]
 
 
-def point_rows(tested: EvaluatedSet) -> list[TableRow]:
-    """The operating points, refused ones with their reason."""
-    return [
-        TableRow(
-            name=point.name,
-            texts=(number_text(point.threshold),),
-            cells=tuple(make_cell(name, point.estimates.get(name, UNDEFINED)) for name in POINTS),
-            refused=point.refused,
-        )
-        for point in tested.metrics.operating_points
-    ]
-
-
-def subgroup_rows(tested: EvaluatedSet) -> list[TableRow]:
-    """Sources, views and flags."""
-    return [
-        TableRow(
-            name=part.name or "unknown",
-            note=part.kind,
-            texts=tuple(f"{number:,}" for number in (part.num_samples, part.num_groups, part.num_positives)),
-            cells=tuple(make_cell(name, part.estimates.get(name, UNDEFINED)) for name in SUBGROUP),
-            refused=part.refused,
-        )
-        for part in tested.metrics.subgroups
-    ]
-
-
-def difference_rows(tested: EvaluatedSet) -> list[TableRow]:
+def difference_rows(tested: EvaluatedSet) -> list[MetricRow]:
     """What this run does better (above 0) or worse than another, on the same resamples; nothing without another."""
     rows, difference = [], tested.metrics.difference
     found = difference.estimates if difference else {}
@@ -161,21 +120,7 @@ def difference_rows(tested: EvaluatedSet) -> list[TableRow]:
             fewer = fewer_classes(found[key].defined, found[key].classes)
             cell = Cell(text=text, interval="" if found[key].low is None else between, over=fewer)
             meaning = meaning_of(key, found[key], tested.num_classes)
-            rows.append(TableRow(name=upper_first(metric_of(key).name), note=meaning, cells=(cell,)))
-    return rows
-
-
-def target_rows(crossval: Crossval) -> list[TableRow]:
-    """Cross-validation's headline and honest scores, side by side."""
-    rows, missing = [], not_measured(crossval)
-    for target, name in TARGETS.items():
-        found, row = crossval.target(target), TableRow(name=name, note=TARGET_NOTES[target])
-        if found is None:
-            rows.append(replace(row, refused=missing[target]))
-            continue
-        texts = (f"{found.num_samples:,}", f"{found.num_groups:,}", value_text("f1", found.f1.spread))
-        cells = tuple(make_cell(key, getattr(found, key).estimate) for key in SCORED)
-        rows.append(replace(row, texts=texts, cells=cells))
+            rows.append(MetricRow(name=upper_first(metric_of(key).name), meaning=meaning, cell=cell))
     return rows
 
 
