@@ -89,22 +89,16 @@ def opened(network: nn.Module) -> Iterator[None]:
     The report rectifies before it pools: the same function (engine.networks.cnn), but only there are the rectified maps
     at the convolution's own resolution.
     """
-    was_training = network.training
-    network.eval()
-    if not isinstance(network, Cnn):
-        try:
-            yield
-        finally:
-            network.train(was_training)
-        return
-    features, fused = network.features, network.fused
-    layers = [features[start + step] for start in range(0, len(features), LAYERS) for step in (0, 1, 3, 2)]
-    network.features, network.fused = nn.Sequential(*layers), False
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(network.train, network.training)
+        network.eval()
+        if isinstance(network, Cnn):
+            features = network.features
+            stack.callback(setattr, network, "features", features)
+            stack.callback(setattr, network, "fused", network.fused)
+            layers = [features[start + step] for start in range(0, len(features), LAYERS) for step in (0, 1, 3, 2)]
+            network.features, network.fused = nn.Sequential(*layers), False
         yield
-    finally:
-        network.features, network.fused = features, fused
-        network.train(was_training)
 
 
 def explained_layer(network: nn.Module, crop: int) -> nn.Module:

@@ -43,9 +43,7 @@ class Randomised(Record, frozen=True, kw_only=True):
     @property
     def failure(self) -> str:
         """Why the maps are not believed, or ""."""
-        if self.passed:
-            return ""
-        return UNDEFINED if self.correlation is None else RANDOM
+        return "" if self.passed else UNDEFINED if self.correlation is None else RANDOM
 
 
 class Deletion(Record, frozen=True, kw_only=True):
@@ -78,9 +76,7 @@ class Deletion(Record, frozen=True, kw_only=True):
     @property
     def failure(self) -> str:
         """Why the maps are not believed, or ""."""
-        if self.passed:
-            return ""
-        return ONE_GROUP if self.difference.high is None else AT_RANDOM
+        return "" if self.passed else ONE_GROUP if self.difference.high is None else AT_RANDOM
 
 
 def randomised(

@@ -1,8 +1,9 @@
-"""The page of a run: from its results to one HTML file that needs nothing else."""
+"""The page of a run: from its results, set by set and conversion by conversion, to one HTML file for itself."""
 
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -11,16 +12,17 @@ from jinja2 import Template
 from engine.crossval.output import TARGETS, not_measured, sentences
 from engine.crossval.scores import METRICS as SCORED
 from engine.crossval.scores import Crossval
-from engine.evaluate.output import MOST_NAMED
+from engine.evaluate.dataflow import DataFlow
+from engine.evaluate.output import IN_SUBGROUP, MOST_NAMED
 from engine.explain.findings import MASKS
 from engine.explain.gallery import TITLES
 from engine.profile import breakdown
 from engine.report import tables
-from engine.report.collections import find_collections
-from engine.report.results import RunResults, listed, upper_first
-from engine.report.verdict import Verdict
+from engine.report.results import EvaluatedSet, ExplainedSet, RunResults, listed, upper_first
+from engine.report.verdict import Verdict, least_favourable
 from engine.statistics.names import interval_text, metric_of, short_name, value_text
 from loaders.audit.page import PROBE_INPUTS, auc_low
+from loaders.beton.reader import SET_DIGITS
 from loaders.cautions import Caution, caution
 from loaders.html import CHART_WIDTH, page_environment
 from loaders.output import counted, seconds_text, share_text
@@ -61,8 +63,9 @@ def page_template() -> Template:
         "seconds": seconds_text,
     }  # fmt: skip
     environment.globals |= {
-        "breakdown": breakdown, "tables": tables, "MASKS": MASKS, "SCORED": SCORED, "TARGETS": TARGETS,
-        "TITLES": TITLES, "interval_text": interval_text, "metric_of": metric_of, "value_text": value_text,
+        "breakdown": breakdown, "tables": tables, "IN_SUBGROUP": IN_SUBGROUP, "MASKS": MASKS, "SCORED": SCORED,
+        "TARGETS": TARGETS, "TITLES": TITLES, "interval_text": interval_text, "metric_of": metric_of,
+        "value_text": value_text,
     }  # fmt: skip
     return environment.get_template("page.html.jinja")
 
@@ -71,6 +74,53 @@ def captioned(uri: str) -> bool:
     """Whether a picture, a data URI of a PNG, is as large as `overlay` draws it, with a caption."""
     head = base64.b64decode(uri.partition(",")[2][:32])  # of the first chunk, IHDR
     return (int.from_bytes(head[16:20]), int.from_bytes(head[20:24])) == CAPTIONED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collection:
+    """One conversion as the page shows it.  own: the run was trained on it, and the run's probes are of it.
+
+    classes: of the data flow, in order.  tests: each set by name with its results, None where there are none.
+    """
+
+    name: str
+    own: bool
+    flow: DataFlow | None
+    classes: list[str]
+    tests: tuple[tuple[str, EvaluatedSet | None, ExplainedSet | None], ...]
+
+
+def find_collections(results: RunResults) -> list[Collection]:
+    """The run's own conversion, then the others by name; in each, the set that the verdict is about comes first."""
+    own, main = results.conversion_id, least_favourable(results.evaluations)
+    evaluated = {tested.name: tested for tested in results.evaluations}
+    explained = {found.name: found for found in results.explanations}
+    ordered = sorted({*evaluated, *explained}, key=lambda name: (main is None or name != main.name, name))
+    by_conversion: dict[str, list[str]] = {own: []}
+    for name in ordered:
+        record = evaluated[name].metrics if name in evaluated else explained[name].explanation
+        # where the run's own is not known, nothing can be called another
+        by_conversion.setdefault((record.conversion_id or name) if own else own, []).append(name)
+    collections = []
+    for conversion, names in sorted(by_conversion.items(), key=lambda item: (item[0] != own, item[0])):
+        kept = [evaluated[name].dataflow for name in names if name in evaluated]  # by the evaluations of another's sets
+        flow = results.dataflow if conversion == own else next(filter(None, kept), None)
+        collections.append(
+            Collection(
+                name=conversion if conversion in names else conversion[:SET_DIGITS],
+                own=conversion == own,
+                flow=flow,
+                classes=flow_classes(flow, results.classes) if flow else [],
+                tests=tuple((name, evaluated.get(name), explained.get(name)) for name in names),
+            )
+        )
+    return collections
+
+
+def flow_classes(flow: DataFlow, order: list[str]) -> list[str]:
+    """The classes of a data flow: those of the run in its order, then the others by name."""
+    found = {name for classes in flow.splits.values() for name in classes}
+    return [name for name in order if name in found] + sorted(found - {*order})
 
 
 def crossval_cautions(crossval: Crossval | None, own: Crossval | None) -> list[Caution]:

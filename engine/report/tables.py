@@ -25,7 +25,6 @@ from loaders.settings import flag_of, settings_of
 
 BY_CLASS = ("sensitivity", "ppv", "f1", "auc", "pr_auc")
 POINTS = ("sensitivity", "specificity", "ppv", "npv")
-SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
 TARGET_NOTES: dict[Target, str] = {
     "random": "images dealt at random: what most papers report",
     "group": "no patient on both sides: the honest one",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from engine.statistics.estimates import Estimate
 from loaders.output import DASH, MINUS, counted, number_text, share_text
 
 
@@ -101,15 +102,6 @@ class Interval(Protocol):
     def high(self) -> float | None: ...
 
 
-class Mean(Interval, Protocol):
-    """Such a value that may be a mean over classes: over so many of all; None for what is no mean."""
-
-    @property
-    def defined(self) -> int | None: ...
-    @property
-    def classes(self) -> int | None: ...
-
-
 def metric_of(key: str) -> Metric:
     """The metric of a key: of f1[0] F1."""
     return METRICS[key.partition("[")[0]]
@@ -159,7 +151,7 @@ def interval_text(key: str, found: Interval) -> str:
     return f"{value_text(key, found.low).removesuffix(' %')} to {value_text(key, found.high)}"
 
 
-def with_interval(key: str, found: Mean | None) -> str:
+def with_interval(key: str, found: Estimate | None) -> str:
     """Value and interval in one narrow cell: "91.2 % (85.0–95.1)"; of a mean over fewer than all classes, how many."""
     if found is None:
         return ""

@@ -26,7 +26,7 @@ from engine.config import ReportConfig
 from engine.evaluate.dataflow import count_files, keep_dataflow
 from engine.evaluate.results import Metrics
 from engine.explain.gallery import overlay, picture_bytes
-from engine.report.collections import flow_classes
+from engine.report.page import flow_classes
 from engine.report.report import probe_run, report, write_report
 from engine.report.results import Probes, read_results
 from engine.report.tables import train_command
