@@ -176,7 +176,7 @@ def crossval_of(
             each = []
             pooled_NK = np.full((len(pool.label_N), len(classes)), np.nan)
             for fold in found[split]:
-                place_N, probability_NK = np.array(fold.place), np.array(fold.probability)
+                place_N, probability_NK = np.array(fold.place, np.int64), np.array(fold.probability)
                 pooled_NK[place_N] = probability_NK
                 tested = scores_of(pool, pool.label_N[place_N], pool.group_N[place_N], probability_NK)
                 each.append(estimates_of(tested, resamples))
