@@ -378,7 +378,7 @@ def test_a_damaged_sample_reaches_the_caller_by_number(betons: Path, tmp_path: P
 
 def test_a_state_of_another_seed_or_set_is_refused(betons: Path) -> None:
     with Loader(betons / "train.beton", seed=1) as loader:
-        for name, wrong, found in (
+        for name, value, found in (
             ("seed", 2, "seed 2"),
             ("position", 5000, "position 5000"),
             ("world_size", 2, "of 2 ranks"),
