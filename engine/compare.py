@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import gc
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from msgspec.structs import asdict
 from scipy.special import softmax
 
 from engine.config import CompareConfig, EvaluateConfig, TrainConfig
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.results import METRICS, Metrics
-from engine.figures import INK, VALIDATION, png, ready, set_legend, set_title
+from engine.figures import INK, VALIDATION, png, with_legend
 from engine.statistics.estimates import Estimate, estimates
 from engine.statistics.names import headline_name, with_interval
 from engine.train.checkpoint import load_checkpoint, validation_scores
@@ -24,18 +23,12 @@ from engine.train.state import Watch
 from engine.train.summary import Summary
 from engine.train.train import train
 from loaders import __version__
-from loaders.atomic_file import locked, publish_bytes
+from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, each_once
-from loaders.errors import (
-    CheckpointError,
-    ConfigError,
-    DivergedError,
-    InputError,
-    Interrupted,
-)
+from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted
 from loaders.figure_text import NAME, class_names, name_text
-from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
 from loaders.records import Count, Record, known_record, write_record
 from loaders.settings import flatten
 
@@ -89,7 +82,7 @@ def compare(
     config: CompareConfig,
     *,
     watch: Callable[[str], Watch] = lambda model: lambda progress: None,
-    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    progress: PhaseProgress = lambda phase, done, total: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Comparison:
     """Train each network in OUT/<model>, or go on where that was interrupted; write comparison.json, .csv and .png.
@@ -151,12 +144,7 @@ def check_settings(training: TrainConfig) -> None:
         )
 
 
-def contender(
-    config: CompareConfig,
-    training: TrainConfig,
-    done: Summary,
-    progress: Callable[[str, int, int], None],
-) -> Contender:
+def contender(config: CompareConfig, training: TrainConfig, done: Summary, progress: PhaseProgress) -> Contender:
     """What became of a network whose training is done."""
     heldout, refused = None, ""
     if (config.data / HELD_OUT).is_file():
@@ -194,12 +182,7 @@ def validation_f1(config: CompareConfig, run: Path) -> Estimate:
     return found["f1"]
 
 
-def heldout_f1(
-    config: CompareConfig,
-    training: TrainConfig,
-    done: Summary,
-    progress: Callable[[str, int, int], None],
-) -> Estimate:
+def heldout_f1(config: CompareConfig, training: TrainConfig, done: Summary, progress: PhaseProgress) -> Estimate:
     """F1 of the held-out set with its interval, from an evaluation in the run's folder.
 
     It is made if there is none, or one of other weights or other resamples.
@@ -229,29 +212,22 @@ def heldout_f1(
 
 def publish_comparison(result: Comparison, out: Path) -> None:
     """Write comparison.json, comparison.csv and comparison.png."""
-    text = io.StringIO(newline="")
     rows = [flat_row(row) for row in result.networks]
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
     write_record(out / "comparison.json", result)
-    publish_bytes(out / "comparison.csv", text.getvalue().encode())
+    publish_rows(out / "comparison.csv", [rows[0], *(row.values() for row in rows)])
     publish_bytes(out / "comparison.png", png(comparison_figure(result)))
 
 
 def flat_row(row: Contender) -> dict[str, Any]:
     """A contender as a row of comparison.csv: each estimate in five columns."""
     flat: dict[str, Any] = {}
-    for name in Contender.__struct_fields__:
-        value = getattr(row, name)
+    for name, value in asdict(row).items():
         if name.endswith("_f1"):
             for part in ("value", "low", "high", "defined", "classes"):
                 suffix = "" if part == "value" else f"_{part}"
                 flat[name + suffix] = None if value is None else getattr(value, part)
-        elif name == "cautions":
-            flat[name] = ";".join(caution.code for caution in value)
         else:
-            flat[name] = value
+            flat[name] = ";".join(caution.code for caution in value) if name == "cautions" else value
     return flat
 
 
@@ -273,16 +249,12 @@ def comparison_figure(result: Comparison) -> Figure:
         if row.failed:
             axes.text(0.01, place, "not trained", va="center", color=INK, transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(rows)), labels=[name_text(row.model, NAME) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(right=1.005)
     which = headline_name("f1", len(result.classes), names.text_of[result.positive])
-    axes.set_xlabel(f"{which}, 95 % interval")
+    axes.set(xlabel=f"{which}, 95 % interval", xlim=(None, 1.005), ylim=(len(rows) - 0.5, -0.5))
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     kind = "synthetic phantoms" if result.synthetic else "radiographs"
-    set_title(figure, f"{names.listed()}: {kind}, one split, one recipe")
-    set_legend(figure, names.note)
-    return ready(figure)
+    return with_legend(figure, f"{names.listed()}: {kind}, one split, one recipe", names.note)
 
 
 HEADERS = ("network", "validation F1", "held-out F1", "parameters", "images/s", "epochs to best", "seconds")

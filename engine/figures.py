@@ -67,6 +67,13 @@ def set_legend(figure: Figure, *notes: str) -> None:
     figure.set_layout_engine("constrained", h_pad=0.08)  # inches between the axes and the legend
 
 
+def with_legend(figure: Figure, title: str, *notes: str) -> Figure:
+    """The figure with its title above, one legend and the notes below, and ready to be drawn."""
+    set_title(figure, title)
+    set_legend(figure, *notes)
+    return ready(figure)
+
+
 def set_note(figure: Figure, *notes: str) -> None:
     """Small print below the axes of a figure that has no legend there."""
     lines = [line for note in notes if note for line in wrap(note, room(figure, NOTE))]
@@ -89,9 +96,7 @@ def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, title: str
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylim(bottom=0)
     figure.axes[1].set_ylim(0, 1.02)
-    set_title(figure, title)
-    set_legend(figure, note)
-    return ready(figure)
+    return with_legend(figure, title, note)
 
 
 def confusion_figure(confusion_KK: np.ndarray, names: ClassNames, title: str) -> Figure:

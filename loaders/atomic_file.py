@@ -1,12 +1,14 @@
 """Atomic files, which appear complete or not at all, and the lock of a folder that is written."""
 
 import contextlib
+import csv
 import errno
 import fcntl
+import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from loaders.errors import LockedError, StorageError
 
@@ -73,6 +75,13 @@ def publish_bytes(path: Path, content: bytes, mode: int | None = None) -> None:
     """Write a small file atomically.  mode: as in publish.  Errors: StorageError."""
     with publish(path, mode=mode, size=len(content)) as file:
         file.write(content)
+
+
+def publish_rows(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV, whole or not at all.  rows: the header first.  Errors: StorageError."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    publish_bytes(path, text.getvalue().encode())
 
 
 def sync_folder(folder: Path) -> None:

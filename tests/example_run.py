@@ -14,7 +14,7 @@ import numpy as np
 from engine.compare import Comparison
 from engine.crossval.scores import Crossval, FoldScores
 from engine.evaluate.dataflow import DataFlow
-from engine.evaluate.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
+from engine.evaluate.figures import Curve, Panel, pr_figure, reliability_figure, roc_figure, score_figure
 from engine.evaluate.results import Metrics
 from engine.explain.findings import Explanation
 from engine.figures import confusion_figure, curves_figure, png
@@ -402,7 +402,7 @@ def draw_pictures(run: Path) -> Path:
     title, name = "heldout.beton, n = 400", "covid"
     roc, pr = roc_curve(label_N == 0, score_N), precision_recall_curve(label_N == 0, score_N)
     assert roc is not None and pr is not None
-    mark = [Mark(name="0.5", x=0.09, y=0.89)]
+    mark = [("0.5", 0.09, 0.89)]
     panel = Panel(name=name, score_N=score_N, is_class_N=label_N == 0)
     history = [
         {"epoch": e, "train_loss": 0.6 / e, "val_loss": 0.65 / e, "train_f1": 1 - 0.4 / e, "val_f1": 0.9 - 0.2 / e}
@@ -411,8 +411,8 @@ def draw_pictures(run: Path) -> Path:
     out = run / "evaluation" / SET
     pictures = {
         run / "curves.png": curves_figure(history, 19, "covid, normal: 1648 training and 412 validation radiographs"),
-        out / "roc.png": roc_figure([Curve(name=name, x_P=roc.false_positive_P, y_P=roc.sensitivity_P)], mark, title),
-        out / "pr.png": pr_figure([Curve(name=name, x_P=pr.recall_P, y_P=pr.precision_P, base=0.42)], [], title),
+        out / "roc.png": roc_figure([Curve(name=name, x_P=roc[0], y_P=roc[1])], mark, title),
+        out / "pr.png": pr_figure([Curve(name=name, x_P=pr[0], y_P=pr[1], base=0.42)], [], title),
         out / "reliability.png": reliability_figure(reliability(score_N, label_N == 0), name, title),
         out / "confusion.png": confusion_figure(np.array([[150, 18], [21, 211]]), class_names(CLASSES), title),
         out / "scores.png": score_figure([panel], [("0.5", 0.5)], title),

@@ -16,18 +16,9 @@ import numpy as np
 from scipy.special import softmax
 
 from engine.config import CrossvalConfig
-from engine.crossval.folds import Fold, Pool, deal_folds, every_image_its_own_group, open_external, open_pool
+from engine.crossval.folds import BETONS, Fold, Pool, deal_folds, every_image_its_own_group, open_external, open_pool
 from engine.crossval.output import crossval_figure
-from engine.crossval.scores import (
-    CROSSVAL,
-    SCORES,
-    Crossval,
-    FoldScores,
-    Target,
-    crossval_of,
-    load_scores,
-    scores_csv,
-)
+from engine.crossval.scores import CROSSVAL, SCORES, Crossval, FoldScores, Target, crossval_of, load_scores, score_rows
 from engine.device import choose_policy, settle_precision
 from engine.figures import png
 from engine.networks.registry import network_of
@@ -36,7 +27,7 @@ from engine.train.run_folder import BEST, CONFIG, LAST, known_settings, read_run
 from engine.train.state import Watch
 from engine.train.step import predict
 from engine.train.train import train
-from loaders.atomic_file import locked, publish_bytes
+from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.batches.loader import Loader
 from loaders.beton.writer import beton_size, check_room, subset_id, write_subset
 from loaders.config import LoaderConfig
@@ -70,7 +61,13 @@ def crossval(
         if config.external is not None:
             external, more = open_external(config.external, pool, stack)
             cautions += more
-        folds_of = {cast(Target, split): deal(config, pool, split) for split in config.splits}
+        folds_of = {
+            cast(Target, split): deal_folds(
+                pool.group_N, pool.label_N, pool.facts.classes, num_folds=config.folds, val=config.val,
+                seed=config.loader.seed, by_image=split == "random", where=str(config.data),
+            )
+            for split in config.splits
+        }  # fmt: skip
         stack.enter_context(locked(config.out))
         check_claim(config)
         for split, folds in folds_of.items():
@@ -88,28 +85,13 @@ def crossval(
             found["random"] = found["group"]
         outside = []
         if external is not None:
-            outside = [
-                test_on(config, weights_of(config, scores), external.path, stopping) for scores in found["group"]
-            ]
+            runs = [folder_of(config, "group", scores.number) / "run" for scores in found["group"]]
+            outside = [test_on(config, run, external.path, stopping) for run in runs]
         result = crossval_of(config, pool, found, external, outside, cautions)
-        publish_bytes(config.out / TABLE, scores_csv(pool, found, external, outside))
+        publish_rows(config.out / TABLE, score_rows(pool, found, external, outside))
         publish_bytes(config.out / PICTURE, png(crossval_figure(result)))
         write_record(config.out / CROSSVAL, result)
         return result
-
-
-def deal(config: CrossvalConfig, pool: Pool, split: str) -> list[Fold]:
-    """The folds of a split; with hidden lungs they are those of the groups."""
-    return deal_folds(
-        pool.group_N,
-        pool.label_N,
-        pool.facts.classes,
-        num_folds=config.folds,
-        val=config.val,
-        seed=config.loader.seed,
-        by_image=split == "random",
-        where=str(config.data),
-    )
 
 
 def check_claim(config: CrossvalConfig) -> None:
@@ -130,10 +112,15 @@ def check_claim(config: CrossvalConfig) -> None:
         raise ConfigError(f"{config.out}: holds {FOLDS} but no {CONFIG}, expected a new folder; choose another --out")
 
 
+def folder_of(config: CrossvalConfig, split: str, number: int) -> Path:
+    """The folder of a fold."""
+    return config.out / FOLDS / f"{split}-{number}"
+
+
 def finished(config: CrossvalConfig, pool: Pool, split: str, fold: Fold) -> FoldScores | None:
     """The scores of a fold, if it has been made.  Errors: ConfigError for one of other betons."""
-    folder = config.out / FOLDS / f"{split}-{fold.number}"
-    return load_scores(folder, identity_of(pool, split, fold), fold.test_N, len(pool.facts.classes))
+    identity, folder = identity_of(pool, split, fold), folder_of(config, split, fold.number)
+    return load_scores(folder, identity, fold.test_N, len(pool.facts.classes))
 
 
 def identity_of(pool: Pool, split: str, fold: Fold) -> str:
@@ -151,26 +138,20 @@ def run_fold(
     stopping: Callable[[], bool],
 ) -> FoldScores:
     """Train and test one fold, unless that has been done.  Errors: Interrupted, and whatever `train` raises."""
-    folder, identity = config.out / FOLDS / f"{split}-{fold.number}", identity_of(pool, split, fold)
-    done = finished(config, pool, split, fold)
-    if done is not None:
+    folder, identity = folder_of(config, split, fold.number), identity_of(pool, split, fold)
+    if done := finished(config, pool, split, fold):
         tidy(config, folder)
         return done
     name = f"{split} split, fold {fold.number} of {config.folds}"
+    change = partial(without_lungs, crop=pool.facts.crop) if split == HIDDEN else None
     started = time.perf_counter()
     try:
         stop_if_asked(stopping)
         if folder.exists():
             shutil.rmtree(folder)  # of a fold that was interrupted
         folder.mkdir(parents=True)
-        for part, place_N in (("train", fold.train_N), ("val", fold.val_N), ("heldout", fold.test_N)):
-            write_subset(
-                pool.chosen(place_N),
-                folder / f"{part}.beton",
-                part,
-                conversion_id=identity,
-                change=partial(without_lungs, crop=pool.facts.crop) if split == HIDDEN else None,
-            )
+        for part, place_N in zip(BETONS, (fold.train_N, fold.val_N, fold.test_N), strict=True):
+            write_subset(pool.chosen(place_N), folder / f"{part}.beton", part, conversion_id=identity, change=change)
         run = config.training(folder, folder / "run")
         summary = train(run, watch=begin(f"{split} {fold.number}/{config.folds}"), stopping=stopping)
         probability_NK = test_on(config, run.out, folder / "heldout.beton", stopping)
@@ -211,11 +192,6 @@ def test_on(config: CrossvalConfig, run: Path, beton: Path, stopping: Callable[[
     with Loader(beton, settings, tensors=True) as loader:
         _, logits_NK = predict(network, loader, policy, lambda samples: stop_if_asked(stopping))
     return softmax(logits_NK.astype(np.float64), axis=1)
-
-
-def weights_of(config: CrossvalConfig, scores: FoldScores) -> Path:
-    """The run folder of a finished fold."""
-    return config.out / FOLDS / f"{scores.split}-{scores.number}" / "run"
 
 
 def tidy(config: CrossvalConfig, folder: Path) -> None:

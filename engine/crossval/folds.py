@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.evaluate.checks import check_task
 from engine.train.leakage import HASHES, hashes, image_cautions, overlap, patient_cautions, unknown_patients
 from loaders.beton.format import Facts
 from loaders.beton.reader import Beton
@@ -19,7 +20,7 @@ from loaders.cautions import Caution, caution
 from loaders.errors import InputError
 from loaders.sources.split import split_groups
 
-TRAIN, VAL, TEST = "train", "val", "test"
+BETONS = ("train", "val", "heldout")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,39 +69,21 @@ def deal_folds(
             )
     names = [str(number) for number in range(1, num_folds + 1)]
     dealt_N = np.array(split_groups(unit_N, label_N, dict.fromkeys(names, 1 / num_folds), seed, classes))
-    return [
-        inner_split(group_N, label_N, classes, dealt_N == name, number=int(name), val=val, seed=seed, where=where)
-        for name in names
-    ]
-
-
-def inner_split(
-    group_N: np.ndarray,
-    label_N: np.ndarray,
-    classes: Sequence[str],
-    tested_N: np.ndarray,
-    *,
-    number: int,
-    val: float,
-    seed: int,
-    where: str,
-) -> Fold:
-    """The fold that tests on some samples.  tested_N: bool.  Errors: InputError where a class keeps too few groups."""
-    rest_N = np.flatnonzero(~tested_N)
-    rest_group_N = renumber(group_N[rest_N])
-    for name, count in zip(classes, class_groups(rest_group_N, label_N[rest_N], len(classes)), strict=True):
-        if count < 2:
-            raise InputError(
-                f"{where}: beside test fold {number}, class {name} keeps {count} groups (patients), expected at least "
-                "2, one each to train and to stop on; choose more --folds, or convert radiographs of more patients"
-            )
-    inner = np.array(split_groups(rest_group_N, label_N[rest_N], {TRAIN: 1 - val, VAL: val}, seed, classes))
-    return Fold(
-        number=number,
-        train_N=rest_N[inner == TRAIN],
-        val_N=rest_N[inner == VAL],
-        test_N=np.flatnonzero(tested_N),
-    )
+    folds = []
+    for name in names:
+        rest_N = np.flatnonzero(dealt_N != name)
+        rest_group_N, rest_label_N = renumber(group_N[rest_N]), label_N[rest_N]
+        for label, count in zip(classes, class_groups(rest_group_N, rest_label_N, len(classes)), strict=True):
+            if count < 2:
+                raise InputError(
+                    f"{where}: beside test fold {name}, class {label} keeps {count} groups (patients), expected at "
+                    "least 2, one each to train and to stop on; choose more --folds, or convert radiographs of more "
+                    "patients"
+                )
+        inner = np.array(split_groups(rest_group_N, rest_label_N, {"train": 1 - val, "val": val}, seed, classes))
+        train_N, val_N = rest_N[inner == "train"], rest_N[inner == "val"]
+        folds.append(Fold(number=int(name), train_N=train_N, val_N=val_N, test_N=np.flatnonzero(dealt_N == name)))
+    return folds
 
 
 def class_groups(group_N: np.ndarray, label_N: np.ndarray, num_classes: int) -> list[int]:
@@ -113,9 +96,6 @@ def class_groups(group_N: np.ndarray, label_N: np.ndarray, num_classes: int) -> 
 def every_image_its_own_group(group_N: np.ndarray) -> bool:
     """Whether no two samples share a group, so that group folds are random folds."""
     return len(np.unique(group_N)) == len(group_N)
-
-
-BETONS = ("train", "val", "heldout")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,16 +175,7 @@ def open_external(path: Path, pool: Pool, stack: contextlib.ExitStack) -> tuple[
     beton = stack.enter_context(Beton(path, trust_unverified=True))
     check_own(beton)
     facts, mine = beton.facts, pool.facts
-    if facts.classes != mine.classes:
-        raise InputError(
-            f"{path}: classes {', '.join(facts.classes)}, expected {', '.join(mine.classes)}; "
-            f"convert it with --classes {','.join(mine.classes)}"
-        )
-    if (facts.crop, facts.stored) != (mine.crop, mine.stored):
-        raise InputError(
-            f"{path}: frames of {facts.stored} with crops of {facts.crop}, expected {mine.stored} with {mine.crop}; "
-            f"convert it with --size {mine.crop}"
-        )
+    check_task(beton, mine.classes, mine.crop, mine.stored)
     same_key = facts.site_key_id == mine.site_key_id
     record = {kind: np.concatenate([beton.rows_N[kind] for beton in pool.betons]) for kind in HASHES}
     common = overlap(record, hashes(beton), same_key)

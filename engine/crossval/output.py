@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from engine.crossval.scores import METRICS, Crossval, Guess, Target, TargetResult
+from engine.crossval.scores import METRICS, Crossval, Target, TargetResult
 from engine.figures import FAINT, INK, VALIDATION, ready, set_note, set_title
 from engine.statistics.names import (
     difference_texts,
@@ -44,13 +45,12 @@ def crossval_figure(result: Crossval) -> Figure:
     names = class_names(result.classes)
     figure = Figure(figsize=(9.2, 1.6 + 0.82 * len(TARGETS)), layout="constrained")
     axes = figure.subplots()
-    low_end = 1.0
+    across, low_end = axes.get_yaxis_transform(), 1.0
     for place, target in enumerate(TARGETS):
         row = result.target(target)
         found = None if row is None else row.f1.estimate
         if row is None or found is None or found.value is None:
             state = "not measured" if row is None else "undefined"
-            across = axes.get_yaxis_transform()
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line of guessing
             axes.text(0.02, place, state, va="center", color=FAINT, style="italic", transform=across, bbox=box)
             continue
@@ -62,15 +62,11 @@ def crossval_figure(result: Crossval) -> Figure:
         axes.barh(place, high - low, left=low, height=0.34, color=colour, alpha=0.28, linewidth=0)
         axes.plot(dots, [place + 0.3] * len(dots), "o", color=colour, markersize=3, alpha=0.55, clip_on=False)
         axes.plot([found.value] * 2, [place - 0.17, place + 0.17], color=colour, linewidth=3, solid_capstyle="butt")
-        axes.text(
-            1.02, place - 0.11, value_text("f1", found.value), va="center", color=colour, fontsize=12, weight="bold",
-            transform=axes.get_yaxis_transform(),
-        )  # fmt: skip
         interval = "no interval" if found.low is None else interval_text("f1", found)
-        axes.text(
-            1.02, place + 0.21, f"{interval}, n = {size_text(row.num_samples, row.num_groups)}", va="center",
-            color=INK, fontsize=8, transform=axes.get_yaxis_transform(),
-        )  # fmt: skip
+        size = f"{interval}, n = {size_text(row.num_samples, row.num_groups)}"
+        text = partial(axes.text, va="center", transform=across)
+        text(1.02, place - 0.11, value_text("f1", found.value), color=colour, fontsize=12, weight="bold")
+        text(1.02, place + 0.21, size, color=INK, fontsize=8)
     guess = result.always_positive or result.trivial
     if guess.f1 is not None:
         low_end = min(low_end, guess.f1)
@@ -80,12 +76,8 @@ def crossval_figure(result: Crossval) -> Figure:
             fontsize=8, va="bottom", ha="left" if guess.f1 < 0.8 else "right",
         )  # fmt: skip
     labels = [f"{name}\n{MEANING[target]}" for target, name in TARGETS.items()]
-    axes.set_yticks(range(len(TARGETS)), labels=labels)
-    for label in axes.get_yticklabels():
-        label.set_fontsize(9)
-        label.set_color(INK)
-    axes.set_ylim(len(TARGETS) - 0.45, -0.6)
-    axes.set_xlim(max(0.0, low_end - 0.04), 1.0)
+    axes.set_yticks(range(len(TARGETS)), labels=labels, fontsize=9, color=INK)
+    axes.set(xlim=(max(0.0, low_end - 0.04), 1.0), ylim=(len(TARGETS) - 0.45, -0.6))
     which = headline_name("f1", len(result.classes), names.text_of[result.positive])
     axes.set_xlabel(f"{which}: value, 95 % interval over groups, folds as dots", color=INK)
     axes.grid(axis="x", alpha=0.25)
@@ -102,7 +94,13 @@ def crossval_figure(result: Crossval) -> Figure:
 
 def sentences(result: Crossval) -> list[str]:
     """What the scores mean, in plain English."""
-    found = [random_sentence(result), hidden_sentence(result), external_sentence(result)]
+    found = [random_sentence(result), hidden_sentence(result)]
+    if row := result.target("external"):
+        found.append(
+            f"On {result.external} the probabilities are the mean of the group split's {len(row.f1.folds)} networks, "
+            "none of which was trained on any of it; each network alone has F1 "
+            f"{value_text('f1', row.f1.mean)} on average."
+        )
     return [sentence for sentence in found if sentence]
 
 
@@ -122,15 +120,12 @@ def random_sentence(result: Crossval) -> str:
     sentence = f"F1 is {compared} in the random split {'as' if higher == 0 else 'than'} in the group split"
     if difference.low is not None:
         sentence += f" (95 % interval of the difference {ends})"
+    meaning = "this neither shows nor excludes that the network recognises patients"
     if difference.low is not None and difference.low > 0:
-        return sentence + (
-            ": the random split has images of the same patients in training and test, and the network recognises "
-            "patients. Only the group split shows how it does on new patients."
+        meaning = (
+            "the random split has images of the same patients in training and test, and the network recognises patients"
         )
-    return sentence + (
-        ": this neither shows nor excludes that the network recognises patients. Only the group split shows how it "
-        "does on new patients."
-    )
+    return f"{sentence}: {meaning}. Only the group split shows how it does on new patients."
 
 
 def hidden_sentence(result: Crossval) -> str:
@@ -139,29 +134,13 @@ def hidden_sentence(result: Crossval) -> str:
     if row is None or row.auc.estimate.value is None:
         return ""
     auc, shown = row.auc.estimate, with_interval("auc", row.auc.estimate)
-    edge = (
-        "The network was given the whole frame, more than the crop, with the region where lungs usually are hidden; "
-        "of unusual lungs an edge may show."
-    )
+    still, meaning = "", "this neither shows nor excludes that the label can be predicted without the lungs"
     if auc.low is not None and auc.low > 0.5:
-        return (
-            f"With the lungs hidden the AUC is still {shown}: the label can be predicted without the lungs, so "
-            f"a score on whole frames need not come from them. {edge}"
-        )
+        still = "still "
+        meaning = "the label can be predicted without the lungs, so a score on whole frames need not come from them"
     return (
-        f"With the lungs hidden the AUC is {shown}: this neither shows nor excludes that the label can be predicted "
-        f"without the lungs. {edge}"
-    )
-
-
-def external_sentence(result: Crossval) -> str:
-    """How the external beton was tested."""
-    row = result.target("external")
-    if row is None:
-        return ""
-    return (
-        f"On {result.external} the probabilities are the mean of the group split's {len(row.f1.folds)} networks, none "
-        f"of which was trained on any of it; each network alone has F1 {value_text('f1', row.f1.mean)} on average."
+        f"With the lungs hidden the AUC is {still}{shown}: {meaning}. The network was given the whole frame, more than "
+        "the crop, with the region where lungs usually are hidden; of unusual lungs an edge may show."
     )
 
 
@@ -227,9 +206,8 @@ def table_row(target: Target, row: TargetResult | None) -> tuple[str, ...]:
 def trivial_rows(result: Crossval) -> list[tuple[str, ...]]:
     """Classifiers that have learnt nothing: always the largest class, and of two classes always the positive one."""
     counts = f"{result.num_samples:,}", f"{result.num_groups:,}"
-    guesses: list[Guess] = [guess for guess in (result.trivial, result.always_positive) if guess]
     rows = {}
-    for guess in guesses:
+    for guess in filter(None, (result.trivial, result.always_positive)):
         values = (value_text(metric, getattr(guess, metric)) for metric in METRICS)
         rows[guess.predicted] = (f"always {guess.predicted}", *counts, *values, "", "")
     return list(rows.values())

@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +12,8 @@ import numpy as np
 
 from engine.config import CrossvalConfig
 from engine.crossval.folds import Pool
+from engine.evaluate.results import Scores
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
-from engine.statistics.metrics import confusion_matrix
 from engine.train.run_folder import shared_settings
 from loaders import __version__
 from loaders.beton.reader import Beton
@@ -73,31 +70,6 @@ def load_scores(folder: Path, identity: str, test_N: np.ndarray, num_classes: in
             f"of the fold's own {len(test_N)}; remove it, and run `crossval` again"
         )
     return scores
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tested:
-    """Scores of some samples: labels and groups int64 (N,), probabilities float64 (N, K)."""
-
-    label_N: np.ndarray
-    group_N: np.ndarray
-    probability_NK: np.ndarray
-    positive: int
-
-    def estimates(self, resamples: int) -> dict[str, Estimate]:
-        """F1, AUC and accuracy with intervals over groups."""
-        found = estimates(self.label_N, self.probability_NK, self.group_N, self.positive, resamples=resamples)
-        return {name: found[name] for name in METRICS}
-
-    def confusion(self) -> list[list[int]]:
-        """Counts: rows are the true classes."""
-        predicted_N = self.probability_NK.argmax(1)
-        return confusion_matrix(self.label_N, predicted_N, self.probability_NK.shape[1]).tolist()
-
-    @property
-    def num_groups(self) -> int:
-        """Groups that the samples are of."""
-        return len(np.unique(self.group_N))
 
 
 class FoldResult(Record, frozen=True, kw_only=True):
@@ -198,21 +170,26 @@ def crossval_of(
 ) -> Crossval:
     """The content of crossval.json.  outside: N×K, what each network of the group split predicts of `external`."""
     classes, positive, resamples = pool.facts.classes, pool.positive, config.resamples
-    folds, targets, pooled = [], [], dict[Target, Tested]()
+    folds, targets, pooled = [], [], dict[Target, Scores]()
     for split in SPLITS:
         if split in found:
-            tested = [of_fold(pool, scores) for scores in found[split]]
-            each = [one.estimates(resamples) for one in tested]
-            folds += [fold_result(split, *one) for one in zip(found[split], tested, each, strict=True)]
-            pooled[split] = pooled_scores(pool, found[split])
+            each = []
+            pooled_NK = np.full((len(pool.label_N), len(classes)), np.nan)
+            for fold in found[split]:
+                place_N, probability_NK = np.array(fold.place, np.int64), np.array(fold.probability)
+                pooled_NK[place_N] = probability_NK
+                tested = scores_of(pool, pool.label_N[place_N], pool.group_N[place_N], probability_NK)
+                each.append(estimates_of(tested, resamples))
+                folds.append(fold_result(split, fold, tested, each[-1]))
+            pooled[split] = scores_of(pool, pool.label_N, pool.group_N, pooled_NK)
             targets.append(target_result(split, pooled[split], each, resamples))
     if external is not None:
         label_N, group_N = external.label_N, external.rows_N["group"].astype(np.int64)
         *alone, mean = (
-            Tested(label_N=label_N, group_N=group_N, probability_NK=probability_NK, positive=positive)
-            for probability_NK in (*outside, np.mean(outside, axis=0))
+            scores_of(pool, label_N, group_N, probability_NK) for probability_NK in (*outside, np.mean(outside, axis=0))
         )
-        targets.append(target_result("external", mean, [one.estimates(resamples) for one in alone], resamples))
+        each = [estimates_of(one, resamples) for one in alone]
+        targets.append(target_result("external", mean, each, resamples))
     largest = trivial(pool.label_N, len(classes), positive)
     share = float((pool.label_N == positive).mean())
     always = Guess(predicted=pool.facts.positive, f1=2 * share / (1 + share), auc=0.5, accuracy=share)
@@ -238,30 +215,22 @@ def crossval_of(
     )
 
 
-def of_fold(pool: Pool, scores: FoldScores) -> Tested:
-    """A fold's own test set."""
-    return Tested(
-        label_N=pool.label_N[scores.place],
-        group_N=pool.group_N[scores.place],
-        probability_NK=np.array(scores.probability),
-        positive=pool.positive,
-    )
+def scores_of(pool: Pool, label_N: np.ndarray, group_N: np.ndarray, probability_NK: np.ndarray) -> Scores:
+    """What networks predict of some samples with the pool's classes."""
+    classes, positive = pool.facts.classes, pool.positive
+    return Scores(label_N=label_N, probability_NK=probability_NK, group_N=group_N, classes=classes, positive=positive)
 
 
-def pooled_scores(pool: Pool, folds: Sequence[FoldScores]) -> Tested:
-    """Every sample of the pool in its order, by the network that had not been trained on it."""
-    probability_NK = np.full((len(pool.label_N), len(pool.facts.classes)), np.nan)
-    for scores in folds:
-        probability_NK[scores.place] = scores.probability
-    return Tested(
-        label_N=pool.label_N, group_N=pool.group_N, probability_NK=probability_NK, positive=pool.positive
-    )  # fmt: skip
+def estimates_of(tested: Scores, resamples: int) -> dict[str, Estimate]:
+    """F1, AUC and accuracy with intervals over groups."""
+    found = estimates(tested.label_N, tested.probability_NK, tested.group_N, tested.positive, resamples=resamples)
+    return {name: found[name] for name in METRICS}
 
 
-def target_result(target: Target, tested: Tested, each: Sequence[dict[str, Estimate]], resamples: int) -> TargetResult:
+def target_result(target: Target, tested: Scores, each: Sequence[dict[str, Estimate]], resamples: int) -> TargetResult:
     """The results on a test target.  each: the estimates of each network alone, for mean and spread."""
     metrics = {}
-    for metric, found in tested.estimates(resamples).items():
+    for metric, found in estimates_of(tested, resamples).items():
         values = [one[metric].value for one in each]
         known = [value for value in values if value is not None]
         mean = float(np.mean(known)) if known else None
@@ -271,12 +240,12 @@ def target_result(target: Target, tested: Tested, each: Sequence[dict[str, Estim
         target=target,
         num_samples=len(tested.label_N),
         num_groups=tested.num_groups,
-        confusion=tested.confusion(),
+        confusion=tested.confusion,
         **metrics,
     )
 
 
-def fold_result(split: str, scores: FoldScores, tested: Tested, found: dict[str, Estimate]) -> FoldResult:
+def fold_result(split: str, scores: FoldScores, tested: Scores, found: dict[str, Estimate]) -> FoldResult:
     """One fold as crossval.json has it."""
     return FoldResult(
         split=split,
@@ -285,7 +254,7 @@ def fold_result(split: str, scores: FoldScores, tested: Tested, found: dict[str,
         num_groups=tested.num_groups,
         num_train=scores.num_train,
         num_val=scores.num_val,
-        confusion=tested.confusion(),
+        confusion=tested.confusion,
         estimates=found,
         validation_f1=scores.validation_f1,
         epochs=scores.epochs,
@@ -294,47 +263,38 @@ def fold_result(split: str, scores: FoldScores, tested: Tested, found: dict[str,
     )
 
 
-def differences(pool: Pool, pooled: dict[Target, Tested], resamples: int) -> dict[Target, dict[str, Estimate]]:
+def differences(pool: Pool, pooled: dict[Target, Scores], resamples: int) -> dict[Target, dict[str, Estimate]]:
     """Each other split minus the group split, on the same samples."""
     result = dict[Target, dict[str, Estimate]]()
     for split, tested in pooled.items():
         if "group" in pooled and split != "group":
-            first, second = pooled["group"].probability_NK, tested.probability_NK
-            found = paired_differences(
-                pool.label_N, first, second, pool.group_N, pool.positive, resamples=resamples
-            )  # fmt: skip
+            both = pooled["group"].probability_NK, tested.probability_NK
+            found = paired_differences(pool.label_N, *both, pool.group_N, pool.positive, resamples=resamples)
             result[split] = {name: found[name] for name in METRICS}
     return result
 
 
-def scores_csv(
+def score_rows(
     pool: Pool, found: dict[Target, list[FoldScores]], external: Beton | None, outside: Sequence[np.ndarray]
-) -> bytes:
-    """crossval.csv: each sample by the network that was not trained on it; the external beton by all networks' mean.
+) -> Iterator[list[Any]]:
+    """The rows of crossval.csv: each sample by the network that was not trained on it; the external beton by all
+    networks' mean.
 
     beton: the file's name without its ending; sample: the place in it.
     """
     classes = pool.facts.classes
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    names = ("split", "fold", "beton", "sample", "group", "label", "predicted")
-    table.writerow([*names, *(f"probability_{name}" for name in classes)])
 
-    def write(
-        split: str, fold: int | str, origin: tuple[str, int], group: int, label: int, predicted_K: np.ndarray
-    ) -> None:
-        cells = (f"{value:.6f}" for value in predicted_K)
-        table.writerow([split, fold, *origin, group, classes[label], classes[predicted_K.argmax()], *cells])
+    def cells(label: int, row_K: np.ndarray) -> list[str]:
+        return [classes[label], classes[row_K.argmax()], *(f"{value:.6f}" for value in row_K)]
 
+    names = (f"probability_{name}" for name in classes)
+    yield ["split", "fold", "beton", "sample", "group", "label", "predicted", *names]
     group_N = np.concatenate([beton.rows_N["group"] for beton in pool.betons])  # as the betons have it
     for split in SPLITS:
-        for scores in found.get(split, []):
-            for place, predicted_K in zip(scores.place, np.array(scores.probability), strict=True):
-                write(
-                    split, scores.number, pool.origin(place), int(group_N[place]), int(pool.label_N[place]), predicted_K
-                )
+        for fold in found.get(split, []):
+            for place, row_K in zip(fold.place, np.array(fold.probability), strict=True):
+                yield [split, fold.number, *pool.origin(place), group_N[place], *cells(pool.label_N[place], row_K)]
     if external is not None:
-        for sample, predicted_K in enumerate(np.mean(outside, axis=0)):
-            group, label = int(external.rows_N["group"][sample]), int(external.label_N[sample])
-            write("external", "mean", (external.path.stem, sample), group, label, predicted_K)
-    return text.getvalue().encode()
+        rows = zip(external.rows_N["group"], external.label_N, np.mean(outside, axis=0), strict=True)
+        for sample, (group, label, row_K) in enumerate(rows):
+            yield ["external", "mean", external.path.stem, sample, group, *cells(label, row_K)]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,21 @@ def set_cautions(beton: Beton) -> list[Caution]:
     return image_cautions([beton]) + ungrouped
 
 
+def check_task(beton: Beton, classes: Sequence[str], crop: int, stored: int) -> None:
+    """Errors: InputError for a beton of other classes, unless it is unverified, or of another size."""
+    facts = beton.facts
+    if beton.verified and facts.classes != tuple(classes):
+        raise InputError(
+            f"{beton.path}: classes {', '.join(facts.classes)}, expected {', '.join(classes)}; "
+            f"convert it with --classes {','.join(classes)}"
+        )
+    if (facts.crop, facts.stored) != (crop, stored):
+        raise InputError(
+            f"{beton.path}: frames of {facts.stored} with crops of {facts.crop}, expected {stored} with {crop}; "
+            f"convert it with --size {crop}"
+        )
+
+
 def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool) -> list[Caution]:
     """What limits the score of this run on a set: what both share, and what cannot be compared.
 
@@ -36,16 +52,7 @@ def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool
     Errors: InputError for other classes or another size, or for an overlap with the training set unless forced.
     """
     beton, facts = loader.beton, loader.beton.facts
-    if beton.verified and facts.classes != tuple(state["classes"]):
-        raise InputError(
-            f"{beton.path}: classes {', '.join(facts.classes)}, expected {', '.join(state['classes'])}; "
-            "convert it with the --classes of the training set"
-        )
-    if (facts.crop, facts.stored) != (state["crop"], state["stored"]):
-        raise InputError(
-            f"{beton.path}: frames of {facts.stored} with crops of {facts.crop}, expected {state['stored']} with "
-            f"{state['crop']}; convert it with --size {state['crop']}"
-        )
+    check_task(beton, state["classes"], state["crop"], state["stored"])
     if beton.label_N.max() >= len(state["classes"]):
         raise InputError(f"{beton.path}: labels up to {beton.label_N.max()}, expected below {len(state['classes'])}")
     if not beton.verified:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +18,26 @@ from engine.evaluate.dataflow import DATAFLOW, dataflow_beside
 from engine.evaluate.results import (
     FIGURES,
     METRICS,
-    Bootstrap,
     Difference,
     Evaluation,
+    Metrics,
     Scores,
-    Subgroup,
     figures,
     measure,
-    metrics_of,
-    scores_table,
-)
+    score_rows,
+)  # fmt: skip
 from engine.evaluate.trained import Trained, load_trained
 from engine.figures import png
 from engine.train.checkpoint import groups_of
 from engine.train.step import predict
-from loaders.atomic_file import locked, publish_bytes
+from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.batches.loader import Loader
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
+from loaders.output import PhaseProgress
 from loaders.records import write_record
 
 MOST = 20  # subgroups of a kind; the smallest are pooled beyond
@@ -48,8 +47,8 @@ FLAGS = {
 }
 
 
-def subgroups(beton: Beton) -> list[Subgroup]:
-    """The subgroups of a beton, the largest of each kind first.
+def subgroups(beton: Beton) -> list[tuple[str, str, np.ndarray]]:
+    """The subgroups of a beton, the largest of each kind first: kind, name, and the places of its samples.
 
     A kind in which all samples are alike gives none: it would be the whole set.  Those of an unverified beton are
     not known.
@@ -57,33 +56,25 @@ def subgroups(beton: Beton) -> list[Subgroup]:
     if not beton.verified:
         return []
     facts, rows_N = beton.facts, beton.rows_N
-    found = [
-        *by_name("source", facts.sources, rows_N["source"]),
-        *by_name("view", facts.views, rows_N["view"]),
-    ]
+    found = by_name("source", facts.sources, rows_N["source"]) + by_name("view", facts.views, rows_N["view"])
     for flag, names in FLAGS.items():
         found += by_name("flag", names, np.where(rows_N["flags"] & flag, 0, 1))
     return found
 
 
-def by_name(kind: str, names: tuple[str, ...], value_N: np.ndarray) -> list[Subgroup]:
+def by_name(kind: str, names: tuple[str, ...], value_N: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
     """Subgroups of equal values.  value_N: places in names."""
     counts = Counter(value_N.tolist()).most_common()
     if len(counts) < 2:
         return []
     kept = [value for value, _ in counts[:MOST]]
-    found = [
-        Subgroup(kind=kind, name=names[value] or "unknown", index_N=np.flatnonzero(value_N == value)) for value in kept
-    ]
+    found = [(kind, names[value] or "unknown", np.flatnonzero(value_N == value)) for value in kept]
     if rest := len(counts) - len(kept):
-        found.append(Subgroup(kind=kind, name=f"{rest} others", index_N=np.flatnonzero(~np.isin(value_N, kept))))
+        found.append((kind, f"{rest} others", np.flatnonzero(~np.isin(value_N, kept))))
     return found
 
 
-Progress = Callable[[str, int, int], None]
-
-
-def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, total: None) -> list[Evaluation]:
+def evaluate(config: EvaluateConfig, progress: PhaseProgress = lambda name, done, total: None) -> list[Evaluation]:
     """Evaluate the best checkpoint of a run on betons; write metrics.json, scores.csv and figures for each.
 
     Results lie in a folder named after the set that was tested (`Beton.set_name`), so that no set replaces another's.
@@ -114,17 +105,15 @@ def evaluate(config: EvaluateConfig, progress: Progress = lambda name, done, tot
             named = ", ".join(f"{path} ({name})" for path, name in zip(config.betons, names, strict=True))
             raise ConfigError(f"betons: found {named}, expected different sets; name each once")
         # before the first result is written
-        checked = [[beton_cautions(config, run, loader) for run in runs] for loader in loaders]
+        checked = [
+            [check_beton(run.run, run.state, loader, force=config.force) + run.decision.cautions() for run in runs]
+            for loader in loaders
+        ]
         stack.enter_context(locked(out))
         return [
             evaluate_one(config, runs, policy, loader, cautions, out / name, progress)
             for loader, name, cautions in zip(loaders, names, checked, strict=True)
         ]
-
-
-def beton_cautions(config: EvaluateConfig, run: Trained, loader: Loader) -> list[Caution]:
-    """What limits the score of one run on a beton, beside what limits any run's.  Errors: InputError."""
-    return check_beton(run.run, run.state, loader, force=config.force) + run.decision.cautions()
 
 
 def evaluate_one(
@@ -134,15 +123,15 @@ def evaluate_one(
     loader: Loader,
     checked: Sequence[list[Caution]],
     out: Path,
-    progress: Progress,
+    progress: PhaseProgress,
 ) -> Evaluation:
     """One forward pass over one beton, what it amounts to, and its files in `out`, which is named after the set.
 
     runs: the run, and perhaps the one that it is compared with.  checked: the cautions of each.
     """
     trained, *rivals = runs
-    name, total = out.name, len(loader.beton) * len(runs)
-    done = 0
+    beton, name, done = loader.beton, out.name, 0
+    facts, total = beton.facts, len(beton) * len(runs)
 
     def count(samples: int) -> None:
         nonlocal done
@@ -156,39 +145,59 @@ def evaluate_one(
     scores = Scores(
         label_N=label_N,
         probability_NK=trained.decision.probabilities(logits_NK),
-        group_N=groups_of(loader.beton),
+        group_N=groups_of(beton),
         classes=trained.classes,
         positive=trained.classes.index(trained.state["positive"]),
     )
-    bootstrap = Bootstrap(resamples=config.resamples, seed=config.seed, prevalence=config.prevalence)
-    measurement = measure(
+    measured = measure(
         scores,
         trained.decision.points,
-        subgroups(loader.beton),
-        bootstrap,
+        subgroups(beton),
+        prevalence=config.prevalence,
+        resamples=config.resamples,
+        seed=config.seed,
         other_NK=other_NK,
         progress=lambda part, parts: progress(f"{name}: intervals", part, parts),
     )
-    cautions = set_cautions(loader.beton) + checked[0]
-    cautions += group_cautions(measurement.num_groups) + class_cautions(trained.classes, label_N)
     difference = None
-    if measurement.difference is not None:
-        difference = Difference(
-            against=runs[1].run.resolve().name,
-            estimates=measurement.difference,
-            cautions=checked[1],
-        )
-    beton = loader.beton
-    metrics = metrics_of(measurement, trained, beton, bootstrap, policy, cautions, difference)
-    pictures = figures(scores, measurement, name, "synthetic phantoms" if metrics.synthetic else "radiographs")
+    if measured.difference is not None:
+        against = runs[1].run.resolve().name
+        difference = Difference(against=against, estimates=measured.difference, cautions=checked[1])
+    cautions = set_cautions(beton) + checked[0]
+    metrics = Metrics(
+        set_name=beton.set_name,
+        beton=beton.path.name,
+        split=facts.split,
+        synthetic=facts.synthetic,
+        conversion_id=facts.conversion_id,
+        classes=list(trained.classes),
+        positive=trained.state["positive"],
+        num_samples=len(beton),
+        num_groups=scores.num_groups,
+        prevalence=float((label_N == scores.positive).mean()),
+        stated_prevalence=config.prevalence,
+        temperature=trained.decision.temperature,
+        confusion=scores.confusion,
+        estimates=measured.estimates,
+        trivial=measured.trivial,
+        operating_points=measured.operating_points,
+        subgroups=measured.subgroups,
+        difference=difference,
+        resamples=config.resamples,
+        seed=config.seed,
+        cautions=cautions + group_cautions(scores.num_groups) + class_cautions(trained.classes, label_N),
+        checkpoint=trained.checkpoint,
+        device=policy.describe(),
+    )
+    pictures = figures(scores, measured, name, "synthetic phantoms" if facts.synthetic else "radiographs")
     out.mkdir(parents=True, exist_ok=True)
     for file in FIGURES:
         if file not in pictures:
             (out / file).unlink(missing_ok=True)  # of an earlier evaluation
     for file, picture in pictures.items():
         publish_bytes(out / file, png(picture))
-    publish_bytes(out / "scores.csv", scores_table(scores).encode())
-    own = metrics.conversion_id == trained.state["conversion_id"]  # whose data flow the run keeps
+    publish_rows(out / "scores.csv", score_rows(scores))
+    own = facts.conversion_id == trained.state["conversion_id"]  # whose data flow the run keeps
     if not own and (flow := dataflow_beside(beton)):
         write_record(out / DATAFLOW, flow)
     write_record(out / METRICS, metrics)

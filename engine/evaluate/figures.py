@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.figures import FAINT, INK, ready, room, set_legend, set_title
+from engine.figures import FAINT, INK, room, with_legend
 from engine.statistics.calibration import Reliability
 from engine.statistics.names import value_text
 from loaders.figure_text import wrap
@@ -39,13 +39,7 @@ class Curve:
     base: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mark:
-    """An operating point in a figure."""
-
-    name: str
-    x: float
-    y: float
+Mark = tuple[str, float, float]  # an operating point in a figure: name, x and y
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,13 +55,9 @@ def roc_figure(curves: Sequence[Curve], marks: Sequence[Mark], title: str, note:
     """Sensitivity over 1 − specificity, one line a class, the operating points marked."""
     figure, axes = square(len(curves))
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=DOTTED, label="chance")
-    draw_curves(axes, curves)
-    draw_marks(axes, marks)
-    axes.set_xlabel("1 − specificity")
-    axes.set_ylabel("sensitivity")
-    set_title(figure, title)
-    set_legend(figure, note)
-    return ready(figure)
+    draw_curves(axes, curves, marks)
+    axes.set(xlabel="1 − specificity", ylabel="sensitivity")
+    return with_legend(figure, title, note)
 
 
 def pr_figure(curves: Sequence[Curve], marks: Sequence[Mark], title: str, note: str = "") -> Figure:
@@ -76,13 +66,9 @@ def pr_figure(curves: Sequence[Curve], marks: Sequence[Mark], title: str, note: 
     for curve, colour in zip(named(curves), COLOURS, strict=False):
         axes.axhline(curve.base, color=colour, linewidth=1, linestyle=DOTTED)
     axes.plot([], [], color=FAINT, linewidth=1, linestyle=DOTTED, label="chance")
-    draw_curves(axes, curves, drawstyle="steps-pre")
-    draw_marks(axes, marks)
-    axes.set_xlabel("recall (sensitivity)")
-    axes.set_ylabel("precision (PPV)")
-    set_title(figure, title)
-    set_legend(figure, note)
-    return ready(figure)
+    draw_curves(axes, curves, marks, drawstyle="steps-pre")
+    axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
+    return with_legend(figure, title, note)
 
 
 def reliability_figure(bins: Reliability, name: str, title: str, note: str = "") -> Figure:
@@ -103,13 +89,10 @@ def reliability_figure(bins: Reliability, name: str, title: str, note: str = "")
     axes.set_ylabel("observed frequency")
     num_bins = len(bins.count_B)
     below.bar((np.arange(num_bins) + 0.5) / num_bins, bins.count_B, width=0.8 / num_bins, color=COLOURS[0])
-    below.set_xlabel("predicted probability")
-    below.set_ylabel("samples")
+    below.set(xlabel="predicted probability", ylabel="samples")
     below.yaxis.get_major_locator().set_params(integer=True)
     below.spines[["top", "right"]].set_visible(False)
-    set_title(figure, title)
-    set_legend(figure, note)
-    return ready(figure)
+    return with_legend(figure, title, note)
 
 
 def score_figure(
@@ -147,10 +130,8 @@ def score_figure(
                 )
             axes.set_xlabel(f"predicted probability of {panel.name}")
         else:
-            lines = [
-                *wrap(panel.name, room(figure, 9) / columns * 0.8),
-                f"n = {len(of_it):,} of {len(panel.score_N):,}",
-            ]
+            lines = wrap(panel.name, room(figure, 9) / columns * 0.8)
+            lines += [f"n = {len(of_it):,} of {len(panel.score_N):,}"]
             axes.set_title("\n".join(lines), fontsize=9, color=INK)
             axes.tick_params(labelsize=8, labelbottom=place + columns >= len(panels))
             axes.set_xlabel("predicted probability" if place + columns >= len(panels) else "", fontsize=9)
@@ -158,9 +139,7 @@ def score_figure(
         axes.spines[["top", "right"]].set_visible(False)
         if place % columns == 0:
             axes.set_ylabel("samples" if alone else "share of samples", fontsize=10 if alone else 9)
-    set_title(figure, title)
-    set_legend(figure, note)
-    return ready(figure)
+    return with_legend(figure, title, note)
 
 
 def square(num_curves: int) -> tuple[Figure, Axes]:
@@ -174,8 +153,7 @@ def square(num_curves: int) -> tuple[Figure, Axes]:
 
 def style(axes: Axes) -> None:
     """Axes from 0 to 1, quiet."""
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -187,8 +165,11 @@ def named(curves: Sequence[Curve]) -> list[Curve]:
     return sorted(curves, key=lambda curve: 1.0 if curve.area is None else curve.area)[: len(COLOURS)]
 
 
-def draw_curves(axes: Axes, curves: Sequence[Curve], drawstyle: str = "default") -> None:
-    """One line a curve; those that have no name in grey."""
+def draw_curves(axes: Axes, curves: Sequence[Curve], marks: Sequence[Mark], drawstyle: str = "default") -> None:
+    """One line a curve, in grey those that have no name, and one mark an operating point.
+
+    Marks are hollow, so that two at one place are both visible.
+    """
     kept = named(curves)
     rest = [curve for curve in curves if not any(curve is one for one in kept)]
     for place, curve in enumerate(rest):
@@ -200,12 +181,8 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], drawstyle: str = "default")
             curve.x_P, curve.y_P, color=colour, linestyle=line, linewidth=1.8, label=curve.name + area,
             drawstyle=drawstyle,
         )  # fmt: skip
-
-
-def draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
-    """One mark an operating point, hollow, so that two at one place are both visible."""
-    for place, mark in enumerate(marks):
+    for place, (name, x, y) in enumerate(marks):
         axes.plot(
-            [mark.x], [mark.y], color=INK, marker=MARKS[place % len(MARKS)], markersize=6 + 3 * place,
-            markerfacecolor="none", linestyle="none", label=f"threshold {mark.name}",
+            [x], [y], color=INK, marker=MARKS[place % len(MARKS)], markersize=6 + 3 * place,
+            markerfacecolor="none", linestyle="none", label=f"threshold {name}",
         )  # fmt: skip

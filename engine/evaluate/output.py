@@ -85,11 +85,7 @@ def by_class(result: Metrics) -> Sheet:
     """Each class against the rest, in the beton's order."""
     found, images = result.estimates, [sum(row) for row in result.confusion]
     rows = tuple(
-        (
-            name,
-            f"{images[label]:,}",
-            *(with_interval(kind, found.get(f"{kind}[{label}]")) for kind in OF_CLASS),
-        )
+        (name, f"{images[label]:,}", *(with_interval(kind, found.get(f"{kind}[{label}]")) for kind in OF_CLASS))
         for label, name in enumerate(numbered_names(result.classes))
     )
     return Sheet(

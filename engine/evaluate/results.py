@@ -4,19 +4,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from engine.device import Policy
 from engine.evaluate.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
-from engine.evaluate.trained import Checkpoint, Trained, against_rest
+from engine.evaluate.trained import Checkpoint, against_rest
 from engine.figures import confusion_figure
 from engine.statistics.calibration import reliability, scored_event
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
@@ -24,23 +22,14 @@ from engine.statistics.metrics import confusion_matrix, ranking_score
 from engine.statistics.names import interval_text, metric_of, over_classes, size_text, value_text
 from engine.statistics.thresholds import OperatingPoint, precision_recall_curve, roc_curve
 from loaders import __version__
-from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.figure_text import ClassNames, class_names, name_text
 from loaders.records import Count, Record
+from loaders.statistics import Progress, no_progress
 
 METRICS = "metrics.json"
 FIGURES = ("roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png")
 FEWEST = 10  # samples: an interval of fewer would be so wide that it only misleads
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Subgroup:
-    """Some of a set's samples.  kind: source, view or flag.  index_N: int64, their places, in order."""
-
-    kind: str
-    name: str
-    index_N: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,14 +45,15 @@ class Scores:
     classes: tuple[str, ...]
     positive: int
 
+    @property
+    def num_groups(self) -> int:
+        """Groups that the samples are of."""
+        return len(np.unique(self.group_N))
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bootstrap:
-    """How intervals are made.  prevalence: the stated one, for predictive values; None for none."""
-
-    resamples: int
-    seed: int
-    prevalence: float | None
+    @property
+    def confusion(self) -> list[list[int]]:
+        """Counts of the most probable classes: rows are the true ones."""
+        return confusion_matrix(self.label_N, self.probability_NK.argmax(1), len(self.classes)).tolist()
 
 
 class PointResult(Record, frozen=True, kw_only=True):
@@ -101,19 +91,13 @@ class Difference(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """Estimates of the most probable class, the trivial classifier's values, points, subgroups, and a difference.
+    """What `Metrics` holds under the same names.  difference: of estimates alone; None where none was asked for."""
 
-    difference: these scores minus another network's on the same samples; None where none was asked for.
-    """
-
-    confusion: list[list[int]]
     estimates: dict[str, Estimate]
     trivial: dict[str, Estimate]
-    points: list[PointResult]
+    operating_points: list[PointResult]
     subgroups: list[SubgroupResult]
     difference: dict[str, Estimate] | None
-    num_groups: int
-    prevalence: float
 
 
 class Metrics(Record, frozen=True, kw_only=True):
@@ -179,14 +163,21 @@ class Evaluation:
 def measure(
     scores: Scores,
     points: Sequence[OperatingPoint],
-    subgroups: Sequence[Subgroup],
-    bootstrap: Bootstrap,
+    subgroups: Sequence[tuple[str, str, np.ndarray]],
     *,
+    prevalence: float | None,
+    resamples: int,
+    seed: int,
     other_NK: np.ndarray | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Measurement:
-    """Estimate everything.  other_NK: probabilities of another network on the same samples, for the difference."""
-    estimate = partial(estimates, resamples=bootstrap.resamples, seed=bootstrap.seed)
+    """Estimate everything.
+
+    subgroups: kind (source, view or flag), name, and the places of its samples, in order.  prevalence: the stated one.
+    other_NK: probabilities of another network on the same samples, for the difference.
+    """
+    label_N, group_N, positive = scores.label_N, scores.group_N, scores.positive
+    estimate = partial(estimates, resamples=resamples, seed=seed)
     done, total = 0, 1 + len(points) + len(subgroups) + (other_NK is not None)
 
     def count() -> None:
@@ -194,107 +185,55 @@ def measure(
         done += 1
         progress(done, total)
 
-    label_N, group_N, positive = scores.label_N, scores.group_N, scores.positive
-    whole = estimate(label_N, scores.probability_NK, group_N, positive, prevalence=bootstrap.prevalence)
+    whole = estimate(label_N, scores.probability_NK, group_N, positive, prevalence=prevalence)
     count()
     at_points = []
-    num_classes = len(scores.classes)
-    binary = against_rest(label_N, scores.probability_NK, positive)
+    binary_N, binary_N2, place = against_rest(label_N, scores.probability_NK, positive)
+    at_point = partial(estimate, binary_N, binary_N2, group_N, place, prevalence=prevalence, scores=False)
     for point in points:
-        found: dict[str, Estimate] = {}
-        if point.threshold is not None:
-            prevalence = bootstrap.prevalence
-            found = estimate(
-                *binary[:2], group_N, binary[2], threshold=point.threshold, prevalence=prevalence, scores=False
-            )
+        found = {} if point.threshold is None else at_point(threshold=point.threshold)
         at_points.append(
             PointResult(name=point.name, threshold=point.threshold, refused=point.refused, estimates=found)
         )
         count()
     in_subgroups = []
-    for subgroup in subgroups:
-        index_N, found = subgroup.index_N, {}
-        if len(index_N) >= FEWEST:
-            found = estimate(label_N[index_N], scores.probability_NK[index_N], group_N[index_N], positive)
+    for kind, name, index_N in subgroups:
+        part_N, part_group_N = label_N[index_N], group_N[index_N]
+        large = len(index_N) >= FEWEST
         in_subgroups.append(
             SubgroupResult(
-                kind=subgroup.kind,
-                name=subgroup.name,
+                kind=kind,
+                name=name,
                 num_samples=len(index_N),
-                num_groups=len(np.unique(group_N[index_N])),
-                num_positives=int((label_N[index_N] == positive).sum()),
-                estimates=found,
+                num_groups=len(np.unique(part_group_N)),
+                num_positives=int((part_N == positive).sum()),
+                estimates=estimate(part_N, scores.probability_NK[index_N], part_group_N, positive) if large else {},
             )
         )
         count()
     difference = None
     if other_NK is not None:
         difference = paired_differences(
-            label_N, other_NK, scores.probability_NK, group_N, positive, prevalence=bootstrap.prevalence,
-            resamples=bootstrap.resamples, seed=bootstrap.seed,
+            label_N, other_NK, scores.probability_NK, group_N, positive, prevalence=prevalence, resamples=resamples,
+            seed=seed,
         )  # fmt: skip
         count()
     return Measurement(
-        confusion=confusion_matrix(label_N, scores.probability_NK.argmax(1), num_classes).tolist(),
         estimates=whole,
-        trivial=trivial(label_N, num_classes, positive, prevalence=bootstrap.prevalence),
-        points=at_points,
+        trivial=trivial(label_N, len(scores.classes), positive, prevalence=prevalence),
+        operating_points=at_points,
         subgroups=in_subgroups,
         difference=difference,
-        num_groups=len(np.unique(group_N)),
-        prevalence=float((label_N == positive).mean()),
     )
 
 
-def metrics_of(
-    measured: Measurement,
-    trained: Trained,
-    beton: Beton,
-    bootstrap: Bootstrap,
-    policy: Policy,
-    cautions: list[Caution],
-    difference: Difference | None,
-) -> Metrics:
-    """The content of metrics.json."""
-    facts = beton.facts
-    return Metrics(
-        set_name=beton.set_name,
-        beton=beton.path.name,
-        split=facts.split,
-        synthetic=facts.synthetic,
-        conversion_id=facts.conversion_id,
-        classes=list(trained.classes),
-        positive=trained.state["positive"],
-        num_samples=len(beton),
-        num_groups=measured.num_groups,
-        prevalence=measured.prevalence,
-        stated_prevalence=bootstrap.prevalence,
-        temperature=trained.decision.temperature,
-        confusion=measured.confusion,
-        estimates=measured.estimates,
-        trivial=measured.trivial,
-        operating_points=measured.points,
-        subgroups=measured.subgroups,
-        difference=difference,
-        resamples=bootstrap.resamples,
-        seed=bootstrap.seed,
-        cautions=cautions,
-        checkpoint=trained.checkpoint,
-        device=policy.describe(),
-    )
-
-
-def scores_table(scores: Scores) -> str:
-    """scores.csv: every sample's group, label, predicted class and probabilities, after temperature."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
+def score_rows(scores: Scores) -> Iterator[list[Any]]:
+    """The rows of scores.csv: every sample's group, label, predicted class and probabilities, after temperature."""
     classes = scores.classes
-    table.writerow(["sample", "group", "label", "predicted", *(f"probability_{label}" for label in classes)])
+    yield ["sample", "group", "label", "predicted", *(f"probability_{name}" for name in classes)]
     rows = zip(scores.group_N, scores.label_N, scores.probability_NK, strict=True)
-    for sample, (group, label, row) in enumerate(rows):
-        predicted = classes[int(np.argmax(row))]
-        table.writerow([sample, group, classes[label], predicted, *(f"{value:.9g}" for value in row)])
-    return text.getvalue()
+    for sample, (group, label, row_K) in enumerate(rows):
+        yield [sample, group, classes[label], classes[row_K.argmax()], *(f"{value:.9g}" for value in row_K)]
 
 
 def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> dict[str, Figure]:
@@ -307,7 +246,7 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
     texts = list(names.text_of.values())
     many = len(classes) > 2
     kinds = list(range(len(classes))) if many else [scores.positive]
-    count = f"n = {size_text(len(label_N), measured.num_groups)}".replace(" ", "\u00a0")  # on one line
+    count = f"n = {size_text(len(label_N), scores.num_groups)}".replace(" ", "\u00a0")  # on one line
     where = f"{name_text(set_name)} ({kind}), {count}"
 
     def title(figure: str, metric: str) -> str:
@@ -327,16 +266,12 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
 
     drawn: dict[str, Figure] = {}
     roc = {kind: roc_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
-    lines = [
-        curve(kind, "auc", found.false_positive_P, found.sensitivity_P) for kind, found in roc.items() if found
-    ]  # fmt: skip
+    lines = [curve(kind, "auc", *found[:2]) for kind, found in roc.items() if found]
     if lines:
         points = marks(scores, measured, names, "specificity", "sensitivity")
         drawn["roc.png"] = roc_figure(lines, points, title("ROC curve", "auc"), note("auc"))
     pr = {kind: precision_recall_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
-    lines = [
-        curve(kind, "pr_auc", found.recall_P[1:], found.precision_P[1:]) for kind, found in pr.items() if found
-    ]  # fmt: skip
+    lines = [curve(kind, "pr_auc", found[0][1:], found[1][1:]) for kind, found in pr.items() if found]
     if lines:
         points = marks(scores, measured, names, "sensitivity", "ppv")
         drawn["pr.png"] = pr_figure(lines, points, title("Precision-recall curve", "pr_auc"), note("pr_auc"))
@@ -345,11 +280,9 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
     drawn["reliability.png"] = reliability_figure(
         reliability(score_N, happened_N), what, title("Reliability diagram", "ece"), "" if many else names.note
     )
-    drawn["confusion.png"] = confusion_figure(
-        np.array(measured.confusion), names, title("Confusion matrix", "accuracy")
-    )
+    drawn["confusion.png"] = confusion_figure(np.array(scores.confusion), names, title("Confusion matrix", "accuracy"))
     panels = [Panel(name=texts[kind], score_N=probability_NK[:, kind], is_class_N=label_N == kind) for kind in kinds]
-    thresholds = [(point.name, point.threshold) for point in measured.points if point.threshold is not None]
+    thresholds = [(point.name, point.threshold) for point in measured.operating_points if point.threshold is not None]
     drawn["scores.png"] = score_figure(panels, thresholds, title("Predicted probabilities", "brier"), names.note)
     return drawn
 
@@ -358,10 +291,8 @@ def marks(scores: Scores, measured: Measurement, names: ClassNames, x: str, y: s
     """The operating points by two of their estimates; specificity is drawn as what it lacks to 1."""
     found = []
     of_which = f" of {names.text_of[scores.classes[scores.positive]]}" if len(scores.classes) > 2 else ""
-    for point in measured.points:
+    for point in measured.operating_points:
         values = [point.estimates[name].value for name in (x, y) if name in point.estimates]
         if len(values) == 2 and values[0] is not None and values[1] is not None:
-            found.append(
-                Mark(name=point.name + of_which, x=1 - values[0] if x == "specificity" else values[0], y=values[1])
-            )
+            found.append((point.name + of_which, 1 - values[0] if x == "specificity" else values[0], values[1]))
     return found

@@ -37,11 +37,15 @@ def cam(
     See `evidence`.  Errors: TypeError for a network that is not of engine.networks.registry.
     """
     map_NHW = evidence(network, frames_N1HW, target_N, method=method, reference_N1HW=reference_N1HW)
-    positive_NHW = torch.from_numpy(map_NHW).clamp_min(0)
-    size = frames_N1HW.shape[2:]
-    large_N1HW = nn.functional.interpolate(positive_NHW[:, None], size=size, mode="bilinear", align_corners=False)
-    peak_N = large_N1HW.amax((1, 2, 3), keepdim=True)
-    return (large_N1HW / torch.where(peak_N > 0, peak_N, 1))[:, 0].numpy()
+    large_NHW = upsample(map_NHW.clip(0), *frames_N1HW.shape[2:])
+    peak_N11 = large_NHW.max((1, 2), keepdims=True)
+    return large_NHW / np.where(peak_N11 > 0, peak_N11, 1)
+
+
+def upsample(map_NHW: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Maps of so many rows and columns, bilinear: float32 N×H×W."""
+    map_N1HW = torch.from_numpy(map_NHW)[:, None]
+    return nn.functional.interpolate(map_N1HW, size=(rows, columns), mode="bilinear", align_corners=False)[:, 0].numpy()
 
 
 def evidence(
@@ -85,22 +89,16 @@ def opened(network: nn.Module) -> Iterator[None]:
     The report rectifies before it pools: the same function (engine.networks.cnn), but only there are the rectified maps
     at the convolution's own resolution.
     """
-    was_training = network.training
-    network.eval()
-    if not isinstance(network, Cnn):
-        try:
-            yield
-        finally:
-            network.train(was_training)
-        return
-    features, fused = network.features, network.fused
-    layers = [features[start + step] for start in range(0, len(features), LAYERS) for step in (0, 1, 3, 2)]
-    network.features, network.fused = nn.Sequential(*layers), False
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(network.train, network.training)
+        network.eval()
+        if isinstance(network, Cnn):
+            features = network.features
+            stack.callback(setattr, network, "features", features)
+            stack.callback(setattr, network, "fused", network.fused)
+            layers = [features[start + step] for start in range(0, len(features), LAYERS) for step in (0, 1, 3, 2)]
+            network.features, network.fused = nn.Sequential(*layers), False
         yield
-    finally:
-        network.features, network.fused = features, fused
-        network.train(was_training)
 
 
 def explained_layer(network: nn.Module, crop: int) -> nn.Module:

@@ -5,15 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from engine.explain.cam import BATCH, Method, evidence
+from engine.explain.cam import BATCH, Method, evidence, upsample
 from engine.explain.lungs import AT_RANDOM, ONE_GROUP, RANDOM, UNDEFINED, Interval, group_interval
 from loaders.records import Count, Record
+from loaders.statistics import Progress, no_progress
 
 # Mean rank correlation of a map with that of the network with random weights. Of five trained networks it was -0.04 to
 # 0.07 for HiResCAM and -0.21 to 0.16 for GradCAM; of a network with itself it is 1.
@@ -21,8 +23,6 @@ MOST_CORRELATION = 0.3
 REDRAWN = 3  # networks with random weights
 STEPS = 10  # of the deletion curve
 RANDOM_ORDERS = 2
-
-Progress = Callable[[int, int], None]
 
 
 class Randomised(Record, frozen=True, kw_only=True):
@@ -43,9 +43,7 @@ class Randomised(Record, frozen=True, kw_only=True):
     @property
     def failure(self) -> str:
         """Why the maps are not believed, or ""."""
-        if self.passed:
-            return ""
-        return UNDEFINED if self.correlation is None else RANDOM
+        return "" if self.passed else UNDEFINED if self.correlation is None else RANDOM
 
 
 class Deletion(Record, frozen=True, kw_only=True):
@@ -78,9 +76,7 @@ class Deletion(Record, frozen=True, kw_only=True):
     @property
     def failure(self) -> str:
         """Why the maps are not believed, or ""."""
-        if self.passed:
-            return ""
-        return ONE_GROUP if self.difference.high is None else AT_RANDOM
+        return "" if self.passed else ONE_GROUP if self.difference.high is None else AT_RANDOM
 
 
 def randomised(
@@ -92,20 +88,19 @@ def randomised(
     method: Method,
     reference_N1HW: torch.Tensor,
     seed: int,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Randomised:
     """Compare maps with those from networks of the same kind with fresh random weights (Adebayo et al. 2018).
 
     redraw: makes one, its weights from torch's generator, which is as before afterwards.
     """
-    options = {"method": method, "reference_N1HW": reference_N1HW}
-    trained_NHW = evidence(network, frames_N1HW, target_N, **options).clip(0)  # type: ignore[arg-type]
+    evidence_of = partial(evidence, method=method, reference_N1HW=reference_N1HW)
+    trained_NHW = evidence_of(network, frames_N1HW, target_N).clip(0)
     found = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for done in range(REDRAWN):
-            other = redraw().to(frames_N1HW.device)
-            random_NHW = evidence(other, frames_N1HW, target_N, **options).clip(0)  # type: ignore[arg-type]
+            random_NHW = evidence_of(redraw().to(frames_N1HW.device), frames_N1HW, target_N).clip(0)
             found.append([rank_correlation(a, b) for a, b in zip(trained_NHW, random_NHW, strict=True)])
             progress(done + 1, REDRAWN)
     known_RN = np.isfinite(found)
@@ -134,7 +129,7 @@ def deletion(
     *,
     cells: tuple[int, int],
     seed: int,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Deletion:
     """Blank the pixels of each picture in order of its map, and in random order; the maps come from `cam`.
 
@@ -161,14 +156,6 @@ def deletion(
         difference=group_interval(gap_N, group_N, seed),
         num_samples=num_samples,
     )
-
-
-def upsample(map_NHW: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Bilinear, as `cam` does it."""
-    large_N1HW = nn.functional.interpolate(
-        torch.from_numpy(map_NHW)[:, None], size=(rows, columns), mode="bilinear", align_corners=False
-    )
-    return large_N1HW[:, 0].numpy()
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from engine.explain.findings import (
     caption,
     map_cautions,
 )
-from engine.explain.gallery import Shown, deletion_figure, gallery, overlay, picture_bytes
+from engine.explain.gallery import deletion_figure, gallery, overlay, picture_bytes
 from engine.explain.lungs import LungRatio, Masks, find_masks, lung_ratios, measure_lungs, region_of
 from engine.figures import png
 from engine.networks.registry import network_of
@@ -44,6 +43,7 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.config import LoaderConfig
 from loaders.figure_text import EM, class_names, name_text
+from loaders.output import PhaseProgress
 from loaders.records import write_record
 
 KINDS: tuple[Kind, ...] = ("right", "wrong", "borderline")
@@ -85,8 +85,6 @@ MOST_CONTROLLED = 32  # pictures of the controls
 PART = 64  # pictures whose maps are in memory at once
 CAPTION = 10 * EM  # room of a class's name below a picture
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures:
@@ -102,20 +100,26 @@ class Pictures:
 
     def frames(self, sample_N: np.ndarray) -> torch.Tensor:
         """The central crops of some samples, float32 N×1×H×W on the device.  Errors: BetonError."""
-        beton, crop = self.beton, self.beton.facts.crop
-        beton.check_samples(sample_N)
-        out_N1HW = np.empty((len(sample_N), 1, crop, crop), np.float32)
-        crop_into(out_N1HW, beton.bytes_B, beton.offset_N[sample_N], beton.side)
-        beton.check_unchanged()
-        return torch.from_numpy(out_N1HW).to(self.device)
+        return torch.from_numpy(crops_of(self.beton, sample_N)).to(self.device)
 
     def maps(self, sample_N: np.ndarray) -> np.ndarray:
         """The maps of some samples for their predicted classes, float32 N×H×W."""
-        options: dict[str, Any] = {"method": self.config.method, "reference_N1HW": self.reference_N1HW}
-        return cam(self.trained.network, self.frames(sample_N), self.predicted_N[sample_N], **options)
+        network, predicted_N = self.trained.network, self.predicted_N[sample_N]
+        references = self.reference_N1HW
+        return cam(network, self.frames(sample_N), predicted_N, method=self.config.method, reference_N1HW=references)
 
 
-def explain(config: ExplainConfig, progress: Progress = lambda name, done, total: None) -> Explained:
+def crops_of(beton: Beton, sample_N: np.ndarray) -> np.ndarray:
+    """The central crops of some samples, float32 N×1×H×W.  Errors: BetonError."""
+    crop = beton.facts.crop
+    beton.check_samples(sample_N)
+    out_N1HW = np.empty((len(sample_N), 1, crop, crop), np.float32)
+    crop_into(out_N1HW, beton.bytes_B, beton.offset_N[sample_N], beton.side)
+    beton.check_unchanged()
+    return out_N1HW
+
+
+def explain(config: ExplainConfig, progress: PhaseProgress = lambda name, done, total: None) -> Explained:
     """Explain the best checkpoint of a run on a beton; write explanation.json, gallery.png, deletion.png and overlays.
 
     Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or masks of
@@ -145,7 +149,7 @@ def explain_one(
     masks: Masks,
     cautions: list[Caution],
     out: Path,
-    progress: Progress,
+    progress: PhaseProgress,
 ) -> Explained:
     """Predict, measure, check, draw and write."""
     beton, done = loader.beton, 0
@@ -157,15 +161,23 @@ def explain_one(
 
     label_N, logits_NK = predict(trained.network, loader, policy, count)
     probability_NK = trained.decision.probabilities(logits_NK)
-    pictures = gather(config, trained, beton, policy.device, probability_NK.argmax(1))
-    known_N = masks.samples(beton)
-    measured_N = some(known_N, config.measured, config.seed)
+    reference_N1HW = torch.from_numpy(crops_of(beton, some(np.arange(len(beton)), MOST_REFERENCE, config.seed)))
+    pictures = Pictures(
+        trained=trained,
+        config=config,
+        beton=beton,
+        device=policy.device,
+        predicted_N=probability_NK.argmax(1),
+        group_N=groups_of(beton),
+        reference_N1HW=reference_N1HW.to(policy.device),
+    )
+    measured_N = some(masks.samples(beton), config.measured, config.seed)
     lungs, ratio_of = measure(pictures, masks, measured_N, partial(progress, "maps"))
     controlled_N = some(np.arange(len(beton)), MOST_CONTROLLED, config.seed)
     random_weights, blanked = check(pictures, controlled_N, progress)
     chosen = choose(label_N, probability_NK, config.samples)
     shown_N = np.array([sample for sample, _ in chosen], np.int64)
-    maps_NHW, frames_N1HW = pictures.maps(shown_N), pictures.frames(shown_N).cpu().numpy()
+    maps_NHW, frames_N1HW = pictures.maps(shown_N), crops_of(beton, shown_N)
     examples, overlays, names = [], [], class_names(trained.classes, CAPTION)
     for place, (sample, kind) in enumerate(chosen):
         lungs_HW = masks.crop_of(beton, sample)
@@ -182,10 +194,8 @@ def explain_one(
             overlay=f"{place + 1:04d}.png",
         )
         crop_HW = np.rint((frames_N1HW[place, 0] + 1) * 127.5).astype(np.uint8)
-        lines = caption(example, names)
-        shown = Shown(kind=kind, crop_HW=crop_HW, cam_HW=maps_NHW[place], lungs_HW=lungs_HW, lines=lines)
         examples.append(example)
-        overlays.append((kind, overlay(shown)))
+        overlays.append((kind, overlay(crop_HW, maps_NHW[place], lungs_HW, caption(example, names))))
         progress("pictures", place + 1, len(chosen))
     facts, num_groups = beton.facts, len(np.unique(pictures.group_N[measured_N]))
     result = Explanation(
@@ -213,16 +223,6 @@ def explain_one(
     return Explained(explanation=result, out=out)
 
 
-def gather(
-    config: ExplainConfig, trained: Trained, beton: Beton, device: torch.device, predicted_N: np.ndarray
-) -> Pictures:
-    """The reference pictures, an even share of the beton; the rest is passed on."""
-    parts = {"trained": trained, "config": config, "beton": beton, "device": device, "predicted_N": predicted_N}
-    empty = Pictures(**parts, group_N=groups_of(beton), reference_N1HW=torch.empty(0))  # type: ignore[arg-type]
-    reference_N1HW = empty.frames(some(np.arange(len(beton)), MOST_REFERENCE, config.seed))
-    return Pictures(**parts, group_N=empty.group_N, reference_N1HW=reference_N1HW)  # type: ignore[arg-type]
-
-
 def some(sample_N: np.ndarray, most: int, seed: int) -> np.ndarray:
     """At most so many of the samples, drawn from the seed, in rising order."""
     if len(sample_N) <= most:
@@ -247,7 +247,7 @@ def measure(
     return found, dict(zip(sample_N.tolist(), ratio_N.tolist(), strict=True))
 
 
-def check(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple[Randomised, Deletion]:
+def check(pictures: Pictures, sample_N: np.ndarray, progress: PhaseProgress) -> tuple[Randomised, Deletion]:
     """Both controls on some samples."""
     network, config = pictures.trained.network, pictures.config
     frames_N1HW, predicted_N = pictures.frames(sample_N), pictures.predicted_N[sample_N]
@@ -262,13 +262,12 @@ def check(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple
         progress=partial(progress, "random weights"),
     )
     fill_HW = pictures.reference_N1HW.mean((0, 1)).cpu().numpy()
-    maps_NHW, group_N = pictures.maps(sample_N), pictures.group_N[sample_N]
     blanked = deletion(
         network,
         frames_N1HW,
-        maps_NHW,
+        pictures.maps(sample_N),
         predicted_N,
-        group_N,
+        pictures.group_N[sample_N],
         fill_HW,
         cells=map_cells(network, frames_N1HW[:1]),
         seed=config.seed,

@@ -118,15 +118,16 @@ def explanation_parts(explained: Explained) -> Parts:
     """The sentence, the figures behind it, the controls, the files."""
     result, out = explained.explanation, explained.out
     lungs, random, blanked = result.lungs, result.randomised, result.deletion
+    outcomes = {True: "passed", False: "failed"}
     rows = (
         (f"{short_name('lung_ratio')} (1 is chance)", value_text("lung_ratio", lungs.ratio.value),
          interval_text("lung_ratio", lungs.ratio), images(lungs.num_samples, lungs.num_empty), MASKS[lungs.masks]),
         (short_name("correlation"), value_text("correlation", random.correlation), "",
-         images(random.num_samples, random.num_empty), verdict(random.passed)),
+         images(random.num_samples, random.num_empty), outcomes[random.passed]),
         *((short_name(key), value_text(key, getattr(blanked, key)), "", str(blanked.num_samples), "")
           for key in ("area_by_map", "area_at_random")),
         (short_name("deletion"), value_text("deletion", blanked.difference.value),
-         interval_text("deletion", blanked.difference), str(blanked.num_samples), verdict(blanked.passed)),
+         interval_text("deletion", blanked.difference), str(blanked.num_samples), outcomes[blanked.passed]),
     )  # fmt: skip
     title = f"{result.method} at {result.layer}"
     return [
@@ -141,8 +142,3 @@ def explanation_parts(explained: Explained) -> Parts:
 def images(num_samples: int, num_empty: int) -> str:
     """How many were measured, and how many could not be."""
     return f"{num_samples:,} ({left_out(num_empty)})" if num_empty else f"{num_samples:,}"
-
-
-def verdict(passed: bool) -> str:
-    """A control's outcome."""
-    return "passed" if passed else "failed"

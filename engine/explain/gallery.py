@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import matplotlib
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from engine.explain.controls import Deletion
-from engine.figures import FAINT, TRAINING, ready, set_legend, set_title
+from engine.figures import FAINT, TRAINING, with_legend
 from engine.statistics.names import value_text
 from loaders.figure_text import shorten, wrap, write
 
@@ -32,27 +31,21 @@ TITLES = {
 FOOT = "Left: the picture. Right: the map over it, brighter where the evidence for the predicted class is stronger."
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
-    """One sample to show.  crop_HW: uint8.  cam_HW: 0 to 1.  lungs_HW: bool, or None.  lines: the caption's two."""
+def overlay(
+    crop_HW: np.ndarray, cam_HW: np.ndarray, lungs_HW: np.ndarray | None, lines: tuple[str, str]
+) -> Image.Image:
+    """The crop beside the crop under its map, with the lungs' outline in both, and the caption below.
 
-    kind: str
-    crop_HW: np.ndarray
-    cam_HW: np.ndarray
-    lungs_HW: np.ndarray | None
-    lines: tuple[str, str]
-
-
-def overlay(shown: Shown) -> Image.Image:
-    """The crop beside the crop under its map, with the lungs' outline in both, and the caption below."""
-    grey_HW = cv2.resize(shown.crop_HW, (PANEL, PANEL), interpolation=cv2.INTER_CUBIC)
+    crop_HW: uint8.  cam_HW: 0 to 1.  lungs_HW: bool, or None.  lines: the caption's two.
+    """
+    grey_HW = cv2.resize(crop_HW, (PANEL, PANEL), interpolation=cv2.INTER_CUBIC)
     plain_HW3 = np.repeat(grey_HW[:, :, None], 3, 2)
-    cam_HW = cv2.resize(shown.cam_HW, (PANEL, PANEL), interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    cam_HW = cv2.resize(cam_HW, (PANEL, PANEL), interpolation=cv2.INTER_LINEAR).clip(0, 1)
     colour_HW3 = matplotlib.colormaps[COLOURS](cam_HW)[:, :, :3] * 255
     weight_HW1 = (0.75 * np.sqrt(cam_HW))[:, :, None]  # a faint trace is still seen
     heat_HW3 = np.rint(plain_HW3 * (1 - weight_HW1) + colour_HW3 * weight_HW1).astype(np.uint8)
-    if shown.lungs_HW is not None:
-        large_HW = cv2.resize(shown.lungs_HW.astype(np.float32), (PANEL, PANEL), interpolation=cv2.INTER_LINEAR)
+    if lungs_HW is not None:
+        large_HW = cv2.resize(lungs_HW.astype(np.float32), (PANEL, PANEL), interpolation=cv2.INTER_LINEAR)
         edges, _ = cv2.findContours((large_HW > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         for picture_HW3 in (plain_HW3, heat_HW3):
             cv2.drawContours(picture_HW3, edges, -1, OUTLINE, 1, cv2.LINE_AA)
@@ -60,7 +53,7 @@ def overlay(shown: Shown) -> Image.Image:
     page.paste(Image.fromarray(plain_HW3), (0, 0))
     page.paste(Image.fromarray(heat_HW3), (PANEL + GAP, 0))
     draw = ImageDraw.Draw(page)
-    for place, (line, colour) in enumerate(zip(shown.lines, (TEXT, QUIET), strict=True)):
+    for place, (line, colour) in enumerate(zip(lines, (TEXT, QUIET), strict=True)):
         size = 14 - place
         write(draw, (4, PANEL + 3 + place * LINE), shorten(line, page.width - 8, size), size, colour)
     return page
@@ -115,11 +108,7 @@ def deletion_figure(found: Deletion, title: str) -> Figure:
     by_map = f"order of the map, area {value_text('area_by_map', found.area_by_map)}"
     axes.plot(percent, found.at_random, color=FAINT, marker=".", label=random)
     axes.plot(percent, found.by_map, color=TRAINING, marker=".", label=by_map)
-    axes.set_xlabel("pixels blanked, %")
-    axes.set_ylabel("probability of the predicted class")
-    axes.set_ylim(0, 1.02)
+    axes.set(xlabel="pixels blanked, %", ylabel="probability of the predicted class", ylim=(0, 1.02))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    set_title(figure, title)
-    set_legend(figure)
-    return ready(figure)
+    return with_legend(figure, title)

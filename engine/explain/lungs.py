@@ -13,6 +13,7 @@ from typing import Literal, cast
 
 import numpy as np
 
+from engine.statistics.metrics import ratio
 from engine.statistics.names import interval_text, value_text
 from loaders.audit.table import FIX
 from loaders.beton.reader import Beton
@@ -80,8 +81,7 @@ def lung_ratios(cam_NHW: np.ndarray, lungs_NHW: np.ndarray) -> np.ndarray:
     """
     mass_N, area_N = cam_NHW.sum((1, 2), dtype=np.float64), lungs_NHW.mean((1, 2))
     inside_N = (cam_NHW * lungs_NHW).sum((1, 2), dtype=np.float64)
-    known_N = (mass_N > 0) & (area_N > 0)
-    return np.divide(inside_N, mass_N * area_N, out=np.full(len(mass_N), np.nan), where=known_N)
+    return ratio(inside_N, mass_N * area_N)
 
 
 def measure_lungs(ratio_N: np.ndarray, area_N: np.ndarray, group_N: np.ndarray, masks: Kind, seed: int) -> LungRatio:
@@ -229,14 +229,12 @@ def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Writ
             f"{path}: lists {len(sample_of)} files of split {facts.split} that are not the {len(beton)} samples of "
             f"{beton.path}, expected the table of its own conversion; {REMEDY}"
         )
-    return sample_of, {int(row["sample"]): written_as(row) for row in rows}
-
-
-def written_as(row: dict[str, str]) -> Written:
-    """A written file by its row of convert.csv."""
-    sides = [int(row[name]) if WHOLE.fullmatch(row[name]) else 0 for name in ("width", "height")]
-    fix = row["fix"] if FIX.fullmatch(row["fix"]) else ""
-    return Written(size=(sides[0], sides[1]) if all(sides) else None, fix=fix)
+    written = {}
+    for row in rows:
+        width, height = (int(row[name]) if WHOLE.fullmatch(row[name]) else 0 for name in ("width", "height"))
+        fix = row["fix"] if FIX.fullmatch(row["fix"]) else ""
+        written[int(row["sample"])] = Written(size=(width, height) if width and height else None, fix=fix)
+    return sample_of, written
 
 
 def read_rows(path: Path, columns: tuple[str, ...], expected: str) -> list[dict[str, str]]:

@@ -1,58 +1,56 @@
-"""The page of a run: from its results to one HTML file that needs nothing else."""
+"""The page of a run: from its results, set by set and conversion by conversion, to one HTML file for itself."""
 
 from __future__ import annotations
 
+import base64
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Template
 
-from engine.crossval.output import sentences
+from engine.crossval.output import TARGETS, not_measured, sentences
+from engine.crossval.scores import METRICS as SCORED
 from engine.crossval.scores import Crossval
-from engine.evaluate.output import MOST_NAMED
-from engine.profile.breakdown import EPOCHS, REPORT_SECONDS, TRAINING, VALIDATION
-from engine.report.collections import find_collections
-from engine.report.results import RunResults, listed, upper_first
-from engine.report.tables import commands, target_rows
-from engine.report.verdict import Verdict
-from engine.statistics.names import value_text
-from engine.train.summary import Summary
+from engine.evaluate.dataflow import DataFlow
+from engine.evaluate.output import IN_SUBGROUP, MOST_NAMED
+from engine.explain.findings import MASKS
+from engine.explain.gallery import TITLES
+from engine.profile import breakdown
+from engine.report import tables
+from engine.report.results import EvaluatedSet, ExplainedSet, RunResults, listed, upper_first
+from engine.report.verdict import Verdict, least_favourable
+from engine.statistics.names import interval_text, metric_of, short_name, value_text
 from loaders.audit.page import PROBE_INPUTS, auc_low
+from loaders.beton.reader import SET_DIGITS
 from loaders.cautions import Caution, caution
 from loaders.html import CHART_WIDTH, page_environment
-from loaders.output import counted, seconds_text
+from loaders.output import counted, seconds_text, share_text
 
+CAPTIONED = (518, 300)  # pixels of what `overlay` draws; its caption, below 256, would repeat the page's in tiny type
 AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes' table is the audit's own
 
 
 def run_page(results: RunResults, verdict: Verdict) -> str:
     """Render the page: no script, no remote part, no date; the same text for the same results."""
-    summary, crossval = results.summary, results.crossval
+    crossval = results.crossval
     probes = results.probes.finding if results.probes else None
     return page_template().render(
+        results=results,
         title=listed(results.classes) or "A training",
-        subtitle=subtitle(results),
         verdict=verdict,
-        commands=commands(results),
+        commands=tables.commands(results),
         collections=find_collections(results),
         numbered=MOST_NAMED,
         probes=probes,
-        probed_images=results.probes.num_samples if results.probes else 0,
-        skipped=sorted(probes.skipped.items()) if probes else [],
         auc_low=auc_low(probes.probes) if probes else 0.4,
-        seen=PROBE_INPUTS,
+        probe_inputs=PROBE_INPUTS,
         chart_width=CHART_WIDTH,
-        targets=target_rows(crossval) if crossval else [],
+        missing=not_measured(crossval) if crossval else {},
         folds=counted(len({fold.fold for fold in crossval.folds}), "fold") if crossval and crossval.folds else "",
         crossval_sentences=sentences(crossval) if crossval else [],
         crossval_cautions=crossval_cautions(crossval, results.own_crossval),
-        crossval_picture=results.crossval_picture,
-        curves=results.curves,
-        trained=ending(summary) if summary else "",
-        training_cautions=summary.cautions if summary else [],
-        speed=speed_rows(summary) if summary else [],
         environment=made_with(results),
-        left_out=results.left_out,
     )
 
 
@@ -60,19 +58,69 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
 def page_template() -> Template:
     """The template, compiled."""
     environment = page_environment(Path(__file__).parent, AUDIT_TEMPLATES)
-    environment.filters |= {"sentence": upper_first}
+    environment.filters |= {
+        "sentence": upper_first, "counted": counted, "share": share_text, "metric": short_name, "captioned": captioned,
+        "seconds": seconds_text,
+    }  # fmt: skip
+    environment.globals |= {
+        "breakdown": breakdown, "tables": tables, "IN_SUBGROUP": IN_SUBGROUP, "MASKS": MASKS, "SCORED": SCORED,
+        "TARGETS": TARGETS, "TITLES": TITLES, "interval_text": interval_text, "metric_of": metric_of,
+        "value_text": value_text,
+    }  # fmt: skip
     return environment.get_template("page.html.jinja")
 
 
-def subtitle(results: RunResults) -> str:
-    """What was trained on what."""
-    summary, noun = results.summary, "phantom" if results.synthetic else "radiograph"
-    if summary is None:
-        return "A run that left no summary."
-    return (
-        f"Network {summary.model} with {summary.parameters:,} weights; trained on "
-        f"{counted(summary.training_images, noun)}, its weights chosen on {summary.validation_images:,} more."
-    )
+def captioned(uri: str) -> bool:
+    """Whether a picture, a data URI of a PNG, is as large as `overlay` draws it, with a caption."""
+    head = base64.b64decode(uri.partition(",")[2][:32])  # of the first chunk, IHDR
+    return (int.from_bytes(head[16:20]), int.from_bytes(head[20:24])) == CAPTIONED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collection:
+    """One conversion as the page shows it.  own: the run was trained on it, and the run's probes are of it.
+
+    classes: of the data flow, in order.  tests: each set by name with its results, None where there are none.
+    """
+
+    name: str
+    own: bool
+    flow: DataFlow | None
+    classes: list[str]
+    tests: tuple[tuple[str, EvaluatedSet | None, ExplainedSet | None], ...]
+
+
+def find_collections(results: RunResults) -> list[Collection]:
+    """The run's own conversion, then the others by name; in each, the set that the verdict is about comes first."""
+    own, main = results.conversion_id, least_favourable(results.evaluations)
+    evaluated = {tested.name: tested for tested in results.evaluations}
+    explained = {found.name: found for found in results.explanations}
+    ordered = sorted({*evaluated, *explained}, key=lambda name: (main is None or name != main.name, name))
+    by_conversion: dict[str, list[str]] = {own: []}
+    for name in ordered:
+        record = evaluated[name].metrics if name in evaluated else explained[name].explanation
+        # where the run's own is not known, nothing can be called another
+        by_conversion.setdefault((record.conversion_id or name) if own else own, []).append(name)
+    collections = []
+    for conversion, names in sorted(by_conversion.items(), key=lambda item: (item[0] != own, item[0])):
+        kept = [evaluated[name].dataflow for name in names if name in evaluated]  # by the evaluations of another's sets
+        flow = results.dataflow if conversion == own else next(filter(None, kept), None)
+        collections.append(
+            Collection(
+                name=conversion if conversion in names else conversion[:SET_DIGITS],
+                own=conversion == own,
+                flow=flow,
+                classes=flow_classes(flow, results.classes) if flow else [],
+                tests=tuple((name, evaluated.get(name), explained.get(name)) for name in names),
+            )
+        )
+    return collections
+
+
+def flow_classes(flow: DataFlow, order: list[str]) -> list[str]:
+    """The classes of a data flow: those of the run in its order, then the others by name."""
+    found = {name for classes in flow.splits.values() for name in classes}
+    return [name for name in order if name in found] + sorted(found - {*order})
 
 
 def crossval_cautions(crossval: Crossval | None, own: Crossval | None) -> list[Caution]:
@@ -80,38 +128,6 @@ def crossval_cautions(crossval: Crossval | None, own: Crossval | None) -> list[C
     if crossval is None:
         return []
     return ([] if own else [caution("crossval-of-other-conversion")]) + crossval.cautions
-
-
-def ending(summary: Summary) -> str:
-    """How the training ended."""
-    return (
-        f"{counted(summary.epochs, 'epoch')} ({summary.stopped}); the weights of epoch {summary.best_epoch} were kept, "
-        f"whose validation F1 was {value_text('f1', summary.best_f1)}: it chose them, so it is no evidence."
-    )
-
-
-def speed_rows(summary: Summary) -> list[tuple[str, ...]]:
-    """This run beside the report's."""
-    return [
-        (
-            "this run",
-            f"{summary.training_images:,} + {summary.validation_images:,}",
-            str(summary.epochs),
-            str(summary.crop),
-            f"{summary.images_per_second:,.0f}",
-            seconds_text(summary.seconds),
-            summary.device,
-        ),
-        (
-            "the reference report",
-            f"{TRAINING:,} + {VALIDATION:,}",
-            str(EPOCHS),
-            "224",
-            "about 57, validation counted",
-            seconds_text(REPORT_SECONDS, 0),
-            "other hardware: Apple M3 Max, MPS",
-        ),
-    ]
 
 
 def made_with(results: RunResults) -> list[tuple[str, str]]:

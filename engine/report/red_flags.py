@@ -102,11 +102,7 @@ def crossval_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator
     targets = results.own_crossval.targets if results.own_crossval else []
     f1 = {result.target: result.f1.estimate for result in targets}
     auc = {result.target: result.auc.estimate for result in targets}
-    hidden, group, mixed = (
-        auc.get("lungs-hidden", UNDEFINED),
-        f1.get("group", UNDEFINED),
-        f1.get("random", UNDEFINED),
-    )
+    hidden, group, mixed = (auc.get("lungs-hidden", UNDEFINED), f1.get("group", UNDEFINED), f1.get("random", UNDEFINED))
     if hidden.low is not None and hidden.low > 0.5:
         yield RedFlag(
             gravity=Gravity.CROSSVAL,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from engine.config import ReportConfig
 from engine.crossval.scores import CROSSVAL, Crossval
 from engine.evaluate.dataflow import keep_dataflow
 from engine.report.page import run_page
-from engine.report.results import PROBES, ProbeResult, Probes, RunResults, read_results
+from engine.report.results import PROBE_NUMBERS, PROBES, ProbeResult, Probes, RunResults, read_results
 from engine.report.verdict import Verdict, judge
 from engine.train.run_folder import CONFIG, read_run_settings
 from engine.train.summary import SUMMARY
@@ -23,16 +22,15 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.errors import ConfigError, InputError
 from loaders.html import PNG
-from loaders.output import Line, Parts, caution_lines, path_line
+from loaders.output import Line, Parts, PhaseProgress, caution_lines, path_line
 from loaders.records import read_record, write_record
 from loaders.settings import is_path
 
 SEED = 0
 PERMUTATIONS = 999  # the fewest with which Holm's correction over a dozen probes can leave a p below 5 %
-Progress = Callable[[str, int, int], None]
 
 
-def probe_run(run: Path, beton_path: Path, progress: Progress = lambda phase, done, total: None) -> Probes:
+def probe_run(run: Path, beton_path: Path, progress: PhaseProgress = lambda phase, done, total: None) -> Probes:
     """Run the audit's probes on a training beton, and write RUN/probes.json, the same for the same beton.
 
     Errors: BetonError; StorageError.
@@ -41,13 +39,10 @@ def probe_run(run: Path, beton_path: Path, progress: Progress = lambda phase, do
 
     with Beton(beton_path, trust_unverified=True) as beton:
         verified, facts, num_samples = beton.verified, beton.facts, len(beton)
-    found = None
-    why = "fewer than two classes"
-    if verified:
-        found = audit_beton(beton_path, SEED, PERMUTATIONS, progress)
-    else:
-        why = "the beton is unverified: its groups are not known"
-    result = found or CollectionFinding(probes=(), cautions=(), skipped={"all probes": why})
+    result = audit_beton(beton_path, SEED, PERMUTATIONS, progress) if verified else None
+    if result is None:
+        why = "fewer than two classes" if verified else "the beton is unverified: its groups are not known"
+        result = CollectionFinding(probes=(), cautions=(), skipped={"all probes": why})
     probes = Probes(
         beton=beton_path.name,
         conversion_id=facts.conversion_id,
@@ -64,7 +59,7 @@ def probe_run(run: Path, beton_path: Path, progress: Progress = lambda phase, do
 
 def probe_result(probe: ProbeFinding) -> ProbeResult:
     """One probe for probes.json."""
-    numbers = {name: getattr(probe, name) for name in ("auc", "low", "high", "null_high", "p", "p_holm")}
+    numbers = {name: getattr(probe, name) for name in PROBE_NUMBERS}
     picture_HW = probe.picture_HW
     return ProbeResult(
         name=probe.name,
@@ -89,7 +84,7 @@ class Report:
     left_out: tuple[Caution, ...]
 
 
-def report(config: ReportConfig, progress: Progress = lambda phase, done, total: None) -> Report:
+def report(config: ReportConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Report:
     """Gather what the run's own data can still tell, and write the page anew.
 
     Errors: ConfigError for no run folder, or no cross-validation where one was named; InputError for a data folder
@@ -113,7 +108,11 @@ def report(config: ReportConfig, progress: Progress = lambda phase, done, total:
             if config.probes and not (run / PROBES).is_file():
                 probe_run(run, data / BETON, progress)
         if crossval is not None:
-            keep_crossval(run, *crossval)
+            write_record(run / CROSSVAL, crossval[0])
+            if crossval[1].startswith(PNG):
+                publish_bytes(run / CROSSVAL_PICTURE, crossval[1])
+            else:
+                (run / CROSSVAL_PICTURE).unlink(missing_ok=True)  # of an earlier one
         return write_report(run, notes=tuple(notes))
 
 
@@ -175,15 +174,6 @@ def read_crossval(folder: Path, expected: list[str], run: Path) -> tuple[Crossva
         )
     picture = folder / CROSSVAL_PICTURE
     return found, picture.read_bytes() if picture.is_file() else b""
-
-
-def keep_crossval(run: Path, crossval: Crossval, png_B: bytes) -> None:
-    """Put a cross-validation's result into the run folder, with its picture.  Errors: StorageError."""
-    write_record(run / CROSSVAL, crossval)
-    if png_B.startswith(PNG):
-        publish_bytes(run / CROSSVAL_PICTURE, png_B)
-    else:
-        (run / CROSSVAL_PICTURE).unlink(missing_ok=True)  # of an earlier one
 
 
 def report_parts(done: Report) -> Parts:

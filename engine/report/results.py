@@ -33,6 +33,7 @@ from loaders.settings import read_settings
 PROBES = "probes.json"
 PICTURES = 10_000_000  # bytes of all pictures before base64, which adds a third: the page stays below 15 MB
 ONE_PICTURE = 4_000_000
+PROBE_NUMBERS = ("auc", "low", "high", "null_high", "p", "p_holm")
 PROBE_SIDE = 1024  # pixels; a probe's picture has a stored frame's side, at most some hundred
 
 
@@ -77,7 +78,7 @@ class Probes(Record, frozen=True, kw_only=True):
 
 def finding_of(probe: ProbeResult) -> ProbeFinding:
     """One probe as the audit gives it."""
-    numbers = {name: getattr(probe, name) for name in ("auc", "low", "high", "null_high", "p", "p_holm")}
+    numbers = {name: getattr(probe, name) for name in PROBE_NUMBERS}
     return ProbeFinding(
         name=probe.name,
         alarm=probe.alarm,

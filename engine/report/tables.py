@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from engine.config import TrainConfig
-from engine.crossval.output import TARGETS, not_measured
-from engine.crossval.scores import METRICS as SCORED
-from engine.crossval.scores import Crossval, Target
+from engine.crossval.scores import Target
 from engine.report.results import EvaluatedSet, RunResults, upper_first
 from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.statistics.names import (
@@ -21,15 +18,13 @@ from engine.statistics.names import (
     interval_text,
     metric_of,
     over_classes,
-    short_name,
     value_text,
 )
-from loaders.output import number_text, share_text
+from loaders.output import share_text
 from loaders.settings import flag_of, settings_of
 
 BY_CLASS = ("sensitivity", "ppv", "f1", "auc", "pr_auc")
 POINTS = ("sensitivity", "specificity", "ppv", "npv")
-SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
 TARGET_NOTES: dict[Target, str] = {
     "random": "images dealt at random: what most papers report",
     "group": "no patient on both sides: the honest one",
@@ -40,7 +35,7 @@ TARGET_NOTES: dict[Target, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """A number as it is shown.  value, low, high, trivial: for the chart, NaN where there is none.
+    """A number as it is shown.  value, low, high, trivial: for the chart, None where there is none.
 
     over, trivial_over: the number of classes of a mean that leaves classes out, else "".
     """
@@ -50,10 +45,10 @@ class Cell:
     over: str = ""
     trivial_over: str = ""
     trivial_text: str = ""
-    value: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    trivial: float = math.nan
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    trivial: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,23 +60,8 @@ class MetricRow:
     cell: Cell
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TableRow:
-    """A row by name: of operating points, subgroups, classes or splits.  note: small print below the name."""
-
-    name: str
-    note: str
-    texts: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    refused: str = ""
-
-
 def make_cell(key: str, found: Estimate, trivial: Estimate = UNDEFINED) -> Cell:
     """One estimate, its interval and the trivial classifier's value; over how many classes, where that is not all."""
-
-    def placed(value: float | None) -> float:
-        return math.nan if value is None else value
-
     fewer, fewer_trivial = (fewer_classes(measured.defined, measured.classes) for measured in (found, trivial))
     return Cell(
         text="–" if found.value is None else value_text(key, found.value),
@@ -89,10 +69,10 @@ def make_cell(key: str, found: Estimate, trivial: Estimate = UNDEFINED) -> Cell:
         over=fewer,
         trivial_text="–" if trivial.value is None else value_text(key, trivial.value),
         trivial_over=fewer_trivial if trivial.value is not None else "",
-        value=placed(found.value),
-        low=placed(found.low),
-        high=placed(found.high),
-        trivial=placed(trivial.value),
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        trivial=trivial.value,
     )
 
 
@@ -123,49 +103,10 @@ def metric_rows(tested: EvaluatedSet, keys: tuple[str, ...]) -> list[MetricRow]:
     return rows
 
 
-def class_table(tested: EvaluatedSet) -> tuple[list[str], list[TableRow]]:
-    """What is known of each class against the rest: the measures' names, and a row a class."""
-    classes = tested.metrics.classes
-    found = {key: [tested.estimate(f"{key}[{place}]") for place in range(len(classes))] for key in BY_CLASS}
-    found = {key: column for key, column in found.items() if any(cell.value is not None for cell in column)}
-    rows = [
-        TableRow(
-            name=name,
-            note="",
-            texts=(f"{sum(tested.metrics.confusion[place]):,}",),
-            cells=tuple(make_cell(key, column[place]) for key, column in found.items()),
-        )
-        for place, name in enumerate(classes)
-    ]
-    return [upper_first(short_name(key)) for key in found], rows if found else []
-
-
-def point_rows(tested: EvaluatedSet) -> list[TableRow]:
-    """The operating points, refused ones with their reason."""
-    return [
-        TableRow(
-            name=point.name,
-            note="",
-            texts=(number_text(point.threshold),),
-            cells=tuple(make_cell(name, point.estimates.get(name, UNDEFINED)) for name in POINTS),
-            refused=point.refused,
-        )
-        for point in tested.metrics.operating_points
-    ]
-
-
-def subgroup_rows(tested: EvaluatedSet) -> list[TableRow]:
-    """Sources, views and flags."""
-    return [
-        TableRow(
-            name=part.name or "unknown",
-            note=part.kind,
-            texts=tuple(f"{number:,}" for number in (part.num_samples, part.num_groups, part.num_positives)),
-            cells=tuple(make_cell(name, part.estimates.get(name, UNDEFINED)) for name in SUBGROUP),
-            refused=part.refused,
-        )
-        for part in tested.metrics.subgroups
-    ]
+def class_keys(tested: EvaluatedSet) -> list[str]:
+    """The metrics of BY_CLASS that any class has."""
+    places = range(tested.num_classes)
+    return [key for key in BY_CLASS if any(tested.estimate(f"{key}[{place}]").value is not None for place in places)]
 
 
 def difference_rows(tested: EvaluatedSet) -> list[MetricRow]:
@@ -179,20 +120,6 @@ def difference_rows(tested: EvaluatedSet) -> list[MetricRow]:
             cell = Cell(text=text, interval="" if found[key].low is None else between, over=fewer)
             meaning = meaning_of(key, found[key], tested.num_classes)
             rows.append(MetricRow(name=upper_first(metric_of(key).name), meaning=meaning, cell=cell))
-    return rows
-
-
-def target_rows(crossval: Crossval) -> list[TableRow]:
-    """Cross-validation's headline and honest scores, side by side."""
-    rows, missing = [], not_measured(crossval)
-    for target, name in TARGETS.items():
-        found, row = crossval.target(target), TableRow(name=name, note=TARGET_NOTES[target], texts=(), cells=())
-        if found is None:
-            rows.append(replace(row, refused=missing[target]))
-            continue
-        texts = (f"{found.num_samples:,}", f"{found.num_groups:,}", value_text("f1", found.f1.spread))
-        cells = tuple(make_cell(key, getattr(found, key).estimate) for key in SCORED)
-        rows.append(replace(row, texts=texts, cells=cells))
     return rows
 
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.report.red_flags import (
-    FEWEST_POSITIVES,
-    RedFlag,
-    find_red_flags,
-    may_be_leaked,
-    rests_on_few_groups,
-)
+from engine.report.red_flags import FEWEST_POSITIVES, RedFlag, find_red_flags, may_be_leaked, rests_on_few_groups
 from engine.report.results import EvaluatedSet, RunResults, listed, upper_first
 from engine.statistics.estimates import Estimate
 from engine.statistics.names import interval_text, over_classes, value_text
@@ -34,11 +28,7 @@ class Verdict:
     @property
     def sentences(self) -> dict[str, str]:
         """Question → answer."""
-        return {
-            "How good": self.how_good,
-            "How sure": self.how_sure,
-            "What could fool it": self.what_could_fool,
-        }
+        return {"How good": self.how_good, "How sure": self.how_sure, "What could fool it": self.what_could_fool}
 
 
 def judge(results: RunResults) -> Verdict:
@@ -133,23 +123,25 @@ def how_good(tested: EvaluatedSet | None, red_flags: list[RedFlag], unchecked: l
 
 def score_text(tested: EvaluatedSet) -> str:
     """What was measured, and what always answering the largest class would reach."""
-    metrics = tested.metrics
-    largest = metrics.largest_class
+    metrics, largest = tested.metrics, tested.metrics.largest_class
     noun = "phantom" if metrics.synthetic else "radiograph"
     of = f"on {counted(metrics.num_samples, noun)} ({tested.name})"
     of += "" if may_be_leaked(tested) else ", which training never saw,"
     if unshown(tested):
-        return f"{of} it was not shown to be better than always answering {largest} ({headline_text(tested)})"
+        key, name, found = headline(tested)
+        between = f", interval {interval_text(key, found)}" if found.low is not None else ""
+        shown = f"{name} {value_text(key, found.value)}{between}"
+        return f"{of} it was not shown to be better than always answering {largest} ({shown})"
     if tested.num_classes == 2:
         finds, clears = tested.estimate("sensitivity"), tested.estimate("specificity")
-        found = f"it finds {from_share(finds)} of {metrics.positive} and clears {from_share(clears)} of the others"
+        measured = f"it finds {from_share(finds)} of {metrics.positive} and clears {from_share(clears)} of the others"
         trivial = "finds all and clears none" if largest == metrics.positive else "finds none"
     else:
         right, f1 = tested.estimate("accuracy"), tested.estimate("f1")
         over = f" {fewer}" if (fewer := over_fewer(f1)) else ""
-        found = f"it is right for {from_share(right)}, with a macro F1 of {value_text('f1', f1.value)}{over}"
+        measured = f"it is right for {from_share(right)}, with a macro F1 of {value_text('f1', f1.value)}{over}"
         trivial = f"is right for {value_text('accuracy', tested.trivial('accuracy').value)}"
-    return f"{of} {found}; always answering {largest} {trivial}"
+    return f"{of} {measured}; always answering {largest} {trivial}"
 
 
 def over_fewer(found: Estimate) -> str:
@@ -161,13 +153,6 @@ def from_share(found: Estimate) -> str:
     """A share and where its interval begins."""
     begins = f" (interval from {value_text('sensitivity', found.low)})" if found.low is not None else ""
     return f"{value_text('sensitivity', found.value)}{begins}" if found.value is not None else "an unknown share"
-
-
-def headline_text(tested: EvaluatedSet) -> str:
-    """The headline with its interval."""
-    key, name, found = headline(tested)
-    between = f", interval {interval_text(key, found)}" if found.low is not None else ""
-    return f"{name} {value_text(key, found.value)}{between}"
 
 
 def unshown(tested: EvaluatedSet) -> bool:

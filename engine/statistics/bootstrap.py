@@ -29,6 +29,7 @@ from kernels.bootstrap import weighted_sums_into
 from loaders.errors import InputError
 from loaders.statistics import Progress, Ranking, no_progress, rank, resample_groups
 
+Resampled = tuple[np.ndarray, np.ndarray, np.ndarray]  # float64: sum_RF, roc_RC, precision_RC
 ECE_DISTANCE = "ece_distance"  # no metric, but how far a row's bins lie from row 0's: the ECE's interval needs it
 
 
@@ -52,22 +53,6 @@ class GroupSums:
     recalibrations: tuple[Recalibration, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Resampled:
-    """Sums and areas of each row."""
-
-    sum_RF: np.ndarray
-    roc_RC: np.ndarray
-    precision_RC: np.ndarray
-
-
-def predict_classes(probability_NK: np.ndarray, positive: int, threshold: float | None) -> np.ndarray:
-    """The predicted class, int64 N: the most probable one, or with two classes what a threshold decides."""
-    if threshold is None:
-        return probability_NK.argmax(1)
-    return np.where(probability_NK[:, positive] >= threshold, positive, 1 - positive)
-
-
 def sum_groups(
     label_N: np.ndarray,
     probability_NK: np.ndarray,
@@ -85,7 +70,9 @@ def sum_groups(
     num_classes = probability_NK.shape[1]
     assert threshold is None or num_classes == 2
     group_N = np.unique(group_N, return_inverse=True)[1].astype(np.int32)
-    predicted_N = predict_classes(probability_NK, positive, threshold)
+    predicted_N = probability_NK.argmax(1)
+    if threshold is not None:
+        predicted_N = np.where(probability_NK[:, positive] >= threshold, positive, 1 - positive)
     targets = (positive,) if num_classes == 2 else tuple(range(num_classes))
     num_groups = int(group_N.max()) + 1
 
@@ -128,35 +115,35 @@ def newton_parts(is_positive_N: np.ndarray, logit_N: np.ndarray, fit: Recalibrat
 
 
 def resample(sums: GroupSums, resamples: int, seed: int, progress: Progress = no_progress) -> Resampled:
-    """Sums and areas of the sample itself and of resamples of its groups, on all cores.
+    """Sums, ROC areas and average precisions of the sample itself and of resamples of its groups, on all cores.
 
     A function of sums, resamples and seed, whatever the number of threads; where there are as many groups, the draws
     are the same.
     """
     shape = (1 + resamples, len(sums.rankings))
-    out = Resampled(
-        sum_RF=np.empty((1 + resamples, sums.addend_GF.shape[1])), roc_RC=np.empty(shape), precision_RC=np.empty(shape)
-    )
+    sum_RF = np.empty((1 + resamples, sums.addend_GF.shape[1]))
+    roc_RC, precision_RC = np.empty(shape), np.empty(shape)
 
     def fill(rows: slice, weight_RG: np.ndarray) -> None:
-        weighted_sums_into(out.sum_RF[rows], weight_RG, sums.addend_GF)
+        weighted_sums_into(sum_RF[rows], weight_RG, sums.addend_GF)
         for column, ranking in enumerate(sums.rankings):
-            out.roc_RC[rows, column], out.precision_RC[rows, column] = ranking.areas(weight_RG)
+            roc_RC[rows, column], precision_RC[rows, column] = ranking.areas(weight_RG)
 
     resample_groups(len(sums.addend_GF), resamples, seed, fill, progress)
-    return out
+    return sum_RF, roc_RC, precision_RC
 
 
 def metrics_of(sums: GroupSums, resampled: Resampled, positive: int, prevalence: float | None) -> dict[str, np.ndarray]:
     """Each metric's value in each row, float64 R by name, NaN where undefined; and ECE_DISTANCE."""
     classes, targets = sums.num_classes, sums.targets
-    confusion_RKK = resampled.sum_RF[:, : classes**2].reshape(-1, classes, classes)
+    sum_RF, roc_RC, precision_RC = resampled
+    confusion_RKK = sum_RF[:, : classes**2].reshape(-1, classes, classes)
     every = class_metrics(confusion_RKK)
     by_class = {name: value_RK[:, targets] for name, value_RK in every.items()}
     found = {"accuracy": accuracy(confusion_RKK)}
     if sums.rankings:
-        by_class |= {"auc": resampled.roc_RC, "pr_auc": resampled.precision_RC}
-        brier_R, gap_RB, newton_RF = np.split(resampled.sum_RF[:, classes**2 :], [1, 1 + BINS], axis=1)
+        by_class |= {"auc": roc_RC, "pr_auc": precision_RC}
+        brier_R, gap_RB, newton_RF = np.split(sum_RF[:, classes**2 :], [1, 1 + BINS], axis=1)
         total_R1 = confusion_RKK.sum((1, 2))[:, None]
         found["brier"] = ratio(brier_R, total_R1)[:, 0]
         gap_RB = ratio(gap_RB, total_R1)

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from engine.statistics.metrics import ratio
+
 BINS = 10  # equally wide, on 0 to 1
 TEMPERATURES = (0.5, 20.0)  # bounds: a validation without an error would sharpen without end
 LEAST_PROBABILITY = 1e-7  # a probability of 0 or 1 has no logit; float32 knows nothing finer next to 1
@@ -84,10 +86,7 @@ def reliability(score_N: np.ndarray, happened_N: np.ndarray, bins: int = BINS) -
     bin_N = bin_of(score_N, bins)
     count_B = np.bincount(bin_N, minlength=bins).astype(np.float64)
     score_B, share_B = (
-        np.divide(
-            np.bincount(bin_N, weights=value_N, minlength=bins), count_B, out=np.full(bins, np.nan), where=count_B > 0
-        )
-        for value_N in (score_N, happened_N)
+        ratio(np.bincount(bin_N, weights=value_N, minlength=bins), count_B) for value_N in (score_N, happened_N)
     )
     return Reliability(count_B=count_B, score_B=score_B, share_B=share_B)
 

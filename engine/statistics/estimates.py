@@ -142,8 +142,8 @@ def make_estimates(
         for name, row_R in found.items()
         if name != ECE_DISTANCE
     }
-    for name in result:
-        if name.split("[")[0] in UNBOUNDED and unsettled(result[name], found[name]):
+    for name, row_R in found.items():
+        if name.split("[")[0] in UNBOUNDED and len(row_R) > 1 and width(result[name]) > SETTLED:
             result[name] = UNDEFINED
     settled = {name: row_R if result[name].value is not None else np.full_like(row_R, np.nan)
                for name, row_R in found.items() if "[" in name}  # fmt: skip
@@ -160,11 +160,6 @@ def make_estimates(
 def over(mean: Estimate, known_C: np.ndarray) -> Estimate:
     """A mean with the number of classes it is over.  known_C: the classes that define the metric."""
     return replace(mean, defined=int(known_C.sum()), classes=len(known_C))
-
-
-def unsettled(found: Estimate, row_R: np.ndarray) -> bool:
-    """Whether resamples leave a slope or an intercept open: by a wide interval, or by none."""
-    return len(row_R) > 1 and width(found) > SETTLED
 
 
 def fewest_groups(name: str, groups: dict[str, int], known_C: np.ndarray) -> int:

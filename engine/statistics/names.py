@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from engine.statistics.estimates import Estimate
 from loaders.output import DASH, MINUS, counted, number_text, share_text
 
 
@@ -84,20 +85,9 @@ METRICS = {metric.key: metric for metric in (
     Metric(key="deletion", name="deletion: difference", larger_is_better=False,
            meaning="the area in order of the map less that in random order; below 0 if the map marks what matters"),
 )}
+RESULTS = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence",
+           "f1", "f1_macro", "auc", "pr_auc")
 # fmt: on
-RESULTS = (
-    "accuracy",
-    "sensitivity",
-    "specificity",
-    "ppv",
-    "npv",
-    "ppv_at_prevalence",
-    "npv_at_prevalence",
-    "f1",
-    "f1_macro",
-    "auc",
-    "pr_auc",
-)  # fmt: skip
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
 
 
@@ -110,15 +100,6 @@ class Interval(Protocol):
     def low(self) -> float | None: ...
     @property
     def high(self) -> float | None: ...
-
-
-class Mean(Interval, Protocol):
-    """Such a value that may be a mean over classes: over so many of all; None for what is no mean."""
-
-    @property
-    def defined(self) -> int | None: ...
-    @property
-    def classes(self) -> int | None: ...
 
 
 def metric_of(key: str) -> Metric:
@@ -170,7 +151,7 @@ def interval_text(key: str, found: Interval) -> str:
     return f"{value_text(key, found.low).removesuffix(' %')} to {value_text(key, found.high)}"
 
 
-def with_interval(key: str, found: Mean | None) -> str:
+def with_interval(key: str, found: Estimate | None) -> str:
     """Value and interval in one narrow cell: "91.2 % (85.0–95.1)"; of a mean over fewer than all classes, how many."""
     if found is None:
         return ""

@@ -7,46 +7,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn import metrics
 
 SENSITIVITY = 0.95  # that rule-out asks for
 LEAST_POSITIVES = 59  # 0.95**59 < 0.05: with fewer, even no miss at all leaves a sensitivity below 95 % plausible
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RocCurve:
-    """float64 P each, from (0, 0) at threshold inf to (1, 1); false_positive: 1 - specificity."""
+def roc_curve(is_positive_N: np.ndarray, score_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """1 - specificity, sensitivity and threshold, float64 P each, from (0, 0) at threshold inf to (1, 1).
 
-    false_positive_P: np.ndarray
-    sensitivity_P: np.ndarray
-    threshold_P: np.ndarray
+    A sample is called positive where its score is at least the threshold; None where only one class is present.
+    """
+    from sklearn import metrics  # takes its time to import
+
+    if is_positive_N.all() or not is_positive_N.any():
+        return None
+    return metrics.roc_curve(is_positive_N, score_N, drop_intermediate=False)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PrecisionRecallCurve:
-    """float64 P each, recall rising from 0; at recall 0 precision is set to 1.
+def precision_recall_curve(is_positive_N: np.ndarray, score_N: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Recall, rising from 0, and precision, set to 1 at recall 0, float64 P each; None without a positive.
 
     Average precision is the sum of steps, not of trapezoids: draw it as steps.
     """
+    from sklearn import metrics  # takes its time to import
 
-    recall_P: np.ndarray
-    precision_P: np.ndarray
-
-
-def roc_curve(is_positive_N: np.ndarray, score_N: np.ndarray) -> RocCurve | None:
-    """A sample is called positive where its score is at least the threshold; None where only one class is present."""
-    if is_positive_N.all() or not is_positive_N.any():
-        return None
-    false_positive_P, sensitivity_P, threshold_P = metrics.roc_curve(is_positive_N, score_N, drop_intermediate=False)
-    return RocCurve(false_positive_P=false_positive_P, sensitivity_P=sensitivity_P, threshold_P=threshold_P)
-
-
-def precision_recall_curve(is_positive_N: np.ndarray, score_N: np.ndarray) -> PrecisionRecallCurve | None:
-    """A sample is called positive where its score is at least the threshold; None without a positive."""
     if not is_positive_N.any():
         return None
     precision_P, recall_P, _ = metrics.precision_recall_curve(is_positive_N, score_N)
-    return PrecisionRecallCurve(recall_P=recall_P[::-1], precision_P=precision_P[::-1])
+    return recall_P[::-1], precision_P[::-1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,16 +62,20 @@ def choose_operating_points(
         why = f"found {num_classes} classes, expected 2; the most probable class is called"
         return tuple(OperatingPoint(name=name, threshold=None, refused=why) for name in ("0.5", "youden", "rule-out"))
     roc = roc_curve(is_positive_N, probability_NK[:, positive])
-    half = OperatingPoint(name="0.5", threshold=0.5)
+    youden = rule_out = None
+    no_youden = no_rule_out = ""
     if roc is None:
-        why = f"validation has {num_positive} positives and {num_negative} negatives, expected at least 1 of each"
-        youden = OperatingPoint(name="youden", threshold=None, refused=why)
+        found = f"{num_positive} positives and {num_negative} negatives"
+        no_youden = no_rule_out = f"validation has {found}, expected at least 1 of each"
     else:
-        best = int(np.argmax(np.round(roc.sensitivity_P - roc.false_positive_P, 12)[1:])) + 1
-        youden = OperatingPoint(name="youden", threshold=float(roc.threshold_P[best]))
-    if roc is None or num_positive < LEAST_POSITIVES:
-        why = f"validation has {num_positive} positives, expected at least {LEAST_POSITIVES} (0.95^59 < 5 %)"
-        why = why if num_positive < LEAST_POSITIVES else youden.refused
-        return half, youden, OperatingPoint(name="rule-out", threshold=None, refused=why)
-    enough = int(np.argmax(roc.sensitivity_P >= SENSITIVITY))
-    return half, youden, OperatingPoint(name="rule-out", threshold=float(roc.threshold_P[enough]))
+        false_positive_P, sensitivity_P, threshold_P = roc
+        youden = float(threshold_P[1 + np.argmax(np.round(sensitivity_P - false_positive_P, 12)[1:])])
+        rule_out = float(threshold_P[np.argmax(sensitivity_P >= SENSITIVITY)])
+    if num_positive < LEAST_POSITIVES:
+        rule_out = None
+        no_rule_out = f"validation has {num_positive} positives, expected at least {LEAST_POSITIVES} (0.95^59 < 5 %)"
+    return (
+        OperatingPoint(name="0.5", threshold=0.5),
+        OperatingPoint(name="youden", threshold=youden, refused=no_youden),
+        OperatingPoint(name="rule-out", threshold=rule_out, refused=no_rule_out),
+    )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import json
 import logging
 import os
@@ -21,7 +19,7 @@ from torch import Tensor
 from engine.config import TrainConfig
 from engine.figures import curves_figure, png
 from engine.train.checkpoint import save_checkpoint
-from loaders.atomic_file import publish_bytes, storage_error
+from loaders.atomic_file import publish_bytes, publish_rows, storage_error
 from loaders.errors import ConfigError, StorageError
 from loaders.settings import build, flatten, read_settings, settings_of
 
@@ -158,11 +156,7 @@ class RunFolder:
 
     def record(self, history: Sequence[dict[str, Any]]) -> None:
         """Write metrics.csv anew, and the events of epochs that have none yet."""
-        text = io.StringIO(newline="")
-        table = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(history)
-        publish_bytes(self.path / METRICS, text.getvalue().encode())
+        publish_rows(self.path / METRICS, [history[0], *(row.values() for row in history)])
         for row in history[self.recorded :]:
             for name, value in row.items():
                 if name != "epoch" and value is not None:

@@ -24,7 +24,7 @@ from engine.evaluate.checks import class_cautions
 from engine.evaluate.dataflow import dataflow_beside
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.output import evaluation_parts, in_order
-from engine.evaluate.results import Bootstrap, Difference, Evaluation, Metrics, Scores, figures, measure
+from engine.evaluate.results import Difference, Evaluation, Metrics, Scores, figures, measure
 from engine.evaluate.trained import decide
 from engine.explain.explain import explain
 from engine.figures import png
@@ -371,12 +371,12 @@ def measured(classes: tuple[str, ...], label_N: np.ndarray, called_N: np.ndarray
     scores = Scores(
         label_N=label_N, probability_NK=first_NK, group_N=np.arange(len(label_N)), classes=classes, positive=0
     )
-    found = measure(scores, (), (), Bootstrap(resamples=50, seed=0, prevalence=None), other_NK=second_NK)
+    found = measure(scores, (), (), prevalence=None, resamples=50, seed=0, other_NK=second_NK)
     assert found.difference is not None
     metrics = msgspec.structs.replace(
         example_metrics(), classes=list(classes), positive=classes[0], num_samples=len(label_N), operating_points=[],
         subgroups=[], difference=Difference(against="other", estimates=found.difference, cautions=[]),
-        num_groups=found.num_groups, confusion=found.confusion, estimates=found.estimates, trivial=found.trivial,
+        num_groups=scores.num_groups, confusion=scores.confusion, estimates=found.estimates, trivial=found.trivial,
     )  # fmt: skip
     return Evaluation(metrics=metrics, out=Path("out"), figures=())
 
@@ -423,7 +423,7 @@ def test_the_figures_titles_say_over_how_many_classes_a_mean_is(monkeypatch: pyt
     classes = ("covid", "normal", "pneumonia")
     probability_NK, group_N = np.eye(3)[label_N], np.arange(4)
     scores = Scores(label_N=label_N, probability_NK=probability_NK, group_N=group_N, classes=classes, positive=0)
-    found = measure(scores, (), (), Bootstrap(resamples=50, seed=0, prevalence=None))
+    found = measure(scores, (), (), prevalence=None, resamples=50, seed=0)
     figures(scores, found, "heldout-1f3a90bc", "radiographs")
     assert "mean ROC-AUC over 2 of 3 classes 1.000" in titles[0]
 

@@ -25,7 +25,7 @@ from engine.explain.cam import METHODS, cam, evidence, map_cells, opened
 from engine.explain.controls import Deletion, Randomised, deletion, randomised, rank_correlation
 from engine.explain.explain import choose, explain
 from engine.explain.findings import Explained, Explanation, map_cautions
-from engine.explain.gallery import Shown, overlay
+from engine.explain.gallery import overlay
 from engine.explain.lungs import (
     ANSWERS,
     AT_RANDOM,
@@ -660,14 +660,8 @@ def test_masks_that_lie_elsewhere_are_not_read_and_a_fifo_is_not_waited_for(beto
 def test_an_overlay_shows_the_map_where_it_is_and_leaves_the_rest_grey() -> None:
     cam_HW = np.zeros((64, 64), np.float32)
     cam_HW[8:24, 8:24] = 1
-    shown = Shown(
-        kind="right",
-        crop_HW=np.full((64, 64), 120, np.uint8),
-        cam_HW=cam_HW,
-        lungs_HW=None,
-        lines=("says covid", "c" * 500),
-    )
-    picture = np.asarray(overlay(shown)).astype(int)
+    drawn = overlay(np.full((64, 64), 120, np.uint8), cam_HW, None, ("predicted covid", "c" * 500))
+    picture = np.asarray(drawn).astype(int)
     left, right = picture[:256, :256], picture[:256, -256:]
     assert (left == 120).all() and (right[160:, 160:] == 120).all()
     assert np.ptp(right[64, 64]) > 60  # coloured

@@ -30,11 +30,11 @@ from engine.compare import Contender, comparison_figure
 from engine.crossval.output import crossval_figure
 from engine.crossval.scores import Guess, OverFolds, Target, TargetResult
 from engine.evaluate.figures import Curve, Panel, pr_figure, roc_figure, score_figure
-from engine.evaluate.results import Bootstrap, Scores, figures, measure
+from engine.evaluate.results import Scores, figures, measure
 from engine.explain.controls import Deletion
 from engine.explain.explain import CAPTION
 from engine.explain.findings import Example, caption
-from engine.explain.gallery import TITLES, Shown, deletion_figure, gallery, overlay
+from engine.explain.gallery import TITLES, deletion_figure, gallery, overlay
 from engine.explain.lungs import Interval
 from engine.figures import DPI, confusion_figure, curves_figure
 from engine.profile.breakdown import Measured, variants_for
@@ -116,7 +116,7 @@ def draw_curves(case: Case) -> list[Figure]:
 def draw_evaluation(case: Case) -> list[Figure]:
     scores = scores_of(case.classes)
     points = choose_operating_points(scores.label_N, scores.probability_NK, 0)
-    measured = measure(scores, points, [], Bootstrap(resamples=20, seed=0, prevalence=None))
+    measured = measure(scores, points, [], prevalence=None, resamples=20, seed=0)
     drawn = figures(scores, measured, case.file, "synthetic phantoms")
     assert len(drawn) == 5
     return list(drawn.values())
@@ -185,8 +185,7 @@ def draw_gallery(case: Case) -> list[Image.Image]:
         )  # fmt: skip
         lines = caption(example, names)
         crop_HW = np.full((CROP, CROP), 120, np.uint8)
-        shown = Shown(kind=kind, crop_HW=crop_HW, cam_HW=np.eye(CROP), lungs_HW=crop_HW > 0, lines=lines)
-        pictures.append((kind, overlay(shown)))
+        pictures.append((kind, overlay(crop_HW, np.eye(CROP), crop_HW > 0, lines)))
     said = "The maps lie on the lungs: they have 1.71 times their share of it. " * 3
     page = gallery(pictures, f"HiResCAM: {name_text(case.file)} (heldout)", said, f"Not for diagnosis. {names.note}")
     return [picture for _, picture in pictures] + [page]

@@ -25,8 +25,8 @@ import cli
 from engine.config import ReportConfig
 from engine.evaluate.dataflow import count_files, keep_dataflow
 from engine.evaluate.results import Metrics
-from engine.explain.gallery import Shown, overlay, picture_bytes
-from engine.report.collections import make_flow
+from engine.explain.gallery import overlay, picture_bytes
+from engine.report.page import flow_classes
 from engine.report.report import probe_run, report, write_report
 from engine.report.results import Probes, read_results
 from engine.report.tables import train_command
@@ -473,10 +473,10 @@ def test_without_an_interval_of_the_mean_auc_the_verdict_goes_by_accuracy(tmp_pa
 def test_the_data_flow_has_a_row_a_class_in_the_runs_order(tmp_path: Path) -> None:
     names = [f"class {number}" for number in (1, 2, 10)]
     counts = {split: dict.fromkeys(sorted(names), 5) | {"other": 1} for split in ("train", "val")}
-    flow = make_flow(dataflow(splits=counts), names)
-    assert flow is not None
-    assert flow.classes == [(name, [5, 5]) for name in names] + [("other", [1, 1])]
-    assert (flow.splits, flow.images, flow.groups) == (["train", "val"], [16, 16], ["1,240", "311"])
+    assert flow_classes(dataflow(splits=counts), names) == [*names, "other"]
+    run = make_run(tmp_path / "run", dataflow=dataflow(splits=counts))
+    text = " ".join(Reader(write_report(run).page.read_text()).text.split())
+    assert "class 1 5 5 class 10 5 5 class 2 5 5 other 1 1 All images 16 16 Groups 1,240 311" in text
 
 
 def test_the_same_files_give_the_same_bytes_wherever_the_run_lies(drawn: Path, tmp_path: Path) -> None:
@@ -569,8 +569,8 @@ def test_settings_of_another_kind_do_no_harm(tmp_path: Path, wrong: Any) -> None
 def test_the_caption_within_an_overlay_is_not_shown_a_second_time(drawn: Path, tmp_path: Path) -> None:
     run = shutil.copytree(drawn, tmp_path / "run")
     crop_HW = np.zeros((32, 32), np.uint8)
-    shown = Shown(kind="right", crop_HW=crop_HW, cam_HW=np.eye(32), lungs_HW=None, lines=("says covid", "sample 0"))
-    (run / "explanation" / SET / "0001.png").write_bytes(picture_bytes(overlay(shown)))
+    drawn = overlay(crop_HW, np.eye(32), None, ("predicted covid", "sample 0"))
+    (run / "explanation" / SET / "0001.png").write_bytes(picture_bytes(drawn))
     samples = [example(sample=place, overlay=f"000{place}.png") for place in (1, 2)]
     put(run / "explanation" / SET / "explanation.json", explanation(samples=samples))
     shutil.copy(run / "curves.png", run / "explanation" / SET / "0002.png")

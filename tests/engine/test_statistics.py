@@ -659,12 +659,11 @@ def test_curves_are_scikit_learns(coarse: bool) -> None:
     false_P, true_P, threshold_P = oracle.roc_curve(is_N, score_N, drop_intermediate=False)
     roc = roc_curve(is_N, score_N)
     assert roc is not None
-    assert roc.false_positive_P == pytest.approx(false_P) and roc.sensitivity_P == pytest.approx(true_P)
-    assert roc.threshold_P == pytest.approx(threshold_P)
+    assert [line_P.tolist() for line_P in roc] == [line_P.tolist() for line_P in (false_P, true_P, threshold_P)]
     precision_P, recall_P, _ = oracle.precision_recall_curve(is_N, score_N)
     curve = precision_recall_curve(is_N, score_N)
     assert curve is not None
-    assert curve.precision_P == pytest.approx(precision_P[::-1]) and curve.recall_P == pytest.approx(recall_P[::-1])
+    assert curve[0] == pytest.approx(recall_P[::-1]) and curve[1] == pytest.approx(precision_P[::-1])
     assert roc_curve(np.ones(3, bool), np.arange(3.0)) is None
     assert precision_recall_curve(np.zeros(3, bool), np.arange(3.0)) is None
 
