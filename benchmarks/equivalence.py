@@ -36,7 +36,7 @@ from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomCo
 from loaders.convert.convert import convert
 from loaders.phantom.folder import write_phantoms
 from loaders.sampling import DROPOUT, scalar_seed
-from tests.plain import Plain
+from tests.naive import Plain
 
 CROP = 32
 PATIENTS = 2500

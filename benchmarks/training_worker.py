@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.settings import BATCH, THREADS
-from tests.plain import Plain
+from tests.naive import Plain
 
 LEARNING_RATE = 1e-3
 DROPOUT = 0.0  # compiled networks draw other random numbers; without dropout the losses compare

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from engine.compare import Comparison
+from engine.config import TrainConfig
 from engine.crossval.scores import Crossval, FoldScores
 from engine.evaluate.dataflow import DataFlow
 from engine.evaluate.figures import Curve, Panel, pr_figure, reliability_figure, roc_figure, score_figure
@@ -25,6 +26,7 @@ from engine.train.summary import Summary
 from loaders.figure_text import class_names
 from loaders.phantom.phantom import draw_phantom
 from loaders.records import Record, encode_record
+from loaders.settings import build
 
 SET = "heldout-a9efac4d"  # split and conversion
 CLASSES = ("covid", "normal")
@@ -427,3 +429,14 @@ def draw_pictures(run: Path) -> Path:
         overlay_HWC = cv2.addWeighted(cv2.cvtColor(grey_HW, cv2.COLOR_GRAY2BGR), 0.75, heat_HWC, 0.45, 0)
         cv2.imwrite(str(run / "explanation" / SET / f"{place + 1:04d}.png"), overlay_HWC)
     return run
+
+
+def small_training(data: Path, out: Path, **settings: object) -> TrainConfig:
+    """One epoch on the CPU, unless told otherwise.  settings: by name, those of the recipe and the loader too."""
+    return build(TrainConfig, {"data": data, "out": out, "epochs": 1, "device": "cpu"} | settings)
+
+
+def results_of(folder: Path, split: str = "heldout") -> Path:
+    """The folder of the one set of this split that was tested there."""
+    (found,) = folder.glob(f"{split}-????????")
+    return found

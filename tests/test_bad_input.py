@@ -28,8 +28,8 @@ import cli
 from engine.train.checkpoint import load_checkpoint
 from loaders.atomic_file import SUFFIX
 from loaders.beton.reader import Beton
+from tests.example_run import results_of
 from tests.faults.processes import ForkServer
-from tests.small_training import results_of
 
 REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534

@@ -10,7 +10,7 @@ import pytest
 import cli
 from engine.train.train import train
 from loaders.beton.reader import Beton
-from tests.small_training import small_training
+from tests.example_run import small_training
 
 WRITES_NOTHING = {"info", "verify", "bench-loader"}
 # of each command: the files that an earlier one left in OUT, and arguments with which it cannot work

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 import subprocess
 import sys
 import threading
@@ -17,8 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from benchmarks import targets
+from benchmarks import equivalence, targets
 from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
 from benchmarks.compare import (
     CHECKS,
@@ -35,10 +37,12 @@ from benchmarks.compare import (
     save,
 )
 from benchmarks.conftest import require_rivals
-from benchmarks.contest import Comparison, Contest, Missing, from_record, interleaved
+from benchmarks.contest import Comparison, Contest, Missing, Worker, from_record, interleaved
 from benchmarks.kernel_contests import Work
 from benchmarks.rivals import installed
+from benchmarks.step_contests import recording_contest, reference_contest, step_224_contest
 from benchmarks.table import agreement, table
+from benchmarks.training_worker import STEP_RIVALS
 
 SLOWED = 1 / 1.15  # of the ratio, when ours takes 15 % longer
 NOISE = 0.05  # scale of the noise of one round's log ratio: a tenth of the rounds is off by 15 %
@@ -360,3 +364,49 @@ def test_compare_tells_fallen_from_holding_missing_and_unknown(capsys: pytest.Ca
     holds, falls, gone, new = capsys.readouterr().out.splitlines()
     assert holds.endswith("stored 1.50: holds") and falls.endswith("FALLEN below 0.9 of it")
     assert gone == "gone: missing: not installed" and "not in the baseline" in new
+
+
+def test_rivals_of_the_step_take_the_same_steps_in_processes_of_their_own() -> None:
+    with step_224_contest(STEP_RIVALS[:2], crop=32) as contest:
+        contest.check()
+        for call in contest.rivals.values():
+            call()
+
+
+def test_rivals_that_train_otherwise_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([[0.7, 0.6, 0.5], [0.7, 0.6, 0.55]])
+    monkeypatch.setattr(Worker, "ask", lambda self, line: next(answers))
+    with (
+        pytest.raises(Disagreement, match="stock PyTorch, NCHW: 3 losses"),
+        step_224_contest(STEP_RIVALS[:2], 32) as contest,
+    ):
+        contest.check()
+
+
+def test_a_worker_that_dies_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    with (
+        Worker("benchmarks.training_worker", "nobody") as worker,
+        pytest.raises(RuntimeError, match="nobody: ended with 2"),
+    ):
+        worker.ask("steps 1")
+    assert "invalid choice: 'nobody'" in capfd.readouterr().err
+
+
+def test_both_sides_of_an_epoch_have_the_same_images(phantoms: Path, tmp_path: Path) -> None:
+    with reference_contest(phantoms, tmp_path, 128) as contest:
+        contest.check()
+        assert contest.amount > 40
+
+
+def test_records_do_not_change_what_is_learnt(betons: Path, tmp_path: Path) -> None:
+    with recording_contest(betons, tmp_path) as contest:
+        contest.check()
+        for call in contest.rivals.values():
+            call()
+    assert {path.name for path in (tmp_path / "0").iterdir()} > {"best.safetensors", "last.safetensors", "curves.png"}
+
+
+def test_the_interval_is_students() -> None:
+    differences = [0.01, -0.02, 0.003, 0.0, 0.01, -0.004, 0.02, -0.01, 0.005, 0.001]
+    wanted = stats.t.interval(0.95, 9, statistics.mean(differences), stats.sem(differences))
+    assert equivalence.student_interval(differences)[1:] == pytest.approx(wanted, rel=1e-12)

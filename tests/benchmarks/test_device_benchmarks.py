@@ -106,7 +106,7 @@ def test_rivals_take_turns_and_one_that_fails_is_left_out_with_its_reason() -> N
 
 def test_made_up_betons_can_be_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.train.train import train
-    from tests.small_training import small_training
+    from tests.example_run import small_training
 
     monkeypatch.setattr("benchmarks.device.rivals.CROP", 32)
     monkeypatch.setattr("benchmarks.device.rivals.STORED", 46)

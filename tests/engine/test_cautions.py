@@ -52,12 +52,11 @@ from loaders.config import LoaderConfig
 from loaders.output import Line, Parts
 from loaders.records import read_record
 from loaders.settings import build
-from tests.engine.test_capture import CUDA, Recorder, recorder  # noqa: F401 - a fixture
-from tests.example_run import CHECKPOINT, make_run, metrics
+from tests.engine.test_device_step import CUDA, Recorder, recorder  # noqa: F401 - a fixture
+from tests.example_run import CHECKPOINT, make_run, metrics, results_of, small_training
 from tests.example_run import crossval as example_crossval
 from tests.loaders.test_audit_page import Reader
 from tests.loaders.test_beton import strip_footer
-from tests.small_training import results_of, small_training
 
 ROOT = Path(__file__).parents[2]
 SEEDS: dict[str, Any] = {"device": "cpu", "resamples": 100}

@@ -26,8 +26,7 @@ from loaders.errors import ConfigError, InputError, Interrupted, LockedError
 from loaders.output import Line, Sheet, caution_lines
 from loaders.records import encode_record, read_record
 from loaders.settings import build
-from tests.example_run import comparison
-from tests.small_training import results_of
+from tests.example_run import comparison, results_of
 
 FEW = 100  # resamples
 SURE = Estimate(value=1.0, low=0.9, high=1.0, method="wilson")

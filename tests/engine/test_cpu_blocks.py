@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from engine.networks import batch_parts, cpu_blocks
 from engine.networks.batch_parts import for_each_part, weight_gradient
 from engine.networks.cnn import Cnn
 from engine.networks.cpu_blocks import batch_statistics, fused_block, fused_first_block
 from kernels.fused_block import columns_into
-from tests.rounding import MARGIN, UNIT, batch_products, rounded, sum_error
-
-pytestmark = pytest.mark.numerical
+from tests.rounding import FEW, MARGIN, PARTS, UNIT, batch_products, rounded, sum_error
 
 Results = dict[str, torch.Tensor]
 SHAPES = [(8, 16, 12, 12), (6, 8, 13, 13), (3, 8, 7, 10), (2, 4, 10, 3), (2, 8, 2, 2), (1, 16, 31, 33), (40, 8, 6, 6)]
@@ -94,6 +93,7 @@ def median_errors(
     return {name: np.median(pairs, axis=0) for name, pairs in errors.items()}
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_block_is_as_near_float64_as_float32s_rounding_allows(shape: tuple[int, ...], training: bool) -> None:
@@ -101,6 +101,7 @@ def test_a_block_is_as_near_float64_as_float32s_rounding_allows(shape: tuple[int
         assert ours <= MARGIN * max(allowed, UNIT), (name, ours, allowed)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("shape", [(8, 1, 12, 12), (6, 1, 13, 13), (3, 1, 7, 10), (1, 1, 31, 33)], ids=str)
 def test_the_first_block_is_as_near_float64_as_float32s_rounding_allows(shape: tuple[int, ...], training: bool) -> None:
@@ -108,6 +109,7 @@ def test_the_first_block_is_as_near_float64_as_float32s_rounding_allows(shape: t
         assert ours <= MARGIN * max(allowed, UNIT), (name, ours, allowed)
 
 
+@pytest.mark.numerical
 def test_statistics_hold_where_the_mean_is_far_above_the_deviation() -> None:
     centre, side, num_images = 300.0, 16, 8
     for block, channels in ((fused_block, 8), (fused_first_block, 1)):
@@ -118,6 +120,7 @@ def test_statistics_hold_where_the_mean_is_far_above_the_deviation() -> None:
             assert ours <= MARGIN * max(allowed, UNIT), (name, ours, allowed)
 
 
+@pytest.mark.numerical
 def test_sums_of_squares_survive_a_mean_a_million_deviations_away() -> None:
     values = 1e6 + np.random.default_rng(0).standard_normal((1000, 1))
     found = batch_statistics(values.sum(0), (values**2).sum(0), 1000)
@@ -125,6 +128,7 @@ def test_sums_of_squares_survive_a_mean_a_million_deviations_away() -> None:
     assert (batch_statistics(np.array([3e8]), np.array([9e13]) * (1 - 1e-16), 1000).variance_K >= 0).all()
 
 
+@pytest.mark.numerical
 def test_equal_pixels_send_the_gradient_where_pytorch_sends_it() -> None:
     for block, channels in ((fused_block, 8), (fused_first_block, 1)):
         modules, flat = layers(channels, 0), torch.ones(2, channels, 12, 12)
@@ -136,6 +140,7 @@ def test_equal_pixels_send_the_gradient_where_pytorch_sends_it() -> None:
             torch.testing.assert_close(value, exact[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("corner", [(2, 2), (2, 3), (3, 2), (3, 3)])
 def test_in_evaluation_one_bad_pixel_spoils_what_it_spoils_in_pytorch(corner: tuple[int, int]) -> None:
     for block, channels in ((fused_block, 8), (fused_first_block, 1)):
@@ -147,6 +152,7 @@ def test_in_evaluation_one_bad_pixel_spoils_what_it_spoils_in_pytorch(corner: tu
         assert spoilt.any() and torch.equal(block(pictures, convolution, norm).isnan(), spoilt)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_a_number_is_not_hidden_by_the_relu(bad: float) -> None:
     for block, channels in ((fused_block, 8), (fused_first_block, 1)):
@@ -156,6 +162,7 @@ def test_what_is_not_a_number_is_not_hidden_by_the_relu(bad: float) -> None:
         assert block(pictures, convolution, norm)[:, norm.weight != 0].isnan().all()
 
 
+@pytest.mark.numerical
 def test_a_second_backward_pass_is_refused() -> None:
     convolution, norm = layers(8, 0)
     loss = fused_block(torch.randn(2, 8, 8, 8), convolution, norm).sum()
@@ -164,11 +171,13 @@ def test_a_second_backward_pass_is_refused() -> None:
         loss.backward()
 
 
+@pytest.mark.numerical
 def test_a_single_value_a_channel_is_refused_as_by_pytorch() -> None:
     with pytest.raises(ValueError, match="expected 2 or more"):
         batch_statistics(np.zeros(3), np.zeros(3), 1)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(
     "shape",
     [(5, 9, 7, 6, 4), (1, 1, 1, 3, 2), (17, 3, 12, 28, 5), (3, 2, 151, 1, 4), (2, 2, 600, 200, 3), (64, 8, 13, 13, 8)],
@@ -193,6 +202,7 @@ def test_weight_gradients_are_the_sums_over_shifted_pictures(shape: tuple[int, i
     assert np.median(errors) <= MARGIN * max(allowed, UNIT)
 
 
+@pytest.mark.numerical
 def test_columns_are_each_pixel_between_its_neighbours() -> None:
     picture = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 4, 2)
     out = np.full((8, 6), np.nan, np.float32)
@@ -204,6 +214,7 @@ def test_columns_are_each_pixel_between_its_neighbours() -> None:
     np.testing.assert_array_equal(out, wanted)
 
 
+@pytest.mark.numerical
 def test_any_number_of_threads_gives_the_same_step_to_the_bit() -> None:
     found, before = [], torch.get_num_threads()
     try:
@@ -220,6 +231,7 @@ def test_any_number_of_threads_gives_the_same_step_to_the_bit() -> None:
         assert all(torch.equal(value, other[name]) for name, value in found[0].items())
 
 
+@pytest.mark.numerical
 def test_parts_cover_the_batch_in_order_and_pass_errors_on() -> None:
     for num_images in (1, 2, 15, 16, 17, 33):
         parts = for_each_part(range, num_images)
@@ -232,6 +244,7 @@ def test_parts_cover_the_batch_in_order_and_pass_errors_on() -> None:
         for_each_part(fail, 3)
 
 
+@pytest.mark.numerical
 def test_workers_leave_torchs_number_of_threads_as_it_was() -> None:
     before = torch.get_num_threads()
     try:
@@ -247,6 +260,7 @@ def gradients(network: Cnn, frames: torch.Tensor) -> Results:
     return {name: parameter.grad for name, parameter in network.named_parameters()}
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("crop", [32, 45, 97])
 def test_the_fused_network_is_the_network_of_its_layers(crop: int) -> None:
     torch.manual_seed(0)
@@ -264,6 +278,7 @@ def test_the_fused_network_is_the_network_of_its_layers(crop: int) -> None:
         torch.testing.assert_close(fused(frames), single(frames), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.numerical
 def test_frames_that_want_a_gradient_get_it() -> None:
     torch.manual_seed(0)
     network = Cnn(2, 32, 0.0).eval()
@@ -277,6 +292,7 @@ def test_frames_that_want_a_gradient_get_it() -> None:
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.numerical
 def test_other_precisions_and_hooks_take_the_single_layers() -> None:
     network, frames, calls = Cnn(2, 32, 0.0), torch.rand(4, 1, 32, 32), []
     network.features[0].register_forward_hook(lambda *args: calls.append(args))
@@ -291,9 +307,61 @@ def test_other_precisions_and_hooks_take_the_single_layers() -> None:
     assert len(calls) == 3
 
 
+@pytest.mark.numerical
 def test_a_thread_of_a_block_that_would_end_the_process_is_an_error() -> None:
     def leave(start: int, stop: int) -> None:
         raise SystemExit(0)
 
     with pytest.raises(RuntimeError, match="SystemExit"):
         for_each_part(leave, 4)
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("num_products", [30, 300, 3000])
+def test_a_chain_of_products_loses_what_was_derived(num_products: int) -> None:
+    generator = np.random.default_rng(0)
+    product = generator.standard_normal((num_products, 4000), np.float32)
+    found = np.add.accumulate(product, axis=0)[-1]  # one after another
+    exact = product.astype(np.float64).sum(0)
+    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert error == pytest.approx(sum_error(num_products), rel=0.1)
+
+
+@pytest.mark.numerical
+def test_one_chain_over_every_pixel_of_a_batch_is_beyond_the_bound_of_parts() -> None:
+    num_images, pixels, channels = 64, 13 * 13, 32
+    generator = np.random.default_rng(0)
+    picture, gradient = generator.standard_normal((2, num_images * pixels, channels), np.float32)
+    products = picture[:, :, None] * gradient[:, None, :]
+    exact = products.astype(np.float64).sum(0)
+    in_parts = np.zeros_like(exact, np.float32)
+    for part in products.reshape(PARTS, -1, channels, channels):
+        in_parts += np.add.accumulate(part, axis=0)[-1]
+    in_chain = np.add.accumulate(products, axis=0)[-1]
+    allowed = MARGIN * sum_error(batch_products(num_images, pixels)) * np.linalg.norm(exact)
+    assert np.linalg.norm(in_parts - exact) < allowed < np.linalg.norm(in_chain - exact) / 2
+
+
+@pytest.mark.numerical
+def test_products_in_bfloat16_are_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = Cnn(2, 32, 0.0).to(memory_format=torch.channels_last)
+    exact = copy.deepcopy(network).double()
+    allowed = rounded(copy.deepcopy(exact), 0)
+    right = nn.functional.conv2d
+
+    def rough(pictures: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
+        return right(pictures.bfloat16().float(), weight.bfloat16().float(), padding=padding)
+
+    monkeypatch.setattr(cpu_blocks.functional, "conv2d", rough)
+    frames = torch.rand(8, 1, 32, 32) * 2 - 1
+    with torch.no_grad():
+        found = network(frames)
+        monkeypatch.undo()
+        wanted, bound = exact(frames.double()), allowed(frames.double())
+    assert (found - wanted).norm() > 100 * MARGIN * (bound - wanted).norm()
+
+
+@pytest.mark.numerical
+def test_the_engine_divides_its_sums_at_least_as_the_bound_takes_them_to_be_divided() -> None:
+    assert batch_parts.PARTS >= PARTS and cpu_blocks.FEW <= FEW

@@ -46,9 +46,9 @@ from loaders.phantom.folder import write_phantoms
 from loaders.records import read_record, write_record
 from tests.engine.test_figures import check_texts, drawn_texts
 from tests.example_run import metrics as example_metrics
+from tests.example_run import results_of, small_training
 from tests.loaders.test_audit_page import Reader
 from tests.loaders.test_beton import strip_footer
-from tests.small_training import results_of, small_training
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ from loaders.errors import CheckpointError, ConfigError, InputError, StorageErro
 from loaders.phantom.folder import write_phantoms
 from loaders.records import read_record
 from tests.conftest import made_once
-from tests.small_training import small_training
+from tests.example_run import small_training
 
 CROP = 64
 

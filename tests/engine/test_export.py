@@ -34,8 +34,7 @@ from loaders import __version__
 from loaders.beton.reader import Beton
 from loaders.cautions import caution
 from loaders.errors import CheckpointError, ConfigError, IntegrityError
-from tests.example_run import CHECKPOINT, alone, deletion, estimate, explanation, metrics, put
-from tests.small_training import small_training
+from tests.example_run import CHECKPOINT, alone, deletion, estimate, explanation, metrics, put, small_training
 
 pytestmark = pytest.mark.extras
 

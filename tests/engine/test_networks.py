@@ -42,7 +42,7 @@ from engine.train.train import train
 from loaders.config import LoaderConfig
 from loaders.errors import CheckpointError, ConfigError, Interrupted, StorageError
 from loaders.records import read_record
-from tests.small_training import small_training
+from tests.example_run import small_training
 
 SIDE = 32
 

@@ -28,7 +28,7 @@ from loaders.errors import CheckpointError, ConfigError, InputError, LockedError
 from loaders.images.decode import write_frame
 from loaders.output import Line
 from loaders.phantom.folder import write_phantoms
-from tests.small_training import results_of, small_training
+from tests.example_run import results_of, small_training
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Task, decode_into_spool
 from loaders.machine import usable_cores
-from tests.plain import Plain
+from tests.naive import Plain
 
 ENGINE = variants_for("cpu")[-1]
 

@@ -17,7 +17,7 @@ from engine.statistics.metrics import confusion_matrix
 from engine.train.step import Step, make_learner, predict, train_step
 from loaders.batches.loader import Loader
 from loaders.errors import ConfigError, DivergedError
-from tests.plain import Plain
+from tests.naive import Plain
 from tests.rounding import MARGIN, rounded
 
 COMPILER = any(map(shutil.which, ("g++", "clang++", "c++")))

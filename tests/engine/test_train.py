@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,19 +17,25 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import cli
-from engine.config import CrossvalConfig, Recipe, TrainConfig
+from engine.config import CrossvalConfig, EvaluateConfig, Recipe, TrainConfig
+from engine.evaluate.evaluate import evaluate
+from engine.evaluate.results import Metrics
 from engine.evaluate.trained import load_trained
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.epochs import HostEpochs
-from engine.train.run_folder import RunFolder, load_config, shared_settings
+from engine.train.run_folder import Events, RunFolder, load_config, shared_settings
 from engine.train.state import State
 from engine.train.summary import Summary
 from engine.train.train import train
 from loaders.cautions import caution
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
+from loaders.convert.convert import convert
 from loaders.errors import (
     CheckpointError,
     ConfigError,
@@ -37,8 +45,9 @@ from loaders.errors import (
     LockedError,
     StorageError,
 )
+from loaders.phantom.folder import write_phantoms
 from loaders.records import read_record
-from tests.small_training import small_training
+from tests.example_run import small_training
 
 ROOT = Path(__file__).parents[2]
 
@@ -616,3 +625,88 @@ def test_a_training_is_done_though_another_process_took_its_folder_before_the_pa
     flags = ["--epochs", "1", "--device", "cpu", "--no-arena"]
     assert cli.main(["train", str(betons), "--out", str(tmp_path / "run"), *flags]) == 0
     assert "report.html is not written" in capsys.readouterr().out
+
+
+FULL = Path("/dev/full")  # takes no byte
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+
+
+def test_tensorboard_reads_the_events_and_leaves_out_those_that_were_taken_back(tmp_path: Path) -> None:
+    for purge_epoch, epochs in ((None, (1, 2, 3)), (3, (3, 4))):
+        events = Events(tmp_path, purge_epoch)
+        for epoch in epochs:
+            events.add("val/f1", epoch / 10, epoch)
+        events.close()
+    found = EventAccumulator(str(tmp_path))
+    found.Reload()
+    assert [event.step for event in found.Scalars("val/f1")] == [1, 2, 3, 4]
+    assert [event.value for event in found.Scalars("val/f1")] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+
+
+def test_the_events_do_not_name_the_machine(tmp_path: Path) -> None:
+    Events(tmp_path).close()
+    (path,) = tmp_path.iterdir()
+    assert f".{socket.gethostname()}" not in path.name and socket.gethostname().encode() not in path.read_bytes()
+
+
+@needs_full
+def test_events_on_a_full_disk_are_an_error_of_the_caller(tmp_path: Path) -> None:
+    events = Events(tmp_path)
+    events._file.close()
+    events._file = FULL.open("wb")
+    events._records._writer = events._file
+    events.add("val/f1", 0.5, 1)
+    with pytest.raises(StorageError, match=r"tfevents.* bytes of room"):
+        events.flush()
+    with pytest.raises(StorageError, match="tfevents"):
+        events.close()
+
+
+@needs_full
+def test_a_log_on_a_full_disk_stops_the_training_in_words(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StorageError, match=r"train\.log: .* bytes of room"), RunFolder(tmp_path) as folder:
+        folder._handler.stream.close()
+        folder._handler.stream = FULL.open("w")
+        logging.getLogger("engine.train.train").info("epoch 1")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.fixture(scope="module")
+def hard_enough(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phantoms at a set difficulty, without arms or marks tied to the class: 240 patients, strength 1."""
+    return write_phantoms(PhantomConfig(out=tmp_path_factory.mktemp("hard") / "p", patients=240, size=92, seed=11))
+
+
+def held_out(manifest: Path, folder: Path, *, epochs: int, share: float) -> Metrics:
+    """Convert, train and evaluate on the held-out share of the patients; the metrics."""
+    key = folder / "k"
+    convert(
+        ConvertConfig(
+            catalog=CatalogConfig(manifest=manifest), out=folder / "b", size=64, holdout=share, workers=1, site_key=key
+        )
+    )
+    train(small_training(folder / "b", folder / "run", epochs=epochs, patience=30))
+    (result,) = evaluate(EvaluateConfig(run=folder / "run", betons=(folder / "b" / "heldout.beton",), device="cpu"))
+    return result.metrics
+
+
+def test_the_finding_is_learnt_and_generalises_to_new_patients(hard_enough: Path, tmp_path: Path) -> None:
+    metrics = held_out(hard_enough, tmp_path, epochs=12, share=0.2)
+    assert metrics.num_samples >= 70
+    assert metrics.estimates["f1"].value >= 0.90, metrics
+
+
+def test_labels_permuted_by_patient_leave_nothing_to_learn(hard_enough: Path, tmp_path: Path) -> None:
+    rows = list(csv.DictReader(hard_enough.read_text().splitlines()))
+    patients = sorted({row["patient"] for row in rows})
+    label_of = {row["patient"]: row["label"] for row in rows}
+    shuffled = np.random.default_rng(4).permutation([label_of[patient] for patient in patients])
+    permuted = dict(zip(patients, shuffled, strict=True))
+    manifest = hard_enough.parent / "permuted.csv"
+    lines = [f"{row['path']},{permuted[row['patient']]},{row['patient']}" for row in rows]
+    manifest.write_text("\n".join(["path,label,patient", *lines]))
+    metrics = held_out(manifest, tmp_path, epochs=6, share=0.4)
+    num_samples = metrics.num_samples
+    assert num_samples >= 130
+    # images of a patient go together, so about half as many independent cases: 3 standard errors of chance
+    assert abs(metrics.estimates["auc"].value - 0.5) <= 3 * (1 / (3 * num_samples / 2)) ** 0.5, metrics

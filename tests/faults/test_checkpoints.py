@@ -18,10 +18,10 @@ import torch
 
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from loaders.images.kind import WEIGHTS
+from tests.example_run import results_of
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.processes import ForkServer
 from tests.faults.small_run import begun_anew, left_of, make_betons, result_of, train_command
-from tests.small_training import results_of
 
 OUT_OF_TIME = 120.0
 RUN_FILES = ("last.safetensors", "best.safetensors", "leakage.safetensors")

@@ -1,5 +1,13 @@
 """Kernels against their float64 oracles."""
 
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +17,6 @@ from kernels.crops import affine_into, affine_scratch, crop_into
 from kernels.decoding import count_coloured, histogram_into, luma_into, shrink_into, unfilter_into
 from loaders.sampling import inverse_matrices
 from tests import naive
-
-pytestmark = pytest.mark.numerical
 
 SIZES = [(1, 1), (2, 2), (3, 1), (33, 23), (46, 32), (182, 128)]
 
@@ -26,6 +32,7 @@ def frames(num_samples: int, stored: int, seed: int = 0) -> tuple[np.ndarray, np
     return frames_NSS, bytes_B, offset_N.astype(np.int64)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("stored", "crop"), [(s, c) for s, c in SIZES if (s - c) % 2 == 0])
 def test_crop_is_the_centre_mapped_to_unit_range(stored: int, crop: int) -> None:
     frames_NSS, bytes_B, offset_N = frames(3, stored)
@@ -35,12 +42,14 @@ def test_crop_is_the_centre_mapped_to_unit_range(stored: int, crop: int) -> None
         np.testing.assert_allclose(out[0], naive.crop(frame_SS, crop), atol=2e-7)
 
 
+@pytest.mark.numerical
 def test_grey_levels_0_and_255_map_to_exactly_minus_1_and_1() -> None:
     out_N1HW = np.empty((1, 1, 2, 2), np.float32)
     crop_into(out_N1HW, np.array([0, 255, 255, 0], np.uint8), np.zeros(1, np.int64), 2)
     assert out_N1HW.ravel().tolist() == [-1, 1, 1, -1]
 
 
+@pytest.mark.numerical
 def test_affine_stays_within_a_thousandth_at_the_largest_size() -> None:
     frames_NSS, bytes_B, offset_N = frames(1, 2926)
     frames_NSS[:] = bytes_B[7:].reshape(frames_NSS.shape)[:] = np.where(frames_NSS > 127, 255, 0)
@@ -50,6 +59,7 @@ def test_affine_stays_within_a_thousandth_at_the_largest_size() -> None:
     assert np.abs(out_N1HW[0, 0] - naive.affine(frames_NSS[0], inverse_N23[0], 2048, 0, 2925)).max() <= 1e-3
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("stored", "crop"), SIZES)
 @pytest.mark.parametrize("whole_frame", [True, False])
 def test_affine_stays_within_a_thousandth_of_the_oracle(stored: int, crop: int, whole_frame: bool) -> None:
@@ -67,6 +77,7 @@ def test_affine_stays_within_a_thousandth_of_the_oracle(stored: int, crop: int, 
         assert np.abs(out[0] - wanted).max() <= 1e-3
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("stored", "crop"), [(320, 224), (182, 128), (92, 64), (46, 32), (1, 1)])
 def test_affine_at_the_identity_equals_crop_to_the_bit(stored: int, crop: int) -> None:
     _, bytes_B, offset_N = frames(2, stored)
@@ -77,6 +88,7 @@ def test_affine_at_the_identity_equals_crop_to_the_bit(stored: int, crop: int) -
     assert by_crop.tobytes() == by_affine.tobytes()
 
 
+@pytest.mark.numerical
 def test_an_empty_batch_is_left_alone() -> None:
     _, bytes_B, offset_N = frames(0, 4)
     out_N1HW = np.empty((0, 1, 2, 2), np.float32)
@@ -85,6 +97,7 @@ def test_an_empty_batch_is_left_alone() -> None:
     assert out_N1HW.shape == (0, 1, 2, 2)
 
 
+@pytest.mark.numerical
 def test_far_coordinates_clamp_to_the_nearest_allowed_pixel() -> None:
     frames_NSS, bytes_B, offset_N = frames(1, 6)
     far_N23 = np.array([[[1, 0, 1e6], [0, 1, -1e6]]], np.float32)
@@ -93,6 +106,7 @@ def test_far_coordinates_clamp_to_the_nearest_allowed_pixel() -> None:
     np.testing.assert_allclose(out_N1HW.ravel(), naive.to_unit(frames_NSS[0, 1, 4]), atol=2e-7)
 
 
+@pytest.mark.numerical
 @given(angle=st.floats(-7, 7), zoom=st.floats(0.1, 10), side=st.integers(1, 12), margin=st.integers(0, 6))
 @settings(max_examples=60, deadline=None)
 def test_affine_agrees_with_the_oracle_whatever_the_matrix(angle: float, zoom: float, side: int, margin: int) -> None:
@@ -104,6 +118,7 @@ def test_affine_agrees_with_the_oracle_whatever_the_matrix(angle: float, zoom: f
     assert np.abs(out_N1HW[0, 0] - naive.affine(frames_NSS[0], inverse_N23[0], side, 0, stored - 1)).max() <= 1e-3
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(0, 3), (1, 1), (17, 31)])
 def test_luma_is_rec_601_rounded_to_nearest(dtype: type, shape: tuple[int, int]) -> None:
@@ -119,6 +134,7 @@ def test_luma_is_rec_601_rounded_to_nearest(dtype: type, shape: tuple[int, int])
     assert out[0, 0] == top
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("dtype", "levels"), [(np.uint8, 256), (np.uint16, 65536)])
 def test_histogram_counts_every_level(dtype: type, levels: int) -> None:
     for shape in ((1, 1), (3, 5), (40, 50), (0, 7)):  # words of eight bytes, and what is left
@@ -128,6 +144,7 @@ def test_histogram_counts_every_level(dtype: type, levels: int) -> None:
         assert (count_L == np.bincount(grey_HW.ravel(), minlength=levels)).all()
 
 
+@pytest.mark.numerical
 def test_shrinking_maps_the_window_to_0_255_and_saturates() -> None:
     grey_HW = np.array([[0, 100, 151, 200, 65535]], np.uint16)
     out_hw, sum_W = np.empty((1, 5), np.uint8), np.empty(5, np.float32)
@@ -135,6 +152,7 @@ def test_shrinking_maps_the_window_to_0_255_and_saturates() -> None:
     assert out_hw.tolist() == [[0, 0, 130, 255, 255]]
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize(
     ("shape", "small"), [((1, 1), (1, 1)), ((7, 5), (7, 5)), ((7, 5), (3, 2)), ((97, 64), (46, 46)), ((300, 5), (1, 5))]
@@ -151,6 +169,7 @@ def test_shrinking_averages_areas_within_half_a_level_of_the_oracle(
     assert np.abs(out_hw - naive.area_average(level_HW, *small)).max() <= 0.5 + 1e-3
 
 
+@pytest.mark.numerical
 @given(rows=st.integers(1, 40), columns=st.integers(1, 40), seed=st.integers(0, 99))
 @settings(max_examples=80, deadline=None)
 def test_shrinking_a_flat_picture_keeps_it_flat(rows: int, columns: int, seed: int) -> None:
@@ -161,6 +180,7 @@ def test_shrinking_a_flat_picture_keeps_it_flat(rows: int, columns: int, seed: i
     assert (out_hw == grey_HW[0, 0]).all()
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("pixel_bytes", [1, 3, 4])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 7), (6, 1), (12, 9)])
 def test_unfiltering_is_the_specifications(rows: int, columns: int, pixel_bytes: int) -> None:
@@ -175,10 +195,12 @@ def test_unfiltering_is_the_specifications(rows: int, columns: int, pixel_bytes:
         np.testing.assert_array_equal(out_HB, naive.unfilter(filtered_HF.tobytes(), rows, width, pixel_bytes))
 
 
+@pytest.mark.numerical
 def test_a_filter_that_does_not_exist_is_reported() -> None:
     assert not unfilter_into(np.empty((2, 3), np.uint8), np.array([0, 1, 2, 3, 5, 1, 2, 3], np.uint8), 1)
 
 
+@pytest.mark.numerical
 def test_coloured_pixels_are_counted_as_the_definition_has_it() -> None:
     rng = np.random.default_rng(4)
     for dtype, top in ((np.uint8, 255), (np.uint16, 65535)):
@@ -189,3 +211,35 @@ def test_coloured_pixels_are_counted_as_the_definition_has_it() -> None:
         least = np.float32(0.1 * top)
         assert 0 < (expected := int((away_HW > least).sum())) < away_HW.size
         assert count_coloured(colour_HWC[::1, ::1], tint_C, least) == expected
+
+
+REPOSITORY = Path(__file__).parents[2]
+PROGRAM = """
+import numpy as np
+from kernels.fused_first_block import first_block_into
+out, corner = np.zeros((1, 1, 1, 1), np.float32), np.zeros((1, 1, 1, 1), np.uint8)
+frame, weight = np.zeros((1, 4, 4), np.float32), np.zeros((9, 1), np.float32)
+frame[0, 1:3, 1:3], weight[4] = [[1, 2], [3, 4]], 1  # the convolution gives the frame
+zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
+first_block_into(out, corner, frame, weight, one, zero, one, zero, np.empty((4, 1), np.float32), 0, 1)
+print(out[0, 0, 0, 0], sum(first_block_into.stats.cache_hits.values()))
+"""
+
+
+def run(folder: Path) -> list[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_a_kernel_is_compiled_again_when_what_it_inlines_from_another_file_has_changed(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    assert run(tmp_path) == ["4.0", "0"]
+    assert run(tmp_path) == ["4.0", "1"]
+    source = tmp_path / "kernels" / "fused_block.py"
+    largest = "return lower if is_lower else upper, corner"
+    assert source.read_text().count(largest) == 1
+    source.write_text(source.read_text().replace(largest, "return upper if is_lower else lower, corner"))
+    assert run(tmp_path) == ["2.0", "0"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import os
 import re
 import signal
 import subprocess
@@ -16,12 +18,15 @@ import numpy as np
 import pytest
 import torch
 
+import cli
 import loaders
 from loaders.batches.loader import Loader
+from loaders.batches.memory import BatchMemory
+from loaders.batches.throughput import Epoch, find_bottleneck, measure
 from loaders.beton.format import ROW, Facts
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
-from loaders.config import LoaderConfig, stored_side
+from loaders.config import BenchLoaderConfig, LoaderConfig, stored_side
 from loaders.errors import BetonError, ConfigError
 from loaders.sampling import epoch_matrices, epoch_order
 from loaders.workers import WatchedThreads
@@ -483,3 +488,127 @@ def test_importing_loaders_imports_neither_torch_nor_numba() -> None:
 def test_a_name_that_loaders_does_not_have_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'loaders' has no attribute 'Lodaer'"):
         loaders.Lodaer  # noqa: B018
+
+
+def address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def test_memory_is_reused_once_the_batch_is_dropped() -> None:
+    memory = BatchMemory(4, 8, spare=2)
+    first = memory.take(4)
+    assert first.shape == (4, 1, 8, 8) and first.dtype == np.float32 and first.flags.writeable
+    where = address(first)
+    del first
+    gc.collect()
+    assert address(memory.take(3)) == where
+
+
+@pytest.mark.parametrize("keep", ["view of a view", "tensor", "tensor's slice", "transposed"])
+def test_whatever_refers_to_a_batch_keeps_its_memory(keep: str) -> None:
+    memory = BatchMemory(2, 4, spare=4)
+    batch = memory.take(2)
+    batch[:] = 5
+    held = {
+        "view of a view": lambda batch: batch[:, 0][1:],
+        "tensor": lambda batch: torch.from_numpy(batch),
+        "tensor's slice": lambda batch: torch.from_numpy(batch)[0],
+        "transposed": lambda batch: batch.reshape(2, 16).T,
+    }[keep](batch)
+    del batch
+    gc.collect()
+    others = [memory.take(2) for _ in range(6)]
+    for other in others:
+        other[:] = 9
+    assert (np.asarray(held) == 5).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's threads and fork; the child touches neither
+def test_a_forked_process_has_its_own_copy() -> None:
+    batch = BatchMemory(2, 4, spare=1).take(2)
+    batch[:] = 5
+    child = os.fork()
+    if child == 0:
+        batch[:] = 9
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (batch == 5).all()
+
+
+def test_no_more_than_the_spare_blocks_are_kept() -> None:
+    memory = BatchMemory(2, 4, spare=3)
+    kept = [memory.take(2) for _ in range(10)]
+    assert len({address(batch) for batch in kept}) == 10
+    kept.clear()
+    gc.collect()
+    assert len(memory._free) == 3
+
+
+def test_an_interpreter_with_batches_left_over_ends_quietly() -> None:
+    import subprocess
+    import sys
+
+    program = "from loaders.batches.memory import BatchMemory\nkept = BatchMemory(2, 4, spare=1).take(2)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def epoch_of_throughput(**changes: float) -> Epoch:
+    usual = {
+        "seconds": 1.0,
+        "wait_seconds": 0.9,
+        "consumer_seconds": 0.0,
+        "making_seconds": 1.9,
+        "cpu_seconds": 1.8,
+        "disk_bytes": 0,
+    }
+    return Epoch(**(usual | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "bottleneck"),
+    [
+        ({}, "computing, for 90 % of the threads' time"),
+        ({"wait_seconds": 0.01, "consumer_seconds": 0.98, "making_seconds": 0.4, "cpu_seconds": 0.4}, "the consumer"),
+        ({"wait_seconds": 0.01, "making_seconds": 0.4, "cpu_seconds": 0.4}, "handing batches over"),  # nobody consumes
+        ({"disk_bytes": 900, "cpu_seconds": 0.6}, "the disk"),
+        ({"disk_bytes": 900}, "computing"),  # read in time
+        (
+            {"making_seconds": 0.5, "cpu_seconds": 0.5},
+            "handing batches over: threads are busy for only 25 % of the time",
+        ),
+        ({"cpu_seconds": 0.8}, "other programs: the threads had a core for only 42 %"),
+    ],
+)
+def test_the_bottleneck_follows_from_the_times(changes: dict[str, float], bottleneck: str) -> None:
+    assert find_bottleneck([epoch_of_throughput(**changes)], threads=2, num_bytes=1000).startswith(bottleneck)
+
+
+@pytest.mark.parametrize("evaluation", [True, False])
+def test_every_epoch_is_counted_but_the_first(betons: Path, evaluation: bool) -> None:
+    reports: list[tuple[int, int]] = []
+    config = BenchLoaderConfig(
+        beton=betons / "train.beton", epochs=3, evaluation=evaluation, loader=LoaderConfig(threads=1, batch_size=4)
+    )
+    found = measure(config, lambda done, total: reports.append((done, total)))
+    assert len(found.epochs) == len(found.rates) == 3 and reports[-1] == (4, 4)
+    assert found.crop == 32 and found.threads == 1 and found.order == ("file" if evaluation else "random")
+    for done in found.epochs:
+        assert done.cpu_seconds > 0 and done.making_seconds > 0 and 0 <= done.wait_seconds <= done.seconds
+    assert all(microseconds > 0 for microseconds in found.stages.values())
+
+
+def test_a_slow_consumer_is_never_kept_waiting(betons: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["bench-loader", str(betons / "val.beton"), "--epochs", "5", "--step-ms", "40", "--batch-size", "4"]
+    assert cli.main(command) == 0
+    shown = capsys.readouterr().out
+    assert "images/s (median" in shown and "Bottleneck: the consumer" in shown
+    assert cli.main([*command[:4], "--batch-size", "4"]) == 0
+    assert "Bottleneck: the consumer" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
+def test_page_locked_memory_asks_for_cuda_not_for_tensors(betons: Path) -> None:
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        measure(BenchLoaderConfig(beton=betons / "val.beton", loader=LoaderConfig(pin_memory=True)))

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import platform
+import signal
+import subprocess
+import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
+import cli
 from loaders import machine
+from loaders import machine as arena
+from loaders.atomic_file import LOCK, locked, publish, publish_bytes
+from loaders.errors import StorageError
+from loaders.workers import map_in_processes
 
 ROOM = 1 << 30
 
@@ -60,3 +71,136 @@ def test_without_control_groups_the_whole_machine_counts(monkeypatch: pytest.Mon
     monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "none")
     assert machine.usable_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 1 <= machine.usable_cores() <= (os.cpu_count() or 1)
+
+
+REPOSITORY = Path(__file__).parents[2]
+PROGRAM = """
+import resource, sys
+from loaders.machine import keep_allocations
+kept = keep_allocations(sys.argv[1] == "on")
+import torch
+torch.set_num_threads(1)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(64 << 20, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+settled = [faults() for _ in range(60)]  # an aligned block does not fit the hole it left until holes have merged
+print(int(kept), sum(settled[-5:]))
+"""
+
+
+def run(switch: str) -> list[int]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, switch], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    return list(map(int, done.stdout.split()))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this arena")
+def test_memory_that_was_freed_is_mapped_when_it_is_taken_again() -> None:
+    kept, faults_kept = run("on")
+    assert kept == 1
+    kept, faults_mapped = run("off")
+    assert kept == 0 and faults_mapped > 10 * max(faults_kept, 10)  # 32 huge pages each time, or 16,384 small ones
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena.platform, "libc_ver", lambda: ("", ""))
+    assert not arena.keep_allocations()
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [([], True), (["--no-arena"], False)])
+def test_training_uses_the_arena_unless_it_is_turned_off(
+    flags: list[str], wanted: bool, betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(cli, "keep_allocations", asked.append)
+    assert cli.main(["train", str(betons), "--out", str(tmp_path / "run"), "--epochs", "1", *flags]) == 0
+    assert asked == [wanted]
+
+
+def failing_sync(number: int) -> object:
+    def fsync(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fsync
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_missing_space_is_reported_in_bytes(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing_sync(number))
+    with pytest.raises(StorageError, match=r"a\.bin: .*, expected 12,345 bytes of room; (free|raise)"):
+        publish_bytes(tmp_path / "a.bin", bytes(12_345))
+    with pytest.raises(StorageError, match="expected 7 bytes of room"), publish(tmp_path / "b.bin") as file:
+        file.write(b"unknown")
+    with pytest.raises(StorageError, match="expected 99 bytes of room"), publish(tmp_path / "c.bin", size=99) as file:
+        file.write(b"known")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_disk_is_not_called_a_lack_of_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing_sync(errno.EIO))
+    with pytest.raises(StorageError, match=r"Input/output error, expected no error; check the disk"):
+        publish_bytes(tmp_path / "a.bin", bytes(12_345))
+
+
+def test_a_lock_that_finds_no_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *given: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.open", full)
+    with pytest.raises(StorageError, match=rf"{LOCK}: No space left on device"), locked(tmp_path):
+        pass
+
+
+def nothing() -> None:
+    """Nothing to prepare."""
+
+
+def answer(task: int | str) -> bytes:
+    """What the tests' workers do."""
+    match task:
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "die in the middle of an answer":
+
+            def torn(self: Connection, data: bytes) -> None:
+                os.write(self.fileno(), bytes(data)[: len(data) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            Connection._send = torn  # type: ignore[method-assign]
+        case "exit":
+            sys.exit(0)
+        case "raise":
+            raise ValueError("a bad task")
+    return str(task).encode() * 1000
+
+
+def shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()} if Path("/dev/shm").is_dir() else set()
+
+
+def test_answers_come_in_order_and_nothing_is_in_shared_memory() -> None:
+    before, appeared = shared_memory(), set()
+    tasks = list(range(30))
+    found = []
+    for result in map_in_processes(answer, tasks, 2, nothing):
+        found.append(result)
+        appeared |= shared_memory() - before
+    assert found == [answer(task) for task in tasks]
+    assert not {name for name in appeared if name.startswith("sem.mp-")}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("death", ["die", "die in the middle of an answer", "exit"])
+def test_a_workers_death_is_an_error_not_a_wait_without_end(death: str) -> None:
+    with pytest.raises(ChildProcessError, match="died"):
+        list(map_in_processes(answer, [*range(10), death, *range(10)], 2, nothing))
+
+
+def test_an_error_in_a_worker_is_raised_as_it_is_with_where_it_came_from() -> None:
+    with pytest.raises(ValueError, match="a bad task") as caught:
+        list(map_in_processes(answer, [*range(5), "raise"], 2, nothing))
+    assert "in answer" in caught.value.__notes__[0]

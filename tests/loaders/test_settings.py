@@ -1,13 +1,254 @@
-"""Settings and flags: `auto` where the program chooses."""
+"""Commands that read a source: one set of settings, with which they find the same files, labels and patients."""
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
 import pytest
+from PIL import Image
 
 import cli
-from loaders.config import LoaderConfig
+from loaders.audit.audit import audit
+from loaders.config import AuditConfig, CatalogConfig, ConvertConfig, LoaderConfig
+from loaders.convert.convert import convert
 from loaders.errors import ConfigError
-from loaders.settings import build
+from loaders.settings import build, settings_of
+
+SETTINGS = {setting.name: setting for setting in settings_of(CatalogConfig)}
+READERS = {"convert", "audit"}  # of a labelled source
+APART = {
+    ("phantom", "classes"): "what to draw",
+    ("predict", "max_pixels"): "files are named one by one, without labels or groups",
+    ("profile", "source"): "convert.csv lists the files that are read",
+}
+
+
+def test_every_command_with_a_source_has_every_setting_of_a_source() -> None:
+    for name, command in cli.COMMANDS.items():
+        own = {setting.name: setting for setting in settings_of(command.config)} if command.config else {}
+        shared = {setting for setting in own.keys() & SETTINGS.keys() if (name, setting) not in APART}
+        assert shared == (SETTINGS.keys() if name in READERS else set()), name
+        assert all(own[setting] == SETTINGS[setting] for setting in shared), name  # defaults and help, too
+
+
+def test_a_prediction_reads_as_large_a_file_as_a_conversion() -> None:
+    config = cli.COMMANDS["predict"].config
+    assert config is not None
+    assert SETTINGS["max_pixels"] in settings_of(config)
+
+
+# ---- a tree whose files have classes and patients in their names
+
+
+def draw(path: Path, seed: int, sides: tuple[int, int] = (70, 60)) -> None:
+    """A picture that resembles no other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, sides).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Three classes of three patients with two images each, a table of them, and what is no radiograph."""
+    source = tmp_path / "source"
+    rows = [("path", "label", "patient")]
+    for label in ("covid", "normal", "pneumonia"):
+        for number in range(6):
+            place = len(rows) - 1
+            path = source / label / f"{place // 2:08}_{number:03}.png"
+            draw(path, place)
+            rows.append((path.relative_to(tmp_path).as_posix(), f"{label}-listed", f"patient{place // 2}"))
+    draw(source / "covid" / "large.png", 100, (90, 90))
+    draw(source / "covid" / ".hidden.png", 101)
+    draw(source / "beside.png", 102)
+    (source / "covid" / "notes.txt").write_text("no picture")
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return source
+
+
+@pytest.fixture
+def nih(tmp_path: Path) -> Path:
+    """The layout of NIH: four patients with two images each, one of another finding, and a held-out list."""
+    source = tmp_path / "nih"
+    lines = ["Image Index,Finding Labels,Patient ID,View Position"]
+    for number in range(10):
+        name = f"{number // 2:08}_{number % 2:03}.png"
+        draw(source / "images" / name, number)
+        finding = "Hernia" if number > 7 else ("No Finding", "Pneumonia")[number // 2 % 2]
+        lines.append(f"{name},{finding},{number // 2},PA")
+    (source / "Data_Entry_2017.csv").write_text("\n".join(lines))
+    return source
+
+
+Outcome = tuple[set[tuple[str, str, bool]], set[frozenset[str]]]
+
+
+def outcome(rows: Iterable[tuple[str, str, bool, int]]) -> Outcome:
+    """Path, label and whether a file could be read; and the groups of those that could."""
+    found = list(rows)
+    groups = {group for _, _, _, group in found if group >= 0}
+    return (
+        {(path, label, readable) for path, label, readable, _ in found},
+        {frozenset(path for path, _, readable, of in found if readable and of == group) for group in groups}
+        - {frozenset()},
+    )
+
+
+def by_audit(out: Path, **settings: object) -> Outcome:
+    result = audit(build(AuditConfig, {"out": out, "size": 32, "workers": 1, "permutations": 999, **settings}))
+    return outcome((file.path, file.label, "unreadable" not in file.defects, file.group) for file in result.files)
+
+
+def by_conversion(out: Path, **settings: object) -> Outcome:
+    done = convert(
+        build(ConvertConfig, {"out": out, "size": 32, "workers": 1, "dry_run": True, "val": 0.4, **settings})
+    )
+    rows = [row for row in done.rows if row.verdict != "excluded" and not row.entry.path.endswith(".txt")]
+    return outcome((row.entry.path, row.entry.label, row.verdict != "rejected", row.group) for row in rows)
+
+
+CASES: dict[str, Callable[[Path], dict[str, object]]] = {
+    "source": lambda tmp: {"source": tmp / "source"},
+    "manifest": lambda tmp: {"manifest": tmp / "table.csv"},
+    "preset": lambda tmp: {"source": tmp / "nih", "preset": "nih"},
+    "classes": lambda tmp: {"source": tmp / "source", "classes": ("normal", "covid")},
+    "group_regex": lambda tmp: {"source": tmp / "source", "group_regex": r"^(\d+)_"},
+    "max_pixels": lambda tmp: {"source": tmp / "source", "max_pixels": 5000},
+    "classes of a manifest": lambda tmp: {
+        "manifest": tmp / "table.csv",
+        "classes": ("covid-listed", "normal-listed"),
+        "group_regex": "nih",
+    },
+    "classes of a preset": lambda tmp: {
+        "source": tmp / "nih",
+        "preset": "nih",
+        "classes": ("pneumonia", "normal"),
+        "max_pixels": 4200,
+    },
+}
+
+
+def test_no_setting_of_a_source_goes_untried() -> None:
+    assert CASES.keys() >= SETTINGS.keys()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_audit_has_the_files_labels_and_groups_of_the_conversion(
+    case: str, tree: Path, nih: Path, tmp_path: Path
+) -> None:
+    settings = CASES[case](tmp_path)
+    # a plain folder has labels only on request
+    labels = {"labels": "folder"} if settings.keys() & {"manifest", "preset", "classes"} == set() else {}
+    audited = by_audit(tmp_path / "A", **labels, **settings)
+    assert audited == by_conversion(tmp_path / "B", **settings)
+    labelled = {label for _, label, _ in audited[0]}
+    patients = [group for group in audited[1] if len(group) == 2]
+    assert len(labelled) == (2 if "classes" in settings or "preset" in settings else 3)
+    if settings.keys() & {"manifest", "preset", "group_regex"}:
+        assert len(patients) == (4 if "preset" in settings else 3 * len(labelled))
+    else:
+        assert not patients
+    assert any(not readable for _, _, readable in audited[0]) == (case == "max_pixels")
+
+
+def test_a_conversion_obeys_the_audit_of_the_same_source_settings_and_wants_no_other(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [str(tree), "--group-regex", "nih", "--workers", "1", "--size", "32"]
+    classes, table = ["--classes", "covid,normal"], str(tmp_path / "A" / "audit.csv")
+    assert cli.main(["audit", *asked, *classes, "--out", str(tmp_path / "A"), "--limit-not-a-radiograph", "9"]) == 0
+    with (tmp_path / "A" / "audit.csv").open(newline="") as file:
+        assert {row["path"].split("/")[0] for row in csv.DictReader(file)} == {"covid", "normal"}
+    given = ["--audit", table, "--out", str(tmp_path / "B"), "--dry-run"]
+    capsys.readouterr()
+    assert cli.main(["convert", *asked, *given]) == 3
+    messages = capsys.readouterr().err
+    assert "no verdict for pneumonia/" in messages and "with the same --manifest, --preset and --classes" in messages
+
+
+WRONG: dict[str, list[str]] = {
+    "no source": [],
+    "both": ["S", "--manifest", "table.csv"],
+    "a lost folder": ["lost"],
+    "a file for a folder": ["table.csv"],
+    "a lost table": ["--manifest", "lost.csv"],
+    "a table without labels": ["--manifest", "unlabelled.csv"],
+    "a preset that there is not": ["S", "--preset", "nhi"],
+    "a preset of a table": ["--manifest", "table.csv", "--preset", "nih"],
+    "a folder of another layout": ["S", "--preset", "nih"],
+    "a list that cuts through a patient": ["nih", "--preset", "nih"],
+    "a class that there is not": ["S", "--classes", "covid,nromal"],
+    "a class of a table that there is not": ["--manifest", "table.csv", "--classes", "covid-listed,normal"],
+    "a class twice": ["S", "--classes", "covid,covid"],
+    "no regular expression": ["S", "--group-regex", "("],
+    "a regular expression without a group": ["S", "--group-regex", "x"],
+    "a regular expression that matches nothing": ["S", "--group-regex", "^(patient)"],
+    "no pixels": ["S", "--max-pixels", "0"],
+    "too many pixels": ["S", "--max-pixels", "999999999"],
+    "a class that is a formula": ["formula"],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_source_is_refused_with_the_same_message_by_all(
+    wrong: str, tree: Path, nih: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "unlabelled.csv").write_text("path\nsource/covid/large.png\n")
+    (nih / "test_list.txt").write_text("00000000_000.png\n")
+    draw(tmp_path / "formula" / "=a" / "1.png", 1)
+    draw(tmp_path / "formula" / "b" / "2.png", 2)
+    messages = {}
+    for name in READERS:
+        argv = [name]
+        for argument in WRONG[wrong]:
+            named = {"S": tree, "lost": tmp_path / "lost", "nih": nih, "formula": tmp_path / "formula"}.get(argument)
+            argv.append(str(named or (tmp_path / argument if argument.endswith(".csv") else argument)))
+        if name == "audit" and "--preset" not in argv:
+            argv += ["--labels", "folder"]
+        code = cli.main([*argv, "--out", str(tmp_path / "out"), "--workers", "1"])
+        messages[name] = (code, capsys.readouterr().err)
+        assert code in (2, 3, 4) and not (tmp_path / "out").exists()
+    assert messages["audit"] == messages["convert"]
+
+
+GIVEN: dict[str, object] = {
+    "manifest": Path("m.csv"),
+    "preset": "nih",
+    "classes": ("a", "b"),
+    "group_regex": "nih",
+    "max_pixels": 9,
+    "labels": "folder",
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_beton_takes_no_other_setting_of_a_source(name: str) -> None:
+    assert GIVEN.keys() == (SETTINGS.keys() - {"source"}) | {"labels"}
+    flag = "--" + name.replace("_", "-")
+    found = "both of SOURCE and --manifest" if name == "manifest" else f"found {flag} with B/train.beton"
+    with pytest.raises(ConfigError, match=found):
+        build(AuditConfig, {"source": Path("B/train.beton"), "out": Path("A"), name: GIVEN[name]})
+
+
+def test_a_beton_with_settings_of_a_folder_exits_with_2(
+    betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["audit", str(betons / "train.beton"), "--out", str(tmp_path / "A"), "--classes", "covid,normal"]
+    assert cli.main([*argv, "--labels", "folder"]) == 2
+    messages = capsys.readouterr().err
+    assert "found --classes, --labels with" in messages and "expected SOURCE alone" in messages
+    assert not (tmp_path / "A").exists()
+
+
+def test_what_no_command_can_read_leaves_no_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "S").mkdir()
+    (tmp_path / "S" / "a.png").write_text("no picture")
+    assert cli.main(["audit", str(tmp_path / "S"), "--out", str(tmp_path / "A"), "--workers", "1"]) == 3
+    assert "none of 1 files could be read (1: text" in capsys.readouterr().err
+    assert not list((tmp_path / "A").glob("audit.*"))
 
 
 def test_auto_stands_for_zero_where_the_program_chooses() -> None:
