@@ -940,7 +940,7 @@ def test_a_corrupt_config_of_a_run_is_refused(plainfilm: Command, run: Path, con
 
 def test_a_config_of_other_settings_than_the_states_is_refused(plainfilm: Command, run: Path) -> None:
     (run / "config.json").write_bytes(b"{}")
-    plainfilm("train", "--resume", run).fails(5, run / "last.safetensors", "as the settings in config.json make it")
+    plainfilm("train", "--resume", run).fails(5, run / "last.safetensors", "the settings in config.json make it")
 
 
 def damage(path: Path, how: str) -> None:

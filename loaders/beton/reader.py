@@ -51,8 +51,9 @@ class Beton:
         if (self.pages_end - self.pages_start) % self.page_size:
             what = "pages of broken length" if self.verified else "a gap where a footer should be"
             raise source.bad(f"{what} before byte {self.table_start}, expected whole pages")
+        region_R = sorted_regions(source, self.pages_end)  # before the next array: they are large
         ptr_N = source.metadata_N["image"].astype(np.uint64)
-        missing = first_missing(sorted_regions(source, self.pages_end), ptr_N, self.side**2)
+        missing = first_missing(region_R, ptr_N, self.side**2)
         if missing is not None:
             found = f"sample {missing} has its frame at byte {ptr_N[missing]}"
             raise source.bad(f"the allocation table does not match the metadata: {found}, expected in the table")

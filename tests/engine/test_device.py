@@ -1,4 +1,4 @@
-"""The policy of a CUDA device, as far as it can be seen without one."""
+"""Devices: what each computes in, and why (CUDA, MPS, CPU)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ from PIL import Image, PngImagePlugin
 
 from loaders.config import PhantomConfig
 from loaders.phantom.folder import write_phantoms
-from loaders.phantom.phantom import patient_name
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.image_files import chunk, dicom, png, saved
 from tests.faults.processes import ForkServer
@@ -54,7 +53,7 @@ def bare_hashes() -> np.ndarray:
     Any longer part of a hash begins with them.  A bare hash of an identifier can be looked up; so can one with the
     product's own prefix, or with a key of nothing or of zeros.
     """
-    names = [TOKEN, NAME, *(planted_patient(patient_name(number)) for number in range(1, PATIENTS + 1))]
+    names = [TOKEN, NAME, *(planted_patient(f"phantom-{number:04d}") for number in range(1, PATIENTS + 1))]
     found = []
     for text in (prefix + name.encode() for name in names for prefix in (b"", b"patient:", b"patient")):
         found += [hashlib.new(kind, text).digest() for kind in ("md5", "sha1", "sha256", "sha512", "sha3_256")]
@@ -335,7 +334,7 @@ CAMPAIGN = Campaign(
 
 
 HERE = sys.modules[__name__]
-PATIENT = planted_patient(patient_name(3)).encode()
+PATIENT = planted_patient("phantom-0003").encode()
 LABELS = ("covid", "normal", "covid", "normal")
 FORMS = {
     "text": NAME.encode(),

@@ -554,7 +554,7 @@ def test_an_interpreter_with_batches_left_over_ends_quietly() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def epoch_of_throughput(**changes: float) -> Epoch:
+def epoch_times(**changes: float) -> Epoch:
     usual = {
         "seconds": 1.0,
         "wait_seconds": 0.9,
@@ -582,7 +582,7 @@ def epoch_of_throughput(**changes: float) -> Epoch:
     ],
 )
 def test_the_bottleneck_follows_from_the_times(changes: dict[str, float], bottleneck: str) -> None:
-    assert find_bottleneck([epoch_of_throughput(**changes)], threads=2, num_bytes=1000).startswith(bottleneck)
+    assert find_bottleneck([epoch_times(**changes)], threads=2, num_bytes=1000).startswith(bottleneck)
 
 
 @pytest.mark.parametrize("evaluation", [True, False])

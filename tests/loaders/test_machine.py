@@ -1,4 +1,4 @@
-"""The machine: what a container leaves of its cores and memory."""
+"""The machine: cores, memory, the allocator, locks and atomic files, and workers that report a death."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presets: small replicas of public sets' trees, read as they are distributed."""
+"""Sources: presets of public sets, and splits by groups."""
 
 import contextlib
 from pathlib import Path
