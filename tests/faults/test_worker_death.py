@@ -75,11 +75,10 @@ import os, signal, time
 from pathlib import Path
 from multiprocessing.connection import Connection
 import loaders.workers
-pids, calls, real_start, real_send = [], 0, loaders.workers.start, Connection.send
-def start(*arguments):
-    worker = real_start(*arguments)
-    pids.append(worker.process.pid)
-    return worker
+pids, calls, real_worker, real_send = [], 0, loaders.workers.Worker, Connection.send
+def started(process, pipe):
+    pids.append(process.pid)
+    return real_worker(process, pipe)
 def send(self, content):
     global calls
     real_send(self, content)
@@ -88,7 +87,7 @@ def send(self, content):
         time.sleep({seconds})
         Path({reached!r}).touch()
         os.kill(pids[{worker}], signal.SIGKILL)
-loaders.workers.start, Connection.send = start, send
+loaders.workers.Worker, Connection.send = started, send
 """
 
 
