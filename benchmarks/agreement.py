@@ -2,8 +2,6 @@
 
 # N samples, H W rows and columns of the crop
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -13,8 +13,6 @@ there are enough.
 Exit codes: 0 none has fallen, 1 at least one has, 2 there is no baseline for this machine.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -4,8 +4,6 @@ With --smoke every contest checks that its outputs agree and takes one tiny turn
 MAY_BE_MISSING.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

@@ -2,8 +2,6 @@
 
 # N samples of a batch, H W rows and columns of the crop
 
-from __future__ import annotations
-
 import json
 import os
 import statistics
@@ -15,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -234,7 +232,7 @@ class Worker:
             raise RuntimeError(f"{self.name}: ended with {code}, expected an answer to {line!r}; see its stderr")
         return json.loads(answer)
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -2,8 +2,6 @@
 
 # N samples, S side of a stored frame
 
-from __future__ import annotations
-
 import csv
 import os
 import shutil

@@ -5,8 +5,6 @@ each table names the commit, the processor, the versions and the date of its fil
 first.  A part of a document that is written so stands between `<!-- name -->` and `<!-- end -->`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import textwrap

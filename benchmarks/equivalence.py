@@ -7,8 +7,6 @@ paired by seed, its mean difference with a 95 % interval of Student's t. Exits w
 
 # N samples, H W rows and columns of the crop, K classes
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics
@@ -18,6 +16,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
@@ -106,7 +105,7 @@ class BareTraining:
         label_N, logits_NK = predict(self.network, self.val_loader, self.policy)
         return float(all_metrics(label_N, softmax(logits_NK.astype(np.float64), axis=1), self.positive)["f1"])
 
-    def __enter__(self) -> BareTraining:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

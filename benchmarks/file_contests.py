@@ -2,8 +2,6 @@
 
 # N samples, H W rows and columns of the crop
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Callable, Iterator

@@ -7,8 +7,6 @@ the same resamples stand beside.  Then the seconds of 2,000 resamples of 100,000
 
 # N samples, G groups
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

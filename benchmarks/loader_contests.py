@@ -2,8 +2,6 @@
 
 # N samples of a batch or beton, S side of a stored frame, H W rows and columns of the crop
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 As a program it is the child: it joins the control group, makes one pass, and prints its rate. It imports no torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

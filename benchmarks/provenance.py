@@ -3,8 +3,6 @@
 As a program it prints where today's result of `make bench` belongs.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

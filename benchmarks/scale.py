@@ -1,7 +1,5 @@
 """Scale: the loader on betons of a thousand to a million small samples."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings that every benchmark shares, and how much work a contest takes: in full, or as a smoke test."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

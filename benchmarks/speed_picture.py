@@ -1,7 +1,5 @@
 """The picture of speed: ratios over rivals at a glance, drawn from a stored result."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

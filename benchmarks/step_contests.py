@@ -2,8 +2,6 @@
 
 # N batch, H W rows and columns of the crop
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Tables of comparisons: in columns for the terminal, as Markdown for documents."""
 
-from __future__ import annotations
-
 from benchmarks.contest import Comparison, Missing
 from benchmarks.targets import place_of, verdict
 

@@ -8,8 +8,6 @@ which is faster on an Intel than on an AMD. A target missed elsewhere concerns t
 bench-compare asks whether a change has made anything slower, on the same kind of processor.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 AFFINE = "affine kernel, 320 to 224"

@@ -1,7 +1,5 @@
 """Every contest: kernels, conversion, loader, large betons, training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -7,8 +7,6 @@ training and validation images, and `epochs 2` trains and validates twice.  Only
 
 # N batch, H W rows and columns of the crop
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

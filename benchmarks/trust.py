@@ -5,8 +5,6 @@ bench-compare. Prints both counts, writes them as JSON, and exits with 1 unless 
 least 9 in 10 of the second have fallen.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """A comparison: several networks trained by one recipe on one split, and what became of each."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable
 from pathlib import Path

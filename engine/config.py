@@ -1,7 +1,5 @@
 """Settings of training and evaluation; imports neither torch nor numba, so that --help is instant."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args

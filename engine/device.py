@@ -1,7 +1,5 @@
 """The device: what this machine computes on, in which precision, layout and way, and why."""
 
-from __future__ import annotations
-
 import contextlib
 import getpass
 import hashlib

@@ -2,8 +2,6 @@
 
 # K classes
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Cautions: what limits or undoes a result, each a code with parameters; the one place that holds their texts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum

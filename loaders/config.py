@@ -1,7 +1,5 @@
 """Settings of all that handles files.  Imports neither torch nor numba, so that --help is instant."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args

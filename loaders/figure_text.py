@@ -1,7 +1,5 @@
 """Text of figures: names of files and classes made drawable in the fonts of this machine."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence

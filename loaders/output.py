@@ -1,7 +1,5 @@
 """Output for people: lines and tables of the terminal, printed by cli.py alone, and how numbers are written."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Records: results as JSON files.  Each has a schema with a version, and is written and read through it."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from pathlib import Path

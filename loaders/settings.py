@@ -4,8 +4,6 @@ A field that is itself a config is flattened into its settings. Help texts are t
 and each explanation is written once.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import functools

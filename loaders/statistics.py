@@ -2,8 +2,6 @@
 
 # N samples, F features, K components, C classes, G groups, R rows: labellings or resamples
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

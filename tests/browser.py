@@ -1,7 +1,5 @@
 """Browser: a headless Chromium of the system, driven through its debugging pipe."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -11,7 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -73,7 +71,7 @@ class Browser:
             self.close()
             raise
 
-    def __enter__(self) -> Browser:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

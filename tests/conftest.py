@@ -1,7 +1,5 @@
 """Fixtures: real radiographs where they are, small conversions of phantoms; and which tests are extras."""
 
-from __future__ import annotations
-
 import fcntl
 import gc
 import os

@@ -1,7 +1,5 @@
 """An example of a run folder, as training, evaluation, explanation, probes and cross-validation leave one."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path

@@ -4,8 +4,6 @@ A circle is a set of modules that import one another, also inside functions and 
 upwards where a module imports one of a higher layer, as setup.cfg lists the layers for import-linter.
 """
 
-from __future__ import annotations
-
 import ast
 import configparser
 import re

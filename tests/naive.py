@@ -2,8 +2,6 @@
 
 # N batch, H W rows and columns
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -4,8 +4,6 @@ Part of this processor's instructions are held back from oneDNN, MKL, torch, num
 be made to do without, or does not have, is named and left out.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

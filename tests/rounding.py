@@ -14,8 +14,6 @@ A network: each sum's error passes through what follows. So it is drawn at rando
 backward, and the gradients show what becomes of it.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

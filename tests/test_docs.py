@@ -1,7 +1,5 @@
 """The documents agree with the code."""
 
-from __future__ import annotations
-
 import argparse
 import configparser
 import io

@@ -1,7 +1,5 @@
 """A command that finds its inputs missing or damaged leaves the results of an earlier one as they were."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

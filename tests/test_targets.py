@@ -1,7 +1,5 @@
 """Make's targets for tests: none is left out, and test-isa holds back what older processors lack."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

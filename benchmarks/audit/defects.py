@@ -6,8 +6,6 @@ the same generator gives the same defect in the same place, only stronger.  `inv
 
 # H rows, W columns, K marks, C colours (red, green, blue), P points of an outline, 2 coordinates (x, y)
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -7,8 +7,6 @@ Features of sharpness, spectrum and unused grey levels go through a logistic reg
 
 # N frames, S side of the frame, F features
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from pathlib import Path

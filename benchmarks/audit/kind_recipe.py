@@ -8,8 +8,6 @@ drawn: pages of text, noise of all spectra, shapes, gradients, stripes, ovals.  
 
 # S side of a frame, N pictures, F features, K kinds, P parameters of a pose
 
-from __future__ import annotations
-
 import argparse
 import csv
 import hashlib

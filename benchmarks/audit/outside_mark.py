@@ -8,8 +8,6 @@ would be the same training, and is not repeated.
 
 # N films, S side of the frame
 
-from __future__ import annotations
-
 import hashlib
 import statistics
 import tempfile

@@ -7,8 +7,6 @@ are damaged and reported.
 
 # H rows, W columns
 
-from __future__ import annotations
-
 import csv
 import tempfile
 from collections import defaultdict

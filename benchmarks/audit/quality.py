@@ -5,8 +5,6 @@ parts that were not run keep theirs; --document puts them into docs/AUDIT.md.  `
 which trains.  Exits with 1 if a target was missed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

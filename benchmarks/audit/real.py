@@ -2,8 +2,6 @@
 
 # N files
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace

@@ -8,8 +8,6 @@ are left out.  Seeds share the pool's bodies, so that the interval of a rate is 
 
 # N films, V variants of each, S side of the frame, F features, P patients
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Speed: the audit of a folder's files beside cleanvision's default run, in turns, each in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

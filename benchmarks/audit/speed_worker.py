@@ -1,7 +1,5 @@
 """One timed run of an audit, by plainfilm or cleanvision; imports little, since worker processes import it too."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

@@ -7,8 +7,6 @@ The frames are noise: the times do not depend on their content.
 
 # N batch
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

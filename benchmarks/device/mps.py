@@ -5,8 +5,6 @@
 No such machine was at hand when this was written; its results file is what engine/device.py waits for.
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 import tempfile

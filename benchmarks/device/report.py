@@ -1,7 +1,5 @@
 """The report of a device's benchmark: sections that may fail with a reason, targets met or missed, one JSON file."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import platform

@@ -2,8 +2,6 @@
 
 # N chosen samples, S side of a stored frame, H W rows and columns of the crop, 23 two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 

@@ -5,11 +5,10 @@ Each crop is sampled from itself and clamped at its edge, as plainfilm does it b
 
 # N samples of a batch, H W rows and columns of the crop, before and after, 23 the two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ class Turns:
     zoom_N: np.ndarray
     inverse_N23: np.ndarray
 
-    def part(self, samples: slice) -> Turns:
+    def part(self, samples: slice) -> Self:
         """Those of some samples."""
         return Turns(
             degrees_N=self.degrees_N[samples], zoom_N=self.zoom_N[samples], inverse_N23=self.inverse_N23[samples]

@@ -2,8 +2,6 @@
 
 # N samples of a batch, H W rows and columns of the crop, 23 the two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any

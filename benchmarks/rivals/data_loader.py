@@ -5,8 +5,6 @@ Little of plainfilm's is imported, so that a worker starts with no more than it 
 
 # N samples, S side of the stretched frame, H W rows and columns of the crop, P side of the padded crop
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from types import ModuleType

@@ -2,8 +2,6 @@
 
 # N samples of a batch, S side of a stored frame, H W rows and columns of the crop
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Which rivals are installed, and why one is not."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 import warnings

@@ -2,8 +2,6 @@
 
 # N samples of a batch, S side of a stored frame, H W rows and columns of the crop
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 
 # N samples of the pool, K classes
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import time

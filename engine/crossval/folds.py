@@ -2,8 +2,6 @@
 
 # N samples of the pool
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How a cross-validation is shown: headline and honest scores as a figure, as tables, and in plain English."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from pathlib import Path

@@ -2,8 +2,6 @@
 
 # N samples
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The data flow of a conversion: how many files went in, what became of them and why, without any file's name."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

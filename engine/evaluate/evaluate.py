@@ -2,8 +2,6 @@
 
 # N samples, K classes
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from collections.abc import Sequence

@@ -2,8 +2,6 @@
 
 # N samples, P points of a curve, B bins
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -2,8 +2,6 @@
 
 # K classes
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from engine.evaluate.results import METRICS, Difference, Evaluation, Metrics

@@ -2,8 +2,6 @@
 
 # N samples, K classes
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -2,8 +2,6 @@
 
 # N samples, K classes, H W rows and columns of the crop, B bytes of stored frames
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 
 # N samples, C channels, H W rows and columns of the crop or of a map, K classes
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Literal, get_args

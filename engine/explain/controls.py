@@ -2,8 +2,6 @@
 
 # N samples, H W rows and columns, K classes, P steps of a curve
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

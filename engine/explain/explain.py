@@ -2,8 +2,6 @@
 
 # N samples, H W rows and columns of the crop, K classes, S side of a stored frame
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

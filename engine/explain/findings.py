@@ -1,7 +1,5 @@
 """Findings: the result of an explanation, in numbers and in plain English; explanation.json."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

@@ -2,8 +2,6 @@
 
 # N samples, H W rows and columns, P steps of a curve
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 

@@ -2,8 +2,6 @@
 
 # N samples, H W rows and columns of the crop, G groups, R resamples
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import defaultdict

@@ -2,8 +2,6 @@
 
 # N batch, S side of a stored frame, H W rows and columns of the crop, K classes
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import logging

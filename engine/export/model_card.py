@@ -1,7 +1,5 @@
 """The model card: what an exported network is, what it was made from, how well it does, and what to beware of."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator

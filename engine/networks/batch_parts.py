@@ -2,8 +2,6 @@
 
 # N images, C channels in, K channels out, H W rows and columns, 33 the convolution's window, 3 its rows
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from functools import cache

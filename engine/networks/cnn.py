@@ -2,8 +2,6 @@
 
 # N batch, H W rows and columns of the crop, K classes
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

@@ -8,8 +8,6 @@ channel without a gradient of its input, computes the convolution on the way, an
 # N batch, C channels in, K channels out, H W rows and columns, h w of the pooled picture, 33 the convolution's window,
 # 9 its taps, T the taps and their sum, PP a frame with one pixel of zeros around it
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Any

@@ -2,8 +2,6 @@
 
 # N batch, C channels, H W rows and columns, K classes, P patches of a transformer, D their features
 
-from __future__ import annotations
-
 import importlib
 import math
 from dataclasses import dataclass

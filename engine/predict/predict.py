@@ -2,8 +2,6 @@
 
 # N samples of a batch, K classes, H W rows and columns of the crop, S side of a stored frame
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections import Counter

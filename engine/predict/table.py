@@ -1,7 +1,5 @@
 """The files of a prediction, as the user names them and each once, and the table that it writes of them."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import glob

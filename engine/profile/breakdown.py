@@ -1,7 +1,5 @@
 """The breakdown of a profile: variants from the reference to the engine, their measured times, and the bottleneck."""
 
-from __future__ import annotations
-
 import statistics
 import sys
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """A profile shown: its picture and its tables, where an image's time goes and what each step of the design gains."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Probes of a machine: how fast it multiplies matrices and copies memory, and how much of both a step needs."""
 
-from __future__ import annotations
-
 import copy
 import statistics
 import time

@@ -1,7 +1,5 @@
 """A profile: the reference pipeline and the engine side by side, on the files that betons were converted from."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import importlib.util

@@ -12,8 +12,6 @@ each with one.
 
 # N batch, H W rows and columns of the crop, K classes
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

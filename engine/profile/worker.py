@@ -2,8 +2,6 @@
 
 # N batch, H W rows and columns of the crop
 
-from __future__ import annotations
-
 import contextlib
 import json
 import statistics
@@ -14,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -93,7 +91,7 @@ class VariantProcess:
         self._process.stdout.close()
         self._errors.close()
 
-    def __enter__(self) -> VariantProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -1,7 +1,5 @@
 """The page of a run: from its results, set by set and conversion by conversion, to one HTML file for itself."""
 
-from __future__ import annotations
-
 import base64
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """Red flags of a run's score: what could explain it other than the disease, each by one plain rule."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The report of a run: the audit's probes on its training beton, what else its data still shows, and the page."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -2,8 +2,6 @@
 
 # H rows, W columns
 
-from __future__ import annotations
-
 import csv
 import io
 import math

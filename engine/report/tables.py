@@ -1,7 +1,5 @@
 """The tables of a run's page, each cell as it is shown."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import dataclass
 from typing import Any

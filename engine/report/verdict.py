@@ -1,7 +1,5 @@
 """The verdict on a run in three plain sentences, by plain rules: how good, how sure, what could fool it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from engine.report.red_flags import FEWEST_POSITIVES, RedFlag, find_red_flags, may_be_leaked, rests_on_few_groups

@@ -6,8 +6,6 @@ recalibration) needs the groups' sums only; the areas need one pass over the sor
 
 # N samples, K classes, G groups, F addends, C target classes, B bins, R rows: row 0 the sample itself
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

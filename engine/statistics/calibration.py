@@ -2,8 +2,6 @@
 
 # N samples, K classes, B bins, P coefficients
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -8,8 +8,6 @@ groups: 93 to 97 of 100. That of the ECE is wider than it need be: 97 of 100 or 
 
 # N samples, K classes, C classes of a mean, R rows: row 0 the sample itself, then the resamples
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace

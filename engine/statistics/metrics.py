@@ -7,8 +7,6 @@ could not reach 1; counted as 1, every classifier would gain by it.  The same ho
 
 # N samples, K classes, C classes of a mean, R rows: row 0 the sample itself, then its resamples
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Terminal, page, model card, comparison, cross-validation, explanation and figure
 files keep keys and unrounded values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol

@@ -2,8 +2,6 @@
 
 # N samples, K classes, P points: one a distinct score, highest first
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

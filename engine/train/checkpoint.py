@@ -2,8 +2,6 @@
 
 # N samples of the validation set, K classes
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping

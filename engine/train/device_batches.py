@@ -3,8 +3,6 @@
 # N samples of a batch, H W rows and columns of the crop, M stored frames, S their side, O samples of an epoch in its
 # order, B bytes of the beton, 23 the two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 

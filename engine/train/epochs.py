@@ -2,8 +2,6 @@
 
 # N samples of a batch, H W rows and columns of the crop, K classes, M samples of the validation set
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math

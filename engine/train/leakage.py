@@ -2,8 +2,6 @@
 
 # N samples
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace

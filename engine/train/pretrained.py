@@ -2,8 +2,6 @@
 
 # K output channels, C input channels, H W rows and columns
 
-from __future__ import annotations
-
 import logging
 import pickle
 import re

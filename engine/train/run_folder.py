@@ -1,7 +1,5 @@
 """A run folder: its settings and which run they make; its log, metrics and events; its weights and state."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -12,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from torch import Tensor
 
@@ -188,7 +186,7 @@ class RunFolder:
             raise storage_error(self._log, error, len(self._handler.format(record)) + 1) from error
         raise error
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -1,7 +1,5 @@
 """The state of a training: what a checkpoint keeps of it, and its progress for display."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path

@@ -2,8 +2,6 @@
 
 # N samples of a batch, H W rows and columns of the crop, K classes
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The summary of a training: summary.json, and what lies beside the weights."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

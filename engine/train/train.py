@@ -1,7 +1,5 @@
 """A training: the recipe of DESIGN from betons to a run folder; on a CPU it resumes to the bit."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable

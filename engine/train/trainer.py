@@ -2,8 +2,6 @@
 
 # N samples, K classes
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import time

@@ -2,8 +2,6 @@
 
 # N files, S side of a small frame, F features
 
-from __future__ import annotations
-
 import time
 from functools import partial
 from pathlib import Path

@@ -2,8 +2,6 @@
 
 # N samples, S side of the frame, F features, H W rows and columns
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

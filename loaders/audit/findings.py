@@ -2,8 +2,6 @@
 
 # H rows, W columns
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

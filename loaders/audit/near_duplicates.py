@@ -2,8 +2,6 @@
 
 # N files, D descriptors of all files, S side of a small frame, P places, X coordinates x and y
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

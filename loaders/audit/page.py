@@ -1,7 +1,5 @@
 """Output of an audit: the page, one self-contained HTML file, and the lines and tables for the terminal."""
 
-from __future__ import annotations
-
 import base64
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """The table of an audit, audit.csv: written for a person to edit, read back by `convert --audit`."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

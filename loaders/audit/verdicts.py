@@ -2,8 +2,6 @@
 
 # N files
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

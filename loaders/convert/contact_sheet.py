@@ -2,8 +2,6 @@
 
 # S side of a stored frame, H rows, W columns
 
-from __future__ import annotations
-
 import io
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The outcome of a conversion: a row for every source file, the totals, convert.csv, and the terminal's output."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path

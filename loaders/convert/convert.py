@@ -2,8 +2,6 @@
 
 # N samples to write, S side of a stored frame
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import secrets

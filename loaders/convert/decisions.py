@@ -1,7 +1,5 @@
 """Decisions of an audit, edited by a person or automatic, applied to the files of a conversion."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path

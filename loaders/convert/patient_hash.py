@@ -1,7 +1,5 @@
 """Patient hashes, which only the holder of the site key, a secret file, can compute."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import hmac

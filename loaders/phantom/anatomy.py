@@ -6,8 +6,6 @@ Thorax coordinates run from -1 to 1 over the frame of an average patient, so tha
 
 # H rows, W columns, L lines, P points, C coordinates (x to the viewer's right, y down)
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

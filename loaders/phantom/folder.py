@@ -2,8 +2,6 @@
 
 # H rows, W columns, P patients, I images of a patient
 
-from __future__ import annotations
-
 import csv
 import shutil
 from collections.abc import Callable

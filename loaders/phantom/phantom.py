@@ -7,8 +7,6 @@ everywhere, a film equals the normal film to the bit.
 
 # H rows, W columns, P points, C coordinates (x to the viewer's right, y down)
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -1,7 +1,5 @@
 """The catalog: every source file with its label, patient, view and source, from folders or from a CSV."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Entries of the catalog: one source file each, from a folder's listing or a row of a table."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

@@ -14,8 +14,6 @@ each. Sources, as of November 2026:
 
 # N entries that take part
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -2,8 +2,6 @@
 
 # N samples, G groups, E edges
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """The arithmetic of `make audit-quality`, on inputs small enough to check by hand."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tests of the benchmarks' harness: turns, medians, outputs before speeds, and the decision of bench-compare."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

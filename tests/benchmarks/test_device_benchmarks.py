@@ -1,7 +1,5 @@
 """The benchmarks of a device: what they report where there is none, and how targets are judged."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

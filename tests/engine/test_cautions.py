@@ -1,7 +1,5 @@
 """Cautions: each code is planted where it is made, and found as text in terminal and page, and as a code in JSON."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The comparison of networks: one table, whatever became of each, and a comparison that goes on after a stop."""
 
-from __future__ import annotations
-
 import csv
 import shutil
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The fused blocks of the CPU step, against the plain layers in float64 and what float32's rounding may cost them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 

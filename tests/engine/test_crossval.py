@@ -1,7 +1,5 @@
 """A cross-validation: who is tested by whom, what is told of it, and that an interrupted one goes on."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """Devices: what each computes in, and why (CUDA, MPS, CPU)."""
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import fields, replace

@@ -1,7 +1,5 @@
 """The device's training step and epochs, without a graph on CPU tensors; what needs CUDA is in test_cuda_kernels.py."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import logging

@@ -1,7 +1,5 @@
 """An evaluation: numbers of one forward pass, and what speaks against them."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

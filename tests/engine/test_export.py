@@ -1,7 +1,5 @@
 """An export: the ONNX file says what the network says, and its card what is known and what is not."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io

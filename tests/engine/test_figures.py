@@ -2,8 +2,6 @@
 
 # N samples, K classes, S side of a stored frame
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Callable, Iterator

@@ -2,8 +2,6 @@
 
 # N batch, H W rows and columns, K classes
 
-from __future__ import annotations
-
 import os
 import pickle
 import shutil

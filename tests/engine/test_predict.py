@@ -1,7 +1,5 @@
 """A prediction: the path of conversion and evaluation on any file, and an honest refusal where it does not lead."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

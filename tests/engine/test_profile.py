@@ -2,8 +2,6 @@
 
 # N batch, H W rows and columns of the crop, 23 the two rows of an inverse affine matrix
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import csv

@@ -1,7 +1,5 @@
 """The report of a run: an honest verdict by plain rules, nothing hidden, nothing that leaves the page."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import hashlib

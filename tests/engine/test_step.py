@@ -1,7 +1,5 @@
 """One training step, against a plain PyTorch reference and against itself."""
 
-from __future__ import annotations
-
 import copy
 import shutil
 from itertools import groupby

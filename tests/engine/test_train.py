@@ -1,7 +1,5 @@
 """A training: what it leaves, when it stops, and that an interrupted run is the same run."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import json

@@ -1,7 +1,5 @@
 """Run the campaigns in full, print their tallies, and write each into docs/RELIABILITY.md: make faults."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -2,8 +2,6 @@
 
 # S side of a stored frame
 
-from __future__ import annotations
-
 import json
 import struct
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A campaign, the tally of its attempts, and its short form as make test-extras runs it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The list of campaigns, in the order of docs/RELIABILITY.md."""
 
-from __future__ import annotations
-
 from tests.faults import (
     test_betons,
     test_checkpoints,

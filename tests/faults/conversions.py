@@ -1,7 +1,5 @@
 """Conversions to attack: phantoms, how they are converted undisturbed, and faults to plant in a child."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import time
@@ -84,7 +82,7 @@ class Plan:
     seed: int
     holdout: float
 
-    def argv(self, setup: Setup, out: Path, *, key: Path | None = None, workers: int = 1) -> list[str]:
+    def argv(self, setup: "Setup", out: Path, *, key: Path | None = None, workers: int = 1) -> list[str]:
         """The command.  key: instead of the site's."""
         return [
             *("convert", str(setup.source), "--out", str(out), "--size", str(SIZE), "--page-mib", "2"),

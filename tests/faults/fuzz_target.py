@@ -4,8 +4,6 @@ main() runs in a child forked from a process that has imported this: libFuzzer t
 which on Linux a program that is executed inherits from whoever executed it, and a forked child does not.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -2,8 +2,6 @@
 
 # H rows, W columns, C channels
 
-from __future__ import annotations
-
 import io
 import struct
 import warnings

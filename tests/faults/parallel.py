@@ -1,7 +1,5 @@
 """Campaigns side by side, each in a process of its own with a progress bar."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

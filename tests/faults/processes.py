@@ -1,7 +1,5 @@
 """Children: each a process of its own, forked from one that has imported everything, so that a crash is counted."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import json
@@ -46,7 +44,7 @@ class Child:
     Unless wait() is called it stays a zombie of the server, so its process id cannot be another's.
     """
 
-    def __init__(self, server: ForkServer, pid: int, folder: Path) -> None:
+    def __init__(self, server: "ForkServer", pid: int, folder: Path) -> None:
         self.pid = pid
         self._server = server
         self._folder = folder

@@ -1,7 +1,5 @@
 """A small conversion of phantoms, the command that trains on it, and what such a training leaves."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import importlib

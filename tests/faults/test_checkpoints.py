@@ -1,7 +1,5 @@
 """Campaign: every file of a run that anything loads is damaged, swapped, or replaced by a pickle that runs code."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle

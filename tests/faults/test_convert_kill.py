@@ -1,7 +1,5 @@
 """kill -9 during convert: at random times and at named points, into a new folder or over an older conversion."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

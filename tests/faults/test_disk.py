@@ -1,7 +1,5 @@
 """Campaign: a disk that is full, writes half of what it is given, or fails, under every command that writes."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Coverage-guided fuzzing of the beton readers and the decoders, by atheris; an attempt is a second of it."""
 
-from __future__ import annotations
-
 import base64
 import importlib.util
 import io

@@ -1,7 +1,5 @@
 """Hostile names: files, links, pipes and tables that would lead a command astray, or out of its folders."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re

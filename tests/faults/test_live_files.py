@@ -2,8 +2,6 @@
 
 # N samples, H W rows and columns, S side of a stored frame
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import ctypes

@@ -1,7 +1,5 @@
 """The runner of campaigns: what was done is written at once, what was not is not green, and no process outlives it."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import os

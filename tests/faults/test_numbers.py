@@ -1,7 +1,5 @@
 """Campaign: a number that is not finite, or far too large, appears in a training on each code path, run on a CPU."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 import shutil

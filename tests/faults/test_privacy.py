@@ -1,7 +1,5 @@
 """Privacy: a name planted wherever a patient's may stand, and looked for in all that may be shared."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import csv

@@ -1,7 +1,5 @@
 """Campaign: a training is killed at any point, again and again, and resumed to the end."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib

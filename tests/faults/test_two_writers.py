@@ -1,7 +1,5 @@
 """Two writers of one place: converters of one folder, trainers of one run, predictions into one table."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import shutil

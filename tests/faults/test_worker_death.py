@@ -1,7 +1,5 @@
 """Death of workers: processes that decode killed with kill -9, threads that make batches or blocks ended."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Toy campaigns, which the runner's tests run; beside nothing heavy, so that their processes start at once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Whether a file that plainfilm writes is whole, by what its format says of itself."""
 
-from __future__ import annotations
-
 import json
 import struct
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The Triton kernels: in Triton's interpreter where there is no GPU, compiled for GPUs, and, marked cuda, on one."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

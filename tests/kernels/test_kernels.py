@@ -1,7 +1,5 @@
 """Kernels against their float64 oracles."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The audit of files: the defects of one, the copies among several, and conversion by its verdicts."""
 
-from __future__ import annotations
-
 import csv
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """The audit's page: its content is complete, escaped and self-contained."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """The beton: what is written is read back, and damage is found and named."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

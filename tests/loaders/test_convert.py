@@ -1,7 +1,5 @@
 """Conversion: every file counted, groups whole, the same bytes whoever does it."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

@@ -2,8 +2,6 @@
 
 # H rows, W columns, L levels
 
-from __future__ import annotations
-
 import hashlib
 import math
 import struct

@@ -1,7 +1,5 @@
 """FFCV 1.0.2 and plainfilm read each other's betons; `make test-extras` installs it and lets none of these skip."""
 
-from __future__ import annotations
-
 import gc
 import os
 from collections.abc import Callable, Iterator

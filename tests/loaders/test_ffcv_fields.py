@@ -1,7 +1,5 @@
 """Any FFCV beton, field by field: hand-made files, read whole, damaged, and never beyond their end."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The loader: the same bytes whoever makes them, exact resume, nothing left behind."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

@@ -1,7 +1,5 @@
 """The machine: cores, memory, the allocator, locks and atomic files, and workers that report a death."""
 
-from __future__ import annotations
-
 import errno
 import os
 import platform

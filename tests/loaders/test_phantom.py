@@ -1,7 +1,5 @@
 """Phantoms: they follow their arguments, and only the finding separates the classes."""
 
-from __future__ import annotations
-
 import csv
 import errno
 import os

@@ -1,7 +1,5 @@
 """Shortcut probes: their statistics against oracles, their null, and traps laid in phantoms."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable
 from pathlib import Path

@@ -2,8 +2,6 @@
 
 # H rows, W columns, C colour channels (red, green, blue, and perhaps alpha)
 
-from __future__ import annotations
-
 import io
 import os
 import socket

@@ -1,7 +1,5 @@
 """Records: each reads back as it was written; a file that does not fit is named with field, found and expected."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -3,8 +3,6 @@
 The samples are tiny, so that what is counted here is what a beton costs by its length alone.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import tracemalloc

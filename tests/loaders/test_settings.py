@@ -1,7 +1,5 @@
 """Commands that read a source: one set of settings, with which they find the same files, labels and patients."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterable
 from pathlib import Path
