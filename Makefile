@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv-headers results docs counts clean
+.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,11 @@ $(VENV)/spdl: $(VENV)/bench
 	fi
 	$(INSTALL) -e '.[spdl]'
 	touch $@
+
+# What .ci/run needs beside FFCV in one call of pip: it takes five seconds each time to find out that all is there.
+ci-packages: $(VENV)/base
+	$(INSTALL) -e '.[test,check,bench,kornia]'
+	touch $(VENV)/test $(VENV)/check $(VENV)/bench $(VENV)/kornia
 
 # Each by itself: one that cannot be installed leaves its reason to the table, and is tried again the next time.
 rivals: $(VENV)/bench
@@ -161,8 +166,9 @@ docs: $(VENV)/base  ## write docs/CLI.md, and the tree of docs/DESIGN.md, from t
 	$(PY) -c 'import cli, pathlib; pathlib.Path("docs/CLI.md").write_text(cli.reference())'
 	$(PY) -m tests.house --document
 
-counts: $(VENV)/base  ## count files, lines, import circles and upward arrows
+counts: $(VENV)/base  ## count files, lines, import circles and upward arrows, and the files that a PNG and a metric cross
 	@$(PY) -m tests.house
+	@$(PY) -m tests.paths
 
 clean:  ## remove the environment and the demo
 	rm -rf $(VENV)
