@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    from engine.train.state import Progress
+    from engine.train.state import Progress, Watch
 
 EXIT_CODES: dict[type[BaseException], int] = {  # DESIGN, Exit codes; the first that fits counts
     errors.ConfigError: 2,
@@ -420,8 +420,8 @@ def run_bench_loader(screen: Console, config: BenchLoaderConfig) -> None:
 
 
 @contextlib.contextmanager
-def training(screen: Console, arena: bool) -> Iterator[tuple[TrainingView, Callable[[], bool]]]:
-    """A view of trainings, and whether Ctrl-C or SIGTERM has asked to stop; a second one interrupts at once."""
+def training(screen: Console, arena: bool) -> Iterator[Watch]:
+    """Show trainings, and stop them when Ctrl-C or SIGTERM asks to; a second one interrupts at once."""
     stop = threading.Event()
 
     def ask_to_stop(number: int, frame: object) -> None:
@@ -430,14 +430,16 @@ def training(screen: Console, arena: bool) -> Iterator[tuple[TrainingView, Calla
 
     keep_allocations(arena)
     with handled(ask_to_stop, signal.SIGINT, signal.SIGTERM), training_bar(screen) as shown:
-        yield TrainingView(screen, shown), stop.is_set
+        view = TrainingView(screen, shown)
+        watch = importlib.import_module("engine.train.state").Watch
+        yield watch(begin=view.begin, show=view.show, phases=Bars(shown), stopping=stop.is_set)
 
 
 def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> None:
     """Train the recipe's network on betons."""
     train = load(screen, "engine.train.train")
-    with training(screen, config.recipe.arena) as (view, stopping):
-        summary = train.train(config, resume=resume, watch=view, stopping=stopping)
+    with training(screen, config.recipe.arena) as watch:
+        summary = train.train(config, resume=resume, watch=watch)
     report = load(screen, "engine.report.report")
     update_page(screen, lambda: report.report(ReportConfig(run=config.out, probes=False)))
     show_results(screen, train.training_parts(summary, config.out))
@@ -478,12 +480,12 @@ class TrainingView:
         self.printed: int | None = None
         self.name = ""
 
-    def named(self, name: str) -> TrainingView:
-        """The same view for the next of several networks."""
+    def begin(self, name: str) -> None:
+        """Show the next of several trainings."""
         self.name, self.printed = f"{name}  ", None
-        return self
 
-    def __call__(self, now: Progress) -> None:
+    def show(self, now: Progress) -> None:
+        """Move the live line on, and print an epoch that has ended."""
         self.bar.update(
             self.task, description=self.name + self.output.live_line(now), completed=now.done, total=now.total
         )
@@ -495,16 +497,16 @@ class TrainingView:
 def run_compare(screen: Console, config: CompareConfig) -> None:
     """Train several networks on the same split, and compare them in one table."""
     compare = load(screen, "engine.compare")
-    with training(screen, config.recipe.arena) as (view, stopping):
-        result = compare.compare(config, watch=view.named, progress=Bars(view.bar), stopping=stopping)
+    with training(screen, config.recipe.arena) as watch:
+        result = compare.compare(config, watch)
     show_results(screen, compare.comparison_parts(result, config.out))
 
 
 def run_crossval(screen: Console, config: CrossvalConfig) -> None:
     """Train and test on every fold: of random images, of groups, and with the lungs hidden."""
     crossval = load(screen, "engine.crossval.crossval")
-    with training(screen, config.recipe.arena) as (view, stopping):
-        result = crossval.crossval(config, begin=view.named, stopping=stopping)
+    with training(screen, config.recipe.arena) as watch:
+        result = crossval.crossval(config, watch)
     show_results(screen, load(screen, "engine.crossval.output").crossval_parts(result, config.out))
 
 

@@ -1,7 +1,6 @@
 """A comparison: several networks trained by one recipe on one split, and what became of each."""
 
 import gc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from engine.statistics.estimates import Estimate, estimates
 from engine.statistics.names import headline_name, with_interval
 from engine.train.checkpoint import load_checkpoint, validation_scores
 from engine.train.run_folder import BEST, CONFIG, known_settings, load_config, read_run_settings, shared_settings
-from engine.train.state import Watch
+from engine.train.state import UNWATCHED, Watch
 from engine.train.summary import Summary
 from engine.train.train import train
 from loaders import __version__
@@ -26,7 +25,7 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution, each_once
 from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted
 from loaders.figure_text import NAME, class_names, name_text
-from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 from loaders.records import Count, Record, known_record, write_record
 from loaders.settings import flatten
 
@@ -76,16 +75,9 @@ class Comparison(Record, frozen=True, kw_only=True):
     not_for_diagnosis: bool = True
 
 
-def compare(
-    config: CompareConfig,
-    *,
-    watch: Callable[[str], Watch] = lambda model: lambda progress: None,
-    progress: PhaseProgress = lambda phase, done, total: None,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Comparison:
+def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
     """Train each network in OUT/<model>, or go on where that was interrupted; write comparison.json, .csv and .png.
 
-    watch: gives what watches the training of a network.  progress: of the evaluations.  stopping: as `train` asks it.
     Errors: Interrupted, with everything done so far kept; ConfigError for a folder whose runs have other settings; the
     first network's error where none can be trained; InputError, BetonError, LockedError, StorageError.
     """
@@ -95,16 +87,16 @@ def compare(
         for training in trainings.values():
             check_settings(training)
         for model, training in trainings.items():
-            if stopping():
-                raise interrupted(config)
             try:
-                done = train(
-                    training, resume=(training.out / CONFIG).exists(), watch=watch(model), stopping=stopping
-                )  # fmt: skip
-                contenders.append(contender(config, training, done, progress))
+                watch.check_stop()
+                watch.begin(model)
+                done = train(training, resume=(training.out / CONFIG).exists(), watch=watch)
+                contenders.append(contender(config, training, done, watch))
                 summaries.append(done)
             except Interrupted as error:
-                raise interrupted(config) from error
+                raise Interrupted(
+                    f"{config.out}: interrupted; run the same `compare` again to continue, what is done is kept"
+                ) from error
             except FAILURES as error:
                 errors.append(error)
                 contenders.append(Contender(model=model, failed=str(error) or "out of memory"))
@@ -123,11 +115,6 @@ def compare(
         return result
 
 
-def interrupted(config: CompareConfig) -> Interrupted:
-    """The error for a comparison that was asked to stop."""
-    return Interrupted(f"{config.out}: interrupted; run the same `compare` again to continue, what is done is kept")
-
-
 def check_settings(training: TrainConfig) -> None:
     """Errors: ConfigError when the folder holds a run of other settings; its betons may have moved."""
     if not (training.out / CONFIG).exists():
@@ -142,12 +129,12 @@ def check_settings(training: TrainConfig) -> None:
         )
 
 
-def contender(config: CompareConfig, training: TrainConfig, done: Summary, progress: PhaseProgress) -> Contender:
+def contender(config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch) -> Contender:
     """What became of a network whose training is done."""
     heldout, refused = None, ""
     if (config.data / HELD_OUT).is_file():
         try:
-            heldout = heldout_f1(config, training, done, progress)
+            heldout = heldout_f1(config, training, done, watch)
         except InputError as error:
             refused = str(error)
     return Contender(
@@ -180,7 +167,7 @@ def validation_f1(config: CompareConfig, run: Path) -> Estimate:
     return found["f1"]
 
 
-def heldout_f1(config: CompareConfig, training: TrainConfig, done: Summary, progress: PhaseProgress) -> Estimate:
+def heldout_f1(config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch) -> Estimate:
     """F1 of the held-out set with its interval, from an evaluation in the run's folder.
 
     It is made if there is none, or one of other weights or other resamples.
@@ -202,7 +189,7 @@ def heldout_f1(config: CompareConfig, training: TrainConfig, done: Summary, prog
     asked = (done.checkpoint_sha256, settings.resamples, settings.seed)
     if found is None or (found.checkpoint.sha256, found.resamples, found.seed) != asked:
         (evaluation,) = evaluate(
-            settings, lambda name, count, total: progress(f"{training.model} {name}", count, total)
+            settings, lambda name, count, total: watch.phases(f"{training.model} {name}", count, total)
         )
         found = evaluation.metrics
     return found.estimates["f1"]

@@ -5,7 +5,6 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -22,7 +21,7 @@ from engine.figures import png
 from engine.networks.registry import network_of
 from engine.train.checkpoint import load_checkpoint, load_network
 from engine.train.run_folder import BEST, CONFIG, LAST, known_settings, read_run_settings, save_settings
-from engine.train.state import Watch
+from engine.train.state import UNWATCHED, Watch
 from engine.train.step import predict
 from engine.train.train import train
 from loaders.atomic_file import locked, publish_bytes, publish_rows
@@ -39,16 +38,9 @@ HIDDEN = "lungs-hidden"
 FREE = ("data", "out", "splits", "external", "keep", "resamples", "threads", "prefetch", "arena")
 
 
-def crossval(
-    config: CrossvalConfig,
-    *,
-    begin: Callable[[str], Watch] = lambda name: lambda progress: None,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Crossval:
+def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
     """Cross-validate, and give what crossval.json holds; crossval.csv and crossval.png go beside it.
 
-    begin: called with each fold's name, such as "group 1/5", gives who watches its training.
-    stopping: asked after every step.
     Errors: InputError for betons that do not belong together or too few groups; ConfigError for a folder of other
     settings; LockedError; StorageError; DivergedError; Interrupted, after which the same call goes on.
     """
@@ -78,13 +70,13 @@ def crossval(
         alike = every_image_its_own_group(pool.group_N) and "group" in config.splits
         for split, folds in folds_of.items():
             if not (split == "random" and alike):  # the folds are the same, and so would the scores be
-                found[split] = [run_fold(config, pool, split, fold, begin, stopping) for fold in folds]
+                found[split] = [run_fold(config, pool, split, fold, watch) for fold in folds]
         if "random" in config.splits and alike:
             found["random"] = found["group"]
         outside = []
         if external is not None:
             runs = [folder_of(config, "group", scores.number) / "run" for scores in found["group"]]
-            outside = [test_on(config, run, external.path, stopping) for run in runs]
+            outside = [test_on(config, run, external.path, watch) for run in runs]
         result = crossval_of(config, pool, found, external, outside, cautions)
         publish_rows(config.out / TABLE, score_rows(pool, found, external, outside))
         publish_bytes(config.out / PICTURE, png(crossval_figure(result)))
@@ -127,14 +119,7 @@ def identity_of(pool: Pool, split: str, fold: Fold) -> str:
     return subset_id(pool.betons[0], f"crossval {split} {frames}{fold.number}", fold.train_N, fold.val_N, fold.test_N)
 
 
-def run_fold(
-    config: CrossvalConfig,
-    pool: Pool,
-    split: str,
-    fold: Fold,
-    begin: Callable[[str], Watch],
-    stopping: Callable[[], bool],
-) -> FoldScores:
+def run_fold(config: CrossvalConfig, pool: Pool, split: str, fold: Fold, watch: Watch) -> FoldScores:
     """Train and test one fold, unless that has been done.  Errors: Interrupted, and whatever `train` raises."""
     folder, identity = folder_of(config, split, fold.number), identity_of(pool, split, fold)
     if done := finished(config, pool, split, fold):
@@ -144,15 +129,16 @@ def run_fold(
     change = partial(without_lungs, crop=pool.facts.crop) if split == HIDDEN else None
     started = time.perf_counter()
     try:
-        stop_if_asked(stopping)
+        watch.check_stop()
         if folder.exists():
             shutil.rmtree(folder)  # of a fold that was interrupted
         folder.mkdir(parents=True)
         for part, place_N in zip(BETONS, (fold.train_N, fold.val_N, fold.test_N), strict=True):
             write_subset(pool.chosen(place_N), folder / f"{part}.beton", part, conversion_id=identity, change=change)
         run = config.training(folder, folder / "run")
-        summary = train(run, watch=begin(f"{split} {fold.number}/{config.folds}"), stopping=stopping)
-        probability_NK = test_on(config, run.out, folder / "heldout.beton", stopping)
+        watch.begin(f"{split} {fold.number}/{config.folds}")
+        summary = train(run, watch=watch)
+        probability_NK = test_on(config, run.out, folder / "heldout.beton", watch)
     except Interrupted as error:
         kept = len(list((config.out / FOLDS).glob(f"*/{SCORES}")))
         raise Interrupted(
@@ -178,7 +164,7 @@ def run_fold(
     return scores
 
 
-def test_on(config: CrossvalConfig, run: Path, beton: Path, stopping: Callable[[], bool]) -> np.ndarray:
+def test_on(config: CrossvalConfig, run: Path, beton: Path, watch: Watch) -> np.ndarray:
     """What a run's best weights predict of a beton, in its order, float64 (N, K).  Errors: Interrupted."""
     tensors, state = load_checkpoint(run / BEST, needed=("classes", "crop", "dropout"))
     network = network_of(state)
@@ -188,7 +174,7 @@ def test_on(config: CrossvalConfig, run: Path, beton: Path, stopping: Callable[[
     network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     settings = LoaderConfig(batch_size=config.loader.batch_size, threads=config.loader.threads)
     with Loader(beton, settings, tensors=True) as loader:
-        _, logits_NK = predict(network, loader, policy, lambda samples: stop_if_asked(stopping))
+        _, logits_NK = predict(network, loader, policy, lambda samples: watch.check_stop())
     return softmax(logits_NK.astype(np.float64), axis=1)
 
 
@@ -197,9 +183,3 @@ def tidy(config: CrossvalConfig, folder: Path) -> None:
     if not config.keep:
         for path in (*folder.glob("*.beton"), folder / "run" / LAST):
             path.unlink(missing_ok=True)
-
-
-def stop_if_asked(stopping: Callable[[], bool]) -> None:
-    """Errors: Interrupted when someone asked to stop."""
-    if stopping():
-        raise Interrupted("interrupted; the same command goes on from there")

@@ -90,17 +90,14 @@ def test_an_interrupted_comparison_goes_on_and_ends_as_if_it_had_not_been(
 ) -> None:
     other = {"cnn": "resnet18", "resnet18": "cnn"}[model]
     settings = config(betons, without(done, tmp_path / "c", model))
-    asked: list[str] = []
-
-    def watch(name: str) -> Watch:
-        asked.append(name)
-        return lambda progress: asked.append(f"{name} learns")
-
+    begun: list[str] = []
+    learns: list[str] = []
+    watch = Watch(begin=begun.append, show=lambda progress: learns.append(begun[-1]))
     with pytest.raises(Interrupted, match="run the same `compare` again"):
-        compare(settings, watch=watch, stopping=lambda: asked.count(f"{model} learns") >= 2)
+        compare(settings, replace(watch, stopping=lambda: learns.count(model) >= 2))
     assert not (settings.out / "comparison.json").exists() and not (settings.out / model / "summary.json").exists()
-    compare(settings, watch=watch)
-    assert f"{other} learns" not in asked and asked.count(f"{model} learns") > 2
+    compare(settings, watch)
+    assert other not in learns and learns.count(model) > 2
     a, b = (load_checkpoint(folder / model / "best.safetensors")[0] for folder in (done.out, settings.out))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -113,7 +110,7 @@ def test_a_finished_comparison_trains_and_evaluates_nothing_again(
 
     monkeypatch.setattr("engine.compare.evaluate", never)
     before = {path: path.read_bytes() for path in done.out.rglob("*.safetensors")}
-    again = compare(config(betons, done.out), watch=lambda model: never)
+    again = compare(config(betons, done.out), Watch(show=never))
     assert again == done.result
     assert {path: path.read_bytes() for path in done.out.rglob("*.safetensors")} == before
 
@@ -177,7 +174,7 @@ def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare(config(betons, tmp_path / "d", models=("cnn",)), watch=lambda model: second)
+        compare(config(betons, tmp_path / "d", models=("cnn",)), Watch(show=second))
 
 
 def test_a_score_that_is_too_good_after_one_epoch_is_suspected() -> None:
@@ -251,14 +248,14 @@ def test_ctrl_c_exits_75_and_says_how_to_go_on(betons: Path, tmp_path: Path, mon
     import signal
     import threading
 
-    real = cli.TrainingView.__call__
+    real = cli.TrainingView.show
 
     def pressed(view: cli.TrainingView, now: object) -> None:
         real(view, now)
         signal.raise_signal(signal.SIGINT)
 
     assert threading.current_thread() is threading.main_thread()
-    monkeypatch.setattr(cli.TrainingView, "__call__", pressed)
+    monkeypatch.setattr(cli.TrainingView, "show", pressed)
     out = str(tmp_path / "c")
     assert cli.main(["compare", str(betons), "--models", "cnn", "--device", "cpu", "--out", out]) == 75
     assert "run the same `compare` again" in capsys.readouterr().err

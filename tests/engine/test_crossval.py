@@ -27,6 +27,7 @@ from engine.crossval.output import crossval_parts, not_measured, sentences
 from engine.crossval.scores import Crossval
 from engine.statistics.estimates import Estimate
 from engine.train.run_folder import RunFolder
+from engine.train.state import Watch
 from engine.train.summary import Summary
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton, write_subset
@@ -291,7 +292,7 @@ def test_an_interrupted_one_keeps_finished_folds_and_goes_on_to_the_same_numbers
 
 def test_an_interruption_says_where_and_how_to_go_on(betons: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match=r"group split, fold 1 of 2; 0 finished folds are kept: the same command"):
-        crossval(config(betons, tmp_path / "c", splits=("group",)), stopping=lambda: True)
+        crossval(config(betons, tmp_path / "c", splits=("group",)), Watch(stopping=lambda: True))
 
 
 def copied(whole: Path, tmp_path: Path) -> Path:
