@@ -144,17 +144,16 @@ def run(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> int:
     if namespace.command is None:
         parser.print_help()
         return 2
-    command = COMMANDS[namespace.command]
+    command, screen = COMMANDS[namespace.command], console()
     if command.config is None:
-        command.run(console(), namespace.betons)
+        command.run(screen, namespace.betons)
         return 0
     names = {setting.name for setting in settings_of(command.config)}
     values = {name: value for name, value in vars(namespace).items() if name in names and value is not None}
     if namespace.command == "train" and namespace.resume:
-        resume_run(namespace, values)
-        return 0
-    config: Any = build(command.config, with_config_file(command, namespace, values))
-    command.run(console(), config)
+        resume_run(screen, namespace, values)
+    else:
+        command.run(screen, build(command.config, with_config_file(command, namespace, values)))
     return 0
 
 
@@ -289,8 +288,8 @@ def limit(screen: Console) -> int | None:
     return screen.width if screen.file.isatty() else None
 
 
-def bar(screen: Console) -> Bar:
-    """A progress bar with count, rate and time left."""
+def with_bars(screen: Console, work: Callable[..., Any], *arguments: object) -> Any:
+    """The result of work(*arguments, progress), with a bar for each phase: its count, rate and time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -298,22 +297,9 @@ def bar(screen: Console) -> Bar:
         def render(self, task: Any) -> Text:
             return Text(f"{speed:,.0f}/s" if (speed := task.finished_speed or task.speed) else "")
 
-    return Progress(
-        TextColumn("{task.description:12}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-        console=screen,
-    )
-
-
-def training_bar(screen: Console) -> Bar:
-    """A live line that fits 80 columns, and is erased at the end."""
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = (BarColumn(bar_width=10), TextColumn("{task.description}", markup=False))
-    return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    name = TextColumn("{task.description:12}", markup=False)
+    with Progress(name, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=screen) as bar:
+        return work(*arguments, Bars(bar))
 
 
 class Bars:
@@ -360,12 +346,6 @@ def load(screen: Console, name: str, *, status: str = "loading torch …") -> An
         return importlib.import_module(name)
 
 
-def with_bars(screen: Console, work: Callable[..., Any], *arguments: object) -> Any:
-    """The result of work(*arguments, progress), with a bar for each phase."""
-    with bar(screen) as shown:
-        return work(*arguments, Bars(shown))
-
-
 def show_results(screen: Console, parts: Parts) -> None:
     """Print the output of a command whose results are predictions, or scores of them."""
     show_parts(screen, parts)
@@ -407,8 +387,8 @@ def run_verify(screen: Console, betons: list[Path]) -> None:
     from loaders.beton.reader import Beton
 
     for path in betons:
-        with bar(screen) as shown, Beton(path, trust_unverified=True) as beton:
-            beton.verify(partial(Bars(shown), "verify"))
+        with Beton(path, trust_unverified=True) as beton:
+            with_bars(screen, lambda progress, beton=beton: beton.verify(partial(progress, "verify")))
             show(screen, f"{path}: intact: {len(beton):,} samples, every checksum agrees")
 
 
@@ -421,7 +401,12 @@ def run_bench_loader(screen: Console, config: BenchLoaderConfig) -> None:
 
 @contextlib.contextmanager
 def training(screen: Console, arena: bool) -> Iterator[Watch]:
-    """Show trainings, and stop them when Ctrl-C or SIGTERM asks to; a second one interrupts at once."""
+    """Show trainings, and stop them when Ctrl-C or SIGTERM asks to; a second one interrupts at once.
+
+    The live line fits 80 columns, and is erased at the end.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn
+
     stop = threading.Event()
 
     def ask_to_stop(number: int, frame: object) -> None:
@@ -429,10 +414,11 @@ def training(screen: Console, arena: bool) -> Iterator[Watch]:
         signal.signal(number, signal.default_int_handler)
 
     keep_allocations(arena)
-    with handled(ask_to_stop, signal.SIGINT, signal.SIGTERM), training_bar(screen) as shown:
-        view = TrainingView(screen, shown)
-        watch = importlib.import_module("engine.train.state").Watch
-        yield watch(begin=view.begin, show=view.show, phases=Bars(shown), stopping=stop.is_set)
+    columns = (BarColumn(bar_width=10), TextColumn("{task.description}", markup=False))
+    bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    with handled(ask_to_stop, signal.SIGINT, signal.SIGTERM), bar:
+        view, watch = TrainingView(bar), importlib.import_module("engine.train.state").Watch
+        yield watch(begin=view.begin, show=view.show, phases=Bars(bar), stopping=stop.is_set)
 
 
 def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> None:
@@ -458,14 +444,13 @@ def refresh_page(screen: Console, run: Path) -> None:
     update_page(screen, lambda: load(screen, "engine.report.report").refresh_report(run))
 
 
-def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+def resume_run(screen: Console, namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     """Continue the run of --resume.  Errors: ConfigError for settings other than the folder of its betons."""
     if set(values) - {"data"} or namespace.config:
         flags = ", ".join(sorted(set(values) - {"data"})) or "config"
         raise errors.ConfigError(
             f"--resume: found {flags} with it, expected none: a run continues with its own settings"
         )
-    screen = console()
     config = load(screen, "engine.train.run_folder").load_config(namespace.resume, values.get("data"))
     run_train(screen, config, resume=True)
 
@@ -473,25 +458,20 @@ def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
 class TrainingView:
     """A training as a live line, and a line for each finished epoch."""
 
-    def __init__(self, screen: Console, bar: Bar) -> None:
-        self.screen, self.bar = screen, bar
-        self.task = bar.add_task("training", total=None)
+    def __init__(self, bar: Bar) -> None:
+        self.bar, self.task, self.name = bar, bar.add_task("training", total=None), ""
         self.output = importlib.import_module("engine.train.train")
-        self.printed: int | None = None
-        self.name = ""
 
     def begin(self, name: str) -> None:
         """Show the next of several trainings."""
-        self.name, self.printed = f"{name}  ", None
+        self.name = f"{name}  "
 
     def show(self, now: Progress) -> None:
         """Move the live line on, and print an epoch that has ended."""
-        self.bar.update(
-            self.task, description=self.name + self.output.live_line(now), completed=now.done, total=now.total
-        )
-        if now.phase == "epoch" and self.printed != len(now.state.history):
-            self.printed = len(now.state.history)
-            self.screen.print(self.name + self.output.epoch_line(now))
+        line = self.name + self.output.live_line(now)
+        self.bar.update(self.task, description=line, completed=now.done, total=now.total)
+        if now.phase == "epoch":
+            self.bar.console.print(self.name + self.output.epoch_line(now))
 
 
 def run_compare(screen: Console, config: CompareConfig) -> None:

@@ -11,7 +11,6 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,10 +71,10 @@ class HeavyAugmentation(Loader):
         return super().make_batch(index_N, inverse_N23)
 
 
-def verdict_of(betons: Path, open_loader: Callable[..., Loader] = Loader, turns: int = 1, **settings: int) -> str:
+def verdict_of(betons: Path, turns: int = 1, **settings: int) -> str:
     """Run the engine's variant on a CPU, and judge it by the median of its turns."""
     config = LoaderConfig(training=True, **({"batch_size": 8, "threads": 1, "prefetch": 0} | settings))
-    with contextlib.closing(HostRounds(ENGINE, betons, config, "cpu", open_loader)) as rounds:
+    with contextlib.closing(HostRounds(ENGINE, betons, config, "cpu")) as rounds:
         rounds.train(1, 0)
         trained, validated = [rounds.train(3, 0.1) for _ in range(turns)], [rounds.validate()]
         overhead = overhead_share(rounds.sizes()["sizes"], config.batch_size)
@@ -86,13 +85,15 @@ def verdict_of(betons: Path, open_loader: Callable[..., Loader] = Loader, turns:
     return f"{said.bottleneck}: {said.text}"
 
 
-def test_a_slow_disk_is_named(betons: Path) -> None:
-    said = verdict_of(betons, SlowDisk)
+def test_a_slow_disk_is_named(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.profile.worker.Loader", SlowDisk)
+    said = verdict_of(betons)
     assert said.startswith("disk: ") and "--resident on" in said
 
 
-def test_too_few_threads_for_heavy_augmentation_are_named(betons: Path) -> None:
-    said = verdict_of(betons, HeavyAugmentation, turns=3)
+def test_too_few_threads_for_heavy_augmentation_are_named(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.profile.worker.Loader", HeavyAugmentation)
+    said = verdict_of(betons, turns=3)
     assert said.startswith("loader: ") and "more --threads (now 1, on 2 cores)" in said
 
 
