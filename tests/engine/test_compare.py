@@ -24,7 +24,7 @@ from loaders.errors import ConfigError, InputError, Interrupted, LockedError
 from loaders.output import Line, Sheet, caution_lines
 from loaders.records import encode_record, read_record
 from loaders.settings import build
-from tests.example_run import comparison, results_of
+from tests.example_run import comparison, results_of, summary
 
 FEW = 100  # resamples
 SURE = Estimate(value=1.0, low=0.9, high=1.0, method="wilson")
@@ -56,15 +56,18 @@ def test_every_network_is_trained_and_reported_with_intervals(done: Done) -> Non
     assert found.not_for_diagnosis and found.synthetic and found.settings["epochs"] == 2
     for row in found.networks:
         summary = read_record(Summary, done.out / row.model / "summary.json")
-        assert summary.model == row.model and row.parameters == summary.parameters
+        assert summary.model == row.model and row.training == summary
         assert row.validation_f1.value == pytest.approx(summary.best_f1, abs=1e-6)
         for f1 in (row.validation_f1, row.heldout_f1):
             assert 0 <= f1.low <= f1.value <= f1.high <= 1 and f1.low < f1.high
-        assert (row.epochs_to_best, row.epochs) == (summary.best_epoch, 2)
-        assert row.seconds > 0 and row.images_per_second > 0
+        assert summary.epochs == 2 and summary.seconds > 0 and summary.images_per_second > 0
         assert (results_of(done.out / row.model / "evaluation") / "metrics.json").is_file()
     rows = list(csv.DictReader((done.out / "comparison.csv").read_text().splitlines()))
-    assert [row["parameters"] for row in rows] == [str(row.parameters) for row in found.networks]
+    for row, network in zip(rows, found.networks, strict=True):
+        done = network.training
+        columns = ("parameters", "epochs_to_best", "epochs", "seconds", "device")
+        values = (done.parameters, done.best_epoch, done.epochs, done.seconds, done.device)
+        assert [row[name] for name in columns] == list(map(str, values))
     assert float(rows[0]["validation_f1_low"]) == found.networks[0].validation_f1.low
     assert (done.out / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
@@ -135,7 +138,7 @@ def test_a_network_that_cannot_be_trained_is_named_and_the_others_go_on(betons: 
     settings = config(betons, tmp_path / "c", models=("resnet18", "cnn"), weights=str(tmp_path / "cnn.pth"), epochs=1)
     result = compare(settings)
     bad, good = result.networks
-    assert "expected resnet18's" in bad.failed and bad.validation_f1 is None and bad.parameters is None
+    assert "expected resnet18's" in bad.failed and bad.validation_f1 is None and bad.training is None
     assert not good.failed and good.validation_f1 is not None
     rows = list(csv.DictReader((tmp_path / "c" / "comparison.csv").read_text().splitlines()))
     assert rows[0]["validation_f1"] == "" and "expected resnet18's" in rows[0]["failed"]
@@ -188,16 +191,19 @@ def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_a
     early, phantoms = caution("early-convergence", metric="F1", value=0.993), caution("synthetic-phantoms")
     row = Contender(
         model="resnet18",
+        training=summary(
+            model="resnet18",
+            parameters=11_171_266,
+            images_per_second=57.4,
+            best_epoch=3,
+            epochs=10,
+            seconds=979.0,
+            cautions=[early, phantoms],
+        ),
         validation_f1=Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap"),
-        parameters=11_171_266,
-        images_per_second=57.4,
-        epochs_to_best=3,
-        epochs=10,
-        seconds=979.0,
-        device="cpu",
-        cautions=(early, phantoms),
     )
-    other = msgspec.structs.replace(row, model="cnn", cautions=(phantoms,))
+    done = msgspec.structs.replace(row.training, model="cnn", cautions=[phantoms])
+    other = msgspec.structs.replace(row, model="cnn", training=done)
     result = msgspec.structs.replace(comparison(), networks=[row, other], synthetic=True)
     sheet, *lines = comparison_parts(result, tmp_path)
     assert isinstance(sheet, Sheet)
@@ -210,10 +216,7 @@ def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_a
 
 def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_path: Path) -> None:
     f1 = Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap", defined=18, classes=20)
-    row = Contender(
-        model="cnn", validation_f1=f1, heldout_f1=replace(f1, defined=20), parameters=1, images_per_second=1.0,
-        epochs_to_best=1, epochs=1, seconds=1.0,
-    )  # fmt: skip
+    row = Contender(model="cnn", training=summary(), validation_f1=f1, heldout_f1=replace(f1, defined=20))
     names = list(map(str, range(20)))
     sheet = comparison_parts(msgspec.structs.replace(comparison(), networks=[row], classes=names), tmp_path)[0]
     assert isinstance(sheet, Sheet)
@@ -226,9 +229,9 @@ def test_an_early_score_reaches_the_summary_of_a_run_and_the_table_once(
 ) -> None:
     monkeypatch.setattr("engine.train.summary.EARLY_SCORE", 0.0)
     result = compare(config(betons, without(done, tmp_path / "c", "resnet18"), models=("cnn",)))
-    (early,) = [found for found in result.networks[0].cautions if found.code == "early-convergence"]
+    (early,) = [found for found in result.networks[0].training.cautions if found.code == "early-convergence"]
     assert early in read_record(Summary, tmp_path / "c" / "cnn" / "summary.json").cautions
-    assert early in read_record(Comparison, tmp_path / "c" / "comparison.json").networks[0].cautions
+    assert early in read_record(Comparison, tmp_path / "c" / "comparison.json").networks[0].training.cautions
     shown = [line.text for line in comparison_parts(result, tmp_path) if isinstance(line, Line)]
     assert shown.count(f"Caution: {early.text}.") == 1
 
