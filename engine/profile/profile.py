@@ -195,9 +195,10 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
             overhead=overhead_share(turns.sizes, batch_size),
         )  # fmt: skip
         result = Profile(
-            device=device_name(policy.device), facts=facts, num_images=len(source.paths) + source.num_val,
-            variants=tuple(found), ratio=epoch_ratio(turns), bound=bound, verdict=verdict,
-            cautions=machine_cautions(bound.matmul_spread, load, cores), out=config.folder,
+            device=device_name(policy.device), crop=facts.crop, images=len(source.paths) + source.num_val,
+            synthetic=facts.synthetic, conversion_id=facts.conversion_id, variants=tuple(found),
+            epoch_ratio=epoch_ratio(turns), bound=bound, verdict=verdict,
+            cautions=machine_cautions(bound.matmul_spread, load, cores),
         )  # fmt: skip
         publish_bytes(config.folder / "profile.json", json.dumps(record(result, config, turns), indent=1).encode())
         publish_bytes(config.folder / "profile.png", png(profile_figure(result.variants, result.device)))
@@ -272,18 +273,13 @@ def machine_cautions(matmul_spread: float, load: float, cores: int) -> list[Caut
 
 def record(result: Profile, config: ProfileConfig, turns: Turns) -> dict[str, Any]:
     """profile.json."""
-    return {
-        "device": result.device,
+    return msgspec.to_builtins(result) | {
         "cores": usable_cores(),
         "machine": platform.platform(),
         "versions": {"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__}
         | {name: version(name) for name in ("torchvision", "numba", "pillow")},
         "settings": {name: getattr(config, name) for name in ("rounds", "steps", "workers")}
         | {"loader": asdict(config.loader)},
-        "crop": result.facts.crop,
-        "images": result.num_images,
-        "synthetic": result.facts.synthetic,
-        "conversion_id": result.facts.conversion_id,
         "variants": [
             asdict(found)
             | {name: getattr(found, name) for name in ("epoch_seconds", "run_seconds", "conversion_seconds")}
@@ -291,9 +287,5 @@ def record(result: Profile, config: ProfileConfig, turns: Turns) -> dict[str, An
         ],
         "report_seconds": {"seconds": REPORT_SECONDS, "hardware": "other: Apple M3 Max"},
         "run": {"epochs": EPOCHS, "training": TRAINING, "validation": VALIDATION},
-        "epoch_ratio": result.ratio,
-        "bound": asdict(result.bound),
-        "verdict": asdict(result.verdict),
-        "cautions": msgspec.to_builtins(result.cautions),
         "turns": asdict(turns),
     }

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.config import TrainConfig
-from engine.networks.registry import NAMES, PATCH, check_crop, import_torchvision, make_network, sum_channels
+from engine.networks.registry import NAMES, PATCH, check_crop, import_torchvision, make_network
 from engine.train.checkpoint import digest, file_hash, not_finite
 from loaders.atomic_file import storage_error
 from loaders.beton.format import Facts
@@ -212,7 +212,7 @@ def fit_stem(found: Weights, wanted: Weights, name: str) -> None:
     """Sum a first convolution's weights over its channels, if there are more than are wanted."""
     weight_KCHW = found.get(name)
     if weight_KCHW is not None and weight_KCHW.dim() == 4 and weight_KCHW.shape[1] == 3 and wanted[name].shape[1] == 1:
-        found[name] = sum_channels(weight_KCHW.float())
+        found[name] = weight_KCHW.float().sum(1, keepdim=True)
 
 
 def fit_places(found: Weights, wanted: Weights, source: str) -> None:
