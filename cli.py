@@ -427,21 +427,16 @@ def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> 
     with training(screen, config.recipe.arena) as watch:
         summary = train.train(config, resume=resume, watch=watch)
     report = load(screen, "engine.report.report")
-    update_page(screen, lambda: report.report(ReportConfig(run=config.out, probes=False)))
+    update_page(screen, report.report, ReportConfig(run=config.out, probes=False))
     show_results(screen, train.training_parts(summary, config.out))
 
 
-def update_page(screen: Console, write: Callable[[], Any]) -> None:
+def update_page(screen: Console, write: Callable[..., Any], given: object) -> None:
     """Write a run's page, and show what it leaves out.  The results are safe even if another process has the folder."""
     try:
-        show_parts(screen, load(screen, "engine.report.report").left_out_parts(write()))
+        show_parts(screen, load(screen, "engine.report.report").left_out_parts(write(given)))
     except errors.LockedError as error:
         show(screen, f"report.html is not written: {error}", style="yellow")
-
-
-def refresh_page(screen: Console, run: Path) -> None:
-    """Update the page of a run after a command has stored results in it."""
-    update_page(screen, lambda: load(screen, "engine.report.report").refresh_report(run))
 
 
 def resume_run(screen: Console, namespace: argparse.Namespace, values: dict[str, Any]) -> None:
@@ -496,7 +491,7 @@ def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
     for result in with_bars(screen, evaluate.evaluate, config):
         show_parts(screen, output.evaluation_parts(result))
     if config.out is None:  # the page shows what is in the run folder
-        refresh_page(screen, config.run)
+        update_page(screen, load(screen, "engine.report.report").refresh_report, config.run)
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
@@ -517,7 +512,7 @@ def run_explain(screen: Console, config: ExplainConfig) -> None:
     explain, output = load(screen, "engine.explain.explain"), load(screen, "engine.explain.findings")
     show_parts(screen, output.explanation_parts(with_bars(screen, explain.explain, config)))
     if config.out is None:
-        refresh_page(screen, config.run)
+        update_page(screen, load(screen, "engine.report.report").refresh_report, config.run)
 
 
 def run_profile(screen: Console, config: ProfileConfig) -> None:

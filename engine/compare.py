@@ -14,7 +14,7 @@ from engine.figures import INK, VALIDATION, png, with_legend
 from engine.statistics.estimates import Estimate, estimates
 from engine.statistics.names import headline_name, with_interval
 from engine.train.checkpoint import load_checkpoint, validation_scores
-from engine.train.run_folder import BEST, CONFIG, known_settings, load_config, read_run_settings, shared_settings
+from engine.train.run_folder import BEST, CONFIG, check_settings, shared_settings
 from engine.train.state import UNWATCHED, Watch
 from engine.train.summary import Summary
 from engine.train.train import train
@@ -26,7 +26,6 @@ from loaders.errors import CheckpointError, ConfigError, DivergedError, InputErr
 from loaders.figure_text import NAME, class_names, name_text
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 from loaders.records import Record, known_record, write_record
-from loaders.settings import flatten
 
 HELD_OUT = "heldout.beton"
 HELD_OUT_COLOUR = "#c0504d"
@@ -85,7 +84,7 @@ def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
     contenders, errors, summaries = [], [], []
     with locked(config.out):
         for training in trainings.values():
-            check_settings(training)
+            check_settings(training.out, training, ("data", "out"))  # both may have moved
         for model, training in trainings.items():
             try:
                 watch.check_stop()
@@ -116,20 +115,6 @@ def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
         publish_rows(config.out / "comparison.csv", [rows[0], *(row.values() for row in rows)])
         publish_bytes(config.out / "comparison.png", png(comparison_figure(result)))
         return result
-
-
-def check_settings(training: TrainConfig) -> None:
-    """Errors: ConfigError when the folder holds a run of other settings; its betons may have moved."""
-    if not (training.out / CONFIG).exists():
-        return
-    found = flatten(load_config(training.out, training.data))
-    wanted = known_settings(training, read_run_settings(training.out))
-    odd = [f"{name} {found[name]} (asked for: {wanted[name]})" for name in wanted if found[name] != wanted[name]]
-    if odd:
-        raise ConfigError(
-            f"{training.out}: holds a run with {', '.join(odd)}; expected the same settings; "
-            "use those, or choose another --out"
-        )
 
 
 def contender(config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch) -> Contender:

@@ -20,7 +20,7 @@ from engine.device import choose_policy, settle_precision
 from engine.figures import png
 from engine.networks.registry import network_of
 from engine.train.checkpoint import load_checkpoint, load_network
-from engine.train.run_folder import BEST, CONFIG, LAST, known_settings, read_run_settings, save_settings
+from engine.train.run_folder import BEST, CONFIG, LAST, check_settings, save_settings
 from engine.train.state import UNWATCHED, Watch
 from engine.train.step import predict
 from engine.train.train import train
@@ -60,7 +60,11 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
             )
         ]  # fmt: skip
         stack.enter_context(locked(config.out))
-        check_claim(config)
+        if (config.out / FOLDS).exists() and not (config.out / CONFIG).exists():
+            raise ConfigError(
+                f"{config.out}: holds {FOLDS} but no {CONFIG}, expected a new folder; choose another --out"
+            )
+        check_settings(config.out, config, FREE)
         for fold in folds:
             finished(config, pool, fold)  # before anything is written: they may be of other betons
         save_settings(config.out, config)
@@ -82,24 +86,6 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
         publish_bytes(config.out / PICTURE, png(crossval_figure(result)))
         write_record(config.out / CROSSVAL, result)
         return result
-
-
-def check_claim(config: CrossvalConfig) -> None:
-    """Errors: ConfigError for a folder of other settings, or one that is no cross-validation's."""
-    if (config.out / CONFIG).exists():
-        before = read_run_settings(config.out)
-        settings = known_settings(config, before)
-        names = sorted(name for name in settings.keys() | before.keys() if name not in FREE)
-        changed = [name for name in names if settings.get(name) != before.get(name)]
-        if changed:
-            found = ", ".join(f"--{name.replace('_', '-')} {settings.get(name)}" for name in changed)
-            expected = ", ".join(str(before.get(name, "none")) for name in changed)
-            raise ConfigError(
-                f"{config.out}: began with other settings: found {found}, expected {expected}; "
-                "repeat the old ones, or choose another --out"
-            )
-    elif (config.out / FOLDS).exists():
-        raise ConfigError(f"{config.out}: holds {FOLDS} but no {CONFIG}, expected a new folder; choose another --out")
 
 
 def folder_of(config: CrossvalConfig, split: str, number: int) -> Path:

@@ -66,7 +66,6 @@ class Source:
 
     folder: Path
     paths: tuple[str, ...]
-    num_val: int
 
 
 def find_source(data: Path, folder: Path) -> Source:
@@ -98,8 +97,7 @@ def find_source(data: Path, folder: Path) -> Source:
                     f"{data / TABLE}: {len(chosen)} files of split {split}, expected {len(beton)}, the samples of "
                     f"{split}.beton; convert the radiographs again"
                 )
-    paths = tuple(row["path"] for row in by_split["train"])
-    return Source(folder=folder, paths=paths, num_val=len(by_split["val"]))
+    return Source(folder=folder, paths=tuple(row["path"] for row in by_split["train"]))
 
 
 class Converter:
@@ -164,8 +162,8 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
     policy = choose_policy(config.device, "auto", "off", num_steps=0)
     settle_precision(policy)
     with contextlib.ExitStack() as stack:
-        loader, _ = open_loaders(TrainConfig(data=config.data, out=config.folder, loader=config.loader), stack)
-        facts, threads = loader.beton.facts, loader.threads
+        loaders = open_loaders(TrainConfig(data=config.data, out=config.folder, loader=config.loader), stack)
+        facts, threads, num_images = loaders[0].beton.facts, loaders[0].threads, sum(len(one.beton) for one in loaders)
     source, cores = find_source(config.data, config.source), usable_cores()
     dtype = policy.autocast or torch.float32
     variants = variants_for(policy.device.type)
@@ -195,7 +193,7 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
             overhead=overhead_share(turns.sizes, batch_size),
         )  # fmt: skip
         result = Profile(
-            device=device_name(policy.device), crop=facts.crop, images=len(source.paths) + source.num_val,
+            device=device_name(policy.device), crop=facts.crop, images=num_images,
             synthetic=facts.synthetic, conversion_id=facts.conversion_id, variants=tuple(found),
             epoch_ratio=epoch_ratio(turns), bound=bound, verdict=verdict,
             cautions=machine_cautions(bound.matmul_spread, load, cores),

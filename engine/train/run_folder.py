@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -53,11 +53,6 @@ def run_id(config: TrainConfig, conversion_id: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def known_settings(config: Any, found: dict[str, Any]) -> dict[str, Any]:
-    """A config's settings as far as a folder's own can be compared: without paths if it came without local.json."""
-    return flatten(config) if "data" in found else shared_settings(config)
-
-
 def save_settings(folder: Path, config: Any) -> None:
     """Write local.json, for its owner alone, and then config.json.  Errors: StorageError."""
     shared = shared_settings(config)
@@ -71,6 +66,25 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
     local = folder / LOCAL
     paths = read_settings(local) if local.is_file() else {}
     return read_settings(folder / CONFIG) | paths
+
+
+def check_settings(folder: Path, config: Any, free: Collection[str]) -> None:
+    """Errors: ConfigError when a folder began with other settings than these, apart from the free ones.
+
+    Paths are not compared in a folder that came without its local.json.
+    """
+    if not (folder / CONFIG).exists():
+        return
+    before = read_run_settings(folder)
+    settings = flatten(config) if "data" in before else shared_settings(config)
+    names = sorted(name for name in settings.keys() | before.keys() if name not in free)
+    if changed := [name for name in names if settings.get(name) != before.get(name)]:
+        found = ", ".join(f"--{name.replace('_', '-')} {settings.get(name)}" for name in changed)
+        expected = ", ".join(str(before.get(name, "none")) for name in changed)
+        raise ConfigError(
+            f"{folder}: began with other settings: found {found}, expected {expected}; "
+            "repeat the old ones, or choose another --out"
+        )
 
 
 class Events:

@@ -64,9 +64,8 @@ def test_every_network_is_trained_and_reported_with_intervals(done: Done) -> Non
         assert (results_of(done.out / row.model / "evaluation") / "metrics.json").is_file()
     rows = list(csv.DictReader((done.out / "comparison.csv").read_text().splitlines()))
     for row, network in zip(rows, found.networks, strict=True):
-        done = network.training
-        columns = ("parameters", "epochs_to_best", "epochs", "seconds", "device")
-        values = (done.parameters, done.best_epoch, done.epochs, done.seconds, done.device)
+        summary, columns = network.training, ("parameters", "epochs_to_best", "epochs", "seconds", "device")
+        values = (summary.parameters, summary.best_epoch, summary.epochs, summary.seconds, summary.device)
         assert [row[name] for name in columns] == list(map(str, values))
     assert float(rows[0]["validation_f1_low"]) == found.networks[0].validation_f1.low
     assert (done.out / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -129,7 +128,7 @@ def test_a_damaged_evaluation_or_one_of_other_settings_is_made_again(betons: Pat
 
 
 def test_other_settings_in_the_same_folder_are_refused_before_anything_is_trained(betons: Path, done: Done) -> None:
-    with pytest.raises(ConfigError, match=r"cnn: holds a run with epochs 2 \(asked for: 5\)"):
+    with pytest.raises(ConfigError, match=r"cnn: began with other settings: found --epochs 5, expected 2"):
         compare(config(betons, done.out, epochs=5))
 
 
