@@ -60,17 +60,10 @@ BUSY = 0.5  # processes a core, before the profile adds its own
 NOISE = 1.5  # the fastest matrix product of the run over the slowest: above it, other programs took part
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """folder: what paths are relative to.  paths: of the training samples, in the order of their beton."""
+def training_files(data: Path, folder: Path) -> list[str]:
+    """The files of the training samples, in the order of their beton, as convert.csv names them below the folder.
 
-    folder: Path
-    paths: tuple[str, ...]
-
-
-def find_source(data: Path, folder: Path) -> Source:
-    """Read convert.csv, and check that its files are there and as many as the betons' samples.
-
+    All files of that table are there, and as many as the betons' samples.
     Errors: ConfigError when the folder is not the betons' source; InputError without a convert.csv.
     """
     try:
@@ -97,43 +90,43 @@ def find_source(data: Path, folder: Path) -> Source:
                     f"{data / TABLE}: {len(chosen)} files of split {split}, expected {len(beton)}, the samples of "
                     f"{split}.beton; convert the radiographs again"
                 )
-    return Source(folder=folder, paths=tuple(row["path"] for row in by_split["train"]))
+    return [row["path"] for row in by_split["train"]]
 
 
 class Converter:
-    """Conversion, file by file, of the training samples.  Owns a temporary spool."""
+    """Conversion, file by file, of the training samples.  Owns a temporary spool.  Errors: as of `training_files`."""
 
-    def __init__(self, source: Source, data: Path) -> None:
+    def __init__(self, data: Path, folder: Path) -> None:
+        self.folder, self.files, self.next = folder, training_files(data, folder), 0
         with Beton(data / "train.beton") as beton:
             facts, self.pixel_hashes = beton.facts, beton.rows_N["pixel_hash"].copy()
-        self.source, self.table, self.next = source, data / TABLE, 0
         # the conversion has judged how large a file may be
         self.settings = DecodeSettings(side=facts.stored, fit=cast(Fit, facts.fit), max_pixels=PILLOW_PIXELS, workers=1)
-        self._folder = tempfile.TemporaryDirectory(prefix="plainfilm-")
-        self.spool = Path(self._folder.name) / "spool"
+        self._temporary = tempfile.TemporaryDirectory(prefix="plainfilm-")
+        self.spool = Path(self._temporary.name) / "spool"
         self.spool.write_bytes(bytes(facts.stored**2))
 
     def convert(self, count: int) -> float:
         """Seconds a file, of the next few.  Errors: ConfigError for other pixels than the beton's sample has."""
         total = 0.0
         for _ in range(count):
-            sample = self.next % len(self.source.paths)
-            task, begin = Task(0, self.source.paths[sample]), time.perf_counter()
-            decoded = decode_into_spool(task, root=self.source.folder, spool=self.spool, settings=self.settings)
+            sample = self.next % len(self.files)
+            task, begin = Task(0, self.files[sample]), time.perf_counter()
+            decoded = decode_into_spool(task, root=self.folder, spool=self.spool, settings=self.settings)
             total += time.perf_counter() - begin
             if decoded.problem:
-                raise StorageError(f"{self.source.paths[sample]}: {decoded.problem}")
+                raise StorageError(f"{self.files[sample]}: {decoded.problem}")
             if decoded.pixel_hash != self.pixel_hashes[sample].tobytes():
                 raise ConfigError(
-                    f"--source {self.source.folder}: {self.source.paths[sample]} has other pixels than sample "
-                    f"{sample} of train.beton, expected the same radiographs; convert them again"
+                    f"--source {self.folder}: {self.files[sample]} has other pixels than sample {sample} of "
+                    "train.beton, expected the same radiographs; convert them again"
                 )
             self.next += 1
         return total / count
 
     def close(self) -> None:
         """Remove the spool."""
-        self._folder.cleanup()
+        self._temporary.cleanup()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,13 +157,11 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
     with contextlib.ExitStack() as stack:
         loaders = open_loaders(TrainConfig(data=config.data, out=config.folder, loader=config.loader), stack)
         facts, threads, num_images = loaders[0].beton.facts, loaders[0].threads, sum(len(one.beton) for one in loaders)
-    source, cores = find_source(config.data, config.source), usable_cores()
-    dtype = policy.autocast or torch.float32
-    variants = variants_for(policy.device.type)
+    cores, dtype, variants = usable_cores(), policy.autocast or torch.float32, variants_for(policy.device.type)
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(cores)
-        converter = stack.enter_context(contextlib.closing(Converter(source, config.data)))
+        converter = stack.enter_context(contextlib.closing(Converter(config.data, config.source)))
         converter.convert(1)  # not counted: it loads kernels, and fails at once for another source
         stack.enter_context(locked(config.folder))  # now, not after minutes of measuring
         if config.trace:

@@ -29,7 +29,7 @@ from engine.networks.cnn import Cnn
 from engine.profile.breakdown import EPOCHS, Measured, Variant, judge, measured, overhead_share, variants_for
 from engine.profile.output import profile_figure
 from engine.profile.probes import activation_bytes, bound_of, training_flops
-from engine.profile.profile import Converter, find_source, machine_cautions, profile
+from engine.profile.profile import Converter, machine_cautions, profile, training_files
 from engine.profile.reference import (
     Reference,
     endless,
@@ -256,15 +256,14 @@ def test_steps_on_a_device_are_counted_over_the_ends_of_epochs(betons: Path) -> 
 
 def test_a_source_that_is_not_the_betons_is_refused(betons: Path, phantoms: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the folder that the betons were converted from"):
-        find_source(betons, tmp_path)
+        training_files(betons, tmp_path)
     with pytest.raises(InputError, match=r"no convert\.csv"):
-        find_source(tmp_path, phantoms.parent)
+        training_files(tmp_path, phantoms.parent)
     other = tmp_path / "other"
     shutil.copytree(phantoms.parent, other)
-    source = find_source(betons, other)
-    a, b = (other / path for path in source.paths[:2])
+    a, b = (other / path for path in training_files(betons, other)[:2])
     a.write_bytes(b.read_bytes())
-    with contextlib.closing(Converter(source, betons)) as converter, pytest.raises(ConfigError, match="other pixels"):
+    with contextlib.closing(Converter(betons, other)) as converter, pytest.raises(ConfigError, match="other pixels"):
         converter.convert(1)
     fewer = tmp_path / "fewer"
     shutil.copytree(betons, fewer)
@@ -275,7 +274,7 @@ def test_a_source_that_is_not_the_betons_is_refused(betons: Path, phantoms: Path
         table.writeheader()
         table.writerows(row for row in rows if not (row["split"] == "train" and row["sample"] == "0"))
     with pytest.raises(ConfigError, match=r"the samples of train\.beton"):
-        find_source(fewer, phantoms.parent)
+        training_files(fewer, phantoms.parent)
 
 
 def test_a_variant_that_fails_says_why() -> None:
@@ -384,7 +383,7 @@ def test_a_profile_decodes_what_a_conversion_with_more_pixels_took(
     side = math.isqrt(ORDINARY_PIXELS) + 1
     levels_HW = np.tile(np.arange(side, dtype=np.uint16) % 251, (side, 1)).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "large.png"), levels_HW)
-    with contextlib.closing(Converter(find_source(betons, phantoms.parent), betons)) as converter:
+    with contextlib.closing(Converter(betons, phantoms.parent)) as converter:
         settings, spool = converter.settings, converter.spool
         decoded = decode_into_spool(Task(0, "large.png"), root=tmp_path, spool=spool, settings=settings)
     assert (decoded.problem, decoded.width) == ("", side)
