@@ -198,13 +198,3 @@ class Profile:
     bound: Bound
     verdict: Verdict
     cautions: list[Caution]
-
-    @property
-    def reference(self) -> Measured:
-        """The first."""
-        return self.variants[0]
-
-    @property
-    def engine(self) -> Measured:
-        """The last."""
-        return self.variants[-1]

@@ -125,7 +125,7 @@ def run_panel(axes: Axes, variants: Sequence[Measured]) -> None:
 
 def profile_parts(config: ProfileConfig, found: Profile) -> Parts:
     """The two tables, each with what it rests on, the verdict, cautions, and the files."""
-    reference, engine, bound = found.reference, found.engine, found.bound
+    reference, engine, bound = found.variants[0], found.variants[-1], found.bound
     parts: list[Line | Sheet] = [
         Line(
             f"{config.data}: {found.images:,} {'phantoms' if found.synthetic else 'radiographs'}, crops of "
@@ -157,7 +157,7 @@ def profile_parts(config: ProfileConfig, found: Profile) -> Parts:
 
 def image_sheet(found: Profile) -> Sheet:
     """Milliseconds an image, by part; in brackets what runs beside the training."""
-    reference, engine = found.reference, found.engine
+    reference, engine = found.variants[0], found.variants[-1]
     rows = []
     for part in PARTS:
         if part in reference.parts or part in engine.parts:

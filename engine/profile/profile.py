@@ -1,7 +1,6 @@
 """A profile: the reference pipeline and the engine side by side, on the files that betons were converted from."""
 
 import contextlib
-import csv
 import importlib.util
 import json
 import os
@@ -20,6 +19,7 @@ import torch
 
 from engine.config import ProfileConfig, TrainConfig
 from engine.device import choose_policy, device_name, settle_precision
+from engine.evaluate.dataflow import TABLE, read_table
 from engine.figures import png
 from engine.networks.cnn import Cnn
 from engine.profile.breakdown import (
@@ -53,7 +53,6 @@ from loaders.images.decode import DecodeSettings, Task, decode_into_spool
 from loaders.machine import usable_cores
 from loaders.output import PhaseProgress
 
-TABLE = "convert.csv"
 LEAST_SECONDS = 0.2  # of a turn: fewer steps are too short to be timed
 TRACED_STEPS = 5
 BUSY = 0.5  # processes a core, before the profile adds its own
@@ -66,13 +65,11 @@ def training_files(data: Path, folder: Path) -> list[str]:
     All files of that table are there, and as many as the betons' samples.
     Errors: ConfigError when the folder is not the betons' source; InputError without a convert.csv.
     """
-    try:
-        with (data / TABLE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = [row for row in csv.DictReader(file) if row["verdict"] == "written"]
-    except FileNotFoundError as error:
+    if not (data / TABLE).is_file():
         raise InputError(
             f"{data}: no {TABLE}, expected the table of files that `convert` leaves; convert the radiographs again"
-        ) from error
+        )
+    rows = [row for row in read_table(data / TABLE) if row["verdict"] == "written"]
     for row in rows:
         if not (folder / row["path"]).is_file():
             raise ConfigError(

@@ -37,9 +37,6 @@ UNREADABLE = (
     SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, ImportError,
     AssertionError, ArithmeticError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that hold the weights of a training's checkpoint
-PREFIXES = ("module.", "network.")  # of names: DataParallel's, and plainfilm's own
-OWN_HEAD = {"cnn": "classifier.4."}  # the last layer's names; of all others "head.1."
 # names of densenet169's default weights, which are older than the network: norm.1 for norm1
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
@@ -130,7 +127,7 @@ def read_weights(path: Path) -> Weights:
             f"{path}: not readable as weights ({first_line(error)}), expected a state_dict as .pth or .safetensors; "
             "check the file"
         ) from error
-    for key in WRAPPERS:
+    for key in ("state_dict", "model_state_dict", "model"):  # that hold the weights of a training's checkpoint
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     tensors = {
@@ -140,7 +137,7 @@ def read_weights(path: Path) -> Weights:
         raise CheckpointError(f"{path}: holds no tensors by name, expected a state_dict; check the file")
     if any(name.startswith("network.") for name in tensors):  # plainfilm's: without Adam's moments and the scores
         tensors = {name: value for name, value in tensors.items() if name.startswith("network.")}
-    for prefix in PREFIXES:
+    for prefix in ("module.", "network."):  # DataParallel's, and plainfilm's own
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     if bad := not_finite(tensors):
         raise CheckpointError(f"{path}: {bad} is not finite, expected finite weights; use another file")
@@ -173,7 +170,7 @@ def adopt(network: nn.Module, model: str, weights: Weights, source: str) -> None
     """
     wanted = network.state_dict()
     found = {own_name(model, name): value for name, value in weights.items()}
-    head = OWN_HEAD.get(model, "head.1.")
+    head = "classifier.4." if model == "cnn" else "head.1."  # the last layer's names
     if any(name in found and found[name].shape != wanted[name].shape for name in (f"{head}weight", f"{head}bias")):
         found = {name: value for name, value in found.items() if not name.startswith(head)}
     if model in NAMES:
