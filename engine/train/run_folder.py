@@ -93,7 +93,7 @@ class Events:
     purge_epoch: events of earlier files from this epoch on do not count any more.  Errors of all methods: StorageError.
     """
 
-    def __init__(self, folder: Path, purge_epoch: int | None = None) -> None:
+    def __init__(self, folder: Path, purge_epoch: int = 1) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # only here: a machine that trains nothing may lack it
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -104,8 +104,7 @@ class Events:
             raise storage_error(self._path, error) from error
         self._records, self._event = RecordWriter(self._file), Event
         self._write(file_version="brain.Event:2")
-        if purge_epoch is not None:
-            self._write(step=purge_epoch, session_log={"status": "START"})
+        self._write(step=purge_epoch, session_log={"status": "START"})
 
     def add(self, name: str, value: float, epoch: int) -> None:
         """Add one number; flush() brings it to the disk."""
@@ -142,7 +141,7 @@ LOGGERS = [logging.getLogger(name) for name in ("engine", "loaders")]  # that th
 class RunFolder:
     """An open run folder.  Owns train.log and the TensorBoard events; close it, or use `with`."""
 
-    def __init__(self, path: Path, purge_epoch: int | None = None) -> None:
+    def __init__(self, path: Path, purge_epoch: int = 1) -> None:
         self.path = path
         self._log = path / LOG
         self._handler = logging.StreamHandler(opened_log(self._log))
@@ -156,7 +155,7 @@ class RunFolder:
         for logger in LOGGERS:
             logger.addHandler(self._handler)
             logger.setLevel(logging.INFO)
-        self.recorded = (purge_epoch or 1) - 1  # epochs
+        self.recorded = purge_epoch - 1  # epochs
 
     def save_last(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Keep the state that `--resume` continues from."""
