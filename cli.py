@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    from engine.train.state import Progress
+    from engine.train.state import Progress, Watch
 
 EXIT_CODES: dict[type[BaseException], int] = {  # DESIGN, Exit codes; the first that fits counts
     errors.ConfigError: 2,
@@ -144,17 +144,16 @@ def run(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> int:
     if namespace.command is None:
         parser.print_help()
         return 2
-    command = COMMANDS[namespace.command]
+    command, screen = COMMANDS[namespace.command], console()
     if command.config is None:
-        command.run(console(), namespace.betons)
+        command.run(screen, namespace.betons)
         return 0
     names = {setting.name for setting in settings_of(command.config)}
     values = {name: value for name, value in vars(namespace).items() if name in names and value is not None}
     if namespace.command == "train" and namespace.resume:
-        resume_run(namespace, values)
-        return 0
-    config: Any = build(command.config, with_config_file(command, namespace, values))
-    command.run(console(), config)
+        resume_run(screen, namespace, values)
+    else:
+        command.run(screen, build(command.config, with_config_file(command, namespace, values)))
     return 0
 
 
@@ -289,8 +288,8 @@ def limit(screen: Console) -> int | None:
     return screen.width if screen.file.isatty() else None
 
 
-def bar(screen: Console) -> Bar:
-    """A progress bar with count, rate and time left."""
+def with_bars(screen: Console, work: Callable[..., Any], *arguments: object) -> Any:
+    """The result of work(*arguments, progress), with a bar for each phase: its count, rate and time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -298,22 +297,9 @@ def bar(screen: Console) -> Bar:
         def render(self, task: Any) -> Text:
             return Text(f"{speed:,.0f}/s" if (speed := task.finished_speed or task.speed) else "")
 
-    return Progress(
-        TextColumn("{task.description:12}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-        console=screen,
-    )
-
-
-def training_bar(screen: Console) -> Bar:
-    """A live line that fits 80 columns, and is erased at the end."""
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = (BarColumn(bar_width=10), TextColumn("{task.description}", markup=False))
-    return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    name = TextColumn("{task.description:12}", markup=False)
+    with Progress(name, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=screen) as bar:
+        return work(*arguments, Bars(bar))
 
 
 class Bars:
@@ -360,12 +346,6 @@ def load(screen: Console, name: str, *, status: str = "loading torch …") -> An
         return importlib.import_module(name)
 
 
-def with_bars(screen: Console, work: Callable[..., Any], *arguments: object) -> Any:
-    """The result of work(*arguments, progress), with a bar for each phase."""
-    with bar(screen) as shown:
-        return work(*arguments, Bars(shown))
-
-
 def show_results(screen: Console, parts: Parts) -> None:
     """Print the output of a command whose results are predictions, or scores of them."""
     show_parts(screen, parts)
@@ -407,8 +387,8 @@ def run_verify(screen: Console, betons: list[Path]) -> None:
     from loaders.beton.reader import Beton
 
     for path in betons:
-        with bar(screen) as shown, Beton(path, trust_unverified=True) as beton:
-            beton.verify(partial(Bars(shown), "verify"))
+        with Beton(path, trust_unverified=True) as beton:
+            with_bars(screen, lambda progress, beton=beton: beton.verify(partial(progress, "verify")))
             show(screen, f"{path}: intact: {len(beton):,} samples, every checksum agrees")
 
 
@@ -420,8 +400,13 @@ def run_bench_loader(screen: Console, config: BenchLoaderConfig) -> None:
 
 
 @contextlib.contextmanager
-def training(screen: Console, arena: bool) -> Iterator[tuple[TrainingView, Callable[[], bool]]]:
-    """A view of trainings, and whether Ctrl-C or SIGTERM has asked to stop; a second one interrupts at once."""
+def training(screen: Console, arena: bool) -> Iterator[Watch]:
+    """Show trainings, and stop them when Ctrl-C or SIGTERM asks to; a second one interrupts at once.
+
+    The live line fits 80 columns, and is erased at the end.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn
+
     stop = threading.Event()
 
     def ask_to_stop(number: int, frame: object) -> None:
@@ -429,41 +414,38 @@ def training(screen: Console, arena: bool) -> Iterator[tuple[TrainingView, Calla
         signal.signal(number, signal.default_int_handler)
 
     keep_allocations(arena)
-    with handled(ask_to_stop, signal.SIGINT, signal.SIGTERM), training_bar(screen) as shown:
-        yield TrainingView(screen, shown), stop.is_set
+    columns = (BarColumn(bar_width=10), TextColumn("{task.description}", markup=False))
+    bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    with handled(ask_to_stop, signal.SIGINT, signal.SIGTERM), bar:
+        view, watch = TrainingView(bar), importlib.import_module("engine.train.state").Watch
+        yield watch(begin=view.begin, show=view.show, phases=Bars(bar), stopping=stop.is_set)
 
 
 def run_train(screen: Console, config: TrainConfig, *, resume: bool = False) -> None:
     """Train the recipe's network on betons."""
     train = load(screen, "engine.train.train")
-    with training(screen, config.recipe.arena) as (view, stopping):
-        summary = train.train(config, resume=resume, watch=view, stopping=stopping)
+    with training(screen, config.recipe.arena) as watch:
+        summary = train.train(config, resume=resume, watch=watch)
     report = load(screen, "engine.report.report")
-    update_page(screen, lambda: report.report(ReportConfig(run=config.out, probes=False)))
+    update_page(screen, report.report, ReportConfig(run=config.out, probes=False))
     show_results(screen, train.training_parts(summary, config.out))
 
 
-def update_page(screen: Console, write: Callable[[], Any]) -> None:
+def update_page(screen: Console, write: Callable[..., Any], given: object) -> None:
     """Write a run's page, and show what it leaves out.  The results are safe even if another process has the folder."""
     try:
-        show_parts(screen, load(screen, "engine.report.report").left_out_parts(write()))
+        show_parts(screen, load(screen, "engine.report.report").left_out_parts(write(given)))
     except errors.LockedError as error:
         show(screen, f"report.html is not written: {error}", style="yellow")
 
 
-def refresh_page(screen: Console, run: Path) -> None:
-    """Update the page of a run after a command has stored results in it."""
-    update_page(screen, lambda: load(screen, "engine.report.report").refresh_report(run))
-
-
-def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
+def resume_run(screen: Console, namespace: argparse.Namespace, values: dict[str, Any]) -> None:
     """Continue the run of --resume.  Errors: ConfigError for settings other than the folder of its betons."""
     if set(values) - {"data"} or namespace.config:
         flags = ", ".join(sorted(set(values) - {"data"})) or "config"
         raise errors.ConfigError(
             f"--resume: found {flags} with it, expected none: a run continues with its own settings"
         )
-    screen = console()
     config = load(screen, "engine.train.run_folder").load_config(namespace.resume, values.get("data"))
     run_train(screen, config, resume=True)
 
@@ -471,40 +453,35 @@ def resume_run(namespace: argparse.Namespace, values: dict[str, Any]) -> None:
 class TrainingView:
     """A training as a live line, and a line for each finished epoch."""
 
-    def __init__(self, screen: Console, bar: Bar) -> None:
-        self.screen, self.bar = screen, bar
-        self.task = bar.add_task("training", total=None)
+    def __init__(self, bar: Bar) -> None:
+        self.bar, self.task, self.name = bar, bar.add_task("training", total=None), ""
         self.output = importlib.import_module("engine.train.train")
-        self.printed: int | None = None
-        self.name = ""
 
-    def named(self, name: str) -> TrainingView:
-        """The same view for the next of several networks."""
-        self.name, self.printed = f"{name}  ", None
-        return self
+    def begin(self, name: str) -> None:
+        """Show the next of several trainings."""
+        self.name = f"{name}  "
 
-    def __call__(self, now: Progress) -> None:
-        self.bar.update(
-            self.task, description=self.name + self.output.live_line(now), completed=now.done, total=now.total
-        )
-        if now.phase == "epoch" and self.printed != len(now.state.history):
-            self.printed = len(now.state.history)
-            self.screen.print(self.name + self.output.epoch_line(now))
+    def show(self, now: Progress) -> None:
+        """Move the live line on, and print an epoch that has ended."""
+        line = self.name + self.output.live_line(now)
+        self.bar.update(self.task, description=line, completed=now.done, total=now.total)
+        if now.phase == "epoch":
+            self.bar.console.print(self.name + self.output.epoch_line(now))
 
 
 def run_compare(screen: Console, config: CompareConfig) -> None:
     """Train several networks on the same split, and compare them in one table."""
     compare = load(screen, "engine.compare")
-    with training(screen, config.recipe.arena) as (view, stopping):
-        result = compare.compare(config, watch=view.named, progress=Bars(view.bar), stopping=stopping)
+    with training(screen, config.recipe.arena) as watch:
+        result = compare.compare(config, watch)
     show_results(screen, compare.comparison_parts(result, config.out))
 
 
 def run_crossval(screen: Console, config: CrossvalConfig) -> None:
     """Train and test on every fold: of random images, of groups, and with the lungs hidden."""
     crossval = load(screen, "engine.crossval.crossval")
-    with training(screen, config.recipe.arena) as (view, stopping):
-        result = crossval.crossval(config, begin=view.named, stopping=stopping)
+    with training(screen, config.recipe.arena) as watch:
+        result = crossval.crossval(config, watch)
     show_results(screen, load(screen, "engine.crossval.output").crossval_parts(result, config.out))
 
 
@@ -514,7 +491,7 @@ def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
     for result in with_bars(screen, evaluate.evaluate, config):
         show_parts(screen, output.evaluation_parts(result))
     if config.out is None:  # the page shows what is in the run folder
-        refresh_page(screen, config.run)
+        update_page(screen, load(screen, "engine.report.report").refresh_report, config.run)
     screen.print(NOT_FOR_DIAGNOSIS)
 
 
@@ -535,7 +512,7 @@ def run_explain(screen: Console, config: ExplainConfig) -> None:
     explain, output = load(screen, "engine.explain.explain"), load(screen, "engine.explain.findings")
     show_parts(screen, output.explanation_parts(with_bars(screen, explain.explain, config)))
     if config.out is None:
-        refresh_page(screen, config.run)
+        update_page(screen, load(screen, "engine.report.report").refresh_report, config.run)
 
 
 def run_profile(screen: Console, config: ProfileConfig) -> None:

@@ -1,12 +1,10 @@
 """A comparison: several networks trained by one recipe on one split, and what became of each."""
 
 import gc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from msgspec.structs import asdict
 from scipy.special import softmax
 
 from engine.config import CompareConfig, EvaluateConfig, TrainConfig
@@ -16,19 +14,18 @@ from engine.figures import INK, VALIDATION, png, with_legend
 from engine.statistics.estimates import Estimate, estimates
 from engine.statistics.names import headline_name, with_interval
 from engine.train.checkpoint import load_checkpoint, validation_scores
-from engine.train.run_folder import BEST, CONFIG, known_settings, load_config, read_run_settings, shared_settings
-from engine.train.state import Watch
+from engine.train.run_folder import BEST, CONFIG, check_settings, shared_settings
+from engine.train.state import UNWATCHED, Watch
 from engine.train.summary import Summary
 from engine.train.train import train
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.beton.reader import Beton
-from loaders.cautions import Caution, each_once
+from loaders.cautions import each_once
 from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted
 from loaders.figure_text import NAME, class_names, name_text
-from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
-from loaders.records import Count, Record, known_record, write_record
-from loaders.settings import flatten
+from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from loaders.records import Record, known_record, write_record
 
 HELD_OUT = "heldout.beton"
 HELD_OUT_COLOUR = "#c0504d"
@@ -36,6 +33,14 @@ SERIES = (
     ("validation_f1", "validation", VALIDATION, "o", -0.12),
     ("heldout_f1", "held out", HELD_OUT_COLOUR, "s", 0.12),
 )
+TRAINING_COLUMNS = {  # of comparison.csv: the summary's field
+    "parameters": "parameters",
+    "images_per_second": "images_per_second",
+    "epochs_to_best": "best_epoch",
+    "epochs": "epochs",
+    "seconds": "seconds",
+    "device": "device",
+}
 FILES = ("comparison.json", "comparison.csv", "comparison.png")
 # of one network; whatever else goes wrong would go wrong for all
 FAILURES = (ConfigError, CheckpointError, DivergedError, MemoryError)
@@ -44,22 +49,15 @@ FAILURES = (ConfigError, CheckpointError, DivergedError, MemoryError)
 class Contender(Record, frozen=True, kw_only=True):
     """One network and what became of it.  failed: why it was not trained; "" for one that was.
 
-    epochs_to_best: the epoch whose weights were kept.  heldout_f1: None without a held-out beton, or where
-    heldout_refused says why.  cautions: of the network's training.
+    heldout_f1: None without a held-out beton, or where heldout_refused says why.
     """
 
     model: str
     failed: str = ""
+    training: Summary | None = None
     validation_f1: Estimate | None = None
     heldout_f1: Estimate | None = None
     heldout_refused: str = ""
-    parameters: Count | None = None
-    images_per_second: float | None = None
-    epochs_to_best: Count | None = None
-    epochs: Count | None = None
-    seconds: float | None = None
-    device: str = ""
-    cautions: tuple[Caution, ...] = ()
 
 
 class Comparison(Record, frozen=True, kw_only=True):
@@ -76,16 +74,9 @@ class Comparison(Record, frozen=True, kw_only=True):
     not_for_diagnosis: bool = True
 
 
-def compare(
-    config: CompareConfig,
-    *,
-    watch: Callable[[str], Watch] = lambda model: lambda progress: None,
-    progress: PhaseProgress = lambda phase, done, total: None,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Comparison:
+def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
     """Train each network in OUT/<model>, or go on where that was interrupted; write comparison.json, .csv and .png.
 
-    watch: gives what watches the training of a network.  progress: of the evaluations.  stopping: as `train` asks it.
     Errors: Interrupted, with everything done so far kept; ConfigError for a folder whose runs have other settings; the
     first network's error where none can be trained; InputError, BetonError, LockedError, StorageError.
     """
@@ -93,18 +84,18 @@ def compare(
     contenders, errors, summaries = [], [], []
     with locked(config.out):
         for training in trainings.values():
-            check_settings(training)
+            check_settings(training.out, training, ("data", "out"))  # both may have moved
         for model, training in trainings.items():
-            if stopping():
-                raise interrupted(config)
             try:
-                done = train(
-                    training, resume=(training.out / CONFIG).exists(), watch=watch(model), stopping=stopping
-                )  # fmt: skip
-                contenders.append(contender(config, training, done, progress))
+                watch.check_stop()
+                watch.begin(model)
+                done = train(training, resume=(training.out / CONFIG).exists(), watch=watch)
+                contenders.append(contender(config, training, done, watch))
                 summaries.append(done)
             except Interrupted as error:
-                raise interrupted(config) from error
+                raise Interrupted(
+                    f"{config.out}: interrupted; run the same `compare` again to continue, what is done is kept"
+                ) from error
             except FAILURES as error:
                 errors.append(error)
                 contenders.append(Contender(model=model, failed=str(error) or "out of memory"))
@@ -119,49 +110,27 @@ def compare(
             networks=contenders,
             settings=shared_settings(config),
         )
-        publish_comparison(result, config.out)
+        rows = [flat_row(row) for row in contenders]
+        write_record(config.out / "comparison.json", result)
+        publish_rows(config.out / "comparison.csv", [rows[0], *(row.values() for row in rows)])
+        publish_bytes(config.out / "comparison.png", png(comparison_figure(result)))
         return result
 
 
-def interrupted(config: CompareConfig) -> Interrupted:
-    """The error for a comparison that was asked to stop."""
-    return Interrupted(f"{config.out}: interrupted; run the same `compare` again to continue, what is done is kept")
-
-
-def check_settings(training: TrainConfig) -> None:
-    """Errors: ConfigError when the folder holds a run of other settings; its betons may have moved."""
-    if not (training.out / CONFIG).exists():
-        return
-    found = flatten(load_config(training.out, training.data))
-    wanted = known_settings(training, read_run_settings(training.out))
-    odd = [f"{name} {found[name]} (asked for: {wanted[name]})" for name in wanted if found[name] != wanted[name]]
-    if odd:
-        raise ConfigError(
-            f"{training.out}: holds a run with {', '.join(odd)}; expected the same settings; "
-            "use those, or choose another --out"
-        )
-
-
-def contender(config: CompareConfig, training: TrainConfig, done: Summary, progress: PhaseProgress) -> Contender:
+def contender(config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch) -> Contender:
     """What became of a network whose training is done."""
     heldout, refused = None, ""
     if (config.data / HELD_OUT).is_file():
         try:
-            heldout = heldout_f1(config, training, done, progress)
+            heldout = heldout_f1(config, training, done, watch)
         except InputError as error:
             refused = str(error)
     return Contender(
         model=training.model,
+        training=done,
         validation_f1=validation_f1(config, training.out),
         heldout_f1=heldout,
         heldout_refused=refused,
-        parameters=done.parameters,
-        images_per_second=done.images_per_second,
-        epochs_to_best=done.best_epoch,
-        epochs=done.epochs,
-        seconds=done.seconds,
-        device=done.device,
-        cautions=tuple(done.cautions),
     )
 
 
@@ -180,7 +149,7 @@ def validation_f1(config: CompareConfig, run: Path) -> Estimate:
     return found["f1"]
 
 
-def heldout_f1(config: CompareConfig, training: TrainConfig, done: Summary, progress: PhaseProgress) -> Estimate:
+def heldout_f1(config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch) -> Estimate:
     """F1 of the held-out set with its interval, from an evaluation in the run's folder.
 
     It is made if there is none, or one of other weights or other resamples.
@@ -202,30 +171,22 @@ def heldout_f1(config: CompareConfig, training: TrainConfig, done: Summary, prog
     asked = (done.checkpoint_sha256, settings.resamples, settings.seed)
     if found is None or (found.checkpoint.sha256, found.resamples, found.seed) != asked:
         (evaluation,) = evaluate(
-            settings, lambda name, count, total: progress(f"{training.model} {name}", count, total)
+            settings, lambda name, count, total: watch.phases(f"{training.model} {name}", count, total)
         )
         found = evaluation.metrics
     return found.estimates["f1"]
 
 
-def publish_comparison(result: Comparison, out: Path) -> None:
-    """Write comparison.json, comparison.csv and comparison.png."""
-    rows = [flat_row(row) for row in result.networks]
-    write_record(out / "comparison.json", result)
-    publish_rows(out / "comparison.csv", [rows[0], *(row.values() for row in rows)])
-    publish_bytes(out / "comparison.png", png(comparison_figure(result)))
-
-
 def flat_row(row: Contender) -> dict[str, Any]:
     """A contender as a row of comparison.csv: each estimate in five columns."""
-    flat: dict[str, Any] = {}
-    for name, value in asdict(row).items():
-        if name.endswith("_f1"):
-            for part in ("value", "low", "high", "defined", "classes"):
-                suffix = "" if part == "value" else f"_{part}"
-                flat[name + suffix] = None if value is None else getattr(value, part)
-        else:
-            flat[name] = ";".join(caution.code for caution in value) if name == "cautions" else value
+    flat: dict[str, Any] = {"model": row.model, "failed": row.failed}
+    for name, found in (("validation_f1", row.validation_f1), ("heldout_f1", row.heldout_f1)):
+        for part in ("value", "low", "high", "defined", "classes"):
+            flat[name if part == "value" else f"{name}_{part}"] = None if found is None else getattr(found, part)
+    flat["heldout_refused"] = row.heldout_refused
+    for name, source in TRAINING_COLUMNS.items():
+        flat[name] = None if row.training is None else getattr(row.training, source)
+    flat["cautions"] = ";".join(caution.code for caution in row.training.cautions) if row.training else ""
     return flat
 
 
@@ -266,9 +227,9 @@ def comparison_parts(result: Comparison, out: Path) -> Parts:
             parts.append(Line(f"Not trained, {row.model}: {row.failed}", "yellow"))
         if row.heldout_refused:
             parts.append(Line(f"Not held out, {row.model}: {row.heldout_refused}", "yellow"))
-    trained = [row for row in result.networks if not row.failed]
-    for caution in each_once(caution for row in trained for caution in row.cautions):
-        models = [row.model for row in trained if caution in row.cautions]
+    trained = [row.training for row in result.networks if row.training is not None]
+    for caution in each_once(caution for done in trained for caution in done.cautions):
+        models = [done.model for done in trained if caution in done.cautions]
         parts += caution_lines([caution], "" if len(models) == len(trained) else ", ".join(models))
     which = f"F1 of {result.positive}" if len(result.classes) == 2 else "F1 is the mean over the classes that define it"
     parts.append(
@@ -276,7 +237,7 @@ def comparison_parts(result: Comparison, out: Path) -> Parts:
             f"{which}; 95 % intervals over groups. The validation set chose each network's epoch: its F1 is optimistic."
         )
     )
-    devices = dict.fromkeys(row.device for row in result.networks if row.device)
+    devices = dict.fromkeys(done.device for done in trained)
     parts.append(Line(f"Trained on {'; '.join(devices)}."))
     parts += [path_line(out / name) for name in FILES]
     return parts
@@ -284,15 +245,16 @@ def comparison_parts(result: Comparison, out: Path) -> Parts:
 
 def table_row(row: Contender) -> tuple[str, ...]:
     """One network in the table."""
-    if row.failed:
+    done = row.training
+    if done is None:
         return (row.model, "not trained", *[""] * (len(HEADERS) - 2))
     heldout = "refused" if row.heldout_refused else with_interval("f1", row.heldout_f1) or "–"
     return (
         row.model,
         with_interval("f1", row.validation_f1),
         heldout,
-        f"{row.parameters:,}",
-        f"{row.images_per_second:,.0f}",
-        f"{row.epochs_to_best} of {row.epochs}",
-        f"{row.seconds:,.1f}",
+        f"{done.parameters:,}",
+        f"{done.images_per_second:,.0f}",
+        f"{done.best_epoch} of {done.epochs}",
+        f"{done.seconds:,.1f}",
     )

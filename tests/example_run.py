@@ -256,18 +256,11 @@ def crossval(
     ]
     folds = [
         {
-            "split": "group",
-            "fold": 1 + place,
+            "training": fold_training(fold=1 + place, num_train=1318, num_val=330),
             "num_samples": 412,
             "num_groups": 309,
-            "num_train": 1318,
-            "num_val": 330,
             "confusion": [[100, 65], [65, 182]],
             "estimates": {name: estimate(group) for name in ("f1", "auc", "accuracy")},
-            "validation_f1": 0.9,
-            "epochs": 26,
-            "best_epoch": 19,
-            "stopped": "no better validation F1 in 7 epochs",
         }
         for place in range(5)
     ]
@@ -317,14 +310,9 @@ def comparison(**changes: Any) -> Comparison:
     """comparison.json of two networks, of which one could not be trained."""
     sound = {
         "model": "cnn",
+        "training": msgspec.to_builtins(summary()),
         "validation_f1": estimate(0.91),
         "heldout_f1": estimate(0.885),
-        "parameters": 2159842,
-        "images_per_second": 412.7,
-        "epochs_to_best": 19,
-        "epochs": 26,
-        "seconds": 118.4,
-        "device": "cpu",
     }
     plain = {
         "classes": list(CLASSES),
@@ -336,20 +324,19 @@ def comparison(**changes: Any) -> Comparison:
     return msgspec.convert(plain | changes, Comparison)
 
 
+def fold_training(**counts: int) -> dict[str, Any]:
+    """How a fold's network was trained."""
+    scores = {"validation_f1": 0.9, "epochs": 26, "best_epoch": 19, "stopped": "no better validation F1 in 7 epochs"}
+    return {"split": "group", **counts, **scores}
+
+
 def fold(**changes: Any) -> FoldScores:
     """fold.json of two test samples."""
     plain = {
         "identity": "0" * 32,
-        "split": "group",
-        "number": 1,
-        "num_train": 5,
-        "num_val": 2,
+        "training": fold_training(fold=1, num_train=5, num_val=2),
         "place": [3, 4],
         "probability": [[0.25, 0.75], [0.5, 0.5]],
-        "validation_f1": 0.9,
-        "epochs": 26,
-        "best_epoch": 19,
-        "stopped": "all epochs done",
         "seconds": 12.5,
     }
     return msgspec.convert(plain | changes, FoldScores)

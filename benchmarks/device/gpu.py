@@ -200,11 +200,12 @@ def whole_training(folder: Path) -> dict[str, Any]:
 
     The first captures, and its state is written during the second; the best weights and curves are written in the last.
     """
+    from engine.train.state import Watch
     from engine.train.train import train  # only here: it needs TensorBoard, without which the rest can be measured
 
     ends: list[float] = []
 
-    def watch(progress: Any) -> None:
+    def show(progress: Any) -> None:
         if progress.phase == "epoch":
             ends.append(time.perf_counter())
 
@@ -215,7 +216,7 @@ def whole_training(folder: Path) -> dict[str, Any]:
         loader=LoaderConfig(training=True, batch_size=BATCH),
     )
     begin = time.perf_counter()
-    summary = train(config, watch=watch)
+    summary = train(config, watch=Watch(show=show))
     total = time.perf_counter() - begin
     steady = (ends[-1] - ends[1]) / (EPOCHS - 2) * EPOCHS
     return {"steady_seconds": steady, "total_seconds": total, "images_per_second": summary.images_per_second}

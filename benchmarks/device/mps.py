@@ -141,18 +141,19 @@ def step_contest(folder: Path) -> dict[str, Any]:
 
 def whole_training(folder: Path) -> dict[str, Any]:
     """A few epochs of the report's size through `train`."""
+    from engine.train.state import Watch
     from engine.train.train import train  # only here: it needs TensorBoard, without which the rest can be measured
 
     ends: list[float] = []
 
-    def watch(progress: Any) -> None:
+    def show(progress: Any) -> None:
         if progress.phase == "epoch":
             ends.append(time.perf_counter())
 
     settings = LoaderConfig(training=True, batch_size=BATCH)
     train(
         TrainConfig(data=folder, out=folder / "run", recipe=Recipe(epochs=EPOCHS, device="mps"), loader=settings),
-        watch=watch,
+        watch=Watch(show=show),
     )
     return {"seconds_per_epoch": (ends[-1] - ends[0]) / (EPOCHS - 1)}
 

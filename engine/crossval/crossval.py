@@ -5,7 +5,6 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -13,42 +12,35 @@ from typing import cast
 import numpy as np
 from scipy.special import softmax
 
-from engine.config import CrossvalConfig
+from engine.config import CrossvalConfig, FoldSplit
 from engine.crossval.folds import BETONS, Fold, Pool, deal_folds, every_image_its_own_group, open_external, open_pool
 from engine.crossval.output import crossval_figure
-from engine.crossval.scores import CROSSVAL, SCORES, Crossval, FoldScores, Target, crossval_of, load_scores, score_rows
+from engine.crossval.scores import CROSSVAL, SCORES, Crossval, FoldScores, FoldTraining, crossval_of, score_rows
 from engine.device import choose_policy, settle_precision
 from engine.figures import png
 from engine.networks.registry import network_of
 from engine.train.checkpoint import load_checkpoint, load_network
-from engine.train.run_folder import BEST, CONFIG, LAST, known_settings, read_run_settings, save_settings
-from engine.train.state import Watch
+from engine.train.run_folder import BEST, CONFIG, LAST, check_settings, save_settings
+from engine.train.state import UNWATCHED, Watch
 from engine.train.step import predict
 from engine.train.train import train
 from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.batches.loader import Loader
 from loaders.beton.writer import beton_size, check_room, subset_id, write_subset
 from loaders.config import LoaderConfig
-from loaders.errors import ConfigError, Interrupted
+from loaders.errors import ConfigError, IntegrityError, Interrupted
 from loaders.images.frame import without_lungs
-from loaders.records import write_record
+from loaders.records import read_record, write_record
 
 FOLDS, TABLE, PICTURE = "folds", "crossval.csv", "crossval.png"
-HIDDEN = "lungs-hidden"
+HIDDEN: FoldSplit = "lungs-hidden"
 # settings that no fold's scores depend on, on a CPU; the pool is known by its conversion, wherever it lies
 FREE = ("data", "out", "splits", "external", "keep", "resamples", "threads", "prefetch", "arena")
 
 
-def crossval(
-    config: CrossvalConfig,
-    *,
-    begin: Callable[[str], Watch] = lambda name: lambda progress: None,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Crossval:
+def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
     """Cross-validate, and give what crossval.json holds; crossval.csv and crossval.png go beside it.
 
-    begin: called with each fold's name, such as "group 1/5", gives who watches its training.
-    stopping: asked after every step.
     Errors: InputError for betons that do not belong together or too few groups; ConfigError for a folder of other
     settings; LockedError; StorageError; DivergedError; Interrupted, after which the same call goes on.
     """
@@ -59,32 +51,36 @@ def crossval(
         if config.external is not None:
             external, more = open_external(config.external, pool, stack)
             cautions += more
-        folds_of = {
-            cast(Target, split): deal_folds(
-                pool.group_N, pool.label_N, pool.facts.classes, num_folds=config.folds, val=config.val,
-                seed=config.loader.seed, by_image=split == "random", where=str(config.data),
-            )
+        folds = [
+            fold
             for split in config.splits
-        }  # fmt: skip
+            for fold in deal_folds(
+                pool.group_N, pool.label_N, pool.facts.classes, num_folds=config.folds, val=config.val,
+                seed=config.loader.seed, split=cast(FoldSplit, split), where=str(config.data),
+            )
+        ]  # fmt: skip
         stack.enter_context(locked(config.out))
-        check_claim(config)
-        for split, folds in folds_of.items():
-            for fold in folds:
-                finished(config, pool, split, fold)  # before anything is written: they may be of other betons
+        if (config.out / FOLDS).exists() and not (config.out / CONFIG).exists():
+            raise ConfigError(
+                f"{config.out}: holds {FOLDS} but no {CONFIG}, expected a new folder; choose another --out"
+            )
+        check_settings(config.out, config, FREE)
+        for fold in folds:
+            finished(config, pool, fold)  # before anything is written: they may be of other betons
         save_settings(config.out, config)
         size = beton_size(len(pool.label_N), pool.facts.stored, pool.betons[0].page_size)
         check_room(config.out, size * (len(config.splits) * config.folds if config.keep else 1))
-        found: dict[Target, list[FoldScores]] = {}
+        found: dict[FoldSplit, list[FoldScores]] = {}
         alike = every_image_its_own_group(pool.group_N) and "group" in config.splits
-        for split, folds in folds_of.items():
-            if not (split == "random" and alike):  # the folds are the same, and so would the scores be
-                found[split] = [run_fold(config, pool, split, fold, begin, stopping) for fold in folds]
+        for fold in folds:
+            if not (fold.split == "random" and alike):  # the folds are the same, and so would the scores be
+                found.setdefault(fold.split, []).append(run_fold(config, pool, fold, watch))
         if "random" in config.splits and alike:
             found["random"] = found["group"]
         outside = []
         if external is not None:
-            runs = [folder_of(config, "group", scores.number) / "run" for scores in found["group"]]
-            outside = [test_on(config, run, external.path, stopping) for run in runs]
+            runs = [folder_of(config, "group", scores.training.fold) / "run" for scores in found["group"]]
+            outside = [test_on(config, run, external.path, watch) for run in runs]
         result = crossval_of(config, pool, found, external, outside, cautions)
         publish_rows(config.out / TABLE, score_rows(pool, found, external, outside))
         publish_bytes(config.out / PICTURE, png(crossval_figure(result)))
@@ -92,85 +88,78 @@ def crossval(
         return result
 
 
-def check_claim(config: CrossvalConfig) -> None:
-    """Errors: ConfigError for a folder of other settings, or one that is no cross-validation's."""
-    if (config.out / CONFIG).exists():
-        before = read_run_settings(config.out)
-        settings = known_settings(config, before)
-        names = sorted(name for name in settings.keys() | before.keys() if name not in FREE)
-        changed = [name for name in names if settings.get(name) != before.get(name)]
-        if changed:
-            found = ", ".join(f"--{name.replace('_', '-')} {settings.get(name)}" for name in changed)
-            expected = ", ".join(str(before.get(name, "none")) for name in changed)
-            raise ConfigError(
-                f"{config.out}: began with other settings: found {found}, expected {expected}; "
-                "repeat the old ones, or choose another --out"
-            )
-    elif (config.out / FOLDS).exists():
-        raise ConfigError(f"{config.out}: holds {FOLDS} but no {CONFIG}, expected a new folder; choose another --out")
-
-
 def folder_of(config: CrossvalConfig, split: str, number: int) -> Path:
     """The folder of a fold."""
     return config.out / FOLDS / f"{split}-{number}"
 
 
-def finished(config: CrossvalConfig, pool: Pool, split: str, fold: Fold) -> FoldScores | None:
-    """The scores of a fold, if it has been made.  Errors: ConfigError for one of other betons."""
-    identity, folder = identity_of(pool, split, fold), folder_of(config, split, fold.number)
-    return load_scores(folder, identity, fold.test_N, len(pool.facts.classes))
-
-
-def identity_of(pool: Pool, split: str, fold: Fold) -> str:
+def identity_of(pool: Pool, fold: Fold) -> str:
     """The conversion id of a fold's betons."""
-    frames = "whole frames " if split == HIDDEN else ""
-    return subset_id(pool.betons[0], f"crossval {split} {frames}{fold.number}", fold.train_N, fold.val_N, fold.test_N)
+    name = f"crossval {fold.split} {'whole frames ' if fold.split == HIDDEN else ''}{fold.number}"
+    return subset_id(pool.betons[0], name, fold.train_N, fold.val_N, fold.test_N)
 
 
-def run_fold(
-    config: CrossvalConfig,
-    pool: Pool,
-    split: str,
-    fold: Fold,
-    begin: Callable[[str], Watch],
-    stopping: Callable[[], bool],
-) -> FoldScores:
+def finished(config: CrossvalConfig, pool: Pool, fold: Fold) -> FoldScores | None:
+    """The scores of a fold; None where it was not finished.
+
+    Errors: ConfigError for a fold of other betons; IntegrityError for a damaged file; StorageError.
+    """
+    path = folder_of(config, fold.split, fold.number) / SCORES
+    if not path.is_file():
+        return None
+    scores, test_N, num_classes = read_record(FoldScores, path), fold.test_N, len(pool.facts.classes)
+    if scores.identity != identity_of(pool, fold):
+        raise ConfigError(
+            f"{path}: the fold was made of other betons or samples, expected the same; bring the old betons back, "
+            "or choose another --out"
+        )
+    if scores.place != test_N.tolist() or [len(row) for row in scores.probability] != [num_classes] * len(test_N):
+        raise IntegrityError(
+            f"{path}: {len(scores.probability)} scores of {len(scores.place)} samples, expected {num_classes} for each "
+            f"of the fold's own {len(test_N)}; remove it, and run `crossval` again"
+        )
+    return scores
+
+
+def run_fold(config: CrossvalConfig, pool: Pool, fold: Fold, watch: Watch) -> FoldScores:
     """Train and test one fold, unless that has been done.  Errors: Interrupted, and whatever `train` raises."""
-    folder, identity = folder_of(config, split, fold.number), identity_of(pool, split, fold)
-    if done := finished(config, pool, split, fold):
+    folder, identity = folder_of(config, fold.split, fold.number), identity_of(pool, fold)
+    if done := finished(config, pool, fold):
         tidy(config, folder)
         return done
-    name = f"{split} split, fold {fold.number} of {config.folds}"
-    change = partial(without_lungs, crop=pool.facts.crop) if split == HIDDEN else None
+    change = partial(without_lungs, crop=pool.facts.crop) if fold.split == HIDDEN else None
     started = time.perf_counter()
     try:
-        stop_if_asked(stopping)
+        watch.check_stop()
         if folder.exists():
             shutil.rmtree(folder)  # of a fold that was interrupted
         folder.mkdir(parents=True)
         for part, place_N in zip(BETONS, (fold.train_N, fold.val_N, fold.test_N), strict=True):
             write_subset(pool.chosen(place_N), folder / f"{part}.beton", part, conversion_id=identity, change=change)
         run = config.training(folder, folder / "run")
-        summary = train(run, watch=begin(f"{split} {fold.number}/{config.folds}"), stopping=stopping)
-        probability_NK = test_on(config, run.out, folder / "heldout.beton", stopping)
+        watch.begin(f"{fold.split} {fold.number}/{config.folds}")
+        summary = train(run, watch=watch)
+        probability_NK = test_on(config, run.out, folder / "heldout.beton", watch)
     except Interrupted as error:
         kept = len(list((config.out / FOLDS).glob(f"*/{SCORES}")))
         raise Interrupted(
-            f"{config.out}: interrupted in the {name}; {kept} finished folds are kept: "
-            "the same command goes on from there"
+            f"{config.out}: interrupted in the {fold.split} split, fold {fold.number} of {config.folds}; {kept} "
+            "finished folds are kept: the same command goes on from there"
         ) from error
     scores = FoldScores(
         identity=identity,
-        split=split,
-        number=fold.number,
-        num_train=len(fold.train_N),
-        num_val=len(fold.val_N),
+        training=FoldTraining(
+            split=fold.split,
+            fold=fold.number,
+            num_train=len(fold.train_N),
+            num_val=len(fold.val_N),
+            validation_f1=summary.best_f1,
+            epochs=summary.epochs,
+            best_epoch=summary.best_epoch,
+            stopped=summary.stopped,
+        ),
         place=fold.test_N.tolist(),
         probability=probability_NK.tolist(),
-        validation_f1=summary.best_f1,
-        epochs=summary.epochs,
-        best_epoch=summary.best_epoch,
-        stopped=summary.stopped,
         seconds=round(time.perf_counter() - started, 3),
     )
     write_record(folder / SCORES, scores)
@@ -178,7 +167,7 @@ def run_fold(
     return scores
 
 
-def test_on(config: CrossvalConfig, run: Path, beton: Path, stopping: Callable[[], bool]) -> np.ndarray:
+def test_on(config: CrossvalConfig, run: Path, beton: Path, watch: Watch) -> np.ndarray:
     """What a run's best weights predict of a beton, in its order, float64 (N, K).  Errors: Interrupted."""
     tensors, state = load_checkpoint(run / BEST, needed=("classes", "crop", "dropout"))
     network = network_of(state)
@@ -188,7 +177,7 @@ def test_on(config: CrossvalConfig, run: Path, beton: Path, stopping: Callable[[
     network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     settings = LoaderConfig(batch_size=config.loader.batch_size, threads=config.loader.threads)
     with Loader(beton, settings, tensors=True) as loader:
-        _, logits_NK = predict(network, loader, policy, lambda samples: stop_if_asked(stopping))
+        _, logits_NK = predict(network, loader, policy, lambda samples: watch.check_stop())
     return softmax(logits_NK.astype(np.float64), axis=1)
 
 
@@ -197,9 +186,3 @@ def tidy(config: CrossvalConfig, folder: Path) -> None:
     if not config.keep:
         for path in (*folder.glob("*.beton"), folder / "run" / LAST):
             path.unlink(missing_ok=True)
-
-
-def stop_if_asked(stopping: Callable[[], bool]) -> None:
-    """Errors: Interrupted when someone asked to stop."""
-    if stopping():
-        raise Interrupted("interrupted; the same command goes on from there")

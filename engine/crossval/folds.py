@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.config import FoldSplit
 from engine.evaluate.checks import check_task
 from engine.train.leakage import HASHES, hashes, image_cautions, overlap, patient_cautions, unknown_patients
 from loaders.beton.format import Facts
@@ -23,8 +24,9 @@ BETONS = ("train", "val", "heldout")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fold:
-    """One fold: places in the pool, int64, in its order.  number: from 1."""
+    """One fold of a split: places in the pool, int64, in its order.  number: from 1."""
 
+    split: FoldSplit
     number: int
     train_N: np.ndarray
     val_N: np.ndarray
@@ -45,16 +47,18 @@ def deal_folds(
     num_folds: int,
     val: float,
     seed: int,
-    by_image: bool,
+    split: FoldSplit,
     where: str,
 ) -> list[Fold]:
-    """Folds whose test sets hold each sample once, by whole groups or image by image; then a split of what is left.
+    """Folds whose test sets hold each sample once, by whole groups, or, of the random split, image by image; then a
+    split of what is left.
 
     Test sets are stratified by class as well as whole groups allow. The validation set, on which training stops, is
     made of whole groups of what the test set leaves, however the test set was made.
     group_N: as `renumber` gives it.  val: the validation set's share of what is left.  where: begins the errors.
     Errors: InputError where a class has too few groups or images.
     """
+    by_image = split == "random"
     unit_N = np.arange(len(group_N)) if by_image else group_N
     found, more = ("images", "more radiographs") if by_image else ("groups (patients)", "radiographs of more patients")
     counts = class_groups(unit_N, label_N, len(classes))
@@ -79,8 +83,8 @@ def deal_folds(
                     "patients"
                 )
         inner = np.array(split_groups(rest_group_N, rest_label_N, {"train": 1 - val, "val": val}, seed, classes))
-        train_N, val_N = rest_N[inner == "train"], rest_N[inner == "val"]
-        folds.append(Fold(number=int(name), train_N=train_N, val_N=val_N, test_N=np.flatnonzero(dealt_N == name)))
+        train_N, val_N, test_N = rest_N[inner == "train"], rest_N[inner == "val"], np.flatnonzero(dealt_N == name)
+        folds.append(Fold(split=split, number=int(name), train_N=train_N, val_N=val_N, test_N=test_N))
     return folds
 
 

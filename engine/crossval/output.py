@@ -161,12 +161,12 @@ def crossval_parts(result: Crossval, out: Path) -> Parts:
         headers=("split, fold", "images", "groups", *names, *(["matrix"] if small else []), "best epoch"),
         rows=tuple(
             (
-                f"{fold.split} {fold.fold}",
+                f"{fold.training.split} {fold.training.fold}",
                 f"{fold.num_samples:,}",
                 f"{fold.num_groups:,}",
                 *(with_interval(metric, replace(fold.estimates[metric], low=None)) for metric in METRICS),
                 *([str(fold.confusion)] if small else []),
-                f"{fold.best_epoch} of {fold.epochs}",
+                f"{fold.training.best_epoch} of {fold.training.epochs}",
             )
             for fold in result.folds
         ),

@@ -3,12 +3,12 @@
 # N samples, K classes
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
+from msgspec.structs import replace
 
-from engine.config import CrossvalConfig
+from engine.config import CrossvalConfig, FoldSplit
 from engine.crossval.folds import Pool
 from engine.evaluate.results import Scores
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
@@ -16,13 +16,25 @@ from engine.train.run_folder import shared_settings
 from loaders import __version__
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution
-from loaders.errors import ConfigError, IntegrityError
-from loaders.records import Count, Record, read_record
+from loaders.records import Count, Record
 
 SCORES, CROSSVAL = "fold.json", "crossval.json"
 METRICS = ("f1", "auc", "accuracy")
-Target = Literal["random", "group", "lungs-hidden", "external"]
-SPLITS: tuple[Target, ...] = ("random", "group", "lungs-hidden")
+Target = Literal[FoldSplit, "external"]
+SPLITS: tuple[FoldSplit, ...] = get_args(FoldSplit)
+
+
+class FoldTraining(Record, frozen=True, kw_only=True):
+    """How the network of one fold was trained.  num_train, num_val: samples."""
+
+    split: FoldSplit
+    fold: Count
+    num_train: Count
+    num_val: Count
+    validation_f1: float
+    epochs: Count
+    best_epoch: Count
+    stopped: str
 
 
 class FoldScores(Record, frozen=True, kw_only=True):
@@ -35,56 +47,20 @@ class FoldScores(Record, frozen=True, kw_only=True):
     made_by = "crossval"
     version: int = 1
     identity: str
-    split: str
-    number: Count
-    num_train: Count
-    num_val: Count
+    training: FoldTraining
     place: list[Count]
     probability: list[list[float]]
-    validation_f1: float
-    epochs: Count
-    best_epoch: Count
-    stopped: str
     seconds: float
-
-
-def load_scores(folder: Path, identity: str, test_N: np.ndarray, num_classes: int) -> FoldScores | None:
-    """Read fold.json; None where the fold was not finished.  test_N: the places that it must have.
-
-    Errors: ConfigError for a fold of other betons; IntegrityError for a damaged file; StorageError.
-    """
-    path = folder / SCORES
-    if not path.is_file():
-        return None
-    scores = read_record(FoldScores, path)
-    if scores.identity != identity:
-        raise ConfigError(
-            f"{path}: the fold was made of other betons or samples, expected the same; bring the old betons back, "
-            "or choose another --out"
-        )
-    if scores.place != test_N.tolist() or [len(row) for row in scores.probability] != [num_classes] * len(test_N):
-        raise IntegrityError(
-            f"{path}: {len(scores.probability)} scores of {len(scores.place)} samples, expected {num_classes} for each "
-            f"of the fold's own {len(test_N)}; remove it, and run `crossval` again"
-        )
-    return scores
 
 
 class FoldResult(Record, frozen=True, kw_only=True):
     """The results of one fold on its own test samples."""
 
-    split: str
-    fold: Count
+    training: FoldTraining
     num_samples: Count
     num_groups: Count
-    num_train: Count
-    num_val: Count
     confusion: list[list[Count]]
     estimates: dict[str, Estimate]
-    validation_f1: float
-    epochs: Count
-    best_epoch: Count
-    stopped: str
 
 
 class OverFolds(Record, frozen=True, kw_only=True):
@@ -161,14 +137,14 @@ class Crossval(Record, frozen=True, kw_only=True):
 def crossval_of(
     config: CrossvalConfig,
     pool: Pool,
-    found: dict[Target, list[FoldScores]],
+    found: dict[FoldSplit, list[FoldScores]],
     external: Beton | None,
     outside: Sequence[np.ndarray],
     cautions: list[Caution],
 ) -> Crossval:
     """The content of crossval.json.  outside: N×K, what each network of the group split predicts of `external`."""
     classes, positive, resamples = pool.facts.classes, pool.positive, config.resamples
-    folds, targets, pooled = [], [], dict[Target, Scores]()
+    folds, targets, pooled = [], [], dict[FoldSplit, Scores]()
     for split in SPLITS:
         if split in found:
             each = []
@@ -178,7 +154,15 @@ def crossval_of(
                 pooled_NK[place_N] = probability_NK
                 tested = scores_of(pool, pool.label_N[place_N], pool.group_N[place_N], probability_NK)
                 each.append(estimates_of(tested, resamples))
-                folds.append(fold_result(split, fold, tested, each[-1]))
+                folds.append(
+                    FoldResult(
+                        training=replace(fold.training, split=split),  # group folds may count as random ones, too
+                        num_samples=len(place_N),
+                        num_groups=tested.num_groups,
+                        confusion=tested.confusion,
+                        estimates=each[-1],
+                    )
+                )
             pooled[split] = scores_of(pool, pool.label_N, pool.group_N, pooled_NK)
             targets.append(target_result(split, pooled[split], each, resamples))
     if external is not None:
@@ -243,25 +227,7 @@ def target_result(target: Target, tested: Scores, each: Sequence[dict[str, Estim
     )
 
 
-def fold_result(split: str, scores: FoldScores, tested: Scores, found: dict[str, Estimate]) -> FoldResult:
-    """One fold as crossval.json has it."""
-    return FoldResult(
-        split=split,
-        fold=scores.number,
-        num_samples=len(tested.label_N),
-        num_groups=tested.num_groups,
-        num_train=scores.num_train,
-        num_val=scores.num_val,
-        confusion=tested.confusion,
-        estimates=found,
-        validation_f1=scores.validation_f1,
-        epochs=scores.epochs,
-        best_epoch=scores.best_epoch,
-        stopped=scores.stopped,
-    )
-
-
-def differences(pool: Pool, pooled: dict[Target, Scores], resamples: int) -> dict[Target, dict[str, Estimate]]:
+def differences(pool: Pool, pooled: dict[FoldSplit, Scores], resamples: int) -> dict[Target, dict[str, Estimate]]:
     """Each other split minus the group split, on the same samples."""
     result = dict[Target, dict[str, Estimate]]()
     for split, tested in pooled.items():
@@ -273,7 +239,7 @@ def differences(pool: Pool, pooled: dict[Target, Scores], resamples: int) -> dic
 
 
 def score_rows(
-    pool: Pool, found: dict[Target, list[FoldScores]], external: Beton | None, outside: Sequence[np.ndarray]
+    pool: Pool, found: dict[FoldSplit, list[FoldScores]], external: Beton | None, outside: Sequence[np.ndarray]
 ) -> Iterator[list[Any]]:
     """The rows of crossval.csv: each sample by the network that was not trained on it; the external beton by all
     networks' mean.
@@ -291,7 +257,13 @@ def score_rows(
     for split in SPLITS:
         for fold in found.get(split, []):
             for place, row_K in zip(fold.place, np.array(fold.probability), strict=True):
-                yield [split, fold.number, *pool.origin(place), group_N[place], *cells(pool.label_N[place], row_K)]
+                yield [
+                    split,
+                    fold.training.fold,
+                    *pool.origin(place),
+                    group_N[place],
+                    *cells(pool.label_N[place], row_K),
+                ]
     if external is not None:
         rows = zip(external.rows_N["group"], external.label_N, np.mean(outside, axis=0), strict=True)
         for sample, (group, label, row_K) in enumerate(rows):

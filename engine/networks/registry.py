@@ -45,7 +45,7 @@ class TorchvisionNetwork(nn.Module):
     forward: frames_N1HW float in [-1, 1] → logits_NK.
     A pretrained network expects grey levels g in [0, 1], repeated in three channels, as (g - mean) / deviation. Here
     the frames are mapped to that first, with one mean and one deviation for the three channels; the first convolution's
-    weights for them are summed (`sum_channels`), which gives the same as three equal channels, at the borders too.
+    weights for them are summed (`one_channel`), which gives the same as three equal channels, at the borders too.
     Initial weights come from torch's generator as torchvision and PyTorch draw them.
     """
 
@@ -70,15 +70,10 @@ def one_channel(stem: nn.Conv2d) -> nn.Conv2d:
     sizes = (stem.out_channels, stem.kernel_size, stem.stride, stem.padding)
     made = nn.utils.skip_init(nn.Conv2d, 1, *sizes, bias=stem.bias is not None)
     with torch.no_grad():
-        made.weight.copy_(sum_channels(stem.weight))
+        made.weight.copy_(stem.weight.sum(1, keepdim=True))
         if stem.bias is not None and made.bias is not None:
             made.bias.copy_(stem.bias)
     return made
-
-
-def sum_channels(weight_KCHW: Tensor) -> Tensor:
-    """The weights of a convolution for one channel in place of C equal ones, (K, 1, H, W)."""
-    return weight_KCHW.sum(1, keepdim=True)
 
 
 def import_torchvision(name: str = "torchvision") -> ModuleType:

@@ -3,11 +3,9 @@
 import statistics
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from engine.profile.probes import Bound
-from loaders.beton.format import Facts
 from loaders.cautions import Caution
 from loaders.output import share_text
 
@@ -188,24 +186,15 @@ def judge(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
-    """What was measured.  variants: from the reference to the engine.  ratio: of their epochs, turn by turn."""
+    """What was measured.  variants: from the reference to the engine.  epoch_ratio: of their epochs, turn by turn."""
 
     device: str
-    facts: Facts
-    num_images: int
+    crop: int
+    images: int
+    synthetic: bool
+    conversion_id: str
     variants: tuple[Measured, ...]
-    ratio: float
+    epoch_ratio: float
     bound: Bound
     verdict: Verdict
     cautions: list[Caution]
-    out: Path
-
-    @property
-    def reference(self) -> Measured:
-        """The first."""
-        return self.variants[0]
-
-    @property
-    def engine(self) -> Measured:
-        """The last."""
-        return self.variants[-1]

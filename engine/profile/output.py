@@ -125,11 +125,11 @@ def run_panel(axes: Axes, variants: Sequence[Measured]) -> None:
 
 def profile_parts(config: ProfileConfig, found: Profile) -> Parts:
     """The two tables, each with what it rests on, the verdict, cautions, and the files."""
-    reference, engine, bound = found.reference, found.engine, found.bound
+    reference, engine, bound = found.variants[0], found.variants[-1], found.bound
     parts: list[Line | Sheet] = [
         Line(
-            f"{config.data}: {found.num_images:,} {'phantoms' if found.facts.synthetic else 'radiographs'}, crops of "
-            f"{found.facts.crop}, batches of {config.loader.batch_size}; {found.device}; {config.rounds} rounds, "
+            f"{config.data}: {found.images:,} {'phantoms' if found.synthetic else 'radiographs'}, crops of "
+            f"{found.crop}, batches of {config.loader.batch_size}; {found.device}; {config.rounds} rounds, "
             "medians"
         ),
         image_sheet(found),
@@ -142,7 +142,7 @@ def profile_parts(config: ProfileConfig, found: Profile) -> Parts:
             f"From the second row on with {seconds_text(engine.conversion_seconds)} of conversion, once: measured on "
             f"{config.rounds} × {CONVERTED} files in one process; its workers share it."
         ),
-        Line(f"An epoch of the engine is {found.ratio:.2f} times as fast as the reference's.", "bold"),
+        Line(f"An epoch of the engine is {found.epoch_ratio:.2f} times as fast as the reference's.", "bold"),
         Line(
             f"This machine: {bound.matmul / 1e9:,.0f} GFLOP/s in matrix products, {bound.copy / 1e9:,.1f} GB/s copied. "
             f"The engine's steps reach {bound.arithmetic:.2f} of the first; copying each convolution's output there "
@@ -151,13 +151,13 @@ def profile_parts(config: ProfileConfig, found: Profile) -> Parts:
         Line(f"Bound by {found.verdict.text}.", "bold"),
     ]
     parts += caution_lines(found.cautions)
-    files = (found.out / "profile.png", found.out / "profile.json", *([config.trace] if config.trace else []))
+    files = (config.folder / "profile.png", config.folder / "profile.json", *([config.trace] if config.trace else []))
     return [*parts, *(path_line(path) for path in files)]
 
 
 def image_sheet(found: Profile) -> Sheet:
     """Milliseconds an image, by part; in brackets what runs beside the training."""
-    reference, engine = found.reference, found.engine
+    reference, engine = found.variants[0], found.variants[-1]
     rows = []
     for part in PARTS:
         if part in reference.parts or part in engine.parts:

@@ -36,10 +36,10 @@ def synchronise(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
-def best_of(call: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
-    """Seconds of the quickest of some calls."""
+def best_of(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the quickest of three calls."""
     seconds = []
-    for _ in range(repeats):
+    for _ in range(3):
         synchronise(device)
         begin = time.perf_counter()
         call()

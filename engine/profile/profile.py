@@ -1,7 +1,6 @@
 """A profile: the reference pipeline and the engine side by side, on the files that betons were converted from."""
 
 import contextlib
-import csv
 import importlib.util
 import json
 import os
@@ -20,6 +19,7 @@ import torch
 
 from engine.config import ProfileConfig, TrainConfig
 from engine.device import choose_policy, device_name, settle_precision
+from engine.evaluate.dataflow import TABLE, read_table
 from engine.figures import png
 from engine.networks.cnn import Cnn
 from engine.profile.breakdown import (
@@ -53,34 +53,23 @@ from loaders.images.decode import DecodeSettings, Task, decode_into_spool
 from loaders.machine import usable_cores
 from loaders.output import PhaseProgress
 
-TABLE = "convert.csv"
 LEAST_SECONDS = 0.2  # of a turn: fewer steps are too short to be timed
 TRACED_STEPS = 5
 BUSY = 0.5  # processes a core, before the profile adds its own
 NOISE = 1.5  # the fastest matrix product of the run over the slowest: above it, other programs took part
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """folder: what paths are relative to.  paths: of the training samples, in the order of their beton."""
+def training_files(data: Path, folder: Path) -> list[str]:
+    """The files of the training samples, in the order of their beton, as convert.csv names them below the folder.
 
-    folder: Path
-    paths: tuple[str, ...]
-    num_val: int
-
-
-def find_source(data: Path, folder: Path) -> Source:
-    """Read convert.csv, and check that its files are there and as many as the betons' samples.
-
+    All files of that table are there, and as many as the betons' samples.
     Errors: ConfigError when the folder is not the betons' source; InputError without a convert.csv.
     """
-    try:
-        with (data / TABLE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = [row for row in csv.DictReader(file) if row["verdict"] == "written"]
-    except FileNotFoundError as error:
+    if not (data / TABLE).is_file():
         raise InputError(
             f"{data}: no {TABLE}, expected the table of files that `convert` leaves; convert the radiographs again"
-        ) from error
+        )
+    rows = [row for row in read_table(data / TABLE) if row["verdict"] == "written"]
     for row in rows:
         if not (folder / row["path"]).is_file():
             raise ConfigError(
@@ -98,44 +87,43 @@ def find_source(data: Path, folder: Path) -> Source:
                     f"{data / TABLE}: {len(chosen)} files of split {split}, expected {len(beton)}, the samples of "
                     f"{split}.beton; convert the radiographs again"
                 )
-    paths = tuple(row["path"] for row in by_split["train"])
-    return Source(folder=folder, paths=paths, num_val=len(by_split["val"]))
+    return [row["path"] for row in by_split["train"]]
 
 
 class Converter:
-    """Conversion, file by file, of the training samples.  Owns a temporary spool."""
+    """Conversion, file by file, of the training samples.  Owns a temporary spool.  Errors: as of `training_files`."""
 
-    def __init__(self, source: Source, data: Path) -> None:
+    def __init__(self, data: Path, folder: Path) -> None:
+        self.folder, self.files, self.next = folder, training_files(data, folder), 0
         with Beton(data / "train.beton") as beton:
             facts, self.pixel_hashes = beton.facts, beton.rows_N["pixel_hash"].copy()
-        self.source, self.table, self.next = source, data / TABLE, 0
         # the conversion has judged how large a file may be
         self.settings = DecodeSettings(side=facts.stored, fit=cast(Fit, facts.fit), max_pixels=PILLOW_PIXELS, workers=1)
-        self._folder = tempfile.TemporaryDirectory(prefix="plainfilm-")
-        self.spool = Path(self._folder.name) / "spool"
+        self._temporary = tempfile.TemporaryDirectory(prefix="plainfilm-")
+        self.spool = Path(self._temporary.name) / "spool"
         self.spool.write_bytes(bytes(facts.stored**2))
 
     def convert(self, count: int) -> float:
         """Seconds a file, of the next few.  Errors: ConfigError for other pixels than the beton's sample has."""
         total = 0.0
         for _ in range(count):
-            sample = self.next % len(self.source.paths)
-            task, begin = Task(0, self.source.paths[sample]), time.perf_counter()
-            decoded = decode_into_spool(task, root=self.source.folder, spool=self.spool, settings=self.settings)
+            sample = self.next % len(self.files)
+            task, begin = Task(0, self.files[sample]), time.perf_counter()
+            decoded = decode_into_spool(task, root=self.folder, spool=self.spool, settings=self.settings)
             total += time.perf_counter() - begin
             if decoded.problem:
-                raise StorageError(f"{self.source.paths[sample]}: {decoded.problem}")
+                raise StorageError(f"{self.files[sample]}: {decoded.problem}")
             if decoded.pixel_hash != self.pixel_hashes[sample].tobytes():
                 raise ConfigError(
-                    f"--source {self.source.folder}: {self.source.paths[sample]} has other pixels than sample "
-                    f"{sample} of train.beton, expected the same radiographs; convert them again"
+                    f"--source {self.folder}: {self.files[sample]} has other pixels than sample {sample} of "
+                    "train.beton, expected the same radiographs; convert them again"
                 )
             self.next += 1
         return total / count
 
     def close(self) -> None:
         """Remove the spool."""
-        self._folder.cleanup()
+        self._temporary.cleanup()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,15 +152,13 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
     policy = choose_policy(config.device, "auto", "off", num_steps=0)
     settle_precision(policy)
     with contextlib.ExitStack() as stack:
-        loader, _ = open_loaders(TrainConfig(data=config.data, out=config.folder, loader=config.loader), stack)
-        facts, threads = loader.beton.facts, loader.threads
-    source, cores = find_source(config.data, config.source), usable_cores()
-    dtype = policy.autocast or torch.float32
-    variants = variants_for(policy.device.type)
+        loaders = open_loaders(TrainConfig(data=config.data, out=config.folder, loader=config.loader), stack)
+        facts, threads, num_images = loaders[0].beton.facts, loaders[0].threads, sum(len(one.beton) for one in loaders)
+    cores, dtype, variants = usable_cores(), policy.autocast or torch.float32, variants_for(policy.device.type)
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(cores)
-        converter = stack.enter_context(contextlib.closing(Converter(source, config.data)))
+        converter = stack.enter_context(contextlib.closing(Converter(config.data, config.source)))
         converter.convert(1)  # not counted: it loads kernels, and fails at once for another source
         stack.enter_context(locked(config.folder))  # now, not after minutes of measuring
         if config.trace:
@@ -195,9 +181,10 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
             overhead=overhead_share(turns.sizes, batch_size),
         )  # fmt: skip
         result = Profile(
-            device=device_name(policy.device), facts=facts, num_images=len(source.paths) + source.num_val,
-            variants=tuple(found), ratio=epoch_ratio(turns), bound=bound, verdict=verdict,
-            cautions=machine_cautions(bound.matmul_spread, load, cores), out=config.folder,
+            device=device_name(policy.device), crop=facts.crop, images=num_images,
+            synthetic=facts.synthetic, conversion_id=facts.conversion_id, variants=tuple(found),
+            epoch_ratio=epoch_ratio(turns), bound=bound, verdict=verdict,
+            cautions=machine_cautions(bound.matmul_spread, load, cores),
         )  # fmt: skip
         publish_bytes(config.folder / "profile.json", json.dumps(record(result, config, turns), indent=1).encode())
         publish_bytes(config.folder / "profile.png", png(profile_figure(result.variants, result.device)))
@@ -272,18 +259,13 @@ def machine_cautions(matmul_spread: float, load: float, cores: int) -> list[Caut
 
 def record(result: Profile, config: ProfileConfig, turns: Turns) -> dict[str, Any]:
     """profile.json."""
-    return {
-        "device": result.device,
+    return msgspec.to_builtins(result) | {
         "cores": usable_cores(),
         "machine": platform.platform(),
         "versions": {"plainfilm": __version__, "torch": torch.__version__, "numpy": np.__version__}
         | {name: version(name) for name in ("torchvision", "numba", "pillow")},
         "settings": {name: getattr(config, name) for name in ("rounds", "steps", "workers")}
         | {"loader": asdict(config.loader)},
-        "crop": result.facts.crop,
-        "images": result.num_images,
-        "synthetic": result.facts.synthetic,
-        "conversion_id": result.facts.conversion_id,
         "variants": [
             asdict(found)
             | {name: getattr(found, name) for name in ("epoch_seconds", "run_seconds", "conversion_seconds")}
@@ -291,9 +273,5 @@ def record(result: Profile, config: ProfileConfig, turns: Turns) -> dict[str, An
         ],
         "report_seconds": {"seconds": REPORT_SECONDS, "hardware": "other: Apple M3 Max"},
         "run": {"epochs": EPOCHS, "training": TRAINING, "validation": VALIDATION},
-        "epoch_ratio": result.ratio,
-        "bound": asdict(result.bound),
-        "verdict": asdict(result.verdict),
-        "cautions": msgspec.to_builtins(result.cautions),
         "turns": asdict(turns),
     }

@@ -100,14 +100,13 @@ class VariantProcess:
         self.close()
 
 
-def open_sets(data: Path, config: LoaderConfig, open_loader: Callable[..., Loader]) -> tuple[Loader, Loader]:
+def open_sets(data: Path, config: LoaderConfig) -> tuple[Loader, Loader]:
     """The training set, and of the validation set a share of about a batch."""
-    loader = open_loader(data / "train.beton", replace(config, training=True), tensors=True)
-    val_loader = open_loader(data / "val.beton", replace(config, training=False), tensors=True)
-    shares = max(1, val_loader.num_samples // config.batch_size)
-    val_loader.close()
+    with Loader(data / "val.beton", replace(config, training=False)) as whole:
+        shares = max(1, whole.num_samples // config.batch_size)
     share = replace(config, training=False, rank=0, world_size=shares)
-    return loader, open_loader(data / "val.beton", share, tensors=True)
+    loader = Loader(data / "train.beton", replace(config, training=True), tensors=True)
+    return loader, Loader(data / "val.beton", share, tensors=True)
 
 
 def learner_for(variant: Variant, policy: Policy, loader: Loader) -> Learner:
@@ -131,12 +130,9 @@ def policy_for(variant: Variant, device: str) -> Policy:
 class HostRounds:
     """Turns of a variant whose batches the host makes.  Owns its loaders."""
 
-    def __init__(
-        self, variant: Variant, data: Path, config: LoaderConfig, device: str,
-        open_loader: Callable[..., Loader] = Loader,
-    ) -> None:  # fmt: skip
+    def __init__(self, variant: Variant, data: Path, config: LoaderConfig, device: str) -> None:
         self.policy = policy_for(variant, device)
-        self.loader, self.val_loader = open_sets(data, config, open_loader)
+        self.loader, self.val_loader = open_sets(data, config)
         self.learner = learner_for(variant, self.policy, self.loader)
         self.recipe = Step(self.learner, len(self.loader.beton.facts.classes))
         self.turns = self.steps = 0
@@ -215,7 +211,7 @@ class DeviceRounds:
 
     def __init__(self, variant: Variant, data: Path, config: LoaderConfig, device: str) -> None:
         self.policy = policy_for(variant, device)
-        self.loader, self.val_loader = open_sets(data, replace(config, resident="auto"), Loader)
+        self.loader, self.val_loader = open_sets(data, replace(config, resident="auto"))
         learner = learner_for(variant, self.policy, self.loader)
         self.epochs = DeviceEpochs(learner, self.loader, self.val_loader, config.resident)
         self.state = State(conversion_id="", loader=self.loader.state_dict())

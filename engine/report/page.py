@@ -45,7 +45,9 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
         probe_inputs=PROBE_INPUTS,
         chart_width=CHART_WIDTH,
         missing=not_measured(crossval) if crossval else {},
-        folds=counted(len({fold.fold for fold in crossval.folds}), "fold") if crossval and crossval.folds else "",
+        folds=counted(len({fold.training.fold for fold in crossval.folds}), "fold")
+        if crossval and crossval.folds
+        else "",
         crossval_sentences=sentences(crossval) if crossval else [],
         crossval_cautions=crossval_cautions(crossval, results.own_crossval),
         environment=made_with(results),

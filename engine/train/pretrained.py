@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.config import TrainConfig
-from engine.networks.registry import NAMES, PATCH, check_crop, import_torchvision, make_network, sum_channels
+from engine.networks.registry import NAMES, PATCH, check_crop, import_torchvision, make_network
 from engine.train.checkpoint import digest, file_hash, not_finite
 from loaders.atomic_file import storage_error
 from loaders.beton.format import Facts
@@ -37,9 +37,6 @@ UNREADABLE = (
     SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, ImportError,
     AssertionError, ArithmeticError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that hold the weights of a training's checkpoint
-PREFIXES = ("module.", "network.")  # of names: DataParallel's, and plainfilm's own
-OWN_HEAD = {"cnn": "classifier.4."}  # the last layer's names; of all others "head.1."
 # names of densenet169's default weights, which are older than the network: norm.1 for norm1
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
@@ -130,7 +127,7 @@ def read_weights(path: Path) -> Weights:
             f"{path}: not readable as weights ({first_line(error)}), expected a state_dict as .pth or .safetensors; "
             "check the file"
         ) from error
-    for key in WRAPPERS:
+    for key in ("state_dict", "model_state_dict", "model"):  # that hold the weights of a training's checkpoint
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     tensors = {
@@ -140,7 +137,7 @@ def read_weights(path: Path) -> Weights:
         raise CheckpointError(f"{path}: holds no tensors by name, expected a state_dict; check the file")
     if any(name.startswith("network.") for name in tensors):  # plainfilm's: without Adam's moments and the scores
         tensors = {name: value for name, value in tensors.items() if name.startswith("network.")}
-    for prefix in PREFIXES:
+    for prefix in ("module.", "network."):  # DataParallel's, and plainfilm's own
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     if bad := not_finite(tensors):
         raise CheckpointError(f"{path}: {bad} is not finite, expected finite weights; use another file")
@@ -173,7 +170,7 @@ def adopt(network: nn.Module, model: str, weights: Weights, source: str) -> None
     """
     wanted = network.state_dict()
     found = {own_name(model, name): value for name, value in weights.items()}
-    head = OWN_HEAD.get(model, "head.1.")
+    head = "classifier.4." if model == "cnn" else "head.1."  # the last layer's names
     if any(name in found and found[name].shape != wanted[name].shape for name in (f"{head}weight", f"{head}bias")):
         found = {name: value for name, value in found.items() if not name.startswith(head)}
     if model in NAMES:
@@ -212,7 +209,7 @@ def fit_stem(found: Weights, wanted: Weights, name: str) -> None:
     """Sum a first convolution's weights over its channels, if there are more than are wanted."""
     weight_KCHW = found.get(name)
     if weight_KCHW is not None and weight_KCHW.dim() == 4 and weight_KCHW.shape[1] == 3 and wanted[name].shape[1] == 1:
-        found[name] = sum_channels(weight_KCHW.float())
+        found[name] = weight_KCHW.float().sum(1, keepdim=True)
 
 
 def fit_places(found: Weights, wanted: Weights, source: str) -> None:

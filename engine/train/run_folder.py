@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -53,11 +53,6 @@ def run_id(config: TrainConfig, conversion_id: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def known_settings(config: Any, found: dict[str, Any]) -> dict[str, Any]:
-    """A config's settings as far as a folder's own can be compared: without paths if it came without local.json."""
-    return flatten(config) if "data" in found else shared_settings(config)
-
-
 def save_settings(folder: Path, config: Any) -> None:
     """Write local.json, for its owner alone, and then config.json.  Errors: StorageError."""
     shared = shared_settings(config)
@@ -73,13 +68,32 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
     return read_settings(folder / CONFIG) | paths
 
 
+def check_settings(folder: Path, config: Any, free: Collection[str]) -> None:
+    """Errors: ConfigError when a folder began with other settings than these, apart from the free ones.
+
+    Paths are not compared in a folder that came without its local.json.
+    """
+    if not (folder / CONFIG).exists():
+        return
+    before = read_run_settings(folder)
+    settings = flatten(config) if "data" in before else shared_settings(config)
+    names = sorted(name for name in settings.keys() | before.keys() if name not in free)
+    if changed := [name for name in names if settings.get(name) != before.get(name)]:
+        found = ", ".join(f"--{name.replace('_', '-')} {settings.get(name)}" for name in changed)
+        expected = ", ".join(str(before.get(name, "none")) for name in changed)
+        raise ConfigError(
+            f"{folder}: began with other settings: found {found}, expected {expected}; "
+            "repeat the old ones, or choose another --out"
+        )
+
+
 class Events:
     """An open file of TensorBoard events in a run folder; close it.
 
     purge_epoch: events of earlier files from this epoch on do not count any more.  Errors of all methods: StorageError.
     """
 
-    def __init__(self, folder: Path, purge_epoch: int | None = None) -> None:
+    def __init__(self, folder: Path, purge_epoch: int = 1) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # only here: a machine that trains nothing may lack it
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -90,8 +104,7 @@ class Events:
             raise storage_error(self._path, error) from error
         self._records, self._event = RecordWriter(self._file), Event
         self._write(file_version="brain.Event:2")
-        if purge_epoch is not None:
-            self._write(step=purge_epoch, session_log={"status": "START"})
+        self._write(step=purge_epoch, session_log={"status": "START"})
 
     def add(self, name: str, value: float, epoch: int) -> None:
         """Add one number; flush() brings it to the disk."""
@@ -128,7 +141,7 @@ LOGGERS = [logging.getLogger(name) for name in ("engine", "loaders")]  # that th
 class RunFolder:
     """An open run folder.  Owns train.log and the TensorBoard events; close it, or use `with`."""
 
-    def __init__(self, path: Path, purge_epoch: int | None = None) -> None:
+    def __init__(self, path: Path, purge_epoch: int = 1) -> None:
         self.path = path
         self._log = path / LOG
         self._handler = logging.StreamHandler(opened_log(self._log))
@@ -142,7 +155,7 @@ class RunFolder:
         for logger in LOGGERS:
             logger.addHandler(self._handler)
             logger.setLevel(logging.INFO)
-        self.recorded = (purge_epoch or 1) - 1  # epochs
+        self.recorded = purge_epoch - 1  # epochs
 
     def save_last(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Keep the state that `--resume` continues from."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from engine.config import Recipe
 from engine.train.checkpoint import load_checkpoint, weights_for
-from loaders.errors import CheckpointError
+from loaders.errors import CheckpointError, Interrupted
+from loaders.output import PhaseProgress
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,7 +56,25 @@ class Progress:
     state: State
 
 
-Watch = Callable[[Progress], None]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Watch:
+    """Who follows trainings.  begin: called with the name of each of several, before it.  show: after each step.
+
+    phases: the progress of what is not training.  stopping: asked after every step.
+    """
+
+    begin: Callable[[str], object] = lambda name: None
+    show: Callable[[Progress], object] = lambda progress: None
+    phases: PhaseProgress = lambda phase, done, total: None
+    stopping: Callable[[], bool] = lambda: False
+
+    def check_stop(self) -> None:
+        """Errors: Interrupted when a stop was requested."""
+        if self.stopping():
+            raise Interrupted("interrupted; the same command goes on from there")
+
+
+UNWATCHED = Watch()
 
 
 def discriminates(row: dict[str, Any]) -> bool:

@@ -20,10 +20,6 @@ from loaders.sampling import DROPOUT, scalar_seed
 Lap = Callable[[str], None]
 
 
-def no_lap(part: str) -> None:
-    """A lap that nobody takes."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learner:
     """A network with what trains it.  forward: the network, perhaps compiled for batches of batch_size."""
@@ -111,7 +107,7 @@ class Step:
         self.samples.fill_(samples)
         self.stopped.zero_()
 
-    def __call__(self, frames_N1HW: Tensor, label_N: Tensor, lap: Lap = no_lap) -> None:
+    def __call__(self, frames_N1HW: Tensor, label_N: Tensor, lap: Lap = lambda part: None) -> None:
         """One step.  lap: called with forward, backward and optimiser when each has ended."""
         learner = self.learner
         before = [buffer.clone() for buffer in self.buffers]
@@ -161,7 +157,7 @@ class Step:
 
 
 def train_step(
-    step: Step, frames_N1HW: Tensor, labels_N: Tensor, *, seed: int, number: int, lap: Lap = no_lap
+    step: Step, frames_N1HW: Tensor, labels_N: Tensor, *, seed: int, number: int, lap: Lap = lambda part: None
 ) -> Tally:
     """One step on a batch of the host's, waited for.  number: of the step in the run.
 

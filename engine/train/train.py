@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from engine.statistics.names import value_text
 from engine.train.leakage import open_loaders, save_record
 from engine.train.pretrained import initial_network
 from engine.train.run_folder import CONFIG, LAST, run_id, save_settings
-from engine.train.state import Progress, Watch
+from engine.train.state import UNWATCHED, Progress, Watch
 from engine.train.summary import Summary
 from engine.train.trainer import Training
 from loaders.atomic_file import locked
@@ -25,13 +24,10 @@ from loaders.output import Line, Parts, caution_lines, path_line, rate_text, sec
 FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "report.html")
 
 
-def train(
-    config: TrainConfig, *, resume: bool = False, watch: Watch = lambda progress: None,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Summary:  # fmt: skip
+def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED) -> Summary:
     """Train, and give the summary that summary.json holds.
 
-    resume: continue the run in config.out.  watch, stopping: called after every step.
+    resume: continue the run in config.out.
     Errors: InputError for betons that do not belong together; ConfigError; LockedError; CheckpointError; StorageError;
     DivergedError and Interrupted, both after the last healthy state, if there is one yet, is saved.
     """
@@ -61,7 +57,7 @@ def train(
             save_record(config.out, {"train": loader.beton, "val": val_loader.beton}, run)
             save_settings(config.out, config)  # last: a folder with it can be resumed
         try:
-            return Training(config, loader, val_loader, network, policy, watch, stopping).run(resume)
+            return Training(config, loader, val_loader, network, policy, watch).run(resume)
         except torch.OutOfMemoryError as error:
             raise MemoryError(f"{policy.device}: {str(error).splitlines()[0]}") from error
 

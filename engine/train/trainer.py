@@ -5,7 +5,6 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -43,11 +42,10 @@ class Training:
     """One run in progress: the learner, the loaders, and the state that a checkpoint keeps."""
 
     def __init__(
-        self, config: TrainConfig, loader: Loader, val_loader: Loader, network: nn.Module, policy: Policy, watch: Watch,
-        stopping: Callable[[], bool],
-    ) -> None:  # fmt: skip
+        self, config: TrainConfig, loader: Loader, val_loader: Loader, network: nn.Module, policy: Policy, watch: Watch
+    ) -> None:
         self.config, self.loader, self.val_loader = config, loader, val_loader
-        self.network, self.policy, self.watch, self.stopping = network, policy, watch, stopping
+        self.network, self.policy, self.watch = network, policy, watch
         self.facts: Facts = loader.beton.facts
         self.positive = self.facts.classes.index(self.facts.positive)
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
@@ -190,12 +188,12 @@ class Training:
         clock, before = time.perf_counter(), self.loader.position
         done = before
         with contextlib.closing(self.epochs.train(state)) as losses:  # type: ignore[type-var]
-            self.check_stop()
+            self.watch.check_stop()
             for loss in losses:
                 done = self.loader.position
                 state.rate = (done - before) / (time.perf_counter() - clock)
                 self.show("training", done, self.num_train, loss)
-                self.check_stop()
+                self.watch.check_stop()
         if done > before:  # a device may have been far behind
             state.rate = (done - before) / (time.perf_counter() - clock)
 
@@ -208,7 +206,7 @@ class Training:
             nonlocal done
             done += samples
             self.show("validation", done, self.num_val, state.loss_sum / self.num_train)
-            self.check_stop()
+            self.watch.check_stop()
 
         label_N, logits_NK = self.epochs.validate(progress)
         metrics = all_metrics(label_N, softmax(logits_NK.astype(np.float64), axis=1), self.positive)
@@ -245,11 +243,6 @@ class Training:
         self.show("epoch", self.num_train, self.num_train, state.history[-1]["train_loss"])
         if due and not state.finished:
             self.save_last()
-
-    def check_stop(self) -> None:
-        """Errors: Interrupted when a stop was requested."""
-        if self.stopping():
-            raise Interrupted  # `run` adds the step, which a device does not know yet
 
     def no_confusion(self) -> list[list[int]]:
         """An empty confusion matrix."""
@@ -301,5 +294,6 @@ class Training:
         epochs_done = len(state.history) + {"training": done / total, "validation": 1.0, "epoch": 0.0}[phase]
         elapsed = time.perf_counter() - self.started
         left = elapsed / epochs_done * (recipe.epochs - epochs_done) if epochs_done else None
-        at = Progress(phase=phase, done=done, total=total, loss=loss, seconds_left=left, recipe=recipe, state=state)
-        self.watch(at)
+        self.watch.show(
+            Progress(phase=phase, done=done, total=total, loss=loss, seconds_left=left, recipe=recipe, state=state)
+        )

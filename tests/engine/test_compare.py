@@ -24,7 +24,7 @@ from loaders.errors import ConfigError, InputError, Interrupted, LockedError
 from loaders.output import Line, Sheet, caution_lines
 from loaders.records import encode_record, read_record
 from loaders.settings import build
-from tests.example_run import comparison, results_of
+from tests.example_run import comparison, results_of, summary
 
 FEW = 100  # resamples
 SURE = Estimate(value=1.0, low=0.9, high=1.0, method="wilson")
@@ -56,15 +56,17 @@ def test_every_network_is_trained_and_reported_with_intervals(done: Done) -> Non
     assert found.not_for_diagnosis and found.synthetic and found.settings["epochs"] == 2
     for row in found.networks:
         summary = read_record(Summary, done.out / row.model / "summary.json")
-        assert summary.model == row.model and row.parameters == summary.parameters
+        assert summary.model == row.model and row.training == summary
         assert row.validation_f1.value == pytest.approx(summary.best_f1, abs=1e-6)
         for f1 in (row.validation_f1, row.heldout_f1):
             assert 0 <= f1.low <= f1.value <= f1.high <= 1 and f1.low < f1.high
-        assert (row.epochs_to_best, row.epochs) == (summary.best_epoch, 2)
-        assert row.seconds > 0 and row.images_per_second > 0
+        assert summary.epochs == 2 and summary.seconds > 0 and summary.images_per_second > 0
         assert (results_of(done.out / row.model / "evaluation") / "metrics.json").is_file()
     rows = list(csv.DictReader((done.out / "comparison.csv").read_text().splitlines()))
-    assert [row["parameters"] for row in rows] == [str(row.parameters) for row in found.networks]
+    for row, network in zip(rows, found.networks, strict=True):
+        summary, columns = network.training, ("parameters", "epochs_to_best", "epochs", "seconds", "device")
+        values = (summary.parameters, summary.best_epoch, summary.epochs, summary.seconds, summary.device)
+        assert [row[name] for name in columns] == list(map(str, values))
     assert float(rows[0]["validation_f1_low"]) == found.networks[0].validation_f1.low
     assert (done.out / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
@@ -90,17 +92,14 @@ def test_an_interrupted_comparison_goes_on_and_ends_as_if_it_had_not_been(
 ) -> None:
     other = {"cnn": "resnet18", "resnet18": "cnn"}[model]
     settings = config(betons, without(done, tmp_path / "c", model))
-    asked: list[str] = []
-
-    def watch(name: str) -> Watch:
-        asked.append(name)
-        return lambda progress: asked.append(f"{name} learns")
-
+    begun: list[str] = []
+    learns: list[str] = []
+    watch = Watch(begin=begun.append, show=lambda progress: learns.append(begun[-1]))
     with pytest.raises(Interrupted, match="run the same `compare` again"):
-        compare(settings, watch=watch, stopping=lambda: asked.count(f"{model} learns") >= 2)
+        compare(settings, replace(watch, stopping=lambda: learns.count(model) >= 2))
     assert not (settings.out / "comparison.json").exists() and not (settings.out / model / "summary.json").exists()
-    compare(settings, watch=watch)
-    assert f"{other} learns" not in asked and asked.count(f"{model} learns") > 2
+    compare(settings, watch)
+    assert other not in learns and learns.count(model) > 2
     a, b = (load_checkpoint(folder / model / "best.safetensors")[0] for folder in (done.out, settings.out))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -113,7 +112,7 @@ def test_a_finished_comparison_trains_and_evaluates_nothing_again(
 
     monkeypatch.setattr("engine.compare.evaluate", never)
     before = {path: path.read_bytes() for path in done.out.rglob("*.safetensors")}
-    again = compare(config(betons, done.out), watch=lambda model: never)
+    again = compare(config(betons, done.out), Watch(show=never))
     assert again == done.result
     assert {path: path.read_bytes() for path in done.out.rglob("*.safetensors")} == before
 
@@ -129,7 +128,7 @@ def test_a_damaged_evaluation_or_one_of_other_settings_is_made_again(betons: Pat
 
 
 def test_other_settings_in_the_same_folder_are_refused_before_anything_is_trained(betons: Path, done: Done) -> None:
-    with pytest.raises(ConfigError, match=r"cnn: holds a run with epochs 2 \(asked for: 5\)"):
+    with pytest.raises(ConfigError, match=r"cnn: began with other settings: found --epochs 5, expected 2"):
         compare(config(betons, done.out, epochs=5))
 
 
@@ -138,7 +137,7 @@ def test_a_network_that_cannot_be_trained_is_named_and_the_others_go_on(betons: 
     settings = config(betons, tmp_path / "c", models=("resnet18", "cnn"), weights=str(tmp_path / "cnn.pth"), epochs=1)
     result = compare(settings)
     bad, good = result.networks
-    assert "expected resnet18's" in bad.failed and bad.validation_f1 is None and bad.parameters is None
+    assert "expected resnet18's" in bad.failed and bad.validation_f1 is None and bad.training is None
     assert not good.failed and good.validation_f1 is not None
     rows = list(csv.DictReader((tmp_path / "c" / "comparison.csv").read_text().splitlines()))
     assert rows[0]["validation_f1"] == "" and "expected resnet18's" in rows[0]["failed"]
@@ -177,7 +176,7 @@ def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare(config(betons, tmp_path / "d", models=("cnn",)), watch=lambda model: second)
+        compare(config(betons, tmp_path / "d", models=("cnn",)), Watch(show=second))
 
 
 def test_a_score_that_is_too_good_after_one_epoch_is_suspected() -> None:
@@ -191,16 +190,19 @@ def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_a
     early, phantoms = caution("early-convergence", metric="F1", value=0.993), caution("synthetic-phantoms")
     row = Contender(
         model="resnet18",
+        training=summary(
+            model="resnet18",
+            parameters=11_171_266,
+            images_per_second=57.4,
+            best_epoch=3,
+            epochs=10,
+            seconds=979.0,
+            cautions=[early, phantoms],
+        ),
         validation_f1=Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap"),
-        parameters=11_171_266,
-        images_per_second=57.4,
-        epochs_to_best=3,
-        epochs=10,
-        seconds=979.0,
-        device="cpu",
-        cautions=(early, phantoms),
     )
-    other = msgspec.structs.replace(row, model="cnn", cautions=(phantoms,))
+    done = msgspec.structs.replace(row.training, model="cnn", cautions=[phantoms])
+    other = msgspec.structs.replace(row, model="cnn", training=done)
     result = msgspec.structs.replace(comparison(), networks=[row, other], synthetic=True)
     sheet, *lines = comparison_parts(result, tmp_path)
     assert isinstance(sheet, Sheet)
@@ -213,10 +215,7 @@ def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_a
 
 def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_path: Path) -> None:
     f1 = Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap", defined=18, classes=20)
-    row = Contender(
-        model="cnn", validation_f1=f1, heldout_f1=replace(f1, defined=20), parameters=1, images_per_second=1.0,
-        epochs_to_best=1, epochs=1, seconds=1.0,
-    )  # fmt: skip
+    row = Contender(model="cnn", training=summary(), validation_f1=f1, heldout_f1=replace(f1, defined=20))
     names = list(map(str, range(20)))
     sheet = comparison_parts(msgspec.structs.replace(comparison(), networks=[row], classes=names), tmp_path)[0]
     assert isinstance(sheet, Sheet)
@@ -229,9 +228,9 @@ def test_an_early_score_reaches_the_summary_of_a_run_and_the_table_once(
 ) -> None:
     monkeypatch.setattr("engine.train.summary.EARLY_SCORE", 0.0)
     result = compare(config(betons, without(done, tmp_path / "c", "resnet18"), models=("cnn",)))
-    (early,) = [found for found in result.networks[0].cautions if found.code == "early-convergence"]
+    (early,) = [found for found in result.networks[0].training.cautions if found.code == "early-convergence"]
     assert early in read_record(Summary, tmp_path / "c" / "cnn" / "summary.json").cautions
-    assert early in read_record(Comparison, tmp_path / "c" / "comparison.json").networks[0].cautions
+    assert early in read_record(Comparison, tmp_path / "c" / "comparison.json").networks[0].training.cautions
     shown = [line.text for line in comparison_parts(result, tmp_path) if isinstance(line, Line)]
     assert shown.count(f"Caution: {early.text}.") == 1
 
@@ -251,14 +250,14 @@ def test_ctrl_c_exits_75_and_says_how_to_go_on(betons: Path, tmp_path: Path, mon
     import signal
     import threading
 
-    real = cli.TrainingView.__call__
+    real = cli.TrainingView.show
 
     def pressed(view: cli.TrainingView, now: object) -> None:
         real(view, now)
         signal.raise_signal(signal.SIGINT)
 
     assert threading.current_thread() is threading.main_thread()
-    monkeypatch.setattr(cli.TrainingView, "__call__", pressed)
+    monkeypatch.setattr(cli.TrainingView, "show", pressed)
     out = str(tmp_path / "c")
     assert cli.main(["compare", str(betons), "--models", "cnn", "--device", "cpu", "--out", out]) == 75
     assert "run the same `compare` again" in capsys.readouterr().err

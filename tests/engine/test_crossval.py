@@ -27,6 +27,7 @@ from engine.crossval.output import crossval_parts, not_measured, sentences
 from engine.crossval.scores import Crossval
 from engine.statistics.estimates import Estimate
 from engine.train.run_folder import RunFolder
+from engine.train.state import UNWATCHED, Watch
 from engine.train.summary import Summary
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton, write_subset
@@ -113,7 +114,7 @@ def test_folds_by_groups_share_no_group_and_test_each_sample_once_and_each_class
     group_N = np.repeat(np.arange(len(sizes)), sizes)
     label_N = group_N % 3
     folds = deal_folds(
-        group_N, label_N, "abc", num_folds=num_folds, val=0.2, seed=seed, by_image=False, where="B"
+        group_N, label_N, "abc", num_folds=num_folds, val=0.2, seed=seed, split="group", where="B"
     )  # fmt: skip
     assert sorted(np.concatenate([fold.test_N for fold in folds]).tolist()) == list(range(len(group_N)))
     for fold in folds:
@@ -130,7 +131,7 @@ def test_folds_by_groups_share_no_group_and_test_each_sample_once_and_each_class
 def test_random_folds_split_patients_but_stop_on_whole_groups() -> None:
     group_N = np.repeat(np.arange(30), 4)
     label_N = group_N % 2
-    folds = deal_folds(group_N, label_N, "ab", num_folds=3, val=0.2, seed=0, by_image=True, where="B")
+    folds = deal_folds(group_N, label_N, "ab", num_folds=3, val=0.2, seed=0, split="random", where="B")
     assert sorted(np.concatenate([fold.test_N for fold in folds]).tolist()) == list(range(len(group_N)))
     for fold in folds:
         train, val, test = (set(group_N[part].tolist()) for part in (fold.train_N, fold.val_N, fold.test_N))
@@ -142,8 +143,8 @@ def test_groups_of_their_own_make_folds_by_groups_the_random_ones() -> None:
     group_N = renumber(np.random.default_rng(0).permutation(40))
     label_N = np.arange(40) % 2
     a, b = (
-        deal_folds(group_N, label_N, "ab", num_folds=4, val=0.2, seed=3, by_image=by_image, where="B")
-        for by_image in (False, True)
+        deal_folds(group_N, label_N, "ab", num_folds=4, val=0.2, seed=3, split=split, where="B")
+        for split in ("group", "random")
     )
     for x, y in zip(a, b, strict=True):
         assert (x.train_N == y.train_N).all() and (x.val_N == y.val_N).all() and (x.test_N == y.test_N).all()
@@ -154,15 +155,15 @@ def test_too_few_groups_or_images_are_told_with_their_numbers() -> None:
     label_N = (group_N > 5).astype(int)
     common: dict[str, Any] = {"val": 0.2, "seed": 0, "where": "B"}
     with pytest.raises(InputError, match=r"B: class b has 3 groups.*at least 5.*lower --folds to at most 3"):
-        deal_folds(group_N, label_N, "ab", num_folds=5, by_image=False, **common)
+        deal_folds(group_N, label_N, "ab", num_folds=5, split="group", **common)
     with pytest.raises(InputError, match=r"B: class b has 12 images, expected at least 13"):
-        deal_folds(group_N, label_N, "ab", num_folds=13, by_image=True, **common)
+        deal_folds(group_N, label_N, "ab", num_folds=13, split="random", **common)
     with pytest.raises(InputError, match=r"beside test fold \d, class b keeps 1 groups.*at least 2"):
-        deal_folds(group_N, label_N, "ab", num_folds=2, by_image=False, **common)
+        deal_folds(group_N, label_N, "ab", num_folds=2, split="group", **common)
     with pytest.raises(
         InputError, match=r"class b has 1 groups \(patients\), expected at least 2, one a fold; convert"
     ):
-        deal_folds(np.arange(5), np.array([0, 0, 0, 0, 1]), "ab", num_folds=2, by_image=False, **common)
+        deal_folds(np.arange(5), np.array([0, 0, 0, 0, 1]), "ab", num_folds=2, split="group", **common)
 
 
 # ---- what a cross-validation does
@@ -230,7 +231,7 @@ def test_the_table_follows_from_every_samples_scores(betons: Path, whole: Path, 
         known = [value for value in row.f1.folds if value is not None]
         assert len(row.f1.folds) == 2 and row.f1.mean == pytest.approx(np.mean(known))
         if split != "external":
-            matrices = [np.array(fold.confusion) for fold in content.folds if fold.split == split]
+            matrices = [np.array(fold.confusion) for fold in content.folds if fold.training.split == split]
             assert len(matrices) == 2 and sum(matrices).tolist() == row.confusion
     for path in betons.glob("*.beton"):  # a sample's label stands at its place in its beton
         with Beton(path) as beton:
@@ -245,7 +246,7 @@ def test_the_table_follows_from_every_samples_scores(betons: Path, whole: Path, 
 def test_the_external_beton_is_told_the_mean_of_the_group_splits_networks(whole: Path, external: Path) -> None:
     settings = config(Path("B"), whole)
     each = [
-        engine.crossval.crossval.test_on(settings, whole / "folds" / f"group-{number}" / "run", external, lambda: False)
+        engine.crossval.crossval.test_on(settings, whole / "folds" / f"group-{number}" / "run", external, UNWATCHED)
         for number in (1, 2)
     ]
     told = [float(line["probability_covid"]) for line in rows_of(whole) if line["split"] == "external"]
@@ -291,7 +292,7 @@ def test_an_interrupted_one_keeps_finished_folds_and_goes_on_to_the_same_numbers
 
 def test_an_interruption_says_where_and_how_to_go_on(betons: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match=r"group split, fold 1 of 2; 0 finished folds are kept: the same command"):
-        crossval(config(betons, tmp_path / "c", splits=("group",)), stopping=lambda: True)
+        crossval(config(betons, tmp_path / "c", splits=("group",)), Watch(stopping=lambda: True))
 
 
 def copied(whole: Path, tmp_path: Path) -> Path:

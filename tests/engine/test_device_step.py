@@ -28,6 +28,7 @@ from engine.train.device_batches import (
 )
 from engine.train.epochs import WARM_UPS, Captured, DeviceEpochs, DeviceStep, warm_up
 from engine.train.run_folder import load_config
+from engine.train.state import Watch
 from engine.train.step import Learner, Step, make_learner, predict, train_step
 from engine.train.train import train
 from loaders.batches.loader import Loader
@@ -364,7 +365,7 @@ def test_a_device_run_interrupted_anywhere_resumes_to_the_same_run(
 ) -> None:
     count = iter(range(100))
     with pytest.raises(Interrupted) as stop:
-        train(config(betons, tmp_path / "run"), stopping=lambda: next(count) >= after)
+        train(config(betons, tmp_path / "run"), watch=Watch(stopping=lambda: next(count) >= after))
     assert f"interrupted at step {last(tmp_path / 'run')[1]['step']};" in str(stop.value)
     train(load_config(tmp_path / "run"), resume=True)
     assert same_run(whole, tmp_path / "run")
@@ -401,7 +402,9 @@ def test_writes_that_wait_lose_nothing(
     assert written == [2] and same_run(whole, tmp_path / "run")
     count = iter(range(100))
     with pytest.raises(Interrupted):
-        train(config(betons, tmp_path / "broken"), stopping=lambda: next(count) >= 7)  # in the second epoch
+        train(
+            config(betons, tmp_path / "broken"), watch=Watch(stopping=lambda: next(count) >= 7)
+        )  # in the second epoch
     assert (tmp_path / "broken" / "best.safetensors").exists()
     train(load_config(tmp_path / "broken"), resume=True)
     assert written == [2, 1, 2] and same_run(whole, tmp_path / "broken")

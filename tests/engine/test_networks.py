@@ -34,6 +34,7 @@ from engine.networks.registry import (
 from engine.train.checkpoint import load_checkpoint, load_network, save_checkpoint
 from engine.train.pretrained import adopt, default_file, find_weights, read_weights
 from engine.train.run_folder import load_config
+from engine.train.state import Watch
 from engine.train.step import Step, make_learner, train_step
 from engine.train.summary import Summary
 from engine.train.train import train
@@ -375,7 +376,7 @@ def interrupted_and_resumed(settings: TrainConfig, after: int) -> None:
     """Stop a run when it has asked so often, and let it go on, without the file of weights that it began with."""
     count = iter(range(1000))
     with pytest.raises(Interrupted):
-        train(settings, stopping=lambda: next(count) >= after)
+        train(settings, watch=Watch(stopping=lambda: next(count) >= after))
     if settings.recipe.weights != "none":
         Path(settings.recipe.weights).unlink()
     train(load_config(settings.out), resume=True)

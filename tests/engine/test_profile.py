@@ -11,7 +11,6 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +29,7 @@ from engine.networks.cnn import Cnn
 from engine.profile.breakdown import EPOCHS, Measured, Variant, judge, measured, overhead_share, variants_for
 from engine.profile.output import profile_figure
 from engine.profile.probes import activation_bytes, bound_of, training_flops
-from engine.profile.profile import Converter, find_source, machine_cautions, profile
+from engine.profile.profile import Converter, machine_cautions, profile, training_files
 from engine.profile.reference import (
     Reference,
     endless,
@@ -72,10 +71,10 @@ class HeavyAugmentation(Loader):
         return super().make_batch(index_N, inverse_N23)
 
 
-def verdict_of(betons: Path, open_loader: Callable[..., Loader] = Loader, turns: int = 1, **settings: int) -> str:
+def verdict_of(betons: Path, turns: int = 1, **settings: int) -> str:
     """Run the engine's variant on a CPU, and judge it by the median of its turns."""
     config = LoaderConfig(training=True, **({"batch_size": 8, "threads": 1, "prefetch": 0} | settings))
-    with contextlib.closing(HostRounds(ENGINE, betons, config, "cpu", open_loader)) as rounds:
+    with contextlib.closing(HostRounds(ENGINE, betons, config, "cpu")) as rounds:
         rounds.train(1, 0)
         trained, validated = [rounds.train(3, 0.1) for _ in range(turns)], [rounds.validate()]
         overhead = overhead_share(rounds.sizes()["sizes"], config.batch_size)
@@ -86,13 +85,15 @@ def verdict_of(betons: Path, open_loader: Callable[..., Loader] = Loader, turns:
     return f"{said.bottleneck}: {said.text}"
 
 
-def test_a_slow_disk_is_named(betons: Path) -> None:
-    said = verdict_of(betons, SlowDisk)
+def test_a_slow_disk_is_named(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.profile.worker.Loader", SlowDisk)
+    said = verdict_of(betons)
     assert said.startswith("disk: ") and "--resident on" in said
 
 
-def test_too_few_threads_for_heavy_augmentation_are_named(betons: Path) -> None:
-    said = verdict_of(betons, HeavyAugmentation, turns=3)
+def test_too_few_threads_for_heavy_augmentation_are_named(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.profile.worker.Loader", HeavyAugmentation)
+    said = verdict_of(betons, turns=3)
     assert said.startswith("loader: ") and "more --threads (now 1, on 2 cores)" in said
 
 
@@ -255,15 +256,14 @@ def test_steps_on_a_device_are_counted_over_the_ends_of_epochs(betons: Path) -> 
 
 def test_a_source_that_is_not_the_betons_is_refused(betons: Path, phantoms: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the folder that the betons were converted from"):
-        find_source(betons, tmp_path)
+        training_files(betons, tmp_path)
     with pytest.raises(InputError, match=r"no convert\.csv"):
-        find_source(tmp_path, phantoms.parent)
+        training_files(tmp_path, phantoms.parent)
     other = tmp_path / "other"
     shutil.copytree(phantoms.parent, other)
-    source = find_source(betons, other)
-    a, b = (other / path for path in source.paths[:2])
+    a, b = (other / path for path in training_files(betons, other)[:2])
     a.write_bytes(b.read_bytes())
-    with contextlib.closing(Converter(source, betons)) as converter, pytest.raises(ConfigError, match="other pixels"):
+    with contextlib.closing(Converter(betons, other)) as converter, pytest.raises(ConfigError, match="other pixels"):
         converter.convert(1)
     fewer = tmp_path / "fewer"
     shutil.copytree(betons, fewer)
@@ -274,7 +274,7 @@ def test_a_source_that_is_not_the_betons_is_refused(betons: Path, phantoms: Path
         table.writeheader()
         table.writerows(row for row in rows if not (row["split"] == "train" and row["sample"] == "0"))
     with pytest.raises(ConfigError, match=r"the samples of train\.beton"):
-        find_source(fewer, phantoms.parent)
+        training_files(fewer, phantoms.parent)
 
 
 def test_a_variant_that_fails_says_why() -> None:
@@ -383,7 +383,7 @@ def test_a_profile_decodes_what_a_conversion_with_more_pixels_took(
     side = math.isqrt(ORDINARY_PIXELS) + 1
     levels_HW = np.tile(np.arange(side, dtype=np.uint16) % 251, (side, 1)).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "large.png"), levels_HW)
-    with contextlib.closing(Converter(find_source(betons, phantoms.parent), betons)) as converter:
+    with contextlib.closing(Converter(betons, phantoms.parent)) as converter:
         settings, spool = converter.settings, converter.spool
         decoded = decode_into_spool(Task(0, "large.png"), root=tmp_path, spool=spool, settings=settings)
     assert (decoded.problem, decoded.width) == ("", side)

@@ -28,7 +28,7 @@ from engine.evaluate.trained import load_trained
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.epochs import HostEpochs
 from engine.train.run_folder import Events, RunFolder, load_config, shared_settings
-from engine.train.state import State
+from engine.train.state import State, Watch
 from engine.train.summary import Summary
 from engine.train.train import train
 from loaders.cautions import caution
@@ -130,7 +130,7 @@ def interrupted(settings: TrainConfig, after: int) -> None:
         return asked > after
 
     with pytest.raises(Interrupted, match="--resume"):
-        train(settings, stopping=stopping)
+        train(settings, watch=Watch(stopping=stopping))
 
 
 # asked before each epoch, after each of the steps and validation batches: covers starts, middles and validations
@@ -157,7 +157,7 @@ def test_a_run_interrupted_again_and_again_still_ends_the_same(betons: Path, run
     for _ in range(40):
         count = iter(range(100))
         try:
-            train(load_config(out), resume=True, stopping=lambda count=count: next(count) > 2)
+            train(load_config(out), resume=True, watch=Watch(stopping=lambda count=count: next(count) > 2))
             break
         except Interrupted:
             continue
@@ -259,7 +259,7 @@ def test_a_run_folder_is_not_overwritten_and_is_locked(betons: Path, run: Path, 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config(betons, tmp_path / "run"), watch=second)
+        train(config(betons, tmp_path / "run"), watch=Watch(show=second))
 
 
 def test_config_json_repeats_the_run(betons: Path, run: Path) -> None:
@@ -459,7 +459,7 @@ def test_a_changed_setting_is_noticed_before_any_state_was_saved(betons: Path, t
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config(betons, out), watch=killed)
+        train(config(betons, out), watch=Watch(show=killed))
     path = out / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"learning_rate": 0.01}))
     with pytest.raises(CheckpointError, match=r"leakage\.safetensors: of run"):
@@ -523,7 +523,7 @@ def test_a_run_that_came_without_its_paths_knows_them_once_it_is_resumed(
     with pytest.raises(ConfigError, match=r"no local\.json"):
         load_config(copied)
     with pytest.raises(Interrupted, match="continue with --resume"):
-        train(load_config(copied, betons), resume=True, stopping=lambda: True)
+        train(load_config(copied, betons), resume=True, watch=Watch(stopping=lambda: True))
     assert load_config(copied).data == betons
 
 
@@ -531,7 +531,7 @@ def test_whole_numbers_for_fractions_are_the_same_run(betons: Path, tmp_path: Pa
     out = tmp_path / "run"
     settings = replace(config(betons, out), recipe=Recipe(epochs=3, device="cpu", dropout=0))
     with pytest.raises(Interrupted):
-        train(settings, stopping=lambda: (out / "last.safetensors").exists())
+        train(settings, watch=Watch(stopping=lambda: (out / "last.safetensors").exists()))
     train(load_config(out), resume=True)
 
 
@@ -630,7 +630,7 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
 
 
 def test_tensorboard_reads_the_events_and_leaves_out_those_that_were_taken_back(tmp_path: Path) -> None:
-    for purge_epoch, epochs in ((None, (1, 2, 3)), (3, (3, 4))):
+    for purge_epoch, epochs in ((1, (1, 2, 3)), (3, (3, 4))):
         events = Events(tmp_path, purge_epoch)
         for epoch in epochs:
             events.add("val/f1", epoch / 10, epoch)

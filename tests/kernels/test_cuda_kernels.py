@@ -245,6 +245,7 @@ class TestOnCuda:
         from engine.config import Recipe, TrainConfig
         from engine.train.checkpoint import load_checkpoint
         from engine.train.run_folder import load_config
+        from engine.train.state import Watch
         from engine.train.train import train
         from loaders.config import LoaderConfig
         from loaders.errors import DivergedError, Interrupted
@@ -253,7 +254,7 @@ class TestOnCuda:
         config = TrainConfig(data=betons, out=tmp_path / "run", recipe=Recipe(epochs=2, device="cuda"), loader=settings)
         count = iter(range(100))
         with pytest.raises(Interrupted):
-            train(config, stopping=lambda: next(count) >= 2)
+            train(config, watch=Watch(stopping=lambda: next(count) >= 2))
         summary = train(load_config(config.out), resume=True)
         assert summary.epochs == 2
         log = (config.out / "train.log").read_text()
