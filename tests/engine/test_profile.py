@@ -93,6 +93,7 @@ def test_a_slow_disk_is_named(betons: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_too_few_threads_for_heavy_augmentation_are_named(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.profile.worker.Loader", HeavyAugmentation)
+    monkeypatch.setattr(time, "thread_time", time.perf_counter)  # as if no other process took the thread's core away
     said = verdict_of(betons, turns=3)
     assert said.startswith("loader: ") and "more --threads (now 1, on 2 cores)" in said
 
