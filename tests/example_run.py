@@ -218,7 +218,6 @@ def probes(*alarms: str, **changes: Any) -> Probes:
                 "p": 0.001 if name in alarms else 0.31,
                 "p_holm": 0.007 if name in alarms else 1.0,
                 "alarm": name in alarms,
-                "sentence": f"{name} alone {'predicts' if name in alarms else 'was not shown to predict'} the class.",
                 "picture": picture if "lungs" in name or name == "outside-crop" else None,
             }
             for name in names

@@ -3,13 +3,13 @@
 # N samples, S side of the frame, F features, H W rows and columns
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from loaders.audit.findings import CollectionFinding, ProbeFinding
-from loaders.audit.probes import FRAME_PROBES, THUMBNAIL_PROBE, Probe, finite_or_mean, header_features
-from loaders.output import number_text
+from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, SOURCE_PROBE, VIEW_PROBE, Probe
 from loaders.sources.catalog import source_cautions
 from loaders.statistics import (
     Progress,
@@ -67,25 +67,6 @@ class ProbeTask:
         return self.probe.name + self.within
 
 
-HEADER_PROBE = Probe(
-    "header",
-    header_features,
-    "Headers (format, size, bit depth, aspect)",
-    "the classes were made or stored differently",
-)
-VIEW_PROBE = Probe(
-    "view",
-    lambda view_N: finite_or_mean(view_N[:, None]),
-    "Predicted views",
-    "one class has more lateral or AP films than another",
-)
-SOURCE_PROBE = replace(
-    THUMBNAIL_PROBE,
-    name="source-within-",
-    meaning="sources differ in appearance, so a class that is mostly from one of them is predicted by its source",
-)
-
-
 def probe_collection(
     collection: Collection,
     *,
@@ -116,7 +97,7 @@ def probe_collection(
     labels = [collection.classes[label] for label in collection.label_N.tolist()]
     # a single class is tied to its sources by nature
     cautions = source_cautions(labels, collection.source_N) if len(set(labels)) > 1 else []
-    return CollectionFinding(probes=tuple(probes), cautions=tuple(cautions), skipped=skipped)
+    return CollectionFinding(probes=probes, cautions=cautions, skipped=skipped)
 
 
 def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
@@ -186,30 +167,18 @@ def measure(
 def describe(
     task: ProbeTask, auc_R: np.ndarray, interval: tuple[float, float], p_holm: float, frame_SS: np.ndarray
 ) -> ProbeFinding:
-    """The finding, with its sentence and picture."""
-    probe = task.probe
-    auc, null_high = float(auc_R[0]), float(np.nanquantile(auc_R[1:], 0.95))
-    (low, high), alarm = interval, p_holm <= ALPHA
-    target = f"the source within class {task.within}" if task.within else "the class"
-    measured = f"AUC {number_text(auc, 2)} ({number_text(low, 2)}–{number_text(high, 2)})"
-    if alarm:
-        sentence = f"{probe.subject} alone predict {target} with {measured}: {probe.meaning}."
-    else:
-        sentence = (
-            f"{probe.subject} alone were not shown to predict {target}: {measured}; chance alone reaches "
-            f"{number_text(null_high, 2)} once in twenty times, and several probes were tried."
-        )
+    """The finding, with its picture."""
+    low, high = interval
+    numbers = {
+        "auc": auc_R[0], "low": low, "high": high, "null_high": np.nanquantile(auc_R[1:], 0.95),
+        "p": permutation_p(auc_R), "p_holm": p_holm,
+    }  # fmt: skip
+    picture = task.probe.picture
     return ProbeFinding(
         name=task.name,
-        auc=auc,
-        low=low,
-        high=high,
-        null_high=null_high,
-        p=permutation_p(auc_R),
-        p_holm=p_holm,
-        alarm=alarm,
-        sentence=sentence,
-        picture_HW=probe.picture(frame_SS) if probe.picture else None,
+        **{name: float(value) if np.isfinite(value) else None for name, value in numbers.items()},
+        alarm=bool(p_holm <= ALPHA),
+        picture=cv2.imencode(".png", picture(frame_SS))[1].tobytes() if picture else None,
     )
 
 

@@ -31,16 +31,6 @@ VERDICT_MEANINGS = {
     "fix": "used after a repair that conversion makes and records",
     "quarantine": "left out; nothing is deleted",
 }
-PROBE_INPUTS = {  # probe → what it is shown
-    "header": "format, size, bit depth and aspect of the file, no pixels",
-    "outside-crop": "only the margin outside the central crop",
-    "inside-crop-outside-lungs": "the central crop without the lungs",
-    "lungs-hidden": "the picture with the lungs covered",
-    "thumbnail": "the picture shrunk to 8×8 pixels, which may show some of the finding",
-    "histogram": "how common each grey level is, but not where; the finding may change it",
-    "sharpness": "how sharp the picture is; the finding may change it",
-    "view": "the predicted view, such as frontal or lateral",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +76,7 @@ def page_html(result: AuditResult) -> str:
     found = result.by_defect()
     galleries = [gallery for defect in DEFECTS if (gallery := make_gallery(defect, result.files))]
     removals = result.removals[:NUM_CLASSES]
-    probes = result.collection.probes if result.collection else ()
+    probes = result.collection.probes if result.collection else []
     return environment.get_template("page.html.jinja").render(
         result=result,
         counts=result.counts(),
@@ -107,7 +97,6 @@ def page_html(result: AuditResult) -> str:
         fixed=FIXED,
         harmless=HARMLESS,
         verdict_meanings=VERDICT_MEANINGS,
-        probe_inputs=PROBE_INPUTS,
         chart_width=CHART_WIDTH,
     )
 
@@ -175,7 +164,7 @@ def removal_top(removals: Sequence[Removal]) -> float:
 
 def auc_low(probes: Sequence[ProbeFinding]) -> float:
     """Left end of the probes' axis: 0.4, or a tenth lower when an interval reaches below."""
-    values = [value for probe in probes for value in (probe.auc, probe.low) if math.isfinite(value)]
+    values = [value for probe in probes for value in (probe.auc, probe.low) if value is not None]
     return max(0.0, min(0.4, math.floor(min(values, default=0.4) * 10) / 10))
 
 

@@ -8,27 +8,25 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from loaders.audit.findings import WITHIN
 from loaders.config import CROP_SHARE
 from loaders.images.frame import LUNG_MARGIN, MID_GREY, template_SS
 
 CELL = 4  # pixels a side of the cells that are averaged
 MARK_CELL = 8  # pixels a side of the cells whose brightest small object is a feature
 MARK_WIDTH = 5  # pixels; thinner objects are removed by a morphological opening
-MAYBE_FINDING = "the classes already differ in this, but it may be the finding itself"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One probe of the frames.  features: frames_NSS → float64 features_NF.  subject: its input, in the plural.
+    """One probe.  name: a key of findings.PROBES.  features: frames_NSS, or another input → float64 features_NF.
 
-    meaning: the conclusion if it predicts the class.  picture: frame_SS → uint8, the frame as shown to it.
+    picture: frame_SS → uint8, the frame as shown to it.
     standardise: whether features are divided by their deviations; pixels share a unit, and are not.
     """
 
     name: str
     features: Callable[[np.ndarray], np.ndarray]
-    subject: str
-    meaning: str
     picture: Callable[[np.ndarray], np.ndarray] | None = None
     standardise: bool = True
 
@@ -156,30 +154,24 @@ def finite_or_mean(features_NF: np.ndarray) -> np.ndarray:
     return np.where(known, features_NF, mean_F)
 
 
-def masked_probe(name: str, shown: Callable[[int], np.ndarray], subject: str) -> Probe:
+def masked_probe(name: str, shown: Callable[[int], np.ndarray]) -> Probe:
     """A probe that is shown only some pixels, the same of every frame."""
     return Probe(
         name,
         lambda frames_NSS: pixel_features(frames_NSS, shown(frames_NSS.shape[1])),
-        subject,
-        "something other than the lungs differs between the classes",
         picture=lambda frame_SS: hide(frame_SS, shown(len(frame_SS)), MID_GREY),
         standardise=False,
     )
 
 
-THUMBNAIL_PROBE = Probe(
-    "thumbnail", thumbnail_features, "Thumbnails of 8×8 pixels", MAYBE_FINDING, picture=thumbnail_picture
-)
 FRAME_PROBES = (
-    masked_probe("outside-crop", outside_crop, "Pixels outside the crop"),
-    masked_probe(
-        "inside-crop-outside-lungs",
-        inside_crop_outside_lungs,
-        "Pixels inside the crop but outside the lungs (arms, shoulders, abdomen)",
-    ),
-    masked_probe("lungs-hidden", lungs_hidden, "Frames with the lungs hidden"),
-    THUMBNAIL_PROBE,
-    Probe("histogram", histogram_features, "Histograms of the grey levels", MAYBE_FINDING),
-    Probe("sharpness", sharpness_features, "Measures of sharpness", MAYBE_FINDING),
+    masked_probe("outside-crop", outside_crop),
+    masked_probe("inside-crop-outside-lungs", inside_crop_outside_lungs),
+    masked_probe("lungs-hidden", lungs_hidden),
+    Probe("thumbnail", thumbnail_features, thumbnail_picture),
+    Probe("histogram", histogram_features),
+    Probe("sharpness", sharpness_features),
 )
+HEADER_PROBE = Probe("header", header_features)
+VIEW_PROBE = Probe("view", lambda view_N: finite_or_mean(view_N[:, None]))
+SOURCE_PROBE = Probe(WITHIN, thumbnail_features, thumbnail_picture)

@@ -30,9 +30,8 @@ from benchmarks.audit.shortcuts import alarms, tie
 from benchmarks.audit.shortcuts import conclude as conclude_shortcuts
 from benchmarks.audit.speed import conclude as conclude_speed
 from benchmarks.document import AUDIT, PLACE, with_audit
-from loaders.audit.collection import HEADER_PROBE, VIEW_PROBE
 from loaders.audit.findings import DEFECTS, FileFinding
-from loaders.audit.probes import FRAME_PROBES
+from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, VIEW_PROBE
 from loaders.audit.table import COLUMNS
 from loaders.config import AuditLimits, stored_side
 from loaders.images.kind import shipped_weights

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -81,11 +82,8 @@ def make_probe(name: str, auc: float, /, **changes: Any) -> ProbeFinding:
         p=0.001 if alarm else 0.4,
         p_holm=0.008 if alarm else 0.9,
         alarm=alarm,
-        sentence=f"This alone predicts the class with AUC {auc}."
-        if alarm
-        else "This was not shown to predict the class.",
     )
-    return replace(plain, **changes)
+    return msgspec.structs.replace(plain, **changes)
 
 
 def make_result(files: tuple[FileFinding, ...] = (), **changes: Any) -> AuditResult:
@@ -133,22 +131,22 @@ def example(thumbnails: list[bytes]) -> AuditResult:
     )
     picture_HW = cv2.imdecode(np.frombuffer(thumbnails[0], np.uint8), cv2.IMREAD_GRAYSCALE)
     assert picture_HW is not None
-    hidden_HW = picture_HW.copy()
-    hidden_HW[20:100, 25:105] = 0
-    probes = (
+    picture_HW[20:100, 25:105] = 0
+    hidden = cv2.imencode(".png", picture_HW)[1].tobytes()
+    probes = [
         make_probe("header", 0.61),
-        make_probe("outside-crop", 0.97, picture_HW=hidden_HW),
-        make_probe("lungs-hidden", 0.83, picture_HW=hidden_HW),
-        make_probe("thumbnail", 0.53, picture_HW=cv2.resize(picture_HW, (16, 16))),
+        make_probe("outside-crop", 0.97, picture=hidden),
+        make_probe("lungs-hidden", 0.83, picture=hidden),
+        make_probe("thumbnail", 0.53, picture=hidden),
         make_probe("histogram", 0.47),
-    )
+    ]
     removals = (
         Removal(label="covid", files=80, removed=31, low=0.288, high=0.497),
         Removal(label="normal", files=81, removed=9, low=0.059, high=0.198),
         Removal(label="viral pneumonia", files=80, removed=17, low=0.137, high=0.314),
     )
     skipped = {"view": "no predicted views"}
-    collection = CollectionFinding(probes=probes, cautions=(CAUTION,), skipped=skipped)
+    collection = CollectionFinding(probes=probes, cautions=[CAUTION], skipped=skipped)
     versions = {"plainfilm": "0.1.0", "numpy": "2.2.1", "opencv": "4.11.0", "python": "3.12.8"}
     return AuditResult(
         source="downloads/chest-collection",
@@ -260,8 +258,8 @@ def test_a_hostile_name_stays_text_wherever_it_stands(name: str, thumbnails: lis
         thumbnail=thumbnails[0],
     )
     collection = CollectionFinding(
-        probes=(make_probe(name, 0.9, sentence=name, picture_HW=np.zeros((9, 7), np.uint8)),),
-        cautions=(named(name),),
+        probes=[make_probe(f"source-within-{name}", 0.9, picture=b"\x89PNG\r\n\x1a\n")],
+        cautions=[named(name)],
         skipped={name: name},
     )
     result = make_result(
@@ -291,13 +289,14 @@ def make_named(result: AuditResult, name: str) -> AuditResult:
         for file in result.files
     )
     assert result.collection
-    probes = tuple(replace(probe, name=name, sentence=name) for probe in result.collection.probes)
+    (probe,) = result.collection.probes
+    probes = [msgspec.structs.replace(probe, name=f"source-within-{name}")]
     return replace(
         result,
         source=name,
         files=files,
         removals=tuple(replace(removal, label=name) for removal in result.removals),
-        collection=CollectionFinding(probes=probes, cautions=(named(name),), skipped={name: name}),
+        collection=CollectionFinding(probes=probes, cautions=[named(name)], skipped={name: name}),
         versions={name: name},
     )
 
@@ -336,7 +335,7 @@ def test_no_section_is_empty() -> None:
     page = page_html(make_result())
     assert "No file was found here" in page
     assert "<section" not in page and "<table" not in page and "NaN" not in page
-    nothing = CollectionFinding(probes=(), cautions=())
+    nothing = CollectionFinding(probes=[], cautions=[], skipped={})
     page = page_html(make_result((make_file("a.png"),), collection=nothing, versions={}))
     assert re.findall(r'<section aria-labelledby="(\w+)"', page) == ["verdicts"]
     assert "<aside" not in page and "Made with" not in page
@@ -416,10 +415,10 @@ def test_a_file_without_score_or_thumbnail_is_listed_with_its_reason() -> None:
 
 def test_values_that_were_not_measured_are_dashes() -> None:
     nan = math.nan
-    probe = make_probe("view", 0.5, auc=nan, low=nan, high=nan, null_high=nan, p=nan, p_holm=nan)
+    probe = make_probe("view", 0.5, auc=None, low=None, high=None, null_high=None, p=None, p_holm=None)
     removal = Removal(label="a", files=0, removed=0, low=nan, high=nan)
     files = (make_file("a", label="a"), make_file("b", label="b"))
-    collection = CollectionFinding(probes=(probe,), cautions=())
+    collection = CollectionFinding(probes=[probe], cautions=[], skipped={})
     page = page_html(make_result(files, removals=(removal,), collection=collection))
     assert "nan" not in Reader(page).text.lower() and '="nan' not in page and "–" in page
 

@@ -302,8 +302,8 @@ def test_arms_that_follow_the_class_alarm_where_arms_are_shown(tied: CollectionF
 
 
 def test_pictures_show_what_the_probe_saw_and_hide_the_rest_in_grey(tied: CollectionFinding) -> None:
-    pictures = {probe.name: probe.picture_HW for probe in tied.probes}
-    outside_HW = pictures["outside-crop"]
+    pictures = {probe.name: probe.picture for probe in tied.probes}
+    outside_HW = cv2.imdecode(np.frombuffer(pictures["outside-crop"] or b"", np.uint8), cv2.IMREAD_UNCHANGED)
     assert outside_HW is not None and outside_HW.dtype == np.uint8 and outside_HW.shape == (SIDE, SIDE)
     assert (outside_HW[crop_mask(SIDE)] == 128).all() and outside_HW[~crop_mask(SIDE)].std() > 10
     assert pictures["histogram"] is None
@@ -317,7 +317,7 @@ def test_phantoms_without_confounder_or_finding_raise_no_alarm_and_the_seed_repr
     assert [(p.auc, p.low, p.high, p.p, p.sentence) for p in found.probes] == [
         (p.auc, p.low, p.high, p.p, p.sentence) for p in again.probes
     ]
-    assert found.cautions == ()
+    assert found.cautions == []
 
 
 def noise_collection(sources: list[str], label_N: np.ndarray, classes: tuple[str, ...] = ("a", "b")) -> Collection:
@@ -339,13 +339,13 @@ def noise_collection(sources: list[str], label_N: np.ndarray, classes: tuple[str
 def test_classes_confounded_with_their_sources_are_a_caution_commonest_first() -> None:
     label_N = np.repeat([0, 1], [20, 30])
     found = probe_collection(noise_collection(["x"] * 20 + ["y"] * 30, label_N), permutations=99, resamples=20)
-    assert found.cautions == (caution("confounded-with-source", classes=["b", "a"], images=50),)
+    assert found.cautions == [caution("confounded-with-source", classes=["b", "a"], images=50)]
     assert {name for name in found.skipped if name.startswith("source")} == {"source-within-a", "source-within-b"}
 
 
 def test_a_single_class_is_no_caution_and_no_probe() -> None:
     found = probe_collection(noise_collection(["x"] * 12, np.zeros(12, np.int64)))
-    assert found.cautions == () and found.probes == () and "fewer than two classes" in found.skipped["thumbnail"]
+    assert found.cautions == [] and found.probes == [] and "fewer than two classes" in found.skipped["thumbnail"]
 
 
 def test_sources_of_different_appearance_are_predicted_within_a_class() -> None:
@@ -354,7 +354,7 @@ def test_sources_of_different_appearance_are_predicted_within_a_class() -> None:
     found = probe_collection(noise_collection(sources, label_N), permutations=999, resamples=50)
     probes = {probe.name: probe for probe in found.probes}
     assert probes["source-within-a"].alarm and "the source within class a" in probes["source-within-a"].sentence
-    assert "source-within-b" in found.skipped and found.cautions == ()
+    assert "source-within-b" in found.skipped and found.cautions == []
     assert not probes["header"].alarm and probes["header"].auc == 0.5
 
 
@@ -376,7 +376,7 @@ def test_too_few_groups_and_missing_inputs_are_skipped_with_the_reason() -> None
             source_N=("s",) * 30,
         )
     )
-    assert few.probes == () and "fewer than two classes" in few.skipped["outside-crop"]
+    assert few.probes == [] and "fewer than two classes" in few.skipped["outside-crop"]
     bare = probe_collection(
         Collection(
             frames_NSS=collection.frames_NSS[:40],
