@@ -298,9 +298,9 @@ def dataflow(**changes: Any) -> DataFlow:
         "duplicate": 41,
         "excluded": 377,
         "reasons": {
-            "rejected": {"lateral (audit)": 118, "text-or-mark (audit)": 61, "image file is truncated": 33},
-            "duplicate": {"same pixels as another file": 41},
-            "excluded": {"class viral pneumonia, not asked for": 377},
+            "rejected": {"lateral": 118, "text-or-mark": 61, "cut": 33},
+            "duplicate": {"same-pixels": 41},
+            "excluded": {"other-class": 377},
         },
         "splits": {
             "train": {"covid": 660, "normal": 988},

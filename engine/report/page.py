@@ -57,7 +57,7 @@ def page_template() -> Template:
     environment = page_environment(Path(__file__).parent, AUDIT_TEMPLATES)
     environment.filters |= {
         "sentence": upper_first, "counted": counted, "share": share_text, "metric": short_name, "captioned": captioned,
-        "seconds": seconds_text,
+        "seconds": seconds_text, "reason": lambda kind: kind_text(kind) or "other reasons",
     }  # fmt: skip
     environment.globals |= {
         "breakdown": breakdown, "tables": tables, "IN_SUBGROUP": IN_SUBGROUP, "MASKS": MASKS, "SCORED": SCORED,

@@ -3,6 +3,7 @@
 # N files, S side of a small frame, F features
 
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from loaders.audit.verdicts import conclude, file_findings, judge_files, lateral
 from loaders.beton.reader import Beton
 from loaders.config import AuditConfig, stored_side
 from loaders.errors import ConfigError, InputError
-from loaders.images.decode import DecodeSettings, Task, count_reasons, decode_all
+from loaders.images.decode import DecodeSettings, Task, decode_all
+from loaders.images.files import REFUSALS
 from loaders.images.kind import kind_features, kind_of, shipped_weights
 from loaders.images.quality import SMALL
 from loaders.output import PhaseProgress
@@ -64,10 +66,11 @@ def audit_files(
     decoded = list(decode_all(root, tasks, settings, None, partial(progress, "decode")))
     problems = [found.problem for found in decoded]
     if all(problems):
-        reasons = "; ".join(f"{count}: {why}" for why, count in count_reasons(problems).items())
+        counts = Counter(REFUSALS[found.code][0] for found in decoded).most_common()
         raise InputError(
-            f"{config.catalog.origin}: none of {len(entries)} files could be read ({reasons}), the first of them "
-            f"{entries[0].path}; expected radiographs; check the path"
+            f"{config.catalog.origin}: none of {len(entries)} files could be read "
+            f"({'; '.join(f'{number}: {why}' for why, number in counts)}), the first of them {entries[0].path}: "
+            f"{problems[0]}; expected radiographs; check the path"
         )
     judged = judge_files(entries, decoded, config.limits, progress)
     collection = probe_files(judged, config.seed, config.permutations, progress)

@@ -8,7 +8,7 @@ from loaders.audit.findings import FIXED, HARMLESS, AuditResult
 from loaders.audit.table import Decision, read_decisions
 from loaders.audit.verdicts import conclude, file_findings, judge_files, probe_files
 from loaders.config import ConvertConfig
-from loaders.convert.conversion import BY_HAND, CHANGED, Row
+from loaders.convert.conversion import BY_HAND, Row
 from loaders.errors import InputError
 from loaders.output import PhaseProgress
 from loaders.sources.entry import Entry, may_be_picture
@@ -47,7 +47,7 @@ def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, Decision], tabl
         if decision is None:
             continue
         if decision.pixels not in ("", row.decoded.pixel_hash.hex()):
-            row.drop(CHANGED, f"changed since {table} was made, expected the same; audit it again")
+            row.drop("changed", f"changed since {table} was made, expected the same; audit it again")
         elif decision.verdict == "quarantine":
             found = " and ".join(decision.defects) or "by hand"
             row.drop(";".join(decision.defects) or BY_HAND, f"{found} (quarantined in {table})")

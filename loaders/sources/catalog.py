@@ -10,12 +10,11 @@ from typing import TypeVar
 from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig
 from loaders.errors import ConfigError, InputError
-from loaders.sources.entry import SPLITS, Entry, files_below, is_hidden, read_rows, table_path
+from loaders.sources.entry import OTHER_CLASS, SPLITS, Entry, files_below, is_hidden, read_rows, table_path
 from loaders.sources.presets import check_whole_patients, preset_entries
 
 GROUP_PRESETS = {"nih": r"^(\d{8})_\d{3}\."}  # 00001280_004.png: patient 1280, follow-up 4
 SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
-OTHER_CLASS = "other-class"  # the kind of an entry whose class was not asked for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,12 +97,12 @@ def folder_entries(source: Path, labelled: bool) -> Iterator[Entry]:
     source_name = SYNTHETIC if labelled and (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
     for relative in files_below(source):
         label = relative.parts[0] if labelled and len(relative.parts) > 1 else ""
-        excluded = ""
+        kind = excluded = ""
         if labelled and not label:
-            excluded = "not in a class folder"
+            kind, excluded = "no-class", "not in a class folder"
         elif is_hidden(relative):
-            excluded = "hidden file"
-        yield Entry(path=relative.as_posix(), label=label, source=source_name, excluded=excluded)
+            kind, excluded = "hidden", "hidden file"
+        yield Entry(path=relative.as_posix(), label=label, source=source_name, excluded=excluded, kind=kind)
 
 
 def manifest_entries(manifest: Path) -> Iterator[Entry]:
