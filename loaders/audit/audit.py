@@ -15,7 +15,7 @@ from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding
 from loaders.audit.page import page_html
 from loaders.audit.table import table_bytes
-from loaders.audit.verdicts import conclude, file_findings, judge_files, lateral_odds, probe_files
+from loaders.audit.verdicts import conclude, judge_files, lateral_odds, probe_files
 from loaders.beton.reader import Beton
 from loaders.config import AuditConfig, stored_side
 from loaders.errors import ConfigError, InputError
@@ -41,19 +41,19 @@ def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, tot
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
     listed = None if config.beton else list_entries(config)  # before the folder is made: it may fail
     with locked(config.out):
-        files: tuple[FileFinding, ...] = ()
+        files: list[FileFinding] = []
         if listed is None:
             collection = audit_beton(source, config.seed, config.permutations, progress)
         else:
             files, collection = audit_files(config, *listed, progress)
-        result = conclude(str(source), files, collection, time.perf_counter() - started)
+        result = conclude(str(source), files, config.limits, collection, time.perf_counter() - started)
         write_audit(config.out, result)
     return result
 
 
 def audit_files(
     config: AuditConfig, root: Path, entries: list[Entry], progress: PhaseProgress
-) -> tuple[tuple[FileFinding, ...], CollectionFinding | None]:
+) -> tuple[list[FileFinding], CollectionFinding | None]:
     """Decode, judge and probe.  entries: paths are relative to root.  Errors: InputError where none can be read."""
     settings = DecodeSettings(
         side=stored_side(config.size),
@@ -72,9 +72,8 @@ def audit_files(
             f"({'; '.join(f'{number}: {why}' for why, number in counts)}), the first of them {entries[0].path}: "
             f"{problems[0]}; expected radiographs; check the path"
         )
-    judged = judge_files(entries, decoded, config.limits, progress)
-    collection = probe_files(judged, config.seed, config.permutations, progress)
-    return file_findings(judged, config.limits), collection
+    files = judge_files(entries, decoded, config.limits, progress)
+    return files, probe_files(files, config.seed, config.permutations, progress)
 
 
 def write_audit(out: Path, result: AuditResult) -> None:

@@ -1,14 +1,16 @@
 """Findings of an audit: one for each file, one for each probe, and the whole."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import msgspec
 
 from loaders.cautions import Caution
+from loaders.images.decode import Decoded
 from loaders.output import number_text
 from loaders.records import Record
+from loaders.sources.entry import Entry
 
 PICTURE_SIDE = 1024  # pixels; that of a probe is a small frame's
 Picture = Annotated[bytes, msgspec.Meta(max_length=100_000)]
@@ -72,32 +74,46 @@ PROBES = {  # probe → its input, in the plural; the conclusion if it predicts 
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class FileFinding:
     """Findings in one file.
 
-    path: relative to the source, with forward slashes; any bytes that a file name may hold (surrogate escapes).
-    label: "" without labels.  verdict: keep, fix or quarantine.  defects: some of DEFECTS.  scores: detector → score in
-    its own unit, larger is worse; NaN where it could not be measured.  limits: detector → the threshold that makes it a
-    defect.  group: files of one group belong in one split: duplicates of one another, or of one patient.
-    fix: what conversion does to a file with verdict `fix`, such as "invert; rotate 90; crop 12:512,0:480".
-    copy_of: the path of the copy that is kept, if this one is not; else "".  pixel_hash: of the decoded pixels, 16
-    bytes, by which a conversion recognises the file as unchanged; else empty.  note: the reason: a decoder's message or
-    the path that it duplicates.  thumbnail: JPEG, at most 160 pixels a side; empty where nothing could be decoded.
+    entry: its path is relative to the source.  decoded: with its measurement, None for a file that cannot be read.
+    defects: some of DEFECTS, at the end in that order.  fix: what conversion does to a file with verdict `fix`, such as
+    "invert; rotate 90; crop 12:512,0:480".  note: the reason: a decoder's message, or the path that it duplicates.
+    copy_of: the path of the copy that is kept, if this one is not; else "".  group: files of one group belong in one
+    split: duplicates of one another, or of one patient.
     """
 
-    path: str
-    label: str
-    verdict: str
-    defects: tuple[str, ...]
-    scores: dict[str, float]
-    limits: dict[str, float]
-    group: int
+    entry: Entry
+    decoded: Decoded
+    defects: list[str] = field(default_factory=list)
     fix: str = ""
-    copy_of: str = ""
-    pixel_hash: bytes = b""
     note: str = ""
-    thumbnail: bytes = b""
+    copy_of: str = ""
+    group: int = -1
+
+    @property
+    def path(self) -> str:
+        """Any bytes that a file name may hold (surrogate escapes)."""
+        return self.entry.path
+
+    @property
+    def label(self) -> str:
+        """The class; "" without labels."""
+        return self.entry.label
+
+    @property
+    def verdict(self) -> str:
+        """keep, fix or quarantine."""
+        if set(self.defects) - set(FIXED):
+            return "quarantine"
+        return "fix" if self.fix else "keep"
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Detector → score in its own unit, larger is worse; none for a file that cannot be read."""
+        return self.decoded.measurement.scores if self.decoded.measurement else {}
 
 
 class ProbeFinding(Record, frozen=True, kw_only=True):
@@ -179,11 +195,13 @@ class Removal:
 class AuditResult:
     """All findings of one audit.  source: what was audited, as the user named it.  removals: empty without labels.
 
-    collection: None without labels, or with fewer than two classes.
+    limits: detector → the score above which it is a defect.  collection: None without labels, or with fewer than two
+    classes.
     """
 
     source: str
-    files: tuple[FileFinding, ...]
+    files: list[FileFinding]
+    limits: dict[str, float]
     removals: tuple[Removal, ...]
     collection: CollectionFinding | None
     seconds: float

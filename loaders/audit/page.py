@@ -34,26 +34,19 @@ VERDICT_MEANINGS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shot:
-    """One thumbnail of a gallery.  score: NaN where there is none."""
-
-    file: FileFinding
-    score: float
-    limit: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Gallery:
     """Files by which to judge one detector; none is shown twice.  num_files: files that have the defect.
 
-    above, below: nearest to the limit among those beyond it, and among the others.
+    limit: NaN for a defect that has no score.  above, below: nearest to the limit among those beyond it, and among the
+    others.
     """
 
     defect: str
     num_files: int
-    worst: tuple[Shot, ...]
-    above: tuple[Shot, ...]
-    below: tuple[Shot, ...]
+    limit: float
+    worst: list[FileFinding]
+    above: list[FileFinding]
+    below: list[FileFinding]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +67,8 @@ def page_html(result: AuditResult) -> str:
     environment = page_environment(Path(__file__).parent)
     environment.filters["jpeg"] = jpeg_uri
     found = result.by_defect()
-    galleries = [gallery for defect in DEFECTS if (gallery := make_gallery(defect, result.files))]
+    made = [make_gallery(defect, result.files, result.limits.get(defect, math.nan)) for defect in DEFECTS]
+    galleries = [gallery for gallery in made if gallery]
     removals = result.removals[:NUM_CLASSES]
     probes = result.collection.probes if result.collection else []
     return environment.get_template("page.html.jinja").render(
@@ -115,35 +109,35 @@ def class_columns(files: Sequence[FileFinding]) -> list[Column]:
     return columns
 
 
-def make_gallery(defect: str, files: Sequence[FileFinding]) -> Gallery | None:
+def make_gallery(defect: str, files: Sequence[FileFinding], limit: float = math.nan) -> Gallery | None:
     """The worst files, then those nearest to the limit on either side; None when there is nothing to show.
 
-    Files that tie for the lowest score are left out if there are more than fit.
+    limit: NaN for a defect that has no score.  Files that tie for the lowest score are left out if there are more than
+    fit.
     """
-    shots = [
-        Shot(file=file, score=file.scores.get(defect, math.nan), limit=file.limits.get(defect, math.nan))
-        for file in files
-        if defect in file.scores or defect in file.defects
-    ]
-    having = [shot for shot in shots if defect in shot.file.defects]
+
+    def score(file: FileFinding) -> float:
+        return file.scores.get(defect, math.nan)
+
+    having = [file for file in files if defect in file.defects]
     having.sort(
-        key=lambda shot: (math.isnan(shot.score), -shot.score if shot.score == shot.score else 0, shot.file.path)
+        key=lambda file: (math.isnan(score(file)), -score(file) if score(file) == score(file) else 0, file.path)
     )
     worst = having[:NUM_WORST]
-    chosen = {id(shot) for shot in worst}
-    rest = [shot for shot in shots if id(shot) not in chosen and math.isfinite(shot.score - shot.limit)]
-    rest.sort(key=lambda shot: (abs(shot.score - shot.limit), shot.file.path))
-    above = [shot for shot in rest if shot.score > shot.limit or defect in shot.file.defects]
-    below = [shot for shot in rest if not (shot.score > shot.limit or defect in shot.file.defects)]
+    chosen = {id(file) for file in worst}
+    rest = [file for file in files if id(file) not in chosen and math.isfinite(score(file) - limit)]
+    rest.sort(key=lambda file: (abs(score(file) - limit), file.path))
+    above = [file for file in rest if score(file) > limit or defect in file.defects]
+    below = [file for file in rest if not (score(file) > limit or defect in file.defects)]
     room = NUM_BORDERLINE if having else NUM_UNFOUND
-    lowest = min((shot.score for shot in below), default=0.0)
-    if sum(shot.score == lowest for shot in below) > room:
-        below = [shot for shot in below if shot.score > lowest]
+    lowest = min(map(score, below), default=0.0)
+    if sum(score(file) == lowest for file in below) > room:
+        below = [file for file in below if score(file) > lowest]
     num_above = min(len(above), max(room // 2, room - len(below)))
     above, below = above[:num_above], below[: room - num_above]
     if not (worst or above or below):
         return None
-    return Gallery(defect=defect, num_files=len(having), worst=tuple(worst), above=tuple(above), below=tuple(below))
+    return Gallery(defect=defect, num_files=len(having), limit=limit, worst=worst, above=above, below=below)
 
 
 def apart(removals: Sequence[Removal]) -> tuple[Removal, Removal] | None:

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -30,7 +30,10 @@ from loaders.audit.findings import (
 from loaders.audit.page import apart, make_gallery, page_html
 from loaders.cautions import Caution, caution
 from loaders.html import visible
+from loaders.images.decode import Decoded
+from loaders.images.quality import Keypoints, Measurement
 from loaders.phantom.phantom import draw_phantom
+from loaders.sources.entry import Entry
 from tests.browser import Browser, check_page
 
 CAUTION = caution("confounded-with-source", classes=["covid"], images=80)
@@ -66,9 +69,25 @@ def thumbnails() -> list[bytes]:
     return pictures
 
 
-def make_file(path: str, **changes: Any) -> FileFinding:
-    plain = FileFinding(path=path, label="", verdict="keep", defects=(), scores={}, limits={}, group=0)
-    return replace(plain, **changes)
+def make_file(
+    path: str,
+    *defects: str,
+    label: str = "",
+    scores: dict[str, float] | None = None,
+    thumbnail: bytes = b"",
+    **changes: Any,
+) -> FileFinding:
+    empty, point = np.empty((0, 0)), Keypoints(place_DX=np.empty((0, 2)), descriptor_DF=np.empty((0, 128)))
+    measurement = Measurement(
+        scores=scores or {}, box=(0, 1, 0, 1), turns=1, kind_K=empty, evenness=1.0, keypoints=point,
+        compared_SS=empty, thumbnail=thumbnail, small_SS=empty,
+    )  # fmt: skip
+    decoded = Decoded(measurement=None if scores is None else measurement)
+    return FileFinding(entry=Entry(path=path, label=label), decoded=decoded, defects=[*defects], **changes)
+
+
+def renamed(file: FileFinding, **names: str) -> FileFinding:
+    return replace(file, entry=replace(file.entry, **names))
 
 
 def make_probe(name: str, auc: float, /, **changes: Any) -> ProbeFinding:
@@ -86,10 +105,11 @@ def make_probe(name: str, auc: float, /, **changes: Any) -> ProbeFinding:
     return msgspec.structs.replace(plain, **changes)
 
 
-def make_result(files: tuple[FileFinding, ...] = (), **changes: Any) -> AuditResult:
+def make_result(files: Sequence[FileFinding] = (), **changes: Any) -> AuditResult:
     plain = AuditResult(
-        source="radiographs", files=files, removals=(), collection=None, seconds=1.0, versions={"numpy": "2.0"}
-    )
+        source="radiographs", files=[*files], limits={}, removals=(), collection=None, seconds=1.0,
+        versions={"numpy": "2.0"},
+    )  # fmt: skip
     return replace(plain, **changes)
 
 
@@ -98,25 +118,22 @@ def example(thumbnails: list[bytes]) -> AuditResult:
     """A collection of 240 with most defects, hostile names, probes with and without alarm, and a caution."""
     rng = np.random.default_rng(3)
     detectors = ("blurred", "exposure", "text-or-mark", "rotated", "near-duplicate", "lateral")
+    limits = {"blurred": 0.5, "exposure": 0.45, "text-or-mark": 0.35, "rotated": 0.6, "near-duplicate": 0.55}
+    limits["lateral"] = 0.99
     files = []
     for number in range(240):
         scores = {detector: float(rng.beta(1.2, 5)) for detector in detectors}
-        limits = {"blurred": 0.5, "exposure": 0.45, "text-or-mark": 0.35, "rotated": 0.6, "near-duplicate": 0.55}
-        limits["lateral"] = 0.99
         hostile = HOSTILE[number // 8] if number % 8 == 0 and number // 8 < len(HOSTILE) else ""
         scores["rotated"] = 0.9 - number / 1000 if hostile else scores["rotated"]
         defects = tuple(name for name in DEFECTS if name in scores and scores[name] >= limits[name])
-        out = {"blurred", "exposure", "text-or-mark"} & set(defects)
         label = ("covid", "normal", "viral pneumonia")[number % 3]
         name = hostile or f"patient-{number:04d}-frontal.png"
         files.append(
-            FileFinding(
-                path=f"{label}/{name}",
+            make_file(
+                f"{label}/{name}",
+                *defects,
                 label=label,
-                verdict="quarantine" if out else "fix" if "rotated" in defects else "keep",
-                defects=defects,
                 scores=scores,
-                limits=limits,
                 group=number // 2,
                 fix="rotate 90" if "rotated" in defects else "",
                 thumbnail=thumbnails[number % len(thumbnails)],
@@ -124,9 +141,8 @@ def example(thumbnails: list[bytes]) -> AuditResult:
         )
     broken = make_file(
         "normal/truncated.dcm",
+        "unreadable",
         label="normal",
-        verdict="quarantine",
-        defects=("unreadable",),
         note="image file is truncated (17 bytes not processed)",
     )
     picture_HW = cv2.imdecode(np.frombuffer(thumbnails[0], np.uint8), cv2.IMREAD_GRAYSCALE)
@@ -150,7 +166,8 @@ def example(thumbnails: list[bytes]) -> AuditResult:
     versions = {"plainfilm": "0.1.0", "numpy": "2.2.1", "opencv": "4.11.0", "python": "3.12.8"}
     return AuditResult(
         source="downloads/chest-collection",
-        files=(*files, broken),
+        files=[*files, broken],
+        limits=limits,
         removals=removals,
         collection=collection,
         seconds=12.5,
@@ -248,11 +265,9 @@ def test_invisible_characters_are_escaped(name: str, written: str) -> None:
 def test_a_hostile_name_stays_text_wherever_it_stands(name: str, thumbnails: list[bytes]) -> None:
     file = make_file(
         name,
+        "rotated",
         label=name,
-        verdict="fix",
-        defects=("rotated",),
         scores={"rotated": 1.0},
-        limits={"rotated": 0.5},
         fix=name,
         note=name,
         thumbnail=thumbnails[0],
@@ -263,7 +278,8 @@ def test_a_hostile_name_stays_text_wherever_it_stands(name: str, thumbnails: lis
         skipped={name: name},
     )
     result = make_result(
-        (file, replace(file, label="b")),
+        [file, renamed(file, label="b")],
+        limits={"rotated": 0.5},
         source=name,
         removals=(Removal(label=name, files=3, removed=1, low=0.06, high=0.8),),
         collection=collection,
@@ -284,10 +300,10 @@ def named(name: str) -> Caution:
 
 def make_named(result: AuditResult, name: str) -> AuditResult:
     """The same result with tame names."""
-    files = tuple(
-        replace(file, path=name, label=file.label if file.label == "b" else name, fix=name, note=name)
+    files = [
+        replace(renamed(file, path=name, label=file.label if file.label == "b" else name), fix=name, note=name)
         for file in result.files
-    )
+    ]
     assert result.collection
     (probe,) = result.collection.probes
     probes = [msgspec.structs.replace(probe, name=f"source-within-{name}")]
@@ -324,7 +340,7 @@ def test_numbers_of_the_page_are_those_of_the_audit(example: AuditResult) -> Non
 
 
 def test_without_labels_there_are_no_class_columns_removals_or_probes(example: AuditResult) -> None:
-    files = tuple(replace(file, label="") for file in example.files)
+    files = [renamed(file, label="") for file in example.files]
     text = Reader(page_html(replace(example, files=files, removals=(), collection=None))).text
     assert "covid" not in text.replace("covid/", "")
     assert "Left out" not in text and "Wilson" not in text and "AUC" not in text
@@ -356,59 +372,45 @@ def test_the_page_warns_when_cleaning_may_bias() -> None:
 
 def test_a_gallery_has_the_worst_and_the_nearest_on_both_sides() -> None:
     files = tuple(
-        make_file(
-            f"{number:03d}.png",
-            defects=("blurred",) if number >= 60 else (),
-            scores={"blurred": number / 100},
-            limits={"blurred": 0.6},
-        )
+        make_file(f"{number:03d}.png", *["blurred"] * (number >= 60), scores={"blurred": number / 100})
         for number in range(100)
     )
-    gallery = make_gallery("blurred", files[::-1])
+    gallery = make_gallery("blurred", files[::-1], 0.6)
     assert gallery is not None and gallery.num_files == 40
-    assert [shot.file.path for shot in gallery.worst] == [f"{number:03d}.png" for number in range(99, 87, -1)]
-    assert [shot.file.path for shot in gallery.above] == [f"{number:03d}.png" for number in range(60, 66)]
-    assert [shot.file.path for shot in gallery.below] == [f"{number:03d}.png" for number in range(59, 53, -1)]
+    assert [file.path for file in gallery.worst] == [f"{number:03d}.png" for number in range(99, 87, -1)]
+    assert [file.path for file in gallery.above] == [f"{number:03d}.png" for number in range(60, 66)]
+    assert [file.path for file in gallery.below] == [f"{number:03d}.png" for number in range(59, 53, -1)]
 
 
 def test_a_score_at_the_limit_stands_on_the_side_where_the_audit_counts_it() -> None:
     for defects, side in ((("blurred",), "worst"), ((), "below")):
-        file = make_file("a.png", defects=defects, scores={"blurred": 0.5}, limits={"blurred": 0.5})
-        gallery = make_gallery("blurred", [file])
+        gallery = make_gallery("blurred", [make_file("a.png", *defects, scores={"blurred": 0.5})], 0.5)
         assert gallery is not None and len(getattr(gallery, side)) == 1
 
 
 def test_a_gallery_fills_up_from_one_side_and_shows_no_file_twice() -> None:
     files = tuple(
-        make_file(
-            f"{number:03d}.png",
-            defects=("lateral",) if number > 22 else (),
-            scores={"lateral": number / 10},
-            limits={"lateral": 2.3},
-        )
+        make_file(f"{number:03d}.png", *["lateral"] * (number > 22), scores={"lateral": number / 10})
         for number in range(26)
     )
-    gallery = make_gallery("lateral", files)
+    gallery = make_gallery("lateral", files, 2.3)
     assert gallery is not None
     assert len(gallery.worst) == 3 and not gallery.above and len(gallery.below) == 12
 
 
 def test_a_defect_that_no_file_has_shows_what_came_near_it() -> None:
     scores = [0.0] * 20 + [0.3, 0.4]
-    files = tuple(
-        make_file(f"{number}.png", scores={"borders": score}, limits={"borders": 0.5})
-        for number, score in enumerate(scores)
-    )
-    gallery = make_gallery("borders", files)
-    assert gallery is not None and [shot.score for shot in gallery.below] == [0.4, 0.3]
-    assert make_gallery("borders", files[:20]) is None
-    assert "Checked for and not found" in page_html(make_result(files))
+    files = [make_file(f"{number}.png", scores={"borders": score}) for number, score in enumerate(scores)]
+    gallery = make_gallery("borders", files, 0.5)
+    assert gallery is not None and [file.scores["borders"] for file in gallery.below] == [0.4, 0.3]
+    assert make_gallery("borders", files[:20], 0.5) is None
+    assert "Checked for and not found" in page_html(make_result(files, limits={"borders": 0.5}))
 
 
 def test_a_file_without_score_or_thumbnail_is_listed_with_its_reason() -> None:
-    file = make_file("broken.dcm", verdict="quarantine", defects=("unreadable", "blurred"), note="the file ends early")
-    file = replace(file, scores={"blurred": math.nan}, limits={"blurred": 0.5})
-    page = page_html(make_result((file, file)))
+    broken = make_file("broken.dcm", "unreadable", note="the file ends early")
+    blurred = make_file("odd.png", "blurred", scores={"blurred": math.nan})
+    page = page_html(make_result([broken, blurred], limits={"blurred": 0.5}))
     assert "the file ends early" in page and "no picture" in page
     assert "nan" not in Reader(page).text.lower()
 
@@ -428,27 +430,24 @@ def test_ten_thousand_files_with_big_thumbnails_and_many_classes_stay_small() ->
     noise_HWC = rng.integers(0, 256, (160, 160, 3)).astype(np.uint8)
     thumbnail = cv2.imencode(".jpg", noise_HWC, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
     assert 20_000 < len(thumbnail) <= 28_000
-    limits = dict.fromkeys(DEFECTS, 0.5)
     files = []
     for number, score_D in enumerate(rng.random((10_000, len(DEFECTS)))):
         scores = dict(zip(DEFECTS, score_D.tolist(), strict=True))
         files.append(
             make_file(
                 f"{number:05d}-" + "x" * 240,
+                *(name for name in DEFECTS if scores[name] >= 0.5),
                 label=f"class {number % 3000}",
-                verdict="quarantine",
-                defects=tuple(name for name in DEFECTS if scores[name] >= 0.5),
                 scores=scores,
-                limits=limits,
                 thumbnail=thumbnail,
             )
         )
-    page = page_html(make_result(tuple(files)))
+    page = page_html(make_result(files, limits=dict.fromkeys(DEFECTS, 0.5)))
     assert page.count("<img ") == 24 * len(DEFECTS)
     assert len(page.encode()) < 15_000_000
     assert "2,992 further classes" in page
-    too_big = make_file("a", defects=("lateral",), thumbnail=bytes(100_000))
-    assert "no picture" in page_html(make_result((too_big,)))
+    too_big = make_file("a", "lateral", scores={}, thumbnail=bytes(100_000))
+    assert "no picture" in page_html(make_result([too_big]))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
