@@ -41,11 +41,10 @@ def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, tot
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
     listed = None if config.beton else list_entries(config)  # before the folder is made: it may fail
     with locked(config.out):
-        files: list[FileFinding] = []
-        if listed is None:
-            collection = audit_beton(source, config.seed, config.permutations, progress)
-        else:
+        if listed:
             files, collection = audit_files(config, *listed, progress)
+        else:
+            files, collection = [], audit_beton(source, config.seed, config.permutations, progress)
         result = conclude(str(source), files, config.limits, collection, time.perf_counter() - started)
         write_audit(config.out, result)
     return result

@@ -61,11 +61,6 @@ class ProbeTask:
     target_N: np.ndarray
     within: str = ""
 
-    @property
-    def name(self) -> str:
-        """The probe's, with the class if there is one."""
-        return self.probe.name + self.within
-
 
 def probe_collection(
     collection: Collection,
@@ -89,11 +84,11 @@ def probe_collection(
         measured.append(measure(task, collection.group_N, seed, permutations, resamples))
         progress(done, len(tasks))
     adjusted = holm([permutation_p(auc_R) for auc_R, _ in measured])
-    probes = []
-    if tasks:
-        frame_SS = typical_frame(collection.frames_NSS)
-        for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True):
-            probes.append(describe(task, *numbers, p_holm, frame_SS))
+    frame_SS = typical_frame(collection.frames_NSS)
+    probes = [
+        describe(task, *numbers, p_holm, frame_SS)
+        for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True)
+    ]
     labels = [collection.classes[label] for label in collection.label_N.tolist()]
     # a single class is tied to its sources by nature
     cautions = source_cautions(labels, collection.source_N) if len(set(labels)) > 1 else []
@@ -107,7 +102,7 @@ def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Pro
     rows_N, target_N, kept = learnable(collection.label_N, collection.group_N)
     for label, name in enumerate(collection.classes):
         if label not in kept:
-            groups = count_groups(collection.label_N == label, collection.group_N)
+            groups = len(np.unique(collection.group_N[collection.label_N == label]))
             skipped[f"class {name}"] = f"{groups} patients (groups), at least {MIN_GROUPS} needed"
     for probe in (HEADER_PROBE, *FRAME_PROBES, VIEW_PROBE):
         input_N = inputs.get(probe.name, collection.frames_NSS)
@@ -134,16 +129,10 @@ def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Pr
 
 def learnable(target_N: np.ndarray, group_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """The samples whose target has enough groups, their targets counted from 0, and those targets."""
-    kept = [
-        target for target in np.unique(target_N).tolist() if count_groups(target_N == target, group_N) >= MIN_GROUPS
-    ]
+    found = np.unique(target_N).tolist()
+    kept = [target for target in found if len(np.unique(group_N[target_N == target])) >= MIN_GROUPS]
     rows_N = np.flatnonzero(np.isin(target_N, kept))
     return rows_N, np.searchsorted(kept, target_N[rows_N]), kept
-
-
-def count_groups(chosen_N: np.ndarray, group_N: np.ndarray) -> int:
-    """Number of groups among the chosen samples."""
-    return len(np.unique(group_N[chosen_N]))
 
 
 def measure(
@@ -175,7 +164,7 @@ def describe(
     }  # fmt: skip
     picture = task.probe.picture
     return ProbeFinding(
-        name=task.name,
+        name=task.probe.name + task.within,
         **{name: float(value) if np.isfinite(value) else None for name, value in numbers.items()},
         alarm=bool(p_holm <= ALPHA),
         picture=cv2.imencode(".png", picture(frame_SS))[1].tobytes() if picture else None,

@@ -202,7 +202,7 @@ class AuditResult:
     source: str
     files: list[FileFinding]
     limits: dict[str, float]
-    removals: tuple[Removal, ...]
+    removals: list[Removal]
     collection: CollectionFinding | None
     seconds: float
     versions: dict[str, str]

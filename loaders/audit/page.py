@@ -117,13 +117,10 @@ def make_gallery(defect: str, files: Sequence[FileFinding], limit: float = math.
     """
 
     def score(file: FileFinding) -> float:
-        return file.scores.get(defect, math.nan)
+        return file.scores.get(defect, -math.inf)
 
     having = [file for file in files if defect in file.defects]
-    having.sort(
-        key=lambda file: (math.isnan(score(file)), -score(file) if score(file) == score(file) else 0, file.path)
-    )
-    worst = having[:NUM_WORST]
+    worst = sorted(having, key=lambda file: (-score(file), file.path))[:NUM_WORST]
     chosen = {id(file) for file in worst}
     rest = [file for file in files if id(file) not in chosen and math.isfinite(score(file) - limit)]
     rest.sort(key=lambda file: (abs(score(file) - limit), file.path))
@@ -142,17 +139,16 @@ def make_gallery(defect: str, files: Sequence[FileFinding], limit: float = math.
 
 def apart(removals: Sequence[Removal]) -> tuple[Removal, Removal] | None:
     """The two classes whose intervals are farthest apart, the one with more removed first; None when all overlap."""
-    measured = [removal for removal in removals if removal.files and math.isfinite(removal.low + removal.high)]
-    if len(measured) < 2:
+    if len(removals) < 2:
         return None
-    most = max(measured, key=lambda removal: removal.low)
-    least = min(measured, key=lambda removal: removal.high)
+    most = max(removals, key=lambda removal: removal.low)
+    least = min(removals, key=lambda removal: removal.high)
     return (most, least) if most.low > least.high else None
 
 
 def removal_top(removals: Sequence[Removal]) -> float:
     """Right end of the removals' axis: a multiple of 5 %."""
-    highest = max((removal.high for removal in removals if math.isfinite(removal.high)), default=0.0)
+    highest = max((removal.high for removal in removals), default=0.0)
     return min(1.0, max(0.05, math.ceil(highest * 20) / 20))
 
 

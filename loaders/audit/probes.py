@@ -40,19 +40,11 @@ def crop_mask(side: int) -> np.ndarray:
     return mask_SS
 
 
-def outside_crop(side: int) -> np.ndarray:
-    """The margin outside the crop: bool S×S."""
-    return ~crop_mask(side)
-
-
-def inside_crop_outside_lungs(side: int) -> np.ndarray:
-    """Shoulders, arms, neck, mediastinum and abdomen within the crop: bool S×S."""
-    return crop_mask(side) & ~template_SS(side)
-
-
-def lungs_hidden(side: int) -> np.ndarray:
-    """The whole frame but the lungs and a margin around them: bool S×S."""
-    return ~template_SS(side, LUNG_MARGIN)
+SHOWN: dict[str, Callable[[int], np.ndarray]] = {  # probe → side S → the pixels that it is shown, bool S×S
+    "outside-crop": lambda side: ~crop_mask(side),
+    "inside-crop-outside-lungs": lambda side: crop_mask(side) & ~template_SS(side),
+    "lungs-hidden": lambda side: ~template_SS(side, LUNG_MARGIN),
+}
 
 
 def hide(frame_SS: np.ndarray, shown_SS: np.ndarray, level: int | None = None) -> np.ndarray:
@@ -83,21 +75,16 @@ def pixel_features(frames_NSS: np.ndarray, shown_SS: np.ndarray) -> np.ndarray:
 
 def cell_means(frame_SS: np.ndarray, cell: int) -> np.ndarray:
     """Mean of every cell of cell × cell pixels; the last row and column of cells may be smaller."""
-    whole_SS, size = padded(frame_SS, cell), np.minimum(cell, len(frame_SS) - np.arange(0, len(frame_SS), cell))
+    size = np.minimum(cell, len(frame_SS) - np.arange(0, len(frame_SS), cell))
+    whole_SS = np.pad(frame_SS, (0, -len(frame_SS) % cell))
     sums = whole_SS.reshape(len(size), cell, len(size), cell).sum((1, 3))
     return sums / np.outer(size, size)
 
 
 def cell_maxima(frame_SS: np.ndarray, cell: int) -> np.ndarray:
     """Maximum of every cell of cell × cell pixels."""
-    whole_SS = padded(frame_SS, cell)
-    cells = len(whole_SS) // cell
-    return whole_SS.reshape(cells, cell, cells, cell).max((1, 3))
-
-
-def padded(frame_SS: np.ndarray, cell: int) -> np.ndarray:
-    """Zeros below and to the right, up to whole cells."""
-    return np.pad(frame_SS, (0, -len(frame_SS) % cell))
+    starts = np.arange(0, len(frame_SS), cell)
+    return np.maximum.reduceat(np.maximum.reduceat(frame_SS, starts, 0), starts, 1)
 
 
 def thumbnail_features(frames_NSS: np.ndarray) -> np.ndarray:
@@ -154,8 +141,9 @@ def finite_or_mean(features_NF: np.ndarray) -> np.ndarray:
     return np.where(known, features_NF, mean_F)
 
 
-def masked_probe(name: str, shown: Callable[[int], np.ndarray]) -> Probe:
+def masked_probe(name: str) -> Probe:
     """A probe that is shown only some pixels, the same of every frame."""
+    shown = SHOWN[name]
     return Probe(
         name,
         lambda frames_NSS: pixel_features(frames_NSS, shown(frames_NSS.shape[1])),
@@ -165,9 +153,7 @@ def masked_probe(name: str, shown: Callable[[int], np.ndarray]) -> Probe:
 
 
 FRAME_PROBES = (
-    masked_probe("outside-crop", outside_crop),
-    masked_probe("inside-crop-outside-lungs", inside_crop_outside_lungs),
-    masked_probe("lungs-hidden", lungs_hidden),
+    *map(masked_probe, SHOWN),
     Probe("thumbnail", thumbnail_features, thumbnail_picture),
     Probe("histogram", histogram_features),
     Probe("sharpness", sharpness_features),

@@ -94,26 +94,21 @@ def judge_files(
     return files
 
 
-def removals(files: Sequence[FileFinding]) -> tuple[Removal, ...]:
-    """The share of each class that is quarantined; nothing without labels."""
-    found = []
+def conclude(
+    source: str, files: list[FileFinding], limits: AuditLimits, collection: CollectionFinding | None, seconds: float
+) -> AuditResult:
+    """The whole of an audit, with the share of each class that is quarantined."""
+    removals = []
     for label in sorted({file.label for file in files} - {""}):
         own = [file for file in files if file.label == label]
         removed = sum(file.verdict == "quarantine" for file in own)
         low, high = wilson(removed, len(own))
-        found.append(Removal(label=label, files=len(own), removed=removed, low=low, high=high))
-    return tuple(found)
-
-
-def conclude(
-    source: str, files: list[FileFinding], limits: AuditLimits, collection: CollectionFinding | None, seconds: float
-) -> AuditResult:
-    """The whole of an audit."""
+        removals.append(Removal(label=label, files=len(own), removed=removed, low=low, high=high))
     return AuditResult(
         source=source,
         files=files,
         limits={detector: limit_of(limits, detector) for detector in DETECTORS},
-        removals=removals(files),
+        removals=removals,
         collection=collection,
         seconds=seconds,
         versions={"plainfilm": __version__, "opencv": cv2.__version__, "numpy": np.__version__},
@@ -149,14 +144,9 @@ def probe_files(
 def header_columns(decoded: Sequence[Decoded]) -> np.ndarray:
     """Features of a file without its pixels: a column for each format; logarithms of width, height, aspect; bits."""
     formats = sorted({found.format for found in decoded})
-    return np.array(
-        [
-            [float(found.format == name) for name in formats]
-            + [np.log(found.width), np.log(found.height), np.log(found.width / found.height), found.bits]
-            for found in decoded
-        ],
-        np.float64,
-    )
+    format_NF = np.array([[found.format == name for name in formats] for found in decoded])
+    width_N, height_N, bits_N = np.array([(found.width, found.height, found.bits) for found in decoded], np.float64).T
+    return np.column_stack([format_NF, np.log(width_N), np.log(height_N), np.log(width_N / height_N), bits_N])
 
 
 def lateral_odds(kind_K: np.ndarray) -> float:

@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig
@@ -121,12 +120,9 @@ def manifest_entries(manifest: Path) -> Iterator[Entry]:
         yield Entry(path=path, label=values["label"], **{name: values[name] for name in optional})
 
 
-T = TypeVar("T", bound=Hashable)
-
-
-def confounded_labels(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
+def confounded_labels(labels: Sequence[str], sources: Sequence[Hashable]) -> list[str]:
     """The labels whose sources have images of no other label, in order: there the source alone gives the label."""
-    labels_of: dict[Hashable, set[T]] = defaultdict(set)
+    labels_of: dict[Hashable, set[str]] = defaultdict(set)
     for label, source in zip(labels, sources, strict=True):
         labels_of[source].add(label)
     mixed = {label for found in labels_of.values() if len(found) > 1 for label in found}

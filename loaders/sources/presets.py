@@ -23,13 +23,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from loaders.errors import InputError
+from loaders.images.files import SUFFIXES
 from loaders.sources.entry import Entry, files_below, is_hidden, read_list, read_rows
 from loaders.sources.split import group_by, split_groups
 
 IMAGES = "images"
-IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".webp", ".dcm")
-)
 RADIOGRAPHY_LABELS = {
     "COVID": "covid",
     "Lung_Opacity": "lung-opacity",
@@ -62,7 +60,7 @@ def preset_entries(source: Path, preset: str) -> list[Entry]:
 
 def is_image(path: PurePosixPath) -> bool:
     """Whether a file is a picture, by its name."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return path.suffix.lower() in SUFFIXES
 
 
 def left_out(path: PurePosixPath, kind: str, reason: str, label: str = "") -> Entry:
@@ -186,6 +184,7 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
     entries = []
     for path, (_, row) in rows.items():
         label = chestxray_label(row["finding"])
+        kind = reason = ""
         if row["modality"].lower() != "x-ray":
             kind, reason = "no-radiograph", f"no radiograph: modality {row['modality'] or 'unknown'}"
         elif row["view"].lower() not in FRONTAL_VIEWS:
@@ -193,8 +192,6 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
             kind, reason = "other-view", "lateral view" if lateral else f"no frontal view: {row['view'] or 'unknown'}"
         elif not label:
             kind, reason = "other-finding", f"finding of no class: {row['finding'] or 'none given'}"
-        else:
-            kind = reason = ""
         entries.append(
             Entry(
                 path=path,
@@ -247,14 +244,13 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
     entries = []
     for name, (_, row) in rows.items():
         label = nih_label(row["finding labels"])
+        kind = reason = ""
         if name not in place_of:
             kind, reason = "missing", "not in the folder"
         elif not label:
             kind, reason = "other-finding", f"finding of no class: {row['finding labels'] or 'none given'}"
         elif test and rest and name not in test | rest:
             kind, reason = "no-split", f"neither in {NIH_TEST} nor in {NIH_REST}"
-        else:
-            kind = reason = ""
         entries.append(
             Entry(
                 path=place_of.get(name, name),

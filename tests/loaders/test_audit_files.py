@@ -634,7 +634,7 @@ def test_no_name_of_a_dicom_patient_is_in_any_output(tmp_path: Path) -> None:
 
 def test_without_labels_the_collection_is_not_audited(messy: Path, tmp_path: Path) -> None:
     result = audit(AuditConfig(catalog=CatalogConfig(source=messy), out=tmp_path / "A", workers=1))
-    assert result.collection is None and result.removals == () and {file.label for file in result.files} == {""}
+    assert result.collection is None and result.removals == [] and {file.label for file in result.files} == {""}
 
 
 def test_a_beton_is_audited_too(messy: Path, tmp_path: Path) -> None:

@@ -13,12 +13,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import CollectionFinding
 from loaders.audit.probes import (
+    SHOWN,
     crop_mask,
     header_features,
     hide,
-    inside_crop_outside_lungs,
-    lungs_hidden,
-    outside_crop,
     pixel_features,
 )
 from loaders.cautions import caution
@@ -229,8 +227,9 @@ def test_the_lung_atlas_covers_the_lungs(untied: tuple[Collection, np.ndarray]) 
     masks_NSS = untied[1]
     covered_N = (masks_NSS & template_SS(SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))
     assert covered_N.mean() >= 0.97 and covered_N.min() >= 0.9
-    assert ((masks_NSS & lungs_hidden(SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))).mean() < 0.003
-    assert template_SS(SIDE).mean() < 0.45 and inside_crop_outside_lungs(SIDE).sum() > 0.15 * crop_mask(SIDE).sum()
+    assert ((masks_NSS & SHOWN["lungs-hidden"](SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))).mean() < 0.003
+    beside_SS = SHOWN["inside-crop-outside-lungs"](SIDE)
+    assert template_SS(SIDE).mean() < 0.45 and beside_SS.sum() > 0.15 * crop_mask(SIDE).sum()
     atlas_SS = template_SS(SIDE)
     assert (atlas_SS == atlas_SS[:, ::-1]).all()
 
@@ -242,7 +241,7 @@ def test_the_atlas_hides_most_of_what_the_crop_shows_of_real_lungs(radiographs: 
     masks_NSS = np.array([cv2.resize(mask_HW, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for mask_HW in masks])
     shown_NSS = (masks_NSS > 127) & crop_mask(SIDE)
     assert (shown_NSS & template_SS(SIDE)).sum() > 0.88 * shown_NSS.sum()
-    assert ((masks_NSS > 127) & lungs_hidden(SIDE)).sum() < 0.07 * (masks_NSS > 127).sum()
+    assert ((masks_NSS > 127) & SHOWN["lungs-hidden"](SIDE)).sum() < 0.07 * (masks_NSS > 127).sum()
 
 
 def test_the_source_of_real_covid_films_is_predicted_without_their_lungs(radiographs: Path) -> None:
@@ -272,7 +271,7 @@ def test_the_crop_is_the_central_64_of_92() -> None:
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (14, 77, 14, 77)
 
 
-@pytest.mark.parametrize("shown", [outside_crop, inside_crop_outside_lungs, lungs_hidden])
+@pytest.mark.parametrize("shown", SHOWN.values(), ids=SHOWN)
 def test_hidden_pixels_change_no_feature(shown: Callable[[int], np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     frames_NSS = rng.integers(0, 256, (3, SIDE, SIDE)).astype(np.uint8)
