@@ -7,16 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loaders.audit.findings import (
-    DEFECTS,
-    FIXED,
-    HARMLESS,
-    AuditResult,
-    CollectionFinding,
-    FileFinding,
-    ProbeFinding,
-    Removal,
-)
+from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult, FileFinding, ProbeFinding, Removal
 from loaders.html import CHART_WIDTH, page_environment
 from loaders.output import Line, Parts, Sheet, caution_lines, number_text, p_text, path_line, seconds_text
 
@@ -164,9 +155,28 @@ def jpeg_uri(jpeg: bytes) -> str:
 
 
 def audit_parts(result: AuditResult) -> Parts:
-    """The findings in the files and in the collection, for the terminal."""
+    """The findings in the files; of the collection cautions, probes, sentences of alarms, and what was not probed."""
     parts = file_parts(result) if result.files else []
-    return parts if result.collection is None else [*parts, *collection_parts(result.collection)]
+    found = result.collection
+    if found is None:
+        return parts
+    rows = tuple(
+        (
+            probe.name,
+            number_text(probe.auc, 2),
+            f"{number_text(probe.low, 2)} to {number_text(probe.high, 2)}",
+            p_text(probe.p_holm),
+            "alarm" if probe.alarm else "",
+        )
+        for probe in found.probes
+    )
+    parts += caution_lines(found.cautions)
+    parts.append(Sheet(headers=("probe", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
+    parts += [Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm]
+    for reason, number in Counter(found.skipped.values()).items():
+        first = next(name for name, why in found.skipped.items() if why == reason)
+        parts.append(Line(f"Not probed: {first}{f' and {number - 1} more' if number > 1 else ''}: {reason}"))
+    return parts
 
 
 def audit_files(result: AuditResult, out: Path) -> Parts:
@@ -195,24 +205,3 @@ def file_parts(result: AuditResult) -> list[Line | Sheet]:
     if rows:
         parts.append(Sheet(headers=("defect", *headers, "meaning"), rows=tuple(rows), ends_in_text=True))
     return [*parts, Line("Text burned into pixels is not read: check the pictures for names before you share them.")]
-
-
-def collection_parts(found: CollectionFinding) -> list[Line | Sheet]:
-    """Cautions, the table of probes, the sentences of the alarms, and what was not probed."""
-    rows = tuple(
-        (
-            probe.name,
-            number_text(probe.auc, 2),
-            f"{number_text(probe.low, 2)} to {number_text(probe.high, 2)}",
-            p_text(probe.p_holm),
-            "alarm" if probe.alarm else "",
-        )
-        for probe in found.probes
-    )
-    parts: list[Line | Sheet] = [*caution_lines(found.cautions)]
-    parts.append(Sheet(headers=("probe", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
-    parts += [Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm]
-    for reason, number in Counter(found.skipped.values()).items():
-        first = next(name for name, why in found.skipped.items() if why == reason)
-        parts.append(Line(f"Not probed: {first}{f' and {number - 1} more' if number > 1 else ''}: {reason}"))
-    return parts

@@ -111,6 +111,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
     Errors: RadiographError for lengths that lead outside, unbalanced or deep nesting, or too many elements.
     """
     order, at, end = "<" if little else ">", start, len(body)
+    cut = refuse(f"truncated DICOM ({end} bytes, cut within its elements)", "a whole one", "cut")
     if at + 6 <= end and implicit == bool(VR.match(body, at + 4)):  # pydicom would switch to it, unchecked
         raise refuse("DICOM whose elements are not encoded in its transfer syntax", "one encoding")
     opened: list[tuple[int, bool]] = []  # of each open sequence or item: where it ends or UNDEFINED, whether fragments
@@ -120,7 +121,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
         if at == end and not opened:
             return at
         if at + 8 > end:
-            raise refuse(f"truncated DICOM ({len(body)} bytes, cut within its elements)", "a whole one", "cut")
+            raise cut
         group, element, length = struct.unpack_from(order + "HHL", body, at)
         tag, vr = group << 16 | element, body[at + 4 : at + 6]
         if not opened and (tag == PIXEL_DATA or only_group not in (None, group)):
@@ -140,9 +141,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
             if explicit:
                 if vr in LONG_LENGTH:
                     if at + 4 > end:
-                        raise refuse(
-                            f"truncated DICOM ({len(body)} bytes, cut within its elements)", "a whole one", "cut"
-                        )
+                        raise cut
                     length = struct.unpack_from(order + "L", body, at)[0]
                     at += 4
                 else:
