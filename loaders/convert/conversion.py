@@ -154,7 +154,7 @@ def conversion_parts(done: Conversion) -> Parts:
         parts += audit_parts(done.audited)
     for kind, number in list(done.reasons.items())[:MOST_REASONS]:
         first = next(row for row in done.rows if row.kind == kind)
-        problem = f", such as {first.decoded.problem}" if first.decoded.problem else ""
+        problem = f"; the first: {first.decoded.problem}" if first.decoded.problem else ""
         parts.append(Line(f"  rejected {number}: {kind_text(kind)}{problem}"))
     if (more := len(done.reasons) - MOST_REASONS) > 0:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))

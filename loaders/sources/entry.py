@@ -21,7 +21,7 @@ EXCLUDED = {  # kind of an entry that takes no part → its meaning
     "same-name": "same name as another file",
     "unlisted": "not in the set's table",
     "missing": "not in the folder",
-    "no-radiograph": "no radiograph by the set's table",
+    "no-radiograph": "not a radiograph, by the set's table",
     "other-view": "no frontal view",
     "other-finding": "finding of no class",
     "no-split": "in none of the set's lists",
