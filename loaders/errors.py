@@ -17,7 +17,14 @@ class InputError(PlainfilmError):
 
 
 class RadiographError(InputError):
-    """One file is not a usable radiograph; conversion rejects its row and goes on."""
+    """One file is not a usable radiograph; conversion rejects its row and goes on.
+
+    code: one of loaders.images.files.REFUSALS.
+    """
+
+    def __init__(self, message: str, code: str = "damaged") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class StorageError(PlainfilmError, OSError):

@@ -1,20 +1,15 @@
 """What all HTML pages share: a strict template environment, text made visible, positions on charts, data URIs."""
 
-# H rows, W columns
-
 import base64
 import hashlib
 import unicodedata
 from pathlib import Path
 
-import cv2
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from loaders.output import number_text, p_text, share_text
 
-PICTURE_SIDE = 192
 CHART_WIDTH = 250  # of every chart, pixels; fits a phone
 INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode: controls, formats (bidi among them), surrogates, separators
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -81,16 +76,6 @@ def csp_hash(style: str) -> str:
     return Markup("'sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() + "'")
 
 
-def png_uri(picture_HW: np.ndarray) -> str:
-    """A uint8 picture as a data URI of a PNG, at most PICTURE_SIDE pixels a side."""
-    height, width = picture_HW.shape
-    scale = PICTURE_SIDE / max(height, width)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        picture_HW = cv2.resize(picture_HW, size, interpolation=cv2.INTER_AREA)
-    return png_file_uri(cv2.imencode(".png", picture_HW)[1].tobytes())
-
-
-def png_file_uri(png_B: bytes) -> str:
+def png_uri(png_B: bytes) -> str:
     """The bytes of a PNG file as a data URI; "" for anything else."""
     return "data:image/png;base64," + base64.b64encode(png_B).decode() if png_B.startswith(PNG) else ""

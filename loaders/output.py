@@ -148,9 +148,9 @@ def share_text(share: float | None, digits: int = 1) -> str:
     return f"{number_text(percent, digits if percent % 100 else 0)} %"
 
 
-def p_text(p: float) -> str:
-    """A p-value."""
-    return "below 0.001" if p < 0.001 else number_text(p, 3)
+def p_text(p: float | None) -> str:
+    """A p-value; a dash for None."""
+    return "below 0.001" if p is not None and p < 0.001 else number_text(p, 3)
 
 
 def seconds_text(seconds: float, digits: int = 1) -> str:

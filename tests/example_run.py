@@ -218,7 +218,6 @@ def probes(*alarms: str, **changes: Any) -> Probes:
                 "p": 0.001 if name in alarms else 0.31,
                 "p_holm": 0.007 if name in alarms else 1.0,
                 "alarm": name in alarms,
-                "sentence": f"{name} alone {'predicts' if name in alarms else 'was not shown to predict'} the class.",
                 "picture": picture if "lungs" in name or name == "outside-crop" else None,
             }
             for name in names
@@ -292,9 +291,9 @@ def dataflow(**changes: Any) -> DataFlow:
         "duplicate": 41,
         "excluded": 377,
         "reasons": {
-            "rejected": {"lateral (audit)": 118, "text-or-mark (audit)": 61, "image file is truncated": 33},
-            "duplicate": {"same pixels as another file": 41},
-            "excluded": {"class viral pneumonia, not asked for": 377},
+            "rejected": {"lateral": 118, "text-or-mark": 61, "cut": 33},
+            "duplicate": {"same-pixels": 41},
+            "excluded": {"other-class": 377},
         },
         "splits": {
             "train": {"covid": 660, "normal": 988},

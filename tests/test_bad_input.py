@@ -1108,7 +1108,7 @@ def test_many_reasons_of_one_kind_are_one_line(convert: Command, tmp_path: Path)
     for number in range(30):
         (source / "covid" / f"broken{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(number % 10))
     done = convert(source, "--out", tmp_path / "out")
-    assert done.code == 0 and "  rejected 30: truncated PNG" in done.out
+    assert done.code == 0 and "  rejected 30: cut short; the first: truncated PNG" in done.out
 
 
 def test_running_out_of_memory_is_reported_with_a_remedy(

@@ -23,11 +23,11 @@ from engine.config import Recipe
 from engine.train.state import Progress, State
 from engine.train.train import epoch_line, live_line
 from loaders import __version__
-from loaders.audit.findings import AuditResult, FileFinding
 from loaders.audit.page import audit_parts
 from loaders.beton import format as beton_format
 from loaders.output import Line, Sheet
 from tests.house import tree, with_tree
+from tests.loaders.test_audit_page import make_file, make_result
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
@@ -196,15 +196,8 @@ def test_ci_runs_every_target_that_a_machine_without_a_device_can_run_in_minutes
     assert ran == {"check", "run", "test", "test-extras", "test-isa", "bench-smoke"}
 
 
-def finding(place: int, label: str) -> FileFinding:
-    return FileFinding(
-        path=f"{place}.png", label=label, verdict="quarantine", defects=("blurred",), scores={}, limits={}, group=place
-    )
-
-
 def test_an_audit_of_many_classes_sums_up_the_rarest() -> None:
-    files = tuple(finding(place, f"class {place}") for place in range(8))
-    found = AuditResult(source="S", files=files, removals=(), collection=None, seconds=1.0, versions={})
+    found = make_result([make_file(f"{place}.png", "blurred", label=f"class {place}") for place in range(8)])
     line, sheet, _ = audit_parts(found)
     assert line == Line("8 files: 0 keep + 0 fix + 8 quarantine; 1.0 s")
     assert isinstance(sheet, Sheet)

@@ -13,7 +13,7 @@ from benchmarks.audit.outcome import Outcome, Target, columns, count_text, count
 from benchmarks.datasets import data_folder
 from loaders.audit.audit import list_entries
 from loaders.audit.findings import HARMLESS, FileFinding
-from loaders.audit.verdicts import file_findings, judge_files
+from loaders.audit.verdicts import judge_files
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, stored_side
 from loaders.errors import InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
@@ -23,7 +23,7 @@ from loaders.images.radiograph import decode_radiograph
 LEAST_LATERAL, LEAST_CT, LEAST_JOINED, MOST_MARKED, MOST_QUARANTINED = 7, 11, 26, 0.05, 0.03
 
 
-def audited(data: Path, progress: Callable[[str], None]) -> tuple[FileFinding, ...]:
+def audited(data: Path, progress: Callable[[str], None]) -> list[FileFinding]:
     """Every file of the folder through the shipped pipeline, but for the five scores of the classifier of kinds."""
     _, entries = list_entries(AuditConfig(catalog=CatalogConfig(source=data), out=data.parent / "nothing is written"))
     limits = AuditLimits()
@@ -39,7 +39,7 @@ def audited(data: Path, progress: Callable[[str], None]) -> tuple[FileFinding, .
         judged_held_out(data / entry.path, found, patients.get(entry.path, ""), folds)
         for entry, found in zip(entries, decoded, strict=True)
     ]
-    return file_findings(judge_files(entries, decoded, limits, lambda phase, done, total: None), limits)
+    return judge_files(entries, decoded, limits, lambda phase, done, total: None)
 
 
 def patients_of(data: Path) -> dict[str, str]:
@@ -65,7 +65,7 @@ def real(*, progress: Callable[[str], None] = lambda step: None) -> Outcome:
     return compare(audited(data, progress), {row["path"]: row["defect"] for row in rows_of(data / "audit.csv")})
 
 
-def compare(files: tuple[FileFinding, ...], truth: dict[str, str]) -> Outcome:
+def compare(files: list[FileFinding], truth: dict[str, str]) -> Outcome:
     """The audit's findings beside the truth.  truth: path → lateral, ct, annotated or equalised-copy."""
     by_path = {file.path: file for file in files}
     groups = {Path(file.path).stem: file.group for file in files if file.path.startswith("radiographs/")}

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.audit.outcome import Outcome, Target, columns, count_text, counted
-from loaders.audit.collection import ALPHA, HEADER_PROBE, VIEW_PROBE
-from loaders.audit.probes import FRAME_PROBES, Probe
+from loaders.audit.collection import ALPHA
+from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, VIEW_PROBE, Probe
 from loaders.audit.verdicts import lateral_odds
 from loaders.config import PhantomConfig
 from loaders.images.frame import grey_window, resize

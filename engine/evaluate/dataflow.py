@@ -2,29 +2,28 @@
 
 import csv
 import io
-import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from loaders.atomic_file import storage_error
-from loaders.audit.findings import DEFECTS
 from loaders.beton.reader import Beton
-from loaders.convert.conversion import KIND_TEXTS
+from loaders.convert.conversion import kind_text
 from loaders.errors import StorageError
-from loaders.images.decode import count_reasons
 from loaders.records import Count, Record, write_record
 from loaders.sources.catalog import SPLITS
 
 DATAFLOW, TABLE = "dataflow.json", "convert.csv"
 VERDICTS = ("written", "rejected", "duplicate", "excluded")
 MOST_REASONS = 12  # kinds that are named; rarer ones are added up
+OTHER = "other"
 
 
 class DataFlow(Record, frozen=True, kw_only=True):
     """What became of the files of a conversion: in = written + rejected + duplicate; excluded ones are outside.
 
-    reasons: verdict → reason → files, commonest first.  splits: split → class → images.  groups: of each split.
+    reasons: verdict → kind of the reason, as in convert.csv → files, commonest first; the rarest are added up as other.
+    splits: split → class → images.  groups: of each split.
     """
 
     made_by = "report"
@@ -96,56 +95,29 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 def count_files(rows: list[dict[str, Any]]) -> DataFlow:
     """Count the rows of a convert.csv.  Errors: KeyError when a column is missing."""
     counts = Counter(dict.fromkeys(VERDICTS, 0))
-    coded: dict[str, Counter[str]] = defaultdict(Counter)
-    free: dict[str, list[str]] = defaultdict(list)
+    kinds: dict[str, Counter[str]] = {verdict: Counter() for verdict in VERDICTS}
     splits: dict[str, Counter[str]] = defaultdict(Counter)
     groups: dict[str, set[str]] = defaultdict(set)
-    names = {name for row in rows for name in (row["path"], row["path"].rpartition("/")[2])} - {""}
     for row in rows:
         verdict = row["verdict"] if row["verdict"] in VERDICTS else "rejected"
         counts[verdict] += 1
         if verdict == "written":
             splits[row["split"]][row["label"]] += 1
             groups[row["split"]].add(row["group"])
-        elif text := kind_text(row["kind"] or ""):
-            coded[verdict][text] += 1
-        else:
-            free[verdict].append(row["reason"] or "no reason given")
+        else:  # a person may have edited the table, and put a name there
+            kinds[verdict][row["kind"] if kind_text(row["kind"] or "") else OTHER] += 1
     return DataFlow(
         **counts,
-        reasons={
-            verdict: by_reason(coded[verdict], free[verdict], names)
-            for verdict in VERDICTS
-            if coded[verdict] or free[verdict]
-        },
+        reasons={verdict: commonest(counted) for verdict, counted in kinds.items() if counted},
         splits={split: dict(sorted(splits[split].items())) for split in SPLITS if split in splits},
         groups={split: len(groups[split]) for split in SPLITS if split in groups},
     )
 
 
-def kind_text(kind: str) -> str:
-    """The reason of a kind, which may be an audit's defects; "" for none that is known."""
-    defects = kind.split(";")
-    return f"{' and '.join(defects)} (audit)" if set(defects) <= DEFECTS.keys() else KIND_TEXTS.get(kind, "")
-
-
-def by_reason(coded: Counter[str], free: list[str], names: set[str]) -> dict[str, int]:
-    """Reason → files, commonest first, with neither paths nor names of files; the rarest are added up.
-
-    coded: reasons of a kind.  free: others, in any words.
-    """
-    counts = coded.copy()
-    for reason, number in count_reasons(free).items():
-        counts[nameless(reason, names)] += number
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+def commonest(counts: Counter[str]) -> dict[str, int]:
+    """Kind → files, commonest first; the rarest are added up."""
+    ordered = sorted(counts.items(), key=lambda item: (item[0] == OTHER, -item[1], item[0]))
     shown = dict(ordered[:MOST_REASONS])
     if rest := sum(number for _, number in ordered[MOST_REASONS:]):
-        shown["other reasons"] = shown.get("other reasons", 0) + rest
+        shown[OTHER] = shown.get(OTHER, 0) + rest
     return shown
-
-
-def nameless(reason: str, names: set[str]) -> str:
-    """A reason in any words, without the names in it."""
-    for name in sorted((name for name in names if name in reason), key=len, reverse=True):
-        reason = reason.replace(name, "…")
-    return re.sub(r"\S*[/\\]\S*", "…", reason)

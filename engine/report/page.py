@@ -19,9 +19,10 @@ from engine.report import tables
 from engine.report.results import EvaluatedSet, ExplainedSet, RunResults, listed, upper_first
 from engine.report.verdict import Verdict, least_favourable
 from engine.statistics.names import interval_text, metric_of, short_name, value_text
-from loaders.audit.page import PROBE_INPUTS, auc_low
+from loaders.audit.page import auc_low
 from loaders.beton.reader import SET_DIGITS
 from loaders.cautions import Caution, caution
+from loaders.convert.conversion import kind_text
 from loaders.html import CHART_WIDTH, page_environment
 from loaders.output import counted, seconds_text, share_text
 
@@ -32,7 +33,6 @@ AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes'
 def run_page(results: RunResults, verdict: Verdict) -> str:
     """Render the page: no script, no remote part, no date; the same text for the same results."""
     crossval = results.crossval
-    probes = results.probes.finding if results.probes else None
     return page_template().render(
         results=results,
         title=listed(results.classes) or "A training",
@@ -40,9 +40,8 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
         commands=tables.commands(results),
         collections=find_collections(results),
         numbered=MOST_NAMED,
-        probes=probes,
-        auc_low=auc_low(probes.probes) if probes else 0.4,
-        probe_inputs=PROBE_INPUTS,
+        probes=results.probes,
+        auc_low=auc_low(results.probes.probes if results.probes else []),
         chart_width=CHART_WIDTH,
         missing=not_measured(crossval) if crossval else {},
         folds=counted(len({fold.training.fold for fold in crossval.folds}), "fold")
@@ -60,7 +59,7 @@ def page_template() -> Template:
     environment = page_environment(Path(__file__).parent, AUDIT_TEMPLATES)
     environment.filters |= {
         "sentence": upper_first, "counted": counted, "share": share_text, "metric": short_name, "captioned": captioned,
-        "seconds": seconds_text,
+        "seconds": seconds_text, "reason": lambda kind: kind_text(kind) or "other reasons",
     }  # fmt: skip
     environment.globals |= {
         "breakdown": breakdown, "tables": tables, "IN_SUBGROUP": IN_SUBGROUP, "MASKS": MASKS, "SCORED": SCORED,

@@ -1,21 +1,18 @@
 """The report of a run: the audit's probes on its training beton, what else its data still shows, and the page."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-
-import cv2
 
 from engine.config import ReportConfig
 from engine.crossval.scores import CROSSVAL, Crossval
 from engine.evaluate.dataflow import keep_dataflow
 from engine.report.page import run_page
-from engine.report.results import PROBE_NUMBERS, PROBES, ProbeResult, Probes, RunResults, read_results
+from engine.report.results import PROBES, Probes, RunResults, read_results
 from engine.report.verdict import Verdict, judge
 from engine.train.run_folder import CONFIG, read_run_settings
 from engine.train.summary import SUMMARY
 from loaders.atomic_file import locked, publish_bytes
-from loaders.audit.findings import CollectionFinding, ProbeFinding
+from loaders.audit.findings import CollectionFinding
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.errors import ConfigError, InputError
@@ -40,32 +37,19 @@ def probe_run(run: Path, beton_path: Path, progress: PhaseProgress = lambda phas
     result = audit_beton(beton_path, SEED, PERMUTATIONS, progress) if verified else None
     if result is None:
         why = "fewer than two classes" if verified else "the beton is unverified: its groups are not known"
-        result = CollectionFinding(probes=(), cautions=(), skipped={"all probes": why})
+        result = CollectionFinding(probes=[], cautions=[], skipped={"all probes": why})
     probes = Probes(
         beton=beton_path.name,
         conversion_id=facts.conversion_id,
         num_samples=num_samples,
         seed=SEED,
         permutations=PERMUTATIONS,
-        probes=list(map(probe_result, result.probes)),
-        cautions=list(result.cautions),
+        probes=result.probes,
+        cautions=result.cautions,
         skipped=result.skipped,
     )
     write_record(run / PROBES, probes)
     return probes
-
-
-def probe_result(probe: ProbeFinding) -> ProbeResult:
-    """One probe for probes.json."""
-    numbers = {name: getattr(probe, name) for name in PROBE_NUMBERS}
-    picture_HW = probe.picture_HW
-    return ProbeResult(
-        name=probe.name,
-        **{name: float(value) if math.isfinite(value) else None for name, value in numbers.items()},
-        alarm=bool(probe.alarm),
-        sentence=probe.sentence,
-        picture=None if picture_HW is None else cv2.imencode(".png", picture_HW)[1].tobytes(),
-    )
 
 
 REPORT, CROSSVAL_PICTURE, BETON = "report.html", "crossval.png", "train.beton"

@@ -1,7 +1,5 @@
 """The results of a run: every record and picture in its folder.  What cannot be read is named and left out."""
 
-# H rows, W columns
-
 import csv
 import io
 import math
@@ -9,9 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import cv2
-import numpy as np
 
 from engine.crossval.scores import CROSSVAL, Crossval
 from engine.evaluate.dataflow import DATAFLOW, DataFlow
@@ -21,33 +16,16 @@ from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.train.run_folder import CONFIG
 from engine.train.summary import SUMMARY, Summary
 from loaders import __version__
-from loaders.audit.findings import CollectionFinding, ProbeFinding
+from loaders.audit.findings import ProbeFinding
 from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, IntegrityError
-from loaders.html import png_file_uri
+from loaders.html import png_uri
 from loaders.records import Count, R, Record, decode_record
 from loaders.settings import read_settings
 
 PROBES = "probes.json"
 PICTURES = 10_000_000  # bytes of all pictures before base64, which adds a third: the page stays below 15 MB
 ONE_PICTURE = 4_000_000
-PROBE_NUMBERS = ("auc", "low", "high", "null_high", "p", "p_holm")
-PROBE_SIDE = 1024  # pixels; a probe's picture has a stored frame's side, at most some hundred
-
-
-class ProbeResult(Record, frozen=True, kw_only=True):
-    """One probe, as `ProbeFinding` describes it; None for what was not measured.  picture: a PNG."""
-
-    name: str
-    auc: float | None
-    low: float | None
-    high: float | None
-    null_high: float | None
-    p: float | None
-    p_holm: float | None
-    alarm: bool
-    sentence: str
-    picture: bytes | None
 
 
 class Probes(Record, frozen=True, kw_only=True):
@@ -60,38 +38,11 @@ class Probes(Record, frozen=True, kw_only=True):
     num_samples: Count
     seed: Count
     permutations: Count
-    probes: list[ProbeResult]
+    probes: list[ProbeFinding]
     cautions: list[Caution]
     skipped: dict[str, str]
     plainfilm: str = __version__
     not_for_diagnosis: bool = True
-
-    @property
-    def finding(self) -> CollectionFinding:
-        """The same as the audit gives it, with NaN for what was not measured."""
-        return CollectionFinding(
-            probes=tuple(map(finding_of, self.probes)), cautions=tuple(self.cautions), skipped=self.skipped
-        )
-
-
-def finding_of(probe: ProbeResult) -> ProbeFinding:
-    """One probe as the audit gives it."""
-    numbers = {name: getattr(probe, name) for name in PROBE_NUMBERS}
-    return ProbeFinding(
-        name=probe.name,
-        alarm=probe.alarm,
-        sentence=probe.sentence,
-        picture_HW=None if probe.picture is None else picture_from(probe.picture),
-        **{name: math.nan if value is None else value for name, value in numbers.items()},
-    )
-
-
-def picture_from(png_B: bytes) -> np.ndarray | None:
-    """A grey picture, uint8 (H, W), from a PNG; None for anything else, or too large."""
-    sides = [int.from_bytes(png_B[start : start + 4]) for start in (16, 20)]  # of its first chunk, IHDR
-    if not png_file_uri(png_B) or len(png_B) > ONE_PICTURE or max(sides) > PROBE_SIDE:
-        return None
-    return cv2.imdecode(np.frombuffer(png_B, np.uint8), cv2.IMREAD_GRAYSCALE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,7 +194,7 @@ class RunFolderReader:
     def picture(self, name: str) -> str:
         """A PNG as a data URI; "" for none, or once the page is full."""
         png_B = self.bytes_of(name, most=min(ONE_PICTURE, self.budget)) or b""
-        uri = png_file_uri(png_B)
+        uri = png_uri(png_B)
         self.budget -= len(png_B) if uri else 0
         return uri
 

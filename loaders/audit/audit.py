@@ -3,6 +3,7 @@
 # N files, S side of a small frame, F features
 
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding
 from loaders.audit.page import page_html
 from loaders.audit.table import table_bytes
-from loaders.audit.verdicts import conclude, file_findings, judge_files, lateral_odds, probe_files
+from loaders.audit.verdicts import conclude, judge_files, lateral_odds, probe_files
 from loaders.beton.reader import Beton
 from loaders.config import AuditConfig, stored_side
 from loaders.errors import ConfigError, InputError
-from loaders.images.decode import DecodeSettings, Task, count_reasons, decode_all
+from loaders.images.decode import DecodeSettings, Task, decode_all
+from loaders.images.files import REFUSALS
 from loaders.images.kind import kind_features, kind_of, shipped_weights
 from loaders.images.quality import SMALL
 from loaders.output import PhaseProgress
@@ -39,19 +41,18 @@ def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, tot
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
     listed = None if config.beton else list_entries(config)  # before the folder is made: it may fail
     with locked(config.out):
-        files: tuple[FileFinding, ...] = ()
-        if listed is None:
-            collection = audit_beton(source, config.seed, config.permutations, progress)
-        else:
+        if listed:
             files, collection = audit_files(config, *listed, progress)
-        result = conclude(str(source), files, collection, time.perf_counter() - started)
+        else:
+            files, collection = [], audit_beton(source, config.seed, config.permutations, progress)
+        result = conclude(str(source), files, config.limits, collection, time.perf_counter() - started)
         write_audit(config.out, result)
     return result
 
 
 def audit_files(
     config: AuditConfig, root: Path, entries: list[Entry], progress: PhaseProgress
-) -> tuple[tuple[FileFinding, ...], CollectionFinding | None]:
+) -> tuple[list[FileFinding], CollectionFinding | None]:
     """Decode, judge and probe.  entries: paths are relative to root.  Errors: InputError where none can be read."""
     settings = DecodeSettings(
         side=stored_side(config.size),
@@ -64,14 +65,14 @@ def audit_files(
     decoded = list(decode_all(root, tasks, settings, None, partial(progress, "decode")))
     problems = [found.problem for found in decoded]
     if all(problems):
-        reasons = "; ".join(f"{count}: {why}" for why, count in count_reasons(problems).items())
+        counts = Counter(REFUSALS[found.code][0] for found in decoded).most_common()
         raise InputError(
-            f"{config.catalog.origin}: none of {len(entries)} files could be read ({reasons}), the first of them "
-            f"{entries[0].path}; expected radiographs; check the path"
+            f"{config.catalog.origin}: none of {len(entries)} files could be read "
+            f"({'; '.join(f'{number}: {why}' for why, number in counts)}), the first of them {entries[0].path}: "
+            f"{problems[0]}; expected radiographs; check the path"
         )
-    judged = judge_files(entries, decoded, config.limits, progress)
-    collection = probe_files(judged, config.seed, config.permutations, progress)
-    return file_findings(judged, config.limits), collection
+    files = judge_files(entries, decoded, config.limits, progress)
+    return files, probe_files(files, config.seed, config.permutations, progress)
 
 
 def write_audit(out: Path, result: AuditResult) -> None:

@@ -3,13 +3,13 @@
 # N samples, S side of the frame, F features, H W rows and columns
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from loaders.audit.findings import CollectionFinding, ProbeFinding
-from loaders.audit.probes import FRAME_PROBES, THUMBNAIL_PROBE, Probe, finite_or_mean, header_features
-from loaders.output import number_text
+from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, SOURCE_PROBE, VIEW_PROBE, Probe
 from loaders.sources.catalog import source_cautions
 from loaders.statistics import (
     Progress,
@@ -61,30 +61,6 @@ class ProbeTask:
     target_N: np.ndarray
     within: str = ""
 
-    @property
-    def name(self) -> str:
-        """The probe's, with the class if there is one."""
-        return self.probe.name + self.within
-
-
-HEADER_PROBE = Probe(
-    "header",
-    header_features,
-    "Headers (format, size, bit depth, aspect)",
-    "the classes were made or stored differently",
-)
-VIEW_PROBE = Probe(
-    "view",
-    lambda view_N: finite_or_mean(view_N[:, None]),
-    "Predicted views",
-    "one class has more lateral or AP films than another",
-)
-SOURCE_PROBE = replace(
-    THUMBNAIL_PROBE,
-    name="source-within-",
-    meaning="sources differ in appearance, so a class that is mostly from one of them is predicted by its source",
-)
-
 
 def probe_collection(
     collection: Collection,
@@ -108,15 +84,15 @@ def probe_collection(
         measured.append(measure(task, collection.group_N, seed, permutations, resamples))
         progress(done, len(tasks))
     adjusted = holm([permutation_p(auc_R) for auc_R, _ in measured])
-    probes = []
-    if tasks:
-        frame_SS = typical_frame(collection.frames_NSS)
-        for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True):
-            probes.append(describe(task, *numbers, p_holm, frame_SS))
+    frame_SS = typical_frame(collection.frames_NSS)
+    probes = [
+        describe(task, *numbers, p_holm, frame_SS)
+        for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True)
+    ]
     labels = [collection.classes[label] for label in collection.label_N.tolist()]
     # a single class is tied to its sources by nature
     cautions = source_cautions(labels, collection.source_N) if len(set(labels)) > 1 else []
-    return CollectionFinding(probes=tuple(probes), cautions=tuple(cautions), skipped=skipped)
+    return CollectionFinding(probes=probes, cautions=cautions, skipped=skipped)
 
 
 def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
@@ -126,7 +102,7 @@ def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Pro
     rows_N, target_N, kept = learnable(collection.label_N, collection.group_N)
     for label, name in enumerate(collection.classes):
         if label not in kept:
-            groups = count_groups(collection.label_N == label, collection.group_N)
+            groups = len(np.unique(collection.group_N[collection.label_N == label]))
             skipped[f"class {name}"] = f"{groups} patients (groups), at least {MIN_GROUPS} needed"
     for probe in (HEADER_PROBE, *FRAME_PROBES, VIEW_PROBE):
         input_N = inputs.get(probe.name, collection.frames_NSS)
@@ -153,16 +129,10 @@ def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[Pr
 
 def learnable(target_N: np.ndarray, group_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """The samples whose target has enough groups, their targets counted from 0, and those targets."""
-    kept = [
-        target for target in np.unique(target_N).tolist() if count_groups(target_N == target, group_N) >= MIN_GROUPS
-    ]
+    found = np.unique(target_N).tolist()
+    kept = [target for target in found if len(np.unique(group_N[target_N == target])) >= MIN_GROUPS]
     rows_N = np.flatnonzero(np.isin(target_N, kept))
     return rows_N, np.searchsorted(kept, target_N[rows_N]), kept
-
-
-def count_groups(chosen_N: np.ndarray, group_N: np.ndarray) -> int:
-    """Number of groups among the chosen samples."""
-    return len(np.unique(group_N[chosen_N]))
 
 
 def measure(
@@ -186,30 +156,18 @@ def measure(
 def describe(
     task: ProbeTask, auc_R: np.ndarray, interval: tuple[float, float], p_holm: float, frame_SS: np.ndarray
 ) -> ProbeFinding:
-    """The finding, with its sentence and picture."""
-    probe = task.probe
-    auc, null_high = float(auc_R[0]), float(np.nanquantile(auc_R[1:], 0.95))
-    (low, high), alarm = interval, p_holm <= ALPHA
-    target = f"the source within class {task.within}" if task.within else "the class"
-    measured = f"AUC {number_text(auc, 2)} ({number_text(low, 2)}–{number_text(high, 2)})"
-    if alarm:
-        sentence = f"{probe.subject} alone predict {target} with {measured}: {probe.meaning}."
-    else:
-        sentence = (
-            f"{probe.subject} alone were not shown to predict {target}: {measured}; chance alone reaches "
-            f"{number_text(null_high, 2)} once in twenty times, and several probes were tried."
-        )
+    """The finding, with its picture."""
+    low, high = interval
+    numbers = {
+        "auc": auc_R[0], "low": low, "high": high, "null_high": np.nanquantile(auc_R[1:], 0.95),
+        "p": permutation_p(auc_R), "p_holm": p_holm,
+    }  # fmt: skip
+    picture = task.probe.picture
     return ProbeFinding(
-        name=task.name,
-        auc=auc,
-        low=low,
-        high=high,
-        null_high=null_high,
-        p=permutation_p(auc_R),
-        p_holm=p_holm,
-        alarm=alarm,
-        sentence=sentence,
-        picture_HW=probe.picture(frame_SS) if probe.picture else None,
+        name=task.probe.name + task.within,
+        **{name: float(value) if np.isfinite(value) else None for name, value in numbers.items()},
+        alarm=bool(p_holm <= ALPHA),
+        picture=cv2.imencode(".png", picture(frame_SS))[1].tobytes() if picture else None,
     )
 
 

@@ -1,14 +1,19 @@
 """Findings of an audit: one for each file, one for each probe, and the whole."""
 
-# H rows, W columns
-
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Annotated
 
-import numpy as np
+import msgspec
 
 from loaders.cautions import Caution
+from loaders.images.decode import Decoded
+from loaders.output import number_text
+from loaders.records import Record
+from loaders.sources.entry import Entry
 
+PICTURE_SIDE = 1024  # pixels; that of a probe is a small frame's
+Picture = Annotated[bytes, msgspec.Meta(max_length=100_000)]
 VERDICTS = ("keep", "fix", "quarantine")
 DEFECTS = {  # with their meanings, in the order of tables and galleries
     "unreadable": "cannot be decoded",
@@ -29,70 +34,150 @@ DEFECTS = {  # with their meanings, in the order of tables and galleries
 }
 FIXED = ("inverted", "rotated", "borders")  # repaired by conversion, which records the fix
 HARMLESS = ("near-duplicate", "exact-duplicate")  # join groups; the best copy is kept
+WITHIN = "source-within-"  # and a class: the probe of its sources
+ELSEWHERE = "something other than the lungs differs between the classes"
+MAYBE_FINDING = "the classes already differ in this, but it may be the finding itself"
+PROBES = {  # probe → its input, in the plural; the conclusion if it predicts the class; what it is shown
+    "header": (
+        "Headers (format, size, bit depth, aspect)",
+        "the classes were made or stored differently",
+        "format, size, bit depth and aspect of the file, no pixels",
+    ),
+    "outside-crop": ("Pixels outside the crop", ELSEWHERE, "only the margin outside the central crop"),
+    "inside-crop-outside-lungs": (
+        "Pixels inside the crop but outside the lungs (arms, shoulders, abdomen)",
+        ELSEWHERE,
+        "the central crop without the lungs",
+    ),
+    "lungs-hidden": ("Frames with the lungs hidden", ELSEWHERE, "the picture with the lungs covered"),
+    "thumbnail": (
+        "Thumbnails of 8×8 pixels",
+        MAYBE_FINDING,
+        "the picture shrunk to 8×8 pixels, which may show some of the finding",
+    ),
+    "histogram": (
+        "Histograms of the grey levels",
+        MAYBE_FINDING,
+        "how common each grey level is, but not where; the finding may change it",
+    ),
+    "sharpness": ("Measures of sharpness", MAYBE_FINDING, "how sharp the picture is; the finding may change it"),
+    "view": (
+        "Predicted views",
+        "one class has more lateral or AP films than another",
+        "the predicted view, such as frontal or lateral",
+    ),
+    WITHIN: (
+        "Thumbnails of 8×8 pixels",
+        "sources differ in appearance, so a class that is mostly from one of them is predicted by its source",
+        "",
+    ),
+}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class FileFinding:
     """Findings in one file.
 
-    path: relative to the source, with forward slashes; any bytes that a file name may hold (surrogate escapes).
-    label: "" without labels.  verdict: keep, fix or quarantine.  defects: some of DEFECTS.  scores: detector → score in
-    its own unit, larger is worse; NaN where it could not be measured.  limits: detector → the threshold that makes it a
-    defect.  group: files of one group belong in one split: duplicates of one another, or of one patient.
-    fix: what conversion does to a file with verdict `fix`, such as "invert; rotate 90; crop 12:512,0:480".
-    copy_of: the path of the copy that is kept, if this one is not; else "".  pixel_hash: of the decoded pixels, 16
-    bytes, by which a conversion recognises the file as unchanged; else empty.  note: the reason: a decoder's message or
-    the path that it duplicates.  thumbnail: JPEG, at most 160 pixels a side; empty where nothing could be decoded.
+    entry: its path is relative to the source.  decoded: with its measurement, None for a file that cannot be read.
+    defects: some of DEFECTS, at the end in that order.  fix: what conversion does to a file with verdict `fix`, such as
+    "invert; rotate 90; crop 12:512,0:480".  note: the reason: a decoder's message, or the path that it duplicates.
+    copy_of: the path of the copy that is kept, if this one is not; else "".  group: files of one group belong in one
+    split: duplicates of one another, or of one patient.
     """
 
-    path: str
-    label: str
-    verdict: str
-    defects: tuple[str, ...]
-    scores: dict[str, float]
-    limits: dict[str, float]
-    group: int
+    entry: Entry
+    decoded: Decoded
+    defects: list[str] = field(default_factory=list)
     fix: str = ""
-    copy_of: str = ""
-    pixel_hash: bytes = b""
     note: str = ""
-    thumbnail: bytes = b""
+    copy_of: str = ""
+    group: int = -1
+
+    @property
+    def path(self) -> str:
+        """Any bytes that a file name may hold (surrogate escapes)."""
+        return self.entry.path
+
+    @property
+    def label(self) -> str:
+        """The class; "" without labels."""
+        return self.entry.label
+
+    @property
+    def verdict(self) -> str:
+        """keep, fix or quarantine."""
+        if set(self.defects) - set(FIXED):
+            return "quarantine"
+        return "fix" if self.fix else "keep"
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Detector → score in its own unit, larger is worse; none for a file that cannot be read."""
+        return self.decoded.measurement.scores if self.decoded.measurement else {}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProbeFinding:
+class ProbeFinding(Record, frozen=True, kw_only=True):
     """Whether one probe, which is shown little or nothing of the finding, predicts the label.
 
-    name: header, outside-crop, inside-crop-outside-lungs, lungs-hidden, thumbnail, histogram, sharpness, view, or
-    source-within-CLASS.  auc: cross-validated by groups; of more than two classes the mean, one against the rest.
-    low, high: 95 % interval, cluster bootstrap over groups.  null_high: 95th percentile of the AUC when labels are
-    permuted, groups whole.  p: share of permutations at least as good, plus one over one more.  p_holm: the same after
-    Holm's correction over all probes.  alarm: p_holm <= 0.05.  sentence: what it means.  picture_HW: uint8, a typical
-    image as shown to this probe, if that is a picture.
+    name: one of PROBES, or source-within-CLASS.  auc: cross-validated by groups; of more than two classes the mean, one
+    against the rest.  low, high: 95 % interval, cluster bootstrap over groups.  null_high: 95th percentile of the AUC
+    when labels are permuted, groups whole.  p: share of permutations at least as good, plus one over one more.  p_holm:
+    the same after Holm's correction over all probes.  All are None where they could not be measured.  alarm: p_holm <=
+    0.05.  picture: a PNG, a typical image as shown to this probe, if that is a picture.
+    Errors: ValueError for another name or a huge picture; a file with one is refused by msgspec when it is read.
     """
 
     name: str
-    auc: float
-    low: float
-    high: float
-    null_high: float
-    p: float
-    p_holm: float
+    auc: float | None
+    low: float | None
+    high: float | None
+    null_high: float | None
+    p: float | None
+    p_holm: float | None
     alarm: bool
-    sentence: str
-    picture_HW: np.ndarray | None = None
+    picture: Picture | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in PROBES:
+            raise ValueError(f"probe {self.name!r}, expected one of loaders.audit.findings")
+        sides = [int.from_bytes((self.picture or b"")[at : at + 4]) for at in (16, 20)]  # of a PNG's first chunk
+        if max(sides) > PICTURE_SIDE:
+            raise ValueError(f"probe {self.name}: picture of {sides} pixels, expected at most {PICTURE_SIDE} a side")
+
+    @property
+    def kind(self) -> str:
+        """The name without a class."""
+        return WITHIN if self.name.startswith(WITHIN) else self.name
+
+    @property
+    def input(self) -> str:
+        """What it is shown; "" where the sentence says so."""
+        return PROBES[self.kind][2]
+
+    @property
+    def sentence(self) -> str:
+        """What the numbers mean."""
+        subject, meaning, _ = PROBES[self.kind]
+        within = self.name.removeprefix(WITHIN)
+        target = f"the source within class {within}" if self.kind == WITHIN else "the class"
+        measured = f"AUC {number_text(self.auc, 2)} ({number_text(self.low, 2)}–{number_text(self.high, 2)})"
+        if self.alarm:
+            return f"{subject} alone predict {target} with {measured}: {meaning}."
+        return (
+            f"{subject} alone were not shown to predict {target}: {measured}; chance alone reaches "
+            f"{number_text(self.null_high, 2)} once in twenty times, and several probes were tried."
+        )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CollectionFinding:
+class CollectionFinding(Record, frozen=True, kw_only=True):
     """What is wrong with the collection as a whole.  cautions: shown first and in bold.
 
     skipped: probe → why it could not be run.
     """
 
-    probes: tuple[ProbeFinding, ...]
-    cautions: tuple[Caution, ...]
-    skipped: dict[str, str] = field(default_factory=dict)
+    probes: list[ProbeFinding]
+    cautions: list[Caution]
+    skipped: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,12 +195,14 @@ class Removal:
 class AuditResult:
     """All findings of one audit.  source: what was audited, as the user named it.  removals: empty without labels.
 
-    collection: None without labels, or with fewer than two classes.
+    limits: detector → the score above which it is a defect.  collection: None without labels, or with fewer than two
+    classes.
     """
 
     source: str
-    files: tuple[FileFinding, ...]
-    removals: tuple[Removal, ...]
+    files: list[FileFinding]
+    limits: dict[str, float]
+    removals: list[Removal]
     collection: CollectionFinding | None
     seconds: float
     versions: dict[str, str]

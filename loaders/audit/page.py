@@ -7,16 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loaders.audit.findings import (
-    DEFECTS,
-    FIXED,
-    HARMLESS,
-    AuditResult,
-    CollectionFinding,
-    FileFinding,
-    ProbeFinding,
-    Removal,
-)
+from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult, FileFinding, ProbeFinding, Removal
 from loaders.html import CHART_WIDTH, page_environment
 from loaders.output import Line, Parts, Sheet, caution_lines, number_text, p_text, path_line, seconds_text
 
@@ -31,39 +22,22 @@ VERDICT_MEANINGS = {
     "fix": "used after a repair that conversion makes and records",
     "quarantine": "left out; nothing is deleted",
 }
-PROBE_INPUTS = {  # probe → what it is shown
-    "header": "format, size, bit depth and aspect of the file, no pixels",
-    "outside-crop": "only the margin outside the central crop",
-    "inside-crop-outside-lungs": "the central crop without the lungs",
-    "lungs-hidden": "the picture with the lungs covered",
-    "thumbnail": "the picture shrunk to 8×8 pixels, which may show some of the finding",
-    "histogram": "how common each grey level is, but not where; the finding may change it",
-    "sharpness": "how sharp the picture is; the finding may change it",
-    "view": "the predicted view, such as frontal or lateral",
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shot:
-    """One thumbnail of a gallery.  score: NaN where there is none."""
-
-    file: FileFinding
-    score: float
-    limit: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gallery:
     """Files by which to judge one detector; none is shown twice.  num_files: files that have the defect.
 
-    above, below: nearest to the limit among those beyond it, and among the others.
+    limit: NaN for a defect that has no score.  above, below: nearest to the limit among those beyond it, and among the
+    others.
     """
 
     defect: str
     num_files: int
-    worst: tuple[Shot, ...]
-    above: tuple[Shot, ...]
-    below: tuple[Shot, ...]
+    limit: float
+    worst: list[FileFinding]
+    above: list[FileFinding]
+    below: list[FileFinding]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +58,10 @@ def page_html(result: AuditResult) -> str:
     environment = page_environment(Path(__file__).parent)
     environment.filters["jpeg"] = jpeg_uri
     found = result.by_defect()
-    galleries = [gallery for defect in DEFECTS if (gallery := make_gallery(defect, result.files))]
+    made = [make_gallery(defect, result.files, result.limits.get(defect, math.nan)) for defect in DEFECTS]
+    galleries = [gallery for gallery in made if gallery]
     removals = result.removals[:NUM_CLASSES]
-    probes = result.collection.probes if result.collection else ()
+    probes = result.collection.probes if result.collection else []
     return environment.get_template("page.html.jinja").render(
         result=result,
         counts=result.counts(),
@@ -107,7 +82,6 @@ def page_html(result: AuditResult) -> str:
         fixed=FIXED,
         harmless=HARMLESS,
         verdict_meanings=VERDICT_MEANINGS,
-        probe_inputs=PROBE_INPUTS,
         chart_width=CHART_WIDTH,
     )
 
@@ -126,56 +100,52 @@ def class_columns(files: Sequence[FileFinding]) -> list[Column]:
     return columns
 
 
-def make_gallery(defect: str, files: Sequence[FileFinding]) -> Gallery | None:
+def make_gallery(defect: str, files: Sequence[FileFinding], limit: float = math.nan) -> Gallery | None:
     """The worst files, then those nearest to the limit on either side; None when there is nothing to show.
 
-    Files that tie for the lowest score are left out if there are more than fit.
+    limit: NaN for a defect that has no score.  Files that tie for the lowest score are left out if there are more than
+    fit.
     """
-    shots = [
-        Shot(file=file, score=file.scores.get(defect, math.nan), limit=file.limits.get(defect, math.nan))
-        for file in files
-        if defect in file.scores or defect in file.defects
-    ]
-    having = [shot for shot in shots if defect in shot.file.defects]
-    having.sort(
-        key=lambda shot: (math.isnan(shot.score), -shot.score if shot.score == shot.score else 0, shot.file.path)
-    )
-    worst = having[:NUM_WORST]
-    chosen = {id(shot) for shot in worst}
-    rest = [shot for shot in shots if id(shot) not in chosen and math.isfinite(shot.score - shot.limit)]
-    rest.sort(key=lambda shot: (abs(shot.score - shot.limit), shot.file.path))
-    above = [shot for shot in rest if shot.score > shot.limit or defect in shot.file.defects]
-    below = [shot for shot in rest if not (shot.score > shot.limit or defect in shot.file.defects)]
+
+    def score(file: FileFinding) -> float:
+        return file.scores.get(defect, -math.inf)
+
+    having = [file for file in files if defect in file.defects]
+    worst = sorted(having, key=lambda file: (-score(file), file.path))[:NUM_WORST]
+    chosen = {id(file) for file in worst}
+    rest = [file for file in files if id(file) not in chosen and math.isfinite(score(file) - limit)]
+    rest.sort(key=lambda file: (abs(score(file) - limit), file.path))
+    above = [file for file in rest if score(file) > limit or defect in file.defects]
+    below = [file for file in rest if not (score(file) > limit or defect in file.defects)]
     room = NUM_BORDERLINE if having else NUM_UNFOUND
-    lowest = min((shot.score for shot in below), default=0.0)
-    if sum(shot.score == lowest for shot in below) > room:
-        below = [shot for shot in below if shot.score > lowest]
+    lowest = min(map(score, below), default=0.0)
+    if sum(score(file) == lowest for file in below) > room:
+        below = [file for file in below if score(file) > lowest]
     num_above = min(len(above), max(room // 2, room - len(below)))
     above, below = above[:num_above], below[: room - num_above]
     if not (worst or above or below):
         return None
-    return Gallery(defect=defect, num_files=len(having), worst=tuple(worst), above=tuple(above), below=tuple(below))
+    return Gallery(defect=defect, num_files=len(having), limit=limit, worst=worst, above=above, below=below)
 
 
 def apart(removals: Sequence[Removal]) -> tuple[Removal, Removal] | None:
     """The two classes whose intervals are farthest apart, the one with more removed first; None when all overlap."""
-    measured = [removal for removal in removals if removal.files and math.isfinite(removal.low + removal.high)]
-    if len(measured) < 2:
+    if len(removals) < 2:
         return None
-    most = max(measured, key=lambda removal: removal.low)
-    least = min(measured, key=lambda removal: removal.high)
+    most = max(removals, key=lambda removal: removal.low)
+    least = min(removals, key=lambda removal: removal.high)
     return (most, least) if most.low > least.high else None
 
 
 def removal_top(removals: Sequence[Removal]) -> float:
     """Right end of the removals' axis: a multiple of 5 %."""
-    highest = max((removal.high for removal in removals if math.isfinite(removal.high)), default=0.0)
+    highest = max((removal.high for removal in removals), default=0.0)
     return min(1.0, max(0.05, math.ceil(highest * 20) / 20))
 
 
 def auc_low(probes: Sequence[ProbeFinding]) -> float:
     """Left end of the probes' axis: 0.4, or a tenth lower when an interval reaches below."""
-    values = [value for probe in probes for value in (probe.auc, probe.low) if math.isfinite(value)]
+    values = [value for probe in probes for value in (probe.auc, probe.low) if value is not None]
     return max(0.0, min(0.4, math.floor(min(values, default=0.4) * 10) / 10))
 
 
@@ -185,9 +155,28 @@ def jpeg_uri(jpeg: bytes) -> str:
 
 
 def audit_parts(result: AuditResult) -> Parts:
-    """The findings in the files and in the collection, for the terminal."""
+    """The findings in the files; of the collection cautions, probes, sentences of alarms, and what was not probed."""
     parts = file_parts(result) if result.files else []
-    return parts if result.collection is None else [*parts, *collection_parts(result.collection)]
+    found = result.collection
+    if found is None:
+        return parts
+    rows = tuple(
+        (
+            probe.name,
+            number_text(probe.auc, 2),
+            f"{number_text(probe.low, 2)} to {number_text(probe.high, 2)}",
+            p_text(probe.p_holm),
+            "alarm" if probe.alarm else "",
+        )
+        for probe in found.probes
+    )
+    parts += caution_lines(found.cautions)
+    parts.append(Sheet(headers=("probe", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
+    parts += [Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm]
+    for reason, number in Counter(found.skipped.values()).items():
+        first = next(name for name, why in found.skipped.items() if why == reason)
+        parts.append(Line(f"Not probed: {first}{f' and {number - 1} more' if number > 1 else ''}: {reason}"))
+    return parts
 
 
 def audit_files(result: AuditResult, out: Path) -> Parts:
@@ -216,24 +205,3 @@ def file_parts(result: AuditResult) -> list[Line | Sheet]:
     if rows:
         parts.append(Sheet(headers=("defect", *headers, "meaning"), rows=tuple(rows), ends_in_text=True))
     return [*parts, Line("Text burned into pixels is not read: check the pictures for names before you share them.")]
-
-
-def collection_parts(found: CollectionFinding) -> list[Line | Sheet]:
-    """Cautions, the table of probes, the sentences of the alarms, and what was not probed."""
-    rows = tuple(
-        (
-            probe.name,
-            number_text(probe.auc, 2),
-            f"{number_text(probe.low, 2)} to {number_text(probe.high, 2)}",
-            p_text(probe.p_holm),
-            "alarm" if probe.alarm else "",
-        )
-        for probe in found.probes
-    )
-    parts: list[Line | Sheet] = [*caution_lines(found.cautions)]
-    parts.append(Sheet(headers=("probe", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
-    parts += [Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm]
-    for reason, number in Counter(found.skipped.values()).items():
-        first = next(name for name, why in found.skipped.items() if why == reason)
-        parts.append(Line(f"Not probed: {first}{f' and {number - 1} more' if number > 1 else ''}: {reason}"))
-    return parts

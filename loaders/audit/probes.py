@@ -8,27 +8,25 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from loaders.audit.findings import WITHIN
 from loaders.config import CROP_SHARE
 from loaders.images.frame import LUNG_MARGIN, MID_GREY, template_SS
 
 CELL = 4  # pixels a side of the cells that are averaged
 MARK_CELL = 8  # pixels a side of the cells whose brightest small object is a feature
 MARK_WIDTH = 5  # pixels; thinner objects are removed by a morphological opening
-MAYBE_FINDING = "the classes already differ in this, but it may be the finding itself"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One probe of the frames.  features: frames_NSS → float64 features_NF.  subject: its input, in the plural.
+    """One probe.  name: a key of findings.PROBES.  features: frames_NSS, or another input → float64 features_NF.
 
-    meaning: the conclusion if it predicts the class.  picture: frame_SS → uint8, the frame as shown to it.
+    picture: frame_SS → uint8, the frame as shown to it.
     standardise: whether features are divided by their deviations; pixels share a unit, and are not.
     """
 
     name: str
     features: Callable[[np.ndarray], np.ndarray]
-    subject: str
-    meaning: str
     picture: Callable[[np.ndarray], np.ndarray] | None = None
     standardise: bool = True
 
@@ -42,19 +40,11 @@ def crop_mask(side: int) -> np.ndarray:
     return mask_SS
 
 
-def outside_crop(side: int) -> np.ndarray:
-    """The margin outside the crop: bool S×S."""
-    return ~crop_mask(side)
-
-
-def inside_crop_outside_lungs(side: int) -> np.ndarray:
-    """Shoulders, arms, neck, mediastinum and abdomen within the crop: bool S×S."""
-    return crop_mask(side) & ~template_SS(side)
-
-
-def lungs_hidden(side: int) -> np.ndarray:
-    """The whole frame but the lungs and a margin around them: bool S×S."""
-    return ~template_SS(side, LUNG_MARGIN)
+SHOWN: dict[str, Callable[[int], np.ndarray]] = {  # probe → side S → the pixels that it is shown, bool S×S
+    "outside-crop": lambda side: ~crop_mask(side),
+    "inside-crop-outside-lungs": lambda side: crop_mask(side) & ~template_SS(side),
+    "lungs-hidden": lambda side: ~template_SS(side, LUNG_MARGIN),
+}
 
 
 def hide(frame_SS: np.ndarray, shown_SS: np.ndarray, level: int | None = None) -> np.ndarray:
@@ -85,21 +75,16 @@ def pixel_features(frames_NSS: np.ndarray, shown_SS: np.ndarray) -> np.ndarray:
 
 def cell_means(frame_SS: np.ndarray, cell: int) -> np.ndarray:
     """Mean of every cell of cell × cell pixels; the last row and column of cells may be smaller."""
-    whole_SS, size = padded(frame_SS, cell), np.minimum(cell, len(frame_SS) - np.arange(0, len(frame_SS), cell))
+    size = np.minimum(cell, len(frame_SS) - np.arange(0, len(frame_SS), cell))
+    whole_SS = np.pad(frame_SS, (0, -len(frame_SS) % cell))
     sums = whole_SS.reshape(len(size), cell, len(size), cell).sum((1, 3))
     return sums / np.outer(size, size)
 
 
 def cell_maxima(frame_SS: np.ndarray, cell: int) -> np.ndarray:
     """Maximum of every cell of cell × cell pixels."""
-    whole_SS = padded(frame_SS, cell)
-    cells = len(whole_SS) // cell
-    return whole_SS.reshape(cells, cell, cells, cell).max((1, 3))
-
-
-def padded(frame_SS: np.ndarray, cell: int) -> np.ndarray:
-    """Zeros below and to the right, up to whole cells."""
-    return np.pad(frame_SS, (0, -len(frame_SS) % cell))
+    starts = np.arange(0, len(frame_SS), cell)
+    return np.maximum.reduceat(np.maximum.reduceat(frame_SS, starts, 0), starts, 1)
 
 
 def thumbnail_features(frames_NSS: np.ndarray) -> np.ndarray:
@@ -156,30 +141,23 @@ def finite_or_mean(features_NF: np.ndarray) -> np.ndarray:
     return np.where(known, features_NF, mean_F)
 
 
-def masked_probe(name: str, shown: Callable[[int], np.ndarray], subject: str) -> Probe:
+def masked_probe(name: str) -> Probe:
     """A probe that is shown only some pixels, the same of every frame."""
+    shown = SHOWN[name]
     return Probe(
         name,
         lambda frames_NSS: pixel_features(frames_NSS, shown(frames_NSS.shape[1])),
-        subject,
-        "something other than the lungs differs between the classes",
         picture=lambda frame_SS: hide(frame_SS, shown(len(frame_SS)), MID_GREY),
         standardise=False,
     )
 
 
-THUMBNAIL_PROBE = Probe(
-    "thumbnail", thumbnail_features, "Thumbnails of 8×8 pixels", MAYBE_FINDING, picture=thumbnail_picture
-)
 FRAME_PROBES = (
-    masked_probe("outside-crop", outside_crop, "Pixels outside the crop"),
-    masked_probe(
-        "inside-crop-outside-lungs",
-        inside_crop_outside_lungs,
-        "Pixels inside the crop but outside the lungs (arms, shoulders, abdomen)",
-    ),
-    masked_probe("lungs-hidden", lungs_hidden, "Frames with the lungs hidden"),
-    THUMBNAIL_PROBE,
-    Probe("histogram", histogram_features, "Histograms of the grey levels", MAYBE_FINDING),
-    Probe("sharpness", sharpness_features, "Measures of sharpness", MAYBE_FINDING),
+    *map(masked_probe, SHOWN),
+    Probe("thumbnail", thumbnail_features, thumbnail_picture),
+    Probe("histogram", histogram_features),
+    Probe("sharpness", sharpness_features),
 )
+HEADER_PROBE = Probe("header", header_features)
+VIEW_PROBE = Probe("view", lambda view_N: finite_or_mean(view_N[:, None]))
+SOURCE_PROBE = Probe(WITHIN, thumbnail_features, thumbnail_picture)

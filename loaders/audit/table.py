@@ -30,7 +30,7 @@ class Decision:
     pixels: str
 
 
-def table_bytes(files: tuple[FileFinding, ...]) -> bytes:
+def table_bytes(files: list[FileFinding]) -> bytes:
     """audit.csv: one line for each file, in the order of the source."""
 
     def cells(file: FileFinding) -> list[object]:
@@ -38,7 +38,7 @@ def table_bytes(files: tuple[FileFinding, ...]) -> bytes:
         return [
             *(table_path(file.path), file.verdict, ";".join(file.defects)),
             *("" if math.isnan(score) else f"{score:.4f}" for score in scores),
-            *(file.group, file.fix, table_path(file.copy_of), file.pixel_hash.hex(), file.note),
+            *(file.group, file.fix, table_path(file.copy_of), file.decoded.pixel_hash.hex(), file.note),
         ]
 
     return csv_bytes(COLUMNS, map(cells, files))

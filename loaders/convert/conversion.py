@@ -4,26 +4,27 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loaders.audit.findings import AuditResult
+from loaders.audit.findings import DEFECTS, AuditResult
 from loaders.audit.page import audit_parts
 from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig
-from loaders.images.decode import Decoded, count_reasons
+from loaders.images.decode import Decoded
+from loaders.images.files import REFUSALS
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
-from loaders.sources.catalog import OTHER_CLASS, SPLITS, Catalog, Entry, source_cautions
-from loaders.sources.entry import csv_bytes, table_path
+from loaders.sources.catalog import SPLITS, Catalog, Entry, source_cautions
+from loaders.sources.entry import EXCLUDED, csv_bytes, table_path
 
 CSV_COLUMNS = (
     "path", "label", "group", "split", "sample", "verdict", "kind", "reason", "fix", "width", "height", "format",
     "bits", "saturated",
 )  # fmt: skip
 MOST_REASONS = 8  # printed one by one
-SAME_PIXELS, OTHER_LABEL, CHANGED, BY_HAND = "same-pixels", "other-label", "changed", "by-hand"
-KIND_TEXTS = {  # kind of a reason → the reason without names of files and classes
-    OTHER_CLASS: "of a class not asked for",
+SAME_PIXELS, OTHER_LABEL, BY_HAND = "same-pixels", "other-label", "by-hand"
+KIND_TEXTS = {  # kind of a reason, unless it is an audit's defects → the reason without names of files and classes
+    **{code: meaning for code, (meaning, _) in REFUSALS.items()},
+    **EXCLUDED,
     SAME_PIXELS: "same pixels as another file",
     OTHER_LABEL: "the same pixels have different labels",
-    CHANGED: "changed since the audit",
     BY_HAND: "quarantined by hand",
 }
 
@@ -32,7 +33,7 @@ KIND_TEXTS = {  # kind of a reason → the reason without names of files and cla
 class Row:
     """The outcome for one source file.  verdict: written, rejected, duplicate or excluded.
 
-    kind: the code of the reason, one of KIND_TEXTS, or defects as in audit.csv; "" for a reason in free text.
+    kind: the code of the reason, one of KIND_TEXTS, or defects as in audit.csv; "" for a file that is written.
     fix: repairs as in audit.csv, or "".  place: in the spool.  sample: in its split's beton.
     """
 
@@ -62,9 +63,18 @@ class Row:
         return self.entry.view or self.decoded.view
 
 
+def kind_text(kind: str) -> str:
+    """The reason of a kind; "" for none that is known."""
+    defects = kind.split(";")
+    return f"{' and '.join(defects)} (audit)" if set(defects) <= DEFECTS.keys() else KIND_TEXTS.get(kind, "")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """The result of a conversion.  counts: verdict → files.  samples: split → class → images.  groups: by split."""
+    """The result of a conversion.  counts: verdict → files.  samples: split → class → images.  groups: by split.
+
+    reasons: kind → rejected files, commonest first.
+    """
 
     out: Path
     catalog: Catalog
@@ -109,7 +119,7 @@ def summarise(
         counts=dict(counts),
         samples=samples,
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
-        reasons=count_reasons([row.reason for row in rows if row.verdict == "rejected"]),
+        reasons=dict(Counter(row.kind for row in rows if row.verdict == "rejected").most_common()),
         cautions=tuple(cautions),
         dry_run=config.dry_run,
         audited=audited,
@@ -142,7 +152,10 @@ def conversion_parts(done: Conversion) -> Parts:
     ]
     if done.audited:
         parts += audit_parts(done.audited)
-    parts += [Line(f"  rejected {number}: {reason}") for reason, number in list(done.reasons.items())[:MOST_REASONS]]
+    for kind, number in list(done.reasons.items())[:MOST_REASONS]:
+        first = next(row for row in done.rows if row.kind == kind)
+        problem = f"; the first: {first.decoded.problem}" if first.decoded.problem else ""
+        parts.append(Line(f"  rejected {number}: {kind_text(kind)}{problem}"))
     if (more := len(done.reasons) - MOST_REASONS) > 0:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
     parts.append(split_sheet(done))

@@ -108,7 +108,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
             row = Row(entry=entry, decoded=next(decoded), place=place)
             place += 1
             row.reason = row.decoded.problem or row.decoded.note
-            row.verdict = "rejected" if row.decoded.problem else "written"
+            row.kind, row.verdict = row.decoded.code, "rejected" if row.decoded.problem else "written"
             rows.append(row)
     usable = [row for row in rows if row.verdict == "written"]
     if usable:

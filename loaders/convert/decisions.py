@@ -6,9 +6,9 @@ from pathlib import Path
 
 from loaders.audit.findings import FIXED, HARMLESS, AuditResult
 from loaders.audit.table import Decision, read_decisions
-from loaders.audit.verdicts import conclude, file_findings, judge_files, probe_files
+from loaders.audit.verdicts import conclude, judge_files, probe_files
 from loaders.config import ConvertConfig
-from loaders.convert.conversion import BY_HAND, CHANGED, Row
+from loaders.convert.conversion import BY_HAND, Row
 from loaders.errors import InputError
 from loaders.output import PhaseProgress
 from loaders.sources.entry import Entry, may_be_picture
@@ -47,7 +47,7 @@ def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, Decision], tabl
         if decision is None:
             continue
         if decision.pixels not in ("", row.decoded.pixel_hash.hex()):
-            row.drop(CHANGED, f"changed since {table} was made, expected the same; audit it again")
+            row.drop("changed", f"changed since {table} was made, expected the same; audit it again")
         elif decision.verdict == "quarantine":
             found = " and ".join(decision.defects) or "by hand"
             row.drop(";".join(decision.defects) or BY_HAND, f"{found} (quarantined in {table})")
@@ -61,8 +61,8 @@ def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, Decision], tabl
 def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgress) -> AuditResult:
     """Judge what was measured while decoding: reject files, join groups, record repairs."""
     started = time.perf_counter()
-    judged = judge_files([row.entry for row in rows], [row.decoded for row in rows], config.limits, progress)
-    for row, file in zip(rows, judged, strict=True):
+    files = judge_files([row.entry for row in rows], [row.decoded for row in rows], config.limits, progress)
+    for row, file in zip(rows, files, strict=True):
         if row.verdict != "written":
             continue
         row.group = file.group
@@ -72,6 +72,5 @@ def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgre
             row.drop(";".join(file.defects), reason, "duplicate" if copy else "rejected")
         elif file.fix:
             row.fix = file.fix
-    collection = probe_files(judged, config.seed, PERMUTATIONS, progress)
-    files = file_findings(judged, config.limits)
-    return conclude(str(config.catalog.origin), files, collection, time.perf_counter() - started)
+    collection = probe_files(files, config.seed, PERMUTATIONS, progress)
+    return conclude(str(config.catalog.origin), files, config.limits, collection, time.perf_counter() - started)

@@ -5,8 +5,6 @@
 import contextlib
 import hashlib
 import os
-import re
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +16,7 @@ import numpy as np
 from loaders.atomic_file import storage_error
 from loaders.config import AuditLimits, Fit
 from loaders.errors import RadiographError, StorageError
+from loaders.images.files import refuse
 from loaders.images.frame import grey_window, repair, stored_frame
 from loaders.images.quality import Measurement, fix_of, measure, own_defects
 from loaders.images.radiograph import decode_radiograph
@@ -27,13 +26,16 @@ from loaders.workers import map_in_processes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """The outcome for one file.  problem: why it is rejected, or "".  pixel_hash: of the decoded grey levels.
+    """The outcome for one file.  problem: why it is rejected, or "".  code: of the problem, from files.REFUSALS.
+
+    pixel_hash: of the decoded grey levels.
 
     patient, view: from the file itself; the patient is for hashing only, and is never written.
     short_side: of the radiograph after repair, in pixels.  measurement: for the audit, if it was asked for.
     """
 
     problem: str = ""
+    code: str = ""
     note: str = ""
     pixel_hash: bytes = b""
     width: int = 0
@@ -111,9 +113,10 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
             frame_SS, saturated = stored_frame(repaired_HW, settings.side, settings.fit)
             write_frame(spool, task.place, frame_SS.reshape(-1))
     except RadiographError as error:
-        return Decoded(problem=str(error))
+        return Decoded(problem=str(error), code=error.code)
     except (MemoryError, cv2.error) as error:
-        return Decoded(problem=f"too large to prepare ({type(error).__name__}), expected less; shrink it")
+        problem = f"too large to prepare ({type(error).__name__}), expected less; shrink it"
+        return Decoded(problem=problem, code="too-large")
     pixel_hash = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)
     pixel_hash.update(grey_HW.data)
     height, width = grey_HW.shape
@@ -130,9 +133,9 @@ def inside(root: Path, path: str) -> Path:
     try:
         resolved, base = joined.resolve(), root.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a NUL in the name
-        raise RadiographError(f"unreadable path ({error}), expected a file; correct or remove the link") from error
+        raise refuse(f"unreadable path ({error})", "a file", "no-access", "correct or remove the link") from error
     if base not in resolved.parents:
-        raise RadiographError("leads outside the source folder, expected a file inside it; copy the file there")
+        raise refuse("leads outside the source folder", "a file inside it", "outside-source")
     return joined
 
 
@@ -160,15 +163,3 @@ def temporary_spool(spool: Path, size: int, left: Iterable[Path]) -> Iterator[Pa
         raise error if isinstance(error, StorageError) else storage_error(spool, error, size) from error
     finally:
         spool.unlink(missing_ok=True)
-
-
-def count_reasons(reasons: Sequence[str]) -> dict[str, int]:
-    """How many files were rejected for each kind of reason, commonest first, each kind shown by its first reason.
-
-    Reasons are of one kind when they differ only in numbers, or after a colon.
-    """
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for reason in reasons:
-        by_kind[re.sub(r"\d+", "", reason.split(":")[0])].append(reason)
-    ordered = sorted(by_kind.values(), key=len, reverse=True)
-    return {alike[0].split(":")[0]: len(alike) for alike in ordered}

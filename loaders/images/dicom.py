@@ -17,7 +17,6 @@ OTHER_MODALITIES = (  # PS3.3 section C.7.3.1.1.1, those that a folder of radiog
     "CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "PX", "IO", "XC", "SC", "OT", "ES", "SR", "PR", "SEG", "KO", "DOC",
 )  # fmt: skip
 VIEWS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO")  # defined terms of PS3.3 section C.8.7.1
-ASK_VENDOR = "export it again with one plain grey mapping"
 
 
 def decode_dicom(data: bytes, max_pixels: int) -> Radiograph:
@@ -45,9 +44,9 @@ def check_kind(dataset: Dataset) -> None:
     modality = text(dataset, 0x00080060)
     if modality not in MODALITIES:
         name = f"modality {modality}" if modality in OTHER_MODALITIES else "another modality"
-        raise refuse(f"DICOM of {name}" if modality else "DICOM without a modality", "CR, DX or RG", "leave it out")
+        raise refuse(f"DICOM of {name}" if modality else "DICOM without a modality", "CR, DX or RG", "other-modality")
     if text(dataset, 0x00080068) == "FOR PROCESSING":
-        raise refuse("DICOM for processing", "one for presentation", "export the processed image")
+        raise refuse("DICOM for processing", "one for presentation", "for-processing")
 
 
 def shown_picture(dicom: Dicom, max_pixels: int) -> Radiograph:
@@ -55,7 +54,7 @@ def shown_picture(dicom: Dicom, max_pixels: int) -> Radiograph:
     form = read_format(dicom, max_pixels)
     shape = text(dicom.dataset, 0x20500020)
     if shape and (shape == "INVERSE") != (form.photometric == "MONOCHROME1"):
-        raise refuse(f"DICOM in {form.photometric} with another presentation LUT shape", "its own", "export it again")
+        raise refuse(f"DICOM in {form.photometric} with another presentation LUT shape", "its own", "dicom-header")
     table_L, note = np.empty(0), ""
     if form.photometric in GREY:
         table_L, note = grey_table(dicom, form)
@@ -104,13 +103,13 @@ def modality(dataset: Dataset, level_L: np.ndarray, little: bool) -> np.ndarray:
     slope = decimals(dataset, 0x00281053, "rescale slope")
     intercept = decimals(dataset, 0x00281052, "rescale intercept")
     if tables and (slope or intercept):
-        raise refuse("DICOM with both a modality LUT and a rescale slope", "one of them", ASK_VENDOR)
+        raise refuse("DICOM with both a modality LUT and a rescale slope", "one of them", "mapping")
     if len(tables) > 1:
-        raise refuse(f"DICOM with {len(tables)} modality LUTs", "one", ASK_VENDOR)
+        raise refuse(f"DICOM with {len(tables)} modality LUTs", "one", "mapping")
     if tables:
         return look_up(tables[0], level_L, little, "modality LUT")[0]
     if (slope or intercept) and (len(slope) != 1 or len(intercept) != 1 or slope[0] == 0):
-        raise refuse("DICOM without one slope, not 0, and one intercept", "both or neither", ASK_VENDOR)
+        raise refuse("DICOM without one slope, not 0, and one intercept", "both or neither", "mapping")
     return apply_modality_lut(level_L, dataset)
 
 
@@ -120,7 +119,7 @@ def voi(dataset: Dataset, level_L: np.ndarray, little: bool) -> tuple[np.ndarray
     center_V = decimals(dataset, 0x00281050, "window center")
     width_V = decimals(dataset, 0x00281051, "window width")
     if len(center_V) != len(width_V):
-        raise refuse(f"DICOM with {len(center_V)} window centers and {len(width_V)} widths", "pairs", ASK_VENDOR)
+        raise refuse(f"DICOM with {len(center_V)} window centers and {len(width_V)} widths", "pairs", "mapping")
     if tables:
         shown_L, top = look_up(tables[0], level_L, little, "VOI LUT")
         others = f"{len(tables)} VOI LUTs" * (len(tables) > 1) or "VOI LUT and window" * bool(center_V)
@@ -131,7 +130,7 @@ def voi(dataset: Dataset, level_L: np.ndarray, little: bool) -> tuple[np.ndarray
         return window(level_L, center_V[0], width_V[0], function), note
     lowest, highest = level_L.min(), level_L.max()
     if not highest > lowest:
-        raise refuse("DICOM whose modality values are all the same", "several", ASK_VENDOR)
+        raise refuse("DICOM whose modality values are all the same", "several", "mapping")
     return (level_L - lowest) / (highest - lowest), ""
 
 
@@ -139,10 +138,10 @@ def window(level_L: np.ndarray, center: float, width: float, function: str) -> n
     """A window from 0 to 1: LINEAR, LINEAR_EXACT or SIGMOID of PS3.3 sections C.11.2.1.2 and C.11.2.1.3, by pydicom."""
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         expected = "LINEAR, LINEAR_EXACT or SIGMOID"
-        raise refuse("DICOM with an unknown VOI LUT function", expected, "export it with one of these")
+        raise refuse("DICOM with an unknown VOI LUT function", expected, "mapping", "export it with one of these")
     if width <= 0 or (function == "LINEAR" and width < 1):
         least = "at least 1" if function == "LINEAR" else "more than 0"
-        raise refuse(f"DICOM with a {function} window of width {width:g}", least, ASK_VENDOR)
+        raise refuse(f"DICOM with a {function} window of width {width:g}", least, "mapping")
     # pydicom's output range is that of the stored bits, so 0 to 1 for one; it would turn round with a negative slope
     one_bit = Dataset()
     one_bit.PhotometricInterpretation, one_bit.PixelRepresentation, one_bit.BitsStored = "MONOCHROME2", 0, 1
@@ -160,7 +159,7 @@ def look_up(item: Dataset, level_L: np.ndarray, little: bool, name: str) -> tupl
     order = "<" if little else ">"
     descriptor, data = raw(item, 0x00283002), raw(item, 0x00283006)
     if len(descriptor) != 6:
-        raise refuse(f"DICOM with a {name} without descriptor", "three numbers", ASK_VENDOR)
+        raise refuse(f"DICOM with a {name} without descriptor", "three numbers", "mapping")
     num_entries, first, bits = np.frombuffer(descriptor, order + "u2").tolist()
     num_entries = num_entries or 65536
     kind = item.get_item(0x00283002).VR
@@ -171,8 +170,8 @@ def look_up(item: Dataset, level_L: np.ndarray, little: bool, name: str) -> tupl
     elif bits == 8 and len(data) == num_entries + num_entries % 2 and little:
         entry_E = np.frombuffer(data, np.uint8)[:num_entries]
     else:
-        raise refuse(f"DICOM with a {name} of {len(data)} bytes", f"{num_entries} entries of {bits} bits", ASK_VENDOR)
+        raise refuse(f"DICOM with a {name} of {len(data)} bytes", f"{num_entries} entries of {bits} bits", "mapping")
     if not 8 <= bits <= 16 or int(entry_E.max()) >> bits:
-        raise refuse(f"DICOM with a {name} of {bits} bits and values up to {entry_E.max()}", "8 to 16 bits", ASK_VENDOR)
+        raise refuse(f"DICOM with a {name} of {bits} bits and values up to {entry_E.max()}", "8 to 16 bits", "mapping")
     place_L = np.clip(np.rint(level_L) - first, 0, num_entries - 1).astype(np.int64)
     return entry_E[place_L].astype(np.float64), (1 << bits) - 1

@@ -67,25 +67,27 @@ def read_dicom(data: bytes, syntaxes: frozenset[str]) -> Dicom:
     deflate bomb, or no pixel data.  Source: DICOM PS3.10 section 7.1, PS3.5 sections 7 and A.
     """
     if data[128:META_START] != b"DICM":
-        raise refuse("DICOM without the 128-byte preamble", "a DICOM file", "export it again as a DICOM file (PS3.10)")
+        remedy = "export it again as a DICOM file (PS3.10)"
+        raise refuse("DICOM without the 128-byte preamble", "a DICOM file", "dicom-header", remedy)
     group_ends = walk(data, META_START, implicit=False, little=True, only_group=2)
     syntax = text(read_dataset(BytesIO(data[META_START:group_ends]), False, True), 0x00020010)
     if syntax not in syntaxes:
         name = UID_dictionary[syntax][0] if syntax in UID_dictionary else "an unknown transfer syntax"
         found = f"DICOM in {name}" if syntax else "DICOM without a transfer syntax"
-        raise refuse(found, "uncompressed, JPEG, JPEG-LS, JPEG 2000 or RLE", "export it in one of these")
+        expected = "uncompressed, JPEG, JPEG-LS, JPEG 2000 or RLE"
+        raise refuse(found, expected, "dicom-pixels", "export it in one of these")
     body, start = (inflate(data, group_ends), 0) if syntax == DEFLATED else (data, group_ends)
     implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
     at = walk(body, start, implicit=implicit, little=little)
     if at == len(body):
-        raise refuse("DICOM without pixel data", "one with an image", "leave it out")
+        raise refuse("DICOM without pixel data", "one with an image", "no-image")
     long_header = not implicit and body[at + 4 : at + 6] in LONG_LENGTH
     length_at = at + (8 if long_header else 4 if implicit else 6)
     width = 4 if implicit or long_header else 2
     value_at = length_at + width
     length = int.from_bytes(body[length_at:value_at], "little" if little else "big")
     if length != UNDEFINED and value_at + length > len(body):
-        raise refuse(f"truncated DICOM ({len(body) - value_at} of {length} bytes of pixel data)", "a whole one")
+        raise refuse(f"truncated DICOM ({len(body) - value_at} of {length} bytes of pixel data)", "a whole one", "cut")
     dataset = read_dataset(BytesIO(body[start:at]), implicit, little)
     return Dicom(dataset=dataset, syntax=syntax, little=little, body=body, pixels_at=value_at, pixels_length=length)
 
@@ -96,8 +98,9 @@ def inflate(data: bytes, start: int) -> bytes:
     body = stream.decompress(memoryview(data)[start:], MAX_INFLATED)
     if not stream.eof:
         if stream.unconsumed_tail:
-            raise refuse(f"DICOM that inflates to more than {MAX_INFLATED} bytes", "less", "remove it from the source")
-        raise refuse("truncated DICOM (its deflated stream has no end)", "a whole one")
+            found = f"DICOM that inflates to more than {MAX_INFLATED} bytes"
+            raise refuse(found, "less", "too-large", "remove it from the source")
+        raise refuse("truncated DICOM (its deflated stream has no end)", "a whole one", "cut")
     return body
 
 
@@ -108,6 +111,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
     Errors: RadiographError for lengths that lead outside, unbalanced or deep nesting, or too many elements.
     """
     order, at, end = "<" if little else ">", start, len(body)
+    cut = refuse(f"truncated DICOM ({end} bytes, cut within its elements)", "a whole one", "cut")
     if at + 6 <= end and implicit == bool(VR.match(body, at + 4)):  # pydicom would switch to it, unchecked
         raise refuse("DICOM whose elements are not encoded in its transfer syntax", "one encoding")
     opened: list[tuple[int, bool]] = []  # of each open sequence or item: where it ends or UNDEFINED, whether fragments
@@ -117,7 +121,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
         if at == end and not opened:
             return at
         if at + 8 > end:
-            raise refuse(f"truncated DICOM ({len(body)} bytes, cut within its elements)", "a whole one")
+            raise cut
         group, element, length = struct.unpack_from(order + "HHL", body, at)
         tag, vr = group << 16 | element, body[at + 4 : at + 6]
         if not opened and (tag == PIXEL_DATA or only_group not in (None, group)):
@@ -137,7 +141,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
             if explicit:
                 if vr in LONG_LENGTH:
                     if at + 4 > end:
-                        raise refuse(f"truncated DICOM ({len(body)} bytes, cut within its elements)", "a whole one")
+                        raise cut
                     length = struct.unpack_from(order + "L", body, at)[0]
                     at += 4
                 else:
@@ -150,12 +154,13 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
         if into:
             opened.append((length if length == UNDEFINED else at + length, fragments))
             if len(opened) > MAX_OPEN:
-                raise refuse(f"DICOM with sequences more than {MAX_OPEN // 2} deep", "fewer", "remove nested sequences")
+                found = f"DICOM with sequences more than {MAX_OPEN // 2} deep"
+                raise refuse(found, "fewer", "too-large", "remove nested sequences")
         elif length == UNDEFINED:
             raise refuse("DICOM with a fragment of undefined length", "correct lengths")
         else:
             at += length
-    raise refuse(f"DICOM of more than {MAX_ELEMENTS} elements", "fewer", "remove private sequences")
+    raise refuse(f"DICOM of more than {MAX_ELEMENTS} elements", "fewer", "too-large", "remove private sequences")
 
 
 # ---- values, from raw bytes: pydicom's own conversions warn, guess and quote tags
@@ -176,7 +181,7 @@ def whole(dataset: Dataset, tag: int, name: str, little: bool) -> int:
     """An unsigned short.  Errors: RadiographError unless it is there once."""
     value = raw(dataset, tag)
     if len(value) != 2:
-        raise refuse(f"DICOM without one value of {name}", "one", "export it again")
+        raise refuse(f"DICOM without one value of {name}", "one", "dicom-header")
     return int.from_bytes(value, "little" if little else "big")
 
 
@@ -185,7 +190,7 @@ def decimals(dataset: Dataset, tag: int, name: str) -> list[float]:
     found = text(dataset, tag)
     parts = [part.strip() for part in found.split("\\")] if found else []
     if not all(map(DECIMAL.fullmatch, parts)):
-        raise refuse(f"DICOM with a {name} that is no number", "a decimal", "export it again")
+        raise refuse(f"DICOM with a {name} that is no number", "a decimal", "dicom-header")
     return [float(part) for part in parts]
 
 
@@ -195,5 +200,5 @@ def items(dataset: Dataset, tag: int, name: str) -> list[Dataset]:
         return []
     value = dataset[tag].value
     if not isinstance(value, Sequence):
-        raise refuse(f"DICOM with a {name} that is no sequence", "a sequence", "export it again")
+        raise refuse(f"DICOM with a {name} that is no sequence", "a sequence", "dicom-header")
     return list(value)

@@ -12,9 +12,8 @@ import numpy as np
 from pydicom.encaps import generate_fragments, parse_basic_offsets
 
 from loaders.images.dicom_elements import BIG_ENDIAN, DEFLATED, IMPLICIT, UNDEFINED, Dicom, raw, text, whole
-from loaders.images.files import SHRINK, check_jpeg, refuse
+from loaders.images.files import check_jpeg, refuse
 
-EXPORT_AGAIN = "export it again as plain grey"
 GREY = ("MONOCHROME1", "MONOCHROME2")
 LUMA_FIRST = ("YBR_FULL", "YBR_FULL_422")  # their first sample is Rec. 601 luma (PS3.3 section C.7.6.3.1.2)
 FROM_RGB = ("YBR_RCT", "YBR_ICT")  # JPEG 2000's own transforms, which its decoder undoes
@@ -58,33 +57,33 @@ def read_format(dicom: Dicom, max_pixels: int) -> Format:
     dataset, little = dicom.dataset, dicom.little
     rows, columns = whole(dataset, 0x00280010, "rows", little), whole(dataset, 0x00280011, "columns", little)
     if rows * columns > max_pixels:
-        raise refuse(f"{columns}x{rows} pixels", f"at most {max_pixels}", SHRINK)
+        raise refuse(f"{columns}x{rows} pixels", f"at most {max_pixels}", "too-large")
     if not rows * columns:
-        raise refuse(f"DICOM of {columns}x{rows} pixels", "one with an image", "leave it out")
+        raise refuse(f"DICOM of {columns}x{rows} pixels", "one with an image", "no-image")
     frames = text(dataset, 0x00280008) or "1"
     if frames != "1":
         number = int(frames) if re.fullmatch(r"\+?\d{1,11}", frames, re.ASCII) else 0
         if number != 1:
-            raise refuse(f"DICOM of {number or 'an unknown number of'} frames", "one", "save each as a file of its own")
+            raise refuse(f"DICOM of {number or 'an unknown number of'} frames", "one", "several-images")
     photometric = text(dataset, 0x00280004)
     if photometric not in (*GREY, "RGB", *LUMA_FIRST, *FROM_RGB):
         name = photometric if photometric in OTHER else "unknown" if photometric else "no"
-        raise refuse(f"DICOM of {name} photometric interpretation", "grey, RGB or YBR_FULL", EXPORT_AGAIN)
+        raise refuse(f"DICOM of {name} photometric interpretation", "grey, RGB or YBR_FULL", "dicom-pixels")
     samples = whole(dataset, 0x00280002, "samples per pixel", little)
     allocated = whole(dataset, 0x00280100, "bits allocated", little)
     stored = whole(dataset, 0x00280101, "bits stored", little)
     high = whole(dataset, 0x00280102, "high bit", little)
     signed = whole(dataset, 0x00280103, "pixel representation", little)
     if samples != (1 if photometric in GREY else 3):
-        raise refuse(f"DICOM of {samples} samples a pixel in {photometric}", "1 for grey, 3 for colour", EXPORT_AGAIN)
+        raise refuse(f"DICOM of {samples} samples a pixel in {photometric}", "1 for grey, 3 for colour", "dicom-pixels")
     if allocated not in (8, 16) or not 6 <= stored <= allocated or high != stored - 1 or signed > 1:
         found = f"{allocated} bits allocated, {stored} stored, high bit {high}, pixel representation {signed}"
-        raise refuse(f"DICOM of {found}", "6 to 16 stored in 8 or 16, the high bit one less, 0 or 1", EXPORT_AGAIN)
+        raise refuse(f"DICOM of {found}", "6 to 16 stored in 8 or 16, the high bit one less, 0 or 1", "dicom-pixels")
     if samples == 3 and (allocated, stored, signed) != (8, 8, 0):
-        raise refuse(f"DICOM of {stored}-bit colour", "grey or 8-bit colour", EXPORT_AGAIN)
+        raise refuse(f"DICOM of {stored}-bit colour", "grey or 8-bit colour", "dicom-pixels")
     planar = raw(dataset, 0x00280006)
     if samples == 3 and planar not in (b"\0\0", b"\1\0", b"\0\1"):
-        raise refuse("DICOM of colour without planar configuration", "0 or 1", EXPORT_AGAIN)
+        raise refuse("DICOM of colour without planar configuration", "0 or 1", "dicom-pixels")
     return Format(
         rows=rows, columns=columns, samples=samples, allocated=allocated, stored=stored, signed=bool(signed),
         photometric=photometric, planar=any(planar),
@@ -127,7 +126,7 @@ def significant(pixels: np.ndarray, form: Format) -> np.ndarray:
     if not (
         np.array_equal(whole_HW, pattern) or (form.signed and np.array_equal(whole_HW.view(extended.dtype), extended))
     ):
-        raise refuse(f"DICOM with samples of more than {form.stored} bits", "as many as are stored", EXPORT_AGAIN)
+        raise refuse(f"DICOM with samples of more than {form.stored} bits", "as many as are stored", "dicom-pixels")
     return pattern
 
 
@@ -136,13 +135,13 @@ def _native(dicom: Dicom, form: Format) -> np.ndarray:
         raise refuse("uncompressed DICOM with fragments of pixel data", "one run of bytes")
     num_pixels, halved = form.rows * form.columns, form.photometric == "YBR_FULL_422"
     if form.photometric in FROM_RGB or (halved and (form.columns % 2 or form.planar)):
-        raise refuse(f"uncompressed DICOM in {form.photometric}", "grey, RGB or YBR_FULL", EXPORT_AGAIN)
+        raise refuse(f"uncompressed DICOM in {form.photometric}", "grey, RGB or YBR_FULL", "dicom-pixels")
     expected = num_pixels * (2 if halved else form.samples * form.allocated // 8)
     if dicom.pixels_length not in (expected, expected + expected % 2):
         raise refuse(f"DICOM with {dicom.pixels_length} bytes of pixel data", f"{expected} for its header")
     swapped = not dicom.little and form.allocated == 8
     if swapped and dicom.pixels_length % 2:
-        raise refuse("big-endian DICOM with an odd length of pixel data", "an even one", EXPORT_AGAIN)
+        raise refuse("big-endian DICOM with an odd length of pixel data", "an even one", "dicom-pixels")
     if form.allocated == 16:
         kind = ("<" if dicom.little else ">") + "u2"
         pixels = np.frombuffer(dicom.body, kind, num_pixels, dicom.pixels_at).astype(np.uint16)
@@ -163,27 +162,27 @@ def _frame(dicom: Dicom) -> bytes:
     rest = BytesIO(dicom.body)
     rest.seek(dicom.pixels_at)
     if len(parse_basic_offsets(rest)) > 1:
-        raise refuse("DICOM of several frames", "one", "save each as a file of its own")
+        raise refuse("DICOM of several frames", "one", "several-images")
     fragments = list(generate_fragments(rest))
     closed = dicom.body[rest.tell() - 4 : rest.tell()] == b"\xfe\xff\xdd\xe0"
     if not closed or not any(fragments):
-        raise refuse("truncated DICOM (its fragments of pixel data have no end)", "a whole one")
+        raise refuse("truncated DICOM (its fragments of pixel data have no end)", "a whole one", "cut")
     return b"".join(fragments)
 
 
 def _check_codestream(form: Format, name: str, rows: int, columns: int, samples: int, bits: int, exact: bool) -> None:
     if (rows, columns, samples) != (form.rows, form.columns, form.samples):
         found = f"{name} of {columns}x{rows} pixels and {samples} samples in DICOM"
-        raise refuse(found, f"its header's {form.columns}x{form.rows} and {form.samples}", EXPORT_AGAIN)
+        raise refuse(found, f"its header's {form.columns}x{form.rows} and {form.samples}", "dicom-pixels")
     if not 2 <= bits <= form.allocated or (exact and bits != form.stored):
-        raise refuse(f"{name} of {bits} bits in DICOM", f"its header's {form.stored}", EXPORT_AGAIN)
+        raise refuse(f"{name} of {bits} bits in DICOM", f"its header's {form.stored}", "dicom-pixels")
 
 
 def _ended(frame: bytes, name: str) -> bytes:
     """The codestream without padding.  Without its end marker OpenJPEG may fill in, and CharLS may take a minute."""
     ended = frame.rstrip(b"\0").removesuffix(b"\xff")  # some pad with that
     if not ended.endswith(b"\xff\xd9"):
-        raise refuse(f"truncated {name} in DICOM ({len(frame)} bytes)", "a whole one")
+        raise refuse(f"truncated {name} in DICOM ({len(frame)} bytes)", "a whole one", "cut")
     return ended
 
 
@@ -198,12 +197,12 @@ def _jpeg(frame: bytes, form: Format, syntax: str) -> np.ndarray:
         check_jpeg(frame)
     code, bits, rows, columns, samples, transform = _frame_header(frame, name)
     if code not in allowed:
-        raise refuse(f"DICOM with a {name} of frame type {code:X}", "that of its transfer syntax", EXPORT_AGAIN)
+        raise refuse(f"DICOM with a {name} of frame type {code:X}", "that of its transfer syntax", "dicom-pixels")
     _check_codestream(form, name, rows, columns, samples, bits, exact=form.signed)
     if form.samples == 3 and (form.photometric in FROM_RGB or (form.photometric == "RGB" and transform == 1)):
-        raise refuse(f"DICOM in {form.photometric} with a {name} in another colour space", "the same", EXPORT_AGAIN)
+        raise refuse(f"DICOM in {form.photometric} with a {name} in another colour space", "the same", "dicom-pixels")
     if form.photometric in LUMA_FIRST and transform == 0:
-        raise refuse(f"DICOM in {form.photometric} with a {name} in RGB", "the same", EXPORT_AGAIN)
+        raise refuse(f"DICOM in {form.photometric} with a {name} in RGB", "the same", "dicom-pixels")
     out = np.zeros(form.shape, "u1" if bits <= 8 else "u2")
     if is_ls:
         return imagecodecs.jpegls_decode(frame, out=out)
@@ -236,7 +235,7 @@ def _frame_header(frame: bytes, name: str) -> tuple[int, int, int, int, int, int
 def _jpeg_2000(frame: bytes, form: Format) -> np.ndarray:
     """By OpenJPEG, which undoes its own colour transforms; the file format's boxes are not allowed (PS3.5 A.4.4)."""
     if not frame.startswith(b"\xff\x4f\xff\x51") or len(frame) < 45:
-        raise refuse("DICOM with a JPEG 2000 without its header", "a codestream", EXPORT_AGAIN)
+        raise refuse("DICOM with a JPEG 2000 without its header", "a codestream", "dicom-pixels")
     frame = _ended(frame, "JPEG 2000")
     right, bottom, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in (8, 12, 16, 20))
     samples, depth = int.from_bytes(frame[40:42], "big"), frame[42]
@@ -245,11 +244,11 @@ def _jpeg_2000(frame: bytes, form: Format) -> np.ndarray:
     across, down = (max(1, int.from_bytes(frame[at : at + 4], "big")) for at in (24, 28))
     num_tiles = -(-right // across) * -(-bottom // down)
     if num_tiles > MAX_TILES:
-        raise refuse(f"JPEG 2000 of {num_tiles} tiles in DICOM", f"at most {MAX_TILES}", EXPORT_AGAIN)
+        raise refuse(f"JPEG 2000 of {num_tiles} tiles in DICOM", f"at most {MAX_TILES}", "dicom-pixels")
     if signed != form.signed:
-        raise refuse("JPEG 2000 whose samples and DICOM header disagree on signs", "agreement", EXPORT_AGAIN)
+        raise refuse("JPEG 2000 whose samples and DICOM header disagree on signs", "agreement", "dicom-pixels")
     if form.photometric in LUMA_FIRST:
-        raise refuse(f"DICOM in {form.photometric} with a JPEG 2000", "RGB, YBR_RCT or YBR_ICT", EXPORT_AGAIN)
+        raise refuse(f"DICOM in {form.photometric} with a JPEG 2000", "RGB, YBR_RCT or YBR_ICT", "dicom-pixels")
     out = np.zeros(form.shape, f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
     return imagecodecs.jpeg2k_decode(frame, numthreads=1, out=out)
 
@@ -259,12 +258,12 @@ def _run_lengths(frame: bytes, form: Format) -> np.ndarray:
     num_segments = form.samples * form.allocated // 8
     starts = np.frombuffer(frame[:64], "<u4")
     if len(starts) < 16 or starts[0] != num_segments:
-        raise refuse("DICOM with a broken RLE header", f"{num_segments} segments", EXPORT_AGAIN)
+        raise refuse("DICOM with a broken RLE header", f"{num_segments} segments", "dicom-pixels")
     if form.photometric not in (*GREY, "RGB", "YBR_FULL"):
-        raise refuse(f"DICOM in {form.photometric} with RLE", "RGB or YBR_FULL", EXPORT_AGAIN)
+        raise refuse(f"DICOM in {form.photometric} with RLE", "RGB or YBR_FULL", "dicom-pixels")
     edges = [*starts[1 : 1 + num_segments].tolist(), len(frame)]
     if edges[0] != 64 or sorted(set(edges)) != edges:
-        raise refuse("DICOM with RLE segments out of order", "rising offsets", EXPORT_AGAIN)
+        raise refuse("DICOM with RLE segments out of order", "rising offsets", "dicom-pixels")
     num_pixels = form.rows * form.columns
     planes = []
     for start, end in pairwise(edges):

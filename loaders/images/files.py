@@ -17,9 +17,29 @@ from kernels.decoding import count_coloured
 from loaders.errors import RadiographError
 
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
-SHRINK = "shrink it, or raise --max-pixels if you trust it"
 SAMPLES, TINT_SAMPLES = 320, 80  # pixels along either axis that are sampled for colour and for the tint
 COLOURFUL = 25  # levels of 255 between a channel and the mean of all three; JPEG's noise stays below
+COPY_AGAIN = "copy it again from its source"
+REFUSALS = {  # code of a RadiographError → its meaning, the usual remedy
+    "no-access": ("cannot be opened", "check its permissions"),
+    "no-file": ("not a regular file", "remove it from the source"),
+    "outside-source": ("leads outside the source folder", "copy the file there"),
+    "empty": ("empty", COPY_AGAIN),
+    "cut": ("cut short", COPY_AGAIN),
+    "damaged": ("damaged", COPY_AGAIN),
+    "too-large": ("too large", "shrink it, or raise --max-pixels if you trust it"),
+    "other-format": ("not a PNG, JPEG, TIFF, BMP or DICOM file", "replace or remove it"),
+    "unsupported": ("of an unsupported kind", "open it in a viewer and save it as grey PNG"),
+    "several-images": ("several images in one file", "save each as a file of its own"),
+    "one-level": ("a single grey level", "leave it out"),
+    "other-modality": ("DICOM of another modality", "leave it out"),
+    "for-processing": ("DICOM for processing", "export the processed image"),
+    "no-image": ("DICOM without an image", "leave it out"),
+    "dicom-header": ("DICOM with an unusable header", "export it again"),
+    "dicom-pixels": ("DICOM with unsupported pixels", "export it again as plain grey"),
+    "mapping": ("DICOM without one plain grey mapping", "export it again with one plain grey mapping"),
+    "changed": ("changed since the audit", "audit the files again"),
+}
 _SIGNATURES = (  # offset, magic, format; the first that fits
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -70,9 +90,12 @@ class Radiograph:
     view: str = ""
 
 
-def refuse(found: str, expected: str, remedy: str = "copy it again from its source") -> RadiographError:
-    """The error of a file that is not used.  Its texts quote no free text of the file, which may name a patient."""
-    return RadiographError(f"{found}, expected {expected}; {remedy}")
+def refuse(found: str, expected: str, code: str = "damaged", remedy: str = "") -> RadiographError:
+    """The error of a file that is not used.  Its texts quote no free text of the file, which may name a patient.
+
+    code: one of REFUSALS.  remedy: where it differs from that code's.
+    """
+    return RadiographError(f"{found}, expected {expected}; {remedy or REFUSALS[code][1]}", code)
 
 
 def read_file(path: Path) -> tuple[bytes, str, str]:
@@ -87,11 +110,12 @@ def read_file(path: Path) -> tuple[bytes, str, str]:
             _check_kind(os.fstat(descriptor))  # the path may have been swapped since
             data = file.read()
     except OSError as error:
-        raise refuse(error.strerror or str(error), "a readable file", "check its permissions") from error
+        raise refuse(error.strerror or str(error), "a readable file", "no-access") from error
     except (ValueError, MemoryError) as error:  # a NUL in the path; no room for the bytes
-        raise refuse(str(error) or "no memory for this file", "a readable file", "check the path") from error
+        found = str(error) or "no memory for this file"
+        raise refuse(found, "a readable file", "no-access", "check the path") from error
     if not data:
-        raise refuse("0 bytes", "a radiograph")
+        raise refuse("0 bytes", "a radiograph", "empty")
     found = format_of(data)
     agrees = SUFFIXES.get(path.suffix.lower(), found) == found
     return data, found, "" if agrees else f"named {path.suffix}, is {found}"
@@ -101,9 +125,9 @@ def _check_kind(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
         kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
-        raise refuse(kind, "a regular file", "remove it from the source")
+        raise refuse(kind, "a regular file", "no-file")
     if status.st_size > MAX_BYTES:
-        raise refuse(f"{status.st_size} bytes", f"at most {MAX_BYTES}", "remove or shrink it")
+        raise refuse(f"{status.st_size} bytes", f"at most {MAX_BYTES}", "too-large", "remove or shrink it")
 
 
 def format_of(data: bytes) -> str:
@@ -128,7 +152,7 @@ def check_jpeg(data: bytes) -> None:
         if code not in (0x01, 0xD8, 0xD9):  # all others have a length; it steps over EXIF thumbnails
             at += int.from_bytes(data[at : at + 2], "big")
             scans += code == 0xDA
-    raise refuse(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one")
+    raise refuse(f"truncated JPEG ({len(data)} bytes, no end-of-image marker)", "a whole one", "cut")
 
 
 def colour_share(colour_HWC: np.ndarray) -> float:

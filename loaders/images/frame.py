@@ -10,7 +10,8 @@ import numpy as np
 
 from kernels.decoding import histogram_into, shrink_into
 from loaders.config import CROP_SHARE, Fit
-from loaders.errors import InputError, RadiographError
+from loaders.errors import InputError
+from loaders.images.files import refuse
 from loaders.images.radiograph import decode_radiograph
 from loaders.output import share_text
 
@@ -49,7 +50,7 @@ def grey_window(grey_HW: np.ndarray) -> tuple[int, int, float]:
     low, high = np.searchsorted(cumulative_L, (LOW_SHARE * total, HIGH_SHARE * total)).tolist()
     if low == high:
         share = share_text(HIGH_SHARE - LOW_SHARE)
-        raise RadiographError(f"{share} of the pixels have grey level {low}, expected a picture; leave it out")
+        raise refuse(f"{share} of the pixels have grey level {low}", "a picture", "one-level")
     inside = int(cumulative_L[high] - cumulative_L[low] + count_L[low])
     return low, high, (total - inside) / total
 
@@ -106,8 +107,7 @@ def repair(grey_HW: np.ndarray, fix: str) -> np.ndarray:
             top, bottom, left, right = map(int, crop.groups())
             rows, columns = grey_HW.shape
             if not (0 <= top < bottom <= rows and 0 <= left < right <= columns):
-                expected = f"room for the audit's {step}"
-                raise RadiographError(f"{columns}x{rows} pixels, expected {expected}; audit the files again")
+                raise refuse(f"{columns}x{rows} pixels", f"room for the audit's {step}", "changed")
             grey_HW = grey_HW[top:bottom, left:right]
         elif step == "invert":
             grey_HW = np.iinfo(grey_HW.dtype).max - grey_HW
@@ -150,13 +150,13 @@ def read_mask(path: Path, side: int, fit: Fit, *, size: tuple[int, int] | None =
         grey_HW = decode_radiograph(path, max_pixels=MAX_PIXELS).grey_HW
         top, (rows, columns) = int(grey_HW.max()), grey_HW.shape
         if not top:
-            raise RadiographError("black all over, expected a mask with the lungs in white; leave it out")
+            raise InputError("black all over, expected a mask with the lungs in white; leave it out")
         if size is not None and abs(columns * size[1] / (rows * size[0]) - 1) > PROPORTION:
             expected = f"the proportions of its radiograph, {size[0]}x{size[1]}"
-            raise RadiographError(f"{columns}x{rows} pixels, expected {expected}; make it again, or leave it out")
+            raise InputError(f"{columns}x{rows} pixels, expected {expected}; make it again, or leave it out")
         if size is not None and "crop " in fix:  # counts in the radiograph's pixels
             grey_HW = cv2.resize(grey_HW, size, interpolation=cv2.INTER_NEAREST)
         grey_HW = repair(grey_HW, "; ".join(step for step in fix.split("; ") if step != "invert"))
-    except RadiographError as error:
+    except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return fit_square(grey_HW, side, fit, (0, top)) > MID_GREY - 1

@@ -17,9 +17,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from kernels.decoding import luma_into, unfilter_into
-from loaders.images.files import DECODER_ERRORS, SHRINK, Radiograph, check_jpeg, colour_share, read_file, refuse
+from loaders.images.files import DECODER_ERRORS, Radiograph, check_jpeg, colour_share, read_file, refuse
 
-SAVE_AGAIN = "open it in a viewer and save it as grey PNG"
 BAND = 1 << 20  # pixels of a picture that are converted at once
 SAMPLE_BYTES = 6  # of a pixel of 16-bit RGB, the most that max_pixels of a PNG may have
 CHANNELS = {0: 1, 2: 3, 6: 4}  # PNG colour types without a palette, and without OpenCV's own ideas of grey with alpha
@@ -41,7 +40,7 @@ def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False)
     """
     data, found, note = read_file(path)
     if found not in _DECODERS:
-        raise refuse(found, " or ".join(_DECODERS), "replace or remove it")
+        raise refuse(found, " or ".join(_DECODERS), "other-format")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -49,9 +48,9 @@ def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False)
             if with_colour and found == "JPEG":
                 radiograph = replace(radiograph, colour=_jpeg_colour(data))
         except Image.DecompressionBombError as error:
-            raise refuse("more pixels than Pillow ever reads", f"at most {max_pixels}", SHRINK) from error
+            raise refuse("more pixels than Pillow ever reads", f"at most {max_pixels}", "too-large") from error
         except Image.UnidentifiedImageError as error:
-            raise refuse(f"{found} with a rare or damaged header", "a common one", SAVE_AGAIN) from error
+            raise refuse(f"{found} with a rare or damaged header", "a common one", "unsupported") from error
         except DECODER_ERRORS as error:
             reason = str(error) or type(error).__name__
             raise refuse(f"{found} that does not decode ({reason})", "a whole image") from error
@@ -62,10 +61,10 @@ def _open_header(data: bytes, name: str, max_pixels: int) -> Image.Image:
     image = Image.open(BytesIO(data), formats=[name])
     width, height = image.size
     if width * height > max_pixels:
-        raise refuse(f"{width}x{height} pixels", f"at most {max_pixels}", SHRINK)
+        raise refuse(f"{width}x{height} pixels", f"at most {max_pixels}", "too-large")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a phone's MPO has a whole JPEG first, then thumbnails or depth
-        raise refuse(f"{name} of {frames} images", "one", "save each as a file of its own")
+        raise refuse(f"{name} of {frames} images", "one", "several-images")
     return image
 
 
@@ -74,7 +73,7 @@ def _finish(
 ) -> Radiograph:
     """Turn the grey upright by its EXIF tag; loading a TIFF has already done so."""
     if grey_HW.shape != image.size[::-1]:
-        raise refuse(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", SAVE_AGAIN)
+        raise refuse(f"{name} decoded to {grey_HW.shape}", f"its header's {image.size[::-1]}", "unsupported")
     try:
         orientation = image.getexif().get(0x0112, 1)
     except DECODER_ERRORS:
@@ -126,7 +125,7 @@ def _grey_of(image: Image.Image) -> tuple[np.ndarray, str, float]:
         for rows in _bands(image.height, image.width):  # of the whole, Pillow would make three copies
             colour_HWC[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert(mode))
         return *_flatten(colour_HWC), colour_share(colour_HWC)
-    raise refuse(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", SAVE_AGAIN)
+    raise refuse(f"{image.format} of mode {image.mode}", "grey of 1 to 16 bits or 8-bit colour", "unsupported")
 
 
 def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
@@ -142,7 +141,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
         size = {0: 1, 2: 3, 3: 4}.get(data[25], 4) * max(1, depth // 8)
         most = SAMPLE_BYTES * max_pixels // size
         if image.width * image.height > most:
-            raise refuse(f"{image.width}x{image.height} pixels of {size} bytes", f"at most {most}", SHRINK)
+            raise refuse(f"{image.width}x{image.height} pixels of {size} bytes", f"at most {most}", "too-large")
         red, blue, pixels = 2, 0, cv2.imdecode(np.frombuffer(pixels_only, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise refuse("PNG that does not decode", "a sound one")
@@ -172,7 +171,7 @@ def sound_png(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
         if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             raise refuse(f"damaged PNG (wrong CRC32 in the chunk at byte {at})", "a sound one")
         if (kind == b"IHDR") != (at == 8):
-            raise refuse(f"PNG chunk {kind!r} at byte {at}", "IHDR first and once", SAVE_AGAIN)
+            raise refuse(f"PNG chunk {kind!r} at byte {at}", "IHDR first and once", "unsupported")
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             kept.append(view[at:end])
         if kind == b"IDAT":
@@ -182,7 +181,7 @@ def sound_png(data: bytes) -> tuple[bytes, dict[bytes, bytes]]:
         if kind == b"IEND":
             return b"".join(kept), bodies | {b"IDAT": b"".join(compressed)}
         at = end
-    raise refuse(f"truncated PNG ({len(data)} bytes, no IEND chunk)", "a whole one")
+    raise refuse(f"truncated PNG ({len(data)} bytes, no IEND chunk)", "a whole one", "cut")
 
 
 def plain_png(pixels_only: bytes, compressed: bytes) -> np.ndarray | None:
@@ -229,11 +228,11 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Radiograph:
     depth, sample_format, white_is_zero = (max(tags.get(258, (1,))), max(tags.get(339, (1,))), tags.get(262) == 0)
     if (depth > 8 and not image.mode.startswith("I;16")) or sample_format not in (1, 4):  # 4: undefined
         kind = {2: "signed", 3: "floating-point"}.get(sample_format, "colour")
-        raise refuse(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", SAVE_AGAIN)
+        raise refuse(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", "unsupported")
     for starts, sizes in ((273, 279), (324, 325)):  # strips, tiles
         for start, size in zip(tags.get(starts, ()), tags.get(sizes, ()), strict=False):
             if start + size > len(data):
-                raise refuse(f"truncated TIFF ({len(data)} bytes)", f"{start + size} or more")
+                raise refuse(f"truncated TIFF ({len(data)} bytes)", f"{start + size} or more", "cut")
     grey_HW, note, colour = _grey_of(image)
     if white_is_zero and grey_HW.dtype == np.uint16:  # Pillow inverts the others itself
         grey_HW = 65535 - grey_HW

@@ -5,17 +5,15 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig
 from loaders.errors import ConfigError, InputError
-from loaders.sources.entry import SPLITS, Entry, files_below, is_hidden, read_rows, table_path
+from loaders.sources.entry import OTHER_CLASS, SPLITS, Entry, files_below, is_hidden, read_rows, table_path
 from loaders.sources.presets import check_whole_patients, preset_entries
 
 GROUP_PRESETS = {"nih": r"^(\d{8})_\d{3}\."}  # 00001280_004.png: patient 1280, follow-up 4
 SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
-OTHER_CLASS = "other-class"  # the kind of an entry whose class was not asked for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,12 +96,12 @@ def folder_entries(source: Path, labelled: bool) -> Iterator[Entry]:
     source_name = SYNTHETIC if labelled and (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
     for relative in files_below(source):
         label = relative.parts[0] if labelled and len(relative.parts) > 1 else ""
-        excluded = ""
+        kind = excluded = ""
         if labelled and not label:
-            excluded = "not in a class folder"
+            kind, excluded = "no-class", "not in a class folder"
         elif is_hidden(relative):
-            excluded = "hidden file"
-        yield Entry(path=relative.as_posix(), label=label, source=source_name, excluded=excluded)
+            kind, excluded = "hidden", "hidden file"
+        yield Entry(path=relative.as_posix(), label=label, source=source_name, excluded=excluded, kind=kind)
 
 
 def manifest_entries(manifest: Path) -> Iterator[Entry]:
@@ -122,12 +120,9 @@ def manifest_entries(manifest: Path) -> Iterator[Entry]:
         yield Entry(path=path, label=values["label"], **{name: values[name] for name in optional})
 
 
-T = TypeVar("T", bound=Hashable)
-
-
-def confounded_labels(labels: Sequence[T], sources: Sequence[Hashable]) -> list[T]:
+def confounded_labels(labels: Sequence[str], sources: Sequence[Hashable]) -> list[str]:
     """The labels whose sources have images of no other label, in order: there the source alone gives the label."""
-    labels_of: dict[Hashable, set[T]] = defaultdict(set)
+    labels_of: dict[Hashable, set[str]] = defaultdict(set)
     for label, source in zip(labels, sources, strict=True):
         labels_of[source].add(label)
     mixed = {label for found in labels_of.values() if len(found) > 1 for label in found}

@@ -11,6 +11,21 @@ from loaders.atomic_file import storage_error
 from loaders.errors import InputError
 
 SPLITS = ("train", "val", "heldout")
+OTHER_CLASS = "other-class"
+EXCLUDED = {  # kind of an entry that takes no part → its meaning
+    OTHER_CLASS: "of a class not asked for",
+    "hidden": "hidden file",
+    "no-class": "outside the folders of the classes",
+    "link": "link to a folder, which is not followed",
+    "mask": "mask",
+    "same-name": "same name as another file",
+    "unlisted": "not in the set's table",
+    "missing": "not in the folder",
+    "no-radiograph": "not a radiograph, by the set's table",
+    "other-view": "no frontal view",
+    "other-finding": "finding of no class",
+    "no-split": "in none of the set's lists",
+}
 ORDER_MARK = "\ufeff"
 NO_PICTURES = (
     ".csv", ".tsv", ".txt", ".md", ".json", ".jsonl", ".xlsx", ".xls", ".html", ".xml", ".yaml", ".pdf", ".zip",
@@ -21,7 +36,7 @@ NO_PICTURES = (
 class Entry:
     """One source file.  path: relative to the root, with forward slashes.
 
-    excluded: why it takes no part, or "".  kind: the code of that reason, if it has one.
+    excluded: why it takes no part, or "".  kind: of that reason, one of EXCLUDED, or "".
     """
 
     path: str

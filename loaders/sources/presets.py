@@ -23,13 +23,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from loaders.errors import InputError
+from loaders.images.files import SUFFIXES
 from loaders.sources.entry import Entry, files_below, is_hidden, read_list, read_rows
 from loaders.sources.split import group_by, split_groups
 
 IMAGES = "images"
-IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".webp", ".dcm")
-)
 RADIOGRAPHY_LABELS = {
     "COVID": "covid",
     "Lung_Opacity": "lung-opacity",
@@ -56,26 +54,26 @@ def preset_entries(source: Path, preset: str) -> list[Entry]:
         raise InputError(f"{source}: not a folder, expected the folder of {preset}; check the path")
     listed = list(files_below(source))
     entries = READERS[preset](source, [path for path in listed if not is_hidden(path)])
-    entries += [left_out(path, "hidden file") for path in listed if is_hidden(path) and is_image(path)]
+    entries += [left_out(path, "hidden", "hidden file") for path in listed if is_hidden(path) and is_image(path)]
     return sorted(entries, key=lambda entry: entry.path)
 
 
 def is_image(path: PurePosixPath) -> bool:
     """Whether a file is a picture, by its name."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return path.suffix.lower() in SUFFIXES
 
 
-def left_out(path: PurePosixPath, reason: str, label: str = "") -> Entry:
+def left_out(path: PurePosixPath, kind: str, reason: str, label: str = "") -> Entry:
     """An image of the tree that takes no part."""
-    return Entry(path=path.as_posix(), label=label, excluded=reason)
+    return Entry(path=path.as_posix(), label=label, excluded=reason, kind=kind)
 
 
-def unlisted(source: Path, paths: Paths, used: set[str], reason: str) -> list[Entry]:
+def unlisted(source: Path, paths: Paths, used: set[str], kind: str, reason: str) -> list[Entry]:
     """The images, and links to folders, that no other rule covers."""
     rest = [path for path in paths if path.as_posix() not in used]
-    entries = [left_out(path, reason) for path in rest if is_image(path)]
+    entries = [left_out(path, kind, reason) for path in rest if is_image(path)]
     links = [path for path in rest if not is_image(path) and (source / path).is_dir()]
-    return entries + [left_out(path, "link to a folder, which is not followed") for path in links]
+    return entries + [left_out(path, "link", "link to a folder, which is not followed") for path in links]
 
 
 def check_whole_patients(source: Path, entries: Sequence[Entry]) -> None:
@@ -125,11 +123,13 @@ def radiography_entries(source: Path, paths: Paths) -> list[Entry]:
         if label and kind == IMAGES:
             entries.append(Entry(path=path.as_posix(), label=label))
         elif label and kind == "masks" and is_image(path):
-            entries.append(left_out(path, "lung mask", label))
+            entries.append(left_out(path, "mask", "lung mask", label))
     if not any(not entry.excluded for entry in entries):
         expected = ", ".join(f"{folder}/{IMAGES}" for folder in RADIOGRAPHY_LABELS)
         raise InputError(f"{source / 'COVID' / IMAGES}: not found or empty, expected some of {expected}; {UNPACK}")
-    return entries + unlisted(source, paths, {entry.path for entry in entries}, "outside the folders of the classes")
+    return entries + unlisted(
+        source, paths, {entry.path for entry in entries}, "no-class", "outside the folders of the classes"
+    )
 
 
 def qu_ex_entries(source: Path, paths: Paths) -> list[Entry]:
@@ -151,16 +151,19 @@ def qu_ex_entries(source: Path, paths: Paths) -> list[Entry]:
             if infection not in path.parts:
                 in_lung_part[label, name] = entry.path
             elif (label, name) in in_lung_part:
-                entry = replace(entry, excluded=f"the same name and class as {in_lung_part[label, name]}")
+                reason = f"the same name and class as {in_lung_part[label, name]}"
+                entry = replace(entry, excluded=reason, kind="same-name")
             entries.append(entry)
         elif kind in ("lung masks", "infection masks") and is_image(path):
-            entries.append(left_out(path, kind.removesuffix("s"), label))
+            entries.append(left_out(path, "mask", kind.removesuffix("s"), label))
     if not any(not entry.excluded for entry in entries):
         raise InputError(
             f"{source / lung}: no radiographs, expected Train, Val and Test with "
             f"{', '.join(f'{folder}/{IMAGES}' for folder in QU_EX_LABELS)}; {UNPACK}"
         )
-    return entries + unlisted(source, paths, {entry.path for entry in entries}, "outside the folders of the classes")
+    return entries + unlisted(
+        source, paths, {entry.path for entry in entries}, "no-class", "outside the folders of the classes"
+    )
 
 
 # ---- sets with a table
@@ -181,13 +184,14 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
     entries = []
     for path, (_, row) in rows.items():
         label = chestxray_label(row["finding"])
+        kind = reason = ""
         if row["modality"].lower() != "x-ray":
-            reason = f"no radiograph: modality {row['modality'] or 'unknown'}"
+            kind, reason = "no-radiograph", f"no radiograph: modality {row['modality'] or 'unknown'}"
         elif row["view"].lower() not in FRONTAL_VIEWS:
             lateral = row["view"].lower() in ("l", "lateral")
-            reason = "lateral view" if lateral else f"no frontal view: {row['view'] or 'unknown'}"
-        else:
-            reason = "" if label else f"finding of no class: {row['finding'] or 'none given'}"
+            kind, reason = "other-view", "lateral view" if lateral else f"no frontal view: {row['view'] or 'unknown'}"
+        elif not label:
+            kind, reason = "other-finding", f"finding of no class: {row['finding'] or 'none given'}"
         entries.append(
             Entry(
                 path=path,
@@ -196,9 +200,10 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
                 view=row["view"],
                 source=host_of(row["url"]) or "covid-chestxray",
                 excluded=reason,
+                kind=kind,
             )
         )
-    return entries + unlisted(source, paths, set(rows), "not in metadata.csv")
+    return entries + unlisted(source, paths, set(rows), "unlisted", "not in metadata.csv")
 
 
 def chestxray_label(finding: str) -> str:
@@ -230,7 +235,7 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
     repeated = []
     for path in paths:
         if is_image(path) and place_of.setdefault(path.name, path.as_posix()) != path.as_posix():
-            repeated.append(left_out(path, f"the same name as {place_of[path.name]}"))
+            repeated.append(left_out(path, "same-name", f"the same name as {place_of[path.name]}"))
     test, rest = (read_list(own_file(source, name)) for name in (NIH_TEST, NIH_REST))
     if test & rest:
         raise InputError(
@@ -239,12 +244,13 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
     entries = []
     for name, (_, row) in rows.items():
         label = nih_label(row["finding labels"])
+        kind = reason = ""
         if name not in place_of:
-            reason = "not in the folder"
+            kind, reason = "missing", "not in the folder"
         elif not label:
-            reason = f"finding of no class: {row['finding labels'] or 'none given'}"
-        else:
-            reason = f"neither in {NIH_TEST} nor in {NIH_REST}" if test and rest and name not in test | rest else ""
+            kind, reason = "other-finding", f"finding of no class: {row['finding labels'] or 'none given'}"
+        elif test and rest and name not in test | rest:
+            kind, reason = "no-split", f"neither in {NIH_TEST} nor in {NIH_REST}"
         entries.append(
             Entry(
                 path=place_of.get(name, name),
@@ -254,10 +260,11 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
                 source="nih-chestxray8",
                 split="heldout" if name in test else "",
                 excluded=reason,
+                kind=kind,
             )
         )
     used = {entry.path for entry in (*entries, *repeated)}
-    return entries + repeated + unlisted(source, paths, used, f"not in {table.name}")
+    return entries + repeated + unlisted(source, paths, used, "unlisted", f"not in {table.name}")
 
 
 def nih_label(findings: str) -> str:

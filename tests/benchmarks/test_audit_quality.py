@@ -30,15 +30,15 @@ from benchmarks.audit.shortcuts import alarms, tie
 from benchmarks.audit.shortcuts import conclude as conclude_shortcuts
 from benchmarks.audit.speed import conclude as conclude_speed
 from benchmarks.document import AUDIT, PLACE, with_audit
-from loaders.audit.collection import HEADER_PROBE, VIEW_PROBE
 from loaders.audit.findings import DEFECTS, FileFinding
-from loaders.audit.probes import FRAME_PROBES
+from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, VIEW_PROBE
 from loaders.audit.table import COLUMNS
 from loaders.config import AuditLimits, stored_side
 from loaders.images.kind import shipped_weights
 from loaders.images.quality import DETECTORS, limit_of
 from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.phantom import draw_phantom
+from tests.loaders.test_audit_page import make_file
 
 # ---- statistics
 
@@ -104,20 +104,14 @@ def test_recall_is_counted_above_the_threshold_of_the_other_half() -> None:
 # ---- real defects
 
 
-def file(path: str, verdict: str = "keep", *defects: str, group: int = 0) -> FileFinding:
-    return FileFinding(
-        path=path, label="", verdict=verdict, defects=defects, scores={}, limits={}, group=group
-    )  # fmt: skip
-
-
 def real_files() -> tuple[list[FileFinding], dict[str, str]]:
     """A folder in which everything is found."""
     truth = {f"audit/lateral/{n}.png": "lateral" for n in range(8)} | {f"audit/ct/{n}.png": "ct" for n in range(12)}
-    files = [file(path, "quarantine", "lateral" if "lateral" in path else "not-a-radiograph") for path in truth]
-    clean = [file(f"radiographs/{n}.png", group=n) for n in range(100)]
-    copies = [file(f"audit/equalised/Equalized{n}.png", "quarantine", "near-duplicate", group=n) for n in range(29)]
-    notes = [file(f"audit/annotated/{n}.png", "quarantine", "colour-annotation") for n in range(29)]
-    masks = [file(f"lung_masks/{n}.png", "quarantine", "not-a-radiograph") for n in range(34)]
+    files = [make_file(path, "lateral" if "lateral" in path else "not-a-radiograph") for path in truth]
+    clean = [make_file(f"radiographs/{n}.png", group=n) for n in range(100)]
+    copies = [make_file(f"audit/equalised/Equalized{n}.png", "near-duplicate", group=n) for n in range(29)]
+    notes = [make_file(f"audit/annotated/{n}.png", "colour-annotation") for n in range(29)]
+    masks = [make_file(f"lung_masks/{n}.png", "not-a-radiograph") for n in range(34)]
     truth |= {copy.path: "equalised-copy" for copy in copies} | {note.path: "annotated" for note in notes}
     return [*files, *clean, *copies, *notes, *masks], truth
 
@@ -128,7 +122,7 @@ def missed(outcome: Outcome) -> list[str]:
 
 def test_an_audit_that_finds_everything_meets_every_target() -> None:
     files, truth = real_files()
-    outcome = compare(tuple(files), truth)
+    outcome = compare(files, truth)
     assert missed(outcome) == [] and len(outcome.targets) == 7
     assert "MISSED" not in "\n".join(outcome.lines)
 
@@ -146,29 +140,29 @@ def test_one_file_too_few_misses_its_target_alone(prefix: str, spoilt: int, what
     files, truth = real_files()
     places = [place for place, one in enumerate(files) if one.path.startswith(prefix)]
     for place in places[: spoilt - 1]:
-        files[place] = file(files[place].path)
-    assert missed(compare(tuple(files), truth)) == []
-    files[places[spoilt - 1]] = file(files[places[spoilt - 1]].path)
-    assert missed(compare(tuple(files), truth)) == [what]
+        files[place] = make_file(files[place].path)
+    assert missed(compare(files, truth)) == []
+    files[places[spoilt - 1]] = make_file(files[places[spoilt - 1]].path)
+    assert missed(compare(files, truth)) == [what]
 
 
 def test_a_copy_in_another_group_is_not_joined() -> None:
     files, truth = real_files()
     places = [place for place, one in enumerate(files) if "Equalized" in one.path]
     for place in places[:4]:
-        files[place] = file(files[place].path, "keep", group=1000 + place)
-    assert missed(compare(tuple(files), truth)) == ["equalised copies joined to their originals"]
+        files[place] = make_file(files[place].path, group=1000 + place)
+    assert missed(compare(files, truth)) == ["equalised copies joined to their originals"]
 
 
 def test_too_many_suspected_clean_files_miss_their_targets() -> None:
     files, truth = real_files()
     places = [place for place, one in enumerate(files) if one.path.startswith("radiographs/")]
     for place in places[:4]:
-        files[place] = file(files[place].path, "quarantine", "blurred", group=files[place].group)
-    assert missed(compare(tuple(files), truth)) == ["radiographs/ quarantined"]
+        files[place] = make_file(files[place].path, "blurred", group=files[place].group)
+    assert missed(compare(files, truth)) == ["radiographs/ quarantined"]
     for place in places[:6]:
-        files[place] = file(files[place].path, "fix", "borders", group=files[place].group)
-    assert missed(compare(tuple(files), truth)) == ["radiographs/ with annotation or borders"]
+        files[place] = make_file(files[place].path, "borders", fix="crop 0:9,0:9", group=files[place].group)
+    assert missed(compare(files, truth)) == ["radiographs/ with annotation or borders"]
 
 
 # ---- shortcuts

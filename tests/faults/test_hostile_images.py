@@ -377,7 +377,7 @@ converting.table_bytes = lambda rows: whole(rows[:-1])
 NO_REASON = """
 import loaders.images.radiograph as reading
 from loaders.errors import RadiographError
-def refuse(found, expected, remedy=""):
+def refuse(found, expected, code="", remedy=""):
     return RadiographError("no")
 reading.refuse = refuse
 """

@@ -18,7 +18,7 @@ from loaders.audit.audit import audit
 from loaders.audit.findings import DEFECTS, FileFinding
 from loaders.audit.near_duplicates import Pair, find_pairs
 from loaders.audit.table import read_decisions, table_bytes
-from loaders.audit.verdicts import Judged, judge
+from loaders.audit.verdicts import judge
 from loaders.beton.reader import Beton
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
@@ -40,6 +40,7 @@ from loaders.phantom.folder import write_phantoms
 from loaders.phantom.phantom import draw_phantom
 from loaders.sources.entry import Entry
 from loaders.statistics import wilson
+from tests.loaders.test_audit_page import make_file
 from tests.loaders.test_dicom import native
 from tests.naive import directions
 
@@ -61,13 +62,13 @@ def measured(grey_HW: np.ndarray, colour: float = 0.0) -> Measurement:
 
 def judged(
     path: str, grey_HW: np.ndarray | None = None, *, label: str = "", patient: str = "", **changes: object
-) -> Judged:
+) -> FileFinding:
     decoded = Decoded(problem="cut short")
     if grey_HW is not None:
         rows, columns = grey_HW.shape
         decoded = Decoded(pixel_hash=path.encode(), width=columns, height=rows, measurement=measured(grey_HW))
     entry = Entry(path=path, label=label, patient=patient)
-    return Judged(entry=entry, decoded=replace(decoded, **changes))  # type: ignore[arg-type]
+    return FileFinding(entry=entry, decoded=replace(decoded, **changes))  # type: ignore[arg-type]
 
 
 # ---- one file
@@ -288,18 +289,9 @@ def test_patients_and_copies_make_groups_together() -> None:
 # ---- the table
 
 
-def finding(path: str, **changes: object) -> FileFinding:
-    values = {
-        "path": path, "label": "", "verdict": "keep", "defects": (), "scores": {}, "limits": {}, "group": 0,
-    }  # fmt: skip
-    return FileFinding(**(values | changes))  # type: ignore[arg-type]
-
-
 def test_the_table_survives_hostile_names_and_is_read_back(tmp_path: Path) -> None:
     names = ["a\rb.png", "a\nb.png", 'quo"te,.png', "\udcff.png", "<script>.png", "=1+1.png"]
-    files = tuple(
-        finding(name, verdict="fix", fix="crop 1:9,0:4; invert; rotate 90", defects=("inverted",)) for name in names
-    )
+    files = [make_file(name, "inverted", fix="crop 1:9,0:4; invert; rotate 90") for name in names]
     (tmp_path / "audit.csv").write_bytes(table_bytes(files))
     read = read_decisions(tmp_path / "audit.csv")
     assert list(read) == names
@@ -642,7 +634,7 @@ def test_no_name_of_a_dicom_patient_is_in_any_output(tmp_path: Path) -> None:
 
 def test_without_labels_the_collection_is_not_audited(messy: Path, tmp_path: Path) -> None:
     result = audit(AuditConfig(catalog=CatalogConfig(source=messy), out=tmp_path / "A", workers=1))
-    assert result.collection is None and result.removals == () and {file.label for file in result.files} == {""}
+    assert result.collection is None and result.removals == [] and {file.label for file in result.files} == {""}
 
 
 def test_a_beton_is_audited_too(messy: Path, tmp_path: Path) -> None:
@@ -650,7 +642,7 @@ def test_a_beton_is_audited_too(messy: Path, tmp_path: Path) -> None:
     result = audit(
         AuditConfig(catalog=CatalogConfig(source=betons / "train.beton"), out=tmp_path / "A", permutations=999)
     )
-    assert result.files == () and result.collection is not None
+    assert result.files == [] and result.collection is not None
     assert {probe.name for probe in result.collection.probes} >= {"outside-crop", "lungs-hidden", "view"}
     assert "header" in result.collection.skipped and not (tmp_path / "A" / "audit.csv").exists()
 

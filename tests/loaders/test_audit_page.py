@@ -2,12 +2,11 @@
 
 import base64
 import hashlib
-import math
 import os
 import re
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -29,7 +29,10 @@ from loaders.audit.findings import (
 from loaders.audit.page import apart, make_gallery, page_html
 from loaders.cautions import Caution, caution
 from loaders.html import visible
+from loaders.images.decode import Decoded
+from loaders.images.quality import Keypoints, Measurement
 from loaders.phantom.phantom import draw_phantom
+from loaders.sources.entry import Entry
 from tests.browser import Browser, check_page
 
 CAUTION = caution("confounded-with-source", classes=["covid"], images=80)
@@ -65,9 +68,25 @@ def thumbnails() -> list[bytes]:
     return pictures
 
 
-def make_file(path: str, **changes: Any) -> FileFinding:
-    plain = FileFinding(path=path, label="", verdict="keep", defects=(), scores={}, limits={}, group=0)
-    return replace(plain, **changes)
+def make_file(
+    path: str,
+    *defects: str,
+    label: str = "",
+    scores: dict[str, float] | None = None,
+    thumbnail: bytes = b"",
+    **changes: Any,
+) -> FileFinding:
+    empty, point = np.empty((0, 0)), Keypoints(place_DX=np.empty((0, 2)), descriptor_DF=np.empty((0, 128)))
+    measurement = Measurement(
+        scores=scores or {}, box=(0, 1, 0, 1), turns=1, kind_K=empty, evenness=1.0, keypoints=point,
+        compared_SS=empty, thumbnail=thumbnail, small_SS=empty,
+    )  # fmt: skip
+    decoded = Decoded(measurement=None if scores is None else measurement)
+    return FileFinding(entry=Entry(path=path, label=label), decoded=decoded, defects=[*defects], **changes)
+
+
+def renamed(file: FileFinding, **names: str) -> FileFinding:
+    return replace(file, entry=replace(file.entry, **names))
 
 
 def make_probe(name: str, auc: float, /, **changes: Any) -> ProbeFinding:
@@ -81,17 +100,15 @@ def make_probe(name: str, auc: float, /, **changes: Any) -> ProbeFinding:
         p=0.001 if alarm else 0.4,
         p_holm=0.008 if alarm else 0.9,
         alarm=alarm,
-        sentence=f"This alone predicts the class with AUC {auc}."
-        if alarm
-        else "This was not shown to predict the class.",
     )
-    return replace(plain, **changes)
+    return msgspec.structs.replace(plain, **changes)
 
 
-def make_result(files: tuple[FileFinding, ...] = (), **changes: Any) -> AuditResult:
+def make_result(files: Sequence[FileFinding] = (), **changes: Any) -> AuditResult:
     plain = AuditResult(
-        source="radiographs", files=files, removals=(), collection=None, seconds=1.0, versions={"numpy": "2.0"}
-    )
+        source="radiographs", files=[*files], limits={}, removals=[], collection=None, seconds=1.0,
+        versions={"numpy": "2.0"},
+    )  # fmt: skip
     return replace(plain, **changes)
 
 
@@ -100,25 +117,22 @@ def example(thumbnails: list[bytes]) -> AuditResult:
     """A collection of 240 with most defects, hostile names, probes with and without alarm, and a caution."""
     rng = np.random.default_rng(3)
     detectors = ("blurred", "exposure", "text-or-mark", "rotated", "near-duplicate", "lateral")
+    limits = {"blurred": 0.5, "exposure": 0.45, "text-or-mark": 0.35, "rotated": 0.6, "near-duplicate": 0.55}
+    limits["lateral"] = 0.99
     files = []
     for number in range(240):
         scores = {detector: float(rng.beta(1.2, 5)) for detector in detectors}
-        limits = {"blurred": 0.5, "exposure": 0.45, "text-or-mark": 0.35, "rotated": 0.6, "near-duplicate": 0.55}
-        limits["lateral"] = 0.99
         hostile = HOSTILE[number // 8] if number % 8 == 0 and number // 8 < len(HOSTILE) else ""
         scores["rotated"] = 0.9 - number / 1000 if hostile else scores["rotated"]
         defects = tuple(name for name in DEFECTS if name in scores and scores[name] >= limits[name])
-        out = {"blurred", "exposure", "text-or-mark"} & set(defects)
         label = ("covid", "normal", "viral pneumonia")[number % 3]
         name = hostile or f"patient-{number:04d}-frontal.png"
         files.append(
-            FileFinding(
-                path=f"{label}/{name}",
+            make_file(
+                f"{label}/{name}",
+                *defects,
                 label=label,
-                verdict="quarantine" if out else "fix" if "rotated" in defects else "keep",
-                defects=defects,
                 scores=scores,
-                limits=limits,
                 group=number // 2,
                 fix="rotate 90" if "rotated" in defects else "",
                 thumbnail=thumbnails[number % len(thumbnails)],
@@ -126,33 +140,33 @@ def example(thumbnails: list[bytes]) -> AuditResult:
         )
     broken = make_file(
         "normal/truncated.dcm",
+        "unreadable",
         label="normal",
-        verdict="quarantine",
-        defects=("unreadable",),
         note="image file is truncated (17 bytes not processed)",
     )
     picture_HW = cv2.imdecode(np.frombuffer(thumbnails[0], np.uint8), cv2.IMREAD_GRAYSCALE)
     assert picture_HW is not None
-    hidden_HW = picture_HW.copy()
-    hidden_HW[20:100, 25:105] = 0
-    probes = (
+    picture_HW[20:100, 25:105] = 0
+    hidden = cv2.imencode(".png", picture_HW)[1].tobytes()
+    probes = [
         make_probe("header", 0.61),
-        make_probe("outside-crop", 0.97, picture_HW=hidden_HW),
-        make_probe("lungs-hidden", 0.83, picture_HW=hidden_HW),
-        make_probe("thumbnail", 0.53, picture_HW=cv2.resize(picture_HW, (16, 16))),
+        make_probe("outside-crop", 0.97, picture=hidden),
+        make_probe("lungs-hidden", 0.83, picture=hidden),
+        make_probe("thumbnail", 0.53, picture=hidden),
         make_probe("histogram", 0.47),
-    )
-    removals = (
+    ]
+    removals = [
         Removal(label="covid", files=80, removed=31, low=0.288, high=0.497),
         Removal(label="normal", files=81, removed=9, low=0.059, high=0.198),
         Removal(label="viral pneumonia", files=80, removed=17, low=0.137, high=0.314),
-    )
+    ]
     skipped = {"view": "no predicted views"}
-    collection = CollectionFinding(probes=probes, cautions=(CAUTION,), skipped=skipped)
+    collection = CollectionFinding(probes=probes, cautions=[CAUTION], skipped=skipped)
     versions = {"plainfilm": "0.1.0", "numpy": "2.2.1", "opencv": "4.11.0", "python": "3.12.8"}
     return AuditResult(
         source="downloads/chest-collection",
-        files=(*files, broken),
+        files=[*files, broken],
+        limits=limits,
         removals=removals,
         collection=collection,
         seconds=12.5,
@@ -250,24 +264,23 @@ def test_invisible_characters_are_escaped(name: str, written: str) -> None:
 def test_a_hostile_name_stays_text_wherever_it_stands(name: str, thumbnails: list[bytes]) -> None:
     file = make_file(
         name,
+        "rotated",
         label=name,
-        verdict="fix",
-        defects=("rotated",),
         scores={"rotated": 1.0},
-        limits={"rotated": 0.5},
         fix=name,
         note=name,
         thumbnail=thumbnails[0],
     )
     collection = CollectionFinding(
-        probes=(make_probe(name, 0.9, sentence=name, picture_HW=np.zeros((9, 7), np.uint8)),),
-        cautions=(named(name),),
+        probes=[make_probe(f"source-within-{name}", 0.9, picture=b"\x89PNG\r\n\x1a\n")],
+        cautions=[named(name)],
         skipped={name: name},
     )
     result = make_result(
-        (file, replace(file, label="b")),
+        [file, renamed(file, label="b")],
+        limits={"rotated": 0.5},
         source=name,
-        removals=(Removal(label=name, files=3, removed=1, low=0.06, high=0.8),),
+        removals=[Removal(label=name, files=3, removed=1, low=0.06, high=0.8)],
         collection=collection,
         versions={name: name},
     )
@@ -286,18 +299,19 @@ def named(name: str) -> Caution:
 
 def make_named(result: AuditResult, name: str) -> AuditResult:
     """The same result with tame names."""
-    files = tuple(
-        replace(file, path=name, label=file.label if file.label == "b" else name, fix=name, note=name)
+    files = [
+        replace(renamed(file, path=name, label=file.label if file.label == "b" else name), fix=name, note=name)
         for file in result.files
-    )
+    ]
     assert result.collection
-    probes = tuple(replace(probe, name=name, sentence=name) for probe in result.collection.probes)
+    (probe,) = result.collection.probes
+    probes = [msgspec.structs.replace(probe, name=f"source-within-{name}")]
     return replace(
         result,
         source=name,
         files=files,
-        removals=tuple(replace(removal, label=name) for removal in result.removals),
-        collection=CollectionFinding(probes=probes, cautions=(named(name),), skipped={name: name}),
+        removals=[replace(removal, label=name) for removal in result.removals],
+        collection=CollectionFinding(probes=probes, cautions=[named(name)], skipped={name: name}),
         versions={name: name},
     )
 
@@ -325,8 +339,8 @@ def test_numbers_of_the_page_are_those_of_the_audit(example: AuditResult) -> Non
 
 
 def test_without_labels_there_are_no_class_columns_removals_or_probes(example: AuditResult) -> None:
-    files = tuple(replace(file, label="") for file in example.files)
-    text = Reader(page_html(replace(example, files=files, removals=(), collection=None))).text
+    files = [renamed(file, label="") for file in example.files]
+    text = Reader(page_html(replace(example, files=files, removals=[], collection=None))).text
     assert "covid" not in text.replace("covid/", "")
     assert "Left out" not in text and "Wilson" not in text and "AUC" not in text
     assert "needs labels of at least two classes" in text
@@ -336,7 +350,7 @@ def test_no_section_is_empty() -> None:
     page = page_html(make_result())
     assert "No file was found here" in page
     assert "<section" not in page and "<table" not in page and "NaN" not in page
-    nothing = CollectionFinding(probes=(), cautions=())
+    nothing = CollectionFinding(probes=[], cautions=[], skipped={})
     page = page_html(make_result((make_file("a.png"),), collection=nothing, versions={}))
     assert re.findall(r'<section aria-labelledby="(\w+)"', page) == ["verdicts"]
     assert "<aside" not in page and "Made with" not in page
@@ -346,81 +360,64 @@ def test_the_page_warns_when_cleaning_may_bias() -> None:
     many = Removal(label="covid", files=200, removed=60, low=0.24, high=0.37)
     few = Removal(label="normal", files=200, removed=10, low=0.03, high=0.09)
     between = Removal(label="other", files=50, removed=8, low=0.08, high=0.29)
-    none = Removal(label="none", files=0, removed=0, low=math.nan, high=math.nan)
-    assert apart((between, few, many, none)) == (many, few)
-    assert apart((between, many)) is None and apart((many,)) is None and apart((many, none)) is None
+    assert apart([between, few, many]) == (many, few)
+    assert apart([between, many]) is None and apart([many]) is None
     files = (make_file("a.png", label="covid"), make_file("b.png", label="normal"))
-    assert "Cleaning may itself have biased" in page_html(make_result(files, removals=(many, few, none)))
-    page = page_html(make_result(files, removals=(many, between)))
+    assert "Cleaning may itself have biased" in page_html(make_result(files, removals=[many, few]))
+    page = page_html(make_result(files, removals=[many, between]))
     assert "Cleaning may" not in page and "All intervals overlap" in page
 
 
 def test_a_gallery_has_the_worst_and_the_nearest_on_both_sides() -> None:
     files = tuple(
-        make_file(
-            f"{number:03d}.png",
-            defects=("blurred",) if number >= 60 else (),
-            scores={"blurred": number / 100},
-            limits={"blurred": 0.6},
-        )
+        make_file(f"{number:03d}.png", *["blurred"] * (number >= 60), scores={"blurred": number / 100})
         for number in range(100)
     )
-    gallery = make_gallery("blurred", files[::-1])
+    gallery = make_gallery("blurred", files[::-1], 0.6)
     assert gallery is not None and gallery.num_files == 40
-    assert [shot.file.path for shot in gallery.worst] == [f"{number:03d}.png" for number in range(99, 87, -1)]
-    assert [shot.file.path for shot in gallery.above] == [f"{number:03d}.png" for number in range(60, 66)]
-    assert [shot.file.path for shot in gallery.below] == [f"{number:03d}.png" for number in range(59, 53, -1)]
+    assert [file.path for file in gallery.worst] == [f"{number:03d}.png" for number in range(99, 87, -1)]
+    assert [file.path for file in gallery.above] == [f"{number:03d}.png" for number in range(60, 66)]
+    assert [file.path for file in gallery.below] == [f"{number:03d}.png" for number in range(59, 53, -1)]
 
 
 def test_a_score_at_the_limit_stands_on_the_side_where_the_audit_counts_it() -> None:
     for defects, side in ((("blurred",), "worst"), ((), "below")):
-        file = make_file("a.png", defects=defects, scores={"blurred": 0.5}, limits={"blurred": 0.5})
-        gallery = make_gallery("blurred", [file])
+        gallery = make_gallery("blurred", [make_file("a.png", *defects, scores={"blurred": 0.5})], 0.5)
         assert gallery is not None and len(getattr(gallery, side)) == 1
 
 
 def test_a_gallery_fills_up_from_one_side_and_shows_no_file_twice() -> None:
     files = tuple(
-        make_file(
-            f"{number:03d}.png",
-            defects=("lateral",) if number > 22 else (),
-            scores={"lateral": number / 10},
-            limits={"lateral": 2.3},
-        )
+        make_file(f"{number:03d}.png", *["lateral"] * (number > 22), scores={"lateral": number / 10})
         for number in range(26)
     )
-    gallery = make_gallery("lateral", files)
+    gallery = make_gallery("lateral", files, 2.3)
     assert gallery is not None
     assert len(gallery.worst) == 3 and not gallery.above and len(gallery.below) == 12
 
 
 def test_a_defect_that_no_file_has_shows_what_came_near_it() -> None:
     scores = [0.0] * 20 + [0.3, 0.4]
-    files = tuple(
-        make_file(f"{number}.png", scores={"borders": score}, limits={"borders": 0.5})
-        for number, score in enumerate(scores)
-    )
-    gallery = make_gallery("borders", files)
-    assert gallery is not None and [shot.score for shot in gallery.below] == [0.4, 0.3]
-    assert make_gallery("borders", files[:20]) is None
-    assert "Checked for and not found" in page_html(make_result(files))
+    files = [make_file(f"{number}.png", scores={"borders": score}) for number, score in enumerate(scores)]
+    gallery = make_gallery("borders", files, 0.5)
+    assert gallery is not None and [file.scores["borders"] for file in gallery.below] == [0.4, 0.3]
+    assert make_gallery("borders", files[:20], 0.5) is None
+    assert "Checked for and not found" in page_html(make_result(files, limits={"borders": 0.5}))
 
 
 def test_a_file_without_score_or_thumbnail_is_listed_with_its_reason() -> None:
-    file = make_file("broken.dcm", verdict="quarantine", defects=("unreadable", "blurred"), note="the file ends early")
-    file = replace(file, scores={"blurred": math.nan}, limits={"blurred": 0.5})
-    page = page_html(make_result((file, file)))
+    broken = make_file("broken.dcm", "unreadable", note="the file ends early")
+    copy = make_file("copy.png", "exact-duplicate", scores={"blurred": 0.1})
+    page = page_html(make_result([broken, copy], limits={"blurred": 0.5}))
     assert "the file ends early" in page and "no picture" in page
     assert "nan" not in Reader(page).text.lower()
 
 
 def test_values_that_were_not_measured_are_dashes() -> None:
-    nan = math.nan
-    probe = make_probe("view", 0.5, auc=nan, low=nan, high=nan, null_high=nan, p=nan, p_holm=nan)
-    removal = Removal(label="a", files=0, removed=0, low=nan, high=nan)
+    probe = make_probe("view", 0.5, auc=None, low=None, high=None, null_high=None, p=None, p_holm=None)
     files = (make_file("a", label="a"), make_file("b", label="b"))
-    collection = CollectionFinding(probes=(probe,), cautions=())
-    page = page_html(make_result(files, removals=(removal,), collection=collection))
+    collection = CollectionFinding(probes=[probe], cautions=[], skipped={})
+    page = page_html(make_result(files, collection=collection))
     assert "nan" not in Reader(page).text.lower() and '="nan' not in page and "–" in page
 
 
@@ -429,27 +426,24 @@ def test_ten_thousand_files_with_big_thumbnails_and_many_classes_stay_small() ->
     noise_HWC = rng.integers(0, 256, (160, 160, 3)).astype(np.uint8)
     thumbnail = cv2.imencode(".jpg", noise_HWC, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
     assert 20_000 < len(thumbnail) <= 28_000
-    limits = dict.fromkeys(DEFECTS, 0.5)
     files = []
     for number, score_D in enumerate(rng.random((10_000, len(DEFECTS)))):
         scores = dict(zip(DEFECTS, score_D.tolist(), strict=True))
         files.append(
             make_file(
                 f"{number:05d}-" + "x" * 240,
+                *(name for name in DEFECTS if scores[name] >= 0.5),
                 label=f"class {number % 3000}",
-                verdict="quarantine",
-                defects=tuple(name for name in DEFECTS if scores[name] >= 0.5),
                 scores=scores,
-                limits=limits,
                 thumbnail=thumbnail,
             )
         )
-    page = page_html(make_result(tuple(files)))
+    page = page_html(make_result(files, limits=dict.fromkeys(DEFECTS, 0.5)))
     assert page.count("<img ") == 24 * len(DEFECTS)
     assert len(page.encode()) < 15_000_000
     assert "2,992 further classes" in page
-    too_big = make_file("a", defects=("lateral",), thumbnail=bytes(100_000))
-    assert "no picture" in page_html(make_result((too_big,)))
+    too_big = make_file("a", "lateral", scores={}, thumbnail=bytes(100_000))
+    assert "no picture" in page_html(make_result([too_big]))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

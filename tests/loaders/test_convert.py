@@ -1,7 +1,9 @@
 """Conversion: every file counted, groups whole, the same bytes whoever does it."""
 
+import ast
 import csv
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -13,19 +15,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.evaluate.dataflow import count_files
 from loaders.atomic_file import SUFFIX
+from loaders.audit.findings import DEFECTS
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
 from loaders.beton.reader import Beton
 from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig
+from loaders.convert.conversion import conversion_parts
 from loaders.convert.convert import convert, spool_file
 from loaders.convert.patient_hash import load_site_key
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
+from loaders.images import files
 from loaders.images.decode import write_frame
 from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
+from loaders.output import Line
 from loaders.settings import build
 from loaders.sources.catalog import confounded_labels
+from loaders.sources.entry import EXCLUDED
 
 
 @pytest.fixture
@@ -73,8 +81,38 @@ def test_every_file_has_a_row_and_the_sum_adds_up(folder: Path) -> None:
     by_path = {row["path"]: row for row in rows}
     assert by_path["normal/zz-copy.png"]["verdict"] == "duplicate"
     assert by_path["normal/zz-copy.png"]["reason"] == f"same pixels as normal/{first.name}"
-    assert by_path["normal/zz-copy.png"]["kind"] == "same-pixels" and by_path["covid/empty.png"]["kind"] == ""
+    assert by_path["normal/zz-copy.png"]["kind"] == "same-pixels" and by_path["covid/empty.png"]["kind"] == "empty"
     assert "0 bytes" in by_path["covid/empty.png"]["reason"]
+
+
+def test_files_that_cannot_be_used_are_counted_by_code_whatever_their_messages(folder: Path) -> None:
+    png, jpeg = sorted((folder / "covid").iterdir())[0].read_bytes(), io.BytesIO()
+    Image.new("L", (40, 40)).save(jpeg, "JPEG")
+    (folder / "covid" / "a.png").write_bytes(png[:-20])
+    (folder / "covid" / "b.jpg").write_bytes(jpeg.getvalue()[:-2])
+    (folder / "covid" / "c.png").write_text("no picture")
+    (folder / "covid" / "d.png").symlink_to("d.png")
+    (folder / ".notes").touch()
+    done = convert(config(folder))
+    assert done.reasons == {"cut": 2, "other-format": 1, "no-access": 1}
+    lines = [part.text for part in conversion_parts(done) if isinstance(part, Line)]
+    assert any(line.startswith("  rejected 2: cut short; the first: truncated PNG (") for line in lines)
+    flow = count_files(table(done.out))  # as read back from convert.csv
+    assert flow.reasons == {"rejected": {"cut": 2, "no-access": 1, "other-format": 1}, "excluded": {"no-class": 1}}
+    assert all(row["kind"] for row in table(done.out) if row["verdict"] != "written")
+
+
+def test_every_refusal_of_a_file_has_a_code_with_a_meaning() -> None:
+    calls = [
+        call
+        for path in Path(files.__file__).parent.glob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "refuse"
+    ]
+    codes = {ast.literal_eval(call.args[2]) if len(call.args) > 2 else "damaged" for call in calls}
+    assert len(calls) > 70 and codes == set(files.REFUSALS)
+    tables = (files.REFUSALS, EXCLUDED, DEFECTS)
+    assert sum(map(len, tables)) == len(set().union(*tables)), "one code, one meaning"
 
 
 def test_a_duplicate_in_another_file_format_is_found_by_its_pixels(folder: Path) -> None:

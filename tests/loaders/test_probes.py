@@ -13,12 +13,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import CollectionFinding
 from loaders.audit.probes import (
+    SHOWN,
     crop_mask,
     header_features,
     hide,
-    inside_crop_outside_lungs,
-    lungs_hidden,
-    outside_crop,
     pixel_features,
 )
 from loaders.cautions import caution
@@ -229,8 +227,9 @@ def test_the_lung_atlas_covers_the_lungs(untied: tuple[Collection, np.ndarray]) 
     masks_NSS = untied[1]
     covered_N = (masks_NSS & template_SS(SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))
     assert covered_N.mean() >= 0.97 and covered_N.min() >= 0.9
-    assert ((masks_NSS & lungs_hidden(SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))).mean() < 0.003
-    assert template_SS(SIDE).mean() < 0.45 and inside_crop_outside_lungs(SIDE).sum() > 0.15 * crop_mask(SIDE).sum()
+    assert ((masks_NSS & SHOWN["lungs-hidden"](SIDE)).sum((1, 2)) / masks_NSS.sum((1, 2))).mean() < 0.003
+    beside_SS = SHOWN["inside-crop-outside-lungs"](SIDE)
+    assert template_SS(SIDE).mean() < 0.45 and beside_SS.sum() > 0.15 * crop_mask(SIDE).sum()
     atlas_SS = template_SS(SIDE)
     assert (atlas_SS == atlas_SS[:, ::-1]).all()
 
@@ -242,7 +241,7 @@ def test_the_atlas_hides_most_of_what_the_crop_shows_of_real_lungs(radiographs: 
     masks_NSS = np.array([cv2.resize(mask_HW, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for mask_HW in masks])
     shown_NSS = (masks_NSS > 127) & crop_mask(SIDE)
     assert (shown_NSS & template_SS(SIDE)).sum() > 0.88 * shown_NSS.sum()
-    assert ((masks_NSS > 127) & lungs_hidden(SIDE)).sum() < 0.07 * (masks_NSS > 127).sum()
+    assert ((masks_NSS > 127) & SHOWN["lungs-hidden"](SIDE)).sum() < 0.07 * (masks_NSS > 127).sum()
 
 
 def test_the_source_of_real_covid_films_is_predicted_without_their_lungs(radiographs: Path) -> None:
@@ -272,7 +271,7 @@ def test_the_crop_is_the_central_64_of_92() -> None:
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (14, 77, 14, 77)
 
 
-@pytest.mark.parametrize("shown", [outside_crop, inside_crop_outside_lungs, lungs_hidden])
+@pytest.mark.parametrize("shown", SHOWN.values(), ids=SHOWN)
 def test_hidden_pixels_change_no_feature(shown: Callable[[int], np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     frames_NSS = rng.integers(0, 256, (3, SIDE, SIDE)).astype(np.uint8)
@@ -302,8 +301,8 @@ def test_arms_that_follow_the_class_alarm_where_arms_are_shown(tied: CollectionF
 
 
 def test_pictures_show_what_the_probe_saw_and_hide_the_rest_in_grey(tied: CollectionFinding) -> None:
-    pictures = {probe.name: probe.picture_HW for probe in tied.probes}
-    outside_HW = pictures["outside-crop"]
+    pictures = {probe.name: probe.picture for probe in tied.probes}
+    outside_HW = cv2.imdecode(np.frombuffer(pictures["outside-crop"] or b"", np.uint8), cv2.IMREAD_UNCHANGED)
     assert outside_HW is not None and outside_HW.dtype == np.uint8 and outside_HW.shape == (SIDE, SIDE)
     assert (outside_HW[crop_mask(SIDE)] == 128).all() and outside_HW[~crop_mask(SIDE)].std() > 10
     assert pictures["histogram"] is None
@@ -317,7 +316,7 @@ def test_phantoms_without_confounder_or_finding_raise_no_alarm_and_the_seed_repr
     assert [(p.auc, p.low, p.high, p.p, p.sentence) for p in found.probes] == [
         (p.auc, p.low, p.high, p.p, p.sentence) for p in again.probes
     ]
-    assert found.cautions == ()
+    assert found.cautions == []
 
 
 def noise_collection(sources: list[str], label_N: np.ndarray, classes: tuple[str, ...] = ("a", "b")) -> Collection:
@@ -339,13 +338,13 @@ def noise_collection(sources: list[str], label_N: np.ndarray, classes: tuple[str
 def test_classes_confounded_with_their_sources_are_a_caution_commonest_first() -> None:
     label_N = np.repeat([0, 1], [20, 30])
     found = probe_collection(noise_collection(["x"] * 20 + ["y"] * 30, label_N), permutations=99, resamples=20)
-    assert found.cautions == (caution("confounded-with-source", classes=["b", "a"], images=50),)
+    assert found.cautions == [caution("confounded-with-source", classes=["b", "a"], images=50)]
     assert {name for name in found.skipped if name.startswith("source")} == {"source-within-a", "source-within-b"}
 
 
 def test_a_single_class_is_no_caution_and_no_probe() -> None:
     found = probe_collection(noise_collection(["x"] * 12, np.zeros(12, np.int64)))
-    assert found.cautions == () and found.probes == () and "fewer than two classes" in found.skipped["thumbnail"]
+    assert found.cautions == [] and found.probes == [] and "fewer than two classes" in found.skipped["thumbnail"]
 
 
 def test_sources_of_different_appearance_are_predicted_within_a_class() -> None:
@@ -354,7 +353,7 @@ def test_sources_of_different_appearance_are_predicted_within_a_class() -> None:
     found = probe_collection(noise_collection(sources, label_N), permutations=999, resamples=50)
     probes = {probe.name: probe for probe in found.probes}
     assert probes["source-within-a"].alarm and "the source within class a" in probes["source-within-a"].sentence
-    assert "source-within-b" in found.skipped and found.cautions == ()
+    assert "source-within-b" in found.skipped and found.cautions == []
     assert not probes["header"].alarm and probes["header"].auc == 0.5
 
 
@@ -376,7 +375,7 @@ def test_too_few_groups_and_missing_inputs_are_skipped_with_the_reason() -> None
             source_N=("s",) * 30,
         )
     )
-    assert few.probes == () and "fewer than two classes" in few.skipped["outside-crop"]
+    assert few.probes == [] and "fewer than two classes" in few.skipped["outside-crop"]
     bare = probe_collection(
         Collection(
             frames_NSS=collection.frames_NSS[:40],

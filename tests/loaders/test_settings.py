@@ -245,7 +245,11 @@ def test_what_no_command_can_read_leaves_no_audit(tmp_path: Path, capsys: pytest
     (tmp_path / "S").mkdir()
     (tmp_path / "S" / "a.png").write_text("no picture")
     assert cli.main(["audit", str(tmp_path / "S"), "--out", str(tmp_path / "A"), "--workers", "1"]) == 3
-    assert "none of 1 files could be read (1: text" in capsys.readouterr().err
+    printed = " ".join(capsys.readouterr().err.split())
+    assert (
+        "of 1 files could be read (1: not a PNG, JPEG, TIFF, BMP or DICOM file), the first of them a.png: " in printed
+    )
+    assert "text, expected PNG or JPEG or TIFF or BMP or DICOM; replace or remove it" in printed
     assert not list((tmp_path / "A").glob("audit.*"))
 
 
