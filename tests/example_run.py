@@ -90,13 +90,18 @@ def metrics(**changes: Any) -> Metrics:
     values |= {"f1_macro": 0.899, "auc": 0.958, "pr_auc": 0.941}
     trivial = {"accuracy": 0.58, "sensitivity": 0.0, "specificity": 1.0, "f1": 0.0, "f1_macro": 0.367, "auc": 0.5}
     calibration = {"brier": 0.071, "ece": 0.031, "calibration_slope": 0.88, "calibration_intercept": -0.11}
-    few = "validation has 41 positives, expected at least 59"
+    few = {"code": "few-validation-positives", "parameters": {"positives": 41, "least": 59}}
     points = [
-        {"name": "0.5", "threshold": 0.5, "refused": "", "estimates": {name: estimate(values[name]) for name in POINT}},
+        {
+            "name": "0.5",
+            "threshold": 0.5,
+            "refused": None,
+            "estimates": {name: estimate(values[name]) for name in POINT},
+        },
         {
             "name": "youden",
             "threshold": 0.43,
-            "refused": "",
+            "refused": None,
             "estimates": {"sensitivity": estimate(0.921), "specificity": estimate(0.87), "ppv": estimate(0.84)},
         },
         {"name": "rule-out", "threshold": None, "refused": few, "estimates": {}},

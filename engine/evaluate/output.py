@@ -122,7 +122,7 @@ def operating_points(result: Metrics) -> list[Line | Sheet]:
     parts: list[Line | Sheet] = (
         [Sheet(headers=("point", "threshold", *headers), rows=rows, title=title)] if rows else []
     )
-    refused = [Line(f"No {point.name} point: {point.refused}.") for point in points if point.refused]
+    refused = [Line(f"No {point.name} point: {point.refused.text}.") for point in points if point.refused]
     return parts + refused
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from engine.evaluate.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
-from engine.evaluate.trained import Checkpoint, against_rest
+from engine.evaluate.trained import Checkpoint
 from engine.figures import confusion_figure
 from engine.statistics.calibration import reliability, scored_event
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
@@ -59,7 +59,7 @@ class PointResult(Record, frozen=True, kw_only=True):
 
     name: str
     threshold: float | None
-    refused: str
+    refused: Caution | None
     estimates: dict[str, Estimate]
 
 
@@ -186,7 +186,10 @@ def measure(
     whole = estimate(label_N, scores.probability_NK, group_N, positive, prevalence=prevalence)
     count()
     at_points = []
-    binary_N, binary_N2, place = against_rest(label_N, scores.probability_NK, positive)
+    binary_N, binary_N2, place = label_N, scores.probability_NK, positive
+    if len(scores.classes) > 2:  # the positive class against all others
+        score_N = scores.probability_NK[:, positive]
+        binary_N, binary_N2, place = (label_N == positive).astype(np.int64), np.stack([1 - score_N, score_N], 1), 1
     at_point = partial(estimate, binary_N, binary_N2, group_N, place, prevalence=prevalence, scores=False)
     for point in points:
         found = {} if point.threshold is None else at_point(threshold=point.threshold)

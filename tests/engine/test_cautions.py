@@ -36,6 +36,7 @@ from engine.report.report import report_parts, write_report
 from engine.report.results import read_results
 from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
+from engine.statistics.thresholds import choose_operating_points
 from engine.train.device_batches import triton_trouble
 from engine.train.epochs import Captured
 from engine.train.leakage import save_record, training_cautions
@@ -264,6 +265,12 @@ def at(temperature: float) -> list[Caution]:
     return Decision(temperature=temperature, points=()).cautions()
 
 
+def refusals(num_positive: int, num_negative: int) -> list[Caution]:
+    """Why validation gives no operating points."""
+    is_N = np.repeat([True, False], [num_positive, num_negative])
+    return [point.refused for point in choose_operating_points(is_N, np.arange(len(is_N)) / 100) if point.refused]
+
+
 Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
@@ -284,6 +291,8 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "one-class": ("evaluation", lambda case: class_cautions(("a", "b"), np.zeros(3, int))),
     "absent-classes": ("evaluation", lambda case: class_cautions(("a", "b", "c"), np.arange(2))),
     "temperature-at-bound": ("evaluation", lambda case: at(max(TEMPERATURES))),
+    "one-class-in-validation": ("evaluation", lambda case: refusals(70, 0)),
+    "few-validation-positives": ("evaluation", lambda case: refusals(58, 5)),
     "usual-lung-region": ("explanation", lambda case: maps()),
     "empty-maps": ("explanation", lambda case: maps()),
     "lungs-outside-crop": ("explanation", lambda case: maps()),

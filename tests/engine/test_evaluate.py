@@ -345,7 +345,7 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
     assert whole.temperature == some.temperature > 0
     scores = validation_scores(load_checkpoint(run / "best.safetensors")[0], run)
     probability_NK = softmax(scores.logits_NK.astype(np.float64) / whole.temperature, axis=1)
-    wanted = choose_operating_points(scores.label_N, probability_NK, 0)
+    wanted = choose_operating_points(scores.label_N == 0, probability_NK[:, 0])
     for content in (whole, some):
         assert [point.name for point in content.operating_points] == ["0.5", "youden", "rule-out"]
         for found, point in zip(content.operating_points, wanted, strict=True):
@@ -456,7 +456,10 @@ def test_an_operating_point_is_reported_on_the_set_under_test(run: Path, betons:
             estimate = point.estimates[name]
             assert estimate.low <= estimate.value <= estimate.high
     (refused,) = (point for point in content.operating_points if point.name == "rule-out")
-    assert refused.threshold is None and "59" in refused.refused and refused.estimates == {}
+    assert refused.threshold is None and refused.estimates == {}
+    assert refused.refused.code == "few-validation-positives" and refused.refused.parameters["least"] == 59
+    written = json.loads((results_of(tmp_path) / "metrics.json").read_text())["operating_points"]
+    assert written[2]["refused"] == msgspec.to_builtins(refused.refused) and written[0]["refused"] is None
     assert content.prevalence == pytest.approx((label_N == 0).mean()) and content.stated_prevalence == 0.1
 
 

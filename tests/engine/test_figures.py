@@ -113,7 +113,7 @@ def draw_curves(case: Case) -> list[Figure]:
 
 def draw_evaluation(case: Case) -> list[Figure]:
     scores = scores_of(case.classes)
-    points = choose_operating_points(scores.label_N, scores.probability_NK, 0)
+    points = choose_operating_points(scores.label_N == 0, scores.probability_NK[:, 0])
     measured = measure(scores, points, [], prevalence=None, resamples=20, seed=0)
     drawn = figures(scores, measured, case.file, "synthetic phantoms")
     assert len(drawn) == 5
