@@ -1,22 +1,20 @@
 """The data flow of a conversion: how many files went in, what became of them and why, without any file's name."""
 
-import csv
-import io
 import re
 from collections import Counter, defaultdict
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
-from loaders.atomic_file import storage_error
 from loaders.audit.findings import DEFECTS
 from loaders.beton.reader import Beton
 from loaders.convert.conversion import KIND_TEXTS
-from loaders.errors import StorageError
+from loaders.errors import InputError, StorageError
 from loaders.images.decode import count_reasons
 from loaders.records import Count, Record, write_record
-from loaders.sources.catalog import SPLITS
+from loaders.sources.entry import SPLITS, read_rows
 
 DATAFLOW, TABLE = "dataflow.json", "convert.csv"
+COLUMNS = ("path", "label", "split", "sample", "group", "verdict", "kind", "reason")
 VERDICTS = ("written", "rejected", "duplicate", "excluded")
 MOST_REASONS = 12  # kinds that are named; rarer ones are added up
 
@@ -53,9 +51,8 @@ def keep_dataflow(run: Path, data: Path, expected: dict[str, int]) -> str:
     if not path.is_file():
         return f"{data} has no {TABLE}"
     try:
-        rows = read_table(path)
-        flow = count_files(rows)
-    except (KeyError, csv.Error):
+        flow = count_files(read_table(path))
+    except InputError:
         return f"{path} is no table of `convert`"
     for split, number in expected.items():
         found = sum(flow.splits.get(split, {}).values())
@@ -78,23 +75,19 @@ def dataflow_beside(beton: Beton) -> DataFlow | None:
         own.sort(key=lambda row: int(row["sample"]))
         found = [(row["label"], int(row["group"])) for row in own]
         flow = count_files(rows)
-    except (StorageError, KeyError, ValueError, csv.Error):
+    except (InputError, StorageError, ValueError):
         return None
     labels = [facts.classes[label] for label in beton.label_N]
     return flow if found and found == list(zip(labels, beton.rows_N["group"].tolist(), strict=True)) else None
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a convert.csv.  Errors: StorageError; csv.Error."""
-    try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise storage_error(path, error) from error
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a convert.csv.  Errors: InputError for another table; StorageError."""
+    return [row for _, row in read_rows(path, itemgetter("path"), COLUMNS, (), "convert again", strip=False).values()]
 
 
-def count_files(rows: list[dict[str, Any]]) -> DataFlow:
-    """Count the rows of a convert.csv.  Errors: KeyError when a column is missing."""
+def count_files(rows: list[dict[str, str]]) -> DataFlow:
+    """Count the rows of a convert.csv."""
     counts = Counter(dict.fromkeys(VERDICTS, 0))
     coded: dict[str, Counter[str]] = defaultdict(Counter)
     free: dict[str, list[str]] = defaultdict(list)
@@ -107,7 +100,7 @@ def count_files(rows: list[dict[str, Any]]) -> DataFlow:
         if verdict == "written":
             splits[row["split"]][row["label"]] += 1
             groups[row["split"]].add(row["group"])
-        elif text := kind_text(row["kind"] or ""):
+        elif text := kind_text(row["kind"]):
             coded[verdict][text] += 1
         else:
             free[verdict].append(row["reason"] or "no reason given")

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
@@ -686,7 +686,7 @@ def test_the_page_is_not_written_while_another_process_has_the_run(
     assert (results_of(copied / "evaluation") / "metrics.json").is_file() and not (copied / "report.html").exists()
 
 
-def forbid(path: Path) -> bytes:
+def forbid(path: Path, **how: Any) -> NoReturn:
     raise PermissionError(13, "Permission denied", str(path))
 
 
@@ -709,7 +709,7 @@ def test_a_set_never_replaces_the_results_of_another_whatever_its_file_is_called
             table.write_text("\n".join([head, *rows[1:], f"0.png,covid,{other},"]))
             assert dataflow_beside(beton) is None
         with monkeypatch.context() as patched:  # as root may read everything
-            patched.setattr(Path, "read_bytes", forbid)
+            patched.setattr(Path, "open", forbid)
             assert dataflow_beside(beton) is None
         table.write_text("\n".join([head, *reversed(rows), "lost.png,covid,,,,rejected,,truncated"]))
     copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation", "explanation"))
