@@ -150,7 +150,7 @@ def alone(value: float | None, **changes: Any) -> dict[str, Any]:
 def lungs(value: float, low: float | None, high: float | None) -> dict[str, Any]:
     """The lung ratio of an explanation; a model that relies on the lungs comes above 1.5."""
     counts = {"area": 0.375, "num_samples": 200, "num_empty": 0, "num_outside": 0, "masks": "folder"}
-    return {"ratio": {"value": value, "low": low, "high": high}, **counts}
+    return {"ratio": {"value": value, "low": low, "high": high, "method": "bootstrap"}, **counts}
 
 
 def explanation(**changes: Any) -> Explanation:
@@ -191,7 +191,8 @@ def deletion(by_map: float, at_random: float) -> dict[str, Any]:
     """The deletion control with these areas under its two curves."""
     gap = by_map - at_random
     curves = {"share": [0.0, 1.0], "by_map": [2 * by_map, 0.0], "at_random": [2 * at_random, 0.0]}
-    return curves | {"difference": {"value": gap, "low": gap - 0.1, "high": gap + 0.1}, "num_samples": 32}
+    difference = {"value": gap, "low": gap - 0.1, "high": gap + 0.1, "method": "bootstrap"}
+    return curves | {"difference": difference, "num_samples": 32}
 
 
 def example(**changes: Any) -> dict[str, Any]:

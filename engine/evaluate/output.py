@@ -63,7 +63,7 @@ def headline(result: Metrics) -> Sheet:
 def row_name(name: str, estimate: Estimate, classes: Sequence[str]) -> str:
     """A metric's name for people, and over how many classes a mean is; of two classes only where it leaves one out."""
     partial = len(classes) > 2 or estimate.defined != estimate.classes
-    over = over_classes(estimate.defined, estimate.classes) if partial else ""
+    over = over_classes(estimate) if partial else ""
     return f"{short_name(name, classes)}, {over}" if over else short_name(name, classes)
 
 

@@ -252,7 +252,7 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
 
     def title(figure: str, metric: str) -> str:
         estimate, name = measured.estimates[metric], metric_of(metric).name
-        over = over_classes(estimate.defined, estimate.classes)
+        over = over_classes(estimate)
         shown = f"mean {name} {over}" if over else name
         between = "" if estimate.low is None else f" (95 % interval {interval_text(metric, estimate)})"
         return f"{figure}: {where}\n{shown} {value_text(metric, estimate.value)}{between}"

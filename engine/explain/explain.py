@@ -16,7 +16,7 @@ from engine.config import ExplainConfig
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.checks import check_beton, set_cautions
 from engine.evaluate.trained import Trained, load_trained
-from engine.explain.cam import METHODS, cam, layer_name, map_cells
+from engine.explain.cam import METHODS, cam, evidence, layer_name
 from engine.explain.controls import Deletion, Randomised, deletion, randomised
 from engine.explain.findings import (
     EXPLANATION,
@@ -267,7 +267,7 @@ def check(pictures: Pictures, sample_N: np.ndarray, progress: PhaseProgress) -> 
         predicted_N,
         pictures.group_N[sample_N],
         fill_HW,
-        cells=map_cells(network, frames_N1HW[:1]),
+        cells=evidence(network, frames_N1HW[:1], predicted_N[:1]).shape[1:],
         seed=config.seed,
         progress=partial(progress, "blank"),
     )

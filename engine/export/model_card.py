@@ -181,9 +181,9 @@ def estimate_rows(found: Metrics) -> Iterator[str]:
         estimate, least = found.estimates.get(name), found.trivial.get(name)
         if estimate is None or estimate.value is None or (name == "f1_macro" and len(found.classes) > 2):
             continue  # of more than two classes F1 itself is the macro mean
-        over = over_classes(estimate.defined, estimate.classes)
+        over = over_classes(estimate)
         beside = value_text(name, least.value if least else None)
-        if over and least is not None and (fewer := fewer_classes(least.defined, least.classes)):
+        if over and least is not None and (fewer := fewer_classes(least)):
             beside += f", {fewer}"
         shown = f"{metric_of(name).name}{f', mean {over}' if over else ''}"
         yield f"| {shown} | {value_text(name, estimate.value)} | {interval_text(name, estimate)} | {beside} |"

@@ -145,7 +145,7 @@ def score_text(tested: EvaluatedSet) -> str:
 
 def over_fewer(found: Estimate) -> str:
     """Over how many classes a mean is, where it leaves classes out."""
-    return over_classes(found.defined, found.classes) if found.defined != found.classes else ""
+    return over_classes(found) if found.defined != found.classes else ""
 
 
 def from_share(found: Estimate) -> str:

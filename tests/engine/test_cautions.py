@@ -26,7 +26,7 @@ from engine.evaluate.trained import Decision, Trained, load_trained
 from engine.explain.controls import Deletion, Randomised
 from engine.explain.explain import explain
 from engine.explain.findings import explanation_parts, map_cautions
-from engine.explain.lungs import Interval, LungRatio
+from engine.explain.lungs import LungRatio
 from engine.export.model_card import card_of
 from engine.predict.predict import predict_files, prediction_parts
 from engine.predict.table import list_sources
@@ -36,6 +36,7 @@ from engine.report.report import report_parts, write_report
 from engine.report.results import read_results
 from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
+from engine.statistics.estimates import Estimate
 from engine.statistics.thresholds import choose_operating_points
 from engine.train.device_batches import triton_trouble
 from engine.train.epochs import Captured
@@ -179,7 +180,7 @@ def pool_of(case: Case) -> list[Caution]:
 
 def maps(**changes: Any) -> list[Caution]:
     """An explanation of maps of which some part went wrong."""
-    none = Interval(value=-0.5, low=-0.6, high=0.1)
+    none = Estimate(value=-0.5, low=-0.6, high=0.1, method="bootstrap")
     counts = {"num_samples": 4, "num_empty": 2, "num_outside": 1}
     lungs = LungRatio(ratio=none, area=0.3, masks="template", **counts)
     correlation = changes.get("correlation")

@@ -33,7 +33,6 @@ from engine.explain.controls import Deletion
 from engine.explain.explain import CAPTION
 from engine.explain.findings import Example, caption
 from engine.explain.gallery import TITLES, deletion_figure, gallery, overlay
-from engine.explain.lungs import Interval
 from engine.figures import DPI, confusion_figure, curves_figure
 from engine.profile.breakdown import Measured, variants_for
 from engine.profile.output import profile_figure
@@ -168,7 +167,7 @@ def draw_deletion(case: Case) -> list[Figure]:
     share_P = np.linspace(0, 1, 11)
     found = Deletion(
         share=share_P.tolist(), by_map=(1 - share_P).tolist(), at_random=(1 - 0.5 * share_P).tolist(), num_samples=32,
-        difference=Interval(value=-0.2, low=-0.3, high=-0.1),
+        difference=Estimate(value=-0.2, low=-0.3, high=-0.1, method="bootstrap"),
     )  # fmt: skip
     return [deletion_figure(found, f"GradCAM: {name_text(case.file)} (heldout), n = 32")]
 
