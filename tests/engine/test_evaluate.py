@@ -22,12 +22,13 @@ from engine.evaluate.checks import class_cautions
 from engine.evaluate.dataflow import dataflow_beside
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.output import evaluation_parts, in_order
-from engine.evaluate.results import Difference, Evaluation, Metrics, Scores, figures, measure
+from engine.evaluate.results import Difference, Evaluation, Metrics, Scores, figures
 from engine.evaluate.trained import decide
 from engine.explain.explain import explain
 from engine.figures import png
 from engine.report.report import write_report
 from engine.statistics.calibration import TEMPERATURES
+from engine.statistics.estimates import estimates, paired_differences, trivial
 from engine.statistics.metrics import all_metrics
 from engine.statistics.thresholds import choose_operating_points
 from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, save_checkpoint, validation_scores
@@ -369,12 +370,13 @@ def measured(classes: tuple[str, ...], label_N: np.ndarray, called_N: np.ndarray
     scores = Scores(
         label_N=label_N, probability_NK=first_NK, group_N=np.arange(len(label_N)), classes=classes, positive=0
     )
-    found = measure(scores, (), (), prevalence=None, resamples=50, seed=0, other_NK=second_NK)
-    assert found.difference is not None
+    rest = (np.arange(len(label_N)), 0)
+    apart = paired_differences(label_N, second_NK, first_NK, *rest, resamples=50)
     metrics = msgspec.structs.replace(
         example_metrics(), classes=list(classes), positive=classes[0], num_samples=len(label_N), operating_points=[],
-        subgroups=[], difference=Difference(against="other", estimates=found.difference, cautions=[]),
-        num_groups=scores.num_groups, confusion=scores.confusion, estimates=found.estimates, trivial=found.trivial,
+        subgroups=[], difference=Difference(against="other", estimates=apart, cautions=[]),
+        num_groups=scores.num_groups, confusion=scores.confusion,
+        estimates=estimates(label_N, first_NK, *rest, resamples=50), trivial=trivial(label_N, len(classes), 0),
     )  # fmt: skip
     return Evaluation(metrics=metrics, out=Path("out"), figures=())
 
@@ -421,8 +423,8 @@ def test_the_figures_titles_say_over_how_many_classes_a_mean_is(monkeypatch: pyt
     classes = ("covid", "normal", "pneumonia")
     probability_NK, group_N = np.eye(3)[label_N], np.arange(4)
     scores = Scores(label_N=label_N, probability_NK=probability_NK, group_N=group_N, classes=classes, positive=0)
-    found = measure(scores, (), (), prevalence=None, resamples=50, seed=0)
-    figures(scores, found, "heldout-1f3a90bc", "radiographs")
+    found = estimates(label_N, probability_NK, group_N, 0, resamples=50)
+    figures(scores, msgspec.structs.replace(example_metrics(), estimates=found, operating_points=[]))
     assert "mean ROC-AUC over 2 of 3 classes 1.000" in titles[0]
 
 
