@@ -88,13 +88,11 @@ def evaluate(config: EvaluateConfig, progress: PhaseProgress = lambda name, done
     """
     if not config.betons:
         raise ConfigError("betons: found none, expected at least one")
-    trained = load_trained(config.run)
-    rival = None if config.against is None else load_trained(config.against)
-    if rival is not None:
-        check_rival(trained, rival)
+    runs = [load_trained(run) for run in (config.run, config.against) if run is not None]
+    for rival in runs[1:]:
+        check_rival(runs[0], rival)
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
-    runs = (trained,) if rival is None else (trained, rival)
     for run in runs:
         run.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     out = config.out or config.run / "evaluation"

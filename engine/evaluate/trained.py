@@ -52,10 +52,6 @@ def decide(scores: ValidationScores, positive: int) -> Decision:
     return replace(uncut, points=choose_operating_points(scores.label_N == positive, score_N))
 
 
-# of the state of the best weights
-NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "run", "epoch")
-
-
 class Checkpoint(Record, frozen=True, kw_only=True):
     """Which weights a result is of."""
 
@@ -111,7 +107,8 @@ def load_trained(run: Path) -> Trained:
         raise ConfigError(f"{run}: not a folder, expected a run folder of `train`; check the path")
     checkpoint = run / BEST
     sha256 = file_hash(checkpoint)
-    tensors, state = load_checkpoint(checkpoint, NEEDED)
+    needed = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "run", "epoch")
+    tensors, state = load_checkpoint(checkpoint, needed)
     if file_hash(checkpoint) != sha256:
         raise CheckpointError(f"{checkpoint}: replaced while being read, expected it to stay; try again")
     if (run / RECORD).exists():

@@ -44,8 +44,6 @@ from loaders.figure_text import EM, class_names, name_text
 from loaders.output import PhaseProgress
 from loaders.records import write_record
 
-KINDS: tuple[Kind, ...] = ("right", "wrong", "borderline")
-
 
 def choose(label_N: np.ndarray, probability_NK: np.ndarray, count: int) -> list[tuple[int, Kind]]:
     """At most count samples, each once, by kind; a third of the count each, more where another kind has too few.
@@ -58,17 +56,17 @@ def choose(label_N: np.ndarray, probability_NK: np.ndarray, count: int) -> list[
     margin_N = ordered_NK[:, -1] - ordered_NK[:, -2]
     right_N = predicted_N == label_N
     confidence_N = probability_NK.max(1)
-    queues = {
+    queues: dict[Kind, list[int]] = {
         "right": take_turns(label_N, np.flatnonzero(right_N), -confidence_N),
         "wrong": take_turns(label_N, np.flatnonzero(~right_N), -confidence_N),
         "borderline": take_turns(label_N, np.arange(len(label_N)), margin_N),
     }
     chosen: dict[int, Kind] = {}
     for turn in zip_longest(*queues.values()):  # one of each kind a round
-        for kind, sample in zip(KINDS, turn, strict=True):
+        for kind, sample in zip(queues, turn, strict=True):
             if sample is not None and len(chosen) < count:
                 chosen.setdefault(sample, kind)
-    return sorted(chosen.items(), key=lambda pair: KINDS.index(pair[1]))  # stable: best first within a kind
+    return sorted(chosen.items(), key=lambda pair: list(queues).index(pair[1]))  # stable: best first within a kind
 
 
 def take_turns(label_N: np.ndarray, sample_M: np.ndarray, key_N: np.ndarray) -> list[int]:
@@ -91,14 +89,13 @@ class Pictures:
     trained: Trained
     config: ExplainConfig
     beton: Beton
-    device: torch.device
     predicted_N: np.ndarray
     group_N: np.ndarray
     reference_N1HW: torch.Tensor
 
     def frames(self, sample_N: np.ndarray) -> torch.Tensor:
         """The central crops of some samples, float32 N×1×H×W on the device.  Errors: BetonError."""
-        return torch.from_numpy(crops_of(self.beton, sample_N)).to(self.device)
+        return torch.from_numpy(crops_of(self.beton, sample_N)).to(self.reference_N1HW.device)
 
     def maps(self, sample_N: np.ndarray) -> np.ndarray:
         """The maps of some samples for their predicted classes, float32 N×H×W."""
@@ -164,7 +161,6 @@ def explain_one(
         trained=trained,
         config=config,
         beton=beton,
-        device=policy.device,
         predicted_N=probability_NK.argmax(1),
         group_N=groups_of(beton),
         reference_N1HW=reference_N1HW.to(policy.device),

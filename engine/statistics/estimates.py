@@ -100,11 +100,9 @@ def paired_differences(
     group_N: np.ndarray,
     positive: int,
     *,
-    thresholds: tuple[float | None, float | None] = (None, None),
     prevalence: float | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    progress: Progress = no_progress,
 ) -> dict[str, Estimate]:
     """Second minus first of two runs on the same samples, by name, over the same resamples; value ± t · standard error.
 
@@ -113,13 +111,10 @@ def paired_differences(
     differences of those classes that define the metric in both runs.
     Errors: InputError for probabilities that are not finite.
     """
-    made = [
-        sum_groups(label_N, probability_NK, group_N, positive, threshold, True)
-        for probability_NK, threshold in zip((first_NK, second_NK), thresholds, strict=True)
-    ]
-    first, second = (metrics_of(sums, resample(sums, resamples, seed, progress), positive, prevalence) for sums in made)
+    made = [sum_groups(label_N, each_NK, group_N, positive, None, True) for each_NK in (first_NK, second_NK)]
+    first, second = (metrics_of(sums, resample(sums, resamples, seed), positive, prevalence) for sums in made)
     groups = [count_groups(sums) for sums in made]
-    same = thresholds[0] == thresholds[1] and np.array_equal(first_NK, second_NK)
+    same = np.array_equal(first_NK, second_NK)
     del first[ECE_DISTANCE]
     fewer = {name: min(count[name] for count in groups) for name in first}
     apart = {name: second[name] - first_R for name, first_R in first.items()}

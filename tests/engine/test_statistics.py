@@ -551,13 +551,6 @@ def test_the_ece_of_a_set_without_an_error_has_an_interval() -> None:
     assert found.high == pytest.approx(0.03 + wilson(0, 40)[1])
 
 
-def test_each_run_of_a_pair_keeps_its_own_threshold() -> None:
-    label_N, score_N = np.array([1, 1, 0, 0]), np.array([0.9, 0.6, 0.4, 0.1])
-    one_NK = two_columns(score_N)
-    found = paired_differences(label_N, one_NK, one_NK, np.arange(4), 1, thresholds=(0.5, 0.3), resamples=10)
-    assert found["specificity"].value == -0.5 and found["sensitivity"].value == 0 and found["auc"].value == 0
-
-
 def validation(num_positive: int, num_negative: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Which samples of a validation set are positive, and their scores."""
     rng = np.random.default_rng(seed)
