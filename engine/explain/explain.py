@@ -15,6 +15,7 @@ from PIL import Image
 from engine.config import ExplainConfig
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.checks import check_beton, set_cautions
+from engine.evaluate.evaluate import score
 from engine.evaluate.trained import Trained, load_trained
 from engine.explain.cam import METHODS, cam, evidence, layer_name
 from engine.explain.controls import Deletion, Randomised, deletion, randomised
@@ -32,8 +33,6 @@ from engine.explain.gallery import deletion_figure, gallery, overlay, picture_by
 from engine.explain.lungs import LungRatio, Masks, find_masks, lung_ratios, measure_lungs, region_of
 from engine.figures import png
 from engine.networks.registry import network_of
-from engine.train.checkpoint import groups_of
-from engine.train.step import predict
 from kernels.crops import crop_into
 from loaders.atomic_file import locked, publish_bytes
 from loaders.batches.loader import Loader
@@ -147,22 +146,16 @@ def explain_one(
     progress: PhaseProgress,
 ) -> Explained:
     """Predict, measure, check, draw and write."""
-    beton, done = loader.beton, 0
-
-    def count(samples: int) -> None:
-        nonlocal done
-        done += samples
-        progress("predict", done, len(beton))
-
-    label_N, logits_NK = predict(trained.network, loader, policy, count)
-    probability_NK = trained.decision.probabilities(logits_NK)
+    beton = loader.beton
+    scores, _ = score((trained,), policy, loader, partial(progress, "predict"))
+    label_N, probability_NK = scores.label_N, scores.probability_NK
     reference_N1HW = torch.from_numpy(crops_of(beton, some(np.arange(len(beton)), MOST_REFERENCE, config.seed)))
     pictures = Pictures(
         trained=trained,
         config=config,
         beton=beton,
         predicted_N=probability_NK.argmax(1),
-        group_N=groups_of(beton),
+        group_N=scores.group_N,
         reference_N1HW=reference_N1HW.to(policy.device),
     )
     measured_N = some(masks.samples(beton), config.measured, config.seed)

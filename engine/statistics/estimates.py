@@ -163,14 +163,19 @@ def fewest_groups(name: str, groups: dict[str, int], known_C: np.ndarray) -> int
 
 
 def estimate(name: str, row_R: np.ndarray, num_groups: int, distance_R: np.ndarray | None = None) -> Estimate:
-    """Value and interval of one metric.  num_groups: behind it.  distance_R: of the ECE, its rows of ECE_DISTANCE."""
+    """Value and interval of one metric.  num_groups: behind it.  distance_R: of the ECE, its rows of ECE_DISTANCE.
+
+    A share at 0 or 1, where no resample differs, has Wilson's interval, of groups instead of samples, as if a group's
+    samples were copies: too wide rather than too narrow.  Source: Wilson 1927.
+    """
     metric = name.split("[")[0]
 
     def ends(value: float, known_R: np.ndarray) -> tuple[float, float, str]:
         if distance_R is not None:
             return *ece_interval(value, known_R, distance_R[1:], num_groups), "bootstrap"
         if metric not in NOT_SHARES and value in (0, 1):
-            return *boundary_interval(value, num_groups), "wilson"
+            low, high = wilson(round(value) * num_groups, num_groups)
+            return (low, 1.0, "wilson") if value else (0.0, high, "wilson")  # rounding may keep its own end off value
         return *bootstrap_interval(metric, value, known_R, num_groups), "bootstrap"
 
     return with_ends(row_R, num_groups, ends)
@@ -257,13 +262,3 @@ def ece_interval(value: float, row_R: np.ndarray, distance_R: np.ndarray, num_gr
     low = value - max(float(np.quantile(distance_R, 0.975)), least)
     lower, upper = np.quantile(row_R, (0.025, 0.975)).tolist()
     return max(0.0, low), min(1.0, max(2 * value - lower, upper, value + least))
-
-
-def boundary_interval(value: float, num_groups: int) -> Ends:
-    """Wilson's interval of a share at 0 or 1, where no resample differs.
-
-    n is the number of groups, not of samples, as if a group's samples were copies: too wide rather than too narrow.
-    Source: Wilson 1927.
-    """
-    low, high = wilson(round(value) * num_groups, num_groups)
-    return (low, 1.0) if value else (0.0, high)  # rounding may keep Wilson's own end off the value
