@@ -186,6 +186,14 @@ CODES: dict[str, Code] = {
         "by, so that a probability means little",
         temperature=float,
     ),
+    "one-class-in-validation": code(
+        "validation has {positives:,} positives and {negatives:,} negatives, expected at least 1 of each",
+        positives=int,
+        negatives=int,
+    ),
+    "few-validation-positives": code(
+        "validation has {positives} positives, expected at least {least} (0.95^{least} < 5 %)", positives=int, least=int
+    ),
     # of an explanation
     "usual-lung-region": code(
         "no masks were given, so that the lungs are assumed to lie where they usually do; name masks with --masks"

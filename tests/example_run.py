@@ -90,13 +90,18 @@ def metrics(**changes: Any) -> Metrics:
     values |= {"f1_macro": 0.899, "auc": 0.958, "pr_auc": 0.941}
     trivial = {"accuracy": 0.58, "sensitivity": 0.0, "specificity": 1.0, "f1": 0.0, "f1_macro": 0.367, "auc": 0.5}
     calibration = {"brier": 0.071, "ece": 0.031, "calibration_slope": 0.88, "calibration_intercept": -0.11}
-    few = "validation has 41 positives, expected at least 59"
+    few = {"code": "few-validation-positives", "parameters": {"positives": 41, "least": 59}}
     points = [
-        {"name": "0.5", "threshold": 0.5, "refused": "", "estimates": {name: estimate(values[name]) for name in POINT}},
+        {
+            "name": "0.5",
+            "threshold": 0.5,
+            "refused": None,
+            "estimates": {name: estimate(values[name]) for name in POINT},
+        },
         {
             "name": "youden",
             "threshold": 0.43,
-            "refused": "",
+            "refused": None,
             "estimates": {"sensitivity": estimate(0.921), "specificity": estimate(0.87), "ppv": estimate(0.84)},
         },
         {"name": "rule-out", "threshold": None, "refused": few, "estimates": {}},
@@ -145,7 +150,7 @@ def alone(value: float | None, **changes: Any) -> dict[str, Any]:
 def lungs(value: float, low: float | None, high: float | None) -> dict[str, Any]:
     """The lung ratio of an explanation; a model that relies on the lungs comes above 1.5."""
     counts = {"area": 0.375, "num_samples": 200, "num_empty": 0, "num_outside": 0, "masks": "folder"}
-    return {"ratio": {"value": value, "low": low, "high": high}, **counts}
+    return {"ratio": {"value": value, "low": low, "high": high, "method": "bootstrap"}, **counts}
 
 
 def explanation(**changes: Any) -> Explanation:
@@ -186,7 +191,8 @@ def deletion(by_map: float, at_random: float) -> dict[str, Any]:
     """The deletion control with these areas under its two curves."""
     gap = by_map - at_random
     curves = {"share": [0.0, 1.0], "by_map": [2 * by_map, 0.0], "at_random": [2 * at_random, 0.0]}
-    return curves | {"difference": {"value": gap, "low": gap - 0.1, "high": gap + 0.1}, "num_samples": 32}
+    difference = {"value": gap, "low": gap - 0.1, "high": gap + 0.1, "method": "bootstrap"}
+    return curves | {"difference": difference, "num_samples": 32}
 
 
 def example(**changes: Any) -> dict[str, Any]:

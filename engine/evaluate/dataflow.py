@@ -1,19 +1,17 @@
 """The data flow of a conversion: how many files went in, what became of them and why, without any file's name."""
 
-import csv
-import io
 from collections import Counter, defaultdict
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
-from loaders.atomic_file import storage_error
 from loaders.beton.reader import Beton
 from loaders.convert.conversion import kind_text
-from loaders.errors import StorageError
+from loaders.errors import InputError, StorageError
 from loaders.records import Count, Record, write_record
-from loaders.sources.catalog import SPLITS
+from loaders.sources.entry import SPLITS, read_rows
 
 DATAFLOW, TABLE = "dataflow.json", "convert.csv"
+COLUMNS = ("path", "label", "split", "sample", "group", "verdict", "kind", "reason")
 VERDICTS = ("written", "rejected", "duplicate", "excluded")
 MOST_REASONS = 12  # kinds that are named; rarer ones are added up
 OTHER = "other"
@@ -52,9 +50,8 @@ def keep_dataflow(run: Path, data: Path, expected: dict[str, int]) -> str:
     if not path.is_file():
         return f"{data} has no {TABLE}"
     try:
-        rows = read_table(path)
-        flow = count_files(rows)
-    except (KeyError, csv.Error):
+        flow = count_files(read_table(path))
+    except InputError:
         return f"{path} is no table of `convert`"
     for split, number in expected.items():
         found = sum(flow.splits.get(split, {}).values())
@@ -77,23 +74,19 @@ def dataflow_beside(beton: Beton) -> DataFlow | None:
         own.sort(key=lambda row: int(row["sample"]))
         found = [(row["label"], int(row["group"])) for row in own]
         flow = count_files(rows)
-    except (StorageError, KeyError, ValueError, csv.Error):
+    except (InputError, StorageError, ValueError):
         return None
     labels = [facts.classes[label] for label in beton.label_N]
     return flow if found and found == list(zip(labels, beton.rows_N["group"].tolist(), strict=True)) else None
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a convert.csv.  Errors: StorageError; csv.Error."""
-    try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise storage_error(path, error) from error
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a convert.csv.  Errors: InputError for another table; StorageError."""
+    return [row for _, row in read_rows(path, itemgetter("path"), COLUMNS, (), "convert again", strip=False).values()]
 
 
-def count_files(rows: list[dict[str, Any]]) -> DataFlow:
-    """Count the rows of a convert.csv.  Errors: KeyError when a column is missing."""
+def count_files(rows: list[dict[str, str]]) -> DataFlow:
+    """Count the rows of a convert.csv."""
     counts = Counter(dict.fromkeys(VERDICTS, 0))
     kinds: dict[str, Counter[str]] = {verdict: Counter() for verdict in VERDICTS}
     splits: dict[str, Counter[str]] = defaultdict(Counter)
@@ -105,7 +98,7 @@ def count_files(rows: list[dict[str, Any]]) -> DataFlow:
             splits[row["split"]][row["label"]] += 1
             groups[row["split"]].add(row["group"])
         else:  # a person may have edited the table, and put a name there
-            kinds[verdict][row["kind"] if kind_text(row["kind"] or "") else OTHER] += 1
+            kinds[verdict][row["kind"] if kind_text(row["kind"]) else OTHER] += 1
     return DataFlow(
         **counts,
         reasons={verdict: commonest(counted) for verdict, counted in kinds.items() if counted},

@@ -5,14 +5,16 @@
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from engine.config import EvaluateConfig
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.checks import check_beton, check_rival, class_cautions, group_cautions, set_cautions
-from engine.evaluate.dataflow import DATAFLOW, dataflow_beside
+from engine.evaluate.dataflow import DATAFLOW, DataFlow, dataflow_beside
 from engine.evaluate.results import (
     FIGURES,
     METRICS,
@@ -20,12 +22,14 @@ from engine.evaluate.results import (
     Evaluation,
     Metrics,
     Scores,
+    at_points,
     figures,
-    measure,
+    in_subgroups,
     score_rows,
-)  # fmt: skip
+)
 from engine.evaluate.trained import Trained, load_trained
 from engine.figures import png
+from engine.statistics.estimates import estimates, paired_differences, trivial
 from engine.train.checkpoint import groups_of
 from engine.train.step import predict
 from loaders.atomic_file import locked, publish_bytes, publish_rows
@@ -37,6 +41,7 @@ from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
 from loaders.output import PhaseProgress
 from loaders.records import write_record
+from loaders.statistics import Progress
 
 MOST = 20  # subgroups of a kind; the smallest are pooled beyond
 FLAGS = {
@@ -83,13 +88,11 @@ def evaluate(config: EvaluateConfig, progress: PhaseProgress = lambda name, done
     """
     if not config.betons:
         raise ConfigError("betons: found none, expected at least one")
-    trained = load_trained(config.run)
-    rival = None if config.against is None else load_trained(config.against)
-    if rival is not None:
-        check_rival(trained, rival)
+    runs = [load_trained(run) for run in (config.run, config.against) if run is not None]
+    for rival in runs[1:]:
+        check_rival(runs[0], rival)
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
-    runs = (trained,) if rival is None else (trained, rival)
     for run in runs:
         run.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     out = config.out or config.run / "evaluation"
@@ -127,41 +130,17 @@ def evaluate_one(
 
     runs: the run, and perhaps the one that it is compared with.  checked: the cautions of each.
     """
-    trained, *rivals = runs
-    beton, name, done = loader.beton, out.name, 0
-    facts, total = beton.facts, len(beton) * len(runs)
-
-    def count(samples: int) -> None:
-        nonlocal done
-        done += samples
-        progress(name, done, total)
-
-    label_N, logits_NK = predict(trained.network, loader, policy, count)
-    other_NK = None
-    for rival in rivals:
-        other_NK = rival.decision.probabilities(predict(rival.network, loader, policy, count)[1])
-    scores = Scores(
-        label_N=label_N,
-        probability_NK=trained.decision.probabilities(logits_NK),
-        group_N=groups_of(beton),
-        classes=trained.classes,
-        positive=trained.classes.index(trained.state["positive"]),
-    )
-    measured = measure(
-        scores,
-        trained.decision.points,
-        subgroups(beton),
-        prevalence=config.prevalence,
-        resamples=config.resamples,
-        seed=config.seed,
-        other_NK=other_NK,
-        progress=lambda part, parts: progress(f"{name}: intervals", part, parts),
-    )
+    trained, beton, facts, name = runs[0], loader.beton, loader.beton.facts, out.name
+    scores, other_NK = score(runs, policy, loader, partial(progress, name))
+    samples = (scores.label_N, scores.probability_NK, scores.group_N, scores.positive)
+    estimate = partial(estimates, resamples=config.resamples, seed=config.seed)
     difference = None
-    if measured.difference is not None:
-        against = runs[1].run.resolve().name
-        difference = Difference(against=against, estimates=measured.difference, cautions=checked[1])
-    cautions = set_cautions(beton) + checked[0]
+    if other_NK is not None:
+        apart = paired_differences(
+            scores.label_N, other_NK, *samples[1:], prevalence=config.prevalence, resamples=config.resamples,
+            seed=config.seed,
+        )  # fmt: skip
+        difference = Difference(against=runs[1].run.resolve().name, estimates=apart, cautions=checked[1])
     metrics = Metrics(
         set_name=beton.set_name,
         beton=beton.path.name,
@@ -172,31 +151,68 @@ def evaluate_one(
         positive=trained.state["positive"],
         num_samples=len(beton),
         num_groups=scores.num_groups,
-        prevalence=float((label_N == scores.positive).mean()),
+        prevalence=float((scores.label_N == scores.positive).mean()),
         stated_prevalence=config.prevalence,
         temperature=trained.decision.temperature,
         confusion=scores.confusion,
-        estimates=measured.estimates,
-        trivial=measured.trivial,
-        operating_points=measured.operating_points,
-        subgroups=measured.subgroups,
+        estimates=estimate(*samples, prevalence=config.prevalence, progress=partial(progress, f"{name}: intervals")),
+        trivial=trivial(scores.label_N, len(trained.classes), scores.positive, prevalence=config.prevalence),
+        operating_points=at_points(
+            scores, trained.decision.points, estimate, config.prevalence, partial(progress, f"{name}: thresholds")
+        ),
+        subgroups=in_subgroups(scores, subgroups(beton), estimate, partial(progress, f"{name}: subgroups")),
         difference=difference,
         resamples=config.resamples,
         seed=config.seed,
-        cautions=cautions + group_cautions(scores.num_groups) + class_cautions(trained.classes, label_N),
+        cautions=set_cautions(beton)
+        + checked[0]
+        + group_cautions(scores.num_groups)
+        + class_cautions(trained.classes, scores.label_N),
         checkpoint=trained.checkpoint,
         device=policy.describe(),
     )
-    pictures = figures(scores, measured, name, "synthetic phantoms" if facts.synthetic else "radiographs")
+    pictures = figures(scores, metrics)
+    # the run keeps the data flow of its own conversion
+    flow = None if facts.conversion_id == trained.state["conversion_id"] else dataflow_beside(beton)
+    write_evaluation(out, metrics, scores, pictures, flow)
+    return Evaluation(metrics=metrics, out=out, figures=tuple(pictures))
+
+
+def score(
+    runs: Sequence[Trained], policy: Policy, loader: Loader, progress: Progress
+) -> tuple[Scores, np.ndarray | None]:
+    """What the first run predicts of a set; and the probabilities of the second, None without one."""
+    done, found = 0, []
+
+    def count(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress(done, len(loader.beton) * len(runs))
+
+    for run in runs:
+        label_N, logits_NK = predict(run.network, loader, policy, count)
+        found.append(run.decision.probabilities(logits_NK))
+    scores = Scores(
+        label_N=label_N,
+        probability_NK=found[0],
+        group_N=groups_of(loader.beton),
+        classes=runs[0].classes,
+        positive=runs[0].classes.index(runs[0].state["positive"]),
+    )
+    return scores, found[1] if len(runs) > 1 else None
+
+
+def write_evaluation(
+    out: Path, metrics: Metrics, scores: Scores, pictures: dict[str, Figure], flow: DataFlow | None
+) -> None:
+    """The files of an evaluation, metrics.json last.  Figures of an earlier one that this one lacks go."""
     out.mkdir(parents=True, exist_ok=True)
     for file in FIGURES:
-        if file not in pictures:
-            (out / file).unlink(missing_ok=True)  # of an earlier evaluation
-    for file, picture in pictures.items():
-        publish_bytes(out / file, png(picture))
+        if file in pictures:
+            publish_bytes(out / file, png(pictures[file]))
+        else:
+            (out / file).unlink(missing_ok=True)
     publish_rows(out / "scores.csv", score_rows(scores))
-    own = facts.conversion_id == trained.state["conversion_id"]  # whose data flow the run keeps
-    if not own and (flow := dataflow_beside(beton)):
+    if flow:
         write_record(out / DATAFLOW, flow)
     write_record(out / METRICS, metrics)
-    return Evaluation(metrics=metrics, out=out, figures=tuple(pictures))

@@ -27,8 +27,7 @@ MOST_NAMED = 5  # classes; a matrix of more has their numbers as headers, since 
 def evaluation_parts(evaluation: Evaluation) -> Parts:
     """Everything that one evaluation reports."""
     result, out = evaluation.metrics, evaluation.out
-    parts: list[Line | Sheet] = [headline(result)]
-    parts += of_what(result)
+    parts: list[Line | Sheet] = [headline(result), *of_what(result)]
     if len(result.classes) > 2:
         parts.append(by_class(result))
     if result.operating_points:
@@ -63,7 +62,7 @@ def headline(result: Metrics) -> Sheet:
 def row_name(name: str, estimate: Estimate, classes: Sequence[str]) -> str:
     """A metric's name for people, and over how many classes a mean is; of two classes only where it leaves one out."""
     partial = len(classes) > 2 or estimate.defined != estimate.classes
-    over = over_classes(estimate.defined, estimate.classes) if partial else ""
+    over = over_classes(estimate) if partial else ""
     return f"{short_name(name, classes)}, {over}" if over else short_name(name, classes)
 
 
@@ -119,11 +118,8 @@ def operating_points(result: Metrics) -> list[Line | Sheet]:
         for point in points
         if point.threshold is not None
     )
-    parts: list[Line | Sheet] = (
-        [Sheet(headers=("point", "threshold", *headers), rows=rows, title=title)] if rows else []
-    )
-    refused = [Line(f"No {point.name} point: {point.refused}.") for point in points if point.refused]
-    return parts + refused
+    sheets = [Sheet(headers=("point", "threshold", *headers), rows=rows, title=title)] if rows else []
+    return [*sheets, *(Line(f"No {point.name} point: {point.refused.text}.") for point in points if point.refused)]
 
 
 def differences(result: Metrics, found: Difference) -> list[Line | Sheet]:

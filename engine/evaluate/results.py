@@ -2,7 +2,7 @@
 
 # N samples, K classes
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from engine.evaluate.figures import Curve, Mark, Panel, pr_figure, reliability_figure, roc_figure, score_figure
-from engine.evaluate.trained import Checkpoint, against_rest
+from engine.evaluate.trained import Checkpoint
 from engine.figures import confusion_figure
 from engine.statistics.calibration import reliability, scored_event
-from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
+from engine.statistics.estimates import Estimate
 from engine.statistics.metrics import confusion_matrix, ranking_score
 from engine.statistics.names import interval_text, metric_of, over_classes, size_text, value_text
 from engine.statistics.thresholds import OperatingPoint, precision_recall_curve, roc_curve
@@ -59,7 +59,7 @@ class PointResult(Record, frozen=True, kw_only=True):
 
     name: str
     threshold: float | None
-    refused: str
+    refused: Caution | None
     estimates: dict[str, Estimate]
 
 
@@ -85,17 +85,6 @@ class Difference(Record, frozen=True, kw_only=True):
     against: str
     estimates: dict[str, Estimate]
     cautions: list[Caution]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
-    """What `Metrics` holds under the same names.  difference: of estimates alone; None where none was asked for."""
-
-    estimates: dict[str, Estimate]
-    trivial: dict[str, Estimate]
-    operating_points: list[PointResult]
-    subgroups: list[SubgroupResult]
-    difference: dict[str, Estimate] | None
 
 
 class Metrics(Record, frozen=True, kw_only=True):
@@ -158,71 +147,56 @@ class Evaluation:
     figures: tuple[str, ...]
 
 
-def measure(
+def at_points(
     scores: Scores,
     points: Sequence[OperatingPoint],
-    subgroups: Sequence[tuple[str, str, np.ndarray]],
-    *,
+    estimate: Callable[..., dict[str, Estimate]],
     prevalence: float | None,
-    resamples: int,
-    seed: int,
-    other_NK: np.ndarray | None = None,
     progress: Progress = no_progress,
-) -> Measurement:
-    """Estimate everything.
+) -> list[PointResult]:
+    """The operating points on this set; with more than two classes the positive one against all others.
 
-    subgroups: kind (source, view or flag), name, and the places of its samples, in order.  prevalence: the stated one.
-    other_NK: probabilities of another network on the same samples, for the difference.
+    estimate: `estimates` with its resamples and seed.  prevalence: the stated one.
     """
-    label_N, group_N, positive = scores.label_N, scores.group_N, scores.positive
-    estimate = partial(estimates, resamples=resamples, seed=seed)
-    done, total = 0, 1 + len(points) + len(subgroups) + (other_NK is not None)
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        progress(done, total)
-
-    whole = estimate(label_N, scores.probability_NK, group_N, positive, prevalence=prevalence)
-    count()
-    at_points = []
-    binary_N, binary_N2, place = against_rest(label_N, scores.probability_NK, positive)
-    at_point = partial(estimate, binary_N, binary_N2, group_N, place, prevalence=prevalence, scores=False)
+    label_N, probability_NK, place = scores.label_N, scores.probability_NK, scores.positive
+    if len(scores.classes) > 2:
+        score_N = probability_NK[:, place]
+        label_N, probability_NK, place = (label_N == place).astype(np.int64), np.stack([1 - score_N, score_N], 1), 1
+    at_point = partial(estimate, label_N, probability_NK, scores.group_N, place, prevalence=prevalence, scores=False)
+    results = []
     for point in points:
         found = {} if point.threshold is None else at_point(threshold=point.threshold)
-        at_points.append(
-            PointResult(name=point.name, threshold=point.threshold, refused=point.refused, estimates=found)
-        )
-        count()
-    in_subgroups = []
+        results.append(PointResult(name=point.name, threshold=point.threshold, refused=point.refused, estimates=found))
+        progress(len(results), len(points))
+    return results
+
+
+def in_subgroups(
+    scores: Scores,
+    subgroups: Sequence[tuple[str, str, np.ndarray]],
+    estimate: Callable[..., dict[str, Estimate]],
+    progress: Progress = no_progress,
+) -> list[SubgroupResult]:
+    """The subgroups, each its kind (source, view or flag), its name, and the places of its samples, in order.
+
+    estimate: as above.
+    """
+    results = []
     for kind, name, index_N in subgroups:
-        part_N, part_group_N = label_N[index_N], group_N[index_N]
+        label_N, group_N = scores.label_N[index_N], scores.group_N[index_N]
         large = len(index_N) >= FEWEST
-        in_subgroups.append(
+        results.append(
             SubgroupResult(
                 kind=kind,
                 name=name,
                 num_samples=len(index_N),
-                num_groups=len(np.unique(part_group_N)),
-                num_positives=int((part_N == positive).sum()),
-                estimates=estimate(part_N, scores.probability_NK[index_N], part_group_N, positive) if large else {},
+                num_groups=len(np.unique(group_N)),
+                num_positives=int((label_N == scores.positive).sum()),
+                estimates=estimate(label_N, scores.probability_NK[index_N], group_N, scores.positive) if large else {},
             )
         )
-        count()
-    difference = None
-    if other_NK is not None:
-        difference = paired_differences(
-            label_N, other_NK, scores.probability_NK, group_N, positive, prevalence=prevalence, resamples=resamples,
-            seed=seed,
-        )  # fmt: skip
-        count()
-    return Measurement(
-        estimates=whole,
-        trivial=trivial(label_N, len(scores.classes), positive, prevalence=prevalence),
-        operating_points=at_points,
-        subgroups=in_subgroups,
-        difference=difference,
-    )
+        progress(len(results), len(subgroups))
+    return results
 
 
 def score_rows(scores: Scores) -> Iterator[list[Any]]:
@@ -234,28 +208,25 @@ def score_rows(scores: Scores) -> Iterator[list[Any]]:
         yield [sample, group, classes[label], classes[row_K.argmax()], *(f"{value:.9g}" for value in row_K)]
 
 
-def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> dict[str, Figure]:
-    """The figures by file name; those that one class alone leaves undefined are lacking.
-
-    set_name: of what was tested.  kind: of its images, such as radiographs.
-    """
+def figures(scores: Scores, metrics: Metrics) -> dict[str, Figure]:
+    """The figures by file name; those that one class alone leaves undefined are lacking."""
     label_N, probability_NK, classes = scores.label_N, scores.probability_NK, scores.classes
     names = class_names(classes)
     texts = list(names.text_of.values())
     many = len(classes) > 2
     kinds = list(range(len(classes))) if many else [scores.positive]
     count = f"n = {size_text(len(label_N), scores.num_groups)}".replace(" ", "\u00a0")  # on one line
-    where = f"{name_text(set_name)} ({kind}), {count}"
+    where = f"{name_text(metrics.set_name)} ({'synthetic phantoms' if metrics.synthetic else 'radiographs'}), {count}"
 
     def title(figure: str, metric: str) -> str:
-        estimate, name = measured.estimates[metric], metric_of(metric).name
-        over = over_classes(estimate.defined, estimate.classes)
+        estimate, name = metrics.estimates[metric], metric_of(metric).name
+        over = over_classes(estimate)
         shown = f"mean {name} {over}" if over else name
         between = "" if estimate.low is None else f" (95 % interval {interval_text(metric, estimate)})"
         return f"{figure}: {where}\n{shown} {value_text(metric, estimate.value)}{between}"
 
     def curve(kind: int, metric: str, x_P: np.ndarray, y_P: np.ndarray) -> Curve:
-        area = measured.estimates[f"{metric}[{kind}]"].value if many else None
+        area = metrics.estimates[f"{metric}[{kind}]"].value if many else None
         name = texts[kind] if many else f"{texts[kind]} against {texts[1 - kind]}"
         return Curve(name=name, x_P=x_P, y_P=y_P, area=area, base=float((label_N == kind).mean()))
 
@@ -266,12 +237,12 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
     roc = {kind: roc_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
     lines = [curve(kind, "auc", *found[:2]) for kind, found in roc.items() if found]
     if lines:
-        points = marks(scores, measured, names, "specificity", "sensitivity")
+        points = marks(scores, metrics, names, "specificity", "sensitivity")
         drawn["roc.png"] = roc_figure(lines, points, title("ROC curve", "auc"), note("auc"))
     pr = {kind: precision_recall_curve(label_N == kind, ranking_score(probability_NK, kind)) for kind in kinds}
     lines = [curve(kind, "pr_auc", found[0][1:], found[1][1:]) for kind, found in pr.items() if found]
     if lines:
-        points = marks(scores, measured, names, "sensitivity", "ppv")
+        points = marks(scores, metrics, names, "sensitivity", "ppv")
         drawn["pr.png"] = pr_figure(lines, points, title("Precision-recall curve", "pr_auc"), note("pr_auc"))
     score_N, happened_N = scored_event(label_N, probability_NK, scores.positive)
     what = "the most probable class" if many else texts[scores.positive]
@@ -280,16 +251,16 @@ def figures(scores: Scores, measured: Measurement, set_name: str, kind: str) -> 
     )
     drawn["confusion.png"] = confusion_figure(np.array(scores.confusion), names, title("Confusion matrix", "accuracy"))
     panels = [Panel(name=texts[kind], score_N=probability_NK[:, kind], is_class_N=label_N == kind) for kind in kinds]
-    thresholds = [(point.name, point.threshold) for point in measured.operating_points if point.threshold is not None]
+    thresholds = [(point.name, point.threshold) for point in metrics.operating_points if point.threshold is not None]
     drawn["scores.png"] = score_figure(panels, thresholds, title("Predicted probabilities", "brier"), names.note)
     return drawn
 
 
-def marks(scores: Scores, measured: Measurement, names: ClassNames, x: str, y: str) -> list[Mark]:
+def marks(scores: Scores, metrics: Metrics, names: ClassNames, x: str, y: str) -> list[Mark]:
     """The operating points by two of their estimates; specificity is drawn as what it lacks to 1."""
     found = []
     of_which = f" of {names.text_of[scores.classes[scores.positive]]}" if len(scores.classes) > 2 else ""
-    for point in measured.operating_points:
+    for point in metrics.operating_points:
         values = [point.estimates[name].value for name in (x, y) if name in point.estimates]
         if len(values) == 2 and values[0] is not None and values[1] is not None:
             found.append((point.name + of_which, 1 - values[0] if x == "specificity" else values[0], values[1]))

@@ -2,7 +2,7 @@
 
 # N samples, K classes, H W rows and columns of the crop, B bytes of stored frames
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,26 +45,11 @@ class Decision:
         return softmax(logits_NK.astype(np.float64) / self.temperature, axis=1)
 
 
-def against_rest(label_N: np.ndarray, probability_NK: np.ndarray, positive: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The positive class against all others: labels, probabilities (N, 2), and the positive class's place there.
-
-    Two classes stay as they are.
-    """
-    if probability_NK.shape[1] == 2:
-        return label_N, probability_NK, positive
-    score_N = probability_NK[:, positive]
-    return (label_N == positive).astype(np.int64), np.stack([1 - score_N, score_N], 1), 1
-
-
 def decide(scores: ValidationScores, positive: int) -> Decision:
     """The decision rule that the validation scores of a checkpoint give."""
     uncut = Decision(temperature=fit_temperature(scores.logits_NK, scores.label_N), points=())
-    points = choose_operating_points(*against_rest(scores.label_N, uncut.probabilities(scores.logits_NK), positive))
-    return Decision(temperature=uncut.temperature, points=points)
-
-
-# of the state of the best weights
-NEEDED = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "run", "epoch")
+    score_N = uncut.probabilities(scores.logits_NK)[:, positive]
+    return replace(uncut, points=choose_operating_points(scores.label_N == positive, score_N))
 
 
 class Checkpoint(Record, frozen=True, kw_only=True):
@@ -122,7 +107,8 @@ def load_trained(run: Path) -> Trained:
         raise ConfigError(f"{run}: not a folder, expected a run folder of `train`; check the path")
     checkpoint = run / BEST
     sha256 = file_hash(checkpoint)
-    tensors, state = load_checkpoint(checkpoint, NEEDED)
+    needed = ("classes", "positive", "crop", "stored", "fit", "dropout", "conversion_id", "run", "epoch")
+    tensors, state = load_checkpoint(checkpoint, needed)
     if file_hash(checkpoint) != sha256:
         raise CheckpointError(f"{checkpoint}: replaced while being read, expected it to stay; try again")
     if (run / RECORD).exists():

@@ -2,7 +2,7 @@
 
 # N samples, H W rows and columns, K classes, P steps of a curve
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,9 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from engine.explain.cam import BATCH, Method, evidence, upsample
-from engine.explain.lungs import AT_RANDOM, ONE_GROUP, RANDOM, UNDEFINED, Interval, group_interval
+from engine.explain.lungs import group_interval
+from engine.statistics.estimates import Estimate
+from loaders.cautions import Caution, caution
 from loaders.records import Count, Record
 from loaders.statistics import Progress, no_progress
 
@@ -34,14 +36,11 @@ class Randomised(Record, frozen=True, kw_only=True):
     num_empty: Count
 
     @property
-    def passed(self) -> bool:
-        """Whether the maps depend on the weights."""
-        return self.correlation is not None and abs(self.correlation) < MOST_CORRELATION
-
-    @property
-    def failure(self) -> str:
-        """Why the maps are not believed, or ""."""
-        return "" if self.passed else UNDEFINED if self.correlation is None else RANDOM
+    def failure(self) -> Caution | None:
+        """Why the maps are not believed; None where they depend on the weights."""
+        if self.correlation is None:
+            return caution("maps-not-comparable")
+        return None if abs(self.correlation) < MOST_CORRELATION else caution("maps-of-random-weights")
 
 
 class Deletion(Record, frozen=True, kw_only=True):
@@ -53,7 +52,7 @@ class Deletion(Record, frozen=True, kw_only=True):
     share: list[float]
     by_map: list[float]
     at_random: list[float]
-    difference: Interval
+    difference: Estimate
     num_samples: Count
 
     @property
@@ -67,14 +66,10 @@ class Deletion(Record, frozen=True, kw_only=True):
         return float(np.trapezoid(self.at_random, self.share))
 
     @property
-    def passed(self) -> bool:
-        """Whether the probability falls faster in order of the map, beyond chance."""
-        return self.difference.high is not None and self.difference.high < 0
-
-    @property
-    def failure(self) -> str:
-        """Why the maps are not believed, or ""."""
-        return "" if self.passed else ONE_GROUP if self.difference.high is None else AT_RANDOM
+    def failure(self) -> Caution | None:
+        """Why the maps are not believed; None where the probability falls faster in order of the map, beyond chance."""
+        high = self.difference.high
+        return None if high is not None and high < 0 else caution("deletion-not-faster")
 
 
 def randomised(
@@ -125,7 +120,7 @@ def deletion(
     group_N: np.ndarray,
     fill_HW: np.ndarray,
     *,
-    cells: tuple[int, int],
+    cells: Sequence[int],
     seed: int,
     progress: Progress = no_progress,
 ) -> Deletion:

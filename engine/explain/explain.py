@@ -15,8 +15,9 @@ from PIL import Image
 from engine.config import ExplainConfig
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.checks import check_beton, set_cautions
+from engine.evaluate.evaluate import score
 from engine.evaluate.trained import Trained, load_trained
-from engine.explain.cam import METHODS, cam, layer_name, map_cells
+from engine.explain.cam import METHODS, cam, evidence, layer_name
 from engine.explain.controls import Deletion, Randomised, deletion, randomised
 from engine.explain.findings import (
     EXPLANATION,
@@ -32,8 +33,6 @@ from engine.explain.gallery import deletion_figure, gallery, overlay, picture_by
 from engine.explain.lungs import LungRatio, Masks, find_masks, lung_ratios, measure_lungs, region_of
 from engine.figures import png
 from engine.networks.registry import network_of
-from engine.train.checkpoint import groups_of
-from engine.train.step import predict
 from kernels.crops import crop_into
 from loaders.atomic_file import locked, publish_bytes
 from loaders.batches.loader import Loader
@@ -43,8 +42,6 @@ from loaders.config import LoaderConfig
 from loaders.figure_text import EM, class_names, name_text
 from loaders.output import PhaseProgress
 from loaders.records import write_record
-
-KINDS: tuple[Kind, ...] = ("right", "wrong", "borderline")
 
 
 def choose(label_N: np.ndarray, probability_NK: np.ndarray, count: int) -> list[tuple[int, Kind]]:
@@ -58,17 +55,17 @@ def choose(label_N: np.ndarray, probability_NK: np.ndarray, count: int) -> list[
     margin_N = ordered_NK[:, -1] - ordered_NK[:, -2]
     right_N = predicted_N == label_N
     confidence_N = probability_NK.max(1)
-    queues = {
+    queues: dict[Kind, list[int]] = {
         "right": take_turns(label_N, np.flatnonzero(right_N), -confidence_N),
         "wrong": take_turns(label_N, np.flatnonzero(~right_N), -confidence_N),
         "borderline": take_turns(label_N, np.arange(len(label_N)), margin_N),
     }
     chosen: dict[int, Kind] = {}
     for turn in zip_longest(*queues.values()):  # one of each kind a round
-        for kind, sample in zip(KINDS, turn, strict=True):
+        for kind, sample in zip(queues, turn, strict=True):
             if sample is not None and len(chosen) < count:
                 chosen.setdefault(sample, kind)
-    return sorted(chosen.items(), key=lambda pair: KINDS.index(pair[1]))  # stable: best first within a kind
+    return sorted(chosen.items(), key=lambda pair: list(queues).index(pair[1]))  # stable: best first within a kind
 
 
 def take_turns(label_N: np.ndarray, sample_M: np.ndarray, key_N: np.ndarray) -> list[int]:
@@ -91,14 +88,13 @@ class Pictures:
     trained: Trained
     config: ExplainConfig
     beton: Beton
-    device: torch.device
     predicted_N: np.ndarray
     group_N: np.ndarray
     reference_N1HW: torch.Tensor
 
     def frames(self, sample_N: np.ndarray) -> torch.Tensor:
         """The central crops of some samples, float32 N×1×H×W on the device.  Errors: BetonError."""
-        return torch.from_numpy(crops_of(self.beton, sample_N)).to(self.device)
+        return torch.from_numpy(crops_of(self.beton, sample_N)).to(self.reference_N1HW.device)
 
     def maps(self, sample_N: np.ndarray) -> np.ndarray:
         """The maps of some samples for their predicted classes, float32 N×H×W."""
@@ -150,23 +146,16 @@ def explain_one(
     progress: PhaseProgress,
 ) -> Explained:
     """Predict, measure, check, draw and write."""
-    beton, done = loader.beton, 0
-
-    def count(samples: int) -> None:
-        nonlocal done
-        done += samples
-        progress("predict", done, len(beton))
-
-    label_N, logits_NK = predict(trained.network, loader, policy, count)
-    probability_NK = trained.decision.probabilities(logits_NK)
+    beton = loader.beton
+    scores, _ = score((trained,), policy, loader, partial(progress, "predict"))
+    label_N, probability_NK = scores.label_N, scores.probability_NK
     reference_N1HW = torch.from_numpy(crops_of(beton, some(np.arange(len(beton)), MOST_REFERENCE, config.seed)))
     pictures = Pictures(
         trained=trained,
         config=config,
         beton=beton,
-        device=policy.device,
         predicted_N=probability_NK.argmax(1),
-        group_N=groups_of(beton),
+        group_N=scores.group_N,
         reference_N1HW=reference_N1HW.to(policy.device),
     )
     measured_N = some(masks.samples(beton), config.measured, config.seed)
@@ -267,7 +256,7 @@ def check(pictures: Pictures, sample_N: np.ndarray, progress: PhaseProgress) -> 
         predicted_N,
         pictures.group_N[sample_N],
         fill_HW,
-        cells=map_cells(network, frames_N1HW[:1]),
+        cells=evidence(network, frames_N1HW[:1], predicted_N[:1]).shape[1:],
         seed=config.seed,
         progress=partial(progress, "blank"),
     )

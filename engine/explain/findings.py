@@ -63,8 +63,8 @@ class Explanation(Record, frozen=True, kw_only=True):
             raise ValueError(f"region {self.region}, expected {region} of its numbers and controls")
 
     @property
-    def distrust(self) -> str:
-        """Why the maps are not believed, or ""."""
+    def distrust(self) -> Caution | None:
+        """Why the maps are not believed."""
         return self.randomised.failure or self.deletion.failure
 
     @property
@@ -91,12 +91,7 @@ def map_cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion
         found.append(caution("empty-maps", empty=lungs.num_empty, images=images))
     if lungs.num_outside:
         found.append(caution("lungs-outside-crop", outside=lungs.num_outside, images=images))
-    if not random_weights.passed:
-        alike = random_weights.correlation is not None
-        found.append(caution("maps-of-random-weights" if alike else "maps-not-comparable"))
-    if not blanked.passed:
-        found.append(caution("deletion-not-faster"))
-    return found
+    return found + [failure for failure in (random_weights.failure, blanked.failure) if failure]
 
 
 def caption(example: Example, names: ClassNames) -> tuple[str, str]:
@@ -116,16 +111,16 @@ def explanation_parts(explained: Explained) -> Parts:
     """The sentence, the figures behind it, the controls, the files."""
     result, out = explained.explanation, explained.out
     lungs, random, blanked = result.lungs, result.randomised, result.deletion
-    outcomes = {True: "passed", False: "failed"}
+    weights, blanking = ("failed" if control.failure else "passed" for control in (random, blanked))
     rows = (
         (f"{short_name('lung_ratio')} (1 is chance)", value_text("lung_ratio", lungs.ratio.value),
          interval_text("lung_ratio", lungs.ratio), images(lungs.num_samples, lungs.num_empty), MASKS[lungs.masks]),
         (short_name("correlation"), value_text("correlation", random.correlation), "",
-         images(random.num_samples, random.num_empty), outcomes[random.passed]),
+         images(random.num_samples, random.num_empty), weights),
         *((short_name(key), value_text(key, getattr(blanked, key)), "", str(blanked.num_samples), "")
           for key in ("area_by_map", "area_at_random")),
         (short_name("deletion"), value_text("deletion", blanked.difference.value),
-         interval_text("deletion", blanked.difference), str(blanked.num_samples), outcomes[blanked.passed]),
+         interval_text("deletion", blanked.difference), str(blanked.num_samples), blanking),
     )  # fmt: skip
     title = f"{result.method} at {result.layer}"
     return [

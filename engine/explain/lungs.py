@@ -2,26 +2,28 @@
 
 # N samples, H W rows and columns of the crop, G groups, R resamples
 
-import csv
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 
 import numpy as np
 
+from engine.statistics.estimates import LEAST_GROUPS, UNDEFINED, Estimate
 from engine.statistics.metrics import ratio
 from engine.statistics.names import interval_text, value_text
 from loaders.audit.table import FIX
 from loaders.beton.reader import Beton
+from loaders.cautions import Caution
 from loaders.config import Fit
 from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.images.decode import inside
 from loaders.images.frame import read_mask, template_SS
 from loaders.output import counted
 from loaders.records import Count, Record
-from loaders.sources.entry import check_regular
+from loaders.sources.entry import read_rows
 from loaders.statistics import percentile_interval, resampled_means
 
 Kind = Literal["phantom", "folder", "template"]
@@ -33,23 +35,11 @@ RESAMPLES = 2000
 # 0.57.
 LIMIT = 0.3
 NOTHING = "it is not known what the model relies on"
-ONE_GROUP = "all pictures are of one group, so there is no interval"
-RANDOM = "maps of a network with random weights are the same"
-UNDEFINED = "no map varies over its picture, or no network with random weights has one that does"
 ANSWERS: dict[Region, str] = {
     "lungs": "the model relies on the lungs",
     "outside": "the model relies on what lies outside the lungs",
     "unknown": NOTHING,
 }
-AT_RANDOM = "blanking what the maps point at lowers the probability no faster than blanking at random"
-
-
-class Interval(Record, frozen=True, kw_only=True):
-    """A mean and its 95 % interval, which resamples groups; None where there is nothing to resample."""
-
-    value: float | None
-    low: float | None
-    high: float | None
 
 
 class LungRatio(Record, frozen=True, kw_only=True):
@@ -59,7 +49,7 @@ class LungRatio(Record, frozen=True, kw_only=True):
     num_empty: pictures left out since their map is empty.  num_outside: those whose lungs are nowhere in the crop.
     """
 
-    ratio: Interval
+    ratio: Estimate
     area: float | None
     num_samples: Count
     num_empty: Count
@@ -95,32 +85,34 @@ def measure_lungs(ratio_N: np.ndarray, area_N: np.ndarray, group_N: np.ndarray, 
     )
 
 
-def group_interval(value_N: np.ndarray, group_N: np.ndarray, seed: int) -> Interval:
+def group_interval(value_N: np.ndarray, group_N: np.ndarray, seed: int) -> Estimate:
     """The mean of the values and its percentile interval over resamples of whole groups."""
     if not len(value_N):
-        return Interval(value=None, low=None, high=None)
+        return UNDEFINED
     mean_R = resampled_means(value_N, group_N, RESAMPLES, seed)
-    low, high = percentile_interval(mean_R[1:]) if len(np.unique(group_N)) > 1 else (None, None)
-    return Interval(value=float(mean_R[0]), low=low, high=high)
+    if len(np.unique(group_N)) < LEAST_GROUPS:
+        return Estimate(value=float(mean_R[0]), low=None, high=None, method="")
+    low, high = percentile_interval(mean_R[1:])
+    return Estimate(value=float(mean_R[0]), low=low, high=high, method="bootstrap")
 
 
-def region_of(lungs: LungRatio, distrust: str) -> Region:
-    """What the model relies on.  distrust: why its maps are not believed, or "": such maps show nothing."""
+def region_of(lungs: LungRatio, distrust: Caution | None = None) -> Region:
+    """What the model relies on.  distrust: why its maps are not believed: such maps show nothing."""
     found, limit = lungs.ratio, lungs.limit
     if distrust or limit is None or found.low is None or found.high is None:
         return "unknown"
     return "outside" if found.high < limit else "lungs" if found.low > limit else "unknown"
 
 
-def sentence(lungs: LungRatio, distrust: str = "") -> str:
-    """What the model relies on, in plain English.  distrust: why its maps are not believed, or ""."""
+def sentence(lungs: LungRatio, distrust: Caution | None = None) -> str:
+    """What the model relies on, in plain English.  distrust: why its maps are not believed."""
     found, limit = lungs.ratio, lungs.limit
-    if distrust:
-        return f"{NOTHING}: {distrust}"
     if found.value is None or limit is None:
         return f"{NOTHING}: no picture has both a map and a mask of its lungs"
     if found.low is None or found.high is None:
-        return f"{NOTHING}: {ONE_GROUP}"
+        return f"{NOTHING}: all pictures are of one group, so there is no interval"
+    if distrust:
+        return f"{NOTHING}: {distrust.finding}"
     region = "the lungs' usual region" if lungs.masks == "template" else "the lungs"
     empty = f"; {left_out(lungs.num_empty)}" if lungs.num_empty else ""
     measured = (
@@ -185,8 +177,8 @@ def find_masks(beton: Beton, masks: Path | None, table: Path | None) -> Masks:
 
     table: the conversion's convert.csv; None for the one beside the beton.  A beton holds no file names: that table
     tells which file became which sample.
-    Errors: ConfigError for a table or CSV that is none; InputError for masks of other radiographs, or one that a link
-    or the CSV takes from elsewhere.
+    Errors: ConfigError for what is not there; InputError for a table or CSV that is none, masks of other radiographs,
+    or one that a link or the CSV takes from elsewhere; StorageError.
     """
     if masks is None:
         if table is not None:
@@ -214,12 +206,13 @@ def find_masks(beton: Beton, masks: Path | None, table: Path | None) -> Masks:
 def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Written]]:
     """Each written file's sample in this beton, and what it was made of.
 
-    Errors: ConfigError; InputError for a table of another conversion.
+    Errors: ConfigError for no file; InputError for no table, or one of another conversion; StorageError.
     """
-    columns = ("path", "label", "split", "sample", "fix", "width", "height")
-    rows = read_rows(path, columns, f"expected a convert.csv; {REMEDY}")
-    facts = beton.facts
-    rows = [row for row in rows if row["split"] == facts.split and WHOLE.fullmatch(row["sample"])]
+    if not path.exists():
+        raise ConfigError(f"{path}: not there, expected a convert.csv; {REMEDY}")
+    columns, facts = ("path", "label", "split", "sample", "fix", "width", "height"), beton.facts
+    every = read_rows(path, itemgetter("path"), columns, (), REMEDY, strip=False).values()
+    rows = [row for _, row in every if row["split"] == facts.split and WHOLE.fullmatch(row["sample"])]
     sample_of = {row["path"]: int(row["sample"]) for row in rows}
     label_of = {int(row["sample"]): row["label"] for row in rows}
     if label_of != {sample: facts.classes[label] for sample, label in enumerate(beton.label_N)}:
@@ -235,33 +228,18 @@ def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Writ
     return sample_of, written
 
 
-def read_rows(path: Path, columns: tuple[str, ...], expected: str) -> list[dict[str, str]]:
-    """The rows of a CSV with at least these columns.  Errors: ConfigError; InputError for no regular file."""
-    check_regular(path)
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            names = reader.fieldnames or ()
-            rows = [{name: row[name] or "" for name in columns} for row in reader] if {*columns} <= {*names} else None
-    except (OSError, csv.Error) as error:
-        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}, {expected}") from error
-    if rows is None:
-        found = ", ".join(names)[:200] or "none"  # of what may be no CSV at all
-        raise ConfigError(f"{path}: columns {found}, expected {', '.join(columns)}; {expected}")
-    return rows
-
-
 def match_csv(path: Path, sample_of: dict[str, int]) -> dict[int, Path]:
     """Masks that a CSV ties to radiographs by path, such as phantoms.csv; the end of a path is enough if it is unique.
 
     Masks' paths are relative to the CSV.
     """
-    rows = read_rows(path, ("path", "mask"), "expected a CSV that ties each radiograph's path to its mask")
+    remedy = "name a CSV that ties each radiograph's path to its mask"
+    rows = read_rows(path, itemgetter("path"), ("path", "mask"), (), remedy, strip=False).values()
     by_name: dict[str, list[tuple[PurePosixPath, int]]] = defaultdict(list)
     for file, sample in sample_of.items():
         by_name[PurePosixPath(file).name].append((PurePosixPath(file), sample))
     found = {}
-    for row in rows:
+    for _, row in rows:
         wanted = PurePosixPath(row["path"])
         candidates = [sample for file, sample in by_name[wanted.name] if same_end(file, wanted)]
         if len(candidates) == 1 and row["mask"]:

@@ -27,7 +27,6 @@ from loaders.output import Line, Parts, PhaseProgress, path_line
 
 FRAMES, PROBABILITIES = "frames", "probabilities"  # names of input and output
 TOLERANCE = 1e-4  # largest difference of a probability between the file and the run's own network
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (1, 3)  # that parity is tried with
 
 
@@ -70,8 +69,9 @@ def export(config: ExportConfig, progress: PhaseProgress = lambda phase, done, t
     trained = load_trained(config.run)
     with locked(out.parent):
         progress("export", 0, 3)
-        probe_NSS = probe_frames(max(BATCHES), trained.state["stored"])
-        offset_N = np.arange(len(probe_NSS), dtype=np.int64) * trained.state["stored"] ** 2
+        side = trained.state["stored"]
+        probe_NSS = np.random.default_rng(0).integers(0, 256, (max(BATCHES), side, side), np.uint8)  # every grey level
+        offset_N = np.arange(len(probe_NSS), dtype=np.int64) * side**2
         expected_NK = trained.probabilities(probe_NSS.reshape(-1), offset_N, choose_policy("cpu", "off", "off", 0))
         model = onnx_model(trained)
         progress("export", 1, 3)
@@ -89,22 +89,17 @@ def export(config: ExportConfig, progress: PhaseProgress = lambda phase, done, t
         publish_bytes(out.with_name(CARD), card_of(trained, out.name).encode())
         progress("export", 3, 3)
     return Exported(
-        model=out, card=out.with_name(CARD), classes=trained.classes, stored=trained.state["stored"],
-        difference=difference, size=len(content),
+        model=out, card=out.with_name(CARD), classes=trained.classes, stored=side, difference=difference,
+        size=len(content),
     )  # fmt: skip
 
 
 def require_exporter() -> Any:
     """The module onnx, once all that an export needs is there.  Errors: ConfigError."""
-    for name in NEEDED:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
             raise ConfigError(f"export: {name} is not installed, expected it; pip install 'plainfilm[export]'")
     return importlib.import_module("onnx")
-
-
-def probe_frames(number: int, stored: int) -> np.ndarray:
-    """Frames to compare by, uint8 (N, S, S): noise, which uses every grey level at every place."""
-    return np.random.default_rng(0).integers(0, 256, (number, stored, stored), np.uint8)
 
 
 def onnx_model(trained: Trained) -> Any:

@@ -10,8 +10,7 @@ import numpy as np
 
 from engine.evaluate.results import METRICS, Metrics
 from engine.evaluate.trained import Trained
-from engine.explain.findings import EXPLANATION, Explanation
-from engine.statistics.calibration import TEMPERATURES
+from engine.explain.findings import EXPLANATION, NOT_FOR_DIAGNOSIS, Explanation
 from engine.statistics.names import (
     CALIBRATION,
     RESULTS,
@@ -30,7 +29,6 @@ from loaders.errors import ConfigError, IntegrityError, StorageError
 from loaders.records import R, known_record
 
 CARD = "model_card.md"
-NOT_FOR_DIAGNOSIS = "Research software: not for diagnosis."
 
 
 def card_of(trained: Trained, model_name: str) -> str:
@@ -55,7 +53,8 @@ def card_of(trained: Trained, model_name: str) -> str:
         f"{parameters}, epoch {plain(str(state['epoch']))}. {plain(model_name)} "
         f"takes uint8 frames (N, {state['stored']}, {state['stored']}), crops their centre to {state['crop']} pixels a "
         f"side, maps grey levels to [-1, 1], and gives probabilities (N, {len(trained.classes)}) in the order: "
-        f"{classes}. The positive class is {plain(state['positive'])}. {temperature_text(trained)}",
+        f"{classes}. The positive class is {plain(state['positive'])}. Probabilities are calibrated on validation, by "
+        f"temperature {trained.decision.temperature:.3g}.",
         "## Intended use",
         "Research on methods: how classifiers of radiographs learn, fail and may be compared. Not for diagnosis, "
         "triage or any decision on a patient. Not for lateral views, CT, photographs, annotated pictures, or children "
@@ -67,7 +66,7 @@ def card_of(trained: Trained, model_name: str) -> str:
         "## Held-out results",
         *result_text(trained, evaluations),
         "## Cautions",
-        caution_list(summary, evaluations, explanations),
+        caution_list(trained, summary, evaluations, explanations),
         "## How to call it",
         f"```python\n{example(trained, model_name)}```",
         f"Checkpoint SHA-256 `{trained.sha256}`, conversion `{plain(state['conversion_id']) or 'unknown'}`. "
@@ -86,14 +85,6 @@ def own_results(trained: Trained, kind: type[R], pattern: str) -> list[R]:
     """The records of the files that fit the pattern, in order, as far as they are of these very weights."""
     found = (known_record(kind, path) for path in sorted(trained.run.glob(pattern)))
     return [record for record in found if record is not None and record.checkpoint == trained.checkpoint]  # type: ignore[attr-defined]
-
-
-def temperature_text(trained: Trained) -> str:
-    """How probabilities are calibrated."""
-    calibrated = f"Probabilities are calibrated on validation, by temperature {trained.decision.temperature:.3g}"
-    if trained.decision.temperature in TEMPERATURES:
-        return f"{calibrated}, its bound: validation was too easy or too hard to calibrate by, so they mean little."
-    return f"{calibrated}."
 
 
 def data_text(trained: Trained, summary: Summary | None, data: Path) -> Iterator[str]:
@@ -181,17 +172,19 @@ def estimate_rows(found: Metrics) -> Iterator[str]:
         estimate, least = found.estimates.get(name), found.trivial.get(name)
         if estimate is None or estimate.value is None or (name == "f1_macro" and len(found.classes) > 2):
             continue  # of more than two classes F1 itself is the macro mean
-        over = over_classes(estimate.defined, estimate.classes)
+        over = over_classes(estimate)
         beside = value_text(name, least.value if least else None)
-        if over and least is not None and (fewer := fewer_classes(least.defined, least.classes)):
+        if over and least is not None and (fewer := fewer_classes(least)):
             beside += f", {fewer}"
         shown = f"{metric_of(name).name}{f', mean {over}' if over else ''}"
         yield f"| {shown} | {value_text(name, estimate.value)} | {interval_text(name, estimate)} | {beside} |"
 
 
-def caution_list(summary: Summary | None, evaluations: list[Metrics], explanations: list[Explanation]) -> str:
-    """Cautions of the training, of each evaluation and explanation by its set, and those of every card."""
-    lines = [found.text for found in summary.cautions] if summary else []
+def caution_list(
+    trained: Trained, summary: Summary | None, evaluations: list[Metrics], explanations: list[Explanation]
+) -> str:
+    """Cautions of the training and of what validation settled, of each set's results, and those of every card."""
+    lines = [found.text for found in [*(summary.cautions if summary else ()), *trained.decision.cautions()]]
     lines += [f"{result.set_name}: {found.text}" for result in evaluations for found in result.cautions]
     for explanation in explanations:
         lines.append(f"{explanation.set_name}: {explanation.sentence}")

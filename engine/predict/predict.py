@@ -124,7 +124,6 @@ def rows_of(
         side=state["stored"], fit=state["fit"], max_pixels=config.max_pixels, workers=config.workers,
         limits=config.limits if config.audit == "auto" else None,
     )  # fmt: skip
-    done = 0
     for start in range(0, len(sources), WINDOW):
         window = sources[start : start + WINDOW]
         usable = [source for source in window if not source.problem]
@@ -134,13 +133,12 @@ def rows_of(
         waiting: list[tuple[Row, int]] = []  # and the place of its frame
         place = -1
         with contextlib.closing(decoding) as decoded:
-            for source in window:
+            for done, source in enumerate(window, start + 1):
                 if source.problem:
                     row = Row(path=source.path, reason=f"{UNREADABLE}: {source.problem}", defects=(UNREADABLE,))
                 else:
                     row, place = judged_row(source.path, next(decoded), config, known), place + 1
                 waiting.append((row, place))
-                done += 1
                 progress("predict", done, len(sources))
                 if len(waiting) == config.batch_size:
                     yield from predicted_rows(waiting, trained, policy, spool, config.min_confidence)

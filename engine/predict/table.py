@@ -1,9 +1,7 @@
 """The files of a prediction, as the user names them and each once, and the table that it writes of them."""
 
 import contextlib
-import csv
 import glob
-import io
 import json
 import os
 import secrets
@@ -16,7 +14,7 @@ from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.images.decode import inside, temporary_spool
 from loaders.settings import is_path
-from loaders.sources.entry import files_below, is_hidden, may_be_picture, table_path
+from loaders.sources.entry import csv_bytes, files_below, is_hidden, may_be_picture, table_path
 
 ABSTAINS = "abstains"
 
@@ -117,20 +115,13 @@ def columns(classes: tuple[str, ...]) -> tuple[str, ...]:
     return ("path", "predicted_class", "reason", *probabilities, "defects", "fix", "in_set", "note")
 
 
-def line_of(cells: list[str]) -> bytes:
-    """Cells as one line of a CSV; bytes of a file name that are no UTF-8 stay what they are."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
 def row_line(row: Row, classes: tuple[str, ...], kind: str) -> bytes:
     """One row of a CSV, or as a line of JSON; an undefined probability is an empty cell, or null."""
     values, ends = row.probabilities or (None,) * len(classes), (row.fix, row.in_set, row.note)
     predicted = row.predicted_class or ABSTAINS
     if kind == "csv":
         shown = ["" if value is None else f"{value:.6f}" for value in values]
-        return line_of([table_path(row.path), predicted, row.reason, *shown, ";".join(row.defects), *ends])
+        return csv_bytes([table_path(row.path), predicted, row.reason, *shown, ";".join(row.defects), *ends])
     rounded = [value if value is None else round(value, 6) for value in values]
     cells = (row.path, predicted, row.reason, *rounded, list(row.defects), *ends)
     content = dict(zip(columns(classes), cells, strict=True)) | {"not_for_diagnosis": True}
@@ -145,7 +136,7 @@ def opened_table(out: Path, kind: str, classes: tuple[str, ...]) -> Iterator[Wri
     """
     with publish(out, mode=0o600) as file:
         if kind == "csv":
-            file.write(line_of(list(columns(classes))))
+            file.write(csv_bytes(columns(classes)))
         yield lambda row: file.write(row_line(row, classes, kind))
 
 

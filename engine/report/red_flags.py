@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from engine.report.results import EvaluatedSet, RunResults, listed
 from engine.statistics.estimates import UNDEFINED
 from engine.statistics.names import interval_text, short_name, value_text
+from engine.statistics.thresholds import LEAST_POSITIVES
 from engine.train.summary import early_convergence
 from loaders.cautions import Caution, Gravity, caution
 from loaders.output import counted
 
-FEWEST_POSITIVES = 59  # with none missed among so many, sensitivity is above 95 % with 95 % confidence: 0.95^59 < 5 %
 MOST_FEW = 3  # classes named of those with few images, the fewest first
 SMALL_GROUP = 30  # images, below which a subgroup's score is not judged
 LEAKAGE = ("leakage-forced", "validation-leakage", "unverified-beton")  # shared with training, or not checked
@@ -128,7 +128,7 @@ def crossval_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator
 def few_image_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[RedFlag]:
     """Fewer than 59 images of a class in the set tested."""
     counts = tested.metrics.class_counts if tested else {}
-    few = {name: number for name, number in counts.items() if number < FEWEST_POSITIVES}
+    few = {name: number for name, number in counts.items() if number < LEAST_POSITIVES}
     if few:
         named = [f"{few[name]:,} of {name}" for name in sorted(few, key=lambda name: few[name])[:MOST_FEW]]
         if (rest := len(few) - MOST_FEW) > 0:
@@ -136,7 +136,7 @@ def few_image_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterato
         yield RedFlag(
             gravity=Gravity.FEW_IMAGES,
             effect="This score rests on few images",
-            finding=f"too few images: {listed(named)}, fewer than {FEWEST_POSITIVES}, so that a sensitivity above 95 % "
+            finding=f"too few images: {listed(named)}, fewer than {LEAST_POSITIVES}, so that a sensitivity above 95 % "
             "could not be shown even if none were missed",
         )
 

@@ -53,7 +53,6 @@ def probe_run(run: Path, beton_path: Path, progress: PhaseProgress = lambda phas
 
 
 REPORT, CROSSVAL_PICTURE, BETON = "report.html", "crossval.png", "train.beton"
-RUN_FILES = (CONFIG, SUMMARY)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +72,8 @@ def report(config: ReportConfig, progress: PhaseProgress = lambda phase, done, t
     without train.beton, or of another conversion; BetonError; StorageError; LockedError.
     """
     run = config.run
-    if not any((run / name).is_file() for name in RUN_FILES):
-        raise ConfigError(f"{run}: no {RUN_FILES[0]}, expected a run folder of `train`; check the path")
+    if not any((run / name).is_file() for name in (CONFIG, SUMMARY)):
+        raise ConfigError(f"{run}: no {CONFIG}, expected a run folder of `train`; check the path")
     with locked(run):
         results = read_results(run)
         notes, sizes = [], dict[str, int]()

@@ -60,7 +60,7 @@ class MetricRow:
 
 def make_cell(key: str, found: Estimate, trivial: Estimate = UNDEFINED) -> Cell:
     """One estimate, its interval and the trivial classifier's value; over how many classes, where that is not all."""
-    fewer, fewer_trivial = (fewer_classes(measured.defined, measured.classes) for measured in (found, trivial))
+    fewer, fewer_trivial = (fewer_classes(measured) for measured in (found, trivial))
     return Cell(
         text="–" if found.value is None else value_text(key, found.value),
         interval="" if found.low is None else interval_text(key, found),
@@ -78,9 +78,9 @@ def meaning_of(key: str, found: Estimate, num_classes: int) -> str:
     """What a metric of a set means: of more than two classes, over how many a mean is."""
     metric = metric_of(key)
     if num_classes <= 2:
-        over = fewer_classes(found.defined, found.classes)
+        over = fewer_classes(found)
         return f"{metric.meaning}: {over}" if over else metric.meaning
-    over, meaning = over_classes(found.defined, found.classes), metric.mean_of or metric.meaning
+    over, meaning = over_classes(found), metric.mean_of or metric.meaning
     return f"mean {over}: {meaning}" if over else meaning
 
 
@@ -114,7 +114,7 @@ def difference_rows(tested: EvaluatedSet) -> list[MetricRow]:
     for key in shown_keys(found, (*RESULTS, *CALIBRATION), tested.num_classes):
         if found[key].value is not None:
             text, between = difference_texts(key, found[key])
-            fewer = fewer_classes(found[key].defined, found[key].classes)
+            fewer = fewer_classes(found[key])
             cell = Cell(text=text, interval="" if found[key].low is None else between, over=fewer)
             meaning = meaning_of(key, found[key], tested.num_classes)
             rows.append(MetricRow(name=upper_first(metric_of(key).name), meaning=meaning, cell=cell))

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from engine.report.red_flags import FEWEST_POSITIVES, RedFlag, find_red_flags, may_be_leaked, rests_on_few_groups
+from engine.report.red_flags import RedFlag, find_red_flags, may_be_leaked, rests_on_few_groups
 from engine.report.results import EvaluatedSet, RunResults, listed, upper_first
 from engine.statistics.estimates import Estimate
 from engine.statistics.names import interval_text, over_classes, value_text
+from engine.statistics.thresholds import LEAST_POSITIVES
 from loaders.output import counted
 
 WIDE = 0.10  # an interval of more than ten points
@@ -144,7 +145,7 @@ def score_text(tested: EvaluatedSet) -> str:
 
 def over_fewer(found: Estimate) -> str:
     """Over how many classes a mean is, where it leaves classes out."""
-    return over_classes(found.defined, found.classes) if found.defined != found.classes else ""
+    return over_classes(found) if found.defined != found.classes else ""
 
 
 def from_share(found: Estimate) -> str:
@@ -167,7 +168,7 @@ def how_sure(results: RunResults, tested: EvaluatedSet | None) -> str:
     if tested is None:
         return "That is not known either: without a test set there is no interval."
     key, name, found = headline(tested)
-    few = {label: number for label, number in tested.metrics.class_counts.items() if number < FEWEST_POSITIVES}
+    few = {label: number for label, number in tested.metrics.class_counts.items() if number < LEAST_POSITIVES}
     parts = []
     if found.low is None or found.high is None:
         parts.append("That is not known: no interval was computed")

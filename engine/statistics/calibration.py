@@ -74,17 +74,17 @@ def scored_event(label_N: np.ndarray, probability_NK: np.ndarray, positive: int)
     return probability_NK.max(1), label_N == probability_NK.argmax(1)
 
 
-def bin_of(score_N: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """The bin of each score, int64 N: bin b holds b / bins <= score < (b + 1) / bins, the last also 1."""
-    return np.minimum((score_N * bins).astype(np.int64), bins - 1)
+def bin_of(score_N: np.ndarray) -> np.ndarray:
+    """The bin of each score, int64 N: bin b holds b / BINS <= score < (b + 1) / BINS, the last also 1."""
+    return np.minimum((score_N * BINS).astype(np.int64), BINS - 1)
 
 
-def reliability(score_N: np.ndarray, happened_N: np.ndarray, bins: int = BINS) -> Reliability:
+def reliability(score_N: np.ndarray, happened_N: np.ndarray) -> Reliability:
     """A reliability diagram's bins.  scikit-learn's calibration_curve gives no counts, which intervals need."""
-    bin_N = bin_of(score_N, bins)
-    count_B = np.bincount(bin_N, minlength=bins).astype(np.float64)
+    bin_N = bin_of(score_N)
+    count_B = np.bincount(bin_N, minlength=BINS).astype(np.float64)
     score_B, share_B = (
-        ratio(np.bincount(bin_N, weights=value_N, minlength=bins), count_B) for value_N in (score_N, happened_N)
+        ratio(np.bincount(bin_N, weights=value_N, minlength=BINS), count_B) for value_N in (score_N, happened_N)
     )
     return Reliability(count_B=count_B, score_B=score_B, share_B=share_B)
 

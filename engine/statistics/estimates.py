@@ -100,11 +100,9 @@ def paired_differences(
     group_N: np.ndarray,
     positive: int,
     *,
-    thresholds: tuple[float | None, float | None] = (None, None),
     prevalence: float | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    progress: Progress = no_progress,
 ) -> dict[str, Estimate]:
     """Second minus first of two runs on the same samples, by name, over the same resamples; value ± t · standard error.
 
@@ -113,13 +111,10 @@ def paired_differences(
     differences of those classes that define the metric in both runs.
     Errors: InputError for probabilities that are not finite.
     """
-    made = [
-        sum_groups(label_N, probability_NK, group_N, positive, threshold, True)
-        for probability_NK, threshold in zip((first_NK, second_NK), thresholds, strict=True)
-    ]
-    first, second = (metrics_of(sums, resample(sums, resamples, seed, progress), positive, prevalence) for sums in made)
+    made = [sum_groups(label_N, each_NK, group_N, positive, None, True) for each_NK in (first_NK, second_NK)]
+    first, second = (metrics_of(sums, resample(sums, resamples, seed), positive, prevalence) for sums in made)
     groups = [count_groups(sums) for sums in made]
-    same = thresholds[0] == thresholds[1] and np.array_equal(first_NK, second_NK)
+    same = np.array_equal(first_NK, second_NK)
     del first[ECE_DISTANCE]
     fewer = {name: min(count[name] for count in groups) for name in first}
     apart = {name: second[name] - first_R for name, first_R in first.items()}
@@ -168,14 +163,19 @@ def fewest_groups(name: str, groups: dict[str, int], known_C: np.ndarray) -> int
 
 
 def estimate(name: str, row_R: np.ndarray, num_groups: int, distance_R: np.ndarray | None = None) -> Estimate:
-    """Value and interval of one metric.  num_groups: behind it.  distance_R: of the ECE, its rows of ECE_DISTANCE."""
+    """Value and interval of one metric.  num_groups: behind it.  distance_R: of the ECE, its rows of ECE_DISTANCE.
+
+    A share at 0 or 1, where no resample differs, has Wilson's interval, of groups instead of samples, as if a group's
+    samples were copies: too wide rather than too narrow.  Source: Wilson 1927.
+    """
     metric = name.split("[")[0]
 
     def ends(value: float, known_R: np.ndarray) -> tuple[float, float, str]:
         if distance_R is not None:
             return *ece_interval(value, known_R, distance_R[1:], num_groups), "bootstrap"
         if metric not in NOT_SHARES and value in (0, 1):
-            return *boundary_interval(value, num_groups), "wilson"
+            low, high = wilson(round(value) * num_groups, num_groups)
+            return (low, 1.0, "wilson") if value else (0.0, high, "wilson")  # rounding may keep its own end off value
         return *bootstrap_interval(metric, value, known_R, num_groups), "bootstrap"
 
     return with_ends(row_R, num_groups, ends)
@@ -262,13 +262,3 @@ def ece_interval(value: float, row_R: np.ndarray, distance_R: np.ndarray, num_gr
     low = value - max(float(np.quantile(distance_R, 0.975)), least)
     lower, upper = np.quantile(row_R, (0.025, 0.975)).tolist()
     return max(0.0, low), min(1.0, max(2 * value - lower, upper, value + least))
-
-
-def boundary_interval(value: float, num_groups: int) -> Ends:
-    """Wilson's interval of a share at 0 or 1, where no resample differs.
-
-    n is the number of groups, not of samples, as if a group's samples were copies: too wide rather than too narrow.
-    Source: Wilson 1927.
-    """
-    low, high = wilson(round(value) * num_groups, num_groups)
-    return (low, 1.0) if value else (0.0, high)  # rounding may keep Wilson's own end off the value

@@ -6,7 +6,7 @@ files keep keys and unrounded values.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from engine.statistics.estimates import Estimate
 from loaders.output import DASH, MINUS, counted, number_text, share_text
@@ -89,17 +89,6 @@ RESULTS = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "ppv_at_preva
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
 
 
-class Interval(Protocol):
-    """A value with its 95 % interval, None where there is none."""
-
-    @property
-    def value(self) -> float | None: ...
-    @property
-    def low(self) -> float | None: ...
-    @property
-    def high(self) -> float | None: ...
-
-
 def metric_of(key: str) -> Metric:
     """The metric of a key: of f1[0] F1."""
     return METRICS[key.partition("[")[0]]
@@ -124,14 +113,14 @@ def headline_name(key: str, num_classes: int, positive: str) -> str:
     return METRICS["f1_macro"].name if key == "f1" else f"mean {metric_of(key).name}"
 
 
-def over_classes(defined: int | None, classes: int | None) -> str:
+def over_classes(found: Estimate) -> str:
     """Over how many classes a mean is: "over 2 of 20 classes"; "" for what is no mean over classes."""
-    return "" if defined is None or classes is None else f"over {defined} of {classes} classes"
+    return "" if found.classes is None else f"over {found.defined} of {found.classes} classes"
 
 
-def fewer_classes(defined: int | None, classes: int | None) -> str:
+def fewer_classes(found: Estimate) -> str:
     """The same for a narrow cell, "2 of 20 classes", and only where the mean leaves classes out."""
-    return "" if defined == classes else over_classes(defined, classes).removeprefix("over ")
+    return "" if found.defined == found.classes else over_classes(found).removeprefix("over ")
 
 
 def value_text(key: str, value: float | None) -> str:
@@ -142,7 +131,7 @@ def value_text(key: str, value: float | None) -> str:
     return share_text(value, metric.digits) if metric.unit == "share" else number_text(value, metric.digits)
 
 
-def interval_text(key: str, found: Interval) -> str:
+def interval_text(key: str, found: Estimate) -> str:
     """The ends of an interval: "85.0 to 95.1 %"; a dash where there is none."""
     if found.low is None or found.high is None:
         return DASH
@@ -157,11 +146,11 @@ def with_interval(key: str, found: Estimate | None) -> str:
     if found.low is not None and found.high is not None:
         low, high = (value_text(key, end).removesuffix(" %") for end in (found.low, found.high))
         text += f" ({low}–{high})"
-    fewer = fewer_classes(found.defined, found.classes)
+    fewer = fewer_classes(found)
     return f"{text}, {fewer}" if fewer else text
 
 
-def difference_texts(key: str, found: Interval) -> tuple[str, str]:
+def difference_texts(key: str, found: Estimate) -> tuple[str, str]:
     """A difference, signed, and its interval; of shares in percentage points: "+1.5 points", "−0.2 to +3.1 points"."""
     metric = metric_of(key)
     scale, unit = (100, " points") if metric.unit == "share" else (1, "")

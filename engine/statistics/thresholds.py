@@ -1,10 +1,12 @@
 """ROC and precision-recall curves, for figures and for choosing thresholds."""
 
-# N samples, K classes, P points: one a distinct score, highest first
+# N samples, M samples of one kind, P points: one a distinct score, highest first
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from loaders.cautions import Caution, caution
 
 SENSITIVITY = 0.95  # that rule-out asks for
 LEAST_POSITIVES = 59  # 0.95**59 < 0.05: with fewer, even no miss at all leaves a sensitivity below 95 % plausible
@@ -37,41 +39,36 @@ def precision_recall_curve(is_positive_N: np.ndarray, score_N: np.ndarray) -> tu
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OperatingPoint:
-    """The positive class is called where its probability reaches the threshold.  refused: why there is none, or ""."""
+    """The positive class is called where its probability reaches the threshold.  refused: why there is none."""
 
     name: str
     threshold: float | None
-    refused: str = ""
+    refused: Caution | None = None
 
 
-def choose_operating_points(
-    label_N: np.ndarray, probability_NK: np.ndarray, positive: int
-) -> tuple[OperatingPoint, ...]:
-    """The points "0.5", "youden" and "rule-out", from validation's labels and probabilities.
+def choose_operating_points(is_positive_N: np.ndarray, score_N: np.ndarray) -> tuple[OperatingPoint, ...]:
+    """The points "0.5", "youden" and "rule-out", from validation's samples and probabilities of the positive class.
 
     youden: the threshold of the highest sensitivity + specificity.  rule-out: the highest threshold whose sensitivity
-    is at least 95 %.  Of thresholds that do equally well, the highest.  With more than two classes all are refused.
+    is at least 95 %.  Of thresholds that do equally well, the highest.
     Sources: Youden 1950; Hanley and Lippman-Hand 1983.
     """
-    num_classes, is_positive_N = probability_NK.shape[1], label_N == positive
-    num_positive = int(is_positive_N.sum())
-    num_negative = len(label_N) - num_positive
-    if num_classes != 2:
-        why = f"found {num_classes} classes, expected 2; the most probable class is called"
-        return tuple(OperatingPoint(name=name, threshold=None, refused=why) for name in ("0.5", "youden", "rule-out"))
-    roc = roc_curve(is_positive_N, probability_NK[:, positive])
-    youden = rule_out = None
-    no_youden = no_rule_out = ""
-    if roc is None:
-        found = f"{num_positive} positives and {num_negative} negatives"
-        no_youden = no_rule_out = f"validation has {found}, expected at least 1 of each"
-    else:
-        false_positive_P, sensitivity_P, threshold_P = roc
-        youden = float(threshold_P[1 + np.argmax(np.round(sensitivity_P - false_positive_P, 12)[1:])])
+    positive_M, negative_M = np.sort(score_N[is_positive_N]), np.sort(score_N[~is_positive_N])
+    num_positive, num_negative = len(positive_M), len(negative_M)
+    youden = rule_out = no_youden = no_rule_out = None
+    if num_positive and num_negative:
+        threshold_P = np.unique(score_N)[::-1]
+        sensitivity_P, false_positive_P = (
+            (len(score_M) - np.searchsorted(score_M, threshold_P)) / len(score_M)
+            for score_M in (positive_M, negative_M)
+        )
+        youden = float(threshold_P[np.argmax(np.round(sensitivity_P - false_positive_P, 12))])
         rule_out = float(threshold_P[np.argmax(sensitivity_P >= SENSITIVITY)])
+    else:
+        no_youden = no_rule_out = caution("one-class-in-validation", positives=num_positive, negatives=num_negative)
     if num_positive < LEAST_POSITIVES:
         rule_out = None
-        no_rule_out = f"validation has {num_positive} positives, expected at least {LEAST_POSITIVES} (0.95^59 < 5 %)"
+        no_rule_out = caution("few-validation-positives", positives=num_positive, least=LEAST_POSITIVES)
     return (
         OperatingPoint(name="0.5", threshold=0.5),
         OperatingPoint(name="youden", threshold=youden, refused=no_youden),

@@ -144,7 +144,7 @@ def read_list(path: Path) -> set[str]:
     return {line.strip() for line in text.lstrip(ORDER_MARK).splitlines() if line.strip()}
 
 
-def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]] = ()) -> bytes:
     """A CSV for spreadsheets, with any bytes that file names may hold."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerows([columns, *rows])

@@ -26,7 +26,7 @@ from engine.evaluate.trained import Decision, Trained, load_trained
 from engine.explain.controls import Deletion, Randomised
 from engine.explain.explain import explain
 from engine.explain.findings import explanation_parts, map_cautions
-from engine.explain.lungs import Interval, LungRatio
+from engine.explain.lungs import LungRatio
 from engine.export.model_card import card_of
 from engine.predict.predict import predict_files, prediction_parts
 from engine.predict.table import list_sources
@@ -36,6 +36,8 @@ from engine.report.report import report_parts, write_report
 from engine.report.results import read_results
 from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
+from engine.statistics.estimates import Estimate
+from engine.statistics.thresholds import choose_operating_points
 from engine.train.device_batches import triton_trouble
 from engine.train.epochs import Captured
 from engine.train.leakage import save_record, training_cautions
@@ -178,7 +180,7 @@ def pool_of(case: Case) -> list[Caution]:
 
 def maps(**changes: Any) -> list[Caution]:
     """An explanation of maps of which some part went wrong."""
-    none = Interval(value=-0.5, low=-0.6, high=0.1)
+    none = Estimate(value=-0.5, low=-0.6, high=0.1, method="bootstrap")
     counts = {"num_samples": 4, "num_empty": 2, "num_outside": 1}
     lungs = LungRatio(ratio=none, area=0.3, masks="template", **counts)
     correlation = changes.get("correlation")
@@ -264,6 +266,12 @@ def at(temperature: float) -> list[Caution]:
     return Decision(temperature=temperature, points=()).cautions()
 
 
+def refusals(num_positive: int, num_negative: int) -> list[Caution]:
+    """Why validation gives no operating points."""
+    is_N = np.repeat([True, False], [num_positive, num_negative])
+    return [point.refused for point in choose_operating_points(is_N, np.arange(len(is_N)) / 100) if point.refused]
+
+
 Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
@@ -284,6 +292,8 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "one-class": ("evaluation", lambda case: class_cautions(("a", "b"), np.zeros(3, int))),
     "absent-classes": ("evaluation", lambda case: class_cautions(("a", "b", "c"), np.arange(2))),
     "temperature-at-bound": ("evaluation", lambda case: at(max(TEMPERATURES))),
+    "one-class-in-validation": ("evaluation", lambda case: refusals(70, 0)),
+    "few-validation-positives": ("evaluation", lambda case: refusals(58, 5)),
     "usual-lung-region": ("explanation", lambda case: maps()),
     "empty-maps": ("explanation", lambda case: maps()),
     "lungs-outside-crop": ("explanation", lambda case: maps()),

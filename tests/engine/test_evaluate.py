@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
@@ -22,12 +22,13 @@ from engine.evaluate.checks import class_cautions
 from engine.evaluate.dataflow import dataflow_beside
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.output import evaluation_parts, in_order
-from engine.evaluate.results import Difference, Evaluation, Metrics, Scores, figures, measure
+from engine.evaluate.results import Difference, Evaluation, Metrics, Scores, figures
 from engine.evaluate.trained import decide
 from engine.explain.explain import explain
 from engine.figures import png
 from engine.report.report import write_report
 from engine.statistics.calibration import TEMPERATURES
+from engine.statistics.estimates import estimates, paired_differences, trivial
 from engine.statistics.metrics import all_metrics
 from engine.statistics.thresholds import choose_operating_points
 from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, save_checkpoint, validation_scores
@@ -345,7 +346,7 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
     assert whole.temperature == some.temperature > 0
     scores = validation_scores(load_checkpoint(run / "best.safetensors")[0], run)
     probability_NK = softmax(scores.logits_NK.astype(np.float64) / whole.temperature, axis=1)
-    wanted = choose_operating_points(scores.label_N, probability_NK, 0)
+    wanted = choose_operating_points(scores.label_N == 0, probability_NK[:, 0])
     for content in (whole, some):
         assert [point.name for point in content.operating_points] == ["0.5", "youden", "rule-out"]
         for found, point in zip(content.operating_points, wanted, strict=True):
@@ -369,12 +370,13 @@ def measured(classes: tuple[str, ...], label_N: np.ndarray, called_N: np.ndarray
     scores = Scores(
         label_N=label_N, probability_NK=first_NK, group_N=np.arange(len(label_N)), classes=classes, positive=0
     )
-    found = measure(scores, (), (), prevalence=None, resamples=50, seed=0, other_NK=second_NK)
-    assert found.difference is not None
+    rest = (np.arange(len(label_N)), 0)
+    apart = paired_differences(label_N, second_NK, first_NK, *rest, resamples=50)
     metrics = msgspec.structs.replace(
         example_metrics(), classes=list(classes), positive=classes[0], num_samples=len(label_N), operating_points=[],
-        subgroups=[], difference=Difference(against="other", estimates=found.difference, cautions=[]),
-        num_groups=scores.num_groups, confusion=scores.confusion, estimates=found.estimates, trivial=found.trivial,
+        subgroups=[], difference=Difference(against="other", estimates=apart, cautions=[]),
+        num_groups=scores.num_groups, confusion=scores.confusion,
+        estimates=estimates(label_N, first_NK, *rest, resamples=50), trivial=trivial(label_N, len(classes), 0),
     )  # fmt: skip
     return Evaluation(metrics=metrics, out=Path("out"), figures=())
 
@@ -421,8 +423,8 @@ def test_the_figures_titles_say_over_how_many_classes_a_mean_is(monkeypatch: pyt
     classes = ("covid", "normal", "pneumonia")
     probability_NK, group_N = np.eye(3)[label_N], np.arange(4)
     scores = Scores(label_N=label_N, probability_NK=probability_NK, group_N=group_N, classes=classes, positive=0)
-    found = measure(scores, (), (), prevalence=None, resamples=50, seed=0)
-    figures(scores, found, "heldout-1f3a90bc", "radiographs")
+    found = estimates(label_N, probability_NK, group_N, 0, resamples=50)
+    figures(scores, msgspec.structs.replace(example_metrics(), estimates=found, operating_points=[]))
     assert "mean ROC-AUC over 2 of 3 classes 1.000" in titles[0]
 
 
@@ -456,7 +458,10 @@ def test_an_operating_point_is_reported_on_the_set_under_test(run: Path, betons:
             estimate = point.estimates[name]
             assert estimate.low <= estimate.value <= estimate.high
     (refused,) = (point for point in content.operating_points if point.name == "rule-out")
-    assert refused.threshold is None and "59" in refused.refused and refused.estimates == {}
+    assert refused.threshold is None and refused.estimates == {}
+    assert refused.refused.code == "few-validation-positives" and refused.refused.parameters["least"] == 59
+    written = json.loads((results_of(tmp_path) / "metrics.json").read_text())["operating_points"]
+    assert written[2]["refused"] == msgspec.to_builtins(refused.refused) and written[0]["refused"] is None
     assert content.prevalence == pytest.approx((label_N == 0).mean()) and content.stated_prevalence == 0.1
 
 
@@ -683,7 +688,7 @@ def test_the_page_is_not_written_while_another_process_has_the_run(
     assert (results_of(copied / "evaluation") / "metrics.json").is_file() and not (copied / "report.html").exists()
 
 
-def forbid(path: Path) -> bytes:
+def forbid(path: Path, **how: Any) -> NoReturn:
     raise PermissionError(13, "Permission denied", str(path))
 
 
@@ -706,7 +711,7 @@ def test_a_set_never_replaces_the_results_of_another_whatever_its_file_is_called
             table.write_text("\n".join([head, *rows[1:], f"0.png,covid,{other},"]))
             assert dataflow_beside(beton) is None
         with monkeypatch.context() as patched:  # as root may read everything
-            patched.setattr(Path, "read_bytes", forbid)
+            patched.setattr(Path, "open", forbid)
             assert dataflow_beside(beton) is None
         table.write_text("\n".join([head, *reversed(rows), "lost.png,covid,,,,rejected,,truncated"]))
     copied = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation", "explanation"))

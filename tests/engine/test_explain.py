@@ -21,17 +21,13 @@ from cli import main
 from engine.config import EvaluateConfig, ExplainConfig
 from engine.evaluate.evaluate import evaluate
 from engine.explain import controls
-from engine.explain.cam import METHODS, cam, evidence, map_cells, opened
+from engine.explain.cam import METHODS, cam, evidence, opened
 from engine.explain.controls import Deletion, Randomised, deletion, randomised, rank_correlation
 from engine.explain.explain import choose, explain
 from engine.explain.findings import Explained, Explanation, map_cautions
 from engine.explain.gallery import overlay
 from engine.explain.lungs import (
     ANSWERS,
-    AT_RANDOM,
-    RANDOM,
-    UNDEFINED,
-    Interval,
     LungRatio,
     find_masks,
     group_interval,
@@ -43,6 +39,7 @@ from engine.explain.lungs import (
 )
 from engine.networks.cnn import Cnn
 from engine.networks.registry import DEVIATION, MEAN, make_network
+from engine.statistics.estimates import Estimate
 from engine.train.summary import Summary
 from engine.train.train import train
 from loaders.beton.reader import Beton
@@ -162,7 +159,7 @@ def test_without_the_tie_the_model_is_said_to_look_at_the_lungs(untied: Case, tm
     assert untied.best_f1 >= 0.85
     assert found.sentence.startswith("the model relies on the lungs: ")
     assert found.lungs.ratio.low is not None and found.lungs.ratio.low > 1.5
-    assert found.randomised.passed and found.deletion.passed
+    assert not found.randomised.failure and not found.deletion.failure
 
 
 def test_the_trap_is_seen_with_the_usual_region_too_and_its_use_is_said(tied: Case, tmp_path: Path) -> None:
@@ -184,8 +181,8 @@ def test_most_of_a_trapped_map_lies_beside_and_above_the_lungs(tied: Case) -> No
 
 def test_the_controls_pass_for_a_trained_network(trapped: Explained) -> None:
     found = trapped.explanation
-    assert found.randomised.passed and abs(found.randomised.correlation or 0) < 0.3
-    assert found.deletion.passed and found.deletion.area_by_map < found.deletion.area_at_random
+    assert not found.randomised.failure and abs(found.randomised.correlation or 0) < 0.3
+    assert not found.deletion.failure and found.deletion.area_by_map < found.deletion.area_at_random
 
 
 # ---- files
@@ -360,14 +357,14 @@ def test_a_network_against_itself_fails_the_randomised_check() -> None:
     network, frames = Cnn(2, 32, 0.5).eval(), torch.randn(4, 1, 32, 32)
     options = {"method": "hirescam", "reference_N1HW": frames, "seed": 0}
     same = randomised(network, lambda: network, frames, np.zeros(4, np.int64), **options)  # type: ignore[arg-type]
-    assert same.correlation == pytest.approx(1) and not same.passed
+    assert same.correlation == pytest.approx(1) and same.failure == caution("maps-of-random-weights")
 
 
 def test_maps_of_one_value_are_not_said_to_look_like_random_ones() -> None:
     network, frames = Cnn(2, 32, 0.5).eval(), torch.zeros(2, 1, 32, 32)
     options = {"method": "hirescam", "reference_N1HW": frames, "seed": 0}
     found = randomised(network, lambda: Cnn(2, 32, 0.5), frames, np.zeros(2, np.int64), **options)  # type: ignore[arg-type]
-    assert found.correlation is None and not found.passed and found.failure == UNDEFINED
+    assert found.correlation is None and found.failure == caution("maps-not-comparable")
 
 
 def test_random_orders_have_as_many_cells_as_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,8 +378,8 @@ def test_random_orders_have_as_many_cells_as_the_maps(monkeypatch: pytest.Monkey
     monkeypatch.setattr(controls, "upsample", watch)
     network, frames = make_network("resnet18", 2, 64, 0.5).eval(), torch.randn(2, 1, 64, 64)
     target_N, fill_HW = np.zeros(2, np.int64), np.zeros((64, 64), np.float32)
-    cells = map_cells(network, frames[:1])
-    assert cells == evidence(network, frames, target_N).shape[1:] and cells < (14, 14)
+    cells = evidence(network, frames, target_N).shape[1:]
+    assert cells < (14, 14)
     deletion(network, frames, cam(network, frames, target_N), target_N, target_N, fill_HW, cells=cells, seed=0)
     assert set(seen) == {(2, *cells)}
 
@@ -419,7 +416,7 @@ def test_deletion_passes_for_a_map_on_what_matters_and_fails_elsewhere(place: sl
         Corner(), frames, maps_NHW, np.ones(12, np.int64), np.arange(12), np.zeros((32, 32), np.float32),
         cells=(14, 14), seed=0,
     )  # fmt: skip
-    assert found.passed is passed
+    assert found.failure == (None if passed else caution("deletion-not-faster"))
     assert found.by_map[0] == found.at_random[0] and found.by_map[-1] == pytest.approx(found.at_random[-1])
 
 
@@ -442,7 +439,9 @@ def test_the_interval_resamples_groups_and_one_group_has_none() -> None:
     assert by_group.value == by_image.value == pytest.approx(0.8)
     assert by_group.high is not None and by_group.low is not None and by_image.high is not None
     assert by_group.high - by_group.low > 2 * (by_image.high - (by_image.low or 0))
-    assert group_interval(value_N, np.zeros(100), 0) == Interval(value=pytest.approx(0.8), low=None, high=None)
+    assert group_interval(value_N, np.zeros(100), 0) == Estimate(
+        value=pytest.approx(0.8), low=None, high=None, method=""
+    )
     assert group_interval(value_N[:0], np.zeros(0), 0).value is None
 
 
@@ -456,15 +455,15 @@ def test_the_interval_resamples_groups_and_one_group_has_none() -> None:
 )
 def test_the_sentence_goes_by_the_interval(low: float, high: float, said: str) -> None:
     lungs = LungRatio(
-        ratio=Interval(value=(low + high) / 2, low=low, high=high),
+        ratio=Estimate(value=(low + high) / 2, low=low, high=high, method="bootstrap"),
         area=0.375, num_samples=9, num_empty=3, num_outside=0, masks="folder",
     )  # fmt: skip
     assert lungs.limit == pytest.approx(1.5)
     assert sentence(lungs).startswith(said) and "n = 9" in sentence(lungs) and "lies in the lungs as" in sentence(lungs)
-    assert sentence(lungs, RANDOM) == f"it is not known what the model relies on: {RANDOM}"
-    assert ANSWERS[region_of(lungs, "")] == said.removesuffix(": ") and "3 empty maps left out" in sentence(lungs)
-    for distrust in (RANDOM, AT_RANDOM):  # a failed control takes the praise and the warning alike
-        assert sentence(lungs, distrust) == f"it is not known what the model relies on: {distrust}"
+    assert ANSWERS[region_of(lungs)] == said.removesuffix(": ") and "3 empty maps left out" in sentence(lungs)
+    for code in ("maps-of-random-weights", "maps-not-comparable", "deletion-not-faster"):
+        distrust = caution(code)  # a failed control takes the praise and the warning alike
+        assert sentence(lungs, distrust) == f"it is not known what the model relies on: {distrust.text}"
         assert region_of(lungs, distrust) == "unknown"
 
 
@@ -474,7 +473,7 @@ def test_pictures_whose_map_is_empty_or_whose_lungs_are_not_in_the_crop_are_coun
     assert (found.num_samples, found.num_empty, found.num_outside) == (2, 2, 1)
     passed = Deletion(
         share=[0.0, 1.0], by_map=[1.0, 0.0], at_random=[1.0, 1.0],
-        difference=Interval(value=-0.5, low=-0.6, high=-0.4), num_samples=4,
+        difference=Estimate(value=-0.5, low=-0.6, high=-0.4, method="bootstrap"), num_samples=4,
     )  # fmt: skip
     made = map_cautions(found, Randomised(correlation=0.0, num_samples=4, num_empty=0), passed, 40)
     assert made == [caution("empty-maps", empty=2, images=5), caution("lungs-outside-crop", outside=1, images=5)]
@@ -616,8 +615,10 @@ def test_a_table_of_another_conversion_and_masks_of_other_radiographs_are_refuse
             find_masks(beton, tmp_path / "masks", None)
         with pytest.raises(InputError, match=r"expected the table of its own conversion; name the convert\.csv"):
             find_masks(beton, phantoms, tmp_path / "convert.csv")
-        with pytest.raises(ConfigError, match="columns a, b, expected path, mask"):
+        with pytest.raises(InputError, match="columns a, b, expected at least path and mask"):
             find_masks(beton, tmp_path / "no.csv", None)
+        with pytest.raises(ConfigError, match=r"gone\.csv: not there, expected a convert\.csv; name the convert\.csv"):
+            find_masks(beton, phantoms, tmp_path / "gone.csv")
         with pytest.raises(ConfigError, match=r"--masks .* not there"):
             find_masks(beton, tmp_path / "nowhere", None)
         with pytest.raises(ConfigError, match=r"--table: found .* without --masks"):
@@ -720,4 +721,8 @@ def test_three_classes_and_a_beton_of_one_sample_work_and_one_group_decides_noth
         assert found.out.parent == tmp_path / "run" / "explanation" and (found.out / "gallery.png").is_file()
         if count == 1:
             assert found.explanation.sentence.startswith("it is not known what the model relies on")
-            assert not found.explanation.deletion.passed and caution("one-group") in found.explanation.cautions
+            assert (
+                "all pictures are of one group" in found.explanation.sentence or not found.explanation.lungs.ratio.value
+            )
+            assert found.explanation.deletion.failure == caution("deletion-not-faster")
+            assert caution("one-group") in found.explanation.cautions

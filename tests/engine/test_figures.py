@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,16 +29,15 @@ from engine.compare import Contender, comparison_figure
 from engine.crossval.output import crossval_figure
 from engine.crossval.scores import Guess, OverFolds, Target, TargetResult
 from engine.evaluate.figures import Curve, Panel, pr_figure, roc_figure, score_figure
-from engine.evaluate.results import Scores, figures, measure
+from engine.evaluate.results import Scores, at_points, figures
 from engine.explain.controls import Deletion
 from engine.explain.explain import CAPTION
 from engine.explain.findings import Example, caption
 from engine.explain.gallery import TITLES, deletion_figure, gallery, overlay
-from engine.explain.lungs import Interval
 from engine.figures import DPI, confusion_figure, curves_figure
 from engine.profile.breakdown import Measured, variants_for
 from engine.profile.output import profile_figure
-from engine.statistics.estimates import Estimate
+from engine.statistics.estimates import Estimate, estimates
 from engine.statistics.thresholds import choose_operating_points
 from engine.train.summary import title
 from loaders.batches.loader import Loader
@@ -51,6 +51,7 @@ from loaders.images.decode import Decoded
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import Entry
 from tests.example_run import comparison, crossval
+from tests.example_run import metrics as example_metrics
 
 ROOT = Path(__file__).parents[2]
 CROP = 32
@@ -113,9 +114,16 @@ def draw_curves(case: Case) -> list[Figure]:
 
 def draw_evaluation(case: Case) -> list[Figure]:
     scores = scores_of(case.classes)
-    points = choose_operating_points(scores.label_N, scores.probability_NK, 0)
-    measured = measure(scores, points, [], prevalence=None, resamples=20, seed=0)
-    drawn = figures(scores, measured, case.file, "synthetic phantoms")
+    points = choose_operating_points(scores.label_N == 0, scores.probability_NK[:, 0])
+    estimate = partial(estimates, resamples=20)
+    metrics = msgspec.structs.replace(
+        example_metrics(),
+        set_name=case.file,
+        synthetic=True,
+        estimates=estimate(scores.label_N, scores.probability_NK, scores.group_N, 0),
+        operating_points=at_points(scores, points, estimate, None),
+    )
+    drawn = figures(scores, metrics)
     assert len(drawn) == 5
     return list(drawn.values())
 
@@ -168,7 +176,7 @@ def draw_deletion(case: Case) -> list[Figure]:
     share_P = np.linspace(0, 1, 11)
     found = Deletion(
         share=share_P.tolist(), by_map=(1 - share_P).tolist(), at_random=(1 - 0.5 * share_P).tolist(), num_samples=32,
-        difference=Interval(value=-0.2, low=-0.3, high=-0.1),
+        difference=Estimate(value=-0.2, low=-0.3, high=-0.1, method="bootstrap"),
     )  # fmt: skip
     return [deletion_figure(found, f"GradCAM: {name_text(case.file)} (heldout), n = 32")]
 

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,8 @@ from loaders.images.decode import write_frame
 from loaders.output import Line
 from loaders.phantom.folder import write_phantoms
 from tests.example_run import results_of, small_training
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,16 @@ def test_the_files_of_a_beton_get_the_probabilities_of_its_evaluation(
         assert row["predicted_class"] == predicted
         np.testing.assert_allclose([float(row[f"probability_{name}"]) for name in CLASSES], probabilities, atol=2e-6)
         assert not row["in_set"]
+
+
+def test_a_prediction_does_without_scikit_learn_which_takes_a_second_to_import(
+    run: Path, films: Path, tmp_path: Path
+) -> None:
+    film = next(films.rglob("*.png"))
+    arguments = ["predict", str(run), str(film), "--out", str(tmp_path / "t.csv"), "--workers", "1", "--device", "cpu"]
+    script = f"import sys, cli; assert cli.main({arguments!r}) == 0; assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, capture_output=True)
+    assert (tmp_path / "t.csv").is_file()
 
 
 def test_with_the_audit_files_are_repaired_as_conversion_repairs_them(tmp_path: Path) -> None:

@@ -674,7 +674,7 @@ def hostile_run(run: Path, first: str, second: str) -> Path:
             split=first,
             subgroups=[part],
             difference={"against": first, "estimates": {"auc": estimate(0.03)}, "cautions": found_in},
-            operating_points=[{"name": first, "threshold": None, "refused": second, "estimates": {}}],
+            operating_points=[{"name": first, "threshold": None, "refused": None, "estimates": {}}],
         ),
         explanation=explanation(samples=samples, method=second, layer=first),
         probes=probes(probes=[alarmed, *others], cautions=found_in, skipped={first: second}),

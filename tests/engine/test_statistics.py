@@ -38,9 +38,15 @@ from engine.statistics.names import (
     value_text,
     with_interval,
 )
-from engine.statistics.thresholds import choose_operating_points, precision_recall_curve, roc_curve
+from engine.statistics.thresholds import (
+    LEAST_POSITIVES,
+    choose_operating_points,
+    precision_recall_curve,
+    roc_curve,
+)
 from kernels.bootstrap import areas_into, count_into, weighted_sums_into
 from loaders import statistics as lower
+from loaders.cautions import caution
 from loaders.errors import InputError
 from loaders.output import number_text, share_text
 from loaders.statistics import rank, resampled_means, wilson
@@ -545,54 +551,47 @@ def test_the_ece_of_a_set_without_an_error_has_an_interval() -> None:
     assert found.high == pytest.approx(0.03 + wilson(0, 40)[1])
 
 
-def test_each_run_of_a_pair_keeps_its_own_threshold() -> None:
-    label_N, score_N = np.array([1, 1, 0, 0]), np.array([0.9, 0.6, 0.4, 0.1])
-    one_NK = two_columns(score_N)
-    found = paired_differences(label_N, one_NK, one_NK, np.arange(4), 1, thresholds=(0.5, 0.3), resamples=10)
-    assert found["specificity"].value == -0.5 and found["sensitivity"].value == 0 and found["auc"].value == 0
-
-
 def validation(num_positive: int, num_negative: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and probabilities of a validation set."""
+    """Which samples of a validation set are positive, and their scores."""
     rng = np.random.default_rng(seed)
-    label_N = rng.permutation(np.repeat([1, 0], [num_positive, num_negative]))
-    return label_N, two_columns(1 / (1 + np.exp(-1.5 * (2 * label_N - 1) - rng.normal(size=len(label_N)))))
+    is_N = rng.permutation(np.repeat([True, False], [num_positive, num_negative]))
+    return is_N, 1 / (1 + np.exp(-1.5 * (2 * is_N - 1) - rng.normal(size=len(is_N))))
 
 
-@pytest.mark.parametrize("positive", [0, 1])
-def test_operating_points_are_the_best_that_validation_offers(positive: int) -> None:
-    label_N, probability_NK = validation(80, 70)
-    half, youden, rule_out = choose_operating_points(label_N, probability_NK, positive)
-    assert (half.name, half.threshold, half.refused) == ("0.5", 0.5, "")
-    is_N, score_N = label_N == positive, probability_NK[:, positive]
-    false_N, true_N, threshold_N = oracle.roc_curve(is_N, score_N, drop_intermediate=False)
-    reached = [(true - false) for true, false, at in zip(true_N, false_N, threshold_N, strict=True) if at <= 1]
-    called_N = score_N >= youden.threshold
-    assert called_N[is_N].mean() - called_N[~is_N].mean() == pytest.approx(max(reached))
-    assert (score_N >= rule_out.threshold)[is_N].mean() >= 0.95
-    assert (score_N > rule_out.threshold)[is_N].mean() < 0.95, "the highest threshold that does"
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=2, max_size=300),
+    st.sampled_from([1.0, 0.05, 1 / 3]),
+)
+def test_operating_points_are_the_best_of_scikit_learns_curve(samples: list[tuple[bool, int]], step: float) -> None:
+    """Whole numbers make ties; the first best threshold of the curve, which goes down from infinity, is the highest."""
+    is_N, score_N = np.array([one for one, _ in samples]), step * np.array([score for _, score in samples])
+    is_N[:2] = True, False
+    is_N = np.concatenate([is_N, np.ones(LEAST_POSITIVES, bool)])  # enough for rule-out
+    score_N = np.concatenate([score_N, step * (np.arange(LEAST_POSITIVES) % 23)])
+    half, youden, rule_out = choose_operating_points(is_N, score_N)
+    false_P, true_P, threshold_P = (curve[1:] for curve in oracle.roc_curve(is_N, score_N, drop_intermediate=False))
+    gain_P = np.round(true_P - false_P, 12)
+    assert (half.name, half.threshold, half.refused) == ("0.5", 0.5, None)
+    assert youden.threshold == threshold_P[gain_P == gain_P.max()].max() and youden.refused is None
+    assert rule_out.threshold == threshold_P[true_P >= 0.95].max() and rule_out.refused is None
 
 
 def test_rule_out_needs_59_validation_positives() -> None:
     assert 0.95**59 < 0.05 < 0.95**58
-    *_, refused = choose_operating_points(*validation(58, 500), 1)
-    assert refused.threshold is None and "58 positives" in refused.refused and "59" in refused.refused
-    *_, given_ = choose_operating_points(*validation(59, 5), 1)
-    assert given_.threshold is not None and given_.refused == ""
+    *_, refused = choose_operating_points(*validation(58, 500))
+    assert refused.threshold is None
+    assert refused.refused == caution("few-validation-positives", positives=58, least=59)
+    *_, chosen = choose_operating_points(*validation(59, 5))
+    assert chosen.threshold is not None and chosen.refused is None
 
 
 @pytest.mark.parametrize(("num_positive", "num_negative"), [(70, 0), (0, 70), (1, 0)])
 def test_points_of_one_class_are_refused(num_positive: int, num_negative: int) -> None:
-    half, youden, rule_out = choose_operating_points(*validation(num_positive, num_negative), 1)
+    half, youden, rule_out = choose_operating_points(*validation(num_positive, num_negative))
     assert half.threshold == 0.5
-    assert youden.threshold is None and f"{num_positive} positives and {num_negative} negatives" in youden.refused
-    assert rule_out.threshold is None and rule_out.refused
-
-
-def test_points_of_three_classes_are_refused() -> None:
-    points = choose_operating_points(*draw(0, 300, 3), 1)
-    assert [point.name for point in points] == ["0.5", "youden", "rule-out"]
-    assert all(point.threshold is None and "3 classes" in point.refused for point in points)
+    assert youden.threshold is None and rule_out.threshold is None and rule_out.refused
+    assert youden.refused == caution("one-class-in-validation", positives=num_positive, negatives=num_negative)
 
 
 def softmax(logits_NK: np.ndarray) -> np.ndarray:
