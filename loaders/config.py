@@ -16,8 +16,8 @@ Labels = Literal["none", "folder"]
 PRESETS = ("covid-radiography", "covid-qu-ex", "covid-chestxray", "nih")  # public sets whose layout is known
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
+PHANTOM_LABELS = ("covid", "normal", "pneumonia")
 MAX_SEED = 2**63 - 1
-MAX_SIDE = 4096  # of a phantom
 ORDINARY_PIXELS = 64_000_000  # of the largest radiograph that is read without being asked to
 PILLOW_PIXELS = 178_956_970  # above it, Pillow refuses on its own
 
@@ -77,11 +77,11 @@ class PhantomConfig:
     """The same seed gives the same files."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, patients=(1, 10**6), images_per_patient=(1, 100), size=(32, MAX_SIDE), strength=(0, 10))
+        check_ranges(self, patients=(1, 10**6), images_per_patient=(1, 100), size=(32, 4096), strength=(0, 10))
         check_ranges(self, arms=(0, 1), marks=(0, 1), seed=(0, MAX_SEED))
-        unknown = set(self.classes) - {"covid", "normal", "pneumonia"}
-        if unknown or not self.classes:
-            raise ConfigError(f"--classes: found {','.join(self.classes)}, expected some of covid,normal,pneumonia")
+        if not self.classes or not set(self.classes) <= set(PHANTOM_LABELS):
+            expected = ",".join(PHANTOM_LABELS)
+            raise ConfigError(f"--classes: found {','.join(self.classes)}, expected some of {expected}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

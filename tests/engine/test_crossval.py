@@ -36,7 +36,7 @@ from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, Interrupted
 from loaders.images.frame import without_lungs
 from loaders.output import Sheet
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from loaders.settings import build
 from tests.example_run import crossval as example_crossval

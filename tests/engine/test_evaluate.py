@@ -40,7 +40,7 @@ from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomCo
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.output import Line, Sheet
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record, write_record
 from tests.engine.test_figures import check_texts, drawn_texts
 from tests.example_run import metrics as example_metrics

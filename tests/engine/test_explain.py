@@ -51,7 +51,7 @@ from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, stored_side
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from tests.conftest import made_once
 from tests.example_run import small_training

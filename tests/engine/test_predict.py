@@ -25,7 +25,7 @@ from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, LockedError, StorageError
 from loaders.images.decode import write_frame
 from loaders.output import Line
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from tests.example_run import results_of, small_training
 
 

@@ -10,7 +10,7 @@ from typing import Self
 
 from loaders.atomic_file import LOCK, SUFFIX
 from loaders.config import PhantomConfig
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from tests.faults.processes import ForkServer
 
 SIZE = 32
