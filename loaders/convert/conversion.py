@@ -1,23 +1,29 @@
-"""The outcome of a conversion: a row for every source file, the totals, convert.csv, and the terminal's output."""
+"""The outcome of a conversion: a row for every source file, what decides about it, the totals, and what is shown."""
 
-from collections import Counter
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loaders.audit.findings import AuditResult
+from loaders.audit.findings import FIXED, HARMLESS, AuditResult
 from loaders.audit.page import audit_parts
+from loaders.audit.table import Decision, read_decisions
+from loaders.audit.verdicts import conclude, file_findings, judge_files, probe_files
 from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig
+from loaders.errors import InputError
 from loaders.images.decode import Decoded, count_reasons
-from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
 from loaders.sources.catalog import OTHER_CLASS, SPLITS, Catalog, Entry, source_cautions
-from loaders.sources.entry import csv_bytes, table_path
+from loaders.sources.entry import csv_bytes, may_be_picture, table_path
 
 CSV_COLUMNS = (
     "path", "label", "group", "split", "sample", "verdict", "kind", "reason", "fix", "width", "height", "format",
     "bits", "saturated",
 )  # fmt: skip
 MOST_REASONS = 8  # printed one by one
+PERMUTATIONS = 1999  # of labels, for each probe of `--audit auto`
 SAME_PIXELS, OTHER_LABEL, CHANGED, BY_HAND = "same-pixels", "other-label", "changed", "by-hand"
 KIND_TEXTS = {  # kind of a reason → the reason without names of files and classes
     OTHER_CLASS: "of a class not asked for",
@@ -62,6 +68,83 @@ class Row:
         return self.entry.view or self.decoded.view
 
 
+def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[str, Decision]:
+    """The decisions of the table of `--audit` by path; none without a table.
+
+    audit: off, auto or the table's path.  root: what the entries' paths are relative to.  Files that an audit does not
+    list, since they are missing or no pictures, need no decision: they will not decode.
+    Errors: InputError, StorageError.
+    """
+    if audit in ("off", "auto"):
+        return {}
+    decisions = read_decisions(Path(audit))
+    undecided = [entry.path for entry in entries if entry.path not in decisions and may_be_picture(entry.path)]
+    if missing := [path for path in undecided if (root / path).exists()]:
+        raise InputError(
+            f"{audit}: no verdict for {missing[0]} and {len(missing) - 1} more, expected one for each file of {root}; "
+            "audit it again, with the same --manifest, --preset and --classes"
+        )
+    return decisions
+
+
+def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, Decision], table: str) -> None:
+    """Reject rows as a table decides, and record how others were repaired.
+
+    Where the table drops a copy in favour of a file with another label, both are rejected: the table may have been made
+    without labels.  A file whose pixels have changed since is rejected.
+    """
+    row_of = {row.entry.path: row for row in rows}
+    for row in rows:
+        decision = decisions.get(row.entry.path)
+        if decision is None:
+            continue
+        if decision.pixels not in ("", row.decoded.pixel_hash.hex()):
+            row.drop(CHANGED, f"changed since {table} was made, expected the same; audit it again")
+        elif decision.verdict == "quarantine":
+            found = " and ".join(decision.defects) or "by hand"
+            row.drop(";".join(decision.defects) or BY_HAND, f"{found} (quarantined in {table})")
+            kept = row_of.get(decision.copy_of)
+            if kept is not None and kept.entry.label != row.entry.label and kept.verdict == "written":
+                kept.drop("label-conflict", f"label-conflict: {row.entry.path} ({row.entry.label}) is a copy of it")
+        elif decision.fix and row.verdict == "written":
+            row.fix = decision.fix
+
+
+def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgress) -> AuditResult:
+    """Judge what was measured while decoding: reject files, join groups, record repairs."""
+    started = time.perf_counter()
+    judged = judge_files([row.entry for row in rows], [row.decoded for row in rows], config.limits, progress)
+    for row, file in zip(rows, judged, strict=True):
+        if row.verdict != "written":
+            continue
+        row.group = file.group
+        if file.verdict == "quarantine":
+            copy = set(file.defects) <= {*HARMLESS, *FIXED}
+            reason = f"{' and '.join(file.defects)} (audit): {file.note}".removesuffix(": ")
+            row.drop(";".join(file.defects), reason, "duplicate" if copy else "rejected")
+        elif file.fix:
+            row.fix = file.fix
+    collection = probe_files(judged, config.seed, PERMUTATIONS, progress)
+    files = file_findings(judged, config.limits)
+    return conclude(str(config.catalog.origin), files, collection, time.perf_counter() - started)
+
+
+def resolve_duplicates(rows: list[Row]) -> None:
+    """Of exact duplicates keep the first path; reject all where labels differ (DESIGN, What held-out means)."""
+    same: dict[bytes, list[Row]] = defaultdict(list)
+    for row in rows:
+        same[row.decoded.pixel_hash].append(row)
+    for copies in same.values():
+        copies.sort(key=lambda row: row.entry.path)
+        labels = sorted({row.entry.label for row in copies})
+        for row in copies:
+            if len(labels) > 1:
+                paths = ", ".join(copy.entry.path for copy in copies)
+                row.drop(OTHER_LABEL, f"the same pixels have the labels {', '.join(labels)}: {paths}")
+            elif row is not copies[0]:
+                row.drop(SAME_PIXELS, f"same pixels as {copies[0].entry.path}", "duplicate")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
     """The result of a conversion.  counts: verdict → files.  samples: split → class → images.  groups: by split."""
@@ -88,16 +171,11 @@ def summarise(
     config: ConvertConfig, catalog: Catalog, rows: list[Row], audited: AuditResult | None = None
 ) -> Conversion:
     """Count the outcomes.  audited: the findings of an automatic audit."""
-    counts = Counter({"written": 0, "rejected": 0, "duplicate": 0, "excluded": 0})
-    counts.update(row.verdict for row in rows)
+    counts = Counter(row.verdict for row in rows)
     written = [row for row in rows if row.verdict == "written"]
-    samples = {
-        split: {
-            name: sum(row.split == split and row.entry.label == name for row in written) for name in catalog.classes
-        }
-        for split in SPLITS
-        if any(row.split == split for row in written)
-    }
+    images = Counter((row.split, row.entry.label) for row in written)
+    samples = {split: {name: images[split, name] for name in catalog.classes} for split in SPLITS}
+    samples = {split: of for split, of in samples.items() if any(of.values())}
     cautions = source_cautions([row.entry.label for row in written], [row.entry.source for row in written])
     if unknown := sum(not row.patient for row in written):
         cautions.append(caution("patients-unknown", unknown=unknown, images=len(written)))
@@ -106,7 +184,7 @@ def summarise(
         catalog=catalog,
         positive=config.positive or catalog.classes[0],
         rows=tuple(rows),
-        counts=dict(counts),
+        counts={verdict: counts[verdict] for verdict in ("written", "rejected", "duplicate", "excluded")},
         samples=samples,
         groups={split: len({row.group for row in written if row.split == split}) for split in samples},
         reasons=count_reasons([row.reason for row in rows if row.verdict == "rejected"]),

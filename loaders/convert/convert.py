@@ -5,7 +5,7 @@
 import contextlib
 import hashlib
 import secrets
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,8 +21,16 @@ from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton.writer import beton_size, check_room, write_beton
 from loaders.config import ConvertConfig, __version__, stored_side
 from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
-from loaders.convert.conversion import OTHER_LABEL, SAME_PIXELS, Conversion, Row, summarise, table_bytes
-from loaders.convert.decisions import apply_decisions, audit_rows, given_decisions
+from loaders.convert.conversion import (
+    Conversion,
+    Row,
+    apply_decisions,
+    audit_rows,
+    given_decisions,
+    resolve_duplicates,
+    summarise,
+    table_bytes,
+)
 from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
@@ -128,22 +136,6 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
     for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
         row.split = split
     return summarise(config, catalog, rows, audited)
-
-
-def resolve_duplicates(rows: list[Row]) -> None:
-    """Of exact duplicates keep the first path; reject all where labels differ (DESIGN, What held-out means)."""
-    same: dict[bytes, list[Row]] = defaultdict(list)
-    for row in rows:
-        same[row.decoded.pixel_hash].append(row)
-    for copies in same.values():
-        copies.sort(key=lambda row: row.entry.path)
-        labels = sorted({row.entry.label for row in copies})
-        for row in copies:
-            if len(labels) > 1:
-                paths = ", ".join(copy.entry.path for copy in copies)
-                row.drop(OTHER_LABEL, f"the same pixels have the labels {', '.join(labels)}: {paths}")
-            elif row is not copies[0]:
-                row.drop(SAME_PIXELS, f"same pixels as {copies[0].entry.path}", "duplicate")
 
 
 def check_classes(catalog: Catalog, written: list[Row], rows: list[Row]) -> None:
