@@ -28,7 +28,7 @@ class Gravity(IntEnum):
     """To be known, but no red flag."""
 
 
-class Caution(msgspec.Struct, frozen=True):
+class Caution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One caution, of what holds it: a run, a set, a comparison.  A rival's lie in a list of the rival's own.
 
     Errors: ValueError for a code that is not in CODES, and for parameters that are not the code's; a file with such a

@@ -4,7 +4,6 @@
 
 import json
 import re
-from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 from scipy import optimize, stats
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
