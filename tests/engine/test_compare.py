@@ -165,8 +165,8 @@ def test_a_comparison_without_a_held_out_beton_says_nothing_of_one(betons: Path,
 
 
 def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> None:
-    for models, words in (((), "found none"), (("cnn", "cnn"), "different ones"), (("lenet",), "'lenet'")):
-        with pytest.raises(ConfigError, match=words):
+    for models, message in (((), "found none"), (("cnn", "cnn"), "different ones"), (("lenet",), "'lenet'")):
+        with pytest.raises(ConfigError, match=message):
             config(betons, tmp_path / "c", models=models)
     with pytest.raises(InputError, match=r"no train\.beton"):
         compare(config(tmp_path, tmp_path / "c"))
@@ -240,9 +240,9 @@ def test_the_command_prints_the_table_and_what_it_is_not_for(betons: Path, done:
     arguments = ["--models", "cnn,resnet18", "--epochs", "2", "--device", "cpu", "--batch-size", "16"]
     arguments += ["--resamples", str(FEW), "--out", str(done.out)]
     assert cli.main(["compare", str(betons), *arguments]) == 0
-    said = capsys.readouterr().out
-    assert "resnet18" in said and "11,171,266" in said and str(done.out / "comparison.png") in said
-    assert said.rstrip().endswith(cli.NOT_FOR_DIAGNOSIS)
+    printed = capsys.readouterr().out
+    assert "resnet18" in printed and "11,171,266" in printed and str(done.out / "comparison.png") in printed
+    assert printed.rstrip().endswith(cli.NOT_FOR_DIAGNOSIS)
     assert cli.main(["compare", str(betons), "--models", "lenet", "--out", str(done.out)]) == 2
     assert "expected one of cnn" in capsys.readouterr().err
 

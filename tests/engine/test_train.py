@@ -351,9 +351,9 @@ def test_a_signal_saves_exits_75_and_the_resumed_run_is_the_same_run(
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline().startswith("epoch   1")
         process.send_signal(number)
-        said = process.stderr.read()
+        printed = process.stderr.read()
     assert process.returncode == 75
-    assert f"continue with --resume {out}" in said and "Traceback" not in said
+    assert f"continue with --resume {out}" in printed and "Traceback" not in printed
     assert load_checkpoint(out / "last.safetensors")[1]["finished"] == ""
     assert cli.main(["train", "--resume", str(out)]) == 0
     assert same(weights(out), weights(long_run))
