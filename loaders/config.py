@@ -39,16 +39,12 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"--{name.replace('_', '-')}: found {value!r}, expected {' or '.join(choices)}")
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigError unless low <= value <= high."""
-    if not low <= value <= high:
-        raise ConfigError(f"--{name.replace('_', '-')}: found {value}, expected {low} to {high}")
-
-
 def check_ranges(config: object, **limits: tuple[float, float]) -> None:
     """Raise ConfigError unless each of these settings is within its limits."""
     for name, (low, high) in limits.items():
-        check_range(name, getattr(config, name), low, high)
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"--{name.replace('_', '-')}: found {value}, expected {low} to {high}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +131,7 @@ class CatalogConfig:
     """Largest radiograph in pixels, by its header (16-bit PNG with transparency: three quarters of it)."""
 
     def __post_init__(self) -> None:
-        check_range("max_pixels", self.max_pixels, 1, PILLOW_PIXELS)
+        check_ranges(self, max_pixels=(1, PILLOW_PIXELS))
         if (self.source is None) == (self.manifest is None):
             found = "neither" if self.source is None else "both"
             raise ConfigError(f"found {found} of SOURCE and --manifest, expected either a folder or a CSV; name one")

@@ -2,6 +2,7 @@
 
 # N samples, 23 the two rows of an inverse affine matrix
 
+import resource
 import statistics
 import sys
 import time
@@ -13,9 +14,6 @@ from loaders.batches.loader import Loader
 from loaders.config import BenchLoaderConfig
 from loaders.output import Line, Parts, Sheet, rate_text, share_text
 from loaders.sampling import epoch_matrices
-
-if sys.platform != "win32":
-    import resource
 
 SAMPLED = 512  # images that each stage is timed on, on one thread
 IDLE = 0.05  # share of an epoch; less waiting is no bottleneck

@@ -227,7 +227,11 @@ def conversion_parts(done: Conversion) -> Parts:
     parts.append(Line(f"positive class: {done.positive}"))
     shown = done.audited.collection.cautions if done.audited and done.audited.collection else ()
     parts += caution_lines(one for one in done.cautions if one.code not in {caution.code for caution in shown})
-    return [*parts, *written_files(done)]
+    if done.dry_run:
+        return [*parts, Line("Dry run: nothing was written.")]
+    audit = ("audit.csv", "audit.html") if done.audited else ()
+    names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit)
+    return [*parts, *(path_line(done.out / name) for name in (*names, "preparation.png", "augmentation.png"))]
 
 
 def split_sheet(done: Conversion) -> Sheet:
@@ -236,12 +240,3 @@ def split_sheet(done: Conversion) -> Sheet:
     rows.append(("all images", *(str(sum(of.values())) for of in done.samples.values())))
     rows.append(("groups", *(str(done.groups[split]) for split in done.samples)))
     return Sheet(headers=("class", *done.samples), rows=tuple(rows))
-
-
-def written_files(done: Conversion) -> list[Line]:
-    """The paths of what was written, if anything."""
-    if done.dry_run:
-        return [Line("Dry run: nothing was written.")]
-    audit = ("audit.csv", "audit.html") if done.audited else ()
-    names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit)
-    return [path_line(done.out / name) for name in (*names, "preparation.png", "augmentation.png")]

@@ -159,7 +159,7 @@ def follow_or_toss(rng: np.random.Generator, rho: float, first_A1: np.ndarray, s
     return np.where(follow_AI < rho, first_A1, coin_AI < 0.5)
 
 
-def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] | None = None) -> Path:
+def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """Draw the plan into config.out, the whole folder at once, and return the path of phantoms.csv.
 
     Images go to images/<class>/, masks (8-bit png, 255 in lung) to masks/<class>/; the csv's paths are
@@ -185,7 +185,7 @@ def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] |
         shutil.rmtree(building, ignore_errors=True)
 
 
-def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Callable[[int, int], None] | None) -> None:
+def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Callable[[int, int], None]) -> None:
     """Draw and write every planned film, then the csv."""
     for kind in ("images", "masks"):
         for label in config.classes:
@@ -199,8 +199,7 @@ def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Cal
         (config.out / mask).write_bytes(encode(phantom.lung_mask_HW, "png"))
         arms, mark = "up" if film.arms_up else "down", "yes" if film.marked else "no"
         rows.append((path, film.label, film.name, "PA", SYNTHETIC, mask, arms, mark))
-        if progress is not None:
-            progress(done, len(plan))
+        progress(done, len(plan))
     with (config.out / PHANTOM_TABLE).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
 
