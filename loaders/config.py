@@ -243,9 +243,6 @@ class ConvertConfig:
             raise ConfigError(
                 f"--limit-…: found with --audit {self.audit}, expected --audit auto; give them to `audit`"
             )
-        classes = self.catalog.classes
-        if self.positive is not None and classes and self.positive not in classes:
-            raise ConfigError(f"--positive: found {self.positive}, expected one of {','.join(classes)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

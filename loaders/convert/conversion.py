@@ -147,7 +147,7 @@ def resolve_duplicates(rows: list[Row]) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """The result of a conversion.  counts: verdict → files.  samples: split → class → images.  groups: by split."""
+    """The result of a conversion.  counts: verdict → files.  samples: split → class → images."""
 
     out: Path
     catalog: Catalog
@@ -155,8 +155,6 @@ class Conversion:
     rows: tuple[Row, ...]
     counts: dict[str, int]
     samples: dict[str, dict[str, int]]
-    groups: dict[str, int]
-    reasons: dict[str, int]
     cautions: tuple[Caution, ...]
     dry_run: bool
     audited: AuditResult | None = None
@@ -167,9 +165,7 @@ class Conversion:
         return self.counts["written"] + self.counts["rejected"] + self.counts["duplicate"]
 
 
-def summarise(
-    config: ConvertConfig, catalog: Catalog, rows: list[Row], audited: AuditResult | None = None
-) -> Conversion:
+def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row], audited: AuditResult | None) -> Conversion:
     """Count the outcomes.  audited: the findings of an automatic audit."""
     counts = Counter(row.verdict for row in rows)
     written = [row for row in rows if row.verdict == "written"]
@@ -186,8 +182,6 @@ def summarise(
         rows=tuple(rows),
         counts={verdict: counts[verdict] for verdict in ("written", "rejected", "duplicate", "excluded")},
         samples=samples,
-        groups={split: len({row.group for row in written if row.split == split}) for split in samples},
-        reasons=count_reasons([row.reason for row in rows if row.verdict == "rejected"]),
         cautions=tuple(cautions),
         dry_run=config.dry_run,
         audited=audited,
@@ -220,8 +214,9 @@ def conversion_parts(done: Conversion) -> Parts:
     ]
     if done.audited:
         parts += audit_parts(done.audited)
-    parts += [Line(f"  rejected {number}: {reason}") for reason, number in list(done.reasons.items())[:MOST_REASONS]]
-    if (more := len(done.reasons) - MOST_REASONS) > 0:
+    reasons = count_reasons([row.reason for row in done.rows if row.verdict == "rejected"])
+    parts += [Line(f"  rejected {number}: {reason}") for reason, number in list(reasons.items())[:MOST_REASONS]]
+    if (more := len(reasons) - MOST_REASONS) > 0:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
     parts.append(split_sheet(done))
     parts.append(Line(f"positive class: {done.positive}"))
@@ -238,5 +233,6 @@ def split_sheet(done: Conversion) -> Sheet:
     """Images of each class in each split; classes are rows, since there may be many."""
     rows = [(name, *(str(of[name]) for of in done.samples.values())) for name in done.catalog.classes]
     rows.append(("all images", *(str(sum(of.values())) for of in done.samples.values())))
-    rows.append(("groups", *(str(done.groups[split]) for split in done.samples)))
+    groups_of = {split: {row.group for row in done.rows if row.split == split} for split in done.samples}
+    rows.append(("groups", *(str(len(groups)) for groups in groups_of.values())))
     return Sheet(headers=("class", *done.samples), rows=tuple(rows))

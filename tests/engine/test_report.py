@@ -144,7 +144,11 @@ RED_FLAGS: list[tuple[dict[str, Any], str, str]] = [
     ({"crossval": crossval(random=0.99)}, "This score may be inflated", "random folds reach F1 0.99"),
     ({"crossval": crossval(abroad=0.6)}, "This score does not hold on another collection", "falls from 0.940 to 0.650"),
     ({"first_f1": 0.995}, "This score came suspiciously early", "validation F1 was 0.995 after one epoch"),
-    ({"metrics": metrics(cautions=cautions(UNKNOWN))}, f"This score {UNKNOWN.effect}", "unknown for 3 of 400 images"),
+    (
+        {"metrics": metrics(cautions=cautions(UNKNOWN))},
+        f"This score {UNKNOWN.meaning.effect}",
+        "unknown for 3 of 400 images",
+    ),
     (
         {"crossval": crossval(cautions=cautions(caution("every-image-its-own-group")))},
         "This score may be inflated, since leakage between patients is not excluded",
