@@ -214,8 +214,8 @@ def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_a
 def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_path: Path) -> None:
     f1 = Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap", defined=18, classes=20)
     row = Contender(
-        model="cnn", validation_f1=f1, heldout_f1=replace(f1, defined=20), parameters=1, images_per_second=1.0,
-        epochs_to_best=1, epochs=1, seconds=1.0,
+        model="cnn", validation_f1=f1, heldout_f1=msgspec.structs.replace(f1, defined=20), parameters=1,
+        images_per_second=1.0, epochs_to_best=1, epochs=1, seconds=1.0,
     )  # fmt: skip
     names = list(map(str, range(20)))
     sheet = comparison_parts(msgspec.structs.replace(comparison(), networks=[row], classes=names), tmp_path)[0]
