@@ -354,7 +354,7 @@ def show_results(screen: Console, parts: Parts) -> None:
 
 def run_phantom(screen: Console, config: PhantomConfig) -> None:
     """Draw synthetic radiographs, with or without confounders."""
-    folder = load(screen, "loaders.phantom.folder", status="loading kernels …")
+    folder = load(screen, "loaders.phantom.phantom", status="loading kernels …")
     manifest = with_bars(screen, lambda progress: folder.write_phantoms(config, partial(progress, "draw")))
     show(screen, f"Synthetic radiographs of {config.patients} patients; table: {manifest}")
 

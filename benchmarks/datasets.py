@@ -18,7 +18,7 @@ from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 
 PHANTOM_SIDE = 640  # twice 320: all libraries halve alike, so that outputs compare
 PAGE_SIZE = 8 << 20

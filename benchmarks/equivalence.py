@@ -33,7 +33,7 @@ from engine.train.step import Step, make_learner, predict, train_step
 from loaders.batches.loader import Loader
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert.convert import convert
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from loaders.sampling import DROPOUT, scalar_seed
 from tests.naive import Plain
 

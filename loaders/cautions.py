@@ -28,7 +28,21 @@ class Gravity(IntEnum):
     """To be known, but no red flag."""
 
 
-class Caution(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Code:
+    """What a code means.  finding: what was found, a template of the parameters, without a full stop.
+
+    effect: what that does to the score, to follow "the score"; only red flags have one, and a gravity above NOTE.
+    parameters: of which type each is; a whole number may stand for a float.
+    """
+
+    finding: str
+    effect: str
+    gravity: Gravity
+    parameters: dict[str, type]
+
+
+class Caution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One caution, of what holds it: a run, a set, a comparison.  A rival's lie in a list of the rival's own.
 
     Errors: ValueError for a code that is not in CODES, and for parameters that are not the code's; a file with such a
@@ -57,36 +71,17 @@ class Caution(msgspec.Struct, frozen=True):
     def finding(self) -> str:
         """What was found, without a full stop."""
         lists = {name: ", ".join(value) for name, value in self.parameters.items() if isinstance(value, list)}
-        return CODES[self.code].finding.format(**self.parameters | lists)
+        return self.meaning.finding.format(**self.parameters | lists)
 
     @property
-    def effect(self) -> str:
-        """What that does to the score, to follow "the score"; "" where it is no red flag."""
-        return CODES[self.code].effect
-
-    @property
-    def gravity(self) -> Gravity:
-        """How much it undoes."""
-        return CODES[self.code].gravity
+    def meaning(self) -> Code:
+        """What its code means."""
+        return CODES[self.code]
 
     @property
     def text(self) -> str:
         """All of it in plain English, to follow `Caution: `, without a full stop."""
-        return f"{self.finding}: the score {self.effect}" if self.effect else self.finding
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Code:
-    """What a code means.  finding: what was found, a template of the parameters, without a full stop.
-
-    effect: what that does to the score, to follow "the score"; only red flags have one, and a gravity above NOTE.
-    parameters: of which type each is; a whole number may stand for a float.
-    """
-
-    finding: str
-    effect: str
-    gravity: Gravity
-    parameters: dict[str, type]
+        return f"{self.finding}: the score {self.meaning.effect}" if self.meaning.effect else self.finding
 
 
 def code(finding: str, effect: str = "", gravity: Gravity = Gravity.NOTE, **parameters: type) -> Code:

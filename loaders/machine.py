@@ -18,9 +18,6 @@ from loaders.errors import BetonError
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 DEFAULT_PERIOD = 100_000  # microseconds; cgroup version 1 keeps it in a separate file, which nobody changes
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
-NEVER = -1
-GROWTH = 64 << 20  # bytes that the heap grows by at least
 
 
 def usable_cores() -> int:
@@ -81,8 +78,9 @@ def keep_allocations(enabled: bool = True) -> bool:
     # huge pages for torch's allocations, a variable that it reads once: fewer faults in the first step
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     libc = ctypes.CDLL(None)
-    settings = ((MMAP_MAX, 0), (TRIM_THRESHOLD, NEVER), (TOP_PAD, GROWTH))
-    return all(libc.mallopt(name, value) for name, value in settings)
+    # of glibc's malloc.h: map no block, never trim the heap, and grow it by 64 MiB at least
+    mmap_max, trim_threshold, top_pad = (-4, 0), (-1, -1), (-2, 64 << 20)
+    return all(libc.mallopt(name, value) for name, value in (mmap_max, trim_threshold, top_pad))
 
 
 @contextlib.contextmanager
@@ -93,10 +91,6 @@ def bus_errors_reported(code: int, report: Callable[[BetonError], None]) -> Iter
     would never run: the system returns to the instruction that failed.  So C calls back into Python, which is sound
     because that instruction only reads a map: nothing is half done.  Any other bus error ends the process as before.
     """
-    number = getattr(signal, "SIGBUS", None)
-    if number is None:  # Windows
-        yield
-        return
     set_handler = ctypes.CDLL(None).signal
     set_handler.argtypes, set_handler.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
     first = threading.Lock()
@@ -110,14 +104,14 @@ def bus_errors_reported(code: int, report: Callable[[BetonError], None]) -> Iter
                 report(error)
                 os._exit(code)
         finally:
-            set_handler(number, before)
-            signal.raise_signal(number)  # delivered once this handler has returned
+            set_handler(signal.SIGBUS, before)
+            signal.raise_signal(signal.SIGBUS)  # delivered once this handler has returned
 
-    before = set_handler(number, ctypes.cast(handler, ctypes.c_void_p))
+    before = set_handler(signal.SIGBUS, ctypes.cast(handler, ctypes.c_void_p))
     try:
         yield
     finally:
-        set_handler(number, before)
+        set_handler(signal.SIGBUS, before)
 
 
 def cut_beton() -> BetonError | None:

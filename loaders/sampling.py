@@ -16,7 +16,7 @@ _SHIFT = np.uint64(32)
 
 
 def philox(counter_N4: np.ndarray, key: tuple[int, int]) -> np.ndarray:
-    """Ten rounds of Philox-4x32.  counter_N4: uint32.  key: two 32-bit words.  Gives uint32 words_N4."""
+    """Ten rounds of Philox-4x32.  counter_N4: 32-bit words.  key: two 32-bit words.  Gives uint32 words_N4."""
     c0, c1, c2, c3 = (counter_N4[:, word].astype(np.uint64) for word in range(4))
     k0, k1 = key
     for _ in range(10):
@@ -33,12 +33,8 @@ def draw(seed: int, stream: int, epoch: int, sample_N: np.ndarray) -> np.ndarray
     seed: 0 to 2^64-1.  epoch, stream: 0 to 2^32-1.  sample_N: integers 0 to 2^64-1.  Gives uint32 words_N4.
     """
     sample_N = np.asarray(sample_N, np.uint64)
-    counter_N4 = np.empty((sample_N.size, 4), np.uint32)
-    counter_N4[:, 0] = sample_N & _LOW
-    counter_N4[:, 1] = sample_N >> _SHIFT
-    counter_N4[:, 2] = epoch
-    counter_N4[:, 3] = stream
-    return philox(counter_N4, (seed & 0xFFFFFFFF, seed >> 32))
+    words = np.broadcast_arrays(sample_N & _LOW, sample_N >> _SHIFT, np.uint64(epoch), np.uint64(stream))
+    return philox(np.stack(words, axis=1), (seed & 0xFFFFFFFF, seed >> 32))
 
 
 def unit_interval(words: np.ndarray) -> np.ndarray:

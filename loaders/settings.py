@@ -218,16 +218,16 @@ def flag_of(setting: Setting) -> str:
 
 def setting_help(setting: Setting) -> str:
     """The field's docstring, and its default."""
-    shown = default_text(setting)
-    text = setting.help.replace("%", "%%")
-    return text if setting.required or shown in (None, "") else f"{text} [{shown}]"
+    text, shown = setting.help.replace("%", "%%"), default_text(setting)
+    return f"{text} [{shown}]" if shown else text
 
 
-def default_text(setting: Setting) -> Any:
-    """The default as a user would write it."""
+def default_text(setting: Setting) -> str:
+    """The default as a user would write it; "" for none."""
     if setting.auto and setting.default == 0:
         return "auto"
-    return ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
+    default = "" if setting.default is None else setting.default
+    return ",".join(default) if isinstance(default, tuple) else str(default)
 
 
 def reference_table(settings: list[Setting], positionals: tuple[str, ...]) -> str:
@@ -236,7 +236,7 @@ def reference_table(settings: list[Setting], positionals: tuple[str, ...]) -> st
     for setting in settings:
         name = setting.name.upper() if setting.name in positionals else f"`{flag_of(setting)}`"
         values = f" ({', '.join(setting.choices)})" if setting.choices else ""
-        default = default_text(setting)
-        shown = "required" if setting.required else "" if default in (None, "") else f"`{default}`".lower()
+        default = default_text(setting).lower()
+        shown = "required" if setting.required else default and f"`{default}`"
         lines.append(f"| {name} | {shown} | {setting.help.replace('<', '&lt;')}{values} |")
     return "\n".join(lines)

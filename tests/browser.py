@@ -92,7 +92,7 @@ class Browser:
         deadline = time.monotonic() + PATIENCE
         while b"\0" not in self.received:
             if not select.select([self.answers], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError(f"Chromium said nothing for {PATIENCE:.0f} s")
+                raise TimeoutError(f"Chromium sent nothing for {PATIENCE:.0f} s")
             part = os.read(self.answers, 1 << 20)
             if not part:
                 raise EOFError("Chromium ended")

@@ -15,7 +15,7 @@ from engine.train.run_folder import RunFolder
 from loaders.atomic_file import publish_bytes
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 
 REPOSITORY = Path(__file__).parent.parent
 CAMPAIGNS = Path(__file__).parent / "faults"

@@ -22,6 +22,7 @@ from engine.statistics.calibration import reliability
 from engine.statistics.thresholds import precision_recall_curve, roc_curve
 from engine.train.summary import Summary
 from loaders.figure_text import class_names
+from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
 from loaders.records import Record, encode_record
 from loaders.settings import build
@@ -350,9 +351,7 @@ def fold(**changes: Any) -> FoldScores:
 @cache
 def film(patient: int, label: str) -> np.ndarray:
     """A phantom, uint8 (192, 192)."""
-    phantom = draw_phantom(
-        seed=4, patient=patient, image=0, label=label, size=192, strength=1.0, arms_up=False, marked=False
-    )
+    phantom = draw_phantom(PlannedPhantom(seed=4, patient=patient, label=label, size=192))
     return (phantom.image_HW >> 8).astype(np.uint8)
 
 

@@ -654,7 +654,7 @@ def test_a_manifests_half_filled_split_is_refused(convert: Command, tmp_path: Pa
         (["--group-regex", "(["], "--group-regex: '([' is no regular expression"),
         (["--group-regex", "abc"], "--group-regex: 'abc' has no group"),
         (["--positive", "flu"], "--positive: found flu, expected one of covid, normal"),
-        (["--classes", "covid,normal", "--positive", "flu"], "--positive: found flu, expected one of covid,normal"),
+        (["--classes", "covid,normal", "--positive", "flu"], "--positive: found flu, expected one of covid, normal"),
         (["--classes", "covid,covid"], "--classes: found covid,covid"),
         (["--manifest", "x.csv"], "found both of SOURCE and --manifest"),
         (["--val", "0"], "--val: found 0.0"),

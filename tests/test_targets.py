@@ -151,7 +151,7 @@ def test_a_failing_test_is_a_failure_and_so_is_none_at_all(
     assert "AVX2: left out; this processor has no avx512f" in printed and "plain x86-64: ONEDNN_MAX_CPU_ISA=" in printed
 
 
-def test_elsewhere_than_on_x86_nothing_is_run_and_that_is_said(
+def test_elsewhere_than_on_x86_nothing_is_run_and_that_is_reported(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(processors.platform, "machine", lambda: "arm64")

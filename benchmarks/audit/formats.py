@@ -22,8 +22,8 @@ from benchmarks.audit.outcome import Outcome, columns
 from loaders.audit.probes import sharpness_features
 from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
-from loaders.phantom.folder import EXTENSIONS, encode
-from loaders.phantom.phantom import draw_phantom
+from loaders.phantom.anatomy import PlannedPhantom
+from loaders.phantom.phantom import EXTENSIONS, draw_phantom, encode
 from loaders.statistics import percentile_interval, rank, resample_groups
 
 SIDE = 320
@@ -79,10 +79,8 @@ def draw_frames(patients: int, progress: Callable[[str], None]) -> dict[str, np.
         for patient in range(patients):
             if patient % 10 == 0:
                 progress(f"phantom {patient + 1} of {patients}")
-            full_HW = draw_phantom(
-                seed=2, patient=patient, image=0, label="normal", size=FULL, strength=0,
-                arms_up=patient % 2 == 0, marked=False,
-            ).image_HW  # fmt: skip
+            planned = PlannedPhantom(seed=2, patient=patient, size=FULL, arms_up=patient % 2 == 0)
+            full_HW = draw_phantom(planned).image_HW
             half_HW = np.asarray(cv2.resize(full_HW, (HALF, HALF), interpolation=cv2.INTER_AREA))
             for way, (name, side) in enumerate(WAYS):
                 path = Path(folder) / f"film.{EXTENSIONS[name]}"

@@ -27,12 +27,14 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.datasets import data_folder
 from benchmarks.provenance import provenance
 from benchmarks.settings import RESULTS
+from loaders.config import PHANTOM_LABELS
 from loaders.errors import RadiographError
 from loaders.images.frame import grey_window, resize
 from loaders.images.kind import KINDS, WEIGHTS, KindWeights, kind_features, kind_of
 from loaders.images.quality import SIDE, Measurement, inner_box, inset, misalignment
 from loaders.images.radiograph import decode_radiograph
-from loaders.phantom.phantom import LABELS, draw_phantom
+from loaders.phantom.anatomy import PlannedPhantom
+from loaders.phantom.phantom import draw_phantom
 
 PHANTOMS, DRAWN, FOLDS = 80, 400, 5
 FRONTAL, LATERAL, OTHER, INVERTED = (KINDS.index(name) for name in ("frontal", "lateral", "other", "inverted"))
@@ -61,11 +63,11 @@ def read_pictures(data: Path) -> list[Picture]:
             continue
         pictures.append(Picture(without_borders(frame_SS), kind, patient))
     for number in range(PHANTOMS):
-        phantom = draw_phantom(
-            seed=0, patient=number + 1, image=0, label=LABELS[number % 3], size=256, strength=1.0,
+        planned = PlannedPhantom(
+            seed=0, patient=number + 1, label=PHANTOM_LABELS[number % 3], size=256,
             arms_up=number % 2 == 0, marked=number % 4 == 0,
         )  # fmt: skip
-        frame_SS = audited_frame(phantom.image_HW)
+        frame_SS = audited_frame(draw_phantom(planned).image_HW)
         pictures.append(Picture(frame_SS, "frontal", f"phantom-{number + 1:04d}"))
     return pictures
 

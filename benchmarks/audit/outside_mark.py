@@ -23,7 +23,7 @@ from benchmarks.equivalence import BareTraining, student_interval
 from loaders.batches.loader import Loader
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig, stored_side
 from loaders.convert.convert import convert
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 
 CROP = 64
 PATIENTS, VALIDATION, STRENGTH = 1200, 0.5, 0.4

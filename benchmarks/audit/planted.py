@@ -24,13 +24,14 @@ from benchmarks.audit.kind_recipe import fit_kind_folds, rescored
 from benchmarks.audit.outcome import Outcome, above, auprc, columns, count_text, counted, cross_effects, threshold_at
 from benchmarks.datasets import data_folder
 from loaders.audit.near_duplicates import find_pairs
-from loaders.config import AuditLimits, stored_side
+from loaders.config import PHANTOM_LABELS, AuditLimits, stored_side
 from loaders.errors import RadiographError
 from loaders.images.frame import grey_window
 from loaders.images.kind import KindWeights, shipped_weights
 from loaders.images.quality import DETECTORS, Measurement, limit_of, measure, own_defects
 from loaders.images.radiograph import decode_radiograph
-from loaders.phantom.phantom import LABELS, draw_phantom
+from loaders.phantom.anatomy import PlannedPhantom
+from loaders.phantom.phantom import draw_phantom
 
 COPY = "near-duplicate"
 CONTROL = "side marker"  # no defect: no detector should flag it
@@ -60,16 +61,14 @@ class Grade:
 
 def phantom_films(number: int) -> list[Film]:
     """One a patient, labels, arms and marks in turn."""
-    return [
-        Film(
-            draw_phantom(
-                seed=PHANTOM_SEED, patient=patient, image=0, label=LABELS[patient % 3], size=PHANTOM_SIDE,
-                strength=1.0, arms_up=patient % 2 == 0, marked=False,
-            ).image_HW,
-            0.0, f"phantom-{patient}", shipped_weights(),
-        )
-        for patient in range(1, number + 1)
-    ]  # fmt: skip
+    films = []
+    for patient in range(1, number + 1):
+        planned = PlannedPhantom(
+            seed=PHANTOM_SEED, patient=patient, label=PHANTOM_LABELS[patient % 3], size=PHANTOM_SIDE,
+            arms_up=patient % 2 == 0,
+        )  # fmt: skip
+        films.append(Film(draw_phantom(planned).image_HW, 0.0, f"phantom-{patient}", shipped_weights()))
+    return films
 
 
 def real_films(data: Path, every: int) -> list[Film]:

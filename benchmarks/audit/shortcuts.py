@@ -9,7 +9,7 @@ are left out.  Seeds share the pool's bodies, so that the interval of a rate is 
 # N films, V variants of each, S side of the frame, F features, P patients
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from loaders.audit.verdicts import lateral_odds
 from loaders.config import PhantomConfig
 from loaders.images.frame import grey_window, resize
 from loaders.images.kind import kind_features, kind_of, shipped_weights
-from loaders.phantom.folder import plan_phantoms
-from loaders.phantom.phantom import draw_phantom
+from loaders.phantom.phantom import draw_phantom, plan_phantoms
 from loaders.statistics import deal_folds, fit_folds, holm, labelling_aucs, permutation_p, permute_groups
 
 SIDE = 92
@@ -52,10 +51,8 @@ def draw_pool(patients: int, seed: int, progress: Callable[[str], None]) -> Pool
         if place % 100 == 0:
             progress(f"drawing film {place + 1} of {len(plan)}")
         for variant in range(4):
-            phantom = draw_phantom(
-                seed=seed, patient=film.patient, image=film.image, label="normal", size=SIDE, strength=0,
-                arms_up=variant >= 2, marked=variant % 2 == 1,
-            )  # fmt: skip
+            planned = replace(film, label="normal", size=SIDE, arms_up=variant >= 2, marked=variant % 2 == 1)
+            phantom = draw_phantom(planned)
             low, high, _ = grey_window(phantom.image_HW)
             frames_NVSS[place, variant] = resize(phantom.image_HW, SIDE, SIDE, (low, high))
     progress("features")

@@ -1,10 +1,10 @@
 """How a cross-validation is shown: headline and honest scores as a figure, as tables, and in plain English."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from msgspec.structs import replace
 
 from engine.crossval.scores import METRICS, Crossval, Target, TargetResult
 from engine.figures import FAINT, INK, VALIDATION, ready, set_note, set_title

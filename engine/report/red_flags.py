@@ -54,15 +54,15 @@ def caution_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[
     ]
     by_effect: dict[str, Caution] = {}
     for one in found:
-        by_effect.setdefault(one.effect, one)
+        by_effect.setdefault(one.meaning.effect, one)
     for shown, one in by_effect.items():
         if shown:
-            yield RedFlag(gravity=one.gravity, effect=f"This score {shown}", finding=one.finding)
+            yield RedFlag(gravity=one.meaning.gravity, effect=f"This score {shown}", finding=one.finding)
 
 
 def rests_on_few_groups(tested: EvaluatedSet) -> bool:
     """Whether the set has so few groups, or none known, that its intervals are too narrow."""
-    return any(one.gravity == Gravity.FEW_GROUPS for one in tested.metrics.cautions)
+    return any(one.meaning.gravity == Gravity.FEW_GROUPS for one in tested.metrics.cautions)
 
 
 def lung_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[RedFlag]:

@@ -10,13 +10,14 @@ groups: 93 to 97 of 100. That of the ECE is wider than it need be: 97 of 100 or 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec.structs import replace
 from scipy.special import stdtrit
 
 from engine.statistics.bootstrap import ECE_DISTANCE, count_groups, metrics_of, resample, sum_groups
 from engine.statistics.metrics import AT_PREVALENCE, at_prevalence, by_mean, known_classes, mean_of_known
+from loaders.records import Record
 from loaders.statistics import Progress, no_progress, wilson
 
 RESAMPLES = 2000
@@ -30,8 +31,7 @@ NOT_SHARES = ("brier", "ece", *UNBOUNDED)  # at 0 or 1 they are not at an end
 Ends = tuple[float, float]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
+class Estimate(Record, frozen=True, kw_only=True):
     """A value and its 95 % interval, None where undefined.  method: "bootstrap", "wilson", or "" without interval.
 
     A mean over classes is of those that define the metric: so many of all classes.  Both are None for what is no mean.

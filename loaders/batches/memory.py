@@ -40,8 +40,6 @@ class BatchMemory:
 
 def anonymous_memory(num_bytes: int) -> mmap.mmap:
     """Zeroed memory in huge pages where the system has them: a page fault for 2 MiB instead of 4 KiB."""
-    if not hasattr(mmap, "MAP_ANONYMOUS"):  # Windows
-        return mmap.mmap(-1, num_bytes)
     # private: shared memory would stay shared with forked processes, and has no huge pages
     memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):

@@ -2,6 +2,7 @@
 
 # N samples, 23 the two rows of an inverse affine matrix
 
+import resource
 import statistics
 import sys
 import time
@@ -13,9 +14,6 @@ from loaders.batches.loader import Loader
 from loaders.config import BenchLoaderConfig
 from loaders.output import Line, Parts, Sheet, rate_text, share_text
 from loaders.sampling import epoch_matrices
-
-if sys.platform != "win32":
-    import resource
 
 SAMPLED = 512  # images that each stage is timed on, on one thread
 IDLE = 0.05  # share of an epoch; less waiting is no bottleneck
@@ -49,11 +47,6 @@ class Throughput:
     epochs: tuple[Epoch, ...]
     stages: dict[str, float]
     bottleneck: str
-
-    @property
-    def rates(self) -> list[float]:
-        """Images a second in each epoch."""
-        return [self.num_samples / epoch.seconds for epoch in self.epochs]
 
 
 def measure(config: BenchLoaderConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Throughput:
@@ -118,10 +111,11 @@ def time_stages(loader: Loader) -> dict[str, float]:
         for start in range(0, len(index_N), batch_size):
             loader.make_batch(index_N[start : start + batch_size], inverse_N23)
 
-    def check() -> None:
-        beton.check_samples(index_N)
-
-    stages = {"read": read, "check the checksum, first time only": check, "make a batch": batches}
+    stages = {
+        "read": read,
+        "check the checksum, first time only": lambda: beton.check_samples(index_N),
+        "make a batch": batches,
+    }
     # the median of five, after one for warm-up
     seconds = {name: statistics.median(timeit.repeat(call, repeat=6, number=1)[1:]) for name, call in stages.items()}
     return {name: each / len(index_N) * 1e6 for name, each in seconds.items()}
@@ -148,9 +142,10 @@ def find_bottleneck(epochs: list[Epoch], threads: int, num_bytes: int) -> str:
 def throughput_parts(config: BenchLoaderConfig, found: Throughput) -> Parts:
     """The rates of each epoch, the times of each stage, and the bottleneck."""
     kind = "evaluation" if config.evaluation else "training"
-    rates, threads = sorted(found.rates), f"{found.threads} thread{'s' * (found.threads > 1)}"
-    epochs = []
-    for number, (epoch, rate) in enumerate(zip(found.epochs, found.rates, strict=True), start=1):
+    threads = f"{found.threads} thread{'s' * (found.threads > 1)}"
+    epochs, rates = [], sorted(found.num_samples / epoch.seconds for epoch in found.epochs)
+    for number, epoch in enumerate(found.epochs, start=1):
+        rate = found.num_samples / epoch.seconds
         disk = f"{epoch.disk_bytes / epoch.seconds / 1e6:,.0f} MB/s"
         epochs.append((str(number), f"{rate:,.0f}", share_text(epoch.wait_seconds / epoch.seconds), disk))
     stages = tuple((name, f"{microseconds:,.1f}") for name, microseconds in found.stages.items())

@@ -161,8 +161,7 @@ class BetonMap:
 
 def open_regular(path: Path) -> tuple[int, os.stat_result]:
     """A descriptor of a regular file, and its status; never waits on a FIFO, touches no device.  Errors: OSError."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode):
         return descriptor, status

@@ -163,7 +163,7 @@ class Beton:
                 what = "checksum differs from the expected: its pixels are not what was written"
                 raise self._map.bad(f"sample {sample}: {what}")
 
-    def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Check every frame's CRC, and that all padding is zero.  Errors: BetonError, ConfigError."""
         if not self.verified:
             raise ConfigError(f"{self.path}: a foreign beton has no checksums to verify; {REMEDY}")
@@ -172,8 +172,7 @@ class Beton:
         for first in range(0, self.num_samples, block):
             last = min(first + block, self.num_samples)
             self.check_samples(np.arange(first, last))
-            if progress is not None:
-                progress(last, self.num_samples)
+            progress(last, self.num_samples)
         begins = np.sort(self.offset_N)
         ends = np.append(self.metadata_end, begins + size)
         begins = np.append(begins, self.pages_end)

@@ -22,7 +22,7 @@ from loaders.sources.catalog import SYNTHETIC, Catalog
 TILE, GAP, TITLE, SIDE = 200, 8, 22, 130
 SIZE, LINE = 12, 16  # of letters and lines, pixels
 NAME = EM * (SIDE - 2 * GAP) / SIZE  # width for a class's name
-INK, PAPER, ACCENT = 235, 24, 255
+INK, PAPER = 235, 24
 
 
 def sheet(
@@ -117,8 +117,7 @@ def augmentation_sheet(path: Path, per_class: int = 2, epochs: int = 5) -> Image
     With the default settings, by the loader, so that the crops are those of training.
     """
     config = LoaderConfig(training=True)
-    tiles: list[list[np.ndarray]] = []
-    captions: list[list[str]] = []
+    tiles, captions = [], []
     with Loader(path, config) as loader:
         beton, facts = loader.beton, loader.beton.facts
         names = class_names(facts.classes, NAME)

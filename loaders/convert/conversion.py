@@ -1,24 +1,30 @@
-"""The outcome of a conversion: a row for every source file, the totals, convert.csv, and the terminal's output."""
+"""The outcome of a conversion: a row for every source file, what decides about it, the totals, and what is shown."""
 
-from collections import Counter
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loaders.audit.findings import DEFECTS, AuditResult
+from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult
 from loaders.audit.page import audit_parts
+from loaders.audit.table import Decision, read_decisions
+from loaders.audit.verdicts import conclude, judge_files, probe_files
 from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig
+from loaders.errors import InputError
 from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
-from loaders.output import Line, Parts, Sheet, caution_lines, path_line
+from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
 from loaders.sources.catalog import SPLITS, Catalog, Entry, source_cautions
-from loaders.sources.entry import EXCLUDED, csv_bytes, table_path
+from loaders.sources.entry import EXCLUDED, csv_bytes, may_be_picture, table_path
 
 CSV_COLUMNS = (
     "path", "label", "group", "split", "sample", "verdict", "kind", "reason", "fix", "width", "height", "format",
     "bits", "saturated",
 )  # fmt: skip
 MOST_REASONS = 8  # printed one by one
+PERMUTATIONS = 1999  # of labels, for each probe of `--audit auto`
 SAME_PIXELS, OTHER_LABEL, BY_HAND = "same-pixels", "other-label", "by-hand"
 KIND_TEXTS = {  # kind of a reason, unless it is an audit's defects → the reason without names of files and classes
     **{code: meaning for code, (meaning, _) in REFUSALS.items()},
@@ -69,12 +75,85 @@ def kind_text(kind: str) -> str:
     return f"{' and '.join(defects)} (audit)" if set(defects) <= DEFECTS.keys() else KIND_TEXTS.get(kind, "")
 
 
+def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[str, Decision]:
+    """The decisions of the table of `--audit` by path; none without a table.
+
+    audit: off, auto or the table's path.  root: what the entries' paths are relative to.  Files that an audit does not
+    list, since they are missing or no pictures, need no decision: they will not decode.
+    Errors: InputError, StorageError.
+    """
+    if audit in ("off", "auto"):
+        return {}
+    decisions = read_decisions(Path(audit))
+    undecided = [entry.path for entry in entries if entry.path not in decisions and may_be_picture(entry.path)]
+    if missing := [path for path in undecided if (root / path).exists()]:
+        raise InputError(
+            f"{audit}: no verdict for {missing[0]} and {len(missing) - 1} more, expected one for each file of {root}; "
+            "audit it again, with the same --manifest, --preset and --classes"
+        )
+    return decisions
+
+
+def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, Decision], table: str) -> None:
+    """Reject rows as a table decides, and record how others were repaired.
+
+    Where the table drops a copy in favour of a file with another label, both are rejected: the table may have been made
+    without labels.  A file whose pixels have changed since is rejected.
+    """
+    row_of = {row.entry.path: row for row in rows}
+    for row in rows:
+        decision = decisions.get(row.entry.path)
+        if decision is None:
+            continue
+        if decision.pixels not in ("", row.decoded.pixel_hash.hex()):
+            row.drop("changed", f"changed since {table} was made, expected the same; audit it again")
+        elif decision.verdict == "quarantine":
+            found = " and ".join(decision.defects) or "by hand"
+            row.drop(";".join(decision.defects) or BY_HAND, f"{found} (quarantined in {table})")
+            kept = row_of.get(decision.copy_of)
+            if kept is not None and kept.entry.label != row.entry.label and kept.verdict == "written":
+                kept.drop("label-conflict", f"label-conflict: {row.entry.path} ({row.entry.label}) is a copy of it")
+        elif decision.fix and row.verdict == "written":
+            row.fix = decision.fix
+
+
+def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgress) -> AuditResult:
+    """Judge what was measured while decoding: reject files, join groups, record repairs."""
+    started = time.perf_counter()
+    files = judge_files([row.entry for row in rows], [row.decoded for row in rows], config.limits, progress)
+    for row, file in zip(rows, files, strict=True):
+        if row.verdict != "written":
+            continue
+        row.group = file.group
+        if file.verdict == "quarantine":
+            copy = set(file.defects) <= {*HARMLESS, *FIXED}
+            reason = f"{' and '.join(file.defects)} (audit): {file.note}".removesuffix(": ")
+            row.drop(";".join(file.defects), reason, "duplicate" if copy else "rejected")
+        elif file.fix:
+            row.fix = file.fix
+    collection = probe_files(files, config.seed, PERMUTATIONS, progress)
+    return conclude(str(config.catalog.origin), files, config.limits, collection, time.perf_counter() - started)
+
+
+def resolve_duplicates(rows: list[Row]) -> None:
+    """Of exact duplicates keep the first path; reject all where labels differ (DESIGN, What held-out means)."""
+    same: dict[bytes, list[Row]] = defaultdict(list)
+    for row in rows:
+        same[row.decoded.pixel_hash].append(row)
+    for copies in same.values():
+        copies.sort(key=lambda row: row.entry.path)
+        labels = sorted({row.entry.label for row in copies})
+        for row in copies:
+            if len(labels) > 1:
+                paths = ", ".join(copy.entry.path for copy in copies)
+                row.drop(OTHER_LABEL, f"the same pixels have the labels {', '.join(labels)}: {paths}")
+            elif row is not copies[0]:
+                row.drop(SAME_PIXELS, f"same pixels as {copies[0].entry.path}", "duplicate")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """The result of a conversion.  counts: verdict → files.  samples: split → class → images.  groups: by split.
-
-    reasons: kind → rejected files, commonest first.
-    """
+    """The result of a conversion.  counts: verdict → files.  samples: split → class → images."""
 
     out: Path
     catalog: Catalog
@@ -82,8 +161,6 @@ class Conversion:
     rows: tuple[Row, ...]
     counts: dict[str, int]
     samples: dict[str, dict[str, int]]
-    groups: dict[str, int]
-    reasons: dict[str, int]
     cautions: tuple[Caution, ...]
     dry_run: bool
     audited: AuditResult | None = None
@@ -94,20 +171,13 @@ class Conversion:
         return self.counts["written"] + self.counts["rejected"] + self.counts["duplicate"]
 
 
-def summarise(
-    config: ConvertConfig, catalog: Catalog, rows: list[Row], audited: AuditResult | None = None
-) -> Conversion:
+def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row], audited: AuditResult | None) -> Conversion:
     """Count the outcomes.  audited: the findings of an automatic audit."""
-    counts = Counter({"written": 0, "rejected": 0, "duplicate": 0, "excluded": 0})
-    counts.update(row.verdict for row in rows)
+    counts = Counter(row.verdict for row in rows)
     written = [row for row in rows if row.verdict == "written"]
-    samples = {
-        split: {
-            name: sum(row.split == split and row.entry.label == name for row in written) for name in catalog.classes
-        }
-        for split in SPLITS
-        if any(row.split == split for row in written)
-    }
+    images = Counter((row.split, row.entry.label) for row in written)
+    samples = {split: {name: images[split, name] for name in catalog.classes} for split in SPLITS}
+    samples = {split: of for split, of in samples.items() if any(of.values())}
     cautions = source_cautions([row.entry.label for row in written], [row.entry.source for row in written])
     if unknown := sum(not row.patient for row in written):
         cautions.append(caution("patients-unknown", unknown=unknown, images=len(written)))
@@ -116,10 +186,8 @@ def summarise(
         catalog=catalog,
         positive=config.positive or catalog.classes[0],
         rows=tuple(rows),
-        counts=dict(counts),
+        counts={verdict: counts[verdict] for verdict in ("written", "rejected", "duplicate", "excluded")},
         samples=samples,
-        groups={split: len({row.group for row in written if row.split == split}) for split in samples},
-        reasons=dict(Counter(row.kind for row in rows if row.verdict == "rejected").most_common()),
         cautions=tuple(cautions),
         dry_run=config.dry_run,
         audited=audited,
@@ -152,31 +220,28 @@ def conversion_parts(done: Conversion) -> Parts:
     ]
     if done.audited:
         parts += audit_parts(done.audited)
-    for kind, number in list(done.reasons.items())[:MOST_REASONS]:
+    reasons = Counter(row.kind for row in done.rows if row.verdict == "rejected").most_common()
+    for kind, number in reasons[:MOST_REASONS]:
         first = next(row for row in done.rows if row.kind == kind)
         problem = f"; the first: {first.decoded.problem}" if first.decoded.problem else ""
         parts.append(Line(f"  rejected {number}: {kind_text(kind)}{problem}"))
-    if (more := len(done.reasons) - MOST_REASONS) > 0:
+    if (more := len(reasons) - MOST_REASONS) > 0:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
     parts.append(split_sheet(done))
     parts.append(Line(f"positive class: {done.positive}"))
     shown = done.audited.collection.cautions if done.audited and done.audited.collection else ()
     parts += caution_lines(one for one in done.cautions if one.code not in {caution.code for caution in shown})
-    return [*parts, *written_files(done)]
+    if done.dry_run:
+        return [*parts, Line("Dry run: nothing was written.")]
+    audit = ("audit.csv", "audit.html") if done.audited else ()
+    names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit)
+    return [*parts, *(path_line(done.out / name) for name in (*names, "preparation.png", "augmentation.png"))]
 
 
 def split_sheet(done: Conversion) -> Sheet:
     """Images of each class in each split; classes are rows, since there may be many."""
     rows = [(name, *(str(of[name]) for of in done.samples.values())) for name in done.catalog.classes]
     rows.append(("all images", *(str(sum(of.values())) for of in done.samples.values())))
-    rows.append(("groups", *(str(done.groups[split]) for split in done.samples)))
+    groups_of = {split: {row.group for row in done.rows if row.split == split} for split in done.samples}
+    rows.append(("groups", *(str(len(groups)) for groups in groups_of.values())))
     return Sheet(headers=("class", *done.samples), rows=tuple(rows))
-
-
-def written_files(done: Conversion) -> list[Line]:
-    """The paths of what was written, if anything."""
-    if done.dry_run:
-        return [Line("Dry run: nothing was written.")]
-    audit = ("audit.csv", "audit.html") if done.audited else ()
-    names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit)
-    return [path_line(done.out / name) for name in (*names, "preparation.png", "augmentation.png")]

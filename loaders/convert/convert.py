@@ -4,8 +4,9 @@
 
 import contextlib
 import hashlib
+import itertools
 import secrets
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,8 +22,16 @@ from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton.writer import beton_size, check_room, write_beton
 from loaders.config import ConvertConfig, __version__, stored_side
 from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
-from loaders.convert.conversion import OTHER_LABEL, SAME_PIXELS, Conversion, Row, summarise, table_bytes
-from loaders.convert.decisions import apply_decisions, audit_rows, given_decisions
+from loaders.convert.conversion import (
+    Conversion,
+    Row,
+    apply_decisions,
+    audit_rows,
+    given_decisions,
+    resolve_duplicates,
+    summarise,
+    table_bytes,
+)
 from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
@@ -99,14 +108,13 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
         limits=config.limits if config.audit == "auto" else None,
     )
     decoding = contextlib.closing(decode_all(catalog.root, tasks, settings, spool, partial(progress, "decode")))
-    rows, place = [], 0
+    rows, places = [], itertools.count()
     with decoding as decoded:
         for entry in catalog.entries:
             if entry.excluded:
                 rows.append(Row(entry=entry, verdict="excluded", kind=entry.kind, reason=entry.excluded))
                 continue
-            row = Row(entry=entry, decoded=next(decoded), place=place)
-            place += 1
+            row = Row(entry=entry, decoded=next(decoded), place=next(places))
             row.reason = row.decoded.problem or row.decoded.note
             row.kind, row.verdict = row.decoded.code, "rejected" if row.decoded.problem else "written"
             rows.append(row)
@@ -128,22 +136,6 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
     for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
         row.split = split
     return summarise(config, catalog, rows, audited)
-
-
-def resolve_duplicates(rows: list[Row]) -> None:
-    """Of exact duplicates keep the first path; reject all where labels differ (DESIGN, What held-out means)."""
-    same: dict[bytes, list[Row]] = defaultdict(list)
-    for row in rows:
-        same[row.decoded.pixel_hash].append(row)
-    for copies in same.values():
-        copies.sort(key=lambda row: row.entry.path)
-        labels = sorted({row.entry.label for row in copies})
-        for row in copies:
-            if len(labels) > 1:
-                paths = ", ".join(copy.entry.path for copy in copies)
-                row.drop(OTHER_LABEL, f"the same pixels have the labels {', '.join(labels)}: {paths}")
-            elif row is not copies[0]:
-                row.drop(SAME_PIXELS, f"same pixels as {copies[0].entry.path}", "duplicate")
 
 
 def check_classes(catalog: Catalog, written: list[Row], rows: list[Row]) -> None:
@@ -199,8 +191,6 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
     catalog, side = conversion.catalog, stored_side(config.size)
     written = [row for row in conversion.rows if row.verdict == "written"]
     frames_NSS = np.memmap(spool, np.uint8, "r").reshape(-1, side, side)
-    views = ("", *sorted({row.view for row in written} - {""}))
-    sources = ("", *sorted({row.entry.source for row in written} - {""}))
     fingerprint = hashlib.blake2b(digest_size=16)
     for row in written:
         fingerprint.update(row.decoded.pixel_hash + row.entry.label.encode("utf-8", "surrogateescape") + b"\0")
@@ -215,8 +205,8 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         conversion_id="",
         site_key_id=site_key_id(key),
         source_fingerprint=fingerprint.hexdigest(),
-        views=views,
-        sources=sources,
+        views=("", *sorted({row.view for row in written} - {""})),
+        sources=("", *sorted({row.entry.source for row in written} - {""})),
         synthetic=all(row.entry.source == SYNTHETIC for row in written),
         versions={
             "plainfilm": __version__,
@@ -231,25 +221,23 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
     for rows in rows_of.values():
         for sample, row in enumerate(rows):
             row.sample = sample
-    footer_of = {split: footer_rows(rows, key, side, views, sources) for split, rows in rows_of.items()}
+    footer_of = {split: footer_rows(rows, key, facts) for split, rows in rows_of.items()}
     # from all that the betons will hold, so that betons of two conversions never pass for one
     identity = hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16)
     for split, rows_N in footer_of.items():
         identity.update(split.encode() + rows_N.tobytes())
-    done = 0
+    done = itertools.count(1)
+
+    def frames(rows: list[Row]) -> Iterator[np.ndarray]:
+        for row in rows:
+            yield frames_NSS[row.place]
+            progress("write", next(done), len(written))
+
     for split, rows in rows_of.items():
-
-        def frames(rows: list[Row] = rows, before: int = done) -> Iterator[np.ndarray]:
-            for count, row in enumerate(rows, start=1):
-                yield frames_NSS[row.place]
-                progress("write", before + count, len(written))
-
         label_N = np.array([catalog.classes.index(row.entry.label) for row in rows])
         split_facts = replace(facts, split=split, conversion_id=identity.hexdigest())
-        write_beton(
-            config.out / f"{split}.beton", frames(), label_N, footer_of[split], split_facts, config.page_mib << 20
-        )
-        done += len(rows)
+        path, page_size = config.out / f"{split}.beton", config.page_mib << 20
+        write_beton(path, frames(rows), label_N, footer_of[split], split_facts, page_size)
     for split in set(SPLITS) - set(rows_of):
         (config.out / f"{split}.beton").unlink(missing_ok=True)  # of an earlier conversion
     publish_bytes(config.out / "convert.csv", table_bytes(conversion.rows), mode=0o600)
@@ -262,7 +250,7 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
     publish_bytes(config.out / "augmentation.png", sheet_bytes(augmentation_sheet(config.out / "train.beton")))
 
 
-def footer_rows(rows: list[Row], key: bytes, side: int, views: tuple[str, ...], sources: tuple[str, ...]) -> np.ndarray:
+def footer_rows(rows: list[Row], key: bytes, facts: Facts) -> np.ndarray:
     """The footer's row of each sample, without its CRC."""
     rows_N = np.zeros(len(rows), ROW)
     for index, row in enumerate(rows):
@@ -271,10 +259,10 @@ def footer_rows(rows: list[Row], key: bytes, side: int, views: tuple[str, ...], 
         if row.patient:
             rows_N["patient_hash"][index] = patient_hash(key, row.patient)
             flags |= PATIENT_KNOWN
-        if row.decoded.short_side < side:
+        if row.decoded.short_side < facts.stored:
             flags |= BELOW_STORED_SIDE
         rows_N["group"][index] = row.group
-        rows_N["view"][index] = views.index(row.view)
-        rows_N["source"][index] = sources.index(row.entry.source)
+        rows_N["view"][index] = facts.views.index(row.view)
+        rows_N["source"][index] = facts.sources.index(row.entry.source)
         rows_N["flags"][index] = flags
     return rows_N

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+CANVAS_SIDE = 192  # smaller films are drawn at this side and shrunk: cv2 draws no line thinner than a pixel
 Points = list | np.ndarray
 BODY, POSE, TEXTURE, GRAIN, MARK, FINDING = range(6)  # independent random streams
 
@@ -20,8 +21,33 @@ SPAN_64 = np.column_stack([np.ones(6), *(np.arange(6) / 6.0 for _ in range(3))])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedPhantom:
+    """What a phantom shows; its pixels are a pure function of these.
+
+    seed, patient, image: at least 0.  label: covid, normal or pneumonia.  size: side in pixels, 32 to 4096.
+    strength: factor on the share of air that the finding replaces; 0 draws the normal film, above 1 the densest places
+    become solid.  arms_up: beside the head, not hanging.  marked: a letter is burned into the upper left corner of the
+    central crop.  Arms and mark change nothing else.
+    """
+
+    seed: int
+    patient: int
+    image: int = 0
+    label: str = "normal"
+    size: int
+    strength: float = 1.0
+    arms_up: bool = False
+    marked: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the patient, such as phantom-0001."""
+        return f"phantom-{self.patient:04d}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Body:
-    """A patient's build, with a little variation from image to image.
+    """A patient's build, with a little variation from film to film.
 
     side: of the canvas in pixels.  place_23: affine map from thorax coordinates to canvas pixels (centres at
     integer + 0.5).  breath: depth of inspiration: factor on everything below y = 0 in the thorax.  thickness: soft
@@ -44,15 +70,16 @@ class Body:
     wobble_PC: np.ndarray
 
 
-def random_stream(seed: int, patient: int, image: int, stream: int) -> np.random.Generator:
-    """Generator of one stream; image 0 is shared by a patient's images, image + 1 belongs to one of them."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(patient, image, stream))
-    return np.random.Generator(np.random.Philox(sequence))
+def random_stream(film: PlannedPhantom, stream: int, *, shared: bool = False) -> np.random.Generator:
+    """Generator of one stream: of this film alone, or shared by its patient's films."""
+    key = film.patient, 0 if shared else film.image + 1, stream
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(film.seed, spawn_key=key)))
 
 
-def sample_body(*, seed: int, patient: int, image: int, side: int) -> Body:
-    """Draw the patient's build and the image's pose; spreads are standard deviations, chosen visually."""
-    build, pose = random_stream(seed, patient, 0, BODY), random_stream(seed, patient, image + 1, POSE)
+def sample_body(film: PlannedPhantom) -> Body:
+    """Draw the patient's build and the film's pose; spreads are standard deviations, chosen visually."""
+    build, pose = random_stream(film, BODY, shared=True), random_stream(film, POSE)
+    side = max(film.size, CANVAS_SIDE)
 
     def vary(mean: float, between: float, within: float) -> float:
         spread = between * build.standard_normal() + within * pose.standard_normal()

@@ -1,25 +1,31 @@
-"""Phantom: a synthetic frontal chest radiograph, drawn from a seed, in the coordinates of loaders.phantom.anatomy.
+"""Phantoms: synthetic frontal chest radiographs, drawn from a seed, and folders of them with their ground truth.
 
 Layers add up as attenuation does, and a digital film is bright in proportion to attenuation; hence sums, not blends.
 The finding has its own random streams and is added pixel by pixel, after every blur: outside it, and at strength 0
 everywhere, a film equals the normal film to the bit.
 """
 
-# H rows, W columns, P points, C coordinates (x to the viewer's right, y down)
+# H rows, W columns, A patients, I images of a patient, P points, C coordinates (x to the viewer's right, y down)
 
-from dataclasses import dataclass
+import csv
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from loaders.config import MAX_SIDE, check_range
-from loaders.errors import ConfigError
+from loaders.atomic_file import SUFFIX, storage_error
+from loaders.config import PhantomConfig
+from loaders.errors import StorageError
 from loaders.phantom.anatomy import (
     FINDING,
     GRAIN,
     MARK,
     TEXTURE,
     Body,
+    PlannedPhantom,
     blank,
     blur,
     draw_anatomy,
@@ -32,9 +38,12 @@ from loaders.phantom.anatomy import (
     soft_noise,
     to_fixed,
 )
+from loaders.sources.catalog import PHANTOM_TABLE, SYNTHETIC
+from loaders.statistics import stream
 
-LABELS = ("covid", "normal", "pneumonia")
-CANVAS_SIDE = 192  # smaller films are drawn at this side and shrunk: cv2 draws no line thinner than a pixel
+COLUMNS = ("path", "label", "patient", "view", "source", "mask", "arms", "mark")
+EXTENSIONS = {"png": "png", "png16": "png", "jpeg": "jpg", "tiff": "tif", "tiff16": "tif"}
+LABEL, COUNT, ARMS, MARKS = range(4)  # random streams; their keys are shorter than the drawing's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,35 +57,20 @@ class Phantom:
     lung_mask_HW: np.ndarray
 
 
-def draw_phantom(
-    *, seed: int, patient: int, image: int, label: str, size: int, strength: float, arms_up: bool, marked: bool
-) -> Phantom:
-    """Draw one radiograph; a pure function of its arguments.
-
-    seed, patient, image: at least 0.  size: side in pixels, 32 to 4096.  strength: factor on the share of air
-    that the finding replaces; 0 draws the normal film, above 1 the densest places become solid.  arms_up: beside the
-    head, not hanging.  marked: a letter is burned into the upper left corner of the central crop.  Arms and mark change
-    nothing else.  Errors: ConfigError.
-    """
-    for name, value in (("seed", seed), ("patient", patient), ("image", image)):
-        check_range(name, value, 0, 2**63)
-    check_range("size", size, 32, MAX_SIDE)
-    check_range("strength", strength, 0, 10)
-    if label not in LABELS:
-        raise ConfigError(f"label: found {label}, expected one of {', '.join(LABELS)}")
-    body = sample_body(seed=seed, patient=patient, image=image, side=max(size, CANVAS_SIDE))
+def draw_phantom(film: PlannedPhantom) -> Phantom:
+    """Draw one radiograph; a pure function of the film."""
+    size, body = film.size, sample_body(film)
     lungs_HW = draw_lungs(body)
     air_HW = body.air * round_off(lungs_HW, body, 0.16)
-    film_HW = shrink(draw_anatomy(body, air_HW, arms_up, random_stream(seed, patient, 0, TEXTURE)), size)
+    film_HW = shrink(draw_anatomy(body, air_HW, film.arms_up, random_stream(film, TEXTURE, shared=True)), size)
     mask_HW = np.where(shrink(lungs_HW.astype(np.float32), size) > 127, np.uint8(255), np.uint8(0))
-    if label != "normal":
-        streams = random_stream(seed, patient, 0, FINDING), random_stream(seed, patient, image + 1, FINDING)
-        share_HW = draw_covid(body, *streams) if label == "covid" else draw_pneumonia(body, *streams)
-        film_HW += shrink(air_HW * np.minimum(strength * share_HW, 1), size) * (mask_HW > 0)
-    film_HW = expose(film_HW, body, random_stream(seed, patient, image + 1, GRAIN))
-    if marked:
-        mark_HW = shrink(draw_mark(body.side, random_stream(seed, patient, image + 1, MARK)), size)
-        film_HW += mark_HW * (0.97 - film_HW)
+    if film.label != "normal":
+        draw_finding = draw_covid if film.label == "covid" else draw_pneumonia
+        share_HW = draw_finding(body, random_stream(film, FINDING, shared=True), random_stream(film, FINDING))
+        film_HW += shrink(air_HW * np.minimum(film.strength * share_HW, 1), size) * (mask_HW > 0)
+    film_HW = expose(film_HW, body, random_stream(film, GRAIN))
+    if film.marked:
+        film_HW += shrink(draw_mark(body.side, random_stream(film, MARK)), size) * (0.97 - film_HW)
     return Phantom(image_HW=(np.clip(film_HW, 0, 1) * 65535 + 0.5).astype(np.uint16), lung_mask_HW=mask_HW)
 
 
@@ -134,3 +128,86 @@ def draw_pneumonia(body: Body, build: np.random.Generator, pose: np.random.Gener
     fill(core_HW, body, blob(build, centre_C, build.uniform(0.20, 0.32), 0.12) * side_C, wobble=0)
     mottle_HW = np.maximum(1 + 0.12 * soft_noise(build, 24, body.side), 0)
     return 0.75 * severity * mottle_HW * blur(lobe_HW, body, 0.008) * blur(core_HW, body, 0.06)
+
+
+def plan_phantoms(config: PhantomConfig) -> list[PlannedPhantom]:
+    """The label, arms and mark of every film; a pure function of the config.
+
+    Classes differ by at most one patient; a patient has one label and 1 to images_per_patient images.
+    Each image's arms follow the class (raised for the first) with probability config.arms, and a fair coin
+    otherwise; marks likewise, with config.marks.
+    """
+    class_A = stream(config.seed, LABEL).permutation(config.patients) % len(config.classes)
+    first_A1 = class_A[:, None] == 0
+    count_A = stream(config.seed, COUNT).integers(1, config.images_per_patient + 1, config.patients)
+    shape = config.patients, config.images_per_patient
+    arms_up_AI = follow_or_toss(stream(config.seed, ARMS), config.arms, first_A1, shape)
+    marked_AI = follow_or_toss(stream(config.seed, MARKS), config.marks, first_A1, shape)
+    return [
+        PlannedPhantom(
+            seed=config.seed, patient=index + 1, image=image, label=config.classes[class_A[index]], size=config.size,
+            strength=config.strength, arms_up=bool(arms_up_AI[index, image]), marked=bool(marked_AI[index, image]),
+        )
+        for index in range(config.patients)
+        for image in range(count_A[index])
+    ]  # fmt: skip
+
+
+def follow_or_toss(rng: np.random.Generator, rho: float, first_A1: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """With probability rho whether the class is the first, else a fair coin: bool (A, I)."""
+    follow_AI, coin_AI = rng.random((2, *shape))
+    return np.where(follow_AI < rho, first_A1, coin_AI < 0.5)
+
+
+def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """Draw the plan into config.out, the whole folder at once, and return the path of phantoms.csv.
+
+    Images go to images/<class>/, masks (8-bit png, 255 in lung) to masks/<class>/; the csv's paths are
+    relative to it.  progress(done, total) is called after each film.
+    Errors: StorageError, also if the folder is not empty.
+    """
+    out, plan = config.out, plan_phantoms(config)
+    building = out.with_name(out.name + SUFFIX)  # an interrupted run leaves nothing that seems complete
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            found = "a folder with files in it" if out.is_dir() else "a file"
+            raise StorageError(f"{out}: found {found}, expected a new or empty folder; choose another")
+        shutil.rmtree(building, ignore_errors=True)
+        write_films(replace(config, out=building), plan, progress)
+        building.replace(out)
+        return out / PHANTOM_TABLE
+    except StorageError:
+        raise
+    except OSError as error:
+        pixel_bytes = 3 if config.format.endswith("16") else 2  # of image and mask; most formats compress them
+        raise storage_error(out, error, len(plan) * config.size**2 * pixel_bytes) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Callable[[int, int], None]) -> None:
+    """Draw and write every planned film, then the csv."""
+    for kind in ("images", "masks"):
+        for label in config.classes:
+            (config.out / kind / label).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for done, film in enumerate(plan, 1):
+        phantom = draw_phantom(film)
+        place = f"{film.label}/{film.name}_{film.image:03d}"
+        path, mask = f"images/{place}.{EXTENSIONS[config.format]}", f"masks/{place}.png"
+        (config.out / path).write_bytes(encode(phantom.image_HW, config.format))
+        (config.out / mask).write_bytes(encode(phantom.lung_mask_HW, "png"))
+        arms, mark = "up" if film.arms_up else "down", "yes" if film.marked else "no"
+        rows.append((path, film.label, film.name, "PA", SYNTHETIC, mask, arms, mark))
+        progress(done, len(plan))
+    with (config.out / PHANTOM_TABLE).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+
+
+def encode(image_HW: np.ndarray, format: str) -> bytes:
+    """File bytes; formats without 16 in their name take uint16 down to 8 bits, 65535 to 255, rounded."""
+    if image_HW.dtype == np.uint16 and not format.endswith("16"):
+        image_HW = ((image_HW.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if format == "jpeg" else []
+    _, bytes_B = cv2.imencode("." + EXTENSIONS[format], image_HW, options)
+    return bytes_B.tobytes()

@@ -37,6 +37,7 @@ from loaders.config import AuditLimits, stored_side
 from loaders.images.kind import shipped_weights
 from loaders.images.quality import DETECTORS, limit_of
 from loaders.images.radiograph import decode_radiograph
+from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
 from tests.loaders.test_audit_page import make_file
 
@@ -312,9 +313,7 @@ GRADED = [param for param in ALL if param.values[0] not in ONE_GRADE]
 @pytest.fixture(scope="module")
 def film_HW() -> np.ndarray:
     """A phantom, uint16 of 160 × 160."""
-    return draw_phantom(
-        seed=3, patient=1, image=0, label="normal", size=160, strength=1, arms_up=False, marked=False
-    ).image_HW
+    return draw_phantom(PlannedPhantom(seed=3, patient=1, size=160)).image_HW
 
 
 def small(film_HW: np.ndarray) -> np.ndarray:

@@ -164,8 +164,8 @@ def test_a_comparison_without_a_held_out_beton_says_nothing_of_one(betons: Path,
 
 
 def test_bad_settings_and_folders_are_refused(betons: Path, tmp_path: Path) -> None:
-    for models, words in (((), "found none"), (("cnn", "cnn"), "different ones"), (("lenet",), "'lenet'")):
-        with pytest.raises(ConfigError, match=words):
+    for models, message in (((), "found none"), (("cnn", "cnn"), "different ones"), (("lenet",), "'lenet'")):
+        with pytest.raises(ConfigError, match=message):
             config(betons, tmp_path / "c", models=models)
     with pytest.raises(InputError, match=r"no train\.beton"):
         compare(config(tmp_path, tmp_path / "c"))
@@ -215,7 +215,9 @@ def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_a
 
 def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_path: Path) -> None:
     f1 = Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap", defined=18, classes=20)
-    row = Contender(model="cnn", training=summary(), validation_f1=f1, heldout_f1=replace(f1, defined=20))
+    row = Contender(
+        model="cnn", training=summary(), validation_f1=f1, heldout_f1=msgspec.structs.replace(f1, defined=20)
+    )
     names = list(map(str, range(20)))
     sheet = comparison_parts(msgspec.structs.replace(comparison(), networks=[row], classes=names), tmp_path)[0]
     assert isinstance(sheet, Sheet)
@@ -239,9 +241,9 @@ def test_the_command_prints_the_table_and_what_it_is_not_for(betons: Path, done:
     arguments = ["--models", "cnn,resnet18", "--epochs", "2", "--device", "cpu", "--batch-size", "16"]
     arguments += ["--resamples", str(FEW), "--out", str(done.out)]
     assert cli.main(["compare", str(betons), *arguments]) == 0
-    said = capsys.readouterr().out
-    assert "resnet18" in said and "11,171,266" in said and str(done.out / "comparison.png") in said
-    assert said.rstrip().endswith(cli.NOT_FOR_DIAGNOSIS)
+    printed = capsys.readouterr().out
+    assert "resnet18" in printed and "11,171,266" in printed and str(done.out / "comparison.png") in printed
+    assert printed.rstrip().endswith(cli.NOT_FOR_DIAGNOSIS)
     assert cli.main(["compare", str(betons), "--models", "lenet", "--out", str(done.out)]) == 2
     assert "expected one of cnn" in capsys.readouterr().err
 

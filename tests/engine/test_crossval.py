@@ -1,4 +1,4 @@
-"""A cross-validation: who is tested by whom, what is told of it, and that an interrupted one goes on."""
+"""A cross-validation: who is tested by whom, what is reported of it, and that an interrupted one goes on."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, Interrupted
 from loaders.images.frame import without_lungs
 from loaders.output import Sheet
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from loaders.settings import build
 from tests.example_run import crossval as example_crossval
@@ -150,7 +150,7 @@ def test_groups_of_their_own_make_folds_by_groups_the_random_ones() -> None:
         assert (x.train_N == y.train_N).all() and (x.val_N == y.val_N).all() and (x.test_N == y.test_N).all()
 
 
-def test_too_few_groups_or_images_are_told_with_their_numbers() -> None:
+def test_too_few_groups_or_images_are_refused_with_their_numbers() -> None:
     group_N = np.repeat(np.arange(9), 4)
     label_N = (group_N > 5).astype(int)
     common: dict[str, Any] = {"val": 0.2, "seed": 0, "where": "B"}
@@ -173,16 +173,16 @@ def test_the_test_fold_is_never_seen_in_training_or_validation(betons: Path, who
     for split in SPLITS:
         tested: list[bytes] = []
         for number in (1, 2):
-            folder, seen = whole / "folds" / f"{split}-{number}", {}
+            folder, parts = whole / "folds" / f"{split}-{number}", {}
             for part in ("train", "val", "heldout"):
                 with Beton(folder / f"{part}.beton") as beton:
-                    seen[part] = {kind: beton.rows_N[kind].copy() for kind in ("pixel_hash", "group")}
-            pixels = {part: {row.tobytes() for row in found["pixel_hash"]} for part, found in seen.items()}
-            groups = {part: set(found["group"].tolist()) for part, found in seen.items()}
+                    parts[part] = {kind: beton.rows_N[kind].copy() for kind in ("pixel_hash", "group")}
+            pixels = {part: {row.tobytes() for row in found["pixel_hash"]} for part, found in parts.items()}
+            groups = {part: set(found["group"].tolist()) for part, found in parts.items()}
             assert not (pixels["train"] & pixels["heldout"] or pixels["val"] & pixels["heldout"])
             assert not (pixels["train"] & pixels["val"] or groups["train"] & groups["val"])
             assert bool((groups["train"] | groups["val"]) & groups["heldout"]) == (split == "random")
-            tested += [row.tobytes() for row in seen["heldout"]["pixel_hash"]]
+            tested += [row.tobytes() for row in parts["heldout"]["pixel_hash"]]
         assert len(tested) == len(set(tested)) == content_of(whole).num_samples
 
 
@@ -217,15 +217,15 @@ def test_the_table_follows_from_every_samples_scores(betons: Path, whole: Path, 
     for row in content.targets:
         split = row.target
         mine = [line for line in scores if line["split"] == split]
-        true, said = [line["label"] for line in mine], [line["predicted"] for line in mine]
+        true, predicted = [line["label"] for line in mine], [line["predicted"] for line in mine]
         positive = [float(line["probability_covid"]) for line in mine]
         assert row.num_samples == len(mine) and row.num_groups == len({line["group"] for line in mine})
-        assert row.accuracy.estimate.value == pytest.approx(oracle.accuracy_score(true, said))
-        f1 = oracle.f1_score(true, said, pos_label="covid", zero_division=0)
+        assert row.accuracy.estimate.value == pytest.approx(oracle.accuracy_score(true, predicted))
+        f1 = oracle.f1_score(true, predicted, pos_label="covid", zero_division=0)
         assert row.f1.estimate.value == pytest.approx(f1)
         auc = oracle.roc_auc_score(np.array(true) == "covid", positive)
         assert row.auc.estimate.value == pytest.approx(auc, abs=5e-3)
-        assert row.confusion == oracle.confusion_matrix(true, said, labels=["covid", "normal"]).tolist()
+        assert row.confusion == oracle.confusion_matrix(true, predicted, labels=["covid", "normal"]).tolist()
         for found in (row.f1.estimate, row.auc.estimate, row.accuracy.estimate):
             assert found.low <= found.value <= found.high
         known = [value for value in row.f1.folds if value is not None]
@@ -243,14 +243,14 @@ def test_the_table_follows_from_every_samples_scores(betons: Path, whole: Path, 
     assert (whole / "crossval.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_external_beton_is_told_the_mean_of_the_group_splits_networks(whole: Path, external: Path) -> None:
+def test_the_external_beton_gets_the_mean_of_the_group_splits_networks(whole: Path, external: Path) -> None:
     settings = config(Path("B"), whole)
     each = [
         engine.crossval.crossval.test_on(settings, whole / "folds" / f"group-{number}" / "run", external, UNWATCHED)
         for number in (1, 2)
     ]
-    told = [float(line["probability_covid"]) for line in rows_of(whole) if line["split"] == "external"]
-    assert told == pytest.approx(np.mean(each, axis=0)[:, 0].tolist(), abs=1e-6)
+    predicted = [float(line["probability_covid"]) for line in rows_of(whole) if line["split"] == "external"]
+    assert predicted == pytest.approx(np.mean(each, axis=0)[:, 0].tolist(), abs=1e-6)
     assert caution("external-site-key-differs", beton="train.beton") in content_of(whole).cautions
 
 
@@ -355,7 +355,7 @@ def test_other_betons_and_damaged_scores_are_refused(
         crossval(config(betons, out))
 
 
-def test_images_that_are_all_groups_of_their_own_are_trained_once_and_said_so(
+def test_images_that_are_all_groups_of_their_own_are_trained_once_and_reported_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     betons = converted(tmp_path, images_per_patient=1)
@@ -374,15 +374,15 @@ def test_images_that_are_all_groups_of_their_own_are_trained_once_and_said_so(
     assert Counter(row["split"] for row in rows_of(tmp_path / "c")) == {"random": 16, "group": 16}
 
 
-def test_three_classes_are_told_by_macro_means(tmp_path: Path) -> None:
+def test_three_classes_are_scored_by_macro_means(tmp_path: Path) -> None:
     names = ("covid", "normal", "pneumonia")
     betons = converted(tmp_path, classes=names, patients=18)
     content = crossval(config(betons, tmp_path / "c", epochs=1, splits=("group",)))
     scores = rows_of(tmp_path / "c")
     (row,) = content.targets
-    true, said = [line["label"] for line in scores], [line["predicted"] for line in scores]
-    assert row.accuracy.estimate.value == pytest.approx(oracle.accuracy_score(true, said))
-    each = oracle.f1_score(true, said, labels=list(names), average=None, zero_division=0)
+    true, predicted = [line["label"] for line in scores], [line["predicted"] for line in scores]
+    assert row.accuracy.estimate.value == pytest.approx(oracle.accuracy_score(true, predicted))
+    each = oracle.f1_score(true, predicted, labels=list(names), average=None, zero_division=0)
     assert row.f1.estimate.value == pytest.approx(each.mean())
     assert np.array(row.confusion).shape == (3, 3)
 
@@ -390,13 +390,13 @@ def test_three_classes_are_told_by_macro_means(tmp_path: Path) -> None:
 # ---- bad input
 
 
-def refused(capsys: pytest.CaptureFixture[str], arguments: list[object], code: int, *said: str) -> None:
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[object], code: int, *expected: str) -> None:
     """The command ends with a code and one clear line."""
     assert cli.main(["crossval", *map(str, arguments)]) == code
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "Traceback" not in error
-    for words in said:
-        assert words in error
+    for part in expected:
+        assert part in error
 
 
 def test_bad_folders_end_with_one_clear_line(betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

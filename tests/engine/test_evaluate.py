@@ -41,7 +41,7 @@ from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomCo
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.output import Line, Sheet
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record, write_record
 from tests.engine.test_figures import check_texts, drawn_texts
 from tests.example_run import metrics as example_metrics
@@ -126,18 +126,18 @@ def test_metrics_follow_from_the_scores_of_one_named_checkpoint(
     assert content.checkpoint.sha256 == file_hash(run / "best.safetensors")
     scores = list(csv.DictReader((results_of(tmp_path) / "scores.csv").read_text().splitlines()))
     true = [row["label"] for row in scores]
-    said = [row["predicted"] for row in scores]
+    predicted = [row["predicted"] for row in scores]
     with Beton(betons / "heldout.beton") as beton:
         assert true == [beton.facts.classes[label] for label in beton.label_N]
-    assert content.estimates["accuracy"].value == pytest.approx(oracle.accuracy_score(true, said))
+    assert content.estimates["accuracy"].value == pytest.approx(oracle.accuracy_score(true, predicted))
     assert content.estimates["f1"].value == pytest.approx(
-        oracle.f1_score(true, said, pos_label="covid", zero_division=0)
+        oracle.f1_score(true, predicted, pos_label="covid", zero_division=0)
     )
     positive = np.array([float(row["probability_covid"]) for row in scores])
     assert content.estimates["auc"].value == pytest.approx(
         oracle.roc_auc_score(np.array(true) == "covid", positive), abs=1e-3
     )
-    assert content.confusion == oracle.confusion_matrix(true, said, labels=["covid", "normal"]).tolist()
+    assert content.confusion == oracle.confusion_matrix(true, predicted, labels=["covid", "normal"]).tolist()
     assert content.synthetic is True and content.not_for_diagnosis is True
     assert (results_of(tmp_path) / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert result.metrics == content and content.num_samples == len(true)
@@ -171,7 +171,7 @@ def test_another_conversion_of_the_same_patients_is_refused(
         evaluate(on(run, tmp_path / "train.beton"))
 
 
-def test_under_another_site_key_images_are_still_compared_and_patients_are_said_not_to_be(
+def test_under_another_site_key_images_are_still_compared_and_patients_are_reported_as_not(
     run: Path, betons: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "b"
@@ -297,9 +297,9 @@ def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path, pictures: No
     train(small_training(tmp_path / "b", tmp_path / "run"))
     (result,) = evaluate(on(tmp_path / "run", tmp_path / "b" / "heldout.beton"))
     scores = list(csv.DictReader((result.out / "scores.csv").read_text().splitlines()))
-    true, said = [row["label"] for row in scores], [row["predicted"] for row in scores]
+    true, predicted = [row["label"] for row in scores], [row["predicted"] for row in scores]
     assert result.metrics.estimates["f1"].value == pytest.approx(
-        oracle.f1_score(true, said, average="macro", labels=names, zero_division=0)
+        oracle.f1_score(true, predicted, average="macro", labels=names, zero_division=0)
     )
     probability_NK = np.array([[float(row[f"probability_{name}"]) for name in names] for row in scores])
     wanted = [oracle.roc_auc_score([t == name for t in true], probability_NK[:, k]) for k, name in enumerate(names)]
@@ -321,7 +321,7 @@ def test_three_classes_are_evaluated_by_macro_means(tmp_path: Path, pictures: No
     assert not any("macro F1" in text for text in shown), "which F1 itself is"
 
 
-def test_the_weights_hold_what_the_best_epoch_said_of_the_validation_set_in_its_order(
+def test_the_weights_hold_what_the_best_epoch_predicted_for_the_validation_set_in_its_order(
     run: Path, betons: Path, tmp_path: Path
 ) -> None:
     tensors, state = load_checkpoint(run / "best.safetensors")
@@ -331,7 +331,7 @@ def test_the_weights_hold_what_the_best_epoch_said_of_the_validation_set_in_its_
         assert (scores.label_N == beton.label_N).all()
         assert (scores.group_N == beton.rows_N["group"]).all()
     assert (softmax(scores.logits_NK, axis=1).argmax(1) == scores.label_N).mean() == state["validation"]["accuracy"]
-    (result,) = evaluate(on(run, betons / "val.beton", out=tmp_path))  # the same weights say the same again
+    (result,) = evaluate(on(run, betons / "val.beton", out=tmp_path))  # the same weights predict the same again
     _, probability_NK = scores_of(result.out)
     assert np.allclose(probability_NK, softmax(scores.logits_NK / result.metrics.temperature, axis=1), atol=1e-4)
 
@@ -522,8 +522,8 @@ def test_subgroups_by_source_view_and_flag_have_sizes_and_small_ones_no_numbers(
     assert here.num_samples == num_samples - 2 and not here.refused
     assert here.num_groups == len(np.unique(group_N[2:])) and here.num_positives == (label_N[2:] == 0).sum()
     true_N, probability_NK = scores_of(result.out)
-    said = (probability_NK.argmax(1) == true_N)[2:]
-    assert here.estimates["accuracy"].value == pytest.approx(said.mean())
+    correct = (probability_NK.argmax(1) == true_N)[2:]
+    assert here.estimates["accuracy"].value == pytest.approx(correct.mean())
     assert by_name["flag", "smaller than the stored frame"].num_samples == (num_samples + 1) // 2
 
 
@@ -571,7 +571,7 @@ def test_a_run_to_compare_with_is_checked_like_the_first(
         evaluate(on(run, heldout, against=tmp_path / "other"))
 
 
-def test_one_class_alone_has_no_auc_and_is_said_not_crashed(
+def test_one_class_alone_has_no_auc_which_is_reported_and_no_crash(
     run: Path, betons: Path, tmp_path: Path, pictures: None
 ) -> None:
     with Beton(betons / "heldout.beton") as beton:
@@ -642,12 +642,12 @@ def test_the_terminal_shows_intervals_points_subgroups_matrix_and_cautions(
     settings = ["--out", tmp_path, "--resamples", 100, "--prevalence", 0.2, "--against", rival, "--device", "cpu"]
     assert cli.main(list(map(str, ["evaluate", run, path, *settings]))) == 0
     shown = capsys.readouterr().out
-    for words in (
+    for part in (
         f"(h.beton): {num_samples} images of", "95 % interval", "always ", "ROC-AUC", "Brier", "youden", "No rule-out",
         "PPV at prevalence 0.2", "This run minus rival", "source: there", "too small", "predicted covid",
         "Caution, heldout-", "not for diagnosis",
     ):  # fmt: skip
-        assert words in shown, words
+        assert part in shown, part
 
 
 def test_bad_input_at_the_command_line_gets_its_exit_code_and_one_line(
@@ -663,8 +663,8 @@ def test_bad_input_at_the_command_line_gets_its_exit_code_and_one_line(
         (5, f"{empty / 'best.safetensors'}: not there", [empty, heldout]),
     ):
         assert cli.main(["evaluate", *map(str, arguments)]) == code
-        said = capsys.readouterr().err.strip().splitlines()
-        assert len(said) == 1 and found in said[0] and "expected" in said[0]
+        printed = capsys.readouterr().err.strip().splitlines()
+        assert len(printed) == 1 and found in printed[0] and "expected" in printed[0]
 
 
 def test_the_page_is_made_anew_after_an_evaluation(run: Path, betons: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, stored_side
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from tests.conftest import made_once
 from tests.example_run import small_training
@@ -144,7 +144,7 @@ def small_run(betons: Path, tmp_path: Path) -> Path:
 # ---- the trap
 
 
-def test_arms_tied_to_the_class_score_high_and_the_model_is_said_to_look_outside_the_lungs(
+def test_arms_tied_to_the_class_score_high_and_the_model_is_reported_to_look_outside_the_lungs(
     tied: Case, trapped: Explained
 ) -> None:
     assert tied.best_f1 >= 0.85
@@ -154,7 +154,7 @@ def test_arms_tied_to_the_class_score_high_and_the_model_is_said_to_look_outside
     assert trapped.explanation.lungs.masks == "phantom" and trapped.explanation.lungs.num_samples > 30
 
 
-def test_without_the_tie_the_model_is_said_to_look_at_the_lungs(untied: Case, tmp_path: Path) -> None:
+def test_without_the_tie_the_model_is_reported_to_look_at_the_lungs(untied: Case, tmp_path: Path) -> None:
     found = untied.explain(tmp_path).explanation
     assert untied.best_f1 >= 0.85
     assert found.sentence.startswith("the model relies on the lungs: ")
@@ -162,7 +162,7 @@ def test_without_the_tie_the_model_is_said_to_look_at_the_lungs(untied: Case, tm
     assert not found.randomised.failure and not found.deletion.failure
 
 
-def test_the_trap_is_seen_with_the_usual_region_too_and_its_use_is_said(tied: Case, tmp_path: Path) -> None:
+def test_the_trap_is_found_with_the_usual_region_too_and_its_use_is_reported(tied: Case, tmp_path: Path) -> None:
     found = tied.explain(tmp_path, masks=None).explanation
     assert (
         found.sentence.startswith("the model relies on what lies outside the lungs: ")
@@ -173,8 +173,8 @@ def test_the_trap_is_seen_with_the_usual_region_too_and_its_use_is_said(tied: Ca
 
 
 def test_most_of_a_trapped_map_lies_beside_and_above_the_lungs(tied: Case) -> None:
-    frames_N1HW, said_N, network = heldout_frames(tied)
-    maps_NHW = cam(network, frames_N1HW, said_N, reference_N1HW=frames_N1HW)
+    frames_N1HW, predicted_N, network = heldout_frames(tied)
+    maps_NHW = cam(network, frames_N1HW, predicted_N, reference_N1HW=frames_N1HW)
     mean_HW = maps_NHW.mean(0)
     assert mean_HW[: CROP // 3].sum() > 0.5 * mean_HW.sum()  # shoulders, arms, clavicles
 
@@ -204,15 +204,15 @@ def test_files_hold_what_was_found_and_every_overlay_is_there(trapped: Explained
             picture.verify()
 
 
-def test_the_command_says_the_same_again_and_leaves_no_overlay_of_the_first_time(
+def test_the_command_reports_the_same_again_and_leaves_no_overlay_of_the_first_time(
     tied: Case, trapped: Explained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trapped.out, tmp_path / trapped.out.name)
     arguments = ["explain", str(tied.run), str(tied.heldout), "--masks", str(tied.table), "--out", str(tmp_path)]
     assert main([*arguments, "--samples", "2", "--threads", "1", "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
-    assert f"{trapped.out.name}: {trapped.explanation.sentence}." in said and "not for diagnosis" in said
-    assert str(tmp_path / trapped.out.name / "gallery.png") in said
+    printed = capsys.readouterr().out
+    assert f"{trapped.out.name}: {trapped.explanation.sentence}." in printed and "not for diagnosis" in printed
+    assert str(tmp_path / trapped.out.name / "gallery.png") in printed
     assert [path.name for path in sorted((tmp_path / trapped.out.name).glob("0*.png"))] == ["0001.png", "0002.png"]
     again = read_record(Explanation, tmp_path / trapped.out.name / "explanation.json")
     assert msgspec.structs.replace(again, samples=trapped.explanation.samples) == trapped.explanation
@@ -360,7 +360,7 @@ def test_a_network_against_itself_fails_the_randomised_check() -> None:
     assert same.correlation == pytest.approx(1) and same.failure == caution("maps-of-random-weights")
 
 
-def test_maps_of_one_value_are_not_said_to_look_like_random_ones() -> None:
+def test_maps_of_one_value_are_not_reported_to_look_like_random_ones() -> None:
     network, frames = Cnn(2, 32, 0.5).eval(), torch.zeros(2, 1, 32, 32)
     options = {"method": "hirescam", "reference_N1HW": frames, "seed": 0}
     found = randomised(network, lambda: Cnn(2, 32, 0.5), frames, np.zeros(2, np.int64), **options)  # type: ignore[arg-type]
@@ -368,11 +368,11 @@ def test_maps_of_one_value_are_not_said_to_look_like_random_ones() -> None:
 
 
 def test_random_orders_have_as_many_cells_as_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
     enlarge = controls.upsample
 
     def watch(map_NHW: np.ndarray, rows: int, columns: int) -> np.ndarray:
-        seen.append(map_NHW.shape)
+        shapes.append(map_NHW.shape)
         return enlarge(map_NHW, rows, columns)
 
     monkeypatch.setattr(controls, "upsample", watch)
@@ -381,7 +381,7 @@ def test_random_orders_have_as_many_cells_as_the_maps(monkeypatch: pytest.Monkey
     cells = evidence(network, frames, target_N).shape[1:]
     assert cells < (14, 14)
     deletion(network, frames, cam(network, frames, target_N), target_N, target_N, fill_HW, cells=cells, seed=0)
-    assert set(seen) == {(2, *cells)}
+    assert set(shapes) == {(2, *cells)}
 
 
 def test_the_randomised_check_leaves_torchs_generator_alone() -> None:
@@ -446,21 +446,23 @@ def test_the_interval_resamples_groups_and_one_group_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "opening"),
     [
         (0.5, 1.4, "the model relies on what lies outside the lungs: "),
         (1.2, 1.8, "it is not known what the model relies on: "),
         (1.7, 2.2, "the model relies on the lungs: "),
     ],
 )
-def test_the_sentence_goes_by_the_interval(low: float, high: float, said: str) -> None:
+def test_the_sentence_goes_by_the_interval(low: float, high: float, opening: str) -> None:
     lungs = LungRatio(
         ratio=Estimate(value=(low + high) / 2, low=low, high=high, method="bootstrap"),
         area=0.375, num_samples=9, num_empty=3, num_outside=0, masks="folder",
     )  # fmt: skip
     assert lungs.limit == pytest.approx(1.5)
-    assert sentence(lungs).startswith(said) and "n = 9" in sentence(lungs) and "lies in the lungs as" in sentence(lungs)
-    assert ANSWERS[region_of(lungs)] == said.removesuffix(": ") and "3 empty maps left out" in sentence(lungs)
+    assert (
+        sentence(lungs).startswith(opening) and "n = 9" in sentence(lungs) and "lies in the lungs as" in sentence(lungs)
+    )
+    assert ANSWERS[region_of(lungs)] == opening.removesuffix(": ") and "3 empty maps left out" in sentence(lungs)
     for code in ("maps-of-random-weights", "maps-not-comparable", "deletion-not-faster"):
         distrust = caution(code)  # a failed control takes the praise and the warning alike
         assert sentence(lungs, distrust) == f"it is not known what the model relies on: {distrust.text}"
@@ -674,25 +676,25 @@ def test_an_overlay_shows_the_map_where_it_is_and_leaves_the_rest_grey() -> None
 def test_a_run_without_weights_another_size_other_classes_and_a_bad_setting_are_refused(
     small_run: Path, phantoms: Path, betons: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def told(*arguments: object) -> tuple[int, str]:
+    def refusal(*arguments: object) -> tuple[int, str]:
         code = main(["explain", *map(str, arguments)])
-        said = capsys.readouterr().err
-        assert "Traceback" not in said
-        return code, said
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        return code, error
 
     convert(
         ConvertConfig(
             catalog=CatalogConfig(manifest=phantoms), out=tmp_path / "big", size=64, workers=1, site_key=tmp_path / "k"
         )
     )
-    code, said = told(small_run, tmp_path / "big" / "val.beton")
-    assert code == 3 and "convert it with --size 32" in said
-    code, said = told(small_run, betons / "heldout.beton", "--samples", "0")
-    assert code == 2 and "--samples: found 0" in said
-    code, said = told(small_run)
-    assert code == 2 and "beton: missing" in said
-    code, said = told(small_run, tmp_path / "nothing.beton")
-    assert code == 4 and "nothing.beton" in said
+    code, error = refusal(small_run, tmp_path / "big" / "val.beton")
+    assert code == 3 and "convert it with --size 32" in error
+    code, error = refusal(small_run, betons / "heldout.beton", "--samples", "0")
+    assert code == 2 and "--samples: found 0" in error
+    code, error = refusal(small_run)
+    assert code == 2 and "beton: missing" in error
+    code, error = refusal(small_run, tmp_path / "nothing.beton")
+    assert code == 4 and "nothing.beton" in error
     shutil.copytree(small_run, tmp_path / "empty")
     (tmp_path / "empty" / "best.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"best\.safetensors: not there"):

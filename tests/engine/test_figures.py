@@ -192,8 +192,10 @@ def draw_gallery(case: Case) -> list[Image.Image]:
         lines = caption(example, names)
         crop_HW = np.full((CROP, CROP), 120, np.uint8)
         pictures.append((kind, overlay(crop_HW, np.eye(CROP), crop_HW > 0, lines)))
-    said = "The maps lie on the lungs: they have 1.71 times their share of it. " * 3
-    page = gallery(pictures, f"HiResCAM: {name_text(case.file)} (heldout)", said, f"Not for diagnosis. {names.note}")
+    sentence = "The maps lie on the lungs: they have 1.71 times their share of it. " * 3
+    page = gallery(
+        pictures, f"HiResCAM: {name_text(case.file)} (heldout)", sentence, f"Not for diagnosis. {names.note}"
+    )
     return [picture for _, picture in pictures] + [page]
 
 

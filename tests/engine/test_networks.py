@@ -124,7 +124,7 @@ def test_weights_of_another_network_are_refused_in_one_short_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "crop", "words"),
+    ("model", "crop", "message"),
     [
         ("vit_b_16", 100, r"crops of 100, expected a side that 16 divides; convert with --size 96"),
         ("vit_b_16", 16, "expected at least 32"),
@@ -134,8 +134,8 @@ def test_weights_of_another_network_are_refused_in_one_short_line() -> None:
         ("lenet", 224, "'lenet', expected one of cnn"),
     ],
 )
-def test_crops_that_a_network_cannot_take_are_refused(model: str, crop: int, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_crops_that_a_network_cannot_take_are_refused(model: str, crop: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         make_network(model, 2, crop, 0.5)
 
 
@@ -470,8 +470,8 @@ def test_the_command_line_refuses_wrong_weights_with_exit_codes(
     monkeypatch.chdir(tmp_path)
     Path("code.pth").write_bytes(pickle.dumps(Canary(tmp_path / "ran")))
     assert cli.main(["train", str(betons), "--out", "run", "--device", "cpu", *arguments]) == code
-    said = capsys.readouterr().err
-    assert said.startswith("plainfilm: ") and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("plainfilm: ") and printed.count("\n") == 1
     assert not Path("run").exists() and not Path("ran").exists()
 
 

@@ -27,7 +27,7 @@ from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, LockedError, StorageError
 from loaders.images.decode import write_frame
 from loaders.output import Line
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from tests.example_run import results_of, small_training
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +55,12 @@ def ask(run: Path, out: Path, *files: Path, **changes: object) -> tuple[Predicte
     return found, list(csv.DictReader(text.splitlines(keepends=True)))
 
 
-def words(found: Predicted) -> str:
+def output_text(found: Predicted) -> str:
     return "\n".join(part.text for part in prediction_parts(found) if isinstance(part, Line))
 
 
 def scores_by_path(run: Path, betons: Path, source: Path, out: Path) -> dict[str, tuple[str, list[float]]]:
-    """What evaluate says of the held-out beton: source file → predicted class and probabilities."""
+    """What evaluate predicts for the held-out beton: source file → predicted class and probabilities."""
     evaluate(EvaluateConfig(run=run, betons=(betons / "heldout.beton",), out=out, device="cpu", resamples=100))
     scores = list(csv.DictReader((results_of(out) / "scores.csv").read_text().splitlines()))
     table = csv.DictReader((betons / "convert.csv").read_text().splitlines())
@@ -231,10 +231,10 @@ def test_a_link_that_leads_out_of_a_folder_is_not_followed(run: Path, films: Pat
 def test_a_file_named_twice_has_one_row_and_a_caution(run: Path, films: Path, tmp_path: Path) -> None:
     film = next(films.rglob("*.png"))
     found, rows = ask(run, tmp_path / "t.csv", film, films, film.parent / ".." / film.parent.name / film.name)
-    assert len(rows) == 6 and "2 of the files were named more than once" in words(found)
+    assert len(rows) == 6 and "2 of the files were named more than once" in output_text(found)
 
 
-def test_a_file_of_the_training_set_is_told_by_its_pixels(
+def test_a_file_of_the_training_set_is_recognised_by_its_pixels(
     run: Path, betons: Path, phantoms: Path, tmp_path: Path
 ) -> None:
     table = list(csv.DictReader((betons / "convert.csv").read_text().splitlines()))
@@ -355,7 +355,7 @@ def test_a_table_that_cannot_be_locked_is_not_called_locked(tmp_path: Path, monk
 
 def test_probabilities_are_called_calibrated(run: Path, films: Path, tmp_path: Path) -> None:
     found, _ = ask(run, tmp_path / "t.csv", films)
-    assert f"calibrated on validation, at temperature {found.temperature:.3g}" in words(found)
+    assert f"calibrated on validation, at temperature {found.temperature:.3g}" in output_text(found)
 
 
 def test_settings_that_cannot_be_are_refused(run: Path, films: Path, tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_an_empty_folder_is_refused_alone_and_a_caution_beside_others(run: Path,
     with pytest.raises(InputError, match="no radiographs found"):
         ask(run, tmp_path / "t.csv", tmp_path / "empty")
     found, rows = ask(run, tmp_path / "t.csv", tmp_path / "empty", films)
-    assert len(rows) == 6 and "empty holds no file that may be a picture" in words(found)
+    assert len(rows) == 6 and "empty holds no file that may be a picture" in output_text(found)
 
 
 def test_the_command_counts_by_class_and_reason(

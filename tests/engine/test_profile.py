@@ -79,29 +79,29 @@ def verdict_of(betons: Path, turns: int = 1, **settings: int) -> str:
         trained, validated = [rounds.train(3, 0.1) for _ in range(turns)], [rounds.validate()]
         overhead = overhead_share(rounds.sizes()["sizes"], config.batch_size)
     found = measured(ENGINE, trained, validated, threads=config.threads, conversion=0.0)
-    said = judge(
+    verdict = judge(
         found, threads=config.threads, cores=2, batch_size=config.batch_size, overhead=overhead, arithmetic=0.5
     )
-    return f"{said.bottleneck}: {said.text}"
+    return f"{verdict.bottleneck}: {verdict.text}"
 
 
 def test_a_slow_disk_is_named(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.profile.worker.Loader", SlowDisk)
-    said = verdict_of(betons)
-    assert said.startswith("disk: ") and "--resident on" in said
+    verdict = verdict_of(betons)
+    assert verdict.startswith("disk: ") and "--resident on" in verdict
 
 
 def test_too_few_threads_for_heavy_augmentation_are_named(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.profile.worker.Loader", HeavyAugmentation)
     monkeypatch.setattr(time, "thread_time", time.perf_counter)  # as if no other process took the thread's core away
-    said = verdict_of(betons, turns=3)
-    assert said.startswith("loader: ") and "more --threads (now 1, on 2 cores)" in said
+    verdict = verdict_of(betons, turns=3)
+    assert verdict.startswith("loader: ") and "more --threads (now 1, on 2 cores)" in verdict
 
 
 def test_tiny_batches_are_named(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.profile.worker.REPEATS", 9)
-    said = verdict_of(betons, turns=5, batch_size=1, prefetch=2)
-    assert said.startswith("small batches: ") and "raise --batch-size (now 1)" in said
+    verdict = verdict_of(betons, turns=5, batch_size=1, prefetch=2)
+    assert verdict.startswith("small batches: ") and "raise --batch-size (now 1)" in verdict
 
 
 def timed(**changes: object) -> Measured:
@@ -130,20 +130,20 @@ def timed(**changes: object) -> Measured:
         ({"parts": {"wait": 0.004}, "worked": 0.9, "computed": 0.1}, 0.0, 0.2, "disk", "89 % of theirs for bytes"),
     ],
 )
-def test_the_bottleneck_is_told_from_where_the_time_went(
+def test_the_bottleneck_follows_from_where_the_time_went(
     changes: dict[str, object], overhead: float | None, arithmetic: float, bottleneck: str, remedy: str
 ) -> None:
-    said = judge(timed(**changes), threads=2, cores=4, batch_size=32, overhead=overhead, arithmetic=arithmetic)
-    assert said.bottleneck == bottleneck and remedy in said.text
+    verdict = judge(timed(**changes), threads=2, cores=4, batch_size=32, overhead=overhead, arithmetic=arithmetic)
+    assert verdict.bottleneck == bottleneck and remedy in verdict.text
 
 
 def test_threads_are_no_remedy_where_every_core_has_one() -> None:
     waiting = timed(parts={"wait": 0.004}, worked=0.9, computed=0.8)
-    said = judge(waiting, threads=4, cores=4, batch_size=32, overhead=None, arithmetic=0.2)
-    assert "more cores" in said.text and "--threads" not in said.text
+    verdict = judge(waiting, threads=4, cores=4, batch_size=32, overhead=None, arithmetic=0.2)
+    assert "more cores" in verdict.text and "--threads" not in verdict.text
 
 
-def test_an_account_is_of_medians_and_counts_conversion_once() -> None:
+def test_a_variant_is_measured_by_medians_and_counts_conversion_once() -> None:
     trained = [
         {"images": 10, "steps": 2, "seconds": seconds, "parts": {"forward": seconds}, "overlapped": []}
         for seconds in (1.0, 9.0, 2.0)

@@ -146,7 +146,11 @@ RED_FLAGS: list[tuple[dict[str, Any], str, str]] = [
     ({"crossval": crossval(random=0.99)}, "This score may be inflated", "random folds reach F1 0.99"),
     ({"crossval": crossval(abroad=0.6)}, "This score does not hold on another collection", "falls from 0.940 to 0.650"),
     ({"first_f1": 0.995}, "This score came suspiciously early", "validation F1 was 0.995 after one epoch"),
-    ({"metrics": metrics(cautions=cautions(UNKNOWN))}, f"This score {UNKNOWN.effect}", "unknown for 3 of 400 images"),
+    (
+        {"metrics": metrics(cautions=cautions(UNKNOWN))},
+        f"This score {UNKNOWN.meaning.effect}",
+        "unknown for 3 of 400 images",
+    ),
     (
         {"crossval": crossval(cautions=cautions(caution("every-image-its-own-group")))},
         "This score may be inflated, since leakage between patients is not excluded",
@@ -166,14 +170,14 @@ RED_FLAGS: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("parts", "lead", "words"), RED_FLAGS)
+@pytest.mark.parametrize(("parts", "lead", "finding"), RED_FLAGS)
 def test_whatever_could_fool_opens_the_verdict_and_is_named(
-    tmp_path: Path, parts: dict[str, Any], lead: str, words: str
+    tmp_path: Path, parts: dict[str, Any], lead: str, finding: str
 ) -> None:
     verdict = planted(tmp_path, **parts)
     assert verdict.state == "flagged" and len(verdict.red_flags) == 1
     assert verdict.how_good.startswith(lead) and not PRAISE.search(verdict.how_good)
-    assert words.lower() in verdict.what_could_fool.lower()
+    assert finding.lower() in verdict.what_could_fool.lower()
 
 
 NOT_RED_FLAGS: list[dict[str, Any]] = [
@@ -205,7 +209,7 @@ def test_the_gravest_red_flag_leads_three_are_named_and_the_rest_counted(tmp_pat
     assert all(flag.effect in page for flag in verdict.red_flags)
 
 
-def test_a_score_that_guessing_reaches_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_score_that_guessing_reaches_is_not_reported_as_good(tmp_path: Path) -> None:
     bad = metrics(estimates={"auc": estimate(0.55, low=0.49, high=0.61)})
     verdict = planted(tmp_path, metrics=bad)
     assert (
@@ -230,7 +234,7 @@ def test_without_a_test_set_nothing_is_known_whatever_validation_says(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("lacking", "words", "command"),
+    ("lacking", "check", "command"),
     [
         ("metrics", "a set that training never saw", "python cli.py evaluate RUN BETONS/heldout.beton"),
         ("explanation", "what the model relies on", "python cli.py explain RUN BETONS/heldout.beton"),
@@ -243,11 +247,11 @@ def test_without_a_test_set_nothing_is_known_whatever_validation_says(tmp_path: 
     ],
 )
 def test_a_check_that_was_not_made_is_named_with_the_command_that_makes_it(
-    tmp_path: Path, lacking: str, words: str, command: str
+    tmp_path: Path, lacking: str, check: str, command: str
 ) -> None:
     verdict = planted(tmp_path, **{lacking: None})
     assert verdict.state == "unchecked"
-    assert f"not checked: {words}" in verdict.what_could_fool.lower()
+    assert f"not checked: {check}" in verdict.what_could_fool.lower()
     text = Reader(write_report(tmp_path / "run").page.read_text()).text
     assert "Not measured" in text and command in text
 
@@ -274,7 +278,7 @@ def test_an_explanation_brings_its_cautions_and_the_curves_of_its_control(drawn:
     assert f'alt="Deletion on {SET}: probability' in page
 
 
-def test_a_cross_validation_of_other_data_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_cross_validation_of_other_data_is_reported_as_such(tmp_path: Path) -> None:
     apart = {"random": {"f1": estimate(0.1, low=0.05, high=0.15)}}
     found = crossval(conversion_id="b" * 32, cautions=cautions(PHANTOMS), differences=apart)
     shown = Reader(write_report(make_run(tmp_path / "run", crossval=found)).page.read_text()).text
@@ -398,7 +402,7 @@ def test_a_set_whose_overlap_could_not_be_checked_is_not_called_unseen(tmp_path:
     assert verdict.how_sure.startswith("Not very sure: ")
 
 
-def test_three_classes_are_told_by_accuracy_and_macro_f1(tmp_path: Path) -> None:
+def test_three_classes_are_summed_up_by_accuracy_and_macro_f1(tmp_path: Path) -> None:
     names = ["covid", "normal", "pneumonia"]
     three = metrics(classes=names, operating_points=[], confusion=[[70, 5, 5], [6, 90, 4], [3, 7, 80]])
     verdict = planted(tmp_path, metrics=three, summary=summary(classes=names))
@@ -862,7 +866,7 @@ def test_the_command_prints_the_sentences_and_where_the_page_is(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "message"),
     [
         (["none"], 2, "expected a run folder"),
         ([""], 2, "expected a run folder"),
@@ -881,7 +885,7 @@ def test_bad_input_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     code: int,
-    words: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "run")
@@ -892,7 +896,7 @@ def test_bad_input_is_reported_in_one_line(
     arguments = [str(betons) if word == "BETONS" else word for word in arguments]
     assert cli.main(["report", *arguments]) == code
     error = capsys.readouterr().err
-    assert words in error and error.count("\n") == 1 and "Traceback" not in error
+    assert message in error and error.count("\n") == 1 and "Traceback" not in error
 
 
 def test_a_cross_validation_joins_the_page_and_stays_for_the_next_one(tmp_path: Path) -> None:

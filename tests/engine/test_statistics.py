@@ -4,7 +4,6 @@
 
 import json
 import re
-from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 from scipy import optimize, stats
 from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
@@ -119,18 +119,18 @@ def test_every_value_agrees_with_scikit_learn(seed: int, num_classes: int, num_s
         wanted = oracle.brier_score_loss(label_N, probability_NK, labels=range(num_classes))
         assert found["brier"] == pytest.approx(wanted)
     assert found["ece"] == pytest.approx(slow_ece(*scored_event(label_N, probability_NK, 1)))
-    told = [1] if num_classes == 2 else range(num_classes)
+    reported = [1] if num_classes == 2 else range(num_classes)
     by_class: dict[str, list[float | None]] = {}
-    for label in told:
-        is_N, said_N, score_N = label_N == label, called_N == label, probability_NK[:, label]
-        ((passed, alarms), (missed, hits)) = oracle.confusion_matrix(is_N, said_N, labels=[False, True])
+    for label in reported:
+        is_N, predicted_N, score_N = label_N == label, called_N == label, probability_NK[:, label]
+        ((passed, alarms), (missed, hits)) = oracle.confusion_matrix(is_N, predicted_N, labels=[False, True])
         both = is_N.any() and not is_N.all()
         wanted_of = {
             "sensitivity": hits / (hits + missed) if is_N.any() else None,
             "specificity": passed / (passed + alarms) if not is_N.all() else None,
-            "ppv": hits / (hits + alarms) if said_N.any() else None,
-            "npv": passed / (passed + missed) if not said_N.all() else None,
-            "f1": oracle.f1_score(is_N, said_N) if (is_N | said_N).any() else None,
+            "ppv": hits / (hits + alarms) if predicted_N.any() else None,
+            "npv": passed / (passed + missed) if not predicted_N.all() else None,
+            "f1": oracle.f1_score(is_N, predicted_N) if (is_N | predicted_N).any() else None,
             "auc": oracle.roc_auc_score(is_N, score_N) if both else None,
             "pr_auc": oracle.average_precision_score(is_N, score_N) if both else None,
         }
@@ -145,7 +145,7 @@ def test_every_value_agrees_with_scikit_learn(seed: int, num_classes: int, num_s
         assert found[name] == mean, name
         if name in brief:
             assert brief[name] == mean, name
-            for label, value in zip(told, of_class, strict=True):
+            for label, value in zip(reported, of_class, strict=True):
                 assert brief[f"{name}_per_class"][label] == (None if value is None else pytest.approx(value)), name
     assert brief["accuracy"] == found["accuracy"] and brief["num_samples"] == num_samples
     names = list(range(num_classes))
@@ -505,7 +505,7 @@ def test_two_perfect_runs_differ_by_less_than_their_groups_can_tell() -> None:
     assert found["brier"].value == pytest.approx(0.04 - 0.01)
 
 
-def test_two_runs_that_err_on_the_same_samples_are_not_said_to_be_equal() -> None:
+def test_two_runs_that_err_on_the_same_samples_are_not_reported_as_equal() -> None:
     label_N = np.arange(40) % 2
     score_N = np.where((label_N == 1) == (np.arange(40) >= 6), 0.9, 0.1)  # six are wrong
     one_NK, other_NK = two_columns(score_N), two_columns(np.where(score_N > 0.5, 0.8, 0.2))
@@ -629,8 +629,8 @@ def test_no_temperature_moves_the_area_under_a_curve(num_classes: int) -> None:
         names = ("auc", "pr_auc") if num_classes == 2 else ("auc[1]", "pr_auc[1]")
         assert all(asdict(sharp[name]) == pytest.approx(asdict(soft[name])) for name in names)
     place = 1 if num_classes == 3 else None
-    told = [all_metrics(label_N, probability_NK, 1) for probability_NK in (sharp_NK, soft_NK)]
-    auc, other = (found["auc_per_class"][place] if place else found["auc"] for found in told)
+    measured = [all_metrics(label_N, probability_NK, 1) for probability_NK in (sharp_NK, soft_NK)]
+    auc, other = (found["auc_per_class"][place] if place else found["auc"] for found in measured)
     assert auc == pytest.approx(other) == pytest.approx(oracle.roc_auc_score(label_N == 1, logits_NK[:, 1]))
 
 

@@ -43,7 +43,7 @@ from loaders.errors import (
     LockedError,
     StorageError,
 )
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from tests.example_run import small_training
 
@@ -313,7 +313,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 def test_three_classes_train_with_macro_f1(tmp_path: Path) -> None:
     from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
     from loaders.convert.convert import convert
-    from loaders.phantom.folder import write_phantoms
+    from loaders.phantom.phantom import write_phantoms
 
     names = ("covid", "normal", "pneumonia")
     table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=18, size=64, classes=names))
@@ -351,9 +351,9 @@ def test_a_signal_saves_exits_75_and_the_resumed_run_is_the_same_run(
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline().startswith("epoch   1")
         process.send_signal(number)
-        said = process.stderr.read()
+        printed = process.stderr.read()
     assert process.returncode == 75
-    assert f"continue with --resume {out}" in said and "Traceback" not in said
+    assert f"continue with --resume {out}" in printed and "Traceback" not in printed
     assert load_checkpoint(out / "last.safetensors")[1]["finished"] == ""
     assert cli.main(["train", "--resume", str(out)]) == 0
     assert same(weights(out), weights(long_run))

@@ -3,14 +3,14 @@
 import contextlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from loaders.atomic_file import LOCK, SUFFIX
 from loaders.config import PhantomConfig
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from tests.faults.processes import ForkServer
 
 SIZE = 32
@@ -98,19 +98,20 @@ class Setup:
     """Phantoms of 24 patients in two classes, the site's key, and what each plan makes of them undisturbed.
 
     Owns a server; close it, or use `with`.  wanted: plan → name → bytes.  seconds: what a conversion takes.
+    A test file and the short form of its campaign share one: attacks write elsewhere.
     """
 
-    def __init__(self, folder: Path, plans: Sequence[Plan] = PLANS) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.key = folder / "keys" / "site.key"
         table = write_phantoms(PhantomConfig(out=folder / "phantoms", patients=24, images_per_patient=1, size=48))
         self.source = table.parent / "images"
         self.server = ForkServer(folder / "children")
-        for plan in plans:
+        for plan in PLANS:
             ending = self.server.run(plan.argv(self, self.reference(plan)), timeout=PATIENCE)
             assert not ending.code, ending.errors
             self.seconds = ending.seconds
-        self.wanted = {plan: contents(self.reference(plan)) for plan in plans}
+        self.wanted = {plan: contents(self.reference(plan)) for plan in PLANS}
 
     def reference(self, plan: Plan) -> Path:
         """The folder of the undisturbed conversion."""

@@ -63,7 +63,7 @@ def unpacked(data: bytes) -> tuple[bytes, tuple[int, int]]:
     return bytes(content), (head, page)
 
 
-def mended_png(data: bytes) -> bytes:
+def repaired_png(data: bytes) -> bytes:
     """A PNG's bytes with the checksum of each chunk made to fit: no mutation would get past them."""
     made, at = bytearray(data), 8
     while at + 12 <= len(made):
@@ -91,7 +91,7 @@ class Target:
             if kind in (BETON, FOREIGN):
                 self.read_beton(*unpacked(data), trust=kind == FOREIGN)
             else:
-                self.read_picture(mended_png(data) if kind == PNG else data)
+                self.read_picture(repaired_png(data) if kind == PNG else data)
             self.counts[f"read as {name}"] += 1
         except errors.PlainfilmError:
             self.counts[f"rejected as {name}"] += 1

@@ -2,7 +2,7 @@
 
    Environment, read at start and again by fault_arm():
      FAULT_ROOT   folder whose files are watched; nothing is watched without it
-     FAULT_LOG    file outside it, of LOG_BYTES zeros, that gets the number of bytes said and then a line for each
+     FAULT_LOG    file outside it, of LOG_BYTES zeros, that gets the number of bytes written and then a line for each
                   watched call: group, result, inode, path; a map, since no limit of a file's size holds for it
      FAULT_CALLS  groups that count: write, sync, rename, truncate, create, or several with commas
      FAULT_FROM   first call of these groups that fails, from 1; 0 for none
@@ -33,8 +33,8 @@ struct log { atomic_long used; char text[LOG_BYTES - sizeof(atomic_long)]; };
 static char root[PATH_MAX], calls[128];
 static long from, count, shorten;
 static int error_number;
-static atomic_long seen;
-static struct log *said;
+static atomic_long num_calls;
+static struct log *notes;
 
 static const char *setting(const char *name) {
     const char *value = getenv(name);
@@ -48,12 +48,12 @@ __attribute__((constructor)) void fault_arm(void) {
     count = atol(setting("FAULT_COUNT"));
     shorten = atol(setting("FAULT_SHORT"));
     error_number = atoi(setting("FAULT_ERROR"));
-    atomic_store(&seen, 0);
-    said = NULL;
+    atomic_store(&num_calls, 0);
+    notes = NULL;
     if (!root[0]) return;
     int descriptor = (int)syscall(SYS_openat, AT_FDCWD, setting("FAULT_LOG"), O_RDWR | O_CLOEXEC);
-    said = mmap(NULL, LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
-    if (said == MAP_FAILED) abort();
+    notes = mmap(NULL, LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+    if (notes == MAP_FAILED) abort();
     syscall(SYS_close, descriptor);
 }
 
@@ -89,7 +89,7 @@ static int verdict(const char *group) {
     char name[32];
     snprintf(name, sizeof name, ",%s,", group);
     if (!from || !strstr(calls, name)) return PASS;
-    long place = atomic_fetch_add(&seen, 1) + 1 - from;
+    long place = atomic_fetch_add(&num_calls, 1) + 1 - from;
     if (shorten && place == 0) return SHORTEN;
     return place >= shorten && place < shorten + count ? FAIL : PASS;
 }
@@ -98,9 +98,9 @@ static void note(const char *group, const char *result, unsigned long inode, con
     char line[PATH_MAX + 128];
     int kept = errno;
     int length = snprintf(line, sizeof line, "%s\t%s\t%lu\t%s\n", group, result, inode, path);
-    long place = atomic_fetch_add(&said->used, length);
-    if (place + length > (long)sizeof said->text) abort();
-    memcpy(said->text + place, line, length);
+    long place = atomic_fetch_add(&notes->used, length);
+    if (place + length > (long)sizeof notes->text) abort();
+    memcpy(notes->text + place, line, length);
     errno = kept;
 }
 

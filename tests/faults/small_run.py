@@ -18,7 +18,7 @@ from engine.train.checkpoint import digest, load_checkpoint
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 
 # what children need, and torch._dynamo, which an optimiser loads: most of a small training's time
 NEEDED = (

@@ -9,7 +9,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,7 @@ atexit.register(lambda: Path({counts!r}).write_text(json.dumps(counts | dict(wri
 """
 )
 Calls = dict[str, int]  # place, or "write" → how often a conversion comes there
+Prepared = tuple[Setup, dict[Plan, Calls]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +129,13 @@ def count_calls(setup: Setup, folder: Path) -> dict[Plan, Calls]:
     if never:
         raise RuntimeError(f"no conversion comes to {', '.join(never)}, expected each to; say where they are now")
     return calls
+
+
+@contextlib.contextmanager
+def prepare(folder: Path) -> Iterator[Prepared]:
+    """Undisturbed conversions, and their calls."""
+    with Setup(folder / "setup") as setup:
+        yield setup, count_calls(setup, Path(tempfile.mkdtemp(dir=folder)))
 
 
 def choose_fault(rng: random.Random, calls: Calls) -> Fault:
@@ -215,17 +224,17 @@ def attempt(
     return kind, described, ""
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
-    """Kill and rerun `count` conversions.  defect: a fault of the product to plant in each, to test this campaign."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], prepared: Prepared | None = None) -> Tally:
+    """Kill and rerun `count` conversions.  prepared: what `prepare` gives; None to make it in folder."""
     tally = Tally()
-    with Setup(folder / "setup") as setup:
-        calls = count_calls(setup, Path(tempfile.mkdtemp(dir=folder)))
+    with contextlib.ExitStack() as stack:
+        setup, calls = prepared or stack.enter_context(prepare(folder))
         for number in range(count):
             rng, place, outcome = random.Random(f"{seed}-{number}"), folder / f"{number:04}", MISSED
             while outcome == MISSED:
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir()
-                outcome, described, broken = attempt(rng, setup, calls, place, defect)
+                outcome, described, broken = attempt(rng, setup, calls, place, "")
             if broken:
                 tally.broke(f"seed {seed}, attempt {number}: killed {described}: {broken}")
             else:
@@ -278,25 +287,20 @@ Attempt = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
-    with Setup(tmp_path_factory.mktemp("setup")) as setup:
-        yield setup
-
-
-@pytest.fixture(scope="module")
-def calls(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> dict[Plan, Calls]:
-    return count_calls(setup, tmp_path_factory.mktemp("counted"))
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    with prepare(tmp_path_factory.mktemp("prepared")) as prepared:
+        yield prepared
 
 
 @pytest.fixture
-def broken_by(setup: Setup, calls: dict[Plan, Calls], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+def broken_by(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     """Gives what makes one attempt with a fault of the product, and gives which promise broke."""
 
     def make(kill: str, product: str = "", *, over_old: bool = False) -> str:
         fault = Fault(kind="decode", detail="there", source=kill)  # of a kind for which one worker decodes
         monkeypatch.setattr(HERE, "choose_fault", lambda *given: fault)
         seed = next(seed for seed in itertools.count() if is_over_old(seed) == over_old)
-        return attempt(random.Random(seed), setup, calls, tmp_path, product)[2]
+        return attempt(random.Random(seed), *prepared, tmp_path, product)[2]
 
     return make
 
@@ -333,17 +337,18 @@ def test_a_planted_kill_that_no_conversion_comes_to_is_noticed(broken_by: Attemp
 
 
 def test_a_named_point_that_no_conversion_comes_to_is_an_error(
-    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(POINTS, "moved", "os:truncate")
     with pytest.raises(RuntimeError, match="no conversion comes to os:truncate"):
-        count_calls(setup, tmp_path)
+        count_calls(prepared[0], tmp_path)
 
 
-def test_a_plan_without_held_out_radiographs_is_counted_apart(calls: dict[Plan, Calls]) -> None:
+def test_a_plan_without_held_out_radiographs_is_counted_apart(prepared: Prepared) -> None:
+    _, calls = prepared
     first, *others = [calls[plan][POINTS["footer"]] for plan in PLANS]
     assert all(0 < first < other for other in others)
 
 
-def test_every_promise_holds_under_attack(tmp_path: Path) -> None:
-    check_short_form(CAMPAIGN, tmp_path)
+def test_every_promise_holds_under_attack(prepared: Prepared, tmp_path: Path) -> None:
+    check_short_form(replace(CAMPAIGN, run=partial(run, prepared=prepared)), tmp_path)

@@ -467,7 +467,7 @@ PHANTOMS = "phantom W/Q --patients 2 --size 64"
 
 # a command that does nothing but publish one table
 WRITE = """
-import loaders.atomic_file as files, loaders.phantom.folder as phantoms, os
+import loaders.atomic_file as files, loaders.phantom.phantom as phantoms, os
 from pathlib import Path
 def write_phantoms(config, progress):
     files.publish_bytes(Path('W/Q/phantoms.csv'), b'path,label\\n' * 20_000)
@@ -559,7 +559,7 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(EARLIER, "Q", PHANTOMS)
-        with opened_disk(tmp_path_factory.mktemp("disk"), "import cli, loaders.phantom.folder") as opened:
+        with opened_disk(tmp_path_factory.mktemp("disk"), "import cli, loaders.phantom.phantom") as opened:
             yield opened
 
 

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from loaders.config import PhantomConfig
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.image_files import chunk, dicom, png, saved
 from tests.faults.processes import ForkServer

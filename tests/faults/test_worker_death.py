@@ -8,6 +8,8 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -222,17 +224,18 @@ def thread_attempt(rng: random.Random, setup: Setup, folder: Path, defect: str) 
     return f"train: {f'exit {ending.code}' if ending.code else 'lost nothing'}", ""
 
 
-def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
-    """End `count` workers.  defect: a fault of the product to plant in each child, to test this campaign."""
+def run(count: int, seed: int, folder: Path, advance: Callable[[], None], setup: Setup | None = None) -> Tally:
+    """End `count` workers.  setup: of all plans; None to make it in folder."""
     tally = Tally()
-    with Setup(folder / "setup") as setup:
+    with contextlib.ExitStack() as stack:
+        setup = setup or stack.enter_context(Setup(folder / "setup"))
         for number in range(count):
             rng, place, ended = random.Random(f"{seed}-{number}"), folder / f"{number:04}", MISSED
             attempt = process_attempt if number % 2 else thread_attempt
             while ended == MISSED:
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir()
-                ended, broken = attempt(rng, setup, place, defect)
+                ended, broken = attempt(rng, setup, place, "")
             if broken:
                 tally.broke(f"seed {seed}, attempt {number}: {broken}")
             else:
@@ -299,7 +302,7 @@ WatchedThreads.result = stale
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
-    with Setup(tmp_path_factory.mktemp("setup"), PLANS[:2]) as setup:
+    with Setup(tmp_path_factory.mktemp("setup")) as setup:
         yield setup
 
 
@@ -333,5 +336,5 @@ def is_one_end(rng: random.Random) -> bool:
     return error == ENDED and rng.randint(5, 20) > 6 and rng.randint(1, 2) == 1
 
 
-def test_every_promise_holds_under_attack(tmp_path: Path) -> None:
-    check_short_form(CAMPAIGN, tmp_path)
+def test_every_promise_holds_under_attack(setup: Setup, tmp_path: Path) -> None:
+    check_short_form(replace(CAMPAIGN, run=partial(run, setup=setup)), tmp_path)

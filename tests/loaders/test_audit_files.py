@@ -36,8 +36,8 @@ from loaders.images.quality import (
     own_defects,
 )
 from loaders.images.radiograph import decode_radiograph
-from loaders.phantom.folder import write_phantoms
-from loaders.phantom.phantom import draw_phantom
+from loaders.phantom.anatomy import PlannedPhantom
+from loaders.phantom.phantom import draw_phantom, write_phantoms
 from loaders.sources.entry import Entry
 from loaders.statistics import wilson
 from tests.loaders.test_audit_page import make_file
@@ -49,9 +49,7 @@ LIMITS = AuditLimits()
 
 
 def phantom(patient: int, size: int = 400) -> np.ndarray:
-    film = draw_phantom(
-        seed=1, patient=patient, image=0, label="normal", size=size, strength=1.0, arms_up=False, marked=False
-    )
+    film = draw_phantom(PlannedPhantom(seed=1, patient=patient, size=size))
     return (film.image_HW // 257).astype(np.uint8)
 
 
@@ -85,10 +83,8 @@ def test_directions_are_those_of_the_slow_oracle(sides: tuple[int, int]) -> None
 @pytest.mark.parametrize("size", [256, 400, 512])
 def test_clean_phantoms_of_all_classes_have_no_defect(size: int) -> None:
     for patient in range(10):
-        film = draw_phantom(
-            seed=5, patient=patient, image=0, label=("covid", "normal", "pneumonia")[patient % 3], size=size,
-            strength=1.0, arms_up=False, marked=False,
-        )  # fmt: skip
+        label = ("covid", "normal", "pneumonia")[patient % 3]
+        film = draw_phantom(PlannedPhantom(seed=5, patient=patient, label=label, size=size))
         assert set(own_defects(measured(film.image_HW), LIMITS)) <= {"borders"}, patient  # air may be as even
 
 

@@ -31,6 +31,7 @@ from loaders.cautions import Caution, caution
 from loaders.html import visible
 from loaders.images.decode import Decoded
 from loaders.images.quality import Keypoints, Measurement
+from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
 from loaders.sources.entry import Entry
 from tests.browser import Browser, check_page
@@ -54,15 +55,10 @@ HOSTILE = (
 def thumbnails() -> list[bytes]:
     pictures = []
     for patient in range(6):
+        label = ("covid", "normal", "pneumonia")[patient % 3]
+        arms_up, marked = patient % 2 == 0, patient > 3
         phantom = draw_phantom(
-            seed=4,
-            patient=patient,
-            image=0,
-            label=("covid", "normal", "pneumonia")[patient % 3],
-            size=128,
-            strength=1.0,
-            arms_up=patient % 2 == 0,
-            marked=patient > 3,
+            PlannedPhantom(seed=4, patient=patient, label=label, size=128, arms_up=arms_up, marked=marked)
         )
         pictures.append(cv2.imencode(".jpg", (phantom.image_HW >> 8).astype(np.uint8))[1].tobytes())
     return pictures

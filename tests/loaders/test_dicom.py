@@ -37,7 +37,7 @@ from loaders.images.dicom_elements import MAX_ELEMENTS, quiet, read_dicom
 from loaders.images.dicom_pixels import SYNTAXES
 from loaders.images.files import Radiograph
 from loaders.images.radiograph import decode_radiograph
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 
 REPOSITORY = Path(__file__).parents[2]
 MAX_PIXELS = 1 << 20

@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 
 from loaders.config import PhantomConfig
 from loaders.errors import ConfigError, StorageError
-from loaders.phantom.folder import PlannedPhantom, plan_phantoms, write_phantoms
-from loaders.phantom.phantom import Phantom, draw_phantom
+from loaders.phantom.anatomy import PlannedPhantom
+from loaders.phantom.phantom import Phantom, draw_phantom, plan_phantoms, write_phantoms
 
-PLAIN = {"label": "normal", "strength": 1.0, "arms_up": False, "marked": False}
-DEFAULTS = {"seed": 7, "patient": 3, "image": 0, "size": 96} | PLAIN
+DEFAULTS = {"seed": 7, "patient": 3, "size": 96}
 
 
 def draw(**changes: object) -> Phantom:
-    return draw_phantom(**(DEFAULTS | changes))
+    return draw_phantom(PlannedPhantom(**(DEFAULTS | changes)))
 
 
 def grey(**changes: object) -> np.ndarray:
@@ -133,9 +132,11 @@ def test_pneumonia_ends_at_a_fissure_and_covid_fades() -> None:
     arms_up=st.booleans(),
     marked=st.booleans(),
 )
-@example(seed=535157590201, patient=642, image=5, size=64, **PLAIN)  # shallow breath: trunk once too short
+@example(
+    seed=535157590201, patient=642, image=5, label="normal", size=64, strength=1.0, arms_up=False, marked=False
+)  # shallow breath: trunk once too short
 def test_any_phantom_has_two_dark_lungs_in_a_bright_chest(size: int, **arguments: object) -> None:
-    phantom = draw_phantom(size=size, **arguments)
+    phantom = draw(size=size, **arguments)
     image_HW, mask_HW = phantom.image_HW, phantom.lung_mask_HW
     assert image_HW.shape == mask_HW.shape == (size, size)
     assert image_HW.dtype == np.uint16 and mask_HW.dtype == np.uint8
@@ -184,12 +185,13 @@ def test_mark_is_bright_and_only_in_the_upper_left_corner_of_the_central_crop() 
 
 @pytest.mark.parametrize(
     "change",
-    [{"label": "flu"}, {"size": 31}, {"size": 4097}, {"strength": -0.1}, {"seed": -1}, {"patient": -1}],
+    [{"classes": ("flu",)}, {"size": 31}, {"size": 4097}, {"strength": -0.1}, {"seed": -1}, {"patients": 0}],
 )
-def test_arguments_out_of_range_are_refused_by_name(change: dict[str, object]) -> None:
-    (name, value) = next(iter(change.items()))
-    with pytest.raises(ConfigError, match=f"{name}: found {value}, expected"):
-        draw(**change)
+def test_settings_out_of_range_are_refused_by_name(change: dict[str, object]) -> None:
+    ((name, value),) = change.items()
+    found = ",".join(value) if isinstance(value, tuple) else value
+    with pytest.raises(ConfigError, match=f"--{name}: found {found}, expected"):
+        config(**change)
 
 
 def shares(plan: list[PlannedPhantom], fact: str) -> tuple[float, float]:
@@ -232,11 +234,6 @@ def test_plan_depends_on_the_seed_alone_and_not_on_the_patients_number() -> None
     assert len(set(even)) == 2
 
 
-def test_a_negative_seed_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--seed: found -1"):
-        plan_phantoms(config(seed=-1))
-
-
 @pytest.mark.parametrize(
     ("file_format", "extension", "bits"),
     [("png", "png", 8), ("png16", "png", 16), ("jpeg", "jpg", 8), ("tiff", "tif", 8), ("tiff16", "tif", 16)],
@@ -247,8 +244,7 @@ def test_written_files_decode_to_what_was_drawn(tmp_path: Path, file_format: str
     plan = plan_phantoms(settings)
     assert len(rows) == len(plan)
     for row, film in zip(rows, plan, strict=True):
-        facts = {name: getattr(film, name) for name in ("patient", "image", "label", "arms_up", "marked")}
-        phantom = draw_phantom(seed=5, size=64, strength=0.5, **facts)
+        phantom = draw_phantom(film)
         path, mask = settings.out / row["path"], settings.out / row["mask"]
         assert path.name == f"phantom-{film.patient:04d}_{film.image:03d}.{extension}"
         image_HW = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)

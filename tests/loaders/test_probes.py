@@ -23,8 +23,7 @@ from loaders.cautions import caution
 from loaders.config import PhantomConfig
 from loaders.images.frame import stored_frame, template_SS
 from loaders.images.radiograph import decode_radiograph
-from loaders.phantom.folder import plan_phantoms
-from loaders.phantom.phantom import draw_phantom
+from loaders.phantom.phantom import draw_phantom, plan_phantoms
 from loaders.sources.split import group_by
 from loaders.statistics import (
     auc_rows,
@@ -46,21 +45,9 @@ PATIENTS = 64
 
 def draw_collection(arms: float, strength: float) -> tuple[Collection, np.ndarray]:
     """Phantoms as frames of the audit, and their lung masks; arms and marks at random except the confounder."""
-    config = PhantomConfig(out=Path("unused"), patients=PATIENTS, size=SIDE, arms=arms, seed=7)
+    config = PhantomConfig(out=Path("unused"), patients=PATIENTS, size=SIDE, strength=strength, arms=arms, seed=7)
     plan = plan_phantoms(config)
-    films = [
-        draw_phantom(
-            seed=config.seed,
-            patient=film.patient,
-            image=film.image,
-            label=film.label,
-            size=SIDE,
-            strength=strength,
-            arms_up=film.arms_up,
-            marked=film.marked,
-        )
-        for film in plan
-    ]
+    films = [draw_phantom(planned) for planned in plan]
     collection = Collection(
         frames_NSS=np.array([stored_frame(film.image_HW, SIDE, "stretch")[0] for film in films]),
         label_N=np.array([config.classes.index(film.label) for film in plan]),
