@@ -1,8 +1,8 @@
 """`make counts`: the files that one PNG crosses from `convert` to its beton, and one metric from logits to the page.
 
-A file is crossed where one of its functions runs on the way.  The way of an image is a conversion without its contact
-sheets.  The way of a metric is all that estimates it from the logits, and from there every function that holds the
-number, alone or in a result.
+A Python file is crossed where one of its functions runs on the way.  The way of an image is a conversion without its
+contact sheets.  The way of a metric is all that estimates it from the logits, and from there every function that holds
+the number, alone or in a result.
 """
 
 import dataclasses
@@ -19,13 +19,14 @@ import msgspec
 
 from engine.config import EvaluateConfig, Recipe, TrainConfig
 from engine.evaluate.evaluate import evaluate
-from engine.evaluate.results import measure
+from engine.evaluate.trained import Decision
 from engine.report.report import refresh_report
+from engine.statistics.estimates import estimates
 from engine.train.train import train
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
 from loaders.convert.convert import convert
-from loaders.phantom.folder import write_phantoms
+from loaders.phantom.phantom import write_phantoms
 from tests.house import PRODUCT, REPOSITORY
 
 MOST_CROSSED = 20
@@ -41,10 +42,10 @@ def crossed(counts: Counts) -> Iterator[set[str]]:
     files: set[str] = set()
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
-        name = frame.f_code.co_filename
-        if event == "return" and name.startswith(str(REPOSITORY)) and frame.f_code.co_name != "<module>":
-            path = Path(name).relative_to(REPOSITORY)
-            if path.parts[0] in PRODUCT and str(path) not in files and counts(frame):
+        code = frame.f_code
+        if event == "return" and code.co_filename.startswith(str(REPOSITORY)) and code.co_name != "<module>":
+            path = Path(code.co_filename).relative_to(REPOSITORY)
+            if path.parts[0] in PRODUCT and path.suffix == ".py" and str(path) not in files and counts(frame):
                 files.add(str(path))
 
     threading.setprofile(watch)
@@ -99,7 +100,7 @@ def files_of_a_metric(betons: Path, run: Path) -> set[str]:
     config = EvaluateConfig(run=run, betons=(betons / "heldout.beton",), resamples=100)
     number = evaluate(config)[0].metrics.estimates[METRIC].value
     assert number is not None and not number.is_integer()  # or else others would be taken for it
-    with crossed(lambda frame: running(measure) or holds(frame.f_locals, number)) as files:
+    with crossed(lambda frame: running(Decision.probabilities, estimates) or holds(frame.f_locals, number)) as files:
         evaluate(config)
         refresh_report(run)
     return files
