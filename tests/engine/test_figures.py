@@ -5,7 +5,7 @@
 import ast
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -131,9 +131,9 @@ def draw_evaluation(case: Case) -> list[Figure]:
 def draw_comparison(case: Case) -> list[Figure]:
     sure = Estimate(value=0.97, low=0.93, high=0.99, method="bootstrap")
     contenders = [
-        Contender(model="cnn", validation_f1=sure, heldout_f1=replace(sure, value=0.94, low=0.9)),
+        Contender(model="cnn", validation_f1=sure, heldout_f1=msgspec.structs.replace(sure, value=0.94, low=0.9)),
         Contender(model="densenet121", failed="out of memory"),
-        Contender(model=case.classes[-1], validation_f1=replace(sure, value=1.0, low=1.0, high=1.0)),
+        Contender(model=case.classes[-1], validation_f1=msgspec.structs.replace(sure, value=1.0, low=1.0, high=1.0)),
     ]
     names = list(case.classes)
     return [comparison_figure(comparison(networks=contenders, classes=names, positive=names[0]))]
