@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -174,7 +176,8 @@ def test_each_campaigns_short_form_is_a_test(campaign: Campaign, monkeypatch: py
     monkeypatch.setattr(tests, "check_short_form", lambda campaign, folder: checked.append(campaign))
     arguments = inspect.signature(tests.test_every_promise_holds_under_attack).parameters
     tests.test_every_promise_holds_under_attack(**dict.fromkeys(arguments, monkeypatch))
-    assert checked == [campaign]
+    (found,) = checked  # which may be given what its file has prepared
+    assert replace(found, run=found.run.func if isinstance(found.run, partial) else found.run) == campaign
 
 
 def test_every_campaign_can_be_named_as_one_argument() -> None:
