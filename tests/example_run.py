@@ -55,7 +55,7 @@ def summary(**changes: Any) -> Summary:
         "best_f1": 0.914,
         "best_epoch": 19,
         "epochs": 26,
-        "stopped": "no better validation F1 in 7 epochs",
+        "stopped": "patience",
         "images_per_second": 412.7,
         "seconds": 118.4,
         "steps": 1340,
@@ -332,7 +332,7 @@ def comparison(**changes: Any) -> Comparison:
 
 def fold_training(**counts: int) -> dict[str, Any]:
     """How a fold's network was trained."""
-    scores = {"validation_f1": 0.9, "epochs": 26, "best_epoch": 19, "stopped": "no better validation F1 in 7 epochs"}
+    scores = {"validation_f1": 0.9, "epochs": 26, "best_epoch": 19, "stopped": "patience"}
     return {"split": "group", **counts, **scores}
 
 

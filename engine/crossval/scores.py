@@ -13,6 +13,7 @@ from engine.crossval.folds import Pool
 from engine.evaluate.results import Scores
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
 from engine.train.run_folder import shared_settings
+from engine.train.state import Ending
 from loaders import __version__
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution
@@ -34,7 +35,7 @@ class FoldTraining(Record, frozen=True, kw_only=True):
     validation_f1: float
     epochs: Count
     best_epoch: Count
-    stopped: str
+    stopped: Ending
 
 
 class FoldScores(Record, frozen=True, kw_only=True):

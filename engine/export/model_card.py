@@ -137,7 +137,7 @@ def training_text(summary: Summary | None, settings: dict[str, Any]) -> Iterator
     """The recipe: settings that are no paths, and how the training ended."""
     if summary:
         yield (
-            f"{summary.epochs} epochs ({plain(summary.stopped)}); best validation F1 "
+            f"{summary.epochs} epochs ({summary.ending}); best validation F1 "
             f"{value_text('f1', summary.best_f1)}, by which the epoch was chosen, so that it is optimistic."
         )
     shown = {

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from torch import Tensor, nn
 
 from engine.config import Recipe
@@ -12,12 +13,14 @@ from engine.train.checkpoint import load_checkpoint, weights_for
 from loaders.errors import CheckpointError, Interrupted
 from loaders.output import PhaseProgress
 
+Ending = Literal["patience", "epochs"]  # which of the recipe's settings ended a run
+
 
 @dataclass(kw_only=True, slots=True)
 class State:
     """step: of the whole run.  loader: its state.  loss_sum, confusion: of the epoch under way.
 
-    seconds: of all sessions.  rate: images a second.  finished: why the run ended; "" while it goes on.
+    seconds: of all sessions.  rate: images a second.  finished: why the run ended; None while it goes on.
     run: whose state it is, of run_id.
     """
 
@@ -30,7 +33,7 @@ class State:
     best_epoch: int = 0
     seconds: float = 0.0
     rate: float = 0.0
-    finished: str = ""
+    finished: Ending | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     run: str = ""
 
@@ -91,7 +94,10 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], State]:
         raise CheckpointError(
             f"{path}: found {', '.join(unknown)}, expected {', '.join(known)}; resume with the version that wrote it"
         )
-    return tensors, State(**content)
+    try:
+        return tensors, msgspec.convert(content, State)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{path}: {error}, expected a state; resume with the version that wrote it") from error
 
 
 def check_run(path: Path, found: str, run: str) -> None:

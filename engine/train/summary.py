@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.config import TrainConfig
 from engine.statistics.names import headline_name, short_name
+from engine.train.state import Ending
 from loaders.beton.format import Facts
 from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
@@ -13,6 +14,8 @@ from loaders.records import Count, Record
 
 SUMMARY = "summary.json"
 EARLY_SCORE = 0.99  # of validation after one epoch; the report saw 99 %, and its data gave the class without the lungs
+
+ENDINGS: dict[Ending, str] = {"patience": "stopped early: no better validation F1", "epochs": "all epochs done"}
 
 
 class Summary(Record, frozen=True, kw_only=True):
@@ -23,7 +26,7 @@ class Summary(Record, frozen=True, kw_only=True):
     best_f1: float
     best_epoch: Count
     epochs: Count
-    stopped: str
+    stopped: Ending
     images_per_second: float
     seconds: float
     steps: Count
@@ -44,6 +47,11 @@ class Summary(Record, frozen=True, kw_only=True):
     checkpoint_sha256: str
     versions: dict[str, str]
     not_for_diagnosis: bool = True
+
+    @property
+    def ending(self) -> str:
+        """Why it ended, to stand in brackets."""
+        return ENDINGS[self.stopped]
 
 
 def early_convergence(first: Mapping[str, Any]) -> list[Caution]:

@@ -90,7 +90,7 @@ def training_parts(summary: Summary, out: Path) -> Parts:
     parts = [
         Line(
             f"Best validation F1 {value_text('f1', summary.best_f1)} in epoch {summary.best_epoch} of {summary.epochs} "
-            f"({summary.stopped}); {rate_text(summary.images_per_second)}, {seconds_text(summary.seconds)} "
+            f"({summary.ending}); {rate_text(summary.images_per_second)}, {seconds_text(summary.seconds)} "
             f"on {summary.device}"
         )
     ]

@@ -110,6 +110,7 @@ class Training:
     def summary(self) -> Summary:
         """The summary of the run, which is finished."""
         state, config, facts = self.state, self.config, self.facts
+        assert state.finished, "only a run that has ended has a summary"
         return Summary(
             best_f1=state.best_f1,
             best_epoch=state.best_epoch,
@@ -231,9 +232,9 @@ class Training:
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
         if state.idle() >= config.recipe.patience:
-            state.finished = f"no better validation F1 in {config.recipe.patience} epochs"
+            state.finished = "patience"
         elif epoch >= config.recipe.epochs:
-            state.finished = "all epochs done"
+            state.finished = "epochs"
         logger.info("epoch %d: %s", epoch, state.history[-1])
         due = state.finished or time.perf_counter() - self.written >= self.pause
         if due:
