@@ -278,4 +278,11 @@ CODES: dict[str, Code] = {
         "a classifier of radiographs may rely on marks, arm position or the source of an image instead of the "
         "lungs, and a high score does not exclude it"
     ),
+    # of a probe: why it was not run
+    "few-patients-of-class": code("{groups} patients (groups), at least {least} needed", groups=int, least=int),
+    "few-classes-to-probe": code("fewer than two classes with {least} patients (groups)", least=int),
+    "few-sources-to-probe": code("fewer than two sources with {least} patients (groups)", least=int),
+    "no-headers": code("no headers: stored frames have none"),
+    "no-predicted-views": code("no predicted views"),
+    "no-groups-to-probe": code("the beton is unverified: its groups are not known"),
 }

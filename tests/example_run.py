@@ -21,6 +21,7 @@ from engine.report.results import Probes
 from engine.statistics.calibration import reliability
 from engine.statistics.thresholds import precision_recall_curve, roc_curve
 from engine.train.summary import Summary
+from loaders.cautions import caution
 from loaders.figure_text import class_names
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
@@ -230,7 +231,7 @@ def probes(*alarms: str, **changes: Any) -> Probes:
             for name in names
         ],
         "cautions": [],
-        "skipped": {"header": "no headers: stored frames have none"},
+        "skipped": {"header": caution("no-headers")},
     }
     return msgspec.convert(plain | changes, Probes)
 

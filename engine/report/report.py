@@ -14,7 +14,7 @@ from engine.train.summary import SUMMARY
 from loaders.atomic_file import locked, publish_bytes
 from loaders.audit.findings import CollectionFinding
 from loaders.beton.reader import Beton
-from loaders.cautions import Caution
+from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, InputError
 from loaders.html import PNG
 from loaders.output import Line, Parts, PhaseProgress, caution_lines, path_line
@@ -36,7 +36,7 @@ def probe_run(run: Path, beton_path: Path, progress: PhaseProgress = lambda phas
         verified, facts, num_samples = beton.verified, beton.facts, len(beton)
     result = audit_beton(beton_path, SEED, PERMUTATIONS, progress) if verified else None
     if result is None:
-        why = "fewer than two classes" if verified else "the beton is unverified: its groups are not known"
+        why = caution("one-class" if verified else "no-groups-to-probe")
         result = CollectionFinding(probes=[], cautions=[], skipped={"all probes": why})
     probes = Probes(
         beton=beton_path.name,

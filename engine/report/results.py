@@ -40,7 +40,7 @@ class Probes(Record, frozen=True, kw_only=True):
     permutations: Count
     probes: list[ProbeFinding]
     cautions: list[Caution]
-    skipped: dict[str, str]
+    skipped: dict[str, Caution]
     plainfilm: str = __version__
     not_for_diagnosis: bool = True
 

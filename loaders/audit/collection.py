@@ -10,6 +10,7 @@ import numpy as np
 
 from loaders.audit.findings import CollectionFinding, ProbeFinding
 from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, SOURCE_PROBE, VIEW_PROBE, Probe
+from loaders.cautions import Caution, caution
 from loaders.sources.catalog import source_cautions
 from loaders.statistics import (
     Progress,
@@ -77,7 +78,7 @@ def probe_collection(
     permutations: at least 999, lest Holm's correction over a dozen probes leave no p below 5 %.
     progress(done, total) is called after each probe.
     """
-    skipped: dict[str, str] = {}
+    skipped: dict[str, Caution] = {}
     tasks = [*class_tasks(collection, skipped), *source_tasks(collection, skipped)]
     measured = []
     for done, task in enumerate(tasks, 1):
@@ -95,33 +96,33 @@ def probe_collection(
     return CollectionFinding(probes=probes, cautions=cautions, skipped=skipped)
 
 
-def class_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
+def class_tasks(collection: Collection, skipped: dict[str, Caution]) -> Iterator[ProbeTask]:
     """The probes of the class, among classes with enough groups; fills skipped with the others and why."""
     inputs = {"header": collection.header_NF, "view": collection.view_N}
-    reasons = {"header": "no headers: stored frames have none", "view": "no predicted views"}
+    missing = {"header": "no-headers", "view": "no-predicted-views"}
     rows_N, target_N, kept = learnable(collection.label_N, collection.group_N)
     for label, name in enumerate(collection.classes):
         if label not in kept:
             groups = len(np.unique(collection.group_N[collection.label_N == label]))
-            skipped[f"class {name}"] = f"{groups} patients (groups), at least {MIN_GROUPS} needed"
+            skipped[f"class {name}"] = caution("few-patients-of-class", groups=groups, least=MIN_GROUPS)
     for probe in (HEADER_PROBE, *FRAME_PROBES, VIEW_PROBE):
         input_N = inputs.get(probe.name, collection.frames_NSS)
         if len(kept) < 2:
-            skipped[probe.name] = f"fewer than two classes with {MIN_GROUPS} patients (groups)"
+            skipped[probe.name] = caution("few-classes-to-probe", least=MIN_GROUPS)
         elif input_N is None:
-            skipped[probe.name] = reasons[probe.name]
+            skipped[probe.name] = caution(missing[probe.name])
         else:
             yield ProbeTask(probe=probe, rows_N=rows_N, input_N=input_N, target_N=target_N)
 
 
-def source_tasks(collection: Collection, skipped: dict[str, str]) -> Iterator[ProbeTask]:
+def source_tasks(collection: Collection, skipped: dict[str, Caution]) -> Iterator[ProbeTask]:
     """The probes of the source, one for each class."""
     _, source_N = np.unique(np.asarray(collection.source_N, object).astype(str), return_inverse=True)
     for label, name in enumerate(collection.classes):
         class_N = np.flatnonzero(collection.label_N == label)
         inside_N, target_N, kept = learnable(source_N[class_N], collection.group_N[class_N])
         if len(kept) < 2:
-            skipped[SOURCE_PROBE.name + name] = f"fewer than two sources with {MIN_GROUPS} patients (groups)"
+            skipped[SOURCE_PROBE.name + name] = caution("few-sources-to-probe", least=MIN_GROUPS)
         else:
             rows_N, frames_NSS = class_N[inside_N], collection.frames_NSS
             yield ProbeTask(probe=SOURCE_PROBE, rows_N=rows_N, input_N=frames_NSS, target_N=target_N, within=name)

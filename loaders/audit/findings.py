@@ -177,7 +177,7 @@ class CollectionFinding(Record, frozen=True, kw_only=True):
 
     probes: list[ProbeFinding]
     cautions: list[Caution]
-    skipped: dict[str, str]
+    skipped: dict[str, Caution]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

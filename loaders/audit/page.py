@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult, FileFinding, ProbeFinding, Removal
+from loaders.cautions import each_once
 from loaders.html import CHART_WIDTH, page_environment
 from loaders.output import Line, Parts, Sheet, caution_lines, number_text, p_text, path_line, seconds_text
 
@@ -173,9 +174,10 @@ def audit_parts(result: AuditResult) -> Parts:
     parts += caution_lines(found.cautions)
     parts.append(Sheet(headers=("probe", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
     parts += [Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm]
-    for reason, number in Counter(found.skipped.values()).items():
-        first = next(name for name, why in found.skipped.items() if why == reason)
-        parts.append(Line(f"Not probed: {first}{f' and {number - 1} more' if number > 1 else ''}: {reason}"))
+    for reason in each_once(found.skipped.values()):
+        names = [name for name, why in found.skipped.items() if why == reason]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        parts.append(Line(f"Not probed: {names[0]}{more}: {reason.finding}"))
     return parts
 
 

@@ -32,7 +32,7 @@ from engine.predict.predict import predict_files, prediction_parts
 from engine.predict.table import list_sources
 from engine.profile.profile import machine_cautions
 from engine.report.page import crossval_cautions
-from engine.report.report import report_parts, write_report
+from engine.report.report import probe_run, report_parts, write_report
 from engine.report.results import read_results
 from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
@@ -44,6 +44,9 @@ from engine.train.leakage import save_record, training_cautions
 from engine.train.run_folder import run_id, save_settings
 from engine.train.summary import Summary, early_convergence
 from engine.train.train import train, training_parts
+from loaders.audit.collection import Collection, class_tasks, source_tasks
+from loaders.audit.findings import CollectionFinding
+from loaders.audit.page import audit_parts, page_html
 from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
@@ -53,9 +56,9 @@ from loaders.output import Line, Parts
 from loaders.records import read_record
 from loaders.settings import build
 from tests.engine.test_device_step import CUDA, Recorder, recorder  # noqa: F401 - a fixture
-from tests.example_run import CHECKPOINT, make_run, metrics, results_of, small_training
+from tests.example_run import CHECKPOINT, make_run, metrics, probes, results_of, small_training
 from tests.example_run import crossval as example_crossval
-from tests.loaders.test_audit_page import Reader
+from tests.loaders.test_audit_page import Reader, make_result
 from tests.loaders.test_beton import strip_footer
 
 ROOT = Path(__file__).parents[2]
@@ -138,10 +141,6 @@ def case(phantoms: Path, betons: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 # ---- the plants: code → where it belongs, and what makes it under a condition that was planted
-
-
-def of_set(case: Case) -> list[Caution]:
-    return case.checked(case.betons / "heldout.beton")
 
 
 def unknown_patients(case: Case) -> list[Caution]:
@@ -272,6 +271,18 @@ def refusals(num_positive: int, num_negative: int) -> list[Caution]:
     return [point.refused for point in choose_operating_points(is_N, np.arange(len(is_N)) / 100) if point.refused]
 
 
+def unprobed(*patients: int) -> list[Caution]:
+    """Why probes of stored frames from one source are not run.  patients: of each class, with one image each."""
+    label_N, skipped = np.repeat(np.arange(len(patients)), patients), dict[str, Caution]()
+    collection = Collection(
+        frames_NSS=np.zeros((len(label_N), 92, 92), np.uint8), label_N=label_N, classes=("a", "b"),
+        group_N=np.arange(len(label_N)), source_N=("s",) * len(label_N),
+    )  # fmt: skip
+    for tasks in (class_tasks, source_tasks):
+        list(tasks(collection, skipped))  # runs none of them
+    return list(skipped.values())
+
+
 Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
@@ -319,6 +330,12 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "result-of-other-weights": ("report", lambda case: left_out(case, lambda run: None)),
     "valid-for-its-data-only": ("card", on_card),
     "shortcuts-not-excluded": ("card", on_card),
+    "few-patients-of-class": ("probes", lambda case: unprobed(12, 9)),
+    "few-classes-to-probe": ("probes", lambda case: unprobed(12, 9)),
+    "few-sources-to-probe": ("probes", lambda case: unprobed(12, 9)),
+    "no-headers": ("probes", lambda case: unprobed(12, 10)),
+    "no-predicted-views": ("probes", lambda case: unprobed(12, 10)),
+    "no-groups-to-probe": ("probes", lambda case: [*probe_run(case.place, case.foreign()).skipped.values()]),
 }
 
 
@@ -335,8 +352,8 @@ def examples(origin: str) -> list[Caution]:
 
 def test_every_code_has_a_plant_and_a_place_that_is_looked_at() -> None:
     assert PLANTS.keys() == CODES.keys()
-    # a profile's are looked for in test_profile, a card's by its plant
-    assert {origin for origin, _ in PLANTS.values()} == {*ORIGINS, "profile", "card"}
+    # a profile's are looked for in test_profile, a card's by its plant, a probe's in a test of their own
+    assert {origin for origin, _ in PLANTS.values()} == {*ORIGINS, "profile", "card", "probes"}
 
 
 @pytest.mark.parametrize("code", PLANTS)
@@ -466,6 +483,19 @@ def test_each_caution_is_text_in_the_terminal_and_on_the_page_and_a_code_in_the_
     assert (PAGE in places_of(code)) == (shown.page is not None)
     if shown.page is not None:
         assert f"Caution: {planted.text}." in shown.page
+
+
+def test_why_a_probe_was_not_run_is_text_in_the_terminal_and_on_both_pages_and_a_code_in_the_file(case: Case) -> None:
+    skipped = {f"probe {place}": one for place, one in enumerate(examples("probes"))}
+    skipped["class b"] = skipped["probe 0"]
+    found = make_result(collection=CollectionFinding(probes=[], cautions=[], skipped=skipped))
+    run = make_run(case.place / "unprobed", probes=probes(skipped=skipped))
+    assert json.loads((run / "probes.json").read_text())["skipped"] == msgspec.to_builtins(skipped)
+    terminal, pages = lines(audit_parts(found)), [" ".join(Reader(page_html(found)).text.split()), page_of(run)]
+    for name, reason in skipped.items():
+        assert all(f" {name} {reason.finding} " in page for page in pages)
+        more = " and 1 more" if name == "probe 0" else ""
+        assert (f"Not probed: {name}{more}: {reason.finding}" in terminal.split("\n")) == (name != "class b")
 
 
 def test_a_rivals_caution_is_not_taken_for_this_runs(case: Case, places: dict[str, Shown]) -> None:

@@ -681,7 +681,9 @@ def hostile_run(run: Path, first: str, second: str) -> Path:
             operating_points=[{"name": first, "threshold": None, "refused": None, "estimates": {}}],
         ),
         explanation=explanation(samples=samples, method=second, layer=first),
-        probes=probes(probes=[alarmed, *others], cautions=found_in, skipped={first: second}),
+        probes=probes(
+            probes=[alarmed, *others], cautions=found_in, skipped={first: caution("absent-classes", classes=[second])}
+        ),
         crossval=crossval(external=first, classes=names),
         dataflow=dataflow(
             reasons={"rejected": {first: 3, second: 1}}, splits={first: {second: 3, first: 2}}, groups={}
@@ -835,7 +837,7 @@ def probed(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_probes_of_the_training_beton_are_kept_and_shown(probed: Path, betons: Path, tmp_path: Path) -> None:
     found = read_record(Probes, probed / "probes.json")
     assert {probe.name for probe in found.probes} >= {"outside-crop", "lungs-hidden", "thumbnail", "view"}
-    assert found.skipped["header"] == "no headers: stored frames have none"
+    assert found.skipped["header"] == caution("no-headers")
     assert found.beton == "train.beton" and found.num_samples > 10
     assert str(betons) not in (probed / "probes.json").read_text()
     assert "Not measured" not in Reader((probed / "report.html").read_text()).text
@@ -849,7 +851,7 @@ def test_probes_that_cannot_be_run_say_why(betons: Path, tmp_path: Path) -> None
     bare = tmp_path / "train.beton"
     bare.write_bytes(strip_footer((betons / "train.beton").read_bytes()))
     found = probe_run(tmp_path, bare)
-    assert not found.probes and "unverified" in found.skipped["all probes"]
+    assert not found.probes and found.skipped == {"all probes": caution("no-groups-to-probe")}
     assert verdict_of(make_run(tmp_path, probes=None)).unchecked == ("shortcuts in the collection",)
     text = Reader(write_report(tmp_path).page.read_text()).text
     assert "What the probes could not examine" in text and "unverified" in text

@@ -156,7 +156,7 @@ def example(thumbnails: list[bytes]) -> AuditResult:
         Removal(label="normal", files=81, removed=9, low=0.059, high=0.198),
         Removal(label="viral pneumonia", files=80, removed=17, low=0.137, high=0.314),
     ]
-    skipped = {"view": "no predicted views"}
+    skipped = {"view": caution("no-predicted-views")}
     collection = CollectionFinding(probes=probes, cautions=[CAUTION], skipped=skipped)
     versions = {"plainfilm": "0.1.0", "numpy": "2.2.1", "opencv": "4.11.0", "python": "3.12.8"}
     return AuditResult(
@@ -270,7 +270,7 @@ def test_a_hostile_name_stays_text_wherever_it_stands(name: str, thumbnails: lis
     collection = CollectionFinding(
         probes=[make_probe(f"source-within-{name}", 0.9, picture=b"\x89PNG\r\n\x1a\n")],
         cautions=[named(name)],
-        skipped={name: name},
+        skipped={name: named(name)},
     )
     result = make_result(
         [file, renamed(file, label="b")],
@@ -307,7 +307,7 @@ def make_named(result: AuditResult, name: str) -> AuditResult:
         source=name,
         files=files,
         removals=[replace(removal, label=name) for removal in result.removals],
-        collection=CollectionFinding(probes=probes, cautions=[named(name)], skipped={name: name}),
+        collection=CollectionFinding(probes=probes, cautions=[named(name)], skipped={name: named(name)}),
         versions={name: name},
     )
 

@@ -331,7 +331,7 @@ def test_classes_confounded_with_their_sources_are_a_caution_commonest_first() -
 
 def test_a_single_class_is_no_caution_and_no_probe() -> None:
     found = probe_collection(noise_collection(["x"] * 12, np.zeros(12, np.int64)))
-    assert found.cautions == [] and found.probes == [] and "fewer than two classes" in found.skipped["thumbnail"]
+    assert found.cautions == [] and found.probes == [] and found.skipped["thumbnail"].code == "few-classes-to-probe"
 
 
 def test_sources_of_different_appearance_are_predicted_within_a_class() -> None:
@@ -340,7 +340,7 @@ def test_sources_of_different_appearance_are_predicted_within_a_class() -> None:
     found = probe_collection(noise_collection(sources, label_N), permutations=999, resamples=50)
     probes = {probe.name: probe for probe in found.probes}
     assert probes["source-within-a"].alarm and "the source within class a" in probes["source-within-a"].sentence
-    assert "source-within-b" in found.skipped and found.cautions == []
+    assert found.skipped["source-within-b"] == caution("few-sources-to-probe", least=10) and found.cautions == []
     assert not probes["header"].alarm and probes["header"].auc == 0.5
 
 
@@ -351,7 +351,7 @@ def test_too_few_groups_and_missing_inputs_are_skipped_with_the_reason() -> None
     found = probe_collection(
         collection, permutations=99, resamples=20, progress=lambda done, total: calls.append((done, total))
     )
-    assert found.skipped["class c"].startswith("5 patients (groups)")
+    assert found.skipped["class c"] == caution("few-patients-of-class", groups=5, least=10)
     assert calls == [(done, len(found.probes)) for done in range(1, len(found.probes) + 1)] and len(calls) == 8
     few = probe_collection(
         Collection(
@@ -362,7 +362,7 @@ def test_too_few_groups_and_missing_inputs_are_skipped_with_the_reason() -> None
             source_N=("s",) * 30,
         )
     )
-    assert few.probes == [] and "fewer than two classes" in few.skipped["outside-crop"]
+    assert few.probes == [] and few.skipped["outside-crop"] == caution("few-classes-to-probe", least=10)
     bare = probe_collection(
         Collection(
             frames_NSS=collection.frames_NSS[:40],
@@ -374,4 +374,5 @@ def test_too_few_groups_and_missing_inputs_are_skipped_with_the_reason() -> None
         permutations=99,
         resamples=20,
     )
-    assert {"header", "view"} <= set(bare.skipped) and len(bare.probes) == 6
+    missing = {"header": "no-headers", "view": "no-predicted-views"}
+    assert {name: bare.skipped[name].code for name in missing} == missing and len(bare.probes) == 6
