@@ -15,6 +15,7 @@ import torch
 from torch.torch_version import TorchVersion
 
 from engine.config import Switch
+from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError
 
 
@@ -75,7 +76,7 @@ class Policy:
     autocast: torch.dtype | None
     memory_format: torch.memory_format
     compiled: bool
-    why: str = ""
+    why: Caution
     found_inf: bool = True
     setting: str = ""
 
@@ -137,16 +138,18 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
         cannot = "" if row.compiled else row.issues["compiled"]
     # never by itself on a CPU: a step at 128 takes 0.6 times as long in bfloat16 with AMX, and 17 times with AVX2 alone
     autocast = mixed if amp == "on" or (amp == "auto" and chosen.type == "cuda") else None
-    compile_it, why = compiled == "on", f"--compile {compiled}"
+    compile_it, why = compiled == "on", caution("compile-as-set", switch=compiled)
     if cannot and compile_it:
         raise ConfigError(f"--compile on: torch {torch.__version__} cannot on MPS ({cannot}); use --compile off")
     if compiled == "auto" and chosen.type == "cuda":
         warm = warm_marker(setting).exists()
         repays = COMPILE_REPAYS_WARM if warm else COMPILE_REPAYS
         compile_it = num_steps >= repays
-        why += f", {num_steps:,} steps, repaid from {repays:,} with a {'warm' if warm else 'cold'} cache"
+        why = caution("compile-by-steps", steps=num_steps, least=repays, cache="warm" if warm else "cold")
+    elif compiled == "auto" and cannot:
+        why = caution("compile-not-yet", device=chosen.type, issue=cannot)
     elif compiled == "auto":
-        why += f": never on {chosen.type}" + (f" ({cannot})" if cannot else "")
+        why = caution("compile-never", device=chosen.type)
     compilers = [os.environ.get("CXX") or "g++", "clang++", "c++"]  # as torch.compile searches for them
     if compile_it and chosen.type == "cpu" and not any(map(shutil.which, compilers)):
         raise ConfigError(

@@ -285,4 +285,11 @@ CODES: dict[str, Code] = {
     "no-headers": code("no headers: stored frames have none"),
     "no-predicted-views": code("no predicted views"),
     "no-groups-to-probe": code("the beton is unverified: its groups are not known"),
+    # of a training: why torch.compile is used, or not
+    "compile-as-set": code("--compile {switch}", switch=str),
+    "compile-by-steps": code(
+        "--compile auto, {steps:,} steps, repaid from {least:,} with a {cache} cache", steps=int, least=int, cache=str
+    ),
+    "compile-never": code("--compile auto: never on {device}", device=str),
+    "compile-not-yet": code("--compile auto: never on {device} ({issue})", device=str, issue=str),
 }

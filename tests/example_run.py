@@ -73,7 +73,8 @@ def summary(**changes: Any) -> Summary:
         "head_epochs": 0,
         "parameters": 2159842,
         "device": "cpu (x86_64, 2 threads), fp32, channels_last, eager",
-        "compile": "not compiled",
+        "device_type": "cpu",
+        "compile": caution("compile-never", device="cpu"),
         "checkpoint_sha256": SHA256,
         "versions": {"plainfilm": "0.5.0", "torch": "2.13.0", "numpy": "2.4.6"},
     }

@@ -19,7 +19,10 @@ ENDINGS: dict[Ending, str] = {"patience": "stopped early: no better validation F
 
 
 class Summary(Record, frozen=True, kw_only=True):
-    """A finished training, as summary.json holds it.  best_f1: of validation.  seconds: of all sessions together."""
+    """A finished training, as summary.json holds it.  best_f1: of validation.  seconds: of all sessions together.
+
+    device: for people.  device_type: torch's, such as cpu.  compile: why torch.compile is used, or not.
+    """
 
     made_by = "train"
     version: int = 1
@@ -43,7 +46,8 @@ class Summary(Record, frozen=True, kw_only=True):
     head_epochs: Count
     parameters: Count
     device: str
-    compile: str
+    device_type: str
+    compile: Caution
     checkpoint_sha256: str
     versions: dict[str, str]
     not_for_diagnosis: bool = True

@@ -94,7 +94,7 @@ def training_parts(summary: Summary, out: Path) -> Parts:
             f"on {summary.device}"
         )
     ]
-    if not summary.device.startswith("cpu"):
-        parts.append(Line(summary.compile))
+    if summary.device_type != "cpu":
+        parts.append(Line(summary.compile.finding))
     parts += [path_line(out / name) for name in FILES]
     return parts + caution_lines(summary.cautions)

@@ -71,7 +71,7 @@ class Training:
             save_settings(config.out, config)  # where the betons lie now
         with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
-            logger.info("%s; %s", self.policy.describe(), self.policy.why)
+            logger.info("%s; %s", self.policy.describe(), self.policy.why.finding)
             for caution in self.cautions:
                 logger.warning("%s", caution.text)
             self.learner = self.make_learner()
@@ -132,6 +132,7 @@ class Training:
             head_epochs=config.recipe.frozen_epochs,
             parameters=sum(parameter.numel() for parameter in self.network.parameters()),
             device=self.policy.describe(),
+            device_type=self.policy.device.type,
             compile=self.policy.why,
             checkpoint_sha256=file_hash(config.out / BEST),
             versions={"plainfilm": __version__, "torch": str(torch.__version__), "numpy": np.__version__},

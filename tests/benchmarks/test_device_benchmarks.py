@@ -14,7 +14,7 @@ import benchmarks.device.gpu as gpu
 import benchmarks.device.report as device_report
 from benchmarks.device.report import DeviceReport, DeviceTarget, OutOfTimeError, time_limit
 from benchmarks.device.rivals import interleave, noise_betons, our_epochs, our_steps
-from engine.device import Policy
+from engine.device import choose_policy
 
 ROOT = Path(__file__).parents[2]
 THERE = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -159,8 +159,7 @@ def test_workers_that_fail_or_have_no_time_left_are_a_reason_beside_the_best(
 
 def test_our_steps_count_images_and_run_from_epoch_to_epoch(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.device.rivals.CROP", 32)
-    policy = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=False)
-    with our_epochs(betons, policy, batch_size=16) as epochs:
+    with our_epochs(betons, choose_policy("cpu", "off", "off", 0), batch_size=16) as epochs:
         steps = our_steps(epochs)
         assert epochs.loader.num_samples % 16  # so that an epoch ends with a smaller batch
         for turn in range(1, 5):

@@ -14,11 +14,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 
-from engine.config import CrossvalConfig, EvaluateConfig, ExplainConfig, PredictConfig
+from engine.config import CrossvalConfig, EvaluateConfig, ExplainConfig, PredictConfig, Switch
 from engine.crossval.crossval import crossval
 from engine.crossval.folds import open_external, open_pool
 from engine.crossval.output import crossval_parts
+from engine.device import choose_policy
 from engine.evaluate.checks import check_beton, class_cautions, group_cautions, set_cautions
 from engine.evaluate.evaluate import evaluate
 from engine.evaluate.output import evaluation_parts
@@ -56,7 +58,7 @@ from loaders.output import Line, Parts
 from loaders.records import read_record
 from loaders.settings import build
 from tests.engine.test_device_step import CUDA, Recorder, recorder  # noqa: F401 - a fixture
-from tests.example_run import CHECKPOINT, make_run, metrics, probes, results_of, small_training
+from tests.example_run import CHECKPOINT, make_run, metrics, probes, results_of, small_training, summary
 from tests.example_run import crossval as example_crossval
 from tests.loaders.test_audit_page import Reader, make_result
 from tests.loaders.test_beton import strip_footer
@@ -283,6 +285,13 @@ def unprobed(*patients: int) -> list[Caution]:
     return list(skipped.values())
 
 
+def compiled_on(device: str, switch: Switch) -> list[Caution]:
+    """Why a run on this device is compiled, or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.device.choose_device", torch.device)
+        return [choose_policy(device, "off", switch, 1).why]
+
+
 Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
@@ -335,6 +344,10 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "few-sources-to-probe": ("probes", lambda case: unprobed(12, 9)),
     "no-headers": ("probes", lambda case: unprobed(12, 10)),
     "no-predicted-views": ("probes", lambda case: unprobed(12, 10)),
+    "compile-as-set": ("compilation", lambda case: compiled_on("cpu", "off")),
+    "compile-by-steps": ("compilation", lambda case: compiled_on("cuda", "auto")),
+    "compile-never": ("compilation", lambda case: compiled_on("cpu", "auto")),
+    "compile-not-yet": ("compilation", lambda case: compiled_on("mps", "auto")),
     "no-groups-to-probe": ("probes", lambda case: [*probe_run(case.place, case.foreign()).skipped.values()]),
 }
 
@@ -352,8 +365,8 @@ def examples(origin: str) -> list[Caution]:
 
 def test_every_code_has_a_plant_and_a_place_that_is_looked_at() -> None:
     assert PLANTS.keys() == CODES.keys()
-    # a profile's are looked for in test_profile, a card's by its plant, a probe's in a test of their own
-    assert {origin for origin, _ in PLANTS.values()} == {*ORIGINS, "profile", "card", "probes"}
+    # a profile's are looked for in test_profile, a card's by its plant, the others' in tests of their own
+    assert {origin for origin, _ in PLANTS.values()} == {*ORIGINS, "profile", "card", "probes", "compilation"}
 
 
 @pytest.mark.parametrize("code", PLANTS)
@@ -496,6 +509,14 @@ def test_why_a_probe_was_not_run_is_text_in_the_terminal_and_on_both_pages_and_a
         assert all(f" {name} {reason.finding} " in page for page in pages)
         more = " and 1 more" if name == "probe 0" else ""
         assert (f"Not probed: {name}{more}: {reason.finding}" in terminal.split("\n")) == (name != "class b")
+
+
+@pytest.mark.parametrize("why", [one.code for one in examples("compilation")])
+def test_why_a_run_was_compiled_is_text_in_the_terminal_unless_it_ran_on_a_cpu(case: Case, why: str) -> None:
+    for device_type, shown in (("cpu", 0), ("cuda", 1)):
+        # whatever the device is called
+        found = summary(device="cpu of a kind, by NVIDIA", device_type=device_type, compile=example(why))
+        assert lines(training_parts(found, case.run)).split("\n").count(example(why).finding) == shown
 
 
 def test_a_rivals_caution_is_not_taken_for_this_runs(case: Case, places: dict[str, Shown]) -> None:

@@ -19,6 +19,7 @@ from engine.device import (
     warm_marker,
 )
 from engine.train.device_batches import triton_trouble
+from loaders.cautions import caution
 from loaders.errors import ConfigError
 
 
@@ -32,7 +33,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_auto_is_bfloat16_in_channels_last_and_eager_where_a_run_is_short() -> None:
     policy = choose_policy("auto", "auto", "auto", 1400)
     assert policy.autocast == torch.bfloat16 and policy.memory_format == torch.channels_last and not policy.compiled
-    assert "1,400 steps, repaid from 300,000 with a cold cache" in policy.why
+    assert policy.why == caution("compile-by-steps", steps=1400, least=COMPILE_REPAYS, cache="cold")
+    assert policy.why.finding == "--compile auto, 1,400 steps, repaid from 300,000 with a cold cache"
 
 
 def test_auto_compiles_where_it_repays_and_sooner_once_the_cache_is_warm() -> None:
@@ -44,7 +46,7 @@ def test_auto_compiles_where_it_repays_and_sooner_once_the_cache_is_warm() -> No
     assert warm_marker("a").exists()
     assert compiled(COMPILE_REPAYS_WARM) and not compiled(COMPILE_REPAYS_WARM - 1)
     assert not compiled(COMPILE_REPAYS_WARM, "b")  # another setting compiles to something else
-    assert "warm cache" in choose_policy("auto", "auto", "auto", 1, "a").why
+    assert choose_policy("auto", "auto", "auto", 1, "a").why.parameters["cache"] == "warm"
 
 
 def test_an_eager_run_and_a_cache_that_is_not_there_leave_no_mark(
@@ -141,7 +143,7 @@ def test_on_mps_the_policy_is_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_on_mps_is_eager_float32_in_the_layout_whose_gradients_are_right() -> None:
     policy = choose_policy("mps", "auto", "auto", 10**9)
     assert policy.autocast is None and not policy.compiled and policy.memory_format == torch.contiguous_format
-    assert "issues/150121" in policy.why
+    assert policy.why.code == "compile-not-yet" and "issues/150121" in policy.why.finding
 
 
 @pytest.mark.usefixtures("mps")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from engine.config import TrainConfig
-from engine.device import Policy
+from engine.device import Policy, choose_policy
 from engine.networks.cnn import Cnn
 from engine.statistics.metrics import confusion_matrix
 from engine.train import trainer
@@ -40,7 +40,7 @@ from tests import naive
 from tests.example_run import small_training
 
 CPU = torch.device("cpu")
-POLICY = Policy(device=CPU, autocast=None, memory_format=torch.channels_last, compiled=False)
+POLICY = choose_policy("cpu", "off", "off", 0)
 OLD_MPS = replace(POLICY, found_inf=False)  # where fused Adam is deaf to the flag
 BATCH = 16
 

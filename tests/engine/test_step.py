@@ -19,7 +19,7 @@ from tests.naive import Plain
 from tests.rounding import MARGIN, rounded
 
 COMPILER = any(map(shutil.which, ("g++", "clang++", "c++")))
-CPU = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=False)
+CPU = choose_policy("cpu", "off", "off", 0)
 
 
 def step_of(network: nn.Module, policy: Policy = CPU, class_weight_K: np.ndarray | None = None) -> Step:
@@ -166,7 +166,7 @@ def test_class_weights_weigh_the_loss() -> None:
 @pytest.mark.extras
 @pytest.mark.skipif(not COMPILER, reason="torch.compile on a CPU needs a C++ compiler: install g++")
 def test_compiled_and_eager_steps_agree() -> None:
-    compiled = Policy(device=torch.device("cpu"), autocast=None, memory_format=torch.channels_last, compiled=True)
+    compiled = choose_policy("cpu", "off", "on", 0)
     results = []
     for policy in (CPU, compiled):
         network = pair(32)[0]
@@ -182,9 +182,7 @@ def test_compiled_and_eager_steps_agree() -> None:
 
 @pytest.mark.numerical
 def test_bfloat16_autocast_stays_near_float32() -> None:
-    mixed = Policy(
-        device=torch.device("cpu"), autocast=torch.bfloat16, memory_format=torch.channels_last, compiled=False
-    )
+    mixed = choose_policy("cpu", "on", "off", 0)
     losses = [train_step(step_of(pair(32)[0], policy), *batch(8, 32), seed=0, number=0).loss for policy in (CPU, mixed)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
 
