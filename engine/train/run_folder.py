@@ -236,14 +236,13 @@ def load_config(path: Path, data: Path | None = None) -> TrainConfig:
     """
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{path}: no {CONFIG}, expected a run folder of `train`; check the path")
+    values = read_run_settings(path) | {"out": str(path)} | ({"data": str(data)} if data else {})
+    if "data" not in values:
+        raise ConfigError(
+            f"{path}: no {LOCAL}, expected it to name the folder of the run's betons; name that folder: "
+            f"train BETONS --resume {path}"
+        )
     try:
-        values = read_run_settings(path) | {"out": str(path)} | ({"data": str(data)} if data else {})
-        if "data" not in values:
-            raise ConfigError(
-                f"{path}: no {LOCAL}, expected it to name the folder of the run's betons; name that folder: "
-                f"train BETONS --resume {path}"
-            )
         return build(TrainConfig, values)
     except ConfigError as error:
-        where = "" if any(str(path / name) in str(error) for name in (CONFIG, LOCAL)) else f"{path / CONFIG}: "
-        raise ConfigError(f"{where}{error}") from error
+        raise ConfigError(f"{path / CONFIG}: {error}") from error

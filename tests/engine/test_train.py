@@ -409,6 +409,26 @@ def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_p
         load_config(tmp_path / "run")
 
 
+def test_the_file_that_a_setting_cannot_be_read_from_is_named_once(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = {"data": "betons", "epochs": 2}
+    for name, text, found in (
+        ("local.json", "[]", "local.json: found a list, expected an object of settings"),
+        ("config.json", "{", "config.json: not JSON"),
+        ("config.json", json.dumps(settings | {"epochs": "two"}), "config.json: epochs: found 'two', expected int"),
+        # a value that is a path to the file itself
+        ("config.json", json.dumps(settings | {"amp": str(run / "config.json")}), "config.json: amp: found '/"),
+    ):
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir()
+        (run / "config.json").write_text(json.dumps(settings))
+        (run / name).write_text(text)
+        with pytest.raises(ConfigError) as error:
+            load_config(run)
+        assert str(error.value).startswith(str(run / found)), found
+        assert str(error.value).count(f"{run / name}: ") == 1
+
+
 def test_a_new_best_must_be_better_by_more_than_min_delta(betons: Path, tmp_path: Path, monkeypatch) -> None:
     from engine.train import trainer
 
