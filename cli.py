@@ -370,7 +370,7 @@ def run_audit(screen: Console, config: AuditConfig) -> None:
     """Find the defects of each file, and test whether the labels can be predicted without the lungs."""
     audit = load(screen, "loaders.audit.audit", status="loading the audit …")
     result, page = with_bars(screen, audit.audit, config), load(screen, "loaders.audit.page")
-    show_parts(screen, [*page.audit_parts(result), *page.audit_files(result, config.out)])
+    show_parts(screen, [*page.audit_parts(result), *page.written_files(result, config.out)])
 
 
 def run_info(screen: Console, betons: list[Path]) -> None:

@@ -142,7 +142,7 @@ def stream(seed: int, purpose: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(purpose,))))
 
 
-def deal_folds(group_N: np.ndarray, seed: int, num_folds: int = NUM_FOLDS) -> np.ndarray:
+def deal_groups(group_N: np.ndarray, seed: int, num_folds: int = NUM_FOLDS) -> np.ndarray:
     """Deal whole groups to folds, groups of one size evenly: int64 N.
 
     Labels play no part, so that the folds are the same for every permutation of them.

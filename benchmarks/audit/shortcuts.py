@@ -23,7 +23,7 @@ from loaders.config import PhantomConfig
 from loaders.images.frame import grey_window, resize
 from loaders.images.kind import kind_features, kind_of, shipped_weights
 from loaders.phantom.phantom import draw_phantom, plan_phantoms
-from loaders.statistics import deal_folds, fit_folds, holm, labelling_aucs, permutation_p, permute_groups
+from loaders.statistics import deal_groups, fit_folds, holm, labelling_aucs, permutation_p, permute_groups
 
 SIDE = 92
 POOL, PATIENTS, IMAGES = 600, 400, 2
@@ -85,7 +85,7 @@ def adjusted_p(pool: Pool, *, patients: int, rho: float, tied: str, seed: int, p
     ]
     header_NF = np.column_stack([rng.integers(0, 2, len(rows_N)), rng.choice([9.0, 9.5, 10.0], len(rows_N))])
     inputs.append((HEADER_PROBE, HEADER_PROBE.features(header_NF)))
-    fold_N = deal_folds(group_N, seed)
+    fold_N = deal_groups(group_N, seed)
     label_RN = permute_groups(label_N, group_N, permutations, seed)
     p = [
         permutation_p(labelling_aucs(fit_folds(features_NF, fold_N, probe.standardise), label_RN, 2))

@@ -5,14 +5,13 @@ from operator import itemgetter
 from pathlib import Path
 
 from loaders.beton.reader import Beton
-from loaders.convert.conversion import kind_text
+from loaders.convert.conversion import OUTCOMES, kind_text
 from loaders.errors import InputError, StorageError
 from loaders.records import Count, Record, write_record
 from loaders.sources.entry import SPLITS, read_rows
 
 DATAFLOW, TABLE = "dataflow.json", "convert.csv"
 COLUMNS = ("path", "label", "split", "sample", "group", "verdict", "kind", "reason")
-VERDICTS = ("written", "rejected", "duplicate", "excluded")
 MOST_REASONS = 12  # kinds that are named; rarer ones are added up
 OTHER = "other"
 
@@ -87,12 +86,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 def count_files(rows: list[dict[str, str]]) -> DataFlow:
     """Count the rows of a convert.csv."""
-    counts = Counter(dict.fromkeys(VERDICTS, 0))
-    kinds: dict[str, Counter[str]] = {verdict: Counter() for verdict in VERDICTS}
+    counts = Counter(dict.fromkeys(OUTCOMES, 0))
+    kinds: dict[str, Counter[str]] = {verdict: Counter() for verdict in OUTCOMES}
     splits: dict[str, Counter[str]] = defaultdict(Counter)
     groups: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        verdict = row["verdict"] if row["verdict"] in VERDICTS else "rejected"
+        verdict = row["verdict"] if row["verdict"] in OUTCOMES else "rejected"
         counts[verdict] += 1
         if verdict == "written":
             splits[row["split"]][row["label"]] += 1

@@ -26,7 +26,7 @@ from loaders.records import Count, Record
 from loaders.sources.entry import read_rows
 from loaders.statistics import percentile_interval, resampled_means
 
-Kind = Literal["phantom", "folder", "template"]
+MaskSource = Literal["phantom", "folder", "template"]
 Region = Literal["lungs", "outside", "unknown"]
 RESAMPLES = 2000
 # How far from chance (0) to all of the map within the lungs (1) a network that relies on the lungs must come. Of 13
@@ -54,7 +54,7 @@ class LungRatio(Record, frozen=True, kw_only=True):
     num_samples: Count
     num_empty: Count
     num_outside: Count
-    masks: Kind
+    masks: MaskSource
 
     @property
     def limit(self) -> float | None:
@@ -72,7 +72,9 @@ def lung_ratios(cam_NHW: np.ndarray, lungs_NHW: np.ndarray) -> np.ndarray:
     return ratio(inside_N, mass_N * area_N)
 
 
-def measure_lungs(ratio_N: np.ndarray, area_N: np.ndarray, group_N: np.ndarray, masks: Kind, seed: int) -> LungRatio:
+def measure_lungs(
+    ratio_N: np.ndarray, area_N: np.ndarray, group_N: np.ndarray, masks: MaskSource, seed: int
+) -> LungRatio:
     """The mean over pictures whose ratio is known, as of `lung_ratios`.  area_N: the lungs' share of each crop."""
     known_N = np.isfinite(ratio_N)
     return LungRatio(
@@ -148,7 +150,7 @@ class Masks:
     written: sample → what conversion made it of, where that is known.
     """
 
-    kind: Kind
+    kind: MaskSource
     path_of: dict[int, Path] | None
     written: dict[int, Written]
 

@@ -76,7 +76,7 @@ def captioned(uri: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Collection:
+class ShownConversion:
     """One conversion as the page shows it.  own: the run was trained on it, and the run's probes are of it.
 
     classes: of the data flow, in order.  tests: each set by name with its results, None where there are none.
@@ -89,7 +89,7 @@ class Collection:
     tests: tuple[tuple[str, EvaluatedSet | None, ExplainedSet | None], ...]
 
 
-def find_collections(results: RunResults) -> list[Collection]:
+def find_collections(results: RunResults) -> list[ShownConversion]:
     """The run's own conversion, then the others by name; in each, the set that the verdict is about comes first."""
     own, main = results.conversion_id, least_favourable(results.evaluations)
     evaluated = {tested.name: tested for tested in results.evaluations}
@@ -105,7 +105,7 @@ def find_collections(results: RunResults) -> list[Collection]:
         kept = [evaluated[name].dataflow for name in names if name in evaluated]  # by the evaluations of another's sets
         flow = results.dataflow if conversion == own else next(filter(None, kept), None)
         collections.append(
-            Collection(
+            ShownConversion(
                 name=conversion if conversion in names else conversion[:SET_DIGITS],
                 own=conversion == own,
                 flow=flow,

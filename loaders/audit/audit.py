@@ -13,7 +13,7 @@ import numpy as np
 from loaders.atomic_file import locked, publish_bytes, storage_error
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding
-from loaders.audit.page import page_html
+from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE, page_html
 from loaders.audit.table import table_bytes
 from loaders.audit.verdicts import conclude, judge_files, lateral_odds, probe_files
 from loaders.beton.reader import Beton
@@ -26,8 +26,6 @@ from loaders.images.quality import SMALL
 from loaders.output import PhaseProgress
 from loaders.sources.catalog import read_catalog
 from loaders.sources.entry import Entry, may_be_picture
-
-AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"
 
 
 def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, total: None) -> AuditResult:

@@ -15,7 +15,7 @@ from loaders.sources.catalog import source_cautions
 from loaders.statistics import (
     Progress,
     bootstrap_aucs,
-    deal_folds,
+    deal_groups,
     fit_folds,
     holm,
     labelling_aucs,
@@ -146,7 +146,7 @@ def measure(
     _, own_group_N = np.unique(group_N[task.rows_N], return_inverse=True)
     num_targets = int(task.target_N.max()) + 1
     models = fit_folds(
-        task.probe.features(task.input_N[task.rows_N]), deal_folds(own_group_N, seed), task.probe.standardise
+        task.probe.features(task.input_N[task.rows_N]), deal_groups(own_group_N, seed), task.probe.standardise
     )
     label_RN = permute_groups(task.target_N, own_group_N, permutations, seed)
     auc_R = labelling_aucs(models, label_RN, num_targets)

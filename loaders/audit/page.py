@@ -12,6 +12,7 @@ from loaders.cautions import each_once
 from loaders.html import CHART_WIDTH, page_environment
 from loaders.output import Line, Parts, Sheet, caution_lines, number_text, p_text, path_line, seconds_text
 
+AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"
 NUM_WORST = 12  # thumbnails of a gallery
 NUM_BORDERLINE = 12
 NUM_UNFOUND = 6  # thumbnails for a defect that no file has
@@ -181,9 +182,9 @@ def audit_parts(result: AuditResult) -> Parts:
     return parts
 
 
-def audit_files(result: AuditResult, out: Path) -> Parts:
+def written_files(result: AuditResult, out: Path) -> Parts:
     """The paths of what was written; a beton has no table of files."""
-    return [path_line(out / name) for name in (*(["audit.csv"] if result.files else []), "audit.html")]
+    return [path_line(out / name) for name in (*([AUDIT_TABLE] if result.files else []), AUDIT_PAGE)]
 
 
 def file_parts(result: AuditResult) -> list[Line | Sheet]:

@@ -16,7 +16,7 @@ FIX = re.compile(r"(?:crop \d+:\d+,\d+:\d+)?(?:(?:^|; )invert)?(?:(?:^|; )rotate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Decision:
+class AuditDecision:
     """The decision of the table for one file.  copy_of: the path of the copy that is kept, or "".
 
     pixels: hash of the pixels that were audited, hexadecimal, or "".
@@ -44,7 +44,7 @@ def table_bytes(files: list[FileFinding]) -> bytes:
     return csv_bytes(COLUMNS, map(cells, files))
 
 
-def read_decisions(path: Path) -> dict[str, Decision]:
+def read_decisions(path: Path) -> dict[str, AuditDecision]:
     """Path of a file → its decision.
 
     Errors: InputError for what is no audit's table, with the line; StorageError.
@@ -52,7 +52,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
     remedy = "name an audit.csv of `cli.py audit`, or audit again"
     optional = ("defects", "copy_of", "pixels")
     rows = read_rows(path, lambda row: row["path"].removeprefix("./"), NEEDED, optional, remedy, strip=False)
-    decisions: dict[str, Decision] = {}
+    decisions: dict[str, AuditDecision] = {}
     for name, (line, row) in rows.items():
         verdict, fix = row["verdict"].strip(), row["fix"].strip()
         if verdict not in VERDICTS:
@@ -62,7 +62,7 @@ def read_decisions(path: Path) -> dict[str, Decision]:
                 f"{path}: line {line} has fix {fix!r}, expected steps such as `crop 0:512,10:500; invert; rotate 90` "
                 "in this order; correct it"
             )
-        decisions[name] = Decision(
+        decisions[name] = AuditDecision(
             verdict=verdict,
             defects=tuple(part for part in row["defects"].split(";") if part in DEFECTS),
             fix=fix if verdict == "fix" else "",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult
-from loaders.audit.page import audit_parts
-from loaders.audit.table import Decision, read_decisions
+from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE, audit_parts
+from loaders.audit.table import AuditDecision, read_decisions
 from loaders.audit.verdicts import conclude, judge_files, probe_files
 from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig
@@ -23,6 +23,7 @@ CSV_COLUMNS = (
     "path", "label", "group", "split", "sample", "verdict", "kind", "reason", "fix", "width", "height", "format",
     "bits", "saturated",
 )  # fmt: skip
+OUTCOMES = ("written", "rejected", "duplicate", "excluded")  # of a file
 MOST_REASONS = 8  # printed one by one
 PERMUTATIONS = 1999  # of labels, for each probe of `--audit auto`
 SAME_PIXELS, OTHER_LABEL, BY_HAND = "same-pixels", "other-label", "by-hand"
@@ -37,7 +38,7 @@ KIND_TEXTS = {  # kind of a reason, unless it is an audit's defects → the reas
 
 @dataclass(kw_only=True, slots=True)
 class Row:
-    """The outcome for one source file.  verdict: written, rejected, duplicate or excluded.
+    """The outcome for one source file.  verdict: one of OUTCOMES.
 
     kind: the code of the reason, one of KIND_TEXTS, or defects as in audit.csv; "" for a file that is written.
     fix: repairs as in audit.csv, or "".  place: in the spool.  sample: in its split's beton.
@@ -75,7 +76,7 @@ def kind_text(kind: str) -> str:
     return f"{' and '.join(defects)} (audit)" if set(defects) <= DEFECTS.keys() else KIND_TEXTS.get(kind, "")
 
 
-def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[str, Decision]:
+def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[str, AuditDecision]:
     """The decisions of the table of `--audit` by path; none without a table.
 
     audit: off, auto or the table's path.  root: what the entries' paths are relative to.  Files that an audit does not
@@ -94,7 +95,7 @@ def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[st
     return decisions
 
 
-def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, Decision], table: str) -> None:
+def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, AuditDecision], table: str) -> None:
     """Reject rows as a table decides, and record how others were repaired.
 
     Where the table drops a copy in favour of a file with another label, both are rejected: the table may have been made
@@ -186,7 +187,7 @@ def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row], audited:
         catalog=catalog,
         positive=config.positive or catalog.classes[0],
         rows=tuple(rows),
-        counts={verdict: counts[verdict] for verdict in ("written", "rejected", "duplicate", "excluded")},
+        counts={outcome: counts[outcome] for outcome in OUTCOMES},
         samples=samples,
         cautions=tuple(cautions),
         dry_run=config.dry_run,
@@ -233,7 +234,7 @@ def conversion_parts(done: Conversion) -> Parts:
     parts += caution_lines(one for one in done.cautions if one.code not in {caution.code for caution in shown})
     if done.dry_run:
         return [*parts, Line("Dry run: nothing was written.")]
-    audit = ("audit.csv", "audit.html") if done.audited else ()
+    audit = (AUDIT_TABLE, AUDIT_PAGE) if done.audited else ()
     names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit)
     return [*parts, *(path_line(done.out / name) for name in (*names, "preparation.png", "augmentation.png"))]
 

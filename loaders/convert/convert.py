@@ -17,7 +17,8 @@ import numpy as np
 import PIL
 
 from loaders.atomic_file import SUFFIX, locked, publish_bytes
-from loaders.audit.audit import AUDIT_TABLE, remove_audit, write_audit
+from loaders.audit.audit import remove_audit, write_audit
+from loaders.audit.page import AUDIT_TABLE
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton.writer import beton_size, check_room, write_beton
 from loaders.config import ConvertConfig, __version__, stored_side

@@ -28,7 +28,7 @@ from loaders.sources.split import group_by
 from loaders.statistics import (
     auc_rows,
     bootstrap_aucs,
-    deal_folds,
+    deal_groups,
     fit_folds,
     holm,
     labelling_aucs,
@@ -97,17 +97,17 @@ def test_an_auc_without_both_classes_is_undefined() -> None:
 def test_folds_never_share_a_group_and_are_of_like_size() -> None:
     rng = np.random.default_rng(0)
     group_N = rng.permutation(random_groups(rng, 103, 6))
-    fold_N = deal_folds(group_N, seed=1)
+    fold_N = deal_groups(group_N, seed=1)
     assert all(len(np.unique(fold_N[group_N == group])) == 1 for group in range(103))
     counts = np.bincount(fold_N)
     assert len(counts) == 5 and counts.max() - counts.min() <= 12
-    assert (deal_folds(group_N, seed=1) == fold_N).all() and (deal_folds(group_N, seed=2) != fold_N).any()
+    assert (deal_groups(group_N, seed=1) == fold_N).all() and (deal_groups(group_N, seed=2) != fold_N).any()
 
 
 def test_a_score_comes_from_other_folds_only() -> None:
     rng = np.random.default_rng(0)
     features_NF, label_N = rng.standard_normal((50, 4)), (rng.random(50) < 0.5).astype(float)
-    fold_N = deal_folds(np.arange(50), seed=0)
+    fold_N = deal_groups(np.arange(50), seed=0)
     models = fit_folds(features_NF, fold_N)
     changed_N = np.where(fold_N == 2, 1 - label_N, label_N)
     score_RN = out_of_fold_scores(models, np.stack([label_N, changed_N]))
@@ -161,7 +161,7 @@ def test_the_interval_is_a_bootstrap_of_whole_groups() -> None:
     features_NF = (
         label_N[:, None] + rng.standard_normal(60)[group_N][:, None] + 0.1 * rng.standard_normal((len(group_N), 3))
     )
-    models = fit_folds(features_NF, deal_folds(group_N, seed=0))
+    models = fit_folds(features_NF, deal_groups(group_N, seed=0))
     low, high = percentile_interval(bootstrap_aucs(models, label_N, group_N, 2, 4000, seed=0))
     score_N = out_of_fold_scores(models, (label_N == 0).astype(float)[None])[0]
     naive = []
@@ -176,7 +176,7 @@ def test_several_classes_give_the_mean_auc_of_one_against_the_rest() -> None:
     rng = np.random.default_rng(5)
     label_N = rng.integers(0, 3, 90)
     features_NF = np.eye(3)[label_N] + rng.standard_normal((90, 3))
-    models = fit_folds(features_NF, deal_folds(np.arange(90), seed=0))
+    models = fit_folds(features_NF, deal_groups(np.arange(90), seed=0))
     wanted = np.mean(
         [
             roc_auc_score(label_N == label, out_of_fold_scores(models, (label_N == label).astype(float)[None])[0])
@@ -198,7 +198,7 @@ def test_noise_alarms_in_one_case_of_twenty_though_patients_resemble_themselves(
         label_N = (rng.random(40) < 0.3).astype(int)[group_N]
         if mixed:
             label_N = np.where(rng.random(len(group_N)) < 0.2, 1 - label_N, label_N)
-        models = fit_folds(features_NF, deal_folds(group_N, run))
+        models = fit_folds(features_NF, deal_groups(group_N, run))
         low += permutation_p(labelling_aucs(models, permute_groups(label_N, group_N, 99, run), 2)) <= 0.05
     spread = np.sqrt(0.05 * 0.95 / runs)
     assert abs(low / runs - 0.05) < 2.6 * spread
@@ -273,7 +273,7 @@ def test_one_odd_file_size_is_detected_wherever_it_is_among_the_others() -> None
     label_N = np.arange(90) % 2
     width_N = np.where(label_N == 1, 7.0, rng.choice([6.0, 8.0], 90))
     width_N[3] = np.nan
-    models = fit_folds(header_features(width_N[:, None]), deal_folds(np.arange(90), 0))
+    models = fit_folds(header_features(width_N[:, None]), deal_groups(np.arange(90), 0))
     assert labelling_aucs(models, label_N[None], 2)[0] > 0.95
 
 
