@@ -423,7 +423,7 @@ def draw_pictures(run: Path) -> Path:
 
 
 def small_training(data: Path, out: Path, **settings: object) -> TrainConfig:
-    """One epoch on the CPU, unless told otherwise.  settings: by name, those of the recipe and the loader too."""
+    """By default one epoch on the CPU.  settings: by name, those of the recipe and the loader too."""
     return build(TrainConfig, {"data": data, "out": out, "epochs": 1, "device": "cpu"} | settings)
 
 

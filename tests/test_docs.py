@@ -92,7 +92,7 @@ def test_extras_that_are_installed_or_recommended_exist() -> None:
     assert named <= set(setup["options.extras_require"])  # pip only warns of others
 
 
-def test_the_changelog_tells_of_this_version() -> None:
+def test_the_changelog_names_this_version() -> None:
     assert f"## {__version__}" in (REPOSITORY / "CHANGELOG.md").read_text()
 
 
@@ -213,7 +213,7 @@ def test_only_a_sheet_that_ends_in_text_has_it_to_the_left(capsys: pytest.Captur
         assert shown in capsys.readouterr().out
 
 
-def test_a_training_tells_where_it_is_before_its_first_loss_and_which_epoch_is_the_best() -> None:
+def test_a_training_reports_where_it_is_before_its_first_loss_and_which_epoch_is_the_best() -> None:
     row = {"epoch": 2, "train_loss": 0.5, "val_loss": 0.25, "val_f1": 0.75, "images_per_second": 1000.0}
     state = State(conversion_id="", rate=1000.0, best_f1=0.75, best_epoch=2, history=[row])
     recipe, nan = Recipe(epochs=3, patience=7), float("nan")

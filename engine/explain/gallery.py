@@ -40,7 +40,7 @@ def overlay(
     plain_HW3 = np.repeat(grey_HW[:, :, None], 3, 2)
     cam_HW = cv2.resize(cam_HW, (PANEL, PANEL), interpolation=cv2.INTER_LINEAR).clip(0, 1)
     colour_HW3 = matplotlib.colormaps[COLOURS](cam_HW)[:, :, :3] * 255
-    weight_HW1 = (0.75 * np.sqrt(cam_HW))[:, :, None]  # a faint trace is still seen
+    weight_HW1 = (0.75 * np.sqrt(cam_HW))[:, :, None]  # a faint trace stays visible
     heat_HW3 = np.rint(plain_HW3 * (1 - weight_HW1) + colour_HW3 * weight_HW1).astype(np.uint8)
     if lungs_HW is not None:
         large_HW = cv2.resize(lungs_HW.astype(np.float32), (PANEL, PANEL), interpolation=cv2.INTER_LINEAR)

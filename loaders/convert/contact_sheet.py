@@ -63,15 +63,15 @@ def to_levels(unit_HW: np.ndarray) -> np.ndarray:
 
 
 def preparation_sheet(
-    config: ConvertConfig, rows: tuple[Row, ...], catalog: Catalog, frames_NSS: np.ndarray, per_class: int = 2
+    config: ConvertConfig, rows: tuple[Row, ...], catalog: Catalog, frames_NSS: np.ndarray
 ) -> Image.Image:
-    """Raw file, grey, stored frame with its crop, and normalised crop of the first few radiographs of each class."""
+    """Raw file, grey, stored frame with its crop, and normalised crop of the first two radiographs of each class."""
     side, crop = stored_side(config.size), config.size
     margin = (side - crop) // 2
     tiles, captions = [], []
     names = class_names(catalog.classes, NAME)
     for label in catalog.classes:
-        shown = [row for row in rows if row.verdict == "written" and row.entry.label == label][:per_class]
+        shown = [row for row in rows if row.verdict == "written" and row.entry.label == label][:2]
         for row in shown:
             path = catalog.root / row.entry.path
             try:

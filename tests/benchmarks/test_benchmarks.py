@@ -350,7 +350,7 @@ def test_clear_cases_take_few_rounds_and_close_ones_more() -> None:
     assert measure(noisy_rounds(0.9, 0), limit=0.9).rounds == CHECKS[-1]
 
 
-def test_compare_tells_fallen_from_holding_missing_and_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_distinguishes_fallen_holding_missing_and_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     stored = {name: Interval(ratio=1.5, low=1.45, high=1.55, rounds=96) for name in ("holds", "falls", "gone")}
     pairs = [
         Pair(name="holds", rounds=noisy_rounds(1.5, 0)),

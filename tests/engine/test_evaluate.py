@@ -604,7 +604,7 @@ def test_one_sample_and_one_group_are_evaluated_without_a_false_interval(
         assert all(estimate.method != "bootstrap" for estimate in content.estimates.values())
 
 
-def test_an_unverified_beton_tells_no_groups_and_its_samples_count_as_independent(
+def test_an_unverified_beton_names_no_groups_and_its_samples_count_as_independent(
     run: Path, betons: Path, tmp_path: Path
 ) -> None:
     from tests.loaders.test_beton import strip_footer

@@ -170,7 +170,7 @@ def test_a_file_that_says_something_else_is_not_published(
     assert not (tmp_path / "m.onnx").exists() and not (tmp_path / "model_card.md").exists()
 
 
-def test_the_card_tells_data_recipe_and_cautions_and_no_file_of_a_patient(
+def test_the_card_names_data_recipe_and_cautions_and_no_file_of_a_patient(
     run: Path, exported: Path, betons: Path
 ) -> None:
     card = (run / "model_card.md").read_text()

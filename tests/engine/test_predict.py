@@ -43,7 +43,7 @@ def run(betons: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a few phantoms that no run has seen, in which the audit finds nothing."""
+    """A folder of a few phantoms that no run was trained on, in which the audit finds nothing."""
     folder = tmp_path_factory.mktemp("films")
     write_phantoms(PhantomConfig(out=folder / "p", patients=6, images_per_patient=1, size=256, seed=77))
     return folder / "p" / "images"

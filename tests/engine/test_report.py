@@ -780,7 +780,7 @@ def test_the_data_flow_adds_up_and_holds_no_name_of_a_file(tmp_path: Path) -> No
     assert "Müller" not in text and "anna" not in text.lower() and ".png" not in text and "home" not in text
 
 
-def test_reasons_are_counted_by_kind_in_whatever_words_they_are_written(tmp_path: Path) -> None:
+def test_reasons_are_counted_by_kind_whatever_the_text(tmp_path: Path) -> None:
     rows = [
         row("1.png", "duplicate", "any words", kind="same-pixels"),
         row("2.png", "duplicate", "other words: 2.png", kind="same-pixels"),

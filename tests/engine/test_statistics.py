@@ -420,7 +420,7 @@ def called(called_N: np.ndarray, num_classes: int) -> np.ndarray:
     return np.where(np.arange(num_classes) == called_N[:, None], 0.9, 0.1 / (num_classes - 1))
 
 
-def test_a_mean_over_classes_is_of_those_that_define_it_and_tells_how_many() -> None:
+def test_a_mean_over_classes_is_of_those_that_define_it_and_reports_how_many() -> None:
     label_N = np.repeat(np.arange(20), 10)
     found = estimates(label_N, called(np.zeros(200, int), 20), np.arange(200), 0, resamples=50)
     assert found["ppv"].value == pytest.approx(0.05)  # by scikit-learn's zero_division=0 it is 0.0025
@@ -523,7 +523,7 @@ def test_two_runs_that_err_on_the_same_samples_are_not_reported_as_equal() -> No
     }
 
 
-def test_predictive_values_that_no_resample_moves_keep_the_doubt_of_their_parts() -> None:
+def test_predictive_values_that_no_resample_moves_keep_the_intervals_of_their_parts() -> None:
     label_N = np.arange(40) % 2
     called_N = np.full(40, 0.9)  # everyone is called positive: sensitivity 1, specificity 0
     found = estimates(label_N, two_columns(called_N), np.arange(40), 1, prevalence=0.1, resamples=50)

@@ -266,7 +266,7 @@ def test_config_json_repeats_the_run(betons: Path, run: Path) -> None:
     assert load_config(run) == config(betons, run)
 
 
-def test_what_a_run_shares_tells_no_path_and_what_tells_one_is_for_its_owner_alone(
+def test_what_a_run_shares_names_no_path_and_what_names_one_is_for_its_owner_alone(
     betons: Path, run: Path, tmp_path: Path
 ) -> None:
     local = run / "local.json"
@@ -622,7 +622,7 @@ def test_no_best_weights_are_taken_from_a_state_that_is_spoilt(
     assert not any((tmp_path / "run" / f"{name}.safetensors").exists() for name in ("best", "last"))
 
 
-def test_a_state_of_a_later_release_is_refused_in_words(half: Path, tmp_path: Path) -> None:
+def test_a_state_of_a_later_release_is_refused_by_a_message(half: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(half, tmp_path / "run"))
     tensors, state = load_checkpoint(copied / "last.safetensors")
     save_checkpoint(copied / "last.safetensors", tensors, state | {"momentum": 1})
@@ -684,7 +684,9 @@ def test_events_on_a_full_disk_are_an_error_of_the_caller(tmp_path: Path) -> Non
 
 
 @needs_full
-def test_a_log_on_a_full_disk_stops_the_training_in_words(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_log_on_a_full_disk_stops_the_training_by_a_message(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(StorageError, match=r"train\.log: .* bytes of room"), RunFolder(tmp_path) as folder:
         folder._handler.stream.close()
         folder._handler.stream = FULL.open("w")

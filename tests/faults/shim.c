@@ -1,4 +1,4 @@
-/* A disk that fails: LD_PRELOAD this library, and chosen calls on files below one folder fail (tests/faults/disk.py).
+/* A disk that fails: LD_PRELOAD this library, and chosen calls on files below one folder fail (tests/faults/test_disk.py).
 
    Environment, read at start and again by fault_arm():
      FAULT_ROOT   folder whose files are watched; nothing is watched without it
