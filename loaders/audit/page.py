@@ -16,7 +16,7 @@ AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"
 NUM_WORST = 12  # thumbnails of a gallery
 NUM_BORDERLINE = 12
 NUM_UNFOUND = 6  # thumbnails for a defect that no file has
-NUM_CLASSES = 8  # columns of the page's table by class, rows of the removals; rarer classes are added up
+NUM_CLASSES = 8  # columns of the page's table by class, where rarer ones are added up, and rows of the removals
 MOST_COLUMNS = 6  # classes with a column in the terminal's table
 THUMBNAIL_BYTES = 28_000  # 15 galleries of 24 such stay below 15 MB; ordinary ones have a quarter
 VERDICT_MEANINGS = {
@@ -62,7 +62,7 @@ def page_html(result: AuditResult) -> str:
     found = result.by_defect()
     made = [make_gallery(defect, result.files, result.limits.get(defect, math.nan)) for defect in DEFECTS]
     galleries = [gallery for gallery in made if gallery]
-    removals = result.removals[:NUM_CLASSES]
+    removals = shown_removals(result.removals)
     probes = result.collection.probes if result.collection else []
     return environment.get_template("page.html.jinja").render(
         result=result,
@@ -137,6 +137,12 @@ def apart(removals: Sequence[Removal]) -> tuple[Removal, Removal] | None:
     most = max(removals, key=lambda removal: removal.low)
     least = min(removals, key=lambda removal: removal.high)
     return (most, least) if most.low > least.high else None
+
+
+def shown_removals(removals: Sequence[Removal]) -> list[Removal]:
+    """Those of the largest classes, largest first, and the two that `apart` names."""
+    ordered = sorted(removals, key=lambda removal: (-removal.files, removal.label))
+    return [one for place, one in enumerate(ordered) if place < NUM_CLASSES or one in (apart(removals) or ())]
 
 
 def removal_top(removals: Sequence[Removal]) -> float:

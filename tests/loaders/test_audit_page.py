@@ -364,6 +364,18 @@ def test_the_page_warns_when_cleaning_may_bias() -> None:
     assert "Cleaning may" not in page and "All intervals overlap" in page
 
 
+def test_the_largest_classes_and_the_two_farthest_apart_are_listed_with_what_they_lost() -> None:
+    many = [Removal(label=f"class {place}", files=100 + place, removed=8, low=0.03, high=0.16) for place in range(10)]
+    tie = Removal(label="as large", files=109, removed=8, low=0.03, high=0.16)
+    rare = Removal(label="rare", files=20, removed=15, low=0.53, high=0.89)
+    text = " ".join(Reader(page_html(make_result(removals=[*many, tie, rare]))).text.split())
+    rows = re.findall(r"(class \d|as large|rare) (\d+) (?:8|15) \d", text)
+    largest = [("as large", "109"), *((f"class {place}", f"{100 + place}") for place in range(9, 2, -1))]
+    assert rows == [*largest, ("class 0", "100"), ("rare", "20")]
+    assert "The intervals of rare (75.0 % left out) and class 0 (8.0 %) do not overlap" in text
+    assert "2 further classes are not listed." in text
+
+
 def test_a_gallery_has_the_worst_and_the_nearest_on_both_sides() -> None:
     files = tuple(
         make_file(f"{number:03d}.png", *["blurred"] * (number >= 60), scores={"blurred": number / 100})
