@@ -78,16 +78,26 @@ def layers() -> list[list[set[str]]]:
     ]
 
 
+def place(module: str, contract: list[set[str]]) -> tuple[int, str] | None:
+    """The level of a module in a contract, and the name there that it is or lies in; None where it has no place."""
+    for level, names in enumerate(contract):
+        for name in names:
+            if module == name or module.startswith(f"{name}."):
+                return level, name
+    return None
+
+
+def without_layer(modules: Iterable[str], contracts: list[list[set[str]]]) -> list[str]:
+    """Modules of a package whose layers are listed that have no place in them."""
+    found = []
+    for contract in contracts:
+        (package,) = {name.rpartition(".")[0] for names in contract for name in names}
+        found += [name for name in modules if name.startswith(f"{package}.") and not place(name, contract)]
+    return sorted(found)
+
+
 def arrows_upwards(imports: Imports, contracts: list[list[set[str]]]) -> list[tuple[str, str]]:
     """Imports of a higher layer, or of a neighbour in the same one: importer and imported."""
-
-    def place(module: str, contract: list[set[str]]) -> tuple[int, str] | None:
-        for level, names in enumerate(contract):
-            for name in names:
-                if module == name or module.startswith(f"{name}."):
-                    return level, name
-        return None
-
     found = []
     for contract in contracts:
         for module, others in imports.items():

@@ -5,7 +5,17 @@ from pathlib import Path
 from engine.config import Recipe, TrainConfig
 from engine.train.train import train
 from loaders.config import LoaderConfig
-from tests.house import MOST_FILES, PRODUCT, arrows_upwards, circles, imported, imports_of, layers, python_files
+from tests.house import (
+    MOST_FILES,
+    PRODUCT,
+    arrows_upwards,
+    circles,
+    imported,
+    imports_of,
+    layers,
+    python_files,
+    without_layer,
+)
 from tests.paths import MOST_CROSSED, files_of_a_metric, files_of_an_image, holds
 
 
@@ -15,6 +25,7 @@ def test_the_product_has_few_files_no_circle_and_no_arrow_upwards() -> None:
     assert 100 < len(paths) <= MOST_FILES
     assert circles(imports) == []
     assert arrows_upwards(imports, layers()) == []
+    assert without_layer(imports, layers()) == []
 
 
 def test_imports_count_wherever_they_stand() -> None:
@@ -37,6 +48,16 @@ def test_an_arrow_upwards_is_found_and_so_is_one_to_a_neighbour() -> None:
     imports = {"top.x": {"low.y", "left.a"}, "left.a": {"right.b", "low.y"}, "right.b": set(), "low.y": {"top.x"}}
     assert arrows_upwards(imports, [contract]) == [("left.a", "right.b"), ("low.y", "top.x")]
     assert len(layers()) == 3 and all(len(one) > 2 for one in layers())
+
+
+def test_a_module_that_no_layer_holds_is_found_and_a_package_itself_needs_none() -> None:
+    whole, inside = [{"engine"}, {"loaders"}], [{"engine.report"}, {"engine.device", "engine.config"}]
+    modules = ["engine", "engine.report", "engine.report.page", "engine.reports", "engine.device", "loaders.beton.map"]
+    assert without_layer(modules, [whole, inside]) == ["engine.reports"]
+    assert [{name.partition(".")[0] for names in one for name in names} for one in layers()[1:]] == [
+        {"engine"},
+        {"loaders"},
+    ]
 
 
 def test_a_png_crosses_few_files_from_convert_to_its_beton(phantoms: Path, tmp_path: Path) -> None:
