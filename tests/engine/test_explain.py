@@ -28,6 +28,7 @@ from engine.explain.findings import Explained, Explanation, map_cautions
 from engine.explain.gallery import overlay
 from engine.explain.lungs import (
     ANSWERS,
+    NOTHING,
     LungRatio,
     find_masks,
     group_interval,
@@ -43,7 +44,7 @@ from engine.statistics.estimates import Estimate
 from engine.train.summary import Summary
 from engine.train.train import train
 from loaders.beton.reader import Beton
-from loaders.beton.writer import write_subset
+from loaders.beton.writer import write_beton, write_subset
 from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, stored_side
 from loaders.convert.convert import convert
@@ -715,16 +716,22 @@ def test_three_classes_and_a_beton_of_one_sample_work_and_one_group_decides_noth
     train(small_training(out, tmp_path / "run"))
     with Beton(out / "val.beton") as beton:
         write_subset([(beton, np.array([1]))], out / "one.beton", "val")
-        everything = len(beton)
-    for name, count in (("one", 1), ("val", everything)):
+        everything, rows_N = len(beton), beton.rows_N.copy()
+        rows_N["group"] = 0
+        frames = map(beton.frame, range(everything))
+        write_beton(out / "patient.beton", frames, beton.label_N, rows_N, beton.facts, beton.page_size)
+    for name, count, why in (
+        ("one", 1, "no picture has both a map and a mask of its lungs"),  # its map is measured against itself
+        ("patient", everything, "all pictures are of one group, so there is no interval"),
+        ("val", everything, ""),
+    ):
         found = explain(ExplainConfig(run=tmp_path / "run", beton=out / f"{name}.beton", device="cpu"))
         assert len(found.explanation.samples) == count
         assert {example.predicted for example in found.explanation.samples} <= set(names)
         assert found.out.parent == tmp_path / "run" / "explanation" and (found.out / "gallery.png").is_file()
-        if count == 1:
-            assert found.explanation.sentence.startswith("it is not known what the model relies on")
-            assert (
-                "all pictures are of one group" in found.explanation.sentence or not found.explanation.lungs.ratio.value
-            )
+        distrust = found.explanation.distrust
+        opening = ANSWERS[found.explanation.region] if not distrust else f"{NOTHING}: {distrust.finding}"
+        assert found.explanation.sentence.startswith(f"{NOTHING}: {why}" if why else opening)
+        assert (caution("one-group") in found.explanation.cautions) == bool(why)
+        if why:
             assert found.explanation.deletion.failure == caution("deletion-not-faster")
-            assert caution("one-group") in found.explanation.cautions
