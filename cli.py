@@ -496,7 +496,7 @@ def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
 
 
 def run_predict(screen: Console, config: PredictConfig) -> None:
-    """Predict the classes of radiographs in a table, with calibrated probabilities, or the reason to abstain."""
+    """Write a table of predicted classes, with calibrated probabilities, or the reason to abstain."""
     predict = load(screen, "engine.predict.predict")
     show_results(screen, predict.prediction_parts(with_bars(screen, predict.predict_files, config)))
 

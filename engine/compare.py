@@ -21,7 +21,7 @@ from engine.train.train import train
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.beton.reader import Beton
-from loaders.cautions import each_once
+from loaders.cautions import Caution, each_once
 from loaders.errors import CheckpointError, ConfigError, DivergedError, InputError, Interrupted
 from loaders.figure_text import NAME, class_names, name_text
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
@@ -49,7 +49,7 @@ FAILURES = (ConfigError, CheckpointError, DivergedError, MemoryError)
 class Contender(Record, frozen=True, kw_only=True):
     """One network and what became of it.  failed: why it was not trained; "" for one that was.
 
-    heldout_f1: None without a held-out beton, or where heldout_refused says why.
+    heldout_f1: None without a held-out beton, or where heldout_refused says why.  heldout_cautions: of its evaluation.
     """
 
     model: str
@@ -58,6 +58,7 @@ class Contender(Record, frozen=True, kw_only=True):
     validation_f1: Estimate | None = None
     heldout_f1: Estimate | None = None
     heldout_refused: str = ""
+    heldout_cautions: tuple[Caution, ...] = ()
 
 
 class Comparison(Record, frozen=True, kw_only=True):
@@ -122,15 +123,16 @@ def contender(config: CompareConfig, training: TrainConfig, done: Summary, watch
     heldout, refused = None, ""
     if (config.data / HELD_OUT).is_file():
         try:
-            heldout = heldout_f1(config, training, done, watch)
+            heldout = heldout_metrics(config, training, done, watch)
         except InputError as error:
             refused = str(error)
     return Contender(
         model=training.model,
         training=done,
         validation_f1=validation_f1(config, training.out),
-        heldout_f1=heldout,
+        heldout_f1=heldout.estimates["f1"] if heldout else None,
         heldout_refused=refused,
+        heldout_cautions=tuple(heldout.cautions) if heldout else (),
     )
 
 
@@ -149,8 +151,8 @@ def validation_f1(config: CompareConfig, run: Path) -> Estimate:
     return found["f1"]
 
 
-def heldout_f1(config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch) -> Estimate:
-    """F1 of the held-out set with its interval, from an evaluation in the run's folder.
+def heldout_metrics(config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch) -> Metrics:
+    """The evaluation of the held-out set in the run's folder.
 
     It is made if there is none, or one of other weights or other resamples.
     """
@@ -174,7 +176,7 @@ def heldout_f1(config: CompareConfig, training: TrainConfig, done: Summary, watc
             settings, lambda name, count, total: watch.phases(f"{training.model} {name}", count, total)
         )
         found = evaluation.metrics
-    return found.estimates["f1"]
+    return found
 
 
 def flat_row(row: Contender) -> dict[str, Any]:
@@ -186,7 +188,8 @@ def flat_row(row: Contender) -> dict[str, Any]:
     flat["heldout_refused"] = row.heldout_refused
     for name, source in TRAINING_COLUMNS.items():
         flat[name] = None if row.training is None else getattr(row.training, source)
-    flat["cautions"] = ";".join(caution.code for caution in row.training.cautions) if row.training else ""
+    cautions = [*(row.training.cautions if row.training else []), *row.heldout_cautions]
+    flat["cautions"] = ";".join(dict.fromkeys(caution.code for caution in cautions))
     return flat
 
 
@@ -226,18 +229,21 @@ def comparison_parts(result: Comparison, out: Path) -> Parts:
         if row.failed:
             parts.append(Line(f"Not trained, {row.model}: {row.failed}", "yellow"))
         if row.heldout_refused:
-            parts.append(Line(f"Not held out, {row.model}: {row.heldout_refused}", "yellow"))
-    trained = [row.training for row in result.networks if row.training is not None]
-    for caution in each_once(caution for done in trained for caution in done.cautions):
-        models = [done.model for done in trained if caution in done.cautions]
-        parts += caution_lines([caution], "" if len(models) == len(trained) else ", ".join(models))
+            parts.append(Line(f"Not tested on {HELD_OUT}, {row.model}: {row.heldout_refused}", "yellow"))
+    trained = [(row, row.training) for row in result.networks if row.training]
+    training = [(row.model, done.cautions) for row, done in trained]
+    heldout = [(f"{row.model} on {HELD_OUT}", list(row.heldout_cautions)) for row, _ in trained]
+    for cautions, all_of_them in ((training, ""), (heldout, HELD_OUT)):
+        for caution in each_once(caution for _, found in cautions for caution in found):
+            named = [name for name, found in cautions if caution in found]
+            parts += caution_lines([caution], all_of_them if len(named) == len(trained) else ", ".join(named))
     which = f"F1 of {result.positive}" if len(result.classes) == 2 else "F1 is the mean over the classes that define it"
     parts.append(
         Line(
             f"{which}; 95 % intervals over groups. The validation set chose each network's epoch: its F1 is optimistic."
         )
     )
-    devices = dict.fromkeys(done.device for done in trained)
+    devices = dict.fromkeys(done.device for _, done in trained)
     parts.append(Line(f"Trained on {'; '.join(devices)}."))
     parts += [path_line(out / name) for name in FILES]
     return parts

@@ -52,7 +52,7 @@ class Recipe:
     amp: Switch = "auto"
     """Mixed precision in bfloat16; auto: on CUDA only."""
     arena: bool = True
-    """Keep freed memory in the process: a step then finds its memory mapped. Linux; takes somewhat more of it."""
+    """Keep freed memory mapped for the next step: faster, for somewhat more memory. Linux only."""
 
     def __post_init__(self) -> None:
         check_ranges(self, epochs=(1, 100_000))
@@ -132,11 +132,11 @@ class CrossvalConfig:
     splits: tuple[str, ...] = get_args(FoldSplit)
     """Splits to make, of random, group and lungs-hidden; those left out are not measured."""
     val: float = 0.2
-    """Share, by whole groups, of what a test fold leaves: it decides when to stop."""
+    """Share of what a test fold leaves, by whole groups, that decides when training stops."""
     external: Path | None = None
     """Beton of another conversion, on which the group split's networks are tested together."""
     keep: bool = False
-    """Keep each fold's betons and last state, which take the room of the whole pool for each."""
+    """Keep each fold's betons and last state; each fold then takes as much disk space as the whole pool."""
     resamples: int = 2000
     """Resamples of the bootstrap that intervals come from."""
     model: Model = "cnn"
@@ -200,7 +200,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictConfig:
-    """What a run predicts for files that it has never seen, and when it abstains."""
+    """What a run predicts for new files, and when it abstains."""
 
     run: Path
     """Run folder of `train`."""
@@ -213,7 +213,7 @@ class PredictConfig:
     min_confidence: float = 0.7
     """Probability below which the prediction abstains."""
     audit: Literal["auto", "off"] = "auto"
-    """auto abstains where the audit would quarantine, and repairs as `convert --audit auto`; off seeks no defect."""
+    """auto abstains where the audit would quarantine, and repairs as `convert --audit auto`; off skips these checks."""
     batch_size: int = 64
     """Samples in a batch."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -279,7 +279,7 @@ class ExplainConfig:
     masks: Path | None = None
     """Masks of the lungs: a folder, or a CSV of path and mask, as phantoms.csv. Default: where lungs usually are."""
     table: Path | None = None
-    """convert.csv of the conversion, which names the masks' samples. Default: the one beside BETON."""
+    """convert.csv of the conversion, which says which file became which sample. Default: the one beside BETON."""
     samples: int = 24
     """Pictures to show: most confident right, most confident wrong, borderline; classes take turns."""
     measured: int = 256
@@ -315,7 +315,7 @@ class ProfileConfig:
     rounds: int = 5
     """Turns of every variant, one after the other."""
     steps: int = 2
-    """Fewest training steps of a turn, beyond one that warms up; quick ones go on for 0.2 s."""
+    """Training steps of a turn, after one to warm up; more if they take under 0.2 s."""
     workers: int = 0
     """Worker processes of the reference's DataLoader; 0, its default, makes batches between the steps."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -344,7 +344,7 @@ class ReportConfig:
     crossval: Path | None = None
     """Folder of `crossval`, whose table joins the page; kept in RUN for the next time."""
     probes: bool = True
-    """Probe the training beton: does anything but the finding predict the label? Not where RUN has the answer."""
+    """Probe the training beton: does anything but the finding predict the label? Skipped where RUN has probes.json."""
 
 
 def check_out(path: Path) -> None:

@@ -9,8 +9,9 @@ For scripts, these names are stable:
             for frames_N1HW, labels_N, index_N in loader:  # float32 in [-1, 1]; tensors=True for torch
                 ...
 
-Keywords are the fields of LoaderConfig; a beton is opened by Beton; all errors are in `errors`. Loader and Beton are
-imported at their first use, so that `import loaders` imports neither torch nor numba.
+Keywords are the fields of LoaderConfig; a beton is opened by Beton; all errors are in `errors`. FusedCropDecoder and
+FieldReader work inside FFCV's pipelines; decode_radiograph and stored_frame prepare a file as training does. All but
+LoaderConfig and errors are imported at their first use, so that `import loaders` imports neither torch nor numba.
 """
 
 from __future__ import annotations
@@ -23,11 +24,25 @@ from loaders.config import LoaderConfig, __version__
 
 if TYPE_CHECKING:
     from loaders.batches.loader import Loader
+    from loaders.beton.ffcv_fields import FieldReader
+    from loaders.beton.ffcv_operation import FusedCropDecoder
     from loaders.beton.reader import Beton
+    from loaders.images.frame import stored_frame
+    from loaders.images.radiograph import decode_radiograph
 
-__all__ = ["Beton", "Loader", "LoaderConfig", "__version__", "errors"]
+__all__ = [
+    "Beton", "FieldReader", "FusedCropDecoder", "Loader", "LoaderConfig", "__version__", "decode_radiograph", "errors",
+    "stored_frame",
+]  # fmt: skip
 
-_HOMES = {"Loader": "loaders.batches.loader", "Beton": "loaders.beton.reader"}
+_HOMES = {
+    "Loader": "loaders.batches.loader",
+    "Beton": "loaders.beton.reader",
+    "FieldReader": "loaders.beton.ffcv_fields",
+    "FusedCropDecoder": "loaders.beton.ffcv_operation",
+    "decode_radiograph": "loaders.images.radiograph",
+    "stored_frame": "loaders.images.frame",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -236,7 +236,10 @@ CODES: dict[str, Code] = {
         "no state had been saved before the interruption, so that training started again from the beginning"
     ),
     "not-captured": code(
-        "{work} of {images} runs without a CUDA graph, and more slowly: {reason}", work=str, images=int, reason=str
+        "the {work} of {images} images runs without a CUDA graph, and so more slowly: {reason}",
+        work=str,
+        images=int,
+        reason=str,
     ),
     "triton-unavailable": code(
         "batches are made by plain PyTorch instead of Triton, and more slowly: {reason}", reason=str

@@ -295,7 +295,7 @@ def test_a_file_name_that_is_not_utf_8_is_converted_and_kept_to_the_byte(convert
     except OSError:
         pytest.skip("this file system takes only UTF-8 names")
     done = convert(source, "--out", tmp_path / "out")
-    assert done.code == 0 and "10 files in = 9 written + 0 rejected + 1 duplicates" in done.out
+    assert done.code == 0 and "10 files in = 9 written + 0 rejected + 1 duplicate" in done.out
     assert b"covid/" + name in (tmp_path / "out" / "convert.csv").read_bytes()
     assert row_of(tmp_path / "out", os.fsdecode(b"covid/" + name))["verdict"] == "written"
 
@@ -355,7 +355,7 @@ def test_exact_duplicates_are_written_once_and_of_two_labels_never(convert: Comm
         content = picture(90 if path[-5] in "ab" else 91)
         content.save(source / path, "PNG" if path[-5] in "ax" else "BMP")  # the same pixels, not the same bytes
     done = convert(source, "--out", tmp_path / "out")
-    assert done.code == 0 and "12 files in = 9 written + 2 rejected + 1 duplicates" in done.out
+    assert done.code == 0 and "12 files in = 9 written + 2 rejected + 1 duplicate" in done.out
     assert row_of(tmp_path / "out", "covid/a.png")["verdict"] == "written"
     twin = row_of(tmp_path / "out", "covid/b.png")
     assert (twin["verdict"], twin["reason"]) == ("duplicate", "same pixels as covid/a.png")
@@ -418,7 +418,7 @@ def test_every_file_is_in_the_table_and_in_the_sum(convert: Command, tmp_path: P
     assert done.code == 0
     counts = Counter(row["verdict"] for row in rows_of(tmp_path / "out"))
     assert counts == {"written": 8, "rejected": 4, "duplicate": 1, "excluded": 5}
-    assert "13 files in = 8 written + 4 rejected + 1 duplicates; 5 more excluded" in done.out
+    assert "13 files in = 8 written + 4 rejected + 1 duplicate; 5 more excluded" in done.out
     on_disk = {
         Path(folder, name).relative_to(source).as_posix()
         for folder, folders, names in os.walk(source)

@@ -178,7 +178,7 @@ def find_masks(beton: Beton, masks: Path | None, table: Path | None) -> Masks:
     """The masks of a beton.  masks: a folder of mask files, or a CSV of path and mask; None for the usual region.
 
     table: the conversion's convert.csv; None for the one beside the beton.  A beton holds no file names: that table
-    tells which file became which sample.
+    shows which file became which sample.
     Errors: ConfigError for what is not there; InputError for a table or CSV that is none, masks of other radiographs,
     or one that a link or the CSV takes from elsewhere; StorageError.
     """

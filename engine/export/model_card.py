@@ -199,8 +199,7 @@ def example(trained: Trained, model_name: str) -> str:
     return (
         "from pathlib import Path\n"
         "import onnxruntime\n"
-        "from loaders.images.frame import stored_frame  # of plainfilm: grey window and fit, as in training\n"
-        "from loaders.images.radiograph import decode_radiograph\n\n"
+        "from loaders import decode_radiograph, stored_frame  # of plainfilm: grey window and fit, as in training\n\n"
         f"session = onnxruntime.InferenceSession({model_name!r})\n"
         'grey = decode_radiograph(Path("radiograph.png"), max_pixels=64_000_000).grey_HW\n'
         f"frame, _ = stored_frame(grey, {state['stored']}, {state['fit']!r})\n"

@@ -14,7 +14,7 @@ import numpy as np
 from engine.config import PredictConfig, check_out
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.trained import Trained, load_trained
-from engine.predict.table import Row, Source, list_sources, opened_spool, opened_table
+from engine.predict.table import PredictedFile, Source, kind_text, list_sources, opened_spool, opened_table
 from engine.train.leakage import RECORD, load_record
 from loaders.audit.findings import DEFECTS, FIXED
 from loaders.cautions import Caution, caution
@@ -24,13 +24,13 @@ from loaders.images.quality import fix_of, own_defects
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
 
 WINDOW = 1024  # files whose frames lie on the disk at once: 100 MB at 320 × 320
-UNREADABLE, LOW_CONFIDENCE = "unreadable", "low confidence"
+UNREADABLE, LOW_CONFIDENCE = "unreadable", "low-confidence"
 SETS = {"train": "training", "val": "validation"}  # as a person calls them
 
 
 @dataclass(kw_only=True, slots=True)
 class Predicted:
-    """What became of the files.  predicted, abstained: class or reason → files.  in_set: the run's set → files.
+    """What became of the files.  predicted, abstained: class or kind of reason → files.  in_set: the run's set → files.
 
     usable: files that the network was given.  first: of the others, the first and why.
     temperature: by which logits were divided.
@@ -49,7 +49,7 @@ class Predicted:
     repaired: int = 0
     cautions: list[Caution] = field(default_factory=list)
 
-    def count(self, row: Row) -> None:
+    def count(self, row: PredictedFile) -> None:
         """Take one row into the sums."""
         self.files += 1
         self.usable += row.probabilities is not None
@@ -61,12 +61,12 @@ class Predicted:
         if row.predicted_class:
             self.predicted[row.predicted_class] += 1
         else:
-            self.abstained[row.reason.partition(":")[0]] += 1
+            self.abstained[row.kind] += 1
 
     def check(self) -> None:
         """Errors: InputError when not a single file could be given to the network."""
         if not self.usable:
-            reasons = ", ".join(f"{number} {reason}" for reason, number in self.abstained.most_common())
+            reasons = ", ".join(f"{number} {kind_text(kind)}" for kind, number in self.abstained.most_common())
             raise InputError(
                 f"{self.out}: none of {self.files} files could be predicted ({reasons}), the first because: "
                 f"{self.first}; expected frontal chest radiographs; no table is written"
@@ -117,7 +117,7 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
 def rows_of(
     config: PredictConfig, trained: Trained, policy: Policy, sources: Sequence[Source], known: dict[bytes, str],
     spool: Path, progress: PhaseProgress,
-) -> Iterator[Row]:  # fmt: skip
+) -> Iterator[PredictedFile]:  # fmt: skip
     """The row of each file, in order; no more than WINDOW files are held at once."""
     state = trained.state
     settings = DecodeSettings(
@@ -130,12 +130,12 @@ def rows_of(
         tasks = [Task(place, source.file) for place, source in enumerate(usable)]
         # what a folder's links may lead to has been checked; a file that was named is read wherever it is
         decoding = decode_all(Path("/"), tasks, settings, spool, lambda done, total: None)
-        waiting: list[tuple[Row, int]] = []  # and the place of its frame
+        waiting: list[tuple[PredictedFile, int]] = []  # and the place of its frame
         place = -1
         with contextlib.closing(decoding) as decoded:
             for done, source in enumerate(window, start + 1):
                 if source.problem:
-                    row = Row(path=source.path, reason=f"{UNREADABLE}: {source.problem}", defects=(UNREADABLE,))
+                    row = PredictedFile(path=source.path, kind=UNREADABLE, detail=source.problem, defects=(UNREADABLE,))
                 else:
                     row, place = judged_row(source.path, next(decoded), config, known), place + 1
                 waiting.append((row, place))
@@ -146,43 +146,45 @@ def rows_of(
         yield from predicted_rows(waiting, trained, policy, spool, config.min_confidence)
 
 
-def judged_row(path: str, decoded: Decoded, config: PredictConfig, known: dict[bytes, str]) -> Row:
-    """The row of a file before prediction; with a reason if the network should not be given the file."""
+def judged_row(path: str, decoded: Decoded, config: PredictConfig, known: dict[bytes, str]) -> PredictedFile:
+    """The row of a file before prediction; with the kind of reason if the network should not be given the file."""
     if decoded.problem:
-        return Row(path=path, reason=f"{UNREADABLE}: {decoded.problem}", defects=(UNREADABLE,))
+        return PredictedFile(path=path, kind=UNREADABLE, detail=decoded.problem, defects=(UNREADABLE,))
     defects: tuple[str, ...] = ()
     fix = ""
     if decoded.measurement is not None:
         defects = tuple(own_defects(decoded.measurement, config.limits))
         fix = fix_of(decoded.measurement, defects)
     grave = [name for name in defects if name not in FIXED]
-    return Row(
-        path=path, reason=f"{' and '.join(grave)}: {'; '.join(DEFECTS[name] for name in grave)}" if grave else "",
-        defects=defects, fix=fix, in_set=known.get(decoded.pixel_hash, ""), note=decoded.note,
+    return PredictedFile(
+        path=path, kind=";".join(grave), detail="; ".join(DEFECTS[name] for name in grave), defects=defects,
+        fix=fix, in_set=known.get(decoded.pixel_hash, ""), note=decoded.note,
     )  # fmt: skip
 
 
 def predicted_rows(
-    waiting: Sequence[tuple[Row, int]], trained: Trained, policy: Policy, spool: Path, min_confidence: float
-) -> Iterator[Row]:
+    waiting: Sequence[tuple[PredictedFile, int]], trained: Trained, policy: Policy, spool: Path, min_confidence: float
+) -> Iterator[PredictedFile]:
     """The rows, predicted where no reason is against it.  Errors: CheckpointError for outputs that are not finite."""
-    place_N = np.array([place for row, place in waiting if not row.reason], np.int64)
+    place_N = np.array([place for row, place in waiting if not row.kind], np.int64)
     probability_NK = iter(())
     if len(place_N):
         frames_B = np.memmap(spool, np.uint8, "r")
         probability_NK = iter(trained.probabilities(frames_B, place_N * trained.state["stored"] ** 2, policy))
     for row, _ in waiting:
-        yield row if row.reason else predicted_row(row, next(probability_NK), trained.classes, min_confidence)
+        yield row if row.kind else predicted_row(row, next(probability_NK), trained.classes, min_confidence)
 
 
-def predicted_row(row: Row, probability_K: np.ndarray, classes: tuple[str, ...], min_confidence: float) -> Row:
+def predicted_row(
+    row: PredictedFile, probability_K: np.ndarray, classes: tuple[str, ...], min_confidence: float
+) -> PredictedFile:
     """The row with the most probable class, or with the reason why it abstains."""
     values = tuple(probability_K.tolist())
     best = int(probability_K.argmax())
     if values[best] >= min_confidence:
         return replace(row, predicted_class=classes[best], probabilities=values)
     found = f"{values[best]:.2f} for {classes[best]}, expected at least {min_confidence:g}"
-    return replace(row, reason=f"{LOW_CONFIDENCE}: {found}", probabilities=values)
+    return replace(row, kind=LOW_CONFIDENCE, detail=found, probabilities=values)
 
 
 def prediction_parts(found: Predicted) -> Parts:
@@ -196,7 +198,7 @@ def prediction_parts(found: Predicted) -> Parts:
         ),
     ]
     if found.abstained:
-        rows = tuple((reason, f"{number:,}") for reason, number in found.abstained.most_common())
+        rows = tuple((kind_text(kind), f"{number:,}") for kind, number in found.abstained.most_common())
         parts.append(Sheet(headers=("abstained because of", "files"), rows=rows))
     calibrated = f"calibrated on validation, at temperature {found.temperature:.3g}"
     abstains = f"the prediction abstains below {found.min_confidence:g} (--min-confidence)"

@@ -88,42 +88,54 @@ def found_at(path: Path) -> Iterator[Source]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class PredictedFile:
     """The prediction of one file.  path: as the user named it.
 
-    predicted_class: "" where the prediction abstains.  reason: why it does; what follows a colon is detail.
+    predicted_class: "" where the prediction abstains.  kind: why it does: unreadable, low-confidence, or the defects
+    that are against it, joined by ";".  detail: of the kind.
     probabilities: calibrated, in the order of the classes; None for a file that the network was not given.
     fix: how it was repaired, as in convert.csv.  in_set: training or validation, where that set has the same pixels.
     """
 
     path: str
     predicted_class: str = ""
-    reason: str = ""
+    kind: str = ""
+    detail: str = ""
     probabilities: tuple[float, ...] | None = None
     defects: tuple[str, ...] = ()
     fix: str = ""
     in_set: str = ""
     note: str = ""
 
+    @property
+    def reason(self) -> str:
+        """Why the prediction abstains, for a person; "" where it does not."""
+        return f"{kind_text(self.kind)}: {self.detail}" if self.kind else ""
 
-Write = Callable[[Row], object]
+
+Write = Callable[[PredictedFile], object]
+
+
+def kind_text(kind: str) -> str:
+    """A kind for a person: several defects are joined by "and"."""
+    return " and ".join(kind.split(";"))
 
 
 def columns(classes: tuple[str, ...]) -> tuple[str, ...]:
     """Names of a row's cells."""
     probabilities = (f"probability_{name}" for name in classes)
-    return ("path", "predicted_class", "reason", *probabilities, "defects", "fix", "in_set", "note")
+    return ("path", "predicted_class", "kind", "reason", *probabilities, "defects", "fix", "in_set", "note")
 
 
-def row_line(row: Row, classes: tuple[str, ...], kind: str) -> bytes:
+def row_line(row: PredictedFile, classes: tuple[str, ...], kind: str) -> bytes:
     """One row of a CSV, or as a line of JSON; an undefined probability is an empty cell, or null."""
     values, ends = row.probabilities or (None,) * len(classes), (row.fix, row.in_set, row.note)
     predicted = row.predicted_class or ABSTAINS
     if kind == "csv":
         shown = ["" if value is None else f"{value:.6f}" for value in values]
-        return csv_bytes([table_path(row.path), predicted, row.reason, *shown, ";".join(row.defects), *ends])
+        return csv_bytes([table_path(row.path), predicted, row.kind, row.reason, *shown, ";".join(row.defects), *ends])
     rounded = [value if value is None else round(value, 6) for value in values]
-    cells = (row.path, predicted, row.reason, *rounded, list(row.defects), *ends)
+    cells = (row.path, predicted, row.kind, row.reason, *rounded, list(row.defects), *ends)
     content = dict(zip(columns(classes), cells, strict=True)) | {"not_for_diagnosis": True}
     return json.dumps(content).encode() + b"\n"
 

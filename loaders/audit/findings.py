@@ -165,7 +165,7 @@ class ProbeFinding(Record, frozen=True, kw_only=True):
             return f"{subject} alone predict {target} with {measured}: {meaning}."
         return (
             f"{subject} alone were not shown to predict {target}: {measured}; chance alone reaches "
-            f"{number_text(self.null_high, 2)} once in twenty times, and several probes were tried."
+            f"{number_text(self.null_high, 2)} one time in twenty, and several probes were tried."
         )
 
 

@@ -1,4 +1,4 @@
-"""The outcome of a conversion: a row for every source file, what decides about it, the totals, and what is shown."""
+"""The outcome of a conversion: each file's verdict and why, the totals, convert.csv and the terminal's output."""
 
 import time
 from collections import Counter, defaultdict
@@ -15,7 +15,7 @@ from loaders.config import ConvertConfig
 from loaders.errors import InputError
 from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
-from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
+from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
 from loaders.sources.catalog import SPLITS, Catalog, Entry, source_cautions
 from loaders.sources.entry import EXCLUDED, csv_bytes, may_be_picture, table_path
 
@@ -110,12 +110,19 @@ def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, AuditDecision],
             row.drop("changed", f"changed since {table} was made, expected the same; audit it again")
         elif decision.verdict == "quarantine":
             found = " and ".join(decision.defects) or "by hand"
-            row.drop(";".join(decision.defects) or BY_HAND, f"{found} (quarantined in {table})")
             kept = row_of.get(decision.copy_of)
-            if kept is not None and kept.entry.label != row.entry.label and kept.verdict == "written":
+            conflict = kept is not None and kept.entry.label != row.entry.label
+            verdict = "duplicate" if is_copy(decision.defects) and not conflict else "rejected"
+            row.drop(";".join(decision.defects) or BY_HAND, f"{found} (quarantined in {table})", verdict)
+            if kept is not None and conflict and kept.verdict == "written":
                 kept.drop("label-conflict", f"label-conflict: {row.entry.path} ({row.entry.label}) is a copy of it")
         elif decision.fix and row.verdict == "written":
             row.fix = decision.fix
+
+
+def is_copy(defects: Sequence[str]) -> bool:
+    """Whether a file with these defects is left out as a copy of another alone: what else it has could be repaired."""
+    return bool(set(defects) & set(HARMLESS)) and set(defects) <= {*HARMLESS, *FIXED}
 
 
 def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgress) -> AuditResult:
@@ -127,9 +134,8 @@ def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgre
             continue
         row.group = file.group
         if file.verdict == "quarantine":
-            copy = set(file.defects) <= {*HARMLESS, *FIXED}
             reason = f"{' and '.join(file.defects)} (audit): {file.note}".removesuffix(": ")
-            row.drop(";".join(file.defects), reason, "duplicate" if copy else "rejected")
+            row.drop(";".join(file.defects), reason, "duplicate" if is_copy(file.defects) else "rejected")
         elif file.fix:
             row.fix = file.fix
     collection = probe_files(files, config.seed, PERMUTATIONS, progress)
@@ -212,11 +218,11 @@ def table_bytes(rows: tuple[Row, ...]) -> bytes:
 def conversion_parts(done: Conversion) -> Parts:
     """The totals, the audit's findings if there was one, and the files."""
     counts = done.counts
-    excluded = f"; {counts['excluded']} more excluded" if counts["excluded"] else ""
+    excluded = f"; {counts['excluded']:,} more excluded" if counts["excluded"] else ""
     parts: list[Line | Sheet] = [
         Line(
-            f"{done.files} files in = {counts['written']} written + {counts['rejected']} rejected + "
-            f"{counts['duplicate']} duplicates{excluded}"
+            f"{counted(done.files, 'file')} in = {counts['written']:,} written + {counts['rejected']:,} rejected + "
+            f"{counted(counts['duplicate'], 'duplicate')}{excluded}"
         )
     ]
     if done.audited:

@@ -213,6 +213,19 @@ def test_the_table_shows_intervals_and_names_the_network_of_a_caution_that_not_a
     assert flat_row(row)["heldout_f1"] is None and flat_row(row)["validation_f1_high"] == 0.95
 
 
+def test_cautions_of_the_held_out_set_are_in_the_table_the_file_and_the_csv(done: Done, tmp_path: Path) -> None:
+    for row in done.result.networks:
+        tested = read_record(Metrics, results_of(done.out / row.model / "evaluation") / "metrics.json")
+        assert list(row.heldout_cautions) == tested.cautions != []
+    few, phantoms = caution("few-groups", groups=4), caution("synthetic-phantoms")
+    row = Contender(model="cnn", training=summary(cautions=[phantoms]), heldout_cautions=(few, phantoms))
+    other = msgspec.structs.replace(row, model="resnet18", heldout_cautions=(phantoms,))
+    _, *lines = comparison_parts(msgspec.structs.replace(comparison(), networks=[row, other]), tmp_path)
+    expected = [*caution_lines([phantoms]), *caution_lines([few], "cnn on heldout.beton")]
+    assert lines[:3] == [*expected, *caution_lines([phantoms], "heldout.beton")]
+    assert flat_row(row)["cautions"] == "synthetic-phantoms;few-groups"
+
+
 def test_a_mean_f1_that_leaves_classes_out_says_so_in_the_table_and_the_csv(tmp_path: Path) -> None:
     f1 = Estimate(value=0.9, low=0.8, high=0.95, method="bootstrap", defined=18, classes=20)
     row = Contender(

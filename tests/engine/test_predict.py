@@ -134,7 +134,8 @@ def test_it_abstains_on_what_the_audit_would_quarantine_and_gives_the_reason(
     found, rows = ask(run, tmp_path / "t.csv", *paths, film, min_confidence=0)
     assert [row["predicted_class"] for row in rows[:3]] == ["abstains"] * 3 and rows[3]["predicted_class"] in CLASSES
     for row, defect in zip(rows, ("lateral", "not-a-radiograph", "colour-annotation"), strict=False):
-        assert defect in row["defects"].split(";") and defect in row["reason"].split(":")[0]
+        assert defect in row["defects"].split(";") and defect in row["kind"].split(";")
+        assert row["reason"].startswith(f"{' and '.join(row['kind'].split(';'))}: ")
         assert row["probability_covid"] == ""  # a number would be believed
     assert found.usable == 1 and sum(found.abstained.values()) == 3
     _, rows = ask(run, tmp_path / "t.csv", paths[0], audit="off", min_confidence=0)
@@ -155,9 +156,9 @@ def test_below_the_confidence_it_abstains_and_shows_the_probability(run: Path, f
     assert len(rows) == 6 and max(surest) < 1
     for row, sure, before in zip(rows, surest, bold, strict=True):
         assert row["predicted_class"] == "abstains"
-        assert row["reason"] == f"low confidence: {sure:.2f} for {before['predicted_class']}, expected at least 1"
+        assert row["reason"] == f"low-confidence: {sure:.2f} for {before['predicted_class']}, expected at least 1"
         assert row["probability_covid"] == before["probability_covid"]
-    assert found.abstained == {"low confidence": 6} and found.usable == 6
+    assert found.abstained == {"low-confidence": 6} and found.usable == 6
     found.check()  # the network was asked: nothing is wrong with the inputs
 
 
