@@ -1,4 +1,4 @@
-"""Cautions: what limits or undoes a result, each a code with parameters; the one place that holds their texts."""
+"""Cautions, and reasons why something was not done: codes with parameters; the one place that holds their texts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
