@@ -92,6 +92,23 @@ def test_frames_and_labels_come_back_as_they_were_written(tmp_path: Path, num_sa
     assert path.stat().st_size <= beton_size(num_samples, stored, PAGE)
 
 
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="this system does not find holes")
+@pytest.mark.parametrize("num_samples", [1, PAGE // 46**2, PAGE // 46**2 + 1])
+def test_a_beton_has_no_holes_since_reading_one_needs_room_that_a_full_disk_in_memory_has_not(
+    tmp_path: Path, num_samples: int
+) -> None:
+    write(tmp_path / "a.beton", num_samples)
+    with (tmp_path / "holes").open("wb") as sparse:
+        sparse.truncate(1 << 20)
+    first = {}
+    for path in tmp_path.iterdir():
+        with path.open("rb") as file:
+            first[path.name] = os.lseek(file.fileno(), 0, os.SEEK_HOLE)
+    if first["holes"]:
+        pytest.skip("this file system has no holes")
+    assert first["a.beton"] == (tmp_path / "a.beton").stat().st_size
+
+
 def test_the_facts_and_rows_come_back(tmp_path: Path) -> None:
     write(path := tmp_path / "x.beton", 4)
     with Beton(path) as beton:
