@@ -114,6 +114,8 @@ def hold_until_handled() -> None:
     import cli
 
     signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
+    # the mask is this thread's alone: after cli.main, which restores this, another thread would take SIGTERM and die
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     plain_run = cli.run
 
     def run(*arguments: Any, **options: Any) -> int:
