@@ -281,6 +281,12 @@ CODES: dict[str, Code] = {
         "a classifier of radiographs may rely on marks, arm position or the source of an image instead of the "
         "lungs, and a high score does not exclude it"
     ),
+    # of a catalog
+    "names-not-utf8": code(
+        "labels, views or sources that are not in UTF-8 were read as Latin-1, such as {names}: check them, or save the "
+        "table in UTF-8",
+        names=list[str],
+    ),
     # of a probe: why it was not run
     "few-patients-of-class": code("{groups} patients (groups), at least {least} needed", groups=int, least=int),
     "few-classes-to-probe": code("fewer than two classes with {least} patients (groups)", least=int),

@@ -315,6 +315,31 @@ def test_names_that_are_not_utf_8_print_wherever_they_stand(plainfilm: Command, 
     plainfilm("info", tmp_path / odd / "lost.beton").fails(4, "caf\\udce9/lost.beton")
 
 
+def test_a_table_in_latin_1_goes_from_conversion_to_the_report(plainfilm: Command, tmp_path: Path) -> None:
+    source, betons, run = make_source(tmp_path / "source", per_class=8), tmp_path / "betons", tmp_path / "run"
+    lines = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted(source.rglob("*.png"))]
+    table = write_manifest(tmp_path, "path,label,source", *(f"{line},Universität" for line in lines))
+    table.write_bytes(table.read_text().replace(",normal", ",größe").encode("latin-1"))
+    done = plainfilm("convert", "--manifest", table, "--out", betons, "--holdout", 0.3, *quick(tmp_path))
+    assert done.code == 0 and re.search(r"^ größe +\d", done.out, re.MULTILINE)
+    assert "were read as Latin-1, such as Universität, größe" in " ".join(done.out.split())
+    assert plainfilm("train", betons, "--out", run, "--epochs", 1, "--device", "cpu").code == 0
+    done = plainfilm("evaluate", run, betons / "heldout.beton", "--resamples", 100)
+    assert done.code == 0 and "größe" in done.out
+    assert "größe" in (run / "report.html").read_text(encoding="utf-8")
+    done = plainfilm("audit", "--manifest", table, "--out", tmp_path / "audit")
+    assert done.code == 0 and "were read as Latin-1" in " ".join(done.out.split())
+
+
+def test_a_class_folder_in_latin_1_is_read_as_such_and_its_files_are_found(convert: Command, tmp_path: Path) -> None:
+    try:
+        source = make_source(tmp_path / "source", classes=["covid", os.fsdecode("größe".encode("latin-1"))])
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    done = convert(source, "--out", tmp_path / "out", "--classes", "covid,größe")
+    assert done.code == 0 and "8 files in = 8 written" in done.out
+
+
 @pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "[bold]x", "[red]", ":heart:", "\u202egnp", "\x9b31m"])
 def test_control_characters_and_markup_of_names_do_not_reach_the_terminal(
     convert: Command, plainfilm: Command, tmp_path: Path, name: str
@@ -538,6 +563,31 @@ def test_a_site_key_that_is_none_stops_before_the_first_beton(plainfilm: Command
     done = plainfilm("convert", source, "--out", tmp_path / "out", *quick(tmp_path))
     done.fails(3, tmp_path / "site.key", "not a site key", "64 hexadecimal digits")
     assert "password123" not in done.err
+    assert_nothing_half(tmp_path / "out")
+
+
+def test_a_user_without_a_home_names_a_key(plainfilm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_account(user: int) -> None:
+        raise KeyError(user)
+
+    source = make_source(tmp_path / "source")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", no_account)
+    for more in ([], ["--dry-run"]):
+        done = plainfilm("convert", source, "--out", tmp_path / "out", "--size", 32, "--workers", 1, *more)
+        done.fails(2, "--site-key", "this user has no home folder", "name a file")
+    assert not (tmp_path / "out").exists()
+    assert plainfilm("convert", source, "--out", tmp_path / "out", *quick(tmp_path)).code == 0
+
+
+def test_a_name_for_each_file_in_the_column_of_sources_is_refused_before_decoding(
+    convert: Command, tmp_path: Path
+) -> None:
+    lines = [f"{number}.png,{CLASSES[number % 2]},{number}" for number in range(65_536)]
+    for column in ("source", "view"):
+        table = write_manifest(tmp_path, f"path,label,{column}", *lines)
+        done = convert("--manifest", table, "--out", tmp_path / "out")
+        done.fails(3, table, f"65,536 {column}s, expected at most 65,535", f"the column {column} is for")
     assert_nothing_half(tmp_path / "out")
 
 

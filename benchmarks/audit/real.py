@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.audit.kind_recipe import Folds, fit_kind_folds, rescored, rows_of
 from benchmarks.audit.outcome import Outcome, Target, columns, count_text, counted
 from benchmarks.datasets import data_folder
-from loaders.audit.audit import list_entries
+from loaders.audit.audit import audited_catalog
 from loaders.audit.findings import HARMLESS, FileFinding
 from loaders.audit.verdicts import judge_files
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, stored_side
@@ -25,7 +25,8 @@ LEAST_LATERAL, LEAST_CT, LEAST_JOINED, MOST_MARKED, MOST_QUARANTINED = 7, 11, 26
 
 def audited(data: Path, progress: Callable[[str], None]) -> list[FileFinding]:
     """Every file of the folder through the shipped pipeline, but for the five scores of the classifier of kinds."""
-    _, entries = list_entries(AuditConfig(catalog=CatalogConfig(source=data), out=data.parent / "nothing is written"))
+    config = AuditConfig(catalog=CatalogConfig(source=data), out=data.parent / "nothing is written")
+    entries = audited_catalog(config).entries
     limits = AuditLimits()
     settings = DecodeSettings(side=stored_side(224), fit="stretch", max_pixels=64_000_000, workers=0, limits=limits)
     progress("classifiers of kinds, one a fold")

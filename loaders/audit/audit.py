@@ -4,6 +4,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from loaders.images.files import REFUSALS
 from loaders.images.kind import kind_features, kind_of, shipped_weights
 from loaders.images.quality import SMALL
 from loaders.output import PhaseProgress
-from loaders.sources.catalog import read_catalog
-from loaders.sources.entry import Entry, may_be_picture
+from loaders.sources.catalog import Catalog, read_catalog
+from loaders.sources.entry import may_be_picture
 
 
 def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, total: None) -> AuditResult:
@@ -37,21 +38,23 @@ def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, tot
     source = config.catalog.origin
     if source.is_dir() and config.out.resolve().is_relative_to(source.resolve()):
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
-    listed = None if config.beton else list_entries(config)  # before the folder is made: it may fail
+    listed = None if config.beton else audited_catalog(config)  # before the folder is made: it may fail
     with locked(config.out):
         if listed:
-            files, collection = audit_files(config, *listed, progress)
+            files, collection = audit_files(config, listed, progress)
         else:
             files, collection = [], audit_beton(source, config.seed, config.permutations, progress)
         result = conclude(str(source), files, config.limits, collection, time.perf_counter() - started)
+        result = replace(result, cautions=list(listed.cautions) if listed else [])
         write_audit(config.out, result)
     return result
 
 
 def audit_files(
-    config: AuditConfig, root: Path, entries: list[Entry], progress: PhaseProgress
+    config: AuditConfig, catalog: Catalog, progress: PhaseProgress
 ) -> tuple[list[FileFinding], CollectionFinding | None]:
-    """Decode, judge and probe.  entries: paths are relative to root.  Errors: InputError where none can be read."""
+    """Decode, judge and probe.  Errors: InputError where none can be read."""
+    entries = catalog.entries
     settings = DecodeSettings(
         side=stored_side(config.size),
         fit="stretch",
@@ -60,7 +63,7 @@ def audit_files(
         limits=config.limits,
     )
     tasks = [Task(place, entry.path) for place, entry in enumerate(entries)]
-    decoded = list(decode_all(root, tasks, settings, None, partial(progress, "decode")))
+    decoded = list(decode_all(catalog.root, tasks, settings, None, partial(progress, "decode")))
     problems = [found.problem for found in decoded]
     if all(problems):
         counts = Counter(REFUSALS[found.code][0] for found in decoded).most_common()
@@ -89,13 +92,13 @@ def remove_audit(out: Path) -> None:
             raise storage_error(out / name, error) from error
 
 
-def list_entries(config: AuditConfig) -> tuple[Path, list[Entry]]:
-    """The files to audit, and the folder that paths are relative to.  Errors: InputError, StorageError, ConfigError."""
+def audited_catalog(config: AuditConfig) -> Catalog:
+    """The catalog, of the files to audit alone.  Errors: InputError, StorageError, ConfigError."""
     catalog = read_catalog(config.catalog, labelled=config.labelled)
-    entries = [entry for entry in catalog.entries if not entry.excluded and may_be_picture(entry.path)]
+    entries = tuple(entry for entry in catalog.entries if not entry.excluded and may_be_picture(entry.path))
     if not entries:
         raise InputError(f"{config.catalog.origin}: no radiographs found, expected some; check the path")
-    return catalog.root, entries
+    return replace(catalog, entries=entries)
 
 
 def audit_beton(path: Path, seed: int, permutations: int, progress: PhaseProgress) -> CollectionFinding | None:

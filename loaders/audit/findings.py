@@ -196,7 +196,7 @@ class AuditResult:
     """All findings of one audit.  source: what was audited, as the user named it.  removals: empty without labels.
 
     limits: detector → the score above which it is a defect.  collection: None without labels, or with fewer than two
-    classes.
+    classes.  cautions: of the files' names and labels.
     """
 
     source: str
@@ -206,6 +206,12 @@ class AuditResult:
     collection: CollectionFinding | None
     seconds: float
     versions: dict[str, str]
+    cautions: list[Caution] = field(default_factory=list)
+
+    @property
+    def all_cautions(self) -> list[Caution]:
+        """Those of the collection, too."""
+        return [*self.cautions, *(self.collection.cautions if self.collection else [])]
 
     def counts(self) -> dict[str, int]:
         """Verdict → files."""

@@ -165,6 +165,7 @@ def jpeg_uri(jpeg: bytes) -> str:
 def audit_parts(result: AuditResult) -> Parts:
     """The findings in the files; of the collection cautions, probes, sentences of alarms, and what was not probed."""
     parts = file_parts(result) if result.files else []
+    parts += caution_lines(result.all_cautions)
     found = result.collection
     if found is None:
         return parts
@@ -178,7 +179,6 @@ def audit_parts(result: AuditResult) -> Parts:
         )
         for probe in found.probes
     )
-    parts += caution_lines(found.cautions)
     parts.append(Sheet(headers=("probe", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
     parts += [Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm]
     for reason in each_once(found.skipped.values()):

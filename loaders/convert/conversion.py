@@ -17,7 +17,7 @@ from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
 from loaders.sources.catalog import SPLITS, Catalog, Entry, source_cautions
-from loaders.sources.entry import EXCLUDED, csv_bytes, may_be_picture, table_path
+from loaders.sources.entry import EXCLUDED, as_text, csv_bytes, may_be_picture, table_path
 
 CSV_COLUMNS = (
     "path", "label", "group", "split", "sample", "verdict", "kind", "reason", "fix", "width", "height", "format",
@@ -67,7 +67,7 @@ class Row:
     @property
     def view(self) -> str:
         """The catalog's view, else the file's own."""
-        return self.entry.view or self.decoded.view
+        return self.entry.view or as_text(self.decoded.view)
 
 
 def kind_text(kind: str) -> str:
@@ -185,7 +185,8 @@ def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row], audited:
     images = Counter((row.split, row.entry.label) for row in written)
     samples = {split: {name: images[split, name] for name in catalog.classes} for split in SPLITS}
     samples = {split: of for split, of in samples.items() if any(of.values())}
-    cautions = source_cautions([row.entry.label for row in written], [row.entry.source for row in written])
+    cautions = list(catalog.cautions)
+    cautions += source_cautions([row.entry.label for row in written], [row.entry.source for row in written])
     if unknown := sum(not row.patient for row in written):
         cautions.append(caution("patients-unknown", unknown=unknown, images=len(written)))
     return Conversion(

@@ -33,7 +33,7 @@ from loaders.convert.conversion import (
     summarise,
     table_bytes,
 )
-from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
+from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id, site_key_path
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
 from loaders.output import PhaseProgress
@@ -41,6 +41,8 @@ from loaders.sampling import FILE_ORDER, order_keys
 from loaders.sources.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
 from loaders.sources.presets import split_rest
 from loaders.sources.split import group_by, split_groups
+
+MOST_NAMES = int(np.iinfo(ROW["source"]).max)  # of sources and of views, beside "" for unknown ones
 
 
 def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Conversion:
@@ -52,7 +54,7 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
     source = config.catalog.source
     if source is not None and config.out.resolve().is_relative_to(source.resolve()):
         raise ConfigError(f"--out {config.out}: lies inside {source}, expected a folder beside it; choose another")
-    if config.site_key.expanduser().resolve().is_relative_to(config.out.resolve()):
+    if site_key_path(config.site_key).resolve().is_relative_to(config.out.resolve()):
         raise ConfigError(
             f"--site-key {config.site_key}: lies inside {config.out}, which may be shared, expected a private folder; "
             "choose another"
@@ -74,14 +76,26 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
 
 
 def check_task(config: ConvertConfig, catalog: Catalog) -> None:
-    """Errors: InputError for a single class; ConfigError for a positive class that does not exist."""
+    """Errors: InputError for a single class, or too many sources; ConfigError for a positive class there is not."""
     if len(catalog.classes) < 2:
         raise InputError(
             f"{config.catalog.origin}: one class, {catalog.classes[0]}; expected at least two; "
             "add files of another class"
         )
+    included = [entry for entry in catalog.entries if not entry.excluded]
+    check_number("source", {entry.source for entry in included}, config)
+    check_number("view", {entry.view for entry in included}, config)
     if config.positive is not None and config.positive not in catalog.classes:
         raise ConfigError(f"--positive: found {config.positive}, expected one of {', '.join(catalog.classes)}")
+
+
+def check_number(what: str, names: set[str], config: ConvertConfig) -> None:
+    """Errors: InputError for more names than a beton's rows can refer to."""
+    if len(names - {""}) > MOST_NAMES:
+        raise InputError(
+            f"{config.catalog.origin}: {len(names - {''}):,} {what}s, expected at most {MOST_NAMES:,}; "
+            f"the column {what} is for kinds of files, not for each file's own name"
+        )
 
 
 @contextlib.contextmanager
@@ -133,6 +147,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
         apply_decisions(usable, decisions, config.audit)
         resolve_duplicates([row for row in usable if row.verdict == "written"])
     written = [row for row in usable if row.verdict == "written"]
+    check_number("view", {row.view for row in written}, config)  # those of DICOM files, too
     check_classes(catalog, written, rows)
     for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
         row.split = split

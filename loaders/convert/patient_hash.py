@@ -10,14 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from loaders.atomic_file import SUFFIX, storage_error, sync_folder
-from loaders.errors import InputError
+from loaders.errors import ConfigError, InputError
 
 KEY_BYTES = 65  # of the file: 64 hexadecimal digits and a newline
 
 
+def site_key_path(path: Path) -> Path:
+    """The key's path, with the user's home in place of ~.  Errors: ConfigError for a user without one."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:  # a container's user id that no account has
+        raise ConfigError(
+            f"--site-key {path}: this user has no home folder, expected a path without ~; name a file, which is made"
+        ) from error
+
+
 def load_site_key(path: Path) -> bytes:
-    """Read the key, or make one that only its owner can read.  Errors: StorageError, InputError for another file."""
-    path = path.expanduser()
+    """Read the key, or make one that only its owner can read.
+
+    Errors: StorageError; InputError for another file; ConfigError for a user without a home.
+    """
+    path = site_key_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():

@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig
 from loaders.errors import ConfigError, InputError
-from loaders.sources.entry import OTHER_CLASS, SPLITS, Entry, files_below, is_hidden, read_rows, table_path
+from loaders.sources.entry import OTHER_CLASS, SPLITS, Entry, as_text, files_below, is_hidden, read_rows, table_path
 from loaders.sources.presets import check_whole_patients, preset_entries
 
+MOST_NAMED = 3  # names in a caution
 GROUP_PRESETS = {"nih": r"^(\d{8})_\d{3}\."}  # 00001280_004.png: patient 1280, follow-up 4
 SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
 
@@ -23,6 +24,7 @@ class Catalog:
     root: Path
     entries: tuple[Entry, ...]
     classes: tuple[str, ...]
+    cautions: tuple[Caution, ...] = ()
 
 
 def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
@@ -40,7 +42,8 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
         listed = preset_entries(origin, config.preset)
     else:
         listed = folder_entries(origin, labelled)
-    entries = [completed(entry, config.classes, patient_of) for entry in listed]
+    given = list(listed)
+    entries = [completed(entry, config.classes, patient_of) for entry in given]
     if config.preset is not None:
         check_whole_patients(origin, entries)
     found = sorted({entry.label for entry in entries if not entry.excluded or entry.kind == OTHER_CLASS})
@@ -63,7 +66,10 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
             f"{origin}: class {formulas[0]!r}, expected a name that a spreadsheet does not take for a formula; "
             "start it with a letter or a digit"
         )
-    return Catalog(root=config.root, entries=tuple(entries), classes=classes)
+    # no patients: a caution may be shown to others
+    names = {name for entry in given for name in (entry.label, entry.view, entry.source) if as_text(name) != name}
+    cautions = [caution("names-not-utf8", names=sorted(map(as_text, names))[:MOST_NAMED])] if names else []
+    return Catalog(root=config.root, entries=tuple(entries), classes=classes, cautions=tuple(cautions))
 
 
 def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
@@ -82,7 +88,9 @@ def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
 def completed(entry: Entry, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Entry:
     """The entry with the patient in its file's name, unless it has one, and excluded if its class is not asked for."""
     match = pattern.search(PurePosixPath(entry.path).name) if pattern and not entry.patient else None
-    entry = replace(entry, patient=entry.patient or (match and match.group(1)) or "")
+    patient = entry.patient or (match and match.group(1)) or ""
+    label, patient, view, source = map(as_text, (entry.label, patient, entry.view, entry.source))
+    entry = replace(entry, label=label, patient=patient, view=view, source=source)
     if entry.excluded or not classes or entry.label in classes:
         return entry
     return replace(entry, excluded=f"class {entry.label} not asked for", kind=OTHER_CLASS)

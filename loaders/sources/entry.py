@@ -49,6 +49,15 @@ class Entry:
     kind: str = ""
 
 
+def as_text(cell: str) -> str:
+    """A cell whose bytes were not UTF-8, read as Latin-1, in which every byte is a letter or a sign."""
+    try:
+        cell.encode()
+    except UnicodeEncodeError:
+        return cell.encode("utf-8", "surrogateescape").decode("latin-1")
+    return cell
+
+
 def may_be_picture(path: str) -> bool:
     """Whether a file may be a picture, by its name."""
     return not path.lower().endswith(NO_PICTURES)

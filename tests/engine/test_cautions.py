@@ -53,10 +53,11 @@ from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
 from loaders.cautions import CODES, Caution, Gravity, caution, each_once
-from loaders.config import LoaderConfig
+from loaders.config import CatalogConfig, LoaderConfig
 from loaders.output import Line, Parts
 from loaders.records import read_record
 from loaders.settings import build
+from loaders.sources.catalog import read_catalog
 from tests.engine.test_device_step import CUDA, Recorder, recorder  # noqa: F401 - a fixture
 from tests.example_run import CHECKPOINT, make_run, metrics, probes, results_of, small_training, summary
 from tests.example_run import crossval as example_crossval
@@ -236,6 +237,12 @@ def sources(case: Case) -> list[Caution]:
     return list_sources([empty, film, film])[1]
 
 
+def in_latin_1(case: Case) -> list[Caution]:
+    table = case.place / "latin-1.csv"
+    table.write_bytes("path,label\na.png,gesund\nb.png,größe\n".encode("latin-1"))
+    return [*read_catalog(CatalogConfig(manifest=table)).cautions]
+
+
 def left_out(case: Case, plant: Callable[[Path], None]) -> list[Caution]:
     run = case.place / "example"
     shutil.rmtree(run, ignore_errors=True)
@@ -339,6 +346,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "result-of-other-weights": ("report", lambda case: left_out(case, lambda run: None)),
     "valid-for-its-data-only": ("card", on_card),
     "shortcuts-not-excluded": ("card", on_card),
+    "names-not-utf8": ("catalog", in_latin_1),
     "few-patients-of-class": ("probes", lambda case: unprobed(12, 9)),
     "few-classes-to-probe": ("probes", lambda case: unprobed(12, 9)),
     "few-sources-to-probe": ("probes", lambda case: unprobed(12, 9)),
@@ -366,7 +374,14 @@ def examples(origin: str) -> list[Caution]:
 def test_every_code_has_a_plant_and_a_place_that_is_looked_at() -> None:
     assert PLANTS.keys() == CODES.keys()
     # a profile's are looked for in test_profile, a card's by its plant, the others' in tests of their own
-    assert {origin for origin, _ in PLANTS.values()} == {*ORIGINS, "profile", "card", "probes", "compilation"}
+    assert {origin for origin, _ in PLANTS.values()} == {
+        *ORIGINS,
+        "profile",
+        "card",
+        "probes",
+        "compilation",
+        "catalog",
+    }
 
 
 @pytest.mark.parametrize("code", PLANTS)
