@@ -282,10 +282,14 @@ CODES: dict[str, Code] = {
         "lungs, and a high score does not exclude it"
     ),
     # of a catalog
-    "names-not-utf8": code(
+    "names-in-latin": code(
         "labels, views or sources that are not in UTF-8 were read as Latin-1, such as {names}: check them, or save the "
         "table in UTF-8",
         names=list[str],
+    ),
+    "labels-joined": code(
+        "labels that differ only in case, blanks or decimals were taken for one class, such as {labels}",
+        labels=list[str],
     ),
     # of a probe: why it was not run
     "few-patients-of-class": code("{groups} patients (groups), at least {least} needed", groups=int, least=int),

@@ -14,7 +14,7 @@ from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.images.decode import inside, temporary_spool
 from loaders.settings import is_path
-from loaders.sources.entry import csv_bytes, files_below, is_hidden, may_be_picture, table_path
+from loaders.sources.entry import csv_bytes, files_below, kind_aside, may_be_picture, table_path
 
 ABSTAINS = "abstains"
 
@@ -77,7 +77,7 @@ def found_at(path: Path) -> Iterator[Source]:
         yield Source(path=str(path), file=base)
         return
     for relative in files_below(path):
-        if is_hidden(relative) or not may_be_picture(relative.name):
+        if kind_aside(relative) or not may_be_picture(relative.name):
             continue
         problem = ""
         try:

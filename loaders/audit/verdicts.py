@@ -18,7 +18,7 @@ from loaders.images.decode import Decoded
 from loaders.images.kind import KINDS
 from loaders.images.quality import DETECTORS, fix_of, limit_of, own_defects
 from loaders.output import PhaseProgress
-from loaders.sources.entry import Entry
+from loaders.sources.entry import Entry, patient_id
 from loaders.sources.split import group_by
 from loaders.statistics import wilson
 
@@ -49,7 +49,7 @@ def judge(files: list[FileFinding], pairs: Sequence[Pair], limits: AuditLimits) 
     for copies in members.values():
         if len(copies) > 1:
             choose_copy(copies)
-    groups = group_by(family_N, [file.entry.patient or file.decoded.patient or None for file in files])
+    groups = group_by(family_N, [file.entry.patient or patient_id(file.decoded.patient) or None for file in files])
     for file, group in zip(files, groups.tolist(), strict=True):
         file.group = group
         file.defects.sort(key=list(DEFECTS).index)

@@ -17,7 +17,7 @@ from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
 from loaders.sources.catalog import SPLITS, Catalog, Entry, source_cautions
-from loaders.sources.entry import EXCLUDED, as_text, csv_bytes, may_be_picture, table_path
+from loaders.sources.entry import EXCLUDED, as_text, csv_bytes, may_be_picture, patient_id, table_path
 
 CSV_COLUMNS = (
     "path", "label", "group", "split", "sample", "verdict", "kind", "reason", "fix", "width", "height", "format",
@@ -62,7 +62,7 @@ class Row:
     @property
     def patient(self) -> str:
         """The catalog's patient, else the file's own; for grouping and hashing, never written."""
-        return self.entry.patient or self.decoded.patient
+        return self.entry.patient or patient_id(self.decoded.patient)
 
     @property
     def view(self) -> str:

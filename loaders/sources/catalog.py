@@ -9,7 +9,19 @@ from pathlib import Path, PurePosixPath
 from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig
 from loaders.errors import ConfigError, InputError
-from loaders.sources.entry import OTHER_CLASS, SPLITS, Entry, as_text, files_below, is_hidden, read_rows, table_path
+from loaders.sources.entry import (
+    EXCLUDED,
+    OTHER_CLASS,
+    SPLITS,
+    Entry,
+    as_text,
+    files_below,
+    kind_aside,
+    patient_id,
+    read_rows,
+    table_path,
+    without_decimals,
+)
 from loaders.sources.presets import check_whole_patients, preset_entries
 
 MOST_NAMED = 3  # names in a caution
@@ -43,7 +55,8 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
     else:
         listed = folder_entries(origin, labelled)
     given = list(listed)
-    entries = [completed(entry, config.classes, patient_of) for entry in given]
+    name_of = label_names([as_text(entry.label) for entry in given if not entry.excluded], config.classes)
+    entries = [completed(entry, name_of, config.classes, patient_of) for entry in given]
     if config.preset is not None:
         check_whole_patients(origin, entries)
     found = sorted({entry.label for entry in entries if not entry.excluded or entry.kind == OTHER_CLASS})
@@ -68,7 +81,9 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
         )
     # no patients: a caution may be shown to others
     names = {name for entry in given for name in (entry.label, entry.view, entry.source) if as_text(name) != name}
-    cautions = [caution("names-not-utf8", names=sorted(map(as_text, names))[:MOST_NAMED])] if names else []
+    cautions = [caution("names-in-latin", names=sorted(map(as_text, names))[:MOST_NAMED])] if names else []
+    if joined := [f"{old} = {new}" for old, new in sorted(name_of.items()) if old != new]:
+        cautions.append(caution("labels-joined", labels=joined[:MOST_NAMED]))
     return Catalog(root=config.root, entries=tuple(entries), classes=classes, cautions=tuple(cautions))
 
 
@@ -85,12 +100,25 @@ def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def completed(entry: Entry, classes: tuple[str, ...], pattern: re.Pattern[str] | None) -> Entry:
+def label_names(labels: Sequence[str], classes: tuple[str, ...]) -> dict[str, str]:
+    """Each spelling of a label → its name: Covid and covid are one class, as are 1 and 1.0.
+
+    The name is that of --classes, or else the commonest spelling, the first in the alphabet of several.
+    """
+    counts, spellings = Counter(labels), defaultdict[str, list[str]](list)
+    for label in sorted(counts, key=lambda label: (label not in classes, -counts[label], label)):
+        spellings[without_decimals(" ".join(label.split()).casefold())].append(label)
+    return {label: label if label in classes else same[0] for same in spellings.values() for label in same}
+
+
+def completed(
+    entry: Entry, name_of: dict[str, str], classes: tuple[str, ...], pattern: re.Pattern[str] | None
+) -> Entry:
     """The entry with the patient in its file's name, unless it has one, and excluded if its class is not asked for."""
     match = pattern.search(PurePosixPath(entry.path).name) if pattern and not entry.patient else None
     patient = entry.patient or (match and match.group(1)) or ""
     label, patient, view, source = map(as_text, (entry.label, patient, entry.view, entry.source))
-    entry = replace(entry, label=label, patient=patient, view=view, source=source)
+    entry = replace(entry, label=name_of.get(label, label), patient=patient_id(patient), view=view, source=source)
     if entry.excluded or not classes or entry.label in classes:
         return entry
     return replace(entry, excluded=f"class {entry.label} not asked for", kind=OTHER_CLASS)
@@ -104,11 +132,8 @@ def folder_entries(source: Path, labelled: bool) -> Iterator[Entry]:
     source_name = SYNTHETIC if labelled and (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
     for relative in files_below(source):
         label = relative.parts[0] if labelled and len(relative.parts) > 1 else ""
-        kind = excluded = ""
-        if labelled and not label:
-            kind, excluded = "no-class", "not in a class folder"
-        elif is_hidden(relative):
-            kind, excluded = "hidden", "hidden file"
+        kind = "no-class" if labelled and not label else kind_aside(relative)
+        excluded = "not in a class folder" if kind == "no-class" else EXCLUDED.get(kind, "")
         yield Entry(path=relative.as_posix(), label=label, source=source_name, excluded=excluded, kind=kind)
 
 

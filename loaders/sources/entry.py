@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ OTHER_CLASS = "other-class"
 EXCLUDED = {  # kind of an entry that takes no part → its meaning
     OTHER_CLASS: "of a class not asked for",
     "hidden": "hidden file",
+    "server-folder": "in a folder of the file server or the system",
     "no-class": "outside the folders of the classes",
     "link": "link to a folder, which is not followed",
     "mask": "mask",
@@ -27,6 +29,9 @@ EXCLUDED = {  # kind of an entry that takes no part → its meaning
     "no-split": "in none of the set's lists",
 }
 ORDER_MARK = "\ufeff"
+# folders that file servers and systems keep beside the user's own: previews, deleted files, forks of other systems
+SERVER_FOLDERS = frozenset(("@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "thumbs", "thumbnails"))
+NO_PATIENT = frozenset(("unknown", "unk", "na", "n/a", "nan", "none", "null", "anon", "anonymous", "-", "?", "."))
 NO_PICTURES = (
     ".csv", ".tsv", ".txt", ".md", ".json", ".jsonl", ".xlsx", ".xls", ".html", ".xml", ".yaml", ".pdf", ".zip",
 )  # fmt: skip
@@ -58,6 +63,17 @@ def as_text(cell: str) -> str:
     return cell
 
 
+def without_decimals(text: str) -> str:
+    """12 for 12.0, which a spreadsheet or a data frame makes of a column with gaps."""
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text)
+
+
+def patient_id(text: str) -> str:
+    """A patient's identifier; "" for what stands for none, such as NA."""
+    text = text.strip()
+    return "" if text.casefold() in NO_PATIENT else without_decimals(text)
+
+
 def may_be_picture(path: str) -> bool:
     """Whether a file may be a picture, by its name."""
     return not path.lower().endswith(NO_PICTURES)
@@ -81,9 +97,11 @@ def files_below(source: Path) -> Iterator[PurePosixPath]:
             yield relative / name
 
 
-def is_hidden(path: PurePosixPath) -> bool:
-    """Whether the name of the file or of a folder above it starts with a dot."""
-    return any(part.startswith(".") for part in path.parts)
+def kind_aside(path: PurePosixPath) -> str:
+    """Why a file is left out by its name or by a folder above it, one of EXCLUDED; "" for others."""
+    if any(part.startswith(".") for part in path.parts):
+        return "hidden"
+    return "server-folder" if {part.lower() for part in path.parts[:-1]} & SERVER_FOLDERS else ""
 
 
 def read_rows(
@@ -108,11 +126,16 @@ def read_rows(
             reader = csv.DictReader(file)
             columns = [name.lstrip(ORDER_MARK).strip().lower() for name in reader.fieldnames or []]
             reader.fieldnames = columns
+            names = (*required, *optional)
+            if repeated := [name for name in names if columns.count(name) > 1]:
+                raise InputError(
+                    f"{table}: {columns.count(repeated[0])} columns {repeated[0]}, but for case and blanks, "
+                    "expected one; rename or drop the others"
+                )
             if not set(required) <= set(columns):
                 raise InputError(
                     f"{table}: columns {', '.join(columns) or 'none'}, expected at least {wanted}; {remedy}"
                 )
-            names = (*required, *optional)
             rows = [(reader.line_num, {name: row.get(name) or "" for name in names}) for row in reader]
     except OSError as error:
         raise storage_error(table, error) from error

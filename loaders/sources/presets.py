@@ -24,7 +24,7 @@ import numpy as np
 
 from loaders.errors import InputError
 from loaders.images.files import SUFFIXES
-from loaders.sources.entry import Entry, files_below, is_hidden, read_list, read_rows
+from loaders.sources.entry import EXCLUDED, Entry, files_below, kind_aside, read_list, read_rows
 from loaders.sources.split import group_by, split_groups
 
 IMAGES = "images"
@@ -53,8 +53,9 @@ def preset_entries(source: Path, preset: str) -> list[Entry]:
     if not source.is_dir():
         raise InputError(f"{source}: not a folder, expected the folder of {preset}; check the path")
     listed = list(files_below(source))
-    entries = READERS[preset](source, [path for path in listed if not is_hidden(path)])
-    entries += [left_out(path, "hidden", "hidden file") for path in listed if is_hidden(path) and is_image(path)]
+    entries = READERS[preset](source, [path for path in listed if not kind_aside(path)])
+    aside = [(path, kind) for path in listed if is_image(path) and (kind := kind_aside(path))]
+    entries += [left_out(path, kind, EXCLUDED[kind]) for path, kind in aside]
     return sorted(entries, key=lambda entry: entry.path)
 
 

@@ -239,7 +239,7 @@ def sources(case: Case) -> list[Caution]:
 
 def in_latin_1(case: Case) -> list[Caution]:
     table = case.place / "latin-1.csv"
-    table.write_bytes("path,label\na.png,gesund\nb.png,größe\n".encode("latin-1"))
+    table.write_bytes("path,label\na.png,Gesund\nb.png,größe\nc.png,gesund\n".encode("latin-1"))
     return [*read_catalog(CatalogConfig(manifest=table)).cautions]
 
 
@@ -346,7 +346,8 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "result-of-other-weights": ("report", lambda case: left_out(case, lambda run: None)),
     "valid-for-its-data-only": ("card", on_card),
     "shortcuts-not-excluded": ("card", on_card),
-    "names-not-utf8": ("catalog", in_latin_1),
+    "names-in-latin": ("catalog", in_latin_1),
+    "labels-joined": ("catalog", in_latin_1),
     "few-patients-of-class": ("probes", lambda case: unprobed(12, 9)),
     "few-classes-to-probe": ("probes", lambda case: unprobed(12, 9)),
     "few-sources-to-probe": ("probes", lambda case: unprobed(12, 9)),

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from loaders.cautions import caution
 from loaders.config import PRESETS, CatalogConfig, ConvertConfig
 from loaders.convert.convert import convert
 from loaders.errors import ConfigError, InputError
 from loaders.sources.catalog import Catalog, read_catalog
-from loaders.sources.entry import Entry
+from loaders.sources.entry import EXCLUDED, Entry
 from loaders.sources.presets import READERS, split_rest
 from loaders.sources.split import group_by, split_groups
 
@@ -501,3 +502,65 @@ def test_one_huge_patient_does_not_starve_a_split() -> None:
 def test_a_zero_share_gets_nothing() -> None:
     splits = split_groups(np.arange(40), np.arange(40) % 2, {"train": 0.8, "val": 0.2, "heldout": 0.0}, 0, "ab")
     assert set(splits) == {"train", "val"}
+
+
+# ---- what a table or a tree says twice, or for nobody
+
+
+def manifest(folder: Path, *rows: str, header: str = "path,label,patient") -> Path:
+    write_table(folder / "films.csv", header, *rows)
+    return folder / "films.csv"
+
+
+def test_spellings_of_one_label_are_one_class_of_the_commonest_spelling(tmp_path: Path) -> None:
+    labels = ("Covid", "covid", "covid", "no  finding", "No Finding", "No Finding", "1", "1.0", "1.0")
+    table = manifest(tmp_path, *(f"{place}.png,{label}," for place, label in enumerate(labels)))
+    catalog = read_catalog(CatalogConfig(manifest=table))
+    assert catalog.classes == ("1.0", "No Finding", "covid")
+    (found,) = catalog.cautions
+    assert found == caution("labels-joined", labels=["1 = 1.0", "Covid = covid", "no  finding = No Finding"])
+    chosen = read_catalog(CatalogConfig(manifest=table, classes=("Covid", "1")))
+    assert chosen.classes == ("Covid", "1")
+    assert [entry.label for entry in chosen.entries if not entry.excluded] == ["Covid"] * 3 + ["1"] * 3
+    apart = read_catalog(CatalogConfig(manifest=table, classes=("Covid", "covid")))  # asked for as two
+    assert [entry.label for entry in apart.entries if not entry.excluded] == ["Covid", "covid", "covid"]
+
+
+def test_labels_that_differ_in_more_than_spelling_stay_apart(tmp_path: Path) -> None:
+    labels = ("1", "10", "1.5", "1.05", "covid", "covid-19", "no finding", "nofinding")
+    catalog = read_catalog(CatalogConfig(manifest=manifest(tmp_path, *(f"{label}.png,{label}," for label in labels))))
+    assert catalog.classes == tuple(sorted(labels)) and not catalog.cautions
+
+
+@pytest.mark.parametrize("nobody", ["", "unknown", "NA", "n/a", "None", "nan", "NULL", "Anonymous", "-", " ? "])
+def test_a_placeholder_is_no_patient(tmp_path: Path, nobody: str) -> None:
+    rows = [f"{place}.png,{'ab'[place % 2]},{patient}" for place, patient in enumerate((nobody, nobody, "7"))]
+    entries = read_catalog(CatalogConfig(manifest=manifest(tmp_path, *rows))).entries
+    assert [entry.patient for entry in entries] == ["", "", "7"]
+
+
+def test_a_number_that_a_spreadsheet_gave_decimals_is_the_same_patient(tmp_path: Path) -> None:
+    rows = ("a.png,a,12", "b.png,b,12.0", "c.png,b,12.50", "d.png,b,012")
+    entries = read_catalog(CatalogConfig(manifest=manifest(tmp_path, *rows))).entries
+    assert [entry.patient for entry in entries] == ["12", "12", "12.50", "012"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = manifest(tmp_path, "a.png,covid,1,normal", header="path,label,patient, Label")
+    with pytest.raises(InputError, match=r"2 columns label, but for case and blanks, expected one; rename"):
+        read_catalog(CatalogConfig(manifest=table))
+    table = manifest(
+        tmp_path, "a.png,covid,1,2", "b.png,normal,1,2", header="path,label,note,Note"
+    )  # that nobody reads
+    assert len(read_catalog(CatalogConfig(manifest=table)).entries) == 2
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", "Thumbnails", ".thumbnails"])
+def test_previews_and_deleted_files_of_servers_are_no_films(tmp_path: Path, folder: str) -> None:
+    films = ["covid/a.png", "normal/b.png"]
+    beside = [f"covid/{folder}/a.png", f"{folder}/covid/a.png", f"covid/{folder}/a.png/SYNO_THUMB_M.png"]
+    source = make_tree(tmp_path / "source", *films, *beside[:2], f"normal/{folder}/b.png/thumb.jpg")
+    catalog = read_catalog(CatalogConfig(source=source))
+    assert sorted(taken(catalog)) == films and catalog.classes == ("covid", "normal")
+    assert {entry.kind for entry in catalog.entries if entry.excluded} <= {"server-folder", "hidden"}
+    assert all(EXCLUDED[entry.kind] == entry.excluded for entry in catalog.entries if entry.excluded)
