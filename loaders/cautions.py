@@ -287,6 +287,9 @@ CODES: dict[str, Code] = {
         "table in UTF-8",
         names=list[str],
     ),
+    "folders-are-splits": code(
+        "the folders {folders} are taken for splits, and the folders in them for classes", folders=list[str]
+    ),
     "labels-joined": code(
         "labels that differ only in case, blanks or decimals were taken for one class, such as {labels}",
         labels=list[str],

@@ -118,7 +118,7 @@ class CatalogConfig:
     """Which radiographs are read, and how they are labelled and grouped; the same for every command with a source."""
 
     source: Path | None = None
-    """Folder of radiographs, SOURCE/<class>/** where they have classes; `audit` takes a beton, too."""
+    """Folder of radiographs, SOURCE/<class>/** or SOURCE/{train,val,test}/<class>/**; `audit` takes a beton, too."""
     manifest: Path | None = None
     """CSV instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
     preset: str | None = None

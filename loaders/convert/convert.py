@@ -61,7 +61,7 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
         )
     catalog = read_catalog(config.catalog)
     check_task(config, catalog)
-    if config.catalog.preset is not None:
+    if config.catalog.manifest is None:  # a set's own test list, or folders train and test
         catalog = replace(catalog, entries=split_rest(catalog.entries, config.val, config.seed))
     if config.dry_run:
         return plan(config, catalog, None, progress)

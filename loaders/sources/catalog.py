@@ -26,6 +26,11 @@ from loaders.sources.presets import check_whole_patients, preset_entries
 
 MOST_NAMED = 3  # names in a caution
 GROUP_PRESETS = {"nih": r"^(\d{8})_\d{3}\."}  # 00001280_004.png: patient 1280, follow-up 4
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "heldout", "testing": "heldout", "heldout": "heldout", "held-out": "heldout", "holdout": "heldout",
+}  # fmt: skip
 SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
 
 
@@ -40,7 +45,7 @@ class Catalog:
 
 
 def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
-    """Read SOURCE/<class>/**, a public set's own layout (--preset), or a CSV.
+    """Read SOURCE/<class>/** or SOURCE/<split>/<class>/**, a public set's own layout (--preset), or a CSV.
 
     labelled: else SOURCE is any folder, of files without labels.
     Errors: ConfigError for a bad --group-regex; InputError for an empty or unreadable source, or a missing column,
@@ -82,6 +87,9 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
     # no patients: a caution may be shown to others
     names = {name for entry in given for name in (entry.label, entry.view, entry.source) if as_text(name) != name}
     cautions = [caution("names-in-latin", names=sorted(map(as_text, names))[:MOST_NAMED])] if names else []
+    if config.source is not None and config.preset is None and any(entry.split for entry in entries):
+        folders = {PurePosixPath(entry.path).parts[0] for entry in entries if not entry.excluded}
+        cautions.append(caution("folders-are-splits", folders=sorted(folders)))
     if joined := [f"{old} = {new}" for old, new in sorted(name_of.items()) if old != new]:
         cautions.append(caution("labels-joined", labels=joined[:MOST_NAMED]))
     return Catalog(root=config.root, entries=tuple(entries), classes=classes, cautions=tuple(cautions))
@@ -125,16 +133,42 @@ def completed(
 
 
 def folder_entries(source: Path, labelled: bool) -> Iterator[Entry]:
-    """Every file below source, sorted by path, labelled by its first folder; links to folders are not followed."""
+    """Every file below source, sorted by path, labelled by the folder of its class; links to folders are not followed.
+
+    SOURCE/<class>/**, or SOURCE/{train,val,test}/<class>/**.  Where there is no folder val, train has no split yet.
+    """
     if not source.is_dir():
         raise InputError(f"{source}: not a folder, expected one of radiographs; check the path, or use --manifest")
+    paths = list(files_below(source))
+    depth, split_of = folder_layout(source, paths) if labelled else (0, {})
     # phantoms stay synthetic when their images are taken as a folder, without their table
     source_name = SYNTHETIC if labelled and (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
-    for relative in files_below(source):
-        label = relative.parts[0] if labelled and len(relative.parts) > 1 else ""
+    for relative in paths:
+        split = split_of.get(relative.parts[0], "")
+        label = relative.parts[depth] if labelled and len(relative.parts) > depth + 1 else ""
         kind = "no-class" if labelled and not label else kind_aside(relative)
         excluded = "not in a class folder" if kind == "no-class" else EXCLUDED.get(kind, "")
-        yield Entry(path=relative.as_posix(), label=label, source=source_name, excluded=excluded, kind=kind)
+        path = relative.as_posix()
+        yield Entry(path=path, label=label, source=source_name, split=split, excluded=excluded, kind=kind)
+
+
+def folder_layout(source: Path, paths: Sequence[PurePosixPath]) -> tuple[int, dict[str, str]]:
+    """How many folders lie above those of the classes, 0 or 1; and folder → split, where the first are splits.
+
+    Errors: InputError where some of the first folders are splits and others are none.
+    """
+    folders = {path.parts[0] for path in paths if len(path.parts) > 1 and not kind_aside(path)}
+    split_of = {name: SPLIT_FOLDERS[name.casefold()] for name in folders if name.casefold() in SPLIT_FOLDERS}
+    if "train" not in split_of.values() or len(split_of) < 2:
+        return 0, {}
+    if others := sorted(folders - set(split_of)):
+        raise InputError(
+            f"{source}: the folders {', '.join(sorted(split_of))} are splits, but {others[0]} is none, expected splits "
+            "alone or classes alone; move it away, or name the files in a --manifest"
+        )
+    if "val" not in split_of.values():
+        split_of = {name: "" if split == "train" else split for name, split in split_of.items()}
+    return 1, split_of
 
 
 def manifest_entries(manifest: Path) -> Iterator[Entry]:

@@ -90,7 +90,9 @@ def check_whole_patients(source: Path, entries: Sequence[Entry]) -> None:
 
 
 def split_rest(given: Sequence[Entry], val: float, seed: int) -> tuple[Entry, ...]:
-    """Where test_list.txt names only the held-out share, split the rest into train and val, by whole patients.
+    """Where only the held-out share is named, by test_list.txt or a folder, split the rest into train and val.
+
+    By whole patients.
 
     given: a set's entries in order.  val, seed: of the conversion.  Errors: InputError for too few patients.
     """

@@ -243,6 +243,13 @@ def in_latin_1(case: Case) -> list[Caution]:
     return [*read_catalog(CatalogConfig(manifest=table)).cautions]
 
 
+def in_split_folders(case: Case) -> list[Caution]:
+    for folder in ("train/a", "train/b", "test/a", "test/b"):
+        (case.place / "folders" / folder).mkdir(parents=True, exist_ok=True)
+        (case.place / "folders" / folder / "x.png").touch()
+    return [*read_catalog(CatalogConfig(source=case.place / "folders")).cautions]
+
+
 def left_out(case: Case, plant: Callable[[Path], None]) -> list[Caution]:
     run = case.place / "example"
     shutil.rmtree(run, ignore_errors=True)
@@ -348,6 +355,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "shortcuts-not-excluded": ("card", on_card),
     "names-in-latin": ("catalog", in_latin_1),
     "labels-joined": ("catalog", in_latin_1),
+    "folders-are-splits": ("catalog", in_split_folders),
     "few-patients-of-class": ("probes", lambda case: unprobed(12, 9)),
     "few-classes-to-probe": ("probes", lambda case: unprobed(12, 9)),
     "few-sources-to-probe": ("probes", lambda case: unprobed(12, 9)),

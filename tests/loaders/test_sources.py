@@ -564,3 +564,37 @@ def test_previews_and_deleted_files_of_servers_are_no_films(tmp_path: Path, fold
     assert sorted(taken(catalog)) == films and catalog.classes == ("covid", "normal")
     assert {entry.kind for entry in catalog.entries if entry.excluded} <= {"server-folder", "hidden"}
     assert all(EXCLUDED[entry.kind] == entry.excluded for entry in catalog.entries if entry.excluded)
+
+
+def test_folders_named_as_splits_are_splits_and_never_classes(tmp_path: Path) -> None:
+    films = [
+        f"{split}/{label}/{split}-{label}-{k}.png" for split in ("train", "val", "test") for label in "ab" for k in "12"
+    ]
+    catalog = read_catalog(CatalogConfig(source=make_tree(tmp_path / "s", *films, "train/loose.png", "README.md")))
+    assert catalog.classes == ("a", "b")
+    split_of = {entry.path: entry.split for entry in catalog.entries if not entry.excluded}
+    assert {path.split("/")[0]: split for path, split in split_of.items()} == {
+        "train": "train", "val": "val", "test": "heldout",
+    }  # fmt: skip
+    assert len(split_of) == 12
+    assert catalog.cautions == (caution("folders-are-splits", folders=["test", "train", "val"]),)
+    assert {entry.path for entry in catalog.entries if entry.kind == "no-class"} == {"train/loose.png", "README.md"}
+
+
+def test_without_a_folder_for_validation_it_is_dealt_from_that_of_training(tmp_path: Path) -> None:
+    films = [f"Training/{label}/{label}{k}.png" for label in "ab" for k in range(10)]
+    films += [f"Testing/{label}/{label}{k}.jpg" for label in "ab" for k in range(3)]
+    config = ConvertConfig(
+        catalog=CatalogConfig(source=make_tree(tmp_path / "s", *films)), out=tmp_path / "o", size=32, workers=1,
+        site_key=tmp_path / "k",
+    )  # fmt: skip
+    samples = convert(config).samples
+    assert samples == {"train": {"a": 8, "b": 8}, "val": {"a": 2, "b": 2}, "heldout": {"a": 3, "b": 3}}
+
+
+def test_a_class_may_be_called_test_and_splits_beside_classes_are_refused(tmp_path: Path) -> None:
+    classes = make_tree(tmp_path / "classes", "covid/a.png", "test/b.png")
+    assert read_catalog(CatalogConfig(source=classes)).classes == ("covid", "test")
+    mixed = make_tree(tmp_path / "mixed", "train/covid/a.png", "test/covid/b.png", "mixed/train/covid/a.png")
+    with pytest.raises(InputError, match="the folders test, train are splits, but mixed is none"):
+        read_catalog(CatalogConfig(source=mixed))
