@@ -23,6 +23,9 @@ from loaders.images.radiograph import decode_radiograph
 from loaders.machine import usable_cores
 from loaders.workers import map_in_processes
 
+LEAST_SIDE = 16  # pixels; the smallest public set of chest radiographs, ChestMNIST, has 28
+LARGEST_ASPECT = 5  # a thorax, arms up, is within 2
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
@@ -104,6 +107,7 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
             inside(root, task.path), max_pixels=settings.max_pixels, with_colour=settings.limits is not None
         )
         grey_HW = radiograph.grey_HW
+        check_shape(*grey_HW.shape)
         low, high, saturated = grey_window(grey_HW)
         if settings.limits is not None:
             measurement = measure(grey_HW, (low, high), radiograph.colour, settings.side)
@@ -125,6 +129,15 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
         bits=radiograph.bits, saturated=saturated, short_side=min(repaired_HW.shape), patient=radiograph.patient,
         view=radiograph.view, measurement=measurement,
     )  # fmt: skip
+
+
+def check_shape(height: int, width: int) -> None:
+    """Errors: RadiographError for a picture that no chest radiograph can be by its sides."""
+    short, long = sorted((height, width))
+    if short < LEAST_SIDE:
+        raise refuse(f"{width} × {height} pixels", f"at least {LEAST_SIDE} a side", "too-small")
+    if long > LARGEST_ASPECT * short:
+        raise refuse(f"{width} × {height} pixels", f"no side above {LARGEST_ASPECT} times the other", "odd-shape")
 
 
 def inside(root: Path, path: str) -> Path:

@@ -28,6 +28,8 @@ REFUSALS = {  # code of a RadiographError → its meaning, the usual remedy
     "cut": ("cut short", COPY_AGAIN),
     "damaged": ("damaged", COPY_AGAIN),
     "too-large": ("too large", "shrink it, or raise --max-pixels if you trust it"),
+    "too-small": ("too small to be a radiograph", "leave it out, or use the original"),
+    "odd-shape": ("too long and narrow to be a radiograph", "leave it out, or crop it to the chest"),
     "other-format": ("not a PNG, JPEG, TIFF, BMP or DICOM file", "replace or remove it"),
     "unsupported": ("of an unsupported kind", "open it in a viewer and save it as grey PNG"),
     "several-images": ("several images in one file", "save each as a file of its own"),

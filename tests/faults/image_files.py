@@ -18,6 +18,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
+from loaders.images.decode import LEAST_SIDE
+
 Demand = Literal["golden", "rejection", "either"]
 
 
@@ -41,7 +43,7 @@ Maker = Callable[[np.random.Generator], Hostile]
 
 def noise(rng: np.random.Generator, depth: int = 8, channels: int = 0) -> np.ndarray:
     """Random samples of a random small shape, uint8 or uint16."""
-    shape = (*rng.integers(9, 60, 2).tolist(), *([channels] if channels else []))
+    shape = (*rng.integers(LEAST_SIDE, 60, 2).tolist(), *([channels] if channels else []))
     return rng.integers(0, 1 << depth, shape).astype(np.uint16 if depth == 16 else np.uint8)
 
 

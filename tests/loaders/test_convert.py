@@ -464,3 +464,17 @@ def test_a_folder_that_cannot_be_locked_is_not_called_locked(folder: Path, monke
 )
 def test_a_label_is_confounded_with_sources_of_its_own(labels: str, sources: list[str], found: list[str]) -> None:
     assert confounded_labels(list(labels), list(sources)) == found
+
+
+@pytest.mark.parametrize(
+    ("size", "code"), [((2, 2), "too-small"), ((3, 4000), "too-small"), ((4000, 100), "odd-shape")]
+)
+def test_a_picture_that_no_radiograph_can_be_by_its_sides_is_rejected(
+    folder: Path, size: tuple[int, int], code: str
+) -> None:
+    Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)).save(folder / "covid" / "odd.png")
+    Image.fromarray(np.arange(16 * 80, dtype=np.uint8).reshape(80, 16)).save(folder / "covid" / "small.png")
+    rows = {row["path"]: row for row in table(convert(config(folder)).out)}
+    assert rows["covid/odd.png"]["verdict"] == "rejected" and rows["covid/odd.png"]["kind"] == code
+    assert rows["covid/odd.png"]["reason"].startswith(f"{size[1]} × {size[0]} pixels, expected ")
+    assert rows["covid/small.png"]["verdict"] == "written"
