@@ -24,7 +24,7 @@ import numpy as np
 
 from loaders.errors import InputError
 from loaders.images.files import SUFFIXES
-from loaders.sources.entry import EXCLUDED, Entry, files_below, kind_aside, read_list, read_rows
+from loaders.sources.entry import EXCLUDED, Entry, files_below, kind_aside, patient_id, read_list, read_rows
 from loaders.sources.split import group_by, split_groups
 
 IMAGES = "images"
@@ -90,11 +90,10 @@ def check_whole_patients(source: Path, entries: Sequence[Entry]) -> None:
 
 
 def split_rest(given: Sequence[Entry], val: float, seed: int) -> tuple[Entry, ...]:
-    """Where only the held-out share is named, by test_list.txt or a folder, split the rest into train and val.
+    """Where only the held-out share is named, by test_list.txt or a folder, split the rest by whole patients.
 
-    By whole patients.
-
-    given: a set's entries in order.  val, seed: of the conversion.  Errors: InputError for too few patients.
+    given: a set's entries in order; those without a split become train and val.  val, seed: of the conversion.
+    Errors: InputError for too few patients.
     """
     entries = list(given)
     taking_part = [place for place, entry in enumerate(entries) if not entry.excluded]
@@ -186,7 +185,7 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
     )
     entries = []
     for path, (_, row) in rows.items():
-        label = chestxray_label(row["finding"])
+        label, own_patient = chestxray_label(row["finding"]), patient_id(row["patientid"])
         kind = reason = ""
         if row["modality"].lower() != "x-ray":
             kind, reason = "no-radiograph", f"no radiograph: modality {row['modality'] or 'unknown'}"
@@ -199,7 +198,7 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
             Entry(
                 path=path,
                 label=label or row["finding"],
-                patient=row["patientid"] and f"covid-{row['patientid']}",
+                patient=own_patient and f"covid-{own_patient}",
                 view=row["view"],
                 source=host_of(row["url"]) or "covid-chestxray",
                 excluded=reason,
@@ -246,7 +245,7 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
         )
     entries = []
     for name, (_, row) in rows.items():
-        label = nih_label(row["finding labels"])
+        label, own_patient = nih_label(row["finding labels"]), patient_id(row["patient id"])
         kind = reason = ""
         if name not in place_of:
             kind, reason = "missing", "not in the folder"
@@ -258,7 +257,7 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
             Entry(
                 path=place_of.get(name, name),
                 label=label or row["finding labels"],
-                patient=row["patient id"] and f"nih-{row['patient id'].zfill(8)}",
+                patient=own_patient and f"nih-{own_patient.zfill(8)}",
                 view=row["view position"],
                 source="nih-chestxray8",
                 split="heldout" if name in test else "",

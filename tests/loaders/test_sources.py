@@ -598,3 +598,20 @@ def test_a_class_may_be_called_test_and_splits_beside_classes_are_refused(tmp_pa
     mixed = make_tree(tmp_path / "mixed", "train/covid/a.png", "test/covid/b.png", "mixed/train/covid/a.png")
     with pytest.raises(InputError, match="the folders test, train are splits, but mixed is none"):
         read_catalog(CatalogConfig(source=mixed))
+
+
+def test_presets_read_patients_as_tables_do(chestxray: Path, tmp_path: Path) -> None:
+    patients = {"a.jpg": "2", "c.png": "2.0", "d.png": "NA"}
+    rows = [chestxray_row(patient, "Pneumonia", "PA", "X-ray", name) for name, patient in patients.items()]
+    write_table(chestxray / "metadata.csv", CHESTXRAY_HEADER, *rows)
+    entries = by_path(read(chestxray, "covid-chestxray"))
+    assert [entries[f"images/{name}"].patient for name in patients] == ["covid-2", "covid-2", ""]
+    films = make_tree(tmp_path / "nih", "images/a.png", "images/b.png", "images/c.png")
+    rows = [
+        nih_row("a.png", "No Finding", "2"),
+        nih_row("b.png", "No Finding", "2.0"),
+        nih_row("c.png", "Pneumonia", "-"),
+    ]
+    write_table(films / "Data_Entry_2017.csv", NIH_HEADER, *rows)
+    entries = by_path(read(films, "nih"))
+    assert [entries[f"images/{name}.png"].patient for name in "abc"] == ["nih-00000002", "nih-00000002", ""]
