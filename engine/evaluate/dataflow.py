@@ -8,7 +8,8 @@ from loaders.beton.reader import Beton
 from loaders.convert.conversion import OUTCOMES, kind_text
 from loaders.errors import InputError, StorageError
 from loaders.records import Count, Record, write_record
-from loaders.sources.entry import SPLITS, read_rows
+from loaders.sources.entry import SPLITS
+from loaders.sources.table import read_rows
 
 DATAFLOW, TABLE = "dataflow.json", "convert.csv"
 COLUMNS = ("path", "label", "split", "sample", "group", "verdict", "kind", "reason")

@@ -23,7 +23,7 @@ from loaders.images.decode import inside
 from loaders.images.frame import read_mask, template_SS
 from loaders.output import counted
 from loaders.records import Count, Record
-from loaders.sources.entry import read_rows
+from loaders.sources.table import read_rows
 from loaders.statistics import percentile_interval, resampled_means
 
 MaskSource = Literal["phantom", "folder", "template"]

@@ -8,7 +8,8 @@ from pathlib import Path
 from loaders.audit.findings import DEFECTS, VERDICTS, FileFinding
 from loaders.errors import InputError
 from loaders.images.quality import DETECTORS
-from loaders.sources.entry import csv_bytes, read_rows, table_path
+from loaders.sources.entry import csv_bytes, table_path
+from loaders.sources.table import read_rows
 
 COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "copy_of", "pixels", "note")
 NEEDED = ("path", "verdict", "fix", "group")

@@ -18,11 +18,11 @@ from loaders.sources.entry import (
     files_below,
     kind_aside,
     patient_id,
-    read_rows,
     table_path,
     without_decimals,
 )
 from loaders.sources.presets import check_whole_patients, preset_entries
+from loaders.sources.table import read_rows
 
 MOST_NAMED = 3  # names in a caution
 GROUP_PRESETS = {"nih": r"^(\d{8})_\d{3}\."}  # 00001280_004.png: patient 1280, follow-up 4

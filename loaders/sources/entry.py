@@ -4,12 +4,11 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from loaders.atomic_file import storage_error
-from loaders.errors import InputError
 
 SPLITS = ("train", "val", "heldout")
 OTHER_CLASS = "other-class"
@@ -28,7 +27,6 @@ EXCLUDED = {  # kind of an entry that takes no part → its meaning
     "other-finding": "finding of no class",
     "no-split": "in none of the set's lists",
 }
-ORDER_MARK = "\ufeff"
 # folders that file servers and systems keep beside the user's own: previews, deleted files, forks of other systems
 SERVER_FOLDERS = frozenset(("@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "thumbs", "thumbnails"))
 NO_PATIENT = frozenset(("unknown", "unk", "na", "n/a", "nan", "none", "null", "anon", "anonymous", "-", "?", "."))
@@ -104,76 +102,15 @@ def kind_aside(path: PurePosixPath) -> str:
     return "server-folder" if {part.lower() for part in path.parts[:-1]} & SERVER_FOLDERS else ""
 
 
-def read_rows(
-    table: Path,
-    path_of: Callable[[dict[str, str]], str],
-    required: Sequence[str],
-    optional: Sequence[str],
-    remedy: str,
-    filled: Sequence[str] = (),
-    strip: bool = True,
-) -> dict[str, tuple[int, dict[str, str]]]:
-    """The rows of a CSV: path → (line, column → text); column names in lower case, any bytes in cells.
-
-    path_of: a row's path.  Gives required and optional columns only, "" where a row ends early.  remedy: what to do
-    about a missing column.  filled: columns that no row may leave empty.  strip: cells are stripped of blanks.
-    Errors: InputError for a missing column, no CSV, an empty cell or a path that is repeated; StorageError.
-    """
-    wanted = f"{', '.join(required[:-1])} and {required[-1]}"
-    check_regular(table)
-    try:
-        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            columns = [name.lstrip(ORDER_MARK).strip().lower() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            names = (*required, *optional)
-            if repeated := [name for name in names if columns.count(name) > 1]:
-                raise InputError(
-                    f"{table}: {columns.count(repeated[0])} columns {repeated[0]}, but for case and blanks, "
-                    "expected one; rename or drop the others"
-                )
-            if not set(required) <= set(columns):
-                raise InputError(
-                    f"{table}: columns {', '.join(columns) or 'none'}, expected at least {wanted}; {remedy}"
-                )
-            rows = [(reader.line_num, {name: row.get(name) or "" for name in names}) for row in reader]
-    except OSError as error:
-        raise storage_error(table, error) from error
-    except csv.Error as error:
-        raise InputError(
-            f"{table}: not a CSV ({error}), expected the columns {wanted}; save it as CSV in UTF-8"
-        ) from error
-    row_of: dict[str, tuple[int, dict[str, str]]] = {}
-    for line, row in rows:
-        row = {name: text.strip() for name, text in row.items()} if strip else row
-        if lacking := [name for name in filled if not row[name]]:
-            raise InputError(
-                f"{table}: line {line} has no {lacking[0]}, expected one in every row; fill it in or drop the row"
-            )
-        first, _ = row_of.setdefault(path := path_of(row), (line, row))
-        if first != line:
-            raise InputError(
-                f"{table}: line {line} repeats {path} of line {first}, expected each file once; drop a row"
-            )
-    return row_of
-
-
-def check_regular(table: Path) -> None:
-    """Errors: InputError for a table that exists and is no regular file: reading a FIFO would wait for ever."""
-    if table.exists() and not table.is_file():
-        kind = "a folder" if table.is_dir() else "a FIFO or device"
-        raise InputError(f"{table}: {kind}, expected a regular file; check the path")
-
-
 def read_list(path: Path) -> set[str]:
     """The file names in a list, one on each line; empty without a list.  Errors: StorageError."""
     if not path.is_file():
         return set()
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise storage_error(path, error) from error
-    return {line.strip() for line in text.lstrip(ORDER_MARK).splitlines() if line.strip()}
+    return {line.strip() for line in text.splitlines() if line.strip()}
 
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]] = ()) -> bytes:

@@ -24,8 +24,9 @@ import numpy as np
 
 from loaders.errors import InputError
 from loaders.images.files import SUFFIXES
-from loaders.sources.entry import EXCLUDED, Entry, files_below, kind_aside, patient_id, read_list, read_rows
+from loaders.sources.entry import EXCLUDED, Entry, files_below, kind_aside, patient_id, read_list
 from loaders.sources.split import group_by, split_groups
+from loaders.sources.table import read_rows
 
 IMAGES = "images"
 RADIOGRAPHY_LABELS = {
