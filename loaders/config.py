@@ -13,6 +13,7 @@ AugmentFrom = Literal["frame", "crop"]
 Order = Literal["auto", "random", "pages"]
 Resident = Literal["auto", "on", "off"]
 Labels = Literal["none", "folder"]
+Readers = Literal["any", "majority", "all"]
 PRESETS = ("covid-radiography", "covid-qu-ex", "covid-chestxray", "nih")  # public sets whose layout is known
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
@@ -127,6 +128,8 @@ class CatalogConfig:
     """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
     group_regex: str | None = None
     """Regular expression on the file name whose first group is the patient; `nih` reads 00001280_004.png."""
+    readers: Readers | None = None
+    """One label of readers who differ: a finding if any or all name it (two labels), or any label of the majority."""
     max_pixels: int = ORDINARY_PIXELS
     """Largest radiograph in pixels, by its header (16-bit PNG with transparency: three quarters of it)."""
 
@@ -139,6 +142,8 @@ class CatalogConfig:
             check_choice("preset", self.preset, PRESETS)
             if self.manifest is not None:
                 raise ConfigError("found --preset with --manifest, expected it with SOURCE, the folder of a public set")
+        if self.readers is not None:
+            check_choice("readers", self.readers, get_args(Readers))
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"--classes: found {','.join(self.classes)}, expected each class once")
 

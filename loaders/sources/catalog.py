@@ -18,8 +18,8 @@ from loaders.sources.entry import (
     files_below,
     kind_aside,
     patient_id,
+    spelling,
     table_path,
-    without_decimals,
 )
 from loaders.sources.presets import check_whole_patients, preset_entries
 from loaders.sources.table import read_rows
@@ -115,7 +115,7 @@ def label_names(labels: Sequence[str], classes: tuple[str, ...]) -> dict[str, st
     """
     counts, spellings = Counter(labels), defaultdict[str, list[str]](list)
     for label in sorted(counts, key=lambda label: (label not in classes, -counts[label], label)):
-        spellings[without_decimals(" ".join(label.split()).casefold())].append(label)
+        spellings[spelling(label)].append(label)
     return {label: label if label in classes else same[0] for same in spellings.values() for label in same}
 
 

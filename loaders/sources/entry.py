@@ -30,6 +30,10 @@ EXCLUDED = {  # kind of an entry that takes no part → its meaning
 # folders that file servers and systems keep beside the user's own: previews, deleted files, forks of other systems
 SERVER_FOLDERS = frozenset(("@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "thumbs", "thumbnails"))
 NO_PATIENT = frozenset(("unknown", "unk", "na", "n/a", "nan", "none", "null", "anon", "anonymous", "-", "?", "."))
+HEALTH = frozenset((
+    "0", "no", "false", "n", "none", "normal", "no finding", "no findings", "negative", "healthy", "control",
+    "controls", "absent", "nofinding", "nofindings",
+))  # fmt: skip
 NO_PICTURES = (
     ".csv", ".tsv", ".txt", ".md", ".json", ".jsonl", ".xlsx", ".xls", ".html", ".xml", ".yaml", ".pdf", ".zip",
 )  # fmt: skip
@@ -70,6 +74,16 @@ def patient_id(text: str) -> str:
     """A patient's identifier; "" for what stands for none, such as NA."""
     text = text.strip()
     return "" if text.casefold() in NO_PATIENT else without_decimals(text)
+
+
+def spelling(label: str) -> str:
+    """What the spellings of one label have in common: case, blanks and decimals aside, Covid is covid, and 1.0 is 1."""
+    return without_decimals(" ".join(label.split()).casefold())
+
+
+def looks_healthy(label: str) -> bool:
+    """Whether a label names the absence of findings, such as 0, No Finding or negative."""
+    return re.sub(r"[\s_-]+", " ", spelling(label)) in HEALTH
 
 
 def may_be_picture(path: str) -> bool:

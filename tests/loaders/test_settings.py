@@ -217,6 +217,7 @@ GIVEN: dict[str, object] = {
     "preset": "nih",
     "classes": ("a", "b"),
     "group_regex": "nih",
+    "readers": "any",
     "max_pixels": 9,
     "labels": "folder",
 }
