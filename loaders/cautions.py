@@ -294,6 +294,11 @@ CODES: dict[str, Code] = {
         "labels that differ only in case, blanks or decimals were taken for one class, such as {labels}",
         labels=list[str],
     ),
+    "columns-taken": code(
+        "columns were found by their usual spellings: {columns}; options such as --label-column name others",
+        columns=list[str],
+    ),
+    "rows-merged": code("{rows:,} rows name {files:,} files: rows of one file were merged", rows=int, files=int),
     # of a probe: why it was not run
     "few-patients-of-class": code("{groups} patients (groups), at least {least} needed", groups=int, least=int),
     "few-classes-to-probe": code("fewer than two classes with {least} patients (groups)", least=int),

@@ -14,6 +14,7 @@ Order = Literal["auto", "random", "pages"]
 Resident = Literal["auto", "on", "off"]
 Labels = Literal["none", "folder"]
 Readers = Literal["any", "majority", "all"]
+Views = Literal["frontal", "pa", "ap", "all"]
 PRESETS = ("covid-radiography", "covid-qu-ex", "covid-chestxray", "nih")  # public sets whose layout is known
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
@@ -121,15 +122,35 @@ class CatalogConfig:
     source: Path | None = None
     """Folder of radiographs, SOURCE/<class>/** or SOURCE/{train,val,test}/<class>/**; `audit` takes a beton, too."""
     manifest: Path | None = None
-    """CSV instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
+    """Table instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
+    root: tuple[Path, ...] = ()
+    """Folder that a manifest's paths lie below, instead of its own; repeatable. No file outside is read."""
+    path_column: str | None = None
+    """Column of the manifest with the files' paths. Default: path, or a usual spelling such as Image Index."""
+    label_column: str | None = None
+    """Column with the labels. Default: label, or a usual spelling such as Finding Labels."""
+    patient_column: str | None = None
+    """Column with the patients. Default: patient, or a usual spelling such as PatientID."""
+    view_column: str | None = None
+    """Column with the views. Default: view, or a usual spelling such as View Position or AP/PA."""
+    source_column: str | None = None
+    """Column with the sources. Default: source, or a usual spelling such as hospital."""
+    sex_column: str | None = None
+    """Column with the patients' sex. Default: sex, or a usual spelling such as Patient Gender."""
+    age_column: str | None = None
+    """Column with the patients' age. Default: age, or a usual spelling such as Patient Age."""
+    split_column: str | None = None
+    """Column with train, val or heldout. Default: split, or a usual spelling such as data_split."""
     preset: str | None = None
     """Public set in SOURCE, as distributed: covid-radiography, covid-qu-ex, covid-chestxray or nih."""
     classes: tuple[str, ...] = ()
     """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
     group_regex: str | None = None
-    """Regular expression on the file name whose first group is the patient; `nih` reads 00001280_004.png."""
+    """Regular expression whose first group is the patient, on the path below the source or the file name; or `nih`."""
+    views: Views = "frontal"
+    """Views to keep; files of another view, as the table or DICOM states, are left out, and those of none stay."""
     readers: Readers | None = None
-    """One label of readers who differ: a finding if any or all name it (two labels), or any label of the majority."""
+    """Where readers differ: a finding if any or all of them name it (of two labels), or the majority's label."""
     max_pixels: int = ORDINARY_PIXELS
     """Largest radiograph in pixels, by its header (16-bit PNG with transparency: three quarters of it)."""
 
@@ -142,8 +163,13 @@ class CatalogConfig:
             check_choice("preset", self.preset, PRESETS)
             if self.manifest is not None:
                 raise ConfigError("found --preset with --manifest, expected it with SOURCE, the folder of a public set")
+        check_choice("views", self.views, get_args(Views))
         if self.readers is not None:
             check_choice("readers", self.readers, get_args(Readers))
+        of_tables = [item.name for item in fields(self) if item.name == "root" or item.name.endswith("_column")]
+        if self.source is not None and (given := [name for name in of_tables if getattr(self, name)]):
+            flags = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise ConfigError(f"found {flags} with {self.source}, expected them with --manifest; leave them out")
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"--classes: found {','.join(self.classes)}, expected each class once")
 
@@ -153,11 +179,6 @@ class CatalogConfig:
         origin = self.source or self.manifest
         assert origin is not None
         return origin
-
-    @property
-    def root(self) -> Path:
-        """The folder that paths are relative to."""
-        return self.origin if self.manifest is None else self.manifest.parent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

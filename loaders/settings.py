@@ -64,7 +64,7 @@ def help_texts(config: type) -> dict[str, str]:
 
 def setting_of(field: dataclasses.Field, hint: Any, text: str) -> Setting:
     """Describe one field."""
-    optional = isinstance(hint, types.UnionType) and types.NoneType in typing.get_args(hint)
+    optional = types.NoneType in typing.get_args(hint)
     if optional:
         (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
@@ -194,6 +194,8 @@ def add_setting(parser: argparse.ArgumentParser, setting: Setting, *, positional
         parser.add_argument(setting.name, nargs="+", **(options | {"type": Path, "metavar": one}))
     elif positional:
         parser.add_argument(setting.name, nargs="?", **(options | {"default": None}))  # SUPPRESS would become a value
+    elif setting.item is Path:
+        parser.add_argument(flag_of(setting), dest=setting.name, action="append", **(options | {"type": Path}))
     else:
         parser.add_argument(flag_of(setting), dest=setting.name, **options)
 

@@ -61,6 +61,7 @@ def audit_files(
         max_pixels=config.catalog.max_pixels,
         workers=config.workers,
         limits=config.limits,
+        within=config.catalog.root,
     )
     tasks = [Task(place, entry.path) for place, entry in enumerate(entries)]
     decoded = list(decode_all(catalog.root, tasks, settings, None, partial(progress, "decode")))

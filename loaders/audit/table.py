@@ -55,7 +55,7 @@ def read_decisions(path: Path) -> dict[str, AuditDecision]:
     rows = read_rows(path, lambda row: row["path"].removeprefix("./"), NEEDED, optional, remedy, strip=False)
     decisions: dict[str, AuditDecision] = {}
     for name, (line, row) in rows.items():
-        verdict, fix = row["verdict"].strip(), row["fix"].strip()
+        verdict, fix = row["verdict"].strip().lower(), row["fix"].strip().lower()
         if verdict not in VERDICTS:
             raise InputError(f"{path}: line {line} has verdict {verdict!r}, expected {', '.join(VERDICTS)}; correct it")
         if not FIX.fullmatch(fix) or (verdict == "fix" and not fix):

@@ -16,8 +16,8 @@ from loaders.errors import InputError
 from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
-from loaders.sources.catalog import SPLITS, Catalog, Entry, source_cautions
-from loaders.sources.entry import EXCLUDED, as_text, csv_bytes, may_be_picture, patient_id, table_path
+from loaders.sources.catalog import Catalog, Entry, source_cautions
+from loaders.sources.entry import EXCLUDED, SPLITS, as_text, csv_bytes, may_be_picture, patient_id, table_path
 
 CSV_COLUMNS = (
     "path", "label", "group", "split", "sample", "verdict", "kind", "reason", "fix", "width", "height", "format",
@@ -85,12 +85,13 @@ def given_decisions(audit: str, root: Path, entries: Sequence[Entry]) -> dict[st
     """
     if audit in ("off", "auto"):
         return {}
-    decisions = read_decisions(Path(audit))
+    given = read_decisions(Path(audit))
+    decisions = {as_text(path): decision for path, decision in given.items()} | given  # some programs save Latin-1
     undecided = [entry.path for entry in entries if entry.path not in decisions and may_be_picture(entry.path)]
     if missing := [path for path in undecided if (root / path).exists()]:
         raise InputError(
             f"{audit}: no verdict for {missing[0]} and {len(missing) - 1} more, expected one for each file of {root}; "
-            "audit it again, with the same --manifest, --preset and --classes"
+            "audit it again, with the same --manifest, --root, --preset and --classes"
         )
     return decisions
 
@@ -110,7 +111,7 @@ def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, AuditDecision],
             row.drop("changed", f"changed since {table} was made, expected the same; audit it again")
         elif decision.verdict == "quarantine":
             found = " and ".join(decision.defects) or "by hand"
-            kept = row_of.get(decision.copy_of)
+            kept = row_of.get(decision.copy_of) or row_of.get(as_text(decision.copy_of))
             conflict = kept is not None and kept.entry.label != row.entry.label
             verdict = "duplicate" if is_copy(decision.defects) and not conflict else "rejected"
             row.drop(";".join(decision.defects) or BY_HAND, f"{found} (quarantined in {table})", verdict)

@@ -38,7 +38,8 @@ from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
 from loaders.output import PhaseProgress
 from loaders.sampling import FILE_ORDER, order_keys
-from loaders.sources.catalog import SPLITS, SYNTHETIC, Catalog, read_catalog
+from loaders.sources.catalog import SYNTHETIC, Catalog, read_catalog
+from loaders.sources.entry import SPLITS, other_view
 from loaders.sources.presets import split_rest
 from loaders.sources.split import group_by, split_groups
 
@@ -121,6 +122,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
         max_pixels=config.catalog.max_pixels,
         workers=config.workers,
         limits=config.limits if config.audit == "auto" else None,
+        within=config.catalog.root,
     )
     decoding = contextlib.closing(decode_all(catalog.root, tasks, settings, spool, partial(progress, "decode")))
     rows, places = [], itertools.count()
@@ -132,6 +134,8 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
             row = Row(entry=entry, decoded=next(decoded), place=next(places))
             row.reason = row.decoded.problem or row.decoded.note
             row.kind, row.verdict = row.decoded.code, "rejected" if row.decoded.problem else "written"
+            if row.verdict == "written" and (reason := other_view(row.view, config.catalog.views)):
+                row.drop("other-view", reason)
             rows.append(row)
     usable = [row for row in rows if row.verdict == "written"]
     if usable:

@@ -54,13 +54,17 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeSettings:
-    """How files are decoded.  side, fit: of the stored frame.  limits: measure for the audit, and repair by them."""
+    """How files are decoded.  side, fit: of the stored frame.  limits: measure for the audit, and repair by them.
+
+    within: the folders that files must lie in, links followed; without any, that which their paths are relative to.
+    """
 
     side: int
     fit: Fit
     max_pixels: int
     workers: int
     limits: AuditLimits | None = None
+    within: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,9 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
     measurement, fix = None, task.fix
     try:
         radiograph = decode_radiograph(
-            inside(root, task.path), max_pixels=settings.max_pixels, with_colour=settings.limits is not None
+            inside(root, task.path, settings.within),
+            max_pixels=settings.max_pixels,
+            with_colour=settings.limits is not None,
         )
         grey_HW = radiograph.grey_HW
         check_shape(*grey_HW.shape)
@@ -140,15 +146,21 @@ def check_shape(height: int, width: int) -> None:
         raise refuse(f"{width} × {height} pixels", f"no side above {LARGEST_ASPECT} times the other", "odd-shape")
 
 
-def inside(root: Path, path: str) -> Path:
-    """The file's path, if links and `..` stay inside root.  Errors: RadiographError."""
-    joined = root / path
+def inside(root: Path, path: str, within: Sequence[Path] = ()) -> Path:
+    """The file's path, if it is there and links and `..` stay inside root, or a folder of within.
+
+    Errors: RadiographError.
+    """
+    joined, folders = root / path, within or (root,)
     try:
-        resolved, base = joined.resolve(), root.resolve()
+        resolved, bases = joined.resolve(), [folder.resolve() for folder in folders]
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or a NUL in the name
         raise refuse(f"unreadable path ({error})", "a file", "no-access", "correct or remove the link") from error
-    if base not in resolved.parents:
+    if not set(bases) & set(resolved.parents):
         raise refuse("leads outside the source folder", "a file inside it", "outside-source")
+    with contextlib.suppress(PermissionError):  # which opening it tells
+        if not resolved.exists():
+            raise refuse("not found", f"a file below {' or '.join(map(str, folders))}", "not-found")
     return joined
 
 

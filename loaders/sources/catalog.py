@@ -12,25 +12,21 @@ from loaders.errors import ConfigError, InputError
 from loaders.sources.entry import (
     EXCLUDED,
     OTHER_CLASS,
-    SPLITS,
+    SPLIT_NAMES,
     Entry,
     as_text,
     files_below,
     kind_aside,
+    other_view,
     patient_id,
     spelling,
     table_path,
 )
+from loaders.sources.manifest import manifest_entries
 from loaders.sources.presets import check_whole_patients, preset_entries
-from loaders.sources.table import read_rows
 
 MOST_NAMED = 3  # names in a caution
-GROUP_PRESETS = {"nih": r"^(\d{8})_\d{3}\."}  # 00001280_004.png: patient 1280, follow-up 4
-SPLIT_FOLDERS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "heldout", "testing": "heldout", "heldout": "heldout", "held-out": "heldout", "holdout": "heldout",
-}  # fmt: skip
+GROUP_PRESETS = {"nih": r"(?:^|/)(\d{8})_\d{3}\.[^/]*$"}  # 00001280_004.png: patient 1280, follow-up 4
 SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
 
 
@@ -53,21 +49,24 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
     """
     patient_of, origin = patient_pattern(config.group_regex), config.origin
     listed: Iterable[Entry]
+    root, cautions = origin, list[Caution]()
     if config.manifest is not None:
-        listed = manifest_entries(config.manifest)
+        listed, root, cautions = manifest_entries(config)
     elif config.preset is not None:
         listed = preset_entries(origin, config.preset)
     else:
         listed = folder_entries(origin, labelled)
     given = list(listed)
     name_of = label_names([as_text(entry.label) for entry in given if not entry.excluded], config.classes)
-    entries = [completed(entry, name_of, config.classes, patient_of) for entry in given]
+    entries = [completed(entry, name_of, config, patient_of) for entry in given]
     if config.preset is not None:
         check_whole_patients(origin, entries)
     found = sorted({entry.label for entry in entries if not entry.excluded or entry.kind == OTHER_CLASS})
     if not found:
         expected = "files under one subfolder a class, or a CSV with the columns path and label" if labelled else "some"
-        raise InputError(f"{origin}: no radiographs found, expected {expected}; check the path")
+        (kind, number), *_ = [*Counter(entry.kind for entry in entries).most_common(), ("", 0)]
+        why = f", and {number:,} files that are {EXCLUDED[kind]}" if kind else ""
+        raise InputError(f"{origin}: no radiographs found{why}, expected {expected}; check the path")
     classes = config.classes or tuple(name for name in found if labelled)
     if missing := [name for name in classes if name not in found]:
         raise InputError(
@@ -76,8 +75,8 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
     if patient_of is not None and not any(entry.patient for entry in entries if not entry.excluded):
         example = next(entry.path for entry in entries if not entry.excluded)
         raise InputError(
-            f"{origin}: --group-regex {config.group_regex!r} matches no file name, "
-            f"expected a match in names like {example}; correct it"
+            f"{origin}: --group-regex {config.group_regex!r} matches no path, "
+            f"expected a match in paths like {example}; correct it"
         )
     if formulas := [name for name in classes if table_path(name) != name]:
         raise InputError(
@@ -86,13 +85,14 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
         )
     # no patients: a caution may be shown to others
     names = {name for entry in given for name in (entry.label, entry.view, entry.source) if as_text(name) != name}
-    cautions = [caution("names-in-latin", names=sorted(map(as_text, names))[:MOST_NAMED])] if names else []
+    if names:
+        cautions.append(caution("names-in-latin", names=sorted(map(as_text, names))[:MOST_NAMED]))
     if config.source is not None and config.preset is None and any(entry.split for entry in entries):
         folders = {PurePosixPath(entry.path).parts[0] for entry in entries if not entry.excluded}
         cautions.append(caution("folders-are-splits", folders=sorted(folders)))
     if joined := [f"{old} = {new}" for old, new in sorted(name_of.items()) if old != new]:
         cautions.append(caution("labels-joined", labels=joined[:MOST_NAMED]))
-    return Catalog(root=config.root, entries=tuple(entries), classes=classes, cautions=tuple(cautions))
+    return Catalog(root=root, entries=tuple(entries), classes=classes, cautions=tuple(cautions))
 
 
 def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
@@ -119,17 +119,21 @@ def label_names(labels: Sequence[str], classes: tuple[str, ...]) -> dict[str, st
     return {label: label if label in classes else same[0] for same in spellings.values() for label in same}
 
 
-def completed(
-    entry: Entry, name_of: dict[str, str], classes: tuple[str, ...], pattern: re.Pattern[str] | None
-) -> Entry:
-    """The entry with the patient in its file's name, unless it has one, and excluded if its class is not asked for."""
-    match = pattern.search(PurePosixPath(entry.path).name) if pattern and not entry.patient else None
+def completed(entry: Entry, name_of: dict[str, str], config: CatalogConfig, pattern: re.Pattern[str] | None) -> Entry:
+    """The entry with the patient in its path, unless it has one; excluded where view or class are not asked for."""
+    match = None
+    if pattern and not entry.patient:  # ^ may mean the path's start or the name's
+        match = pattern.search(entry.path) or pattern.search(entry.path.rpartition("/")[2])
     patient = entry.patient or (match and match.group(1)) or ""
     label, patient, view, source = map(as_text, (entry.label, patient, entry.view, entry.source))
-    entry = replace(entry, label=name_of.get(label, label), patient=patient_id(patient), view=view, source=source)
-    if entry.excluded or not classes or entry.label in classes:
-        return entry
-    return replace(entry, excluded=f"class {entry.label} not asked for", kind=OTHER_CLASS)
+    excluded, kind = entry.excluded, entry.kind
+    label, patient = name_of.get(label, label), patient_id(patient)
+    if kind in ("", "other-finding") and (reason := other_view(view, config.views)):
+        excluded, kind = reason, "other-view"
+    elif not excluded and config.classes and label not in config.classes:
+        excluded, kind = f"class {label} not asked for", OTHER_CLASS
+    changed = {"label": label, "patient": patient, "view": view, "source": source, "excluded": excluded, "kind": kind}
+    return replace(entry, **changed) if any(getattr(entry, name) != value for name, value in changed.items()) else entry
 
 
 def folder_entries(source: Path, labelled: bool) -> Iterator[Entry]:
@@ -158,7 +162,7 @@ def folder_layout(source: Path, paths: Sequence[PurePosixPath]) -> tuple[int, di
     Errors: InputError where some of the first folders are splits and others are none.
     """
     folders = {path.parts[0] for path in paths if len(path.parts) > 1 and not kind_aside(path)}
-    split_of = {name: SPLIT_FOLDERS[name.casefold()] for name in folders if name.casefold() in SPLIT_FOLDERS}
+    split_of = {name: SPLIT_NAMES[name.casefold()] for name in folders if name.casefold() in SPLIT_NAMES}
     if "train" not in split_of.values() or len(split_of) < 2:
         return 0, {}
     if others := sorted(folders - set(split_of)):
@@ -169,22 +173,6 @@ def folder_layout(source: Path, paths: Sequence[PurePosixPath]) -> tuple[int, di
     if "val" not in split_of.values():
         split_of = {name: "" if split == "train" else split for name, split in split_of.items()}
     return 1, split_of
-
-
-def manifest_entries(manifest: Path) -> Iterator[Entry]:
-    """Every row of a CSV with the columns path, label and optionally patient, view, source, split."""
-    required, optional = ("path", "label"), ("patient", "view", "source", "split")
-    remedy = "name them so in the first line, with commas between"
-    rows = read_rows(
-        manifest, lambda row: PurePosixPath(row["path"]).as_posix(), required, optional, remedy, filled=required
-    )
-    for path, (line, values) in rows.items():
-        if values["split"] and values["split"] not in SPLITS:
-            raise InputError(
-                f"{manifest}: line {line} has split {values['split']!r}, "
-                f"expected {', '.join(SPLITS)} or nothing; correct it"
-            )
-        yield Entry(path=path, label=values["label"], **{name: values[name] for name in optional})
 
 
 def confounded_labels(labels: Sequence[str], sources: Sequence[Hashable]) -> list[str]:

@@ -1,6 +1,7 @@
 """Entries of the catalog: one source file each, from a folder's listing or a row of a table."""
 
 import csv
+import functools
 import io
 import os
 import re
@@ -9,8 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from loaders.atomic_file import storage_error
+from loaders.config import Views
 
 SPLITS = ("train", "val", "heldout")
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "heldout", "testing": "heldout", "heldout": "heldout", "held-out": "heldout", "holdout": "heldout",
+}  # fmt: skip
 OTHER_CLASS = "other-class"
 EXCLUDED = {  # kind of an entry that takes no part → its meaning
     OTHER_CLASS: "of a class not asked for",
@@ -23,7 +30,7 @@ EXCLUDED = {  # kind of an entry that takes no part → its meaning
     "unlisted": "not in the set's table",
     "missing": "not in the folder",
     "no-radiograph": "not a radiograph, by the set's table",
-    "other-view": "no frontal view",
+    "other-view": "of a view not asked for",
     "other-finding": "finding of no class",
     "no-split": "in none of the set's lists",
 }
@@ -34,6 +41,11 @@ HEALTH = frozenset((
     "0", "no", "false", "n", "none", "normal", "no finding", "no findings", "negative", "healthy", "control",
     "controls", "absent", "nofinding", "nofindings",
 ))  # fmt: skip
+LATERAL = frozenset(("l", "ll", "rl", "lat", "lateral", "xtable"))
+OBLIQUE = frozenset(("oblique", "decubitus", "lld", "rld", "llo", "rlo", "lao", "rao", "lpo", "rpo", "lordotic"))
+PA = frozenset(("pa", "posteroanterior", "posterioranterior"))
+AP = frozenset(("ap", "aps", "anteroposterior", "anteriorposterior", "supine", "portable"))
+FRONTAL = frozenset(("frontal", "front"))
 NO_PICTURES = (
     ".csv", ".tsv", ".txt", ".md", ".json", ".jsonl", ".xlsx", ".xls", ".html", ".xml", ".yaml", ".pdf", ".zip",
 )  # fmt: skip
@@ -44,6 +56,7 @@ class Entry:
     """One source file.  path: relative to the root, with forward slashes.
 
     excluded: why it takes no part, or "".  kind: of that reason, one of EXCLUDED, or "".
+    sex, age: as a table has them, or "".
     """
 
     path: str
@@ -54,10 +67,14 @@ class Entry:
     split: str = ""
     excluded: str = ""
     kind: str = ""
+    sex: str = ""
+    age: str = ""
 
 
 def as_text(cell: str) -> str:
     """A cell whose bytes were not UTF-8, read as Latin-1, in which every byte is a letter or a sign."""
+    if cell.isascii():
+        return cell
     try:
         cell.encode()
     except UnicodeEncodeError:
@@ -67,7 +84,7 @@ def as_text(cell: str) -> str:
 
 def without_decimals(text: str) -> str:
     """12 for 12.0, which a spreadsheet or a data frame makes of a column with gaps."""
-    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text)
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text) if text.endswith("0") else text
 
 
 def patient_id(text: str) -> str:
@@ -84,6 +101,29 @@ def spelling(label: str) -> str:
 def looks_healthy(label: str) -> bool:
     """Whether a label names the absence of findings, such as 0, No Finding or negative."""
     return re.sub(r"[\s_-]+", " ", spelling(label)) in HEALTH
+
+
+def projection(view: str) -> str:
+    """pa, ap, frontal (one of the two), lateral or other: what a view says in any spelling; "" for an unknown one."""
+    words = (
+        set(re.findall(r"[a-z]+", re.sub(r"[-.]", "", view.casefold()))) if view.casefold() not in NO_PATIENT else ()
+    )
+    if not words or words & {"unknown", "unk"}:
+        return ""
+    named = (("lateral", LATERAL), ("other", OBLIQUE), ("pa", PA), ("ap", AP), ("frontal", FRONTAL))
+    return next((name for name, spellings in named if not spellings.isdisjoint(words)), "other")
+
+
+@functools.lru_cache
+def other_view(view: str, views: Views) -> str:
+    """Why a file of this view is left out; "" for a view that is asked for or unknown."""
+    found = projection(view)
+    wanted = {"all": (found,), "frontal": ("pa", "ap", "frontal"), "pa": ("pa", "frontal"), "ap": ("ap", "frontal")}
+    if not found or found in wanted[views]:
+        return ""
+    if found == "lateral":
+        return "lateral view"
+    return f"no frontal view: {view}" if views == "frontal" or found == "other" else f"view {view}, not {views.upper()}"
 
 
 def may_be_picture(path: str) -> bool:

@@ -38,7 +38,6 @@ RADIOGRAPHY_LABELS = {
 QU_EX_PARTS = ("Lung Segmentation Data", "Infection Segmentation Data")  # the second repeats some of the first
 QU_EX_SPLITS = {"Train": "train", "Val": "val", "Test": "heldout"}
 QU_EX_LABELS = {"COVID-19": "covid", "Non-COVID": "pneumonia", "Normal": "normal"}
-FRONTAL_VIEWS = frozenset(("pa", "ap", "ap supine", "aps", "ap erect"))
 NIH_TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 NIH_TEST, NIH_REST = "test_list.txt", "train_val_list.txt"
 UNPACK = "unpack the set again, or point SOURCE at the folder that has it"
@@ -173,7 +172,7 @@ def qu_ex_entries(source: Path, paths: Paths) -> list[Entry]:
 
 
 def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
-    """covid-chestxray-dataset: metadata.csv; frontal radiographs.  source: the host of the row's URL."""
+    """covid-chestxray-dataset: metadata.csv.  source: the host of the row's URL."""
     table = expected_file(source, ("metadata.csv",))
     required = ("patientid", "finding", "view", "modality", "folder", "filename")
     rows = read_rows(
@@ -190,9 +189,6 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
         kind = reason = ""
         if row["modality"].lower() != "x-ray":
             kind, reason = "no-radiograph", f"no radiograph: modality {row['modality'] or 'unknown'}"
-        elif row["view"].lower() not in FRONTAL_VIEWS:
-            lateral = row["view"].lower() in ("l", "lateral")
-            kind, reason = "other-view", "lateral view" if lateral else f"no frontal view: {row['view'] or 'unknown'}"
         elif not label:
             kind, reason = "other-finding", f"finding of no class: {row['finding'] or 'none given'}"
         entries.append(

@@ -334,9 +334,7 @@ def test_phantoms_taken_as_a_folder_stay_synthetic(phantoms: Path, tmp_path: Pat
 
 
 def test_a_group_regex_that_matches_nothing_is_refused(folder: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"matches no file name, expected a match in names like covid/00000000_000\.png"
-    ):
+    with pytest.raises(InputError, match=r"matches no path, expected a match in paths like covid/00000000_000\.png"):
         convert(config(folder, group_regex=r"^patient(\d+)"))
 
 

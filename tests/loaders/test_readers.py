@@ -12,7 +12,7 @@ TABLE = Path("films.csv")
 
 def merged(*labels: str, readers: str | None = None, names: str = "", beside: tuple[str, ...] = ()) -> str:
     """The label of one film with these rows.  names: one letter a reader; beside: labels of other films."""
-    of_line = enumerate(zip(names.ljust(len(labels)), labels, strict=True), 2)
+    of_line = enumerate(zip(names.ljust(len(labels))[: len(labels)], labels, strict=True), 2)
     rows = [(line, "a.png", name.strip(), label) for line, (name, label) in of_line]
     rows += [(50 + line, f"{line}.png", "", label) for line, label in enumerate(beside)]
     return merge_labels(TABLE, rows, readers)["a.png"]  # type: ignore[arg-type]

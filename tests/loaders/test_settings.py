@@ -64,6 +64,18 @@ def tree(tmp_path: Path) -> Path:
     (source / "covid" / "notes.txt").write_text("no picture")
     with (tmp_path / "table.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
+    text = (tmp_path / "table.csv").read_text()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "table.csv").write_text(text)
+    lines = text.splitlines()
+    (tmp_path / "odd.csv").write_text(
+        "\n".join(["where;what;who;same", *(f"{line},".replace(",", ";") for line in lines[1:])])
+    )
+    lateral = "source/covid/large.png,covid-listed,,lateral"
+    (tmp_path / "views.csv").write_text("\n".join([f"{lines[0]},view", *(f"{line},PA" for line in lines[1:]), lateral]))
+    rows = [f"{line},{reader}" for line in lines[1:] for reader in "RST"]
+    rows[0] = rows[0].replace("covid-listed", "normal-listed")
+    (tmp_path / "read.csv").write_text("\n".join([f"{lines[0]},reader", *rows]))
     return source
 
 
@@ -115,6 +127,19 @@ CASES: dict[str, Callable[[Path], dict[str, object]]] = {
     "classes": lambda tmp: {"source": tmp / "source", "classes": ("normal", "covid")},
     "group_regex": lambda tmp: {"source": tmp / "source", "group_regex": r"^(\d+)_"},
     "max_pixels": lambda tmp: {"source": tmp / "source", "max_pixels": 5000},
+    "root": lambda tmp: {"manifest": tmp / "elsewhere" / "table.csv", "root": (tmp,)},
+    **{
+        f"{name}_column": lambda tmp, name=name: {
+            "manifest": tmp / "odd.csv",
+            "path_column": "where",
+            "label_column": "what",
+            "patient_column": "who",
+            f"{name}_column": {"path": "where", "label": "what", "patient": "who"}.get(name, "same"),
+        }
+        for name in ("path", "label", "patient", "view", "source", "sex", "age", "split")
+    },
+    "views": lambda tmp: {"manifest": tmp / "views.csv", "views": "pa"},
+    "readers": lambda tmp: {"manifest": tmp / "read.csv", "readers": "majority"},
     "classes of a manifest": lambda tmp: {
         "manifest": tmp / "table.csv",
         "classes": ("covid-listed", "normal-listed"),
@@ -164,7 +189,7 @@ def test_a_conversion_obeys_the_audit_of_the_same_source_settings_and_wants_no_o
     capsys.readouterr()
     assert cli.main(["convert", *asked, *given]) == 3
     messages = capsys.readouterr().err
-    assert "no verdict for pneumonia/" in messages and "with the same --manifest, --preset and --classes" in messages
+    assert "no verdict for pneumonia/" in messages and "with the same --manifest, --root, --preset and" in messages
 
 
 WRONG: dict[str, list[str]] = {
@@ -217,6 +242,9 @@ GIVEN: dict[str, object] = {
     "preset": "nih",
     "classes": ("a", "b"),
     "group_regex": "nih",
+    "root": (Path("r"),),
+    **{f"{name}_column": "x" for name in ("path", "label", "patient", "view", "source", "sex", "age", "split")},
+    "views": "pa",
     "readers": "any",
     "max_pixels": 9,
     "labels": "folder",

@@ -1,0 +1,207 @@
+"""Manifests: tables of files whose columns are found by their usual spellings, and whose paths lie below roots."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+from loaders.cautions import Caution, caution
+from loaders.config import CatalogConfig
+from loaders.errors import ConfigError, InputError
+from loaders.sources.entry import SPLIT_NAMES, SPLITS, Entry, as_text, patient_id
+from loaders.sources.readers import merge_labels
+from loaders.sources.table import table_columns, table_rows
+
+COLUMNS = {  # what a column has, by its plain name → usual spellings, letters and digits alone
+    "path": "path filepath fullpath relativepath imagepath imgpath dicompath pngpath jpgpath filename file image "
+    "imagefile imagefilename imagename imageindex imageid xrayimagename img",
+    "label": "label labels imagelabel finding findings findinglabel findinglabels class classname classlabel category "
+    "diagnosis target disease pathology",
+    "patient": "patient patientid patientnumber patientname subject subjectid personid pid",
+    "view": "view views viewposition viewpos viewname projection appa",
+    "plane": "frontallateral",  # CheXpert's, beside AP/PA
+    "source": "source dataset site hospital institution database center centre",
+    "sex": "sex gender patientsex patientgender",
+    "age": "age patientage ageyears ageinyears patientageyears",
+    "split": "split datasplit datasettype partition",
+    "reader": "reader readerid radid radiologist radiologistid rater raterid annotator annotatorid observer",
+}
+UNTIDY = re.compile(r"//|(?:^|/)\.(?:/|$)|/$")  # ./ and the like in a path
+MUST_AGREE = ("patient", "view", "source", "split")  # of rows that repeat a file
+
+
+def manifest_entries(config: CatalogConfig) -> tuple[list[Entry], Path, list[Caution]]:
+    """The files of a manifest in order, each once; the folder that their paths are relative to; what was assumed.
+
+    Errors: ConfigError for a column or root that there is not; InputError for a missing column or cell, rows of one
+    file that contradict each other, or a split of another name; StorageError.
+    """
+    manifest, base = config.manifest, common_folder(config)
+    assert manifest is not None
+    named = {name: getattr(config, f"{name}_column", None) for name in COLUMNS}
+    asked = {spaced(text) for text in named.values() if text}
+
+    def fits(columns: list[str]) -> bool:
+        found = {spaced(name) for name in columns}
+        return asked <= found and all(named[name] or candidates(columns, name) for name in ("path", "label"))
+
+    columns = table_columns(manifest, fits)
+    column_of = {name: chosen_column(manifest, columns, name, text) for name, text in named.items()}
+    if config.view_column:
+        column_of["plane"] = None
+    required = [column_of[name] or name for name in ("path", "label")]
+    optional = [column for name, column in column_of.items() if column and name not in ("path", "label")]
+    remedy = "name them so in the first line, or by --path-column and --label-column"
+    rows = table_rows(manifest, required, optional, remedy, filled=required)
+    column_of |= dict(zip(("path", "label"), required, strict=True))
+    place = path_finder(base, config.root)
+    kept: dict[str, tuple[int, dict[str, str]]] = {}
+    told = []  # line, path, reader, label
+    for line, row in rows:
+        values = {name: row[column] if column else "" for name, column in column_of.items()}
+        path, values["view"] = place(values.pop("path")), values["view"] or values.pop("plane")
+        values["split"] = split_name(manifest, line, values["split"])
+        told.append((line, path, values["reader"], values["label"]))
+        first, before = kept.setdefault(path, (line, values))
+        if first != line:
+            merge_row(manifest, path, (first, before), (line, values))
+    labels = merge_labels(manifest, told, config.readers) if len(kept) < len(rows) else {}
+    fields = (*MUST_AGREE, "sex", "age")
+    entries = [
+        Entry(path=path, label=labels.get(path, values["label"]), **{name: values[name] for name in fields})
+        for path, (_, values) in kept.items()
+    ]
+    by_spelling = [
+        f"{header_of(columns, column)} as {'view' if name == 'plane' else name}"
+        for name, column in column_of.items()
+        if column and column != name and not named[name]
+    ]
+    cautions = [caution("columns-taken", columns=by_spelling)] if by_spelling else []
+    if len(kept) < len(rows):
+        cautions.append(caution("rows-merged", rows=len(rows), files=len(kept)))
+    return entries, base, cautions
+
+
+# ---- columns
+
+
+def spaced(name: str) -> str:
+    """A column's name, case and blanks aside."""
+    return " ".join(name.lower().split())
+
+
+def candidates(columns: Sequence[str], name: str) -> list[str]:
+    """The columns that may have this: the one of that plain name, or else all with a usual spelling."""
+    if plain := [column for column in columns if column.lower() == name]:
+        return plain[:1]
+    spellings = COLUMNS[name].split()
+    return [column for column in columns if "".join(filter(str.isalnum, column.casefold())) in spellings]
+
+
+def chosen_column(manifest: Path, columns: Sequence[str], name: str, asked: str | None) -> str | None:
+    """The column that has this, in lower case, or None.  asked: by an option."""
+    flag = f"--{name}-column"
+    if asked:
+        found = [column for column in columns if spaced(column) == spaced(asked)]
+        if not found:
+            raise ConfigError(f"{flag}: found {asked!r}, expected one of {', '.join(columns)} in {manifest}")
+        return found[0].lower()
+    found = candidates(columns, name)
+    if len(found) > 1:
+        remedy = f"decide by {flag}" if hasattr(CatalogConfig, f"{name}_column") else "rename one"
+        raise InputError(
+            f"{manifest}: the columns {' and '.join(found)} may each be the {name}, expected one; {remedy}"
+        )
+    return found[0].lower() if found else None
+
+
+def header_of(columns: Sequence[str], lowered: str) -> str:
+    """A column's name as written."""
+    return next(column for column in columns if column.lower() == lowered)
+
+
+# ---- rows
+
+
+def split_name(manifest: Path, line: int, text: str) -> str:
+    """train, val, heldout or "".  Errors: InputError."""
+    if text and text.casefold() not in SPLIT_NAMES:
+        raise InputError(
+            f"{manifest}: line {line} has split {as_text(text)!r}, expected {', '.join(SPLITS)} or nothing; correct it"
+        )
+    return SPLIT_NAMES.get(text.casefold(), "")
+
+
+def merge_row(manifest: Path, path: str, first: tuple[int, dict[str, str]], again: tuple[int, dict[str, str]]) -> None:
+    """Fill what the first row of a file leaves empty.  Errors: InputError where another row contradicts it."""
+    (line, kept), (later, values) = first, again
+    for name in (*MUST_AGREE, "sex", "age"):
+        one, other = (patient_id(as_text(row[name])) if name == "patient" else row[name] for row in (kept, values))
+        if name in MUST_AGREE and one and other and one.casefold() != other.casefold():
+            shown = "" if name == "patient" else f" ({as_text(one)} and {as_text(other)})"  # patients are not quoted
+            raise InputError(
+                f"{manifest}: lines {line} and {later} have {as_text(path)} with another {name} each{shown}, expected "
+                "one for a file; correct or drop a row"
+            )
+        kept[name] = kept[name] or values[name]
+
+
+# ---- paths
+
+
+def common_folder(config: CatalogConfig) -> Path:
+    """The folder that entries' paths are relative to: --root, that above several of them, or the manifest's own.
+
+    Errors: ConfigError for a root that is no folder.
+    """
+    if lost := [root for root in config.root if not root.is_dir()]:
+        raise ConfigError(f"--root: found {lost[0]}, expected a folder; check the path")
+    if len(config.root) > 1:
+        return Path(os.path.commonpath(list(map(os.path.realpath, config.root))))
+    return Path(os.path.realpath(config.root[0])) if config.root else config.origin.parent
+
+
+def path_finder(base: Path, roots: Sequence[Path]) -> Callable[[str], str]:
+    """A function from a path as written to the one relative to base, with forward slashes.
+
+    Relative paths lie below the first root that has the file, absolute ones below any; those below none stay as they
+    are, for decoding to refuse.  Backslashes are slashes where the file as written is not there.
+    """
+    real = list(map(os.path.realpath, roots))
+    prefixes = [
+        (f"{str(prefix).rstrip('/')}/", f"{root.rstrip('/')}/")
+        for given, root in zip(roots, real, strict=True)
+        for prefix in (given.absolute(), root)
+    ]
+    inner = f"{str(base).rstrip('/')}/"
+
+    def below_root(target: str) -> str | None:
+        for prefix, root in prefixes:
+            if target.startswith(prefix):
+                return (root + target[len(prefix) :]).removeprefix(inner)
+        return None
+
+    def located(path: str, climbs: bool) -> str | None:
+        """None where no file is found."""
+        if not roots:
+            return path if os.path.lexists(inner + path) else None
+        for root in [""] if path.startswith("/") else dict.fromkeys(root for _, root in prefixes):
+            target = root + path
+            if os.path.lexists(target):
+                return (None if climbs else below_root(target)) or below_root(os.path.realpath(target)) or target
+        return None
+
+    def place(written: str) -> str:
+        path, climbs = tidy(written), ".." in written
+        if "\\" in path:
+            return located(path, climbs) or located(tidy(written.replace("\\", "/")), climbs) or path
+        if not roots or (len(roots) == 1 and not climbs and not path.startswith("/")):
+            return path
+        return located(path, climbs) or (path if climbs else below_root(f"{real[0]}/{path}")) or path
+
+    return place
+
+
+def tidy(path: str) -> str:
+    """A path without ./ and doubled slashes."""
+    return PurePosixPath(path).as_posix() if UNTIDY.search(path) else path
