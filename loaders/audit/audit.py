@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from loaders.atomic_file import locked, publish_bytes, storage_error
+from loaders.atomic_file import locked, publish_bytes
 from loaders.audit.collection import Collection, probe_collection
 from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding
 from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE, page_html
@@ -82,15 +82,6 @@ def write_audit(out: Path, result: AuditResult) -> None:
     if result.files:
         publish_bytes(out / AUDIT_TABLE, table_bytes(result.files), mode=0o600)
     publish_bytes(out / AUDIT_PAGE, page_html(result).encode(), mode=0o600)
-
-
-def remove_audit(out: Path) -> None:
-    """Delete the audit of another run, lest it be taken for this one's.  Errors: StorageError."""
-    for name in (AUDIT_TABLE, AUDIT_PAGE):
-        try:
-            (out / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(out / name, error) from error
 
 
 def audited_catalog(config: AuditConfig) -> Catalog:

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import PIL
 
-from loaders.atomic_file import SUFFIX, locked, publish_bytes
-from loaders.audit.audit import remove_audit, write_audit
-from loaders.audit.page import AUDIT_TABLE
+from loaders.atomic_file import SUFFIX, locked, publish_bytes, storage_error
+from loaders.audit.audit import write_audit
+from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
 from loaders.beton.writer import beton_size, check_room, write_beton
 from loaders.config import ConvertConfig, __version__, stored_side
@@ -268,6 +268,15 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
     prepared = preparation_sheet(config, conversion.rows, catalog, frames_NSS)
     publish_bytes(config.out / "preparation.png", sheet_bytes(prepared))
     publish_bytes(config.out / "augmentation.png", sheet_bytes(augmentation_sheet(config.out / "train.beton")))
+
+
+def remove_audit(out: Path) -> None:
+    """Delete the audit of another run, lest it be taken for this one's.  Errors: StorageError."""
+    for name in (AUDIT_TABLE, AUDIT_PAGE):
+        try:
+            (out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(out / name, error) from error
 
 
 def footer_rows(rows: list[Row], key: bytes, facts: Facts) -> np.ndarray:

@@ -243,6 +243,12 @@ def in_latin_1(case: Case) -> list[Caution]:
     return [*read_catalog(CatalogConfig(manifest=table)).cautions]
 
 
+def by_spelling(case: Case) -> list[Caution]:
+    table = case.place / "spelling.csv"
+    table.write_text("Image Index,Finding Labels\na.png,covid\na.png,covid\nb.png,normal\n")
+    return [*read_catalog(CatalogConfig(manifest=table)).cautions]
+
+
 def in_split_folders(case: Case) -> list[Caution]:
     for folder in ("train/a", "train/b", "test/a", "test/b"):
         (case.place / "folders" / folder).mkdir(parents=True, exist_ok=True)
@@ -356,6 +362,8 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "names-in-latin": ("catalog", in_latin_1),
     "labels-joined": ("catalog", in_latin_1),
     "folders-are-splits": ("catalog", in_split_folders),
+    "columns-taken": ("catalog", by_spelling),
+    "rows-merged": ("catalog", by_spelling),
     "few-patients-of-class": ("probes", lambda case: unprobed(12, 9)),
     "few-classes-to-probe": ("probes", lambda case: unprobed(12, 9)),
     "few-sources-to-probe": ("probes", lambda case: unprobed(12, 9)),

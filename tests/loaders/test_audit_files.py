@@ -21,6 +21,7 @@ from loaders.audit.table import read_decisions, table_bytes
 from loaders.audit.verdicts import judge
 from loaders.beton.reader import Beton
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
+from loaders.convert.conversion import given_decisions
 from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, RadiographError
 from loaders.images.decode import Decoded
@@ -294,6 +295,31 @@ def test_the_table_survives_hostile_names_and_is_read_back(tmp_path: Path) -> No
     assert {(one.verdict, one.fix, one.defects) for one in read.values()} == {
         ("fix", "crop 1:9,0:4; invert; rotate 90", ("inverted",))
     }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,verdict,fix,group\r\na.png,Keep,,1\r\nb c.png,QUARANTINE ,,2\r\nd.png,Fix,Rotate 90,3\r\n",
+        "path;verdict;fix;group\r\na.png;keep;;1\r\nb c.png;quarantine;;2\r\nd.png;fix;rotate 90;3\r\n;;;\r\n",
+        "\ufeffPath\tVerdict\tFix\tGroup\na.png\tkeep\t\t1\n\n./b c.png\tquarantine\t\t2\nd.png\tfix\trotate 90\t3\n",
+        "group,fix,verdict,path,my notes\n1,,keep,a.png,\n2,,quarantine,b c.png,x\n3,rotate 90,fix,d.png,\n,,,,\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_table_edited_in_a_spreadsheet_keeps_its_decisions(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "audit.csv").write_bytes(text.encode(encoding))
+    decisions = read_decisions(tmp_path / "audit.csv")
+    assert {path: (one.verdict, one.fix, one.group) for path, one in decisions.items()} == {
+        "a.png": ("keep", "", "1"), "b c.png": ("quarantine", "", "2"), "d.png": ("fix", "rotate 90", "3"),
+    }  # fmt: skip
+
+
+def test_a_table_that_a_spreadsheet_saved_in_latin_1_decides_on_the_same_files(tmp_path: Path) -> None:
+    (tmp_path / "audit.csv").write_bytes("path,verdict,fix,group\ngröße.png,quarantine,,1\n".encode("latin-1"))
+    (tmp_path / "größe.png").touch()
+    entries = [Entry(path="größe.png", label="a")]
+    assert given_decisions(str(tmp_path / "audit.csv"), tmp_path, entries)["größe.png"].verdict == "quarantine"
 
 
 @pytest.mark.parametrize(
