@@ -4,7 +4,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from loaders.config import ORDINARY_PIXELS, PILLOW_PIXELS, AuditLimits, LoaderConfig, check_ranges
+from loaders.config import (
+    ORDINARY_PIXELS,
+    PILLOW_PIXELS,
+    AuditLimits,
+    LoaderConfig,
+    Modality,
+    check_choice,
+    check_ranges,
+)
 from loaders.errors import ConfigError
 
 Switch = Literal["auto", "on", "off"]
@@ -222,11 +230,14 @@ class PredictConfig:
     """Processes that decode; auto takes one a core."""
     max_pixels: int = ORDINARY_PIXELS
     """Largest radiograph in pixels, by its header (16-bit PNG with transparency: three quarters of it)."""
+    assume_modality: Modality = "none"
+    """Modality of DICOM files that state none, or OT; with `none` they are rejected."""
     limits: AuditLimits = field(default=AuditLimits())
 
     def __post_init__(self) -> None:
         check_ranges(self, min_confidence=(0, 1), batch_size=(1, 65536), workers=(0, 256))
         check_ranges(self, max_pixels=(1, PILLOW_PIXELS))
+        check_choice("assume_modality", self.assume_modality, get_args(Modality))
         if not self.files:
             raise ConfigError("files: found none, expected radiographs or folders of them; name some")
         if self.audit == "off" and self.limits != AuditLimits():

@@ -15,6 +15,7 @@ Resident = Literal["auto", "on", "off"]
 Labels = Literal["none", "folder"]
 Readers = Literal["any", "majority", "all"]
 Views = Literal["frontal", "pa", "ap", "all"]
+Modality = Literal["none", "CR", "DX", "RG"]  # of radiographs, or none
 PRESETS = ("covid-radiography", "covid-qu-ex", "covid-chestxray", "nih")  # public sets whose layout is known
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
@@ -153,9 +154,12 @@ class CatalogConfig:
     """Where readers differ: a finding if any or all of them name it (of two labels), or the majority's label."""
     max_pixels: int = ORDINARY_PIXELS
     """Largest radiograph in pixels, by its header (16-bit PNG with transparency: three quarters of it)."""
+    assume_modality: Modality = "none"
+    """Modality of DICOM files that state none, or OT; with `none` they are rejected."""
 
     def __post_init__(self) -> None:
         check_ranges(self, max_pixels=(1, PILLOW_PIXELS))
+        check_choice("assume_modality", self.assume_modality, get_args(Modality))
         if (self.source is None) == (self.manifest is None):
             found = "neither" if self.source is None else "both"
             raise ConfigError(f"found {found} of SOURCE and --manifest, expected either a folder or a CSV; name one")

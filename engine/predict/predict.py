@@ -122,7 +122,7 @@ def rows_of(
     state = trained.state
     settings = DecodeSettings(
         side=state["stored"], fit=state["fit"], max_pixels=config.max_pixels, workers=config.workers,
-        limits=config.limits if config.audit == "auto" else None,
+        limits=config.limits if config.audit == "auto" else None, assume_modality=config.assume_modality,
     )  # fmt: skip
     for start in range(0, len(sources), WINDOW):
         window = sources[start : start + WINDOW]

@@ -97,8 +97,10 @@ class Converter:
         self.folder, self.files, self.next = folder, training_files(data, folder), 0
         with Beton(data / "train.beton") as beton:
             facts, self.pixel_hashes = beton.facts, beton.rows_N["pixel_hash"].copy()
-        # the conversion has judged how large a file may be
-        self.settings = DecodeSettings(side=facts.stored, fit=cast(Fit, facts.fit), max_pixels=PILLOW_PIXELS, workers=1)
+        # the conversion has judged how large a file may be, and of which modality
+        self.settings = DecodeSettings(
+            side=facts.stored, fit=cast(Fit, facts.fit), max_pixels=PILLOW_PIXELS, workers=1, assume_modality="DX"
+        )
         self._temporary = tempfile.TemporaryDirectory(prefix="plainfilm-")
         self.spool = Path(self._temporary.name) / "spool"
         self.spool.write_bytes(bytes(facts.stored**2))

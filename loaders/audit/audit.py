@@ -59,6 +59,7 @@ def audit_files(
         side=stored_side(config.size),
         fit="stretch",
         max_pixels=config.catalog.max_pixels,
+        assume_modality=config.catalog.assume_modality,
         workers=config.workers,
         limits=config.limits,
         within=config.catalog.root,

@@ -75,7 +75,10 @@ def preparation_sheet(
         for row in shown:
             path = catalog.root / row.entry.path
             try:
-                grey_HW = decode_radiograph(path, max_pixels=config.catalog.max_pixels).grey_HW
+                read = config.catalog
+                grey_HW = decode_radiograph(
+                    path, max_pixels=read.max_pixels, assume_modality=read.assume_modality
+                ).grey_HW
             except RadiographError:  # removed since it was converted
                 continue
             grey_HW = grey_HW if grey_HW.dtype == np.uint8 else (grey_HW >> 8).astype(np.uint8)

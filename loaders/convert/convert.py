@@ -120,6 +120,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
         side=stored_side(config.size),
         fit=config.fit,
         max_pixels=config.catalog.max_pixels,
+        assume_modality=config.catalog.assume_modality,
         workers=config.workers,
         limits=config.limits if config.audit == "auto" else None,
         within=config.catalog.root,

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from loaders.atomic_file import storage_error
-from loaders.config import AuditLimits, Fit
+from loaders.config import AuditLimits, Fit, Modality
 from loaders.errors import RadiographError, StorageError
 from loaders.images.files import refuse
 from loaders.images.frame import grey_window, repair, stored_frame
@@ -57,6 +57,7 @@ class DecodeSettings:
     """How files are decoded.  side, fit: of the stored frame.  limits: measure for the audit, and repair by them.
 
     within: the folders that files must lie in, links followed; without any, that which their paths are relative to.
+    assume_modality: of DICOM files that state none.
     """
 
     side: int
@@ -65,6 +66,7 @@ class DecodeSettings:
     workers: int
     limits: AuditLimits | None = None
     within: tuple[Path, ...] = ()
+    assume_modality: Modality = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
             inside(root, task.path, settings.within),
             max_pixels=settings.max_pixels,
             with_colour=settings.limits is not None,
+            assume_modality=settings.assume_modality,
         )
         grey_HW = radiograph.grey_HW
         check_shape(*grey_HW.shape)

@@ -2,35 +2,44 @@
 
 # H rows, W columns, L stored values as bit patterns, E entries of a LUT, V windows
 
+import math
+
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_modality_lut, apply_windowing
+from pydicom.pixels.processing import apply_windowing
+from pydicom.uid import UID_dictionary
 
-from kernels.decoding import luma_into
+from kernels.decoding import histogram_into, luma_into
+from loaders.config import Modality
 from loaders.errors import RadiographError
 from loaders.images.dicom_elements import MODALITY_LUTS, VOI_LUTS, Dicom, decimals, items, quiet, raw, read_dicom, text
 from loaders.images.dicom_pixels import GREY, SYNTAXES, Format, read_format, stored_values
 from loaders.images.files import DECODER_ERRORS, Radiograph, colour_share, refuse
 
 MODALITIES = ("CR", "DX", "RG")
+VAGUE = ("", "OT", "RF", "SC")  # modalities that a SOP class of CR or DX outweighs, as it does unknown ones
+IMAGES = "1.2.840.10008.5.1.4.1.1."  # prefix of SOP classes
+SOP_CLASSES = {f"{IMAGES}1": "CR", f"{IMAGES}1.1": "DX", f"{IMAGES}1.1.1": "DX"}
+FOR_PROCESSING, SECONDARY_CAPTURE = f"{IMAGES}1.1.1", f"{IMAGES}7."
 OTHER_MODALITIES = (  # PS3.3 section C.7.3.1.1.1, those that a folder of radiographs may hold by mistake
     "CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "PX", "IO", "XC", "SC", "OT", "ES", "SR", "PR", "SEG", "KO", "DOC",
 )  # fmt: skip
 VIEWS = ("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO")  # defined terms of PS3.3 section C.8.7.1
 
 
-def decode_dicom(data: bytes, max_pixels: int) -> Radiograph:
+def decode_dicom(data: bytes, max_pixels: int, assume_modality: Modality = "none") -> Radiograph:
     """Read a whole DICOM file and give its grey levels as shown on a screen, larger is brighter.
 
     uint8, or uint16 where 8 bits would lose levels.  bits: 8 or 16, by the bits stored.  max_pixels: checked from
-    the header, before anything is decoded.  patient: the patient ID, unchanged; view: one of VIEWS or "".
+    the header, before anything is decoded.  assume_modality: of a file that states none, or OT.
+    patient: the patient ID, unchanged; view: one of VIEWS or "".  note: how an unusual file was understood.
     Errors: RadiographError, and nothing else, for whatever keeps this file from being used.
     Source: DICOM PS3.3, PS3.4 section N.2, PS3.5.
     """
     with quiet():
         try:
             dicom = read_dicom(data, SYNTAXES)
-            check_kind(dicom.dataset)
+            check_kind(dicom, assume_modality)
             return shown_picture(dicom, max_pixels)
         except RadiographError:
             raise
@@ -39,28 +48,43 @@ def decode_dicom(data: bytes, max_pixels: int) -> Radiograph:
         raise refuse(f"DICOM that does not decode ({kind})", "a whole image")  # its message might quote a tag
 
 
-def check_kind(dataset: Dataset) -> None:
+def check_kind(dicom: Dicom, assume_modality: Modality = "none") -> None:
     """Errors: RadiographError for what is no radiograph, or not meant for viewing."""
-    modality = text(dataset, 0x00080060)
-    if modality not in MODALITIES:
-        name = f"modality {modality}" if modality in OTHER_MODALITIES else "another modality"
-        raise refuse(f"DICOM of {name}" if modality else "DICOM without a modality", "CR, DX or RG", "other-modality")
-    if text(dataset, 0x00080068) == "FOR PROCESSING":
-        raise refuse("DICOM for processing", "one for presentation", "for-processing")
+    modality, sop_class = text(dicom.dataset, 0x00080060).upper(), text(dicom.dataset, 0x00080016)
+    of_any_kind = sop_class not in UID_dictionary or f"{sop_class}.".startswith(SECONDARY_CAPTURE)
+    known = modality in OTHER_MODALITIES
+    if modality in MODALITIES:
+        pass
+    elif modality == "DR":
+        dicom.notes.append("modality DR taken as DX")
+    elif sop_class in SOP_CLASSES and (modality in VAGUE or not known):
+        dicom.notes.append(f"modality {SOP_CLASSES[sop_class]} by the SOP class")
+    elif assume_modality != "none" and modality in ("", "OT") and of_any_kind:
+        dicom.notes.append(f"modality {assume_modality} assumed")
+    else:
+        name = f"of modality {modality}" if known else "of another modality" if modality else "without a modality"
+        expected = "CR, DX or RG, or a SOP class (0008,0016) of CR or DX images"
+        remedy = "" if modality not in ("", "OT") else "if it is a radiograph, give --assume-modality DX"
+        raise refuse(f"DICOM {name} (0008,0060)", expected, "other-modality", remedy)
+    if text(dicom.dataset, 0x00080068) == "FOR PROCESSING" or sop_class == FOR_PROCESSING:
+        raise refuse("DICOM for processing (0008,0068)", "one for presentation", "for-processing")
 
 
 def shown_picture(dicom: Dicom, max_pixels: int) -> Radiograph:
-    """The picture of any modality's single frame.  Errors: as decode_dicom, and what decoders raise on damage."""
+    """The picture of any modality's single frame.  Errors: as decode_dicom, and what decoders raise on damage.
+
+    Photometric Interpretation alone decides which end is black: Presentation LUT Shape has to agree (PS3.3 sections
+    C.7.6.3.1.2 and C.8.11.3.1.2), and many writers leave it IDENTITY.
+    """
     form = read_format(dicom, max_pixels)
     shape = text(dicom.dataset, 0x20500020)
     if shape and (shape == "INVERSE") != (form.photometric == "MONOCHROME1"):
-        raise refuse(f"DICOM in {form.photometric} with another presentation LUT shape", "its own", "dicom-header")
-    table_L, note = np.empty(0), ""
-    if form.photometric in GREY:
-        table_L, note = grey_table(dicom, form)
+        dicom.notes.append(f"Presentation LUT Shape ignored, {form.photometric} counts")
+    if any(rows in dicom.dataset for rows in range(0x60000010, 0x60200010, 0x20000)):
+        dicom.notes.append("overlay not drawn")
     values, colour = stored_values(dicom, form), 0.0
     if form.photometric in GREY:
-        grey_HW = table_L[values]
+        grey_HW = grey_table(dicom, form, values)[values]
     elif values.ndim == 2:
         grey_HW = values
     else:
@@ -70,78 +94,106 @@ def shown_picture(dicom: Dicom, max_pixels: int) -> Radiograph:
     view = text(dicom.dataset, 0x00185101)
     grey_HW = np.require(grey_HW, requirements=["C", "W", "O"])
     return Radiograph(
-        grey_HW=grey_HW, format="DICOM", bits=8 if form.stored <= 8 else 16, note=note, colour=colour,
-        patient=text(dicom.dataset, 0x00100020), view=view if view in VIEWS else "",
+        grey_HW=grey_HW, format="DICOM", bits=8 if form.stored <= 8 else 16, note="; ".join(dicom.notes),
+        colour=colour, patient=text(dicom.dataset, 0x00100020), view=view if view in VIEWS else "",
     )  # fmt: skip
 
 
-def grey_table(dicom: Dicom, form: Format) -> tuple[np.ndarray, str]:
-    """The shown grey of each pattern of the stored bits, black 0 to white 255 or 65535, and a note.
+def grey_table(dicom: Dicom, form: Format, values: np.ndarray) -> np.ndarray:
+    """The shown grey of each pattern of the stored bits, black 0 to white 255 or 65535.
 
     Modality LUT or rescale, then VOI LUT or window, then the inversion of MONOCHROME1 (PS3.4 section N.2).  Gives
     uint8 (L,) if at most 8 bits are stored and all levels stay distinct, else uint16 (L,).
-    The standard does not rank alternatives (PS3.3 section C.11.2): the first VOI LUT is taken, else the first window,
-    with a note.  Without either the whole range is shown.
+    Padding (PS3.3 section C.7.5.1.1.2) is black.  values: the image's patterns, needed where padding is declared.
     Errors: RadiographError for a mapping that would have to be guessed.
     """
     stored, pattern_L = form.stored, np.arange(1 << form.stored)
     negative_L = pattern_L >> (stored - 1) & form.signed
-    level_L = (pattern_L - (negative_L << stored)).astype(np.float64)
-    shown_L, note = voi(dicom.dataset, modality(dicom.dataset, level_L, dicom.little), dicom.little)
+    stored_L = (pattern_L - (negative_L << stored)).astype(np.float64)
+    padding_L, counted_L = padding(dicom, form, stored_L), np.ones(len(pattern_L), bool)
+    if padding_L.any():
+        count_L = np.empty(1 << 8 * values.itemsize, np.int64)
+        histogram_into(count_L, np.ascontiguousarray(values))
+        occurs_L = count_L[: len(pattern_L)] > 0
+        if (padding_L & occurs_L).any():
+            counted_L = occurs_L & ~padding_L
+            dicom.notes.append("padding shown black")
+        if not counted_L.any():
+            raise refuse("DICOM all of its Pixel Padding Value (0028,0120)", "a picture", "one-level")
+    shown_L = voi(dicom, modality(dicom, stored_L), counted_L)
     if form.photometric == "MONOCHROME1":
         shown_L = 1 - shown_L
+    shown_L[padding_L] = 0
     fine_L = np.rint(shown_L * 65535).astype(np.uint16)
     coarse_L = np.rint(shown_L * 255).astype(np.uint8)
-    if stored <= 8 and len(np.unique(coarse_L)) == len(np.unique(fine_L)):
-        return coarse_L, note
-    return fine_L, note
+    return coarse_L if stored <= 8 and len(np.unique(coarse_L)) == len(np.unique(fine_L)) else fine_L
 
 
-def modality(dataset: Dataset, level_L: np.ndarray, little: bool) -> np.ndarray:
-    """Stored values in the units of the modality: by one LUT, or a slope with an intercept (PS3.3 section C.11.1)."""
-    tables = items(dataset, MODALITY_LUTS, "modality LUT")
-    slope = decimals(dataset, 0x00281053, "rescale slope")
-    intercept = decimals(dataset, 0x00281052, "rescale intercept")
-    if tables and (slope or intercept):
-        raise refuse("DICOM with both a modality LUT and a rescale slope", "one of them", "mapping")
+def padding(dicom: Dicom, form: Format, stored_L: np.ndarray) -> np.ndarray:
+    """Which stored values are padding: one, or a range that includes its limits, in either order; bool (L,)."""
+    ends = [raw(dicom.dataset, tag) for tag in (0x00280120, 0x00280121)]
+    if len(ends[0]) != 2:
+        return np.zeros(len(stored_L), bool)
+    kind = ("<" if dicom.little else ">") + "ui"[form.signed] + "2"
+    levels = [int(np.frombuffer(end, kind)[0]) for end in ends if len(end) == 2]
+    return (stored_L >= min(levels)) & (stored_L <= max(levels))
+
+
+def modality(dicom: Dicom, stored_L: np.ndarray) -> np.ndarray:
+    """Stored values in the units of the modality: by one LUT, else by slope and intercept (PS3.3 section C.11.1).
+
+    A LUT excludes rescaling there, so where both are given the LUT counts.  A missing slope is 1, an intercept 0.
+    """
+    tables = items(dicom, MODALITY_LUTS)
+    slope, intercept = ([n for n in decimals(dicom, tag) if math.isfinite(n)] for tag in (0x00281053, 0x00281052))
     if len(tables) > 1:
-        raise refuse(f"DICOM with {len(tables)} modality LUTs", "one", "mapping")
+        raise refuse(f"DICOM with {len(tables)} modality LUTs (0028,3000)", "one", "mapping")
     if tables:
-        return look_up(tables[0], level_L, little, "modality LUT")[0]
-    if (slope or intercept) and (len(slope) != 1 or len(intercept) != 1 or slope[0] == 0):
-        raise refuse("DICOM without one slope, not 0, and one intercept", "both or neither", "mapping")
-    return apply_modality_lut(level_L, dataset)
+        if slope or intercept:
+            dicom.notes.append("modality LUT, not rescale")
+        return look_up(tables[0], stored_L, dicom.little, "modality LUT (0028,3000)")[0]
+    if len(slope) > 1 or len(intercept) > 1 or slope == [0]:
+        found = f"{len(slope)} slopes (0028,1053) and {len(intercept)} intercepts (0028,1052)"
+        found = "a rescale slope (0028,1053) of 0" if slope == [0] else found
+        raise refuse(f"DICOM with {found}", "one slope other than 0 and one intercept", "mapping")
+    if len(slope) != len(intercept):
+        dicom.notes.append("no rescale intercept, taken as 0" if slope else "no rescale slope, taken as 1")
+    return stored_L * (slope or [1])[0] + (intercept or [0])[0]
 
 
-def voi(dataset: Dataset, level_L: np.ndarray, little: bool) -> tuple[np.ndarray, str]:
-    """Shown levels from 0 to 1, and a note.  PS3.3 section C.11.2."""
-    tables = items(dataset, VOI_LUTS, "VOI LUT")
-    center_V = decimals(dataset, 0x00281050, "window center")
-    width_V = decimals(dataset, 0x00281051, "window width")
-    if len(center_V) != len(width_V):
-        raise refuse(f"DICOM with {len(center_V)} window centers and {len(width_V)} widths", "pairs", "mapping")
+def voi(dicom: Dicom, level_L: np.ndarray, counted_L: np.ndarray) -> np.ndarray:
+    """Shown levels from 0 to 1: by the first VOI LUT, else the first window that is one, else the whole range.
+
+    counted_L: which levels make up the whole range.  The standard does not rank alternatives (PS3.3 section C.11.2).
+    """
+    tables = items(dicom, VOI_LUTS)
+    center_V, width_V = decimals(dicom, 0x00281050), decimals(dicom, 0x00281051)
+    windows, function = max(len(center_V), len(width_V)), text(dicom.dataset, 0x00281056).upper() or "LINEAR"
     if tables:
-        shown_L, top = look_up(tables[0], level_L, little, "VOI LUT")
-        others = f"{len(tables)} VOI LUTs" * (len(tables) > 1) or "VOI LUT and window" * bool(center_V)
-        return shown_L / top, f"first of {others}" if others else ""
-    if center_V:
-        function = text(dataset, 0x00281056) or "LINEAR"
-        note = f"first of {len(center_V)} windows" if len(center_V) > 1 else ""
-        return window(level_L, center_V[0], width_V[0], function), note
-    lowest, highest = level_L.min(), level_L.max()
+        shown_L, top = look_up(tables[0], level_L, dicom.little, "VOI LUT (0028,3010)")
+        if others := f"{len(tables)} VOI LUTs" * (len(tables) > 1) or "VOI LUT and window" * bool(windows):
+            dicom.notes.append(f"first of {others}")
+        return shown_L / top
+    if windows:
+        if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+            found, expected = "DICOM with an unknown VOI LUT function (0028,1056)", "LINEAR, LINEAR_EXACT or SIGMOID"
+            raise refuse(found, expected, "mapping", "export it with one of these")
+        pairs = list(zip(center_V, width_V, strict=False))
+        linear = function == "LINEAR"
+        valid = [math.isfinite(center) and (width >= 1 if linear else width > 0) for center, width in pairs]
+        if any(valid):
+            if windows > 1:
+                dicom.notes.append(f"first {'' if valid[0] else 'valid '}of {windows} windows")
+            return window(level_L, *pairs[valid.index(True)], function)
+        dicom.notes.append("no valid window (0028,1050), whole range shown")
+    lowest, highest = level_L[counted_L].min(), level_L[counted_L].max()
     if not highest > lowest:
         raise refuse("DICOM whose modality values are all the same", "several", "mapping")
-    return (level_L - lowest) / (highest - lowest), ""
+    return np.clip((level_L - lowest) / (highest - lowest), 0, 1)
 
 
 def window(level_L: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
     """A window from 0 to 1: LINEAR, LINEAR_EXACT or SIGMOID of PS3.3 sections C.11.2.1.2 and C.11.2.1.3, by pydicom."""
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        expected = "LINEAR, LINEAR_EXACT or SIGMOID"
-        raise refuse("DICOM with an unknown VOI LUT function", expected, "mapping", "export it with one of these")
-    if width <= 0 or (function == "LINEAR" and width < 1):
-        least = "at least 1" if function == "LINEAR" else "more than 0"
-        raise refuse(f"DICOM with a {function} window of width {width:g}", least, "mapping")
     # pydicom's output range is that of the stored bits, so 0 to 1 for one; it would turn round with a negative slope
     one_bit = Dataset()
     one_bit.PhotometricInterpretation, one_bit.PixelRepresentation, one_bit.BitsStored = "MONOCHROME2", 0, 1
@@ -159,7 +211,7 @@ def look_up(item: Dataset, level_L: np.ndarray, little: bool, name: str) -> tupl
     order = "<" if little else ">"
     descriptor, data = raw(item, 0x00283002), raw(item, 0x00283006)
     if len(descriptor) != 6:
-        raise refuse(f"DICOM with a {name} without descriptor", "three numbers", "mapping")
+        raise refuse(f"DICOM with a {name} without LUT Descriptor (0028,3002)", "three numbers", "mapping")
     num_entries, first, bits = np.frombuffer(descriptor, order + "u2").tolist()
     num_entries = num_entries or 65536
     kind = item.get_item(0x00283002).VR

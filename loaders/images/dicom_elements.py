@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import re
 import struct
 import warnings
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
+from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence
@@ -24,17 +26,22 @@ UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA, MODALITY_LUTS, VOI_LUTS = 0x7FE00010, 0x00283000, 0x00283010
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 VR = re.compile(rb"[A-Z]{2}")  # PS3.5 section 6.2: value representations have capital letters only
-DECIMAL = re.compile(r"[+-]?(\d{1,32}\.?\d{0,32}|\.\d{1,32})([eE][+-]?\d{1,2})?", re.ASCII)
+PRIVATE_VR = re.compile(rb"[A-Za-z]{2}|\?\?|--|  |\0\0")  # what writers put before the short length of private elements
+DECIMAL = re.compile(r"[+-]?(\d{1,32}\.?\d{0,32}|\.\d{1,32})([eE][+-]?0{0,8}\d{1,2})?", re.ASCII)
+NO_NUMBER = re.compile(r"([+-]?(nan|inf|infinity|1[.]#\w{1,9}))?", re.ASCII | re.IGNORECASE)  # 1.#QNAN: of C on Windows
 LONG_LENGTH = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")  # PS3.5 7.1.2
-IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+GROUPS = (0x0002, 0x0008, 0x0010, 0x0018, 0x0028, 0x2050, *range(0x6000, 0x6020, 2))  # all that is ever asked for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dicom:
-    """A file whose elements are sound.  dataset: all before the pixel data.  body: the bytes of elements and pixels.
+    """A file whose elements are sound.  dataset: those of GROUPS.  body: the bytes of elements and pixels.
 
     little: whether numbers have their low byte first.
     pixels_at, pixels_length: where the pixel data's value is in body; the length is UNDEFINED for fragments.
+    notes: how the film was understood where its file is unusual; whoever reads a part of it adds to them.
     """
 
     dataset: Dataset
@@ -43,6 +50,7 @@ class Dicom:
     body: bytes
     pixels_at: int
     pixels_length: int
+    notes: list[str]
 
 
 @contextlib.contextmanager
@@ -62,23 +70,29 @@ def read_dicom(data: bytes, syntaxes: frozenset[str]) -> Dicom:
     """Read the elements before the pixel data, and find the pixels.
 
     syntaxes: the transfer syntaxes that can be decoded.  Inflates at most MAX_INFLATED bytes; hands pydicom no more
-    than MAX_ELEMENTS elements, nested at most MAX_OPEN sequences and items deep.
-    Errors: RadiographError for no preamble, an unknown or missing transfer syntax, wrong lengths, deep nesting, a
-    deflate bomb, or no pixel data.  Source: DICOM PS3.10 section 7.1, PS3.5 sections 7 and A.
+    than MAX_ELEMENTS elements, nested at most MAX_OPEN sequences and items deep, and no private ones.
+    A file may lack its preamble and its transfer syntax; whether it is explicit its first element shows, as to pydicom.
+    Errors: RadiographError for an unknown transfer syntax, wrong lengths, deep nesting, a deflate bomb, or no pixel
+    data.  Source: DICOM PS3.10 section 7.1, PS3.5 sections 7 and A.
     """
-    if data[128:META_START] != b"DICM":
-        remedy = "export it again as a DICOM file (PS3.10)"
-        raise refuse("DICOM without the 128-byte preamble", "a DICOM file", "dicom-header", remedy)
-    group_ends = walk(data, META_START, implicit=False, little=True, only_group=2)
-    syntax = text(read_dataset(BytesIO(data[META_START:group_ends]), False, True), 0x00020010)
+    start = META_START if data[128:META_START] == b"DICM" else 0
+    notes, syntax, group_ends = [] if start else ["no preamble"], "", start
+    if data[start : start + 2] == b"\2\0":
+        group_ends, meta = walk(data, start, implicit=not VR.match(data, start + 4), little=True, only_group=2)
+        syntax = text(read_dataset(BytesIO(meta), not VR.match(meta, 4), True), 0x00020010)
+    if not syntax:
+        notes.append("no transfer syntax")
+        little_endian = EXPLICIT if VR.match(data, group_ends + 4) else IMPLICIT
+        syntax = BIG_ENDIAN if data[group_ends : group_ends + 1] == b"\0" else little_endian
     if syntax not in syntaxes:
         name = UID_dictionary[syntax][0] if syntax in UID_dictionary else "an unknown transfer syntax"
-        found = f"DICOM in {name}" if syntax else "DICOM without a transfer syntax"
         expected = "uncompressed, JPEG, JPEG-LS, JPEG 2000 or RLE"
-        raise refuse(found, expected, "dicom-pixels", "export it in one of these")
+        raise refuse(f"DICOM in {name} (0002,0010)", expected, "dicom-pixels", "export it in one of these")
     body, start = (inflate(data, group_ends), 0) if syntax == DEFLATED else (data, group_ends)
-    implicit, little = syntax == IMPLICIT, syntax != BIG_ENDIAN
-    at = walk(body, start, implicit=implicit, little=little)
+    implicit, little = not VR.match(body, start + 4), syntax != BIG_ENDIAN
+    if implicit != (syntax == IMPLICIT):
+        notes.append(f"{'implicit' if implicit else 'explicit'} VR whatever the transfer syntax")
+    at, elements = walk(body, start, implicit=implicit, little=little)
     if at == len(body):
         raise refuse("DICOM without pixel data", "one with an image", "no-image")
     long_header = not implicit and body[at + 4 : at + 6] in LONG_LENGTH
@@ -88,8 +102,12 @@ def read_dicom(data: bytes, syntaxes: frozenset[str]) -> Dicom:
     length = int.from_bytes(body[length_at:value_at], "little" if little else "big")
     if length != UNDEFINED and value_at + length > len(body):
         raise refuse(f"truncated DICOM ({len(body) - value_at} of {length} bytes of pixel data)", "a whole one", "cut")
-    dataset = read_dataset(BytesIO(body[start:at]), implicit, little)
-    return Dicom(dataset=dataset, syntax=syntax, little=little, body=body, pixels_at=value_at, pixels_length=length)
+    if implicit == bool(VR.match(elements, 4)):  # pydicom would switch to it, unchecked
+        raise refuse("DICOM whose elements are implicit and explicit by turns", "one encoding")
+    return Dicom(
+        dataset=read_dataset(BytesIO(elements), implicit, little), syntax=syntax, little=little, body=body,
+        pixels_at=value_at, pixels_length=length, notes=notes,
+    )  # fmt: skip
 
 
 def inflate(data: bytes, start: int) -> bytes:
@@ -104,28 +122,32 @@ def inflate(data: bytes, start: int) -> bytes:
     return body
 
 
-def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: int | None = None) -> int:
+def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: int | None = None) -> tuple[int, bytes]:
     """Step over all elements before the pixel data, and into sequences of undefined length and those of LUTs.
 
-    Gives where the pixel data's tag is, or the end; with only_group where that group ends.  Builds nothing.
+    Gives where the pixel data's tag is, or the end; with only_group where that group ends; and the elements of GROUPS.
     Errors: RadiographError for lengths that lead outside, unbalanced or deep nesting, or too many elements.
     """
     order, at, end = "<" if little else ">", start, len(body)
     cut = refuse(f"truncated DICOM ({end} bytes, cut within its elements)", "a whole one", "cut")
-    if at + 6 <= end and implicit == bool(VR.match(body, at + 4)):  # pydicom would switch to it, unchecked
-        raise refuse("DICOM whose elements are not encoded in its transfer syntax", "one encoding")
+    kept, began, needed = [], at, False
     opened: list[tuple[int, bool]] = []  # of each open sequence or item: where it ends or UNDEFINED, whether fragments
     for _ in range(MAX_ELEMENTS):
         while opened and opened[-1][0] == at:
             opened.pop()
+        if needed and not opened:
+            kept.append(body[began:at])
         if at == end and not opened:
-            return at
+            return at, b"".join(kept)
         if at + 8 > end:
             raise cut
         group, element, length = struct.unpack_from(order + "HHL", body, at)
         tag, vr = group << 16 | element, body[at + 4 : at + 6]
-        if not opened and (tag == PIXEL_DATA or only_group not in (None, group)):
-            return at
+        private = not opened and group % 2 == 1
+        if not opened:
+            if tag == PIXEL_DATA or only_group not in (None, group):
+                return at, b"".join(kept)
+            began, needed = at, group in GROUPS
         at += 8
         into = fragments = False
         if tag == ITEM:
@@ -137,7 +159,7 @@ def walk(body: bytes, start: int, *, implicit: bool, little: bool, only_group: i
                 raise refuse("DICOM with a sequence that ends twice", "balanced sequences")
             length = 0
         else:
-            explicit = not implicit and VR.match(vr) is not None
+            explicit = not implicit and (PRIVATE_VR if private else VR).match(vr) is not None
             if explicit:
                 if vr in LONG_LENGTH:
                     if at + 4 > end:
@@ -174,31 +196,45 @@ def raw(dataset: Dataset, tag: int) -> bytes:
 
 def text(dataset: Dataset, tag: int) -> str:
     """An element's text without its padding, any undecodable byte kept as a surrogate; "" if it is missing."""
-    return raw(dataset, tag).decode("utf-8", "surrogateescape").strip(" \0")
+    return raw(dataset, tag).decode("utf-8", "surrogateescape").strip(" \0\t\r\n")
 
 
-def whole(dataset: Dataset, tag: int, name: str, little: bool) -> int:
+def named(tag: int) -> str:
+    """The element's name in the standard, and its tag."""
+    return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def whole(dicom: Dicom, tag: int) -> int:
     """An unsigned short.  Errors: RadiographError unless it is there once."""
-    value = raw(dataset, tag)
+    value = raw(dicom.dataset, tag)
     if len(value) != 2:
-        raise refuse(f"DICOM without one value of {name}", "one", "dicom-header")
-    return int.from_bytes(value, "little" if little else "big")
+        raise refuse(f"DICOM with {len(value)} bytes of {named(tag)}", "one number, 2 bytes", "dicom-header")
+    return int.from_bytes(value, "little" if dicom.little else "big")
 
 
-def decimals(dataset: Dataset, tag: int, name: str) -> list[float]:
-    """Decimal strings (PS3.5 section 6.2).  Errors: RadiographError for what is no number."""
-    found = text(dataset, tag)
-    parts = [part.strip() for part in found.split("\\")] if found else []
-    if not all(map(DECIMAL.fullmatch, parts)):
-        raise refuse(f"DICOM with a {name} that is no number", "a decimal", "dicom-header")
-    return [float(part) for part in parts]
+def decimals(dicom: Dicom, tag: int) -> list[float]:
+    """Decimal strings (PS3.5 section 6.2), NaN where one is empty or not finite; a decimal comma is a point, noted.
+
+    Errors: RadiographError for what is no number.
+    """
+    found, numbers = text(dicom.dataset, tag), []
+    for part in map(str.strip, found.split("\\") if found else []):
+        if NO_NUMBER.fullmatch(part):
+            numbers.append(math.nan)
+        elif DECIMAL.fullmatch(part.replace(",", ".")):
+            numbers.append(float(part.replace(",", ".")))
+        else:
+            raise refuse(f"DICOM whose {named(tag)} is no number", "a decimal such as -4.096E3", "dicom-header")
+    if "," in found:
+        dicom.notes.append(f"decimal comma in {named(tag)}")
+    return numbers
 
 
-def items(dataset: Dataset, tag: int, name: str) -> list[Dataset]:
+def items(dicom: Dicom, tag: int) -> list[Dataset]:
     """A sequence's items; none if it is missing.  Errors: RadiographError for what is no sequence."""
-    if tag not in dataset:
+    if tag not in dicom.dataset:
         return []
-    value = dataset[tag].value
+    value = dicom.dataset[tag].value
     if not isinstance(value, Sequence):
-        raise refuse(f"DICOM with a {name} that is no sequence", "a sequence", "dicom-header")
+        raise refuse(f"DICOM whose {named(tag)} is no sequence", "a sequence of LUTs", "dicom-header")
     return list(value)

@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 from pydicom.encaps import generate_fragments, parse_basic_offsets
 
-from loaders.images.dicom_elements import BIG_ENDIAN, DEFLATED, IMPLICIT, UNDEFINED, Dicom, raw, text, whole
+from loaders.images.dicom_elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, UNDEFINED, Dicom, raw, text, whole
 from loaders.images.files import check_jpeg, refuse
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -23,21 +23,26 @@ LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 RLE = "1.2.840.10008.1.2.5"
-NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
+NATIVE = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
 SYNTAXES = frozenset((*NATIVE, *JPEG, *LOSSLESS_JPEG, *JPEG_LS, *JPEG_2000, RLE))
 MAX_TILES = 4096  # OpenJPEG sets aside some kilobytes for each before it reads the first
+MAX_PADDING = 4096  # bytes after the pixels: a page of a disk
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Format:
-    """How an image's samples are laid out.  planar: all red, then all green, then all blue."""
+    """How an image's samples are laid out.  high: the bit number of the highest stored bit.
+
+    planar: all red, then all green, then all blue.
+    """
 
     rows: int
     columns: int
     samples: int
     allocated: int
     stored: int
+    high: int
     signed: bool
     photometric: str
     planar: bool
@@ -51,11 +56,11 @@ class Format:
 def read_format(dicom: Dicom, max_pixels: int) -> Format:
     """Check the image pixel module (PS3.3 section C.7.6.3), and that it is one image of at most max_pixels.
 
-    Grey of 6 to 16 stored bits, signed or not, or colour of 8 unsigned bits.  The high bit is the highest stored one
-    (PS3.5 section 8.1.1).  Errors: RadiographError for anything missing, contradictory or larger.
+    Grey of 6 to 16 stored bits, signed or not, or colour of 8 unsigned bits (PS3.5 section 8.1.1).
+    Errors: RadiographError for anything missing, contradictory or larger.
     """
-    dataset, little = dicom.dataset, dicom.little
-    rows, columns = whole(dataset, 0x00280010, "rows", little), whole(dataset, 0x00280011, "columns", little)
+    dataset = dicom.dataset
+    rows, columns = whole(dicom, 0x00280010), whole(dicom, 0x00280011)
     if rows * columns > max_pixels:
         raise refuse(f"{columns}x{rows} pixels", f"at most {max_pixels}", "too-large")
     if not rows * columns:
@@ -64,29 +69,30 @@ def read_format(dicom: Dicom, max_pixels: int) -> Format:
     if frames != "1":
         number = int(frames) if re.fullmatch(r"\+?\d{1,11}", frames, re.ASCII) else 0
         if number != 1:
-            raise refuse(f"DICOM of {number or 'an unknown number of'} frames", "one", "several-images")
+            found = f"DICOM of {number or 'an unknown number of'} frames (0028,0008)"
+            raise refuse(found, "one", "several-images")
     photometric = text(dataset, 0x00280004)
     if photometric not in (*GREY, "RGB", *LUMA_FIRST, *FROM_RGB):
         name = photometric if photometric in OTHER else "unknown" if photometric else "no"
-        raise refuse(f"DICOM of {name} photometric interpretation", "grey, RGB or YBR_FULL", "dicom-pixels")
-    samples = whole(dataset, 0x00280002, "samples per pixel", little)
-    allocated = whole(dataset, 0x00280100, "bits allocated", little)
-    stored = whole(dataset, 0x00280101, "bits stored", little)
-    high = whole(dataset, 0x00280102, "high bit", little)
-    signed = whole(dataset, 0x00280103, "pixel representation", little)
+        expected = "MONOCHROME1, MONOCHROME2, RGB or YBR_FULL"
+        raise refuse(f"DICOM of {name} photometric interpretation (0028,0004)", expected, "dicom-pixels")
+    samples, allocated, stored = whole(dicom, 0x00280002), whole(dicom, 0x00280100), whole(dicom, 0x00280101)
+    high, signed = whole(dicom, 0x00280102), whole(dicom, 0x00280103)
     if samples != (1 if photometric in GREY else 3):
-        raise refuse(f"DICOM of {samples} samples a pixel in {photometric}", "1 for grey, 3 for colour", "dicom-pixels")
-    if allocated not in (8, 16) or not 6 <= stored <= allocated or high != stored - 1 or signed > 1:
+        found = f"DICOM of {samples} samples a pixel (0028,0002) in {photometric}"
+        raise refuse(found, "1 for grey, 3 for colour", "dicom-pixels")
+    if allocated not in (8, 16) or not 6 <= stored <= high + 1 <= allocated or signed > 1:
         found = f"{allocated} bits allocated, {stored} stored, high bit {high}, pixel representation {signed}"
-        raise refuse(f"DICOM of {found}", "6 to 16 stored in 8 or 16, the high bit one less, 0 or 1", "dicom-pixels")
+        expected = "8 or 16 bits that hold the stored ones, at least 6, up to the high bit; 0 or 1"
+        raise refuse(f"DICOM of {found} (0028,0100-0103)", expected, "dicom-pixels")
     if samples == 3 and (allocated, stored, signed) != (8, 8, 0):
-        raise refuse(f"DICOM of {stored}-bit colour", "grey or 8-bit colour", "dicom-pixels")
+        raise refuse(f"DICOM of {stored}-bit colour (0028,0101)", "grey or 8-bit colour", "dicom-pixels")
     planar = raw(dataset, 0x00280006)
     if samples == 3 and planar not in (b"\0\0", b"\1\0", b"\0\1"):
-        raise refuse("DICOM of colour without planar configuration", "0 or 1", "dicom-pixels")
+        raise refuse("DICOM of colour without Planar Configuration (0028,0006)", "0 or 1", "dicom-pixels")
     return Format(
-        rows=rows, columns=columns, samples=samples, allocated=allocated, stored=stored, signed=bool(signed),
-        photometric=photometric, planar=any(planar),
+        rows=rows, columns=columns, samples=samples, allocated=allocated, stored=stored, high=high,
+        signed=bool(signed), photometric=photometric, planar=any(planar),
     )  # fmt: skip
 
 
@@ -97,7 +103,7 @@ def stored_values(dicom: Dicom, form: Format) -> np.ndarray:
     Errors: RadiographError; and what the decoders raise on damage.
     """
     if dicom.syntax in NATIVE:
-        return significant(_native(dicom, form), form)
+        return significant(_native(dicom, form), form, dicom.notes)
     if dicom.pixels_length != UNDEFINED:
         raise refuse("DICOM whose compressed pixel data is not in fragments", "fragments (PS3.5 section A.4)")
     frame = _frame(dicom)
@@ -108,26 +114,36 @@ def stored_values(dicom: Dicom, form: Format) -> np.ndarray:
     else:
         pixels = _jpeg(frame, form, dicom.syntax)
     allocated = np.dtype(f"{pixels.dtype.kind}{form.allocated // 8}")
-    return significant(np.ascontiguousarray(pixels, allocated), form)
+    return significant(np.ascontiguousarray(pixels, allocated), form, dicom.notes)
 
 
-def significant(pixels: np.ndarray, form: Format) -> np.ndarray:
-    """Bring samples to patterns of the stored bits; above these only zeros or copies of the sign are allowed.
+def significant(pixels: np.ndarray, form: Format, notes: list[str]) -> np.ndarray:
+    """Bring samples to patterns of the stored bits: those from the high bit down (PS3.5 section 8.1.1).
 
-    The standard gives the other bits no meaning; old files keep overlays there, and samples where a header is wrong.
+    The standard gives the other bits no meaning; old files keep overlays there.  A high bit above the stored ones that
+    no sample reaches, while bits below the stored ones are in use, is a mistake of the header.
     """
     if form.samples == 3:
         return pixels if form.photometric not in LUMA_FIRST or pixels.ndim == 2 else pixels[..., 0]
-    unused, whole_HW = form.allocated - form.stored, pixels.view(f"u{pixels.itemsize}")
-    if not unused:
-        return whole_HW
-    pattern = whole_HW & ((1 << form.stored) - 1)
-    extended = (pattern << unused).view(f"i{pixels.itemsize}") >> unused
-    if not (
-        np.array_equal(whole_HW, pattern) or (form.signed and np.array_equal(whole_HW.view(extended.dtype), extended))
-    ):
-        raise refuse(f"DICOM with samples of more than {form.stored} bits", "as many as are stored", "dicom-pixels")
-    return pattern
+    whole_HW, shift = pixels.view(f"u{pixels.itemsize}"), form.high + 1 - form.stored
+    if shift and (whole_HW & ((1 << shift) - 1)).any() and _fits(whole_HW, form):
+        notes.append(f"high bit {form.high} not reached, taken as {form.stored - 1}")
+    elif shift:
+        notes.append(f"{form.stored} bits from high bit {form.high} down")
+        whole_HW = whole_HW >> shift
+    if not _fits(whole_HW, form):
+        notes.append("bits above the high bit ignored")
+    return whole_HW & ((1 << form.stored) - 1)
+
+
+def _fits(whole_HW: np.ndarray, form: Format) -> bool:
+    """Whether samples have only zeros, or copies of the sign, above as many bits as are stored."""
+    unused = form.allocated - form.stored
+    pattern_HW = whole_HW & ((1 << form.stored) - 1)
+    if np.array_equal(whole_HW, pattern_HW):
+        return True
+    kind = f"i{whole_HW.itemsize}"
+    return form.signed and np.array_equal(whole_HW.view(kind), (pattern_HW << unused).view(kind) >> unused)
 
 
 def _native(dicom: Dicom, form: Format) -> np.ndarray:
@@ -135,10 +151,15 @@ def _native(dicom: Dicom, form: Format) -> np.ndarray:
         raise refuse("uncompressed DICOM with fragments of pixel data", "one run of bytes")
     num_pixels, halved = form.rows * form.columns, form.photometric == "YBR_FULL_422"
     if form.photometric in FROM_RGB or (halved and (form.columns % 2 or form.planar)):
-        raise refuse(f"uncompressed DICOM in {form.photometric}", "grey, RGB or YBR_FULL", "dicom-pixels")
+        found = f"uncompressed DICOM in {form.photometric} (0028,0004)"
+        raise refuse(found, "grey, RGB or YBR_FULL", "dicom-pixels")
     expected = num_pixels * (2 if halved else form.samples * form.allocated // 8)
-    if dicom.pixels_length not in (expected, expected + expected % 2):
-        raise refuse(f"DICOM with {dicom.pixels_length} bytes of pixel data", f"{expected} for its header")
+    padding = dicom.pixels_length - expected
+    if not 0 <= padding <= MAX_PADDING or padding >= max(2, expected):
+        found = f"DICOM with {dicom.pixels_length} bytes of pixel data (7FE0,0010)"
+        raise refuse(found, f"{expected} for its Rows, Columns and Bits Allocated")
+    if padding > expected % 2:
+        dicom.notes.append(f"{padding} bytes after the pixels ignored")
     swapped = not dicom.little and form.allocated == 8
     if swapped and dicom.pixels_length % 2:
         raise refuse("big-endian DICOM with an odd length of pixel data", "an even one", "dicom-pixels")

@@ -62,7 +62,8 @@ SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".tif": "TIFF",
     ".tiff": "TIFF", ".bmp": "BMP", ".dib": "BMP", ".dcm": "DICOM", ".gif": "GIF", ".webp": "WebP",
 }  # fmt: skip
-_BARE_DICOM = re.compile(rb"(\x02\0[\0-\x18]|\x08\0[\0\x01\x05\x08\x12-\x18])\0")  # no preamble: its first tag
+# no preamble: the first tag, then a VR or a short length; little-endian or big-endian
+_BARE_DICOM = re.compile(rb"[\x02\x08]\0.\0([A-Z]{2}|..\0\0)|\0\x08\0.([A-Z]{2}|\0\0)", re.DOTALL)
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not stuffing, filling, or a restart inside a scan
 # what Pillow's Python and C, its libraries and OpenCV raise on damaged bytes; Warning: see _decode_tiff
 DECODER_ERRORS = (

@@ -17,6 +17,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from kernels.decoding import luma_into, unfilter_into
+from loaders.config import Modality
 from loaders.images.files import DECODER_ERRORS, Radiograph, check_jpeg, colour_share, read_file, refuse
 
 BAND = 1 << 20  # pixels of a picture that are converted at once
@@ -28,12 +29,15 @@ _TURNS = {  # EXIF 2.32, tag 274: step over stored rows, over stored columns, th
 }  # fmt: skip
 
 
-def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False) -> Radiograph:
+def decode_radiograph(
+    path: Path, *, max_pixels: int, with_colour: bool = False, assume_modality: Modality = "none"
+) -> Radiograph:
     """Read one file and give its upright grey levels, at the depth of its samples.
 
     Grey is Rec. 601 luma (for JPEG the file's own Y channel); transparency is laid over black; the EXIF
     orientation is applied.  max_pixels: checked from the header, before anything of that size is allocated.
     with_colour: measure the colour of JPEGs too, which takes a second, smaller decoding.
+    assume_modality: of DICOM files that state none.
     Errors: RadiographError for whatever keeps this file from being used; its message leaves out the path, which the
     caller has.  Source: DESIGN, Geometry.
     For processes, not threads: Pillow's warnings are silenced by a filter that the whole process shares.
@@ -44,7 +48,8 @@ def decode_radiograph(path: Path, *, max_pixels: int, with_colour: bool = False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            radiograph = _DECODERS[found](data, max_pixels)
+            about_dicom = {"assume_modality": assume_modality} if found == "DICOM" else {}
+            radiograph = _DECODERS[found](data, max_pixels, **about_dicom)
             if with_colour and found == "JPEG":
                 radiograph = replace(radiograph, colour=_jpeg_colour(data))
         except Image.DecompressionBombError as error:
@@ -91,10 +96,16 @@ def _flatten(colour_HWC: np.ndarray, red: int = 0, blue: int = 2) -> tuple[np.nd
     top = 255 if grey_HW.dtype == np.uint8 else 65535
     if colour_HWC.shape[2] == 3 or colour_HWC[..., 3].min() == top:
         return grey_HW, ""
+    _check_opaque(colour_HWC[..., 3])
     for rows in _bands(*grey_HW.shape):
         products_HW = grey_HW[rows].astype(np.uint32) * colour_HWC[rows, :, 3]  # 65535 squared just fits
         grey_HW[rows] = (products_HW + top // 2) // top
     return grey_HW, "transparency laid over black"
+
+
+def _check_opaque(alpha_HW: np.ndarray) -> None:
+    if not alpha_HW.any():
+        raise refuse("transparent everywhere", "an opaque picture", "one-level", "save it without transparency")
 
 
 def _bands(height: int, width: int) -> list[slice]:
@@ -119,7 +130,8 @@ def _grey_of(image: Image.Image) -> tuple[np.ndarray, str, float]:
         return np.asarray(image.convert("L")), "", 0.0
     if image.mode in ("I;16", "I;16B", "I;16L"):
         return np.asarray(image).astype(np.uint16), "", 0.0
-    if image.mode in ("P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
+    image = image.convert("LA") if image.mode == "La" else image  # alone, Pillow makes nothing else of it
+    if image.mode in ("P", "PA", "LA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
         mode = "RGBA" if image.has_transparency_data else "RGB"
         colour_HWC = np.empty((image.height, image.width, len(mode)), np.uint8)
         for rows in _bands(image.height, image.width):  # of the whole, Pillow would make three copies
@@ -150,6 +162,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Radiograph:
         pixels, note = _flatten(pixels, red, blue)
     elif bodies[b"tRNS"]:  # names one level of grey, in the file's own units
         hidden = int.from_bytes(bodies[b"tRNS"][:2], "big") * {1: 255, 2: 85, 4: 17}.get(depth, 1)
+        _check_opaque(pixels != hidden)
         pixels[pixels == hidden] = 0
         note = "transparency laid over black"
     return _finish(image, pixels, name="PNG", bits=depth if depth in (1, 16) else 8, note=note, colour=colour)
@@ -222,10 +235,18 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Radiograph:
 def _decode_tiff(data: bytes, max_pixels: int) -> Radiograph:
     # Pillow only warns about a cut file; libtiff then fails, and writes to stderr
     warnings.filterwarnings("error", message=".*orrupt EXIF data|Truncated File|Tag data larger than file")
-    image = _open_header(data, "TIFF", max_pixels)
+    if data.startswith(b"MM\0+"):
+        raise refuse("big-endian BigTIFF", "any other TIFF", "unsupported")  # Pillow takes it for another
+    white_is_zero = False
+    try:
+        image = _open_header(data, "TIFF", max_pixels)
+    except Image.UnidentifiedImageError:
+        data, white_is_zero = _black_is_zero(data), True
+        image = _open_header(data, "TIFF", max_pixels)
     assert isinstance(image, TiffImageFile)
     tags = image.tag_v2
-    depth, sample_format, white_is_zero = (max(tags.get(258, (1,))), max(tags.get(339, (1,))), tags.get(262) == 0)
+    depth, sample_format = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
+    white_is_zero |= tags.get(262) == 0
     if (depth > 8 and not image.mode.startswith("I;16")) or sample_format not in (1, 4):  # 4: undefined
         kind = {2: "signed", 3: "floating-point"}.get(sample_format, "colour")
         raise refuse(f"TIFF of {depth}-bit {kind} samples", "unsigned grey or 8-bit colour", "unsupported")
@@ -240,18 +261,32 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Radiograph:
     return _finish(image, grey_HW, name="TIFF", bits=bits, note=note, colour=colour)
 
 
+def _black_is_zero(data: bytes) -> bytes:
+    """A big-endian TIFF that is WhiteIsZero, said to be BlackIsZero: of 16-bit ones, Pillow reads only these.
+
+    Errors: UnidentifiedImageError for any other.  Source: TIFF 6.0, section 2.
+    """
+    if data.startswith(b"MM\0*"):
+        [directory] = struct.unpack_from(">L", data, 4)
+        [num_entries] = struct.unpack_from(">H", data, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * num_entries, 12):
+            if data[entry : entry + 2] == b"\1\6" and data[entry + 8 : entry + 10] == b"\0\0":  # 262
+                return data[: entry + 8] + b"\0\1" + data[entry + 10 :]
+    raise Image.UnidentifiedImageError
+
+
 def _decode_bmp(data: bytes, max_pixels: int) -> Radiograph:
     image = _open_header(data, "BMP", max_pixels)
     grey_HW, note, colour = _grey_of(image)
     return _finish(image, grey_HW, name="BMP", bits=1 if image.mode == "1" else 8, note=note, colour=colour)
 
 
-def _decode_dicom(data: bytes, max_pixels: int) -> Radiograph:
+def _decode_dicom(data: bytes, max_pixels: int, assume_modality: Modality) -> Radiograph:
     from loaders.images.dicom import decode_dicom  # pydicom and its codecs only where there is a DICOM file
 
-    return decode_dicom(data, max_pixels)
+    return decode_dicom(data, max_pixels, assume_modality)
 
 
-_DECODERS: dict[str, Callable[[bytes, int], Radiograph]] = {
+_DECODERS: dict[str, Callable[..., Radiograph]] = {
     "PNG": _decode_png, "JPEG": _decode_jpeg, "TIFF": _decode_tiff, "BMP": _decode_bmp, "DICOM": _decode_dicom,
 }  # fmt: skip

@@ -354,9 +354,9 @@ DAMAGE_IS_WHOLE = """
 import numpy as np
 import loaders.images.radiograph as reading
 def patient(decode):
-    def decoded(data, max_pixels):
+    def decoded(data, max_pixels, **about_dicom):
         try:
-            return decode(data, max_pixels)
+            return decode(data, max_pixels, **about_dicom)
         except Exception:
             grey_HW = np.frombuffer(data[:40] * 100, np.uint8)[:1600].reshape(40, 40).copy()
             return reading.Radiograph(grey_HW=grey_HW, format="PNG", bits=8, note="")

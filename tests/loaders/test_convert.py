@@ -314,7 +314,7 @@ def test_the_pictures_show_the_radiographs(folder: Path) -> None:
 def test_a_file_that_vanishes_before_the_pictures_costs_only_its_row_of_them(folder: Path, monkeypatch) -> None:
     import loaders.convert.contact_sheet as contact_sheet
 
-    def vanished(path: Path, max_pixels: int) -> None:
+    def vanished(path: Path, **settings: object) -> None:
         raise RadiographError("gone")
 
     monkeypatch.setattr(contact_sheet, "decode_radiograph", vanished)

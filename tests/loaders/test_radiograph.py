@@ -130,17 +130,45 @@ def test_tiff_comes_out_bright_where_white_whichever_end_is_zero(
     check(decode(tmp_path, data), grey_HW, format="TIFF", bits=8 * np.dtype(dtype).itemsize)
 
 
-@pytest.mark.parametrize("options", [{"byteorder": ">"}, {"bigtiff": True}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits"])
+@pytest.mark.parametrize("layout", [{}, {"bigtiff": True}, {"tile": (16, 16)}, {"rowsperstrip": 5}])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_tiff_of_either_byte_order_or_size_or_in_tiles_is_the_same(tmp_path: Path, dtype: type, options: dict) -> None:
-    grey_HW = noise(37, 21, dtype=dtype)
-    data = tiff(grey_HW, photometric="minisblack", **options)
+def test_tiff_of_either_byte_order_size_and_layout_is_the_same(
+    tmp_path: Path, dtype: type, byteorder: str, layout: dict, compression: str | None, photometric: str
+) -> None:
+    if (byteorder, layout) == (">", {"bigtiff": True}):
+        with pytest.raises(RadiographError, match=r"^big-endian BigTIFF"):
+            decode(tmp_path, tiff(noise(9, 9, dtype=dtype), byteorder=byteorder, **layout))
+        return
+    stored_HW = noise(37, 21, dtype=dtype)
+    grey_HW = np.iinfo(dtype).max - stored_HW if photometric == "miniswhite" else stored_HW
+    data = tiff(stored_HW, photometric=photometric, compression=compression, byteorder=byteorder, **layout)
     check(decode(tmp_path, data), grey_HW, format="TIFF", bits=8 * np.dtype(dtype).itemsize)
 
 
-def test_big_endian_white_is_zero_of_16_bits_is_rejected_rather_than_inverted_wrongly(tmp_path: Path) -> None:
-    data = tiff(noise(5, 5, dtype=np.uint16), byteorder=">", photometric="miniswhite")
-    with pytest.raises(RadiographError, match="rare"):
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_tiff_of_colour_in_either_order_becomes_luma(tmp_path: Path, planar: str, byteorder: str) -> None:
+    rgb_HWC = noise(37, 21, 3)
+    pixels = rgb_HWC if planar == "contig" else np.ascontiguousarray(np.moveaxis(rgb_HWC, 2, 0))
+    data = tiff(pixels, photometric="rgb", planarconfig=planar, byteorder=byteorder)
+    check(decode(tmp_path, data), luma(rgb_HWC), format="TIFF", bits=8, tolerance=0.51)
+
+
+def test_tiff_of_grey_that_is_multiplied_by_its_alpha_is_read(tmp_path: Path) -> None:
+    pixels_HWC = noise(9, 11, 2)
+    pixels_HWC[..., 1] = 255
+    data = tiff(pixels_HWC, photometric="minisblack", planarconfig="contig", extrasamples=["assocalpha"])
+    check(decode(tmp_path, data), pixels_HWC[..., 0], format="TIFF", bits=8)
+
+
+@pytest.mark.parametrize(
+    "data", [b"MM\0*", b"MM\0*\0\0\0\x08\xff\xff\1\6", b"MM\0*" + b"\xff" * 30, b"MM\0*" + b"\0\0\0\x08" * 30]
+)
+def test_a_broken_header_of_a_big_endian_tiff_is_rejected(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(RadiographError, match=r"^TIFF"):
         decode(tmp_path, data)
 
 
@@ -206,6 +234,22 @@ def test_alpha_of_8_bits_is_dropped_if_opaque_and_else_laid_over_black(
     found = decode(tmp_path, pillow(Image.fromarray(pixels_HWC, mode), format), f"file.{format.lower()}")
     check(found, expected_HW, format=format, bits=8, tolerance=1.01)  # two roundings
     assert found.note == ("" if opaque else "transparency laid over black")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pillow(Image.new("RGBA", (20, 30), (200, 90, 80, 0)), "PNG"),
+        pillow(Image.new("LA", (20, 30), (200, 0)), "PNG"),
+        pillow(Image.new("RGBA", (20, 30), (200, 90, 80, 0)), "TIFF"),
+        png(noise(9, 11)[..., None] * 0 + 7, depth=8, colour_type=0, extra=chunk(b"tRNS", b"\0\7")),
+        png(noise(9, 11, 4, dtype=np.uint16) * [1, 1, 1, 0], depth=16, colour_type=6),
+    ],
+)  # fmt: skip
+def test_what_is_transparent_everywhere_is_rejected_for_that(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(RadiographError, match=r"^transparent everywhere, expected .*; save it without") as caught:
+        decode(tmp_path, data)
+    assert caught.value.code == "one-level"
 
 
 @pytest.mark.parametrize("transparent", [False, True])
@@ -591,7 +635,7 @@ def test_damage_of_any_kind_gives_pixels_or_a_radiograph_error(
         (b"<!DOCTYPE html>\n<HTML>404</HTML>", "^HTML, expected"),
         (pillow(noise(5, 7), "GIF"), "^GIF, expected"),
         (pillow(noise(5, 7), "WEBP"), "^WebP, expected"),
-        (bytes(128) + b"DICM" + bytes(50), "^DICOM whose elements are not encoded in its transfer syntax, expected"),
+        (bytes(128) + b"DICM" + bytes(50), "^truncated DICOM"),
         (b"\0\1\2\3\4\5\6\7\x08", "^an unknown format that begins 00 01 02 03 04 05 06 07, expected"),
         (b"\x89PNG\r\n\x1a\n", "^truncated PNG"),
         (b"\xff\xd8\xff", "^truncated JPEG"),

@@ -14,12 +14,14 @@ from loaders.config import AuditConfig, CatalogConfig, ConvertConfig, LoaderConf
 from loaders.convert.convert import convert
 from loaders.errors import ConfigError
 from loaders.settings import build, settings_of
+from tests.loaders.test_dicom import native
 
 SETTINGS = {setting.name: setting for setting in settings_of(CatalogConfig)}
 READERS = {"convert", "audit"}  # of a labelled source
 APART = {
     ("phantom", "classes"): "what to draw",
     ("predict", "max_pixels"): "files are named one by one, without labels or groups",
+    ("predict", "assume_modality"): "files are named one by one, without labels or groups",
     ("profile", "source"): "convert.csv lists the files that are read",
 }
 
@@ -32,10 +34,11 @@ def test_every_command_with_a_source_has_every_setting_of_a_source() -> None:
         assert all(own[setting] == SETTINGS[setting] for setting in shared), name  # defaults and help, too
 
 
-def test_a_prediction_reads_as_large_a_file_as_a_conversion() -> None:
+@pytest.mark.parametrize("name", ["max_pixels", "assume_modality"])
+def test_a_prediction_reads_the_files_that_a_conversion_reads(name: str) -> None:
     config = cli.COMMANDS["predict"].config
     assert config is not None
-    assert SETTINGS["max_pixels"] in settings_of(config)
+    assert SETTINGS[name] in settings_of(config)
 
 
 # ---- a tree whose files have classes and patients in their names
@@ -45,6 +48,13 @@ def draw(path: Path, seed: int, sides: tuple[int, int] = (70, 60)) -> None:
     """A picture that resembles no other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, sides).astype(np.uint8)).save(path)
+
+
+def with_dicom(source: Path) -> Path:
+    """A DICOM without a modality beside the rest."""
+    pixels = np.random.default_rng(99).integers(0, 256, (70, 60)).astype(np.uint8)
+    (source / "covid" / "dicom.dcm").write_bytes(native(pixels, 8, Modality=None))
+    return source
 
 
 @pytest.fixture
@@ -140,6 +150,7 @@ CASES: dict[str, Callable[[Path], dict[str, object]]] = {
     },
     "views": lambda tmp: {"manifest": tmp / "views.csv", "views": "pa"},
     "readers": lambda tmp: {"manifest": tmp / "read.csv", "readers": "majority"},
+    "assume_modality": lambda tmp: {"source": with_dicom(tmp / "source"), "assume_modality": "DX"},
     "classes of a manifest": lambda tmp: {
         "manifest": tmp / "table.csv",
         "classes": ("covid-listed", "normal-listed"),
@@ -175,6 +186,7 @@ def test_an_audit_has_the_files_labels_and_groups_of_the_conversion(
     else:
         assert not patients
     assert any(not readable for _, _, readable in audited[0]) == (case == "max_pixels")
+    assert ("assume_modality" in settings) == any(path.endswith(".dcm") for path, *_ in audited[0])
 
 
 def test_a_conversion_obeys_the_audit_of_the_same_source_settings_and_wants_no_other(
@@ -247,6 +259,7 @@ GIVEN: dict[str, object] = {
     "views": "pa",
     "readers": "any",
     "max_pixels": 9,
+    "assume_modality": "DX",
     "labels": "folder",
 }
 
