@@ -118,13 +118,18 @@ def pillow_grey(data: bytes) -> np.ndarray | None:
 def dicom_grey(data: bytes) -> np.ndarray | None:
     """Grey levels of an uncompressed DICOM that has no window and no LUT, by pydicom and numpy; None where it refuses.
 
-    The whole range of the stored bits is shown (PS3.4 section N.2), at 8 bits or 16.
+    The whole range of the stored bits is shown (PS3.4 section N.2), at 8 bits or 16.  pydicom overlooks the high bit.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
             dataset = pydicom.dcmread(io.BytesIO(data))
+            dataset.file_meta.setdefault("TransferSyntaxUID", EXPLICIT)
             values_HW = dataset.pixel_array.astype(np.int64)
         stored = int(dataset.BitsStored)
+        if shift := int(dataset.HighBit) + 1 - stored:
+            words = np.frombuffer(dataset.PixelData, f"<u{dataset.BitsAllocated // 8}")[: values_HW.size]
+            values_HW = (words.reshape(values_HW.shape) >> shift).astype(np.int64) & ((1 << stored) - 1)
+            values_HW -= (values_HW >> stored - 1 << stored) * int(dataset.PixelRepresentation)
         shown_HW = (values_HW + (1 << stored - 1) * int(dataset.PixelRepresentation)) / ((1 << stored) - 1)
         if dataset.PhotometricInterpretation == "MONOCHROME1":
             shown_HW = 1 - shown_HW

@@ -452,7 +452,8 @@ def test_bits_of_a_dicoms_tags_are_flipped_and_what_it_then_shows_is_known(monke
     assert 5 < refused < 55 and all(golden_of(file) is not None for file in made)
     samples = np.random.default_rng(3).integers(0, 256, (9, 11)).astype(np.uint8)
     for bits in (8, 12, 16):
-        for tags in ({}, {"PixelRepresentation": 1}, {"PhotometricInterpretation": "MONOCHROME1"}):
+        high = {"BitsStored": bits - 2, "HighBit": bits - 1}
+        for tags in ({}, {"PixelRepresentation": 1}, {"PhotometricInterpretation": "MONOCHROME1"}, high):
             data = dicom(samples if bits == 8 else samples.astype(np.uint16) << (bits - 8), bits, **tags)
             shown_HW = decode_dicom(data, 1000).grey_HW
             golden_HW = dicom_grey(data)

@@ -218,6 +218,8 @@ def test_pydicoms_own_colour_files_become_the_luma_of_pydicoms_rgb(name: str) ->
         ("MR_truncated.dcm", "truncated"),
         ("rtplan.dcm", "without pixel data"),
         ("rtdose_1frame.dcm", "32 bits allocated"),
+        ("meta_missing_tsyntax.dcm", "0 bytes of Rows"),
+        ("no_meta.dcm", "element of 173228800 bytes where 38863 are left"),  # a byte too many at its beginning
     ],
 )
 def test_pydicoms_own_odd_files_are_refused_with_a_reason(name: str, reason: str) -> None:
