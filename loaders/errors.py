@@ -36,7 +36,7 @@ class IntegrityError(PlainfilmError):
 
 
 class BetonError(IntegrityError):
-    """A beton is corrupt, truncated, or not a beton."""
+    """A beton is corrupt, truncated, of a newer version, or not a beton."""
 
 
 class CheckpointError(IntegrityError):

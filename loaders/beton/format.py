@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -54,6 +55,9 @@ ROW = np.dtype(
      ("source", "<u2"), ("flags", "<u4")]
 )  # fmt: skip
 PATIENT_KNOWN, BELOW_STORED_SIDE = 1, 2  # flags
+SEXES = ("", "female", "male", "other")  # by the code in bits 2 and 3 of flags
+AGES = ("", *(f"{decade}0-{decade}9" if decade else "0-9" for decade in range(9)), "90 and above")  # bits 4 to 7
+FOOTER_VERSION = 2  # the newest; 1 has no demographics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,9 +122,9 @@ def pack_head(fields: list[Field], num_samples: int, page_size: int, pages_end: 
             arguments["type_length"] = len(description)
             packed = np.frombuffer(arguments.tobytes() + description, np.uint8)
             descriptors["arguments"][index, : packed.size] = packed
-    crcs = crc32c(footer), header_crc(header, descriptors, 1)
+    crcs = crc32c(footer), header_crc(header, descriptors)
     block = np.array((BLOCK_MAGIC, pages_end, len(footer), *crcs), BLOCK)
-    descriptors["arguments"][1, : BLOCK.itemsize] = np.frombuffer(block.tobytes(), np.uint8)
+    descriptors["arguments"][-1, : BLOCK.itemsize] = np.frombuffer(block.tobytes(), np.uint8)
     return header + descriptors.tobytes()
 
 
@@ -197,7 +201,7 @@ class Facts:
     site_key_id: identifier of the site key of the patient hashes, which are comparable only under the same key.
     source_fingerprint: hash of the decoded pixels and labels of the whole conversion.
     views, sources: view positions and sources that rows refer to.  synthetic: every image is a phantom.
-    versions: of the software that decoded and wrote it.
+    versions: of the software that decoded and wrote it.  demographics: the rows' flags have sex and age.
     """
 
     classes: tuple[str, ...]
@@ -214,46 +218,86 @@ class Facts:
     sources: tuple[str, ...] = ("",)
     synthetic: bool = False
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    demographics: bool = dataclasses.field(default=False, repr=False)  # a conversion's id is made of the repr of others
+
+
+class Versioned(msgspec.Struct):
+    """The version of a footer, in its facts; the first had none there."""
+
+    footer_version: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+
+def sexes_and_ages(rows_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sex and the age of each row, places in SEXES and AGES: uint32 (N,) each."""
+    return rows_N["flags"] >> 2 & 3, rows_N["flags"] >> 4 & 15
+
+
+def demographic_flags(sex: int, age: int) -> int:
+    """The flags of a sex and an age, places in SEXES and AGES."""
+    return sex << 2 | age << 4
 
 
 def pack_footer(facts: Facts, rows_N: np.ndarray, metadata_crc: int, allocation_crc: int) -> bytes:
-    """The footer's bytes, a multiple of eight."""
-    text = json.dumps(dataclasses.asdict(facts), sort_keys=True).encode()
+    """The footer's bytes, a multiple of eight; of version 1, which any plainfilm reads, without demographics."""
+    listed = dataclasses.asdict(facts)
+    if facts.demographics:
+        listed["footer_version"] = FOOTER_VERSION
+    else:
+        del listed["demographics"]
+    text = json.dumps(listed, sort_keys=True).encode()
     text += b" " * (-len(text) % 8)  # JSON ignores trailing blanks
     head = np.array((HEAD_MAGIC, len(text), len(rows_N), metadata_crc, allocation_crc), HEAD)
     content = head.tobytes() + text + rows_N.tobytes()
     return content + np.array((len(content) + TAIL.itemsize, TAIL_MAGIC), TAIL).tobytes()
 
 
-def parse_footer(packed: np.ndarray, num_samples: int, where: str) -> tuple[Facts, np.ndarray, np.void]:
-    """Read a footer whose CRC was checked.  packed: its bytes, uint8.  Gives facts, rows_N and the head."""
+def read_facts(packed: np.ndarray, where: str) -> tuple[dict[str, Any], np.void]:
+    """The facts of a footer of any version, as JSON, and its head.  packed: its bytes, uint8, whose CRC was checked.
 
-    def bad(what: str) -> BetonError:
-        return BetonError(f"{where}: footer {what}; convert the radiographs again")
-
+    Errors: BetonError for a damaged footer, and for one of a newer version, whose facts and rows may be others.
+    """
     if packed.size < HEAD.itemsize + TAIL.itemsize:
-        raise bad(f"of {packed.size} bytes, expected at least {HEAD.itemsize + TAIL.itemsize}")
+        raise bad_footer(where, f"of {packed.size} bytes, expected at least {HEAD.itemsize + TAIL.itemsize}")
     head = packed[: HEAD.itemsize].view(HEAD)[0]
     if head["magic"] != HEAD_MAGIC.rstrip(b"\0"):
-        raise bad(f"begins with {bytes(head['magic'])!r}, expected {HEAD_MAGIC!r}")
-    if int(head["num_samples"]) != num_samples:
-        raise bad(f"has {int(head['num_samples'])} samples, expected the header's {num_samples}")
-    facts_size = int(head["facts_size"])
-    if HEAD.itemsize + facts_size + num_samples * ROW.itemsize + TAIL.itemsize != packed.size:
-        raise bad(f"of {packed.size} bytes, expected {num_samples} rows and {facts_size} bytes of facts")
-    rows_start = HEAD.itemsize + facts_size
+        raise bad_footer(where, f"begins with {bytes(head['magic'])!r}, expected {HEAD_MAGIC!r}")
     try:
-        content = json.loads(packed[HEAD.itemsize : rows_start].tobytes())  # msgspec would refuse lone surrogates
-        facts = msgspec.convert(content, Facts)
-        if unknown := content.keys() - set(Facts.__slots__):
-            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+        text = packed[HEAD.itemsize : HEAD.itemsize + int(head["facts_size"])]
+        content = json.loads(text.tobytes())  # msgspec would refuse lone surrogates
+        version = msgspec.convert(content, Versioned).footer_version
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise bad(f"has unreadable facts ({error}), expected JSON") from error
+        raise bad_footer(where, f"has unreadable facts ({error}), expected JSON") from error
+    if version > FOOTER_VERSION:
+        found = f"written by a newer plainfilm (footer version {version})"
+        raise BetonError(f"{where}: {found}, expected at most {FOOTER_VERSION}; update plainfilm")
+    return content, head
+
+
+def parse_footer(packed: np.ndarray, num_samples: int, where: str) -> tuple[Facts, np.ndarray, np.void]:
+    """Facts, rows_N and the head of a footer.  Errors: as read_facts."""
+    content, head = read_facts(packed, where)
+    if int(head["num_samples"]) != num_samples:
+        raise bad_footer(where, f"has {int(head['num_samples'])} samples, expected the header's {num_samples}")
+    facts_size = int(head["facts_size"])
+    rows_start = HEAD.itemsize + facts_size
+    if rows_start + num_samples * ROW.itemsize + TAIL.itemsize != packed.size:
+        raise bad_footer(where, f"of {packed.size} bytes, expected {num_samples} rows and {facts_size} bytes of facts")
+    try:
+        facts = msgspec.convert(content, Facts)
+        if unknown := content.keys() - {*Facts.__slots__, *Versioned.__struct_fields__}:
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    except (ValueError, msgspec.ValidationError) as error:
+        raise bad_footer(where, f"has unreadable facts ({error}), expected JSON") from error
     return facts, packed[rows_start : packed.size - TAIL.itemsize].view(ROW), head
 
 
-def header_crc(header: bytes, descriptors: np.ndarray, label_index: int) -> int:
-    """CRC32C of header and descriptors, the label's argument block counted as zero (it holds this very number)."""
+def bad_footer(where: str, what: str) -> BetonError:
+    """The error of a damaged footer."""
+    return BetonError(f"{where}: footer {what}; convert the radiographs again")
+
+
+def header_crc(header: bytes, descriptors: np.ndarray) -> int:
+    """CRC32C of header and descriptors, the last one's arguments counted as zero (they hold this very number)."""
     blank = descriptors.copy()
-    blank["arguments"][label_index] = 0
+    blank["arguments"][-1] = 0
     return crc32c(blank.tobytes(), crc32c(header))

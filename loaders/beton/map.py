@@ -169,11 +169,9 @@ def open_regular(path: Path) -> tuple[int, os.stat_result]:
     raise OSError(errno.EISDIR, "Is a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
 
 
-def find_footer(source: BetonMap, label_index: int) -> np.ndarray:
+def find_footer(source: BetonMap) -> np.ndarray:
     """The footer's bytes, CRC checked, a view; empty for a foreign file, without magic numbers.  Errors: BetonError."""
-    if source.table_start < source.pages_start:
-        raise source.bad(f"allocation table at byte {source.table_start}, expected after the pages: truncated")
-    arguments = source.descriptors["arguments"][label_index]
+    arguments = source.descriptors["arguments"][-1]
     block = arguments[: BLOCK.itemsize].view(BLOCK)[0]
     tail = source.view(source.table_start - TAIL.itemsize, TAIL, 1, "footer")[0]
     if block["magic"] != BLOCK_MAGIC and tail["magic"] != TAIL_MAGIC:
@@ -186,7 +184,7 @@ def find_footer(source: BetonMap, label_index: int) -> np.ndarray:
         raise source.bad(f"{found}, expected to end at the table, byte {source.table_start}")
     if arguments[BLOCK.itemsize :].any():
         raise source.bad("the footer's pointer block is not padded with the expected zeros")
-    if header_crc(source.header.tobytes(), source.descriptors, label_index) != block["header_crc"]:
+    if header_crc(source.header.tobytes(), source.descriptors) != block["header_crc"]:
         raise source.bad("header checksum differs from the expected")
     footer = source.bytes_B[start : source.table_start]
     if crc32c(footer.data) != block["footer_crc"]:

@@ -11,7 +11,17 @@ from typing import Self
 import numpy as np
 from crc32c import crc32c
 
-from loaders.beton.format import ROW, TYPE_INT, TYPE_NDARRAY, TYPE_RGB, Facts, parse_footer
+from loaders.beton.format import (
+    AGES,
+    ROW,
+    TYPE_INT,
+    TYPE_NDARRAY,
+    TYPE_RGB,
+    Facts,
+    parse_footer,
+    read_facts,
+    sexes_and_ages,
+)
 from loaders.beton.map import BetonMap, find_footer, first_missing, sorted_regions
 from loaders.config import crop_side
 from loaders.errors import BetonError, ConfigError
@@ -44,9 +54,11 @@ class Beton:
             raise
 
     def _open(self, source: BetonMap, trust_unverified: bool) -> None:
-        self.side, label_index = self._check_fields(source)
-        footer = find_footer(source, label_index)
+        footer = find_footer(source)
         self.verified = footer.size > 0
+        if self.verified:
+            read_facts(footer, str(self.path))  # of a newer version, which may have other fields
+        self.side = self._check_fields(source)
         self.pages_end = self.table_start - footer.size
         if (self.pages_end - self.pages_start) % self.page_size:
             what = "pages of broken length" if self.verified else "a gap where a footer should be"
@@ -74,12 +86,12 @@ class Beton:
         self.facts = self._foreign_facts()
         self.rows_N = np.zeros(self.num_samples, ROW)
 
-    def _check_fields(self, source: BetonMap) -> tuple[int, int]:
-        """The frames' side, and the label's place among the fields."""
-        by_name = {field.name: (index, field) for index, field in enumerate(source.fields)}
+    def _check_fields(self, source: BetonMap) -> int:
+        """The frames' side."""
+        by_name = {field.name: field for field in source.fields}
         if not {"image", "label"} <= by_name.keys():
             raise self._map.bad(f"fields {', '.join(by_name)}, expected image and label")
-        image, (label_index, label) = by_name["image"][1], by_name["label"]
+        image, label = by_name["image"], by_name["label"]
         if image.type_id == TYPE_RGB:
             remedy = "save its images as files (loaders.beton.ffcv_fields.FieldReader gives them) and convert those"
             raise BetonError(f"{self.path}: image is an RGB image, expected grey frames; {remedy}")
@@ -90,7 +102,7 @@ class Beton:
             raise self._map.bad(f"frames of {image.shape[0]}×{image.shape[1]}, expected squares that fit in a page")
         if label.type_id != TYPE_INT:
             raise self._map.bad(f"label is {label.kind}, expected an int")
-        return image.shape[0], label_index
+        return image.shape[0]
 
     def _check_facts(self) -> None:
         facts, label_N = self.facts, self.label_N
@@ -103,6 +115,8 @@ class Beton:
             raise self._map.bad(f"labels {label_N.min()} to {label_N.max()}, expected 0 to {len(facts.classes) - 1}")
         if self.rows_N["view"].max() >= len(facts.views) or self.rows_N["source"].max() >= len(facts.sources):
             raise self._map.bad("a row has a view or source that the footer does not list, expected one of the list")
+        if facts.demographics and (highest := sexes_and_ages(self.rows_N)[1].max()) >= len(AGES):
+            raise self._map.bad(f"a row has the age code {highest}, expected 0 to {len(AGES) - 1}")
 
     def _foreign_facts(self) -> Facts:
         lowest, highest = int(self.label_N.min()), int(self.label_N.max())
@@ -212,6 +226,7 @@ def beton_parts(path: Path, beton: Beton) -> Parts:
         "patients": f"{int(rows_N['patient_hash'].any(1).sum()):,} images with a known patient",
         "views": ", ".join(view or "unknown" for view in facts.views),
         "sources": ", ".join(source or "unknown" for source in facts.sources),
+        "demographics": "sex, and age in decades" if facts.demographics else "not kept",
         "synthetic": "yes" if facts.synthetic else "no",
         "conversion": facts.conversion_id or "unknown",
         "site key": facts.site_key_id or "unknown",

@@ -165,7 +165,9 @@ class Mutator:
         name = sorted(facts)[turn % len(facts)]
         value = rng.choice(HOSTILE)
         if turn % 7 == 6:
-            facts = rng.choice((value, {}, [facts], facts | {"further": 1}, {name: facts[name]}))
+            facts = rng.choice(
+                (value, {}, [facts], facts | {"further": 1}, {name: facts[name]}, facts | {"footer_version": value})
+            )
         else:
             facts[name] = value
         done, content = f"facts: {name} = {value!r}", with_facts(self.own.content, self.own.layout, facts)
@@ -265,7 +267,7 @@ COMMANDS_EVERY = 9  # attempts, one goes through the command line as well: each 
 PLACE = re.compile(
     r"0 bytes, |sample \d+: |fields? |field descriptors |header |format version |metadata |(the )?allocation table "
     r"|page|padding at |(one of )?the footer's |footer |no (plainfilm footer|fields|samples)|image is |label |labels "
-    r"|frames of |a gap where a footer |positive class |a row has "
+    r"|frames of |a gap where a footer |positive class |a row has |written by a newer "
 )
 
 

@@ -1,6 +1,7 @@
 """The beton: what is written is read back, and damage is found and named."""
 
 import csv
+import gzip
 import json
 import os
 from collections import namedtuple
@@ -14,14 +15,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import loaders.beton.writer
-from loaders.beton.format import ALLOCATION, BLOCK, DESCRIPTOR, HEADER, ROW, Facts
+from loaders.beton.format import (
+    AGES,
+    ALLOCATION,
+    BLOCK,
+    DESCRIPTOR,
+    HEADER,
+    ROW,
+    SEXES,
+    Facts,
+    demographic_flags,
+    sexes_and_ages,
+)
 from loaders.beton.reader import Beton
 from loaders.beton.writer import beton_size, check_room, subset_id, write_beton, write_subset
 from loaders.errors import BetonError, ConfigError, InputError, StorageError
 from loaders.images.frame import LUNG_MARGIN, read_mask, template_SS, without_lungs
-from tests.faults.beton_layout import facts_of, own_layout, with_facts
+from tests.faults.beton_layout import facts_of, own_layout, reforged, with_facts
 
 PAGE = 1 << 21
+OLD = Path(__file__).with_name("version_1.beton.gz")  # by plainfilm 0.6.0, whose footers had no version
 
 
 def some_facts(stored: int = 46, **changes: object) -> Facts:
@@ -283,7 +296,7 @@ def test_a_missing_file_is_a_storage_error_with_its_name(tmp_path: Path) -> None
     [
         ("crop", [None]), ("crop", "46"), ("stored", 46.0), ("classes", "ab"), ("classes", {"covid": 1}),
         ("positive", ["covid"]), ("views", [None]), ("versions", [1]), ("versions", {"numpy": 2}), ("synthetic", "no"),
-        ("seed", None), ("colour", "blue"),
+        ("seed", None), ("colour", "blue"), ("demographics", "yes"), ("footer_version", "2"), ("footer_version", 0),
     ],
 )  # fmt: skip
 def test_facts_of_another_type_are_refused_even_where_every_checksum_fits(
@@ -329,6 +342,62 @@ def test_what_is_no_regular_file_is_a_storage_error_and_is_never_waited_for(tmp_
     for path, found in ((tmp_path / "fifo.beton", "not a regular file"), (tmp_path, "Is a directory")):
         with pytest.raises(StorageError, match=rf"{path.name}: {found}, expected a file"):
             Beton(path)
+
+
+def test_a_beton_of_the_first_version_is_read_and_written_alike(tmp_path: Path) -> None:
+    path = tmp_path / "old.beton"
+    path.write_bytes(gzip.decompress(OLD.read_bytes()))
+    with Beton(path) as beton:
+        beton.verify()
+        assert (beton.facts.split, beton.facts.views, beton.facts.sources) == ("heldout", ("", "PA"), ("", "here"))
+        assert beton.rows_N["flags"].tolist() == [1, 3, 0] and not beton.facts.demographics
+        assert [code_N.tolist() for code_N in sexes_and_ages(beton.rows_N)] == [[0, 0, 0], [0, 0, 0]]
+        frames = [beton.frame(sample) for sample in range(3)]
+        write_beton(tmp_path / "new.beton", frames, beton.label_N, beton.rows_N, beton.facts, PAGE)
+    assert (tmp_path / "new.beton").read_bytes() == path.read_bytes()
+
+
+def test_sex_and_age_are_kept_in_a_footer_of_version_2(tmp_path: Path) -> None:
+    kept = [(sex, age) for sex in range(len(SEXES)) for age in range(len(AGES))]
+    rows_N = np.zeros(len(kept), ROW)
+    rows_N["flags"] = [demographic_flags(sex, age) | sex & 3 for sex, age in kept]
+    frames = np.zeros((len(kept), 46, 46), np.uint8)
+    path, label_N, facts = tmp_path / "x.beton", np.zeros(len(kept), int), some_facts(demographics=True)
+    write_beton(path, frames, label_N, rows_N, facts, PAGE)
+    assert facts_of(path.read_bytes(), own_layout(path.read_bytes(), 46))["footer_version"] == 2
+    with Beton(path) as beton:
+        assert beton.facts == facts and facts.demographics
+        assert list(zip(*map(np.ndarray.tolist, sexes_and_ages(beton.rows_N)), strict=True)) == kept
+        assert (beton.rows_N["flags"] & 3).tolist() == [sex & 3 for sex, _ in kept]
+    rows_N["flags"] |= 15 << 4
+    with pytest.raises(BetonError, match=r"x\.beton.*: a row has the age code 15, expected 0 to 10"):
+        write_beton(path, frames, label_N, rows_N, facts, PAGE)
+
+
+@pytest.mark.parametrize("change", ["facts", "rows", "fields"])
+def test_a_beton_of_a_newer_version_is_refused_by_its_version_whatever_else_it_has(
+    whole: bytes, tmp_path: Path, change: str
+) -> None:
+    layout = own_layout(whole, 46)
+    facts = facts_of(whole, layout) | {"footer_version": 3}
+    if change == "facts":
+        facts = {"footer_version": 3, "classes": {"covid": 1}, "anew": [1]}
+    content = bytearray(with_facts(whole, layout, facts))
+    if change == "rows":  # as if there were more of them
+        content[layout.footer + 16] += 1
+    elif change == "fields":  # no label
+        content[layout.metadata - 1040 : layout.metadata - 1035] = b"other"
+    path = tmp_path / "newer.beton"
+    path.write_bytes(reforged(content, own_layout(bytes(content), 46)))
+    for trust in (False, True):
+        with pytest.raises(BetonError) as refused:
+            Beton(path, trust_unverified=trust)
+        found, expected = "written by a newer plainfilm (footer version 3)", "expected at most 2; update plainfilm"
+        assert str(refused.value) == f"{path}: {found}, {expected}"
+    damaged = path.read_bytes()
+    path.write_bytes(damaged.replace(b'"footer_version": 3', b'"footer_version": 4'))
+    with pytest.raises(BetonError, match="footer checksum differs from the expected; convert the radiographs again"):
+        Beton(path)
 
 
 def test_facts_are_plain_json(whole: bytes) -> None:
