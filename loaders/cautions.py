@@ -299,6 +299,26 @@ CODES: dict[str, Code] = {
         columns=list[str],
     ),
     "rows-merged": code("{rows:,} rows name {files:,} files: rows of one file were merged", rows=int, files=int),
+    # of the patients of a conversion or an audit
+    "one-patient": code(
+        "{shared:,} of {films:,} films have a patient identifier that is one for most of them, or 0, and so stands for "
+        "nobody: their patients are taken for unknown; give --patient-column or --group-regex",
+        shared=int,
+        films=int,
+    ),
+    "demographics-kept": code(
+        "sex is kept of {sexes:,} and age, in decades, of {ages:,} of {images:,} images; the rarest combination of "
+        "sex, age and source is of {patients:,} patients (groups), and few may be recognised by it (SECURITY.md)",
+        sexes=int,
+        ages=int,
+        images=int,
+        patients=int,
+    ),
+    "no-demographics": code(
+        "--keep-demographics found neither sex nor age of any of {images:,} images: name the columns sex and age, with "
+        "F, M or O, and years",
+        images=int,
+    ),
     # of a probe: why it was not run
     "few-patients-of-class": code("{groups} patients (groups), at least {least} needed", groups=int, least=int),
     "few-classes-to-probe": code("fewer than two classes with {least} patients (groups)", least=int),

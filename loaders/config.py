@@ -123,7 +123,7 @@ class CatalogConfig:
     source: Path | None = None
     """Folder of radiographs, SOURCE/<class>/** or SOURCE/{train,val,test}/<class>/**; `audit` takes a beton, too."""
     manifest: Path | None = None
-    """Table instead of a folder: path, label, and optionally patient, view, source, split; paths relative to it."""
+    """Table instead of a folder: path, label, optionally patient, sex, age, view, source, split; paths relative to it."""
     root: tuple[Path, ...] = ()
     """Folder that a manifest's paths lie below, instead of its own; repeatable. No file outside is read."""
     path_column: str | None = None
@@ -253,6 +253,8 @@ class ConvertConfig:
     """Processes that decode; auto takes one for each core."""
     page_mib: int = 8
     """Page size of the betons in MiB, a power of two of at least 2."""
+    keep_demographics: bool = False
+    """Keep sex and age, in decades, from tables and DICOM files, for subgroups of `evaluate` (SECURITY.md)."""
     site_key: Path = Path("~/.config/plainfilm/site.key")
     """Secret key of this site for patient hashes; made once, never written into a beton."""
     audit: str = "off"

@@ -34,7 +34,7 @@ from engine.train.checkpoint import groups_of
 from engine.train.step import predict
 from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.batches.loader import Loader
-from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
+from loaders.beton.format import AGES, BELOW_STORED_SIDE, PATIENT_KNOWN, SEXES, sexes_and_ages
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.config import LoaderConfig
@@ -60,6 +60,9 @@ def subgroups(beton: Beton) -> list[tuple[str, str, np.ndarray]]:
         return []
     facts, rows_N = beton.facts, beton.rows_N
     found = by_name("source", facts.sources, rows_N["source"]) + by_name("view", facts.views, rows_N["view"])
+    if facts.demographics:
+        sex_N, age_N = sexes_and_ages(rows_N)
+        found += by_name("sex", SEXES, sex_N) + by_name("age", AGES, age_N)
     for flag, names in FLAGS.items():
         found += by_name("flag", names, np.where(rows_N["flags"] & flag, 0, 1))
     return found

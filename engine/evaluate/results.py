@@ -177,7 +177,7 @@ def in_subgroups(
     estimate: Callable[..., dict[str, Estimate]],
     progress: Progress = no_progress,
 ) -> list[SubgroupResult]:
-    """The subgroups, each its kind (source, view or flag), its name, and the places of its samples, in order.
+    """The subgroups, each its kind (source, view, sex, age or flag), its name, and the places of its samples, in order.
 
     estimate: as above.
     """

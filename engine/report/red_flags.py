@@ -142,7 +142,7 @@ def few_image_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterato
 
 
 def subgroup_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[RedFlag]:
-    """A source, view or flag whose whole AUC interval, or accuracy's, lies below that of the set.
+    """A source, view, sex, age or flag whose whole AUC interval, or accuracy's, lies below that of the set.
 
     Means over other classes than the set's are not compared.
     """

@@ -27,6 +27,7 @@ from loaders.images.quality import SMALL
 from loaders.output import PhaseProgress
 from loaders.sources.catalog import Catalog, read_catalog
 from loaders.sources.entry import may_be_picture
+from loaders.sources.split import known_patients
 
 
 def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, total: None) -> AuditResult:
@@ -45,7 +46,8 @@ def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, tot
         else:
             files, collection = [], audit_beton(source, config.seed, config.permutations, progress)
         result = conclude(str(source), files, config.limits, collection, time.perf_counter() - started)
-        result = replace(result, cautions=list(listed.cautions) if listed else [])
+        one_patient = known_patients([file.patient for file in files])[1]
+        result = replace(result, cautions=[*listed.cautions, *one_patient] if listed else [])
         write_audit(config.out, result)
     return result
 

@@ -10,7 +10,7 @@ from loaders.cautions import Caution
 from loaders.images.decode import Decoded
 from loaders.output import number_text
 from loaders.records import Record
-from loaders.sources.entry import Entry
+from loaders.sources.entry import Entry, patient_id
 
 PICTURE_SIDE = 1024  # pixels; that of a probe is a small frame's
 Picture = Annotated[bytes, msgspec.Meta(max_length=100_000)]
@@ -102,6 +102,11 @@ class FileFinding:
     def label(self) -> str:
         """The class; "" without labels."""
         return self.entry.label
+
+    @property
+    def patient(self) -> str:
+        """The identifier in the table, else in the file; never written."""
+        return self.entry.patient or patient_id(self.decoded.patient)
 
     @property
     def verdict(self) -> str:

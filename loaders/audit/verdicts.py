@@ -18,8 +18,8 @@ from loaders.images.decode import Decoded
 from loaders.images.kind import KINDS
 from loaders.images.quality import DETECTORS, fix_of, limit_of, own_defects
 from loaders.output import PhaseProgress
-from loaders.sources.entry import Entry, patient_id
-from loaders.sources.split import group_by
+from loaders.sources.entry import Entry
+from loaders.sources.split import group_by, known_patients
 from loaders.statistics import wilson
 
 NAMED = 3  # copies that a note lists
@@ -49,7 +49,8 @@ def judge(files: list[FileFinding], pairs: Sequence[Pair], limits: AuditLimits) 
     for copies in members.values():
         if len(copies) > 1:
             choose_copy(copies)
-    groups = group_by(family_N, [file.entry.patient or patient_id(file.decoded.patient) or None for file in files])
+    patients, _ = known_patients([file.patient for file in files])
+    groups = group_by(family_N, [patient or None for patient in patients])
     for file, group in zip(files, groups.tolist(), strict=True):
         file.group = group
         file.defects.sort(key=list(DEFECTS).index)

@@ -12,12 +12,13 @@ from loaders.audit.table import AuditDecision, read_decisions
 from loaders.audit.verdicts import conclude, judge_files, probe_files
 from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig
+from loaders.convert.demographics import age_code, demographics_caution, sex_code
 from loaders.errors import InputError
 from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
 from loaders.sources.catalog import Catalog, Entry, source_cautions
-from loaders.sources.entry import EXCLUDED, SPLITS, as_text, csv_bytes, may_be_picture, patient_id, table_path
+from loaders.sources.entry import EXCLUDED, SPLITS, as_text, csv_bytes, may_be_picture, table_path
 
 CSV_COLUMNS = (
     "path", "label", "group", "split", "sample", "verdict", "kind", "reason", "fix", "width", "height", "format",
@@ -42,6 +43,7 @@ class Row:
 
     kind: the code of the reason, one of KIND_TEXTS, or defects as in audit.csv; "" for a file that is written.
     fix: repairs as in audit.csv, or "".  place: in the spool.  sample: in its split's beton.
+    patient: for grouping and hashing, never written.
     """
 
     entry: Entry
@@ -50,6 +52,7 @@ class Row:
     kind: str = ""
     reason: str = ""
     fix: str = ""
+    patient: str = ""
     group: int = -1
     split: str = ""
     place: int = -1
@@ -60,9 +63,14 @@ class Row:
         self.kind, self.reason, self.verdict = kind, reason, verdict
 
     @property
-    def patient(self) -> str:
-        """The catalog's patient, else the file's own; for grouping and hashing, never written."""
-        return self.entry.patient or patient_id(self.decoded.patient)
+    def sex(self) -> int:
+        """The sex in the table, else in the file: a place in SEXES."""
+        return sex_code(self.entry.sex) or sex_code(self.decoded.sex)
+
+    @property
+    def age(self) -> int:
+        """The decade of the age in the table, else in the file: a place in AGES."""
+        return age_code(self.entry.age) or age_code(self.decoded.age)
 
     @property
     def view(self) -> str:
@@ -179,17 +187,21 @@ class Conversion:
         return self.counts["written"] + self.counts["rejected"] + self.counts["duplicate"]
 
 
-def summarise(config: ConvertConfig, catalog: Catalog, rows: list[Row], audited: AuditResult | None) -> Conversion:
-    """Count the outcomes.  audited: the findings of an automatic audit."""
+def summarise(
+    config: ConvertConfig, catalog: Catalog, rows: list[Row], audited: AuditResult | None, found: Sequence[Caution]
+) -> Conversion:
+    """Count the outcomes.  audited: the findings of an automatic audit.  found: cautions of the patients."""
     counts = Counter(row.verdict for row in rows)
     written = [row for row in rows if row.verdict == "written"]
     images = Counter((row.split, row.entry.label) for row in written)
     samples = {split: {name: images[split, name] for name in catalog.classes} for split in SPLITS}
     samples = {split: of for split, of in samples.items() if any(of.values())}
-    cautions = list(catalog.cautions)
+    cautions = [*catalog.cautions, *found]
     cautions += source_cautions([row.entry.label for row in written], [row.entry.source for row in written])
     if unknown := sum(not row.patient for row in written):
         cautions.append(caution("patients-unknown", unknown=unknown, images=len(written)))
+    if config.keep_demographics:
+        cautions.append(demographics_caution([(row.sex, row.age, row.entry.source, row.group) for row in written]))
     return Conversion(
         out=config.out,
         catalog=catalog,

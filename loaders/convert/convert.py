@@ -19,7 +19,7 @@ import PIL
 from loaders.atomic_file import SUFFIX, locked, publish_bytes, storage_error
 from loaders.audit.audit import write_audit
 from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE
-from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts
+from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts, demographic_flags
 from loaders.beton.writer import beton_size, check_room, write_beton
 from loaders.config import ConvertConfig, __version__, stored_side
 from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
@@ -39,9 +39,9 @@ from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_sp
 from loaders.output import PhaseProgress
 from loaders.sampling import FILE_ORDER, order_keys
 from loaders.sources.catalog import SYNTHETIC, Catalog, read_catalog
-from loaders.sources.entry import SPLITS, other_view
+from loaders.sources.entry import SPLITS, other_view, patient_id
 from loaders.sources.presets import split_rest
-from loaders.sources.split import group_by, split_groups
+from loaders.sources.split import group_by, known_patients, split_groups
 
 MOST_NAMES = int(np.iinfo(ROW["source"]).max)  # of sources and of views, beside "" for unknown ones
 
@@ -138,16 +138,21 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
             if row.verdict == "written" and (reason := other_view(row.view, config.catalog.views)):
                 row.drop("other-view", reason)
             rows.append(row)
+    included_rows = [row for row in rows if row.verdict != "excluded"]
+    given = [row.entry.patient or patient_id(row.decoded.patient) for row in included_rows]
+    patients, one_patient = known_patients(given)
+    for row, patient in zip(included_rows, patients, strict=True):
+        row.patient = patient
     usable = [row for row in rows if row.verdict == "written"]
     if usable:
-        patients = [row.patient or None for row in usable]
+        known = [row.patient or None for row in usable]
         pixels = [row.decoded.pixel_hash for row in usable]
         tied = [decisions[row.entry.path].group if row.entry.path in decisions else None for row in usable]
-        for row, group in zip(usable, group_by(patients, pixels, tied), strict=True):
+        for row, group in zip(usable, group_by(known, pixels, tied), strict=True):
             row.group = int(group)
     audited = None
     if config.audit == "auto":
-        audited = audit_rows(config, [row for row in rows if row.verdict != "excluded"], progress)
+        audited = audit_rows(config, included_rows, progress)
     else:
         apply_decisions(usable, decisions, config.audit)
         resolve_duplicates([row for row in usable if row.verdict == "written"])
@@ -156,7 +161,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
     check_classes(catalog, written, rows)
     for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
         row.split = split
-    return summarise(config, catalog, rows, audited)
+    return summarise(config, catalog, rows, audited, one_patient)
 
 
 def check_classes(catalog: Catalog, written: list[Row], rows: list[Row]) -> None:
@@ -235,6 +240,7 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
             "opencv": cv2.__version__,
             "pillow": PIL.__version__,
         },
+        demographics=config.keep_demographics,
     )
     # in random order, so that a page is a random choice of samples and reading by pages is no worse than at random
     shuffled = [written[place] for place in np.argsort(order_keys(config.seed, FILE_ORDER, 0, len(written)))]
@@ -244,7 +250,9 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
             row.sample = sample
     footer_of = {split: footer_rows(rows, key, facts) for split, rows in rows_of.items()}
     # from all that the betons will hold, so that betons of two conversions never pass for one
-    identity = hashlib.blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16)
+    identity = hashlib.blake2b(
+        repr(facts).encode("utf-8", "surrogateescape"), digest_size=16, person=b"demographics" * facts.demographics
+    )
     for split, rows_N in footer_of.items():
         identity.update(split.encode() + rows_N.tobytes())
     done = itertools.count(1)
@@ -284,7 +292,7 @@ def footer_rows(rows: list[Row], key: bytes, facts: Facts) -> np.ndarray:
     """The footer's row of each sample, without its CRC."""
     rows_N = np.zeros(len(rows), ROW)
     for index, row in enumerate(rows):
-        flags = 0
+        flags = demographic_flags(row.sex, row.age) if facts.demographics else 0
         rows_N["pixel_hash"][index] = np.frombuffer(row.decoded.pixel_hash, np.uint8)
         if row.patient:
             rows_N["patient_hash"][index] = patient_hash(key, row.patient)

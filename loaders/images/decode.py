@@ -33,7 +33,7 @@ class Decoded:
 
     pixel_hash: of the decoded grey levels.
 
-    patient, view: from the file itself; the patient is for hashing only, and is never written.
+    patient, sex, age, view: from the file itself; the patient is for hashing only, and is never written.
     short_side: of the radiograph after repair, in pixels.  measurement: for the audit, if it was asked for.
     """
 
@@ -47,6 +47,8 @@ class Decoded:
     bits: int = 0
     saturated: float = 0.0
     patient: str = field(default="", repr=False)
+    sex: str = field(default="", repr=False)
+    age: str = field(default="", repr=False)
     view: str = ""
     short_side: int = 0
     measurement: Measurement | None = None
@@ -136,7 +138,7 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
     return Decoded(
         note=radiograph.note, pixel_hash=pixel_hash.digest(), width=width, height=height, format=radiograph.format,
         bits=radiograph.bits, saturated=saturated, short_side=min(repaired_HW.shape), patient=radiograph.patient,
-        view=radiograph.view, measurement=measurement,
+        sex=radiograph.sex, age=radiograph.age, view=radiograph.view, measurement=measurement,
     )  # fmt: skip
 
 

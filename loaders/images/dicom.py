@@ -32,7 +32,7 @@ def decode_dicom(data: bytes, max_pixels: int, assume_modality: Modality = "none
 
     uint8, or uint16 where 8 bits would lose levels.  bits: 8 or 16, by the bits stored.  max_pixels: checked from
     the header, before anything is decoded.  assume_modality: of a file that states none, or OT.
-    patient: the patient ID, unchanged; view: one of VIEWS or "".  note: how an unusual file was understood.
+    patient, sex, age: unchanged; view: one of VIEWS or "".  note: how an unusual file was understood.
     Errors: RadiographError, and nothing else, for whatever keeps this file from being used.
     Source: DICOM PS3.3, PS3.4 section N.2, PS3.5.
     """
@@ -95,7 +95,8 @@ def shown_picture(dicom: Dicom, max_pixels: int) -> Radiograph:
     grey_HW = np.require(grey_HW, requirements=["C", "W", "O"])
     return Radiograph(
         grey_HW=grey_HW, format="DICOM", bits=8 if form.stored <= 8 else 16, note="; ".join(dicom.notes),
-        colour=colour, patient=text(dicom.dataset, 0x00100020), view=view if view in VIEWS else "",
+        colour=colour, patient=text(dicom.dataset, 0x00100020), sex=text(dicom.dataset, 0x00100040),
+        age=text(dicom.dataset, 0x00101010), view=view if view in VIEWS else "",
     )  # fmt: skip
 
 

@@ -82,6 +82,7 @@ class Radiograph:
     note: an oddity that is no reason to reject, such as "named .png, is JPEG"; else empty.
     colour: share of pixels with another colour than the picture's tint; of a JPEG only if asked for.
     patient: a DICOM's patient ID, to be hashed and never to be written; else empty.
+    sex, age: a DICOM's, as they stand there; else empty.
     view: a DICOM's view position if it is a term of the standard; else empty.
     """
 
@@ -91,6 +92,8 @@ class Radiograph:
     note: str
     colour: float = 0.0
     patient: str = field(default="", repr=False)
+    sex: str = field(default="", repr=False)
+    age: str = field(default="", repr=False)
     view: str = ""
 
 

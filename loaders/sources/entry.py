@@ -62,13 +62,13 @@ class Entry:
     path: str
     label: str
     patient: str = ""
+    sex: str = ""
+    age: str = ""
     view: str = ""
     source: str = ""
     split: str = ""
     excluded: str = ""
     kind: str = ""
-    sex: str = ""
-    age: str = ""
 
 
 def as_text(cell: str) -> str:

@@ -25,7 +25,7 @@ import numpy as np
 from loaders.errors import InputError
 from loaders.images.files import SUFFIXES
 from loaders.sources.entry import EXCLUDED, Entry, files_below, kind_aside, patient_id, read_list
-from loaders.sources.split import group_by, split_groups
+from loaders.sources.split import group_by, known_patients, split_groups
 from loaders.sources.table import read_rows
 
 IMAGES = "images"
@@ -39,6 +39,7 @@ QU_EX_PARTS = ("Lung Segmentation Data", "Infection Segmentation Data")  # the s
 QU_EX_SPLITS = {"Train": "train", "Val": "val", "Test": "heldout"}
 QU_EX_LABELS = {"COVID-19": "covid", "Non-COVID": "pneumonia", "Normal": "normal"}
 NIH_TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
+NIH_SEX = ("patient gender", "patient sex")  # of 2017, of 2020
 NIH_TEST, NIH_REST = "test_list.txt", "train_val_list.txt"
 UNPACK = "unpack the set again, or point SOURCE at the folder that has it"
 
@@ -102,7 +103,8 @@ def split_rest(given: Sequence[Entry], val: float, seed: int) -> tuple[Entry, ..
         return tuple(entries)
     labels = [entries[place].label for place in places]
     classes = sorted(set(labels))
-    group_N = group_by([entries[place].patient or None for place in places])
+    patients, _ = known_patients([entries[place].patient for place in places])
+    group_N = group_by([patient or None for patient in patients])
     label_N = np.array([classes.index(label) for label in labels])
     shares = {"train": 1 - val, "val": val}
     for place, split in zip(places, split_groups(group_N, label_N, shares, seed, classes), strict=True):
@@ -179,7 +181,7 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
         table,
         lambda row: (PurePosixPath(row["folder"] or IMAGES) / row["filename"]).as_posix(),
         required,
-        ("url",),
+        ("url", "sex", "age"),
         "use metadata.csv of the original set",
         filled=("filename",),
     )
@@ -196,6 +198,8 @@ def chestxray_entries(source: Path, paths: Paths) -> list[Entry]:
                 path=path,
                 label=label or row["finding"],
                 patient=own_patient and f"covid-{own_patient}",
+                sex=row["sex"],
+                age=row["age"],
                 view=row["view"],
                 source=host_of(row["url"]) or "covid-chestxray",
                 excluded=reason,
@@ -229,7 +233,9 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
     table = expected_file(source, NIH_TABLES)
     required = ("image index", "finding labels", "patient id", "view position")
     remedy = f"use {table.name} of the original set"
-    rows = read_rows(table, lambda row: row["image index"], required, (), remedy, filled=required[:1])
+    rows = read_rows(
+        table, lambda row: row["image index"], required, (*NIH_SEX, "patient age"), remedy, filled=required[:1]
+    )
     place_of: dict[str, str] = {}
     repeated = []
     for path in paths:
@@ -255,6 +261,8 @@ def nih_entries(source: Path, paths: Paths) -> list[Entry]:
                 path=place_of.get(name, name),
                 label=label or row["finding labels"],
                 patient=own_patient and f"nih-{own_patient.zfill(8)}",
+                sex=next(filter(None, (row[name] for name in NIH_SEX)), ""),
+                age=row["patient age"],
                 view=row["view position"],
                 source="nih-chestxray8",
                 split="heldout" if name in test else "",

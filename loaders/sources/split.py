@@ -9,8 +9,37 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from loaders.cautions import Caution, caution
 from loaders.errors import InputError
 from loaders.sampling import SPLIT, order_keys
+
+MOST_OF_ONE = 0.9  # of the films with an identifier: the patient with most of NIH's 112,120 has 184 of them
+LEAST_SHARED = 4  # films: nothing can be trained on fewer, two classes in two splits
+
+
+def known_patients(given: Sequence[str]) -> tuple[list[str], list[Caution]]:
+    """The patient of each film, "" where the identifier stands for nobody, as unknown; and a caution if one did.
+
+    given: identifiers, "" for none.  Two kinds stand for nobody, though they look like identifiers:
+
+    * one of all films that have any, or nearly all (MOST_OF_ONE): who removes names often writes one for all.  A real
+      patient never has most films of a collection.  Of fewer than LEAST_SHARED films, or of less than a tenth of all
+      where the others have no identifier, it may be the one patient there is.
+    * 0, unless patients are counted from it: others have numbers of one digit, and most films are theirs.
+    """
+    counts = Counter(filter(None, given))
+    nobody = {
+        name
+        for name, number in counts.items()
+        if number >= max(LEAST_SHARED, MOST_OF_ONE * counts.total(), len(given) / 10)
+    }
+    zeros = {name for name in counts if not name.strip("0")}
+    counted_from_0 = any(name.isdecimal() and 1 <= int(name) <= 9 for name in counts)
+    if not counted_from_0 or 2 * sum(counts[name] for name in zeros) > counts.total():
+        nobody |= zeros
+    kept = ["" if name in nobody else name for name in given]
+    shared = sum(counts[name] for name in nobody)
+    return kept, [caution("one-patient", shared=shared, films=len(given))] if shared > 1 else []
 
 
 def group_by(*key_lists: Sequence[Hashable | None], pairs: Iterable[tuple[int, int]] = ()) -> np.ndarray:

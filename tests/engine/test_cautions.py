@@ -54,10 +54,12 @@ from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
 from loaders.cautions import CODES, Caution, Gravity, caution, each_once
 from loaders.config import CatalogConfig, LoaderConfig
+from loaders.convert.demographics import demographics_caution
 from loaders.output import Line, Parts
 from loaders.records import read_record
 from loaders.settings import build
 from loaders.sources.catalog import read_catalog
+from loaders.sources.split import known_patients
 from tests.engine.test_device_step import CUDA, Recorder, recorder  # noqa: F401 - a fixture
 from tests.example_run import CHECKPOINT, make_run, metrics, probes, results_of, small_training, summary
 from tests.example_run import crossval as example_crossval
@@ -364,6 +366,9 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "folders-are-splits": ("catalog", in_split_folders),
     "columns-taken": ("catalog", by_spelling),
     "rows-merged": ("catalog", by_spelling),
+    "one-patient": ("catalog", lambda case: known_patients(["0"] * 3)[1]),
+    "demographics-kept": ("catalog", lambda case: [demographics_caution([(1, 0, "", 0)])]),
+    "no-demographics": ("catalog", lambda case: [demographics_caution([(0, 0, "", 0)])]),
     "few-patients-of-class": ("probes", lambda case: unprobed(12, 9)),
     "few-classes-to-probe": ("probes", lambda case: unprobed(12, 9)),
     "few-sources-to-probe": ("probes", lambda case: unprobed(12, 9)),

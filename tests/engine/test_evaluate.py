@@ -34,6 +34,7 @@ from engine.statistics.thresholds import choose_operating_points
 from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, save_checkpoint, validation_scores
 from engine.train.train import train
 from loaders.atomic_file import locked
+from loaders.beton.format import AGES, PATIENT_KNOWN, demographic_flags
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
 from loaders.cautions import Caution, caution
@@ -104,7 +105,16 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr("engine.evaluate.evaluate.figures", lambda *arguments: {})
 
 
-def chosen(origin: Path, index_N: np.ndarray, path: Path, /, *, conversion: str = "", **changes: Any) -> Path:
+def chosen(
+    origin: Path,
+    index_N: np.ndarray,
+    path: Path,
+    /,
+    *,
+    conversion: str = "",
+    demographics: bool = False,
+    **changes: Any,
+) -> Path:
     """A beton of some of another's samples.  conversion: an id of its own, else the other's.  changes: of its rows."""
     path.parent.mkdir(exist_ok=True)
     with Beton(origin) as beton:
@@ -112,7 +122,10 @@ def chosen(origin: Path, index_N: np.ndarray, path: Path, /, *, conversion: str 
         for name, value in changes.items():
             rows_N[name] = value
         conversion_id = conversion or beton.facts.conversion_id
-        facts = replace(beton.facts, sources=("here", "there"), views=("PA", "AP"), conversion_id=conversion_id)
+        facts = replace(
+            beton.facts, sources=("here", "there"), views=("PA", "AP"), conversion_id=conversion_id,
+            demographics=demographics,
+        )  # fmt: skip
         frames = [beton.frame(int(sample)) for sample in index_N]
         write_beton(path, iter(frames), beton.label_N[index_N], rows_N, facts, beton.page_size)
     return path
@@ -525,6 +538,30 @@ def test_subgroups_by_source_view_and_flag_have_sizes_and_small_ones_no_numbers(
     correct = (probability_NK.argmax(1) == true_N)[2:]
     assert here.estimates["accuracy"].value == pytest.approx(correct.mean())
     assert by_name["flag", "smaller than the stored frame"].num_samples == (num_samples + 1) // 2
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_sex_and_age_are_subgroups_where_the_beton_keeps_them(
+    run: Path, betons: Path, tmp_path: Path, kept: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Beton(betons / "heldout.beton") as beton:
+        number = np.arange(len(beton))
+    woman_of_58, man_of_95 = demographic_flags(1, AGES.index("50-59")), demographic_flags(2, AGES.index("90 and above"))
+    path = chosen(
+        betons / "heldout.beton", number, tmp_path / "h.beton", source=0, view=0, demographics=kept,
+        flags=PATIENT_KNOWN | np.where(number == 1, 0, np.where(number < 1, man_of_95, woman_of_58)),
+    )  # fmt: skip
+    settings = ["--out", tmp_path, "--resamples", 100, "--device", "cpu"]
+    assert cli.main(list(map(str, ["evaluate", run, path, *settings]))) == 0
+    found = content_of(results_of(tmp_path)).subgroups
+    rest = len(number) - 2
+    assert [(one.kind, one.name, one.num_samples) for one in found] == [
+        ("sex", "female", rest), ("sex", "male", 1), ("sex", "unknown", 1),
+        ("age", "50-59", rest), ("age", "90 and above", 1), ("age", "unknown", 1),
+    ] * kept  # fmt: skip
+    assert [bool(one.estimates) for one in found] == [True, False, False] * 2 * kept  # none of few
+    shown = capsys.readouterr().out
+    assert ("sex: female" in shown and "age: 90 and above" in shown) == kept
 
 
 def test_the_difference_of_two_runs_is_of_the_same_samples_and_signed(

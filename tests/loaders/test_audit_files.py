@@ -20,6 +20,7 @@ from loaders.audit.near_duplicates import Pair, find_pairs
 from loaders.audit.table import read_decisions, table_bytes
 from loaders.audit.verdicts import judge
 from loaders.beton.reader import Beton
+from loaders.cautions import caution
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.conversion import given_decisions
 from loaders.convert.convert import convert
@@ -39,6 +40,7 @@ from loaders.images.quality import (
 from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom, write_phantoms
+from loaders.settings import build
 from loaders.sources.entry import Entry
 from loaders.statistics import wilson
 from tests.loaders.test_audit_page import make_file
@@ -530,6 +532,37 @@ def test_a_file_that_changed_since_its_audit_is_rejected(tmp_path: Path) -> None
         "rejected",
         "changed",
     )
+
+
+@pytest.mark.parametrize("mode", ["auto", "table"])
+def test_one_patient_id_for_everything_is_none_for_an_audit_and_for_a_conversion_by_it(
+    tmp_path: Path, mode: str
+) -> None:
+    for number in range(16):
+        path = tmp_path / "films" / ("covid", "normal")[number % 2] / f"{number}.dcm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(native(phantom(number, 200), 8, PatientID="SITE 4", PatientSex="F", PatientAge="058Y"))
+    source, out = tmp_path / "films", tmp_path / "A"
+    found = audit(AuditConfig(catalog=CatalogConfig(source=source), out=out, workers=1, permutations=999))
+    assert found.cautions == [caution("one-patient", shared=16, films=16)]
+    page = (out / "audit.html").read_text()
+    assert "16 of 16 films have a patient identifier" in page and "SITE 4" not in page
+    assert not any("058Y" in (out / name).read_text() for name in ("audit.csv", "audit.html"))
+    limits = build(AuditLimits, dict.fromkeys(AuditLimits.__slots__, 1000.0)) if mode == "auto" else AuditLimits()
+    settings = {"size": 32, "workers": 1, "site_key": tmp_path / "key", "limits": limits}
+    table = str(out / "audit.csv")
+    if mode == "table":
+        rows = rows_of(out / "audit.csv")
+        with (out / "audit.csv").open("w", newline="") as file:
+            edited = csv.DictWriter(file, list(next(iter(rows.values()))))
+            edited.writeheader()
+            edited.writerows(row | {"verdict": "keep", "fix": ""} for row in rows.values())
+    audited = "auto" if mode == "auto" else table
+    catalog = CatalogConfig(source=source)
+    done = convert(ConvertConfig(catalog=catalog, out=tmp_path / "B", audit=audited, **settings))
+    assert caution("one-patient", shared=16, films=16) in done.cautions
+    written = [row.group for row in done.rows if row.verdict == "written"]
+    assert len(written) > 10 and len(set(written)) == len(written)
 
 
 @pytest.mark.parametrize("mode", ["auto", "table"])

@@ -5,10 +5,13 @@ import csv
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +21,11 @@ from PIL import Image
 from engine.evaluate.dataflow import count_files
 from loaders.atomic_file import SUFFIX
 from loaders.audit.findings import DEFECTS
-from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN
+from loaders.beton.format import AGES, BELOW_STORED_SIDE, PATIENT_KNOWN, SEXES, sexes_and_ages
 from loaders.beton.reader import Beton
 from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig
-from loaders.convert.conversion import conversion_parts
+from loaders.convert.conversion import Conversion, conversion_parts
 from loaders.convert.convert import convert, spool_file
 from loaders.convert.patient_hash import load_site_key
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
@@ -411,6 +414,58 @@ def test_views_sources_and_small_files_are_recorded_for_each_sample(folder: Path
                 row.entry.source for row in rows
             ]
             assert ((beton.rows_N["flags"] & BELOW_STORED_SIDE > 0) == flagged).all()
+
+
+def listed(folder: Path, name: str, columns: str, cells: Callable[[int], str]) -> ConvertConfig:
+    """A conversion of a manifest with further columns.  cells: of the row of a number."""
+    paths = sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*.png"))
+    rows = [f"{path},{path.split('/')[1]},{cells(number)}" for number, path in enumerate(paths)]
+    manifest = folder.parent / f"{name}.csv"
+    manifest.write_text("\n".join([f"path,label,{columns}", *rows]))
+    return config(folder, source=None, manifest=manifest, out=folder.parent / name)
+
+
+def shown(done: Conversion) -> str:
+    return "\n".join(part.text for part in conversion_parts(done) if isinstance(part, Line))
+
+
+def test_sex_and_age_are_written_nowhere_unless_asked_for_and_then_in_decades(folder: Path) -> None:
+    sexes, ages = ("F", "male", "unknown"), ("21354D", "90+", "411", "018M")
+    plain = listed(folder, "plain", "patient", lambda number: f"p{number}")
+    known = listed(
+        folder, "known", "patient,sex,age", lambda number: f"p{number},{sexes[number % 3]},{ages[number % 4]}"
+    )
+    kept = replace(known, keep_demographics=True, out=folder.parent / "kept")
+    done = [convert(settings) for settings in (plain, known, kept)]
+    for path in plain.out.iterdir():
+        content = path.read_bytes()
+        assert content == (known.out / path.name).read_bytes()
+        assert (content == (kept.out / path.name).read_bytes()) == (path.suffix != ".beton")
+    assert done[0].cautions == done[1].cautions
+    (found,) = (one for one in done[2].cautions if one not in done[1].cautions)
+    assert found == caution("demographics-kept", sexes=16, ages=18, images=24, patients=2)
+    for row in done[2].rows:
+        number = int(row.entry.patient[1:])
+        with Beton(kept.out / f"{row.split}.beton") as beton:
+            sex_N, age_N = sexes_and_ages(beton.rows_N)
+            assert SEXES[sex_N[row.sample]] == ("female", "male", "")[number % 3]
+            assert AGES[age_N[row.sample]] == ("50-59", "90 and above", "", "0-9")[number % 4]
+            assert beton.facts.demographics
+    with Beton(known.out / "train.beton") as first, Beton(kept.out / "train.beton") as second:
+        assert first.facts.conversion_id != second.facts.conversion_id and not first.facts.demographics
+    for text in (shown(done[1]), (kept.out / "convert.csv").read_text()):
+        assert not re.search("female|50-59|21354|018M", text)
+
+
+@pytest.mark.parametrize("patient", ["0", "X17"])
+def test_one_patient_for_everything_is_none_with_the_remedy(folder: Path, patient: str) -> None:
+    done = convert(listed(folder, "one", "patient", lambda number: patient))
+    assert {"one-patient", "patients-unknown"} <= {found.code for found in done.cautions}
+    assert done.counts["written"] == 24 and len({row.group for row in done.rows}) == 24
+    assert "24 of 24 films" in shown(done) and "--group-regex" in shown(done)
+    for path in done.out.glob("*.beton"):
+        with Beton(path) as beton:
+            assert not beton.rows_N["patient_hash"].any() and not (beton.rows_N["flags"] & PATIENT_KNOWN).any()
 
 
 def test_what_a_killed_conversion_left_is_gone_after_one_that_would_not_write_it(folder: Path) -> None:

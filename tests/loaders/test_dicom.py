@@ -27,7 +27,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
-from loaders.beton.format import PATIENT_KNOWN
+from loaders.beton.format import AGES, PATIENT_KNOWN, SEXES
 from loaders.beton.reader import Beton
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
@@ -1139,6 +1139,24 @@ def test_a_conversion_groups_by_patient_and_copies_no_tag_into_any_output(clinic
         assert b"CANARY" not in data.upper() and "CANARY".encode("utf-16-le") not in data, path
     digests = {hashlib.sha256(f"{CANARY}{number}".encode()).digest()[:16] for number in by_number}
     assert not digests & found  # a hash without the key would reveal the patient
+
+
+def test_sex_and_age_are_the_tables_or_else_the_files_own(tmp_path: Path) -> None:
+    own = {"PatientSex": "F", "PatientAge": "058Y"}
+    cells = (",", "unknown,411", "M,23", "M,", "O,030Y", ",") * 4
+    rows = ["path,label,patient,sex,age"]
+    for number, cell in enumerate(cells):
+        tags = own if number % 6 < 5 else {}
+        grey_HW = np.random.default_rng(number).integers(0, 256, (48, 48), np.uint8)
+        (tmp_path / f"{number}.dcm").write_bytes(native(grey_HW, 8, **tags))
+        rows.append(f"{number}.dcm,{'ab'[number // 6 % 2]},p{number},{cell}")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(rows))
+    settings = {"size": 32, "workers": 1, "site_key": tmp_path / "key", "keep_demographics": True}
+    done = convert(ConvertConfig(catalog=CatalogConfig(manifest=table), out=tmp_path / "out", **settings))
+    found = [(SEXES[row.sex], AGES[row.age]) for row in done.rows]
+    filed = ("female", "50-59")
+    assert found == [filed, filed, ("male", "20-29"), ("male", "50-59"), ("other", "30-39"), ("", "")] * 4
 
 
 def test_the_catalogs_patient_and_view_win_over_the_files(clinic: Path) -> None:

@@ -16,7 +16,7 @@ from loaders.errors import ConfigError, InputError
 from loaders.sources.catalog import Catalog, read_catalog
 from loaders.sources.entry import EXCLUDED, Entry
 from loaders.sources.presets import READERS, split_rest
-from loaders.sources.split import group_by, split_groups
+from loaders.sources.split import group_by, known_patients, split_groups
 
 CHESTXRAY_HEADER = (
     "patientid,offset,sex,age,finding,RT_PCR_positive,survival,view,modality,date,location,folder,filename,doi,url,"
@@ -198,11 +198,13 @@ def chestxray(tmp_path: Path) -> Path:
 
 def test_covid_chestxray_takes_frontal_radiographs_with_patient_view_and_source(chestxray: Path) -> None:
     entries = by_path(read(chestxray, "covid-chestxray"))
+    shown = {"sex": "M", "age": "65"}
+    own = shown | {"source": "covid-chestxray"}
     assert [entry for entry in entries.values() if not entry.excluded] == [
-        Entry(path="images/a.jpg", label="covid", patient="covid-2", view="PA", source="eurorad.org"),
-        Entry(path="images/c.png", label="pneumonia", patient="covid-3", view="AP Supine", source="covid-chestxray"),
-        Entry(path="images/d.png", label="pneumonia", patient="covid-4", view="AP", source="covid-chestxray"),
-        Entry(path="images/e.png", label="normal", patient="covid-5", view="AP Erect", source="covid-chestxray"),
+        Entry(path="images/a.jpg", label="covid", patient="covid-2", view="PA", source="eurorad.org", **shown),
+        Entry(path="images/c.png", label="pneumonia", patient="covid-3", view="AP Supine", **own),
+        Entry(path="images/d.png", label="pneumonia", patient="covid-4", view="AP", **own),
+        Entry(path="images/e.png", label="normal", patient="covid-5", view="AP Erect", **own),
     ]
 
 
@@ -316,6 +318,7 @@ def test_nih_takes_no_finding_and_pneumonia_wherever_the_images_lie(nih: Path) -
     entries = {Path(path).name: entry for path, entry in by_path(catalog).items()}
     one = entries["00000002_001.png"]
     assert (one.patient, one.view, one.source, one.split) == ("nih-00000002", "AP", "nih-chestxray8", "")
+    assert (one.sex, one.age) == ("M", "57")
     assert entries["00000001_000.png"].excluded == "finding of no class: Cardiomegaly|Emphysema"
     assert entries["00000009_000.png"].excluded == "finding of no class: Pneumothorax"  # no kind of pneumonia
     assert entries["00000008_000.png"].excluded == "not in the folder"
@@ -323,7 +326,8 @@ def test_nih_takes_no_finding_and_pneumonia_wherever_the_images_lie(nih: Path) -
 
 def test_the_table_of_2020_is_read_too(nih: Path) -> None:
     wanted = read(nih, "nih").entries
-    (nih / "Data_Entry_2017.csv").rename(nih / "Data_Entry_2017_v2020.csv")
+    (nih / "Data_Entry_2017.csv").unlink()
+    write_table(nih / "Data_Entry_2017_v2020.csv", NIH_HEADER.replace("Patient Gender", "Patient Sex"), *NIH_ROWS)
     assert read(nih, "nih").entries == wanted
 
 
@@ -543,6 +547,34 @@ def test_a_number_that_a_spreadsheet_gave_decimals_is_the_same_patient(tmp_path:
     rows = ("a.png,a,12", "b.png,b,12.0", "c.png,b,12.50", "d.png,b,012")
     entries = read_catalog(CatalogConfig(manifest=manifest(tmp_path, *rows))).entries
     assert [entry.patient for entry in entries] == ["12", "12", "12.50", "012"]
+
+
+@pytest.mark.parametrize(
+    ("given", "nobody"),
+    [
+        (["X"] * 8, {"X"}),
+        (["X"] * 4, {"X"}),
+        (["X"] * 3, set()),  # nothing to train on: they may be of one patient
+        (["X"] * 19 + ["Y"], {"X"}),  # one other film does not make a patient of it
+        (["X"] * 8 + [""] * 8, {"X"}),
+        (["X"] * 5 + [""] * 95, set()),  # the one patient known
+        (["X"] * 3 + ["Y"] * 3, set()),
+        (["X"], set()),
+        (["0"] * 8, {"0"}),
+        (["000"] * 3 + ["MRN1", "MRN2", "MRN3", "MRN4"], {"000"}),
+        (["0"] * 2 + ["4711", "8012", "9000"], {"0"}),
+        (["0", "0", "1", "2", "2", "3"], set()),  # counted from 0
+        (["0", "2", "3"], set()),
+        (["0"] * 6 + ["1", "2", "3"], {"0"}),
+        ([""] * 5, set()),
+        ([], set()),
+    ],
+)
+def test_one_identifier_for_most_films_or_0_is_no_patient(given: list[str], nobody: set[str]) -> None:
+    kept, cautions = known_patients(given)
+    assert kept == ["" if patient in nobody else patient for patient in given]
+    shared = sum(patient in nobody for patient in given)
+    assert cautions == ([caution("one-patient", shared=shared, films=len(given))] if nobody else [])
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
