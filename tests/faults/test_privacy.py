@@ -20,14 +20,19 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from loaders.beton.format import ROW, sexes_and_ages
+from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
 from loaders.config import PhantomConfig
 from loaders.phantom.phantom import write_phantoms
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.image_files import chunk, dicom, png, saved
 from tests.faults.processes import ForkServer
+from tests.loaders.test_beton import some_facts
 
 TOKEN = "ZQXKANARIE"
 NAME = f"{TOKEN}^PRIVATE"
+SEX, AGE, AGE_TAG = "WEIBLICH", "21354D", "697M"  # female, 58 years: in tables, and as DICOM can hold it
 PATIENTS = 16  # whose identifiers may be planted
 
 
@@ -37,9 +42,9 @@ def planted_patient(patient: str) -> str:
 
 
 def needles() -> tuple[bytes, ...]:
-    """the planted name in every form that is searched for, in small letters where it is text."""
+    """The planted name in every form that is searched for, in small letters where it is text; sex and age, too."""
     return (
-        TOKEN.lower().encode(),
+        *(text.lower().encode() for text in (TOKEN, SEX, AGE)),
         *(TOKEN.encode(code) for code in ("utf-16-le", "utf-16-be")),
         TOKEN.encode().hex().encode(),
     )
@@ -73,6 +78,7 @@ def shows_hash(data: bytes, hashes: np.ndarray) -> bool:
 
 NEEDLES = needles()
 HASHES = bare_hashes()
+DECADES = re.compile(rb"\b(female|50-59)\b")  # as what keeps sex and age shows them
 PACKED = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
 HEX = re.compile(rb"[0-9a-fA-F]{16,}")
 BASE64 = re.compile(rb"[A-Za-z0-9+/]{16,}={0,2}")
@@ -107,15 +113,19 @@ def shows(data: bytes, depth: int = 2) -> bool:
 IN_BYTES = ("DICOM tags", "EXIF", "PNG texts", "TIFF tags", "everywhere")  # where every film shows the planted name
 LOCAL = {"convert.csv", "audit.csv", "audit.html", "predictions.csv", "predictions.jsonl", "local.json"}
 SHARED = ("beton", "pictures of a conversion", "run folder", "page", "export", "cross-validation", "comparison")
+MAY_KEEP = ("beton", "run folder", "page")  # what may show sex and age in decades, where they are kept
 PLACES = (
     "everywhere", "DICOM tags", "EXIF", "PNG texts", "TIFF tags", "file names", "folders", "paths", "CSV columns",
-    "a folder of no class", "refused files", "an audit's table", "weights",
+    "a folder of no class", "refused files", "an audit's table", "weights", "kept demographics",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Planted:
-    """A source with the planted name in it.  source: arguments that name it.  out: where results go."""
+    """A source with the planted name in it.  source: arguments that name it.  out: where results go.
+
+    kept: convert with --keep-demographics; sex and age are planted wherever tables and tags are.
+    """
 
     source: tuple[str, ...]
     labels: tuple[str, ...]
@@ -123,6 +133,7 @@ class Planted:
     out: Path
     audit: str = "auto"
     weights: Path | None = None
+    kept: bool = False
 
 
 # ---- planting
@@ -134,7 +145,8 @@ def written_as(place: str, patient: str, grey_HW: np.ndarray) -> tuple[str, byte
         tags = {
             "PatientName": NAME, "PatientID": planted_patient(patient), "AccessionNumber": TOKEN,
             "PatientComments": NAME, "ReferringPhysicianName": NAME, "InstitutionName": TOKEN, "ImageComments": NAME,
-            "StudyDescription": NAME, "ViewPosition": TOKEN, "StationName": TOKEN,
+            "StudyDescription": NAME, "ViewPosition": TOKEN, "StationName": TOKEN, "PatientSex": SEX,
+            "PatientAge": AGE_TAG,
         }  # fmt: skip
         return ".dcm", dicom(grey_HW, 8, **tags)
     picture = Image.fromarray(grey_HW)
@@ -158,6 +170,7 @@ def plant(place: str, films: list[tuple[str, str, np.ndarray]], folder: Path) ->
     everywhere = place == "everywhere"
     top = folder / (NAME if place == "paths" or everywhere else "plain")
     root, rows = top / "source", []
+    listed, kept = place in ("CSV columns", "kept demographics", "everywhere"), place == "kept demographics"
     for number, (label, patient, grey_HW) in enumerate(films):
         suffix, data = written_as(place, patient, grey_HW)
         name = f"{NAME}_{number}" if place in ("file names", "refused files") or everywhere else f"film_{number}"
@@ -165,8 +178,9 @@ def plant(place: str, films: list[tuple[str, str, np.ndarray]], folder: Path) ->
         path = root / label / inner / (name + suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        patient = planted_patient(patient) if place == "CSV columns" or everywhere else patient
-        rows.append([path.relative_to(root).as_posix(), label, patient, f"{TOKEN} accession", NAME])
+        patient = planted_patient(patient) if listed else patient
+        sex, age = (SEX, AGE) if number % 2 or not kept else ("M", "90")  # else all would be one subgroup
+        rows.append([path.relative_to(root).as_posix(), label, patient, f"{TOKEN} accession", NAME, sex, age])
     if place == "refused files":
         first = next(root.rglob("*.png"))
         for label in ("covid", "normal"):  # the same pixels under two labels, a copy, and damage
@@ -180,15 +194,15 @@ def plant(place: str, films: list[tuple[str, str, np.ndarray]], folder: Path) ->
         shutil.copy(next(root.rglob("film*.*"), None) or next(root.rglob("*_*.*")), root / NAME / "other.png")
     source: tuple[str, ...] = (str(root), "--classes", "covid,normal")
     labels: tuple[str, ...] = (str(root), "--labels", "folder")
-    if place == "CSV columns" or everywhere:
+    if listed:
         table = root / "table.csv"
         with table.open("w", newline="") as file:
-            csv.writer(file).writerows([["path", "label", "patient", "accession", "name"], *rows])
+            csv.writer(file).writerows([["path", "label", "patient", "accession", "name", "sex", "age"], *rows])
         source, labels = ("--manifest", str(table)), ("--manifest", str(table))
     tables = folder / NAME / "audit"
     audit = str(tables / "audit.csv") if place == "an audit's table" else "off" if place == "refused files" else "auto"
     weights = folder / NAME / "weights.safetensors" if place == "weights" else None
-    return Planted(source=source, labels=labels, root=root, out=top / "out", audit=audit, weights=weights)
+    return Planted(source=source, labels=labels, root=root, out=top / "out", audit=audit, weights=weights, kept=kept)
 
 
 def sound_of(place: str, planted: Planted) -> str:
@@ -224,6 +238,7 @@ def chain(planted: Planted, key: Path, *, whole: bool) -> Iterator[list[str]]:
         yield ["audit", *planted.labels, "--out", str(auditing), "--permutations", "999", "--workers", "1", *wide]
     converting = ["convert", *planted.source, "--out", str(betons), "--size", "32", "--holdout", "0.3", "--val", "0.4"]
     converting += ["--page-mib", "2", "--workers", "1", "--site-key", str(key), "--audit", planted.audit]
+    converting += ["--keep-demographics"] * planted.kept
     yield converting + (wide if planted.audit == "auto" else [])
     recipe = ["--epochs", "1", "--batch-size", "8", "--threads", "1", "--device", "cpu"]
     if planted.weights:
@@ -263,8 +278,16 @@ def kind_of(path: Path) -> str:
     return "page" if path.name == "report.html" else kinds.get(first, "other")
 
 
-def inspect(*folders: Path) -> tuple[set[str], list[str]]:
-    """The kinds of outputs there are in folders of results, and what is wrong with them."""
+def shows_decades(path: Path) -> bool:
+    """Whether an output has sex and age as --keep-demographics keeps them."""
+    if path.suffix != ".beton":
+        return bool(DECADES.search(path.read_bytes()))
+    with Beton(path) as beton:
+        return beton.facts.demographics or any(code_N.any() for code_N in sexes_and_ages(beton.rows_N))
+
+
+def inspect(*folders: Path, kept: bool = False) -> tuple[set[str], list[str]]:
+    """The kinds of outputs there are in folders of results, and what is wrong with them.  kept: sex and age may be."""
     kinds, wrong = set(), []
     found = [(path, path.relative_to(folder)) for folder in folders for path in folder.rglob("*") if path.is_file()]
     for path, relative in sorted(found):
@@ -275,6 +298,10 @@ def inspect(*folders: Path) -> tuple[set[str], list[str]]:
                 wrong.append(f"{relative} has mode {path.stat().st_mode & 0o777:o}, expected 600")
         elif shows(path.read_bytes()):
             wrong.append(f"{relative} ({kind}) shows the planted name")
+        if shows_decades(path) and not (kept and kind in MAY_KEEP):
+            wrong.append(f"{relative} ({kind}) shows sex or age")
+        if kept and kind == "beton" and not shows_decades(path):
+            wrong.append(f"{relative} keeps neither sex nor age")
         if shows(str(relative).encode()):
             wrong.append(f"{relative}: its name shows the planted name")
     return kinds, wrong
@@ -289,7 +316,7 @@ def attack(server: ForkServer, planted: Planted, key: Path, *, whole: bool, defe
             trouble = [f"{argv[0]} ended with {ending.code}: {ending.errors.strip()[-200:]}"]
             break
     elsewhere = [Path(planted.audit).parent] if planted.audit.endswith(".csv") else []
-    kinds, wrong = inspect(planted.out, *elsewhere)
+    kinds, wrong = inspect(planted.out, *elsewhere, kept=planted.kept)
     if not kinds >= {"beton", "run folder", "page", "local tables"}:
         wrong.append(f"no more than {sorted(kinds)}")
     return kinds, wrong + trouble
@@ -319,9 +346,10 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect
 
 CAMPAIGN = Campaign(
     name="privacy",
-    attack="a name in DICOM tags, EXIF, PNG texts, TIFF tags, file and folder names, paths, CSV columns, reasons",
+    attack="a name in DICOM tags, EXIF, PNG texts, TIFF tags, file and folder names, paths, CSV columns, "
+    "reasons; sex and age in tags and columns",
     holds="neither it nor a hash of it without the site's key in anything meant to be shared: beton, page, run folder, "
-    "model; what names files has mode 0600",
+    "model; what names files has mode 0600; sex and age nowhere, or in decades if kept",
     run=run,
     short=1,
     full=len(PLACES),
@@ -365,6 +393,24 @@ def test_what_is_shared_and_what_all_may_read_is_noticed(tmp_path: Path) -> None
     kinds, wrong = inspect(tmp_path)
     assert kinds == {"run folder", "local tables"}
     assert wrong == ["run/config.json (run folder) shows the planted name", "run/local.json has mode 644, expected 600"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_sex_and_age_are_noticed_in_decades_unless_kept_and_always_as_they_were_planted(
+    tmp_path: Path, kept: bool
+) -> None:
+    for name, text in {"run/a.json": '"50-59"', "betons/convert.csv": "x,female", "run/b.json": f'"{AGE}"'}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    facts, rows_N = some_facts(demographics=True), np.zeros(1, ROW)
+    write_beton(
+        tmp_path / "betons" / "a.beton", np.zeros((1, 46, 46), np.uint8), np.zeros(1, int), rows_N, facts, 1 << 21
+    )
+    _, wrong = inspect(tmp_path, kept=kept)
+    allowed = ["betons/a.beton (beton) shows sex or age", "run/a.json (run folder) shows sex or age"]
+    others = ["betons/convert.csv (local tables) shows sex or age", "run/b.json (run folder) shows the planted name"]
+    assert sorted(wrong) == sorted(others + allowed * (not kept))
 
 
 def test_a_hash_with_a_secret_is_no_planted_name() -> None:
