@@ -319,6 +319,17 @@ CODES: dict[str, Code] = {
         "F, M or O, and years",
         images=int,
     ),
+    "labels-translated": code("labels were translated, with the number of files: {labels}", labels=list[str]),
+    "labels-left-out": code(
+        "files whose label is none of its classes were left out: {files:,}, of {labels}", files=int, labels=list[str]
+    ),
+    # of a conversion
+    "splits-set-aside": code("all of the collection is held out, whatever its own splits are"),
+    "healthy-not-positive": code(
+        "the positive class is {positive}, since {first} looks like health: to choose another, use --positive",
+        positive=str,
+        first=str,
+    ),
     # of a probe: why it was not run
     "few-patients-of-class": code("{groups} patients (groups), at least {least} needed", groups=int, least=int),
     "few-classes-to-probe": code("fewer than two classes with {least} patients (groups)", least=int),

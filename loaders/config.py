@@ -123,7 +123,7 @@ class CatalogConfig:
     source: Path | None = None
     """Folder of radiographs, SOURCE/<class>/** or SOURCE/{train,val,test}/<class>/**; `audit` takes a beton, too."""
     manifest: Path | None = None
-    """Table instead of a folder: path, label, optionally patient, sex, age, view, source, split; paths relative to it."""
+    """Table, not a folder: path, label, optionally patient, sex, age, view, source, split; paths relative to it."""
     root: tuple[Path, ...] = ()
     """Folder that a manifest's paths lie below, instead of its own; repeatable. No file outside is read."""
     path_column: str | None = None
@@ -146,6 +146,8 @@ class CatalogConfig:
     """Public set in SOURCE, as distributed: covid-radiography, covid-qu-ex, covid-chestxray or nih."""
     classes: tuple[str, ...] = ()
     """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
+    map_label: tuple[str, ...] = ()
+    """Labels to translate, before classes are chosen, such as "COVID-19=covid,No finding=normal"; may be repeated."""
     group_regex: str | None = None
     """Regular expression whose first group is the patient, on the path below the source or the file name; or `nih`."""
     views: Views = "frontal"
@@ -176,6 +178,9 @@ class CatalogConfig:
             raise ConfigError(f"found {flags} with {self.source}, expected them with --manifest; leave them out")
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"--classes: found {','.join(self.classes)}, expected each class once")
+        for pair in self.map_label:
+            if not all(name.strip() for name in pair.rpartition("=")):
+                raise ConfigError(f"--map-label: found {pair!r}, expected LABEL=CLASS, such as COVID-19=covid")
 
     @property
     def origin(self) -> Path:
@@ -237,8 +242,10 @@ class ConvertConfig:
     catalog: CatalogConfig
     out: Path
     """Folder that gets train.beton, val.beton, heldout.beton, convert.csv and two pictures."""
+    like: Path | None = None
+    """Run of `train` or `crossval`, or a beton, to be tested: writes heldout.beton alone, with its classes and size."""
     positive: str | None = None
-    """The positive class of every metric. Default: the first class."""
+    """The positive class of every metric. Default: the first class, but `normal` and the like only as listed first."""
     size: int = 224
     """Side of the central crop that the network sees, in pixels; the stored frame is size/0.7."""
     fit: Fit = "stretch"
@@ -262,10 +269,19 @@ class ConvertConfig:
     dry_run: bool = False
     """Read and decode everything and print the plan, but write nothing."""
     limits: AuditLimits = field(default=AuditLimits())
+    given: tuple[str, ...] = field(default=(), metadata={"hidden": True, "given": True})
+    """Settings that were named, even if as they are by default."""
 
     def __post_init__(self) -> None:
         check_choice("fit", self.fit, get_args(Fit))
-        check_ranges(self, size=(32, 2048), val=(0.01, 0.9), holdout=(0, 0.9), seed=(0, MAX_SEED), workers=(0, 256))
+        check_ranges(self, size=(32, 2048), val=(0, 0.9), holdout=(0, 1), seed=(0, MAX_SEED), workers=(0, 256))
+        if self.like is None:
+            for name, low, high in (("val", 0.01, 0.9), ("holdout", 0, 0.9)):
+                if not low <= getattr(self, name) <= high:
+                    raise ConfigError(
+                        f"--{name}: found {getattr(self, name)}, expected {low} to {high}, since a network is trained "
+                        "and stopped on the rest; for a test set alone, name the run to test on it with --like RUN"
+                    )
         if self.page_mib < 2 or self.page_mib > 1024 or self.page_mib & (self.page_mib - 1):
             raise ConfigError(f"--page-mib: found {self.page_mib}, expected a power of two from 2 to 1024")
         if stored_side(self.size) ** 2 > self.page_mib << 20:

@@ -5,6 +5,7 @@ and each explanation is written once.
 """
 
 import argparse
+import csv
 import dataclasses
 import functools
 import json
@@ -128,6 +129,8 @@ def assemble(config: type[T], values: dict[str, Any]) -> T:
                 arguments[field.name] = dataclasses.replace(field.default, **{name: values[name] for name in names})
         elif field.name in values:
             arguments[field.name] = values[field.name]
+        elif field.metadata.get("given"):
+            arguments[field.name] = tuple(values)
         elif field.default is dataclasses.MISSING:
             raise ConfigError(f"{field.name}: missing, expected a value; see --help")
     return config(**arguments)
@@ -197,12 +200,16 @@ def add_setting(parser: argparse.ArgumentParser, setting: Setting, *, positional
     elif setting.item is Path:
         parser.add_argument(flag_of(setting), dest=setting.name, action="append", **(options | {"type": Path}))
     else:
+        options |= {"action": "extend"} if setting.kind is tuple else {}  # given twice, a list has both
         parser.add_argument(flag_of(setting), dest=setting.name, **options)
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """Split `covid,normal`."""
-    return tuple(item.strip() for item in text.split(",") if item.strip())
+    """Split `covid,normal`; an item with a comma is quoted, as in a CSV.  Errors: argparse's own for a broken line."""
+    try:
+        return tuple(item.strip() for row in csv.reader([text], skipinitialspace=True) for item in row if item.strip())
+    except csv.Error as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected names with commas between ({error})") from error
 
 
 def count_or_auto(text: str) -> int:

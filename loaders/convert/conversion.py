@@ -17,7 +17,7 @@ from loaders.errors import InputError
 from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
-from loaders.sources.catalog import Catalog, Entry, source_cautions
+from loaders.sources.catalog import Catalog, Entry, positive_class, source_cautions
 from loaders.sources.entry import EXCLUDED, SPLITS, as_text, csv_bytes, may_be_picture, table_path
 
 CSV_COLUMNS = (
@@ -202,10 +202,15 @@ def summarise(
         cautions.append(caution("patients-unknown", unknown=unknown, images=len(written)))
     if config.keep_demographics:
         cautions.append(demographics_caution([(row.sex, row.age, row.entry.source, row.group) for row in written]))
+    if config.like is not None and {row.entry.split for row in written} not in ({""}, {"heldout"}):
+        cautions.append(caution("splits-set-aside"))
+    positive = config.positive or positive_class(catalog.classes, listed=bool(config.catalog.classes))
+    if config.positive is None and positive != catalog.classes[0]:
+        cautions.append(caution("healthy-not-positive", positive=positive, first=catalog.classes[0]))
     return Conversion(
         out=config.out,
         catalog=catalog,
-        positive=config.positive or catalog.classes[0],
+        positive=positive,
         rows=tuple(rows),
         counts={outcome: counts[outcome] for outcome in OUTCOMES},
         samples=samples,
@@ -255,8 +260,9 @@ def conversion_parts(done: Conversion) -> Parts:
     if done.dry_run:
         return [*parts, Line("Dry run: nothing was written.")]
     audit = (AUDIT_TABLE, AUDIT_PAGE) if done.audited else ()
-    names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit)
-    return [*parts, *(path_line(done.out / name) for name in (*names, "preparation.png", "augmentation.png"))]
+    pictures = ("preparation.png", *(["augmentation.png"] if "train" in done.samples else []))
+    names = (*(f"{split}.beton" for split in done.samples), "convert.csv", *audit, *pictures)
+    return [*parts, *(path_line(done.out / name) for name in names)]
 
 
 def split_sheet(done: Conversion) -> Sheet:

@@ -34,6 +34,7 @@ from loaders.convert.conversion import (
     table_bytes,
 )
 from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id, site_key_path
+from loaders.convert.target import like_target
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
 from loaders.output import PhaseProgress
@@ -43,13 +44,16 @@ from loaders.sources.entry import SPLITS, other_view, patient_id
 from loaders.sources.presets import split_rest
 from loaders.sources.split import group_by, known_patients, split_groups
 
+TEST_SET = "for a test set alone, name the run to test on it with --like RUN"
 MOST_NAMES = int(np.iinfo(ROW["source"]).max)  # of sources and of views, beside "" for unknown ones
 
 
 def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Conversion:
     """Decode every radiograph once, split by groups, and publish betons, convert.csv and two pictures.
 
-    Errors: InputError when nothing can be trained from the source; StorageError; LockedError; ConfigError.
+    With config.like all of it becomes heldout.beton, and there is no picture of augmentations.
+    Errors: InputError when nothing can be trained from the source; StorageError; LockedError; ConfigError; of
+    config.like BetonError and CheckpointError, too.
     Source: DESIGN, Data flow.
     """
     source = config.catalog.source
@@ -60,9 +64,11 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
             f"--site-key {config.site_key}: lies inside {config.out}, which may be shared, expected a private folder; "
             "choose another"
         )
-    catalog = read_catalog(config.catalog)
+    if config.like is not None:
+        config = like_target(config, config.like)
+    catalog = read_catalog(config.catalog, partial=config.like is not None)
     check_task(config, catalog)
-    if config.catalog.manifest is None:  # a set's own test list, or folders train and test
+    if config.catalog.manifest is None and config.like is None:  # a set's own test list, or folders train and test
         catalog = replace(catalog, entries=split_rest(catalog.entries, config.val, config.seed))
     if config.dry_run:
         return plan(config, catalog, None, progress)
@@ -81,7 +87,7 @@ def check_task(config: ConvertConfig, catalog: Catalog) -> None:
     if len(catalog.classes) < 2:
         raise InputError(
             f"{config.catalog.origin}: one class, {catalog.classes[0]}; expected at least two; "
-            "add files of another class"
+            f"add files of another class, or, {TEST_SET}"
         )
     included = [entry for entry in catalog.entries if not entry.excluded]
     check_number("source", {entry.source for entry in included}, config)
@@ -158,28 +164,38 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
         resolve_duplicates([row for row in usable if row.verdict == "written"])
     written = [row for row in usable if row.verdict == "written"]
     check_number("view", {row.view for row in written}, config)  # those of DICOM files, too
-    check_classes(catalog, written, rows)
+    check_classes(config, catalog, written, rows)
     for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
         row.split = split
     return summarise(config, catalog, rows, audited, one_patient)
 
 
-def check_classes(catalog: Catalog, written: list[Row], rows: list[Row]) -> None:
-    """Errors: InputError when a class has no usable radiograph."""
+def check_classes(config: ConvertConfig, catalog: Catalog, written: list[Row], rows: list[Row]) -> None:
+    """Errors: InputError when a class has no usable radiograph; of a test set alone, when none has any."""
     left = Counter(row.entry.label for row in written)
+    files_of = Counter(row.entry.label for row in rows if row.verdict != "excluded")
     for name in catalog.classes:
-        if not left[name]:
+        if not left[name] and (config.like is None or (files_of[name] and not written)):
             first = next((row for row in rows if row.entry.label == name and row.verdict == "rejected"), None)
             why = f"; the first, {first.entry.path}: {first.reason}" if first else ""
-            files = sum(row.entry.label == name and row.verdict != "excluded" for row in rows)
-            raise InputError(
-                f"class {name}: none of {files} files is usable{why}; expected one in each split; add some"
-            )
+            files = files_of[name]
+            expected = "one in each split" if config.like is None else "at least one"
+            raise InputError(f"class {name}: none of {files} files is usable{why}; expected {expected}; add some")
 
 
 def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -> list[str]:
-    """The split of each row: the manifest's own where it has one, else drawn by groups.  Errors: InputError."""
+    """The split of each row: the manifest's own where it has one, else drawn by groups; all of a test set is held out.
+
+    Errors: InputError.
+    """
     given = [row.entry.split for row in written]
+    if config.like is not None:
+        return ["heldout"] * len(written)
+    if set(given) == {"heldout"}:
+        raise InputError(
+            f"{config.catalog.origin}: all is heldout, expected train and val as well; {TEST_SET}, or correct the "
+            "column"
+        )
     if any(given):
         if not all(given):
             lacking = next(row.entry.path for row in written if not row.entry.split)
@@ -276,7 +292,10 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         remove_audit(config.out)  # of an earlier conversion
     prepared = preparation_sheet(config, conversion.rows, catalog, frames_NSS)
     publish_bytes(config.out / "preparation.png", sheet_bytes(prepared))
-    publish_bytes(config.out / "augmentation.png", sheet_bytes(augmentation_sheet(config.out / "train.beton")))
+    if "train" in rows_of:
+        publish_bytes(config.out / "augmentation.png", sheet_bytes(augmentation_sheet(config.out / "train.beton")))
+    else:
+        (config.out / "augmentation.png").unlink(missing_ok=True)  # of an earlier conversion
 
 
 def remove_audit(out: Path) -> None:

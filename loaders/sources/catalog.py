@@ -17,6 +17,7 @@ from loaders.sources.entry import (
     as_text,
     files_below,
     kind_aside,
+    looks_healthy,
     other_view,
     patient_id,
     spelling,
@@ -27,6 +28,7 @@ from loaders.sources.presets import check_whole_patients, preset_entries
 
 MOST_NAMED = 3  # names in a caution
 GROUP_PRESETS = {"nih": r"(?:^|/)(\d{8})_\d{3}\.[^/]*$"}  # 00001280_004.png: patient 1280, follow-up 4
+MOST_LABELS = 20  # with their counts in a caution
 SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
 
 
@@ -40,10 +42,10 @@ class Catalog:
     cautions: tuple[Caution, ...] = ()
 
 
-def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
+def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool = False) -> Catalog:
     """Read SOURCE/<class>/** or SOURCE/<split>/<class>/**, a public set's own layout (--preset), or a CSV.
 
-    labelled: else SOURCE is any folder, of files without labels.
+    labelled: else SOURCE is any folder, of files without labels.  partial: some of config.classes will do.
     Errors: ConfigError for a bad --group-regex; InputError for an empty or unreadable source, or a missing column,
     label or class; StorageError when the source cannot be listed.
     """
@@ -56,7 +58,7 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
         listed = preset_entries(origin, config.preset)
     else:
         listed = folder_entries(origin, labelled)
-    given = list(listed)
+    given, translated = translate(list(listed), config)
     name_of = label_names([as_text(entry.label) for entry in given if not entry.excluded], config.classes)
     entries = [completed(entry, name_of, config, patient_of) for entry in given]
     if config.preset is not None:
@@ -68,7 +70,13 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
         why = f", and {number:,} files that are {EXCLUDED[kind]}" if kind else ""
         raise InputError(f"{origin}: no radiographs found{why}, expected {expected}; check the path")
     classes = config.classes or tuple(name for name in found if labelled)
-    if missing := [name for name in classes if name not in found]:
+    missing = [name for name in classes if name not in found]
+    if partial and len(missing) == len(classes):
+        raise InputError(
+            f"{origin}: labels {', '.join(found)}, expected some of {', '.join(classes)}; translate them with "
+            f'--map-label "{found[0]}={classes[0]}"'
+        )
+    if missing and not partial:
         raise InputError(
             f"{origin}: no file of class {', '.join(missing)}, expected some of {', '.join(found)}; check --classes"
         )
@@ -90,8 +98,15 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True) -> Catalog:
     if config.source is not None and config.preset is None and any(entry.split for entry in entries):
         folders = {PurePosixPath(entry.path).parts[0] for entry in entries if not entry.excluded}
         cautions.append(caution("folders-are-splits", folders=sorted(folders)))
+    if translated:
+        cautions.append(caution("labels-translated", labels=translated))
     if joined := [f"{old} = {new}" for old, new in sorted(name_of.items()) if old != new]:
         cautions.append(caution("labels-joined", labels=joined[:MOST_NAMED]))
+    others = Counter(entry.label for entry in entries if entry.kind == OTHER_CLASS).most_common()
+    if partial and others:
+        named = [f"{label} ({number})" for label, number in others[:MOST_LABELS]]
+        named += [f"{len(others) - MOST_LABELS} other labels"] if len(others) > MOST_LABELS else []
+        cautions.append(caution("labels-left-out", files=sum(dict(others).values()), labels=named))
     return Catalog(root=root, entries=tuple(entries), classes=classes, cautions=tuple(cautions))
 
 
@@ -117,6 +132,35 @@ def label_names(labels: Sequence[str], classes: tuple[str, ...]) -> dict[str, st
     for label in sorted(counts, key=lambda label: (label not in classes, -counts[label], label)):
         spellings[spelling(label)].append(label)
     return {label: label if label in classes else same[0] for same in spellings.values() for label in same}
+
+
+def translate(entries: list[Entry], config: CatalogConfig) -> tuple[list[Entry], list[str]]:
+    """The entries with the labels of --map-label, in any spelling; and what was translated, with the number of files.
+
+    Each label is translated once: `a=b,b=a` exchanges two.
+    Errors: ConfigError for a label that is given two names; InputError for one that no file has.
+    """
+    new_of: dict[str, str] = {}
+    for pair in config.map_label:
+        old, _, new = pair.rpartition("=")
+        if new_of.setdefault(spelling(old), new.strip()) != new.strip():
+            raise ConfigError(f"--map-label: found {pair} beside {old}={new_of[spelling(old)]}, expected one of both")
+    counts = Counter(as_text(entry.label) for entry in entries if not entry.excluded)
+    if lost := new_of.keys() - set(map(spelling, counts)):
+        named = next(pair for pair in config.map_label if spelling(pair.rpartition("=")[0]) in lost)
+        raise InputError(
+            f"{config.origin}: --map-label {named!r}, but no file has that label, expected some of "
+            f"{', '.join(sorted(counts))}; correct it"
+        )
+    done = [f"{old} = {new_of[spelling(old)]} ({counts[old]})" for old in sorted(counts) if spelling(old) in new_of]
+    return [
+        replace(entry, label=new_of.get(spelling(as_text(entry.label)), entry.label)) for entry in entries
+    ] if new_of else entries, done
+
+
+def positive_class(classes: Sequence[str], listed: bool) -> str:
+    """The positive class by default: the first, but one that looks like health only where the user listed it first."""
+    return classes[0] if listed else next((name for name in classes if not looks_healthy(name)), classes[0])
 
 
 def completed(entry: Entry, name_of: dict[str, str], config: CatalogConfig, pattern: re.Pattern[str] | None) -> Entry:
@@ -187,6 +231,7 @@ def confounded_labels(labels: Sequence[str], sources: Sequence[Hashable]) -> lis
 def source_cautions(labels: Sequence[str], sources: Sequence[Hashable]) -> list[Caution]:
     """A caution where the source alone gives the label of some classes, which it names, the commonest first."""
     counts = Counter(labels)
-    found = sorted(confounded_labels(labels, sources), key=lambda label: (-counts[label], label))
+    confounded = confounded_labels(labels, sources) if len(counts) > 1 else []  # one class alone tells nothing
+    found = sorted(confounded, key=lambda label: (-counts[label], label))
     images = sum(counts[label] for label in found)
     return [caution("confounded-with-source", classes=found, images=images)] if found else []

@@ -37,10 +37,11 @@ EXCLUDED = {  # kind of an entry that takes no part → its meaning
 # folders that file servers and systems keep beside the user's own: previews, deleted files, forks of other systems
 SERVER_FOLDERS = frozenset(("@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "thumbs", "thumbnails"))
 NO_PATIENT = frozenset(("unknown", "unk", "na", "n/a", "nan", "none", "null", "anon", "anonymous", "-", "?", "."))
-HEALTH = frozenset((
-    "0", "no", "false", "n", "none", "normal", "no finding", "no findings", "negative", "healthy", "control",
-    "controls", "absent", "nofinding", "nofindings",
-))  # fmt: skip
+# first words of classes without a finding, such as `no finding` and `negative for pneumonia`
+NEGATIONS = frozenset(("no", "non", "not", "none", "without", "nofinding", "nofindings"))
+HEALTHY = frozenset(
+    ("0", "normal", "normals", "healthy", "health", "negative", "neg", "control", "controls", "absent", "false", "n")
+)
 LATERAL = frozenset(("l", "ll", "rl", "lat", "lateral", "xtable"))
 OBLIQUE = frozenset(("oblique", "decubitus", "lld", "rld", "llo", "rlo", "lao", "rao", "lpo", "rpo", "lordotic"))
 PA = frozenset(("pa", "posteroanterior", "posterioranterior"))
@@ -98,9 +99,10 @@ def spelling(label: str) -> str:
     return without_decimals(" ".join(label.split()).casefold())
 
 
-def looks_healthy(label: str) -> bool:
-    """Whether a label names the absence of findings, such as 0, No Finding or negative."""
-    return re.sub(r"[\s_-]+", " ", spelling(label)) in HEALTH
+def looks_healthy(name: str) -> bool:
+    """Whether a class is, by its name, of films without a finding: 0, normal, No Finding, no-pneumonia, healthy."""
+    first, second, *_ = *re.split(r"[\W_]+", spelling(name).strip("_- ")), ""
+    return first in HEALTHY or (first in NEGATIONS and second not in HEALTHY)
 
 
 def projection(view: str) -> str:
