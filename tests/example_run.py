@@ -116,6 +116,7 @@ def metrics(**changes: Any) -> Metrics:
         "split": "heldout",
         "synthetic": False,
         "conversion_id": CONVERSION,
+        "collection": "own",
         "classes": list(CLASSES),
         "positive": CLASSES[0],
         "num_samples": 400,

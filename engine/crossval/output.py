@@ -25,13 +25,13 @@ TARGETS: dict[Target, str] = {
     "random": "random split",
     "group": "group split",
     "lungs-hidden": "lungs hidden",
-    "external": "external beton",
+    "external": "another collection",
 }
 MEANING: dict[Target, str] = {
     "random": "headline: patients may be in both",
     "group": "honest: only new patients",
     "lungs-hidden": "new patients, all but the lungs",
-    "external": "honest: another collection",
+    "external": "honest: from elsewhere",
 }
 FILES = ("crossval.png", "crossval.csv", "crossval.json")
 SHOWN_MATRIX = 3  # classes; the matrix of more does not fit a line
@@ -142,11 +142,17 @@ def hidden_sentence(result: Crossval) -> str:
     )
 
 
-def not_measured(result: Crossval) -> dict[Target, str]:
+def not_measured(result: Crossval | None) -> dict[Target, str]:
     """The test targets that were not measured, each with what measures it."""
     missing = {target: f"run `crossval` with {target} among --splits" for target in TARGETS}
-    missing["external"] = "run `crossval` with --external X.beton, a beton of another conversion"
-    return {target: f"not measured: {how}" for target, how in missing.items() if result.target(target) is None}
+    missing["external"] = (
+        "run `crossval` with --external X.beton, or `evaluate` X.beton, of a collection that `convert` --like converted"
+    )
+    return {
+        target: f"not measured: {how}"
+        for target, how in missing.items()
+        if result is None or result.target(target) is None
+    }
 
 
 def crossval_parts(result: Crossval, out: Path) -> Parts:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.evaluate.results import Collection
 from engine.evaluate.trained import Trained
-from engine.train.leakage import hashes, image_cautions, load_record, overlap, patient_cautions
+from engine.train.leakage import hashes, image_cautions, load_record, overlap, patient_cautions, sources_of
 from loaders.batches.loader import Loader
 from loaders.beton.format import PATIENT_KNOWN
 from loaders.beton.reader import Beton
@@ -58,7 +59,7 @@ def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool
     found = []
     if facts.fit != state["fit"]:
         found.append(caution("frames-fitted-differently", found=facts.fit, expected=state["fit"]))
-    record, key_id = load_record(run, state["run"])
+    record, key_id, _ = load_record(run, state["run"])
     same_key = key_id == facts.site_key_id
     common = overlap(record["train"], hashes(beton), same_key)
     images, patients = common["images"] or 0, common["patients"] or 0
@@ -76,6 +77,22 @@ def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool
         return [*found, caution("site-keys-differ")]
     found += patient_cautions(beton.rows_N["patient_hash"])
     return found + patient_cautions(record["train"]["patient_hash"], "training-patients-unknown")
+
+
+def collection_of(run: Path, state: dict[str, Any], beton: Beton, checked: Sequence[Caution]) -> Collection:
+    """Whether a set is of a collection that shares no source with the run's training and validation images.
+
+    state: of the run's weights.  checked: what `check_beton` found: a set that shares images or patients is none.
+    """
+    if not beton.verified:
+        return "unknown-source"
+    if beton.facts.conversion_id == state["conversion_id"]:
+        return "own"
+    _, _, trained = load_record(run, state["run"])
+    tested = sources_of(beton)
+    if (trained & tested) - {""} or {"leakage-forced", "validation-leakage"} & {found.code for found in checked}:
+        return "shared-source"
+    return "unknown-source" if "" in trained | tested else "external"
 
 
 def check_rival(trained: Trained, rival: Trained) -> None:

@@ -13,7 +13,14 @@ from matplotlib.figure import Figure
 
 from engine.config import EvaluateConfig
 from engine.device import Policy, choose_policy, settle_precision
-from engine.evaluate.checks import check_beton, check_rival, class_cautions, group_cautions, set_cautions
+from engine.evaluate.checks import (
+    check_beton,
+    check_rival,
+    class_cautions,
+    collection_of,
+    group_cautions,
+    set_cautions,
+)
 from engine.evaluate.dataflow import DATAFLOW, DataFlow, dataflow_beside
 from engine.evaluate.results import (
     FIGURES,
@@ -150,6 +157,7 @@ def evaluate_one(
         split=facts.split,
         synthetic=facts.synthetic,
         conversion_id=facts.conversion_id,
+        collection=collection_of(trained.run, trained.state, beton, checked[0]),
         classes=list(trained.classes),
         positive=trained.state["positive"],
         num_samples=len(beton),

@@ -4,7 +4,7 @@
 
 from collections.abc import Sequence
 
-from engine.evaluate.results import METRICS, Difference, Evaluation, Metrics
+from engine.evaluate.results import COLLECTIONS, METRICS, Difference, Evaluation, Metrics
 from engine.statistics.estimates import Estimate
 from engine.statistics.names import (
     difference_texts,
@@ -93,7 +93,7 @@ def by_class(result: Metrics) -> Sheet:
 
 
 def of_what(result: Metrics) -> list[Line]:
-    """Which class the numbers are of, and how the intervals were made."""
+    """Which collection and which class the numbers are of, and how the intervals were made."""
     share = f"{share_text(result.prevalence)} of the images are {result.positive}"
     which = "Metrics are of the positive class"
     if len(result.classes) > 2:
@@ -101,6 +101,7 @@ def of_what(result: Metrics) -> list[Line]:
     calibrated = f"; probabilities at temperature {number_text(result.temperature, 2)}, from validation"
     resamples = f"{result.resamples:,} resamples of groups"
     return [
+        Line(f"{COLLECTIONS[result.collection]}."),
         Line(f"{which}; {share}. The predicted class is the most probable one{calibrated}."),
         Line(f"Intervals: {resamples}; Wilson's where a share is 0 or 1; none (–) where groups are too few for one."),
     ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,6 +25,14 @@ from loaders.figure_text import ClassNames, class_names, name_text
 from loaders.records import Count, Record
 from loaders.statistics import Progress, no_progress
 
+Collection = Literal["own", "shared-source", "unknown-source", "external"]
+COLLECTIONS: dict[Collection, str] = {
+    "own": "The set is of the conversion that the run was trained on, and so no other collection",
+    "shared-source": "The set is no external collection: it shares sources, images or patients with training",
+    "unknown-source": "It cannot be told whether this is an external collection, since sources are unknown, of the set "
+    "or of the training images: a manifest names them in its column source",
+    "external": "External collection: it shares no source with training",
+}
 METRICS = "metrics.json"
 FIGURES = ("roc.png", "pr.png", "reliability.png", "confusion.png", "scores.png")
 FEWEST = 10  # samples: an interval of fewer would be so wide that it only misleads
@@ -90,17 +98,19 @@ class Difference(Record, frozen=True, kw_only=True):
 class Metrics(Record, frozen=True, kw_only=True):
     """One evaluation on one beton, as metrics.json holds it.
 
-    set_name: of the set's folder.  prevalence: the positive class's share of the set.  temperature: of the network's
-    logits.  confusion: rows are the true classes.  trivial: of always predicting the largest class, without intervals.
+    set_name: of the set's folder.  collection: whether it is external to the run.  prevalence: the positive class's
+    share of the set.  temperature: of the network's logits.  confusion: rows are the true classes.  trivial: of always
+    predicting the largest class, without intervals.
     """
 
     made_by = "evaluate"
-    version: int = 1
+    version: int = 2
     set_name: str
     beton: str
     split: str
     synthetic: bool
     conversion_id: str
+    collection: Collection
     classes: list[str]
     positive: str
     num_samples: Count

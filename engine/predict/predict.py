@@ -88,7 +88,7 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
         raise ConfigError(f"--out {config.table}: is one of the files to predict, expected another name; choose one")
     known = None
     if (config.run / RECORD).exists():
-        sets, _ = load_record(config.run, trained.state["run"])
+        sets, *_ = load_record(config.run, trained.state["run"])
         hashes = ((name, row) for name, kinds in sets.items() for row in kinds["pixel_hash"] if row.any())
         known = {row.tobytes(): SETS.get(name, name) for name, row in hashes}
     policy = choose_policy(config.device, "off", "off", 0)

@@ -12,6 +12,7 @@ from engine.crossval.scores import METRICS as SCORED
 from engine.crossval.scores import Crossval
 from engine.evaluate.dataflow import DataFlow
 from engine.evaluate.output import IN_SUBGROUP, MOST_NAMED
+from engine.evaluate.results import COLLECTIONS
 from engine.explain.findings import MASKS
 from engine.explain.gallery import TITLES
 from engine.profile import breakdown
@@ -43,7 +44,8 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
         probes=results.probes,
         auc_low=auc_low(results.probes.probes if results.probes else []),
         chart_width=CHART_WIDTH,
-        missing=not_measured(crossval) if crossval else {},
+        missing=not_measured(crossval),
+        external=least_favourable(results.of_collection("external")),
         folds=counted(len({fold.training.fold for fold in crossval.folds}), "fold")
         if crossval and crossval.folds
         else "",
@@ -63,8 +65,8 @@ def page_template() -> Template:
     }  # fmt: skip
     environment.globals |= {
         "breakdown": breakdown, "tables": tables, "IN_SUBGROUP": IN_SUBGROUP, "MASKS": MASKS, "SCORED": SCORED,
-        "TARGETS": TARGETS, "TITLES": TITLES, "interval_text": interval_text, "metric_of": metric_of,
-        "value_text": value_text,
+        "COLLECTIONS": COLLECTIONS, "TARGETS": TARGETS, "TITLES": TITLES, "interval_text": interval_text,
+        "metric_of": metric_of, "value_text": value_text,
     }  # fmt: skip
     return environment.get_template("page.html.jinja")
 

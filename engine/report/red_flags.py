@@ -29,10 +29,12 @@ def find_red_flags(results: RunResults, tested: EvaluatedSet | None) -> list[Red
     """Everything found that could explain the score without the disease, gravest first.  tested: the set judged.
 
     Cautions with an effect on the score, one for each effect, and what the rules below find in the numbers: a CAM
-    outside the lungs, probes that alarm, cross-validation that falls or holds without lungs, few images of a class, a
-    much worse subgroup.
+    outside the lungs, probes that alarm, cross-validation that falls or holds without lungs, another collection on
+    which the score falls, few images of a class, a much worse subgroup.
     """
-    rules = (caution_flags, lung_flags, probe_flags, crossval_flags, few_image_flags, subgroup_flags)
+    rules = (
+        caution_flags, lung_flags, probe_flags, crossval_flags, external_flags, few_image_flags, subgroup_flags,
+    )  # fmt: skip
     found = [flag for rule in rules for flag in rule(results, tested)]
     return sorted(found, key=lambda flag: flag.gravity)
 
@@ -123,6 +125,26 @@ def crossval_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator
             finding=f"on an external set the AUC falls from {value_text('auc', home.value)} to "
             f"{value_text('auc', away.value)}",
         )
+
+
+def external_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[RedFlag]:
+    """The whole AUC interval on an external set, or sensitivity's or specificity's where that has one class, lies below
+    that at home: on the run's own held-out set, or else of cross-validation by groups.
+    """
+    homes = [found.metrics.estimates for found in results.of_collection("own") if not may_be_leaked(found)]
+    group = results.own_crossval.target("group") if results.own_crossval else None
+    homes += [{"auc": group.auc.estimate}] if group else []
+    for away in results.of_collection("external"):
+        for name in ("sensitivity", "specificity") if away.one_class else ("auc",):
+            near, far = homes[0].get(name, UNDEFINED) if homes else UNDEFINED, away.estimate(name)
+            if far.high is not None and near.low is not None and far.high < near.low and far.defined == near.defined:
+                yield RedFlag(
+                    gravity=Gravity.CROSSVAL,
+                    effect="This score does not hold on another collection",
+                    finding=f"on the external set {away.name} the {short_name(name)} falls from "
+                    f"{value_text(name, near.value)} to {value_text(name, far.value)}",
+                )
+                return
 
 
 def few_image_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[RedFlag]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.crossval.scores import CROSSVAL, Crossval
 from engine.evaluate.dataflow import DATAFLOW, DataFlow
-from engine.evaluate.results import FIGURES, METRICS, Metrics
+from engine.evaluate.results import FIGURES, METRICS, Collection, Metrics
 from engine.explain.findings import EXPLANATION, Explanation
 from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.train.run_folder import CONFIG
@@ -70,6 +70,11 @@ class EvaluatedSet:
         """How many classes the run distinguishes."""
         return len(self.metrics.classes)
 
+    @property
+    def one_class(self) -> bool:
+        """Whether all images are of one class, so that no ranking can be judged."""
+        return max(self.metrics.class_counts.values()) == self.metrics.num_samples
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainedSet:
@@ -112,6 +117,10 @@ class RunResults:
     def conversion_id(self) -> str:
         """The conversion that the run was trained on; "" where it is not known."""
         return self.summary.conversion_id if self.summary else ""
+
+    def of_collection(self, collection: Collection) -> list[EvaluatedSet]:
+        """The evaluations of sets of one kind, such as external ones."""
+        return [tested for tested in self.evaluations if tested.metrics.collection == collection]
 
     @property
     def own_crossval(self) -> Crossval | None:

@@ -27,7 +27,7 @@ TARGET_NOTES: dict[Target, str] = {
     "random": "images dealt at random: what most papers report",
     "group": "no patient on both sides: the honest one",
     "lungs-hidden": "group split, whole films with the lungs covered: what else predicts the classes",
-    "external": "another collection",
+    "external": "films from elsewhere, which share no source with training",
 }
 
 

@@ -34,8 +34,8 @@ def judge(results: RunResults) -> Verdict:
     """The verdict, a function of what lies in the run folder.
 
     Which set: of those that share nothing with training (a set with a caution of leakage, or whose overlap could not
-    be checked, only where there is no other), the one whose AUC (else accuracy) has the lowest lower end,
-    since that is the least favourable.
+    be checked, or which has one class alone, only where there is no other), the one whose AUC (else accuracy) has the
+    lowest lower end, since that is the least favourable.
 
     How good: for two classes sensitivity and specificity, else accuracy and macro F1, each with the lower end of its
     95 % interval, and what always answering the largest class would reach.  Where the AUC's lower end is 0.5 or less
@@ -68,10 +68,10 @@ def judge(results: RunResults) -> Verdict:
 def least_favourable(evaluations: list[EvaluatedSet]) -> EvaluatedSet | None:
     """The evaluation that the verdict speaks of."""
 
-    def rank(tested: EvaluatedSet) -> tuple[bool, float, str]:
+    def rank(tested: EvaluatedSet) -> tuple[bool, bool, float, str]:
         _, _, found = headline(tested)
         ends = [end for end in (found.low, found.value) if end is not None]
-        return may_be_leaked(tested), ends[0] if ends else 0.0, tested.name
+        return may_be_leaked(tested), tested.one_class, ends[0] if ends else 0.0, tested.name
 
     return min(evaluations, key=rank, default=None)
 
@@ -95,15 +95,13 @@ def missing_checks(results: RunResults, tested: EvaluatedSet | None) -> list[str
         for found in (results.own_crossval.targets if results.own_crossval else [])
         if found.f1.estimate.value is not None or found.auc.estimate.value is not None
     }
-    own = results.conversion_id
-    others = {found.metrics.conversion_id for found in results.evaluations} - {"", own}
     checks = {
         "a set that training never saw": tested is not None and not may_be_leaked(tested),
         "what the model relies on": any(found.explanation.region != "unknown" for found in results.explanations),
         "shortcuts in the collection": results.probes is not None and bool(results.probes.probes),
         "cross-validation": "group" in measured,
         "hidden lungs": "lungs-hidden" in measured,
-        "another collection": bool(own and others) or "external" in measured,
+        "another collection": bool(results.of_collection("external")) or "external" in measured,
     }
     return [name for name, done in checks.items() if not done]
 

@@ -1,4 +1,4 @@
-"""Leakage: the hashes of a run's images and patients, kept so that no test set shares any of them."""
+"""Leakage: the hashes of a run's images and patients, and its sources, kept to tell what a test set shares with it."""
 
 # N samples
 
@@ -24,17 +24,23 @@ HASHES = ("pixel_hash", "patient_hash")
 
 
 def save_record(run: Path, sets: dict[str, Beton], identity: str) -> None:
-    """Write the leakage record: hashes of pixels and patients by set.  identity: of run_id."""
+    """Write the leakage record: hashes of pixels and patients, and sources, by set.  identity: of run_id."""
     found = {name: hashes(beton) for name, beton in sets.items()}
     tensors = {f"{name}.{kind}": torch.from_numpy(found[name][kind]) for name in found for kind in HASHES}
     facts = next(iter(sets.values())).facts
-    state = {"site_key_id": facts.site_key_id, "conversion_id": facts.conversion_id, "run": identity}
+    state = {
+        "site_key_id": facts.site_key_id,
+        "conversion_id": facts.conversion_id,
+        "run": identity,
+        "sources": sorted({name for beton in sets.values() for name in sources_of(beton)}),
+    }
     save_checkpoint(run / RECORD, tensors, state)
 
 
-def load_record(run: Path, identity: str) -> tuple[dict[str, dict[str, np.ndarray]], str]:
-    """Read the leakage record: set → kind → uint8 (N, 16), and the site key's id.  identity: of run_id.
+def load_record(run: Path, identity: str) -> tuple[dict[str, dict[str, np.ndarray]], str, set[str]]:
+    """Read the leakage record: set → kind → uint8 (N, 16), the site key's id, and the sources of all sets.
 
+    identity: of run_id.  Sources: "" among them where some are unknown, as all are in a record of an earlier release.
     Errors: CheckpointError for a damaged file, or one of another run.
     """
     tensors, state = load_checkpoint(run / RECORD, needed=("site_key_id", "run"))
@@ -43,12 +49,18 @@ def load_record(run: Path, identity: str) -> tuple[dict[str, dict[str, np.ndarra
     for name, tensor in tensors.items():
         set_name, kind = name.split(".")
         sets.setdefault(set_name, {})[kind] = tensor.numpy()
-    return sets, state["site_key_id"]
+    return sets, state["site_key_id"], set(state.get("sources", [""]))
 
 
 def hashes(beton: Beton) -> dict[str, np.ndarray]:
     """The pixel and patient hashes of a beton, uint8 (N, 16) each."""
     return {kind: beton.rows_N[kind].copy() for kind in HASHES}
+
+
+def sources_of(beton: Beton) -> set[str]:
+    """The sources of a beton's images, in one spelling of each; "" for unknown ones."""
+    names = [beton.facts.sources[place] for place in np.unique(beton.rows_N["source"])]
+    return {" ".join(name.split()).casefold() for name in names}
 
 
 def shared(hash_a_N16: np.ndarray, hash_b_N16: np.ndarray) -> int:

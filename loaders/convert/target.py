@@ -47,7 +47,7 @@ def like_target(config: ConvertConfig, like: Path) -> ConvertConfig:
             f"{like}: frames of {task.stored} with crops of {task.crop}, fitted by {task.fit}, expected frames that "
             "`convert` makes; convert its radiographs, and train again"
         )
-    wanted = {"positive": task.positive, "size": task.crop, "fit": task.fit, "val": 0.0, "holdout": 1.0}
+    wanted: dict[str, Any] = {"positive": task.positive, "size": task.crop, "fit": task.fit, "val": 0.0, "holdout": 1.0}
     default = {field.name: field.default for field in (*fields(ConvertConfig), *fields(CatalogConfig))}
     for name, expected in {"classes": task.classes, **wanted}.items():
         found = config.catalog.classes if name == "classes" else getattr(config, name)
