@@ -274,7 +274,7 @@ def test_folders_and_broken_links_are_counted(convert: Command, tmp_path: Path) 
         "self.png": "unreadable path",
         "there.png": "unreadable path",
         "back.png": "unreadable path",
-        "dangling.png": "No such file",
+        "dangling.png": "not found",
         "outside.png": "leads outside the source folder",
         "fifo.png": "a FIFO, expected a regular file",
     }
@@ -619,11 +619,11 @@ def test_a_manifest_that_does_not_exist_is_named(convert: Command, tmp_path: Pat
 @pytest.mark.parametrize(
     ("header", "line", "found"),
     [
-        ("path,diagnosis", "a.png,covid", "columns path, diagnosis, expected at least path and label"),
-        ("path;label", "a.png;covid", "columns path;label, expected at least path and label"),
+        ("path,remarks", "a.png,covid", "columns path, remarks, expected at least path and label"),
+        ("path/label", "a.png/covid", "columns path/label, expected at least path and label"),
         ("path,label", "a.png,", "line 2 has no label"),
         ("path,label", ",covid", "line 2 has no path"),
-        ("path,label,split", "a.png,covid,test", "line 2 has split 'test', expected train, val, heldout"),
+        ("path,label,split", "a.png,covid,fold 1", "line 2 has split 'fold 1', expected train, val, heldout"),
     ],
 )
 def test_a_manifest_with_something_missing_is_refused_with_the_place(
@@ -647,7 +647,9 @@ def test_a_manifest_that_is_no_table_is_refused(convert: Command, tmp_path: Path
 
 def test_a_manifests_repeated_file_is_refused_with_both_lines(convert: Command, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, "path,label", "a.png,covid", "b.png,normal", "./a.png,normal")
-    convert("--manifest", manifest, "--out", tmp_path / "out").fails(3, "line 4 repeats a.png of line 2")
+    convert("--manifest", manifest, "--out", tmp_path / "out").fails(
+        3, "a.png is 'covid' (line 2) and 'normal' (line 4)", "correct a row"
+    )
 
 
 def test_a_manifests_rows_without_a_file_or_from_outside_are_rejected_and_the_rest_is_converted(
@@ -657,7 +659,7 @@ def test_a_manifests_rows_without_a_file_or_from_outside_are_rejected_and_the_re
     (tmp_path / "x.png").write_bytes(png(77))
     good = [f"{path.relative_to(inner)},{path.parent.name}" for path in sorted(inner.glob("*/*.png"))]
     bad = {
-        "lost.png": "No such file",
+        "lost.png": "not found",
         "../x.png": "leads outside",
         str(tmp_path / "x.png"): "leads outside",
         "covid/../../x.png": "leads outside",

@@ -725,7 +725,7 @@ def test_the_page_is_not_written_while_another_process_has_the_run(
     assert (results_of(copied / "evaluation") / "metrics.json").is_file() and not (copied / "report.html").exists()
 
 
-def forbid(path: Path, **how: Any) -> NoReturn:
+def forbid(path: Path, *mode: str, **how: Any) -> NoReturn:
     raise PermissionError(13, "Permission denied", str(path))
 
 
