@@ -206,8 +206,9 @@ def add_setting(parser: argparse.ArgumentParser, setting: Setting, *, positional
 
 def comma_list(text: str) -> tuple[str, ...]:
     """Split `covid,normal`; an item with a comma is quoted, as in a CSV.  Errors: argparse's own for a broken line."""
-    try:
-        return tuple(item.strip() for row in csv.reader([text], skipinitialspace=True) for item in row if item.strip())
+    try:  # a name without a quote may hold anything else, such as the end of a line
+        items = next(csv.reader([text], skipinitialspace=True)) if '"' in text else text.split(",")
+        return tuple(item.strip() for item in items if item.strip())
     except csv.Error as error:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected names with commas between ({error})") from error
 

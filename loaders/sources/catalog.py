@@ -74,7 +74,7 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
     if partial and len(missing) == len(classes):
         raise InputError(
             f"{origin}: labels {', '.join(found)}, expected some of {', '.join(classes)}; translate them with "
-            f'--map-label "{found[0]}={classes[0]}"'
+            f'--map-label "{found[0]}=CLASS"'
         )
     if missing and not partial:
         raise InputError(
@@ -128,7 +128,7 @@ def label_names(labels: Sequence[str], classes: tuple[str, ...]) -> dict[str, st
 
     The name is that of --classes, or else the commonest spelling, the first in the alphabet of several.
     """
-    counts, spellings = Counter(labels), defaultdict[str, list[str]](list)
+    counts, spellings = Counter((*labels, *classes)), defaultdict[str, list[str]](list)
     for label in sorted(counts, key=lambda label: (label not in classes, -counts[label], label)):
         spellings[spelling(label)].append(label)
     return {label: label if label in classes else same[0] for same in spellings.values() for label in same}

@@ -1,6 +1,7 @@
 """Cautions: each code is planted where it is made, and found as text in terminal and page, and as a code in JSON."""
 
 import contextlib
+import csv
 import json
 import re
 import shutil
@@ -53,7 +54,8 @@ from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
 from loaders.cautions import CODES, Caution, Gravity, caution, each_once
-from loaders.config import CatalogConfig, LoaderConfig
+from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig
+from loaders.convert.convert import convert
 from loaders.convert.demographics import demographics_caution
 from loaders.output import Line, Parts
 from loaders.records import read_record
@@ -258,6 +260,22 @@ def in_split_folders(case: Case) -> list[Caution]:
     return [*read_catalog(CatalogConfig(source=case.place / "folders")).cautions]
 
 
+def as_a_test_set(case: Case) -> list[Caution]:
+    """The phantoms under other labels, of which one is no class of the run."""
+    rows = list(csv.DictReader((case.source / "phantoms.csv").read_text().splitlines()))
+    labels = [row["label"].upper() if place else "tb" for place, row in enumerate(rows)]
+    lines = [f"{row['path']},{label},train" for row, label in zip(rows, labels, strict=True)]
+    (case.source / "like.csv").write_text("\n".join(["path,label,split", *lines]))
+    catalog = CatalogConfig(manifest=case.source / "like.csv", map_label=("NORMAL=normal",))
+    config = ConvertConfig(catalog=catalog, out=case.place / "like", like=case.run, dry_run=True, workers=1)
+    return [*convert(config).cautions]
+
+
+def without_a_positive_class(case: Case) -> list[Caution]:
+    catalog = CatalogConfig(manifest=case.source / "phantoms.csv", map_label=("covid=tb",))
+    return [*convert(ConvertConfig(catalog=catalog, out=case.place / "c", size=32, dry_run=True, workers=1)).cautions]
+
+
 def left_out(case: Case, plant: Callable[[Path], None]) -> list[Caution]:
     run = case.place / "example"
     shutil.rmtree(run, ignore_errors=True)
@@ -369,6 +387,10 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "one-patient": ("catalog", lambda case: known_patients(["0"] * 3)[1]),
     "demographics-kept": ("catalog", lambda case: [demographics_caution([(1, 0, "", 0)])]),
     "no-demographics": ("catalog", lambda case: [demographics_caution([(0, 0, "", 0)])]),
+    "labels-translated": ("catalog", as_a_test_set),
+    "labels-left-out": ("catalog", as_a_test_set),
+    "splits-set-aside": ("catalog", as_a_test_set),
+    "healthy-not-positive": ("catalog", without_a_positive_class),
     "few-patients-of-class": ("probes", lambda case: unprobed(12, 9)),
     "few-classes-to-probe": ("probes", lambda case: unprobed(12, 9)),
     "few-sources-to-probe": ("probes", lambda case: unprobed(12, 9)),

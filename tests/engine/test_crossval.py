@@ -467,11 +467,11 @@ def test_the_terminal_says_what_is_not_measured_and_the_score_of_guessing(whole:
     parts = crossval_parts(content, tmp_path)
     table = next(part for part in parts if isinstance(part, Sheet) and part.title.startswith("Headline and honest"))
     assert [row[0] for row in table.rows] == [
-        "random split", "group split", "lungs hidden", "external beton", "always covid",
+        "random split", "group split", "lungs hidden", "another collection", "always covid",
     ]  # fmt: skip
     assert "not measured" in table.rows[3] and all(len(row) == len(table.headers) for row in table.rows)
     assert any(
-        "external beton: not measured: run `crossval` with --external" in part.text
+        "another collection: not measured: run `crossval` with --external" in part.text
         for part in parts
         if not isinstance(part, Sheet)
     )

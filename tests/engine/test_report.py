@@ -264,8 +264,58 @@ def test_targets_and_maps_without_a_result_count_as_not_checked(tmp_path: Path) 
     assert verdict.how_good.startswith("Not everything that could fool it was checked: on 400")
     text = Reader(write_report(tmp_path / "run").page.read_text()).text
     assert "Not measured: run `crossval` with --external" in text and "must not be relied on" in text
-    put(tmp_path / "run" / "evaluation" / "abroad" / "metrics.json", metrics(conversion_id="b" * 32))
-    assert verdict_of(tmp_path / "run").unchecked == ("what the model relies on", "hidden lungs")
+    for collection in ("own", "shared-source", "unknown-source", "external"):
+        abroad = metrics(conversion_id="b" * 32, collection=collection)
+        put(tmp_path / "run" / "evaluation" / "abroad" / "metrics.json", abroad)
+        lacking = () if collection == "external" else ("another collection",)
+        assert verdict_of(tmp_path / "run").unchecked == ("what the model relies on", "hidden lungs", *lacking)
+
+
+@pytest.mark.parametrize("crossvalidated", [True, False])
+def test_an_external_set_fills_the_row_of_another_collection(tmp_path: Path, crossvalidated: bool) -> None:
+    found = msgspec.structs.replace(crossval(), targets=crossval().targets[:2], external=None)
+    run = make_run(tmp_path / "run", crossval=found if crossvalidated else None)
+    estimates = {"f1": estimate(0.617), "auc": estimate(0.733, 0.4), "accuracy": estimate(0.712)}
+    abroad = metrics(conversion_id="b" * 32, collection="external", num_samples=36, estimates=estimates)
+    put(run / "evaluation" / "abroad" / "metrics.json", abroad)
+    page = write_report(run).page.read_text()
+    (row,) = re.findall(r"<tr[^>]*><th[^>]*>another collection<small>.*?</tr>", page)
+    assert all(text in row for text in (">36<", "0.617", "0.733", "71.2")) and "ot measured" not in row
+    assert ("Not measured: run `crossval` with group" in page) is not crossvalidated
+    assert "External collection: it shares no source with training." in page
+    assert not verdict_of(run).red_flags, "its interval reaches what is scored at home"
+
+
+@pytest.mark.parametrize(
+    ("home", "away", "expected"),
+    [
+        ({}, {"auc": estimate(0.7)}, "the ROC-AUC falls from 0.958 to 0.700"),
+        ({"collection": "shared-source"}, {"auc": estimate(0.7)}, "the ROC-AUC falls from 0.940 to 0.700"),
+        ({}, {"sensitivity": estimate(0.4), "accuracy": estimate(0.4)}, "the sensitivity falls from 89.3 % to 40.0 %"),
+        ({}, {"specificity": estimate(0.9), "accuracy": estimate(0.9)}, ""),
+    ],
+    ids=["own-set", "folds", "one-class", "none"],
+)
+def test_a_fall_on_an_external_set_is_a_red_flag(
+    tmp_path: Path, home: dict[str, Any], away: dict[str, Any], expected: str
+) -> None:
+    run = make_run(tmp_path / "run", metrics=metrics(**home))
+    confusion = [[80, 20], [20, 80]] if "auc" in away else [[80, 120], [0, 0]]
+    abroad = metrics(
+        conversion_id="b" * 32, collection="external", num_samples=200, confusion=confusion, estimates=away
+    )
+    put(run / "evaluation" / "abroad" / "metrics.json", abroad)
+    found = [flag.finding for flag in verdict_of(run).red_flags if "another collection" in flag.effect]
+    assert found == ([f"on the external set abroad {expected}"] if expected else [])
+
+
+def test_a_set_of_one_class_is_judged_only_where_there_is_no_other(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    alone = metrics(num_samples=200, confusion=[[80, 120], [0, 0]], estimates={"accuracy": estimate(0.4)})
+    put(run / "evaluation" / "alone" / "metrics.json", alone)
+    assert "On 400 radiographs" in verdict_of(run).how_good
+    shutil.rmtree(run / "evaluation" / SET)
+    assert "200 radiographs (alone)" in verdict_of(run).how_good
 
 
 def test_an_explanation_brings_its_cautions_and_the_curves_of_its_control(drawn: Path, tmp_path: Path) -> None:

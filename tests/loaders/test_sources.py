@@ -1,6 +1,7 @@
 """Sources: presets of public sets, and splits by groups."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import cli
 from loaders.cautions import caution
 from loaders.config import PRESETS, CatalogConfig, ConvertConfig
 from loaders.convert.convert import convert
 from loaders.errors import ConfigError, InputError
-from loaders.sources.catalog import Catalog, read_catalog
+from loaders.sources.catalog import Catalog, positive_class, read_catalog
 from loaders.sources.entry import EXCLUDED, Entry
 from loaders.sources.presets import READERS, split_rest
 from loaders.sources.split import group_by, known_patients, split_groups
@@ -528,6 +530,98 @@ def test_spellings_of_one_label_are_one_class_of_the_commonest_spelling(tmp_path
     assert [entry.label for entry in chosen.entries if not entry.excluded] == ["Covid"] * 3 + ["1"] * 3
     apart = read_catalog(CatalogConfig(manifest=table, classes=("Covid", "covid")))  # asked for as two
     assert [entry.label for entry in apart.entries if not entry.excluded] == ["Covid", "covid", "covid"]
+
+
+def labelled(folder: Path, labels: Sequence[str]) -> Path:
+    return manifest(folder, *(f"{place}.png,{label}," for place, label in enumerate(labels)))
+
+
+def test_a_class_that_was_asked_for_is_found_in_any_spelling(tmp_path: Path) -> None:
+    table = labelled(tmp_path, ("COVID ", "0.0", "tb"))
+    assert [entry.label for entry in read_catalog(CatalogConfig(manifest=table, classes=("covid", "0"))).entries] == [
+        "covid",
+        "0",
+        "tb",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected", "told"),
+    [
+        (("COVID-19=covid", "no finding=normal"), ["covid", "normal", "normal", "Edema, mild"], [
+            "COVID-19 = covid (1)", "No Finding = normal (1)", "no  finding = normal (1)",
+        ]),
+        (("Edema, mild=COVID-19", "COVID-19=Edema, mild"), ["Edema, mild", "No Finding", "No Finding", "COVID-19"], [
+            "COVID-19 = Edema, mild (1)", "Edema, mild = COVID-19 (1)",
+        ]),
+        (("COVID-19=sick", "edema, mild = sick"), ["sick", "No Finding", "No Finding", "sick"], [
+            "COVID-19 = sick (1)", "Edema, mild = sick (1)",
+        ]),
+    ],
+    ids=["translated", "exchanged", "joined"],
+)  # fmt: skip
+def test_labels_are_translated_once_in_any_spelling_and_this_is_told(
+    tmp_path: Path, pairs: tuple[str, ...], expected: list[str], told: list[str]
+) -> None:
+    table = labelled(tmp_path, ("COVID-19", "No Finding", "no  finding", '"Edema, mild"'))
+    catalog = read_catalog(CatalogConfig(manifest=table, map_label=pairs))
+    assert [entry.label for entry in catalog.entries] == expected
+    assert catalog.classes == tuple(sorted(set(expected)))
+    assert catalog.cautions[0] == caution("labels-translated", labels=told)
+
+
+def test_a_label_to_translate_that_no_file_has_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    table = labelled(tmp_path, ("COVID-19", "Normal"))
+    with pytest.raises(InputError, match=r"'flu=covid', but no file has that label, expected some of COVID-19, Normal"):
+        read_catalog(CatalogConfig(manifest=table, map_label=("normal=clear", "flu=covid")))
+    for pair in ("covid", "=covid", "covid= "):
+        with pytest.raises(ConfigError, match=r"--map-label: found '.*', expected LABEL=CLASS"):
+            CatalogConfig(manifest=table, map_label=(pair,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--map-label", "COVID-19=covid,No finding=normal"], ("COVID-19=covid", "No finding=normal")),
+        (["--map-label", "a=b", "--map-label", "c=d, e=f"], ("a=b", "c=d", "e=f")),
+        (["--map-label", '"Edema, mild=edema",x=y'], ("Edema, mild=edema", "x=y")),
+        (["--map-label", '"Edema, mild"=edema'], ("Edema, mild=edema",)),
+    ],
+)
+def test_lists_of_the_command_line_may_be_repeated_and_quote_commas(
+    arguments: list[str], expected: tuple[str, ...]
+) -> None:
+    given = cli.make_parser().parse_args(["convert", "S", "--out", "B", *arguments])
+    assert tuple(given.map_label) == expected
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (("covid", "normal"), "covid"),
+        (("normal", "pneumonia"), "pneumonia"),
+        (("No Finding", "Pneumothorax"), "Pneumothorax"),
+        (("Negative for Pneumonia", "Typical"), "Typical"),
+        (("0", "1"), "1"),
+        (("0.0", "1.0"), "1.0"),
+        (("0_Normal", "1_Tb"), "1_Tb"),
+        (("no-pneumonia", "pneumonia"), "pneumonia"),
+        (("no", "yes"), "yes"),
+        (("False", "True"), "True"),
+        (("CONTROL", "tb"), "tb"),
+        (("healthy", "sick", "worse"), "sick"),
+        (("negative", "normal", "positive"), "positive"),
+        (("abnormal", "normal"), "abnormal"),
+        (("normal", "not normal"), "not normal"),
+        (("nodule", "normal"), "nodule"),
+        (("normal", "no finding"), "normal"),  # nothing else is left
+    ],
+)
+def test_a_class_that_looks_like_health_is_positive_only_where_it_is_listed_first(
+    classes: tuple[str, ...], expected: str
+) -> None:
+    assert positive_class(classes, listed=False) == expected
+    assert positive_class(classes, listed=True) == classes[0]
 
 
 def test_labels_that_differ_in_more_than_spelling_stay_apart(tmp_path: Path) -> None:
