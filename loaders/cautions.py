@@ -290,6 +290,23 @@ CODES: dict[str, Code] = {
     "folders-are-splits": code(
         "the folders {folders} are taken for splits, and the folders in them for classes", folders=list[str]
     ),
+    "folders-around-all": code(
+        "the folder {folder} holds all others and is taken for no class; the folders in it are", folder=str
+    ),
+    "folders-without-films": code(
+        "there are no pictures in the folders {folders}, which are taken for no class", folders=list[str]
+    ),
+    "masks-left-out": code("{masks:,} masks, by their names or those of their folders, are left out", masks=int),
+    "looks-like-preset": code(
+        "the folders look like those of a public set: --preset {preset} reads what it has beside the folders' names, "
+        "and calls classes as in other sets",
+        preset=str,
+    ),
+    "own-splits-not-used": code(
+        "{patients:,} patients are in the set's folders of training and of testing alike: its own splits are not used "
+        "(--holdout makes a held-out set)",
+        patients=int,
+    ),
     "labels-joined": code(
         "labels that differ only in case, blanks or decimals were taken for one class, such as {labels}",
         labels=list[str],

@@ -16,7 +16,9 @@ Labels = Literal["none", "folder"]
 Readers = Literal["any", "majority", "all"]
 Views = Literal["frontal", "pa", "ap", "all"]
 Modality = Literal["none", "CR", "DX", "RG"]  # of radiographs, or none
-PRESETS = ("covid-radiography", "covid-qu-ex", "covid-chestxray", "nih")  # public sets whose layout is known
+PRESETS = (  # public sets whose layout is known
+    "covid-radiography", "covid-qu-ex", "covid-chestxray", "nih", "rsna", "siim", "vindr", "kaggle-pneumonia",
+)  # fmt: skip
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
 PHANTOM_LABELS = ("covid", "normal", "pneumonia")
@@ -125,7 +127,8 @@ class CatalogConfig:
     manifest: Path | None = None
     """Table, not a folder: path, label, optionally patient, sex, age, view, source, split; paths relative to it."""
     root: tuple[Path, ...] = ()
-    """Folder that a manifest's paths lie below, instead of its own; repeatable. No file outside is read."""
+    """Folder that a manifest's paths lie below, instead of its own, or in which links of SOURCE may end; repeatable. No
+    file outside is read."""
     path_column: str | None = None
     """Column of the manifest with the files' paths. Default: path, or a usual spelling such as Image Index."""
     label_column: str | None = None
@@ -143,7 +146,8 @@ class CatalogConfig:
     split_column: str | None = None
     """Column with train, val or heldout. Default: split, or a usual spelling such as data_split."""
     preset: str | None = None
-    """Public set in SOURCE, as distributed: covid-radiography, covid-qu-ex, covid-chestxray or nih."""
+    """Public set in SOURCE, as distributed: covid-radiography, covid-qu-ex, covid-chestxray, nih, rsna, siim, vindr or
+    kaggle-pneumonia (docs/COLLECTIONS.md)."""
     classes: tuple[str, ...] = ()
     """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
     map_label: tuple[str, ...] = ()
@@ -172,7 +176,11 @@ class CatalogConfig:
         check_choice("views", self.views, get_args(Views))
         if self.readers is not None:
             check_choice("readers", self.readers, get_args(Readers))
-        of_tables = [item.name for item in fields(self) if item.name == "root" or item.name.endswith("_column")]
+        if self.root and self.preset:
+            raise ConfigError("found --root with --preset, expected it with SOURCE alone or --manifest; leave it out")
+        if self.readers and self.preset not in (None, "vindr"):
+            raise ConfigError(f"found --readers with --preset {self.preset}, expected it with vindr; leave it out")
+        of_tables = [item.name for item in fields(self) if item.name.endswith("_column")]
         if self.source is not None and (given := [name for name in of_tables if getattr(self, name)]):
             flags = ", ".join("--" + name.replace("_", "-") for name in given)
             raise ConfigError(f"found {flags} with {self.source}, expected them with --manifest; leave them out")
@@ -188,6 +196,11 @@ class CatalogConfig:
         origin = self.source or self.manifest
         assert origin is not None
         return origin
+
+    @property
+    def within(self) -> tuple[Path, ...]:
+        """The folders that files must lie in, links followed; none where it is that of their paths."""
+        return (self.source, *self.root) if self.source and self.root else self.root
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

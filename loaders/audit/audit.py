@@ -64,7 +64,7 @@ def audit_files(
         assume_modality=config.catalog.assume_modality,
         workers=config.workers,
         limits=config.limits,
-        within=config.catalog.root,
+        within=config.catalog.within,
     )
     tasks = [Task(place, entry.path) for place, entry in enumerate(entries)]
     decoded = list(decode_all(catalog.root, tasks, settings, None, partial(progress, "decode")))

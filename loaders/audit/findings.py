@@ -10,7 +10,7 @@ from loaders.cautions import Caution
 from loaders.images.decode import Decoded
 from loaders.output import number_text
 from loaders.records import Record
-from loaders.sources.entry import Entry, patient_id
+from loaders.sources.entry import Entry
 
 PICTURE_SIDE = 1024  # pixels; that of a probe is a small frame's
 Picture = Annotated[bytes, msgspec.Meta(max_length=100_000)]
@@ -106,7 +106,7 @@ class FileFinding:
     @property
     def patient(self) -> str:
         """The identifier in the table, else in the file; never written."""
-        return self.entry.patient or patient_id(self.decoded.patient)
+        return self.entry.patient_or(self.decoded.patient)
 
     @property
     def verdict(self) -> str:

@@ -17,7 +17,8 @@ from loaders.figure_text import EM, class_names, wrap, write
 from loaders.images.files import DECODER_ERRORS
 from loaders.images.radiograph import decode_radiograph
 from loaders.sampling import affine_parameters, epoch_matrices
-from loaders.sources.catalog import SYNTHETIC, Catalog
+from loaders.sources.catalog import Catalog
+from loaders.sources.folders import SYNTHETIC
 
 TILE, GAP, TITLE, SIDE = 200, 8, 22, 130
 SIZE, LINE = 12, 16  # of letters and lines, pixels

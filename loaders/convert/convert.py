@@ -39,8 +39,9 @@ from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
 from loaders.output import PhaseProgress
 from loaders.sampling import FILE_ORDER, order_keys
-from loaders.sources.catalog import SYNTHETIC, Catalog, read_catalog
-from loaders.sources.entry import SPLITS, other_view, patient_id
+from loaders.sources.catalog import Catalog, read_catalog
+from loaders.sources.entry import SPLITS, other_view
+from loaders.sources.folders import SYNTHETIC
 from loaders.sources.presets import split_rest
 from loaders.sources.split import group_by, known_patients, split_groups
 
@@ -85,8 +86,9 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
 def check_task(config: ConvertConfig, catalog: Catalog) -> None:
     """Errors: InputError for a single class, or too many sources; ConfigError for a positive class there is not."""
     if len(catalog.classes) < 2:
+        empty = "".join(f" ({one.finding})" for one in catalog.cautions if one.code == "folders-without-films")
         raise InputError(
-            f"{config.catalog.origin}: one class, {catalog.classes[0]}; expected at least two; "
+            f"{config.catalog.origin}: one class, {catalog.classes[0]}{empty}; expected at least two; "
             f"add files of another class, or, {TEST_SET}"
         )
     included = [entry for entry in catalog.entries if not entry.excluded]
@@ -129,7 +131,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
         assume_modality=config.catalog.assume_modality,
         workers=config.workers,
         limits=config.limits if config.audit == "auto" else None,
-        within=config.catalog.root,
+        within=config.catalog.within,
     )
     decoding = contextlib.closing(decode_all(catalog.root, tasks, settings, spool, partial(progress, "decode")))
     rows, places = [], itertools.count()
@@ -145,7 +147,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
                 row.drop("other-view", reason)
             rows.append(row)
     included_rows = [row for row in rows if row.verdict != "excluded"]
-    given = [row.entry.patient or patient_id(row.decoded.patient) for row in included_rows]
+    given = [row.entry.patient_or(row.decoded.patient) for row in included_rows]
     patients, one_patient = known_patients(given)
     for row, patient in zip(included_rows, patients, strict=True):
         row.patient = patient

@@ -38,7 +38,7 @@ from loaders.phantom.anatomy import (
     soft_noise,
     to_fixed,
 )
-from loaders.sources.catalog import PHANTOM_TABLE, SYNTHETIC
+from loaders.sources.folders import PHANTOM_TABLE, SYNTHETIC
 from loaders.statistics import stream
 
 COLUMNS = ("path", "label", "patient", "view", "source", "mask", "arms", "mark")

@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig
@@ -12,24 +13,21 @@ from loaders.errors import ConfigError, InputError
 from loaders.sources.entry import (
     EXCLUDED,
     OTHER_CLASS,
-    SPLIT_NAMES,
     Entry,
     as_text,
-    files_below,
-    kind_aside,
     looks_healthy,
     other_view,
     patient_id,
     spelling,
     table_path,
 )
+from loaders.sources.folders import folder_entries
 from loaders.sources.manifest import manifest_entries
 from loaders.sources.presets import check_whole_patients, preset_entries
 
 MOST_NAMED = 3  # names in a caution
 GROUP_PRESETS = {"nih": r"(?:^|/)(\d{8})_\d{3}\.[^/]*$"}  # 00001280_004.png: patient 1280, follow-up 4
 MOST_LABELS = 20  # with their counts in a caution
-SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,19 +44,20 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
     """Read SOURCE/<class>/** or SOURCE/<split>/<class>/**, a public set's own layout (--preset), or a CSV.
 
     labelled: else SOURCE is any folder, of files without labels.  partial: some of config.classes will do.
-    Errors: ConfigError for a bad --group-regex; InputError for an empty or unreadable source, or a missing column,
-    label or class; StorageError when the source cannot be listed.
+    Errors: ConfigError for a bad --group-regex or --root; InputError for an empty or unreadable source, or a missing
+    column, label or class; StorageError when the source cannot be listed.
     """
     patient_of, origin = patient_pattern(config.group_regex), config.origin
-    listed: Iterable[Entry]
-    root, cautions = origin, list[Caution]()
+    if lost := [root for root in config.root if not root.is_dir()]:
+        raise ConfigError(f"--root: found {lost[0]}, expected a folder; check the path")
+    root = origin
     if config.manifest is not None:
-        listed, root, cautions = manifest_entries(config)
+        given, root, cautions = manifest_entries(config)
     elif config.preset is not None:
-        listed = preset_entries(origin, config.preset)
+        given, cautions = preset_entries(origin, config.preset, config.readers)
     else:
-        listed = folder_entries(origin, labelled)
-    given, translated = translate(list(listed), config)
+        given, cautions = folder_entries(origin, labelled, config.classes, config.root)
+    given, translated = translate(given, config)
     name_of = label_names([as_text(entry.label) for entry in given if not entry.excluded], config.classes)
     entries = [completed(entry, name_of, config, patient_of) for entry in given]
     if config.preset is not None:
@@ -95,9 +94,6 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
     names = {name for entry in given for name in (entry.label, entry.view, entry.source) if as_text(name) != name}
     if names:
         cautions.append(caution("names-in-latin", names=sorted(map(as_text, names))[:MOST_NAMED]))
-    if config.source is not None and config.preset is None and any(entry.split for entry in entries):
-        folders = {PurePosixPath(entry.path).parts[0] for entry in entries if not entry.excluded}
-        cautions.append(caution("folders-are-splits", folders=sorted(folders)))
     if translated:
         cautions.append(caution("labels-translated", labels=translated))
     if joined := [f"{old} = {new}" for old, new in sorted(name_of.items()) if old != new]:
@@ -176,47 +172,9 @@ def completed(entry: Entry, name_of: dict[str, str], config: CatalogConfig, patt
         excluded, kind = reason, "other-view"
     elif not excluded and config.classes and label not in config.classes:
         excluded, kind = f"class {label} not asked for", OTHER_CLASS
-    changed = {"label": label, "patient": patient, "view": view, "source": source, "excluded": excluded, "kind": kind}
+    changed: dict[str, Any] = {"label": label, "patient": patient, "view": view, "source": source}
+    changed |= {"excluded": excluded, "kind": kind}
     return replace(entry, **changed) if any(getattr(entry, name) != value for name, value in changed.items()) else entry
-
-
-def folder_entries(source: Path, labelled: bool) -> Iterator[Entry]:
-    """Every file below source, sorted by path, labelled by the folder of its class; links to folders are not followed.
-
-    SOURCE/<class>/**, or SOURCE/{train,val,test}/<class>/**.  Where there is no folder val, train has no split yet.
-    """
-    if not source.is_dir():
-        raise InputError(f"{source}: not a folder, expected one of radiographs; check the path, or use --manifest")
-    paths = list(files_below(source))
-    depth, split_of = folder_layout(source, paths) if labelled else (0, {})
-    # phantoms stay synthetic when their images are taken as a folder, without their table
-    source_name = SYNTHETIC if labelled and (source.resolve().parent / PHANTOM_TABLE).is_file() else ""
-    for relative in paths:
-        split = split_of.get(relative.parts[0], "")
-        label = relative.parts[depth] if labelled and len(relative.parts) > depth + 1 else ""
-        kind = "no-class" if labelled and not label else kind_aside(relative)
-        excluded = "not in a class folder" if kind == "no-class" else EXCLUDED.get(kind, "")
-        path = relative.as_posix()
-        yield Entry(path=path, label=label, source=source_name, split=split, excluded=excluded, kind=kind)
-
-
-def folder_layout(source: Path, paths: Sequence[PurePosixPath]) -> tuple[int, dict[str, str]]:
-    """How many folders lie above those of the classes, 0 or 1; and folder → split, where the first are splits.
-
-    Errors: InputError where some of the first folders are splits and others are none.
-    """
-    folders = {path.parts[0] for path in paths if len(path.parts) > 1 and not kind_aside(path)}
-    split_of = {name: SPLIT_NAMES[name.casefold()] for name in folders if name.casefold() in SPLIT_NAMES}
-    if "train" not in split_of.values() or len(split_of) < 2:
-        return 0, {}
-    if others := sorted(folders - set(split_of)):
-        raise InputError(
-            f"{source}: the folders {', '.join(sorted(split_of))} are splits, but {others[0]} is none, expected splits "
-            "alone or classes alone; move it away, or name the files in a --manifest"
-        )
-    if "val" not in split_of.values():
-        split_of = {name: "" if split == "train" else split for name, split in split_of.items()}
-    return 1, split_of
 
 
 def confounded_labels(labels: Sequence[str], sources: Sequence[Hashable]) -> list[str]:

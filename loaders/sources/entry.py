@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from loaders.atomic_file import storage_error
 from loaders.config import Views
+from loaders.images.files import SUFFIXES
 
 SPLITS = ("train", "val", "heldout")
 SPLIT_NAMES = {
@@ -33,6 +34,7 @@ EXCLUDED = {  # kind of an entry that takes no part → its meaning
     "other-view": "of a view not asked for",
     "other-finding": "finding of no class",
     "no-split": "in none of the set's lists",
+    "readers-differ": "of as many readers for a finding as against one",
 }
 # folders that file servers and systems keep beside the user's own: previews, deleted files, forks of other systems
 SERVER_FOLDERS = frozenset(("@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "thumbs", "thumbnails"))
@@ -56,8 +58,8 @@ NO_PICTURES = (
 class Entry:
     """One source file.  path: relative to the root, with forward slashes.
 
-    excluded: why it takes no part, or "".  kind: of that reason, one of EXCLUDED, or "".
-    sex, age: as a table has them, or "".
+    excluded: why it takes no part, or "".  kind: of that reason, one of EXCLUDED, or "".  one_film_ids: the PatientID
+    in the file is of this film alone, and tells no patient.  sex, age: as a table has them, or "".
     """
 
     path: str
@@ -70,6 +72,11 @@ class Entry:
     split: str = ""
     excluded: str = ""
     kind: str = ""
+    one_film_ids: bool = False
+
+    def patient_or(self, in_file: str) -> str:
+        """The patient, or else the one that the file itself names; "" for none.  in_file: its PatientID."""
+        return self.patient or ("" if self.one_film_ids else patient_id(in_file))
 
 
 def as_text(cell: str) -> str:
@@ -133,22 +140,44 @@ def may_be_picture(path: str) -> bool:
     return not path.lower().endswith(NO_PICTURES)
 
 
-def files_below(source: Path) -> Iterator[PurePosixPath]:
-    """Every file below source, relative to it, sorted in each folder; links to folders are listed, not followed.
+def files_below(source: Path, roots: Sequence[Path] = ()) -> Iterator[PurePosixPath]:
+    """Every file below source, relative to it, sorted in each folder.
 
+    Links to folders are listed, not followed, unless they end below one of the roots, or where nothing in source is
+    listed by itself, such as a hidden folder; each such folder is followed once, and never from below itself.
     Errors: StorageError when a folder cannot be listed.
     """
 
     def fail(error: OSError) -> None:
         raise storage_error(Path(error.filename or source), error) from error
 
-    for folder, subfolders, names in os.walk(source, onerror=fail):
-        subfolders.sort()
-        relative = PurePosixPath(Path(folder).relative_to(source).as_posix())
-        # a link to a folder, which may be a loop, is listed as a file, so that it is counted
-        links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
-        for name in sorted(names + links):
-            yield relative / name
+    inside = os.path.realpath(source)
+    allowed = [os.path.realpath(root) for root in roots]
+    followed: set[Path] = set()
+    folders = [source]
+    while folders:
+        top = folders.pop()
+        for folder, subfolders, names in os.walk(top, onerror=fail):
+            subfolders.sort()
+            relative = PurePosixPath(Path(folder).relative_to(source).as_posix())
+            # a link to a folder, which may be a loop, is listed as a file, so that it is counted
+            links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
+            for name in list(links):
+                target = Path(os.path.realpath(Path(folder) / name))
+                if target.is_relative_to(inside):
+                    may_follow = (
+                        kind_aside(relative / name / "film")
+                        == ""
+                        != kind_aside(PurePosixPath(target.relative_to(inside), "film"))
+                    )
+                else:
+                    may_follow = any(map(target.is_relative_to, allowed))
+                if may_follow and target not in followed and not Path(os.path.realpath(folder)).is_relative_to(target):
+                    followed.add(target)
+                    links.remove(name)
+                    folders.append(Path(folder) / name)
+            for name in sorted(names + links):
+                yield relative / name
 
 
 def kind_aside(path: PurePosixPath) -> str:
@@ -156,6 +185,24 @@ def kind_aside(path: PurePosixPath) -> str:
     if any(part.startswith(".") for part in path.parts):
         return "hidden"
     return "server-folder" if {part.lower() for part in path.parts[:-1]} & SERVER_FOLDERS else ""
+
+
+def is_image(path: PurePosixPath) -> bool:
+    """Whether a file is a picture, by its name."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def left_out(path: PurePosixPath, kind: str, reason: str, label: str = "") -> Entry:
+    """An image of the tree that takes no part."""
+    return Entry(path=path.as_posix(), label=label, excluded=reason, kind=kind)
+
+
+def unlisted(source: Path, paths: Sequence[PurePosixPath], used: set[str], kind: str, reason: str) -> list[Entry]:
+    """The images, and links to folders, that no other rule covers."""
+    rest = [path for path in paths if path.as_posix() not in used]
+    entries = [left_out(path, kind, reason) for path in rest if is_image(path)]
+    links = [path for path in rest if not is_image(path) and (source / path).is_dir()]
+    return entries + [left_out(path, "link", "link to a folder, which is not followed") for path in links]
 
 
 def read_list(path: Path) -> set[str]:

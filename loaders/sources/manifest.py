@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig
@@ -67,10 +68,10 @@ def manifest_entries(config: CatalogConfig) -> tuple[list[Entry], Path, list[Cau
             merge_row(manifest, path, (first, before), (line, values))
     labels = merge_labels(manifest, told, config.readers) if len(kept) < len(rows) else {}
     fields = (*MUST_AGREE, "sex", "age")
-    entries = [
-        Entry(path=path, label=labels.get(path, values["label"]), **{name: values[name] for name in fields})
-        for path, (_, values) in kept.items()
-    ]
+    entries = []
+    for path, (_, values) in kept.items():
+        told_of: dict[str, Any] = {name: values[name] for name in fields}
+        entries.append(Entry(path=path, label=labels.get(path, values["label"]), **told_of))
     by_spelling = [
         f"{header_of(columns, column)} as {'view' if name == 'plane' else name}"
         for name, column in column_of.items()
@@ -150,12 +151,7 @@ def merge_row(manifest: Path, path: str, first: tuple[int, dict[str, str]], agai
 
 
 def common_folder(config: CatalogConfig) -> Path:
-    """The folder that entries' paths are relative to: --root, that above several of them, or the manifest's own.
-
-    Errors: ConfigError for a root that is no folder.
-    """
-    if lost := [root for root in config.root if not root.is_dir()]:
-        raise ConfigError(f"--root: found {lost[0]}, expected a folder; check the path")
+    """The folder that entries' paths are relative to: --root, that above several of them, or the manifest's own."""
     if len(config.root) > 1:
         return Path(os.path.commonpath(list(map(os.path.realpath, config.root))))
     return Path(os.path.realpath(config.root[0])) if config.root else config.origin.parent

@@ -342,11 +342,15 @@ def test_backslashes_are_slashes_where_the_file_as_written_is_not_there(tmp_path
     assert [entry.path for entry in read(tmp_path, table).entries] == ["sub/a.png", "sub\\b.png"]
 
 
-def test_roots_are_folders_and_belong_to_manifests(tmp_path: Path) -> None:
+def test_roots_are_folders_and_columns_belong_to_manifests(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--root: found .*lost, expected a folder; check the path"):
         read(tmp_path, "path,label\na.png,covid\n", root=(tmp_path / "lost",))
-    with pytest.raises(ConfigError, match="found --root, --view-column with S, expected them with --manifest"):
+    with pytest.raises(ConfigError, match="found --view-column with S, expected them with --manifest"):
         CatalogConfig(source=Path("S"), root=(tmp_path,), view_column="x")
+    with pytest.raises(ConfigError, match="found --root with --preset"):
+        CatalogConfig(source=Path("S"), root=(tmp_path,), preset="nih")
+    with pytest.raises(ConfigError, match="found --readers with --preset nih, expected it with vindr"):
+        CatalogConfig(source=Path("S"), readers="any", preset="nih")
 
 
 def test_an_audit_below_two_roots_is_honoured(places: Path) -> None:

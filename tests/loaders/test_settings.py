@@ -156,6 +156,7 @@ CASES: dict[str, Callable[[Path], dict[str, object]]] = {
         "manifest": tmp / "table.csv",
         "classes": ("covid-listed", "normal-listed"),
         "group_regex": "nih",
+        "readers": "any",
     },
     "classes of a preset": lambda tmp: {
         "source": tmp / "nih",

@@ -1,0 +1,254 @@
+"""Folders without a preset: which of them are classes, and which are splits, masks, or around all others."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from loaders.cautions import Caution, caution
+from loaders.errors import InputError
+from loaders.images.files import SUFFIXES
+from loaders.sources.entry import (
+    EXCLUDED,
+    SPLIT_NAMES,
+    Entry,
+    files_below,
+    is_image,
+    kind_aside,
+    looks_healthy,
+    may_be_picture,
+)
+from loaders.sources.folder_sets import set_of_folders
+from loaders.sources.table_sets import set_of_table
+
+OF_SET = re.compile(r"[ _-]?(set|data|images)$")  # train_set, test-images
+MASKS = re.compile(r".*(masks?|segmentations?|annotations?)", re.IGNORECASE)
+MASK_FILE = re.compile(r"(.+)[ _-](?:mask|segmentation|seg)", re.IGNORECASE)
+# folders of patients, studies, DICOM's identifiers, or mere parts of a set: none says what is on a film
+NO_CLASS = re.compile(
+    r"(patient|pat|subject|subj|sub|case|study|series|fold|part|batch|images?|imgs?)[ _-]?\d+"
+    r"|[a-z]{0,3}[ _-]?\d{4,}|\d+(\.\d+){3,}|[\da-f]{8}-?([\da-f]{4}-?){3}[\da-f]{12}",
+    re.IGNORECASE,
+)
+FINDING = re.compile(  # a folder of one of these names is a class, though it be alone
+    r"covid([ _-]?19)?|((viral|bacterial)[ _-])?pneumonia|tuberculosis|tb|pneumothorax|lung[ _-]opacity", re.IGNORECASE
+)
+MANY_FOLDERS, FEW_FILMS = 20, 3  # so many folders with fewer films each are no classes
+SYNTHETIC, PHANTOM_TABLE = "synthetic", "phantoms.csv"
+MOST_NAMED = 3  # folders in a message
+
+Folders = tuple[str, ...]  # above a file, from the top
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """Where the folders of the classes lie.
+
+    above: folders that hold all others.  doubled: folders that hold only one of their own name.  class_at, split_at:
+    how many folders lie above, once these are left out; split_at is -1 without splits.
+    """
+
+    above: Folders = ()
+    doubled: frozenset[str] = frozenset()
+    class_at: int = 0
+    split_at: int = -1
+    split_of: dict[str, str] = field(default_factory=dict)
+
+    def folders(self, path: PurePosixPath) -> Folders:
+        """The folders of a file that may be splits or classes; none for a file beside them."""
+        folders = path.parts[:-1]
+        if folders[: len(self.above)] != self.above:
+            return ()
+        folders = folders[len(self.above) :]
+        return folders[1:] if folders and folders[0] in self.doubled else folders
+
+    def label(self, path: PurePosixPath) -> str:
+        """The class of a file, or ""."""
+        return next(iter(self.folders(path)[self.class_at :]), "")
+
+    def split(self, path: PurePosixPath) -> str:
+        """The split of a file, or ""."""
+        return self.split_of.get(self.folders(path)[self.split_at], "") if self.split_of and self.label(path) else ""
+
+
+def folder_entries(
+    source: Path, labelled: bool, classes: Sequence[str] = (), roots: Sequence[Path] = ()
+) -> tuple[list[Entry], list[Caution]]:
+    """Every file below source, labelled by the folder of its class, and what was concluded from the folders' names.
+
+    SOURCE/<class>/**, SOURCE/{train,val,test}/<class>/** or SOURCE/<class>/{train,val,test}/**, perhaps in a folder
+    that holds all of these.  Where there is no folder val, train has no split yet.  classes: names that are classes
+    whatever they look like.  roots: folders in which links may end.
+    Errors: InputError for a layout that would be misread; StorageError.
+    """
+    if not source.is_dir():
+        raise InputError(f"{source}: not a folder, expected one of radiographs; check the path, or use --manifest")
+    paths = list(files_below(source, roots))
+    known = set(paths)
+    masks = {
+        folder for folder in {path.parent for path in paths} if set(filter(MASKS.fullmatch, folder.parts)) - {*classes}
+    }
+    kind_of = {path: kind_aside(path) or own_kind(source, path, known, masks) for path in paths}
+    films = [path for path in paths if not kind_of[path] and may_be_picture(path.name)]
+    layout, cautions = Layout(), list[Caution]()
+    if labelled:
+        links = [path for path, kind in kind_of.items() if kind == "link"]
+        layout = folder_layout(source, films, classes)
+        check_links(source, links, layout, classes)
+        if layout.above:
+            cautions.append(caution("folders-around-all", folder="/".join(layout.above)))
+        if layout.split_of:
+            cautions.append(caution("folders-are-splits", folders=sorted(layout.split_of)))
+        if empty := folders_without_films(source, layout, films):
+            cautions.append(caution("folders-without-films", folders=empty[:MOST_NAMED]))
+        if preset := set_of_folders(films):
+            cautions.append(caution("looks-like-preset", preset=preset))
+    if num_masks := sum(kind == "mask" for kind in kind_of.values()):
+        cautions.append(caution("masks-left-out", masks=num_masks))
+    names = {layout.label(path) for path in films}
+    # phantoms stay synthetic when their images are taken as a folder, without their table
+    phantoms = any((folder / PHANTOM_TABLE).is_file() for folder in (source, source.resolve().parent))
+    source_name = SYNTHETIC if labelled and phantoms else ""
+    entries = []
+    for path in paths:
+        label, kind, split = layout.label(path) if labelled else "", kind_of[path], layout.split(path)
+        if labelled and not kind and label not in names - {""}:
+            kind = "no-class"
+        excluded = EXCLUDED.get(kind, "")
+        entries.append(
+            Entry(path=path.as_posix(), label=label, source=source_name, split=split, excluded=excluded, kind=kind)
+        )
+    return entries, cautions
+
+
+def own_kind(
+    source: Path, path: PurePosixPath, known: Collection[PurePosixPath], masks: Collection[PurePosixPath]
+) -> str:
+    """Why a file takes no part though nothing hides it: link, mask, or "".  known: all files.  masks: folders."""
+    if not is_image(path) and (source / path).is_dir():
+        return "link"
+    if path.parent in masks:
+        return "mask"
+    match = MASK_FILE.fullmatch(path.stem)
+    return "mask" if match and any(path.with_name(match[1] + suffix) in known for suffix in SUFFIXES) else ""
+
+
+def folder_layout(source: Path, films: Sequence[PurePosixPath], classes: Sequence[str]) -> Layout:
+    """Where the classes are.  films: the files that may be pictures.
+
+    Errors: InputError for splits beside other folders, sets beside one another, and folders that are no classes.
+    """
+    common = source / os.path.commonpath([path.parent.as_posix() for path in films] or [""])
+    for folder in [] if classes else [one for one in (*common.parents, common) if one.is_relative_to(source)]:
+        if preset := set_of_table(folder):
+            raise InputError(
+                f"{folder}: looks like the public set {preset}, whose folders are no classes, expected one folder a "
+                f"class; use --preset {preset}"
+            )
+    layout = Layout(above=folders_above(films, classes))
+    preset = set_of_folders(films)
+    inside = defaultdict[str, set[str]](set)
+    for folders in filter(None, map(layout.folders, films)):
+        inside[folders[0]].add(folders[1] if len(folders) > 1 else "")
+    doubled = {name for name, below in inside.items() if {one.casefold() for one in below} == {name.casefold()}}
+    layout = replace(layout, doubled=frozenset(doubled))
+    first, second = names_at(films, layout, 0), names_at(films, layout, 1)
+    if split_of := splits(first):
+        layout = replace(layout, class_at=1, split_at=0, split_of=split_of)
+        check_splits(source, first, split_of, preset)
+    elif split_of := splits(second):
+        layout = replace(layout, split_at=1, split_of=split_of)
+        check_splits(source, second | {"" for path in films if len(layout.folders(path)) == 1}, split_of, preset)
+        if deeper := names_at(films, layout, 2) - {"images"}:
+            raise InputError(
+                f"{source}: each of {named(first)} has splits of its own and {named(deeper)} in them, expected one "
+                f"folder a class; {f'use --preset {preset}' if preset else 'name one of the folders as SOURCE'}"
+            )
+    labels = [label for path in films if (label := layout.label(path)) and label not in classes]
+    names = set(labels)
+    crowd = len(names) > MANY_FOLDERS and len(labels) < FEW_FILMS * len(names)
+    if crowd or 2 * sum(bool(NO_CLASS.fullmatch(name)) for name in names) > len(names):
+        raise InputError(
+            f"{source}: the {len(names):,} folders {named(names)} look like patients, studies or parts of a set, "
+            "expected one folder a class; list files and labels in a CSV and name it with --manifest, and with --root "
+            "the folder where its paths begin; or name the folders in --classes"
+        )
+    return layout
+
+
+def folders_above(films: Sequence[PurePosixPath], classes: Sequence[str]) -> Folders:
+    """The folders that each hold all that follows, down to where there are several; none above a single class."""
+    above: Folders = ()
+    while True:
+        depth = len(above)
+        below = [path.parts[depth:] for path in films if path.parts[:depth] == above]
+        names = {parts[0] for parts in below if len(parts) > 1}
+        if depth and (not names or any(len(parts) == 1 for parts in below)):
+            return ()  # there are films in the innermost: it is a class
+        if len(names) != 1:
+            is_class = all(NO_CLASS.fullmatch(name) for name in names) or (
+                splits(names) and all(len(parts) < 3 for parts in below)
+            )
+            return () if is_class else above
+        (name,) = names
+        if name in classes or FINDING.fullmatch(name) or looks_healthy(name):
+            return above
+        above = (*above, name)
+
+
+def folders_without_films(source: Path, layout: Layout, films: Sequence[PurePosixPath]) -> list[str]:
+    """The folders beside those of the classes, or their splits, that have no film in them, such as an empty class."""
+    above = source.joinpath(*layout.above)
+    tops = [above / split for split in layout.split_of] if layout.class_at else [above]
+    used = names_at(films, layout, layout.class_at) | layout.doubled | set(layout.above)
+    names = {child.name for top in tops for child in top.iterdir() if child.is_dir() and not child.is_symlink()}
+    aside = {name for name in names if MASKS.fullmatch(name) or kind_aside(PurePosixPath(name) / "film")}
+    return sorted(names - used - aside)
+
+
+def names_at(films: Sequence[PurePosixPath], layout: Layout, depth: int) -> set[str]:
+    """The names of the folders below `depth` others."""
+    return {folders[depth] for path in films if len(folders := layout.folders(path)) > depth}
+
+
+def splits(names: Collection[str]) -> dict[str, str]:
+    """Folder → split, where these folders are splits; none where they are classes, of which one may be called test."""
+    of = {name: SPLIT_NAMES.get(OF_SET.sub("", name.casefold()), "") for name in names}
+    found = {name: split for name, split in of.items() if split}
+    if len(set(found.values())) < 2 or ("train" not in found.values() and len(found) < len(names)):
+        return {}
+    if "val" not in found.values():
+        found = {name: "" if split == "train" else split for name, split in found.items()}
+    return found
+
+
+def check_splits(source: Path, names: Collection[str], split_of: dict[str, str], preset: str) -> None:
+    """Errors: InputError where some of the folders are splits and others are none."""
+    if others := sorted(set(names) - set(split_of)):
+        other = f"{others[0]} is none" if others[0] else "some files are in none"
+        remedy = f"use --preset {preset}" if preset else "move it away, or name the files in a --manifest"
+        raise InputError(
+            f"{source}: the folders {', '.join(sorted(split_of))} are splits, but {other}, expected splits "
+            f"alone or classes alone; {remedy}"
+        )
+
+
+def check_links(source: Path, links: Sequence[PurePosixPath], layout: Layout, classes: Sequence[str]) -> None:
+    """Errors: InputError for links where folders of classes are, and which lead out of source."""
+    places = [path for path in links if len(layout.folders(path)) == layout.class_at]
+    if classes:
+        places = [path for path in places if path.name in classes]
+    inside = os.path.realpath(source)
+    if found := [path for path in places if not Path(os.path.realpath(source / path)).is_relative_to(inside)]:
+        target = Path(os.path.realpath(source / found[0])).parent
+        raise InputError(
+            f"{source}: {named([path.name for path in found])}: links to folders elsewhere, which are not followed, "
+            f"expected folders; allow it with --root {target}, or leave them out with --classes"
+        )
+
+
+def named(names: Collection[str]) -> str:
+    """The first of these names, in order."""
+    return ", ".join(sorted(names)[:MOST_NAMED]) + ", …" * (len(names) > MOST_NAMED)
