@@ -52,10 +52,12 @@ DIALECTS: dict[str, bytes] = {
     "rows of commas": b",,\npath,label,patient\n,,\na b.png,no finding,1\n,,,,\nc.png,covid,2\n , ,\n",
     "trailing commas": b"path,label,patient,,\na b.png,no finding,1,,\nc.png,covid,2,,\n",
     "trailing commas in rows": b"path,label,patient\na b.png,no finding,1,\nc.png,covid,2,,,\n",
-    "gzip": gzip.compress(PLAIN.encode()),
-    "gzip, BOM, semicolons and CRLF": gzip.compress(PLAIN.replace(",", ";").replace("\n", "\r\n").encode("utf-8-sig")),
-    "gzip of UTF-16": gzip.compress(PLAIN.replace(",", "\t").encode("utf-16")),
-    "gzip in two parts": gzip.compress(PLAIN[:30].encode()) + gzip.compress(PLAIN[30:].encode()),
+    "gzip": gzip.compress(PLAIN.encode(), mtime=0),
+    "gzip, BOM, semicolons and CRLF": gzip.compress(
+        PLAIN.replace(",", ";").replace("\n", "\r\n").encode("utf-8-sig"), mtime=0
+    ),
+    "gzip of UTF-16": gzip.compress(PLAIN.replace(",", "\t").encode("utf-16"), mtime=0),
+    "gzip in two parts": gzip.compress(PLAIN[:30].encode(), mtime=0) + gzip.compress(PLAIN[30:].encode(), mtime=0),
     "a cell of a million letters": f'path,rle,label,patient\na b.png,"{"1 2 " * 250_000}",no finding,1\n'.encode()
     + b"c.png,,covid,2\n",
     "cells missing at the end": b"path,label,patient,view\na b.png,no finding,1\nc.png,covid,2,PA\n",
@@ -104,7 +106,10 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
         (b"path\tlabel\na.png\tleft\tlower\n", "a cell that contains a tab"),
         (b'path,label,note\na.png,covid,"x\nb.png,covid,\n', 'line 2 opens a cell with " that does not end'),
         (b"PK\3\4\x14\0\x06\0", "a workbook or archive, expected a table; save it as CSV in UTF-8"),
-        (gzip.compress(PLAIN.encode())[:-12], r"damaged gzip file \(.*\), expected a whole one; copy it again"),
+        (
+            gzip.compress(PLAIN.encode(), mtime=0)[:-12],
+            r"damaged gzip file \(.*\), expected a whole one; copy it again",
+        ),
         (b"\x1f\x8b\x08\xff" + bytes(40), "damaged gzip file"),
         (b"\xff\xfep", r"not a CSV \(.*truncated data\), expected a table; save it as CSV in UTF-8"),
         (b"path,label\n" + b"a" * (1 << 24), "line 2 is endless, expected a table of files; check the path"),
