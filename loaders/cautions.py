@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-Parameter = str | int | float | list[str]
+Parameter = str | int | float | list[str] | dict[str, float]
 
 
 class Gravity(IntEnum):
@@ -17,14 +17,15 @@ class Gravity(IntEnum):
     CONFOUNDED = 1
     SYNTHETIC = 2
     LUNGS = 3
-    PROBES = 4
-    CROSSVAL = 5
-    EARLY = 6
-    PATIENTS = 7
-    FEW_IMAGES = 8
-    FEW_GROUPS = 9
-    SUBGROUP = 10
-    NOTE = 11
+    SOURCE = 4
+    PROBES = 5
+    CROSSVAL = 6
+    EARLY = 7
+    PATIENTS = 8
+    FEW_IMAGES = 9
+    FEW_GROUPS = 10
+    SUBGROUP = 11
+    NOTE = 12
     """To be known, but no red flag."""
 
 
@@ -33,7 +34,7 @@ class Code:
     """What a code means.  finding: what was found, a template of the parameters, without a full stop.
 
     effect: what that does to the score, to follow "the score"; only red flags have one, and a gravity above NOTE.
-    parameters: of which type each is; a whole number may stand for a float.
+    parameters: of which type each is; a whole number may stand for a float.  A dict has the share of each name.
     """
 
     finding: str
@@ -70,8 +71,14 @@ class Caution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def finding(self) -> str:
         """What was found, without a full stop."""
-        lists = {name: ", ".join(value) for name, value in self.parameters.items() if isinstance(value, list)}
-        return self.meaning.finding.format(**self.parameters | lists)
+        shown = {
+            name: ", ".join(f"{100 * value[key]:.1f} % of {key}" for key in value)
+            if isinstance(value, dict)
+            else ", ".join(value)
+            for name, value in self.parameters.items()
+            if isinstance(value, list | dict)
+        }
+        return self.meaning.finding.format(**self.parameters | shown)
 
     @property
     def meaning(self) -> Code:
@@ -103,8 +110,20 @@ def each_once(found: Iterable[Caution]) -> list[Caution]:
     return kept
 
 
+NOTHING_CLINICAL = "is evidence of nothing clinical"
 UNKNOWN = "may be inflated, since leakage between patients is not excluded"
 patients_unknown = partial(code, effect=UNKNOWN, gravity=Gravity.PATIENTS)
+told_by_source = partial(
+    code,
+    "the source alone tells {label} from the other classes with a balanced accuracy of {accuracy:.3f} (95 % interval "
+    "{low:.3f} to {high:.3f}; guessing 0.5); {own} come from sources with hardly any other class (add images of each "
+    "class from the same sources)",
+    label=str,
+    accuracy=float,
+    low=float,
+    high=float,
+    own=dict[str, float],
+)
 few_groups = partial(code, effect="rests on few patients", gravity=Gravity.FEW_GROUPS)
 
 CODES: dict[str, Code] = {
@@ -126,11 +145,15 @@ CODES: dict[str, Code] = {
     # of the images
     "confounded-with-source": code(
         "finding and source cannot be separated, since all images of {classes} ({images:,}) come from sources "
-        "that have no other class",
-        effect="is evidence of nothing clinical",
+        "that have no other class (add images of each class from the same sources)",
+        effect=NOTHING_CLINICAL,
         gravity=Gravity.CONFOUNDED,
         classes=list[str],
         images=int,
+    ),
+    "strongly-confounded-with-source": told_by_source(effect=NOTHING_CLINICAL, gravity=Gravity.CONFOUNDED),
+    "moderately-confounded-with-source": told_by_source(
+        effect="may come from the source instead of the disease", gravity=Gravity.SOURCE
     ),
     "synthetic-phantoms": code(
         "all images are synthetic phantoms, drawn by a program",

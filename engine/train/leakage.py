@@ -17,7 +17,7 @@ from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.errors import InputError
-from loaders.sources.catalog import source_cautions
+from loaders.sources.confounding import source_cautions
 
 RECORD = "leakage.safetensors"
 HASHES = ("pixel_hash", "patient_hash")
@@ -114,7 +114,7 @@ def image_cautions(betons: Sequence[Beton]) -> list[Caution]:
     found = [caution("synthetic-phantoms")] if betons[0].facts.synthetic else []
     labels = [beton.facts.classes[label] for beton in betons for label in beton.label_N]
     sources = [source for beton in betons for source in beton.rows_N["source"].tolist()]
-    return found + source_cautions(labels, sources)
+    return found + source_cautions(labels, sources, np.concatenate([beton.rows_N["group"] for beton in betons]))
 
 
 def patient_cautions(hash_N16: np.ndarray, code: str = "patients-unknown") -> list[Caution]:

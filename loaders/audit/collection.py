@@ -11,7 +11,7 @@ import numpy as np
 from loaders.audit.findings import CollectionFinding, ProbeFinding
 from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, SOURCE_PROBE, VIEW_PROBE, Probe
 from loaders.cautions import Caution, caution
-from loaders.sources.catalog import source_cautions
+from loaders.sources.confounding import source_cautions
 from loaders.statistics import (
     Progress,
     bootstrap_aucs,
@@ -71,7 +71,7 @@ def probe_collection(
     resamples: int = 2000,
     progress: Progress = no_progress,
 ) -> CollectionFinding:
-    """Find whether each probe predicts the class, and whether sources and classes coincide.
+    """Find whether each probe predicts the class, and how well the source alone gives it.
 
     A probe's AUC is cross-validated by groups; its interval resamples groups, with the classifiers unchanged; its p
     permutes the labels of whole groups.  A pure function of the collection and the seed.
@@ -91,8 +91,7 @@ def probe_collection(
         for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True)
     ]
     labels = [collection.classes[label] for label in collection.label_N.tolist()]
-    # a single class is tied to its sources by nature
-    cautions = source_cautions(labels, collection.source_N) if len(set(labels)) > 1 else []
+    cautions = source_cautions(labels, collection.source_N, collection.group_N)
     return CollectionFinding(probes=probes, cautions=cautions, skipped=skipped)
 
 

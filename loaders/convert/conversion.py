@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult
 from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE, audit_parts
 from loaders.audit.table import AuditDecision, read_decisions
@@ -17,7 +19,8 @@ from loaders.errors import InputError
 from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
-from loaders.sources.catalog import Catalog, Entry, positive_class, source_cautions
+from loaders.sources.catalog import Catalog, Entry, positive_class
+from loaders.sources.confounding import source_cautions
 from loaders.sources.entry import EXCLUDED, SPLITS, as_text, csv_bytes, may_be_picture, table_path
 
 CSV_COLUMNS = (
@@ -197,7 +200,8 @@ def summarise(
     samples = {split: {name: images[split, name] for name in catalog.classes} for split in SPLITS}
     samples = {split: of for split, of in samples.items() if any(of.values())}
     cautions = [*catalog.cautions, *found]
-    cautions += source_cautions([row.entry.label for row in written], [row.entry.source for row in written])
+    labels, sources = [row.entry.label for row in written], [row.entry.source for row in written]
+    cautions += source_cautions(labels, sources, np.array([row.group for row in written]))
     if unknown := sum(not row.patient for row in written):
         cautions.append(caution("patients-unknown", unknown=unknown, images=len(written)))
     if config.keep_demographics:

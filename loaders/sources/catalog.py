@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -175,21 +175,3 @@ def completed(entry: Entry, name_of: dict[str, str], config: CatalogConfig, patt
     changed: dict[str, Any] = {"label": label, "patient": patient, "view": view, "source": source}
     changed |= {"excluded": excluded, "kind": kind}
     return replace(entry, **changed) if any(getattr(entry, name) != value for name, value in changed.items()) else entry
-
-
-def confounded_labels(labels: Sequence[str], sources: Sequence[Hashable]) -> list[str]:
-    """The labels whose sources have images of no other label, in order: there the source alone gives the label."""
-    labels_of: dict[Hashable, set[str]] = defaultdict(set)
-    for label, source in zip(labels, sources, strict=True):
-        labels_of[source].add(label)
-    mixed = {label for found in labels_of.values() if len(found) > 1 for label in found}
-    return [label for label in dict.fromkeys(labels) if label not in mixed]
-
-
-def source_cautions(labels: Sequence[str], sources: Sequence[Hashable]) -> list[Caution]:
-    """A caution where the source alone gives the label of some classes, which it names, the commonest first."""
-    counts = Counter(labels)
-    confounded = confounded_labels(labels, sources) if len(counts) > 1 else []  # one class alone tells nothing
-    found = sorted(confounded, key=lambda label: (-counts[label], label))
-    images = sum(counts[label] for label in found)
-    return [caution("confounded-with-source", classes=found, images=images)] if found else []

@@ -299,8 +299,15 @@ def on_card(case: Case) -> list[Caution]:
     return [caution(code) for code in CODES if CARD in places_of(code) and CODES[code].finding in card]
 
 
-def confounded(case: Case) -> list[Caution]:
-    return case.checked(case.beton(source=lambda beton: beton.label_N))
+def confounded(case: Case, exceptions: int = 0) -> list[Caution]:
+    """Of a set whose sources follow the classes, but for some films; each is a patient of its own."""
+
+    def sources(beton: Beton) -> np.ndarray:
+        return np.where(np.arange(len(beton)) < exceptions, 1 - beton.label_N, beton.label_N)
+
+    path = case.beton("train", source=sources, group=lambda beton: np.arange(len(beton)))
+    with Beton(path) as beton:
+        return training_cautions(beton)
 
 
 def at(temperature: float) -> list[Caution]:
@@ -336,7 +343,9 @@ Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
     "validation-leakage": ("evaluation", lambda case: case.checked(case.betons / "val.beton")),
-    "confounded-with-source": ("evaluation", confounded),
+    "confounded-with-source": ("evaluation", lambda case: case.checked(case.beton(source=lambda beton: beton.label_N))),
+    "strongly-confounded-with-source": ("training", lambda case: confounded(case, 1)),
+    "moderately-confounded-with-source": ("training", lambda case: confounded(case, 5)),
     "synthetic-phantoms": ("training", lambda case: training_cautions(Beton(case.betons / "train.beton"))),
     "early-convergence": ("training", lambda case: early_convergence({"val_f1": 0.5, "val_accuracy": 0.995})),
     "patients-unknown": ("evaluation", unknown_patients),
@@ -406,7 +415,9 @@ PLANTS: dict[str, tuple[str, Plant]] = {
 
 def example(code: str) -> Caution:
     """A caution of this code, each parameter made up."""
-    values: dict[Any, Any] = {int: 3, float: 0.75, str: "what was found", list[str]: ["covid", "tb"]}
+    values: dict[Any, Any] = {
+        int: 3, float: 0.75, str: "what was found", list[str]: ["covid", "tb"], dict[str, float]: {"covid": 0.5},
+    }  # fmt: skip
     return Caution(code, {name: values[kind] for name, kind in CODES[code].parameters.items()})
 
 

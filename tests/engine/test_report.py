@@ -69,6 +69,9 @@ def cautions(*found: Caution) -> list[dict[str, Any]]:
 
 PHANTOMS = caution("synthetic-phantoms")
 TRAP = caution("confounded-with-source", classes=["covid"], images=9)
+NUMBERS = {"label": "covid", "accuracy": 0.995, "low": 0.985, "high": 1.0, "own": {"covid": 0.99, "normal": 1.0}}
+NEARLY = caution("strongly-confounded-with-source", **NUMBERS)
+PARTLY = caution("moderately-confounded-with-source", **NUMBERS | {"low": 0.7})
 UNKNOWN = caution("patients-unknown", unknown=3, images=400)
 SEVEN = caution("few-groups", groups=7)
 LEAKED = caution("leakage-forced", images=3, patients=5)
@@ -207,6 +210,27 @@ def test_the_gravest_red_flag_leads_three_are_named_and_the_rest_counted(tmp_pat
     assert "2 further red flags" in verdict.what_could_fool and "too few images" not in verdict.what_could_fool
     page = write_report(tmp_path / "run").page.read_text()
     assert all(flag.effect in page for flag in verdict.red_flags)
+
+
+@pytest.mark.parametrize(
+    ("tested", "trained", "lead", "flags"),
+    [
+        (TRAP, TRAP, "This score is evidence of nothing clinical", 1),
+        (NEARLY, NEARLY, "This score is evidence of nothing clinical", 1),  # a few films of another source
+        (NEARLY, TRAP, "This score is evidence of nothing clinical", 1),
+        (PARTLY, TRAP, "This score is evidence of nothing clinical", 2),
+        (PARTLY, PARTLY, "This score may come from the source instead of the disease", 1),
+    ],
+)
+def test_a_few_films_of_another_source_do_not_soften_the_verdict(
+    tmp_path: Path, tested: Caution, trained: Caution, lead: str, flags: int
+) -> None:
+    found, own = metrics(cautions=cautions(tested)), summary(cautions=cautions(trained))
+    verdict = planted(tmp_path, metrics=found, summary=own)
+    assert verdict.state == "flagged" and verdict.how_good.startswith(lead) and len(verdict.red_flags) == flags
+    if tested is not TRAP:
+        page = write_report(tmp_path / "run").page.read_text()
+        assert "balanced accuracy of 0.995" in page and "99.0 % of covid, 100.0 % of normal" in page
 
 
 def test_a_score_that_guessing_reaches_is_not_reported_as_good(tmp_path: Path) -> None:

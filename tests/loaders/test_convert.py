@@ -35,7 +35,6 @@ from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
 from loaders.output import Line
 from loaders.settings import build
-from loaders.sources.catalog import confounded_labels
 from loaders.sources.entry import EXCLUDED
 
 
@@ -501,22 +500,6 @@ def test_a_folder_that_cannot_be_locked_is_not_called_locked(folder: Path, monke
     monkeypatch.setattr("fcntl.flock", no_locks)
     with pytest.raises(StorageError, match="No locks available"):
         convert(config(folder))
-
-
-@pytest.mark.parametrize(
-    ("labels", "sources", "found"),
-    [
-        ("aabb", "xxyy", ["a", "b"]),
-        ("aabb", "xyxy", []),
-        ("aabbcc", "xxyzyy", ["a"]),  # b and c share a source, a has one of its own
-        ("aab", "xyy", []),
-        ("aabb", ["", "", "", ""], []),  # unknown sources prove nothing
-        ("aabb", ["x", "x", "", ""], ["a", "b"]),  # but missing ones do, where they follow the label
-        ("", "", []),
-    ],
-)
-def test_a_label_is_confounded_with_sources_of_its_own(labels: str, sources: list[str], found: list[str]) -> None:
-    assert confounded_labels(list(labels), list(sources)) == found
 
 
 @pytest.mark.parametrize(
