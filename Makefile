@@ -79,19 +79,19 @@ rivals: $(VENV)/bench
 
 run: $(VENV)/base  ## the main job on phantoms, or on your own radiographs: make run DATA=folder
 ifeq ($(DATA),)
-	@test ! -e $(OUT) -o -e $(OUT)/.plainfilm-demo || { echo "$(OUT) exists and is no demo of plainfilm's, expected a new folder; try make run OUT=folder"; exit 2; }
-	@rm -rf $(OUT) && mkdir -p $(OUT) && touch $(OUT)/.plainfilm-demo
-	$(PY) cli.py phantom $(OUT)/phantoms --patients 480
-	$(PY) cli.py convert --manifest $(OUT)/phantoms/phantoms.csv --size 96 --holdout 0.15 --out $(OUT)/betons
-	$(PY) cli.py train $(OUT)/betons --out $(OUT)/run --epochs 10
+	@test ! -e "$(OUT)" -o -e "$(OUT)/.plainfilm-demo" || { echo "$(OUT) exists and is no demo of plainfilm's, expected a new folder; try make run OUT=folder"; exit 2; }
+	@rm -rf "$(OUT)" && mkdir -p "$(OUT)" && touch "$(OUT)/.plainfilm-demo"
+	$(PY) cli.py phantom "$(OUT)/phantoms" --patients 480
+	$(PY) cli.py convert --manifest "$(OUT)/phantoms/phantoms.csv" --size 96 --holdout 0.15 --out "$(OUT)/betons"
+	$(PY) cli.py train "$(OUT)/betons" --out "$(OUT)/run" --epochs 10
 else
-	@test ! -e $(OUT) || { echo "$(OUT) exists, expected a new folder; try make run DATA=$(DATA) OUT=folder"; exit 2; }
-	$(PY) cli.py convert $(if $(filter %.csv,$(DATA)),--manifest) "$(DATA)" --holdout 0.15 --out $(OUT)/betons
-	$(PY) cli.py train $(OUT)/betons --out $(OUT)/run
+	@test ! -e "$(OUT)" || { echo "$(OUT) exists, expected a new folder; try make run DATA=$(DATA) OUT=folder"; exit 2; }
+	$(PY) cli.py convert $(if $(filter %.csv %.csv.gz %.tsv,$(DATA)),--manifest) "$(DATA)" --holdout 0.15 --out "$(OUT)/betons"
+	$(PY) cli.py train "$(OUT)/betons" --out "$(OUT)/run"
 endif
-	$(PY) cli.py evaluate $(OUT)/run $(OUT)/betons/heldout.beton
-	@printf 'Pictures:\n'; printf '  %s\n' $(OUT)/betons/preparation.png $(OUT)/betons/augmentation.png $(OUT)/run/curves.png $(OUT)/run/evaluation/heldout-*/confusion.png
-	@printf 'The page of the run, with its verdict:\n  %s\n' $(OUT)/run/report.html
+	$(PY) cli.py evaluate "$(OUT)/run" "$(OUT)/betons/heldout.beton"
+	@printf 'Pictures:\n'; printf '  %s\n' "$(OUT)/betons/preparation.png" "$(OUT)/betons/augmentation.png" "$(OUT)/run/curves.png" "$(OUT)"/run/evaluation/heldout-*/confusion.png
+	@printf 'The page of the run, with its verdict:\n  %s\n' "$(OUT)/run/report.html"
 
 # side by side, torch's threads would wait for one another: one each
 TEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal

@@ -127,8 +127,7 @@ class CatalogConfig:
     manifest: Path | None = None
     """Table, not a folder: path, label, optionally patient, sex, age, view, source, split; paths relative to it."""
     root: tuple[Path, ...] = ()
-    """Folder that a manifest's paths lie below, instead of its own, or in which links of SOURCE may end; repeatable. No
-    file outside is read."""
+    """Folder below which a manifest's paths lie, or links of SOURCE may end; repeatable. No file outside is read."""
     path_column: str | None = None
     """Column of the manifest with the files' paths. Default: path, or a usual spelling such as Image Index."""
     label_column: str | None = None
@@ -146,8 +145,7 @@ class CatalogConfig:
     split_column: str | None = None
     """Column with train, val or heldout. Default: split, or a usual spelling such as data_split."""
     preset: str | None = None
-    """Public set in SOURCE, as distributed: covid-radiography, covid-qu-ex, covid-chestxray, nih, rsna, siim, vindr or
-    kaggle-pneumonia (docs/COLLECTIONS.md)."""
+    """Public set in SOURCE, as distributed: nih, rsna, siim, vindr, covid-qu-ex and others (docs/COLLECTIONS.md)."""
     classes: tuple[str, ...] = ()
     """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
     map_label: tuple[str, ...] = ()

@@ -161,3 +161,24 @@ def test_elsewhere_than_on_x86_nothing_is_run_and_that_is_reported(
 
 def test_a_marked_file_is_found_by_its_mark() -> None:
     assert {path.name for path in numerical_files()} >= {"test_step.py", "test_cpu_blocks.py", "test_kernels.py"}
+
+
+# ---- make run
+
+
+@pytest.mark.parametrize("data", ["", "my films/all", "my films/films.csv"])
+def test_make_run_takes_folders_whose_names_have_blanks(tmp_path: Path, data: str) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/bash\nprintf "%s|" "$@" >>"$0.txt"\necho >>"$0.txt"\n')
+    python.chmod(0o700)
+    (tmp_path / "out").mkdir()  # of somebody else
+    command = ["make", "-f", REPOSITORY / "Makefile", "-o", ".venv/base", "run", f"PY={python}", "OUT=out x"]
+    for _ in range(1 if data else 2):  # a demo may be made anew
+        done = subprocess.run([*command, f"DATA={data}"], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    steps = [line.split("|")[1:-1] for line in python.with_suffix(".txt").read_text().splitlines()]
+    source = ["--manifest"] * (data == "" or data.endswith("csv")) + [data or "out x/phantoms/phantoms.csv"]
+    converted = next(step for step in steps if step[0] == "convert")
+    assert converted[1 : len(source) + 1] == source and converted[-2:] == ["--out", "out x/betons"]
+    assert steps[-1] == ["evaluate", "out x/run", "out x/betons/heldout.beton"]
+    assert "  out x/run/report.html\n" in done.stdout and not list((tmp_path / "out").iterdir())

@@ -60,7 +60,7 @@ _SIGNATURES = (  # offset, magic, format; the first that fits
 )
 SUFFIXES = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".tif": "TIFF",
-    ".tiff": "TIFF", ".bmp": "BMP", ".dib": "BMP", ".dcm": "DICOM", ".gif": "GIF", ".webp": "WebP",
+    ".tiff": "TIFF", ".bmp": "BMP", ".dib": "BMP", ".dcm": "DICOM", ".dicom": "DICOM", ".gif": "GIF", ".webp": "WebP",
 }  # fmt: skip
 # no preamble: the first tag, then a VR or a short length; little-endian or big-endian
 _BARE_DICOM = re.compile(rb"[\x02\x08]\0.\0([A-Z]{2}|..\0\0)|\0\x08\0.([A-Z]{2}|\0\0)", re.DOTALL)

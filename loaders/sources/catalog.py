@@ -60,7 +60,7 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
     given, translated = translate(given, config)
     name_of = label_names([as_text(entry.label) for entry in given if not entry.excluded], config.classes)
     entries = [completed(entry, name_of, config, patient_of) for entry in given]
-    if config.preset is not None:
+    if config.preset == "nih":
         check_whole_patients(origin, entries)
     found = sorted({entry.label for entry in entries if not entry.excluded or entry.kind == OTHER_CLASS})
     if not found:

@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from loaders.cautions import Caution, caution
@@ -20,12 +21,12 @@ from loaders.sources.entry import (
     looks_healthy,
     may_be_picture,
 )
-from loaders.sources.folder_sets import set_of_folders
+from loaders.sources.presets import set_of_folders
 from loaders.sources.table_sets import set_of_table
 
 OF_SET = re.compile(r"[ _-]?(set|data|images)$")  # train_set, test-images
 MASKS = re.compile(r".*(masks?|segmentations?|annotations?)", re.IGNORECASE)
-MASK_FILE = re.compile(r"(.+)[ _-](?:mask|segmentation|seg)", re.IGNORECASE)
+MASK_FILE = re.compile(r"(.*[^/])[ _-](?:mask|segmentation|seg)\.\w+", re.IGNORECASE)
 # folders of patients, studies, DICOM's identifiers, or mere parts of a set: none says what is on a film
 NO_CLASS = re.compile(
     r"(patient|pat|subject|subj|sub|case|study|series|fold|part|batch|images?|imgs?)[ _-]?\d+"
@@ -56,21 +57,21 @@ class Layout:
     split_at: int = -1
     split_of: dict[str, str] = field(default_factory=dict)
 
-    def folders(self, path: PurePosixPath) -> Folders:
-        """The folders of a file that may be splits or classes; none for a file beside them."""
-        folders = path.parts[:-1]
+    def below(self, folders: Folders) -> Folders:
+        """Those of a file's folders that may be splits or classes; none for a file beside them."""
         if folders[: len(self.above)] != self.above:
             return ()
         folders = folders[len(self.above) :]
         return folders[1:] if folders and folders[0] in self.doubled else folders
 
-    def label(self, path: PurePosixPath) -> str:
-        """The class of a file, or ""."""
-        return next(iter(self.folders(path)[self.class_at :]), "")
+    def label(self, folders: Folders) -> str:
+        """The class of a file in these folders, or ""."""
+        return next(iter(self.below(folders)[self.class_at :]), "")
 
-    def split(self, path: PurePosixPath) -> str:
-        """The split of a file, or ""."""
-        return self.split_of.get(self.folders(path)[self.split_at], "") if self.split_of and self.label(path) else ""
+    def split(self, folders: Folders) -> str:
+        """The split of a file in these folders, or ""."""
+        has_split = self.split_of and self.label(folders)
+        return self.split_of.get(self.below(folders)[self.split_at], "") if has_split else ""
 
 
 def folder_entries(
@@ -86,35 +87,33 @@ def folder_entries(
     if not source.is_dir():
         raise InputError(f"{source}: not a folder, expected one of radiographs; check the path, or use --manifest")
     paths = list(files_below(source, roots))
-    known = set(paths)
-    masks = {
-        folder for folder in {path.parent for path in paths} if set(filter(MASKS.fullmatch, folder.parts)) - {*classes}
-    }
-    kind_of = {path: kind_aside(path) or own_kind(source, path, known, masks) for path in paths}
-    films = [path for path in paths if not kind_of[path] and may_be_picture(path.name)]
+    known = {path.as_posix() for path in paths}
+    kinds = [kind_aside(path) or own_kind(source, path, known, classes) for path in paths]
+    films = [path for path, kind in zip(paths, kinds, strict=True) if not kind and may_be_picture(path.name)]
+    folders = Counter(path.parts[:-1] for path in films)
     layout, cautions = Layout(), list[Caution]()
     if labelled:
-        links = [path for path, kind in kind_of.items() if kind == "link"]
-        layout = folder_layout(source, films, classes)
-        check_links(source, links, layout, classes)
+        preset = set_of_folders(films)
+        layout = folder_layout(source, folders, classes, preset)
+        check_links(source, [path for path, kind in zip(paths, kinds, strict=True) if kind == "link"], layout, classes)
         if layout.above:
             cautions.append(caution("folders-around-all", folder="/".join(layout.above)))
         if layout.split_of:
             cautions.append(caution("folders-are-splits", folders=sorted(layout.split_of)))
-        if empty := folders_without_films(source, layout, films):
+        if empty := folders_without_films(source, layout, folders):
             cautions.append(caution("folders-without-films", folders=empty[:MOST_NAMED]))
-        if preset := set_of_folders(films):
+        if preset:
             cautions.append(caution("looks-like-preset", preset=preset))
-    if num_masks := sum(kind == "mask" for kind in kind_of.values()):
+    if num_masks := kinds.count("mask"):
         cautions.append(caution("masks-left-out", masks=num_masks))
-    names = {layout.label(path) for path in films}
+    places = {place: (layout.label(place), layout.split(place)) for place in folders}
     # phantoms stay synthetic when their images are taken as a folder, without their table
     phantoms = any((folder / PHANTOM_TABLE).is_file() for folder in (source, source.resolve().parent))
     source_name = SYNTHETIC if labelled and phantoms else ""
     entries = []
-    for path in paths:
-        label, kind, split = layout.label(path) if labelled else "", kind_of[path], layout.split(path)
-        if labelled and not kind and label not in names - {""}:
+    for path, kind in zip(paths, kinds, strict=True):
+        label, split = places.get(path.parts[:-1], ("", "")) if labelled else ("", "")
+        if labelled and not kind and not label:
             kind = "no-class"
         excluded = EXCLUDED.get(kind, "")
         entries.append(
@@ -123,52 +122,55 @@ def folder_entries(
     return entries, cautions
 
 
-def own_kind(
-    source: Path, path: PurePosixPath, known: Collection[PurePosixPath], masks: Collection[PurePosixPath]
-) -> str:
-    """Why a file takes no part though nothing hides it: link, mask, or "".  known: all files.  masks: folders."""
+def own_kind(source: Path, path: PurePosixPath, known: Collection[str], classes: Collection[str]) -> str:
+    """Why a file takes no part though nothing hides it: link, mask, or "".  known: all files."""
     if not is_image(path) and (source / path).is_dir():
         return "link"
-    if path.parent in masks:
+    if any(holds_masks(folder) and folder not in classes for folder in path.parts[:-1]):
         return "mask"
-    match = MASK_FILE.fullmatch(path.stem)
-    return "mask" if match and any(path.with_name(match[1] + suffix) in known for suffix in SUFFIXES) else ""
+    match = MASK_FILE.fullmatch(path.as_posix())
+    return "mask" if match and any(match[1] + suffix in known for suffix in SUFFIXES) else ""
 
 
-def folder_layout(source: Path, films: Sequence[PurePosixPath], classes: Sequence[str]) -> Layout:
-    """Where the classes are.  films: the files that may be pictures.
+@lru_cache
+def holds_masks(folder: str) -> bool:
+    """Whether a folder is one of masks, by its name."""
+    return bool(MASKS.fullmatch(folder))
+
+
+def folder_layout(source: Path, folders: Counter[Folders], classes: Sequence[str], preset: str) -> Layout:
+    """Where the classes are.  folders: those that hold films, with their number.  preset: as set_of_folders has it.
 
     Errors: InputError for splits beside other folders, sets beside one another, and folders that are no classes.
     """
-    common = source / os.path.commonpath([path.parent.as_posix() for path in films] or [""])
+    common = source / os.path.commonpath(["/".join(place) for place in folders] or [""])
     for folder in [] if classes else [one for one in (*common.parents, common) if one.is_relative_to(source)]:
-        if preset := set_of_table(folder):
+        if known := set_of_table(folder):
             raise InputError(
-                f"{folder}: looks like the public set {preset}, whose folders are no classes, expected one folder a "
-                f"class; use --preset {preset}"
+                f"{folder}: looks like the public set {known}, whose folders are no classes, expected one folder a "
+                f"class; use --preset {known}"
             )
-    layout = Layout(above=folders_above(films, classes))
-    preset = set_of_folders(films)
+    layout = Layout(above=folders_above(folders, classes))
     inside = defaultdict[str, set[str]](set)
-    for folders in filter(None, map(layout.folders, films)):
-        inside[folders[0]].add(folders[1] if len(folders) > 1 else "")
+    for place in filter(None, map(layout.below, folders)):
+        inside[place[0]].add(place[1] if len(place) > 1 else "")
     doubled = {name for name, below in inside.items() if {one.casefold() for one in below} == {name.casefold()}}
     layout = replace(layout, doubled=frozenset(doubled))
-    first, second = names_at(films, layout, 0), names_at(films, layout, 1)
+    first, second = names_at(folders, layout, 0), names_at(folders, layout, 1)
     if split_of := splits(first):
         layout = replace(layout, class_at=1, split_at=0, split_of=split_of)
         check_splits(source, first, split_of, preset)
     elif split_of := splits(second):
         layout = replace(layout, split_at=1, split_of=split_of)
-        check_splits(source, second | {"" for path in films if len(layout.folders(path)) == 1}, split_of, preset)
-        if deeper := names_at(films, layout, 2) - {"images"}:
+        check_splits(source, second | {"" for place in folders if len(layout.below(place)) == 1}, split_of, preset)
+        if deeper := names_at(folders, layout, 2) - {"images"}:
             raise InputError(
                 f"{source}: each of {named(first)} has splits of its own and {named(deeper)} in them, expected one "
                 f"folder a class; {f'use --preset {preset}' if preset else 'name one of the folders as SOURCE'}"
             )
-    labels = [label for path in films if (label := layout.label(path)) and label not in classes]
-    names = set(labels)
-    crowd = len(names) > MANY_FOLDERS and len(labels) < FEW_FILMS * len(names)
+    names = {label for place in folders if (label := layout.label(place)) and label not in classes}
+    num_films = sum(number for place, number in folders.items() if layout.label(place) in names)
+    crowd = len(names) > MANY_FOLDERS and num_films < FEW_FILMS * len(names)
     if crowd or 2 * sum(bool(NO_CLASS.fullmatch(name)) for name in names) > len(names):
         raise InputError(
             f"{source}: the {len(names):,} folders {named(names)} look like patients, studies or parts of a set, "
@@ -178,50 +180,54 @@ def folder_layout(source: Path, films: Sequence[PurePosixPath], classes: Sequenc
     return layout
 
 
-def folders_above(films: Sequence[PurePosixPath], classes: Sequence[str]) -> Folders:
+def folders_above(folders: Collection[Folders], classes: Sequence[str]) -> Folders:
     """The folders that each hold all that follows, down to where there are several; none above a single class."""
     above: Folders = ()
     while True:
         depth = len(above)
-        below = [path.parts[depth:] for path in films if path.parts[:depth] == above]
-        names = {parts[0] for parts in below if len(parts) > 1}
-        if depth and (not names or any(len(parts) == 1 for parts in below)):
+        below = [place[depth:] for place in folders if place[:depth] == above]
+        names = {place[0] for place in below if place}
+        if depth and not all(below):
             return ()  # there are films in the innermost: it is a class
         if len(names) != 1:
             is_class = all(NO_CLASS.fullmatch(name) for name in names) or (
-                splits(names) and all(len(parts) < 3 for parts in below)
+                splits(names) and all(len(place) < 2 for place in below)
             )
-            return () if is_class else above
+            return () if is_class and not any(split_name(name) for name in above) else above
         (name,) = names
         if name in classes or FINDING.fullmatch(name) or looks_healthy(name):
             return above
         above = (*above, name)
 
 
-def folders_without_films(source: Path, layout: Layout, films: Sequence[PurePosixPath]) -> list[str]:
+def folders_without_films(source: Path, layout: Layout, folders: Collection[Folders]) -> list[str]:
     """The folders beside those of the classes, or their splits, that have no film in them, such as an empty class."""
     above = source.joinpath(*layout.above)
     tops = [above / split for split in layout.split_of] if layout.class_at else [above]
-    used = names_at(films, layout, layout.class_at) | layout.doubled | set(layout.above)
+    used = names_at(folders, layout, layout.class_at) | layout.doubled | set(layout.above)
     names = {child.name for top in tops for child in top.iterdir() if child.is_dir() and not child.is_symlink()}
     aside = {name for name in names if MASKS.fullmatch(name) or kind_aside(PurePosixPath(name) / "film")}
     return sorted(names - used - aside)
 
 
-def names_at(films: Sequence[PurePosixPath], layout: Layout, depth: int) -> set[str]:
+def names_at(folders: Collection[Folders], layout: Layout, depth: int) -> set[str]:
     """The names of the folders below `depth` others."""
-    return {folders[depth] for path in films if len(folders := layout.folders(path)) > depth}
+    return {below[depth] for place in folders if len(below := layout.below(place)) > depth}
 
 
 def splits(names: Collection[str]) -> dict[str, str]:
     """Folder → split, where these folders are splits; none where they are classes, of which one may be called test."""
-    of = {name: SPLIT_NAMES.get(OF_SET.sub("", name.casefold()), "") for name in names}
-    found = {name: split for name, split in of.items() if split}
+    found = {name: split for name in names if (split := split_name(name))}
     if len(set(found.values())) < 2 or ("train" not in found.values() and len(found) < len(names)):
         return {}
     if "val" not in found.values():
         found = {name: "" if split == "train" else split for name, split in found.items()}
     return found
+
+
+def split_name(folder: str) -> str:
+    """train, val or heldout for a folder called so, or train_set and the like; else ""."""
+    return SPLIT_NAMES.get(OF_SET.sub("", folder.casefold()), "")
 
 
 def check_splits(source: Path, names: Collection[str], split_of: dict[str, str], preset: str) -> None:
@@ -237,7 +243,7 @@ def check_splits(source: Path, names: Collection[str], split_of: dict[str, str],
 
 def check_links(source: Path, links: Sequence[PurePosixPath], layout: Layout, classes: Sequence[str]) -> None:
     """Errors: InputError for links where folders of classes are, and which lead out of source."""
-    places = [path for path in links if len(layout.folders(path)) == layout.class_at]
+    places = [path for path in links if len(layout.below(path.parts[:-1])) == layout.class_at]
     if classes:
         places = [path for path in places if path.name in classes]
     inside = os.path.realpath(source)

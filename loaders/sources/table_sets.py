@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from loaders.cautions import Caution
 from loaders.errors import InputError
 from loaders.sources.entry import (
     EXCLUDED,
@@ -30,9 +31,10 @@ from loaders.sources.entry import (
     unlisted,
     without_decimals,
 )
-from loaders.sources.folder_sets import IMAGES, UNPACK, Found, Paths
 from loaders.sources.table import lowered, read_rows, table_columns, table_rows
 
+IMAGES = "images"
+UNPACK = "unpack the set again, or point SOURCE at the folder that has it"
 CHESTXRAY_TABLES = ("metadata.csv",)
 CHESTXRAY_COLUMNS = ("patientid", "finding", "view", "modality", "folder", "filename")
 NIH_COLUMNS = ("image index", "finding labels", "patient id", "view position")
@@ -47,6 +49,9 @@ SIIM_TABLES, SIIM_COLUMNS = ("train-rle.csv", "stage_2_train.csv"), ("imageid", 
 VINDR_TABLES = ("train.csv", "annotations/annotations_train.csv", "annotations_train.csv")
 VINDR_TEST = ("annotations/annotations_test.csv", "annotations_test.csv")
 VINDR_COLUMNS = ("image_id", "class_name", "rad_id")
+
+Paths = Sequence[PurePosixPath]
+Found = tuple[list[Entry], list[Caution]]  # what takes part and what does not, and what is to be known about it
 
 
 def chestxray_entries(source: Path, paths: Paths) -> Found:

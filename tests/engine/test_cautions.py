@@ -253,6 +253,24 @@ def by_spelling(case: Case) -> list[Caution]:
     return [*read_catalog(CatalogConfig(manifest=table)).cautions]
 
 
+def in_folders(case: Case) -> list[Caution]:
+    """A public set in a folder, with masks and an empty class."""
+    source = case.place / "around"
+    for path in ("set/COVID/images/a.png", "set/COVID/masks/a.png", "set/Normal/images/b.png"):
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).touch()
+    (source / "set" / "Viral Pneumonia").mkdir(exist_ok=True)
+    return [*read_catalog(CatalogConfig(source=source)).cautions]
+
+
+def in_crossed_splits(case: Case) -> list[Caution]:
+    source = case.place / "chest_xray"
+    for folder in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL"):
+        (source / folder).mkdir(parents=True, exist_ok=True)
+        (source / folder / "IM-0001-0001.jpeg").touch()
+    return [*read_catalog(CatalogConfig(source=source, preset="kaggle-pneumonia")).cautions]
+
+
 def in_split_folders(case: Case) -> list[Caution]:
     for folder in ("train/a", "train/b", "test/a", "test/b"):
         (case.place / "folders" / folder).mkdir(parents=True, exist_ok=True)
@@ -391,6 +409,11 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "names-in-latin": ("catalog", in_latin_1),
     "labels-joined": ("catalog", in_latin_1),
     "folders-are-splits": ("catalog", in_split_folders),
+    "folders-around-all": ("catalog", in_folders),
+    "folders-without-films": ("catalog", in_folders),
+    "masks-left-out": ("catalog", in_folders),
+    "looks-like-preset": ("catalog", in_folders),
+    "own-splits-not-used": ("catalog", in_crossed_splits),
     "columns-taken": ("catalog", by_spelling),
     "rows-merged": ("catalog", by_spelling),
     "one-patient": ("catalog", lambda case: known_patients(["0"] * 3)[1]),

@@ -120,9 +120,9 @@ def test_covid_qu_ex_without_its_preset_is_refused_and_one_part_of_it_is_read(tm
 @pytest.mark.parametrize(
     "folders",
     [
-        "{split}/patient0000{k}/study1", "patient0000{k}/study1", "p1000003{k}/s5041426{k}", "sub-0{k}",
-        "1.2.276.0.7230010.3.1.{k}/2", "fold_{k}/covid", "images_00{k}", "2020{k}", "Study {k}",
-        "96dd6373-ef13-7794-103f-13d24abcbab{k}",
+        "{split}/patient0000{k}/study1", "train/patient0000{k}/study1", "x/train/patient0000{k}/study1",
+        "patient0000{k}/study1", "p1000003{k}/s5041426{k}", "sub-0{k}", "1.2.276.0.7230010.3.1.{k}/2", "fold_{k}/covid",
+        "images_00{k}", "2020{k}", "Study {k}", "96dd6373-ef13-7794-103f-13d24abcbab{k}",
     ],
 )  # fmt: skip
 def test_folders_of_patients_studies_and_parts_are_no_classes(tmp_path: Path, folders: str) -> None:
