@@ -11,7 +11,7 @@ import urllib.request
 import warnings
 import zipfile
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ UNREADABLE = (
     SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, ImportError,
     AssertionError, ArithmeticError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")  # of the weights in a training's checkpoint
 # names of densenet169's default weights, which are older than the network: norm.1 for norm1
 OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
@@ -127,18 +128,15 @@ def read_weights(path: Path) -> Weights:
             f"{path}: not readable as weights ({first_line(error)}), expected a state_dict as .pth or .safetensors; "
             "check the file"
         ) from error
-    for key in ("state_dict", "model_state_dict", "model"):  # that hold the weights of a training's checkpoint
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+    while isinstance(content, dict) and (inner := [key for key in WRAPPERS if isinstance(content.get(key), dict)]):
+        content = content[inner[0]]
     tensors = {
         name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
     } if isinstance(content, dict) else {}  # fmt: skip
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors by name, expected a state_dict; check the file")
     if any(name.startswith("network.") for name in tensors):  # plainfilm's: without Adam's moments and the scores
-        tensors = {name: value for name, value in tensors.items() if name.startswith("network.")}
-    for prefix in ("module.", "network."):  # DataParallel's, and plainfilm's own
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+        tensors = {name[8:]: value for name, value in tensors.items() if name.startswith("network.")}
     if bad := not_finite(tensors):
         raise CheckpointError(f"{path}: {bad} is not finite, expected finite weights; use another file")
     return tensors
@@ -164,12 +162,14 @@ def check_sums(path: Path) -> None:
 def adopt(network: nn.Module, model: str, weights: Weights, source: str) -> None:
     """Load weights into a network.
 
-    Names are torchvision's or plainfilm's. A first convolution for three channels is summed; the places of a
-    transformer for another crop are interpolated; a last layer of another number of classes is left as it was drawn.
+    Names are torchvision's or plainfilm's, perhaps behind a prefix (`without_prefix`).  A first convolution for three
+    channels is summed; the places of a transformer for another crop are interpolated; a last layer of another number of
+    classes is left as it was drawn.
     Errors: CheckpointError for weights of another network.
     """
     wanted = network.state_dict()
-    found = {own_name(model, name): value for name, value in weights.items()}
+    own, prefix = without_prefix(weights, model, wanted, source)
+    found = {own_name(model, name): value for name, value in own.items()}
     head = "classifier.4." if model == "cnn" else "head.1."  # the last layer's names
     if any(name in found and found[name].shape != wanted[name].shape for name in (f"{head}weight", f"{head}bias")):
         found = {name: value for name, value in found.items() if not name.startswith(head)}
@@ -192,7 +192,31 @@ def adopt(network: nn.Module, model: str, weights: Weights, source: str) -> None
             )
     network.load_state_dict(found, strict=False)
     drawn = sorted(name for name in wanted if name not in found and name.startswith(head))
-    logger.info("%s: weights from %s; drawn anew: %s", model, source, ", ".join(drawn) or "none")
+    stripped = f" (behind {prefix}; {len(weights) - len(own)} other tensors left out)" if prefix else ""
+    logger.info("%s: weights from %s%s; drawn anew: %s", model, source, stripped, ", ".join(drawn) or "none")
+
+
+def without_prefix(weights: Weights, model: str, wanted: Weights, source: str) -> tuple[Weights, str]:
+    """The weights behind the prefix that makes most names fit, and that prefix; all of them, and "", without one.
+
+    A wrapped network's names begin with what it was called: module. (DataParallel), _orig_mod. (torch.compile), model.
+    or backbone. (Lightning), or several of these.
+    Errors: CheckpointError where two networks fit as well as each other.
+    """
+    fitting = Counter[str]()
+    for name in weights:
+        places = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+        fitting.update(name[:place] for place in places if own_name(model, name[place:]) in wanted)
+    ranked = sorted(fitting, key=lambda prefix: (-fitting[prefix], len(prefix), prefix))
+    if not ranked or not ranked[0]:
+        return weights, ""
+    best = ranked[0]
+    if rivals := [one for one in ranked[1:] if fitting[one] == fitting[best] and not one.startswith(best)]:
+        raise CheckpointError(
+            f"--weights {source}: {model}'s names lie behind {best} and behind {rivals[0]}, expected one network; "
+            "save the one you want alone"
+        )
+    return {name.removeprefix(best): value for name, value in weights.items() if name.startswith(best)}, best
 
 
 def own_name(model: str, name: str) -> str:

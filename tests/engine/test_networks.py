@@ -5,6 +5,7 @@
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from engine.networks.registry import (
     to_training,
 )
 from engine.train.checkpoint import load_checkpoint, load_network, save_checkpoint
-from engine.train.pretrained import adopt, default_file, find_weights, read_weights
+from engine.train.pretrained import Weights, adopt, default_file, find_weights, read_weights
 from engine.train.run_folder import load_config
 from engine.train.state import Watch
 from engine.train.step import Step, make_learner, train_step
@@ -177,6 +178,53 @@ def test_a_state_dict_and_safetensors_of_torchvision_are_taken_and_another_head_
         found.append(network.state_dict())
     assert same(*found)
     assert torch.equal(found[0]["body.layer4.1.bn2.bias"], state["layer4.1.bn2.bias"])
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet18"])
+@pytest.mark.parametrize(
+    ("wrapped", "prefix"),
+    [
+        (lambda names: names, ""),
+        (lambda names: {"state_dict": {"module." + name: value for name, value in names.items()}}, "module."),
+        (
+            lambda names: {"model_state_dict": {"_orig_mod." + name: names[name] for name in names}},
+            "_orig_mod.",
+        ),
+        (lambda names: {"module._orig_mod." + name: value for name, value in names.items()}, "module._orig_mod."),
+        (lambda names: {"model": {"state_dict": {"backbone." + name: names[name] for name in names}}}, "backbone."),
+        (  # Lightning's, with tensors of its own
+            lambda names: {
+                "epoch": 3,
+                "pytorch-lightning_version": "2.5.0",
+                "state_dict": {"net." + name: value for name, value in names.items()} | {"loss.weight": torch.ones(2)},
+                "hyper_parameters": {"rate": 0.1},
+            },
+            "net.",
+        ),
+    ],
+)
+def test_names_behind_a_prefix_are_taken_and_reported(
+    tmp_path: Path, caplog, model: str, wrapped: Callable[[Weights], object], prefix: str
+) -> None:
+    state = (theirs(model, 2) if model != "cnn" else make_network(model, 2, SIDE, 0.5)).state_dict()
+    torch.save(wrapped(state), tmp_path / "w.pth")
+    network, expected = make_network(model, 2, SIDE, 0.5), make_network(model, 2, SIDE, 0.5)
+    adopt(expected, model, state, "theirs")
+    with caplog.at_level("INFO"):
+        adopt(network, model, read_weights(tmp_path / "w.pth"), "w.pth")
+    assert same(network.state_dict(), expected.state_dict())
+    assert (f"behind {prefix};" in caplog.text) == bool(prefix)
+    assert ("1 other tensors left out" in caplog.text) == (prefix == "net.")
+
+
+def test_a_file_of_two_networks_and_one_with_half_a_network_behind_a_prefix_are_refused() -> None:
+    network, state = make_network("resnet18", 2, SIDE, 0.5), theirs("resnet18", 2).state_dict()
+    twice = {f"encoder_{which}.{name}": value for which in "qk" for name, value in state.items()}
+    with pytest.raises(CheckpointError, match=r"behind encoder_k\. and behind encoder_q\., expected one network"):
+        adopt(network, "resnet18", twice, "w.pth")
+    half = {f"model.{name}": value for name, value in state.items() if not name.startswith("layer4")}
+    with pytest.raises(CheckpointError, match=r"lack \d+ tensors"):
+        adopt(network, "resnet18", half, "w.pth")
 
 
 def test_a_head_of_the_same_size_is_taken_over(tmp_path: Path) -> None:
