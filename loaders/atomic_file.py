@@ -16,21 +16,32 @@ SUFFIX = ".plainfilm-tmp"  # one fixed name for each target: a rerun after a cra
 LOCK = ".plainfilm-lock"
 
 
+REMEDIES = {  # errno → what was expected, and the remedy
+    errno.ENOSPC: ("room", "free some disk space"),
+    errno.EDQUOT: ("room", "free some of your quota"),
+    errno.EFBIG: ("room", "raise the limit of a file's size (ulimit -f)"),
+    errno.EACCES: ("access", "change its permissions, or choose another place"),
+    errno.EPERM: ("access", "change its permissions, or choose another place"),
+    errno.EROFS: ("a writable place", "choose another"),
+    errno.ENOENT: ("it to exist", "check the path"),
+    errno.EEXIST: ("a folder", "choose another path"),
+    errno.ENOTDIR: ("a folder", "check the path: part of it is a file"),
+    errno.EISDIR: ("a file", "choose another path"),
+    errno.ELOOP: ("no link, or one that ends", "remove or correct the link"),
+    errno.ENAMETOOLONG: ("a shorter name", "shorten it, or the folders it lies in"),
+    errno.EMFILE: ("fewer open files", "raise their limit (ulimit -n), or use fewer --workers"),
+    errno.ENOLCK: ("a file system with locks", "choose another place"),
+}
+
+
+def remedy_of(error: OSError) -> tuple[str, str]:
+    """What was expected where the system raised this error, and the remedy."""
+    return REMEDIES.get(error.errno or 0, ("no error", "check the disk"))
+
+
 def storage_error(path: Path, error: OSError, needed: int | None = None) -> StorageError:
     """The one translation of an OSError while reading or writing path."""
-    expected, remedy = {
-        errno.ENOSPC: ("room", "free some disk space"),
-        errno.EDQUOT: ("room", "free some of your quota"),
-        errno.EFBIG: ("room", "raise the limit of a file's size (ulimit -f)"),
-        errno.EACCES: ("access", "change its permissions, or choose another place"),
-        errno.EPERM: ("access", "change its permissions, or choose another place"),
-        errno.EROFS: ("a writable place", "choose another"),
-        errno.ENOENT: ("it to exist", "check the path"),
-        errno.EEXIST: ("a folder", "choose another path"),
-        errno.ENOTDIR: ("a folder", "choose another path"),
-        errno.EISDIR: ("a file", "choose another path"),
-        errno.ELOOP: ("no link", "remove it"),
-    }.get(error.errno or 0, ("no error", "check the disk"))
+    expected, remedy = remedy_of(error)
     if needed and expected == "room":
         expected = f"{needed:,} bytes of room"
     return StorageError(f"{path}: {error.strerror or error}, expected {expected}; {remedy}")
@@ -104,19 +115,20 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise storage_error(folder, error) from error
     busy = f"{folder}: another plainfilm process is writing here, expected none; wait for it, or choose another folder"
-    with locked_file(folder / LOCK, 0o644, busy):
+    with locked_file(folder / LOCK, busy):
         yield
 
 
 @contextlib.contextmanager
-def locked_file(lock: Path, mode: int, busy: str, *, fleeting: bool = False) -> Iterator[None]:
-    """Make a lock file if need be and hold it; the kernel drops it when the owner dies.
+def locked_file(lock: Path, busy: str, *, fleeting: bool = False) -> Iterator[None]:
+    """Make an empty lock file if need be, with the umask's permissions, and hold it; the kernel drops it when the owner
+    dies.
 
-    mode: its permissions.  busy: the error's text when another process holds it.  fleeting: gone at the end.
+    busy: the error's text when another process holds it.  fleeting: gone at the end.
     Errors: LockedError, StorageError.
     """
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        descriptor = opened_lock(lock)
     except OSError as error:
         raise storage_error(lock, error) from error
     try:
@@ -133,6 +145,22 @@ def locked_file(lock: Path, mode: int, busy: str, *, fleeting: bool = False) -> 
             yield
         finally:
             if fleeting:
-                lock.unlink(missing_ok=True)
+                with contextlib.suppress(PermissionError):  # another user's, in a folder with the sticky bit
+                    lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def opened_lock(lock: Path) -> int:
+    """The descriptor of a lock file, which is made if need be.
+
+    One that another user of the folder made may be readable alone, which is enough to lock it; and Linux lets nobody
+    "make" another's file in a sticky folder (fs.protected_regular).
+    """
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        return os.open(lock, flags | os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        if not lock.exists():
+            raise
+        return os.open(lock, flags | os.O_RDONLY)

@@ -162,7 +162,7 @@ def opened_spool(out: Path, size: int) -> Iterator[Path]:
     lock = out.with_name(f"{out.name}.lock{SUFFIX}")
     busy = f"{out}: another plainfilm process is predicting into it, expected none"
     busy += "; wait for it, or choose another --out"
-    with locked_file(lock, 0o600, busy, fleeting=True):
+    with locked_file(lock, busy, fleeting=True):
         left = list(out.parent.glob(f"{glob.escape(out.name)}.frames-*{SUFFIX}"))
         with temporary_spool(spool, size, left):
             yield spool

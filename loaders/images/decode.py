@@ -190,6 +190,7 @@ def temporary_spool(spool: Path, size: int, left: Iterable[Path]) -> Iterator[Pa
             file.truncate(size)
         yield spool
     except OSError as error:
-        raise error if isinstance(error, StorageError) else storage_error(spool, error, size) from error
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else spool
+        raise error if isinstance(error, StorageError) else storage_error(named, error, size) from error
     finally:
         spool.unlink(missing_ok=True)

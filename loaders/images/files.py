@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from kernels.decoding import count_coloured
+from loaders.atomic_file import remedy_of
 from loaders.errors import RadiographError
 
 MAX_BYTES = 1 << 30  # a 64-megapixel 16-bit RGBA bitmap is half of it; anything larger is not a radiograph
@@ -117,7 +118,8 @@ def read_file(path: Path) -> tuple[bytes, str, str]:
             _check_kind(os.fstat(descriptor))  # the path may have been swapped since
             data = file.read()
     except OSError as error:
-        raise refuse(error.strerror or str(error), "a readable file", "no-access") from error
+        remedy = "" if isinstance(error, PermissionError) else remedy_of(error)[1]
+        raise refuse(error.strerror or str(error), "a readable file", "no-access", remedy) from error
     except (ValueError, MemoryError) as error:  # a NUL in the path; no room for the bytes
         found = str(error) or "no memory for this file"
         raise refuse(found, "a readable file", "no-access", "check the path") from error

@@ -4,8 +4,10 @@ import errno
 import os
 import platform
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import pytest
 import cli
 from loaders import machine
 from loaders import machine as arena
-from loaders.atomic_file import LOCK, locked, publish, publish_bytes
-from loaders.errors import StorageError
+from loaders.atomic_file import LOCK, locked, publish, publish_bytes, storage_error
+from loaders.errors import RadiographError, StorageError
+from loaders.images.files import read_file
 from loaders.workers import map_in_processes
 
 ROOM = 1 << 30
@@ -151,6 +154,96 @@ def test_a_lock_that_finds_no_room_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("os.open", full)
     with pytest.raises(StorageError, match=rf"{LOCK}: No space left on device"), locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOENT, "expected it to exist; check the path"),
+        (errno.ENOTDIR, "expected a folder; check the path: part of it is a file"),
+        (errno.EACCES, "expected access; change its permissions, or choose another place"),
+        (errno.EISDIR, "expected a file; choose another path"),
+        (errno.ELOOP, "expected no link, or one that ends; remove or correct the link"),
+        (errno.ENOSPC, "expected room; free some disk space"),
+        (errno.EROFS, "expected a writable place; choose another"),
+        (errno.ENAMETOOLONG, "expected a shorter name; shorten it, or the folders it lies in"),
+        (errno.EMFILE, "expected fewer open files; raise their limit"),
+        (errno.ENOLCK, "expected a file system with locks; choose another place"),
+        (errno.EIO, "expected no error; check the disk"),
+    ],
+)
+def test_each_error_of_the_system_has_the_remedy_that_helps(number: int, remedy: str) -> None:
+    text = str(storage_error(Path("a.csv"), OSError(number, os.strerror(number))))
+    assert text.startswith(f"a.csv: {os.strerror(number)}, {remedy}")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("away.png", "No such file or directory, expected a readable file; check the path"),
+        ("file/away.png", "Not a directory, expected a readable file; check the path: part of it is a file"),
+        ("loop.png", "Too many levels of symbolic links, expected a readable file; remove or correct the link"),
+        ("x" * 300, "File name too long, expected a readable file; shorten it"),
+    ],
+)
+def test_a_film_that_cannot_be_opened_is_not_said_to_lack_permissions(tmp_path: Path, name: str, remedy: str) -> None:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    with pytest.raises(RadiographError, match=f"^{remedy}"):
+        read_file(tmp_path / name)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_lock_and_a_published_file_have_the_umasks_permissions(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with locked(tmp_path / "out"):
+            publish_bytes(tmp_path / "out" / "a.bin", b"a")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / "out" / name).stat().st_mode) for name in (LOCK, "a.bin")] == [mode, mode]
+
+
+AS_USER = """
+import os, sys
+from pathlib import Path
+from loaders.atomic_file import locked, publish_bytes
+from loaders.errors import PlainfilmError
+folder, user, umask = sys.argv[1:]
+os.umask(int(umask, 8))
+os.setgroups([]), os.setegid(65533), os.seteuid(int(user))
+try:
+    with locked(Path(folder)):
+        publish_bytes(Path(folder) / "a.bin", user.encode())
+except PlainfilmError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+@pytest.mark.parametrize("umask", ["002", "022"])
+@pytest.mark.parametrize("mode", [0o2775, 0o3775])
+def test_a_second_user_of_a_group_folder_can_write_there_and_is_locked_out_meanwhile(umask: str, mode: int) -> None:
+    def as_user(user: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", AS_USER, str(folder), str(user), umask]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(cli.__file__).parent)
+
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        folder = Path(name) / "out"
+        folder.mkdir()
+        os.chown(folder, 0, 65533)
+        folder.chmod(mode)
+        first = as_user(65001)
+        assert first.returncode == 0, first.stderr
+        with locked(folder):
+            assert as_user(65002).stderr.startswith("LockedError: ")
+        second = as_user(65002)
+        if mode & stat.S_ISVTX:  # the lock is no obstacle; the other's file is, and is named
+            assert second.stderr.startswith(f"StorageError: {folder / 'a.bin'}: Operation not permitted")
+        else:
+            assert second.returncode == 0, second.stderr
+            assert (folder / "a.bin").read_text() == "65002"
 
 
 def nothing() -> None:

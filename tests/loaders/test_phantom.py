@@ -287,7 +287,7 @@ def test_a_folder_with_files_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_a_storage_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"file/phantoms: Not a directory, expected a folder; choose another path"):
+    with pytest.raises(StorageError, match=r"file/phantoms: Not a directory, expected a folder; check the path"):
         write_phantoms(config(tmp_path / "file" / "phantoms"))
 
 
