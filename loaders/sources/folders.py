@@ -27,10 +27,10 @@ from loaders.sources.table_sets import set_of_table
 OF_SET = re.compile(r"[ _-]?(set|data|images)$")  # train_set, test-images
 MASKS = re.compile(r".*(masks?|segmentations?|annotations?)", re.IGNORECASE)
 MASK_FILE = re.compile(r"(.*[^/])[ _-](?:mask|segmentation|seg)\.\w+", re.IGNORECASE)
-# folders of patients, studies, DICOM's identifiers, or mere parts of a set: none says what is on a film
+# folders of patients, studies, DICOM's identifiers, or mere parts of a set (MIMIC's p10): none says what is on a film
 NO_CLASS = re.compile(
     r"(patient|pat|subject|subj|sub|case|study|series|fold|part|batch|images?|imgs?)[ _-]?\d+"
-    r"|[a-z]{0,3}[ _-]?\d{4,}|\d+(\.\d+){3,}|[\da-f]{8}-?([\da-f]{4}-?){3}[\da-f]{12}",
+    r"|p1\d|[a-z]{0,3}[ _-]?\d{4,}|\d+(\.\d+){3,}|[\da-f]{8}-?([\da-f]{4}-?){3}[\da-f]{12}",
     re.IGNORECASE,
 )
 FINDING = re.compile(  # a folder of one of these names is a class, though it be alone
@@ -89,6 +89,8 @@ def folder_entries(
     paths = list(files_below(source, roots))
     known = {path.as_posix() for path in paths}
     kinds = [kind_aside(path) or own_kind(source, path, known, classes) for path in paths]
+    if not labelled:  # what is a mask is then the audit's to find
+        kinds = [kind.replace("mask", "") for kind in kinds]
     films = [path for path, kind in zip(paths, kinds, strict=True) if not kind and may_be_picture(path.name)]
     folders = Counter(path.parts[:-1] for path in films)
     layout, cautions = Layout(), list[Caution]()

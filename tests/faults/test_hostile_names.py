@@ -420,7 +420,7 @@ CAMPAIGN = Campaign(
 # ---- what the campaign notices
 
 
-UNCHECKED = "import loaders.images.decode as decode\ndecode.inside = lambda root, path: root / path"
+UNCHECKED = "import loaders.images.decode as decode\ndecode.inside = lambda root, path, within: root / path"
 UNESCAPED = "import cli\ncli.printable = str"
 ELSEWHERE = """
 import cli

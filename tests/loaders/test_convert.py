@@ -101,7 +101,7 @@ def test_files_that_cannot_be_used_are_counted_by_code_whatever_their_messages(f
     lines = [part.text for part in conversion_parts(done) if isinstance(part, Line)]
     assert any(line.startswith("  rejected 2: cut short; the first: truncated PNG (") for line in lines)
     flow = count_files(table(done.out))  # as read back from convert.csv
-    assert flow.reasons == {"rejected": {"cut": 2, "no-access": 1, "other-format": 1}, "excluded": {"no-class": 1}}
+    assert flow.reasons == {"rejected": {"cut": 2, "no-access": 1, "other-format": 1}, "excluded": {"hidden": 1}}
     assert all(row["kind"] for row in table(done.out) if row["verdict"] != "written")
 
 

@@ -121,8 +121,8 @@ def test_covid_qu_ex_without_its_preset_is_refused_and_one_part_of_it_is_read(tm
     "folders",
     [
         "{split}/patient0000{k}/study1", "train/patient0000{k}/study1", "x/train/patient0000{k}/study1",
-        "patient0000{k}/study1", "p1000003{k}/s5041426{k}", "sub-0{k}", "1.2.276.0.7230010.3.1.{k}/2", "fold_{k}/covid",
-        "images_00{k}", "2020{k}", "Study {k}", "96dd6373-ef13-7794-103f-13d24abcbab{k}",
+        "patient0000{k}/study1", "p1{k}/p1{k}00003{k}/s5041426{k}", "sub-0{k}", "1.2.276.0.7230010.3.1.{k}/2",
+        "fold_{k}/covid", "images_00{k}", "2020{k}", "Study {k}", "96dd6373-ef13-7794-103f-13d24abcbab{k}",
     ],
 )  # fmt: skip
 def test_folders_of_patients_studies_and_parts_are_no_classes(tmp_path: Path, folders: str) -> None:
@@ -298,3 +298,9 @@ def test_links_within_the_source_and_loops_add_no_film(tmp_path: Path) -> None:
     catalog = read(source, root=(tmp_path,))
     assert taken(catalog) == {"covid/1.png": "covid", "normal/2.png": "normal", "normal/self": "normal"}
     assert {entry.path for entry in catalog.entries if entry.kind == "link"} == {"again", "normal/up"}
+
+
+def test_without_labels_masks_and_folders_of_patients_are_files_as_others(tmp_path: Path) -> None:
+    source = make_tree(tmp_path / "s", "patient00001/1.png", "patient00001/masks/1.png")
+    catalog = read_catalog(CatalogConfig(source=source), labelled=False)
+    assert [(entry.kind, entry.label) for entry in catalog.entries] == [("", "")] * 2 and not catalog.cautions
