@@ -1,4 +1,4 @@
-"""`make results`: docs/RESULTS.md, docs/pictures/speed.png and the quoted figures of other documents, from stored JSON.
+"""`make results`: docs/RESULTS.md, two pictures and the quoted figures of other documents, from stored JSON.
 
 Nothing is measured here.  `make bench`, `make audit-quality` and others store what they measure in benchmarks/results/;
 each table names the commit, the processor, the versions and the date of its file, and what missed its target comes
@@ -16,6 +16,7 @@ import msgspec
 
 from benchmarks.contest import Comparison, from_record
 from benchmarks.device import gpu, mps
+from benchmarks.external import SHOWN, written_as
 from benchmarks.settings import RESULTS
 from benchmarks.speed_picture import save_speed, speed_figure
 from benchmarks.table import speed_table
@@ -29,14 +30,17 @@ from benchmarks.targets import (
     shortfall,
     target_of,
 )  # fmt: skip
-from engine.crossval.output import TARGETS
+from engine.crossval.output import TARGETS, crossval_figure
 from engine.crossval.scores import Crossval, TargetResult
+from engine.figures import png
+from engine.statistics.estimates import Estimate
+from engine.statistics.names import with_interval
 
 DOCS = Path(__file__).parents[1] / "docs"
 README, RESULTS_PAGE, AUDIT, EVALUATION = (
     DOCS.parent / "README.md", DOCS / "RESULTS.md", DOCS / "AUDIT.md", DOCS / "EVALUATION.md",
 )  # fmt: skip
-PICTURE = DOCS / "pictures" / "speed.png"
+PICTURE, HONEST_PICTURE = DOCS / "pictures" / "speed.png", DOCS / "pictures" / "crossval.png"
 PLACE = re.compile(r"<!-- ([a-z0-9-]+) -->\n.*?<!-- end -->", re.DOTALL)
 COVERAGE = (0.93, 0.97)  # of 95 % intervals
 NOT_MEASURED = "Not measured yet."
@@ -324,7 +328,7 @@ def older_lines(results: dict[str, dict[str, Any]], shown: str) -> list[str]:
 def crossval_table(results: dict[str, dict[str, Any]]) -> str:
     """For docs/EVALUATION.md: the newest cross-validations of real radiographs, of two and of three classes."""
     head, body = ["tested by"], [[name] for name in (*TARGETS.values(), 'always "normal"')]
-    for study in (crossval(results, "two"), crossval(results, "three")):
+    for study in (with_external(results), crossval(results, "three")):
         score = "F1" if len(study.classes) == 2 else "macro F1"
         size = f"n = {study.num_samples} of {study.num_groups} groups"
         head += [f"{', '.join(study.classes)}; {size}: {score}", "ROC-AUC", "accuracy"]
@@ -339,6 +343,41 @@ def crossval(results: dict[str, dict[str, Any]], classes: str) -> Crossval:
     """The newest cross-validation of so many classes."""
     name = max(name for name in results if name.endswith(f"crossval-{classes}-classes.json"))
     return msgspec.convert(results[name], Crossval)
+
+
+def with_external(results: dict[str, dict[str, Any]]) -> Crossval:
+    """The newest cross-validation of two classes, and what `make bench-external` found on another collection."""
+    study, stored = crossval(results, "two"), results.get("external.json")
+    found = [msgspec.convert(stored["target"], TargetResult)] if stored else []
+    return msgspec.structs.replace(study, targets=[*study.targets, *found])
+
+
+def external_lines(results: dict[str, dict[str, Any]]) -> str:
+    """For docs/EVALUATION.md: each seed of `make bench-external`, at home on validation and on another collection."""
+    stored = results.get("external.json")
+    if stored is None:
+        return NOT_MEASURED
+    rows: list[tuple[str, ...]] = [
+        ("seed", "best epoch", "validation: ROC-AUC", *(f"elsewhere: {name}" for name in SHOWN.values()))
+    ]
+    for one in stored["seeds"]:
+        home, away = (msgspec.convert(one[place]["estimates"], dict[str, Estimate]) for place in ("home", "away"))
+        cells = (with_interval("auc", home["auc"]), *(with_interval(written_as(name), away[name]) for name in SHOWN))
+        rows.append((str(one["seed"]), f"{one['best_epoch']} of {one['epochs']}", *cells))
+    away = stored["seeds"][0]["away"]
+    size = " and ".join(f"{number} {name}" for name, number in away["class_counts"].items())
+    tested = (
+        f"Elsewhere: {size} films of {away['num_groups']} groups; always answering {stored['settings']['classes'][0]} "
+        f"has an F1 of {always_positive(stored):.3f} there. {circumstances(stored['provenance'])}"
+    )
+    return "\n".join([*markdown(rows), "", textwrap.fill(tested, 128, break_long_words=False, break_on_hyphens=False)])
+
+
+def always_positive(stored: dict[str, Any]) -> float:
+    """The F1 of always answering the positive class on the other collection."""
+    counts = stored["seeds"][0]["away"]["class_counts"]
+    share = counts[stored["settings"]["classes"][0]] / sum(counts.values())
+    return 2 * share / (1 + share)
 
 
 def interval_cell(found: TargetResult | None, metric: str) -> str:
@@ -378,13 +417,21 @@ def speed_sentences(bench: dict[str, Any]) -> str:
 
 def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
     """For README: what cross-validation of two classes found on real radiographs."""
-    study = crossval(results, "two")
+    study, away = with_external(results), ""
     rows = {target: interval_cell(study.target(target), "f1") for target in TARGETS}
+    if found := study.target("external"):
+        away = (
+            f"On {found.num_samples} films of another collection, which shares no source with these, "
+            f"{len(found.f1.folds)} networks reach an F1 of {rows['external']} together, where always answering "
+            f"COVID-19 has {always_positive(results['external.json']):.3f}, and a ROC-AUC of "
+            f"{interval_cell(found, 'auc')}. "
+        )
     sentences = (
         f"On {study.num_samples} public radiographs, COVID-19 against normal, cross-validation scores an F1 of "
         f"{rows['random']} with random folds, {rows['group']} with folds of new patients, and "
         f"{rows['lungs-hidden']} with the lungs covered in training and test. Most of the score needs no lungs, so "
         "it is no evidence of the disease: every COVID-19 image comes from another source than every normal one. "
+        f"{away}"
         "[docs/EVALUATION.md](docs/EVALUATION.md) has the tables."
     )
     return textwrap.fill(sentences, 118, break_long_words=False, break_on_hyphens=False)
@@ -399,7 +446,10 @@ def documents(results: dict[str, dict[str, Any]]) -> dict[Path, str]:
             README.read_text(encoding="utf-8"), {"speed": speed_sentences(bench), "honest": honest_sentences(results)}
         ),
         AUDIT: with_audit(AUDIT.read_text(encoding="utf-8"), results.get("audit.json", {})),
-        EVALUATION: filled(EVALUATION.read_text(encoding="utf-8"), {"crossval": crossval_table(results)}),
+        EVALUATION: filled(
+            EVALUATION.read_text(encoding="utf-8"),
+            {"crossval": crossval_table(results), "external": external_lines(results)},
+        ),
     }
 
 
@@ -411,6 +461,7 @@ def main() -> None:
     name, bench = latest_bench(results)
     facts = bench["machine_info"]["plainfilm"]
     save_speed(speed_figure(comparisons_of(bench), facts), name, facts["commit"], PICTURE)
+    HONEST_PICTURE.write_bytes(png(crossval_figure(with_external(results))))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Tests of the benchmarks' harness: turns, medians, outputs before speeds, and the decision of bench-compare."""
 
+import csv
 import json
 import math
 import re
@@ -7,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import equivalence, targets
+from benchmarks import document, equivalence, external, targets
 from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
 from benchmarks.compare import (
     CHECKS,
@@ -37,10 +39,14 @@ from benchmarks.compare import (
 from benchmarks.conftest import require_rivals
 from benchmarks.contest import Comparison, Contest, Missing, Worker, from_record, interleaved
 from benchmarks.kernel_contests import Work
+from benchmarks.provenance import provenance
 from benchmarks.rivals import installed
 from benchmarks.step_contests import recording_contest, reference_contest, step_224_contest
 from benchmarks.table import agreement, table
 from benchmarks.training_worker import STEP_RIVALS
+from engine.config import Recipe
+from loaders.config import PhantomConfig
+from loaders.phantom.phantom import write_phantoms
 
 SLOWED = 1 / 1.15  # of the ratio, when ours takes 15 % longer
 NOISE = 0.05  # scale of the noise of one round's log ratio: a tenth of the rounds is off by 15 %
@@ -402,6 +408,40 @@ def test_records_do_not_change_what_is_learnt(betons: Path, tmp_path: Path) -> N
         for call in contest.rivals.values():
             call()
     assert {path.name for path in (tmp_path / "0").iterdir()} > {"best.safetensors", "last.safetensors", "curves.png"}
+
+
+def test_another_collection_is_measured_seed_by_seed_and_quoted_with_its_own_prevalence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(external, "SIZE", 32)
+    for seed, name, patients in ((1, "radiographs", 24), (2, "external", 9)):
+        classes = ("covid", "normal", "pneumonia")
+        write_phantoms(PhantomConfig(out=tmp_path / name, patients=patients, size=64, seed=seed, classes=classes))
+        rows = list(csv.DictReader((tmp_path / name / "phantoms.csv").read_text().splitlines()))
+        lines = [f"{name}/{row['path']},{row['label']},{seed}-{row['patient']},{name}" for row in rows]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label,patient,source", *lines]))
+    counts = Counter(row["label"] for row in rows)
+    work = tmp_path / "work"
+    work.mkdir()
+    found = external.study(tmp_path, work, 2, recipe=Recipe(epochs=1, device="cpu"))
+    stored = json.loads(json.dumps({"provenance": provenance()} | found))
+    assert [one["seed"] for one in stored["seeds"]] == [0, 1]
+    for one in stored["seeds"]:
+        shares = [one["away"]["estimates"][name]["value"] for name in external.SHARES]
+        balanced = one["away"]["estimates"]["balanced_accuracy"]
+        assert balanced["value"] == pytest.approx(sum(shares) / 2) and balanced["low"] < balanced["high"]
+        assert one["away"]["class_counts"] == {name: counts[name] for name in ("covid", "normal")}
+    table = document.external_lines({"external.json": stored})
+    assert table.count("\n| ") == 3
+    assert f"{counts['covid']} covid and {counts['normal']} normal" in " ".join(table.split())
+    results = document.all_results() | {"external.json": stored}
+    (row,) = (line for line in document.crossval_table(results).splitlines() if line.startswith("| another collection"))
+    assert row.count("not measured") == 3, "of three classes"
+    share = counts["covid"] / (counts["covid"] + counts["normal"])
+    sentences = " ".join(document.honest_sentences(results).split())
+    f1 = document.interval_cell(document.with_external(results).target("external"), "f1")
+    assert f"2 networks reach an F1 of {f1}" in sentences
+    assert f"has {2 * share / (1 + share):.3f}, and" in sentences
 
 
 def test_the_interval_is_students() -> None:

@@ -327,6 +327,25 @@ def test_other_settings_are_refused_and_a_finished_one_is_not_trained_again(
     assert not list((out / "folds").glob("*/*.beton"))  # kept no longer
 
 
+def test_a_collection_converted_like_the_pool_or_the_cross_validation_fills_the_row(
+    betons: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.crossval.crossval, "train", None)  # whoever trains fails
+    table = write_phantoms(PhantomConfig(out=tmp_path / "p", patients=12, size=64, seed=78))
+    for like, classes in ((betons / "train.beton", 2), (whole, 1)):
+        lines = table.read_text().splitlines()
+        rows = lines[1:] if classes == 2 else [line for line in lines[1:] if "/covid/" in line]
+        (table.parent / "list.csv").write_text("\n".join([lines[0], *rows]))
+        catalog = CatalogConfig(manifest=table.parent / "list.csv")
+        out, key = tmp_path / f"b{classes}", tmp_path / "key"
+        convert(ConvertConfig(catalog=catalog, out=out, like=like, workers=1, site_key=key))
+        result = crossval(config(betons, copied(whole, tmp_path / str(classes)), external=out / "heldout.beton"))
+        row = result.target("external")
+        assert row is not None and row.num_samples == len(rows) and row.accuracy.estimate.value is not None
+        assert (row.auc.estimate.value is None) == (classes == 1)
+        assert not any("another collection: not measured" in str(part) for part in crossval_parts(result, tmp_path))
+
+
 def test_other_betons_and_damaged_scores_are_refused(
     betons: Path, external: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ from engine.evaluate.trained import decide
 from engine.explain.explain import explain
 from engine.figures import png
 from engine.report.report import write_report
+from engine.report.results import read_results
+from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
 from engine.statistics.estimates import estimates, paired_differences, trivial
 from engine.statistics.metrics import all_metrics
@@ -825,3 +827,113 @@ def test_a_resumed_training_says_which_results_its_page_leaves_out(
     assert cli.main(["train", "--resume", str(copied)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"Caution, report.html: evaluation/{old.name} is of weights that the run no longer has" in shown
+
+
+# ---- another collection
+
+
+def collected(folder: Path, seed: int, source: str, labels: Sequence[str] = ("covid", "normal")) -> Path:
+    """A manifest of phantoms under other labels, of one source, "" for an unknown one."""
+    table = write_phantoms(PhantomConfig(out=folder, patients=24, images_per_patient=1, size=64, seed=seed))
+    rows = csv.DictReader(table.read_text().splitlines())
+    names = dict(zip(("covid", "normal"), labels, strict=True))
+    lines = [f"{row['path']},{names[row['label']]},{seed}-{row['patient']},{source}" for row in rows]
+    (folder / "table.csv").write_text("\n".join(["path,label,patient,source", *lines]))
+    return folder / "table.csv"
+
+
+def beton_like(manifest: Path, like: Path, **catalog: Any) -> Path:
+    """heldout.beton of a collection that is converted for a run."""
+    out = manifest.parent / "out"
+    key = like.parent / "site.key"
+    settings = CatalogConfig(manifest=manifest, **catalog)
+    convert(ConvertConfig(catalog=settings, out=out, like=like, workers=1, site_key=key))
+    return out / "heldout.beton"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a collection of one named source; its betons lie beside it in B."""
+    folder = tmp_path_factory.mktemp("home")
+    catalog = CatalogConfig(manifest=collected(folder / "p", 21, "Home  Hospital"))
+    key = folder / "site.key"
+    convert(ConvertConfig(catalog=catalog, out=folder / "B", size=32, holdout=0.25, workers=1, site_key=key))
+    train(small_training(folder / "B", folder / "R", epochs=2, batch_size=8))
+    return folder / "R"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected", "told"),
+    [
+        ("Abroad", "external", "External collection: it shares no source with training."),
+        (" home hospital", "shared-source", "The set is no external collection: it shares sources"),
+        ("", "unknown-source", "It cannot be told whether this is an external collection, since sources are unknown"),
+    ],
+)
+def test_a_collection_is_called_external_where_no_source_is_shared(
+    home: Path, tmp_path: Path, source: str, expected: str, told: str
+) -> None:
+    beton = beton_like(collected(tmp_path / "p", 22, source), home)
+    shutil.copytree(home, tmp_path / "R")
+    (result,) = evaluate(on(tmp_path / "R", beton))
+    assert content_of(result.out).collection == expected
+    texts = [part.text for part in evaluation_parts(result) if isinstance(part, Line)]
+    assert any(text.startswith(told) for text in texts)
+    page = " ".join(Reader(write_report(tmp_path / "R").page.read_text()).text.split())
+    assert told in page
+    assert ("another collection" in judge(read_results(tmp_path / "R")).unchecked) == (expected != "external")
+
+
+def test_the_runs_own_conversion_and_a_set_that_leaks_are_not_external(home: Path, tmp_path: Path) -> None:
+    (own,) = evaluate(on(home, home.parent / "B" / "heldout.beton", out=tmp_path))
+    assert own.metrics.collection == "own"
+    again = collected(tmp_path / "p", 21, "Abroad")  # the same films, as of another source
+    beton = beton_like(again, home)
+    (leaked,) = evaluate(on(home, beton, out=tmp_path / "leaked", force=True))
+    assert leaked.metrics.collection == "shared-source"
+
+
+def test_a_run_of_an_earlier_release_kept_no_sources_so_that_nothing_can_be_called_external(
+    home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(home, tmp_path / "R")
+    tensors, state = load_checkpoint(home / "leakage.safetensors")
+    assert state.pop("sources") == ["home hospital"]
+    save_checkpoint(tmp_path / "R" / "leakage.safetensors", tensors, state)
+    (result,) = evaluate(on(tmp_path / "R", beton_like(collected(tmp_path / "p", 22, "Abroad"), home)))
+    assert result.metrics.collection == "unknown-source"
+
+
+@pytest.mark.parametrize(
+    ("kept", "known", "unknown"), [("covid", "sensitivity", "specificity"), ("normal", "specificity", "sensitivity")]
+)
+def test_a_collection_of_one_class_is_evaluated_as_far_as_it_goes(
+    home: Path, tmp_path: Path, kept: str, known: str, unknown: str
+) -> None:
+    names = {"covid": "COVID-19", "normal": "No finding"}
+    manifest = collected(tmp_path / "p", 23, "Abroad", list(names.values()))
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([lines[0], *(line for line in lines if names[kept] in line)]))
+    (result,) = evaluate(on(home, beton_like(manifest, home, map_label=(f"{names[kept]}={kept}",)), out=tmp_path / "e"))
+    content = content_of(result.out)
+    assert content.collection == "external" and "one-class" in codes(result)
+    found = content.estimates
+    assert found[known].value == found["accuracy"].value and found[known].low is not None
+    assert found["auc"].value is None and found[unknown].value is None
+    assert "confounded-with-source" not in codes(result), "one class alone has sources of its own"
+
+
+def test_another_collection_goes_from_conversion_to_the_page(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(home, tmp_path / "R")
+    manifest = collected(tmp_path / "p", 24, "Abroad", ("COVID-19", "No finding"))
+    key = ["--site-key", str(home.parent / "site.key"), "--workers", "1"]
+    names = ["--map-label", "covid-19=covid", "--map-label", "No finding=normal"]
+    run, out = str(tmp_path / "R"), tmp_path / "E"
+    assert cli.main(["convert", "--manifest", str(manifest), "--like", run, "--out", str(out), *names, *key]) == 0
+    assert "heldout.beton" in capsys.readouterr().out
+    assert cli.main(["evaluate", run, str(out / "heldout.beton"), "--device", "cpu", "--resamples", "100"]) == 0
+    assert "External collection" in capsys.readouterr().out
+    assert cli.main(["report", run, "--no-probes"]) == 0
+    assert "another collection" not in capsys.readouterr().out.split("not checked: ")[1].split("\n")[0]
