@@ -23,6 +23,8 @@ import pytest
 from PIL import Image
 
 import cli
+from engine.evaluate.trained import load_trained
+from engine.export.model_card import card_of
 from engine.train.checkpoint import load_checkpoint
 from loaders.atomic_file import SUFFIX
 from loaders.beton.reader import Beton
@@ -327,6 +329,12 @@ def test_a_table_in_latin_1_goes_from_conversion_to_the_report(plainfilm: Comman
     done = plainfilm("evaluate", run, betons / "heldout.beton", "--resamples", 100)
     assert done.code == 0 and "größe" in done.out
     assert "größe" in (run / "report.html").read_text(encoding="utf-8")
+    assert plainfilm("explain", run, betons / "heldout.beton").code == 0
+    done = plainfilm("predict", run, source, "--out", tmp_path / "predicted.csv", "--audit", "off", "--workers", 1)
+    assert done.code == 0 and "größe" in (tmp_path / "predicted.csv").read_text(encoding="utf-8")
+    assert plainfilm("report", run).code == 0
+    assert "größe" in (run / "report.html").read_text(encoding="utf-8")
+    assert "größe" in card_of(load_trained(run), "model.onnx").encode().decode()  # of `export`, without ONNX
     done = plainfilm("audit", "--manifest", table, "--out", tmp_path / "audit")
     assert done.code == 0 and "were read as Latin-1" in " ".join(done.out.split())
 
@@ -566,18 +574,29 @@ def test_a_site_key_that_is_none_stops_before_the_first_beton(plainfilm: Command
     assert_nothing_half(tmp_path / "out")
 
 
-def test_a_user_without_a_home_names_a_key(plainfilm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_names_a_key_and_needs_nothing_more(
+    plainfilm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_account(user: int) -> None:
         raise KeyError(user)
 
-    source = make_source(tmp_path / "source")
+    source = make_source(tmp_path / "source", per_class=8)
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", no_account)
     for more in ([], ["--dry-run"]):
         done = plainfilm("convert", source, "--out", tmp_path / "out", "--size", 32, "--workers", 1, *more)
         done.fails(2, "--site-key", "this user has no home folder", "name a file")
     assert not (tmp_path / "out").exists()
-    assert plainfilm("convert", source, "--out", tmp_path / "out", *quick(tmp_path)).code == 0
+    betons, run = tmp_path / "out", tmp_path / "run"
+    held_out = [run, betons / "heldout.beton"]
+    assert plainfilm("convert", source, "--out", betons, "--dry-run", *quick(tmp_path)).code == 0
+    assert plainfilm("convert", source, "--out", betons, "--holdout", 0.3, *quick(tmp_path)).code == 0
+    assert plainfilm("audit", source, "--out", tmp_path / "audit", "--workers", 1).code == 0
+    assert plainfilm("train", betons, "--out", run, "--epochs", 1, "--device", "cpu").code == 0
+    assert plainfilm("evaluate", *held_out, "--resamples", 100).code == 0
+    assert plainfilm("explain", *held_out).code == 0
+    predicted = ["--out", tmp_path / "predicted.csv", "--audit", "off", "--workers", 1]
+    assert plainfilm("predict", run, source, *predicted).code == 0
 
 
 def test_a_name_for_each_file_in_the_column_of_sources_is_refused_before_decoding(
