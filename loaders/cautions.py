@@ -115,7 +115,7 @@ UNKNOWN = "may be inflated, since leakage between patients is not excluded"
 patients_unknown = partial(code, effect=UNKNOWN, gravity=Gravity.PATIENTS)
 told_by_source = partial(
     code,
-    "the source alone tells {label} from the other classes with a balanced accuracy of {accuracy:.3f} (95 % interval "
+    "the source alone tells {label} from the rest with a balanced accuracy of {accuracy:.3f} (95 % interval "
     "{low:.3f} to {high:.3f}; guessing 0.5); {own} come from sources with hardly any other class (add images of each "
     "class from the same sources)",
     label=str,

@@ -16,6 +16,7 @@ STRONG, MODERATE = 0.85, 0.6  # least lower end of the balanced accuracy; guessi
 HARDLY_SHARED = (
     0.95  # share of a source's films that a class has in a source of its own, were all classes equally common
 )
+LEAST_GROUPS = 5  # of the class and of the rest; fewer share a source by chance too often
 RESAMPLES = 1000
 GRADES = {"strong": "strongly-confounded-with-source", "moderate": "moderately-confounded-with-source"}
 
@@ -27,23 +28,26 @@ class Confounding:
     """How well the source alone tells the films of one class from all others.
 
     own: the share of its films from sources with hardly any other class.  unshared: whether none of its sources has a
-    film of another class.  accuracy: balanced, of the best guess from the source, cross-validated; 0.5 is guessing.
-    low, high: its 95 % interval.
+    film of another class.  groups: of the class or of the rest, whichever has fewer.  accuracy: balanced, of the best
+    guess from the source, cross-validated; 0.5 is guessing.  low, high: its 95 % interval.
     """
 
     label: str
     images: int
     own: float
     unshared: bool
+    groups: int
     accuracy: float
     low: float
     high: float
 
     @property
     def grade(self) -> Grade:
-        """How grave it is: total where no source is shared, else by the lower end of the interval."""
+        """How grave it is: total where no source is shared, else by the lower end of the interval of enough groups."""
         if self.unshared:
             return "total"
+        if self.groups < LEAST_GROUPS:
+            return "none"
         return "strong" if self.low >= STRONG else "moderate" if self.low >= MODERATE else "none"
 
 
@@ -92,6 +96,7 @@ def measure_confounding(
                 images=int(count_S2[:, 0].sum()),
                 own=float(count_S2[own_S, 0].sum() / count_S2[:, 0].sum()),
                 unshared=bool(unshared_C[label]),
+                groups=min(len(np.unique(group_U[count_U > 0])) for count_U in count_U2.T),
                 accuracy=numbers[0],
                 low=numbers[1],
                 high=numbers[2],

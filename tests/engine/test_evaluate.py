@@ -221,22 +221,28 @@ def test_unknown_patients_are_a_caution(tmp_path: Path, phantoms: Path) -> None:
     assert {"patients-unknown", "training-patients-unknown"} <= codes(result)
 
 
-def test_a_set_whose_sources_give_the_label_is_called_no_evidence(tmp_path: Path, phantoms: Path) -> None:
+@pytest.mark.parametrize(("moved", "code"), [(0, "confounded-with-source"), (2, "strongly-confounded-with-source")])
+def test_a_set_whose_sources_give_the_label_is_called_no_evidence_with_a_few_films_of_another_too(
+    tmp_path: Path, phantoms: Path, moved: int, code: str
+) -> None:
     rows = list(csv.DictReader(phantoms.read_text().splitlines()))
-    manifest = phantoms.parent / "confounded.csv"
-    lines = [f"{row['path']},{row['label']},{row['patient']},from-{row['label']}" for row in rows]
+    manifest = phantoms.parent / f"confounded-{moved}.csv"
+    first = [row["path"] for row in rows if row["label"] == "covid"][:moved]
+    source_of = {row["path"]: "from-normal" if row["path"] in first else f"from-{row['label']}" for row in rows}
+    lines = [f"{row['path']},{row['label']},{row['patient']},{source_of[row['path']]}" for row in rows]
     manifest.write_text("\n".join(["path,label,patient,source", *lines]))
-    out = tmp_path / "b"
+    out, run = tmp_path / "b", tmp_path / "run"
     done = convert(
         ConvertConfig(
             catalog=CatalogConfig(manifest=manifest), out=out, size=32, holdout=0.2, workers=1, site_key=tmp_path / "k"
         )
     )
     (confounded,) = done.cautions
-    assert confounded.code == "confounded-with-source" and confounded.parameters["images"] == done.counts["written"]
-    train(small_training(out, tmp_path / "run"))
-    (result,) = evaluate(on(tmp_path / "run", out / "heldout.beton"))
-    assert "confounded-with-source" in codes(result)
+    assert confounded.code == code
+    train(small_training(out, run))
+    (result,) = evaluate(on(run, out / "heldout.beton"))
+    assert moved or code in codes(result)  # eight patients are too few to grade a set by, but training's caution leads
+    assert "This score is evidence of nothing clinical" in write_report(run).page.read_text()
 
 
 def test_other_sizes_and_classes_are_refused_with_the_remedy(run: Path, phantoms: Path, tmp_path: Path) -> None:

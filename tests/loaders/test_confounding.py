@@ -47,6 +47,7 @@ def naive_accuracy(labels: list[str], sources: list[str], groups: list[int], lab
         ({"covid": {"x": 200}, "normal": {"": 200}}, ["total", "total"]),  # unknown sources follow the label
         ({"covid": {"x": 80}, "normal": {"y": 159}, "pneumonia": {"y": 137}}, ["total"]),  # the others share theirs
         ({"a": {"x": 99, "y": 1}, "b": {"y": 100}, "c": {"z": 100}}, ["strong", "strong", "total"]),
+        ({"a": {"x": 2}, "b": {"x": 20, "y": 20}}, ["none", "none"]),  # two films, which may agree by chance
         ({"a": {"x": 20}, "b": {str(source): 1 for source in range(20)}}, ["total", "total"]),  # sources of one film
     ],
 )
