@@ -34,7 +34,7 @@ class Code:
     """What a code means.  finding: what was found, a template of the parameters, without a full stop.
 
     effect: what that does to the score, to follow "the score"; only red flags have one, and a gravity above NOTE.
-    parameters: of which type each is; a whole number may stand for a float.  A dict has the share of each name.
+    parameters: of which type each is; a whole number may stand for a float.  A dict has the per cent of each name.
     """
 
     finding: str
@@ -72,7 +72,7 @@ class Caution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def finding(self) -> str:
         """What was found, without a full stop."""
         shown = {
-            name: ", ".join(f"{100 * value[key]:.1f} % of {key}" for key in value)
+            name: ", ".join(f"{value[key]:g} % of {key}" for key in value)
             if isinstance(value, dict)
             else ", ".join(value)
             for name, value in self.parameters.items()
@@ -116,13 +116,13 @@ patients_unknown = partial(code, effect=UNKNOWN, gravity=Gravity.PATIENTS)
 told_by_source = partial(
     code,
     "the source alone tells {label} from the rest with a balanced accuracy of {accuracy:.3f} (95 % interval "
-    "{low:.3f} to {high:.3f}; guessing 0.5); {own} come from sources with hardly any other class (add images of each "
-    "class from the same sources)",
+    "{low:.3f} to {high:.3f}; guessing 0.5); {own_percent} come from sources with hardly any other class (add "
+    "images of each class from the same sources)",
     label=str,
     accuracy=float,
     low=float,
     high=float,
-    own=dict[str, float],
+    own_percent=dict[str, float],
 )
 few_groups = partial(code, effect="rests on few patients", gravity=Gravity.FEW_GROUPS)
 

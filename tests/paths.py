@@ -27,6 +27,7 @@ from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
 from loaders.convert.convert import convert
 from loaders.phantom.phantom import write_phantoms
+from loaders.sources.confounding import source_cautions
 from tests.house import PRODUCT, REPOSITORY
 
 MOST_CROSSED = 20
@@ -87,10 +88,11 @@ def holds(value: Any, number: float, depth: int = DEPTH) -> bool:
 
 
 def files_of_an_image(manifest: Path, out: Path) -> set[str]:
-    """The files that a PNG crosses."""
+    """The files that a PNG crosses, but for what is drawn and concluded from all of them."""
     catalog, key = CatalogConfig(manifest=manifest), out.with_suffix(".key")
     config = ConvertConfig(catalog=catalog, out=out, size=64, holdout=0.2, workers=1, site_key=key)
-    with crossed(lambda frame: not running(preparation_sheet, augmentation_sheet, sheet_bytes)) as files:
+    aside = (preparation_sheet, augmentation_sheet, sheet_bytes, source_cautions)
+    with crossed(lambda frame: not running(*aside)) as files:
         convert(config)
     return files
 

@@ -42,6 +42,11 @@ class Confounding:
     high: float
 
     @property
+    def own_percent(self) -> float:
+        """own in per cent, as it is shown."""
+        return round(100 * self.own, 1)
+
+    @property
     def grade(self) -> Grade:
         """How grave it is: total where no source is shared, else by the lower end of the interval of enough groups."""
         if self.unshared:
@@ -171,7 +176,7 @@ def source_cautions(labels: Sequence[str], sources: Sequence[Hashable], group_N:
     for grade, same in of_grade.items():
         if same:
             best = max(same, key=lambda one: one.low)
-            own = {one.label: one.own for one in same}
+            own = {one.label: one.own_percent for one in same}
             numbers = {"accuracy": best.accuracy, "low": best.low, "high": best.high}
-            cautions.append(caution(GRADES[grade], label=best.label, own=own, **numbers))
+            cautions.append(caution(GRADES[grade], label=best.label, own_percent=own, **numbers))
     return cautions

@@ -114,11 +114,11 @@ def test_the_cautions_tell_each_class_and_what_share_of_it_has_sources_of_its_ow
     total, strong = source_cautions(labels, sources, np.arange(len(labels)))
     assert total.code == "confounded-with-source" and total.parameters == {"classes": ["tb"], "images": 50}
     assert strong.code == "strongly-confounded-with-source" and strong.meaning.effect == total.meaning.effect
-    assert strong.parameters["accuracy"] == pytest.approx(0.995) and strong.parameters["own"] == {
-        "covid": 0.99,
-        "normal": 1.0,
+    assert strong.parameters["accuracy"] == pytest.approx(0.995) and strong.parameters["own_percent"] == {
+        "covid": 99.0,
+        "normal": 100.0,
     }
-    assert "balanced accuracy of 0.995 (95 % interval 0." in strong.text and "99.0 % of covid" in strong.text
+    assert "balanced accuracy of 0.995 (95 % interval 0." in strong.text and "99 % of covid" in strong.text
     (moderate,) = source_cautions(*films(a={"x": 160, "y": 40}, b={"x": 40, "y": 160}), np.arange(400))
     assert moderate.code == "moderately-confounded-with-source"
     assert moderate.meaning.gravity > strong.meaning.gravity and "instead of the disease" in moderate.text

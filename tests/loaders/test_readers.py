@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loaders.errors import InputError
-from loaders.sources.readers import merge_labels
+from loaders.sources.manifest import merge_labels
 
 TABLE = Path("films.csv")
 
