@@ -69,7 +69,8 @@ def cautions(*found: Caution) -> list[dict[str, Any]]:
 
 PHANTOMS = caution("synthetic-phantoms")
 TRAP = caution("confounded-with-source", classes=["covid"], images=9)
-NUMBERS = {"label": "covid", "accuracy": 0.995, "low": 0.985, "high": 1.0, "own": {"covid": 0.99, "normal": 1.0}}
+OWN = {"covid": 99.0, "normal": 100.0}
+NUMBERS = {"label": "covid", "accuracy": 0.995, "low": 0.985, "high": 1.0, "own_percent": OWN}
 NEARLY = caution("strongly-confounded-with-source", **NUMBERS)
 PARTLY = caution("moderately-confounded-with-source", **NUMBERS | {"low": 0.7})
 UNKNOWN = caution("patients-unknown", unknown=3, images=400)
