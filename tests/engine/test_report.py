@@ -231,7 +231,7 @@ def test_a_few_films_of_another_source_do_not_soften_the_verdict(
     assert verdict.state == "flagged" and verdict.how_good.startswith(lead) and len(verdict.red_flags) == flags
     if tested is not TRAP:
         page = write_report(tmp_path / "run").page.read_text()
-        assert "balanced accuracy of 0.995" in page and "99.0 % of covid, 100.0 % of normal" in page
+        assert "balanced accuracy of 0.995" in page and "99 % of covid, 100 % of normal" in page
 
 
 def test_a_score_that_guessing_reaches_is_not_reported_as_good(tmp_path: Path) -> None:
