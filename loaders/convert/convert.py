@@ -42,7 +42,6 @@ from loaders.sampling import FILE_ORDER, order_keys
 from loaders.sources.catalog import Catalog, read_catalog
 from loaders.sources.entry import SPLITS, other_view
 from loaders.sources.folders import SYNTHETIC
-from loaders.sources.presets import split_rest
 from loaders.sources.split import group_by, known_patients, split_groups
 
 TEST_SET = "for a test set alone, name the run to test on it with --like RUN"
@@ -69,8 +68,6 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
         config = like_target(config, config.like)
     catalog = read_catalog(config.catalog, partial=config.like is not None)
     check_task(config, catalog)
-    if config.catalog.manifest is None and config.like is None:  # a set's own test list, or folders train and test
-        catalog = replace(catalog, entries=split_rest(catalog.entries, config.val, config.seed))
     if config.dry_run:
         return plan(config, catalog, None, progress)
     num_files = sum(not entry.excluded for entry in catalog.entries)
@@ -186,41 +183,37 @@ def check_classes(config: ConvertConfig, catalog: Catalog, written: list[Row], r
 
 
 def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -> list[str]:
-    """The split of each row: the manifest's own where it has one, else drawn by groups; all of a test set is held out.
+    """The split of each row: its own where it has one, else drawn by groups; all of a test set is held out.
 
+    Where a table or folders name the held-out share alone, or no share for validation, the rest is drawn.
     Errors: InputError.
     """
-    given = [row.entry.split for row in written]
+    splits = [row.entry.split for row in written]
     if config.like is not None:
         return ["heldout"] * len(written)
-    if set(given) == {"heldout"}:
+    if set(splits) == {"heldout"}:
         raise InputError(
             f"{config.catalog.origin}: all is heldout, expected train and val as well; {TEST_SET}, or correct the "
             "column"
         )
-    if any(given):
-        if not all(given):
-            lacking = next(row.entry.path for row in written if not row.entry.split)
-            raise InputError(
-                f"{config.catalog.origin}: {lacking} has no split, unlike others, "
-                "expected one in each row or in none; fill it in"
-            )
-        split_of: dict[int, Row] = {}
-        for row in written:
-            first = split_of.setdefault(row.group, row)
-            if first.entry.split != row.entry.split:
-                raise InputError(
-                    f"{config.catalog.origin}: {first.entry.path} is in {first.entry.split}, "
-                    f"{row.entry.path} in {row.entry.split}, but they are of one "
-                    "patient (or the same pixels), expected one split for both; correct the column"
-                )
-        splits = given
-    else:
-        label_N = np.array([catalog.classes.index(row.entry.label) for row in written])
-        group_N = np.array([row.group for row in written])
-        rest = 1 - config.holdout
-        shares = {"train": rest * (1 - config.val), "val": rest * config.val, "heldout": config.holdout}
-        splits = split_groups(group_N, label_N, shares, config.seed, catalog.classes)
+    check_groups(config, written)
+    rest, shares = "", {"train": 1 - config.val, "val": config.val}
+    if set(splits) == {"train", "heldout"}:
+        rest = "train"
+    elif not any(splits):
+        shares = {name: share * (1 - config.holdout) for name, share in shares.items()} | {"heldout": config.holdout}
+    elif "" in splits and set(splits) != {"", "heldout"}:
+        lacking = next(row.entry.path for row in written if not row.entry.split)
+        raise InputError(
+            f"{config.catalog.origin}: {lacking} has no split, unlike others, "
+            "expected one in each row or in none; fill it in"
+        )
+    if places := [place for place, split in enumerate(splits) if split == rest]:
+        label_N = np.array([catalog.classes.index(written[place].entry.label) for place in places])
+        group_N = np.array([written[place].group for place in places])
+        drawn = split_groups(group_N, label_N, shares, config.seed, catalog.classes)
+        for place, split in zip(places, drawn, strict=True):
+            splits[place] = split
     for split in sorted({"train", "val", *splits}):
         labels = {row.entry.label for row, chosen in zip(written, splits, strict=True) if chosen == split}
         if missing := [name for name in catalog.classes if name not in labels]:
@@ -228,6 +221,19 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
                 f"split {split}: no image of class {', '.join(missing)}, expected every class; add more patients"
             )
     return splits
+
+
+def check_groups(config: ConvertConfig, written: list[Row]) -> None:
+    """Errors: InputError where the source's own splits part a group."""
+    first_of: dict[int, Row] = {}
+    for row in written:
+        first = first_of.setdefault(row.group, row)
+        if first.entry.split != row.entry.split:
+            raise InputError(
+                f"{config.catalog.origin}: {first.entry.path} is in {first.entry.split or 'the rest'}, "
+                f"{row.entry.path} in {row.entry.split or 'the rest'}, but they are of one patient (or the same film), "
+                "expected one split for both; correct the column, or move a file"
+            )
 
 
 def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes, progress: PhaseProgress) -> None:

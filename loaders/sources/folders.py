@@ -222,8 +222,6 @@ def splits(names: Collection[str]) -> dict[str, str]:
     found = {name: split for name in names if (split := split_name(name))}
     if len(set(found.values())) < 2 or ("train" not in found.values() and len(found) < len(names)):
         return {}
-    if "val" not in found.values():
-        found = {name: "" if split == "train" else split for name, split in found.items()}
     return found
 
 

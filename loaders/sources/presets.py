@@ -11,20 +11,15 @@ Sources of the sets of folders, as of November 2026 (of those with a table, see 
   itself, and in __MACOSX/) and https://data.mendeley.com/datasets/rscbjbr9sj/3, where files have other names
 """
 
-# N entries that take part
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from loaders.cautions import caution
 from loaders.config import Readers
 from loaders.errors import InputError
 from loaders.sources.entry import EXCLUDED, Entry, files_below, is_image, kind_aside, left_out, unlisted
-from loaders.sources.split import group_by, known_patients, split_groups
 from loaders.sources.table_sets import (
     IMAGES,
     NIH_TEST,
@@ -83,28 +78,6 @@ def check_whole_patients(source: Path, entries: Sequence[Entry]) -> None:
                 f"{source}/{NIH_TEST}: has {listed[entry.patient]} and not {entry.path} of the same patient, "
                 "expected whole patients; use the list of the original set"
             )
-
-
-def split_rest(given: Sequence[Entry], val: float, seed: int) -> tuple[Entry, ...]:
-    """Where only the held-out share is named, by test_list.txt or a folder, split the rest by whole patients.
-
-    given: a set's entries in order; those without a split become train and val.  val, seed: of the conversion.
-    Errors: InputError for too few patients.
-    """
-    entries = list(given)
-    taking_part = [place for place, entry in enumerate(entries) if not entry.excluded]
-    places = [place for place in taking_part if not entries[place].split]
-    if not places or len(places) == len(taking_part):
-        return tuple(entries)
-    labels = [entries[place].label for place in places]
-    classes = sorted(set(labels))
-    patients, _ = known_patients([entries[place].patient for place in places])
-    group_N = group_by([patient or None for patient in patients])
-    label_N = np.array([classes.index(label) for label in labels])
-    shares = {"train": 1 - val, "val": val}
-    for place, split in zip(places, split_groups(group_N, label_N, shares, seed, classes), strict=True):
-        entries[place] = replace(entries[place], split=split)
-    return tuple(entries)
 
 
 # ---- sets of folders

@@ -25,8 +25,8 @@ from loaders.beton.format import AGES, BELOW_STORED_SIDE, PATIENT_KNOWN, SEXES, 
 from loaders.beton.reader import Beton
 from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig
-from loaders.convert.conversion import Conversion, conversion_parts
-from loaders.convert.convert import convert, spool_file
+from loaders.convert.conversion import Conversion, Row, conversion_parts
+from loaders.convert.convert import choose_splits, convert, spool_file
 from loaders.convert.patient_hash import load_site_key
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
 from loaders.images import files
@@ -35,7 +35,8 @@ from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
 from loaders.output import Line
 from loaders.settings import build
-from loaders.sources.entry import EXCLUDED
+from loaders.sources.catalog import Catalog
+from loaders.sources.entry import EXCLUDED, Entry
 
 
 @pytest.fixture
@@ -514,3 +515,22 @@ def test_a_picture_that_no_radiograph_can_be_by_its_sides_is_rejected(
     assert rows["covid/odd.png"]["verdict"] == "rejected" and rows["covid/odd.png"]["kind"] == code
     assert rows["covid/odd.png"]["reason"].startswith(f"{size[1]} × {size[0]} pixels, expected ")
     assert rows["covid/small.png"]["verdict"] == "written"
+
+
+@pytest.mark.parametrize(("own", "rest"), [("train heldout", "train"), (" heldout", "")])
+def test_validation_is_dealt_by_groups_where_only_the_held_out_share_is_named(own: str, rest: str) -> None:
+    """Groups are known only after decoding: those of near duplicates must not be parted."""
+    splits = own.split(" ")
+    rows = [
+        Row(entry=Entry(path=f"{place}.png", label="ab"[place // 4 % 2], split=splits[place >= 40]), group=place // 4)
+        for place in range(60)
+    ]
+    asked = ConvertConfig(catalog=CatalogConfig(manifest=Path("t.csv")), out=Path("out"), val=0.25)
+    chosen = choose_splits(asked, Catalog(root=Path(), entries=(), classes=("a", "b")), rows)
+    assert chosen[40:] == ["heldout"] * 20 and set(chosen[:40]) == {"train", "val"}
+    assert all(len({chosen[place] for place in range(start, start + 4)}) == 1 for start in range(0, 40, 4))
+    rows[39].group = rows[40].group
+    with pytest.raises(
+        InputError, match=f"39.png is in {rest or 'the rest'}, 40.png in heldout, .*expected one split for both"
+    ):
+        choose_splits(asked, Catalog(root=Path(), entries=(), classes=("a", "b")), rows)

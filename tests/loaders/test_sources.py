@@ -17,7 +17,7 @@ from loaders.convert.convert import convert
 from loaders.errors import ConfigError, InputError
 from loaders.sources.catalog import Catalog, positive_class, read_catalog
 from loaders.sources.entry import EXCLUDED, Entry
-from loaders.sources.presets import READERS, split_rest
+from loaders.sources.presets import READERS
 from loaders.sources.split import group_by, known_patients, split_groups
 
 CHESTXRAY_HEADER = (
@@ -353,16 +353,17 @@ def test_a_table_that_a_link_takes_from_elsewhere_is_not_read(nih: Path, tmp_pat
         read(nih, "nih")
 
 
-def test_the_test_list_is_held_out_and_the_rest_dealt_by_whole_patients(nih: Path) -> None:
+def test_the_test_list_is_held_out_and_the_rest_dealt_by_whole_patients(nih: Path, tmp_path: Path) -> None:
     write_table(nih / "test_list.txt", "00000004_000.png", "00000005_000.png", end="\r\n")
-    entries = split_rest(read(nih, "nih").entries, 0.5, 3)
-    split_of = {Path(entry.path).name: entry.split for entry in entries if not entry.excluded}
+    catalog = CatalogConfig(source=nih, preset="nih")
+    config = ConvertConfig(catalog=catalog, out=tmp_path / "out", val=0.5, seed=3, workers=1, dry_run=True)
+    written = [row for row in convert(config).rows if row.verdict == "written"]
+    split_of = {Path(row.entry.path).name: row.split for row in written}
     assert {name for name, split in split_of.items() if split == "heldout"} == {"00000004_000.png", "00000005_000.png"}
     assert split_of["00000002_000.png"] == split_of["00000002_001.png"]
     for split in ("train", "val"):
-        labels = {entry.label for entry in entries if entry.split == split and not entry.excluded}
-        assert labels == {"normal", "pneumonia"}
-    assert split_rest(read(nih, "nih").entries, 0.5, 3) == entries
+        assert {row.entry.label for row in written if row.split == split} == {"normal", "pneumonia"}
+    assert [row.split for row in convert(config).rows if row.verdict == "written"] == [row.split for row in written]
 
 
 def test_nih_with_a_test_list_converts_into_three_sets(nih: Path, tmp_path: Path) -> None:
