@@ -241,6 +241,14 @@ CODES: dict[str, Code] = {
     "external-fitted-differently": code(
         "{beton}: frames were fitted by {found}, but by {expected} in the pool", beton=str, found=str, expected=str
     ),
+    "external-shares-sources": code(
+        "{beton} is no other collection: it shares sources with the training images, such as {sources}",
+        beton=str,
+        sources=list[str],
+    ),
+    "external-sources-unknown": code(
+        "it cannot be told whether {beton} is another collection, since sources are unknown", beton=str
+    ),
     "external-site-key-differs": code(
         "{beton}: its site key is another, so that patients shared with the pool are not excluded", beton=str
     ),
@@ -334,6 +342,13 @@ CODES: dict[str, Code] = {
         "labels that differ only in case, blanks or decimals were taken for one class, such as {labels}",
         labels=list[str],
     ),
+    "sources-joined": code(
+        "sources that differ only in case, blanks or decimals were taken for one, such as {sources}",
+        sources=list[str],
+    ),
+    "views-not-understood": code(
+        "files whose view is none that is known were kept, as those of no view: {views}", views=list[str]
+    ),
     "columns-taken": code(
         "columns were found by their usual spellings: {columns}; options such as --label-column name others",
         columns=list[str],
@@ -348,15 +363,15 @@ CODES: dict[str, Code] = {
     ),
     "demographics-kept": code(
         "sex is kept of {sexes:,} and age, in decades, of {ages:,} of {images:,} images; the rarest combination of "
-        "sex, age and source is of {patients:,} patients (groups), and few may be recognised by it (SECURITY.md)",
+        "sex, age and source is of {patients:,} patients (groups), and someone may be recognised by it (SECURITY.md)",
         sexes=int,
         ages=int,
         images=int,
         patients=int,
     ),
     "no-demographics": code(
-        "--keep-demographics found neither sex nor age of any of {images:,} images: name the columns sex and age, with "
-        "F, M or O, and years",
+        "--keep-demographics found neither sex nor age of any of {images:,} images: name them by --sex-column and "
+        "--age-column, with F, M or O, and years",
         images=int,
     ),
     "labels-translated": code("labels were translated, with the number of files: {labels}", labels=list[str]),

@@ -198,7 +198,8 @@ class CatalogConfig:
     @property
     def within(self) -> tuple[Path, ...]:
         """The folders that files must lie in, links followed; none where it is that of their paths."""
-        return (self.source, *self.root) if self.source and self.root else self.root
+        folders = (self.source, *self.root) if self.source and self.root else self.root
+        return tuple(dict.fromkeys(folders))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

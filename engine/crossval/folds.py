@@ -11,7 +11,15 @@ import numpy as np
 
 from engine.config import FoldSplit
 from engine.evaluate.checks import check_task
-from engine.train.leakage import HASHES, hashes, image_cautions, overlap, patient_cautions, unknown_patients
+from engine.train.leakage import (
+    HASHES,
+    hashes,
+    image_cautions,
+    overlap,
+    patient_cautions,
+    sources_of,
+    unknown_patients,
+)
 from loaders.beton.format import Facts
 from loaders.beton.reader import Beton
 from loaders.beton.writer import check_own, check_same_conversion
@@ -190,6 +198,11 @@ def open_external(path: Path, pool: Pool, stack: contextlib.ExitStack) -> tuple[
     cautions, name = [], path.name
     if facts.fit != mine.fit:
         cautions.append(caution("external-fitted-differently", beton=name, found=facts.fit, expected=mine.fit))
+    tested, trained = sources_of(beton), set().union(*map(sources_of, pool.betons))
+    if shared := sorted((tested & trained) - {""}):
+        cautions.append(caution("external-shares-sources", beton=name, sources=shared[:3]))
+    elif "" in tested | trained:
+        cautions.append(caution("external-sources-unknown", beton=name))
     if not same_key:
         cautions.append(caution("external-site-key-differs", beton=name))
     elif unknown := unknown_patients(beton.rows_N["patient_hash"]):

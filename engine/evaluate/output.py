@@ -142,7 +142,7 @@ def differences(result: Metrics, found: Difference) -> list[Line | Sheet]:
 def subgroups(result: Metrics) -> list[Line | Sheet]:
     """Each subgroup with its size; too small ones without numbers."""
     if not result.subgroups:
-        return [Line("Subgroups: none; source, view and flags are the same for all images, or not known.")]
+        return [Line("Subgroups: none; what is kept of the images is the same for all, or not known.")]
     rows = tuple(
         (
             f"{found.kind}: {found.name}",

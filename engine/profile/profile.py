@@ -74,7 +74,7 @@ def training_files(data: Path, folder: Path) -> list[str]:
         if not (folder / row["path"]).is_file():
             raise ConfigError(
                 f"--source {folder}: no {row['path']}, which {data / TABLE} names, expected the folder that the betons "
-                "were converted from; for a manifest, the folder that it lies in"
+                "were converted from; for a manifest, the folder that it lies in, or its --root"
             )
     by_split = {
         split: sorted((row for row in rows if row["split"] == split), key=lambda row: int(row["sample"]))
@@ -97,10 +97,11 @@ class Converter:
         self.folder, self.files, self.next = folder, training_files(data, folder), 0
         with Beton(data / "train.beton") as beton:
             facts, self.pixel_hashes = beton.facts, beton.rows_N["pixel_hash"].copy()
-        # the conversion has judged how large a file may be, and of which modality
+        # the conversion has judged how large a file may be, of which modality, and where it may lie
         self.settings = DecodeSettings(
-            side=facts.stored, fit=cast(Fit, facts.fit), max_pixels=PILLOW_PIXELS, workers=1, assume_modality="DX"
-        )
+            side=facts.stored, fit=cast(Fit, facts.fit), max_pixels=PILLOW_PIXELS, workers=1, assume_modality="DX",
+            within=(Path("/"),),
+        )  # fmt: skip
         self._temporary = tempfile.TemporaryDirectory(prefix="plainfilm-")
         self.spool = Path(self._temporary.name) / "spool"
         self.spool.write_bytes(bytes(facts.stored**2))

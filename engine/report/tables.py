@@ -27,7 +27,7 @@ TARGET_NOTES: dict[Target, str] = {
     "random": "images dealt at random: what most papers report",
     "group": "no patient on both sides: the honest one",
     "lungs-hidden": "group split, whole films with the lungs covered: what else predicts the classes",
-    "external": "films from elsewhere, which share no source with training",
+    "external": "films from elsewhere: an honest one where no source is shared with training",
 }
 
 

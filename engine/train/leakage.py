@@ -18,6 +18,7 @@ from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.errors import InputError
 from loaders.sources.confounding import source_cautions
+from loaders.sources.entry import is_placeholder, spelling
 
 RECORD = "leakage.safetensors"
 HASHES = ("pixel_hash", "patient_hash")
@@ -60,7 +61,7 @@ def hashes(beton: Beton) -> dict[str, np.ndarray]:
 def sources_of(beton: Beton) -> set[str]:
     """The sources of a beton's images, in one spelling of each; "" for unknown ones."""
     names = [beton.facts.sources[place] for place in np.unique(beton.rows_N["source"])]
-    return {" ".join(name.split()).casefold() for name in names}
+    return {"" if is_placeholder(name) else spelling(name) for name in names}
 
 
 def shared(hash_a_N16: np.ndarray, hash_b_N16: np.ndarray) -> int:

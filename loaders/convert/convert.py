@@ -141,7 +141,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
             row.reason = row.decoded.problem or row.decoded.note
             row.kind, row.verdict = row.decoded.code, "rejected" if row.decoded.problem else "written"
             if row.verdict == "written" and (reason := other_view(row.view, config.catalog.views)):
-                row.drop("other-view", reason)
+                row.drop("other-view", reason, "excluded")
             rows.append(row)
     included_rows = [row for row in rows if row.verdict != "excluded"]
     given = [row.entry.patient_or(row.decoded.patient) for row in included_rows]
@@ -214,7 +214,12 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
         drawn = split_groups(group_N, label_N, shares, config.seed, catalog.classes)
         for place, split in zip(places, drawn, strict=True):
             splits[place] = split
-    for split in sorted({"train", "val", *splits}):
+    if absent := sorted({"train", "val"} - set(splits)):
+        raise InputError(
+            f"{config.catalog.origin}: no file is of split {absent[0]}, expected train and val; name both, or leave "
+            "all splits out, and they are dealt"
+        )
+    for split in sorted(set(splits)):
         labels = {row.entry.label for row, chosen in zip(written, splits, strict=True) if chosen == split}
         if missing := [name for name in catalog.classes if name not in labels]:
             raise InputError(
@@ -318,6 +323,7 @@ def remove_audit(out: Path) -> None:
 def footer_rows(rows: list[Row], key: bytes, facts: Facts) -> np.ndarray:
     """The footer's row of each sample, without its CRC."""
     rows_N = np.zeros(len(rows), ROW)
+    view_of, source_of = ({name: place for place, name in enumerate(names)} for names in (facts.views, facts.sources))
     for index, row in enumerate(rows):
         flags = demographic_flags(row.sex, row.age) if facts.demographics else 0
         rows_N["pixel_hash"][index] = np.frombuffer(row.decoded.pixel_hash, np.uint8)
@@ -327,7 +333,7 @@ def footer_rows(rows: list[Row], key: bytes, facts: Facts) -> np.ndarray:
         if row.decoded.short_side < facts.stored:
             flags |= BELOW_STORED_SIDE
         rows_N["group"][index] = row.group
-        rows_N["view"][index] = facts.views.index(row.view)
-        rows_N["source"][index] = facts.sources.index(row.entry.source)
+        rows_N["view"][index] = view_of[row.view]
+        rows_N["source"][index] = source_of[row.entry.source]
         rows_N["flags"][index] = flags
     return rows_N

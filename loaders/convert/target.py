@@ -53,7 +53,8 @@ def like_target(config: ConvertConfig, like: Path) -> ConvertConfig:
         found = config.catalog.classes if name == "classes" else getattr(config, name)
         if found != expected and (name in config.given or found != default[name]):
             shown, needed = (",".join(value) if isinstance(value, tuple) else value for value in (found, expected))
-            raise ConfigError(f"--{name}: found {shown}, expected {needed} as of {like}; leave it out")
+            whose = "of a test set alone" if name in ("val", "holdout") else f"as of {like}"
+            raise ConfigError(f"--{name}: found {shown}, expected {needed} {whose}; leave it out")
     return replace(config, catalog=replace(config.catalog, classes=task.classes), **wanted)
 
 

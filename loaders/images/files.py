@@ -25,7 +25,10 @@ REFUSALS = {  # code of a RadiographError → its meaning, the usual remedy
     "no-access": ("cannot be opened", "check its permissions"),
     "not-found": ("not found", "check the column of paths, or name the folder that has them by --root"),
     "no-file": ("not a regular file", "remove it from the source"),
-    "outside-source": ("leads outside the source folder", "copy the file there, or name its folder by --root"),
+    "outside-source": (
+        "leads outside the source folder",
+        "copy the file there, or list it in a manifest with --root",
+    ),
     "empty": ("empty", COPY_AGAIN),
     "cut": ("cut short", COPY_AGAIN),
     "damaged": ("damaged", COPY_AGAIN),

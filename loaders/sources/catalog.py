@@ -1,8 +1,9 @@
 """The catalog: every source file with its label, patient, view and source, from folders or from a CSV."""
 
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from loaders.sources.entry import (
     OTHER_CLASS,
     Entry,
     as_text,
+    is_placeholder,
     looks_healthy,
     other_view,
     patient_id,
+    projection,
     spelling,
     table_path,
 )
@@ -58,8 +61,13 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
     else:
         given, cautions = folder_entries(origin, labelled, config.classes, config.root)
     given, translated = translate(given, config)
-    name_of = label_names([as_text(entry.label) for entry in given if not entry.excluded], config.classes)
-    entries = [completed(entry, name_of, config, patient_of) for entry in given]
+    name_of = one_name_each([as_text(entry.label) for entry in given if not entry.excluded], config.classes)
+    if labelled and not config.classes:
+        check_labels(origin, name_of.values())
+    source_of = one_name_each([as_text(entry.source) for entry in given])
+    roots = config.root if len(config.root) > 1 else ()
+    above = [f"{os.path.relpath(os.path.realpath(folder), root)}/" for folder in roots]
+    entries = [completed(entry, name_of, source_of, config, patient_of, above) for entry in given]
     if config.preset == "nih":
         check_whole_patients(origin, entries)
     found = sorted({entry.label for entry in entries if not entry.excluded or entry.kind == OTHER_CLASS})
@@ -67,7 +75,8 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
         expected = "files under one subfolder a class, or a CSV with the columns path and label" if labelled else "some"
         (kind, number), *_ = [*Counter(entry.kind for entry in entries).most_common(), ("", 0)]
         why = f", and {number:,} files that are {EXCLUDED[kind]}" if kind else ""
-        raise InputError(f"{origin}: no radiographs found{why}, expected {expected}; check the path")
+        remedy = "keep them by --views all" if kind == "other-view" else "check the path"
+        raise InputError(f"{origin}: no radiographs found{why}, expected {expected}; {remedy}")
     classes = config.classes or tuple(name for name in found if labelled)
     missing = [name for name in classes if name not in found]
     if partial and len(missing) == len(classes):
@@ -98,6 +107,11 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
         cautions.append(caution("labels-translated", labels=translated))
     if joined := [f"{old} = {new}" for old, new in sorted(name_of.items()) if old != new]:
         cautions.append(caution("labels-joined", labels=joined[:MOST_NAMED]))
+    if joined := [f"{old} = {new}" for old, new in sorted(source_of.items()) if new and old != new]:
+        cautions.append(caution("sources-joined", sources=joined[:MOST_NAMED]))
+    views = {entry.view for entry in entries if not entry.excluded} - {""}
+    if odd := sorted(view for view in views if not projection(view) and not is_placeholder(view)):
+        cautions.append(caution("views-not-understood", views=odd[:MOST_NAMED]))
     others = Counter(entry.label for entry in entries if entry.kind == OTHER_CLASS).most_common()
     if partial and others:
         named = [f"{label} ({number})" for label, number in others[:MOST_LABELS]]
@@ -119,15 +133,26 @@ def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def label_names(labels: Sequence[str], classes: tuple[str, ...]) -> dict[str, str]:
-    """Each spelling of a label → its name: Covid and covid are one class, as are 1 and 1.0.
+def one_name_each(names: Sequence[str], classes: tuple[str, ...] = ()) -> dict[str, str]:
+    """Each spelling of a label or a source → its name: Covid and covid are one class, as are 1 and 1.0.
 
     The name is that of --classes, or else the commonest spelling, the first in the alphabet of several.
     """
-    counts, spellings = Counter((*labels, *classes)), defaultdict[str, list[str]](list)
-    for label in sorted(counts, key=lambda label: (label not in classes, -counts[label], label)):
-        spellings[spelling(label)].append(label)
-    return {label: label if label in classes else same[0] for same in spellings.values() for label in same}
+    counts, spellings = Counter((*names, *classes)), defaultdict[str, list[str]](list)
+    for name in sorted(counts, key=lambda name: (name not in classes, -counts[name], name)):
+        spellings[spelling(name)].append(name)
+    return {name: name if name in classes else same[0] for same in spellings.values() for name in same}
+
+
+def check_labels(origin: Path, labels: Iterable[str]) -> None:
+    """Errors: InputError for a label that stands for none, such as NaN."""
+    names = sorted(set(labels))
+    if odd := [name for name in names if is_placeholder(name) and not looks_healthy(name)]:
+        rest = ",".join(name for name in names if name not in odd)
+        raise InputError(
+            f"{origin}: the label {odd[0]!r} stands for none, expected a class; leave its files out by --classes "
+            f"{rest}, or name it there, too, or by --map-label"
+        )
 
 
 def translate(entries: list[Entry], config: CatalogConfig) -> tuple[list[Entry], list[str]]:
@@ -159,15 +184,27 @@ def positive_class(classes: Sequence[str], listed: bool) -> str:
     return classes[0] if listed else next((name for name in classes if not looks_healthy(name)), classes[0])
 
 
-def completed(entry: Entry, name_of: dict[str, str], config: CatalogConfig, pattern: re.Pattern[str] | None) -> Entry:
-    """The entry with the patient in its path, unless it has one; excluded where view or class are not asked for."""
+def completed(
+    entry: Entry,
+    name_of: dict[str, str],
+    source_of: dict[str, str],
+    config: CatalogConfig,
+    pattern: re.Pattern[str] | None,
+    above: Sequence[str],
+) -> Entry:
+    """The entry with the patient in its path, unless it has one; excluded where view or class are not asked for.
+
+    name_of, source_of: the names of labels and sources.  above: of several roots, what paths begin with.
+    """
     match = None
     if pattern and not entry.patient:  # ^ may mean the path's start or the name's
-        match = pattern.search(entry.path) or pattern.search(entry.path.rpartition("/")[2])
+        path = entry.path.removeprefix(next((folder for folder in above if entry.path.startswith(folder)), ""))
+        match = pattern.search(path) or pattern.search(path.rpartition("/")[2])
     patient = entry.patient or (match and match.group(1)) or ""
     label, patient, view, source = map(as_text, (entry.label, patient, entry.view, entry.source))
     excluded, kind = entry.excluded, entry.kind
     label, patient = name_of.get(label, label), patient_id(patient)
+    source = "" if is_placeholder(source) else source_of[source]
     if kind in ("", "other-finding") and (reason := other_view(view, config.views)):
         excluded, kind = reason, "other-view"
     elif not excluded and config.classes and label not in config.classes:

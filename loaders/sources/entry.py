@@ -3,8 +3,10 @@
 import csv
 import functools
 import io
+import itertools
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -34,20 +36,48 @@ EXCLUDED = {  # kind of an entry that takes no part → its meaning
     "other-view": "of a view not asked for",
     "other-finding": "finding of no class",
     "no-split": "in none of the set's lists",
-    "readers-differ": "of as many readers for a finding as against one",
+    "readers-differ": "without a majority of its readers",
 }
 # folders that file servers and systems keep beside the user's own: previews, deleted files, forks of other systems
 SERVER_FOLDERS = frozenset(("@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "thumbs", "thumbnails"))
-NO_PATIENT = frozenset(("unknown", "unk", "na", "n/a", "nan", "none", "null", "anon", "anonymous", "-", "?", "."))
-# first words of classes without a finding, such as `no finding` and `negative for pneumonia`
-NEGATIONS = frozenset(("no", "non", "not", "none", "without", "nofinding", "nofindings"))
-HEALTHY = frozenset(
-    ("0", "normal", "normals", "healthy", "health", "negative", "neg", "control", "controls", "absent", "false", "n")
+# what cells hold where there is nothing to tell, but for case and signs: #N/A, <NA>, (unknown), --
+PLACEHOLDERS = frozenset((
+    "", "na", "n a", "nan", "nat", "null", "nil", "none", "unknown", "unk", "not known", "missing", "unspecified",
+    "not specified", "not stated", "not given", "not available", "not applicable", "not recorded", "not reported",
+))  # fmt: skip
+ANONYMOUS = frozenset((
+    "anon", "anonymous", "anonymized", "anonymised", "deidentified", "de identified", "redacted", "removed",
+))  # fmt: skip
+# classes without a finding: by the first word, as `negative for pneumonia`, by the whole, or negated, as `no finding`
+HEALTHY, HEALTHY_ALONE = (
+    frozenset(("normal", "normals", "healthy", "health", "negative", "neg", "nofinding", "nofindings")),
+    frozenset(("0", "n", "no", "false", "absent", "none", "control", "controls")),
 )
+NEGATIONS = frozenset(("no", "non", "not", "without"))
+NO_NEGATION = frozenset(("small", "specific", "hodgkin"))  # non-small-cell carcinoma is a finding
 LATERAL = frozenset(("l", "ll", "rl", "lat", "lateral", "xtable"))
-OBLIQUE = frozenset(("oblique", "decubitus", "lld", "rld", "llo", "rlo", "lao", "rao", "lpo", "rpo", "lordotic"))
+OBLIQUE = frozenset(
+    (
+        "axial",
+        "coronal",
+        "sagittal",
+        "costal",
+        "oblique",
+        "decubitus",
+        "lld",
+        "rld",
+        "llo",
+        "rlo",
+        "lao",
+        "rao",
+        "lpo",
+        "rpo",
+        "lordotic",
+    )
+)
 PA = frozenset(("pa", "posteroanterior", "posterioranterior"))
-AP = frozenset(("ap", "aps", "anteroposterior", "anteriorposterior", "supine", "portable"))
+AP = frozenset(("ap", "aps", "anteroposterior", "anteriorposterior"))
+BY_BED = frozenset(("supine", "portable"))  # AP, unless PA is said
 FRONTAL = frozenset(("frontal", "front"))
 NO_PICTURES = (
     ".csv", ".tsv", ".txt", ".md", ".json", ".jsonl", ".xlsx", ".xls", ".html", ".xml", ".yaml", ".pdf", ".zip",
@@ -95,32 +125,44 @@ def without_decimals(text: str) -> str:
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text) if text.endswith("0") else text
 
 
+def is_placeholder(text: str) -> bool:
+    """Whether a cell stands for nothing, as NA, #N/A, unknown or --."""
+    return " ".join(re.split(r"[\W_]+", text.casefold())).strip() in PLACEHOLDERS
+
+
 def patient_id(text: str) -> str:
-    """A patient's identifier; "" for what stands for none, such as NA."""
-    text = text.strip()
-    return "" if text.casefold() in NO_PATIENT else without_decimals(text)
+    """A patient's identifier, whatever its case; "" for what stands for none, such as NA or anonymous."""
+    bare = " ".join(re.split(r"[\W_]+", text.casefold())).strip()
+    return "" if bare in PLACEHOLDERS or bare in ANONYMOUS else without_decimals(text.strip().casefold())
 
 
-def spelling(label: str) -> str:
-    """What the spellings of one label have in common: case, blanks and decimals aside, Covid is covid, and 1.0 is 1."""
-    return without_decimals(" ".join(label.split()).casefold())
+def spelling(name: str) -> str:
+    """What the spellings of a name have in common: Covid is covid, 1.0 is 1, and both ways to write ö are one."""
+    return without_decimals(unicodedata.normalize("NFC", " ".join(name.split()).casefold()))
 
 
 def looks_healthy(name: str) -> bool:
     """Whether a class is, by its name, of films without a finding: 0, normal, No Finding, no-pneumonia, healthy."""
-    first, second, *_ = *re.split(r"[\W_]+", spelling(name).strip("_- ")), ""
-    return first in HEALTHY or (first in NEGATIONS and second not in HEALTHY)
+    words = re.findall(r"[^\W_]+", spelling(name))
+    words = words[1:] if words[1:] and words[0].isdecimal() else words  # 0_Normal
+    negated = [second for first, second in itertools.pairwise(words) if first in NEGATIONS]
+    if " ".join(words) in HEALTHY_ALONE:
+        return True
+    if not words or is_placeholder(name) or not HEALTHY.isdisjoint(negated):  # not normal
+        return False
+    return words[0] in HEALTHY or (bool(negated) and words[0] in NEGATIONS and negated[0] not in NO_NEGATION)
 
 
 def projection(view: str) -> str:
     """pa, ap, frontal (one of the two), lateral or other: what a view says in any spelling; "" for an unknown one."""
-    words = (
-        set(re.findall(r"[a-z]+", re.sub(r"[-.]", "", view.casefold()))) if view.casefold() not in NO_PATIENT else ()
-    )
-    if not words or words & {"unknown", "unk"}:
-        return ""
-    named = (("lateral", LATERAL), ("other", OBLIQUE), ("pa", PA), ("ap", AP), ("frontal", FRONTAL))
-    return next((name for name, spellings in named if not spellings.isdisjoint(words)), "other")
+    text = re.sub(r"[\W_]+", " ", re.sub(r"[-.]", "", view.casefold()))
+    text = re.sub(r"\b(x|postero|posterior|antero|anterior) (table|anterior|posterior)\b", r"\1\2", text)
+    words = set(re.findall(r"[a-z]+", text))
+    if words & LATERAL or words & OBLIQUE:
+        return "lateral" if words & LATERAL else "other"
+    if words & PA:
+        return "frontal" if words & AP else "pa"
+    return "ap" if words & (AP | BY_BED) else "frontal" if words & FRONTAL else ""
 
 
 @functools.lru_cache
@@ -202,7 +244,7 @@ def unlisted(source: Path, paths: Sequence[PurePosixPath], used: set[str], kind:
     rest = [path for path in paths if path.as_posix() not in used]
     entries = [left_out(path, kind, reason) for path in rest if is_image(path)]
     links = [path for path in rest if not is_image(path) and (source / path).is_dir()]
-    return entries + [left_out(path, "link", "link to a folder, which is not followed") for path in links]
+    return entries + [left_out(path, "link", EXCLUDED["link"]) for path in links]
 
 
 def read_list(path: Path) -> set[str]:

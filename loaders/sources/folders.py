@@ -80,8 +80,8 @@ def folder_entries(
     """Every file below source, labelled by the folder of its class, and what was concluded from the folders' names.
 
     SOURCE/<class>/**, SOURCE/{train,val,test}/<class>/** or SOURCE/<class>/{train,val,test}/**, perhaps in a folder
-    that holds all of these.  Where there is no folder val, train has no split yet.  classes: names that are classes
-    whatever they look like.  roots: folders in which links may end.
+    that holds all of these.  classes: names that are classes whatever they look like.  roots: folders in which links
+    may end.
     Errors: InputError for a layout that would be misread; StorageError.
     """
     if not source.is_dir():

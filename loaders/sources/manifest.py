@@ -10,8 +10,8 @@ from typing import Any
 from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig, Readers
 from loaders.errors import ConfigError, InputError
-from loaders.sources.entry import SPLIT_NAMES, SPLITS, Entry, as_text, looks_healthy, patient_id, spelling
-from loaders.sources.table import table_columns, table_rows
+from loaders.sources.entry import EXCLUDED, SPLIT_NAMES, SPLITS, Entry, as_text, looks_healthy, patient_id, spelling
+from loaders.sources.table import spaced, table_columns, table_rows
 
 COLUMNS = {  # what a column has, by its plain name → usual spellings, letters and digits alone
     "path": "path filepath fullpath relativepath imagepath imgpath dicompath pngpath jpgpath filename file image "
@@ -72,7 +72,9 @@ def manifest_entries(config: CatalogConfig) -> tuple[list[Entry], Path, list[Cau
     entries = []
     for path, (_, values) in kept.items():
         told_of: dict[str, Any] = {name: values[name] for name in fields}
-        entries.append(Entry(path=path, label=labels.get(path, values["label"]), **told_of))
+        label = labels.get(path, values["label"])
+        told_of["kind"] = "" if label else "readers-differ"
+        entries.append(Entry(path=path, label=label, excluded=EXCLUDED.get(told_of["kind"], ""), **told_of))
     by_spelling = [
         f"{header_of(columns, column)} as {'view' if name == 'plane' else name}"
         for name, column in column_of.items()
@@ -87,14 +89,9 @@ def manifest_entries(config: CatalogConfig) -> tuple[list[Entry], Path, list[Cau
 # ---- columns
 
 
-def spaced(name: str) -> str:
-    """A column's name, case and blanks aside."""
-    return " ".join(name.lower().split())
-
-
 def candidates(columns: Sequence[str], name: str) -> list[str]:
     """The columns that may have this: the one of that plain name, or else all with a usual spelling."""
-    if plain := [column for column in columns if column.lower() == name]:
+    if plain := [column for column in columns if spaced(column) == name]:
         return plain[:1]
     spellings = COLUMNS[name].split()
     return [column for column in columns if "".join(filter(str.isalnum, column.casefold())) in spellings]
@@ -107,19 +104,21 @@ def chosen_column(manifest: Path, columns: Sequence[str], name: str, asked: str 
         found = [column for column in columns if spaced(column) == spaced(asked)]
         if not found:
             raise ConfigError(f"{flag}: found {asked!r}, expected one of {', '.join(columns)} in {manifest}")
-        return found[0].lower()
+        return spaced(found[0])
     found = candidates(columns, name)
+    if len(found) > 1 and name in ("sex", "age"):  # seldom asked for: the option decides where they are
+        return None
     if len(found) > 1:
         remedy = f"decide by {flag}" if hasattr(CatalogConfig, f"{name}_column") else "rename one"
         raise InputError(
             f"{manifest}: the columns {' and '.join(found)} may each be the {name}, expected one; {remedy}"
         )
-    return found[0].lower() if found else None
+    return spaced(found[0]) if found else None
 
 
 def header_of(columns: Sequence[str], lowered: str) -> str:
     """A column's name as written."""
-    return next(column for column in columns if column.lower() == lowered)
+    return next(column for column in columns if spaced(column) == lowered)
 
 
 # ---- rows
@@ -213,9 +212,9 @@ def merge_labels(
     """Path → its one label, in order of first appearance.
 
     rows: line, path, reader, label.  Rows of a named reader are boxes of one reading, in which a finding wins over its
-    absence: a preset whose rows are boxes names one reader throughout.  Where no reader is named, each row is a reader.
+    absence.  Where no reader is named, each row is a reader.
     readers: how readers who differ are combined.  any: the finding, if one names it.  all: the finding, if each names
-    it.  Both need two labels in the table, one of which looks like health.  majority: what more than half say.
+    it.  Both need two labels in the table, one of which looks like health.  majority: what more than half say, or "".
     Errors: InputError with the lines and labels where rows contradict each other and readers does not settle it.
     """
     told: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
@@ -251,7 +250,7 @@ def reader_opinions(table: Path, path: str, rows: Sequence[tuple[int, str, str]]
 def combined(
     table: Path, path: str, opinions: Sequence[Opinion], readers: Readers | None, labels: Sequence[str]
 ) -> Opinion:
-    """The opinion that stands for readers who differ.  labels: all in the table."""
+    """The opinion that stands for readers who differ, "" without a majority.  labels: all in the table."""
     if readers is None:
         raise contradiction(
             table, path, opinions, "one label; correct a row, or combine readers by --readers any, majority or all"
@@ -259,8 +258,7 @@ def combined(
     if readers == "majority":
         (name, most), *_ = Counter(spelling(label) for _, label in opinions).most_common()
         if 2 * most <= len(opinions):
-            expected = f"one label from more than half of {len(opinions)} readers; correct a row or drop the film"
-            raise contradiction(table, path, opinions, expected)
+            return opinions[0][0], ""
         return next(opinion for opinion in opinions if spelling(opinion[1]) == name)
     if len(labels) != 2 or sum(map(looks_healthy, labels)) != 1:
         shown = ", ".join(map(as_text, labels[:4])) + ", …" * (len(labels) > 4)

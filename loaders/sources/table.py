@@ -96,9 +96,14 @@ def table_columns(table: Path, fits: Callable[[list[str]], bool]) -> list[str]:
         return read_records(table, file, fits, True)[0]
 
 
+def spaced(name: str) -> str:
+    """A column's name, case and blanks aside."""
+    return " ".join(name.lower().split())
+
+
 def lowered(columns: Sequence[str]) -> list[str]:
-    """Names of columns in lower case."""
-    return [name.lower() for name in columns]
+    """Names of columns, case and blanks aside."""
+    return [spaced(name) for name in columns]
 
 
 def read_records(

@@ -125,7 +125,7 @@ def nih_entries(source: Path, paths: Paths) -> Found:
         label, own_patient = nih_label(row["finding labels"]), patient_id(row["patient id"])
         kind = reason = ""
         if name not in place_of:
-            kind, reason = "missing", "not in the folder"
+            kind, reason = "missing", EXCLUDED["missing"]
         elif not label:
             kind, reason = "other-finding", f"finding of no class: {row['finding labels'] or 'none given'}"
         elif test and rest and name not in test | rest:

@@ -108,7 +108,7 @@ class Case:
             rows_N = beton.rows_N.copy()
             for column, value in rows.items():
                 rows_N[column] = value(beton) if callable(value) else value
-            changed = replace(beton.facts, sources=("here", "there"), views=("PA", "AP"), **(facts or {}))
+            changed = replace(beton.facts, **{"sources": ("here", "there"), "views": ("PA", "AP")} | (facts or {}))
             frames = [beton.frame(sample) for sample in range(len(beton))]
             path = self.place / f"{len(list(self.place.iterdir()))}.beton"
             write_beton(path, iter(frames), beton.label_N, rows_N, changed, beton.page_size)
@@ -249,7 +249,8 @@ def in_latin_1(case: Case) -> list[Caution]:
 
 def by_spelling(case: Case) -> list[Caution]:
     table = case.place / "spelling.csv"
-    table.write_text("Image Index,Finding Labels\na.png,covid\na.png,covid\nb.png,normal\n")
+    rows = ("a.png,covid,A,chest", "a.png,covid,A,chest", "b.png,normal,a,", "c.png,normal,A,PA")
+    table.write_text("\n".join(["Image Index,Finding Labels,hospital,view", *rows]))
     return [*read_catalog(CatalogConfig(manifest=table)).cautions]
 
 
@@ -388,6 +389,8 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "maps-not-comparable": ("explanation", lambda case: maps(correlation=None)),
     "deletion-not-faster": ("explanation", lambda case: maps()),
     "external-fitted-differently": ("crossval", lambda case: external(case, fit="contain")),
+    "external-shares-sources": ("crossval", lambda case: external(case, sources=("", "Synthetic"))),
+    "external-sources-unknown": ("crossval", lambda case: external(case, sources=("", ""))),
     "external-site-key-differs": ("crossval", lambda case: external(case, site_key_id="0" * 16)),
     "external-patients-unknown": ("crossval", lambda case: external(case, anonymous=True)),
     "crossval-of-other-conversion": ("report", of_other_data),
@@ -416,6 +419,8 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "own-splits-not-used": ("catalog", in_crossed_splits),
     "columns-taken": ("catalog", by_spelling),
     "rows-merged": ("catalog", by_spelling),
+    "sources-joined": ("catalog", by_spelling),
+    "views-not-understood": ("catalog", by_spelling),
     "one-patient": ("catalog", lambda case: known_patients(["0"] * 3)[1]),
     "demographics-kept": ("catalog", lambda case: [demographics_caution([(1, 0, "", 0)])]),
     "no-demographics": ("catalog", lambda case: [demographics_caution([(0, 0, "", 0)])]),
@@ -633,9 +638,12 @@ def test_a_rivals_caution_is_not_taken_for_this_runs(case: Case, places: dict[st
 
 
 def test_the_external_betons_cautions_are_no_red_flags_of_the_run(case: Case) -> None:
-    found = msgspec.to_builtins([example(code) for code in CODES if code.startswith("external-")])
-    run = make_run(case.place / "beyond", crossval=example_crossval(cautions=found))
-    assert len(found) == 3 and judge(read_results(run)).state == "held"
+    found = [example(code) for code in CODES if code.startswith("external-")]
+    another = [one for one in found if "sources" not in one.code]
+    assert len(found) == 5 and len(another) == 3
+    for name, cautions, state in (("beyond", another, "held"), ("no-other", found, "unchecked")):
+        run = make_run(case.place / name, crossval=example_crossval(cautions=msgspec.to_builtins(cautions)))
+        assert judge(read_results(run)).state == state
 
 
 # ---- the table

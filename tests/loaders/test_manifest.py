@@ -179,7 +179,18 @@ def test_labels_of_one_file_are_refused_or_combined_by_readers(tmp_path: Path) -
 
 
 VIEWS = {
-    "pa": ("PA", "pa", "P.A.", "PA erect", "Postero-Anterior", "posteroanterior", "CHEST PA", "PA view"),
+    "pa": (
+        "PA",
+        "pa",
+        "P.A.",
+        "PA erect",
+        "Postero-Anterior",
+        "posteroanterior",
+        "CHEST PA",
+        "PA view",
+        "POSTERO_ANTERIOR",
+        "PA supine",
+    ),
     "ap": (
         "AP",
         "A-P",
@@ -190,11 +201,12 @@ VIEWS = {
         "AP_horizontal",
         "portable",
         "anteroposterior",
+        "antero posterior",
     ),
-    "frontal": ("Frontal", "front"),
+    "frontal": ("Frontal", "front", "CHEST AP/PA"),
     "lateral": ("L", "LL", "RL", "Lateral", "left lateral", "LAT", "X-table lateral", "PA/LAT"),
     "other": ("Axial", "Coronal", "LLD", "AP LLD", "oblique", "AP lordotic", "costal"),
-    "": ("", "unknown", "NA", "-", "?", "None", "Unknown view"),
+    "": ("", "unknown", "NA", "-", "?", "None", "Unknown view", "not specified", "#N/A", "XR CHEST 1V", "erect"),
 }
 
 
@@ -222,7 +234,7 @@ def test_a_table_of_other_views_alone_says_why_nothing_is_left(tmp_path: Path) -
         read(tmp_path, "path,label,view\na.png,covid,LL\nb.png,normal,LL\n")
 
 
-def test_a_view_that_a_file_states_itself_is_rejected_when_it_is_decoded(tmp_path: Path, monkeypatch) -> None:
+def test_a_view_that_a_file_states_itself_leaves_it_out_when_it_is_decoded(tmp_path: Path, monkeypatch) -> None:
     draw(tmp_path, *(f"{label}{place}.png" for label in "ab" for place in range(4)))
     rows = [f"{label}{place}.png,{label},,{'LL' * (place == 3)}" for label in "ab" for place in range(4)]
     (tmp_path / "films.csv").write_text("\n".join(["path,label,patient,view", *rows]))
@@ -231,9 +243,9 @@ def test_a_view_that_a_file_states_itself_is_rejected_when_it_is_decoded(tmp_pat
     )
     done = plan(tmp_path / "films.csv", tmp_path / "out")
     verdicts = {row.entry.path: (row.verdict, row.kind, row.reason) for row in done.rows}
-    assert verdicts["a0.png"] == ("rejected", "other-view", "lateral view")
+    assert verdicts["a0.png"] == ("excluded", "other-view", "lateral view")
     assert verdicts["a3.png"] == ("excluded", "other-view", "lateral view")
-    assert done.counts == {"written": 4, "rejected": 2, "duplicate": 0, "excluded": 2}
+    assert done.counts == {"written": 4, "rejected": 0, "duplicate": 0, "excluded": 4}
 
 
 def test_both_columns_of_views_of_chexpert_count(tmp_path: Path) -> None:
@@ -379,3 +391,55 @@ def test_chexpert_is_read_from_the_folder_above_it(tmp_path: Path) -> None:
     assert done.counts["written"] == 4 and {row.patient for row in done.rows} == {
         f"patient0000{n}" for n in range(1, 5)
     }
+
+
+# ---- sources
+
+
+def test_sources_have_one_name_each_and_placeholders_are_none(tmp_path: Path) -> None:
+    sources = ("Hospital A", "hospital  a", "Hospital A", "unknown", "#N/A", "")
+    rows = "".join(f"{place}.png,{'ab'[place % 2]},{source}\n" for place, source in enumerate(sources))
+    catalog = read(tmp_path, "path,label,source\n" + rows)
+    assert [entry.source for entry in catalog.entries] == ["Hospital A"] * 3 + [""] * 3
+    assert [one.code for one in catalog.cautions] == ["sources-joined"]
+
+
+# ---- several things at once
+
+
+def test_a_group_regex_searches_below_each_of_several_roots(tmp_path: Path) -> None:
+    files = [f"site{site}/p{patient}/x.png" for site in (0, 1) for patient in (1, 2)]
+    draw(tmp_path, *files)
+    rows = "".join(f"{tmp_path / path},{'ab'[place % 2]}\n" for place, path in enumerate(files))
+    roots = (tmp_path / "site0", tmp_path / "site1")
+    catalog = read(tmp_path, "path,label\n" + rows, root=roots, group_regex="^([^/]+)/")
+    assert [entry.patient for entry in catalog.entries] == ["p1", "p2", "p1", "p2"]
+
+
+def test_columns_that_differ_in_blanks_alone_are_refused_whichever_is_named(tmp_path: Path) -> None:
+    table = "path,Finding Labels,Finding  Labels\na.png,covid,normal\nb.png,normal,covid\n"
+    for changes in ({}, {"label_column": "finding labels"}):
+        with pytest.raises(InputError, match=r"columns (finding labels|Finding Labels and)"):
+            read(tmp_path, table, **changes)
+
+
+def test_two_columns_of_sex_are_none_unless_one_is_named(tmp_path: Path) -> None:
+    table = "path,label,Gender,Patient Gender\na.png,covid,F,M\nb.png,normal,M,F\n"
+    assert [entry.sex for entry in read(tmp_path, table).entries] == ["", ""]
+    assert [entry.sex for entry in read(tmp_path, table, sex_column="gender").entries] == ["F", "M"]
+
+
+def test_films_without_a_majority_are_left_out_and_counted(tmp_path: Path) -> None:
+    table = "path,label,reader\na.png,covid,1\na.png,normal,2\nb.png,covid,1\nc.png,normal,1\n"
+    first, *others = read(tmp_path, table, readers="majority").entries
+    assert (
+        first.kind == "readers-differ" and first.excluded and [entry.label for entry in others] == ["covid", "normal"]
+    )
+
+
+def test_a_table_of_one_split_is_refused_with_what_would_do(tmp_path: Path) -> None:
+    draw(tmp_path, *(f"{label}{place}.png" for label in "ab" for place in range(4)))
+    rows = [f"{label}{place}.png,{label},train" for label in "ab" for place in range(4)]
+    (tmp_path / "films.csv").write_text("\n".join(["path,label,split", *rows]))
+    with pytest.raises(InputError, match="no file is of split val, expected train and val; name both, or leave all"):
+        plan(tmp_path / "films.csv", tmp_path / "out")

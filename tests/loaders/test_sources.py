@@ -613,6 +613,11 @@ def test_lists_of_the_command_line_may_be_repeated_and_quote_commas(
         (("healthy", "sick", "worse"), "sick"),
         (("negative", "normal", "positive"), "positive"),
         (("abnormal", "normal"), "abnormal"),
+        (("(normal)", "tb"), "tb"),
+        (("No Lung Opacity / Not Normal", "Normal"), "No Lung Opacity / Not Normal"),
+        (("non-small-cell carcinoma", "normal"), "non-small-cell carcinoma"),
+        (("false positive", "true"), "false positive"),
+        (("absent breath sounds", "normal"), "absent breath sounds"),
         (("normal", "not normal"), "not normal"),
         (("nodule", "normal"), "nodule"),
         (("normal", "no finding"), "normal"),  # nothing else is left
@@ -631,11 +636,53 @@ def test_labels_that_differ_in_more_than_spelling_stay_apart(tmp_path: Path) -> 
     assert catalog.classes == tuple(sorted(labels)) and not catalog.cautions
 
 
-@pytest.mark.parametrize("nobody", ["", "unknown", "NA", "n/a", "None", "nan", "NULL", "Anonymous", "-", " ? "])
+@pytest.mark.parametrize(
+    "nobody",
+    [
+        "",
+        "unknown",
+        "NA",
+        "n/a",
+        "None",
+        "nan",
+        "NULL",
+        "Anonymous",
+        "-",
+        " ? ",
+        "#N/A",
+        "<NA>",
+        "(unknown)",
+        "not available",
+        "ANONYMISED",
+    ],
+)
 def test_a_placeholder_is_no_patient(tmp_path: Path, nobody: str) -> None:
     rows = [f"{place}.png,{'ab'[place % 2]},{patient}" for place, patient in enumerate((nobody, nobody, "7"))]
     entries = read_catalog(CatalogConfig(manifest=manifest(tmp_path, *rows))).entries
     assert [entry.patient for entry in entries] == ["", "", "7"]
+
+
+def test_a_patient_is_the_same_in_any_case(tmp_path: Path) -> None:
+    entries = read_catalog(CatalogConfig(manifest=manifest(tmp_path, "a.png,a,P1", "b.png,b,p1"))).entries
+    assert entries[0].patient == entries[1].patient
+
+
+@pytest.mark.parametrize("label", ["NaN", "unknown", "N/A", "#N/A", "null", "not specified"])
+def test_a_placeholder_is_no_label(tmp_path: Path, label: str) -> None:
+    table = manifest(tmp_path, "a.png,covid,", "b.png,normal,", f"c.png,{label},")
+    with pytest.raises(InputError, match=f"the label {label!r} stands for none, .* by --classes covid,normal, or name"):
+        read_catalog(CatalogConfig(manifest=table))
+    assert read_catalog(CatalogConfig(manifest=table, classes=("covid", "normal"))).classes == ("covid", "normal")
+    assert len(read_catalog(CatalogConfig(manifest=table, classes=("covid", label))).classes) == 2
+    assert read_catalog(CatalogConfig(manifest=table, map_label=(f"{label}=normal",))).classes == ("covid", "normal")
+
+
+def test_both_ways_to_write_an_umlaut_are_one_label(tmp_path: Path) -> None:
+    composed, decomposed = "gr\u00f6\u00dfe", "gro\u0308\u00dfe"
+    table = manifest(tmp_path, f"a.png,{composed},", f"b.png,{decomposed},", "c.png,normal,")
+    assert len(read_catalog(CatalogConfig(manifest=table)).classes) == 2
+    for name in (composed, decomposed):
+        assert read_catalog(CatalogConfig(manifest=table, classes=(name, "normal"))).classes == (name, "normal")
 
 
 def test_a_number_that_a_spreadsheet_gave_decimals_is_the_same_patient(tmp_path: Path) -> None:

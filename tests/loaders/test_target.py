@@ -106,8 +106,6 @@ def test_all_of_a_collection_is_held_out_with_the_task_of_its_target(
         ("positive", "normal", "covid"),
         ("classes", "covid,normal", "normal,covid"),
         ("classes", "normal", "normal,covid"),
-        ("val", "0.2", "0.0"),
-        ("holdout", "0.15", "1.0"),
     ],
 )
 def test_a_setting_that_contradicts_the_target_is_refused_even_at_its_default(
@@ -116,6 +114,9 @@ def test_a_setting_that_contradicts_the_target_is_refused_even_at_its_default(
     arguments = ["convert", str(source), "--like", str(target / "R"), "--out", str(source.parent / "out")]
     assert cli.main([*arguments, f"--{flag}", found]) == 2
     assert f"--{flag}: found {found}, expected {expected} as of {target / 'R'}" in capsys.readouterr().err
+    for share, given, whole in (("val", "0.2", "0.0"), ("holdout", "0.15", "1.0")):
+        assert cli.main([*arguments, f"--{share}", given]) == 2
+        assert f"--{share}: found {given}, expected {whole} of a test set alone" in capsys.readouterr().err
     assert not (source.parent / "out").exists()
 
 
