@@ -50,7 +50,7 @@ def judge(files: list[FileFinding], pairs: Sequence[Pair], limits: AuditLimits) 
         if len(copies) > 1:
             choose_copy(copies)
     patients, _ = known_patients([file.patient for file in files])
-    groups = group_by(family_N, [patient or None for patient in patients])
+    groups = group_by(family_N, [patient.casefold() or None for patient in patients])
     for file, group in zip(files, groups.tolist(), strict=True):
         file.group = group
         file.defects.sort(key=list(DEFECTS).index)

@@ -150,7 +150,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
         row.patient = patient
     usable = [row for row in rows if row.verdict == "written"]
     if usable:
-        known = [row.patient or None for row in usable]
+        known = [row.patient.casefold() or None for row in usable]
         pixels = [row.decoded.pixel_hash for row in usable]
         tied = [decisions[row.entry.path].group if row.entry.path in decisions else None for row in usable]
         for row, group in zip(usable, group_by(known, pixels, tied), strict=True):

@@ -131,9 +131,9 @@ def is_placeholder(text: str) -> bool:
 
 
 def patient_id(text: str) -> str:
-    """A patient's identifier, whatever its case; "" for what stands for none, such as NA or anonymous."""
+    """A patient's identifier; "" for what stands for none, such as NA or anonymous."""
     bare = " ".join(re.split(r"[\W_]+", text.casefold())).strip()
-    return "" if bare in PLACEHOLDERS or bare in ANONYMOUS else without_decimals(text.strip().casefold())
+    return "" if bare in PLACEHOLDERS or bare in ANONYMOUS else without_decimals(text.strip())
 
 
 def spelling(name: str) -> str:

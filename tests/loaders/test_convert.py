@@ -135,6 +135,16 @@ def test_duplicates_with_different_labels_are_all_rejected(folder: Path) -> None
     assert all("covid, normal" in reason for reason in reasons.values())
 
 
+def test_patients_whose_identifiers_differ_in_case_are_of_one_group(folder: Path) -> None:
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    rows = [f"{path},{path.split('/')[0]},{'pP'[place % 2]}{place // 2}" for place, path in enumerate(paths)]
+    (folder / "list.csv").write_text("\n".join(["path,label,patient", *rows]))
+    done = convert(config(folder, source=None, manifest=folder / "list.csv", dry_run=True))
+    groups = {row.entry.path: row.group for row in done.rows}
+    assert [groups[path] for path in paths[::2]] == [groups[path] for path in paths[1::2]]
+    assert len(set(groups.values())) == len(paths) // 2
+
+
 def test_no_group_is_in_two_splits(folder: Path) -> None:
     done = convert(config(folder, group_regex="nih", holdout=0.25))
     splits: dict[str, set[str]] = {}

@@ -662,11 +662,6 @@ def test_a_placeholder_is_no_patient(tmp_path: Path, nobody: str) -> None:
     assert [entry.patient for entry in entries] == ["", "", "7"]
 
 
-def test_a_patient_is_the_same_in_any_case(tmp_path: Path) -> None:
-    entries = read_catalog(CatalogConfig(manifest=manifest(tmp_path, "a.png,a,P1", "b.png,b,p1"))).entries
-    assert entries[0].patient == entries[1].patient
-
-
 @pytest.mark.parametrize("label", ["NaN", "unknown", "N/A", "#N/A", "null", "not specified"])
 def test_a_placeholder_is_no_label(tmp_path: Path, label: str) -> None:
     table = manifest(tmp_path, "a.png,covid,", "b.png,normal,", f"c.png,{label},")
