@@ -708,6 +708,14 @@ def test_a_manifests_split_must_not_cut_through_a_patient(convert: Command, tmp_
     assert_nothing_half(tmp_path / "out")
 
 
+def test_a_row_whose_name_is_too_long_is_rejected_and_the_rest_converted(convert: Command, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source")
+    lines = [f"{path.relative_to(source)},{path.parent.name}" for path in sorted(source.glob("*/*.png"))]
+    manifest = write_manifest(source, "path,label", *lines, f"covid/{'y' * 300}.png,covid")
+    done = convert("--manifest", manifest, "--out", tmp_path / "out", "--val", "0.5")
+    assert done.code == 0 and "1 rejected" in done.out and "File name too long" in done.out
+
+
 def test_a_manifests_half_filled_split_is_refused(convert: Command, tmp_path: Path) -> None:
     source = make_source(tmp_path / "source")
     lines = [f"{path.relative_to(source)},{path.parent.name},train" for path in sorted(source.glob("*/*.png"))]

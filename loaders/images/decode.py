@@ -163,7 +163,7 @@ def inside(root: Path, path: str, within: Sequence[Path] = ()) -> Path:
         raise refuse(f"unreadable path ({error})", "a file", "no-access", "correct or remove the link") from error
     if not set(bases) & set(resolved.parents):
         raise refuse("leads outside the source folder", "a file inside it", "outside-source")
-    with contextlib.suppress(PermissionError):  # which opening it tells
+    with contextlib.suppress(OSError):  # no access or a name too long: opening it tells which
         if not resolved.exists():
             raise refuse("not found", f"a file below {' or '.join(map(str, folders))}", "not-found")
     return joined

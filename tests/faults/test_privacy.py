@@ -113,7 +113,7 @@ def shows(data: bytes, depth: int = 2) -> bool:
 IN_BYTES = ("DICOM tags", "EXIF", "PNG texts", "TIFF tags", "everywhere")  # where every film shows the planted name
 LOCAL = {"convert.csv", "audit.csv", "audit.html", "predictions.csv", "predictions.jsonl", "local.json"}
 SHARED = ("beton", "pictures of a conversion", "run folder", "page", "export", "cross-validation", "comparison")
-MAY_KEEP = ("beton", "run folder", "page")  # what may show sex and age in decades, where they are kept
+MAY_KEEP = ("beton", "run folder", "page", "comparison")  # what may show sex and age in decades, where they are kept
 PLACES = (
     "everywhere", "DICOM tags", "EXIF", "PNG texts", "TIFF tags", "file names", "folders", "paths", "CSV columns",
     "a folder of no class", "refused files", "an audit's table", "weights", "kept demographics",
