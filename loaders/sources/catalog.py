@@ -64,7 +64,8 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
     name_of = one_name_each([as_text(entry.label) for entry in given if not entry.excluded], config.classes)
     if labelled and not config.classes:
         check_labels(origin, name_of.values())
-    source_of = one_name_each([as_text(entry.source) for entry in given])
+    sources = one_name_each([as_text(entry.source) for entry in given])
+    source_of = {written: "" if is_placeholder(written) else name for written, name in sources.items()}
     roots = config.root if len(config.root) > 1 else ()
     above = [f"{os.path.relpath(os.path.realpath(folder), root)}/" for folder in roots]
     entries = [completed(entry, name_of, source_of, config, patient_of, above) for entry in given]
@@ -204,11 +205,10 @@ def completed(
     label, patient, view, source = map(as_text, (entry.label, patient, entry.view, entry.source))
     excluded, kind = entry.excluded, entry.kind
     label, patient = name_of.get(label, label), patient_id(patient)
-    source = "" if is_placeholder(source) else source_of[source]
     if kind in ("", "other-finding") and (reason := other_view(view, config.views)):
         excluded, kind = reason, "other-view"
     elif not excluded and config.classes and label not in config.classes:
         excluded, kind = f"class {label} not asked for", OTHER_CLASS
-    changed: dict[str, Any] = {"label": label, "patient": patient, "view": view, "source": source}
+    changed: dict[str, Any] = {"label": label, "patient": patient, "view": view, "source": source_of[source]}
     changed |= {"excluded": excluded, "kind": kind}
     return replace(entry, **changed) if any(getattr(entry, name) != value for name, value in changed.items()) else entry
