@@ -32,19 +32,25 @@ class Pair:
 
 
 def find_pairs(
-    keypoints: Sequence[Keypoints], frames: Sequence[np.ndarray], progress: Callable[[int, int], None]
+    keypoints: Sequence[Keypoints],
+    frames: Sequence[np.ndarray],
+    progress: Callable[[int, int], None],
+    first_known: int = 0,
 ) -> list[Pair]:
     """Compare all files with one another, first by their keypoints and then by their pixels.
 
     frames: uint8 S×S of each file, those of the keypoints.  A pair is listed once, in order of the files.
+    first_known: if not 0, only the files before this one are compared, and only with those from it on.
     Each descriptor votes for the files of its nearest neighbours; files with enough votes are aligned by one affine map
     (RANSAC) and correlated.  Source: Lowe 2004, section 7.
     """
     files_D = np.repeat(np.arange(len(keypoints)), [len(points.place_DX) for points in keypoints])
-    if len(files_D) <= NEIGHBOURS:
+    known = np.count_nonzero(files_D >= first_known)
+    if known <= NEIGHBOURS or (first_known and known == len(files_D)):
         return []
     place_DX = np.concatenate([points.place_DX for points in keypoints])
-    query_M, found_M = nearest(np.concatenate([points.descriptor_DF for points in keypoints]), files_D)
+    descriptor_DF = np.concatenate([points.descriptor_DF for points in keypoints])
+    query_M, found_M = nearest(descriptor_DF, files_D, first_known)
     codes, starts, counts = np.unique(
         files_D[query_M] * len(keypoints) + files_D[found_M], return_index=True, return_counts=True
     )
@@ -65,19 +71,20 @@ def find_pairs(
     return pairs
 
 
-def nearest(descriptors_DF: np.ndarray, files_D: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nearest(descriptors_DF: np.ndarray, files_D: np.ndarray, first_known: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of similar descriptors of different files, each pair once, as their rows: int64 M, int64 M.
 
-    The first is of the earlier file; pairs of the same two files are consecutive.
+    The first is of the earlier file; pairs of the same two files are consecutive.  first_known: as of find_pairs.
     """
     cv2.setRNGSeed(0)
-    index = cv2.flann.Index(descriptors_DF, {"algorithm": 1, "trees": 4})  # 1: k-d trees
-    parts = np.array_split(descriptors_DF, usable_cores())
+    start = int(np.searchsorted(files_D, first_known))  # of the known files' descriptors; 0 if all are compared
+    index = cv2.flann.Index(descriptors_DF[start:], {"algorithm": 1, "trees": 4})  # 1: k-d trees
+    parts = np.array_split(descriptors_DF[: start or None], usable_cores())
     with ThreadPoolExecutor(len(parts)) as pool:
         searched = pool.map(lambda part_DF: index.knnSearch(part_DF, NEIGHBOURS, params={"checks": 48})[0], parts)
         found_M = np.concatenate([found_DK.ravel() for found_DK in searched]).astype(np.int64)
-    from_M = np.repeat(np.arange(len(files_D)), NEIGHBOURS)[found_M >= 0]
-    found_M = found_M[found_M >= 0]
+    from_M = np.repeat(np.arange(start or len(files_D)), NEIGHBOURS)[found_M >= 0]
+    found_M = found_M[found_M >= 0] + start
     earlier_M, later_M = np.minimum(from_M, found_M), np.maximum(from_M, found_M)  # descriptors are in order of files
     pair_M = np.unique(earlier_M * len(files_D) + later_M)
     earlier_M, later_M = np.divmod(pair_M, len(files_D))

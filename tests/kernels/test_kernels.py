@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kernels.crops import affine_into, affine_scratch, crop_into
 from kernels.decoding import count_coloured, histogram_into, luma_into, shrink_into, unfilter_into
+from kernels.hamming import nearest_into
 from loaders.sampling import inverse_matrices
 from tests import naive
 
@@ -241,3 +242,21 @@ def test_a_kernel_is_compiled_again_when_what_it_inlines_from_another_file_has_c
     assert source.read_text().count(largest) == 1
     source.write_text(source.read_text().replace(largest, "return upper if is_lower else lower, corner"))
     assert run(tmp_path) == ["2.0", "0"]
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("queries", [0, 1, 7])
+@pytest.mark.parametrize("codes", [0, 1, 1023, 2049])
+def test_the_nearest_code_is_the_oracles(codes: int, queries: int) -> None:
+    rng = np.random.default_rng(codes)
+    code_NW, query_QW = (rng.integers(0, 2**64, (number, 2), np.uint64) for number in (codes, queries))
+    query_QW[5:] = query_QW[:2]  # of equals the first
+    code_NW[:queries:3] = query_QW[: min(codes, queries) : 3]  # distance 0
+    best_N = np.zeros(codes, np.uint64)
+    nearest_into(best_N, np.ascontiguousarray(code_NW.T), query_QW)
+    if not queries:
+        assert (best_N == 2**64 - 1).all()
+        return
+    distance_NQ = np.bitwise_count(code_NW[:, None] ^ query_QW).sum(2, dtype=np.int64)
+    assert (best_N >> np.uint64(32)).tolist() == distance_NQ.min(1).tolist()
+    assert (best_N & np.uint64(2**32 - 1)).tolist() == distance_NQ.argmin(1).tolist()
