@@ -41,8 +41,8 @@ class PlannedPhantom:
 
     @property
     def name(self) -> str:
-        """The name of the patient, such as phantom-0001."""
-        return f"phantom-{self.patient:04d}"
+        """The name of the patient, such as phantom-7-0001 for seed 7: no other seed draws this patient."""
+        return f"phantom-{self.seed}-{self.patient:04d}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,7 +33,7 @@ from tests.loaders.test_beton import some_facts
 TOKEN = "ZQXKANARIE"
 NAME = f"{TOKEN}^PRIVATE"
 SEX, AGE, AGE_TAG = "WEIBLICH", "21354D", "697M"  # female, 58 years: in tables, and as DICOM can hold it
-PATIENTS = 16  # whose identifiers may be planted
+PATIENTS, SEED = 16, 3  # of the phantoms, whose identifiers may be planted
 
 
 def planted_patient(patient: str) -> str:
@@ -56,7 +56,7 @@ def bare_hashes() -> np.ndarray:
     Any longer part of a hash begins with them.  A bare hash of an identifier can be looked up; so can one with the
     product's own prefix, or with a key of nothing or of zeros.
     """
-    names = [TOKEN, NAME, *(planted_patient(f"phantom-{number:04d}") for number in range(1, PATIENTS + 1))]
+    names = [TOKEN, NAME, *(planted_patient(f"phantom-{SEED}-{number:04d}") for number in range(1, PATIENTS + 1))]
     found = []
     for text in (prefix + name.encode() for name in names for prefix in (b"", b"patient:", b"patient")):
         found += [hashlib.new(kind, text).digest() for kind in ("md5", "sha1", "sha256", "sha512", "sha3_256")]
@@ -218,7 +218,7 @@ def sound_of(place: str, planted: Planted) -> str:
 
 def draw_films(folder: Path) -> list[tuple[str, str, np.ndarray]]:
     """Phantoms as (label, patient, grey)."""
-    table = write_phantoms(PhantomConfig(out=folder, patients=PATIENTS, images_per_patient=1, size=96, seed=3))
+    table = write_phantoms(PhantomConfig(out=folder, patients=PATIENTS, images_per_patient=1, size=96, seed=SEED))
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     grey = [np.asarray(cv2.imread(str(table.parent / row["path"]), cv2.IMREAD_GRAYSCALE)) for row in rows]
@@ -360,7 +360,7 @@ CAMPAIGN = Campaign(
 
 
 HERE = sys.modules[__name__]
-PATIENT = planted_patient("phantom-0003").encode()
+PATIENT = planted_patient(f"phantom-{SEED}-0003").encode()
 LABELS = ("covid", "normal", "covid", "normal")
 FORMS = {
     "text": NAME.encode(),

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from loaders.config import PhantomConfig
+from loaders.beton.reader import Beton
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
+from loaders.convert.convert import convert
 from loaders.errors import ConfigError, StorageError
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import Phantom, draw_phantom, plan_phantoms, write_phantoms
@@ -246,13 +248,25 @@ def test_written_files_decode_to_what_was_drawn(tmp_path: Path, file_format: str
     for row, film in zip(rows, plan, strict=True):
         phantom = draw_phantom(film)
         path, mask = settings.out / row["path"], settings.out / row["mask"]
-        assert path.name == f"phantom-{film.patient:04d}_{film.image:03d}.{extension}"
+        assert path.name == f"phantom-5-{film.patient:04d}_{film.image:03d}.{extension}"
         image_HW = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         expected_HW = phantom.image_HW if bits == 16 else np.rint(phantom.image_HW / 257).astype(np.uint8)
         assert image_HW.dtype == expected_HW.dtype and image_HW.shape == (64, 64)
         difference_HW = np.abs(image_HW.astype(float) - expected_HW)
         assert difference_HW.mean() < 2 if file_format == "jpeg" else not difference_HW.any()
         assert np.array_equal(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED), phantom.lung_mask_HW)
+
+
+def test_sets_of_different_seeds_share_no_patient_under_one_site_key(tmp_path: Path) -> None:
+    found = []
+    for seed in (1, 2):
+        out = tmp_path / str(seed)
+        catalog = CatalogConfig(manifest=write_phantoms(config(out / "p", seed=seed)))
+        convert(ConvertConfig(catalog=catalog, out=out / "b", size=32, workers=1, site_key=tmp_path / "key"))
+        with Beton(out / "b" / "train.beton") as first, Beton(out / "b" / "val.beton") as second:
+            found.append({row.tobytes() for beton in (first, second) for row in beton.rows_N["patient_hash"]})
+    assert len(found[0]) == len(found[1]) == 6
+    assert not found[0] & found[1]
 
 
 def test_manifest_names_every_file_and_its_truth(tmp_path: Path) -> None:
@@ -265,7 +279,7 @@ def test_manifest_names_every_file_and_its_truth(tmp_path: Path) -> None:
     assert calls == [(done, len(plan)) for done in range(1, len(plan) + 1)]
     for row, film in zip(rows, plan, strict=True):
         assert row["label"] == film.label
-        assert row["patient"] == f"phantom-{film.patient:04d}"
+        assert row["patient"] == f"phantom-{settings.seed}-{film.patient:04d}"
         assert row["path"] == f"images/{film.label}/{row['patient']}_{film.image:03d}.png"
         assert row["mask"] == f"masks/{film.label}/{row['patient']}_{film.image:03d}.png"
         assert (row["view"], row["source"]) == ("PA", "synthetic")
