@@ -3,9 +3,12 @@
 Studies are simulated: patients of one class each, one to four radiographs a patient that share most of their noise, and
 probabilities that are too extreme.  The truth is the same metric on a population of 100,000 patients.  Percentiles of
 the same resamples stand beside.  Then the seconds of 2,000 resamples of 100,000 samples, all metrics.
+
+Averages over the networks of folds, at home and on another collection, and the drop between them, are simulated alike;
+beside stands what engine/statistics/averages.py decided against.
 """
 
-# N samples, G groups
+# N samples, G groups, X networks, R resamples
 
 import argparse
 import json
@@ -18,11 +21,14 @@ import numpy as np
 
 from benchmarks.provenance import describe, provenance
 from benchmarks.settings import RESULTS
+from engine.hurdles.results import SHOWN
+from engine.statistics.averages import Averages, NetworkTest, drops, measure_networks
 from engine.statistics.bootstrap import ECE_DISTANCE, count_groups, metrics_of, resample, sum_groups
-from engine.statistics.estimates import RESAMPLES, estimates, make_estimates
+from engine.statistics.estimates import RESAMPLES, UNDEFINED, Estimate, difference, estimate, estimates, make_estimates
 from loaders.machine import usable_cores
 
 POPULATION = 100_000  # groups
+NETWORK_POPULATION = 20_000  # the same, fewer, as each of 15 networks is measured on it
 STATED = 0.1  # prevalence
 REPEATS = 5
 WANTED = (0.93, 0.97)
@@ -47,6 +53,30 @@ STUDIES = (
     Study(groups=150),
     Study(groups=150, prevalence=0.25, extreme=1.0),
     Study(groups=150, separation=3.5, prevalence=0.5),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkStudy:
+    """What is simulated of networks.  home, away: groups.  separation: of the classes, in deviations.
+
+    repeats: how often folds are dealt.
+    """
+
+    home: int
+    away: int
+    prevalence: float = 0.4
+    separation: tuple[float, float] = (2.0, 1.0)
+    folds: int = 5
+    repeats: int = 3
+
+
+NETWORK_STUDIES = (
+    NetworkStudy(home=25, away=30, prevalence=0.2),
+    NetworkStudy(home=60, away=60),
+    NetworkStudy(home=60, away=30, separation=(3.5, 0.3)),
+    NetworkStudy(home=150, away=36, prevalence=0.5, separation=(4.5, 0.1)),
+    NetworkStudy(home=150, away=150, separation=(2.0, 2.0)),
 )
 
 
@@ -86,6 +116,109 @@ def coverage(study: Study, studies: int, resamples: int) -> dict[str, dict[str, 
     return {
         name: {"truth": float(truth[name])} | dict(zip(keys, (count / studies).tolist(), strict=True))
         for name, count in counts.items()
+    }
+
+
+def simulate_networks(
+    study: NetworkStudy, groups: int, separation: float, rng: np.random.Generator
+) -> list[NetworkTest]:
+    """What each network predicts of the same samples.  Networks share most of their noise, and differ in skill."""
+    group_N = np.repeat(np.arange(groups), rng.integers(1, 5, groups))
+    label_N = (rng.random(groups) < study.prevalence).astype(np.int64)[group_N]
+
+    def noise() -> np.ndarray:
+        return 0.8 * rng.normal(size=groups)[group_N] + 0.6 * rng.normal(size=len(group_N))
+
+    common_N, tests = noise(), []
+    for network in range(study.folds * study.repeats):
+        skill = separation * (1 + 0.1 * np.cos(network))
+        evidence_N = skill * (skill * (label_N - 0.5) + np.sqrt(0.7) * common_N + np.sqrt(0.3) * noise())
+        probability_N = 1 / (1 + np.exp(-1.3 * (evidence_N + 0.3 * np.sin(3 * network))))
+        probability_NK = np.stack([1 - probability_N, probability_N], axis=1)
+        tests.append(NetworkTest(label_N=label_N, probability_NK=probability_NK, group_N=group_N, repeat=network))
+    return tests
+
+
+def own_folds(study: NetworkStudy, tests: list[NetworkTest], rng: np.random.Generator) -> list[NetworkTest]:
+    """Each network on its own test fold; folds are of whole groups, and stratified."""
+    label_N, group_N = tests[0].label_N, tests[0].group_N
+    label_G = label_N[np.unique(group_N, return_index=True)[1]]
+    found = []
+    for repeat in range(study.repeats):
+        shuffled_G = rng.permutation(len(label_G))
+        order_G = shuffled_G[np.argsort(label_G[shuffled_G], kind="stable")]
+        fold_N = np.argsort(order_G)[group_N] % study.folds
+        for fold in range(study.folds):
+            test, chosen_N = tests[repeat * study.folds + fold], fold_N == fold
+            found.append(
+                NetworkTest(
+                    label_N=label_N[chosen_N],
+                    probability_NK=test.probability_NK[chosen_N],
+                    group_N=group_N[chosen_N],
+                    repeat=repeat,
+                )
+            )
+    return found
+
+
+def without_missing(found: Averages, name: str) -> Estimate:
+    """The average where resamples in which a network lacks the metric are left out."""
+    counted_X = found.defined()[name]
+    if not counted_X.any():
+        return UNDEFINED
+    distance_R = found.row_XR[ECE_DISTANCE].mean(0) if name == "ece" else None
+    return estimate(name, found.row_XR[name][counted_X].mean(0), found.groups[name], distance_R)
+
+
+def difference_of_resamples(home: Averages, away: Averages, name: str) -> Estimate:
+    """The drop as value ± t · standard error of the differences of independent resamples."""
+    both_X = home.defined()[name] & away.defined()[name]
+    away_XR = away.row_XR[name][:, np.r_[0, len(away.row_XR[name][0]) - 1 : 0 : -1]]  # other draws than home's
+    apart_XR = home.row_XR[name][both_X] - away_XR[both_X]
+    known_XR = np.isfinite(apart_XR)
+    row_R = np.where(known_XR, apart_XR, 0).sum(0) / np.maximum(known_XR.sum(0), 1)
+    return difference(name, row_R, min(home.groups[name], away.groups[name]), False)
+
+
+def network_coverage(
+    study: NetworkStudy, studies: int, resamples: int, population: int = NETWORK_POPULATION
+) -> dict[str, dict[str, dict[str, float]]]:
+    """By kind of average and metric: the truth, the shares of intervals that hold it, lie above and below, and the
+    share of the others' that hold it.  A study without an interval counts as missed."""
+    places, truth_X = {"home": study.home, "away": study.away}, {}
+    for place, separation in zip(places, study.separation, strict=True):
+        tests = simulate_networks(study, population, separation, np.random.default_rng(1))
+        truth_X[place] = measure_networks(tests, 1, resamples=0).row_XR
+    truth_X["drop"] = {name: row_XR - truth_X["away"][name] for name, row_XR in truth_X["home"].items()}
+    counts = {kind: {name: np.zeros(4) for name in SHOWN} for kind in truth_X}
+    for number in range(studies):
+        rng, tested = np.random.default_rng((2, number)), {}
+        for (place, groups), separation in zip(places.items(), study.separation, strict=True):
+            tests = simulate_networks(study, groups, separation, rng)
+            tests = own_folds(study, tests, rng) if place == "home" else tests
+            tested[place] = measure_networks(tests, 1, resamples=resamples, seed=number)
+        home, away = tested["home"], tested["away"]
+        found = {place: one.estimates() for place, one in tested.items()} | {"drop": drops(home, away)}
+        for name in SHOWN:
+            others = {place: without_missing(one, name) for place, one in tested.items()}
+            others["drop"] = difference_of_resamples(home, away, name)
+            defined = {place: one.defined()[name] for place, one in tested.items()}
+            defined["drop"] = defined["home"] & defined["away"]
+            for kind, count in counts.items():
+                ((result, other), counted_X) = (found[kind][name], others[kind]), defined[kind]
+                if result.low is None or result.high is None:
+                    continue
+                truth = truth_X[kind][name][counted_X, 0].mean()  # of the networks that define it
+                above, below = result.low > truth, result.high < truth
+                held = other.low is not None and other.high is not None and other.low <= truth <= other.high
+                count[name] += [not above and not below, above, below, held]
+    keys = ("covered", "above", "below", "otherwise")
+    return {
+        kind: {
+            name: {"truth": float(truth_X[kind][name].mean())} | dict(zip(keys, (row / studies).tolist(), strict=True))
+            for name, row in of_kind.items()
+        }
+        for kind, of_kind in counts.items()
     }
 
 
@@ -137,6 +270,16 @@ def main(arguments: list[str] | None = None) -> None:
             outside = "" if WANTED[0] <= row["covered"] <= WANTED[1] else "  outside 93 to 97 %"
             shares = f"{row['covered']:9.1%}{row['above']:8.1%}{row['below']:8.1%}{row['percentiles']:13.1%}"
             print(f"{name:24}{row['truth']:8.3f}{shares}{outside}", flush=True)
+    record["networks"] = []
+    for networks in NETWORK_STUDIES:
+        of_kind = network_coverage(networks, chosen.studies, chosen.resamples)
+        record["networks"].append({"study": asdict(networks), "averages": of_kind})
+        print(f"\n{networks}, {chosen.studies} studies")
+        print(f"{'':24}{'truth':>8}{'covered':>9}{'above':>8}{'below':>8}  otherwise")
+        for kind, found in of_kind.items():
+            for name, row in found.items():
+                shares = f"{row['covered']:9.1%}{row['above']:8.1%}{row['below']:8.1%}{row['otherwise']:11.1%}"
+                print(f"{f'{kind}: {name}':24}{row['truth']:8.3f}{shares}", flush=True)
     chosen.out.parent.mkdir(exist_ok=True)
     chosen.out.write_text(json.dumps(record, indent=1) + "\n")
     print(f"\nwritten: {chosen.out}")

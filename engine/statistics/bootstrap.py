@@ -58,21 +58,25 @@ def sum_groups(
     positive: int,
     threshold: float | None,
     scores: bool,
+    num_groups: int | None = None,
 ) -> GroupSums:
     """Sum each group, and sort the scores.  scores: False leaves out all that does not depend on predicted classes.
 
+    num_groups: of group_N numbered from 0, some of which may have no sample here; None: group_N are any integers.
     Errors: InputError for probabilities that are not finite.
     """
     if bad := int((~np.isfinite(probability_NK)).any(1).sum()):
         raise InputError(f"probabilities: {bad} of {len(label_N)} samples without finite ones; train the network again")
     num_classes = probability_NK.shape[1]
     assert threshold is None or num_classes == 2
-    group_N = np.unique(group_N, return_inverse=True)[1].astype(np.int32)
+    if num_groups is None:
+        group_N = np.unique(group_N, return_inverse=True)[1]
+        num_groups = int(group_N.max()) + 1
+    group_N = group_N.astype(np.int32)
     predicted_N = probability_NK.argmax(1)
     if threshold is not None:
         predicted_N = np.where(probability_NK[:, positive] >= threshold, positive, 1 - positive)
     targets = (positive,) if num_classes == 2 else tuple(range(num_classes))
-    num_groups = int(group_N.max()) + 1
 
     def one_hot(column_N: np.ndarray, columns: int, weights_N: np.ndarray | None = None) -> np.ndarray:
         cell_N = group_N.astype(np.int64) * columns + column_N
@@ -180,7 +184,7 @@ def count_groups(sums: GroupSums) -> dict[str, int]:
     def count(chosen_N: np.ndarray) -> int:
         return len(np.unique(group_N[chosen_N]))
 
-    found = dict.fromkeys(("accuracy", "brier", "ece"), len(sums.addend_GF))
+    found = dict.fromkeys(("accuracy", "brier", "ece"), len(np.unique(group_N)))
     for label in range(sums.num_classes):
         is_N, is_predicted_N = label_N == label, predicted_N == label
         scarcer = min(count(is_N), count(~is_N))
@@ -194,7 +198,8 @@ def count_groups(sums: GroupSums) -> dict[str, int]:
         found |= {f"{name}[{label}]": groups for name, groups in of_class.items()}
     for name in of_class:
         found[name] = fewest(found[f"{name}[{label}]"] for label in sums.targets)
-    found["f1_macro"] = fewest(found[f"f1[{label}]"] for label in range(sums.num_classes))
+    for mean, name in (("f1_macro", "f1"), ("balanced_accuracy", "sensitivity")):
+        found[mean] = fewest(found[f"{name}[{label}]"] for label in range(sums.num_classes))
     return found | dict.fromkeys(AT_PREVALENCE, min(found["sensitivity"], found["specificity"]))
 
 

@@ -116,7 +116,7 @@ def paired_differences(
     groups = [count_groups(sums) for sums in made]
     same = np.array_equal(first_NK, second_NK)
     del first[ECE_DISTANCE]
-    fewer = {name: min(count[name] for count in groups) for name in first}
+    fewer = {name: min(count[name] for count in groups) for name in groups[0]}
     apart = {name: second[name] - first_R for name, first_R in first.items()}
     result = {name: difference(name, row_R, fewer[name], same) for name, row_R in apart.items()}
     for name, value_RC in by_mean(apart).items():
@@ -138,14 +138,15 @@ def make_estimates(
     for name, row_R in found.items():
         if name.split("[")[0] in UNBOUNDED and len(row_R) > 1 and width(result[name]) > SETTLED:
             result[name] = UNDEFINED
-    settled = {name: row_R if result[name].value is not None else np.full_like(row_R, np.nan)
-               for name, row_R in found.items() if "[" in name}  # fmt: skip
+    settled = {name: found[name] if of.value is not None else np.full_like(found[name], np.nan)
+               for name, of in result.items()}  # fmt: skip
     for name, value_RC in by_mean(settled).items():
         known_C = known_classes(value_RC)
-        mean = estimate(name, mean_of_known(value_RC), fewest_groups(name, groups, known_C))
+        row_R = mean_of_known(value_RC) if name in UNBOUNDED else found[name]
+        mean = estimate(name, row_R, fewest_groups(name, groups, known_C))
         result[name] = over(mean, known_C)
     for name in AT_PREVALENCE:
-        if name in result and (result[name].value in (0, 1) or width(result[name]) < ROUNDING):
+        if name in result and result[name].method == "wilson":
             result[name] = boundary_at_prevalence(result, name, prevalence)
     return result
 
@@ -157,7 +158,7 @@ def over(mean: Estimate, known_C: np.ndarray) -> Estimate:
 
 def fewest_groups(name: str, groups: dict[str, int], known_C: np.ndarray) -> int:
     """How many groups are behind a mean over classes: those of the class with the fewest, of the classes known."""
-    metric = name.removesuffix("_macro")
+    metric = {"f1_macro": "f1", "balanced_accuracy": "sensitivity"}.get(name, name)
     of_class = [groups[f"{metric}[{label}]"] for label, known in enumerate(known_C) if known]
     return min(of_class, default=0)
 
@@ -166,7 +167,8 @@ def estimate(name: str, row_R: np.ndarray, num_groups: int, distance_R: np.ndarr
     """Value and interval of one metric.  num_groups: behind it.  distance_R: of the ECE, its rows of ECE_DISTANCE.
 
     A share at 0 or 1, where no resample differs, has Wilson's interval, of groups instead of samples, as if a group's
-    samples were copies: too wide rather than too narrow.  Source: Wilson 1927.
+    samples were copies: too wide rather than too narrow.  Where none differs in between, as in a mean of shares that
+    are 0 and 1, the same to both sides; but an AUC of a half is of equal scores, and certain.  Source: Wilson 1927.
     """
     metric = name.split("[")[0]
 
@@ -176,6 +178,9 @@ def estimate(name: str, row_R: np.ndarray, num_groups: int, distance_R: np.ndarr
         if metric not in NOT_SHARES and value in (0, 1):
             low, high = wilson(round(value) * num_groups, num_groups)
             return (low, 1.0, "wilson") if value else (0.0, high, "wilson")  # rounding may keep its own end off value
+        if metric not in NOT_SHARES and (metric, value) != ("auc", 0.5) and margin(known_R, num_groups) < ROUNDING:
+            half = wilson(0, num_groups)[1]
+            return max(0.0, value - half), min(1.0, value + half), "wilson"
         return *bootstrap_interval(metric, value, known_R, num_groups), "bootstrap"
 
     return with_ends(row_R, num_groups, ends)

@@ -129,7 +129,8 @@ def none_for_nan(value_K: np.ndarray) -> list[float | None]:
 def by_mean(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What each mean over classes is the mean of: its name → the classes' rows NAME[class], float64 RxC.
 
-    Of two classes F1 alone has one, f1_macro; of more f1_macro is F1's.
+    Of two classes F1 alone has one, f1_macro; of more f1_macro is F1's.  balanced_accuracy is the mean sensitivity of
+    the classes present, undefined where fewer than two are.
     """
     rows: dict[str, list[np.ndarray]] = {}
     for name, row_R in found.items():
@@ -138,7 +139,11 @@ def by_mean(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             rows.setdefault(metric, []).append(row_R)
     result = {metric: np.stack(of_class, axis=1) for metric, of_class in rows.items()}
     f1_RC = result["f1"]
-    return (result if f1_RC.shape[1] > 2 else {}) | {"f1_macro": f1_RC}
+    if f1_RC.shape[1] == 2:  # the other class's sensitivity is the specificity
+        result = {"sensitivity": np.stack([found["specificity"], found["sensitivity"]], axis=1)}
+    recall_RC = result["sensitivity"]
+    balanced_RC = recall_RC if known_classes(recall_RC).sum() > 1 else np.full_like(recall_RC, np.nan)
+    return (result if f1_RC.shape[1] > 2 else {}) | {"f1_macro": f1_RC, "balanced_accuracy": balanced_RC}
 
 
 def at_prevalence(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float) -> dict[str, np.ndarray]:

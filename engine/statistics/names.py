@@ -35,6 +35,9 @@ class Metric:
 METRICS = {metric.key: metric for metric in (
     Metric(key="accuracy", name="accuracy", unit="share", digits=1,
            meaning="of all images, those whose class was predicted"),
+    Metric(key="balanced_accuracy", name="balanced accuracy", unit="share", digits=1,
+           meaning="mean of sensitivity and specificity; 50 % is guessing",
+           mean_of="of the images of a class, those predicted as it, each class counting the same"),
     Metric(key="sensitivity", name="sensitivity", unit="share", digits=1,
            meaning="of the images of the positive class, those predicted as it",
            mean_of="of the images of a class, those predicted as it"),
@@ -83,8 +86,8 @@ METRICS = {metric.key: metric for metric in (
     Metric(key="deletion", name="deletion: difference", larger_is_better=False,
            meaning="the area in order of the map less that in random order; below 0 if the map marks what matters"),
 )}
-RESULTS = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence",
-           "f1", "f1_macro", "auc", "pr_auc")
+RESULTS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence",
+           "npv_at_prevalence", "f1", "f1_macro", "auc", "pr_auc")
 # fmt: on
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
 
@@ -120,7 +123,7 @@ def over_classes(found: Estimate) -> str:
 
 def fewer_classes(found: Estimate) -> str:
     """The same for a narrow cell, "2 of 20 classes", and only where the mean leaves classes out."""
-    return "" if found.defined == found.classes else over_classes(found).removeprefix("over ")
+    return "" if found.value is None or found.defined == found.classes else over_classes(found).removeprefix("over ")
 
 
 def value_text(key: str, value: float | None) -> str:

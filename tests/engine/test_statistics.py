@@ -113,6 +113,9 @@ def test_every_value_agrees_with_scikit_learn(seed: int, num_classes: int, num_s
     called_N = probability_NK.argmax(1)
     assert found["accuracy"] == pytest.approx(oracle.accuracy_score(label_N, called_N))
     assert found["f1_macro"] == pytest.approx(oracle.f1_score(label_N, called_N, average="macro"))
+    several = len(np.unique(label_N)) > 1  # classes are present
+    wanted = pytest.approx(oracle.recall_score(label_N, called_N, labels=np.unique(label_N), average="macro"))
+    assert found["balanced_accuracy"] == (wanted if several else None)
     if num_classes == 2:
         assert found["brier"] == pytest.approx(oracle.brier_score_loss(label_N, probability_NK[:, 1]))
     else:
@@ -365,7 +368,14 @@ def test_whatever_the_sample_estimates_are_numbers_in_order_or_none(
 def test_one_class_only_leaves_what_it_defines() -> None:
     found = values(estimates(np.ones(6, int), two_columns(np.linspace(0.3, 0.9, 6)), np.arange(6), 1, resamples=50))
     undefined = {name for name, value in found.items() if value is None}
-    assert undefined == {"specificity", "auc", "pr_auc", "calibration_slope", "calibration_intercept"}
+    assert undefined == {
+        "balanced_accuracy",
+        "specificity",
+        "auc",
+        "pr_auc",
+        "calibration_slope",
+        "calibration_intercept",
+    }
 
 
 def test_a_slope_that_two_images_decide_is_undefined_and_one_that_many_decide_is_not() -> None:
@@ -714,7 +724,8 @@ def test_every_metric_of_a_result_has_a_name_a_meaning_and_a_format() -> None:
         metric = metric_of(key)
         assert metric.name and metric.meaning and value_text(key, 0.5) in ("50.0 %", "0.500", "0.50", "0.5000"), key
     assert {metric.key for metric in METRICS.values() if metric.unit == "share"} <= {
-        "accuracy", "sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence",
+        "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence",
+        "npv_at_prevalence",
     }  # fmt: skip
     assert all(key == metric.key for key, metric in METRICS.items())
 
@@ -722,6 +733,8 @@ def test_every_metric_of_a_result_has_a_name_a_meaning_and_a_format() -> None:
 def test_numbers_of_metrics_are_written_in_one_way() -> None:
     share = Estimate(value=0.912, low=0.85, high=1.0, method="bootstrap", defined=2, classes=3)
     assert with_interval("accuracy", share) == "91.2 % (85.0–100), 2 of 3 classes"
+    one_class = estimates(np.ones(4, int), two_columns(np.ones(4)), np.arange(4), 1, resamples=2)["balanced_accuracy"]
+    assert with_interval("balanced_accuracy", one_class) == "undefined"  # and no mean over 0 of 2 classes
     assert interval_text("f1", share) == "0.850 to 1.000" and value_text("auc", None) == "undefined"
     assert value_text("ppv", 0.99999) == "99.9 %" and value_text("ppv", 1.0) == "100 %", "only the whole reads 100 %"
     assert value_text("npv", 0.0001) == "0.1 %" and value_text("npv", 0.0) == "0 %"
