@@ -85,7 +85,7 @@ def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
     contenders, errors, summaries = [], [], []
     with locked(config.out):
         for training in trainings.values():
-            check_settings(training.out, training, ("data", "out"))  # both may have moved
+            check_settings(training.out, training, ("data", "out", "look"))  # the first two may have moved
         for model, training in trainings.items():
             try:
                 watch.check_stop()

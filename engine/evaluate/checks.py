@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.evaluate.results import Collection
 from engine.evaluate.trained import Trained
-from engine.train.leakage import hashes, image_cautions, load_record, overlap, patient_cautions, sources_of
+from engine.train.leakage import ALL, hashes, image_cautions, load_record, overlap, patient_cautions, sources_of
 from loaders.batches.loader import Loader
 from loaders.beton.format import PATIENT_KNOWN
 from loaders.beton.reader import Beton
@@ -20,13 +20,14 @@ from loaders.errors import ConfigError, InputError
 FEW_GROUPS = 10  # below, resamples of groups say too little about what other groups would give
 
 
-def set_cautions(beton: Beton) -> list[Caution]:
-    """What limits a score on this set, whichever run is tested on it."""
+def set_cautions(beton: Beton, kept_N: np.ndarray | slice = ALL) -> list[Caution]:
+    """What limits a score on this set, whichever run is tested on it.  kept_N: places of the images that are scored."""
     if not beton.verified:
         return [caution("groups-unknown")]
-    unknown = int((beton.rows_N["flags"] & PATIENT_KNOWN == 0).sum())
-    ungrouped = [caution("ungrouped-images", unknown=unknown, images=len(beton))] if unknown else []
-    return image_cautions([beton]) + ungrouped
+    unknown_N = beton.rows_N["flags"][kept_N] & PATIENT_KNOWN == 0
+    unknown = int(unknown_N.sum())
+    ungrouped = [caution("ungrouped-images", unknown=unknown, images=len(unknown_N))] if unknown else []
+    return image_cautions([beton], kept_N) + ungrouped
 
 
 def check_task(beton: Beton, classes: Sequence[str], crop: int, stored: int) -> None:
@@ -79,10 +80,13 @@ def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool
     return found + patient_cautions(record["train"]["patient_hash"], "training-patients-unknown")
 
 
-def collection_of(run: Path, state: dict[str, Any], beton: Beton, checked: Sequence[Caution]) -> Collection:
+def collection_of(
+    run: Path, state: dict[str, Any], beton: Beton, checked: Sequence[Caution], *, mostly_copies: bool = False
+) -> Collection:
     """Whether a set is of a collection that shares no source with the run's training and validation images.
 
-    state: of the run's weights.  checked: what `check_beton` found: a set that shares images or patients is none.
+    state: of the run's weights.  checked: what was found of the set: one that shares images or patients, or whose
+    images are mostly copies, is none.
     """
     if not beton.verified:
         return "unknown-source"
@@ -90,7 +94,8 @@ def collection_of(run: Path, state: dict[str, Any], beton: Beton, checked: Seque
         return "own"
     _, _, trained = load_record(run, state["run"])
     tested = sources_of(beton)
-    if (trained & tested) - {""} or {"leakage-forced", "validation-leakage"} & {found.code for found in checked}:
+    shared = {"leakage-forced", "validation-leakage", "copies-kept"} & {found.code for found in checked}
+    if (trained & tested) - {""} or shared or mostly_copies:
         return "shared-source"
     return "unknown-source" if "" in trained | tested else "external"
 

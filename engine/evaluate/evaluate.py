@@ -5,7 +5,9 @@
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,18 @@ from engine.evaluate.checks import (
     collection_of,
     group_cautions,
     set_cautions,
+)
+from engine.evaluate.copies import (
+    KnownSet,
+    SharedFilm,
+    copies_in,
+    copy_cautions,
+    known_to,
+    mostly,
+    publish_copies,
+    shared_with,
+    unsearched,
+    without,
 )
 from engine.evaluate.dataflow import DATAFLOW, DataFlow, dataflow_beside
 from engine.evaluate.results import (
@@ -57,15 +71,15 @@ FLAGS = {
 }
 
 
-def subgroups(beton: Beton) -> list[tuple[str, str, np.ndarray]]:
-    """The subgroups of a beton, the largest of each kind first: kind, name, and the places of its samples.
+def subgroups(beton: Beton, kept_N: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
+    """The subgroups of a beton's samples that are scored, the largest of each kind first: kind, name, and places there.
 
     A kind in which all samples are alike gives none: it would be the whole set.  Those of an unverified beton are
     not known.
     """
     if not beton.verified:
         return []
-    facts, rows_N = beton.facts, beton.rows_N
+    facts, rows_N = beton.facts, beton.rows_N[kept_N]
     found = by_name("source", facts.sources, rows_N["source"]) + by_name("view", facts.views, rows_N["view"])
     if facts.demographics:
         sex_N, age_N = sexes_and_ages(rows_N)
@@ -92,9 +106,12 @@ def evaluate(config: EvaluateConfig, progress: PhaseProgress = lambda name, done
 
     Results lie in a folder named after the set that was tested (`Beton.set_name`), so that no set replaces another's.
 
-    Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, or one that
-    shares images or patients with the training set (unless config.force), or for a run to compare with that is of
-    another task; ConfigError; BetonError; StorageError.
+    Copies of training and validation films are left out, of those of both runs where there are two, unless
+    config.keep_copies or config.force.
+
+    Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, one that shares
+    images or patients with the training set (unless config.force), or one of copies alone, or for a run to compare with
+    that is of another task; ConfigError; BetonError; StorageError.
     """
     if not config.betons:
         raise ConfigError("betons: found none, expected at least one")
@@ -116,15 +133,53 @@ def evaluate(config: EvaluateConfig, progress: PhaseProgress = lambda name, done
             named = ", ".join(f"{path} ({name})" for path, name in zip(config.betons, names, strict=True))
             raise ConfigError(f"betons: found {named}, expected different sets; name each once")
         # before the first result is written
-        checked = [
+        cautions = [
             [check_beton(run.run, run.state, loader, force=config.force) + run.decision.cautions() for run in runs]
             for loader in loaders
         ]
+        known = [known_to(run.run, run.state, stack) for run in runs]
+        checked = [
+            look_for_copies(config, loader.beton, known, found, partial(progress, f"{name}: copies"))
+            for loader, name, found in zip(loaders, names, cautions, strict=True)
+        ]
         stack.enter_context(locked(out))
         return [
-            evaluate_one(config, runs, policy, loader, cautions, out / name, progress)
-            for loader, name, cautions in zip(loaders, names, checked, strict=True)
+            evaluate_one(config, runs, policy, loader, found, out / name, progress)
+            for loader, name, found in zip(loaders, names, checked, strict=True)
         ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """What was found of a set before it is scored.  cautions, copies: of each run.  kept_N: int64, what is scored."""
+
+    cautions: list[list[Caution]]
+    copies: list[list[SharedFilm]]
+    kept_N: np.ndarray
+
+
+def look_for_copies(
+    config: EvaluateConfig,
+    beton: Beton,
+    known: Sequence[Sequence[KnownSet]],
+    cautions: Sequence[list[Caution]],
+    progress: Progress,
+) -> Checked:
+    """Find the films of a set that are copies of films that the runs know, and leave them out unless told otherwise.
+
+    known, cautions: of each run.  Errors: InputError where nothing is left.
+    """
+    copies = [copies_in(shared_with(beton, sets, progress)) for sets in known]
+    keep = config.keep_copies or config.force
+    code = "copies-kept" if keep else "copies-removed"
+    return Checked(
+        cautions=[
+            [*found, *copy_cautions(code, beton, own), *unsearched(beton, sets)]
+            for found, own, sets in zip(cautions, copies, known, strict=True)
+        ],
+        copies=copies,
+        kept_N=without(beton, () if keep else chain(*copies)),
+    )
 
 
 def evaluate_one(
@@ -132,35 +187,39 @@ def evaluate_one(
     runs: Sequence[Trained],
     policy: Policy,
     loader: Loader,
-    checked: Sequence[list[Caution]],
+    checked: Checked,
     out: Path,
     progress: PhaseProgress,
 ) -> Evaluation:
     """One forward pass over one beton, what it amounts to, and its files in `out`, which is named after the set.
 
-    runs: the run, and perhaps the one that it is compared with.  checked: the cautions of each.
+    runs: the run, and perhaps the one that it is compared with.
     """
     trained, beton, facts, name = runs[0], loader.beton, loader.beton.facts, out.name
-    scores, other_NK = score(runs, policy, loader, partial(progress, name))
+    kept_N, own = checked.kept_N, checked.cautions[0]
+    whole, other_NK = score(runs, policy, loader, partial(progress, name))
+    scores = whole.only(kept_N)
     samples = (scores.label_N, scores.probability_NK, scores.group_N, scores.positive)
     estimate = partial(estimates, resamples=config.resamples, seed=config.seed)
     difference = None
     if other_NK is not None:
         apart = paired_differences(
-            scores.label_N, other_NK, *samples[1:], prevalence=config.prevalence, resamples=config.resamples,
+            scores.label_N, other_NK[kept_N], *samples[1:], prevalence=config.prevalence, resamples=config.resamples,
             seed=config.seed,
         )  # fmt: skip
-        difference = Difference(against=runs[1].run.resolve().name, estimates=apart, cautions=checked[1])
+        difference = Difference(against=runs[1].run.resolve().name, estimates=apart, cautions=checked.cautions[1])
     metrics = Metrics(
         set_name=beton.set_name,
         beton=beton.path.name,
         split=facts.split,
         synthetic=facts.synthetic,
         conversion_id=facts.conversion_id,
-        collection=collection_of(trained.run, trained.state, beton, checked[0]),
+        collection=collection_of(
+            trained.run, trained.state, beton, own, mostly_copies=mostly(checked.copies[0], beton)
+        ),
         classes=list(trained.classes),
         positive=trained.state["positive"],
-        num_samples=len(beton),
+        num_samples=len(kept_N),
         num_groups=scores.num_groups,
         prevalence=float((scores.label_N == scores.positive).mean()),
         stated_prevalence=config.prevalence,
@@ -171,12 +230,12 @@ def evaluate_one(
         operating_points=at_points(
             scores, trained.decision.points, estimate, config.prevalence, partial(progress, f"{name}: thresholds")
         ),
-        subgroups=in_subgroups(scores, subgroups(beton), estimate, partial(progress, f"{name}: subgroups")),
+        subgroups=in_subgroups(scores, subgroups(beton, kept_N), estimate, partial(progress, f"{name}: subgroups")),
         difference=difference,
         resamples=config.resamples,
         seed=config.seed,
-        cautions=set_cautions(beton)
-        + checked[0]
+        cautions=set_cautions(beton, kept_N)
+        + own
         + group_cautions(scores.num_groups)
         + class_cautions(trained.classes, scores.label_N),
         checkpoint=trained.checkpoint,
@@ -185,7 +244,10 @@ def evaluate_one(
     pictures = figures(scores, metrics)
     # the run keeps the data flow of its own conversion
     flow = None if facts.conversion_id == trained.state["conversion_id"] else dataflow_beside(beton)
-    write_evaluation(out, metrics, scores, pictures, flow)
+    copies = [*checked.copies[0]]
+    for rival, found in zip(runs[1:], checked.copies[1:], strict=True):
+        copies += [replace(film, of=f"{film.of} of {rival.run.resolve().name}") for film in found]
+    write_evaluation(out, metrics, scores, kept_N, pictures, flow, copies)
     return Evaluation(metrics=metrics, out=out, figures=tuple(pictures))
 
 
@@ -214,16 +276,23 @@ def score(
 
 
 def write_evaluation(
-    out: Path, metrics: Metrics, scores: Scores, pictures: dict[str, Figure], flow: DataFlow | None
+    out: Path,
+    metrics: Metrics,
+    scores: Scores,
+    kept_N: np.ndarray,
+    pictures: dict[str, Figure],
+    flow: DataFlow | None,
+    copies: Sequence[SharedFilm],
 ) -> None:
-    """The files of an evaluation, metrics.json last.  Figures of an earlier one that this one lacks go."""
+    """The files of an evaluation, metrics.json last.  Those of an earlier one that this one lacks go."""
     out.mkdir(parents=True, exist_ok=True)
     for file in FIGURES:
         if file in pictures:
             publish_bytes(out / file, png(pictures[file]))
         else:
             (out / file).unlink(missing_ok=True)
-    publish_rows(out / "scores.csv", score_rows(scores))
+    publish_rows(out / "scores.csv", score_rows(scores, kept_N))
+    publish_copies(out, copies, set(kept_N))
     if flow:
         write_record(out / DATAFLOW, flow)
     write_record(out / METRICS, metrics)

@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 
+from engine.evaluate.copies import COPIES
 from engine.evaluate.results import COLLECTIONS, METRICS, Difference, Evaluation, Metrics
 from engine.statistics.estimates import Estimate
 from engine.statistics.names import (
@@ -39,7 +40,8 @@ def evaluation_parts(evaluation: Evaluation) -> Parts:
     parts += caution_lines(result.cautions, result.set_name)
     if result.difference is not None:
         parts += caution_lines(result.difference.cautions, f"{result.set_name}, the run {result.difference.against}")
-    parts += [path_line(out / file) for file in (METRICS, "scores.csv", *evaluation.figures)]
+    copies = [COPIES] if (out / COPIES).exists() else []
+    parts += [path_line(out / file) for file in (METRICS, "scores.csv", *copies, *evaluation.figures)]
     return parts
 
 
@@ -103,7 +105,7 @@ def of_what(result: Metrics) -> list[Line]:
     return [
         Line(f"{COLLECTIONS[result.collection]}."),
         Line(f"{which}; {share}. The predicted class is the most probable one{calibrated}."),
-        Line(f"Intervals: {resamples}; Wilson's where a share is 0 or 1; none (–) where groups are too few for one."),
+        Line(f"Intervals: {resamples}; Wilson's where none moves a share, as at 0 or 1; none (–) of too few groups."),
     ]
 
 

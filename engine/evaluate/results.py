@@ -3,10 +3,10 @@
 # N samples, K classes
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -50,6 +50,11 @@ class Scores:
     group_N: np.ndarray
     classes: tuple[str, ...]
     positive: int
+
+    def only(self, kept_N: np.ndarray) -> Self:
+        """Those of some of the samples.  kept_N: their places."""
+        kept = {name: getattr(self, name)[kept_N] for name in ("label_N", "probability_NK", "group_N")}
+        return replace(self, **kept)
 
     @property
     def num_groups(self) -> int:
@@ -209,12 +214,16 @@ def in_subgroups(
     return results
 
 
-def score_rows(scores: Scores) -> Iterator[list[Any]]:
-    """The rows of scores.csv: every sample's group, label, predicted class and probabilities, after temperature."""
+def score_rows(scores: Scores, sample_N: np.ndarray) -> Iterator[list[Any]]:
+    """The rows of scores.csv: every sample's group, label, predicted class and probabilities, after temperature.
+
+    sample_N: places in the beton.
+    """
     classes = scores.classes
     yield ["sample", "group", "label", "predicted", *(f"probability_{name}" for name in classes)]
-    rows = zip(scores.group_N, scores.label_N, scores.probability_NK, strict=True)
-    for sample, (group, label, row_K) in enumerate(rows):
+    for sample, group, label, row_K in zip(
+        sample_N, scores.group_N, scores.label_N, scores.probability_NK, strict=True
+    ):
         yield [sample, group, classes[label], classes[row_K.argmax()], *(f"{value:.9g}" for value in row_K)]
 
 

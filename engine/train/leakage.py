@@ -1,6 +1,6 @@
-"""Leakage: the hashes of a run's images and patients, and its sources, kept to tell what a test set shares with it."""
+"""Leakage: hashes of a run's images and patients, looks, and sources, kept to tell what a test set shares with it."""
 
-# N samples
+# N samples, B bytes of a look
 
 import contextlib
 from collections.abc import Sequence
@@ -13,21 +13,31 @@ import torch
 from engine.config import TrainConfig
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.state import check_run
+from loaders.audit.copies import looks_of
 from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.errors import InputError
 from loaders.sources.confounding import source_cautions
 from loaders.sources.entry import is_placeholder, spelling
+from loaders.statistics import Progress, no_progress
 
 RECORD = "leakage.safetensors"
-HASHES = ("pixel_hash", "patient_hash")
+ALL = slice(None)  # of all images
+HASHES, LOOK = ("pixel_hash", "patient_hash"), "look"
 
 
-def save_record(run: Path, sets: dict[str, Beton], identity: str) -> None:
-    """Write the leakage record: hashes of pixels and patients, and sources, by set.  identity: of run_id."""
-    found = {name: hashes(beton) for name, beton in sets.items()}
-    tensors = {f"{name}.{kind}": torch.from_numpy(found[name][kind]) for name in found for kind in HASHES}
+def save_record(
+    run: Path, sets: dict[str, Beton], identity: str, *, look: bool = True, progress: Progress = no_progress
+) -> None:
+    """Write the leakage record: by set, hashes of pixels and patients, and looks if asked for; and the sources.
+
+    identity: of run_id.  progress: of the looks.
+    """
+    found = {name: hashes(beton) | ({LOOK: looks_of(beton, progress)} if look else {}) for name, beton in sets.items()}
+    tensors = {
+        f"{name}.{kind}": torch.from_numpy(rows) for name, kinds in found.items() for kind, rows in kinds.items()
+    }
     facts = next(iter(sets.values())).facts
     state = {
         "site_key_id": facts.site_key_id,
@@ -39,8 +49,9 @@ def save_record(run: Path, sets: dict[str, Beton], identity: str) -> None:
 
 
 def load_record(run: Path, identity: str) -> tuple[dict[str, dict[str, np.ndarray]], str, set[str]]:
-    """Read the leakage record: set → kind → uint8 (N, 16), the site key's id, and the sources of all sets.
+    """Read the leakage record: set → kind → rows, the site key's id, and the sources of all sets.
 
+    Rows are uint8 (N, 16) of HASHES; (N, B) of LOOK, which `--no-look` and earlier releases leave out.
     identity: of run_id.  Sources: "" among them where some are unknown, as all are in a record of an earlier release.
     Errors: CheckpointError for a damaged file, or one of another run.
     """
@@ -110,12 +121,18 @@ def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Load
     return loader, val_loader
 
 
-def image_cautions(betons: Sequence[Beton]) -> list[Caution]:
-    """What limits any score on these images, which are of one conversion: phantoms, and classes tied to sources."""
-    found = [caution("synthetic-phantoms")] if betons[0].facts.synthetic else []
-    labels = [beton.facts.classes[label] for beton in betons for label in beton.label_N]
-    sources = [source for beton in betons for source in beton.rows_N["source"].tolist()]
-    return found + source_cautions(labels, sources, np.concatenate([beton.rows_N["group"] for beton in betons]))
+def image_cautions(betons: Sequence[Beton], kept_N: np.ndarray | slice = ALL) -> list[Caution]:
+    """What limits any score on these images, which are of one conversion: phantoms, and classes tied to sources.
+
+    kept_N: places of those that count, in all betons one after the other.
+    """
+    facts = betons[0].facts
+    found = [caution("synthetic-phantoms")] if facts.synthetic else []
+    labels = [facts.classes[label] for label in np.concatenate([beton.label_N for beton in betons])[kept_N]]
+    source_N, group_N = (
+        np.concatenate([beton.rows_N[name] for beton in betons])[kept_N] for name in ("source", "group")
+    )
+    return found + source_cautions(labels, source_N.tolist(), group_N)
 
 
 def patient_cautions(hash_N16: np.ndarray, code: str = "patients-unknown") -> list[Caution]:

@@ -19,13 +19,13 @@ from engine.figures import curves_figure, png
 from engine.train.checkpoint import save_checkpoint
 from loaders.atomic_file import publish_bytes, publish_rows, storage_error
 from loaders.errors import ConfigError, StorageError
-from loaders.settings import build, flatten, read_settings, settings_of
+from loaders.settings import build, flatten, is_path, read_settings, settings_of
 
 CONFIG = "config.json"
 LOCAL = "local.json"  # where betons lie may name patients or people: for its owner alone, not to be shared
 
-# shared settings that a result does not depend on: where and how it is computed
-FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_memory")
+# shared settings that a result does not depend on: where and how it is computed, and what is kept beside it
+FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_memory", "look")
 
 
 def shared_settings(config: Any) -> dict[str, Any]:
@@ -68,6 +68,15 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
     return read_settings(folder / CONFIG) | paths
 
 
+def data_folder(run: Path) -> Path | None:
+    """Where a run's betons lay when it was trained or last resumed; None where it does not tell."""
+    try:
+        data = read_run_settings(run).get("data")
+    except ConfigError:
+        return None
+    return Path(data) if isinstance(data, str) and data and is_path(data) else None
+
+
 def check_settings(folder: Path, config: Any, free: Collection[str]) -> None:
     """Errors: ConfigError when a folder began with other settings than these, apart from the free ones.
 
@@ -76,7 +85,7 @@ def check_settings(folder: Path, config: Any, free: Collection[str]) -> None:
     if not (folder / CONFIG).exists():
         return
     before = read_run_settings(folder)
-    settings = flatten(config) if "data" in before else shared_settings(config)
+    settings = flatten(config) if (folder / LOCAL).is_file() else shared_settings(config)
     names = sorted(name for name in settings.keys() | before.keys() if name not in free)
     if changed := [name for name in names if settings.get(name) != before.get(name)]:
         found = ", ".join(f"--{name.replace('_', '-')} {settings.get(name)}" for name in changed)

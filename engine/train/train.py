@@ -18,6 +18,7 @@ from engine.train.state import UNWATCHED, Progress, Watch
 from engine.train.summary import Summary
 from engine.train.trainer import Training
 from loaders.atomic_file import locked
+from loaders.audit.copies import can_compare
 from loaders.errors import ConfigError
 from loaders.output import Line, Parts, caution_lines, path_line, rate_text, seconds_text
 
@@ -47,6 +48,11 @@ def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED
         # before anything is written, since the weights to begin with may not be there
         network = initial_network(config, facts, pretrained=not (resume and (config.out / LAST).exists()))
         stack.enter_context(locked(config.out))
+
+        def looking(done: int, total: int) -> None:
+            watch.phases("looks", done, total)
+            watch.check_stop()
+
         if not resume:
             if (config.out / CONFIG).exists():
                 raise ConfigError(
@@ -54,7 +60,8 @@ def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED
                     f"continue it with --resume {config.out}, or choose another --out"
                 )
             run = run_id(config, facts.conversion_id)
-            save_record(config.out, {"train": loader.beton, "val": val_loader.beton}, run)
+            sets = {"train": loader.beton, "val": val_loader.beton}
+            save_record(config.out, sets, run, look=config.look and can_compare(loader.beton), progress=looking)
             save_settings(config.out, config)  # last: a folder with it can be resumed
         try:
             return Training(config, loader, val_loader, network, policy, watch).run(resume)

@@ -398,7 +398,7 @@ def test_phantoms_are_called_synthetic_in_the_summary_and_the_log(run: Path) -> 
 def test_a_folder_is_resumable_only_once_its_hashes_are_kept(betons: Path, tmp_path: Path, monkeypatch) -> None:
     import engine.train.train as training
 
-    def killed(*arguments: object) -> None:
+    def killed(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "save_record", killed)
