@@ -5,6 +5,7 @@
 import contextlib
 import shutil
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -12,17 +13,28 @@ from typing import cast
 import numpy as np
 from scipy.special import softmax
 
-from engine.config import CrossvalConfig, FoldSplit
-from engine.crossval.folds import BETONS, Fold, Pool, deal_folds, every_image_its_own_group, open_external, open_pool
+from engine.config import CrossvalConfig, FoldSplit, TrainConfig
+from engine.crossval.folds import (
+    BETONS,
+    Fold,
+    Pool,
+    deal_folds,
+    every_image_its_own_group,
+    external_copies,
+    open_external,
+    open_pool,
+)
 from engine.crossval.output import crossval_figure
 from engine.crossval.scores import CROSSVAL, SCORES, Crossval, FoldScores, FoldTraining, crossval_of, score_rows
 from engine.device import choose_policy, settle_precision
+from engine.evaluate.copies import SharedFilm, copies_in, publish_copies, shared_films, without
 from engine.figures import png
 from engine.networks.registry import network_of
 from engine.train.checkpoint import load_checkpoint, load_network
 from engine.train.run_folder import BEST, CONFIG, LAST, check_settings, save_settings
 from engine.train.state import UNWATCHED, Watch
 from engine.train.step import predict
+from engine.train.summary import Summary
 from engine.train.train import train
 from loaders.atomic_file import locked, publish_bytes, publish_rows
 from loaders.batches.loader import Loader
@@ -35,7 +47,7 @@ from loaders.records import read_record, write_record
 FOLDS, TABLE, PICTURE = "folds", "crossval.csv", "crossval.png"
 HIDDEN: FoldSplit = "lungs-hidden"
 # settings that no fold's scores depend on, on a CPU; the pool is known by its conversion, wherever it lies
-FREE = ("data", "out", "splits", "external", "keep", "resamples", "threads", "prefetch", "arena")
+FREE = ("data", "out", "splits", "external", "keep_copies", "keep", "resamples", "threads", "prefetch", "arena")
 
 
 def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
@@ -47,10 +59,12 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
     with contextlib.ExitStack() as stack:
         pool = open_pool(config.data, stack)
         cautions = pool.cautions()
-        external = None
+        external, copies, kept_N = None, list[SharedFilm](), np.empty(0, np.int64)
         if config.external is not None:
             external, more = open_external(config.external, pool, stack)
-            cautions += more
+            copies = copies_in(shared_films(external, pool.betons, partial(watch.phases, "copies")))
+            kept_N = without(external, () if config.keep_copies else copies)
+            cautions += more + external_copies(external, copies, kept=config.keep_copies)
         folds = [
             fold
             for split in config.splits
@@ -80,9 +94,10 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
         outside = []
         if external is not None:
             runs = [folder_of(config, "group", scores.training.fold) / "run" for scores in found["group"]]
-            outside = [test_on(config, run, external.path, watch) for run in runs]
-        result = crossval_of(config, pool, found, external, outside, cautions)
-        publish_rows(config.out / TABLE, score_rows(pool, found, external, outside))
+            outside = [test_on(config, run, external.path, watch)[kept_N] for run in runs]
+        result = crossval_of(config, pool, found, external, kept_N, outside, cautions)
+        publish_rows(config.out / TABLE, score_rows(pool, found, external, kept_N, outside))
+        publish_copies(config.out, copies, set(kept_N))
         publish_bytes(config.out / PICTURE, png(crossval_figure(result)))
         write_record(config.out / CROSSVAL, result)
         return result
@@ -125,20 +140,15 @@ def run_fold(config: CrossvalConfig, pool: Pool, fold: Fold, watch: Watch) -> Fo
     """Train and test one fold, unless that has been done.  Errors: Interrupted, and whatever `train` raises."""
     folder, identity = folder_of(config, fold.split, fold.number), identity_of(pool, fold)
     if done := finished(config, pool, fold):
-        tidy(config, folder)
+        tidy(folder, config.keep)
         return done
     change = partial(without_lungs, crop=pool.facts.crop) if fold.split == HIDDEN else None
     started = time.perf_counter()
     try:
         watch.check_stop()
-        if folder.exists():
-            shutil.rmtree(folder)  # of a fold that was interrupted
-        folder.mkdir(parents=True)
-        for part, place_N in zip(BETONS, (fold.train_N, fold.val_N, fold.test_N), strict=True):
-            write_subset(pool.chosen(place_N), folder / f"{part}.beton", part, conversion_id=identity, change=change)
         run = config.training(folder, folder / "run")
         watch.begin(f"{fold.split} {fold.number}/{config.folds}")
-        summary = train(run, watch=watch)
+        summary = train_fold(pool, fold, run, identity, watch, change)
         probability_NK = test_on(config, run.out, folder / "heldout.beton", watch)
     except Interrupted as error:
         kept = len(list((config.out / FOLDS).glob(f"*/{SCORES}")))
@@ -163,8 +173,28 @@ def run_fold(config: CrossvalConfig, pool: Pool, fold: Fold, watch: Watch) -> Fo
         seconds=round(time.perf_counter() - started, 3),
     )
     write_record(folder / SCORES, scores)
-    tidy(config, folder)
+    tidy(folder, config.keep)
     return scores
+
+
+def train_fold(
+    pool: Pool,
+    fold: Fold,
+    training: TrainConfig,
+    identity: str,
+    watch: Watch,
+    change: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Summary:
+    """Write the betons of a fold into training.data, which is made anew, and train on them.
+
+    identity: the betons' conversion id.  change: of each frame.  Errors: as of `train`.
+    """
+    shutil.rmtree(training.data, ignore_errors=True)  # of a fold that was interrupted
+    training.data.mkdir(parents=True, exist_ok=True)
+    for part, place_N in zip(BETONS, (fold.train_N, fold.val_N, fold.test_N), strict=True):
+        path = training.data / f"{part}.beton"
+        write_subset(pool.chosen(place_N), path, part, conversion_id=identity, change=change)
+    return train(training, watch=watch)
 
 
 def test_on(config: CrossvalConfig, run: Path, beton: Path, watch: Watch) -> np.ndarray:
@@ -181,8 +211,8 @@ def test_on(config: CrossvalConfig, run: Path, beton: Path, watch: Watch) -> np.
     return softmax(logits_NK.astype(np.float64), axis=1)
 
 
-def tidy(config: CrossvalConfig, folder: Path) -> None:
-    """Remove what a finished fold needs no more: its betons, and the state to resume from."""
-    if not config.keep:
+def tidy(folder: Path, keep: bool) -> None:
+    """Remove what a finished fold needs no more, unless it is kept: its betons, and the state to resume from."""
+    if not keep:
         for path in (*folder.glob("*.beton"), folder / "run" / LAST):
             path.unlink(missing_ok=True)

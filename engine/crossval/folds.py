@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.config import FoldSplit
 from engine.evaluate.checks import check_task
+from engine.evaluate.copies import SharedFilm, copy_cautions, mostly, unsearched
 from engine.train.leakage import (
     HASHES,
     hashes,
@@ -149,10 +150,10 @@ class Pool:
         return image_cautions(self.betons) + patient_cautions(hash_N16) + alone
 
 
-def open_pool(folder: Path, stack: contextlib.ExitStack) -> Pool:
+def open_pool(folder: Path, stack: contextlib.ExitStack, *, least_classes: int = 2) -> Pool:
     """Open every beton of a conversion.
 
-    Errors: InputError for none, for betons of different conversions, and for a single class; BetonError.
+    Errors: InputError for none, for betons of different conversions, and for fewer classes; BetonError.
     """
     paths = [path for name in BETONS if (path := folder / f"{name}.beton").is_file()]
     if not paths:
@@ -164,7 +165,7 @@ def open_pool(folder: Path, stack: contextlib.ExitStack) -> Pool:
     check_same_conversion(betons)
     label_N = np.concatenate([beton.label_N for beton in betons])
     present = [betons[0].facts.classes[label] for label in np.unique(label_N)]
-    if len(present) < 2:
+    if len(present) < least_classes:
         raise InputError(
             f"{folder}: {len(label_N)} images, all of class {present[0]}, expected two classes or more; convert another"
         )
@@ -195,16 +196,31 @@ def open_external(path: Path, pool: Pool, stack: contextlib.ExitStack) -> tuple[
             "patients, expected none; choose a beton of other patients, or, where both collections merely number their "
             "patients alike, convert it with another --site-key"
         )
-    cautions, name = [], path.name
-    if facts.fit != mine.fit:
-        cautions.append(caution("external-fitted-differently", beton=name, found=facts.fit, expected=mine.fit))
-    tested, trained = sources_of(beton), set().union(*map(sources_of, pool.betons))
-    if shared := sorted((tested & trained) - {""}):
+    return beton, away_cautions(path.name, [beton], pool.betons)
+
+
+def away_cautions(name: str, tested: Sequence[Beton], trained: Sequence[Beton]) -> list[Caution]:
+    """What limits the score on another collection, of one conversion.  name: of the collection."""
+    cautions, facts = [], tested[0].facts
+    if facts.fit != trained[0].facts.fit:
+        cautions.append(
+            caution("external-fitted-differently", beton=name, found=facts.fit, expected=trained[0].facts.fit)
+        )
+    sources, known = (set().union(*map(sources_of, betons)) for betons in (tested, trained))
+    if shared := sorted((sources & known) - {""}):
         cautions.append(caution("external-shares-sources", beton=name, sources=shared[:3]))
-    elif "" in tested | trained:
+    elif "" in sources | known:
         cautions.append(caution("external-sources-unknown", beton=name))
-    if not same_key:
+    hash_N16 = np.concatenate([beton.rows_N["patient_hash"] for beton in tested])
+    if any(beton.facts.site_key_id != facts.site_key_id for beton in trained):
         cautions.append(caution("external-site-key-differs", beton=name))
-    elif unknown := unknown_patients(beton.rows_N["patient_hash"]):
-        cautions.append(caution("external-patients-unknown", beton=name, unknown=unknown, images=len(beton)))
-    return beton, cautions
+    elif unknown := unknown_patients(hash_N16):
+        cautions.append(caution("external-patients-unknown", beton=name, unknown=unknown, images=len(hash_N16)))
+    return cautions
+
+
+def external_copies(beton: Beton, copies: Sequence[SharedFilm], *, kept: bool) -> list[Caution]:
+    """What copies of the pool's films in an external beton mean for its score.  kept: whether they are scored."""
+    code, name = "external-copies-kept" if kept else "external-copies-removed", beton.path.name
+    found = copy_cautions(code, beton, copies, beton=name) + unsearched(beton, ())
+    return found + ([caution("external-mostly-copies", beton=name)] if mostly(copies, beton) else [])

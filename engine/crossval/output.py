@@ -95,9 +95,8 @@ def sentences(result: Crossval) -> list[str]:
     found = [random_sentence(result), hidden_sentence(result)]
     if row := result.target("external"):
         found.append(
-            f"On {result.external} the probabilities are the mean of the group split's {len(row.f1.folds)} networks, "
-            "none of which was trained on any of it; each network alone has F1 "
-            f"{value_text('f1', row.f1.mean)} on average."
+            f"On {result.external} each of the group split's {len(row.f1.folds)} networks is scored alone and the "
+            "scores averaged; none was trained on any of it."
         )
     return [sentence for sentence in found if sentence]
 
@@ -146,7 +145,8 @@ def not_measured(result: Crossval | None) -> dict[Target, str]:
     """The test targets that were not measured, each with what measures it."""
     missing = {target: f"run `crossval` with {target} among --splits" for target in TARGETS}
     missing["external"] = (
-        "run `crossval` with --external X.beton, or `evaluate` X.beton, of a collection that `convert` --like converted"
+        "run `crossval` with --external X.beton, or `evaluate` X.beton, of a collection that `convert` --like "
+        "converted, or `hurdles` of both"
     )
     return {
         target: f"not measured: {how}"
@@ -190,7 +190,8 @@ def crossval_parts(result: Crossval, out: Path) -> Parts:
         Line(
             "In brackets 95 % intervals over groups, of every sample's score by the network not trained on it; "
             "they leave out how much another training would differ. Mean and spread (standard deviation) are of the "
-            "folds. ROC-AUC ranks scores of different networks together, which lowers it: the folds' own are above. "
+            "folds. Within a split, ROC-AUC ranks scores of different networks together, which lowers it: the folds' "
+            "own are above. "
             + (f"Matrices: {order}." if small else f"Each fold's matrix is in crossval.json: {order}.")
         )
     )

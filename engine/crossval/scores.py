@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from engine.config import CrossvalConfig, FoldSplit
 from engine.crossval.folds import Pool
 from engine.evaluate.results import Scores
+from engine.statistics.averages import NetworkTest, measure_networks
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
 from engine.train.run_folder import shared_settings
 from engine.train.state import Ending
@@ -65,7 +66,7 @@ class FoldResult(Record, frozen=True, kw_only=True):
 
 
 class OverFolds(Record, frozen=True, kw_only=True):
-    """One metric of a test target.  estimate: of all samples together.
+    """One metric of a test target.  estimate: of all samples together; of the external beton, of the folds' mean.
 
     mean, spread: mean and standard deviation of the folds, None where there are too few.  folds: of each.
     """
@@ -77,7 +78,10 @@ class OverFolds(Record, frozen=True, kw_only=True):
 
 
 class TargetResult(Record, frozen=True, kw_only=True):
-    """The results on one test target: a split's test folds together, or the external beton."""
+    """The results on one test target: a split's test folds together, or the external beton.
+
+    confusion: of the external beton the sum of its networks' matrices, so that it counts each sample once for each.
+    """
 
     target: Target
     num_samples: Count
@@ -140,10 +144,14 @@ def crossval_of(
     pool: Pool,
     found: dict[FoldSplit, list[FoldScores]],
     external: Beton | None,
+    kept_N: np.ndarray,
     outside: Sequence[np.ndarray],
     cautions: list[Caution],
 ) -> Crossval:
-    """The content of crossval.json.  outside: N×K, what each network of the group split predicts of `external`."""
+    """The content of crossval.json.
+
+    kept_N: samples of `external` that are scored.  outside: N×K, what each network of the group split predicts of them.
+    """
     classes, positive, resamples = pool.facts.classes, pool.positive, config.resamples
     folds, targets, pooled = [], [], dict[FoldSplit, Scores]()
     for split in SPLITS:
@@ -167,12 +175,9 @@ def crossval_of(
             pooled[split] = scores_of(pool, pool.label_N, pool.group_N, pooled_NK)
             targets.append(target_result(split, pooled[split], each, resamples))
     if external is not None:
-        label_N, group_N = external.label_N, external.rows_N["group"].astype(np.int64)
-        *alone, mean = (
-            scores_of(pool, label_N, group_N, probability_NK) for probability_NK in (*outside, np.mean(outside, axis=0))
-        )
-        each = [estimates_of(one, resamples) for one in alone]
-        targets.append(target_result("external", mean, each, resamples))
+        label_N, group_N = external.label_N[kept_N], external.rows_N["group"][kept_N].astype(np.int64)
+        alone = [scores_of(pool, label_N, group_N, probability_NK) for probability_NK in outside]
+        targets.append(external_result(alone, resamples))
     largest = trivial(pool.label_N, len(classes), positive)
     share = float((pool.label_N == positive).mean())
     always = Guess(predicted=pool.facts.positive, f1=2 * share / (1 + share), auc=0.5, accuracy=share)
@@ -211,19 +216,41 @@ def estimates_of(tested: Scores, resamples: int) -> dict[str, Estimate]:
 
 
 def target_result(target: Target, tested: Scores, each: Sequence[dict[str, Estimate]], resamples: int) -> TargetResult:
-    """The results on a test target.  each: the estimates of each network alone, for mean and spread."""
+    """The results on a split's samples together.  each: the estimates of each network alone, for mean and spread."""
+    values = [{metric: one[metric].value for metric in METRICS} for one in each]
+    return result_of(target, [tested], estimates_of(tested, resamples), values)
+
+
+def external_result(alone: Sequence[Scores], resamples: int) -> TargetResult:
+    """The results of networks on another collection.
+
+    Each is scored alone, as on its own test fold, and the scores are averaged: mean probabilities of several networks
+    tend to score better than one network does.
+    """
+    tests = [NetworkTest(label_N=one.label_N, probability_NK=one.probability_NK, group_N=one.group_N) for one in alone]
+    found = measure_networks(tests, alone[0].positive, resamples=resamples)
+    return result_of("external", alone, found.estimates(), found.values())
+
+
+def result_of(
+    target: Target,
+    tested: Sequence[Scores],
+    found: dict[str, Estimate],
+    values: Sequence[dict[str, float | None]],
+) -> TargetResult:
+    """The results on a test target.  tested: the same samples each time.  values: of each network alone."""
     metrics = {}
-    for metric, found in estimates_of(tested, resamples).items():
-        values = [one[metric].value for one in each]
-        known = [value for value in values if value is not None]
+    for metric in METRICS:
+        folds = [one[metric] for one in values]
+        known = [value for value in folds if value is not None]
         mean = float(np.mean(known)) if known else None
         spread = float(np.std(known, ddof=1)) if len(known) > 1 else None
-        metrics[metric] = OverFolds(estimate=found, mean=mean, spread=spread, folds=values)
+        metrics[metric] = OverFolds(estimate=found[metric], mean=mean, spread=spread, folds=folds)
     return TargetResult(
         target=target,
-        num_samples=len(tested.label_N),
-        num_groups=tested.num_groups,
-        confusion=tested.confusion,
+        num_samples=len(tested[0].label_N),
+        num_groups=tested[0].num_groups,
+        confusion=np.sum([one.confusion for one in tested], axis=0).tolist(),
         **metrics,
     )
 
@@ -240,10 +267,13 @@ def differences(pool: Pool, pooled: dict[FoldSplit, Scores], resamples: int) -> 
 
 
 def score_rows(
-    pool: Pool, found: dict[FoldSplit, list[FoldScores]], external: Beton | None, outside: Sequence[np.ndarray]
+    pool: Pool,
+    found: dict[FoldSplit, list[FoldScores]],
+    external: Beton | None,
+    kept_N: np.ndarray,
+    outside: Sequence[np.ndarray],
 ) -> Iterator[list[Any]]:
-    """The rows of crossval.csv: each sample by the network that was not trained on it; the external beton by all
-    networks' mean.
+    """The rows of crossval.csv: each sample by the network that was not trained on it; the external beton's by each.
 
     beton: the file's name without its ending; sample: the place in it.
     """
@@ -266,6 +296,8 @@ def score_rows(
                     *cells(pool.label_N[place], row_K),
                 ]
     if external is not None:
-        rows = zip(external.rows_N["group"], external.label_N, np.mean(outside, axis=0), strict=True)
-        for sample, (group, label, row_K) in enumerate(rows):
-            yield ["external", "mean", external.path.stem, sample, group, *cells(label, row_K)]
+        group_N = external.rows_N["group"]
+        for fold, probability_NK in zip(found["group"], outside, strict=True):
+            for sample, row_K in zip(kept_N, probability_NK, strict=True):
+                where = fold.training.fold, external.path.stem, sample, group_N[sample]
+                yield ["external", *where, *cells(external.label_N[sample], row_K)]
