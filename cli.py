@@ -26,6 +26,7 @@ from engine.config import (
     EvaluateConfig,
     ExplainConfig,
     ExportConfig,
+    HurdlesConfig,
     PredictConfig,
     ProfileConfig,
     ReportConfig,
@@ -303,7 +304,7 @@ def with_bars(screen: Console, work: Callable[..., Any], *arguments: object) -> 
 
 
 class Bars:
-    """Progress by phase, each a bar that appears with its first report."""
+    """Progress by phase, each a bar that appears with its first report, and starts anew with another total."""
 
     def __init__(self, bar: Bar) -> None:
         self.bar, self.tasks = bar, {}  # type: ignore[var-annotated]
@@ -311,7 +312,7 @@ class Bars:
     def __call__(self, phase: str, done: int, total: int) -> None:
         if phase not in self.tasks:
             self.tasks[phase] = self.bar.add_task(printable(phase), total=total)
-        self.bar.update(self.tasks[phase], completed=done)
+        self.bar.update(self.tasks[phase], completed=done, total=total)
 
 
 def show_parts(screen: Console, parts: Parts) -> None:
@@ -485,6 +486,14 @@ def run_crossval(screen: Console, config: CrossvalConfig) -> None:
     show_results(screen, load(screen, "engine.crossval.output").crossval_parts(result, config.out))
 
 
+def run_hurdles(screen: Console, config: HurdlesConfig) -> None:
+    """Train on each of several collections, and test at home and on every other."""
+    hurdles = load(screen, "engine.hurdles.hurdles")
+    with training(screen, config.recipe.arena) as watch:
+        result = hurdles.hurdles(config, watch)
+    show_results(screen, load(screen, "engine.hurdles.output").hurdles_parts(result, config.out))
+
+
 def run_evaluate(screen: Console, config: EvaluateConfig) -> None:
     """Evaluate a run on held-out betons."""
     evaluate, output = load(screen, "engine.evaluate.evaluate"), load(screen, "engine.evaluate.output")
@@ -585,6 +594,16 @@ COMMANDS = {
         CrossvalConfig,
         ("data",),
     ),
+    "hurdles": Command(
+        run_hurdles,
+        (
+            "hurdles B1 B2 EXT --out H   # EXT: a test set of `convert` --like",
+            "hurdles B1 B2 B3 --out H --leave-one-out --seeds 5",
+            "hurdles B --by source --out H",
+        ),
+        HurdlesConfig,
+        ("collections",),
+    ),
     "evaluate": Command(
         run_evaluate,
         ("evaluate R B/heldout.beton", "evaluate R B/heldout.beton --prevalence 0.05 --against R2"),
@@ -610,7 +629,7 @@ COMMANDS = {
         ProfileConfig,
         ("data",),
     ),
-    "report": Command(run_report, ("report R", "report R --data B --crossval C"), ReportConfig, ("run",)),
+    "report": Command(run_report, ("report R", "report R --data B --crossval C --hurdles H"), ReportConfig, ("run",)),
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Settings of training and evaluation; imports neither torch nor numba, so that --help is instant."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -87,6 +87,8 @@ class TrainConfig:
     """Run folder to make."""
     model: Model = "cnn"
     """Network: the recipe's, or one of torchvision's."""
+    look: bool = True
+    """Keep 128 bytes of each film, by which `evaluate` finds copies where the betons are not at hand (SECURITY.md)."""
     recipe: Recipe = field(default=Recipe())
     loader: LoaderConfig = field(default=LoaderConfig(training=True))
 
@@ -104,6 +106,8 @@ class CompareConfig:
     """Folder to make, with a run folder for each network."""
     models: tuple[str, ...] = get_args(Model)
     """Networks to compare."""
+    look: bool = True
+    """Keep 128 bytes of each film, by which `evaluate` finds copies where the betons are not at hand (SECURITY.md)."""
     resamples: int = 2000
     """Resamples of the bootstrap that intervals come from."""
     recipe: Recipe = field(default=Recipe())
@@ -123,8 +127,9 @@ class CompareConfig:
     def training(self, model: str) -> TrainConfig:
         """How one of the networks is trained."""
         return TrainConfig(
-            data=self.data, out=self.out / model, model=cast(Model, model), recipe=self.recipe, loader=self.loader
-        )
+            data=self.data, out=self.out / model, model=cast(Model, model), look=self.look, recipe=self.recipe,
+            loader=self.loader,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +147,9 @@ class CrossvalConfig:
     val: float = 0.2
     """Share of what a test fold leaves, by whole groups, that decides when training stops."""
     external: Path | None = None
-    """Beton of another conversion, on which the group split's networks are tested together."""
+    """Beton of another conversion, on which the group split's networks are tested, each alone."""
+    keep_copies: bool = False
+    """Score films of the external beton that are copies of the pool's, too; recorded in the result."""
     keep: bool = False
     """Keep each fold's betons and last state; each fold then takes as much disk space as the whole pool."""
     resamples: int = 2000
@@ -166,8 +173,60 @@ class CrossvalConfig:
         self.training(self.data, self.out)  # its settings are checked there
 
     def training(self, data: Path, out: Path) -> TrainConfig:
-        """How one fold is trained."""
-        return TrainConfig(data=data, out=out, model=self.model, recipe=self.recipe, loader=self.loader)
+        """How one fold is trained, whose films are at hand when it is tested."""
+        return TrainConfig(data=data, out=out, model=self.model, look=False, recipe=self.recipe, loader=self.loader)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HurdlesConfig:
+    """The recipe trained on the folds of each collection, and tested at home and on every other collection."""
+
+    collections: tuple[Path, ...]
+    """Folders of betons: with train and val, all is trained and tested on, fold by fold; others are tested on alone."""
+    out: Path
+    """Folder to make; the same command continues there, and adds collections and seeds."""
+    by: Literal["folder", "source"] = "folder"
+    """What a collection is: a folder, or each source within the films of one folder."""
+    leave_one_out: bool = False
+    """Train on all collections but one, too, and test on that one, for each."""
+    seeds: int = 3
+    """Trainings of each fold, each with another seed and other folds; the first has --seed."""
+    folds: int = 3
+    """Test folds at home; each film is tested once a seed. More leave more to train on, and take longer."""
+    val: float = 0.2
+    """Share of what a test fold leaves, by whole groups, that decides when training stops, and the threshold."""
+    keep_copies: bool = False
+    """Test on films that are copies of training films, by their look, too; recorded in the result."""
+    resamples: int = 2000
+    """Resamples of the bootstrap that intervals come from."""
+    model: Model = "cnn"
+    """Network: the recipe's, or one of torchvision's."""
+    recipe: Recipe = field(default=Recipe())
+    loader: LoaderConfig = field(default=LoaderConfig(training=True))
+
+    def __post_init__(self) -> None:
+        if not self.collections:
+            raise ConfigError("collections: found none, expected folders of betons; name some")
+        for folder in self.collections:
+            check_apart(self.out, folder)
+        if self.by == "source" and len(self.collections) > 1:
+            raise ConfigError(
+                f"--by source: found {len(self.collections)} folders, expected one, whose sources are the collections; "
+                "name one, or leave --by out"
+            )
+        check_ranges(self, seeds=(1, 1000), folds=(2, 100), val=(0.01, 0.9), resamples=(100, 1_000_000))
+        for seed in (0, self.seeds - 1):
+            self.training(self.out, seed)  # its settings are checked there
+
+    def training(self, folder: Path, repeat: int) -> TrainConfig:
+        """How a fold is trained, whose films are at hand when it is tested.  repeat: which seed, from 0.
+
+        folder: of its betons and its run.
+        """
+        loader = replace(self.loader, seed=self.loader.seed + repeat)
+        return TrainConfig(
+            data=folder, out=folder / "run", model=self.model, look=False, recipe=self.recipe, loader=loader
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +255,8 @@ class EvaluateConfig:
     """Threads that make batches; auto takes one a core."""
     force: bool = False
     """Evaluate although the beton shares images or patients with the training set; recorded in the result."""
+    keep_copies: bool = False
+    """Score films that are copies of the run's training or validation films, too; recorded in the result."""
     trust_unverified: bool = False
     """Read a beton without plainfilm's footer, although it has no checksums."""
 
@@ -354,6 +415,8 @@ class ReportConfig:
     """Folder with train.beton and convert.csv, for the data flow and the probes. Default: where the run trained."""
     crossval: Path | None = None
     """Folder of `crossval`, whose table joins the page; kept in RUN for the next time."""
+    hurdles: Path | None = None
+    """Folder of `hurdles`, whose matrix joins the page; kept in RUN for the next time."""
     probes: bool = True
     """Probe the training beton: does anything but the finding predict the label? Skipped where RUN has probes.json."""
 

@@ -113,6 +113,7 @@ def each_once(found: Iterable[Caution]) -> list[Caution]:
 NOTHING_CLINICAL = "is evidence of nothing clinical"
 UNKNOWN = "may be inflated, since leakage between patients is not excluded"
 patients_unknown = partial(code, effect=UNKNOWN, gravity=Gravity.PATIENTS)
+copies = partial(code, copies=int, images=int, sets=list[str])
 told_by_source = partial(
     code,
     "the source alone tells {label} from the rest with a balanced accuracy of {accuracy:.3f} (95 % interval "
@@ -141,6 +142,27 @@ CODES: dict[str, Code] = {
         "temperature and the thresholds were chosen",
         effect="is optimistic",
         gravity=Gravity.LEAKAGE,
+    ),
+    "copies-kept": copies(
+        "{copies:,} of the {images:,} images tested are copies, by their look, of images that the network was trained "
+        "or chosen on ({sets})",
+        effect="is leaked",
+        gravity=Gravity.LEAKAGE,
+    ),
+    "copies-removed": copies(
+        "{copies:,} of {images:,} images are copies, by their look, of images that the network was trained or chosen "
+        "on ({sets}), and were left out; copies.csv lists them"
+    ),
+    "no-looks": code(
+        "copies of training images, re-encoded or resized, were not looked for: the run's betons are not where it was "
+        "trained, and it keeps no looks of them ({sets})",
+        sets=list[str],
+    ),
+    "frames-too-small-for-copies": code(
+        "copies of training images, re-encoded or resized, were not looked for: frames of {stored} pixels a side are "
+        "too small to tell them, expected at least {least}",
+        stored=int,
+        least=int,
     ),
     # of the images
     "confounded-with-source": code(
@@ -258,6 +280,45 @@ CODES: dict[str, Code] = {
         beton=str,
         unknown=int,
         images=int,
+    ),
+    "external-copies-kept": copies(
+        "{beton} is no other collection: {copies:,} of its {images:,} images are copies, by their look, of the pool's "
+        "({sets})",
+        beton=str,
+    ),
+    "external-copies-removed": copies(
+        "{beton}: {copies:,} of its {images:,} images are copies, by their look, of the pool's ({sets}), and were left "
+        "out; copies.csv lists them",
+        beton=str,
+    ),
+    "external-mostly-copies": code(
+        "{beton} is no other collection: most of its images are copies of the pool's", beton=str
+    ),
+    # of a hurdles run
+    "collection-of-one-class": code(
+        "{collection} has films of {label} alone, so that no network is trained on it",
+        collection=str,
+        label=str,
+    ),
+    "collection-of-few-groups": code(
+        "{collection} has {groups:,} groups (patients) of {label}, expected at least {least:,}, so that no network is "
+        "trained on it",
+        collection=str,
+        label=str,
+        groups=int,
+        least=int,
+    ),
+    "films-without-source": code(
+        "{images:,} films of unknown source belong to no collection, and are left out", images=int
+    ),
+    "nothing-left-to-test": code(
+        "training has every film of {collection}, so that nothing is left to test on", collection=str
+    ),
+    "left-out-like-another": code(
+        "all but {without} is one collection alone, {collection}, whose row it is", without=str, collection=str
+    ),
+    "hurdles-of-other-conversion": code(
+        "no row of this matrix is of the run's own conversion as a whole, and the verdict does not count it"
     ),
     "crossval-of-other-conversion": code(
         "this cross-validation is of another conversion than the run, and the verdict does not count it"

@@ -21,7 +21,7 @@ REGULAR = (400, "normal", "regular", "book")  # weights, as matplotlib has them
 UNKNOWN = "\ufffd"  # stands for a character that is invisible or cannot be drawn
 BOXED = 0x378  # an unassigned code: a font that claims to have it draws a box for every character
 MOST_LISTED = 4  # classes listed in a title
-NUMBERED = "Classes are shown by number, in the order of the tables: no installed font has the letters of their names."
+NUMBERED = "Names whose letters no installed font has are shown by number, in the order of the tables."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,12 +37,15 @@ class ClassNames:
         return ", ".join(names) if len(names) <= MOST_LISTED else f"{len(names)} classes"
 
 
-def class_names(classes: Sequence[str], limit: float = NAME) -> ClassNames:
-    """Names of classes for a figure; `class 3` for the third where no font has its letters.  limit: as in shorten."""
+def class_names(classes: Sequence[str], limit: float = NAME, kind: str = "class") -> ClassNames:
+    """Names of classes for a figure; `class 3` for the third where no font has its letters.  limit: as in shorten.
+
+    kind: what they are, if not classes.
+    """
     names = {name: without_invisible(name) for name in classes}
     boxes = {name for name, text in names.items() if not all(map(family_of, text))}
     texts = {
-        name: f"class {number}" if name in boxes else name_text(name, limit)
+        name: f"{kind} {number}" if name in boxes else name_text(name, limit)
         for number, name in enumerate(names, start=1)
     }
     count = Counter(texts.values())

@@ -4,6 +4,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from loaders.output import PhaseProgress
 from loaders.sources.catalog import Catalog, read_catalog
 from loaders.sources.entry import may_be_picture
 from loaders.sources.split import known_patients
+from loaders.statistics import Progress, no_progress
 
 
 def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, total: None) -> AuditResult:
@@ -99,28 +101,50 @@ def audited_catalog(config: AuditConfig) -> Catalog:
 def audit_beton(path: Path, seed: int, permutations: int, progress: PhaseProgress) -> CollectionFinding | None:
     """Probe the stored frames of one beton: what conversion left.  Errors: BetonError."""
     with Beton(path) as beton:
-        facts, rows_N = beton.facts, beton.rows_N
-        if len(facts.classes) < 2:
+        if len(beton.facts.classes) < 2:
             return None
-        frames_NSS = np.empty((len(beton), SMALL, SMALL), np.uint8)
         view_N = np.empty(len(beton))
+
+        def see_view(sample: int, frame_SS: np.ndarray) -> None:
+            kind_K, _ = kind_of(kind_features(frame_SS), shipped_weights())
+            view_N[sample] = lateral_odds(kind_K)
+
+        sources = [beton.facts.sources[source] for source in beton.rows_N["source"]]
+        collection = collection_of_betons([beton], sources, partial(progress, "read"), see_view)
+    return probe_collection(
+        replace(collection, view_N=view_N), seed=seed, permutations=permutations, progress=partial(progress, "probe")
+    )
+
+
+def collection_of_betons(
+    betons: Sequence[Beton],
+    sources: Sequence[str],
+    progress: Progress = no_progress,
+    see: Callable[[int, np.ndarray], None] = lambda sample, frame_SS: None,
+) -> Collection:
+    """The samples of verified betons of the same classes one after the other, as the probes take them.
+
+    sources: of each sample.  Groups are one across the betons of one conversion.  see(sample, frame): is given each
+    stored frame, read once.  Errors: BetonError for a sample that is damaged.
+    """
+    frames_NSS, done = np.empty((len(sources), SMALL, SMALL), np.uint8), 0
+    for beton in betons:
         for sample in range(len(beton)):
             beton.check_samples(np.array([sample]))
-            kind_K, _ = kind_of(kind_features(beton.frame(sample)), shipped_weights())
-            view_N[sample] = lateral_odds(kind_K)
-            frames_NSS[sample] = cv2.resize(beton.frame(sample), (SMALL, SMALL), interpolation=cv2.INTER_AREA)
-            progress("read", sample + 1, len(beton))
+            frame_SS = beton.frame(sample)
+            see(done, frame_SS)
+            frames_NSS[done] = cv2.resize(frame_SS, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
+            done += 1
+            progress(done, len(sources))
         beton.check_unchanged()  # since the last frame was checked
-        return probe_collection(
-            Collection(
-                frames_NSS=frames_NSS,
-                label_N=beton.label_N.astype(np.int64),
-                classes=facts.classes,
-                group_N=rows_N["group"].astype(np.int64),
-                source_N=tuple(facts.sources[source] for source in rows_N["source"]),
-                view_N=view_N,
-            ),
-            seed=seed,
-            permutations=permutations,
-            progress=partial(progress, "probe"),
-        )
+    conversions = [beton.facts.conversion_id for beton in betons]
+    group_N2 = np.concatenate(
+        [[(conversions.index(beton.facts.conversion_id), group) for group in beton.rows_N["group"]] for beton in betons]
+    )
+    return Collection(
+        frames_NSS=frames_NSS,
+        label_N=np.concatenate([beton.label_N for beton in betons]).astype(np.int64),
+        classes=betons[0].facts.classes,
+        group_N=np.unique(group_N2, axis=0, return_inverse=True)[1].ravel(),
+        source_N=tuple(sources),
+    )

@@ -2,14 +2,14 @@
 
 # N samples, S side of the frame, F features, H W rows and columns
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from loaders.audit.findings import CollectionFinding, ProbeFinding
-from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, SOURCE_PROBE, VIEW_PROBE, Probe
+from loaders.audit.probes import COLLECTION_PROBE, FRAME_PROBES, HEADER_PROBE, SOURCE_PROBE, VIEW_PROBE, Probe
 from loaders.cautions import Caution, caution
 from loaders.sources.confounding import source_cautions
 from loaders.statistics import (
@@ -80,19 +80,48 @@ def probe_collection(
     """
     skipped: dict[str, Caution] = {}
     tasks = [*class_tasks(collection, skipped), *source_tasks(collection, skipped)]
+    probes = run_probes(collection, tasks, seed, permutations, resamples, progress)
+    labels = [collection.classes[label] for label in collection.label_N.tolist()]
+    cautions = source_cautions(labels, collection.source_N, collection.group_N)
+    return CollectionFinding(probes=probes, cautions=cautions, skipped=skipped)
+
+
+def probe_sources(
+    collection: Collection,
+    *,
+    seed: int = 0,
+    permutations: int = 999,
+    resamples: int = 2000,
+    progress: Progress = no_progress,
+) -> list[ProbeFinding]:
+    """How well thumbnails tell apart, within each class, the collections that its films are of.
+
+    collection: several as one; source_N has their names.  A class of which fewer than two collections have enough
+    groups is left out.  Otherwise as `probe_collection`.
+    """
+    tasks = list(source_tasks(collection, {}, COLLECTION_PROBE))
+    return run_probes(collection, tasks, seed, permutations, resamples, progress)
+
+
+def run_probes(
+    collection: Collection,
+    tasks: Sequence[ProbeTask],
+    seed: int,
+    permutations: int,
+    resamples: int,
+    progress: Progress,
+) -> list[ProbeFinding]:
+    """The findings of all tasks, one family for Holm's correction."""
     measured = []
     for done, task in enumerate(tasks, 1):
         measured.append(measure(task, collection.group_N, seed, permutations, resamples))
         progress(done, len(tasks))
     adjusted = holm([permutation_p(auc_R) for auc_R, _ in measured])
     frame_SS = typical_frame(collection.frames_NSS)
-    probes = [
+    return [
         describe(task, *numbers, p_holm, frame_SS)
         for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True)
     ]
-    labels = [collection.classes[label] for label in collection.label_N.tolist()]
-    cautions = source_cautions(labels, collection.source_N, collection.group_N)
-    return CollectionFinding(probes=probes, cautions=cautions, skipped=skipped)
 
 
 def class_tasks(collection: Collection, skipped: dict[str, Caution]) -> Iterator[ProbeTask]:
@@ -114,17 +143,19 @@ def class_tasks(collection: Collection, skipped: dict[str, Caution]) -> Iterator
             yield ProbeTask(probe=probe, rows_N=rows_N, input_N=input_N, target_N=target_N)
 
 
-def source_tasks(collection: Collection, skipped: dict[str, Caution]) -> Iterator[ProbeTask]:
-    """The probes of the source, one for each class."""
+def source_tasks(
+    collection: Collection, skipped: dict[str, Caution], probe: Probe = SOURCE_PROBE
+) -> Iterator[ProbeTask]:
+    """The probes of the source, one for each class; fills skipped with the classes that have too few."""
     _, source_N = np.unique(np.asarray(collection.source_N, object).astype(str), return_inverse=True)
     for label, name in enumerate(collection.classes):
         class_N = np.flatnonzero(collection.label_N == label)
         inside_N, target_N, kept = learnable(source_N[class_N], collection.group_N[class_N])
         if len(kept) < 2:
-            skipped[SOURCE_PROBE.name + name] = caution("few-sources-to-probe", least=MIN_GROUPS)
+            skipped[probe.name + name] = caution("few-sources-to-probe", least=MIN_GROUPS)
         else:
             rows_N, frames_NSS = class_N[inside_N], collection.frames_NSS
-            yield ProbeTask(probe=SOURCE_PROBE, rows_N=rows_N, input_N=frames_NSS, target_N=target_N, within=name)
+            yield ProbeTask(probe=probe, rows_N=rows_N, input_N=frames_NSS, target_N=target_N, within=name)
 
 
 def learnable(target_N: np.ndarray, group_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:

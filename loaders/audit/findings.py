@@ -35,6 +35,7 @@ DEFECTS = {  # with their meanings, in the order of tables and galleries
 FIXED = ("inverted", "rotated", "borders")  # repaired by conversion, which records the fix
 HARMLESS = ("near-duplicate", "exact-duplicate")  # join groups; the best copy is kept
 WITHIN = "source-within-"  # and a class: the probe of its sources
+COLLECTION_WITHIN = "collection-within-"  # the same of collections side by side
 ELSEWHERE = "something other than the lungs differs between the classes"
 MAYBE_FINDING = "the classes already differ in this, but it may be the finding itself"
 PROBES = {  # probe → its input, in the plural; the conclusion if it predicts the class; what it is shown
@@ -69,6 +70,11 @@ PROBES = {  # probe → its input, in the plural; the conclusion if it predicts 
     WITHIN: (
         "Thumbnails of 8×8 pixels",
         "sources differ in appearance, so a class that is mostly from one of them is predicted by its source",
+        "",
+    ),
+    COLLECTION_WITHIN: (
+        "Thumbnails of 8×8 pixels",
+        "collections differ in appearance, so a network may recognise the collection instead of the finding",
         "",
     ),
 }
@@ -124,11 +130,11 @@ class FileFinding:
 class ProbeFinding(Record, frozen=True, kw_only=True):
     """Whether one probe, which is shown little or nothing of the finding, predicts the label.
 
-    name: one of PROBES, or source-within-CLASS.  auc: cross-validated by groups; of more than two classes the mean, one
-    against the rest.  low, high: 95 % interval, cluster bootstrap over groups.  null_high: 95th percentile of the AUC
-    when labels are permuted, groups whole.  p: share of permutations at least as good, plus one over one more.  p_holm:
-    the same after Holm's correction over all probes.  All are None where they could not be measured.  alarm: p_holm <=
-    0.05.  picture: a PNG, a typical image as shown to this probe, if that is a picture.
+    name: one of PROBES, source-within-CLASS or collection-within-CLASS.  auc: cross-validated by groups; of more than
+    two classes the mean, one against the rest.  low, high: 95 % interval, cluster bootstrap over groups.  null_high:
+    95th percentile of the AUC when labels are permuted, groups whole.  p: share of permutations at least as good, plus
+    one over one more.  p_holm: the same after Holm's correction over all probes.  All are None where they could not be
+    measured.  alarm: p_holm <= 0.05.  picture: a PNG, a typical image as shown to this probe, if that is a picture.
     Errors: ValueError for another name or a huge picture; a file with one is refused by msgspec when it is read.
     """
 
@@ -152,7 +158,12 @@ class ProbeFinding(Record, frozen=True, kw_only=True):
     @property
     def kind(self) -> str:
         """The name without a class."""
-        return WITHIN if self.name.startswith(WITHIN) else self.name
+        return next((kind for kind in (WITHIN, COLLECTION_WITHIN) if self.name.startswith(kind)), self.name)
+
+    @property
+    def within(self) -> str:
+        """The class whose sources or collections it tells apart; "" where it tells the classes apart."""
+        return self.name.removeprefix(self.kind)
 
     @property
     def input(self) -> str:
@@ -163,14 +174,14 @@ class ProbeFinding(Record, frozen=True, kw_only=True):
     def sentence(self) -> str:
         """What the numbers mean."""
         subject, meaning, _ = PROBES[self.kind]
-        within = self.name.removeprefix(WITHIN)
-        target = f"the source within class {within}" if self.kind == WITHIN else "the class"
+        target = f"the {self.kind.split('-')[0]} within class {self.within}" if self.within else "the class"
         measured = f"AUC {number_text(self.auc, 2)} ({number_text(self.low, 2)}–{number_text(self.high, 2)})"
         if self.alarm:
             return f"{subject} alone predict {target} with {measured}: {meaning}."
         return (
             f"{subject} alone were not shown to predict {target}: {measured}; chance alone reaches "
-            f"{number_text(self.null_high, 2)} one time in twenty, and several probes were tried."
+            f"{number_text(self.null_high, 2)} one time in twenty"
+            f"{'' if self.kind == COLLECTION_WITHIN else ', and several probes were tried'}."
         )
 
 

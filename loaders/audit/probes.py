@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from loaders.audit.findings import WITHIN
+from loaders.audit.findings import COLLECTION_WITHIN, WITHIN
 from loaders.config import CROP_SHARE
 from loaders.images.frame import LUNG_MARGIN, MID_GREY, template_SS
 
@@ -161,3 +161,4 @@ FRAME_PROBES = (
 HEADER_PROBE = Probe("header", header_features)
 VIEW_PROBE = Probe("view", lambda view_N: finite_or_mean(view_N[:, None]))
 SOURCE_PROBE = Probe(WITHIN, thumbnail_features, thumbnail_picture)
+COLLECTION_PROBE = Probe(COLLECTION_WITHIN, thumbnail_features)

@@ -12,7 +12,17 @@ import numpy as np
 from crc32c import crc32c
 
 from loaders.atomic_file import publish
-from loaders.beton.format import ALLOCATION, Facts, first_page, frame_fields, metadata_dtype, pack_footer, pack_head
+from loaders.beton.format import (
+    ALLOCATION,
+    BELOW_STORED_SIDE,
+    PATIENT_KNOWN,
+    Facts,
+    first_page,
+    frame_fields,
+    metadata_dtype,
+    pack_footer,
+    pack_head,
+)
 from loaders.beton.reader import Beton
 from loaders.errors import InputError, StorageError
 
@@ -126,15 +136,50 @@ def write_subset(
     label_N = np.concatenate([beton.label_N[index_N] for beton, index_N in sources])
     rows_N = np.concatenate([beton.rows_N[index_N] for beton, index_N in sources])
     facts = replace(betons[0].facts, split=split, conversion_id=conversion_id or betons[0].facts.conversion_id)
+    frames = checked_frames(sources)
+    write_beton(path, map(change, frames) if change else frames, label_N, rows_N, facts, betons[0].page_size)
 
-    def frames() -> Iterator[np.ndarray]:
-        for beton, index_N in sources:
-            for sample in index_N.tolist():
-                beton.check_samples(np.array([sample]))  # a damaged frame would get a new, valid checksum
-                yield beton.frame(sample) if change is None else change(beton.frame(sample))
-            beton.check_unchanged()  # since the last check
 
-    write_beton(path, frames(), label_N, rows_N, facts, betons[0].page_size)
+def checked_frames(sources: Sequence[tuple[Beton, np.ndarray]]) -> Iterator[np.ndarray]:
+    """The chosen frames of each source.  Errors: BetonError for a damaged one, which would get a valid checksum."""
+    for beton, index_N in sources:
+        for sample in index_N.tolist():
+            beton.check_samples(np.array([sample]))
+            yield beton.frame(sample)
+        beton.check_unchanged()  # since the last check
+
+
+def write_union(betons: Sequence[Beton], group_N: np.ndarray, path: Path, split: str, conversion_id: str) -> None:
+    """Write a beton of all samples of betons of several conversions with one task, atomically.
+
+    group_N: of all samples, one after the other, since groups of different conversions may have the same numbers.
+    Patients under another site key than the first beton's become unknown: their hashes cannot be compared.
+    Errors: BetonError for a damaged frame; StorageError.
+    """
+    views, sources = (
+        tuple(dict.fromkeys(name for beton in betons for name in names(beton.facts)))
+        for names in (lambda facts: facts.views, lambda facts: facts.sources)
+    )
+    first, parts = betons[0].facts, []
+    demographics = all(beton.facts.demographics for beton in betons)
+    for beton in betons:
+        rows_N, facts = beton.rows_N.copy(), beton.facts
+        rows_N["view"] = np.array([views.index(name) for name in facts.views])[rows_N["view"]]
+        rows_N["source"] = np.array([sources.index(name) for name in facts.sources])[rows_N["source"]]
+        if facts.site_key_id != first.site_key_id:
+            rows_N["patient_hash"] = 0
+        if not demographics:
+            rows_N["flags"] &= PATIENT_KNOWN | BELOW_STORED_SIDE
+        parts.append(rows_N)
+    all_N = np.concatenate(parts)
+    all_N["group"] = group_N
+    facts = replace(
+        first, split=split, conversion_id=conversion_id, source_fingerprint="", views=views, sources=sources,
+        synthetic=all(beton.facts.synthetic for beton in betons), demographics=demographics,
+    )  # fmt: skip
+    label_N = np.concatenate([beton.label_N for beton in betons])
+    frames = checked_frames([(beton, np.arange(len(beton))) for beton in betons])
+    write_beton(path, frames, label_N, all_N, facts, betons[0].page_size)
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -283,7 +283,7 @@ def test_one_mark_of_two_or_a_gap_is_corruption_even_on_trust(whole: bytes, tmp_
 def test_the_footer_holds_no_names_and_no_patients(betons: Path) -> None:
     for path in betons.glob("*.beton"):
         content = path.read_bytes()
-        assert b"phantom-0" not in content and b".png" not in content and b"images/" not in content
+        assert b"phantom-5-0" not in content and b".png" not in content and b"images/" not in content
 
 
 def test_a_missing_file_is_a_storage_error_with_its_name(tmp_path: Path) -> None:

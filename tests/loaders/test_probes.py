@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from loaders.audit.collection import Collection, probe_collection
+from loaders.audit.audit import collection_of_betons
+from loaders.audit.collection import Collection, probe_collection, probe_sources
 from loaders.audit.findings import CollectionFinding
 from loaders.audit.probes import (
     SHOWN,
@@ -19,6 +20,9 @@ from loaders.audit.probes import (
     hide,
     pixel_features,
 )
+from loaders.beton.format import ROW, Facts
+from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
 from loaders.cautions import caution
 from loaders.config import PhantomConfig
 from loaders.images.frame import stored_frame, template_SS
@@ -343,6 +347,41 @@ def test_sources_of_different_appearance_are_predicted_within_a_class() -> None:
     assert found.skipped["source-within-b"] == caution("few-sources-to-probe", least=10)
     assert [one.code for one in found.cautions] == ["moderately-confounded-with-source"]  # blue is always of class a
     assert not probes["header"].alarm and probes["header"].auc == 0.5
+
+
+def test_collections_are_told_apart_within_each_class_where_they_differ_and_only_there() -> None:
+    label_N = np.repeat([0, 1], 60)
+    planted = probe_sources(noise_collection(["blue", "red", "blue"] * 40, label_N), resamples=50)
+    assert [probe.name for probe in planted] == ["collection-within-a", "collection-within-b"]
+    for probe in planted:
+        assert probe.alarm and probe.picture is None and probe.auc is not None and probe.auc > 0.9
+        assert probe.sentence.startswith("Thumbnails of 8×8 pixels alone predict the collection within class ")
+    few = ["blue"] * 60 + ["red"] * 9 + ["blue"] * 51  # of b, one collection has 9 groups alone, and of a there is one
+    assert probe_sources(noise_collection(few, label_N)) == []
+    alike = probe_sources(noise_collection(["north", "south"] * 60, label_N), resamples=50)
+    assert len(alike) == 2 and not any(probe.alarm for probe in alike)
+    assert "were not shown to predict the collection within class a" in alike[0].sentence
+    assert "several" not in alike[0].sentence
+
+
+def test_groups_of_two_conversions_are_kept_apart_and_those_of_one_are_not(tmp_path: Path) -> None:
+    rows_N = np.zeros(3, ROW)
+    rows_N["group"] = [7, 7, 2]
+    paths = [tmp_path / f"{name}.beton" for name in "abc"]
+    for level, (path, conversion) in enumerate(zip(paths, ("one", "two", "one"), strict=True)):
+        facts = Facts(
+            classes=("a", "b"), positive="a", stored=46, crop=32, fit="stretch", split="train", seed=0,
+            conversion_id=conversion, site_key_id="", source_fingerprint="",
+        )  # fmt: skip
+        write_beton(path, np.full((3, 46, 46), 50 * level, np.uint8), np.array([0, 1, 1]), rows_N, facts, 2 << 20)
+    with Beton(paths[0]) as first, Beton(paths[1]) as second, Beton(paths[2]) as third:
+        found = collection_of_betons([first, second, third], ["A"] * 3 + ["B"] * 3 + ["A"] * 3)
+    assert found.group_N.tolist() == [1, 1, 0, 3, 3, 2, 1, 1, 0]
+    assert found.label_N.tolist() == [0, 1, 1] * 3 and found.source_N == ("A",) * 3 + ("B",) * 3 + ("A",) * 3
+    assert (
+        found.frames_NSS.shape == (9, SIDE, SIDE)
+        and found.frames_NSS[:, 0, 0].tolist() == [0] * 3 + [50] * 3 + [100] * 3
+    )
 
 
 def test_too_few_groups_and_missing_inputs_are_skipped_with_the_reason() -> None:

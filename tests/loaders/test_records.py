@@ -22,6 +22,7 @@ MAKE: dict[str, Callable[..., Record]] = {
     "summary.json": example_run.summary,
     "dataflow.json": example_run.dataflow,
     "crossval.json": example_run.crossval,
+    "hurdles.json": example_run.hurdles,
     "fold.json": example_run.fold,
     "explanation.json": example_run.explanation,
     "probes.json": example_run.probes,
