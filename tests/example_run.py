@@ -17,10 +17,12 @@ from engine.evaluate.figures import Curve, Panel, pr_figure, reliability_figure,
 from engine.evaluate.results import Metrics
 from engine.explain.findings import Explanation
 from engine.figures import confusion_figure, curves_figure, png
+from engine.hurdles.results import Cell, CollectionResult, Hurdles, Row
 from engine.report.results import Probes
 from engine.statistics.calibration import reliability
 from engine.statistics.thresholds import precision_recall_curve, roc_curve
 from engine.train.summary import Summary
+from loaders.audit.findings import ProbeFinding
 from loaders.cautions import caution
 from loaders.figure_text import class_names
 from loaders.phantom.anatomy import PlannedPhantom
@@ -361,7 +363,7 @@ def film(patient: int, label: str) -> np.ndarray:
 def make_run(run: Path, **parts: Any) -> Path:
     """Write a sound, complete run folder; each part can be changed, and None leaves it out.
 
-    parts: summary, config, history, metrics, explanation, probes, crossval, dataflow.
+    parts: summary, config, history, metrics, explanation, probes, crossval, hurdles, dataflow.
     """
     run.mkdir(parents=True, exist_ok=True)
     contents = {
@@ -371,6 +373,7 @@ def make_run(run: Path, **parts: Any) -> Path:
         "explanation": explanation(),
         "probes": probes(),
         "crossval": crossval(),
+        "hurdles": hurdles(),
         "dataflow": dataflow(),
     }
     first_f1 = parts.pop("first_f1", 0.71)
@@ -432,3 +435,82 @@ def results_of(folder: Path, split: str = "heldout") -> Path:
     """The folder of the one set of this split that was tested there."""
     (found,) = folder.glob(f"{split}-????????")
     return found
+
+
+def hurdles_cell(row: str, column: str, score: float | None, home: float | None = None, **changes: Any) -> Cell:
+    """A cell of two classes; away with the score at home, from which it drops.  score: AUC, None where undefined."""
+    keys = ("auc", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece", "f1", "accuracy")
+    values = dict.fromkeys(keys, score) | ({"sensitivity": 0.625} if score is None else {})
+    if score is not None:
+        values |= {"brier": 0.3 * (1 - score), "ece": 0.1}
+    found = {key: alone(None) if value is None else estimate(value, 0.06) for key, value in values.items()}
+    drop = {
+        key: estimate(gap := home - value, low=gap - 0.09, high=gap + 0.08)
+        for key, value in values.items()
+        if home is not None and value is not None
+    }
+    networks = [
+        {
+            "seed": number // 5, "fold": 1 + number % 5, "temperature": 1.3, "threshold": 0.4, "num_samples": 80,
+            "values": {key: value and max(0.0, value - 0.01 * number) for key, value in values.items()},
+        }
+        for number in range(15)
+    ]  # fmt: skip
+    plain = {
+        "row": row, "column": column, "place": "home" if home is None else "away", "num_samples": 239,
+        "num_groups": 164, "class_counts": [80, 159], "estimates": found, "drop": drop, "removed": {},
+        "networks": networks, "cautions": [],
+    }  # fmt: skip
+    return msgspec.convert(plain | changes, Cell)
+
+
+def hurdles_row(name: str, conversion: str = "", **changes: Any) -> Row:
+    """A row of fifteen networks."""
+    plain = {"name": name, "conversion_id": conversion, "identity": "1" * 32, "without": None, "confounded": False}
+    return msgspec.convert(plain | {"num_networks": 15, "cautions": []} | changes, Row)
+
+
+def hurdles_collection(name: str, conversion: str = "", **changes: Any) -> CollectionResult:
+    """A collection to train and to test on."""
+    plain = {"name": name, "conversion_id": conversion, "identity": "1" * 32, "sources": [name], "num_samples": 239}
+    more = {"num_groups": 164, "class_counts": [80, 159], "trained": True, "cautions": []}
+    return msgspec.convert(plain | more | changes, CollectionResult)
+
+
+def told_apart(name: str, auc: float) -> ProbeFinding:
+    """How well collections are told apart within a class."""
+    finding = {"name": f"collection-within-{name}", "auc": auc, "low": auc - 0.03, "high": auc + 0.01}
+    chance = {"null_high": 0.57, "p": 0.001, "p_holm": 0.002, "alarm": auc > 0.6}
+    return msgspec.convert(finding | chance, ProbeFinding)
+
+
+def hurdles(
+    names: tuple[str, ...] = ("north", "south", "clinic"), home: float = 0.96, away: float = 0.93, **changes: Any
+) -> Hurdles:
+    """hurdles.json of collections, the last of which is a test set alone; the first is the example run's own."""
+    *trained, alone = names
+    conversions = {name: CONVERSION if place == 0 else f"{place:032x}" for place, name in enumerate(names)}
+    cells = [
+        hurdles_cell(row, column, home if row == column else away, None if row == column else home)
+        for row in trained
+        for column in names
+    ]
+    plain = {
+        "classes": list(CLASSES), "positive": CLASSES[0], "synthetic": False, "by": "folder", "folds": 5, "seeds": 3,
+        "collections": [hurdles_collection(name, conversions[name], trained=name != alone) for name in names],
+        "rows": [hurdles_row(name, conversions[name]) for name in trained], "cells": cells,
+        "told_apart": [told_apart("covid", 0.97), told_apart("normal", 0.55)], "cautions": [], "settings": {},
+    }  # fmt: skip
+    return Hurdles(**plain | changes)
+
+
+def leave_one_out(result: Hurdles, away: float = 0.88) -> Hurdles:
+    """The same with rows of all but one collection, tested on it and on those to test on alone."""
+    trained = [collection.name for collection in result.collections if collection.trained]
+    rows = [hurdles_row(f"all but {name}", without=name) for name in trained]
+    cells = [
+        hurdles_cell(row.name, column, 0.95 if column == row.name else away, None if column == row.name else 0.95)
+        for row in rows
+        for column in (row.name, row.without or "", *(one.name for one in result.collections if not one.trained))
+    ]
+    return msgspec.structs.replace(result, rows=[*result.rows, *rows], cells=[*result.cells, *cells])

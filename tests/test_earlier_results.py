@@ -13,7 +13,7 @@ from tests.example_run import small_training
 WRITES_NOTHING = {"info", "verify", "bench-loader"}
 # of each command: the files that an earlier one left in OUT, and arguments with which it cannot work
 LEFT = {
-    "phantom": ("phantoms.csv", "images/covid/phantom-0001_000.png"),
+    "phantom": ("phantoms.csv", "images/covid/phantom-0-0001_000.png"),
     "convert": (
         "train.beton", "val.beton", "heldout.beton", "convert.csv", "audit.csv", "audit.html", "preparation.png",
         "augmentation.png",
@@ -22,12 +22,15 @@ LEFT = {
     "train": ("best.safetensors", "last.safetensors", "metrics.csv", "summary.json", "leakage.safetensors"),
     "compare": ("comparison.json", "comparison.csv", "comparison.png"),
     "crossval": ("crossval.json", "crossval.csv", "crossval.png"),
+    "hurdles": ("hurdles.json", "hurdles.csv", "hurdles.png", "removed.csv"),
     "evaluate": ("SET/metrics.json", "SET/scores.csv", "SET/roc.png"),
     "predict": ("table.csv",),
     "export": ("model.onnx", "model_card.md"),
     "explain": ("SET/explanation.json", "SET/gallery.png", "SET/0001.png"),
     "profile": ("profile.json", "profile.png", "trace.json"),
-    "report": ("report.html", "crossval.json", "crossval.png", "probes.json", "dataflow.json"),
+    "report": (
+        "report.html", "crossval.json", "crossval.png", "hurdles.json", "hurdles.png", "probes.json", "dataflow.json",
+    ),
 }  # fmt: skip
 WRONG = {
     "phantom": ["OUT"],
@@ -40,6 +43,7 @@ WRONG = {
     "train": ["lost", "damaged", "BETONS --weights lost.pth", "--resume OUT lost", "BETONS"],
     "compare": ["lost --models cnn", "damaged --models cnn", "BETONS --models cnn --weights lost.pth"],
     "crossval": ["lost", "damaged", "BETONS --external lost.beton", "BETONS --external junk.beton"],
+    "hurdles": ["lost", "damaged", "BETONS lost", "BETONS BETONS", "BETONS --by source", "BETONS --folds 99"],
     "evaluate": [
         "lost BETONS/heldout.beton", "RUN BETONS/heldout.beton lost.beton", "RUN BETONS/heldout.beton junk.beton",
         "RUN BETONS/heldout.beton --against lost", "RUN BETONS/train.beton BETONS/heldout.beton",
@@ -51,7 +55,10 @@ WRONG = {
         "RUN BETONS/heldout.beton --masks junk.csv", "RUN BETONS/heldout.beton --masks MANIFEST --table lost.csv",
     ],
     "profile": ["lost --source SOURCE", "BETONS --source lost", "damaged --source SOURCE"],
-    "report": ["lost", "OUT --data lost", "OUT --crossval lost", "OUT --crossval junk", "OUT --data damaged"],
+    "report": [
+        "lost", "OUT --data lost", "OUT --crossval lost", "OUT --crossval junk", "OUT --hurdles lost",
+        "OUT --hurdles junk", "OUT --data damaged",
+    ],
 }  # fmt: skip
 OUTS = {"predict": "OUT/table.csv", "export": "OUT/model.onnx", "report": "", "phantom": ""}
 MORE = {
@@ -74,7 +81,8 @@ def place(betons: Path, phantoms: Path, tmp_path_factory: pytest.TempPathFactory
     (base / "gone.csv").write_text("path,label\na.png,a\nb.png,b\n")
     (base / "empty").mkdir()
     (base / "junk").mkdir()
-    (base / "junk" / "crossval.json").write_text("{")
+    for name in ("crossval", "hurdles"):
+        (base / "junk" / f"{name}.json").write_text("{")
     (base / "junk.csv").write_text("nothing,of,use\n1,2,3\n")
     (base / "junk.beton").write_bytes(b"no beton" * 1000)
     (base / "damaged").mkdir()
@@ -122,7 +130,7 @@ def test_a_command_that_cannot_work_leaves_what_an_earlier_one_wrote(
     known = place | {"OUT": str(out)}
     argv = [known.get(word) or "/".join(known.get(part, part) for part in word.split("/")) for word in words]
     if (
-        command in ("train", "compare", "crossval", "evaluate", "predict", "explain", "profile")
+        command in ("train", "compare", "crossval", "hurdles", "evaluate", "predict", "explain", "profile")
         and "--resume" not in argv
     ):
         argv += ["--device", "cpu"]

@@ -15,6 +15,9 @@ from engine.evaluate.output import IN_SUBGROUP, MOST_NAMED
 from engine.evaluate.results import COLLECTIONS
 from engine.explain.findings import MASKS
 from engine.explain.gallery import TITLES
+from engine.hurdles import matrix
+from engine.hurdles.output import LIMITS, gathered_cautions
+from engine.hurdles.output import sentences as hurdles_sentences
 from engine.profile import breakdown
 from engine.report import tables
 from engine.report.results import EvaluatedSet, ExplainedSet, RunResults, listed, upper_first
@@ -51,6 +54,8 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
         else "",
         crossval_sentences=sentences(crossval) if crossval else [],
         crossval_cautions=crossval_cautions(crossval, results.own_crossval),
+        hurdles_sentences=hurdles_sentences(results.hurdles) if results.hurdles else [],
+        hurdles_cautions=hurdles_cautions(results),
         environment=made_with(results),
     )
 
@@ -64,7 +69,8 @@ def page_template() -> Template:
         "seconds": seconds_text, "reason": lambda kind: kind_text(kind) or "other reasons",
     }  # fmt: skip
     environment.globals |= {
-        "breakdown": breakdown, "tables": tables, "IN_SUBGROUP": IN_SUBGROUP, "MASKS": MASKS, "SCORED": SCORED,
+        "breakdown": breakdown, "matrix": matrix, "tables": tables, "LIMITS": LIMITS,
+        "IN_SUBGROUP": IN_SUBGROUP, "MASKS": MASKS, "SCORED": SCORED,
         "COLLECTIONS": COLLECTIONS, "TARGETS": TARGETS, "TITLES": TITLES, "interval_text": interval_text,
         "metric_of": metric_of, "value_text": value_text,
     }  # fmt: skip
@@ -129,6 +135,14 @@ def crossval_cautions(crossval: Crossval | None, own: Crossval | None) -> list[C
     if crossval is None:
         return []
     return ([] if own else [caution("crossval-of-other-conversion")]) + crossval.cautions
+
+
+def hurdles_cautions(results: RunResults) -> list[tuple[str, Caution]]:
+    """What limits the hurdles, each with what it is of, and whether they have a row of the run's own data."""
+    if results.hurdles is None:
+        return []
+    other = [] if results.own_row else [("", caution("hurdles-of-other-conversion"))]
+    return other + gathered_cautions(results.hurdles)
 
 
 def made_with(results: RunResults) -> list[tuple[str, str]]:

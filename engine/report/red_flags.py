@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from engine.hurdles.matrix import drop_text, headline, headline_drop, headline_metric, least_favourable
 from engine.report.results import EvaluatedSet, RunResults, listed
 from engine.statistics.estimates import UNDEFINED
 from engine.statistics.names import interval_text, short_name, value_text
@@ -13,7 +14,8 @@ from loaders.output import counted
 
 MOST_FEW = 3  # classes named of those with few images, the fewest first
 SMALL_GROUP = 30  # images, below which a subgroup's score is not judged
-LEAKAGE = ("leakage-forced", "validation-leakage", "unverified-beton")  # shared with training, or not checked
+# shared with training, or not checked
+LEAKAGE = ("leakage-forced", "validation-leakage", "copies-kept", "unverified-beton")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +35,8 @@ def find_red_flags(results: RunResults, tested: EvaluatedSet | None) -> list[Red
     which the score falls, few images of a class, a much worse subgroup.
     """
     rules = (
-        caution_flags, lung_flags, probe_flags, crossval_flags, external_flags, few_image_flags, subgroup_flags,
+        caution_flags, lung_flags, probe_flags, crossval_flags, external_flags, hurdle_flags, few_image_flags,
+        subgroup_flags,
     )  # fmt: skip
     found = [flag for rule in rules for flag in rule(results, tested)]
     return sorted(found, key=lambda flag: flag.gravity)
@@ -52,6 +55,7 @@ def caution_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[
         *([caution("synthetic-phantoms")] if results.synthetic else []),
         *(results.probes.cautions if results.probes else []),
         *(results.own_crossval.cautions if results.own_crossval else []),
+        *(results.own_row.cautions if results.own_row else []),
         *early_convergence(results.history[0] if results.history else {}),
     ]
     by_effect: dict[str, Caution] = {}
@@ -145,6 +149,20 @@ def external_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator
                     f"{value_text(name, near.value)} to {value_text(name, far.value)}",
                 )
                 return
+
+
+def hurdle_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[RedFlag]:
+    """In the hurdles' row of the run's own conversion the whole interval of a drop to another collection is above 0."""
+    worst = least_favourable([cell for cell in results.away_cells if (headline_drop(cell).low or 0) > 0])
+    if worst and results.hurdles:
+        key, away = headline_metric(worst), headline(worst).value
+        home = results.hurdles.home(worst.row).estimates.get(key, UNDEFINED)
+        yield RedFlag(
+            gravity=Gravity.CROSSVAL,
+            effect="This score does not hold on another collection",
+            finding=f"networks trained on the same films fall on {worst.column} from a mean {short_name(key)} of "
+            f"{value_text(key, home.value)} at home to {value_text(key, away)}, a drop of {drop_text(worst)}",
+        )
 
 
 def few_image_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[RedFlag]:

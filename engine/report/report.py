@@ -6,10 +6,11 @@ from pathlib import Path
 from engine.config import ReportConfig
 from engine.crossval.scores import CROSSVAL, Crossval
 from engine.evaluate.dataflow import keep_dataflow
+from engine.hurdles.results import HURDLES, Hurdles
 from engine.report.page import run_page
-from engine.report.results import PROBES, Probes, RunResults, read_results
+from engine.report.results import CROSSVAL_PICTURE, HURDLES_PICTURE, PROBES, Probes, RunResults, read_results
 from engine.report.verdict import Verdict, judge
-from engine.train.run_folder import CONFIG, read_run_settings
+from engine.train.run_folder import CONFIG, data_folder
 from engine.train.summary import SUMMARY
 from loaders.atomic_file import locked, publish_bytes
 from loaders.audit.findings import CollectionFinding
@@ -18,8 +19,7 @@ from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, InputError
 from loaders.html import PNG
 from loaders.output import Line, Parts, PhaseProgress, caution_lines, path_line
-from loaders.records import read_record, write_record
-from loaders.settings import is_path
+from loaders.records import Record, read_record, write_record
 
 SEED = 0
 PERMUTATIONS = 999  # the fewest with which Holm's correction over a dozen probes can leave a p below 5 %
@@ -52,7 +52,11 @@ def probe_run(run: Path, beton_path: Path, progress: PhaseProgress = lambda phas
     return probes
 
 
-REPORT, CROSSVAL_PICTURE, BETON = "report.html", "crossval.png", "train.beton"
+REPORT, BETON = "report.html", "train.beton"
+JOINING: dict[type[Record], tuple[str, str]] = {  # results of other folders, each with its file and its picture
+    Crossval: (CROSSVAL, CROSSVAL_PICTURE),
+    Hurdles: (HURDLES, HURDLES_PICTURE),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +72,8 @@ class Report:
 def report(config: ReportConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Report:
     """Gather what the run's own data can still tell, and write the page anew.
 
-    Errors: ConfigError for no run folder, or no cross-validation where one was named; InputError for a data folder
-    without train.beton, or of another conversion; BetonError; StorageError; LockedError.
+    Errors: ConfigError for no run folder, or no cross-validation or hurdles where some were named; InputError for a
+    data folder without train.beton, or of another conversion; BetonError; StorageError; LockedError.
     """
     run = config.run
     if not any((run / name).is_file() for name in (CONFIG, SUMMARY)):
@@ -79,7 +83,11 @@ def report(config: ReportConfig, progress: PhaseProgress = lambda phase, done, t
         notes, sizes = [], dict[str, int]()
         if summary := results.summary:
             sizes = {"train": summary.training_images, "val": summary.validation_images}
-        crossval = None if config.crossval is None else read_crossval(config.crossval, results.classes, run)
+        joining = [
+            read_result(kind, folder, results.classes, run)
+            for kind, folder in ((Crossval, config.crossval), (Hurdles, config.hurdles))
+            if folder is not None
+        ]
         data, why = find_data(config, results)
         if data is None:
             notes.append(why)
@@ -88,12 +96,13 @@ def report(config: ReportConfig, progress: PhaseProgress = lambda phase, done, t
                 notes.append(f"data flow: {why}")
             if config.probes and not (run / PROBES).is_file():
                 probe_run(run, data / BETON, progress)
-        if crossval is not None:
-            write_record(run / CROSSVAL, crossval[0])
-            if crossval[1].startswith(PNG):
-                publish_bytes(run / CROSSVAL_PICTURE, crossval[1])
+        for record, picture_B in joining:
+            name, picture = JOINING[type(record)]
+            write_record(run / name, record)
+            if picture_B.startswith(PNG):
+                publish_bytes(run / picture, picture_B)
             else:
-                (run / CROSSVAL_PICTURE).unlink(missing_ok=True)  # of an earlier one
+                (run / picture).unlink(missing_ok=True)  # of an earlier one
         return write_report(run, notes=tuple(notes))
 
 
@@ -120,11 +129,7 @@ def find_data(config: ReportConfig, results: RunResults) -> tuple[Path | None, s
 
     Errors: InputError when the one named is not what the run was trained on; BetonError.
     """
-    try:
-        own = read_run_settings(config.run).get("data")
-    except ConfigError:
-        own = None
-    data = config.data or (Path(own) if isinstance(own, str) and own and is_path(own) else None)
+    data = config.data or data_folder(config.run)
     if data is None or not (data / BETON).is_file():
         if config.data is not None:
             raise InputError(f"{data}: no {BETON}, expected the folder that the run was trained on; check the path")
@@ -139,22 +144,24 @@ def find_data(config: ReportConfig, results: RunResults) -> tuple[Path | None, s
     return data, ""
 
 
-def read_crossval(folder: Path, expected: list[str], run: Path) -> tuple[Crossval, bytes]:
-    """The result in a folder of `crossval` and its picture, b"" for none.  expected: the classes of the run.
+def read_result(
+    kind: type[Crossval] | type[Hurdles], folder: Path, expected: list[str], run: Path
+) -> tuple[Crossval | Hurdles, bytes]:
+    """The result in a folder of `crossval` or `hurdles` and its picture, b"" for none.  expected: classes of the run.
 
     Errors: ConfigError for a folder without a result; IntegrityError for a damaged one; InputError for one of other
     classes than the run's; StorageError.
     """
-    if not (folder / CROSSVAL).is_file():
-        raise ConfigError(f"{folder}: no {CROSSVAL}, expected a folder of `crossval`; check the path")
-    found = read_record(Crossval, folder / CROSSVAL)
+    name, picture = JOINING[kind]
+    if not (folder / name).is_file():
+        raise ConfigError(f"{folder}: no {name}, expected a folder of `{kind.made_by}`; check the path")
+    found = read_record(kind, folder / name)
     if expected and found.classes != expected:
         raise InputError(
-            f"{folder / CROSSVAL}: classes {', '.join(found.classes)}, expected {', '.join(expected)} as of {run}; "
-            "name the cross-validation of the run's own data"
+            f"{folder / name}: classes {', '.join(found.classes)}, expected {', '.join(expected)} as of {run}; "
+            f"name the folder of a `{kind.made_by}` of the run's own data"
         )
-    picture = folder / CROSSVAL_PICTURE
-    return found, picture.read_bytes() if picture.is_file() else b""
+    return found, (folder / picture).read_bytes() if (folder / picture).is_file() else b""
 
 
 def report_parts(done: Report) -> Parts:

@@ -12,6 +12,9 @@ from engine.crossval.scores import CROSSVAL, Crossval
 from engine.evaluate.dataflow import DATAFLOW, DataFlow
 from engine.evaluate.results import FIGURES, METRICS, Collection, Metrics
 from engine.explain.findings import EXPLANATION, Explanation
+from engine.hurdles.matrix import is_elsewhere, least_favourable
+from engine.hurdles.results import HURDLES, Cell, Hurdles, Row
+from engine.hurdles.results import PICTURE as HURDLES_PICTURE
 from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.train.run_folder import CONFIG
 from engine.train.summary import SUMMARY, Summary
@@ -23,7 +26,7 @@ from loaders.html import png_uri
 from loaders.records import Count, R, Record, decode_record
 from loaders.settings import read_settings
 
-PROBES = "probes.json"
+PROBES, CROSSVAL_PICTURE = "probes.json", "crossval.png"
 PICTURES = 10_000_000  # bytes of all pictures before base64, which adds a third: the page stays below 15 MB
 ONE_PICTURE = 4_000_000
 
@@ -101,9 +104,11 @@ class RunResults:
     explanations: list[ExplainedSet]
     probes: Probes | None
     crossval: Crossval | None
+    hurdles: Hurdles | None
     dataflow: DataFlow | None
     curves: str
     crossval_picture: str
+    hurdles_picture: str
     left_out: list[Caution] = field(default_factory=list)
 
     @property
@@ -127,6 +132,23 @@ class RunResults:
         """The cross-validation, unless it is known to be of other data than the run."""
         own, other = self.conversion_id, self.crossval.conversion_id if self.crossval else ""
         return None if own and other and own != other else self.crossval
+
+    @property
+    def own_row(self) -> Row | None:
+        """The hurdles' row of networks that were trained on the run's own conversion, all of it and nothing else."""
+        rows = [] if self.hurdles is None or self.hurdles.by == "source" else self.hurdles.rows
+        own = [row for row in rows if row.without is None and row.conversion_id == self.conversion_id != ""]
+        return own[0] if own else None
+
+    @property
+    def away_cells(self) -> list[Cell]:
+        """The cells of that row on other collections."""
+        return self.hurdles.away(self.own_row.name) if self.hurdles and self.own_row else []
+
+    @property
+    def elsewhere(self) -> Cell | None:
+        """The least favourable of them, one whose sources are known to be others if there is any."""
+        return least_favourable(list(filter(is_elsewhere, self.away_cells)) or self.away_cells)
 
     @property
     def synthetic(self) -> bool:
@@ -250,9 +272,11 @@ def read_results(run: Path) -> RunResults:
         explanations=explanations,
         probes=reader.record_of(Probes, PROBES),
         crossval=reader.record_of(Crossval, CROSSVAL),
+        hurdles=reader.record_of(Hurdles, HURDLES),
         dataflow=reader.record_of(DataFlow, DATAFLOW),
         curves=curves,
-        crossval_picture=reader.picture("crossval.png"),
+        crossval_picture=reader.picture(CROSSVAL_PICTURE),
+        hurdles_picture=reader.picture(HURDLES_PICTURE),
         left_out=reader.left_out,
     )
 

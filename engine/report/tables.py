@@ -152,4 +152,5 @@ def commands(results: RunResults) -> dict[str, str]:
         "audit": "python cli.py audit OTHER/heldout.beton --out AUDIT",
         "report": "python cli.py report RUN --data BETONS",
         "crossval": "python cli.py crossval BETONS --out FOLDS\npython cli.py report RUN --crossval FOLDS",
+        "hurdles": "python cli.py hurdles BETONS OTHER --out HURDLES\npython cli.py report RUN --hurdles HURDLES",
     }

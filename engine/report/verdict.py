@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from engine.hurdles.matrix import NOT_ELSEWHERE, is_elsewhere
 from engine.report.red_flags import RedFlag, find_red_flags, may_be_leaked, rests_on_few_groups
 from engine.report.results import EvaluatedSet, RunResults, listed, upper_first
 from engine.statistics.estimates import Estimate
@@ -96,14 +97,16 @@ def missing_checks(results: RunResults, tested: EvaluatedSet | None) -> list[str
         if found.f1.estimate.value is not None or found.auc.estimate.value is not None
     }
     told = {one.code for one in results.own_crossval.cautions} if results.own_crossval else set()
-    elsewhere = told.isdisjoint(("external-shares-sources", "external-sources-unknown"))
+    elsewhere = told.isdisjoint(NOT_ELSEWHERE)
     checks = {
         "a set that training never saw": tested is not None and not may_be_leaked(tested),
         "what the model relies on": any(found.explanation.region != "unknown" for found in results.explanations),
         "shortcuts in the collection": results.probes is not None and bool(results.probes.probes),
         "cross-validation": "group" in measured,
         "hidden lungs": "lungs-hidden" in measured,
-        "another collection": bool(results.of_collection("external")) or ("external" in measured and elsewhere),
+        "another collection": bool(results.of_collection("external"))
+        or ("external" in measured and elsewhere)
+        or any(map(is_elsewhere, results.away_cells)),
     }
     return [name for name, done in checks.items() if not done]
 

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import document, equivalence, external, targets
+from benchmarks import copies, document, equivalence, honesty, hurdles, targets
 from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
 from benchmarks.compare import (
     CHECKS,
@@ -39,12 +40,12 @@ from benchmarks.compare import (
 from benchmarks.conftest import require_rivals
 from benchmarks.contest import Comparison, Contest, Missing, Worker, from_record, interleaved
 from benchmarks.kernel_contests import Work
-from benchmarks.provenance import provenance
 from benchmarks.rivals import installed
 from benchmarks.step_contests import recording_contest, reference_contest, step_224_contest
 from benchmarks.table import agreement, table
 from benchmarks.training_worker import STEP_RIVALS
-from engine.config import Recipe
+from engine.config import HurdlesConfig, Recipe
+from engine.statistics.names import with_interval
 from loaders.config import PhantomConfig
 from loaders.phantom.phantom import write_phantoms
 
@@ -410,41 +411,57 @@ def test_records_do_not_change_what_is_learnt(betons: Path, tmp_path: Path) -> N
     assert {path.name for path in (tmp_path / "0").iterdir()} > {"best.safetensors", "last.safetensors", "curves.png"}
 
 
-def test_another_collection_is_measured_seed_by_seed_and_quoted_with_its_own_prevalence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_hurdles_are_measured_on_phantoms_and_patients_and_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(external, "SIZE", 32)
+    for name, value in {"SIZE": 32, "PHANTOM_SIZE": 32, "PATIENTS": 30, "SEEDS": 1}.items():
+        monkeypatch.setattr(hurdles, name, value)
+    quick = partial(HurdlesConfig, folds=2, resamples=100, recipe=Recipe(epochs=1, device="cpu"))
+    monkeypatch.setattr(hurdles, "HurdlesConfig", quick)
+    data = tmp_path / "data"
     for seed, name, patients in ((1, "radiographs", 24), (2, "external", 9)):
         classes = ("covid", "normal", "pneumonia")
-        write_phantoms(PhantomConfig(out=tmp_path / name, patients=patients, size=64, seed=seed, classes=classes))
-        rows = list(csv.DictReader((tmp_path / name / "phantoms.csv").read_text().splitlines()))
-        lines = [f"{name}/{row['path']},{row['label']},{seed}-{row['patient']},{name}" for row in rows]
-        (tmp_path / f"{name}.csv").write_text("\n".join(["path,label,patient,source", *lines]))
+        write_phantoms(PhantomConfig(out=data / name, patients=patients, size=64, seed=seed, classes=classes))
+        rows = list(csv.DictReader((data / name / "phantoms.csv").read_text().splitlines()))
+        lines = [f"{name}/{row['path']},{row['label']},{row['patient']},{name}" for row in rows]
+        (data / f"{name}.csv").write_text("\n".join(["path,label,patient,source", *lines]))
     counts = Counter(row["label"] for row in rows)
-    work = tmp_path / "work"
-    work.mkdir()
-    found = external.study(tmp_path, work, 2, recipe=Recipe(epochs=1, device="cpu"))
-    stored = json.loads(json.dumps({"provenance": provenance()} | found))
-    assert [one["seed"] for one in stored["seeds"]] == [0, 1]
-    for one in stored["seeds"]:
-        shares = [one["away"]["estimates"][name]["value"] for name in external.SHARES]
-        balanced = one["away"]["estimates"]["balanced_accuracy"]
-        assert balanced["value"] == pytest.approx(sum(shares) / 2) and balanced["low"] < balanced["high"]
-        assert one["away"]["class_counts"] == {name: counts[name] for name in ("covid", "normal")}
-    table = document.external_lines({"external.json": stored})
-    assert table.count("\n| ") == 3
-    assert f"{counts['covid']} covid and {counts['normal']} normal" in " ".join(table.split())
-    results = document.all_results() | {"external.json": stored}
-    (row,) = (line for line in document.crossval_table(results).splitlines() if line.startswith("| another collection"))
-    assert row.count("not measured") == 3, "of three classes"
-    share = counts["covid"] / (counts["covid"] + counts["normal"])
-    sentences = " ".join(document.honest_sentences(results).split())
-    f1 = document.interval_cell(document.with_external(results).target("external"), "f1")
-    assert f"2 networks reach an F1 of {f1}" in sentences
-    assert f"has {2 * share / (1 + share):.3f}, and" in sentences
+    monkeypatch.setattr(hurdles, "data_folder", lambda: data)
+    assert hurdles.main(["--out", str(tmp_path / "hurdles.json")]) == 1
+    assert "shortcut: expected home at least 0.95, away within 0.08 of 0.5" in capsys.readouterr().out
+    stored = json.loads((tmp_path / "hurdles.json").read_text())
+    results = document.all_results() | {"hurdles.json": stored}
+    table = honesty.hurdle_lines(results)
+    assert table.count("\n| ") == 9  # home and away of four studies, and the rule
+    assert f"{counts['covid']} covid, {counts['normal']} normal, {counts['pneumonia']} pneumonia" in table
+    (row,) = (line for line in honesty.crossval_table(results).splitlines() if line.startswith("| another collection"))
+    assert "not measured" not in row
+    found = honesty.hurdles_of(results, "two")
+    assert found is not None
+    away = found.away(found.rows[0].name)[0].estimates["auc"]
+    assert with_interval("auc", away) in " ".join(honesty.honest_sentences(results).split())
+    monkeypatch.setattr(hurdles, "data_folder", lambda: None)
+    assert hurdles.main(["--out", str(tmp_path / "none.json")]) == 1 and not (tmp_path / "none.json").exists()
 
 
 def test_the_interval_is_students() -> None:
     differences = [0.01, -0.02, 0.003, 0.0, 0.01, -0.004, 0.02, -0.01, 0.005, 0.001]
     wanted = stats.t.interval(0.95, 9, statistics.mean(differences), stats.sem(differences))
     assert equivalence.student_interval(differences)[1:] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_planted_copies_are_counted_by_kind_and_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"LIBRARY": 24, "PLANTED": 4, "STRANGERS": 4, "SIZES": (64,), "LARGE": (50,), "SEARCHED": 3}
+    for name, value in small.items():
+        monkeypatch.setattr(copies, name, value)
+    monkeypatch.setattr(copies, "data_folder", lambda: None)
+    monkeypatch.setattr(copies, "alone", lambda work, *arguments: work(*arguments))
+    assert copies.main(["--out", str(tmp_path / "copies.json")]) == 0
+    stored = json.loads((tmp_path / "copies.json").read_text())
+    for way in ("frames", "looks"):
+        found = stored["found"]["64"][way]["found"]
+        assert found.pop("other") == {"phantom": [0, 4]} and found.pop("same-patient")["phantom"][1] == 2
+        assert all(counts == {"phantom": [4, 4]} for counts in found.values())
+    assert len(found) == len(copies.KINDS) + 1
+    assert stored["privacy"]["phantom"]["ways"]["direct inverse"][1] < 0.3
+    assert stored["search"]["50"][0] > 0

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine.config import CrossvalConfig, EvaluateConfig, ExplainConfig, PredictConfig, Switch
+from engine.config import CrossvalConfig, EvaluateConfig, ExplainConfig, HurdlesConfig, PredictConfig, Switch
 from engine.crossval.crossval import crossval
-from engine.crossval.folds import open_external, open_pool
+from engine.crossval.folds import external_copies, open_external, open_pool
 from engine.crossval.output import crossval_parts
 from engine.device import choose_policy
 from engine.evaluate.checks import check_beton, class_cautions, group_cautions, set_cautions
-from engine.evaluate.evaluate import evaluate
+from engine.evaluate.copies import KnownSet, SharedFilm, unsearched
+from engine.evaluate.evaluate import evaluate, look_for_copies
 from engine.evaluate.output import evaluation_parts
 from engine.evaluate.trained import Decision, Trained, load_trained
 from engine.explain.controls import Deletion, Randomised
@@ -31,10 +32,16 @@ from engine.explain.explain import explain
 from engine.explain.findings import explanation_parts, map_cautions
 from engine.explain.lungs import LungRatio
 from engine.export.model_card import card_of
+from engine.hurdles.collections import Collection as Member
+from engine.hurdles.collections import Plan, plan_rows, split_by_source
+from engine.hurdles.hurdles import TrainedRow, away_cell
+from engine.hurdles.matrix import NOT_ELSEWHERE
+from engine.hurdles.output import hurdles_parts
+from engine.hurdles.overlaps import Overlap
 from engine.predict.predict import predict_files, prediction_parts
 from engine.predict.table import list_sources
 from engine.profile.profile import machine_cautions
-from engine.report.page import crossval_cautions
+from engine.report.page import crossval_cautions, hurdles_cautions
 from engine.report.report import probe_run, report_parts, write_report
 from engine.report.results import read_results
 from engine.report.verdict import judge
@@ -43,11 +50,13 @@ from engine.statistics.estimates import Estimate
 from engine.statistics.thresholds import choose_operating_points
 from engine.train.device_batches import triton_trouble
 from engine.train.epochs import Captured
-from engine.train.leakage import save_record, training_cautions
+from engine.train.leakage import HASHES, save_record, training_cautions
 from engine.train.run_folder import run_id, save_settings
+from engine.train.state import UNWATCHED
 from engine.train.summary import Summary, early_convergence
 from engine.train.train import train, training_parts
 from loaders.audit.collection import Collection, class_tasks, source_tasks
+from loaders.audit.copies import Copy
 from loaders.audit.findings import CollectionFinding
 from loaders.audit.page import audit_parts, page_html
 from loaders.batches.loader import Loader
@@ -58,13 +67,15 @@ from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig
 from loaders.convert.convert import convert
 from loaders.convert.demographics import demographics_caution
 from loaders.output import Line, Parts
-from loaders.records import read_record
+from loaders.records import encode_record, read_record
 from loaders.settings import build
 from loaders.sources.catalog import read_catalog
 from loaders.sources.split import known_patients
+from loaders.statistics import Progress, no_progress
 from tests.engine.test_device_step import CUDA, Recorder, recorder  # noqa: F401 - a fixture
 from tests.example_run import CHECKPOINT, make_run, metrics, probes, results_of, small_training, summary
 from tests.example_run import crossval as example_crossval
+from tests.example_run import hurdles as example_hurdles
 from tests.loaders.test_audit_page import Reader, make_result
 from tests.loaders.test_beton import strip_footer
 
@@ -73,6 +84,7 @@ SEEDS: dict[str, Any] = {"device": "cpu", "resamples": 100}
 TERMINAL, JSON, PAGE, CARD = "terminal", "json", "page", "card"
 PLACES = {  # where a code can appear, if not in terminal, JSON and page; a card also lists those of its run's results
     "crossval-of-other-conversion": {PAGE},
+    "hurdles-of-other-conversion": {PAGE},
     "machine-busy": {TERMINAL, JSON},
     "machine-unsteady": {TERMINAL, JSON},
     "audit-off": {TERMINAL},
@@ -135,7 +147,7 @@ def case(phantoms: Path, betons: Path, tmp_path_factory: pytest.TempPathFactory)
     config = small_training(betons, folder / "run", batch_size=16)
     config.out.mkdir()
     with Beton(betons / "train.beton") as first, Beton(betons / "val.beton") as second:
-        save_record(config.out, {"train": first, "val": second}, run_id(config, first.facts.conversion_id))
+        save_record(config.out, {"train": first, "val": second}, run_id(config, first.facts.conversion_id), look=False)
     save_settings(config.out, config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.train.trainer.training_cautions", lambda beton: examples("training"))
@@ -159,7 +171,7 @@ def unknown_training_patients(case: Case) -> list[Caution]:
     shutil.copytree(case.run, run)
     anonymous = case.beton("train", patient_hash=0)
     with Beton(anonymous) as first, Beton(case.betons / "val.beton") as second:
-        save_record(run, {"train": first, "val": second}, case.trained.state["run"])
+        save_record(run, {"train": first, "val": second}, case.trained.state["run"], look=False)
     return case.checked(case.betons / "heldout.beton", run)
 
 
@@ -173,6 +185,38 @@ def external(case: Case, **facts: Any) -> list[Caution]:
     path = case.beton(facts={"conversion_id": "e" * 32} | facts, **rows)
     with contextlib.ExitStack() as stack:
         return open_external(path, open_pool(case.betons, stack), stack)[1]
+
+
+def copied(case: Case, searched: bool = True, **settings: bool) -> list[Caution]:
+    """What is said of a set whose first film is a copy of one in training, where that can be searched for."""
+
+    def find(tested: Beton, progress: Progress) -> list[Copy]:
+        return [Copy(0, 7, 0.9)]
+
+    none_N16 = np.zeros((9, 16), np.uint8)
+    known = KnownSet(
+        name="train", site_key_id="", hashes=dict.fromkeys(HASHES, none_N16), copies=find if searched else None
+    )
+    path = case.betons / "heldout.beton"
+    config = EvaluateConfig(run=case.run, betons=(path,), **settings)
+    with pytest.MonkeyPatch.context() as patch, Beton(path) as beton:
+        patch.setattr("engine.evaluate.copies.can_compare", lambda beton: True)
+        return look_for_copies(config, beton, [[known]], [[]], no_progress).cautions[0]
+
+
+def too_small(case: Case) -> list[Caution]:
+    with Beton(case.betons / "heldout.beton") as beton:
+        return unsearched(beton, [])
+
+
+def copied_outside(case: Case, kept: bool) -> list[Caution]:
+    """What is said of an external beton of which all but one film are copies."""
+    with Beton(case.betons / "heldout.beton") as beton:
+        copies = [
+            SharedFilm(sample=sample, reason="copy", of="val", place=0, similarity=0.9)
+            for sample in range(1, len(beton))
+        ]
+        return external_copies(beton, copies, kept=kept)
 
 
 def pool_of(case: Case) -> list[Caution]:
@@ -313,6 +357,11 @@ def of_other_data(case: Case) -> list[Caution]:
     return crossval_cautions(results.crossval, results.own_crossval)
 
 
+def of_other_hurdles(case: Case) -> list[Caution]:
+    run = make_run(case.place / "other-hurdles", summary=summary(conversion_id="b" * 32))
+    return [one for _, one in hurdles_cautions(read_results(run))]
+
+
 def on_card(case: Case) -> list[Caution]:
     card = card_of(case.trained, "model.onnx").replace("\\", "")
     return [caution(code) for code in CODES if CARD in places_of(code) and CODES[code].finding in card]
@@ -358,10 +407,51 @@ def compiled_on(device: str, switch: Switch) -> list[Caution]:
         return [choose_policy(device, "off", switch, 1).why]
 
 
+def pools(case: Case, stack: contextlib.ExitStack, others: int = 0) -> tuple[Member, Member]:
+    """The case's betons as two collections; in the second so many groups are of the second class."""
+    pool = open_pool(case.betons, stack)
+    alone = replace(pool, label_N=np.where(pool.group_N < others, 1, 0))
+    first = Member(name="a", pool=pool, to_train=True, numbered="x")
+    return first, Member(name="b", pool=alone, to_train=True, numbered="y")
+
+
+def planned(case: Case, others: int | None = None, **settings: Any) -> list[Caution]:
+    """What is said of rows.  others: the groups of the second class in the second collection; None: as they are."""
+    config = build(HurdlesConfig, {"collections": (case.betons,), "out": case.place / "h"} | settings)
+    with contextlib.ExitStack() as stack:
+        first, second = pools(case, stack, others or 0)
+        return plan_rows([first, replace(first, name="c") if others is None else second], config)[1]
+
+
+def by_source(case: Case) -> list[Caution]:
+    folder = case.place / "sourced"
+    folder.mkdir(exist_ok=True)
+    sources = {"sources": ("unknown", "north", "south"), "views": ("",)}
+    path = case.beton(facts=sources, source=lambda beton: np.arange(len(beton)) % 3, view=0)
+    path.replace(folder / "heldout.beton")
+    with contextlib.ExitStack() as stack:
+        whole = Member(name="a", pool=open_pool(folder, stack), to_train=True, numbered="")
+        return split_by_source(whole, folder / "sources", stack)[1]
+
+
+def nothing_left(case: Case) -> list[Caution]:
+    config = build(HurdlesConfig, {"collections": (case.betons,), "out": case.place / "h"})
+    with contextlib.ExitStack() as stack:
+        known, tested = pools(case, stack)
+        row = TrainedRow(plan=Plan(name="a", members=(known,)), pool=known.pool, networks=())
+        places = range(len(tested.pool.label_N))
+        films = [Overlap(sample=place, of=0, reason="pixels", similarity=None) for place in places]
+        return away_cell(config, row, tested, [(known, film) for film in films], (), None, UNWATCHED).cautions
+
+
 Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
     "validation-leakage": ("evaluation", lambda case: case.checked(case.betons / "val.beton")),
+    "copies-kept": ("evaluation", lambda case: copied(case, keep_copies=True)),
+    "copies-removed": ("evaluation", copied),
+    "no-looks": ("evaluation", lambda case: copied(case, searched=False)),
+    "frames-too-small-for-copies": ("evaluation", too_small),
     "confounded-with-source": ("evaluation", lambda case: case.checked(case.beton(source=lambda beton: beton.label_N))),
     "strongly-confounded-with-source": ("training", lambda case: confounded(case, 1)),
     "moderately-confounded-with-source": ("training", lambda case: confounded(case, 5)),
@@ -393,7 +483,16 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "external-sources-unknown": ("crossval", lambda case: external(case, sources=("", ""))),
     "external-site-key-differs": ("crossval", lambda case: external(case, site_key_id="0" * 16)),
     "external-patients-unknown": ("crossval", lambda case: external(case, anonymous=True)),
+    "external-copies-kept": ("crossval", lambda case: copied_outside(case, kept=True)),
+    "external-copies-removed": ("crossval", lambda case: copied_outside(case, kept=False)),
+    "external-mostly-copies": ("crossval", lambda case: copied_outside(case, kept=False)),
+    "collection-of-one-class": ("hurdles", lambda case: planned(case, 0)),
+    "collection-of-few-groups": ("hurdles", lambda case: planned(case, 2, by="source")),
+    "films-without-source": ("hurdles", by_source),
+    "nothing-left-to-test": ("hurdles", nothing_left),
+    "left-out-like-another": ("hurdles", lambda case: planned(case, leave_one_out=True)),
     "crossval-of-other-conversion": ("report", of_other_data),
+    "hurdles-of-other-conversion": ("report", of_other_hurdles),
     "training-restarted": ("training", restarted),
     "not-captured": ("training", lambda case: []),  # `captured`, which needs a fixture
     "triton-unavailable": ("training", without_triton),
@@ -511,7 +610,7 @@ def rival_of(case: Case) -> Path:
 
 
 def evaluation(case: Case, patch: pytest.MonkeyPatch) -> Shown:
-    patch.setattr("engine.evaluate.evaluate.set_cautions", lambda beton: examples("evaluation"))
+    patch.setattr("engine.evaluate.evaluate.set_cautions", lambda *given: examples("evaluation"))
     (result,) = evaluate(EvaluateConfig(run=case.run, betons=(case.betons / "heldout.beton",), **SEEDS))
     file = (results_of(case.run / "evaluation") / "metrics.json").read_text()
     return Shown(
@@ -545,6 +644,16 @@ def validated(case: Case, patch: pytest.MonkeyPatch) -> Shown:
     )  # fmt: skip
 
 
+def raced(case: Case, patch: pytest.MonkeyPatch) -> Shown:
+    result = example_hurdles(cautions=examples("hurdles"))
+    file = encode_record(result).decode()
+    run = make_run(case.place / "raced", hurdles=result)
+    return Shown(
+        terminal=lines(hurdles_parts(result, case.place)), cautions=json.loads(file)["cautions"], file=file,
+        page=page_of(run),
+    )  # fmt: skip
+
+
 def prediction(case: Case, patch: pytest.MonkeyPatch) -> Shown:
     patch.setattr("engine.predict.predict.list_sources", lambda files: (list_sources(files)[0], examples("prediction")))
     film = next(case.source.rglob("images/**/*.png"))
@@ -564,7 +673,7 @@ def reported(case: Case, patch: pytest.MonkeyPatch) -> Shown:
 
 ORIGINS = {
     "training": training, "evaluation": evaluation, "explanation": explained, "crossval": validated,
-    "prediction": prediction, "report": reported,
+    "hurdles": raced, "prediction": prediction, "report": reported,
 }  # fmt: skip
 
 
@@ -639,10 +748,11 @@ def test_a_rivals_caution_is_not_taken_for_this_runs(case: Case, places: dict[st
 
 def test_the_external_betons_cautions_are_no_red_flags_of_the_run(case: Case) -> None:
     found = [example(code) for code in CODES if code.startswith("external-")]
-    another = [one for one in found if "sources" not in one.code]
-    assert len(found) == 5 and len(another) == 3
+    another = [one for one in found if one.code not in NOT_ELSEWHERE]
+    assert len(found) == 8 and len(another) == 4
     for name, cautions, state in (("beyond", another, "held"), ("no-other", found, "unchecked")):
-        run = make_run(case.place / name, crossval=example_crossval(cautions=msgspec.to_builtins(cautions)))
+        found_away = example_crossval(cautions=msgspec.to_builtins(cautions))
+        run = make_run(case.place / name, crossval=found_away, hurdles=None)
         assert judge(read_results(run)).state == state
 
 

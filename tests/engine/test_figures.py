@@ -35,6 +35,7 @@ from engine.explain.explain import CAPTION
 from engine.explain.findings import Example, caption
 from engine.explain.gallery import TITLES, deletion_figure, gallery, overlay
 from engine.figures import DPI, confusion_figure, curves_figure
+from engine.hurdles.output import hurdles_figure
 from engine.profile.breakdown import Measured, variants_for
 from engine.profile.output import profile_figure
 from engine.statistics.estimates import Estimate, estimates
@@ -50,7 +51,8 @@ from loaders.figure_text import EM, FAMILY, class_names, family_of, name_text, w
 from loaders.images.decode import Decoded
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import Entry
-from tests.example_run import comparison, crossval
+from tests.example_run import alone as lone
+from tests.example_run import comparison, crossval, hurdles, hurdles_cell, hurdles_row, leave_one_out
 from tests.example_run import metrics as example_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +160,24 @@ def draw_crossval(case: Case) -> list[Figure]:
     ]  # fmt: skip
 
 
+def draw_hurdles(case: Case) -> list[Figure]:
+    """Collections that are called as the classes are: up to twelve, one of them alone, and one column of one class."""
+    names = case.classes[:12]
+    first, second, *_ = names
+    result = hurdles(names, classes=list(case.classes))
+    undefined = hurdles_cell(first, second, None, 0.96, num_samples=1_234_567)
+    cells = [undefined if (cell.row, cell.column) == (first, second) else cell for cell in result.cells]
+    rows = [msgspec.structs.replace(row, confounded=True) for row in result.rows]
+    planted = msgspec.structs.replace(result, cells=cells, rows=rows)
+    alone = msgspec.structs.replace(
+        result,
+        collections=result.collections[:1],
+        rows=[hurdles_row(first)],
+        cells=[hurdles_cell(first, first, 0.5, estimates={"auc": lone(0.5)})],
+    )
+    return [hurdles_figure(planted), hurdles_figure(leave_one_out(planted)), hurdles_figure(alone)]
+
+
 def draw_profile(case: Case) -> list[Figure]:
     variants = variants_for({2: "cpu", 3: "cuda", 20: "mps"}[len(case.classes)])
     parts = {"decode": 0.009, "augment": 0.004, "wait": 0.001, "transfer": 0.001, "forward": 0.004}
@@ -237,6 +257,7 @@ FIGURES: dict[str, Callable[[Case], list[Figure]]] = {
     "evaluation": draw_evaluation,
     "comparison": draw_comparison,
     "crossval": draw_crossval,
+    "hurdles": draw_hurdles,
     "profile": draw_profile,
     "deletion": draw_deletion,
     "speed": draw_speed,

@@ -25,6 +25,7 @@ from engine.config import ReportConfig
 from engine.evaluate.dataflow import count_files, keep_dataflow
 from engine.evaluate.results import Metrics
 from engine.explain.gallery import overlay, picture_bytes
+from engine.hurdles.results import Cell, Hurdles
 from engine.report.page import flow_classes
 from engine.report.report import probe_run, report, write_report
 from engine.report.results import Probes, read_results
@@ -35,10 +36,11 @@ from loaders.audit.findings import DEFECTS
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.html import visible
-from loaders.records import encode_record, read_record
+from loaders.records import Record, encode_record, read_record
 from tests.browser import Browser, check_page
 from tests.example_run import (
     CHECKPOINT,
+    CONVERSION,
     SET,
     alone,
     crossval,
@@ -48,6 +50,9 @@ from tests.example_run import (
     estimate,
     example,
     explanation,
+    hurdles,
+    hurdles_cell,
+    leave_one_out,
     lungs,
     make_run,
     metrics,
@@ -274,7 +279,7 @@ def test_without_a_test_set_nothing_is_known_whatever_validation_says(tmp_path: 
 def test_a_check_that_was_not_made_is_named_with_the_command_that_makes_it(
     tmp_path: Path, lacking: str, check: str, command: str
 ) -> None:
-    verdict = planted(tmp_path, **{lacking: None})
+    verdict = planted(tmp_path, **{lacking: None} | ({"hurdles": None} if lacking == "crossval" else {}))
     assert verdict.state == "unchecked"
     assert f"not checked: {check}" in verdict.what_could_fool.lower()
     text = Reader(write_report(tmp_path / "run").page.read_text()).text
@@ -284,7 +289,7 @@ def test_a_check_that_was_not_made_is_named_with_the_command_that_makes_it(
 def test_targets_and_maps_without_a_result_count_as_not_checked(tmp_path: Path) -> None:
     found = msgspec.structs.replace(crossval(), targets=crossval().targets[:2], external=None)
     unknown = explanation(region="unknown", randomised={"correlation": 0.97, "num_samples": 32, "num_empty": 0})
-    verdict = planted(tmp_path, crossval=found, explanation=unknown)
+    verdict = planted(tmp_path, crossval=found, explanation=unknown, hurdles=None)
     assert verdict.unchecked == ("what the model relies on", "hidden lungs", "another collection")
     assert verdict.how_good.startswith("Not everything that could fool it was checked: on 400")
     text = Reader(write_report(tmp_path / "run").page.read_text()).text
@@ -334,6 +339,117 @@ def test_a_fall_on_an_external_set_is_a_red_flag(
     assert found == ([f"on the external set abroad {expected}"] if expected else [])
 
 
+ANOTHER = "another collection"
+SHARED = caution("external-shares-sources", beton="south", sources=["x"])
+KEYS = caution("external-site-key-differs", beton="south")
+
+
+def cells_of(result: Hurdles, **cells: Cell) -> Hurdles:
+    """The hurdles with other cells of the row north, by their columns."""
+    changed = [cells.get(cell.column, cell) if cell.row == "north" else cell for cell in result.cells]
+    return msgspec.structs.replace(result, cells=changed)
+
+
+def test_the_hurdles_least_favourable_cell_fills_the_row_of_another_collection(tmp_path: Path) -> None:
+    found = msgspec.structs.replace(crossval(), targets=crossval().targets[:2], external=None)
+    worst = hurdles_cell("north", "south", 0.87, 0.95, num_samples=36)
+    run = make_run(tmp_path / "run", crossval=found, hurdles=cells_of(hurdles(), south=worst))
+    page = write_report(run).page.read_text()
+    (row,) = re.findall(r"<tr[^>]*><th[^>]*>another collection<small>.*?</tr>", page)
+    assert all(text in row for text in (">36<", "0.870", "0.810 to 0.900", "87.0", "<bdi>south</bdi>", "15 networks"))
+    assert ANOTHER not in verdict_of(run).unchecked and not verdict_of(run).red_flags
+    # what the run itself, or the cross-validation, was tested on comes first
+    estimates = {"f1": estimate(0.617), "auc": estimate(0.933), "accuracy": estimate(0.712)}
+    abroad = metrics(conversion_id="b" * 32, collection="external", num_samples=77, estimates=estimates)
+    put(run / "evaluation" / "abroad" / "metrics.json", abroad)
+    for expected, part in ((">77<", found), (">655<", crossval())):
+        put(run / "crossval.json", part)
+        (row,) = re.findall(r"<tr[^>]*><th[^>]*>another collection<small>.*?</tr>", write_report(run).page.read_text())
+        assert expected in row and "15 networks" not in row
+
+
+@pytest.mark.parametrize(
+    ("by", "changes", "counted"),
+    [
+        ("folder", {}, True),
+        ("source", {}, False),  # its rows are parts of the conversion
+        ("folder", {"cautions": cautions(KEYS)}, True),
+        ("folder", {"cautions": cautions(KEYS, SHARED)}, False),
+        ("folder", {"estimates": {}}, False),
+    ],
+    ids=["own", "by-source", "other-caution", "shared-sources", "no-score"],
+)
+def test_another_collection_is_checked_by_a_row_of_the_runs_own_conversion_on_one_that_shares_no_source(
+    tmp_path: Path, by: str, changes: dict[str, Any], counted: bool
+) -> None:
+    away = {name: hurdles_cell("north", name, 0.9, 0.95, **changes) for name in ("south", "clinic")}
+    found = cells_of(hurdles(by=by), **away)
+    alone = msgspec.structs.replace(crossval(), targets=crossval().targets[:3], external=None)
+    run = make_run(tmp_path / "run", crossval=alone, hurdles=found)
+    assert verdict_of(run).unchecked == (() if counted else (ANOTHER,))
+    page = write_report(run).page.read_text()
+    assert ("not known to be another collection" in page) is (by == "folder" and not counted)
+
+
+def test_the_hurdles_of_another_conversion_are_shown_and_not_counted(tmp_path: Path) -> None:
+    fallen = cells_of(hurdles(), clinic=hurdles_cell("north", "clinic", 0.6, 0.95))
+    alone = msgspec.structs.replace(crossval(), targets=crossval().targets[:3], external=None)
+    other = caution("hurdles-of-other-conversion").text
+    for conversion, counted in ((CONVERSION, True), ("b" * 32, False), ("", False)):
+        found = summary(conversion_id=conversion)
+        run = make_run(tmp_path / (conversion or "unknown"), summary=found, hurdles=fallen, crossval=alone)
+        effects = [flag.effect for flag in verdict_of(run).red_flags]
+        assert effects == (["This score does not hold on another collection"] if counted else [])
+        assert (ANOTHER in verdict_of(run).unchecked) is not counted
+        text = " ".join(Reader(write_report(run).page.read_text()).text.split())
+        assert (other in text) is not counted and "falls from 0.960 at home to 0.600 on clinic" in text
+        assert ("on this run’s films" in text) is counted
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (hurdles_cell("north", "clinic", 0.6, 0.95),
+         "fall on clinic from a mean ROC-AUC of 0.960 at home to 0.600, a drop of 0.350 (0.260 to 0.430)"),
+        (hurdles_cell("north", "clinic", None, 0.95),
+         "fall on clinic from a mean sensitivity of 96.0 % at home to 62.5 %, a drop of 32.5 (23.5 to 40.5 points)"),
+        (hurdles_cell("north", "clinic", 0.6, 0.95, cautions=cautions(SHARED)),
+         "fall on clinic from a mean ROC-AUC of 0.960 at home to 0.600, a drop of 0.350 (0.260 to 0.430)"),
+        (hurdles_cell("north", "clinic", 0.88, 0.95), ""),  # its interval holds 0
+        (hurdles_cell("north", "clinic", 0.6, 0.95, drop={"auc": alone(0.35)}), ""),
+    ],
+    ids=["auc", "one-class", "shared-source", "none", "no-interval"],
+)  # fmt: skip
+def test_a_drop_in_the_hurdles_is_a_red_flag(tmp_path: Path, cell: Cell, expected: str) -> None:
+    verdict = planted(tmp_path, hurdles=cells_of(hurdles(), clinic=cell))
+    assert [flag.finding for flag in verdict.red_flags] == (
+        [f"networks trained on the same films {expected}"] if expected else []
+    )
+
+
+def test_a_row_whose_sources_are_confounded_makes_the_score_evidence_of_nothing(tmp_path: Path) -> None:
+    first, *others = hurdles().rows
+    trapped = msgspec.structs.replace(first, confounded=True, cautions=[TRAP])
+    verdict = planted(tmp_path, hurdles=msgspec.structs.replace(hurdles(), rows=[trapped, *others]))
+    assert verdict.how_good.startswith("This score is evidence of nothing clinical")
+    assert "confounded with source" in Reader((write_report(tmp_path / "run")).page.read_text()).text
+
+
+def test_the_hurdles_table_has_a_header_a_row_and_a_cell_for_each_pair(tmp_path: Path) -> None:
+    found = leave_one_out(cells_of(hurdles(), south=hurdles_cell("north", "south", None, 0.96, num_samples=36)))
+    text = " ".join(Reader(write_report(make_run(tmp_path / "run", hurdles=found)).page.read_text()).text.split())
+    for wanted in (
+        "Trained on north south clinic test only at home",
+        "north 15 networks, on this run’s films 0.960 0.900 to 0.990 239 images, at home "
+        "62.5 % sensitivity 56.5 to 65.5 % 36 images drop 33.5 (24.5 to 41.5 points) "
+        "0.930 0.870 to 0.960 239 images drop 0.030 (−0.060 to 0.110)",
+        "all but north 15 networks 0.880 0.820 to 0.910 239 images drop 0.070 (−0.020 to 0.150) in training 0.880",
+        "predict the collection within class covid with AUC 0.97",
+        "they leave out how much another training would differ",
+    ):
+        assert wanted in text, wanted
+
+
 def test_a_set_of_one_class_is_judged_only_where_there_is_no_other(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     alone = metrics(num_samples=200, confusion=[[80, 120], [0, 0]], estimates={"accuracy": estimate(0.4)})
@@ -356,7 +472,7 @@ def test_an_explanation_brings_its_cautions_and_the_curves_of_its_control(drawn:
 def test_a_cross_validation_of_other_data_is_reported_as_such(tmp_path: Path) -> None:
     apart = {"random": {"f1": estimate(0.1, low=0.05, high=0.15)}}
     found = crossval(conversion_id="b" * 32, cautions=cautions(PHANTOMS), differences=apart)
-    shown = Reader(write_report(make_run(tmp_path / "run", crossval=found)).page.read_text()).text
+    shown = Reader(write_report(make_run(tmp_path / "run", crossval=found, hurdles=None)).page.read_text()).text
     assert caution("crossval-of-other-conversion").text in shown
     verdict = verdict_of(tmp_path / "run")  # neither a check that was made nor a red flag
     assert verdict.unchecked == ("cross-validation", "hidden lungs", "another collection") and not verdict.red_flags
@@ -571,9 +687,9 @@ def test_the_same_files_give_the_same_bytes_wherever_the_run_lies(drawn: Path, t
 def test_an_empty_folder_and_a_run_without_results_still_have_a_page(tmp_path: Path) -> None:
     empty = write_report(tmp_path).page.read_text()
     assert "is not known" in empty and "python cli.py evaluate RUN BETONS/heldout.beton" in empty
-    run = make_run(tmp_path / "run", explanation=None, probes=None, crossval=None, dataflow=None)
+    run = make_run(tmp_path / "run", explanation=None, probes=None, crossval=None, hurdles=None, dataflow=None)
     text = Reader(write_report(run).page.read_text()).text
-    assert text.count("Not measured") == 4  # the data flow, what it relies on, shortcuts, cross-validation
+    assert text.count("Not measured") == 5  # the data flow, what it relies on, shortcuts, cross-validation, hurdles
     assert "nan" not in text.lower().split() and "None" not in text
 
 
@@ -584,7 +700,7 @@ def test_an_empty_folder_and_a_run_without_results_still_have_a_page(tmp_path: P
 def test_a_damaged_file_is_named_and_the_page_is_made(tmp_path: Path, bytes_: bytes) -> None:
     run = make_run(tmp_path / "run")
     files = sorted(path for path in run.rglob("*.json") if path.name != "config.json")
-    assert len(files) == 6
+    assert len(files) == 7
     for path in files:
         path.write_bytes(bytes_)
     (run / "metrics.csv").write_bytes(bytes_)
@@ -601,6 +717,7 @@ RECORDS = (
     f"explanation/{SET}/explanation.json",
     "probes.json",
     "crossval.json",
+    "hurdles.json",
     "dataflow.json",
 )
 WILD = st.recursive(
@@ -760,6 +877,7 @@ def hostile_run(run: Path, first: str, second: str) -> Path:
             probes=[alarmed, *others], cautions=found_in, skipped={first: caution("absent-classes", classes=[second])}
         ),
         crossval=crossval(external=first, classes=names),
+        hurdles=leave_one_out(hurdles((first, second, "third"), classes=names)),
         dataflow=dataflow(
             reasons={"rejected": {first: 3, second: 1}}, splits={first: {second: 3, first: 2}}, groups={}
         ),
@@ -953,6 +1071,10 @@ def test_the_command_prints_the_sentences_and_where_the_page_is(
         (["run", "--crossval", "bad"], 5, "found [], expected object"),
         (["run", "--crossval", "worse"], 5, "no JSON"),
         (["run", "--crossval", "foreign"], 3, "classes a, b, expected covid, normal"),
+        (["run", "--hurdles", "run/evaluation"], 2, "no hurdles.json, expected a folder of `hurdles`"),
+        (["run", "--hurdles", "bad"], 5, "found [], expected object"),
+        (["run", "--hurdles", "worse"], 5, "no JSON"),
+        (["run", "--hurdles", "foreign"], 3, "classes a, b, expected covid, normal"),
     ],
 )
 def test_bad_input_is_reported_in_one_line(
@@ -966,21 +1088,32 @@ def test_bad_input_is_reported_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "run")
-    put(tmp_path / "bad" / "crossval.json", [])
-    put(tmp_path / "foreign" / "crossval.json", crossval(classes=["a", "b"]))
     (tmp_path / "worse").mkdir()
-    (tmp_path / "worse" / "crossval.json").write_text("{")
+    for name, foreign in (("crossval", crossval(classes=["a", "b"])), ("hurdles", hurdles(classes=["a", "b"]))):
+        put(tmp_path / "bad" / f"{name}.json", [])
+        put(tmp_path / "foreign" / f"{name}.json", foreign)
+        (tmp_path / "worse" / f"{name}.json").write_text("{")
     arguments = [str(betons) if word == "BETONS" else word for word in arguments]
     assert cli.main(["report", *arguments]) == code
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and "Traceback" not in error
 
 
-def test_a_cross_validation_joins_the_page_and_stays_for_the_next_one(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", crossval=None)
-    put(tmp_path / "c" / "crossval.json", crossval())
-    first = report(ReportConfig(run=run, crossval=tmp_path / "c", probes=False)).page.read_bytes()
-    assert b"group split" in first and write_report(run).page.read_bytes() == first
+@pytest.mark.parametrize(
+    ("name", "result", "shown"),
+    [("crossval", crossval(), "group split"), ("hurdles", hurdles(), "Matrix of training and test collections")],
+)
+def test_a_result_of_another_folder_joins_the_page_and_stays_for_the_next_one(
+    tmp_path: Path, drawn: Path, name: str, result: Record, shown: str
+) -> None:
+    run, folder = make_run(tmp_path / "run", crossval=None, hurdles=None), tmp_path / "c"
+    put(folder / f"{name}.json", result)
+    shutil.copy(drawn / "curves.png", folder / f"{name}.png")
+    config = ReportConfig(run=run, probes=False, **{name: folder})  # type: ignore[arg-type]
+    first = report(config).page.read_text()
+    assert shown in first and first.count("<img") == 4 and write_report(run).page.read_text() == first
+    (folder / f"{name}.png").unlink()
+    assert report(config).page.read_text().count("<img") == 3, "the picture of an earlier one is gone"
 
 
 # ---- in a browser
@@ -1017,3 +1150,13 @@ def test_hostile_names_are_shown_as_text(browser: Browser, written: Path) -> Non
     title = browser.evaluate("document.querySelector('h1').textContent")
     assert title == r"<script>alert(1)</script>.png and line\nbreak.png"
     assert browser.evaluate("document.querySelectorAll('script').length") == 0
+    before = "getComputedStyle(document.querySelector('.stack td[data-name]'), '::before')"
+    assert browser.evaluate(f"{before}.unicodeBidi") == "isolate"  # a name in Arabic moves no number beside it
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("width", [390, 1280])
+def test_twelve_collections_of_long_names_fit_the_page(browser: Browser, tmp_path: Path, width: int) -> None:
+    names = ("W" * 200, *(f"collection of the hospital {number} " * 6 for number in range(11)))
+    page = write_report(make_run(tmp_path / "run", hurdles=leave_one_out(hurdles(names)))).page
+    check_page(browser, page, width=width, dark=False, boxes="pre, .wide:not([tabindex]), .hurdles tbody > tr > *")
