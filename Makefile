@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-external faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
+.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-hurdles bench-copies faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -129,8 +129,11 @@ bench-baseline: rivals  ## store this machine's ratios for bench-compare
 bench-trust: $(VENV)/bench  ## how often bench-compare errs: the same code, and a planted slowdown
 	$(PY) -m benchmarks.trust
 
-bench-external: $(VENV)/bench  ## how networks trained on one collection of real radiographs do on another, by five seeds
-	$(PY) -m benchmarks.external
+bench-hurdles: $(VENV)/bench  ## what scores at home are worth on another collection, of phantoms and of patients
+	$(PY) -m benchmarks.hurdles
+
+bench-copies: $(VENV)/bench  ## how many planted copies are found between two sets, what else is called one, and what a look shows
+	$(PY) -m benchmarks.copies
 
 bench-equivalence: $(VENV)/bench  ## whether the engine learns as well as plain PyTorch: best F1, paired over seeds
 	$(PY) -m benchmarks.equivalence

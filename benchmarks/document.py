@@ -12,14 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from benchmarks.contest import Comparison, from_record
 from benchmarks.device import gpu, mps
-from benchmarks.external import SHOWN, written_as
+from benchmarks.honesty import (
+    copy_lines,
+    crossval_table,
+    honest_sentences,
+    hurdle_lines,
+    hurdles_of,
+    look_sentences,
+    with_external,
+)
+from benchmarks.provenance import circumstances
 from benchmarks.settings import RESULTS
 from benchmarks.speed_picture import save_speed, speed_figure
-from benchmarks.table import speed_table
+from benchmarks.table import NOT_MEASURED, markdown, speed_table
 from benchmarks.targets import (
     FILES,
     REFERENCE_128,
@@ -30,20 +37,19 @@ from benchmarks.targets import (
     shortfall,
     target_of,
 )  # fmt: skip
-from engine.crossval.output import TARGETS, crossval_figure
-from engine.crossval.scores import Crossval, TargetResult
+from engine.crossval.output import crossval_figure
 from engine.figures import png
-from engine.statistics.estimates import Estimate
-from engine.statistics.names import with_interval
+from engine.hurdles.output import hurdles_figure
 
 DOCS = Path(__file__).parents[1] / "docs"
-README, RESULTS_PAGE, AUDIT, EVALUATION = (
-    DOCS.parent / "README.md", DOCS / "RESULTS.md", DOCS / "AUDIT.md", DOCS / "EVALUATION.md",
+README, SECURITY, RESULTS_PAGE, AUDIT, EVALUATION = (
+    DOCS.parent / "README.md", DOCS.parent / "SECURITY.md", DOCS / "RESULTS.md", DOCS / "AUDIT.md",
+    DOCS / "EVALUATION.md",
 )  # fmt: skip
 PICTURE, HONEST_PICTURE = DOCS / "pictures" / "speed.png", DOCS / "pictures" / "crossval.png"
+HURDLES_PICTURE = DOCS / "pictures" / "hurdles.png"
 PLACE = re.compile(r"<!-- ([a-z0-9-]+) -->\n.*?<!-- end -->", re.DOTALL)
 COVERAGE = (0.93, 0.97)  # of 95 % intervals
-NOT_MEASURED = "Not measured yet."
 DEVICE_TARGETS = {"CUDA": gpu.TARGETS, "MPS": mps.TARGETS}
 
 Row = tuple[str, str, str, str]  # what missed its target: part, what, found, target
@@ -64,17 +70,6 @@ def comparisons_of(bench: dict[str, Any]) -> list[Comparison]:
     """The contests of a result, in the order of the table."""
     found = [from_record(one["extra_info"]) for one in bench["benchmarks"] if one["extra_info"]]
     return sorted(found, key=lambda comparison: place_of(comparison.what))
-
-
-def circumstances(facts: dict[str, Any]) -> str:
-    """Where, when and with what, as the line below a table."""
-    if not facts:
-        return "The commit of this result was not recorded."
-    changed = " with changes" if facts["dirty"] else ""
-    load = f", load average {facts['load_average']:.1f} at the start" if facts.get("load_average") is not None else ""
-    versions = ", ".join(f"{name} {found}" for name, found in facts["versions"].items() if found)
-    machine = f"{facts['cpu']}, {facts['cores']} cores{load}"
-    return f"Commit {facts['commit']}{changed}, {facts['date'][:10]}, {machine}; {versions}."
 
 
 # ---- documents with parts
@@ -136,6 +131,7 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
         ("Learning as well as plain PyTorch", "equivalence.json", equivalence_lines),
         ("How often bench-compare errs", "trust.json", trust_lines),
         ("Coverage of the intervals", "interval_coverage.json", coverage_lines),
+        ("Copies between two sets", "copies.json", copy_lines),
         ("The audit", "audit.json", audit_lines),
         ("The classifier of kinds", "kind.json", kind_lines),
     )
@@ -145,11 +141,6 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
     lines += ["## Devices", "", *device_lines(results), ""]
     lines += ["## Other stored results", "", *older_lines(results, name)]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def markdown(rows: list[tuple[str, ...]]) -> list[str]:
-    """A table; the first row is its head."""
-    return [f"| {' | '.join(row)} |" for row in (rows[0], ("---",) * len(rows[0]), *rows[1:])]
 
 
 def missed_targets(results: dict[str, dict[str, Any]]) -> list[Row]:
@@ -325,72 +316,6 @@ def older_lines(results: dict[str, dict[str, Any]], shown: str) -> list[str]:
 # ---- quoted figures
 
 
-def crossval_table(results: dict[str, dict[str, Any]]) -> str:
-    """For docs/EVALUATION.md: the newest cross-validations of real radiographs, of two and of three classes."""
-    head, body = ["tested by"], [[name] for name in (*TARGETS.values(), 'always "normal"')]
-    for study in (with_external(results), crossval(results, "three")):
-        score = "F1" if len(study.classes) == 2 else "macro F1"
-        size = f"n = {study.num_samples} of {study.num_groups} groups"
-        head += [f"{', '.join(study.classes)}; {size}: {score}", "ROC-AUC", "accuracy"]
-        for cells, target in zip(body, TARGETS, strict=False):
-            cells += [interval_cell(study.target(target), metric) for metric in ("f1", "auc", "accuracy")]
-        trivial = study.trivial
-        body[-1] += [f"{trivial.f1:.3f}", f"{trivial.auc:.1f}", f"{100 * (trivial.accuracy or 0):.1f} %"]
-    return "\n".join(markdown([tuple(head), *map(tuple, body)]))
-
-
-def crossval(results: dict[str, dict[str, Any]], classes: str) -> Crossval:
-    """The newest cross-validation of so many classes."""
-    name = max(name for name in results if name.endswith(f"crossval-{classes}-classes.json"))
-    return msgspec.convert(results[name], Crossval)
-
-
-def with_external(results: dict[str, dict[str, Any]]) -> Crossval:
-    """The newest cross-validation of two classes, and what `make bench-external` found on another collection."""
-    study, stored = crossval(results, "two"), results.get("external.json")
-    found = [msgspec.convert(stored["target"], TargetResult)] if stored else []
-    return msgspec.structs.replace(study, targets=[*study.targets, *found])
-
-
-def external_lines(results: dict[str, dict[str, Any]]) -> str:
-    """For docs/EVALUATION.md: each seed of `make bench-external`, at home on validation and on another collection."""
-    stored = results.get("external.json")
-    if stored is None:
-        return NOT_MEASURED
-    rows: list[tuple[str, ...]] = [
-        ("seed", "best epoch", "validation: ROC-AUC", *(f"elsewhere: {name}" for name in SHOWN.values()))
-    ]
-    for one in stored["seeds"]:
-        home, away = (msgspec.convert(one[place]["estimates"], dict[str, Estimate]) for place in ("home", "away"))
-        cells = (with_interval("auc", home["auc"]), *(with_interval(written_as(name), away[name]) for name in SHOWN))
-        rows.append((str(one["seed"]), f"{one['best_epoch']} of {one['epochs']}", *cells))
-    away = stored["seeds"][0]["away"]
-    size = " and ".join(f"{number} {name}" for name, number in away["class_counts"].items())
-    tested = (
-        f"Elsewhere: {size} films of {away['num_groups']} groups; always answering {stored['settings']['classes'][0]} "
-        f"has an F1 of {always_positive(stored):.3f} there. {circumstances(stored['provenance'])}"
-    )
-    return "\n".join([*markdown(rows), "", textwrap.fill(tested, 128, break_long_words=False, break_on_hyphens=False)])
-
-
-def always_positive(stored: dict[str, Any]) -> float:
-    """The F1 of always answering the positive class on the other collection."""
-    counts = stored["seeds"][0]["away"]["class_counts"]
-    share = counts[stored["settings"]["classes"][0]] / sum(counts.values())
-    return 2 * share / (1 + share)
-
-
-def interval_cell(found: TargetResult | None, metric: str) -> str:
-    """An estimate with its interval."""
-    if found is None:
-        return "not measured"
-    estimate = getattr(found, metric).estimate
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if metric == "accuracy":
-        return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
-    return f"{value:.3f} ({low:.3f}–{high:.3f})"
-
-
 def speed_sentences(bench: dict[str, Any]) -> str:
     """For README: the ratios that a reader cares about, and where they were measured."""
     by_what = {comparison.what: comparison for comparison in comparisons_of(bench)}
@@ -415,28 +340,6 @@ def speed_sentences(bench: dict[str, Any]) -> str:
     return textwrap.fill(sentences, 118, break_long_words=False, break_on_hyphens=False)
 
 
-def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
-    """For README: what cross-validation of two classes found on real radiographs."""
-    study, away = with_external(results), ""
-    rows = {target: interval_cell(study.target(target), "f1") for target in TARGETS}
-    if found := study.target("external"):
-        away = (
-            f"On {found.num_samples} films of another collection, which shares no source with these, "
-            f"{len(found.f1.folds)} networks reach an F1 of {rows['external']} together, where always answering "
-            f"COVID-19 has {always_positive(results['external.json']):.3f}, and a ROC-AUC of "
-            f"{interval_cell(found, 'auc')}. "
-        )
-    sentences = (
-        f"On {study.num_samples} public radiographs, COVID-19 against normal, cross-validation scores an F1 of "
-        f"{rows['random']} with random folds, {rows['group']} with folds of new patients, and "
-        f"{rows['lungs-hidden']} with the lungs covered in training and test. Most of the score needs no lungs, so "
-        "it is no evidence of the disease: every COVID-19 image comes from another source than every normal one. "
-        f"{away}"
-        "[docs/EVALUATION.md](docs/EVALUATION.md) has the tables."
-    )
-    return textwrap.fill(sentences, 118, break_long_words=False, break_on_hyphens=False)
-
-
 def documents(results: dict[str, dict[str, Any]]) -> dict[Path, str]:
     """Every document that quotes stored results, as it should be."""
     _, bench = latest_bench(results)
@@ -445,10 +348,11 @@ def documents(results: dict[str, dict[str, Any]]) -> dict[Path, str]:
         README: filled(
             README.read_text(encoding="utf-8"), {"speed": speed_sentences(bench), "honest": honest_sentences(results)}
         ),
+        SECURITY: filled(SECURITY.read_text(encoding="utf-8"), {"looks": look_sentences(results)}),
         AUDIT: with_audit(AUDIT.read_text(encoding="utf-8"), results.get("audit.json", {})),
         EVALUATION: filled(
             EVALUATION.read_text(encoding="utf-8"),
-            {"crossval": crossval_table(results), "external": external_lines(results)},
+            {"crossval": crossval_table(results), "hurdles": hurdle_lines(results)},
         ),
     }
 
@@ -461,7 +365,9 @@ def main() -> None:
     name, bench = latest_bench(results)
     facts = bench["machine_info"]["plainfilm"]
     save_speed(speed_figure(comparisons_of(bench), facts), name, facts["commit"], PICTURE)
-    HONEST_PICTURE.write_bytes(png(crossval_figure(with_external(results))))
+    HONEST_PICTURE.write_bytes(png(crossval_figure(with_external(results, "two"))))
+    if found := hurdles_of(results, "two"):
+        HURDLES_PICTURE.write_bytes(png(hurdles_figure(found)))
 
 
 if __name__ == "__main__":

@@ -92,3 +92,14 @@ def git(*arguments: str) -> str:
 
 if __name__ == "__main__":
     print(RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{machine_name()}.json")
+
+
+def circumstances(facts: dict[str, Any]) -> str:
+    """Where, when and with what, as the line below a table."""
+    if not facts:
+        return "The commit of this result was not recorded."
+    changed = " with changes" if facts["dirty"] else ""
+    load = f", load average {facts['load_average']:.1f} at the start" if facts.get("load_average") is not None else ""
+    versions = ", ".join(f"{name} {found}" for name, found in facts["versions"].items() if found)
+    machine = f"{facts['cpu']}, {facts['cores']} cores{load}"
+    return f"Commit {facts['commit']}{changed}, {facts['date'][:10]}, {machine}; {versions}."

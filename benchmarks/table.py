@@ -3,6 +3,7 @@
 from benchmarks.contest import Comparison, Missing
 from benchmarks.targets import place_of, verdict
 
+NOT_MEASURED = "Not measured yet."
 HEADER = ("what", "who", "a second", "spread", "ratio", "min–max", "CPU each", "first batch", "target")
 
 
@@ -78,3 +79,8 @@ def show_seconds(seconds: float) -> str:
         if seconds * scale >= 1:
             return f"{seconds * scale:.3g} {unit}"
     return f"{seconds * 1e6:.0f} µs"
+
+
+def markdown(rows: list[tuple[str, ...]]) -> list[str]:
+    """A table; the first row is its head."""
+    return [f"| {' | '.join(row)} |" for row in (rows[0], ("---",) * len(rows[0]), *rows[1:])]
