@@ -11,7 +11,7 @@ from engine.crossval.output import TARGETS
 from engine.crossval.scores import METRICS as AWAY
 from engine.crossval.scores import Crossval, OverFolds, TargetResult
 from engine.hurdles.results import SHOWN, Hurdles
-from engine.statistics.names import difference_texts, short_name, with_interval
+from engine.statistics.names import difference_texts, short_name, value_text, with_interval
 from loaders.output import number_text
 
 HURDLE_STUDIES = {  # study of `make bench-hurdles` → what it trains on and what else it tests on
@@ -112,12 +112,14 @@ def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
     rows = {target: interval_cell(study.target(target), "f1") for target in TARGETS}
     if found:
         home, cell = found.home(found.rows[0].name), found.away(found.rows[0].name)[0]
-        drop = difference_texts("auc", cell.drop["auc"])
+        drop, share = difference_texts("auc", cell.drop["auc"]), cell.class_counts[0] / cell.num_samples
+        always = 2 * share / (1 + share)
         away = (
             f"On {cell.num_samples} films of another collection, which shares no source with these, the ROC-AUC falls "
             f"from {with_interval('auc', home.estimates['auc'])} to {with_interval('auc', cell.estimates['auc'])} "
-            f"({len(cell.networks)} networks of `hurdles`, each scored alone; drop {drop[0].lstrip('+')}, "
-            f"{drop[1].replace('+', '')}). "
+            f"({len(cell.networks)} networks of `hurdles`; drop {drop[0].lstrip('+')}, {drop[1].replace('+', '')}); "
+            f"F1 is {value_text('f1', cell.estimates['f1'].value)}, where always answering COVID-19 has "
+            f"{value_text('f1', always)}. "
         )
     sentences = (
         f"On {study.num_samples} public radiographs, COVID-19 against normal, cross-validation scores an F1 of "
@@ -125,7 +127,7 @@ def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
         f"{rows['lungs-hidden']} with the lungs covered in training and test. Most of the score needs no lungs, so "
         "it is no evidence of the disease: every COVID-19 image comes from another source than every normal one. "
         f"{away}"
-        "[docs/EVALUATION.md](docs/EVALUATION.md) has the tables."
+        "[Tables](docs/EVALUATION.md)."
     )
     return textwrap.fill(sentences, 118, break_long_words=False, break_on_hyphens=False)
 

@@ -68,7 +68,8 @@ def crossval_figure(result: Crossval) -> Figure:
     guess = result.always_positive or result.trivial
     if guess.f1 is not None:
         low_end = min(low_end, guess.f1)
-        axes.axvline(guess.f1, color=GUESS, linestyle=":", linewidth=1.2)
+        # guessing scores otherwise on another collection, whose classes are otherwise common
+        axes.plot([guess.f1] * 2, [-0.6, len(TARGETS) - 1.5], color=GUESS, linestyle=":", linewidth=1.2)
         axes.text(
             guess.f1, -0.56, f" always {names.text_of[guess.predicted]}: {value_text('f1', guess.f1)}", color=GUESS,
             fontsize=8, va="bottom", ha="left" if guess.f1 < 0.8 else "right",
