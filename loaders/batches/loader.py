@@ -37,8 +37,8 @@ Batch = tuple[Any, Any, Any]  # three numpy arrays, or three tensors
 class Loader:
     """Batches of one beton.  Owns the beton's map; threads live only while an epoch is iterated.
 
-    Yields frames float32 (N, 1, H, W) in [-1, 1], labels int64 (N,), index int64 (N,), the samples' places in
-    the beton; with tensors=True as torch tensors.
+    Yields frames float32 (N, 1, H, W) in [-1, 1], labels int64 (N,), or of findings float32 (N, K), index int64 (N,),
+    the samples' places in the beton; with tensors=True as torch tensors.
     Seconds of the current or last epoch: wait_seconds, for which the consumer waited for batches; consumer_seconds,
     which it spent between batches; making_seconds, which all threads together spent on batches; cpu_seconds, the
     processor time of that.
@@ -209,7 +209,7 @@ class Loader:
         self._check_open()
         assert self._frames is not None
         bytes_B, all_offset_N = self._frames
-        side, crop, label_N = self.beton.side, self.beton.facts.crop, self.beton.label_N
+        side, crop, labels = self.beton.side, self.beton.facts.crop, self.beton.labels
         self.check_first_touch(index_N, bytes_B, all_offset_N)
         pinned = None
         if self.config.pin_memory:
@@ -229,11 +229,11 @@ class Loader:
         if not self.resident:
             self.beton.check_unchanged()
         if not self.tensors:
-            return frames_N1HW, label_N[index_N], index_N
+            return frames_N1HW, labels[index_N], index_N
         import torch
 
         frames = torch.from_numpy(frames_N1HW) if pinned is None else pinned
-        return frames, torch.from_numpy(label_N[index_N]), torch.from_numpy(index_N)
+        return frames, torch.from_numpy(labels[index_N]), torch.from_numpy(index_N)
 
     def check_first_touch(self, index_N: np.ndarray, bytes_B: np.ndarray, offset_N: np.ndarray) -> None:
         """Check each sample's CRC when it is first read, and every time that the file is unchanged."""

@@ -1,6 +1,6 @@
 """The beton format as bytes: FFCV's header, fields and tables, and plainfilm's footer (docs/BETON.md)."""
 
-# N samples
+# N samples, K findings
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from crc32c import crc32c
 
+from loaders.config import Task
 from loaders.errors import BetonError
 
 VERSION = 2
@@ -54,10 +55,13 @@ ROW = np.dtype(
     [("pixel_hash", "u1", 16), ("patient_hash", "u1", 16), ("crc", "<u4"), ("group", "<u4"), ("view", "<u2"),
      ("source", "<u2"), ("flags", "<u4")]
 )  # fmt: skip
+FINDING = np.dtype("<f4")  # 1 present, 0 absent, NaN unknown
+NO_LABEL = -1  # of every sample of the task findings
 PATIENT_KNOWN, BELOW_STORED_SIDE = 1, 2  # flags
 SEXES = ("", "female", "male", "other")  # by the code in bits 2 and 3 of flags
 AGES = ("", *(f"{decade}0-{decade}9" if decade else "0-9" for decade in range(9)), "90 and above")  # bits 4 to 7
-FOOTER_VERSION = 2  # the newest; 1 has no demographics
+FOOTER_VERSION = 3  # the newest; 1 has no demographics, 2 no findings
+TASK_FACTS = ("task", "uncertain", "blank", "findings_crc")  # of a footer of version 3 alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,10 +106,11 @@ def first_page(num_fields: int, num_samples: int, row_size: int, page_size: int)
     return -(-end // page_size) * page_size
 
 
-def frame_fields(side: int) -> list[Field]:
-    """The fields that plainfilm writes: image, square frames, and label."""
+def frame_fields(side: int, num_findings: int = 0) -> list[Field]:
+    """The fields that plainfilm writes: image, square frames; findings, if there are any; and label."""
     image = Field(name="image", type_id=TYPE_NDARRAY, dtype=np.dtype("u1"), shape=(side, side))
-    return [image, Field(name="label", type_id=TYPE_INT)]
+    findings = Field(name="findings", type_id=TYPE_NDARRAY, dtype=FINDING, shape=(num_findings,))
+    return [image, *([findings] if num_findings else []), Field(name="label", type_id=TYPE_INT)]
 
 
 def pack_head(fields: list[Field], num_samples: int, page_size: int, pages_end: int, footer: bytes) -> bytes:
@@ -195,13 +200,16 @@ def _parse_structure(entries: Sequence[object]) -> np.dtype:
 class Facts:
     """Facts about a whole beton; no file names, no patient identifiers.
 
-    classes: their names; a label is an index into them.  positive: the positive class of every metric.
+    task: classes, one label a film, an index into classes; or findings, of which classes has the names, with a value
+    each.  positive: the positive class of every metric; "" of findings, each of which is its own.
     stored, crop: sides of the stored frames and of the central crop in pixels.  fit: how frames became square.
     split: train, val or heldout.  seed: of the split.  conversion_id: the same for all betons of one conversion.
     site_key_id: identifier of the site key of the patient hashes, which are comparable only under the same key.
     source_fingerprint: hash of the decoded pixels and labels of the whole conversion.
     views, sources: view positions and sources that rows refer to.  synthetic: every image is a phantom.
     versions: of the software that decoded and wrote it.  demographics: the rows' flags have sex and age.
+    uncertain, blank: finding → what became of a table's uncertain and empty cells: present, absent or unknown.
+    findings_crc: CRC32C of all values of the findings, sample by sample.
     """
 
     classes: tuple[str, ...]
@@ -218,7 +226,17 @@ class Facts:
     sources: tuple[str, ...] = ("",)
     synthetic: bool = False
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    demographics: bool = dataclasses.field(default=False, repr=False)  # a conversion's id is made of the repr of others
+    # a conversion's id is made of the repr of the facts above
+    demographics: bool = dataclasses.field(default=False, repr=False)
+    task: Task = dataclasses.field(default="classes", repr=False)
+    uncertain: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    blank: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    findings_crc: int = dataclasses.field(default=0, repr=False, compare=False)
+
+    @property
+    def num_findings(self) -> int:
+        """Values of each sample's field findings; 0 of the task classes, which has no such field."""
+        return len(self.classes) if self.task == "findings" else 0
 
 
 class Versioned(msgspec.Struct):
@@ -238,12 +256,19 @@ def demographic_flags(sex: int, age: int) -> int:
 
 
 def pack_footer(facts: Facts, rows_N: np.ndarray, metadata_crc: int, allocation_crc: int) -> bytes:
-    """The footer's bytes, a multiple of eight; of version 1, which any plainfilm reads, without demographics."""
+    """The footer's bytes, a multiple of eight, of the lowest version that has what the facts hold: any plainfilm reads
+    version 1, which has neither demographics nor findings.
+    """
     listed = dataclasses.asdict(facts)
-    if facts.demographics:
-        listed["footer_version"] = FOOTER_VERSION
+    if facts.task == "findings":
+        listed["footer_version"] = 3
     else:
-        del listed["demographics"]
+        for name in TASK_FACTS:
+            del listed[name]
+        if facts.demographics:
+            listed["footer_version"] = 2
+        else:
+            del listed["demographics"]
     text = json.dumps(listed, sort_keys=True).encode()
     text += b" " * (-len(text) % 8)  # JSON ignores trailing blanks
     head = np.array((HEAD_MAGIC, len(text), len(rows_N), metadata_crc, allocation_crc), HEAD)

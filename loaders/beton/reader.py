@@ -1,6 +1,6 @@
 """Reading a beton: a memory map whose structure is checked at every open (docs/BETON.md)."""
 
-# N samples, S side of a stored frame, B bytes of the file
+# N samples, S side of a stored frame, K findings, B bytes of the file
 
 import hashlib
 import re
@@ -13,6 +13,8 @@ from crc32c import crc32c
 
 from loaders.beton.format import (
     AGES,
+    FINDING,
+    NO_LABEL,
     ROW,
     TYPE_INT,
     TYPE_NDARRAY,
@@ -30,13 +32,15 @@ from loaders.output import Parts, Sheet
 REMEDY = "convert the radiographs again"
 READ_AHEAD = 1 << 17  # Linux reads no more in one request than the device's read_ahead_kb or largest transfer
 SET_DIGITS = 8  # of a conversion's id, in the name of a set
+FINDINGS_AT_ONCE = 1 << 16  # samples; their index has 8 bytes for each byte of a value
 VERIFY_BYTES = 1 << 23  # of frames between two reports of progress
 
 
 class Beton:
     """An open beton of frames and labels.  Owns the memory map; close it, or use `with`.
 
-    bytes_B: uint8, the whole file.  offset_N: int64, each frame's first byte.  label_N: int64.
+    bytes_B: uint8, the whole file.  offset_N: int64, each frame's first byte.  label_N: int64, -1 of findings.
+    labels: what networks learn: label_N, or of the task findings float32 (N, K), 1 present, 0 absent, NaN unknown.
     rows_N: loaders.beton.format.ROW, one for each sample, a view of the map.  facts: of the whole set.
     verified: False for a foreign file, which may have further fields (loaders.beton.ffcv_fields reads those).
     Errors: BetonError naming the place; StorageError when it cannot be opened.
@@ -70,7 +74,7 @@ class Beton:
             found = f"sample {missing} has its frame at byte {ptr_N[missing]}"
             raise source.bad(f"the allocation table does not match the metadata: {found}, expected in the table")
         self.offset_N = ptr_N.view(np.int64)  # inside the file
-        self.label_N = source.metadata_N["label"].astype(np.int64)
+        self.labels = self.label_N = source.metadata_N["label"].astype(np.int64)
         if self.verified:
             self.facts, self.rows_N, crcs = parse_footer(footer, self.num_samples, str(self.path))
             start, end = self.metadata_end - source.metadata_N.nbytes, self.metadata_end
@@ -78,6 +82,8 @@ class Beton:
                 if crc32c(self.bytes_B[part].data) != crcs[f"{table}_crc"]:
                     raise source.bad(f"{table} table checksum differs from the expected")
             self._check_facts()
+            if self.facts.num_findings:
+                self.labels = self._read_findings(source, region_R)
             return
         if not trust_unverified:
             found = "no plainfilm footer: written by another program, without checksums"
@@ -109,14 +115,40 @@ class Beton:
         if facts.stored != self.side or not 1 <= facts.crop <= facts.stored or (facts.stored - facts.crop) % 2:
             found = f"frames of {facts.stored} and crops of {facts.crop}"
             raise self._map.bad(f"footer has {found}, expected frames of {self.side}")
-        if facts.positive not in facts.classes:
+        if facts.task == "findings":
+            if facts.positive or (label_N != NO_LABEL).any() or not facts.classes:
+                raise self._map.bad(
+                    "labels or a positive class beside findings, or no findings, expected findings alone"
+                )
+        elif facts.positive not in facts.classes:
             raise self._map.bad(f"positive class {facts.positive}, expected one of {', '.join(facts.classes)}")
-        if label_N.min() < 0 or label_N.max() >= len(facts.classes):
+        elif label_N.min() < 0 or label_N.max() >= len(facts.classes):
             raise self._map.bad(f"labels {label_N.min()} to {label_N.max()}, expected 0 to {len(facts.classes) - 1}")
         if self.rows_N["view"].max() >= len(facts.views) or self.rows_N["source"].max() >= len(facts.sources):
             raise self._map.bad("a row has a view or source that the footer does not list, expected one of the list")
         if facts.demographics and (highest := sexes_and_ages(self.rows_N)[1].max()) >= len(AGES):
             raise self._map.bad(f"a row has the age code {highest}, expected 0 to {len(AGES) - 1}")
+
+    def _read_findings(self, source: BetonMap, region_R: np.ndarray) -> np.ndarray:
+        """The values of the findings, checked, float32 (N, K)."""
+        names, field = self.facts.classes, next((field for field in source.fields if field.name == "findings"), None)
+        if field is None or field.type_id != TYPE_NDARRAY or field.dtype != FINDING or field.shape != (len(names),):
+            raise source.bad(f"no field of {len(names)} findings in float32, expected one as the footer has it")
+        ptr_N, size = source.metadata_N["findings"].astype(np.uint64), field.array_size
+        missing = first_missing(region_R, ptr_N, size)
+        if missing is not None:
+            raise source.bad(f"sample {missing} has its findings at byte {ptr_N[missing]}, expected in the table")
+        finding_NK, crc, valid = np.empty((self.num_samples, len(names)), FINDING), 0, True
+        for first in range(0, self.num_samples, FINDINGS_AT_ONCE):
+            part_NK, start_N = (values[first : first + FINDINGS_AT_ONCE] for values in (finding_NK, ptr_N))
+            part_NK.view(np.uint8)[:] = self.bytes_B[start_N.view(np.int64)[:, None] + np.arange(size)]
+            crc = crc32c(part_NK.data, crc)
+            valid &= bool(((part_NK == 0) | (part_NK == 1) | np.isnan(part_NK)).all())
+        if crc != self.facts.findings_crc:
+            raise source.bad("findings checksum differs from the expected: their values are not what was written")
+        if not valid:
+            raise source.bad("a finding is neither 1, 0 nor NaN, expected one of these")
+        return finding_NK
 
     def _foreign_facts(self) -> Facts:
         lowest, highest = int(self.label_N.min()), int(self.label_N.max())
@@ -187,10 +219,11 @@ class Beton:
             last = min(first + block, self.num_samples)
             self.check_samples(np.arange(first, last))
             progress(last, self.num_samples)
-        begins = np.sort(self.offset_N)
-        ends = np.append(self.metadata_end, begins + size)
+        regions_R = sorted_regions(self._map, self.pages_end)
+        begins, sizes = regions_R["ptr"].astype(np.int64), regions_R["size"].astype(np.int64)
+        ends = np.append(self.metadata_end, begins + sizes)
         begins = np.append(begins, self.pages_end)
-        for gap in np.flatnonzero(ends < begins):  # between frames
+        for gap in np.flatnonzero(ends < begins):  # between regions
             if self.bytes_B[ends[gap] : begins[gap]].any():
                 raise self._map.bad(f"padding at bytes {ends[gap]} to {begins[gap]} is not zero, as expected")
         self.check_unchanged()
@@ -198,7 +231,7 @@ class Beton:
     def close(self) -> None:
         """Release the map; arrays that callers kept keep it alive."""
         self._map.close()
-        for name in ("bytes_B", "offset_N", "label_N", "rows_N"):
+        for name in ("bytes_B", "offset_N", "label_N", "labels", "rows_N"):
             self.__dict__.pop(name, None)
 
     def __len__(self) -> int:
@@ -214,12 +247,16 @@ class Beton:
 def beton_parts(path: Path, beton: Beton) -> Parts:
     """A beton's facts as a table.  path: as the user named it."""
     facts, rows_N = beton.facts, beton.rows_N
-    counts = np.bincount(beton.label_N, minlength=len(facts.classes))
-    by_class = ", ".join(f"{name} {count}" for name, count in zip(facts.classes, counts, strict=True))
+    findings = facts.task == "findings"
+    if findings:
+        found = [f"{int((value_N == 1).sum())} of {int((value_N == value_N).sum())}" for value_N in beton.labels.T]
+    else:
+        found = list(map(str, np.bincount(beton.label_N, minlength=len(facts.classes))))
+    by_class = ", ".join(f"{name} {count}" for name, count in zip(facts.classes, found, strict=True))
     rows = {
         "verified": "structure, header and tables" if beton.verified else "no: foreign, without checksums",
         "samples": f"{len(beton):,}: {by_class}",
-        "positive class": facts.positive,
+        **({"findings": "present of known, by finding"} if findings else {"positive class": facts.positive}),
         "frames": f"{facts.stored}×{facts.stored} uint8, crop {facts.crop}, {facts.fit}",
         "split": f"{facts.split}, seed {facts.seed}",
         "groups": f"{len(np.unique(rows_N['group'])):,}" if beton.verified else "unknown",

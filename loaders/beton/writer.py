@@ -1,6 +1,6 @@
 """Writing a beton or a subset of betons: pages, tables and footer, published atomically (docs/BETON.md)."""
 
-# N samples, S side of a stored frame
+# N samples, S side of a stored frame, K findings
 
 import hashlib
 import shutil
@@ -15,6 +15,8 @@ from loaders.atomic_file import publish
 from loaders.beton.format import (
     ALLOCATION,
     BELOW_STORED_SIDE,
+    FINDING,
+    NO_LABEL,
     PATIENT_KNOWN,
     Facts,
     first_page,
@@ -27,39 +29,63 @@ from loaders.beton.reader import Beton
 from loaders.errors import InputError, StorageError
 
 
-def beton_size(num_samples: int, stored: int, page_size: int) -> int:
+def beton_size(num_samples: int, stored: int, page_size: int, num_findings: int = 0) -> int:
     """Upper bound of a beton's size in bytes, to check disk space in advance."""
-    pages = -(-num_samples // max(1, page_size // stored**2))
-    return page_size * (pages + 1) + num_samples * 128 + 1_000_000
+    pages = 1 + sum(num_pages(num_samples, size, page_size) for size in (stored**2, num_findings * FINDING.itemsize))
+    return page_size * pages + num_samples * 160 + 1_000_000
+
+
+def num_pages(num_samples: int, size: int, page_size: int) -> int:
+    """Pages that regions of one size fill, of which none crosses a page."""
+    return -(-num_samples // max(1, page_size // size)) if size else 0
+
+
+def place_regions(start: int, num_samples: int, size: int, page_size: int) -> np.ndarray:
+    """The first byte of each sample's region in pages from start on, uint64 N."""
+    sample_N, per_page = np.arange(num_samples, dtype=np.uint64), page_size // size
+    return start + (sample_N // per_page) * page_size + (sample_N % per_page) * size
 
 
 def write_beton(
-    path: Path, frames: Iterable[np.ndarray], label_N: np.ndarray, rows_N: np.ndarray, facts: Facts, page_size: int
+    path: Path, frames: Iterable[np.ndarray], labels: np.ndarray, rows_N: np.ndarray, facts: Facts, page_size: int
 ) -> None:
     """Write frames and labels to path, atomically; read all back and verify before the file gets its name.
 
-    frames: N uint8 arrays of (stored, stored), read once, in order.  label_N: integers.
+    frames: N uint8 arrays of (stored, stored), read once, in order.  labels: integers (N,); of the task findings
+    float32 (N, K) of 1, 0 and NaN for unknown, which go to pages of their own behind the frames'.
     rows_N: loaders.beton.format.ROW; the CRC column is filled in here.  page_size: bytes, a power of two.
     Errors: InputError for no samples or a frame larger than a page; StorageError; BetonError if reading back fails.
     """
-    num_samples, frame_size = len(label_N), facts.stored**2
+    num_samples, frame_size, num_findings = len(labels), facts.stored**2, facts.num_findings
     if num_samples == 0:
         raise InputError(f"{path}: no samples to write, expected at least one")
     if frame_size > page_size:
         expected = f"at most one page of {page_size}; use a larger --page-mib"
         raise InputError(f"{path}: a frame of {frame_size} bytes, expected {expected}")
-    fields = frame_fields(facts.stored)
+    fields = frame_fields(facts.stored, num_findings)
     row_dtype = metadata_dtype(fields)
     start = first_page(len(fields), num_samples, row_dtype.itemsize, page_size)
     per_page = page_size // frame_size
-    sample_N = np.arange(num_samples, dtype=np.uint64)
-    ptr_N = start + (sample_N // per_page) * page_size + (sample_N % per_page) * frame_size
-    pages_end = start + -(-num_samples // per_page) * page_size
+    frames_end = pages_end = start + num_pages(num_samples, frame_size, page_size) * page_size
 
     metadata_N = np.zeros(num_samples, row_dtype)
-    metadata_N["image"], metadata_N["label"] = ptr_N, label_N
-    allocation_N = np.zeros(num_samples, ALLOCATION)
-    allocation_N["sample_id"], allocation_N["ptr"], allocation_N["size"] = sample_N, ptr_N, frame_size
+    metadata_N["image"] = place_regions(start, num_samples, frame_size, page_size)
+    regions = [(metadata_N["image"], frame_size)]
+    if num_findings:
+        finding_NK = np.ascontiguousarray(labels, FINDING)
+        assert finding_NK.shape == (num_samples, num_findings)
+        size = num_findings * FINDING.itemsize
+        metadata_N["label"] = NO_LABEL
+        metadata_N["findings"] = place_regions(frames_end, num_samples, size, page_size)
+        regions.append((metadata_N["findings"], size))
+        pages_end += num_pages(num_samples, size, page_size) * page_size
+        facts = replace(facts, findings_crc=crc32c(finding_NK.tobytes()))
+    else:
+        metadata_N["label"] = labels
+    allocation_N = np.zeros(num_samples * len(regions), ALLOCATION)  # in the order of the file
+    allocation_N["sample_id"] = np.tile(np.arange(num_samples), len(regions))
+    allocation_N["ptr"] = np.concatenate([ptr_N for ptr_N, _ in regions])
+    allocation_N["size"] = np.repeat([size for _, size in regions], num_samples)
     rows_N = rows_N.copy()
 
     footer_size = len(pack_footer(facts, rows_N, 0, 0))
@@ -75,6 +101,10 @@ def write_beton(
             if sample % per_page == per_page - 1 or sample == num_samples - 1:
                 page[place + frame_size :] = 0
                 file.write(page.data)
+        if num_findings:
+            for first in range(0, num_samples, page_size // size):
+                values = finding_NK[first : first + page_size // size].tobytes()
+                file.write(values + bytes(page_size - len(values)))
 
         footer = pack_footer(facts, rows_N, crc32c(metadata_N.tobytes()), crc32c(allocation_N.tobytes()))
         file.write(footer + allocation_N.tobytes())
@@ -133,11 +163,11 @@ def write_subset(
     """
     betons = [beton for beton, _ in sources]
     check_same_conversion(betons)
-    label_N = np.concatenate([beton.label_N[index_N] for beton, index_N in sources])
+    labels = np.concatenate([beton.labels[index_N] for beton, index_N in sources])
     rows_N = np.concatenate([beton.rows_N[index_N] for beton, index_N in sources])
     facts = replace(betons[0].facts, split=split, conversion_id=conversion_id or betons[0].facts.conversion_id)
     frames = checked_frames(sources)
-    write_beton(path, map(change, frames) if change else frames, label_N, rows_N, facts, betons[0].page_size)
+    write_beton(path, map(change, frames) if change else frames, labels, rows_N, facts, betons[0].page_size)
 
 
 def checked_frames(sources: Sequence[tuple[Beton, np.ndarray]]) -> Iterator[np.ndarray]:
@@ -177,9 +207,9 @@ def write_union(betons: Sequence[Beton], group_N: np.ndarray, path: Path, split:
         first, split=split, conversion_id=conversion_id, source_fingerprint="", views=views, sources=sources,
         synthetic=all(beton.facts.synthetic for beton in betons), demographics=demographics,
     )  # fmt: skip
-    label_N = np.concatenate([beton.label_N for beton in betons])
+    labels = np.concatenate([beton.labels for beton in betons])
     frames = checked_frames([(beton, np.arange(len(beton))) for beton in betons])
-    write_beton(path, frames, label_N, all_N, facts, betons[0].page_size)
+    write_beton(path, frames, labels, all_N, facts, betons[0].page_size)
 
 
 def check_room(folder: Path, needed: int) -> None:

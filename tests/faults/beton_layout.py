@@ -51,17 +51,17 @@ class Layout:
 
 
 def own_layout(content: bytes, side: int) -> Layout:
-    """The layout of plainfilm's own beton of frames and labels."""
+    """The layout of plainfilm's own beton: of frames and labels, and perhaps findings."""
     _, fields, page, samples, table = struct.unpack_from("<HHIQQ", content)
     metadata = HEADER + fields * DESCRIPTOR
     (footer,) = struct.unpack_from("<Q", content, metadata - ARGUMENTS + 8)
-    pages = -(-(metadata + samples * 16) // page) * page
+    pages = -(-(metadata + samples * 8 * fields) // page) * page
     return Layout(
         fields=fields,
         samples=samples,
         page=page,
         metadata=metadata,
-        row=16,
+        row=8 * fields,
         pages=pages,
         footer=footer or table,
         table=table,

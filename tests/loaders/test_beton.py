@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import tracemalloc
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from loaders.beton.writer import beton_size, check_room, subset_id, write_beton,
 from loaders.errors import BetonError, ConfigError, InputError, StorageError
 from loaders.images.frame import LUNG_MARGIN, read_mask, template_SS, without_lungs
 from tests.faults.beton_layout import facts_of, own_layout, reforged, with_facts
+from tests.findings_example import NAMES, write_findings
 
 PAGE = 1 << 21
 OLD = Path(__file__).with_name("version_1.beton.gz")  # by plainfilm 0.6.0, whose footers had no version
@@ -379,9 +381,9 @@ def test_a_beton_of_a_newer_version_is_refused_by_its_version_whatever_else_it_h
     whole: bytes, tmp_path: Path, change: str
 ) -> None:
     layout = own_layout(whole, 46)
-    facts = facts_of(whole, layout) | {"footer_version": 3}
+    facts = facts_of(whole, layout) | {"footer_version": 4}
     if change == "facts":
-        facts = {"footer_version": 3, "classes": {"covid": 1}, "anew": [1]}
+        facts = {"footer_version": 4, "classes": {"covid": 1}, "anew": [1]}
     content = bytearray(with_facts(whole, layout, facts))
     if change == "rows":  # as if there were more of them
         content[layout.footer + 16] += 1
@@ -392,10 +394,10 @@ def test_a_beton_of_a_newer_version_is_refused_by_its_version_whatever_else_it_h
     for trust in (False, True):
         with pytest.raises(BetonError) as refused:
             Beton(path, trust_unverified=trust)
-        found, expected = "written by a newer plainfilm (footer version 3)", "expected at most 2; update plainfilm"
+        found, expected = "written by a newer plainfilm (footer version 4)", "expected at most 3; update plainfilm"
         assert str(refused.value) == f"{path}: {found}, {expected}"
     damaged = path.read_bytes()
-    path.write_bytes(damaged.replace(b'"footer_version": 3', b'"footer_version": 4'))
+    path.write_bytes(damaged.replace(b'"footer_version": 4', b'"footer_version": 5'))
     with pytest.raises(BetonError, match="footer checksum differs from the expected; convert the radiographs again"):
         Beton(path)
 
@@ -538,3 +540,105 @@ def test_a_mask_without_lungs_or_that_is_no_image_is_named(tmp_path: Path) -> No
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InputError, match=r"text\.png: "):
         read_mask(tmp_path / "text.png", 20, "stretch")
+
+
+def test_findings_are_read_as_written_and_damage_to_them_is_found(tmp_path: Path) -> None:
+    folder = write_findings(tmp_path / "B", unknown=0.3)
+    path = folder / "train.beton"
+    with Beton(path) as beton:
+        beton.verify()
+        values = beton.labels.tobytes()
+        assert beton.facts.task == "findings" and beton.facts.classes == NAMES and beton.facts.positive == ""
+        assert (beton.label_N == -1).all() and beton.labels.dtype == np.float32 and beton.labels.shape == (96, 3)
+        assert {*np.unique(beton.labels[np.isfinite(beton.labels)])} == {0, 1} and np.isnan(beton.labels).any()
+        write_subset([(beton, np.array([5, 3]))], tmp_path / "part.beton", "val")
+        with Beton(tmp_path / "part.beton") as part:
+            assert np.array_equal(part.labels, beton.labels[[5, 3]], equal_nan=True)
+    whole = path.read_bytes()
+    place = whole.index(values)
+    path.write_bytes(whole[:place] + bytes([255 - whole[place]]) + whole[place + 1 :])
+    with pytest.raises(BetonError, match="findings checksum differs"):
+        Beton(path)
+
+
+def test_findings_are_read_in_blocks_and_a_changed_value_in_the_last_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = tuple("abcdefghijklmn")
+    path = write_findings(tmp_path / "B", names, counts={"train": 2000}, crop=8, unknown=0.3) / "train.beton"
+    with Beton(path) as beton:
+        values = beton.labels.tobytes()
+    monkeypatch.setattr("loaders.beton.reader.FINDINGS_AT_ONCE", 64)
+    tracemalloc.start()
+    try:
+        with Beton(path) as beton:
+            assert beton.labels.tobytes() == values
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(values)  # an index of all has 8 bytes for each of theirs
+    finally:
+        tracemalloc.stop()
+    whole = path.read_bytes()
+    place = whole.index(values) + len(values) - 1
+    path.write_bytes(whole[:place] + bytes([255 - whole[place]]) + whole[place + 1 :])
+    with pytest.raises(BetonError, match="findings checksum differs"):
+        Beton(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"task": "classes"}, "positive class , expected one of Effusion"),
+        ({"task": "classes", "positive": "Nodule"}, "labels -1 to -1, expected 0 to 2"),
+        ({"task": "both"}, "unreadable facts"),
+        ({"positive": "Nodule"}, "a positive class beside findings"),
+        ({"classes": []}, "no findings, expected findings alone"),
+        ({"classes": ["a", "b"]}, "no field of 2 findings in float32"),
+        ({"classes": ["a", "b", "c", "d"]}, "no field of 4 findings in float32"),
+        ({"findings_crc": 0}, "findings checksum differs"),
+        ({"uncertain": {"a": 1}}, "unreadable facts"),
+    ],
+)
+def test_facts_that_do_not_fit_the_findings_are_refused_even_where_every_checksum_fits(
+    tmp_path: Path, changes: dict, found: str
+) -> None:
+    content = (write_findings(tmp_path, counts={"train": 4}) / "train.beton").read_bytes()
+    layout = own_layout(content, 92)
+    (tmp_path / "x.beton").write_bytes(with_facts(content, layout, facts_of(content, layout) | changes))
+    with pytest.raises(BetonError, match=found):
+        Beton(tmp_path / "x.beton")
+
+
+def test_findings_other_than_0_1_and_nan_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_findings(tmp_path, counts={"train": 4})
+    with Beton(folder / "train.beton") as beton:
+        monkeypatch.setattr("loaders.beton.writer.verify_beton", lambda path: None)
+        for value in (2.0, -1.0, np.inf):
+            labels = beton.labels.copy()
+            labels[2, 1] = value
+            frames = [beton.frame(sample) for sample in range(4)]
+            write_beton(path := tmp_path / "x.beton", frames, labels, beton.rows_N, beton.facts, beton.page_size)
+            with pytest.raises(BetonError, match="a finding is neither 1, 0 nor NaN"):
+                Beton(path)
+
+
+def test_a_changed_byte_of_a_findings_beton_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    path = write_findings(tmp_path, counts={"train": 3}, unknown=0.3) / "train.beton"
+    content = path.read_bytes()
+    with Beton(path) as beton:
+        labels, frames = beton.labels.copy(), np.stack([beton.frame(sample) for sample in range(3)])
+        values = content.index(labels.tobytes())
+    layout, rng = own_layout(content, 92), np.random.default_rng(0)
+    parts = [*layout.parts().values(), (values, values + labels.nbytes), (values + labels.nbytes, layout.footer)]
+    refused = 0
+    for begin, end in parts:
+        for place in rng.choice(np.arange(begin, end), min(40, end - begin), replace=False).tolist():
+            changed = bytearray(content)
+            changed[place] ^= int(rng.integers(1, 256))
+            path.write_bytes(changed)
+            try:
+                with Beton(path) as beton:
+                    beton.verify()
+                    assert np.array_equal(beton.labels, labels, equal_nan=True)
+                    assert all((beton.frame(sample) == frames[sample]).all() for sample in range(3))
+            except BetonError:
+                refused += 1
+    assert refused > 200

@@ -18,6 +18,7 @@ from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig
 from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError
 from tests import naive
+from tests.findings_example import write_findings
 
 REQUIRED = os.environ.get("PLAINFILM_REQUIRE_FFCV") == "1"
 
@@ -68,6 +69,31 @@ def test_ffcvs_loader_reads_our_betons(ffcv, betons: Path, split: str, os_cache:
         for sample, image in enumerate(images):
             np.testing.assert_array_equal(image, beton.frame(sample))
         np.testing.assert_array_equal(labels, beton.label_N)
+
+
+@pytest.mark.extras
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("os_cache", [True, False])
+@pytest.mark.parametrize("num_findings", [1, 3, 14])
+def test_ffcvs_loader_reads_frames_and_findings_of_our_betons(
+    ffcv, tmp_path: Path, num_findings: int, os_cache: bool
+) -> None:
+    names = tuple(f"finding {place}" for place in range(num_findings))
+    folder = write_findings(tmp_path, names, counts={"train": 530}, unknown=0.3)  # frames of three pages
+    loader = ffcv.loader.Loader(
+        str(folder / "train.beton"), batch_size=64, num_workers=1, order=ffcv.loader.OrderOption.SEQUENTIAL,
+        os_cache=os_cache, drop_last=False,
+    )  # fmt: skip
+    batches = [tuple(np.array(part) for part in batch) for batch in loader]
+    images, findings, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    with Beton(folder / "train.beton") as beton:
+        assert (beton.pages_end - beton.pages_start) // beton.page_size == 4
+        assert all((image == beton.frame(sample)).all() for sample, image in enumerate(images))
+        np.testing.assert_array_equal(findings, beton.labels)
+        assert findings.dtype == np.float32 and np.isnan(findings).any() and (labels == -1).all()
+    with FieldReader(folder / "train.beton") as reader:
+        assert reader.names == ("image", "findings", "label")
+        np.testing.assert_array_equal(reader.value("findings", 3), findings[3])
 
 
 @pytest.mark.extras
