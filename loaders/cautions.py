@@ -173,6 +173,28 @@ CODES: dict[str, Code] = {
         classes=list[str],
         images=int,
     ),
+    "findings-confounded-with-source": code(
+        "finding and source cannot be separated for {findings}, since all or nearly all films with such a finding come "
+        "from other sources than films without it (add films with and without it from the same sources)",
+        effect="of such a finding is evidence of nothing clinical",
+        gravity=Gravity.CONFOUNDED,
+        findings=list[str],
+    ),
+    "findings-near-source": code(
+        "the source alone predicts {findings} better than chance (the 95 % interval of its balanced accuracy begins "
+        "above {accuracy:g})",
+        effect="of such a finding may come from the source instead of the disease",
+        gravity=Gravity.SOURCE,
+        findings=list[str],
+        accuracy=float,
+    ),
+    "findings-of-one-source": code(
+        "there are several sources, but one alone has all films in which a finding is known, or all in which it is "
+        "present ({findings})",
+        effect="of such a finding says nothing about the other sources",
+        gravity=Gravity.SOURCE,
+        findings=list[str],
+    ),
     "strongly-confounded-with-source": told_by_source(effect=NOTHING_CLINICAL, gravity=Gravity.CONFOUNDED),
     "moderately-confounded-with-source": told_by_source(
         effect="may come from the source instead of the disease", gravity=Gravity.SOURCE
@@ -234,6 +256,24 @@ CODES: dict[str, Code] = {
     "few-validation-positives": code(
         "validation has {positives} positives, expected at least {least} (0.95^{least} < 5 %)", positives=int, least=int
     ),
+    # of findings
+    "findings-not-measured": code(
+        "not measured, and in no mean, since fewer than {least} groups (patients) here are known to have the finding, "
+        "or known not to: {findings}",
+        findings=list[str],
+        least=int,
+    ),
+    "findings-without-rule-out": code(
+        "no threshold rules out a finding that fewer than {least} films of the validation set are known to show: "
+        "{findings}",
+        findings=list[str],
+        least=int,
+    ),
+    "temperatures-at-bound": code(
+        "the temperature is at its bound, since validation was too easy or too hard to calibrate by, so that a "
+        "probability of the finding means little: {findings}",
+        findings=list[str],
+    ),
     # of an explanation
     "usual-lung-region": code(
         "no masks were given, so that the lungs are assumed to lie where they usually do; name masks with --masks"
@@ -258,6 +298,11 @@ CODES: dict[str, Code] = {
     ),
     "deletion-not-faster": code(
         "hiding what the maps mark was not shown to lower the probability faster than hiding at random"
+    ),
+    "findings-not-explained": code(
+        "not explained within --minutes {minutes:g} (allow more, or name findings with --finding): {findings}",
+        findings=list[str],
+        minutes=float,
     ),
     # of a cross-validation
     "external-fitted-differently": code(
@@ -294,6 +339,25 @@ CODES: dict[str, Code] = {
     "external-mostly-copies": code(
         "{beton} is no other collection: most of its images are copies of the pool's", beton=str
     ),
+    "findings-not-in-training": code(
+        "not measured, and in no mean, since no film trained on is known to show the finding, or none is known not to: "
+        "{findings}",
+        findings=list[str],
+    ),
+    "few-known-to-test": code(
+        "in some test folds ({splits}) fewer than {least} groups (patients) are known to have the finding, or known "
+        "not to, so that these folds have no score of it (folds in brackets): {findings}",
+        splits=list[str],
+        findings=list[str],
+        least=int,
+    ),
+    "few-known-to-choose": code(
+        "in the validation sets of some folds ({splits}) fewer than {least} groups (patients) are known to have the "
+        "finding, or known not to, so that its threshold is 0.5 there (folds in brackets): {findings}",
+        splits=list[str],
+        findings=list[str],
+        least=int,
+    ),
     # of a hurdles run
     "collection-of-one-class": code(
         "{collection} has films of {label} alone, so that no network is trained on it",
@@ -307,6 +371,10 @@ CODES: dict[str, Code] = {
         label=str,
         groups=int,
         least=int,
+    ),
+    "collection-without-findings": code(
+        "no finding is present in some films of {collection} and absent in others, so that no network is trained on it",
+        collection=str,
     ),
     "films-without-source": code(
         "{images:,} films of unknown source belong to no collection, and are left out", images=int
@@ -322,6 +390,28 @@ CODES: dict[str, Code] = {
     ),
     "crossval-of-other-conversion": code(
         "this cross-validation is of another conversion than the run, and the verdict does not count it"
+    ),
+    # of the labels of findings
+    "findings-not-learnt": code(
+        "nothing is learnt of a finding that no training film is known to show, or none is known not to: {findings}",
+        findings=list[str],
+    ),
+    "few-known-in-training": code(
+        "little can be learnt of a finding that fewer than {least} groups (patients) of the training set are known to "
+        "have, or known not to: {findings}",
+        findings=list[str],
+        least=int,
+    ),
+    "few-known-in-validation": code(
+        "no temperature, no threshold and no part in validation's means for a finding that fewer than {least} groups "
+        "(patients) of the validation set are known to have, or known not to: {findings}",
+        findings=list[str],
+        least=int,
+    ),
+    "monitored-by-loss": code(
+        "too few labels of validation are known for --monitor {monitor}, so that the epoch of the lowest validation "
+        "loss is kept",
+        monitor=str,
     ),
     # of a training
     "training-restarted": code(
@@ -414,6 +504,24 @@ CODES: dict[str, Code] = {
         "columns were found by their usual spellings: {columns}; options such as --label-column name others",
         columns=list[str],
     ),
+    "findings-taken": code(
+        "--findings all took every column whose cells are all values of findings (--findings with names takes those "
+        "alone): {findings}",
+        findings=list[str],
+    ),
+    "findings-lacking": code("the table lacks {findings}: unknown for every film", findings=list[str]),
+    "uncertain-cells": code(
+        "uncertain cells were read as follows (films in brackets; --uncertain changes it): {cells}", cells=list[str]
+    ),
+    "blank-cells": code(
+        "empty cells were read as follows (films in brackets; --blank changes it): {cells}", cells=list[str]
+    ),
+    "no-finding-cells": code(
+        "empty cells of films with No Finding were read as absent, whatever --blank is; cells: {cells:,}", cells=int
+    ),
+    "studies-taken": code(
+        "rows name folders of studies, whose films each have their study's findings; films: {films:,}", films=int
+    ),
     "rows-merged": code("{rows:,} rows name {files:,} files: rows of one file were merged", rows=int, files=int),
     # of the patients of a conversion or an audit
     "one-patient": code(
@@ -440,6 +548,17 @@ CODES: dict[str, Code] = {
         "files whose label is none of its classes were left out: {files:,}, of {labels}", files=int, labels=list[str]
     ),
     # of a conversion
+    "copies-contradict": code(
+        "a finding in which copies of a film contradict each other is unknown; films with such copies: {films:,}",
+        films=int,
+    ),
+    "findings-undefined": code(
+        "metrics on {split} are undefined for a finding that fewer than {least} groups (patients) there are known to "
+        "have, or known not to: {findings}",
+        split=str,
+        findings=list[str],
+        least=int,
+    ),
     "splits-set-aside": code("all of the collection is held out, whatever its own splits are"),
     "healthy-not-positive": code(
         "the positive class is {positive}, since {first} looks like health: to choose another, use --positive",
@@ -448,6 +567,12 @@ CODES: dict[str, Code] = {
     ),
     # of a probe: why it was not run
     "few-patients-of-class": code("{groups} patients (groups), at least {least} needed", groups=int, least=int),
+    "few-patients-of-finding": code(
+        "patients (groups) with it: {present}, without: {absent}; at least {least} of each are needed",
+        present=int,
+        absent=int,
+        least=int,
+    ),
     "few-classes-to-probe": code("fewer than two classes with {least} patients (groups)", least=int),
     "few-sources-to-probe": code("fewer than two sources with {least} patients (groups)", least=int),
     "no-headers": code("no headers: stored frames have none"),

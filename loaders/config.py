@@ -1,5 +1,6 @@
 """Settings of all that handles files.  Imports neither torch nor numba, so that --help is instant."""
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,15 +14,27 @@ AugmentFrom = Literal["frame", "crop"]
 Order = Literal["auto", "random", "pages"]
 Resident = Literal["auto", "on", "off"]
 Labels = Literal["none", "folder"]
+Task = Literal["classes", "findings"]  # one label a film, or several findings, each present, absent or unknown
 Readers = Literal["any", "majority", "all"]
 Views = Literal["frontal", "pa", "ap", "all"]
 Modality = Literal["none", "CR", "DX", "RG"]  # of radiographs, or none
 PRESETS = (  # public sets whose layout is known
     "covid-radiography", "covid-qu-ex", "covid-chestxray", "nih", "rsna", "siim", "vindr", "kaggle-pneumonia",
+    "chexpert", "mimic", "padchest", "brax",
 )  # fmt: skip
+SETS_OF_FINDINGS = ("chexpert", "mimic", "padchest", "brax")  # which have no classes
+SETS_OF_BOTH = ("nih", "vindr")  # of classes unless findings are asked for
+BECOMES = {"uncertain": ("unknown", "present", "absent"), "blank": ("unknown", "absent")}  # such a cell of a finding
 
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
 PHANTOM_LABELS = ("covid", "normal", "pneumonia")
+PHANTOM_FINDINGS = {  # of phantoms, with the names that tables give them
+    "opacity": "Bilateral Opacity",
+    "consolidation": "Consolidation",
+    "effusion": "Effusion",
+    "cardiomegaly": "Cardiomegaly",
+    "nodule": "Nodule",
+}
 MAX_SEED = 2**63 - 1
 ORDINARY_PIXELS = 64_000_000  # of the largest radiograph that is read without being asked to
 PILLOW_PIXELS = 178_956_970  # above it, Pillow refuses on its own
@@ -44,6 +57,18 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"--{name.replace('_', '-')}: found {value!r}, expected {' or '.join(choices)}")
 
 
+def parse_policy(name: str, items: tuple[str, ...]) -> dict[str, str]:
+    """Finding → what its uncertain, or blank, cells become; "" is for all others.  Errors: ConfigError."""
+    policy: dict[str, str] = {}
+    for item in items:
+        finding, sign, value = (part.strip() for part in item.rpartition("="))
+        if value not in BECOMES[name] or finding in policy or (sign and not finding):
+            expected = f"{', '.join(BECOMES[name])}, or FINDING=one of these, once for each"
+            raise ConfigError(f"--{name}: found {','.join(items)!r}, expected {expected}; correct {item!r}")
+        policy[finding] = value
+    return policy
+
+
 def check_ranges(config: object, **limits: tuple[float, float]) -> None:
     """Raise ConfigError unless each of these settings is within its limits."""
     for name, (low, high) in limits.items():
@@ -64,14 +89,22 @@ class PhantomConfig:
     """Most images that one patient has; each has between 1 and this many."""
     classes: tuple[str, ...] = ("covid", "normal")
     """Classes to draw, from covid, normal and pneumonia."""
+    findings: tuple[str, ...] = ()
+    """Findings instead of classes, several a film: opacity, consolidation, effusion, cardiomegaly, nodule; or `all`."""
+    prevalence: float = 0.3
+    """Share of the patients who have each finding."""
+    unknown: float = 0.0
+    """Share of the labels of findings that the table leaves blank, as unknown."""
     size: int = 256
     """Side of each image in pixels."""
     strength: float = 1.0
     """Contrast of the finding's opacities; 0 hides it, 1 makes it obvious."""
+    finding_strength: tuple[str, ...] = ()
+    """Strength by finding where it is another, such as nodule=0.5,effusion=0."""
     arms: float = 0.0
-    """Probability (rho) that raised arms follow the class; 0 is no confounding, 1 is the report's trap."""
+    """Probability (rho) that raised arms follow the class, or the first finding; 0 is no confounding, 1 the trap."""
     marks: float = 0.0
-    """Probability (rho) that a burned-in mark follows the class."""
+    """Probability (rho) that a burned-in mark follows the class, or the first finding."""
     format: Literal["png", "png16", "jpeg", "tiff", "tiff16"] = "png"
     """File format; 16 is the bit depth."""
     seed: int = 0
@@ -83,6 +116,28 @@ class PhantomConfig:
         if not self.classes or not set(self.classes) <= set(PHANTOM_LABELS):
             expected = ",".join(PHANTOM_LABELS)
             raise ConfigError(f"--classes: found {','.join(self.classes)}, expected some of {expected}")
+        check_ranges(self, prevalence=(0, 1), unknown=(0, 1))
+        if self.findings and self.classes != ("covid", "normal"):
+            raise ConfigError("found --classes with --findings, expected one of both; leave one out")
+        strengths = self.finding_strengths
+        if len(set(self.findings)) < len(self.findings) or not set(strengths) <= set(PHANTOM_FINDINGS):
+            found, expected = ",".join(self.findings), ",".join(PHANTOM_FINDINGS)
+            raise ConfigError(f"--findings: found {found}, expected some of {expected}, each once; or all")
+        for pair in self.finding_strength:
+            name = pair.partition("=")[0]
+            if name not in strengths or not 0 <= strengths[name] <= 10:
+                expected = "one of --findings with a strength of 0 to 10, such as nodule=0.5"
+                raise ConfigError(f"--finding-strength: found {pair}, expected {expected}")
+
+    @property
+    def finding_strengths(self) -> dict[str, float]:
+        """Finding → its strength, in the order of --findings; -1 for what is no number."""
+        names = tuple(PHANTOM_FINDINGS) if self.findings == ("all",) else self.findings
+        strengths = dict.fromkeys(names, self.strength)
+        for name, _, text in (pair.partition("=") for pair in self.finding_strength):
+            if name in strengths:
+                strengths[name] = float(text) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) else -1.0
+        return strengths
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +203,14 @@ class CatalogConfig:
     """Public set in SOURCE, as distributed: nih, rsna, siim, vindr, covid-qu-ex and others (docs/COLLECTIONS.md)."""
     classes: tuple[str, ...] = ()
     """Classes to keep, in order; others are excluded. Default: all, in alphabetical order."""
+    findings: tuple[str, ...] = ()
+    """Findings instead of classes, each present, absent or unknown: columns of the table or labels of one; or `all`."""
+    separator: str | None = None
+    """What separates the findings in one cell of the label column, such as "|": then findings are its labels."""
+    uncertain: tuple[str, ...] = ()
+    """An uncertain finding (-1) is unknown, present or absent; also by finding: Edema=present,Fracture=absent."""
+    blank: tuple[str, ...] = ()
+    """An empty cell is unknown or absent; also by finding. Default of both: unknown, or as the preset's paper."""
     map_label: tuple[str, ...] = ()
     """Labels to translate, before classes are chosen, such as "COVID-19=covid,No finding=normal"; may be repeated."""
     group_regex: str | None = None
@@ -174,19 +237,53 @@ class CatalogConfig:
         check_choice("views", self.views, get_args(Views))
         if self.readers is not None:
             check_choice("readers", self.readers, get_args(Readers))
-        if self.root and self.preset:
-            raise ConfigError("found --root with --preset, expected it with SOURCE alone or --manifest; leave it out")
         if self.readers and self.preset not in (None, "vindr"):
             raise ConfigError(f"found --readers with --preset {self.preset}, expected it with vindr; leave it out")
         of_tables = [item.name for item in fields(self) if item.name.endswith("_column")]
         if self.source is not None and (given := [name for name in of_tables if getattr(self, name)]):
             flags = ", ".join("--" + name.replace("_", "-") for name in given)
             raise ConfigError(f"found {flags} with {self.source}, expected them with --manifest; leave them out")
-        if len(set(self.classes)) != len(self.classes):
-            raise ConfigError(f"--classes: found {','.join(self.classes)}, expected each class once")
+        for name in ("classes", "findings"):
+            if len(set(given := getattr(self, name))) != len(given):
+                raise ConfigError(f"--{name}: found {','.join(given)}, expected each once")
+        self._check_findings()
         for pair in self.map_label:
             if not all(name.strip() for name in pair.rpartition("=")):
                 raise ConfigError(f"--map-label: found {pair!r}, expected LABEL=CLASS, such as COVID-19=covid")
+
+    def _check_findings(self) -> None:
+        """Raise ConfigError unless the settings of findings fit one another."""
+        for name in BECOMES:
+            items = getattr(self, name)
+            parse_policy(name, items)
+            if items and self.task == "classes":
+                raise ConfigError(f"found --{name} without findings, expected it with --findings; name them, or all")
+        if self.separator is not None and (not self.separator or self.manifest is None):
+            found = f"with {self.source}" if self.source else "empty"
+            raise ConfigError(f"--separator: found {found}, expected what parts the labels of a --manifest, such as |")
+        if self.task == "classes":
+            return
+        if self.classes:
+            raise ConfigError("found --classes with findings, expected --findings alone; name there what is to be kept")
+        if self.label_column and self.separator is None:
+            raise ConfigError(
+                "found --label-column with --findings, expected --separator with it, where findings are labels of one "
+                "column, or neither, where each is a column of its own"
+            )
+        if len(self.findings) > 1 and "all" in self.findings:
+            raise ConfigError(f"--findings: found {','.join(self.findings)}, expected names, or all alone")
+        if self.source is not None and self.preset not in (*SETS_OF_FINDINGS, *SETS_OF_BOTH):
+            expected = f"them in a --manifest, or with --preset {', '.join((*SETS_OF_FINDINGS, *SETS_OF_BOTH))}"
+            raise ConfigError(
+                f"found findings, of --findings or --like, with {self.preset or self.source}, expected {expected}"
+            )
+
+    @property
+    def task(self) -> Task:
+        """What each film has: one label, or findings."""
+        return (
+            "findings" if self.findings or self.separator is not None or self.preset in SETS_OF_FINDINGS else "classes"
+        )
 
     @property
     def origin(self) -> Path:
@@ -299,6 +396,11 @@ class ConvertConfig:
         if stored_side(self.size) ** 2 > self.page_mib << 20:
             least = next(mib for mib in (2**k for k in range(1, 11)) if stored_side(self.size) ** 2 <= mib << 20)
             raise ConfigError(f"--page-mib: found {self.page_mib}, expected at least {least} for --size {self.size}")
+        if self.positive is not None and self.catalog.task == "findings":
+            raise ConfigError(
+                f"found --positive {self.positive} with findings, expected none: each finding is its own, present or "
+                "absent; leave it out"
+            )
         if self.audit != "auto" and self.limits != AuditLimits():
             raise ConfigError(
                 f"--limit-…: found with --audit {self.audit}, expected --audit auto; give them to `audit`"

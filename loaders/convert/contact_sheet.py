@@ -18,9 +18,11 @@ from loaders.images.files import DECODER_ERRORS
 from loaders.images.radiograph import decode_radiograph
 from loaders.sampling import affine_parameters, epoch_matrices
 from loaders.sources.catalog import Catalog
+from loaders.sources.entry import PRESENT
 from loaders.sources.folders import SYNTHETIC
 
 TILE, GAP, TITLE, SIDE = 200, 8, 22, 130
+MOST_ROWS = 30  # classes, or findings, of which a picture shows films
 SIZE, LINE = 12, 16  # of letters and lines, pixels
 NAME = EM * (SIDE - 2 * GAP) / SIZE  # width for a class's name
 INK, PAPER = 235, 24
@@ -66,13 +68,20 @@ def to_levels(unit_HW: np.ndarray) -> np.ndarray:
 def preparation_sheet(
     config: ConvertConfig, rows: tuple[Row, ...], catalog: Catalog, frames_NSS: np.ndarray
 ) -> Image.Image:
-    """Raw file, grey, stored frame with its crop, and normalised crop of the first two radiographs of each class."""
+    """Raw file, grey, stored frame with its crop, and normalised crop of the first two radiographs of each class.
+
+    Of findings, of the first one with each.
+    """
     side, crop = stored_side(config.size), config.size
     margin = (side - crop) // 2
     tiles, captions = [], []
     names = class_names(catalog.classes, NAME)
-    for label in catalog.classes:
-        shown = [row for row in rows if row.verdict == "written" and row.entry.label == label][:2]
+    for place, label in enumerate(catalog.classes[:MOST_ROWS]):
+        written = (row for row in rows if row.verdict == "written")
+        if catalog.task == "findings":
+            shown = [row for row in written if row.entry.findings[place] == PRESENT][:1]
+        else:
+            shown = [row for row in written if row.entry.label == label][:2]
         for row in shown:
             path = catalog.root / row.entry.path
             try:
@@ -126,8 +135,10 @@ def augmentation_sheet(path: Path, per_class: int = 2, epochs: int = 5) -> Image
         beton, facts = loader.beton, loader.beton.facts
         names = class_names(facts.classes, NAME)
         matrices = [epoch_matrices(config, epoch, len(beton), facts.crop, beton.side) for epoch in range(epochs)]
-        for label, text in enumerate(names.text_of.values()):
-            for sample in np.flatnonzero(beton.label_N == label)[:per_class]:
+        findings = facts.task == "findings"
+        for label, text in enumerate(list(names.text_of.values())[:MOST_ROWS]):
+            of_label_N = beton.labels[:, label] == 1 if findings else beton.label_N == label
+            for sample in np.flatnonzero(of_label_N)[: 1 if findings else per_class]:
                 sample_N = np.array([sample])
                 batches = [loader.make_batch(sample_N, inverse_N23)[0] for inverse_N23 in (None, *matrices)]
                 tiles.append([to_levels(batch_N1HW[0, 0]) for batch_N1HW in batches])

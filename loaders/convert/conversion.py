@@ -15,6 +15,7 @@ from loaders.audit.verdicts import conclude, judge_files, probe_files
 from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig
 from loaders.convert.demographics import age_code, demographics_caution, sex_code
+from loaders.convert.findings import FindingCounts, count_findings, finding_rows, present_and_unknown
 from loaders.errors import InputError
 from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
@@ -137,10 +138,13 @@ def is_copy(defects: Sequence[str]) -> bool:
     return bool(set(defects) & set(HARMLESS)) and set(defects) <= {*HARMLESS, *FIXED}
 
 
-def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgress) -> AuditResult:
-    """Judge what was measured while decoding: reject files, join groups, record repairs."""
+def audit_rows(
+    config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgress, findings: Sequence[str] = ()
+) -> AuditResult:
+    """Judge what was measured while decoding: reject files, join groups, record repairs.  findings: names, if any."""
     started = time.perf_counter()
-    files = judge_files([row.entry for row in rows], [row.decoded for row in rows], config.limits, progress)
+    entries, decoded = [row.entry for row in rows], [row.decoded for row in rows]
+    files = judge_files(entries, decoded, config.limits, progress, findings)
     for row, file in zip(rows, files, strict=True):
         if row.verdict != "written":
             continue
@@ -150,7 +154,7 @@ def audit_rows(config: ConvertConfig, rows: Sequence[Row], progress: PhaseProgre
             row.drop(";".join(file.defects), reason, "duplicate" if is_copy(file.defects) else "rejected")
         elif file.fix:
             row.fix = file.fix
-    collection = probe_files(files, config.seed, PERMUTATIONS, progress)
+    collection = probe_files(files, config.seed, PERMUTATIONS, progress, findings)
     return conclude(str(config.catalog.origin), files, config.limits, collection, time.perf_counter() - started)
 
 
@@ -172,7 +176,10 @@ def resolve_duplicates(rows: list[Row]) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """The result of a conversion.  counts: verdict → files.  samples: split → class → images."""
+    """The result of a conversion.  counts: verdict → files.
+
+    samples: split → class → images; of findings, those in which each is present.  findings: the labels of each.
+    """
 
     out: Path
     catalog: Catalog
@@ -183,6 +190,7 @@ class Conversion:
     cautions: tuple[Caution, ...]
     dry_run: bool
     audited: AuditResult | None = None
+    findings: FindingCounts = field(default=FindingCounts())
 
     @property
     def files(self) -> int:
@@ -196,20 +204,29 @@ def summarise(
     """Count the outcomes.  audited: the findings of an automatic audit.  found: cautions of the patients."""
     counts = Counter(row.verdict for row in rows)
     written = [row for row in rows if row.verdict == "written"]
-    images = Counter((row.split, row.entry.label) for row in written)
-    samples = {split: {name: images[split, name] for name in catalog.classes} for split in SPLITS}
-    samples = {split: of for split, of in samples.items() if any(of.values())}
-    cautions = [*catalog.cautions, *found]
-    labels, sources = [row.entry.label for row in written], [row.entry.source for row in written]
-    cautions += source_cautions(labels, sources, np.array([row.group for row in written]))
+    cautions, labelled = [*catalog.cautions, *found], FindingCounts()
+    group_N = np.array([row.group for row in written])
+    if catalog.task == "findings":
+        entries, splits = [row.entry for row in written], [row.split for row in written]
+        labelled, of_findings = count_findings(catalog.classes, entries, splits, group_N)
+        samples = labelled.present
+        cautions += of_findings
+    else:
+        images = Counter((row.split, row.entry.label) for row in written)
+        samples = {split: {name: images[split, name] for name in catalog.classes} for split in SPLITS}
+        samples = {split: of for split, of in samples.items() if any(of.values())}
+        labels, sources = [row.entry.label for row in written], [row.entry.source for row in written]
+        cautions += source_cautions(labels, sources, group_N)
     if unknown := sum(not row.patient for row in written):
         cautions.append(caution("patients-unknown", unknown=unknown, images=len(written)))
     if config.keep_demographics:
         cautions.append(demographics_caution([(row.sex, row.age, row.entry.source, row.group) for row in written]))
     if config.like is not None and {row.entry.split for row in written} not in ({""}, {"heldout"}):
         cautions.append(caution("splits-set-aside"))
-    positive = config.positive or positive_class(catalog.classes, listed=bool(config.catalog.classes))
-    if config.positive is None and positive != catalog.classes[0]:
+    positive = "" if catalog.task == "findings" else config.positive
+    if positive is None:
+        positive = positive_class(catalog.classes, listed=bool(config.catalog.classes))
+    if positive and config.positive is None and positive != catalog.classes[0]:
         cautions.append(caution("healthy-not-positive", positive=positive, first=catalog.classes[0]))
     return Conversion(
         out=config.out,
@@ -221,21 +238,27 @@ def summarise(
         cautions=tuple(cautions),
         dry_run=config.dry_run,
         audited=audited,
+        findings=labelled,
     )
 
 
-def table_bytes(rows: tuple[Row, ...]) -> bytes:
-    """convert.csv: one line for each source file; not to be shared, since it has file names."""
+def table_bytes(rows: tuple[Row, ...], findings: Sequence[str] = ()) -> bytes:
+    """convert.csv: one line for each source file; not to be shared, since it has file names.
+
+    findings: their names; then the label lists those that are present, and a last column those that are unknown.
+    """
 
     def cells(row: Row) -> list[object]:
+        present, unknown = present_and_unknown(findings, row.entry) if findings else ("", "")
         found, group, sample = row.decoded, "" if row.group < 0 else row.group, "" if row.sample < 0 else row.sample
         picture = (found.width, found.height, found.format, found.bits, f"{found.saturated:.5f}")
         return [
-            *(table_path(row.entry.path), row.entry.label, group, row.split, sample),
+            *(table_path(row.entry.path), present or row.entry.label, group, row.split, sample),
             *(row.verdict, row.kind, row.reason, row.fix, *(picture if found.width else [""] * 5)),
+            *([unknown] if findings else []),
         ]
 
-    return csv_bytes(CSV_COLUMNS, map(cells, rows))
+    return csv_bytes((*CSV_COLUMNS, "unknown") if findings else CSV_COLUMNS, map(cells, rows))
 
 
 def conversion_parts(done: Conversion) -> Parts:
@@ -258,7 +281,11 @@ def conversion_parts(done: Conversion) -> Parts:
     if (more := len(reasons) - MOST_REASONS) > 0:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
     parts.append(split_sheet(done))
-    parts.append(Line(f"positive class: {done.positive}"))
+    if done.catalog.task == "findings" and len(done.samples) > 1:
+        widest = f"{done.findings.finding}, by {done.findings.gap:.3f}"
+        parts.append(Line(f"prevalence differs most between splits in {widest}"))
+    elif done.positive:
+        parts.append(Line(f"positive class: {done.positive}"))
     shown = done.audited.collection.cautions if done.audited and done.audited.collection else ()
     parts += caution_lines(one for one in done.cautions if one.code not in {caution.code for caution in shown})
     if done.dry_run:
@@ -270,9 +297,15 @@ def conversion_parts(done: Conversion) -> Parts:
 
 
 def split_sheet(done: Conversion) -> Sheet:
-    """Images of each class in each split; classes are rows, since there may be many."""
-    rows = [(name, *(str(of[name]) for of in done.samples.values())) for name in done.catalog.classes]
-    rows.append(("all images", *(str(sum(of.values())) for of in done.samples.values())))
+    """Images of each class, or each finding's labels, in each split; these are rows, since there may be many."""
+    images = Counter(row.split for row in done.rows if row.verdict == "written")
+    names, findings = done.catalog.classes, done.catalog.task == "findings"
+    if findings:
+        rows = finding_rows(names, done.findings, images)
+    else:
+        rows = [(name, *(str(of[name]) for of in done.samples.values())) for name in names]
+    rows.append(("all images", *(str(images[split]) for split in done.samples)))
     groups_of = {split: {row.group for row in done.rows if row.split == split} for split in done.samples}
     rows.append(("groups", *(str(len(groups)) for groups in groups_of.values())))
-    return Sheet(headers=("class", *done.samples), rows=tuple(rows))
+    head = "present / absent / unknown" if findings else "class"
+    return Sheet(headers=(head, *done.samples), rows=tuple(rows))

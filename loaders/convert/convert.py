@@ -33,6 +33,7 @@ from loaders.convert.conversion import (
     summarise,
     table_bytes,
 )
+from loaders.convert.findings import finding_values, join_copies
 from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id, site_key_path
 from loaders.convert.target import like_target
 from loaders.errors import ConfigError, InputError
@@ -42,7 +43,7 @@ from loaders.sampling import FILE_ORDER, order_keys
 from loaders.sources.catalog import Catalog, read_catalog
 from loaders.sources.entry import SPLITS, other_view
 from loaders.sources.folders import SYNTHETIC
-from loaders.sources.split import group_by, known_patients, split_groups
+from loaders.sources.split import group_by, known_patients, split_findings, split_groups
 
 TEST_SET = "for a test set alone, name the run to test on it with --like RUN"
 MOST_NAMES = int(np.iinfo(ROW["source"]).max)  # of sources and of views, beside "" for unknown ones
@@ -72,7 +73,8 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
         return plan(config, catalog, None, progress)
     num_files = sum(not entry.excluded for entry in catalog.entries)
     side = stored_side(config.size)
-    check_room(config.out, num_files * side**2 + 3 * beton_size(-(-num_files // 3), side, config.page_mib << 20))
+    of_one = beton_size(-(-num_files // 3), side, config.page_mib << 20, num_findings(catalog))
+    check_room(config.out, num_files * side**2 + 3 * of_one)
     key = load_site_key(config.site_key)
     with locked(config.out), spool_file(config.out, num_files * side**2) as spool:
         conversion = plan(config, catalog, spool, progress)
@@ -82,7 +84,7 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
 
 def check_task(config: ConvertConfig, catalog: Catalog) -> None:
     """Errors: InputError for a single class, or too many sources; ConfigError for a positive class there is not."""
-    if len(catalog.classes) < 2:
+    if len(catalog.classes) < 2 and catalog.task == "classes":
         empty = "".join(f" ({one.finding})" for one in catalog.cautions if one.code == "folders-without-films")
         raise InputError(
             f"{config.catalog.origin}: one class, {catalog.classes[0]}{empty}; expected at least two; "
@@ -93,6 +95,11 @@ def check_task(config: ConvertConfig, catalog: Catalog) -> None:
     check_number("view", {entry.view for entry in included}, config)
     if config.positive is not None and config.positive not in catalog.classes:
         raise ConfigError(f"--positive: found {config.positive}, expected one of {', '.join(catalog.classes)}")
+
+
+def num_findings(catalog: Catalog) -> int:
+    """Findings of each film; 0 of the task classes."""
+    return len(catalog.classes) if catalog.task == "findings" else 0
 
 
 def check_number(what: str, names: set[str], config: ConvertConfig) -> None:
@@ -155,18 +162,38 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
         tied = [decisions[row.entry.path].group if row.entry.path in decisions else None for row in usable]
         for row, group in zip(usable, group_by(known, pixels, tied), strict=True):
             row.group = int(group)
-    audited = None
+    audited, kept_of = None, {path: decision.copy_of for path, decision in decisions.items() if decision.copy_of}
     if config.audit == "auto":
-        audited = audit_rows(config, included_rows, progress)
+        audited = audit_rows(config, included_rows, progress, catalog.classes if catalog.task == "findings" else ())
+        kept_of = {file.path: file.copy_of for file in audited.files if file.copy_of}
     else:
         apply_decisions(usable, decisions, config.audit)
         resolve_duplicates([row for row in usable if row.verdict == "written"])
     written = [row for row in usable if row.verdict == "written"]
     check_number("view", {row.view for row in written}, config)  # those of DICOM files, too
-    check_classes(config, catalog, written, rows)
+    notes = one_patient
+    if catalog.task == "findings":
+        check_usable(config, written, rows)
+        films = [row for row in usable if row.verdict in ("written", "duplicate")]
+        pixels = [row.decoded.pixel_hash for row in films]
+        joined, contradictions = join_copies([row.entry for row in films], pixels, kept_of)
+        for row, entry in zip(films, joined, strict=True):
+            row.entry = entry
+        notes += contradictions
+    else:
+        check_classes(config, catalog, written, rows)
     for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
         row.split = split
-    return summarise(config, catalog, rows, audited, one_patient)
+    return summarise(config, catalog, rows, audited, notes)
+
+
+def check_usable(config: ConvertConfig, written: list[Row], rows: list[Row]) -> None:
+    """Errors: InputError when no radiograph is usable."""
+    if not written:
+        files = sum(row.verdict != "excluded" for row in rows)
+        first = next((row for row in rows if row.verdict == "rejected"), None)
+        why = f"; the first, {first.entry.path}: {first.reason}" if first else ""
+        raise InputError(f"{config.catalog.origin}: none of {files} files is usable{why}; expected some; add some")
 
 
 def check_classes(config: ConvertConfig, catalog: Catalog, written: list[Row], rows: list[Row]) -> None:
@@ -209,9 +236,14 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
             "expected one in each row or in none; fill it in"
         )
     if places := [place for place, split in enumerate(splits) if split == rest]:
-        label_N = np.array([catalog.classes.index(written[place].entry.label) for place in places])
         group_N = np.array([written[place].group for place in places])
-        drawn = split_groups(group_N, label_N, shares, config.seed, catalog.classes)
+        if catalog.task == "findings":
+            drawn = split_findings(
+                group_N, finding_values(written[place].entry for place in places), shares, config.seed
+            )
+        else:
+            label_N = np.array([catalog.classes.index(written[place].entry.label) for place in places])
+            drawn = split_groups(group_N, label_N, shares, config.seed, catalog.classes)
         for place, split in zip(places, drawn, strict=True):
             splits[place] = split
     if absent := sorted({"train", "val"} - set(splits)):
@@ -219,7 +251,7 @@ def choose_splits(config: ConvertConfig, catalog: Catalog, written: list[Row]) -
             f"{config.catalog.origin}: no file is of split {absent[0]}, expected train and val; name both, or leave "
             "all splits out, and they are dealt"
         )
-    for split in sorted(set(splits)):
+    for split in sorted(set(splits)) if catalog.task == "classes" else ():
         labels = {row.entry.label for row, chosen in zip(written, splits, strict=True) if chosen == split}
         if missing := [name for name in catalog.classes if name not in labels]:
             raise InputError(
@@ -248,7 +280,8 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
     frames_NSS = np.memmap(spool, np.uint8, "r").reshape(-1, side, side)
     fingerprint = hashlib.blake2b(digest_size=16)
     for row in written:
-        fingerprint.update(row.decoded.pixel_hash + row.entry.label.encode("utf-8", "surrogateescape") + b"\0")
+        label = row.entry.label.encode("utf-8", "surrogateescape") + b"\0" + row.entry.findings
+        fingerprint.update(row.decoded.pixel_hash + label)
     facts = Facts(
         classes=catalog.classes,
         positive=conversion.positive,
@@ -270,6 +303,9 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
             "pillow": PIL.__version__,
         },
         demographics=config.keep_demographics,
+        task=catalog.task,
+        uncertain=catalog.uncertain,
+        blank=catalog.blank,
     )
     # in random order, so that a page is a random choice of samples and reading by pages is no worse than at random
     shuffled = [written[place] for place in np.argsort(order_keys(config.seed, FILE_ORDER, 0, len(written)))]
@@ -292,13 +328,18 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
             progress("write", next(done), len(written))
 
     for split, rows in rows_of.items():
-        label_N = np.array([catalog.classes.index(row.entry.label) for row in rows])
+        if catalog.task == "findings":
+            labels = finding_values(row.entry for row in rows)
+        else:
+            labels = np.array([catalog.classes.index(row.entry.label) for row in rows])
         split_facts = replace(facts, split=split, conversion_id=identity.hexdigest())
         path, page_size = config.out / f"{split}.beton", config.page_mib << 20
-        write_beton(path, frames(rows), label_N, footer_of[split], split_facts, page_size)
+        write_beton(path, frames(rows), labels, footer_of[split], split_facts, page_size)
     for split in set(SPLITS) - set(rows_of):
         (config.out / f"{split}.beton").unlink(missing_ok=True)  # of an earlier conversion
-    publish_bytes(config.out / "convert.csv", table_bytes(conversion.rows), mode=0o600)
+    publish_bytes(
+        config.out / "convert.csv", table_bytes(conversion.rows, catalog.classes[: num_findings(catalog)]), mode=0o600
+    )
     if conversion.audited:
         write_audit(config.out, conversion.audited)
     elif config.audit == "off" or Path(config.audit).resolve() != (config.out / AUDIT_TABLE).resolve():

@@ -21,11 +21,12 @@ TRAINED_ON = ("train.beton", "val.beton")
 class Task:
     """What a test set must share with its target, as in a beton's facts, which weights keep under the same names."""
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # or findings
     positive: str
     crop: int
     stored: int
     fit: str
+    task: str = "classes"
 
 
 def like_target(config: ConvertConfig, like: Path) -> ConvertConfig:
@@ -47,15 +48,21 @@ def like_target(config: ConvertConfig, like: Path) -> ConvertConfig:
             f"{like}: frames of {task.stored} with crops of {task.crop}, fitted by {task.fit}, expected frames that "
             "`convert` makes; convert its radiographs, and train again"
         )
-    wanted: dict[str, Any] = {"positive": task.positive, "size": task.crop, "fit": task.fit, "val": 0.0, "holdout": 1.0}
+    if task.task == "classes" and config.catalog.task == "findings":
+        raise ConfigError(f"--like {like}: of one label a film, found findings, expected classes; leave them out")
+    wanted: dict[str, Any] = {
+        "positive": task.positive or None, "size": task.crop, "fit": task.fit, "val": 0.0, "holdout": 1.0,
+    }  # fmt: skip
     default = {field.name: field.default for field in (*fields(ConvertConfig), *fields(CatalogConfig))}
-    for name, expected in {"classes": task.classes, **wanted}.items():
-        found = config.catalog.classes if name == "classes" else getattr(config, name)
-        if found != expected and (name in config.given or found != default[name]):
+    for name, expected in {task.task: task.classes, **wanted}.items():
+        found = getattr(config.catalog if name == task.task else config, name)
+        if found not in (expected, ("all",)) and (name in config.given or found != default[name]):
             shown, needed = (",".join(value) if isinstance(value, tuple) else value for value in (found, expected))
             whose = "of a test set alone" if name in ("val", "holdout") else f"as of {like}"
             raise ConfigError(f"--{name}: found {shown}, expected {needed} {whose}; leave it out")
-    return replace(config, catalog=replace(config.catalog, classes=task.classes), **wanted)
+    names: dict[str, Any] = {task.task: task.classes}
+    catalog = replace(config.catalog, **names)
+    return replace(config, catalog=catalog, **wanted)
 
 
 def read_task(like: Path) -> Task:

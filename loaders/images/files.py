@@ -27,7 +27,7 @@ REFUSALS = {  # code of a RadiographError → its meaning, the usual remedy
     "no-file": ("not a regular file", "remove it from the source"),
     "outside-source": (
         "leads outside the source folder",
-        "copy the file there, or list it in a manifest with --root",
+        "copy the file there, or name the folder that it lies in by --root",
     ),
     "empty": ("empty", COPY_AGAIN),
     "cut": ("cut short", COPY_AGAIN),

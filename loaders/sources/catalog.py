@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from loaders.cautions import Caution, caution
-from loaders.config import CatalogConfig
+from loaders.config import CatalogConfig, Task
 from loaders.errors import ConfigError, InputError
 from loaders.sources.entry import (
     EXCLUDED,
@@ -18,12 +18,15 @@ from loaders.sources.entry import (
     as_text,
     is_placeholder,
     looks_healthy,
+    one_name_each,
     other_view,
     patient_id,
     projection,
     spelling,
     table_path,
+    translations,
 )
+from loaders.sources.findings import policies, policy_cautions, settle
 from loaders.sources.folders import folder_entries
 from loaders.sources.manifest import manifest_entries
 from loaders.sources.presets import check_whole_patients, preset_entries
@@ -35,12 +38,19 @@ MOST_LABELS = 20  # with their counts in a caution
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Catalog:
-    """All source files.  root: what paths are relative to.  classes: in label order; none without labels."""
+    """All source files.  root: what paths are relative to.  classes: in label order; none without labels.
+
+    task: findings where each film has a value for each of classes, which then has the findings' names.
+    uncertain, blank: finding → what became of a table's uncertain and empty cells: present, absent or unknown.
+    """
 
     root: Path
     entries: tuple[Entry, ...]
     classes: tuple[str, ...]
     cautions: tuple[Caution, ...] = ()
+    task: Task = "classes"
+    uncertain: dict[str, str] = field(default_factory=dict)
+    blank: dict[str, str] = field(default_factory=dict)
 
 
 def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool = False) -> Catalog:
@@ -51,24 +61,27 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
     column, label or class; StorageError when the source cannot be listed.
     """
     patient_of, origin = patient_pattern(config.group_regex), config.origin
+    findings: tuple[str, ...] = ()
     if lost := [root for root in config.root if not root.is_dir()]:
         raise ConfigError(f"--root: found {lost[0]}, expected a folder; check the path")
     root = origin
     if config.manifest is not None:
-        given, root, cautions = manifest_entries(config)
+        given, root, cautions, findings = manifest_entries(config, partial)
     elif config.preset is not None:
-        given, cautions = preset_entries(origin, config.preset, config.readers)
+        given, cautions, findings = preset_entries(origin, config, partial)
     else:
         given, cautions = folder_entries(origin, labelled, config.classes, config.root)
-    given, translated = translate(given, config)
+    given, translated = (given, []) if findings else translate(given, config)
     name_of = one_name_each([as_text(entry.label) for entry in given if not entry.excluded], config.classes)
-    if labelled and not config.classes:
+    if labelled and not config.classes and not findings:
         check_labels(origin, name_of.values())
     sources = one_name_each([as_text(entry.source) for entry in given])
     source_of = {written: "" if is_placeholder(written) else name for written, name in sources.items()}
     roots = config.root if len(config.root) > 1 else ()
     above = [f"{os.path.relpath(os.path.realpath(folder), root)}/" for folder in roots]
-    entries = [completed(entry, name_of, source_of, config, patient_of, above) for entry in given]
+    decided = policies(findings, config) if findings else None
+    final_of = settle((entry.findings for entry in given), decided) if decided else {}
+    entries = [completed(entry, name_of, source_of, config, patient_of, above, final_of) for entry in given]
     if config.preset == "nih":
         check_whole_patients(origin, entries)
     found = sorted({entry.label for entry in entries if not entry.excluded or entry.kind == OTHER_CLASS})
@@ -78,8 +91,8 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
         why = f", and {number:,} files that are {EXCLUDED[kind]}" if kind else ""
         remedy = "keep them by --views all" if kind == "other-view" else "check the path"
         raise InputError(f"{origin}: no radiographs found{why}, expected {expected}; {remedy}")
-    classes = config.classes or tuple(name for name in found if labelled)
-    missing = [name for name in classes if name not in found]
+    classes = findings or config.classes or tuple(name for name in found if labelled)
+    missing = [name for name in classes if name not in found and not findings]
     if partial and len(missing) == len(classes):
         raise InputError(
             f"{origin}: labels {', '.join(found)}, expected some of {', '.join(classes)}; translate them with "
@@ -97,8 +110,8 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
         )
     if formulas := [name for name in classes if table_path(name) != name]:
         raise InputError(
-            f"{origin}: class {formulas[0]!r}, expected a name that a spreadsheet does not take for a formula; "
-            "start it with a letter or a digit"
+            f"{origin}: {'finding' if findings else 'class'} {formulas[0]!r}, expected a name that a spreadsheet does "
+            "not take for a formula; start it with a letter or a digit"
         )
     # no patients: a caution may be shown to others
     names = {name for entry in given for name in (entry.label, entry.view, entry.source) if as_text(name) != name}
@@ -118,7 +131,14 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
         named = [f"{label} ({number})" for label, number in others[:MOST_LABELS]]
         named += [f"{len(others) - MOST_LABELS} other labels"] if len(others) > MOST_LABELS else []
         cautions.append(caution("labels-left-out", files=sum(dict(others).values()), labels=named))
-    return Catalog(root=root, entries=tuple(entries), classes=classes, cautions=tuple(cautions))
+    if decided:
+        taken = zip(given, entries, strict=True)
+        cautions += policy_cautions((before.findings for before, entry in taken if not entry.excluded), decided)
+    return Catalog(
+        root=root, entries=tuple(entries), classes=classes, cautions=tuple(cautions),
+        task="findings" if findings else "classes", uncertain=decided.uncertain if decided else {},
+        blank=decided.blank if decided else {},
+    )  # fmt: skip
 
 
 def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
@@ -132,17 +152,6 @@ def patient_pattern(group_regex: str | None) -> re.Pattern[str] | None:
     if pattern.groups < 1:
         raise ConfigError(f"--group-regex: {group_regex!r} has no group, expected (…) around the patient")
     return pattern
-
-
-def one_name_each(names: Sequence[str], classes: tuple[str, ...] = ()) -> dict[str, str]:
-    """Each spelling of a label or a source → its name: Covid and covid are one class, as are 1 and 1.0.
-
-    The name is that of --classes, or else the commonest spelling, the first in the alphabet of several.
-    """
-    counts, spellings = Counter((*names, *classes)), defaultdict[str, list[str]](list)
-    for name in sorted(counts, key=lambda name: (name not in classes, -counts[name], name)):
-        spellings[spelling(name)].append(name)
-    return {name: name if name in classes else same[0] for same in spellings.values() for name in same}
 
 
 def check_labels(origin: Path, labels: Iterable[str]) -> None:
@@ -159,21 +168,10 @@ def check_labels(origin: Path, labels: Iterable[str]) -> None:
 def translate(entries: list[Entry], config: CatalogConfig) -> tuple[list[Entry], list[str]]:
     """The entries with the labels of --map-label, in any spelling; and what was translated, with the number of files.
 
-    Each label is translated once: `a=b,b=a` exchanges two.
-    Errors: ConfigError for a label that is given two names; InputError for one that no file has.
+    Each label is translated once: `a=b,b=a` exchanges two.  Errors: as translations.
     """
-    new_of: dict[str, str] = {}
-    for pair in config.map_label:
-        old, _, new = pair.rpartition("=")
-        if new_of.setdefault(spelling(old), new.strip()) != new.strip():
-            raise ConfigError(f"--map-label: found {pair} beside {old}={new_of[spelling(old)]}, expected one of both")
     counts = Counter(as_text(entry.label) for entry in entries if not entry.excluded)
-    if lost := new_of.keys() - set(map(spelling, counts)):
-        named = next(pair for pair in config.map_label if spelling(pair.rpartition("=")[0]) in lost)
-        raise InputError(
-            f"{config.origin}: --map-label {named!r}, but no file has that label, expected some of "
-            f"{', '.join(sorted(counts))}; correct it"
-        )
+    new_of = translations(config, counts)
     done = [f"{old} = {new_of[spelling(old)]} ({counts[old]})" for old in sorted(counts) if spelling(old) in new_of]
     return [
         replace(entry, label=new_of.get(spelling(as_text(entry.label)), entry.label)) for entry in entries
@@ -192,10 +190,12 @@ def completed(
     config: CatalogConfig,
     pattern: re.Pattern[str] | None,
     above: Sequence[str],
+    final_of: Mapping[bytes, bytes],
 ) -> Entry:
     """The entry with the patient in its path, unless it has one; excluded where view or class are not asked for.
 
     name_of, source_of: the names of labels and sources.  above: of several roots, what paths begin with.
+    final_of: a table's values of findings → those of the entry.
     """
     match = None
     if pattern and not entry.patient:  # ^ may mean the path's start or the name's
@@ -210,5 +210,5 @@ def completed(
     elif not excluded and config.classes and label not in config.classes:
         excluded, kind = f"class {label} not asked for", OTHER_CLASS
     changed: dict[str, Any] = {"label": label, "patient": patient, "view": view, "source": source_of[source]}
-    changed |= {"excluded": excluded, "kind": kind}
+    changed |= {"excluded": excluded, "kind": kind, "findings": final_of.get(entry.findings, b"")}
     return replace(entry, **changed) if any(getattr(entry, name) != value for name, value in changed.items()) else entry

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from loaders.cautions import Caution, caution
+from loaders.sources.split import LEAST_KNOWN, known_groups
 from loaders.statistics import percentile_interval
 
 STRONG, MODERATE = 0.85, 0.6  # least lower end of the balanced accuracy; guessing gives 0.5
@@ -179,4 +180,36 @@ def source_cautions(labels: Sequence[str], sources: Sequence[Hashable], group_N:
             own = {one.label: one.own_percent for one in same}
             numbers = {"accuracy": best.accuracy, "low": best.low, "high": best.high}
             cautions.append(caution(GRADES[grade], label=best.label, own_percent=own, **numbers))
+    return cautions
+
+
+def finding_cautions(
+    names: Sequence[str], finding_NK: np.ndarray, sources: Sequence[Hashable], group_N: np.ndarray
+) -> list[Caution]:
+    """Cautions of findings that the source tells, each over its known labels, or that come from one source alone.
+
+    Not of findings with too few groups to be measured.  finding_NK: float, 1 present, 0 absent, NaN unknown.
+    """
+    of_grade: dict[str, list[str]] = {"total": [], "strong": [], "moderate": [], "one": []}
+    _, source_N = numbered(sources)
+    if len(set(sources)) < 2:
+        return []
+    for name, value_N in zip(names, finding_NK.T, strict=True):
+        known_N = ~np.isnan(value_N)
+        if min(known_groups(group_N, value_N)) < LEAST_KNOWN:
+            continue  # as it is not measured
+        labels = ["present" if value else "absent" for value in value_N[known_N]]
+        found = measure_confounding(labels, source_N[known_N].tolist(), group_N[known_N])
+        grade = next((grade for grade in ("total", "strong", "moderate") for one in found if one.grade == grade), "")
+        if not grade and len(np.unique(source_N[value_N == 1])) == 1:
+            grade = "one"
+        if grade:
+            of_grade[grade].append(name)
+    cautions = []
+    if inseparable := of_grade["total"] + of_grade["strong"]:
+        cautions.append(caution("findings-confounded-with-source", findings=inseparable))
+    if near := of_grade["moderate"]:
+        cautions.append(caution("findings-near-source", findings=near, accuracy=MODERATE))
+    if lonely := of_grade["one"]:
+        cautions.append(caution("findings-of-one-source", findings=lonely))
     return cautions

@@ -7,20 +7,23 @@ import itertools
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from loaders.atomic_file import storage_error
-from loaders.config import Views
+from loaders.config import CatalogConfig, Views
+from loaders.errors import ConfigError, InputError
 from loaders.images.files import SUFFIXES
 
 SPLITS = ("train", "val", "heldout")
 SPLIT_NAMES = {
     "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val",
     "test": "heldout", "testing": "heldout", "heldout": "heldout", "held-out": "heldout", "holdout": "heldout",
 }  # fmt: skip
+ABSENT, PRESENT, UNKNOWN = range(3)  # a finding of a film, one byte each
 OTHER_CLASS = "other-class"
 EXCLUDED = {  # kind of an entry that takes no part → its meaning
     OTHER_CLASS: "of a class not asked for",
@@ -90,6 +93,7 @@ class Entry:
 
     excluded: why it takes no part, or "".  kind: of that reason, one of EXCLUDED, or "".  one_film_ids: the PatientID
     in the file is of this film alone, and tells no patient.  sex, age: as a table has them, or "".
+    findings: of the task findings ABSENT, PRESENT or UNKNOWN for each finding of the catalog; then label is "".
     """
 
     path: str
@@ -103,6 +107,7 @@ class Entry:
     excluded: str = ""
     kind: str = ""
     one_film_ids: bool = False
+    findings: bytes = b""
 
     def patient_or(self, in_file: str) -> str:
         """The patient, or else the one that the file itself names; "" for none.  in_file: its PatientID."""
@@ -125,20 +130,55 @@ def without_decimals(text: str) -> str:
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text) if text.endswith("0") else text
 
 
+def bare_words(text: str) -> str:
+    """A cell's words in lower case, without signs."""
+    return " ".join(re.split(r"[\W_]+", text.casefold())).strip()
+
+
 def is_placeholder(text: str) -> bool:
     """Whether a cell stands for nothing, as NA, #N/A, unknown or --."""
-    return " ".join(re.split(r"[\W_]+", text.casefold())).strip() in PLACEHOLDERS
+    return bare_words(text) in PLACEHOLDERS
 
 
 def patient_id(text: str) -> str:
     """A patient's identifier; "" for what stands for none, such as NA or anonymous."""
-    bare = " ".join(re.split(r"[\W_]+", text.casefold())).strip()
+    bare = bare_words(text)
     return "" if bare in PLACEHOLDERS or bare in ANONYMOUS else without_decimals(text.strip())
 
 
 def spelling(name: str) -> str:
     """What the spellings of a name have in common: Covid is covid, 1.0 is 1, and both ways to write ö are one."""
     return without_decimals(unicodedata.normalize("NFC", " ".join(name.split()).casefold()))
+
+
+def one_name_each(names: Sequence[str], classes: tuple[str, ...] = ()) -> dict[str, str]:
+    """Each spelling of a label or a source → its name: Covid and covid are one class, as are 1 and 1.0.
+
+    The name is that of --classes, or else the commonest spelling, the first in the alphabet of several.
+    """
+    counts, spellings = Counter((*names, *classes)), defaultdict[str, list[str]](list)
+    for name in sorted(counts, key=lambda name: (name not in classes, -counts[name], name)):
+        spellings[spelling(name)].append(name)
+    return {name: name if name in classes else same[0] for same in spellings.values() for name in same}
+
+
+def translations(config: CatalogConfig, names: Collection[str]) -> dict[str, str]:
+    """The names of --map-label: a label's spelling → its new name.
+
+    Errors: ConfigError for a label that is given two names; InputError for one that is not among the names.
+    """
+    new_of: dict[str, str] = {}
+    for pair in config.map_label:
+        old, _, new = pair.rpartition("=")
+        if new_of.setdefault(spelling(old), new.strip()) != new.strip():
+            raise ConfigError(f"--map-label: found {pair} beside {old}={new_of[spelling(old)]}, expected one of both")
+    if lost := new_of.keys() - set(map(spelling, names)):
+        named = next(pair for pair in config.map_label if spelling(pair.rpartition("=")[0]) in lost)
+        raise InputError(
+            f"{config.origin}: --map-label {named!r}, but no file has that label, expected some of "
+            f"{', '.join(sorted(names))}; correct it"
+        )
+    return new_of
 
 
 def looks_healthy(name: str) -> bool:

@@ -21,8 +21,7 @@ from loaders.sources.entry import (
     looks_healthy,
     may_be_picture,
 )
-from loaders.sources.presets import set_of_folders
-from loaders.sources.table_sets import set_of_table
+from loaders.sources.presets import set_of_folders, set_of_table
 
 OF_SET = re.compile(r"[ _-]?(set|data|images)$")  # train_set, test-images
 MASKS = re.compile(r".*(masks?|segmentations?|annotations?)", re.IGNORECASE)

@@ -3,14 +3,29 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from loaders.cautions import Caution, caution
 from loaders.config import CatalogConfig, Readers
 from loaders.errors import ConfigError, InputError
-from loaders.sources.entry import EXCLUDED, SPLIT_NAMES, SPLITS, Entry, as_text, looks_healthy, patient_id, spelling
+from loaders.images.files import SUFFIXES
+from loaders.sources.entry import (
+    EXCLUDED,
+    SPLIT_NAMES,
+    SPLITS,
+    Entry,
+    as_text,
+    files_below,
+    kind_aside,
+    looks_healthy,
+    may_be_picture,
+    patient_id,
+    spelling,
+)
+from loaders.sources.finding_tables import Findings, column_findings, listed_findings
+from loaders.sources.findings import merge_findings, policies
 from loaders.sources.table import spaced, table_columns, table_rows
 
 COLUMNS = {  # what a column has, by its plain name → usual spellings, letters and digits alone
@@ -32,8 +47,13 @@ Opinion = tuple[int, str]  # line, label
 MUST_AGREE = ("patient", "view", "source", "split")  # of rows that repeat a file
 
 
-def manifest_entries(config: CatalogConfig) -> tuple[list[Entry], Path, list[Caution]]:
-    """The files of a manifest in order, each once; the folder that their paths are relative to; what was assumed.
+def manifest_entries(
+    config: CatalogConfig, partial: bool = False
+) -> tuple[list[Entry], Path, list[Caution], tuple[str, ...]]:
+    """The files of a manifest in order, each once; the folder that their paths are relative to; what was assumed; and
+    the findings' names, of which entries then have the values as the table has them.
+
+    partial: some of the findings asked for will do.
 
     Errors: ConfigError for a column or root that there is not; InputError for a missing column or cell, rows of one
     file that contradict each other, or a split of another name; StorageError.
@@ -41,49 +61,71 @@ def manifest_entries(config: CatalogConfig) -> tuple[list[Entry], Path, list[Cau
     manifest, base = config.manifest, common_folder(config)
     assert manifest is not None
     named = {name: getattr(config, f"{name}_column", None) for name in COLUMNS}
-    asked = {spaced(text) for text in named.values() if text}
+    asked, findings = {spaced(text) for text in named.values() if text}, config.task == "findings"
+    needed = ["path"] if findings and config.separator is None else ["path", "label"]
 
     def fits(columns: list[str]) -> bool:
         found = {spaced(name) for name in columns}
-        return asked <= found and all(named[name] or candidates(columns, name) for name in ("path", "label"))
+        return asked <= found and all(named[name] or candidates(columns, name) for name in needed)
 
     columns = table_columns(manifest, fits)
-    column_of = {name: chosen_column(manifest, columns, name, text) for name, text in named.items()}
+    chosen = [name for name in named if name in needed or name != "label"]
+    column_of = {name: chosen_column(manifest, columns, name, named[name]) for name in chosen}
     if config.view_column:
         column_of["plane"] = None
-    required = [column_of[name] or name for name in ("path", "label")]
-    optional = [column for name, column in column_of.items() if column and name not in ("path", "label")]
-    remedy = "name them so in the first line, or by --path-column and --label-column"
-    rows = table_rows(manifest, required, optional, remedy, filled=required)
-    column_of |= dict(zip(("path", "label"), required, strict=True))
-    place = path_finder(base, config.root)
+    required = [column_of[name] or name for name in needed]
+    optional = [column for name, column in column_of.items() if column and name not in needed]
+    remedy = f"name them so in the first line, or by {' and '.join(f'--{name}-column' for name in needed)}"
+    filled = required[:1] if findings else required  # nothing is named on some films
+    rows = table_rows(manifest, required, optional, remedy, filled=filled)
+    column_of |= dict(zip(needed, required, strict=True))
+    found, cautions = Findings(names=(), of_row={}), list[Caution]()
+    if config.separator is not None:
+        cells = {line: row[required[1]] for line, row in rows}
+        found = listed_findings(manifest, cells, config.separator, config, partial=partial)
+    elif findings:
+        found = column_findings(manifest, config, fits, others=known_columns(asked), partial=partial)
+    place, of_studies = path_finder(base, config.root), 0
     kept: dict[str, tuple[int, dict[str, str]]] = {}
-    told = []  # line, path, reader, label
+    told: list[tuple[int, str, str, str]] = []  # line, path, reader, label
     for line, row in rows:
         values = {name: row[column] if column else "" for name, column in column_of.items()}
         path, values["view"] = place(values.pop("path")), values["view"] or values.pop("plane")
         values["split"] = split_name(manifest, line, values["split"])
-        told.append((line, path, values["reader"], values["label"]))
-        first, before = kept.setdefault(path, (line, values))
-        if first != line:
-            merge_row(manifest, path, (first, before), (line, values))
-    labels = merge_labels(manifest, told, config.readers) if len(kept) < len(rows) else {}
+        films = films_of_study(base, path) if findings else []
+        of_studies += len(films)
+        for film in films or [path]:
+            told.append((line, film, values["reader"], values.get("label", "")))
+            first, before = kept.setdefault(film, (line, values))
+            if first != line:
+                kept[film] = first, merged_row(manifest, film, (first, before), (line, values))
+    labels: dict[str, str] = {}
+    values_of: dict[str, bytes] = {}
+    if findings:
+        opinions = ((line, path, reader, found.of_row[line]) for line, path, reader, _ in told)
+        decided = policies(found.names, config)
+        values_of = merge_findings(manifest, opinions, found.names, config.readers, decided)
+    elif len(kept) < len(told):
+        labels = merge_labels(manifest, told, config.readers)
     fields = (*MUST_AGREE, "sex", "age")
     entries = []
     for path, (_, values) in kept.items():
         told_of: dict[str, Any] = {name: values[name] for name in fields}
-        label = labels.get(path, values["label"])
-        told_of["kind"] = "" if label else "readers-differ"
-        entries.append(Entry(path=path, label=label, excluded=EXCLUDED.get(told_of["kind"], ""), **told_of))
+        label = "" if findings else labels.get(path, values["label"])
+        told_of["kind"] = "" if label or findings else "readers-differ"
+        told_of["excluded"] = EXCLUDED.get(told_of["kind"], "")
+        entries.append(Entry(path=path, label=label, findings=values_of.get(path, b""), **told_of))
     by_spelling = [
         f"{header_of(columns, column)} as {'view' if name == 'plane' else name}"
         for name, column in column_of.items()
         if column and column != name and not named[name]
     ]
     cautions = [caution("columns-taken", columns=by_spelling)] if by_spelling else []
-    if len(kept) < len(rows):
+    if of_studies:
+        cautions.append(caution("studies-taken", films=of_studies))
+    if len(kept) < len(told):
         cautions.append(caution("rows-merged", rows=len(rows), files=len(kept)))
-    return entries, base, cautions
+    return entries, base, cautions + found.cautions, found.names
 
 
 # ---- columns
@@ -95,6 +137,13 @@ def candidates(columns: Sequence[str], name: str) -> list[str]:
         return plain[:1]
     spellings = COLUMNS[name].split()
     return [column for column in columns if "".join(filter(str.isalnum, column.casefold())) in spellings]
+
+
+def known_columns(asked: Collection[str]) -> Callable[[list[str]], set[str]]:
+    """A function from a table's columns to those, spaced, that hold no finding.  asked: by options."""
+    return lambda columns: {
+        *asked, *(spaced(column) for name in COLUMNS for column in candidates(columns, name))
+    }  # fmt: skip
 
 
 def chosen_column(manifest: Path, columns: Sequence[str], name: str, asked: str | None) -> str | None:
@@ -133,9 +182,12 @@ def split_name(manifest: Path, line: int, text: str) -> str:
     return SPLIT_NAMES.get(text.casefold(), "")
 
 
-def merge_row(manifest: Path, path: str, first: tuple[int, dict[str, str]], again: tuple[int, dict[str, str]]) -> None:
-    """Fill what the first row of a file leaves empty.  Errors: InputError where another row contradicts it."""
+def merged_row(
+    manifest: Path, path: str, first: tuple[int, dict[str, str]], again: tuple[int, dict[str, str]]
+) -> dict[str, str]:
+    """The first row of a file, what it leaves empty filled.  Errors: InputError where another row contradicts it."""
     (line, kept), (later, values) = first, again
+    kept = dict(kept)  # which other films of a study have, too
     for name in (*MUST_AGREE, "sex", "age"):
         one, other = (patient_id(as_text(row[name])) if name == "patient" else row[name] for row in (kept, values))
         if name in MUST_AGREE and one and other and one.casefold() != other.casefold():
@@ -145,6 +197,7 @@ def merge_row(manifest: Path, path: str, first: tuple[int, dict[str, str]], agai
                 "one for a file; correct or drop a row"
             )
         kept[name] = kept[name] or values[name]
+    return kept
 
 
 # ---- paths
@@ -196,6 +249,14 @@ def path_finder(base: Path, roots: Sequence[Path]) -> Callable[[str], str]:
         return located(path, climbs) or (path if climbs else below_root(f"{real[0]}/{path}")) or path
 
     return place
+
+
+def films_of_study(base: Path, path: str) -> list[str]:
+    """The pictures in the folder that a row names instead of a film; none where it names none."""
+    if path[path.rfind(".") :].lower() in SUFFIXES or not (folder := base / path).is_dir():
+        return []
+    below = (one for one in files_below(folder) if not kind_aside(one) and may_be_picture(one.name))
+    return [(PurePosixPath(path) / one).as_posix() for one in below]
 
 
 def tidy(path: str) -> str:

@@ -11,22 +11,28 @@ Sources of the sets of folders, as of November 2026 (of those with a table, see 
   itself, and in __MACOSX/) and https://data.mendeley.com/datasets/rscbjbr9sj/3, where files have other names
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial as bound
 from pathlib import Path, PurePosixPath
 
-from loaders.cautions import caution
-from loaders.config import Readers
+from loaders.cautions import Caution, caution
+from loaders.config import CatalogConfig
 from loaders.errors import InputError
 from loaders.sources.entry import EXCLUDED, Entry, files_below, is_image, kind_aside, left_out, unlisted
+from loaders.sources.finding_sets import FINDING_READERS, FINDING_TABLES
+from loaders.sources.table import table_columns
 from loaders.sources.table_sets import (
     IMAGES,
     NIH_TEST,
+    TABLES,
     UNPACK,
     Found,
     Paths,
     chestxray_entries,
+    has_columns,
     nih_entries,
     rsna_entries,
     siim_entries,
@@ -49,23 +55,29 @@ KAGGLE_PATIENT = re.compile(
 )
 
 
-def preset_entries(source: Path, preset: str, readers: Readers | None = None) -> Found:
+def preset_entries(
+    source: Path, config: CatalogConfig, partial: bool = False
+) -> tuple[list[Entry], list[Caution], tuple[str, ...]]:
     """Every radiograph of a public set, sorted by path, and every other image of its tree with why it is excluded.
 
-    readers: how those of vindr are combined, by majority unless said.
+    Then what was assumed, and the findings' names, of which entries then have the values as the table has them.
+    config.readers: how those of vindr are combined, by majority unless said.  partial: some of the findings will do.
     Errors: InputError when a file that the layout needs is missing or not as expected; StorageError.
     """
     if not source.is_dir():
-        raise InputError(f"{source}: not a folder, expected the folder of {preset}; check the path")
+        raise InputError(f"{source}: not a folder, expected the folder of {config.preset}; check the path")
+    preset, findings = config.preset or "", tuple[str, ...]()
     listed = list(files_below(source))
     paths = [path for path in listed if not kind_aside(path)]
-    if preset == "vindr":
-        entries, cautions = vindr_entries(source, paths, readers or "majority")
+    if config.task == "findings":
+        entries, cautions, findings = FINDING_READERS[preset](source, paths, config, partial)
+    elif preset == "vindr":
+        entries, cautions = vindr_entries(source, paths, config.readers or "majority")
     else:
         entries, cautions = READERS[preset](source, paths)
     aside = [(path, kind) for path in listed if is_image(path) and (kind := kind_aside(path))]
     entries += [left_out(path, kind, EXCLUDED[kind]) for path, kind in aside]
-    return sorted(entries, key=lambda entry: entry.path), cautions
+    return sorted(entries, key=lambda entry: entry.path), cautions, findings
 
 
 def check_whole_patients(source: Path, entries: Sequence[Entry]) -> None:
@@ -185,6 +197,17 @@ def set_of_folders(paths: Paths) -> str:
             return "covid-radiography"
         if kind.upper() in KAGGLE_LABELS and KAGGLE_PATIENT.match(path.name):
             return "kaggle-pneumonia"
+    return ""
+
+
+def set_of_table(folder: Path) -> str:
+    """The preset whose table is in a folder, by its name and columns; "" for none."""
+    for preset, (names, columns) in (TABLES | FINDING_TABLES).items():
+        fits = bound(has_columns, columns)
+        for table in (folder / name for name in names):
+            with contextlib.suppress(InputError):  # no table, whatever its name
+                if table.is_file() and not table.is_symlink() and fits(table_columns(table, fits)):
+                    return preset
     return ""
 
 

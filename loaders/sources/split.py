@@ -1,6 +1,6 @@
 """Groups that must stay together, and their split into training, validation and held-out sets."""
 
-# N samples, G groups, E edges
+# N samples, G groups, E edges, K findings, S splits, V what is kept even: images, and known and present labels
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -14,6 +14,8 @@ from loaders.errors import InputError
 from loaders.sampling import SPLIT, order_keys
 
 MOST_OF_ONE = 0.9  # of the films with an identifier: the patient with most of NIH's 112,120 has 184 of them
+PASSES = 20  # over all groups, to even a split of findings
+LEAST_KNOWN = 5  # groups in which a finding is present, and in which it is absent, for it to be measured in a set
 LEAST_SHARED = 4  # films: nothing can be trained on fewer, two classes in two splits
 
 
@@ -106,3 +108,82 @@ def assign(groups: list[int], size: dict[int, int], shares: dict[str, float]) ->
             given = min((group for group in groups if split_of[group] == donor), key=lambda group: size[group])
             split_of[given] = name
     return split_of
+
+
+def split_findings(group_N: np.ndarray, finding_NK: np.ndarray, shares: dict[str, float], seed: int) -> list[str]:
+    """Assign whole groups to splits so that images, and each finding's known and present labels, come close to shares.
+
+    group_N: int64.  finding_NK: float, 1 present, 0 absent, NaN unknown.  shares: split name → share of the images;
+    they add up to 1, and zero shares get nothing.
+    As in iterative stratification (Sechidis et al. 2011), groups with most of what is rarest come first, in an order
+    drawn from the seed where they have about the same; each goes where the sum of (found - wanted)² / wanted over
+    images and labels rises least.  A split that stays empty gets the smallest group of the one with most.  Then groups
+    move, one by one, where that lowers the sum, until none does or PASSES are over; none is the last of its split.
+    Gives one split name for each sample, a pure function of the arguments.  Errors: InputError for too few groups.
+    """
+    wanted = {name: share for name, share in shares.items() if share > 0}
+    names, own_G, group_N = list(wanted), *np.unique(group_N, return_inverse=True)
+    if len(own_G) < len(names):
+        raise InputError(
+            f"{len(own_G)} patients (groups), expected at least {len(names)}, one each for {', '.join(names)}; add "
+            "radiographs of more patients"
+        )
+    value_NV = np.column_stack([np.ones(len(finding_NK)), ~np.isnan(finding_NK), finding_NK == 1])
+    value_GV = np.column_stack([np.bincount(group_N, value_N, len(own_G)) for value_N in value_NV.T])
+    value_GV = value_GV[:, value_GV.any(0)]
+    total_V = value_GV.sum(0)
+    keys_G = order_keys(seed, SPLIT, 0, int(own_G.max()) + 1)[own_G]
+    rank_G = np.floor(np.log2((value_GV / total_V).sum(1)))
+    wanted_SV = np.array(list(wanted.values()))[:, None] * total_V
+    found_SV, split_G = np.zeros_like(wanted_SV), np.empty(len(own_G), np.int64)
+    for group in np.lexsort([keys_G, -rank_G]):
+        value_V = value_GV[group]
+        rise_S = (value_V * (2 * found_SV + value_V) / wanted_SV).sum(1)
+        split_G[group] = split = rise_S.argmin()
+        found_SV[split] += value_V
+    for split in range(len(names)):
+        if split not in split_G:
+            donor_G = np.flatnonzero(split_G == np.bincount(split_G).argmax())
+            split_G[donor_G[value_GV[donor_G, 0].argmin()]] = split
+    descend(split_G, value_GV, wanted_SV)
+    return [names[split] for split in split_G[group_N].tolist()]
+
+
+def descend(split_G: np.ndarray, value_GV: np.ndarray, wanted_SV: np.ndarray) -> None:
+    """Move groups between splits, in place, while that brings what splits have closer to what is wanted."""
+    num_splits = len(wanted_SV)
+    over_SV = np.stack([value_GV[split_G == split].sum(0) for split in range(num_splits)]) - wanted_SV
+    left_S = np.bincount(split_G, minlength=num_splits)
+    for _ in range(PASSES):
+        moved = False
+        for group in range(len(split_G)):
+            value_V, here = value_GV[group], split_G[group]
+            rise_S = (value_V * (2 * over_SV + value_V) / wanted_SV).sum(1)  # by its arrival
+            fall = (value_V * (2 * over_SV[here] - value_V) / wanted_SV[here]).sum()  # by its departure
+            rise_S[here] = fall
+            there = rise_S.argmin()
+            if left_S[here] > 1 and rise_S[there] < fall - 1e-9:
+                over_SV[here] -= value_V
+                over_SV[there] += value_V
+                left_S[here], left_S[there], split_G[group], moved = left_S[here] - 1, left_S[there] + 1, there, True
+        if not moved:
+            return
+
+
+def prevalence_gap(finding_NK: np.ndarray, splits: Sequence[str]) -> tuple[float, int]:
+    """The largest difference of a finding's prevalence among its known labels between two splits, and which finding's.
+
+    finding_NK: as above.  splits: of each sample.  A finding that fewer than two splits know has none.
+    """
+    split_N = np.array(splits)
+    gap_K = np.zeros(finding_NK.shape[1])
+    for finding, value_N in enumerate(finding_NK.T):
+        known_N = ~np.isnan(value_N)
+        gap_K[finding] = np.ptp([value_N[known_N & (split_N == name)].mean() for name in set(split_N[known_N])] or [0])
+    return float(gap_K.max()), int(gap_K.argmax())
+
+
+def known_groups(group_N: np.ndarray, value_N: np.ndarray) -> tuple[int, int]:
+    """Groups with a present and with an absent label of a finding, of which fewer than LEAST_KNOWN are too few."""
+    present, absent = (len(np.unique(group_N[value_N == value])) for value in (1, 0))
+    return present, absent

@@ -96,6 +96,18 @@ def table_columns(table: Path, fits: Callable[[list[str]], bool]) -> list[str]:
         return read_records(table, file, fits, True)[0]
 
 
+@contextmanager
+def table_cells(
+    table: Path, fits: Callable[[list[str]], bool]
+) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
+    """The names of a table's columns, and its rows one by one: (line, cells); a row may end early.
+
+    For tables of which only a few different rows are to be kept.  Errors: as table_columns, and table_rows for a row.
+    """
+    with opened(table) as file:
+        yield read_records(table, file, fits, True)
+
+
 def spaced(name: str) -> str:
     """A column's name, case and blanks aside."""
     return " ".join(name.lower().split())

@@ -11,11 +11,9 @@ Sources, as of November 2026:
   and https://physionet.org/content/vindr-cxr/1.0.0/ (annotations/, with a test set on which readers agreed)
 """
 
-import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -31,7 +29,7 @@ from loaders.sources.entry import (
     unlisted,
     without_decimals,
 )
-from loaders.sources.table import lowered, read_rows, table_columns, table_rows
+from loaders.sources.table import lowered, read_rows, table_rows
 
 IMAGES = "images"
 UNPACK = "unpack the set again, or point SOURCE at the folder that has it"
@@ -105,15 +103,23 @@ def host_of(url: str) -> str:
         return ""
 
 
-def nih_entries(source: Path, paths: Paths) -> Found:
-    """NIH ChestX-ray14: Data_Entry_2017.csv; images in images/ or images_001/images/ and so on, found by name.
-
-    The images in test_list.txt are held out; the rest is for training and validation.
-    """
+def nih_table(source: Path) -> tuple[Path, dict[str, tuple[int, dict[str, str]]]]:
+    """NIH's table, and its rows by the name of the image."""
     table = expected_file(source, NIH_TABLES)
     remedy = f"use {table.name} of the original set"
     optional = (*NIH_SEX, "patient age")
-    rows = read_rows(table, lambda row: row["image index"], NIH_COLUMNS, optional, remedy, filled=NIH_COLUMNS[:1])
+    return table, read_rows(
+        table, lambda row: row["image index"], NIH_COLUMNS, optional, remedy, filled=NIH_COLUMNS[:1]
+    )
+
+
+def nih_entries(source: Path, paths: Paths, values_of: Mapping[str, bytes] | None = None) -> Found:
+    """NIH ChestX-ray14: Data_Entry_2017.csv; images in images/ or images_001/images/ and so on, found by name.
+
+    The images in test_list.txt are held out; the rest is for training and validation.
+    values_of: name → its findings, instead of a class.
+    """
+    table, rows = nih_table(source)
     place_of, repeated = by_name(paths, lambda path: path.name)
     test, rest = (read_list(own_file(source, name)) for name in (NIH_TEST, NIH_REST))
     if test & rest:
@@ -124,16 +130,19 @@ def nih_entries(source: Path, paths: Paths) -> Found:
     for name, (_, row) in rows.items():
         label, own_patient = nih_label(row["finding labels"]), patient_id(row["patient id"])
         kind = reason = ""
+        if values_of is not None:
+            label = ""
         if name not in place_of:
             kind, reason = "missing", EXCLUDED["missing"]
-        elif not label:
+        elif not label and values_of is None:
             kind, reason = "other-finding", f"finding of no class: {row['finding labels'] or 'none given'}"
         elif test and rest and name not in test | rest:
             kind, reason = "no-split", f"neither in {NIH_TEST} nor in {NIH_REST}"
         entries.append(
             Entry(
                 path=place_of.get(name, name),
-                label=label or row["finding labels"],
+                label=label or (row["finding labels"] if values_of is None else ""),
+                findings=b"" if values_of is None else values_of[name],
                 patient=own_patient and f"nih-{own_patient.zfill(8)}",
                 sex=next(filter(None, (row[name] for name in NIH_SEX)), ""),
                 age=row["patient age"],
@@ -239,19 +248,27 @@ def listed_films(source: Path, paths: Paths, label_of: Mapping[str, str], table:
     return entries + unlisted(source, paths, {entry.path for entry in entries}, "unlisted", f"not in {table}")
 
 
-def films(paths: Paths, label_of: Mapping[str, str], source: str, split: str = "") -> list[Entry]:
+def films(
+    paths: Paths,
+    label_of: Mapping[str, str],
+    source: str,
+    split: str = "",
+    values_of: Mapping[str, bytes] | None = None,
+) -> list[Entry]:
     """The films of these identifiers, which are their files' names but for the suffix; of several files the first.
 
-    label_of: identifier → label, or "" where readers differ.  Their patients are unknown, whatever the files say.
+    label_of: identifier → label, or "" where readers differ.  values_of: identifier → findings,
+    instead of a label.  Their patients are unknown, whatever the files say.
     """
     place_of, repeated = by_name(paths, lambda path: path.stem)
     entries = [entry for entry in repeated if PurePosixPath(entry.path).stem in label_of]
     for film, label in label_of.items():
-        kind = "missing" if film not in place_of else "" if label else "readers-differ"
+        kind = "missing" if film not in place_of else "" if label or values_of else "readers-differ"
         entries.append(
             Entry(
                 path=place_of.get(film, film),
                 label=label,
+                findings=values_of[film] if values_of else b"",
                 source=source,
                 split=split,
                 excluded=EXCLUDED.get(kind, ""),
@@ -296,17 +313,6 @@ TABLES = {  # preset → the names that its table may have, and columns by which
     "siim": (SIIM_TABLES, SIIM_COLUMNS),
     "vindr": (VINDR_TABLES, VINDR_COLUMNS[:2]),
 }
-
-
-def set_of_table(folder: Path) -> str:
-    """The preset whose table is in a folder, by its name and columns; "" for none."""
-    for preset, (names, columns) in TABLES.items():
-        fits = partial(has_columns, columns)
-        for table in (folder / name for name in names):
-            with contextlib.suppress(InputError):  # no table, whatever its name
-                if table.is_file() and not table.is_symlink() and fits(table_columns(table, fits)):
-                    return preset
-    return ""
 
 
 def has_columns(wanted: Sequence[str], found: Sequence[str]) -> bool:

@@ -359,10 +359,27 @@ def test_roots_are_folders_and_columns_belong_to_manifests(tmp_path: Path) -> No
         read(tmp_path, "path,label\na.png,covid\n", root=(tmp_path / "lost",))
     with pytest.raises(ConfigError, match="found --view-column with S, expected them with --manifest"):
         CatalogConfig(source=Path("S"), root=(tmp_path,), view_column="x")
-    with pytest.raises(ConfigError, match="found --root with --preset"):
-        CatalogConfig(source=Path("S"), root=(tmp_path,), preset="nih")
     with pytest.raises(ConfigError, match="found --readers with --preset nih, expected it with vindr"):
         CatalogConfig(source=Path("S"), readers="any", preset="nih")
+
+
+def test_links_of_a_public_set_are_read_where_they_end_below_a_root(places: Path) -> None:
+    rows = []
+    (places / "set" / "images").mkdir(parents=True)
+    for number, name in enumerate(("a0", "a1", "b0", "b1")):
+        (places / "set" / "images" / f"{name}.png").symlink_to(places / "one" / f"{name}.png")
+        rows.append(f"{name}.png,{'No Finding' if name[0] == 'a' else 'Pneumonia'},{number},PA\n")
+    (places / "set" / "Data_Entry_2017.csv").write_text(
+        "Image Index,Finding Labels,Patient ID,View Position\n" + "".join(rows)
+    )
+
+    def converted(*roots: Path) -> Conversion:
+        catalog = CatalogConfig(source=places / "set", preset="nih", root=roots)
+        return convert(ConvertConfig(catalog=catalog, out=places / "B", size=32, workers=1, val=0.5, dry_run=True))
+
+    assert converted(places / "one").counts["written"] == 4
+    with pytest.raises(InputError, match=r"leads outside the source folder.*name the folder that it lies in by --root"):
+        converted()
 
 
 def test_an_audit_below_two_roots_is_honoured(places: Path) -> None:

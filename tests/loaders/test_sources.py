@@ -17,6 +17,7 @@ from loaders.convert.convert import convert
 from loaders.errors import ConfigError, InputError
 from loaders.sources.catalog import Catalog, positive_class, read_catalog
 from loaders.sources.entry import EXCLUDED, Entry
+from loaders.sources.finding_sets import FINDING_READERS
 from loaders.sources.presets import READERS
 from loaders.sources.split import group_by, known_patients, split_groups
 
@@ -427,7 +428,7 @@ def test_a_tree_of_another_layout_is_refused_with_the_file_that_lacks(
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_that_can_be_named_has_a_reader_and_wants_a_folder(tmp_path: Path, preset: str) -> None:
-    assert preset in READERS and len(READERS) == len(PRESETS)
+    assert preset in READERS | FINDING_READERS and READERS.keys() | FINDING_READERS.keys() == set(PRESETS)
     with pytest.raises(InputError, match=f"lost: not a folder, expected the folder of {preset}"):
         read(tmp_path / "lost", preset)
 

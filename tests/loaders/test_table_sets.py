@@ -271,9 +271,10 @@ def test_chexperts_tree_is_no_folder_of_classes_and_its_table_names_the_way(radi
     root = tmp_path / "CheXpert-v1.0-small"
     make_tree(tmp_path, *(row["Path"] for row in rows))
     (root / "train.csv").write_bytes(table.read_bytes())
-    for source in (root, root / "train"):
-        with pytest.raises(InputError, match=r"look like patients, studies or parts of a set, .* --manifest"):
-            read_plain(source)
+    with pytest.raises(InputError, match=r"looks like the public set chexpert, .* use --preset chexpert"):
+        read_plain(root)
+    with pytest.raises(InputError, match=r"look like patients, studies or parts of a set, .* --manifest"):
+        read_plain(root / "train")
 
 
 def read_plain(source: Path) -> Catalog:
