@@ -27,7 +27,8 @@ class PlannedPhantom:
     seed, patient, image: at least 0.  label: covid, normal or pneumonia.  size: side in pixels, 32 to 4096.
     strength: factor on the share of air that the finding replaces; 0 draws the normal film, above 1 the densest places
     become solid.  arms_up: beside the head, not hanging.  marked: a letter is burned into the upper left corner of the
-    central crop.  Arms and mark change nothing else.
+    central crop.  Arms and mark change nothing else.  findings: of loaders.config.PHANTOM_FINDINGS, each with its
+    strength, which is at 1 plain to see; beside label normal.
     """
 
     seed: int
@@ -38,6 +39,7 @@ class PlannedPhantom:
     strength: float = 1.0
     arms_up: bool = False
     marked: bool = False
+    findings: tuple[tuple[str, float], ...] = ()
 
     @property
     def name(self) -> str:

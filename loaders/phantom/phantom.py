@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from loaders.atomic_file import SUFFIX, storage_error
-from loaders.config import PhantomConfig
+from loaders.config import PHANTOM_FINDINGS, PhantomConfig
 from loaders.errors import StorageError
 from loaders.phantom.anatomy import (
     FINDING,
@@ -26,24 +26,22 @@ from loaders.phantom.anatomy import (
     TEXTURE,
     Body,
     PlannedPhantom,
-    blank,
-    blur,
     draw_anatomy,
     draw_lungs,
-    fill,
     random_stream,
     round_off,
     sample_body,
     shrink,
-    soft_noise,
-    to_fixed,
 )
+from loaders.phantom.findings import OPACITIES, enlarge_heart
 from loaders.sources.folders import PHANTOM_TABLE, SYNTHETIC
 from loaders.statistics import stream
 
-COLUMNS = ("path", "label", "patient", "view", "source", "mask", "arms", "mark")
+COLUMNS = ("patient", "view", "source", "mask", "arms", "mark")
+FINDING_OF_CLASS = {"covid": "opacity", "pneumonia": "consolidation"}
+NAMES = tuple(PHANTOM_FINDINGS)
 EXTENSIONS = {"png": "png", "png16": "png", "jpeg": "jpg", "tiff": "tif", "tiff16": "tif"}
-LABEL, COUNT, ARMS, MARKS = range(4)  # random streams; their keys are shorter than the drawing's
+LABEL, COUNT, ARMS, MARKS, PRESENT, UNKNOWN = range(6)  # random streams; their keys are shorter than the drawing's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,18 +58,30 @@ class Phantom:
 def draw_phantom(film: PlannedPhantom) -> Phantom:
     """Draw one radiograph; a pure function of the film."""
     size, body = film.size, sample_body(film)
+    for name, strength, place in planned_findings(film):
+        if name == "cardiomegaly":
+            body = enlarge_heart(body, strength, random_stream(film, place, shared=True))
     lungs_HW = draw_lungs(body)
     air_HW = body.air * round_off(lungs_HW, body, 0.16)
     film_HW = shrink(draw_anatomy(body, air_HW, film.arms_up, random_stream(film, TEXTURE, shared=True)), size)
     mask_HW = np.where(shrink(lungs_HW.astype(np.float32), size) > 127, np.uint8(255), np.uint8(0))
-    if film.label != "normal":
-        draw_finding = draw_covid if film.label == "covid" else draw_pneumonia
-        share_HW = draw_finding(body, random_stream(film, FINDING, shared=True), random_stream(film, FINDING))
-        film_HW += shrink(air_HW * np.minimum(film.strength * share_HW, 1), size) * (mask_HW > 0)
+    shares = [
+        strength * OPACITIES[name](body, lungs_HW, random_stream(film, place, shared=True), random_stream(film, place))
+        for name, strength, place in planned_findings(film)
+        if name in OPACITIES
+    ]
+    if shares:
+        film_HW += shrink(air_HW * np.minimum(sum(shares), 1), size) * (mask_HW > 0)
     film_HW = expose(film_HW, body, random_stream(film, GRAIN))
     if film.marked:
         film_HW += shrink(draw_mark(body.side, random_stream(film, MARK)), size) * (0.97 - film_HW)
     return Phantom(image_HW=(np.clip(film_HW, 0, 1) * 65535 + 0.5).astype(np.uint16), lung_mask_HW=mask_HW)
+
+
+def planned_findings(film: PlannedPhantom) -> list[tuple[str, float, int]]:
+    """Each finding of a film, its strength and its random stream: that of its class, and its own."""
+    of_class = [(FINDING_OF_CLASS[film.label], film.strength, FINDING)] if film.label != "normal" else []
+    return of_class + [(name, strength, FINDING + 1 + NAMES.index(name)) for name, strength in film.findings]
 
 
 def expose(film_HW: np.ndarray, body: Body, rng: np.random.Generator) -> np.ndarray:
@@ -93,64 +103,44 @@ def draw_mark(side: int, rng: np.random.Generator) -> np.ndarray:
     return mark_HW.astype(np.float32) / 255
 
 
-def blob(rng: np.random.Generator, centre_C: np.ndarray, radius: float, ragged: float) -> np.ndarray:
-    """Eight points around a centre."""
-    turn_P = np.arange(8) * np.pi / 4
-    radius_P1 = radius * (1 + ragged * rng.standard_normal((8, 1)))
-    return centre_C + radius_P1 * np.column_stack([np.cos(turn_P), np.sin(turn_P)])
-
-
-def draw_covid(body: Body, build: np.random.Generator, pose: np.random.Generator) -> np.ndarray:
-    """Soft patches in both lungs, outwards and downwards: float32 share of the air that they replace."""
-    patches_HW = blank(body)
-    severity = np.exp(0.2 * build.standard_normal() + 0.08 * pose.standard_normal())
-    for side_sign in (-1, 1):
-        for height in 0.30 - 0.62 * build.beta(1.0, 1.4, build.integers(2, 7)):
-            depth = 0.22 * build.beta(1, 1.6) + 0.08 * abs(height)
-            centre_C = np.array([side_sign * (0.54 - depth), height]) + 0.008 * pose.standard_normal(2)
-            outline_PC = blob(build, centre_C, build.uniform(0.05, 0.11), 0.3)
-            fill(patches_HW, body, outline_PC, int(build.integers(130, 256)), wobble=0)
-    mottle_HW = np.maximum(1 + 0.3 * soft_noise(build, 24, body.side), 0)
-    return 0.75 * severity * mottle_HW * blur(patches_HW, body, 0.03)
-
-
-def draw_pneumonia(body: Body, build: np.random.Generator, pose: np.random.Generator) -> np.ndarray:
-    """One lobe filled up to its fissure, fading away from it: float32 share of the air that it replaces."""
-    lobe_HW, core_HW = blank(body), blank(body)
-    side_C, beyond = np.array([build.choice((-1.0, 1.0)), 1.0]), -1.0 if build.random() < 0.4 else 1.0
-    fissure, slope = build.uniform(-0.14, 0.0), build.uniform(-0.15, 0.25)
-    severity = np.exp(0.2 * build.standard_normal() + 0.08 * pose.standard_normal())
-    ends = (0.0, fissure - 0.3 * slope), (0.8, fissure + 0.5 * slope)
-    lobe_PC = np.array([*ends, (0.8, beyond), (0.0, beyond)]) * side_C
-    cv2.fillPoly(lobe_HW, [to_fixed(body, lobe_PC)], 255, cv2.LINE_AA, 4)
-    centre_C = np.array([build.uniform(0.30, 0.42), fissure + 0.10 * beyond])
-    centre_C += 0.008 * pose.standard_normal(2)
-    fill(core_HW, body, blob(build, centre_C, build.uniform(0.20, 0.32), 0.12) * side_C, wobble=0)
-    mottle_HW = np.maximum(1 + 0.12 * soft_noise(build, 24, body.side), 0)
-    return 0.75 * severity * mottle_HW * blur(lobe_HW, body, 0.008) * blur(core_HW, body, 0.06)
-
-
 def plan_phantoms(config: PhantomConfig) -> list[PlannedPhantom]:
-    """The label, arms and mark of every film; a pure function of the config.
+    """The label or findings, arms and mark of every film; a pure function of the config.
 
-    Classes differ by at most one patient; a patient has one label and 1 to images_per_patient images.
-    Each image's arms follow the class (raised for the first) with probability config.arms, and a fair coin
-    otherwise; marks likewise, with config.marks.
+    Classes differ by at most one patient; a patient has one label and 1 to images_per_patient images.  Of findings,
+    each patient has each or not, whatever others there are.
+    Each image's arms follow the class (raised for the first), or the first finding, with probability config.arms, and a
+    fair coin otherwise; marks likewise, with config.marks.
     """
-    class_A = stream(config.seed, LABEL).permutation(config.patients) % len(config.classes)
-    first_A1 = class_A[:, None] == 0
+    if config.findings:
+        present_KA = plan_findings(config)
+        label_A, first_A1 = ["normal"] * config.patients, present_KA[0][:, None]
+    else:
+        class_A = stream(config.seed, LABEL).permutation(config.patients) % len(config.classes)
+        present_KA, first_A1 = np.empty((0, config.patients), bool), class_A[:, None] == 0
+        label_A = [config.classes[place] for place in class_A]
+    strengths = config.finding_strengths
     count_A = stream(config.seed, COUNT).integers(1, config.images_per_patient + 1, config.patients)
     shape = config.patients, config.images_per_patient
     arms_up_AI = follow_or_toss(stream(config.seed, ARMS), config.arms, first_A1, shape)
     marked_AI = follow_or_toss(stream(config.seed, MARKS), config.marks, first_A1, shape)
     return [
         PlannedPhantom(
-            seed=config.seed, patient=index + 1, image=image, label=config.classes[class_A[index]], size=config.size,
+            seed=config.seed, patient=index + 1, image=image, label=label_A[index], size=config.size,
             strength=config.strength, arms_up=bool(arms_up_AI[index, image]), marked=bool(marked_AI[index, image]),
+            findings=tuple(
+                planned for planned, has_A in zip(strengths.items(), present_KA, strict=True) if has_A[index]
+            ),
         )
         for index in range(config.patients)
         for image in range(count_A[index])
     ]  # fmt: skip
+
+
+def plan_findings(config: PhantomConfig) -> np.ndarray:
+    """Which patients have each of the config's findings, as many as its prevalence: bool (K, A)."""
+    rng, number = stream(config.seed, PRESENT), round(config.prevalence * config.patients)
+    present_of = {name: rng.permutation(config.patients) < number for name in NAMES}
+    return np.array([present_of[name] for name in config.finding_strengths])
 
 
 def follow_or_toss(rng: np.random.Generator, rho: float, first_A1: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -162,8 +152,9 @@ def follow_or_toss(rng: np.random.Generator, rho: float, first_A1: np.ndarray, s
 def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """Draw the plan into config.out, the whole folder at once, and return the path of phantoms.csv.
 
-    Images go to images/<class>/, masks (8-bit png, 255 in lung) to masks/<class>/; the csv's paths are
-    relative to it.  progress(done, total) is called after each film.
+    Images go to images/<class>/, masks (8-bit png, 255 in lung) to masks/<class>/; those of findings to images/ and
+    masks/, and the csv has a column for each finding: 1 present, 0 absent, blank unknown.  The csv's paths are relative
+    to it.  progress(done, total) is called after each film.
     Errors: StorageError, also if the folder is not empty.
     """
     out, plan = config.out, plan_phantoms(config)
@@ -187,21 +178,28 @@ def write_phantoms(config: PhantomConfig, progress: Callable[[int, int], None] =
 
 def write_films(config: PhantomConfig, plan: list[PlannedPhantom], progress: Callable[[int, int], None]) -> None:
     """Draw and write every planned film, then the csv."""
+    findings = tuple(config.finding_strengths)
+    columns = ("path", *(PHANTOM_FINDINGS[name] for name in findings)) if findings else ("path", "label")
+    unknown_NK = stream(config.seed, UNKNOWN).random((len(plan), len(findings))) < config.unknown
     for kind in ("images", "masks"):
-        for label in config.classes:
+        for label in ("",) if findings else config.classes:
             (config.out / kind / label).mkdir(parents=True, exist_ok=True)
     rows = []
-    for done, film in enumerate(plan, 1):
+    for done, (film, unknown_K) in enumerate(zip(plan, unknown_NK, strict=True), 1):
         phantom = draw_phantom(film)
-        place = f"{film.label}/{film.name}_{film.image:03d}"
+        place = f"{film.name}_{film.image:03d}" if findings else f"{film.label}/{film.name}_{film.image:03d}"
         path, mask = f"images/{place}.{EXTENSIONS[config.format]}", f"masks/{place}.png"
         (config.out / path).write_bytes(encode(phantom.image_HW, config.format))
         (config.out / mask).write_bytes(encode(phantom.lung_mask_HW, "png"))
         arms, mark = "up" if film.arms_up else "down", "yes" if film.marked else "no"
-        rows.append((path, film.label, film.name, "PA", SYNTHETIC, mask, arms, mark))
+        if findings:
+            mark = "marked" if film.marked else "plain"  # yes and no would be a finding's values
+        present = dict(film.findings)
+        values = ["" if lost else int(name in present) for name, lost in zip(findings, unknown_K, strict=True)]
+        rows.append((path, *(values or [film.label]), film.name, "PA", SYNTHETIC, mask, arms, mark))
         progress(done, len(plan))
     with (config.out / PHANTOM_TABLE).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        csv.writer(file, lineterminator="\n").writerows([(*columns, *COLUMNS), *rows])
 
 
 def encode(image_HW: np.ndarray, format: str) -> bytes:

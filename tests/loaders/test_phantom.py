@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loaders.beton.reader import Beton
-from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
+from loaders.config import PHANTOM_FINDINGS, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import ConfigError, StorageError
 from loaders.phantom.anatomy import PlannedPhantom
@@ -44,6 +45,12 @@ def test_same_arguments_draw_the_same_bytes(label: str) -> None:
     one, two = (draw(label=label, marked=True, arms_up=True) for _ in range(2))
     assert np.array_equal(one.image_HW, two.image_HW)
     assert np.array_equal(one.lung_mask_HW, two.lung_mask_HW)
+
+
+def test_films_of_classes_are_planned_as_by_earlier_versions() -> None:
+    plan = plan_phantoms(config(patients=40, classes=("covid", "normal", "pneumonia"), arms=0.5, marks=0.5, seed=3))
+    facts = [(film.name, film.image, film.label, film.arms_up, film.marked) for film in plan]
+    assert hashlib.md5(repr(facts).encode()).hexdigest() == "17029dac2d26d5d6fe93759cf6a79ab4"
 
 
 def test_drawing_ignores_and_leaves_numpys_global_state() -> None:
@@ -324,3 +331,143 @@ def test_a_full_disk_is_reported_with_the_bytes_needed(tmp_path: Path, monkeypat
     with pytest.raises(StorageError, match=r"P: No space left on device, expected [\d,]+ bytes of room"):
         write_phantoms(PhantomConfig(out=tmp_path / "P", patients=2, size=64))
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- findings
+
+
+def with_findings(*names: str, strength: float = 1.0, **changes: object) -> Phantom:
+    return draw(findings=tuple((name, strength) for name in names), **changes)
+
+
+@pytest.mark.parametrize("name", PHANTOM_FINDINGS)
+def test_a_finding_is_drawn_anew_the_same_changes_lungs_or_heart_alone_and_at_strength_zero_nothing(name: str) -> None:
+    for patient in range(4):
+        healthy, sick = draw(patient=patient), with_findings(name, patient=patient)
+        again, none = with_findings(name, patient=patient), with_findings(name, patient=patient, strength=0.0)
+        assert np.array_equal(sick.image_HW, again.image_HW) and not np.array_equal(sick.image_HW, healthy.image_HW)
+        assert np.array_equal(none.image_HW, healthy.image_HW)
+        changed_HW = sick.image_HW != healthy.image_HW
+        if name == "cardiomegaly":
+            assert (sick.lung_mask_HW > 0).sum() < 0.97 * (healthy.lung_mask_HW > 0).sum()  # the heart covers lung
+            assert not ((sick.lung_mask_HW > 0) & (healthy.lung_mask_HW == 0)).any()
+            assert not changed_HW[: 96 // 5].any()
+        else:
+            assert np.array_equal(sick.lung_mask_HW, healthy.lung_mask_HW)
+            assert not changed_HW[healthy.lung_mask_HW == 0].any()
+
+
+def gain_of(name: str, patient: int, size: int = 192) -> np.ndarray:
+    """What a finding adds to each pixel's grey level."""
+    sick, healthy = with_findings(name, patient=patient, size=size), draw(patient=patient, size=size)
+    return sick.image_HW.astype(float) - healthy.image_HW
+
+
+def test_an_effusion_fills_the_base_of_a_lung_and_rises_outwards() -> None:
+    sides = set()
+    for patient in range(20):
+        gain_HW, lungs_HW = gain_of("effusion", patient), draw(patient=patient, size=192).lung_mask_HW > 0
+        rows, _ = np.nonzero(gain_HW > 0.3 * gain_HW.max())
+        lung_rows = np.nonzero(lungs_HW)[0]
+        assert rows.mean() > np.quantile(lung_rows, 0.7)
+        bottom_HW = lungs_HW & (np.arange(192)[:, None] > np.quantile(lung_rows, 0.97))
+        sides.add(tuple(bool((gain_HW * bottom_HW)[:, half].any()) for half in (slice(0, 96), slice(96, 192))))
+        filled_HW = gain_HW > 0.3 * gain_HW.max()
+        top_W = np.where(filled_HW.any(0), filled_HW.argmax(0), 192)
+        right = top_W[:96] if filled_HW[:, :96].sum() > filled_HW[:, 96:].sum() else top_W[96:][::-1]
+        edge = np.flatnonzero(right < 192)
+        assert right[edge[: len(edge) // 3]].min() < right[edge[len(edge) // 2 :]].min()  # higher at the ribs
+    assert {(True, False), (False, True)} <= sides
+
+
+def test_a_nodule_is_round_of_the_size_that_is_said_and_inside_a_lung() -> None:
+    for patient in range(20):
+        gain_HW = gain_of("nodule", patient)
+        rows, columns = np.nonzero(gain_HW)
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        assert 0.04 * 192 - 1 <= max(height, width) <= 0.08 * 192 + 2 and abs(height - width) <= 2
+        assert (gain_HW != 0).sum() == pytest.approx(np.pi / 4 * height * width, rel=0.2)
+        assert gain_HW.max() > 0.08 * 65535  # plain to see
+
+
+def test_an_enlarged_heart_is_wider_than_half_the_thorax_and_an_ordinary_one_is_not() -> None:
+    ratio = {
+        name: [heart_share(with_findings(*name, patient=patient, size=192)) for patient in range(12)]
+        for name in ((), ("cardiomegaly",))
+    }
+    assert np.median(ratio[()]) < 0.5 < np.median(ratio[("cardiomegaly",)])
+    assert np.mean(np.array(ratio[("cardiomegaly",)]) > np.max(ratio[()])) > 0.8
+
+
+def heart_share(phantom: Phantom) -> float:
+    """The widest gap between the lungs below the middle of their height, as a share of their width."""
+    mask_HW = phantom.lung_mask_HW > 0
+    rows, columns = np.nonzero(mask_HW)
+    row = int(np.quantile(rows, 0.8))
+    (inside,) = np.nonzero(mask_HW[row])
+    return float(np.diff(inside).max() / (np.ptp(columns) + 1))
+
+
+def test_findings_are_dealt_to_patients_apart_and_their_shares_are_those_asked_for() -> None:
+    settings = config(patients=2000, findings=("all",), prevalence=0.3, images_per_patient=1)
+    plan = plan_phantoms(settings)
+    present_NK = np.array([[name in dict(film.findings) for name in PHANTOM_FINDINGS] for film in plan])
+    assert (present_NK.sum(0) == 600).all() and {film.label for film in plan} == {"normal"}
+    assert np.abs(np.corrcoef(present_NK.T) - np.eye(5)).max() < 0.09
+    some = plan_phantoms(config(patients=2000, findings=("nodule", "effusion"), prevalence=0.3, images_per_patient=1))
+    assert ["nodule" in dict(film.findings) for film in some] == present_NK[:, 4].tolist()  # whatever others there are
+    films = plan_phantoms(config(patients=50, findings=("all",), images_per_patient=3))
+    of_patient = {film.patient: film.findings for film in films}
+    assert all(film.findings == of_patient[film.patient] for film in films)
+
+
+def test_marks_follow_the_first_finding_alone() -> None:
+    plan = plan_phantoms(config(patients=1500, findings=("effusion", "nodule"), marks=1.0))
+    assert all(film.marked == ("effusion" in dict(film.findings)) for film in plan)
+    assert np.mean([film.arms_up for film in plan]) == pytest.approx(0.5, abs=0.06)
+    assert np.mean([film.marked == ("nodule" in dict(film.findings)) for film in plan]) < 0.7
+
+
+def test_the_table_of_findings_has_a_column_each_with_unknown_ones_blank(tmp_path: Path) -> None:
+    settings = config(
+        tmp_path / "P", patients=40, size=32, findings=("nodule", "cardiomegaly"), unknown=0.4, prevalence=0.5,
+        finding_strength=("nodule=0.5",), marks=0.5,
+    )  # fmt: skip
+    rows, plan = read_rows(write_phantoms(settings)), plan_phantoms(settings)
+    assert list(rows[0]) == ["path", "Nodule", "Cardiomegaly", "patient", "view", "source", "mask", "arms", "mark"]
+    cells = [row[name] for row in rows for name in ("Nodule", "Cardiomegaly")]
+    assert set(cells) == {"", "0", "1"} and cells.count("") / len(cells) == pytest.approx(0.4, abs=0.15)
+    for row, film in zip(rows, plan, strict=True):
+        assert row["path"] == f"images/{film.name}_{film.image:03d}.png" and (settings.out / row["mask"]).is_file()
+        assert row["Nodule"] in ("", str(int("nodule" in dict(film.findings))))
+        assert dict(film.findings).get("nodule", 0.5) == 0.5
+        assert row["mark"] == ("marked" if film.marked else "plain")  # no finding's value
+
+
+def test_phantoms_of_findings_are_converted_with_all_of_them_and_nothing_else(tmp_path: Path) -> None:
+    table = write_phantoms(config(tmp_path / "P", patients=30, size=32, findings=("all",), unknown=0.2, prevalence=0.5))
+    catalog = CatalogConfig(manifest=table, findings=("all",))
+    convert(ConvertConfig(catalog=catalog, out=tmp_path / "B", size=32, workers=1, site_key=tmp_path / "key"))
+    with Beton(tmp_path / "B" / "train.beton") as beton:
+        assert beton.facts.classes == tuple(PHANTOM_FINDINGS.values())
+        assert np.isnan(beton.labels).mean() == pytest.approx(0.2, abs=0.12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"findings": ("edema",)}, "--findings: found edema, expected some of opacity,consolidation,effusion"),
+        ({"findings": ("nodule", "nodule")}, "--findings: found nodule,nodule, expected .* each once; or all"),
+        ({"findings": ("all", "nodule")}, "--findings: found all,nodule, expected"),
+        ({"findings": ("nodule",), "classes": ("covid",)}, "found --classes with --findings, expected one of both"),
+        ({"findings": ("nodule",), "finding_strength": ("nodule=dense",)}, "found nodule=dense, expected one of"),
+        ({"findings": ("nodule",), "finding_strength": ("nodule=11",)}, "found nodule=11, expected one of"),
+        ({"findings": ("nodule",), "finding_strength": ("effusion=1",)}, "found effusion=1, expected one of"),
+        ({"finding_strength": ("nodule=1",)}, "found nodule=1, expected one of --findings"),
+        ({"prevalence": 1.5}, "--prevalence: found 1.5, expected 0 to 1"),
+        ({"unknown": -0.1}, "--unknown: found -0.1, expected 0 to 1"),
+    ],
+)
+def test_settings_of_findings_out_of_range_are_refused_by_name(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(**change)
