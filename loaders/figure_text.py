@@ -31,10 +31,10 @@ class ClassNames:
     text_of: dict[str, str]
     note: str
 
-    def listed(self) -> str:
-        """All classes, for a title: their names, or how many there are."""
+    def listed(self, of: str = "classes") -> str:
+        """All classes, or what else they are, for a title: their names, or how many there are."""
         names = list(self.text_of.values())
-        return ", ".join(names) if len(names) <= MOST_LISTED else f"{len(names)} classes"
+        return ", ".join(names) if len(names) <= MOST_LISTED else f"{len(names)} {of}"
 
 
 def class_names(classes: Sequence[str], limit: float = NAME, kind: str = "class") -> ClassNames:

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from loaders.output import number_text, p_text, share_text
+from loaders.output import counted, number_text, p_text, share_text
 
 CHART_WIDTH = 250  # of every chart, pixels; fits a phone
 INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode: controls, formats (bidi among them), surrogates, separators
@@ -26,8 +26,8 @@ def page_environment(*folders: Path) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count="{:,}".format, number=number_text, percent=percent, p=p_text, clip=clip, csp_hash=csp_hash, png=png_uri,
-        along=along,
+        count="{:,}".format, counted=counted, number=number_text, percent=percent, p=p_text, clip=clip,
+        csp_hash=csp_hash, png=png_uri, along=along,
     )  # fmt: skip
     return environment
 

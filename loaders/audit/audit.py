@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 
 from loaders.atomic_file import locked, publish_bytes
+from loaders.audit.by_finding import probe_findings
 from loaders.audit.collection import Collection, probe_collection
-from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding
+from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding, FindingsAudit
 from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE, page_html
 from loaders.audit.table import table_bytes
 from loaders.audit.verdicts import conclude, judge_files, lateral_odds, probe_files
@@ -56,7 +57,7 @@ def audit(config: AuditConfig, progress: PhaseProgress = lambda phase, done, tot
 
 def audit_files(
     config: AuditConfig, catalog: Catalog, progress: PhaseProgress
-) -> tuple[list[FileFinding], CollectionFinding | None]:
+) -> tuple[list[FileFinding], CollectionFinding | FindingsAudit | None]:
     """Decode, judge and probe.  Errors: InputError where none can be read."""
     entries = catalog.entries
     settings = DecodeSettings(
@@ -78,8 +79,9 @@ def audit_files(
             f"({'; '.join(f'{number}: {why}' for why, number in counts)}), the first of them {entries[0].path}: "
             f"{problems[0]}; expected radiographs; check the path"
         )
-    files = judge_files(entries, decoded, config.limits, progress)
-    return files, probe_files(files, config.seed, config.permutations, progress)
+    findings = catalog.classes if catalog.task == "findings" else ()
+    files = judge_files(entries, decoded, config.limits, progress, findings)
+    return files, probe_files(files, config.seed, config.permutations, progress, findings)
 
 
 def write_audit(out: Path, result: AuditResult) -> None:
@@ -98,10 +100,12 @@ def audited_catalog(config: AuditConfig) -> Catalog:
     return replace(catalog, entries=entries)
 
 
-def audit_beton(path: Path, seed: int, permutations: int, progress: PhaseProgress) -> CollectionFinding | None:
-    """Probe the stored frames of one beton: what conversion left.  Errors: BetonError."""
+def audit_beton(
+    path: Path, seed: int, permutations: int, progress: PhaseProgress
+) -> CollectionFinding | FindingsAudit | None:
+    """Probe the stored frames of one beton: what conversion left; None of one class.  Errors: BetonError."""
     with Beton(path) as beton:
-        if len(beton.facts.classes) < 2:
+        if beton.facts.task == "classes" and len(beton.facts.classes) < 2:
             return None
         view_N = np.empty(len(beton))
 
@@ -111,7 +115,8 @@ def audit_beton(path: Path, seed: int, permutations: int, progress: PhaseProgres
 
         sources = [beton.facts.sources[source] for source in beton.rows_N["source"]]
         collection = collection_of_betons([beton], sources, partial(progress, "read"), see_view)
-    return probe_collection(
+    probe = probe_collection if collection.finding_NK is None else probe_findings
+    return probe(
         replace(collection, view_N=view_N), seed=seed, permutations=permutations, progress=partial(progress, "probe")
     )
 
@@ -147,4 +152,5 @@ def collection_of_betons(
         classes=betons[0].facts.classes,
         group_N=np.unique(group_N2, axis=0, return_inverse=True)[1].ravel(),
         source_N=tuple(sources),
+        finding_NK=np.concatenate([beton.labels for beton in betons]) if betons[0].facts.num_findings else None,
     )

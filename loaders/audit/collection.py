@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from loaders.audit.findings import CollectionFinding, ProbeFinding
-from loaders.audit.probes import COLLECTION_PROBE, FRAME_PROBES, HEADER_PROBE, SOURCE_PROBE, VIEW_PROBE, Probe
+from loaders.audit.probes import COLLECTION_PROBE, LABEL_PROBES, SOURCE_PROBE, Probe
 from loaders.cautions import Caution, caution
 from loaders.sources.confounding import source_cautions
 from loaders.statistics import (
@@ -27,6 +27,7 @@ from loaders.statistics import (
 
 MIN_GROUPS = 10  # of a class or a source, for a probe to learn it
 ALPHA = 0.05  # of the whole family of probes
+MISSING = {"header": "no-headers", "view": "no-predicted-views"}  # probe → why it has no input
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +35,11 @@ class Collection:
     """Labelled radiographs as the probes take them, from source files or from a beton.
 
     frames_NSS: uint8, the whole stored frame; S = 92, of which the central 64 are the crop.  label_N: int64, counted
-    from 0.  group_N: int64; images of one patient, or duplicates of one another, share a number.  source_N: from the
-    catalog or the beton.  header_NF: float64: format, one column each; logarithms of width, height and aspect; bits;
-    None for a beton.  view_N: float64, log odds of a lateral view, as predicted; None without a prediction.
+    from 0, or -1 of findings.  group_N: int64; images of one patient, or duplicates of one another, share a number.
+    source_N: from the catalog or the beton.  header_NF: float64: format, one column each; logarithms of width, height
+    and aspect; bits; None for a beton.  view_N: float64, log odds of a lateral view, as predicted; None without a
+    prediction.  finding_NK: float32, of findings, of which classes has the names: 1 present, 0 absent, NaN unknown;
+    None of classes.
     """
 
     frames_NSS: np.ndarray
@@ -46,6 +49,7 @@ class Collection:
     source_N: tuple[str, ...]
     header_NF: np.ndarray | None = None
     view_N: np.ndarray | None = None
+    finding_NK: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,21 +130,25 @@ def run_probes(
 
 def class_tasks(collection: Collection, skipped: dict[str, Caution]) -> Iterator[ProbeTask]:
     """The probes of the class, among classes with enough groups; fills skipped with the others and why."""
-    inputs = {"header": collection.header_NF, "view": collection.view_N}
-    missing = {"header": "no-headers", "view": "no-predicted-views"}
     rows_N, target_N, kept = learnable(collection.label_N, collection.group_N)
     for label, name in enumerate(collection.classes):
         if label not in kept:
             groups = len(np.unique(collection.group_N[collection.label_N == label]))
             skipped[f"class {name}"] = caution("few-patients-of-class", groups=groups, least=MIN_GROUPS)
-    for probe in (HEADER_PROBE, *FRAME_PROBES, VIEW_PROBE):
-        input_N = inputs.get(probe.name, collection.frames_NSS)
+    for probe in LABEL_PROBES:
+        input_N = input_of(collection, probe)
         if len(kept) < 2:
             skipped[probe.name] = caution("few-classes-to-probe", least=MIN_GROUPS)
         elif input_N is None:
-            skipped[probe.name] = caution(missing[probe.name])
+            skipped[probe.name] = caution(MISSING[probe.name])
         else:
             yield ProbeTask(probe=probe, rows_N=rows_N, input_N=input_N, target_N=target_N)
+
+
+def input_of(collection: Collection, probe: Probe) -> np.ndarray | None:
+    """What a probe of the label makes its features from; None where the collection has none."""
+    inputs = {"header": collection.header_NF, "view": collection.view_N}
+    return inputs.get(probe.name, collection.frames_NSS)
 
 
 def source_tasks(

@@ -2,15 +2,17 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Self
 
 import msgspec
 
 from loaders.cautions import Caution
 from loaders.images.decode import Decoded
 from loaders.output import number_text
-from loaders.records import Record
+from loaders.records import Count, Record
+from loaders.sources.confounding import Confounding, Grade
 from loaders.sources.entry import Entry
+from loaders.statistics import wilson
 
 PICTURE_SIDE = 1024  # pixels; that of a probe is a small frame's
 Picture = Annotated[bytes, msgspec.Meta(max_length=100_000)]
@@ -34,14 +36,17 @@ DEFECTS = {  # with their meanings, in the order of tables and galleries
 }
 FIXED = ("inverted", "rotated", "borders")  # repaired by conversion, which records the fix
 HARMLESS = ("near-duplicate", "exact-duplicate")  # join groups; the best copy is kept
+TOGETHER = 0.1  # least correlation of findings that are named as coming together
 WITHIN = "source-within-"  # and a class: the probe of its sources
 COLLECTION_WITHIN = "collection-within-"  # the same of collections side by side
-ELSEWHERE = "something other than the lungs differs between the classes"
-MAYBE_FINDING = "the classes already differ in this, but it may be the finding itself"
-PROBES = {  # probe → its input, in the plural; the conclusion if it predicts the class; what it is shown
+OF_CLASSES = {"both": "the classes", "one": "one class", "other": "another"}  # what differs, in the texts of probes
+OF_FINDING = {"both": "films with and without the finding", "one": "one of the two", "other": "the other"}
+ELSEWHERE = "something other than the lungs differs between {both}"
+MAYBE_FINDING = "{both} already differ in this, but it may be the finding itself"
+PROBES = {  # probe → its input, in the plural; the conclusion if it predicts the label; what it is shown
     "header": (
         "Headers (format, size, bit depth, aspect)",
-        "the classes were made or stored differently",
+        "{both} were made or stored differently",
         "format, size, bit depth and aspect of the file, no pixels",
     ),
     "outside-crop": ("Pixels outside the crop", ELSEWHERE, "only the margin outside the central crop"),
@@ -64,7 +69,7 @@ PROBES = {  # probe → its input, in the plural; the conclusion if it predicts 
     "sharpness": ("Measures of sharpness", MAYBE_FINDING, "how sharp the picture is; the finding may change it"),
     "view": (
         "Predicted views",
-        "one class has more lateral or AP films than another",
+        "{one} has more lateral or AP films than {other}",
         "the predicted view, such as frontal or lateral",
     ),
     WITHIN: (
@@ -135,6 +140,7 @@ class ProbeFinding(Record, frozen=True, kw_only=True):
     95th percentile of the AUC when labels are permuted, groups whole.  p: share of permutations at least as good, plus
     one over one more.  p_holm: the same after Holm's correction over all probes.  All are None where they could not be
     measured.  alarm: p_holm <= 0.05.  picture: a PNG, a typical image as shown to this probe, if that is a picture.
+    A name without a CLASS is of all films.
     Errors: ValueError for another name or a huge picture; a file with one is refused by msgspec when it is read.
     """
 
@@ -174,10 +180,11 @@ class ProbeFinding(Record, frozen=True, kw_only=True):
     def sentence(self) -> str:
         """What the numbers mean."""
         subject, meaning, _ = PROBES[self.kind]
-        target = f"the {self.kind.split('-')[0]} within class {self.within}" if self.within else "the class"
+        what = f"the {self.kind.split('-')[0]}" if self.kind in (WITHIN, COLLECTION_WITHIN) else "the class"
+        target = f"{what} within class {self.within}" if self.within else what
         measured = f"AUC {number_text(self.auc, 2)} ({number_text(self.low, 2)}–{number_text(self.high, 2)})"
         if self.alarm:
-            return f"{subject} alone predict {target} with {measured}: {meaning}."
+            return f"{subject} alone predict {target} with {measured}: {meaning.format(**OF_CLASSES)}."
         return (
             f"{subject} alone were not shown to predict {target}: {measured}; chance alone reaches "
             f"{number_text(self.null_high, 2)} one time in twenty"
@@ -196,6 +203,106 @@ class CollectionFinding(Record, frozen=True, kw_only=True):
     skipped: dict[str, Caution]
 
 
+class FindingProbe(Record, frozen=True, kw_only=True):
+    """Whether one probe predicts one finding, over the films whose value of it is known.
+
+    probe: one of PROBES.  auc, low, high, null_high, p: as of ProbeFinding.  p_adjusted: corrected for all probes of
+    all findings (loaders.statistics.single_step).  alarm: p_adjusted <= 0.05.
+    """
+
+    finding: str
+    probe: str
+    auc: float
+    low: float
+    high: float
+    null_high: float
+    p: float
+    p_adjusted: float
+    alarm: bool
+
+    def __post_init__(self) -> None:
+        if self.probe not in PROBES:
+            raise ValueError(f"probe {self.probe!r}, expected one of loaders.audit.findings")
+
+
+class SourcePrevalence(Record, frozen=True, kw_only=True):
+    """How common findings are in one source.  known, present: groups that know each finding, and that have it."""
+
+    source: str
+    images: Count
+    groups: Count
+    known: list[Count]
+    present: list[Count]
+
+    @property
+    def absent(self) -> list[int]:
+        """Groups that know each finding, and have it not."""
+        return [known - present for known, present in zip(self.known, self.present, strict=True)]
+
+    def interval(self, place: int) -> tuple[float, float]:
+        """The 95 % interval of a finding's prevalence (Wilson's), of groups."""
+        return wilson(self.present[place], self.known[place])
+
+
+class SourceAccuracy(Record, frozen=True, kw_only=True):
+    """How well the source alone tells whether a finding is present, as loaders.sources.confounding measures it."""
+
+    accuracy: float
+    low: float
+    high: float
+    grade: Grade
+
+    @classmethod
+    def of(cls, found: Confounding) -> Self:
+        """What was measured of a finding."""
+        return cls(accuracy=found.accuracy, low=found.low, high=found.high, grade=found.grade)
+
+
+class FindingsAudit(Record, frozen=True, kw_only=True):
+    """What is wrong with a collection of findings as a whole.  cautions: shown first and in bold.
+
+    present, known, phi: of each two findings, films that have both, films of which both are known, and their
+    correlation over those.  sources: the largest first.  told_by_source: of each finding, None where it or the source
+    does not vary.
+    pictures: probe → a PNG, a typical image as shown to it.  skipped: probe or finding → why it was not probed.
+    """
+
+    findings: list[str]
+    images: Count
+    groups: Count
+    present: list[list[Count]]
+    known: list[list[Count]]
+    phi: list[list[float | None]]
+    sources: list[SourcePrevalence]
+    told_by_source: list[SourceAccuracy | None]
+    probes: list[FindingProbe]
+    pictures: dict[str, Picture]
+    cautions: list[Caution]
+    skipped: dict[str, Caution]
+
+    def pairs(self, most: int = 6) -> list[tuple[str, str, int, int, float]]:
+        """The findings that come together most: both names, films with both, films that know both, and phi."""
+        found = [
+            (self.findings[one], self.findings[other], self.present[one][other], self.known[one][other], phi)
+            for one in range(len(self.findings))
+            for other in range(one)
+            if (phi := self.phi[one][other]) is not None and phi >= TOGETHER
+        ]
+        return sorted(found, key=lambda pair: -pair[-1])[:most]
+
+    def alarms(self) -> dict[str, str]:
+        """Probe → what its alarms mean, a sentence that names the findings."""
+        sentences = {}
+        for name in dict.fromkeys(probe.probe for probe in self.probes if probe.alarm):
+            told = sorted(
+                (probe for probe in self.probes if probe.alarm and probe.probe == name), key=lambda probe: -probe.auc
+            )
+            listed = ", ".join(f"{probe.finding} (AUC {number_text(probe.auc, 2)})" for probe in told)
+            subject, meaning, _ = PROBES[name]
+            sentences[name] = f"{subject} alone predict {listed}: {meaning.format(**OF_FINDING)}."
+        return sentences
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Removal:
     """How much of one class was quarantined, with its 95 % Wilson interval: cleaning can itself bias."""
@@ -212,14 +319,14 @@ class AuditResult:
     """All findings of one audit.  source: what was audited, as the user named it.  removals: empty without labels.
 
     limits: detector → the score above which it is a defect.  collection: None without labels, or with fewer than two
-    classes.  cautions: of the files' names and labels.
+    classes; findings where those are the labels.  cautions: of the files' names and labels.
     """
 
     source: str
     files: list[FileFinding]
     limits: dict[str, float]
     removals: list[Removal]
-    collection: CollectionFinding | None
+    collection: CollectionFinding | FindingsAudit | None
     seconds: float
     versions: dict[str, str]
     cautions: list[Caution] = field(default_factory=list)

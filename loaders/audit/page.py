@@ -7,8 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult, FileFinding, ProbeFinding, Removal
-from loaders.cautions import each_once
+from loaders.audit.findings import (
+    DEFECTS,
+    FIXED,
+    HARMLESS,
+    PROBES,
+    AuditResult,
+    CollectionFinding,
+    FileFinding,
+    FindingsAudit,
+    ProbeFinding,
+    Removal,
+)
+from loaders.cautions import Caution, each_once
 from loaders.html import CHART_WIDTH, page_environment
 from loaders.output import Line, Parts, Sheet, caution_lines, number_text, p_text, path_line, seconds_text
 
@@ -63,7 +74,10 @@ def page_html(result: AuditResult) -> str:
     made = [make_gallery(defect, result.files, result.limits.get(defect, math.nan)) for defect in DEFECTS]
     galleries = [gallery for gallery in made if gallery]
     removals = shown_removals(result.removals)
-    probes = result.collection.probes if result.collection else []
+    by_finding = result.collection if isinstance(result.collection, FindingsAudit) else None
+    probes, skipped = [], dict[str, Caution]()
+    if result.collection and not isinstance(result.collection, FindingsAudit):
+        probes, skipped = result.collection.probes, result.collection.skipped
     return environment.get_template("page.html.jinja").render(
         result=result,
         counts=result.counts(),
@@ -78,7 +92,9 @@ def page_html(result: AuditResult) -> str:
         removal_top=removal_top(removals),
         probes=probes,
         auc_low=auc_low(probes),
-        skipped=sorted(result.collection.skipped.items()) if result.collection else [],
+        skipped=sorted(skipped.items()),
+        by_finding=by_finding,
+        probe_texts=PROBES,
         versions=sorted(result.versions.items()),
         meanings=DEFECTS,
         fixed=FIXED,
@@ -169,6 +185,16 @@ def audit_parts(result: AuditResult) -> Parts:
     found = result.collection
     if found is None:
         return parts
+    parts += finding_probe_parts(found) if isinstance(found, FindingsAudit) else class_probe_parts(found)
+    for reason in each_once(found.skipped.values()):
+        names = [name for name, why in found.skipped.items() if why == reason]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        parts.append(Line(f"Not probed: {names[0]}{more}: {reason.finding}"))
+    return parts
+
+
+def class_probe_parts(found: CollectionFinding) -> Parts:
+    """The probes of the class, and what the alarms mean."""
     rows = tuple(
         (
             probe.name,
@@ -179,13 +205,27 @@ def audit_parts(result: AuditResult) -> Parts:
         )
         for probe in found.probes
     )
-    parts.append(Sheet(headers=("probe", "AUC", "95 % interval", "p (Holm)", ""), rows=rows))
-    parts += [Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm]
-    for reason in each_once(found.skipped.values()):
-        names = [name for name, why in found.skipped.items() if why == reason]
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        parts.append(Line(f"Not probed: {names[0]}{more}: {reason.finding}"))
-    return parts
+    table = Sheet(headers=("probe", "AUC", "95 % interval", "p (Holm)", ""), rows=rows)
+    return [table, *(Line(probe.sentence, "yellow") for probe in found.probes if probe.alarm)]
+
+
+def finding_probe_parts(found: FindingsAudit) -> Parts:
+    """Each finding with the probe that speaks most for a shortcut, and what the alarms mean, a line a probe."""
+    rows = []
+    for place, name in enumerate(found.findings):
+        probes = [probe for probe in found.probes if probe.finding == name]
+        counts = f"{found.known[place][place]:,}", f"{found.present[place][place]:,}"
+        if not probes:
+            rows.append((name, *counts, "", "", "", "", ""))
+            continue
+        most = min(probes, key=lambda probe: (probe.p_adjusted, -probe.auc))
+        interval = f"{number_text(most.low, 2)} to {number_text(most.high, 2)}"
+        alarms = sum(probe.alarm for probe in probes)
+        numbers = number_text(most.auc, 2), interval, p_text(most.p_adjusted)
+        rows.append((name, *counts, *numbers, f"{alarms} of {len(probes)}", most.probe))
+    headers = ("finding", "known", "present", "AUC", "95 % interval", "p (all probes)", "alarms", "most telling probe")
+    table = Sheet(headers=headers, rows=tuple(rows), ends_in_text=True)
+    return [table, *(Line(sentence, "yellow") for sentence in found.alarms().values())]
 
 
 def written_files(result: AuditResult, out: Path) -> Parts:

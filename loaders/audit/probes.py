@@ -160,5 +160,6 @@ FRAME_PROBES = (
 )
 HEADER_PROBE = Probe("header", header_features)
 VIEW_PROBE = Probe("view", lambda view_N: finite_or_mean(view_N[:, None]))
+LABEL_PROBES = (HEADER_PROBE, *FRAME_PROBES, VIEW_PROBE)  # of the class, or of each finding
 SOURCE_PROBE = Probe(WITHIN, thumbnail_features, thumbnail_picture)
 COLLECTION_PROBE = Probe(COLLECTION_WITHIN, thumbnail_features)

@@ -10,15 +10,16 @@ from functools import partial
 import cv2
 import numpy as np
 
+from loaders.audit.by_finding import probe_findings
 from loaders.audit.collection import Collection, probe_collection
-from loaders.audit.findings import DEFECTS, AuditResult, CollectionFinding, FileFinding, Removal
+from loaders.audit.findings import DEFECTS, AuditResult, CollectionFinding, FileFinding, FindingsAudit, Removal
 from loaders.audit.near_duplicates import Pair, find_pairs
 from loaders.config import AuditLimits, __version__
 from loaders.images.decode import Decoded
 from loaders.images.kind import KINDS
 from loaders.images.quality import DETECTORS, fix_of, limit_of, own_defects
 from loaders.output import PhaseProgress
-from loaders.sources.entry import Entry
+from loaders.sources.entry import ABSENT, PRESENT, UNKNOWN, Entry
 from loaders.sources.split import group_by, known_patients
 from loaders.statistics import wilson
 
@@ -26,11 +27,12 @@ NAMED = 3  # copies that a note lists
 EQUALISED = 0.06  # evenness below which the histogram has been equalised
 
 
-def judge(files: list[FileFinding], pairs: Sequence[Pair], limits: AuditLimits) -> None:
-    """Decide defects, fixes and groups of all files, in place.  pairs: indices into files.
+def judge(files: list[FileFinding], pairs: Sequence[Pair], limits: AuditLimits, findings: Sequence[str] = ()) -> None:
+    """Decide defects, fixes and groups of all files, in place.  pairs: indices into files.  findings: names, if any.
 
-    Of several copies of a film the best is kept: one not quarantined for its own defects, not equalised, with fewest
-    defects, most pixels, no JPEG, and then the first path.  Copies with different labels are all quarantined.
+    Of several copies of a film the best is kept: one not quarantined for its own defects, of which most findings are
+    known, not equalised, with fewest defects, most pixels, no JPEG, and then the first path.  Copies with different
+    labels, or of which one has a finding and another has it not, are all quarantined.
     """
     for file in files:
         if file.decoded.measurement is None:
@@ -48,7 +50,7 @@ def judge(files: list[FileFinding], pairs: Sequence[Pair], limits: AuditLimits) 
         members[family].append(file)
     for copies in members.values():
         if len(copies) > 1:
-            choose_copy(copies)
+            choose_copy(copies, findings)
     patients, _ = known_patients([file.patient for file in files])
     groups = group_by(family_N, [patient.casefold() or None for patient in patients])
     for file, group in zip(files, groups.tolist(), strict=True):
@@ -56,22 +58,26 @@ def judge(files: list[FileFinding], pairs: Sequence[Pair], limits: AuditLimits) 
         file.defects.sort(key=list(DEFECTS).index)
 
 
-def choose_copy(copies: list[FileFinding]) -> None:
-    """Keep the best of several copies, or none where labels differ."""
+def choose_copy(copies: list[FileFinding], findings: Sequence[str]) -> None:
+    """Keep the best of several copies, or none where labels differ, or values of a finding that are known."""
 
-    def rank(file: FileFinding) -> tuple[bool, bool, int, int, bool, str]:
+    def rank(file: FileFinding) -> tuple[bool, bool, int, int, bool, int, str]:
         equalised = file.decoded.measurement is not None and file.decoded.measurement.evenness < EQUALISED
         pixels, lossy = file.decoded.width * file.decoded.height, file.decoded.format == "JPEG"
-        return file.verdict == "quarantine", equalised, len(file.defects), -pixels, lossy, file.path
+        known = len(file.entry.findings) - file.entry.findings.count(UNKNOWN)
+        return file.verdict == "quarantine", equalised, len(file.defects), -pixels, lossy, -known, file.path
 
     ranked = sorted(copies, key=rank)
     best = ranked[0]
-    if len({file.label for file in copies}) > 1:
-        listed = ", ".join(f"{file.path} ({file.label})" for file in copies[:NAMED])
+    values = zip(findings, *(file.entry.findings for file in copies), strict=True) if findings else ()
+    differing = [name for name, *value_of in values if {ABSENT, PRESENT} <= set(value_of)]
+    if differing or len({file.label for file in copies}) > 1:
+        of_what = [f"{file.path} ({file.label})" if file.label else file.path for file in copies[:NAMED]]
+        listed = f"{' and '.join(differing)}: {', '.join(of_what)}" if differing else ", ".join(of_what)
         listed += f" and {len(copies) - NAMED} more" if len(copies) > NAMED else ""
         for file in copies:
             file.defects.append("label-conflict")
-            file.note = f"one film with different labels: {listed}"
+            file.note = f"one film with different labels{' of ' if differing else ': '}{listed}"
     for file in ranked[1:]:
         same = file.decoded.pixel_hash == best.decoded.pixel_hash
         file.defects.append("exact-duplicate" if same else "near-duplicate")
@@ -80,9 +86,13 @@ def choose_copy(copies: list[FileFinding]) -> None:
 
 
 def judge_files(
-    entries: Sequence[Entry], decoded: Sequence[Decoded], limits: AuditLimits, progress: PhaseProgress
+    entries: Sequence[Entry],
+    decoded: Sequence[Decoded],
+    limits: AuditLimits,
+    progress: PhaseProgress,
+    findings: Sequence[str] = (),
 ) -> list[FileFinding]:
-    """Compare all files with one another, and judge each."""
+    """Compare all files with one another, and judge each.  findings: the names, where those are the labels."""
     files = [FileFinding(entry=entry, decoded=found) for entry, found in zip(entries, decoded, strict=True)]
     # exact copies have one hash; the first of them is compared for all
     first_of = {found.pixel_hash: index for index, found in reversed(list(enumerate(decoded))) if found.measurement}
@@ -91,17 +101,30 @@ def judge_files(
     pairs = find_pairs(
         [one.keypoints for one in measured], [one.compared_SS for one in measured], partial(progress, "compare")
     )
-    judge(files, [Pair(readable[pair.first], readable[pair.second], pair.similarity) for pair in pairs], limits)
+    of_files = [Pair(readable[pair.first], readable[pair.second], pair.similarity) for pair in pairs]
+    judge(files, of_files, limits, findings)
     return files
 
 
 def conclude(
-    source: str, files: list[FileFinding], limits: AuditLimits, collection: CollectionFinding | None, seconds: float
+    source: str,
+    files: list[FileFinding],
+    limits: AuditLimits,
+    collection: CollectionFinding | FindingsAudit | None,
+    seconds: float,
 ) -> AuditResult:
-    """The whole of an audit, with the share of each class that is quarantined."""
+    """The whole of an audit, with the share that is quarantined of each class, or of the films with each finding."""
+    labelled = defaultdict[str, list[FileFinding]](list)
+    for file in files:
+        if isinstance(collection, FindingsAudit):
+            for name, value in zip(collection.findings, file.entry.findings, strict=True):
+                labelled[name if value == PRESENT else ""].append(file)
+        else:
+            labelled[file.label].append(file)
     removals = []
-    for label in sorted({file.label for file in files} - {""}):
-        own = [file for file in files if file.label == label]
+    for label, own in sorted(labelled.items()):
+        if not label:
+            continue
         removed = sum(file.verdict == "quarantine" for file in own)
         low, high = wilson(removed, len(own))
         removals.append(Removal(label=label, files=len(own), removed=removed, low=low, high=high))
@@ -117,19 +140,25 @@ def conclude(
 
 
 def probe_files(
-    files: Sequence[FileFinding], seed: int, permutations: int, progress: PhaseProgress
-) -> CollectionFinding | None:
-    """Probe the files that are kept or fixed, if they have at least two labels."""
-    kept = [file for file in files if file.verdict != "quarantine" and file.label]
-    classes = tuple(sorted({file.label for file in kept}))
-    if len(classes) < 2:
+    files: Sequence[FileFinding], seed: int, permutations: int, progress: PhaseProgress, findings: Sequence[str] = ()
+) -> CollectionFinding | FindingsAudit | None:
+    """Probe the files that are kept or fixed, if they have at least two labels, or findings, of which these are names.
+
+    None for nothing to probe.
+    """
+    kept = [file for file in files if file.verdict != "quarantine" and (file.label or file.entry.findings)]
+    classes = tuple(findings or sorted({file.label for file in kept}))
+    if not kept or (not findings and len(classes) < 2):
         return None
     measured = [file.decoded.measurement for file in kept if file.decoded.measurement]
     assert len(measured) == len(kept)
-    return probe_collection(
+    value_of = np.array([0, 1, np.nan], np.float32)  # by ABSENT, PRESENT, UNKNOWN
+    probe = probe_findings if findings else probe_collection
+    return probe(
         Collection(
             frames_NSS=np.array([one.small_SS for one in measured]),
-            label_N=np.array([classes.index(file.label) for file in kept]),
+            label_N=np.array([-1 if findings else classes.index(file.label) for file in kept]),
+            finding_NK=value_of[np.array([list(file.entry.findings) for file in kept])] if findings else None,
             classes=classes,
             group_N=np.array([file.group for file in kept]),
             source_N=tuple(file.entry.source for file in kept),

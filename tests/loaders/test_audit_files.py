@@ -41,7 +41,7 @@ from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom, write_phantoms
 from loaders.settings import build
-from loaders.sources.entry import Entry
+from loaders.sources.entry import ABSENT, PRESENT, UNKNOWN, Entry
 from loaders.statistics import wilson
 from tests.loaders.test_audit_page import make_file
 from tests.loaders.test_dicom import native
@@ -262,6 +262,27 @@ def test_a_pair_below_the_limit_changes_nothing() -> None:
     films = [judged("a", phantom(1)), judged("b", phantom(2))]
     judge(films, [Pair(0, 1, 0.899)], LIMITS)
     assert [film.verdict for film in films] == ["keep", "keep"] and films[0].group != films[1].group
+
+
+@pytest.mark.parametrize(
+    ("values", "note", "kept"),
+    [
+        ([(PRESENT, ABSENT), (PRESENT, PRESENT)], "one film with different labels of Mass: a, b", []),
+        ([(PRESENT, ABSENT), (ABSENT, PRESENT)], "one film with different labels of Edema and Mass: a, b", []),
+        ([(PRESENT, UNKNOWN), (PRESENT, PRESENT)], "copy of b", ["b"]),
+        ([(UNKNOWN, UNKNOWN), (UNKNOWN, UNKNOWN)], "", ["a"]),
+    ],
+)
+def test_copies_contradict_in_a_known_finding_alone_and_that_with_most_known_is_kept(
+    values: list[tuple[int, int]], note: str, kept: list[str]
+) -> None:
+    films = [judged("a", phantom(1)), judged("b", phantom(1))]
+    films = [
+        replace(film, entry=replace(film.entry, findings=bytes(pair))) for film, pair in zip(films, values, strict=True)
+    ]
+    judge(films, [Pair(0, 1, 1.0)], LIMITS, ("Edema", "Mass"))
+    assert films[0].note == note and [film.path for film in films if film.verdict == "keep"] == kept
+    assert ["label-conflict" in film.defects for film in films] == [not kept] * 2
 
 
 def test_copies_with_different_labels_all_go() -> None:

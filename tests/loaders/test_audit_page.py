@@ -23,14 +23,22 @@ from loaders.audit.findings import (
     AuditResult,
     CollectionFinding,
     FileFinding,
+    FindingProbe,
+    FindingsAudit,
     ProbeFinding,
     Removal,
+    SourceAccuracy,
+    SourcePrevalence,
 )
-from loaders.audit.page import apart, make_gallery, page_html
+from loaders.audit.page import apart, audit_parts, make_gallery, page_html
+from loaders.audit.probes import LABEL_PROBES
+from loaders.audit.verdicts import conclude
 from loaders.cautions import Caution, caution
+from loaders.config import AuditLimits
 from loaders.html import visible
 from loaders.images.decode import Decoded
 from loaders.images.quality import Keypoints, Measurement
+from loaders.output import Line, Sheet
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
 from loaders.sources.entry import Entry
@@ -168,6 +176,131 @@ def example(thumbnails: list[bytes]) -> AuditResult:
         seconds=12.5,
         versions=versions,
     )
+
+
+NIH = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
+    "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+)  # fmt: skip
+
+
+def by_finding(findings: Sequence[str] = NIH, sources: int = 3) -> FindingsAudit:
+    """Probes of all findings but the eighth, of which the fourth is told by the margin and by its source."""
+    rng, num = np.random.default_rng(5), len(findings)
+    present_NK = rng.random((400, num)) < 0.3
+    both_KK = present_NK.T.astype(int) @ present_NK
+    probes = []
+    for place, finding in enumerate(findings):
+        for probe in LABEL_PROBES if place != 7 else ():
+            alarm = place == 3 and probe.name in ("outside-crop", "lungs-hidden")
+            auc = 0.93 if alarm else float(rng.uniform(0.45, 0.58))
+            probes.append(
+                FindingProbe(
+                    finding=finding,
+                    probe=probe.name,
+                    auc=auc,
+                    low=auc - 0.05,
+                    high=auc + 0.04,
+                    null_high=0.56,
+                    p=0.001 if alarm else 0.4,
+                    p_adjusted=0.004 if alarm else 0.9,
+                    alarm=alarm,
+                )
+            )
+    prevalence = [
+        SourcePrevalence(
+            source=f"Hospital {place}", images=300 - place, groups=200 - place, known=[150 - place] * num,
+            present=[(40 - place) * (found != 3 or not place) for found in range(num)],
+        )
+        for place in range(sources)
+    ]  # fmt: skip
+    accuracy = SourceAccuracy(accuracy=0.52, low=0.47, high=0.57, grade="none")
+    strong = SourceAccuracy(accuracy=0.93, low=0.9, high=0.96, grade="strong")
+    picture = cv2.imencode(".png", np.full((92, 92), 90, np.uint8))[1].tobytes()
+    return FindingsAudit(
+        findings=list(findings),
+        images=400,
+        groups=300,
+        present=both_KK.tolist(),
+        known=[[400] * num] * num,
+        phi=[[(0.6, -0.3, 0.05)[(row + place) % 3] for place in range(num)] for row in range(num)],
+        sources=prevalence,
+        told_by_source=[strong if place == 3 else accuracy for place in range(num)],
+        probes=probes,
+        pictures={"outside-crop": picture, "lungs-hidden": picture},
+        cautions=[caution("findings-confounded-with-source", findings=["Edema"])],
+        skipped={"finding Hernia": caution("few-patients-of-finding", present=4, absent=296, least=10)},
+    )  # fmt: skip
+
+
+def test_each_finding_has_a_row_with_its_probes_and_the_alarms_are_marked() -> None:
+    page = page_html(make_result(collection=by_finding()))
+    text = " ".join(Reader(page).text.split())
+    assert "2 of 104 tests raise the alarm, for 1 of 14 findings." in text
+    assert text.count("0.93 alarm 0.88 to 0.97 p 0.004") == 2
+    rows = re.findall(r'<tr role="row"><th role="rowheader" scope="row"><bdi>(\w+)</bdi><small>', page)
+    assert rows == [name for name in NIH if name != "Hernia"]
+    assert "finding Hernia patients (groups) with it: 4, without: 296; at least 10 of each are needed" in text
+    assert "Pixels outside the crop alone predict Edema (AUC 0.93): something other than the lungs differs" in text
+    assert "Caution: finding and source cannot be separated for Edema" in text
+    assert len(re.findall("alt=.A typical film as shown to the probe", page)) == 2
+
+
+def test_findings_that_come_together_and_their_prevalence_by_source_are_on_the_page() -> None:
+    found = by_finding()
+    page = page_html(make_result(collection=found))
+    text = " ".join(Reader(page).text.split())
+    assert f'title="Atelectasis and Edema: both in {found.present[0][3]} of 400 films">60<' in page
+    assert page.count('class="with3"') == page.count(">60<") > 0 and page.count('class="without2"') == page.count(
+        ">−30<"
+    )
+    names = {name for one, other, *_ in found.pairs() for name in (one, other)}
+    assert names and all(phi == 0.6 for *_, phi in found.pairs()) and len(found.pairs()) == 6
+    assert "Edema 26.7 % 20.2 % to 34.3 % of 150 0 % 0 % to 2.5 % of 149 0 %" in text
+    assert "0.93 strong 0.90 to 0.96" in text and "smaller source" not in text
+    for sources, more in ((7, "1 smaller source."), (9, "3 smaller sources.")):
+        many = " ".join(Reader(page_html(make_result(collection=by_finding(sources=sources)))).text.split())
+        assert f"Not shown, but counted in the last column: {more}" in many and "Hospital 6" not in many
+    alone = " ".join(Reader(page_html(make_result(collection=by_finding(sources=1)))).text.split())
+    assert "All films are of one source, or of none that is known" in alone
+
+
+def test_what_was_left_out_is_counted_by_finding() -> None:
+    files = [
+        replace(file, entry=replace(file.entry, findings=bytes([place % 2] + [2] * 13)))
+        for place, file in enumerate(make_file(str(place), *["blurred"] * (place < 4)) for place in range(10))
+    ]
+    result = conclude("x", files, AuditLimits(), by_finding(), 1.0)
+    assert [(one.label, one.files, one.removed) for one in result.removals] == [("Atelectasis", 5, 2)]
+    text = " ".join(Reader(page_html(result)).text.split())
+    assert "What was left out of each finding" in text and "Share of the films with each finding" in text
+
+
+def test_the_terminal_has_a_line_for_each_finding_and_a_sentence_for_each_alarming_probe() -> None:
+    parts = audit_parts(make_result(collection=by_finding()))
+    (table,) = [part for part in parts if isinstance(part, Sheet)]
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert list(rows) == list(NIH) and rows["Hernia"][2:] == ("", "", "", "", "")
+    assert rows["Edema"][2:6] == ("0.93", "0.88 to 0.97", "0.004", "2 of 8") and rows["Edema"][6] == "outside-crop"
+    lines = [part.text for part in parts if isinstance(part, Line)]
+    assert len([line for line in lines if "alone predict Edema (AUC 0.93)" in line]) == 2
+    assert "Not probed: finding Hernia: patients (groups) with it: 4, without: 296" in "".join(lines)
+
+
+def test_hostile_names_of_findings_and_sources_stay_text() -> None:
+    plain = Reader(page_html(make_result(collection=by_finding(("a", "b")))))
+    found = by_finding(HOSTILE[:2])
+    sources = [msgspec.structs.replace(one, source=HOSTILE[6]) for one in found.sources]
+    hostile = Reader(page_html(make_result(collection=msgspec.structs.replace(found, sources=sources))))
+    assert hostile.tags == plain.tags
+    assert {name for _, name, _ in hostile.attributes} == {name for _, name, _ in plain.attributes}
+
+
+def test_the_audit_of_findings_reads_back_as_written() -> None:
+    found = by_finding()
+    assert msgspec.json.decode(msgspec.json.encode(found), type=FindingsAudit) == found
+    with pytest.raises(ValueError, match="probe 'brightness', expected one of"):
+        msgspec.structs.replace(found.probes[0], probe="brightness")
 
 
 class Reader(HTMLParser):
@@ -506,6 +639,16 @@ def test_the_page_fits_its_window_without_complaint_or_request(
     check_page(browser, written, width=width, dark=dark, boxes="figure, figcaption *, .wide")
     if folder := os.environ.get("PLAINFILM_SCREENSHOTS"):
         browser.screenshot(Path(folder) / f"audit-{width}-{'dark' if dark else 'light'}.png")
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_of_fourteen_findings_fits_its_window(browser: Browser, tmp_path: Path, width: int) -> None:
+    page = tmp_path / "audit.html"
+    page.write_text(page_html(make_result(collection=by_finding())), encoding="utf-8")
+    check_page(browser, page, width=width, dark=False, boxes="figure, figcaption *, .wide:has(.grid)")
+    if folder := os.environ.get("PLAINFILM_SCREENSHOTS"):
+        browser.screenshot(Path(folder) / f"audit-of-findings-{width}.png")
 
 
 @pytest.mark.extras

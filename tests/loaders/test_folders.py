@@ -128,7 +128,7 @@ def test_covid_qu_ex_without_its_preset_is_refused_and_one_part_of_it_is_read(tm
 def test_folders_of_patients_studies_and_parts_are_no_classes(tmp_path: Path, folders: str) -> None:
     tree = paths(f"{folders}/view1_frontal.png", split="train|valid", k="1|2|3")
     source = make_tree(tmp_path / "CheXpert-v1.0-small", *tree)
-    write_table(source / "train.csv", CHEXPERT_HEADER)
+    write_table(source / "films.csv", CHEXPERT_HEADER)
     with pytest.raises(InputError, match=r"look like patients, studies or parts of a set, expected one folder a class"):
         read(source)
 

@@ -10,11 +10,14 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from loaders.audit.audit import collection_of_betons
+from benchmarks.finding_probes import STUDIES, draw_pool, measure, missed_by
+from loaders.audit.audit import audit_beton, collection_of_betons
+from loaders.audit.by_finding import describe_tests, probe_findings, run_tests
 from loaders.audit.collection import Collection, probe_collection, probe_sources
-from loaders.audit.findings import CollectionFinding
+from loaders.audit.findings import CollectionFinding, FindingsAudit
 from loaders.audit.probes import (
     SHOWN,
+    Probe,
     crop_mask,
     header_features,
     hide,
@@ -34,6 +37,7 @@ from loaders.statistics import (
     bootstrap_aucs,
     deal_groups,
     fit_folds,
+    hand_on,
     holm,
     labelling_aucs,
     out_of_fold_scores,
@@ -41,7 +45,11 @@ from loaders.statistics import (
     permutation_p,
     permute_groups,
     rank,
+    shuffle_groups,
+    shuffle_some,
+    single_step,
 )
+from tests.findings_example import NAMES, write_findings
 
 SIDE = 92
 PATIENTS = 64
@@ -416,3 +424,186 @@ def test_too_few_groups_and_missing_inputs_are_skipped_with_the_reason() -> None
     )
     missing = {"header": "no-headers", "view": "no-predicted-views"}
     assert {name: bare.skipped[name].code for name in missing} == missing and len(bare.probes) == 6
+
+
+# ---- findings
+
+
+def test_permutations_of_some_groups_are_those_of_all_without_the_others_and_as_random() -> None:
+    giver_RG, taking_G = shuffle_groups(5, 6000, seed=1), np.array([True, False, True, True, False])
+    some_RT = shuffle_some(giver_RG, taking_G)
+    assert (shuffle_some(giver_RG, np.ones(5, bool)) == giver_RG).all()
+    for all_G, some_T in zip(giver_RG[:300].tolist(), some_RT[:300].tolist(), strict=True):
+        for taker, giver in zip((0, 2, 3), some_T, strict=True):
+            followed = all_G[taker]
+            while not taking_G[followed]:
+                followed = all_G[followed]
+            assert followed == (0, 2, 3)[giver]
+    found, count = np.unique(some_RT, axis=0, return_counts=True)
+    assert len(found) == 6 and abs(count / 6000 - 1 / 6).max() < 4 * np.sqrt(5 / 36 / 6000)
+
+
+def test_all_findings_of_a_group_move_together_where_they_are_known() -> None:
+    rng = np.random.default_rng(2)
+    group_N = random_groups(rng, 60, 3)
+    finding_NK = (rng.random((60, 2)) < 0.4)[group_N].astype(np.int64)
+    giver_RG = shuffle_groups(60, 40, seed=3)
+    pair_RN = [hand_on(finding_NK[:, place], group_N, giver_RG) for place in range(2)]
+    joint_RN = hand_on(finding_NK @ [1, 2], group_N, giver_RG)
+    assert (pair_RN[0] + 2 * pair_RN[1] == joint_RN).all()
+
+
+def slow_tests(
+    features_NF: np.ndarray, finding_NK: np.ndarray, group_N: np.ndarray, permutations: int, seed: int
+) -> tuple[np.ndarray, list[float]]:
+    """Each finding on its known films alone, as two classes, row by row; the p of the largest statistic."""
+    giver_RG, auc_RK = shuffle_groups(int(group_N.max()) + 1, permutations, seed), []
+    for value_N in finding_NK.T:
+        known_N = np.isfinite(value_N)
+        known_G, own_T = np.unique(group_N[known_N], return_inverse=True)
+        given_RG = shuffle_some(giver_RG, np.isin(np.arange(giver_RG.shape[1]), known_G))
+        models = fit_folds(features_NF[known_N], deal_groups(own_T, seed))
+        rows = hand_on(value_N[known_N].astype(np.int64), own_T, given_RG)
+        scores = [out_of_fold_scores(models, row[None].astype(float))[0] for row in rows]
+        auc_RK.append([roc_auc_score(row, score_N) for row, score_N in zip(rows, scores, strict=True)])
+    auc_RK = np.transpose(auc_RK)
+    z_RK = (auc_RK - auc_RK.mean(0)) / auc_RK.std(0)
+    return auc_RK[0], [float(np.mean(z_RK.max(1) >= z - 1e-9)) for z in z_RK[0]]
+
+
+def test_a_finding_is_probed_on_its_known_films_as_a_slow_oracle_does() -> None:
+    rng = np.random.default_rng(4)
+    group_N = random_groups(rng, 70, 3)
+    features_NF = rng.standard_normal((len(group_N), 5))
+    value_NK = (rng.random((70, 4)) < (0.5, 0.3, 0.4, 0.4))[group_N].astype(np.float32)
+    value_NK[:, 1] = features_NF[:, 0] > 0.8  # told by its input
+    value_NK[rng.random(value_NK.shape) < 0.3] = np.nan
+    value_NK[:, 3] = np.where(np.isnan(value_NK[:, 2]), np.nan, value_NK[:, 3])
+    value_NK[:, 2] = np.where(np.isnan(value_NK[:, 3]), np.nan, value_NK[:, 2])  # two that are known of the same films
+    probe = Probe("thumbnail", lambda frames_NSS: frames_NSS)
+    tests = run_tests({probe: features_NF}, value_NK, [0, 1, 2, 3], group_N, 5, 60, 20)
+    auc_K, p_K = slow_tests(features_NF, value_NK, group_N, 60, 5)
+    found = describe_tests(tests, ("a", "b", "c", "d"))
+    assert [one.finding for one in found] == ["a", "b", "c", "d"]
+    np.testing.assert_allclose([one.auc for one in found], auc_K, rtol=1e-12)
+    assert [one.p_adjusted for one in found] == pytest.approx(p_K)
+    assert [one.alarm for one in found] == [False, True, False, False]
+
+
+def test_unknown_films_change_nothing_of_a_finding() -> None:
+    rng = np.random.default_rng(6)
+    group_N = np.arange(80)
+    features_NF, value_N1 = rng.standard_normal((80, 3)), (rng.random((80, 1)) < 0.4).astype(np.float32)
+    value_N1[50:] = np.nan
+    probe = Probe("thumbnail", lambda frames_NSS: frames_NSS)
+    changed_NF = features_NF.copy()
+    changed_NF[50:] = 1e3
+    auc = [
+        run_tests({probe: given_NF}, value_N1, [0], group_N, 0, 30, 5)[0].auc_R
+        for given_NF in (features_NF, changed_NF)
+    ]
+    assert (auc[0] == auc[1]).all()
+
+
+def test_the_largest_statistic_corrects_for_all_and_allows_small_p() -> None:
+    rng = np.random.default_rng(7)
+    auc_RP = 0.5 + rng.normal(0, np.linspace(0.01, 0.1, 112), (2000, 112))  # tests of unequal spread
+    auc_RP[0, 0] = 0.6  # ten deviations of the narrowest
+    adjusted = single_step(auc_RP)
+    assert adjusted[0] == 1 / 2000 and min(adjusted[1:]) > 0.05
+    assert min(holm([permutation_p(auc_R) for auc_R in auc_RP.T])) > 0.05  # which is why
+    auc_RP[:, 5] = 0.5  # no statistic at all
+    assert single_step(auc_RP)[5] == 1.0 and single_step(auc_RP)[0] == 1 / 2000
+    auc_RP[0, 7] = np.nan
+    assert single_step(auc_RP)[7] == 1.0, "what is unknown of the real labels raises no alarm"
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_the_benchmark_of_findings_tells_false_alarms_from_marks(study: object, pool_of_findings: object) -> None:
+    found = measure(study, pool_of_findings, seeds=2, patients=110, permutations=59)
+    assert found["first"]["trials"] == 2
+    if found["study"]["marks"]:
+        assert found["first"]["hits"] == 2 and not missed_by(found)
+        assert missed_by(found | {"first": {"hits": 1, "trials": 2, "low": 0.0, "high": 1.0}})
+    assert missed_by(found | {"family": {"hits": 30, "trials": 200, "low": 0.1, "high": 0.2}})
+
+
+@pytest.fixture(scope="module")
+def pool_of_findings() -> object:
+    return draw_pool(120)
+
+
+def findings_collection(seed: int = 0, groups: int = 60) -> Collection:
+    """Noise of three films a patient; a bright corner goes with the first of three findings."""
+    rng = np.random.default_rng(seed)
+    group_N = np.repeat(np.arange(groups), 3)
+    value_NK = (rng.random((groups, 3)) < (0.4, 0.4, 0.05))[group_N].astype(np.float32)
+    frames_NSS = rng.integers(0, 200, (len(group_N), SIDE, SIDE)).astype(np.uint8)
+    frames_NSS[value_NK[:, 0] == 1, 3:9, 3:9] = 255
+    value_NK[::5, 1] = np.nan
+    return Collection(
+        frames_NSS=frames_NSS,
+        label_N=np.full(len(group_N), -1),
+        classes=("Effusion", "Edema", "Hernia"),
+        group_N=group_N,
+        source_N=("north",) * len(group_N),
+        finding_NK=value_NK,
+    )
+
+
+def test_the_finding_that_a_mark_follows_alarms_and_no_other() -> None:
+    calls: list[tuple[int, int]] = []
+    found = probe_findings(
+        findings_collection(), permutations=199, resamples=50, progress=lambda done, total: calls.append((done, total))
+    )
+    assert {probe.finding for probe in found.probes if probe.alarm} == {"Effusion"}
+    corner = next(probe for probe in found.probes if (probe.finding, probe.probe) == ("Effusion", "outside-crop"))
+    assert corner.alarm and corner.auc > 0.95 and corner.p_adjusted == corner.p == 1 / 200
+    assert found.skipped["finding Hernia"].code == "few-patients-of-finding"
+    assert {found.skipped[name].code for name in ("header", "view")} == {"no-headers", "no-predicted-views"}
+    assert calls == [(done, 12) for done in range(1, 13)] and len(found.probes) == 12
+    sentence = found.alarms()["outside-crop"]
+    assert "Pixels outside the crop alone predict Effusion (AUC 1.00): something other than" in sentence
+    assert "between films with and without the finding" in sentence and "{" not in "".join(found.alarms().values())
+    assert probe_findings(findings_collection(), permutations=199, resamples=50) == found
+
+
+def test_counts_of_findings_together_are_those_of_known_films() -> None:
+    collection = findings_collection()
+    found = probe_findings(collection, permutations=19, resamples=5)
+    value_NK = collection.finding_NK
+    assert value_NK is not None
+    both_N = np.isfinite(value_NK[:, 1])
+    assert found.known[0][1] == both_N.sum() and found.known[0][0] == len(value_NK)
+    assert found.present[0][1] == ((value_NK[:, 0] == 1) & (value_NK[:, 1] == 1)).sum()
+    assert found.phi[0][1] == pytest.approx(np.corrcoef(value_NK[both_N, :2].T)[0, 1])
+    one = collection.finding_NK[:, :1] * 0
+    alone = probe_findings(Collection(**{**fields_of(collection), "finding_NK": np.repeat(one, 3, 1)}), permutations=9)
+    assert alone.phi[0][1] is None and alone.probes == [] and len(alone.skipped) == 5
+
+
+def fields_of(collection: Collection) -> dict[str, object]:
+    return {name: getattr(collection, name) for name in collection.__slots__}
+
+
+def test_sources_are_told_by_finding_from_films() -> None:
+    collection = findings_collection()
+    assert collection.finding_NK is not None
+    source_N = np.where(collection.finding_NK[:, 0] == 1, "north", "south")
+    told = Collection(**{**fields_of(collection), "source_N": tuple(source_N.tolist())})
+    found = probe_findings(told, permutations=19, resamples=5)
+    assert found.told_by_source[0] and found.told_by_source[0].grade == "total"
+    assert found.told_by_source[1] and found.told_by_source[1].grade == "none"
+    assert found.cautions == [caution("findings-confounded-with-source", findings=["Effusion"])]
+    north = next(one for one in found.sources if one.source == "north")
+    assert north.present[0] == north.known[0] and north.absent[0] == 0 and north.interval(0)[0] > 0.8
+
+
+def test_a_beton_of_findings_is_audited_by_its_values(tmp_path: Path) -> None:
+    folder = write_findings(tmp_path / "B", counts={"train": 120}, unknown=0.1, strength=0)
+    found = audit_beton(folder / "train.beton", 0, 99, lambda phase, done, total: None)
+    assert isinstance(found, FindingsAudit) and tuple(found.findings) == NAMES and found.images == 120
+    with Beton(folder / "train.beton") as beton:
+        assert found.known[0][0] == np.isfinite(beton.labels[:, 0]).sum()
+        assert found.present[2][2] == (beton.labels[:, 2] == 1).sum()
+    assert {one.source for one in found.sources} == {"A", "B"} and len(found.probes) == 3 * 7

@@ -16,9 +16,11 @@ from loaders.cautions import caution
 from loaders.errors import IntegrityError, StorageError
 from loaders.records import Count, Record, decode_record, encode_record, known_record, read_record, write_record
 from tests import example_run
+from tests.findings_example import evaluated
 
 MAKE: dict[str, Callable[..., Record]] = {
     "metrics.json": example_run.metrics,
+    "findings.json": lambda: evaluated()[1],
     "summary.json": example_run.summary,
     "dataflow.json": example_run.dataflow,
     "crossval.json": example_run.crossval,

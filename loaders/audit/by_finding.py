@@ -1,0 +1,225 @@
+"""The audit of a collection by finding: what predicts each finding without showing it, and how common it is by source.
+
+A finding over the films whose value is known is a target of two classes, and each probe takes it as `collection` takes
+classes.  Films of unknown value neither train nor are scored.
+"""
+
+# N samples, K findings, T samples whose value is known, G groups, R labellings, P tests
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from loaders.audit.collection import ALPHA, MIN_GROUPS, MISSING, Collection, input_of, typical_frame
+from loaders.audit.findings import FindingProbe, FindingsAudit, SourceAccuracy, SourcePrevalence
+from loaders.audit.probes import LABEL_PROBES, Probe
+from loaders.cautions import Caution, caution
+from loaders.sources.confounding import Confounding, finding_cautions, measure_confounding
+from loaders.statistics import (
+    Progress,
+    bootstrap_aucs,
+    deal_groups,
+    fit_folds,
+    hand_on,
+    labelling_aucs,
+    no_progress,
+    percentile_interval,
+    permutation_p,
+    shuffle_groups,
+    shuffle_some,
+    single_step,
+)
+
+SIDES = ("absent", "present")
+
+
+def probe_findings(
+    collection: Collection,
+    *,
+    seed: int = 0,
+    permutations: int = 1999,
+    resamples: int = 2000,
+    progress: Progress = no_progress,
+) -> FindingsAudit:
+    """Find whether each probe predicts each finding, which findings come together, and how common each is by source.
+
+    A pure function of the collection and the seed.  progress(done, total) is called after each probe of a finding.
+    """
+    assert collection.finding_NK is not None
+    skipped: dict[str, Caution] = {}
+    features = {}
+    for probe in LABEL_PROBES:
+        if (input_N := input_of(collection, probe)) is None:
+            skipped[probe.name] = caution(MISSING[probe.name])
+        else:
+            features[probe] = probe.features(input_N)
+    _, group_N = np.unique(collection.group_N, return_inverse=True)
+    places = probed_findings(collection, group_N, skipped)
+    tests = run_tests(features, collection.finding_NK, places, group_N, seed, permutations, resamples, progress)
+    frame_SS = typical_frame(collection.frames_NSS)
+    accuracies = source_accuracies(collection)
+    return FindingsAudit(
+        findings=list(collection.classes),
+        images=len(group_N),
+        groups=int(group_N.max()) + 1,
+        **co_occurrence(collection.finding_NK),
+        sources=prevalence_by_source(collection, group_N),
+        told_by_source=[
+            SourceAccuracy.of(accuracies[name]) if name in accuracies else None for name in collection.classes
+        ],
+        probes=describe_tests(tests, collection.classes),
+        pictures={
+            probe.name: cv2.imencode(".png", probe.picture(frame_SS))[1].tobytes()
+            for probe in features
+            if probe.picture
+        },
+        cautions=finding_cautions(collection.classes, collection.finding_NK, collection.source_N, group_N),
+        skipped=skipped,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Test:
+    """One probe of one finding.  place: the finding's.  auc_R: of each labelling, the real one first."""
+
+    place: int
+    probe: Probe
+    auc_R: np.ndarray
+    interval: tuple[float, float]
+
+
+def run_tests(
+    features: dict[Probe, np.ndarray],
+    finding_NK: np.ndarray,
+    places: list[int],
+    group_N: np.ndarray,
+    seed: int,
+    permutations: int,
+    resamples: int,
+    progress: Progress = no_progress,
+) -> list[Test]:
+    """Each probe of each finding, in the order of the findings, all under the same permutations of groups.
+
+    AUC and interval are those of two classes, over the known films.  In a permutation all findings of a group go to
+    another group together, which keeps what findings have to do with one another.  What is unknown stays with the film:
+    a source that does not tell a finding is no reason for an alarm.  A group that would get an unknown value gets that
+    of its giver's own giver, and so on, so that each finding is permuted among the groups that know it.
+    features: float64 N×F of each probe.  places: of the findings to probe.  group_N: counted from 0.
+    """
+    giver_RG = shuffle_groups(int(group_N.max()) + 1, permutations, seed)
+    tests = list[Test]()
+    for same in known_alike(finding_NK, places):
+        known_N = np.isfinite(finding_NK[:, same[0]])
+        known_G, group_T = np.unique(group_N[known_N], return_inverse=True)
+        given_RG = shuffle_some(giver_RG, np.isin(np.arange(giver_RG.shape[1]), known_G))
+        fold_T = deal_groups(group_T, seed)
+        models = {
+            probe: fit_folds(features_NF[known_N], fold_T, probe.standardise) for probe, features_NF in features.items()
+        }
+        for place in same:
+            present_T = finding_NK[known_N, place].astype(np.int64)
+            present_RT = hand_on(present_T, group_T, given_RG)
+            for probe, model in models.items():
+                auc_R = labelling_aucs(model, present_RT, 2)
+                interval = percentile_interval(bootstrap_aucs(model, present_T, group_T, 2, resamples, seed))
+                tests.append(Test(place=place, probe=probe, auc_R=auc_R, interval=interval))
+                progress(len(tests), len(places) * len(features))
+    return sorted(tests, key=lambda test: test.place)
+
+
+def probed_findings(collection: Collection, group_N: np.ndarray, skipped: dict[str, Caution]) -> list[int]:
+    """The findings that are present in enough groups, and absent in enough; fills skipped with the others and why."""
+    assert collection.finding_NK is not None
+    probed = []
+    for place, name in enumerate(collection.classes):
+        value_N = collection.finding_NK[:, place]
+        absent, present = (len(np.unique(group_N[value_N == value])) for value in (0, 1))
+        if min(absent, present) < MIN_GROUPS:
+            skipped[f"finding {name}"] = caution(
+                "few-patients-of-finding", present=present, absent=absent, least=MIN_GROUPS
+            )
+        else:
+            probed.append(place)
+    return probed
+
+
+def known_alike(finding_NK: np.ndarray, places: list[int]) -> list[list[int]]:
+    """The places of findings, those together that are known of the same films."""
+    alike = defaultdict[bytes, list[int]](list)
+    for place in places:
+        alike[np.isfinite(finding_NK[:, place]).tobytes()].append(place)
+    return list(alike.values())
+
+
+def describe_tests(tests: list[Test], findings: tuple[str, ...]) -> list[FindingProbe]:
+    """What each test says, its p corrected for all of them."""
+    adjusted = single_step(np.column_stack([test.auc_R for test in tests])) if tests else []
+    return [
+        FindingProbe(
+            finding=findings[test.place],
+            probe=test.probe.name,
+            auc=float(test.auc_R[0]),
+            low=test.interval[0],
+            high=test.interval[1],
+            null_high=float(np.nanquantile(test.auc_R[1:], 0.95)),
+            p=permutation_p(test.auc_R),
+            p_adjusted=p_adjusted,
+            alarm=p_adjusted <= ALPHA,
+        )
+        for test, p_adjusted in zip(tests, adjusted, strict=True)
+    ]
+
+
+def co_occurrence(finding_NK: np.ndarray) -> dict[str, Any]:
+    """How often findings are present together: counts of films, K×K; and phi, the correlation of two findings.
+
+    present: films with both.  known: films of which both are known.  phi: over those; None where one does not vary.
+    """
+    present_NK, known_NK = (finding_NK == 1).astype(np.float64), np.isfinite(finding_NK).astype(np.float64)
+    both_KK, known_KK = present_NK.T @ present_NK, known_NK.T @ known_NK
+    one_KK = present_NK.T @ known_NK  # the first is present, and the second is known
+    spread_KK = np.sqrt(one_KK * (known_KK - one_KK))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        phi_KK = (known_KK * both_KK - one_KK * one_KK.T) / (spread_KK * spread_KK.T)
+    return {
+        "present": both_KK.astype(int).tolist(),
+        "known": known_KK.astype(int).tolist(),
+        "phi": [[float(phi) if np.isfinite(phi) else None for phi in row] for row in phi_KK],
+    }
+
+
+def prevalence_by_source(collection: Collection, group_N: np.ndarray) -> list[SourcePrevalence]:
+    """How many groups of each source have each finding, the largest source first."""
+    assert collection.finding_NK is not None
+    source_N = np.asarray(collection.source_N, object).astype(str)
+    found = []
+    for source in sorted(set(collection.source_N)):
+        own = source_N == source
+        values = [(group_N[own], collection.finding_NK[own, place]) for place in range(len(collection.classes))]
+        found.append(
+            SourcePrevalence(
+                source=source,
+                images=int(own.sum()),
+                groups=len(np.unique(group_N[own])),
+                known=[len(np.unique(own_group[np.isfinite(value)])) for own_group, value in values],
+                present=[len(np.unique(own_group[value == 1])) for own_group, value in values],
+            )
+        )
+    return sorted(found, key=lambda one: -one.groups)
+
+
+def source_accuracies(collection: Collection) -> dict[str, Confounding]:
+    """Finding → how well the source alone tells whether it is present; none for a finding that does not vary."""
+    assert collection.finding_NK is not None
+    found = dict[str, Confounding]()
+    for name, value_N in zip(collection.classes, collection.finding_NK.T, strict=True):
+        known = np.flatnonzero(np.isfinite(value_N))
+        sides = [SIDES[int(value)] for value in value_N[known]]
+        sources = [collection.source_N[row] for row in known]
+        for one in measure_confounding(sides, sources, collection.group_N[known]):
+            if one.label == "present":
+                found[name] = one
+    return found
