@@ -18,6 +18,7 @@ from loaders.errors import ConfigError
 Switch = Literal["auto", "on", "off"]
 Model = Literal["cnn", "resnet18", "densenet169", "vit_b_16"]
 FoldSplit = Literal["random", "group", "lungs-hidden"]
+Monitor = Literal["f1", "auc", "loss"]
 HEAD_EPOCHS = 2  # of a network with pretrained weights
 
 
@@ -47,12 +48,14 @@ class Recipe:
     """Learning rate of Adam."""
     dropout: float = 0.5
     """Share of the hidden layer that is dropped in training."""
+    monitor: Monitor = "f1"
+    """What decides which epoch is the best, on validation: F1, as the report; auc; or loss. Of findings, their mean."""
     patience: int = 7
-    """Stop after this many epochs without a better validation F1; epochs that predict one class do not count."""
+    """Stop after this many epochs without a better one on validation; epochs that predict one class do not count."""
     min_delta: float = 0.001
-    """An F1 is better only if it is above the best by more than this."""
+    """An F1, AUC or loss is better only if it is better than the best by more than this."""
     class_weights: bool = False
-    """Weigh the loss inversely to each class's share of the training set."""
+    """Weigh the loss inversely to each class's share of the training set; of findings, present against absent."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """Where to train; auto takes the first there is of cuda, mps, cpu."""
     compile: Switch = "auto"
@@ -280,7 +283,7 @@ class PredictConfig:
     format: Literal["auto", "csv", "jsonl"] = "auto"
     """CSV or JSON lines; auto goes by the name of --out."""
     min_confidence: float = 0.7
-    """Probability below which the prediction abstains."""
+    """Probability below which the prediction abstains; of a finding with its odds relative to its threshold's."""
     audit: Literal["auto", "off"] = "auto"
     """auto abstains where the audit would quarantine, and repairs as `convert --audit auto`; off skips these checks."""
     batch_size: int = 64
@@ -352,10 +355,14 @@ class ExplainConfig:
     """Masks of the lungs: a folder, or a CSV of path and mask, as phantoms.csv. Default: where lungs usually are."""
     table: Path | None = None
     """convert.csv of the conversion, which says which file became which sample. Default: the one beside BETON."""
+    finding: tuple[str, ...] = ()
+    """Of a run of findings, those to explain; may be repeated. Default: all, as far as --minutes allows."""
+    minutes: float = 30
+    """Of findings, begin no further one after so long; the most often present come first, and those left are named."""
     samples: int = 24
-    """Pictures to show: most confident right, most confident wrong, borderline; classes take turns."""
+    """Pictures to show: most confident right, most confident wrong, borderline; of each finding a share, 3 or more."""
     measured: int = 256
-    """Most pictures that the lungs' share is measured on, drawn from all of the beton."""
+    """Most pictures that the lungs' share is measured on, drawn from all of the beton; of each finding so many."""
     method: Literal["hirescam", "gradcam"] = "hirescam"
     """How activations are weighed: by the gradient at their own place, or by its mean over all places (GradCAM)."""
     seed: int = 0
@@ -370,7 +377,7 @@ class ExplainConfig:
     """Read a beton without plainfilm's footer, although it has no checksums."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, samples=(1, 999), measured=(1, 100_000), seed=(0, 2**32 - 1))
+        check_ranges(self, samples=(1, 999), measured=(1, 100_000), seed=(0, 2**32 - 1), minutes=(0, 100_000))
         check_ranges(self, batch_size=(1, 65536), threads=(0, 256))
 
 

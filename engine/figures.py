@@ -7,17 +7,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from engine.statistics.names import metric_of
+from engine.statistics.names import metric_of, value_text
 from loaders.figure_text import EM, FAMILY, ClassNames, family_of, width, wrap
 from loaders.output import share_text
 
 INK, TRAINING, VALIDATION, BEST, FAINT = "#222222", "#c0504d", "#1f5fa8", "#888888", "#888888"
+# Okabe and Ito's colours, which people of every colour vision tell apart; line styles differ as well
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", "--", "-.", ":", (0, (8, 2, 2, 2, 2, 2)), (0, (1, 1, 4, 1)))  # as many as colours
+OTHERS = "#c4c4c4"
 TITLE, LEGEND, NOTE = 9.5, 8.0, 7.0  # points
 HANDLE = 5.0  # ems of a legend's line, and of the gap to the next column
 DPI = 110
+F1_NOTE = "F1 of training is at 0.5; of validation at each finding's threshold of the highest, and so optimistic."
+MOST_NAMED = 4  # findings named among the curves of their AUC
 MOST_SHARES = 6  # classes up to which a confusion matrix has room for percentages
 
 
@@ -53,6 +60,9 @@ def set_legend(figure: Figure, *notes: str) -> None:
     entries = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
+    if not entries:
+        set_note(figure, *notes)
+        return
     across = room(figure, LEGEND)
     labels = ["\n".join(wrap(label, across - HANDLE * EM)) for label in entries]
     widest = HANDLE * EM + max(width(line) for label in labels for line in label.split("\n"))
@@ -78,23 +88,55 @@ def set_note(figure: Figure, *notes: str) -> None:
     figure.supxlabel("\n".join(lines), color=FAINT, fontsize=NOTE, x=0.01, ha="left")
 
 
-def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, title: str, note: str = "") -> Figure:
-    """Loss and F1 by epoch, training and validation, the kept epoch marked.  history: rows of metrics.csv."""
-    figure = Figure(figsize=(9, 3.9), layout="constrained")
+def curves_figure(
+    history: Sequence[dict[str, Any]], best_epoch: int, title: str, note: str = "", findings: Sequence[str] = ()
+) -> Figure:
+    """Loss and F1 by epoch, training and validation, the kept epoch marked; of findings below them each one's AUC.
+
+    history: a training's.  findings: their names; none of classes.
+    """
+    area_of = {
+        name: [np.nan if row[key] is None else row[key] for row in history]
+        for place, name in enumerate(findings)
+        if (key := f"val_auc[{place}]") and any(row[key] is not None for row in history)
+    }
+    figure = Figure(figsize=(9, 7.2 if area_of else 3.9), layout="constrained")
+    grid = figure.add_gridspec(1 + bool(area_of), 2)
+    panels: list[Any] = [figure.add_subplot(grid[0, place]) for place in (0, 1)]
     epochs = [row["epoch"] for row in history]
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "f1"), strict=True):
+    for axes, metric in zip(panels, ("loss", "f1"), strict=True):
         axes.plot(epochs, [row[f"train_{metric}"] for row in history], color=TRAINING, label="training", marker=".")
         axes.plot(epochs, [row[f"val_{metric}"] for row in history], color=VALIDATION, label="validation", marker=".")
+        axes.set_ylabel(metric_of("f1_macro" if findings and metric == "f1" else metric).name)
+    panels[0].set_ylim(bottom=0)
+    panels[1].set_ylim(0, 1.02)
+    if area_of:
+        panels.append(figure.add_subplot(grid[1, :]))
+        draw_areas(panels[2], epochs, area_of, best_epoch)
+    for axes in panels:
         if best_epoch:
             axes.axvline(best_epoch, color=BEST, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set_xlabel("epoch")
-        axes.set_ylabel(metric_of(metric).name)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylim(bottom=0)
-    figure.axes[1].set_ylim(0, 1.02)
-    return with_legend(figure, title, note)
+    return with_legend(figure, title, F1_NOTE if findings else "", note)
+
+
+def draw_areas(axes: Axes, epochs: Sequence[int], area_of: dict[str, list[float]], best_epoch: int) -> None:
+    """The AUC of each finding and their mean by epoch; those that are lowest in the kept epoch are named."""
+    kept = epochs.index(best_epoch) if best_epoch in epochs else -1
+    named = sorted(area_of, key=lambda name: area_of[name][kept])[:MOST_NAMED]
+    others = [name for name in area_of if name not in named]
+    rest = f"{len(others)} other finding{'s' * (len(others) > 1)}, of higher AUC"
+    for place, name in enumerate(others):
+        axes.plot(epochs, area_of[name], color=OTHERS, linewidth=0.8, label="" if place else rest)
+    for name, colour, style in zip(named, COLOURS[1:], STYLES[1:], strict=False):
+        label = f"{name}: {value_text('auc', area_of[name][kept])}"
+        axes.plot(epochs, area_of[name], color=colour, linestyle=style, linewidth=1.2, label=label)
+    mean = np.mean(list(area_of.values()), axis=0)
+    axes.plot(epochs, mean, color=INK, linewidth=2, marker=".", label=f"mean: {value_text('auc', float(mean[kept]))}")
+    axes.set_ylabel(f"{metric_of('auc').name} of validation")
 
 
 def confusion_figure(confusion_KK: np.ndarray, names: ClassNames, title: str) -> Figure:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.statistics.bootstrap import ECE_DISTANCE, count_groups, fewest, metrics_of, resample, sum_groups
-from engine.statistics.estimates import RESAMPLES, UNBOUNDED, UNDEFINED, Estimate, make_estimates
+from engine.statistics.estimates import RESAMPLES, ROUNDING, UNBOUNDED, UNDEFINED, Estimate, make_estimates
 from engine.statistics.metrics import by_mean, mean_of_known, none_for_nan, ratio
 
 
@@ -28,15 +28,15 @@ class NetworkTest:
     """What one network predicts of the samples that it is tested on.
 
     label_N: int.  probability_NK: calibrated.  group_N: int64, numbered alike for all networks of one call, so that
-    resamples draw a group for all of them at once.  threshold: of the positive class's probability, for two classes;
-    None: the most probable class is predicted.  repeat: of networks of one number, such as the folds of one seed, the
-    groups are added; unless they have groups in common, as on another collection.
+    resamples draw a group for all of them at once.  threshold: of the positive class's probability, for two classes,
+    one or one a sample; None: the most probable class is predicted.  repeat: of networks of one number, such as the
+    folds of one seed, the groups are added; unless they have groups in common, as on another collection.
     """
 
     label_N: np.ndarray
     probability_NK: np.ndarray
     group_N: np.ndarray
-    threshold: float | None = None
+    threshold: float | np.ndarray | None = None
     repeat: int = 0
 
 
@@ -56,14 +56,21 @@ class Averages:
         return self.estimates_of(self.defined())
 
     def estimates_of(self, chosen: dict[str, np.ndarray]) -> dict[str, Estimate]:
-        """The same over chosen networks, bool X by metric; a network's mean over classes is of those chosen."""
+        """The same over chosen networks, bool X by metric."""
+        return make_estimates(self.mean_rows(chosen), self.groups, None)
+
+    def mean_rows(self, chosen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Means over chosen networks, float64 R by metric; a network's mean over classes is of those chosen."""
         row_XR = {name: np.where(chosen[name][:, None], row_XR, np.nan) for name, row_XR in self.row_XR.items()}
         of_network = [{name: row_XR[name][place] for name in row_XR} for place in range(len(row_XR["accuracy"]))]
         means = [{name: mean_of_known(row_RC) for name, row_RC in by_mean(found).items()} for found in of_network]
         row_XR |= {name: np.stack([found[name] for found in means]) for name in means[0]}
         known_XR = {name: np.isfinite(rows_XR) for name, rows_XR in row_XR.items()}
-        found = {name: ratio(np.where(known, row_XR[name], 0).sum(0), known.sum(0)) for name, known in known_XR.items()}
-        return make_estimates(found, self.groups, None)
+        row_R = {name: ratio(np.where(known, row_XR[name], 0).sum(0), known.sum(0)) for name, known in known_XR.items()}
+        for name, mean_R in row_R.items():  # where none moves, the mean only does since resamples lack some of them
+            if not (np.abs(row_XR[name] - row_XR[name][:, :1]) > ROUNDING).any():
+                row_R[name] = np.where(np.isfinite(mean_R), mean_R[0], np.nan)
+        return row_R
 
     def defined(self) -> dict[str, np.ndarray]:
         """The networks that define each metric on the sample itself, bool X."""
@@ -77,15 +84,21 @@ class Averages:
 
 
 def measure_networks(
-    tests: Sequence[NetworkTest], positive: int, *, resamples: int = RESAMPLES, seed: int = 0
+    tests: Sequence[NetworkTest],
+    positive: int,
+    *,
+    group_G: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Averages:
     """Every metric of each network, over resamples of the groups of all of them.
 
     The same draws serve all networks; a group without a sample of a network counts for nothing there.
+    group_G: the groups that are drawn from, in order, such as those of other calls, too; None: those of the tests.
     Errors: InputError for probabilities that are not finite.
     """
     own = [np.unique(test.group_N) for test in tests]
-    group_G = np.unique(np.concatenate(own))
+    group_G = np.unique(np.concatenate(own)) if group_G is None else group_G
     found, behind = [], dict[str, Counter[tuple[int, int]]]()
     for place, test in enumerate(tests):
         place_N = np.searchsorted(group_G, test.group_N)

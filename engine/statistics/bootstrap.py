@@ -56,13 +56,14 @@ def sum_groups(
     probability_NK: np.ndarray,
     group_N: np.ndarray,
     positive: int,
-    threshold: float | None,
+    threshold: float | np.ndarray | None,
     scores: bool,
     num_groups: int | None = None,
 ) -> GroupSums:
     """Sum each group, and sort the scores.  scores: False leaves out all that does not depend on predicted classes.
 
-    num_groups: of group_N numbered from 0, some of which may have no sample here; None: group_N are any integers.
+    threshold: one, or one a sample.  num_groups: of group_N numbered from 0, some of which may have no sample here;
+    None: group_N are any integers.
     Errors: InputError for probabilities that are not finite.
     """
     if bad := int((~np.isfinite(probability_NK)).any(1).sum()):

@@ -57,6 +57,7 @@ def estimates(
     threshold: float | None = None,
     prevalence: float | None = None,
     scores: bool = True,
+    num_groups: int | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -65,12 +66,13 @@ def estimates(
 
     label_N: int, at least one.  probability_NK: float, rows add up to 1.  group_N: any integers.  threshold: for two
     classes, the positive one is predicted where its probability is at least this; None: the most probable one is.
-    scores: False leaves out what does not depend on predicted classes, as at a second operating point.  A resample
-    that lacks a class is left out of that metric's interval.  A share at 0 or 1 has Wilson's interval, n the number of
-    groups that hold a sample of its denominator; for auc and pr_auc, of the scarcer class.  With fewer than two such
-    groups there is no interval.  Errors: InputError for probabilities that are not finite.
+    scores: False leaves out what does not depend on predicted classes, as at a second operating point.  num_groups:
+    group_N are numbered below it, and groups without a sample are drawn as well.  A resample that lacks a class is left
+    out of that metric's interval.  A share at 0 or 1 has Wilson's interval, n the number of groups that hold a sample
+    of its denominator; for auc and pr_auc, of the scarcer class.  With fewer than two such groups there is no interval.
+    Errors: InputError for probabilities that are not finite.
     """
-    sums = sum_groups(label_N, probability_NK, group_N, positive, threshold, scores)
+    sums = sum_groups(label_N, probability_NK, group_N, positive, threshold, scores, num_groups)
     found = metrics_of(sums, resample(sums, resamples, seed, progress), positive, prevalence)
     return make_estimates(found, count_groups(sums), prevalence)
 
@@ -118,6 +120,14 @@ def paired_differences(
     del first[ECE_DISTANCE]
     fewer = {name: min(count[name] for count in groups) for name in groups[0]}
     apart = {name: second[name] - first_R for name, first_R in first.items()}
+    return make_differences(apart, fewer, same)
+
+
+def make_differences(apart: dict[str, np.ndarray], fewer: dict[str, int], same: bool) -> dict[str, Estimate]:
+    """The difference of each metric from its rows, second minus first.
+
+    fewer: the number of groups behind it, in the run where they are fewer.  same: the two runs predict the same.
+    """
     result = {name: difference(name, row_R, fewer[name], same) for name, row_R in apart.items()}
     for name, value_RC in by_mean(apart).items():
         known_C = known_classes(value_RC)

@@ -110,20 +110,24 @@ def short_name(key: str, classes: Sequence[str] = ()) -> str:
 
 
 def headline_name(key: str, num_classes: int, positive: str) -> str:
-    """What a set's one number is: of two classes "F1 of covid", of more "macro F1" or "mean ROC-AUC"."""
-    if num_classes == 2:
+    """What a set's one number is: of two classes "F1 of covid", of more, or findings, "macro F1" or "mean ROC-AUC".
+
+    positive: "" of findings.
+    """
+    if num_classes == 2 and positive:
         return f"{metric_of(key).name} of {positive}"
     return METRICS["f1_macro"].name if key == "f1" else f"mean {metric_of(key).name}"
 
 
-def over_classes(found: Estimate) -> str:
-    """Over how many classes a mean is: "over 2 of 20 classes"; "" for what is no mean over classes."""
-    return "" if found.classes is None else f"over {found.defined} of {found.classes} classes"
+def over_classes(found: Estimate, of: str = "classes") -> str:
+    """Over how many classes a mean is: "over 2 of 20 classes"; "" for what is no mean.  of: or findings."""
+    return "" if found.classes is None else f"over {found.defined} of {found.classes} {of}"
 
 
-def fewer_classes(found: Estimate) -> str:
-    """The same for a narrow cell, "2 of 20 classes", and only where the mean leaves classes out."""
-    return "" if found.value is None or found.defined == found.classes else over_classes(found).removeprefix("over ")
+def fewer_classes(found: Estimate, of: str = "classes") -> str:
+    """The same for a narrow cell, "2 of 20 classes", and only where the mean leaves some out."""
+    fewer = found.value is not None and found.defined != found.classes
+    return over_classes(found, of).removeprefix("over ") if fewer else ""
 
 
 def value_text(key: str, value: float | None) -> str:
@@ -141,15 +145,18 @@ def interval_text(key: str, found: Estimate) -> str:
     return f"{value_text(key, found.low).removesuffix(' %')} to {value_text(key, found.high)}"
 
 
-def with_interval(key: str, found: Estimate | None) -> str:
-    """Value and interval in one narrow cell: "91.2 % (85.0–95.1)"; of a mean over fewer than all classes, how many."""
+def with_interval(key: str, found: Estimate | None, of: str = "classes") -> str:
+    """Value and interval in one narrow cell: "91.2 % (85.0–95.1)"; of a mean over fewer than all classes, how many.
+
+    of: what the mean is over, if not classes.
+    """
     if found is None:
         return ""
     text = value_text(key, found.value)
     if found.low is not None and found.high is not None:
         low, high = (value_text(key, end).removesuffix(" %") for end in (found.low, found.high))
         text += f" ({low}–{high})"
-    fewer = fewer_classes(found)
+    fewer = fewer_classes(found, of)
     return f"{text}, {fewer}" if fewer else text
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from loaders.cautions import Caution, caution
 
+RULE_OUT = "rule-out"
 SENSITIVITY = 0.95  # that rule-out asks for
 LEAST_POSITIVES = 59  # 0.95**59 < 0.05: with fewer, even no miss at all leaves a sensitivity below 95 % plausible
 
@@ -72,5 +73,5 @@ def choose_operating_points(is_positive_N: np.ndarray, score_N: np.ndarray) -> t
     return (
         OperatingPoint(name="0.5", threshold=0.5),
         OperatingPoint(name="youden", threshold=youden, refused=no_youden),
-        OperatingPoint(name="rule-out", threshold=rule_out, refused=no_rule_out),
+        OperatingPoint(name=RULE_OUT, threshold=rule_out, refused=no_rule_out),
     )

@@ -1,6 +1,6 @@
 """A checkpoint: tensors and a JSON state in one safetensors file, published atomically. No pickle anywhere."""
 
-# N samples of the validation set, K classes
+# N samples of the validation set, K classes or findings
 
 import hashlib
 import json
@@ -154,9 +154,12 @@ def weights_for(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Ten
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationScores:
-    """Labels int64 (N,), logits float32 (N, K) and groups int64 (N,) of the validation set at the best epoch."""
+    """Labels, logits float32 (N, K) and groups int64 (N,) of the validation set at the best epoch.
 
-    label_N: np.ndarray
+    labels: int64 (N,), or of findings float32 (N, K), NaN for unknown.
+    """
+
+    labels: np.ndarray
     logits_NK: np.ndarray
     group_N: np.ndarray
 
@@ -166,13 +169,11 @@ def groups_of(beton: Beton) -> np.ndarray:
     return beton.rows_N["group"].astype(np.int64) if beton.verified else np.arange(len(beton))
 
 
-def best_tensors(
-    learner: Learner, label_N: np.ndarray, logits_NK: np.ndarray, group_N: np.ndarray
-) -> dict[str, Tensor]:
+def best_tensors(learner: Learner, labels: np.ndarray, logits_NK: np.ndarray, group_N: np.ndarray) -> dict[str, Tensor]:
     """The weights and the validation scores as tensors of a checkpoint, copied.  group_N: see `groups_of`."""
     return {name: tensor.clone() for name, tensor in network_tensors(learner).items()} | {
         LOGITS: torch.tensor(logits_NK, dtype=torch.float32),
-        LABEL: torch.tensor(label_N, dtype=torch.int64),
+        LABEL: torch.tensor(labels),
         GROUP: torch.tensor(group_N, dtype=torch.int64),
     }
 
@@ -182,5 +183,5 @@ def validation_scores(tensors: Mapping[str, Tensor], path: Path) -> ValidationSc
     if not {LOGITS, LABEL, GROUP} <= tensors.keys():
         raise CheckpointError(f"{path}: no validation scores, expected those of the best epoch; train again")
     return ValidationScores(
-        label_N=tensors[LABEL].numpy(), logits_NK=tensors[LOGITS].numpy(), group_N=tensors[GROUP].numpy()
+        labels=tensors[LABEL].numpy(), logits_NK=tensors[LOGITS].numpy(), group_N=tensors[GROUP].numpy()
     )

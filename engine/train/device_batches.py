@@ -170,14 +170,16 @@ class DeviceBatches:
         device, crop, total = policy.device, loader.beton.facts.crop, loader.num_samples
         self.loader, self.frames, self.batch_size = loader, frames, batch_size
         self.order_O = torch.zeros(total, dtype=torch.int64, device=device)
-        self.label_O = torch.zeros(total, dtype=torch.int64, device=device)
+        labels = torch.from_numpy(loader.beton.labels[:0])  # int64, or of findings float32 of K columns
+        self.labels_O = torch.zeros((total, *labels.shape[1:]), dtype=labels.dtype, device=device)
         self.inverse_O23 = torch.zeros((total, 2, 3), dtype=torch.float32, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self._count_N = torch.arange(batch_size, device=device)
         dtype, layout = policy.autocast or torch.float32, policy.memory_format
         # bytes are the same in both layouts, there is one channel; the strides decide which one the convolution takes
         self._out_N1HW = torch.empty((batch_size, 1, crop, crop), dtype=dtype, device=device, memory_format=layout)
-        self._label_N = torch.empty(batch_size, dtype=torch.int64, device=device)
+        self._labels = torch.empty((batch_size, *labels.shape[1:]), dtype=labels.dtype, device=device)
+        self._places_N = torch.empty(batch_size, dtype=torch.int64, device=device)
         self.trouble = triton_trouble() if device.type == "cuda" else None
         self.triton = device.type == "cuda" and not self.trouble
         self.low, self.high = sampled_pixels(loader.config, crop, loader.beton.side)
@@ -187,7 +189,7 @@ class DeviceBatches:
         loader, beton = self.loader, self.loader.beton
         order_O = loader.epoch_order(epoch)
         upload(self.order_O, order_O)
-        upload(self.label_O, beton.label_N[order_O])
+        upload(self.labels_O, beton.labels[order_O])
         if loader.config.training:
             inverse_N23 = epoch_matrices(loader.config, epoch, len(beton), beton.facts.crop, beton.side)
             upload(self.inverse_O23, inverse_N23[order_O])
@@ -200,20 +202,25 @@ class DeviceBatches:
         return [size for size in dict.fromkeys((min(self.batch_size, left), left % self.batch_size)) if size > 0]
 
     def make(self, count: int) -> tuple[Tensor, Tensor]:
-        """The batch at the position: crops (count, 1, H, W) in the network's precision, labels (count,).
+        """The batch at the position: crops (count, 1, H, W) in the network's precision, labels (count, …).
 
         Both are overwritten by the next batch.  The position stays; see `advance`.
         """
-        out_N1HW, label_N, frames_MSS = self._out_N1HW[:count], self._label_N[:count], self.frames.frames_MSS
+        out_N1HW, labels, frames_MSS = self._out_N1HW[:count], self._labels[:count], self.frames.frames_MSS
         training, staged = self.loader.config.training, self.frames.staged
         if self.triton:
             from kernels.cuda import batch_into  # only here: Triton is where CUDA is
 
-            places = self.order_O, self.label_O, self.inverse_O23 if training else None, self.position
-            batch_into(out_N1HW, label_N, frames_MSS, *places, low=self.low, high=self.high, staged=staged)
-            return out_N1HW, label_N
+            # the kernel copies one integer a sample: the class; of findings, which have none, something that is there
+            one_label = labels.dim() == 1
+            copied = (labels, self.labels_O) if one_label else (self._places_N[:count], self.order_O)
+            places = self.order_O, copied[1], self.inverse_O23 if training else None, self.position
+            batch_into(out_N1HW, copied[0], frames_MSS, *places, low=self.low, high=self.high, staged=staged)
+            if not one_label:
+                labels.copy_(self.labels_O[self.places(count)])
+            return out_N1HW, labels
         place_N = self.places(count)
-        label_N.copy_(self.label_O[place_N])
+        labels.copy_(self.labels_O[place_N])
         frames_NSS = frames_MSS[:count] if staged else frames_MSS[self.order_O[place_N]]
         crop = out_N1HW.shape[3]
         if training:
@@ -221,7 +228,7 @@ class DeviceBatches:
         else:
             crops_NHW = crop_portable(frames_NSS, crop)
         out_N1HW.copy_(crops_NHW[:, None])
-        return out_N1HW, label_N
+        return out_N1HW, labels
 
     def places(self, count: int) -> Tensor:
         """Where in the epoch the samples of the next batch are, int64 (count,)."""

@@ -58,7 +58,7 @@ class HostEpochs:
         return []
 
     def validate(self, progress: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Labels int64 (M,) and logits float32 (M, K) of the validation set.  Errors: DivergedError."""
+        """Labels (as of `predict`) and logits float32 (M, K) of the validation set.  Errors: DivergedError."""
         return predict(self.learner.network, self.val_loader, self.learner.policy, progress)
 
 
@@ -131,7 +131,7 @@ class DeviceEpochs:
         return [caution for caution in found if caution]
 
     def validate(self, progress: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Labels int64 (M,) and logits float32 (M, K) of the validation set.  Errors: DivergedError."""
+        """Labels (as of `predict`) and logits float32 (M, K) of the validation set.  Errors: DivergedError."""
         counts = self.val_batches.begin(0, 0)
         if not self.run_step.failed:  # what one failed capture leaves behind could spoil the next
             self.run_validation.prepare(self.val_batches.sizes(0))
@@ -141,7 +141,7 @@ class DeviceEpochs:
                 progress(count)
         logits_MK = self.logits_MK.cpu().numpy()
         check_logits(self.val_loader, logits_MK)
-        return self.val_loader.beton.label_N[self.val_loader.epoch_order(0)], logits_MK
+        return self.val_loader.beton.labels[self.val_loader.epoch_order(0)], logits_MK
 
     @torch.no_grad()
     def validation_batch(self, count: int) -> None:
@@ -173,13 +173,12 @@ class DeviceStep:
             *(parameter.detach() for parameter in step.parameters),
             *moments(optimiser),
             *step.buffers,
-            *(batches.position, step.loss_sum, step.confusion_KK, step.samples, step.stopped, step.report),
+            *(batches.position, step.loss_sum, step.confusion_KC, step.samples, step.stopped, step.report),
         ]
 
     def __call__(self, count: int) -> None:
         """One step on the next batch of so many samples."""
-        frames_N1HW, label_N = self.batches.make(count)
-        self.recipe(frames_N1HW, label_N)
+        self.recipe(*self.batches.make(count))
         self.batches.advance((self.recipe.stopped == 0).long() * count)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from engine.config import TrainConfig
+from engine.statistics.findings import both_known
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.state import check_run
 from loaders.audit.copies import looks_of
@@ -18,7 +19,7 @@ from loaders.batches.loader import Loader
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.errors import InputError
-from loaders.sources.confounding import source_cautions
+from loaders.sources.confounding import finding_cautions, source_cautions
 from loaders.sources.entry import is_placeholder, spelling
 from loaders.statistics import Progress, no_progress
 
@@ -95,7 +96,10 @@ def unknown_patients(hash_N16: np.ndarray) -> int:
 
 
 def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Loader, Loader]:
-    """Open train.beton and val.beton.  Errors: InputError unless they are of one conversion and share nothing."""
+    """Open train.beton and val.beton.
+
+    Errors: InputError unless they are of one conversion and share nothing, and where no finding can be learnt.
+    """
     for name in ("train.beton", "val.beton"):
         if not (config.data / name).is_file():
             raise InputError(
@@ -106,10 +110,17 @@ def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Load
     loader = stack.enter_context(Loader(config.data / "train.beton", settings, tensors=True))
     val_loader = stack.enter_context(Loader(config.data / "val.beton", settings, tensors=True, training=False))
     a, b = loader.beton.facts, val_loader.beton.facts
-    if (a.conversion_id, a.classes, a.crop, a.stored) != (b.conversion_id, b.classes, b.crop, b.stored):
+    if (a.conversion_id, a.task, a.classes, a.crop, a.stored) != (
+        b.conversion_id, b.task, b.classes, b.crop, b.stored,
+    ):  # fmt: skip
         raise InputError(
             f"{config.data}: train.beton is of conversion {a.conversion_id or 'unknown'}, val.beton of "
             f"{b.conversion_id or 'unknown'}; expected one conversion; convert the radiographs again"
+        )
+    if a.task == "findings" and not both_known(loader.beton.labels).any():
+        raise InputError(
+            f"{config.data}: no finding is known to be present in one training film and absent in another, expected at "
+            "least one; convert with more films, or read blank or uncertain values otherwise (--blank, --uncertain)"
         )
     if loader.beton.verified:
         common = overlap(hashes(loader.beton), hashes(val_loader.beton), same_key=True)
@@ -128,10 +139,13 @@ def image_cautions(betons: Sequence[Beton], kept_N: np.ndarray | slice = ALL) ->
     """
     facts = betons[0].facts
     found = [caution("synthetic-phantoms")] if facts.synthetic else []
-    labels = [facts.classes[label] for label in np.concatenate([beton.label_N for beton in betons])[kept_N]]
     source_N, group_N = (
         np.concatenate([beton.rows_N[name] for beton in betons])[kept_N] for name in ("source", "group")
     )
+    own = np.concatenate([beton.labels for beton in betons])[kept_N]
+    if facts.task == "findings":
+        return found + finding_cautions(facts.classes, own, source_N.tolist(), group_N)
+    labels = [facts.classes[label] for label in own]
     return found + source_cautions(labels, source_N.tolist(), group_N)
 
 

@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -19,6 +20,7 @@ from engine.figures import curves_figure, png
 from engine.train.checkpoint import save_checkpoint
 from loaders.atomic_file import publish_bytes, publish_rows, storage_error
 from loaders.errors import ConfigError, StorageError
+from loaders.figure_text import without_invisible
 from loaders.settings import build, flatten, is_path, read_settings, settings_of
 
 CONFIG = "config.json"
@@ -148,10 +150,13 @@ LOGGERS = [logging.getLogger(name) for name in ("engine", "loaders")]  # that th
 
 
 class RunFolder:
-    """An open run folder.  Owns train.log and the TensorBoard events; close it, or use `with`."""
+    """An open run folder.  Owns train.log and the TensorBoard events; close it, or use `with`.
 
-    def __init__(self, path: Path, purge_epoch: int = 1) -> None:
-        self.path = path
+    findings: names of those that histories have by number, as in val_auc[3]; none of classes.
+    """
+
+    def __init__(self, path: Path, purge_epoch: int = 1, findings: Sequence[str] = ()) -> None:
+        self.path, self.findings = path, visible_names(findings)
         self._log = path / LOG
         self._handler = logging.StreamHandler(opened_log(self._log))
         try:
@@ -176,17 +181,31 @@ class RunFolder:
 
     def record(self, history: Sequence[dict[str, Any]]) -> None:
         """Write metrics.csv anew, and the events of epochs that have none yet."""
-        publish_rows(self.path / METRICS, [history[0], *(row.values() for row in history)])
+        publish_rows(self.path / METRICS, [map(self.column, history[0]), *(row.values() for row in history)])
         for row in history[self.recorded :]:
             for name, value in row.items():
                 if name != "epoch" and value is not None:
-                    self._events.add(name.replace("_", "/", 1), value, row["epoch"])
+                    self._events.add(self.tag(name), value, row["epoch"])
         self.recorded = len(history)
         self._events.flush()
 
-    def draw(self, history: Sequence[dict[str, Any]], best_epoch: int, title: str, note: str) -> None:
-        """Write curves.png anew."""
-        publish_bytes(self.path / "curves.png", png(curves_figure(history, best_epoch, title, note)))
+    def column(self, name: str) -> str:
+        """The column of metrics.csv for a number of a history: val_auc[Effusion] for val_auc[3]."""
+        metric, bracket, place = name.partition("[")
+        return f"{metric}[{self.findings[int(place[:-1])]}]" if bracket else name
+
+    def tag(self, name: str) -> str:
+        """Its tag in TensorBoard: val/f1 for val_f1; findings/auc/Effusion for val_auc[3], below the means' charts."""
+        split_metric, bracket, place = name.partition("[")
+        if not bracket:
+            return name.replace("_", "/", 1)
+        return f"findings/{split_metric.partition('_')[2]}/{self.findings[int(place[:-1])]}"
+
+    def draw(
+        self, history: Sequence[dict[str, Any]], best_epoch: int, title: str, note: str, findings: Sequence[str] = ()
+    ) -> None:
+        """Write curves.png anew.  findings: their names as they can be drawn."""
+        publish_bytes(self.path / "curves.png", png(curves_figure(history, best_epoch, title, note, findings)))
 
     def close(self) -> None:
         """Close log and events.  Errors: StorageError."""
@@ -217,6 +236,13 @@ class RunFolder:
         except StorageError:
             if error is None:  # else the first one is the cause
                 raise
+
+
+def visible_names(names: Sequence[str]) -> list[str]:
+    """Names as any file takes them, � for what cannot be seen, all different: a number stands behind equal ones."""
+    visible = [without_invisible(name) for name in names]
+    count = Counter(visible)
+    return [f"{name} ({place})" if count[name] > 1 else name for place, name in enumerate(visible, start=1)]
 
 
 def opened_log(path: Path) -> TextIO:

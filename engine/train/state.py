@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from torch import Tensor, nn
 
-from engine.config import Recipe
+from engine.config import Monitor, Recipe
 from engine.train.checkpoint import load_checkpoint, weights_for
 from loaders.errors import CheckpointError, Interrupted
 from loaders.output import PhaseProgress
@@ -20,6 +20,8 @@ Ending = Literal["patience", "epochs"]  # which of the recipe's settings ended a
 class State:
     """step: of the whole run.  loader: its state.  loss_sum, confusion: of the epoch under way.
 
+    best_f1, best_score: of the best epoch: its F1, None where no finding has one; and what `--monitor` compares, larger
+    is better, None in the state of a version that compared F1 alone.
     seconds: of all sessions.  rate: images a second.  finished: why the run ended; None while it goes on.
     run: whose state it is, of run_id.
     """
@@ -29,13 +31,14 @@ class State:
     loader: dict[str, Any] = field(default_factory=dict)
     loss_sum: float = 0.0
     confusion: list[list[int]] = field(default_factory=list)
-    best_f1: float = -1.0
+    best_f1: float | None = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
     rate: float = 0.0
     finished: Ending | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     run: str = ""
+    best_score: float | None = None
 
     def idle(self) -> int:
         """Epochs since the best that count towards patience: those whose predictions discriminate between classes.
@@ -48,7 +51,10 @@ class State:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """Where a training is, for showing.  done, total: samples of this epoch and phase.  state: as it is by then."""
+    """Where a training is, for showing.  done, total: samples of this epoch and phase.  state: as it is by then.
+
+    monitor: what decides which epoch is the best, as the labels of validation allow.
+    """
 
     phase: str
     done: int
@@ -57,6 +63,7 @@ class Progress:
     seconds_left: float | None
     recipe: Recipe
     state: State
+    monitor: Monitor = "f1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,15 +96,18 @@ def discriminates(row: dict[str, Any]) -> bool:
 def load_state(path: Path) -> tuple[dict[str, Tensor], State]:
     """Read the state of a run, and its tensors.  Errors: CheckpointError for a damaged one, or no state."""
     known = [item.name for item in fields(State)]
-    tensors, content = load_checkpoint(path, needed=known)
+    tensors, content = load_checkpoint(path, needed=set(known) - {"best_score"})
     if unknown := sorted(set(content) - set(known)):
         raise CheckpointError(
             f"{path}: found {', '.join(unknown)}, expected {', '.join(known)}; resume with the version that wrote it"
         )
     try:
-        return tensors, msgspec.convert(content, State)
+        state = msgspec.convert(content, State)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"{path}: {error}, expected a state; resume with the version that wrote it") from error
+    if state.best_epoch and state.best_score is None:
+        state.best_score = state.best_f1
+    return tensors, state
 
 
 def check_run(path: Path, found: str, run: str) -> None:
@@ -123,6 +133,7 @@ def settle_best(state: State, path: Path, network: nn.Module) -> None:
     check_run(path, found["run"], state.run)
     if found["epoch"] > len(state.history):
         state.best_epoch, state.best_f1 = found["epoch"], found["validation"]["f1"]
+        state.best_score = found["validation"].get("score", state.best_f1)
     elif found["epoch"] != state.best_epoch:
         raise CheckpointError(
             f"{path}: of epoch {found['epoch']}, expected {state.best_epoch}, the best one; bring the right file back, "

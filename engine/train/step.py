@@ -1,6 +1,6 @@
 """The recipe's step, one definition for every way to run it; and prediction over a loader."""
 
-# N samples of a batch, H W rows and columns of the crop, K classes
+# N samples of a batch, H W rows and columns of the crop, K classes or findings
 
 import contextlib
 from collections.abc import Callable
@@ -12,12 +12,36 @@ from torch import Tensor, nn
 
 from engine.device import Policy
 from engine.networks.registry import to_training
+from engine.statistics.findings import CELLS
 from engine.train.device_batches import upload
 from loaders.batches.loader import Loader
+from loaders.config import Task
 from loaders.errors import DivergedError
 from loaders.sampling import DROPOUT, scalar_seed
 
 Lap = Callable[[str], None]
+
+
+class FindingsLoss(nn.Module):
+    """The binary cross-entropy of several findings, mean over the labels that are known.
+
+    logits_NK, finding_NK → scalar.  finding_NK: 1, 0, and NaN for unknown, which adds nothing, neither to the loss nor
+    to a gradient; a batch in which nothing is known has a loss of 0.
+    weight: float32 (K,), how much a present finding counts beside an absent one; None: as much.
+    """
+
+    def __init__(self, weight: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.weight: Tensor | None
+
+    def forward(self, logits_NK: Tensor, finding_NK: Tensor) -> Tensor:
+        known_NK = finding_NK.isfinite()
+        value_NK = torch.where(known_NK, finding_NK, 0)
+        loss_NK = nn.functional.binary_cross_entropy_with_logits(
+            logits_NK, value_NK, pos_weight=self.weight, reduction="none"
+        )
+        return (loss_NK * known_NK).sum() / known_NK.sum().clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,27 +51,36 @@ class Learner:
     network: nn.Module
     forward: Callable[[Tensor], Tensor]
     optimiser: torch.optim.Optimizer
-    loss: nn.CrossEntropyLoss
+    loss: nn.CrossEntropyLoss | FindingsLoss
     policy: Policy
     batch_size: int
 
-    def loss_of(self, logits_NK: np.ndarray, label_N: np.ndarray) -> float:
+    def loss_of(self, logits_NK: np.ndarray, labels: np.ndarray) -> float:
         """The loss of logits on the host, weighted as in training."""
         weight_K = None if self.loss.weight is None else self.loss.weight.cpu()
-        return float(nn.functional.cross_entropy(torch.from_numpy(logits_NK), torch.from_numpy(label_N), weight_K))
+        return float(type(self.loss)(weight_K)(torch.from_numpy(logits_NK), torch.from_numpy(labels)))
 
 
 def make_learner(
-    network: nn.Module, policy: Policy, *, learning_rate: float, batch_size: int, class_weight_K: np.ndarray | None
-) -> Learner:
-    """Move a network to the device in the policy's layout, and give it Adam and a cross-entropy."""
+    network: nn.Module, policy: Policy, *, learning_rate: float, batch_size: int, class_weight_K: np.ndarray | None,
+    task: Task = "classes",
+) -> Learner:  # fmt: skip
+    """Move a network to the device in the policy's layout, and give it Adam and the task's cross-entropy.
+
+    class_weight_K: of the classes in the loss; of findings, of each where it is present.
+    """
     network = network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
     weight_K = None if class_weight_K is None else torch.as_tensor(class_weight_K, dtype=torch.float32)
     return Learner(
         network=network, forward=torch.compile(network, dynamic=False) if policy.compiled else network,
         optimiser=torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True),
-        loss=nn.CrossEntropyLoss(weight=weight_K).to(policy.device), policy=policy, batch_size=batch_size,
+        loss=LOSSES[task](weight_K).to(policy.device), policy=policy, batch_size=batch_size,
     )  # fmt: skip
+
+
+LOSSES: dict[Task, type[nn.CrossEntropyLoss] | type[FindingsLoss]] = {
+    "classes": nn.CrossEntropyLoss, "findings": FindingsLoss,
+}  # fmt: skip
 
 
 # ---- the step
@@ -57,6 +90,7 @@ def make_learner(
 class Tally:
     """What the steps of an epoch have counted.  samples: of the epoch, that were trained on.
 
+    confusion: K×K, or of findings K×4 in the order of engine.statistics.findings.CELLS.
     stopped: whether a loss or gradient was not finite; loss, norm: of the last step before or at which it stopped.
     """
 
@@ -92,31 +126,36 @@ class Step:
         self.learner, self.num_classes, self.update = learner, num_classes, update
         self.wide = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         self.loss_sum = torch.zeros((), dtype=self.wide, device=device)
-        self.confusion_KK = torch.zeros((num_classes, num_classes), dtype=torch.int64, device=device)
+        self.findings = isinstance(learner.loss, FindingsLoss)
+        shape = (num_classes, len(CELLS) if self.findings else num_classes)
+        self.confusion_KC = torch.zeros(shape, dtype=torch.int64, device=device)
         self.samples = torch.zeros((), dtype=torch.int64, device=device)
         self.stopped = torch.zeros((), dtype=torch.float32, device=device)  # 0 or 1, as Adam's found_inf wants it
         self.report = torch.zeros(2, dtype=torch.float32, device=device)  # loss and gradient norm
-        self._cells = torch.arange(num_classes**2, device=device)
+        self._cells = torch.arange(len(CELLS) if self.findings else num_classes**2, device=device)
         self.parameters = list(learner.network.parameters())
         self.buffers = pack_buffers(learner.network)
 
     def begin(self, loss_sum: float, confusion: list[list[int]], samples: int) -> None:
         """Count on from where an epoch was left."""
         self.loss_sum.fill_(loss_sum)
-        upload(self.confusion_KK, np.array(confusion))
+        upload(self.confusion_KC, np.array(confusion))
         self.samples.fill_(samples)
         self.stopped.zero_()
 
-    def __call__(self, frames_N1HW: Tensor, label_N: Tensor, lap: Lap = lambda part: None) -> None:
-        """One step.  lap: called with forward, backward and optimiser when each has ended."""
+    def __call__(self, frames_N1HW: Tensor, labels: Tensor, lap: Lap = lambda part: None) -> None:
+        """One step.  labels: int64 (N,), or of findings float32 (N, K).
+
+        lap: called with forward, backward and optimiser when each has ended.
+        """
         learner = self.learner
         before = [buffer.clone() for buffer in self.buffers]
         to_training(learner.network)
         # a compiled network is compiled for one batch size; the tail of an epoch runs eagerly
-        forward = learner.forward if len(label_N) == learner.batch_size else learner.network
+        forward = learner.forward if len(labels) == learner.batch_size else learner.network
         with learner.policy.precision():
             logits_NK = forward(frames_N1HW)
-        loss = learner.loss(logits_NK.float(), label_N)
+        loss = learner.loss(logits_NK.float(), labels)
         lap("forward")
         learner.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -126,7 +165,7 @@ class Step:
             self.update(learner, self.stopped)
             for buffer, saved in zip(self.buffers, before, strict=True):
                 buffer.copy_(torch.where(self.stopped > 0, saved, buffer))
-            self._count(loss, logits_NK, label_N)
+            self._count(loss, logits_NK, labels)
             lap("optimiser")
 
     def _check(self, loss: Tensor) -> None:
@@ -135,24 +174,28 @@ class Step:
         self.report.copy_(torch.where(self.stopped > 0, self.report, torch.stack([loss, norm])))
         torch.maximum(self.stopped, 1 - torch.isfinite(self.report).all().float(), out=self.stopped)
 
-    def _count(self, loss: Tensor, logits_NK: Tensor, label_N: Tensor) -> None:
+    def _count(self, loss: Tensor, logits_NK: Tensor, labels: Tensor) -> None:
         """Add to the sums what a step that counts has given."""
-        alive, count = (self.stopped == 0).long(), len(label_N)
+        alive, count = (self.stopped == 0).long(), len(labels)
         # not torch.where with a 0 of the host, which would be copied to the device: that cannot be captured
         self.loss_sum += (loss.to(self.wide) * count).masked_fill(self.stopped > 0, 0)
-        cell_N = torch.add(logits_NK.argmax(1), label_N, alpha=self.num_classes)
-        hits_KK = (cell_N[:, None] == self._cells).sum(0).view_as(self.confusion_KK)
-        self.confusion_KK += hits_KK * alive
+        if self.findings:  # an unknown label is NaN, and falls into no cell
+            cell_NK = (logits_NK > 0) + 2 * labels
+            hits_KC = (cell_NK[:, :, None] == self._cells).sum(0)
+        else:
+            cell_N = torch.add(logits_NK.argmax(1), labels, alpha=self.num_classes)
+            hits_KC = (cell_N[:, None] == self._cells).sum(0).view_as(self.confusion_KC)
+        self.confusion_KC += hits_KC * alive
         self.samples += alive * count
 
     def fetch(self) -> Tally:
         """Wait for everything that is queued, and read the counts: the one synchronisation."""
-        numbers = [self.loss_sum, self.samples, self.stopped, self.report, self.confusion_KK]
+        numbers = [self.loss_sum, self.samples, self.stopped, self.report, self.confusion_KC]
         values = torch.cat([number.to(self.wide).reshape(-1) for number in numbers]).tolist()
-        cells, size = list(map(int, values[5:])), self.num_classes
+        cells, size = list(map(int, values[5:])), self.confusion_KC.shape[1]
         return Tally(
             loss_sum=values[0], samples=int(values[1]), stopped=bool(values[2]), loss=values[3], norm=values[4],
-            confusion=[cells[row * size : (row + 1) * size] for row in range(size)],
+            confusion=[cells[start : start + size] for start in range(0, len(cells), size)],
         )  # fmt: skip
 
 
@@ -228,7 +271,7 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits of every sample of a loader with tensors=True, in one forward pass.
 
-    Gives labels int64 (N,) and logits float32 (N, K), in the order of the loader.
+    Gives labels, int64 (N,) or of findings float32 (N, K), and logits float32 (N, K), in the order of the loader.
     progress: called with the number of samples after each batch; may raise to stop.
     Errors: DivergedError when the weights have grown so large that the logits are not finite.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from engine.config import TrainConfig
+from engine.config import Monitor, TrainConfig
 from engine.device import choose_device, choose_policy, settle_precision
 from engine.networks.registry import check_batches
 from engine.statistics.names import value_text
@@ -22,6 +22,7 @@ from loaders.audit.copies import can_compare
 from loaders.errors import ConfigError
 from loaders.output import Line, Parts, caution_lines, path_line, rate_text, seconds_text
 
+LIVE: dict[Monitor, str] = {"f1": "F1", "auc": "AUC", "loss": "val loss"}  # the best so far, in the live line
 FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "report.html")
 
 
@@ -40,7 +41,8 @@ def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED
         loader, val_loader = open_loaders(host, stack)
         facts = loader.beton.facts
         setting = (
-            f"{len(facts.classes)} classes, crop {facts.crop}, batch {config.loader.batch_size}, --amp {recipe.amp}"
+            f"{len(facts.classes)} {facts.task}, crop {facts.crop}, batch {config.loader.batch_size}, "
+            f"--amp {recipe.amp}"
         ) + ("" if config.model == "cnn" else f", {config.model}")
         policy = choose_policy(recipe.device, recipe.amp, recipe.compile, recipe.epochs * len(loader), setting)
         settle_precision(policy)
@@ -75,8 +77,10 @@ def live_line(now: Progress) -> str:
     state, epochs = now.state, now.recipe.epochs
     epoch, patience = min(len(state.history) + 1, epochs), now.recipe.patience - state.idle()
     left = "" if now.seconds_left is None else f"≤ {now.seconds_left / 60:.1f} min"
+    score = max(state.best_f1 or 0.0, 0.0) if now.monitor == "f1" else state.best_score
+    best = "–" if score is None else value_text(now.monitor, abs(score))
     return (
-        f"epoch {epoch}/{epochs}  loss {loss}  F1 {value_text('f1', max(state.best_f1, 0.0))}  "
+        f"epoch {epoch}/{epochs}  loss {loss}  {LIVE[now.monitor]} {best}  "
         f"{rate_text(state.rate)}  patience {patience}  {left}"
     )
 
@@ -86,8 +90,11 @@ def epoch_line(now: Progress) -> str:
     row = now.state.history[-1]
     best = "  best" if now.state.best_epoch == row["epoch"] else ""
     train_loss, val_loss = (value_text("loss", row[name]) for name in ("train_loss", "val_loss"))
+    auc = f"val AUC {value_text('auc', row['val_auc'])}  " if now.monitor == "auc" else ""
+    f1 = "macro F1" if "val_auc[0]" in row else "F1"
+    scores = f"{auc}val {f1} {value_text('f1', row['val_f1'])}"
     return (
-        f"epoch {row['epoch']:3}  loss {train_loss}  val loss {val_loss}  val F1 {value_text('f1', row['val_f1'])}  "
+        f"epoch {row['epoch']:3}  loss {train_loss}  val loss {val_loss}  {scores}  "
         f"{rate_text(row['images_per_second'])}{best}"
     )
 
@@ -96,7 +103,7 @@ def training_parts(summary: Summary, out: Path) -> Parts:
     """The best epoch, the files, and the cautions."""
     parts = [
         Line(
-            f"Best validation F1 {value_text('f1', summary.best_f1)} in epoch {summary.best_epoch} of {summary.epochs} "
+            f"Best validation {summary.best} in epoch {summary.best_epoch} of {summary.epochs} "
             f"({summary.ending}); {rate_text(summary.images_per_second)}, {seconds_text(summary.seconds)} "
             f"on {summary.device}"
         )

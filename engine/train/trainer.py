@@ -1,6 +1,6 @@
 """A run in progress: epoch after epoch, the best weights and a state that can be resumed to the bit on CPU."""
 
-# N samples, K classes
+# N samples, K classes or findings
 
 import contextlib
 import logging
@@ -10,12 +10,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from torch import Tensor, nn
 
 from engine.config import TrainConfig
 from engine.device import Policy
 from engine.networks.registry import freeze_body
+from engine.statistics.findings import CELLS, enough_known, training_f1, validation_metrics
 from engine.statistics.metrics import all_metrics, headline_f1
 from engine.train.checkpoint import best_tensors, file_hash, groups_of, learner_tensors, missing, not_finite, restore
 from engine.train.epochs import DeviceEpochs, HostEpochs
@@ -23,7 +24,16 @@ from engine.train.leakage import RECORD, load_record, training_cautions
 from engine.train.run_folder import BEST, LAST, RunFolder, epochs_recorded, run_id, save_settings
 from engine.train.state import Progress, State, Watch, check_run, load_state, settle_best
 from engine.train.step import Learner, make_learner
-from engine.train.summary import SUMMARY, Summary, early_convergence, title, weights_description, weights_name
+from engine.train.summary import (
+    SUMMARY,
+    Summary,
+    early_convergence,
+    label_cautions,
+    monitor_of,
+    title,
+    weights_description,
+    weights_name,
+)
 from loaders import __version__
 from loaders.batches.loader import Loader
 from loaders.beton.format import Facts
@@ -47,9 +57,16 @@ class Training:
         self.config, self.loader, self.val_loader = config, loader, val_loader
         self.network, self.policy, self.watch = network, policy, watch
         self.facts: Facts = loader.beton.facts
-        self.positive = self.facts.classes.index(self.facts.positive)
+        self.findings = self.facts.task == "findings"
         self.num_train, self.num_val = len(loader.beton), len(val_loader.beton)
         self.cautions = training_cautions(loader.beton)
+        val, self.measured = val_loader.beton, 0
+        if self.findings:
+            self.measured = int(enough_known(val.labels, groups_of(val)).sum())
+            self.cautions += label_cautions(loader.beton, val)
+        self.monitor = monitor_of(config.recipe.monitor, val)
+        if self.monitor != config.recipe.monitor:
+            self.cautions.append(caution("monitored-by-loss", monitor=config.recipe.monitor))
         self.best: tuple[dict[str, Tensor], dict[str, Any]] | None = None  # not written yet
         self.written = self.drawn = float("-inf")
         self.kept: int | None = None  # the step of the state on the disk
@@ -69,7 +86,8 @@ class Training:
         if resume:
             tensors = self.find_state()
             save_settings(config.out, config)  # where the betons lie now
-        with RunFolder(config.out, purge_epoch=len(self.state.history) + 1) as self.folder:
+        names, purge_epoch = facts.classes if self.findings else (), len(self.state.history) + 1
+        with RunFolder(config.out, purge_epoch, names) as self.folder:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
             logger.info("%s; %s", self.policy.describe(), self.policy.why.finding)
             for caution in self.cautions:
@@ -113,6 +131,8 @@ class Training:
         assert state.finished, "only a run that has ended has a summary"
         return Summary(
             best_f1=state.best_f1,
+            best_value=None if self.monitor == "f1" or state.best_score is None else abs(state.best_score),
+            measured=self.measured,
             best_epoch=state.best_epoch,
             epochs=len(state.history),
             stopped=state.finished,
@@ -123,6 +143,8 @@ class Training:
             positive=facts.positive,
             crop=facts.crop,
             synthetic=facts.synthetic,
+            task=facts.task,
+            monitor=self.monitor,
             conversion_id=facts.conversion_id,
             cautions=self.cautions,
             training_images=self.num_train,
@@ -167,12 +189,15 @@ class Training:
         """The network on its device, with what trains it."""
         config = self.config
         weights = None
-        if config.recipe.class_weights:
+        if config.recipe.class_weights and self.findings:
+            present_K, absent_K = ((self.loader.beton.labels == value).sum(0) for value in (1, 0))
+            weights = np.where(present_K * absent_K > 0, absent_K / np.maximum(present_K, 1), 1.0)
+        elif config.recipe.class_weights:
             count_K = np.bincount(self.loader.beton.label_N, minlength=len(self.facts.classes))
             weights = count_K.sum() / (len(count_K) * np.maximum(count_K, 1))
         return make_learner(
             self.network, self.policy, learning_rate=config.recipe.learning_rate, batch_size=config.loader.batch_size,
-            class_weight_K=weights,
+            class_weight_K=weights, task=self.facts.task,
         )  # fmt: skip
 
     def make_epochs(self) -> HostEpochs | DeviceEpochs:
@@ -210,25 +235,28 @@ class Training:
             self.show("validation", done, self.num_val, state.loss_sum / self.num_train)
             self.watch.check_stop()
 
-        label_N, logits_NK = self.epochs.validate(progress)
-        metrics = all_metrics(label_N, softmax(logits_NK.astype(np.float64), axis=1), self.positive)
-        metrics["f1"] = metrics["f1"] or 0.0  # undefined, without a positive: epochs can be compared all the same
+        labels, logits_NK = self.epochs.validate(progress)
+        group_N = groups_of(self.val_loader.beton)[self.val_loader.epoch_order(0)]
+        metrics = self.validation_metrics(labels, logits_NK, group_N)
+        loss = self.learner.loss_of(logits_NK, labels)
+        metrics["score"] = score = -loss if self.monitor == "loss" else metrics[self.monitor]  # larger is better
         epoch = len(state.history) + 1
+        auc_of_findings = metrics["auc_per_finding"] if self.findings else []
         state.history.append(
             {
                 "epoch": epoch,
                 "train_loss": state.loss_sum / self.num_train,
-                "train_f1": headline_f1(np.array(state.confusion), self.positive),
-                "val_loss": self.learner.loss_of(logits_NK, label_N),
+                "train_f1": self.training_f1(),
+                "val_loss": loss,
                 **{f"val_{name}": metrics[name] for name in ("f1", "accuracy", "auc", "sensitivity", "specificity")},
                 "images_per_second": round(state.rate, 2),
+                **{f"val_auc[{place}]": value for place, value in enumerate(auc_of_findings)},
             }
         )
-        if metrics["f1"] > state.best_f1 + config.recipe.min_delta or not state.best_epoch:
+        if state.best_score is None or score > state.best_score + config.recipe.min_delta:
             self.check_finite(learner_tensors(self.learner))  # weights trained with such moments are no best ones
-            state.best_f1, state.best_epoch = metrics["f1"], epoch
-            group_N = groups_of(self.val_loader.beton)[self.val_loader.epoch_order(0)]
-            best = best_tensors(self.learner, label_N, logits_NK, group_N)
+            state.best_f1, state.best_score, state.best_epoch = metrics["f1"], score, epoch
+            best = best_tensors(self.learner, labels, logits_NK, group_N)
             self.best = best, weights_description(config, self.facts, state.run, epoch, metrics)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
@@ -246,9 +274,26 @@ class Training:
         if due and not state.finished:
             self.save_last()
 
+    def validation_metrics(self, labels: np.ndarray, logits_NK: np.ndarray, group_N: np.ndarray) -> dict[str, Any]:
+        """The metrics of one forward pass over the validation set."""
+        wide_NK = logits_NK.astype(np.float64)
+        if self.findings:
+            return validation_metrics(labels, expit(wide_NK), group_N)
+        metrics = all_metrics(labels, softmax(wide_NK, axis=1), self.facts.classes.index(self.facts.positive))
+        # F1 is undefined without a positive: epochs can be compared all the same
+        return metrics | {"f1": metrics["f1"] or 0.0}
+
+    def training_f1(self) -> float | None:
+        """F1 of the predictions that the epoch's steps were made from."""
+        counts = np.array(self.state.confusion)
+        if self.findings:
+            return training_f1(counts)
+        return headline_f1(counts, self.facts.classes.index(self.facts.positive))
+
     def no_confusion(self) -> list[list[int]]:
-        """An empty confusion matrix."""
-        return np.zeros((len(self.facts.classes),) * 2, np.int64).tolist()
+        """Counts of nothing, as `Step` keeps them."""
+        classes = len(self.facts.classes)
+        return np.zeros((classes, len(CELLS) if self.findings else classes), np.int64).tolist()
 
     def record(self) -> None:
         """Write the best weights and the metrics of every epoch, if any is new."""
@@ -262,9 +307,10 @@ class Training:
         """Draw the curves of all epochs so far, if there are any."""
         if self.state.history:
             self.drawn = time.perf_counter()
-            names = class_names(self.facts.classes)
-            what = title(self.facts, names, self.num_train, self.num_val)
-            self.folder.draw(self.state.history, self.state.best_epoch, what, names.note)
+            names = class_names(self.facts.classes, kind="finding" if self.findings else "class")
+            what = title(self.facts, names, self.num_train, self.num_val, self.measured)
+            findings = list(names.text_of.values()) if self.findings else []
+            self.folder.draw(self.state.history, self.state.best_epoch, what, names.note, findings)
 
     def save_last(self) -> None:
         """Keep weights, optimiser and state, for `--resume`.  Errors: DivergedError, and the one before stays."""
@@ -297,5 +343,8 @@ class Training:
         elapsed = time.perf_counter() - self.started
         left = elapsed / epochs_done * (recipe.epochs - epochs_done) if epochs_done else None
         self.watch.show(
-            Progress(phase=phase, done=done, total=total, loss=loss, seconds_left=left, recipe=recipe, state=state)
-        )
+            Progress(
+                phase=phase, done=done, total=total, loss=loss, seconds_left=left, recipe=recipe, state=state,
+                monitor=self.monitor,
+            )
+        )  # fmt: skip

@@ -38,6 +38,7 @@ from loaders.errors import BetonError, ConfigError, DivergedError, Interrupted
 from loaders.sampling import DROPOUT, epoch_matrices, scalar_seed, scalar_seeds
 from tests import naive
 from tests.example_run import small_training
+from tests.findings_example import write_findings
 
 CPU = torch.device("cpu")
 POLICY = choose_policy("cpu", "off", "off", 0)
@@ -51,15 +52,33 @@ def loader(betons: Path) -> Iterator[Loader]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Betons of three findings, a third of whose labels are unknown."""
+    counts = {"train": 2 * BATCH + 5, "val": 40}
+    return write_findings(tmp_path_factory.mktemp("findings"), counts=counts, crop=32, unknown=0.3)
+
+
+@pytest.fixture
+def finding_loader(findings: Path) -> Iterator[Loader]:
+    with Loader(findings / "train.beton", training=True, seed=3, batch_size=BATCH, tensors=True) as opened:
+        yield opened
+
+
 def learner(loader: Loader, policy: Policy = POLICY, seed: int = 0) -> Learner:
     torch.manual_seed(seed)
-    network = Cnn(len(loader.beton.facts.classes), loader.beton.facts.crop, 0.5)
-    return make_learner(network, policy, learning_rate=1e-3, batch_size=BATCH, class_weight_K=None)
+    facts = loader.beton.facts
+    network = Cnn(len(facts.classes), facts.crop, 0.5)
+    return make_learner(
+        network, policy, learning_rate=1e-3, batch_size=BATCH, class_weight_K=None, task=facts.task
+    )  # fmt: skip
 
 
 def device_step(loader: Loader, policy: Policy = POLICY) -> DeviceStep:
-    step = DeviceStep(learner(loader, policy), DeviceBatches(loader, ResidentFrames(loader, CPU), policy, BATCH), 2)
-    step.begin(0.0, [[0, 0], [0, 0]], 0)
+    facts = loader.beton.facts
+    batches, num_classes = DeviceBatches(loader, ResidentFrames(loader, CPU), policy, BATCH), len(facts.classes)
+    step = DeviceStep(learner(loader, policy), batches, num_classes)
+    step.begin(0.0, [[0] * (4 if facts.task == "findings" else num_classes)] * num_classes, 0)
     return step
 
 
@@ -129,6 +148,53 @@ def test_streamed_batches_are_the_resident_ones(loader: Loader) -> None:
         resident.advance(count), streamed.advance(count)
         number += 1
     assert number == len(loader) - 1 >= 2
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+def test_device_batches_of_findings_are_the_loaders_with_every_label(finding_loader: Loader, kind: str) -> None:
+    loader = finding_loader
+    frames_kind = ResidentFrames(loader, CPU) if kind == "resident" else StreamedFrames(loader, CPU, BATCH)
+    batches, unknown = DeviceBatches(loader, frames_kind, POLICY, BATCH), 0
+    for (frames, finding_NK, _), count in zip(loader, batches.begin(0, 0), strict=True):
+        made, made_NK = batches.make(count)
+        assert made_NK.dtype == torch.float32 and made_NK.shape == (count, 3)
+        torch.testing.assert_close(made_NK, finding_NK, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(made, frames, atol=1e-3, rtol=0)
+        unknown += int(made_NK.isnan().sum())
+        batches.advance(count)
+    assert count < BATCH and unknown
+
+
+@pytest.mark.parametrize("policy", [POLICY, OLD_MPS])
+def test_an_epoch_of_findings_on_the_host_and_on_a_device_is_a_plain_loop_to_the_bit(
+    finding_loader: Loader, policy: Policy
+) -> None:
+    loader = finding_loader
+    device, plain = device_step(loader, policy), learner(loader, policy)
+    host = Step(learner(loader, policy), 3)
+    loss_sum, cells_K4 = 0.0, np.zeros((3, 4), np.int64)
+    for number, count in enumerate(device.batches.begin(0, 0)):
+        frames, finding_NK = (tensor.clone() for tensor in device.batches.make(count))
+        torch.manual_seed(scalar_seed(3, DROPOUT, number))
+        logits_NK = plain.network.train()(frames)
+        loss = plain.loss(logits_NK, finding_NK)
+        plain.optimiser.zero_grad()
+        loss.backward()
+        plain.optimiser.step()
+        loss_sum += loss.item() * count
+        for place, (finding_N, logit_N) in enumerate(zip(finding_NK.T, logits_NK.T, strict=True)):
+            for finding, logit in zip(finding_N.tolist(), logit_N.tolist(), strict=True):
+                if not np.isnan(finding):
+                    cells_K4[place, int(2 * finding) + (logit > 0)] += 1
+        assert train_step(host, frames, finding_NK, seed=3, number=number).loss == loss.item()
+        torch.manual_seed(scalar_seed(3, DROPOUT, number))
+        device(count)
+    for step in (host, device):
+        tally = step.fetch()
+        assert tally.loss_sum == loss_sum and tally.confusion == cells_K4.tolist()
+        assert tally.samples == loader.num_samples and not tally.stopped
+        for name, value in plain.network.state_dict().items():
+            assert torch.equal(step.learner.network.state_dict()[name], value), name
 
 
 def test_frames_are_resident_where_they_fit_and_streamed_where_not(loader: Loader, betons: Path) -> None:

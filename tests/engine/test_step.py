@@ -12,7 +12,7 @@ from torch import nn
 from engine.device import Policy, choose_policy
 from engine.networks.cnn import Cnn
 from engine.statistics.metrics import confusion_matrix
-from engine.train.step import Step, make_learner, predict, train_step
+from engine.train.step import FindingsLoss, Step, make_learner, predict, train_step
 from loaders.batches.loader import Loader
 from loaders.errors import ConfigError, DivergedError
 from tests.naive import Plain
@@ -32,10 +32,24 @@ def batch(num_samples: int = 8, crop: int = 64, classes: int = 2, seed: int = 0)
     return frames, torch.arange(num_samples) % classes
 
 
-def pair(crop: int, dropout: float = 0.0, seed: int = 0) -> tuple[Cnn, Plain]:
+def some_findings(num_samples: int = 8, seed: int = 0) -> torch.Tensor:
+    """Three findings, of which a third of the labels are unknown, one of them in every sample."""
+    finding_NK = np.random.default_rng(seed).choice([0.0, 1.0, np.nan], (num_samples, 3))
+    finding_NK[:, 2] = np.nan
+    return torch.from_numpy(finding_NK.astype(np.float32))
+
+
+def masked_loss(logits_NK: torch.Tensor, finding_NK: torch.Tensor) -> torch.Tensor:
+    """The mean binary cross-entropy of the labels that are known, as one writes it."""
+    known_NK = ~finding_NK.isnan()
+    known = logits_NK[known_NK], finding_NK[known_NK].to(logits_NK.dtype)
+    return nn.functional.binary_cross_entropy_with_logits(*known)
+
+
+def pair(crop: int, dropout: float = 0.0, seed: int = 0, classes: int = 2) -> tuple[Cnn, Plain]:
     """Our network and the plain one with the same weights; batch norm cancels the plain one's biases."""
     torch.manual_seed(seed)
-    plain, ours = Plain(2, crop, dropout), Cnn(2, crop, dropout)
+    plain, ours = Plain(classes, crop, dropout), Cnn(classes, crop, dropout)
     weights = plain.state_dict()
     ours.load_state_dict({name: weights[name] for name in ours.state_dict()})
     return ours, plain
@@ -49,19 +63,23 @@ def gradient_error(network: nn.Module, exact: nn.Module, names: list[str]) -> fl
 
 
 @pytest.mark.numerical
-@pytest.mark.parametrize("crop", [32, 45])
-def test_gradients_are_as_near_float64_as_float32s_rounding_allows(crop: int) -> None:
+@pytest.mark.parametrize(("crop", "task"), [(32, "classes"), (45, "classes"), (32, "findings"), (45, "findings")])
+def test_gradients_are_as_near_float64_as_float32s_rounding_allows(crop: int, task: str) -> None:
     errors: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    plain_loss, own_loss, classes = nn.functional.cross_entropy, nn.functional.cross_entropy, 2
+    if task == "findings":
+        plain_loss, own_loss, classes = masked_loss, FindingsLoss(), 3
     for seed in range(7):
-        network, plain = pair(crop, seed=seed)
+        network, plain = pair(crop, seed=seed, classes=classes)
         exact = copy.deepcopy(plain).double().train()
         allowed = rounded(copy.deepcopy(exact), seed)
         frames, labels = batch(8, crop, seed=seed)
+        labels = some_findings(seed=seed) if task == "findings" else labels
         for reference in (exact, allowed):
-            nn.functional.cross_entropy(reference(frames.double()), labels).backward()
+            plain_loss(reference(frames.double()), labels).backward()
         for layout in (torch.contiguous_format, torch.channels_last):
             ours = copy.deepcopy(network).to(memory_format=layout).train()
-            nn.functional.cross_entropy(ours(frames.contiguous(memory_format=layout)), labels).backward()
+            own_loss(ours(frames.contiguous(memory_format=layout)), labels).backward()
             # biases in front of a batch norm have a true gradient of zero and no counterpart in ours
             parameters = [name for name, _ in ours.named_parameters()]
             for layer, group in groupby(parameters, lambda name: name.rpartition(".")[0]):
@@ -80,6 +98,53 @@ def test_gradients_are_as_near_float64_as_float32s_rounding_allows(crop: int) ->
         ours_error, allowed_error = np.quantile(pairs, 0.25, axis=0)
         assert ours_error <= MARGIN * allowed_error, (where, ours_error, allowed_error)
         assert np.median(pairs, axis=0)[0] <= 3 * MARGIN * allowed_error, (where, pairs)  # and no more than some flip
+
+
+@pytest.mark.parametrize("weight", [None, [3.0, 0.25, 1.0]])
+def test_the_loss_of_findings_and_its_gradient_are_those_of_the_known_labels_alone(weight: list[float] | None) -> None:
+    finding_NK, ours_NK = some_findings(), torch.randn((8, 3), generator=torch.Generator().manual_seed(1))
+    weight_K = None if weight is None else torch.tensor(weight)
+    theirs_NK = ours_NK.double().requires_grad_()
+    ours_NK = ours_NK.requires_grad_()
+    known_NK = ~finding_NK.isnan()
+    factor_NK = torch.ones(8, 3) if weight_K is None else torch.where(finding_NK == 1, weight_K, 1.0)
+    loss_M = nn.functional.binary_cross_entropy_with_logits(
+        theirs_NK[known_NK], finding_NK[known_NK].double(), reduction="none"
+    )
+    expected = (loss_M * factor_NK[known_NK]).mean()
+    found = FindingsLoss(weight_K)(ours_NK, finding_NK)
+    expected.backward(), found.backward()
+    # each logit's loss takes a handful of operations, and all are summed up in one chain
+    torch.testing.assert_close(found.double(), expected, rtol=8 * 2.0**-24, atol=0)
+    torch.testing.assert_close(ours_NK.grad.double(), theirs_NK.grad, rtol=8 * 2.0**-24, atol=2.0**-26)
+    assert (ours_NK.grad[finding_NK.isnan()] == 0).all() and ours_NK.grad[known_NK].all()
+
+
+def findings_step(network: nn.Module) -> Step:
+    options = {"learning_rate": 1e-3, "batch_size": 8, "class_weight_K": None}
+    return Step(make_learner(network, CPU, task="findings", **options), 3)  # type: ignore[arg-type]
+
+
+def test_a_step_on_findings_counts_each_known_label_in_its_cell_and_weighs_the_loss_by_samples() -> None:
+    network, (frames, _), finding_NK = pair(32, classes=3)[0], batch(8, 32), some_findings()
+    tally = train_step(findings_step(network), frames, finding_NK, seed=0, number=0)
+    logits_NK = pair(32, classes=3)[0].train()(frames).detach()  # before the step
+    cells = [
+        [((logits_NK[:, place] > 0) == called).logical_and(finding_NK[:, place] == true).sum().item()
+         for true in (0, 1) for called in (False, True)]
+        for place in range(3)
+    ]  # fmt: skip
+    assert tally.confusion == cells and sum(map(sum, cells)) == int((~finding_NK.isnan()).sum()) and cells[2] == [0] * 4
+    assert tally.loss_sum == pytest.approx(8 * masked_loss(logits_NK, finding_NK).item(), rel=1e-6)
+
+
+def test_a_batch_of_which_nothing_is_known_has_no_loss_and_moves_no_weight() -> None:
+    network = pair(32, classes=3)[0]
+    before = [value.detach().clone() for value in network.parameters()]
+    tally = train_step(findings_step(network), batch(8, 32)[0], torch.full((8, 3), np.nan), seed=0, number=0)
+    assert (tally.loss, tally.norm, tally.stopped, tally.samples) == (0.0, 0.0, False, 8)
+    assert tally.confusion == [[0] * 4] * 3
+    assert all(torch.equal(value, kept) for value, kept in zip(network.parameters(), before, strict=True))
 
 
 @pytest.mark.numerical

@@ -28,9 +28,11 @@ from engine.evaluate.trained import load_trained
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.epochs import HostEpochs
 from engine.train.run_folder import Events, RunFolder, load_config, shared_settings
-from engine.train.state import State, Watch
-from engine.train.summary import Summary
-from engine.train.train import train, training_parts
+from engine.train.state import Progress, State, Watch
+from engine.train.summary import Summary, early_convergence
+from engine.train.train import epoch_line, live_line, train, training_parts
+from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
 from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
@@ -46,6 +48,7 @@ from loaders.errors import (
 from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from tests.example_run import small_training
+from tests.findings_example import NAMES, write_findings
 
 ROOT = Path(__file__).parents[2]
 
@@ -575,7 +578,7 @@ def test_best_weights_that_a_kill_cut_off_from_their_state_stay_the_best_with_th
 ) -> None:
     copied = Path(shutil.copytree(half, tmp_path / "run"))
     tensors, state = load_checkpoint(copied / "best.safetensors")
-    score = state["validation"] | {"f1": 2.0}  # as of a device that would not find it again
+    score = state["validation"] | {"f1": 2.0, "score": 2.0}  # as of a device that would not find it again
     save_checkpoint(copied / "best.safetensors", tensors, state | {"epoch": 2, "validation": score})
     summary = train(load_config(copied), resume=True)
     assert (summary.best_epoch, summary.best_f1) == (2, 2.0)
@@ -692,6 +695,197 @@ def test_a_log_on_a_full_disk_stops_the_training_by_a_message(
         folder._handler.stream = FULL.open("w")
         logging.getLogger("engine.train.train").info("epoch 1")
     assert capfd.readouterr().err == ""
+
+
+# ---- findings
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Betons of three findings, of which the labels of two fifths are unknown."""
+    counts = {"train": 40, "val": 40}
+    return write_findings(tmp_path_factory.mktemp("findings") / "b", counts=counts, crop=32, unknown=0.4)
+
+
+def to_the_bit(path: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """What a checkpoint holds: labels that are unknown equal themselves."""
+    tensors, state = load_checkpoint(path)
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}, state
+
+
+@pytest.mark.parametrize(
+    "changes", [{"class_weights": True}, {"monitor": "auc"}, {"monitor": "loss"}], ids=["weighed", "auc", "loss"]
+)
+def test_a_run_of_findings_interrupted_anywhere_resumes_to_identical_weights(
+    findings: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    settings = {"epochs": 2, "batch_size": 16, **changes}
+    train(config(findings, tmp_path / "whole", **settings))
+    best = to_the_bit(tmp_path / "whole" / "best.safetensors")
+    for after in (2, 5, 8):
+        out = tmp_path / f"after {after}"
+        interrupted(config(findings, out, **settings), after)
+        train(load_config(out), resume=True)
+        assert same(weights(tmp_path / "whole"), weights(out)) and to_the_bit(out / "best.safetensors") == best
+
+
+@pytest.mark.parametrize("data", ["betons", "findings"])
+@pytest.mark.parametrize("monitor", ["f1", "auc", "loss"])
+def test_the_best_epoch_is_the_best_by_what_is_monitored(
+    data: str, monitor: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    out = tmp_path / "run"
+    folder = request.getfixturevalue(data)
+    summary = train(config(folder, out, epochs=4, monitor=monitor, min_delta=0))
+    values = [float(row[f"val_{monitor}"]) for row in csv.DictReader((out / "metrics.csv").read_text().splitlines())]
+    best = min(values) if monitor == "loss" else max(values)
+    assert values.index(best) + 1 == summary.best_epoch and summary.monitor == monitor
+    assert (summary.best_f1 if monitor == "f1" else summary.best_value) == pytest.approx(best, rel=1e-6)
+    name = {"f1": "F1", "auc": "ROC-AUC", "loss": "cross-entropy"}[monitor]
+    shown = training_parts(summary, out)[0].text
+    digits = 4 if monitor == "loss" else 3
+    if data == "betons":
+        assert shown.startswith(f"Best validation {name} {best:.{digits}f} ")
+        assert ("(F1 0." in shown or "(F1 1." in shown) == (monitor != "f1")
+    else:
+        prefix = {"f1": "macro ", "auc": "mean ", "loss": ""}[monitor]
+        assert shown.startswith(f"Best validation {prefix}{name} {best:.{digits}f} ") and " over 3 findings" in shown
+
+
+def test_min_delta_and_patience_are_of_what_is_monitored(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.train.step import Learner
+
+    losses = iter([0.7, 0.65, 0.6495, 0.6488, 0.66, 0.67])
+    monkeypatch.setattr(Learner, "loss_of", lambda *given: next(losses))
+    monkeypatch.setattr("engine.train.state.discriminates", lambda row: True)
+    summary = train(config(betons, tmp_path / "run", epochs=9, monitor="loss", patience=2))
+    assert (summary.best_epoch, summary.best_value, summary.epochs) == (4, 0.6488, 6)
+    assert "(stopped early: no better validation cross-entropy)" in training_parts(summary, tmp_path)[0].text
+
+
+def test_the_state_of_a_version_that_knew_f1_alone_resumes(half: Path, run: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(half, tmp_path / "run"))
+    for name in ("last", "best"):
+        path = copied / f"{name}.safetensors"
+        tensors, state = load_checkpoint(path)
+        state.pop("best_score", None), state.pop("task", None)
+        state.get("validation", {}).pop("score", None)
+        save_checkpoint(path, tensors, state)
+    train(load_config(copied), resume=True)
+    assert same(weights(run), weights(copied))
+
+
+def test_of_findings_each_ones_auc_is_recorded_under_its_own_name_however_hostile(tmp_path: Path) -> None:
+    names = ("a\nb", "a\tb", 'Pleural, "thick"', "\udcff/x", "[0]")
+    data, out = write_findings(tmp_path / "b", names, counts={"train": 24, "val": 40}, crop=32), tmp_path / "run"
+    train(config(data, out, epochs=2))
+    expected = ["a\ufffdb (1)", "a\ufffdb (2)", 'Pleural, "thick"', "\ufffd/x", "[0]"]
+    header, *rows = csv.reader((out / "metrics.csv").read_text().splitlines())
+    assert header[10:] == [f"val_auc[{name}]" for name in expected] and header[:3] == [
+        "epoch",
+        "train_loss",
+        "train_f1",
+    ]
+    events = EventAccumulator(str(out))
+    events.Reload()
+    for place, name in enumerate(expected):
+        found = [event.value for event in events.Scalars(f"findings/auc/{name}")]
+        assert found == pytest.approx([float(row[10 + place]) for row in rows])
+    mean = np.mean([float(cell) for cell in rows[0][10:]])
+    assert float(rows[0][header.index("val_auc")]) == pytest.approx(mean)
+
+
+def codes_of(summary: Summary) -> dict[str, dict[str, object]]:
+    return {one.code: one.parameters for one in summary.cautions}
+
+
+def relabelled(folder: Path, out: Path, split: str, change: Any) -> None:
+    """A beton of findings with other labels: change takes them, float32 (N, K), and changes them in place."""
+    with Beton(folder / f"{split}.beton") as beton:
+        labels = beton.labels.copy()
+        change(labels)
+        frames = (beton.frame(sample) for sample in range(len(beton)))
+        write_beton(out / f"{split}.beton", frames, labels, beton.rows_N, beton.facts, beton.page_size)
+
+
+def test_findings_known_in_too_few_films_are_named_and_none_of_them_counts(findings: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(findings, tmp_path / "b"))
+
+    def rare(labels_NK: np.ndarray) -> None:
+        labels_NK[:, 0] = np.where(np.arange(len(labels_NK)) < 6, 1, 0)  # in three groups
+
+    relabelled(findings, data, "train", lambda labels_NK: (rare(labels_NK), labels_NK[:, 1].fill(0)))
+    relabelled(findings, data, "val", rare)
+    summary = train(config(data, tmp_path / "run", epochs=1))
+    assert codes_of(summary) == {
+        "findings-not-learnt": {"findings": [NAMES[1]]},
+        "few-known-in-training": {"findings": [NAMES[0]], "least": 5},
+        "few-known-in-validation": {"findings": [NAMES[0]], "least": 5},
+    }
+    assert summary.measured == 2 and "over 2 of 3 findings" in training_parts(summary, tmp_path)[0].text
+    (row,) = csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+    values = [row[f"val_auc[{name}]"] for name in NAMES]
+    assert values[0] == "" and float(row["val_auc"]) == pytest.approx(np.mean([float(value) for value in values[1:]]))
+
+
+def test_where_validation_measures_no_finding_the_loss_decides_and_no_score_is_made_up(
+    findings: Path, betons: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(findings, tmp_path / "b"))
+    relabelled(findings, data, "val", lambda labels_NK: labels_NK[8:].fill(np.nan))
+    lines: list[str] = []
+
+    def show(now: Progress) -> None:
+        lines.extend([live_line(now), epoch_line(now)] if now.phase == "epoch" else [live_line(now)])
+
+    summary = train(config(data, tmp_path / "run", epochs=2), watch=Watch(show=show))
+    assert codes_of(summary)["monitored-by-loss"] == {"monitor": "f1"}
+    assert (summary.monitor, summary.measured, summary.best_f1) == ("loss", 0, None)
+    assert "val loss –" in lines[0] and "val macro F1 undefined" in lines[-1]
+    assert "(macro F1 undefined)" in training_parts(summary, tmp_path)[0].text
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
+    assert {row["val_f1"] for row in rows} == {""} == {row["val_auc"] for row in rows}
+    assert min(rows, key=lambda row: float(row["val_loss"]))["epoch"] == str(summary.best_epoch)
+
+
+def test_findings_of_which_nothing_can_be_learnt_are_refused(findings: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(findings, tmp_path / "b"))
+    relabelled(findings, data, "train", lambda labels_NK: labels_NK.fill(0))
+    with pytest.raises(
+        InputError, match=r"no finding is known to be present in one training film and absent in another"
+    ):
+        train(config(data, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_class_weights_of_findings_weigh_the_present_against_the_absent(
+    findings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.train import trainer
+
+    given = []
+    real = trainer.make_learner
+    monkeypatch.setattr(
+        trainer, "make_learner", lambda *rest, **how: (given.append(how["class_weight_K"]), real(*rest, **how))[1]
+    )
+    data = Path(shutil.copytree(findings, tmp_path / "b"))
+    relabelled(findings, data, "train", lambda labels_NK: labels_NK[:, 2].fill(1))  # nothing to weigh it against
+    for weighed in (True, False):
+        train(config(data, tmp_path / f"run {weighed}", epochs=1, class_weights=weighed))
+    with Beton(data / "train.beton") as beton:
+        present_K, absent_K = ((beton.labels == value).sum(0) for value in (1, 0))
+    np.testing.assert_allclose(given[0], [*(absent_K / present_K)[:2], 1])
+    assert given[1] is None and not same(*(weights(tmp_path / f"run {weighed}") for weighed in (True, False)))
+
+
+def test_early_convergence_of_findings_is_by_f1_and_auc_since_rare_ones_are_easily_accurate() -> None:
+    rare = {"val_f1": 0.2, "val_accuracy": 0.999, "val_auc": 0.6, "val_auc[0]": 0.6}
+    assert early_convergence(rare) == [] and early_convergence(rare | {"val_f1": None}) == []
+    (found,) = early_convergence(rare | {"val_auc": 0.992})
+    assert found.parameters == {"metric": "ROC-AUC", "value": 0.992}
+    assert early_convergence(rare | {"val_f1": 1.0})[0].parameters["metric"] == "macro F1"
 
 
 @pytest.fixture(scope="module")

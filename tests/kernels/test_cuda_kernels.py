@@ -63,6 +63,35 @@ for side, crop in ((46, 32), (92, 64), (47, 33)):
 print("agreed")
 """
 
+FINDINGS = """
+import sys
+from pathlib import Path
+import torch
+from engine.device import choose_policy
+from engine.train.device_batches import DeviceBatches, ResidentFrames, StreamedFrames
+from loaders.batches.loader import Loader
+from tests.findings_example import write_findings
+
+folder = write_findings(Path(sys.argv[1]), counts={"train": 11}, crop=32, unknown=0.3)
+policy = choose_policy("cpu", "off", "off", 0)
+for training in (True, False):
+    with Loader(folder / "train.beton", training=training, seed=3, batch_size=4, tensors=True) as loader:
+        for frames in (ResidentFrames(loader, policy.device), StreamedFrames(loader, policy.device, 4)):
+            batches = DeviceBatches(loader, frames, policy, 4)
+            batches.triton = True
+            number = 0
+            for (wanted, labels, _), count in zip(loader, batches.begin(0, 0), strict=True):
+                made, made_labels = batches.make(count)
+                torch.testing.assert_close(made, wanted, atol=1e-6, rtol=0)
+                torch.testing.assert_close(made_labels, labels, atol=0, rtol=0, equal_nan=True)
+                assert made_labels.dtype == torch.float32 and made_labels.shape == (count, 3)
+                batches.advance(count)
+                number += count
+            assert number == 11
+            loader.set_epoch(0)
+print("agreed")
+"""
+
 COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
@@ -87,9 +116,9 @@ print("compiled")
 """
 
 
-def run(code: str, **variables: str) -> subprocess.CompletedProcess:
+def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
         capture_output=True,
@@ -101,6 +130,12 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess:
 @pytest.mark.extras
 def test_interpreted_kernels_agree_with_the_hosts_and_with_the_oracle() -> None:
     done = run(INTERPRETED, TRITON_INTERPRET="1")
+    assert done.returncode == 0 and "agreed" in done.stdout, done.stderr
+
+
+@pytest.mark.extras
+def test_interpreted_kernels_make_batches_of_findings_with_every_label(tmp_path: Path) -> None:
+    done = run(FINDINGS, str(tmp_path), TRITON_INTERPRET="1")
     assert done.returncode == 0 and "agreed" in done.stdout, done.stderr
 
 
