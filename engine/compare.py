@@ -1,6 +1,7 @@
 """A comparison: several networks trained by one recipe on one split, and what became of each."""
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ from scipy.special import softmax
 
 from engine.config import CompareConfig, EvaluateConfig, TrainConfig
 from engine.evaluate.evaluate import evaluate
+from engine.evaluate.findings import FINDINGS, FindingsMetrics
 from engine.evaluate.results import METRICS, Metrics
+from engine.evaluate.trained import decide_findings
 from engine.figures import INK, VALIDATION, png, with_legend
 from engine.statistics.estimates import Estimate, estimates
+from engine.statistics.findings import FindingsTest, measure_findings
 from engine.statistics.names import headline_name, with_interval
 from engine.train.checkpoint import load_checkpoint, validation_scores
 from engine.train.run_folder import BEST, CONFIG, check_settings, shared_settings
@@ -29,10 +33,7 @@ from loaders.records import Record, known_record, write_record
 
 HELD_OUT = "heldout.beton"
 HELD_OUT_COLOUR = "#c0504d"
-SERIES = (
-    ("validation_f1", "validation", VALIDATION, "o", -0.12),
-    ("heldout_f1", "held out", HELD_OUT_COLOUR, "s", 0.12),
-)
+SERIES = (("validation", "validation", VALIDATION, "o", -0.12), ("heldout", "held out", HELD_OUT_COLOUR, "s", 0.12))
 TRAINING_COLUMNS = {  # of comparison.csv: the summary's field
     "parameters": "parameters",
     "images_per_second": "images_per_second",
@@ -50,6 +51,7 @@ class Contender(Record, frozen=True, kw_only=True):
     """One network and what became of it.  failed: why it was not trained; "" for one that was.
 
     heldout_f1: None without a held-out beton, or where heldout_refused says why.  heldout_cautions: of its evaluation.
+    Of findings, means over those that are measured, and the AUC as well.
     """
 
     model: str
@@ -57,6 +59,8 @@ class Contender(Record, frozen=True, kw_only=True):
     training: Summary | None = None
     validation_f1: Estimate | None = None
     heldout_f1: Estimate | None = None
+    validation_auc: Estimate | None = None
+    heldout_auc: Estimate | None = None
     heldout_refused: str = ""
     heldout_cautions: tuple[Caution, ...] = ()
 
@@ -73,6 +77,16 @@ class Comparison(Record, frozen=True, kw_only=True):
     settings: dict[str, Any]
     plainfilm: str = __version__
     not_for_diagnosis: bool = True
+
+    @property
+    def of(self) -> str:
+        """What the networks tell: classes, or findings, which have no positive class."""
+        return "classes" if self.positive else "findings"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that networks are compared by."""
+        return ("f1",) if self.positive else ("f1", "auc")
 
 
 def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
@@ -111,7 +125,7 @@ def compare(config: CompareConfig, watch: Watch = UNWATCHED) -> Comparison:
             networks=contenders,
             settings=shared_settings(config),
         )
-        rows = [flat_row(row) for row in contenders]
+        rows = [flat_row(row, result.metrics) for row in contenders]
         write_record(config.out / "comparison.json", result)
         publish_rows(config.out / "comparison.csv", [rows[0], *(row.values() for row in rows)])
         publish_bytes(config.out / "comparison.png", png(comparison_figure(result)))
@@ -126,39 +140,50 @@ def contender(config: CompareConfig, training: TrainConfig, done: Summary, watch
             heldout = heldout_metrics(config, training, done, watch)
         except InputError as error:
             refused = str(error)
+    found, away = validation_estimates(config, training.out), dict[str, Estimate]()
+    if heldout:
+        away = heldout.macro if isinstance(heldout, FindingsMetrics) else heldout.estimates
+    of_findings = done.task == "findings"
     return Contender(
         model=training.model,
         training=done,
-        validation_f1=validation_f1(config, training.out),
-        heldout_f1=heldout.estimates["f1"] if heldout else None,
+        validation_f1=found["f1"],
+        heldout_f1=away.get("f1"),
+        validation_auc=found["auc"] if of_findings else None,
+        heldout_auc=away.get("auc") if of_findings else None,
         heldout_refused=refused,
         heldout_cautions=tuple(heldout.cautions) if heldout else (),
     )
 
 
-def validation_f1(config: CompareConfig, run: Path) -> Estimate:
-    """The best epoch's F1 of the validation set, as training counts it, with its interval."""
+def validation_estimates(config: CompareConfig, run: Path) -> dict[str, Estimate]:
+    """The best epoch's metrics of the validation set, as training counts them, with intervals; of findings, means."""
     tensors, state = load_checkpoint(run / BEST)
-    scores = validation_scores(tensors, run / BEST)
-    found = estimates(
-        scores.label_N,
-        softmax(scores.logits_NK.astype("float64"), axis=1),
-        scores.group_N,
-        state["classes"].index(state["positive"]),
-        resamples=config.resamples,
-        seed=config.loader.seed,
+    scores, names = validation_scores(tensors, run / BEST), state["classes"]
+    resamples, seed = config.resamples, config.loader.seed
+    if state.get("task", "classes") == "findings":
+        rule = decide_findings(scores, names)
+        test = FindingsTest(
+            finding_NK=scores.labels, probability_NK=rule.probabilities(scores.logits_NK), group_N=scores.group_N,
+            threshold=rule.threshold_K,
+        )  # fmt: skip
+        return measure_findings([test], resamples=resamples, seed=seed).macro()
+    probability_NK = softmax(scores.logits_NK.astype("float64"), axis=1)
+    return estimates(
+        scores.labels, probability_NK, scores.group_N, names.index(state["positive"]), resamples=resamples, seed=seed
     )
-    return found["f1"]
 
 
-def heldout_metrics(config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch) -> Metrics:
+def heldout_metrics(
+    config: CompareConfig, training: TrainConfig, done: Summary, watch: Watch
+) -> Metrics | FindingsMetrics:
     """The evaluation of the held-out set in the run's folder.
 
     It is made if there is none, or one of other weights or other resamples.
     """
     beton_path = config.data / HELD_OUT
     with Beton(beton_path, trust_unverified=config.loader.trust_unverified) as beton:
-        path = training.out / "evaluation" / beton.set_name / METRICS
+        folder = training.out / "evaluation" / beton.set_name
     settings = EvaluateConfig(
         run=training.out,
         betons=(beton_path,),
@@ -169,7 +194,11 @@ def heldout_metrics(config: CompareConfig, training: TrainConfig, done: Summary,
         threads=config.loader.threads,
         trust_unverified=config.loader.trust_unverified,
     )
-    found = known_record(Metrics, path)
+    found: Metrics | FindingsMetrics | None
+    if done.task == "findings":
+        found = known_record(FindingsMetrics, folder / FINDINGS)
+    else:
+        found = known_record(Metrics, folder / METRICS)
     asked = (done.checkpoint_sha256, settings.resamples, settings.seed)
     if found is None or (found.checkpoint.sha256, found.resamples, found.seed) != asked:
         (evaluation,) = evaluate(
@@ -179,10 +208,11 @@ def heldout_metrics(config: CompareConfig, training: TrainConfig, done: Summary,
     return found
 
 
-def flat_row(row: Contender) -> dict[str, Any]:
+def flat_row(row: Contender, metrics: Sequence[str] = ("f1",)) -> dict[str, Any]:
     """A contender as a row of comparison.csv: each estimate in five columns."""
     flat: dict[str, Any] = {"model": row.model, "failed": row.failed}
-    for name, found in (("validation_f1", row.validation_f1), ("heldout_f1", row.heldout_f1)):
+    for name in (f"{place}_{metric}" for metric in metrics for place, *_ in SERIES):
+        found = getattr(row, name)
         for part in ("value", "low", "high", "defined", "classes"):
             flat[name if part == "value" else f"{name}_{part}"] = None if found is None else getattr(found, part)
     flat["heldout_refused"] = row.heldout_refused
@@ -194,37 +224,49 @@ def flat_row(row: Contender) -> dict[str, Any]:
 
 
 def comparison_figure(result: Comparison) -> Figure:
-    """F1 and its 95 % interval, a line a network, the first one on top; those that were not trained say so."""
-    rows, names = result.networks, class_names(result.classes)
-    figure = Figure(figsize=(8, 2.1 + 0.6 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    for name, label, colour, marker, shift in SERIES:
-        known = [(place, getattr(row, name)) for place, row in enumerate(rows)]
-        known = [(place, found) for place, found in known if found is not None and found.value is not None]
-        for place, found in known:
-            if found.low is not None and found.high is not None:
-                axes.plot([found.low, found.high], [place + shift] * 2, color=colour, linewidth=2, alpha=0.6)
-        if known:
-            values = [found.value for _, found in known]
-            axes.plot(values, [place + shift for place, _ in known], marker, color=colour, label=label)
-    for place, row in enumerate(rows):
-        if row.failed:
-            axes.text(0.01, place, "not trained", va="center", color=INK, transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(rows)), labels=[name_text(row.model, NAME) for row in rows])
-    which = headline_name("f1", len(result.classes), names.text_of[result.positive])
-    axes.set(xlabel=f"{which}, 95 % interval", xlim=(None, 1.005), ylim=(len(rows) - 0.5, -0.5))
-    axes.grid(axis="x", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    """F1, of findings the AUC as well, with 95 % intervals, a line a network, the first one on top.
+
+    Those that were not trained say so.
+    """
+    rows, names = result.networks, class_names(result.classes, kind="class" if result.positive else "finding")
+    size = (8 if len(result.metrics) == 1 else 10, 2.1 + 0.6 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    every = figure.subplots(1, len(result.metrics), squeeze=False, sharey=True)[0]
+    for metric, axes in zip(result.metrics, every, strict=True):
+        for name, label, colour, marker, shift in SERIES:
+            known = [(place, getattr(row, f"{name}_{metric}")) for place, row in enumerate(rows)]
+            known = [(place, found) for place, found in known if found is not None and found.value is not None]
+            for place, found in known:
+                if found.low is not None and found.high is not None:
+                    axes.plot([found.low, found.high], [place + shift] * 2, color=colour, linewidth=2, alpha=0.6)
+            if known:
+                values = [found.value for _, found in known]
+                axes.plot(values, [place + shift for place, _ in known], marker, color=colour, label=label)
+        for place, row in enumerate(rows):
+            if row.failed:
+                axes.text(0.01, place, "not trained", va="center", color=INK, transform=axes.get_yaxis_transform())
+        which = headline_name(metric, len(result.classes), names.text_of.get(result.positive, ""))
+        axes.set(xlabel=f"{which}, 95 % interval", xlim=(None, 1.005), ylim=(len(rows) - 0.5, -0.5))
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    every[0].set_yticks(range(len(rows)), labels=[name_text(row.model, NAME) for row in rows])
     kind = "synthetic phantoms" if result.synthetic else "radiographs"
-    return with_legend(figure, f"{names.listed()}: {kind}, one split, one recipe", names.note)
+    return with_legend(figure, f"{names.listed(result.of)}: {kind}, one split, one recipe", names.note)
 
 
-HEADERS = ("network", "validation F1", "held-out F1", "parameters", "images/s", "epochs to best", "seconds")
+HEADERS = ("parameters", "images/s", "epochs to best", "seconds")
 
 
 def comparison_parts(result: Comparison, out: Path) -> Parts:
     """The table of networks, the cautions, and the files."""
-    parts: list[Line | Sheet] = [Sheet(headers=HEADERS, rows=tuple(map(table_row, result.networks)))]
+    columns = {
+        f"{place}_{metric}": f"{shown} {name}"
+        for metric, name in (("f1", "F1"), ("auc", "AUC"))
+        for place, shown in (("validation", "validation"), ("heldout", "held-out"))
+        if metric in result.metrics
+    }
+    rows = tuple(table_row(row, [*columns], result.of) for row in result.networks)
+    parts: list[Line | Sheet] = [Sheet(headers=("network", *columns.values(), *HEADERS), rows=rows)]
     for row in result.networks:
         if row.failed:
             parts.append(Line(f"Not trained, {row.model}: {row.failed}", "yellow"))
@@ -237,7 +279,12 @@ def comparison_parts(result: Comparison, out: Path) -> Parts:
         for caution in each_once(caution for _, found in cautions for caution in found):
             named = [name for name, found in cautions if caution in found]
             parts += caution_lines([caution], all_of_them if len(named) == len(trained) else ", ".join(named))
-    which = f"F1 of {result.positive}" if len(result.classes) == 2 else "F1 is the mean over the classes that define it"
+    if not result.positive:
+        which = "F1 and AUC are means over the findings that are measured, each at its own threshold"
+    elif len(result.classes) == 2:
+        which = f"F1 of {result.positive}"
+    else:
+        which = "F1 is the mean over the classes that define it"
     parts.append(
         Line(
             f"{which}; 95 % intervals over groups. The validation set chose each network's epoch: its F1 is optimistic."
@@ -249,16 +296,17 @@ def comparison_parts(result: Comparison, out: Path) -> Parts:
     return parts
 
 
-def table_row(row: Contender) -> tuple[str, ...]:
-    """One network in the table."""
+def table_row(row: Contender, names: Sequence[str], of: str) -> tuple[str, ...]:
+    """One network in the table.  names: of its estimates that are shown.  of: what means are over."""
     done = row.training
     if done is None:
-        return (row.model, "not trained", *[""] * (len(HEADERS) - 2))
-    heldout = "refused" if row.heldout_refused else with_interval("f1", row.heldout_f1) or "–"
+        return (row.model, "not trained", *[""] * (len(names) + len(HEADERS) - 1))
+    found = {name: with_interval(name.partition("_")[2], getattr(row, name), of) or "–" for name in names}
+    if row.heldout_refused:
+        found |= {name: "refused" for name in names if name.startswith("heldout")}
     return (
         row.model,
-        with_interval("f1", row.validation_f1),
-        heldout,
+        *found.values(),
         f"{done.parameters:,}",
         f"{done.images_per_second:,.0f}",
         f"{done.best_epoch} of {done.epochs}",

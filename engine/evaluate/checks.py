@@ -1,6 +1,6 @@
 """Checks before an evaluation: betons that do not fit the run, or that share images or patients with it."""
 
-# N samples
+# N samples, K findings
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,14 @@ import numpy as np
 
 from engine.evaluate.results import Collection
 from engine.evaluate.trained import Trained
+from engine.statistics.findings import enough_known, names_of
 from engine.train.leakage import ALL, hashes, image_cautions, load_record, overlap, patient_cautions, sources_of
 from loaders.batches.loader import Loader
 from loaders.beton.format import PATIENT_KNOWN
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, InputError
+from loaders.sources.split import LEAST_KNOWN
 
 FEW_GROUPS = 10  # below, resamples of groups say too little about what other groups would give
 
@@ -28,6 +30,20 @@ def set_cautions(beton: Beton, kept_N: np.ndarray | slice = ALL) -> list[Caution
     unknown = int(unknown_N.sum())
     ungrouped = [caution("ungrouped-images", unknown=unknown, images=len(unknown_N))] if unknown else []
     return image_cautions([beton], kept_N) + ungrouped
+
+
+def check_findings(run: Path, state: dict[str, Any], beton: Beton) -> None:
+    """Errors: InputError for a beton of another task than the run's, or of other findings or another order of them."""
+    task, found = state.get("task", "classes"), beton.facts.task if beton.verified else "classes"
+    if found != task:
+        raise InputError(
+            f"{beton.path}: a beton of {found}, expected one of {task} as of {run}; convert it with --like {run}"
+        )
+    if task == "findings" and beton.facts.classes != tuple(state["classes"]):
+        raise InputError(
+            f"{beton.path}: findings {', '.join(beton.facts.classes)}, expected {', '.join(state['classes'])} in this "
+            f"order; convert it with --like {run}"
+        )
 
 
 def check_task(beton: Beton, classes: Sequence[str], crop: int, stored: int) -> None:
@@ -49,9 +65,11 @@ def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool
     """What limits the score of this run on a set: what both share, and what cannot be compared.
 
     state: of the run's weights.
-    Errors: InputError for other classes or another size, or for an overlap with the training set unless forced.
+    Errors: InputError for another task, other classes or another size, or for an overlap with the training set unless
+    forced.
     """
     beton, facts = loader.beton, loader.beton.facts
+    check_findings(run, state, beton)
     check_task(beton, state["classes"], state["crop"], state["stored"])
     if beton.label_N.max() >= len(state["classes"]):
         raise InputError(f"{beton.path}: labels up to {beton.label_N.max()}, expected below {len(state['classes'])}")
@@ -104,9 +122,15 @@ def check_rival(trained: Trained, rival: Trained) -> None:
     """Errors: ConfigError for the same run twice; InputError for one whose scores cannot stand beside the first's."""
     if trained.run.resolve() == rival.run.resolve():
         raise ConfigError(f"--against: found {rival.run}, the run itself, expected another; name a second run")
-    for name in ("classes", "positive", "crop", "stored"):
+    if rival.task != trained.task:
+        raise InputError(
+            f"{rival.run}: a run of {rival.task}, expected one of {trained.task} as {trained.run}; name a run of the "
+            "same task"
+        )
+    for key in ("classes", "positive", "crop", "stored"):
+        name = rival.task if key == "classes" else key
         found, expected = (
-            ", ".join(value) if isinstance(value, list) else value for value in (rival.state[name], trained.state[name])
+            ", ".join(value) if isinstance(value, list) else value for value in (rival.state[key], trained.state[key])
         )
         if found != expected:
             raise InputError(
@@ -119,6 +143,12 @@ def class_cautions(classes: tuple[str, ...], label_N: np.ndarray) -> list[Cautio
     absent = [name for label, name in enumerate(classes) if not (label_N == label).any()]
     found = [caution("absent-classes", classes=absent)] if absent and len(classes) > 2 else []
     return [*found, caution("one-class")] if len(absent) == len(classes) - 1 else found
+
+
+def finding_cautions(names: Sequence[str], finding_NK: np.ndarray, group_N: np.ndarray) -> list[Caution]:
+    """Which findings of a set are not measured."""
+    few = names_of(names, ~enough_known(finding_NK, group_N))
+    return [caution("findings-not-measured", findings=few, least=LEAST_KNOWN)] if few else []
 
 
 def group_cautions(num_groups: int) -> list[Caution]:

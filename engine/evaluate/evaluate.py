@@ -1,14 +1,15 @@
 """The evaluation of a run on betons: one forward pass each, its subgroups, and the files of its results."""
 
-# N samples, K classes
+# N samples, K classes or findings
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -36,12 +37,14 @@ from engine.evaluate.copies import (
     without,
 )
 from engine.evaluate.dataflow import DATAFLOW, DataFlow, dataflow_beside
+from engine.evaluate.findings import FIGURES as FINDINGS_FIGURES
+from engine.evaluate.findings import FINDINGS, FindingsMetrics, measured_findings
 from engine.evaluate.results import (
     FIGURES,
     METRICS,
     Difference,
-    Evaluation,
     Metrics,
+    Scored,
     Scores,
     at_points,
     figures,
@@ -101,15 +104,26 @@ def by_name(kind: str, names: tuple[str, ...], value_N: np.ndarray) -> list[tupl
     return found
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """One evaluation: metrics.json or findings.json, and beside it in `out` scores.csv and the figures by file name."""
+
+    metrics: Metrics | FindingsMetrics
+    out: Path
+    figures: tuple[str, ...]
+
+
 def evaluate(config: EvaluateConfig, progress: PhaseProgress = lambda name, done, total: None) -> list[Evaluation]:
     """Evaluate the best checkpoint of a run on betons; write metrics.json, scores.csv and figures for each.
+
+    Of findings, findings.json takes the place of metrics.json.
 
     Results lie in a folder named after the set that was tested (`Beton.set_name`), so that no set replaces another's.
 
     Copies of training and validation films are left out, of those of both runs where there are two, unless
     config.keep_copies or config.force.
 
-    Errors: CheckpointError for a run without weights; InputError for a beton of other classes or size, one that shares
+    Errors: CheckpointError for a run without weights; InputError for a beton of another task or size, one that shares
     images or patients with the training set (unless config.force), or one of copies alone, or for a run to compare with
     that is of another task; ConfigError; BetonError; StorageError.
     """
@@ -118,6 +132,11 @@ def evaluate(config: EvaluateConfig, progress: PhaseProgress = lambda name, done
     runs = [load_trained(run) for run in (config.run, config.against) if run is not None]
     for rival in runs[1:]:
         check_rival(runs[0], rival)
+    if runs[0].task == "findings" and config.prevalence is not None:
+        raise ConfigError(
+            f"--prevalence: found {config.prevalence:g} for findings, expected none, since each has a prevalence of "
+            "its own; leave it out, and compute predictive values from a finding's sensitivity and specificity"
+        )
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
     for run in runs:
@@ -134,7 +153,7 @@ def evaluate(config: EvaluateConfig, progress: PhaseProgress = lambda name, done
             raise ConfigError(f"betons: found {named}, expected different sets; name each once")
         # before the first result is written
         cautions = [
-            [check_beton(run.run, run.state, loader, force=config.force) + run.decision.cautions() for run in runs]
+            [check_beton(run.run, run.state, loader, force=config.force) + run.rule.cautions() for run in runs]
             for loader in loaders
         ]
         known = [known_to(run.run, run.state, stack) for run in runs]
@@ -197,64 +216,53 @@ def evaluate_one(
     """
     trained, beton, facts, name = runs[0], loader.beton, loader.beton.facts, out.name
     kept_N, own = checked.kept_N, checked.cautions[0]
-    whole, other_NK = score(runs, policy, loader, partial(progress, name))
-    scores = whole.only(kept_N)
-    samples = (scores.label_N, scores.probability_NK, scores.group_N, scores.positive)
-    estimate = partial(estimates, resamples=config.resamples, seed=config.seed)
-    difference = None
-    if other_NK is not None:
-        apart = paired_differences(
-            scores.label_N, other_NK[kept_N], *samples[1:], prevalence=config.prevalence, resamples=config.resamples,
-            seed=config.seed,
-        )  # fmt: skip
-        difference = Difference(against=runs[1].run.resolve().name, estimates=apart, cautions=checked.cautions[1])
-    metrics = Metrics(
-        set_name=beton.set_name,
-        beton=beton.path.name,
-        split=facts.split,
-        synthetic=facts.synthetic,
-        conversion_id=facts.conversion_id,
-        collection=collection_of(
-            trained.run, trained.state, beton, own, mostly_copies=mostly(checked.copies[0], beton)
-        ),
-        classes=list(trained.classes),
-        positive=trained.state["positive"],
-        num_samples=len(kept_N),
-        num_groups=scores.num_groups,
-        prevalence=float((scores.label_N == scores.positive).mean()),
-        stated_prevalence=config.prevalence,
-        temperature=trained.decision.temperature,
-        confusion=scores.confusion,
-        estimates=estimate(*samples, prevalence=config.prevalence, progress=partial(progress, f"{name}: intervals")),
-        trivial=trivial(scores.label_N, len(trained.classes), scores.positive, prevalence=config.prevalence),
-        operating_points=at_points(
-            scores, trained.decision.points, estimate, config.prevalence, partial(progress, f"{name}: thresholds")
-        ),
-        subgroups=in_subgroups(scores, subgroups(beton, kept_N), estimate, partial(progress, f"{name}: subgroups")),
-        difference=difference,
-        resamples=config.resamples,
-        seed=config.seed,
-        cautions=set_cautions(beton, kept_N)
-        + own
-        + group_cautions(scores.num_groups)
-        + class_cautions(trained.classes, scores.label_N),
-        checkpoint=trained.checkpoint,
-        device=policy.describe(),
+    labels, probabilities = predictions(runs, policy, loader, partial(progress, name))
+    group_N = groups_of(beton)[kept_N]
+    num_groups = len(np.unique(group_N))
+    scored = Scored(
+        labels=labels[kept_N],
+        probabilities=[each_NK[kept_N] for each_NK in probabilities],
+        group_N=group_N,
+        sample_N=kept_N,
+        subgroups=subgroups(beton, kept_N),
+        rival_cautions=checked.cautions[1] if len(runs) > 1 else [],
+        cautions=set_cautions(beton, kept_N) + own + group_cautions(num_groups),
+        common={
+            "set_name": beton.set_name,
+            "beton": beton.path.name,
+            "split": facts.split,
+            "synthetic": facts.synthetic,
+            "conversion_id": facts.conversion_id,
+            "collection": collection_of(
+                trained.run, trained.state, beton, own, mostly_copies=mostly(checked.copies[0], beton)
+            ),
+            "num_samples": len(kept_N),
+            "num_groups": num_groups,
+            "resamples": config.resamples,
+            "seed": config.seed,
+            "checkpoint": trained.checkpoint,
+            "device": policy.describe(),
+        },
     )
-    pictures = figures(scores, metrics)
+    measured: tuple[Metrics | FindingsMetrics, Iterable[list[Any]], dict[str, Figure]]
+    if trained.task == "findings":
+        measured = measured_findings(config, runs, facts, scored, progress)
+    else:
+        measured = measured_classes(config, runs, scored, progress)
+    metrics, rows, pictures = measured
     # the run keeps the data flow of its own conversion
     flow = None if facts.conversion_id == trained.state["conversion_id"] else dataflow_beside(beton)
     copies = [*checked.copies[0]]
     for rival, found in zip(runs[1:], checked.copies[1:], strict=True):
         copies += [replace(film, of=f"{film.of} of {rival.run.resolve().name}") for film in found]
-    write_evaluation(out, metrics, scores, kept_N, pictures, flow, copies)
+    write_evaluation(out, metrics, rows, kept_N, pictures, flow, copies)
     return Evaluation(metrics=metrics, out=out, figures=tuple(pictures))
 
 
-def score(
+def predictions(
     runs: Sequence[Trained], policy: Policy, loader: Loader, progress: Progress
-) -> tuple[Scores, np.ndarray | None]:
-    """What the first run predicts of a set; and the probabilities of the second, None without one."""
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The labels of a set, and the probabilities that each run predicts."""
     done, found = 0, []
 
     def count(samples: int) -> None:
@@ -263,36 +271,71 @@ def score(
         progress(done, len(loader.beton) * len(runs))
 
     for run in runs:
-        label_N, logits_NK = predict(run.network, loader, policy, count)
-        found.append(run.decision.probabilities(logits_NK))
+        labels, logits_NK = predict(run.network, loader, policy, count)
+        found.append(run.rule.probabilities(logits_NK))
+    return labels, found
+
+
+def measured_classes(
+    config: EvaluateConfig, runs: Sequence[Trained], scored: Scored, progress: PhaseProgress
+) -> tuple[Metrics, Iterable[list[Any]], dict[str, Figure]]:
+    """The metrics of classes, the rows of scores.csv, and the figures by file name."""
+    trained, name, prevalence = runs[0], scored.common["set_name"], config.prevalence
+    label_N, classes, positive = scored.labels, trained.classes, trained.classes.index(trained.state["positive"])
     scores = Scores(
-        label_N=label_N,
-        probability_NK=found[0],
-        group_N=groups_of(loader.beton),
-        classes=runs[0].classes,
-        positive=runs[0].classes.index(runs[0].state["positive"]),
+        label_N=label_N, probability_NK=scored.probabilities[0], group_N=scored.group_N, classes=classes,
+        positive=positive,
+    )  # fmt: skip
+    samples = (label_N, scores.probability_NK, scores.group_N, positive)
+    estimate = partial(estimates, resamples=config.resamples, seed=config.seed)
+    difference = None
+    if len(runs) > 1:
+        apart = paired_differences(
+            label_N, scored.probabilities[1], *samples[1:], prevalence=prevalence, resamples=config.resamples,
+            seed=config.seed,
+        )  # fmt: skip
+        against = runs[1].run.resolve().name
+        difference = Difference(against=against, estimates=apart, cautions=scored.rival_cautions)
+    metrics = Metrics(
+        **scored.common,
+        classes=list(classes),
+        positive=trained.state["positive"],
+        prevalence=float((label_N == positive).mean()),
+        stated_prevalence=prevalence,
+        temperature=trained.decision.temperature,
+        confusion=scores.confusion,
+        estimates=estimate(*samples, prevalence=prevalence, progress=partial(progress, f"{name}: intervals")),
+        trivial=trivial(label_N, len(classes), positive, prevalence=prevalence),
+        operating_points=at_points(
+            scores, trained.decision.points, estimate, prevalence, partial(progress, f"{name}: thresholds")
+        ),
+        subgroups=in_subgroups(scores, scored.subgroups, estimate, partial(progress, f"{name}: subgroups")),
+        difference=difference,
+        cautions=scored.cautions + class_cautions(classes, label_N),
     )
-    return scores, found[1] if len(runs) > 1 else None
+    return metrics, score_rows(scores, scored.sample_N), figures(scores, metrics)
 
 
 def write_evaluation(
     out: Path,
-    metrics: Metrics,
-    scores: Scores,
+    metrics: Metrics | FindingsMetrics,
+    rows: Iterable[list[Any]],
     kept_N: np.ndarray,
     pictures: dict[str, Figure],
     flow: DataFlow | None,
     copies: Sequence[SharedFilm],
 ) -> None:
-    """The files of an evaluation, metrics.json last.  Those of an earlier one that this one lacks go."""
+    """The files of an evaluation, its record last.  Those of an earlier one that this one lacks go."""
     out.mkdir(parents=True, exist_ok=True)
-    for file in FIGURES:
+    for file in {*FIGURES, *FINDINGS_FIGURES}:
         if file in pictures:
             publish_bytes(out / file, png(pictures[file]))
         else:
             (out / file).unlink(missing_ok=True)
-    publish_rows(out / "scores.csv", score_rows(scores, kept_N))
+    publish_rows(out / "scores.csv", rows)
     publish_copies(out, copies, set(kept_N))
     if flow:
         write_record(out / DATAFLOW, flow)
-    write_record(out / METRICS, metrics)
+    record, other = (METRICS, FINDINGS) if isinstance(metrics, Metrics) else (FINDINGS, METRICS)
+    (out / other).unlink(missing_ok=True)
+    write_record(out / record, metrics)

@@ -1,12 +1,14 @@
-"""An evaluation in the terminal: its estimates, operating points, subgroups and confusion matrix."""
-
-# K classes
+"""An evaluation in the terminal: its estimates, operating points and subgroups, of classes or of findings."""
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from engine.evaluate.copies import COPIES
-from engine.evaluate.results import COLLECTIONS, METRICS, Difference, Evaluation, Metrics
-from engine.statistics.estimates import Estimate
+from engine.evaluate.evaluate import Evaluation
+from engine.evaluate.findings import FINDINGS, FindingResult, FindingsMetrics
+from engine.evaluate.results import COLLECTIONS, METRICS, Difference, Metrics
+from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.statistics.names import (
     difference_texts,
     interval_text,
@@ -17,17 +19,27 @@ from engine.statistics.names import (
     value_text,
     with_interval,
 )
+from engine.statistics.thresholds import RULE_OUT
 from loaders.output import Line, Parts, Sheet, caution_lines, number_text, path_line, share_text
 
 AT_POINT = ("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence")
 IN_SUBGROUP = ("accuracy", "sensitivity", "specificity", "auc")
+OF_FINDING = ("auc", "sensitivity", "specificity", "f1", "ppv", "ece")  # at its threshold; the others: findings.json
+AT_RULE_OUT = ("sensitivity", "specificity", "npv")
 OF_CLASS = ("sensitivity", "specificity", "ppv", "f1", "auc")  # of each of many classes; the others: metrics.json
+INTERVALS = (
+    "Intervals: {resamples:,} resamples of groups; Wilson's where none moves a share, as at 0 or 1; none (–) of too "
+    "few groups"
+)
 MOST_NAMED = 5  # classes; a matrix of more has their numbers as headers, since their names would not fit
 
 
 def evaluation_parts(evaluation: Evaluation) -> Parts:
     """Everything that one evaluation reports."""
     result, out = evaluation.metrics, evaluation.out
+    files = [*([COPIES] if (out / COPIES).exists() else []), *evaluation.figures]
+    if isinstance(result, FindingsMetrics):
+        return [*findings_parts(result), *(path_line(out / file) for file in (FINDINGS, "scores.csv", *files))]
     parts: list[Line | Sheet] = [headline(result), *of_what(result)]
     if len(result.classes) > 2:
         parts.append(by_class(result))
@@ -40,8 +52,7 @@ def evaluation_parts(evaluation: Evaluation) -> Parts:
     parts += caution_lines(result.cautions, result.set_name)
     if result.difference is not None:
         parts += caution_lines(result.difference.cautions, f"{result.set_name}, the run {result.difference.against}")
-    copies = [COPIES] if (out / COPIES).exists() else []
-    parts += [path_line(out / file) for file in (METRICS, "scores.csv", *copies, *evaluation.figures)]
+    parts += [path_line(out / file) for file in (METRICS, "scores.csv", *files)]
     return parts
 
 
@@ -101,11 +112,10 @@ def of_what(result: Metrics) -> list[Line]:
     if len(result.classes) > 2:
         which = "Each metric is the mean over the classes for which it is defined, each against the rest"
     calibrated = f"; probabilities at temperature {number_text(result.temperature, 2)}, from validation"
-    resamples = f"{result.resamples:,} resamples of groups"
     return [
         Line(f"{COLLECTIONS[result.collection]}."),
         Line(f"{which}; {share}. The predicted class is the most probable one{calibrated}."),
-        Line(f"Intervals: {resamples}; Wilson's where none moves a share, as at 0 or 1; none (–) of too few groups."),
+        Line(f"{INTERVALS.format(resamples=result.resamples)}."),
     ]
 
 
@@ -176,3 +186,99 @@ def matrix(result: Metrics) -> Sheet:
 def numbered_names(classes: Sequence[str]) -> list[str]:
     """The classes' names; of many each after its number."""
     return [f"{1 + label}: {name}" if len(classes) > MOST_NAMED else name for label, name in enumerate(classes)]
+
+
+# ---- findings
+
+
+def findings_parts(result: FindingsMetrics) -> list[Line | Sheet]:
+    """Everything that an evaluation of findings reports: one table of all, and what stands out in further ones."""
+    parts: list[Line | Sheet] = [findings_table(result), Line(f"{COLLECTIONS[result.collection]}.")]
+    parts += [
+        Line(
+            "Each finding is measured on the images in which it is known, and predicted as present at or above its "
+            "threshold, that of the highest F1 on validation; its probabilities are at its own temperature, from there."
+        ),
+        Line(f"{INTERVALS.format(resamples=result.resamples)}."),
+        *(Line(f"Not measured, {found.name}: {found.refused.text}.") for found in result.findings if found.refused),
+    ]
+    parts += ruled_out(result) + findings_differences(result) + weak_subgroups(result)
+    parts.append(Line(f"Other operating points, and all subgroups of each finding: {FINDINGS}."))
+    parts += caution_lines(result.cautions, result.set_name)
+    return parts + caution_lines(result.difference_cautions, f"{result.set_name}, the run {result.against}")
+
+
+def findings_table(result: FindingsMetrics) -> Sheet:
+    """A row a finding, those of the least AUC first, below their mean."""
+    mean = result.macro["auc"]
+    means = (mean_cell(name, result.macro) for name in OF_FINDING)
+    rows = [(f"mean {over_classes(mean, 'findings')}", "", "", *means, "")]
+    for found in result.by_need:
+        cells = ["not measured", *[""] * len(OF_FINDING)]
+        if not found.refused:
+            cells = [*(cell(name, found.estimates) for name in OF_FINDING), number_text(found.threshold, 3)]
+        rows.append((found.name, f"{found.num_known:,}", f"{found.num_present:,}", *cells))
+    headers = ("finding", "known", "present", *(short_name(name) for name in OF_FINDING), "threshold")
+    title = f"{result.set_name} ({result.beton}): {size_text(result.num_samples, result.num_groups)}"
+    return Sheet(headers=headers, rows=tuple(rows), title=title)
+
+
+def cell(name: str, found: dict[str, Estimate]) -> str:
+    """A value with its interval, without what a mean is over."""
+    return with_interval(name, replace(found.get(name, UNDEFINED), defined=None, classes=None))
+
+
+def mean_cell(name: str, macro: dict[str, Estimate]) -> str:
+    """A mean with its interval, and over how many findings, where that is not the number that the row has."""
+    alike = macro[name].defined == macro["auc"].defined
+    return cell(name, macro) if alike else with_interval(name, macro[name], "findings")
+
+
+def ruled_out(result: FindingsMetrics) -> list[Line | Sheet]:
+    """The findings that validation gives a threshold to rule out by, at it."""
+    rows = tuple(
+        (found.name, number_text(point.threshold, 3), *(cell(name, point.estimates) for name in AT_RULE_OUT))
+        for found in result.by_need
+        for point in found.operating_points
+        if point.name == RULE_OUT and point.threshold is not None
+    )
+    headers = ("finding", "threshold", *(short_name(name) for name in AT_RULE_OUT))
+    return [Sheet(headers=headers, rows=rows, title="Ruled out below thresholds fixed on validation")] if rows else []
+
+
+def findings_differences(result: FindingsMetrics) -> list[Line | Sheet]:
+    """This run minus the other, on the same images, by finding, below the mean."""
+    names, over = ("auc", "f1"), over_classes(result.macro_difference.get("auc", UNDEFINED), "findings")
+    each = [(f"mean {over}", result.macro_difference), *((found.name, found.difference) for found in result.by_need)]
+    rows = tuple(
+        (label, *(text for name in names for text in difference_texts(name, apart[name])))
+        for label, apart in each
+        if apart
+    )
+    headers = ("finding", *(header for name in names for header in (short_name(name), "95 % interval")))
+    title = f"This run minus {result.against}, on the same images"
+    return [Sheet(headers=headers, rows=rows, title=title)] if result.against else []
+
+
+def weak_subgroups(result: FindingsMetrics) -> list[Line | Sheet]:
+    """Of each finding the weakest subgroup whose whole AUC interval lies below that of all images."""
+    if not any(found.subgroups for found in result.findings):
+        return [Line("Subgroups: none; what is kept of the images is the same for all, or too little is known.")]
+    rows = tuple(row for found in result.by_need if (row := weakest_row(found)))
+    if not rows:
+        return [Line("Subgroups: in none does the whole AUC interval of a finding lie below that of all images.")]
+    headers = ("finding", "ROC-AUC", "known there", "present", "ROC-AUC there", "subgroup")
+    title = "Weakest subgroups whose whole AUC interval lies below that of all images"
+    return [Sheet(headers=headers, rows=rows, title=title, ends_in_text=True)]
+
+
+def weakest_row(found: FindingResult) -> tuple[str, ...]:
+    """The row of a finding's weakest subgroup; () where none lies below."""
+    whole = found.estimates.get("auc", UNDEFINED)
+    inside = [(part, part.estimates.get("auc", UNDEFINED)) for part in found.subgroups]
+    below = [(each.high, part, each) for part, each in inside if each.high is not None and each.high < (whole.low or 0)]
+    if not below:
+        return ()
+    _, part, each = min(below, key=lambda one: one[0])
+    counts = f"{part.num_samples:,}", f"{part.num_positives:,}"
+    return (found.name, cell("auc", found.estimates), *counts, with_interval("auc", each), f"{part.kind}: {part.name}")

@@ -5,7 +5,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -67,6 +66,25 @@ class Scores:
         return confusion_matrix(self.label_N, self.probability_NK.argmax(1), len(self.classes)).tolist()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """What runs predict of the samples of a set that are scored, of either task.
+
+    labels: as a beton has them.  probabilities: of each run, float64 (N, K) each.  sample_N: places in the beton.
+    subgroups: each its kind, its name, and the places of its samples among those.  rival_cautions: of the second run.
+    common: the fields that records of both tasks have.
+    """
+
+    labels: np.ndarray
+    probabilities: Sequence[np.ndarray]
+    group_N: np.ndarray
+    sample_N: np.ndarray
+    subgroups: Sequence[tuple[str, str, np.ndarray]]
+    cautions: list[Caution]
+    rival_cautions: list[Caution]
+    common: dict[str, Any]
+
+
 class PointResult(Record, frozen=True, kw_only=True):
     """One operating point on the set under test; refused: why there is none, then without estimates."""
 
@@ -77,7 +95,10 @@ class PointResult(Record, frozen=True, kw_only=True):
 
 
 class SubgroupResult(Record, frozen=True, kw_only=True):
-    """One subgroup; no estimates where it has fewer than FEWEST samples.  num_positives: of the positive class."""
+    """One subgroup; no estimates where it has fewer than FEWEST samples, or of a finding too few known groups.
+
+    num_positives: of the positive class.
+    """
 
     kind: str
     name: str
@@ -89,7 +110,8 @@ class SubgroupResult(Record, frozen=True, kw_only=True):
     @property
     def refused(self) -> str:
         """Why nothing is estimated; "" where something is."""
-        return "" if self.estimates else f"too small: fewer than {FEWEST} samples"
+        few = f"fewer than {FEWEST} samples" if self.num_samples < FEWEST else "too few present or absent"
+        return "" if self.estimates else f"too small: {few}"
 
 
 class Difference(Record, frozen=True, kw_only=True):
@@ -151,15 +173,6 @@ class Metrics(Record, frozen=True, kw_only=True):
         """The commonest class in the set, the first of several."""
         counts = self.class_counts
         return max(counts, key=lambda name: counts[name])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """One evaluation: metrics.json, and beside it in `out` scores.csv and the figures by file name."""
-
-    metrics: Metrics
-    out: Path
-    figures: tuple[str, ...]
 
 
 def at_points(

@@ -1,7 +1,9 @@
 """The decision rule of a run: its temperature and operating points, chosen on validation and never on another set."""
 
-# N samples, K classes, H W rows and columns of the crop, B bytes of stored frames
+# N samples, K classes or findings, M samples in which a finding is known,
+# H W rows and columns of the crop, B bytes of stored frames
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,18 @@ from torch import nn
 from engine.device import Policy
 from engine.networks.registry import network_of
 from engine.statistics.calibration import TEMPERATURES, fit_temperature
-from engine.statistics.thresholds import OperatingPoint, choose_operating_points
+from engine.statistics.findings import POINT, enough_known, f1_point, known_films, names_of, two_logits
+from engine.statistics.thresholds import LEAST_POSITIVES, RULE_OUT, OperatingPoint, choose_operating_points
 from engine.train.checkpoint import ValidationScores, file_hash, load_checkpoint, load_network, validation_scores
 from engine.train.leakage import RECORD, load_record
 from engine.train.run_folder import BEST
 from engine.train.step import predict_batch, to_device
 from kernels.crops import crop_into
 from loaders.cautions import Caution, caution
+from loaders.config import Task
 from loaders.errors import CheckpointError, ConfigError
 from loaders.records import Count, Record
+from loaders.sources.split import LEAST_KNOWN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,12 +49,71 @@ class Decision:
         """Calibrated probabilities, float64 (N, K)."""
         return softmax(logits_NK.astype(np.float64) / self.temperature, axis=1)
 
+    def point(self, name: str) -> OperatingPoint:
+        """The operating point of that name."""
+        return next(point for point in self.points if point.name == name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FindingDecisions:
+    """What validation settled of each finding: a decision of two classes each, whose points have POINT as well.
+
+    names: of the findings.  enough_K: whether validation knows enough of each; else its temperature is 1 and it has no
+    threshold but 0.5.
+    """
+
+    names: tuple[str, ...]
+    by_finding: tuple[Decision, ...]
+    enough_K: np.ndarray
+
+    def cautions(self) -> list[Caution]:
+        """What limits probabilities and thresholds of these rules, each with the findings that it is of."""
+        at_bound_K = np.array([bool(decision.cautions()) for decision in self.by_finding])
+        refused_K = np.array([decision.point(RULE_OUT).refused is not None for decision in self.by_finding])
+        found: tuple[tuple[str, np.ndarray, dict[str, int]], ...] = (
+            ("few-known-in-validation", ~self.enough_K, {"least": LEAST_KNOWN}),
+            ("temperatures-at-bound", at_bound_K, {}),
+            ("findings-without-rule-out", refused_K & self.enough_K, {"least": LEAST_POSITIVES}),
+        )
+        return [
+            caution(code, findings=names_of(self.names, chosen_K), **parameters)
+            for code, chosen_K, parameters in found
+            if chosen_K.any()
+        ]
+
+    def probabilities(self, logits_NK: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities that each finding is present, float64 (N, K), to the bit those of its decision."""
+        of_finding = zip(self.by_finding, logits_NK.T, strict=True)
+        return np.stack([decision.probabilities(two_logits(logit_N))[:, 1] for decision, logit_N in of_finding], axis=1)
+
+    @property
+    def threshold_K(self) -> np.ndarray:
+        """The probability from which each finding is predicted as present; NaN where validation settles none."""
+        return np.array([decision.point(POINT).threshold for decision in self.by_finding], np.float64)
+
+
+def decide_findings(scores: ValidationScores, names: Sequence[str]) -> FindingDecisions:
+    """The decision rules of a checkpoint of findings."""
+    enough_K = enough_known(scores.labels, scores.group_N)
+    found = []
+    for place, enough in enumerate(enough_K.tolist()):
+        known_M = known_films(scores.labels[:, place]) if enough else np.empty(0, np.int64)
+        logits_M2 = two_logits(scores.logits_NK[known_M, place])
+        is_present_M = scores.labels[known_M, place] == 1
+        own = ValidationScores(
+            labels=is_present_M.astype(np.int64), logits_NK=logits_M2, group_N=scores.group_N[known_M]
+        )
+        decision = decide(own, 1)
+        point = f1_point(is_present_M, decision.probabilities(logits_M2)[:, 1])
+        found.append(replace(decision, points=(*decision.points, point)))
+    return FindingDecisions(names=tuple(names), by_finding=tuple(found), enough_K=enough_K)
+
 
 def decide(scores: ValidationScores, positive: int) -> Decision:
     """The decision rule that the validation scores of a checkpoint give."""
-    uncut = Decision(temperature=fit_temperature(scores.logits_NK, scores.label_N), points=())
+    uncut = Decision(temperature=fit_temperature(scores.logits_NK, scores.labels), points=())
     score_N = uncut.probabilities(scores.logits_NK)[:, positive]
-    return replace(uncut, points=choose_operating_points(scores.label_N == positive, score_N))
+    return replace(uncut, points=choose_operating_points(scores.labels == positive, score_N))
 
 
 class Checkpoint(Record, frozen=True, kw_only=True):
@@ -62,18 +126,38 @@ class Checkpoint(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """The best checkpoint of a run, read once.  network: on the host, in evaluation mode.  state: the facts in it."""
+    """The best checkpoint of a run, read once.  network: on the host, in evaluation mode.  state: the facts in it.
+
+    rule: the decision of classes, or those of findings.
+    """
 
     run: Path
     network: nn.Module
     state: dict[str, Any]
-    decision: Decision
+    rule: Decision | FindingDecisions
     sha256: str
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the outputs."""
+        """Names of classes or findings, in the order of the outputs."""
         return tuple(self.state["classes"])
+
+    @property
+    def task(self) -> Task:
+        """Whether the network tells classes apart or findings."""
+        return self.state.get("task", "classes")
+
+    @property
+    def decision(self) -> Decision:
+        """The decision rule of a network of classes."""
+        assert isinstance(self.rule, Decision)
+        return self.rule
+
+    @property
+    def findings(self) -> FindingDecisions:
+        """The decision rules of a network of findings."""
+        assert isinstance(self.rule, FindingDecisions)
+        return self.rule
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -95,7 +179,7 @@ class Trained:
             raise CheckpointError(
                 f"{self.run}: the network's outputs are not finite, expected finite numbers; train it again"
             )
-        return self.decision.probabilities(logits_NK)
+        return self.rule.probabilities(logits_NK)
 
 
 def load_trained(run: Path) -> Trained:
@@ -115,5 +199,8 @@ def load_trained(run: Path) -> Trained:
         load_record(run, state["run"])
     network = network_of(state)
     load_network(network, tensors)
-    decision = decide(validation_scores(tensors, checkpoint), state["classes"].index(state["positive"]))
-    return Trained(run=run, network=network.eval(), state=state, decision=decision, sha256=sha256)
+    scores = validation_scores(tensors, checkpoint)
+    findings = state.get("task", "classes") == "findings"
+    names = state["classes"]
+    rule = decide_findings(scores, names) if findings else decide(scores, names.index(state["positive"]))
+    return Trained(run=run, network=network.eval(), state=state, rule=rule, sha256=sha256)

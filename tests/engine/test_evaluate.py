@@ -20,9 +20,9 @@ import cli
 from engine.config import EvaluateConfig, ExplainConfig, Recipe, TrainConfig
 from engine.evaluate.checks import class_cautions
 from engine.evaluate.dataflow import dataflow_beside
-from engine.evaluate.evaluate import evaluate
+from engine.evaluate.evaluate import Evaluation, evaluate
 from engine.evaluate.output import evaluation_parts, in_order
-from engine.evaluate.results import Difference, Evaluation, Metrics, Scores, figures
+from engine.evaluate.results import Difference, Metrics, Scores, figures
 from engine.evaluate.trained import decide
 from engine.explain.explain import explain
 from engine.figures import png
@@ -349,9 +349,9 @@ def test_the_weights_hold_what_the_best_epoch_predicted_for_the_validation_set_i
     scores = validation_scores(tensors, run)
     assert scores.logits_NK.dtype == np.float32
     with Beton(betons / "val.beton") as beton:
-        assert (scores.label_N == beton.label_N).all()
+        assert (scores.labels == beton.label_N).all()
         assert (scores.group_N == beton.rows_N["group"]).all()
-    assert (softmax(scores.logits_NK, axis=1).argmax(1) == scores.label_N).mean() == state["validation"]["accuracy"]
+    assert (softmax(scores.logits_NK, axis=1).argmax(1) == scores.labels).mean() == state["validation"]["accuracy"]
     (result,) = evaluate(on(run, betons / "val.beton", out=tmp_path))  # the same weights predict the same again
     _, probability_NK = scores_of(result.out)
     assert np.allclose(probability_NK, softmax(scores.logits_NK / result.metrics.temperature, axis=1), atol=1e-4)
@@ -367,7 +367,7 @@ def test_temperature_and_thresholds_come_from_validation_and_no_set_under_test_m
     assert whole.temperature == some.temperature > 0
     scores = validation_scores(load_checkpoint(run / "best.safetensors")[0], run)
     probability_NK = softmax(scores.logits_NK.astype(np.float64) / whole.temperature, axis=1)
-    wanted = choose_operating_points(scores.label_N == 0, probability_NK[:, 0])
+    wanted = choose_operating_points(scores.labels == 0, probability_NK[:, 0])
     for content in (whole, some):
         assert [point.name for point in content.operating_points] == ["0.5", "youden", "rule-out"]
         for found, point in zip(content.operating_points, wanted, strict=True):
@@ -454,7 +454,7 @@ def test_a_temperature_at_its_bound_is_a_caution() -> None:
         return caution("temperature-at-bound", temperature=temperature)
 
     logits_NK = np.array([[4.0, -4.0], [3.0, -3.0], [-4.0, 4.0], [-3.0, 3.0]], np.float32)
-    easy_scores = ValidationScores(label_N=np.array([0, 0, 1, 1]), logits_NK=logits_NK, group_N=np.arange(4))
+    easy_scores = ValidationScores(labels=np.array([0, 0, 1, 1]), logits_NK=logits_NK, group_N=np.arange(4))
     easy = decide(easy_scores, 0)
     assert easy.temperature == min(TEMPERATURES) and easy.cautions() == [at_bound(min(TEMPERATURES))]
     wrong_too = decide(replace(easy_scores, logits_NK=logits_NK[[0, 2, 3, 1]]), 0)
