@@ -1,6 +1,6 @@
 """A cross-validation: every fold of every split trained, tested on its own samples, and put side by side."""
 
-# N samples of the pool, K classes
+# N samples of the pool, K classes or findings
 
 import contextlib
 import shutil
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from engine.config import CrossvalConfig, FoldSplit, TrainConfig
+from engine.crossval.findings import finding_rows, fold_cautions, measure_findings_folds
 from engine.crossval.folds import (
     BETONS,
     Fold,
@@ -25,12 +26,22 @@ from engine.crossval.folds import (
     open_pool,
 )
 from engine.crossval.output import crossval_figure
-from engine.crossval.scores import CROSSVAL, SCORES, Crossval, FoldScores, FoldTraining, crossval_of, score_rows
+from engine.crossval.scores import (
+    CROSSVAL,
+    SCORES,
+    Crossval,
+    FoldScores,
+    FoldTraining,
+    crossval_of,
+    measure_folds,
+    score_rows,
+)
 from engine.device import choose_policy, settle_precision
 from engine.evaluate.copies import SharedFilm, copies_in, publish_copies, shared_films, without
 from engine.figures import png
 from engine.networks.registry import network_of
-from engine.train.checkpoint import load_checkpoint, load_network
+from engine.statistics.findings import validation_metrics
+from engine.train.checkpoint import load_checkpoint, load_network, validation_scores
 from engine.train.run_folder import BEST, CONFIG, LAST, check_settings, save_settings
 from engine.train.state import UNWATCHED, Watch
 from engine.train.step import predict
@@ -69,10 +80,12 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
             fold
             for split in config.splits
             for fold in deal_folds(
-                pool.group_N, pool.label_N, pool.facts.classes, num_folds=config.folds, val=config.val,
+                pool.group_N, pool.labels, pool.facts.classes, num_folds=config.folds, val=config.val,
                 seed=config.loader.seed, split=cast(FoldSplit, split), where=str(config.data),
             )
         ]  # fmt: skip
+        findings = pool.facts.task == "findings"
+        cautions += fold_cautions(pool, folds) if findings else []
         stack.enter_context(locked(config.out))
         if (config.out / FOLDS).exists() and not (config.out / CONFIG).exists():
             raise ConfigError(
@@ -82,7 +95,7 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
         for fold in folds:
             finished(config, pool, fold)  # before anything is written: they may be of other betons
         save_settings(config.out, config)
-        size = beton_size(len(pool.label_N), pool.facts.stored, pool.betons[0].page_size)
+        size = beton_size(len(pool.labels), pool.facts.stored, pool.betons[0].page_size)
         check_room(config.out, size * (len(config.splits) * config.folds if config.keep else 1))
         found: dict[FoldSplit, list[FoldScores]] = {}
         alike = every_image_its_own_group(pool.group_N) and "group" in config.splits
@@ -95,8 +108,10 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
         if external is not None:
             runs = [folder_of(config, "group", scores.training.fold) / "run" for scores in found["group"]]
             outside = [test_on(config, run, external.path, watch)[kept_N] for run in runs]
-        result = crossval_of(config, pool, found, external, kept_N, outside, cautions)
-        publish_rows(config.out / TABLE, score_rows(pool, found, external, kept_N, outside))
+        measure, rows = (measure_findings_folds, finding_rows) if findings else (measure_folds, score_rows)
+        measured = measure(pool, found, external, kept_N, outside, config.resamples)
+        result = crossval_of(config, pool, measured, external, cautions)
+        publish_rows(config.out / TABLE, rows(pool, found, external, kept_N, outside))
         publish_copies(config.out, copies, set(kept_N))
         publish_bytes(config.out / PICTURE, png(crossval_figure(result)))
         write_record(config.out / CROSSVAL, result)
@@ -133,6 +148,12 @@ def finished(config: CrossvalConfig, pool: Pool, fold: Fold) -> FoldScores | Non
             f"{path}: {len(scores.probability)} scores of {len(scores.place)} samples, expected {num_classes} for each "
             f"of the fold's own {len(test_N)}; remove it, and run `crossval` again"
         )
+    thresholds = num_classes if pool.facts.task == "findings" else 0
+    if len(scores.training.thresholds) != thresholds:
+        raise IntegrityError(
+            f"{path}: {len(scores.training.thresholds)} thresholds, expected {thresholds}, one a finding; remove it, "
+            "and run `crossval` again"
+        )
     return scores
 
 
@@ -167,6 +188,7 @@ def run_fold(config: CrossvalConfig, pool: Pool, fold: Fold, watch: Watch) -> Fo
             epochs=summary.epochs,
             best_epoch=summary.best_epoch,
             stopped=summary.stopped,
+            thresholds=finding_thresholds(run.out) if pool.facts.task == "findings" else [],
         ),
         place=fold.test_N.tolist(),
         probability=probability_NK.tolist(),
@@ -198,7 +220,7 @@ def train_fold(
 
 
 def test_on(config: CrossvalConfig, run: Path, beton: Path, watch: Watch) -> np.ndarray:
-    """What a run's best weights predict of a beton, in its order, float64 (N, K).  Errors: Interrupted."""
+    """What a run's best weights predict of a beton, in order, uncalibrated, float64 (N, K).  Errors: Interrupted."""
     tensors, state = load_checkpoint(run / BEST, needed=("classes", "crop", "dropout"))
     network = network_of(state)
     load_network(network, tensors)
@@ -208,7 +230,15 @@ def test_on(config: CrossvalConfig, run: Path, beton: Path, watch: Watch) -> np.
     settings = LoaderConfig(batch_size=config.loader.batch_size, threads=config.loader.threads)
     with Loader(beton, settings, tensors=True) as loader:
         _, logits_NK = predict(network, loader, policy, lambda samples: watch.check_stop())
-    return softmax(logits_NK.astype(np.float64), axis=1)
+    wide_NK = logits_NK.astype(np.float64)
+    return expit(wide_NK) if state.get("task") == "findings" else softmax(wide_NK, axis=1)
+
+
+def finding_thresholds(run: Path) -> list[float | None]:
+    """The probability, uncalibrated, of the highest F1 of each finding on a run's own validation set."""
+    scores = validation_scores(load_checkpoint(run / BEST)[0], run / BEST)
+    found = validation_metrics(scores.labels, expit(scores.logits_NK.astype(np.float64)), scores.group_N)
+    return list(found["threshold_per_finding"])
 
 
 def tidy(folder: Path, keep: bool) -> None:

@@ -1,6 +1,6 @@
 """Folds: which samples a cross-validation trains, stops and tests on."""
 
-# N samples of the pool
+# N samples of the pool, K findings
 
 import contextlib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.config import FoldSplit
-from engine.evaluate.checks import check_task
+from engine.evaluate.checks import check_findings, check_task
 from engine.evaluate.copies import SharedFilm, copy_cautions, mostly, unsearched
 from engine.train.leakage import (
     HASHES,
@@ -26,7 +26,7 @@ from loaders.beton.reader import Beton
 from loaders.beton.writer import check_own, check_same_conversion
 from loaders.cautions import Caution, caution
 from loaders.errors import InputError
-from loaders.sources.split import split_groups
+from loaders.sources.split import split_findings, split_groups
 
 BETONS = ("train", "val", "heldout")
 
@@ -50,7 +50,7 @@ def renumber(group_N: np.ndarray) -> np.ndarray:
 
 def deal_folds(
     group_N: np.ndarray,
-    label_N: np.ndarray,
+    labels: np.ndarray,
     classes: Sequence[str],
     *,
     num_folds: int,
@@ -62,46 +62,76 @@ def deal_folds(
     """Folds whose test sets hold each sample once, by whole groups, or, of the random split, image by image; then a
     split of what is left.
 
-    Test sets are stratified by class as well as whole groups allow. The validation set, on which training stops, is
-    made of whole groups of what the test set leaves, however the test set was made.
-    group_N: as `renumber` gives it.  val: the validation set's share of what is left.  where: begins the errors.
-    Errors: InputError where a class has too few groups or images.
+    Test sets are stratified by class as well as whole groups allow, and those of findings keep each about as common.
+    The validation set, on which training stops, is made of whole groups of what the test set leaves, however the test
+    set was made.
+    group_N: as `renumber` gives it.  labels: int64 N, or of findings float32 N×K.  val: the validation set's share of
+    what is left.  where: begins the errors.
+    Errors: InputError where a class has too few groups or images; of findings, where there are too few in all, or
+    nothing is left to learn.
     """
+
+    def dealt(group_N: np.ndarray, labels: np.ndarray, shares: dict[str, float]) -> np.ndarray:
+        if labels.ndim == 2:
+            return np.array(split_findings(group_N, labels, shares, seed))
+        return np.array(split_groups(group_N, labels, shares, seed, classes))
+
     by_image = split == "random"
     unit_N = np.arange(len(group_N)) if by_image else group_N
     found, more = ("images", "more radiographs") if by_image else ("groups (patients)", "radiographs of more patients")
-    counts = class_groups(unit_N, label_N, len(classes))
-    for name, count in zip(classes, counts, strict=True):
+    for name, count in class_groups(unit_N, labels, classes).items():
         if count < num_folds:
             lower = f"lower --folds to at most {count}, or " if count > 1 else ""
             raise InputError(
-                f"{where}: class {name} has {count} {found}, expected at least {num_folds}, one a fold; "
+                f"{where}: {name and f'class {name} has '}{count} {found}, expected at least {num_folds}, one a fold; "
                 f"{lower}convert {more}"
             )
     names = [str(number) for number in range(1, num_folds + 1)]
-    dealt_N = np.array(split_groups(unit_N, label_N, dict.fromkeys(names, 1 / num_folds), seed, classes))
+    dealt_N = dealt(unit_N, labels, dict.fromkeys(names, 1 / num_folds))
     folds = []
     for name in names:
         rest_N = np.flatnonzero(dealt_N != name)
-        rest_group_N, rest_label_N = renumber(group_N[rest_N]), label_N[rest_N]
-        for label, count in zip(classes, class_groups(rest_group_N, rest_label_N, len(classes)), strict=True):
+        rest_group_N, rest_labels = renumber(group_N[rest_N]), labels[rest_N]
+        for label, count in class_groups(rest_group_N, rest_labels, classes).items():
             if count < 2:
                 raise InputError(
-                    f"{where}: beside test fold {name}, class {label} keeps {count} groups (patients), expected at "
-                    "least 2, one each to train and to stop on; choose more --folds, or convert radiographs of more "
-                    "patients"
+                    f"{where}: beside test fold {name}, {f'class {label} keeps' if label else 'there are'} {count} "
+                    "groups (patients), expected at least 2, one each to train and to stop on; choose more --folds, or "
+                    "convert radiographs of more patients"
                 )
-        inner = np.array(split_groups(rest_group_N, rest_label_N, {"train": 1 - val, "val": val}, seed, classes))
+        inner = dealt(rest_group_N, rest_labels, {"train": 1 - val, "val": val})
         train_N, val_N, test_N = rest_N[inner == "train"], rest_N[inner == "val"], np.flatnonzero(dealt_N == name)
+        if not learnable(labels[train_N], classes):
+            raise InputError(
+                f"{where}: beside test fold {name}, no finding is present in some films to train on and absent in "
+                "others, expected one or more; convert radiographs of more patients with findings"
+            )
         folds.append(Fold(split=split, number=int(name), train_N=train_N, val_N=val_N, test_N=test_N))
     return folds
 
 
-def class_groups(group_N: np.ndarray, label_N: np.ndarray, num_classes: int) -> list[int]:
-    """How many groups count for each class: a group for its commonest label, the smaller on a tie, as in a split."""
-    count_GK = np.zeros((int(group_N.max()) + 1, num_classes), np.int64)
-    np.add.at(count_GK, (group_N, label_N), 1)
-    return np.bincount(count_GK.argmax(1), minlength=num_classes).tolist()
+def class_groups(group_N: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
+    """How many groups count for each class: a group for its commonest label, the smaller on a tie, as in a split.
+
+    Of findings, which no fold needs to have: "" → all groups.
+    """
+    if labels.ndim == 2:
+        return {"": len(np.unique(group_N))}
+    count_GK = np.zeros((int(group_N.max()) + 1, len(classes)), np.int64)
+    np.add.at(count_GK, (group_N, labels), 1)
+    return dict(zip(classes, np.bincount(count_GK.argmax(1), minlength=len(classes)).tolist(), strict=True))
+
+
+def learnable(labels: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The classes that there are; of findings, those that are present in some films and absent in others."""
+    if labels.ndim == 2:
+        return [name for name, value_N in zip(classes, labels.T, strict=True) if {0, 1} <= {*value_N.tolist()}]
+    return [classes[label] for label in np.unique(labels)]
+
+
+def only_learnt(finding_NK: np.ndarray, names: Sequence[str], learnt: Sequence[str]) -> np.ndarray:
+    """Labels of findings, unknown where networks have learnt nothing of a finding: their outputs mean nothing there."""
+    return np.where([name in learnt for name in names], finding_NK, np.float32(np.nan))
 
 
 def every_image_its_own_group(group_N: np.ndarray) -> bool:
@@ -111,12 +141,15 @@ def every_image_its_own_group(group_N: np.ndarray) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
-    """Open betons, one after the other.  start_B: each one's first place.  group_N: counted from 0."""
+    """Open betons, one after the other.  start_B: each one's first place.  group_N: counted from 0.
+
+    labels: int64 N, or of findings float32 N×K, NaN for unknown.
+    """
 
     folder: Path
     betons: tuple[Beton, ...]
     start_B: np.ndarray
-    label_N: np.ndarray
+    labels: np.ndarray
     group_N: np.ndarray
 
     @property
@@ -126,12 +159,12 @@ class Pool:
 
     @property
     def positive(self) -> int:
-        """The positive class."""
+        """The positive class; findings have none."""
         return self.facts.classes.index(self.facts.positive)
 
     def chosen(self, place_N: np.ndarray) -> list[tuple[Beton, np.ndarray]]:
         """The betons that places in the pool, rising, lie in, with the samples' places there."""
-        ends_B = np.append(self.start_B[1:], len(self.label_N))
+        ends_B = np.append(self.start_B[1:], len(self.labels))
         parts = [
             (beton, place_N[(place_N >= start) & (place_N < end)] - start)
             for beton, start, end in zip(self.betons, self.start_B, ends_B, strict=True)
@@ -163,17 +196,23 @@ def open_pool(folder: Path, stack: contextlib.ExitStack, *, least_classes: int =
         )
     betons = tuple(stack.enter_context(Beton(path, trust_unverified=True)) for path in paths)
     check_same_conversion(betons)
-    label_N = np.concatenate([beton.label_N for beton in betons])
-    present = [betons[0].facts.classes[label] for label in np.unique(label_N)]
-    if len(present) < least_classes:
+    labels = np.concatenate([beton.labels for beton in betons])
+    facts = betons[0].facts
+    known = learnable(labels, facts.classes)
+    if facts.task == "findings" and least_classes > 1 and not known:
         raise InputError(
-            f"{folder}: {len(label_N)} images, all of class {present[0]}, expected two classes or more; convert another"
+            f"{folder}: {len(labels)} images, and no finding that is present in some and absent in others, expected "
+            "one or more; convert others"
+        )
+    if facts.task == "classes" and len(known) < least_classes:
+        raise InputError(
+            f"{folder}: {len(labels)} images, all of class {known[0]}, expected two classes or more; convert another"
         )
     return Pool(
         folder=folder,
         betons=betons,
         start_B=np.cumsum([0, *(len(beton) for beton in betons[:-1])]),
-        label_N=label_N,
+        labels=labels,
         group_N=renumber(np.concatenate([beton.rows_N["group"] for beton in betons])),
     )
 
@@ -186,6 +225,7 @@ def open_external(path: Path, pool: Pool, stack: contextlib.ExitStack) -> tuple[
     beton = stack.enter_context(Beton(path, trust_unverified=True))
     check_own(beton)
     facts, mine = beton.facts, pool.facts
+    check_findings(pool.betons[0].path, {"task": mine.task, "classes": mine.classes}, beton)
     check_task(beton, mine.classes, mine.crop, mine.stored)
     same_key = facts.site_key_id == mine.site_key_id
     record = {kind: np.concatenate([beton.rows_N[kind] for beton in pool.betons]) for kind in HASHES}

@@ -3,21 +3,24 @@
 from functools import partial
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from msgspec.structs import replace
 
-from engine.crossval.scores import METRICS, Crossval, Target, TargetResult
+from engine.crossval.scores import METRICS, Crossval, FindingTarget, OverFolds, Target, TargetResult
 from engine.figures import FAINT, INK, VALIDATION, ready, set_note, set_title
 from engine.statistics.names import (
     difference_texts,
     headline_name,
     interval_text,
     metric_of,
+    over_classes,
     short_name,
     size_text,
     value_text,
     with_interval,
 )
+from loaders.config import Task
 from loaders.figure_text import class_names
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line
 
@@ -39,56 +42,105 @@ HEADLINE, HONEST, GUESS = "#c0504d", VALIDATION, "#888888"
 
 
 def crossval_figure(result: Crossval) -> Figure:
-    """F1 and its 95 % interval, a line a test target, folds as small dots, n beside each, guessing as a dotted line."""
-    names = class_names(result.classes)
-    figure = Figure(figsize=(9.2, 1.6 + 0.82 * len(TARGETS)), layout="constrained")
-    axes = figure.subplots()
-    across, low_end = axes.get_yaxis_transform(), 1.0
+    """F1 and its 95 % interval, a line a test target, folds as small dots, n beside each, guessing as a dotted line.
+
+    Of findings the mean F1, and below it a line a finding, those that do worst above.
+    """
+    task, main = result.task, main_target(result)
+    names = class_names(result.classes, kind="class" if task == "classes" else "finding")
+    by_finding = by_need(main)
+    heights = [1.6 + 0.82 * len(TARGETS), *([0.7 + 0.42 * len(by_finding)] if by_finding else [])]
+    figure = Figure(figsize=(9.2, sum(heights)), layout="constrained")
+    axes, *below = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+    low_end = 1.0
     for place, target in enumerate(TARGETS):
         row = result.target(target)
-        found = None if row is None else row.f1.estimate
-        if row is None or found is None or found.value is None:
-            state = "not measured" if row is None else "undefined"
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line of guessing
-            axes.text(0.02, place, state, va="center", color=FAINT, style="italic", transform=across, bbox=box)
+        if row is None or row.f1.estimate.value is None:
+            write_state(axes, place, "not measured" if row is None else "undefined")
             continue
-        colour = HEADLINE if target == "random" else HONEST
-        low = found.value if found.low is None else found.low
-        high = found.value if found.high is None else found.high
-        dots = [value for value in row.f1.folds if value is not None]
-        low_end = min([low_end, low, *dots])
-        axes.barh(place, high - low, left=low, height=0.34, color=colour, alpha=0.28, linewidth=0)
-        axes.plot(dots, [place + 0.3] * len(dots), "o", color=colour, markersize=3, alpha=0.55, clip_on=False)
-        axes.plot([found.value] * 2, [place - 0.17, place + 0.17], color=colour, linewidth=3, solid_capstyle="butt")
-        interval = "no interval" if found.low is None else interval_text("f1", found)
-        size = f"{interval}, n = {size_text(row.num_samples, row.num_groups)}"
-        text = partial(axes.text, va="center", transform=across)
-        text(1.02, place - 0.11, value_text("f1", found.value), color=colour, fontsize=12, weight="bold")
-        text(1.02, place + 0.21, size, color=INK, fontsize=8)
+        size = f"n = {size_text(row.num_samples, row.num_groups)}"
+        low_end = min(low_end, draw_line(axes, place, row.f1, HEADLINE if target == "random" else HONEST, size))
+        if over := over_classes(row.f1.estimate, task) if task == "findings" else "":
+            axes.text(
+                1.02, place + 0.45, over, va="center", transform=axes.get_yaxis_transform(), color=INK, fontsize=8
+            )
     guess = result.always_positive or result.trivial
     if guess.f1 is not None:
         low_end = min(low_end, guess.f1)
+        always = names.text_of.get(guess.predicted, guess.predicted)
         # guessing scores otherwise on another collection, whose classes are otherwise common
         axes.plot([guess.f1] * 2, [-0.6, len(TARGETS) - 1.5], color=GUESS, linestyle=":", linewidth=1.2)
         axes.text(
-            guess.f1, -0.56, f" always {names.text_of[guess.predicted]}: {value_text('f1', guess.f1)}", color=GUESS,
+            guess.f1, -0.56, f" always {always}: {value_text('f1', guess.f1)}", color=GUESS,
             fontsize=8, va="bottom", ha="left" if guess.f1 < 0.8 else "right",
         )  # fmt: skip
     labels = [f"{name}\n{MEANING[target]}" for target, name in TARGETS.items()]
-    axes.set_yticks(range(len(TARGETS)), labels=labels, fontsize=9, color=INK)
-    axes.set(xlim=(max(0.0, low_end - 0.04), 1.0), ylim=(len(TARGETS) - 0.45, -0.6))
-    which = headline_name("f1", len(result.classes), names.text_of[result.positive])
-    axes.set_xlabel(f"{which}: value, 95 % interval over groups, folds as dots", color=INK)
+    which = headline_name("f1", len(result.classes), names.text_of.get(result.positive, ""))
+    finish(axes, labels, low_end, f"{which}: value, 95 % interval over groups, folds as dots")
+    for axes in below:
+        low_end = 1.0
+        for place, one in enumerate(by_finding):
+            if one.f1.estimate.value is None:
+                write_state(axes, place, "undefined: too few known films" if one.refused else "undefined")
+                continue
+            size = f"present in {one.num_present:,} of {one.num_known:,}"
+            low_end = min(low_end, draw_line(axes, place, one.f1, HONEST, size, small=True))
+        labels = [names.text_of[one.name] for one in by_finding]
+        finish(axes, labels, low_end, f"F1 of each finding, {TARGETS[main.target]}: value, interval, folds")
+    kind = "synthetic phantoms" if result.synthetic else "radiographs"
+    folds = result.settings["folds"]
+    title = f"Headline and honest: {names.listed(task)}, {result.num_samples:,} {kind}, {folds} folds"
+    set_title(figure, title, x=0.01, ha="left")
+    set_note(figure, names.note, "Research software: not for diagnosis.")
+    return ready(figure)
+
+
+def write_state(axes: Axes, place: float, state: str) -> None:
+    """Why a line shows no score."""
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line of guessing
+    across = axes.get_yaxis_transform()
+    axes.text(0.02, place, state, va="center", color=FAINT, style="italic", transform=across, bbox=box)
+
+
+def draw_line(axes: Axes, place: float, found: OverFolds, colour: str, size: str, *, small: bool = False) -> float:
+    """One score with its interval and folds; the lowest of them.  size: of what was measured."""
+    value = found.estimate.value
+    assert value is not None
+    low = value if found.estimate.low is None else found.estimate.low
+    high = value if found.estimate.high is None else found.estimate.high
+    dots = [value for value in found.folds if value is not None]
+    axes.barh(place, high - low, left=low, height=0.34, color=colour, alpha=0.28, linewidth=0)
+    axes.plot(dots, [place + 0.3] * len(dots), "o", color=colour, markersize=3, alpha=0.55, clip_on=False)
+    axes.plot([value] * 2, [place - 0.17, place + 0.17], color=colour, linewidth=3, solid_capstyle="butt")
+    interval = "no interval" if found.estimate.low is None else interval_text("f1", found.estimate)
+    text = partial(axes.text, va="center", transform=axes.get_yaxis_transform())
+    if small:
+        text(1.02, place, f"{value_text('f1', value)} ({interval}), {size}", color=INK, fontsize=8)
+    else:
+        text(1.02, place - 0.11, value_text("f1", value), color=colour, fontsize=12, weight="bold")
+        text(1.02, place + 0.21, f"{interval}, {size}", color=INK, fontsize=8)
+    return min([low, *dots])
+
+
+def finish(axes: Axes, labels: list[str], low_end: float, title: str) -> None:
+    """Labels, limits and look of one part of the figure."""
+    axes.set_yticks(range(len(labels)), labels=labels, fontsize=9, color=INK)
+    axes.set(xlim=(max(0.0, low_end - 0.04), 1.0), ylim=(len(labels) - 0.45, -0.6))
+    axes.set_xlabel(title, color=INK)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    kind = "synthetic phantoms" if result.synthetic else "radiographs"
-    folds = result.settings["folds"]
-    title = f"Headline and honest: {names.listed()}, {result.num_samples:,} {kind}, {folds} folds"
-    set_title(figure, title, x=0.01, ha="left")
-    set_note(figure, names.note, "Research software: not for diagnosis.")
-    return ready(figure)
+
+
+def main_target(result: Crossval) -> TargetResult:
+    """The target that findings are shown of: the group split where it was measured, since it is honest."""
+    return result.target("group") or result.targets[0]
+
+
+def by_need(target: TargetResult) -> list[FindingTarget]:
+    """The findings, the lowest F1 first and those that are not measured last."""
+    return sorted(target.findings, key=lambda one: (one.f1.estimate.value is None, one.f1.estimate.value))
 
 
 def sentences(result: Crossval) -> list[str]:
@@ -109,17 +161,21 @@ def random_sentence(result: Crossval) -> str:
             "Each image is a group of its own, since no two are known to be of one patient: folds of groups are random "
             "folds, and both rows are the same"
         ) + ("." if result.synthetic else "; whether patients were recognised is not known.")
-    difference = result.differences.get("random", {}).get("f1")
+    differences = result.differences.get("random", {})
+    difference = differences.get("f1")
     if difference is None or difference.value is None:
         return ""
     apart, ends = difference_texts("f1", difference)
     higher = round(difference.value, metric_of("f1").digits)
     compared = "as high" if higher == 0 else f"{apart[1:]} {'higher' if higher > 0 else 'lower'}"
-    sentence = f"F1 is {compared} in the random split {'as' if higher == 0 else 'than'} in the group split"
+    sentence = (
+        f"{mean_of(result)}F1 is {compared} in the random split {'as' if higher == 0 else 'than'} in the group split"
+    )
     if difference.low is not None:
         sentence += f" (95 % interval of the difference {ends})"
     meaning = "this neither shows nor excludes that the network recognises patients"
-    if difference.low is not None and difference.low > 0:
+    sure = [difference] if result.task == "classes" else [difference, differences["auc"]]  # thresholds are chosen anew
+    if all(one.low is not None and one.low > 0 for one in sure):
         meaning = (
             "the random split has images of the same patients in training and test, and the network recognises patients"
         )
@@ -131,15 +187,24 @@ def hidden_sentence(result: Crossval) -> str:
     row = result.target("lungs-hidden")
     if row is None or row.auc.estimate.value is None:
         return ""
-    auc, shown = row.auc.estimate, with_interval("auc", row.auc.estimate)
-    still, meaning = "", "this neither shows nor excludes that the label can be predicted without the lungs"
+    auc, shown = row.auc.estimate, with_interval("auc", row.auc.estimate, result.task)
+    what = "label" if result.task == "classes" else "findings"
+    still, meaning = "", f"this neither shows nor excludes that the {what} can be predicted without the lungs"
     if auc.low is not None and auc.low > 0.5:
         still = "still "
-        meaning = "the label can be predicted without the lungs, so a score on whole frames need not come from them"
+        meaning = f"the {what} can be predicted without the lungs, so a score on whole frames need not come from them"
+    predicted = [one.name for one in row.findings if (one.auc.estimate.low or 0) > 0.5]
+    singly = f" Taken singly, {', '.join(predicted)} can be predicted without them." if predicted else ""
     return (
-        f"With the lungs hidden the AUC is {still}{shown}: {meaning}. The network was given the whole frame, more than "
-        "the crop, with the region where lungs usually are hidden; of unusual lungs an edge may show."
+        f"With the lungs hidden the {mean_of(result).lower()}AUC is {still}{shown}: {meaning}.{singly} The network was "
+        "given the whole frame, more than the crop, with the region where lungs usually are hidden; of unusual lungs "
+        "an edge may show."
     )
+
+
+def mean_of(result: Crossval) -> str:
+    """What begins the name of a score that is a mean over findings."""
+    return "" if result.task == "classes" else "Mean "
 
 
 def not_measured(result: Crossval | None) -> dict[Target, str]:
@@ -158,9 +223,16 @@ def not_measured(result: Crossval | None) -> dict[Target, str]:
 
 def crossval_parts(result: Crossval, out: Path) -> Parts:
     """The folds, the table of headline and honest scores, what they mean, and the files."""
-    two, small = len(result.classes) == 2, len(result.classes) <= SHOWN_MATRIX
-    which = f"F1 of {result.positive}" if two else "F1 and ROC-AUC are means over the classes that define them"
+    task = result.task
+    two, small = (task == "classes" and len(result.classes) <= most for most in (2, SHOWN_MATRIX))
+    means = "classes that define them" if task == "classes" else "findings that are measured, each at its threshold"
+    which = f"F1 of {result.positive}" if two else f"F1 and ROC-AUC are means over the {means}"
     order = f"rows are the true classes, in the order {', '.join(result.classes)}"
+    matrices = f"Matrices: {order}." if small else f"Each fold's matrix is in crossval.json: {order}."
+    if task == "findings":
+        matrices = (
+            "Each finding's matrix is in crossval.json, and each fold's thresholds: its own validation's highest F1."
+        )
     missing, names = not_measured(result), [short_name(metric) for metric in METRICS]
     parts: list[Line | Sheet] = []
     by_fold = Sheet(
@@ -171,7 +243,7 @@ def crossval_parts(result: Crossval, out: Path) -> Parts:
                 f"{fold.training.split} {fold.training.fold}",
                 f"{fold.num_samples:,}",
                 f"{fold.num_groups:,}",
-                *(with_interval(metric, replace(fold.estimates[metric], low=None)) for metric in METRICS),
+                *(with_interval(metric, replace(fold.estimates[metric], low=None), task) for metric in METRICS),
                 *([str(fold.confusion)] if small else []),
                 f"{fold.training.best_epoch} of {fold.training.epochs}",
             )
@@ -181,9 +253,9 @@ def crossval_parts(result: Crossval, out: Path) -> Parts:
     headline = Sheet(
         title=f"Headline and honest: {which}",
         headers=("tested by", "images", "groups", *names, "mean F1", "spread"),
-        rows=(*(table_row(target, result.target(target)) for target in TARGETS), *trivial_rows(result)),
+        rows=(*(table_row(target, result.target(target), task) for target in TARGETS), *trivial_rows(result)),
     )
-    parts += [by_fold, headline]
+    parts += [by_fold, headline, *finding_sheets(result)]
     parts += [Line(f"{TARGETS[target]}: {why}.") for target, why in missing.items()]
     parts += [Line(sentence, "bold") for sentence in sentences(result)]
     parts += caution_lines(result.cautions)
@@ -192,19 +264,41 @@ def crossval_parts(result: Crossval, out: Path) -> Parts:
             "In brackets 95 % intervals over groups, of every sample's score by the network not trained on it; "
             "they leave out how much another training would differ. Mean and spread (standard deviation) are of the "
             "folds. Within a split, ROC-AUC ranks scores of different networks together, which lowers it: the folds' "
-            "own are above. "
-            + (f"Matrices: {order}." if small else f"Each fold's matrix is in crossval.json: {order}.")
+            f"own are above. {matrices}"
         )
     )
     parts += [path_line(out / name) for name in FILES]
     return parts
 
 
-def table_row(target: Target, row: TargetResult | None) -> tuple[str, ...]:
+def finding_sheets(result: Crossval) -> list[Sheet]:
+    """Of findings a table of them: F1 of the group split, and the AUC of every test target that was measured."""
+    main = main_target(result)
+    of_target = {
+        TARGETS[target.target]: {one.name: one.auc.estimate for one in target.findings} for target in result.targets
+    }
+    sheet = Sheet(
+        title=f"By finding, the lowest F1 ({TARGETS[main.target]}) first",
+        headers=("finding", "present of known", "F1", "spread", *(f"ROC-AUC, {name}" for name in of_target)),
+        rows=tuple(
+            (
+                one.name,
+                f"{one.num_present:,} of {one.num_known:,}",
+                with_interval("f1", one.f1.estimate),
+                "" if one.f1.spread is None else value_text("f1", one.f1.spread),
+                *(with_interval("auc", found[one.name]) for found in of_target.values()),
+            )
+            for one in by_need(main)
+        ),
+    )
+    return [sheet] if main.findings else []
+
+
+def table_row(target: Target, row: TargetResult | None, task: Task) -> tuple[str, ...]:
     """A row of the headline table."""
     if row is None:
         return (TARGETS[target], "–", "–", "not measured", "", "", "", "")
-    metrics = (with_interval(metric, getattr(row, metric).estimate) for metric in METRICS)
+    metrics = (with_interval(metric, getattr(row, metric).estimate, task) for metric in METRICS)
     counts = f"{row.num_samples:,}", f"{row.num_groups:,}"
     return (TARGETS[target], *counts, *metrics, value_text("f1", row.f1.mean), value_text("f1", row.f1.spread))
 

@@ -3,9 +3,11 @@
 # N samples, K classes
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+from msgspec import field
 from msgspec.structs import replace
 
 from engine.config import CrossvalConfig, FoldSplit
@@ -18,6 +20,7 @@ from engine.train.state import Ending
 from loaders import __version__
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution
+from loaders.config import Task
 from loaders.records import Count, Record
 
 SCORES, CROSSVAL = "fold.json", "crossval.json"
@@ -26,24 +29,30 @@ Target = Literal[FoldSplit, "external"]
 SPLITS: tuple[FoldSplit, ...] = get_args(FoldSplit)
 
 
-class FoldTraining(Record, frozen=True, kw_only=True):
-    """How the network of one fold was trained.  num_train, num_val: samples."""
+class FoldTraining(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """How the network of one fold was trained.  num_train, num_val: samples.  validation_f1: None where undefined.
+
+    thresholds: of findings, the probability from which each is predicted as present, of the highest F1 on the fold's
+    own validation set; None where that knows too few films of it, and 0.5 is taken.
+    """
 
     split: FoldSplit
     fold: Count
     num_train: Count
     num_val: Count
-    validation_f1: float
+    validation_f1: float | None
     epochs: Count
     best_epoch: Count
     stopped: Ending
+    thresholds: list[float | None] = field(default_factory=list)
 
 
 class FoldScores(Record, frozen=True, kw_only=True):
     """One finished fold, as fold.json holds it.
 
     identity: conversion id of the fold's betons, which follows from the pool, the split and the samples of each.
-    place: the test samples' places in the pool.  probability: what its network predicts of them, N×K.
+    place: the test samples' places in the pool.  probability: what its network predicts of them, N×K, uncalibrated; of
+    findings, that each is present.
     """
 
     made_by = "crossval"
@@ -56,7 +65,7 @@ class FoldScores(Record, frozen=True, kw_only=True):
 
 
 class FoldResult(Record, frozen=True, kw_only=True):
-    """The results of one fold on its own test samples."""
+    """The results of one fold on its own test samples; of findings means over them, and no matrix."""
 
     training: FoldTraining
     num_samples: Count
@@ -77,10 +86,30 @@ class OverFolds(Record, frozen=True, kw_only=True):
     folds: list[float | None]
 
 
-class TargetResult(Record, frozen=True, kw_only=True):
+class FindingTarget(Record, frozen=True, kw_only=True):
+    """The results of one finding on a test target, over the films in which it is known.
+
+    refused: why nothing is estimated, as too few known films; a fold alone may have too few, and is None then.
+    confusion: as of the target, rows absent and present.  difference: this split minus the group split.
+    """
+
+    name: str
+    num_known: Count
+    num_present: Count
+    num_groups: Count
+    refused: Caution | None
+    f1: OverFolds
+    auc: OverFolds
+    accuracy: OverFolds
+    confusion: list[list[Count]]
+    difference: dict[str, Estimate]
+
+
+class TargetResult(Record, frozen=True, kw_only=True, omit_defaults=True):
     """The results on one test target: a split's test folds together, or the external beton.
 
     confusion: of the external beton the sum of its networks' matrices, so that it counts each sample once for each.
+    findings: each finding, whose means f1, auc and accuracy are then, over those that are measured; no confusion.
     """
 
     target: Target
@@ -90,10 +119,11 @@ class TargetResult(Record, frozen=True, kw_only=True):
     auc: OverFolds
     accuracy: OverFolds
     confusion: list[list[Count]]
+    findings: list[FindingTarget] = field(default_factory=list)
 
 
 class Guess(Record, frozen=True, kw_only=True):
-    """The metrics of always predicting one class."""
+    """The metrics of always predicting one class; of findings, that each is present, or the commoner of both."""
 
     predicted: str
     f1: float | None
@@ -104,7 +134,8 @@ class Guess(Record, frozen=True, kw_only=True):
 class Crossval(Record, frozen=True, kw_only=True):
     """A cross-validation, as crossval.json holds it.
 
-    class_counts: images of each class.  external: the external beton's file, if one was tested.  targets: those that
+    classes: of findings their names, and positive "".  class_counts: images of each class, or in which each finding is
+    present.  external: the external beton's file, if one was tested.  targets: those that
     were measured.  always_positive: for two classes.  differences: each other split minus the group split, on the same
     samples.
     """
@@ -134,34 +165,73 @@ class Crossval(Record, frozen=True, kw_only=True):
         return next((result for result in self.targets if result.target == name), None)
 
     @property
+    def task(self) -> Task:
+        """What is predicted: a class, or several findings."""
+        return "classes" if self.positive else "findings"
+
+    @property
     def every_image_its_own_group(self) -> bool:
         """Whether no two samples share a group, so that folds of groups are random folds."""
         return self.num_groups == self.num_samples
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What is measured of a cross-validation, in fields as of Crossval."""
+
+    class_counts: list[int]
+    folds: list[FoldResult]
+    targets: list[TargetResult]
+    trivial: Guess
+    always_positive: Guess | None
+    differences: dict[Target, dict[str, Estimate]]
+
+
 def crossval_of(
-    config: CrossvalConfig,
+    config: CrossvalConfig, pool: Pool, measured: Measured, external: Beton | None, cautions: list[Caution]
+) -> Crossval:
+    """The content of crossval.json."""
+    return Crossval(
+        classes=list(pool.facts.classes),
+        positive=pool.facts.positive,
+        num_samples=len(pool.labels),
+        num_groups=len(np.unique(pool.group_N)),
+        class_counts=measured.class_counts,
+        synthetic=pool.facts.synthetic,
+        conversion_id=pool.facts.conversion_id,
+        external=None if external is None else external.path.name,
+        targets=measured.targets,
+        trivial=measured.trivial,
+        always_positive=measured.always_positive,
+        differences=measured.differences,
+        folds=measured.folds,
+        cautions=cautions,
+        settings=shared_settings(config),
+    )
+
+
+def measure_folds(
     pool: Pool,
     found: dict[FoldSplit, list[FoldScores]],
     external: Beton | None,
     kept_N: np.ndarray,
     outside: Sequence[np.ndarray],
-    cautions: list[Caution],
-) -> Crossval:
-    """The content of crossval.json.
+    resamples: int,
+) -> Measured:
+    """Every fold, every split, and the external beton.
 
     kept_N: samples of `external` that are scored.  outside: N×K, what each network of the group split predicts of them.
     """
-    classes, positive, resamples = pool.facts.classes, pool.positive, config.resamples
+    classes, positive = pool.facts.classes, pool.positive
     folds, targets, pooled = [], [], dict[FoldSplit, Scores]()
     for split in SPLITS:
         if split in found:
             each = []
-            pooled_NK = np.full((len(pool.label_N), len(classes)), np.nan)
+            pooled_NK = np.full((len(pool.labels), len(classes)), np.nan)
             for fold in found[split]:
                 place_N, probability_NK = np.array(fold.place, np.int64), np.array(fold.probability)
                 pooled_NK[place_N] = probability_NK
-                tested = scores_of(pool, pool.label_N[place_N], pool.group_N[place_N], probability_NK)
+                tested = scores_of(pool, pool.labels[place_N], pool.group_N[place_N], probability_NK)
                 each.append(estimates_of(tested, resamples))
                 folds.append(
                     FoldResult(
@@ -172,34 +242,25 @@ def crossval_of(
                         estimates=each[-1],
                     )
                 )
-            pooled[split] = scores_of(pool, pool.label_N, pool.group_N, pooled_NK)
+            pooled[split] = scores_of(pool, pool.labels, pool.group_N, pooled_NK)
             targets.append(target_result(split, pooled[split], each, resamples))
     if external is not None:
         label_N, group_N = external.label_N[kept_N], external.rows_N["group"][kept_N].astype(np.int64)
         alone = [scores_of(pool, label_N, group_N, probability_NK) for probability_NK in outside]
         targets.append(external_result(alone, resamples))
-    largest = trivial(pool.label_N, len(classes), positive)
-    share = float((pool.label_N == positive).mean())
+    largest = trivial(pool.labels, len(classes), positive)
+    share = float((pool.labels == positive).mean())
     always = Guess(predicted=pool.facts.positive, f1=2 * share / (1 + share), auc=0.5, accuracy=share)
-    return Crossval(
-        classes=list(classes),
-        positive=pool.facts.positive,
-        num_samples=len(pool.label_N),
-        num_groups=len(np.unique(pool.group_N)),
-        class_counts=np.bincount(pool.label_N, minlength=len(classes)).tolist(),
-        synthetic=pool.facts.synthetic,
-        conversion_id=pool.facts.conversion_id,
-        external=None if external is None else external.path.name,
+    return Measured(
+        class_counts=np.bincount(pool.labels, minlength=len(classes)).tolist(),
+        folds=folds,
         targets=targets,
         trivial=Guess(
-            predicted=classes[int(np.bincount(pool.label_N).argmax())],
+            predicted=classes[int(np.bincount(pool.labels).argmax())],
             **{name: largest[name].value for name in METRICS},
         ),
         always_positive=always if len(classes) == 2 else None,
         differences=differences(pool, pooled, resamples),
-        folds=folds,
-        cautions=cautions,
-        settings=shared_settings(config),
     )
 
 
@@ -239,20 +300,24 @@ def result_of(
     values: Sequence[dict[str, float | None]],
 ) -> TargetResult:
     """The results on a test target.  tested: the same samples each time.  values: of each network alone."""
-    metrics = {}
-    for metric in METRICS:
-        folds = [one[metric] for one in values]
-        known = [value for value in folds if value is not None]
-        mean = float(np.mean(known)) if known else None
-        spread = float(np.std(known, ddof=1)) if len(known) > 1 else None
-        metrics[metric] = OverFolds(estimate=found[metric], mean=mean, spread=spread, folds=folds)
+    f1, auc, accuracy = (over_folds(found[metric], [one[metric] for one in values]) for metric in METRICS)
     return TargetResult(
         target=target,
         num_samples=len(tested[0].label_N),
         num_groups=tested[0].num_groups,
+        f1=f1,
+        auc=auc,
+        accuracy=accuracy,
         confusion=np.sum([one.confusion for one in tested], axis=0).tolist(),
-        **metrics,
     )
+
+
+def over_folds(estimate: Estimate, folds: list[float | None]) -> OverFolds:
+    """A metric of a test target, with its mean and spread over the folds that define it."""
+    known = [value for value in folds if value is not None]
+    mean = float(np.mean(known)) if known else None
+    spread = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    return OverFolds(estimate=estimate, mean=mean, spread=spread, folds=folds)
 
 
 def differences(pool: Pool, pooled: dict[FoldSplit, Scores], resamples: int) -> dict[Target, dict[str, Estimate]]:
@@ -261,7 +326,7 @@ def differences(pool: Pool, pooled: dict[FoldSplit, Scores], resamples: int) -> 
     for split, tested in pooled.items():
         if "group" in pooled and split != "group":
             both = pooled["group"].probability_NK, tested.probability_NK
-            found = paired_differences(pool.label_N, *both, pool.group_N, pool.positive, resamples=resamples)
+            found = paired_differences(pool.labels, *both, pool.group_N, pool.positive, resamples=resamples)
             result[split] = {name: found[name] for name in METRICS}
     return result
 
@@ -293,7 +358,7 @@ def score_rows(
                     fold.training.fold,
                     *pool.origin(place),
                     group_N[place],
-                    *cells(pool.label_N[place], row_K),
+                    *cells(pool.labels[place], row_K),
                 ]
     if external is not None:
         group_N = external.rows_N["group"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.config import HurdlesConfig
-from engine.crossval.folds import BETONS, Pool, class_groups, open_pool, renumber
+from engine.crossval.folds import BETONS, Pool, class_groups, learnable, open_pool, renumber
 from loaders.beton.reader import Beton
 from loaders.beton.writer import beton_size, check_room, subset_id, write_subset
 from loaders.cautions import Caution, caution
@@ -48,8 +48,8 @@ class Collection:
 
     @property
     def label_counts(self) -> list[int]:
-        """Films of each class."""
-        return np.bincount(self.pool.label_N, minlength=len(self.pool.facts.classes)).tolist()
+        """Films of each class, or in which each finding is present."""
+        return counts_of(self.pool.labels, len(self.pool.facts.classes))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,16 +102,23 @@ def check_alike(pool: Pool, first: Pool) -> None:
             f"{pool.folder}: conversion {found.conversion_id}, as {first.folder}, expected another collection; "
             "name each conversion once"
         )
+    if found.task != expected.task:
+        raise InputError(
+            f"{pool.folder}: labels are {found.task}, expected {expected.task}, as {first.folder} has; convert its "
+            f"radiographs with --like {first.betons[0].path}"
+        )
     differing = []
     for name, called in SAME.items():
         values = [", ".join(value) if isinstance(value, tuple) else value
                   for value in (getattr(found, name), getattr(expected, name))]  # fmt: skip
         if values[0] != values[1]:
+            called = expected.task if name == "classes" else called
             differing.append(f"{called} {values[0]}, expected {values[1]}")
     if differing:
+        labels = "--classes, --positive" if expected.task == "classes" else "--findings"
         raise InputError(
             f"{pool.folder}: {'; '.join(differing)}, as {first.folder} has; convert its radiographs with "
-            f"--like {first.betons[0].path}, or with the same --classes, --positive, --size and --fit"
+            f"--like {first.betons[0].path}, or with the same {labels}, --size and --fit"
         )
 
 
@@ -132,7 +139,7 @@ def split_by_source(
             f"{pool.folder}: films of known sources: {named}, expected two sources or more; convert with a manifest "
             "whose column source has them"
         )
-    check_room(folder, beton_size(len(pool.label_N), facts.stored, pool.betons[0].page_size))
+    check_room(folder, beton_size(len(pool.labels), facts.stored, pool.betons[0].page_size))
     found = []
     for place in known:
         place_N = np.flatnonzero(source_N == place)
@@ -192,29 +199,37 @@ def plan_rows(collections: Sequence[Collection], config: HurdlesConfig) -> tuple
 
 def add_row(rows: list[Plan], cautions: list[Caution], plan: Plan, config: HurdlesConfig) -> None:
     """Add a row, or the caution that says why it is none.  Errors: InputError for a folder of too few groups."""
-    pools, classes = [member.pool for member in plan.members], plan.members[0].pool.facts.classes
-    label_N = np.concatenate([pool.label_N for pool in pools])
-    present = [name for label, name in enumerate(classes) if (label_N == label).any()]
-    if len(present) < 2:
-        cautions.append(caution("collection-of-one-class", collection=plan.name, label=present[0]))
+    pools, facts = [member.pool for member in plan.members], plan.members[0].pool.facts
+    labels = np.concatenate([pool.labels for pool in pools])
+    known = learnable(labels, facts.classes)
+    if facts.task == "findings" and not known:
+        cautions.append(caution("collection-without-findings", collection=plan.name))
         return
-    counts = class_groups(apart(pools), label_N, len(classes))
-    fewest = min(range(len(classes)), key=lambda label: counts[label])
+    if facts.task == "classes" and len(known) < 2:
+        cautions.append(caution("collection-of-one-class", collection=plan.name, label=known[0]))
+        return
+    counts = class_groups(apart(pools), labels, facts.classes)
+    fewest = min(counts, key=lambda name: counts[name])
     most_tested = -(-counts[fewest] // config.folds)
     if counts[fewest] < config.folds or counts[fewest] - most_tested < 2:  # one each to train and to stop on
         short = caution(
-            "collection-of-few-groups", collection=plan.name, label=classes[fewest], groups=counts[fewest],
+            "collection-of-few-groups", collection=plan.name, label=fewest or "all kinds", groups=counts[fewest],
             least=max(config.folds, 4 if config.folds == 2 else 3),
         )  # fmt: skip
         if config.by == "folder" and plan.without is None and counts[fewest] < config.folds:
             raise InputError(
-                f"{pools[0].folder}: {counts[fewest]} groups (patients) of {classes[fewest]}, expected at least "
+                f"{pools[0].folder}: {counts[fewest]} groups (patients) of {fewest or 'all kinds'}, expected at least "
                 f"{config.folds}, one a fold; lower --folds, or convert it as a test set alone with --like"
             )
         if config.by == "source" or plan.without is not None:
             cautions.append(short)
             return
     rows.append(plan)
+
+
+def counts_of(labels: np.ndarray, num_classes: int) -> list[int]:
+    """Films of each class, or in which each finding is present."""
+    return ((labels == 1).sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=num_classes)).tolist()
 
 
 def apart(pools: Sequence[Pool]) -> np.ndarray:

@@ -1,23 +1,26 @@
 """A hurdles run: networks of each row trained fold by fold, tested on every column, and put side by side."""
 
-# N samples, K classes
+# N samples, K classes or findings
 
 import contextlib
+import dataclasses
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from engine.config import HurdlesConfig
+from engine.crossval.findings import short_folds
 from engine.crossval.folds import Fold, Pool, away_cautions, deal_folds
 from engine.evaluate.checks import class_cautions, group_cautions
 from engine.evaluate.copies import unsearched
 from engine.figures import png
+from engine.hurdles.cells import Found, Tested, cell_of, home_tests, measure, tested_labels
 from engine.hurdles.collections import Collection, Plan, open_collections, plan_rows, split_by_source
+from engine.hurdles.figure import hurdles_figure
 from engine.hurdles.networks import (
     NetworkScores,
     finished,
@@ -26,7 +29,7 @@ from engine.hurdles.networks import (
     predict_away,
     train_network,
 )
-from engine.hurdles.output import hurdle_rows, hurdles_figure
+from engine.hurdles.output import hurdle_rows
 from engine.hurdles.overlaps import UNIONS, Overlap, Shared, find_overlaps, open_training
 from engine.hurdles.results import (
     HURDLES,
@@ -36,11 +39,9 @@ from engine.hurdles.results import (
     Cell,
     CollectionResult,
     Hurdles,
-    NetworkResult,
     Row,
 )
-from engine.statistics.averages import Averages, NetworkTest, drops, measure_networks
-from engine.train.leakage import sources_of
+from engine.train.leakage import ALL, sources_of
 from engine.train.run_folder import CONFIG, check_settings, save_settings, shared_settings
 from engine.train.state import UNWATCHED, Watch
 from loaders.atomic_file import locked, publish_bytes, publish_rows
@@ -52,16 +53,18 @@ from loaders.records import write_record, written_out
 
 T = TypeVar("T")
 SOURCES, NETWORKS = "sources", "networks"
+CONFOUNDED = ("confounded-with-source", "findings-confounded-with-source")
 # settings that no network's scores depend on, on a CPU; collections are known by their conversions, wherever they lie
 FREE = ("collections", "out", "leave_one_out", "seeds", "keep_copies", "resamples", "threads", "prefetch", "arena")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedRow:
-    """A row, what it is trained on, and its networks."""
+    """A row, what it is trained on, and its networks.  cautions: what limits them all."""
 
     plan: Plan
     pool: Pool
+    cautions: list[Caution]
     networks: tuple[NetworkScores, ...]
 
 
@@ -116,7 +119,7 @@ def deal(config: HurdlesConfig, plan: Plan, pool: Pool) -> list[tuple[int, Fold]
         (repeat, fold)
         for repeat in range(config.seeds)
         for fold in deal_folds(
-            pool.group_N, pool.label_N, pool.facts.classes, num_folds=config.folds, val=config.val,
+            pool.group_N, pool.labels, pool.facts.classes, num_folds=config.folds, val=config.val,
             seed=config.loader.seed + repeat, split="group", where=where,
         )
     ]  # fmt: skip
@@ -129,7 +132,7 @@ def check_networks(
     for plan, pool, dealt in zip(plans, pools, folds, strict=True):
         for repeat, fold in dealt:
             folder = network_folder(config.out / NETWORKS, plan.identity, repeat, fold.number)
-            finished(folder, fold_identity(pool, fold, repeat), fold, len(pool.facts.classes))
+            finished(folder, fold_identity(pool, fold, repeat), fold, pool.facts)
 
 
 def train_rows(
@@ -154,7 +157,10 @@ def train_rows(
                     "kept: the same command goes on from there"
                 ) from error
             done += 1
-        rows.append(TrainedRow(plan=plan, pool=pool, networks=tuple(networks)))
+        limits = pool.cautions()
+        if pool.facts.task == "findings":
+            limits += short_folds("few-known-to-choose", pool, [fold for _, fold in dealt])
+        rows.append(TrainedRow(plan=plan, pool=pool, cautions=limits, networks=tuple(networks)))
     return rows
 
 
@@ -171,10 +177,10 @@ def test_rows(
     listed: list[list[Any]] = [["row", "column", "sample", "reason", "in training", "similarity", "removed"]]
     for done, row in enumerate(rows):
         watch.phases("test", done, len(rows))
-        home = home_tests(row)
-        at_home = measure_networks(home, row.pool.positive, resamples=config.resamples, seed=config.loader.seed)
+        home = home_tests(row.pool, row.networks)
+        at_home = measure(row.pool, home, resamples=config.resamples, seed=config.loader.seed)
         own = group_cautions(len(np.unique(row.pool.group_N)))
-        cells.append(cell_of(row, row.plan.name, row.pool.label_N, row.pool.group_N, home, at_home, None, {}, own))
+        cells.append(cell_of(row.plan.name, row.plan.name, row.pool, ALL, row.pool, home, at_home, None, {}, own))
         for column in collections:
             if column in row.plan.members:
                 continue
@@ -184,22 +190,23 @@ def test_rows(
             left_out = [one for one in found if one not in copies]
             listed += [listed_row(row, column, *one, removed=one not in copies) for one in found]
             cells.append(away_cell(config, row, column, left_out, copies, at_home, watch))
-        limits = row.pool.cautions()
         shown.append(
             Row(
                 name=row.plan.name,
                 conversion_id=row.pool.facts.conversion_id if row.plan.without is None else "",
                 identity=row.plan.identity,
                 without=row.plan.without,
-                confounded=any(one.code == "confounded-with-source" for one in limits),
+                confounded=any(one.code in CONFOUNDED for one in row.cautions),
                 num_networks=len(row.networks),
-                cautions=limits,
+                cautions=row.cautions,
             )
         )
     watch.phases("test", len(rows), len(rows))
     betons = [beton for column in collections for beton in column.pool.betons]
-    names = [column.name for column in collections for _ in range(len(column.pool.label_N))]
+    names = [column.name for column in collections for _ in range(len(column.pool.labels))]
     probed = collection_of_betons(betons, names, partial(watch.phases, "probe"))
+    if facts.task == "findings":  # which are no classes to look within: over all films
+        probed = dataclasses.replace(probed, label_N=np.zeros(len(names), np.int64), classes=("",))
     result = Hurdles(
         classes=list(facts.classes),
         positive=facts.positive,
@@ -223,27 +230,13 @@ def gravest(films: Sequence[tuple[T, Overlap]]) -> list[tuple[T, Overlap]]:
     return list({film.sample: (known, film) for known, film in reversed(ordered)}.values())[::-1]
 
 
-def home_tests(row: TrainedRow) -> list[NetworkTest]:
-    """Each network on its own test fold."""
-    return [
-        NetworkTest(
-            label_N=row.pool.label_N[network.place],
-            probability_NK=np.array(network.probability),
-            group_N=row.pool.group_N[network.place],
-            threshold=network.threshold,
-            repeat=network.repeat,
-        )
-        for network in row.networks
-    ]
-
-
 def away_cell(
     config: HurdlesConfig,
     row: TrainedRow,
     column: Collection,
     removed: Sequence[tuple[Collection, Overlap]],
     copies: Sequence[tuple[Collection, Overlap]],
-    at_home: Averages | None,
+    at_home: Found,
     watch: Watch,
 ) -> Cell:
     """Each network of a row on what another collection has beside films that training has, too.
@@ -251,8 +244,8 @@ def away_cell(
     removed: those, each with the collection that has it.  copies: those that are tested on nevertheless.
     """
     pool = column.pool
-    left_N = np.setdiff1d(np.arange(len(pool.label_N)), [film.sample for _, film in removed])
-    tests = []
+    left_N = np.setdiff1d(np.arange(len(pool.labels)), [film.sample for _, film in removed])
+    tests, labels = [], tested_labels(pool, row.pool)
     for place, network in enumerate(row.networks):
         folder = network_folder(config.out / NETWORKS, row.plan.identity, network.repeat, network.fold)
         try:
@@ -263,71 +256,32 @@ def away_cell(
                 "goes on from there"
             ) from error
         tests.append(
-            NetworkTest(
-                label_N=pool.label_N[left_N],
+            Tested(
+                network=network,
+                labels=labels[left_N],
                 probability_NK=probability_NK[left_N],
                 group_N=pool.group_N[left_N],
-                threshold=network.threshold,
                 repeat=place,  # all are tested on the same groups
             )
         )
     betons = [beton for member in row.plan.members for beton in member.pool.betons]
     found = away_cautions(column.name, pool.betons, betons)
     if copies:
-        names, films = sorted({known.name for known, _ in copies}), len(pool.label_N)
+        names, films = sorted({known.name for known, _ in copies}), len(pool.labels)
         found.append(caution("external-copies-kept", beton=column.name, copies=len(copies), images=films, sets=names))
-    if 2 * (sum(film.reason == "copy" for _, film in removed) + len(copies)) > len(pool.label_N):
+    if 2 * (sum(film.reason == "copy" for _, film in removed) + len(copies)) > len(pool.labels):
         found.append(caution("external-mostly-copies", beton=column.name))
     away = None
     if len(left_N):
         # another seed, so that home and away are resampled independently
-        seed = config.loader.seed + 1
-        away = measure_networks(tests, row.pool.positive, resamples=config.resamples, seed=seed)
+        away = measure(pool, tests, resamples=config.resamples, seed=config.loader.seed + 1)
         found += group_cautions(len(np.unique(pool.group_N[left_N])))
-        found += class_cautions(pool.facts.classes, pool.label_N[left_N])
+        if pool.facts.task == "classes":
+            found += class_cautions(pool.facts.classes, pool.labels[left_N])
     else:
         found.append(caution("nothing-left-to-test", collection=column.name))
     counts = dict(Counter(film.reason for _, film in removed))
-    label_N, group_N = pool.label_N[left_N], pool.group_N[left_N]
-    return cell_of(row, column.name, label_N, group_N, tests, away, at_home, counts, found)
-
-
-def cell_of(
-    row: TrainedRow,
-    column: str,
-    label_N: np.ndarray,
-    group_N: np.ndarray,
-    tests: Sequence[NetworkTest],
-    found: Averages | None,
-    at_home: Averages | None,
-    removed: dict[str, int],
-    cautions: list[Caution],
-) -> Cell:
-    """A cell.  found: None where nothing is left to test.  at_home: of the row; None for the home cell itself."""
-    values = found.values() if found else [{}] * len(tests)
-    return Cell(
-        row=row.plan.name,
-        column=column,
-        place="home" if at_home is None else "away",
-        num_samples=len(label_N),
-        num_groups=len(np.unique(group_N)),
-        class_counts=np.bincount(label_N, minlength=len(row.pool.facts.classes)).tolist(),
-        estimates=found.estimates() if found else {},
-        drop=drops(at_home, found) if at_home and found else {},
-        removed=removed,
-        networks=[
-            NetworkResult(
-                seed=row_network.repeat,
-                fold=row_network.fold,
-                temperature=row_network.temperature,
-                threshold=row_network.threshold,
-                num_samples=len(test.label_N),
-                values=value,
-            )
-            for row_network, test, value in zip(row.networks, tests, values, strict=True)
-        ],
-        cautions=cautions,
-    )
+    return cell_of(row.plan.name, column.name, pool, left_N, row.pool, tests, away, at_home, counts, found)
 
 
 def listed_row(row: TrainedRow, column: Collection, known: Collection, film: Overlap, *, removed: bool) -> list[Any]:
@@ -346,7 +300,7 @@ def collection_result(column: Collection, rows: Sequence[TrainedRow]) -> Collect
         conversion_id=column.pool.facts.conversion_id,
         identity=column.identity,
         sources=sorted(set().union(*map(sources_of, column.pool.betons))),
-        num_samples=len(column.pool.label_N),
+        num_samples=len(column.pool.labels),
         num_groups=len(np.unique(column.pool.group_N)),
         class_counts=column.label_counts,
         trained=any(row.plan.members == (column,) for row in rows),

@@ -73,12 +73,17 @@ def empty_text(result: Hurdles, row: Row, column: int) -> str:
 
 def metric_note(cell: Cell) -> str:
     """What a cell shows, unless that is the AUC over all classes: "sensitivity", "over 2 of 3 classes"."""
-    key, over = headline_metric(cell), fewer_classes(headline(cell))
+    key, over = headline_metric(cell), fewer_classes(headline(cell), cell.task)
     return ", ".join(filter(None, ("" if key == "auc" else short_name(key), f"over {over}" if over else "")))
 
 
 def drop_text(cell: Cell) -> str:
-    """The drop of a cell with its interval, for a narrow place: "12.5 (2.0 to 23.0 points)"; "" for none."""
+    """The drop of a cell with its interval, for a narrow place: "12.5 (2.0 to 23.0 points)"; "" for none.
+
+    Of findings over how many, where that is not all: "0.125 (0.020 to 0.230), 2 of 3 findings".
+    """
     drop, ends = (text.replace("+", "") for text in difference_texts(headline_metric(cell), headline_drop(cell)))
     whole = drop if ends == DASH else f"{drop.removesuffix(' points')} ({ends})"
+    if cell.findings and (over := fewer_classes(headline_drop(cell), cell.task)):
+        whole += f", {over}"
     return "" if headline_drop(cell).value is None else whole

@@ -1,6 +1,6 @@
 """The networks of a hurdles run: trained fold by fold, and what each predicts at home and away, kept in its folder."""
 
-# N samples, K classes
+# N samples, K classes or findings
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ from engine.evaluate.trained import Trained, load_trained
 from engine.train.state import Watch
 from engine.train.step import predict
 from loaders.batches.loader import Loader
+from loaders.beton.format import Facts
 from loaders.beton.writer import subset_id
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, IntegrityError
@@ -28,8 +29,8 @@ class NetworkScores(Record, frozen=True, kw_only=True):
     """One network, and what it predicts at home: network.json.
 
     identity: conversion id of the fold's betons.  repeat: which seed, from 0.  threshold: of the operating point POINT;
-    None for more than two classes, or where validation gives none.  place: the test samples' places in the row's pool.
-    probability: calibrated, N×K.  sha256: of the weights.
+    None for more than two classes, or where validation gives none.  Of findings temperature and threshold of each.
+    place: the test samples' places in the row's pool.  probability: calibrated, N×K.  sha256: of the weights.
     """
 
     made_by = "hurdles"
@@ -38,8 +39,8 @@ class NetworkScores(Record, frozen=True, kw_only=True):
     repeat: Count
     fold: Count
     sha256: str
-    temperature: float
-    threshold: float | None
+    temperature: float | list[float]
+    threshold: float | list[float | None] | None
     epochs: Count
     best_epoch: Count
     place: list[Count]
@@ -67,7 +68,7 @@ def fold_identity(pool: Pool, fold: Fold, repeat: int) -> str:
     return subset_id(pool.betons[0], name, fold.train_N, fold.val_N, fold.test_N)
 
 
-def finished(folder: Path, identity: str, fold: Fold, num_classes: int) -> NetworkScores | None:
+def finished(folder: Path, identity: str, fold: Fold, facts: Facts) -> NetworkScores | None:
     """A network that was trained and tested at home; None where that is still to be done.
 
     Errors: ConfigError for one of other betons; IntegrityError for a damaged file; StorageError.
@@ -81,7 +82,14 @@ def finished(folder: Path, identity: str, fold: Fold, num_classes: int) -> Netwo
             f"{path}: the network was trained on other betons or samples, expected the same; bring the old betons "
             "back, or choose another --out"
         )
+    num_classes = len(facts.classes)
     check_shape(path, scores.probability, len(fold.test_N), num_classes)
+    rules = [len(one) if isinstance(one, list) else 0 for one in (scores.temperature, scores.threshold)]
+    if rules != [num_classes if facts.task == "findings" else 0] * 2:
+        raise IntegrityError(
+            f"{path}: temperatures and thresholds of {max(rules)} findings, expected those of the row's {facts.task}; "
+            f"remove {folder}, and run `hurdles` again"
+        )
     if scores.place != fold.test_N.tolist():
         raise IntegrityError(
             f"{path}: scores of other samples, expected the fold's own {len(fold.test_N)}; remove {folder}, and run "
@@ -107,21 +115,21 @@ def train_network(
     Errors: as of `finished`; Interrupted, and whatever `train` raises.
     """
     identity = fold_identity(pool, fold, repeat)
-    if done := finished(folder, identity, fold, len(pool.facts.classes)):
+    if done := finished(folder, identity, fold, pool.facts):
         tidy(folder, keep=False)
         return done
     watch.check_stop()
     training = config.training(folder, repeat)
     summary = train_fold(pool, fold, training, identity, watch)
     trained = load_trained(training.out)
-    points = {point.name: point.threshold for point in trained.decision.points}
+    temperature, threshold = rule_of(trained)
     scores = NetworkScores(
         identity=identity,
         repeat=repeat,
         fold=fold.number,
         sha256=trained.sha256,
-        temperature=trained.decision.temperature,
-        threshold=points[POINT] if len(trained.classes) == 2 else None,
+        temperature=temperature,
+        threshold=threshold,
         epochs=summary.epochs,
         best_epoch=summary.best_epoch,
         place=fold.test_N.tolist(),
@@ -130,6 +138,15 @@ def train_network(
     write_record(folder / NETWORK, scores)
     tidy(folder, keep=False)
     return scores
+
+
+def rule_of(trained: Trained) -> tuple[float | list[float], float | list[float | None] | None]:
+    """Temperature and threshold as a network's scores have them."""
+    if trained.task == "findings":
+        decisions = trained.findings.by_finding
+        return [one.temperature for one in decisions], [one.point(POINT).threshold for one in decisions]
+    two = len(trained.classes) == 2
+    return trained.decision.temperature, trained.decision.point(POINT).threshold if two else None
 
 
 def predict_away(
@@ -144,7 +161,7 @@ def predict_away(
     if path.is_file():
         scores = read_record(AwayScores, path)
         if (scores.identity, scores.sha256) == (identity, network.sha256):
-            check_shape(path, scores.probability, len(pool.label_N), num_classes)
+            check_shape(path, scores.probability, len(pool.labels), num_classes)
             return np.array(scores.probability).reshape(-1, num_classes)
     watch.check_stop()
     trained = load_trained(folder / "run")
@@ -168,5 +185,5 @@ def probabilities(config: HurdlesConfig, trained: Trained, betons: Sequence[Path
     for path in betons:
         with Loader(path, settings, tensors=True) as loader:
             _, logits_NK = predict(network, loader, policy, lambda samples: watch.check_stop())
-            found.append(trained.decision.probabilities(logits_NK))
+            found.append(trained.rule.probabilities(logits_NK))
     return np.concatenate(found)

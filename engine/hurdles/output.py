@@ -1,18 +1,11 @@
-"""How a hurdles run is shown: the matrix as a figure and as tables, and what it means in plain English."""
-
-# R rows and C columns of the matrix
+"""How a hurdles run is shown: the matrix as tables, and what it means in plain English."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from msgspec.structs import replace
 
-from engine.figures import FAINT, INK, NOTE, TITLE, TRAINING, ready, set_note, set_title
 from engine.hurdles.matrix import (
     CONFOUNDED,
     drop_text,
@@ -26,20 +19,20 @@ from engine.hurdles.matrix import (
     matrix_rows,
     metric_note,
 )
-from engine.hurdles.results import HURDLES, PICTURE, REMOVED, SHOWN, TABLE, Cell, Hurdles, Row
-from engine.statistics.estimates import UNDEFINED
+from engine.hurdles.results import HURDLES, PICTURE, REMOVED, SHOWN, TABLE, Cell, FindingCell, Hurdles, Row
+from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.statistics.names import (
     difference_texts,
     fewer_classes,
     interval_text,
     metric_of,
+    over_classes,
     place_of,
     short_name,
     value_text,
     with_interval,
 )
 from loaders.cautions import NOTHING_CLINICAL, Caution, each_once
-from loaders.figure_text import EM, NAME, class_names, width
 from loaders.output import DASH, Line, Parts, Sheet, caution_lines, counted, path_line
 from loaders.records import written_out
 
@@ -67,6 +60,8 @@ def range_text(cell: Cell) -> str:
 def sentences(result: Hurdles) -> list[str]:
     """What the matrix means, in plain English: row by row, then how well collections are told apart."""
     found, few = [], sum(cell.place == "away" for cell in result.cells) <= MOST_SENTENCES
+    sentence_of = away_sentence if result.task == "classes" else findings_sentence
+    mean = "" if result.task == "classes" else "mean "
     for row in matrix_rows(result):
         if row.confounded:
             found.append(
@@ -76,16 +71,16 @@ def sentences(result: Hurdles) -> list[str]:
         home, away = result.home(row.name), result.away(row.name)
         if guessing := guessing_text(home):
             at_home = value_text("auc", headline(home).value)
-            found.append(f"Trained on {row.name}, the AUC at home, {at_home}, {guessing}.")
+            found.append(f"Trained on {row.name}, the {mean}AUC at home, {at_home}, {guessing}.")
         worst = least_favourable(away)
         if worst is None:
             found.append(f"{row.name} was tested on no other collection.")
         elif few or len(away) == 1:
-            found += [away_sentence(row, home, cell) for cell in away]
+            found += [sentence_of(row, home, cell) for cell in away]
         else:
             lower = sum((headline_drop(cell).low or 0) > 0 for cell in away)
             found.append(
-                f"{away_sentence(row, home, worst)} This is the least favourable of {len(away)} other collections; the "
+                f"{sentence_of(row, home, worst)} This is the least favourable of {len(away)} other collections; the "
                 f"drop's interval lies wholly above 0 on {lower or 'none'} of them."
             )
     return found + [probe.sentence for probe in result.told_apart]
@@ -99,7 +94,7 @@ def away_sentence(row: Row, home: Cell, cell: Cell) -> str:
     over = fewer_classes(found)
     name = ("AUC" if key == "auc" else metric_of(key).name) + (f" (mean over {over})" if over else "")
     near, far = value_text(key, home.estimates.get(key, UNDEFINED).value), value_text(key, found.value)
-    apart, ends = (text.replace("+", "") for text in difference_texts(key, drop))
+    apart, ends = drop_texts(key, drop)
     between = f"(drop {apart}, 95 % interval {ends})"
     if drop.low is None or drop.high is None:
         text = f"is {near} at home and {far} on {cell.column}, without an interval of the drop"
@@ -111,6 +106,46 @@ def away_sentence(row: Row, home: Cell, cell: Cell) -> str:
         text = f"is {near} at home and {far} on {cell.column} {between}, which neither shows nor excludes a fall"
     guessing = guessing_text(cell)
     return f"Trained on {row.name}, the {name} {text}{f'; there it {guessing}' if guessing else ''}."
+
+
+def findings_sentence(row: Row, home: Cell, cell: Cell) -> str:
+    """What becomes of a row's findings on another collection: their mean, and those that fall for sure."""
+    key, drop, found = headline_metric(cell), headline_drop(cell), headline(cell)
+    if found.value is None:
+        return f"Trained on {row.name}, no finding is measured on {cell.column}."
+    near = home.estimates.get(key, UNDEFINED)
+    name = "AUC" if key == "auc" else metric_of(key).name
+    text = (
+        f"Trained on {row.name}, the mean {name} is {value_text(key, near.value)} {over_classes(near, 'findings')} at "
+        f"home and {value_text(key, found.value)} {over_classes(found, 'findings')} on {cell.column}"
+    )
+    if drop.value is None:
+        return f"{text}; none is measured in both."
+    apart, ends = drop_texts(key, drop)
+    between = ", without an interval" if drop.low is None or drop.high is None else f" (95 % interval {ends})"
+    if drop.low is not None and drop.high is not None and drop.low <= 0 <= drop.high:
+        between += ", which neither shows nor excludes a fall"
+    sure = sorted((one for one in cell.findings if (low_of(one, key)) > 0), key=lambda one: -low_of(one, key))
+    named = [f"{one.name} falls by {drop_texts(key, one.drop[key])[0]}" for one in sure[:MOST_PLACES]]
+    if more := len(sure) - len(named):
+        named.append(f"{counted(more, 'other falls', 'others fall')} as well")
+    singly = f"Taken singly, {', '.join(named)}" if named else "No single finding is shown to fall"
+    guessing = guessing_text(cell)
+    return (
+        f"{text}; over {counted(drop.defined or 0, 'finding')} measured in both the drop is {apart}{between}. {singly}."
+        f"{f' There the mean {guessing}.' if guessing else ''}"
+    )
+
+
+def drop_texts(key: str, drop: Estimate) -> tuple[str, str]:
+    """A drop and its interval, without the sign of one that is above 0."""
+    apart, ends = difference_texts(key, drop)
+    return apart.replace("+", ""), ends.replace("+", "")
+
+
+def low_of(finding: FindingCell, key: str) -> float:
+    """The lower end of a finding's drop; 0 where it has none."""
+    return finding.drop.get(key, UNDEFINED).low or 0.0
 
 
 def guessing_text(cell: Cell) -> str:
@@ -140,12 +175,13 @@ def gathered_cautions(result: Hurdles) -> list[tuple[str, Caution]]:
 
 def hurdles_parts(result: Hurdles, out: Path) -> Parts:
     """The matrix, all cells, what they mean, cautions, what was left out of tests, and the files."""
-    parts: list[Line | Sheet] = [matrix_sheet(result), cell_sheet(result)]
+    parts: list[Line | Sheet] = [matrix_sheet(result), cell_sheet(result), *finding_sheets(result)]
     parts += [Line(sentence, "bold") for sentence in sentences(result)]
     if not result.told_apart:
-        parts.append(
-            Line("How well collections are told apart was not measured: they share no class of enough groups.")
+        why = (
+            "they share no class of enough groups" if result.task == "classes" else "fewer than two have enough groups"
         )
+        parts.append(Line(f"How well collections are told apart was not measured: {why}."))
     parts += [line for of, one in gathered_cautions(result) for line in caution_lines([one], of)]
     for cell in result.cells:
         if cell.removed:
@@ -163,7 +199,7 @@ def matrix_sheet(result: Hurdles) -> Sheet:
         if cell is None:
             return empty_text(result, row, column)
         key, note = headline_metric(cell), "" if headline_metric(cell) == "auc" else f"{metric_note(cell)} "
-        return f"{'home ' if cell.place == 'home' else ''}{note}{with_interval(key, headline(cell))}"
+        return f"{'home ' if cell.place == 'home' else ''}{note}{with_interval(key, headline(cell), cell.task)}"
 
     rows = tuple(
         (
@@ -172,7 +208,8 @@ def matrix_sheet(result: Hurdles) -> Sheet:
         )
         for row in matrix_rows(result)
     )
-    title = "AUC with its 95 % interval: rows are trained on, columns are tested on"
+    which = "AUC" if result.task == "classes" else "Mean AUC over findings"
+    title = f"{which} with its 95 % interval: rows are trained on, columns are tested on"
     return Sheet(title=title, headers=("trained on", *matrix_columns(result)), rows=rows)
 
 
@@ -183,7 +220,7 @@ def cell_sheet(result: Hurdles) -> Sheet:
             f"{cell.row}, at home" if cell.place == "home" else f"{cell.row} → {cell.column}",
             f"{cell.num_samples:,}",
             f"{cell.num_groups:,}",
-            *(with_interval(key, cell.estimates.get(key, UNDEFINED)) for key in SHOWN),
+            *(estimate_text(cell, key) for key in SHOWN),
             drop_text(cell),
             f"{len(cell.networks):,}: {range_text(cell)}",
         )
@@ -195,148 +232,65 @@ def cell_sheet(result: Hurdles) -> Sheet:
     return Sheet(title="Drop and networks' range: of the AUC, or what is defined instead", headers=headers, rows=rows)
 
 
+def estimate_text(cell: Cell, key: str) -> str:
+    """An estimate of a cell; over how many findings a mean is only where that is not as of the AUC, beside it."""
+    found, area = cell.estimates.get(key, UNDEFINED), cell.estimates.get("auc", UNDEFINED)
+    if cell.findings and key != "auc" and found.defined == area.defined:
+        found = replace(found, defined=found.classes)
+    return with_interval(key, found, cell.task)
+
+
+def finding_sheets(result: Hurdles) -> list[Sheet]:
+    """Of findings a table a row of the matrix: each at home and in the least favourable cell, the surest fall first."""
+    sheets = []
+    for row in matrix_rows(result):
+        home, worst = result.home(row.name), least_favourable(result.away(row.name))
+        if not home.findings or worst is None:
+            continue
+        pairs = sorted(
+            zip(home.findings, worst.findings, strict=True),
+            key=lambda pair: (not pair[1].drop, -low_of(pair[1], "auc")),
+        )
+        sheets.append(
+            Sheet(
+                title=f"By finding: trained on {row.name}, at home and on {worst.column}, the least favourable",
+                headers=("finding", "present of known at home", "away", "ROC-AUC at home", "away", "drop"),
+                rows=tuple(
+                    (
+                        near.name,
+                        *(f"{one.num_present:,} of {one.num_known:,}" for one in (near, far)),
+                        *(with_interval("auc", one.estimates.get("auc", UNDEFINED)) for one in (near, far)),
+                        "{} ({})".format(*drop_texts("auc", far.drop["auc"])) if far.drop else "not measured in both",
+                    )
+                    for near, far in pairs
+                ),
+            )
+        )
+    return sheets
+
+
 def hurdle_rows(result: Hurdles) -> Iterator[list[Any]]:
-    """The rows of hurdles.csv: each metric of each cell.  drop: home minus away."""
+    """The rows of hurdles.csv: each metric of each cell.  drop: home minus away.
+
+    Of findings also of each of them, and "" for their mean, with the findings that it and its drop are over.
+    """
+    more = [["finding"], ["over"], ["drop_over"]] if result.task == "findings" else [[], [], []]
     yield [
-        "row", "column", "place", "confounded", "metric", "value", "low", "high", "drop", "drop_low", "drop_high",
-        "images", "groups", "networks", *(f"removed_{reason}" for reason in REMOVALS),
+        "row", "column", "place", "confounded", *more[0], "metric", "value", "low", "high", *more[1],
+        "drop", "drop_low", "drop_high", *more[2], "images", "groups", "networks",
+        *(f"removed_{reason}" for reason in REMOVALS),
     ]  # fmt: skip
     for row in matrix_rows(result):
         for cell in (result.home(row.name), *result.away(row.name)):
             place = [*written_out([cell.row, cell.column]), cell.place, "yes" if row.confounded else "no"]
-            counts = [cell.num_samples, cell.num_groups, len(cell.networks)]
             removed = [cell.removed.get(reason, 0) for reason in REMOVALS]
-            for key in sorted(cell.estimates, key=place_of):
-                found, drop = cell.estimates[key], cell.drop.get(key, UNDEFINED)
-                numbers = [found.value, found.low, found.high, drop.value, drop.low, drop.high]
-                yield [*place, key, *numbers, *counts, *removed]
-
-
-# ---- the figure: lengths are inches, from the upper left corner
-
-PAD, GAP = 0.12, 0.3
-LEADING = 1.45 / 72  # of a line, to its size in points
-COLOURS = matplotlib.colormaps["Blues"]
-NO_AUC, EMPTY = "#e4e4e4", "#ffffff"
-WHITE_INK = 0.855  # AUC above which white text has a contrast of 4.5 to the colour, and up to which black has
-Lines = list[tuple[str, float, str]]  # each text with its size in points and its colour, "" for that of its cell
-VALUE, SCALE = 12.0, "AUC 0.5 or less"
-
-
-def length(text: str, size: float) -> float:
-    """Of a line; a tenth is left for hinting and bold type."""
-    return 1.1 * width(text) / EM * size / 72
-
-
-def shade(auc: float) -> tuple[float, ...]:
-    """The colour of an AUC: pale at 0.5 and below, dark at 1; by lightness alone, for all eyes."""
-    return tuple(COLOURS(float(np.clip(2 * auc - 1, 0.0, 1.0))))
-
-
-def figure_lines(cell: Cell) -> Lines:
-    """What stands in a cell."""
-    key, found, note, drop = headline_metric(cell), headline(cell), metric_note(cell), drop_text(cell)
-    interval = "no interval" if found.low is None else interval_text(key, found)
-    texts = [
-        (note, 7.0),
-        (value_text(key, found.value), VALUE),
-        ("" if found.value is None else interval, 7.5),
-        (f"n = {cell.num_samples:,}" + (", at home" if cell.place == "home" else ""), 7.0),
-        (f"drop {drop}" if drop else "", 7.0),
-    ]
-    return [(text, size, "") for text, size in texts if text]
-
-
-def hurdles_figure(result: Hurdles) -> Figure:
-    """The matrix: rows are trained on, columns are tested on, coloured by AUC, home cells outlined."""
-    rows, heads = matrix_rows(result), [collection.name for collection in result.collections]
-    names = class_names(heads, NAME if len(heads) <= 4 else 0.7 * NAME, "collection")
-    shown = [*(names.text_of[name] for name in heads), *matrix_columns(result)[len(heads) :]]
-    labels = [row_lines(row, names.text_of) for row in rows]
-    tests = [matrix_cells(result, row) for row in rows]
-    texts = [figure_lines(cell) for cells in tests for cell in cells if cell]
-    across = 2 * PAD + max(length(text, size) for lines in texts for text, size, _ in lines)
-    across = max(across, 1.0, *(0.1 + length(name, 8.5) for name in shown))
-    down = 2 * PAD + max(sum(size * LEADING for _, size, _ in lines) for lines in texts)
-    left = 2 * PAD + max(length(text, size) for lines in labels for text, size, _ in lines)
-    x_C = [left + across * column + GAP * (column >= len(heads)) for column in range(len(shown))]
-    wide = max(5.6, x_C[-1] + across + PAD)
-    figure = Figure(figsize=(wide, 1.0))
-    kind = "synthetic phantoms" if result.synthetic else "radiographs"
-    title = f"Hurdles: {class_names(result.classes).listed()}; trained on one collection, tested on others ({kind})"
-    set_title(figure, title, x=PAD / wide, ha="left")
-    top = PAD + (figure.get_suptitle().count("\n") + 1) * TITLE * LEADING + GAP + 2 * 8.5 * LEADING
-    y_R = [top + down * place + GAP * (row.without is not None) for place, row in enumerate(rows)]
-    set_note(
-        figure,
-        "Each cell: the mean of its networks, 95 % interval over groups, images, drop from home with its interval. "
-        "Outlined: at home, on test folds. Grey: one class alone, so no AUC.",
-        names.note,
-        "Research software: not for diagnosis.",
-    )
-    bottom = y_R[-1] + down + GAP + 0.3
-    note = figure.get_supxlabel()
-    high = bottom + (note.count("\n") + 1) * NOTE * LEADING + PAD
-    figure.set_figheight(high)
-    figure.suptitle(figure.get_suptitle(), x=PAD / wide, y=1 - PAD / high, ha="left", color=INK, fontsize=TITLE)
-    axes = figure.add_axes((0, 0, 1, 1))
-    for place, (row, y) in enumerate(zip(rows, y_R, strict=True)):
-        write_lines(axes, labels[place], left - PAD, y + down / 2, "right")
-        for column, (cell, x) in enumerate(zip(tests[place], x_C, strict=True)):
-            if cell or column < len(heads):
-                draw_cell(axes, cell, empty_text(result, row, column), (x, y, across, down))
-    for column, x in enumerate(x_C):
-        alone = column < len(heads) and not result.collections[column].trained
-        lines = [(shown[column], 8.5, INK), *([("test only", 7.0, FAINT)] if alone else [])]
-        write_lines(axes, lines, x + across / 2, top - 8.5 * LEADING - 0.04, "center")
-    axes.text(left, top - 8.5 * 2 * LEADING - 0.14, "tested on", color=FAINT, fontsize=8, va="bottom")
-    axes.text(left - PAD, top - 0.06, "trained on", color=FAINT, fontsize=8, va="bottom", ha="right")
-    draw_scale(axes, max(left, 2 * PAD + length(SCALE, 7)), bottom - 0.3)
-    axes.set(xlim=(0, wide), ylim=(high, 0))
-    axes.set_axis_off()
-    return ready(figure)
-
-
-def row_lines(row: Row, text_of: dict[str, str]) -> Lines:
-    """The label of a row."""
-    name = text_of[row.name] if row.without is None else f"all but {text_of[row.without]}"
-    confounded = [(CONFOUNDED, 7.5, TRAINING)] if row.confounded else []
-    return [(name, 8.5, INK), *confounded, (counted(row.num_networks, "network"), 7.0, FAINT)]
-
-
-def draw_cell(axes: Axes, cell: Cell | None, empty: str, box: tuple[float, float, float, float]) -> None:
-    """One cell, in a box of left, top, width and height."""
-    x, y, across, down = box
-    found = headline(cell).value if cell and headline_metric(cell) == "auc" else None
-    face = EMPTY if cell is None else NO_AUC if found is None else shade(found)
-    home = cell is not None and cell.place == "home"
-    axes.add_patch(
-        Rectangle(
-            (x + 0.03, y + 0.03), across - 0.06, down - 0.06, facecolor=face, edgecolor=INK if home else "#cccccc",
-            linewidth=2.4 if home else 0.6,
-        )
-    )  # fmt: skip
-    ink = "white" if found is not None and found > WHITE_INK else "black"
-    lines = [(empty, 7.0, FAINT)] if cell is None else [(text, size, ink) for text, size, _ in figure_lines(cell)]
-    write_lines(axes, lines, x + across / 2, y + down / 2, "center")
-
-
-def write_lines(axes: Axes, lines: Lines, x: float, middle: float, align: str) -> None:
-    """Lines one below the other."""
-    y = middle - sum(size * LEADING for _, size, _ in lines) / 2
-    for text, size, colour in lines:
-        weight = "bold" if size == VALUE else "normal"
-        axes.text(
-            x, y + size * LEADING / 2, text, ha=align, va="center", fontsize=size, color=colour, fontweight=weight
-        )
-        y += size * LEADING
-
-
-def draw_scale(axes: Axes, left: float, top: float) -> None:
-    """What the colours mean."""
-    axes.imshow(
-        [[shade(auc) for auc in np.linspace(0.5, 1, 64)]], extent=(left, left + 1.5, top + 0.13, top), aspect="auto"
-    )
-    axes.add_patch(Rectangle((left, top), 1.5, 0.13, facecolor="none", edgecolor="#cccccc", linewidth=0.6))
-    for x, text, align in ((left - 0.06, SCALE, "right"), (left + 1.56, "1", "left")):
-        axes.text(x, top + 0.07, text, ha=align, va="center", fontsize=7, color=INK)
+            tested: list[tuple[str, int, Cell | FindingCell]] = [("", cell.num_samples, cell)]
+            tested += [(written_out(one.name), one.num_known, one) for one in cell.findings]
+            for name, images, one in tested:
+                for key in sorted(one.estimates, key=place_of):
+                    found, drop = one.estimates[key], one.drop.get(key, UNDEFINED)
+                    named, over, drop_over = ([name], [found.defined], [drop.defined]) if more[0] else ([], [], [])
+                    yield [
+                        *place, *named, key, found.value, found.low, found.high, *over, drop.value, drop.low,
+                        drop.high, *drop_over, images, one.num_groups, len(one.networks), *removed,
+                    ]  # fmt: skip

@@ -106,7 +106,7 @@ def open_training(out: Path, plan: Plan, shared: Shared, stack: contextlib.ExitS
     patient or, of sources of one conversion, group.  Errors: BetonError; StorageError.
     """
     pools = [member.pool for member in plan.members]
-    starts = np.cumsum([0, *(len(pool.label_N) for pool in pools[:-1])]).tolist()
+    starts = np.cumsum([0, *(len(pool.labels) for pool in pools[:-1])]).tolist()
     pairs = [
         (start + film.sample, other + film.of)
         for tested, start in zip(plan.members, starts, strict=True)

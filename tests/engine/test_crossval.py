@@ -16,17 +16,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 from sklearn import metrics as oracle
 
 import cli
 import engine.crossval.crossval
-from engine.config import CompareConfig, CrossvalConfig, TrainConfig
+from engine.config import CompareConfig, CrossvalConfig, FoldSplit, TrainConfig
 from engine.crossval.crossval import crossval
 from engine.crossval.folds import deal_folds, renumber
 from engine.crossval.output import crossval_parts, not_measured, sentences
-from engine.crossval.scores import Crossval
+from engine.crossval.scores import Crossval, FindingTarget
 from engine.statistics.estimates import Estimate
-from engine.train.run_folder import RunFolder
+from engine.train.checkpoint import load_checkpoint, validation_scores
+from engine.train.run_folder import BEST, RunFolder
 from engine.train.state import UNWATCHED, Watch
 from engine.train.summary import Summary
 from loaders.beton.reader import Beton
@@ -42,6 +44,7 @@ from loaders.records import read_record
 from loaders.settings import build
 from tests.example_run import crossval as example_crossval
 from tests.example_run import estimate
+from tests.findings_example import relabel, write_findings
 from tests.loaders.test_beton import strip_footer
 
 SPLITS = ("random", "group", "lungs-hidden")
@@ -164,6 +167,43 @@ def test_too_few_groups_or_images_are_refused_with_their_numbers() -> None:
         InputError, match=r"class b has 1 groups \(patients\), expected at least 2, one a fold; convert"
     ):
         deal_folds(np.arange(5), np.array([0, 0, 0, 0, 1]), "ab", num_folds=2, split="group", **common)
+
+
+@pytest.mark.parametrize("split", ["group", "random"])
+def test_folds_of_findings_keep_patients_whole_and_each_finding_as_common_and_a_rare_one_is_no_error(
+    split: FoldSplit,
+) -> None:
+    rng, group_N = np.random.default_rng(0), np.repeat(np.arange(200), 2)
+    finding_NK = (rng.random((400, 3)) < (0.3, 0.1, 0)).astype(np.float32)
+    finding_NK[rng.random(finding_NK.shape) < 0.2] = np.nan
+    finding_NK[7, 2] = 1  # in one film of all
+    folds = deal_folds(group_N, finding_NK, "abc", num_folds=5, val=0.2, seed=3, split=split, where="B")
+    assert sorted(np.concatenate([fold.test_N for fold in folds]).tolist()) == list(range(400))
+    for fold in folds:
+        train, val, test = (set(group_N[part].tolist()) for part in (fold.train_N, fold.val_N, fold.test_N))
+        assert not train & val and bool((train | val) & test) == (split == "random")
+        for part_N in (fold.test_N, fold.val_N):
+            share_K = np.nanmean(finding_NK[part_N, :2], axis=0)
+            assert share_K == pytest.approx(np.nanmean(finding_NK[:, :2], axis=0), abs=0.04)
+    hidden = deal_folds(group_N, finding_NK, "abc", num_folds=5, val=0.2, seed=3, split="lungs-hidden", where="B")
+    same = [(one.test_N == other.test_N).all() for one, other in zip(folds, hidden, strict=True) if split == "group"]
+    assert all(same)
+
+
+def test_too_few_patients_for_folds_of_findings_are_refused() -> None:
+    finding_NK = np.zeros((6, 2), np.float32)
+    common: dict[str, Any] = {"val": 0.2, "seed": 0, "where": "B", "split": "group"}
+    with pytest.raises(
+        InputError, match=r"^B: 3 groups \(patients\), expected at least 5, one a fold; lower --folds to "
+    ):
+        deal_folds(np.repeat(np.arange(3), 2), finding_NK, "ab", num_folds=5, **common)
+    with pytest.raises(
+        InputError, match=r"^B: beside test fold \d, there are 1 groups \(patients\), expected at least 2"
+    ):
+        deal_folds(np.repeat(np.arange(2), 3), finding_NK, "ab", num_folds=2, **common)
+    finding_NK[0, 0] = 1
+    with pytest.raises(InputError, match=r"^B: beside test fold \d, no finding is present in some films to train on"):
+        deal_folds(np.arange(6), finding_NK, "ab", num_folds=2, **common)
 
 
 # ---- what a cross-validation does
@@ -416,6 +456,203 @@ def test_three_classes_are_scored_by_macro_means(tmp_path: Path) -> None:
     assert np.array(row.confusion).shape == (3, 3)
 
 
+# ---- findings
+
+FINDINGS = ("Effusion", "Nodule", "Edema", "Rare")
+FAST = {"epochs": 1, "val": 0.4, "splits": ("random", "group")}
+
+
+def with_a_rare_one(finding_NK: np.ndarray) -> np.ndarray:
+    """The last finding is present in one film."""
+    finding_NK[:, 3] = np.arange(len(finding_NK)) == 0
+    return finding_NK
+
+
+def lacking(finding_NK: np.ndarray) -> np.ndarray:
+    """The second finding is unknown."""
+    finding_NK[:, 1] = np.nan
+    return finding_NK
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Betons of findings, another beton that lacks one, and a cross-validation of both."""
+    folder = tmp_path_factory.mktemp("findings")
+    small: dict[str, Any] = {"names": FINDINGS, "crop": 32, "unknown": 0.15, "strength": 120}
+    betons = relabel(write_findings(folder / "B", counts={"train": 70, "val": 30}, **small), with_a_rare_one)
+    abroad = relabel(write_findings(folder / "A", counts={"heldout": 60}, seed=5, **small), lacking)
+    crossval(config(betons, folder / "C", external=abroad / "heldout.beton", **FAST))
+    return betons, abroad / "heldout.beton", folder / "C"
+
+
+def scored_finding(lines: list[dict[str, str]], name: str) -> dict[str, float]:
+    """scikit-learn's scores of one finding over its known films in rows of crossval.csv."""
+    known = [line for line in lines if line[f"label_{name}"]]
+    true, predicted = ([int(line[f"{what}_{name}"]) for line in known] for what in ("label", "predicted"))
+    return {
+        "accuracy": oracle.accuracy_score(true, predicted),
+        "f1": oracle.f1_score(true, predicted, zero_division=0),
+        "auc": oracle.roc_auc_score(true, [float(line[f"probability_{name}"]) for line in known]),
+    }
+
+
+def test_each_finding_is_scored_over_its_known_films_and_means_say_over_how_many(
+    findings: tuple[Path, Path, Path],
+) -> None:
+    _, _, out = findings
+    content, lines = content_of(out), rows_of(out)
+    assert [row.target for row in content.targets] == ["random", "group", "external"] and content.positive == ""
+    for row in content.targets:
+        mine = [line for line in lines if line["split"] == row.target]
+        folds = [[line for line in mine if line["fold"] == fold] for fold in ("1", "2")]
+        measured = [one for one in row.findings if one.refused is None]
+        assert [one.name for one in measured] == [
+            name for name in FINDINGS if name != ("Nodule" if row.target == "external" else "Rare")
+        ]
+        for one in measured:
+            known = [line for line in folds[0] + folds[1] if line[f"label_{one.name}"]]
+            times = 2 if row.target == "external" else 1  # each network is tested on all of it
+            assert one.num_known == len(known) / times
+            assert one.num_present == sum(line[f"label_{one.name}"] == "1" for line in known) / times
+            assert np.sum(one.confusion) == len(known)
+            tested = folds if row.target == "external" else [mine]
+            for metric, close in (("f1", 1e-9), ("accuracy", 1e-9), ("auc", 5e-3)):
+                found = getattr(one, metric)
+                wanted = np.mean([scored_finding(part, one.name)[metric] for part in tested])
+                assert found.estimate.value == pytest.approx(wanted, abs=close)
+                each = [scored_finding(part, one.name)[metric] for part in folds]
+                assert found.folds == pytest.approx(each, abs=close) and found.spread is not None
+        for metric in ("f1", "auc", "accuracy"):
+            mean = getattr(row, metric)
+            of_each = [getattr(one, metric) for one in measured]
+            assert mean.estimate.value == pytest.approx(np.mean([one.estimate.value for one in of_each]))
+            assert (mean.estimate.defined, mean.estimate.classes) == (3, 4)
+            assert mean.folds == pytest.approx([np.mean([one.folds[fold] for one in of_each]) for fold in range(2)])
+
+
+def test_a_rare_finding_is_named_and_undefined_and_never_0_or_1(findings: tuple[Path, Path, Path]) -> None:
+    _, _, out = findings
+    content = content_of(out)
+    rare = content.targets[1].findings[3]
+    assert rare.refused is not None and rare.num_present == 2
+    assert rare.f1.estimate.value is rare.auc.estimate.value is rare.f1.mean is None and rare.f1.folds == [None, None]
+    assert caution("findings-not-measured", findings=["Rare"], least=5) in content.cautions
+
+
+def test_a_finding_is_predicted_from_its_folds_own_threshold_of_the_highest_f1_on_validation(
+    findings: tuple[Path, Path, Path],
+) -> None:
+    _, _, out = findings
+    for fold in content_of(out).folds:
+        training = fold.training
+        run = out / "folds" / f"{training.split}-{training.fold}" / "run"
+        scores = validation_scores(load_checkpoint(run / BEST)[0], run / BEST)
+        lines = [line for line in rows_of(out)
+                 if (line["split"], line["fold"]) == (training.split, str(training.fold))]  # fmt: skip
+        for place, (name, threshold) in enumerate(zip(FINDINGS, training.thresholds, strict=True)):
+            cut = 0.5 if threshold is None else threshold
+            for line in lines:
+                over = float(line[f"probability_{name}"]) - cut  # which is written to six decimals
+                assert line[f"predicted_{name}"] == str(int(over >= 0)) or abs(over) < 1e-6
+            if threshold is not None:
+                known = np.isfinite(scores.labels[:, place])
+                true, score = scores.labels[known, place], expit(scores.logits_NK[known, place].astype(float))
+                best = max(oracle.f1_score(true, score >= value) for value in score)
+                assert oracle.f1_score(true, score >= threshold) == pytest.approx(best)
+        assert training.thresholds[3] is None and any(training.thresholds)
+
+
+def test_splits_of_findings_differ_by_pairs(findings: tuple[Path, Path, Path]) -> None:
+    _, _, out = findings
+    content = content_of(out)
+    random, group, abroad = content.targets
+    for metric in ("f1", "auc", "accuracy"):
+        apart = content.differences["random"][metric]
+        assert apart.value == pytest.approx(
+            getattr(random, metric).estimate.value - getattr(group, metric).estimate.value
+        )
+        assert apart.low is not None and apart.low <= apart.value and apart.defined == 3
+        for one, other in zip(random.findings, group.findings, strict=True):
+            if one.refused is None:
+                wanted = getattr(one, metric).estimate.value - getattr(other, metric).estimate.value
+                assert one.difference[metric].value == pytest.approx(wanted)
+    assert not any(one.difference for one in (*group.findings, *abroad.findings, random.findings[3]))
+
+
+def test_a_finished_cross_validation_of_findings_computes_nothing_and_damage_is_refused(
+    findings: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    betons, abroad, whole = findings
+    out = copied(whole, tmp_path)
+    again = config(betons, out, external=abroad, **FAST)
+    monkeypatch.setattr(engine.crossval.crossval, "train", None)  # whoever trains fails
+    crossval(again)
+    for name in ("crossval.json", "crossval.csv", "crossval.png"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    path = out / "folds" / "group-1" / "fold.json"
+    sound = json.loads(path.read_text())
+    for thresholds in (sound["training"]["thresholds"][:-1], []):
+        spoilt = sound | {"training": sound["training"] | {"thresholds": thresholds}}
+        path.write_text(json.dumps(spoilt))
+        with pytest.raises(
+            IntegrityError, match=r"group-1/fold\.json: .*thresholds, expected 4, one a finding; remove it"
+        ):
+            crossval(again)
+    path.unlink()
+    shutil.rmtree(path.parent / "run")
+    monkeypatch.undo()
+    monkeypatch.setattr(RunFolder, "draw", lambda *arguments: None)
+    crossval(again)  # as one that was interrupted there
+    for name in ("crossval.json", "crossval.csv"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_an_external_beton_of_classes_or_other_findings_is_refused(
+    findings: tuple[Path, Path, Path], external: Path, betons: Path, tmp_path: Path
+) -> None:
+    mine, abroad, _ = findings
+    other = write_findings(tmp_path / "B", ("Effusion", "Mass"), counts={"heldout": 4}, crop=32) / "heldout.beton"
+    for data, found, message in (
+        (mine, external, r"train\.beton: a beton of classes, expected one of findings .*--like"),
+        (betons, abroad, r"heldout\.beton: a beton of findings, expected one of classes .*--like"),
+        (mine, other, r"findings Effusion, Mass, expected Effusion, Nodule, Edema, Rare in this order"),
+    ):
+        with pytest.raises(InputError, match=message):
+            crossval(config(data, tmp_path / "c", external=found))
+    nothing = relabel(write_findings(tmp_path / "N", counts={"train": 8}, crop=32), np.zeros_like)
+    with pytest.raises(InputError, match="8 images, and no finding that is present in some and absent in others"):
+        crossval(config(nothing, tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_terminal_has_a_line_a_finding_and_says_which_means_leave_some_out(
+    findings: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    content = content_of(findings[2])
+    folds, headline, by_finding, *others = crossval_parts(content, tmp_path)
+    assert isinstance(folds, Sheet) and isinstance(headline, Sheet) and isinstance(by_finding, Sheet)
+    assert headline.rows[1][3].endswith("3 of 4 findings") and "matrix" not in folds.headers
+    assert [row[0] for row in headline.rows[-2:]] == ["always the commoner", "always present"]
+    scores = {one.name: one.f1.estimate.value for one in content.targets[1].findings}
+    order = [row[0] for row in by_finding.rows]
+    assert order[-1] == "Rare" and [scores[name] for name in order[:-1]] == sorted(scores[name] for name in order[:-1])
+    assert by_finding.rows[-1][1].startswith("2 of ") and by_finding.rows[-1][2] == "undefined"
+    assert by_finding.headers[-1] == "ROC-AUC, another collection"
+    assert any(part.text.startswith("Mean F1 is ") for part in others if not isinstance(part, Sheet))
+
+
+def test_a_difference_of_findings_by_their_thresholds_alone_is_not_called_recognising_patients() -> None:
+    wide = {"f1": estimate(0.05, low=0.02, high=0.08), "auc": estimate(0.01, low=-0.02, high=0.04)}
+    for auc, sure in ((wide["auc"], False), (estimate(0.03, low=0.01, high=0.05), True)):
+        result = example_crossval(positive="", differences={"random": wide | {"auc": auc}})
+        assert (", and the network recognises patients" in sentences(result)[0]) is sure
+
+
+def test_files_of_classes_have_no_fields_of_findings(whole: Path) -> None:
+    text = (whole / "crossval.json").read_text() + (whole / "folds" / "group-1" / "fold.json").read_text()
+    assert '"findings"' not in text and '"thresholds"' not in text
+
+
 # ---- bad input
 
 
@@ -489,6 +726,31 @@ def test_what_random_folds_add_is_called_recognising_patients_only_where_the_int
 def test_hidden_lungs_are_called_needless_only_where_the_interval_is_above_guessing() -> None:
     assert "can be predicted without the lungs, so" in sentences(example_crossval(hidden=0.9))[0]
     assert "neither shows nor excludes" in sentences(example_crossval(hidden=0.52))[0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "named"),
+    [
+        ({"Edema": 0.9, "Mass": 0.5}, " Taken singly, Edema can be predicted without them."),
+        ({"Edema": 0.9, "Mass": 0.8}, " Taken singly, Edema, Mass can be predicted without them."),
+        ({"Edema": 0.5}, ""),
+    ],
+)
+def test_findings_that_need_no_lungs_are_named(scores: dict[str, float], named: str) -> None:
+    result = msgspec.structs.replace(example_crossval(hidden=0.52), positive="", classes=list(scores))
+    hidden = result.target("lungs-hidden")
+    assert hidden is not None
+    of_finding = [
+        FindingTarget(
+            name=name, num_known=100, num_present=30, num_groups=80, f1=found, auc=found, accuracy=found,
+            refused=None, confusion=[[1, 2], [3, 4]], difference={},
+        )
+        for name, score in scores.items()
+        for found in [msgspec.structs.replace(hidden.auc, estimate=msgspec.convert(estimate(score), Estimate))]
+    ]  # fmt: skip
+    targets = [msgspec.structs.replace(hidden, findings=of_finding)]
+    (sentence,) = sentences(msgspec.structs.replace(result, targets=targets))
+    assert f"the findings can be predicted without the lungs.{named} The network was given" in sentence
 
 
 def test_the_terminal_says_what_is_not_measured_and_the_score_of_guessing(whole: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A hurdles run: who is tested on what, that all cells are scored alike, and that nothing is computed twice."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -20,9 +21,11 @@ import engine.crossval.crossval
 import engine.hurdles.hurdles
 import engine.hurdles.networks
 from engine.config import HurdlesConfig
+from engine.hurdles.collections import Plan, open_collections
 from engine.hurdles.hurdles import gravest, hurdles
 from engine.hurdles.networks import NetworkScores
-from engine.hurdles.overlaps import Overlap
+from engine.hurdles.output import sentences
+from engine.hurdles.overlaps import Overlap, open_training
 from engine.hurdles.results import Hurdles
 from engine.train.run_folder import RunFolder, check_settings, save_settings
 from loaders.atomic_file import locked
@@ -34,6 +37,7 @@ from loaders.errors import ConfigError, InputError, IntegrityError, LockedError
 from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from loaders.settings import build
+from tests.findings_example import relabel, write_findings
 
 FAST = {"folds": 2, "seeds": 1, "epochs": 2, "device": "cpu", "resamples": 100, "batch_size": 16, "threads": 1}
 FILES = ("hurdles.json", "hurdles.csv", "hurdles.png", "removed.csv")
@@ -374,6 +378,202 @@ def test_sources_that_share_a_group_for_any_reason_are_not_tested_on_it(tmp_path
     result = hurdles(config([tmp_path / "S"], tmp_path / "H", by="source", epochs=1))
     cell = result.cell("north", "south")
     assert cell is not None and cell.removed == {"group": shared}
+
+
+# ---- findings
+
+SMALL: dict[str, Any] = {"crop": 32, "strength": 140, "counts": {"train": 40, "val": 24}}
+
+
+def unlike(finding_NK: np.ndarray) -> np.ndarray:
+    """Nodule's patch, by which it is learnt at home, means nothing here, and Edema is unknown."""
+    finding_NK[:, 1] = np.random.default_rng(0).permutation(finding_NK[:, 1])
+    finding_NK[:, 2] = np.nan
+    return finding_NK
+
+
+@pytest.fixture(scope="module")
+def of_findings(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Path, Path], Path]:
+    """Two collections of findings, and a hurdles run of both."""
+    folder = tmp_path_factory.mktemp("findings")
+    home = write_findings(folder / "A", sources=("", "a"), seed=1, **SMALL)
+    away = relabel(write_findings(folder / "B", sources=("", "b"), seed=2, **SMALL), unlike)
+    hurdles(config((home, away), folder / "H", **LEARNING))
+    return (home, away), folder / "H"
+
+
+LEARNING = {"epochs": 4, "batch_size": 8, "val": 0.4}
+
+
+def finding_labels(folder: Path) -> np.ndarray:
+    """The labels of a collection of findings, as its betons have them one after the other."""
+    found = []
+    for name in ("train", "val"):
+        with Beton(folder / f"{name}.beton") as beton:
+            found.append(beton.labels.copy())
+    return np.concatenate(found)
+
+
+def test_what_a_finding_follows_at_home_only_is_a_drop_of_it_and_of_no_other(
+    of_findings: tuple[tuple[Path, Path], Path],
+) -> None:
+    result = result_of(of_findings[1])
+    assert result.classes == ["Effusion", "Nodule", "Edema"] and result.positive == ""
+    (cell,) = result.away("A")
+    effusion, nodule, edema = cell.findings
+    assert nodule.drop["auc"].low > 0.2 > abs(effusion.drop["auc"].value)
+    assert effusion.drop["auc"].low < 0 < effusion.drop["auc"].high
+    assert edema.refused is not None and not edema.estimates and not edema.drop and edema.num_known == 0
+    assert (cell.drop["auc"].defined, cell.drop["auc"].classes) == (2, 3)
+    assert cell.drop["auc"].value == pytest.approx((nodule.drop["auc"].value + effusion.drop["auc"].value) / 2)
+    named = [one.parameters["findings"] for one in cell.cautions if one.code == "findings-not-measured"]
+    assert named == [["Edema"]]
+    told = next(sentence for sentence in sentences(result) if sentence.startswith("Trained on A, the mean AUC is"))
+    assert "over 3 of 3 findings at home" in told and "over 2 of 3 findings on B" in told
+    assert "over 2 findings measured in both the drop is" in told and "Taken singly, Nodule falls by" in told
+
+
+def test_each_finding_of_a_cell_is_the_mean_of_networks_that_are_scored_singly(
+    of_findings: tuple[tuple[Path, Path], Path],
+) -> None:
+    folders, out = of_findings
+    result = result_of(out)
+    for row, folder, other in zip(result.rows, folders, folders[::-1], strict=True):
+        paths = sorted(out.glob(f"networks/{row.identity[:12]}/*/network.json"))
+        networks = [read_record(NetworkScores, path) for path in paths]
+        away = [json.loads(next(path.parent.glob("away/*.json")).read_text())["probability"] for path in paths]
+        home_NK, away_NK = finding_labels(folder), finding_labels(other)
+        tested = {
+            "home": [(home_NK[net.place], np.array(net.probability)) for net in networks],
+            "away": [(away_NK, np.array(probability)) for probability in away],
+        }
+        for cell in (result.home(row.name), *result.away(row.name)):
+            for place, one in enumerate(cell.findings):
+                if one.refused:
+                    continue
+                areas, balanced = [], []
+                for (true_NK, score_NK), net in zip(tested[cell.place], networks, strict=True):
+                    known = np.isfinite(true_NK[:, place])
+                    true, score, threshold = true_NK[known, place], score_NK[known, place], net.threshold[place]
+                    areas.append(oracle.roc_auc_score(true, score))
+                    balanced.append(oracle.balanced_accuracy_score(true, score >= (threshold or 0.5)))
+                assert one.estimates["auc"].value == pytest.approx(np.mean(areas))
+                assert one.estimates["balanced_accuracy"].value == pytest.approx(np.mean(balanced))
+                assert [line.values["auc"] for line in one.networks] == pytest.approx(areas)
+                assert [line.threshold for line in one.networks] == [net.threshold[place] for net in networks]
+            measured = [one for one in cell.findings if one.refused is None]
+            assert len(measured) == (3 if row.name == "A" and cell.place == "home" else 2)
+            for key in ("auc", "balanced_accuracy", "brier"):
+                mean = np.mean([one.estimates[key].value for one in measured])
+                assert cell.estimates[key].value == pytest.approx(mean)
+                assert (cell.estimates[key].defined, cell.estimates[key].classes) == (len(measured), 3)
+            assert cell.networks[0].threshold is cell.networks[0].temperature is None
+    assert [one.class_counts[2] for one in result.collections] == [
+        int((finding_labels(folders[0])[:, 2] == 1).sum()),
+        0,
+    ]
+
+
+def test_networks_that_cannot_have_learnt_a_finding_are_not_tested_on_it(
+    of_findings: tuple[tuple[Path, Path], Path],
+) -> None:
+    """Those of B, where Edema is unknown, on A, where it is known."""
+    (cell,) = result_of(of_findings[1]).away("B")
+    edema = cell.findings[2]
+    assert edema.num_known == 64 and edema.refused is not None and not edema.estimates
+    assert edema.refused.code == "findings-not-in-training"
+    assert [one.parameters for one in cell.cautions if one.code == edema.refused.code] == [{"findings": ["Edema"]}]
+    assert "findings-not-measured" not in {one.code for one in cell.cautions}
+
+
+def test_collections_of_findings_are_told_apart_over_all_films(of_findings: tuple[tuple[Path, Path], Path]) -> None:
+    (probe,) = result_of(of_findings[1]).told_apart
+    assert probe.auc is not None and "predict the collection" in probe.sentence and "class" not in probe.sentence
+
+
+def test_a_second_call_on_findings_computes_nothing_and_damage_is_refused(
+    of_findings: tuple[tuple[Path, Path], Path], tmp_path: Path, counted: list[str]
+) -> None:
+    folders, whole = of_findings
+    out = shutil.copytree(whole, tmp_path / "H")
+    hurdles(config(folders, out, **LEARNING))
+    assert counted == []
+    for name in FILES:
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    path = next(out.glob("networks/*/seed-0-fold-1/network.json"))
+    sound = json.loads(path.read_text())
+    for spoilt in ({"threshold": sound["threshold"][:-1]}, {"threshold": 0.5, "temperature": 1.0}):
+        path.write_text(json.dumps(sound | spoilt))
+        with pytest.raises(IntegrityError, match=r"network\.json: temperatures and thresholds of \d findings"):
+            hurdles(config(folders, out, **LEARNING))
+    shutil.rmtree(path.parent)
+    hurdles(config(folders, out, **LEARNING))  # as one that was interrupted there
+    assert len([what for what in counted if what.startswith("train")]) == 1
+    for name in FILES:
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_the_csv_of_findings_has_each_and_says_over_how_many_a_mean_is(
+    of_findings: tuple[tuple[Path, Path], Path],
+) -> None:
+    rows = list(csv.DictReader((of_findings[1] / "hurdles.csv").read_text().splitlines()))
+    away = {row["finding"]: row for row in rows if (row["row"], row["column"], row["metric"]) == ("A", "B", "auc")}
+    assert away.keys() == {"", "Effusion", "Nodule"}
+    assert (away[""]["over"], away[""]["drop_over"], away["Nodule"]["over"]) == ("2", "2", "")
+    assert float(away["Nodule"]["drop"]) > 0.2
+
+
+def test_sources_of_findings_are_collections_and_a_union_has_all_labels(tmp_path: Path) -> None:
+    folder = write_findings(tmp_path / "S", unknown=0.3, sources=("", "x", "y"), **SMALL | {"counts": {"train": 80}})
+    with Beton(folder / "train.beton") as beton:
+        source_N, values_NK, group_N = beton.rows_N["source"].copy(), beton.labels.copy(), beton.rows_N["group"]
+        shared = [len({*group_N[source_N == one]} & {*group_N[source_N == 3 - one]}) for one in (1, 2)]
+    result = hurdles(config([folder], tmp_path / "H", by="source", epochs=1, leave_one_out=True))
+    assert [row.name for row in result.rows] == ["x", "y"] and sum(shared)
+    assert {one.code for one in result.cautions} >= {"left-out-like-another"}
+    short = [one for row in result.rows for one in row.cautions if one.code == "few-known-to-choose"]
+    assert "Effusion (2 of 2)" in short[0].parameters["findings"]  # the two folds' validation sets are of few patients
+    for one, column in enumerate(result.collections, 1):
+        assert column.class_counts == (values_NK[source_N == one] == 1).sum(0).tolist()
+    with contextlib.ExitStack() as stack:
+        others = [write_findings(tmp_path / name, unknown=0.2, seed=seed, **SMALL) for seed, name in enumerate("mn")]
+        members = tuple(open_collections(others, stack))
+        (tmp_path / "U").mkdir()
+        union = open_training(tmp_path / "U", Plan(name="all but x", members=members, without="x"), {}, stack)
+        wanted_NK = np.concatenate([member.pool.labels for member in members])
+        assert np.array_equal(union.labels, wanted_NK, equal_nan=True) and np.isnan(wanted_NK).any()
+        assert len(np.unique(union.group_N)) == sum(len(np.unique(member.pool.group_N)) for member in members)
+
+
+def test_findings_beside_classes_or_other_findings_are_refused(
+    three: tuple[Path, Path, Path], of_findings: tuple[tuple[Path, Path], Path], tmp_path: Path
+) -> None:
+    (home, _), _ = of_findings
+    other = write_findings(tmp_path / "O", ("Effusion", "Mass", "Edema"), seed=3, **SMALL)
+    for folders, message in (
+        (
+            (home, three[0]),
+            r"B1: labels are classes, expected findings, as .*A has; convert .* --like",
+        ),
+        (
+            (three[0], home),
+            r"A: labels are findings, expected classes, as .*B1 has; convert .* --like",
+        ),
+        (
+            (home, other),
+            r"O: findings Effusion, Mass, Edema, expected Effusion, Nodule, Edema, .*--findings, --size",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            hurdles(config(folders, tmp_path / "H"))
+    nothing = relabel(write_findings(tmp_path / "N", seed=4, **SMALL), np.zeros_like)
+    with pytest.raises(InputError, match="no finding is present in some films of N and absent in others"):
+        hurdles(config([nothing], tmp_path / "H"))
+    assert not (tmp_path / "H").exists()
+
+
+def test_files_of_classes_have_no_fields_of_findings(whole: Path) -> None:
+    assert '"findings"' not in (whole / "hurdles.json").read_text()
 
 
 # ---- bad input

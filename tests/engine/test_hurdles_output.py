@@ -9,16 +9,14 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from engine.hurdles.figure import NO_AUC, hurdles_figure, shade
 from engine.hurdles.matrix import OWN_FOLDS, is_elsewhere, least_favourable
 from engine.hurdles.output import (
     MOST_SENTENCES,
-    NO_AUC,
     gathered_cautions,
     hurdle_rows,
-    hurdles_figure,
     hurdles_parts,
     sentences,
-    shade,
 )
 from engine.hurdles.results import SHOWN, Hurdles
 from loaders.cautions import caution
@@ -27,6 +25,7 @@ from loaders.records import decode_record, encode_record
 from tests.example_run import (
     alone,
     estimate,
+    finding_cell,
     hurdles,
     hurdles_cell,
     hurdles_collection,
@@ -241,6 +240,89 @@ def test_the_csv_has_a_row_a_cell_and_metric_with_what_was_left_out() -> None:
 def test_a_name_that_is_no_unicode_can_be_written() -> None:
     (_, first, *_) = hurdle_rows(hurdles(("\udcff", "b")))
     assert first[0].encode() == b"\\udcff"
+
+
+# ---- findings
+
+
+def of_findings(fall: float | None = 0.2, near: int = 3, far: int = 2, **changes: Any) -> Hurdles:
+    """Networks of north on three findings, of which the south lacks the last.  fall: the first's drop, its low end."""
+    home = [finding_cell(name, 0.9) for name in ("Effusion", "Nodule", "Edema")]
+    away = [finding_cell("Effusion", 0.6, fall), finding_cell("Nodule", 0.88, -0.02), finding_cell("Edema", None)]
+    means: dict[str, Any] = {
+        "estimates": {key: estimate(0.74, defined=far, classes=3) for key in ("auc", "ece")},
+        "drop": {"auc": estimate(0.15, low=0.1, high=0.2, defined=2, classes=3)},
+    }
+    cells = [
+        hurdles_cell("north", "north", 0.9, estimates={"auc": estimate(0.9, defined=near, classes=3)}, findings=home),
+        hurdles_cell("north", "south", 0.74, 0.9, **({"findings": away} | means | changes)),
+    ]
+    return msgspec.structs.replace(of_two(), classes=["Effusion", "Nodule", "Edema"], positive="", cells=cells)
+
+
+def test_a_mean_over_findings_is_told_with_how_many_and_findings_that_fall_by_name() -> None:
+    told = (
+        "Trained on north, the mean AUC is 0.900 over 3 of 3 findings at home and 0.740 over 2 of 3 findings on south; "
+        "over 2 findings measured in both the drop is 0.150 (95 % interval 0.100 to 0.200). "
+    )
+    assert sentences(of_findings()) == [told + "Taken singly, Effusion falls by 0.290."]
+    assert sentences(of_findings(-0.1)) == [told + "No single finding is shown to fall."]
+
+
+@pytest.mark.parametrize(
+    ("number", "ending"), [(3, "c falls by 0.290."), (4, "1 other falls as well."), (5, "2 others fall as well.")]
+)
+def test_findings_that_fall_are_counted_beyond_three(number: int, ending: str) -> None:
+    (told,) = sentences(of_findings(findings=[finding_cell(name, 0.6, 0.2) for name in "abcde"[:number]]))
+    assert "Taken singly, a falls by 0.290, b falls by 0.290, c falls by" in told and told.endswith(ending)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ending"),
+    [
+        ({"drop": {"auc": alone(None)}}, "over 2 of 3 findings on south; none is measured in both."),
+        ({"estimates": {}, "drop": {}}, "Trained on north, no finding is measured on south."),
+        (
+            {"drop": {"auc": estimate(0.05, low=-0.1, high=0.2, defined=2, classes=3)}},
+            "−0.100 to 0.200), which neither shows nor excludes a fall. Taken singly, Effusion falls by 0.290.",
+        ),
+        (
+            {"drop": {"auc": alone(0.05, low=None, high=None) | {"defined": 2, "classes": 3}}},
+            "the drop is 0.050, without an interval. Taken singly, Effusion falls by 0.290.",
+        ),
+        (
+            {"drop": {"auc": estimate(0.15, low=0.1, high=0.2, defined=1, classes=3)}},
+            "over 1 finding measured in both the drop is 0.150 (95 % interval 0.100 to 0.200). "
+            "Taken singly, Effusion falls by 0.290.",
+        ),
+        (
+            {"estimates": {"auc": estimate(0.5, defined=2, classes=3)}},
+            "There the mean is not shown to be better than guessing (95 % interval 0.460 to 0.520).",
+        ),
+    ],
+    ids=["none-in-both", "none", "unsure", "no-interval", "one", "guessing"],
+)
+def test_what_is_not_known_of_findings_is_told_so(changes: dict[str, Any], ending: str) -> None:
+    (told,) = sentences(of_findings(**changes))
+    assert told.endswith(ending)
+
+
+def test_each_finding_is_shown_at_home_and_where_it_does_worst_the_surest_fall_first() -> None:
+    matrix, of_cells, by_finding = sheets_of(of_findings(-0.1))
+    assert matrix.title.startswith("Mean AUC over findings") and by_finding.title.endswith(
+        "south, the least favourable"
+    )
+    assert matrix.rows[0][1:] == (
+        "home 0.900 (0.860–0.920)",
+        "0.740 (0.700–0.760), 2 of 3 findings",
+    )
+    assert of_cells.rows[1][3].endswith(", 2 of 3 findings") and of_cells.rows[1][8] == "0.740 (0.700–0.760)"
+    assert of_cells.rows[1][-2] == "0.150 (0.100 to 0.200), 2 of 3 findings"
+    assert [row[0] for row in by_finding.rows] == ["Nodule", "Effusion", "Edema"]
+    assert by_finding.rows[2] == (
+        "Edema", "34 of 120", "34 of 120", "0.900 (0.860–0.920)", "undefined", "not measured in both",
+    )  # fmt: skip
+    assert len(sheets_of(of_two())) == 2
 
 
 # ---- the figure
