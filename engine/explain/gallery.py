@@ -3,7 +3,7 @@
 # N samples, H W rows and columns, P steps of a curve
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import matplotlib
@@ -57,14 +57,21 @@ def overlay(
     return page
 
 
-def gallery(overlays: Sequence[tuple[str, Image.Image]], title: str, sentence: str, foot: str) -> Image.Image:
+def gallery(
+    overlays: Sequence[tuple[str, Image.Image]],
+    title: str,
+    sentence: str,
+    foot: str,
+    titles: Mapping[str, str] = TITLES,
+    legend: str = FOOT,
+) -> Image.Image:
     """All overlays by kind, three in a row, under a title and a sentence, over small print.
 
-    overlays: kind and picture.
+    overlays: kind and picture.  titles: by kind, in order.  legend: what a picture shows.
     """
-    sections = [(kind, [picture for of, picture in overlays if of == kind]) for kind in TITLES]
+    sections = [(kind, [picture for of, picture in overlays if of == kind]) for kind in titles]
     sections = [(kind, pictures) for kind, pictures in sections if pictures]
-    wide, high = overlays[0][1].size
+    wide, high = overlays[0][1].size if overlays else (2 * PANEL + GAP, 0)
     margin = 18
     width = 2 * margin + COLUMNS * wide + (COLUMNS - 1) * 2 * GAP
     rows = sum(-(-len(pictures) // COLUMNS) for _, pictures in sections)
@@ -77,9 +84,9 @@ def gallery(overlays: Sequence[tuple[str, Image.Image]], title: str, sentence: s
     write(draw, (margin, 14), shorten(title, room, 22), 22, TEXT)
     for place, line in enumerate(sentence_lines):
         write(draw, (margin, 48 + 23 * place), line, 17, TEXT)
-    write(draw, (margin, 50 + 23 * len(sentence_lines)), FOOT, 13, QUIET)
+    write(draw, (margin, 50 + 23 * len(sentence_lines)), legend, 13, QUIET)
     for kind, pictures in sections:
-        write(draw, (margin, top + 12), TITLES[kind], 17, TEXT)
+        write(draw, (margin, top + 12), shorten(titles[kind], room, 17), 17, TEXT)
         top += 40
         for start in range(0, len(pictures), COLUMNS):
             for column, picture in enumerate(pictures[start : start + COLUMNS]):

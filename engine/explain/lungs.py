@@ -212,12 +212,14 @@ def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Writ
     """
     if not path.exists():
         raise ConfigError(f"{path}: not there, expected a convert.csv; {REMEDY}")
-    columns, facts = ("path", "label", "split", "sample", "fix", "width", "height"), beton.facts
+    facts = beton.facts
+    told = "group" if facts.task == "findings" else "label"  # which tells the conversion's own table from another
+    columns = ("path", told, "split", "sample", "fix", "width", "height")
     every = read_rows(path, itemgetter("path"), columns, (), REMEDY, strip=False).values()
     rows = [row for _, row in every if row["split"] == facts.split and WHOLE.fullmatch(row["sample"])]
     sample_of = {row["path"]: int(row["sample"]) for row in rows}
-    label_of = {int(row["sample"]): row["label"] for row in rows}
-    if label_of != {sample: facts.classes[label] for sample, label in enumerate(beton.label_N)}:
+    own = map(str, beton.rows_N["group"]) if told == "group" else (facts.classes[label] for label in beton.label_N)
+    if {int(row["sample"]): row[told] for row in rows} != dict(enumerate(own)):
         raise InputError(
             f"{path}: lists {len(sample_of)} files of split {facts.split} that are not the {len(beton)} samples of "
             f"{beton.path}, expected the table of its own conversion; {REMEDY}"

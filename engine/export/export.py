@@ -1,6 +1,6 @@
 """An export: a run as one ONNX file that takes stored frames as they are and gives calibrated probabilities."""
 
-# N batch, S side of a stored frame, H W rows and columns of the crop, K classes
+# N batch, S side of a stored frame, H W rows and columns of the crop, K classes or findings
 
 import importlib.util
 import json
@@ -19,6 +19,7 @@ from engine.config import ExportConfig, check_out
 from engine.device import choose_policy
 from engine.evaluate.trained import Trained, load_trained
 from engine.export.model_card import CARD, card_of
+from engine.statistics.findings import POINT
 from kernels.crops import MIDDLE, SCALE
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
@@ -43,18 +44,33 @@ class Exported:
 
 
 class Deployed(nn.Module):
-    """A network with what comes before and after it: frames_NSS uint8 → probability_NK float32."""
+    """A network with what comes before and after it: frames_NSS uint8 → probability_NK float32.
 
-    def __init__(self, network: nn.Module, stored: int, crop: int, temperature: float) -> None:
+    Probabilities are of classes, which add up to 1, or that each finding is present.
+    """
+
+    def __init__(self, trained: Trained) -> None:
         super().__init__()
-        self.network, self.crop, self.temperature = network, crop, temperature
-        self.margin = (stored - crop) // 2
+        self.network, self.crop = trained.network, trained.state["crop"]
+        self.margin = (trained.state["stored"] - self.crop) // 2
+        self.findings = trained.task == "findings"
+        self.temperature: float | torch.Tensor
+        if self.findings:
+            self.register_buffer("temperature", torch.tensor(temperatures(trained), dtype=torch.float32))
+        else:
+            self.temperature = trained.decision.temperature
 
     def forward(self, frames_NSS: torch.Tensor) -> torch.Tensor:
         start, end = self.margin, self.margin + self.crop
         level_N1HW = frames_NSS[:, start:end, start:end].to(torch.float32).unsqueeze(1)
         logits_NK = self.network((level_N1HW - float(MIDDLE)) * float(SCALE))
-        return torch.softmax(logits_NK / self.temperature, 1)
+        scaled_NK = logits_NK / self.temperature
+        return torch.sigmoid(scaled_NK) if self.findings else torch.softmax(scaled_NK, 1)
+
+
+def temperatures(trained: Trained) -> list[float]:
+    """Of each finding."""
+    return [decision.temperature for decision in trained.findings.by_finding]
 
 
 def export(config: ExportConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Exported:
@@ -107,7 +123,7 @@ def onnx_model(trained: Trained) -> Any:
     state = trained.state
     if hasattr(trained.network, "fused"):
         trained.network.fused = False  # type: ignore[assignment]
-    deployed = Deployed(trained.network, state["stored"], state["crop"], trained.decision.temperature).eval()
+    deployed = Deployed(trained).eval()
     example_NSS = torch.zeros(2, state["stored"], state["stored"], dtype=torch.uint8)
     with quiet_exporter():
         program = torch.onnx.export(
@@ -148,7 +164,7 @@ def describe(onnx: Any, model: Any, trained: Trained) -> None:
         "stored": state["stored"],
         "fit": state["fit"],
         "network": state.get("network", "cnn"),
-        "temperature": repr(trained.decision.temperature),
+        **settled_facts(trained),
         "conversion_id": state["conversion_id"],
         "checkpoint_sha256": trained.sha256,
         "plainfilm": __version__,
@@ -160,6 +176,18 @@ def describe(onnx: Any, model: Any, trained: Trained) -> None:
         f"{FRAMES}: uint8 (N, {state['stored']}, {state['stored']}), as in a beton; {PROBABILITIES}: float32 (N, "
         f"{len(trained.classes)}). Research software: not for diagnosis."
     )
+
+
+def settled_facts(trained: Trained) -> dict[str, str]:
+    """What validation settled; of findings in their order, as JSON, and null where it knew too few films of one."""
+    if trained.task == "classes":
+        return {"temperature": repr(trained.decision.temperature)}
+    rule = trained.findings
+    threshold_K = [decision.point(POINT).threshold for decision in rule.by_finding]
+    temperature_K = [
+        value if enough else None for value, enough in zip(temperatures(trained), rule.enough_K.tolist(), strict=True)
+    ]
+    return {"task": "findings", "temperature": json.dumps(temperature_K), "threshold": json.dumps(threshold_K)}
 
 
 def largest_difference(content: bytes, frames_NSS: np.ndarray, expected_NK: np.ndarray) -> float:

@@ -1,16 +1,21 @@
 """The model card: what an exported network is, what it was made from, how well it does, and what to beware of."""
 
+# K findings
+
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from engine.evaluate.findings import FINDINGS, FindingResult, FindingsMetrics
 from engine.evaluate.results import METRICS, Metrics
 from engine.evaluate.trained import Trained
 from engine.explain.findings import EXPLANATION, NOT_FOR_DIAGNOSIS, Explanation
+from engine.statistics.estimates import Estimate
 from engine.statistics.names import (
     CALIBRATION,
     RESULTS,
@@ -19,16 +24,22 @@ from engine.statistics.names import (
     metric_of,
     over_classes,
     value_text,
+    with_interval,
 )
+from engine.statistics.thresholds import OperatingPoint
 from engine.train.run_folder import read_run_settings
-from engine.train.summary import SUMMARY, Summary
+from engine.train.summary import SUMMARY, Summary, of_findings
 from loaders import __version__
+from loaders.beton.format import Facts
 from loaders.beton.reader import Beton
 from loaders.cautions import caution
 from loaders.errors import ConfigError, IntegrityError, StorageError
+from loaders.output import DASH
 from loaders.records import R, known_record
+from loaders.sources.findings import policy_lines
 
 CARD = "model_card.md"
+BY_FINDING = ("auc", "sensitivity", "specificity", "f1")  # columns of the results of findings
 
 
 def card_of(trained: Trained, model_name: str) -> str:
@@ -41,7 +52,14 @@ def card_of(trained: Trained, model_name: str) -> str:
     summary, settings = known_record(Summary, trained.run / SUMMARY), dict[str, Any]()
     with contextlib.suppress(ConfigError):  # they cannot be read
         settings = read_run_settings(trained.run)
-    evaluations = own_results(trained, Metrics, f"evaluation/*/{METRICS}")
+    findings = trained.task == "findings"
+    evaluations: list[Metrics] | list[FindingsMetrics]
+    if findings:
+        evaluations = own_results(trained, FindingsMetrics, f"evaluation/*/{FINDINGS}")
+        results = findings_result_text(evaluations)
+    else:
+        evaluations = own_results(trained, Metrics, f"evaluation/*/{METRICS}")
+        results = result_text(trained, evaluations)
     explanations = own_results(trained, Explanation, f"explanation/*/{EXPLANATION}")
     classes = ", ".join(map(plain, trained.classes))
     parameters = f"{summary.parameters:,} parameters" if summary else "parameters not recorded"
@@ -49,12 +67,12 @@ def card_of(trained: Trained, model_name: str) -> str:
         f"# Model card: {classes}",
         f"**{NOT_FOR_DIAGNOSIS}** Written by plainfilm {__version__}.",
         "## What it is",
-        f"A classifier of frontal chest radiographs: network {plain(str(state.get('network', 'cnn')))}, "
+        f"A classifier of {'findings on ' * findings}frontal chest radiographs: "
+        f"network {plain(str(state.get('network', 'cnn')))}, "
         f"{parameters}, epoch {plain(str(state['epoch']))}. {plain(model_name)} "
         f"takes uint8 frames (N, {state['stored']}, {state['stored']}), crops their centre to {state['crop']} pixels a "
         f"side, maps grey levels to [-1, 1], and gives probabilities (N, {len(trained.classes)}) in the order: "
-        f"{classes}. The positive class is {plain(state['positive'])}. Probabilities are calibrated on validation, by "
-        f"temperature {trained.decision.temperature:.3g}.",
+        + (f"{classes}. {INSIDE}" if findings else of_classes(trained)),
         "## Intended use",
         "Research on methods: how classifiers of radiographs learn, fail and may be compared. Not for diagnosis, "
         "triage or any decision on a patient. Not for lateral views, CT, photographs, annotated pictures, or children "
@@ -63,8 +81,9 @@ def card_of(trained: Trained, model_name: str) -> str:
         *data_text(trained, summary, Path(str(settings.get("data", "")))),
         "## Training",
         *training_text(summary, settings),
+        *(["## Thresholds", *threshold_text(trained)] if findings else []),
         "## Held-out results",
-        *result_text(trained, evaluations),
+        *results,
         "## Cautions",
         caution_list(trained, summary, evaluations, explanations),
         "## How to call it",
@@ -73,6 +92,23 @@ def card_of(trained: Trained, model_name: str) -> str:
         f"{NOT_FOR_DIAGNOSIS}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+COUNTS_KNOWN = (
+    "Counts are of the films with a finding, of those in which it is known; unknown labels were neither trained nor "
+    "measured on."
+)
+INSIDE = (
+    "Each is the probability that the finding is present; several may be, or none. Sigmoid and temperatures are inside."
+)
+
+
+def of_classes(trained: Trained) -> str:
+    """The classes, the positive one, and their temperature."""
+    return (
+        f"{', '.join(map(plain, trained.classes))}. The positive class is {plain(trained.state['positive'])}. "
+        f"Probabilities are calibrated on validation, by temperature {trained.decision.temperature:.3g}."
+    )
 
 
 def plain(text: str) -> str:
@@ -89,9 +125,11 @@ def own_results(trained: Trained, kind: type[R], pattern: str) -> list[R]:
 
 def data_text(trained: Trained, summary: Summary | None, data: Path) -> Iterator[str]:
     """What the network was trained on: from the betons where they still are, else what the run knows."""
-    columns = {split: cells for split in ("train", "val") if (cells := beton_counts(trained, data, split))}
-    if columns:
-        lines = [f"| class | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+    found = {split: counts for split in ("train", "val") if (counts := beton_counts(trained, data, split))}
+    if found:
+        columns = {split: cells for split, (cells, _) in found.items()}
+        kind_of = "finding" if trained.task == "findings" else "class"
+        lines = [f"| {kind_of} | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
         names = [*map(plain, trained.classes), "groups", "sources"]
         rows = zip(names, *columns.values(), strict=True)
         yield "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
@@ -99,6 +137,10 @@ def data_text(trained: Trained, summary: Summary | None, data: Path) -> Iterator
             "A group is a patient with all copies of its images, near ones where the audit looked for them; no group "
             "is in two splits."
         )
+        if trained.task == "findings":
+            facts = next(iter(found.values()))[1]
+            read_as = [plain(line) for line in policy_lines(facts.uncertain, facts.blank)]
+            yield " ".join([COUNTS_KNOWN, *read_as])
     elif summary:
         yield (
             f"{summary.training_images:,} training and {summary.validation_images:,} validation images; classes, "
@@ -116,29 +158,33 @@ def data_text(trained: Trained, summary: Summary | None, data: Path) -> Iterator
     )
 
 
-def beton_counts(trained: Trained, data: Path, split: str) -> list[str]:
-    """One column of the table of data: images of each class, groups, sources.
+def beton_counts(trained: Trained, data: Path, split: str) -> tuple[list[str], Facts] | None:
+    """One column of the table of data: images of each class, or present and known of each finding; groups, sources.
 
-    Empty where the beton is not there any more, or is another conversion's.
+    None where the beton is not there any more, or is another conversion's.
     """
     try:
         with Beton(data / f"{split}.beton") as beton:
             facts, rows_N = beton.facts, beton.rows_N
             if facts.conversion_id != trained.state["conversion_id"]:
-                return []
-            counts = np.bincount(beton.label_N, minlength=len(facts.classes)).tolist()
+                return None
+            if facts.task == "findings":
+                present_K, known_K = (beton.labels == 1).sum(0).tolist(), np.isfinite(beton.labels).sum(0).tolist()
+                counts = [f"{present:,} of {known:,}" for present, known in zip(present_K, known_K, strict=True)]
+            else:
+                counts = np.bincount(beton.label_N, minlength=len(facts.classes)).tolist()
             sources = ", ".join(plain(facts.sources[source] or "unknown") for source in np.unique(rows_N["source"]))
-            return [*map(str, counts), str(len(np.unique(rows_N["group"]))), sources]
+            return [*map(str, counts), str(len(np.unique(rows_N["group"]))), sources], facts
     except (ValueError, OSError, IntegrityError, StorageError):
-        return []
+        return None
 
 
 def training_text(summary: Summary | None, settings: dict[str, Any]) -> Iterator[str]:
     """The recipe: settings that are no paths, and how the training ended."""
     if summary:
         yield (
-            f"{summary.epochs} epochs ({summary.ending}); best validation F1 "
-            f"{value_text('f1', summary.best_f1)}, by which the epoch was chosen, so that it is optimistic."
+            f"{summary.epochs} epochs ({summary.ending}); best validation {summary.best}, by which the epoch was "
+            "chosen, so that it is optimistic."
         )
     shown = {
         name: Path(value).name if isinstance(value, str) else value  # the weights to begin with may be a file
@@ -166,6 +212,60 @@ def result_text(trained: Trained, evaluations: list[Metrics]) -> Iterator[str]:
         yield "Not measured: run `plainfilm evaluate` on a held-out beton, and export again."
 
 
+def threshold_text(trained: Trained) -> Iterator[str]:
+    """What validation settled of each finding."""
+    names = [point.name for point in trained.findings.by_finding[0].points if point.name != "0.5"]
+    lines = [f"| finding | temperature | {' | '.join(names)} |", "| --- | --- |" + " --- |" * len(names)]
+    for name, enough, rule in zip(
+        trained.classes, trained.findings.enough_K.tolist(), trained.findings.by_finding, strict=True
+    ):
+        cells = [f"{rule.temperature:.3g}", *(threshold_cell(rule.point(point)) for point in names)]
+        shown = cells if enough else ["not calibrated", *[DASH] * len(names)]
+        lines.append(f"| {plain(name)} | {' | '.join(shown)} |")
+    yield "\n".join(lines)
+    yield (
+        "Thresholds of the probability from which a finding is called present, chosen on validation: f1, of the "
+        "highest F1, is the one that results are at; youden, of the highest sensitivity + specificity; rule-out, the "
+        "highest with a sensitivity of 95 %. A finding without any was known in too few films of validation: do not "
+        "use its output."
+    )
+
+
+def threshold_cell(point: OperatingPoint) -> str:
+    """A threshold, or a dash."""
+    return DASH if point.threshold is None else f"{point.threshold:.3g}"
+
+
+def findings_result_text(evaluations: list[FindingsMetrics]) -> Iterator[str]:
+    """A table for each set that these weights were evaluated on: one row a finding, and means."""
+    for found in evaluations:
+        counts = f"{found.num_samples:,} images in {found.num_groups:,} groups"
+        yield f"{plain(found.set_name)} ({plain(found.beton)}): {counts}."
+        header = "| finding | present of known | " + " | ".join(metric_of(name).name for name in BY_FINDING) + " |"
+        means = [mean_cell(name, found.macro.get(name)) for name in BY_FINDING]
+        measured = sum(one.refused is None for one in found.findings)
+        mean = f"| mean over {of_findings(measured, len(found.findings))} |  | {' | '.join(means)} |"
+        rows = [header, "| --- | --- |" + " --- |" * len(BY_FINDING), *map(finding_row, found.findings), mean]
+        yield "\n".join(rows)
+        yield "In brackets are 95 % intervals. Sensitivity, specificity and F1 are at the threshold f1."
+    if not evaluations:
+        yield "Not measured: run `plainfilm evaluate` on a held-out beton, and export again."
+
+
+def mean_cell(name: str, found: Estimate | None) -> str:
+    """A mean over findings; over how many, its row says."""
+    return DASH if found is None else with_interval(name, msgspec.structs.replace(found, defined=None, classes=None))
+
+
+def finding_row(found: FindingResult) -> str:
+    """One finding, measured or not."""
+    if found.refused is not None:
+        cells = [f"not measured: {plain(found.refused.text)}", *[DASH] * (len(BY_FINDING) - 1)]
+    else:
+        cells = [with_interval(name, found.estimates.get(name)) or DASH for name in BY_FINDING]
+    return f"| {plain(found.name)} | {found.num_present:,} of {found.num_known:,} | {' | '.join(cells)} |"
+
+
 def estimate_rows(found: Metrics) -> Iterator[str]:
     """One line a metric that is defined."""
     for name in (*RESULTS, *CALIBRATION):
@@ -181,10 +281,11 @@ def estimate_rows(found: Metrics) -> Iterator[str]:
 
 
 def caution_list(
-    trained: Trained, summary: Summary | None, evaluations: list[Metrics], explanations: list[Explanation]
-) -> str:
+    trained: Trained, summary: Summary | None, evaluations: Sequence[Metrics | FindingsMetrics],
+    explanations: list[Explanation],
+) -> str:  # fmt: skip
     """Cautions of the training and of what validation settled, of each set's results, and those of every card."""
-    lines = [found.text for found in [*(summary.cautions if summary else ()), *trained.decision.cautions()]]
+    lines = [found.text for found in [*(summary.cautions if summary else ()), *trained.rule.cautions()]]
     lines += [f"{result.set_name}: {found.text}" for result in evaluations for found in result.cautions]
     for explanation in explanations:
         lines.append(f"{explanation.set_name}: {explanation.sentence}")

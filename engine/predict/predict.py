@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +14,18 @@ import numpy as np
 from engine.config import PredictConfig, check_out
 from engine.device import Policy, choose_policy, settle_precision
 from engine.evaluate.trained import Trained, load_trained
-from engine.predict.table import PredictedFile, Source, kind_text, list_sources, opened_spool, opened_table
+from engine.predict.decisions import ABSENT, ABSTAINS, PRESENT, FindingRule, PredictedFile, Rule, kind_text, rule_of
+from engine.predict.table import Source, list_sources, opened_spool, opened_table
 from engine.train.leakage import RECORD, load_record
 from loaders.audit.findings import DEFECTS, FIXED
-from loaders.cautions import Caution, caution
+from loaders.cautions import Caution, caution, each_once
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
 from loaders.images.quality import fix_of, own_defects
-from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
+from loaders.output import DASH, Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
 
 WINDOW = 1024  # files whose frames lie on the disk at once: 100 MB at 320 × 320
-UNREADABLE, LOW_CONFIDENCE = "unreadable", "low-confidence"
+UNREADABLE = "unreadable"
 SETS = {"train": "training", "val": "validation"}  # as a person calls them
 
 
@@ -32,18 +33,21 @@ SETS = {"train": "training", "val": "validation"}  # as a person calls them
 class Predicted:
     """What became of the files.  predicted, abstained: class or kind of reason → files.  in_set: the run's set → files.
 
+    decided: finding and decision on it → files.
+
     usable: files that the network was given.  first: of the others, the first and why.
-    temperature: by which logits were divided.
+    temperature: by which logits were divided; None of findings, which have one each.
     """
 
     out: Path
-    classes: tuple[str, ...]
+    rule: Rule
     min_confidence: float
-    temperature: float
+    temperature: float | None
     files: int = 0
     usable: int = 0
     first: str = ""
     predicted: Counter[str] = field(default_factory=Counter)
+    decided: Counter[tuple[str, str]] = field(default_factory=Counter)
     abstained: Counter[str] = field(default_factory=Counter)
     in_set: Counter[str] = field(default_factory=Counter)
     repaired: int = 0
@@ -58,10 +62,11 @@ class Predicted:
         self.repaired += bool(row.fix)
         if row.in_set:
             self.in_set[row.in_set] += 1
-        if row.predicted_class:
-            self.predicted[row.predicted_class] += 1
-        else:
+        if row.kind:
             self.abstained[row.kind] += 1
+        elif row.predicted_class:
+            self.predicted[row.predicted_class] += 1
+        self.decided.update(zip(self.rule.classes, row.decisions, strict=False))
 
     def check(self) -> None:
         """Errors: InputError when not a single file could be given to the network."""
@@ -74,7 +79,7 @@ class Predicted:
 
 
 def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Predicted:
-    """Predict the class of each file, in a table that is published whole at the end.
+    """Predict the class of each file, or each finding, in a table that is published whole at the end.
 
     Files are decoded, repaired and fitted as `convert` does with the same --audit, at the size of the run's betons; the
     network sees the same central crop as in `evaluate`.  A file that cannot be used is a row with its reason.
@@ -94,18 +99,19 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
     trained.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
+    rule = rule_of(trained, config.min_confidence)
     found = Predicted(
-        out=config.table, classes=trained.classes, min_confidence=config.min_confidence,
-        temperature=trained.decision.temperature, cautions=cautions,
+        out=config.table, rule=rule, min_confidence=config.min_confidence,
+        temperature=None if trained.task == "findings" else trained.decision.temperature, cautions=cautions,
     )  # fmt: skip
-    found.cautions += trained.decision.cautions()
+    found.cautions += each_once([*trained.rule.cautions(), *rule.cautions()])
     if config.audit == "off":
         found.cautions.append(caution("audit-off"))
     if known is None:
         found.cautions.append(caution("no-leakage-record", file=str(config.run / RECORD)))
     size = min(WINDOW, len(sources)) * trained.state["stored"] ** 2
-    with opened_spool(config.table, size) as spool, opened_table(config.table, config.kind, trained.classes) as write:
-        for row in rows_of(config, trained, policy, sources, known or {}, spool, progress):
+    with opened_spool(config.table, size) as spool, opened_table(config.table, config.kind, rule) as write:
+        for row in rows_of(config, trained, rule, policy, sources, known or {}, spool, progress):
             found.count(row)
             write(row)
         found.check()  # while the table can still be dropped
@@ -115,8 +121,8 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
 
 
 def rows_of(
-    config: PredictConfig, trained: Trained, policy: Policy, sources: Sequence[Source], known: dict[bytes, str],
-    spool: Path, progress: PhaseProgress,
+    config: PredictConfig, trained: Trained, rule: Rule, policy: Policy, sources: Sequence[Source],
+    known: dict[bytes, str], spool: Path, progress: PhaseProgress,
 ) -> Iterator[PredictedFile]:  # fmt: skip
     """The row of each file, in order; no more than WINDOW files are held at once."""
     state = trained.state
@@ -141,9 +147,9 @@ def rows_of(
                 waiting.append((row, place))
                 progress("predict", done, len(sources))
                 if len(waiting) == config.batch_size:
-                    yield from predicted_rows(waiting, trained, policy, spool, config.min_confidence)
+                    yield from predicted_rows(waiting, trained, rule, policy, spool)
                     waiting = []
-        yield from predicted_rows(waiting, trained, policy, spool, config.min_confidence)
+        yield from predicted_rows(waiting, trained, rule, policy, spool)
 
 
 def judged_row(path: str, decoded: Decoded, config: PredictConfig, known: dict[bytes, str]) -> PredictedFile:
@@ -163,7 +169,7 @@ def judged_row(path: str, decoded: Decoded, config: PredictConfig, known: dict[b
 
 
 def predicted_rows(
-    waiting: Sequence[tuple[PredictedFile, int]], trained: Trained, policy: Policy, spool: Path, min_confidence: float
+    waiting: Sequence[tuple[PredictedFile, int]], trained: Trained, rule: Rule, policy: Policy, spool: Path
 ) -> Iterator[PredictedFile]:
     """The rows, predicted where no reason is against it.  Errors: CheckpointError for outputs that are not finite."""
     place_N = np.array([place for row, place in waiting if not row.kind], np.int64)
@@ -172,38 +178,49 @@ def predicted_rows(
         frames_B = np.memmap(spool, np.uint8, "r")
         probability_NK = iter(trained.probabilities(frames_B, place_N * trained.state["stored"] ** 2, policy))
     for row, _ in waiting:
-        yield row if row.kind else predicted_row(row, next(probability_NK), trained.classes, min_confidence)
-
-
-def predicted_row(
-    row: PredictedFile, probability_K: np.ndarray, classes: tuple[str, ...], min_confidence: float
-) -> PredictedFile:
-    """The row with the most probable class, or with the reason why it abstains."""
-    values = tuple(probability_K.tolist())
-    best = int(probability_K.argmax())
-    if values[best] >= min_confidence:
-        return replace(row, predicted_class=classes[best], probabilities=values)
-    found = f"{values[best]:.2f} for {classes[best]}, expected at least {min_confidence:g}"
-    return replace(row, kind=LOW_CONFIDENCE, detail=found, probabilities=values)
+        yield row if row.kind else rule.decided(row, next(probability_NK))
 
 
 def prediction_parts(found: Predicted) -> Parts:
     """Counts, cautions, and where the table is."""
-    predicted, abstained = sum(found.predicted.values()), sum(found.abstained.values())
+    abstained, findings = sum(found.abstained.values()), isinstance(found.rule, FindingRule)
+    predicted = found.files - abstained
+    words = ("scored", "not scored") if findings else ("predicted", "abstained")
     parts: list[Line | Sheet] = [
-        Line(f"{found.files:,} files: {predicted:,} predicted + {abstained:,} abstained", "bold"),
-        Sheet(
+        Line(f"{found.files:,} files: {predicted:,} {words[0]} + {abstained:,} {words[1]}", "bold"),
+        finding_sheet(found, found.rule)
+        if isinstance(found.rule, FindingRule)
+        else Sheet(
             headers=("predicted class", "files"),
-            rows=tuple((name, f"{found.predicted[name]:,}") for name in found.classes),
+            rows=tuple((name, f"{found.predicted[name]:,}") for name in found.rule.classes),
         ),
     ]
     if found.abstained:
         rows = tuple((kind_text(kind), f"{number:,}") for kind, number in found.abstained.most_common())
-        parts.append(Sheet(headers=("abstained because of", "files"), rows=rows))
-    calibrated = f"calibrated on validation, at temperature {found.temperature:.3g}"
-    abstains = f"the prediction abstains below {found.min_confidence:g} (--min-confidence)"
-    parts.append(Line(f"Probabilities {calibrated}; {abstains}."))
+        parts.append(Sheet(headers=(f"{words[1]} because of", "files"), rows=rows))
+    if findings:
+        parts.append(Line(BOUNDS.format(found.min_confidence)))
+    else:
+        calibrated = f"calibrated on validation, at temperature {found.temperature:.3g}"
+        abstains = f"the prediction abstains below {found.min_confidence:g} (--min-confidence)"
+        parts.append(Line(f"Probabilities {calibrated}; {abstains}."))
     if found.repaired:
         parts.append(Line(f"{found.repaired:,} repaired as by `convert --audit auto`: see the column fix."))
     parts += caution_lines(found.cautions)
     return [*parts, path_line(found.out)]
+
+
+BOUNDS = (
+    "Probabilities calibrated on validation, each finding at its own temperature; between the last two columns, around "
+    "its threshold, a finding abstains (--min-confidence {:g})."
+)
+
+
+def finding_sheet(found: Predicted, rule: FindingRule) -> Sheet:
+    """What became of each finding, and the bounds of its probability."""
+    rows = []
+    for place, name in enumerate(rule.classes):
+        bounds = (float(rule.absent_to_K[place]), float(rule.present_from_K[place]))
+        shown = (f"{bound:.3g}" if rule.enough_K[place] else DASH for bound in bounds)
+        rows.append((name, *(f"{found.decided[name, what]:,}" for what in (PRESENT, ABSENT, ABSTAINS)), *shown))
+    return Sheet(headers=("finding", PRESENT, ABSENT, "abstained", "absent up to", "present from"), rows=tuple(rows))

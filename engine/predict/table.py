@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.predict.decisions import PredictedFile, Rule
 from loaders.atomic_file import SUFFIX, locked_file, publish
 from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, InputError, RadiographError
 from loaders.images.decode import inside, temporary_spool
 from loaders.settings import is_path
 from loaders.sources.entry import csv_bytes, files_below, kind_aside, may_be_picture, table_path
-
-ABSTAINS = "abstains"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,69 +86,36 @@ def found_at(path: Path) -> Iterator[Source]:
         yield Source(path=str(path / relative), file=f"{base}/{relative}", problem=problem)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PredictedFile:
-    """The prediction of one file.  path: as the user named it.
-
-    predicted_class: "" where the prediction abstains.  kind: why it does: unreadable, low-confidence, or the defects
-    that are against it, joined by ";".  detail: of the kind.
-    probabilities: calibrated, in the order of the classes; None for a file that the network was not given.
-    fix: how it was repaired, as in convert.csv.  in_set: training or validation, where that set has the same pixels.
-    """
-
-    path: str
-    predicted_class: str = ""
-    kind: str = ""
-    detail: str = ""
-    probabilities: tuple[float, ...] | None = None
-    defects: tuple[str, ...] = ()
-    fix: str = ""
-    in_set: str = ""
-    note: str = ""
-
-    @property
-    def reason(self) -> str:
-        """Why the prediction abstains, for a person; "" where it does not."""
-        return f"{kind_text(self.kind)}: {self.detail}" if self.kind else ""
-
-
 Write = Callable[[PredictedFile], object]
 
 
-def kind_text(kind: str) -> str:
-    """A kind for a person: several defects are joined by "and"."""
-    return " and ".join(kind.split(";"))
-
-
-def columns(classes: tuple[str, ...]) -> tuple[str, ...]:
+def columns(rule: Rule) -> list[str]:
     """Names of a row's cells."""
-    probabilities = (f"probability_{name}" for name in classes)
-    return ("path", "predicted_class", "kind", "reason", *probabilities, "defects", "fix", "in_set", "note")
+    return ["path", *rule.columns(), "defects", "fix", "in_set", "note"]
 
 
-def row_line(row: PredictedFile, classes: tuple[str, ...], kind: str) -> bytes:
+def row_line(row: PredictedFile, rule: Rule, kind: str) -> bytes:
     """One row of a CSV, or as a line of JSON; an undefined probability is an empty cell, or null."""
-    values, ends = row.probabilities or (None,) * len(classes), (row.fix, row.in_set, row.note)
-    predicted = row.predicted_class or ABSTAINS
+    values, ends = row.probabilities or (None,) * len(rule.classes), (row.fix, row.in_set, row.note)
     if kind == "csv":
         shown = ["" if value is None else f"{value:.6f}" for value in values]
-        return csv_bytes([table_path(row.path), predicted, row.kind, row.reason, *shown, ";".join(row.defects), *ends])
+        return csv_bytes([table_path(row.path), *rule.cells(row, shown), ";".join(row.defects), *ends])
     rounded = [value if value is None else round(value, 6) for value in values]
-    cells = (row.path, predicted, row.kind, row.reason, *rounded, list(row.defects), *ends)
-    content = dict(zip(columns(classes), cells, strict=True)) | {"not_for_diagnosis": True}
+    cells = (row.path, *rule.cells(row, rounded), list(row.defects), *ends)
+    content = dict(zip(columns(rule), cells, strict=True)) | {"not_for_diagnosis": True}
     return json.dumps(content).encode() + b"\n"
 
 
 @contextlib.contextmanager
-def opened_table(out: Path, kind: str, classes: tuple[str, ...]) -> Iterator[Write]:
+def opened_table(out: Path, kind: str, rule: Rule) -> Iterator[Write]:
     """What writes a row.  kind: csv or jsonl.  For its owner alone (0600), since it has file names.
 
     Rows go to a temporary file beside out; an error or a kill leaves the old table or none.  Errors: StorageError.
     """
     with publish(out, mode=0o600) as file:
         if kind == "csv":
-            file.write(csv_bytes(columns(classes)))
-        yield lambda row: file.write(row_line(row, classes, kind))
+            file.write(csv_bytes(columns(rule)))
+        yield lambda row: file.write(row_line(row, rule, kind))
 
 
 @contextlib.contextmanager

@@ -144,8 +144,9 @@ class Turns:
 def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Profile:
     """Train the reference and each variant in turns, in processes of their own, and leave profile.png and profile.json.
 
-    Errors: ConfigError without torchvision, for a source that is not the betons', and for a device that is not there;
-    InputError for betons that do not belong together, or a variant that fails; StorageError; LockedError.
+    Errors: ConfigError without torchvision, for betons of findings, for a source that is not the betons', and for a
+    device that is not there; InputError for betons that do not belong together, or a variant that fails; StorageError;
+    LockedError.
     """
     if importlib.util.find_spec("torchvision") is None:
         raise ConfigError("profile: no torchvision found, expected it for the reference; run pip install torchvision")
@@ -157,6 +158,11 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
     with contextlib.ExitStack() as stack:
         loaders = open_loaders(TrainConfig(data=config.data, out=config.folder, loader=config.loader), stack)
         facts, threads, num_images = loaders[0].beton.facts, loaders[0].threads, sum(len(one.beton) for one in loaders)
+    if facts.task == "findings":
+        raise ConfigError(
+            f"{config.data}: a conversion of findings, expected one of classes, which the reference pipeline predicts; "
+            "convert the same radiographs with one label a film: findings are trained on at the same speed"
+        )
     cores, dtype, variants = usable_cores(), policy.autocast or torch.float32, variants_for(policy.device.type)
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -20,10 +20,18 @@ from torch import nn
 from cli import main
 from engine.config import EvaluateConfig, ExplainConfig
 from engine.evaluate.evaluate import evaluate
-from engine.explain import controls
+from engine.evaluate.trained import load_trained
+from engine.explain import by_finding, controls
+from engine.explain.by_finding import (
+    FindingExplanation,
+    FindingsExplained,
+    FindingsExplanation,
+    as_two_classes,
+    explain_finding,
+)
 from engine.explain.cam import METHODS, cam, evidence, opened
 from engine.explain.controls import Deletion, Randomised, deletion, randomised, rank_correlation
-from engine.explain.explain import choose, explain
+from engine.explain.explain import explain
 from engine.explain.findings import Explained, Explanation, map_cautions
 from engine.explain.gallery import overlay
 from engine.explain.lungs import (
@@ -38,6 +46,7 @@ from engine.explain.lungs import (
     sentence,
     stem_of,
 )
+from engine.explain.pictures import choose, choose_of_finding, crops_of
 from engine.networks.cnn import Cnn
 from engine.networks.registry import DEVIATION, MEAN, make_network
 from engine.statistics.estimates import Estimate
@@ -52,7 +61,8 @@ from loaders.errors import CheckpointError, ConfigError, InputError, StorageErro
 from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from tests.conftest import made_once
-from tests.example_run import small_training
+from tests.example_run import finding_explained, small_training
+from tests.findings_example import NAMES, write_findings
 
 CROP = 64
 
@@ -140,6 +150,25 @@ def small_run(betons: Path, tmp_path: Path) -> Path:
     """One epoch at crops of 32: a run, whatever it learnt."""
     train(small_training(betons, tmp_path / "run"))
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three findings, each a bright patch at a place of its own: betons in b, and a run that sees the patches."""
+
+    def make(folder: Path) -> None:
+        write_findings(folder / "b", counts={"train": 200, "val": 60, "heldout": 60}, unknown=0.2, strength=90)
+        settings = {"epochs": 6, "dropout": 0.2, "batch_size": 8, "threads": 1, "rotation": 0.0}
+        train(small_training(folder / "b", folder / "run", **settings))
+
+    return made_once(tmp_path_factory, "patched", make)
+
+
+def explain_patched(patched: Path, out: Path, **settings: object) -> FindingsExplained:
+    plain = {"beton": patched / "b" / "heldout.beton", "samples": 6, "device": "cpu", "threads": 1} | settings
+    result = explain(ExplainConfig(run=patched / "run", out=out, **plain))  # type: ignore[arg-type]
+    assert isinstance(result, FindingsExplained)
+    return result
 
 
 # ---- the trap
@@ -237,7 +266,6 @@ def test_a_full_disk_leaves_the_overlays_of_the_first_time(
 
 
 def heldout_frames(case: Case) -> tuple[torch.Tensor, np.ndarray, nn.Module]:
-    from engine.evaluate.trained import load_trained
     from kernels.crops import crop_into
 
     network = load_trained(case.run).network
@@ -735,3 +763,159 @@ def test_three_classes_and_a_beton_of_one_sample_work_and_one_group_decides_noth
         assert (caution("one-group") in found.explanation.cautions) == bool(why)
         if why:
             assert found.explanation.deletion.failure == caution("deletion-not-faster")
+
+
+# ---- findings
+
+
+def test_each_findings_map_lies_where_that_finding_shows(patched: Path) -> None:
+    trained = load_trained(patched / "run")
+    with Beton(patched / "b" / "heldout.beton") as beton:
+        frames = torch.from_numpy(crops_of(beton, np.arange(len(beton))))
+        finding_NK = beton.labels
+    for place in range(len(NAMES)):
+        shown_N = np.flatnonzero(finding_NK[:, place] == 1)
+        with as_two_classes(trained.network, place):
+            maps_NHW = cam(trained.network, frames[shown_N], np.ones_like(shown_N), reference_N1HW=frames)
+        column = place * CROP // 4 + 2  # of its patch, as tests.findings_example draws it
+        near_HW = maps_NHW.mean(0)[: CROP // 4 + 6, max(0, column - 6) : column + CROP // 5 + 6]
+        assert near_HW.sum() > 0.6 * maps_NHW.mean(0).sum(), NAMES[place]
+
+
+def test_a_findings_map_is_that_of_its_logit_whatever_the_others_are(patched: Path) -> None:
+    network = load_trained(patched / "run").network
+    frames = torch.rand(2, 1, CROP, CROP) * 2 - 1
+    logits_NK = network(frames)
+    with as_two_classes(network, 1):
+        logits_N2 = network(frames)
+        map_NHW = evidence(network, frames, np.array([1, 1]))
+    assert torch.equal(logits_N2, torch.stack([torch.zeros(2), logits_NK[:, 1]], 1))
+    assert torch.equal(network(frames), logits_NK), "the handle left nothing behind"
+    with torch.no_grad():
+        network.classifier[-1].weight[[0, 2]] *= -3
+    with as_two_classes(network, 1):
+        assert np.array_equal(evidence(network, frames, np.array([1, 1])), map_NHW)
+
+
+def test_an_explanation_of_findings_has_one_entry_a_finding_and_its_pictures(patched: Path, tmp_path: Path) -> None:
+    found = explain_patched(patched, tmp_path)
+    content = read_record(FindingsExplanation, found.out / "explanation-by-finding.json")
+    assert content == found.explanation and [one.name for one in content.findings] == list(NAMES)
+    assert content.cautions.count(caution("usual-lung-region")) == 1 and not content.left_out
+    files = {"explanation-by-finding.json", "gallery.png"}
+    with Beton(patched / "b" / "heldout.beton") as beton:
+        labels_NK = beton.labels
+    for place, one in enumerate(content.findings):
+        assert one.lungs and one.lungs.num_samples + one.lungs.num_empty == one.num_predicted
+        assert one.randomised and one.deletion and not one.distrust
+        assert caution("usual-lung-region") not in one.cautions and 1 <= len(one.samples) <= 3
+        for sample in one.samples:
+            assert float(sample.present) == labels_NK[sample.sample, place], "of known labels alone"
+            assert sample.kind == "borderline" or (sample.present == sample.predicted) == (sample.kind == "right")
+            files.add(sample.overlay)
+    assert {path.name for path in found.out.iterdir() if path.suffix != ".lock"} >= files
+    assert len(files) == 2 + sum(len(one.samples) for one in content.findings), "no picture is of two findings"
+
+
+def test_only_the_findings_named_are_explained_and_old_pictures_go(
+    patched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = explain_patched(patched, tmp_path)
+    arguments = ["explain", str(patched / "run"), str(patched / "b" / "heldout.beton"), "--out", str(tmp_path)]
+    arguments += ["--device", "cpu", "--threads", "1", "--samples", "2", "--minutes", "0"]
+    assert main([*arguments, "--finding", "Edema", "--finding", "Nodule"]) == 0
+    printed = capsys.readouterr().out
+    assert "Edema" in printed and "Nodule" in printed and "Effusion" not in printed and "not for diagnosis" in printed
+    again = read_record(FindingsExplanation, first.out / "explanation-by-finding.json")
+    assert [one.name for one in again.findings] == ["Nodule", "Edema"] and again.left_out == ["Effusion"]
+    overlays = [sample.overlay for one in again.findings for sample in one.samples]
+    assert sorted(overlays) == [path.name for path in sorted(first.out.glob("0*.png"))]
+
+
+def test_without_time_the_most_often_present_is_explained_and_the_others_are_named(
+    patched: Path, tmp_path: Path
+) -> None:
+    found = explain_patched(patched, tmp_path, minutes=0).explanation
+    with Beton(patched / "b" / "heldout.beton") as beton:
+        commonest = NAMES[int((beton.labels == 1).sum(0).argmax())]
+    assert [one.name for one in found.findings] == [commonest]
+    assert found.left_out == [name for name in NAMES if name != commonest]
+    assert caution("findings-not-explained", findings=found.left_out, minutes=0) in found.cautions
+
+
+@pytest.mark.parametrize(
+    ("case", "remedy"),
+    [("unknown", "found Fracture, expected of Effusion, Nodule, Edema"), ("classes", "tells classes apart")],
+)
+def test_a_finding_that_the_run_does_not_have_is_refused(
+    patched: Path, small_run: Path, betons: Path, tmp_path: Path, case: str, remedy: str
+) -> None:
+    with pytest.raises(ConfigError, match=remedy):
+        if case == "unknown":
+            explain_patched(patched, tmp_path, finding=("Edema", "Fracture"))
+        else:
+            explain(ExplainConfig(run=small_run, beton=betons / "heldout.beton", finding=("Edema",)))
+
+
+def test_a_finding_that_is_predicted_nowhere_has_examples_and_no_numbers(
+    patched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(pictures: object, masks: object, scored: by_finding.Scored, *others: object) -> object:
+        return explain_finding(pictures, masks, replace(scored, threshold=1.1), *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("engine.explain.by_finding.explain_finding", nowhere)
+    (found,) = explain_patched(patched, tmp_path, finding=("Edema",)).explanation.findings
+    assert found.num_predicted == 0 and found.region == "unknown"
+    assert found.lungs is None and found.randomised is None and found.deletion is None
+    assert found.sentence == f"{NOTHING}: it is predicted in no image" and found.samples
+
+
+def test_maps_of_few_groups_or_that_failed_a_control_answer_nothing(patched: Path, tmp_path: Path) -> None:
+    few = {"region": "unknown", "cautions": msgspec.to_builtins([caution("few-groups", groups=4)])}
+    found = msgspec.convert(finding_explained("Edema", **few), FindingExplanation)
+    assert found.sentence.startswith(f"{NOTHING}: there are only 4 groups")
+    with Beton(patched / "b" / "heldout.beton") as beton:
+        write_subset([(beton, np.arange(12))], tmp_path / "few.beton", "heldout")  # of six groups
+    for one in explain_patched(patched, tmp_path, beton=tmp_path / "few.beton").explanation.findings:
+        assert one.region == "unknown" and (one.distrust or not one.num_predicted)
+
+
+def test_the_region_of_a_finding_must_follow_from_its_numbers() -> None:
+    with pytest.raises(msgspec.ValidationError, match="region outside, expected lungs"):
+        msgspec.convert(finding_explained("Edema", region="outside"), FindingExplanation)
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_examples_of_a_finding_are_of_known_labels_right_ones_present(count: int) -> None:
+    finding_N = np.array([1, 1, 0, 0, np.nan, 1, 0])
+    margin_N = np.array([0.5, 3.0, 2.0, -4.0, 9.0, -1.0, -0.1])
+    chosen = choose_of_finding(finding_N, margin_N, count)
+    assert chosen[0] == (1, "right") and len(chosen) == min(count, 6)
+    assert 4 not in dict(chosen), "its label is unknown"
+    if count == 3:
+        assert chosen == [(1, "right"), (2, "wrong"), (6, "borderline")]
+    if count == 9:
+        assert sorted(sample for sample, _ in chosen) == [0, 1, 2, 3, 5, 6]
+
+
+def test_masks_of_a_beton_of_findings_are_found_by_its_own_table_and_another_is_refused(
+    patched: Path, tmp_path: Path
+) -> None:
+    shutil.copy(patched / "b" / "heldout.beton", tmp_path)
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "film3_mask.png"), np.full((64, 64), 255, np.uint8))
+    header = ("path", "label", "split", "sample", "group", "verdict", "kind", "reason", "fix", "width", "height")
+    with Beton(tmp_path / "heldout.beton") as beton:
+        groups = beton.rows_N["group"].tolist()
+        for shift in (0, 1):
+            with (tmp_path / "convert.csv").open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(header)
+                for sample, group in enumerate(groups):
+                    cells = (f"film{sample}.png", "", "heldout", sample, group + shift, "written", "", "", "", 64, 64)
+                    writer.writerow(cells)
+            if shift:
+                with pytest.raises(InputError, match="not the 60 samples"):
+                    find_masks(beton, tmp_path / "masks", None)
+            else:
+                assert find_masks(beton, tmp_path / "masks", None).samples(beton).tolist() == [3]

@@ -20,6 +20,7 @@ import torch
 
 import cli
 from engine.config import ExportConfig, PredictConfig
+from engine.evaluate.findings import FindingResult, FindingsMetrics
 from engine.evaluate.trained import Decision, Trained, load_trained
 from engine.export import export as exporting
 from engine.export.export import export
@@ -30,9 +31,11 @@ from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.train import train
 from loaders import __version__
 from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
 from loaders.cautions import caution
 from loaders.errors import CheckpointError, ConfigError, IntegrityError
 from tests.example_run import CHECKPOINT, alone, deletion, estimate, explanation, metrics, put, small_training
+from tests.findings_example import NAMES, write_findings
 
 pytestmark = pytest.mark.extras
 
@@ -111,10 +114,10 @@ def test_temperature_is_inside_the_file(run: Path, exported: Path) -> None:
     assert trained.decision.temperature == pytest.approx(6 / np.log(SURE / (1 - SURE)), rel=1e-3)
     frames_NSS = np.random.default_rng(0).integers(0, 256, (3, *[trained.state["stored"]] * 2), np.uint8)
     (found_NK,) = session_of(exported).run(None, {"frames": frames_NSS})
-    as_they_are = replace(trained, decision=Decision(temperature=1.0, points=()))
+    as_they_are = replace(trained, rule=Decision(temperature=1.0, points=()))
     assert abs(reference(as_they_are, frames_NSS) - found_NK).max() > 1e-3
     assert "at its bound" not in card_of(trained, "m.onnx")
-    at_its_bound = replace(trained, decision=Decision(temperature=20.0, points=()))
+    at_its_bound = replace(trained, rule=Decision(temperature=20.0, points=()))
     card = card_of(at_its_bound, "m.onnx")
     assert "by temperature 20." in card and "- the temperature is at its bound, 20: " in card
 
@@ -248,6 +251,110 @@ def test_a_card_without_betons_and_summary_says_not_recorded(run: Path, tmp_path
         shutil.copy(run / name, tmp_path / "run" / name)
     card = card_of(load_trained(tmp_path / "run"), "model.onnx")
     assert "## Data\n\nNot recorded." in card and "## Training\n\nNot recorded." in card
+
+
+# ---- findings
+
+
+@pytest.fixture(scope="module")
+def finding_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on three findings, of one of which validation knows too few films; blank ones of another were absent."""
+    folder = tmp_path_factory.mktemp("findings")
+    data = write_findings(folder / "b", counts={"train": 24, "val": 40}, crop=32, unknown=0.1)
+    for split in ("train", "val"):
+        with Beton(data / f"{split}.beton") as beton:
+            labels, rows_N, size = beton.labels.copy(), beton.rows_N.copy(), beton.page_size
+            facts = replace(beton.facts, blank=dict.fromkeys(NAMES, "unknown") | {"Nodule": "absent"})
+            frames = [beton.frame(sample) for sample in range(len(beton))]
+        if split == "val":
+            labels[5:, 2] = np.nan
+        write_beton(data / f"{split}.beton", iter(frames), labels, rows_N, facts, size)
+    train(small_training(data, folder / "run", batch_size=8))
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def finding_export(finding_run: Path) -> Path:
+    """The run's model, exported once."""
+    return export(ExportConfig(run=finding_run)).model
+
+
+def test_the_file_gives_calibrated_probabilities_that_each_finding_is_present(
+    finding_run: Path, finding_export: Path
+) -> None:
+    trained, temperature_K = load_trained(finding_run), []
+    stored, margin = trained.state["stored"], (trained.state["stored"] - trained.state["crop"]) // 2
+    frames_NSS = np.random.default_rng(1).integers(0, 256, (5, stored, stored), np.uint8)
+    with torch.no_grad():
+        inner_N1HW = torch.from_numpy(frames_NSS)[:, None, margin:-margin, margin:-margin] / 127.5 - 1
+        logits_NK = trained.network(inner_N1HW).double().numpy()
+    temperature_K = np.array([rule.temperature for rule in trained.findings.by_finding])
+    expected_NK = 1 / (1 + np.exp(-logits_NK / temperature_K))
+    session = session_of(finding_export)
+    for size in (1, 5):
+        (found_NK,) = session.run(None, {"frames": frames_NSS[:size]})
+        assert found_NK.shape == (size, 3) and found_NK.dtype == np.float32
+        np.testing.assert_allclose(found_NK, expected_NK[:size], atol=1e-4)
+    assert abs(1 / (1 + np.exp(-logits_NK)) - expected_NK)[:, :2].max() > 1e-4 and temperature_K[2] == 1
+    facts = {entry.key: entry.value for entry in onnx.load(finding_export).metadata_props}
+    assert facts["task"] == "findings" and json.loads(facts["classes"]) == list(NAMES) and facts["positive"] == ""
+    assert json.loads(facts["temperature"]) == [*temperature_K.tolist()[:2], None]
+    assert json.loads(facts["threshold"]) == [*trained.findings.threshold_K[:2], None]
+
+
+def test_the_card_of_findings_has_counts_policies_and_thresholds(finding_run: Path, finding_export: Path) -> None:
+    card, trained = (finding_run / "model_card.md").read_text(), load_trained(finding_run)
+    columns = []
+    for split in ("train", "val"):
+        with Beton(finding_run.parent / "b" / f"{split}.beton") as beton:
+            known_K, present_K = np.isfinite(beton.labels).sum(0), (beton.labels == 1).sum(0)
+            columns.append([f"{present} of {known}" for present, known in zip(present_K, known_K, strict=True)])
+    for name, *cells in zip(NAMES, *columns, strict=True):
+        assert f"\n| {name} | {' | '.join(cells)} |" in card
+    assert "Uncertain values were read as unknown." in card
+    assert "Empty cells were read as absent for Nodule; otherwise as unknown." in card
+    for place, name in enumerate(NAMES[:2]):
+        rule = trained.findings.by_finding[place]
+        f1, youden = (f"{rule.point(point).threshold:.3g}" for point in ("f1", "youden"))
+        assert f"\n| {name} | {rule.temperature:.3g} | {youden} | – | {f1} |" in card
+    assert "\n| Edema | not calibrated | – | – | – |" in card and "Sigmoid and temperatures are inside" in card
+    assert "a finding that fewer than 5 groups (patients) of the validation set are known to have" in card
+    assert "best validation macro F1" in card and "over 2 of 3 findings" in card and "Not measured: run" in card
+
+
+def finding_result(name: str, **changes: object) -> dict[str, object]:
+    values = {"auc": estimate(0.81), "sensitivity": estimate(0.7), "specificity": estimate(0.8), "f1": estimate(0.4)}
+    known = {"num_known": 300, "num_present": 21, "num_groups": 200, "refused": None, "temperature": 1.2}
+    counts = {"threshold": 0.2, "confusion": [[250, 29], [6, 15]], "estimates": values, "trivial": {}}
+    rest = {"operating_points": [], "subgroups": [], "difference": {}}
+    return {"name": name, **known, **counts, **rest} | changes
+
+
+def test_the_card_shows_each_finding_as_it_was_measured_and_those_that_were_not(
+    finding_run: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(finding_run, tmp_path / "run"))
+    trained = load_trained(run)
+    few = msgspec.to_builtins(caution("few-known-in-validation", findings=["Ede|ma"], least=5))
+    content = {name: getattr(metrics(), name) for name in ("set_name", "beton", "split", "synthetic", "conversion_id")}
+    content |= {name: getattr(metrics(), name) for name in ("collection", "num_samples", "num_groups", "resamples")}
+    content |= {"cautions": [], "difference_cautions": [], "against": "", "macro_difference": {}, "device": "cpu"}
+    content |= {"uncertain": {}, "blank": {}, "seed": 0, "checkpoint": msgspec.to_builtins(trained.checkpoint)}
+    content["findings"] = [
+        finding_result("<Effusion>"), finding_result("Edema", refused=few, num_known=4, num_present=1, estimates={})
+    ]  # fmt: skip
+    content["macro"] = {"auc": estimate(0.81, defined=1, classes=2)}
+    found = msgspec.convert(msgspec.to_builtins(content), FindingsMetrics)
+    assert isinstance(found.findings[0], FindingResult)
+    path = run / "evaluation" / "heldout-1f3a90bc" / "findings.json"
+    put(path, found)
+    card = card_of(trained, "model.onnx")
+    assert "| finding | present of known | ROC-AUC | sensitivity | specificity | F1 |" in card
+    assert "\n| \\<Effusion\\> | 21 of 300 | 0.810 (0.770–0.830) | 70.0 % (66.0–72.0) |" in card
+    assert "\n| Edema | 1 of 4 | not measured: no temperature, no threshold" in card and "Ede\\|ma" in card
+    assert "\n| mean over 1 of 2 findings |  | 0.810 (0.770–0.830) | – | – | – |" in card
+    put(path, msgspec.structs.replace(found, checkpoint=metrics().checkpoint))  # of other weights
+    assert "Not measured: run" in card_of(trained, "model.onnx")
 
 
 def test_markup_in_names_stays_text() -> None:

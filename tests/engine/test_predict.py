@@ -15,20 +15,29 @@ from PIL import Image
 
 import cli
 from engine.config import EvaluateConfig, PredictConfig
+from engine.device import choose_policy
 from engine.evaluate.evaluate import evaluate
+from engine.evaluate.trained import Decision, FindingDecisions, load_trained
 from engine.predict import predict as prediction
+from engine.predict.decisions import ABSENT, ABSTAINS, PRESENT, PredictedFile, finding_rule
 from engine.predict.predict import Predicted, predict_files, prediction_parts
 from engine.predict.table import opened_spool
+from engine.statistics.findings import POINT
+from engine.statistics.thresholds import OperatingPoint
 from engine.train.train import train
 from loaders.atomic_file import SUFFIX
+from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
 from loaders.cautions import caution
 from loaders.config import AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import CheckpointError, ConfigError, InputError, LockedError, StorageError
 from loaders.images.decode import write_frame
-from loaders.output import Line
+from loaders.images.frame import stored_frame
+from loaders.output import Line, Sheet
 from loaders.phantom.phantom import write_phantoms
 from tests.example_run import results_of, small_training
+from tests.findings_example import NAMES, write_findings
 
 ROOT = Path(__file__).parents[2]
 
@@ -435,3 +444,134 @@ def test_the_command_exits_with_2_for_wrong_usage_and_5_without_weights(
     (tmp_path / "empty").mkdir()
     assert cli.main(["predict", str(run), str(tmp_path / "empty"), "--out", str(tmp_path / "t.csv")]) == 3
     assert "Traceback" not in capsys.readouterr().err
+
+
+# ---- findings
+
+
+def settled(*thresholds: float | None) -> FindingDecisions:
+    """What validation settled of findings; None: it knew too few films of one."""
+    rules = [Decision(temperature=1.0, points=(OperatingPoint(name=POINT, threshold=found),)) for found in thresholds]
+    return FindingDecisions(
+        names=tuple(f"finding {place}" for place in range(len(rules))),
+        by_finding=tuple(rules),
+        enough_K=np.array([found is not None for found in thresholds]),
+    )
+
+
+def decisions(probability: float, threshold: float | None, min_confidence: float) -> PredictedFile:
+    rule = finding_rule(("Effusion",), settled(threshold), min_confidence)
+    return rule.decided(PredictedFile(path="a.png"), np.array([probability]))
+
+
+@pytest.mark.parametrize("min_confidence", [0.0, 0.5, 0.7, 0.95, 1.0])
+@pytest.mark.parametrize("threshold", [1e-12, 0.01, 0.1, 0.5, 0.97, 1.0])
+def test_a_finding_is_absent_then_undecided_then_present_as_its_probability_rises(
+    threshold: float, min_confidence: float
+) -> None:
+    rising = np.unique([0.0, *np.logspace(-13, 0, 400), *(1 - np.logspace(-13, 0, 400)), threshold])
+    order = [ABSENT, ABSTAINS, PRESENT]
+    places = [order.index(decisions(value, threshold, min_confidence).decisions[0]) for value in rising.tolist()]
+    assert places == sorted(places)
+    if min_confidence <= 0.5:  # then every film is decided, and as `evaluate` predicts it
+        assert [order[place] for place in places] == [PRESENT if value >= threshold else ABSENT for value in rising]
+    elif 1e-9 < threshold < 1:
+        assert decisions(threshold, threshold, min_confidence).decisions == (ABSTAINS,)
+
+
+def test_at_a_threshold_of_a_half_a_finding_is_decided_as_two_classes_are_and_a_rare_one_in_proportion() -> None:
+    for value in np.linspace(0.001, 0.999, 99).tolist():
+        (found,) = decisions(value, 0.5, 0.7).decisions
+        assert (found == ABSTAINS) == (max(value, 1 - value) < 0.7), value
+    # odds of 1 to 9 at the threshold: those of 7 to 3 relative to it, and of 3 to 7
+    assert [decisions(p, 0.1, 0.7).decisions[0] for p in (0.0454, 0.0456, 0.2058, 0.2060)] == [
+        ABSENT, ABSTAINS, ABSTAINS, PRESENT,
+    ]  # fmt: skip
+    assert decisions(0.1, 0.1, 0.7).undecided == "abstains on Effusion: 0.1 lies between 0.0455 and 0.206"
+
+
+def test_a_finding_that_validation_hardly_knew_is_never_decided_and_has_no_probability() -> None:
+    for value in (0.0, 0.5, 1.0):
+        row = decisions(value, None, 0.0)
+        assert row.decisions == (ABSTAINS,) and row.probabilities == (None,)
+        assert row.undecided == "abstains on Effusion: it was known in too few films of validation"
+
+
+@pytest.fixture(scope="module")
+def finding_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on findings, of one of which validation knows too few films; its betons lie beside it."""
+    folder = tmp_path_factory.mktemp("findings")
+    counts = {"train": 48, "val": 40, "heldout": 12}
+    write_findings(folder / "b", (*NAMES, "=Hernia\n"), counts=counts, crop=32)
+    with Beton(folder / "b" / "val.beton") as beton:
+        labels, rows_N, facts = beton.labels.copy(), beton.rows_N.copy(), beton.facts
+        frames_NSS = np.stack([beton.frame(sample) for sample in range(len(beton))])
+    labels[3:, 3] = np.nan
+    write_beton(folder / "b" / "val.beton", iter(frames_NSS), labels, rows_N, facts, 1 << 21)
+    train(small_training(folder / "b", folder / "run", epochs=2, batch_size=16))
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def finding_films(finding_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The frames of the held-out beton as files, and one that is none."""
+    folder = tmp_path_factory.mktemp("finding-films")
+    with Beton(finding_run.parent / "b" / "heldout.beton") as beton:
+        for sample in range(len(beton)):
+            Image.fromarray(beton.frame(sample)).save(folder / f"{sample:02}.png")
+    (folder / "broken.png").write_text("no picture")
+    return folder
+
+
+def test_each_finding_of_each_file_has_a_probability_and_a_decision(
+    finding_run: Path, finding_films: Path, tmp_path: Path
+) -> None:
+    names, trained = (*NAMES, "=Hernia\n"), load_trained(finding_run)
+    found, rows = ask(finding_run, tmp_path / "t.csv", finding_films, audit="off", min_confidence=0.6)
+    assert list(rows[0]) == [
+        "path", "kind", "reason", *(f"{what}_{name}" for name in names for what in ("probability", "decision")),
+        "defects", "fix", "in_set", "note",
+    ]  # fmt: skip
+    assert len(rows) == 13 and rows[-1]["kind"] == "unreadable" and rows[-1]["reason"].startswith("unreadable: ")
+    assert all(rows[-1][f"decision_{name}"] == ABSTAINS and not rows[-1][f"probability_{name}"] for name in names)
+    rule = finding_rule(names, trained.findings, 0.6)
+    for row in rows[:-1]:
+        assert row["decision_=Hernia\n"] == ABSTAINS and row["probability_=Hernia\n"] == "" and not row["kind"]
+        assert row["reason"].startswith("abstains on ") and "=Hernia\n: it was known in too few" in row["reason"]
+        for place, name in enumerate(NAMES):
+            value, decision = float(row[f"probability_{name}"]), row[f"decision_{name}"]
+            expected = PRESENT if value >= rule.present_from_K[place] else ABSTAINS
+            assert decision == (ABSENT if value <= rule.absent_to_K[place] else expected)
+            assert (f"{name}: " in row["reason"]) == (decision == ABSTAINS)
+    parts = prediction_parts(found)
+    table = next(part for part in parts if isinstance(part, Sheet))
+    assert table.headers[:4] == ("finding", "present", "absent", "abstained")
+    for name, *counts, low, high in table.rows:
+        decided = [row[f"decision_{name}"] for row in rows[:-1]]
+        assert counts == [str(decided.count(what)) for what in (PRESENT, ABSENT, ABSTAINS)]
+        assert (low == "–") == (name == "=Hernia\n") == (high == "–")
+    assert isinstance(parts[0], Line) and parts[0].text == "13 files: 12 scored + 1 not scored"
+    assert found.cautions.count(caution("few-known-in-validation", findings=["=Hernia\n"], least=5)) == 1
+
+
+def test_probabilities_of_findings_are_those_of_the_frames_in_the_beton_and_json_has_the_same(
+    finding_run: Path, finding_films: Path, tmp_path: Path
+) -> None:
+    _, rows = ask(finding_run, tmp_path / "t.csv", finding_films, audit="off", batch_size=5)
+    trained = load_trained(finding_run)
+    policy = choose_policy("cpu", "off", "off", 0)
+    stored = trained.state["stored"]
+    grey = [np.asarray(Image.open(path)) for path in sorted(finding_films.glob("[0-9]*.png"))]
+    frames_NSS = np.stack([stored_frame(grey_HW, stored, "stretch")[0] for grey_HW in grey])
+    expected_NK = trained.probabilities(frames_NSS.reshape(-1), np.arange(12) * stored**2, policy)
+    found_NK = [[float(row[f"probability_{name}"]) for name in NAMES] for row in rows[:-1]]
+    np.testing.assert_allclose(found_NK, expected_NK[:, :3], atol=2e-6)
+    config = PredictConfig(run=finding_run, files=(finding_films,), out=tmp_path / "t.jsonl", device="cpu", audit="off")
+    predict_files(config)
+    for line, row in zip((tmp_path / "t.jsonl").read_text().splitlines(), rows, strict=True):
+        content = json.loads(line)
+        assert content.pop("not_for_diagnosis") is True and content.keys() == row.keys()
+        content["defects"] = ";".join(content["defects"])
+        for name, cell in row.items():
+            number = name.startswith("probability_")
+            assert content[name] == ((float(cell) if cell else None) if number else cell)
