@@ -14,11 +14,13 @@ from engine.config import TrainConfig
 from engine.crossval.scores import Crossval, FoldScores
 from engine.evaluate.dataflow import DataFlow
 from engine.evaluate.figures import Curve, Panel, pr_figure, reliability_figure, roc_figure, score_figure
+from engine.evaluate.findings import FindingsMetrics
 from engine.evaluate.results import Metrics
+from engine.explain.by_finding import FindingsExplanation
 from engine.explain.findings import Explanation
 from engine.figures import confusion_figure, curves_figure, png
 from engine.hurdles.results import Cell, CollectionResult, Hurdles, Row
-from engine.report.results import Probes
+from engine.report.probes import FindingsProbes, Probes
 from engine.statistics.calibration import reliability
 from engine.statistics.thresholds import precision_recall_curve, roc_curve
 from engine.train.summary import Summary
@@ -36,6 +38,10 @@ CONVERSION = "a9efac4d58bcfb8dbbdab38ef22a2732"
 SHA256 = "5149051fb50b12b0324ee69c54b810d46eb342222932015dba9c87a01fdaba74"
 CHECKPOINT = {"sha256": SHA256, "epoch": 19, "conversion_id": CONVERSION}
 POINT = ("sensitivity", "specificity", "ppv", "npv")
+FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
+    "Infiltration", "Mass", "Nodule", "Pleural Thickening", "Pneumonia", "Pneumothorax",
+)  # fmt: skip
 
 
 def put(path: Path, content: Any) -> None:
@@ -464,6 +470,17 @@ def hurdles_cell(row: str, column: str, score: float | None, home: float | None 
     return msgspec.convert(plain | changes, Cell)
 
 
+def finding_cell(name: str, score: float | None = 0.9, fall: float | None = None) -> dict[str, Any]:
+    """A finding of a cell.  score: AUC, None where it is not measured.  fall: the lower end of its drop."""
+    refused = caution("findings-not-measured", findings=[name], least=5)
+    return {
+        "name": name, "num_known": 120, "num_present": 34, "num_groups": 90, "networks": [],
+        "refused": refused if score is None else None,
+        "estimates": {} if score is None else {"auc": estimate(score)},
+        "drop": {} if fall is None else {"auc": estimate(fall + 0.09, low=fall, high=fall + 0.17)},
+    }  # fmt: skip
+
+
 def hurdles_row(name: str, conversion: str = "", **changes: Any) -> Row:
     """A row of fifteen networks."""
     plain = {"name": name, "conversion_id": conversion, "identity": "1" * 32, "without": None, "confounded": False}
@@ -514,3 +531,145 @@ def leave_one_out(result: Hurdles, away: float = 0.88) -> Hurdles:
         for column in (row.name, row.without or "", *(one.name for one in result.collections if not one.trained))
     ]
     return msgspec.structs.replace(result, rows=[*result.rows, *rows], cells=[*result.cells, *cells])
+
+
+# ---- a run of findings
+
+
+def finding(
+    name: str, auc: float | None = 0.85, half: float = 0.05, present: int = 90, **changes: Any
+) -> dict[str, Any]:
+    """A finding of an evaluation, known in 380 of 400 images; not measured without an AUC."""
+    rates = dict.fromkeys(("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy", "f1"), 0.8)
+    found = {key: estimate(value) for key, value in rates.items()} | {"auc": estimate(auc or 0, half)}
+    found |= {key: estimate(value) for key, value in {"pr_auc": 0.6, "brier": 0.1, "ece": 0.04}.items()}
+    points = [
+        {"name": "0.5", "threshold": 0.5, "refused": None, "estimates": found},
+        {"name": "youden", "threshold": 0.31, "refused": None, "estimates": found},
+        {"name": "rule-out", "threshold": None, "refused": caution("one-class"), "estimates": {}},
+        {"name": "f1", "threshold": 0.37, "refused": None, "estimates": found},
+    ]
+    parts = [subgroup("source", "hospital A", 200, {"auc": estimate(0.84)}), subgroup("view", "AP", 20, {})]
+    plain = {
+        "name": name, "num_known": 380, "num_present": present, "num_groups": 300, "refused": None,
+        "temperature": 1.2, "threshold": 0.37, "confusion": [[380 - present - 20, 20], [10, present - 10]],
+        "estimates": found, "trivial": {}, "operating_points": points, "subgroups": parts, "difference": {},
+    }  # fmt: skip
+    return plain | changes
+
+
+def unmeasured(name: str, present: int = 3) -> dict[str, Any]:
+    """A finding that too few are known to have."""
+    refused = caution("few-patients-of-finding", present=present, absent=370, least=5)
+    nothing = {"estimates": {}, "operating_points": [], "subgroups": []}
+    return finding(name, present=present, confusion=[[0, 0], [0, 0]], refused=refused, **nothing)
+
+
+def findings_metrics(*findings: dict[str, Any], **changes: Any) -> FindingsMetrics:
+    """findings.json of a sound evaluation of these findings, or of NIH's fourteen."""
+    found = findings or [finding(name, 0.95 - 0.01 * place) for place, name in enumerate(FINDINGS)]
+    names, measured = [one["name"] for one in found], [one for one in found if not one["refused"]]
+    over = {"defined": len(measured), "classes": len(found)}
+    macro = {
+        key: estimate(sum(one["estimates"][key]["value"] for one in measured) / len(measured), 0.02, **over)
+        for key in ("auc", "f1", "sensitivity", "specificity")
+        if measured
+    }
+    plain = {
+        "set_name": SET, "beton": "heldout.beton", "split": "heldout", "synthetic": False,
+        "conversion_id": CONVERSION, "collection": "own", "findings": found, "num_samples": 400, "num_groups": 310,
+        "macro": macro, "against": "", "macro_difference": {}, "uncertain": dict.fromkeys(names, "unknown"),
+        "blank": dict.fromkeys(names, "absent"), "resamples": 2000, "seed": 0, "cautions": [],
+        "difference_cautions": [], "checkpoint": CHECKPOINT, "device": "cpu",
+    }  # fmt: skip
+    return msgspec.convert(plain | changes, FindingsMetrics)
+
+
+def finding_explained(name: str, number: int = 0, **changes: Any) -> dict[str, Any]:
+    """The explanation of a finding for which the model relies on the lungs.  number: of its first overlay."""
+    samples = [
+        {
+            "sample": 7 * place + number, "kind": kind, "present": kind == "right", "predicted": kind != "borderline",
+            "probability": 0.9 - 0.3 * place, "lung_ratio": 1.7, "overlay": f"{number + place + 1:04d}.png",
+        }
+        for place, kind in enumerate(("right", "wrong", "borderline"))
+    ]  # fmt: skip
+    control = {"correlation": 0.08, "num_samples": 32, "num_empty": 0}
+    plain = {
+        "name": name, "num_predicted": 80, "region": "lungs", "lungs": lungs(1.71, 1.58, 1.83), "randomised": control,
+        "deletion": deletion(0.41, 0.63), "samples": samples, "cautions": [],
+    }  # fmt: skip
+    return plain | changes
+
+
+def findings_explanation(*findings: dict[str, Any], **changes: Any) -> FindingsExplanation:
+    """explanation-by-finding.json of these findings, or of NIH's fourteen."""
+    found = findings or [finding_explained(name, 3 * place) for place, name in enumerate(FINDINGS)]
+    plain = {
+        "set_name": SET, "beton": "heldout.beton", "split": "heldout", "synthetic": False,
+        "conversion_id": CONVERSION, "method": "HiResCAM", "layer": "features.14", "findings": found, "left_out": [],
+        "cautions": [], "checkpoint": CHECKPOINT,
+    }  # fmt: skip
+    return msgspec.convert(plain | changes, FindingsExplanation)
+
+
+def findings_probes(*alarms: tuple[str, str], names: tuple[str, ...] = FINDINGS, **changes: Any) -> FindingsProbes:
+    """probes-by-finding.json; the pairs of probe and finding that are named raise the alarm."""
+    tests = [
+        {
+            "finding": name, "probe": probe, "auc": 0.86 if (alarm := (probe, name) in alarms) else 0.52,
+            "low": 0.82 if alarm else 0.47, "high": 0.9 if alarm else 0.57, "null_high": 0.56,
+            "p": 0.001 if alarm else 0.31, "p_adjusted": 0.002 if alarm else 1.0, "alarm": alarm,
+        }
+        for name in names
+        for probe in ("outside-crop", "lungs-hidden", "thumbnail", "histogram", "sharpness", "view")
+    ]  # fmt: skip
+    each = len(names)
+    source = {"images": 824, "groups": 620, "known": [600] * each, "present": [90] * each}
+    audit = {
+        "findings": list(names), "images": 1648, "groups": 1240, "present": [[180] * each] * each,
+        "known": [[1500] * each] * each, "phi": [[0.1] * each] * each,
+        "sources": [{"source": "hospital A", **source}, {"source": "hospital B", **source}],
+        "told_by_source": [{"accuracy": 0.5, "low": 0.47, "high": 0.53, "grade": "none"}] * each, "probes": tests,
+        "pictures": {}, "cautions": [], "skipped": {},
+    }  # fmt: skip
+    plain = {
+        "beton": "train.beton", "conversion_id": CONVERSION, "num_samples": 1648, "seed": 0, "permutations": 999,
+        "audit": audit | changes, "refused": None,
+    }  # fmt: skip
+    return msgspec.convert(plain, FindingsProbes)
+
+
+def findings_dataflow(names: tuple[str, ...] = FINDINGS) -> DataFlow:
+    """dataflow.json of findings; uncertain values are present for the first of them."""
+    counts = [{"present": 200 + place, "absent": 1300, "unknown": 148 - place} for place in range(len(names))]
+    policies = {"uncertain": dict.fromkeys(names, "unknown") | {names[0]: "present"}}
+    labels = {"names": list(names), "splits": dict.fromkeys(("train", "val", "heldout"), counts)}
+    policies["blank"] = dict.fromkeys(names, "absent")
+    splits = {split: {"": number} for split, number in (("train", 1648), ("val", 412), ("heldout", 400))}
+    return dataflow(splits=splits, findings=labels | policies)
+
+
+def make_findings_run(run: Path, names: tuple[str, ...] = FINDINGS, **parts: Any) -> Path:
+    """Write a sound, complete run folder of findings; parts as of make_run, and those by finding.
+
+    parts: tested, explained, probed: findings.json, explanation-by-finding.json and probes-by-finding.json.
+    """
+    of_classes = dict.fromkeys(("metrics", "explanation", "probes", "crossval", "hurdles"))
+    contents = {
+        "tested": findings_metrics(*(finding(name) for name in names)),
+        "explained": findings_explanation(*(finding_explained(name, 3 * at) for at, name in enumerate(names))),
+        "probed": findings_probes(names=names),
+    }
+    for name, file in {
+        "tested": f"evaluation/{SET}/findings.json",
+        "explained": f"explanation/{SET}/explanation-by-finding.json",
+        "probed": "probes-by-finding.json",
+    }.items():
+        if (content := (contents | parts)[name]) is not None:
+            put(run / file, content)
+    others = {name: part for name, part in parts.items() if name not in contents}
+    plain = {
+        "summary": summary(classes=list(names), positive="", task="findings"), "dataflow": findings_dataflow(names),
+    }  # fmt: skip
+    return make_run(run, **of_classes | plain | others)

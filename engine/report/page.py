@@ -19,10 +19,11 @@ from engine.hurdles import matrix
 from engine.hurdles.output import LIMITS, gathered_cautions
 from engine.hurdles.output import sentences as hurdles_sentences
 from engine.profile import breakdown
-from engine.report import tables
-from engine.report.results import EvaluatedSet, ExplainedSet, RunResults, listed, upper_first
+from engine.report import findings_tables, findings_verdict, tables
+from engine.report.results import ExplainedFindings, ExplainedSet, RunResults, Tested, listed, upper_first
 from engine.report.verdict import Verdict, least_favourable
 from engine.statistics.names import interval_text, metric_of, short_name, value_text
+from loaders.audit.findings import PROBES
 from loaders.audit.page import auc_low
 from loaders.beton.reader import SET_DIGITS
 from loaders.cautions import Caution, caution
@@ -37,18 +38,18 @@ AUDIT_TEMPLATES = Path(__file__).parents[2] / "loaders" / "audit"  # the probes'
 def run_page(results: RunResults, verdict: Verdict) -> str:
     """Render the page: no script, no remote part, no date; the same text for the same results."""
     crossval = results.crossval
-    return page_template().render(
+    return page_template("page" if results.task == "classes" else "findings").render(
         results=results,
-        title=listed(results.classes) or "A training",
+        title=(listed if results.task == "classes" else findings_verdict.some_of)(results.classes) or "A training",
         verdict=verdict,
         commands=tables.commands(results),
         collections=find_collections(results),
         numbered=MOST_NAMED,
-        probes=results.probes,
+        probes=results.probes if results.task == "classes" else results.findings_probes,
         auc_low=auc_low(results.probes.probes if results.probes else []),
         chart_width=CHART_WIDTH,
         missing=not_measured(crossval),
-        external=least_favourable(results.of_collection("external")),
+        external=least_favourable([found for found in results.tested if found.metrics.collection == "external"]),
         folds=counted(len({fold.training.fold for fold in crossval.folds}), "fold")
         if crossval and crossval.folds
         else "",
@@ -61,20 +62,21 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
 
 
 @cache
-def page_template() -> Template:
-    """The template, compiled."""
+def page_template(name: str) -> Template:
+    """A template, compiled: page, or findings."""
     environment = page_environment(Path(__file__).parent, AUDIT_TEMPLATES)
     environment.filters |= {
-        "sentence": upper_first, "counted": counted, "share": share_text, "metric": short_name, "captioned": captioned,
+        "sentence": upper_first, "share": share_text, "metric": short_name, "captioned": captioned,
         "seconds": seconds_text, "reason": lambda kind: kind_text(kind) or "other reasons",
     }  # fmt: skip
     environment.globals |= {
         "breakdown": breakdown, "matrix": matrix, "tables": tables, "LIMITS": LIMITS,
+        "PROBES": PROBES, "findings_tables": findings_tables, "findings_verdict": findings_verdict,
         "IN_SUBGROUP": IN_SUBGROUP, "MASKS": MASKS, "SCORED": SCORED,
         "COLLECTIONS": COLLECTIONS, "TARGETS": TARGETS, "TITLES": TITLES, "interval_text": interval_text,
         "metric_of": metric_of, "value_text": value_text,
     }  # fmt: skip
-    return environment.get_template("page.html.jinja")
+    return environment.get_template(f"{name}.html.jinja")
 
 
 def captioned(uri: str) -> bool:
@@ -94,14 +96,14 @@ class ShownConversion:
     own: bool
     flow: DataFlow | None
     classes: list[str]
-    tests: tuple[tuple[str, EvaluatedSet | None, ExplainedSet | None], ...]
+    tests: tuple[tuple[str, Tested | None, ExplainedSet | ExplainedFindings | None], ...]
 
 
 def find_collections(results: RunResults) -> list[ShownConversion]:
     """The run's own conversion, then the others by name; in each, the set that the verdict is about comes first."""
-    own, main = results.conversion_id, least_favourable(results.evaluations)
-    evaluated = {tested.name: tested for tested in results.evaluations}
-    explained = {found.name: found for found in results.explanations}
+    own, main = results.conversion_id, least_favourable(results.tested)
+    evaluated = {tested.name: tested for tested in results.tested}
+    explained = {found.name: found for found in results.explained}
     ordered = sorted({*evaluated, *explained}, key=lambda name: (main is None or name != main.name, name))
     by_conversion: dict[str, list[str]] = {own: []}
     for name in ordered:

@@ -7,50 +7,20 @@ from engine.config import ReportConfig
 from engine.crossval.scores import CROSSVAL, Crossval
 from engine.evaluate.dataflow import keep_dataflow
 from engine.hurdles.results import HURDLES, Hurdles
+from engine.report.findings_verdict import judge_findings
 from engine.report.page import run_page
-from engine.report.results import CROSSVAL_PICTURE, HURDLES_PICTURE, PROBES, Probes, RunResults, read_results
+from engine.report.probes import FINDINGS_PROBES, PROBES, probe_run
+from engine.report.results import CROSSVAL_PICTURE, HURDLES_PICTURE, RunResults, read_results
 from engine.report.verdict import Verdict, judge
 from engine.train.run_folder import CONFIG, data_folder
 from engine.train.summary import SUMMARY
 from loaders.atomic_file import locked, publish_bytes
-from loaders.audit.findings import CollectionFinding
 from loaders.beton.reader import Beton
-from loaders.cautions import Caution, caution
+from loaders.cautions import Caution
 from loaders.errors import ConfigError, InputError
 from loaders.html import PNG
 from loaders.output import Line, Parts, PhaseProgress, caution_lines, path_line
 from loaders.records import Record, read_record, write_record
-
-SEED = 0
-PERMUTATIONS = 999  # the fewest with which Holm's correction over a dozen probes can leave a p below 5 %
-
-
-def probe_run(run: Path, beton_path: Path, progress: PhaseProgress = lambda phase, done, total: None) -> Probes:
-    """Run the audit's probes on a training beton, and write RUN/probes.json, the same for the same beton.
-
-    Errors: BetonError; StorageError.
-    """
-    from loaders.audit.audit import audit_beton  # takes its time to import
-
-    with Beton(beton_path, trust_unverified=True) as beton:
-        verified, facts, num_samples = beton.verified, beton.facts, len(beton)
-    result = audit_beton(beton_path, SEED, PERMUTATIONS, progress) if verified else None
-    if result is None:
-        why = caution("one-class" if verified else "no-groups-to-probe")
-        result = CollectionFinding(probes=[], cautions=[], skipped={"all probes": why})
-    probes = Probes(
-        beton=beton_path.name,
-        conversion_id=facts.conversion_id,
-        num_samples=num_samples,
-        seed=SEED,
-        permutations=PERMUTATIONS,
-        probes=result.probes,
-        cautions=result.cautions,
-        skipped=result.skipped,
-    )
-    write_record(run / PROBES, probes)
-    return probes
-
 
 REPORT, BETON = "report.html", "train.beton"
 JOINING: dict[type[Record], tuple[str, str]] = {  # results of other folders, each with its file and its picture
@@ -84,7 +54,7 @@ def report(config: ReportConfig, progress: PhaseProgress = lambda phase, done, t
         if summary := results.summary:
             sizes = {"train": summary.training_images, "val": summary.validation_images}
         joining = [
-            read_result(kind, folder, results.classes, run)
+            read_result(kind, folder, results, run)
             for kind, folder in ((Crossval, config.crossval), (Hurdles, config.hurdles))
             if folder is not None
         ]
@@ -92,9 +62,10 @@ def report(config: ReportConfig, progress: PhaseProgress = lambda phase, done, t
         if data is None:
             notes.append(why)
         else:
-            if why := keep_dataflow(run, data, sizes):
+            if why := keep_dataflow(run, data, sizes, results.conversion_id):
                 notes.append(f"data flow: {why}")
-            if config.probes and not (run / PROBES).is_file():
+            kept = FINDINGS_PROBES if results.task == "findings" else PROBES
+            if config.probes and not (run / kept).is_file():
                 probe_run(run, data / BETON, progress)
         for record, picture_B in joining:
             name, picture = JOINING[type(record)]
@@ -119,7 +90,7 @@ def write_report(run: Path, *, notes: tuple[str, ...] = ()) -> Report:
     For the owner of run's lock.  Errors: StorageError.
     """
     results = read_results(run)
-    verdict = judge(results)
+    verdict = judge_findings(results) if results.task == "findings" else judge(results)
     publish_bytes(run / REPORT, run_page(results, verdict).encode("utf-8"))
     return Report(page=run / REPORT, verdict=verdict, notes=notes, left_out=tuple(results.left_out))
 
@@ -145,9 +116,9 @@ def find_data(config: ReportConfig, results: RunResults) -> tuple[Path | None, s
 
 
 def read_result(
-    kind: type[Crossval] | type[Hurdles], folder: Path, expected: list[str], run: Path
+    kind: type[Crossval] | type[Hurdles], folder: Path, results: RunResults, run: Path
 ) -> tuple[Crossval | Hurdles, bytes]:
-    """The result in a folder of `crossval` or `hurdles` and its picture, b"" for none.  expected: classes of the run.
+    """The result in a folder of `crossval` or `hurdles` and its picture, b"" for none.  results: of the run.
 
     Errors: ConfigError for a folder without a result; IntegrityError for a damaged one; InputError for one of other
     classes than the run's; StorageError.
@@ -155,10 +126,10 @@ def read_result(
     name, picture = JOINING[kind]
     if not (folder / name).is_file():
         raise ConfigError(f"{folder}: no {name}, expected a folder of `{kind.made_by}`; check the path")
-    found = read_record(kind, folder / name)
-    if expected and found.classes != expected:
+    found, expected = read_record(kind, folder / name), results.classes
+    if expected and (found.classes, found.task) != (expected, results.task):
         raise InputError(
-            f"{folder / name}: classes {', '.join(found.classes)}, expected {', '.join(expected)} as of {run}; "
+            f"{folder / name}: {found.task} {', '.join(found.classes)}, expected {', '.join(expected)} as of {run}; "
             f"name the folder of a `{kind.made_by}` of the run's own data"
         )
     return found, (folder / picture).read_bytes() if (folder / picture).is_file() else b""

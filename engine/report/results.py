@@ -3,49 +3,35 @@
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.crossval.scores import CROSSVAL, Crossval
 from engine.evaluate.dataflow import DATAFLOW, DataFlow
+from engine.evaluate.findings import FIGURES as FINDINGS_FIGURES
+from engine.evaluate.findings import FINDINGS, FindingsMetrics
 from engine.evaluate.results import FIGURES, METRICS, Collection, Metrics
+from engine.explain.by_finding import BY_FINDING, FindingsExplanation
 from engine.explain.findings import EXPLANATION, Explanation
 from engine.hurdles.matrix import is_elsewhere, least_favourable
 from engine.hurdles.results import HURDLES, Cell, Hurdles, Row
 from engine.hurdles.results import PICTURE as HURDLES_PICTURE
+from engine.report.probes import FINDINGS_PROBES, PROBES, FindingsProbes, Probes
 from engine.statistics.estimates import UNDEFINED, Estimate
 from engine.train.run_folder import CONFIG
 from engine.train.summary import SUMMARY, Summary
-from loaders import __version__
-from loaders.audit.findings import ProbeFinding
 from loaders.cautions import Caution, caution
+from loaders.config import Task
 from loaders.errors import ConfigError, IntegrityError
 from loaders.html import png_uri
-from loaders.records import Count, R, Record, decode_record
+from loaders.records import R, decode_record
 from loaders.settings import read_settings
 
-PROBES, CROSSVAL_PICTURE = "probes.json", "crossval.png"
+CROSSVAL_PICTURE = "crossval.png"
 PICTURES = 10_000_000  # bytes of all pictures before base64, which adds a third: the page stays below 15 MB
 ONE_PICTURE = 4_000_000
-
-
-class Probes(Record, frozen=True, kw_only=True):
-    """The audit's probes on the training beton, as probes.json holds them.  skipped: probe → why it was not run."""
-
-    made_by = "report"
-    version: int = 1
-    beton: str
-    conversion_id: str
-    num_samples: Count
-    seed: Count
-    permutations: Count
-    probes: list[ProbeFinding]
-    cautions: list[Caution]
-    skipped: dict[str, Caution]
-    plainfilm: str = __version__
-    not_for_diagnosis: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +66,25 @@ class EvaluatedSet:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluatedFindings:
+    """One evaluation of findings; see EvaluatedSet."""
+
+    name: str
+    metrics: FindingsMetrics
+    pictures: dict[str, str]
+    dataflow: DataFlow | None
+
+    def estimate(self, name: str) -> Estimate:
+        """The mean of a metric over the findings that are measured, with its interval."""
+        return self.metrics.macro.get(name, UNDEFINED)
+
+    @property
+    def one_class(self) -> bool:
+        """Whether no finding is measured, so that there is no ranking to judge."""
+        return self.estimate("auc").value is None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainedSet:
     """One explanation.  name: of the set's folder.  overlays: file → data URI.  gallery: one picture, without overlays.
 
@@ -94,15 +99,34 @@ class ExplainedSet:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExplainedFindings:
+    """One explanation of findings; see ExplainedSet."""
+
+    name: str
+    explanation: FindingsExplanation
+    overlays: dict[str, str]
+    gallery: str
+
+
+Tested = EvaluatedSet | EvaluatedFindings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunResults:
-    """All results of a run.  What is not there is None or empty; left_out lists what the page cannot show."""
+    """All results of a run.  What is not there is None or empty; left_out lists what the page cannot show.
+
+    A run of classes has evaluations, explanations and probes; one of findings has those by finding.
+    """
 
     summary: Summary | None
     config: dict[str, Any]
     history: list[dict[str, float | None]]
     evaluations: list[EvaluatedSet]
     explanations: list[ExplainedSet]
+    tested_findings: list[EvaluatedFindings]
+    explained_findings: list[ExplainedFindings]
     probes: Probes | None
+    findings_probes: FindingsProbes | None
     crossval: Crossval | None
     hurdles: Hurdles | None
     dataflow: DataFlow | None
@@ -112,11 +136,52 @@ class RunResults:
     left_out: list[Caution] = field(default_factory=list)
 
     @property
+    def task(self) -> Task:
+        """Whether the run tells classes apart or findings."""
+        if self.summary:
+            return self.summary.task
+        return "findings" if self.tested_findings or self.explained_findings else "classes"
+
+    @property
     def classes(self) -> list[str]:
-        """Names of the classes, as the run or its evaluations have them."""
+        """Names of the classes or findings, as the run or its evaluations have them."""
         if self.summary:
             return self.summary.classes
+        if self.tested_findings:
+            return self.tested_findings[0].metrics.names
         return self.evaluations[0].metrics.classes if self.evaluations else []
+
+    @property
+    def tested(self) -> Sequence[Tested]:
+        """The evaluations, of either task."""
+        return self.tested_findings if self.task == "findings" else self.evaluations
+
+    @property
+    def explained(self) -> Sequence[ExplainedSet | ExplainedFindings]:
+        """The explanations, of either task."""
+        return self.explained_findings if self.task == "findings" else self.explanations
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether it is known of any set what the model relies on; of findings, whether each one measured was asked."""
+        regions = [found.explanation.region for found in self.explanations]
+        explained = [found for one in self.explained_findings for found in one.explanation.findings]
+        measured = {found.name for one in self.tested_findings for found in one.metrics.findings if not found.refused}
+        all_asked = measured <= {found.name for found in explained}
+        return any(region != "unknown" for region in [*regions, *(found.region for found in explained)]) and all_asked
+
+    @property
+    def audit_cautions(self) -> list[Caution]:
+        """What the probes' audit found that limits a score."""
+        if self.findings_probes and self.findings_probes.audit:
+            return self.findings_probes.audit.cautions
+        return self.probes.cautions if self.probes else []
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether any probe was run."""
+        audit = self.findings_probes.audit if self.findings_probes else self.probes
+        return audit is not None and bool(audit.probes)
 
     @property
     def conversion_id(self) -> str:
@@ -154,7 +219,7 @@ class RunResults:
     def synthetic(self) -> bool:
         """Whether all images are phantoms."""
         trained = self.summary is not None and self.summary.synthetic
-        return trained or any(tested.metrics.synthetic for tested in self.evaluations)
+        return trained or any(tested.metrics.synthetic for tested in self.tested)
 
 
 class RunFolderReader:
@@ -229,6 +294,23 @@ class RunFolderReader:
         self.budget -= len(png_B) if uri else 0
         return uri
 
+    def beside_metrics(self, name: str, figures: Sequence[str]) -> dict[str, Any]:
+        """The figures and the data flow of a set that was evaluated."""
+        pictures = {figure: self.picture(f"evaluation/{name}/{figure}") for figure in figures}
+        return {
+            "pictures": {figure: uri for figure, uri in pictures.items() if uri},
+            "dataflow": self.record_of(DataFlow, f"evaluation/{name}/{DATAFLOW}"),
+        }
+
+    def overlays(self, name: str, files: Sequence[str]) -> dict[str, Any]:
+        """The overlays of a set that was explained, by file, or else its gallery."""
+        overlays = {
+            file: uri
+            for file in dict.fromkeys(files)
+            if file and Path(file).name == file and (uri := self.picture(f"explanation/{name}/{file}"))
+        }
+        return {"overlays": overlays, "gallery": "" if overlays else self.picture(f"explanation/{name}/gallery.png")}
+
 
 def read_results(run: Path) -> RunResults:
     """Read a run folder.  Never fails for what a file holds; files that are damaged are named in left_out."""
@@ -236,41 +318,33 @@ def read_results(run: Path) -> RunResults:
     summary = reader.record_of(Summary, SUMMARY)
     own = summary.checkpoint_sha256 if summary else ""
     curves = reader.picture("curves.png")
-    evaluations = []
-    for name, metrics in reader.own_results(Metrics, "evaluation", METRICS, own):
-        pictures = {figure: reader.picture(f"evaluation/{name}/{figure}") for figure in FIGURES}
-        evaluations.append(
-            EvaluatedSet(
-                name=name,
-                metrics=metrics,
-                pictures={figure: uri for figure, uri in pictures.items() if uri},
-                dataflow=reader.record_of(DataFlow, f"evaluation/{name}/{DATAFLOW}"),
-            )
-        )
+    evaluations = [
+        EvaluatedSet(name=name, metrics=metrics, **reader.beside_metrics(name, FIGURES))
+        for name, metrics in reader.own_results(Metrics, "evaluation", METRICS, own)
+    ]
+    tested_findings = [
+        EvaluatedFindings(name=name, metrics=metrics, **reader.beside_metrics(name, FINDINGS_FIGURES))
+        for name, metrics in reader.own_results(FindingsMetrics, "evaluation", FINDINGS, own)
+    ]
     explanations = []
     for name, explanation in reader.own_results(Explanation, "explanation", EXPLANATION, own):
-        files = dict.fromkeys(example.overlay for example in explanation.samples)
-        overlays = {
-            file: uri
-            for file in files
-            if file and Path(file).name == file and (uri := reader.picture(f"explanation/{name}/{file}"))
-        }
-        explanations.append(
-            ExplainedSet(
-                name=name,
-                explanation=explanation,
-                overlays=overlays,
-                gallery="" if overlays else reader.picture(f"explanation/{name}/gallery.png"),
-                deletion=reader.picture(f"explanation/{name}/deletion.png"),
-            )
-        )
+        beside = reader.overlays(name, [example.overlay for example in explanation.samples])
+        deletion = reader.picture(f"explanation/{name}/deletion.png")
+        explanations.append(ExplainedSet(name=name, explanation=explanation, deletion=deletion, **beside))
+    explained_findings = []
+    for name, by_finding in reader.own_results(FindingsExplanation, "explanation", BY_FINDING, own):
+        files = [example.overlay for found in by_finding.findings for example in found.samples]
+        explained_findings.append(ExplainedFindings(name=name, explanation=by_finding, **reader.overlays(name, files)))
     return RunResults(
         summary=summary,
         config=reader.settings(),
         history=reader.history(),
         evaluations=evaluations,
         explanations=explanations,
+        tested_findings=tested_findings,
+        explained_findings=explained_findings,
         probes=reader.record_of(Probes, PROBES),
+        findings_probes=reader.record_of(FindingsProbes, FINDINGS_PROBES),
         crossval=reader.record_of(Crossval, CROSSVAL),
         hurdles=reader.record_of(Hurdles, HURDLES),
         dataflow=reader.record_of(DataFlow, DATAFLOW),

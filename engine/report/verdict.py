@@ -1,17 +1,24 @@
 """The verdict on a run in three plain sentences, by plain rules: how good, how sure, what could fool it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from engine.hurdles.matrix import NOT_ELSEWHERE, is_elsewhere
 from engine.report.red_flags import RedFlag, find_red_flags, may_be_leaked, rests_on_few_groups
-from engine.report.results import EvaluatedSet, RunResults, listed, upper_first
+from engine.report.results import EvaluatedFindings, EvaluatedSet, RunResults, Tested, listed, upper_first
 from engine.statistics.estimates import Estimate
 from engine.statistics.names import interval_text, over_classes, value_text
 from engine.statistics.thresholds import LEAST_POSITIVES
 from loaders.output import counted
 
+AnySet = TypeVar("AnySet", EvaluatedSet, EvaluatedFindings, Tested)
 WIDE = 0.10  # an interval of more than ten points
 MOST_NAMED = 3  # red flags in the sentence; the list below it has them all
+NOT_TESTED = (
+    "That is not known: it has been tested on no radiograph that training did not see, and the validation score, by "
+    "which it was chosen, is no evidence."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,11 +73,11 @@ def judge(results: RunResults) -> Verdict:
     )
 
 
-def least_favourable(evaluations: list[EvaluatedSet]) -> EvaluatedSet | None:
-    """The evaluation that the verdict speaks of."""
+def least_favourable(evaluations: Sequence[AnySet]) -> AnySet | None:
+    """The evaluation that the verdict speaks of; of findings by their mean AUC."""
 
-    def rank(tested: EvaluatedSet) -> tuple[bool, bool, float, str]:
-        _, _, found = headline(tested)
+    def rank(tested: Tested) -> tuple[bool, bool, float, str]:
+        found = headline(tested)[2] if isinstance(tested, EvaluatedSet) else tested.estimate("auc")
         ends = [end for end in (found.low, found.value) if end is not None]
         return may_be_leaked(tested), tested.one_class, ends[0] if ends else 0.0, tested.name
 
@@ -89,7 +96,7 @@ def headline(tested: EvaluatedSet) -> tuple[str, str, Estimate]:
     return "auc", name, auc
 
 
-def missing_checks(results: RunResults, tested: EvaluatedSet | None) -> list[str]:
+def missing_checks(results: RunResults, tested: Tested | None) -> list[str]:
     """The checks that were not made."""
     measured = {
         found.target
@@ -100,11 +107,11 @@ def missing_checks(results: RunResults, tested: EvaluatedSet | None) -> list[str
     elsewhere = told.isdisjoint(NOT_ELSEWHERE)
     checks = {
         "a set that training never saw": tested is not None and not may_be_leaked(tested),
-        "what the model relies on": any(found.explanation.region != "unknown" for found in results.explanations),
-        "shortcuts in the collection": results.probes is not None and bool(results.probes.probes),
+        "what the model relies on": results.is_explained,
+        "shortcuts in the collection": results.is_probed,
         "cross-validation": "group" in measured,
         "hidden lungs": "lungs-hidden" in measured,
-        "another collection": bool(results.of_collection("external"))
+        "another collection": any(found.metrics.collection == "external" for found in results.tested)
         or ("external" in measured and elsewhere)
         or any(map(is_elsewhere, results.away_cells)),
     }
@@ -114,21 +121,26 @@ def missing_checks(results: RunResults, tested: EvaluatedSet | None) -> list[str
 def how_good(tested: EvaluatedSet | None, red_flags: list[RedFlag], unchecked: list[str]) -> str:
     """The first sentence."""
     if tested is None:
-        return (
-            "That is not known: it has been tested on no radiograph that training did not see, and the "
-            "validation score, by which it was chosen, is no evidence."
-        )
-    lead = red_flags[0].effect if red_flags else "Not everything that could fool it was checked" if unchecked else ""
-    measured = score_text(tested)
+        return NOT_TESTED
+    lead, measured = sources_of_doubt(red_flags, unchecked), score_text(tested)
     return f"{lead}: {measured}." if lead else f"{upper_first(measured)}."
+
+
+def sources_of_doubt(red_flags: list[RedFlag], unchecked: list[str]) -> str:
+    """What the first sentence opens with: what the gravest red flag does to the score, or that checks are missing."""
+    return red_flags[0].effect if red_flags else "Not everything that could fool it was checked" if unchecked else ""
+
+
+def where_tested(tested: Tested) -> str:
+    """On how many images of which set, and whether training saw them."""
+    noun = "phantom" if tested.metrics.synthetic else "radiograph"
+    of = f"on {counted(tested.metrics.num_samples, noun)} ({tested.name})"
+    return of if may_be_leaked(tested) else f"{of}, which training never saw,"
 
 
 def score_text(tested: EvaluatedSet) -> str:
     """What was measured, and what always answering the largest class would reach."""
-    metrics, largest = tested.metrics, tested.metrics.largest_class
-    noun = "phantom" if metrics.synthetic else "radiograph"
-    of = f"on {counted(metrics.num_samples, noun)} ({tested.name})"
-    of += "" if may_be_leaked(tested) else ", which training never saw,"
+    metrics, largest, of = tested.metrics, tested.metrics.largest_class, where_tested(tested)
     if unshown(tested):
         key, name, found = headline(tested)
         between = f", interval {interval_text(key, found)}" if found.low is not None else ""

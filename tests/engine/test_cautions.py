@@ -19,19 +19,22 @@ import torch
 
 from engine.config import CrossvalConfig, EvaluateConfig, ExplainConfig, HurdlesConfig, PredictConfig, Switch
 from engine.crossval.crossval import crossval
-from engine.crossval.folds import external_copies, open_external, open_pool
+from engine.crossval.findings import fold_cautions
+from engine.crossval.folds import deal_folds, external_copies, open_external, open_pool
 from engine.crossval.output import crossval_parts
 from engine.device import choose_policy
-from engine.evaluate.checks import check_beton, class_cautions, group_cautions, set_cautions
+from engine.evaluate.checks import check_beton, class_cautions, finding_cautions, group_cautions, set_cautions
 from engine.evaluate.copies import KnownSet, SharedFilm, unsearched
 from engine.evaluate.evaluate import evaluate, look_for_copies
 from engine.evaluate.output import evaluation_parts
-from engine.evaluate.trained import Decision, Trained, load_trained
+from engine.evaluate.trained import Decision, Trained, decide_findings, load_trained
+from engine.explain.by_finding import unexplained
 from engine.explain.controls import Deletion, Randomised
 from engine.explain.explain import explain
 from engine.explain.findings import explanation_parts, map_cautions
 from engine.explain.lungs import LungRatio
 from engine.export.model_card import card_of
+from engine.hurdles.cells import cell_of
 from engine.hurdles.collections import Collection as Member
 from engine.hurdles.collections import Plan, plan_rows, split_by_source
 from engine.hurdles.hurdles import TrainedRow, away_cell
@@ -42,19 +45,22 @@ from engine.predict.predict import predict_files, prediction_parts
 from engine.predict.table import list_sources
 from engine.profile.profile import machine_cautions
 from engine.report.page import crossval_cautions, hurdles_cautions
-from engine.report.report import probe_run, report_parts, write_report
+from engine.report.probes import probe_run
+from engine.report.report import report_parts, write_report
 from engine.report.results import read_results
 from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
 from engine.statistics.estimates import Estimate
 from engine.statistics.thresholds import choose_operating_points
+from engine.train.checkpoint import ValidationScores
 from engine.train.device_batches import triton_trouble
 from engine.train.epochs import Captured
 from engine.train.leakage import HASHES, save_record, training_cautions
 from engine.train.run_folder import run_id, save_settings
 from engine.train.state import UNWATCHED
-from engine.train.summary import Summary, early_convergence
+from engine.train.summary import Summary, early_convergence, label_cautions
 from engine.train.train import train, training_parts
+from loaders.audit.by_finding import probed_findings
 from loaders.audit.collection import Collection, class_tasks, source_tasks
 from loaders.audit.copies import Copy
 from loaders.audit.findings import CollectionFinding
@@ -69,6 +75,7 @@ from loaders.convert.demographics import demographics_caution
 from loaders.output import Line, Parts
 from loaders.records import encode_record, read_record
 from loaders.settings import build
+from loaders.sources import confounding
 from loaders.sources.catalog import read_catalog
 from loaders.sources.split import known_patients
 from loaders.statistics import Progress, no_progress
@@ -76,6 +83,7 @@ from tests.engine.test_device_step import CUDA, Recorder, recorder  # noqa: F401
 from tests.example_run import CHECKPOINT, make_run, metrics, probes, results_of, small_training, summary
 from tests.example_run import crossval as example_crossval
 from tests.example_run import hurdles as example_hurdles
+from tests.findings_example import write_findings
 from tests.loaders.test_audit_page import Reader, make_result
 from tests.loaders.test_beton import strip_footer
 
@@ -277,6 +285,24 @@ def predicted(case: Case, gone: bool = False) -> list[Caution]:
     return predict_files(build(PredictConfig, settings | {"device": "cpu"})).cautions
 
 
+def few_learnt(case: Case, absent: int = 0) -> list[Caution]:
+    """Of labels of few films.  absent: findings that no film has."""
+    folder = write_findings(case.place / f"findings {absent}", counts={"train": 8, "val": 8}, crop=32)
+
+    def beton(split: str) -> Beton:
+        found = Beton(folder / f"{split}.beton")
+        found.labels[:, :absent] = 0
+        return found
+
+    return label_cautions(beton("train"), beton("val"))
+
+
+def monitored(case: Case) -> list[Caution]:
+    """A training on findings of which validation knows nothing."""
+    folder = write_findings(case.place / "monitored", counts={"train": 40, "val": 4}, crop=32)
+    return train(small_training(folder, case.place / "monitored-run")).cautions
+
+
 def sources(case: Case) -> list[Caution]:
     """An empty folder and a file named twice."""
     empty, film = case.place / "empty", case.place / "film.png"
@@ -296,6 +322,40 @@ def by_spelling(case: Case) -> list[Caution]:
     rows = ("a.png,covid,A,chest", "a.png,covid,A,chest", "b.png,normal,a,", "c.png,normal,A,PA")
     table.write_text("\n".join(["Image Index,Finding Labels,hospital,view", *rows]))
     return [*read_catalog(CatalogConfig(manifest=table)).cautions]
+
+
+def of_table(case: Case) -> list[Caution]:
+    """A table by studies whose cells leave much open, as a test set of two findings of which it has one."""
+    folder = case.place / "studies"
+    for film in ("s1/a.png", "s2/b.png"):
+        (folder / film).parent.mkdir(parents=True, exist_ok=True)
+        (folder / film).touch()
+    (folder / "films.csv").write_text("path,No Finding,Edema,Mass\ns1,1,,1\ns2,,-1,\n")
+    found = read_catalog(CatalogConfig(manifest=folder / "films.csv", findings=("all",))).cautions
+    config = CatalogConfig(manifest=folder / "films.csv", findings=("Edema", "Rib"))
+    return [*found, *read_catalog(config, partial=True).cautions]
+
+
+def of_copies(case: Case) -> list[Caution]:
+    """Copies of a film with another finding each, and too few of all."""
+    table = case.source / "findings.csv"
+    copied_to = case.source / "copy.png"
+    first, second = list(csv.DictReader((case.source / "phantoms.csv").read_text().splitlines()))[:2]
+    shutil.copyfile(case.source / first["path"], copied_to)
+    table.write_text(f"path,Edema\n{first['path']},1\ncopy.png,0\n{second['path']},1\n")
+    catalog = CatalogConfig(manifest=table, findings=("all",))
+    done = convert(ConvertConfig(catalog=catalog, out=case.place / "f", size=32, dry_run=True, workers=1))
+    copied_to.unlink()
+    return [*done.cautions]
+
+
+def of_sources(case: Case) -> list[Caution]:
+    """Findings that the source tells wholly, and better than chance; and one of a single source."""
+    own_N, film_N = np.arange(400) % 2, np.arange(400)
+    near_N = np.where(film_N % 8 < 6, own_N, 1 - own_N)
+    lonely_N = np.where(own_N == 1, film_N // 2 % 2, np.nan)
+    value_NK = np.column_stack([own_N, near_N, lonely_N])
+    return confounding.finding_cautions(("own", "near", "lonely"), value_NK, own_N.tolist(), film_N)
 
 
 def in_folders(case: Case) -> list[Caution]:
@@ -382,6 +442,19 @@ def at(temperature: float) -> list[Caution]:
     return Decision(temperature=temperature, points=()).cautions()
 
 
+def unmeasured() -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Names, values and groups of two findings, of which one is known of a single film."""
+    finding_NK = np.stack([np.arange(12) % 2, np.where(np.arange(12), np.nan, 1)], axis=1)
+    return ("a", "b"), finding_NK, np.arange(12)
+
+
+def decided(groups: int) -> list[Caution]:
+    """What limits the rule of a finding that validation tells without an error, in 58 films with it and 58 without."""
+    finding_N1 = np.repeat([1, 0], 58)[:, None].astype(np.float32)
+    scores = ValidationScores(labels=finding_N1, logits_NK=9 * finding_N1 - 4, group_N=np.arange(116) % groups)
+    return decide_findings(scores, ("a",)).cautions()
+
+
 def refusals(num_positive: int, num_negative: int) -> list[Caution]:
     """Why validation gives no operating points."""
     is_N = np.repeat([True, False], [num_positive, num_negative])
@@ -393,10 +466,11 @@ def unprobed(*patients: int) -> list[Caution]:
     label_N, skipped = np.repeat(np.arange(len(patients)), patients), dict[str, Caution]()
     collection = Collection(
         frames_NSS=np.zeros((len(label_N), 92, 92), np.uint8), label_N=label_N, classes=("a", "b"),
-        group_N=np.arange(len(label_N)), source_N=("s",) * len(label_N),
+        group_N=np.arange(len(label_N)), source_N=("s",) * len(label_N), finding_NK=np.eye(len(label_N)),
     )  # fmt: skip
     for tasks in (class_tasks, source_tasks):
         list(tasks(collection, skipped))  # runs none of them
+    assert probed_findings(collection, collection.group_N, skipped) == []  # each is present in one
     return list(skipped.values())
 
 
@@ -410,7 +484,7 @@ def compiled_on(device: str, switch: Switch) -> list[Caution]:
 def pools(case: Case, stack: contextlib.ExitStack, others: int = 0) -> tuple[Member, Member]:
     """The case's betons as two collections; in the second so many groups are of the second class."""
     pool = open_pool(case.betons, stack)
-    alone = replace(pool, label_N=np.where(pool.group_N < others, 1, 0))
+    alone = replace(pool, labels=np.where(pool.group_N < others, 1, 0))
     first = Member(name="a", pool=pool, to_train=True, numbered="x")
     return first, Member(name="b", pool=alone, to_train=True, numbered="y")
 
@@ -421,6 +495,34 @@ def planned(case: Case, others: int | None = None, **settings: Any) -> list[Caut
     with contextlib.ExitStack() as stack:
         first, second = pools(case, stack, others or 0)
         return plan_rows([first, replace(first, name="c") if others is None else second], config)[1]
+
+
+def rare_findings(case: Case, name: str, **changes: Any) -> Path:
+    """15 patients, of whom few have any finding."""
+    return write_findings(case.place / name, **({"counts": {"train": 30}, "crop": 32, "prevalence": 0.1} | changes))
+
+
+def short_in_folds(case: Case) -> list[Caution]:
+    with contextlib.ExitStack() as stack:
+        pool = open_pool(rare_findings(case, "few"), stack)
+        labels = pool.group_N, pool.labels, pool.facts.classes
+        return fold_cautions(pool, deal_folds(*labels, num_folds=2, val=0.2, seed=0, split="group", where="B"))
+
+
+def not_in_training(case: Case) -> list[Caution]:
+    with contextlib.ExitStack() as stack:
+        folders = [rare_findings(case, f"of {share}", prevalence=share) for share in (0.4, 0.0)]
+        some, none = (open_pool(folder, stack, least_classes=1) for folder in folders)
+        return cell_of("a", "b", some, slice(None), none, (), None, None, {}, []).cautions
+
+
+def without_findings(case: Case) -> list[Caution]:
+    config = build(HurdlesConfig, {"collections": (case.betons,), "out": case.place / "h", "folds": 2})
+    with contextlib.ExitStack() as stack:
+        pools = [open_pool(rare_findings(case, name, prevalence=share), stack, least_classes=1)
+                 for name, share in (("some", 0.4), ("none", 0.0))]  # fmt: skip
+        members = [Member(name=pool.folder.name, pool=pool, to_train=True, numbered="x") for pool in pools]
+        return plan_rows(members, config)[1]
 
 
 def by_source(case: Case) -> list[Caution]:
@@ -438,8 +540,8 @@ def nothing_left(case: Case) -> list[Caution]:
     config = build(HurdlesConfig, {"collections": (case.betons,), "out": case.place / "h"})
     with contextlib.ExitStack() as stack:
         known, tested = pools(case, stack)
-        row = TrainedRow(plan=Plan(name="a", members=(known,)), pool=known.pool, networks=())
-        places = range(len(tested.pool.label_N))
+        row = TrainedRow(plan=Plan(name="a", members=(known,)), pool=known.pool, cautions=[], networks=())
+        places = range(len(tested.pool.labels))
         films = [Overlap(sample=place, of=0, reason="pixels", similarity=None) for place in places]
         return away_cell(config, row, tested, [(known, film) for film in films], (), None, UNWATCHED).cautions
 
@@ -455,6 +557,9 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "confounded-with-source": ("evaluation", lambda case: case.checked(case.beton(source=lambda beton: beton.label_N))),
     "strongly-confounded-with-source": ("training", lambda case: confounded(case, 1)),
     "moderately-confounded-with-source": ("training", lambda case: confounded(case, 5)),
+    "findings-confounded-with-source": ("catalog", of_sources),
+    "findings-near-source": ("catalog", of_sources),
+    "findings-of-one-source": ("catalog", of_sources),
     "synthetic-phantoms": ("training", lambda case: training_cautions(Beton(case.betons / "train.beton"))),
     "early-convergence": ("training", lambda case: early_convergence({"val_f1": 0.5, "val_accuracy": 0.995})),
     "patients-unknown": ("evaluation", unknown_patients),
@@ -472,6 +577,11 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "temperature-at-bound": ("evaluation", lambda case: at(max(TEMPERATURES))),
     "one-class-in-validation": ("evaluation", lambda case: refusals(70, 0)),
     "few-validation-positives": ("evaluation", lambda case: refusals(58, 5)),
+    "findings-not-measured": ("evaluation", lambda case: finding_cautions(*unmeasured())),
+    "few-known-in-validation": ("evaluation", lambda case: decided(4)),
+    "findings-without-rule-out": ("evaluation", lambda case: decided(116)),
+    "temperatures-at-bound": ("evaluation", lambda case: decided(116)),
+    "findings-not-explained": ("explanation", lambda case: unexplained(["Edema"], 30)),
     "usual-lung-region": ("explanation", lambda case: maps()),
     "empty-maps": ("explanation", lambda case: maps()),
     "lungs-outside-crop": ("explanation", lambda case: maps()),
@@ -486,6 +596,10 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "external-copies-kept": ("crossval", lambda case: copied_outside(case, kept=True)),
     "external-copies-removed": ("crossval", lambda case: copied_outside(case, kept=False)),
     "external-mostly-copies": ("crossval", lambda case: copied_outside(case, kept=False)),
+    "findings-not-in-training": ("hurdles", not_in_training),
+    "few-known-to-test": ("crossval", short_in_folds),
+    "few-known-to-choose": ("crossval", short_in_folds),
+    "collection-without-findings": ("hurdles", without_findings),
     "collection-of-one-class": ("hurdles", lambda case: planned(case, 0)),
     "collection-of-few-groups": ("hurdles", lambda case: planned(case, 2, by="source")),
     "films-without-source": ("hurdles", by_source),
@@ -493,6 +607,9 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "left-out-like-another": ("hurdles", lambda case: planned(case, leave_one_out=True)),
     "crossval-of-other-conversion": ("report", of_other_data),
     "hurdles-of-other-conversion": ("report", of_other_hurdles),
+    "findings-not-learnt": ("training", lambda case: few_learnt(case, absent=1)),
+    "few-known-in-training": ("training", few_learnt),
+    "monitored-by-loss": ("training", lambda case: monitored(case)),
     "training-restarted": ("training", restarted),
     "not-captured": ("training", lambda case: []),  # `captured`, which needs a fixture
     "triton-unavailable": ("training", without_triton),
@@ -517,6 +634,12 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "looks-like-preset": ("catalog", in_folders),
     "own-splits-not-used": ("catalog", in_crossed_splits),
     "columns-taken": ("catalog", by_spelling),
+    "findings-taken": ("catalog", of_table),
+    "findings-lacking": ("catalog", of_table),
+    "uncertain-cells": ("catalog", of_table),
+    "blank-cells": ("catalog", of_table),
+    "no-finding-cells": ("catalog", of_table),
+    "studies-taken": ("catalog", of_table),
     "rows-merged": ("catalog", by_spelling),
     "sources-joined": ("catalog", by_spelling),
     "views-not-understood": ("catalog", by_spelling),
@@ -525,9 +648,12 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "no-demographics": ("catalog", lambda case: [demographics_caution([(0, 0, "", 0)])]),
     "labels-translated": ("catalog", as_a_test_set),
     "labels-left-out": ("catalog", as_a_test_set),
+    "copies-contradict": ("catalog", of_copies),
+    "findings-undefined": ("catalog", of_copies),
     "splits-set-aside": ("catalog", as_a_test_set),
     "healthy-not-positive": ("catalog", without_a_positive_class),
     "few-patients-of-class": ("probes", lambda case: unprobed(12, 9)),
+    "few-patients-of-finding": ("probes", lambda case: unprobed(12, 9)),
     "few-classes-to-probe": ("probes", lambda case: unprobed(12, 9)),
     "few-sources-to-probe": ("probes", lambda case: unprobed(12, 9)),
     "no-headers": ("probes", lambda case: unprobed(12, 10)),
@@ -775,6 +901,19 @@ def test_a_code_is_whole(code: str) -> None:
     assert bool(entry.effect) == (entry.gravity < Gravity.NOTE)
     assert not one.text.endswith(".") and "{" not in one.text
     assert re.fullmatch("[a-z]+(-[a-z]+)*", code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [code for code, entry in CODES.items() if {"findings", "cells"} & entry.parameters.keys()]
+    + ["studies-taken", "copies-contradict"],
+)
+def test_a_caution_about_findings_reads_well_with_one_of_all_that_it_counts(code: str) -> None:
+    kinds: dict[type, Any] = {int: 1, float: 1.0, str: "train", list[str]: ["Edema"]}
+    few = {name: 5 if name == "least" else kinds[kind] for name, kind in CODES[code].parameters.items()}
+    assert not re.search(
+        r"\b1 (?!of)\w+s\b|Edema (are|do|have)\b|[Tt]hese findings|\bthem\b", caution(code, **few).text
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import cli
 from engine.config import CrossvalConfig, EvaluateConfig
 from engine.crossval.crossval import crossval
 from engine.evaluate.copies import shared_films
-from engine.evaluate.evaluate import evaluate
+from engine.evaluate.evaluate import Evaluation, evaluate
 from engine.evaluate.output import evaluation_parts
-from engine.evaluate.results import Evaluation, Metrics
+from engine.evaluate.results import Metrics
 from engine.report.report import write_report
 from engine.report.results import read_results
 from engine.report.verdict import judge

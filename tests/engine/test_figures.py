@@ -5,7 +5,7 @@
 import ast
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -26,19 +26,24 @@ import loaders.figure_text as figure_text
 from benchmarks.document import all_results, comparisons_of, latest_bench
 from benchmarks.speed_picture import speed_figure
 from engine.compare import Contender, comparison_figure
+from engine.crossval.findings import why_refused
 from engine.crossval.output import crossval_figure
-from engine.crossval.scores import Guess, OverFolds, Target, TargetResult
+from engine.crossval.scores import FindingTarget, Guess, OverFolds, Target, TargetResult
 from engine.evaluate.figures import Curve, Panel, pr_figure, roc_figure, score_figure
+from engine.evaluate.findings import FIGURES as OF_FINDINGS
+from engine.evaluate.findings import figures as findings_figures
 from engine.evaluate.results import Scores, at_points, figures
+from engine.explain.by_finding import caption_of, findings_gallery
 from engine.explain.controls import Deletion
 from engine.explain.explain import CAPTION
 from engine.explain.findings import Example, caption
 from engine.explain.gallery import TITLES, deletion_figure, gallery, overlay
 from engine.figures import DPI, confusion_figure, curves_figure
-from engine.hurdles.output import hurdles_figure
+from engine.hurdles.figure import hurdles_figure
+from engine.hurdles.results import FindingCell
 from engine.profile.breakdown import Measured, variants_for
 from engine.profile.output import profile_figure
-from engine.statistics.estimates import Estimate, estimates
+from engine.statistics.estimates import UNDEFINED, Estimate, estimates
 from engine.statistics.thresholds import choose_operating_points
 from engine.train.summary import title
 from loaders.batches.loader import Loader
@@ -52,8 +57,19 @@ from loaders.images.decode import Decoded
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import Entry
 from tests.example_run import alone as lone
-from tests.example_run import comparison, crossval, hurdles, hurdles_cell, hurdles_row, leave_one_out
+from tests.example_run import (
+    comparison,
+    crossval,
+    finding_cell,
+    finding_explained,
+    findings_explanation,
+    hurdles,
+    hurdles_cell,
+    hurdles_row,
+    leave_one_out,
+)
 from tests.example_run import metrics as example_metrics
+from tests.findings_example import evaluated
 
 ROOT = Path(__file__).parents[2]
 CROP = 32
@@ -62,9 +78,14 @@ HOSTILE = (
     "$x$", "_covid", "a\nb", "Ünï", "新冠肺炎", "\u202eabc", "\\n", "W" * 200, "a\tb", r"$\frac{_x^$", "\x1b[31m",
     "\udcff", "<b>&amp;", "100 %", "x" * 200, "lung " * 40, "Ж", "كوفيد", "_", "$",
 )  # fmt: skip
+NIH = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
+    "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+)  # fmt: skip
 CASES = {
     "two": ("covid", "normal"),
     "three": ("covid", "normal", "pneumonia"),
+    "fourteen": NIH,
     "twenty": tuple(f"finding {number}" for number in range(20)),
     "two-long": (LONG + "a", LONG + "b"),
     "three-long": tuple(f"{LONG}{number}" for number in range(3)),
@@ -114,6 +135,30 @@ def draw_curves(case: Case) -> list[Figure]:
     return [curves_figure(history, 19, title(case.facts, names, 1648, 412), names.note)]
 
 
+def history_of(num_findings: int, unmeasured: int | None = None) -> list[dict[str, Any]]:
+    """Epochs of a training of findings; the first has the lowest AUC.  unmeasured: a finding without one."""
+    return [
+        {"epoch": e, "train_loss": 0.6 / e, "val_loss": 0.65 / e, "train_f1": 1 - 0.9 / e, "val_f1": 0.9 - 0.4 / e}
+        | {
+            f"val_auc[{place}]": None if place == unmeasured else 0.99 - 0.4 / e - 0.01 * (num_findings - place)
+            for place in range(num_findings)
+        }
+        for e in range(1, 27)
+    ]  # fmt: skip
+
+
+def draw_finding_curves(case: Case) -> list[Figure]:
+    """Of all the names, and of the first fourteen; one finding was measured in no epoch, or none was in any."""
+    figures = []
+    for classes in {case.classes, case.classes[:14]}:
+        names, facts = class_names(classes, kind="finding"), replace(case.facts, classes=classes, task="findings")
+        history, shown = history_of(len(classes), unmeasured=1), list(names.text_of.values())
+        what = title(facts, names, 1648, 412, len(classes) - 1)
+        figures.append(curves_figure(history, 19, what, names.note, shown))
+    none = [{name: None if name.startswith("val_auc") else value for name, value in row.items()} for row in history]
+    return [*figures, curves_figure(none, 0, what, names.note, shown)]
+
+
 def draw_evaluation(case: Case) -> list[Figure]:
     scores = scores_of(case.classes)
     points = choose_operating_points(scores.label_N == 0, scores.probability_NK[:, 0])
@@ -130,6 +175,13 @@ def draw_evaluation(case: Case) -> list[Figure]:
     return list(drawn.values())
 
 
+def draw_findings(case: Case) -> list[Figure]:
+    test, metrics = evaluated(case.classes, rare=len(case.classes) // 4, set_name=case.file)
+    drawn = findings_figures(test, metrics)
+    assert tuple(drawn) == OF_FINDINGS
+    return list(drawn.values())
+
+
 def draw_comparison(case: Case) -> list[Figure]:
     sure = Estimate(value=0.97, low=0.93, high=0.99, method="bootstrap")
     contenders = [
@@ -138,7 +190,11 @@ def draw_comparison(case: Case) -> list[Figure]:
         Contender(model=case.classes[-1], validation_f1=msgspec.structs.replace(sure, value=1.0, low=1.0, high=1.0)),
     ]
     names = list(case.classes)
-    return [comparison_figure(comparison(networks=contenders, classes=names, positive=names[0]))]
+    of_findings = [msgspec.structs.replace(row, validation_auc=row.validation_f1) for row in contenders]
+    return [
+        comparison_figure(comparison(networks=contenders, classes=names, positive=names[0])),
+        comparison_figure(comparison(networks=of_findings, classes=names, positive="")),
+    ]
 
 
 def draw_crossval(case: Case) -> list[Figure]:
@@ -155,8 +211,35 @@ def draw_crossval(case: Case) -> list[Figure]:
         always_positive=guess if len(case.classes) == 2 else None,
     )  # fmt: skip
     high = msgspec.structs.replace(guess, f1=0.97)
+    changed = [
+        msgspec.structs.replace(result, trivial=high, always_positive=None),
+        msgspec.structs.replace(
+            result, positive="", always_positive=msgspec.structs.replace(guess, predicted="present"),
+            targets=[
+                msgspec.structs.replace(one, findings=findings_of(case, one), f1=over_some(one.f1))
+                for one in result.targets
+            ],
+        ),
+    ]  # fmt: skip
+    return [crossval_figure(one) for one in (result, *changed)]
+
+
+def over_some(found: OverFolds) -> OverFolds:
+    """A mean over some findings."""
+    return msgspec.structs.replace(found, estimate=msgspec.structs.replace(found.estimate, defined=12, classes=14))
+
+
+def findings_of(case: Case, target: TargetResult) -> list[FindingTarget]:
+    """One finding a class, of which each third is not measured."""
+    unknown = OverFolds(estimate=UNDEFINED, mean=None, spread=None, folds=[None] * 3)
+    scores = [target.f1 if place % 3 else unknown for place in range(len(case.classes))]
     return [
-        crossval_figure(result), crossval_figure(msgspec.structs.replace(result, trivial=high, always_positive=None))
+        FindingTarget(
+            name=name, num_known=112_120, num_present=12_345, num_groups=30_805, f1=f1, auc=f1, accuracy=f1,
+            refused=why_refused(name, case.classes) if f1 is unknown else None, confusion=[[1, 2], [3, 4]],
+            difference={},
+        )
+        for name, f1 in zip(case.classes, scores, strict=True)
     ]  # fmt: skip
 
 
@@ -175,7 +258,16 @@ def draw_hurdles(case: Case) -> list[Figure]:
         rows=[hurdles_row(first)],
         cells=[hurdles_cell(first, first, 0.5, estimates={"auc": lone(0.5)})],
     )
-    return [hurdles_figure(planted), hurdles_figure(leave_one_out(planted)), hurdles_figure(alone)]
+    drawn = [hurdles_figure(planted), hurdles_figure(leave_one_out(planted)), hurdles_figure(alone)]
+    fewer = {"auc": Estimate(value=0.93, low=0.9, high=0.95, method="bootstrap", defined=12, classes=14)}
+    of_findings = [
+        msgspec.structs.replace(
+            cell, estimates=fewer, drop=fewer if cell.drop else {},
+            findings=[msgspec.convert(finding_cell(case.classes[0]), FindingCell)],
+        )
+        for cell in planted.cells
+    ]  # fmt: skip
+    return [*drawn, hurdles_figure(msgspec.structs.replace(planted, positive="", cells=of_findings))]
 
 
 def draw_profile(case: Case) -> list[Figure]:
@@ -219,6 +311,17 @@ def draw_gallery(case: Case) -> list[Image.Image]:
     return [picture for _, picture in pictures] + [page]
 
 
+def draw_findings_gallery(case: Case) -> list[Image.Image]:
+    names, pictures = class_names(case.classes, CAPTION, "finding"), []
+    result = findings_explanation(*(finding_explained(name) for name in case.classes), set_name=case.file)
+    for found in result.findings:
+        for example in found.samples:
+            lines = caption_of(example, names.text_of[found.name])
+            crop_HW = np.full((CROP, CROP), 120, np.uint8)
+            pictures.append((found.name, overlay(crop_HW, np.eye(CROP), crop_HW > 0, lines)))
+    return [picture for _, picture in pictures] + [findings_gallery(result, pictures, names)]
+
+
 def draw_preparation(case: Case) -> list[Image.Image]:
     side = stored_side(CROP)
     Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 3, (64, 1))).save(case.folder / "film.png")
@@ -254,7 +357,9 @@ def draw_speed(case: Case) -> list[Figure]:
 
 FIGURES: dict[str, Callable[[Case], list[Figure]]] = {
     "curves": draw_curves,
+    "finding-curves": draw_finding_curves,
     "evaluation": draw_evaluation,
+    "findings": draw_findings,
     "comparison": draw_comparison,
     "crossval": draw_crossval,
     "hurdles": draw_hurdles,
@@ -264,6 +369,7 @@ FIGURES: dict[str, Callable[[Case], list[Figure]]] = {
 }
 PICTURES: dict[str, Callable[[Case], list[Image.Image]]] = {
     "gallery": draw_gallery,
+    "gallery of findings": draw_findings_gallery,
     "preparation": draw_preparation,
     "augmentation": draw_augmentation,
 }
@@ -350,6 +456,29 @@ def test_texts_of_a_figure_fit_and_no_legend_covers_its_axes(name: str, case: Ca
         for legend in figure.findobj(Legend):
             box = legend.get_window_extent()
             assert not any(box.overlaps(axes.bbox) for axes in figure.axes)
+
+
+@pytest.mark.parametrize("num_findings", [1, 7, 14])
+def test_findings_side_by_side_are_named_with_how_often_they_are_present_the_weakest_first(num_findings: int) -> None:
+    names = tuple(f"finding {number}" for number in range(num_findings))
+    test, metrics = evaluated(names, rare=num_findings // 7)
+    drawn = findings_figures(test, metrics)
+    for figure in drawn.values():
+        check_texts(drawn_texts(figure), (figure.bbox.width, figure.bbox.height), names)
+    measured = [found for found in metrics.by_need if not found.refused]
+    assert len(measured) == num_findings - num_findings // 7
+    forest, counts = drawn["findings.png"].axes
+    assert [label.get_text() for label in forest.get_yticklabels()] == ["mean", *(one.name for one in metrics.by_need)]
+    shown = [f"{one.num_present:,} of {one.num_known:,}" for one in metrics.by_need]
+    assert [label.get_text() for label in counts.get_yticklabels()] == ["present of known", *shown]
+    assert [text.get_text() for text in forest.texts] == ["not measured"] * (num_findings // 7)
+    panels = [axes.get_title().split("\n") for axes in drawn["reliability.png"].axes]
+    assert [name for name, _ in panels] == [one.name for one in measured]
+    assert f"over {len(measured)} of {num_findings} findings" in drawn["roc.png"].get_suptitle().replace("\n", " ")
+
+
+def test_no_figure_is_drawn_where_no_finding_is_measured() -> None:
+    assert findings_figures(*evaluated(("a", "b"), rare=2)) == {}
 
 
 @pytest.mark.parametrize("case", CASES, indirect=True)
@@ -467,6 +596,19 @@ def test_a_title_breaks_where_its_lines_end_and_between_words() -> None:
     lines = figure.get_suptitle().split("\n")
     assert lines[0] == "first" and len(lines) > 2 and all(set(line.split(" ")) <= {"second", ""} for line in lines[1:])
     assert wrap("x" * 99, 5 * EM)[0].count("…") == 1
+
+
+def test_of_many_findings_the_curves_name_those_of_lowest_auc_and_the_mean_and_draw_all() -> None:
+    for number in (2, 4, 14):
+        names = [f"finding {place}" for place in range(number)]
+        figure = curves_figure(history_of(number), 20, "title", "", names)
+        assert [axes.get_ylabel() for axes in figure.axes] == ["cross-entropy", "macro F1", "ROC-AUC of validation"]
+        labels, lines = labels_of(figure), figure.axes[2].lines
+        assert [label.split(":")[0] for label in labels if label.startswith("finding ")] == names[:4]
+        values = [float(row_line.get_ydata()[19]) for row_line in lines[:number]]
+        assert f"mean: {np.mean(values):.3f}" in labels and len(lines) == number + 2  # the mean's, and the kept epoch's
+        assert ("10 other findings, of higher AUC" in labels) == (number == 14)
+    assert len(curves_figure(history_of(14), 20, "title").axes) == 2  # of classes
 
 
 COLUMNS = ("train_loss", "val_loss", "train_f1", "val_f1")

@@ -48,9 +48,17 @@ from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Task, decode_into_spool
 from loaders.machine import usable_cores
+from tests.findings_example import write_findings
 from tests.naive import Plain
 
 ENGINE = variants_for("cpu")[-1]
+
+
+def test_betons_of_findings_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    data = write_findings(tmp_path / "b", counts={"train": 8, "val": 8}, crop=32)
+    with pytest.raises(ConfigError, match=r"a conversion of findings, expected one of classes.*one label a film"):
+        profile(ProfileConfig(data=data, source=tmp_path, device="cpu"))
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 class SlowDisk(Loader):

@@ -19,28 +19,38 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import cli
 from engine.config import ReportConfig
-from engine.evaluate.dataflow import count_files, keep_dataflow
+from engine.crossval.scores import Crossval
+from engine.evaluate.dataflow import DataFlow, count_files, dataflow_beside, keep_dataflow
+from engine.evaluate.findings import FindingsMetrics
 from engine.evaluate.results import Metrics
 from engine.explain.gallery import overlay, picture_bytes
 from engine.hurdles.results import Cell, Hurdles
+from engine.report.findings_tables import finding_rows
 from engine.report.page import flow_classes
-from engine.report.report import probe_run, report, write_report
-from engine.report.results import Probes, read_results
+from engine.report.probes import Probes, probe_run
+from engine.report.report import report, write_report
+from engine.report.results import read_results
 from engine.report.tables import train_command
 from engine.report.verdict import Verdict, judge
 from engine.statistics.names import METRICS
 from loaders.audit.findings import DEFECTS
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
+from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
+from loaders.convert.convert import convert
+from loaders.errors import InputError
 from loaders.html import visible
+from loaders.phantom.phantom import write_phantoms
 from loaders.records import Record, encode_record, read_record
 from tests.browser import Browser, check_page
 from tests.example_run import (
     CHECKPOINT,
     CONVERSION,
+    FINDINGS,
     SET,
     alone,
     crossval,
@@ -50,16 +60,24 @@ from tests.example_run import (
     estimate,
     example,
     explanation,
+    finding,
+    finding_explained,
+    findings_dataflow,
+    findings_explanation,
+    findings_metrics,
+    findings_probes,
     hurdles,
     hurdles_cell,
     leave_one_out,
     lungs,
+    make_findings_run,
     make_run,
     metrics,
     probes,
     put,
     subgroup,
     summary,
+    unmeasured,
 )
 from tests.loaders.test_audit_page import HOSTILE, Reader, luminance
 from tests.loaders.test_beton import strip_footer
@@ -72,6 +90,7 @@ def cautions(*found: Caution) -> list[dict[str, Any]]:
     return msgspec.to_builtins(found)  # type: ignore[no-any-return]
 
 
+OTHER = SET.replace("a9efac4d", "bbbbbbbb")
 PHANTOMS = caution("synthetic-phantoms")
 TRAP = caution("confounded-with-source", classes=["covid"], images=9)
 OWN = {"covid": 99.0, "normal": 100.0}
@@ -725,6 +744,10 @@ WILD = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
+FINDINGS_RECORDS = (
+    "summary.json", f"evaluation/{SET}/findings.json", f"explanation/{SET}/explanation-by-finding.json",
+    "probes-by-finding.json", "crossval.json", "hurdles.json", "dataflow.json",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -733,15 +756,41 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("sound") / "run")
 
 
+@pytest.fixture(scope="module")
+def sound_findings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of three findings, one of which is not measured, with each check."""
+    names = FINDINGS[:3]
+    tested = findings_metrics(unmeasured(names[0]), finding(names[1]), finding(names[2], 0.7))
+    run = make_findings_run(
+        tmp_path_factory.mktemp("sound") / "run", names, tested=tested, crossval=folds_of(names), hurdles=raced(names)
+    )
+    away = findings_metrics(*(finding(name) for name in names), collection="external", conversion_id="b" * 32)
+    put(run / "evaluation" / OTHER / "findings.json", away)
+    return run
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), name=st.sampled_from(RECORDS), wild=WILD)
 def test_a_file_with_a_wild_value_is_read_or_named_and_the_page_is_made(
     sound: Path, data: st.DataObject, name: str, wild: Any
 ) -> None:
-    path = sound / name
+    check_wild_value(sound, data, name, wild)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), name=st.sampled_from(FINDINGS_RECORDS), wild=WILD)
+def test_a_file_of_findings_with_a_wild_value_is_read_or_named_and_the_page_is_made(
+    sound_findings: Path, data: st.DataObject, name: str, wild: Any
+) -> None:
+    check_wild_value(sound_findings, data, name, wild)
+
+
+def check_wild_value(run: Path, data: st.DataObject, name: str, wild: Any) -> None:
+    """Put a value anywhere into a file of a run: it is read or named, and the page is made."""
+    path = run / name
     before = path.read_bytes()
     node = content = json.loads(before)
-    for _ in range(data.draw(st.integers(0, 4))):  # so deep, as far as there are objects and lists
+    for _ in range(data.draw(st.integers(0, 6))):  # so deep, as far as there are objects and lists
         keys = list(node) if isinstance(node, dict) else list(range(len(node)))
         inner = [key for key in keys if isinstance(node[key], dict | list) and node[key]]
         if not inner:
@@ -750,7 +799,7 @@ def test_a_file_with_a_wild_value_is_read_or_named_and_the_page_is_made(
     node[data.draw(st.sampled_from(list(node) if isinstance(node, dict) else range(len(node))))] = wild
     try:
         path.write_text(json.dumps(content))
-        done = write_report(sound)
+        done = write_report(run)
     finally:
         path.write_bytes(before)
     assert "not for diagnosis" in done.page.read_text()
@@ -1116,6 +1165,320 @@ def test_a_result_of_another_folder_joins_the_page_and_stays_for_the_next_one(
     assert report(config).page.read_text().count("<img") == 3, "the picture of an earlier one is gone"
 
 
+# ---- findings
+
+
+def judged(run: Path) -> Verdict:
+    return write_report(run).verdict
+
+
+def text_of(run: Path) -> str:
+    return " ".join(Reader(write_report(run).page.read_text()).text.split())
+
+
+def plus(*findings: dict[str, Any], **changes: Any) -> FindingsMetrics:
+    """Ten sound findings, and those."""
+    return findings_metrics(*(finding(name, 0.9) for name in FINDINGS[:10]), *findings, **changes)
+
+
+def folds_of(names: tuple[str, ...] = FINDINGS, **aucs: dict[str, float]) -> Crossval:
+    """A cross-validation of findings with these AUCs by target."""
+    targets = []
+    for target in crossval(hidden=0.5).targets:
+        auc_of = {name: aucs.get(target.target.replace("-", "_"), {}).get(name, target.auc.mean) for name in names}
+        found = [
+            {"name": name, "num_known": 1900, "num_present": 300, "num_groups": 1400, "refused": None,
+             "f1": over_folds(0.6), "auc": over_folds(auc or 0.5), "accuracy": over_folds(0.8),
+             "confusion": [[1, 1], [1, 1]], "difference": {}}
+            for name, auc in auc_of.items()
+        ]  # fmt: skip
+        targets.append(msgspec.to_builtins(target) | {"findings": found, "confusion": []})
+    return crossval(classes=list(names), positive="", targets=targets)
+
+
+def raced(names: tuple[str, ...] = FINDINGS, fallen: str = "") -> Hurdles:
+    """Hurdles of findings, in which one of them may drop elsewhere."""
+    plain = hurdles(classes=list(names), positive="")
+    cells = []
+    for cell in plain.cells:
+        away = cell.place == "away"
+        found = [
+            {"name": name, "num_known": 200, "num_present": 60, "num_groups": 150, "refused": None, "networks": [],
+             "estimates": {"auc": estimate(0.6 if away and name == fallen else 0.9)},
+             "drop": {"auc": estimate(0.3, low=0.2 if name == fallen else -0.1)} if away else {}}
+            for name in names
+        ]  # fmt: skip
+        drop = {key: msgspec.structs.replace(one, low=-0.05) for key, one in cell.drop.items()}
+        cells.append(
+            msgspec.convert(msgspec.to_builtins(cell) | {"findings": found, "drop": msgspec.to_builtins(drop)}, Cell)
+        )
+    return msgspec.structs.replace(plain, cells=cells)
+
+
+def over_folds(auc: float) -> dict[str, Any]:
+    return {"estimate": estimate(auc), "mean": auc, "spread": 0.02, "folds": [auc] * 5}
+
+
+def test_a_sound_run_of_findings_names_the_weakest_and_the_best_founded_and_praises_neither(tmp_path: Path) -> None:
+    weak, founded = finding("Weak", 0.62, 0.06, present=66), finding("Founded", 0.88, 0.02, present=190)
+    tested = plus(weak, founded)
+    explained = findings_explanation(*map(finding_explained, tested.names))
+    run = make_findings_run(tmp_path / "run", tested=tested, explained=explained, crossval=folds_of())
+    verdict = judged(run)
+    assert (not verdict.red_flags and verdict.unchecked == ("another collection",)) or verdict.state == "held"
+    assert "the mean AUC over 12 of 12 findings is 0.875 (interval 0.855 to 0.885)" in verdict.how_good
+    assert "the weakest is Weak with 0.620 (interval 0.560 to 0.650), present in 66 of 380 known" in verdict.how_good
+    assert "the best founded Founded with 0.880 (interval 0.860 to 0.890), present in 190 of 380" in verdict.how_good
+    assert "Sure within limits" in verdict.how_sure and "310 groups" in verdict.how_sure
+    for sentence in verdict.sentences.values():
+        assert not PRAISE.search(sentence.replace("Founded", "")), sentence
+        assert sentence.endswith(".") and sentence.count(". ") == 0
+
+
+def test_an_explanation_of_some_of_the_findings_that_were_measured_is_no_answer_for_the_others(tmp_path: Path) -> None:
+    some = findings_explanation(*map(finding_explained, FINDINGS[:3]))
+    assert "what the model relies on" in judged(make_findings_run(tmp_path / "run", explained=some)).unchecked
+    assert "what the model relies on" not in judged(make_findings_run(tmp_path / "whole")).unchecked
+
+
+def test_films_too_few_for_a_score_worth_having_get_no_number(tmp_path: Path) -> None:
+    few = [finding(name, 0.97, 0.3, present=11) for name in FINDINGS[:3]] + [unmeasured(name) for name in FINDINGS[3:]]
+    verdict = judged(make_findings_run(tmp_path / "run", tested=findings_metrics(*few, num_samples=60)))
+    assert verdict.how_good.startswith("No score here is worth having: on 60 radiographs")
+    assert "11 of 14 findings could not be measured" in verdict.how_good and "the other 3 rest on" in verdict.how_good
+    assert verdict.how_sure.startswith("Not sure at all") and "0.9" not in verdict.how_good + verdict.how_sure
+    everything = [unmeasured(name) for name in FINDINGS]
+    nothing = judged(make_findings_run(tmp_path / "nothing", tested=findings_metrics(*everything)))
+    assert "14 of 14 findings could not be measured" in nothing.how_good and "other" not in nothing.how_good
+
+
+def test_where_few_findings_have_a_score_there_is_no_mean(tmp_path: Path) -> None:
+    found = [finding("Edema", 0.8), *(unmeasured(name) for name in FINDINGS if name != "Edema")]
+    verdict = judged(make_findings_run(tmp_path / "run", tested=findings_metrics(*found)))
+    assert verdict.how_good.startswith("Only 1 of 14 findings has a score worth having: on 400 radiographs")
+    assert "the AUC of Edema is 0.800" in verdict.how_good and "mean" not in verdict.how_good
+
+
+def test_findings_that_guessing_reaches_are_named(tmp_path: Path) -> None:
+    verdict = judged(make_findings_run(tmp_path / "run", tested=plus(finding("Weak", 0.55, 0.1))))
+    assert verdict.how_good.endswith("; Weak was not shown to be better than guessing.")
+    guesses = findings_metrics(*(finding(name, 0.505) for name in FINDINGS))
+    verdict = judged(make_findings_run(tmp_path / "guess", tested=guesses))
+    assert "the mean AUC over 14 of 14 findings was not shown to be better than guessing" in verdict.how_good
+
+
+OUTSIDE = {"region": "outside", "lungs": lungs(0.8, 0.7, 0.93)}
+WORSE = subgroup("source", "hospital C", 90, {"auc": estimate(0.6)})
+FINDING_FLAGS: list[tuple[dict[str, Any], str, str]] = [
+    ({"tested": plus(cautions=cautions(LEAKED))}, "This score is leaked", "holds 3 images of the training set"),
+    (
+        {"explained": findings_explanation(finding_explained("Edema", **OUTSIDE), finding_explained("Mass", 3))},
+        "Some of these scores need not come from the lungs",
+        "for Edema the model relies on what lies outside the lungs",
+    ),
+    (
+        {"probed": findings_probes(("view", "Mass"), ("thumbnail", "Edema"))},
+        "Some of these scores need not come from the finding",
+        "probes predict Edema and Mass from little or nothing of the finding (at best Edema by thumbnail, AUC 0.860)",
+    ),
+    (
+        {"probed": findings_probes(cautions=cautions(caution("findings-of-one-source", findings=["Edema (A)"])))},
+        "The score of some findings says nothing about the other sources",
+        "one alone has all films in which a finding is known, or all in which it is present (Edema (A))",
+    ),
+    (
+        {"tested": plus(unmeasured("Hernia"))},
+        "Some findings have no score",
+        "too few patients are known to have Hernia",
+    ),
+    (
+        {"tested": plus(finding("Hernia", present=58))},
+        "Some of these scores rest on few images",
+        "too few images: 58 of Hernia",
+    ),
+    (
+        {"tested": plus(finding("Mass", subgroups=[WORSE]))},
+        "Some of these scores do not hold everywhere",
+        "for source hospital C the ROC-AUC of Mass is only 0.600",
+    ),
+    (
+        {"crossval": folds_of(lungs_hidden={"Mass": 0.7} | dict.fromkeys(FINDINGS[:9], 0.5))},
+        "Some of these scores need not come from the lungs",
+        "with the lungs hidden, cross-validation still predicts Mass",
+    ),
+]
+
+
+@pytest.mark.parametrize(("parts", "lead", "finding"), FINDING_FLAGS)
+def test_whatever_could_fool_a_run_of_findings_opens_its_verdict(
+    tmp_path: Path, parts: dict[str, Any], lead: str, finding: str
+) -> None:
+    verdict = judged(make_findings_run(tmp_path / "run", **parts))
+    assert [flag.effect[: len(lead)] for flag in verdict.red_flags] == [lead]
+    assert verdict.how_good.startswith(lead) and finding.lower() in verdict.what_could_fool.lower()
+
+
+def test_random_folds_above_group_folds_are_leakage_only_where_the_auc_shows_it_too(tmp_path: Path) -> None:
+    found = msgspec.to_builtins(folds_of())
+    for target in found["targets"]:
+        if target["target"] == "random":
+            target["f1"] = over_folds(0.99)
+    for low, flagged in ((0.01, True), (-0.01, False)):
+        apart = {"auc": estimate(0.03) | {"low": low, "high": 0.06}}
+        made = msgspec.convert(found | {"differences": {"random": apart}}, Crossval)
+        verdict = judged(make_findings_run(tmp_path / str(flagged), crossval=made))
+        assert ("images leak between folds" in str(verdict.red_flags)) is flagged
+
+
+def test_means_over_different_findings_are_not_compared_with_another_collection(tmp_path: Path) -> None:
+    found = msgspec.to_builtins(folds_of())
+    group = next(target for target in found["targets"] if target["target"] == "group")
+    away = msgspec.to_builtins(group) | {"target": "external"}
+    for defined, flagged in ((14, True), (3, False)):
+        group["auc"], away["auc"] = over_folds(0.9), over_folds(0.6)
+        group["auc"]["estimate"] |= {"defined": 14, "classes": 14}
+        away["auc"]["estimate"] |= {"defined": defined, "classes": 14}
+        made = msgspec.convert(found | {"targets": [group, away], "external": "x.beton"}, Crossval)
+        verdict = judged(make_findings_run(tmp_path / str(flagged), crossval=made))
+        assert ("on an external set the AUC falls" in str(verdict.red_flags)) is flagged
+
+
+def test_a_finding_that_falls_elsewhere_is_a_red_flag_and_stands_in_its_row(tmp_path: Path) -> None:
+    run = make_findings_run(tmp_path / "run")
+    fallen = [finding(name, 0.6 if name == "Mass" else 0.85) for name in FINDINGS]
+    away = findings_metrics(*fallen, collection="external", conversion_id="b" * 32, set_name=OTHER)
+    put(run / "evaluation" / OTHER / "findings.json", away)
+    verdict = judged(run)
+    assert "on the external set heldout-bbbbbbbb the AUC falls, of Mass from 0.850 to 0.600" in str(verdict.red_flags)
+    rows = finding_rows(read_results(run), read_results(run).tested_findings[0], True)
+    assert {row.found.name for row in rows if row.elsewhere.alarm} == {"Mass"}
+    assert "another collection" not in verdict.unchecked
+
+
+def test_the_row_of_a_finding_that_needs_attention_stands_first(tmp_path: Path) -> None:
+    found = [finding("Sound", 0.9), finding("Weak", 0.6), finding("Few", 0.95, present=12), unmeasured("Rare")]
+    run = make_findings_run(tmp_path / "run", tested=findings_metrics(*found))
+    text = text_of(run)
+    table = text[text.index("What needs attention first") :]
+    places = [table.index(f" {name} ") for name in ("Rare", "Few", "Weak", "Sound")]
+    assert places == sorted(places)
+    assert "with it: 3, without: 370; at least 5 of each" in table and "Rare not measured 3 of 380 known" in table
+
+
+def test_what_was_not_measured_of_findings_is_reported_with_its_command(tmp_path: Path) -> None:
+    run = make_findings_run(tmp_path / "run", tested=None, explained=None, probed=None, dataflow=None)
+    verdict, text = judged(run), text_of(run)
+    assert verdict.how_good.startswith("That is not known") and len(verdict.unchecked) == 6
+    assert text.count("Not measured") == 6 and "14 findings" not in verdict.how_good
+    assert "chose them, so that it is no evidence" in text
+
+
+@pytest.mark.parametrize("number", [1, 20])
+def test_runs_of_one_finding_and_of_twenty_have_pages(tmp_path: Path, number: int) -> None:
+    names = tuple(f"Finding {place}" for place in range(number))
+    run = make_findings_run(tmp_path / "run", names=names)
+    text, verdict = text_of(run), judged(run)
+    assert all(f" {name} " in text for name in names)
+    assert ("the AUC of Finding 0 is 0.850" in verdict.how_good) == (number == 1)
+    assert ("mean AUC" in verdict.how_good) == (number == 20) and "1 findings" not in text
+
+
+def test_labels_and_policies_stand_on_the_page_by_finding(tmp_path: Path) -> None:
+    text = text_of(make_findings_run(tmp_path / "run"))
+    assert "Uncertain values were read as present for Atelectasis; otherwise as unknown." in text
+    assert "Empty cells were read as absent." in text
+    assert "Cardiomegaly 201 present 1,300 absent, 147 unknown" in text and "All images 1,648 412 400" in text
+
+
+def test_the_data_flow_of_findings_counts_their_labels_and_is_of_its_own_conversion(tmp_path: Path) -> None:
+    phantoms = PhantomConfig(out=tmp_path / "p", patients=24, size=64, findings=("effusion", "nodule"), unknown=0.2)
+    catalog = CatalogConfig(manifest=write_phantoms(phantoms), findings=("all",))
+    for name, seed in (("b", 0), ("c", 5)):
+        places = {"out": tmp_path / name, "site_key": tmp_path / "site.key"}
+        convert(ConvertConfig(catalog=catalog, size=32, workers=1, holdout=0.3, seed=seed, **places))
+    data = tmp_path / "b"
+    with Beton(data / "train.beton") as train, Beton(data / "val.beton") as val, Beton(data / "heldout.beton") as beton:
+        sizes, conversion_id = {"train": len(train), "val": len(val)}, beton.facts.conversion_id
+        assert keep_dataflow(tmp_path, data, sizes, conversion_id) == ""
+        flow = read_record(DataFlow, tmp_path / "dataflow.json")
+        assert dataflow_beside(beton) == flow and flow.findings is not msgspec.UNSET
+        assert flow.splits["heldout"] == {"": len(beton)}, "which findings films have together is nobody's business"
+        for found, finding_N in zip(flow.findings.splits["heldout"], beton.labels.T, strict=True):
+            assert (found.present, found.absent) == ((finding_N == 1).sum(), (finding_N == 0).sum())
+            assert found.unknown == np.isnan(finding_N).sum()
+    shutil.copy(data / "convert.csv", tmp_path / "c")
+    with Beton(tmp_path / "c" / "heldout.beton") as beton:
+        assert dataflow_beside(beton) is None
+    (data / "val.beton").write_bytes(b"damaged")
+    assert "val.beton" in keep_dataflow(tmp_path, data, sizes, conversion_id)
+    assert read_record(DataFlow, tmp_path / "dataflow.json") == flow
+    assert b"findings" not in encode_record(dataflow()), "of classes the file is as it was"
+
+
+def test_a_finding_that_drops_in_the_hurdles_is_a_red_flag_and_stands_in_its_table(tmp_path: Path) -> None:
+    run = make_findings_run(tmp_path / "run", hurdles=raced(fallen="Mass"))
+    verdict, text = judged(run), text_of(run)
+    assert [flag.finding for flag in verdict.red_flags] == ["networks trained on the same films fall on south in Mass"]
+    part = text[text.index("By finding, of networks trained on this run’s films") :]
+    assert "Mass 0.900 0.860 to 0.920 0.600 0.560 to 0.620 drop 0.300" in part
+    rows = finding_rows(read_results(run), read_results(run).tested_findings[0], True)
+    assert {row.found.name for row in rows if row.elsewhere.alarm} == {"Mass"}
+
+
+def test_a_cross_validation_of_findings_has_a_row_a_finding(tmp_path: Path) -> None:
+    text = text_of(make_findings_run(tmp_path / "run", crossval=folds_of(group={"Mass": 0.66})))
+    part = text[text.index("The AUC of each finding, over the images") :]
+    assert "Mass 300 of 1,900 known" in part and "0.660 0.620 to 0.680" in part
+
+
+@pytest.mark.parametrize("kind", ["crossval", "hurdles"])
+def test_a_result_of_classes_of_the_same_names_does_not_join_a_run_of_findings(tmp_path: Path, kind: str) -> None:
+    run = make_findings_run(tmp_path / "run", names=("covid", "normal"))
+    put(tmp_path / "c" / f"{kind}.json", crossval() if kind == "crossval" else hurdles())
+    with pytest.raises(InputError, match=r"classes covid, normal, expected covid, normal as of"):
+        report(ReportConfig(run=run, probes=False, **{kind: tmp_path / "c"}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_of_a_finding_stays_text(name: str, tmp_path: Path) -> None:
+    def page(run: Path, *names: str) -> str:
+        first = finding(names[0], present=12, subgroups=[WORSE | {"name": names[1]}], difference={"auc": estimate(0.1)})
+        tested = findings_metrics(
+            first, unmeasured(names[1]), against=names[0], macro_difference={"auc": estimate(0.1)}, split=names[1]
+        )
+        one = finding_explained(names[0], cautions=cautions(caution("empty-maps", empty=1, images=9)))
+        audit = findings_probes(("view", names[0]), names=names)
+        make_findings_run(run, names=names, tested=tested, explained=findings_explanation(one), probed=audit)
+        return write_report(run).page.read_bytes().decode("utf-8")
+
+    hostile, plain = page(tmp_path / "a", name, name + "2"), page(tmp_path / "b", "plain", "plain2")
+    assert Reader(hostile).tags == Reader(plain).tags
+    stored = name.encode("utf-8", "backslashreplace").decode()
+    assert Reader(hostile).text.count(visible(stored)[:20]) >= 15
+
+
+def test_a_data_flow_with_counts_of_other_findings_is_named_and_the_page_is_made(tmp_path: Path) -> None:
+    whole = json.loads(encode_record(findings_dataflow()))
+    whole["findings"]["splits"]["val"] = []
+    assert "counts of other findings" in text_of(make_findings_run(tmp_path / "run", dataflow=whole))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"present": [[1]]}, {"told_by_source": []}, {"phi": []},
+        {"sources": [{"source": "A", "images": 1, "groups": 1, "known": [1, 1], "present": [5, 0]}]},
+    ],
+)  # fmt: skip
+def test_an_audit_whose_tables_are_of_other_findings_is_named_and_the_page_is_made(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    run = make_findings_run(tmp_path / "run", names=("Edema", "Mass"), probed=None)
+    whole = json.loads(encode_record(findings_probes(names=("Edema", "Mass"))))
+    put(run / "probes-by-finding.json", whole | {"audit": whole["audit"] | changes})
+    assert "numbers of other findings" in text_of(run)
+
+
 # ---- in a browser
 
 
@@ -1160,3 +1523,34 @@ def test_twelve_collections_of_long_names_fit_the_page(browser: Browser, tmp_pat
     names = ("W" * 200, *(f"collection of the hospital {number} " * 6 for number in range(11)))
     page = write_report(make_run(tmp_path / "run", hurdles=leave_one_out(hurdles(names)))).page
     check_page(browser, page, width=width, dark=False, boxes="pre, .wide:not([tabindex]), .hurdles tbody > tr > *")
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_page_of_fourteen_findings_fits_its_window(
+    browser: Browser, tmp_path: Path, width: int, dark: bool
+) -> None:
+    names = ("W" * 60, "Enlarged Cardiomediastinum and a long name of a finding", *FINDINGS[2:])
+    found = [unmeasured(names[0]), *(finding(name, 0.8, 0.1) for name in names[1:])]
+    parts = {
+        "tested": findings_metrics(*found),
+        "crossval": folds_of(),
+        "probed": findings_probes(("view", names[1]), names=names),
+    }
+    run = make_findings_run(tmp_path / "run", names=names, **parts)
+    for place in range(3 * len(names)):
+        (run / "explanation" / SET / f"{place + 1:04d}.png").write_bytes(picture_bytes(Image.new("RGB", (518, 300))))
+    page = write_report(run).page
+    check_page(
+        browser,
+        page,
+        width=width,
+        dark=dark,
+        boxes="figure, figcaption *, .verdict, .verdict p, pre, .findings tbody th",
+    )
+    least = "Math.min(...[...document.querySelectorAll('main td, main th, main p, main small')].map("
+    least += "one => parseFloat(getComputedStyle(one).fontSize)))"
+    assert browser.evaluate(least) >= 9
+    if folder := os.environ.get("PLAINFILM_SCREENSHOTS"):
+        browser.screenshot(Path(folder) / f"findings-{width}-{'dark' if dark else 'light'}.png")
