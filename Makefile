@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-hurdles bench-copies faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
+.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-hurdles bench-findings bench-finding-probes bench-copies faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -131,6 +131,12 @@ bench-trust: $(VENV)/bench  ## how often bench-compare errs: the same code, and 
 
 bench-hurdles: $(VENV)/bench  ## what scores at home are worth on another collection, of phantoms and of patients
 	$(PY) -m benchmarks.hurdles
+
+bench-findings: $(VENV)/bench  ## what is learnt of phantoms with findings: all known, half unknown, permuted
+	$(PY) -m benchmarks.findings
+
+bench-finding-probes: $(VENV)/bench  ## how often the probes of findings raise an alarm where nothing, or one mark, gives them away
+	$(PY) -m benchmarks.finding_probes
 
 bench-copies: $(VENV)/bench  ## how many planted copies are found between two sets, what else is called one, and what a look shows
 	$(PY) -m benchmarks.copies

@@ -518,8 +518,8 @@ def run_export(screen: Console, config: ExportConfig) -> None:
 
 def run_explain(screen: Console, config: ExplainConfig) -> None:
     """Show which parts of the radiographs a run uses, and whether these are the lungs."""
-    explain, output = load(screen, "engine.explain.explain"), load(screen, "engine.explain.findings")
-    show_parts(screen, output.explanation_parts(with_bars(screen, explain.explain, config)))
+    explain = load(screen, "engine.explain.explain")
+    show_parts(screen, explain.explained_parts(with_bars(screen, explain.explain, config)))
     if config.out is None:
         update_page(screen, load(screen, "engine.report.report").refresh_report, config.run)
 

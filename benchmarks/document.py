@@ -17,6 +17,7 @@ from benchmarks.device import gpu, mps
 from benchmarks.honesty import (
     copy_lines,
     crossval_table,
+    finding_lines,
     honest_sentences,
     hurdle_lines,
     hurdles_of,
@@ -39,7 +40,7 @@ from benchmarks.targets import (
 )  # fmt: skip
 from engine.crossval.output import crossval_figure
 from engine.figures import png
-from engine.hurdles.output import hurdles_figure
+from engine.hurdles.figure import hurdles_figure
 
 DOCS = Path(__file__).parents[1] / "docs"
 README, SECURITY, RESULTS_PAGE, AUDIT, EVALUATION = (
@@ -133,6 +134,7 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
         ("Coverage of the intervals", "interval_coverage.json", coverage_lines),
         ("Copies between two sets", "copies.json", copy_lines),
         ("The audit", "audit.json", audit_lines),
+        ("Probes of findings", "finding_probes.json", finding_lines),
         ("The classifier of kinds", "kind.json", kind_lines),
     )
     for title, file, section in sections:

@@ -4,6 +4,7 @@ Studies are simulated: patients of one class each, one to four radiographs a pat
 probabilities that are too extreme.  The truth is the same metric on a population of 100,000 patients.  Percentiles of
 the same resamples stand beside.  Then the seconds of 2,000 resamples of 100,000 samples, all metrics.
 
+Findings of common and rare prevalence, some labels unknown, are simulated alike: each finding, and the means over them.
 Averages over the networks of folds, at home and on another collection, and the drop between them, are simulated alike;
 beside stands what engine/statistics/averages.py decided against.
 """
@@ -25,6 +26,7 @@ from engine.hurdles.results import SHOWN
 from engine.statistics.averages import Averages, NetworkTest, drops, measure_networks
 from engine.statistics.bootstrap import ECE_DISTANCE, count_groups, metrics_of, resample, sum_groups
 from engine.statistics.estimates import RESAMPLES, UNDEFINED, Estimate, difference, estimate, estimates, make_estimates
+from engine.statistics.findings import FindingsTest, measure_findings
 from loaders.machine import usable_cores
 
 POPULATION = 100_000  # groups
@@ -77,6 +79,26 @@ NETWORK_STUDIES = (
     NetworkStudy(home=60, away=30, separation=(3.5, 0.3)),
     NetworkStudy(home=150, away=36, prevalence=0.5, separation=(4.5, 0.1)),
     NetworkStudy(home=150, away=150, separation=(2.0, 2.0)),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FindingsStudy:
+    """What is simulated of findings.  prevalence: of each.  unknown: share of labels.  shared: the deviation that all
+    findings of a group have in common."""
+
+    groups: int
+    prevalence: tuple[float, ...] = (0.4, 0.3, 0.2, 0.12)
+    unknown: float = 0.3
+    separation: float = 1.2
+    shared: float = 0.6
+
+
+FINDINGS_STUDIES = (
+    FindingsStudy(groups=60),
+    FindingsStudy(groups=150, unknown=0.5),
+    FindingsStudy(groups=150, prevalence=(0.4, 0.3, 0.2, 0.2, 0.15, 0.15, 0.1, 0.1, 0.1, 0.1, 0.08, 0.08, 0.06, 0.06)),
+    FindingsStudy(groups=400, prevalence=(0.3, 0.03), separation=2.0),
 )
 
 
@@ -222,6 +244,48 @@ def network_coverage(
     }
 
 
+def simulate_findings(study: FindingsStudy, groups: int, rng: np.random.Generator) -> FindingsTest:
+    """What a network predicts of films of several findings."""
+    group_N = np.repeat(np.arange(groups), rng.integers(1, 5, groups))
+    true_NK = (rng.random((groups, len(study.prevalence))) < study.prevalence)[group_N]
+    noise_NK = study.shared * rng.normal(size=(groups, 1))[group_N]
+    noise_NK = noise_NK + np.sqrt(0.64 - study.shared**2) * rng.normal(size=(groups, len(study.prevalence)))[group_N]
+    noise_NK += 0.6 * rng.normal(size=true_NK.shape)
+    logit_NK = study.separation * (study.separation * (true_NK - 0.5) + noise_NK)
+    logit_NK += np.log(study.prevalence) - np.log1p(-np.array(study.prevalence))
+    return FindingsTest(
+        finding_NK=np.where(rng.random(true_NK.shape) < study.unknown, np.nan, true_NK).astype(np.float32),
+        probability_NK=1 / (1 + np.exp(-1.3 * logit_NK)),
+        group_N=group_N,
+        threshold=np.array(study.prevalence),
+    )
+
+
+def findings_coverage(
+    study: FindingsStudy, studies: int, resamples: int, population: int = NETWORK_POPULATION
+) -> dict[str, float]:
+    """The share of intervals that hold the truth: of the mean over findings, and of the rarest finding.
+
+    The truth of a mean is that over the findings which the study measures; studies that do not measure the rarest are
+    left out there.
+    """
+    truth = measure_findings([simulate_findings(study, population, np.random.default_rng(1))], resamples=0).estimates()
+    held: dict[str, list[bool]] = {}
+    for number in range(studies):
+        test = simulate_findings(study, study.groups, np.random.default_rng((2, number)))
+        measured = measure_findings([test], resamples=resamples, seed=number)
+        found, macro = measured.estimates(), measured.macro()
+        for name in ("auc", "f1", "sensitivity", "brier", "ece"):
+            known = [place for place, one in enumerate(found) if one and one[name].value is not None]
+            of = {"mean": (macro[name], np.mean([truth[place][name].value for place in known]))}
+            if found[-1]:
+                of["rarest"] = (found[-1][name], truth[-1][name].value)
+            for kind, (result, true) in of.items():
+                is_held = result.low is not None and result.high is not None and result.low <= true <= result.high
+                held.setdefault(f"{kind}: {name}", []).append(is_held)
+    return {name: float(np.mean(of_kind)) for name, of_kind in held.items()}
+
+
 def seconds(groups: int, resamples: int = RESAMPLES, samples: int = 100_000) -> tuple[float, float]:
     """What estimates takes, sorting included, compiling not: seconds by the clock, and of all cores together."""
     rng = np.random.default_rng(3)
@@ -270,6 +334,12 @@ def main(arguments: list[str] | None = None) -> None:
             outside = "" if WANTED[0] <= row["covered"] <= WANTED[1] else "  outside 93 to 97 %"
             shares = f"{row['covered']:9.1%}{row['above']:8.1%}{row['below']:8.1%}{row['percentiles']:13.1%}"
             print(f"{name:24}{row['truth']:8.3f}{shares}{outside}", flush=True)
+    record["findings"] = []
+    for findings in FINDINGS_STUDIES:
+        shares_held = findings_coverage(findings, chosen.studies, chosen.resamples)
+        record["findings"].append({"study": asdict(findings), "covered": shares_held})
+        print(f"\n{findings}, {chosen.studies} studies")
+        print("\n".join(f"{name:24}{share:9.1%}" for name, share in shares_held.items()), flush=True)
     record["networks"] = []
     for networks in NETWORK_STUDIES:
         of_kind = network_coverage(networks, chosen.studies, chosen.resamples)

@@ -6,17 +6,21 @@ import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.agreement import Disagreement, expect_close
 from benchmarks.contest import Call, Contest, Worker
 from benchmarks.datasets import convert_with_table
 from benchmarks.equivalence import DROPPED, LEARNING_RATE, BareTraining, Stock
 from benchmarks.settings import BATCH, THREADS
-from benchmarks.targets import ARITHMETIC, RECORDING, REFERENCE_128, REFERENCE_224, STEP, STEP_224
+from benchmarks.targets import ARITHMETIC, FINDINGS, RECORDING, REFERENCE_128, REFERENCE_224, STEP, STEP_224
 from benchmarks.training_worker import MODES, SIDE, STEP_RIVALS
 from engine.config import Recipe, TrainConfig
 from engine.device import Policy, choose_device, choose_policy
@@ -25,14 +29,17 @@ from engine.profile.probes import training_flops
 from engine.train.step import Step, make_learner, train_step
 from engine.train.train import train
 from loaders.batches.loader import Loader
-from loaders.config import LoaderConfig
+from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
+from loaders.config import LoaderConfig, Task
 from loaders.sampling import DROPOUT, scalar_seed
 
 CROP = 224
 SEED = 0
 NUM_CHECKED = 3  # steps; rounding then grows, because Adam makes much of gradients that are nearly nothing
 PRODUCTS = 4  # of matrices, in one call
-NAMES = {224: REFERENCE_224, 128: REFERENCE_128}
+BESIDE_REFERENCE = {224: REFERENCE_224, 128: REFERENCE_128}
+NAMES = tuple(f"finding {place}" for place in range(14))
 UNOPTIMISED = {  # of torch.compile: one file a graph, whose headers are then read once, without optimisation or vectors
     "TORCHINDUCTOR_CPP_WRAPPER": "1",
     "AOT_INDUCTOR_DEBUG_COMPILE": "1",
@@ -43,6 +50,65 @@ UNOPTIMISED = {  # of torch.compile: one file a graph, whose headers are then re
 
 def step_of(network: Cnn, policy: Policy) -> Step:
     return Step(make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=BATCH, class_weight_K=None), 2)
+
+
+def relabelled(path: Path, out: Path, task: Task) -> Path:
+    """A beton with the same frames and made-up labels: of NAMES one class a film, or a value or none for each."""
+    with Beton(path) as beton:
+        num_samples = len(beton)
+        class_N = np.arange(num_samples) % len(NAMES)
+        values = np.random.default_rng(SEED).choice([0.0, 1.0, np.nan], (num_samples, len(NAMES))).astype(np.float32)
+        facts = replace(beton.facts, task=task, classes=NAMES, positive=NAMES[0] if task == "classes" else "")
+        frames = (beton.frame(sample) for sample in range(num_samples))
+        labels = values if task == "findings" else class_N
+        write_beton(out, frames, labels, beton.rows_N, facts, beton.page_size)
+    return out
+
+
+@contextmanager
+def findings_contest(path: Path, folder: Path) -> Iterator[Contest]:
+    """Whole epochs of findings and of as many classes: the same frames and the same network."""
+    policy = choose_policy("auto", "off", "off", num_steps=0)
+    options = {"training": True, "threads": THREADS, "batch_size": BATCH, "seed": SEED, "tensors": True}
+    tasks: tuple[Task, ...] = get_args(Task)
+    with ExitStack() as stack:
+        loaders = {
+            task: stack.enter_context(Loader(relabelled(path, folder / f"{task}.beton", task), **options))
+            for task in tasks
+        }
+        torch.manual_seed(SEED)
+        network = Cnn(len(NAMES), loaders["findings"].beton.facts.crop, DROPPED)
+
+        def step_on(task: Task) -> Step:
+            settings = {"learning_rate": LEARNING_RATE, "batch_size": BATCH, "class_weight_K": None, "task": task}
+            return Step(make_learner(copy.deepcopy(network), policy, **settings), len(NAMES))
+
+        def check() -> None:
+            loader = loaders["findings"]
+            frames_N1HW, finding_NK, _ = next(iter(loader))
+            loader.set_epoch(0)
+            known_NK = ~finding_NK.isnan()
+            torch.manual_seed(scalar_seed(SEED, DROPOUT, 0))  # the same units drop out
+            logits_NK = copy.deepcopy(network).to(policy.device).train()(frames_N1HW.to(policy.device)).cpu()
+            masked = binary_cross_entropy_with_logits(logits_NK[known_NK], finding_NK[known_NK])
+            found = train_step(step_on("findings"), frames_N1HW, finding_NK, seed=SEED, number=0).loss
+            expect_close("the first loss, of known labels", [masked.item()], [found], mean=1e-5)
+
+        def epochs_of(task: Task) -> Call:
+            step, number = step_on(task), count()
+
+            def epoch() -> None:
+                for frames_N1HW, labels, _ in loaders[task]:
+                    train_step(step, frames_N1HW, labels, seed=SEED, number=next(number))
+
+            return epoch
+
+        yield Contest(
+            what=FINDINGS,
+            amount=len(loaders["findings"].beton),
+            rivals={"plainfilm": epochs_of("findings"), f"{len(NAMES)} classes": epochs_of("classes")},
+            check=check,
+        )
 
 
 @contextmanager
@@ -163,7 +229,7 @@ def reference_contest(manifest: Path, folder: Path, crop: int) -> Iterator[Conte
                 raise Disagreement(f"reference: {found} images, expected {expected}")
 
         yield Contest(
-            what=NAMES[crop],
+            what=BESIDE_REFERENCE[crop],
             amount=sum(ours.ask("count 1")),
             rivals={"plainfilm": asking(ours, "epochs 1"), "reference pipeline": asking(theirs, "epochs 1")},
             check=check,

@@ -24,6 +24,7 @@ EVALUATION_CHECKSUMS = "first evaluation, with checksums"
 AFFINE_SCALING = "affine kernel, two threads"
 TRAINING_SCALING = "training batches, two threads"
 STEP = "training, 64"
+FINDINGS = "training of 14 findings, 64"
 STEP_224 = "training step, 224"
 ARITHMETIC = "arithmetic of a step, 224"
 RECORDING = "training with records, 64"
@@ -44,6 +45,7 @@ ORDER = (  # of the table
     AFFINE_SCALING,
     TRAINING_SCALING,
     STEP,
+    FINDINGS,
     STEP_224,
     ARITHMETIC,
     REFERENCE_224,
@@ -73,6 +75,7 @@ TARGETS = (
     Target(what=CHECKSUMS, rival="later epochs", least=0.97),
     Target(what=AFFINE_SCALING, rival="one thread", least=1.8),
     Target(what=TRAINING_SCALING, rival="one thread", least=1.8),
+    Target(what=FINDINGS, rival="14 classes", least=0.97),
     Target(what=STEP_224, rival="stock", least=3.5),
     Target(what=ARITHMETIC, rival="sgemm", least=0.8),
     Target(what=REFERENCE_224, rival="reference", least=4.0),

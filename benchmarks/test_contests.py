@@ -22,6 +22,7 @@ from benchmarks.scale import CROP, STORED, scaling, scaling_table
 from benchmarks.settings import BATCH, THREADS, Workload
 from benchmarks.step_contests import (
     arithmetic_contest,
+    findings_contest,
     recording_contest,
     reference_contest,
     step_224_contest,
@@ -129,6 +130,11 @@ def some_radiographs(workload: Workload, tmp_path_factory: pytest.TempPathFactor
 
 def test_epochs(compare: Callable, converted_64: Converted) -> None:
     with step_contest(converted_64.beton) as contest:
+        compare(contest)
+
+
+def test_epochs_of_findings(compare: Callable, converted_64: Converted, tmp_path: Path) -> None:
+    with findings_contest(converted_64.beton, tmp_path) as contest:
         compare(contest)
 
 

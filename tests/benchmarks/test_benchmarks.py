@@ -17,11 +17,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from scipy import stats
 
-from benchmarks import copies, document, equivalence, honesty, hurdles, targets
+from benchmarks import copies, document, equivalence, findings, honesty, hurdles, targets
 from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
 from benchmarks.compare import (
     CHECKS,
@@ -44,10 +46,12 @@ from benchmarks.rivals import installed
 from benchmarks.step_contests import recording_contest, reference_contest, step_224_contest
 from benchmarks.table import agreement, table
 from benchmarks.training_worker import STEP_RIVALS
-from engine.config import HurdlesConfig, Recipe
+from engine.config import EvaluateConfig, HurdlesConfig, Recipe
+from engine.evaluate.findings import FindingsMetrics
 from engine.statistics.names import with_interval
-from loaders.config import PhantomConfig
+from loaders.config import PHANTOM_FINDINGS, ConvertConfig, PhantomConfig
 from loaders.phantom.phantom import write_phantoms
+from tests.findings_example import NAMES, evaluated
 
 SLOWED = 1 / 1.15  # of the ratio, when ours takes 15 % longer
 NOISE = 0.05  # scale of the noise of one round's log ratio: a tenth of the rounds is off by 15 %
@@ -442,6 +446,88 @@ def test_hurdles_are_measured_on_phantoms_and_patients_and_quoted(
     assert with_interval("auc", away) in " ".join(honesty.honest_sentences(results).split())
     monkeypatch.setattr(hurdles, "data_folder", lambda: None)
     assert hurdles.main(["--out", str(tmp_path / "none.json")]) == 1 and not (tmp_path / "none.json").exists()
+
+
+def test_findings_are_measured_on_phantoms_known_half_unknown_and_permuted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"SIZE": 32, "HOLDOUT": 0.5}.items():
+        monkeypatch.setattr(findings, name, value)
+    monkeypatch.setattr(findings, "ConvertConfig", partial(ConvertConfig, workers=1))
+    monkeypatch.setattr(findings, "EvaluateConfig", partial(EvaluateConfig, resamples=100, device="cpu"))
+    small = partial(findings.study, patients=48, recipe=Recipe(epochs=1, device="cpu"))
+    monkeypatch.setattr(findings, "study", small)
+    assert findings.main(["--out", str(tmp_path / "findings.json")]) == 1
+    printed = capsys.readouterr().out
+    stored = json.loads((tmp_path / "findings.json").read_text())
+    assert tuple(stored) == findings.STUDIES
+    results = {name: msgspec.convert(one["result"], FindingsMetrics) for name, one in stored.items()}
+    for name, result in results.items():
+        assert result.names == list(PHANTOM_FINDINGS.values()) and result.synthetic
+        known = [found.num_known for found in result.findings]
+        if name == "half unknown":
+            assert min(known) > 0 and max(known) < result.num_samples
+            assert any(found.refused for found in result.findings)
+        else:
+            assert set(known) == {result.num_samples}
+    present = [[found.num_present for found in results[name].findings] for name in ("known", "permuted")]
+    assert present[0] != present[1]  # or else nothing was exchanged
+    groups = results["permuted"].num_groups
+    assert f"missed: permuted: {groups} held-out groups, expected 300" in printed
+    assert all(f"missed: known: {name} " in printed for name in results["known"].names)  # one epoch teaches nothing
+
+
+def test_permuted_patients_take_one_anothers_findings_whole(tmp_path: Path) -> None:
+    names = list(PHANTOM_FINDINGS.values())
+    patients = {f"p{number:02}": tuple(str(number >> place & 1) for place in range(len(names))) for number in range(24)}
+    rows = [
+        {"path": f"{patient}_{film}.png", "patient": patient} | dict(zip(names, values, strict=True))
+        for patient, values in patients.items()
+        for film in range(1 + int(patient[1:]) % 3)
+    ]
+    lines = [",".join(row.values()) for row in rows]
+    results = []
+    for seed in (0, 0, 1):
+        (tmp_path / "t.csv").write_text("\n".join([",".join(rows[0]), *lines]))
+        findings.permute_patients(tmp_path / "t.csv", seed)
+        results.append(list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines())))
+    assert results[0] == results[1] != results[2]
+    for permuted in results:
+        assert [(row["path"], row["patient"]) for row in permuted] == [(row["path"], row["patient"]) for row in rows]
+        taken = {(row["patient"], tuple(row[name] for name in names)) for row in permuted}
+        assert len(taken) == len(patients)  # all films of a patient have the same
+        assert sorted(values for _, values in taken) == sorted(patients.values())
+        assert len(taken & set(patients.items())) < len(patients) / 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "groups", "expected"),
+    [
+        ({}, 300, []),
+        ({"known": (0.95, 0.899, 0.95)}, 300, ["known: Nodule 0.899"]),
+        ({"known": (0.95, 0.95, None)}, 300, ["known: Edema undefined"]),
+        ({"half unknown": (0.9, 0.9, 0.95)}, 300, ["half unknown: the mean AUC falls by 0.033"]),
+        ({"half unknown": (None,) * 3}, 300, [f"half unknown: {name} undefined" for name in NAMES]),
+        ({"permuted": (0.41, None, 0.57)}, 300, ["permuted: Effusion 0.410", "permuted: Nodule undefined"]),
+        ({"permuted": (0.5, 0.5, 0.59)}, 300, ["permuted: Edema 0.590"]),
+        ({}, 299, ["permuted: 299 held-out groups, expected 300"]),
+    ],
+)
+def test_what_findings_should_have_reached_and_did_not_is_named(
+    changes: dict[str, tuple[float | None, ...]], groups: int, expected: list[str]
+) -> None:
+    sound = {"known": (0.9, 0.95, 1.0), "half unknown": (0.9, 0.9, 0.97), "permuted": (0.5, 0.43, 0.57)}
+    _, plain = evaluated()
+    found = {}
+    for name, aucs in (sound | changes).items():
+        measured = [auc for auc in aucs if auc is not None]
+        mean = replace(plain.macro["auc"], value=statistics.mean(measured) if measured else None)
+        results = [
+            replace(one, estimates={} if auc is None else {"auc": replace(one.estimates["auc"], value=auc)})
+            for one, auc in zip(plain.findings, aucs, strict=True)
+        ]
+        found[name] = replace(plain, findings=results, macro={"auc": mean}, num_groups=groups)
+    assert findings.missed(found) == expected
 
 
 def test_the_interval_is_students() -> None:
