@@ -16,7 +16,7 @@ from engine.evaluate.trained import decide_findings
 from engine.figures import INK, VALIDATION, png, with_legend
 from engine.statistics.estimates import Estimate, estimates
 from engine.statistics.findings import FindingsTest, measure_findings
-from engine.statistics.names import headline_name, with_interval
+from engine.statistics.names import headline_name, short_name, with_interval
 from engine.train.checkpoint import load_checkpoint, validation_scores
 from engine.train.run_folder import BEST, CONFIG, check_settings, shared_settings
 from engine.train.state import UNWATCHED, Watch
@@ -261,7 +261,7 @@ def comparison_parts(result: Comparison, out: Path) -> Parts:
     """The table of networks, the cautions, and the files."""
     columns = {
         f"{place}_{metric}": f"{shown} {name}"
-        for metric, name in (("f1", "F1"), ("auc", "AUC"))
+        for metric, name in (("f1", short_name("f1")), ("auc", "AUC"))
         for place, shown in (("validation", "validation"), ("heldout", "held-out"))
         if metric in result.metrics
     }

@@ -279,7 +279,13 @@ def finding_sheets(result: Crossval) -> list[Sheet]:
     }
     sheet = Sheet(
         title=f"By finding, the lowest F1 ({TARGETS[main.target]}) first",
-        headers=("finding", "present of known", "F1", "spread", *(f"ROC-AUC, {name}" for name in of_target)),
+        headers=(
+            "finding",
+            "present of known",
+            short_name("f1"),
+            "spread",
+            *(f"ROC-AUC, {name}" for name in of_target),
+        ),
         rows=tuple(
             (
                 one.name,

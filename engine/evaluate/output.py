@@ -267,7 +267,8 @@ def weak_subgroups(result: FindingsMetrics) -> list[Line | Sheet]:
     rows = tuple(row for found in result.by_need if (row := weakest_row(found)))
     if not rows:
         return [Line("Subgroups: in none does the whole AUC interval of a finding lie below that of all images.")]
-    headers = ("finding", "ROC-AUC", "known there", "present", "ROC-AUC there", "subgroup")
+    auc = short_name("auc")
+    headers = ("finding", auc, "known there", "present", f"{auc} there", "subgroup")
     title = "Weakest subgroups whose whole AUC interval lies below that of all images"
     return [Sheet(headers=headers, rows=rows, title=title, ends_in_text=True)]
 

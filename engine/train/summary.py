@@ -76,7 +76,7 @@ class Summary(Record, frozen=True, kw_only=True):
     def best(self) -> str:
         """The score that chose the best epoch, and F1 beside another; to follow "validation"."""
         findings = self.task == "findings"
-        f1 = f"{METRICS['f1_macro'].name if findings else 'F1'} {value_text('f1', self.best_f1)}"
+        f1 = f"{METRICS['f1_macro' if findings else 'f1'].name} {value_text('f1', self.best_f1)}"
         if self.measured:
             f1 += f" over {of_findings(self.measured, len(self.classes))}"
         if self.monitor == "f1":

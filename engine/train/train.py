@@ -10,7 +10,7 @@ import torch
 from engine.config import Monitor, TrainConfig
 from engine.device import choose_device, choose_policy, settle_precision
 from engine.networks.registry import check_batches
-from engine.statistics.names import value_text
+from engine.statistics.names import METRICS, value_text
 from engine.train.leakage import open_loaders, save_record
 from engine.train.pretrained import initial_network
 from engine.train.run_folder import CONFIG, LAST, run_id, save_settings
@@ -22,7 +22,11 @@ from loaders.audit.copies import can_compare
 from loaders.errors import ConfigError
 from loaders.output import Line, Parts, caution_lines, path_line, rate_text, seconds_text
 
-LIVE: dict[Monitor, str] = {"f1": "F1", "auc": "AUC", "loss": "val loss"}  # the best so far, in the live line
+LIVE: dict[Monitor, str] = {
+    "f1": METRICS["f1"].name,
+    "auc": "AUC",
+    "loss": "val loss",
+}  # the best so far, in the live line
 FILES = ("best.safetensors", "metrics.csv", "curves.png", "summary.json", "report.html")
 
 
@@ -91,7 +95,7 @@ def epoch_line(now: Progress) -> str:
     best = "  best" if now.state.best_epoch == row["epoch"] else ""
     train_loss, val_loss = (value_text("loss", row[name]) for name in ("train_loss", "val_loss"))
     auc = f"val AUC {value_text('auc', row['val_auc'])}  " if now.monitor == "auc" else ""
-    f1 = "macro F1" if "val_auc[0]" in row else "F1"
+    f1 = METRICS["f1_macro" if "val_auc[0]" in row else "f1"].name
     scores = f"{auc}val {f1} {value_text('f1', row['val_f1'])}"
     return (
         f"epoch {row['epoch']:3}  loss {train_loss}  val loss {val_loss}  {scores}  "

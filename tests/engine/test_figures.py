@@ -271,7 +271,7 @@ def draw_hurdles(case: Case) -> list[Figure]:
 
 
 def draw_profile(case: Case) -> list[Figure]:
-    variants = variants_for({2: "cpu", 3: "cuda", 20: "mps"}[len(case.classes)])
+    variants = variants_for({2: "cpu", 3: "cuda"}.get(len(case.classes), "mps"))
     parts = {"decode": 0.009, "augment": 0.004, "wait": 0.001, "transfer": 0.001, "forward": 0.004}
     parts |= {"backward": 0.006, "optimiser": 0.002, "other": 0.0005}
     measured = [

@@ -20,6 +20,7 @@ SETTINGS = {setting.name: setting for setting in settings_of(CatalogConfig)}
 READERS = {"convert", "audit"}  # of a labelled source
 APART = {
     ("phantom", "classes"): "what to draw",
+    ("phantom", "findings"): "what to draw",
     ("predict", "max_pixels"): "files are named one by one, without labels or groups",
     ("predict", "assume_modality"): "files are named one by one, without labels or groups",
     ("profile", "source"): "convert.csv lists the files that are read",
@@ -86,6 +87,10 @@ def tree(tmp_path: Path) -> Path:
     rows = [f"{line},{reader}" for line in lines[1:] for reader in "RST"]
     rows[0] = rows[0].replace("covid-listed", "normal-listed")
     (tmp_path / "read.csv").write_text("\n".join([f"{lines[0]},reader", *rows]))
+    cells = [("1", "", "Edema"), ("0", "1", "Mass|Edema"), ("-1", "0", "No Finding")]
+    films = [(path, patient, *cells[place % 3]) for place, (path, _, patient) in enumerate(map(split_line, lines[1:]))]
+    with (tmp_path / "findings.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "patient", "Edema", "Mass", "label"), *films])
     return source
 
 
@@ -130,6 +135,10 @@ def by_conversion(out: Path, **settings: object) -> Outcome:
     return outcome((row.entry.path, row.entry.label, row.verdict != "rejected", row.group) for row in rows)
 
 
+def split_line(line: str) -> list[str]:
+    return line.split(",")
+
+
 CASES: dict[str, Callable[[Path], dict[str, object]]] = {
     "source": lambda tmp: {"source": tmp / "source"},
     "manifest": lambda tmp: {"manifest": tmp / "table.csv"},
@@ -152,6 +161,14 @@ CASES: dict[str, Callable[[Path], dict[str, object]]] = {
     "views": lambda tmp: {"manifest": tmp / "views.csv", "views": "pa"},
     "readers": lambda tmp: {"manifest": tmp / "read.csv", "readers": "majority"},
     "assume_modality": lambda tmp: {"source": with_dicom(tmp / "source"), "assume_modality": "DX"},
+    "findings": lambda tmp: {"manifest": tmp / "findings.csv", "findings": ("Mass",)},
+    "separator": lambda tmp: {"manifest": tmp / "findings.csv", "separator": "|"},
+    "uncertain": lambda tmp: {
+        "manifest": tmp / "findings.csv",
+        "findings": ("Edema", "Mass"),
+        "uncertain": ("Edema=present",),
+    },
+    "blank": lambda tmp: {"manifest": tmp / "findings.csv", "findings": ("Edema", "Mass"), "blank": ("absent",)},
     "classes of a manifest": lambda tmp: {
         "manifest": tmp / "table.csv",
         "classes": ("covid-listed", "normal-listed"),
@@ -182,9 +199,12 @@ def test_an_audit_has_the_files_labels_and_groups_of_the_conversion(
     assert audited == by_conversion(tmp_path / "B", **settings)
     labelled = {label for _, label, _ in audited[0]}
     patients = [group for group in audited[1] if len(group) == 2]
-    assert len(labelled) == (2 if "classes" in settings or "preset" in settings else 3)
+    num_labels = (
+        1 if settings.keys() & {"findings", "separator"} else 2 if settings.keys() & {"classes", "preset"} else 3
+    )
+    assert len(labelled) == num_labels
     if settings.keys() & {"manifest", "preset", "group_regex"}:
-        assert len(patients) == (4 if "preset" in settings else 3 * len(labelled))
+        assert len(patients) == (4 if "preset" in settings else 9 if num_labels == 1 else 3 * num_labels)
     else:
         assert not patients
     assert any(not readable for _, _, readable in audited[0]) == (case == "max_pixels")
@@ -267,6 +287,16 @@ GIVEN: dict[str, object] = {
     "max_pixels": 9,
     "assume_modality": "DX",
     "labels": "folder",
+    "findings": ("a",),
+    "separator": "|",
+    "uncertain": ("present",),
+    "blank": ("absent",),
+}
+NOT_OF_A_TABLE = {  # settings of findings, which are refused for want of a table
+    "findings": "found findings, .* with B/train.beton, expected them in a --manifest",
+    "separator": "--separator: found with B/train.beton, expected what parts the labels of a --manifest",
+    "uncertain": "found --uncertain without findings",
+    "blank": "found --blank without findings",
 }
 
 
@@ -275,7 +305,7 @@ def test_a_beton_takes_no_other_setting_of_a_source(name: str) -> None:
     assert GIVEN.keys() == (SETTINGS.keys() - {"source"}) | {"labels"}
     flag = "--" + name.replace("_", "-")
     found = "both of SOURCE and --manifest" if name == "manifest" else f"found {flag} with B/train.beton"
-    with pytest.raises(ConfigError, match=found):
+    with pytest.raises(ConfigError, match=NOT_OF_A_TABLE.get(name, found)):
         build(AuditConfig, {"source": Path("B/train.beton"), "out": Path("A"), name: GIVEN[name]})
 
 
