@@ -372,7 +372,7 @@ reading.check_jpeg = lambda data: None
 A_FILE_IS_LOST = """
 import loaders.convert.convert as converting
 whole = converting.table_bytes
-converting.table_bytes = lambda rows: whole(rows[:-1])
+converting.table_bytes = lambda rows, *of: whole(rows[:-1], *of)
 """
 NO_REASON = """
 import loaders.images.radiograph as reading

@@ -440,7 +440,7 @@ whole = converting.table_bytes
 def one(row):
     entry = dataclasses.replace(row.entry, path=unicodedata.normalize("NFC", row.entry.path))
     return dataclasses.replace(row, entry=entry)
-converting.table_bytes = lambda rows: whole(tuple(map(one, rows)))
+converting.table_bytes = lambda rows, *of: whole(tuple(map(one, rows)), *of)
 """
 DEVICE_USED = """
 import loaders.images.radiograph as reading
