@@ -76,7 +76,9 @@ def crossval_figure(result: Crossval) -> Figure:
         )  # fmt: skip
     labels = [f"{name}\n{MEANING[target]}" for target, name in TARGETS.items()]
     which = headline_name("f1", len(result.classes), names.text_of.get(result.positive, ""))
-    finish(axes, labels, low_end, f"{which}: value, 95 % interval over groups, folds as dots")
+    # a fold measures fewer findings than all folds together, so that its mean may lie outside the interval
+    dots = "dots: folds, each over its own findings" if by_finding else "folds as dots"
+    finish(axes, labels, low_end, f"{which}: value, 95 % interval over groups, {dots}")
     for axes in below:
         low_end = 1.0
         for place, one in enumerate(by_finding):
