@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from loaders.config import (
+    MAX_SEED,
     ORDINARY_PIXELS,
     PILLOW_PIXELS,
     AuditLimits,
@@ -17,7 +18,10 @@ from loaders.errors import ConfigError
 
 Switch = Literal["auto", "on", "off"]
 Model = Literal["cnn", "resnet18", "densenet169", "vit_b_16"]
-FoldSplit = Literal["random", "group", "lungs-hidden"]
+FoldSplit = Literal[
+    "random", "group", "lungs-hidden", "lungs-hole", "lungs-only", "silhouette", "boxed", "boxed-silhouette"
+]
+USUAL_SPLITS = ("random", "group", "lungs-hidden")
 Monitor = Literal["f1", "auc", "loss"]
 HEAD_EPOCHS = 2  # of a network with pretrained weights
 
@@ -145,8 +149,14 @@ class CrossvalConfig:
     """Folder to make; the same command continues there what was interrupted."""
     folds: int = 5
     """Test folds; each sample is tested once a split."""
-    splits: tuple[str, ...] = get_args(FoldSplit)
-    """Splits to make, of random, group and lungs-hidden; those left out are not measured."""
+    splits: tuple[str, ...] = USUAL_SPLITS
+    """Splits: random, group, lungs-hidden, lungs-hole, lungs-only, silhouette, boxed, boxed-silhouette."""
+    masks: str = "auto"
+    """Masks for lungs-hidden and the splits after it: auto, which finds them; a folder, or a CSV of path and mask."""
+    segmenter: str = "shipped"
+    """With --masks auto, what finds the lungs: shipped, or a folder of `segment-train`."""
+    table: Path | None = None
+    """convert.csv, which says which file became which sample, for a folder or CSV of masks. Default: beside DATA."""
     val: float = 0.2
     """Share of what a test fold leaves, by whole groups, that decides when training stops."""
     external: Path | None = None
@@ -351,8 +361,10 @@ class ExplainConfig:
     """Beton to explain the run on, such as heldout.beton."""
     out: Path | None = None
     """Folder for the results, in which each set has a folder, such as heldout-1f3a90bc. Default: RUN/explanation."""
-    masks: Path | None = None
-    """Masks of the lungs: a folder, or a CSV of path and mask, as phantoms.csv. Default: where lungs usually are."""
+    masks: str = "auto"
+    """Masks of the lungs: auto, which finds them; a folder, or a CSV of path and mask; or usual, one region for all."""
+    segmenter: str = "shipped"
+    """With --masks auto, what finds the lungs: shipped, or a folder of `segment-train`."""
     table: Path | None = None
     """convert.csv of the conversion, which says which file became which sample. Default: the one beside BETON."""
     finding: tuple[str, ...] = ()
@@ -426,6 +438,54 @@ class ReportConfig:
     """Folder of `hurdles`, whose matrix joins the page; kept in RUN for the next time."""
     probes: bool = True
     """Probe the training beton: does anything but the finding predict the label? Skipped where RUN has probes.json."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentTrainConfig:
+    """A segmenter of lungs: nets trained in folds by patient, each scored on films that it never saw."""
+
+    out: Path
+    """Folder to make; the same command continues there what was interrupted."""
+    manifest: tuple[Path, ...] = ()
+    """Table of path and mask, perhaps patient and source; repeatable. Without any, phantoms alone are learnt from."""
+    folds: int = 5
+    """Nets, each trained without one fold of the patients and scored on it; a film is segmented by others' nets."""
+    steps: int = 1500
+    """Training steps of each net."""
+    phantoms: int = 300
+    """Synthetic radiographs that join the training of every net, never a score."""
+    seed: int = 0
+    """Seed of folds, phantoms, weights and augmentation."""
+    site_key: Path = Path("~/.config/plainfilm/site.key")
+    """Secret key of this site for patient hashes, so that a film of a patient that a net saw is known."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """Where to train; auto takes the first there is of cuda, mps, cpu."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, folds=(2, 20), steps=(1, 1_000_000), phantoms=(0, 100_000), seed=(0, MAX_SEED))
+        if not self.manifest and not self.phantoms:
+            raise ConfigError("found neither --manifest nor --phantoms, expected films to learn from; name a table")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentTestConfig:
+    """How well a segmenter's masks agree with given ones, beside the mean mask and the lungs' usual region."""
+
+    manifest: tuple[Path, ...]
+    """Tables of path and mask, perhaps patient and source; repeatable."""
+    out: Path
+    """Folder to make; gets segmentation.json, segmentation.csv and a picture of the worst films."""
+    segmenter: str = "shipped"
+    """What is tested: shipped, or a folder of `segment-train`."""
+    site_key: Path = Path("~/.config/plainfilm/site.key")
+    """Secret key of this site for patient hashes, so that a film of a patient that a net saw is known."""
+    seed: int = 0
+    """Seed of resamples."""
+    resamples: int = 2000
+    """Resamples of the bootstrap that intervals come from."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, seed=(0, MAX_SEED), resamples=(100, 1_000_000))
 
 
 def check_out(path: Path) -> None:

@@ -18,6 +18,7 @@ Task = Literal["classes", "findings"]  # one label a film, or several findings, 
 Readers = Literal["any", "majority", "all"]
 Views = Literal["frontal", "pa", "ap", "all"]
 Modality = Literal["none", "CR", "DX", "RG"]  # of radiographs, or none
+LungMode = Literal["off", "masked", "boxed", "boxed-equal"]  # what of a film is kept: all, or the lungs alone
 PRESETS = (  # public sets whose layout is known
     "covid-radiography", "covid-qu-ex", "covid-chestxray", "nih", "rsna", "siim", "vindr", "kaggle-pneumonia",
     "chexpert", "mimic", "padchest", "brax",
@@ -369,6 +370,12 @@ class ConvertConfig:
     """Processes that decode; auto takes one for each core."""
     page_mib: int = 8
     """Page size of the betons in MiB, a power of two of at least 2."""
+    lungs: LungMode = "off"
+    """Keep the lungs alone: masked, in place; boxed, at one size; boxed-equal, with grey levels equalised, too."""
+    masks: str = "auto"
+    """With --lungs, masks: auto, which finds them; or a CSV of path and mask, such as phantoms.csv or masks.csv."""
+    segmenter: str = "shipped"
+    """With --masks auto, what finds the lungs: shipped, or a folder of `segment-train`."""
     keep_demographics: bool = False
     """Keep sex and age, in decades, from tables and DICOM files, for subgroups of `evaluate` (SECURITY.md)."""
     site_key: Path = Path("~/.config/plainfilm/site.key")
@@ -383,6 +390,7 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         check_choice("fit", self.fit, get_args(Fit))
+        check_choice("lungs", self.lungs, get_args(LungMode))
         check_ranges(self, size=(32, 2048), val=(0, 0.9), holdout=(0, 1), seed=(0, MAX_SEED), workers=(0, 256))
         if self.like is None:
             for name, low, high in (("val", 0.01, 0.9), ("holdout", 0, 0.9)):
@@ -405,6 +413,24 @@ class ConvertConfig:
             raise ConfigError(
                 f"--limit-…: found with --audit {self.audit}, expected --audit auto; give them to `audit`"
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentConfig:
+    """The lungs' masks of radiographs, with what each is worth."""
+
+    catalog: CatalogConfig
+    out: Path
+    """Folder to make; gets masks/, masks.csv and a contact sheet."""
+    segmenter: str = "shipped"
+    """What finds the lungs: shipped, or a folder of `segment-train`."""
+    size: int = 224
+    """Side of the crop of the conversion whose frames the lungs are found in."""
+    workers: int = field(default=0, metadata={"auto": True})
+    """Processes that decode; auto takes one for each core."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, size=(32, 2048), workers=(0, 256))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

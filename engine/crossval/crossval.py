@@ -52,7 +52,8 @@ from loaders.batches.loader import Loader
 from loaders.beton.writer import beton_size, check_room, subset_id, write_subset
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, IntegrityError, Interrupted
-from loaders.images.frame import without_lungs
+from loaders.images.frame import LUNG_MARGIN, template_SS
+from loaders.images.regions import without_region
 from loaders.records import read_record, write_record
 
 FOLDS, TABLE, PICTURE = "folds", "crossval.csv", "crossval.png"
@@ -163,7 +164,9 @@ def run_fold(config: CrossvalConfig, pool: Pool, fold: Fold, watch: Watch) -> Fo
     if done := finished(config, pool, fold):
         tidy(folder, config.keep)
         return done
-    change = partial(without_lungs, crop=pool.facts.crop) if fold.split == HIDDEN else None
+    facts = pool.facts
+    usual_SS = template_SS(facts.stored, LUNG_MARGIN)
+    change = partial(without_region, hidden_SS=usual_SS, crop=facts.crop) if fold.split == HIDDEN else None
     started = time.perf_counter()
     try:
         watch.check_stop()

@@ -22,7 +22,7 @@ from engine.explain.cam import METHODS, layer_name
 from engine.explain.controls import Deletion, Randomised
 from engine.explain.findings import NOT_FOR_DIAGNOSIS, Kind, images, map_cautions
 from engine.explain.gallery import gallery, picture_bytes
-from engine.explain.lungs import ANSWERS, LungRatio, Masks, Region, region_of, sentence
+from engine.explain.lungs import ANSWERS, LungRatio, Region, region_of, sentence
 from engine.explain.pictures import MOST_CONTROLLED, Pictures, check, choose_of_finding, measure, show, some
 from engine.networks.registry import network_of
 from engine.statistics.names import interval_text, short_name, value_text
@@ -32,6 +32,7 @@ from loaders.batches.loader import Loader
 from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError
 from loaders.figure_text import EM, ClassNames, class_names, name_text
+from loaders.lungs.masks import Masks
 from loaders.output import DASH, Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line, share_text
 from loaders.records import Count, Record
 

@@ -29,7 +29,7 @@ from engine.explain.findings import (
     map_cautions,
 )
 from engine.explain.gallery import deletion_figure, gallery, picture_bytes
-from engine.explain.lungs import Masks, find_masks, region_of
+from engine.explain.lungs import region_of
 from engine.explain.pictures import (
     MOST_CONTROLLED,
     MOST_REFERENCE,
@@ -50,6 +50,7 @@ from loaders.cautions import Caution
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
 from loaders.figure_text import EM, class_names, name_text
+from loaders.lungs.masks import Masks, find_masks
 from loaders.output import Parts, PhaseProgress
 from loaders.records import Record, write_record
 
@@ -80,7 +81,7 @@ def explain(
     with Loader(config.beton, settings, tensors=True) as loader:
         beton = loader.beton
         cautions = set_cautions(beton) + check_beton(trained.run, trained.state, loader, force=True)
-        masks = find_masks(beton, config.masks, config.table)
+        masks = find_masks(beton, config.masks, config.table, config.segmenter)
         out = (config.out or config.run / "explanation") / beton.set_name
         reference_N = some(np.arange(len(beton)), MOST_REFERENCE, config.seed)
         made = (

@@ -17,9 +17,10 @@ from engine.explain.cam import cam, evidence
 from engine.explain.controls import Deletion, Randomised, deletion, randomised
 from engine.explain.findings import Kind
 from engine.explain.gallery import overlay
-from engine.explain.lungs import LungRatio, Masks, lung_ratios, measure_lungs
+from engine.explain.lungs import LungRatio, lung_ratios, measure_lungs
 from kernels.crops import crop_into
 from loaders.beton.reader import Beton
+from loaders.lungs.masks import Masks
 from loaders.output import PhaseProgress
 from loaders.statistics import Progress
 

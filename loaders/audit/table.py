@@ -1,19 +1,18 @@
 """The table of an audit, audit.csv: written for a person to edit, read back by `convert --audit`."""
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from loaders.audit.findings import DEFECTS, VERDICTS, FileFinding
 from loaders.errors import InputError
+from loaders.images.frame import FIX
 from loaders.images.quality import DETECTORS
 from loaders.sources.entry import csv_bytes, table_path
 from loaders.sources.table import read_rows
 
 COLUMNS = ("path", "verdict", "defects", *DETECTORS, "group", "fix", "copy_of", "pixels", "note")
 NEEDED = ("path", "verdict", "fix", "group")
-FIX = re.compile(r"(?:crop \d+:\d+,\d+:\d+)?(?:(?:^|; )invert)?(?:(?:^|; )rotate (?:90|180|270))?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from crc32c import crc32c
 
-from loaders.config import Task
+from loaders.config import LungMode, Task
 from loaders.errors import BetonError
 
 VERSION = 2
@@ -60,8 +60,9 @@ NO_LABEL = -1  # of every sample of the task findings
 PATIENT_KNOWN, BELOW_STORED_SIDE = 1, 2  # flags
 SEXES = ("", "female", "male", "other")  # by the code in bits 2 and 3 of flags
 AGES = ("", *(f"{decade}0-{decade}9" if decade else "0-9" for decade in range(9)), "90 and above")  # bits 4 to 7
-FOOTER_VERSION = 3  # the newest; 1 has no demographics, 2 no findings
-TASK_FACTS = ("task", "uncertain", "blank", "findings_crc")  # of a footer of version 3 alone
+FOOTER_VERSION = 4  # the newest; 1 has no demographics, 2 no findings, 3 no lungs alone
+TASK_FACTS = ("task", "uncertain", "blank", "findings_crc")  # of findings
+LUNG_FACTS = ("lungs", "segmenter")  # of a footer of version 4 alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,6 +211,7 @@ class Facts:
     versions: of the software that decoded and wrote it.  demographics: the rows' flags have sex and age.
     uncertain, blank: finding → what became of a table's uncertain and empty cells: present, absent or unknown.
     findings_crc: CRC32C of all values of the findings, sample by sample.
+    lungs: whether frames show the lungs alone, and how.  segmenter: the identity of what found them, or "given".
     """
 
     classes: tuple[str, ...]
@@ -232,6 +234,8 @@ class Facts:
     uncertain: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
     blank: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
     findings_crc: int = dataclasses.field(default=0, repr=False, compare=False)
+    lungs: LungMode = dataclasses.field(default="off", repr=False)
+    segmenter: str = dataclasses.field(default="", repr=False)
 
     @property
     def num_findings(self) -> int:
@@ -257,18 +261,19 @@ def demographic_flags(sex: int, age: int) -> int:
 
 def pack_footer(facts: Facts, rows_N: np.ndarray, metadata_crc: int, allocation_crc: int) -> bytes:
     """The footer's bytes, a multiple of eight, of the lowest version that has what the facts hold: any plainfilm reads
-    version 1, which has neither demographics nor findings.
+    version 1, which has neither demographics nor findings, and whole frames.
     """
-    listed = dataclasses.asdict(facts)
-    if facts.task == "findings":
-        listed["footer_version"] = 3
-    else:
-        for name in TASK_FACTS:
-            del listed[name]
-        if facts.demographics:
-            listed["footer_version"] = 2
+    listed, version = dataclasses.asdict(facts), 1
+    kinds = ((facts.demographics, ("demographics",), 2), (facts.task == "findings", TASK_FACTS, 3))
+    for has, names, needed in (*kinds, (facts.lungs != "off", LUNG_FACTS, 4)):
+        if has:
+            version = needed
         else:
-            del listed["demographics"]
+            listed = {name: value for name, value in listed.items() if name not in names}
+    if facts.task == "findings":
+        listed["demographics"] = facts.demographics
+    if version > 1:
+        listed["footer_version"] = version
     text = json.dumps(listed, sort_keys=True).encode()
     text += b" " * (-len(text) % 8)  # JSON ignores trailing blanks
     head = np.array((HEAD_MAGIC, len(text), len(rows_N), metadata_crc, allocation_crc), HEAD)

@@ -45,6 +45,14 @@ REFUSALS = {  # code of a RadiographError → its meaning, the usual remedy
     "dicom-header": ("DICOM with an unusable header", "export it again"),
     "dicom-pixels": ("DICOM with unsupported pixels", "export it again as plain grey"),
     "mapping": ("DICOM without one plain grey mapping", "export it again with one plain grey mapping"),
+    "no-lungs": ("no lungs found", "leave it out, or give its mask by --masks"),
+    "lungs-not-two": ("one lung found, or much of one missing", "leave it out, or give its mask by --masks"),
+    "lungs-cut-off": ("lungs cut off by the film's edge", "leave it out, or give its mask by --masks"),
+    "lungs-uncertain": ("lungs found at another place when the film is turned a little", "give its mask by --masks"),
+    "lungs-seen": ("every net of the segmenter was trained on it or its patient", "give its mask by --masks"),
+    "no-mask": ("no mask given", "add it to the table of masks, or leave the film out"),
+    "mask-unusable": ("a mask that cannot be used", "make it again, or leave it out"),
+    "mask-of-another-film": ("a mask far from the lungs that are found", "check which film the mask is of"),
     "changed": ("changed since the audit", "audit the files again"),
 }
 _SIGNATURES = (  # offset, magic, format; the first that fits

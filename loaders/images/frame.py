@@ -17,6 +17,7 @@ from loaders.output import share_text
 
 Window = tuple[int, int]  # the grey levels that become 0 and 255
 LOW_SHARE, HIGH_SHARE = 0.001, 0.999  # DESIGN, Geometry: percentiles 0.1 and 99.9
+FIX = re.compile(r"(?:crop \d+:\d+,\d+:\d+)?(?:(?:^|; )invert)?(?:(?:^|; )rotate (?:90|180|270))?")  # as of `repair`
 CROP = re.compile(r"crop (\d+):(\d+),(\d+):(\d+)")
 # Centre, half axes (frame from -1 to 1) and tilt in degrees of the viewer's right lung. Measured on lung masks, it
 # covers 99.9 % of phantom lungs, and of 34 real, tightly framed pairs of lungs 90 % of what the crop shows.
@@ -125,18 +126,6 @@ def template_SS(side: int, margin: float = 0.0) -> np.ndarray:
     along_SS = (x_SS * cosine + y_SS * sine) / (half_x + margin)
     across_SS = (y_SS * cosine - x_SS * sine) / (half_y + margin)
     return along_SS**2 + across_SS**2 <= 1
-
-
-def without_lungs(frame_SS: np.ndarray, crop: int) -> np.ndarray:
-    """All of a radiograph but its lungs, inside the crop: the blanked frame, shrunk into the crop, uint8 S×S.
-
-    The lungs' usual place and a margin become the same grey in every frame.  In place, that would leave 4 % of the
-    crop, from which a network learns nothing, whatever separates the classes beside the lungs.  Outside the crop its
-    edge pixels are repeated.
-    """
-    blank_SS = np.where(template_SS(len(frame_SS), LUNG_MARGIN), np.uint8(MID_GREY), frame_SS)
-    small_CC = resize(blank_SS, crop, crop, (0, 255))
-    return np.pad(small_CC, (len(frame_SS) - crop) // 2, mode="edge")
 
 
 def read_mask(path: Path, side: int, fit: Fit, *, size: tuple[int, int] | None = None, fix: str = "") -> np.ndarray:

@@ -208,16 +208,23 @@ def heart_outline(body: Body) -> np.ndarray:
     return (np.asarray(HEART) - (0.03, 0.14)) * body.heart_size + (0.03, 0.14)
 
 
-def draw_lungs(body: Body) -> np.ndarray:
-    """Both lungs without heart and mediastinum: uint8, 255 inside."""
+def draw_lungs(body: Body) -> tuple[np.ndarray, np.ndarray]:
+    """Both lungs, uint8, 255 inside: as far as they are aerated, and with what of them lies behind the heart."""
     lungs_HW = blank(body)
     right_PC, left_PC = both_sides(LUNG) * [body.lung_width, 1]
     left_PC += np.where(left_PC[:, 1:] > 0.2, (0, 0.035), 0)  # the liver lifts the right side
     fill(lungs_HW, body, right_PC)
     fill(lungs_HW, body, left_PC)
-    for outline in (heart_outline(body), MEDIASTINUM):
-        fill(lungs_HW, body, outline, 0)
-    return np.where(lungs_HW > 127, np.uint8(255), np.uint8(0))
+    aerated_HW = lungs_HW.copy()
+    fill(aerated_HW, body, heart_outline(body), 0)
+    for region_HW in (aerated_HW, lungs_HW):
+        fill(region_HW, body, MEDIASTINUM, 0)
+    return two_levels(aerated_HW), two_levels(lungs_HW)
+
+
+def two_levels(shape_HW: np.ndarray) -> np.ndarray:
+    """A smooth shape as 0 and 255: uint8."""
+    return np.where(shape_HW > 127, np.uint8(255), np.uint8(0))
 
 
 def draw_anatomy(body: Body, air_HW: np.ndarray, arms_up: bool, rng: np.random.Generator) -> np.ndarray:

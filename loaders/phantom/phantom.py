@@ -32,6 +32,7 @@ from loaders.phantom.anatomy import (
     round_off,
     sample_body,
     shrink,
+    two_levels,
 )
 from loaders.phantom.findings import OPACITIES, enlarge_heart
 from loaders.sources.folders import PHANTOM_TABLE, SYNTHETIC
@@ -48,7 +49,7 @@ LABEL, COUNT, ARMS, MARKS, PRESENT, UNKNOWN = range(6)  # random streams; their 
 class Phantom:
     """One synthetic radiograph and its ground truth.  image_HW: uint16, bright tissue, dark air.
 
-    lung_mask_HW: uint8, 255 in aerated lung (both lungs, without heart and mediastinum), else 0.
+    lung_mask_HW: uint8, 255 in both lungs, with what of them lies behind the heart, without the mediastinum; else 0.
     """
 
     image_HW: np.ndarray
@@ -61,17 +62,17 @@ def draw_phantom(film: PlannedPhantom) -> Phantom:
     for name, strength, place in planned_findings(film):
         if name == "cardiomegaly":
             body = enlarge_heart(body, strength, random_stream(film, place, shared=True))
-    lungs_HW = draw_lungs(body)
+    lungs_HW, region_HW = draw_lungs(body)
     air_HW = body.air * round_off(lungs_HW, body, 0.16)
     film_HW = shrink(draw_anatomy(body, air_HW, film.arms_up, random_stream(film, TEXTURE, shared=True)), size)
-    mask_HW = np.where(shrink(lungs_HW.astype(np.float32), size) > 127, np.uint8(255), np.uint8(0))
+    aerated_HW, mask_HW = (two_levels(shrink(shape_HW.astype(np.float32), size)) for shape_HW in (lungs_HW, region_HW))
     shares = [
         strength * OPACITIES[name](body, lungs_HW, random_stream(film, place, shared=True), random_stream(film, place))
         for name, strength, place in planned_findings(film)
         if name in OPACITIES
     ]
     if shares:
-        film_HW += shrink(air_HW * np.minimum(sum(shares), 1), size) * (mask_HW > 0)
+        film_HW += shrink(air_HW * np.minimum(sum(shares), 1), size) * (aerated_HW > 0)
     film_HW = expose(film_HW, body, random_stream(film, GRAIN))
     if film.marked:
         film_HW += shrink(draw_mark(body.side, random_stream(film, MARK)), size) * (0.97 - film_HW)

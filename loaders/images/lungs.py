@@ -1,0 +1,239 @@
+"""The lungs of a stored frame, by a small U-Net that OpenCV runs, and whether the mask can be believed.
+
+A segmenter is a folder: segmenter.json and ONNX files of two nets or more, as `segment-train` makes it.  Each net was
+trained without some patients, and each film is segmented by nets that never saw it or its patient.  A mask covers both
+lungs with what of them lies behind the heart and the diaphragm's domes, without the mediastinum between them, as the
+V7 Labs annotations do that the shipped nets are trained on.
+"""
+
+# S side of a frame, T side of the nets' input, N films, K nets
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from loaders.atomic_file import storage_error
+from loaders.errors import ConfigError, IntegrityError
+from loaders.machine import usable_cores
+from loaders.records import Count, Record, read_record
+
+SIDE = 128  # of the nets' input
+SHIPPED = Path(__file__).with_name("lungs")
+RECORD = "segmenter.json"
+TURN, ZOOM = 5.0, 1.06  # degrees clockwise and factor of the second look
+LEAST_PART = 0.004  # share of the frame; smaller specks are no lungs
+EDGE = 2  # pixels of SIDE; lungs this near to the frame's edge reach it
+# Limits of a credible mask; docs/LUNGS.md shows how they were chosen
+LEAST_AGREEMENT, LEAST_BALANCE, MOST_CUT = 0.75, 0.25, 0.35
+LEAST_AREA = 0.06
+
+
+class NetRecord(Record, frozen=True, kw_only=True):
+    """One net of a segmenter.  file: its ONNX.  pixels, patients: hashes of the films and of the patients it saw.
+
+    num_films: with masks, that it was trained on, without phantoms.
+    """
+
+    file: str
+    sha256: str
+    num_films: Count
+    pixels: list[str]
+    patients: list[str]
+
+
+class SegmenterRecord(Record, frozen=True, kw_only=True):
+    """What a segmenter is, as segmenter.json holds it.  site_key_id: of the key of the patients' hashes.
+
+    identity: names it in betons and results.  num_nets: how many it has once it is finished.
+    """
+
+    made_by = "segment-train"
+    version: int = 1
+    identity: str
+    num_nets: Count
+    num_phantoms: Count
+    sources: list[str]
+    site_key_id: str
+    nets: list[NetRecord]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lungs:
+    """The lungs found in one frame.
+
+    mask_SS: bool, of the frame's side.  agreement: Dice of the mask with that of a slightly turned and enlarged frame,
+    0 where either is empty.  balance: area of the smaller lung over the larger one's.  cut: share of the mask's outline
+    that lies on the frame's edge.
+    """
+
+    mask_SS: np.ndarray
+    agreement: float
+    balance: float
+    cut: float
+
+    @property
+    def area(self) -> float:
+        """The lungs' share of the frame."""
+        return float(self.mask_SS.mean())
+
+    @property
+    def problem(self) -> str:
+        """Why the mask is not credible, a code of loaders.images.files.REFUSALS; "" for one that is."""
+        if self.area < LEAST_AREA:
+            return "no-lungs"
+        if self.agreement < LEAST_AGREEMENT:
+            return "lungs-uncertain"
+        if self.balance < LEAST_BALANCE:
+            return "lungs-not-two"
+        return "lungs-cut-off" if self.cut > MOST_CUT else ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segmenter:
+    """The nets of a segmenter; safe to use from several threads, each of which reads the nets once.
+
+    content_K: the nets' ONNX.
+    """
+
+    name: str
+    record: SegmenterRecord
+    content_K: tuple[bytes, ...] = field(repr=False)
+    of_thread: threading.local = field(default_factory=threading.local, repr=False)
+
+    def nets_for(self, pixels: Sequence[bytes], patients: Sequence[bytes], group_N: np.ndarray) -> np.ndarray:
+        """Two nets for each film that saw neither it nor its group: int64 (N, 2); one twice if there is no other.
+
+        -1 where every net saw some of the group.  pixels, patients: hashes of each film, as in a beton; patients of
+        another site key, or unknown ones (b""), tell nothing.
+        """
+        saw_KN = np.zeros((len(self.record.nets), len(group_N)), bool)
+        for saw_N, net in zip(saw_KN, self.record.nets, strict=True):
+            known, known_patients = set(net.pixels), set(net.patients)
+            own_N = [
+                pixel.hex() in known or patient.hex() in known_patients
+                for pixel, patient in zip(pixels, patients, strict=True)
+            ]
+            saw_N[:] = np.isin(group_N, group_N[own_N])
+        order_KN = np.argsort(saw_KN, axis=0, kind="stable")
+        unseen_N = (~saw_KN).sum(0)
+        first_N = np.where(unseen_N > 0, order_KN[0], -1)
+        return np.stack([first_N, np.where(unseen_N > 1, order_KN[1], first_N)], axis=1)
+
+    def find(self, frame_SS: np.ndarray, nets: Sequence[int] = (0, 1)) -> Lungs:
+        """The lungs of a stored frame, uint8 S×S, by the mean of two looks: one net at the frame, the other at a
+        frame that is turned and enlarged a little.
+        """
+        small_TT = cv2.resize(frame_SS, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        first_TT = self.logits(small_TT, nets[0])
+        turn = cv2.getRotationMatrix2D(((SIDE - 1) / 2, (SIDE - 1) / 2), -TURN, ZOOM)
+        turned_TT = cv2.warpAffine(small_TT, turn, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
+        second_TT = cv2.warpAffine(
+            self.logits(turned_TT, nets[-1]), turn, (SIDE, SIDE),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        side = len(frame_SS)
+        wide_SS = cv2.resize((first_TT + second_TT) / 2, (side, side), interpolation=cv2.INTER_LINEAR)
+        mask_SS, balance = two_lungs(wide_SS > 0)
+        return Lungs(
+            mask_SS=mask_SS, agreement=dice(first_TT > 0, second_TT > 0), balance=balance, cut=cut_share(mask_SS)
+        )
+
+    def logits(self, small_TT: np.ndarray, net: int) -> np.ndarray:
+        """One net's logits: float32 T×T."""
+        nets = self.of_thread.__dict__.setdefault("nets", {})
+        if net not in nets:
+            nets[net] = cv2.dnn.readNetFromONNX(np.frombuffer(self.content_K[net], np.uint8))
+        nets[net].setInput(standardised(small_TT)[None, None])
+        return cv2.resize(nets[net].forward()[0, 0], (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+
+    def find_all(
+        self, frame_of: Callable[[int], np.ndarray], nets_N2: np.ndarray, workers: int = 0
+    ) -> Iterator[Lungs | None]:
+        """The lungs of N frames in order; None for one whose nets are -1.  workers: threads; 0 for one a core."""
+
+        def found(place: int) -> Lungs | None:
+            return None if nets_N2[place, 0] < 0 else self.find(frame_of(place), nets_N2[place])
+
+        with ThreadPoolExecutor(workers or usable_cores()) as pool:
+            yield from pool.map(found, range(len(nets_N2)))
+
+
+def standardised(small_TT: np.ndarray) -> np.ndarray:
+    """What the nets take: a uint8 frame of any shape, less its mean, over its deviation: float32."""
+    grey_TT = small_TT.astype(np.float32)
+    return (grey_TT - grey_TT.mean()) / (grey_TT.std() + 1)
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Dice's coefficient of two masks; 0 where both are empty."""
+    total = int(first.sum()) + int(second.sum())
+    return 2 * int((first & second).sum()) / total if total else 0.0
+
+
+def two_lungs(mask_SS: np.ndarray) -> tuple[np.ndarray, float]:
+    """The two largest parts of a mask without holes, bool S×S, and the smaller one's area over the larger one's."""
+    outlines, _ = cv2.findContours(mask_SS.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    parts = sorted(outlines, key=cv2.contourArea, reverse=True)[:2]
+    areas = [cv2.contourArea(part) for part in parts]
+    least = LEAST_PART * mask_SS.size
+    kept = [part for part, area in zip(parts, areas, strict=True) if area >= least]
+    filled_SS = cv2.drawContours(np.zeros(mask_SS.shape, np.uint8), kept, -1, 1, cv2.FILLED)
+    return filled_SS > 0, areas[1] / areas[0] if len(kept) == 2 else 0.0
+
+
+def cut_share(mask_SS: np.ndarray) -> float:
+    """The share of a mask's outline that lies on the frame's edge."""
+    outlines, _ = cv2.findContours(mask_SS.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not outlines:
+        return 0.0
+    points_P2, side = np.concatenate(outlines)[:, 0], len(mask_SS)
+    edge = EDGE * side / SIDE
+    return float(((points_P2 < edge) | (points_P2 > side - 1 - edge)).any(1).mean())
+
+
+@cache
+def shipped_segmenter() -> Segmenter:
+    """The segmenter that comes with plainfilm.  Errors: IntegrityError for damaged weights."""
+    return read_segmenter(SHIPPED, "shipped")
+
+
+def load_segmenter(name: str) -> Segmenter:
+    """A segmenter by the setting --segmenter: `shipped`, or a folder that `segment-train` made.
+
+    Errors: ConfigError for no such folder, or an unfinished one; IntegrityError for damaged files; StorageError.
+    """
+    return shipped_segmenter() if name == "shipped" else read_segmenter(Path(name), name)
+
+
+def read_segmenter(folder: Path, name: str) -> Segmenter:
+    """Read a folder's nets and check each one's bytes."""
+    if not (folder / RECORD).is_file():
+        raise ConfigError(
+            f"--segmenter {name}: no {RECORD} there, expected `shipped`, or a folder that `segment-train` made; check "
+            "the path"
+        )
+    record = read_record(SegmenterRecord, folder / RECORD)
+    if len(record.nets) < record.num_nets:
+        raise ConfigError(
+            f"--segmenter {name}: {len(record.nets)} of {record.num_nets} nets, expected all; run the same "
+            "`segment-train` again, which goes on from there"
+        )
+    contents = []
+    for net in record.nets:
+        path = folder / net.file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise storage_error(path, error) from error
+        if hashlib.sha256(content).hexdigest() != net.sha256:
+            remedy = "install plainfilm again" if name == "shipped" else "bring it back, or train it again"
+            raise IntegrityError(f"{path}: checksum differs from that in {RECORD}: damaged or replaced; {remedy}")
+        contents.append(content)
+    return Segmenter(name=name, record=record, content_K=tuple(contents))

@@ -1,0 +1,126 @@
+"""Regions of a stored frame: what is left of it when it shows the lungs alone, or all but the lungs, or their outline.
+
+Each function takes a stored frame, uint8 S×S, and a mask of its lungs, bool S×S, and gives a stored frame, uint8 S×S,
+whose central crop is what a network sees.
+"""
+
+# N films, S side of the stored frame, C of its crop, h w of a box, L grey levels
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from kernels.decoding import histogram_into
+from loaders.config import LungMode
+from loaders.images.frame import MID_GREY, resize
+
+BOX_MARGIN = 0.05  # of the box's longer side, at each side
+HOLE_MARGIN = 0.03  # of the frame's side, by which a mask is dilated before it is hidden
+LUNG_COVER = 0.985  # share of all lung pixels that a common region covers
+
+
+def masked(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
+    """The lungs in place; outside them the frame's median."""
+    return np.where(mask_SS, frame_SS, np.uint8(np.median(frame_SS)))
+
+
+def boxed(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
+    """The lungs' box stretched to the crop, so that all of the lungs is seen, at one size; outside them mid-grey."""
+    rows, columns = lung_box(mask_SS)
+    inside_SS = np.where(mask_SS, frame_SS, np.uint8(MID_GREY))
+    frame_CC = stretched(inside_SS[rows, columns], crop)
+    mask_CC = stretched(mask_SS[rows, columns].astype(np.uint8) * 255, crop) > 127
+    return framed(np.where(mask_CC, frame_CC, np.uint8(MID_GREY)), len(frame_SS))
+
+
+def boxed_equal(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
+    """As boxed, of lungs whose grey levels are equalised."""
+    return boxed(equalised(frame_SS, mask_SS), mask_SS, crop)
+
+
+def silhouette(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
+    """The mask alone, white on mid-grey: no pixel of the film."""
+    return np.where(mask_SS, np.uint8(255), np.uint8(MID_GREY))
+
+
+def boxed_silhouette(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
+    """The mask's shape at one size, white on mid-grey."""
+    return boxed(np.full_like(frame_SS, 255), mask_SS, crop)
+
+
+def without_region(frame_SS: np.ndarray, hidden_SS: np.ndarray, crop: int) -> np.ndarray:
+    """All of a radiograph but a region, inside the crop: the blanked frame, shrunk into the crop.
+
+    The region becomes the same grey in every frame.  In place, that would leave a few hundredths of the crop, from
+    which a network learns nothing, whatever separates the classes beside the lungs.  Outside the crop its edge pixels
+    are repeated.
+    """
+    blank_SS = np.where(hidden_SS, np.uint8(MID_GREY), frame_SS)
+    small_CC = resize(blank_SS, crop, crop, (0, 255))
+    return np.pad(small_CC, (len(frame_SS) - crop) // 2, mode="edge")
+
+
+def lungs_hole(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
+    """All but the film's own lungs and a margin, which leaves their outline as a hole."""
+    return without_region(frame_SS, dilated(mask_SS), crop)
+
+
+LUNG_MODES: dict[LungMode, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
+    "masked": masked,
+    "boxed": boxed,
+    "boxed-equal": boxed_equal,
+}
+LUNG_CONTROLS = {  # split of a cross-validation → its frames; lungs-hidden has one region for all
+    "lungs-hole": lungs_hole,
+    "lungs-only": masked,
+    "silhouette": silhouette,
+    "boxed": boxed_equal,
+    "boxed-silhouette": boxed_silhouette,
+}
+
+
+def lung_box(mask_SS: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of the mask's box and its margin, as far as the frame goes.  mask_SS: not empty."""
+    (top, bottom), (left, right) = (np.flatnonzero(mask_SS.any(axis))[[0, -1]] + (0, 1) for axis in (1, 0))
+    margin, side = round(BOX_MARGIN * max(bottom - top, right - left)), len(mask_SS)
+    return tuple(  # type: ignore[return-value]
+        slice(max(0, int(start) - margin), min(side, int(end) + margin))
+        for start, end in ((top, bottom), (left, right))
+    )
+
+
+def stretched(box_hw: np.ndarray, crop: int) -> np.ndarray:
+    """A box stretched to C×C."""
+    return resize(np.ascontiguousarray(box_hw), crop, crop, (0, 255))
+
+
+def framed(crop_CC: np.ndarray, side: int) -> np.ndarray:
+    """A crop inside a frame of mid-grey, S×S."""
+    return np.pad(crop_CC, (side - len(crop_CC)) // 2, constant_values=MID_GREY)
+
+
+def equalised(frame_SS: np.ndarray, mask_SS: np.ndarray) -> np.ndarray:
+    """Global histogram equalisation of the mask's pixels: each level becomes its mean rank among them, 0 to 255."""
+    count_L = np.empty(256, np.int64)
+    histogram_into(count_L, np.ascontiguousarray(frame_SS[mask_SS][None]))
+    rank_L = (np.cumsum(count_L) - count_L / 2) / max(1, count_L.sum())
+    level_L = (rank_L * 255 + 0.5).astype(np.uint8)
+    return np.where(mask_SS, level_L[frame_SS], frame_SS)
+
+
+def dilated(mask_SS: np.ndarray) -> np.ndarray:
+    """A mask and a margin around it."""
+    reach = 2 * round(HOLE_MARGIN * len(mask_SS)) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    return cv2.dilate(mask_SS.astype(np.uint8), disc) > 0
+
+
+def common_region(masks_NSS: np.ndarray, cover: float = LUNG_COVER) -> np.ndarray:
+    """One region for all frames, bool S×S: the commonest places of lungs, as many as cover that share of all their
+    pixels, dilated and without holes.  A film's own mask would draw its silhouette as a hole.
+    """
+    count_SS = masks_NSS.sum(0, dtype=np.int64)
+    sorted_P = np.sort(count_SS.ravel())[::-1]
+    places = int(np.searchsorted(np.cumsum(sorted_P), cover * count_SS.sum())) + 1
+    return dilated((count_SS >= max(1, sorted_P[min(places, count_SS.size) - 1])) & (count_SS > 0))

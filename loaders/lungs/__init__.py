@@ -1,0 +1,1 @@
+"""Masks of the lungs: which film each is of, and the command `segment`."""

@@ -1,0 +1,208 @@
+"""The lungs' masks of a beton's films: given as files, found by a segmenter, or the same usual region for all."""
+
+# N samples, H W rows and columns of the crop, S side of the stored frame
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path, PurePosixPath
+from typing import Literal, cast
+
+import numpy as np
+
+from loaders.beton.format import PATIENT_KNOWN
+from loaders.beton.reader import Beton
+from loaders.config import Fit
+from loaders.errors import ConfigError, InputError, RadiographError
+from loaders.images.decode import inside
+from loaders.images.frame import FIX, read_mask, template_SS
+from loaders.images.lungs import Lungs, Segmenter, load_segmenter
+from loaders.sources.table import read_rows
+
+MaskSource = Literal["phantom", "folder", "template", "segmenter"]
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm")
+WHOLE = re.compile(r"[0-9]{1,18}")
+REMEDY = "name the convert.csv of the conversion that made the beton with --table"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """A radiograph by its row of convert.csv.  size: columns and rows, None if not known.  fix: how it was repaired."""
+
+    size: tuple[int, int] | None
+    fix: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Masks:
+    """Where each sample's lungs are found.
+
+    path_of: sample → mask file, where there is one.  written: sample → what conversion made it of, where that is known.
+    segmenter, nets_N2: what finds them, and by which nets each sample's, which saw neither it nor its group.
+    """
+
+    kind: MaskSource
+    path_of: dict[int, Path] | None = None
+    written: dict[int, Written] | None = None
+    segmenter: Segmenter | None = None
+    nets_N2: np.ndarray | None = None
+
+    def samples(self, beton: Beton) -> np.ndarray:
+        """The samples whose lungs may be known, rising: a segmenter's mask may yet not be credible."""
+        if self.nets_N2 is not None:
+            return np.flatnonzero(self.nets_N2[:, 0] >= 0)
+        return np.arange(len(beton)) if self.path_of is None else np.array(sorted(self.path_of), np.int64)
+
+    def found(self, beton: Beton, sample: int) -> Lungs | None:
+        """What the segmenter finds in a sample; None where there is none, or every net saw its group."""
+        if self.segmenter is None or self.nets_N2 is None or self.nets_N2[sample, 0] < 0:
+            return None
+        return self.segmenter.find(beton.frame(sample), self.nets_N2[sample])
+
+    def frame_of(self, beton: Beton, sample: int) -> np.ndarray | None:
+        """The lungs in the sample's frame, bool S×S; None where they are not known, or not credible.
+
+        Errors: InputError for a mask that cannot be used.
+        """
+        facts = beton.facts
+        if self.segmenter is not None:
+            lungs = self.found(beton, sample)
+            return None if lungs is None or lungs.problem else lungs.mask_SS
+        if self.path_of is None:
+            return template_SS(facts.stored)
+        if sample not in self.path_of or self.written is None:
+            return None
+        written = self.written[sample]
+        return read_mask(self.path_of[sample], facts.stored, cast(Fit, facts.fit), size=written.size, fix=written.fix)
+
+    def crop_of(self, beton: Beton, sample: int) -> np.ndarray | None:
+        """The lungs in the sample's crop, bool H×W; None and errors as of frame_of."""
+        mask_SS, facts = self.frame_of(beton, sample), beton.facts
+        margin = (facts.stored - facts.crop) // 2
+        return None if mask_SS is None else mask_SS[margin : margin + facts.crop, margin : margin + facts.crop]
+
+
+def find_masks(beton: Beton, masks: str, table: Path | None, segmenter: str = "shipped") -> Masks:
+    """The masks of a beton.  masks: auto, for those that the segmenter finds; usual, for one region; a folder or a CSV.
+
+    table: the conversion's convert.csv; None for the one beside the beton.  A beton holds no file names: that table
+    shows which file became which sample.
+    Errors: ConfigError for what is not there; InputError for a table or CSV that is none, masks of other radiographs,
+    or one that a link or the CSV takes from elsewhere; IntegrityError for a damaged segmenter; StorageError.
+    """
+    if masks in ("auto", "usual") and table is not None:
+        raise ConfigError(f"--table: found {table} with --masks {masks}, expected files of masks; name them, too")
+    if masks == "usual":
+        return Masks(kind="template")
+    if masks == "auto":
+        return segmented(beton, load_segmenter(segmenter))
+    return given_masks(beton, Path(masks), table)
+
+
+def segmented(beton: Beton, segmenter: Segmenter) -> Masks:
+    """Masks that a segmenter finds, each by nets that saw neither the film nor its group."""
+    rows_N, same_key = beton.rows_N, beton.facts.site_key_id == segmenter.record.site_key_id
+    known_N = (rows_N["flags"] & PATIENT_KNOWN > 0) & same_key
+    patients = [row.tobytes() if known else b"" for row, known in zip(rows_N["patient_hash"], known_N, strict=True)]
+    pixels = [row.tobytes() for row in rows_N["pixel_hash"]]
+    return Masks(kind="segmenter", segmenter=segmenter, nets_N2=segmenter.nets_for(pixels, patients, rows_N["group"]))
+
+
+def given_masks(beton: Beton, masks: Path, table: Path | None) -> Masks:
+    """Masks in files."""
+    place = table or beton.path.with_name("convert.csv")
+    sample_of, written = read_table(place, beton)
+    if not masks.exists():
+        raise ConfigError(f"--masks {masks}: not there, expected a folder of mask files, or a CSV; check the path")
+    found = match_folder(masks, sample_of) if masks.is_dir() else match_csv(masks, sample_of)
+    if not found:
+        raise InputError(
+            f"{masks}: no mask for any of the {len(beton)} radiographs of {beton.path}, expected names or paths like "
+            f"those in {place}; name the masks of these radiographs"
+        )
+    base = masks if masks.is_dir() else masks.parent
+    for path in found.values():
+        try:
+            inside(base, str(path.relative_to(base)))
+        except (RadiographError, ValueError) as error:  # ValueError: an absolute path
+            raise InputError(f"{path}: leads outside of {base}, expected a mask below it; copy it there") from error
+    return Masks(kind="phantom" if beton.facts.synthetic else "folder", path_of=found, written=written)
+
+
+def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Written]]:
+    """Each written file's sample in this beton, and what it was made of.
+
+    Errors: ConfigError for no file; InputError for no table, or one of another conversion; StorageError.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: not there, expected a convert.csv; {REMEDY}")
+    facts = beton.facts
+    told = "group" if facts.task == "findings" else "label"  # which tells the conversion's own table from another
+    columns = ("path", told, "split", "sample", "fix", "width", "height")
+    every = read_rows(path, itemgetter("path"), columns, (), REMEDY, strip=False).values()
+    rows = [row for _, row in every if row["split"] == facts.split and WHOLE.fullmatch(row["sample"])]
+    sample_of = {row["path"]: int(row["sample"]) for row in rows}
+    own = map(str, beton.rows_N["group"]) if told == "group" else (facts.classes[label] for label in beton.label_N)
+    if {int(row["sample"]): row[told] for row in rows} != dict(enumerate(own)):
+        raise InputError(
+            f"{path}: lists {len(sample_of)} files of split {facts.split} that are not the {len(beton)} samples of "
+            f"{beton.path}, expected the table of its own conversion; {REMEDY}"
+        )
+    written = {}
+    for row in rows:
+        width, height = (int(row[name]) if WHOLE.fullmatch(row[name]) else 0 for name in ("width", "height"))
+        fix = row["fix"] if FIX.fullmatch(row["fix"]) else ""
+        written[int(row["sample"])] = Written(size=(width, height) if width and height else None, fix=fix)
+    return sample_of, written
+
+
+def match_csv(path: Path, sample_of: dict[str, int]) -> dict[int, Path]:
+    """Masks that a CSV ties to radiographs by path, such as phantoms.csv; the end of a path is enough if it is unique.
+
+    Masks' paths are relative to the CSV.
+    """
+    remedy = "name a CSV that ties each radiograph's path to its mask"
+    rows = read_rows(path, itemgetter("path"), ("path", "mask"), (), remedy, strip=False).values()
+    by_name: dict[str, list[tuple[PurePosixPath, int]]] = defaultdict(list)
+    for file, sample in sample_of.items():
+        by_name[PurePosixPath(file).name].append((PurePosixPath(file), sample))
+    found = {}
+    for _, row in rows:
+        wanted = PurePosixPath(row["path"])
+        candidates = [sample for file, sample in by_name[wanted.name] if same_end(file, wanted)]
+        if len(candidates) == 1 and row["mask"]:
+            found[candidates[0]] = path.parent / row["mask"]
+    return found
+
+
+def same_end(first: PurePosixPath, second: PurePosixPath) -> bool:
+    """Whether one path is the end of the other."""
+    return all(a == b for a, b in zip(reversed(first.parts), reversed(second.parts), strict=False))
+
+
+def match_folder(folder: Path, sample_of: dict[str, int]) -> dict[int, Path]:
+    """Masks named after radiographs: x.png, x_mask.png or x.jpg.mask.png for x.jpg, in any folder below.
+
+    A name that several radiographs or several masks have ties nothing.
+    """
+    masks: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in PICTURES:
+            masks[stem_of(file.name)].append(file)
+    samples: dict[str, list[int]] = defaultdict(list)
+    for name, sample in sample_of.items():
+        samples[stem_of(PurePosixPath(name).name)].append(sample)
+    return {
+        numbers[0]: masks[stem][0]
+        for stem, numbers in samples.items()
+        if len(numbers) == 1 and len(masks.get(stem, ())) == 1
+    }
+
+
+def stem_of(name: str) -> str:
+    """A name without what tells a mask from its picture: `x` of x.jpg, x_mask.png and x.jpg.mask.png."""
+    stem = PurePosixPath(name)
+    while stem.suffix.lower() in (*PICTURES, ".mask"):
+        stem = stem.with_suffix("")
+    return re.sub(r"[-_. ]?mask$", "", stem.name, flags=re.IGNORECASE)
