@@ -21,7 +21,7 @@ Model = Literal["cnn", "resnet18", "densenet169", "vit_b_16"]
 FoldSplit = Literal[
     "random", "group", "lungs-hidden", "lungs-hole", "lungs-only", "silhouette", "boxed", "boxed-silhouette"
 ]
-USUAL_SPLITS = ("random", "group", "lungs-hidden")
+USUAL_SPLITS: tuple[FoldSplit, ...] = ("random", "group", "lungs-hidden")
 Monitor = Literal["f1", "auc", "loss"]
 HEAD_EPOCHS = 2  # of a network with pretrained weights
 
@@ -152,7 +152,7 @@ class CrossvalConfig:
     splits: tuple[str, ...] = USUAL_SPLITS
     """Splits: random, group, lungs-hidden, lungs-hole, lungs-only, silhouette, boxed, boxed-silhouette."""
     masks: str = "auto"
-    """Masks for lungs-hidden and the splits after it: auto, which finds them; a folder, or a CSV of path and mask."""
+    """Masks for lungs-hidden and what follows: auto, which finds them; a folder or CSV; or usual, one region for all."""
     segmenter: str = "shipped"
     """With --masks auto, what finds the lungs: shipped, or a folder of `segment-train`."""
     table: Path | None = None

@@ -358,6 +358,25 @@ CODES: dict[str, Code] = {
         findings=list[str],
         least=int,
     ),
+    "masks-lacking": code(
+        "{without:,} of {images:,} films have no credible mask of their lungs and were left out of every split "
+        "({reasons})",
+        without=int,
+        images=int,
+        reasons=list[str],
+    ),
+    "masks-lacking-by-class": code(
+        "films without a credible mask are not as common in each class, beyond chance ({shares}), so that what was "
+        "left out can itself tell the classes",
+        shares=dict[str, float],
+    ),
+    "usual-region-hidden": code(
+        "{masks:,} of {images:,} films have a credible mask of their lungs, fewer than the {least} that a common "
+        "region is made of: lungs-hidden hides the lungs' usual region",
+        masks=int,
+        images=int,
+        least=int,
+    ),
     # of a hurdles run
     "collection-of-one-class": code(
         "{collection} has films of {label} alone, so that no network is trained on it",

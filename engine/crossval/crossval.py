@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from msgspec import UNSET
 from scipy.special import expit, softmax
 
 from engine.config import CrossvalConfig, FoldSplit, TrainConfig
@@ -25,6 +26,7 @@ from engine.crossval.folds import (
     open_external,
     open_pool,
 )
+from engine.crossval.lungs import PoolLungs, changes_frames, needs_lungs, pool_lungs
 from engine.crossval.output import crossval_figure
 from engine.crossval.scores import (
     CROSSVAL,
@@ -52,14 +54,15 @@ from loaders.batches.loader import Loader
 from loaders.beton.writer import beton_size, check_room, subset_id, write_subset
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError, IntegrityError, Interrupted
-from loaders.images.frame import LUNG_MARGIN, template_SS
-from loaders.images.regions import without_region
 from loaders.records import read_record, write_record
 
 FOLDS, TABLE, PICTURE = "folds", "crossval.csv", "crossval.png"
-HIDDEN: FoldSplit = "lungs-hidden"
-# settings that no fold's scores depend on, on a CPU; the pool is known by its conversion, wherever it lies
-FREE = ("data", "out", "splits", "external", "keep_copies", "keep", "resamples", "threads", "prefetch", "arena")
+# settings that no fold's scores depend on, on a CPU; the pool is known by its conversion, wherever it lies, and what
+# masks make of a fold's frames by the fold's identity
+FREE = (
+    "data", "out", "splits", "external", "keep_copies", "keep", "resamples", "threads", "prefetch", "arena", "masks",
+    "segmenter", "table",
+)  # fmt: skip
 
 
 def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
@@ -70,7 +73,10 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
     """
     with contextlib.ExitStack() as stack:
         pool = open_pool(config.data, stack)
-        cautions = pool.cautions()
+        lungs = None
+        if needs_lungs(config):
+            pool, lungs = pool_lungs(pool, config, watch)
+        cautions = pool.cautions() + (lungs.cautions() if lungs else [])
         external, copies, kept_N = None, list[SharedFilm](), np.empty(0, np.int64)
         if config.external is not None:
             external, more = open_external(config.external, pool, stack)
@@ -94,7 +100,7 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
             )
         check_settings(config.out, config, FREE)
         for fold in folds:
-            finished(config, pool, fold)  # before anything is written: they may be of other betons
+            finished(config, pool, lungs, fold)  # before anything is written: they may be of other betons
         save_settings(config.out, config)
         size = beton_size(len(pool.labels), pool.facts.stored, pool.betons[0].page_size)
         check_room(config.out, size * (len(config.splits) * config.folds if config.keep else 1))
@@ -102,7 +108,7 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
         alike = every_image_its_own_group(pool.group_N) and "group" in config.splits
         for fold in folds:
             if not (fold.split == "random" and alike):  # the folds are the same, and so would the scores be
-                found.setdefault(fold.split, []).append(run_fold(config, pool, fold, watch))
+                found.setdefault(fold.split, []).append(run_fold(config, pool, lungs, fold, watch))
         if "random" in config.splits and alike:
             found["random"] = found["group"]
         outside = []
@@ -111,7 +117,7 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
             outside = [test_on(config, run, external.path, watch)[kept_N] for run in runs]
         measure, rows = (measure_findings_folds, finding_rows) if findings else (measure_folds, score_rows)
         measured = measure(pool, found, external, kept_N, outside, config.resamples)
-        result = crossval_of(config, pool, measured, external, cautions)
+        result = crossval_of(config, pool, measured, external, cautions, lungs.use if lungs else UNSET)
         publish_rows(config.out / TABLE, rows(pool, found, external, kept_N, outside))
         publish_copies(config.out, copies, set(kept_N))
         publish_bytes(config.out / PICTURE, png(crossval_figure(result)))
@@ -124,25 +130,27 @@ def folder_of(config: CrossvalConfig, split: str, number: int) -> Path:
     return config.out / FOLDS / f"{split}-{number}"
 
 
-def identity_of(pool: Pool, fold: Fold) -> str:
+def identity_of(pool: Pool, lungs: PoolLungs | None, fold: Fold) -> str:
     """The conversion id of a fold's betons."""
-    name = f"crossval {fold.split} {'whole frames ' if fold.split == HIDDEN else ''}{fold.number}"
-    return subset_id(pool.betons[0], name, fold.train_N, fold.val_N, fold.test_N)
+    made_with = f"{lungs.made_with(fold.split)} " if lungs and changes_frames(fold.split) else ""
+    places = (pool.kept_N[part_N] for part_N in (fold.train_N, fold.val_N, fold.test_N))
+    return subset_id(pool.betons[0], f"crossval {fold.split} {made_with}{fold.number}", *places)
 
 
-def finished(config: CrossvalConfig, pool: Pool, fold: Fold) -> FoldScores | None:
+def finished(config: CrossvalConfig, pool: Pool, lungs: PoolLungs | None, fold: Fold) -> FoldScores | None:
     """The scores of a fold; None where it was not finished.
 
-    Errors: ConfigError for a fold of other betons; IntegrityError for a damaged file; StorageError.
+    Errors: ConfigError for a fold of other betons or masks; IntegrityError for a damaged file; StorageError.
     """
     path = folder_of(config, fold.split, fold.number) / SCORES
     if not path.is_file():
         return None
     scores, test_N, num_classes = read_record(FoldScores, path), fold.test_N, len(pool.facts.classes)
-    if scores.identity != identity_of(pool, fold):
+    if scores.identity != identity_of(pool, lungs, fold):
         raise ConfigError(
-            f"{path}: the fold was made of other betons or samples, expected the same; bring the old betons back, "
-            "or choose another --out"
+            f"{path}: the fold was made of other betons, samples or masks, expected the same; bring the old ones back "
+            "(films without a credible mask are left out of every split where one of them shows each film's own "
+            "lungs), or choose another --out"
         )
     if scores.place != test_N.tolist() or [len(row) for row in scores.probability] != [num_classes] * len(test_N):
         raise IntegrityError(
@@ -158,15 +166,15 @@ def finished(config: CrossvalConfig, pool: Pool, fold: Fold) -> FoldScores | Non
     return scores
 
 
-def run_fold(config: CrossvalConfig, pool: Pool, fold: Fold, watch: Watch) -> FoldScores:
+def run_fold(config: CrossvalConfig, pool: Pool, lungs: PoolLungs | None, fold: Fold, watch: Watch) -> FoldScores:
     """Train and test one fold, unless that has been done.  Errors: Interrupted, and whatever `train` raises."""
-    folder, identity = folder_of(config, fold.split, fold.number), identity_of(pool, fold)
-    if done := finished(config, pool, fold):
+    folder, identity = folder_of(config, fold.split, fold.number), identity_of(pool, lungs, fold)
+    if done := finished(config, pool, lungs, fold):
         tidy(folder, config.keep)
         return done
-    facts = pool.facts
-    usual_SS = template_SS(facts.stored, LUNG_MARGIN)
-    change = partial(without_region, hidden_SS=usual_SS, crop=facts.crop) if fold.split == HIDDEN else None
+    change = None
+    if lungs and changes_frames(fold.split):
+        change = partial(lungs.change, split=fold.split, crop=pool.facts.crop)
     started = time.perf_counter()
     try:
         watch.check_stop()
@@ -208,18 +216,26 @@ def train_fold(
     training: TrainConfig,
     identity: str,
     watch: Watch,
-    change: Callable[[np.ndarray], np.ndarray] | None = None,
+    change: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> Summary:
     """Write the betons of a fold into training.data, which is made anew, and train on them.
 
-    identity: the betons' conversion id.  change: of each frame.  Errors: as of `train`.
+    identity: the betons' conversion id.  change: of each frame, given its place in the pool.  Errors: as of `train`.
     """
     shutil.rmtree(training.data, ignore_errors=True)  # of a fold that was interrupted
     training.data.mkdir(parents=True, exist_ok=True)
     for part, place_N in zip(BETONS, (fold.train_N, fold.val_N, fold.test_N), strict=True):
         path = training.data / f"{part}.beton"
-        write_subset(pool.chosen(place_N), path, part, conversion_id=identity, change=change)
+        each = None if change is None else partial(at_place, change, place_N)
+        write_subset(pool.chosen(place_N), path, part, conversion_id=identity, change=each)
     return train(training, watch=watch)
+
+
+def at_place(
+    change: Callable[[np.ndarray, int], np.ndarray], place_N: np.ndarray, frame_SS: np.ndarray, number: int
+) -> np.ndarray:
+    """Change a frame by its number among chosen places."""
+    return change(frame_SS, int(place_N[number]))
 
 
 def test_on(config: CrossvalConfig, run: Path, beton: Path, watch: Watch) -> np.ndarray:

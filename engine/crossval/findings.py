@@ -14,6 +14,7 @@ from engine.config import FoldSplit
 from engine.crossval.folds import Fold, Pool, learnable, only_learnt
 from engine.crossval.scores import (
     METRICS,
+    OUTLINES,
     SPLITS,
     FindingTarget,
     FoldResult,
@@ -80,14 +81,18 @@ def measure_findings_folds(
         targets.append(target_result(split, pool, [pooled[split]], together, values))
     differences = dict[Target, dict[str, Estimate]]()
     for place, (split, tested) in enumerate(pooled.items()):
+        row = targets[place]
         if "group" in pooled and split != "group":
             by_finding, means = findings_differences(pooled["group"], tested, resamples=resamples)
             differences[split] = chosen(means)
-            findings = [
-                replace(one, difference=chosen(apart))
-                for one, apart in zip(targets[place].findings, by_finding, strict=True)
-            ]
-            targets[place] = replace(targets[place], findings=findings)
+            pairs = zip(row.findings, by_finding, strict=True)
+            row = replace(row, findings=[replace(one, difference=chosen(apart)) for one, apart in pairs])
+        if (outline := OUTLINES.get(split)) in pooled:
+            by_finding, means = findings_differences(pooled[outline], tested, resamples=resamples)
+            pairs = zip(row.findings, by_finding, strict=True)
+            findings = [replace(one, beyond_outline=chosen(apart)) for one, apart in pairs]
+            row = replace(row, findings=findings, beyond_outline=chosen(means))
+        targets[place] = row
     if external is not None:
         alone = [
             FindingsTest(
@@ -132,10 +137,9 @@ def target_result(
     findings, learnt = [], learnable(pool.labels, pool.facts.classes)
     for place, (name, estimates) in enumerate(zip(pool.facts.classes, by_finding, strict=True)):
         known = [test.of(place) for test in tests]
-        of_metric = {
-            metric: over_folds(estimates.get(metric, UNDEFINED), none_for_nan(value_FK[metric][:, place]))
-            for metric in METRICS
-        }
+        f1, auc, accuracy = (
+            over_folds(estimates.get(metric, UNDEFINED), none_for_nan(value_FK[metric][:, place])) for metric in METRICS
+        )
         matrices = [
             confusion_matrix(test.label_N, (test.probability_NK[:, 1] >= test.threshold).astype(int), 2)
             for test in known
@@ -143,17 +147,17 @@ def target_result(
         findings.append(
             FindingTarget(
                 name=name, num_known=len(known[0].label_N), num_present=int(known[0].label_N.sum()),
-                num_groups=len(np.unique(known[0].group_N)), difference={}, **of_metric,
+                num_groups=len(np.unique(known[0].group_N)), difference={}, f1=f1, auc=auc, accuracy=accuracy,
                 refused=None if estimates else why_refused(name, learnt),
                 confusion=np.sum(matrices, axis=0).tolist(),
             )
         )  # fmt: skip
-    of_metric = {
-        metric: over_folds(means[metric], [mean_or_none(value_K) for value_K in value_FK[metric]]) for metric in METRICS
-    }
+    f1, auc, accuracy = (
+        over_folds(means[metric], [mean_or_none(value_K) for value_K in value_FK[metric]]) for metric in METRICS
+    )
     return TargetResult(
         target=target, num_samples=len(first.group_N), num_groups=len(np.unique(first.group_N)), confusion=[],
-        findings=findings, **of_metric,
+        findings=findings, f1=f1, auc=auc, accuracy=accuracy,
     )  # fmt: skip
 
 
@@ -233,7 +237,7 @@ def finding_rows(
             for cell in ("" if np.isnan(value) else int(value), int(score >= threshold), f"{score:.6f}")
         ]
 
-    group_N = np.concatenate([beton.rows_N["group"] for beton in pool.betons])  # as the betons have it
+    group_N = pool.rows("group")  # as the betons have it
     for split in SPLITS:
         for fold in found.get(split, []):
             for place, row_K in zip(fold.place, np.array(fold.probability), strict=True):

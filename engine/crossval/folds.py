@@ -4,7 +4,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,12 +143,14 @@ def every_image_its_own_group(group_N: np.ndarray) -> bool:
 class Pool:
     """Open betons, one after the other.  start_B: each one's first place.  group_N: counted from 0.
 
-    labels: int64 N, or of findings float32 N×K, NaN for unknown.
+    kept_N: which of their samples are used, int64, rising.  labels: int64 N, or of findings float32 N×K, NaN for
+    unknown.
     """
 
     folder: Path
     betons: tuple[Beton, ...]
     start_B: np.ndarray
+    kept_N: np.ndarray
     labels: np.ndarray
     group_N: np.ndarray
 
@@ -164,21 +166,33 @@ class Pool:
 
     def chosen(self, place_N: np.ndarray) -> list[tuple[Beton, np.ndarray]]:
         """The betons that places in the pool, rising, lie in, with the samples' places there."""
-        ends_B = np.append(self.start_B[1:], len(self.labels))
+        own_N = self.kept_N[place_N]
         parts = [
-            (beton, place_N[(place_N >= start) & (place_N < end)] - start)
-            for beton, start, end in zip(self.betons, self.start_B, ends_B, strict=True)
+            (beton, own_N[(own_N >= start) & (own_N < start + len(beton))] - start)
+            for beton, start in zip(self.betons, self.start_B, strict=True)
         ]
         return [(beton, index_N) for beton, index_N in parts if len(index_N)]
 
     def origin(self, place: int) -> tuple[str, int]:
         """The beton that a place lies in, by the name of its file, and the sample there."""
-        which = int(np.searchsorted(self.start_B, place, side="right")) - 1
-        return self.betons[which].path.stem, place - int(self.start_B[which])
+        own = int(self.kept_N[place])
+        which = int(np.searchsorted(self.start_B, own, side="right")) - 1
+        return self.betons[which].path.stem, own - int(self.start_B[which])
+
+    def rows(self, name: str) -> np.ndarray:
+        """One column of the rows of all samples."""
+        return np.concatenate([beton.rows_N[name] for beton in self.betons])[self.kept_N]
+
+    def without(self, left_out_N: np.ndarray) -> "Pool":
+        """The pool without some samples, bool N; its groups are numbered anew."""
+        kept_N = ~left_out_N
+        return replace(
+            self, kept_N=self.kept_N[kept_N], labels=self.labels[kept_N], group_N=renumber(self.group_N[kept_N])
+        )
 
     def cautions(self) -> list[Caution]:
         """What limits any score on this pool."""
-        hash_N16 = np.concatenate([beton.rows_N["patient_hash"] for beton in self.betons])
+        hash_N16 = self.rows("patient_hash")
         alone = [caution("every-image-its-own-group")] if every_image_its_own_group(self.group_N) else []
         return image_cautions(self.betons) + patient_cautions(hash_N16) + alone
 
@@ -212,6 +226,7 @@ def open_pool(folder: Path, stack: contextlib.ExitStack, *, least_classes: int =
         folder=folder,
         betons=betons,
         start_B=np.cumsum([0, *(len(beton) for beton in betons[:-1])]),
+        kept_N=np.arange(len(labels)),
         labels=labels,
         group_N=renumber(np.concatenate([beton.rows_N["group"] for beton in betons])),
     )

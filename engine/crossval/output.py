@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from msgspec.structs import replace
 
+from engine.config import USUAL_SPLITS
+from engine.crossval.controls import control_sentences, mean_of
 from engine.crossval.scores import METRICS, Crossval, FindingTarget, OverFolds, Target, TargetResult
 from engine.figures import FAINT, INK, VALIDATION, ready, set_note, set_title
 from engine.statistics.names import (
@@ -28,14 +30,25 @@ TARGETS: dict[Target, str] = {
     "random": "random split",
     "group": "group split",
     "lungs-hidden": "lungs hidden",
+    "lungs-hole": "lungs cut out",
+    "lungs-only": "lungs alone",
+    "silhouette": "lungs’ outline",
+    "boxed": "lungs, one size",
+    "boxed-silhouette": "outline, one size",
     "external": "another collection",
 }
 MEANING: dict[Target, str] = {
     "random": "headline: patients may be in both",
     "group": "honest: only new patients",
     "lungs-hidden": "new patients, all but the lungs",
+    "lungs-hole": "all but each film’s own lungs",
+    "lungs-only": "in place, all else blank",
+    "silhouette": "in place, no pixel inside",
+    "boxed": "stretched, levels equalised",
+    "boxed-silhouette": "stretched, no pixel inside",
     "external": "honest: from elsewhere",
 }
+USUAL: tuple[Target, ...] = (*USUAL_SPLITS, "external")  # rows that are shown even where they were not measured
 FILES = ("crossval.png", "crossval.csv", "crossval.json")
 SHOWN_MATRIX = 3  # classes; the matrix of more does not fit a line
 HEADLINE, HONEST, GUESS = "#c0504d", VALIDATION, "#888888"
@@ -46,14 +59,14 @@ def crossval_figure(result: Crossval) -> Figure:
 
     Of findings the mean F1, and below it a line a finding, those that do worst above.
     """
-    task, main = result.task, main_target(result)
+    task, main, shown = result.task, main_target(result), shown_targets(result)
     names = class_names(result.classes, kind="class" if task == "classes" else "finding")
     by_finding = by_need(main)
-    heights = [1.6 + 0.82 * len(TARGETS), *([0.7 + 0.42 * len(by_finding)] if by_finding else [])]
+    heights = [1.6 + 0.82 * len(shown), *([0.7 + 0.42 * len(by_finding)] if by_finding else [])]
     figure = Figure(figsize=(9.2, sum(heights)), layout="constrained")
     axes, *below = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
     low_end = 1.0
-    for place, target in enumerate(TARGETS):
+    for place, target in enumerate(shown):
         row = result.target(target)
         if row is None or row.f1.estimate.value is None:
             write_state(axes, place, "not measured" if row is None else "undefined")
@@ -69,12 +82,12 @@ def crossval_figure(result: Crossval) -> Figure:
         low_end = min(low_end, guess.f1)
         always = names.text_of.get(guess.predicted, guess.predicted)
         # guessing scores otherwise on another collection, whose classes are otherwise common
-        axes.plot([guess.f1] * 2, [-0.6, len(TARGETS) - 1.5], color=GUESS, linestyle=":", linewidth=1.2)
+        axes.plot([guess.f1] * 2, [-0.6, len(shown) - 1.5], color=GUESS, linestyle=":", linewidth=1.2)
         axes.text(
             guess.f1, -0.56, f" always {always}: {value_text('f1', guess.f1)}", color=GUESS,
             fontsize=8, va="bottom", ha="left" if guess.f1 < 0.8 else "right",
         )  # fmt: skip
-    labels = [f"{name}\n{MEANING[target]}" for target, name in TARGETS.items()]
+    labels = [f"{TARGETS[target]}\n{MEANING[target]}" for target in shown]
     which = headline_name("f1", len(result.classes), names.text_of.get(result.positive, ""))
     # a fold measures fewer findings than all folds together, so that its mean may lie outside the interval
     dots = "dots: folds, each over its own findings" if by_finding else "folds as dots"
@@ -147,7 +160,7 @@ def by_need(target: TargetResult) -> list[FindingTarget]:
 
 def sentences(result: Crossval) -> list[str]:
     """What the scores mean, in plain English."""
-    found = [random_sentence(result), hidden_sentence(result)]
+    found = [random_sentence(result), *control_sentences(result)]
     if row := result.target("external"):
         found.append(
             f"On {result.external} each of the group split's {len(row.f1.folds)} networks is scored alone and the "
@@ -184,34 +197,14 @@ def random_sentence(result: Crossval) -> str:
     return f"{sentence}: {meaning}. Only the group split shows how it does on new patients."
 
 
-def hidden_sentence(result: Crossval) -> str:
-    """What is left without the lungs."""
-    row = result.target("lungs-hidden")
-    if row is None or row.auc.estimate.value is None:
-        return ""
-    auc, shown = row.auc.estimate, with_interval("auc", row.auc.estimate, result.task)
-    what = "label" if result.task == "classes" else "findings"
-    still, meaning = "", f"this neither shows nor excludes that the {what} can be predicted without the lungs"
-    if auc.low is not None and auc.low > 0.5:
-        still = "still "
-        meaning = f"the {what} can be predicted without the lungs, so a score on whole frames need not come from them"
-    predicted = [one.name for one in row.findings if (one.auc.estimate.low or 0) > 0.5]
-    singly = f" Taken singly, {', '.join(predicted)} can be predicted without them." if predicted else ""
-    return (
-        f"With the lungs hidden the {mean_of(result).lower()}AUC is {still}{shown}: {meaning}.{singly} The network was "
-        "given the whole frame, more than the crop, with the region where lungs usually are hidden; of unusual lungs "
-        "an edge may show."
-    )
-
-
-def mean_of(result: Crossval) -> str:
-    """What begins the name of a score that is a mean over findings."""
-    return "" if result.task == "classes" else "Mean "
+def shown_targets(result: Crossval | None) -> list[Target]:
+    """The test targets that have a row: the usual ones, and controls that were measured."""
+    return [target for target in TARGETS if target in USUAL or (result and result.target(target))]
 
 
 def not_measured(result: Crossval | None) -> dict[Target, str]:
-    """The test targets that were not measured, each with what measures it."""
-    missing = {target: f"run `crossval` with {target} among --splits" for target in TARGETS}
+    """The usual test targets that were not measured, each with what measures it."""
+    missing = {target: f"run `crossval` with {target} among --splits" for target in USUAL}
     missing["external"] = (
         "run `crossval` with --external X.beton, or `evaluate` X.beton, of a collection that `convert` --like "
         "converted, or `hurdles` of both"
@@ -221,6 +214,13 @@ def not_measured(result: Crossval | None) -> dict[Target, str]:
         for target, how in missing.items()
         if result is None or result.target(target) is None
     }
+
+
+def controls_not_measured(result: Crossval) -> str:
+    """The controls of the lungs that were not measured, in one line; "" where all were."""
+    missing = [target for target in TARGETS if target not in shown_targets(result)]
+    names = ", ".join(TARGETS[target] for target in missing)
+    return f"Not measured: {names} (`crossval` with --splits group,{','.join(missing)})." if missing else ""
 
 
 def crossval_parts(result: Crossval, out: Path) -> Parts:
@@ -255,10 +255,14 @@ def crossval_parts(result: Crossval, out: Path) -> Parts:
     headline = Sheet(
         title=f"Headline and honest: {which}",
         headers=("tested by", "images", "groups", *names, "mean F1", "spread"),
-        rows=(*(table_row(target, result.target(target), task) for target in TARGETS), *trivial_rows(result)),
+        rows=(
+            *(table_row(target, result.target(target), task) for target in shown_targets(result)),
+            *trivial_rows(result),
+        ),
     )
     parts += [by_fold, headline, *finding_sheets(result)]
     parts += [Line(f"{TARGETS[target]}: {why}.") for target, why in missing.items()]
+    parts += [Line(line) for line in (controls_not_measured(result),) if line]
     parts += [Line(sentence, "bold") for sentence in sentences(result)]
     parts += caution_lines(result.cautions)
     parts.append(

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from msgspec import field
+from msgspec import UNSET, UnsetType, field
 from msgspec.structs import replace
 
 from engine.config import CrossvalConfig, FoldSplit
 from engine.crossval.folds import Pool
+from engine.crossval.lungs import LungUse
 from engine.evaluate.results import Scores
 from engine.statistics.averages import NetworkTest, measure_networks
 from engine.statistics.estimates import Estimate, estimates, paired_differences, trivial
@@ -27,6 +28,7 @@ SCORES, CROSSVAL = "fold.json", "crossval.json"
 METRICS = ("f1", "auc", "accuracy")
 Target = Literal[FoldSplit, "external"]
 SPLITS: tuple[FoldSplit, ...] = get_args(FoldSplit)
+OUTLINES: dict[Target, FoldSplit] = {"lungs-only": "silhouette", "boxed": "boxed-silhouette"}  # of the same lungs
 
 
 class FoldTraining(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -86,11 +88,12 @@ class OverFolds(Record, frozen=True, kw_only=True):
     folds: list[float | None]
 
 
-class FindingTarget(Record, frozen=True, kw_only=True):
+class FindingTarget(Record, frozen=True, kw_only=True, omit_defaults=True):
     """The results of one finding on a test target, over the films in which it is known.
 
     refused: why nothing is estimated, as too few known films; a fold alone may have too few, and is None then.
     confusion: as of the target, rows absent and present.  difference: this split minus the group split.
+    beyond_outline: as of the target.
     """
 
     name: str
@@ -103,6 +106,7 @@ class FindingTarget(Record, frozen=True, kw_only=True):
     accuracy: OverFolds
     confusion: list[list[Count]]
     difference: dict[str, Estimate]
+    beyond_outline: dict[str, Estimate] = field(default_factory=dict)
 
 
 class TargetResult(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,6 +114,7 @@ class TargetResult(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     confusion: of the external beton the sum of its networks' matrices, so that it counts each sample once for each.
     findings: each finding, whose means f1, auc and accuracy are then, over those that are measured; no confusion.
+    beyond_outline: of lungs-only and boxed, this split minus that of their outline alone, on the same samples.
     """
 
     target: Target
@@ -120,6 +125,7 @@ class TargetResult(Record, frozen=True, kw_only=True, omit_defaults=True):
     accuracy: OverFolds
     confusion: list[list[Count]]
     findings: list[FindingTarget] = field(default_factory=list)
+    beyond_outline: dict[str, Estimate] = field(default_factory=dict)
 
 
 class Guess(Record, frozen=True, kw_only=True):
@@ -137,7 +143,7 @@ class Crossval(Record, frozen=True, kw_only=True):
     classes: of findings their names, and positive "".  class_counts: images of each class, or in which each finding is
     present.  external: the external beton's file, if one was tested.  targets: those that
     were measured.  always_positive: for two classes.  differences: each other split minus the group split, on the same
-    samples.
+    samples.  lungs: the masks that frames were made with, if any were.
     """
 
     made_by = "crossval"
@@ -157,6 +163,7 @@ class Crossval(Record, frozen=True, kw_only=True):
     folds: list[FoldResult]
     cautions: list[Caution]
     settings: dict[str, Any]
+    lungs: LungUse | UnsetType = UNSET
     plainfilm: str = __version__
     not_for_diagnosis: bool = True
 
@@ -188,7 +195,12 @@ class Measured:
 
 
 def crossval_of(
-    config: CrossvalConfig, pool: Pool, measured: Measured, external: Beton | None, cautions: list[Caution]
+    config: CrossvalConfig,
+    pool: Pool,
+    measured: Measured,
+    external: Beton | None,
+    cautions: list[Caution],
+    lungs: LungUse | UnsetType,
 ) -> Crossval:
     """The content of crossval.json."""
     return Crossval(
@@ -207,6 +219,7 @@ def crossval_of(
         folds=measured.folds,
         cautions=cautions,
         settings=shared_settings(config),
+        lungs=lungs,
     )
 
 
@@ -244,6 +257,10 @@ def measure_folds(
                 )
             pooled[split] = scores_of(pool, pool.labels, pool.group_N, pooled_NK)
             targets.append(target_result(split, pooled[split], each, resamples))
+    for place, split in enumerate(pooled):
+        if (outline := OUTLINES.get(split)) in pooled:
+            beyond = apart(pool, pooled[outline], pooled[split], resamples)
+            targets[place] = replace(targets[place], beyond_outline=beyond)
     if external is not None:
         label_N, group_N = external.label_N[kept_N], external.rows_N["group"][kept_N].astype(np.int64)
         alone = [scores_of(pool, label_N, group_N, probability_NK) for probability_NK in outside]
@@ -322,13 +339,18 @@ def over_folds(estimate: Estimate, folds: list[float | None]) -> OverFolds:
 
 def differences(pool: Pool, pooled: dict[FoldSplit, Scores], resamples: int) -> dict[Target, dict[str, Estimate]]:
     """Each other split minus the group split, on the same samples."""
-    result = dict[Target, dict[str, Estimate]]()
-    for split, tested in pooled.items():
-        if "group" in pooled and split != "group":
-            both = pooled["group"].probability_NK, tested.probability_NK
-            found = paired_differences(pool.labels, *both, pool.group_N, pool.positive, resamples=resamples)
-            result[split] = {name: found[name] for name in METRICS}
-    return result
+    return {
+        split: apart(pool, pooled["group"], tested, resamples)
+        for split, tested in pooled.items()
+        if "group" in pooled and split != "group"
+    }
+
+
+def apart(pool: Pool, first: Scores, second: Scores, resamples: int) -> dict[str, Estimate]:
+    """The second split minus the first, on the pool's samples."""
+    both = first.probability_NK, second.probability_NK
+    found = paired_differences(pool.labels, *both, pool.group_N, pool.positive, resamples=resamples)
+    return {name: found[name] for name in METRICS}
 
 
 def score_rows(
@@ -349,7 +371,7 @@ def score_rows(
 
     names = (f"probability_{name}" for name in classes)
     yield ["split", "fold", "beton", "sample", "group", "label", "predicted", *names]
-    group_N = np.concatenate([beton.rows_N["group"] for beton in pool.betons])  # as the betons have it
+    group_N = pool.rows("group")  # as the betons have it
     for split in SPLITS:
         for fold in found.get(split, []):
             for place, row_K in zip(fold.place, np.array(fold.probability), strict=True):

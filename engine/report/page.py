@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Template
 
-from engine.crossval.output import TARGETS, not_measured, sentences
+from engine.crossval.output import TARGETS, controls_not_measured, not_measured, sentences, shown_targets
 from engine.crossval.scores import METRICS as SCORED
 from engine.crossval.scores import Crossval
 from engine.evaluate.dataflow import DataFlow
@@ -49,6 +49,8 @@ def run_page(results: RunResults, verdict: Verdict) -> str:
         auc_low=auc_low(results.probes.probes if results.probes else []),
         chart_width=CHART_WIDTH,
         missing=not_measured(crossval),
+        targets=shown_targets(crossval),
+        unmeasured_controls=controls_not_measured(crossval) if crossval else "",
         external=least_favourable([found for found in results.tested if found.metrics.collection == "external"]),
         folds=counted(len({fold.training.fold for fold in crossval.folds}), "fold")
         if crossval and crossval.folds

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from engine.crossval.controls import beyond_outline, outline_tells, with_outline
 from engine.hurdles.matrix import drop_text, headline, headline_drop, headline_metric, least_favourable
 from engine.report.results import EvaluatedSet, RunResults, Tested, listed
 from engine.statistics.estimates import UNDEFINED
@@ -104,8 +105,11 @@ def probe_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[Re
 
 
 def crossval_flags(results: RunResults, tested: Tested | None) -> Iterator[RedFlag]:
-    """Random folds above group folds; lungs hidden, yet above guessing; an external set below."""
-    targets = results.own_crossval.targets if results.own_crossval else []
+    """Random folds above group folds; lungs hidden, yet above guessing; lungs that show no more than their outline; an
+    external set below.
+    """
+    own = results.own_crossval
+    targets = own.targets if own else []
     f1 = {result.target: result.f1.estimate for result in targets}
     auc = {result.target: result.auc.estimate for result in targets}
     hidden, group, mixed = (auc.get("lungs-hidden", UNDEFINED), f1.get("group", UNDEFINED), f1.get("random", UNDEFINED))
@@ -116,8 +120,14 @@ def crossval_flags(results: RunResults, tested: Tested | None) -> Iterator[RedFl
             finding=f"with the lungs hidden, cross-validation still reaches AUC {value_text('auc', hidden.value)} "
             f"({interval_text('auc', hidden)})",
         )
+    if own and outline_tells(own, "lungs-only") and beyond_outline(own.target("lungs-only")) == "none":
+        yield RedFlag(
+            gravity=Gravity.CROSSVAL,
+            effect="This score need not come from the disease",
+            finding=with_outline(own, "lungs-only"),
+        )
     # of findings F1 alone does not show it: every fold chooses its own thresholds
-    apart = results.own_crossval.differences.get("random", {}) if results.own_crossval else {}
+    apart = own.differences.get("random", {}) if own else {}
     higher = results.task == "classes" or (apart.get("auc", UNDEFINED).low or 0) > 0
     if group.high is not None and mixed.value is not None and mixed.value > group.high and higher:
         yield RedFlag(

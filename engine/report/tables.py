@@ -27,6 +27,11 @@ TARGET_NOTES: dict[Target, str] = {
     "random": "images dealt at random: what most papers report",
     "group": "no patient on both sides: the honest one",
     "lungs-hidden": "group split, whole films with the lungs covered: what else predicts the classes",
+    "lungs-hole": "the same, but each film’s own lungs covered, whose outline shows",
+    "lungs-only": "group split, the lungs in place and all else blank",
+    "silhouette": "group split, the outline of the lungs in place, without a pixel inside",
+    "boxed": "group split, the lungs stretched to one size, their grey levels equalised",
+    "boxed-silhouette": "group split, the outline of the lungs stretched to one size, without a pixel inside",
     "external": "films from elsewhere: an honest one where no source is shared with training",
 }
 

@@ -31,11 +31,13 @@ FREE = ("device", "compile", "arena", "threads", "prefetch", "resident", "pin_me
 
 
 def shared_settings(config: Any) -> dict[str, Any]:
-    """A config's settings without any path, fit to be shared.  Of a file of weights the name stays."""
+    """A config's settings without any path, fit to be shared.  Of weights and a segmenter the name stays."""
     paths = {setting.name for setting in settings_of(type(config)) if Path in (setting.kind, setting.item)}
     shared = {name: value for name, value in flatten(config).items() if name not in paths}
-    if "weights" in shared:
-        shared["weights"] = Path(shared["weights"]).name
+    for name in {"weights", "segmenter"} & shared.keys():
+        shared[name] = Path(shared[name]).name
+    if shared.get("masks", "auto") not in ("auto", "usual"):
+        shared["masks"] = "given"
     return shared
 
 

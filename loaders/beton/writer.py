@@ -151,13 +151,13 @@ def write_subset(
     split: str,
     *,
     conversion_id: str | None = None,
-    change: Callable[[np.ndarray], np.ndarray] | None = None,
+    change: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> None:
     """Write a beton of the chosen samples of each source, one source after the other, atomically.
 
     sources: verified betons of one conversion, each with index_N: the samples, in their new order.
     split: the name of the new set.  conversion_id: by default the sources' own.
-    change: frame_SS → frame_SS, uint8, applied to each frame; without it the bytes are copied.  Labels and rows stay:
+    change: frame_SS, number in the new set → frame_SS, uint8; without it the bytes are copied.  Labels and rows stay:
     group, view, source, flags and both hashes; that of the pixels is still of the decoded radiograph.
     Errors: InputError for betons of different conversions, or no samples; BetonError for a damaged frame; StorageError.
     """
@@ -167,7 +167,8 @@ def write_subset(
     rows_N = np.concatenate([beton.rows_N[index_N] for beton, index_N in sources])
     facts = replace(betons[0].facts, split=split, conversion_id=conversion_id or betons[0].facts.conversion_id)
     frames = checked_frames(sources)
-    write_beton(path, map(change, frames) if change else frames, labels, rows_N, facts, betons[0].page_size)
+    frames = map(change, frames, range(len(labels))) if change else frames
+    write_beton(path, frames, labels, rows_N, facts, betons[0].page_size)
 
 
 def checked_frames(sources: Sequence[tuple[Beton, np.ndarray]]) -> Iterator[np.ndarray]:

@@ -113,6 +113,14 @@ class Segmenter:
         -1 where every net saw some of the group.  pixels, patients: hashes of each film, as in a beton; patients of
         another site key, or unknown ones (b""), tell nothing.
         """
+        saw_KN = self.saw(pixels, patients, group_N)
+        order_KN = np.argsort(saw_KN, axis=0, kind="stable")
+        unseen_N = (~saw_KN).sum(0)
+        first_N = np.where(unseen_N > 0, order_KN[0], -1)
+        return np.stack([first_N, np.where(unseen_N > 1, order_KN[1], first_N)], axis=1)
+
+    def saw(self, pixels: Sequence[bytes], patients: Sequence[bytes], group_N: np.ndarray) -> np.ndarray:
+        """Whether each net saw each film or one of its group: bool (K, N).  Arguments as of nets_for."""
         saw_KN = np.zeros((len(self.record.nets), len(group_N)), bool)
         for saw_N, net in zip(saw_KN, self.record.nets, strict=True):
             known, known_patients = set(net.pixels), set(net.patients)
@@ -121,10 +129,7 @@ class Segmenter:
                 for pixel, patient in zip(pixels, patients, strict=True)
             ]
             saw_N[:] = np.isin(group_N, group_N[own_N])
-        order_KN = np.argsort(saw_KN, axis=0, kind="stable")
-        unseen_N = (~saw_KN).sum(0)
-        first_N = np.where(unseen_N > 0, order_KN[0], -1)
-        return np.stack([first_N, np.where(unseen_N > 1, order_KN[1], first_N)], axis=1)
+        return saw_KN
 
     def find(self, frame_SS: np.ndarray, nets: Sequence[int] = (0, 1)) -> Lungs:
         """The lungs of a stored frame, uint8 S×S, by the mean of two looks: one net at the frame, the other at a

@@ -17,7 +17,9 @@ from loaders.images.frame import MID_GREY, resize
 
 BOX_MARGIN = 0.05  # of the box's longer side, at each side
 HOLE_MARGIN = 0.03  # of the frame's side, by which a mask is dilated before it is hidden
-LUNG_COVER = 0.985  # share of all lung pixels that a common region covers
+# Share of all lung pixels that a common region covers before it is dilated. Of 239 real, tightly framed films it then
+# hides 69 % of the frame and 98.9 % of 34 true pairs of lungs, at least 94 % of each (0.985: 80 %, 99.9 %, 99 %)
+LUNG_COVER = 0.95
 
 
 def masked(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
@@ -116,11 +118,12 @@ def dilated(mask_SS: np.ndarray) -> np.ndarray:
     return cv2.dilate(mask_SS.astype(np.uint8), disc) > 0
 
 
-def common_region(masks_NSS: np.ndarray, cover: float = LUNG_COVER) -> np.ndarray:
+def common_region(count_SS: np.ndarray, cover: float = LUNG_COVER) -> np.ndarray:
     """One region for all frames, bool S×S: the commonest places of lungs, as many as cover that share of all their
-    pixels, dilated and without holes.  A film's own mask would draw its silhouette as a hole.
+    pixels, dilated.  A film's own mask would draw its silhouette as a hole.
+
+    count_SS: int, in how many frames each place is lung; not all 0.
     """
-    count_SS = masks_NSS.sum(0, dtype=np.int64)
-    sorted_P = np.sort(count_SS.ravel())[::-1]
-    places = int(np.searchsorted(np.cumsum(sorted_P), cover * count_SS.sum())) + 1
-    return dilated((count_SS >= max(1, sorted_P[min(places, count_SS.size) - 1])) & (count_SS > 0))
+    falling_P = np.sort(count_SS, axis=None)[::-1]
+    least = falling_P[np.searchsorted(np.cumsum(falling_P), cover * count_SS.sum())]
+    return dilated(count_SS >= least)

@@ -40,6 +40,7 @@ class Masks:
 
     path_of: sample → mask file, where there is one.  written: sample → what conversion made it of, where that is known.
     segmenter, nets_N2: what finds them, and by which nets each sample's, which saw neither it nor its group.
+    num_seen: samples that some net saw, or one of their group.
     """
 
     kind: MaskSource
@@ -47,6 +48,7 @@ class Masks:
     written: dict[int, Written] | None = None
     segmenter: Segmenter | None = None
     nets_N2: np.ndarray | None = None
+    num_seen: int = 0
 
     def samples(self, beton: Beton) -> np.ndarray:
         """The samples whose lungs may be known, rising: a segmenter's mask may yet not be credible."""
@@ -105,8 +107,11 @@ def segmented(beton: Beton, segmenter: Segmenter) -> Masks:
     rows_N, same_key = beton.rows_N, beton.facts.site_key_id == segmenter.record.site_key_id
     known_N = (rows_N["flags"] & PATIENT_KNOWN > 0) & same_key
     patients = [row.tobytes() if known else b"" for row, known in zip(rows_N["patient_hash"], known_N, strict=True)]
-    pixels = [row.tobytes() for row in rows_N["pixel_hash"]]
-    return Masks(kind="segmenter", segmenter=segmenter, nets_N2=segmenter.nets_for(pixels, patients, rows_N["group"]))
+    films = [row.tobytes() for row in rows_N["pixel_hash"]], patients, rows_N["group"]
+    return Masks(
+        kind="segmenter", segmenter=segmenter, nets_N2=segmenter.nets_for(*films),
+        num_seen=int(segmenter.saw(*films).any(0).sum()),
+    )  # fmt: skip
 
 
 def given_masks(beton: Beton, masks: Path, table: Path | None) -> Masks:
