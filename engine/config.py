@@ -152,7 +152,7 @@ class CrossvalConfig:
     splits: tuple[str, ...] = USUAL_SPLITS
     """Splits: random, group, lungs-hidden, lungs-hole, lungs-only, silhouette, boxed, boxed-silhouette."""
     masks: str = "auto"
-    """Masks for lungs-hidden and what follows: auto, which finds them; a folder or CSV; or usual, one region for all."""
+    """Masks for lungs-hidden and what follows: auto, which finds them; a folder; a CSV; or usual, one for all."""
     segmenter: str = "shipped"
     """With --masks auto, what finds the lungs: shipped, or a folder of `segment-train`."""
     table: Path | None = None

@@ -365,11 +365,6 @@ CODES: dict[str, Code] = {
         images=int,
         reasons=list[str],
     ),
-    "masks-lacking-by-class": code(
-        "films without a credible mask are not as common in each class, beyond chance ({shares}), so that what was "
-        "left out can itself tell the classes",
-        shares=dict[str, float],
-    ),
     "usual-region-hidden": code(
         "{masks:,} of {images:,} films have a credible mask of their lungs, fewer than the {least} that a common "
         "region is made of: lungs-hidden hides the lungs' usual region",

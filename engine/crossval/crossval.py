@@ -76,7 +76,7 @@ def crossval(config: CrossvalConfig, watch: Watch = UNWATCHED) -> Crossval:
         lungs = None
         if needs_lungs(config):
             pool, lungs = pool_lungs(pool, config, watch)
-        cautions = pool.cautions() + (lungs.cautions() if lungs else [])
+        cautions = pool.cautions() + (lungs.cautions if lungs else [])
         external, copies, kept_N = None, list[SharedFilm](), np.empty(0, np.int64)
         if config.external is not None:
             external, more = open_external(config.external, pool, stack)

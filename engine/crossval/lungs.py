@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.stats import fisher_exact
 
 from engine.config import CrossvalConfig, FoldSplit
 from engine.crossval.folds import Pool
 from engine.train.state import Watch
+from loaders.audit.findings import Removal
+from loaders.audit.page import apart
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.errors import InputError
@@ -24,10 +25,10 @@ from loaders.images.regions import LUNG_CONTROLS, common_region, without_region
 from loaders.lungs.masks import Masks, MaskSource, find_masks
 from loaders.machine import usable_cores
 from loaders.records import Count, Record
+from loaders.statistics import wilson
 
 HIDDEN: FoldSplit = "lungs-hidden"
 LEAST_MASKS = 20  # that a common region is made of; of fewer, the lungs' usual region is hidden
-CHANCE = 0.05  # below it classes differ in how many of their films have no credible mask
 
 
 class LungUse(Record, frozen=True, kw_only=True):
@@ -63,12 +64,13 @@ class LungUse(Record, frozen=True, kw_only=True):
 class PoolLungs:
     """The lungs of the pool that is cross-validated.  mask_NP: masks, bit by bit, 0 where there is none.
 
-    region_SS: what lungs-hidden hides.
+    region_SS: what lungs-hidden hides.  cautions: what films without a credible mask mean for the scores.
     """
 
     mask_NP: np.ndarray
     region_SS: np.ndarray
     use: LungUse
+    cautions: list[Caution]
 
     def change(self, frame_SS: np.ndarray, place: int, split: FoldSplit, crop: int) -> np.ndarray:
         """A frame of the pool as networks see it in a split."""
@@ -82,37 +84,6 @@ class PoolLungs:
             made = hashlib.blake2b(np.packbits(self.region_SS).tobytes(), digest_size=16).hexdigest()
             return f"region {made}" if self.use.region_masks else "whole frames"  # as releases before this one say
         return f"masks {hashlib.blake2b(self.mask_NP.tobytes(), digest_size=16).hexdigest()}"
-
-    def cautions(self) -> list[Caution]:
-        """What the films without a credible mask mean for the scores, and whether the usual region is hidden."""
-        use, found = self.use, []
-        if use.lacking and use.left_out:
-            reasons = [f"{REFUSALS[code][0]}: {count:,}" for code, count in use.lacking.items()]
-            without = sum(use.lacking.values())
-            found.append(caution("masks-lacking", without=without, images=use.num_films, reasons=reasons))
-            if differs := [
-                name
-                for name, (without, total) in use.lacking_by_class.items()
-                if unlike_the_rest(without, total, use) * len(use.lacking_by_class) < CHANCE
-            ]:
-                shares = {name: share_of(*use.lacking_by_class[name]) for name in use.lacking_by_class}
-                shown = {name: shares[name] for name in ([*shares] if len(shares) <= 3 else differs)}
-                found.append(caution("masks-lacking-by-class", shares=shown))
-        if use.kind != "template" and not use.region_masks:
-            masks = use.num_films - sum(use.lacking.values())
-            found.append(caution("usual-region-hidden", masks=masks, images=use.num_films, least=LEAST_MASKS))
-        return found
-
-
-def unlike_the_rest(without: int, total: int, use: LungUse) -> float:
-    """The probability, by chance alone, that a class lacks so many more or fewer masks than all other films."""
-    rest_without, rest = sum(use.lacking.values()) - without, use.num_films - total
-    return float(fisher_exact([[without, total - without], [rest_without, rest - rest_without]])[1])
-
-
-def share_of(without: int, total: int) -> float:
-    """Per cent, to one digit."""
-    return round(100 * without / max(1, total), 1)
 
 
 def unpacked(mask_P: np.ndarray, side: int) -> np.ndarray:
@@ -188,7 +159,7 @@ def pool_lungs(pool: Pool, config: CrossvalConfig, watch: Watch) -> tuple[Pool, 
     )
     kept = pool.without(lacking_N) if left_out else pool
     kept_NP = mask_NP[~lacking_N] if left_out else mask_NP
-    return kept, PoolLungs(mask_NP=kept_NP, region_SS=region_SS, use=use)
+    return kept, PoolLungs(mask_NP=kept_NP, region_SS=region_SS, use=use, cautions=mask_cautions(pool, use, lacking_N))
 
 
 def each_mask(
@@ -207,9 +178,7 @@ def mask_of(masks: Masks, beton: Beton, sample: int) -> tuple[np.ndarray | None,
         problem = "lungs-seen" if lungs is None else lungs.problem
         return (lungs.mask_SS, "") if lungs and not problem else (None, problem)
     mask_SS = masks.frame_of(beton, sample)
-    if mask_SS is None:
-        return None, "no-mask"
-    return (mask_SS, "") if mask_SS.any() and not mask_SS.all() else (None, "mask-unusable")
+    return mask_SS, "no-mask" if mask_SS is None else ""
 
 
 def share_inside(mask_SS: np.ndarray, region_SS: np.ndarray) -> float:
@@ -223,3 +192,43 @@ def by_class(pool: Pool, lacking_N: np.ndarray) -> dict[str, list[int]]:
     of_class_NK = pool.labels == 1 if pool.labels.ndim == 2 else pool.labels[:, None] == np.arange(len(names))
     counts = (of_class_NK & lacking_N[:, None]).sum(0).tolist(), of_class_NK.sum(0).tolist()
     return {name: [without, total] for name, without, total in zip(names, *counts, strict=True)}
+
+
+def mask_cautions(pool: Pool, use: LungUse, lacking_N: np.ndarray) -> list[Caution]:
+    """What films without a credible mask mean for the scores, and whether the usual region is hidden instead."""
+    found, without = [], int(lacking_N.sum())
+    if without and use.left_out:
+        reasons = [f"{REFUSALS[code][0]}: {count:,}" for code, count in use.lacking.items()]
+        found.append(caution("masks-lacking", without=without, images=use.num_films, reasons=reasons))
+        found += lost_cautions(pool, lacking_N)
+    if use.kind != "template" and not use.region_masks:
+        masks = use.num_films - without
+        found.append(caution("usual-region-hidden", masks=masks, images=use.num_films, least=LEAST_MASKS))
+    return found
+
+
+def lost_cautions(pool: Pool, lacking_N: np.ndarray) -> list[Caution]:
+    """Whether the share that is left out differs between classes, or with a finding, beyond chance."""
+    first_N = np.unique(pool.group_N, return_index=True)[1]  # one film a group: independent of one another
+    labels, lost_N, names = pool.labels[first_N], lacking_N[first_N], pool.facts.classes
+    if labels.ndim == 2:
+        pairs = [
+            [removal(name, lost_N[value_N == value]) for value in (1, 0)]
+            for name, value_N in zip(names, labels.T, strict=True)
+        ]
+        found = [name for name, pair in zip(names, pairs, strict=True) if apart(pair)]
+        return [caution("lungs-lost-by-finding", findings=found)] if found else []
+    family = [removal(name, lost_N[labels == place]) for place, name in enumerate(names)]
+    if pair := apart(family):
+        return [
+            caution(
+                "lungs-lost-by-class", left_out={one.label: round(100 * one.removed / one.files, 1) for one in pair}
+            )
+        ]
+    return []
+
+
+def removal(label: str, lost_N: np.ndarray) -> Removal:
+    """How many of a class's films are left out."""
+    low, high = wilson(int(lost_N.sum()), len(lost_N))
+    return Removal(label=label, files=len(lost_N), removed=int(lost_N.sum()), low=low, high=high)
