@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-hurdles bench-findings bench-finding-probes bench-copies faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
+.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-hurdles bench-lungs bench-findings bench-finding-probes bench-copies faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -131,6 +131,9 @@ bench-trust: $(VENV)/bench  ## how often bench-compare errs: the same code, and 
 
 bench-hurdles: $(VENV)/bench  ## what scores at home are worth on another collection, of phantoms and of patients
 	$(PY) -m benchmarks.hurdles
+
+bench-lungs: $(VENV)/bench  ## what lungs alone are worth, and their outline; of patients and of phantoms
+	$(PY) -m benchmarks.lungs
 
 bench-findings: $(VENV)/bench  ## what is learnt of phantoms with findings: all known, half unknown, permuted
 	$(PY) -m benchmarks.findings

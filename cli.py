@@ -479,7 +479,7 @@ def run_compare(screen: Console, config: CompareConfig) -> None:
 
 
 def run_crossval(screen: Console, config: CrossvalConfig) -> None:
-    """Train and test on every fold: of random images, of groups, and with the lungs hidden."""
+    """Train and test on every fold: of random images, of groups, with the lungs hidden, or by the lungs alone."""
     crossval = load(screen, "engine.crossval.crossval")
     with training(screen, config.recipe.arena) as watch:
         result = crossval.crossval(config, watch)
@@ -590,6 +590,7 @@ COMMANDS = {
         (
             "crossval B --folds 5 --out C",
             "crossval B --folds 5 --out C --external B2/heldout.beton   # continues, and adds a row",
+            "crossval B --splits group,lungs-only,silhouette --out C2   # do lungs alone show more than their outline?",
         ),
         CrossvalConfig,
         ("data",),

@@ -22,6 +22,7 @@ from benchmarks.honesty import (
     hurdle_lines,
     hurdles_of,
     look_sentences,
+    lung_lines,
     with_external,
 )
 from benchmarks.provenance import circumstances
@@ -354,7 +355,7 @@ def documents(results: dict[str, dict[str, Any]]) -> dict[Path, str]:
         AUDIT: with_audit(AUDIT.read_text(encoding="utf-8"), results.get("audit.json", {})),
         EVALUATION: filled(
             EVALUATION.read_text(encoding="utf-8"),
-            {"crossval": crossval_table(results), "hurdles": hurdle_lines(results)},
+            {"crossval": crossval_table(results), "hurdles": hurdle_lines(results), "lungs": lung_lines(results)},
         ),
     }
 

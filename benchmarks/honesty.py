@@ -8,7 +8,8 @@ import msgspec
 from benchmarks.audit.outcome import count_text
 from benchmarks.provenance import circumstances
 from benchmarks.table import NOT_MEASURED, markdown
-from engine.crossval.output import TARGETS
+from engine.crossval.controls import beyond_outline
+from engine.crossval.output import TARGETS, shown_targets
 from engine.crossval.scores import METRICS as AWAY
 from engine.crossval.scores import Crossval, OverFolds, TargetResult
 from engine.hurdles.results import SHOWN, Hurdles
@@ -22,15 +23,21 @@ HURDLE_STUDIES = {  # study of `make bench-hurdles` → what it trains on and wh
     "three": ("radiographs, three classes", "Actualmed and Figure1"),
 }
 
+LUNG_SEGMENTERS = {"shipped": "masks by the shipped segmenter", "phantoms": "by one that learnt from phantoms alone"}
+LUNG_ANSWERS = {"more": "show more", "none": "no evidence", "unknown": "cannot be told"}
+LUNG_STUDIES = {"shortcut": "arms follow the class, no finding", "finding": "a finding, no shortcut"}
+
 
 def crossval_table(results: dict[str, dict[str, Any]]) -> str:
     """For docs/EVALUATION.md: the newest cross-validations of real radiographs, of two and of three classes."""
-    head, body = ["tested by"], [[name] for name in (*TARGETS.values(), 'always "normal"')]
-    for study in (with_external(results, "two"), with_external(results, "three")):
+    studies = with_external(results, "two"), with_external(results, "three")
+    shown = [target for target in TARGETS if any(target in shown_targets(study) for study in studies)]
+    head, body = ["tested by"], [[name] for name in (*(TARGETS[target] for target in shown), 'always "normal"')]
+    for study in studies:
         score = "F1" if len(study.classes) == 2 else "macro F1"
         size = f"n = {study.num_samples} of {study.num_groups} groups"
         head += [f"{', '.join(study.classes)}; {size}: {score}", "ROC-AUC", "accuracy"]
-        for cells, target in zip(body, TARGETS, strict=False):
+        for cells, target in zip(body, shown, strict=False):
             cells += [interval_cell(study.target(target), metric) for metric in ("f1", "auc", "accuracy")]
         trivial = study.trivial
         body[-1] += [f"{trivial.f1:.3f}", f"{trivial.auc:.1f}", f"{100 * (trivial.accuracy or 0):.1f} %"]
@@ -94,6 +101,53 @@ def hurdle_lines(results: dict[str, dict[str, Any]]) -> str:
         f"{circumstances(stored[name]['provenance'])}"
     )
     return "\n".join([*markdown(rows), "", textwrap.fill(text, 128, break_long_words=False, break_on_hyphens=False)])
+
+
+def lung_lines(results: dict[str, dict[str, Any]]) -> str:
+    """For docs/EVALUATION.md: what `make bench-lungs` found, part by part."""
+    stored = results.get("lungs.json")
+    if stored is None:
+        return NOT_MEASURED
+    lines = []
+    if "controls" in stored:
+        found = {name: msgspec.convert(one, Crossval) for name, one in stored["controls"]["result"].items()}
+        rows: list[tuple[str, ...]] = [("tested by", *(f"ROC-AUC, {LUNG_SEGMENTERS[name]}" for name in found))]
+        for target in TARGETS:
+            cells = [study.target(target) for study in found.values()]
+            if all(cells):
+                rows.append((TARGETS[target], *(with_interval("auc", cell.auc.estimate) for cell in cells if cell)))
+        for target in ("lungs-only", "boxed"):
+            answers = [LUNG_ANSWERS[beyond_outline(study.target(target))] for study in found.values()]
+            rows.append((f"{TARGETS[target]} beside their outline", *answers))
+        sizes = {study.num_samples for study in found.values()}
+        lines += [*markdown(rows), "", f"n = {' and '.join(map(str, sorted(sizes)))} films with a credible mask.", ""]
+    if "hurdles" in stored:
+        rows = [("lungs", "ROC-AUC at home", "on another collection", "drop")]
+        for mode, one in stored["hurdles"]["result"].items():
+            study = msgspec.convert(one, Hurdles)
+            (away,) = study.away(study.rows[0].name)
+            home = study.home(study.rows[0].name)
+            drop = difference_texts("auc", away.drop["auc"])
+            shown = (with_interval("auc", cell.estimates["auc"]) for cell in (home, away))
+            rows.append((mode, *shown, f"{drop[0]} ({drop[1]})"))
+        lines += [*markdown(rows), ""]
+    if "cover" in stored:
+        rows = [("lungs-hidden's region, of", "hides of the frame", "covers of true lungs", "least", "true masks")]
+        for name, one in stored["cover"]["result"].items():
+            shares = (f"{100 * one[key]:.1f} %" for key in ("share", "cover", "least"))
+            rows.append((name, *shares, str(one["films"])))
+        lines += [*markdown(rows), ""]
+    rows = [("phantoms, boxed-equal", "masks", "ROC-AUC of each seed", "held-out groups")]
+    for study_name in ("shortcut", "finding"):
+        for way, each in stored.get(study_name, {}).get("result", {}).items():
+            aucs = ", ".join(value_text("auc", one["auc"]) for one in each)
+            masks = "none, whole films" if way == "whole" else way
+            rows.append((LUNG_STUDIES[study_name], masks, aucs, str(min(one["groups"] for one in each))))
+    lines += [*markdown(rows), ""] if len(rows) > 1 else []
+    at = [f"{one['provenance']['commit'][:7]} ({one['provenance']['date'][:10]})" for one in stored.values()]
+    last = list(stored.values())[-1]["provenance"]
+    text = f"Commits {', '.join(dict.fromkeys(at))}. The last: {circumstances(last)}"
+    return "\n".join([*lines, textwrap.fill(text, 128, break_long_words=False, break_on_hyphens=False)])
 
 
 def interval_cell(found: TargetResult | None, metric: str) -> str:

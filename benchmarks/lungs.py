@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def phantoms_of(study: str, seed: int, folder: Path) -> Path:
     return table
 
 
-def measure_phantoms(study: str, folder: Path) -> dict[str, Any]:
+def measure_phantoms(study: str, data: Path, folder: Path) -> dict[str, Any]:
     """The held-out AUC of boxed-equal phantoms, seed by seed, by masks that are found and by true ones.
 
     Of those with the shortcut of whole ones, too: it must be there.
@@ -205,9 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
         "controls": measure_controls,
         "hurdles": measure_hurdles,
         "cover": measure_cover,
-        "shortcut": lambda data, folder: measure_phantoms("shortcut", folder),
-        "finding": lambda data, folder: measure_phantoms("finding", folder),
-    }
+    } | {study: partial(measure_phantoms, study) for study in STUDIES}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lungs", description=__doc__)
     parser.add_argument(
         "--only", nargs="+", choices=parts, default=[], help="parts to measure, even if they are stored"

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import pytest
 from msgspec.structs import replace
 from scipy import stats
 
-from benchmarks import copies, document, equivalence, findings, honesty, hurdles, targets
+from benchmarks import copies, document, equivalence, findings, honesty, hurdles, lungs, targets
 from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
 from benchmarks.compare import (
     CHECKS,
@@ -46,10 +47,14 @@ from benchmarks.rivals import installed
 from benchmarks.step_contests import recording_contest, reference_contest, step_224_contest
 from benchmarks.table import agreement, table
 from benchmarks.training_worker import STEP_RIVALS
-from engine.config import EvaluateConfig, HurdlesConfig, Recipe
+from engine.config import CrossvalConfig, EvaluateConfig, HurdlesConfig, Recipe
+from engine.crossval.output import TARGETS
+from engine.crossval.scores import Crossval
 from engine.evaluate.findings import FindingsMetrics
 from engine.statistics.names import with_interval
+from engine.train.run_folder import RunFolder
 from loaders.config import PHANTOM_FINDINGS, ConvertConfig, PhantomConfig
+from loaders.images.lungs import SHIPPED
 from loaders.phantom.phantom import write_phantoms
 from tests.findings_example import NAMES, evaluated
 
@@ -446,6 +451,48 @@ def test_hurdles_are_measured_on_phantoms_and_patients_and_quoted(
     assert with_interval("auc", away) in " ".join(honesty.honest_sentences(results).split())
     monkeypatch.setattr(hurdles, "data_folder", lambda: None)
     assert hurdles.main(["--out", str(tmp_path / "none.json")]) == 1 and not (tmp_path / "none.json").exists()
+
+
+def test_lungs_are_measured_on_phantoms_and_patients_and_what_is_stored_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small: dict[str, Any] = {"SIZE": 32, "FOLDS": 2, "SEEDS": 1, "PATIENTS": 24, "HOLDOUT": 0.4, "PHANTOM_SEEDS": 1}
+    small |= {"MODES": ("boxed-equal",), "CONTROLS": ("lungs-only", "silhouette"), "STUDIES": {"shortcut": {"arms": 1}}}
+    small |= {"ConvertConfig": partial(ConvertConfig, workers=1)}
+    small |= {"CrossvalConfig": partial(CrossvalConfig, resamples=100)}
+    small |= {"HurdlesConfig": partial(HurdlesConfig, folds=2, resamples=100)}
+    small |= {"EvaluateConfig": partial(EvaluateConfig, resamples=100, device="cpu")}
+    small |= {"Recipe": lambda **changes: Recipe(epochs=1, device="cpu")}
+    small |= {"segment_train": lambda settings: shutil.copytree(SHIPPED, settings.out)}
+    for name, value in small.items():
+        monkeypatch.setattr(lungs, name, value)
+    monkeypatch.setattr(RunFolder, "draw", lambda *arguments: None)
+    data = tmp_path / "data"
+    for seed, name, patients in ((1, "radiographs", 16), (2, "external", 8)):
+        write_phantoms(PhantomConfig(out=data / name, patients=patients, size=64, seed=seed, images_per_patient=1))
+        rows = list(csv.DictReader((data / name / "phantoms.csv").read_text().splitlines()))
+        lines = [f"{name}/{row['path']},{row['label']},{row['patient']},{name},{name}/{row['mask']}" for row in rows]
+        (data / f"{name}.csv").write_text("\n".join(["path,label,patient,source,mask", *lines]))
+    shutil.copyfile(data / "radiographs.csv", data / "lung_masks.csv")
+    monkeypatch.setattr(lungs, "data_folder", lambda: data)
+    monkeypatch.setattr(lungs, "phantoms_of", lambda *study: data / "radiographs" / "phantoms.csv")
+    out = tmp_path / "lungs.json"
+    assert lungs.main(["--out", str(out), "--only", "controls", "hurdles", "cover", "shortcut"]) == 1
+    assert "held-out groups, expected 300" in capsys.readouterr().out
+    stored = json.loads(out.read_text())
+    controls = msgspec.convert(stored["controls"]["result"]["phantoms"], Crossval)
+    assert [row.target for row in controls.targets] == ["lungs-only", "silhouette"]
+    assert stored["hurdles"]["result"].keys() == {"boxed-equal"}
+    assert {name: len(found) for name, found in stored["shortcut"]["result"].items()} == dict.fromkeys(
+        ("auto", "true", "whole"), 1
+    )
+    table = honesty.lung_lines({"lungs.json": stored})
+    assert TARGETS["silhouette"] in table and "boxed-equal" in table and "phantoms" in table
+    before = out.read_bytes()
+    monkeypatch.setattr(lungs, "crossval", None)  # whoever measures again fails
+    monkeypatch.setattr(lungs, "STUDIES", {})
+    lungs.main(["--out", str(out)])
+    assert out.read_bytes() == before
 
 
 def test_findings_are_measured_on_phantoms_known_half_unknown_and_permuted(
