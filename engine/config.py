@@ -21,6 +21,7 @@ Model = Literal["cnn", "resnet18", "densenet169", "vit_b_16"]
 FoldSplit = Literal[
     "random", "group", "lungs-hidden", "lungs-hole", "lungs-only", "silhouette", "boxed", "boxed-silhouette"
 ]
+MASKS_AS_USUAL = ("auto", "shipped", None)  # --masks, --segmenter and --table
 USUAL_SPLITS: tuple[FoldSplit, ...] = ("random", "group", "lungs-hidden")
 Monitor = Literal["f1", "auc", "loss"]
 HEAD_EPOCHS = 2  # of a network with pretrained weights
@@ -178,6 +179,11 @@ class CrossvalConfig:
         known = get_args(FoldSplit)
         if not self.splits or len(set(self.splits)) != len(self.splits) or set(self.splits) - set(known):
             raise ConfigError(f"--splits: found {','.join(self.splits) or 'none'}, expected some of {','.join(known)}")
+        if set(self.splits) <= {"random", "group"} and (self.masks, self.segmenter, self.table) != MASKS_AS_USUAL:
+            raise ConfigError(
+                f"--masks, --segmenter, --table: found --splits {','.join(self.splits)}, expected one that needs "
+                "masks, such as lungs-hidden; add it, or leave these out"
+            )
         if self.external is not None and "group" not in self.splits:
             raise ConfigError(
                 f"--external: found --splits {','.join(self.splits)}, expected group among them: its networks are "

@@ -21,6 +21,7 @@ from engine.config import CrossvalConfig, EvaluateConfig, ExplainConfig, Hurdles
 from engine.crossval.crossval import crossval
 from engine.crossval.findings import fold_cautions
 from engine.crossval.folds import deal_folds, external_copies, open_external, open_pool
+from engine.crossval.lungs import pool_lungs
 from engine.crossval.output import crossval_parts
 from engine.device import choose_policy
 from engine.evaluate.checks import check_beton, class_cautions, finding_cautions, group_cautions, set_cautions
@@ -546,6 +547,19 @@ def nothing_left(case: Case) -> list[Caution]:
         return away_cell(config, row, tested, [(known, film) for film in films], (), None, UNWATCHED).cautions
 
 
+def of_few_masks(case: Case) -> list[Caution]:
+    """What is said where few films have a credible mask."""
+    settings = {"data": case.betons, "out": case.place / "c", "splits": ("lungs-only",)}
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        pool = open_pool(case.betons, stack)
+        mask_SS = template_SS(pool.facts.stored)
+        patch.setattr(
+            "engine.crossval.lungs.mask_of",
+            lambda masks, beton, sample: (None, "no-lungs") if sample else (mask_SS, ""),
+        )
+        return pool_lungs(pool, build(CrossvalConfig, settings), UNWATCHED)[1].cautions
+
+
 Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
@@ -599,6 +613,8 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "findings-not-in-training": ("hurdles", not_in_training),
     "few-known-to-test": ("crossval", short_in_folds),
     "few-known-to-choose": ("crossval", short_in_folds),
+    "masks-lacking": ("crossval", of_few_masks),
+    "usual-region-hidden": ("crossval", of_few_masks),
     "collection-without-findings": ("hurdles", without_findings),
     "collection-of-one-class": ("hurdles", lambda case: planned(case, 0)),
     "collection-of-few-groups": ("hurdles", lambda case: planned(case, 2, by="source")),

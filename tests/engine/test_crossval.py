@@ -1,5 +1,6 @@
 """A cross-validation: who is tested by whom, what is reported of it, and that an interrupted one goes on."""
 
+import contextlib
 import csv
 import json
 import os
@@ -23,7 +24,8 @@ import cli
 import engine.crossval.crossval
 from engine.config import CompareConfig, CrossvalConfig, FoldSplit, TrainConfig
 from engine.crossval.crossval import crossval
-from engine.crossval.folds import deal_folds, renumber
+from engine.crossval.folds import Pool, deal_folds, open_pool, renumber
+from engine.crossval.lungs import PoolLungs, lost_cautions, pool_lungs
 from engine.crossval.output import crossval_parts, not_measured, sentences
 from engine.crossval.scores import Crossval, FindingTarget
 from engine.statistics.estimates import Estimate
@@ -37,7 +39,10 @@ from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, Interrupted
-from loaders.images.frame import without_lungs
+from loaders.images.frame import LUNG_MARGIN, template_SS
+from loaders.images.lungs import shipped_segmenter
+from loaders.images.regions import LUNG_CONTROLS, without_region
+from loaders.lungs.masks import find_masks
 from loaders.output import Sheet
 from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
@@ -233,12 +238,15 @@ def test_training_and_test_alike_see_all_but_the_lungs_and_that_only_where_they_
     for path in betons.glob("*.beton"):
         with Beton(path) as beton:
             frames |= {row.tobytes(): beton.frame(place).copy() for place, row in enumerate(beton.rows_N["pixel_hash"])}
+    region_SS = lungs_of(betons)[1].region_SS
     for split in ("group", "lungs-hidden"):
         for part in ("train", "val", "heldout"):
             with Beton(whole / "folds" / f"{split}-1" / f"{part}.beton") as beton:
                 for place, row in enumerate(beton.rows_N["pixel_hash"]):
                     frame_SS, before_SS = beton.frame(place), frames[row.tobytes()]
-                    wanted_SS = before_SS if split == "group" else without_lungs(before_SS, beton.facts.crop)
+                    wanted_SS = (
+                        before_SS if split == "group" else without_region(before_SS, region_SS, beton.facts.crop)
+                    )
                     assert (frame_SS == wanted_SS).all()
 
 
@@ -454,6 +462,187 @@ def test_three_classes_are_scored_by_macro_means(tmp_path: Path) -> None:
     each = oracle.f1_score(true, predicted, labels=list(names), average=None, zero_division=0)
     assert row.f1.estimate.value == pytest.approx(each.mean())
     assert np.array(row.confusion).shape == (3, 3)
+
+
+# ---- lungs alone, and all but them
+
+
+def lungs_of(betons: Path, **changes: Any) -> tuple[Pool, PoolLungs]:
+    """The pool that is cross-validated, and its lungs."""
+    with contextlib.ExitStack() as stack:
+        pool = open_pool(betons, stack)
+        return pool_lungs(pool, config(betons, Path("C"), **changes), UNWATCHED)
+
+
+LUNG_SPLITS = ("group", "lungs-hidden", "lungs-only", "silhouette")
+LACKING = 3
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Betons of phantoms, and a table of masks that lacks the first films'."""
+    folder = tmp_path_factory.mktemp("drawn")
+    betons = converted(folder, patients=18)
+    head, *rows = (folder / "p" / "phantoms.csv").read_text().splitlines()
+    (folder / "p" / "masks.csv").write_text("\n".join([head, *rows[LACKING:]]))
+    return betons, folder / "p" / "masks.csv"
+
+
+@pytest.fixture(scope="module")
+def alone(drawn: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cross-validation on lungs alone and their outline, nothing of it removed."""
+    out = tmp_path_factory.mktemp("alone") / "c"
+    betons, masks = drawn
+    crossval(config(betons, out, masks=str(masks), splits=LUNG_SPLITS, epochs=1, keep=True))
+    return out
+
+
+def test_films_without_a_mask_are_in_no_split_and_counted_by_reason_and_class(
+    drawn: tuple[Path, Path], alone: Path
+) -> None:
+    betons, masks = drawn
+    content, lines = content_of(alone), rows_of(alone)
+    with contextlib.ExitStack() as stack:
+        opened = {path.stem: stack.enter_context(Beton(path)) for path in betons.glob("*.beton")}
+        given = {name: find_masks(beton, str(masks), None).path_of for name, beton in opened.items()}
+        wanted = {(name, str(sample)) for name, path_of in given.items() for sample in path_of or {}}
+        for split in LUNG_SPLITS:
+            mine = [line for line in lines if line["split"] == split]
+            assert {(line["beton"], line["sample"]) for line in mine} == wanted and len(mine) == len(wanted)
+            for line in mine:
+                beton = opened[line["beton"]]
+                assert line["label"] == beton.facts.classes[beton.label_N[int(line["sample"])]]
+    assert content.num_samples == len(wanted)
+    assert content.lungs and content.lungs.lacking == {"no-mask": LACKING} and content.lungs.left_out
+    assert content.lungs.num_films == content.num_samples + LACKING and content.lungs.kind == "phantom"
+    by_class = content.lungs.lacking_by_class
+    assert sum(lost for lost, _ in by_class.values()) == LACKING
+    assert {name: total - lost for name, (lost, total) in by_class.items()} == dict(
+        zip(content.classes, content.class_counts, strict=True)
+    )
+    assert "masks-lacking" in {one.code for one in content.cautions}
+    assert content.settings["masks"] == "given" and str(masks) not in (alone / "config.json").read_text()
+
+
+def test_each_split_of_lungs_shows_what_it_is_named_after(drawn: tuple[Path, Path], alone: Path) -> None:
+    betons, masks = drawn
+    films, region_SS = {}, lungs_of(betons, masks=str(masks), splits=LUNG_SPLITS)[1].region_SS
+    for path in betons.glob("*.beton"):
+        with Beton(path) as beton:
+            given = find_masks(beton, str(masks), None)
+            for sample, row in enumerate(beton.rows_N["pixel_hash"]):
+                films[row.tobytes()] = beton.frame(sample).copy(), given.frame_of(beton, sample)
+    tested = dict[str, list[bytes]]()
+    for split in LUNG_SPLITS:
+        for part in ("train", "val", "heldout"):
+            with Beton(alone / "folds" / f"{split}-2" / f"{part}.beton") as beton:
+                for sample, row in enumerate(beton.rows_N["pixel_hash"]):
+                    before_SS, mask_SS = films[row.tobytes()]
+                    assert mask_SS is not None
+                    wanted_SS = {
+                        "group": before_SS, "lungs-hidden": without_region(before_SS, region_SS, beton.facts.crop)
+                    }  # fmt: skip
+                    wanted_SS |= {name: show(before_SS, mask_SS, 32) for name, show in LUNG_CONTROLS.items()}
+                    assert (beton.frame(sample) == wanted_SS[split]).all()
+                if part == "heldout":
+                    tested[split] = [row.tobytes() for row in beton.rows_N["pixel_hash"]]
+    assert all(found == tested["group"] for found in tested.values())
+
+
+def test_lungs_alone_are_compared_with_their_outline_on_the_same_films(alone: Path) -> None:
+    content = content_of(alone)
+    only, outline = content.target("lungs-only"), content.target("silhouette")
+    assert only and outline
+    for metric in ("f1", "auc", "accuracy"):
+        apart = only.beyond_outline[metric]
+        wanted = getattr(only, metric).estimate.value - getattr(outline, metric).estimate.value
+        assert apart.value == pytest.approx(wanted) and apart.low is not None and apart.low <= apart.value
+    assert not outline.beyond_outline and "beyond_outline" not in json.loads((alone / "crossval.json").read_text())
+
+
+def test_other_masks_are_refused_and_the_same_compute_nothing(
+    drawn: tuple[Path, Path], alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    betons, masks = drawn
+    monkeypatch.setattr(engine.crossval.crossval, "train", None)  # whoever trains fails
+    out = copied(alone, tmp_path)
+    same = {"splits": LUNG_SPLITS, "epochs": 1, "masks": str(masks)}
+    crossval(config(betons, out, **same))
+    assert (out / "crossval.json").read_bytes() == (alone / "crossval.json").read_bytes()
+    for changes in (
+        {"masks": str(masks.with_name("phantoms.csv"))},  # all films have one
+        {"masks": "usual"},
+        {"splits": ("group",)},  # no film is left out
+    ):
+        with pytest.raises(
+            ConfigError, match=r"group-1/fold\.json: the fold was made of other betons, samples or masks"
+        ):
+            crossval(config(betons, out, **same | changes))
+    hidden = config(betons, out, **same | {"splits": ("lungs-hidden",)})
+    with pytest.raises(ConfigError, match=r"lungs-hidden-1/fold\.json: the fold was made of other"):
+        crossval(hidden)
+
+
+def test_masks_of_few_films_hide_the_usual_region_as_earlier_releases_did(drawn: tuple[Path, Path]) -> None:
+    betons, masks = drawn
+    usual_SS = template_SS(46, LUNG_MARGIN)
+    _, given = lungs_of(betons, masks=str(masks), splits=("lungs-hidden",))
+    _, usual = lungs_of(betons, masks="usual", splits=("lungs-hidden",))
+    (table := masks.with_name("few.csv")).write_text("\n".join(masks.read_text().splitlines()[:30:2]))
+    kept, few = lungs_of(betons, masks=str(table), splits=("lungs-hidden",))
+    assert (few.region_SS == usual_SS).all() and (usual.region_SS == usual_SS).all()
+    assert few.made_with("lungs-hidden") == usual.made_with("lungs-hidden") == "whole frames"
+    assert given.made_with("lungs-hidden") not in (usual.made_with("lungs-hidden"), given.made_with("lungs-only"))
+    assert [one.code for one in few.cautions] == ["usual-region-hidden"] and not usual.cautions
+    assert len(kept.labels) == few.use.num_films, "lungs-hidden needs no mask of each film"
+    assert given.use.region_cover is not None and given.use.region_cover > 0.97 > given.use.region_share
+
+
+def test_found_masks_are_of_nets_that_saw_neither_film_nor_group(betons: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Beton(betons / "train.beton") as beton:
+        groups = beton.rows_N["group"]
+        seen = beton.rows_N["pixel_hash"][0].tobytes().hex()
+        of_group = int((groups == groups[0]).sum())
+    record = shipped_segmenter().record
+    nets = [msgspec.structs.replace(record.nets[0], pixels=[seen]), msgspec.structs.replace(record.nets[1], pixels=[])]
+    for saw, problems in (([nets[0], nets[1]], {}), ([nets[0], nets[0]], {"lungs-seen": of_group})):
+        other = replace(shipped_segmenter(), record=msgspec.structs.replace(record, nets=saw))
+        monkeypatch.setattr("loaders.lungs.masks.load_segmenter", lambda name, other=other: other)
+        _, lungs = lungs_of(betons, splits=("lungs-only",))
+        assert lungs.use.num_seen == of_group and lungs.use.segmenter == record.identity
+        assert {code: count for code, count in lungs.use.lacking.items() if code == "lungs-seen"} == problems
+
+
+def test_a_share_without_masks_that_differs_between_classes_is_named(betons: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        pool = open_pool(betons, stack)
+        assert not lost_cautions(pool, pool.group_N % 2 == 0)
+        (found,) = lost_cautions(pool, pool.labels == 0)
+        assert found == caution("lungs-lost-by-class", left_out={"covid": 100.0, "normal": 0.0})
+        labels = np.stack([pool.labels == 0, pool.group_N % 2 == 0], axis=1).astype(np.float32)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Pool, "facts", replace(pool.facts, classes=("Mass", "Edema")))
+            (found,) = lost_cautions(replace(pool, labels=labels), pool.labels == 0)
+        assert found == caution("lungs-lost-by-finding", findings=["Mass"])
+
+
+def test_betons_of_lungs_alone_and_masks_that_nothing_needs_are_refused(
+    betons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Beton(betons / "val.beton") as beton:
+        frames = [beton.frame(sample) for sample in range(len(beton))]
+        facts = replace(beton.facts, lungs="masked", segmenter="given")
+        write_beton(tmp_path / "val.beton", frames, beton.label_N, beton.rows_N, facts, beton.page_size)
+    with pytest.raises(
+        InputError, match=r"--lungs masked\), expected whole frames for lungs-hidden; name other splits"
+    ):
+        crossval(config(tmp_path, tmp_path / "c"))
+    monkeypatch.setattr("engine.crossval.lungs.mask_of", lambda *film: (None, "no-lungs"))
+    with pytest.raises(InputError, match=r"no film with a credible mask of its lungs \(no lungs found\)"):
+        crossval(config(betons, tmp_path / "c", splits=("lungs-only",)))
+    for changes in ({"masks": "M"}, {"segmenter": "S"}, {"table": Path("T")}):
+        with pytest.raises(ConfigError, match=r"found --splits random,group, expected one that needs masks"):
+            config(betons, tmp_path / "c", splits=("random", "group"), **changes)
 
 
 # ---- findings
