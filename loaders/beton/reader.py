@@ -115,6 +115,9 @@ class Beton:
         if facts.stored != self.side or not 1 <= facts.crop <= facts.stored or (facts.stored - facts.crop) % 2:
             found = f"frames of {facts.stored} and crops of {facts.crop}"
             raise self._map.bad(f"footer has {found}, expected frames of {self.side}")
+        if (facts.lungs != "off") != bool(facts.segmenter):
+            found = f"lungs {facts.lungs} and segmenter {facts.segmenter or 'none'}"
+            raise self._map.bad(f"footer has {found}, expected both, or neither where frames show whole films")
         if facts.task == "findings":
             if facts.positive or (label_N != NO_LABEL).any() or not facts.classes:
                 raise self._map.bad(
