@@ -20,7 +20,7 @@ import torch
 from engine.config import CrossvalConfig, EvaluateConfig, ExplainConfig, HurdlesConfig, PredictConfig, Switch
 from engine.crossval.crossval import crossval
 from engine.crossval.findings import fold_cautions
-from engine.crossval.folds import deal_folds, external_copies, open_external, open_pool
+from engine.crossval.folds import away_cautions, deal_folds, external_copies, open_external, open_pool
 from engine.crossval.output import crossval_parts
 from engine.device import choose_policy
 from engine.evaluate.checks import check_beton, class_cautions, finding_cautions, group_cautions, set_cautions
@@ -52,11 +52,11 @@ from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
 from engine.statistics.estimates import Estimate
 from engine.statistics.thresholds import choose_operating_points
-from engine.train.checkpoint import ValidationScores
+from engine.train.checkpoint import ValidationScores, load_checkpoint, save_checkpoint
 from engine.train.device_batches import triton_trouble
 from engine.train.epochs import Captured
 from engine.train.leakage import HASHES, save_record, training_cautions
-from engine.train.run_folder import run_id, save_settings
+from engine.train.run_folder import BEST, run_id, save_settings
 from engine.train.state import UNWATCHED
 from engine.train.summary import Summary, early_convergence, label_cautions
 from engine.train.train import train, training_parts
@@ -97,6 +97,7 @@ PLACES = {  # where a code can appear, if not in terminal, JSON and page; a card
     "machine-unsteady": {TERMINAL, JSON},
     "audit-off": {TERMINAL},
     "no-leakage-record": {TERMINAL},
+    "masks-given-in-training": {TERMINAL},
     "files-of-the-run": {TERMINAL},
     "folder-without-pictures": {TERMINAL},
     "files-named-twice": {TERMINAL},
@@ -195,6 +196,13 @@ def external(case: Case, **facts: Any) -> list[Caution]:
         return open_external(path, open_pool(case.betons, stack), stack)[1]
 
 
+def found_otherwise(case: Case) -> list[Caution]:
+    """An external beton whose lungs were found by a segmenter, beside a pool with given masks."""
+    paths = [case.beton(facts=facts) for facts in (GIVEN_MASKS | {"segmenter": "f" * 16}, GIVEN_MASKS)]
+    with Beton(paths[0]) as tested, Beton(paths[1]) as trained:
+        return away_cautions("elsewhere", [tested], [trained])
+
+
 def copied(case: Case, searched: bool = True, **settings: bool) -> list[Caution]:
     """What is said of a set whose first film is a copy of one in training, where that can be searched for."""
 
@@ -266,8 +274,11 @@ def restarted(case: Case) -> list[Caution]:
     return read_record(Summary, case.run / "summary.json").cautions
 
 
-def predicted(case: Case, gone: bool = False) -> list[Caution]:
-    """A prediction for one of the run's own training files, without an audit.  gone: the leakage record is."""
+def predicted(case: Case, gone: bool = False, **state: Any) -> list[Caution]:
+    """A prediction for one of the run's own training files, without an audit.  gone: the leakage record is.
+
+    state: of the weights, changed.
+    """
     rows = [line.split(",") for line in (case.betons / "convert.csv").read_text().splitlines()]
     path = next(row[0] for row in rows if row[3] == "train")
     run = case.run
@@ -275,6 +286,11 @@ def predicted(case: Case, gone: bool = False) -> list[Caution]:
         run = case.place / "gone"
         shutil.copytree(case.run, run)
         (run / "leakage.safetensors").unlink()
+    if state:
+        run = case.place / "other-state"
+        shutil.copytree(case.run, run)
+        tensors, content = load_checkpoint(run / BEST)
+        save_checkpoint(run / BEST, tensors, content | state)
     settings = {
         "run": run,
         "files": (case.source / path,),
@@ -546,6 +562,7 @@ def nothing_left(case: Case) -> list[Caution]:
         return away_cell(config, row, tested, [(known, film) for film in films], (), None, UNWATCHED).cautions
 
 
+GIVEN_MASKS = {"lungs": "masked", "segmenter": "given"}  # facts of a beton, or of a run's weights
 Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
@@ -561,6 +578,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "findings-near-source": ("catalog", of_sources),
     "findings-of-one-source": ("catalog", of_sources),
     "synthetic-phantoms": ("training", lambda case: training_cautions(Beton(case.betons / "train.beton"))),
+    "lungs-alone": ("training", lambda case: training_cautions(Beton(case.beton("train", facts=GIVEN_MASKS)))),
     "early-convergence": ("training", lambda case: early_convergence({"val_f1": 0.5, "val_accuracy": 0.995})),
     "patients-unknown": ("evaluation", unknown_patients),
     "training-patients-unknown": ("evaluation", unknown_training_patients),
@@ -568,6 +586,10 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "unverified-beton": ("evaluation", lambda case: case.checked(case.foreign())),
     "every-image-its-own-group": ("crossval", pool_of),
     "frames-fitted-differently": ("evaluation", lambda case: case.checked(case.beton(), fit="contain")),
+    "lungs-found-otherwise": (
+        "evaluation",
+        lambda case: case.checked(case.beton(facts=GIVEN_MASKS), lungs="masked", segmenter="f" * 16),
+    ),
     "groups-unknown": ("evaluation", lambda case: case.checked(case.foreign())),
     "one-group": ("evaluation", lambda case: group_cautions(1)),
     "few-groups": ("evaluation", lambda case: group_cautions(9)),
@@ -589,6 +611,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "maps-not-comparable": ("explanation", lambda case: maps(correlation=None)),
     "deletion-not-faster": ("explanation", lambda case: maps()),
     "external-fitted-differently": ("crossval", lambda case: external(case, fit="contain")),
+    "external-lungs-found-otherwise": ("crossval", found_otherwise),
     "external-shares-sources": ("crossval", lambda case: external(case, sources=("", "Synthetic"))),
     "external-sources-unknown": ("crossval", lambda case: external(case, sources=("", ""))),
     "external-site-key-differs": ("crossval", lambda case: external(case, site_key_id="0" * 16)),
@@ -616,6 +639,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "machine-busy": ("profile", lambda case: machine_cautions(1.0, 4.0, 2)),
     "machine-unsteady": ("profile", lambda case: machine_cautions(2.0, 0.1, 2)),
     "audit-off": ("prediction", predicted),
+    "masks-given-in-training": ("prediction", lambda case: predicted(case, **GIVEN_MASKS)),
     "no-leakage-record": ("prediction", lambda case: predicted(case, gone=True)),
     "files-of-the-run": ("prediction", predicted),
     "folder-without-pictures": ("prediction", sources),
