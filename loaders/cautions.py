@@ -581,6 +581,19 @@ CODES: dict[str, Code] = {
         findings=list[str],
         least=int,
     ),
+    "masks-of-no-film": code(
+        "masks that are given for no file of the source, or for several, were not used: {masks:,}", masks=int
+    ),
+    "lungs-lost-by-class": code(
+        "films without a credible mask of the lungs were left out, and the share differs between classes by more than "
+        "chance ({left_out}): what is left out may itself tell the class",
+        left_out=dict[str, float],
+    ),
+    "lungs-lost-by-finding": code(
+        "films without a credible mask of the lungs were left out, and the share differs by more than chance between "
+        "films with and without {findings}: what is left out may itself tell the finding",
+        findings=list[str],
+    ),
     "splits-set-aside": code("all of the collection is held out, whatever its own splits are"),
     "healthy-not-positive": code(
         "the positive class is {positive}, since {first} looks like health: to choose another, use --positive",

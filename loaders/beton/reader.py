@@ -261,6 +261,7 @@ def beton_parts(path: Path, beton: Beton) -> Parts:
         "samples": f"{len(beton):,}: {by_class}",
         **({"findings": "present of known, by finding"} if findings else {"positive class": facts.positive}),
         "frames": f"{facts.stored}×{facts.stored} uint8, crop {facts.crop}, {facts.fit}",
+        **({} if facts.lungs == "off" else {"lungs": f"{facts.lungs}, by masks of segmenter {facts.segmenter}"}),
         "split": f"{facts.split}, seed {facts.seed}",
         "groups": f"{len(np.unique(rows_N['group'])):,}" if beton.verified else "unknown",
         "patients": f"{int(rows_N['patient_hash'].any(1).sum()):,} images with a known patient",

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult
+from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult, Removal
 from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE, audit_parts
 from loaders.audit.table import AuditDecision, read_decisions
 from loaders.audit.verdicts import conclude, judge_files, probe_files
 from loaders.cautions import Caution, caution
-from loaders.config import ConvertConfig
+from loaders.config import ConvertConfig, LungMode
 from loaders.convert.demographics import age_code, demographics_caution, sex_code
 from loaders.convert.findings import FindingCounts, count_findings, finding_rows, present_and_unknown
 from loaders.errors import InputError
 from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
-from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
+from loaders.output import DASH, Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line, share_text
 from loaders.sources.catalog import Catalog, Entry, positive_class
 from loaders.sources.confounding import source_cautions
 from loaders.sources.entry import EXCLUDED, SPLITS, as_text, csv_bytes, may_be_picture, table_path
@@ -46,7 +46,7 @@ class Row:
     """The outcome for one source file.  verdict: one of OUTCOMES.
 
     kind: the code of the reason, one of KIND_TEXTS, or defects as in audit.csv; "" for a file that is written.
-    fix: repairs as in audit.csv, or "".  place: in the spool.  sample: in its split's beton.
+    fix: repairs as in audit.csv, or "".  place: in the spool.  sample: in its split's beton.  mask_hash: of its lungs.
     patient: for grouping and hashing, never written.
     """
 
@@ -61,6 +61,7 @@ class Row:
     split: str = ""
     place: int = -1
     sample: int = -1
+    mask_hash: bytes = b""
 
     def drop(self, kind: str, reason: str, verdict: str = "rejected") -> None:
         """Leave the file out."""
@@ -175,10 +176,24 @@ def resolve_duplicates(rows: list[Row]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LungsKept:
+    """Of a conversion that keeps the lungs alone, how and by which segmenter, as a beton's facts have it.
+
+    removals: how many films of each class, or with each finding, have no credible mask.
+    """
+
+    mode: LungMode
+    segmenter: str
+    removals: tuple[Removal, ...]
+    cautions: tuple[Caution, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
     """The result of a conversion.  counts: verdict → files.
 
     samples: split → class → images; of findings, those in which each is present.  findings: the labels of each.
+    lungs: None where films are whole.
     """
 
     out: Path
@@ -191,6 +206,7 @@ class Conversion:
     dry_run: bool
     audited: AuditResult | None = None
     findings: FindingCounts = field(default=FindingCounts())
+    lungs: LungsKept | None = None
 
     @property
     def files(self) -> int:
@@ -199,12 +215,17 @@ class Conversion:
 
 
 def summarise(
-    config: ConvertConfig, catalog: Catalog, rows: list[Row], audited: AuditResult | None, found: Sequence[Caution]
+    config: ConvertConfig,
+    catalog: Catalog,
+    rows: list[Row],
+    audited: AuditResult | None,
+    lungs: LungsKept | None,
+    found: Sequence[Caution],
 ) -> Conversion:
     """Count the outcomes.  audited: the findings of an automatic audit.  found: cautions of the patients."""
     counts = Counter(row.verdict for row in rows)
     written = [row for row in rows if row.verdict == "written"]
-    cautions, labelled = [*catalog.cautions, *found], FindingCounts()
+    cautions, labelled = [*catalog.cautions, *found, *(lungs.cautions if lungs else ())], FindingCounts()
     group_N = np.array([row.group for row in written])
     if catalog.task == "findings":
         entries, splits = [row.entry for row in written], [row.split for row in written]
@@ -239,6 +260,7 @@ def summarise(
         dry_run=config.dry_run,
         audited=audited,
         findings=labelled,
+        lungs=lungs,
     )
 
 
@@ -280,6 +302,8 @@ def conversion_parts(done: Conversion) -> Parts:
         parts.append(Line(f"  rejected {number}: {kind_text(kind)}{problem}"))
     if (more := len(reasons) - MOST_REASONS) > 0:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
+    if done.lungs:
+        parts.append(lung_sheet(done.lungs))
     parts.append(split_sheet(done))
     if done.catalog.task == "findings" and len(done.samples) > 1:
         widest = f"{done.findings.finding}, by {done.findings.gap:.3f}"
@@ -309,3 +333,14 @@ def split_sheet(done: Conversion) -> Sheet:
     rows.append(("groups", *(str(len(groups)) for groups in groups_of.values())))
     head = "present / absent / unknown" if findings else "class"
     return Sheet(headers=(head, *done.samples), rows=tuple(rows))
+
+
+def lung_sheet(lungs: LungsKept) -> Sheet:
+    """How many films of each class, or with each finding, have no credible mask: to leave them out can itself bias."""
+    rows = [
+        (one.label, f"{one.files:,}", f"{one.removed:,}", share, f"{share_text(one.low)} {DASH} {share_text(one.high)}")
+        for one in lungs.removals
+        for share in [share_text(one.removed / one.files if one.files else None)]
+    ]
+    headers = ("lungs", "films", "without a mask", "share", "95 % interval")
+    return Sheet(headers=headers, rows=tuple(rows))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import secrets
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,6 +35,7 @@ from loaders.convert.conversion import (
     table_bytes,
 )
 from loaders.convert.findings import finding_values, join_copies
+from loaders.convert.lungs import LungMasks, keep_lungs, lungs_kept, open_masks
 from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id, site_key_path
 from loaders.convert.target import like_target
 from loaders.errors import ConfigError, InputError
@@ -69,15 +71,23 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
         config = like_target(config, config.like)
     catalog = read_catalog(config.catalog, partial=config.like is not None)
     check_task(config, catalog)
-    if config.dry_run:
-        return plan(config, catalog, None, progress)
+    masks = open_masks(config, catalog)
     num_files = sum(not entry.excluded for entry in catalog.entries)
     side = stored_side(config.size)
+    if config.dry_run:
+        if masks is None:
+            return plan(config, catalog, None, progress)
+        # a key that is made later would be of none of a segmenter's patients
+        key = load_site_key(config.site_key) if site_key_path(config.site_key).exists() else b""
+        with tempfile.TemporaryDirectory(prefix="plainfilm-") as folder:
+            check_room(Path(folder), num_files * side**2)
+            with spool_file(Path(folder), num_files * side**2) as spool:
+                return plan(config, catalog, spool, progress, masks, key)
     of_one = beton_size(-(-num_files // 3), side, config.page_mib << 20, num_findings(catalog))
     check_room(config.out, num_files * side**2 + 3 * of_one)
     key = load_site_key(config.site_key)
     with locked(config.out), spool_file(config.out, num_files * side**2) as spool:
-        conversion = plan(config, catalog, spool, progress)
+        conversion = plan(config, catalog, spool, progress, masks, key)
         write(config, conversion, spool, key, progress)
     return conversion
 
@@ -120,8 +130,18 @@ def spool_file(out: Path, size: int) -> Iterator[Path]:
         yield spool
 
 
-def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: PhaseProgress) -> Conversion:
-    """Decode everything, find duplicates, and split; writes only the spool."""
+def plan(
+    config: ConvertConfig,
+    catalog: Catalog,
+    spool: Path | None,
+    progress: PhaseProgress,
+    masks: LungMasks | None = None,
+    key: bytes = b"",
+) -> Conversion:
+    """Decode everything, find duplicates, keep the lungs where masks are asked for, and split; writes only the spool.
+
+    key: of the site, for masks.
+    """
     included = [entry for entry in catalog.entries if not entry.excluded]
     decisions = given_decisions(config.audit, catalog.root, included)
     tasks = [
@@ -169,7 +189,11 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
     else:
         apply_decisions(usable, decisions, config.audit)
         resolve_duplicates([row for row in usable if row.verdict == "written"])
-    written = [row for row in usable if row.verdict == "written"]
+    written, lungs = [row for row in usable if row.verdict == "written"], None
+    if masks and spool:
+        keep_lungs(config, masks, usable, spool, key, progress)
+        lungs = lungs_kept(masks, catalog, written)
+        written = [row for row in written if row.verdict == "written"]
     check_number("view", {row.view for row in written}, config)  # those of DICOM files, too
     notes = one_patient
     if catalog.task == "findings":
@@ -184,7 +208,7 @@ def plan(config: ConvertConfig, catalog: Catalog, spool: Path | None, progress: 
         check_classes(config, catalog, written, rows)
     for row, split in zip(written, choose_splits(config, catalog, written), strict=True):
         row.split = split
-    return summarise(config, catalog, rows, audited, notes)
+    return summarise(config, catalog, rows, audited, lungs, notes)
 
 
 def check_usable(config: ConvertConfig, written: list[Row], rows: list[Row]) -> None:
@@ -306,6 +330,8 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         task=catalog.task,
         uncertain=catalog.uncertain,
         blank=catalog.blank,
+        lungs=conversion.lungs.mode if conversion.lungs else "off",
+        segmenter=conversion.lungs.segmenter if conversion.lungs else "",
     )
     # in random order, so that a page is a random choice of samples and reading by pages is no worse than at random
     shuffled = [written[place] for place in np.argsort(order_keys(config.seed, FILE_ORDER, 0, len(written)))]
@@ -320,6 +346,8 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
     )
     for split, rows_N in footer_of.items():
         identity.update(split.encode() + rows_N.tobytes())
+    if conversion.lungs:
+        identity.update(f"{facts.lungs} {facts.segmenter}".encode() + b"".join(row.mask_hash for row in shuffled))
     done = itertools.count(1)
 
     def frames(rows: list[Row]) -> Iterator[np.ndarray]:

@@ -133,19 +133,24 @@ def read_mask(path: Path, side: int, fit: Fit, *, size: tuple[int, int] | None =
 
     size: the radiograph's columns and rows, where known; the mask must have these proportions, at any size.
     fix: how conversion repaired the radiograph: the mask is cropped and turned alike.
-    Errors: InputError, naming the file, for no image, a mask without lungs, or one of other proportions.
+    Errors: InputError, naming the file, for no image, a mask that is all lungs or has none, also in the frame alone, or
+    one of other proportions.
     """
     try:
         grey_HW = decode_radiograph(path, max_pixels=MAX_PIXELS).grey_HW
         top, (rows, columns) = int(grey_HW.max()), grey_HW.shape
-        if not top:
-            raise InputError("black all over, expected a mask with the lungs in white; leave it out")
+        if not top or 2 * int(grey_HW.min()) >= top:
+            colour = "white" if top else "black"
+            raise InputError(f"{colour} all over, expected a mask with the lungs in white; leave it out")
         if size is not None and abs(columns * size[1] / (rows * size[0]) - 1) > PROPORTION:
             expected = f"the proportions of its radiograph, {size[0]}x{size[1]}"
             raise InputError(f"{columns}x{rows} pixels, expected {expected}; make it again, or leave it out")
         if size is not None and "crop " in fix:  # counts in the radiograph's pixels
             grey_HW = cv2.resize(grey_HW, size, interpolation=cv2.INTER_NEAREST)
         grey_HW = repair(grey_HW, "; ".join(step for step in fix.split("; ") if step != "invert"))
+        mask_SS = fit_square(grey_HW, side, fit, (0, top)) > MID_GREY - 1
+        if not mask_SS.any():
+            raise InputError("no lungs within the stored frame, expected some; make it again, or leave it out")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return fit_square(grey_HW, side, fit, (0, top)) > MID_GREY - 1
+    return mask_SS

@@ -4,6 +4,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -113,21 +114,34 @@ def given_masks(beton: Beton, masks: Path, table: Path | None) -> Masks:
     """Masks in files."""
     place = table or beton.path.with_name("convert.csv")
     sample_of, written = read_table(place, beton)
+    found, _ = match_masks(masks, sample_of, f"the {len(beton)} radiographs of {beton.path}", str(place))
+    if lost := [path for path in found.values() if not path.is_file()]:
+        raise InputError(f"{lost[0]}: not found, expected a mask; correct its path in {masks}, or drop its row")
+    return Masks(kind="phantom" if beton.facts.synthetic else "folder", path_of=found, written=written)
+
+
+def match_masks(masks: Path, number_of: Mapping[str, int], films: str, listed: str) -> tuple[dict[int, Path], int]:
+    """Masks in a folder, or listed in a CSV, by the number of their radiograph; and how many are of none.
+
+    number_of: path of a radiograph → its number.  films, listed: what these are, and where they are listed, in errors.
+    Errors: ConfigError for no folder or CSV; InputError for none of these radiographs' masks, or one elsewhere.
+    """
     if not masks.exists():
         raise ConfigError(f"--masks {masks}: not there, expected a folder of mask files, or a CSV; check the path")
-    found = match_folder(masks, sample_of) if masks.is_dir() else match_csv(masks, sample_of)
+    found, lost = match_folder(masks, number_of) if masks.is_dir() else match_csv(masks, number_of)
     if not found:
         raise InputError(
-            f"{masks}: no mask for any of the {len(beton)} radiographs of {beton.path}, expected names or paths like "
-            f"those in {place}; name the masks of these radiographs"
+            f"{masks}: no mask for any of {films}, expected names or paths like those in {listed}; name the masks of "
+            "these radiographs"
         )
     base = masks if masks.is_dir() else masks.parent
     for path in found.values():
         try:
             inside(base, str(path.relative_to(base)))
         except (RadiographError, ValueError) as error:  # ValueError: an absolute path
-            raise InputError(f"{path}: leads outside of {base}, expected a mask below it; copy it there") from error
-    return Masks(kind="phantom" if beton.facts.synthetic else "folder", path_of=found, written=written)
+            if not isinstance(error, RadiographError) or error.code == "outside-source":
+                raise InputError(f"{path}: leads outside of {base}, expected a mask below it; copy it there") from error
+    return found, lost
 
 
 def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Written]]:
@@ -157,23 +171,29 @@ def read_table(path: Path, beton: Beton) -> tuple[dict[str, int], dict[int, Writ
     return sample_of, written
 
 
-def match_csv(path: Path, sample_of: dict[str, int]) -> dict[int, Path]:
-    """Masks that a CSV ties to radiographs by path, such as phantoms.csv; the end of a path is enough if it is unique.
+def match_csv(path: Path, number_of: Mapping[str, int]) -> tuple[dict[int, Path], int]:
+    """Masks that a CSV ties to radiographs by path, such as phantoms.csv; and how many of its masks are of none.
 
-    Masks' paths are relative to the CSV.
+    The end of a path is enough where one radiograph alone has it, and one row of the CSV.  Masks' paths are relative
+    to the CSV.
     """
     remedy = "name a CSV that ties each radiograph's path to its mask"
-    rows = read_rows(path, itemgetter("path"), ("path", "mask"), (), remedy, strip=False).values()
+    every = read_rows(path, itemgetter("path"), ("path", "mask"), (), remedy, strip=False).values()
+    mask_of = {PurePosixPath(row["path"]): row["mask"] for _, row in every}
     by_name: dict[str, list[tuple[PurePosixPath, int]]] = defaultdict(list)
-    for file, sample in sample_of.items():
-        by_name[PurePosixPath(file).name].append((PurePosixPath(file), sample))
-    found = {}
-    for _, row in rows:
-        wanted = PurePosixPath(row["path"])
-        candidates = [sample for file, sample in by_name[wanted.name] if same_end(file, wanted)]
-        if len(candidates) == 1 and row["mask"]:
-            found[candidates[0]] = path.parent / row["mask"]
-    return found
+    for film, number in number_of.items():
+        by_name[PurePosixPath(film).name].append((PurePosixPath(film), number))
+    fitting: dict[int, list[Path]] = defaultdict(list)
+    listed = {film: mask for film, mask in mask_of.items() if mask}
+    for wanted, mask in listed.items():
+        films = by_name[wanted.name]
+        numbers = [number for film, number in films if film == wanted] or [
+            number for film, number in films if film not in mask_of and same_end(film, wanted)
+        ]
+        if len(numbers) == 1:
+            fitting[numbers[0]].append(path.parent / mask)
+    found = {number: masks[0] for number, masks in fitting.items() if len(masks) == 1}
+    return found, len(listed) - len(found)
 
 
 def same_end(first: PurePosixPath, second: PurePosixPath) -> bool:
@@ -181,8 +201,9 @@ def same_end(first: PurePosixPath, second: PurePosixPath) -> bool:
     return all(a == b for a, b in zip(reversed(first.parts), reversed(second.parts), strict=False))
 
 
-def match_folder(folder: Path, sample_of: dict[str, int]) -> dict[int, Path]:
-    """Masks named after radiographs: x.png, x_mask.png or x.jpg.mask.png for x.jpg, in any folder below.
+def match_folder(folder: Path, number_of: Mapping[str, int]) -> tuple[dict[int, Path], int]:
+    """Masks named after radiographs: x.png, x_mask.png or x.jpg.mask.png for x.jpg, in any folder below; and how many
+    are of none.
 
     A name that several radiographs or several masks have ties nothing.
     """
@@ -190,14 +211,15 @@ def match_folder(folder: Path, sample_of: dict[str, int]) -> dict[int, Path]:
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in PICTURES:
             masks[stem_of(file.name)].append(file)
-    samples: dict[str, list[int]] = defaultdict(list)
-    for name, sample in sample_of.items():
-        samples[stem_of(PurePosixPath(name).name)].append(sample)
-    return {
+    films: dict[str, list[int]] = defaultdict(list)
+    for name, number in number_of.items():
+        films[stem_of(PurePosixPath(name).name)].append(number)
+    found = {
         numbers[0]: masks[stem][0]
-        for stem, numbers in samples.items()
+        for stem, numbers in films.items()
         if len(numbers) == 1 and len(masks.get(stem, ())) == 1
     }
+    return found, sum(map(len, masks.values())) - len(found)
 
 
 def stem_of(name: str) -> str:
