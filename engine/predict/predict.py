@@ -20,6 +20,7 @@ from engine.train.leakage import RECORD, load_record
 from loaders.audit.findings import DEFECTS, FIXED
 from loaders.beton.format import GIVEN
 from loaders.cautions import Caution, caution, each_once
+from loaders.convert.lungs import one_opencv_thread
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
 from loaders.images.files import REFUSALS
@@ -217,16 +218,19 @@ def with_lungs_alone(
     frames_NSS = np.memmap(spool, np.uint8, "r+").reshape(-1, stored, stored)
     pixels, unknown = [one.pixels for one in usable], [b""] * len(usable)
     nets_N2 = segmenter.nets_for(pixels, unknown, np.arange(len(usable)))
-    found = segmenter.find_all(lambda number: frames_NSS[usable[number].place], nets_N2)
+    with one_opencv_thread():
+        found = list(segmenter.find_all(lambda number: frames_NSS[usable[number].place], nets_N2))
+    lungs_of = {one.place: lungs for one, lungs in zip(usable, found, strict=True)}
     for one in waiting:
-        if not one.row.kind:
-            lungs, frame_SS = next(found), frames_NSS[one.place]
-            if kind := "lungs-seen" if lungs is None else lungs.problem:
-                yield replace(one, row=replace(one.row, kind=kind, detail=REFUSALS[kind][0]))
-                continue
-            assert lungs is not None and trained.lungs != "off"
-            frame_SS[:] = LUNG_MODES[trained.lungs](frame_SS, lungs.mask_SS, trained.state["crop"])
-        yield one
+        row, frame_SS = one.row, frames_NSS[one.place]
+        if not row.kind:
+            lungs = lungs_of[one.place]
+            if lungs is None or lungs.problem:
+                kind = lungs.problem if lungs else "lungs-seen"
+                row = replace(row, kind=kind, detail=REFUSALS[kind][0])
+            else:
+                frame_SS[:] = LUNG_MODES[trained.lungs](frame_SS, lungs.mask_SS, trained.state["crop"])
+        yield replace(one, row=row)
 
 
 def predicted_rows(
