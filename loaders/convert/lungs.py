@@ -19,7 +19,7 @@ from loaders.cautions import caution
 from loaders.config import ConvertConfig, LungMode, stored_side
 from loaders.convert.conversion import LungsKept, Row
 from loaders.convert.patient_hash import patient_hash, site_key_id
-from loaders.errors import ConfigError, InputError, RadiographError
+from loaders.errors import InputError, RadiographError
 from loaders.images.decode import write_frame
 from loaders.images.files import REFUSALS, refuse
 from loaders.images.frame import read_mask
@@ -59,20 +59,12 @@ class LungMasks:
         return self.segmenter.record.identity if self.given is None else "given"
 
 
-def open_masks(config: ConvertConfig, catalog: Catalog) -> LungMasks | None:
-    """The masks that a conversion needs; None for whole films.
+def open_masks(config: ConvertConfig, catalog: Catalog) -> LungMasks:
+    """The masks that a conversion needs.
 
-    Errors: ConfigError for masks or a segmenter without --lungs, or that are not there; InputError for masks of other
-    films; IntegrityError for a damaged segmenter; StorageError.
+    Errors: ConfigError for masks or a segmenter that are not there; InputError for masks of other films;
+    IntegrityError for a damaged segmenter; StorageError.
     """
-    if config.lungs == "off":
-        for name, usual in (("masks", "auto"), ("segmenter", "shipped")):
-            if (found := getattr(config, name)) != usual:
-                raise ConfigError(
-                    f"found --{name} {found} with --lungs off, expected --lungs masked, boxed or boxed-equal with it; "
-                    "name one, or leave it out"
-                )
-        return None
     segmenter = load_segmenter(config.segmenter)
     if config.masks == "auto":
         return LungMasks(mode=config.lungs, segmenter=segmenter)

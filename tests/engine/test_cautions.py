@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -70,13 +70,17 @@ from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
 from loaders.cautions import CODES, Caution, Gravity, caution, each_once
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig
+from loaders.convert.conversion import Row
 from loaders.convert.convert import convert
 from loaders.convert.demographics import demographics_caution
+from loaders.convert.lungs import LungMasks, lungs_kept
+from loaders.images.lungs import shipped_segmenter
 from loaders.output import Line, Parts
 from loaders.records import encode_record, read_record
 from loaders.settings import build
 from loaders.sources import confounding
-from loaders.sources.catalog import read_catalog
+from loaders.sources.catalog import Catalog, read_catalog
+from loaders.sources.entry import Entry
 from loaders.sources.split import known_patients
 from loaders.statistics import Progress, no_progress
 from tests.engine.test_device_step import CUDA, Recorder, recorder  # noqa: F401 - a fixture
@@ -372,6 +376,21 @@ def of_sources(case: Case) -> list[Caution]:
     lonely_N = np.where(own_N == 1, film_N // 2 % 2, np.nan)
     value_NK = np.column_stack([own_N, near_N, lonely_N])
     return confounding.finding_cautions(("own", "near", "lonely"), value_NK, own_N.tolist(), film_N)
+
+
+def of_lungs(task: Literal["classes", "findings"]) -> list[Caution]:
+    """Of 60 films each with and without something, of which a third of those with it have no credible mask."""
+    rows = [
+        Row(
+            entry=Entry(path=f"{place}", label="ab"[place % 2], findings=bytes([place % 2])),
+            group=place,
+            verdict="rejected" if place % 6 == 1 else "written",
+        )
+        for place in range(120)
+    ]
+    names = ("a", "b") if task == "classes" else ("a",)
+    masks = LungMasks(mode="masked", segmenter=shipped_segmenter(), given={}, num_lost=1)
+    return [*lungs_kept(masks, Catalog(root=Path(), entries=(), classes=names, task=task), rows).cautions]
 
 
 def in_folders(case: Case) -> list[Caution]:
@@ -674,6 +693,9 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "labels-left-out": ("catalog", as_a_test_set),
     "copies-contradict": ("catalog", of_copies),
     "findings-undefined": ("catalog", of_copies),
+    "masks-of-no-film": ("catalog", lambda case: of_lungs("classes")),
+    "lungs-lost-by-class": ("catalog", lambda case: of_lungs("classes")),
+    "lungs-lost-by-finding": ("catalog", lambda case: of_lungs("findings")),
     "splits-set-aside": ("catalog", as_a_test_set),
     "healthy-not-positive": ("catalog", without_a_positive_class),
     "few-patients-of-class": ("probes", lambda case: unprobed(12, 9)),
