@@ -302,6 +302,8 @@ class PredictConfig:
     """Probability below which the prediction abstains; of a finding with its odds relative to its threshold's."""
     audit: Literal["auto", "off"] = "auto"
     """auto abstains where the audit would quarantine, and repairs as `convert --audit auto`; off skips these checks."""
+    segmenter: str = "shipped"
+    """For a run on the lungs alone, what finds them: shipped, or a folder of `segment-train`."""
     batch_size: int = 64
     """Samples in a batch."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"

@@ -10,8 +10,9 @@ For scripts, these names are stable:
                 ...
 
 Keywords are the fields of LoaderConfig; a beton is opened by Beton; all errors are in `errors`. FusedCropDecoder and
-FieldReader work inside FFCV's pipelines; decode_radiograph and stored_frame prepare a file as training does. All but
-LoaderConfig and errors are imported at their first use, so that `import loaders` imports neither torch nor numba.
+FieldReader work inside FFCV's pipelines; decode_radiograph and stored_frame prepare a file as training does, and
+load_segmenter and LUNG_MODES show its lungs alone as `convert --lungs` does. All but LoaderConfig and errors are
+imported at their first use, so that `import loaders` imports neither torch nor numba.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from loaders.beton.ffcv_operation import FusedCropDecoder
     from loaders.beton.reader import Beton
     from loaders.images.frame import stored_frame
+    from loaders.images.lungs import load_segmenter
     from loaders.images.radiograph import decode_radiograph
+    from loaders.images.regions import LUNG_MODES
 
 __all__ = [
-    "Beton", "FieldReader", "FusedCropDecoder", "Loader", "LoaderConfig", "__version__", "decode_radiograph", "errors",
-    "stored_frame",
+    "LUNG_MODES", "Beton", "FieldReader", "FusedCropDecoder", "Loader", "LoaderConfig", "__version__",
+    "decode_radiograph", "errors", "load_segmenter", "stored_frame",
 ]  # fmt: skip
 
 _HOMES = {
@@ -42,6 +45,8 @@ _HOMES = {
     "FusedCropDecoder": "loaders.beton.ffcv_operation",
     "decode_radiograph": "loaders.images.radiograph",
     "stored_frame": "loaders.images.frame",
+    "load_segmenter": "loaders.images.lungs",
+    "LUNG_MODES": "loaders.images.regions",
 }
 
 

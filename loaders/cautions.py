@@ -204,6 +204,11 @@ CODES: dict[str, Code] = {
         effect="says nothing about patients",
         gravity=Gravity.SYNTHETIC,
     ),
+    "lungs-alone": code(
+        "frames show the lungs alone (--lungs {lungs}), and their outline may tell the label as well as what lies in "
+        "them: `crossval --splits lungs-only,silhouette` on whole films shows whether it does",
+        lungs=str,
+    ),
     "early-convergence": code(
         "validation {metric} was {value:.3f} after one epoch, which a shortcut in the data would explain (see `audit`)",
         effect="came suspiciously early",
@@ -226,6 +231,11 @@ CODES: dict[str, Code] = {
     "every-image-its-own-group": patients_unknown("no two images are known to be of one patient"),
     "frames-fitted-differently": code(
         "frames were fitted by {found}, but by {expected} in training", found=str, expected=str
+    ),
+    "lungs-found-otherwise": code(
+        "the lungs' masks come from segmenter {found}, but from {expected} in training (given: files of masks)",
+        found=str,
+        expected=str,
     ),
     # of the statistics
     "groups-unknown": code(
@@ -307,6 +317,13 @@ CODES: dict[str, Code] = {
     # of a cross-validation
     "external-fitted-differently": code(
         "{beton}: frames were fitted by {found}, but by {expected} in the pool", beton=str, found=str, expected=str
+    ),
+    "external-lungs-found-otherwise": code(
+        "{beton}: the lungs' masks come from segmenter {found}, but from {expected} in the pool (given: files of "
+        "masks)",
+        beton=str,
+        found=str,
+        expected=str,
     ),
     "external-shares-sources": code(
         "{beton} is no other collection: it shares sources with the training images, such as {sources}",
@@ -454,6 +471,11 @@ CODES: dict[str, Code] = {
     ),
     # of a prediction
     "audit-off": code("with --audit off, lateral views, CT and the like are predicted as well"),
+    "masks-given-in-training": code(
+        "the run was trained on lungs by given masks, but here segmenter {segmenter} finds them, which may cut lungs "
+        "out otherwise",
+        segmenter=str,
+    ),
     "no-leakage-record": code("there is no {file}, so that it is unknown which files the run was trained on", file=str),
     "files-of-the-run": code(
         "files whose pixels are in the run's {set} set: {files:,}; predictions for them say nothing about new "

@@ -373,9 +373,9 @@ class ConvertConfig:
     lungs: LungMode = "off"
     """Keep the lungs alone: masked, in place; boxed, at one size; boxed-equal, with grey levels equalised, too."""
     masks: str = "auto"
-    """With --lungs, masks: auto, which finds them; or a CSV of path and mask, such as phantoms.csv or masks.csv."""
+    """With --lungs, masks: auto, which finds them; or a folder, or a CSV of path and mask, such as phantoms.csv."""
     segmenter: str = "shipped"
-    """With --masks auto, what finds the lungs: shipped, or a folder of `segment-train`."""
+    """With --lungs, what finds the lungs, or is compared with given masks: shipped, or a folder of `segment-train`."""
     keep_demographics: bool = False
     """Keep sex and age, in decades, from tables and DICOM files, for subgroups of `evaluate` (SECURITY.md)."""
     site_key: Path = Path("~/.config/plainfilm/site.key")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.config import FoldSplit
-from engine.evaluate.checks import check_findings, check_task
+from engine.evaluate.checks import check_findings, check_lungs, check_task
 from engine.evaluate.copies import SharedFilm, copy_cautions, mostly, unsearched
 from engine.train.leakage import (
     HASHES,
@@ -240,8 +240,10 @@ def open_external(path: Path, pool: Pool, stack: contextlib.ExitStack) -> tuple[
     beton = stack.enter_context(Beton(path, trust_unverified=True))
     check_own(beton)
     facts, mine = beton.facts, pool.facts
-    check_findings(pool.betons[0].path, {"task": mine.task, "classes": mine.classes}, beton)
+    state, like = {name: getattr(mine, name) for name in ("task", "classes", "lungs", "segmenter")}, pool.betons[0].path
+    check_findings(like, state, beton)
     check_task(beton, mine.classes, mine.crop, mine.stored)
+    check_lungs(like, state, beton)
     same_key = facts.site_key_id == mine.site_key_id
     record = {kind: np.concatenate([beton.rows_N[kind] for beton in pool.betons]) for kind in HASHES}
     common = overlap(record, hashes(beton), same_key)
@@ -256,11 +258,11 @@ def open_external(path: Path, pool: Pool, stack: contextlib.ExitStack) -> tuple[
 
 def away_cautions(name: str, tested: Sequence[Beton], trained: Sequence[Beton]) -> list[Caution]:
     """What limits the score on another collection, of one conversion.  name: of the collection."""
-    cautions, facts = [], tested[0].facts
-    if facts.fit != trained[0].facts.fit:
-        cautions.append(
-            caution("external-fitted-differently", beton=name, found=facts.fit, expected=trained[0].facts.fit)
-        )
+    cautions, facts, expected = [], tested[0].facts, trained[0].facts
+    if facts.fit != expected.fit:
+        cautions.append(caution("external-fitted-differently", beton=name, found=facts.fit, expected=expected.fit))
+    if (found := facts.segmenter) != expected.segmenter:
+        cautions.append(caution("external-lungs-found-otherwise", beton=name, found=found, expected=expected.segmenter))
     sources, known = (set().union(*map(sources_of, betons)) for betons in (tested, trained))
     if shared := sorted((sources & known) - {""}):
         cautions.append(caution("external-shares-sources", beton=name, sources=shared[:3]))

@@ -13,7 +13,7 @@ from engine.evaluate.trained import Trained
 from engine.statistics.findings import enough_known, names_of
 from engine.train.leakage import ALL, hashes, image_cautions, load_record, overlap, patient_cautions, sources_of
 from loaders.batches.loader import Loader
-from loaders.beton.format import PATIENT_KNOWN
+from loaders.beton.format import PATIENT_KNOWN, frames_text
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.errors import ConfigError, InputError
@@ -46,6 +46,16 @@ def check_findings(run: Path, state: dict[str, Any], beton: Beton) -> None:
         )
 
 
+def check_lungs(like: Path, state: dict[str, Any], beton: Beton) -> None:
+    """Errors: InputError for a beton whose frames show more of a film, or less, than those of a run or beton."""
+    expected, found = state.get("lungs", "off"), beton.facts
+    if found.lungs != expected:
+        shown, needed = frames_text(found.lungs, found.segmenter), frames_text(expected, state.get("segmenter", ""))
+        raise InputError(
+            f"{beton.path}: frames show {shown}, expected {needed}, as of {like}; convert it with --like {like}"
+        )
+
+
 def check_task(beton: Beton, classes: Sequence[str], crop: int, stored: int) -> None:
     """Errors: InputError for a beton of other classes, unless it is unverified, or of another size."""
     facts = beton.facts
@@ -65,12 +75,13 @@ def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool
     """What limits the score of this run on a set: what both share, and what cannot be compared.
 
     state: of the run's weights.
-    Errors: InputError for another task, other classes or another size, or for an overlap with the training set unless
-    forced.
+    Errors: InputError for another task, other classes, another size, or frames that show other parts of a film, or for
+    an overlap with the training set unless forced.
     """
     beton, facts = loader.beton, loader.beton.facts
     check_findings(run, state, beton)
     check_task(beton, state["classes"], state["crop"], state["stored"])
+    check_lungs(run, state, beton)
     if beton.label_N.max() >= len(state["classes"]):
         raise InputError(f"{beton.path}: labels up to {beton.label_N.max()}, expected below {len(state['classes'])}")
     if not beton.verified:
@@ -78,6 +89,8 @@ def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool
     found = []
     if facts.fit != state["fit"]:
         found.append(caution("frames-fitted-differently", found=facts.fit, expected=state["fit"]))
+    if facts.segmenter != state.get("segmenter", ""):
+        found.append(caution("lungs-found-otherwise", found=facts.segmenter, expected=state["segmenter"]))
     record, key_id, _ = load_record(run, state["run"])
     same_key = key_id == facts.site_key_id
     common = overlap(record["train"], hashes(beton), same_key)
@@ -136,6 +149,11 @@ def check_rival(trained: Trained, rival: Trained) -> None:
             raise InputError(
                 f"{rival.run}: {name} {found}, expected {expected} as of {trained.run}; name a run of the same task"
             )
+    if rival.lungs != trained.lungs:
+        raise InputError(
+            f"{rival.run}: trained on --lungs {rival.lungs}, expected {trained.lungs} as of {trained.run}, since both "
+            "are tested on the same frames; evaluate each on betons of its own"
+        )
 
 
 def class_cautions(classes: tuple[str, ...], label_N: np.ndarray) -> list[Caution]:

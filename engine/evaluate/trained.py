@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from engine.train.run_folder import BEST
 from engine.train.step import predict_batch, to_device
 from kernels.crops import crop_into
 from loaders.cautions import Caution, caution
-from loaders.config import Task
+from loaders.config import LungMode, Task
 from loaders.errors import CheckpointError, ConfigError
 from loaders.records import Count, Record
 from loaders.sources.split import LEAST_KNOWN
@@ -148,6 +148,16 @@ class Trained:
         return self.state.get("task", "classes")
 
     @property
+    def lungs(self) -> LungMode:
+        """Whether the network was trained on the lungs alone, and how they are shown."""
+        return self.state.get("lungs", "off")
+
+    @property
+    def segmenter(self) -> str:
+        """The identity of what found the lungs, or "given"; "" of whole films."""
+        return self.state.get("segmenter", "")
+
+    @property
     def decision(self) -> Decision:
         """The decision rule of a network of classes."""
         assert isinstance(self.rule, Decision)
@@ -197,6 +207,12 @@ def load_trained(run: Path) -> Trained:
         raise CheckpointError(f"{checkpoint}: replaced while being read, expected it to stay; try again")
     if (run / RECORD).exists():
         load_record(run, state["run"])
+    lungs = state.get("lungs", "off")
+    if lungs not in get_args(LungMode) or (lungs != "off") != bool(state.get("segmenter")):
+        raise CheckpointError(
+            f"{checkpoint}: lungs {lungs!r} and segmenter {state.get('segmenter')!r}, expected a mode of `convert "
+            "--lungs` with one; use the last good copy"
+        )
     network = network_of(state)
     load_network(network, tensors)
     scores = validation_scores(tensors, checkpoint)

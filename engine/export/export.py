@@ -23,6 +23,7 @@ from engine.statistics.findings import POINT
 from kernels.crops import MIDDLE, SCALE
 from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
+from loaders.beton.format import frames_text
 from loaders.errors import ConfigError, IntegrityError
 from loaders.output import Line, Parts, PhaseProgress, path_line
 
@@ -163,6 +164,7 @@ def describe(onnx: Any, model: Any, trained: Trained) -> None:
         "crop": state["crop"],
         "stored": state["stored"],
         "fit": state["fit"],
+        **({} if trained.lungs == "off" else {"lungs": trained.lungs, "segmenter": trained.segmenter}),
         "network": state.get("network", "cnn"),
         **settled_facts(trained),
         "conversion_id": state["conversion_id"],
@@ -171,10 +173,11 @@ def describe(onnx: Any, model: Any, trained: Trained) -> None:
         "not_for_diagnosis": "true",
     }
     onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
+    shown = "" if trained.lungs == "off" else f" of {frames_text(trained.lungs, trained.segmenter)}"
     model.producer_name, model.producer_version = "plainfilm", __version__
     model.doc_string = (
-        f"{FRAMES}: uint8 (N, {state['stored']}, {state['stored']}), as in a beton; {PROBABILITIES}: float32 (N, "
-        f"{len(trained.classes)}). Research software: not for diagnosis."
+        f"{FRAMES}: uint8 (N, {state['stored']}, {state['stored']}), as in a beton{shown}; {PROBABILITIES}: float32 "
+        f"(N, {len(trained.classes)}). Research software: not for diagnosis."
     )
 
 

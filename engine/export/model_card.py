@@ -30,7 +30,7 @@ from engine.statistics.thresholds import OperatingPoint
 from engine.train.run_folder import read_run_settings
 from engine.train.summary import SUMMARY, Summary, of_findings
 from loaders import __version__
-from loaders.beton.format import Facts
+from loaders.beton.format import Facts, frames_text
 from loaders.beton.reader import Beton
 from loaders.cautions import caution
 from loaders.errors import ConfigError, IntegrityError, StorageError
@@ -155,6 +155,7 @@ def data_text(trained: Trained, summary: Summary | None, data: Path) -> Iterator
     fit, stored = plain(trained.state["fit"]), trained.state["stored"]
     yield (
         f"{kind} Frames: grey, percentiles 0.1 and 99.9 mapped to 0 and 255, fitted by {fit} to {stored} pixels a side."
+        + ("" if trained.lungs == "off" else f" They show {frames_text(trained.lungs, plain(trained.segmenter))}.")
     )
 
 
@@ -295,15 +296,24 @@ def caution_list(
 
 
 def example(trained: Trained, model_name: str) -> str:
-    """Ten lines of Python from a file to probabilities."""
+    """A dozen lines of Python from a file to probabilities."""
     state = trained.state
+    names, lungs = "decode_radiograph, stored_frame", ""
+    if trained.lungs != "off":
+        names = "LUNG_MODES, decode_radiograph, load_segmenter, stored_frame"
+        lungs = (
+            'lungs = load_segmenter("shipped").find(frame)  # or the folder of the one named above\n'
+            "assert not lungs.problem, lungs.problem  # without a credible mask there is no prediction\n"
+            f"frame = LUNG_MODES[{trained.lungs!r}](frame, lungs.mask_SS, {state['crop']})\n"
+        )
     return (
         "from pathlib import Path\n"
         "import onnxruntime\n"
-        "from loaders import decode_radiograph, stored_frame  # of plainfilm: grey window and fit, as in training\n\n"
+        f"from loaders import {names}  # of plainfilm: grey window and fit, as in training\n\n"
         f"session = onnxruntime.InferenceSession({model_name!r})\n"
         'grey = decode_radiograph(Path("radiograph.png"), max_pixels=64_000_000).grey_HW\n'
         f"frame, _ = stored_frame(grey, {state['stored']}, {state['fit']!r})\n"
+        f"{lungs}"
         '(probabilities,) = session.run(None, {"frames": frame[None]})\n'
         f"print(dict(zip({list(trained.classes)!r}, probabilities[0].tolist())))\n"
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.config import HurdlesConfig
 from engine.crossval.folds import BETONS, Pool, class_groups, learnable, open_pool, renumber
+from loaders.beton.format import frames_text
 from loaders.beton.reader import Beton
 from loaders.beton.writer import beton_size, check_room, subset_id, write_subset
 from loaders.cautions import Caution, caution
@@ -114,11 +115,14 @@ def check_alike(pool: Pool, first: Pool) -> None:
         if values[0] != values[1]:
             called = expected.task if name == "classes" else called
             differing.append(f"{called} {values[0]}, expected {values[1]}")
+    shown = [frames_text(facts.lungs, facts.segmenter) for facts in (found, expected)]
+    if shown[0] != shown[1]:
+        differing.append(f"frames show {shown[0]}, expected {shown[1]}")
     if differing:
         labels = "--classes, --positive" if expected.task == "classes" else "--findings"
         raise InputError(
             f"{pool.folder}: {'; '.join(differing)}, as {first.folder} has; convert its radiographs with "
-            f"--like {first.betons[0].path}, or with the same {labels}, --size and --fit"
+            f"--like {first.betons[0].path}, or with the same {labels}, --size, --fit and --lungs"
         )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,15 @@ from engine.predict.decisions import ABSENT, ABSTAINS, PRESENT, FindingRule, Pre
 from engine.predict.table import Source, list_sources, opened_spool, opened_table
 from engine.train.leakage import RECORD, load_record
 from loaders.audit.findings import DEFECTS, FIXED
+from loaders.beton.format import GIVEN
 from loaders.cautions import Caution, caution, each_once
+from loaders.convert.lungs import one_opencv_thread
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
+from loaders.images.files import REFUSALS
+from loaders.images.lungs import Segmenter, load_segmenter, same_segmenter
 from loaders.images.quality import fix_of, own_defects
+from loaders.images.regions import LUNG_MODES
 from loaders.output import DASH, Line, Parts, PhaseProgress, Sheet, caution_lines, path_line
 
 WINDOW = 1024  # files whose frames lie on the disk at once: 100 MB at 320 × 320
@@ -82,12 +87,15 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
     """Predict the class of each file, or each finding, in a table that is published whole at the end.
 
     Files are decoded, repaired and fitted as `convert` does with the same --audit, at the size of the run's betons; the
-    network sees the same central crop as in `evaluate`.  A file that cannot be used is a row with its reason.
-    Errors: ConfigError; CheckpointError for a run without weights; InputError for a file that is not there, and where
-    none could be predicted, whereupon an earlier table stays; LockedError; StorageError.
+    network sees the same central crop as in `evaluate`, for a run on the lungs alone with the lungs cut out in the same
+    way.  A file that cannot be used is a row with its reason.
+    Errors: ConfigError; CheckpointError for a run without weights; IntegrityError for a damaged segmenter; InputError
+    for a file that is not there, and where none could be predicted, whereupon an earlier table stays; LockedError;
+    StorageError.
     """
     check_out(config.table)  # before any file is decoded
     trained = load_trained(config.run)
+    segmenter = segmenter_for(config, trained)
     sources, cautions = list_sources(config.files)
     if os.path.realpath(config.table) in map(os.path.realpath, (source.file for source in sources)):
         raise ConfigError(f"--out {config.table}: is one of the files to predict, expected another name; choose one")
@@ -107,11 +115,13 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
     found.cautions += each_once([*trained.rule.cautions(), *rule.cautions()])
     if config.audit == "off":
         found.cautions.append(caution("audit-off"))
+    if segmenter is not None and trained.segmenter == GIVEN:
+        found.cautions.append(caution("masks-given-in-training", segmenter=segmenter.record.identity))
     if known is None:
         found.cautions.append(caution("no-leakage-record", file=str(config.run / RECORD)))
     size = min(WINDOW, len(sources)) * trained.state["stored"] ** 2
     with opened_spool(config.table, size) as spool, opened_table(config.table, config.kind, rule) as write:
-        for row in rows_of(config, trained, rule, policy, sources, known or {}, spool, progress):
+        for row in rows_of(config, trained, rule, policy, segmenter, sources, known or {}, spool, progress):
             found.count(row)
             write(row)
         found.check()  # while the table can still be dropped
@@ -120,9 +130,35 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
     return found
 
 
+def segmenter_for(config: PredictConfig, trained: Trained) -> Segmenter | None:
+    """What finds the lungs, for a run on the lungs alone; None for one on whole films.
+
+    Errors: ConfigError for another segmenter than the run's, or one that such a run does not use; IntegrityError.
+    """
+    if trained.lungs == "off":
+        if config.segmenter != "shipped":
+            raise ConfigError(
+                f"--segmenter: found {config.segmenter}, expected none, since {config.run} is of whole films; leave it "
+                "out"
+            )
+        return None
+    if trained.segmenter == GIVEN:
+        return load_segmenter(config.segmenter)
+    return same_segmenter(config.segmenter, trained.segmenter, config.run)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """A row before its prediction.  place: of its frame in the spool.  pixels: hash of the radiograph's pixels."""
+
+    row: PredictedFile
+    place: int = 0
+    pixels: bytes = b""
+
+
 def rows_of(
-    config: PredictConfig, trained: Trained, rule: Rule, policy: Policy, sources: Sequence[Source],
-    known: dict[bytes, str], spool: Path, progress: PhaseProgress,
+    config: PredictConfig, trained: Trained, rule: Rule, policy: Policy, segmenter: Segmenter | None,
+    sources: Sequence[Source], known: dict[bytes, str], spool: Path, progress: PhaseProgress,
 ) -> Iterator[PredictedFile]:  # fmt: skip
     """The row of each file, in order; no more than WINDOW files are held at once."""
     state = trained.state
@@ -136,20 +172,22 @@ def rows_of(
         tasks = [Task(place, source.file) for place, source in enumerate(usable)]
         # what a folder's links may lead to has been checked; a file that was named is read wherever it is
         decoding = decode_all(Path("/"), tasks, settings, spool, lambda done, total: None)
-        waiting: list[tuple[PredictedFile, int]] = []  # and the place of its frame
+        waiting: list[Waiting] = []
         place = -1
         with contextlib.closing(decoding) as decoded:
             for done, source in enumerate(window, start + 1):
                 if source.problem:
                     row = PredictedFile(path=source.path, kind=UNREADABLE, detail=source.problem, defects=(UNREADABLE,))
+                    waiting.append(Waiting(row=row))
                 else:
-                    row, place = judged_row(source.path, next(decoded), config, known), place + 1
-                waiting.append((row, place))
+                    found, place = next(decoded), place + 1
+                    row = judged_row(source.path, found, config, known)
+                    waiting.append(Waiting(row=row, place=place, pixels=found.pixel_hash))
                 progress("predict", done, len(sources))
                 if len(waiting) == config.batch_size:
-                    yield from predicted_rows(waiting, trained, rule, policy, spool)
+                    yield from predicted_rows(waiting, trained, rule, policy, segmenter, spool)
                     waiting = []
-        yield from predicted_rows(waiting, trained, rule, policy, spool)
+        yield from predicted_rows(waiting, trained, rule, policy, segmenter, spool)
 
 
 def judged_row(path: str, decoded: Decoded, config: PredictConfig, known: dict[bytes, str]) -> PredictedFile:
@@ -168,17 +206,46 @@ def judged_row(path: str, decoded: Decoded, config: PredictConfig, known: dict[b
     )  # fmt: skip
 
 
+def with_lungs_alone(
+    waiting: Sequence[Waiting], trained: Trained, segmenter: Segmenter, spool: Path
+) -> Iterator[Waiting]:
+    """The same, once frames in the spool show the lungs alone; a film whose mask is not credible abstains.
+
+    A film that some nets were trained on is known by its pixels: who the patients are is not known here.
+    """
+    usable = [one for one in waiting if not one.row.kind]
+    stored = trained.state["stored"]
+    frames_NSS = np.memmap(spool, np.uint8, "r+").reshape(-1, stored, stored)
+    pixels, unknown = [one.pixels for one in usable], [b""] * len(usable)
+    nets_N2 = segmenter.nets_for(pixels, unknown, np.arange(len(usable)))
+    with one_opencv_thread():
+        found = list(segmenter.find_all(lambda number: frames_NSS[usable[number].place], nets_N2))
+    lungs_of = {one.place: lungs for one, lungs in zip(usable, found, strict=True)}
+    for one in waiting:
+        row, frame_SS = one.row, frames_NSS[one.place]
+        if not row.kind:
+            lungs = lungs_of[one.place]
+            if lungs is None or lungs.problem:
+                kind = lungs.problem if lungs else "lungs-seen"
+                row = replace(row, kind=kind, detail=REFUSALS[kind][0])
+            else:
+                frame_SS[:] = LUNG_MODES[trained.lungs](frame_SS, lungs.mask_SS, trained.state["crop"])
+        yield replace(one, row=row)
+
+
 def predicted_rows(
-    waiting: Sequence[tuple[PredictedFile, int]], trained: Trained, rule: Rule, policy: Policy, spool: Path
+    waiting: Sequence[Waiting], trained: Trained, rule: Rule, policy: Policy, segmenter: Segmenter | None, spool: Path
 ) -> Iterator[PredictedFile]:
     """The rows, predicted where no reason is against it.  Errors: CheckpointError for outputs that are not finite."""
-    place_N = np.array([place for row, place in waiting if not row.kind], np.int64)
+    if segmenter is not None:
+        waiting = list(with_lungs_alone(waiting, trained, segmenter, spool))
+    place_N = np.array([one.place for one in waiting if not one.row.kind], np.int64)
     probability_NK = iter(())
     if len(place_N):
         frames_B = np.memmap(spool, np.uint8, "r")
         probability_NK = iter(trained.probabilities(frames_B, place_N * trained.state["stored"] ** 2, policy))
-    for row, _ in waiting:
-        yield row if row.kind else rule.decided(row, next(probability_NK))
+    for one in waiting:
+        yield one.row if one.row.kind else rule.decided(one.row, next(probability_NK))
 
 
 def prediction_parts(found: Predicted) -> Parts:

@@ -144,9 +144,9 @@ class Turns:
 def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Profile:
     """Train the reference and each variant in turns, in processes of their own, and leave profile.png and profile.json.
 
-    Errors: ConfigError without torchvision, for betons of findings, for a source that is not the betons', and for a
-    device that is not there; InputError for betons that do not belong together, or a variant that fails; StorageError;
-    LockedError.
+    Errors: ConfigError without torchvision, for betons of findings or of the lungs alone, for a source that is not the
+    betons', and for a device that is not there; InputError for betons that do not belong together, or a variant that
+    fails; StorageError; LockedError.
     """
     if importlib.util.find_spec("torchvision") is None:
         raise ConfigError("profile: no torchvision found, expected it for the reference; run pip install torchvision")
@@ -162,6 +162,11 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
         raise ConfigError(
             f"{config.data}: a conversion of findings, expected one of classes, which the reference pipeline predicts; "
             "convert the same radiographs with one label a film: findings are trained on at the same speed"
+        )
+    if facts.lungs != "off":
+        raise ConfigError(
+            f"{config.data}: frames show the lungs alone, expected whole films, whose conversion is timed; convert "
+            "the same radiographs without --lungs: both are trained on at the same speed"
         )
     cores, dtype, variants = usable_cores(), policy.autocast or torch.float32, variants_for(policy.device.type)
     with contextlib.ExitStack() as stack:

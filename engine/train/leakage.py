@@ -16,6 +16,7 @@ from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.state import check_run
 from loaders.audit.copies import looks_of
 from loaders.batches.loader import Loader
+from loaders.beton.format import conversion_text
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
 from loaders.errors import InputError
@@ -110,12 +111,12 @@ def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Load
     loader = stack.enter_context(Loader(config.data / "train.beton", settings, tensors=True))
     val_loader = stack.enter_context(Loader(config.data / "val.beton", settings, tensors=True, training=False))
     a, b = loader.beton.facts, val_loader.beton.facts
-    if (a.conversion_id, a.task, a.classes, a.crop, a.stored) != (
-        b.conversion_id, b.task, b.classes, b.crop, b.stored,
+    if (a.conversion_id, a.task, a.classes, a.crop, a.stored, a.lungs, a.segmenter) != (
+        b.conversion_id, b.task, b.classes, b.crop, b.stored, b.lungs, b.segmenter,
     ):  # fmt: skip
         raise InputError(
-            f"{config.data}: train.beton is of conversion {a.conversion_id or 'unknown'}, val.beton of "
-            f"{b.conversion_id or 'unknown'}; expected one conversion; convert the radiographs again"
+            f"{config.data}: train.beton is of {conversion_text(a)}, val.beton of {conversion_text(b)}; expected one "
+            "conversion; convert the radiographs again"
         )
     if a.task == "findings" and not both_known(loader.beton.labels).any():
         raise InputError(
@@ -139,6 +140,8 @@ def image_cautions(betons: Sequence[Beton], kept_N: np.ndarray | slice = ALL) ->
     """
     facts = betons[0].facts
     found = [caution("synthetic-phantoms")] if facts.synthetic else []
+    if facts.lungs != "off":
+        found.append(caution("lungs-alone", lungs=facts.lungs))
     source_N, group_N = (
         np.concatenate([beton.rows_N[name] for beton in betons])[kept_N] for name in ("source", "group")
     )

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from engine.config import Monitor, TrainConfig
 from engine.statistics.findings import both_known, enough_known, names_of
 from engine.statistics.names import METRICS, headline_name, short_name, value_text
 from engine.train.checkpoint import groups_of
 from engine.train.state import Ending
-from loaders.beton.format import Facts
+from loaders.beton.format import Facts, frames_text
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
-from loaders.config import Task
+from loaders.config import LungMode, Task
 from loaders.figure_text import ClassNames
 from loaders.output import counted
 from loaders.records import Count, Record
@@ -30,6 +31,7 @@ class Summary(Record, frozen=True, kw_only=True):
     task, monitor: a label of classes or several findings, and what chose the best epoch.  best_f1, best_value: of
     validation in that epoch, F1 and what chose it, if that is not F1.  Of findings both are means over those that
     `measured` counts, F1 at each one's threshold of the highest; None without any.
+    lungs, segmenter: of frames that show the lungs alone, as of Facts.
     device: for people.  device_type: torch's, such as cpu.  compile: why torch.compile is used, or not.
     """
 
@@ -46,6 +48,8 @@ class Summary(Record, frozen=True, kw_only=True):
     positive: str
     crop: Count
     synthetic: bool
+    lungs: LungMode | UnsetType = UNSET
+    segmenter: str | UnsetType = UNSET
     task: Task = "classes"
     monitor: Monitor = "f1"
     best_value: float | None = None
@@ -64,6 +68,11 @@ class Summary(Record, frozen=True, kw_only=True):
     checkpoint_sha256: str
     versions: dict[str, str]
     not_for_diagnosis: bool = True
+
+    @property
+    def frames(self) -> str:
+        """What the frames show, for a person; "" for whole films."""
+        return "" if isinstance(self.segmenter, UnsetType) else frames_text(str(self.lungs), self.segmenter)
 
     @property
     def ending(self) -> str:
@@ -140,6 +149,11 @@ def title(facts: Facts, names: ClassNames, num_train: int, num_val: int, measure
     return f"{names.listed(facts.task)}: {num_train} training and {num_val} validation {kind}; {which}"
 
 
+def lung_facts(facts: Facts) -> dict[str, Any]:
+    """What weights and the summary keep of frames that show the lungs alone; nothing of whole films."""
+    return {} if facts.lungs == "off" else {"lungs": facts.lungs, "segmenter": facts.segmenter}
+
+
 def weights_name(config: TrainConfig) -> str:
     """The weights that a training began with: none, default, or a file's name without its folder."""
     weights = config.recipe.weights
@@ -159,6 +173,7 @@ def weights_description(
         "crop": facts.crop,
         "stored": facts.stored,
         "fit": facts.fit,
+        **lung_facts(facts),
         "dropout": config.recipe.dropout,
         "conversion_id": facts.conversion_id,
         "run": run,

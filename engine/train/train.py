@@ -112,6 +112,8 @@ def training_parts(summary: Summary, out: Path) -> Parts:
             f"on {summary.device}"
         )
     ]
+    if summary.frames:
+        parts.insert(0, Line(f"Frames show {summary.frames}."))
     if summary.device_type != "cpu":
         parts.append(Line(summary.compile.finding))
     parts += [path_line(out / name) for name in FILES]

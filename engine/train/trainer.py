@@ -29,6 +29,7 @@ from engine.train.summary import (
     Summary,
     early_convergence,
     label_cautions,
+    lung_facts,
     monitor_of,
     title,
     weights_description,
@@ -36,7 +37,7 @@ from engine.train.summary import (
 )
 from loaders import __version__
 from loaders.batches.loader import Loader
-from loaders.beton.format import Facts
+from loaders.beton.format import Facts, frames_text
 from loaders.cautions import caution
 from loaders.errors import CheckpointError, DivergedError, Interrupted
 from loaders.figure_text import class_names
@@ -89,6 +90,8 @@ class Training:
         names, purge_epoch = facts.classes if self.findings else (), len(self.state.history) + 1
         with RunFolder(config.out, purge_epoch, names) as self.folder:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
+            if facts.lungs != "off":
+                logger.info("frames show %s", frames_text(facts.lungs, facts.segmenter))
             logger.info("%s; %s", self.policy.describe(), self.policy.why.finding)
             for caution in self.cautions:
                 logger.warning("%s", caution.text)
@@ -143,6 +146,7 @@ class Training:
             positive=facts.positive,
             crop=facts.crop,
             synthetic=facts.synthetic,
+            **lung_facts(facts),
             task=facts.task,
             monitor=self.monitor,
             conversion_id=facts.conversion_id,

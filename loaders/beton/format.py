@@ -63,6 +63,7 @@ AGES = ("", *(f"{decade}0-{decade}9" if decade else "0-9" for decade in range(9)
 FOOTER_VERSION = 4  # the newest; 1 has no demographics, 2 no findings, 3 no lungs alone
 TASK_FACTS = ("task", "uncertain", "blank", "findings_crc")  # of findings
 LUNG_FACTS = ("lungs", "segmenter")  # of a footer of version 4 alone
+GIVEN = "given"  # the segmenter of masks that were given as files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,6 +253,20 @@ class Versioned(msgspec.Struct):
 def sexes_and_ages(rows_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The sex and the age of each row, places in SEXES and AGES: uint32 (N,) each."""
     return rows_N["flags"] >> 2 & 3, rows_N["flags"] >> 4 & 15
+
+
+def frames_text(lungs: str, segmenter: str) -> str:
+    """What frames show, for a person, to follow "frames show"; as of Facts."""
+    if lungs == "off":
+        return "whole films"
+    by = "as given masks have them" if segmenter == GIVEN else f"as segmenter {segmenter} finds them"
+    return f"the lungs alone ({lungs}), {by}"
+
+
+def conversion_text(facts: Facts) -> str:
+    """A conversion, for a person, with what its frames show if not whole films."""
+    shown = "" if facts.lungs == "off" else f" (--lungs {facts.lungs}, {facts.segmenter})"
+    return f"conversion {facts.conversion_id or 'unknown'}{shown}"
 
 
 def demographic_flags(sex: int, age: int) -> int:

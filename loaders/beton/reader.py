@@ -20,6 +20,7 @@ from loaders.beton.format import (
     TYPE_NDARRAY,
     TYPE_RGB,
     Facts,
+    frames_text,
     parse_footer,
     read_facts,
     sexes_and_ages,
@@ -115,6 +116,9 @@ class Beton:
         if facts.stored != self.side or not 1 <= facts.crop <= facts.stored or (facts.stored - facts.crop) % 2:
             found = f"frames of {facts.stored} and crops of {facts.crop}"
             raise self._map.bad(f"footer has {found}, expected frames of {self.side}")
+        if (facts.lungs != "off") != bool(facts.segmenter):
+            found = f"lungs {facts.lungs} and segmenter {facts.segmenter or 'none'}"
+            raise self._map.bad(f"footer has {found}, expected both, or neither where frames show whole films")
         if facts.task == "findings":
             if facts.positive or (label_N != NO_LABEL).any() or not facts.classes:
                 raise self._map.bad(
@@ -258,7 +262,7 @@ def beton_parts(path: Path, beton: Beton) -> Parts:
         "samples": f"{len(beton):,}: {by_class}",
         **({"findings": "present of known, by finding"} if findings else {"positive class": facts.positive}),
         "frames": f"{facts.stored}×{facts.stored} uint8, crop {facts.crop}, {facts.fit}",
-        **({} if facts.lungs == "off" else {"lungs": f"{facts.lungs}, by masks of segmenter {facts.segmenter}"}),
+        **({} if facts.lungs == "off" else {"shows": frames_text(facts.lungs, facts.segmenter)}),
         "split": f"{facts.split}, seed {facts.seed}",
         "groups": f"{len(np.unique(rows_N['group'])):,}" if beton.verified else "unknown",
         "patients": f"{int(rows_N['patient_hash'].any(1).sum()):,} images with a known patient",

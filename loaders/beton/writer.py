@@ -19,6 +19,7 @@ from loaders.beton.format import (
     NO_LABEL,
     PATIENT_KNOWN,
     Facts,
+    conversion_text,
     first_page,
     frame_fields,
     metadata_dtype,
@@ -141,7 +142,7 @@ def check_same_conversion(betons: Sequence[Beton]) -> None:
     for beton in betons:
         check_own(beton)
         if replace(beton.facts, split="") != replace(first.facts, split=""):
-            both = f"of conversion {beton.facts.conversion_id}, {first.path.name} of {first.facts.conversion_id}"
+            both = f"of {conversion_text(beton.facts)}, {first.path.name} of {conversion_text(first.facts)}"
             raise InputError(f"{beton.path}: {both}, expected one conversion; convert the radiographs again")
 
 

@@ -71,7 +71,7 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
         config = like_target(config, config.like)
     catalog = read_catalog(config.catalog, partial=config.like is not None)
     check_task(config, catalog)
-    masks = open_masks(config, catalog)
+    masks = None if config.lungs == "off" else open_masks(config, catalog)
     num_files = sum(not entry.excluded for entry in catalog.entries)
     side = stored_side(config.size)
     if config.dry_run:
@@ -93,7 +93,9 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
 
 
 def check_task(config: ConvertConfig, catalog: Catalog) -> None:
-    """Errors: InputError for a single class, or too many sources; ConfigError for a positive class there is not."""
+    """Errors: InputError for a single class, or too many sources; ConfigError for a positive class there is not, and for
+    masks that nothing is to be done with.
+    """
     if len(catalog.classes) < 2 and catalog.task == "classes":
         empty = "".join(f" ({one.finding})" for one in catalog.cautions if one.code == "folders-without-films")
         raise InputError(
@@ -105,6 +107,12 @@ def check_task(config: ConvertConfig, catalog: Catalog) -> None:
     check_number("view", {entry.view for entry in included}, config)
     if config.positive is not None and config.positive not in catalog.classes:
         raise ConfigError(f"--positive: found {config.positive}, expected one of {', '.join(catalog.classes)}")
+    for name, usual in (("masks", "auto"), ("segmenter", "shipped")) if config.lungs == "off" else ():
+        if (found := getattr(config, name)) != usual:
+            raise ConfigError(
+                f"found --{name} {found} with --lungs off, expected --lungs masked, boxed or boxed-equal with it; name "
+                "one, or leave it out"
+            )
 
 
 def num_findings(catalog: Catalog) -> int:

@@ -9,9 +9,11 @@ import msgspec
 from safetensors import SafetensorError, safe_open
 
 from loaders.atomic_file import storage_error
+from loaders.beton.format import GIVEN
 from loaders.beton.reader import Beton
-from loaders.config import CatalogConfig, ConvertConfig, Fit, stored_side
+from loaders.config import CatalogConfig, ConvertConfig, Fit, LungMode, stored_side
 from loaders.errors import CheckpointError, ConfigError, InputError
+from loaders.images.lungs import same_segmenter
 
 WEIGHTS = ("best.safetensors", "folds/*/run/best.safetensors")  # of `train`, and of `crossval`
 TRAINED_ON = ("train.beton", "val.beton")
@@ -27,6 +29,8 @@ class Task:
     stored: int
     fit: str
     task: str = "classes"
+    lungs: LungMode = "off"
+    segmenter: str = ""
 
 
 def like_target(config: ConvertConfig, like: Path) -> ConvertConfig:
@@ -51,7 +55,8 @@ def like_target(config: ConvertConfig, like: Path) -> ConvertConfig:
     if task.task == "classes" and config.catalog.task == "findings":
         raise ConfigError(f"--like {like}: of one label a film, found findings, expected classes; leave them out")
     wanted: dict[str, Any] = {
-        "positive": task.positive or None, "size": task.crop, "fit": task.fit, "val": 0.0, "holdout": 1.0,
+        "positive": task.positive or None, "size": task.crop, "fit": task.fit, "lungs": task.lungs,
+        "val": 0.0, "holdout": 1.0,
     }  # fmt: skip
     default = {field.name: field.default for field in (*fields(ConvertConfig), *fields(CatalogConfig))}
     for name, expected in {task.task: task.classes, **wanted}.items():
@@ -60,9 +65,21 @@ def like_target(config: ConvertConfig, like: Path) -> ConvertConfig:
             shown, needed = (",".join(value) if isinstance(value, tuple) else value for value in (found, expected))
             whose = "of a test set alone" if name in ("val", "holdout") else f"as of {like}"
             raise ConfigError(f"--{name}: found {shown}, expected {needed} {whose}; leave it out")
+    check_masks(config, task, like)
     names: dict[str, Any] = {task.task: task.classes}
     catalog = replace(config.catalog, **names)
     return replace(config, catalog=catalog, **wanted)
+
+
+def check_masks(config: ConvertConfig, task: Task, like: Path) -> None:
+    """Errors: ConfigError unless the lungs will be found as the target's were: by masks as files, or its segmenter."""
+    given = config.masks != "auto"
+    if task.lungs != "off" and given != (task.segmenter == GIVEN):
+        remedy = "leave it out" if given else "name a CSV of path and mask"
+        expected = "auto" if given else "masks as files"
+        raise ConfigError(f"--masks: found {config.masks}, expected {expected}, as of {like}; {remedy}")
+    if task.lungs != "off" and not given:
+        same_segmenter(config.segmenter, task.segmenter, like)
 
 
 def read_task(like: Path) -> Task:

@@ -217,6 +217,20 @@ def load_segmenter(name: str) -> Segmenter:
     return shipped_segmenter() if name == "shipped" else read_segmenter(Path(name), name)
 
 
+def same_segmenter(name: str, identity: str, like: Path) -> Segmenter:
+    """The segmenter of that name, if it found the lungs of a run or beton, `like`, with this identity.
+
+    Errors: ConfigError for another one; and as of load_segmenter.
+    """
+    segmenter = load_segmenter(name)
+    if segmenter.record.identity != identity:
+        raise ConfigError(
+            f"--segmenter {name}: segmenter {segmenter.record.identity}, expected {identity}, which found the lungs of "
+            f"{like}; name its folder, or train again on betons of this one"
+        )
+    return segmenter
+
+
 def read_segmenter(folder: Path, name: str) -> Segmenter:
     """Read a folder's nets and check each one's bytes."""
     if not (folder / RECORD).is_file():

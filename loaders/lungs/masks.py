@@ -184,20 +184,21 @@ def match_csv(path: Path, number_of: Mapping[str, int]) -> tuple[dict[int, Path]
     """
     remedy = "name a CSV that ties each radiograph's path to its mask"
     every = read_rows(path, itemgetter("path"), ("path", "mask"), (), remedy, strip=False).values()
-    mask_of = {PurePosixPath(row["path"]): path.parent / row["mask"] for _, row in every if row["mask"]}
+    mask_of = {PurePosixPath(row["path"]): row["mask"] for _, row in every}
     by_name: dict[str, list[tuple[PurePosixPath, int]]] = defaultdict(list)
     for film, number in number_of.items():
         by_name[PurePosixPath(film).name].append((PurePosixPath(film), number))
     fitting: dict[int, list[Path]] = defaultdict(list)
-    for wanted, mask in mask_of.items():
+    listed = {film: mask for film, mask in mask_of.items() if mask}
+    for wanted, mask in listed.items():
         films = by_name[wanted.name]
         numbers = [number for film, number in films if film == wanted] or [
             number for film, number in films if film not in mask_of and same_end(film, wanted)
         ]
         if len(numbers) == 1:
-            fitting[numbers[0]].append(mask)
+            fitting[numbers[0]].append(path.parent / mask)
     found = {number: masks[0] for number, masks in fitting.items() if len(masks) == 1}
-    return found, len(mask_of) - len(found)
+    return found, len(listed) - len(found)
 
 
 def same_end(first: PurePosixPath, second: PurePosixPath) -> bool:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from engine.config import CrossvalConfig, EvaluateConfig, ExplainConfig, HurdlesConfig, PredictConfig, Switch
 from engine.crossval.crossval import crossval
 from engine.crossval.findings import fold_cautions
-from engine.crossval.folds import deal_folds, external_copies, open_external, open_pool
+from engine.crossval.folds import away_cautions, deal_folds, external_copies, open_external, open_pool
 from engine.crossval.lungs import pool_lungs
 from engine.crossval.output import crossval_parts
 from engine.device import choose_policy
@@ -53,11 +53,11 @@ from engine.report.verdict import judge
 from engine.statistics.calibration import TEMPERATURES
 from engine.statistics.estimates import Estimate
 from engine.statistics.thresholds import choose_operating_points
-from engine.train.checkpoint import ValidationScores
+from engine.train.checkpoint import ValidationScores, load_checkpoint, save_checkpoint
 from engine.train.device_batches import triton_trouble
 from engine.train.epochs import Captured
 from engine.train.leakage import HASHES, save_record, training_cautions
-from engine.train.run_folder import run_id, save_settings
+from engine.train.run_folder import BEST, run_id, save_settings
 from engine.train.state import UNWATCHED
 from engine.train.summary import Summary, early_convergence, label_cautions
 from engine.train.train import train, training_parts
@@ -71,13 +71,18 @@ from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
 from loaders.cautions import CODES, Caution, Gravity, caution, each_once
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig
+from loaders.convert.conversion import Row
 from loaders.convert.convert import convert
 from loaders.convert.demographics import demographics_caution
+from loaders.convert.lungs import LungMasks, lungs_kept
+from loaders.images.frame import template_SS
+from loaders.images.lungs import shipped_segmenter
 from loaders.output import Line, Parts
 from loaders.records import encode_record, read_record
 from loaders.settings import build
 from loaders.sources import confounding
-from loaders.sources.catalog import read_catalog
+from loaders.sources.catalog import Catalog, read_catalog
+from loaders.sources.entry import Entry
 from loaders.sources.split import known_patients
 from loaders.statistics import Progress, no_progress
 from tests.engine.test_device_step import CUDA, Recorder, recorder  # noqa: F401 - a fixture
@@ -98,6 +103,7 @@ PLACES = {  # where a code can appear, if not in terminal, JSON and page; a card
     "machine-unsteady": {TERMINAL, JSON},
     "audit-off": {TERMINAL},
     "no-leakage-record": {TERMINAL},
+    "masks-given-in-training": {TERMINAL},
     "files-of-the-run": {TERMINAL},
     "folder-without-pictures": {TERMINAL},
     "files-named-twice": {TERMINAL},
@@ -196,6 +202,13 @@ def external(case: Case, **facts: Any) -> list[Caution]:
         return open_external(path, open_pool(case.betons, stack), stack)[1]
 
 
+def found_otherwise(case: Case) -> list[Caution]:
+    """An external beton whose lungs were found by a segmenter, beside a pool with given masks."""
+    paths = [case.beton(facts=facts) for facts in (GIVEN_MASKS | {"segmenter": "f" * 16}, GIVEN_MASKS)]
+    with Beton(paths[0]) as tested, Beton(paths[1]) as trained:
+        return away_cautions("elsewhere", [tested], [trained])
+
+
 def copied(case: Case, searched: bool = True, **settings: bool) -> list[Caution]:
     """What is said of a set whose first film is a copy of one in training, where that can be searched for."""
 
@@ -267,8 +280,11 @@ def restarted(case: Case) -> list[Caution]:
     return read_record(Summary, case.run / "summary.json").cautions
 
 
-def predicted(case: Case, gone: bool = False) -> list[Caution]:
-    """A prediction for one of the run's own training files, without an audit.  gone: the leakage record is."""
+def predicted(case: Case, gone: bool = False, **state: Any) -> list[Caution]:
+    """A prediction for one of the run's own training files, without an audit.  gone: the leakage record is.
+
+    state: of the weights, changed.
+    """
     rows = [line.split(",") for line in (case.betons / "convert.csv").read_text().splitlines()]
     path = next(row[0] for row in rows if row[3] == "train")
     run = case.run
@@ -276,6 +292,11 @@ def predicted(case: Case, gone: bool = False) -> list[Caution]:
         run = case.place / "gone"
         shutil.copytree(case.run, run)
         (run / "leakage.safetensors").unlink()
+    if state:
+        run = case.place / "other-state"
+        shutil.copytree(case.run, run)
+        tensors, content = load_checkpoint(run / BEST)
+        save_checkpoint(run / BEST, tensors, content | state)
     settings = {
         "run": run,
         "files": (case.source / path,),
@@ -357,6 +378,21 @@ def of_sources(case: Case) -> list[Caution]:
     lonely_N = np.where(own_N == 1, film_N // 2 % 2, np.nan)
     value_NK = np.column_stack([own_N, near_N, lonely_N])
     return confounding.finding_cautions(("own", "near", "lonely"), value_NK, own_N.tolist(), film_N)
+
+
+def of_lungs(task: Literal["classes", "findings"]) -> list[Caution]:
+    """Of 60 films each with and without something, of which a third of those with it have no credible mask."""
+    rows = [
+        Row(
+            entry=Entry(path=f"{place}", label="ab"[place % 2], findings=bytes([place % 2])),
+            group=place,
+            verdict="rejected" if place % 6 == 1 else "written",
+        )
+        for place in range(120)
+    ]
+    names = ("a", "b") if task == "classes" else ("a",)
+    masks = LungMasks(mode="masked", segmenter=shipped_segmenter(), given={}, num_lost=1)
+    return [*lungs_kept(masks, Catalog(root=Path(), entries=(), classes=names, task=task), rows).cautions]
 
 
 def in_folders(case: Case) -> list[Caution]:
@@ -560,6 +596,7 @@ def of_few_masks(case: Case) -> list[Caution]:
         return pool_lungs(pool, build(CrossvalConfig, settings), UNWATCHED)[1].cautions
 
 
+GIVEN_MASKS = {"lungs": "masked", "segmenter": "given"}  # facts of a beton, or of a run's weights
 Plant = Callable[[Case], list[Caution]]
 PLANTS: dict[str, tuple[str, Plant]] = {
     "leakage-forced": ("evaluation", lambda case: case.checked(case.betons / "train.beton")),
@@ -575,6 +612,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "findings-near-source": ("catalog", of_sources),
     "findings-of-one-source": ("catalog", of_sources),
     "synthetic-phantoms": ("training", lambda case: training_cautions(Beton(case.betons / "train.beton"))),
+    "lungs-alone": ("training", lambda case: training_cautions(Beton(case.beton("train", facts=GIVEN_MASKS)))),
     "early-convergence": ("training", lambda case: early_convergence({"val_f1": 0.5, "val_accuracy": 0.995})),
     "patients-unknown": ("evaluation", unknown_patients),
     "training-patients-unknown": ("evaluation", unknown_training_patients),
@@ -582,6 +620,10 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "unverified-beton": ("evaluation", lambda case: case.checked(case.foreign())),
     "every-image-its-own-group": ("crossval", pool_of),
     "frames-fitted-differently": ("evaluation", lambda case: case.checked(case.beton(), fit="contain")),
+    "lungs-found-otherwise": (
+        "evaluation",
+        lambda case: case.checked(case.beton(facts=GIVEN_MASKS), lungs="masked", segmenter="f" * 16),
+    ),
     "groups-unknown": ("evaluation", lambda case: case.checked(case.foreign())),
     "one-group": ("evaluation", lambda case: group_cautions(1)),
     "few-groups": ("evaluation", lambda case: group_cautions(9)),
@@ -603,6 +645,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "maps-not-comparable": ("explanation", lambda case: maps(correlation=None)),
     "deletion-not-faster": ("explanation", lambda case: maps()),
     "external-fitted-differently": ("crossval", lambda case: external(case, fit="contain")),
+    "external-lungs-found-otherwise": ("crossval", found_otherwise),
     "external-shares-sources": ("crossval", lambda case: external(case, sources=("", "Synthetic"))),
     "external-sources-unknown": ("crossval", lambda case: external(case, sources=("", ""))),
     "external-site-key-differs": ("crossval", lambda case: external(case, site_key_id="0" * 16)),
@@ -632,6 +675,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "machine-busy": ("profile", lambda case: machine_cautions(1.0, 4.0, 2)),
     "machine-unsteady": ("profile", lambda case: machine_cautions(2.0, 0.1, 2)),
     "audit-off": ("prediction", predicted),
+    "masks-given-in-training": ("prediction", lambda case: predicted(case, **GIVEN_MASKS)),
     "no-leakage-record": ("prediction", lambda case: predicted(case, gone=True)),
     "files-of-the-run": ("prediction", predicted),
     "folder-without-pictures": ("prediction", sources),
@@ -666,6 +710,9 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "labels-left-out": ("catalog", as_a_test_set),
     "copies-contradict": ("catalog", of_copies),
     "findings-undefined": ("catalog", of_copies),
+    "masks-of-no-film": ("catalog", lambda case: of_lungs("classes")),
+    "lungs-lost-by-class": ("catalog", lambda case: of_lungs("classes")),
+    "lungs-lost-by-finding": ("catalog", lambda case: of_lungs("findings")),
     "splits-set-aside": ("catalog", as_a_test_set),
     "healthy-not-positive": ("catalog", without_a_positive_class),
     "few-patients-of-class": ("probes", lambda case: unprobed(12, 9)),

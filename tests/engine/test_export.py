@@ -36,6 +36,7 @@ from loaders.cautions import caution
 from loaders.errors import CheckpointError, ConfigError, IntegrityError
 from tests.example_run import CHECKPOINT, alone, deletion, estimate, explanation, metrics, put, small_training
 from tests.findings_example import NAMES, write_findings
+from tests.lungs_example import SHIPPED, run_with
 
 pytestmark = pytest.mark.extras
 
@@ -150,6 +151,7 @@ def test_the_file_is_valid_says_what_it_is_and_names_no_path(run: Path, exported
     assert json.loads(facts["classes"]) == list(known.classes) and facts["positive"] == known.positive
     assert (int(facts["crop"]), int(facts["stored"]), facts["fit"]) == (known.crop, known.stored, known.fit)
     assert (facts["conversion_id"], facts["plainfilm"]) == (known.conversion_id, __version__)
+    assert not {"lungs", "segmenter"} & facts.keys() and "lungs" not in model.doc_string  # of whole films
     assert facts["not_for_diagnosis"] == "true" and "not for diagnosis" in model.doc_string
     (frames,) = model.graph.input
     assert frames.type.tensor_type.elem_type == onnx.TensorProto.UINT8
@@ -206,6 +208,32 @@ def test_the_cards_example_runs_and_says_what_predict_says(
     predict_files(PredictConfig(run=run, files=(film,), audit="off", device="cpu"))
     (row,) = csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines())
     assert found == {name: pytest.approx(float(row[f"probability_{name}"]), abs=1e-4) for name in ("covid", "normal")}
+
+
+def test_of_a_run_on_the_lungs_alone_file_and_card_say_so_and_the_example_finds_them(
+    run: Path, exported: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxed = run_with(run, tmp_path / "run", lungs="boxed", segmenter=SHIPPED)
+    trained, model = load_trained(boxed), onnx.load(exported)  # the network is the same
+    exporting.describe(onnx, model, trained)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    frames = f"the lungs alone (boxed), as segmenter {SHIPPED} finds them"
+    assert (facts["lungs"], facts["segmenter"]) == ("boxed", SHIPPED) and frames in model.doc_string
+    card = card_of(trained, "model.onnx")
+    assert f"They show {frames}." in card.replace("\\", "")
+    film = sorted((phantoms.parent / "images").rglob("*.png"))[0]
+    shutil.copy(film, tmp_path / "radiograph.png")
+    shutil.copy(exported, tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(card.split("```python\n")[1].split("```")[0], "card", "exec"), {})
+    found = json.loads(printed.getvalue().replace("'", '"'))
+    for predicting, same in ((boxed, True), (run, False)):
+        predict_files(PredictConfig(run=predicting, files=(film,), audit="off", device="cpu"))
+        (row,) = csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines())
+        expected = {name: pytest.approx(float(row[f"probability_{name}"]), abs=5e-6) for name in ("covid", "normal")}
+        assert (found == expected) is same
 
 
 def test_the_card_shows_results_of_these_weights_with_intervals_and_of_no_others(run: Path, tmp_path: Path) -> None:

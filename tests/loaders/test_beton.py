@@ -8,6 +8,7 @@ import tracemalloc
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,9 +22,11 @@ from loaders.beton.format import (
     ALLOCATION,
     BLOCK,
     DESCRIPTOR,
+    FOOTER_VERSION,
     HEADER,
     ROW,
     SEXES,
+    TASK_FACTS,
     Facts,
     demographic_flags,
     sexes_and_ages,
@@ -31,7 +34,8 @@ from loaders.beton.format import (
 from loaders.beton.reader import Beton
 from loaders.beton.writer import beton_size, check_room, subset_id, write_beton, write_subset
 from loaders.errors import BetonError, ConfigError, InputError, StorageError
-from loaders.images.frame import LUNG_MARGIN, read_mask, template_SS, without_lungs
+from loaders.images.frame import LUNG_MARGIN, read_mask, template_SS
+from loaders.images.regions import without_region
 from tests.faults.beton_layout import facts_of, own_layout, reforged, with_facts
 from tests.findings_example import NAMES, write_findings
 
@@ -299,6 +303,7 @@ def test_a_missing_file_is_a_storage_error_with_its_name(tmp_path: Path) -> None
         ("crop", [None]), ("crop", "46"), ("stored", 46.0), ("classes", "ab"), ("classes", {"covid": 1}),
         ("positive", ["covid"]), ("views", [None]), ("versions", [1]), ("versions", {"numpy": 2}), ("synthetic", "no"),
         ("seed", None), ("colour", "blue"), ("demographics", "yes"), ("footer_version", "2"), ("footer_version", 0),
+        ("segmenter", None),
     ],
 )  # fmt: skip
 def test_facts_of_another_type_are_refused_even_where_every_checksum_fits(
@@ -376,14 +381,53 @@ def test_sex_and_age_are_kept_in_a_footer_of_version_2(tmp_path: Path) -> None:
         write_beton(path, frames, label_N, rows_N, facts, PAGE)
 
 
+@pytest.mark.parametrize(
+    ("others", "kept"),
+    [({}, ()), ({"demographics": True}, ("demographics",)), ({"task": "findings"}, ("demographics", *TASK_FACTS))],
+)
+def test_frames_of_the_lungs_alone_are_facts_in_a_footer_of_version_4(
+    tmp_path: Path, others: dict[str, Any], kept: tuple[str, ...]
+) -> None:
+    path, labels = tmp_path / "x.beton", np.zeros(1, int)
+    facts = some_facts(lungs="boxed-equal", segmenter="0123456789abcdef", **others)
+    if others.get("task"):
+        facts, labels = replace(facts, positive=""), np.zeros((1, facts.num_findings), np.float32)
+    write_beton(path, np.zeros((1, 46, 46), np.uint8), labels, np.zeros(1, ROW), facts, PAGE)
+    found = facts_of(path.read_bytes(), own_layout(path.read_bytes(), 46))
+    assert found["footer_version"] == 4 and (found["lungs"], found["segmenter"]) == (facts.lungs, facts.segmenter)
+    assert {"demographics", *TASK_FACTS} & found.keys() == {*kept}
+    with Beton(path) as beton:
+        assert beton.facts == facts
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"lungs": "hidden", "segmenter": "given"}, r"unreadable facts \(Invalid enum value 'hidden'"),
+        ({"lungs": ["masked"], "segmenter": "given"}, "unreadable facts"),
+        ({"lungs": "masked"}, "footer has lungs masked and segmenter none, expected both, or neither"),
+        ({"segmenter": "given"}, "footer has lungs off and segmenter given, expected both, or neither"),
+    ],
+)
+def test_lungs_that_are_unknown_or_found_by_nothing_are_refused_even_where_every_checksum_fits(
+    whole: bytes, tmp_path: Path, changes: dict[str, Any], found: str
+) -> None:
+    layout = own_layout(whole, 46)
+    content = with_facts(whole, layout, facts_of(whole, layout) | {"footer_version": 4} | changes)
+    (tmp_path / "x.beton").write_bytes(content)
+    with pytest.raises(BetonError, match=rf"x\.beton: .*{found}"):
+        Beton(tmp_path / "x.beton")
+
+
 @pytest.mark.parametrize("change", ["facts", "rows", "fields"])
 def test_a_beton_of_a_newer_version_is_refused_by_its_version_whatever_else_it_has(
     whole: bytes, tmp_path: Path, change: str
 ) -> None:
     layout = own_layout(whole, 46)
-    facts = facts_of(whole, layout) | {"footer_version": 4}
+    newer = FOOTER_VERSION + 1
+    facts = facts_of(whole, layout) | {"footer_version": newer}
     if change == "facts":
-        facts = {"footer_version": 4, "classes": {"covid": 1}, "anew": [1]}
+        facts = {"footer_version": newer, "classes": {"covid": 1}, "anew": [1]}
     content = bytearray(with_facts(whole, layout, facts))
     if change == "rows":  # as if there were more of them
         content[layout.footer + 16] += 1
@@ -394,10 +438,10 @@ def test_a_beton_of_a_newer_version_is_refused_by_its_version_whatever_else_it_h
     for trust in (False, True):
         with pytest.raises(BetonError) as refused:
             Beton(path, trust_unverified=trust)
-        found, expected = "written by a newer plainfilm (footer version 4)", "expected at most 3; update plainfilm"
-        assert str(refused.value) == f"{path}: {found}, {expected}"
+        found, expected = f"written by a newer plainfilm (footer version {newer})", f"expected at most {newer - 1}"
+        assert str(refused.value) == f"{path}: {found}, {expected}; update plainfilm"
     damaged = path.read_bytes()
-    path.write_bytes(damaged.replace(b'"footer_version": 4', b'"footer_version": 5'))
+    path.write_bytes(damaged.replace(b'"footer_version": 5', b'"footer_version": 6'))
     with pytest.raises(BetonError, match="footer checksum differs from the expected; convert the radiographs again"):
         Beton(path)
 
@@ -425,7 +469,7 @@ def test_frames_labels_and_rows_are_the_sources_in_the_order_asked_for(betons: P
             assert subset.page_size == a.page_size
 
 
-def blank_lungs(frame_SS: np.ndarray) -> np.ndarray:
+def blank_lungs(frame_SS: np.ndarray, sample: int = 0) -> np.ndarray:
     return np.where(template_SS(len(frame_SS), LUNG_MARGIN), np.uint8(128), frame_SS)
 
 
@@ -513,10 +557,11 @@ def test_the_lungs_usual_place_covers_the_lungs_that_phantoms_have(phantoms: Pat
 
 def test_all_but_the_lungs_stands_in_the_crop(phantoms: Path) -> None:
     frame_SS = np.tile(np.linspace(0, 255, 46).astype(np.uint8), (46, 1))
-    shown_SS = without_lungs(frame_SS, 32)
+    usual_SS = template_SS(46, LUNG_MARGIN)
+    shown_SS = without_region(frame_SS, usual_SS, 32)
     crop_CC = shown_SS[7:39, 7:39]
     assert shown_SS.shape == frame_SS.shape and shown_SS.dtype == np.uint8
-    blank_CC = without_lungs(np.zeros((46, 46), np.uint8), 32)[7:39, 7:39] > 0
+    blank_CC = without_region(np.zeros((46, 46), np.uint8), usual_SS, 32)[7:39, 7:39] > 0
     assert 0.3 < blank_CC.mean() < 0.7, "some of it is hidden, and most of a chest's surroundings are not"
     wanted_CC = cv2.resize(blank_lungs(frame_SS), (32, 32), interpolation=cv2.INTER_AREA)
     assert np.abs(crop_CC.astype(int) - wanted_CC).max() <= 1

@@ -25,11 +25,12 @@ from loaders.beton.format import AGES, BELOW_STORED_SIDE, PATIENT_KNOWN, SEXES, 
 from loaders.beton.reader import Beton
 from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig
+from loaders.convert import lungs as convert_lungs
 from loaders.convert.conversion import Conversion, Row, conversion_parts
 from loaders.convert.convert import choose_splits, convert, spool_file
 from loaders.convert.patient_hash import load_site_key
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
-from loaders.images import files
+from loaders.images import files, lungs
 from loaders.images.decode import write_frame
 from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
@@ -114,6 +115,9 @@ def test_every_refusal_of_a_file_has_a_code_with_a_meaning() -> None:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "refuse"
     ]
     codes = {ast.literal_eval(call.args[2]) if len(call.args) > 2 else "damaged" for call in calls}
+    for path in (lungs.__file__, convert_lungs.__file__):  # those of a film's mask
+        nodes = ast.walk(ast.parse(Path(path).read_text()))
+        codes |= files.REFUSALS.keys() & {node.value for node in nodes if isinstance(node, ast.Constant)}
     assert len(calls) > 70 and codes == set(files.REFUSALS)
     tables = (files.REFUSALS, EXCLUDED, DEFECTS)
     assert sum(map(len, tables)) == len(set().union(*tables)), "one code, one meaning"

@@ -20,11 +20,13 @@ from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.conversion import Conversion
 from loaders.convert.convert import convert
 from loaders.errors import BetonError, CheckpointError, ConfigError, InputError
+from loaders.images.frame import MID_GREY
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom, write_phantoms
 from loaders.settings import build
 from tests.example_run import small_training
 from tests.loaders.test_beton import strip_footer
+from tests.lungs_example import SHIPPED, run_with, write_lungs
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,69 @@ def test_a_setting_that_contradicts_the_target_is_refused_even_at_its_default(
         assert cli.main([*arguments, f"--{share}", given]) == 2
         assert f"--{share}: found {given}, expected {whole} of a test set alone" in capsys.readouterr().err
     assert not (source.parent / "out").exists()
+
+
+def of_lungs(target: Path, folder: Path, like: str, segmenter: str = SHIPPED) -> Path:
+    """The target, as a beton or a run, of lungs alone in their boxes."""
+    if like == "R":
+        return run_with(target / "R", folder / "R", lungs="boxed", segmenter=segmenter)
+    return write_lungs(target / "B", folder / "B", "boxed", segmenter) / "train.beton"
+
+
+@pytest.mark.parametrize("like", ["R", "B"])
+@pytest.mark.parametrize("given", [False, True])
+def test_lungs_are_shown_as_the_target_shows_them(
+    target: Path, source: Path, tmp_path: Path, like: str, given: bool
+) -> None:
+    aim, changes = of_lungs(target, tmp_path, like, "given" if given else SHIPPED), dict[str, Any]()
+    if given:
+        films = sorted(path.relative_to(source) for path in source.rglob("*.png"))
+        for path in films:
+            (tmp_path / "masks" / path).parent.mkdir(parents=True, exist_ok=True)
+            mask_HW = np.zeros((128, 128), np.uint8)
+            mask_HW[30:100, 20:55] = mask_HW[30:100, 70:105] = 255
+            Image.fromarray(mask_HW).save(tmp_path / "masks" / path)
+        (tmp_path / "masks.csv").write_text("\n".join(["path,mask", *(f"{path},masks/{path}" for path in films)]))
+        changes["masks"] = str(tmp_path / "masks.csv")
+    done = converted(source, aim, **changes)
+    with Beton(done.out / "heldout.beton") as beton:
+        assert (beton.facts.lungs, beton.facts.segmenter) == ("boxed", "given" if given else SHIPPED)
+        assert len(beton) == done.counts["written"] > 3
+        blank_N = [np.mean(beton.frame(sample) == MID_GREY) for sample in range(len(beton))]
+    assert min(blank_N) > 0.5, "most of a frame is outside the lungs' box, and blank"
+    plain = converted(source, target / like if like == "R" else target / "B" / "train.beton")
+    with Beton(plain.out / "heldout.beton") as beton:
+        assert beton.facts.lungs == "off" and (beton.frame(0) == MID_GREY).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "flags", "found"),
+    [
+        (SHIPPED, ["--lungs", "off"], "--lungs: found off, expected boxed as of"),  # the default, but named
+        (SHIPPED, ["--lungs", "masked"], "--lungs: found masked, expected boxed as of"),
+        (SHIPPED, ["--masks", "m.csv"], "--masks: found m.csv, expected auto, as of"),
+        ("given", [], "--masks: found auto, expected masks as files, as of"),
+        ("given", ["--lungs", "boxed"], "--masks: found auto, expected masks as files, as of"),
+        ("f" * 16, [], f"--segmenter shipped: segmenter {SHIPPED}, expected {'f' * 16}, which found the lungs of"),
+    ],
+)
+@pytest.mark.parametrize("like", ["R", "B"])
+def test_lungs_that_the_target_shows_otherwise_are_refused(
+    target: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], like: str, segmenter: str,
+    flags: list[str], found: str,
+) -> None:  # fmt: skip
+    aim = of_lungs(target, tmp_path, like, segmenter)
+    arguments = ["convert", str(source), "--like", str(aim), "--out", str(tmp_path / "out"), *flags]
+    assert cli.main(arguments) == 2
+    assert f"{found} {aim}" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_whole_films_of_a_target_stay_whole(
+    target: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["convert", str(source), "--like", str(target / "R"), "--out", str(tmp_path / "out")]
+    assert cli.main([*arguments, "--lungs", "masked"]) == 2
+    assert f"--lungs: found masked, expected off as of {target / 'R'}" in capsys.readouterr().err
 
 
 def test_from_python_a_default_counts_as_not_given(target: Path, source: Path) -> None:
@@ -232,6 +297,7 @@ def test_what_is_no_target_is_refused_by_name(target: Path, source: Path, tmp_pa
     weights = tmp_path / "run" / "best.safetensors"
     weights.parent.mkdir()
     state = {"classes": ["a", "b"], "positive": "a", "crop": 40, "stored": 58, "fit": "unknown"}
+    hidden = state | {"fit": "stretch", "lungs": "hidden", "segmenter": "given"}
     empty = {"x": np.zeros(1, np.float32)}
     cut = (target / "R" / "best.safetensors").read_bytes()[:100]
     for plant, kind, expected in (
@@ -239,6 +305,7 @@ def test_what_is_no_target_is_refused_by_name(target: Path, source: Path, tmp_pa
         (lambda: save_file(empty, weights), CheckpointError, "not the weights of a run"),
         (lambda: save_file(empty, weights, {"state": "{}"}), CheckpointError, "not the weights of a run"),
         (lambda: save_file(empty, weights, {"state": json.dumps(state)}), InputError, "fitted by unknown"),
+        (lambda: save_file(empty, weights, {"state": json.dumps(hidden)}), CheckpointError, "value 'hidden'"),
     ):
         plant()
         with pytest.raises(kind, match=expected):
