@@ -29,6 +29,7 @@ SHIPPED = Path(__file__).with_name("lungs")
 RECORD = "segmenter.json"
 TURN, ZOOM = 5.0, 1.06  # degrees clockwise and factor of the second look
 LEAST_PART = 0.004  # share of the frame; smaller specks are no lungs
+WINDOW = 256  # frames whose lungs are found ahead
 EDGE = 2  # pixels of SIDE; lungs this near to the frame's edge reach it
 # Limits of a credible mask; docs/LUNGS.md shows how they were chosen
 LEAST_AGREEMENT, LEAST_BALANCE, MOST_CUT = 0.75, 0.25, 0.35
@@ -162,7 +163,8 @@ class Segmenter:
             return None if nets_N2[place, 0] < 0 else self.find(frame_of(place), nets_N2[place])
 
         with ThreadPoolExecutor(workers or usable_cores()) as pool:
-            yield from pool.map(found, range(len(nets_N2)))
+            for start in range(0, len(nets_N2), WINDOW):  # lest masks pile up that are not taken yet
+                yield from pool.map(found, range(start, min(start + WINDOW, len(nets_N2))))
 
 
 def standardised(small_TT: np.ndarray) -> np.ndarray:
@@ -220,20 +222,30 @@ def read_segmenter(folder: Path, name: str) -> Segmenter:
             "the path"
         )
     record = read_record(SegmenterRecord, folder / RECORD)
-    if len(record.nets) < record.num_nets:
+    if len(record.nets) < max(1, record.num_nets):
         raise ConfigError(
-            f"--segmenter {name}: {len(record.nets)} of {record.num_nets} nets, expected all; run the same "
+            f"--segmenter {name}: {len(record.nets)} of {max(1, record.num_nets)} nets, expected all; run the same "
             "`segment-train` again, which goes on from there"
         )
-    contents = []
-    for net in record.nets:
-        path = folder / net.file
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise storage_error(path, error) from error
-        if hashlib.sha256(content).hexdigest() != net.sha256:
-            remedy = "install plainfilm again" if name == "shipped" else "bring it back, or train it again"
-            raise IntegrityError(f"{path}: checksum differs from that in {RECORD}: damaged or replaced; {remedy}")
-        contents.append(content)
-    return Segmenter(name=name, record=record, content_K=tuple(contents))
+    return Segmenter(name=name, record=record, content_K=tuple(read_net(folder, net, name) for net in record.nets))
+
+
+def read_net(folder: Path, net: NetRecord, name: str) -> bytes:
+    """A net's ONNX, which has its checksum and which OpenCV can run.  Errors: IntegrityError, StorageError."""
+    remedy = "install plainfilm again" if name == "shipped" else "bring it back, or train it again"
+    path = folder / net.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise storage_error(path, error) from error
+    if hashlib.sha256(content).hexdigest() != net.sha256:
+        raise IntegrityError(f"{path}: checksum differs from that in {RECORD}: damaged or replaced; {remedy}")
+    try:
+        reader = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
+        reader.setInput(np.zeros((1, 1, SIDE, SIDE), np.float32))
+        shape = reader.forward().shape
+    except cv2.error as error:
+        raise IntegrityError(f"{path}: no net that OpenCV can run ({error.err}), expected one; {remedy}") from error
+    if shape != (1, 1, SIDE // 2, SIDE // 2):
+        raise IntegrityError(f"{path}: gives {shape}, expected logits {(1, 1, SIDE // 2, SIDE // 2)}; {remedy}")
+    return content

@@ -27,7 +27,6 @@ from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig
 from loaders.convert.conversion import Conversion, Row, conversion_parts
 from loaders.convert.convert import choose_splits, convert, spool_file
-from loaders.convert.patient_hash import load_site_key
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
 from loaders.images import files
 from loaders.images.decode import write_frame
@@ -37,6 +36,7 @@ from loaders.output import Line
 from loaders.settings import build
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import EXCLUDED, Entry
+from loaders.sources.patient_hash import load_site_key
 
 
 @pytest.fixture
