@@ -199,25 +199,31 @@ def cells(row: Row) -> list[object]:
 
 
 def picture(rows: Sequence[Row], frames_NSS: np.ndarray) -> bytes:
-    """The contact sheet, by row of masks.csv: doubtful masks first, then some of the credible ones."""
+    """The contact sheet, by row of masks.csv: doubtful masks first, then credible ones, the least certain first."""
     places = {verdict: [place for place, row in enumerate(rows) if row.verdict == verdict] for verdict in VERDICTS}
-    doubtful, credible = places["doubtful"][:MOST_DOUBTFUL], places["credible"]
+    doubtful = places["doubtful"][:MOST_DOUBTFUL]
+    credible = sorted(places["credible"], key=lambda place: lungs_of(rows[place]).agreement)
     few = np.linspace(0, len(credible) - 1, min(len(credible), MOST_TILES - len(doubtful))).astype(int)
     tiles = []
     for place in doubtful + [credible[number] for number in few]:
-        row = rows[place]
-        assert row.lungs is not None
+        row, lungs = rows[place], lungs_of(rows[place])
         colour = DOUBTFUL if row.kind else FOUND
-        line = f"agreement {row.lungs.agreement:.2f}, balance {row.lungs.balance:.2f}"
+        line = f"agreement {lungs.agreement:.2f}, balance {lungs.balance:.2f}"
         tiles.append(
             Tile(
                 frame_SS=frames_NSS[place],
-                outlines=[(row.lungs.mask_SS, colour)],
+                outlines=[(lungs.mask_SS, colour)],
                 lines=(f"{place + 2}: {row.kind or row.verdict}", line),
             )
         )
     shown = f"{len(doubtful)} of {len(places['doubtful'])} doubtful, {len(few)} of {len(credible)} credible"
     return contact_sheet(tiles, f"Lungs by row of {TABLE}: {shown}")
+
+
+def lungs_of(row: Row) -> Lungs:
+    """The lungs of a film that has a mask."""
+    assert row.lungs is not None
+    return row.lungs
 
 
 def segment_parts(done: Segmented) -> Parts:
