@@ -554,7 +554,7 @@ def run_segment_train(screen: Console, config: SegmentTrainConfig) -> None:
 def run_segment_test(screen: Console, config: SegmentTestConfig) -> None:
     """Measure how well a segmenter's masks agree with given ones."""
     test = load(screen, "engine.segmentation.test", status="loading the segmenter …")
-    show_parts(screen, test.tested_parts(with_bars(screen, test.segment_test, config)))
+    show_parts(screen, test.score_parts(with_bars(screen, test.segment_test, config)))
 
 
 def print_version() -> None:

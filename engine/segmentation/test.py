@@ -173,7 +173,7 @@ def worst_sheet(tested: Tested) -> bytes:
     return contact_sheet(tiles, title)
 
 
-def tested_parts(tested: Tested) -> Parts:
+def score_parts(tested: Tested) -> Parts:
     """The scores, the worst film, and the files."""
     result, worst = tested.result, tested.films[0]
     seen = f"; {result.num_seen:,} more left out, since every net saw them or their patient" if result.num_seen else ""

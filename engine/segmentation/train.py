@@ -17,7 +17,7 @@ from engine.device import choose_device
 from engine.segmentation.augment import augmented
 from engine.segmentation.films import Film, draw_films, groups_of, read_films
 from engine.segmentation.network import LungNet, onnx_bytes, require_onnx
-from engine.segmentation.test import Tested, score_films, tested_parts, write_test
+from engine.segmentation.test import Tested, score_films, score_parts, write_test
 from engine.statistics.estimates import RESAMPLES
 from loaders.atomic_file import locked, publish_bytes
 from loaders.errors import ConfigError, InputError
@@ -183,4 +183,4 @@ def trained_parts(trained: TrainedSegmenter) -> Parts:
     if trained.tested is None:
         return [*lines, Line("No net saw a radiograph: test them on masks of radiographs by `segment-test`.", "yellow")]
     cross_fitted = Line("Each film was segmented by the net that never saw it or its patient:")
-    return [*lines, cross_fitted, *tested_parts(trained.tested)]
+    return [*lines, cross_fitted, *score_parts(trained.tested)]
