@@ -15,8 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import cv2
+import msgspec
 import numpy as np
 
 from loaders.atomic_file import storage_error
@@ -42,7 +44,7 @@ class NetRecord(Record, frozen=True, kw_only=True):
     num_films: with masks, that it was trained on, without phantoms.
     """
 
-    file: str
+    file: Annotated[str, msgspec.Meta(pattern=r"^net-[0-9]+\.onnx\Z")]
     sha256: str
     num_films: Count
     pixels: list[str]

@@ -189,6 +189,11 @@ def of_another_shape(folder: Path) -> None:
     put_net(folder, model.SerializeToString())
 
 
+def elsewhere(folder: Path) -> None:
+    record = folder / RECORD
+    record.write_text(record.read_text().replace("net-1.onnx", "../net-1.onnx"))
+
+
 DAMAGES = {
     "a flipped bit": (flip_a_bit, IntegrityError, r"net-2\.onnx: checksum differs"),
     "no ONNX": (lambda folder: put_net(folder, b"nothing"), IntegrityError, r"net-1\.onnx: no net that OpenCV can run"),
@@ -198,6 +203,7 @@ DAMAGES = {
     "half a record": (lambda folder: (folder / RECORD).write_text("{"), IntegrityError, "segmenter.json: no JSON"),
     "an unfinished one": (lambda folder: replaced(folder, num_nets=3), ConfigError, "2 of 3 nets, expected all"),
     "no nets": (lambda folder: replaced(folder, nets=[], num_nets=0), ConfigError, "0 of 1 nets, expected all"),
+    "a net elsewhere": (elsewhere, IntegrityError, r"nets\.0\.file: found \"\.\./net-1\.onnx\""),
     "a lost net": (lambda folder: (folder / "net-1.onnx").unlink(), PlainfilmError, r"net-1\.onnx: No such file"),
 }
 
