@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import cli
+from benchmarks.credible_masks import CODES, FILE, mask_lines, measure
 from loaders.beton.reader import Beton
 from loaders.config import CatalogConfig, SegmentConfig
 from loaders.errors import ConfigError, InputError, IntegrityError, PlainfilmError
@@ -285,6 +286,22 @@ def test_frames_of_any_side_have_the_lungs_at_the_same_place(phantoms: Path) -> 
     ]
     small = [cv2.resize(mask.astype(np.uint8), (64, 64), interpolation=cv2.INTER_NEAREST) > 0 for mask in masks]
     assert dice(small[0], small[1]) > 0.9 and dice(small[1], small[2]) > 0.95
+
+
+def test_phantoms_are_credible_and_noise_is_not_in_the_benchmark() -> None:
+    """A tiny round of `make bench-masks`, without real films."""
+    kinds = measure(shipped_segmenter(), None, num_made=3)
+    doubtful = {kind: sum(counts[code] for code in CODES) for kind, counts in kinds.items()}
+    assert {counts["films"] for counts in kinds.values()} == {3}
+    assert (
+        doubtful["phantoms"] == 0 and doubtful["no radiograph: noise"] == doubtful["no radiograph: page of text"] == 3
+    )
+    stored = {
+        "kinds": kinds, "limits": dict.fromkeys(("agreement", "balance", "cut", "area"), 0.5), "seconds": 0.01,
+        "segmenter": {"identity": "0", "nets": 2}, "provenance": {},
+    }  # fmt: skip
+    assert "| phantoms | 3 | 0 % (0 to 56.1) | 0 | 0 | 0 | 0 |" in mask_lines({FILE: stored})
+    assert mask_lines({}) == "Not measured yet."
 
 
 # ---- what cannot be done
