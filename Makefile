@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-hurdles bench-lungs bench-findings bench-finding-probes bench-copies faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
+.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-hurdles bench-lungs bench-findings bench-finding-probes bench-masks bench-copies faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -137,6 +137,9 @@ bench-lungs: $(VENV)/bench  ## what lungs alone are worth, and their outline; of
 
 bench-findings: $(VENV)/bench  ## what is learnt of phantoms with findings: all known, half unknown, permuted
 	$(PY) -m benchmarks.findings
+
+bench-masks: $(VENV)/bench  ## how often masks of lungs are called doubtful, on real films, phantoms and what is no radiograph
+	$(PY) -m benchmarks.credible_masks
 
 bench-finding-probes: $(VENV)/bench  ## how often the probes of findings raise an alarm where nothing, or one mark, gives them away
 	$(PY) -m benchmarks.finding_probes

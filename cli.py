@@ -30,11 +30,13 @@ from engine.config import (
     PredictConfig,
     ProfileConfig,
     ReportConfig,
+    SegmentTestConfig,
+    SegmentTrainConfig,
     TrainConfig,
 )
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
-from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig
+from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig, SegmentConfig
 from loaders.machine import bus_errors_reported, keep_allocations
 from loaders.output import Parts, Sheet, table_blocks
 from loaders.settings import add_setting, build, convert_values, read_settings, reference_table, settings_of
@@ -230,7 +232,8 @@ def make_parser() -> argparse.ArgumentParser:
 def with_config_file(command: Command, namespace: argparse.Namespace, values: dict[str, Any]) -> dict[str, Any]:
     """The settings of --config, overridden by flags."""
     if namespace.config is None:
-        check_both_named(command, namespace.command, values)
+        if command.positionals:
+            check_both_named(command, namespace.command, values)
         return values
     settings = read_settings(namespace.config)
     assert command.config is not None
@@ -536,6 +539,24 @@ def run_report(screen: Console, config: ReportConfig) -> None:
     show_results(screen, report.report_parts(with_bars(screen, report.report, config)))
 
 
+def run_segment(screen: Console, config: SegmentConfig) -> None:
+    """Find the lungs of radiographs: a mask each, and whether it can be believed."""
+    segment = load(screen, "loaders.lungs.segment", status="loading the segmenter …")
+    show_parts(screen, segment.segment_parts(with_bars(screen, segment.segment, config)))
+
+
+def run_segment_train(screen: Console, config: SegmentTrainConfig) -> None:
+    """Train a segmenter of lungs in folds by patient, and test each net on films that it never saw."""
+    train = load(screen, "engine.segmentation.train")
+    show_parts(screen, train.trained_parts(with_bars(screen, train.segment_train, config)))
+
+
+def run_segment_test(screen: Console, config: SegmentTestConfig) -> None:
+    """Measure how well a segmenter's masks agree with given ones."""
+    test = load(screen, "engine.segmentation.test", status="loading the segmenter …")
+    show_parts(screen, test.score_parts(with_bars(screen, test.segment_test, config)))
+
+
 def print_version() -> None:
     """Versions, and the device that `--device auto` chooses."""
     import numba
@@ -629,6 +650,25 @@ COMMANDS = {
         ("profile B --source SOURCE", "profile B --source SOURCE --rounds 3 --workers 4 --trace steps.json"),
         ProfileConfig,
         ("data",),
+    ),
+    "segment": Command(
+        run_segment,
+        (
+            "segment SOURCE --out M",
+            "convert SOURCE --lungs masked --masks M/masks.csv --out B   # after you looked at the contact sheet",
+        ),
+        SegmentConfig,
+        ("source",),
+    ),
+    "segment-train": Command(
+        run_segment_train,
+        ("segment-train --manifest masks.csv --out S", "segment SOURCE --segmenter S --out M"),
+        SegmentTrainConfig,
+    ),
+    "segment-test": Command(
+        run_segment_test,
+        ("segment-test --manifest masks.csv --out T", "segment-test --manifest masks.csv --segmenter S --out T2"),
+        SegmentTestConfig,
     ),
     "report": Command(run_report, ("report R", "report R --data B --crossval C --hurdles H"), ReportConfig, ("run",)),
 }

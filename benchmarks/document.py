@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contest import Comparison, from_record
+from benchmarks.credible_masks import mask_lines
 from benchmarks.device import gpu, mps
 from benchmarks.honesty import (
     copy_lines,
@@ -44,9 +45,9 @@ from engine.figures import png
 from engine.hurdles.figure import hurdles_figure
 
 DOCS = Path(__file__).parents[1] / "docs"
-README, SECURITY, RESULTS_PAGE, AUDIT, EVALUATION = (
+README, SECURITY, RESULTS_PAGE, AUDIT, EVALUATION, LUNGS = (
     DOCS.parent / "README.md", DOCS.parent / "SECURITY.md", DOCS / "RESULTS.md", DOCS / "AUDIT.md",
-    DOCS / "EVALUATION.md",
+    DOCS / "EVALUATION.md", DOCS / "LUNGS.md",
 )  # fmt: skip
 PICTURE, HONEST_PICTURE = DOCS / "pictures" / "speed.png", DOCS / "pictures" / "crossval.png"
 HURDLES_PICTURE = DOCS / "pictures" / "hurdles.png"
@@ -357,6 +358,7 @@ def documents(results: dict[str, dict[str, Any]]) -> dict[Path, str]:
             EVALUATION.read_text(encoding="utf-8"),
             {"crossval": crossval_table(results), "hurdles": hurdle_lines(results), "lungs": lung_lines(results)},
         ),
+        LUNGS: filled(LUNGS.read_text(encoding="utf-8"), {"credible-masks": mask_lines(results)}),
     }
 
 

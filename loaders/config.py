@@ -421,16 +421,26 @@ class SegmentConfig:
 
     catalog: CatalogConfig
     out: Path
-    """Folder to make; gets masks/, masks.csv and a contact sheet."""
+    """Folder to make; gets masks/, doubtful/, masks.csv and a contact sheet."""
+    labels: Labels = "none"
+    """`folder`: the folders in SOURCE are the labels, as with --classes, by which doubtful masks are counted."""
     segmenter: str = "shipped"
     """What finds the lungs: shipped, or a folder of `segment-train`."""
     size: int = 224
     """Side of the crop of the conversion whose frames the lungs are found in."""
     workers: int = field(default=0, metadata={"auto": True})
     """Processes that decode; auto takes one for each core."""
+    site_key: Path = Path("~/.config/plainfilm/site.key")
+    """Secret key of this site for patient hashes, so that a film of a patient that a net saw is known."""
 
     def __post_init__(self) -> None:
+        check_choice("labels", self.labels, get_args(Labels))
         check_ranges(self, size=(32, 2048), workers=(0, 256))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether folders must be labels; a table may have some."""
+        return bool(self.labels == "folder" or self.catalog.classes or self.catalog.preset)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,10 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,88 +15,30 @@ import torch.nn.functional as F
 from engine.config import SegmentTrainConfig
 from engine.device import choose_device
 from engine.segmentation.augment import augmented
+from engine.segmentation.films import Film, draw_films, groups_of, read_films
 from engine.segmentation.network import LungNet, onnx_bytes, require_onnx
+from engine.segmentation.test import Tested, score_films, score_parts, write_test
+from engine.statistics.estimates import RESAMPLES
 from loaders.atomic_file import locked, publish_bytes
-from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
 from loaders.errors import ConfigError, InputError
-from loaders.images.frame import read_mask, stored_frame
-from loaders.images.lungs import RECORD, SIDE, NetRecord, SegmenterRecord, standardised
-from loaders.images.radiograph import decode_radiograph
-from loaders.output import PhaseProgress
-from loaders.phantom.anatomy import PlannedPhantom
-from loaders.phantom.phantom import draw_phantom
-from loaders.records import known_record, write_record
-from loaders.sources.split import group_by
-from loaders.sources.table import read_rows
-from loaders.statistics import deal_groups, stream
+from loaders.images.lungs import RECORD, NetRecord, SegmenterRecord, read_net, read_segmenter, standardised
+from loaders.output import Line, Parts, PhaseProgress, counted, path_line
+from loaders.records import read_record, write_record
+from loaders.sources.patient_hash import load_site_key, patient_hash, site_key_id
+from loaders.statistics import Progress, deal_groups, stream
 
 BATCH = 16
 PEAK_RATE = 4e-3  # of the learning rate, which rises to it and falls again over the steps
-REMEDY = "name a table of path and mask, perhaps with patient and source"
-AUGMENT, PHANTOM = 21, 22  # random streams
+AUGMENT = 21  # random stream
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Film:
-    """A radiograph with a mask.  frame_TT, mask_TT: uint8, the mask 0 or 255.  pixels: hash, as in a beton."""
+class TrainedSegmenter:
+    """A finished segmenter.  tested: on films that a net never saw; None of phantoms alone."""
 
-    path: str
-    frame_TT: np.ndarray
-    mask_TT: np.ndarray
-    pixels: bytes
-    patient: str = ""
-    source: str = ""
-
-
-def read_films(manifests: Sequence[Path], progress: PhaseProgress) -> list[Film]:
-    """The radiographs of tables of path, mask and perhaps patient and source; paths are relative to each table.
-
-    Rows without a mask are left out.  Errors: InputError for files that cannot be used, naming them; StorageError.
-    """
-    rows = [
-        (manifest, row)
-        for manifest in manifests
-        for _, row in read_rows(
-            manifest, itemgetter("path"), ("path", "mask"), ("patient", "source"), REMEDY, strip=False
-        ).values()
-        if row["mask"]
-    ]
-    films = []
-    for done, (manifest, row) in enumerate(rows, 1):
-        path = manifest.parent / row["path"]
-        try:
-            grey_HW = decode_radiograph(path, max_pixels=64_000_000).grey_HW
-            frame_SS, _ = stored_frame(grey_HW, 2 * SIDE, "stretch")
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        mask_SS = read_mask(manifest.parent / row["mask"], 2 * SIDE, "stretch", size=grey_HW.shape[::-1])
-        digest = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)
-        digest.update(grey_HW.data)
-        films.append(
-            Film(
-                path=row["path"], pixels=digest.digest(), patient=row["patient"], source=row["source"],
-                frame_TT=cv2.resize(frame_SS, (SIDE, SIDE), interpolation=cv2.INTER_AREA),
-                mask_TT=cv2.resize(mask_SS.astype(np.uint8) * 255, (SIDE, SIDE), interpolation=cv2.INTER_AREA),
-            )
-        )  # fmt: skip
-        progress("read", done, len(rows))
-    return films
-
-
-def draw_films(number: int, seed: int, progress: PhaseProgress) -> list[Film]:
-    """Phantoms of every class, with arms up or down and marks at random."""
-    rng, films = stream(seed, PHANTOM), []
-    for patient in range(number):
-        label, arms_up, marked = ("covid", "normal", "pneumonia")[patient % 3], rng.random() < 0.5, rng.random() < 0.3
-        planned = PlannedPhantom(
-            seed=seed, patient=patient, label=label, size=SIDE, strength=float(rng.uniform(0, 2)), arms_up=arms_up,
-            marked=marked,
-        )  # fmt: skip
-        phantom = draw_phantom(planned)
-        frame_TT, _ = stored_frame(phantom.image_HW, SIDE, "stretch")
-        films.append(Film(path=planned.name, frame_TT=frame_TT, mask_TT=phantom.lung_mask_HW, pixels=b""))
-        progress("draw", patient + 1, number)
-    return films
+    out: Path
+    record: SegmenterRecord
+    tested: Tested | None
 
 
 def train_net(
@@ -107,7 +47,7 @@ def train_net(
     steps: int,
     seed: int,
     device: torch.device,
-    progress: PhaseProgress,
+    progress: Progress,
 ) -> LungNet:
     """Train one net: Adam, binary cross-entropy and soft Dice; half of each batch are phantoms where there are both."""
     torch.manual_seed(seed)
@@ -136,33 +76,33 @@ def train_net(
         loss.backward()
         optimiser.step()
         schedule.step()
-        progress("steps", step + 1, steps)
+        progress(step + 1, steps)
     return net.eval()
 
 
-def groups_of(films: Sequence[Film]) -> np.ndarray:
-    """Films of one patient, or of the same pixels, share a number: int64 N, counted from 0."""
-    if not films:
-        return np.empty(0, np.int64)
-    return group_by([film.patient.casefold() or None for film in films], [film.pixels for film in films])
-
-
-def identity_of(config: SegmentTrainConfig, films: Sequence[Film]) -> str:
-    """What names a segmenter: a hash of its films, masks and settings."""
+def recipe_of(config: SegmentTrainConfig, films: Sequence[Film]) -> bytes:
+    """A hash of a segmenter's films, masks and settings."""
     digest = hashlib.blake2b(digest_size=8, person=b"segmenter")
     digest.update(repr((config.folds, config.steps, config.phantoms, config.seed)).encode())
     for film in films:
         digest.update(film.pixels + film.mask_TT.tobytes() + film.patient.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+    return digest.digest()
+
+
+def identity_of(recipe: bytes, nets: Sequence[NetRecord]) -> str:
+    """What names a segmenter: a hash of its recipe and of its nets, which differ where another machine trains them."""
+    return hashlib.blake2b(recipe + "".join(net.sha256 for net in nets).encode(), digest_size=8).hexdigest()
 
 
 def segment_train(
     config: SegmentTrainConfig, progress: PhaseProgress = lambda phase, done, total: None
-) -> SegmenterRecord:
-    """Train a net a fold, score it there, and write segmenter.json and the nets; goes on after finished nets.
+) -> TrainedSegmenter:
+    """Train a net a fold, write the nets and segmenter.json, and test each on its fold's films, as `segment_test` does.
 
+    Goes on after the nets that an interrupted training finished.
     Errors: ConfigError without the extra `export`, and for a folder of another segmenter; InputError for films or
-    masks that cannot be used, or too few patients; LockedError; StorageError.
+    masks that cannot be used, or too few patients; IntegrityError for a finished net that is damaged; LockedError;
+    StorageError.
     """
     require_onnx()
     films = read_films(config.manifest, progress)
@@ -170,26 +110,20 @@ def segment_train(
     num_groups = int(group_N.max(initial=-1)) + 1
     if films and num_groups < config.folds:
         raise InputError(
-            f"{config.manifest[0]}: masks of {num_groups} patients, expected at least {config.folds}, one a fold; "
-            "lower --folds, or add more"
+            f"{config.manifest[0]}: masks of {counted(num_groups, 'patient')}, expected at least {config.folds}, one a "
+            "fold; lower --folds, or add more"
         )
     fold_N = deal_groups(group_N, config.seed, config.folds) if films else np.empty(0, np.int64)
     num_nets = config.folds if films else 2
-    key = load_site_key(config.site_key)
-    phantoms = draw_films(config.phantoms, config.seed, progress)
-    identity = identity_of(config, films)
-    device, nets = choose_device(config.device), list[NetRecord]()
+    key, recipe, device = load_site_key(config.site_key), recipe_of(config, films), choose_device(config.device)
     with locked(config.out):
-        before = known_record(SegmenterRecord, config.out / RECORD)
-        if before is not None and before.identity != identity:
-            raise ConfigError(
-                f"{config.out}: holds another segmenter, expected one of these settings and films; choose another --out"
-            )
+        nets, finished = list[NetRecord](), finished_nets(config.out, recipe)
+        phantoms = draw_films(config.phantoms, config.seed, progress) if len(finished) < num_nets else []
         for fold in range(num_nets):
             file = f"net-{fold + 1}.onnx"
             seen = [film for film, own in zip(films, fold_N.tolist(), strict=True) if own != fold]
-            if before is not None and fold < len(before.nets):
-                content = (config.out / file).read_bytes()
+            if fold < len(finished):
+                content = read_net(config.out, finished[fold], str(config.out))
             else:
                 told = partial(progress, f"net {fold + 1}/{num_nets}")
                 net = train_net(seen, phantoms, config.steps, config.seed + fold, device, told)
@@ -205,12 +139,48 @@ def segment_train(
                 )
             )
             record = SegmenterRecord(
-                identity=identity,
+                identity=identity_of(recipe, nets),
                 num_nets=num_nets,
                 num_phantoms=config.phantoms,
                 sources=sorted({film.source for film in films} - {""}),
                 site_key_id=site_key_id(key),
                 nets=nets,
             )
-            write_record(config.out / RECORD, record)
-    return record
+            if fold >= len(finished):
+                write_record(config.out / RECORD, record)
+        segmenter, tested = read_segmenter(config.out, str(config.out)), None
+        if films:
+            scored, seen_by_all = score_films(segmenter, films, key, partial(progress, "test"))
+            tested = write_test(config.out, segmenter, scored, seen_by_all, RESAMPLES, config.seed)
+    return TrainedSegmenter(out=config.out, record=record, tested=tested)
+
+
+def finished_nets(out: Path, recipe: bytes) -> list[NetRecord]:
+    """The nets that an interrupted training of this recipe has finished.
+
+    Errors: ConfigError for a folder of another segmenter; IntegrityError for a damaged record; StorageError.
+    """
+    if not (out / RECORD).exists():
+        return []
+    before = read_record(SegmenterRecord, out / RECORD)
+    if before.identity != identity_of(recipe, before.nets):
+        raise ConfigError(
+            f"{out}: holds another segmenter, expected one of these settings and films; choose another --out"
+        )
+    return before.nets
+
+
+def trained_parts(trained: TrainedSegmenter) -> Parts:
+    """What the nets were trained on, how well they do on films that they never saw, and the files."""
+    record = trained.record
+    sources = f" of {', '.join(record.sources)}" if record.sources else ""
+    fewest = min(net.num_films for net in record.nets)
+    films = f"at least {counted(fewest, 'film')}{sources} and " if fewest else ""
+    lines = [
+        Line(f"{counted(record.num_nets, 'net')}, each trained on {films}{counted(record.num_phantoms, 'phantom')}"),
+        path_line(trained.out / RECORD),
+    ]
+    if trained.tested is None:
+        return [*lines, Line("No net saw a radiograph: test them on masks of radiographs by `segment-test`.", "yellow")]
+    cross_fitted = Line("Each film was segmented by the net that never saw it or its patient:")
+    return [*lines, cross_fitted, *score_parts(trained.tested)]

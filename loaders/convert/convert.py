@@ -36,7 +36,6 @@ from loaders.convert.conversion import (
 )
 from loaders.convert.findings import finding_values, join_copies
 from loaders.convert.lungs import LungMasks, keep_lungs, lungs_kept, open_masks
-from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id, site_key_path
 from loaders.convert.target import like_target
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, decode_all, temporary_spool
@@ -45,6 +44,7 @@ from loaders.sampling import FILE_ORDER, order_keys
 from loaders.sources.catalog import Catalog, read_catalog
 from loaders.sources.entry import SPLITS, other_view
 from loaders.sources.folders import SYNTHETIC
+from loaders.sources.patient_hash import load_site_key, patient_hash, site_key_id, site_key_path
 from loaders.sources.split import group_by, known_patients, split_findings, split_groups
 
 TEST_SET = "for a test set alone, name the run to test on it with --like RUN"

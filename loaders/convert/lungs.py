@@ -18,7 +18,6 @@ from loaders.audit.page import apart
 from loaders.cautions import caution
 from loaders.config import ConvertConfig, LungMode, stored_side
 from loaders.convert.conversion import LungsKept, Row
-from loaders.convert.patient_hash import patient_hash, site_key_id
 from loaders.errors import InputError, RadiographError
 from loaders.images.decode import write_frame
 from loaders.images.files import REFUSALS, refuse
@@ -30,6 +29,7 @@ from loaders.machine import usable_cores
 from loaders.output import PhaseProgress, share_text
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import ABSENT, PRESENT
+from loaders.sources.patient_hash import patient_hash, site_key_id
 from loaders.statistics import wilson
 
 # Dice of a given mask with the lungs that are found: at least, and at most so far below the median of all given ones.

@@ -132,14 +132,19 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
     except (MemoryError, cv2.error) as error:
         problem = f"too large to prepare ({type(error).__name__}), expected less; shrink it"
         return Decoded(problem=problem, code="too-large")
-    pixel_hash = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)
-    pixel_hash.update(grey_HW.data)
     height, width = grey_HW.shape
     return Decoded(
-        note=radiograph.note, pixel_hash=pixel_hash.digest(), width=width, height=height, format=radiograph.format,
+        note=radiograph.note, pixel_hash=hash_pixels(grey_HW), width=width, height=height, format=radiograph.format,
         bits=radiograph.bits, saturated=saturated, short_side=min(repaired_HW.shape), patient=radiograph.patient,
         sex=radiograph.sex, age=radiograph.age, view=radiograph.view, measurement=measurement,
     )  # fmt: skip
+
+
+def hash_pixels(grey_HW: np.ndarray) -> bytes:
+    """128 bits that name decoded grey levels, as a beton keeps them."""
+    digest = hashlib.blake2b(f"{grey_HW.dtype.str} {grey_HW.shape}".encode(), digest_size=16)
+    digest.update(grey_HW.data)
+    return digest.digest()
 
 
 def check_shape(height: int, width: int) -> None:

@@ -15,8 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import cv2
+import msgspec
 import numpy as np
 
 from loaders.atomic_file import storage_error
@@ -29,9 +31,10 @@ SHIPPED = Path(__file__).with_name("lungs")
 RECORD = "segmenter.json"
 TURN, ZOOM = 5.0, 1.06  # degrees clockwise and factor of the second look
 LEAST_PART = 0.004  # share of the frame; smaller specks are no lungs
+WINDOW = 256  # frames whose lungs are found ahead
 EDGE = 2  # pixels of SIDE; lungs this near to the frame's edge reach it
 # Limits of a credible mask; docs/LUNGS.md shows how they were chosen
-LEAST_AGREEMENT, LEAST_BALANCE, MOST_CUT = 0.75, 0.25, 0.35
+LEAST_AGREEMENT, LEAST_BALANCE, MOST_CUT = 0.8, 0.4, 0.25
 LEAST_AREA = 0.06
 
 
@@ -41,7 +44,7 @@ class NetRecord(Record, frozen=True, kw_only=True):
     num_films: with masks, that it was trained on, without phantoms.
     """
 
-    file: str
+    file: Annotated[str, msgspec.Meta(pattern=r"^net-[0-9]+\.onnx\Z")]
     sha256: str
     num_films: Count
     pixels: list[str]
@@ -167,7 +170,8 @@ class Segmenter:
             return None if nets_N2[place, 0] < 0 else self.find(frame_of(place), nets_N2[place])
 
         with ThreadPoolExecutor(workers or usable_cores()) as pool:
-            yield from pool.map(found, range(len(nets_N2)))
+            for start in range(0, len(nets_N2), WINDOW):  # lest masks pile up that are not taken yet
+                yield from pool.map(found, range(start, min(start + WINDOW, len(nets_N2))))
 
 
 def standardised(small_TT: np.ndarray) -> np.ndarray:
@@ -239,20 +243,30 @@ def read_segmenter(folder: Path, name: str) -> Segmenter:
             "the path"
         )
     record = read_record(SegmenterRecord, folder / RECORD)
-    if len(record.nets) < record.num_nets:
+    if len(record.nets) < max(1, record.num_nets):
         raise ConfigError(
-            f"--segmenter {name}: {len(record.nets)} of {record.num_nets} nets, expected all; run the same "
+            f"--segmenter {name}: {len(record.nets)} of {max(1, record.num_nets)} nets, expected all; run the same "
             "`segment-train` again, which goes on from there"
         )
-    contents = []
-    for net in record.nets:
-        path = folder / net.file
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise storage_error(path, error) from error
-        if hashlib.sha256(content).hexdigest() != net.sha256:
-            remedy = "install plainfilm again" if name == "shipped" else "bring it back, or train it again"
-            raise IntegrityError(f"{path}: checksum differs from that in {RECORD}: damaged or replaced; {remedy}")
-        contents.append(content)
-    return Segmenter(name=name, record=record, content_K=tuple(contents))
+    return Segmenter(name=name, record=record, content_K=tuple(read_net(folder, net, name) for net in record.nets))
+
+
+def read_net(folder: Path, net: NetRecord, name: str) -> bytes:
+    """A net's ONNX, which has its checksum and which OpenCV can run.  Errors: IntegrityError, StorageError."""
+    remedy = "install plainfilm again" if name == "shipped" else "bring it back, or train it again"
+    path = folder / net.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise storage_error(path, error) from error
+    if hashlib.sha256(content).hexdigest() != net.sha256:
+        raise IntegrityError(f"{path}: checksum differs from that in {RECORD}: damaged or replaced; {remedy}")
+    try:
+        reader = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
+        reader.setInput(np.zeros((1, 1, SIDE, SIDE), np.float32))
+        shape = reader.forward().shape
+    except cv2.error as error:
+        raise IntegrityError(f"{path}: no net that OpenCV can run ({error.err}), expected one; {remedy}") from error
+    if shape != (1, 1, SIDE // 2, SIDE // 2):
+        raise IntegrityError(f"{path}: gives {shape}, expected logits {(1, 1, SIDE // 2, SIDE // 2)}; {remedy}")
+    return content

@@ -56,7 +56,8 @@ class Catalog:
 def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool = False) -> Catalog:
     """Read SOURCE/<class>/** or SOURCE/<split>/<class>/**, a public set's own layout (--preset), or a CSV.
 
-    labelled: else SOURCE is any folder, of files without labels.  partial: some of config.classes will do.
+    labelled: else SOURCE is any folder, of files without labels, and a CSV needs none.
+    partial: some of config.classes will do.
     Errors: ConfigError for a bad --group-regex or --root; InputError for an empty or unreadable source, or a missing
     column, label or class; StorageError when the source cannot be listed.
     """
@@ -66,7 +67,7 @@ def read_catalog(config: CatalogConfig, *, labelled: bool = True, partial: bool 
         raise ConfigError(f"--root: found {lost[0]}, expected a folder; check the path")
     root = origin
     if config.manifest is not None:
-        given, root, cautions, findings = manifest_entries(config, partial)
+        given, root, cautions, findings = manifest_entries(config, partial, labelled)
     elif config.preset is not None:
         given, cautions, findings = preset_entries(origin, config, partial)
     else:

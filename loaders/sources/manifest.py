@@ -48,12 +48,12 @@ MUST_AGREE = ("patient", "view", "source", "split")  # of rows that repeat a fil
 
 
 def manifest_entries(
-    config: CatalogConfig, partial: bool = False
+    config: CatalogConfig, partial: bool = False, labelled: bool = True
 ) -> tuple[list[Entry], Path, list[Caution], tuple[str, ...]]:
     """The files of a manifest in order, each once; the folder that their paths are relative to; what was assumed; and
     the findings' names, of which entries then have the values as the table has them.
 
-    partial: some of the findings asked for will do.
+    partial: some of the findings asked for will do.  labelled: else the table needs no labels.
 
     Errors: ConfigError for a column or root that there is not; InputError for a missing column or cell, rows of one
     file that contradict each other, or a split of another name; StorageError.
@@ -62,14 +62,15 @@ def manifest_entries(
     assert manifest is not None
     named = {name: getattr(config, f"{name}_column", None) for name in COLUMNS}
     asked, findings = {spaced(text) for text in named.values() if text}, config.task == "findings"
-    needed = ["path"] if findings and config.separator is None else ["path", "label"]
+    of_columns = findings and config.separator is None
+    needed = ["path"] if of_columns or not (labelled or findings) else ["path", "label"]
 
     def fits(columns: list[str]) -> bool:
         found = {spaced(name) for name in columns}
         return asked <= found and all(named[name] or candidates(columns, name) for name in needed)
 
     columns = table_columns(manifest, fits)
-    chosen = [name for name in named if name in needed or name != "label"]
+    chosen = [name for name in named if name in needed or name != "label" or not of_columns]
     column_of = {name: chosen_column(manifest, columns, name, named[name]) for name in chosen}
     if config.view_column:
         column_of["plane"] = None
@@ -112,7 +113,7 @@ def manifest_entries(
     for path, (_, values) in kept.items():
         told_of: dict[str, Any] = {name: values[name] for name in fields}
         label = "" if findings else labels.get(path, values["label"])
-        told_of["kind"] = "" if label or findings else "readers-differ"
+        told_of["kind"] = "" if label or findings or not labelled else "readers-differ"
         told_of["excluded"] = EXCLUDED.get(told_of["kind"], "")
         entries.append(Entry(path=path, label=label, findings=values_of.get(path, b""), **told_of))
     by_spelling = [

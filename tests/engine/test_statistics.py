@@ -756,7 +756,7 @@ def test_numbers_of_metrics_are_written_in_one_way() -> None:
 
 def test_no_other_module_names_metrics_or_writes_shares_by_hand() -> None:
     root = Path(__file__).parents[2]
-    named = re.compile(r"[\"'](ROC-AUC|PR-AUC|PPV|NPV|Brier score|F1|macro F1|F1, macro)[\"']")
+    named = re.compile(r"[\"'](ROC-AUC|PR-AUC|PPV|NPV|Brier score|Dice|IoU|F1|macro F1|F1, macro)[\"']")
     by_hand = re.compile(r"\{[^{}]*(100 \*|\* 100)[^{}]*\}|:[+,]?\.\d+%")
     odd = [
         f"{path.relative_to(root)}:{number}: {line.strip()}"

@@ -23,7 +23,8 @@ from loaders.phantom.phantom import write_phantoms
 # what children need, and torch._dynamo, which an optimiser loads: most of a small training's time
 NEEDED = (
     "torch._dynamo", "loaders.audit.audit", "loaders.audit.page", "loaders.batches.throughput",
-    "loaders.convert.contact_sheet", "engine.train.epochs", "engine.evaluate.evaluate", "engine.evaluate.output",
+    "loaders.convert.contact_sheet", "loaders.lungs.segment", "engine.train.epochs", "engine.evaluate.evaluate",
+    "engine.evaluate.output",
     "engine.predict.predict", "engine.explain.explain", "engine.explain.findings", "engine.export.export",
     "engine.crossval.crossval", "engine.crossval.output", "engine.compare", "engine.report.report",
     "tests.faults.test_live_files", "tests.faults.test_train_kill", "tests.faults.test_numbers",

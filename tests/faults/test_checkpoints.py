@@ -16,6 +16,7 @@ import torch
 
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from loaders.images.kind import WEIGHTS
+from loaders.images.lungs import RECORD, SHIPPED
 from tests.example_run import results_of
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.processes import ForkServer
@@ -43,6 +44,8 @@ TARGETS = (
     ("own.safetensors", "begin with", (2, 5), 4),
     ("state.pth", "begin with", (2, 5), 4),
     ("kind.safetensors", "audit", (5,), 3),
+    ("net-1.onnx", "segment", (5,), 3),
+    ("segmenter.json", "segment", (2, 5), 3),
 )
 WAYS = {"flip a bit": 4, "truncate": 2, "another's": 1, "pickle": 1, "noise": 0.5}  # and how often they are drawn
 GONE = "removal"  # one more way, for the file without which a run could begin anew
@@ -91,6 +94,8 @@ class Setup:
         """The sound file that is to be damaged."""
         if file == "kind.safetensors":
             return WEIGHTS
+        if command == "segment":
+            return SHIPPED / file
         if command == "begin with":
             return self.folder / file
         return (self.stopped if command == "resume" else self.finished) / file
@@ -132,6 +137,8 @@ class Setup:
         run, sound = out / "run", self.stopped if damage.command == "resume" else self.finished
         copy_run(sound, run)
         place = out / damage.file if damage.command in ("begin with", "audit") else run / damage.file
+        if damage.command == "segment":
+            place = shutil.copytree(SHIPPED, out / "segmenter") / damage.file
         place.unlink(missing_ok=True)  # never through a link
         if damage.content is not None:
             place.write_bytes(damage.content)
@@ -154,7 +161,9 @@ class Setup:
         if command not in self.results:
             out = Path(tempfile.mkdtemp(prefix="sound-", dir=self.folder))
             copy_run(self.stopped if command == "resume" else self.finished, out / "run")
-            own = {"begin with": self.folder / "own.safetensors", "audit": WEIGHTS}.get(command, out)
+            own = {"begin with": self.folder / "own.safetensors", "audit": WEIGHTS, "segment": SHIPPED / RECORD}.get(
+                command, out
+            )
             code, errors, self.results[command] = self.carry_out(out, out / "run", command, own)
             if code:
                 raise RuntimeError(f"{command} on a sound run ended with {code}: {errors}")
@@ -185,6 +194,10 @@ class Setup:
             result = lambda: (results_of(out / "x") / "explanation.json").read_bytes()  # noqa: E731
         elif command == "export":
             argv, result = ["export", run, "--out", out / "model.onnx"], (out / "model.onnx").read_bytes
+        elif command == "segment":
+            argv = ["segment", self.folder / "phantoms" / "images", "--out", out / "m", "--workers", 1, "--size", 32]
+            argv += ["--segmenter", place.parent]
+            result = (out / "m" / "masks.csv").read_bytes
         else:
             before += f"\nimport loaders.images.kind as kind, pathlib; kind.WEIGHTS = pathlib.Path({str(place)!r})"
             argv = ["audit", self.folder / "phantoms" / "images", "--out", out / "a", "--workers", 1]
@@ -254,6 +267,8 @@ def make_setup(server: ForkServer, betons: Path, folder: Path) -> Setup:
     files["best.safetensors"].append((folder / "wider.safetensors").read_bytes())
     files["own.safetensors"] = files["state.pth"] = [(folder / "wider.safetensors").read_bytes(), WEIGHTS.read_bytes()]
     files["kind.safetensors"] = [(finished / "best.safetensors").read_bytes()]
+    files["net-1.onnx"] = [(SHIPPED / "net-2.onnx").read_bytes(), WEIGHTS.read_bytes()]
+    files["segmenter.json"] = [(finished / "config.json").read_bytes()]
     return Setup(
         server=server,
         folder=folder,
@@ -288,8 +303,8 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
 CAMPAIGN = Campaign(
     name="checkpoints",
     attack="bit flips, truncation, another run's or network's file, noise and pickles that run code, in place of every "
-    "file of a run that resume, evaluate, predict, explain, export, --weights and the audit load, at least one such "
-    "pickle each; the state of a run removed",
+    "file of a run that resume, evaluate, predict, explain, export, --weights, the audit and the segmenter load, at "
+    "least one such pickle each; the state of a run removed",
     holds="exit 5 (2 or 3 for settings and files of the user's own) or the sound run's result; a "
     "resumed run goes on from the step it was left at, never begun anew; no code run, no traceback",
     run=run,

@@ -45,7 +45,7 @@ POINTS = {
     "unlink": "pathlib:Path.unlink",
     "lock": "fcntl:flock",
 }
-KEY_POINTS = ("loaders.convert.patient_hash:secrets.token_hex", "os:fsync", "pathlib:Path.rename")
+KEY_POINTS = ("loaders.sources.patient_hash:secrets.token_hex", "os:fsync", "pathlib:Path.rename")
 # each write of a beton, a table or a picture torn in the middle: pages, footer, allocation table, header; 0 tears none
 TEAR = """
 import contextlib, os, signal

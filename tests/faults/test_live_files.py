@@ -22,10 +22,10 @@ import pytest
 from loaders.batches.loader import Loader
 from loaders.beton.ffcv_fields import FieldReader
 from loaders.beton.reader import Beton
-from loaders.convert.patient_hash import load_site_key
 from loaders.errors import BetonError
 from loaders.images.frame import stored_frame
 from loaders.images.radiograph import decode_radiograph
+from loaders.sources.patient_hash import load_site_key
 from tests.faults.campaign import Campaign, Tally, check_short_form
 from tests.faults.processes import Ending, ForkServer
 from tests.loaders.test_beton import PAGE, write

@@ -28,7 +28,6 @@ from loaders.config import CatalogConfig, ConvertConfig
 from loaders.convert import lungs as convert_lungs
 from loaders.convert.conversion import Conversion, Row, conversion_parts
 from loaders.convert.convert import choose_splits, convert, spool_file
-from loaders.convert.patient_hash import load_site_key
 from loaders.errors import ConfigError, InputError, RadiographError, StorageError
 from loaders.images import files, lungs
 from loaders.images.decode import write_frame
@@ -38,6 +37,7 @@ from loaders.output import Line
 from loaders.settings import build
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import EXCLUDED, Entry
+from loaders.sources.patient_hash import load_site_key
 
 
 @pytest.fixture

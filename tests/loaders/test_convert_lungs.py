@@ -21,7 +21,6 @@ from loaders.convert import lungs
 from loaders.convert.conversion import Conversion, LungsKept, Row, conversion_parts
 from loaders.convert.convert import convert
 from loaders.convert.lungs import LungMasks, check_likeness, lungs_kept
-from loaders.convert.patient_hash import load_site_key, patient_hash, site_key_id
 from loaders.errors import ConfigError, InputError
 from loaders.images.files import REFUSALS
 from loaders.images.frame import read_mask, stored_frame
@@ -32,6 +31,7 @@ from loaders.output import Sheet
 from loaders.settings import build
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import Entry
+from loaders.sources.patient_hash import load_site_key, patient_hash, site_key_id
 
 SIDE, CROP, FILMS = 46, 32, 14  # fewer than would be decoded by two processes
 

@@ -31,7 +31,6 @@ from loaders.beton.format import AGES, PATIENT_KNOWN, SEXES
 from loaders.beton.reader import Beton
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
-from loaders.convert.patient_hash import load_site_key, patient_hash
 from loaders.errors import RadiographError
 from loaders.images.dicom import decode_dicom, shown_picture
 from loaders.images.dicom_elements import MAX_ELEMENTS, quiet, read_dicom
@@ -39,6 +38,7 @@ from loaders.images.dicom_pixels import SYNTAXES
 from loaders.images.files import Radiograph
 from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.phantom import write_phantoms
+from loaders.sources.patient_hash import load_site_key, patient_hash
 
 REPOSITORY = Path(__file__).parents[2]
 MAX_PIXELS = 1 << 20
