@@ -576,6 +576,7 @@ COMMANDS = {
         (
             "convert SOURCE --out B --holdout 0.15",
             "convert --manifest radiographs.csv --classes covid,normal --size 128 --audit auto --out B",
+            "convert SOURCE --lungs boxed-equal --out B   # the lungs alone, at one size",
             "convert ELSEWHERE --like R --map-label COVID-19=covid,Healthy=normal --out EXT   # a test set alone",
         ),
         ConvertConfig,

@@ -16,7 +16,7 @@ from benchmarks.settings import FULL, THREADS
 from loaders.beton.format import ROW, Facts
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
-from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
+from loaders.config import CatalogConfig, ConvertConfig, LungMode, PhantomConfig
 from loaders.convert.convert import convert
 from loaders.phantom.phantom import write_phantoms
 
@@ -95,12 +95,10 @@ def vary(manifest: Path, folder: Path, num_files: int) -> Path:
     return varied
 
 
-def convert_table(manifest: Path, folder: Path, size: int) -> Converted:
+def convert_table(manifest: Path, folder: Path, size: int, lungs: LungMode = "off") -> Converted:
     """Convert in a folder of its own, with a site key of its own."""
-    out = folder / "betons"
-    conversion = convert(
-        ConvertConfig(catalog=CatalogConfig(manifest=manifest), out=out, size=size, site_key=folder / "site.key")
-    )
+    out, catalog = folder / "betons", CatalogConfig(manifest=manifest)
+    conversion = convert(ConvertConfig(catalog=catalog, out=out, size=size, site_key=folder / "site.key", lungs=lungs))
     written = (row for row in conversion.rows if row.verdict == "written" and row.split == "train")
     rows = sorted(written, key=lambda row: row.sample)
     return Converted(beton=out / "train.beton", paths=[manifest.parent / row.entry.path for row in rows])

@@ -22,8 +22,9 @@ from benchmarks.rivals.arrays import middle_of
 from benchmarks.rivals.augmentation import Turns, turns_of
 from benchmarks.rivals.data_loader import PilDataset, TorchvisionDataset
 from benchmarks.settings import BATCH, FULL, THREADS
-from benchmarks.targets import CONVERSION, FILES, PHANTOM_FILES
+from benchmarks.targets import CONVERSION, FILES, LUNGS, PHANTOM_FILES
 from loaders.beton.reader import Beton
+from loaders.config import LungMode
 from tests import naive
 
 NUM_CHECKED = 16
@@ -191,6 +192,34 @@ def conversion_contest(manifest: Path, folder: Path) -> Iterator[Contest]:
             "plainfilm": ours,
             "PIL loop": lambda: pillow_loop(paths, new_folder(folder, next(runs))),
         },
+        check=check,
+    )
+
+
+@contextmanager
+def lungs_contest(manifest: Path, folder: Path) -> Iterator[Contest]:
+    """Every file of a table with its lungs found and all else blanked, beside the same conversion of whole films."""
+    runs = count()
+
+    def converted(lungs: LungMode) -> Path:
+        return convert_table(manifest, new_folder(folder, next(runs)), SIZE, lungs).beton
+
+    def check() -> None:
+        with Beton(converted("off")) as whole, Beton(converted("masked")) as alone:
+            place_of = {row.tobytes(): place for place, row in enumerate(whole.rows_N["pixel_hash"])}
+            for sample, row in enumerate(alone.rows_N["pixel_hash"][:NUM_CHECKED]):
+                if (place := place_of.get(row.tobytes())) is None:  # in another split, since some film has no mask
+                    continue
+                frame_SS, whole_SS = alone.frame(sample), whole.frame(place)
+                blank_SS = frame_SS != whole_SS
+                expect_close("share beside the lungs", blank_SS.mean(), 0.5, mean=0.45)
+                expect_close("blank", frame_SS[blank_SS], np.full(blank_SS.sum(), np.median(whole_SS)), mean=1)
+
+    yield Contest(
+        what=LUNGS,
+        amount=len(listed_files(manifest)),
+        unit="files",
+        rivals={"plainfilm": lambda: converted("masked"), "whole films": lambda: converted("off")},
         check=check,
     )
 

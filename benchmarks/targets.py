@@ -19,6 +19,7 @@ TRAINING_THREADS = "training batches, plain threads"
 FILES = "training batches from files"
 PHANTOM_FILES = "training batches from 640² PNG"
 CONVERSION = "conversion of 2,060 files"
+LUNGS = "conversion of the lungs alone"
 CHECKSUMS = "first epoch, with checksums"
 EVALUATION_CHECKSUMS = "first evaluation, with checksums"
 AFFINE_SCALING = "affine kernel, two threads"
@@ -40,6 +41,7 @@ ORDER = (  # of the table
     FILES,
     PHANTOM_FILES,
     CONVERSION,
+    LUNGS,
     CHECKSUMS,
     EVALUATION_CHECKSUMS,
     AFFINE_SCALING,
@@ -72,6 +74,7 @@ TARGETS = (
     Target(what=TRAINING, rival="FFCV + grid_sample", least=5.0),
     Target(what=FILES, rival="DataLoader", least=40.0),
     Target(what=CONVERSION, rival="PIL loop", least=1.8),
+    Target(what=LUNGS, rival="whole films", least=0.7),
     Target(what=CHECKSUMS, rival="later epochs", least=0.97),
     Target(what=AFFINE_SCALING, rival="one thread", least=1.8),
     Target(what=TRAINING_SCALING, rival="one thread", least=1.8),

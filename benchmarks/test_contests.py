@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.datasets import Converted, choose_radiographs, convert_with_table, draw_phantoms, noise_beton, vary
 from benchmarks.equivalence import BareTraining
-from benchmarks.file_contests import conversion_contest, files_contest, phantom_files_contest
+from benchmarks.file_contests import conversion_contest, files_contest, lungs_contest, phantom_files_contest
 from benchmarks.kernel_contests import affine_contest, affine_scaling_contest, crop_contest
 from benchmarks.loader_contests import (
     checksum_contest,
@@ -54,6 +54,11 @@ def test_conversion(compare: Callable, workload: Workload, radiographs: Path, tm
     files.mkdir()
     many = vary(radiographs, files, workload.files)
     with conversion_contest(many, tmp_path) as contest:
+        compare(contest, rounds=workload.long_rounds)
+
+
+def test_conversion_of_lungs(compare: Callable, workload: Workload, radiographs: Path, tmp_path: Path) -> None:
+    with lungs_contest(radiographs, tmp_path) as contest:
         compare(contest, rounds=workload.long_rounds)
 
 

@@ -93,9 +93,7 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
 
 
 def check_task(config: ConvertConfig, catalog: Catalog) -> None:
-    """Errors: InputError for a single class, or too many sources; ConfigError for a positive class there is not, or
-    masks of no use.
-    """
+    """Errors: InputError for a single class, or too many sources; ConfigError for settings that do not fit."""
     if len(catalog.classes) < 2 and catalog.task == "classes":
         empty = "".join(f" ({one.finding})" for one in catalog.cautions if one.code == "folders-without-films")
         raise InputError(

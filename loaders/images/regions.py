@@ -24,7 +24,8 @@ LUNG_COVER = 0.95
 
 def masked(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
     """The lungs in place; outside them the frame's median."""
-    return np.where(mask_SS, frame_SS, np.uint8(np.median(frame_SS)))
+    median = np.searchsorted(np.cumsum(histogram(frame_SS)), frame_SS.size / 2)
+    return np.where(mask_SS, frame_SS, np.uint8(median))
 
 
 def boxed(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
@@ -104,11 +105,17 @@ def framed(crop_CC: np.ndarray, side: int) -> np.ndarray:
 
 def equalised(frame_SS: np.ndarray, mask_SS: np.ndarray) -> np.ndarray:
     """Global histogram equalisation of the mask's pixels: each level becomes its mean rank among them, 0 to 255."""
-    count_L = np.empty(256, np.int64)
-    histogram_into(count_L, np.ascontiguousarray(frame_SS[mask_SS][None]))
+    count_L = histogram(frame_SS[mask_SS][None])
     rank_L = (np.cumsum(count_L) - count_L / 2) / max(1, count_L.sum())
     level_L = (rank_L * 255 + 0.5).astype(np.uint8)
     return np.where(mask_SS, level_L[frame_SS], frame_SS)
+
+
+def histogram(grey_HW: np.ndarray) -> np.ndarray:
+    """Pixels of each grey level of a uint8 picture: int64 L."""
+    count_L = np.empty(256, np.int64)
+    histogram_into(count_L, np.ascontiguousarray(grey_HW))
+    return count_L
 
 
 def dilated(mask_SS: np.ndarray) -> np.ndarray:

@@ -136,6 +136,7 @@ CORNERS = tuple(corners())
 SIZE, STORED = 32, 46  # pixels of an image and of its stored frame
 ANCHORS = 6  # sound files of each class, so that there is something to split
 MOST_MEMORY = 1 << 30  # bytes of a process that decodes
+SHAPES = ("too-small", "odd-shape")  # kinds of rejection of what a mask may yet be
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 IMPORTS = "import cli, loaders.convert.convert, loaders.audit.audit, loaders.audit.page; cli.make_parser()"
 UNTRAINED = """
@@ -298,6 +299,57 @@ def other_commands(server: ForkServer, folder: Path, defect: str = "") -> list[s
     return troubles
 
 
+def sound_mask(folder: Path, row: dict[str, str]) -> str:
+    """The name of a mask of a film's proportions, of 64 pixels or fewer."""
+    width, height = int(row["width"] or 8), int(row["height"] or 8)
+    width, height = (max(2, round(side * min(1, 64 / max(width, height)))) for side in (width, height))
+    mask_HW = np.zeros((height, width), np.uint8)
+    mask_HW[: -(-height // 2), : -(-width // 2)] = 255
+    Image.fromarray(mask_HW).save(folder / f"{width}x{height}.png")
+    return f"{width}x{height}.png"
+
+
+def convert_lungs(server: ForkServer, folder: Path, defect: str = "") -> list[str]:
+    """Convert the lungs alone, found, and with the batch's files as masks of sound ones; gives what broke a promise.
+
+    A file with a sound mask is written only if it was as a whole film; a sound one only if its mask is a picture.
+    """
+    source = folder / "source"
+    with (folder / "out" / "convert.csv").open(newline="", errors="replace") as text:
+        whole = {row["path"]: row for row in csv.DictReader(text)}
+    sound = [path for path in whole if "sound" in path]
+    hostile = [path for path in whole if "sound" not in path]
+    # those of the first three in each class have sound masks, so that there is something to split
+    attacked = [path for path in sound if int(path[-5]) > 2]
+    mask_of = {path: sound_mask(folder, row) for path, row in whole.items()}
+    mask_of |= dict(zip(attacked, (f"source/{path}" for path in hostile)))  # noqa: B905
+    with (folder / "masks.csv").open("w", newline="") as table:
+        csv.writer(table).writerows([("path", "mask"), *mask_of.items()])
+    out, troubles = folder / "lungs", []
+    argv = ["convert", str(source), "--out", str(out), "--size", str(SIZE), "--page-mib", "2", "--workers", "1"]
+    argv += ["--site-key", str(folder / "key"), "--lungs", "boxed-equal", "--masks"]
+    found = server.run([*argv, "auto", "--dry-run"], before=defect, timeout=300)
+    if found.code not in (0, 3) or found.traceback or found.peak > MOST_MEMORY:  # 3: hardly any film has lungs
+        troubles.append(f"convert --lungs ended with {found.code}: {found.errors[-200:]}")
+    if trouble := ill(given := server.run([*argv, str(folder / "masks.csv")], before=defect, timeout=300)):
+        return [*troubles, f"convert --masks {trouble}: {given.errors[-200:]}"]
+    with (out / "convert.csv").open(newline="", errors="replace") as text:
+        rows = {row["path"]: row for row in csv.DictReader(text)}
+    written = [path for path, row in rows.items() if row["verdict"] == "written"]
+    if rows.keys() != whole.keys() or len(written) != len(stored(out)):
+        troubles.append(f"convert --masks: {len(rows)} rows, {len(written)} written, {len(stored(out))} stored")
+    for path, row in rows.items():
+        mask = whole[mask_of[path].removeprefix("source/")] if path in attacked[: len(hostile)] else None
+        bad = whole[path]["verdict"] != "written" or (
+            mask and mask["verdict"] == "rejected" and mask["kind"] not in SHAPES
+        )
+        if row["verdict"] == "written" and bad:
+            troubles.append(f"convert --masks wrote {path}, whose mask is {mask_of[path]}")
+        if row["verdict"] == "rejected" and (", expected " not in row["reason"] or CONTROLS.search(row["reason"])):
+            troubles.append(f"convert --masks rejected {path} without a reason ({row['reason']!r})")
+    return troubles
+
+
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect: str = "") -> Tally:
     """Attempts in batches.  defect: a fault for the children, to try the campaign itself."""
     tally = Tally()
@@ -308,6 +360,8 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None], defect
             files = [hostile(attempt, seed) for attempt in attempts]
             found = convert(server, here, files, f"{seed}-{first}", defect)
             others = other_commands(server, here, defect) if for_all_commands(first) else []
+            if for_all_commands(first) and not found[0].startswith("the batch"):
+                others += convert_lungs(server, here, defect)
             for attempt, file, what in zip(attempts, files, found, strict=True):
                 where = f"(seed {seed}, attempt {attempt})"
                 if what.startswith("."):
@@ -325,7 +379,8 @@ CAMPAIGN = Campaign(
     name="hostile-images",
     attack="bombs, corners of every format (EXIF, CMYK, alpha, 1 to 16 bits, pages), wrong names, cuts, flipped bits",
     holds="convert: the golden pixels and their frame, of a cut file the whole one's, or a rejection with its reason; "
-    "in = written + rejected + duplicates; audit and predict: a row for each file; 1 GiB a process "
+    "in = written + rejected + duplicates; audit and predict: a row for each file; 1 GiB a process; "
+    "convert --lungs: no film whose mask is no picture, and none without lungs "
     "(golden: known where PNG or DICOM is made; of JPEG, TIFF, BMP and damaged files, what Pillow or pydicom reads)",
     run=run,
     short=64,
@@ -388,6 +443,11 @@ whole, line = auditing.table_bytes, prediction.row_line
 auditing.table_bytes = lambda files: whole((files[0], *files[:-1]))
 prediction.row_line = lambda row, *how, first=[]: first.append(row) or line(first[-2:][0], *how)
 """
+ANY_MASK_WILL_DO = """
+import numpy as np
+import loaders.convert.lungs as keeping
+keeping.given_mask = lambda config, given, row: np.ones((46, 46), bool)
+"""
 MUCH_MEMORY = "held = bytes([1]) * (1100 << 20)"
 
 
@@ -400,11 +460,14 @@ MUCH_MEMORY = "held = bytes([1]) * (1100 << 20)"
         (A_FILE_IS_LOST, "files in, ["),
         (NO_REASON, "without a reason"),
         (MUCH_MEMORY, "took 1"),
+        (ANY_MASK_WILL_DO, "convert --masks wrote"),
     ],
-    ids=["pixels", "frames", "damage", "count", "reason", "memory"],
+    ids=["pixels", "frames", "damage", "count", "reason", "memory", "masks"],
 )
 def test_a_planted_fault_is_noticed(fault: str, noticed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HERE, "other_commands", lambda *given: [])
+    if fault is not ANY_MASK_WILL_DO:
+        monkeypatch.setattr(HERE, "convert_lungs", lambda *given: [])
     monkeypatch.setattr(HERE, "sample", tuple)  # small files of every format
     tally = run(16, 1, tmp_path, lambda: None, defect=fault)
     assert any(noticed in failure for failure in tally.failures), tally.failures
@@ -426,7 +489,8 @@ def test_a_cut_file_that_another_reader_fills_up_is_not_golden(tmp_path: Path, m
 
     noise = np.random.default_rng(5).integers(0, 256, (40, 40)).astype(np.uint8)
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    monkeypatch.setattr(HERE, "other_commands", lambda *given: [])
+    for commands in ("other_commands", "convert_lungs"):
+        monkeypatch.setattr(HERE, commands, lambda *given: [])
     monkeypatch.setattr(HERE, "hostile", cut)
     tally = run(2, 1, tmp_path, lambda: None, defect=CUTS_ARE_WHOLE)
     assert sum("was written with other pixels" in failure for failure in tally.failures) == 2, tally.failures
