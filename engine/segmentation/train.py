@@ -21,9 +21,17 @@ from engine.segmentation.test import Tested, score_films, score_parts, write_tes
 from engine.statistics.estimates import RESAMPLES
 from loaders.atomic_file import locked, publish_bytes
 from loaders.errors import ConfigError, InputError
-from loaders.images.lungs import RECORD, NetRecord, SegmenterRecord, read_net, read_segmenter, standardised
+from loaders.images.lungs import (
+    RECORD,
+    NetRecord,
+    SegmenterRecord,
+    read_net,
+    read_segmenter,
+    read_segmenter_record,
+    standardised,
+)
 from loaders.output import Line, Parts, PhaseProgress, counted, path_line
-from loaders.records import read_record, write_record
+from loaders.records import write_record
 from loaders.sources.patient_hash import load_site_key, patient_hash, site_key_id
 from loaders.statistics import Progress, deal_groups, stream
 
@@ -145,7 +153,7 @@ def segment_train(
                 sources=sorted({film.source for film in films} - {""}),
                 site_key_id=site_key_id(key),
                 nets=nets,
-            )
+            ).summed()
             if fold >= len(finished):
                 write_record(config.out / RECORD, record)
         segmenter, tested = read_segmenter(config.out, str(config.out)), None
@@ -162,7 +170,7 @@ def finished_nets(out: Path, recipe: bytes) -> list[NetRecord]:
     """
     if not (out / RECORD).exists():
         return []
-    before = read_record(SegmenterRecord, out / RECORD)
+    before = read_segmenter_record(out)
     if before.identity != identity_of(recipe, before.nets):
         raise ConfigError(
             f"{out}: holds another segmenter, expected one of these settings and films; choose another --out"

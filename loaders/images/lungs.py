@@ -54,7 +54,8 @@ class NetRecord(Record, frozen=True, kw_only=True):
 class SegmenterRecord(Record, frozen=True, kw_only=True):
     """What a segmenter is, as segmenter.json holds it.  site_key_id: of the key of the patients' hashes.
 
-    identity: names it in betons and results.  num_nets: how many it has once it is finished.
+    identity: names it in betons and results.  num_nets: how many it has once it is finished.  checksum: of all else,
+    lest damage hide what a net saw.
     """
 
     made_by = "segment-train"
@@ -65,6 +66,12 @@ class SegmenterRecord(Record, frozen=True, kw_only=True):
     sources: list[str]
     site_key_id: str
     nets: list[NetRecord]
+    checksum: str = ""
+
+    def summed(self) -> "SegmenterRecord":
+        """The same record with its checksum."""
+        content = msgspec.json.encode(msgspec.structs.replace(self, checksum=""))
+        return msgspec.structs.replace(self, checksum=hashlib.sha256(content).hexdigest())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,13 +249,24 @@ def read_segmenter(folder: Path, name: str) -> Segmenter:
             f"--segmenter {name}: no {RECORD} there, expected `shipped`, or a folder that `segment-train` made; check "
             "the path"
         )
-    record = read_record(SegmenterRecord, folder / RECORD)
+    record = read_segmenter_record(folder)
     if len(record.nets) < max(1, record.num_nets):
         raise ConfigError(
             f"--segmenter {name}: {len(record.nets)} of {max(1, record.num_nets)} nets, expected all; run the same "
             "`segment-train` again, which goes on from there"
         )
     return Segmenter(name=name, record=record, content_K=tuple(read_net(folder, net, name) for net in record.nets))
+
+
+def read_segmenter_record(folder: Path) -> SegmenterRecord:
+    """A segmenter's record, which has its checksum.  Errors: IntegrityError, StorageError."""
+    record = read_record(SegmenterRecord, folder / RECORD)
+    if record.checksum and record != record.summed():
+        raise IntegrityError(
+            f"{folder / RECORD}: checksum differs, expected what `segment-train` wrote: damaged or edited; bring it "
+            "back, or train it again"
+        )
+    return record
 
 
 def read_net(folder: Path, net: NetRecord, name: str) -> bytes:

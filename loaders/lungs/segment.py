@@ -2,9 +2,11 @@
 
 # N films, H W rows and columns of a file, S side of a stored frame
 
+import secrets
+import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
@@ -13,7 +15,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from loaders.atomic_file import locked, publish_bytes, storage_error
+from loaders.atomic_file import SUFFIX, locked, publish_bytes, storage_error
 from loaders.cautions import Caution
 from loaders.config import SegmentConfig, stored_side
 from loaders.errors import ConfigError, InputError
@@ -35,11 +37,11 @@ from loaders.sources.entry import (
 )
 from loaders.sources.patient_hash import load_site_key, patient_hash, site_key_id
 from loaders.sources.split import group_by, known_patients
-from loaders.statistics import wilson
+from loaders.statistics import Progress, wilson
 
 Verdict = Literal["credible", "doubtful", "no mask"]
 VERDICTS: tuple[Verdict, ...] = ("credible", "doubtful", "no mask")
-MASKS, TABLE, PICTURE = "masks", "masks.csv", "contact-sheet.png"
+MASKS, DOUBTS, TABLE, PICTURE = "masks", "doubtful", "masks.csv", "contact-sheet.png"
 COLUMNS = (
     "path", "mask", "verdict", "kind", "reason", "area", "agreement", "balance", "cut", "nets", "width", "height",
 )  # fmt: skip
@@ -52,6 +54,7 @@ class Row:
     """The outcome for one file.  kind: code of the reason against its mask, of REFUSALS or EXCLUDED; "" for none.
 
     nets: the two that found the mask, counted from 1; empty where there is none, `seen` where each saw its patient.
+    numbers: area, agreement, balance and cut of the lungs that were found; none where there is no mask.
     """
 
     entry: Entry
@@ -60,8 +63,7 @@ class Row:
     kind: str = ""
     reason: str = ""
     nets: str = ""
-    lungs: Lungs | None = field(default=None, repr=False)
-    patient: str = field(default="", repr=False)
+    numbers: tuple[float, ...] = ()
 
     def drop(self, kind: str, reason: str) -> None:
         """Leave the file without a mask."""
@@ -70,9 +72,9 @@ class Row:
     @property
     def mask(self) -> str:
         """The mask's path in the folder: masks/… of a credible one, doubtful/… of another; "" of none."""
-        if self.lungs is None:
+        if not self.numbers:
             return ""
-        folder = MASKS if self.verdict == "credible" else "doubtful"
+        folder = MASKS if self.verdict == "credible" else DOUBTS
         *parents, name = (part if part != ".." else "_" for part in PurePosixPath(self.entry.path).parts if part != "/")
         if len(raw := name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
             name = blake2b(raw, digest_size=16).hexdigest()
@@ -105,29 +107,34 @@ def segment(config: SegmentConfig, progress: PhaseProgress = lambda phase, done,
     entries = [entry for entry in catalog.entries if not entry.excluded and may_be_picture(entry.path)]
     if not entries:
         raise InputError(f"{source}: no radiographs found, expected some; check the path")
-    side = stored_side(config.size)
-    spool = config.out / "frames.plainfilm-tmp"
+    side, work = stored_side(config.size), config.out / f"segment{SUFFIX}"
     with locked(config.out):
-        if (config.out / TABLE).exists():
-            raise ConfigError(f"--out {config.out}: holds masks already, expected a new folder; choose another")
-        with temporary_spool(spool, len(entries) * side**2, [spool] if spool.exists() else []):
+        if there := [name for name in (TABLE, MASKS, DOUBTS) if (config.out / name).exists()]:
+            raise ConfigError(f"--out {config.out}: has {there[0]} already, expected a new folder; choose another")
+        shutil.rmtree(work, ignore_errors=True)  # of a killed run
+        spool, left = config.out / f"spool-{secrets.token_hex(8)}{SUFFIX}", config.out.glob(f"spool*{SUFFIX}")
+        with temporary_spool(spool, len(entries) * side**2, left):
             rows = decode_rows(config, catalog.root, entries, spool, partial(progress, "decode"))
             frames_NSS = np.memmap(spool, np.uint8, "r").reshape(-1, side, side)
-            nets_N2 = choose_nets(config, segmenter, rows)
+            nets_N2, of_patients = choose_nets(config, segmenter, rows)
             found = segmenter.find_all(lambda place: frames_NSS[place], nets_N2, config.workers)
             for done, (row, lungs, nets) in enumerate(zip(rows, found, nets_N2.tolist(), strict=True), 1):
                 if lungs is not None:
                     judge(row, lungs, nets)
-                    publish_mask(config.out / row.mask, lungs.mask_SS, row.decoded)
+                    publish_mask(work / row.mask, lungs.mask_SS, row.decoded)
                 progress("segment", done, len(rows))
-            publish_bytes(config.out / PICTURE, picture(rows, frames_NSS), mode=0o600)
+            content = picture(segmenter, rows, nets_N2, frames_NSS)
+            for folder in work.glob("*"):
+                folder.rename(config.out / folder.name)
+            shutil.rmtree(work, ignore_errors=True)
+        publish_bytes(config.out / PICTURE, content, mode=0o600)
         publish_bytes(config.out / TABLE, csv_bytes(COLUMNS, map(cells, rows)), mode=0o600)
     labels = catalog.classes or tuple(sorted({entry.label for entry in entries} - {""}))
-    return Segmented(out=config.out, rows=rows, classes=labels, cautions=catalog.cautions)
+    return Segmented(out=config.out, rows=rows, classes=labels, cautions=[*catalog.cautions, *of_patients])
 
 
 def decode_rows(
-    config: SegmentConfig, root: Path, entries: Sequence[Entry], spool: Path, progress: partial[None]
+    config: SegmentConfig, root: Path, entries: Sequence[Entry], spool: Path, progress: Progress
 ) -> list[Row]:
     """Decode every file into the spool.  Errors: InputError where none can be used; StorageError."""
     read = config.catalog
@@ -151,9 +158,9 @@ def decode_rows(
     return rows
 
 
-def choose_nets(config: SegmentConfig, segmenter: Segmenter, rows: Sequence[Row]) -> np.ndarray:
-    """The two nets for each film: int64 N×2, -1 where there is none."""
-    patients, _ = known_patients([row.entry.patient_or(row.decoded.patient) for row in rows])
+def choose_nets(config: SegmentConfig, segmenter: Segmenter, rows: Sequence[Row]) -> tuple[np.ndarray, list[Caution]]:
+    """The two nets for each film, int64 N×2, -1 where there is none; and a caution of identifiers that tell nobody."""
+    patients, cautions = known_patients([row.entry.patient_or(row.decoded.patient) for row in rows])
     pixels = [row.decoded.pixel_hash for row in rows]
     group_N = group_by([patient.casefold() or None for patient in patients], [pixel or None for pixel in pixels])
     hashes = [b""] * len(rows)
@@ -166,12 +173,13 @@ def choose_nets(config: SegmentConfig, segmenter: Segmenter, rows: Sequence[Row]
         if first < 0 and not row.kind:
             row.nets = "seen"
             row.drop("lungs-seen", REFUSALS["lungs-seen"][0])
-    return np.where([[bool(row.kind)] for row in rows], -1, nets_N2)
+    return np.where([[bool(row.kind)] for row in rows], -1, nets_N2), cautions
 
 
 def judge(row: Row, lungs: Lungs, nets: Sequence[int]) -> None:
     """Record what was found, and whether it can be believed."""
-    row.lungs, row.kind, row.nets = lungs, lungs.problem, " ".join(str(net + 1) for net in nets)
+    row.numbers = (lungs.area, lungs.agreement, lungs.balance, lungs.cut)
+    row.kind, row.nets = lungs.problem, " ".join(str(net + 1) for net in nets)
     row.verdict, row.reason = ("doubtful", REFUSALS[row.kind][0]) if row.kind else ("credible", "")
 
 
@@ -189,41 +197,36 @@ def publish_mask(path: Path, mask_SS: np.ndarray, decoded: Decoded) -> None:
 
 def cells(row: Row) -> list[object]:
     """A row of masks.csv."""
-    lungs, decoded = row.lungs, row.decoded
-    numbers = (lungs.area, lungs.agreement, lungs.balance, lungs.cut) if lungs else ()
+    decoded = row.decoded
     return [
         table_path(row.entry.path), row.mask if row.verdict == "credible" else "", row.verdict, row.kind, row.reason,
-        *([f"{number:.4f}" for number in numbers] or [""] * 4), row.nets,
+        *([f"{number:.4f}" for number in row.numbers] or [""] * 4), row.nets,
         *((decoded.width, decoded.height) if decoded.width else ("", "")),
     ]  # fmt: skip
 
 
-def picture(rows: Sequence[Row], frames_NSS: np.ndarray) -> bytes:
-    """The contact sheet, by row of masks.csv: doubtful masks first, then credible ones, the least certain first."""
+def picture(segmenter: Segmenter, rows: Sequence[Row], nets_N2: np.ndarray, frames_NSS: np.ndarray) -> bytes:
+    """The contact sheet, by row of masks.csv: doubtful masks first, then credible ones, the least certain first.
+
+    Lungs are found once more: the masks of all films would not fit into memory.
+    """
     places = {verdict: [place for place, row in enumerate(rows) if row.verdict == verdict] for verdict in VERDICTS}
     doubtful = places["doubtful"][:MOST_DOUBTFUL]
-    credible = sorted(places["credible"], key=lambda place: lungs_of(rows[place]).agreement)
+    credible = sorted(places["credible"], key=lambda place: rows[place].numbers[1])
     few = np.linspace(0, len(credible) - 1, min(len(credible), MOST_TILES - len(doubtful))).astype(int)
     tiles = []
     for place in doubtful + [credible[number] for number in few]:
-        row, lungs = rows[place], lungs_of(rows[place])
-        colour = DOUBTFUL if row.kind else FOUND
+        row, lungs = rows[place], segmenter.find(frames_NSS[place], nets_N2[place].tolist())
         line = f"agreement {lungs.agreement:.2f}, balance {lungs.balance:.2f}"
         tiles.append(
             Tile(
                 frame_SS=frames_NSS[place],
-                outlines=[(lungs.mask_SS, colour)],
+                outlines=[(lungs.mask_SS, DOUBTFUL if row.kind else FOUND)],
                 lines=(f"{place + 2}: {row.kind or row.verdict}", line),
             )
         )
     shown = f"{len(doubtful)} of {len(places['doubtful'])} doubtful, {len(few)} of {len(credible)} credible"
     return contact_sheet(tiles, f"Lungs by row of {TABLE}: {shown}")
-
-
-def lungs_of(row: Row) -> Lungs:
-    """The lungs of a film that has a mask."""
-    assert row.lungs is not None
-    return row.lungs
 
 
 def segment_parts(done: Segmented) -> Parts:
@@ -257,6 +260,6 @@ def has_label(entry: Entry, name: str, place: int) -> bool:
 def class_cells(rows: Sequence[Row]) -> tuple[str, ...]:
     """How many of these files have no credible mask, and the share with its interval."""
     lost = sum(row.verdict != "credible" for row in rows)
-    low, high = (share_text(end).removesuffix(" %") for end in wilson(lost, len(rows)))
+    low, high = (share_text(round(end, 9)).removesuffix(" %") for end in wilson(lost, len(rows)))
     share = share_text(lost / len(rows)) if rows else share_text(None)
     return f"{len(rows):,}", f"{lost:,}", share, f"{low} to {high} %"

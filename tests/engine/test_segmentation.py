@@ -99,6 +99,16 @@ def test_a_finished_net_that_was_damaged_since_is_noticed(table: Path, trained: 
         segment_train(recipe(table, tmp_path / "S"))
 
 
+@pytest.mark.parametrize("where", ["pixels", "patients"])
+def test_a_record_that_lost_what_a_net_saw_is_refused(where: str, trained: Path, tmp_path: Path) -> None:
+    record = read_record(SegmenterRecord, trained / RECORD)
+    digest = getattr(record.nets[0], where)[0]
+    text = (trained / RECORD).read_text().replace(digest, digest[::-1])
+    (tmp_path / RECORD).write_text(text)
+    with pytest.raises(IntegrityError, match=r"segmenter\.json: checksum differs, expected what `segment-train` wrote"):
+        load_segmenter(str(tmp_path))
+
+
 def test_a_folder_of_another_segmenter_is_refused(table: Path, trained: Path) -> None:
     with pytest.raises(ConfigError, match="holds another segmenter, expected one of these settings and films"):
         segment_train(recipe(table, trained, seed=1))

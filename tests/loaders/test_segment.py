@@ -309,9 +309,27 @@ def test_phantoms_are_credible_and_noise_is_not_in_the_benchmark() -> None:
 
 def test_a_folder_with_masks_is_not_overwritten(masks: Path, phantoms: Path) -> None:
     before = (masks / TABLE).read_bytes()
-    with pytest.raises(ConfigError, match="holds masks already, expected a new folder"):
+    with pytest.raises(ConfigError, match=r"has masks\.csv already, expected a new folder"):
         segment(settings(masks, manifest=phantoms))
     assert (masks / TABLE).read_bytes() == before
+
+
+def test_an_interrupted_run_leaves_no_masks_and_the_same_command_makes_them(phantoms: Path, tmp_path: Path) -> None:
+    def stop(phase: str, done: int, total: int) -> None:
+        if (phase, done) == ("segment", 2):
+            raise KeyboardInterrupt
+
+    table = tmp_path / "few.csv"
+    lines = phantoms.read_text().splitlines()[:5]
+    table.write_text("\n".join(lines).replace("images/", f"{phantoms.parent}/images/"))
+    config = settings(tmp_path / "M", manifest=table, root=(phantoms.parent,))
+    with pytest.raises(KeyboardInterrupt):
+        segment(config, stop)
+    assert not (tmp_path / "M" / "masks").exists() and not (tmp_path / "M" / TABLE).exists()
+    segment(config)
+    assert len(rows_of(tmp_path / "M")) == 4
+    assert all((tmp_path / "M" / row["mask"]).is_file() for row in rows_of(tmp_path / "M").values())
+    assert not list((tmp_path / "M").glob("*tmp"))
 
 
 def test_masks_are_not_written_among_the_films(phantoms: Path) -> None:
