@@ -23,10 +23,11 @@ from sklearn import metrics as oracle
 import cli
 import engine.crossval.crossval
 from engine.config import CompareConfig, CrossvalConfig, FoldSplit, TrainConfig
+from engine.crossval.controls import Answer, beyond_outline
 from engine.crossval.crossval import crossval
 from engine.crossval.folds import Pool, deal_folds, open_pool, renumber
 from engine.crossval.lungs import PoolLungs, lost_cautions, pool_lungs
-from engine.crossval.output import crossval_parts, not_measured, sentences
+from engine.crossval.output import crossval_parts, not_measured, sentences, shown_targets
 from engine.crossval.scores import Crossval, FindingTarget
 from engine.statistics.estimates import Estimate
 from engine.train.checkpoint import load_checkpoint, validation_scores
@@ -48,7 +49,7 @@ from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from loaders.settings import build
 from tests.example_run import crossval as example_crossval
-from tests.example_run import estimate
+from tests.example_run import crossval_of_lungs, estimate
 from tests.findings_example import relabel, write_findings
 from tests.loaders.test_beton import strip_footer
 
@@ -566,7 +567,7 @@ def test_other_masks_are_refused_and_the_same_compute_nothing(
     betons, masks = drawn
     monkeypatch.setattr(engine.crossval.crossval, "train", None)  # whoever trains fails
     out = copied(alone, tmp_path)
-    same = {"splits": LUNG_SPLITS, "epochs": 1, "masks": str(masks)}
+    same = {"splits": LUNG_SPLITS, "epochs": 1, "masks": str(masks), "keep": True}
     crossval(config(betons, out, **same))
     assert (out / "crossval.json").read_bytes() == (alone / "crossval.json").read_bytes()
     for changes in (
@@ -940,6 +941,56 @@ def test_findings_that_need_no_lungs_are_named(scores: dict[str, float], named: 
     targets = [msgspec.structs.replace(hidden, findings=of_finding)]
     (sentence,) = sentences(msgspec.structs.replace(result, targets=targets))
     assert f"the findings can be predicted without the lungs.{named} The network was given" in sentence
+
+
+@pytest.mark.parametrize(
+    ("lungs", "outline", "apart", "answer"),
+    [
+        (0.97, 0.7, (0.27, 0.2, 0.34), "more"),
+        (0.97, 0.96, (0.01, -0.01, 0.03), "none"),
+        (0.9, 0.92, (-0.02, -0.1, 0.06), "none"),
+        (0.9, 0.8, (0.1, -0.02, 0.22), "unknown"),
+        (0.52, 0.3, (0.22, 0.1, 0.34), "unknown"),  # no better than guessing
+    ],
+)
+def test_lungs_alone_are_evidence_only_where_they_show_more_than_their_outline(
+    lungs: float, outline: float, apart: tuple[float, float, float], answer: Answer
+) -> None:
+    result = crossval_of_lungs(lungs, outline, apart)
+    assert beyond_outline(result.target("lungs-only")) == answer
+    (text,) = (line for line in sentences(result) if line.startswith("The lungs alone"))
+    said = {"more": "adds to their outline (difference", "none": "are no evidence here", "unknown": "cannot be told"}
+    assert [name for name, words in said.items() if words in text] == [answer]
+    assert ("The outline alone tells the label" in text) is (outline > 0.6)
+
+
+def test_lungs_alone_without_their_outline_are_called_no_evidence() -> None:
+    (text,) = (line for line in sentences(crossval_of_lungs(0.97, None)) if line.startswith("The lungs alone"))
+    assert "no evidence without the outline beside it: run `crossval` with silhouette" in text
+
+
+def test_whose_masks_they_are_and_what_remains_unknown_is_said(alone: Path) -> None:
+    content = content_of(alone)
+    assert content.lungs
+    for changes, said in (
+        ({}, "The masks are the phantoms’ own"),
+        ({"kind": "folder"}, "The masks were given"),
+        ({"kind": "template"}, "no outline differs"),
+        ({"kind": "segmenter", "num_trained": 34, "sources": ["v7labs"]}, "`segment-train --out S` without --manifest"),
+        ({"kind": "segmenter", "num_phantoms": 300}, "learnt from no film of these classes"),
+    ):
+        use = msgspec.structs.replace(content.lungs, **changes)
+        text = " ".join(sentences(msgspec.structs.replace(content, lungs=use)))
+        assert said in text and ("What remains unknown" in text) is (use.kind != "template")
+    assert "remains unknown" not in " ".join(sentences(example_crossval()))
+
+
+def test_controls_that_were_not_measured_are_one_line_and_have_no_rows(whole: Path, tmp_path: Path) -> None:
+    parts = crossval_parts(content_of(whole), tmp_path)
+    (line,) = (part.text for part in parts if not isinstance(part, Sheet) and part.text.startswith("Not measured: "))
+    assert "--splits group,lungs-hole,lungs-only,silhouette,boxed,boxed-silhouette" in line
+    assert shown_targets(content_of(whole)) == ["random", "group", "lungs-hidden", "external"]
+    assert shown_targets(crossval_of_lungs(0.9, 0.8))[2:] == ["lungs-hidden", "lungs-only", "silhouette", "external"]
 
 
 def test_the_terminal_says_what_is_not_measured_and_the_score_of_guessing(whole: Path, tmp_path: Path) -> None:

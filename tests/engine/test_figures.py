@@ -27,7 +27,7 @@ from benchmarks.document import all_results, comparisons_of, latest_bench
 from benchmarks.speed_picture import speed_figure
 from engine.compare import Contender, comparison_figure
 from engine.crossval.findings import why_refused
-from engine.crossval.output import crossval_figure
+from engine.crossval.output import TARGETS, crossval_figure
 from engine.crossval.scores import FindingTarget, Guess, OverFolds, Target, TargetResult
 from engine.evaluate.figures import Curve, Panel, pr_figure, roc_figure, score_figure
 from engine.evaluate.findings import FIGURES as OF_FINDINGS
@@ -221,7 +221,8 @@ def draw_crossval(case: Case) -> list[Figure]:
             ],
         ),
     ]  # fmt: skip
-    return [crossval_figure(one) for one in (result, *changed)]
+    every = msgspec.structs.replace(result, targets=[row(target, 0.9, 0.8) for target in TARGETS])
+    return [crossval_figure(one) for one in (result, *changed, every)]
 
 
 def over_some(found: OverFolds) -> OverFolds:

@@ -54,6 +54,7 @@ from tests.example_run import (
     SET,
     alone,
     crossval,
+    crossval_of_lungs,
     dataflow,
     deletion,
     draw_pictures,
@@ -171,6 +172,11 @@ RED_FLAGS: list[tuple[dict[str, Any], str, str]] = [
         "AUC 0.860)",
     ),
     ({"crossval": crossval(hidden=0.8)}, "This score need not come from the lungs", "still reaches AUC 0.80"),
+    (
+        {"crossval": crossval_of_lungs(0.97, 0.96, (0.01, -0.01, 0.03))},
+        "This score need not come from the disease",
+        "the outline of the lungs alone, without a pixel inside, reaches AUC 0.960, the lungs themselves 0.970",
+    ),
     ({"crossval": crossval(random=0.99)}, "This score may be inflated", "random folds reach F1 0.99"),
     ({"crossval": crossval(abroad=0.6)}, "This score does not hold on another collection", "falls from 0.940 to 0.650"),
     ({"first_f1": 0.995}, "This score came suspiciously early", "validation F1 was 0.995 after one epoch"),
@@ -211,6 +217,8 @@ def test_whatever_could_fool_opens_the_verdict_and_is_named(
 NOT_RED_FLAGS: list[dict[str, Any]] = [
     {"crossval": crossval(hidden=0.54)},  # its interval holds 0.5
     {"crossval": crossval(random=0.905)},
+    {"crossval": crossval_of_lungs(0.97, 0.7, (0.27, 0.2, 0.34))},
+    {"crossval": crossval_of_lungs(0.5, 0.5, (0.0, -0.02, 0.02))},  # neither is better than guessing
     {"first_f1": 0.98},
     {"metrics": metrics(confusion=[[50, 9], [21, 211]])},
     {"metrics": metrics(subgroups=[subgroup("source", "C", 29, {"auc": estimate(0.7)})])},
