@@ -279,7 +279,9 @@ CODES: dict[str, Code] = {
         "the lungs are assumed to lie where they usually do, a region far larger than they are: that maps lie in it "
         "shows nothing; find or name masks with --masks"
     ),
-    "lungs-alone": code("the frames show the lungs alone, so that it shows nothing that the maps lie in them"),
+    "lungs-alone": code(
+        "the frames show the lungs alone, so that maps that lie there do not tell the lungs from their outline"
+    ),
     "images-without-mask": code(
         "{without:,} of {images:,} images have no credible mask of their lungs ({reasons}); the lung ratio leaves "
         "them out",
