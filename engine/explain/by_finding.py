@@ -20,7 +20,7 @@ from engine.evaluate.evaluate import predictions
 from engine.evaluate.trained import Checkpoint, Trained
 from engine.explain.cam import METHODS, layer_name
 from engine.explain.controls import Deletion, Randomised
-from engine.explain.findings import NOT_FOR_DIAGNOSIS, Kind, lung_images, map_cautions, region_cautions
+from engine.explain.findings import NOT_FOR_DIAGNOSIS, Kind, lung_images, map_cautions, outlined, region_cautions
 from engine.explain.gallery import gallery, picture_bytes
 from engine.explain.lungs import ANSWERS, IN_BRIEF, NOTHING, LungRatio, Region, region_of, sentence
 from engine.explain.pictures import (
@@ -313,7 +313,7 @@ def findings_gallery(
         "Of each finding, images in which it is known: most confident and right, most confident and wrong, borderline.",
         f"{NOT_FOR_DIAGNOSIS} {texts.note}",
         titles,
-        LEGEND,
+        outlined(LEGEND, next((found.lungs for found in result.findings if found.lungs), None)),
     )
 
 

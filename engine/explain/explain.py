@@ -27,9 +27,10 @@ from engine.explain.findings import (
     caption,
     explanation_parts,
     map_cautions,
+    outlined,
     region_cautions,
 )
-from engine.explain.gallery import deletion_figure, gallery, picture_bytes
+from engine.explain.gallery import FOOT, deletion_figure, gallery, picture_bytes
 from engine.explain.lungs import region_of
 from engine.explain.pictures import (
     MOST_CONTROLLED,
@@ -191,7 +192,8 @@ def summary_pictures(result: Explanation, overlays: Sequence[tuple[str, Image.Im
     kind = "synthetic phantoms" if result.synthetic else "radiographs"
     title = f"{result.method}: {name_text(result.set_name)} ({kind})"
     sentence = result.sentence[0].upper() + result.sentence[1:] + "."
-    page = gallery(overlays, title, sentence, f"{NOT_FOR_DIAGNOSIS} {note}")
+    legend = outlined(FOOT, result.lungs)
+    page = gallery(overlays, title, sentence, f"{NOT_FOR_DIAGNOSIS} {note}", legend=legend)
     curves = deletion_figure(result.deletion, f"{title}, n\u00a0=\u00a0{result.deletion.num_samples}")
     return {"gallery.png": picture_bytes(page), "deletion.png": png(curves)}
 

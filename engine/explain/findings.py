@@ -123,6 +123,11 @@ def masks_text(lungs: LungRatio) -> str:
     return given.get(lungs.masks, f"each film's own mask, found by segmenter {lungs.segmenter}")
 
 
+def outlined(legend: str, lungs: LungRatio | None) -> str:
+    """A gallery's legend, with what the thin line in its pictures is."""
+    return f"{legend} Thin line: {masks_text(lungs)}." if lungs else legend
+
+
 def explanation_parts(explained: Explained) -> Parts:
     """The sentence, the figures behind it, the controls, the files."""
     result, out = explained.explanation, explained.out
