@@ -642,7 +642,11 @@ COMMANDS = {
     "export": Command(run_export, ("export R", "export R --out model.onnx"), ExportConfig, ("run",)),
     "explain": Command(
         run_explain,
-        ("explain R B/heldout.beton", "explain R B/heldout.beton --masks P/phantoms.csv"),
+        (
+            "explain R B/heldout.beton",
+            "explain R B/heldout.beton --masks P/phantoms.csv",
+            "explain R B/heldout.beton --segmenter S",
+        ),
         ExplainConfig,
         ("run", "beton"),
     ),

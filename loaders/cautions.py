@@ -286,7 +286,18 @@ CODES: dict[str, Code] = {
     ),
     # of an explanation
     "usual-lung-region": code(
-        "no masks were given, so that the lungs are assumed to lie where they usually do; name masks with --masks"
+        "the lungs are assumed to lie where they usually do, a region far larger than they are: that maps lie in it "
+        "shows nothing; find or name masks with --masks"
+    ),
+    "lungs-alone": code(
+        "the frames show the lungs alone, so that maps that lie there do not tell the lungs from their outline"
+    ),
+    "images-without-mask": code(
+        "{without:,} of {images:,} images have no credible mask of their lungs ({reasons}); the lung ratio leaves "
+        "them out",
+        without=int,
+        images=int,
+        reasons=list[str],
     ),
     "empty-maps": code(
         "{empty:,} of {images:,} maps are empty, since nothing speaks for the predicted class; the lung ratio "

@@ -159,10 +159,11 @@ def alone(value: float | None, **changes: Any) -> dict[str, Any]:
     return {"value": value, "low": None, "high": None, "method": ""} | changes
 
 
-def lungs(value: float, low: float | None, high: float | None) -> dict[str, Any]:
+def lungs(value: float, low: float | None, high: float | None, **changes: Any) -> dict[str, Any]:
     """The lung ratio of an explanation; a model that relies on the lungs comes above 1.5."""
-    counts = {"area": 0.375, "num_samples": 200, "num_empty": 0, "num_outside": 0, "masks": "folder"}
-    return {"ratio": {"value": value, "low": low, "high": high, "method": "bootstrap"}, **counts}
+    counts = {"area": 7 / 17, "num_samples": 200, "num_empty": 0, "num_outside": 0, "without_mask": {}}
+    ratio = {"value": value, "low": low, "high": high, "method": "bootstrap"}
+    return {"ratio": ratio, "masks": "folder", "segmenter": "", **counts} | changes
 
 
 def explanation(**changes: Any) -> Explanation:

@@ -53,6 +53,7 @@ WRONG = {
     "explain": [
         "lost BETONS/heldout.beton", "RUN lost.beton", "RUN junk.beton", "RUN BETONS/heldout.beton --masks lost",
         "RUN BETONS/heldout.beton --masks junk.csv", "RUN BETONS/heldout.beton --masks MANIFEST --table lost.csv",
+        "RUN BETONS/heldout.beton --segmenter lost", "RUN BETONS/heldout.beton --masks usual --segmenter junk",
     ],
     "profile": ["lost --source SOURCE", "BETONS --source lost", "damaged --source SOURCE"],
     "report": [

@@ -20,10 +20,20 @@ from engine.evaluate.evaluate import predictions
 from engine.evaluate.trained import Checkpoint, Trained
 from engine.explain.cam import METHODS, layer_name
 from engine.explain.controls import Deletion, Randomised
-from engine.explain.findings import NOT_FOR_DIAGNOSIS, Kind, images, map_cautions
+from engine.explain.findings import NOT_FOR_DIAGNOSIS, Kind, lung_images, map_cautions, outlined, region_cautions
 from engine.explain.gallery import gallery, picture_bytes
-from engine.explain.lungs import ANSWERS, LungRatio, Region, region_of, sentence
-from engine.explain.pictures import MOST_CONTROLLED, Pictures, check, choose_of_finding, measure, show, some
+from engine.explain.lungs import ANSWERS, IN_BRIEF, NOTHING, LungRatio, Region, region_of, sentence
+from engine.explain.pictures import (
+    MOST_CONTROLLED,
+    Pictures,
+    check,
+    choose_of_finding,
+    lungs_finder,
+    measurable,
+    measure,
+    show,
+    some,
+)
 from engine.networks.registry import network_of
 from engine.statistics.names import interval_text, short_name, value_text
 from engine.train.checkpoint import groups_of
@@ -67,7 +77,7 @@ class FindingExplanation(Record, frozen=True, kw_only=True):
     """The explanation of one finding, over the images in which it is predicted as present: num_predicted of them.
 
     region: where the evidence lies; unknown of few groups, too.  lungs, randomised, deletion: None where it is
-    predicted nowhere.  samples: of images in which it is known.
+    predicted nowhere; lungs alone where the frames show the lungs alone.  samples: of images in which it is known.
     """
 
     name: str
@@ -80,8 +90,7 @@ class FindingExplanation(Record, frozen=True, kw_only=True):
     cautions: list[Caution]
 
     def __post_init__(self) -> None:
-        expected = "unknown" if self.lungs is None else region_of(self.lungs, self.distrust)
-        if self.region != expected:
+        if self.region != (expected := region_of(self.lungs, self.distrust)):
             raise ValueError(f"region {self.region}, expected {expected} of its numbers and controls")
 
     @property
@@ -92,9 +101,7 @@ class FindingExplanation(Record, frozen=True, kw_only=True):
     @property
     def sentence(self) -> str:
         """Where the evidence lies, in plain English."""
-        if self.lungs is None:
-            return f"{ANSWERS['unknown']}: it is predicted in no image"
-        return sentence(self.lungs, self.distrust)
+        return sentence(self.lungs, self.distrust) if self.num_predicted else f"{NOTHING}: it is predicted in no image"
 
 
 class FindingsExplanation(Record, frozen=True, kw_only=True):
@@ -105,7 +112,7 @@ class FindingsExplanation(Record, frozen=True, kw_only=True):
     """
 
     made_by = "explain"
-    version: int = 1
+    version: int = 2
     set_name: str
     beton: str
     split: str
@@ -134,7 +141,7 @@ def explain_findings(
     trained: Trained,
     policy: Policy,
     loader: Loader,
-    masks: Masks,
+    masks: Masks | None,
     cautions: list[Caution],
     reference_N1HW: Tensor,
     progress: PhaseProgress,
@@ -152,6 +159,7 @@ def explain_findings(
     order = np.argsort(-(finding_NK == 1).sum(0), kind="stable").tolist()
     asked = [place for place in order if not config.finding or names[place] in config.finding]
     most, texts = max(LEAST_SHOWN, config.samples // len(asked)), class_names(names, CAPTION, "finding")
+    lungs_of = lungs_finder(masks, beton)
     found: dict[int, FindingExplanation] = {}
     overlays: list[tuple[str, Image.Image]] = []
     for place in asked:
@@ -166,6 +174,8 @@ def explain_findings(
                 target_N=np.ones(len(beton), np.int64),
                 group_N=groups_of(beton),
                 reference_N1HW=reference_N1HW,
+                masks=masks,
+                lungs_of=lungs_of,
             )
             scored = Scored(
                 name=names[place],
@@ -173,12 +183,11 @@ def explain_findings(
                 probability_N=probability_NK[:, place],
                 threshold=rules.threshold_K[place],
             )
-            found[place], drawn = explain_finding(pictures, masks, scored, most, texts, len(overlays), progress)
+            found[place], drawn = explain_finding(pictures, scored, most, texts, len(overlays), progress)
         overlays += [(names[place], picture) for picture in drawn]
         progress("findings", len(found), len(asked))
     explained, facts = [found[place] for place in sorted(found)], beton.facts
     in_vain = [names[place] for place in sorted({*asked} - {*found})]
-    usual = [caution("usual-lung-region")] if masks.kind == "template" else []
     result = FindingsExplanation(
         set_name=beton.set_name,
         beton=beton.path.name,
@@ -189,7 +198,7 @@ def explain_findings(
         layer=layer_name(trained.network, facts.crop),
         findings=explained,
         left_out=[name for place, name in enumerate(names) if place not in found],
-        cautions=cautions + usual + unexplained(in_vain, config.minutes),
+        cautions=cautions + region_cautions(masks) + unexplained(in_vain, config.minutes),
         checkpoint=trained.checkpoint,
     )
     files = {f"{number:04d}.png": picture_bytes(picture) for number, (_, picture) in enumerate(overlays, 1)}
@@ -227,7 +236,6 @@ class Scored:
 
 def explain_finding(
     pictures: Pictures,
-    masks: Masks,
     scored: Scored,
     most: int,
     texts: ClassNames,
@@ -240,17 +248,16 @@ def explain_finding(
     found_N = np.flatnonzero(is_found_N)
     lungs, random_weights, blanked, ratio_of, cautions = None, None, None, dict[int, float](), list[Caution]()
     if len(found_N):
-        measured_N = some(np.intersect1d(found_N, masks.samples(pictures.beton)), config.measured, config.seed)
-        lungs, ratio_of = measure(pictures, masks, measured_N, partial(progress, "maps"))
+        measured_N = some(np.intersect1d(found_N, measurable(pictures)), config.measured, config.seed)
+        lungs, ratio_of = measure(pictures, measured_N, partial(progress, "maps"))
         random_weights, blanked = check(pictures, some(found_N, MOST_CONTROLLED, config.seed), progress)
-        num_groups = len(np.unique(pictures.group_N[measured_N]))
+        num_groups = len(np.unique(pictures.group_N[list(ratio_of) or measured_N]))
         cautions = map_cautions(lungs, random_weights, blanked, num_groups)
-        cautions = [one for one in cautions if one.code != "usual-lung-region"]  # of the set
     examples, overlays, chosen = list[FindingExample](), [], list[tuple[int, Kind]]()
     if not np.isnan(scored.threshold):  # else it is predicted of no film, and none is right or wrong
         margin_N = log_odds(probability_N) - log_odds(scored.threshold)
         chosen = choose_of_finding(scored.finding_N, margin_N, most)
-    for shown in show(pictures, masks, chosen, ratio_of):
+    for shown in show(pictures, chosen, ratio_of):
         example = FindingExample(
             sample=shown.sample,
             kind=shown.kind,
@@ -265,7 +272,7 @@ def explain_finding(
     result = FindingExplanation(
         name=scored.name,
         num_predicted=len(found_N),
-        region=region_of(lungs, distrust_of(cautions, random_weights, blanked)) if lungs else "unknown",
+        region=region_of(lungs, distrust_of(cautions, random_weights, blanked)),
         lungs=lungs,
         randomised=random_weights,
         deletion=blanked,
@@ -306,14 +313,16 @@ def findings_gallery(
         "Of each finding, images in which it is known: most confident and right, most confident and wrong, borderline.",
         f"{NOT_FOR_DIAGNOSIS} {texts.note}",
         titles,
-        LEGEND,
+        outlined(LEGEND, next((found.lungs for found in result.findings if found.lungs), None)),
     )
 
 
 def findings_parts(explained: FindingsExplained) -> Parts:
     """A row a finding with its lung ratio and controls, then what limits them, and the files."""
     result, out = explained.explanation, explained.out
-    rows = tuple((found.name, f"{found.num_predicted:,}", *measures(found), found.region) for found in result.findings)
+    rows = tuple(
+        (found.name, f"{found.num_predicted:,}", *measures(found), IN_BRIEF[found.region]) for found in result.findings
+    )
     ratio = f"{short_name('lung_ratio')} (1 is chance)"
     headers = ("finding", "predicted", ratio, "95 % interval", "images", "above", "weights", "deletion", "relies on")
     num_pictures = sum(len(found.samples) for found in result.findings)
@@ -329,10 +338,10 @@ def findings_parts(explained: FindingsExplained) -> Parts:
 
 def measures(found: FindingExplanation) -> tuple[str, ...]:
     """The cells of a finding: ratio, interval, images, what a model that relies on the lungs comes above, controls."""
-    if found.lungs is None or found.randomised is None or found.deletion is None:
-        return (DASH,) * 6
-    lungs = found.lungs
-    controls = ("failed" if control.failure else "passed" for control in (found.randomised, found.deletion))
-    ratio = value_text("lung_ratio", lungs.ratio.value)
-    limit = DASH if lungs.limit is None else value_text("lung_ratio", lungs.limit)
-    return ratio, interval_text("lung_ratio", lungs.ratio), images(lungs.num_samples, lungs.num_empty), limit, *controls
+    lungs, of_lungs = found.lungs, (DASH,) * 4
+    if lungs:
+        limit = DASH if lungs.limit is None else value_text("lung_ratio", lungs.limit)
+        interval = interval_text("lung_ratio", lungs.ratio)
+        of_lungs = (value_text("lung_ratio", lungs.ratio.value), interval, lung_images(lungs), limit)
+    controls = (found.randomised, found.deletion)
+    return *of_lungs, *(DASH if one is None else "failed" if one.failure else "passed" for one in controls)

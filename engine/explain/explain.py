@@ -27,8 +27,10 @@ from engine.explain.findings import (
     caption,
     explanation_parts,
     map_cautions,
+    outlined,
+    region_cautions,
 )
-from engine.explain.gallery import deletion_figure, gallery, picture_bytes
+from engine.explain.gallery import FOOT, deletion_figure, gallery, picture_bytes
 from engine.explain.lungs import region_of
 from engine.explain.pictures import (
     MOST_CONTROLLED,
@@ -37,6 +39,8 @@ from engine.explain.pictures import (
     check,
     choose,
     crops_of,
+    lungs_finder,
+    measurable,
     measure,
     show,
     some,
@@ -46,6 +50,7 @@ from engine.networks.registry import network_of
 from engine.train.checkpoint import groups_of
 from loaders.atomic_file import locked, publish_bytes
 from loaders.batches.loader import Loader
+from loaders.beton.reader import Beton
 from loaders.cautions import Caution
 from loaders.config import LoaderConfig
 from loaders.errors import ConfigError
@@ -81,7 +86,7 @@ def explain(
     with Loader(config.beton, settings, tensors=True) as loader:
         beton = loader.beton
         cautions = set_cautions(beton) + check_beton(trained.run, trained.state, loader, force=True)
-        masks = find_masks(beton, config.masks, config.table, config.segmenter)
+        masks = masks_of(config, beton)
         out = (config.out or config.run / "explanation") / beton.set_name
         reference_N = some(np.arange(len(beton)), MOST_REFERENCE, config.seed)
         made = (
@@ -103,12 +108,25 @@ def explain(
             return Explained(explanation=result, out=out)
 
 
+def masks_of(config: ExplainConfig, beton: Beton) -> Masks | None:
+    """The masks of a beton; None where its frames show the lungs alone.  Errors: as of find_masks."""
+    lungs = beton.facts.lungs
+    if lungs == "off":
+        return find_masks(beton, config.masks, config.table, config.segmenter)
+    if config.masks != "auto":
+        raise ConfigError(
+            f"--masks: found {config.masks}, expected none, since {config.beton} shows the lungs alone ({lungs}); "
+            "leave it out"
+        )
+    return None
+
+
 def explain_classes(
     config: ExplainConfig,
     trained: Trained,
     policy: Policy,
     loader: Loader,
-    masks: Masks,
+    masks: Masks | None,
     cautions: list[Caution],
     reference_N1HW: Tensor,
     progress: PhaseProgress,
@@ -125,14 +143,16 @@ def explain_classes(
         target_N=predicted_N,
         group_N=groups_of(beton),
         reference_N1HW=reference_N1HW,
+        masks=masks,
+        lungs_of=lungs_finder(masks, beton),
     )
-    measured_N = some(masks.samples(beton), config.measured, config.seed)
-    lungs, ratio_of = measure(pictures, masks, measured_N, partial(progress, "maps"))
+    measured_N = some(measurable(pictures), config.measured, config.seed)
+    lungs, ratio_of = measure(pictures, measured_N, partial(progress, "maps"))
     controlled_N = some(np.arange(len(beton)), MOST_CONTROLLED, config.seed)
     random_weights, blanked = check(pictures, controlled_N, progress)
     chosen = choose(label_N, probability_NK, config.samples)
     examples, overlays, names = list[Example](), [], class_names(trained.classes, CAPTION)
-    for shown in show(pictures, masks, chosen, ratio_of):
+    for shown in show(pictures, chosen, ratio_of):
         example = Example(
             sample=shown.sample,
             kind=shown.kind,
@@ -145,7 +165,7 @@ def explain_classes(
         examples.append(example)
         overlays.append((shown.kind, shown.draw(caption(example, names))))
         progress("pictures", len(examples), len(chosen))
-    facts, num_groups = beton.facts, len(np.unique(pictures.group_N[measured_N]))
+    facts, num_groups = beton.facts, len(np.unique(pictures.group_N[list(ratio_of) or measured_N]))
     result = Explanation(
         set_name=beton.set_name,
         beton=beton.path.name,
@@ -160,7 +180,7 @@ def explain_classes(
         lungs=lungs,
         randomised=random_weights,
         deletion=blanked,
-        cautions=cautions + map_cautions(lungs, random_weights, blanked, num_groups),
+        cautions=cautions + region_cautions(masks) + map_cautions(lungs, random_weights, blanked, num_groups),
         checkpoint=trained.checkpoint,
     )
     files = {example.overlay: picture_bytes(picture) for example, (_, picture) in zip(examples, overlays, strict=True)}
@@ -172,7 +192,8 @@ def summary_pictures(result: Explanation, overlays: Sequence[tuple[str, Image.Im
     kind = "synthetic phantoms" if result.synthetic else "radiographs"
     title = f"{result.method}: {name_text(result.set_name)} ({kind})"
     sentence = result.sentence[0].upper() + result.sentence[1:] + "."
-    page = gallery(overlays, title, sentence, f"{NOT_FOR_DIAGNOSIS} {note}")
+    legend = outlined(FOOT, result.lungs)
+    page = gallery(overlays, title, sentence, f"{NOT_FOR_DIAGNOSIS} {note}", legend=legend)
     curves = deletion_figure(result.deletion, f"{title}, n\u00a0=\u00a0{result.deletion.num_samples}")
     return {"gallery.png": picture_bytes(page), "deletion.png": png(curves)}
 

@@ -7,11 +7,13 @@ from typing import Literal
 from engine.evaluate.checks import group_cautions
 from engine.evaluate.trained import Checkpoint
 from engine.explain.controls import Deletion, Randomised
-from engine.explain.lungs import LungRatio, Region, left_out, region_of, sentence
+from engine.explain.lungs import LUNGS_ALONE, LungRatio, Region, left_out, region_of, sentence
 from engine.statistics.names import interval_text, short_name, value_text
 from loaders import __version__
 from loaders.cautions import Caution, caution
 from loaders.figure_text import ClassNames
+from loaders.images.files import REFUSALS
+from loaders.lungs.masks import Masks
 from loaders.output import Line, Parts, Sheet, caution_lines, path_line, share_text
 from loaders.records import Count, Record
 
@@ -35,11 +37,11 @@ class Example(Record, frozen=True, kw_only=True):
 class Explanation(Record, frozen=True, kw_only=True):
     """The explanation of one beton, as explanation.json holds it.  region: where the evidence lies.
 
-    set_name: of the set's folder.  layer: whose map it is.
+    set_name: of the set's folder.  layer: whose map it is.  lungs: None where the frames show the lungs alone.
     """
 
     made_by = "explain"
-    version: int = 1
+    version: int = 2
     set_name: str
     beton: str
     split: str
@@ -50,7 +52,7 @@ class Explanation(Record, frozen=True, kw_only=True):
     layer: str
     region: Region
     samples: list[Example]
-    lungs: LungRatio
+    lungs: LungRatio | None
     randomised: Randomised
     deletion: Deletion
     cautions: list[Caution]
@@ -81,17 +83,28 @@ class Explained:
     out: Path
 
 
-def map_cautions(lungs: LungRatio, random_weights: Randomised, blanked: Deletion, num_groups: int) -> list[Caution]:
+def map_cautions(
+    lungs: LungRatio | None, random_weights: Randomised, blanked: Deletion, num_groups: int
+) -> list[Caution]:
     """What limits the result, beside what limits any result on the set."""
     found = group_cautions(num_groups)
-    if lungs.masks == "template":
-        found.append(caution("usual-lung-region"))
-    images = lungs.num_samples + lungs.num_empty + lungs.num_outside
-    if lungs.num_empty:
-        found.append(caution("empty-maps", empty=lungs.num_empty, images=images))
-    if lungs.num_outside:
-        found.append(caution("lungs-outside-crop", outside=lungs.num_outside, images=images))
+    if lungs:
+        drawn = lungs.num_drawn
+        if lungs.num_empty:
+            found.append(caution("empty-maps", empty=lungs.num_empty, images=drawn))
+        if lungs.num_outside:
+            found.append(caution("lungs-outside-crop", outside=lungs.num_outside, images=drawn))
+        if without := sum(lungs.without_mask.values()):
+            reasons = [f"{REFUSALS[reason][0]}: {number:,}" for reason, number in lungs.without_mask.items()]
+            found.append(caution("images-without-mask", without=without, images=drawn, reasons=reasons))
     return found + [failure for failure in (random_weights.failure, blanked.failure) if failure]
+
+
+def region_cautions(masks: Masks | None) -> list[Caution]:
+    """What limits every answer on a set.  masks: None where its frames show the lungs alone."""
+    if masks is None:
+        return [LUNGS_ALONE]
+    return [caution("usual-lung-region")] if masks.kind == "template" else []
 
 
 def caption(example: Example, names: ClassNames) -> tuple[str, str]:
@@ -104,7 +117,15 @@ def caption(example: Example, names: ClassNames) -> tuple[str, str]:
     )
 
 
-MASKS = {"phantom": "the phantoms' masks", "folder": "mask files", "template": "the lungs' usual region"}
+def masks_text(lungs: LungRatio) -> str:
+    """What showed where the lungs lie."""
+    given = {"phantom": "the phantoms' masks", "folder": "mask files", "template": "the lungs' usual region"}
+    return given.get(lungs.masks, f"each film's own mask, found by segmenter {lungs.segmenter}")
+
+
+def outlined(legend: str, lungs: LungRatio | None) -> str:
+    """A gallery's legend, with what the thin line in its pictures is."""
+    return f"{legend} Thin line: {masks_text(lungs)}." if lungs else legend
 
 
 def explanation_parts(explained: Explained) -> Parts:
@@ -112,9 +133,12 @@ def explanation_parts(explained: Explained) -> Parts:
     result, out = explained.explanation, explained.out
     lungs, random, blanked = result.lungs, result.randomised, result.deletion
     weights, blanking = ("failed" if control.failure else "passed" for control in (random, blanked))
+    of_lungs = lungs and (
+        f"{short_name('lung_ratio')} (1 is chance)", value_text("lung_ratio", lungs.ratio.value),
+        interval_text("lung_ratio", lungs.ratio), lung_images(lungs), masks_text(lungs),
+    )  # fmt: skip
     rows = (
-        (f"{short_name('lung_ratio')} (1 is chance)", value_text("lung_ratio", lungs.ratio.value),
-         interval_text("lung_ratio", lungs.ratio), images(lungs.num_samples, lungs.num_empty), MASKS[lungs.masks]),
+        *((of_lungs,) if of_lungs else ()),
         (short_name("correlation"), value_text("correlation", random.correlation), "",
          images(random.num_samples, random.num_empty), weights),
         *((short_name(key), value_text(key, getattr(blanked, key)), "", str(blanked.num_samples), "")
@@ -132,6 +156,12 @@ def explanation_parts(explained: Explained) -> Parts:
     ]
 
 
-def images(num_samples: int, num_empty: int) -> str:
+def images(num_samples: int, num_empty: int, num_unmasked: int = 0) -> str:
     """How many were measured, and how many could not be."""
-    return f"{num_samples:,} ({left_out(num_empty)})" if num_empty else f"{num_samples:,}"
+    missing = left_out(num_empty, num_unmasked)
+    return f"{num_samples:,} ({missing})" if missing else f"{num_samples:,}"
+
+
+def lung_images(lungs: LungRatio) -> str:
+    """The same of the lung ratio."""
+    return images(lungs.num_samples, lungs.num_empty, sum(lungs.without_mask.values()))

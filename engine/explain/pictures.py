@@ -2,9 +2,11 @@
 
 # N samples, H W rows and columns of the crop, K classes
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import zip_longest
 
 import numpy as np
@@ -21,19 +23,23 @@ from engine.explain.lungs import LungRatio, lung_ratios, measure_lungs
 from kernels.crops import crop_into
 from loaders.beton.reader import Beton
 from loaders.lungs.masks import Masks
+from loaders.machine import usable_cores
 from loaders.output import PhaseProgress
 from loaders.statistics import Progress
 
 MOST_REFERENCE = 64  # pictures that the average picture and the average maps come from
 MOST_CONTROLLED = 32  # pictures of the controls
 PART = 64  # pictures whose maps are in memory at once
+MOST_KEPT = 1024  # pictures whose lungs are remembered
+LungsOf = Callable[[int], tuple[np.ndarray | None, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures:
     """What every step needs of a beton and a network.  redraw: makes one of the same kind with random weights.
 
-    target_N: the class whose evidence each map shows.  reference_N1HW: ordinary crops.
+    target_N: the class whose evidence each map shows.  reference_N1HW: ordinary crops.  masks: None where the frames
+    show the lungs alone.  lungs_of: a sample's lungs, as of lungs_finder.
     """
 
     network: nn.Module
@@ -43,6 +49,8 @@ class Pictures:
     target_N: np.ndarray
     group_N: np.ndarray
     reference_N1HW: torch.Tensor
+    masks: Masks | None
+    lungs_of: LungsOf
 
     def frames(self, sample_N: np.ndarray) -> torch.Tensor:
         """The central crops of some samples, float32 N×1×H×W on the device.  Errors: BetonError."""
@@ -71,21 +79,49 @@ def some(sample_N: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(sample_N)[:most])
 
 
-def measure(
-    pictures: Pictures, masks: Masks, sample_N: np.ndarray, progress: Progress
-) -> tuple[LungRatio, dict[int, float]]:
-    """The lungs' share of the maps of some samples whose lungs are known, and each sample's; PART at a time."""
-    beton = pictures.beton
-    ratio_N, area_N = np.empty(len(sample_N)), np.empty(len(sample_N))
-    for start in range(0, len(sample_N), PART):
-        part_N = sample_N[start : start + PART]
-        lungs = [masks.crop_of(beton, sample) for sample in part_N.tolist()]
-        lungs_NHW = np.array([lungs_HW for lungs_HW in lungs if lungs_HW is not None])
-        ratio_N[start : start + PART] = lung_ratios(pictures.maps(part_N), lungs_NHW)
-        area_N[start : start + PART] = lungs_NHW.mean((1, 2))
-        progress(start + len(part_N), len(sample_N))
-    found = measure_lungs(ratio_N, area_N, pictures.group_N[sample_N], masks.kind, pictures.config.seed)
-    return found, dict(zip(sample_N.tolist(), ratio_N.tolist(), strict=True))
+def measurable(pictures: Pictures) -> np.ndarray:
+    """The samples of which some are measured: those that masks were given for, or else all."""
+    masks, beton = pictures.masks, pictures.beton
+    return masks.samples(beton) if masks and masks.path_of is not None else np.arange(len(beton))
+
+
+def lungs_finder(masks: Masks | None, beton: Beton) -> LungsOf:
+    """What gives a sample's lungs in its crop, bool H×W, or a code of REFUSALS, and remembers the latest samples'."""
+    return lru_cache(MOST_KEPT)(partial(masks.crop_of, beton) if masks else lambda sample: (None, "no-mask"))
+
+
+def measure(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tuple[LungRatio | None, dict[int, float]]:
+    """The lungs' share of the maps of some samples, and each sample's; PART at a time.
+
+    None where the frames show the lungs alone.  Samples without a credible mask are left out, and counted by reason.
+    """
+    masks, ratios, areas, kept = pictures.masks, list[float](), list[float](), list[int]()
+    if masks is None:
+        return None, {}
+    without = Counter[str]()
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for start in range(0, len(sample_N), PART):
+            part_N = sample_N[start : start + PART]
+            pictures.beton.check_samples(part_N)
+            lungs = dict(zip(part_N.tolist(), pool.map(pictures.lungs_of, part_N.tolist()), strict=True))
+            without.update(reason for _, reason in lungs.values() if reason)
+            masks_of = {sample: lungs_HW for sample, (lungs_HW, _) in lungs.items() if lungs_HW is not None}
+            if masks_of:
+                lungs_NHW = np.stack(list(masks_of.values()))
+                ratios += lung_ratios(pictures.maps(np.array(list(masks_of))), lungs_NHW).tolist()
+                areas += lungs_NHW.mean((1, 2)).tolist()
+                kept += masks_of
+            progress(start + len(part_N), len(sample_N))
+    found = measure_lungs(
+        np.array(ratios),
+        np.array(areas),
+        pictures.group_N[kept],
+        masks.kind,
+        pictures.config.seed,
+        segmenter=masks.segmenter.record.identity if masks.segmenter else "",
+        without_mask=dict(sorted(without.items())),
+    )
+    return found, dict(zip(kept, ratios, strict=True))
 
 
 def check(pictures: Pictures, sample_N: np.ndarray, progress: PhaseProgress) -> tuple[Randomised, Deletion]:
@@ -130,16 +166,14 @@ class Shown:
     draw: Callable[[tuple[str, str]], Image.Image]
 
 
-def show(
-    pictures: Pictures, masks: Masks, chosen: list[tuple[int, Kind]], ratio_of: dict[int, float]
-) -> Iterator[Shown]:
+def show(pictures: Pictures, chosen: list[tuple[int, Kind]], ratio_of: dict[int, float]) -> Iterator[Shown]:
     """The samples chosen, one by one.  ratio_of: lung ratios that are known already."""
     if not chosen:
         return
     sample_N = np.array([sample for sample, _ in chosen], np.int64)
     maps_NHW, frames_N1HW = pictures.maps(sample_N), crops_of(pictures.beton, sample_N)
     for place, (sample, kind) in enumerate(chosen):
-        lungs_HW, ratio = masks.crop_of(pictures.beton, sample), ratio_of.get(sample, float("nan"))
+        (lungs_HW, _), ratio = pictures.lungs_of(sample), ratio_of.get(sample, float("nan"))
         if lungs_HW is not None and sample not in ratio_of:
             ratio = float(lung_ratios(maps_NHW[place : place + 1], lungs_HW[None])[0])
         crop_HW = np.rint((frames_N1HW[place, 0] + 1) * 127.5).astype(np.uint8)

@@ -9,6 +9,7 @@ from engine.evaluate.dataflow import FindingsFlow
 from engine.evaluate.findings import FindingResult
 from engine.evaluate.results import SubgroupResult
 from engine.explain.by_finding import FEW, FindingExplanation
+from engine.explain.lungs import IN_BRIEF
 from engine.hurdles.results import FindingCell
 from engine.report.findings_verdict import auc_of, by_need, is_below, is_worth_having
 from engine.report.red_flags import SMALL_GROUP
@@ -81,11 +82,14 @@ def explanations_of(explained: Sequence[ExplainedFindings], name: str) -> Iterat
 
 def lung_note(found: FindingExplanation | None) -> Note:
     """Where the evidence for a finding lies."""
-    if found is None or found.lungs is None:
+    if found is None or not found.num_predicted:
         return NOTHING
-    ratio = value_text("lung_ratio", found.lungs.ratio.value)
     if found.distrust:
-        return Note(text="not known", small="too few patients" if found.distrust.code in FEW else "a control failed")
+        reason = "too few patients" if found.distrust.code in FEW else "a control failed"
+        return Note(text=IN_BRIEF["unknown"], small=reason)
+    if found.lungs is None:
+        return Note(text=IN_BRIEF["unknown"], small="the lungs alone are shown")
+    ratio = value_text("lung_ratio", found.lungs.ratio.value)
     return Note(
         text=ratio, small={"unknown": "undecided"}.get(found.region, found.region), alarm=found.region == "outside"
     )

@@ -13,8 +13,9 @@ from engine.crossval.scores import Crossval
 from engine.evaluate.dataflow import DataFlow
 from engine.evaluate.output import IN_SUBGROUP, MOST_NAMED
 from engine.evaluate.results import COLLECTIONS
-from engine.explain.findings import MASKS
+from engine.explain.findings import lung_images, masks_text
 from engine.explain.gallery import TITLES
+from engine.explain.lungs import IN_BRIEF
 from engine.hurdles import matrix
 from engine.hurdles.output import LIMITS, gathered_cautions
 from engine.hurdles.output import sentences as hurdles_sentences
@@ -74,9 +75,9 @@ def page_template(name: str) -> Template:
     environment.globals |= {
         "breakdown": breakdown, "matrix": matrix, "tables": tables, "LIMITS": LIMITS,
         "PROBES": PROBES, "findings_tables": findings_tables, "findings_verdict": findings_verdict,
-        "IN_SUBGROUP": IN_SUBGROUP, "MASKS": MASKS, "SCORED": SCORED,
-        "COLLECTIONS": COLLECTIONS, "TARGETS": TARGETS, "TITLES": TITLES, "interval_text": interval_text,
-        "metric_of": metric_of, "value_text": value_text,
+        "IN_BRIEF": IN_BRIEF, "IN_SUBGROUP": IN_SUBGROUP, "lung_images": lung_images, "masks_text": masks_text,
+        "SCORED": SCORED, "COLLECTIONS": COLLECTIONS, "TARGETS": TARGETS, "TITLES": TITLES,
+        "interval_text": interval_text, "metric_of": metric_of, "value_text": value_text,
     }  # fmt: skip
     return environment.get_template(f"{name}.html.jinja")
 

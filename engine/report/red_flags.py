@@ -77,8 +77,9 @@ def rests_on_few_groups(tested: Tested) -> bool:
 def lung_flags(results: RunResults, tested: EvaluatedSet | None) -> Iterator[RedFlag]:
     """The explanation lies outside the lungs; nothing, where its own controls failed."""
     for explained in results.explanations:
-        if explained.explanation.region == "outside":
-            ratio = value_text("lung_ratio", explained.explanation.lungs.ratio.value)
+        lungs = explained.explanation.lungs
+        if lungs and explained.explanation.region == "outside":
+            ratio = value_text("lung_ratio", lungs.ratio.value)
             yield RedFlag(
                 gravity=Gravity.LUNGS,
                 effect="This score need not come from the lungs",

@@ -68,22 +68,30 @@ class Masks:
 
         Errors: InputError for a mask that cannot be used.
         """
+        return self.lungs_of(beton, sample)[0]
+
+    def crop_of(self, beton: Beton, sample: int) -> tuple[np.ndarray | None, str]:
+        """The lungs in the sample's crop, bool H×W, or why there are none.  Reasons and errors as of lungs_of."""
+        (mask_SS, reason), facts = self.lungs_of(beton, sample), beton.facts
+        inside = slice(margin := (facts.stored - facts.crop) // 2, margin + facts.crop)
+        return None if mask_SS is None else mask_SS[inside, inside], reason
+
+    def lungs_of(self, beton: Beton, sample: int) -> tuple[np.ndarray | None, str]:
+        """The lungs in the sample's frame, bool S×S, or why there are none, a code of loaders.images.files.REFUSALS.
+
+        Errors: InputError for a mask that cannot be used.
+        """
         facts = beton.facts
         if self.segmenter is not None:
             lungs = self.found(beton, sample)
-            return None if lungs is None or lungs.problem else lungs.mask_SS
+            reason = "lungs-seen" if lungs is None else lungs.problem
+            return None if lungs is None or reason else lungs.mask_SS, reason
         if self.path_of is None:
-            return template_SS(facts.stored)
+            return template_SS(facts.stored), ""
         if sample not in self.path_of or self.written is None:
-            return None
-        written = self.written[sample]
-        return read_mask(self.path_of[sample], facts.stored, cast(Fit, facts.fit), size=written.size, fix=written.fix)
-
-    def crop_of(self, beton: Beton, sample: int) -> np.ndarray | None:
-        """The lungs in the sample's crop, bool H×W; None and errors as of frame_of."""
-        mask_SS, facts = self.frame_of(beton, sample), beton.facts
-        margin = (facts.stored - facts.crop) // 2
-        return None if mask_SS is None else mask_SS[margin : margin + facts.crop, margin : margin + facts.crop]
+            return None, "no-mask"
+        file, written = self.path_of[sample], self.written[sample]
+        return read_mask(file, facts.stored, cast(Fit, facts.fit), size=written.size, fix=written.fix), ""
 
 
 def find_masks(beton: Beton, masks: str, table: Path | None, segmenter: str = "shipped") -> Masks:
@@ -96,6 +104,8 @@ def find_masks(beton: Beton, masks: str, table: Path | None, segmenter: str = "s
     """
     if masks in ("auto", "usual") and table is not None:
         raise ConfigError(f"--table: found {table} with --masks {masks}, expected files of masks; name them, too")
+    if masks != "auto" and segmenter != "shipped":
+        raise ConfigError(f"--segmenter: found {segmenter} with --masks {masks}, expected --masks auto; leave one out")
     if masks == "usual":
         return Masks(kind="template")
     if masks == "auto":

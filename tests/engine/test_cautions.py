@@ -32,7 +32,7 @@ from engine.evaluate.trained import Decision, Trained, decide_findings, load_tra
 from engine.explain.by_finding import unexplained
 from engine.explain.controls import Deletion, Randomised
 from engine.explain.explain import explain
-from engine.explain.findings import explanation_parts, map_cautions
+from engine.explain.findings import explanation_parts, map_cautions, region_cautions
 from engine.explain.lungs import LungRatio
 from engine.export.model_card import card_of
 from engine.hurdles.cells import cell_of
@@ -77,6 +77,7 @@ from loaders.convert.demographics import demographics_caution
 from loaders.convert.lungs import LungMasks, lungs_kept
 from loaders.images.frame import template_SS
 from loaders.images.lungs import shipped_segmenter
+from loaders.lungs.masks import Masks
 from loaders.output import Line, Parts
 from loaders.records import encode_record, read_record
 from loaders.settings import build
@@ -254,7 +255,9 @@ def maps(**changes: Any) -> list[Caution]:
     """An explanation of maps of which some part went wrong."""
     none = Estimate(value=-0.5, low=-0.6, high=0.1, method="bootstrap")
     counts = {"num_samples": 4, "num_empty": 2, "num_outside": 1}
-    lungs = LungRatio(ratio=none, area=0.3, masks="template", **counts)
+    lungs = LungRatio(
+        ratio=none, area=0.3, masks="segmenter", segmenter="0" * 16, without_mask={"no-lungs": 2}, **counts
+    )
     correlation = changes.get("correlation")
     flat = [0.0, 0.0]
     blanked = Deletion(share=flat, by_map=flat, at_random=flat, difference=none, num_samples=4)
@@ -638,7 +641,9 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "findings-without-rule-out": ("evaluation", lambda case: decided(116)),
     "temperatures-at-bound": ("evaluation", lambda case: decided(116)),
     "findings-not-explained": ("explanation", lambda case: unexplained(["Edema"], 30)),
-    "usual-lung-region": ("explanation", lambda case: maps()),
+    "usual-lung-region": ("explanation", lambda case: region_cautions(Masks(kind="template"))),
+    "lungs-alone": ("explanation", lambda case: region_cautions(None)),
+    "images-without-mask": ("explanation", lambda case: maps()),
     "empty-maps": ("explanation", lambda case: maps()),
     "lungs-outside-crop": ("explanation", lambda case: maps()),
     "maps-of-random-weights": ("explanation", lambda case: maps(correlation=0.97)),

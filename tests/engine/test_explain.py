@@ -1,14 +1,11 @@
 """Explanations: maps, the controls that they must pass, and the report's own trap."""
 
-import csv
-import os
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -32,19 +29,19 @@ from engine.explain.by_finding import (
 from engine.explain.cam import METHODS, cam, evidence, opened
 from engine.explain.controls import Deletion, Randomised, deletion, randomised, rank_correlation
 from engine.explain.explain import explain
-from engine.explain.findings import Explained, Explanation, map_cautions
+from engine.explain.findings import Explained, Explanation, explanation_parts, map_cautions
 from engine.explain.gallery import overlay
 from engine.explain.lungs import (
     ANSWERS,
+    IN_BRIEF,
+    LUNGS_ALONE,
     NOTHING,
     LungRatio,
-    find_masks,
     group_interval,
     lung_ratios,
     measure_lungs,
     region_of,
     sentence,
-    stem_of,
 )
 from engine.explain.pictures import choose, choose_of_finding, crops_of
 from engine.networks.cnn import Cnn
@@ -57,7 +54,11 @@ from loaders.beton.writer import write_beton, write_subset
 from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig, stored_side
 from loaders.convert.convert import convert
-from loaders.errors import CheckpointError, ConfigError, InputError, StorageError
+from loaders.errors import CheckpointError, ConfigError, StorageError
+from loaders.images.files import REFUSALS
+from loaders.images.lungs import shipped_segmenter
+from loaders.lungs.masks import Masks, find_masks, segmented
+from loaders.output import Sheet
 from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from tests.conftest import made_once
@@ -84,8 +85,8 @@ class Case:
         return self.folder / "run"
 
     def explain(self, out: Path, **settings: object) -> Explained:
-        values = {"beton": self.heldout, "masks": self.table, "samples": 6, "device": "cpu", "threads": 1} | settings
-        return explain(ExplainConfig(run=self.run, out=out, **values))  # type: ignore[arg-type]
+        values = {"beton": self.heldout, "masks": str(self.table), "samples": 6, "device": "cpu", "threads": 1}
+        return explain(ExplainConfig(run=self.run, out=out, **values | settings))  # type: ignore[arg-type]
 
 
 def make_case(factory: pytest.TempPathFactory, name: str, arms: float, strength: float) -> Case:
@@ -165,7 +166,8 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def explain_patched(patched: Path, out: Path, **settings: object) -> FindingsExplained:
-    plain = {"beton": patched / "b" / "heldout.beton", "samples": 6, "device": "cpu", "threads": 1} | settings
+    plain = {"beton": patched / "b" / "heldout.beton", "masks": "usual", "samples": 6, "device": "cpu", "threads": 1}
+    plain |= settings
     result = explain(ExplainConfig(run=patched / "run", out=out, **plain))  # type: ignore[arg-type]
     assert isinstance(result, FindingsExplained)
     return result
@@ -179,27 +181,123 @@ def test_arms_tied_to_the_class_score_high_and_the_model_is_reported_to_look_out
 ) -> None:
     assert tied.best_f1 >= 0.85
     assert trapped.explanation.sentence.startswith("the model relies on what lies outside the lungs: ")
-    assert trapped.explanation.lungs.ratio.high is not None and trapped.explanation.lungs.limit is not None
-    assert trapped.explanation.lungs.ratio.high < trapped.explanation.lungs.limit
-    assert trapped.explanation.lungs.masks == "phantom" and trapped.explanation.lungs.num_samples > 30
+    lungs = trapped.explanation.lungs
+    assert lungs and lungs.ratio.high is not None and lungs.limit is not None and lungs.ratio.high < lungs.limit
+    assert lungs.masks == "phantom" and not lungs.segmenter and lungs.num_samples > 30
 
 
-def test_without_the_tie_the_model_is_reported_to_look_at_the_lungs(untied: Case, tmp_path: Path) -> None:
-    found = untied.explain(tmp_path).explanation
+def test_without_the_tie_the_model_is_reported_to_look_at_the_lungs_and_whose_masks_show_it(
+    untied: Case, tmp_path: Path
+) -> None:
+    explained = untied.explain(tmp_path, masks="auto")
+    found, identity = explained.explanation, shipped_segmenter().record.identity
     assert untied.best_f1 >= 0.85
     assert found.sentence.startswith("the model relies on the lungs: ")
-    assert found.lungs.ratio.low is not None and found.lungs.ratio.low > 1.5
+    assert found.lungs and found.lungs.ratio.low is not None and found.lungs.ratio.low > 1.5
+    assert found.lungs.masks == "segmenter" and found.lungs.segmenter == identity and not found.cautions[1:]
     assert not found.randomised.failure and not found.deletion.failure
+    table = explanation_parts(explained)[0]
+    assert isinstance(table, Sheet) and table.rows[0][-1] == f"each film's own mask, found by segmenter {identity}"
 
 
-def test_the_trap_is_found_with_the_usual_region_too_and_its_use_is_reported(tied: Case, tmp_path: Path) -> None:
-    found = tied.explain(tmp_path, masks=None).explanation
-    assert (
-        found.sentence.startswith("the model relies on what lies outside the lungs: ")
-        and "usual region" in found.sentence
-    )
-    assert found.lungs.masks == "template"
-    assert caution("usual-lung-region") in found.cautions
+def test_with_the_usual_region_maps_outside_it_show_something_and_maps_within_it_nothing(
+    tied: Case, untied: Case, tmp_path: Path
+) -> None:
+    for case, opening in ((tied, ANSWERS["outside"]), (untied, NOTHING)):
+        found = case.explain(tmp_path, masks="usual").explanation
+        assert found.sentence.startswith(f"{opening}: ") and "usual region" in found.sentence
+        assert found.lungs and found.lungs.masks == "template" and found.lungs.limit and found.lungs.ratio.low
+        assert (found.lungs.ratio.low > found.lungs.limit) == (case is untied)
+        assert caution("usual-lung-region") in found.cautions
+
+
+def at_the_edge(lungs_HW: np.ndarray, place: str, width: int) -> np.ndarray:
+    """A map of a mark at the crop's edge."""
+    map_HW = np.zeros(lungs_HW.shape, np.float32)
+    every, first, last = slice(None), slice(width), slice(-width, None)
+    inside = {
+        "border": (every, every), "left": (every, first), "right": (every, last), "top": (first, every),
+        "bottom": (last, every), "corner": (first, first), "other corner": (last, last),
+    }[place]  # fmt: skip
+    map_HW[inside] = 1
+    if place == "border":
+        map_HW[width:-width, width:-width] = 0
+    return map_HW
+
+
+@pytest.mark.parametrize("width", [3, 6, 10])
+@pytest.mark.parametrize("place", ["border", "left", "right", "top", "bottom", "corner", "other corner"])
+def test_maps_at_the_films_edge_are_never_called_lungs(tied: Case, place: str, width: int) -> None:
+    with Beton(tied.heldout) as beton:
+        masks = find_masks(beton, "auto", None)
+        lungs = [masks.crop_of(beton, sample)[0] for sample in range(0, 12)]
+        lungs_NHW = np.stack([lungs_HW for lungs_HW in lungs if lungs_HW is not None])
+    maps_NHW = np.stack([at_the_edge(lungs_HW, place, width) for lungs_HW in lungs_NHW])
+    area_N, alone_N = lungs_NHW.mean((1, 2)), np.arange(len(lungs_NHW))
+    edge = measure_lungs(lung_ratios(maps_NHW, lungs_NHW), area_N, alone_N, "segmenter", 0)
+    whole = measure_lungs(lung_ratios(lungs_NHW.astype(np.float32), lungs_NHW), area_N, alone_N, "segmenter", 0)
+    assert len(lungs_NHW) > 8 and region_of(edge) != "lungs" and region_of(whole) == "lungs"
+
+
+def test_films_without_a_credible_mask_are_left_out_and_counted_by_reason(tied: Case, tmp_path: Path) -> None:
+    with Beton(tied.heldout) as beton:
+        frames = [np.array(beton.frame(sample)) for sample in range(len(beton))]
+        for blank_SS in frames[::8]:
+            blank_SS[:] = 90
+        write_beton(tmp_path / "h.beton", frames, beton.label_N, beton.rows_N, beton.facts, beton.page_size)
+    without, images = -(-len(frames) // 8), len(frames)
+    explained = tied.explain(tmp_path, beton=tmp_path / "h.beton", masks="auto", samples=999)
+    found = explained.explanation
+    assert found.lungs and sum(found.lungs.without_mask.values()) == without
+    assert found.lungs.without_mask.keys() <= {"no-lungs", "lungs-uncertain", "lungs-not-two", "lungs-cut-off"}
+    assert found.lungs.num_drawn == images and found.lungs.num_samples + found.lungs.num_empty == images - without
+    assert {one.sample for one in found.samples if one.lung_ratio is None} >= set(range(0, images, 8))
+    reasons = [f"{REFUSALS[reason][0]}: {count}" for reason, count in found.lungs.without_mask.items()]
+    assert caution("images-without-mask", without=without, images=images, reasons=reasons) in found.cautions
+    assert f"{without} images without a credible mask left out" in found.sentence
+    table = explanation_parts(explained)[0]
+    assert isinstance(table, Sheet) and f"{without} images without a credible mask left out" in table.rows[0][3]
+
+
+def test_films_that_every_net_saw_have_no_mask(tied: Case, few: Path) -> None:
+    shipped = shipped_segmenter()
+    with Beton(few) as beton:
+        seen = beton.rows_N["pixel_hash"][2].tobytes().hex()
+        nets = [msgspec.structs.replace(net, pixels=[seen]) for net in shipped.record.nets]
+        segmenter = replace(shipped, record=msgspec.structs.replace(shipped.record, nets=nets))
+        masks = segmented(beton, segmenter)
+        found = [masks.crop_of(beton, sample) for sample in range(4)]
+    assert found[2] == (None, "lungs-seen") and all(found[place][1] == "" for place in (0, 1, 3))
+
+
+def test_each_films_lungs_are_found_once(
+    tied: Case, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    crop_of = Masks.crop_of
+    monkeypatch.setattr(Masks, "crop_of", lambda self, beton, one: asked.append(one) or crop_of(self, beton, one))
+    tied.explain(tmp_path, beton=few, masks="auto", samples=4)
+    assert sorted(asked) == [0, 1, 2, 3]
+
+
+def test_frames_that_show_the_lungs_alone_give_no_answer(betons: Path, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("train", "val", "heldout"):
+        with Beton(betons / f"{name}.beton") as beton:
+            facts = replace(beton.facts, lungs="masked", segmenter="given")
+            frames = map(beton.frame, range(len(beton)))
+            write_beton(tmp_path / "b" / f"{name}.beton", frames, beton.labels, beton.rows_N, facts, beton.page_size)
+    train(small_training(tmp_path / "b", tmp_path / "run"))
+    config = ExplainConfig(run=tmp_path / "run", beton=tmp_path / "b" / "heldout.beton", device="cpu", samples=2)
+    explained = explain(config)
+    found = read_record(Explanation, explained.out / "explanation.json")
+    assert found.lungs is None and found.region == "unknown" and LUNGS_ALONE in found.cautions
+    assert found.sentence == f"{NOTHING}: {(found.distrust or LUNGS_ALONE).finding}"
+    assert all(one.lung_ratio is None for one in found.samples)
+    table = explanation_parts(explained)[0]
+    assert isinstance(table, Sheet) and not any("lung ratio" in row[0] for row in table.rows)
+    with pytest.raises(ConfigError, match=r"--masks: found usual, expected none, since .* shows the lungs alone"):
+        explain(replace(config, masks="usual"))
 
 
 def test_most_of_a_trapped_map_lies_beside_and_above_the_lungs(tied: Case) -> None:
@@ -223,7 +321,7 @@ def test_files_hold_what_was_found_and_every_overlay_is_there(trapped: Explained
     assert content == trapped.explanation and content.region == "outside" and content.set_name == trapped.out.name
     assert re.fullmatch("heldout-[0-9a-f]{8}", trapped.out.name)
     assert content.method == "HiResCAM" and content.layer.startswith("features.")
-    assert content.not_for_diagnosis is True and content.lungs.masks == "phantom" and not content.distrust
+    assert content.not_for_diagnosis is True and content.lungs and not content.distrust
     assert 1 <= len(content.samples) <= 6
     for sample in content.samples:
         assert (sample.label == sample.predicted) or sample.kind != "right"
@@ -258,7 +356,7 @@ def test_a_full_disk_leaves_the_overlays_of_the_first_time(
     first = {path.name: path.read_bytes() for path in trapped.out.iterdir()}
     monkeypatch.setattr("engine.explain.explain.publish_bytes", fail)
     with pytest.raises(StorageError):
-        tied.explain(tmp_path, beton=few, masks=None, samples=2)
+        tied.explain(tmp_path, beton=few, masks="usual", samples=2)
     assert {path.name: path.read_bytes() for path in (tmp_path / trapped.out.name).iterdir()} == first
 
 
@@ -478,14 +576,14 @@ def test_the_interval_resamples_groups_and_one_group_has_none() -> None:
     ("low", "high", "opening"),
     [
         (0.5, 1.4, "the model relies on what lies outside the lungs: "),
-        (1.2, 1.8, "it is not known what the model relies on: "),
+        (1.2, 1.8, "it cannot be told what the model relies on: "),
         (1.7, 2.2, "the model relies on the lungs: "),
     ],
 )
 def test_the_sentence_goes_by_the_interval(low: float, high: float, opening: str) -> None:
     lungs = LungRatio(
         ratio=Estimate(value=(low + high) / 2, low=low, high=high, method="bootstrap"),
-        area=0.375, num_samples=9, num_empty=3, num_outside=0, masks="folder",
+        area=7 / 17, num_samples=9, num_empty=3, num_outside=0, without_mask={}, masks="folder", segmenter="",
     )  # fmt: skip
     assert lungs.limit == pytest.approx(1.5)
     assert (
@@ -494,7 +592,7 @@ def test_the_sentence_goes_by_the_interval(low: float, high: float, opening: str
     assert ANSWERS[region_of(lungs)] == opening.removesuffix(": ") and "3 empty maps left out" in sentence(lungs)
     for code in ("maps-of-random-weights", "maps-not-comparable", "deletion-not-faster"):
         distrust = caution(code)  # a failed control takes the praise and the warning alike
-        assert sentence(lungs, distrust) == f"it is not known what the model relies on: {distrust.text}"
+        assert sentence(lungs, distrust) == f"it cannot be told what the model relies on: {distrust.text}"
         assert region_of(lungs, distrust) == "unknown"
 
 
@@ -527,7 +625,7 @@ def test_the_randomised_check_counts_only_pictures_whose_map_varies() -> None:
     assert (found.num_samples, found.num_empty) == (3, 1)
 
 
-# ---- choice, masks
+# ---- choice
 
 
 def test_each_kind_is_chosen_best_first_classes_in_turn_and_no_sample_twice() -> None:
@@ -539,123 +637,6 @@ def test_each_kind_is_chosen_best_first_classes_in_turn_and_no_sample_twice() ->
     assert sorted(sample for sample, _ in everything) == list(range(8))
 
 
-@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x_mask.png", "x.jpg.mask.png", "x-mask.tif", "x.mask.png"])
-def test_a_masks_name_leads_to_its_radiograph(name: str) -> None:
-    assert stem_of(name) == "x"
-
-
-def test_dots_within_a_name_are_kept() -> None:
-    assert stem_of("1-s2.0-main.pdf-002.jpg.mask.png") == stem_of("1-s2.0-main.pdf-002.jpg") == "1-s2.0-main.pdf-002"
-
-
-def test_a_folder_of_masks_and_the_phantoms_table_give_the_same_lungs(phantoms: Path, betons: Path) -> None:
-    with Beton(betons / "heldout.beton") as beton:
-        by_table = find_masks(beton, phantoms, None)
-        by_folder = find_masks(beton, phantoms.parent / "masks", betons / "convert.csv")
-        assert by_table.path_of is not None and by_folder.path_of is not None
-        assert {s: p.resolve() for s, p in by_table.path_of.items()} == {
-            s: p.resolve() for s, p in by_folder.path_of.items()
-        }
-        assert by_table.kind == "phantom" and len(by_table.path_of) == len(beton)
-        margin = (beton.side - beton.facts.crop) // 2
-        for sample in range(3):
-            lungs_HW = by_table.crop_of(beton, sample)
-            assert lungs_HW is not None and lungs_HW.shape == (32, 32) and 0.15 < lungs_HW.mean() < 0.6
-            start = beton.offset_N[sample]
-            frame_SS = beton.bytes_B[start : start + beton.side**2].reshape(beton.side, beton.side)
-            crop_HW = frame_SS[margin : margin + 32, margin : margin + 32]
-            assert crop_HW[lungs_HW].mean() < crop_HW[~lungs_HW].mean()  # air is dark
-
-
-def test_a_mask_follows_its_repaired_radiograph_and_one_of_other_proportions_is_refused(
-    phantoms: Path, betons: Path, tmp_path: Path
-) -> None:
-    rows = list(csv.DictReader((betons / "convert.csv").read_text().splitlines()))
-    repaired = next(row for row in rows if row["split"] == "heldout" and row["sample"] == "0")
-    size = int(repaired["width"]), int(repaired["height"])
-    mask_HW = np.zeros((2 * size[1], 2 * size[0]), np.uint8)  # of twice the radiograph's size
-    mask_HW[: size[1], : size[0]] = 255  # upper left quarter
-    (tmp_path / "masks").mkdir()
-    mask = tmp_path / "masks" / (Path(repaired["path"]).stem + "_mask.png")
-
-    def lungs(fix: str) -> np.ndarray:
-        repaired["fix"] = fix
-        with (tmp_path / "convert.csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, list(repaired))
-            table.writeheader()
-            table.writerows(rows)
-        with Beton(betons / "heldout.beton") as beton:
-            lungs_HW = find_masks(beton, tmp_path / "masks", tmp_path / "convert.csv").crop_of(beton, 0)
-        assert lungs_HW is not None
-        return lungs_HW
-
-    cv2.imwrite(str(mask), mask_HW)
-    plain_HW = lungs("")
-    assert plain_HW[:15, :15].all() and not plain_HW[17:].any() and not plain_HW[:, 17:].any()
-    turned_HW = lungs("invert; rotate 90")
-    assert turned_HW[:15, 17:].all() and not turned_HW[:, :15].any()
-    assert lungs(f"crop 0:{size[1] // 2},0:{size[0] // 2}").all()  # only the quarter was kept
-    with pytest.raises(InputError, match="expected room for the audit's crop"):
-        lungs("crop 0:99999,0:9")
-    assert (lungs("rotate sideways") == plain_HW).all()
-    cv2.imwrite(str(mask), mask_HW[: size[1]])
-    with pytest.raises(InputError, match=r"_mask\.png: .* expected the proportions of its radiograph"):
-        lungs("")
-    repaired["sample"] = "²"  # a digit, but no number
-    with pytest.raises(InputError, match="expected the table of its own conversion"):
-        lungs("")
-
-
-@pytest.mark.radiographs
-def test_the_masks_of_real_radiographs_are_matched(radiographs: Path, tmp_path: Path) -> None:
-    rows = list(csv.DictReader((radiographs / "lung_masks.csv").read_text().splitlines()))[:4]
-    every = csv.DictReader((radiographs / "radiographs.csv").read_text().splitlines())
-    chosen = [row | {"label": "covid"} for row in rows] + [row for row in every if row["label"] == "normal"][:4]
-    for row in chosen:
-        copy = tmp_path / row["path"]
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(radiographs / row["path"], copy)
-    manifest = tmp_path / "few.csv"
-    lines = [f"{row['path']},{row['label']},{row['patient']}" for row in chosen]
-    manifest.write_text("\n".join(["path,label,patient", *lines]))
-    convert(
-        ConvertConfig(
-            catalog=CatalogConfig(manifest=manifest), out=tmp_path / "b", size=32, workers=1, site_key=tmp_path / "k"
-        )
-    )
-    with Beton(tmp_path / "b" / "train.beton") as beton:
-        covid = np.flatnonzero(beton.label_N == beton.facts.classes.index("covid"))
-        for given in (radiographs / "lung_masks.csv", radiographs / "lung_masks"):
-            found = find_masks(beton, given, None)
-            assert found.kind == "folder" and found.samples(beton).tolist() == covid.tolist()
-            lungs_HW = found.crop_of(beton, int(covid[0]))
-            assert lungs_HW is not None and 0.1 < lungs_HW.mean() < 0.9
-
-
-def test_a_table_of_another_conversion_and_masks_of_other_radiographs_are_refused(
-    phantoms: Path, betons: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "masks").mkdir()
-    cv2.imwrite(str(tmp_path / "masks" / "somebody.png"), np.full((9, 9), 255, np.uint8))
-    rows = (betons / "convert.csv").read_text().splitlines()
-    lost = next(row for row in rows if ",heldout," in row)
-    (tmp_path / "convert.csv").write_text("\n".join(row for row in rows if row != lost))
-    (tmp_path / "no.csv").write_text("a,b\n1,2\n")
-    with Beton(betons / "heldout.beton") as beton:
-        with pytest.raises(InputError, match="no mask for any of the"):
-            find_masks(beton, tmp_path / "masks", None)
-        with pytest.raises(InputError, match=r"expected the table of its own conversion; name the convert\.csv"):
-            find_masks(beton, phantoms, tmp_path / "convert.csv")
-        with pytest.raises(InputError, match="columns a, b, expected at least path and mask"):
-            find_masks(beton, tmp_path / "no.csv", None)
-        with pytest.raises(ConfigError, match=r"gone\.csv: not there, expected a convert\.csv; name the convert\.csv"):
-            find_masks(beton, phantoms, tmp_path / "gone.csv")
-        with pytest.raises(ConfigError, match=r"--masks .* not there"):
-            find_masks(beton, tmp_path / "nowhere", None)
-        with pytest.raises(ConfigError, match=r"--table: found .* without --masks"):
-            find_masks(beton, None, betons / "convert.csv")
-
-
 @pytest.mark.parametrize("name", ["...beton", "..beton"])
 def test_results_on_a_beton_of_an_odd_name_lie_below_the_folder_asked_for(
     tied: Case, few: Path, trapped: Explained, tmp_path: Path, name: str
@@ -665,25 +646,6 @@ def test_results_on_a_beton_of_an_odd_name_lie_below_the_folder_asked_for(
     assert explain(config).out == tmp_path / "x" / trapped.out.name
     settings = EvaluateConfig(run=tied.run, betons=(path,), out=tmp_path / "e", resamples=100, device="cpu")
     assert evaluate(settings)[0].out == tmp_path / "e" / trapped.out.name
-
-
-def test_masks_that_lie_elsewhere_are_not_read_and_a_fifo_is_not_waited_for(betons: Path, tmp_path: Path) -> None:
-    with (betons / "convert.csv").open(newline="") as file:
-        path = next(row["path"] for row in csv.DictReader(file) if row["split"] == "heldout")
-    folder, elsewhere = tmp_path / "masks", tmp_path / "elsewhere.png"
-    folder.mkdir()
-    cv2.imwrite(str(elsewhere), np.full((9, 9), 255, np.uint8))
-    (folder / f"{Path(path).stem}.png").symlink_to(elsewhere)
-    with Beton(betons / "heldout.beton") as beton:
-        for wanted in ("../elsewhere.png", str(elsewhere)):
-            (folder / "masks.csv").write_text(f"path,mask\n{path},{wanted}\n")
-            with pytest.raises(InputError, match=r"leads outside of .*, expected a mask below it"):
-                find_masks(beton, folder / "masks.csv", None)
-        with pytest.raises(InputError, match=r"leads outside of .*, expected a mask below it"):
-            find_masks(beton, folder, None)
-        os.mkfifo(tmp_path / "fifo.csv")
-        with pytest.raises(InputError, match="a FIFO or device, expected a regular file"):
-            find_masks(beton, tmp_path / "fifo.csv", None)
 
 
 # ---- pictures
@@ -801,7 +763,7 @@ def test_an_explanation_of_findings_has_one_entry_a_finding_and_its_pictures(pat
     found = explain_patched(patched, tmp_path)
     content = read_record(FindingsExplanation, found.out / "explanation-by-finding.json")
     assert content == found.explanation and [one.name for one in content.findings] == list(NAMES)
-    assert content.cautions.count(caution("usual-lung-region")) == 1 and not content.left_out
+    assert content.cautions.count(caution("usual-lung-region")) == 1 and not content.left_out  # of the set, once
     files = {"explanation-by-finding.json", "gallery.png"}
     with Beton(patched / "b" / "heldout.beton") as beton:
         labels_NK = beton.labels
@@ -860,8 +822,8 @@ def test_a_finding_that_the_run_does_not_have_is_refused(
 def test_a_finding_that_is_predicted_nowhere_has_examples_and_no_numbers(
     patched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nowhere(pictures: object, masks: object, scored: by_finding.Scored, *others: object) -> object:
-        return explain_finding(pictures, masks, replace(scored, threshold=1.1), *others)  # type: ignore[arg-type]
+    def nowhere(pictures: object, scored: by_finding.Scored, *others: object) -> object:
+        return explain_finding(pictures, replace(scored, threshold=1.1), *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr("engine.explain.by_finding.explain_finding", nowhere)
     (found,) = explain_patched(patched, tmp_path, finding=("Edema",)).explanation.findings
@@ -880,6 +842,12 @@ def test_maps_of_few_groups_or_that_failed_a_control_answer_nothing(patched: Pat
         assert one.region == "unknown" and (one.distrust or not one.num_predicted)
 
 
+def test_of_findings_whose_frames_show_the_lungs_alone_the_controls_are_shown_and_no_answer() -> None:
+    found = msgspec.convert(finding_explained("Edema", lungs=None, region="unknown"), FindingExplanation)
+    assert found.sentence == f"{NOTHING}: {LUNGS_ALONE.finding}"
+    assert by_finding.measures(found) == (*"––––", "passed", "passed") and IN_BRIEF[found.region] == "cannot be told"
+
+
 def test_the_region_of_a_finding_must_follow_from_its_numbers() -> None:
     with pytest.raises(msgspec.ValidationError, match="region outside, expected lungs"):
         msgspec.convert(finding_explained("Edema", region="outside"), FindingExplanation)
@@ -896,26 +864,3 @@ def test_examples_of_a_finding_are_of_known_labels_right_ones_present(count: int
         assert chosen == [(1, "right"), (2, "wrong"), (6, "borderline")]
     if count == 9:
         assert sorted(sample for sample, _ in chosen) == [0, 1, 2, 3, 5, 6]
-
-
-def test_masks_of_a_beton_of_findings_are_found_by_its_own_table_and_another_is_refused(
-    patched: Path, tmp_path: Path
-) -> None:
-    shutil.copy(patched / "b" / "heldout.beton", tmp_path)
-    (tmp_path / "masks").mkdir()
-    cv2.imwrite(str(tmp_path / "masks" / "film3_mask.png"), np.full((64, 64), 255, np.uint8))
-    header = ("path", "label", "split", "sample", "group", "verdict", "kind", "reason", "fix", "width", "height")
-    with Beton(tmp_path / "heldout.beton") as beton:
-        groups = beton.rows_N["group"].tolist()
-        for shift in (0, 1):
-            with (tmp_path / "convert.csv").open("w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(header)
-                for sample, group in enumerate(groups):
-                    cells = (f"film{sample}.png", "", "heldout", sample, group + shift, "written", "", "", "", 64, 64)
-                    writer.writerow(cells)
-            if shift:
-                with pytest.raises(InputError, match="not the 60 samples"):
-                    find_masks(beton, tmp_path / "masks", None)
-            else:
-                assert find_masks(beton, tmp_path / "masks", None).samples(beton).tolist() == [3]

@@ -28,6 +28,7 @@ from engine.evaluate.dataflow import DataFlow, count_files, dataflow_beside, kee
 from engine.evaluate.findings import FindingsMetrics
 from engine.evaluate.results import Metrics
 from engine.explain.gallery import overlay, picture_bytes
+from engine.explain.lungs import LUNGS_ALONE
 from engine.hurdles.results import Cell, Hurdles
 from engine.report.findings_tables import finding_rows
 from engine.report.page import flow_classes
@@ -496,6 +497,26 @@ def test_an_explanation_brings_its_cautions_and_the_curves_of_its_control(drawn:
     assert f'alt="Deletion on {SET}: probability' in page
 
 
+def test_the_page_says_whose_masks_showed_the_lungs_and_how_many_films_had_none(tmp_path: Path) -> None:
+    left_out = {"num_empty": 2, "without_mask": {"no-lungs": 3, "lungs-seen": 1}}
+    found = lungs(1.71, 1.58, 1.83, masks="segmenter", segmenter="c0ffee", **left_out)
+    shown = text_of(make_run(tmp_path / "run", explanation=explanation(lungs=found)))
+    assert "By each film's own mask, found by segmenter c0ffee, images measured: 200" in shown
+    assert "200 (2 empty maps and 4 images without a credible mask left out)" in shown
+
+
+def test_where_frames_show_the_lungs_alone_the_page_does_not_tell_what_the_model_relies_on(tmp_path: Path) -> None:
+    alone = explanation(lungs=None, region="unknown", cautions=cautions(LUNGS_ALONE))
+    shown = text_of(make_run(tmp_path / "run", explanation=alone))
+    assert f"It cannot be told what the model relies on: {LUNGS_ALONE.finding}." in shown and "Lung share" not in shown
+    assert verdict_of(tmp_path / "run").unchecked == ("what the model relies on",)
+    one = finding_explained("Edema", lungs=None, region="unknown")
+    run = make_findings_run(tmp_path / "findings", explained=findings_explanation(one, cautions=cautions(LUNGS_ALONE)))
+    shown = text_of(run)
+    assert "Edema cannot be told 80 Not measured passed passed" in shown and LUNGS_ALONE.finding in shown
+    assert "cannot be told the lungs alone are shown" in shown
+
+
 def test_a_cross_validation_of_other_data_is_reported_as_such(tmp_path: Path) -> None:
     apart = {"random": {"f1": estimate(0.1, low=0.05, high=0.15)}}
     found = crossval(conversion_id="b" * 32, cautions=cautions(PHANTOMS), differences=apart)
@@ -523,7 +544,7 @@ def test_an_explanation_whose_control_failed_gives_no_answer(
     verdict = planted(tmp_path, explanation=explanation(lungs=ratio, **{control: found}, region="unknown"))
     assert verdict.unchecked == ("what the model relies on",) and not verdict.red_flags
     text = " ".join(Reader(write_report(tmp_path / "run").page.read_text()).text.split())
-    assert "It is not known what the model relies on: " in text and "must not be relied on" in text
+    assert "It cannot be told what the model relies on: " in text and "must not be relied on" in text
     assert "as chance would put there" not in text and "It shows where" not in text
 
 
