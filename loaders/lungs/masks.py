@@ -102,11 +102,16 @@ def find_masks(beton: Beton, masks: str, table: Path | None, segmenter: str = "s
 
 def segmented(beton: Beton, segmenter: Segmenter) -> Masks:
     """Masks that a segmenter finds, each by nets that saw neither the film nor its group."""
+    return Masks(kind="segmenter", segmenter=segmenter, nets_N2=nets_of(beton, segmenter))
+
+
+def nets_of(beton: Beton, segmenter: Segmenter) -> np.ndarray:
+    """For each sample two nets that saw neither it nor its group, or -1: int64 N×2, as of Segmenter.nets_for."""
     rows_N, same_key = beton.rows_N, beton.facts.site_key_id == segmenter.record.site_key_id
     known_N = (rows_N["flags"] & PATIENT_KNOWN > 0) & same_key
     patients = [row.tobytes() if known else b"" for row, known in zip(rows_N["patient_hash"], known_N, strict=True)]
     pixels = [row.tobytes() for row in rows_N["pixel_hash"]]
-    return Masks(kind="segmenter", segmenter=segmenter, nets_N2=segmenter.nets_for(pixels, patients, rows_N["group"]))
+    return segmenter.nets_for(pixels, patients, rows_N["group"])
 
 
 def given_masks(beton: Beton, masks: Path, table: Path | None) -> Masks:
