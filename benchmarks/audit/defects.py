@@ -13,10 +13,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from loaders.images.frame import grey_window
-from loaders.images.frame import resize as stretch
-from loaders.images.lungs import shipped_segmenter
-from loaders.images.quality import SIDE as AUDITED
+from benchmarks.audit.lung_parts import beside_lungs, lung_share, without_side
 
 Planter = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
@@ -124,12 +121,6 @@ def cut_off(grey_HW: np.ndarray, severity: int, rng: np.random.Generator) -> np.
     return np.ascontiguousarray(np.rot90(turned_HW[lost:], -quarters))
 
 
-def lung_shares(grey_HW: np.ndarray) -> np.ndarray:
-    """Where the audit's segmenter finds the lungs of a clean film, of uint8 or uint16: bool S×S of the whole film."""
-    low, high, _ = grey_window(grey_HW)
-    return shipped_segmenter().find(stretch(grey_HW, AUDITED, AUDITED, (low, high))).mask_SS
-
-
 def cut_lungs(grey_HW: np.ndarray, severity: int, rng: np.random.Generator, side: str) -> np.ndarray:
     """Without so much of one side that 8 to 40 % of the lungs' area go with it.  side: t, b, l or r."""
     return without_side(grey_HW, side, grade((0.08, 0.16, 0.24, 0.32, 0.4), severity))
@@ -137,29 +128,13 @@ def cut_lungs(grey_HW: np.ndarray, severity: int, rng: np.random.Generator, side
 
 def cut_one_lung(grey_HW: np.ndarray, severity: int, rng: np.random.Generator, side: str) -> np.ndarray:
     """Without so much of the left or right that 60 to 100 % of the lung there go with it."""
-    mask_SS = lung_shares(grey_HW)
-    half_SS = np.split(mask_SS, 2, axis=1)[side == "r"]
-    return without_side(grey_HW, side, grade((0.6, 0.7, 0.8, 0.9, 1.0), severity) * half_SS.sum() / mask_SS.sum())
+    return without_side(grey_HW, side, grade((0.6, 0.7, 0.8, 0.9, 1.0), severity) * lung_share(grey_HW, side))
 
 
-def without_side(grey_HW: np.ndarray, side: str, lost: float) -> np.ndarray:
-    """Without so much of one side that a share of the lungs' area is lost."""
-    quarters = "trbl".index(side)  # turns, anticlockwise, that bring the side to the top
-    share_S = np.cumsum(np.rot90(lung_shares(grey_HW), quarters).sum(1, dtype=np.float64))
-    turned_HW = np.rot90(grey_HW, quarters)
-    first = int(np.searchsorted(share_S, lost * share_S[-1]) / AUDITED * len(turned_HW))
-    return np.ascontiguousarray(np.rot90(turned_HW[first:], -quarters))
-
-
-def beside_lungs(grey_HW: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """A square of 35 % of the short side, of 200 the one with least lung: a shoulder, the neck, the abdomen."""
+def only_beside(grey_HW: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
+    """A part without lungs: a shoulder, the neck, the abdomen."""
     grade((1,) * 5, severity)
-    rows, columns = grey_HW.shape
-    mask_HW = cv2.resize(lung_shares(grey_HW).astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
-    side = round(0.35 * min(rows, columns))
-    corners = [(int(rng.integers(rows - side)), int(rng.integers(columns - side))) for _ in range(200)]
-    top, left = min(corners, key=lambda at: int(mask_HW[at[0] : at[0] + side, at[1] : at[1] + side].sum()))
-    return np.ascontiguousarray(grey_HW[top : top + side, left : left + side])
+    return beside_lungs(grey_HW, rng)
 
 
 def margins(grey_HW: np.ndarray, severity: int, rng: np.random.Generator, sides: str, level: float) -> np.ndarray:
@@ -308,7 +283,7 @@ VARIANTS: dict[str, dict[str, Planter]] = {
     "inverted": {"inverted": invert},
     "rotated": {f"{90 * quarters} degrees": partial(turn, quarters=quarters) for quarters in (1, 2, 3)},
     "misaligned": {"shifted": shift, "cut off": cut_off, "tilted": tilt},
-    "no-lungs": {"beside the lungs": beside_lungs},
+    "no-lungs": {"beside the lungs": only_beside},
     "lungs-not-two": {side: partial(cut_one_lung, side=side) for side in "lr"},
     "lungs-cut-off": {side: partial(cut_lungs, side=side) for side in "tblr"},
     "borders": {

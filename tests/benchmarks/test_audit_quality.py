@@ -31,7 +31,7 @@ from benchmarks.audit.shortcuts import conclude as conclude_shortcuts
 from benchmarks.audit.speed import conclude as conclude_speed
 from benchmarks.document import AUDIT, PLACE, with_audit
 from loaders.audit.findings import DEFECTS, FileFinding
-from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, VIEW_PROBE
+from loaders.audit.probes import LABEL_PROBES
 from loaders.audit.table import COLUMNS
 from loaders.config import AuditLimits, stored_side
 from loaders.images.kind import shipped_weights
@@ -297,7 +297,7 @@ def test_the_document_has_every_detector_with_its_limit_and_every_probe() -> Non
     for name in (*DETECTORS, "near-duplicate"):
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         assert float(row.split("|")[3]) == limit_of(limits, name), name
-    for probe in (HEADER_PROBE, *FRAME_PROBES, VIEW_PROBE):
+    for probe in LABEL_PROBES:
         assert f"| `{probe.name}` |" in text
     assert all(f"`{column}`" in text for column in COLUMNS)
 
