@@ -25,9 +25,10 @@ from benchmarks.provenance import describe, provenance
 from benchmarks.settings import RESULTS
 from loaders.audit.by_finding import describe_tests, run_tests
 from loaders.audit.collection import ALPHA
-from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, VIEW_PROBE, Probe
+from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, LUNG_PROBES, VIEW_PROBE, Probe
 from loaders.config import PhantomConfig
 from loaders.images.frame import grey_window, resize
+from loaders.images.lungs import shipped_segmenter
 from loaders.phantom.phantom import draw_phantom, plan_phantoms
 
 SIDE, POOL, PATIENTS, IMAGES = 92, 300, 200, 2
@@ -71,7 +72,7 @@ class Pool:
 
 
 def draw_pool(patients: int, seed: int = 0) -> Pool:
-    """Draw every film without and with a mark, darken both, and take the features of all probes of frames."""
+    """Draw every film without and with a mark, darken both, and take the features of all probes of frames and lungs."""
     plan = plan_phantoms(PhantomConfig(out=Path("unused"), patients=patients, images_per_patient=IMAGES, seed=seed))
     frames_NVSS = np.empty((len(plan), 4, SIDE, SIDE), np.uint8)
     for place, film in enumerate(plan):
@@ -81,9 +82,12 @@ def draw_pool(patients: int, seed: int = 0) -> Pool:
             frames_NVSS[place, marked] = resize(phantom.image_HW, SIDE, SIDE, (low, high))
     frames_NVSS[:, 2:] = frames_NVSS[:, :2] // 2
     flat_NSS = frames_NVSS.reshape(-1, SIDE, SIDE)
+    masks_NSS = np.array([shipped_segmenter().find(frame_SS).mask_SS for frame_SS in flat_NSS])
+    features = {probe: probe.features(flat_NSS) for probe in FRAME_PROBES}
+    features |= {probe: probe.features(masks_NSS) for probe in LUNG_PROBES}
     return Pool(
         np.array([film.patient - 1 for film in plan]),
-        {probe: probe.features(flat_NSS).reshape(len(plan), 4, -1) for probe in FRAME_PROBES},
+        {probe: values.reshape(len(plan), 4, -1) for probe, values in features.items()},
     )
 
 

@@ -637,6 +637,14 @@ CODES: dict[str, Code] = {
     "few-sources-to-probe": code("fewer than two sources with {least} patients (groups)", least=int),
     "no-headers": code("no headers: stored frames have none"),
     "no-predicted-views": code("no predicted views"),
+    "no-lung-masks": code("no lungs were looked for: the frames show the lungs alone"),
+    "lungs-not-found": code(
+        "{probes} leave out {films:,} of {images:,} films, which have no credible mask of their lungs ({percent})",
+        probes=list[str],
+        films=int,
+        images=int,
+        percent=dict[str, float],
+    ),
     "no-groups-to-probe": code("the beton is unverified: its groups are not known"),
     # of a training: why torch.compile is used, or not
     "compile-as-set": code("--compile {switch}", switch=str),

@@ -165,6 +165,12 @@ class AuditLimits:
     """Probability of a quarter, half or three-quarter turn."""
     limit_misaligned: float = 1.0
     """Distance of the thorax from its ordinary position, tilt and size."""
+    limit_no_lungs: float = 0.35
+    """How little the lungs agree with those found when the film is turned a little, 0 to 1; 1 where none are found."""
+    limit_lungs_not_two: float = 0.75
+    """How much smaller one lung is than the other, 0 to 1; 1 where there is one."""
+    limit_lungs_cut_off: float = 0.6
+    """Largest share of the lungs' width or height that lies at an edge of the film."""
     limit_borders: float = 0.07
     """Widest uniform margin, as a share of the side."""
     limit_near_duplicate: float = 0.9

@@ -1,7 +1,8 @@
 """Defects planted in clean radiographs, to measure what the audit finds of each kind and how faint it may be.
 
 Severity 1 is barely visible, 5 blatant.  A planter draws all its random numbers before it uses the severity:
-the same generator gives the same defect in the same place, only stronger.  `inverted` and `rotated` have one grade.
+the same generator gives the same defect in the same place, only stronger.  `inverted`, `rotated` and `no-lungs` have
+one grade.  Where lungs are cut is told by the segmenter's mask of the clean film.
 """
 
 # H rows, W columns, K marks, C colours (red, green, blue), P points of an outline, 2 coordinates (x, y)
@@ -11,6 +12,8 @@ from functools import partial
 
 import cv2
 import numpy as np
+
+from benchmarks.audit.lung_parts import beside_lungs, lung_share, without_side
 
 Planter = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
@@ -116,6 +119,22 @@ def cut_off(grey_HW: np.ndarray, severity: int, rng: np.random.Generator) -> np.
     turned_HW = np.rot90(grey_HW, quarters)
     lost = max(1, round(grade((0.08, 0.16, 0.24, 0.33, 0.42), severity) * turned_HW.shape[0]))
     return np.ascontiguousarray(np.rot90(turned_HW[lost:], -quarters))
+
+
+def cut_lungs(grey_HW: np.ndarray, severity: int, rng: np.random.Generator, side: str) -> np.ndarray:
+    """Without so much of one side that 8 to 40 % of the lungs' area go with it.  side: t, b, l or r."""
+    return without_side(grey_HW, side, grade((0.08, 0.16, 0.24, 0.32, 0.4), severity))
+
+
+def cut_one_lung(grey_HW: np.ndarray, severity: int, rng: np.random.Generator, side: str) -> np.ndarray:
+    """Without so much of the left or right that 60 to 100 % of the lung there go with it."""
+    return without_side(grey_HW, side, grade((0.6, 0.7, 0.8, 0.9, 1.0), severity) * lung_share(grey_HW, side))
+
+
+def only_beside(grey_HW: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
+    """A part without lungs: a shoulder, the neck, the abdomen."""
+    grade((1,) * 5, severity)
+    return beside_lungs(grey_HW, rng)
 
 
 def margins(grey_HW: np.ndarray, severity: int, rng: np.random.Generator, sides: str, level: float) -> np.ndarray:
@@ -264,6 +283,9 @@ VARIANTS: dict[str, dict[str, Planter]] = {
     "inverted": {"inverted": invert},
     "rotated": {f"{90 * quarters} degrees": partial(turn, quarters=quarters) for quarters in (1, 2, 3)},
     "misaligned": {"shifted": shift, "cut off": cut_off, "tilted": tilt},
+    "no-lungs": {"beside the lungs": only_beside},
+    "lungs-not-two": {side: partial(cut_one_lung, side=side) for side in "lr"},
+    "lungs-cut-off": {side: partial(cut_lungs, side=side) for side in "tblr"},
     "borders": {
         f"{tone} {name}": partial(margins, sides=sides, level=level)
         for name, sides in (
@@ -282,7 +304,7 @@ VARIANTS: dict[str, dict[str, Planter]] = {
         "CLAHE": partial(equalise, local=True),
     },
 }
-ONE_GRADE = ("inverted", "rotated")  # whatever the severity
+ONE_GRADE = ("inverted", "rotated", "no-lungs")  # whatever the severity
 
 
 def plant(grey_HW: np.ndarray, severity: int, rng: np.random.Generator, defect: str) -> np.ndarray:

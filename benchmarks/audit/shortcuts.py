@@ -17,11 +17,12 @@ import numpy as np
 
 from benchmarks.audit.outcome import Outcome, Target, columns, count_text, counted
 from loaders.audit.collection import ALPHA
-from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, VIEW_PROBE, Probe
+from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, LUNG_PROBES, VIEW_PROBE, Probe
 from loaders.audit.verdicts import lateral_odds
 from loaders.config import PhantomConfig
 from loaders.images.frame import grey_window, resize
 from loaders.images.kind import kind_features, kind_of, shipped_weights
+from loaders.images.lungs import shipped_segmenter
 from loaders.phantom.phantom import draw_phantom, plan_phantoms
 from loaders.statistics import deal_groups, fit_folds, holm, labelling_aucs, permutation_p, permute_groups
 
@@ -58,6 +59,9 @@ def draw_pool(patients: int, seed: int, progress: Callable[[str], None]) -> Pool
     progress("features")
     flat_NSS = frames_NVSS.reshape(-1, SIDE, SIDE)
     features = {probe.name: probe.features(flat_NSS) for probe in FRAME_PROBES}
+    progress("lungs")
+    masks_NSS = np.array([shipped_segmenter().find(frame_SS).mask_SS for frame_SS in flat_NSS])
+    features |= {probe.name: probe.features(masks_NSS) for probe in LUNG_PROBES}
     odds_N = [lateral_odds(kind_of(kind_features(frame_SS), shipped_weights())[0]) for frame_SS in flat_NSS]
     features[VIEW] = VIEW_PROBE.features(np.array(odds_N))
     return Pool(
@@ -81,7 +85,7 @@ def adjusted_p(pool: Pool, *, patients: int, rho: float, tied: str, seed: int, p
     up_N, marked_N = (tie(rng, label_N == 0, rho if tied == name else 0.0) for name in TIES)
     variant_N = 2 * up_N + marked_N
     inputs: list[tuple[Probe, np.ndarray]] = [
-        (probe, pool.features[probe.name][rows_N, variant_N]) for probe in (*FRAME_PROBES, VIEW_PROBE)
+        (probe, pool.features[probe.name][rows_N, variant_N]) for probe in (*FRAME_PROBES, *LUNG_PROBES, VIEW_PROBE)
     ]
     header_NF = np.column_stack([rng.integers(0, 2, len(rows_N)), rng.choice([9.0, 9.5, 10.0], len(rows_N))])
     inputs.append((HEADER_PROBE, HEADER_PROBE.features(header_NF)))

@@ -14,7 +14,7 @@ import numpy as np
 
 from loaders.atomic_file import locked, publish_bytes
 from loaders.audit.by_finding import probe_findings
-from loaders.audit.collection import Collection, probe_collection
+from loaders.audit.collection import Collection, masks_of, probe_collection
 from loaders.audit.findings import AuditResult, CollectionFinding, FileFinding, FindingsAudit
 from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE, page_html
 from loaders.audit.table import table_bytes
@@ -25,7 +25,9 @@ from loaders.errors import ConfigError, InputError
 from loaders.images.decode import DecodeSettings, Task, decode_all
 from loaders.images.files import REFUSALS
 from loaders.images.kind import kind_features, kind_of, shipped_weights
+from loaders.images.lungs import shipped_segmenter
 from loaders.images.quality import SMALL
+from loaders.lungs.masks import segmented
 from loaders.output import PhaseProgress
 from loaders.sources.catalog import Catalog, read_catalog
 from loaders.sources.entry import may_be_picture
@@ -115,10 +117,13 @@ def audit_beton(
 
         sources = [beton.facts.sources[source] for source in beton.rows_N["source"]]
         collection = collection_of_betons([beton], sources, partial(progress, "read"), see_view)
+        masks_NSS = None
+        if beton.facts.lungs == "off":
+            found = shipped_segmenter().find_all(beton.frame, segmented(beton, shipped_segmenter()).nets_N2)
+            masks_NSS = masks_of(found, len(beton), partial(progress, "lungs"))
     probe = probe_collection if collection.finding_NK is None else probe_findings
-    return probe(
-        replace(collection, view_N=view_N), seed=seed, permutations=permutations, progress=partial(progress, "probe")
-    )
+    collection = replace(collection, view_N=view_N, masks_NSS=masks_NSS)
+    return probe(collection, seed=seed, permutations=permutations, progress=partial(progress, "probe"))
 
 
 def collection_of_betons(

@@ -7,13 +7,22 @@ classes.  Films of unknown value neither train nor are scored.
 # N samples, K findings, T samples whose value is known, G groups, R labellings, P tests
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
-from loaders.audit.collection import ALPHA, MIN_GROUPS, MISSING, Collection, input_of, typical_frame
+from loaders.audit.collection import (
+    ALPHA,
+    MIN_GROUPS,
+    MISSING,
+    Collection,
+    input_of,
+    pictures_of,
+    shown_to,
+    without_lungs,
+)
 from loaders.audit.findings import FindingProbe, FindingsAudit, SourceAccuracy, SourcePrevalence
 from loaders.audit.probes import LABEL_PROBES, Probe
 from loaders.cautions import Caution, caution
@@ -52,14 +61,15 @@ def probe_findings(
     skipped: dict[str, Caution] = {}
     features = {}
     for probe in LABEL_PROBES:
+        shown_N = shown_to(probe, collection)
         if (input_N := input_of(collection, probe)) is None:
             skipped[probe.name] = caution(MISSING[probe.name])
-        else:
-            features[probe] = probe.features(input_N)
+        elif shown_N.any():
+            features[probe] = spread_out(probe.features(input_N[shown_N]), shown_N)
     _, group_N = np.unique(collection.group_N, return_inverse=True)
     places = probed_findings(collection, group_N, skipped)
     tests = run_tests(features, collection.finding_NK, places, group_N, seed, permutations, resamples, progress)
-    frame_SS = typical_frame(collection.frames_NSS)
+    pictures = pictures_of(collection)
     accuracies = source_accuracies(collection)
     return FindingsAudit(
         findings=list(collection.classes),
@@ -71,14 +81,17 @@ def probe_findings(
             SourceAccuracy.of(accuracies[name]) if name in accuracies else None for name in collection.classes
         ],
         probes=describe_tests(tests, collection.classes),
-        pictures={
-            probe.name: cv2.imencode(".png", probe.picture(frame_SS))[1].tobytes()
-            for probe in features
-            if probe.picture
-        },
+        pictures={probe.name: pictures[probe.name] for probe in features if probe.name in pictures},
         cautions=finding_cautions(collection.classes, collection.finding_NK, collection.source_N, group_N),
-        skipped=skipped,
+        skipped=skipped | without_lungs(collection, collection.finding_NK == 1),
     )
+
+
+def spread_out(features_TF: np.ndarray, shown_N: np.ndarray) -> np.ndarray:
+    """Features of all films, N×F, NaN for those that do not take part."""
+    features_NF = np.full((len(shown_N), *features_TF.shape[1:]), np.nan)
+    features_NF[shown_N] = features_TF
+    return features_NF
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,27 +120,27 @@ def run_tests(
     another group together, which keeps what findings have to do with one another.  What is unknown stays with the film:
     a source that does not tell a finding is no reason for an alarm.  A group that would get an unknown value gets that
     of its giver's own giver, and so on, so that each finding is permuted among the groups that know it.
-    features: float64 N×F of each probe.  places: of the findings to probe.  group_N: counted from 0.
+    features: float64 N×F of each probe; a film with NaN takes no part in it, as one whose findings are unknown.
+    places: of the findings to probe.  group_N: counted from 0.
     """
     giver_RG = shuffle_groups(int(group_N.max()) + 1, permutations, seed)
-    tests = list[Test]()
-    for same in known_alike(finding_NK, places):
-        known_N = np.isfinite(finding_NK[:, same[0]])
+    tests, total = list[Test](), len(places) * len(features)
+    for probes, value_NK, same in alike(features, finding_NK, places, group_N):
+        known_N = np.isfinite(value_NK[:, same[0]])
         known_G, group_T = np.unique(group_N[known_N], return_inverse=True)
         given_RG = shuffle_some(giver_RG, np.isin(np.arange(giver_RG.shape[1]), known_G))
         fold_T = deal_groups(group_T, seed)
-        models = {
-            probe: fit_folds(features_NF[known_N], fold_T, probe.standardise) for probe, features_NF in features.items()
-        }
+        models = {probe: fit_folds(features[probe][known_N], fold_T, probe.standardise) for probe in probes}
         for place in same:
-            present_T = finding_NK[known_N, place].astype(np.int64)
+            present_T = value_NK[known_N, place].astype(np.int64)
             present_RT = hand_on(present_T, group_T, given_RG)
             for probe, model in models.items():
                 auc_R = labelling_aucs(model, present_RT, 2)
                 interval = percentile_interval(bootstrap_aucs(model, present_T, group_T, 2, resamples, seed))
                 tests.append(Test(place=place, probe=probe, auc_R=auc_R, interval=interval))
-                progress(len(tests), len(places) * len(features))
-    return sorted(tests, key=lambda test: test.place)
+                progress(len(tests), total)
+    order = list(features)
+    return sorted(tests, key=lambda test: (test.place, order.index(test.probe)))
 
 
 def probed_findings(collection: Collection, group_N: np.ndarray, skipped: dict[str, Caution]) -> list[int]:
@@ -135,8 +148,7 @@ def probed_findings(collection: Collection, group_N: np.ndarray, skipped: dict[s
     assert collection.finding_NK is not None
     probed = []
     for place, name in enumerate(collection.classes):
-        value_N = collection.finding_NK[:, place]
-        absent, present = (len(np.unique(group_N[value_N == value])) for value in (0, 1))
+        absent, present = groups_of_sides(collection.finding_NK[:, place], group_N)
         if min(absent, present) < MIN_GROUPS:
             skipped[f"finding {name}"] = caution(
                 "few-patients-of-finding", present=present, absent=absent, least=MIN_GROUPS
@@ -144,6 +156,31 @@ def probed_findings(collection: Collection, group_N: np.ndarray, skipped: dict[s
         else:
             probed.append(place)
     return probed
+
+
+def groups_of_sides(value_N: np.ndarray, group_N: np.ndarray) -> tuple[int, int]:
+    """How many groups have a finding absent, and how many present, in a film at least."""
+    return len(np.unique(group_N[value_N == 0])), len(np.unique(group_N[value_N == 1]))
+
+
+def alike(
+    features: dict[Probe, np.ndarray], finding_NK: np.ndarray, places: list[int], group_N: np.ndarray
+) -> Iterator[tuple[list[Probe], np.ndarray, list[int]]]:
+    """Probes in which the same films take part, the findings' values in these films, and findings known alike.
+
+    Where films are left out, so are findings of which too few groups remain.
+    """
+    taking = defaultdict[bytes, list[Probe]](list)
+    for probe, features_NF in features.items():
+        taking[np.isfinite(features_NF).all(1).tobytes()].append(probe)
+    for shown, probes in taking.items():
+        shown_N = np.frombuffer(shown, bool)
+        value_NK = np.where(shown_N[:, None], finding_NK, np.nan)
+        kept = places
+        if not shown_N.all():
+            kept = [place for place in places if min(groups_of_sides(value_NK[:, place], group_N)) >= MIN_GROUPS]
+        for same in known_alike(value_NK, kept):
+            yield probes, value_NK, same
 
 
 def known_alike(finding_NK: np.ndarray, places: list[int]) -> list[list[int]]:

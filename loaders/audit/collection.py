@@ -2,15 +2,17 @@
 
 # N samples, S side of the frame, F features, H W rows and columns
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from loaders.audit.findings import CollectionFinding, ProbeFinding
-from loaders.audit.probes import COLLECTION_PROBE, LABEL_PROBES, SOURCE_PROBE, Probe
+from loaders.audit.probes import COLLECTION_PROBE, LABEL_PROBES, LUNG_PROBES, SOURCE_PROBE, Probe
 from loaders.cautions import Caution, caution
+from loaders.images.lungs import Lungs
+from loaders.images.quality import SMALL, shrink_lungs
 from loaders.sources.confounding import source_cautions
 from loaders.statistics import (
     Progress,
@@ -27,7 +29,11 @@ from loaders.statistics import (
 
 MIN_GROUPS = 10  # of a class or a source, for a probe to learn it
 ALPHA = 0.05  # of the whole family of probes
-MISSING = {"header": "no-headers", "view": "no-predicted-views"}  # probe → why it has no input
+MISSING = {  # probe → why it has no input
+    "header": "no-headers",
+    "view": "no-predicted-views",
+    **dict.fromkeys((probe.name for probe in LUNG_PROBES), "no-lung-masks"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +44,9 @@ class Collection:
     from 0, or -1 of findings.  group_N: int64; images of one patient, or duplicates of one another, share a number.
     source_N: from the catalog or the beton.  header_NF: float64: format, one column each; logarithms of width, height
     and aspect; bits; None for a beton.  view_N: float64, log odds of a lateral view, as predicted; None without a
-    prediction.  finding_NK: float32, of findings, of which classes has the names: 1 present, 0 absent, NaN unknown;
-    None of classes.
+    prediction.  masks_NSS: bool, the lungs, by nets that saw neither the film nor its group; empty where no mask is
+    credible; None where they were not looked for.  finding_NK: float32, of findings, of which classes has the names: 1
+    present, 0 absent, NaN unknown; None of classes.
     """
 
     frames_NSS: np.ndarray
@@ -49,6 +56,7 @@ class Collection:
     source_N: tuple[str, ...]
     header_NF: np.ndarray | None = None
     view_N: np.ndarray | None = None
+    masks_NSS: np.ndarray | None = None
     finding_NK: np.ndarray | None = None
 
 
@@ -121,34 +129,69 @@ def run_probes(
         measured.append(measure(task, collection.group_N, seed, permutations, resamples))
         progress(done, len(tasks))
     adjusted = holm([permutation_p(auc_R) for auc_R, _ in measured])
-    frame_SS = typical_frame(collection.frames_NSS)
+    pictures = pictures_of(collection)
     return [
-        describe(task, *numbers, p_holm, frame_SS)
+        describe(task, *numbers, p_holm, pictures.get(task.probe.name))
         for task, numbers, p_holm in zip(tasks, measured, adjusted, strict=True)
     ]
 
 
 def class_tasks(collection: Collection, skipped: dict[str, Caution]) -> Iterator[ProbeTask]:
     """The probes of the class, among classes with enough groups; fills skipped with the others and why."""
-    rows_N, target_N, kept = learnable(collection.label_N, collection.group_N)
+    _, _, kept = learnable(collection.label_N, collection.group_N)
     for label, name in enumerate(collection.classes):
         if label not in kept:
             groups = len(np.unique(collection.group_N[collection.label_N == label]))
             skipped[f"class {name}"] = caution("few-patients-of-class", groups=groups, least=MIN_GROUPS)
     for probe in LABEL_PROBES:
-        input_N = input_of(collection, probe)
+        input_N, shown_N = input_of(collection, probe), np.flatnonzero(shown_to(probe, collection))
+        inside_N, target_N, kept = learnable(collection.label_N[shown_N], collection.group_N[shown_N])
         if len(kept) < 2:
             skipped[probe.name] = caution("few-classes-to-probe", least=MIN_GROUPS)
         elif input_N is None:
             skipped[probe.name] = caution(MISSING[probe.name])
         else:
-            yield ProbeTask(probe=probe, rows_N=rows_N, input_N=input_N, target_N=target_N)
+            yield ProbeTask(probe=probe, rows_N=shown_N[inside_N], input_N=input_N, target_N=target_N)
+    skipped |= without_lungs(collection, np.arange(len(collection.classes)) == collection.label_N[:, None])
 
 
 def input_of(collection: Collection, probe: Probe) -> np.ndarray | None:
     """What a probe of the label makes its features from; None where the collection has none."""
     inputs = {"header": collection.header_NF, "view": collection.view_N}
-    return inputs.get(probe.name, collection.frames_NSS)
+    return collection.masks_NSS if probe in LUNG_PROBES else inputs.get(probe.name, collection.frames_NSS)
+
+
+def shown_to(probe: Probe, collection: Collection) -> np.ndarray:
+    """Which films take part in a probe of the label, bool N: in those of the lungs, films with a mask."""
+    if probe in LUNG_PROBES and collection.masks_NSS is not None:
+        return np.asarray(collection.masks_NSS.any((1, 2)))
+    return np.ones(len(collection.frames_NSS), bool)
+
+
+def without_lungs(collection: Collection, own_NK: np.ndarray) -> dict[str, Caution]:
+    """How many films the probes of the lungs leave out, if any.  own_NK: bool, the films of each class or finding."""
+    out_N = ~shown_to(LUNG_PROBES[0], collection)
+    if not out_N.any():
+        return {}
+    percent = {
+        name: round(100 * float(out_N[own_N].mean()), 1)
+        for name, own_N in zip(collection.classes, own_NK.T, strict=True)
+        if own_N.any()
+    }
+    probes = [probe.name for probe in LUNG_PROBES]
+    films, images = int(out_N.sum()), len(out_N)
+    why = caution("lungs-not-found", probes=probes, films=films, images=images, percent=percent)
+    return {"films without lungs": why}
+
+
+def masks_of(found: Iterable[Lungs | None], num_films: int, progress: Progress = no_progress) -> np.ndarray:
+    """The credible masks among what a segmenter found, in order, as a collection has them: bool N×S×S."""
+    masks_NSS = np.zeros((num_films, SMALL, SMALL), bool)
+    for place, lungs in enumerate(found):
+        if lungs is not None and not lungs.problem:
+            masks_NSS[place] = shrink_lungs(lungs).mask_SS
+        progress(place + 1, num_films)
+    return masks_NSS
 
 
 def source_tasks(
@@ -193,25 +236,39 @@ def measure(
 
 
 def describe(
-    task: ProbeTask, auc_R: np.ndarray, interval: tuple[float, float], p_holm: float, frame_SS: np.ndarray
+    task: ProbeTask, auc_R: np.ndarray, interval: tuple[float, float], p_holm: float, picture: bytes | None
 ) -> ProbeFinding:
-    """The finding, with its picture."""
+    """The finding.  picture: what the probe is shown, if that is one."""
     low, high = interval
     numbers = {
         "auc": auc_R[0], "low": low, "high": high, "null_high": np.nanquantile(auc_R[1:], 0.95),
         "p": permutation_p(auc_R), "p_holm": p_holm,
     }  # fmt: skip
-    picture = task.probe.picture
     return ProbeFinding(
         name=task.probe.name + task.within,
         **{name: float(value) if np.isfinite(value) else None for name, value in numbers.items()},
         alarm=bool(p_holm <= ALPHA),
-        picture=cv2.imencode(".png", picture(frame_SS))[1].tobytes() if picture else None,
+        picture=picture,
     )
 
 
+def pictures_of(collection: Collection) -> dict[str, bytes]:
+    """Probe of the label or the source → a PNG, a typical frame, or typical lungs, as shown to it."""
+    found, frame_SS = dict[str, bytes](), typical_frame(collection.frames_NSS)
+    for probe in (*LABEL_PROBES, SOURCE_PROBE):
+        if probe.picture is None or input_of(collection, probe) is None:
+            continue
+        shown_N, input_SS = shown_to(probe, collection), frame_SS
+        if collection.masks_NSS is not None and probe in LUNG_PROBES:
+            if not shown_N.any():
+                continue
+            input_SS = typical_frame(collection.masks_NSS[shown_N])
+        found[probe.name] = cv2.imencode(".png", probe.picture(input_SS))[1].tobytes()
+    return found
+
+
 def typical_frame(frames_NSS: np.ndarray) -> np.ndarray:
-    """The frame closest to the mean of all frames: uint8 S×S."""
+    """The frame, or mask, closest to the mean of all: S×S, of their type."""
     mean_SS = frames_NSS.mean(0, dtype=np.float32)
     distance_N = [float(np.square(frame_SS - mean_SS).sum()) for frame_SS in frames_NSS]
     return frames_NSS[int(np.argmin(distance_N))]

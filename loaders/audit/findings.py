@@ -29,6 +29,9 @@ DEFECTS = {  # with their meanings, in the order of tables and galleries
     "inverted": "inverted: bone is dark",
     "rotated": "turned by 90, 180 or 270 degrees",
     "misaligned": "thorax off centre, cut off or tilted",
+    "no-lungs": "no lungs found, or at another place when the film is turned a little",
+    "lungs-not-two": "one lung found, or much of one missing",
+    "lungs-cut-off": "lungs cut off by the film's edge",
     "borders": "letterbox or wide margins",
     "exact-duplicate": "the same pixels as another file",
     "near-duplicate": "another file re-encoded, resized, cropped a little or equalised",
@@ -43,6 +46,9 @@ OF_CLASSES = {"both": "the classes", "one": "one class", "other": "another"}  # 
 OF_FINDING = {"both": "films with and without the finding", "one": "one of the two", "other": "the other"}
 ELSEWHERE = "something other than the lungs differs between {both}"
 MAYBE_FINDING = "{both} already differ in this, but it may be the finding itself"
+OF_OUTLINE = (
+    "{both} differ in this, by build, breath, the finding or the segmenter, and lungs without the rest show it, too"
+)
 PROBES = {  # probe → its input, in the plural; the conclusion if it predicts the label; what it is shown
     "header": (
         "Headers (format, size, bit depth, aspect)",
@@ -67,6 +73,12 @@ PROBES = {  # probe → its input, in the plural; the conclusion if it predicts 
         "how common each grey level is, but not where; the finding may change it",
     ),
     "sharpness": ("Measures of sharpness", MAYBE_FINDING, "how sharp the picture is; the finding may change it"),
+    "silhouette": ("Outlines of the lungs", OF_OUTLINE, "the outline of the lungs, no pixel of the film"),
+    "lung-area": (
+        "Areas, widths and heights of the lungs",
+        OF_OUTLINE,
+        "five sizes of the lungs, no pixel of the film",
+    ),
     "view": (
         "Predicted views",
         "{one} has more lateral or AP films than {other}",

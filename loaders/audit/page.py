@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from loaders.audit.findings import (
     DEFECTS,
     FIXED,
@@ -21,6 +24,7 @@ from loaders.audit.findings import (
 )
 from loaders.cautions import Caution, each_once
 from loaders.html import CHART_WIDTH, page_environment
+from loaders.images.quality import OF_LUNGS
 from loaders.output import Line, Parts, Sheet, caution_lines, number_text, p_text, path_line, seconds_text
 
 AUDIT_TABLE, AUDIT_PAGE = "audit.csv", "audit.html"
@@ -29,6 +33,7 @@ NUM_BORDERLINE = 12
 NUM_UNFOUND = 6  # thumbnails for a defect that no file has
 NUM_CLASSES = 8  # columns of the page's table by class, where rarer ones are added up, and rows of the removals
 MOST_COLUMNS = 6  # classes with a column in the terminal's table
+OUTLINE = (60, 200, 255)  # blue, green, red of the lungs' outline
 THUMBNAIL_BYTES = 28_000  # 15 galleries of 24 such stay below 15 MB; ordinary ones have a quarter
 VERDICT_MEANINGS = {
     "keep": "used unchanged",
@@ -69,7 +74,7 @@ def page_html(result: AuditResult) -> str:
     The duration is left out, so that two audits of the same files give the same page.
     """
     environment = page_environment(Path(__file__).parent)
-    environment.filters["jpeg"] = jpeg_uri
+    environment.filters.update(jpeg=jpeg_uri, picture=picture_of)
     found = result.by_defect()
     made = [make_gallery(defect, result.files, result.limits.get(defect, math.nan)) for defect in DEFECTS]
     galleries = [gallery for gallery in made if gallery]
@@ -171,6 +176,22 @@ def auc_low(probes: Sequence[ProbeFinding]) -> float:
     """Left end of the probes' axis: 0.4, or a tenth lower when an interval reaches below."""
     values = [value for probe in probes for value in (probe.auc, probe.low) if value is not None]
     return max(0.0, min(0.4, math.floor(min(values, default=0.4) * 10) / 10))
+
+
+def picture_of(file: FileFinding, defect: str) -> bytes:
+    """The thumbnail for the gallery of a defect, with the lungs' outline in those of the lungs; b"" for none."""
+    found = file.decoded.measurement
+    if found is None or defect not in OF_LUNGS or not found.thumbnail:
+        return found.thumbnail if found else b""
+    picture_HWC = cv2.imdecode(np.frombuffer(found.thumbnail, np.uint8), cv2.IMREAD_COLOR)
+    assert picture_HWC is not None, "measure made it"
+    scale = max(picture_HWC.shape[:2]) / max(file.decoded.width, file.decoded.height)
+    top, bottom, left, right = (round(place * scale) for place in found.box)
+    mask_SS = found.lungs.mask_SS.astype(np.uint8)
+    inside_HW = cv2.resize(mask_SS, (max(1, right - left), max(1, bottom - top)), interpolation=cv2.INTER_NEAREST)
+    outlines, _ = cv2.findContours(inside_HW, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top))
+    cv2.drawContours(picture_HWC, outlines, -1, OUTLINE, 1)
+    return cv2.imencode(".jpg", picture_HWC, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
 def jpeg_uri(jpeg: bytes) -> str:

@@ -21,7 +21,7 @@ MARK_WIDTH = 5  # pixels; thinner objects are removed by a morphological opening
 class Probe:
     """One probe.  name: a key of findings.PROBES.  features: frames_NSS, or another input → float64 features_NF.
 
-    picture: frame_SS → uint8, the frame as shown to it.
+    picture: frame_SS → uint8, the frame, or the mask of its lungs, as shown to it.
     standardise: whether features are divided by their deviations; pixels share a unit, and are not.
     """
 
@@ -158,8 +158,38 @@ FRAME_PROBES = (
     Probe("histogram", histogram_features),
     Probe("sharpness", sharpness_features),
 )
+
+
+def silhouette_features(masks_NSS: np.ndarray) -> np.ndarray:
+    """The lungs' share of small cells: N×F.  masks_NSS: bool."""
+    return np.array([cell_means(mask_SS.astype(np.float64), CELL).ravel() for mask_SS in masks_NSS])
+
+
+def lung_sizes(masks_NSS: np.ndarray) -> np.ndarray:
+    """The lungs' area, width, height, share of the box around them, and share in the left half of it: N×5.
+
+    masks_NSS: bool, none of them empty.
+    """
+    sizes = []
+    for mask_SS in masks_NSS:
+        rows, columns = np.flatnonzero(mask_SS.any(1)), np.flatnonzero(mask_SS.any(0))
+        box_HW = mask_SS[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        left = box_HW[:, : box_HW.shape[1] // 2].sum() / box_HW.sum()
+        sizes.append([mask_SS.mean(), box_HW.shape[1], box_HW.shape[0], box_HW.mean(), left])
+    return np.array(sizes, np.float64)
+
+
 HEADER_PROBE = Probe("header", header_features)
 VIEW_PROBE = Probe("view", lambda view_N: finite_or_mean(view_N[:, None]))
-LABEL_PROBES = (HEADER_PROBE, *FRAME_PROBES, VIEW_PROBE)  # of the class, or of each finding
+LUNG_PROBES = (
+    Probe(
+        "silhouette",
+        silhouette_features,
+        picture=lambda mask_SS: np.where(mask_SS, np.uint8(255), np.uint8(MID_GREY)),
+        standardise=False,
+    ),
+    Probe("lung-area", lung_sizes),
+)
+LABEL_PROBES = (HEADER_PROBE, *FRAME_PROBES, *LUNG_PROBES, VIEW_PROBE)  # of the class, or of each finding
 SOURCE_PROBE = Probe(WITHIN, thumbnail_features, thumbnail_picture)
 COLLECTION_PROBE = Probe(COLLECTION_WITHIN, thumbnail_features)

@@ -4,24 +4,25 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import cv2
 import numpy as np
 
 from loaders.audit.by_finding import probe_findings
-from loaders.audit.collection import Collection, probe_collection
+from loaders.audit.collection import Collection, masks_of, probe_collection
 from loaders.audit.findings import DEFECTS, AuditResult, CollectionFinding, FileFinding, FindingsAudit, Removal
 from loaders.audit.near_duplicates import Pair, find_pairs
 from loaders.config import AuditLimits, __version__
 from loaders.images.decode import Decoded
 from loaders.images.kind import KINDS
-from loaders.images.quality import DETECTORS, fix_of, limit_of, own_defects
+from loaders.images.lungs import Lungs, shipped_segmenter
+from loaders.images.quality import DETECTORS, Measurement, fix_of, limit_of, own_defects
 from loaders.output import PhaseProgress
 from loaders.sources.entry import ABSENT, PRESENT, UNKNOWN, Entry
 from loaders.sources.split import group_by, known_patients
-from loaders.statistics import wilson
+from loaders.statistics import Progress, wilson
 
 NAMED = 3  # copies that a note lists
 EQUALISED = 0.06  # evenness below which the histogram has been equalised
@@ -152,6 +153,8 @@ def probe_files(
         return None
     measured = [file.decoded.measurement for file in kept if file.decoded.measurement]
     assert len(measured) == len(kept)
+    groups = np.array([file.group for file in kept])
+    masks_NSS = lungs_of(kept, measured, groups, partial(progress, "lungs"))
     value_of = np.array([0, 1, np.nan], np.float32)  # by ABSENT, PRESENT, UNKNOWN
     probe = probe_findings if findings else probe_collection
     return probe(
@@ -160,15 +163,39 @@ def probe_files(
             label_N=np.array([-1 if findings else classes.index(file.label) for file in kept]),
             finding_NK=value_of[np.array([list(file.entry.findings) for file in kept])] if findings else None,
             classes=classes,
-            group_N=np.array([file.group for file in kept]),
+            group_N=groups,
             source_N=tuple(file.entry.source for file in kept),
             header_NF=header_columns([file.decoded for file in kept]),
             view_N=np.array([lateral_odds(one.kind_K) for one in measured]),
+            masks_NSS=masks_NSS,
         ),
         seed=seed,
         permutations=permutations,
         progress=partial(progress, "probe"),
     )
+
+
+def lungs_of(
+    files: Sequence[FileFinding], measured: Sequence[Measurement], group_N: np.ndarray, progress: Progress
+) -> np.ndarray:
+    """The credible masks of the lungs, bool N×S×S, of films as conversion repairs them, by nets that saw no such group.
+
+    Those of the audit of each file are used where they are of the same nets, and the film is upright.
+    """
+    segmenter = shipped_segmenter()
+    nets_N2 = segmenter.nets_for([file.decoded.pixel_hash for file in files], [b""] * len(files), group_N)
+
+    def found() -> Iterator[Lungs | None]:
+        for file, one, nets in zip(files, measured, nets_N2.tolist(), strict=True):
+            if nets[0] < 0:
+                yield None
+            elif nets == [0, 1] and "rotated" not in file.defects:
+                yield one.lungs
+            else:
+                turns = one.turns if "rotated" in file.defects else 0
+                yield segmenter.find(np.ascontiguousarray(np.rot90(one.compared_SS, -turns)), nets)
+
+    return masks_of(found(), len(files), progress)
 
 
 def header_columns(decoded: Sequence[Decoded]) -> np.ndarray:

@@ -4,7 +4,7 @@
 # X coordinates x and y, F values of a descriptor
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import cv2
@@ -14,16 +14,20 @@ from kernels.decoding import histogram_into
 from loaders.config import AuditLimits
 from loaders.images.frame import resize
 from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
+from loaders.images.lungs import EDGE, Lungs, shipped_segmenter
+from loaders.images.lungs import SIDE as LUNG_SIDE
 
 DETECTORS = (
     "not-a-radiograph", "lateral", "colour-annotation", "text-or-mark", "low-resolution", "blurred", "exposure",
-    "inverted", "rotated", "misaligned", "borders",
+    "inverted", "rotated", "misaligned", "no-lungs", "lungs-not-two", "lungs-cut-off", "borders",
 )  # fmt: skip
+OF_LUNGS = ("no-lungs", "lungs-not-two", "lungs-cut-off")  # mean something of upright frontal films alone
 MEANINGLESS = {  # defect → others that mean nothing beside it
-    "not-a-radiograph": ("lateral", "blurred", "exposure", "inverted", "rotated", "misaligned"),
-    "lateral": ("inverted", "rotated", "misaligned"),
-    "rotated": ("misaligned",),
+    "not-a-radiograph": ("lateral", "blurred", "exposure", "inverted", "rotated", "misaligned", *OF_LUNGS),
+    "lateral": ("inverted", "rotated", "misaligned", *OF_LUNGS),
+    "rotated": ("misaligned", *OF_LUNGS),
     "inverted": ("misaligned", "exposure"),
+    "no-lungs": ("lungs-not-two", "lungs-cut-off"),
 }
 SIDE = 320  # of the frame that is scored, whatever the sizes of file and conversion
 MARGIN = SIDE * 15 // 100  # around the central part, where blur and exposure are measured
@@ -58,6 +62,7 @@ class Measurement:
     kind_K: probabilities of loaders.images.kind.KINDS.
     evenness: Kolmogorov-Smirnov distance of the histogram from a flat one; near 0 in an equalised film.
     compared_SS: uint8, COMPARED × COMPARED, without borders; the keypoints' places are in it.
+    lungs: as the shipped nets find them in compared_SS; the mask is SMALL × SMALL, of what lies inside the borders.
     thumbnail: JPEG with the file's aspect ratio, its longer side THUMBNAIL pixels.
     small_SS: uint8, SMALL × SMALL, for the probes.
     """
@@ -69,6 +74,7 @@ class Measurement:
     evenness: float
     keypoints: Keypoints
     compared_SS: np.ndarray
+    lungs: Lungs
     thumbnail: bytes
     small_SS: np.ndarray
 
@@ -97,6 +103,7 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
     # a film and its negative are copies of one another
     compared_SS = cv2.resize(inside_SS, (COMPARED, COMPARED), interpolation=cv2.INTER_AREA)
     compared_SS = 255 - compared_SS if odds["inverted"] > 0.5 else compared_SS
+    lungs = shipped_segmenter().find(compared_SS)
     scores = {
         "not-a-radiograph": odds["other"],
         "lateral": odds["lateral"],
@@ -108,12 +115,15 @@ def measure(grey_HW: np.ndarray, window: tuple[int, int], colour: float, stored:
         "inverted": odds["inverted"],
         "rotated": sum(turned),
         "misaligned": misalignment(pose_P),
+        "no-lungs": 1 - lungs.agreement,
+        "lungs-not-two": 1 - lungs.balance,
+        "lungs-cut-off": share_at_edge(lungs.mask_SS),
         "borders": max(top / SIDE, 1 - bottom / SIDE, left / SIDE, 1 - right / SIDE),  # the widest margin
     }
     small_SS = cv2.resize(frame_SS, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
     return Measurement(
         scores=scores, box=box, turns=1 + int(np.argmax(turned)), kind_K=kind_K, evenness=evenness(inside_SS),
-        keypoints=find_keypoints(compared_SS), compared_SS=compared_SS,
+        keypoints=find_keypoints(compared_SS), compared_SS=compared_SS, lungs=shrink_lungs(lungs),
         thumbnail=thumbnail_of(frame_SS, rows, columns), small_SS=small_SS,
     )  # fmt: skip
 
@@ -215,6 +225,25 @@ def misalignment(pose_P: np.ndarray) -> float:
     """How far the thorax is shifted, tilted or zoomed; 1 is the limit of ordinary films."""
     right, down, tilt, zoom = np.abs(pose_P).tolist()
     return max(right / 0.12, down / 0.14, tilt / 14, zoom / 0.25)
+
+
+def share_at_edge(mask_SS: np.ndarray) -> float:
+    """The largest share of the lungs' width that lies at the frame's upper or lower edge, or of their height at a side.
+
+    Apices and diaphragms are curved: whole ones touch an edge at a few points, and cut ones along much of their width.
+    """
+    edge, shares = round(EDGE * len(mask_SS) / LUNG_SIDE), [0.0]
+    for turned_SS in (mask_SS, mask_SS.T) if mask_SS.any() else ():
+        shares += [
+            float(lines.any(0).sum() / turned_SS.any(0).sum()) for lines in (turned_SS[:edge], turned_SS[-edge:])
+        ]
+    return max(shares)
+
+
+def shrink_lungs(lungs: Lungs) -> Lungs:
+    """The same with a mask of SMALL × SMALL."""
+    small_SS = cv2.resize(lungs.mask_SS.astype(np.uint8) * 255, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
+    return replace(lungs, mask_SS=small_SS > 127)
 
 
 def evenness(frame_SS: np.ndarray) -> float:

@@ -31,11 +31,11 @@ from benchmarks.audit.shortcuts import conclude as conclude_shortcuts
 from benchmarks.audit.speed import conclude as conclude_speed
 from benchmarks.document import AUDIT, PLACE, with_audit
 from loaders.audit.findings import DEFECTS, FileFinding
-from loaders.audit.probes import FRAME_PROBES, HEADER_PROBE, VIEW_PROBE
+from loaders.audit.probes import LABEL_PROBES
 from loaders.audit.table import COLUMNS
 from loaders.config import AuditLimits, stored_side
 from loaders.images.kind import shipped_weights
-from loaders.images.quality import DETECTORS, limit_of
+from loaders.images.quality import DETECTORS, OF_LUNGS, limit_of
 from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
@@ -297,7 +297,7 @@ def test_the_document_has_every_detector_with_its_limit_and_every_probe() -> Non
     for name in (*DETECTORS, "near-duplicate"):
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         assert float(row.split("|")[3]) == limit_of(limits, name), name
-    for probe in (HEADER_PROBE, *FRAME_PROBES, VIEW_PROBE):
+    for probe in LABEL_PROBES:
         assert f"| `{probe.name}` |" in text
     assert all(f"`{column}`" in text for column in COLUMNS)
 
@@ -307,7 +307,7 @@ ALL = [
     for defect, variants in VARIANTS.items()
     for name, planter in variants.items()
 ]
-GRADED = [param for param in ALL if param.values[0] not in ONE_GRADE]
+GRADED = [param for param in ALL if param.values[0] not in (*ONE_GRADE, *OF_LUNGS)]
 
 
 @pytest.fixture(scope="module")
@@ -362,6 +362,30 @@ def test_the_generator_alone_decides(film_HW: np.ndarray, defect: str, planter: 
 def test_a_graver_defect_differs_more(film_HW: np.ndarray, defect: str, planter: Planter, seed: int) -> None:
     grades = [distance(planter(film_HW, severity, np.random.default_rng(seed)), film_HW) for severity in SEVERITIES]
     assert grades == sorted(grades) and grades[4] > 1.5 * grades[0], grades
+
+
+@pytest.mark.parametrize("side", ["t", "b", "l", "r"])
+@pytest.mark.parametrize(("defect", "lost"), [("lungs-cut-off", (0.08, 0.24, 0.4)), ("lungs-not-two", (0.3, 0.4, 0.5))])
+def test_of_lungs_that_are_cut_the_named_share_is_lost(
+    film_HW: np.ndarray, defect: str, side: str, lost: tuple[float, ...]
+) -> None:
+    mask_HW = draw_phantom(PlannedPhantom(seed=3, patient=1, size=160)).lung_mask_HW > 0
+    for severity, share in zip((1, 3, 5), lost, strict=True):
+        if planter := VARIANTS[defect].get(side):
+            rows, columns = planter(film_HW, severity, np.random.default_rng(0)).shape
+            kept = (
+                slice(160 - rows, None) if side == "t" else slice(rows),
+                (slice(160 - columns, None) if side == "l" else slice(columns)),
+            )
+            assert 1 - mask_HW[kept].sum() / mask_HW.sum() == pytest.approx(share, abs=0.05)
+
+
+def test_a_part_beside_the_lungs_shows_hardly_any_of_them(film_HW: np.ndarray) -> None:
+    marked_HW = film_HW.copy()
+    marked_HW[draw_phantom(PlannedPhantom(seed=3, patient=1, size=160)).lung_mask_HW > 0] |= 1
+    marked_HW[draw_phantom(PlannedPhantom(seed=3, patient=1, size=160)).lung_mask_HW == 0] &= 65534
+    part_HW = PLANTED["no-lungs"](marked_HW, 1, np.random.default_rng(0))
+    assert part_HW.shape == (56, 56) and (part_HW & 1).mean() < 0.1
 
 
 @pytest.mark.parametrize("defect", ONE_GRADE)

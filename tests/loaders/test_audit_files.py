@@ -5,20 +5,22 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.audit.defects import PLANTED
+from benchmarks.audit.defects import PLANTED, VARIANTS
 from kernels.hog import directions_into
 from loaders.audit.audit import audit
 from loaders.audit.findings import DEFECTS, FileFinding
 from loaders.audit.near_duplicates import Pair, find_pairs
 from loaders.audit.table import read_decisions, table_bytes
-from loaders.audit.verdicts import judge
+from loaders.audit.verdicts import judge, lungs_of
 from loaders.beton.reader import Beton
 from loaders.cautions import caution
 from loaders.config import AuditConfig, AuditLimits, CatalogConfig, ConvertConfig, PhantomConfig
@@ -28,14 +30,17 @@ from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, 
 from loaders.images.decode import Decoded
 from loaders.images.frame import grey_window, repair
 from loaders.images.kind import KINDS, kind_features, kind_of, shipped_weights
+from loaders.images.lungs import Lungs, Segmenter, dice, shipped_segmenter
 from loaders.images.quality import (
     DETECTORS,
+    OF_LUNGS,
     Measurement,
     find_keypoints,
     inner_box,
     limit_of,
     measure,
     own_defects,
+    share_at_edge,
 )
 from loaders.images.radiograph import decode_radiograph
 from loaders.phantom.anatomy import PlannedPhantom
@@ -100,6 +105,49 @@ def test_blatant_defects_are_found_in_phantoms(defect: str) -> None:
     assert found >= 6
 
 
+@pytest.mark.parametrize(("defect", "severity", "least"), [("no-lungs", 1, 5), ("lungs-not-two", 4, 7)])
+def test_parts_of_phantoms_without_lungs_or_with_one_are_found(defect: str, severity: int, least: int) -> None:
+    found = 0
+    for patient in range(8):
+        part_HW = PLANTED[defect](phantom(patient, 512), severity, np.random.default_rng(patient))
+        found += bool({defect, "not-a-radiograph"} & set(own_defects(measured(part_HW), LIMITS)))
+        assert defect not in own_defects(measured(phantom(patient, 512)), LIMITS)
+    assert found >= least
+
+
+@pytest.mark.parametrize("side", ["t", "l", "r"])
+def test_lungs_that_end_at_the_films_edge_are_cut_off_and_whole_ones_are_not(side: str) -> None:
+    grade = {"t": 5, "l": 2, "r": 2}[side]  # more of a side is a lung of the two
+    films = [phantom(patient) for patient in range(6)]
+    cut = [VARIANTS["lungs-cut-off"][side](film, grade, np.random.default_rng(0)) for film in films]
+    assert sum("lungs-cut-off" in own_defects(measured(film), LIMITS) for film in cut) >= 5
+    assert not any("lungs-cut-off" in own_defects(measured(film), LIMITS) for film in films)
+
+
+def test_the_share_at_an_edge_is_of_the_lungs_width_above_and_below_and_of_their_height_at_a_side() -> None:
+    mask_SS = np.zeros((128, 128), bool)
+    assert share_at_edge(mask_SS) == 0
+    cv2.ellipse(whole := mask_SS.astype(np.uint8), (64, 40), (30, 40), 0, 0, 360, 1, cv2.FILLED)
+    assert 0 < share_at_edge(whole > 0) < 0.3  # the apex touches
+    mask_SS[50:90, 80:] = True
+    assert share_at_edge(mask_SS) == 1
+    mask_SS[90:110, 10:40] = True
+    assert share_at_edge(mask_SS) == 40 / 60
+    mask_SS[124:, 0:20] = True
+    assert share_at_edge(mask_SS) == pytest.approx(max(20 / 88, 40 / 64, 4 / 64))
+
+
+@pytest.mark.parametrize("change", ["none", "letterbox", "inverted"])
+def test_lungs_are_found_inside_the_borders_of_a_film_and_of_its_negative(change: str) -> None:
+    grey_HW = phantom(4)
+    if change == "letterbox":
+        grey_HW = np.pad(grey_HW, ((80, 80), (0, 40)))
+    found = measured(255 - grey_HW if change == "inverted" else grey_HW).lungs
+    truth_HW = draw_phantom(PlannedPhantom(seed=1, patient=4, size=400)).lung_mask_HW
+    truth_SS = cv2.resize(truth_HW, (92, 92), interpolation=cv2.INTER_AREA) > 127
+    assert found.problem == "" and found.mask_SS.shape == (92, 92) and dice(found.mask_SS, truth_SS) > 0.9
+
+
 def test_a_quarter_turn_is_undone_in_the_right_direction() -> None:
     for turns in (1, 2, 3):
         grey_HW = np.ascontiguousarray(np.rot90(phantom(3), turns))
@@ -144,7 +192,20 @@ def test_what_is_no_radiograph_gets_no_other_opinion_on_its_pose() -> None:
         page_HW[row : row + 5, 20:380:3] = 20
     found = own_defects(measured(page_HW), LIMITS)
     assert found[0] == "not-a-radiograph"
-    assert not {"lateral", "rotated", "inverted", "misaligned", "blurred", "exposure"} & set(found)
+    assert not {"lateral", "rotated", "inverted", "misaligned", "blurred", "exposure", *OF_LUNGS} & set(found)
+
+
+@pytest.mark.parametrize("defect", ["not-a-radiograph", "lateral", "rotated"])
+def test_the_lungs_of_what_is_no_upright_frontal_film_are_no_defect(defect: str) -> None:
+    spoilt = measured(phantom(1))
+    bad = replace(spoilt, scores=spoilt.scores | dict.fromkeys((defect, *OF_LUNGS), 1.0))
+    assert own_defects(bad, LIMITS) == [defect]
+
+
+def test_where_no_lungs_are_found_they_are_not_called_one_or_cut_off_besides() -> None:
+    clean = measured(phantom(1))
+    found = own_defects(replace(clean, scores=clean.scores | dict.fromkeys(OF_LUNGS, 1.0)), LIMITS)
+    assert found == ["no-lungs"]
 
 
 def test_the_box_inside_borders_is_exact_on_drawn_margins() -> None:
@@ -195,6 +256,52 @@ def test_odd_and_small_sizes_are_measured(sides: tuple[int, int]) -> None:
 def test_every_detector_has_a_limit_and_a_name_in_the_vocabulary() -> None:
     for detector in DETECTORS:
         assert detector in DEFECTS and limit_of(LIMITS, detector) > 0
+
+
+# ---- the lungs, for the probes
+
+
+def seeing(*seen_by: set[bytes]) -> Segmenter:
+    """The shipped nets, as if each had been trained on the films with these hashes."""
+    shipped = shipped_segmenter()
+    nets = [
+        msgspec.structs.replace(net, pixels=[pixels.hex() for pixels in seen], patients=[])
+        for net, seen in zip(shipped.record.nets, seen_by, strict=True)
+    ]
+    return replace(shipped, record=msgspec.structs.replace(shipped.record, nets=nets))
+
+
+def test_lungs_are_found_by_nets_that_saw_no_film_of_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    films = [judged(name, phantom(place)) for place, name in enumerate("abcd")]
+    group_N = np.array([0, 1, 1, 2])
+    monkeypatch.setattr("loaders.audit.verdicts.shipped_segmenter", lambda: seeing({b"a", b"b"}, {b"a"}))
+    asked: list[tuple[str, list[int]]] = []
+    find = Segmenter.find
+
+    def watched(self: Segmenter, frame_SS: np.ndarray, nets: Sequence[int] = (0, 1)) -> Lungs:
+        (name,) = [
+            film.path for film, one in zip(films, measured_N, strict=True) if np.array_equal(one.compared_SS, frame_SS)
+        ]
+        asked.append((name, list(nets)))
+        return find(self, frame_SS, nets)
+
+    measured_N = [film.decoded.measurement for film in films if film.decoded.measurement]
+    monkeypatch.setattr(Segmenter, "find", watched)
+    masks_NSS = lungs_of(films, measured_N, group_N, lambda done, total: None)
+    assert asked == [("b", [1, 1]), ("c", [1, 1])]  # that of d was found when it was measured
+    assert masks_NSS.any((1, 2)).tolist() == [False, True, True, True]  # every net saw a
+    np.testing.assert_array_equal(masks_NSS[3], measured_N[3].lungs.mask_SS)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_the_lungs_of_a_turned_film_are_those_of_the_film_as_it_is_repaired(turns: int) -> None:
+    upright, turned = judged("a", phantom(3)), judged("b", np.ascontiguousarray(np.rot90(phantom(3), turns)))
+    judge([upright, turned], [], LIMITS)
+    assert turned.defects == ["rotated"]
+    films = [upright, turned]
+    measured_N = [film.decoded.measurement for film in films if film.decoded.measurement]
+    first_SS, second_SS = lungs_of(films, measured_N, np.arange(2), lambda done, total: None)
+    assert dice(first_SS, second_SS) > 0.95
 
 
 # ---- copies

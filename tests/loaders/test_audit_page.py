@@ -30,14 +30,15 @@ from loaders.audit.findings import (
     SourceAccuracy,
     SourcePrevalence,
 )
-from loaders.audit.page import apart, audit_parts, make_gallery, page_html
+from loaders.audit.page import apart, audit_parts, make_gallery, page_html, picture_of
 from loaders.audit.probes import LABEL_PROBES
 from loaders.audit.verdicts import conclude
 from loaders.cautions import Caution, caution
 from loaders.config import AuditLimits
 from loaders.html import visible
 from loaders.images.decode import Decoded
-from loaders.images.quality import Keypoints, Measurement
+from loaders.images.lungs import Lungs
+from loaders.images.quality import OF_LUNGS, Keypoints, Measurement
 from loaders.output import Line, Sheet
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
@@ -45,6 +46,8 @@ from loaders.sources.entry import Entry
 from tests.browser import Browser, check_page
 
 CAUTION = caution("confounded-with-source", classes=["covid"], images=80)
+LUNGS = Lungs(mask_SS=np.zeros((92, 92), bool), agreement=1.0, balance=1.0, cut=0.0)
+LUNGS.mask_SS[20:70, 20:40] = LUNGS.mask_SS[20:70, 52:72] = True
 HOSTILE = (
     "<script>alert(1)</script>.png",
     "line\nbreak.png",
@@ -83,7 +86,7 @@ def make_file(
     empty, point = np.empty((0, 0)), Keypoints(place_DX=np.empty((0, 2)), descriptor_DF=np.empty((0, 128)))
     measurement = Measurement(
         scores=scores or {}, box=(0, 1, 0, 1), turns=1, kind_K=empty, evenness=1.0, keypoints=point,
-        compared_SS=empty, thumbnail=thumbnail, small_SS=empty,
+        compared_SS=empty, lungs=LUNGS, thumbnail=thumbnail, small_SS=empty,
     )  # fmt: skip
     decoded = Decoded(measurement=None if scores is None else measurement)
     return FileFinding(entry=Entry(path=path, label=label), decoded=decoded, defects=[*defects], **changes)
@@ -236,7 +239,7 @@ def by_finding(findings: Sequence[str] = NIH, sources: int = 3) -> FindingsAudit
 def test_each_finding_has_a_row_with_its_probes_and_the_alarms_are_marked() -> None:
     page = page_html(make_result(collection=by_finding()))
     text = " ".join(Reader(page).text.split())
-    assert "2 of 104 tests raise the alarm, for 1 of 14 findings." in text
+    assert "2 of 130 tests raise the alarm, for 1 of 14 findings." in text
     assert text.count("0.93 alarm 0.88 to 0.97 p 0.004") == 2
     rows = re.findall(r'<tr role="row"><th role="rowheader" scope="row"><bdi>(\w+)</bdi><small>', page)
     assert rows == [name for name in NIH if name != "Hernia"]
@@ -244,6 +247,39 @@ def test_each_finding_has_a_row_with_its_probes_and_the_alarms_are_marked() -> N
     assert "Pixels outside the crop alone predict Edema (AUC 0.93): something other than the lungs differs" in text
     assert "Caution: finding and source cannot be separated for Edema" in text
     assert len(re.findall("alt=.A typical film as shown to the probe", page)) == 2
+
+
+def test_a_probe_that_could_not_be_run_of_one_finding_leaves_its_place_in_the_row_empty() -> None:
+    found = by_finding()
+    left = [one for one in found.probes if (one.finding, one.probe) != ("Edema", "silhouette")]
+    page = page_html(make_result(collection=msgspec.structs.replace(found, probes=left)))
+    row = page[page.index("<bdi>Edema</bdi><small>") :].split("</tr>")[0]
+    names = re.findall('data-name="([^"]*)"', row)
+    assert names == [probe.name for probe in LABEL_PROBES]
+    assert row.count(">–</td>") == 1 and 'data-name="silhouette">–</td>' in row
+
+
+@pytest.mark.parametrize("defect", OF_LUNGS)
+def test_a_gallery_of_the_lungs_shows_their_outline_and_others_show_the_plain_film(
+    thumbnails: list[bytes], defect: str
+) -> None:
+    file = make_file("a.png", defect, "blurred", scores={defect: 2.0, "blurred": 3.0}, thumbnail=thumbnails[0])
+    assert file.decoded.measurement is not None
+    box = replace(file.decoded.measurement, box=(100, 500, 50, 500))
+    file = replace(file, decoded=replace(file.decoded, width=500, height=500, measurement=box))
+    assert picture_of(file, "blurred") == thumbnails[0]
+    picture_HWC = cv2.imdecode(np.frombuffer(picture_of(file, defect), np.uint8), cv2.IMREAD_COLOR)
+    assert picture_HWC is not None
+    coloured_HW = np.ptp(picture_HWC.astype(int), axis=2) > 60
+    rows, columns = np.nonzero(coloured_HW)
+    side = len(picture_HWC) / 500
+    assert rows.min() == pytest.approx((100 + 400 * 20 / 92) * side, abs=3)
+    assert columns.max() == pytest.approx((50 + 450 * 72 / 92) * side, abs=3)
+    assert not coloured_HW[round(300 * side), round((50 + 450 * 30 / 92) * side)]  # inside a lung
+    page = page_html(make_result([file]))
+    plain, drawn = (base64.b64encode(one).decode() for one in (thumbnails[0], picture_of(file, defect)))
+    assert page.count(plain) == page.count(drawn) == 1
+    assert picture_of(make_file("b.png", "unreadable"), defect) == b""
 
 
 def test_findings_that_come_together_and_their_prevalence_by_source_are_on_the_page() -> None:
@@ -281,7 +317,7 @@ def test_the_terminal_has_a_line_for_each_finding_and_a_sentence_for_each_alarmi
     (table,) = [part for part in parts if isinstance(part, Sheet)]
     rows = {row[0]: row[1:] for row in table.rows}
     assert list(rows) == list(NIH) and rows["Hernia"][2:] == ("", "", "", "", "")
-    assert rows["Edema"][2:6] == ("0.93", "0.88 to 0.97", "0.004", "2 of 8") and rows["Edema"][6] == "outside-crop"
+    assert rows["Edema"][2:6] == ("0.93", "0.88 to 0.97", "0.004", "2 of 10") and rows["Edema"][6] == "outside-crop"
     lines = [part.text for part in parts if isinstance(part, Line)]
     assert len([line for line in lines if "alone predict Edema (AUC 0.93)" in line]) == 2
     assert "Not probed: finding Hernia: patients (groups) with it: 4, without: 296" in "".join(lines)
