@@ -119,7 +119,8 @@ def audit_beton(
         collection = collection_of_betons([beton], sources, partial(progress, "read"), see_view)
         masks_NSS = None
         if beton.facts.lungs == "off":
-            found = shipped_segmenter().find_all(beton.frame, segmented(beton, shipped_segmenter()).nets_N2)
+            masks = segmented(beton, shipped_segmenter())
+            found = (masks.found(beton, sample) for sample in range(len(beton)))
             masks_NSS = masks_of(found, len(beton), partial(progress, "lungs"))
     probe = probe_collection if collection.finding_NK is None else probe_findings
     collection = replace(collection, view_N=view_N, masks_NSS=masks_NSS)
