@@ -188,7 +188,7 @@ def standardised(small_TT: np.ndarray) -> np.ndarray:
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
-    """Dice's coefficient of two masks; 0 where both are empty."""
+    """Twice what two masks share over the sum of their areas (Dice 1945); 0 where both are empty."""
     total = int(first.sum()) + int(second.sum())
     return 2 * int((first & second).sum()) / total if total else 0.0
 

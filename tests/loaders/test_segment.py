@@ -16,6 +16,7 @@ from benchmarks.credible_masks import CODES, FILE, mask_lines, measure
 from loaders.beton.reader import Beton
 from loaders.config import CatalogConfig, SegmentConfig
 from loaders.errors import ConfigError, InputError, IntegrityError, PlainfilmError
+from loaders.images import lungs
 from loaders.images.lungs import (
     RECORD,
     SHIPPED,
@@ -286,6 +287,20 @@ def test_frames_of_any_side_have_the_lungs_at_the_same_place(phantoms: Path) -> 
     ]
     small = [cv2.resize(mask.astype(np.uint8), (64, 64), interpolation=cv2.INTER_NEAREST) > 0 for mask in masks]
     assert dice(small[0], small[1]) > 0.9 and dice(small[1], small[2]) > 0.95
+
+
+def test_lungs_come_in_the_order_of_the_frames_window_by_window(
+    phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = [grey_of(path) for path in sorted((phantoms.parent / "images" / "covid").iterdir())[:5]]
+    nets_N2 = np.array([[0, 1], [1, 0], [-1, -1], [0, 0], [1, 1]])
+    monkeypatch.setattr(lungs, "WINDOW", 2)
+    segmenter = shipped_segmenter()
+    found = list(segmenter.find_all(lambda place: films[place], nets_N2, workers=2))
+    assert found[2] is None and len(found) == 5
+    for place in (0, 1, 3, 4):
+        alone, one = segmenter.find(films[place], nets_N2[place].tolist()), found[place]
+        assert one is not None and (one.mask_SS == alone.mask_SS).all() and one.agreement == alone.agreement
 
 
 def test_phantoms_are_credible_and_noise_is_not_in_the_benchmark() -> None:
