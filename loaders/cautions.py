@@ -279,7 +279,7 @@ CODES: dict[str, Code] = {
         "the lungs are assumed to lie where they usually do, a region far larger than they are: that maps lie in it "
         "shows nothing; find or name masks with --masks"
     ),
-    "lungs-alone": code(
+    "maps-of-lungs-alone": code(
         "the frames show the lungs alone, so that maps that lie there do not tell the lungs from their outline"
     ),
     "images-without-mask": code(

@@ -29,7 +29,7 @@ ANSWERS: dict[Region, str] = {
     "outside": "the model relies on what lies outside the lungs",
     "unknown": NOTHING,
 }
-LUNGS_ALONE = caution("lungs-alone")  # why nothing is measured
+LUNGS_ALONE = caution("maps-of-lungs-alone")  # why nothing is measured
 IN_BRIEF: dict[Region, str] = {"lungs": "the lungs", "outside": "outside the lungs", "unknown": "cannot be told"}
 
 

@@ -586,7 +586,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "temperatures-at-bound": ("evaluation", lambda case: decided(116)),
     "findings-not-explained": ("explanation", lambda case: unexplained(["Edema"], 30)),
     "usual-lung-region": ("explanation", lambda case: region_cautions(Masks(kind="template"))),
-    "lungs-alone": ("explanation", lambda case: region_cautions(None)),
+    "maps-of-lungs-alone": ("explanation", lambda case: region_cautions(None)),
     "images-without-mask": ("explanation", lambda case: maps()),
     "empty-maps": ("explanation", lambda case: maps()),
     "lungs-outside-crop": ("explanation", lambda case: maps()),
