@@ -293,8 +293,8 @@ CODES: dict[str, Code] = {
         "the frames show the lungs alone, so that maps that lie there do not tell the lungs from their outline"
     ),
     "images-without-mask": code(
-        "{without:,} of {images:,} images have no credible mask of their lungs ({reasons}); the lung ratio leaves "
-        "them out",
+        "no credible mask of the lungs was found in {without:,} of {images:,} images ({reasons}); the lung ratio "
+        "leaves them out",
         without=int,
         images=int,
         reasons=list[str],
