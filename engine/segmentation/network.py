@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from loaders.errors import ConfigError
 from loaders.images.lungs import SIDE
 
-CHANNELS = (16, 24, 32, 64, 96)  # of the levels, from half of the input's side to a thirty-second
+CHANNELS = (8, 16, 32, 64, 96)  # of the levels, from half of the input's side to a thirty-second
 
 
 class ConvNorm(nn.Module):
