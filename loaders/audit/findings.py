@@ -46,9 +46,7 @@ OF_CLASSES = {"both": "the classes", "one": "one class", "other": "another"}  # 
 OF_FINDING = {"both": "films with and without the finding", "one": "one of the two", "other": "the other"}
 ELSEWHERE = "something other than the lungs differs between {both}"
 MAYBE_FINDING = "{both} already differ in this, but it may be the finding itself"
-OF_OUTLINE = (
-    "{both} differ in this, by build, breath, the finding or the segmenter, and lungs without the rest show it, too"
-)
+OF_OUTLINE = "{both} differ in this, by build, breath, finding or segmenter, and films of the lungs alone show it, too"
 PROBES = {  # probe → its input, in the plural; the conclusion if it predicts the label; what it is shown
     "header": (
         "Headers (format, size, bit depth, aspect)",

@@ -552,7 +552,7 @@ def test_the_lungs_usual_place_covers_the_lungs_that_phantoms_have(phantoms: Pat
     assert (masks_NSS.mean((1, 2)) > 0.1).all()
     blank_SS = template_SS(46, LUNG_MARGIN)
     assert ((masks_NSS & blank_SS).sum((1, 2)) >= 0.98 * masks_NSS.sum((1, 2))).all()
-    assert blank_SS.mean() < 0.65
+    assert blank_SS.mean() < 0.72
 
 
 def test_all_but_the_lungs_stands_in_the_crop(phantoms: Path) -> None:
@@ -562,7 +562,7 @@ def test_all_but_the_lungs_stands_in_the_crop(phantoms: Path) -> None:
     crop_CC = shown_SS[7:39, 7:39]
     assert shown_SS.shape == frame_SS.shape and shown_SS.dtype == np.uint8
     blank_CC = without_region(np.zeros((46, 46), np.uint8), usual_SS, 32)[7:39, 7:39] > 0
-    assert 0.3 < blank_CC.mean() < 0.7, "some of it is hidden, and most of a chest's surroundings are not"
+    assert 0.3 < blank_CC.mean() < 0.78, "some of it is hidden, and most of a chest's surroundings are not"
     wanted_CC = cv2.resize(blank_lungs(frame_SS), (32, 32), interpolation=cv2.INTER_AREA)
     assert np.abs(crop_CC.astype(int) - wanted_CC).max() <= 1
     assert (shown_SS[:7, 7:39] == crop_CC[0]).all() and (shown_SS[7:39, 39:] == crop_CC[:, -1:]).all()
