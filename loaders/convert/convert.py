@@ -93,8 +93,8 @@ def convert(config: ConvertConfig, progress: PhaseProgress = lambda phase, done,
 
 
 def check_task(config: ConvertConfig, catalog: Catalog) -> None:
-    """Errors: InputError for a single class, or too many sources; ConfigError for a positive class there is not, and for
-    masks that nothing is to be done with.
+    """Errors: InputError for a single class, or too many sources; ConfigError for a positive class there is not, and
+    for masks that nothing is to be done with.
     """
     if len(catalog.classes) < 2 and catalog.task == "classes":
         empty = "".join(f" ({one.finding})" for one in catalog.cautions if one.code == "folders-without-films")
