@@ -359,7 +359,7 @@ class ConvertConfig:
     out: Path
     """Folder that gets train.beton, val.beton, heldout.beton, convert.csv and two pictures."""
     like: Path | None = None
-    """Run of `train` or `crossval`, or a beton, to be tested: writes heldout.beton alone, with its classes and size."""
+    """Run of `train` or `crossval`, or a beton, to test: writes heldout.beton alone, with its classes, size, lungs."""
     positive: str | None = None
     """The positive class of every metric. Default: the first class, but `normal` and the like only as listed first."""
     size: int = 224

@@ -20,6 +20,7 @@ from kernels.hamming import nearest_into
 from loaders.audit.near_duplicates import Pair, find_pairs
 from loaders.beton.reader import Beton
 from loaders.errors import ConfigError
+from loaders.images.frame import MID_GREY
 from loaders.images.quality import COMPARED, find_keypoints
 from loaders.machine import usable_cores
 from loaders.statistics import Progress, no_progress
@@ -182,9 +183,20 @@ def basis_EEKS() -> np.ndarray:
 
 def small_frame(beton: Beton, sample: int) -> np.ndarray:
     """A stored frame, equalised, so that changes of contrast do not matter: float64 S×S, zeros for one grey level."""
-    beton.check_samples(np.array([sample]))
-    small_SS = resized(cv2.equalizeHist(np.ascontiguousarray(beton.frame(sample))), SIDE)
+    small_SS = resized(cv2.equalizeHist(shown_frame(beton, sample)), SIDE)
     return (small_SS - small_SS.min()).astype(np.float64)
+
+
+def shown_frame(beton: Beton, sample: int) -> np.ndarray:
+    """A stored frame, checked, uint8 S×S.  Around boxed lungs, where all films have one grey, stands the lungs' median:
+    else a copy of another brightness would be hidden, since that grey has another rank among its lungs' levels.
+    """
+    beton.check_samples(np.array([sample]))
+    frame_SS = np.ascontiguousarray(beton.frame(sample))
+    blank_SS = frame_SS == MID_GREY
+    if beton.facts.lungs != "boxed" or blank_SS.all():
+        return frame_SS
+    return np.where(blank_SS, np.uint8(np.median(frame_SS[~blank_SS])), frame_SS)
 
 
 def copies_by_frames(tested: Beton, known: Beton, progress: Progress = no_progress) -> list[Copy]:
@@ -215,9 +227,7 @@ def similar_pairs(betons: Sequence[Beton], first_known: int, progress: Progress)
         return []
 
     def compared(place: int) -> np.ndarray:
-        beton, sample = places[place]
-        beton.check_samples(np.array([sample]))
-        return resized(beton.frame(sample), COMPARED)
+        return resized(shown_frame(*places[place]), COMPARED)
 
     frames = in_threads(compared, len(places), no_progress)
     keypoints = in_threads(lambda place: find_keypoints(frames[place]), len(places), progress)

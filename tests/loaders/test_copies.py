@@ -3,6 +3,7 @@
 # N samples, S side of a stored frame
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -23,9 +24,11 @@ from loaders.audit.copies import (
 )
 from loaders.audit.near_duplicates import find_pairs
 from loaders.beton.reader import Beton
+from loaders.beton.writer import write_beton
 from loaders.errors import BetonError, ConfigError
 from loaders.images.frame import stored_frame
 from loaders.images.quality import find_keypoints
+from loaders.images.regions import boxed
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
 
@@ -75,6 +78,26 @@ def test_the_whole_film_of_a_known_crop_is_found(known: Beton, tmp_path: Path) -
         for tested, other, pair in ((crops, wholes, (1, 0)), (wholes, crops, (0, 1))):
             found = copies_by_looks(tested, looks_of(other))
             assert [(copy.sample, copy.of) for copy in found] == [pair]
+
+
+def test_a_brighter_copy_of_lungs_in_their_box_is_found(tmp_path: Path) -> None:
+    masks = [draw_phantom(PlannedPhantom(seed=3, patient=patient, size=200)).lung_mask_HW for patient in range(1, 7)]
+    known, brighter = [], []
+    for patient, mask_HW in enumerate(masks, 1):
+        frame_SS = stored_frame(film(patient), SIDE, "stretch")[0]
+        mask_SS = cv2.resize(mask_HW, (SIDE, SIDE)) > 127
+        known.append(boxed(frame_SS, mask_SS, SIDE - 28))
+        brighter.append(boxed((255 * (frame_SS / 255) ** 0.6).astype(np.uint8), mask_SS, SIDE - 28))
+    opened = []
+    for name, frames in (("known", known), ("brighter", brighter)):
+        with frames_beton(tmp_path / "plain.beton", *frames) as plain:
+            facts = replace(plain.facts, lungs="boxed", segmenter="given")
+            write_beton(tmp_path / f"{name}.beton", frames, plain.labels, plain.rows_N, facts, plain.page_size)
+        opened.append(Beton(tmp_path / f"{name}.beton"))
+    found = copies_by_looks(opened[1], looks_of(opened[0]))
+    assert [(copy.sample, copy.of) for copy in found] == [(place, place) for place in range(6)]
+    for one in opened:
+        one.close()
 
 
 def test_a_look_has_128_bytes_and_is_the_same_for_any_number_of_threads(
