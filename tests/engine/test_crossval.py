@@ -769,6 +769,21 @@ def test_splits_of_findings_differ_by_pairs(findings: tuple[Path, Path, Path]) -
     assert not any(one.difference for one in (*group.findings, *abroad.findings, random.findings[3]))
 
 
+def test_lungs_alone_are_compared_with_their_outline_finding_by_finding(
+    findings: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    splits = ("lungs-only", "silhouette")
+    content = crossval(config(findings[0], tmp_path / "c", **FAST | {"splits": splits, "masks": "usual"}))
+    only, outline = content.targets
+    for one, other in zip(only.findings, outline.findings, strict=True):
+        if one.refused is None:
+            wanted = one.auc.estimate.value - other.auc.estimate.value
+            assert one.beyond_outline["auc"].value == pytest.approx(wanted) and not one.difference
+    assert only.beyond_outline["auc"].defined == 3 and not only.findings[3].beyond_outline
+    assert content.lungs and content.lungs.kind == "template" and not content.lungs.lacking
+    assert any("mean AUC" in text and "their outline" in text for text in sentences(content))
+
+
 def test_a_finished_cross_validation_of_findings_computes_nothing_and_damage_is_refused(
     findings: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
