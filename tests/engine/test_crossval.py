@@ -634,9 +634,7 @@ def test_betons_of_lungs_alone_and_masks_that_nothing_needs_are_refused(
         frames = [beton.frame(sample) for sample in range(len(beton))]
         facts = replace(beton.facts, lungs="masked", segmenter="given")
         write_beton(tmp_path / "val.beton", frames, beton.label_N, beton.rows_N, facts, beton.page_size)
-    with pytest.raises(
-        InputError, match=r"--lungs masked\), expected whole frames for lungs-hidden; name other splits"
-    ):
+    with pytest.raises(InputError, match=r"of --lungs masked, expected whole ones for lungs-hidden; name other splits"):
         crossval(config(tmp_path, tmp_path / "c"))
     monkeypatch.setattr("engine.crossval.lungs.mask_of", lambda *film: (None, "no-lungs"))
     with pytest.raises(InputError, match=r"no film with a credible mask of its lungs \(no lungs found\)"):
