@@ -111,7 +111,7 @@ def pool_lungs(pool: Pool, config: CrossvalConfig, watch: Watch) -> tuple[Pool, 
     facts, side = pool.facts, pool.facts.stored
     if facts.lungs != "off":
         raise InputError(
-            f"{pool.betons[0].path}: frames show the lungs alone (--lungs {facts.lungs}), expected whole frames for "
+            f"{pool.betons[0].path}: found frames of --lungs {facts.lungs}, expected whole ones for "
             f"{', '.join(filter(changes_frames, config.splits))}; name other "
             "splits, as --splits random,group, or convert without --lungs"
         )

@@ -463,6 +463,8 @@ def test_lungs_are_measured_on_phantoms_and_patients_and_what_is_stored_is_not_m
     small |= {"HurdlesConfig": partial(HurdlesConfig, folds=2, resamples=100)}
     small |= {"EvaluateConfig": partial(EvaluateConfig, resamples=100, device="cpu")}
     small |= {"Recipe": lambda **changes: Recipe(epochs=1, device="cpu")}
+    facts = lungs.provenance()
+    small |= {"provenance": lambda: facts}
     small |= {"segment_train": lambda settings: shutil.copytree(SHIPPED, settings.out)}
     for name, value in small.items():
         monkeypatch.setattr(lungs, name, value)

@@ -634,9 +634,7 @@ def test_betons_of_lungs_alone_and_masks_that_nothing_needs_are_refused(
         frames = [beton.frame(sample) for sample in range(len(beton))]
         facts = replace(beton.facts, lungs="masked", segmenter="given")
         write_beton(tmp_path / "val.beton", frames, beton.label_N, beton.rows_N, facts, beton.page_size)
-    with pytest.raises(
-        InputError, match=r"--lungs masked\), expected whole frames for lungs-hidden; name other splits"
-    ):
+    with pytest.raises(InputError, match=r"of --lungs masked, expected whole ones for lungs-hidden; name other splits"):
         crossval(config(tmp_path, tmp_path / "c"))
     monkeypatch.setattr("engine.crossval.lungs.mask_of", lambda *film: (None, "no-lungs"))
     with pytest.raises(InputError, match=r"no film with a credible mask of its lungs \(no lungs found\)"):
@@ -767,6 +765,21 @@ def test_splits_of_findings_differ_by_pairs(findings: tuple[Path, Path, Path]) -
                 wanted = getattr(one, metric).estimate.value - getattr(other, metric).estimate.value
                 assert one.difference[metric].value == pytest.approx(wanted)
     assert not any(one.difference for one in (*group.findings, *abroad.findings, random.findings[3]))
+
+
+def test_lungs_alone_are_compared_with_their_outline_finding_by_finding(
+    findings: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    splits = ("lungs-only", "silhouette")
+    content = crossval(config(findings[0], tmp_path / "c", **FAST | {"splits": splits, "masks": "usual"}))
+    only, outline = content.targets
+    for one, other in zip(only.findings, outline.findings, strict=True):
+        if one.refused is None:
+            wanted = one.auc.estimate.value - other.auc.estimate.value
+            assert one.beyond_outline["auc"].value == pytest.approx(wanted) and not one.difference
+    assert only.beyond_outline["auc"].defined == 3 and not only.findings[3].beyond_outline
+    assert content.lungs and content.lungs.kind == "template" and not content.lungs.lacking
+    assert any("mean AUC" in text and "their outline" in text for text in sentences(content))
 
 
 def test_a_finished_cross_validation_of_findings_computes_nothing_and_damage_is_refused(
