@@ -49,7 +49,7 @@ MADE: dict[str, Change] = {
     "central half of each side": lambda frame_SS: frame_SS[SIDE // 4 : 3 * SIDE // 4, SIDE // 4 : 3 * SIDE // 4],
     "central 70 % of each side": lambda frame_SS: frame_SS[48:272, 48:272],
 }
-CODES = ("no-lungs", "lungs-uncertain", "lungs-not-two", "lungs-cut-off")
+CODES = ("lungs-missing", "lungs-uncertain", "lungs-unequal", "lungs-at-edge")
 TITLES = ("no lungs", "uncertain", "not two", "cut off")
 
 

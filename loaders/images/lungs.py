@@ -97,12 +97,12 @@ class Lungs:
     def problem(self) -> str:
         """Why the mask is not credible, a code of loaders.images.files.REFUSALS; "" for one that is."""
         if self.area < LEAST_AREA:
-            return "no-lungs"
+            return "lungs-missing"
         if self.agreement < LEAST_AGREEMENT:
             return "lungs-uncertain"
         if self.balance < LEAST_BALANCE:
-            return "lungs-not-two"
-        return "lungs-cut-off" if self.cut > MOST_CUT else ""
+            return "lungs-unequal"
+        return "lungs-at-edge" if self.cut > MOST_CUT else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,10 +50,12 @@ class Phantom:
     """One synthetic radiograph and its ground truth.  image_HW: uint16, bright tissue, dark air.
 
     lung_mask_HW: uint8, 255 in both lungs, with what of them lies behind the heart, without the mediastinum; else 0.
+    aerated_HW: the same without the heart.
     """
 
     image_HW: np.ndarray
     lung_mask_HW: np.ndarray
+    aerated_HW: np.ndarray
 
 
 def draw_phantom(film: PlannedPhantom) -> Phantom:
@@ -76,7 +78,9 @@ def draw_phantom(film: PlannedPhantom) -> Phantom:
     film_HW = expose(film_HW, body, random_stream(film, GRAIN))
     if film.marked:
         film_HW += shrink(draw_mark(body.side, random_stream(film, MARK)), size) * (0.97 - film_HW)
-    return Phantom(image_HW=(np.clip(film_HW, 0, 1) * 65535 + 0.5).astype(np.uint16), lung_mask_HW=mask_HW)
+    return Phantom(
+        image_HW=(np.clip(film_HW, 0, 1) * 65535 + 0.5).astype(np.uint16), lung_mask_HW=mask_HW, aerated_HW=aerated_HW
+    )
 
 
 def planned_findings(film: PlannedPhantom) -> list[tuple[str, float, int]]:

@@ -256,7 +256,7 @@ def maps(**changes: Any) -> list[Caution]:
     none = Estimate(value=-0.5, low=-0.6, high=0.1, method="bootstrap")
     counts = {"num_samples": 4, "num_empty": 2, "num_outside": 1}
     lungs = LungRatio(
-        ratio=none, area=0.3, masks="segmenter", segmenter="0" * 16, without_mask={"no-lungs": 2}, **counts
+        ratio=none, area=0.3, masks="segmenter", segmenter="0" * 16, without_mask={"lungs-missing": 2}, **counts
     )
     correlation = changes.get("correlation")
     flat = [0.0, 0.0]
@@ -595,7 +595,7 @@ def of_few_masks(case: Case) -> list[Caution]:
         mask_SS = template_SS(pool.facts.stored)
         patch.setattr(
             "engine.crossval.lungs.mask_of",
-            lambda masks, beton, sample: (None, "no-lungs") if sample else (mask_SS, ""),
+            lambda masks, beton, sample: (None, "lungs-missing") if sample else (mask_SS, ""),
         )
         return pool_lungs(pool, build(CrossvalConfig, settings), UNWATCHED)[1].cautions
 

@@ -636,7 +636,7 @@ def test_betons_of_lungs_alone_and_masks_that_nothing_needs_are_refused(
         write_beton(tmp_path / "val.beton", frames, beton.label_N, beton.rows_N, facts, beton.page_size)
     with pytest.raises(InputError, match=r"of --lungs masked, expected whole ones for lungs-hidden; name other splits"):
         crossval(config(tmp_path, tmp_path / "c"))
-    monkeypatch.setattr("engine.crossval.lungs.mask_of", lambda *film: (None, "no-lungs"))
+    monkeypatch.setattr("engine.crossval.lungs.mask_of", lambda *film: (None, "lungs-missing"))
     with pytest.raises(InputError, match=r"no film with a credible mask of its lungs \(no lungs found\)"):
         crossval(config(betons, tmp_path / "c", splits=("lungs-only",)))
     for changes in ({"masks": "M"}, {"segmenter": "S"}, {"table": Path("T")}):

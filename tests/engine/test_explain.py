@@ -249,7 +249,7 @@ def test_films_without_a_credible_mask_are_left_out_and_counted_by_reason(tied: 
     explained = tied.explain(tmp_path, beton=tmp_path / "h.beton", masks="auto", samples=999)
     found = explained.explanation
     assert found.lungs and sum(found.lungs.without_mask.values()) == without
-    assert found.lungs.without_mask.keys() <= {"no-lungs", "lungs-uncertain", "lungs-not-two", "lungs-cut-off"}
+    assert found.lungs.without_mask.keys() <= {"lungs-missing", "lungs-uncertain", "lungs-unequal", "lungs-at-edge"}
     assert found.lungs.num_drawn == images and found.lungs.num_samples + found.lungs.num_empty == images - without
     assert {one.sample for one in found.samples if one.lung_ratio is None} >= set(range(0, images, 8))
     reasons = [f"{REFUSALS[reason][0]}: {count}" for reason, count in found.lungs.without_mask.items()]

@@ -254,7 +254,7 @@ def test_a_film_without_a_credible_mask_abstains_with_the_reason(
     folder = segmenter_folder(tmp_path / "seen", nets=seen)
     first, second, *_ = files_of(betons, phantoms)
     found, rows = ask(chain / "R", tmp_path / "t.csv", film_in(tmp_path), first, second, segmenter=str(folder))
-    assert rows[0]["kind"] in ("no-lungs", "lungs-uncertain", "lungs-not-two", "lungs-cut-off")
+    assert rows[0]["kind"] in ("lungs-missing", "lungs-uncertain", "lungs-unequal", "lungs-at-edge")
     assert rows[0]["reason"].startswith(f"{rows[0]['kind']}: ") and rows[0]["predicted_class"] == "abstains"
     assert (rows[1]["kind"], rows[2]["kind"]) == ("lungs-seen", "")
     assert "every net of the segmenter was trained on it" in rows[1]["reason"] and not rows[1]["probability_covid"]

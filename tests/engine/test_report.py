@@ -498,7 +498,7 @@ def test_an_explanation_brings_its_cautions_and_the_curves_of_its_control(drawn:
 
 
 def test_the_page_says_whose_masks_showed_the_lungs_and_how_many_films_had_none(tmp_path: Path) -> None:
-    left_out = {"num_empty": 2, "without_mask": {"no-lungs": 3, "lungs-seen": 1}}
+    left_out = {"num_empty": 2, "without_mask": {"lungs-missing": 3, "lungs-seen": 1}}
     found = lungs(1.71, 1.58, 1.83, masks="segmenter", segmenter="c0ffee", **left_out)
     shown = text_of(make_run(tmp_path / "run", explanation=explanation(lungs=found)))
     assert "By each film's own mask, found by segmenter c0ffee, images measured: 200" in shown

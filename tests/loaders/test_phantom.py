@@ -169,7 +169,7 @@ def test_full_range_is_used_with_headroom() -> None:
 
 
 def test_the_heart_is_on_the_viewers_right() -> None:
-    masks_NHW = np.array([draw(patient=patient).lung_mask_HW for patient in range(8)])
+    masks_NHW = np.array([draw(patient=patient).aerated_HW for patient in range(8)])
     assert np.mean(masks_NHW[..., 48:]) < 0.95 * np.mean(masks_NHW[..., :48])
 
 
@@ -349,8 +349,9 @@ def test_a_finding_is_drawn_anew_the_same_changes_lungs_or_heart_alone_and_at_st
         assert np.array_equal(none.image_HW, healthy.image_HW)
         changed_HW = sick.image_HW != healthy.image_HW
         if name == "cardiomegaly":
-            assert (sick.lung_mask_HW > 0).sum() < 0.97 * (healthy.lung_mask_HW > 0).sum()  # the heart covers lung
-            assert not ((sick.lung_mask_HW > 0) & (healthy.lung_mask_HW == 0)).any()
+            assert (sick.aerated_HW > 0).sum() < 0.97 * (healthy.aerated_HW > 0).sum()  # the heart covers lung
+            assert not ((sick.aerated_HW > 0) & (healthy.aerated_HW == 0)).any()
+            assert np.array_equal(sick.lung_mask_HW, healthy.lung_mask_HW), "which has what lies behind the heart"
             assert not changed_HW[: 96 // 5].any()
         else:
             assert np.array_equal(sick.lung_mask_HW, healthy.lung_mask_HW)
@@ -401,7 +402,7 @@ def test_an_enlarged_heart_is_wider_than_half_the_thorax_and_an_ordinary_one_is_
 
 def heart_share(phantom: Phantom) -> float:
     """The widest gap between the lungs below the middle of their height, as a share of their width."""
-    mask_HW = phantom.lung_mask_HW > 0
+    mask_HW = phantom.aerated_HW > 0
     rows, columns = np.nonzero(mask_HW)
     row = int(np.quantile(rows, 0.8))
     (inside,) = np.nonzero(mask_HW[row])
