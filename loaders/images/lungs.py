@@ -118,16 +118,18 @@ class Segmenter:
     of_thread: threading.local = field(default_factory=threading.local, repr=False)
 
     def nets_for(self, pixels: Sequence[bytes], patients: Sequence[bytes], group_N: np.ndarray) -> np.ndarray:
-        """Two nets for each film that saw neither it nor its group: int64 (N, 2); one twice if there is no other.
+        """The nets of both looks at each film, which saw neither it nor its group: int64 (N, 2); -1 where all did.
 
-        -1 where every net saw some of the group.  pixels, patients: hashes of each film, as in a beton; patients of
-        another site key, or unknown ones (b""), tell nothing.
+        One net takes both looks at every film, drawn by the film's pixels where several may: two nets agree less than
+        one with itself, and would single out the films that only one may segment.
+        pixels, patients: hashes of each film, as in a beton; patients of another site key, or unknown ones (b""), tell
+        nothing.
         """
-        saw_KN = self.saw(pixels, patients, group_N)
-        order_KN = np.argsort(saw_KN, axis=0, kind="stable")
-        unseen_N = (~saw_KN).sum(0)
-        first_N = np.where(unseen_N > 0, order_KN[0], -1)
-        return np.stack([first_N, np.where(unseen_N > 1, order_KN[1], first_N)], axis=1)
+        unseen_KN = ~self.saw(pixels, patients, group_N)
+        order_KN, free_N = np.argsort(~unseen_KN, axis=0, kind="stable"), unseen_KN.sum(0)
+        drawn_N = np.array([pixel[0] if pixel else 0 for pixel in pixels], np.int64) % np.maximum(1, free_N)
+        net_N = np.where(free_N > 0, np.take_along_axis(order_KN, drawn_N[None], 0)[0], -1)
+        return np.stack([net_N, net_N], axis=1)
 
     def saw(self, pixels: Sequence[bytes], patients: Sequence[bytes], group_N: np.ndarray) -> np.ndarray:
         """Whether each net saw each film or one of its group: bool (K, N).  Arguments as of nets_for."""

@@ -28,6 +28,11 @@ def masked(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
     return np.where(mask_SS, frame_SS, np.uint8(median))
 
 
+def lungs_only(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
+    """The lungs in place; outside them mid-grey, as of silhouette: a frame's median tells of arms and borders."""
+    return np.where(mask_SS, frame_SS, np.uint8(MID_GREY))
+
+
 def boxed(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
     """The lungs' box stretched to the crop, so that all of the lungs is seen, at one size; outside them mid-grey."""
     rows, columns = lung_box(mask_SS)
@@ -76,7 +81,7 @@ LUNG_MODES: dict[LungMode, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] 
 }
 LUNG_CONTROLS = {  # split of a cross-validation → its frames; lungs-hidden has one region for all
     "lungs-hole": lungs_hole,
-    "lungs-only": masked,
+    "lungs-only": lungs_only,
     "silhouette": silhouette,
     "boxed": boxed_equal,
     "boxed-silhouette": boxed_silhouette,
