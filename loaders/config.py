@@ -166,11 +166,11 @@ class AuditLimits:
     limit_misaligned: float = 1.0
     """Distance of the thorax from its ordinary position, tilt and size."""
     limit_no_lungs: float = 0.35
-    """How little the lungs agree with those found when the film is turned a little, 0 to 1; 1 where none are found."""
+    """How little the lungs agree with those of the film turned a little, 0 to 1; of the audit, not of --lungs."""
     limit_lungs_not_two: float = 0.75
-    """How much smaller one lung is than the other, 0 to 1; 1 where there is one."""
+    """How much smaller one lung is than the other, 0 to 1; of the audit, not of --lungs."""
     limit_lungs_cut_off: float = 0.6
-    """Largest share of the lungs' width or height that lies at an edge of the film."""
+    """Largest share of the lungs' width or height at an edge of the film; of the audit, not of --lungs."""
     limit_borders: float = 0.07
     """Widest uniform margin, as a share of the side."""
     limit_near_duplicate: float = 0.9

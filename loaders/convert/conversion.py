@@ -12,6 +12,7 @@ from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult, Remova
 from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE, audit_parts
 from loaders.audit.table import AuditDecision, read_decisions
 from loaders.audit.verdicts import conclude, judge_files, probe_files
+from loaders.beton.format import frames_text
 from loaders.cautions import Caution, caution
 from loaders.config import ConvertConfig, LungMode
 from loaders.convert.demographics import age_code, demographics_caution, sex_code
@@ -19,7 +20,7 @@ from loaders.convert.findings import FindingCounts, count_findings, finding_rows
 from loaders.errors import InputError
 from loaders.images.decode import Decoded
 from loaders.images.files import REFUSALS
-from loaders.output import DASH, Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line, share_text
+from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line, share_text
 from loaders.sources.catalog import Catalog, Entry, positive_class
 from loaders.sources.confounding import source_cautions
 from loaders.sources.entry import EXCLUDED, SPLITS, as_text, csv_bytes, may_be_picture, table_path
@@ -303,6 +304,7 @@ def conversion_parts(done: Conversion) -> Parts:
     if (more := len(reasons) - MOST_REASONS) > 0:
         parts.append(Line(f"  and {more} more reasons: see the table of files, convert.csv"))
     if done.lungs:
+        parts.append(Line(f"Frames show {frames_text(done.lungs.mode, done.lungs.segmenter)}."))
         parts.append(lung_sheet(done.lungs))
     parts.append(split_sheet(done))
     if done.catalog.task == "findings" and len(done.samples) > 1:
@@ -338,9 +340,15 @@ def split_sheet(done: Conversion) -> Sheet:
 def lung_sheet(lungs: LungsKept) -> Sheet:
     """How many films of each class, or with each finding, have no credible mask: to leave them out can itself bias."""
     rows = [
-        (one.label, f"{one.files:,}", f"{one.removed:,}", share, f"{share_text(one.low)} {DASH} {share_text(one.high)}")
+        (
+            one.label,
+            f"{one.files:,}",
+            f"{one.removed:,}",
+            share,
+            f"{share_text(one.low).removesuffix(' %')} to {share_text(one.high)}",
+        )
         for one in lungs.removals
         for share in [share_text(one.removed / one.files if one.files else None)]
     ]
-    headers = ("lungs", "films", "without a mask", "share", "95 % interval")
+    headers = ("class or finding", "films", "without a mask", "share", "95 % interval")
     return Sheet(headers=headers, rows=tuple(rows))

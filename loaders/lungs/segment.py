@@ -249,6 +249,12 @@ def segment_parts(done: Segmented) -> Parts:
         headers = ("class or finding", "files", "not credible", "share", "95 % interval")
         parts.append(Sheet(headers=headers, rows=tuple(rows)))
     parts += caution_lines(done.cautions)
+    parts.append(
+        Line(
+            f"Look at {PICTURE}. Before `convert --masks {TABLE}`, empty the cell of a mask that is wrong, and write in the "
+            f"path of one below {DOUBTS} that is right."
+        )
+    )
     return [*parts, *(path_line(done.out / name) for name in (TABLE, MASKS, PICTURE))]
 
 
