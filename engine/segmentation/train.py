@@ -173,8 +173,8 @@ def finished_nets(out: Path, recipe: bytes) -> list[NetRecord]:
     before = read_segmenter_record(out)
     if before.identity != identity_of(recipe, before.nets):
         raise ConfigError(
-            f"{out}: holds a segmenter of {before.num_nets} nets and {before.num_phantoms} phantoms, expected one of these "
-            "--folds, --steps, --phantoms, --seed, films and masks; repeat the old ones, or choose another --out"
+            f"{out}: holds a segmenter of {before.num_nets} nets and {before.num_phantoms} phantoms, expected one of "
+            "these --folds, --steps, --phantoms, --seed, films and masks; repeat the old ones, or choose another --out"
         )
     return before.nets
 

@@ -110,7 +110,7 @@ def test_a_record_that_lost_what_a_net_saw_is_refused(where: str, trained: Path,
 
 
 def test_a_folder_of_another_segmenter_is_refused(table: Path, trained: Path) -> None:
-    with pytest.raises(ConfigError, match="holds a segmenter of .* nets and .* phantoms, expected one of these"):
+    with pytest.raises(ConfigError, match=r"holds a segmenter of .* nets and .* phantoms, expected one of"):
         segment_train(recipe(table, trained, seed=1))
 
 
