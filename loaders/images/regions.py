@@ -34,12 +34,14 @@ def lungs_only(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarr
 
 
 def boxed(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
-    """The lungs' box stretched to the crop, so that all of the lungs is seen, at one size; outside them mid-grey."""
+    """The lungs' box stretched to the stored frame, at one size; outside the lungs mid-grey.
+
+    The crop shows three quarters of the lungs: not their rim, over which scapulae and clavicles move with the arms.
+    """
     rows, columns = lung_box(mask_SS)
-    inside_SS = np.where(mask_SS, frame_SS, np.uint8(MID_GREY))
-    frame_CC = stretched(inside_SS[rows, columns], crop)
-    mask_CC = stretched(mask_SS[rows, columns].astype(np.uint8) * 255, crop) > 127
-    return framed(np.where(mask_CC, frame_CC, np.uint8(MID_GREY)), len(frame_SS))
+    mask_box = stretched(mask_SS[rows, columns].astype(np.uint8) * 255, len(frame_SS)) > 127
+    frame_box = stretched(np.where(mask_SS, frame_SS, np.uint8(MID_GREY))[rows, columns], len(frame_SS))
+    return np.where(mask_box, frame_box, np.uint8(MID_GREY))
 
 
 def boxed_equal(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
@@ -98,14 +100,9 @@ def lung_box(mask_SS: np.ndarray) -> tuple[slice, slice]:
     )
 
 
-def stretched(box_hw: np.ndarray, crop: int) -> np.ndarray:
-    """A box stretched to C×C."""
-    return resize(np.ascontiguousarray(box_hw), crop, crop, (0, 255))
-
-
-def framed(crop_CC: np.ndarray, side: int) -> np.ndarray:
-    """A crop inside a frame of mid-grey, S×S."""
-    return np.pad(crop_CC, (side - len(crop_CC)) // 2, constant_values=MID_GREY)
+def stretched(box_hw: np.ndarray, side: int) -> np.ndarray:
+    """A box stretched to S×S."""
+    return resize(np.ascontiguousarray(box_hw), side, side, (0, 255))
 
 
 def equalised(frame_SS: np.ndarray, mask_SS: np.ndarray) -> np.ndarray:

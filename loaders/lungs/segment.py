@@ -251,8 +251,8 @@ def segment_parts(done: Segmented) -> Parts:
     parts += caution_lines(done.cautions)
     parts.append(
         Line(
-            f"Look at {PICTURE}. Before `convert --masks {TABLE}`, empty the cell of each mask that is wrong, and fill in "
-            f"the path of each below {DOUBTS} that is right."
+            f"Look at {PICTURE}. Before `convert --masks {TABLE}`, empty the cell of each wrong mask, and fill in the "
+            f"path of each below {DOUBTS} that is right."
         )
     )
     return [*parts, *(path_line(done.out / name) for name in (TABLE, MASKS, PICTURE))]
