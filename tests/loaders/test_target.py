@@ -149,10 +149,10 @@ def test_lungs_are_shown_as_the_target_shows_them(
         assert (beton.facts.lungs, beton.facts.segmenter) == ("boxed", "given" if given else SHIPPED)
         assert len(beton) == done.counts["written"] > 3
         blank_N = [np.mean(beton.frame(sample) == MID_GREY) for sample in range(len(beton))]
-    assert min(blank_N) > 0.5, "most of a frame is outside the lungs' box, and blank"
+    assert min(blank_N) > 0.2, "outside the lungs a frame is blank"
     plain = converted(source, target / like if like == "R" else target / "B" / "train.beton")
     with Beton(plain.out / "heldout.beton") as beton:
-        assert beton.facts.lungs == "off" and (beton.frame(0) == MID_GREY).mean() < 0.5
+        assert beton.facts.lungs == "off" and (beton.frame(0) == MID_GREY).mean() < 0.1
 
 
 @pytest.mark.parametrize(
