@@ -38,15 +38,26 @@ def boxed(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
 
     The crop shows three quarters of the lungs: not their rim, over which scapulae and clavicles move with the arms.
     """
-    rows, columns = lung_box(mask_SS)
-    mask_box = stretched(mask_SS[rows, columns].astype(np.uint8) * 255, len(frame_SS)) > 127
-    frame_box = stretched(np.where(mask_SS, frame_SS, np.uint8(MID_GREY))[rows, columns], len(frame_SS))
-    return np.where(mask_box, frame_box, np.uint8(MID_GREY))
+    frame_SS, mask_SS = in_box(frame_SS, mask_SS)
+    return np.where(mask_SS, frame_SS, np.uint8(MID_GREY))
 
 
 def boxed_equal(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
-    """As boxed, of lungs whose grey levels are equalised."""
-    return boxed(equalised(frame_SS, mask_SS), mask_SS, crop)
+    """As boxed, with the grey levels of what the crop shows of the lungs equalised."""
+    frame_SS, mask_SS = in_box(frame_SS, mask_SS)
+    margin = (len(frame_SS) - crop) // 2
+    shown_SS = np.zeros_like(mask_SS)
+    shown_SS[margin : margin + crop, margin : margin + crop] = True
+    shown_SS &= mask_SS
+    return np.where(mask_SS, equalised(frame_SS, shown_SS if shown_SS.any() else mask_SS), np.uint8(MID_GREY))
+
+
+def in_box(frame_SS: np.ndarray, mask_SS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A frame's lungs and their mask, the lungs' box stretched to the frame."""
+    rows, columns = lung_box(mask_SS)
+    mask_box = stretched(mask_SS[rows, columns].astype(np.uint8) * 255, len(frame_SS)) > 127
+    inside_SS = np.where(mask_SS, frame_SS, np.uint8(MID_GREY))
+    return stretched(inside_SS[rows, columns], len(frame_SS)), mask_box
 
 
 def silhouette(frame_SS: np.ndarray, mask_SS: np.ndarray, crop: int) -> np.ndarray:
@@ -106,11 +117,10 @@ def stretched(box_hw: np.ndarray, side: int) -> np.ndarray:
 
 
 def equalised(frame_SS: np.ndarray, mask_SS: np.ndarray) -> np.ndarray:
-    """Global histogram equalisation of the mask's pixels: each level becomes its mean rank among them, 0 to 255."""
+    """Global histogram equalisation by the mask's pixels: each level becomes its mean rank among them, 0 to 255."""
     count_L = histogram(frame_SS[mask_SS][None])
     rank_L = (np.cumsum(count_L) - count_L / 2) / max(1, count_L.sum())
-    level_L = (rank_L * 255 + 0.5).astype(np.uint8)
-    return np.where(mask_SS, level_L[frame_SS], frame_SS)
+    return (rank_L * 255 + 0.5).astype(np.uint8)[frame_SS]
 
 
 def histogram(grey_HW: np.ndarray) -> np.ndarray:
