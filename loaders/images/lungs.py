@@ -34,7 +34,7 @@ LEAST_PART = 0.004  # share of the frame; smaller specks are no lungs
 WINDOW = 256  # frames whose lungs are found ahead
 EDGE = 2  # pixels of SIDE; lungs this near to the frame's edge reach it
 # Limits of a credible mask; docs/LUNGS.md shows how they were chosen
-LEAST_AGREEMENT, LEAST_BALANCE, MOST_CUT = 0.85, 0.4, 0.25
+LEAST_AGREEMENT, LEAST_BALANCE, MOST_CUT = 0.88, 0.4, 0.25
 LEAST_AREA = 0.06
 
 

@@ -46,7 +46,7 @@ def test_equalised_lungs_are_the_same_at_any_exposure_and_use_all_levels() -> No
     frame_SS, mask_SS = film(20, 15, 50, 60)
     darker_SS = (16 * np.sqrt(frame_SS)).astype(np.uint8)
     first, second = (boxed_equal(shown_SS, mask_SS, CROP) for shown_SS in (frame_SS, darker_SS))
-    assert np.abs(first.astype(int) - second).mean() < 2 < np.abs(frame_SS.astype(int) - darker_SS)[mask_SS].mean()
+    assert np.abs(first.astype(int) - second).mean() < 3 < np.abs(frame_SS.astype(int) - darker_SS)[mask_SS].mean()
     levels = first[first != MID_GREY]
     assert levels.min() < 12 and levels.max() > 242
 
