@@ -19,6 +19,7 @@ Readers = Literal["any", "majority", "all"]
 Views = Literal["frontal", "pa", "ap", "all"]
 Modality = Literal["none", "CR", "DX", "RG"]  # of radiographs, or none
 LungMode = Literal["off", "masked", "boxed", "boxed-equal"]  # what of a film is kept: all, or the lungs alone
+FrameMode = Literal["off", "masked", "boxed", "boxed-equal", "crossval"]  # or what a fold of `crossval` shows instead
 PRESETS = (  # public sets whose layout is known
     "covid-radiography", "covid-qu-ex", "covid-chestxray", "nih", "rsna", "siim", "vindr", "kaggle-pneumonia",
     "chexpert", "mimic", "padchest", "brax",

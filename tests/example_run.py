@@ -303,16 +303,20 @@ def crossval(
 
 
 def crossval_of_lungs(
-    lungs: float, outline: float | None, apart: tuple[float, float, float] | None = None, **changes: Any
+    lungs: float,
+    outline: float | None,
+    apart: tuple[float, float, float] | None = None,
+    names: tuple[str, str] = ("lungs-only", "silhouette"),
+    **changes: Any,
 ) -> Crossval:
     """crossval.json with lungs alone and their outline, by AUC.  apart: their difference and its interval."""
     plain = msgspec.to_builtins(crossval(**changes))
     (hidden,) = (row for row in plain["targets"] if row["target"] == "lungs-hidden")
-    rows = [hidden | {"target": "lungs-only", "auc": hidden["auc"] | {"estimate": estimate(lungs)}}]
+    rows = [hidden | {"target": names[0], "auc": hidden["auc"] | {"estimate": estimate(lungs)}}]
     if apart:
         rows[0]["beyond_outline"] = {"auc": estimate(apart[0], low=apart[1], high=apart[2])}
     if outline is not None:
-        rows.append(hidden | {"target": "silhouette", "auc": hidden["auc"] | {"estimate": estimate(outline)}})
+        rows.append(hidden | {"target": names[1], "auc": hidden["auc"] | {"estimate": estimate(outline)}})
     return msgspec.convert(plain | {"targets": plain["targets"] + rows}, Crossval)
 
 

@@ -36,14 +36,14 @@ def beyond_outline(row: TargetResult | FindingTarget | None) -> Answer:
     """Whether the lungs show more than their outline, by the paired difference of the AUC on the same films.
 
     row: of lungs-only or boxed.  "more" where the difference's interval, and that of the AUC, lie above guessing;
-    "none" where the outline does as well, or the difference is surely below LITTLE.
+    "none" where the difference is surely below LITTLE.
     """
     apart = row.beyond_outline.get("auc", UNDEFINED) if row else UNDEFINED
     if row is None or apart.value is None:
         return "unknown"
     if apart.low is not None and apart.low > 0 and (row.auc.estimate.low or 0) > 0.5:
         return "more"
-    return "none" if apart.value <= 0 or (apart.high is not None and apart.high < LITTLE) else "unknown"
+    return "none" if apart.high is not None and apart.high < LITTLE else "unknown"
 
 
 def outline_tells(result: Crossval, split: Target) -> bool:
@@ -87,8 +87,8 @@ def region_text(result: Crossval) -> str:
         return "with the region where lungs usually are hidden; of unusual lungs an edge may show"
     return (
         f"with one region hidden in all, {share_text(use.region_share)} of it, which covers "
-        f"{share_text(use.region_cover or 0)} of the lungs on average, and {share_text(use.least_cover or 0)} of those "
-        "that it covers least"
+        f"{share_text(use.region_cover or 0)} of the lungs in {counted(use.region_masks, 'mask')} on average, and "
+        f"{share_text(use.least_cover or 0)} of those that it covers least"
     )
 
 
@@ -169,8 +169,9 @@ def with_outline(result: Crossval, split: Target) -> str:
     """The AUC of lungs alone and of their outline, for a red flag."""
     alone, outline = result.target(split), result.target(OUTLINES[split])
     assert alone is not None and outline is not None, "beyond_outline compared them"
+    at_one_size = ", at one size," if split == "boxed" else ""
     return (
-        f"in cross-validation the outline of the lungs alone, without a pixel inside, reaches AUC "
+        f"in cross-validation{at_one_size} the outline of the lungs alone, without a pixel inside, reaches AUC "
         f"{value_text('auc', outline.auc.estimate.value)}, the lungs themselves "
         f"{value_text('auc', alone.auc.estimate.value)}"
     )

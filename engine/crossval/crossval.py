@@ -148,9 +148,9 @@ def finished(config: CrossvalConfig, pool: Pool, lungs: PoolLungs | None, fold: 
     scores, test_N, num_classes = read_record(FoldScores, path), fold.test_N, len(pool.facts.classes)
     if scores.identity != identity_of(pool, lungs, fold):
         raise ConfigError(
-            f"{path}: the fold was made of other betons, samples or masks, expected the same; bring the old ones back "
-            "(films without a credible mask are left out of every split where one of them shows each film's own "
-            "lungs), or choose another --out"
+            f"{path}: the fold was made of other betons, samples or masks, or by a release that hid another region, "
+            "expected the same (films without a credible mask are left out of every split where one of them shows each "
+            "film's own lungs); choose another --out, or, if you changed betons or masks, bring the old ones back"
         )
     if scores.place != test_N.tolist() or [len(row) for row in scores.probability] != [num_classes] * len(test_N):
         raise IntegrityError(
@@ -227,7 +227,8 @@ def train_fold(
     for part, place_N in zip(BETONS, (fold.train_N, fold.val_N, fold.test_N), strict=True):
         path = training.data / f"{part}.beton"
         each = None if change is None else partial(at_place, change, place_N)
-        write_subset(pool.chosen(place_N), path, part, conversion_id=identity, change=each)
+        shows = "" if change is None else fold.split
+        write_subset(pool.chosen(place_N), path, part, conversion_id=identity, change=each, shows=shows)
     return train(training, watch=watch)
 
 

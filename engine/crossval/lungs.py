@@ -3,29 +3,23 @@
 # N samples, S side of the stored frame, P bytes of eight pixels each, K classes or findings
 
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from engine.config import CrossvalConfig, FoldSplit
 from engine.crossval.folds import Pool
 from engine.train.state import Watch
-from loaders.audit.findings import Removal
-from loaders.audit.page import apart
-from loaders.beton.reader import Beton
+from loaders.audit.removals import lost_cautions, removals
 from loaders.cautions import Caution, caution
 from loaders.errors import InputError
 from loaders.images.files import REFUSALS
 from loaders.images.frame import LUNG_MARGIN, template_SS
 from loaders.images.regions import LUNG_CONTROLS, common_region, without_region
-from loaders.lungs.masks import Masks, MaskSource, find_masks
-from loaders.machine import usable_cores
+from loaders.lungs.masks import MaskSource, find_masks
 from loaders.records import Count, Record
-from loaders.statistics import wilson
 
 HIDDEN: FoldSplit = "lungs-hidden"
 LEAST_MASKS = 20  # that a common region is made of; of fewer, the lungs' usual region is hidden
@@ -81,8 +75,7 @@ class PoolLungs:
     def made_with(self, split: FoldSplit) -> str:
         """What a split's frames are made with, for the identity of its folds."""
         if split == HIDDEN:
-            made = hashlib.blake2b(np.packbits(self.region_SS).tobytes(), digest_size=16).hexdigest()
-            return f"region {made}" if self.use.region_masks else "whole frames"  # as releases before this one say
+            return f"region {hashlib.blake2b(np.packbits(self.region_SS).tobytes(), digest_size=16).hexdigest()}"
         return f"masks {hashlib.blake2b(self.mask_NP.tobytes(), digest_size=16).hexdigest()}"
 
 
@@ -121,7 +114,8 @@ def pool_lungs(pool: Pool, config: CrossvalConfig, watch: Watch) -> tuple[Pool, 
     ]
     mask_NP = np.zeros((len(pool.labels), -(-side * side // 8)), np.uint8)
     problems, count_SS = [], np.zeros((side, side), np.int64)
-    for place, (mask_SS, problem) in enumerate(each_mask(of_beton)):
+    each = itertools.chain.from_iterable(masks.each(beton, index_N) for masks, beton, index_N in of_beton)
+    for place, (mask_SS, problem) in enumerate(each):
         watch.check_stop()
         if mask_SS is not None:
             mask_NP[place] = np.packbits(mask_SS)
@@ -162,25 +156,6 @@ def pool_lungs(pool: Pool, config: CrossvalConfig, watch: Watch) -> tuple[Pool, 
     return kept, PoolLungs(mask_NP=kept_NP, region_SS=region_SS, use=use, cautions=mask_cautions(pool, use, lacking_N))
 
 
-def each_mask(
-    of_beton: list[tuple[Masks, Beton, np.ndarray]], workers: int = 0
-) -> Iterator[tuple[np.ndarray | None, str]]:
-    """The mask of each sample in order, bool S×S, and why there is none, "" where there is one."""
-    with ThreadPoolExecutor(workers or usable_cores()) as threads:
-        for masks, beton, index_N in of_beton:
-            yield from threads.map(partial(mask_of, masks, beton), index_N.tolist())
-
-
-def mask_of(masks: Masks, beton: Beton, sample: int) -> tuple[np.ndarray | None, str]:
-    """One sample's mask and problem.  Errors: InputError for a file that is no mask of it."""
-    if masks.segmenter is not None:
-        lungs = masks.found(beton, sample)
-        problem = "lungs-seen" if lungs is None else lungs.problem
-        return (lungs.mask_SS, "") if lungs and not problem else (None, problem)
-    mask_SS = masks.frame_of(beton, sample)
-    return mask_SS, "no-mask" if mask_SS is None else ""
-
-
 def share_inside(mask_SS: np.ndarray, region_SS: np.ndarray) -> float:
     """The share of a mask that a region covers."""
     return float((mask_SS & region_SS).sum() / mask_SS.sum())
@@ -200,35 +175,10 @@ def mask_cautions(pool: Pool, use: LungUse, lacking_N: np.ndarray) -> list[Cauti
     if without and use.left_out:
         reasons = [f"{REFUSALS[code][0]}: {count:,}" for code, count in use.lacking.items()]
         found.append(caution("masks-lacking", without=without, images=use.num_films, reasons=reasons))
-        found += lost_cautions(pool, lacking_N)
+        first_N = np.unique(pool.group_N, return_index=True)[1]  # one film a group: independent of one another
+        families = removals(pool.facts.classes, pool.labels[first_N], lacking_N[first_N])
+        found += lost_cautions(families, findings=pool.facts.task == "findings")
     if use.kind != "template" and not use.region_masks:
         masks = use.num_films - without
         found.append(caution("usual-region-hidden", masks=masks, images=use.num_films, least=LEAST_MASKS))
     return found
-
-
-def lost_cautions(pool: Pool, lacking_N: np.ndarray) -> list[Caution]:
-    """Whether the share that is left out differs between classes, or with a finding, beyond chance."""
-    first_N = np.unique(pool.group_N, return_index=True)[1]  # one film a group: independent of one another
-    labels, lost_N, names = pool.labels[first_N], lacking_N[first_N], pool.facts.classes
-    if labels.ndim == 2:
-        pairs = [
-            [removal(name, lost_N[value_N == value]) for value in (1, 0)]
-            for name, value_N in zip(names, labels.T, strict=True)
-        ]
-        found = [name for name, pair in zip(names, pairs, strict=True) if apart(pair)]
-        return [caution("lungs-lost-by-finding", findings=found)] if found else []
-    family = [removal(name, lost_N[labels == place]) for place, name in enumerate(names)]
-    if pair := apart(family):
-        return [
-            caution(
-                "lungs-lost-by-class", left_out={one.label: round(100 * one.removed / one.files, 1) for one in pair}
-            )
-        ]
-    return []
-
-
-def removal(label: str, lost_N: np.ndarray) -> Removal:
-    """How many of a class's films are left out."""
-    low, high = wilson(int(lost_N.sum()), len(lost_N))
-    return Removal(label=label, files=len(lost_N), removed=int(lost_N.sum()), low=low, high=high)

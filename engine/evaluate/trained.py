@@ -23,6 +23,7 @@ from engine.train.leakage import RECORD, load_record
 from engine.train.run_folder import BEST
 from engine.train.step import predict_batch, to_device
 from kernels.crops import crop_into
+from loaders.beton.format import frames_text
 from loaders.cautions import Caution, caution
 from loaders.config import LungMode, Task
 from loaders.errors import CheckpointError, ConfigError
@@ -208,6 +209,11 @@ def load_trained(run: Path) -> Trained:
     if (run / RECORD).exists():
         load_record(run, state["run"])
     lungs = state.get("lungs", "off")
+    if lungs == "crossval":
+        raise CheckpointError(
+            f"{checkpoint}: trained on {frames_text(lungs, state.get('segmenter', ''))}, expected films as `convert` "
+            "makes them: these weights serve that comparison alone; name a run of the splits random or group"
+        )
     if lungs not in get_args(LungMode) or (lungs != "off") != bool(state.get("segmenter")):
         raise CheckpointError(
             f"{checkpoint}: lungs {lungs!r} and segmenter {state.get('segmenter')!r}, expected a mode of `convert "

@@ -103,7 +103,8 @@ def measure(pictures: Pictures, sample_N: np.ndarray, progress: Progress) -> tup
         for start in range(0, len(sample_N), PART):
             part_N = sample_N[start : start + PART]
             pictures.beton.check_samples(part_N)
-            lungs = dict(zip(part_N.tolist(), pool.map(pictures.lungs_of, part_N.tolist()), strict=True))
+            of_each = map if masks.segmenter is None else pool.map  # files are decoded one after the other
+            lungs = dict(zip(part_N.tolist(), of_each(pictures.lungs_of, part_N.tolist()), strict=True))
             without.update(reason for _, reason in lungs.values() if reason)
             masks_of = {sample: lungs_HW for sample, (lungs_HW, _) in lungs.items() if lungs_HW is not None}
             if masks_of:

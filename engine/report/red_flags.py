@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.crossval.controls import beyond_outline, outline_tells, with_outline
+from engine.crossval.scores import OUTLINES
 from engine.hurdles.matrix import drop_text, headline, headline_drop, headline_metric, least_favourable
 from engine.report.results import EvaluatedSet, RunResults, Tested, listed
 from engine.statistics.estimates import UNDEFINED
@@ -121,12 +122,13 @@ def crossval_flags(results: RunResults, tested: Tested | None) -> Iterator[RedFl
             finding=f"with the lungs hidden, cross-validation still reaches AUC {value_text('auc', hidden.value)} "
             f"({interval_text('auc', hidden)})",
         )
-    if own and outline_tells(own, "lungs-only") and beyond_outline(own.target("lungs-only")) == "none":
-        yield RedFlag(
-            gravity=Gravity.CROSSVAL,
-            effect="This score need not come from the disease",
-            finding=with_outline(own, "lungs-only"),
-        )
+    for split in OUTLINES if own else ():
+        if outline_tells(own, split) and beyond_outline(own.target(split)) == "none":
+            yield RedFlag(
+                gravity=Gravity.CROSSVAL,
+                effect="This score need not come from the disease",
+                finding=with_outline(own, split),
+            )
     # of findings F1 alone does not show it: every fold chooses its own thresholds
     apart = own.differences.get("random", {}) if own else {}
     higher = results.task == "classes" or (apart.get("auc", UNDEFINED).low or 0) > 0

@@ -140,7 +140,7 @@ def image_cautions(betons: Sequence[Beton], kept_N: np.ndarray | slice = ALL) ->
     """
     facts = betons[0].facts
     found = [caution("synthetic-phantoms")] if facts.synthetic else []
-    if facts.lungs != "off":
+    if facts.lungs not in ("off", "crossval"):
         found.append(caution("lungs-alone", lungs=facts.lungs))
     source_N, group_N = (
         np.concatenate([beton.rows_N[name] for beton in betons])[kept_N] for name in ("source", "group")

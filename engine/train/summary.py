@@ -15,7 +15,7 @@ from engine.train.state import Ending
 from loaders.beton.format import Facts, frames_text
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
-from loaders.config import LungMode, Task
+from loaders.config import FrameMode, Task
 from loaders.figure_text import ClassNames
 from loaders.output import counted
 from loaders.records import Count, Record
@@ -48,7 +48,7 @@ class Summary(Record, frozen=True, kw_only=True):
     positive: str
     crop: Count
     synthetic: bool
-    lungs: LungMode | UnsetType = UNSET
+    lungs: FrameMode | UnsetType = UNSET
     segmenter: str | UnsetType = UNSET
     task: Task = "classes"
     monitor: Monitor = "f1"

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 import msgspec
 
+from loaders.audit.removals import Removal
 from loaders.cautions import Caution
 from loaders.images.decode import Decoded
 from loaders.output import number_text
@@ -311,17 +312,6 @@ class FindingsAudit(Record, frozen=True, kw_only=True):
             subject, meaning, _ = PROBES[name]
             sentences[name] = f"{subject} alone predict {listed}: {meaning.format(**OF_FINDING)}."
         return sentences
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Removal:
-    """How much of one class was quarantined, with its 95 % Wilson interval: cleaning can itself bias."""
-
-    label: str
-    files: int
-    removed: int
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,8 +20,8 @@ from loaders.audit.findings import (
     FileFinding,
     FindingsAudit,
     ProbeFinding,
-    Removal,
 )
+from loaders.audit.removals import Removal, apart
 from loaders.cautions import Caution, each_once
 from loaders.html import CHART_WIDTH, page_environment
 from loaders.images.quality import OF_LUNGS
@@ -149,15 +149,6 @@ def make_gallery(defect: str, files: Sequence[FileFinding], limit: float = math.
     if not (worst or above or below):
         return None
     return Gallery(defect=defect, num_files=len(having), limit=limit, worst=worst, above=above, below=below)
-
-
-def apart(removals: Sequence[Removal]) -> tuple[Removal, Removal] | None:
-    """The two classes whose intervals are farthest apart, the one with more removed first; None when all overlap."""
-    if len(removals) < 2:
-        return None
-    most = max(removals, key=lambda removal: removal.low)
-    least = min(removals, key=lambda removal: removal.high)
-    return (most, least) if most.low > least.high else None
 
 
 def shown_removals(removals: Sequence[Removal]) -> list[Removal]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from loaders.audit.by_finding import probe_findings
 from loaders.audit.collection import Collection, masks_of, probe_collection
-from loaders.audit.findings import DEFECTS, AuditResult, CollectionFinding, FileFinding, FindingsAudit, Removal
+from loaders.audit.findings import DEFECTS, AuditResult, CollectionFinding, FileFinding, FindingsAudit
 from loaders.audit.near_duplicates import Pair, find_pairs
+from loaders.audit.removals import removal
 from loaders.config import AuditLimits, __version__
 from loaders.images.decode import Decoded
 from loaders.images.kind import KINDS
@@ -22,7 +23,7 @@ from loaders.images.quality import DETECTORS, Measurement, fix_of, limit_of, own
 from loaders.output import PhaseProgress
 from loaders.sources.entry import ABSENT, PRESENT, UNKNOWN, Entry
 from loaders.sources.split import group_by, known_patients
-from loaders.statistics import Progress, wilson
+from loaders.statistics import Progress
 
 NAMED = 3  # copies that a note lists
 EQUALISED = 0.06  # evenness below which the histogram has been equalised
@@ -122,18 +123,15 @@ def conclude(
                 labelled[name if value == PRESENT else ""].append(file)
         else:
             labelled[file.label].append(file)
-    removals = []
-    for label, own in sorted(labelled.items()):
-        if not label:
-            continue
-        removed = sum(file.verdict == "quarantine" for file in own)
-        low, high = wilson(removed, len(own))
-        removals.append(Removal(label=label, files=len(own), removed=removed, low=low, high=high))
     return AuditResult(
         source=source,
         files=files,
         limits={detector: limit_of(limits, detector) for detector in DETECTORS},
-        removals=removals,
+        removals=[
+            removal(label, np.array([file.verdict == "quarantine" for file in own]))
+            for label, own in sorted(labelled.items())
+            if label
+        ],
         collection=collection,
         seconds=seconds,
         versions={"plainfilm": __version__, "opencv": cv2.__version__, "numpy": np.__version__},

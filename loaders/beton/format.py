@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from crc32c import crc32c
 
-from loaders.config import LungMode, Task
+from loaders.config import FrameMode, Task
 from loaders.errors import BetonError
 
 VERSION = 2
@@ -212,7 +212,8 @@ class Facts:
     versions: of the software that decoded and wrote it.  demographics: the rows' flags have sex and age.
     uncertain, blank: finding → what became of a table's uncertain and empty cells: present, absent or unknown.
     findings_crc: CRC32C of all values of the findings, sample by sample.
-    lungs: whether frames show the lungs alone, and how.  segmenter: the identity of what found them, or "given".
+    lungs: whether frames show the lungs alone, and how.  segmenter: the identity of what found them, or "given"; of
+    frames that `crossval` changed, its split.
     """
 
     classes: tuple[str, ...]
@@ -235,7 +236,7 @@ class Facts:
     uncertain: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
     blank: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
     findings_crc: int = dataclasses.field(default=0, repr=False, compare=False)
-    lungs: LungMode = dataclasses.field(default="off", repr=False)
+    lungs: FrameMode = dataclasses.field(default="off", repr=False)
     segmenter: str = dataclasses.field(default="", repr=False)
 
     @property
@@ -259,6 +260,8 @@ def frames_text(lungs: str, segmenter: str) -> str:
     """What frames show, for a person, to follow "frames show"; as of Facts."""
     if lungs == "off":
         return "whole films"
+    if lungs == "crossval":
+        return f"what `crossval` shows in its split {segmenter}"
     by = "as given masks have them" if segmenter == GIVEN else f"as segmenter {segmenter} finds them"
     return f"the lungs alone ({lungs}), {by}"
 

@@ -153,6 +153,7 @@ def write_subset(
     *,
     conversion_id: str | None = None,
     change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    shows: str = "",
 ) -> None:
     """Write a beton of the chosen samples of each source, one source after the other, atomically.
 
@@ -160,6 +161,7 @@ def write_subset(
     split: the name of the new set.  conversion_id: by default the sources' own.
     change: frame_SS, number in the new set → frame_SS, uint8; without it the bytes are copied.  Labels and rows stay:
     group, view, source, flags and both hashes; that of the pixels is still of the decoded radiograph.
+    shows: the split of `crossval` for which frames are changed, so that nothing else takes them for whole films.
     Errors: InputError for betons of different conversions, or no samples; BetonError for a damaged frame; StorageError.
     """
     betons = [beton for beton, _ in sources]
@@ -167,6 +169,7 @@ def write_subset(
     labels = np.concatenate([beton.labels[index_N] for beton, index_N in sources])
     rows_N = np.concatenate([beton.rows_N[index_N] for beton, index_N in sources])
     facts = replace(betons[0].facts, split=split, conversion_id=conversion_id or betons[0].facts.conversion_id)
+    facts = replace(facts, lungs="crossval", segmenter=shows) if shows else facts
     frames = checked_frames(sources)
     frames = map(change, frames, range(len(labels))) if change else frames
     write_beton(path, frames, labels, rows_N, facts, betons[0].page_size)

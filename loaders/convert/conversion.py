@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult, Removal
+from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult
 from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE, audit_parts
+from loaders.audit.removals import Removal
 from loaders.audit.table import AuditDecision, read_decisions
 from loaders.audit.verdicts import conclude, judge_files, probe_files
 from loaders.beton.format import frames_text

@@ -13,8 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from loaders.audit.findings import Removal
-from loaders.audit.page import apart
+from loaders.audit.removals import Removal, lost_cautions, removals
 from loaders.cautions import caution
 from loaders.config import ConvertConfig, LungMode, stored_side
 from loaders.convert.conversion import LungsKept, Row
@@ -30,7 +29,6 @@ from loaders.output import PhaseProgress, share_text
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import ABSENT, PRESENT
 from loaders.sources.patient_hash import patient_hash, site_key_id
-from loaders.statistics import wilson
 
 # Dice of a given mask with the lungs that are found: at least, and at most so far below the median of all given ones.
 # Of the 34 public masks, compared by nets that saw none of them, the least is 0.91 and the median 0.96; of the masks of
@@ -199,12 +197,7 @@ def lungs_kept(masks: LungMasks, catalog: Catalog, films: Sequence[Row]) -> Lung
     """What became of the films whose lungs were looked for, with cautions.  films: these, in the catalog's order."""
     cautions = [caution("masks-of-no-film", masks=masks.num_lost)] if masks.num_lost else []
     first_of = {row.group: row for row in reversed(films)}  # independent of one another
-    found = [pair for family in families(catalog, list(first_of.values())) if (pair := apart(family))]
-    if found and catalog.task == "findings":
-        cautions.append(caution("lungs-lost-by-finding", findings=[pair[0].label for pair in found]))
-    elif found:
-        left_out = {one.label: round(100 * one.removed / one.files, 1) for one in found[0]}
-        cautions.append(caution("lungs-lost-by-class", left_out=left_out))
+    cautions += lost_cautions(families(catalog, list(first_of.values())), findings=catalog.task == "findings")
     shown = (family if catalog.task == "classes" else family[:1] for family in families(catalog, films))
     return LungsKept(
         mode=masks.mode,
@@ -216,15 +209,9 @@ def lungs_kept(masks: LungMasks, catalog: Catalog, films: Sequence[Row]) -> Lung
 
 def families(catalog: Catalog, films: Sequence[Row]) -> list[list[Removal]]:
     """How much of each class was rejected; of findings, for each, of the films with it and of those without."""
-
-    def removal(label: str, own: Sequence[Row]) -> Removal:
-        removed = sum(row.verdict != "written" for row in own)
-        low, high = wilson(removed, len(own))
-        return Removal(label=label, files=len(own), removed=removed, low=low, high=high)
-
+    lost_N = np.array([row.verdict != "written" for row in films], bool)
     if catalog.task == "classes":
-        return [[removal(name, [row for row in films if row.entry.label == name]) for name in catalog.classes]]
-    return [
-        [removal(name, [row for row in films if row.entry.findings[place] == value]) for value in (PRESENT, ABSENT)]
-        for place, name in enumerate(catalog.classes)
-    ]
+        return removals(catalog.classes, np.array([catalog.classes.index(row.entry.label) for row in films]), lost_N)
+    known = {PRESENT: 1.0, ABSENT: 0.0}
+    label_NK = np.array([[known.get(value, np.nan) for value in row.entry.findings] for row in films])
+    return removals(catalog.classes, label_NK.reshape(len(films), len(catalog.classes)), lost_N)

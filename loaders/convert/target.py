@@ -9,13 +9,14 @@ import msgspec
 from safetensors import SafetensorError, safe_open
 
 from loaders.atomic_file import storage_error
-from loaders.beton.format import GIVEN
+from loaders.beton.format import GIVEN, frames_text
 from loaders.beton.reader import Beton
-from loaders.config import CatalogConfig, ConvertConfig, Fit, LungMode, stored_side
+from loaders.config import CatalogConfig, ConvertConfig, Fit, FrameMode, stored_side
 from loaders.errors import CheckpointError, ConfigError, InputError
 from loaders.images.lungs import same_segmenter
 
-WEIGHTS = ("best.safetensors", "folds/*/run/best.safetensors")  # of `train`, and of `crossval`
+FOLDS = ("group", "random", "*")  # of `crossval`; all others but these two are of changed frames
+WEIGHTS = ("best.safetensors", *(f"folds/{split}-*/run/best.safetensors" for split in FOLDS))
 TRAINED_ON = ("train.beton", "val.beton")
 
 
@@ -29,7 +30,7 @@ class Task:
     stored: int
     fit: str
     task: str = "classes"
-    lungs: LungMode = "off"
+    lungs: FrameMode = "off"
     segmenter: str = ""
 
 
@@ -51,6 +52,11 @@ def like_target(config: ConvertConfig, like: Path) -> ConvertConfig:
         raise InputError(
             f"{like}: frames of {task.stored} with crops of {task.crop}, fitted by {task.fit}, expected frames that "
             "`convert` makes; convert its radiographs, and train again"
+        )
+    if task.lungs == "crossval":
+        raise InputError(
+            f"{like}: frames show {frames_text(task.lungs, task.segmenter)}, expected films as `convert` makes them; "
+            "name the beton that was cross-validated"
         )
     if task.task == "classes" and config.catalog.task == "findings":
         raise ConfigError(f"--like {like}: of one label a film, found findings, expected classes; leave them out")

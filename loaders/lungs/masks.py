@@ -4,7 +4,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,7 @@ from loaders.sources.table import read_rows
 
 MaskSource = Literal["phantom", "folder", "template", "segmenter"]
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm")
+SEGMENTED = "masks.csv"  # what `segment` writes beside masks/ and doubtful/
 WHOLE = re.compile(r"[0-9]{1,18}")
 REMEDY = "name the convert.csv of the conversion that made the beton with --table"
 
@@ -83,15 +84,27 @@ class Masks:
         """
         facts = beton.facts
         if self.segmenter is not None:
-            lungs = self.found(beton, sample)
-            reason = "lungs-seen" if lungs is None else lungs.problem
-            return None if lungs is None or reason else lungs.mask_SS, reason
+            return credible(self.found(beton, sample))
         if self.path_of is None:
             return template_SS(facts.stored), ""
         if sample not in self.path_of or self.written is None:
             return None, "no-mask"
         file, written = self.path_of[sample], self.written[sample]
         return read_mask(file, facts.stored, cast(Fit, facts.fit), size=written.size, fix=written.fix), ""
+
+    def each(self, beton: Beton, sample_N: np.ndarray) -> Iterator[tuple[np.ndarray | None, str]]:
+        """lungs_of of some samples, in order: a segmenter finds them in threads, files are read one after the other."""
+        if self.segmenter is None or self.nets_N2 is None:
+            yield from (self.lungs_of(beton, sample) for sample in sample_N.tolist())
+        else:
+            found = self.segmenter.find_all(lambda place: beton.frame(int(sample_N[place])), self.nets_N2[sample_N])
+            yield from map(credible, found)
+
+
+def credible(lungs: Lungs | None) -> tuple[np.ndarray | None, str]:
+    """A mask that was found, or why it cannot be believed; None for a film that every net saw."""
+    reason = "lungs-seen" if lungs is None else lungs.problem
+    return None if lungs is None or reason else lungs.mask_SS, reason
 
 
 def find_masks(beton: Beton, masks: str, table: Path | None, segmenter: str = "shipped") -> Masks:
@@ -132,17 +145,24 @@ def given_masks(beton: Beton, masks: Path, table: Path | None) -> Masks:
     found, _ = match_masks(masks, sample_of, f"the {len(beton)} radiographs of {beton.path}", str(place))
     if lost := [path for path in found.values() if not path.is_file()]:
         raise InputError(f"{lost[0]}: not found, expected a mask; correct its path in {masks}, or drop its row")
-    return Masks(kind="phantom" if beton.facts.synthetic else "folder", path_of=found, written=written)
+    own = beton.facts.synthetic and masks.name == "phantoms.csv"
+    return Masks(kind="phantom" if own else "folder", path_of=found, written=written)
 
 
 def match_masks(masks: Path, number_of: Mapping[str, int], films: str, listed: str) -> tuple[dict[int, Path], int]:
     """Masks in a folder, or listed in a CSV, by the number of their radiograph; and how many are of none.
 
     number_of: path of a radiograph → its number.  films, listed: what these are, and where they are listed, in errors.
-    Errors: ConfigError for no folder or CSV; InputError for none of these radiographs' masks, or one elsewhere.
+    Errors: ConfigError for no folder or CSV, or the folder of `segment`; InputError for none of these radiographs'
+    masks, or one elsewhere.
     """
     if not masks.exists():
         raise ConfigError(f"--masks {masks}: not there, expected a folder of mask files, or a CSV; check the path")
+    if (masks / SEGMENTED).is_file():
+        raise ConfigError(
+            f"--masks {masks}: holds {SEGMENTED} of `segment`, and doubtful masks beside credible ones, expected that "
+            f"table, which lists the credible ones; name {masks / SEGMENTED}"
+        )
     found, lost = match_folder(masks, number_of) if masks.is_dir() else match_csv(masks, number_of)
     if not found:
         raise InputError(

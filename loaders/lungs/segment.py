@@ -22,6 +22,7 @@ from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all, temporary_spool
 from loaders.images.files import REFUSALS
 from loaders.images.lungs import Lungs, Segmenter, load_segmenter
+from loaders.lungs.masks import SEGMENTED
 from loaders.lungs.sheet import DOUBTFUL, FOUND, MOST_TILES, Tile, contact_sheet
 from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line, share_text
 from loaders.sources.catalog import read_catalog
@@ -41,7 +42,7 @@ from loaders.statistics import Progress, wilson
 
 Verdict = Literal["credible", "doubtful", "no mask"]
 VERDICTS: tuple[Verdict, ...] = ("credible", "doubtful", "no mask")
-MASKS, DOUBTS, TABLE, PICTURE = "masks", "doubtful", "masks.csv", "contact-sheet.png"
+MASKS, DOUBTS, TABLE, PICTURE = "masks", "doubtful", SEGMENTED, "contact-sheet.png"
 COLUMNS = (
     "path", "mask", "verdict", "kind", "reason", "area", "agreement", "balance", "cut", "nets", "width", "height",
 )  # fmt: skip

@@ -22,28 +22,32 @@ from sklearn import metrics as oracle
 
 import cli
 import engine.crossval.crossval
-from engine.config import CompareConfig, CrossvalConfig, FoldSplit, TrainConfig
+from engine.config import CompareConfig, CrossvalConfig, EvaluateConfig, FoldSplit, TrainConfig
 from engine.crossval.controls import Answer, beyond_outline
 from engine.crossval.crossval import crossval
 from engine.crossval.folds import Pool, deal_folds, open_pool, renumber
-from engine.crossval.lungs import PoolLungs, lost_cautions, pool_lungs
+from engine.crossval.lungs import PoolLungs, pool_lungs
 from engine.crossval.output import crossval_parts, not_measured, sentences, shown_targets
 from engine.crossval.scores import Crossval, FindingTarget
+from engine.evaluate.evaluate import evaluate
+from engine.evaluate.trained import load_trained
 from engine.statistics.estimates import Estimate
 from engine.train.checkpoint import load_checkpoint, validation_scores
 from engine.train.run_folder import BEST, RunFolder
 from engine.train.state import UNWATCHED, Watch
 from engine.train.summary import Summary
+from loaders.audit.removals import lost_cautions, removals
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton, write_subset
 from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, PhantomConfig
 from loaders.convert.convert import convert
-from loaders.errors import BetonError, ConfigError, InputError, IntegrityError, Interrupted
+from loaders.convert.target import like_target, read_task
+from loaders.errors import BetonError, CheckpointError, ConfigError, InputError, IntegrityError, Interrupted
 from loaders.images.frame import LUNG_MARGIN, template_SS
 from loaders.images.lungs import shipped_segmenter
 from loaders.images.regions import LUNG_CONTROLS, without_region
-from loaders.lungs.masks import find_masks
+from loaders.lungs.masks import Masks, find_masks
 from loaders.output import Sheet
 from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
@@ -515,7 +519,7 @@ def test_films_without_a_mask_are_in_no_split_and_counted_by_reason_and_class(
                 assert line["label"] == beton.facts.classes[beton.label_N[int(line["sample"])]]
     assert content.num_samples == len(wanted)
     assert content.lungs and content.lungs.lacking == {"no-mask": LACKING} and content.lungs.left_out
-    assert content.lungs.num_films == content.num_samples + LACKING and content.lungs.kind == "phantom"
+    assert content.lungs.num_films == content.num_samples + LACKING and content.lungs.kind == "folder"
     by_class = content.lungs.lacking_by_class
     assert sum(lost for lost, _ in by_class.values()) == LACKING
     assert {name: total - lost for name, (lost, total) in by_class.items()} == dict(
@@ -548,6 +552,20 @@ def test_each_split_of_lungs_shows_what_it_is_named_after(drawn: tuple[Path, Pat
                 if part == "heldout":
                     tested[split] = [row.tobytes() for row in beton.rows_N["pixel_hash"]]
     assert all(found == tested["group"] for found in tested.values())
+
+
+def test_weights_and_betons_of_changed_frames_serve_crossval_alone(betons: Path, alone: Path, tmp_path: Path) -> None:
+    folds, shows = alone / "folds", "what `crossval` shows in its split {}, expected"
+    assert load_trained(folds / "group-1" / "run").lungs == "off"
+    for split in ("lungs-hidden", "silhouette"):
+        with pytest.raises(CheckpointError, match=f"trained on {shows.format(split)} films.*; name a run"):
+            load_trained(folds / f"{split}-1" / "run")
+        with pytest.raises(InputError, match=f"frames show {shows.format(split)} whole films, as of"):
+            tested = folds / f"{split}-1" / "heldout.beton"
+            evaluate(EvaluateConfig(run=folds / "group-1" / "run", betons=(tested,), force=True))
+        with pytest.raises(InputError, match=f"frames show {shows.format(split)} films"):
+            like_target(ConvertConfig(catalog=CatalogConfig(source=betons), out=tmp_path), tested)
+    assert read_task(alone).lungs == "off", "a collection is converted like whole films"
 
 
 def test_lungs_alone_are_compared_with_their_outline_on_the_same_films(alone: Path) -> None:
@@ -584,7 +602,7 @@ def test_other_masks_are_refused_and_the_same_compute_nothing(
         crossval(hidden)
 
 
-def test_masks_of_few_films_hide_the_usual_region_as_earlier_releases_did(drawn: tuple[Path, Path]) -> None:
+def test_masks_of_few_films_hide_the_usual_region(drawn: tuple[Path, Path]) -> None:
     betons, masks = drawn
     usual_SS = template_SS(46, LUNG_MARGIN)
     _, given = lungs_of(betons, masks=str(masks), splits=("lungs-hidden",))
@@ -592,8 +610,8 @@ def test_masks_of_few_films_hide_the_usual_region_as_earlier_releases_did(drawn:
     (table := masks.with_name("few.csv")).write_text("\n".join(masks.read_text().splitlines()[:30:2]))
     kept, few = lungs_of(betons, masks=str(table), splits=("lungs-hidden",))
     assert (few.region_SS == usual_SS).all() and (usual.region_SS == usual_SS).all()
-    assert few.made_with("lungs-hidden") == usual.made_with("lungs-hidden") == "whole frames"
-    assert given.made_with("lungs-hidden") not in (usual.made_with("lungs-hidden"), given.made_with("lungs-only"))
+    made = [one.made_with("lungs-hidden") for one in (few, usual, replace(usual, region_SS=~usual_SS), given)]
+    assert made[0] == made[1] and len({*made, given.made_with("lungs-only")}) == 4, "each region is another"
     assert [one.code for one in few.cautions] == ["usual-region-hidden"] and not usual.cautions
     assert len(kept.labels) == few.use.num_films, "lungs-hidden needs no mask of each film"
     assert given.use.region_cover is not None and given.use.region_cover > 0.97 > given.use.region_share
@@ -614,17 +632,14 @@ def test_found_masks_are_of_nets_that_saw_neither_film_nor_group(betons: Path, m
         assert {code: count for code, count in lungs.use.lacking.items() if code == "lungs-seen"} == problems
 
 
-def test_a_share_without_masks_that_differs_between_classes_is_named(betons: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        pool = open_pool(betons, stack)
-        assert not lost_cautions(pool, pool.group_N % 2 == 0)
-        (found,) = lost_cautions(pool, pool.labels == 0)
-        assert found == caution("lungs-lost-by-class", left_out={"covid": 100.0, "normal": 0.0})
-        labels = np.stack([pool.labels == 0, pool.group_N % 2 == 0], axis=1).astype(np.float32)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Pool, "facts", replace(pool.facts, classes=("Mass", "Edema")))
-            (found,) = lost_cautions(replace(pool, labels=labels), pool.labels == 0)
-        assert found == caution("lungs-lost-by-finding", findings=["Mass"])
+def test_a_share_without_masks_that_differs_between_classes_is_named() -> None:
+    label_N, even_N = np.arange(60) % 2, np.arange(60) // 2 % 2 == 0
+    assert not lost_cautions(removals(("covid", "normal"), label_N, even_N), findings=False)
+    (found,) = lost_cautions(removals(("covid", "normal"), label_N, label_N == 0), findings=False)
+    assert found == caution("lungs-lost-by-class", left_out={"covid": 100.0, "normal": 0.0})
+    label_NK = np.stack([label_N == 0, even_N], axis=1).astype(np.float32)
+    (found,) = lost_cautions(removals(("Mass", "Edema"), label_NK, label_N == 0), findings=True)
+    assert found == caution("lungs-lost-by-finding", findings=["Mass"])
 
 
 def test_betons_of_lungs_alone_and_masks_that_nothing_needs_are_refused(
@@ -636,7 +651,7 @@ def test_betons_of_lungs_alone_and_masks_that_nothing_needs_are_refused(
         write_beton(tmp_path / "val.beton", frames, beton.label_N, beton.rows_N, facts, beton.page_size)
     with pytest.raises(InputError, match=r"of --lungs masked, expected whole ones for lungs-hidden; name other splits"):
         crossval(config(tmp_path, tmp_path / "c"))
-    monkeypatch.setattr("engine.crossval.lungs.mask_of", lambda *film: (None, "lungs-missing"))
+    monkeypatch.setattr(Masks, "each", lambda masks, beton, index_N: [(None, "lungs-missing")] * len(index_N))
     with pytest.raises(InputError, match=r"no film with a credible mask of its lungs \(no lungs found\)"):
         crossval(config(betons, tmp_path / "c", splits=("lungs-only",)))
     for changes in ({"masks": "M"}, {"segmenter": "S"}, {"table": Path("T")}):
@@ -961,7 +976,8 @@ def test_findings_that_need_no_lungs_are_named(scores: dict[str, float], named: 
     [
         (0.97, 0.7, (0.27, 0.2, 0.34), "more"),
         (0.97, 0.96, (0.01, -0.01, 0.03), "none"),
-        (0.9, 0.92, (-0.02, -0.1, 0.06), "none"),
+        (0.9, 0.92, (-0.02, -0.06, 0.02), "none"),
+        (0.9, 0.92, (-0.02, -0.1, 0.06), "unknown"),
         (0.9, 0.8, (0.1, -0.02, 0.22), "unknown"),
         (0.52, 0.3, (0.22, 0.1, 0.34), "unknown"),  # no better than guessing
     ],
@@ -985,8 +1001,9 @@ def test_lungs_alone_without_their_outline_are_called_no_evidence() -> None:
 def test_whose_masks_they_are_and_what_remains_unknown_is_said(alone: Path) -> None:
     content = content_of(alone)
     assert content.lungs
+    assert f"of the lungs in {content.lungs.region_masks} masks on average" in " ".join(sentences(content))
     for changes, said in (
-        ({}, "The masks are the phantoms’ own"),
+        ({"kind": "phantom"}, "The masks are the phantoms’ own"),
         ({"kind": "folder"}, "The masks were given"),
         ({"kind": "template"}, "no outline differs"),
         ({"kind": "segmenter", "num_trained": 34, "sources": ["v7labs"]}, "`segment-train --out S` without --manifest"),

@@ -3,6 +3,7 @@
 # N samples, K classes, S side of a stored frame
 
 import ast
+import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -54,6 +55,7 @@ from loaders.convert.contact_sheet import GAP, SIDE, TILE, TITLE, augmentation_s
 from loaders.convert.conversion import Row
 from loaders.figure_text import EM, FAMILY, class_names, family_of, name_text, width, wrap, write
 from loaders.images.decode import Decoded
+from loaders.lungs.sheet import FOUND, Tile, contact_sheet
 from loaders.sources.catalog import Catalog
 from loaders.sources.entry import Entry
 from tests.example_run import alone as lone
@@ -337,6 +339,15 @@ def draw_preparation(case: Case) -> list[Image.Image]:
     return [preparation_sheet(config, rows, catalog, frames_NSS)]
 
 
+def draw_contact_sheet(case: Case) -> list[Image.Image]:
+    frame_SS = np.full((CROP, CROP), 90, np.uint8)
+    tiles = [
+        Tile(frame_SS=frame_SS, outlines=[(frame_SS > 0, FOUND)], lines=(f"{place}: {name}", "agreement 0.95"))
+        for place, name in enumerate(case.classes)
+    ]
+    return [Image.open(io.BytesIO(contact_sheet(tiles, f"Lungs by row of masks.csv: {case.file}")))]
+
+
 def draw_augmentation(case: Case) -> list[Image.Image]:
     return [augmentation_sheet(beton_of(case), epochs=3)]
 
@@ -373,6 +384,7 @@ PICTURES: dict[str, Callable[[Case], list[Image.Image]]] = {
     "gallery of findings": draw_findings_gallery,
     "preparation": draw_preparation,
     "augmentation": draw_augmentation,
+    "contact sheet": draw_contact_sheet,
 }
 
 

@@ -26,12 +26,12 @@ from loaders.audit.findings import (
     FindingProbe,
     FindingsAudit,
     ProbeFinding,
-    Removal,
     SourceAccuracy,
     SourcePrevalence,
 )
-from loaders.audit.page import apart, audit_parts, make_gallery, page_html, picture_of
+from loaders.audit.page import audit_parts, make_gallery, page_html, picture_of
 from loaders.audit.probes import LABEL_PROBES
+from loaders.audit.removals import Removal, apart
 from loaders.audit.verdicts import conclude
 from loaders.cautions import Caution, caution
 from loaders.config import AuditLimits

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import cli
-from loaders.audit.findings import Removal
+from loaders.audit.removals import Removal
 from loaders.beton.reader import Beton, beton_parts
 from loaders.cautions import caution
 from loaders.config import CatalogConfig, ConvertConfig, LungMode

@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,16 @@ def test_dots_within_a_name_are_kept() -> None:
     assert stem_of("1-s2.0-main.pdf-002.jpg.mask.png") == stem_of("1-s2.0-main.pdf-002.jpg") == "1-s2.0-main.pdf-002"
 
 
+def test_files_of_masks_are_read_one_after_the_other(
+    phantoms: Path, betons: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set[threading.Thread]()
+    monkeypatch.setattr("loaders.lungs.masks.read_mask", lambda *film, **how: threads.add(threading.current_thread()))
+    with Beton(betons / "heldout.beton") as beton:
+        list(find_masks(beton, str(phantoms), None).each(beton, np.arange(4)))
+    assert threads == {threading.main_thread()}, "decoders silence Pillow for the whole process"
+
+
 def test_a_folder_of_masks_and_the_phantoms_table_give_the_same_lungs(phantoms: Path, betons: Path) -> None:
     with Beton(betons / "heldout.beton") as beton:
         by_table = find_masks(beton, str(phantoms), None)
@@ -35,6 +46,7 @@ def test_a_folder_of_masks_and_the_phantoms_table_give_the_same_lungs(phantoms: 
             s: p.resolve() for s, p in by_folder.path_of.items()
         }
         assert by_table.kind == "phantom" and len(by_table.path_of) == len(beton)
+        assert by_folder.kind == "folder", "masks that are not the phantoms' own may lie there"
         margin = (beton.side - beton.facts.crop) // 2
         for sample in range(3):
             lungs_HW, reason = by_table.crop_of(beton, sample)

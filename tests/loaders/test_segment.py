@@ -84,6 +84,12 @@ def test_what_segment_writes_explain_and_crossval_read(given: str, masks: Path, 
         assert all(dice(first, second) > 0.9 for first, second in pairs)  # type: ignore[arg-type]
 
 
+def test_the_folder_that_segment_made_is_refused_since_doubtful_masks_lie_there(masks: Path, betons: Path) -> None:
+    said = r"holds masks\.csv of `segment`, and doubtful.*; name .*masks\.csv"
+    with Beton(betons / "val.beton") as beton, pytest.raises(ConfigError, match=said):
+        find_masks(beton, str(masks), None)
+
+
 def test_the_number_of_workers_changes_no_byte(masks: Path, phantoms: Path, tmp_path: Path) -> None:
     config = settings(tmp_path / "M", manifest=phantoms)
     segment(SegmentConfig(catalog=config.catalog, out=config.out, size=64, workers=2))
