@@ -35,8 +35,8 @@ from loaders.statistics import wilson
 # Of the 34 public masks, compared by nets that saw none of them, the least is 0.91 and the median 0.96; of the masks of
 # other films the median is 0.80, and a half are rejected.
 LEAST_LIKENESS, MOST_BELOW = 0.5, 0.15
-# Films, others that each is compared with, and the share of these comparisons in which a mask is more like the lungs of
-# its own film than the other's: nearly 1 if they belong together, about a half if not
+# Films, others that each is compared with, and the share of these comparisons in which a mask is as like the lungs of
+# its own film as the other's, or more: nearly 1 if they belong together, about a half if not
 LEAST_COMPARED, MOST_OTHERS, LEAST_OWN = 5, 16, 0.8
 SMALL_MASK = 32  # pixels a side, of masks that are compared
 BLOCK = 64  # films whose given masks are read, one after the other, before threads take them
@@ -81,7 +81,7 @@ def keep_lungs(
 ) -> None:
     """Apply the region to the frames of all rows that are written; reject those without a credible mask.
 
-    rows: all that have groups, duplicates too: a film is segmented by nets that saw none of its group.
+    rows: all that have groups, duplicates too: a film is segmented by nets not known to have seen its group.
     key: of the site.  The same bytes with any number of workers.  Errors: as check_likeness.
     """
     side, segmenter = stored_side(config.size), masks.segmenter
@@ -169,7 +169,7 @@ def check_likeness(config: ConvertConfig, compared: Sequence[tuple[Row, np.ndarr
     num_films, own_N = len(found_NTT), dices(found_NTT, given_NTT)
     if num_films >= LEAST_COMPARED:
         away = np.linspace(1, num_films - 1, min(num_films - 1, MOST_OTHERS)).astype(int)
-        share = float(np.mean([own_N > dices(np.roll(found_NTT, rows, 0), given_NTT) for rows in away]))
+        share = float(np.mean([own_N >= dices(np.roll(found_NTT, rows, 0), given_NTT) for rows in away]))
         if share < LEAST_OWN:
             raise InputError(
                 f"{config.masks}: masks are more like the lungs of their own film than of another one in "
