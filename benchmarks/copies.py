@@ -302,7 +302,8 @@ class FirstFilms:
     """The first films of a beton, as copies_by_looks reads them."""
 
     def __init__(self, beton: Beton, films: int) -> None:
-        self.side, self.frame, self.check_samples, self._films = beton.side, beton.frame, beton.check_samples, films
+        self.side, self.facts, self._films = beton.side, beton.facts, films
+        self.frame, self.check_samples = beton.frame, beton.check_samples
 
     def __len__(self) -> int:
         return self._films

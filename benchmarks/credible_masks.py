@@ -2,7 +2,7 @@
 
 `make bench-masks` stores benchmarks/results/credible_masks.json, from which `make results` writes the table of
 docs/LUNGS.md.  It needs the real films of PLAINFILM_DATA; without them it measures phantoms and what is no radiograph.
-Each film is segmented by nets that saw neither it nor its patient.
+Each film is segmented by nets that are not known to have seen it or its patient.
 """
 
 # S side of a frame

@@ -29,13 +29,16 @@ def no_progress(done: int, total: int) -> None:
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of hits out of trials; (0, 1) of none.  Source: Wilson 1927."""
+    """The 95 % interval of hits out of trials; (0, 1) of none.  From 0 exactly without a hit, to 1 if all are.
+
+    Source: Wilson 1927.
+    """
     if not trials:
         return 0.0, 1.0
     share = hits / trials
     middle = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
     half = Z / (1 + Z**2 / trials) * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return middle - half if hits else 0.0, middle + half if hits < trials else 1.0  # where rounding would leave 1e-17
 
 
 def resample_groups(

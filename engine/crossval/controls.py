@@ -133,8 +133,9 @@ def mask_sentences(result: Crossval, use: LungUse) -> list[str]:
     trained += [counted(use.num_phantoms, "phantom")] if use.num_phantoms else []
     found = (
         f"The masks were found by the segmenter {use.segmenter[:SHOWN_DIGITS]} ({counted(use.num_nets, 'net')}, "
-        f"trained on {' and '.join(trained)}): {of} have a credible one, each by nets that saw neither the film nor "
-        f"its patient ({use.num_seen:,} were seen by others)."
+        f"trained on {' and '.join(trained)}): {of} have a credible one, none by a net that is known to have "
+        f"seen the film or its patient ({use.num_seen:,} were seen by other nets; copies of seen films are not known, "
+        "and for the shipped segmenter patients are not, either)."
     )
     if use.num_trained:
         unknown = (

@@ -20,7 +20,6 @@ from engine.train.leakage import RECORD, load_record
 from loaders.audit.findings import DEFECTS, FIXED
 from loaders.beton.format import GIVEN
 from loaders.cautions import Caution, caution, each_once
-from loaders.convert.lungs import one_opencv_thread
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
 from loaders.images.files import REFUSALS
@@ -211,15 +210,15 @@ def with_lungs_alone(
 ) -> Iterator[Waiting]:
     """The same, once frames in the spool show the lungs alone; a film whose mask is not credible abstains.
 
-    A film that some nets were trained on is known by its pixels: who the patients are is not known here.
+    A film that some nets were trained on is known by its pixels: who the patients are is not known here.  Nets are
+    chosen for each film alone, so that a prediction does not depend on the files beside it.
     """
     usable = [one for one in waiting if not one.row.kind]
     stored = trained.state["stored"]
     frames_NSS = np.memmap(spool, np.uint8, "r+").reshape(-1, stored, stored)
-    pixels, unknown = [one.pixels for one in usable], [b""] * len(usable)
-    nets_N2 = segmenter.nets_for(pixels, unknown, np.arange(len(usable)))
-    with one_opencv_thread():
-        found = list(segmenter.find_all(lambda number: frames_NSS[usable[number].place], nets_N2))
+    alone = np.zeros(1, np.int64)
+    nets_N2 = np.array([segmenter.nets_for([one.pixels], [b""], alone)[0] for one in usable], np.int64).reshape(-1, 2)
+    found = segmenter.find_all(lambda number: frames_NSS[usable[number].place], nets_N2)
     lungs_of = {one.place: lungs for one, lungs in zip(usable, found, strict=True)}
     for one in waiting:
         row, frame_SS = one.row, frames_NSS[one.place]

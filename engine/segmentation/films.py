@@ -3,13 +3,14 @@
 # T side of the nets' input, N films
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from loaders.cautions import Caution
 from loaders.config import ORDINARY_PIXELS
 from loaders.errors import InputError
 from loaders.images.decode import check_shape, hash_pixels
@@ -20,7 +21,7 @@ from loaders.output import PhaseProgress
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom
 from loaders.sources.entry import as_text, patient_id
-from loaders.sources.split import group_by
+from loaders.sources.split import group_by, known_patients
 from loaders.sources.table import read_rows
 from loaders.statistics import stream
 
@@ -41,10 +42,10 @@ class Film:
     source: str = ""
 
 
-def read_films(manifests: Sequence[Path], progress: PhaseProgress) -> list[Film]:
+def read_films(manifests: Sequence[Path], progress: PhaseProgress) -> tuple[list[Film], list[Caution]]:
     """The radiographs of tables of path, mask and perhaps patient and source; paths are relative to each table.
 
-    Rows without a mask are left out.  Errors: InputError for no row with a mask, and for files that cannot be used,
+    Rows without a mask are left out; identifiers that stand for nobody are no patients, with a caution.  Errors: InputError for no row with a mask, and for files that cannot be used,
     naming as many as MOST_NAMED; StorageError.
     """
     rows = [
@@ -72,7 +73,8 @@ def read_films(manifests: Sequence[Path], progress: PhaseProgress) -> list[Film]
             + " · ".join(problems[:MOST_NAMED])
             + more
         )
-    return films
+    patients, cautions = known_patients([film.patient for film in films])
+    return [replace(film, patient=patient) for film, patient in zip(films, patients, strict=True)], cautions
 
 
 def read_film(folder: Path, row: Mapping[str, str]) -> Film:

@@ -4,7 +4,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,12 +16,13 @@ from engine.segmentation.films import Film, groups_of, read_films
 from engine.statistics.estimates import Estimate, estimate
 from engine.statistics.names import interval_text, short_name, size_text, value_text
 from loaders.atomic_file import locked, publish_bytes
+from loaders.cautions import Caution
 from loaders.errors import InputError
 from loaders.images.files import REFUSALS
 from loaders.images.frame import template_SS
 from loaders.images.lungs import SIDE, Lungs, Segmenter, dice, load_segmenter
 from loaders.lungs.sheet import FOUND, GIVEN, Tile, contact_sheet
-from loaders.output import Line, Parts, PhaseProgress, Sheet, counted, path_line
+from loaders.output import Line, Parts, PhaseProgress, Sheet, caution_lines, counted, path_line
 from loaders.records import Count, Record, write_record
 from loaders.sources.entry import csv_bytes, table_path
 from loaders.sources.patient_hash import load_site_key, patient_hash, site_key_id
@@ -74,17 +75,18 @@ class Tested:
     out: Path
     result: SegmentationResult
     films: Sequence[FilmScore]
+    cautions: Sequence[Caution] = ()
 
 
 def segment_test(config: SegmentTestConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Tested:
-    """Segment the films of tables, each by nets that saw neither it nor its patient, and compare with their masks.
+    """Segment the films of tables, by nets that are not known to have seen them or their patients, and compare with their masks.
 
     Writes segmentation.json, segmentation.csv, which has file names and is its owner's, and a picture of the worst.
     Errors: ConfigError; InputError for films or masks that cannot be used, or of which every net saw each;
     IntegrityError for a damaged segmenter; LockedError; StorageError.
     """
     segmenter = load_segmenter(config.segmenter)
-    films = read_films(config.manifest, progress)
+    films, cautions = read_films(config.manifest, progress)
     with locked(config.out):
         scored, seen = score_films(segmenter, films, load_site_key(config.site_key), partial(progress, "segment"))
         if not scored:
@@ -92,7 +94,8 @@ def segment_test(config: SegmentTestConfig, progress: PhaseProgress = lambda pha
                 f"{config.manifest[0]}: every net of the segmenter saw all {counted(len(films), 'film')}, or their "
                 "patients, expected films of other patients; name their table"
             )
-        return write_test(config.out, segmenter, scored, seen, config.resamples, config.seed)
+        tested = write_test(config.out, segmenter, scored, seen, config.resamples, config.seed)
+    return replace(tested, cautions=cautions)
 
 
 def score_films(
@@ -188,6 +191,7 @@ def score_parts(tested: Tested) -> Parts:
         Line(f"worst: {worst.film.path}, {short_name('dice')} {value_text('dice', result.worst)}"),
         *(Line(f"  {number} doubtful: {REFUSALS[code][0]}") for code, number in result.doubtful.items()),
     ]
+    lines += caution_lines(tested.cautions)
     return [*lines, *(path_line(tested.out / name) for name in (RESULT, TABLE, PICTURE))]
 
 

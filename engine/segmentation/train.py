@@ -4,7 +4,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from engine.segmentation.network import LungNet, onnx_bytes, require_onnx
 from engine.segmentation.test import Tested, score_films, score_parts, write_test
 from engine.statistics.estimates import RESAMPLES
 from loaders.atomic_file import locked, publish_bytes
-from loaders.errors import ConfigError, InputError
+from loaders.errors import ConfigError, DivergedError, InputError
 from loaders.images.lungs import (
     RECORD,
     NetRecord,
@@ -57,7 +57,10 @@ def train_net(
     device: torch.device,
     progress: Progress,
 ) -> LungNet:
-    """Train one net: Adam, binary cross-entropy and soft Dice; half of each batch are phantoms where there are both."""
+    """Train one net: Adam, binary cross-entropy and soft Dice; half of each batch are phantoms where there are both.
+
+    Errors: DivergedError for a loss or, at the end, weights that are not finite.
+    """
     torch.manual_seed(seed)
     net = LungNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), lr=PEAK_RATE, weight_decay=1e-3)
@@ -80,12 +83,21 @@ def train_net(
         p = logits.sigmoid()
         overlap = 2 * (p * y).sum((1, 2, 3)) / (p.sum((1, 2, 3)) + y.sum((1, 2, 3)) + 1)
         loss = F.binary_cross_entropy_with_logits(logits, y) + (1 - overlap).mean()
+        if not loss.isfinite():
+            raise diverged(step + 1, f"loss {loss.item()}")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
         progress(step + 1, steps)
+    if not all(value.isfinite().all() for value in net.state_dict().values()):
+        raise diverged(steps, "weights that are not finite")
     return net.eval()
+
+
+def diverged(step: int, found: str) -> DivergedError:
+    """The error for a net whose loss or weights are not finite."""
+    return DivergedError(f"step {step}: {found}, expected finite numbers; train with another --seed, or --device cpu")
 
 
 def recipe_of(config: SegmentTrainConfig, films: Sequence[Film]) -> bytes:
@@ -109,11 +121,11 @@ def segment_train(
 
     Goes on after the nets that an interrupted training finished.
     Errors: ConfigError without the extra `export`, and for a folder of another segmenter; InputError for films or
-    masks that cannot be used, or too few patients; IntegrityError for a finished net that is damaged; LockedError;
-    StorageError.
+    masks that cannot be used, or too few patients; DivergedError; IntegrityError for a finished net that is damaged;
+    LockedError; StorageError.
     """
     require_onnx()
-    films = read_films(config.manifest, progress)
+    films, cautions = read_films(config.manifest, progress)
     group_N = groups_of(films)
     num_groups = int(group_N.max(initial=-1)) + 1
     if films and num_groups < config.folds:
@@ -160,6 +172,7 @@ def segment_train(
         if films:
             scored, seen_by_all = score_films(segmenter, films, key, partial(progress, "test"))
             tested = write_test(config.out, segmenter, scored, seen_by_all, RESAMPLES, config.seed)
+            tested = replace(tested, cautions=cautions)
     return TrainedSegmenter(out=config.out, record=record, tested=tested)
 
 
@@ -191,5 +204,5 @@ def trained_parts(trained: TrainedSegmenter) -> Parts:
     ]
     if trained.tested is None:
         return [*lines, Line("No net saw a radiograph: test them on masks of radiographs by `segment-test`.", "yellow")]
-    cross_fitted = Line("Each film was segmented by the net that never saw it or its patient:")
+    cross_fitted = Line("Each film was segmented by a net that saw neither its pixels nor its patient:")
     return [*lines, cross_fitted, *score_parts(trained.tested)]

@@ -119,8 +119,10 @@ def audit_beton(
         collection = collection_of_betons([beton], sources, partial(progress, "read"), see_view)
         masks_NSS = None
         if beton.facts.lungs == "off":
-            masks = segmented(beton, shipped_segmenter())
-            found = (masks.found(beton, sample) for sample in range(len(beton)))
+            segmenter = shipped_segmenter()
+            nets_N2 = segmented(beton, segmenter).nets_N2
+            assert nets_N2 is not None, "a segmenter's masks have nets"
+            found = segmenter.find_all(beton.frame, nets_N2)
             masks_NSS = masks_of(found, len(beton), partial(progress, "lungs"))
     probe = probe_collection if collection.finding_NK is None else probe_findings
     collection = replace(collection, view_N=view_N, masks_NSS=masks_NSS)

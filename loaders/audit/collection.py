@@ -44,7 +44,7 @@ class Collection:
     from 0, or -1 of findings.  group_N: int64; images of one patient, or duplicates of one another, share a number.
     source_N: from the catalog or the beton.  header_NF: float64: format, one column each; logarithms of width, height
     and aspect; bits; None for a beton.  view_N: float64, log odds of a lateral view, as predicted; None without a
-    prediction.  masks_NSS: bool, the lungs, by nets that saw neither the film nor its group; empty where no mask is
+    prediction.  masks_NSS: bool, the lungs, by nets not known to have seen its group; empty where no mask is
     credible; None where they were not looked for.  finding_NK: float32, of findings, of which classes has the names: 1
     present, 0 absent, NaN unknown; None of classes.
     """

@@ -176,7 +176,7 @@ def probe_files(
 def lungs_of(
     files: Sequence[FileFinding], measured: Sequence[Measurement], group_N: np.ndarray, progress: Progress
 ) -> np.ndarray:
-    """The credible masks of the lungs, bool N×S×S, of films as conversion repairs them, by nets that saw no such group.
+    """The credible masks of the lungs, bool N×S×S, of films as conversion repairs them, by the segmenter's nets_for.
 
     Those of the audit of each file are used where they are of the same nets, and the film is upright.
     """

@@ -4,9 +4,8 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from loaders.errors import InputError, RadiographError
 from loaders.images.decode import write_frame
 from loaders.images.files import REFUSALS, refuse
 from loaders.images.frame import read_mask
-from loaders.images.lungs import Lungs, Segmenter, load_segmenter
+from loaders.images.lungs import Lungs, Segmenter, load_segmenter, one_opencv_thread
 from loaders.images.regions import LUNG_MODES
 from loaders.lungs.masks import match_masks
 from loaders.machine import usable_cores
@@ -34,7 +33,9 @@ from loaders.sources.patient_hash import patient_hash, site_key_id
 # Of the 34 public masks, compared by nets that saw none of them, the least is 0.91 and the median 0.96; of the masks of
 # other films the median is 0.80, and a half are rejected.
 LEAST_LIKENESS, MOST_BELOW = 0.5, 0.15
-LEAST_COMPARED, LEAST_OWN = 20, 0.85  # films, and the share whose mask is more like their own lungs than another's
+# Films, others that each is compared with, and the share of these comparisons in which a mask is as like the lungs of
+# its own film as the other's, or more: nearly 1 if they belong together, about a half if not
+LEAST_COMPARED, MOST_OTHERS, LEAST_OWN = 5, 16, 0.8
 SMALL_MASK = 32  # pixels a side, of masks that are compared
 BLOCK = 64  # films whose given masks are read, one after the other, before threads take them
 
@@ -78,7 +79,7 @@ def keep_lungs(
 ) -> None:
     """Apply the region to the frames of all rows that are written; reject those without a credible mask.
 
-    rows: all that have groups, duplicates too: a film is segmented by nets that saw none of its group.
+    rows: all that have groups, duplicates too: a film is segmented by nets not known to have seen its group.
     key: of the site.  The same bytes with any number of workers.  Errors: as check_likeness.
     """
     side, segmenter = stored_side(config.size), masks.segmenter
@@ -163,12 +164,16 @@ def check_likeness(config: ConvertConfig, compared: Sequence[tuple[Row, np.ndarr
     if not compared:
         return
     found_NTT, given_NTT = (np.array(masks) for masks in list(zip(*compared, strict=True))[1:])
-    own_N, other_N = dices(found_NTT, given_NTT), dices(np.roll(found_NTT, len(found_NTT) // 2, 0), given_NTT)
-    if len(own_N) >= LEAST_COMPARED and (share := float(np.mean(own_N > other_N))) < LEAST_OWN:
-        raise InputError(
-            f"{config.masks}: {share_text(share)} of {len(own_N)} masks are more like the lungs of their own film than "
-            "those of another one, expected nearly all; the rows seem to be shifted: check which film each mask is of"
-        )
+    num_films, own_N = len(found_NTT), dices(found_NTT, given_NTT)
+    if num_films >= LEAST_COMPARED:
+        away = np.linspace(1, num_films - 1, min(num_films - 1, MOST_OTHERS)).astype(int)
+        share = float(np.mean([own_N >= dices(np.roll(found_NTT, rows, 0), given_NTT) for rows in away]))
+        if share < LEAST_OWN:
+            raise InputError(
+                f"{config.masks}: masks are more like the lungs of their own film than of another one in "
+                f"{share_text(share)} of comparisons ({num_films} films), expected nearly all; the rows seem to be "
+                "shifted: check which film each mask is of"
+            )
     limit = max(LEAST_LIKENESS, float(np.median(own_N)) - MOST_BELOW)
     for (row, _, _), likeness in zip(compared, own_N.tolist(), strict=True):
         if likeness < limit:
@@ -180,17 +185,6 @@ def check_likeness(config: ConvertConfig, compared: Sequence[tuple[Row, np.ndarr
 def dices(first_NTT: np.ndarray, second_NTT: np.ndarray) -> np.ndarray:
     """Dice's coefficient of each pair of masks, of which none is empty: float64 N."""
     return 2 * (first_NTT & second_NTT).sum((1, 2)) / np.maximum(1, first_NTT.sum((1, 2)) + second_NTT.sum((1, 2)))
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """OpenCV without threads of its own, which would be as many again for each of ours."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def lungs_kept(masks: LungMasks, catalog: Catalog, films: Sequence[Row]) -> LungsKept:

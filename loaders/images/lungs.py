@@ -1,9 +1,9 @@
 """The lungs of a stored frame, by a small U-Net that OpenCV runs, and whether the mask can be believed.
 
 A segmenter is a folder: segmenter.json and ONNX files of two nets or more, as `segment-train` makes it.  Each net was
-trained without some patients, and each film is segmented by nets that never saw it or its patient.  A mask covers both
-lungs with what of them lies behind the heart and the diaphragm's domes, without the mediastinum between them, as the
-V7 Labs annotations do that the shipped nets are trained on.
+trained without some patients, and no film is segmented by a net that is known to have seen it (Segmenter.saw).  A mask
+covers both lungs with what of them lies behind the heart and the diaphragm's domes, without the mediastinum between
+them, as the V7 Labs annotations do that the shipped nets are trained on.
 """
 
 # S side of a frame, T side of the nets' input, N films, K nets
@@ -12,6 +12,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -55,7 +56,7 @@ class SegmenterRecord(Record, frozen=True, kw_only=True):
     """What a segmenter is, as segmenter.json holds it.  site_key_id: of the key of the patients' hashes.
 
     identity: names it in betons and results.  num_nets: how many it has once it is finished.  checksum: of all else,
-    lest damage hide what a net saw.
+    lest damage hide what a net saw; a record without it is refused.
     """
 
     made_by = "segment-train"
@@ -118,12 +119,10 @@ class Segmenter:
     of_thread: threading.local = field(default_factory=threading.local, repr=False)
 
     def nets_for(self, pixels: Sequence[bytes], patients: Sequence[bytes], group_N: np.ndarray) -> np.ndarray:
-        """The nets of both looks at each film, which saw neither it nor its group: int64 (N, 2); -1 where all did.
+        """The nets of both looks at each film, not known to have seen its group: int64 (N, 2); -1 where all are.
 
         One net takes both looks at every film, drawn by the film's pixels where several may: two nets agree less than
-        one with itself, and would single out the films that only one may segment.
-        pixels, patients: hashes of each film, as in a beton; patients of another site key, or unknown ones (b""), tell
-        nothing.
+        one with itself, and would single out the films that only one may segment.  Arguments as of `saw`.
         """
         unseen_KN = ~self.saw(pixels, patients, group_N)
         order_KN, free_N = np.argsort(~unseen_KN, axis=0, kind="stable"), unseen_KN.sum(0)
@@ -132,7 +131,12 @@ class Segmenter:
         return np.stack([net_N, net_N], axis=1)
 
     def saw(self, pixels: Sequence[bytes], patients: Sequence[bytes], group_N: np.ndarray) -> np.ndarray:
-        """Whether each net saw each film or one of its group: bool (K, N).  Arguments as of nets_for."""
+        """Whether each net is known to have seen each film, or one of its group: bool (K, N).
+
+        Known are the very pixels, and patients that were hashed under the same site key: not a copy of other size or
+        levels, and no patient of the shipped nets.  pixels, patients: hashes of each film, as in a beton; patients of
+        another key, or unknown ones (b""), tell nothing.
+        """
         saw_KN = np.zeros((len(self.record.nets), len(group_N)), bool)
         for saw_N, net in zip(saw_KN, self.record.nets, strict=True):
             known, known_patients = set(net.pixels), set(net.patients)
@@ -178,9 +182,20 @@ class Segmenter:
         def found(place: int) -> Lungs | None:
             return None if nets_N2[place, 0] < 0 else self.find(frame_of(place), nets_N2[place])
 
-        with ThreadPoolExecutor(workers or usable_cores()) as pool:
+        with one_opencv_thread(), ThreadPoolExecutor(workers or usable_cores()) as pool:
             for start in range(0, len(nets_N2), WINDOW):  # lest masks pile up that are not taken yet
                 yield from pool.map(found, range(start, min(start + WINDOW, len(nets_N2))))
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """OpenCV without threads of its own, which would be as many again for each of ours."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def standardised(small_TT: np.ndarray) -> np.ndarray:
@@ -263,7 +278,7 @@ def read_segmenter(folder: Path, name: str) -> Segmenter:
 def read_segmenter_record(folder: Path) -> SegmenterRecord:
     """A segmenter's record, which has its checksum.  Errors: IntegrityError, StorageError."""
     record = read_record(SegmenterRecord, folder / RECORD)
-    if record.checksum and record != record.summed():
+    if record != record.summed():
         raise IntegrityError(
             f"{folder / RECORD}: checksum differs, expected what `segment-train` wrote: damaged or edited; bring it "
             "back, or train it again"

@@ -41,8 +41,8 @@ class Masks:
     """Where each sample's lungs are found.
 
     path_of: sample → mask file, where there is one.  written: sample → what conversion made it of, where that is known.
-    segmenter, nets_N2: what finds them, and by which nets each sample's, which saw neither it nor its group.
-    num_seen: samples that some net saw, or one of their group.
+    segmenter, nets_N2: what finds them, and by which nets each sample's, as Segmenter.nets_for chooses.
+    num_seen: samples that some net is known to have seen, or one of their group.
     """
 
     kind: MaskSource
@@ -127,7 +127,7 @@ def find_masks(beton: Beton, masks: str, table: Path | None, segmenter: str = "s
 
 
 def segmented(beton: Beton, segmenter: Segmenter) -> Masks:
-    """Masks that a segmenter finds, each by nets that saw neither the film nor its group."""
+    """Masks that a segmenter finds, each by nets that are not known to have seen the film or its group."""
     rows_N, same_key = beton.rows_N, beton.facts.site_key_id == segmenter.record.site_key_id
     known_N = (rows_N["flags"] & PATIENT_KNOWN > 0) & same_key
     patients = [row.tobytes() if known else b"" for row, known in zip(rows_N["patient_hash"], known_N, strict=True)]

@@ -93,10 +93,10 @@ class Segmented:
 
 
 def segment(config: SegmentConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Segmented:
-    """Find the lungs of every radiograph of a source, each by nets that saw neither it nor its patient.
+    """Find the lungs of every radiograph of a source, by nets that are not known to have seen it or its patient.
 
-    Writes masks/ and doubtful/, a PNG a film at the film's own size; masks.csv, which has file names and is its
-    owner's, and ties credible masks alone to their films; and a contact sheet.
+    Writes masks/ and doubtful/, a PNG a film at the film's own size; masks.csv, which ties credible masks alone to
+    their films; and a contact sheet.  All are their owner's: files' names are in them.
     Errors: InputError where no file can be read; ConfigError; IntegrityError for a damaged segmenter; LockedError;
     StorageError.
     """
@@ -110,9 +110,11 @@ def segment(config: SegmentConfig, progress: PhaseProgress = lambda phase, done,
         raise InputError(f"{source}: no radiographs found, expected some; check the path")
     side, work = stored_side(config.size), config.out / f"segment{SUFFIX}"
     with locked(config.out):
-        if there := [name for name in (TABLE, MASKS, DOUBTS) if (config.out / name).exists()]:
+        there = [name for name in (TABLE, MASKS, DOUBTS) if (config.out / name).exists()]
+        if there and (there[0] == TABLE or not (work / TABLE).exists()):  # a killed run's table lies in work
             raise ConfigError(f"--out {config.out}: has {there[0]} already, expected a new folder; choose another")
-        shutil.rmtree(work, ignore_errors=True)  # of a killed run
+        for folder in (*(config.out / name for name in there), work):  # of a killed run
+            shutil.rmtree(folder, ignore_errors=True)
         spool, left = config.out / f"spool-{secrets.token_hex(8)}{SUFFIX}", config.out.glob(f"spool*{SUFFIX}")
         with temporary_spool(spool, len(entries) * side**2, left):
             rows = decode_rows(config, catalog.root, entries, spool, partial(progress, "decode"))
@@ -122,14 +124,16 @@ def segment(config: SegmentConfig, progress: PhaseProgress = lambda phase, done,
             for done, (row, lungs, nets) in enumerate(zip(rows, found, nets_N2.tolist(), strict=True), 1):
                 if lungs is not None:
                     judge(row, lungs, nets)
-                    publish_mask(work / row.mask, lungs.mask_SS, row.decoded)
+                    publish_mask(work, row.mask, lungs.mask_SS, row.decoded)
                 progress("segment", done, len(rows))
             content = picture(segmenter, rows, nets_N2, frames_NSS)
-            for folder in work.glob("*"):
-                folder.rename(config.out / folder.name)
-            shutil.rmtree(work, ignore_errors=True)
-        publish_bytes(config.out / PICTURE, content, mode=0o600)
-        publish_bytes(config.out / TABLE, csv_bytes(COLUMNS, map(cells, rows)), mode=0o600)
+        work.mkdir(mode=0o700, exist_ok=True)
+        publish_bytes(work / PICTURE, content, mode=0o600)
+        publish_bytes(work / TABLE, csv_bytes(COLUMNS, map(cells, rows)), mode=0o600)
+        for name in (MASKS, DOUBTS, PICTURE, TABLE):  # the table last: what lies there without it is a killed run's
+            if (work / name).exists():
+                (work / name).rename(config.out / name)
+        work.rmdir()
     labels = catalog.classes or tuple(sorted({entry.label for entry in entries} - {""}))
     return Segmented(out=config.out, rows=rows, classes=labels, cautions=[*catalog.cautions, *of_patients])
 
@@ -184,12 +188,14 @@ def judge(row: Row, lungs: Lungs, nets: Sequence[int]) -> None:
     row.verdict, row.reason = ("doubtful", REFUSALS[row.kind][0]) if row.kind else ("credible", "")
 
 
-def publish_mask(path: Path, mask_SS: np.ndarray, decoded: Decoded) -> None:
-    """Write a mask as a PNG of its file's size, 255 in the lungs.  Errors: StorageError."""
-    size = decoded.width, decoded.height
+def publish_mask(work: Path, name: str, mask_SS: np.ndarray, decoded: Decoded) -> None:
+    """Write a mask as a PNG of its file's size, 255 in the lungs, in a folder of its owner.  Errors: StorageError."""
+    path, size = work / name, (decoded.width, decoded.height)
     mask_HW = cv2.resize(mask_SS.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR)
     content = cv2.imencode(".png", np.where(mask_HW > 127, np.uint8(255), np.uint8(0)))[1].tobytes()
     try:
+        for folder in (work, work / PurePosixPath(name).parts[0]):
+            folder.mkdir(mode=0o700, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(path.parent, error) from error
@@ -267,6 +273,6 @@ def has_label(entry: Entry, name: str, place: int) -> bool:
 def class_cells(rows: Sequence[Row]) -> tuple[str, ...]:
     """How many of these files have no credible mask, and the share with its interval."""
     lost = sum(row.verdict != "credible" for row in rows)
-    low, high = (share_text(round(end, 9)).removesuffix(" %") for end in wilson(lost, len(rows)))
+    low, high = (share_text(end).removesuffix(" %") for end in wilson(lost, len(rows)))
     share = share_text(lost / len(rows)) if rows else share_text(None)
     return f"{len(rows):,}", f"{lost:,}", share, f"{low} to {high} %"

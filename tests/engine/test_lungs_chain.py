@@ -209,7 +209,8 @@ def ask(run: Path, out: Path, *files: Path, **changes: Any) -> tuple[Predicted, 
 def segmenter_folder(folder: Path, **changes: Any) -> Path:
     """A copy of the shipped segmenter with another record."""
     shutil.copytree(SHIPPED, folder)
-    write_record(folder / RECORD, msgspec.structs.replace(read_record(SegmenterRecord, folder / RECORD), **changes))
+    record = msgspec.structs.replace(read_record(SegmenterRecord, folder / RECORD), **changes)
+    write_record(folder / RECORD, record.summed())
     return folder
 
 

@@ -19,6 +19,7 @@ from engine.segmentation.test import SegmentationResult, score_films, score_part
 from engine.segmentation.train import segment_train, trained_parts
 from loaders.errors import ConfigError, InputError, IntegrityError
 from loaders.images.lungs import RECORD, SIDE, SegmenterRecord, load_segmenter, shipped_segmenter, standardised
+from loaders.output import Line, caution_lines
 from loaders.records import read_record
 from loaders.sources.patient_hash import load_site_key
 from loaders.statistics import no_progress
@@ -61,7 +62,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_no_net_saw_the_patients_of_the_films_that_it_is_tested_on(table: Path, trained: Path) -> None:
-    films = read_films((table,), lambda *_: None)
+    films, _ = read_films((table,), lambda *_: None)
     assert len(films) == 12
     record, group_N = read_record(SegmenterRecord, trained / RECORD), groups_of(films)
     saw = [{place for place, film in enumerate(films) if film.pixels.hex() in net.pixels} for net in record.nets]
@@ -127,6 +128,30 @@ def test_fewer_patients_than_folds_exit_with_3(table: Path, tmp_path: Path, caps
     assert cli.main([*argv, "--site-key", str(tmp_path / "key")]) == 3
     assert "patients, expected at least 20, one a fold; lower --folds" in capsys.readouterr().err
     assert not (tmp_path / "S").exists()
+
+
+def test_identifiers_that_stand_for_nobody_join_no_films(table: Path, tmp_path: Path) -> None:
+    zeros = tmp_path / "zeros.csv"
+    rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    zeros.write_text("path,mask,patient\n" + "".join(f"{path},{mask},0\n" for path, mask, *_ in rows))
+    films, cautions = read_films((zeros,), lambda *_: None)
+    assert {film.patient for film in films} == {""} and len(set(groups_of(films))) == len(films)
+    assert [one.code for one in cautions] == ["one-patient"]
+    config = SegmentTestConfig(manifest=(zeros,), out=tmp_path / "T", resamples=100, site_key=tmp_path / "site.key")
+    done = segment_test(config)
+    assert list(done.cautions) == cautions
+    text = " ".join(part.text for part in score_parts(done) if isinstance(part, Line))
+    assert caution_lines(cautions)[0].text in text
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_7(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("engine.segmentation.train.PEAK_RATE", float("inf"))
+    argv = ["segment-train", "--manifest", str(table), "--out", str(tmp_path / "S"), "--folds", "2", "--steps", "3"]
+    assert cli.main([*argv, "--phantoms", "0", "--device", "cpu", "--site-key", str(tmp_path / "site.key")]) == 7
+    assert "expected finite numbers" in capsys.readouterr().err
+    assert not list((tmp_path / "S").glob("*.onnx"))
 
 
 def test_unusable_films_and_masks_are_named_all_at_once(table: Path, phantoms: Path, tmp_path: Path) -> None:
@@ -224,7 +249,7 @@ def test_masks_that_the_segmenter_finds_itself_agree_and_others_less(
 
 
 def test_films_that_every_net_saw_are_left_out_and_counted(table: Path, trained: Path, tmp_path: Path) -> None:
-    films = read_films((table,), lambda *_: None)
+    films, _ = read_films((table,), lambda *_: None)
     key = load_site_key(table.with_name("site.key"))
     joined = [replace(film, patient="one") for film in films[:6]] + films[6:]  # of films that either net saw
     scored, seen = score_films(load_segmenter(str(trained)), joined, key, no_progress)

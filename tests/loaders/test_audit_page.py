@@ -88,7 +88,7 @@ def make_file(
         scores=scores or {}, box=(0, 1, 0, 1), turns=1, kind_K=empty, evenness=1.0, keypoints=point,
         compared_SS=empty, lungs=LUNGS, thumbnail=thumbnail, small_SS=empty,
     )  # fmt: skip
-    decoded = Decoded(measurement=None if scores is None else measurement)
+    decoded = Decoded(width=1, height=1, measurement=None if scores is None else measurement)
     return FileFinding(entry=Entry(path=path, label=label), decoded=decoded, defects=[*defects], **changes)
 
 

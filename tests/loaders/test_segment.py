@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -70,7 +71,8 @@ def test_every_phantom_has_a_mask_of_its_size_that_is_its_lungs(masks: Path, pha
     assert np.mean(scores) > 0.95 and min(scores) > 0.9
     assert all(row["mask"] == f"masks/{path}.mask.png" for path, row in rows.items())
     assert (masks / "contact-sheet.png").stat().st_size > 0
-    assert stat.S_IMODE((masks / TABLE).stat().st_mode) == 0o600
+    modes = {name: stat.S_IMODE((masks / name).stat().st_mode) for name in (TABLE, "masks")}
+    assert modes == {TABLE: 0o600, "masks": 0o700}
     assert not list(masks.rglob("*tmp")) and not (masks / "doubtful").exists()
 
 
@@ -173,7 +175,7 @@ def replaced(folder: Path, **changes: object) -> None:
         values = {name: getattr(record.nets[0], name) for name in NetRecord.__struct_fields__}
         changes = {"nets": [NetRecord(**values | changes["net"]), *record.nets[1:]]}  # type: ignore[operator]
     values = {name: getattr(record, name) for name in SegmenterRecord.__struct_fields__}
-    write_record(folder / RECORD, SegmenterRecord(**values | changes))
+    write_record(folder / RECORD, SegmenterRecord(**values | changes).summed())
 
 
 def put_net(folder: Path, content: bytes) -> None:
@@ -202,6 +204,10 @@ def elsewhere(folder: Path) -> None:
     record.write_text(record.read_text().replace("net-1.onnx", "../net-1.onnx"))
 
 
+def without_checksum(folder: Path) -> None:
+    write_record(folder / RECORD, msgspec.structs.replace(read_record(SegmenterRecord, folder / RECORD), checksum=""))
+
+
 DAMAGES = {
     "a flipped bit": (flip_a_bit, IntegrityError, r"net-2\.onnx: checksum differs"),
     "no ONNX": (lambda folder: put_net(folder, b"nothing"), IntegrityError, r"net-1\.onnx: no net that OpenCV can run"),
@@ -212,6 +218,7 @@ DAMAGES = {
     "an unfinished one": (lambda folder: replaced(folder, num_nets=3), ConfigError, "2 of 3 nets, expected all"),
     "no nets": (lambda folder: replaced(folder, nets=[], num_nets=0), ConfigError, "0 of 1 nets, expected all"),
     "a net elsewhere": (elsewhere, IntegrityError, r"nets\.0\.file: found \"\.\./net-1\.onnx\""),
+    "no checksum": (without_checksum, IntegrityError, r"segmenter\.json: checksum differs"),
     "a lost net": (lambda folder: (folder / "net-1.onnx").unlink(), PlainfilmError, r"net-1\.onnx: No such file"),
 }
 
@@ -235,7 +242,10 @@ def test_weights_with_a_wrong_checksum_exit_with_5_and_write_nothing(
 
 
 def test_no_net_segments_a_film_that_it_saw_or_one_of_its_patient(own: Path) -> None:
-    """Nets 1 and 2 saw films a and b; c is of a's patient, d of one whose hash net 2 has, e of nobody known."""
+    """Nets 1 and 2 saw films a and b; c is of a's patient, d of one whose hash net 2 has, e and f of nobody known.
+
+    Where a film was seen one net takes both looks at every film, lest those that were seen be told by it.
+    """
     key = b"k" * 32
     known = patient_hash(key, "p").tobytes()
     first, second = read_record(SegmenterRecord, own / RECORD).nets
@@ -245,11 +255,11 @@ def test_no_net_segments_a_film_that_it_saw_or_one_of_its_patient(own: Path) -> 
     ]
     replaced(own, nets=nets, site_key_id=site_key_id(key))
     found = load_segmenter(str(own)).nets_for(
-        [b"a", b"b", b"c", b"d", b"e"], [b"", b"", b"", known, b""], np.array([0, 1, 0, 2, 3])
+        [b"a", b"b", b"c", b"d", b"e", b"f"], [b"", b"", b"", known, b"", b""], np.array([0, 1, 0, 2, 3, 4])
     )
-    assert found.tolist() == [[1, 1], [0, 0], [1, 1], [0, 0], [0, 1]]
-    joined = load_segmenter(str(own)).nets_for([b"a", b"b"], [b"", b""], np.array([0, 0]))
-    assert joined.tolist() == [[-1, -1], [-1, -1]]
+    assert found.tolist() == [[1, 1], [0, 0], [1, 1], [0, 0], [1, 1], [0, 0]]
+    joined = load_segmenter(str(own)).nets_for([b"a", b"b", b"c"], [b"", b"", b""], np.array([0, 0, 1]))
+    assert joined.tolist() == [[-1, -1], [-1, -1], [0, 1]], "no film that has a mask was seen"
 
 
 def test_a_film_of_a_patient_that_every_net_saw_has_no_mask(own: Path, phantoms: Path, tmp_path: Path) -> None:
@@ -349,6 +359,30 @@ def test_an_interrupted_run_leaves_no_masks_and_the_same_command_makes_them(phan
     assert not (tmp_path / "M" / "masks").exists() and not (tmp_path / "M" / TABLE).exists()
     segment(config)
     assert len(rows_of(tmp_path / "M")) == 4
+
+
+def test_a_run_that_is_killed_as_it_publishes_is_replaced_and_other_masks_are_not(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, out = tmp_path / "one.csv", tmp_path / "M"
+    table.write_text(f"path\n{next((phantoms.parent / 'images').rglob('*.png'))}\n")
+    config, rename = settings(out, manifest=table, root=(phantoms.parent,)), Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        if target == out / TABLE:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    (out / "masks").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"has masks already, expected a new folder"):
+        segment(config)
+    (out / "masks").rmdir()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "rename", killed)
+        segment(config)
+    assert (out / "masks").exists() and not (out / TABLE).exists()
+    segment(config)
+    assert len(rows_of(out)) == 1 and not list(out.glob("*tmp"))
     assert all((tmp_path / "M" / row["mask"]).is_file() for row in rows_of(tmp_path / "M").values())
     assert not list((tmp_path / "M").glob("*tmp"))
 
