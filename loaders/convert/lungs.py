@@ -183,7 +183,7 @@ def check_likeness(config: ConvertConfig, compared: Sequence[tuple[Row, np.ndarr
 
 
 def dices(first_NTT: np.ndarray, second_NTT: np.ndarray) -> np.ndarray:
-    """Dice's coefficient of each pair of masks, of which none is empty: float64 N."""
+    """The Dice coefficient of each pair of masks, of which none is empty: float64 N."""
     return 2 * (first_NTT & second_NTT).sum((1, 2)) / np.maximum(1, first_NTT.sum((1, 2)) + second_NTT.sum((1, 2)))
 
 

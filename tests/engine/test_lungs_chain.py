@@ -162,7 +162,8 @@ def test_an_external_beton_must_show_what_the_pool_shows(chain: Path, betons: Pa
     shutil.copyfile(chain / "masked" / "train.beton", folder / "train.beton")
     whole = betons / "heldout.beton"
     with pytest.raises(InputError, match=SHOWN.format("whole films", r"the lungs alone \(masked\), as .*")):
-        crossval(build(CrossvalConfig, {"data": folder, "out": tmp_path / "C", "external": whole, "folds": 2}))
+        same = {"data": folder, "out": tmp_path / "C", "folds": 2, "splits": ("random", "group")}
+        crossval(build(CrossvalConfig, same | {"external": whole}))
     assert not list(tmp_path.glob("C/folds/*"))
 
 
