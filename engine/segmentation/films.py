@@ -45,8 +45,9 @@ class Film:
 def read_films(manifests: Sequence[Path], progress: PhaseProgress) -> tuple[list[Film], list[Caution]]:
     """The radiographs of tables of path, mask and perhaps patient and source; paths are relative to each table.
 
-    Rows without a mask are left out; identifiers that stand for nobody are no patients, with a caution.  Errors: InputError for no row with a mask, and for files that cannot be used,
-    naming as many as MOST_NAMED; StorageError.
+    Rows without a mask are left out; identifiers that stand for nobody are no patients, with a caution.
+    Errors: InputError for no row with a mask, and for files that cannot be used, naming as many as MOST_NAMED;
+    StorageError.
     """
     rows = [
         (manifest, row)

@@ -79,7 +79,7 @@ class Tested:
 
 
 def segment_test(config: SegmentTestConfig, progress: PhaseProgress = lambda phase, done, total: None) -> Tested:
-    """Segment the films of tables, by nets that are not known to have seen them or their patients, and compare with their masks.
+    """Segment the films of tables, by nets not known to have seen their patients, and compare with given masks.
 
     Writes segmentation.json, segmentation.csv, which has file names and is its owner's, and a picture of the worst.
     Errors: ConfigError; InputError for films or masks that cannot be used, or of which every net saw each;
