@@ -122,8 +122,8 @@ def crossval_flags(results: RunResults, tested: Tested | None) -> Iterator[RedFl
             finding=f"with the lungs hidden, cross-validation still reaches AUC {value_text('auc', hidden.value)} "
             f"({interval_text('auc', hidden)})",
         )
-    for split in OUTLINES if own else ():
-        if outline_tells(own, split) and beyond_outline(own.target(split)) == "none":
+    for split in OUTLINES:
+        if own and outline_tells(own, split) and beyond_outline(own.target(split)) == "none":
             yield RedFlag(
                 gravity=Gravity.CROSSVAL,
                 effect="This score need not come from the disease",
