@@ -169,10 +169,11 @@ def check_likeness(config: ConvertConfig, compared: Sequence[tuple[Row, np.ndarr
         away = np.linspace(1, num_films - 1, min(num_films - 1, MOST_OTHERS)).astype(int)
         share = float(np.mean([own_N >= dices(np.roll(found_NTT, rows, 0), given_NTT) for rows in away]))
         if share < LEAST_OWN:
+            least = [compared[place][0].entry.path for place in np.argsort(own_N)[:3].tolist()]
             raise InputError(
                 f"{config.masks}: masks are more like the lungs of their own film than of another one in "
-                f"{share_text(share)} of comparisons ({num_films} films), expected nearly all; the rows seem to be "
-                "shifted: check which film each mask is of"
+                f"{share_text(share)} of comparisons ({num_films} films), expected nearly all; check which film each "
+                f"mask is of, for the rows may be shifted; the least alike: {', '.join(least)}"
             )
     limit = max(LEAST_LIKENESS, float(np.median(own_N)) - MOST_BELOW)
     for (row, _, _), likeness in zip(compared, own_N.tolist(), strict=True):
