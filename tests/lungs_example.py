@@ -16,6 +16,7 @@ from loaders.beton.writer import write_beton
 from loaders.config import LungMode
 from loaders.images.lungs import load_segmenter
 from loaders.images.regions import LUNG_MODES
+from loaders.lungs.masks import segmented
 
 SHIPPED = load_segmenter("shipped").record.identity
 
@@ -28,7 +29,8 @@ def write_lungs(betons: Path, folder: Path, lungs: LungMode = "masked", segmente
     folder.mkdir(parents=True, exist_ok=True)
     for source in sorted(betons.glob("*.beton")):
         with Beton(source) as beton:
-            found = [load_segmenter("shipped").find(beton.frame(sample)) for sample in range(len(beton))]
+            masks = segmented(beton, load_segmenter("shipped"))
+            found = [masks.found(beton, sample) for sample in range(len(beton))]
             kept_N = np.flatnonzero([not lungs.problem for lungs in found])
             change = (lambda frame_SS, *mask: frame_SS) if lungs == "off" else LUNG_MODES[lungs]
             frames = (change(beton.frame(sample), found[sample].mask_SS, beton.facts.crop) for sample in kept_N)

@@ -187,7 +187,7 @@ def lungs_of(
         for file, one, nets in zip(files, measured, nets_N2.tolist(), strict=True):
             if nets[0] < 0:
                 yield None
-            elif nets == [0, 1] and "rotated" not in file.defects:
+            elif nets == [0, 0] and "rotated" not in file.defects:
                 yield one.lungs
             else:
                 turns = one.turns if "rotated" in file.defects else 0

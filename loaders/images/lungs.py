@@ -147,9 +147,9 @@ class Segmenter:
             saw_N[:] = np.isin(group_N, group_N[own_N])
         return saw_KN
 
-    def find(self, frame_SS: np.ndarray, nets: Sequence[int] = (0, 1)) -> Lungs:
-        """The lungs of a stored frame, uint8 S×S, by the mean of two looks: one net at the frame, the other at a
-        frame that is turned and enlarged a little.
+    def find(self, frame_SS: np.ndarray, nets: Sequence[int] = (0, 0)) -> Lungs:
+        """The lungs of a stored frame, uint8 S×S, by the mean of two looks: at the frame, and at the frame turned and
+        enlarged a little.  nets: of each look, as of nets_for.
         """
         small_TT = cv2.resize(frame_SS, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         first_TT = self.logits(small_TT, nets[0])

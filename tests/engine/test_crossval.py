@@ -591,7 +591,6 @@ def test_other_masks_are_refused_and_the_same_compute_nothing(
     for changes in (
         {"masks": str(masks.with_name("phantoms.csv"))},  # all films have one
         {"masks": "usual"},
-        {"splits": ("group",)},  # no film is left out
     ):
         with pytest.raises(
             ConfigError, match=r"group-1/fold\.json: the fold was made of other betons, samples or masks"

@@ -256,7 +256,11 @@ def test_films_that_every_net_saw_are_left_out_and_counted(table: Path, trained:
     assert seen == 6 and {score.film.path for score in scored} == {film.path for film in films[6:]}
     of_one = tmp_path / "one.csv"
     rows = [line.split(",") for line in table.read_text().splitlines()[2:]]
-    of_one.write_text("\n".join(["path,mask,patient", *(f"{path},{mask},one" for path, mask, *_ in rows)]))
+    of_one.write_text(
+        "\n".join(
+            ["path,mask,patient", *(f"{path},{mask},{place % 2}-of-two" for place, (path, mask, *_) in enumerate(rows))]
+        )
+    )
     key_file = table.with_name("site.key")
     config = SegmentTestConfig(manifest=(of_one,), out=tmp_path / "T", segmenter=str(trained), site_key=key_file)
     with pytest.raises(InputError, match="every net of the segmenter saw all 12 films"):

@@ -278,7 +278,7 @@ def test_lungs_are_found_by_nets_that_saw_no_film_of_the_group(monkeypatch: pyte
     asked: list[tuple[str, list[int]]] = []
     find = Segmenter.find
 
-    def watched(self: Segmenter, frame_SS: np.ndarray, nets: Sequence[int] = (0, 1)) -> Lungs:
+    def watched(self: Segmenter, frame_SS: np.ndarray, nets: Sequence[int] = (0, 0)) -> Lungs:
         (name,) = [
             film.path for film, one in zip(films, measured_N, strict=True) if np.array_equal(one.compared_SS, frame_SS)
         ]

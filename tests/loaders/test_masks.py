@@ -161,6 +161,7 @@ def test_masks_that_lie_elsewhere_are_not_read_and_a_fifo_is_not_waited_for(beto
             (folder / "masks.csv").write_text(f"path,mask\n{path},{wanted}\n")
             with pytest.raises(InputError, match=r"leads outside of .*, expected a mask below it"):
                 find_masks(beton, str(folder / "masks.csv"), None)
+        (folder / "masks.csv").unlink()
         with pytest.raises(InputError, match=r"leads outside of .*, expected a mask below it"):
             find_masks(beton, str(folder), None)
         os.mkfifo(tmp_path / "fifo.csv")
