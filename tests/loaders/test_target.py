@@ -21,6 +21,7 @@ from loaders.convert.conversion import Conversion
 from loaders.convert.convert import convert
 from loaders.errors import BetonError, CheckpointError, ConfigError, InputError
 from loaders.images.frame import MID_GREY
+from loaders.images.lungs import shipped_segmenter
 from loaders.phantom.anatomy import PlannedPhantom
 from loaders.phantom.phantom import draw_phantom, write_phantoms
 from loaders.settings import build
@@ -139,9 +140,8 @@ def test_lungs_are_shown_as_the_target_shows_them(
         films = sorted(path.relative_to(source) for path in source.rglob("*.png"))
         for path in films:
             (tmp_path / "masks" / path).parent.mkdir(parents=True, exist_ok=True)
-            mask_HW = np.zeros((128, 128), np.uint8)
-            mask_HW[30:100, 20:55] = mask_HW[30:100, 70:105] = 255
-            Image.fromarray(mask_HW).save(tmp_path / "masks" / path)
+            frame_SS = np.asarray(Image.open(source / path).convert("L").resize((128, 128)))
+            Image.fromarray(shipped_segmenter().find(frame_SS).mask_SS).save(tmp_path / "masks" / path)
         (tmp_path / "masks.csv").write_text("\n".join(["path,mask", *(f"{path},masks/{path}" for path in films)]))
         changes["masks"] = str(tmp_path / "masks.csv")
     done = converted(source, aim, **changes)
