@@ -114,10 +114,12 @@ def lung_lines(results: dict[str, dict[str, Any]]) -> str:
         rows: list[tuple[str, ...]] = [("tested by", *(f"ROC-AUC, {LUNG_SEGMENTERS[name]}" for name in found))]
         for target in TARGETS:
             cells = [study.target(target) for study in found.values()]
-            if all(cells):
-                rows.append((TARGETS[target], *(with_interval("auc", cell.auc.estimate) for cell in cells if cell)))
+            if any(cells):
+                shown = (with_interval("auc", cell.auc.estimate) if cell else "not measured" for cell in cells)
+                rows.append((TARGETS[target], *shown))
         for target in ("lungs-only", "boxed"):
-            answers = [LUNG_ANSWERS[beyond_outline(study.target(target))] for study in found.values()]
+            cells = [study.target(target) for study in found.values()]
+            answers = [LUNG_ANSWERS[beyond_outline(cell)] if cell else "not measured" for cell in cells]
             rows.append((f"{TARGETS[target]} beside their outline", *answers))
         sizes = {study.num_samples for study in found.values()}
         lines += [*markdown(rows), "", f"n = {' and '.join(map(str, sorted(sizes)))} films with a credible mask.", ""]
