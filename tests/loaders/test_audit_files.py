@@ -110,7 +110,8 @@ def test_parts_of_phantoms_without_lungs_or_with_one_are_found(defect: str, seve
     found = 0
     for patient in range(8):
         part_HW = PLANTED[defect](phantom(patient, 512), severity, np.random.default_rng(patient))
-        found += bool({defect, "not-a-radiograph"} & set(own_defects(measured(part_HW), LIMITS)))
+        # what is beside the lungs may show one "lung": any of these defects leaves the film out
+        found += bool({*OF_LUNGS, "not-a-radiograph"} & set(own_defects(measured(part_HW), LIMITS)))
         assert defect not in own_defects(measured(phantom(patient, 512)), LIMITS)
     assert found >= least
 
