@@ -290,7 +290,7 @@ CODES: dict[str, Code] = {
         "shows nothing; find or name masks with --masks"
     ),
     "maps-of-lungs-alone": code(
-        "the frames show the lungs alone, so that maps that lie there do not tell the lungs from their outline"
+        "maps that lie in the lungs do not tell what is in them from their outline, since nothing else is shown"
     ),
     "images-without-mask": code(
         "no credible mask of the lungs was found in {without:,} of {images:,} images ({reasons}); the lung ratio "
@@ -637,7 +637,8 @@ CODES: dict[str, Code] = {
     "few-sources-to-probe": code("fewer than two sources with {least} patients (groups)", least=int),
     "no-headers": code("no headers: stored frames have none"),
     "no-predicted-views": code("no predicted views"),
-    "no-lung-masks": code("no lungs were looked for: the frames show the lungs alone"),
+    "no-lung-masks": code("no lungs were looked for"),
+    "frames-of-lungs-alone": code("the frames show the lungs alone; audit a beton of whole films"),
     "lungs-not-found": code(
         "{probes} leave out {films:,} of {images:,} films, which have no credible mask of their lungs ({percent})",
         probes=list[str],

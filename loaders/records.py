@@ -64,6 +64,8 @@ def decode_record(kind: type[R], content: bytes, where: str) -> R:
         raise IntegrityError(f"{where}: no JSON ({error}), expected what `{kind.made_by}` wrote; {remedy}") from error
     (expected,) = (field.default for field in msgspec.structs.fields(kind) if field.name == "version")
     if isinstance(raw, dict) and raw.get("version", expected) != expected:
+        if isinstance(raw["version"], int) and raw["version"] > expected:
+            remedy = f"a newer plainfilm wrote it: use that one, or {remedy}"
         raise IntegrityError(f"{where}: version {shortened(raw['version'])}, expected {expected}; {remedy}")
     try:
         if isinstance(raw, dict) and "version" not in raw:

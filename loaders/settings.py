@@ -132,7 +132,7 @@ def assemble(config: type[T], values: dict[str, Any]) -> T:
         elif field.metadata.get("given"):
             arguments[field.name] = tuple(values)
         elif field.default is dataclasses.MISSING:
-            raise ConfigError(f"{field.name}: missing, expected a value; see --help")
+            raise ConfigError(f"{field.name.upper()}: missing, expected a value; see --help")  # as the usage has it
     return config(**arguments)
 
 

@@ -186,7 +186,7 @@ def score_parts(tested: Tested) -> Parts:
     ]
     headers = ("masks", *(text for metric in METRICS for text in (short_name(metric), "95 % interval")))
     lines: list[Line | Sheet] = [
-        Line(f"{size_text(result.num_films, result.num_groups)}{seen}", "bold"),
+        Line(f"{size_text(result.num_films, result.num_groups, 'film')}{seen}", "bold"),
         Sheet(headers=headers, rows=tuple(rows)),
         Line(f"worst: {worst.film.path}, {short_name('dice')} {value_text('dice', result.worst)}"),
         *(Line(f"  {number} doubtful: {REFUSALS[code][0]}") for code, number in result.doubtful.items()),

@@ -177,6 +177,6 @@ def difference_texts(key: str, found: Estimate) -> tuple[str, str]:
     return value + unit, DASH if low is None or high is None else f"{low} to {high}{unit}"
 
 
-def size_text(num_images: int, num_groups: int) -> str:
+def size_text(num_images: int, num_groups: int, noun: str = "image") -> str:
     """How much was measured: "56 images of 33 groups"; a group is a patient, where patients are known."""
-    return f"{counted(num_images, 'image')} of {counted(num_groups, 'group')}"
+    return f"{counted(num_images, noun)} of {counted(num_groups, 'group')}"

@@ -161,4 +161,5 @@ def collection_of_betons(
         group_N=np.unique(group_N2, axis=0, return_inverse=True)[1].ravel(),
         source_N=tuple(sources),
         finding_NK=np.concatenate([beton.labels for beton in betons]) if betons[0].facts.num_findings else None,
+        lungs_alone=betons[0].facts.lungs != "off",
     )

@@ -16,7 +16,6 @@ import numpy as np
 from loaders.audit.collection import (
     ALPHA,
     MIN_GROUPS,
-    MISSING,
     Collection,
     input_of,
     pictures_of,
@@ -62,10 +61,10 @@ def probe_findings(
     features = {}
     for probe in LABEL_PROBES:
         shown_N = shown_to(probe, collection)
-        if (input_N := input_of(collection, probe)) is None:
-            skipped[probe.name] = caution(MISSING[probe.name])
+        if isinstance(given := input_of(collection, probe), Caution):
+            skipped[probe.name] = given
         elif shown_N.any():
-            features[probe] = spread_out(probe.features(input_N[shown_N]), shown_N)
+            features[probe] = spread_out(probe.features(given[shown_N]), shown_N)
     _, group_N = np.unique(collection.group_N, return_inverse=True)
     places = probed_findings(collection, group_N, skipped)
     tests = run_tests(features, collection.finding_NK, places, group_N, seed, permutations, resamples, progress)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from loaders.audit.findings import CollectionFinding, ProbeFinding
-from loaders.audit.probes import COLLECTION_PROBE, LABEL_PROBES, LUNG_PROBES, SOURCE_PROBE, Probe
+from loaders.audit.probes import COLLECTION_PROBE, LABEL_PROBES, LUNG_PROBES, SHOWN, SOURCE_PROBE, VIEW_PROBE, Probe
 from loaders.cautions import Caution, caution
 from loaders.images.lungs import Lungs
 from loaders.images.quality import SMALL, shrink_lungs
@@ -34,6 +34,7 @@ MISSING = {  # probe → why it has no input
     "view": "no-predicted-views",
     **dict.fromkeys((probe.name for probe in LUNG_PROBES), "no-lung-masks"),
 }
+OF_WHOLE_FILMS = (*SHOWN, *(probe.name for probe in LUNG_PROBES), VIEW_PROBE.name)  # of more than lies in the lungs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +47,7 @@ class Collection:
     and aspect; bits; None for a beton.  view_N: float64, log odds of a lateral view, as predicted; None without a
     prediction.  masks_NSS: bool, the lungs, by nets not known to have seen its group; empty where no mask is
     credible; None where they were not looked for.  finding_NK: float32, of findings, of which classes has the names: 1
-    present, 0 absent, NaN unknown; None of classes.
+    present, 0 absent, NaN unknown; None of classes.  lungs_alone: the frames show nothing else.
     """
 
     frames_NSS: np.ndarray
@@ -58,6 +59,7 @@ class Collection:
     view_N: np.ndarray | None = None
     masks_NSS: np.ndarray | None = None
     finding_NK: np.ndarray | None = None
+    lungs_alone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,21 +146,24 @@ def class_tasks(collection: Collection, skipped: dict[str, Caution]) -> Iterator
             groups = len(np.unique(collection.group_N[collection.label_N == label]))
             skipped[f"class {name}"] = caution("few-patients-of-class", groups=groups, least=MIN_GROUPS)
     for probe in LABEL_PROBES:
-        input_N, shown_N = input_of(collection, probe), np.flatnonzero(shown_to(probe, collection))
+        given, shown_N = input_of(collection, probe), np.flatnonzero(shown_to(probe, collection))
         inside_N, target_N, kept = learnable(collection.label_N[shown_N], collection.group_N[shown_N])
         if len(kept) < 2:
             skipped[probe.name] = caution("few-classes-to-probe", least=MIN_GROUPS)
-        elif input_N is None:
-            skipped[probe.name] = caution(MISSING[probe.name])
+        elif isinstance(given, Caution):
+            skipped[probe.name] = given
         else:
-            yield ProbeTask(probe=probe, rows_N=shown_N[inside_N], input_N=input_N, target_N=target_N)
+            yield ProbeTask(probe=probe, rows_N=shown_N[inside_N], input_N=given, target_N=target_N)
     skipped |= without_lungs(collection, np.arange(len(collection.classes)) == collection.label_N[:, None])
 
 
-def input_of(collection: Collection, probe: Probe) -> np.ndarray | None:
-    """What a probe of the label makes its features from; None where the collection has none."""
+def input_of(collection: Collection, probe: Probe) -> np.ndarray | Caution:
+    """What a probe of the label makes its features from, or why the collection has nothing for it."""
+    if collection.lungs_alone and probe.name in OF_WHOLE_FILMS:
+        return caution("frames-of-lungs-alone")
     inputs = {"header": collection.header_NF, "view": collection.view_N}
-    return collection.masks_NSS if probe in LUNG_PROBES else inputs.get(probe.name, collection.frames_NSS)
+    given = collection.masks_NSS if probe in LUNG_PROBES else inputs.get(probe.name, collection.frames_NSS)
+    return caution(MISSING[probe.name]) if given is None else given
 
 
 def shown_to(probe: Probe, collection: Collection) -> np.ndarray:

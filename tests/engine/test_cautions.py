@@ -501,13 +501,13 @@ def refusals(num_positive: int, num_negative: int) -> list[Caution]:
     return [point.refused for point in choose_operating_points(is_N, np.arange(len(is_N)) / 100) if point.refused]
 
 
-def unprobed(*patients: int, masks_NSS: np.ndarray | None = None) -> list[Caution]:
+def unprobed(*patients: int, masks_NSS: np.ndarray | None = None, lungs_alone: bool = False) -> list[Caution]:
     """Why probes of stored frames from one source are not run.  patients: of each class, with one image each."""
     label_N, skipped = np.repeat(np.arange(len(patients)), patients), dict[str, Caution]()
     collection = Collection(
         frames_NSS=np.zeros((len(label_N), 92, 92), np.uint8), label_N=label_N, classes=("a", "b"),
         group_N=np.arange(len(label_N)), source_N=("s",) * len(label_N), finding_NK=np.eye(len(label_N)),
-        masks_NSS=masks_NSS,
+        masks_NSS=masks_NSS, lungs_alone=lungs_alone,
     )  # fmt: skip
     for tasks in (class_tasks, source_tasks):
         list(tasks(collection, skipped))  # runs none of them
@@ -730,6 +730,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "compile-never": ("compilation", lambda case: compiled_on("cpu", "auto")),
     "compile-not-yet": ("compilation", lambda case: compiled_on("mps", "auto")),
     "no-lung-masks": ("probes", lambda case: unprobed(12, 10)),
+    "frames-of-lungs-alone": ("probes", lambda case: unprobed(12, 10, lungs_alone=True)),
     "lungs-not-found": ("probes", lambda case: unprobed(12, 10, masks_NSS=np.zeros((22, 92, 92), bool))),
     "no-groups-to-probe": ("probes", lambda case: [*probe_run(case.place, case.foreign()).skipped.values()]),
 }

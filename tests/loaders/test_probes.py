@@ -658,8 +658,12 @@ def test_lungs_of_a_beton_are_looked_for_unless_it_shows_them_alone(
     write_beton(tmp_path / "a.beton", frames_NSS, np.arange(len(plan)) % 2, rows_N, facts, 2 << 20)
     found = audit_beton(tmp_path / "a.beton", 0, 99, lambda phase, done, total: None)
     assert isinstance(found, CollectionFinding)
-    looked = {probe.name for probe in found.probes} >= OF_LUNGS
-    assert looked == (lungs == "off") != (found.skipped.get("silhouette") == caution("no-lung-masks"))
+    looked = {probe.name for probe in found.probes}
+    alone = {name for name, why in found.skipped.items() if why == caution("frames-of-lungs-alone")}
+    assert looked >= {"thumbnail", "histogram", "sharpness"}
+    of_films = {*SHOWN, *OF_LUNGS, "view"}
+    assert (looked >= of_films, alone) == ((True, set()) if lungs == "off" else (False, of_films))
+    assert not looked & alone
 
 
 def fields_of(collection: Collection) -> dict[str, object]:
