@@ -1,8 +1,10 @@
-"""`make bench-equivalence`: whether the engine learns as well as the plain recipe in eager PyTorch.
+"""`make bench-equivalence`: whether the engine learns as well in bfloat16 as in float32, and as plain eager PyTorch.
 
-Both train on the same phantoms, from the same first weights, with the same batches and dropout seeds, to the end of
-the same schedule, once a seed. Rounding then makes them part ways, so that only the best validation F1 can be compared:
-paired by seed, its mean difference with a 95 % interval of Student's t. Exits with 1 unless that lies within one point.
+Each way trains on the same phantoms, from the same first weights, with the same batches and dropout seeds, on the same
+schedule, once a seed. Rounding makes them part ways, so that only results can be compared: the held-out ROC-AUC of the
+epoch with the best validation F1, and that F1, paired by seed. Exits with 1 unless the 90 % interval of Student's t
+for the AUC of bfloat16 less that of float32 lies within 1.5 points. Each training is stored when it is done, and not
+repeated by the same command on the same commit.
 """
 
 # N samples, H W rows and columns of the crop, K classes
@@ -16,7 +18,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from torch import nn
 
 from benchmarks.provenance import describe, provenance
 from benchmarks.settings import RESULTS
+from engine.config import Switch
 from engine.device import choose_policy
 from engine.networks.cnn import Cnn
 from engine.statistics.metrics import all_metrics
@@ -37,12 +40,14 @@ from loaders.phantom.phantom import write_phantoms
 from loaders.sampling import DROPOUT, scalar_seed
 from tests.naive import Plain
 
-CROP = 32
-PATIENTS = 2500
-VALIDATION = 0.8  # 2,000 images
+CROP = 64
+TRAINING, VALIDATION, HELD_OUT = 2000, 400, 2000  # images, one a patient
 STRENGTH = 0.4  # of the finding, so that F1 ends between 0.85 and 0.95
 PATIENCE, MIN_DELTA = 7, 0.001
-POINT = 0.01
+Way = Literal["bfloat16", "float32", "plain"]
+WAYS: tuple[Way, ...] = ("bfloat16", "float32", "plain")  # the engine in either precision; the recipe in plain PyTorch
+PAIRS: tuple[tuple[Way, Way], ...] = (("bfloat16", "float32"), ("float32", "plain"), ("bfloat16", "plain"))
+CLOSE, LEVEL = 0.015, 0.90  # of the first pair's AUC: the interval, and its level
 MEANINGFUL = (0.85, 0.95)  # mean F1: else neither has learnt, or both have learnt all there is
 LEARNING_RATE = 1e-3
 DROPPED = 0.5
@@ -73,21 +78,23 @@ class BareTraining:
     """A network and two loaders.  Owns the betons' maps; close it, or use `with`.
 
     stock: train with PyTorch's step, from the same first weights, with the same batches and dropout seeds.
+    amp: whether the engine trains in bfloat16; it predicts in float32, as `evaluate` does.
     """
 
-    def __init__(self, folder: Path, config: LoaderConfig, *, stock: bool = False) -> None:
+    def __init__(self, folder: Path, config: LoaderConfig, *, stock: bool = False, amp: Switch = "off") -> None:
         self._stack = ExitStack()
         self.loader = self._stack.enter_context(Loader(folder / "train.beton", config, tensors=True, training=True))
         self.val_loader = self._stack.enter_context(Loader(folder / "val.beton", config, tensors=True, training=False))
         facts = self.loader.beton.facts
         self.positive = facts.classes.index(facts.positive)
         self.policy = choose_policy("cpu", "off", "off", num_steps=0)
+        training = choose_policy("cpu", amp, "off", num_steps=0)
         torch.manual_seed(config.seed)
         network = Cnn(len(facts.classes), facts.crop, DROPPED)
         self.stock = Stock(network, facts.crop, self.policy.device) if stock else None
         self.network = self.stock.network if self.stock else network
         learner = make_learner(
-            network, self.policy, learning_rate=LEARNING_RATE, batch_size=config.batch_size, class_weight_K=None
+            network, training, learning_rate=LEARNING_RATE, batch_size=config.batch_size, class_weight_K=None
         )
         self.step, self.steps = Step(learner, len(facts.classes)), 0
 
@@ -102,8 +109,13 @@ class BareTraining:
             else:
                 train_step(self.step, frames_N1HW, labels_N, seed=seed, number=self.steps)
             self.steps += 1
-        label_N, logits_NK = predict(self.network, self.val_loader, self.policy)
-        return float(all_metrics(label_N, softmax(logits_NK.astype(np.float64), axis=1), self.positive)["f1"])
+        return self.metrics(self.val_loader)["f1"]
+
+    def metrics(self, loader: Loader) -> dict[str, float]:
+        """F1 and AUC of the network as it is."""
+        label_N, logits_NK = predict(self.network, loader, self.policy)
+        found = all_metrics(label_N, softmax(logits_NK.astype(np.float64), axis=1), self.positive)
+        return {name: float(found[name]) for name in ("f1", "auc")}
 
     def __enter__(self) -> Self:
         return self
@@ -115,78 +127,118 @@ class BareTraining:
 
 
 def draw(folder: Path) -> Path:
-    """Phantoms as betons; gives their folder."""
-    manifest = write_phantoms(
-        PhantomConfig(out=folder / "phantoms", patients=PATIENTS, images_per_patient=1, size=64, strength=STRENGTH)
-    )
-    config = ConvertConfig(
-        catalog=CatalogConfig(manifest=manifest),
-        out=folder / "betons",
-        size=CROP,
-        val=VALIDATION,
-        site_key=folder / "site.key",
-    )
-    convert(config)
-    return folder / "betons"
+    """Phantoms as betons, unless they are there; gives their folder."""
+    betons, patients = folder / "betons", TRAINING + VALIDATION + HELD_OUT
+    if not (betons / "train.beton").exists():
+        manifest = write_phantoms(
+            PhantomConfig(out=folder / "phantoms", patients=patients, images_per_patient=1, size=96, strength=STRENGTH)
+        )
+        settings = {"size": CROP, "val": VALIDATION / (TRAINING + VALIDATION), "holdout": HELD_OUT / patients}
+        catalog = CatalogConfig(manifest=manifest)
+        convert(ConvertConfig(catalog=catalog, out=betons, site_key=folder / "site.key", **settings))  # type: ignore[arg-type]
+    return betons
 
 
-def best_f1(folder: Path, seed: int, epochs: int, *, stock: bool) -> float:
-    """The best validation F1 of one training to the end of the schedule.  stock: with PyTorch's step."""
-    best, best_epoch = -1.0, 0
-    with BareTraining(folder, LoaderConfig(training=True, seed=seed), stock=stock) as training:
+def trained(folder: Path, seed: int, way: Way, epochs: int) -> dict[str, float]:
+    """One training: its best validation F1, the held-out AUC of that epoch's weights, its epochs and seconds."""
+    started, best, best_epoch, weights = time.perf_counter(), -1.0, 0, {}
+    config, amp = LoaderConfig(training=True, seed=seed), "on" if way == "bfloat16" else "off"
+    with BareTraining(folder, config, stock=way == "plain", amp=amp) as training:  # type: ignore[arg-type]
         for epoch in range(epochs):
             found = training.epoch()
             if found > best + MIN_DELTA:
                 best, best_epoch = found, epoch
+                weights = {name: value.clone() for name, value in training.network.state_dict().items()}
             if epoch - best_epoch >= PATIENCE:
                 break
-    return best
+        training.network.load_state_dict(weights)
+        with Loader(folder / "heldout.beton", config, tensors=True, training=False) as held_out:
+            auc = training.metrics(held_out)["auc"]
+    return {"f1": best, "auc": auc, "epochs": epoch + 1, "seconds": round(time.perf_counter() - started, 1)}
 
 
-def student_interval(differences: list[float]) -> tuple[float, float, float]:
-    """Mean of paired differences, and the ends of its 95 % interval of Student's t."""
+def student_interval(differences: list[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of paired differences, and the ends of its interval of Student's t."""
     mean, number = statistics.mean(differences), len(differences)
-    half = float(student.ppf(0.975, number - 1)) * statistics.stdev(differences) / number**0.5
+    half = float(student.ppf(0.5 + level / 2, number - 1)) * statistics.stdev(differences) / number**0.5
     return mean, mean - half, mean + half
+
+
+def differences(runs: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
+    """Each pair of ways by AUC and F1: mean difference and its interval, over the seeds that both have.
+
+    runs: way → seed → what `trained` gives.
+    """
+    rows = []
+    for one, other in PAIRS:
+        seeds = [seed for seed in runs.get(one, {}) if seed in runs.get(other, {})]
+        for metric in ("auc", "f1") if len(seeds) > 1 else ():
+            paired = [runs[one][seed][metric] - runs[other][seed][metric] for seed in seeds]
+            mean, low, high = student_interval(paired, LEVEL)
+            rows.append({"ways": [one, other], "metric": metric, "seeds": len(seeds), "mean": mean,
+                         "low": low, "high": high})  # fmt: skip
+    return rows
+
+
+def missed(found: dict[str, Any]) -> list[str]:
+    """What was to be shown, and was not.  found: the stored record."""
+    first = [row for row in found["differences"] if row["metric"] == "auc" and row["ways"] == list(PAIRS[0])]
+    lacking = [] if first else [f"fewer than two seeds of {' and '.join(PAIRS[0])}"]
+    lacking += [
+        f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f} points of AUC, expected within ±{100 * CLOSE}"
+        for row in first
+        if not -CLOSE <= row["low"] <= row["high"] <= CLOSE
+    ]
+    means = {way: statistics.mean(one["f1"] for one in runs.values()) for way, runs in found["runs"].items() if runs}
+    lacking += [
+        f"mean best F1 of {way} {f1:.3f}, expected {MEANINGFUL[0]} to {MEANINGFUL[1]}: the phantoms are too easy or "
+        "too hard to compare"
+        for way, f1 in means.items()
+        if not MEANINGFUL[0] <= f1 <= MEANINGFUL[1]
+    ]
+    return lacking
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.equivalence", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=20, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=30, help="most epochs; default: %(default)s")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="what to train; default: all")
     parser.add_argument("--out", type=Path, default=RESULTS / "equivalence.json", help="default: %(default)s")
+    parser.add_argument("--work", type=Path, help="folder of the phantoms, kept; default: a temporary one")
     chosen = parser.parse_args(arguments)
     facts = provenance()
     print(describe(facts))
-    pairs: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        betons = draw(Path(folder))
-        for seed in range(chosen.seeds):
-            before = time.perf_counter()
-            ours, theirs = (best_f1(betons, seed, chosen.epochs, stock=stock) for stock in (False, True))
-            pairs.append((ours, theirs))
-            taken = time.perf_counter() - before
-            print(f"seed {seed}: plainfilm {ours:.4f}, plain recipe {theirs:.4f} ({taken:.0f} s)", flush=True)
-    mean, low, high = student_interval([ours - theirs for ours, theirs in pairs])
-    ours_mean, theirs_mean = np.mean(pairs, axis=0).tolist()
-    within = low >= -POINT and high <= POINT
-    meaningful = all(MEANINGFUL[0] <= f1 <= MEANINGFUL[1] for f1 in (ours_mean, theirs_mean))
-    if not meaningful:
-        print(f"best F1 outside {MEANINGFUL[0]} to {MEANINGFUL[1]}: the phantoms are too easy or too hard to compare")
-    print(
-        f"best validation F1: plainfilm {ours_mean:.4f}, plain recipe {theirs_mean:.4f}; difference {mean:+.4f}, "
-        f"95 % interval {low:+.4f} to {high:+.4f}: {'within' if within else 'not within'} one point"
-    )
-    record = {
-        "provenance": facts,
-        "settings": {"crop": CROP, "patients": PATIENTS, "strength": STRENGTH, "epochs": chosen.epochs},
-        "pairs": pairs,
-        "difference": {"mean": mean, "low": low, "high": high, "within_one_point": within, "meaningful": meaningful},
-    }
+    settings = {"crop": CROP, "training": TRAINING, "validation": VALIDATION, "held_out": HELD_OUT,
+                "strength": STRENGTH, "epochs": chosen.epochs, "level": LEVEL}  # fmt: skip
+    record: dict[str, Any] = {"provenance": facts, "settings": settings, "runs": {way: {} for way in WAYS}}
+    stored = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
+    if stored.get("settings") == settings and stored["provenance"]["commit"] == facts["commit"]:
+        record = stored
     chosen.out.parent.mkdir(exist_ok=True)
-    chosen.out.write_text(json.dumps(record, indent=1) + "\n")
-    return int(not (within and meaningful))
+    with ExitStack() as stack:
+        work = chosen.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        work.mkdir(parents=True, exist_ok=True)
+        betons = draw(work)
+        for seed in range(chosen.seeds):
+            for way in chosen.ways:
+                if str(seed) not in record["runs"][way]:
+                    found = trained(betons, seed, way, chosen.epochs)
+                    record["runs"][way][str(seed)] = found
+                    record["differences"] = differences(record["runs"])
+                    chosen.out.write_text(json.dumps(record, indent=1) + "\n")
+                    print(f"seed {seed}, {way}: {found}", flush=True)
+    for row in record["differences"]:
+        print(f"{' less '.join(row['ways'])}, {row['metric']}: {points(row)}, {row['seeds']} seeds")
+    print("\n".join(lacking := missed(record)) or "as expected")
+    return int(bool(lacking))
+
+
+def points(row: dict[str, Any]) -> str:
+    """A mean difference with its interval, in points."""
+    mean, low, high = (100 * row[key] for key in ("mean", "low", "high"))
+    return f"{mean:+.2f} points ({low:+.2f} to {high:+.2f})"
 
 
 if __name__ == "__main__":

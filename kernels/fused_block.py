@@ -1,10 +1,14 @@
-"""The fused block: batch norm, ReLU and max-pool 2×2 of a convolution's output in one pass, and its gradients."""
+"""The fused block: batch norm, ReLU and max-pool 2×2 of a convolution's output in one pass, and its gradients.
+
+Pictures and gradients are float32, or all of them bfloat16 as uint16 (kernels.bfloat16); sums are float64.
+"""
 
 # N images, of which start to stop - 1 are processed, H W rows and columns of the convolution, h w of the pooled picture
 # (H // 2, W // 2), C channels, M = rows × W
 
 import numpy as np
 
+from kernels.bfloat16 import narrow, wide
 from kernels.jit import inlined, kernel
 
 ZERO = np.float32(0)
@@ -45,10 +49,10 @@ def extreme_of(a, b, c, d, sign):
 def pool_into(extreme_NhwC, corner_NhwC, sum_N2C, convolved_NHWC, sign_C, start, stop):
     """Find each 2×2 window's extreme, and sum up every pixel for the batch statistics, in one pass.
 
-    extreme_NhwC: float32, written whole: the convolution's output where the normalised one is largest, which is at its
+    extreme_NhwC: written whole: the convolution's output where the normalised one is largest, which is at its
     maximum, or at its minimum where batch norm's weight is negative.  corner_NhwC: uint8, written whole: which of the
     window's pixels, 0 to 3 by rows; the first of equals.  sum_N2C: float64, overwritten: sums and sums of squares; an
-    odd last row or column counts.  convolved_NHWC: float32.  sign_C: float32, that weight's sign, 1, 0 or -1.
+    odd last row or column counts.  sign_C: float32, that weight's sign, 1, 0 or -1.
     Source: batch norm is monotonous, so it commutes with the maximum (DESIGN, Devices).
     """
     for image in range(start, stop):
@@ -64,19 +68,20 @@ def pool_into(extreme_NhwC, corner_NhwC, sum_N2C, convolved_NHWC, sign_C, start,
                 lower_left, lower_right = convolved_HWC[top + 1, left], convolved_HWC[top + 1, left + 1]
                 extreme_C, corner_C = extreme_hwC[row, column], corner_hwC[row, column]
                 for channel in range(channels):
-                    a, b = upper_left[channel], upper_right[channel]
-                    c, d = lower_left[channel], lower_right[channel]
-                    extreme_C[channel], corner_C[channel] = extreme_of(a, b, c, d, sign_C[channel])
+                    a, b = wide(upper_left[channel]), wide(upper_right[channel])
+                    c, d = wide(lower_left[channel]), wide(lower_right[channel])
+                    extreme, corner = extreme_of(a, b, c, d, sign_C[channel])
+                    extreme_C[channel], corner_C[channel] = narrow(extreme, extreme_C), corner
                 for channel in range(channels):
-                    a, b = np.float64(upper_left[channel]), np.float64(upper_right[channel])
-                    c, d = np.float64(lower_left[channel]), np.float64(lower_right[channel])
+                    a, b = np.float64(wide(upper_left[channel])), np.float64(wide(upper_right[channel]))
+                    c, d = np.float64(wide(lower_left[channel])), np.float64(wide(lower_right[channel]))
                     sum_2C[0, channel] += (a + b) + (c + d)
                     sum_2C[1, channel] += (a * a + b * b) + (c * c + d * d)
         for row in range(height):
             for column in range(2 * columns if row < 2 * rows else 0, width):
                 pixel_C = convolved_HWC[row, column]
                 for channel in range(channels):
-                    value = np.float64(pixel_C[channel])
+                    value = np.float64(wide(pixel_C[channel]))
                     sum_2C[0, channel] += value
                     sum_2C[1, channel] += value * value
 
@@ -85,7 +90,7 @@ def pool_into(extreme_NhwC, corner_NhwC, sum_N2C, convolved_NHWC, sign_C, start,
 def activate_into(out_NhwC, corner_NhwC, extreme_NhwC, mean_C, scale_C, shift_C, start, stop):
     """Normalise and rectify the extremes; corners whose ReLU is closed become DEAD.
 
-    out_NhwC: float32, written whole: max(0, (extreme - mean) · scale + shift); not a number stays what it is.
+    out_NhwC: written whole: max(0, (extreme - mean) · scale + shift); not a number stays what it is.
     """
     for image in range(start, stop):
         out_hwC, corner_hwC, extreme_hwC = out_NhwC[image], corner_NhwC[image], extreme_NhwC[image]
@@ -94,9 +99,9 @@ def activate_into(out_NhwC, corner_NhwC, extreme_NhwC, mean_C, scale_C, shift_C,
             for column in range(out_hwC.shape[1]):
                 out_C, corner_C, extreme_C = out_hwC[row, column], corner_hwC[row, column], extreme_hwC[row, column]
                 for channel in range(channels):
-                    value = (extreme_C[channel] - mean_C[channel]) * scale_C[channel] + shift_C[channel]
+                    value = (wide(extreme_C[channel]) - mean_C[channel]) * scale_C[channel] + shift_C[channel]
                     closed = value <= ZERO
-                    out_C[channel] = ZERO if closed else value
+                    out_C[channel] = narrow(ZERO if closed else value, out_C)
                     corner_C[channel] = DEAD if closed else corner_C[channel]
 
 
@@ -116,9 +121,9 @@ def sum_gradients_into(sum_N2C, gradient_NhwC, corner_NhwC, extreme_NhwC, mean_C
                 gradient_C, corner_C = gradient_hwC[row, column], corner_hwC[row, column]
                 extreme_C = extreme_hwC[row, column]
                 for channel in range(channels):
-                    passed = ZERO if corner_C[channel] == DEAD else gradient_C[channel]
+                    passed = ZERO if corner_C[channel] == DEAD else wide(gradient_C[channel])
                     sum_2C[0, channel] += np.float64(passed)
-                    sum_2C[1, channel] += np.float64(passed) * np.float64(extreme_C[channel] - mean_C[channel])
+                    sum_2C[1, channel] += np.float64(passed) * np.float64(wide(extreme_C[channel]) - mean_C[channel])
 
 
 @kernel
@@ -138,12 +143,13 @@ def gradient_in_place(convolved_NHWC, gradient_NhwC, corner_NhwC, mean_C, scale_
                 for corner in range(4):  # one after another: with four arrays to write, the loop would not vectorise
                     pixel_C = convolved_HWC[2 * row + corner // 2, 2 * column + corner % 2]
                     for channel in range(channels):
-                        passed = gradient_C[channel] if corner_C[channel] == corner else ZERO
-                        pixel_C[channel] = passed * scale_C[channel] - (
-                            offset_C[channel] + slope_C[channel] * (pixel_C[channel] - mean_C[channel])
-                        )
+                        passed = wide(gradient_C[channel]) if corner_C[channel] == corner else ZERO
+                        centred = wide(pixel_C[channel]) - mean_C[channel]
+                        through_statistics = offset_C[channel] + slope_C[channel] * centred
+                        pixel_C[channel] = narrow(passed * scale_C[channel] - through_statistics, pixel_C)
         for row in range(height):  # pixels of no window
             for column in range(2 * columns if row < 2 * rows else 0, width):
                 pixel_C = convolved_HWC[row, column]
                 for channel in range(channels):
-                    pixel_C[channel] = -(offset_C[channel] + slope_C[channel] * (pixel_C[channel] - mean_C[channel]))
+                    centred = wide(pixel_C[channel]) - mean_C[channel]
+                    pixel_C[channel] = narrow(-(offset_C[channel] + slope_C[channel] * centred), pixel_C)

@@ -10,6 +10,7 @@ the frames' 9×9 correlations, and the gradient of the weights from one pass ove
 
 import numpy as np
 
+from kernels.bfloat16 import narrow, wide
 from kernels.fused_block import DEAD, ZERO, extreme_of
 from kernels.jit import inlined, kernel
 
@@ -64,7 +65,7 @@ def first_block_into(
 ):
     """Convolution, batch norm, pooling and ReLU of one frame.
 
-    out_NhwC: float32, corner_NhwC: uint8, both written whole, as by pool_into and activate_into of kernels.fused_block.
+    out_NhwC: float32 or bfloat16, corner_NhwC: uint8, both written whole, as by pool_into and activate_into of kernels.fused_block.
     pixel_4C: float32, overwritten.
     """
     for image in range(start, stop):
@@ -81,7 +82,7 @@ def first_block_into(
                     extreme, corner = extreme_of(a, b, c, d, sign_C[channel])
                     value = (extreme - mean_C[channel]) * scale_C[channel] + shift_C[channel]
                     closed = value <= ZERO
-                    out_C[channel] = ZERO if closed else value
+                    out_C[channel] = narrow(ZERO if closed else value, out_C)
                     corner_C[channel] = DEAD if closed else corner
 
 
@@ -90,6 +91,7 @@ def first_gradients_into(sum_NTC, gradient_NhwC, corner_NhwC, frame_NPP, partial
     """Sum up each gradient times the nine pixels that its extreme came from.
 
     sum_NTC: float64, overwritten: a row for each of the nine taps, then the sums of the gradients alone.
+    gradient_NhwC: float32 or bfloat16.
     partial_9C: float32, of one row of windows; passed_4C: float32, a window's gradients by corner.  Both overwritten.
     """
     for image in range(start, stop):
@@ -106,7 +108,7 @@ def first_gradients_into(sum_NTC, gradient_NhwC, corner_NhwC, frame_NPP, partial
                 for corner in range(4):
                     passed_C = passed_4C[corner]
                     for channel in range(channels):
-                        passed_C[channel] = gradient_C[channel] if corner_C[channel] == corner else ZERO
+                        passed_C[channel] = wide(gradient_C[channel]) if corner_C[channel] == corner else ZERO
                 for tap in range(TAPS):
                     upper = frame_PP[2 * row + tap // 3, 2 * column + tap % 3 : 2 * column + tap % 3 + 2]
                     lower = frame_PP[2 * row + tap // 3 + 1, 2 * column + tap % 3 : 2 * column + tap % 3 + 2]

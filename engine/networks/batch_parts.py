@@ -21,15 +21,16 @@ CACHED = 300_000  # floats of columns at once: they should stay in a core's cach
 
 
 def pixels(tensor_NCHW: Tensor) -> np.ndarray:
-    """A channels_last tensor's own memory as an array (N, H, W, C)."""
-    return tensor_NCHW.detach().permute(0, 2, 3, 1).numpy()
+    """A channels_last tensor's own memory as an array (N, H, W, C): float32, or bfloat16 as uint16."""
+    tensor_NHWC = tensor_NCHW.detach().permute(0, 2, 3, 1)
+    return (tensor_NHWC.view(torch.uint16) if tensor_NHWC.dtype == torch.bfloat16 else tensor_NHWC).numpy()
 
 
-def empty(shape_NHWC: tuple[int, int, int, int]) -> Tensor:
-    """A tensor (N, C, H, W), float32, whose strides are those of channels_last also where a side is 1."""
+def empty(shape_NHWC: tuple[int, int, int, int], dtype: torch.dtype) -> Tensor:
+    """A tensor (N, C, H, W) whose strides are those of channels_last also where a side is 1."""
     num_images, height, width, channels = shape_NHWC
     strides = (height * width * channels, 1, width * channels, channels)
-    return torch.empty_strided((num_images, channels, height, width), strides)
+    return torch.empty_strided((num_images, channels, height, width), strides, dtype=dtype)
 
 
 def for_each_part(work: Callable[[int, int], T], num_images: int) -> list[T]:

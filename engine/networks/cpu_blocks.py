@@ -69,8 +69,10 @@ def update_running(norm: nn.BatchNorm2d, batch: Statistics) -> None:
 
 
 def fused_block(pictures_NCHW: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-    """relu(max_pool2d(norm(convolution(pictures)), 2)), float32 (N, K, h, w) in channels_last.
+    """relu(max_pool2d(norm(convolution(pictures)), 2)), (N, K, h, w) in channels_last.
 
+    pictures: float32 or bfloat16, as which weights, pictures and gradients are then multiplied and kept; statistics and
+    gradients of parameters are float32 or wider.
     convolution: 3×3, padding 1, no bias.  Updates the running statistics in training mode.
     Errors: ValueError for a single value a channel in training; RuntimeError for a second backward pass.
     """
@@ -86,12 +88,13 @@ class FusedBlock(torch.autograd.Function):
         ctx: Any, pictures_NCHW: Tensor, weight_KC33: Tensor, scale_K: Tensor, shift_K: Tensor, norm: nn.BatchNorm2d
     ) -> Tensor:
         pictures_NCHW = pictures_NCHW.contiguous(memory_format=torch.channels_last)
+        weight_KC33 = weight_KC33.to(pictures_NCHW.dtype)
         convolved_NKHW = functional.conv2d(pictures_NCHW, weight_KC33, padding=1)
         convolved_NKHW = convolved_NKHW.contiguous(memory_format=torch.channels_last)  # which it nearly always is
         convolved_NHWK = pixels(convolved_NKHW)
         num_images, height, width, channels = convolved_NHWK.shape
         pooled = (num_images, height // 2, width // 2, channels)
-        extreme_NhwK, corner_NhwK = np.empty(pooled, np.float32), np.empty(pooled, np.uint8)
+        extreme_NhwK, corner_NhwK = np.empty(pooled, convolved_NHWK.dtype), np.empty(pooled, np.uint8)
         sum_N2K = np.empty((num_images, 2, channels))
         sign_K = signs(scale_K)
         for_each_part(partial(pool_into, extreme_NhwK, corner_NhwK, sum_N2K, convolved_NHWK, sign_K), num_images)
@@ -101,7 +104,7 @@ class FusedBlock(torch.autograd.Function):
             statistics = batch_statistics(sum_K, square_sum_K, num_images * height * width)
             update_running(norm, statistics)
         constants = normalisation(statistics, norm)
-        out_NKhw = empty(pooled)
+        out_NKhw = empty(pooled, pictures_NCHW.dtype)
         for_each_part(partial(activate_into, pixels(out_NKhw), corner_NhwK, extreme_NhwK, *constants), num_images)
         ctx.save_for_backward(pictures_NCHW, weight_KC33)
         ctx.kept = (convolved_NKHW, extreme_NhwK, corner_NhwK, statistics, constants, norm)
@@ -130,12 +133,14 @@ class FusedBlock(torch.autograd.Function):
         slope_K = (factor_K * scale_gradient_K / deviation_K * share).astype(np.float32)
         constants = (mean_K, factor_K, slope_K, offset_K)
         for_each_part(partial(gradient_in_place, convolved_NHWK, gradient_NhwK, corner_NhwK, *constants), num_images)
-        products = ctx.needs_input_grad[1] and convolved_NHWK[0, :, :, 0].size >= FEW
+        wide = pictures_NCHW.dtype == torch.float32
+        products = wide and ctx.needs_input_grad[1] and convolved_NHWK[0, :, :, 0].size >= FEW
         wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1] and not products, False]
         gradients = convolution_backward(
             convolved_NKHW, pictures_NCHW, weight_KC33, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
         )
         weight_gradient_KC33 = weight_gradient(pictures_NCHW, convolved_NKHW) if products else gradients[1]
+        weight_gradient_KC33 = None if weight_gradient_KC33 is None else weight_gradient_KC33.float()
         return gradients[0], weight_gradient_KC33, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None
 
 
@@ -155,13 +160,16 @@ def as_float32(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
-def fused_first_block(frames_N1HW: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-    """relu(max_pool2d(norm(convolution(frames)), 2)), float32 (N, K, h, w) in channels_last.
+def fused_first_block(
+    frames_N1HW: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """relu(max_pool2d(norm(convolution(frames)), 2)), (N, K, h, w) in channels_last.
 
+    frames: float32, and so is the convolution; dtype, float32 or bfloat16: of what it gives.
     convolution: 3×3, padding 1, no bias, one channel in.  Frames get no gradient.
     Errors: ValueError for a single value a channel in training.
     """
-    return FusedFirstBlock.apply(frames_N1HW, convolution.weight, norm.weight, norm.bias, norm)
+    return FusedFirstBlock.apply(frames_N1HW, convolution.weight, norm.weight, norm.bias, norm, dtype)
 
 
 class FusedFirstBlock(torch.autograd.Function):
@@ -174,8 +182,9 @@ class FusedFirstBlock(torch.autograd.Function):
     @staticmethod
     @SILENT
     def forward(
-        ctx: Any, frames_N1HW: Tensor, weight_K133: Tensor, scale_K: Tensor, shift_K: Tensor, norm: nn.BatchNorm2d
-    ) -> Tensor:
+        ctx: Any, frames_N1HW: Tensor, weight_K133: Tensor, scale_K: Tensor, shift_K: Tensor, norm: nn.BatchNorm2d,
+        dtype: torch.dtype,
+    ) -> Tensor:  # fmt: skip
         frame_NPP = functional.pad(frames_N1HW.detach()[:, 0], (1, 1, 1, 1)).numpy()
         num_images, _, height, width = frames_N1HW.shape
         weight_9K = np.ascontiguousarray(weight_K133.detach().reshape(-1, TAPS).numpy().T)
@@ -188,7 +197,7 @@ class FusedFirstBlock(torch.autograd.Function):
             update_running(norm, statistics)
         constants, sign_K = normalisation(statistics, norm), signs(scale_K)
         pooled = (num_images, height // 2, width // 2, weight_9K.shape[1])
-        out_NKhw, corner_NhwK = empty(pooled), np.empty(pooled, np.uint8)
+        out_NKhw, corner_NhwK = empty(pooled, dtype), np.empty(pooled, np.uint8)
         out_NhwK = pixels(out_NKhw)
 
         def forward(start: int, stop: int) -> None:
@@ -225,7 +234,7 @@ class FusedFirstBlock(torch.autograd.Function):
             through_deviation_9K = moment_9K * (scale_gradient_K / deviation_K)
             gradient_9K = by_tap_9K - (through_mean_9K + through_deviation_9K) / statistics.count
         weight_gradient_K133 = as_float32((gradient_9K * factor_K).T.reshape(num_channels, 1, 3, 3))
-        return None, weight_gradient_K133, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None
+        return None, weight_gradient_K133, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None, None
 
 
 def correlations(frame_NPP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

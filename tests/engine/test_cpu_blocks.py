@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +106,60 @@ def test_a_block_is_as_near_float64_as_float32s_rounding_allows(shape: tuple[int
 def test_the_first_block_is_as_near_float64_as_float32s_rounding_allows(shape: tuple[int, ...], training: bool) -> None:
     for name, (ours, allowed) in median_errors(fused_first_block, shape, training).items():
         assert ours <= MARGIN * max(allowed, UNIT), (name, ours, allowed)
+
+
+# ---- bfloat16
+
+
+class Rounding(torch.autograd.Function):
+    """Rounds to bfloat16 what goes forward, and the gradient that comes back, each if asked; keeps the dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, forward: bool, backward: bool) -> torch.Tensor:
+        ctx.backward = backward
+        return value.bfloat16().to(value.dtype) if forward else value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return gradient.bfloat16().to(gradient.dtype) if ctx.backward else gradient, None, None
+
+
+def rounded_block(pictures: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
+    """The plain block, which rounds to bfloat16 whatever the fused one keeps in it."""
+    first = pictures.shape[1] == 1
+    weight = convolution.weight if first else Rounding.apply(convolution.weight, True, True)
+    pictures = pictures if first else Rounding.apply(pictures, False, True)
+    convolved = nn.functional.conv2d(pictures, weight, padding=1)
+    convolved = convolved if first else Rounding.apply(convolved, True, True)
+    return Rounding.apply(torch.relu(nn.functional.max_pool2d(norm(convolved), 2)), True, True)
+
+
+def mixed_block(pictures: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> torch.Tensor:
+    """The fused block in bfloat16, from and to float32."""
+    if pictures.shape[1] == 1:
+        return fused_first_block(pictures.detach(), convolution, norm, torch.bfloat16).float()
+    return fused_block(pictures.bfloat16(), convolution, norm).float()
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("shape", [*SHAPES, (6, 1, 13, 13), (1, 1, 31, 33)], ids=str)
+def test_a_block_in_bfloat16_loses_what_rounding_is_stored_in_it_loses(shape: tuple[int, ...], training: bool) -> None:
+    errors: dict[str, list[tuple[float, float, float]]] = {}
+    for seed in SEEDS:
+        modules = layers(shape[1], seed)
+        modules[1].train(training)
+        pictures = torch.randn(shape).bfloat16().float()
+        exact = results(plain_block, pictures, modules, double=True)
+        stored = results(rounded_block, pictures, modules, double=True)
+        ours = results(mixed_block, pictures, modules, double=False)
+        for name, value in ours.items():
+            pairs = (value, exact[name]), (stored[name], exact[name]), (value, stored[name])
+            errors.setdefault(name, []).append(tuple(error(*pair) for pair in pairs))  # type: ignore[arg-type]
+    for name, found in errors.items():
+        of_ours, of_stored, apart = np.median(found, axis=0)
+        assert of_ours <= MARGIN * max(of_stored, UNIT), (name, of_ours, of_stored)
+        assert apart <= max(0.5 * of_stored, 1e-5), (name, apart, of_stored)  # the same roundings, but for few
 
 
 @pytest.mark.numerical
@@ -253,8 +308,10 @@ def test_workers_leave_torchs_number_of_threads_as_it_was() -> None:
         torch.set_num_threads(before)
 
 
-def gradients(network: Cnn, frames: torch.Tensor) -> Results:
-    nn.functional.cross_entropy(network(frames), torch.arange(len(frames)) % 2).backward()
+def gradients(network: Cnn, frames: torch.Tensor, *, mixed: bool = False) -> Results:
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        logits = network(frames)
+    nn.functional.cross_entropy(logits.float(), torch.arange(len(frames)) % 2).backward()
     return {name: parameter.grad for name, parameter in network.named_parameters()}
 
 
@@ -274,6 +331,23 @@ def test_the_fused_network_is_the_network_of_its_layers(crop: int) -> None:
     fused.eval(), single.eval()
     with torch.inference_mode():
         torch.testing.assert_close(fused(frames), single(frames), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("crop", [32, 45, 97])
+def test_the_fused_network_in_bfloat16_is_no_further_from_float64_than_its_layers_under_autocast(crop: int) -> None:
+    errors = []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        exact = Cnn(2, crop, 0.0).to(memory_format=torch.channels_last)
+        fused, single = copy.deepcopy(exact), copy.deepcopy(exact)
+        single.fused = False
+        frames = torch.rand(8, 1, crop, crop) * 2 - 1
+        wanted = gradients(exact.double(), frames.double())
+        ours, theirs = gradients(fused, frames, mixed=True), gradients(single, frames, mixed=True)
+        errors.append([[error(found[name], wanted[name]) for name in wanted] for found in (ours, theirs)])
+    of_ours, of_theirs = np.median(errors, axis=0)
+    assert np.all(of_ours <= MARGIN * of_theirs), dict(zip(wanted, zip(of_ours, of_theirs, strict=True), strict=True))
 
 
 @pytest.mark.numerical
@@ -297,6 +371,9 @@ def test_other_precisions_and_hooks_take_the_single_layers() -> None:
     network(frames)
     assert not calls
     with torch.autocast("cpu", torch.bfloat16):
+        assert network(frames).dtype == torch.float32
+    assert not calls
+    with torch.autocast("cpu", torch.float16):
         network(frames)
     network.fused = False
     network(frames)
