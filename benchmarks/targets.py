@@ -27,7 +27,9 @@ TRAINING_SCALING = "training batches, two threads"
 STEP = "training, 64"
 FINDINGS = "training of 14 findings, 64"
 STEP_224 = "training step, 224"
+STEP_224_MIXED = "training step in bfloat16, 224"
 ARITHMETIC = "arithmetic of a step, 224"
+ARITHMETIC_MIXED = "arithmetic of a step in bfloat16, 224"
 RECORDING = "training with records, 64"
 REFERENCE_224 = "training epoch from files, 224"
 REFERENCE_128 = "training epoch from files, 128"
@@ -49,7 +51,9 @@ ORDER = (  # of the table
     STEP,
     FINDINGS,
     STEP_224,
+    STEP_224_MIXED,
     ARITHMETIC,
+    ARITHMETIC_MIXED,
     REFERENCE_224,
     REFERENCE_128,
     RECORDING,
@@ -80,7 +84,11 @@ TARGETS = (
     Target(what=TRAINING_SCALING, rival="one thread", least=1.8),
     Target(what=FINDINGS, rival="14 classes", least=0.97),
     Target(what=STEP_224, rival="stock", least=3.5),
+    Target(what=STEP_224_MIXED, rival="stock", least=8.0),
+    Target(what=STEP_224_MIXED, rival="autocast", least=1.3),
+    Target(what=STEP_224_MIXED, rival="torch.compile", least=1.3),
     Target(what=ARITHMETIC, rival="sgemm", least=0.8),
+    Target(what=ARITHMETIC_MIXED, rival="product", least=0.7),
     Target(what=REFERENCE_224, rival="reference", least=4.0),
     Target(what=REFERENCE_128, rival="reference", least=5.0),
     Target(what=RECORDING, rival="nothing recorded", least=1 / 1.03),

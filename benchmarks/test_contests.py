@@ -19,7 +19,7 @@ from benchmarks.loader_contests import (
 )
 from benchmarks.memory_limit import LIMIT, MIB, WAYS, limited_group, rate
 from benchmarks.scale import CROP, STORED, scaling, scaling_table
-from benchmarks.settings import BATCH, THREADS, Workload
+from benchmarks.settings import BATCH, FULL, THREADS, Workload
 from benchmarks.step_contests import (
     arithmetic_contest,
     findings_contest,
@@ -28,6 +28,8 @@ from benchmarks.step_contests import (
     step_224_contest,
     step_contest,
 )
+from benchmarks.training_worker import MIXED, MIXED_RIVALS
+from engine.device import bfloat16_unit
 from loaders.config import LoaderConfig
 
 # numba's warnings while FFCV's compiled pipelines are freed are no fault of a contest's
@@ -143,6 +145,13 @@ def test_epochs_of_findings(compare: Callable, converted_64: Converted, tmp_path
         compare(contest)
 
 
+@pytest.fixture
+def native_bfloat16(workload: Workload) -> None:
+    """Measures on processors that multiply bfloat16 alone; outputs are compared everywhere."""
+    if workload is FULL and not bfloat16_unit():
+        pytest.skip("not this processor: it has neither AMX nor AVX-512 BF16")
+
+
 def test_steps_at_the_recipes_size(compare: Callable, workload: Workload) -> None:
     with step_224_contest(crop=workload.step_crop, optimised=workload.optimised) as contest:
         compare(contest)
@@ -150,6 +159,16 @@ def test_steps_at_the_recipes_size(compare: Callable, workload: Workload) -> Non
 
 def test_arithmetic_beside_matrix_products(compare: Callable, workload: Workload) -> None:
     with arithmetic_contest(workload.step_crop) as contest:
+        compare(contest)
+
+
+def test_steps_in_bfloat16(compare: Callable, workload: Workload, native_bfloat16: None) -> None:
+    with step_224_contest(MIXED_RIVALS, workload.step_crop, optimised=workload.optimised) as contest:
+        compare(contest)
+
+
+def test_arithmetic_in_bfloat16(compare: Callable, workload: Workload, native_bfloat16: None) -> None:
+    with arithmetic_contest(workload.step_crop, MIXED) as contest:
         compare(contest)
 
 

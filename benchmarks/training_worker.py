@@ -1,8 +1,9 @@
 """One side of a training contest, as a process: plainfilm, PyTorch as its users write it, or the reference pipeline.
 
 Reads commands from stdin, a line each, and answers each with a line of JSON.  `losses 3` trains three steps and gives
-their losses, `steps 2` trains two, `multiply 2` multiplies matrices twice.  With --data, `count 1` gives the numbers of
-training and validation images, and `epochs 2` trains and validates twice.  Only plainfilm's side imports plainfilm.
+their losses, `steps 2` trains two, `multiply 2` multiplies matrices twice, in the side's precision.  With --data,
+`count 1` gives the numbers of training and validation images, and `epochs 2` trains and validates twice.  Only
+plainfilm's sides import plainfilm.
 """
 
 # N batch, H W rows and columns of the crop
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -24,7 +26,10 @@ LEARNING_RATE = 1e-3
 DROPOUT = 0.0  # compiled networks draw other random numbers; without dropout the losses compare
 SIDE = 2048  # of the matrices
 MODES = {"torch.compile": "default", "torch.compile, reduce-overhead": "reduce-overhead"}
-STEP_RIVALS = ("plainfilm", "stock PyTorch, NCHW", "eager, channels_last", *MODES)
+OURS, MIXED, STOCK = "plainfilm", "plainfilm, bfloat16", "stock PyTorch, NCHW"
+AUTOCAST = {"autocast, channels_last": "", "torch.compile, autocast": "default"}  # bfloat16, and all that helps
+STEP_RIVALS = (OURS, STOCK, "eager, channels_last", *MODES)
+MIXED_RIVALS = (MIXED, STOCK, *AUTOCAST, OURS)
 
 Step = Callable[[], float]  # gives the loss
 
@@ -37,8 +42,8 @@ def batch(crop: int) -> tuple[torch.Tensor, torch.Tensor]:
     return frames_N1HW.clamp_(-1, 1), labels_N
 
 
-def our_step(crop: int) -> Step:
-    """The engine's step, as `train` takes it."""
+def our_step(crop: int, amp: Literal["on", "off"]) -> Step:
+    """The engine's step, as `train` takes it.  amp: whether in bfloat16."""
     from engine.device import choose_policy
     from engine.networks.cnn import Cnn
     from engine.train.step import Step as RecipeStep
@@ -48,7 +53,7 @@ def our_step(crop: int) -> Step:
     keep_allocations()
     plain, network = Plain(2, crop, DROPOUT), Cnn(2, crop, DROPOUT)
     network.load_state_dict({name: plain.state_dict()[name] for name in network.state_dict()})
-    policy = choose_policy("cpu", "off", "off", num_steps=0)
+    policy = choose_policy("cpu", amp, "off", num_steps=0)
     learner = make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=BATCH, class_weight_K=None)
     step, (frames_N1HW, labels_N), numbers = RecipeStep(learner, 2), batch(crop), count()
     return lambda: train_step(step, frames_N1HW, labels_N, seed=0, number=next(numbers)).loss
@@ -57,17 +62,23 @@ def our_step(crop: int) -> Step:
 def their_step(rival: str, crop: int) -> Step:
     """PyTorch's step: stock, or as fast as a few lines make it."""
     network, (frames_N1HW, labels_N) = Plain(2, crop, DROPOUT), batch(crop)
-    stock = rival == "stock PyTorch, NCHW"
+    stock, mixed, mode = rival == STOCK, rival in AUTOCAST, (MODES | AUTOCAST).get(rival, "")
+    if mixed:
+        from loaders.machine import keep_allocations  # as one more line of theirs would
+
+        keep_allocations()
     if not stock:
         network.to(memory_format=torch.channels_last)
         frames_N1HW = frames_N1HW.contiguous(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=None if stock else True)
     criterion = nn.CrossEntropyLoss()
-    forward = torch.compile(network, mode=MODES[rival], dynamic=False) if rival in MODES else network
+    forward = torch.compile(network, mode=mode, dynamic=False) if mode else network
 
     def step() -> float:
         optimiser.zero_grad()
-        loss = criterion(forward(frames_N1HW), labels_N)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            logits_NK = forward(frames_N1HW)
+        loss = criterion(logits_NK.float(), labels_N)
         loss.backward()
         optimiser.step()
         return loss.item()
@@ -106,7 +117,7 @@ def reference_epoch(manifest: Path, crop: int) -> tuple[list[int], Callable[[], 
 def main() -> None:
     """Answer commands until stdin ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("side", choices=[*STEP_RIVALS, "reference"])
+    parser.add_argument("side", choices=[*dict.fromkeys((*STEP_RIVALS, *MIXED_RIVALS)), "reference"])
     parser.add_argument(
         "--data", type=Path, help="for whole epochs: folder of betons, or the reference's table of files"
     )
@@ -114,13 +125,14 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    ours = chosen.side == "plainfilm"
+    ours = chosen.side in (OURS, MIXED)
     if chosen.data:
         counts, epoch = our_epoch(chosen.data) if ours else reference_epoch(chosen.data, chosen.crop)
         actions: dict[str, Callable[[], object]] = {"count": lambda: None, "epochs": epoch}
     else:
-        step = our_step(chosen.crop) if ours else their_step(chosen.side, chosen.crop)
-        one, other = torch.rand(2, SIDE, SIDE).unbind()
+        mixed = chosen.side == MIXED
+        step = our_step(chosen.crop, "on" if mixed else "off") if ours else their_step(chosen.side, chosen.crop)
+        one, other = torch.rand(2, SIDE, SIDE, dtype=torch.bfloat16 if mixed else torch.float32).unbind()
         actions = {"steps": step, "losses": step, "multiply": lambda: torch.mm(one, other)}
     for line in sys.stdin:
         what, number = line.split()

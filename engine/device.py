@@ -65,6 +65,9 @@ def mps_row(version: str) -> MpsRow:
 COMPILE_REPAYS, COMPILE_REPAYS_WARM = 300_000, 50_000
 
 
+BFLOAT16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}  # torch's names, the faster first
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
     """How to compute.  autocast: mixed precision's dtype, or None.  compiled: use torch.compile, and why or why not.
@@ -123,6 +126,12 @@ def choose_device(name: str) -> torch.device:
         found = ", ".join(device for device, present in there.items() if present)
         raise ConfigError(f"--device {name}: not on this machine, expected one of {found}; use --device auto")
     return torch.device(name)
+
+
+def bfloat16_unit() -> str:
+    """What of an x86-64 processor multiplies bfloat16 natively; "" for nothing."""
+    found = torch.cpu.get_capabilities()
+    return next((name for key, name in BFLOAT16_UNITS.items() if found.get(key)), "")
 
 
 def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, setting: str = "") -> Policy:

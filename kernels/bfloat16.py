@@ -25,17 +25,17 @@ def narrow(value: Any, array_C: Any) -> Any:
 
 
 @overload(wide, inline="always")
-def _wide(value):  # type: ignore[no-untyped-def]
+def _wide(value):
     if value == types.uint16:
         return lambda value: np.uint32(np.uint32(value) << SHIFT).view(np.float32)
     return (lambda value: value) if value == types.float32 else None
 
 
 @overload(narrow, inline="always")
-def _narrow(value, array_C):  # type: ignore[no-untyped-def]
-    def to_bfloat16(value, array_C):  # type: ignore[no-untyped-def]
+def _narrow(value, array_C):
+    def to_bfloat16(value, array_C):
         bits = np.float32(value).view(np.uint32)
-        number = np.uint32(value == value)  # noqa: PLR0124: 0 for what is none
+        number = np.uint32(value == value)  # 0 for what is none
         up = np.uint32(number * np.uint32(BELOW_HALF + (np.uint32(bits >> SHIFT) & ONE)))
         quiet = np.uint32((ONE - number) * QUIET)
         return np.uint16(np.uint32(np.uint32(bits + up) | quiet) >> SHIFT)

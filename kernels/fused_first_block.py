@@ -65,8 +65,8 @@ def first_block_into(
 ):
     """Convolution, batch norm, pooling and ReLU of one frame.
 
-    out_NhwC: float32 or bfloat16, corner_NhwC: uint8, both written whole, as by pool_into and activate_into of kernels.fused_block.
-    pixel_4C: float32, overwritten.
+    out_NhwC: float32 or bfloat16, corner_NhwC: uint8, both written whole, as by pool_into and activate_into of
+    kernels.fused_block.  pixel_4C: float32, overwritten.
     """
     for image in range(start, stop):
         out_hwC, corner_hwC, frame_PP = out_NhwC[image], corner_NhwC[image], frame_NPP[image]
