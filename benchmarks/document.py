@@ -7,11 +7,13 @@ first.  A part of a document that is written so stands between `<!-- name -->` a
 
 import json
 import re
+import statistics
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import equivalence
 from benchmarks.contest import Comparison, from_record
 from benchmarks.credible_masks import mask_lines
 from benchmarks.device import gpu, mps
@@ -43,6 +45,7 @@ from benchmarks.targets import (
 from engine.crossval.output import crossval_figure
 from engine.figures import png
 from engine.hurdles.figure import hurdles_figure
+from engine.statistics.names import short_name
 
 DOCS = Path(__file__).parents[1] / "docs"
 README, SECURITY, RESULTS_PAGE, AUDIT, EVALUATION, LUNGS = (
@@ -162,8 +165,8 @@ def missed_targets(results: dict[str, dict[str, Any]]) -> list[Row]:
                         f"{target.least:.3g}",
                     )
                 )
-    if (found := results.get("equivalence.json")) and not found["difference"]["within_one_point"]:
-        rows.append(("learning", "best F1, plainfilm less plain PyTorch", difference_of(found), "within ±1 point"))
+    for lacking in equivalence.missed(results["equivalence.json"]) if "equivalence.json" in results else ():
+        rows.append(("learning", "bfloat16 beside float32", lacking, f"within ±{100 * equivalence.CLOSE} points"))
     if found := results.get("interval_coverage.json"):
         for metric, shares in coverage_of(found).items():
             if not all(COVERAGE[0] <= share <= COVERAGE[1] for share in shares):
@@ -190,22 +193,17 @@ def speed_lines(bench: dict[str, Any]) -> list[str]:
     return lines
 
 
-def difference_of(found: dict[str, Any]) -> str:
-    """A mean difference of F1 with its interval, in points."""
-    mean, low, high = (100 * found["difference"][key] for key in ("mean", "low", "high"))
-    return f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
-
-
 def equivalence_lines(found: dict[str, Any]) -> list[str]:
-    """The paired difference of best F1."""
-    ours, theirs = (sum(values) / len(values) for values in zip(*found["pairs"], strict=True))
-    note = found["provenance"].get("note")
-    return [
-        f"Best validation F1 over {len(found['pairs'])} seeds: plainfilm {ours:.3f}, plain PyTorch {theirs:.3f}; "
-        f"paired difference {difference_of(found)}, 95 % interval of Student's t.",
-        "",
-        circumstances(found["provenance"]) + (f" Note: {note}." if note else ""),
-    ]
+    """The ways to train, and their paired differences."""
+    rows: list[tuple[str, ...]] = [("trained in", "seeds", "held-out ROC-AUC", "best validation F1", "epochs")]
+    for way, runs in found["runs"].items():
+        means = [statistics.mean(one[key] for one in runs.values()) for key in ("auc", "f1", "epochs") if runs]
+        rows.append((way, str(len(runs)), *([f"{mean:.3f}" for mean in means] or ["not measured"] * 3)))
+    lines = [*markdown(rows), ""]
+    rows = [("paired difference", "of", f"{100 * equivalence.LEVEL:.0f} % interval of Student's t", "seeds")]
+    for row in found["differences"]:
+        rows.append((" less ".join(row["ways"]), short_name(row["metric"]), equivalence.points(row), str(row["seeds"])))
+    return [*lines, *markdown(rows), "", circumstances(found["provenance"])]
 
 
 def trust_lines(found: dict[str, Any]) -> list[str]:

@@ -3,8 +3,8 @@
 Each way trains on the same phantoms, from the same first weights, with the same batches and dropout seeds, on the same
 schedule, once a seed. Rounding makes them part ways, so that only results can be compared: the held-out ROC-AUC of the
 epoch with the best validation F1, and that F1, paired by seed. Exits with 1 unless the 90 % interval of Student's t
-for the AUC of bfloat16 less that of float32 lies within 1.5 points. Each training is stored when it is done, and not
-repeated by the same command on the same commit.
+for the AUC of bfloat16 less that of float32 lies within 1.5 points. Each training is stored with its commit when it is
+done, and not repeated while the settings are the same: delete the file to begin anew.
 """
 
 # N samples, H W rows and columns of the crop, K classes
@@ -139,7 +139,7 @@ def draw(folder: Path) -> Path:
     return betons
 
 
-def trained(folder: Path, seed: int, way: Way, epochs: int) -> dict[str, float]:
+def trained(folder: Path, seed: int, way: Way, epochs: int) -> dict[str, Any]:
     """One training: its best validation F1, the held-out AUC of that epoch's weights, its epochs and seconds."""
     started, best, best_epoch, weights = time.perf_counter(), -1.0, 0, {}
     config, amp = LoaderConfig(training=True, seed=seed), "on" if way == "bfloat16" else "off"
@@ -164,7 +164,7 @@ def student_interval(differences: list[float], level: float = 0.95) -> tuple[flo
     return mean, mean - half, mean + half
 
 
-def differences(runs: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
+def differences(runs: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Each pair of ways by AUC and F1: mean difference and its interval, over the seeds that both have.
 
     runs: way → seed → what `trained` gives.
@@ -212,10 +212,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(describe(facts))
     settings = {"crop": CROP, "training": TRAINING, "validation": VALIDATION, "held_out": HELD_OUT,
                 "strength": STRENGTH, "epochs": chosen.epochs, "level": LEVEL}  # fmt: skip
-    record: dict[str, Any] = {"provenance": facts, "settings": settings, "runs": {way: {} for way in WAYS}}
     stored = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
-    if stored.get("settings") == settings and stored["provenance"]["commit"] == facts["commit"]:
-        record = stored
+    if stored.get("settings") == settings:
+        record: dict[str, Any] = stored | {"provenance": facts}
+    else:
+        record = {"provenance": facts, "settings": settings, "runs": {way: {} for way in WAYS}, "differences": []}
     chosen.out.parent.mkdir(exist_ok=True)
     with ExitStack() as stack:
         work = chosen.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -224,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
         for seed in range(chosen.seeds):
             for way in chosen.ways:
                 if str(seed) not in record["runs"][way]:
-                    found = trained(betons, seed, way, chosen.epochs)
+                    found = trained(betons, seed, way, chosen.epochs) | {"commit": facts["commit"]}
                     record["runs"][way][str(seed)] = found
                     record["differences"] = differences(record["runs"])
                     chosen.out.write_text(json.dumps(record, indent=1) + "\n")

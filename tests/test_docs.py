@@ -160,8 +160,11 @@ def test_the_page_of_results_lists_what_missed_its_target_and_who_is_missing() -
         "machine_info": {"plainfilm": machine | {"versions": {"torch": "2", "ffcv": None}}},
     }
     older = {"machine_info": {"plainfilm": machine | {"date": "2026-11-28T20", "commit": "old"}}}
-    difference = {"mean": -0.004, "low": -0.023, "high": 0.015, "within_one_point": False}
-    equivalence = {"pairs": [[0.9, 0.91]], "difference": difference, "provenance": {}}
+    one = {"f1": 0.9, "auc": 0.95, "epochs": 12, "seconds": 1.0}
+    difference = {"ways": ["bfloat16", "float32"], "metric": "auc", "seeds": 2, "mean": -0.004}
+    runs = {"bfloat16": {"0": one}, "float32": {"0": one}, "plain": {}}
+    differences = [difference | {"low": -0.023, "high": 0.015}]
+    equivalence = {"runs": runs, "differences": differences, "provenance": {}}
     page = results_page({"2026-11-29.json": bench, "2026-11-28.json": older, "equivalence.json": equivalence})
     assert f"| speed | {STEP_224}, over stock PyTorch | 3.00 | 3.5 |" in page
     assert f"| {STEP_224} | 1 steps | stock PyTorch: 0.333 | 3.00 (2.00–4.00) | 3.5 **missed** by 0.50 |" in page
@@ -170,7 +173,8 @@ def test_the_page_of_results_lists_what_missed_its_target_and_who_is_missing() -
         and "Scale:" in page
         and "load average 0.1 at the start; torch 2." in page
     )
-    assert "| learning | best F1, plainfilm less plain PyTorch | -0.4 points (-2.3 to +1.5) | within ±1 point |" in page
+    assert "| learning | bfloat16 beside float32 | -2.30 to +1.50 points of AUC, expected within ±1.5 |" in page
+    assert "| bfloat16 | 1 | 0.950 | 0.900 | 12.000 |" in page and "-0.40 points (-2.30 to +1.50) | 2 |" in page
     assert "The commit of this result was not recorded." in page and "Not measured yet." in page
     assert "| `2026-11-28.json` | contests | old | 2026-11-28 | Xeon |" in page
     for target in (*gpu.TARGETS, *mps.TARGETS):

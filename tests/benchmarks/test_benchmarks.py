@@ -585,6 +585,26 @@ def test_the_interval_is_students() -> None:
     assert equivalence.student_interval(differences)[1:] == pytest.approx(wanted, rel=1e-12)
 
 
+def test_trainings_in_three_ways_are_paired_stored_one_by_one_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"CROP": 32, "TRAINING": 32, "VALIDATION": 16, "HELD_OUT": 16, "MEANINGFUL": (0, 1), "CLOSE": 1.0}
+    for name, value in (small | {"ConvertConfig": partial(ConvertConfig, workers=1)}).items():
+        monkeypatch.setattr(equivalence, name, value)
+    out, options = tmp_path / "found.json", ["--epochs", "2", "--work", str(tmp_path)]
+    assert equivalence.main(["--out", str(out), "--seeds", "2", "--ways", "float32", *options]) == 1
+    assert "fewer than two seeds" in capsys.readouterr().out
+    assert equivalence.main(["--out", str(out), "--seeds", "2", *options]) == 0
+    stored = json.loads(out.read_text())
+    assert {way: sorted(runs) for way, runs in stored["runs"].items()} == {way: ["0", "1"] for way in equivalence.WAYS}
+    assert capsys.readouterr().out.count("float32: {") == 0  # what is stored is not trained again
+    auc = {way: [runs[seed]["auc"] for seed in "01"] for way, runs in stored["runs"].items()}
+    (row,) = (row for row in stored["differences"] if row["metric"] == "auc" and row["ways"] == ["float32", "plain"])
+    assert row["mean"] == pytest.approx(np.mean(auc["float32"]) - np.mean(auc["plain"])) and row["seeds"] == 2
+    monkeypatch.setattr(equivalence, "CLOSE", 0.0)
+    assert any("points of AUC, expected within" in line for line in equivalence.missed(stored))
+
+
 def test_planted_copies_are_counted_by_kind_and_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"LIBRARY": 24, "PLANTED": 4, "STRANGERS": 4, "SIZES": (64,), "LARGE": (50,), "SEARCHED": 3}
     for name, value in small.items():
