@@ -13,7 +13,8 @@ from engine.crossval.output import TARGETS, shown_targets
 from engine.crossval.scores import METRICS as AWAY
 from engine.crossval.scores import Crossval, OverFolds, TargetResult
 from engine.hurdles.results import SHOWN, Hurdles
-from engine.statistics.names import difference_texts, short_name, value_text, with_interval
+from engine.segmentation.test import KINDS, SegmentationResult
+from engine.statistics.names import difference_texts, short_name, size_text, value_text, with_interval
 from loaders.output import number_text
 
 HURDLE_STUDIES = {  # study of `make bench-hurdles` → what it trains on and what else it tests on
@@ -108,10 +109,20 @@ def lung_lines(results: dict[str, dict[str, Any]]) -> str:
     stored = results.get("lungs.json")
     if stored is None:
         return NOT_MEASURED
-    lines = []
+    lines, rows = [], list[tuple[str, ...]]()
+    if "dice" in stored:
+        test = msgspec.convert(stored["dice"]["result"], SegmentationResult)
+        rows = [("masks", *(f"mean {short_name(metric)}" for metric in test.scores))]
+        rows += [
+            (kind, *(with_interval(metric, test.scores[metric][kind]) for metric in test.scores)) for kind in KINDS
+        ]
+        worst = (
+            f"n = {size_text(test.num_films, test.num_groups, 'film')}; the worst: {value_text('dice', test.worst)}."
+        )
+        lines += [*markdown(rows), "", worst, ""]
     if "controls" in stored:
         found = {name: msgspec.convert(one, Crossval) for name, one in stored["controls"]["result"].items()}
-        rows: list[tuple[str, ...]] = [("tested by", *(f"ROC-AUC, {LUNG_SEGMENTERS[name]}" for name in found))]
+        rows = [("tested by", *(f"ROC-AUC, {LUNG_SEGMENTERS[name]}" for name in found))]
         for target in TARGETS:
             cells = [study.target(target) for study in found.values()]
             if any(cells):
