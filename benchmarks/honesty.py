@@ -26,12 +26,17 @@ HURDLE_STUDIES = {  # study of `make bench-hurdles` → what it trains on and wh
 
 LUNG_SEGMENTERS = {"shipped": "masks by the shipped segmenter", "phantoms": "by one that learnt from phantoms alone"}
 LUNG_ANSWERS = {"more": "show more", "none": "no evidence", "unknown": "cannot be told"}
+OUTLINE_MEANINGS = {
+    "more": "what lies in the lungs adds to that, be it disease or equipment",
+    "none": "lungs alone are no evidence, either",
+    "unknown": "whether what lies in the lungs adds to that cannot be told",
+}
 LUNG_STUDIES = {"shortcut": "arms follow the class, no finding", "finding": "a finding, no shortcut"}
 
 
 def crossval_table(results: dict[str, dict[str, Any]]) -> str:
     """For docs/EVALUATION.md: the newest cross-validations of real radiographs, of two and of three classes."""
-    studies = with_external(results, "two"), with_external(results, "three")
+    studies = honest_study(results, "two"), honest_study(results, "three")
     shown = [target for target in TARGETS if any(target in shown_targets(study) for study in studies)]
     head, body = ["tested by"], [[name] for name in (*(TARGETS[target] for target in shown), 'always "normal"')]
     for study in studies:
@@ -57,9 +62,13 @@ def hurdles_of(results: dict[str, dict[str, Any]], study: str) -> Hurdles | None
     return msgspec.convert(stored["result"], Hurdles) if stored else None
 
 
-def with_external(results: dict[str, dict[str, Any]], classes: str) -> Crossval:
-    """The newest cross-validation of so many classes, and what its networks' like did on another collection."""
+def honest_study(results: dict[str, dict[str, Any]], classes: str) -> Crossval:
+    """The newest cross-validation of so many classes, that of the lungs alone, and that on another collection."""
     study, found = crossval(results, classes), hurdles_of(results, classes)
+    controls = [name for name in results if name.endswith(f"crossval-{classes}-controls.json")]
+    if controls:
+        of_lungs = msgspec.convert(results[max(controls)], Crossval).targets
+        study = msgspec.structs.replace(study, targets=[*study.targets, *of_lungs])
     if found is None:
         return study
     (away,) = found.away(found.rows[0].name)
@@ -176,7 +185,7 @@ def interval_cell(found: TargetResult | None, metric: str) -> str:
 
 def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
     """For README: what cross-validation of two classes, and another collection, found on real radiographs."""
-    study, found, away = crossval(results, "two"), hurdles_of(results, "two"), ""
+    study, found, away = honest_study(results, "two"), hurdles_of(results, "two"), ""
     rows = {target: interval_cell(study.target(target), "f1") for target in TARGETS}
     if found:
         home, cell = found.home(found.rows[0].name), found.away(found.rows[0].name)[0]
@@ -194,10 +203,21 @@ def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
         f"{rows['random']} with random folds, {rows['group']} with folds of new patients, and "
         f"{rows['lungs-hidden']} with the lungs covered in training and test. Most of the score needs no lungs, so "
         "it is no evidence of the disease: every COVID-19 image comes from another source than every normal one. "
-        f"{away}"
+        f"{lungs_sentence(study)}{away}"
         "[Tables](docs/EVALUATION.md)."
     )
     return textwrap.fill(sentences, 118, break_long_words=False, break_on_hyphens=False)
+
+
+def lungs_sentence(study: Crossval) -> str:
+    """For README: the lungs alone beside their outline; nothing where they were not measured."""
+    alone, outline = study.target("lungs-only"), study.target("silhouette")
+    if alone is None or outline is None:
+        return ""
+    return (
+        f"Shown the lungs alone, networks score {interval_cell(alone, 'f1')}; shown their outline, without a pixel of "
+        f"the film, {interval_cell(outline, 'f1')}: {OUTLINE_MEANINGS[beyond_outline(alone)]}. "
+    )
 
 
 def copy_lines(found: dict[str, Any]) -> list[str]:

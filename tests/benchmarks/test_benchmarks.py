@@ -48,6 +48,7 @@ from benchmarks.step_contests import recording_contest, reference_contest, step_
 from benchmarks.table import agreement, table
 from benchmarks.training_worker import STEP_RIVALS
 from engine.config import CrossvalConfig, EvaluateConfig, HurdlesConfig, Recipe, SegmentTestConfig, SegmentTrainConfig
+from engine.crossval.controls import beyond_outline
 from engine.crossval.output import TARGETS
 from engine.crossval.scores import Crossval
 from engine.evaluate.findings import FindingsMetrics
@@ -509,6 +510,26 @@ def test_lungs_are_measured_on_phantoms_and_patients_and_what_is_stored_is_not_m
     monkeypatch.setattr(lungs, "STUDIES", {})
     lungs.main(["--out", str(out)])
     assert out.read_bytes() == before
+
+
+def test_the_honest_picture_has_a_bar_for_each_control_of_the_lungs_and_says_what_they_mean() -> None:
+    results = document.all_results()
+    of_lungs = dict(results["lungs.json"]["controls"]["result"]["shipped"])
+    of_lungs["targets"] = [row for row in of_lungs["targets"] if row["target"] in ("lungs-only", "silhouette")]
+    results = {name: one for name, one in results.items() if not name.endswith("two-controls.json")}
+    without = honesty.honest_study(results, "two")
+    assert "Shown the lungs alone" not in honesty.honest_sentences(results)
+    results["0-crossval-two-controls.json"] = of_lungs
+    study = honesty.honest_study(results, "two")
+    assert [row.target for row in study.targets] == [
+        *(row.target for row in without.targets if row.target != "external"), "lungs-only", "silhouette", "external",
+    ]  # fmt: skip
+    text = " ".join(honesty.honest_sentences(results).split())
+    alone, outline = (honesty.interval_cell(study.target(name), "f1") for name in ("lungs-only", "silhouette"))
+    meaning = honesty.OUTLINE_MEANINGS[beyond_outline(study.target("lungs-only"))]
+    assert f"Shown the lungs alone, networks score {alone}; shown their outline, without a pixel of the film, " in text
+    assert f"{outline}: {meaning}." in text
+    assert "lungs’ outline" in honesty.crossval_table(results)
 
 
 def test_findings_are_measured_on_phantoms_known_half_unknown_and_permuted(
