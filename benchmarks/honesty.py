@@ -141,8 +141,8 @@ def lung_lines(results: dict[str, dict[str, Any]]) -> str:
             cells = [study.target(target) for study in found.values()]
             answers = [LUNG_ANSWERS[beyond_outline(cell)] if cell else "not measured" for cell in cells]
             rows.append((f"{TARGETS[target]} beside their outline", *answers))
-        sizes = {study.num_samples for study in found.values()}
-        lines += [*markdown(rows), "", f"n = {' and '.join(map(str, sorted(sizes)))} films with a credible mask.", ""]
+        sizes = " and ".join(str(study.num_samples) for study in found.values())
+        lines += [*markdown(rows), "", f"n = {sizes} films with a credible mask.", ""]
     if "hurdles" in stored:
         rows = [("lungs", "ROC-AUC at home", "on another collection", "drop")]
         for mode, one in stored["hurdles"]["result"].items():
