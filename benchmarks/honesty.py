@@ -189,12 +189,11 @@ def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
     rows = {target: interval_cell(study.target(target), "f1") for target in TARGETS}
     if found:
         home, cell = found.home(found.rows[0].name), found.away(found.rows[0].name)[0]
-        drop, share = difference_texts("auc", cell.drop["auc"]), cell.class_counts[0] / cell.num_samples
+        share = cell.class_counts[0] / cell.num_samples
         always = 2 * share / (1 + share)
         away = (
             f"On {cell.num_samples} films of another collection, which shares no source with these, the ROC-AUC falls "
-            f"from {with_interval('auc', home.estimates['auc'])} to {with_interval('auc', cell.estimates['auc'])} "
-            f"({len(cell.networks)} networks of `hurdles`; drop {drop[0].lstrip('+')}, {drop[1].replace('+', '')}); "
+            f"from {with_interval('auc', home.estimates['auc'])} to {with_interval('auc', cell.estimates['auc'])}; "
             f"F1 is {value_text('f1', cell.estimates['f1'].value)}, where always answering COVID-19 has "
             f"{value_text('f1', always)}. "
         )
