@@ -22,11 +22,11 @@ from benchmarks.honesty import (
     crossval_table,
     finding_lines,
     honest_sentences,
+    honest_study,
     hurdle_lines,
     hurdles_of,
     look_sentences,
     lung_lines,
-    with_external,
 )
 from benchmarks.provenance import circumstances
 from benchmarks.settings import RESULTS
@@ -368,7 +368,7 @@ def main() -> None:
     name, bench = latest_bench(results)
     facts = bench["machine_info"]["plainfilm"]
     save_speed(speed_figure(comparisons_of(bench), facts), name, facts["commit"], PICTURE)
-    HONEST_PICTURE.write_bytes(png(crossval_figure(with_external(results, "two"))))
+    HONEST_PICTURE.write_bytes(png(crossval_figure(honest_study(results, "two"))))
     if found := hurdles_of(results, "two"):
         HURDLES_PICTURE.write_bytes(png(hurdles_figure(found)))
 

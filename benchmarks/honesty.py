@@ -13,7 +13,8 @@ from engine.crossval.output import TARGETS, shown_targets
 from engine.crossval.scores import METRICS as AWAY
 from engine.crossval.scores import Crossval, OverFolds, TargetResult
 from engine.hurdles.results import SHOWN, Hurdles
-from engine.statistics.names import difference_texts, short_name, value_text, with_interval
+from engine.segmentation.test import KINDS, SegmentationResult
+from engine.statistics.names import difference_texts, short_name, size_text, value_text, with_interval
 from loaders.output import number_text
 
 HURDLE_STUDIES = {  # study of `make bench-hurdles` → what it trains on and what else it tests on
@@ -25,12 +26,17 @@ HURDLE_STUDIES = {  # study of `make bench-hurdles` → what it trains on and wh
 
 LUNG_SEGMENTERS = {"shipped": "masks by the shipped segmenter", "phantoms": "by one that learnt from phantoms alone"}
 LUNG_ANSWERS = {"more": "show more", "none": "no evidence", "unknown": "cannot be told"}
+OUTLINE_MEANINGS = {
+    "more": "what lies in the lungs adds to that, be it disease or equipment",
+    "none": "lungs alone are no evidence, either",
+    "unknown": "whether what lies in the lungs adds to that cannot be told",
+}
 LUNG_STUDIES = {"shortcut": "arms follow the class, no finding", "finding": "a finding, no shortcut"}
 
 
 def crossval_table(results: dict[str, dict[str, Any]]) -> str:
     """For docs/EVALUATION.md: the newest cross-validations of real radiographs, of two and of three classes."""
-    studies = with_external(results, "two"), with_external(results, "three")
+    studies = honest_study(results, "two"), honest_study(results, "three")
     shown = [target for target in TARGETS if any(target in shown_targets(study) for study in studies)]
     head, body = ["tested by"], [[name] for name in (*(TARGETS[target] for target in shown), 'always "normal"')]
     for study in studies:
@@ -56,9 +62,13 @@ def hurdles_of(results: dict[str, dict[str, Any]], study: str) -> Hurdles | None
     return msgspec.convert(stored["result"], Hurdles) if stored else None
 
 
-def with_external(results: dict[str, dict[str, Any]], classes: str) -> Crossval:
-    """The newest cross-validation of so many classes, and what its networks' like did on another collection."""
+def honest_study(results: dict[str, dict[str, Any]], classes: str) -> Crossval:
+    """The newest cross-validation of so many classes, that of the lungs alone, and that on another collection."""
     study, found = crossval(results, classes), hurdles_of(results, classes)
+    controls = [name for name in results if name.endswith(f"crossval-{classes}-controls.json")]
+    if controls:
+        of_lungs = msgspec.convert(results[max(controls)], Crossval).targets
+        study = msgspec.structs.replace(study, targets=[*study.targets, *of_lungs])
     if found is None:
         return study
     (away,) = found.away(found.rows[0].name)
@@ -108,10 +118,20 @@ def lung_lines(results: dict[str, dict[str, Any]]) -> str:
     stored = results.get("lungs.json")
     if stored is None:
         return NOT_MEASURED
-    lines = []
+    lines, rows = [], list[tuple[str, ...]]()
+    if "dice" in stored:
+        test = msgspec.convert(stored["dice"]["result"], SegmentationResult)
+        rows = [("masks", *(f"mean {short_name(metric)}" for metric in test.scores))]
+        rows += [
+            (kind, *(with_interval(metric, test.scores[metric][kind]) for metric in test.scores)) for kind in KINDS
+        ]
+        worst = (
+            f"n = {size_text(test.num_films, test.num_groups, 'film')}; the worst: {value_text('dice', test.worst)}."
+        )
+        lines += [*markdown(rows), "", worst, ""]
     if "controls" in stored:
         found = {name: msgspec.convert(one, Crossval) for name, one in stored["controls"]["result"].items()}
-        rows: list[tuple[str, ...]] = [("tested by", *(f"ROC-AUC, {LUNG_SEGMENTERS[name]}" for name in found))]
+        rows = [("tested by", *(f"ROC-AUC, {LUNG_SEGMENTERS[name]}" for name in found))]
         for target in TARGETS:
             cells = [study.target(target) for study in found.values()]
             if any(cells):
@@ -121,8 +141,8 @@ def lung_lines(results: dict[str, dict[str, Any]]) -> str:
             cells = [study.target(target) for study in found.values()]
             answers = [LUNG_ANSWERS[beyond_outline(cell)] if cell else "not measured" for cell in cells]
             rows.append((f"{TARGETS[target]} beside their outline", *answers))
-        sizes = {study.num_samples for study in found.values()}
-        lines += [*markdown(rows), "", f"n = {' and '.join(map(str, sorted(sizes)))} films with a credible mask.", ""]
+        sizes = " and ".join(str(study.num_samples) for study in found.values())
+        lines += [*markdown(rows), "", f"n = {sizes} films with a credible mask.", ""]
     if "hurdles" in stored:
         rows = [("lungs", "ROC-AUC at home", "on another collection", "drop")]
         for mode, one in stored["hurdles"]["result"].items():
@@ -165,16 +185,15 @@ def interval_cell(found: TargetResult | None, metric: str) -> str:
 
 def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
     """For README: what cross-validation of two classes, and another collection, found on real radiographs."""
-    study, found, away = crossval(results, "two"), hurdles_of(results, "two"), ""
+    study, found, away = honest_study(results, "two"), hurdles_of(results, "two"), ""
     rows = {target: interval_cell(study.target(target), "f1") for target in TARGETS}
     if found:
         home, cell = found.home(found.rows[0].name), found.away(found.rows[0].name)[0]
-        drop, share = difference_texts("auc", cell.drop["auc"]), cell.class_counts[0] / cell.num_samples
+        share = cell.class_counts[0] / cell.num_samples
         always = 2 * share / (1 + share)
         away = (
             f"On {cell.num_samples} films of another collection, which shares no source with these, the ROC-AUC falls "
-            f"from {with_interval('auc', home.estimates['auc'])} to {with_interval('auc', cell.estimates['auc'])} "
-            f"({len(cell.networks)} networks of `hurdles`; drop {drop[0].lstrip('+')}, {drop[1].replace('+', '')}); "
+            f"from {with_interval('auc', home.estimates['auc'])} to {with_interval('auc', cell.estimates['auc'])}; "
             f"F1 is {value_text('f1', cell.estimates['f1'].value)}, where always answering COVID-19 has "
             f"{value_text('f1', always)}. "
         )
@@ -183,10 +202,21 @@ def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
         f"{rows['random']} with random folds, {rows['group']} with folds of new patients, and "
         f"{rows['lungs-hidden']} with the lungs covered in training and test. Most of the score needs no lungs, so "
         "it is no evidence of the disease: every COVID-19 image comes from another source than every normal one. "
-        f"{away}"
+        f"{lungs_sentence(study)}{away}"
         "[Tables](docs/EVALUATION.md)."
     )
     return textwrap.fill(sentences, 118, break_long_words=False, break_on_hyphens=False)
+
+
+def lungs_sentence(study: Crossval) -> str:
+    """For README: the lungs alone beside their outline; nothing where they were not measured."""
+    alone, outline = study.target("lungs-only"), study.target("silhouette")
+    if alone is None or outline is None:
+        return ""
+    return (
+        f"Shown the lungs alone, networks score {interval_cell(alone, 'f1')}; shown their outline, without a pixel of "
+        f"the film, {interval_cell(outline, 'f1')}: {OUTLINE_MEANINGS[beyond_outline(alone)]}. "
+    )
 
 
 def copy_lines(found: dict[str, Any]) -> list[str]:

@@ -47,10 +47,12 @@ from benchmarks.rivals import installed
 from benchmarks.step_contests import recording_contest, reference_contest, step_224_contest
 from benchmarks.table import agreement, table
 from benchmarks.training_worker import STEP_RIVALS
-from engine.config import CrossvalConfig, EvaluateConfig, HurdlesConfig, Recipe
+from engine.config import CrossvalConfig, EvaluateConfig, HurdlesConfig, Recipe, SegmentTestConfig, SegmentTrainConfig
+from engine.crossval.controls import beyond_outline
 from engine.crossval.output import TARGETS
 from engine.crossval.scores import Crossval
 from engine.evaluate.findings import FindingsMetrics
+from engine.segmentation.test import SegmentationResult, segment_test
 from engine.statistics.names import with_interval
 from engine.train.run_folder import RunFolder
 from loaders.config import PHANTOM_FINDINGS, ConvertConfig, PhantomConfig
@@ -453,6 +455,13 @@ def test_hurdles_are_measured_on_phantoms_and_patients_and_quoted(
     assert hurdles.main(["--out", str(tmp_path / "none.json")]) == 1 and not (tmp_path / "none.json").exists()
 
 
+def shipped_instead(config: SegmentTrainConfig) -> SimpleNamespace:
+    """The segmenter that ships in place of one that is trained, and its test where there are masks."""
+    shutil.copytree(SHIPPED, config.out)
+    test = SegmentTestConfig(manifest=config.manifest, out=config.out / "test", site_key=config.site_key, resamples=100)
+    return SimpleNamespace(tested=segment_test(test) if config.manifest else None)
+
+
 def test_lungs_are_measured_on_phantoms_and_patients_and_what_is_stored_is_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -465,7 +474,7 @@ def test_lungs_are_measured_on_phantoms_and_patients_and_what_is_stored_is_not_m
     small |= {"Recipe": lambda **changes: Recipe(epochs=1, device="cpu")}
     facts = lungs.provenance()
     small |= {"provenance": lambda: facts}
-    small |= {"segment_train": lambda settings: shutil.copytree(SHIPPED, settings.out)}
+    small |= {"segment_train": shipped_instead}
     for name, value in small.items():
         monkeypatch.setattr(lungs, name, value)
     monkeypatch.setattr(RunFolder, "draw", lambda *arguments: None)
@@ -479,7 +488,7 @@ def test_lungs_are_measured_on_phantoms_and_patients_and_what_is_stored_is_not_m
     monkeypatch.setattr(lungs, "data_folder", lambda: data)
     monkeypatch.setattr(lungs, "phantoms_of", lambda *study: data / "radiographs" / "phantoms.csv")
     out = tmp_path / "lungs.json"
-    assert lungs.main(["--out", str(out), "--only", "controls", "hurdles", "cover", "shortcut"]) == 1
+    assert lungs.main(["--out", str(out), "--only", "dice", "controls", "hurdles", "cover", "shortcut"]) == 1
     assert "held-out groups, expected 300" in capsys.readouterr().out
     stored = json.loads(out.read_text())
     controls = msgspec.convert(stored["controls"]["result"]["phantoms"], Crossval)
@@ -490,11 +499,37 @@ def test_lungs_are_measured_on_phantoms_and_patients_and_what_is_stored_is_not_m
     )
     table = honesty.lung_lines({"lungs.json": stored})
     assert TARGETS["silhouette"] in table and "boxed-equal" in table and "phantoms" in table
+    assert (
+        with_interval("dice", msgspec.convert(stored["dice"]["result"], SegmentationResult).scores["dice"]["mean mask"])
+        in table
+    )
+    stored["dice"]["result"]["scores"]["dice"]["segmenter"]["value"] = 0.9
+    assert "Dice 0.900, expected 0.93" in lungs.missed(stored)
     before = out.read_bytes()
     monkeypatch.setattr(lungs, "crossval", None)  # whoever measures again fails
     monkeypatch.setattr(lungs, "STUDIES", {})
     lungs.main(["--out", str(out)])
     assert out.read_bytes() == before
+
+
+def test_the_honest_picture_has_a_bar_for_each_control_of_the_lungs_and_says_what_they_mean() -> None:
+    results = document.all_results()
+    of_lungs = dict(results["lungs.json"]["controls"]["result"]["shipped"])
+    of_lungs["targets"] = [row for row in of_lungs["targets"] if row["target"] in ("lungs-only", "silhouette")]
+    results = {name: one for name, one in results.items() if not name.endswith("two-controls.json")}
+    without = honesty.honest_study(results, "two")
+    assert "Shown the lungs alone" not in honesty.honest_sentences(results)
+    results["0-crossval-two-controls.json"] = of_lungs
+    study = honesty.honest_study(results, "two")
+    assert [row.target for row in study.targets] == [
+        *(row.target for row in without.targets if row.target != "external"), "lungs-only", "silhouette", "external",
+    ]  # fmt: skip
+    text = " ".join(honesty.honest_sentences(results).split())
+    alone, outline = (honesty.interval_cell(study.target(name), "f1") for name in ("lungs-only", "silhouette"))
+    meaning = honesty.OUTLINE_MEANINGS[beyond_outline(study.target("lungs-only"))]
+    assert f"Shown the lungs alone, networks score {alone}; shown their outline, without a pixel of the film, " in text
+    assert f"{outline}: {meaning}." in text
+    assert "lungs’ outline" in honesty.crossval_table(results)
 
 
 def test_findings_are_measured_on_phantoms_known_half_unknown_and_permuted(

@@ -683,7 +683,7 @@ def test_a_run_without_weights_another_size_other_classes_and_a_bad_setting_are_
     code, error = refusal(small_run, betons / "heldout.beton", "--samples", "0")
     assert code == 2 and "--samples: found 0" in error
     code, error = refusal(small_run)
-    assert code == 2 and "beton: missing" in error
+    assert code == 2 and "BETON: missing" in error
     code, error = refusal(small_run, tmp_path / "nothing.beton")
     assert code == 4 and "nothing.beton" in error
     shutil.copytree(small_run, tmp_path / "empty")

@@ -237,7 +237,7 @@ def test_masks_that_the_segmenter_finds_itself_agree_and_others_less(
     assert found["segmenter"] > found["mean mask"] > 0.6 and found["usual region"] > 0.3  # type: ignore[operator]
     interval = result.scores["dice"]["segmenter"]
     assert interval.low is not None and interval.low < found["segmenter"] < interval.high  # type: ignore[operator]
-    assert "12 images of" in shown and "usual region" in shown and "worst: /" in shown
+    assert "12 films of" in shown and "usual region" in shown and "worst: /" in shown
     with (tmp_path / "T" / "segmentation.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     dice_N = [float(row["dice"]) for row in rows]
