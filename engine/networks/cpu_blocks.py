@@ -88,8 +88,9 @@ class FusedBlock(torch.autograd.Function):
         ctx: Any, pictures_NCHW: Tensor, weight_KC33: Tensor, scale_K: Tensor, shift_K: Tensor, norm: nn.BatchNorm2d
     ) -> Tensor:
         pictures_NCHW = pictures_NCHW.contiguous(memory_format=torch.channels_last)
-        weight_KC33 = weight_KC33.to(pictures_NCHW.dtype)
-        convolved_NKHW = functional.conv2d(pictures_NCHW, weight_KC33, padding=1)
+        dtype = pictures_NCHW.dtype
+        weight_KC33 = weight_KC33.to(dtype)
+        convolved_NKHW = functional.conv2d(multiplied(pictures_NCHW), multiplied(weight_KC33), padding=1).to(dtype)
         convolved_NKHW = convolved_NKHW.contiguous(memory_format=torch.channels_last)  # which it nearly always is
         convolved_NHWK = pixels(convolved_NKHW)
         num_images, height, width, channels = convolved_NHWK.shape
@@ -104,7 +105,7 @@ class FusedBlock(torch.autograd.Function):
             statistics = batch_statistics(sum_K, square_sum_K, num_images * height * width)
             update_running(norm, statistics)
         constants = normalisation(statistics, norm)
-        out_NKhw = empty(pooled, pictures_NCHW.dtype)
+        out_NKhw = empty(pooled, dtype)
         for_each_part(partial(activate_into, pixels(out_NKhw), corner_NhwK, extreme_NhwK, *constants), num_images)
         ctx.save_for_backward(pictures_NCHW, weight_KC33)
         ctx.kept = (convolved_NKHW, extreme_NhwK, corner_NhwK, statistics, constants, norm)
@@ -133,15 +134,24 @@ class FusedBlock(torch.autograd.Function):
         slope_K = (factor_K * scale_gradient_K / deviation_K * share).astype(np.float32)
         constants = (mean_K, factor_K, slope_K, offset_K)
         for_each_part(partial(gradient_in_place, convolved_NHWK, gradient_NhwK, corner_NhwK, *constants), num_images)
-        wide = pictures_NCHW.dtype == torch.float32
-        products = wide and ctx.needs_input_grad[1] and convolved_NHWK[0, :, :, 0].size >= FEW
+        dtype = pictures_NCHW.dtype
+        products = dtype == torch.float32 and ctx.needs_input_grad[1] and convolved_NHWK[0, :, :, 0].size >= FEW
         wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1] and not products, False]
-        gradients = convolution_backward(
-            convolved_NKHW, pictures_NCHW, weight_KC33, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
-        )
-        weight_gradient_KC33 = weight_gradient(pictures_NCHW, convolved_NKHW) if products else gradients[1]
+        factors = (multiplied(factor) for factor in (convolved_NKHW, pictures_NCHW, weight_KC33))
+        gradients = convolution_backward(*factors, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)
+        gradient_NCHW, weight_gradient_KC33 = (None if one is None else one.to(dtype) for one in gradients[:2])
+        if products:
+            weight_gradient_KC33 = weight_gradient(pictures_NCHW, convolved_NKHW)
         weight_gradient_KC33 = None if weight_gradient_KC33 is None else weight_gradient_KC33.float()
-        return gradients[0], weight_gradient_KC33, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None
+        return gradient_NCHW, weight_gradient_KC33, as_float32(scale_gradient_K), as_float32(shift_gradient_K), None
+
+
+def multiplied(factor: Tensor) -> Tensor:
+    """A factor of a convolution as it is multiplied: bfloat16 as float32 where oneDNN would not take it.
+
+    torch's own convolution, its way out there, is slower, and adds up in bfloat16.
+    """
+    return factor if torch.ops.mkldnn._is_mkldnn_bf16_supported() else factor.float()
 
 
 def signs(scale_K: Tensor) -> np.ndarray:

@@ -154,6 +154,18 @@ def test_a_run_interrupted_anywhere_resumes_to_identical_weights(
     assert same(*(load_checkpoint(folder / "best.safetensors")[0] for folder in (run, out)))
 
 
+def test_a_run_in_bfloat16_is_another_run_and_resumes_to_identical_weights(
+    betons: Path, run: Path, tmp_path: Path
+) -> None:
+    train(config(betons, tmp_path / "whole", amp="on"))
+    assert not same(weights(run), weights(tmp_path / "whole"))
+    interrupted(config(betons, tmp_path / "part", amp="on"), 5)
+    train(load_config(tmp_path / "part"), resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "part"))
+    kept = weights(tmp_path / "whole").values()
+    assert {value.dtype for value in kept if value.is_floating_point()} <= {torch.float32, torch.float64}
+
+
 def test_a_run_interrupted_again_and_again_still_ends_the_same(betons: Path, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     interrupted(config(betons, out), 2)

@@ -101,6 +101,7 @@ def poison(kind: str, at: int) -> None:
 
 PATHS = {  # source that each training of the path runs first, and settings
     "host": ("", ()),
+    "host, bfloat16": ("", ("--amp", "on")),
     "device": ("from tests.faults.test_numbers import on_device; on_device(found_inf=True)", ()),
     # where fused Adam ignores the flag
     "device, by copies": ("from tests.faults.test_numbers import on_device; on_device(found_inf=False)", ()),
@@ -110,6 +111,7 @@ PATHS = {  # source that each training of the path runs first, and settings
     ),
     "compiled": ("", ("--compile", "on")),
 }
+UNCOMPILED = [path for path in PATHS if path != "compiled"]
 KINDS = (
     "weight NaN", "gradient NaN", "loss inf", "exp_avg NaN", "variance inf", "exp_avg_sq inf", "gradient overflow",
     "exp_avg overflow", "mean NaN", "weight inf", "gradient inf", "loss NaN",
@@ -120,7 +122,7 @@ COMBINATIONS = [
     *(
         (path, kind, STEPS[(place + number) % len(STEPS)])
         for place, kind in enumerate(KINDS)
-        for number, path in enumerate(list(PATHS)[:4])
+        for number, path in enumerate(UNCOMPILED)
     ),
     *(("compiled", kind, 4) for kind in KINDS[:2]),
 ]
@@ -222,7 +224,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
     chosen = COMBINATIONS
     if count <= len(KINDS):  # a short form has time for one undisturbed run, uncompiled
         rng = random.Random(f"{seed}")
-        path = rng.choice(list(PATHS)[:4])
+        path = rng.choice(UNCOMPILED)
         chosen = rng.sample([one for one in COMBINATIONS if one[0] == path], len(KINDS))
     with open_setup(folder) as place:
         for attempt in range(count):
@@ -241,7 +243,7 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
 CAMPAIGN = Campaign(
     name="numbers",
     attack="NaN, infinity and overflow in weights, gradients, loss, moments and batch norm's buffers, at a step of "
-    "each epoch, on the host's and the device's code paths, eager and compiled, all of them on a CPU",
+    "each epoch, on the host's and the device's code paths, in both precisions, eager and compiled, all on a CPU",
     holds="exit 7, and the message says so; the last healthy state stays, and the run, resumed from it without the "
     "number, ends with the undisturbed run's result; the best weights are finite",
     run=run,
