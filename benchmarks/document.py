@@ -196,7 +196,7 @@ def speed_lines(bench: dict[str, Any]) -> list[str]:
 def equivalence_lines(found: dict[str, Any]) -> list[str]:
     """The ways to train, and their paired differences."""
     rows: list[tuple[str, ...]] = [("trained in", "seeds", "held-out ROC-AUC", "best validation F1", "epochs")]
-    for way, runs in found["runs"].items():
+    for way, runs in found["trainings"].items():
         means = [statistics.mean(one[key] for one in runs.values()) for key in ("auc", "f1", "epochs") if runs]
         rows.append((way, str(len(runs)), *([f"{mean:.3f}" for mean in means] or ["not measured"] * 3)))
     lines = [*markdown(rows), ""]

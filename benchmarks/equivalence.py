@@ -189,7 +189,9 @@ def missed(found: dict[str, Any]) -> list[str]:
         for row in first
         if not -CLOSE <= row["low"] <= row["high"] <= CLOSE
     ]
-    means = {way: statistics.mean(one["f1"] for one in runs.values()) for way, runs in found["runs"].items() if runs}
+    means = {
+        way: statistics.mean(one["f1"] for one in runs.values()) for way, runs in found["trainings"].items() if runs
+    }
     lacking += [
         f"mean best F1 of {way} {f1:.3f}, expected {MEANINGFUL[0]} to {MEANINGFUL[1]}: the phantoms are too easy or "
         "too hard to compare"
@@ -216,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
     if stored.get("settings") == settings:
         record: dict[str, Any] = stored | {"provenance": facts}
     else:
-        record = {"provenance": facts, "settings": settings, "runs": {way: {} for way in WAYS}, "differences": []}
+        record = {"provenance": facts, "settings": settings, "trainings": {way: {} for way in WAYS}, "differences": []}
     chosen.out.parent.mkdir(exist_ok=True)
     with ExitStack() as stack:
         work = chosen.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -224,10 +226,10 @@ def main(arguments: list[str] | None = None) -> int:
         betons = draw(work)
         for seed in range(chosen.seeds):
             for way in chosen.ways:
-                if str(seed) not in record["runs"][way]:
+                if str(seed) not in record["trainings"][way]:
                     found = trained(betons, seed, way, chosen.epochs) | {"commit": facts["commit"]}
-                    record["runs"][way][str(seed)] = found
-                    record["differences"] = differences(record["runs"])
+                    record["trainings"][way][str(seed)] = found
+                    record["differences"] = differences(record["trainings"])
                     chosen.out.write_text(json.dumps(record, indent=1) + "\n")
                     print(f"seed {seed}, {way}: {found}", flush=True)
     for row in record["differences"]:

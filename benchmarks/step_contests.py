@@ -178,11 +178,13 @@ def step_224_contest(
     without, only its outputs count.
     """
     mixed = rivals[0] == MIXED
+    # at the recipe's rate the first steps go so far that rounding to bfloat16 decides where they end
+    rate = ("--learning-rate", "1e-5") if mixed else ()
     with ExitStack() as stack:
         workers = {
             rival: stack.enter_context(
                 Worker(
-                    "benchmarks.training_worker", rival, "--crop", str(crop),
+                    "benchmarks.training_worker", rival, "--crop", str(crop), *rate,
                     environment={} if optimised or "compile" not in rival else UNOPTIMISED,
                 )
             )
@@ -196,7 +198,7 @@ def step_224_contest(
             ours = losses[rivals[0]]
             for rival, theirs in losses.items():
                 expect_close(f"{rival}: the first loss", theirs[:1], ours[:1], mean=2e-3 if mixed else 1e-4)
-                expect_close(f"{rival}: {NUM_CHECKED} losses", theirs, ours, mean=3e-2 if mixed else 1e-2)
+                expect_close(f"{rival}: {NUM_CHECKED} losses", theirs, ours, mean=5e-3 if mixed else 1e-2)
 
         yield Contest(
             what=STEP_224_MIXED if mixed else STEP_224,

@@ -22,7 +22,6 @@ from torch import nn
 from benchmarks.settings import BATCH, THREADS
 from tests.naive import Plain
 
-LEARNING_RATE = 1e-3
 DROPOUT = 0.0  # compiled networks draw other random numbers; without dropout the losses compare
 SIDE = 2048  # of the matrices
 MODES = {"torch.compile": "default", "torch.compile, reduce-overhead": "reduce-overhead"}
@@ -42,7 +41,7 @@ def batch(crop: int) -> tuple[torch.Tensor, torch.Tensor]:
     return frames_N1HW.clamp_(-1, 1), labels_N
 
 
-def our_step(crop: int, amp: Literal["on", "off"]) -> Step:
+def our_step(crop: int, rate: float, amp: Literal["on", "off"]) -> Step:
     """The engine's step, as `train` takes it.  amp: whether in bfloat16."""
     from engine.device import choose_policy
     from engine.networks.cnn import Cnn
@@ -54,12 +53,12 @@ def our_step(crop: int, amp: Literal["on", "off"]) -> Step:
     plain, network = Plain(2, crop, DROPOUT), Cnn(2, crop, DROPOUT)
     network.load_state_dict({name: plain.state_dict()[name] for name in network.state_dict()})
     policy = choose_policy("cpu", amp, "off", num_steps=0)
-    learner = make_learner(network, policy, learning_rate=LEARNING_RATE, batch_size=BATCH, class_weight_K=None)
+    learner = make_learner(network, policy, learning_rate=rate, batch_size=BATCH, class_weight_K=None)
     step, (frames_N1HW, labels_N), numbers = RecipeStep(learner, 2), batch(crop), count()
     return lambda: train_step(step, frames_N1HW, labels_N, seed=0, number=next(numbers)).loss
 
 
-def their_step(rival: str, crop: int) -> Step:
+def their_step(rival: str, crop: int, rate: float) -> Step:
     """PyTorch's step: stock, or as fast as a few lines make it."""
     network, (frames_N1HW, labels_N) = Plain(2, crop, DROPOUT), batch(crop)
     stock, mixed, mode = rival == STOCK, rival in AUTOCAST, (MODES | AUTOCAST).get(rival, "")
@@ -70,7 +69,7 @@ def their_step(rival: str, crop: int) -> Step:
     if not stock:
         network.to(memory_format=torch.channels_last)
         frames_N1HW = frames_N1HW.contiguous(memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=None if stock else True)
+    optimiser = torch.optim.Adam(network.parameters(), lr=rate, fused=None if stock else True)
     criterion = nn.CrossEntropyLoss()
     forward = torch.compile(network, mode=mode, dynamic=False) if mode else network
 
@@ -122,6 +121,7 @@ def main() -> None:
         "--data", type=Path, help="for whole epochs: folder of betons, or the reference's table of files"
     )
     parser.add_argument("--crop", type=int, default=224)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     chosen = parser.parse_args()
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
@@ -131,7 +131,8 @@ def main() -> None:
         actions: dict[str, Callable[[], object]] = {"count": lambda: None, "epochs": epoch}
     else:
         mixed = chosen.side == MIXED
-        step = our_step(chosen.crop, "on" if mixed else "off") if ours else their_step(chosen.side, chosen.crop)
+        settings = (chosen.crop, chosen.learning_rate)
+        step = our_step(*settings, "on" if mixed else "off") if ours else their_step(chosen.side, *settings)
         one, other = torch.rand(2, SIDE, SIDE, dtype=torch.bfloat16 if mixed else torch.float32).unbind()
         actions = {"steps": step, "losses": step, "multiply": lambda: torch.mm(one, other)}
     for line in sys.stdin:

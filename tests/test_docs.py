@@ -164,7 +164,7 @@ def test_the_page_of_results_lists_what_missed_its_target_and_who_is_missing() -
     difference = {"ways": ["bfloat16", "float32"], "metric": "auc", "seeds": 2, "mean": -0.004}
     runs = {"bfloat16": {"0": one}, "float32": {"0": one}, "plain": {}}
     differences = [difference | {"low": -0.023, "high": 0.015}]
-    equivalence = {"runs": runs, "differences": differences, "provenance": {}}
+    equivalence = {"trainings": runs, "differences": differences, "provenance": {}}
     page = results_page({"2026-11-29.json": bench, "2026-11-28.json": older, "equivalence.json": equivalence})
     assert f"| speed | {STEP_224}, over stock PyTorch | 3.00 | 3.5 |" in page
     assert f"| {STEP_224} | 1 steps | stock PyTorch: 0.333 | 3.00 (2.00–4.00) | 3.5 **missed** by 0.50 |" in page

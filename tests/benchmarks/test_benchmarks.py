@@ -631,9 +631,11 @@ def test_trainings_in_three_ways_are_paired_stored_one_by_one_and_not_repeated(
     assert "fewer than two seeds" in capsys.readouterr().out
     assert equivalence.main(["--out", str(out), "--seeds", "2", *options]) == 0
     stored = json.loads(out.read_text())
-    assert {way: sorted(runs) for way, runs in stored["runs"].items()} == {way: ["0", "1"] for way in equivalence.WAYS}
+    assert {way: sorted(runs) for way, runs in stored["trainings"].items()} == {
+        way: ["0", "1"] for way in equivalence.WAYS
+    }
     assert capsys.readouterr().out.count("float32: {") == 0  # what is stored is not trained again
-    auc = {way: [runs[seed]["auc"] for seed in "01"] for way, runs in stored["runs"].items()}
+    auc = {way: [runs[seed]["auc"] for seed in "01"] for way, runs in stored["trainings"].items()}
     (row,) = (row for row in stored["differences"] if row["metric"] == "auc" and row["ways"] == ["float32", "plain"])
     assert row["mean"] == pytest.approx(np.mean(auc["float32"]) - np.mean(auc["plain"])) and row["seeds"] == 2
     monkeypatch.setattr(equivalence, "CLOSE", 0.0)
