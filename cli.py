@@ -156,7 +156,7 @@ def run(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> int:
     if namespace.command == "train" and namespace.resume:
         resume_run(screen, namespace, values)
     else:
-        command.run(screen, build(command.config, with_config_file(command, namespace, values)))
+        command.run(screen, build(command.config, with_config_file(command, namespace, values), command.positionals))
     return 0
 
 

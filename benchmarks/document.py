@@ -166,7 +166,8 @@ def missed_targets(results: dict[str, dict[str, Any]]) -> list[Row]:
                     )
                 )
     for lacking in equivalence.missed(results["equivalence.json"]) if "equivalence.json" in results else ():
-        rows.append(("learning", "bfloat16 beside float32", lacking, f"within ±{100 * equivalence.CLOSE} points"))
+        found, _, expected = lacking.partition(", expected ")
+        rows.append(("learning", "bfloat16 beside float32", found, expected or "all of them"))
     if found := results.get("interval_coverage.json"):
         for metric, shares in coverage_of(found).items():
             if not all(COVERAGE[0] <= share <= COVERAGE[1] for share in shares):
@@ -198,12 +199,14 @@ def equivalence_lines(found: dict[str, Any]) -> list[str]:
     rows: list[tuple[str, ...]] = [("trained in", "seeds", "held-out ROC-AUC", "best validation F1", "epochs")]
     for way, runs in found["trainings"].items():
         means = [statistics.mean(one[key] for one in runs.values()) for key in ("auc", "f1", "epochs") if runs]
-        rows.append((way, str(len(runs)), *([f"{mean:.3f}" for mean in means] or ["not measured"] * 3)))
+        texts = [f"{mean:.{digits}f}" for mean, digits in zip(means, (3, 3, 1), strict=bool(means))]
+        rows.append((way, str(len(runs)), *(texts or ["not measured"] * 3)))
     lines = [*markdown(rows), ""]
     rows = [("paired difference", "of", f"{100 * equivalence.LEVEL:.0f} % interval of Student's t", "seeds")]
     for row in found["differences"]:
         rows.append((" less ".join(row["ways"]), short_name(row["metric"]), equivalence.points(row), str(row["seeds"])))
-    return [*lines, *markdown(rows), "", circumstances(found["provenance"])]
+    where = {f"{one['commit'][:7]} on {one['cpu']}" for runs in found["trainings"].values() for one in runs.values()}
+    return [*lines, *markdown(rows), "", f"Trained at {', '.join(sorted(where))}. {circumstances(found['provenance'])}"]
 
 
 def trust_lines(found: dict[str, Any]) -> list[str]:

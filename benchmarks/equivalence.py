@@ -29,10 +29,11 @@ from torch import nn
 from benchmarks.provenance import describe, provenance
 from benchmarks.settings import RESULTS
 from engine.config import Switch
-from engine.device import choose_policy
+from engine.device import Policy, choose_policy
 from engine.networks.cnn import Cnn
 from engine.statistics.metrics import all_metrics
 from engine.train.step import Step, make_learner, predict, train_step
+from loaders.atomic_file import publish_bytes
 from loaders.batches.loader import Loader
 from loaders.config import CatalogConfig, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.convert.convert import convert
@@ -78,7 +79,7 @@ class BareTraining:
     """A network and two loaders.  Owns the betons' maps; close it, or use `with`.
 
     stock: train with PyTorch's step, from the same first weights, with the same batches and dropout seeds.
-    amp: whether the engine trains in bfloat16; it predicts in float32, as `evaluate` does.
+    amp: whether the engine trains and validates in bfloat16, as `train --amp on` does.
     """
 
     def __init__(self, folder: Path, config: LoaderConfig, *, stock: bool = False, amp: Switch = "off") -> None:
@@ -87,14 +88,13 @@ class BareTraining:
         self.val_loader = self._stack.enter_context(Loader(folder / "val.beton", config, tensors=True, training=False))
         facts = self.loader.beton.facts
         self.positive = facts.classes.index(facts.positive)
-        self.policy = choose_policy("cpu", "off", "off", num_steps=0)
-        training = choose_policy("cpu", amp, "off", num_steps=0)
+        self.policy = choose_policy("cpu", amp, "off", num_steps=0)
         torch.manual_seed(config.seed)
         network = Cnn(len(facts.classes), facts.crop, DROPPED)
         self.stock = Stock(network, facts.crop, self.policy.device) if stock else None
         self.network = self.stock.network if self.stock else network
         learner = make_learner(
-            network, training, learning_rate=LEARNING_RATE, batch_size=config.batch_size, class_weight_K=None
+            network, self.policy, learning_rate=LEARNING_RATE, batch_size=config.batch_size, class_weight_K=None
         )
         self.step, self.steps = Step(learner, len(facts.classes)), 0
 
@@ -109,11 +109,11 @@ class BareTraining:
             else:
                 train_step(self.step, frames_N1HW, labels_N, seed=seed, number=self.steps)
             self.steps += 1
-        return self.metrics(self.val_loader)["f1"]
+        return self.metrics(self.val_loader, self.policy)["f1"]
 
-    def metrics(self, loader: Loader) -> dict[str, float]:
+    def metrics(self, loader: Loader, policy: Policy) -> dict[str, float]:
         """F1 and AUC of the network as it is."""
-        label_N, logits_NK = predict(self.network, loader, self.policy)
+        label_N, logits_NK = predict(self.network, loader, policy)
         found = all_metrics(label_N, softmax(logits_NK.astype(np.float64), axis=1), self.positive)
         return {name: float(found[name]) for name in ("f1", "auc")}
 
@@ -128,10 +128,14 @@ class BareTraining:
 
 def draw(folder: Path) -> Path:
     """Phantoms as betons, unless they are there; gives their folder."""
-    betons, patients = folder / "betons", TRAINING + VALIDATION + HELD_OUT
-    if not (betons / "train.beton").exists():
+    patients = TRAINING + VALIDATION + HELD_OUT
+    name = f"{TRAINING}-{VALIDATION}-{HELD_OUT}-{STRENGTH}-{CROP}"
+    betons = folder / f"betons-{name}"
+    if not (betons / "convert.csv").exists():  # which a conversion writes last
         manifest = write_phantoms(
-            PhantomConfig(out=folder / "phantoms", patients=patients, images_per_patient=1, size=96, strength=STRENGTH)
+            PhantomConfig(
+                out=folder / f"phantoms-{name}", patients=patients, images_per_patient=1, size=96, strength=STRENGTH
+            )
         )
         settings = {"size": CROP, "val": VALIDATION / (TRAINING + VALIDATION), "holdout": HELD_OUT / patients}
         catalog = CatalogConfig(manifest=manifest)
@@ -153,7 +157,7 @@ def trained(folder: Path, seed: int, way: Way, epochs: int) -> dict[str, Any]:
                 break
         training.network.load_state_dict(weights)
         with Loader(folder / "heldout.beton", config, tensors=True, training=False) as held_out:
-            auc = training.metrics(held_out)["auc"]
+            auc = training.metrics(held_out, choose_policy("cpu", "off", "off", 0))["auc"]  # as `evaluate` does
     return {"f1": best, "auc": auc, "epochs": epoch + 1, "seconds": round(time.perf_counter() - started, 1)}
 
 
@@ -183,7 +187,8 @@ def differences(runs: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, An
 def missed(found: dict[str, Any]) -> list[str]:
     """What was to be shown, and was not.  found: the stored record."""
     first = [row for row in found["differences"] if row["metric"] == "auc" and row["ways"] == list(PAIRS[0])]
-    lacking = [] if first else [f"fewer than two seeds of {' and '.join(PAIRS[0])}"]
+    seeds, asked = min((row["seeds"] for row in first), default=0), found["settings"]["seeds"]
+    lacking = [] if seeds >= asked else [f"{seeds} of {asked} seeds of {' and '.join(PAIRS[0])}"]
     lacking += [
         f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f} points of AUC, expected within ±{100 * CLOSE}"
         for row in first
@@ -213,10 +218,10 @@ def main(arguments: list[str] | None = None) -> int:
     facts = provenance()
     print(describe(facts))
     settings = {"crop": CROP, "training": TRAINING, "validation": VALIDATION, "held_out": HELD_OUT,
-                "strength": STRENGTH, "epochs": chosen.epochs, "level": LEVEL}  # fmt: skip
+                "strength": STRENGTH, "epochs": chosen.epochs, "level": LEVEL, "seeds": chosen.seeds}  # fmt: skip
     stored = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
     if stored.get("settings") == settings:
-        record: dict[str, Any] = stored | {"provenance": facts}
+        record: dict[str, Any] = stored | {"provenance": facts}  # of the last session; each training has its own
     else:
         record = {"provenance": facts, "settings": settings, "trainings": {way: {} for way in WAYS}, "differences": []}
     chosen.out.parent.mkdir(exist_ok=True)
@@ -227,10 +232,10 @@ def main(arguments: list[str] | None = None) -> int:
         for seed in range(chosen.seeds):
             for way in chosen.ways:
                 if str(seed) not in record["trainings"][way]:
-                    found = trained(betons, seed, way, chosen.epochs) | {"commit": facts["commit"]}
+                    found = trained(betons, seed, way, chosen.epochs) | {key: facts[key] for key in ("commit", "cpu")}
                     record["trainings"][way][str(seed)] = found
                     record["differences"] = differences(record["trainings"])
-                    chosen.out.write_text(json.dumps(record, indent=1) + "\n")
+                    publish_bytes(chosen.out, json.dumps(record, indent=1).encode() + b"\n")
                     print(f"seed {seed}, {way}: {found}", flush=True)
     for row in record["differences"]:
         print(f"{' less '.join(row['ways'])}, {row['metric']}: {points(row)}, {row['seeds']} seeds")

@@ -31,6 +31,7 @@ OUTLINE_MEANINGS = {
     "none": "lungs alone are no evidence, either",
     "unknown": "whether what lies in the lungs adds to that cannot be told",
 }
+LUNG_ROWS = ("lungs-only", "silhouette", "boxed", "boxed-silhouette")  # of films with a credible mask
 LUNG_STUDIES = {"shortcut": "arms follow the class, no finding", "finding": "a finding, no shortcut"}
 
 
@@ -38,7 +39,9 @@ def crossval_table(results: dict[str, dict[str, Any]]) -> str:
     """For docs/EVALUATION.md: the newest cross-validations of real radiographs, of two and of three classes."""
     studies = honest_study(results, "two"), honest_study(results, "three")
     shown = [target for target in TARGETS if any(target in shown_targets(study) for study in studies)]
-    head, body = ["tested by"], [[name] for name in (*(TARGETS[target] for target in shown), 'always "normal"')]
+    controls = {row.target: row.num_samples for row in studies[0].targets if row.target in LUNG_ROWS}
+    names = [TARGETS[one] + (f" (n = {controls[one]})" if one in controls else "") for one in shown]
+    head, body = ["tested by"], [[name] for name in (*names, 'always "normal"')]
     for study in studies:
         score = "F1" if len(study.classes) == 2 else "macro F1"
         size = f"n = {study.num_samples} of {study.num_groups} groups"
@@ -198,7 +201,7 @@ def honest_sentences(results: dict[str, dict[str, Any]]) -> str:
             f"{value_text('f1', always)}. "
         )
     sentences = (
-        f"On {study.num_samples} public radiographs, COVID-19 against normal, cross-validation scores an F1 of "
+        f"On {study.num_samples} radiographs, COVID-19 against normal, cross-validation scores an F1 of "
         f"{rows['random']} with random folds, {rows['group']} with folds of new patients, and "
         f"{rows['lungs-hidden']} with the lungs covered in training and test. Most of the score needs no lungs, so "
         "it is no evidence of the disease: every COVID-19 image comes from another source than every normal one. "
@@ -214,8 +217,9 @@ def lungs_sentence(study: Crossval) -> str:
     if alone is None or outline is None:
         return ""
     return (
-        f"Shown the lungs alone, networks score {interval_cell(alone, 'f1')}; shown their outline, without a pixel of "
-        f"the film, {interval_cell(outline, 'f1')}: {OUTLINE_MEANINGS[beyond_outline(alone)]}. "
+        f"Shown the lungs alone ({alone.num_samples} films), networks score {interval_cell(alone, 'f1')}; shown their "
+        f"outline, without a pixel of the film, {interval_cell(outline, 'f1')}: "
+        f"{OUTLINE_MEANINGS[beyond_outline(alone)]}. "
     )
 
 

@@ -3,7 +3,7 @@
 Reads commands from stdin, a line each, and answers each with a line of JSON.  `losses 3` trains three steps and gives
 their losses, `steps 2` trains two, `multiply 2` multiplies matrices twice, in the side's precision.  With --data,
 `count 1` gives the numbers of training and validation images, and `epochs 2` trains and validates twice.  Only
-plainfilm's sides import plainfilm.
+plainfilm's sides import its engine.
 """
 
 # N batch, H W rows and columns of the crop

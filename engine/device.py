@@ -145,7 +145,7 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
         row = mps_row(torch.__version__)
         layout, mixed, found_inf = row.memory_format, row.autocast, row.found_inf
         cannot = "" if row.compiled else row.issues["compiled"]
-    # never by itself on a CPU: a step at 128 takes 0.6 times as long in bfloat16 with AMX, and 17 times with AVX2 alone
+    # not by itself on a CPU, until what it learns is shown to be as good
     autocast = mixed if amp == "on" or (amp == "auto" and chosen.type == "cuda") else None
     compile_it, why = compiled == "on", caution("compile-as-set", switch=compiled)
     if cannot and compile_it:

@@ -99,12 +99,13 @@ def flatten(config: Any) -> dict[str, Any]:
     return flat
 
 
-def build(config: type[T], values: dict[str, Any]) -> T:
+def build(config: type[T], values: dict[str, Any], positionals: tuple[str, ...] = ()) -> T:
     """Make a config from settings by name; absent ones take their defaults.
 
+    positionals: settings that the command line takes by their place, for the errors.
     Errors: ConfigError for an unknown setting, a value of the wrong kind, or one that the config refuses.
     """
-    return assemble(config, convert_values(config, values))
+    return assemble(config, convert_values(config, values), positionals)
 
 
 def convert_values(config: type, values: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def convert_values(config: type, values: dict[str, Any]) -> dict[str, Any]:
     return {name: convert_value(known[name], value) for name, value in values.items()}
 
 
-def assemble(config: type[T], values: dict[str, Any]) -> T:
+def assemble(config: type[T], values: dict[str, Any], positionals: tuple[str, ...]) -> T:
     """Fill a config and its nested configs from converted values."""
     hints = typing.get_type_hints(config)
     arguments: dict[str, Any] = {}
@@ -123,7 +124,7 @@ def assemble(config: type[T], values: dict[str, Any]) -> T:
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
             if field.default is dataclasses.MISSING:
-                arguments[field.name] = assemble(typing.cast(type, hint), values)
+                arguments[field.name] = assemble(typing.cast(type, hint), values, positionals)
             else:
                 names = {inner.name for inner in dataclasses.fields(hint)} & set(values)
                 arguments[field.name] = dataclasses.replace(field.default, **{name: values[name] for name in names})
@@ -132,7 +133,8 @@ def assemble(config: type[T], values: dict[str, Any]) -> T:
         elif field.metadata.get("given"):
             arguments[field.name] = tuple(values)
         elif field.default is dataclasses.MISSING:
-            raise ConfigError(f"{field.name.upper()}: missing, expected a value; see --help")  # as the usage has it
+            shown = field.name.upper() if field.name in positionals else "--" + field.name.replace("_", "-")
+            raise ConfigError(f"{shown}: missing, expected a value; see --help")
     return config(**arguments)
 
 

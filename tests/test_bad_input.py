@@ -799,8 +799,8 @@ def test_no_command_shows_the_help_and_is_wrong_usage(plainfilm: Command) -> Non
 
 
 def test_what_has_no_default_must_be_given(plainfilm: Command, tmp_path: Path) -> None:
-    plainfilm("convert", tmp_path).fails(2, "OUT: missing")
-    plainfilm("train", tmp_path).fails(2, "OUT: missing")
+    plainfilm("convert", tmp_path).fails(2, "--out: missing")
+    plainfilm("train", tmp_path).fails(2, "--out: missing")
     plainfilm("train", "--out", tmp_path).fails(2, "DATA: missing")
     plainfilm("phantom").fails(2, "OUT: missing")
 

@@ -53,13 +53,13 @@ class Cnn(nn.Module):
         dtype = torch.get_autocast_dtype("cpu") if mixed else torch.float32
         if not self.fused or not on_cpu or dtype not in FUSED or torch.compiler.is_compiling():
             return self.classifier(self.features(frames_N1HW))
-        pictures_NCHW = frames_N1HW
-        for start in range(0, len(self.features), LAYERS):
-            convolution, norm = self.features[start], self.features[start + 1]
-            assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            if start == 0 and not frames_N1HW.requires_grad:
-                pictures_NCHW = fused_first_block(frames_N1HW, convolution, norm, dtype)
-            else:
-                pictures_NCHW = fused_block(pictures_NCHW.to(dtype), convolution, norm)
-        with torch.autocast("cpu", enabled=False):  # a fiftieth of the work, and logits of eight bits would tie
-            return self.classifier(pictures_NCHW.float())
+        with torch.autocast("cpu", enabled=False):
+            pictures_NCHW = frames_N1HW
+            for start in range(0, len(self.features), LAYERS):
+                convolution, norm = self.features[start], self.features[start + 1]
+                assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+                if start == 0 and not frames_N1HW.requires_grad:
+                    pictures_NCHW = fused_first_block(frames_N1HW, convolution, norm, dtype)
+                else:
+                    pictures_NCHW = fused_block(pictures_NCHW.to(dtype), convolution, norm)
+            return self.classifier(pictures_NCHW.float())  # little work, and logits of eight bits would tie

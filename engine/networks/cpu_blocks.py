@@ -71,8 +71,8 @@ def update_running(norm: nn.BatchNorm2d, batch: Statistics) -> None:
 def fused_block(pictures_NCHW: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """relu(max_pool2d(norm(convolution(pictures)), 2)), (N, K, h, w) in channels_last.
 
-    pictures: float32 or bfloat16, as which weights, pictures and gradients are then multiplied and kept; statistics and
-    gradients of parameters are float32 or wider.
+    pictures: float32 or bfloat16, in which weights, pictures and gradients are then rounded, multiplied and kept, the
+    convolution's weight gradient too.  Statistics and batch norm's gradients are float32 or wider.  Not under autocast.
     convolution: 3×3, padding 1, no bias.  Updates the running statistics in training mode.
     Errors: ValueError for a single value a channel in training; RuntimeError for a second backward pass.
     """
@@ -151,7 +151,12 @@ def multiplied(factor: Tensor) -> Tensor:
 
     torch's own convolution, its way out there, is slower, and adds up in bfloat16.
     """
-    return factor if torch.ops.mkldnn._is_mkldnn_bf16_supported() else factor.float()
+    return factor if factor.dtype == torch.float32 or onednn_takes_bfloat16() else factor.float()
+
+
+def onednn_takes_bfloat16() -> bool:
+    """Whether torch hands convolutions in bfloat16 to oneDNN, which it does with AVX-512."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def signs(scale_K: Tensor) -> np.ndarray:

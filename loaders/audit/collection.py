@@ -261,7 +261,7 @@ def pictures_of(collection: Collection) -> dict[str, bytes]:
     """Probe of the label or the source → a PNG, a typical frame, or typical lungs, as shown to it."""
     found, frame_SS = dict[str, bytes](), typical_frame(collection.frames_NSS)
     for probe in (*LABEL_PROBES, SOURCE_PROBE):
-        if probe.picture is None or input_of(collection, probe) is None:
+        if probe.picture is None or isinstance(input_of(collection, probe), Caution):
             continue
         shown_N, input_SS = shown_to(probe, collection), frame_SS
         if collection.masks_NSS is not None and probe in LUNG_PROBES:

@@ -527,9 +527,10 @@ def test_the_honest_picture_has_a_bar_for_each_control_of_the_lungs_and_says_wha
     text = " ".join(honesty.honest_sentences(results).split())
     alone, outline = (honesty.interval_cell(study.target(name), "f1") for name in ("lungs-only", "silhouette"))
     meaning = honesty.OUTLINE_MEANINGS[beyond_outline(study.target("lungs-only"))]
-    assert f"Shown the lungs alone, networks score {alone}; shown their outline, without a pixel of the film, " in text
+    size = of_lungs["num_samples"]
+    assert f"Shown the lungs alone ({size} films), networks score {alone}; shown their outline, without a pixel" in text
     assert f"{outline}: {meaning}." in text
-    assert "lungs’ outline" in honesty.crossval_table(results)
+    assert f"| lungs’ outline (n = {size}) | " in honesty.crossval_table(results)
 
 
 def test_findings_are_measured_on_phantoms_known_half_unknown_and_permuted(
@@ -628,7 +629,7 @@ def test_trainings_in_three_ways_are_paired_stored_one_by_one_and_not_repeated(
         monkeypatch.setattr(equivalence, name, value)
     out, options = tmp_path / "found.json", ["--epochs", "2", "--work", str(tmp_path)]
     assert equivalence.main(["--out", str(out), "--seeds", "2", "--ways", "float32", *options]) == 1
-    assert "fewer than two seeds" in capsys.readouterr().out
+    assert "0 of 2 seeds of bfloat16 and float32" in capsys.readouterr().out
     assert equivalence.main(["--out", str(out), "--seeds", "2", *options]) == 0
     stored = json.loads(out.read_text())
     assert {way: sorted(runs) for way, runs in stored["trainings"].items()} == {

@@ -142,9 +142,14 @@ def mixed_block(pictures: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNo
 
 
 @pytest.mark.numerical
+@pytest.mark.parametrize("onednn", [True, False], ids=["as here", "without oneDNN's"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("shape", [*SHAPES, (6, 1, 13, 13), (1, 1, 31, 33)], ids=str)
-def test_a_block_in_bfloat16_loses_what_rounding_is_stored_in_it_loses(shape: tuple[int, ...], training: bool) -> None:
+def test_a_block_in_bfloat16_is_as_far_from_float64_as_its_roundings_explain(
+    shape: tuple[int, ...], training: bool, onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not onednn:
+        monkeypatch.setattr(cpu_blocks, "onednn_takes_bfloat16", lambda: False)
     errors: dict[str, list[tuple[float, float, float]]] = {}
     for seed in SEEDS:
         modules = layers(shape[1], seed)
@@ -160,6 +165,29 @@ def test_a_block_in_bfloat16_loses_what_rounding_is_stored_in_it_loses(shape: tu
         of_ours, of_stored, apart = np.median(found, axis=0)
         assert of_ours <= MARGIN * max(of_stored, UNIT), (name, of_ours, of_stored)
         assert apart <= max(0.5 * of_stored, 1e-5), (name, apart, of_stored)  # the same roundings, but for few
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+def test_under_autocast_every_convolution_is_in_the_precision_that_its_processor_takes(
+    onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[torch.dtype] = []
+    convolve = nn.functional.conv2d
+
+    def seen(*factors: Any, **options: Any) -> torch.Tensor:
+        found.append(convolve(*factors, **options).dtype)
+        return convolve(*factors, **options)
+
+    monkeypatch.setattr(cpu_blocks.functional, "conv2d", seen)
+    monkeypatch.setattr(cpu_blocks, "onednn_takes_bfloat16", lambda: onednn)
+    with torch.autocast("cpu", torch.bfloat16):
+        Cnn(2, 32, 0.0)(torch.rand(4, 1, 32, 32))
+    assert found == [torch.bfloat16 if onednn else torch.float32] * 4
+
+
+def test_float32_asks_nothing_of_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cpu_blocks, "onednn_takes_bfloat16")  # a Mac's torch has no such question
+    assert Cnn(2, 32, 0.0)(torch.rand(4, 1, 32, 32)).isfinite().all()
 
 
 @pytest.mark.numerical

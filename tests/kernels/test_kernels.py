@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
+from kernels.bfloat16 import narrow, wide
 from kernels.crops import affine_into, affine_scratch, crop_into
 from kernels.decoding import count_coloured, histogram_into, luma_into, shrink_into, unfilter_into
 from kernels.hamming import nearest_into
@@ -260,3 +263,24 @@ def test_the_nearest_code_is_the_oracles(codes: int, queries: int) -> None:
     distance_NQ = np.bitwise_count(code_NW[:, None] ^ query_QW).sum(2, dtype=np.int64)
     assert (best_N >> np.uint64(32)).tolist() == distance_NQ.min(1).tolist()
     assert (best_N & np.uint64(2**32 - 1)).tolist() == distance_NQ.argmin(1).tolist()
+
+
+@njit
+def to_bfloat16_and_back(narrow_N, wide_N, value_N):
+    for place in range(value_N.size):
+        narrow_N[place] = narrow(value_N[place], narrow_N)
+        wide_N[place] = wide(narrow_N[place])
+
+
+@pytest.mark.numerical
+def test_bfloat16_is_rounded_as_by_torch_to_the_bit() -> None:
+    upper_N = np.arange(1 << 16, dtype=np.uint32) << 16
+    for lower in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF):  # below, at and above half of the last place
+        value_N = (upper_N | lower).view(np.float32)
+        narrow_N, wide_N = np.empty(value_N.size, np.uint16), np.empty(value_N.size, np.float32)
+        to_bfloat16_and_back(narrow_N, wide_N, value_N)
+        wanted = torch.from_numpy(value_N).bfloat16()
+        none_N = np.isnan(value_N)
+        np.testing.assert_array_equal(np.isnan(wide_N), none_N)
+        np.testing.assert_array_equal(narrow_N[~none_N], wanted.view(torch.uint16).numpy()[~none_N])
+        np.testing.assert_array_equal(wide_N, wanted.float().numpy())
