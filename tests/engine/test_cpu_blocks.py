@@ -142,9 +142,12 @@ def mixed_block(pictures: torch.Tensor, convolution: nn.Conv2d, norm: nn.BatchNo
 
 
 @pytest.mark.numerical
-@pytest.mark.parametrize("onednn", [True, False], ids=["as here", "without oneDNN's"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("shape", [*SHAPES, (6, 1, 13, 13), (1, 1, 31, 33)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "onednn"),
+    [*((shape, True) for shape in (*SHAPES[1:6], (6, 1, 13, 13))), *((shape, False) for shape in SHAPES[1:3])],
+    ids=str,
+)
 def test_a_block_in_bfloat16_is_as_far_from_float64_as_its_roundings_explain(
     shape: tuple[int, ...], training: bool, onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,7 +365,7 @@ def test_the_fused_network_is_the_network_of_its_layers(crop: int) -> None:
 
 
 @pytest.mark.numerical
-@pytest.mark.parametrize("crop", [32, 45, 97])
+@pytest.mark.parametrize("crop", [32, 45])
 def test_the_fused_network_in_bfloat16_is_no_further_from_float64_than_its_layers_under_autocast(crop: int) -> None:
     errors = []
     for seed in SEEDS:
