@@ -189,6 +189,7 @@ class Setup:
     """Where attempts are made.  defect: a fault of the product for every child, to try the campaign itself.
 
     counts, early, seconds: of an undisturbed run; how often it comes by each point, in all and until its last step.
+    settings: of every training, beyond the small run's.
     """
 
     server: ForkServer
@@ -197,11 +198,12 @@ class Setup:
     counts: dict[str, int]
     early: dict[str, int]
     seconds: float
+    settings: tuple[str, ...] = ()
     defect: str = ""
 
     def child(self, run: Path, kill: Kill) -> Ending:
         """Train, or go on, until the kill or the end."""
-        command = train_command(self.betons, run)
+        command = train_command(self.betons, run, *self.settings)
         child = self.server.start(command, before=f"{self.defect}\n{kill.before()}")
         if not kill.point:
             time.sleep(kill.share * self.seconds)
@@ -223,7 +225,9 @@ class Setup:
         if not struck:
             return "", ""
         left = left_of(run)
-        ending = self.server.run(train_command(self.betons, run), before=self.defect, timeout=OUT_OF_TIME)
+        ending = self.server.run(
+            train_command(self.betons, run, *self.settings), before=self.defect, timeout=OUT_OF_TIME
+        )
         if ending.code != 0:
             return "", f"resumed with exit {ending.code}, expected 0: {ending.errors[-300:]}"
         if anew := begun_anew(run, left):
@@ -269,11 +273,12 @@ def open_setup(folder: Path) -> Iterator[Setup]:
         yield make_setup(server, betons, folder)
 
 
-def make_setup(server: ForkServer, betons: Path, folder: Path) -> Setup:
+def make_setup(server: ForkServer, betons: Path, folder: Path, settings: tuple[str, ...] = ()) -> Setup:
     """Train undisturbed."""
+    folder.mkdir(exist_ok=True)
     run, counts = folder / "undisturbed", folder / "counts.json"
     before = f"from tests.faults.test_train_kill import count_points; count_points({str(counts)!r})"
-    ending = server.run(train_command(betons, run), before=before, timeout=OUT_OF_TIME)
+    ending = server.run(train_command(betons, run, *settings), before=before, timeout=OUT_OF_TIME)
     if ending.code:
         raise RuntimeError(f"the undisturbed training ended with {ending.code}: {ending.errors}")
     found = json.loads(counts.read_text())
@@ -286,14 +291,17 @@ def make_setup(server: ForkServer, betons: Path, folder: Path) -> Setup:
         counts=found["all"],
         early=found["until the last step"],
         seconds=ending.seconds,
+        settings=settings,
     )
 
 
 def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tally:
     """The campaign."""
     tally = Tally()
-    with open_setup(folder) as place:
+    with open_setup(folder) as exact:
+        mixed = make_setup(exact.server, exact.betons, folder / "bfloat16", ("--amp", "on"))
         for attempt in range(count):
+            place = (exact, mixed)[attempt % 2]
             rng = random.Random(f"{seed}-{attempt}")
             for draw in range(DRAWS):
                 chosen = draw_kills(rng, place.counts)
@@ -315,7 +323,8 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
 
 CAMPAIGN = Campaign(
     name="train-kill",
-    attack="kill -9, SIGTERM and SIGINT during train, at random steps and within saves, up to three times a run",
+    attack="kill -9, SIGTERM and SIGINT during train, at random steps and within saves, up to three times a run, in "
+    "float32 and in bfloat16",
     holds="resumed, the run goes on from the state saved last and ends with the undisturbed run's best weights, last "
     "state and metrics to the bit; a signal before the last step's end exits 75; no half-written checkpoint is ever in "
     "place",
