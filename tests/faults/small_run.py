@@ -59,14 +59,15 @@ def train_command(betons: Path, run: Path, *settings: object) -> list[str]:
 
 
 def warm_up() -> None:
-    """Import, convert and train once: what each child would otherwise load and compile anew.  Leaves no thread."""
+    """Import, convert and train in each precision: what children would otherwise load and compile.  Leaves no thread."""
     for module in NEEDED:
         importlib.import_module(module)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
-        folder = Path(name)
-        if cli.main(train_command(make_betons(folder), folder / "run", "--epochs", 1)):
-            raise RuntimeError("the training to warm up by failed")
+        betons = make_betons(Path(name))
+        for amp in ("off", "on"):
+            if cli.main(train_command(betons, Path(name) / amp, "--epochs", 1, "--amp", amp)):
+                raise RuntimeError("the training to warm up by failed")
 
 
 @dataclass(frozen=True, slots=True)
