@@ -59,7 +59,7 @@ def train_command(betons: Path, run: Path, *settings: object) -> list[str]:
 
 
 def warm_up() -> None:
-    """Import, convert and train in each precision: what children would otherwise load and compile.  Leaves no thread."""
+    """Import, convert, train in each precision: what children would otherwise load and compile.  Leaves no thread."""
     for module in NEEDED:
         importlib.import_module(module)
     cv2.setNumThreads(1)
