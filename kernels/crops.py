@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from kernels.checksum import crc32c
 from kernels.jit import inlined, kernel
 
 MIDDLE = np.float32(127.5)
@@ -20,16 +21,19 @@ def to_unit(level):
 
 
 @kernel
-def crop_into(out_N1HW, bytes_B, offset_N, stored):
+def crop_into(out_N1HW, bytes_B, offset_N, stored, crc_N=None):
     """Copy central crops out of stored frames and map grey levels 0-255 to [-1, 1].
 
     out_N1HW: float32, written whole.  bytes_B: uint8, the beton.  offset_N: int64, each frame's first byte.
     stored: side of the square stored frames, in pixels.
+    crc_N: uint32, written where it is given: each stored frame's CRC32C.
     Errors: none here; Loader checks shapes and the reader checks offsets, once.  Source: DESIGN, Geometry.
     """
     crop = out_N1HW.shape[3]
     margin = (stored - crop) // 2
     for n in range(out_N1HW.shape[0]):
+        if crc_N is not None:
+            crc_N[n] = crc32c(bytes_B, offset_N[n], stored * stored)
         for row in range(crop):
             start = offset_N[n] + (row + margin) * stored + margin
             row_W = bytes_B[start : start + crop]  # no index into a slice can be negative: else it does not vectorise
@@ -69,7 +73,7 @@ def pack_quads(quad_SS, frame_SS, stored, low, high):
 
 
 @kernel
-def affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, low, high, scratch):
+def affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, low, high, scratch, crc_N=None):
     """Sample rotated, zoomed crops out of stored frames and map grey levels 0-255 to [-1, 1].
 
     out_N1HW: float32, written whole.  bytes_B: uint8, the beton.  offset_N: int64, each frame's first byte.
@@ -77,6 +81,7 @@ def affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, low, high, scr
     inverse_N23: float32; take an output pixel's centre (x, y, 1), integer + 0.5, to stored coordinates.
     low, high: first and last pixel index that may be read, on both axes; coordinates beyond clamp to them.
     scratch: of affine_scratch(W, stored), overwritten.
+    crc_N: uint32, written where it is given: each stored frame's CRC32C.
     Bilinear.  With the identity at the crop's margin the result equals `crop_into` to the bit.
     Errors: none here; Loader checks shapes and the reader checks offsets, once.  Source: DESIGN, Geometry.
 
@@ -89,6 +94,8 @@ def affine_into(out_N1HW, bytes_B, offset_N, stored, inverse_N23, low, high, scr
     stride = np.int32(stored)
     lowest, highest, byte = np.float32(low), np.float32(high), np.uint32(255)
     for n in range(out_N1HW.shape[0]):
+        if crc_N is not None:
+            crc_N[n] = crc32c(bytes_B, offset_N[n], stored * stored)
         pack_quads(quad_SS, bytes_B[offset_N[n] : offset_N[n] + stored * stored], stored, low, high)
         xx, xy, x1 = inverse_N23[n, 0, 0], inverse_N23[n, 0, 1], inverse_N23[n, 0, 2]
         yx, yy, y1 = inverse_N23[n, 1, 0], inverse_N23[n, 1, 1], inverse_N23[n, 1, 2]

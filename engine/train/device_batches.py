@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from engine.device import Policy
+from kernels.checksum import crc32c
 from kernels.crops import MIDDLE, SCALE
 from loaders.batches.loader import Loader
 from loaders.cautions import Caution, caution
@@ -121,11 +122,14 @@ Frames = ResidentFrames | StreamedFrames
 
 def gather_frames(loader: Loader, index_N: np.ndarray, out_NSS: np.ndarray) -> None:
     """Copy stored frames out of the map, each compared with its CRC at first touch.  Errors: BetonError."""
-    beton = loader.beton
-    loader.check_first_touch(index_N, beton.bytes_B, beton.offset_N)
+    beton, crc_N = loader.beton, loader.room_for_checksums(index_N)
+    beton.check_unchanged()
     for place, sample in enumerate(index_N.tolist()):
         out_NSS[place] = beton.frame(sample)
+        if crc_N is not None:
+            crc_N[place] = crc32c(out_NSS[place].reshape(-1), 0, beton.side**2)
     beton.check_unchanged()
+    loader.check_first_touch(index_N, crc_N)
 
 
 def frames_on_device(

@@ -67,7 +67,7 @@ class Loader:
         self._resumed = False
         self._epoch_set = False  # while an epoch is iterated
         self._iterations = 0
-        self._checked = np.zeros(len(self.beton), np.bool_)
+        self._checked = np.full(len(self.beton), not self.beton.verified)  # where there are checksums
         self._cached = False  # after one epoch the beton is in the system's file cache, if it fits
         self._own = threading.local()  # each thread's scratch
         spare = self.threads + config.prefetch + 2  # one in use by the consumer, one that it has just dropped
@@ -210,7 +210,9 @@ class Loader:
         assert self._frames is not None
         bytes_B, all_offset_N = self._frames
         side, crop, labels = self.beton.side, self.beton.facts.crop, self.beton.labels
-        self.check_first_touch(index_N, bytes_B, all_offset_N)
+        if not self.resident:
+            self.beton.check_unchanged()
+        crc_N = self.room_for_checksums(index_N)
         pinned = None
         if self.config.pin_memory:
             import torch  # only here, so that the loader works without it
@@ -220,14 +222,16 @@ class Loader:
         frames_N1HW = self._memory.take(len(index_N)) if pinned is None else pinned.numpy()
         offset_N = all_offset_N[index_N]
         if inverse_N23 is None:
-            crop_into(frames_N1HW, bytes_B, offset_N, side)
+            crop_into(frames_N1HW, bytes_B, offset_N, side, crc_N)
         else:
             if not hasattr(self._own, "scratch"):
                 self._own.scratch = affine_scratch(crop, side)
             low, high = sampled_pixels(self.config, crop, side)
-            affine_into(frames_N1HW, bytes_B, offset_N, side, inverse_N23[index_N], low, high, self._own.scratch)
+            matrix_N23, scratch = inverse_N23[index_N], self._own.scratch
+            affine_into(frames_N1HW, bytes_B, offset_N, side, matrix_N23, low, high, scratch, crc_N)
         if not self.resident:
             self.beton.check_unchanged()
+        self.check_first_touch(index_N, crc_N)
         if not self.tensors:
             return frames_N1HW, labels[index_N], index_N
         import torch
@@ -235,14 +239,15 @@ class Loader:
         frames = torch.from_numpy(frames_N1HW) if pinned is None else pinned
         return frames, torch.from_numpy(labels[index_N]), torch.from_numpy(index_N)
 
-    def check_first_touch(self, index_N: np.ndarray, bytes_B: np.ndarray, offset_N: np.ndarray) -> None:
-        """Check each sample's CRC when it is first read, and every time that the file is unchanged."""
-        if not self.resident:
-            self.beton.check_unchanged()
-        fresh_N = index_N[~self._checked[index_N]]
-        if len(fresh_N):
-            self.beton.check_samples(fresh_N, bytes_B, offset_N)
-            self._checked[fresh_N] = True
+    def room_for_checksums(self, index_N: np.ndarray) -> np.ndarray | None:
+        """Where to write these samples' CRCs as their frames are read, uint32; None where all were compared before."""
+        return None if self._checked[index_N].all() else np.empty(len(index_N), np.uint32)
+
+    def check_first_touch(self, index_N: np.ndarray, crc_N: np.ndarray | None) -> None:
+        """Compare the CRCs that were written, if any.  Errors: BetonError for a frame that is not what was stored."""
+        if crc_N is not None:
+            self.beton.expect_checksums(index_N, crc_N)
+            self._checked[index_N] = True
 
     def close(self) -> None:
         """Release the beton's map; a running iteration ends with a ConfigError."""

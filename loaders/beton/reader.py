@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from crc32c import crc32c
 
+from kernels.checksum import checksums_into
 from loaders.beton.format import (
     AGES,
     FINDING,
@@ -195,23 +196,21 @@ class Beton:
         """Let the system drop the page at this byte."""
         self._map.advise("MADV_DONTNEED", page_start, self.page_size)
 
-    def check_samples(
-        self, sample_N: np.ndarray, bytes_B: np.ndarray | None = None, offset_N: np.ndarray | None = None
-    ) -> None:
-        """Check the CRCs of frames; a foreign file has none.  Errors: BetonError.
-
-        bytes_B, offset_N: a copy to check instead of the map, and the first byte in it of each of the beton's frames.
-        """
+    def check_samples(self, sample_N: np.ndarray) -> None:
+        """Check the CRCs of frames; a foreign file has none.  Errors: BetonError."""
         self.check_unchanged()
         if not self.verified:
             return
-        data = (self.bytes_B if bytes_B is None else bytes_B).data
-        start_N = (self.offset_N if offset_N is None else offset_N)[sample_N]
-        crc_N, size = self.rows_N["crc"][sample_N], self.side**2
-        for sample, start, crc in zip(sample_N.tolist(), start_N.tolist(), crc_N.tolist(), strict=True):
-            if crc32c(data[start : start + size]) != crc:
-                what = "checksum differs from the expected: its pixels are not what was written"
-                raise self._map.bad(f"sample {sample}: {what}")
+        crc_N = np.empty(len(sample_N), np.uint32)
+        checksums_into(crc_N, self.bytes_B, self.offset_N[sample_N], self.side**2)
+        self.expect_checksums(sample_N, crc_N)
+
+    def expect_checksums(self, sample_N: np.ndarray, crc_N: np.ndarray) -> None:
+        """Compare CRCs of frames, uint32, with those that were written.  Errors: BetonError."""
+        differing = np.flatnonzero(self.rows_N["crc"][sample_N] != crc_N)
+        if len(differing):
+            what = "checksum differs from the expected: its pixels are not what was written"
+            raise self._map.bad(f"sample {sample_N[differing[0]]}: {what}")
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Check every frame's CRC, and that all padding is zero.  Errors: BetonError, ConfigError."""

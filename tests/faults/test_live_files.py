@@ -325,7 +325,7 @@ def cut_command(setup: Setup, here: Path, variant: str, rng: random.Random) -> O
     owner, name, most, command = {
         "opening": ("loaders.beton.map.BetonMap", "_read_tables", 1, "info"),
         "verifying": ("loaders.beton.reader.Beton", "check_samples", 1, "verify"),
-        "first touch": ("loaders.batches.loader.Loader", "check_first_touch", 6, "bench-loader"),
+        "first touch": ("loaders.batches.loader.Loader", "room_for_checksums", 6, "bench-loader"),
         "batches": ("loaders.batches.loader.Loader", "make_batch", 12, "bench-loader"),
     }[variant]
     count, delay = rng.randrange(most), rng.choice((0.0, 0.0, 0.0005, 0.002) if most > 1 else (0.0,))
