@@ -10,7 +10,7 @@ their checksums are joined as in zlib's crc32_combine (Mark Adler).
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
@@ -44,7 +44,7 @@ def through(tables: np.ndarray, state: np.ndarray) -> np.ndarray:
 
 def stream_tables() -> np.ndarray:
     """What STREAM bytes of zero make of each byte of a state, uint32 (4, 256)."""
-    states = np.arange(256, dtype=np.uint32) << np.uint32([[0], [8], [16], [24]])
+    states = np.arange(256, dtype=np.uint32) << np.array([[0], [8], [16], [24]], np.uint32)
     tables = states >> EIGHT ^ byte_tables()[0][states & LOWEST]  # of one byte
     for _ in range(STREAM.bit_length() - 1):
         tables = through(tables, tables)  # of twice as many
@@ -95,7 +95,7 @@ def advance(state: Any, word: Any) -> Any:
 @overload(advance, inline="always")
 def _advance(state, word):
     if instruction():
-        return lambda state, word: word_by_instruction(state, word)
+        return lambda state, word: word_by_instruction(state, word)  # type: ignore[call-arg]
     return lambda state, word: word_by_table(state, word)
 
 
@@ -128,13 +128,13 @@ def crc32c(bytes_B, start, size):
     while end - at >= 3 * STREAM:
         second, third = np.uint32(0), np.uint32(0)
         for place in range(at, at + STREAM, WORD):
-            state = advance(state, word_at(bytes_B, place))
+            state = advance(state, word_at(bytes_B, place))  # type: ignore[call-arg]
             second = advance(second, word_at(bytes_B, place + STREAM))
             third = advance(third, word_at(bytes_B, place + 2 * STREAM))
         state = past_stream(past_stream(state) ^ second) ^ third
         at += 3 * STREAM
     while end - at >= WORD:
-        state = advance(state, word_at(bytes_B, at))
+        state = advance(state, word_at(bytes_B, at))  # type: ignore[call-arg]
         at += WORD
     while at < end:
         state = TABLES[0, (state ^ np.uint32(bytes_B[at])) & LOWEST] ^ state >> EIGHT
