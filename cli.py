@@ -37,7 +37,7 @@ from engine.config import (
 from loaders import __version__, errors
 from loaders.atomic_file import storage_error
 from loaders.config import AuditConfig, BenchLoaderConfig, ConvertConfig, PhantomConfig, SegmentConfig
-from loaders.machine import bus_errors_reported, keep_allocations
+from loaders.machine import bus_errors_reported, keep_allocations, usable_cores
 from loaders.output import Parts, Sheet, table_blocks
 from loaders.settings import add_setting, build, convert_values, read_settings, reference_table, settings_of
 
@@ -350,6 +350,12 @@ def load(screen: Console, name: str, *, status: str = "loading torch …") -> An
         return importlib.import_module(name)
 
 
+def start_decoders(workers: int) -> None:
+    """Begin to start what decodes in parallel, while this process imports what it needs itself."""
+    if (workers or usable_cores()) > 1:
+        importlib.import_module("loaders.workers").worker_context("loaders.images.decode")
+
+
 def show_results(screen: Console, parts: Parts) -> None:
     """Print the output of a command whose results are predictions, or scores of them."""
     show_parts(screen, parts)
@@ -365,6 +371,7 @@ def run_phantom(screen: Console, config: PhantomConfig) -> None:
 
 def run_convert(screen: Console, config: ConvertConfig) -> None:
     """Decode, check and split radiographs into betons."""
+    start_decoders(config.workers)
     convert = load(screen, "loaders.convert.convert", status="loading kernels …")
     result = with_bars(screen, convert.convert, config)
     show_parts(screen, load(screen, "loaders.convert.conversion").conversion_parts(result))
@@ -372,6 +379,7 @@ def run_convert(screen: Console, config: ConvertConfig) -> None:
 
 def run_audit(screen: Console, config: AuditConfig) -> None:
     """Find the defects of each file, and test whether the labels can be predicted without the lungs."""
+    start_decoders(config.workers)
     audit = load(screen, "loaders.audit.audit", status="loading the audit …")
     result, page = with_bars(screen, audit.audit, config), load(screen, "loaders.audit.page")
     show_parts(screen, [*page.audit_parts(result), *page.written_files(result, config.out)])

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pickle
 import signal
@@ -18,6 +19,9 @@ R = TypeVar("R")
 
 CHECK_SECONDS = 1.0  # between two checks that threads are alive
 CHUNK = 4  # tasks that a worker is given at once
+# of the process that others are forked from: nothing is imported from the folder that the user happens to be in, and
+# one worker a core has no use for threads of its own
+SERVER_VARIABLES = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class WatchedThreads:
@@ -70,6 +74,32 @@ class Worker(NamedTuple):
     pipe: Connection
 
 
+def worker_context(module: str) -> Any:
+    """How worker processes start: forked from one that has imported `module`, which takes a second once, not each time.
+
+    That process is started here, in the background, unless it is there: call this early.  Where there can be none (no
+    fork, no room for its socket), each worker starts by itself.  Nothing is forked from the caller, who may have
+    threads: they do not survive it.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context, before = (
+        multiprocessing.get_context("forkserver"),
+        {name: os.environ.get(name) for name in SERVER_VARIABLES},
+    )
+    context.set_forkserver_preload([module])
+    os.environ.update(SERVER_VARIABLES)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    except OSError:
+        return multiprocessing.get_context("spawn")
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({name: value} if value is not None else {})
+    return context
+
+
 def map_in_processes(
     work: Callable[[T], R], tasks: Sequence[T], workers: int, prepare: Callable[[], None]
 ) -> Generator[R]:
@@ -99,7 +129,7 @@ def map_in_processes(
         return answer
 
     threads = ThreadPoolExecutor(workers, thread_name_prefix="plainfilm-worker")  # each waits for one process
-    context = multiprocessing.get_context("spawn")  # the parent may have threads, which do not survive a fork
+    context = worker_context(getattr(work, "func", work).__module__)
     try:
         for _ in range(workers):
             ours, theirs = context.Pipe()

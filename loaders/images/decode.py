@@ -119,7 +119,9 @@ def decode_into_spool(task: Task, *, root: Path, spool: Path | None, settings: D
         )
         grey_HW = radiograph.grey_HW
         check_shape(*grey_HW.shape)
-        low, high, saturated = grey_window(grey_HW)
+        saturated = 0.0
+        if settings.limits is not None or spool is None:  # else the crop's window alone is asked for
+            low, high, saturated = grey_window(grey_HW)
         if settings.limits is not None:
             measurement = measure(grey_HW, (low, high), radiograph.colour, settings.side)
             fix = fix_of(measurement, own_defects(measurement, settings.limits))

@@ -175,9 +175,10 @@ def workers_of(pid: int) -> list[int]:
     for member in group_members(pid):
         try:
             command = Path(f"/proc/{member}/cmdline").read_bytes()
+            parent = int((Path(f"/proc/{member}/stat").read_text()).rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if b"spawn_main" in command:
+        if b"multiprocessing.forkserver" in command and parent != pid:  # its child, not the server
             found.append(member)
     return found
 

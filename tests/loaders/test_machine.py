@@ -1,6 +1,8 @@
 """The machine: cores, memory, the allocator, locks and atomic files, and workers that report a death."""
 
+import ast
 import errno
+import multiprocessing.forkserver
 import os
 import platform
 import signal
@@ -22,6 +24,7 @@ from loaders.images.files import read_file
 from loaders.workers import map_in_processes
 
 ROOM = 1 << 30
+REPOSITORY = Path(__file__).parents[2]
 
 
 def place(monkeypatch: pytest.MonkeyPatch, root: Path, groups: str, files: dict[str, str]) -> None:
@@ -295,3 +298,46 @@ def test_an_error_in_a_worker_is_raised_as_it_is_with_where_it_came_from() -> No
     with pytest.raises(ValueError, match="a bad task") as caught:
         list(map_in_processes(answer, [*range(5), "raise"], 2, nothing))
     assert "in answer" in caught.value.__notes__[0]
+
+
+def imported(name: str) -> tuple[bool, int, str | None]:
+    return name in sys.modules, os.getppid(), os.environ.get("PYTHONSAFEPATH")
+
+
+def test_workers_are_forked_from_a_process_that_has_imported_their_work_and_nothing_from_the_users_folder(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "numpy.py").write_text("import pathlib; pathlib.Path('planted').touch()")
+    script = tmp_path / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    script.write_text(
+        "import os, sys\n"
+        "from loaders.workers import map_in_processes\n"
+        "def nothing(): pass\n"
+        "def main():\n"
+        "    from loaders.images.decode import inside\n"
+        "    from tests.loaders.test_machine import imported\n"
+        "    before = dict(os.environ)\n"
+        "    print(set(map_in_processes(imported, ['loaders.workers'] * 40, 2, nothing)), os.getpid())\n"
+        "    assert dict(os.environ) == before\n"
+        "if __name__ == '__main__': main()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found, own = done.stdout.rsplit(" ", 1)
+    ((known, parent, safe),) = ast.literal_eval(found)  # one parent for all of them
+    assert known and parent != int(own) and safe == "1"
+    assert not (tmp_path / "planted").exists()
+
+
+def test_workers_start_by_themselves_where_no_process_to_fork_from_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr(multiprocessing.forkserver, "ensure_running", no_room)
+    before = dict(os.environ)
+    assert list(map_in_processes(answer, [1, 2, 3], 2, nothing)) == [answer(task) for task in (1, 2, 3)]
+    assert dict(os.environ) == before
