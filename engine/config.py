@@ -66,7 +66,7 @@ class Recipe:
     compile: Switch = "auto"
     """Compile the network with torch.compile; auto: on CUDA, if a training is long enough to repay it."""
     amp: Switch = "auto"
-    """Mixed precision in bfloat16; auto: on CUDA only."""
+    """Mixed precision in bfloat16; auto: on CUDA, and on a CPU that is faster in it (AMX; AVX-512 BF16 by a race)."""
     arena: bool = True
     """Keep freed memory mapped for the next step: faster, for somewhat more memory. Linux only."""
 

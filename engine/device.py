@@ -8,7 +8,9 @@ import platform
 import re
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -66,12 +68,16 @@ COMPILE_REPAYS, COMPILE_REPAYS_WARM = 300_000, 50_000
 
 
 BFLOAT16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}  # torch's names, the faster first
+SURE = ("AMX",)  # units that are several times as fast; of others a race decides
+RACE_SECONDS, WORTH = 0.5, 1.2  # a convolution must be so many times as fast, since the rest of a step is not
+RACED = (32, 64, 28, 28)  # batch, channels in and out, rows, columns: between the recipe's layers at 224
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
     """How to compute.  autocast: mixed precision's dtype, or None.  compiled: use torch.compile, and why or why not.
 
+    why_precision: why that dtype, or none.
     found_inf: whether fused Adam skips a step when its flag of that name is up.  setting: names what is compiled.
     """
 
@@ -80,6 +86,7 @@ class Policy:
     memory_format: torch.memory_format
     compiled: bool
     why: Caution
+    why_precision: Caution
     found_inf: bool = True
     setting: str = ""
 
@@ -134,6 +141,40 @@ def bfloat16_unit() -> str:
     return next((name for key, name in BFLOAT16_UNITS.items() if found.get(key)), "")
 
 
+@cache  # once a process, so that all that it trains is of one precision
+def bfloat16_gain() -> float:
+    """How many times as fast a convolution like the recipe's is in bfloat16, by a race of half a second."""
+    batch, channels, rows, columns = RACED
+    with torch.inference_mode():
+        frames_NCHW = torch.ones(batch, channels, rows, columns).contiguous(memory_format=torch.channels_last)
+        weights_CCHW = torch.ones(channels, channels, 3, 3).contiguous(memory_format=torch.channels_last)
+        rivals = {kind: (frames_NCHW.to(kind), weights_CCHW.to(kind)) for kind in (torch.float32, torch.bfloat16)}
+        best, started = dict.fromkeys(rivals, float("inf")), time.perf_counter()
+        rounds = 0
+        while rounds < 3 or time.perf_counter() - started < RACE_SECONDS:
+            for kind, (frames, weights) in rivals.items():
+                begun = time.perf_counter()
+                torch.nn.functional.conv2d(frames, weights, padding=1)
+                if rounds:  # the first also makes oneDNN's kernel
+                    best[kind] = min(best[kind], time.perf_counter() - begun)
+            rounds += 1
+    return best[torch.float32] / best[torch.bfloat16]
+
+
+def choose_precision(amp: Switch, device: torch.device) -> tuple[bool, Caution]:
+    """Whether to compute in mixed precision, and why."""
+    if amp != "auto":
+        return amp == "on", caution("amp-as-set", switch=amp)
+    if device.type == "cuda":
+        return True, caution("amp-always", device=device.type)
+    if device.type != "cpu" or not (unit := bfloat16_unit()):
+        return False, caution("amp-never", device=device.type)
+    if unit in SURE:
+        return True, caution("amp-by-unit", unit=unit)
+    gain = bfloat16_gain()
+    return gain >= WORTH, caution("amp-by-race", unit=unit, gain=round(gain, 2), least=WORTH)
+
+
 def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, setting: str = "") -> Policy:
     """Settle device, precision and layout.  num_steps: of the whole run.  setting: names what would be compiled.
 
@@ -145,8 +186,8 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
         row = mps_row(torch.__version__)
         layout, mixed, found_inf = row.memory_format, row.autocast, row.found_inf
         cannot = "" if row.compiled else row.issues["compiled"]
-    # not by itself on a CPU, until what it learns is shown to be as good
-    autocast = mixed if amp == "on" or (amp == "auto" and chosen.type == "cuda") else None
+    is_mixed, why_precision = choose_precision(amp, chosen)
+    setting += ", mixed" if is_mixed else ""
     compile_it, why = compiled == "on", caution("compile-as-set", switch=compiled)
     if cannot and compile_it:
         raise ConfigError(f"--compile on: torch {torch.__version__} cannot on MPS ({cannot}); use --compile off")
@@ -166,8 +207,8 @@ def choose_policy(device: str, amp: Switch, compiled: Switch, num_steps: int, se
             "install one, or use --compile off"
         )
     return Policy(
-        device=chosen, autocast=autocast, memory_format=layout, compiled=compile_it, why=why, found_inf=found_inf,
-        setting=setting,
+        device=chosen, autocast=mixed if is_mixed else None, memory_format=layout, compiled=compile_it, why=why,
+        why_precision=why_precision, found_inf=found_inf, setting=setting,
     )  # fmt: skip
 
 

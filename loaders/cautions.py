@@ -647,6 +647,18 @@ CODES: dict[str, Code] = {
         percent=dict[str, float],
     ),
     "no-groups-to-probe": code("the beton is unverified: its groups are not known"),
+    # of a training: why it is in mixed precision, or not
+    "amp-as-set": code("--amp {switch}", switch=str),
+    "amp-always": code("--amp auto: bfloat16 on {device}", device=str),
+    "amp-never": code("--amp auto: float32 on {device}, which has no fast bfloat16", device=str),
+    "amp-by-unit": code("--amp auto: bfloat16, for which this processor has {unit}", unit=str),
+    "amp-by-race": code(
+        "--amp auto: this processor has {unit}, and convolves {gain:.2f} times as fast in bfloat16 as in float32 "
+        "(bfloat16 from {least:.2f})",
+        unit=str,
+        gain=float,
+        least=float,
+    ),
     # of a training: why torch.compile is used, or not
     "compile-as-set": code("--compile {switch}", switch=str),
     "compile-by-steps": code(

@@ -56,6 +56,14 @@ def _curves_are_drawn_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _trainings_are_in_float32_unless_they_ask() -> Iterator[None]:
+    """`--amp auto` would take what this processor is fast in, so that results would differ from machine to machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.device.bfloat16_unit", lambda: "")
+        yield
+
+
 @pytest.fixture(scope="session")
 def radiographs() -> Path:
     """The folder of real radiographs, from PLAINFILM_DATA."""

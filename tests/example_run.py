@@ -82,6 +82,7 @@ def summary(**changes: Any) -> Summary:
         "parameters": 2159842,
         "device": "cpu (x86_64, 2 threads), fp32, channels_last, eager",
         "device_type": "cpu",
+        "amp": caution("amp-as-set", switch="off"),
         "compile": caution("compile-never", device="cpu"),
         "checkpoint_sha256": SHA256,
         "versions": {"plainfilm": "0.5.0", "torch": "2.13.0", "numpy": "2.4.6"},

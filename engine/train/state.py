@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from engine.config import Monitor, Recipe
 from engine.train.checkpoint import load_checkpoint, weights_for
+from loaders.cautions import Caution
 from loaders.errors import CheckpointError, Interrupted
 from loaders.output import PhaseProgress
 
@@ -23,7 +24,7 @@ class State:
     best_f1, best_score: of the best epoch: its F1, None where no finding has one; and what `--monitor` compares, larger
     is better, None in the state of a version that compared F1 alone.
     seconds: of all sessions.  rate: images a second.  finished: why the run ended; None while it goes on.
-    run: whose state it is, of run_id.
+    run: whose state it is, of run_id.  amp: why it began in its precision; None in the state of an earlier version.
     """
 
     conversion_id: str
@@ -39,6 +40,7 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
     run: str = ""
     best_score: float | None = None
+    amp: Caution | None = None
 
     def idle(self) -> int:
         """Epochs since the best that count towards patience: those whose predictions discriminate between classes.
@@ -96,7 +98,7 @@ def discriminates(row: dict[str, Any]) -> bool:
 def load_state(path: Path) -> tuple[dict[str, Tensor], State]:
     """Read the state of a run, and its tensors.  Errors: CheckpointError for a damaged one, or no state."""
     known = [item.name for item in fields(State)]
-    tensors, content = load_checkpoint(path, needed=set(known) - {"best_score"})
+    tensors, content = load_checkpoint(path, needed=set(known) - {"best_score", "amp"})
     if unknown := sorted(set(content) - set(known)):
         raise CheckpointError(
             f"{path}: found {', '.join(unknown)}, expected {', '.join(known)}; resume with the version that wrote it"

@@ -33,6 +33,7 @@ class Summary(Record, frozen=True, kw_only=True):
     `measured` counts, F1 at each one's threshold of the highest; None without any.
     lungs, segmenter: of frames that show the lungs alone, as of Facts.
     device: for people.  device_type: torch's, such as cpu.  compile: why torch.compile is used, or not.
+    amp: why it is in mixed precision, or not; None in runs before 0.7.
     """
 
     made_by = "train"
@@ -64,6 +65,7 @@ class Summary(Record, frozen=True, kw_only=True):
     parameters: Count
     device: str
     device_type: str
+    amp: Caution | None = None
     compile: Caution
     checkpoint_sha256: str
     versions: dict[str, str]

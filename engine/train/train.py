@@ -44,11 +44,14 @@ def train(config: TrainConfig, *, resume: bool = False, watch: Watch = UNWATCHED
         host = config if on_cpu else replace(config, loader=replace(config.loader, resident="auto"))
         loader, val_loader = open_loaders(host, stack)
         facts = loader.beton.facts
-        setting = (
-            f"{len(facts.classes)} {facts.task}, crop {facts.crop}, batch {config.loader.batch_size}, "
-            f"--amp {recipe.amp}"
-        ) + ("" if config.model == "cnn" else f", {config.model}")
-        policy = choose_policy(recipe.device, recipe.amp, recipe.compile, recipe.epochs * len(loader), setting)
+        setting = f"{len(facts.classes)} {facts.task}, crop {facts.crop}, batch {config.loader.batch_size}"
+        setting += "" if config.model == "cnn" else f", {config.model}"
+        # a run that was begun before the precision was settled at its start computed in float32 on a CPU
+        amp = "off" if resume and on_cpu and recipe.amp == "auto" else recipe.amp
+        policy = choose_policy(recipe.device, amp, recipe.compile, recipe.epochs * len(loader), setting)
+        if not resume:  # settled for good, wherever it is continued
+            recipe = replace(recipe, amp="on" if policy.autocast else "off")
+            config = replace(config, recipe=recipe)
         settle_precision(policy)
         check_batches(config.model, facts.crop, loader.num_samples, config.loader.batch_size)
         # before anything is written, since the weights to begin with may not be there
@@ -114,6 +117,8 @@ def training_parts(summary: Summary, out: Path) -> Parts:
     ]
     if summary.frames:
         parts.insert(0, Line(f"Frames show {summary.frames}."))
+    if summary.amp is not None:
+        parts.append(Line(summary.amp.finding))
     if summary.device_type != "cpu":
         parts.append(Line(summary.compile.finding))
     parts += [path_line(out / name) for name in FILES]

@@ -5,9 +5,9 @@
 import contextlib
 import logging
 import time
-from dataclasses import asdict
 from typing import Any, NoReturn
 
+import msgspec
 import numpy as np
 import torch
 from scipy.special import expit, softmax
@@ -82,6 +82,7 @@ class Training:
             loader=self.loader.state_dict(),
             confusion=self.no_confusion(),
             run=run_id(config, facts.conversion_id),
+            amp=self.policy.why_precision,
         )
         tensors: dict[str, Tensor] = {}
         if resume:
@@ -92,7 +93,8 @@ class Training:
             logger.info("plainfilm %s, torch %s, conversion %s", __version__, torch.__version__, facts.conversion_id)
             if facts.lungs != "off":
                 logger.info("frames show %s", frames_text(facts.lungs, facts.segmenter))
-            logger.info("%s; %s", self.policy.describe(), self.policy.why.finding)
+            why = [reason.finding for reason in (self.state.amp, self.policy.why) if reason]
+            logger.info("%s; %s", self.policy.describe(), "; ".join(why))
             for caution in self.cautions:
                 logger.warning("%s", caution.text)
             self.learner = self.make_learner()
@@ -159,6 +161,7 @@ class Training:
             parameters=sum(parameter.numel() for parameter in self.network.parameters()),
             device=self.policy.describe(),
             device_type=self.policy.device.type,
+            amp=state.amp,
             compile=self.policy.why,
             checkpoint_sha256=file_hash(config.out / BEST),
             versions={"plainfilm": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
@@ -180,6 +183,7 @@ class Training:
                 )
             check_run(out / LAST, self.state.run, state.run)
             self.state.run, self.kept = state.run, self.state.step
+            self.state.amp = self.state.amp or state.amp
         else:
             self.cautions.append(caution("training-restarted"))
         if (out / RECORD).exists():
@@ -322,7 +326,7 @@ class Training:
         self.check_finite(tensors)
         self.written = time.perf_counter()
         self.state.seconds = time.perf_counter() - self.started
-        self.folder.save_last(tensors, asdict(self.state))
+        self.folder.save_last(tensors, msgspec.to_builtins(self.state))
         self.kept = self.state.step
 
     def fail(self, error: DivergedError) -> NoReturn:

@@ -522,6 +522,14 @@ def compiled_on(device: str, switch: Switch) -> list[Caution]:
         return [choose_policy(device, "off", switch, 1).why]
 
 
+def precision_on(device: str, amp: Switch = "auto", unit: str = "") -> list[Caution]:
+    """Why a run on this device, with this unit for bfloat16, is in mixed precision, or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.device.choose_device", torch.device)
+        patch.setattr("engine.device.bfloat16_unit", lambda: unit)
+        return [choose_policy(device, amp, "off", 1).why_precision]
+
+
 def pools(case: Case, stack: contextlib.ExitStack, others: int = 0) -> tuple[Member, Member]:
     """The case's betons as two collections; in the second so many groups are of the second class."""
     pool = open_pool(case.betons, stack)
@@ -725,6 +733,11 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "few-sources-to-probe": ("probes", lambda case: unprobed(12, 9)),
     "no-headers": ("probes", lambda case: unprobed(12, 10)),
     "no-predicted-views": ("probes", lambda case: unprobed(12, 10)),
+    "amp-as-set": ("precision", lambda case: precision_on("cpu", "off")),
+    "amp-always": ("precision", lambda case: precision_on("cuda")),
+    "amp-never": ("precision", lambda case: precision_on("cpu")),
+    "amp-by-unit": ("precision", lambda case: precision_on("cpu", unit="AMX")),
+    "amp-by-race": ("precision", lambda case: precision_on("cpu", unit="AVX-512 BF16")),
     "compile-as-set": ("compilation", lambda case: compiled_on("cpu", "off")),
     "compile-by-steps": ("compilation", lambda case: compiled_on("cuda", "auto")),
     "compile-never": ("compilation", lambda case: compiled_on("cpu", "auto")),
@@ -758,6 +771,7 @@ def test_every_code_has_a_plant_and_a_place_that_is_looked_at() -> None:
         "card",
         "probes",
         "compilation",
+        "precision",
         "catalog",
     }
 
@@ -912,6 +926,11 @@ def test_why_a_probe_was_not_run_is_text_in_the_terminal_and_on_both_pages_and_a
         assert all(f" {name} {reason.finding} " in page for page in pages)
         more = " and 1 more" if name == "probe 0" else ""
         assert (f"Not probed: {name}{more}: {reason.finding}" in terminal.split("\n")) == (name != "class b")
+
+
+@pytest.mark.parametrize("why", [one.code for one in examples("precision")])
+def test_why_a_run_is_in_this_precision_is_text_in_the_terminal(case: Case, why: str) -> None:
+    assert lines(training_parts(summary(amp=example(why)), case.run)).split("\n").count(example(why).finding) == 1
 
 
 @pytest.mark.parametrize("why", [one.code for one in examples("compilation")])

@@ -37,13 +37,46 @@ def test_auto_is_bfloat16_in_channels_last_and_eager_where_a_run_is_short() -> N
     assert policy.why.finding == "--compile auto, 1,400 steps, repaid from 300,000 with a cold cache"
 
 
+@pytest.mark.parametrize(
+    ("unit", "gain", "mixed", "finding"),
+    [
+        ("", 9.0, False, "--amp auto: float32 on cpu, which has no fast bfloat16"),
+        ("AMX", 0.1, True, "--amp auto: bfloat16, for which this processor has AMX"),
+        ("AVX-512 BF16", 1.9, True, "1.90 times as fast in bfloat16 as in float32 (bfloat16 from 1.20)"),
+        ("AVX-512 BF16", 1.1, False, "1.10 times as fast in bfloat16 as in float32 (bfloat16 from 1.20)"),
+    ],
+)
+def test_auto_asks_the_processor_and_races_where_in_doubt(
+    monkeypatch: pytest.MonkeyPatch, unit: str, gain: float, mixed: bool, finding: str
+) -> None:
+    monkeypatch.setattr(device, "choose_device", torch.device)
+    monkeypatch.setattr(device, "bfloat16_unit", lambda: unit)
+    monkeypatch.setattr(device, "bfloat16_gain", lambda: gain)
+    policy = choose_policy("cpu", "auto", "off", 1)
+    assert (policy.autocast == torch.bfloat16) == mixed and policy.why_precision.finding.endswith(finding)
+    for switch in ("on", "off"):
+        policy = choose_policy("cpu", switch, "off", 1)  # whatever the processor has
+        assert (policy.autocast is not None) == (switch == "on")
+        assert policy.why_precision == caution("amp-as-set", switch=switch)
+
+
+@pytest.mark.numerical
+def test_the_race_times_both_precisions() -> None:
+    assert 0 < device.bfloat16_gain.__wrapped__() < float("inf")
+
+
+def test_what_is_compiled_in_another_precision_is_not_in_the_cache() -> None:
+    choose_policy("auto", "off", "on", 1, "a").remember_compiled()
+    assert choose_policy("auto", "auto", "auto", 1, "a").why.parameters["cache"] == "cold"
+
+
 def test_auto_compiles_where_it_repays_and_sooner_once_the_cache_is_warm() -> None:
     def compiled(num_steps: int, setting: str = "a") -> bool:
         return choose_policy("auto", "auto", "auto", num_steps, setting).compiled
 
     assert compiled(COMPILE_REPAYS) and not compiled(COMPILE_REPAYS - 1)
     choose_policy("auto", "auto", "on", 1, "a").remember_compiled()
-    assert warm_marker("a").exists()
+    assert warm_marker("a, mixed").exists()
     assert compiled(COMPILE_REPAYS_WARM) and not compiled(COMPILE_REPAYS_WARM - 1)
     assert not compiled(COMPILE_REPAYS_WARM, "b")  # another setting compiles to something else
     assert choose_policy("auto", "auto", "auto", 1, "a").why.parameters["cache"] == "warm"

@@ -27,7 +27,7 @@ from engine.evaluate.results import Metrics
 from engine.evaluate.trained import load_trained
 from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.epochs import HostEpochs
-from engine.train.run_folder import Events, RunFolder, load_config, shared_settings
+from engine.train.run_folder import Events, RunFolder, load_config, run_id, shared_settings
 from engine.train.state import Progress, State, Watch
 from engine.train.summary import Summary, early_convergence
 from engine.train.train import epoch_line, live_line, train, training_parts
@@ -166,6 +166,36 @@ def test_a_run_in_bfloat16_is_another_run_and_resumes_to_identical_weights(
     assert kept.dtype == torch.float32 and not torch.equal(kept, kept.bfloat16().float())
 
 
+def test_a_run_keeps_the_precision_that_auto_chose_when_it_began(
+    betons: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.device.bfloat16_unit", lambda: "AMX")
+    train(config(betons, tmp_path / "whole", amp="on"))
+    interrupted(config(betons, tmp_path / "part"), 5)
+    assert json.loads((tmp_path / "part" / "config.json").read_text())["amp"] == "on"
+    monkeypatch.setattr("engine.device.bfloat16_unit", lambda: "")  # it is continued on another machine
+    summary = train(load_config(tmp_path / "part"), resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "part"))
+    assert summary.amp == caution("amp-by-unit", unit="AMX")
+
+
+def test_a_run_of_an_earlier_release_stays_in_float32(
+    betons: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "part"
+    interrupted(config(betons, out), 5)
+    before = json.loads((out / "config.json").read_text()) | {"amp": "auto"}  # as those left it
+    (out / "config.json").write_text(json.dumps(before))
+    for name in ("last.safetensors", "leakage.safetensors"):
+        tensors, state = load_checkpoint(out / name)
+        state["run"] = run_id(load_config(out), state["conversion_id"])
+        state.pop("amp", None)
+        save_checkpoint(out / name, tensors, state)
+    monkeypatch.setattr("engine.device.bfloat16_unit", lambda: "AMX")
+    train(load_config(out), resume=True)
+    assert same(weights(run), weights(out))
+
+
 def test_a_run_interrupted_again_and_again_still_ends_the_same(betons: Path, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     interrupted(config(betons, out), 2)
@@ -278,7 +308,7 @@ def test_a_run_folder_is_not_overwritten_and_is_locked(betons: Path, run: Path, 
 
 
 def test_config_json_repeats_the_run(betons: Path, run: Path) -> None:
-    assert load_config(run) == config(betons, run)
+    assert load_config(run) == config(betons, run, amp="off")  # as auto settled it
 
 
 def test_what_a_run_shares_names_no_path_and_what_names_one_is_for_its_owner_alone(
@@ -296,7 +326,7 @@ def test_what_a_run_shares_names_no_path_and_what_names_one_is_for_its_owner_alo
     shared = shutil.copytree(run, tmp_path / "shared", ignore=shutil.ignore_patterns("local.json"))
     with pytest.raises(ConfigError, match=r"no local\.json, .*name that folder: train BETONS --resume"):
         load_config(shared)
-    assert load_config(shared, betons) == config(betons, shared)
+    assert load_config(shared, betons) == config(betons, shared, amp="off")
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(run: Path, tmp_path: Path) -> None:
@@ -358,7 +388,7 @@ def test_a_signal_saves_exits_75_and_the_resumed_run_is_the_same_run(
 ) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-u", "cli.py", "train", str(betons), "--out", str(out)]
-    command += ["--epochs", str(LONG), "--patience", str(LONG), "--batch-size", "8", "--device", "cpu"]
+    command += ["--epochs", str(LONG), "--patience", str(LONG), "--batch-size", "8", "--device", "cpu", "--amp", "off"]
     as_here = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # whose bits depend on it
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=as_here
