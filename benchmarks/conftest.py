@@ -101,7 +101,11 @@ def compare(benchmark: Any, workload: Workload, request: pytest.FixtureRequest) 
         if smoke:
             require_rivals(contest)
         comparison = interleaved(
-            contest, rounds=rounds or workload.rounds, pedantic=benchmark.pedantic, cpu_clock=cpu_seconds
+            contest,
+            rounds=rounds or workload.rounds,
+            pedantic=benchmark.pedantic,
+            cpu_clock=cpu_seconds,
+            machine_clock=machine_seconds,
         )
         benchmark.extra_info.update(comparison.record())
         request.config.stash[COMPARISONS].append(comparison)
@@ -182,3 +186,9 @@ def cpu_seconds() -> float:
             times = child.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+def machine_seconds() -> float:
+    """CPU seconds so far of all that this machine runs, and of what its host ran in its place."""
+    times = psutil.cpu_times()
+    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))

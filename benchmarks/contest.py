@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).parent.parent
 Call = Callable[[], object]
 Epoch = Callable[[], Iterable[np.ndarray]]  # of batches of crops float32 (N, 1, H, W)
 Pedantic = Callable[..., object]  # pytest-benchmark's `benchmark.pedantic`
+QUIET = 0.3  # cores that others may keep busy: above it a ratio is marked as noisy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +71,7 @@ class Comparison:
 
     seconds: of each round, by rival, ours first; Missing for a rival that cannot run here.
     cpu_seconds: of all rounds together, for one round's work.  first_batch: seconds, of loaders.
+    others: cores that other processes and virtual machines kept busy meanwhile; None where that was not measured.
     """
 
     what: str
@@ -78,6 +80,12 @@ class Comparison:
     unit: str = "images"
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     first_batch: dict[str, float] = field(default_factory=dict)
+    others: float | None = None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether others had so much of the machine that the ratios are not to be trusted."""
+        return self.others is not None and self.others > QUIET
 
     @property
     def ours(self) -> str:
@@ -138,7 +146,7 @@ class Comparison:
                 "cpu_seconds": self.cpu_seconds.get(rival),
                 "first_batch_seconds": self.first_batch.get(rival),
             }
-        return {"what": self.what, "amount": self.amount, "unit": self.unit, "rivals": rivals}
+        return {"what": self.what, "amount": self.amount, "unit": self.unit, "others": self.others, "rivals": rivals}
 
 
 def from_record(record: dict[str, Any]) -> Comparison:
@@ -148,6 +156,7 @@ def from_record(record: dict[str, Any]) -> Comparison:
         what=record["what"],
         amount=record["amount"],
         unit=record["unit"],
+        others=record.get("others"),
         seconds={
             name: Missing(reason=rival["missing"]) if "missing" in rival else rival["seconds"]
             for name, rival in rivals.items()
@@ -160,12 +169,17 @@ def from_record(record: dict[str, Any]) -> Comparison:
 
 
 def interleaved(
-    contest: Contest, *, rounds: int, pedantic: Pedantic, cpu_clock: Callable[[], float] = time.process_time
+    contest: Contest,
+    *,
+    rounds: int,
+    pedantic: Pedantic,
+    cpu_clock: Callable[[], float] = time.process_time,
+    machine_clock: Callable[[], float] | None = None,
 ) -> Comparison:
     """Compare outputs, warm up, then time every rival once a round, in turns.
 
     pedantic: runs the rounds; pytest-benchmark's own also keeps the times of ours for its table.
-    cpu_clock: CPU seconds so far, by default of this process alone.
+    cpu_clock: CPU seconds so far, by default of this process alone.  machine_clock: of all that the machine runs.
     The others begin each round with another one, so that none always follows the same neighbour.
     Errors: what the contest's check raises, and whatever a rival raises.
     """
@@ -190,7 +204,9 @@ def interleaved(
             timed(name)
         others.rotate(-1)
 
+    started, own, machine = time.perf_counter(), cpu_clock(), machine_clock() if machine_clock else 0.0
     pedantic(lambda: timed(ours), setup=time_the_others, rounds=rounds, iterations=1)
+    busy = 0.0 if machine_clock is None else machine_clock() - machine - (cpu_clock() - own)
     return Comparison(
         what=contest.what,
         amount=contest.amount,
@@ -198,6 +214,7 @@ def interleaved(
         seconds={name: call if isinstance(call, Missing) else seconds[name] for name, call in contest.rivals.items()},
         cpu_seconds={name: total / len(seconds[name]) for name, total in spent.items()},
         first_batch=contest.first_batch,
+        others=None if machine_clock is None else max(0.0, busy / (time.perf_counter() - started)),
     )
 
 
@@ -247,13 +264,14 @@ def touch(frames_N1HW: np.ndarray) -> int:
     return int(np.ascontiguousarray(frames_N1HW).reshape(-1).view(np.uint64).max())
 
 
-def consume(epoch: Epoch, epochs: int = 1) -> Call:
-    """A consumer of so many epochs that reads every pixel of every batch."""
+def consume(epoch: Epoch, epochs: int = 1, *, reads: bool = True) -> Call:
+    """A consumer of so many epochs that reads every pixel of every batch, or sleeps until the next one is there."""
 
     def call() -> None:
         for _ in range(epochs):
             for frames_N1HW in epoch():
-                touch(frames_N1HW)
+                if reads:
+                    touch(frames_N1HW)
 
     return call
 

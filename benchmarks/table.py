@@ -35,7 +35,7 @@ def speed_table(comparisons: list[Comparison]) -> list[tuple[str, ...]]:
                 rows.append((*first, f"{rival}: missing", "", ""))
             else:
                 ratio, ratios = comparison.ratio(rival), comparison.ratios(rival)
-                extremes = f"{ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+                extremes = f"{ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f})" + noise(comparison)
                 reached = verdict(comparison.what, rival, ratio).replace("missed", "**missed**")
                 rows.append((*first, f"{rival}: {show(comparison.rate(rival))}", extremes, reached))
             first = ("", "")
@@ -55,7 +55,7 @@ def cells(comparison: Comparison, rival: str) -> tuple[str, ...]:
     ratio, extremes, reached = "", "", ""
     if rival != comparison.ours:
         ratios, middle = comparison.ratios(rival), comparison.ratio(rival)
-        ratio, extremes = f"{middle:.2f}", f"{min(ratios):.2f}–{max(ratios):.2f}"
+        ratio, extremes = f"{middle:.2f}{noise(comparison)}", f"{min(ratios):.2f}–{max(ratios):.2f}"
         reached = verdict(comparison.what, rival, middle)
     return (
         f"{show(comparison.rate(rival))} {comparison.unit}",
@@ -66,6 +66,11 @@ def cells(comparison: Comparison, rival: str) -> tuple[str, ...]:
         "" if first is None else show_seconds(first),
         reached,
     )
+
+
+def noise(comparison: Comparison) -> str:
+    """A mark behind ratios that were measured beside others."""
+    return f", noisy: {comparison.others:.1f} cores were busy elsewhere" if comparison.noisy else ""
 
 
 def show(rate: float) -> str:

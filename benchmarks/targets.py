@@ -80,7 +80,8 @@ TARGETS = (
     Target(what=CONVERSION, rival="PIL loop", least=1.8),
     Target(what=LUNGS, rival="whole films", least=0.7),
     Target(what=CHECKSUMS, rival="later epochs", least=0.97),
-    Target(what=AFFINE_SCALING, rival="one thread", least=1.8),
+    Target(what=EVALUATION_CHECKSUMS, rival="later epochs", least=0.9),
+    Target(what=AFFINE_SCALING, rival="one thread", least=1.9),
     Target(what=TRAINING_SCALING, rival="one thread", least=1.8),
     Target(what=FINDINGS, rival="14 classes", least=0.97),
     Target(what=STEP_224, rival="stock", least=3.5),
@@ -89,8 +90,8 @@ TARGETS = (
     Target(what=STEP_224_MIXED, rival="torch.compile", least=1.3),
     Target(what=ARITHMETIC, rival="sgemm", least=0.8),
     Target(what=ARITHMETIC_MIXED, rival="product", least=0.7),
-    Target(what=REFERENCE_224, rival="reference", least=4.0),
-    Target(what=REFERENCE_128, rival="reference", least=5.0),
+    Target(what=REFERENCE_224, rival="reference", least=7.0),
+    Target(what=REFERENCE_128, rival="reference", least=8.0),
     Target(what=RECORDING, rival="nothing recorded", least=1 / 1.03),
 )
 

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,11 +42,11 @@ from benchmarks.compare import (
     save,
 )
 from benchmarks.conftest import require_rivals
-from benchmarks.contest import Comparison, Contest, Missing, Worker, from_record, interleaved
+from benchmarks.contest import Comparison, Contest, Missing, Worker, consume, from_record, interleaved
 from benchmarks.kernel_contests import Work
 from benchmarks.rivals import installed
 from benchmarks.step_contests import recording_contest, reference_contest, step_224_contest
-from benchmarks.table import agreement, table
+from benchmarks.table import agreement, speed_table, table
 from benchmarks.training_worker import STEP_RIVALS
 from engine.config import CrossvalConfig, EvaluateConfig, HurdlesConfig, Recipe, SegmentTestConfig, SegmentTrainConfig
 from engine.crossval.controls import beyond_outline
@@ -266,6 +267,41 @@ def test_the_table_says_which_targets_are_met_and_by_how_much_others_are_missed(
     fast = Comparison(what=targets.AFFINE, amount=1.0, seconds={"ours": [1.0], "OpenCV": [1.6], "DALI, CPU": [6.5]})
     shown = "\n".join(table([fast]))
     assert "1.5 met" in shown and "8 missed by 1.50" in shown
+
+
+def test_ratios_that_were_measured_beside_others_are_marked_as_noisy() -> None:
+    def shown(others: float | None) -> str:
+        found = Comparison(what="work", amount=1.0, seconds={"ours": [1.0], "b": [1.5]}, others=others)
+        return "\n".join(table([found])) + str(speed_table([from_record(json.loads(json.dumps(found.record())))]))
+
+    assert shown(0.42).count("noisy: 0.4 cores were busy elsewhere") == 2
+    assert "noisy" not in shown(0.3) + shown(None)
+
+
+def test_what_others_kept_busy_is_what_the_machine_did_and_we_did_not() -> None:
+    own, machine = iter([0.0] * 99), iter([10.0, 10.0 + 0.25])
+    found = interleaved(
+        Contest(what="work", amount=1.0, rivals={"ours": lambda: time.sleep(0.01), "b": lambda: None}),
+        rounds=5, pedantic=pedantic, cpu_clock=lambda: next(own), machine_clock=lambda: next(machine),
+    )  # fmt: skip
+    assert found.others is not None and 0.25 / 10 < found.others <= 0.25 / 0.05
+
+
+def test_a_consumer_that_sleeps_takes_every_batch_and_reads_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[np.ndarray] = []
+    monkeypatch.setattr("benchmarks.contest.touch", read.append)
+    batches = [np.zeros((2, 1, 4, 4), np.float32)] * 3
+    taken: list[int] = []
+
+    def epoch() -> Iterator[np.ndarray]:
+        for batch in batches:
+            taken.append(len(batch))
+            yield batch
+
+    consume(epoch, 2, reads=False)()
+    assert len(taken) == 6 and not read
+    consume(epoch)()
+    assert len(read) == 3
 
 
 def test_the_table_is_in_the_order_of_the_targets() -> None:
