@@ -233,11 +233,15 @@ def arithmetic_contest(crop: int = CROP, ours: str = OURS) -> Iterator[Contest]:
 
 @contextmanager
 def reference_contest(manifest: Path, folder: Path, crop: int) -> Iterator[Contest]:
-    """An epoch of training and validation on the same radiographs; the reference decodes its files each time."""
+    """An epoch of training and validation on the same radiographs; the reference decodes its files each time.
+
+    Ours is in the precision that `train` would choose here; the reference in float32, as the report has it.
+    """
+    precision = MIXED if choose_policy("cpu", "auto", "off", num_steps=0).autocast else OURS
     betons, files = convert_with_table(manifest, folder, crop)
     size = ("--crop", str(crop))
     with (
-        Worker("benchmarks.training_worker", "plainfilm", "--data", str(betons), *size) as ours,
+        Worker("benchmarks.training_worker", precision, "--data", str(betons), *size) as ours,
         Worker("benchmarks.training_worker", "reference", "--data", str(files), *size) as theirs,
     ):
 
@@ -261,9 +265,8 @@ def recording_contest(betons: Path, folder: Path) -> Iterator[Contest]:
     loader = LoaderConfig(batch_size=BATCH, threads=THREADS, training=True)
 
     def recorded() -> None:
-        train(
-            TrainConfig(data=betons, out=folder / str(next(runs)), recipe=Recipe(epochs=2, device="cpu"), loader=loader)
-        )
+        recipe = Recipe(epochs=2, device="cpu", amp="off")
+        train(TrainConfig(data=betons, out=folder / str(next(runs)), recipe=recipe, loader=loader))
 
     def bare() -> None:
         with BareTraining(betons, loader) as training:
@@ -273,7 +276,8 @@ def recording_contest(betons: Path, folder: Path) -> Iterator[Contest]:
     def check() -> None:
         with BareTraining(betons, loader) as training:
             f1 = training.epoch()
-        config = TrainConfig(data=betons, out=folder / "check", recipe=Recipe(epochs=1, device="cpu"), loader=loader)
+        recipe = Recipe(epochs=1, device="cpu", amp="off")
+        config = TrainConfig(data=betons, out=folder / "check", recipe=recipe, loader=loader)
         if (found := train(config).best_f1) != f1:
             raise Disagreement(f"nothing recorded: F1 {f1}, expected {found}")
 

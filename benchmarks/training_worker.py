@@ -85,14 +85,14 @@ def their_step(rival: str, crop: int, rate: float) -> Step:
     return step
 
 
-def our_epoch(betons: Path) -> tuple[list[int], Callable[[], object]]:
-    """Numbers of training and validation images, and an epoch of both."""
+def our_epoch(betons: Path, amp: Literal["on", "off"]) -> tuple[list[int], Callable[[], object]]:
+    """Numbers of training and validation images, and an epoch of both.  amp: whether in bfloat16."""
     from benchmarks.equivalence import BareTraining
     from loaders.config import LoaderConfig
     from loaders.machine import keep_allocations
 
     keep_allocations()
-    training = BareTraining(betons, LoaderConfig(batch_size=BATCH, threads=THREADS))
+    training = BareTraining(betons, LoaderConfig(batch_size=BATCH, threads=THREADS), amp=amp)
     return [training.loader.num_samples, training.val_loader.num_samples], training.epoch
 
 
@@ -125,14 +125,14 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    ours = chosen.side in (OURS, MIXED)
+    ours, amp = chosen.side in (OURS, MIXED), "on" if chosen.side == MIXED else "off"
     if chosen.data:
-        counts, epoch = our_epoch(chosen.data) if ours else reference_epoch(chosen.data, chosen.crop)
+        counts, epoch = our_epoch(chosen.data, amp) if ours else reference_epoch(chosen.data, chosen.crop)
         actions: dict[str, Callable[[], object]] = {"count": lambda: None, "epochs": epoch}
     else:
         mixed = chosen.side == MIXED
         settings = (chosen.crop, chosen.learning_rate)
-        step = our_step(*settings, "on" if mixed else "off") if ours else their_step(chosen.side, *settings)
+        step = our_step(*settings, amp) if ours else their_step(chosen.side, *settings)
         one, other = torch.rand(2, SIDE, SIDE, dtype=torch.bfloat16 if mixed else torch.float32).unbind()
         actions = {"steps": step, "losses": step, "multiply": lambda: torch.mm(one, other)}
     for line in sys.stdin:
