@@ -21,6 +21,7 @@ from benchmarks.rivals.installed import why_missing
 from benchmarks.settings import BATCH
 from loaders.beton.reader import Beton
 
+CACHES = ("TMPDIR", "DATA_OPTIMIZER_CACHE_FOLDER", "DATA_OPTIMIZER_DATA_CACHE_FOLDER")  # where it writes otherwise
 CHUNK = "64MB"  # its default, and what it advises for samples below a few megabytes
 
 
@@ -45,9 +46,7 @@ def write(beton: Path, folder: Path) -> None:
     """Store a beton's samples in a new folder.  Errors: RuntimeError with what litdata printed."""
     scratch = folder.with_suffix(".scratch")
     scratch.mkdir()
-    caches = {
-        name: str(scratch) for name in ("TMPDIR", "DATA_OPTIMIZER_CACHE_FOLDER", "DATA_OPTIMIZER_DATA_CACHE_FOLDER")
-    }
+    caches = dict.fromkeys(CACHES, str(scratch))
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.rivals.litdata", str(beton), str(folder)],
         capture_output=True, text=True, check=False, cwd=REPOSITORY, env={**os.environ, **caches},
