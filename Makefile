@@ -10,7 +10,7 @@ DEVICE_PY = $(if $(filter-out $(VENV)/bin/python,$(PY)),$(PY),$(or $(wildcard $(
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 AUDIT := $(VENV)/audit-deps
 DATA ?=
-RIVALS := ffcv dali spdl kornia
+RIVALS := ffcv dali spdl kornia litdata webdataset
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
@@ -52,7 +52,7 @@ $(VENV)/ffcv: $(VENV)/test
 	$(INSTALL) -e '.[ffcv]'
 	touch $@
 
-$(VENV)/dali $(VENV)/kornia: $(VENV)/bench
+$(VENV)/dali $(VENV)/kornia $(VENV)/litdata $(VENV)/webdataset: $(VENV)/bench
 	$(INSTALL) -e '.[$(@F)]'
 	touch $@
 
@@ -66,8 +66,8 @@ $(VENV)/spdl: $(VENV)/bench
 
 # What .ci/run needs beside FFCV in one call of pip: it takes five seconds each time to find out that all is there.
 ci-packages: $(VENV)/base
-	$(INSTALL) -e '.[test,check,bench,kornia]'
-	touch $(VENV)/test $(VENV)/check $(VENV)/bench $(VENV)/kornia
+	$(INSTALL) -e '.[test,check,bench,kornia,litdata,webdataset]'
+	touch $(VENV)/test $(VENV)/check $(VENV)/bench $(VENV)/kornia $(VENV)/litdata $(VENV)/webdataset
 
 # Each by itself: one that cannot be installed leaves its reason to the table, and is tried again the next time.
 rivals: $(VENV)/bench
@@ -117,7 +117,7 @@ bench: rivals  ## measure and store speed beside rivals, as ratios in one run; i
 	$(PY) -m pytest benchmarks --timeout=1200 --benchmark-json="$$($(PY) -m benchmarks.provenance)"
 
 # DALI and SPDL alone may be missing; any other rival that is fails its contest
-bench-smoke: $(VENV)/bench $(VENV)/test $(VENV)/ffcv $(VENV)/kornia  ## every contest's agreement check, and one tiny turn of each rival
+bench-smoke: $(VENV)/bench $(VENV)/test $(VENV)/ffcv $(VENV)/kornia $(VENV)/litdata $(VENV)/webdataset  ## every contest's agreement check, and one tiny turn of each rival
 	$(PY) -m pytest benchmarks --smoke --benchmark-disable --timeout=300 -n auto --dist worksteal
 
 bench-compare: rivals  ## fail when a ratio has fallen below 0.9 of the stored one

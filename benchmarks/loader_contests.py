@@ -1,23 +1,24 @@
-"""Contests of the loader on one beton: with FFCV, with plain threads, and with itself; batches of 32 crops of 224."""
+"""Contests of the loader on one beton: with other loaders, with plain threads, and with itself; 32 crops of 224."""
 
 # N samples of a batch or beton, S side of a stored frame, H W rows and columns of the crop
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.agreement import expect_close, expect_oracle, expected_affine, expected_crops
+from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expected_affine, expected_crops
 from benchmarks.contest import Call, Contest, Epoch, Missing, arrays, consume, first_samples, opened
-from benchmarks.rivals import ffcv
+from benchmarks.rivals import ffcv, litdata, webdataset
 from benchmarks.rivals.arrays import Fill, middle_of, numpy_crop, opencv_affine, single_threaded_opencv
-from benchmarks.rivals.augmentation import Augment, by_grid_sample, by_kornia, by_torchvision, turns_of
+from benchmarks.rivals.augmentation import Augment, Preparation, by_grid_sample, by_kornia, by_torchvision, turns_of
 from benchmarks.rivals.installed import why_missing
 from benchmarks.settings import BATCH, THREADS
 from benchmarks.targets import (
@@ -35,6 +36,7 @@ from loaders.sampling import epoch_matrices
 
 EVALUATION_EPOCHS = 2  # in one call
 NUM_CHECKED = 2 * BATCH
+MOST_IN_SUCCESSION = 0.5  # of shuffled samples, the share that may follow one another as they are stored
 
 Outputs = dict[str, Callable[[], np.ndarray] | Missing]  # by rival, crops in the beton's order
 
@@ -59,17 +61,50 @@ def ffcv_samples(loader: Any, prepare: ffcv.Prepare | None) -> np.ndarray:
 
 
 def by_sample(loader: Loader) -> np.ndarray:
-    """The first epoch's crops, in the beton's order; its labels are compared on the way."""
+    """The first epoch's crops, in the beton's order."""
     loader.set_epoch(0)
-    batches = [(frames.numpy().copy(), labels.numpy(), index.numpy()) for frames, labels, index in loader]
-    frames_N1HW, label_N, index_N = map(np.concatenate, zip(*batches, strict=True))
-    expect_close("labels", label_N, loader.beton.label_N[index_N], mean=0)
+    return in_beton_order("plainfilm", loader, loader.beton)
+
+
+def in_beton_order(name: str, batches: Iterable[Any], beton: Beton, *, shuffled: bool = False) -> np.ndarray:
+    """An epoch's crops, in the beton's order.
+
+    batches: crops, labels, and numbers in the beton.
+    Errors: Disagreement, when a sample is missing or comes twice, has another's label, or none moved though shuffled.
+    """
+    copied = [(frames.numpy().copy(), labels.numpy().copy(), index.numpy().copy()) for frames, labels, index in batches]
+    frames_N1HW, label_N, index_N = map(np.concatenate, zip(*copied, strict=True))
+    expect_close(f"{name}: samples", np.sort(index_N), np.arange(len(beton)), mean=0)
+    expect_close(f"{name}: labels", label_N, beton.label_N[index_N], mean=0)
+    if shuffled and (index_N[1:] == index_N[:-1] + 1).mean() > MOST_IN_SUCCESSION:
+        raise Disagreement(f"{name}: samples follow one another as they are stored, expected shuffled ones")
     return frames_N1HW[np.argsort(index_N)]
+
+
+def open_streamed(path: Path, prepare: Preparation, *, shuffled: bool) -> dict[str, tuple[Any, float] | Missing]:
+    """Loaders that read a format of their own, whose workers prepare batches, and the seconds to their first batch.
+
+    The beton's samples are stored beside it first, where an earlier contest has not done so.
+    """
+    found: dict[str, tuple[Any, float] | Missing] = {}
+    for name, rival in {"litdata": litdata, "webdataset": webdataset}.items():
+        if (reason := rival.missing()) is not None:
+            found[name] = Missing(reason=reason)
+            continue
+        folder = path.with_suffix(f".{name}")
+        if not folder.exists():
+            rival.write(path, folder)
+        start = time.perf_counter()
+        loader = rival.open_loader(folder, prepare, THREADS, shuffled=shuffled)
+        opening = time.perf_counter() - start
+        _, seconds = opened(partial(arrays, loader))
+        found[name] = loader, opening + seconds
+    return found
 
 
 @contextmanager
 def evaluation_contest(path: Path, epochs: int = EVALUATION_EPOCHS) -> Iterator[Contest]:
-    """Central crops in the beton's order, so many epochs in one call."""
+    """Central crops in the beton's order, so many epochs in one call; of worker processes each keeps to it apart."""
     with open_ours(path, training=False) as loader:
         beton, crop = loader.beton, loader.beton.facts.crop
         rows, columns = middle_of(beton)
@@ -98,6 +133,14 @@ def evaluation_contest(path: Path, epochs: int = EVALUATION_EPOCHS) -> Iterator[
             epoch, first_batch[name] = opened(build)
             outputs[name] = lambda epoch=epoch: first_samples(epoch, NUM_CHECKED)
             rivals[name] = consume(epoch, epochs)
+        for kind, found in open_streamed(path, Preparation(middle=(rows, columns)), shuffled=False).items():
+            name = f"{kind} + torch crop"
+            if isinstance(found, Missing):
+                rivals[name] = found
+                continue
+            streamed, first_batch[name] = found
+            outputs[name] = partial(in_beton_order, name, streamed, beton)
+            rivals[name] = consume(arrays(streamed), epochs)
         yield Contest(
             what=EVALUATION,
             amount=len(beton) * epochs,
@@ -155,6 +198,15 @@ def training_contest(path: Path) -> Iterator[Contest]:
             rivals["FFCV + our operation"] = Missing(reason=reason)
         else:
             add("FFCV + our operation", ffcv.our_decoder(loader.config), None)
+        prepare_there = Preparation(middle=(rows, columns), turns=turns)
+        for kind, found in open_streamed(path, prepare_there, shuffled=True).items():
+            name = f"{kind} + grid_sample"
+            if isinstance(found, Missing):
+                rivals[name] = found
+                continue
+            streamed, first_batch[name] = found
+            outputs[name] = partial(in_beton_order, name, streamed, beton, shuffled=True)
+            rivals[name] = consume(arrays(streamed))
         yield Contest(
             what=TRAINING,
             amount=len(beton),

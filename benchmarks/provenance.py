@@ -29,6 +29,8 @@ PACKAGES = (
     "spdl-io",
     "torchvision",
     "kornia",
+    "litdata",
+    "webdataset",
     "pytest-benchmark",
 )
 

@@ -23,6 +23,8 @@ ROWS = (  # contest, beginning of the rival's name, what stands at the row
     (TRAINING, "FFCV + torchvision", "training batches from a beton\nover FFCV + torchvision"),
     (TRAINING, "FFCV + kornia", "… over FFCV + kornia"),
     (TRAINING, "FFCV + grid_sample", "… over FFCV + grid_sample"),
+    (TRAINING, "litdata", "… over litdata + grid_sample"),
+    (TRAINING, "webdataset", "… over webdataset + grid_sample"),
     (EVALUATION, "FFCV + torch crop", "evaluation batches\nover FFCV + torch crop"),
     (AFFINE, "OpenCV", "rotation, zoom and crop\nover OpenCV"),
     (CONVERSION, "PIL", "conversion of 2,060 files\nover a loop in Pillow"),

@@ -76,6 +76,8 @@ TARGETS = (
     Target(what=TRAINING, rival="FFCV + torchvision", least=5.0),
     Target(what=TRAINING, rival="FFCV + kornia", least=5.0),
     Target(what=TRAINING, rival="FFCV + grid_sample", least=5.0),
+    Target(what=TRAINING, rival="litdata", least=5.0),
+    Target(what=TRAINING, rival="webdataset", least=5.0),
     Target(what=FILES, rival="DataLoader", least=40.0),
     Target(what=CONVERSION, rival="PIL loop", least=1.8),
     Target(what=LUNGS, rival="whole films", least=0.7),

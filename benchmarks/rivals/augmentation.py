@@ -3,10 +3,11 @@
 Each crop is sampled from itself and clamped at its edge, as plainfilm does it by default (DESIGN, Geometry).
 """
 
-# N samples of a batch, H W rows and columns of the crop, before and after, 23 the two rows of an inverse affine matrix
+# N samples of a batch, H W rows and columns of the crop, before and after, 23 the two rows of an inverse affine matrix,
+# S side of a stored frame
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,7 +30,7 @@ class Turns:
     zoom_N: np.ndarray
     inverse_N23: np.ndarray
 
-    def part(self, samples: slice) -> Self:
+    def part(self, samples: slice | np.ndarray) -> Self:
         """Those of some samples."""
         return Turns(
             degrees_N=self.degrees_N[samples], zoom_N=self.zoom_N[samples], inverse_N23=self.inverse_N23[samples]
@@ -57,6 +58,31 @@ def by_grid_sample(crops_NHW: torch.Tensor, turns: Turns) -> torch.Tensor:
     grid = affine_grid(theta_N23, list(crops_N1HW.shape), align_corners=False)
     out_N1HW = grid_sample(crops_N1HW, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return out_N1HW.div_(MIDDLE).sub_(1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preparation:
+    """Makes a batch of stored frames, in a worker process; it can be sent there, which kornia's closure cannot.
+
+    middle: where the crop lies in a frame.  turns: of every sample, in the beton's order; without them crops alone.
+    """
+
+    middle: tuple[slice, slice]
+    turns: Turns | None = None
+
+    def __call__(
+        self, frames_SS: Sequence[np.ndarray], labels: Sequence[int], index: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Crops float32 (N, 1, H, W) in [-1, 1], labels, and numbers in the beton.
+
+        Frames are cut before they are stacked, so that the least is copied.
+        """
+        crops_NHW = torch.from_numpy(np.stack([frame_SS[self.middle] for frame_SS in frames_SS]))
+        if self.turns is None:
+            out_N1HW = crops_NHW[:, None].float().div_(MIDDLE).sub_(1)
+        else:
+            out_N1HW = by_grid_sample(crops_NHW, self.turns.part(np.asarray(index)))
+        return out_N1HW, torch.tensor(labels), torch.tensor(index)
 
 
 def by_torchvision(crops_NHW: torch.Tensor, turns: Turns) -> torch.Tensor:
