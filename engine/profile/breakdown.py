@@ -43,8 +43,11 @@ class Variant:
     on_device: bool = False
 
 
-def variants_for(device: str) -> tuple[Variant, ...]:
-    """The waterfall on a kind of device, cuda, mps or cpu: first the reference, last the engine as `train` runs it."""
+def variants_for(device: str, *, mixed: bool = False) -> tuple[Variant, ...]:
+    """The waterfall on a kind of device, cuda, mps or cpu: first the reference, last the engine as `train` runs it.
+
+    mixed: whether it runs in mixed precision there; on CUDA it always does.
+    """
     start = (
         Variant(name=REFERENCE, adds="files, Pillow, torchvision, eager PyTorch", module=REFERENCE_MODULE),
         Variant(name=STORED, adds="stored frames from a beton", module=REFERENCE_MODULE),
@@ -57,12 +60,14 @@ def variants_for(device: str) -> tuple[Variant, ...]:
         return (*start, layout, precision, replace(precision, name="engine", adds=adds, on_device=True))
     if device == "mps":
         adds = "resident frames, batches made on the GPU"
-        return (*start, replace(layout, name="engine", adds=adds, mixed=True, on_device=True))
-    adds = "batch norm, pooling, ReLU in one function"
-    if sys.platform != "linux":
-        return (*start, layout, replace(layout, name="engine", adds=adds, fused=True))
-    arena = replace(layout, name="arena", adds="memory that stays in the process", arena=True)
-    return (*start, layout, arena, replace(arena, name="engine", adds=adds, fused=True))
+        return (*start, replace(layout, name="engine", adds=adds, mixed=mixed, on_device=True))
+    rows = [*start, layout]
+    if sys.platform == "linux":
+        rows.append(replace(layout, name="arena", adds="memory that stays in the process", arena=True))
+    rows.append(replace(rows[-1], name="fused", adds="batch norm, pooling, ReLU in one function", fused=True))
+    if mixed:
+        rows.append(replace(rows[-1], adds="bfloat16", mixed=True))
+    return (*rows[:-1], replace(rows[-1], name="engine"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -168,7 +168,8 @@ def profile(config: ProfileConfig, progress: PhaseProgress = lambda phase, done,
             f"{config.data}: frames show the lungs alone, expected whole films, whose conversion is timed; convert "
             "the same radiographs without --lungs: both are trained on at the same speed"
         )
-    cores, dtype, variants = usable_cores(), policy.autocast or torch.float32, variants_for(policy.device.type)
+    cores, dtype = usable_cores(), policy.autocast or torch.float32
+    variants = variants_for(policy.device.type, mixed=policy.autocast is not None)
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(cores)

@@ -122,7 +122,7 @@ def learner_for(variant: Variant, policy: Policy, loader: Loader) -> Learner:
 
 def policy_for(variant: Variant, device: str) -> Policy:
     """The engine's policy, less what the variant lacks."""
-    policy = choose_policy(device, "auto" if variant.mixed else "off", "off", num_steps=0)
+    policy = choose_policy(device, "on" if variant.mixed else "off", "off", num_steps=0)
     settle_precision(policy)
     return policy if variant.fast_layout else replace(policy, memory_format=torch.contiguous_format)
 

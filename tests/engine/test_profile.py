@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import cv2
 import msgspec
@@ -26,7 +27,16 @@ import engine.profile.profile
 from engine.config import ProfileConfig
 from engine.figures import png
 from engine.networks.cnn import Cnn
-from engine.profile.breakdown import EPOCHS, Measured, Variant, judge, measured, overhead_share, variants_for
+from engine.profile.breakdown import (
+    EPOCHS,
+    Bottleneck,
+    Measured,
+    Variant,
+    judge,
+    measured,
+    overhead_share,
+    variants_for,
+)
 from engine.profile.output import profile_figure
 from engine.profile.probes import activation_bytes, bound_of, training_flops
 from engine.profile.profile import Converter, machine_cautions, profile, training_files
@@ -187,8 +197,9 @@ def test_the_bound_is_a_share_of_what_the_machine_gave_in_the_middle_round() -> 
 
 
 def test_every_row_of_a_waterfall_adds_something_and_the_last_is_the_engine() -> None:
-    for device in ("cpu", "cuda", "mps"):
-        rows = variants_for(device)
+    for device, mixed in (("cpu", False), ("cpu", True), ("cuda", True), ("mps", False), ("mps", True)):
+        rows = variants_for(device, mixed=mixed)
+        assert rows[-1].mixed == mixed and (device != "cpu" or rows[-1].fused)
         assert [row.name for row in rows][:3] == ["reference", "decoded once", "kernels"] and rows[-1].name == "engine"
         assert len({row.adds for row in rows}) == len(rows)
 
@@ -228,15 +239,30 @@ def test_the_reference_takes_a_folder_or_a_table_and_its_parts_add_up(betons: Pa
 
 def test_the_variants_compute_the_same(betons: Path) -> None:
     losses = []
-    for variant in variants_for("cpu")[2:]:
+    for variant in variants_for("cpu", mixed=True)[2:]:
         config = LoaderConfig(training=True, batch_size=8, threads=1)
         with contextlib.closing(HostRounds(variant, betons, config, "cpu")) as rounds:
             rounds.learner.network.eval()
             with contextlib.closing(rounds.batches()) as batches:
                 frames_N1HW, labels_N = next(batches)
-            with torch.no_grad():
+            with torch.no_grad(), rounds.policy.precision():
                 losses.append(float(rounds.learner.loss(rounds.learner.network(frames_N1HW), labels_N)))
-    assert np.ptp(losses) < 1e-5
+    *exact, rounded = losses
+    assert np.ptp(exact) < 1e-5 and 0 < abs(rounded - exact[0]) < 1e-2
+
+
+def test_where_train_would_compute_in_bfloat16_so_does_the_last_row(
+    betons: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.device.bfloat16_unit", lambda: "AMX")
+    config = ProfileConfig(
+        data=betons, source=phantoms.parent, out=tmp_path / "p", rounds=1, steps=1, device="cpu",
+        loader=LoaderConfig(batch_size=8, threads=1),
+    )  # fmt: skip
+    found = profile(config)
+    assert [row.variant.name for row in found.variants][-2:] == ["fused", "engine"]
+    assert [row.variant.mixed for row in found.variants] == [False] * (len(found.variants) - 1) + [True]
+    assert found.verdict.bottleneck in get_args(Bottleneck)
 
 
 def test_a_turn_counts_its_images_and_its_parts_add_up(betons: Path) -> None:
