@@ -135,7 +135,8 @@ def segmented(beton: Beton, segmenter: Segmenter) -> Masks:
     if beton.verified and facts.hash_algorithm != record.hash_algorithm:
         raise ConfigError(
             f"{beton.path}: pixels are hashed by {facts.hash_algorithm}, expected {record.hash_algorithm} as in "
-            "segmenter.json, since films that its nets saw could not be found; convert the radiographs again"
+            "segmenter.json, since films that its nets saw could not be found; convert the radiographs again, or name "
+            "masks by --masks"
         )
     same_key = facts.site_key_id == record.site_key_id
     known_N = (rows_N["flags"] & PATIENT_KNOWN > 0) & same_key
