@@ -208,7 +208,7 @@ def test_images_whose_pixels_are_hashed_otherwise_are_reported_as_not_compared(
 ) -> None:
     """Of the very films that the run was trained on, of which nothing else tells."""
     tested, path = tmp_path / "run", tmp_path / "x.beton"
-    shutil.copytree(run, tested)
+    shutil.copytree(run, tested, ignore=shutil.ignore_patterns("evaluation"))
     facts = {"site_key_id": "0" * 16, "conversion_id": "c" * 32, "sources": ["", "elsewhere"]}
     content = (betons / "train.beton").read_bytes()
     if older == "beton":
