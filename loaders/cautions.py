@@ -130,7 +130,7 @@ few_groups = partial(code, effect="rests on few patients", gravity=Gravity.FEW_G
 CODES: dict[str, Code] = {
     # of a set that shares something with training
     "leakage-forced": code(
-        "the set tested holds {images:,} images of the training set and {patients:,} images known to be of its "
+        "the set tested holds {images:,} images known to be of the training set and {patients:,} known to be of its "
         "patients",
         effect="is leaked",
         gravity=Gravity.LEAKAGE,
@@ -224,6 +224,14 @@ CODES: dict[str, Code] = {
     ),
     "site-keys-differ": patients_unknown(
         "the site keys differ, so that patients cannot be compared with those of the training set"
+    ),
+    "hashed-otherwise": code(
+        "images cannot be compared with those of the training set, since hashes of pixels are of different kinds "
+        "({found} here, {expected} in training; convert the older radiographs again)",
+        effect="may be inflated, since leakage of images is not excluded",
+        gravity=Gravity.PATIENTS,
+        found=str,
+        expected=str,
     ),
     "unverified-beton": patients_unknown(
         "the beton is unverified, so that its overlap with the training set cannot be checked"
@@ -346,6 +354,13 @@ CODES: dict[str, Code] = {
     ),
     "external-site-key-differs": code(
         "{beton}: its site key is another, so that patients shared with the pool are not excluded", beton=str
+    ),
+    "external-hashed-otherwise": code(
+        "{beton}: its hashes of pixels are of another kind ({found}, in the pool {expected}), so that images shared "
+        "with the pool are not excluded (convert the older radiographs again)",
+        beton=str,
+        found=str,
+        expected=str,
     ),
     "external-patients-unknown": code(
         "{beton}: patients are unknown for {unknown:,} of {images:,} images, so that patients shared with the "
@@ -488,6 +503,12 @@ CODES: dict[str, Code] = {
         segmenter=str,
     ),
     "no-leakage-record": code("there is no {file}, so that it is unknown which files the run was trained on", file=str),
+    "run-hashed-otherwise": code(
+        "it is unknown which files the run was trained on, since its hashes of pixels are of another kind ({found}, "
+        "expected {expected}; convert its radiographs again, and train again)",
+        found=str,
+        expected=str,
+    ),
     "files-of-the-run": code(
         "files whose pixels are in the run's {set} set: {files:,}; predictions for them say nothing about new "
         "radiographs",

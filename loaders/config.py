@@ -28,6 +28,8 @@ SETS_OF_FINDINGS = ("chexpert", "mimic", "padchest", "brax")  # which have no cl
 SETS_OF_BOTH = ("nih", "vindr")  # of classes unless findings are asked for
 BECOMES = {"uncertain": ("unknown", "present", "absent"), "blank": ("unknown", "absent")}  # such a cell of a finding
 
+HASH_ALGORITHM = "blake3"  # of decoded pixels, by loaders.images.decode.hash_pixels
+FORMER_ALGORITHM = "blake2b"  # of betons and runs that name none
 CROP_SHARE = 0.7  # DESIGN, recipe: central crop of 70 % of each side
 PHANTOM_LABELS = ("covid", "normal", "pneumonia")
 PHANTOM_FINDINGS = {  # of phantoms, with the names that tables give them

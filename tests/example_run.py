@@ -23,6 +23,7 @@ from engine.hurdles.results import Cell, CollectionResult, Hurdles, Row
 from engine.report.probes import FindingsProbes, Probes
 from engine.statistics.calibration import reliability
 from engine.statistics.thresholds import precision_recall_curve, roc_curve
+from engine.train.checkpoint import load_checkpoint, save_checkpoint
 from engine.train.summary import Summary
 from loaders.audit.findings import ProbeFinding
 from loaders.cautions import caution
@@ -693,3 +694,11 @@ def make_findings_run(run: Path, names: tuple[str, ...] = FINDINGS, **parts: Any
         "summary": summary(classes=list(names), positive="", task="findings"), "dataflow": findings_dataflow(names),
     }  # fmt: skip
     return make_run(run, **of_classes | plain | others)
+
+
+def hashed_formerly(run: Path) -> None:
+    """Make a run's record one of before pixels were hashed by BLAKE3: other hashes, and no word of their kind."""
+    tensors, state = load_checkpoint(run / "leakage.safetensors")
+    del state["hash_algorithm"]
+    changed = {name: 255 - rows if name.endswith("pixel_hash") else rows for name, rows in tensors.items()}
+    save_checkpoint(run / "leakage.safetensors", changed, state)

@@ -17,7 +17,7 @@ from engine.train.checkpoint import ValidationScores
 from loaders.beton.format import PATIENT_KNOWN, ROW, Facts
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
-from loaders.config import stored_side
+from loaders.config import HASH_ALGORITHM, stored_side
 from loaders.statistics import no_progress
 
 NAMES = ("Effusion", "Nodule", "Edema")
@@ -46,7 +46,7 @@ def write_findings(
         classes=names, positive="", stored=side, crop=crop, fit="stretch", split="", seed=seed,
         conversion_id=hashlib.blake2b(f"{names}{counts}{seed}{unknown}".encode(), digest_size=16).hexdigest(),
         site_key_id="0" * 16, source_fingerprint="0" * 32, sources=sources, views=("", "PA", "AP"), task="findings",
-        uncertain=dict.fromkeys(names, "unknown"), blank=dict.fromkeys(names, "unknown"),
+        uncertain=dict.fromkeys(names, "unknown"), blank=dict.fromkeys(names, "unknown"), hash_algorithm=HASH_ALGORITHM,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     first = 0

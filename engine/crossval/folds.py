@@ -244,14 +244,20 @@ def open_external(path: Path, pool: Pool, stack: contextlib.ExitStack) -> tuple[
     check_findings(like, state, beton)
     check_task(beton, mine.classes, mine.crop, mine.stored)
     check_lungs(like, state, beton)
-    same_key = facts.site_key_id == mine.site_key_id
+    same = {
+        "same_key": facts.site_key_id == mine.site_key_id,
+        "same_algorithm": facts.hash_algorithm == mine.hash_algorithm,
+    }
     record = {kind: np.concatenate([beton.rows_N[kind] for beton in pool.betons]) for kind in HASHES}
-    common = overlap(record, hashes(beton), same_key)
+    common = overlap(record, hashes(beton), **same)
     if any(common.values()):
+        images, patients = common["images"], common["patients"] or 0
+        shared = f"{images} images with {pool.folder} and {patients} images of its patients"
+        if images is None:
+            shared = f"{patients} images of patients of {pool.folder}"
         raise InputError(
-            f"{path}: shares {common['images']} images with {pool.folder} and {common['patients'] or 0} images of its "
-            "patients, expected none; choose a beton of other patients, or, where both collections merely number their "
-            "patients alike, convert it with another --site-key"
+            f"{path}: shares {shared}, expected none; choose a beton of other patients, or, where both collections "
+            "merely number their patients alike, convert it with another --site-key"
         )
     return beton, away_cautions(path.name, [beton], pool.betons)
 
@@ -268,6 +274,11 @@ def away_cautions(name: str, tested: Sequence[Beton], trained: Sequence[Beton]) 
         cautions.append(caution("external-shares-sources", beton=name, sources=shared[:3]))
     elif "" in sources | known:
         cautions.append(caution("external-sources-unknown", beton=name))
+    others = sorted({beton.facts.hash_algorithm for beton in trained} - {facts.hash_algorithm})
+    if others:
+        cautions.append(
+            caution("external-hashed-otherwise", beton=name, found=facts.hash_algorithm, expected=others[0])
+        )
     hash_N16 = np.concatenate([beton.rows_N["patient_hash"] for beton in tested])
     if any(beton.facts.site_key_id != facts.site_key_id for beton in trained):
         cautions.append(caution("external-site-key-differs", beton=name))

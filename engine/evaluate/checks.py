@@ -91,24 +91,33 @@ def check_beton(run: Path, state: dict[str, Any], loader: Loader, *, force: bool
         found.append(caution("frames-fitted-differently", found=facts.fit, expected=state["fit"]))
     if facts.segmenter != state.get("segmenter", ""):
         found.append(caution("lungs-found-otherwise", found=facts.segmenter, expected=state["segmenter"]))
-    record, key_id, _ = load_record(run, state["run"])
-    same_key = key_id == facts.site_key_id
-    common = overlap(record["train"], hashes(beton), same_key)
+    record = load_record(run, state["run"])
+    same = {
+        "same_key": record.site_key_id == facts.site_key_id,
+        "same_algorithm": record.hash_algorithm == facts.hash_algorithm,
+    }
+    common = overlap(record.sets["train"], hashes(beton), **same)
     images, patients = common["images"] or 0, common["patients"] or 0
     if images or patients:
         if not force:
             shared = f"{images} images of the training set" + (f" and {patients} of its patients" if patients else "")
+            if not same["same_algorithm"]:
+                shared = f"{patients} images of patients of the training set"
             raise InputError(
                 f"{beton.path}: holds {shared}, expected none; choose a held-out beton, "
                 "or pass --force to see a leaked score"
             )
         found.append(caution("leakage-forced", images=images, patients=patients))
-    if any(overlap(record["val"], hashes(beton), same_key).values()):
+    if any(overlap(record.sets["val"], hashes(beton), **same).values()):
         found.append(caution("validation-leakage"))
-    if not same_key:
+    if not same["same_algorithm"]:
+        found.append(
+            caution("hashed-otherwise", found=facts.hash_algorithm or "none", expected=record.hash_algorithm or "none")
+        )
+    if not same["same_key"]:
         return [*found, caution("site-keys-differ")]
     found += patient_cautions(beton.rows_N["patient_hash"])
-    return found + patient_cautions(record["train"]["patient_hash"], "training-patients-unknown")
+    return found + patient_cautions(record.sets["train"]["patient_hash"], "training-patients-unknown")
 
 
 def collection_of(
@@ -117,17 +126,19 @@ def collection_of(
     """Whether a set is of a collection that shares no source with the run's training and validation images.
 
     state: of the run's weights.  checked: what was found of the set: one that shares images or patients, or whose
-    images are mostly copies, is none.
+    images are mostly copies, is none; where its images cannot be compared, that is unknown.
     """
     if not beton.verified:
         return "unknown-source"
     if beton.facts.conversion_id == state["conversion_id"]:
         return "own"
-    _, _, trained = load_record(run, state["run"])
-    tested = sources_of(beton)
-    shared = {"leakage-forced", "validation-leakage", "copies-kept"} & {found.code for found in checked}
+    trained, tested = load_record(run, state["run"]).sources, sources_of(beton)
+    codes = {found.code for found in checked}
+    shared = {"leakage-forced", "validation-leakage", "copies-kept"} & codes
     if (trained & tested) - {""} or shared or mostly_copies:
         return "shared-source"
+    if "hashed-otherwise" in codes:
+        return "not-compared"
     return "unknown-source" if "" in trained | tested else "external"
 
 

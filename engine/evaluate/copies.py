@@ -41,13 +41,16 @@ class SharedFilm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KnownSet:
-    """A set of films that a network knows.  hashes: of pixels and patients.  copies: finds those of a test set.
+    """A set of films that a network knows.  hashes: of pixels, by hash_algorithm, and patients, under a site key.
+
+    copies: finds those of a test set by their look.
 
     copies is None where neither frames nor looks are at hand.
     """
 
     name: str
     site_key_id: str
+    hash_algorithm: str
     hashes: dict[str, np.ndarray]
     copies: Callable[[Beton, Progress], list[Copy]] | None
 
@@ -55,11 +58,15 @@ class KnownSet:
 def shared_films(tested: Beton, known: Sequence[Beton], progress: Progress = no_progress) -> list[SharedFilm]:
     """The films of a test set that betons at hand have, too, each once, in order of the samples.
 
-    Patients are compared where the site keys are the same.
+    Patients are compared where the site keys are the same, and pixels where they are hashed by the same algorithm.
     """
     sets = [
         KnownSet(
-            name=beton.facts.split, site_key_id=beton.facts.site_key_id, hashes=hashes(beton), copies=by_frames(beton)
+            name=beton.facts.split,
+            site_key_id=beton.facts.site_key_id,
+            hash_algorithm=beton.facts.hash_algorithm,
+            hashes=hashes(beton),
+            copies=by_frames(beton),
         )
         for beton in known
     ]
@@ -84,14 +91,14 @@ def known_to(run: Path, state: dict[str, Any], stack: contextlib.ExitStack) -> l
     """
     if not (run / RECORD).exists():
         return []
-    record, key_id, _ = load_record(run, state["run"])
-    at_hand = {name: open_own(run, name, state["conversion_id"], stack) for name in record}
+    record = load_record(run, state["run"])
+    at_hand = {name: open_own(run, name, state["conversion_id"], stack) for name in record.sets}
     return [
         KnownSet(
-            name=name, site_key_id=key_id, hashes=kinds,
+            name=name, site_key_id=record.site_key_id, hash_algorithm=record.hash_algorithm, hashes=kinds,
             copies=by_frames(beton) if (beton := at_hand[name]) else by_looks(kinds[LOOK]) if LOOK in kinds else None,
         )
-        for name, kinds in sorted(record.items())
+        for name, kinds in sorted(record.sets.items())
     ]  # fmt: skip
 
 
@@ -115,7 +122,7 @@ def shared_with(tested: Beton, known: Sequence[KnownSet], progress: Progress = n
     found: dict[int, SharedFilm] = {}
     for reason, kind in HASH_OF.items():
         for one in known:
-            if reason == "pixels" or one.site_key_id == tested.facts.site_key_id:
+            if comparable(reason, one, tested):
                 for sample, place in equal_rows(tested.rows_N[kind], one.hashes[kind]):
                     shared = SharedFilm(sample=sample, reason=reason, of=one.name, place=place, similarity=None)
                     found.setdefault(sample, shared)
@@ -125,6 +132,13 @@ def shared_with(tested: Beton, known: Sequence[KnownSet], progress: Progress = n
         shared = SharedFilm(sample=copy.sample, reason="copy", of=name, place=copy.of, similarity=copy.similarity)
         found.setdefault(copy.sample, shared)
     return [found[sample] for sample in sorted(found)]
+
+
+def comparable(reason: Reason, known: KnownSet, tested: Beton) -> bool:
+    """Whether a test set's hashes of pixels, or patients, can be compared with those of a known set."""
+    if reason == "pixels":
+        return known.hash_algorithm == tested.facts.hash_algorithm
+    return known.site_key_id == tested.facts.site_key_id
 
 
 def equal_rows(tested_N16: np.ndarray, known_N16: np.ndarray) -> Iterator[tuple[int, int]]:

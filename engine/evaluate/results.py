@@ -24,12 +24,14 @@ from loaders.figure_text import ClassNames, class_names, name_text
 from loaders.records import Count, Record
 from loaders.statistics import Progress, no_progress
 
-Collection = Literal["own", "shared-source", "unknown-source", "external"]
+Collection = Literal["own", "shared-source", "unknown-source", "not-compared", "external"]
 COLLECTIONS: dict[Collection, str] = {
     "own": "The set is of the conversion that the run was trained on, and so no other collection",
     "shared-source": "The set is no external collection: it shares sources, images or patients with training",
     "unknown-source": "It cannot be told whether this is an external collection, since sources are unknown, of the set "
     "or of the training images: a manifest names them in its column source",
+    "not-compared": "It cannot be told whether this is an external collection, since its images cannot be compared "
+    "with those of training: the hashes of their pixels are of another kind",
     "external": "External collection: it shares no source with training",
 }
 METRICS = "metrics.json"

@@ -9,6 +9,7 @@ OWN_FOLDS = "at home"  # heads the column of the home cells of rows of all but o
 CONFOUNDED = "confounded with source"
 NOT_ELSEWHERE = (  # cautions of a pair, with one of which a test is on no other collection
     "external-shares-sources", "external-sources-unknown", "external-copies-kept", "external-mostly-copies",
+    "external-hashed-otherwise",
 )  # fmt: skip
 
 

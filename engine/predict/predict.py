@@ -20,6 +20,7 @@ from engine.train.leakage import RECORD, load_record
 from loaders.audit.findings import DEFECTS, FIXED
 from loaders.beton.format import GIVEN
 from loaders.cautions import Caution, caution, each_once
+from loaders.config import HASH_ALGORITHM
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Decoded, DecodeSettings, Task, decode_all
 from loaders.images.files import REFUSALS
@@ -98,11 +99,7 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
     sources, cautions = list_sources(config.files)
     if os.path.realpath(config.table) in map(os.path.realpath, (source.file for source in sources)):
         raise ConfigError(f"--out {config.table}: is one of the files to predict, expected another name; choose one")
-    known = None
-    if (config.run / RECORD).exists():
-        sets, *_ = load_record(config.run, trained.state["run"])
-        hashes = ((name, row) for name, kinds in sets.items() for row in kinds["pixel_hash"] if row.any())
-        known = {row.tobytes(): SETS.get(name, name) for name, row in hashes}
+    known, unknown = known_films(config.run, trained)
     policy = choose_policy(config.device, "off", "off", 0)
     settle_precision(policy)
     trained.network.to(policy.device, memory_format=policy.memory_format)  # type: ignore[call-overload]
@@ -116,17 +113,30 @@ def predict_files(config: PredictConfig, progress: PhaseProgress = lambda phase,
         found.cautions.append(caution("audit-off"))
     if segmenter is not None and trained.segmenter == GIVEN:
         found.cautions.append(caution("masks-given-in-training", segmenter=segmenter.record.identity))
-    if known is None:
-        found.cautions.append(caution("no-leakage-record", file=str(config.run / RECORD)))
+    found.cautions += unknown
     size = min(WINDOW, len(sources)) * trained.state["stored"] ** 2
     with opened_spool(config.table, size) as spool, opened_table(config.table, config.kind, rule) as write:
-        for row in rows_of(config, trained, rule, policy, segmenter, sources, known or {}, spool, progress):
+        for row in rows_of(config, trained, rule, policy, segmenter, sources, known, spool, progress):
             found.count(row)
             write(row)
         found.check()  # while the table can still be dropped
     for name, number in sorted(found.in_set.items()):
         found.cautions.append(caution("files-of-the-run", set=name, files=number))
     return found
+
+
+def known_films(run: Path, trained: Trained) -> tuple[dict[bytes, str], list[Caution]]:
+    """Pixel hash → the run's set that has the film; empty where that cannot be known, with why.
+
+    Errors: CheckpointError for a damaged record.
+    """
+    if not (run / RECORD).exists():
+        return {}, [caution("no-leakage-record", file=str(run / RECORD))]
+    record = load_record(run, trained.state["run"])
+    if record.hash_algorithm != HASH_ALGORITHM:
+        return {}, [caution("run-hashed-otherwise", found=record.hash_algorithm or "none", expected=HASH_ALGORITHM)]
+    hashes = ((name, row) for name, kinds in record.sets.items() for row in kinds["pixel_hash"] if row.any())
+    return {row.tobytes(): SETS.get(name, name) for name, row in hashes}, []
 
 
 def segmenter_for(config: PredictConfig, trained: Trained) -> Segmenter | None:

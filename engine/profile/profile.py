@@ -47,7 +47,7 @@ from loaders import __version__
 from loaders.atomic_file import locked, publish_bytes
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
-from loaders.config import PILLOW_PIXELS, Fit
+from loaders.config import HASH_ALGORITHM, PILLOW_PIXELS, Fit
 from loaders.errors import ConfigError, InputError, StorageError
 from loaders.images.decode import DecodeSettings, Task, decode_into_spool
 from loaders.machine import usable_cores
@@ -97,6 +97,12 @@ class Converter:
         self.folder, self.files, self.next = folder, training_files(data, folder), 0
         with Beton(data / "train.beton") as beton:
             facts, self.pixel_hashes = beton.facts, beton.rows_N["pixel_hash"].copy()
+        if facts.hash_algorithm != HASH_ALGORITHM:
+            raise ConfigError(
+                f"{data / 'train.beton'}: pixels are hashed by {facts.hash_algorithm or 'nothing'}, expected "
+                f"{HASH_ALGORITHM}, since files of {folder} cannot be compared with its samples; convert the "
+                "radiographs again"
+            )
         # the conversion has judged how large a file may be, of which modality, and where it may lie
         self.settings = DecodeSettings(
             side=facts.stored, fit=cast(Fit, facts.fit), max_pixels=PILLOW_PIXELS, workers=1, assume_modality="DX",

@@ -17,7 +17,7 @@ from loaders.output import counted
 MOST_FEW = 3  # classes named of those with few images, the fewest first
 SMALL_GROUP = 30  # images, below which a subgroup's score is not judged
 # shared with training, or not checked
-LEAKAGE = ("leakage-forced", "validation-leakage", "copies-kept", "unverified-beton")
+LEAKAGE = ("leakage-forced", "validation-leakage", "copies-kept", "unverified-beton", "hashed-otherwise")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

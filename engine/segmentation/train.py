@@ -20,6 +20,7 @@ from engine.segmentation.network import LungNet, onnx_bytes, require_onnx
 from engine.segmentation.test import Tested, score_films, score_parts, write_test
 from engine.statistics.estimates import RESAMPLES
 from loaders.atomic_file import locked, publish_bytes
+from loaders.config import HASH_ALGORITHM
 from loaders.errors import ConfigError, DivergedError, InputError
 from loaders.images.lungs import (
     RECORD,
@@ -164,6 +165,7 @@ def segment_train(
                 num_phantoms=config.phantoms,
                 sources=sorted({film.source for film in films} - {""}),
                 site_key_id=site_key_id(key),
+                hash_algorithm=HASH_ALGORITHM,
                 nets=nets,
             ).summed()
             if fold >= len(finished):

@@ -4,7 +4,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from loaders.batches.loader import Loader
 from loaders.beton.format import conversion_text
 from loaders.beton.reader import Beton
 from loaders.cautions import Caution, caution
+from loaders.config import FORMER_ALGORITHM
 from loaders.errors import InputError
 from loaders.sources.confounding import finding_cautions, source_cautions
 from loaders.sources.entry import is_placeholder, spelling
@@ -27,6 +28,21 @@ from loaders.statistics import Progress, no_progress
 RECORD = "leakage.safetensors"
 ALL = slice(None)  # of all images
 HASHES, LOOK = ("pixel_hash", "patient_hash"), "look"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeakageRecord:
+    """What a run keeps of the films that it knows.  sets: set → kind → rows.
+
+    Rows are uint8 (N, 16) of HASHES; (N, B) of LOOK, which `--no-look` and earlier releases leave out.
+    site_key_id: of the patients' hashes.  hash_algorithm: of the pixels'.
+    sources: of all sets; "" among them where some are unknown, as all are in a record of an earlier release.
+    """
+
+    sets: dict[str, dict[str, np.ndarray]]
+    site_key_id: str
+    hash_algorithm: str
+    sources: set[str]
 
 
 def save_record(
@@ -43,6 +59,7 @@ def save_record(
     facts = next(iter(sets.values())).facts
     state = {
         "site_key_id": facts.site_key_id,
+        "hash_algorithm": facts.hash_algorithm,
         "conversion_id": facts.conversion_id,
         "run": identity,
         "sources": sorted({name for beton in sets.values() for name in sources_of(beton)}),
@@ -50,11 +67,9 @@ def save_record(
     save_checkpoint(run / RECORD, tensors, state)
 
 
-def load_record(run: Path, identity: str) -> tuple[dict[str, dict[str, np.ndarray]], str, set[str]]:
-    """Read the leakage record: set → kind → rows, the site key's id, and the sources of all sets.
+def load_record(run: Path, identity: str) -> LeakageRecord:
+    """Read the leakage record.  identity: of run_id.
 
-    Rows are uint8 (N, 16) of HASHES; (N, B) of LOOK, which `--no-look` and earlier releases leave out.
-    identity: of run_id.  Sources: "" among them where some are unknown, as all are in a record of an earlier release.
     Errors: CheckpointError for a damaged file, or one of another run.
     """
     tensors, state = load_checkpoint(run / RECORD, needed=("site_key_id", "run"))
@@ -63,7 +78,10 @@ def load_record(run: Path, identity: str) -> tuple[dict[str, dict[str, np.ndarra
     for name, tensor in tensors.items():
         set_name, kind = name.split(".")
         sets.setdefault(set_name, {})[kind] = tensor.numpy()
-    return sets, state["site_key_id"], set(state.get("sources", [""]))
+    return LeakageRecord(
+        sets=sets, site_key_id=state["site_key_id"], hash_algorithm=state.get("hash_algorithm", FORMER_ALGORITHM),
+        sources=set(state.get("sources", [""])),
+    )  # fmt: skip
 
 
 def hashes(beton: Beton) -> dict[str, np.ndarray]:
@@ -83,10 +101,15 @@ def shared(hash_a_N16: np.ndarray, hash_b_N16: np.ndarray) -> int:
     return sum(row.tobytes() in known for row in hash_b_N16)
 
 
-def overlap(a: dict[str, np.ndarray], b: dict[str, np.ndarray], same_key: bool) -> dict[str, int | None]:
-    """How many samples of b share their image or patient, by `hashes`, with a; patients: None under other site keys."""
+def overlap(
+    a: dict[str, np.ndarray], b: dict[str, np.ndarray], *, same_key: bool, same_algorithm: bool
+) -> dict[str, int | None]:
+    """How many samples of b share their image or patient, by `hashes`, with a.
+
+    patients: None under other site keys.  images: None where pixels are hashed by another algorithm.
+    """
     return {
-        "images": shared(a["pixel_hash"], b["pixel_hash"]),
+        "images": shared(a["pixel_hash"], b["pixel_hash"]) if same_algorithm else None,
         "patients": shared(a["patient_hash"], b["patient_hash"]) if same_key else None,
     }
 
@@ -124,7 +147,7 @@ def open_loaders(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[Load
             "least one; convert with more films, or read blank or uncertain values otherwise (--blank, --uncertain)"
         )
     if loader.beton.verified:
-        common = overlap(hashes(loader.beton), hashes(val_loader.beton), same_key=True)
+        common = overlap(hashes(loader.beton), hashes(val_loader.beton), same_key=True, same_algorithm=True)
         if any(common.values()):
             raise InputError(
                 f"{config.data}: training and validation share {common['images']} images and "

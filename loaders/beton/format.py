@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from crc32c import crc32c
 
-from loaders.config import FrameMode, Task
+from loaders.config import FORMER_ALGORITHM, FrameMode, Task
 from loaders.errors import BetonError
 
 VERSION = 2
@@ -60,9 +60,9 @@ NO_LABEL = -1  # of every sample of the task findings
 PATIENT_KNOWN, BELOW_STORED_SIDE = 1, 2  # flags
 SEXES = ("", "female", "male", "other")  # by the code in bits 2 and 3 of flags
 AGES = ("", *(f"{decade}0-{decade}9" if decade else "0-9" for decade in range(9)), "90 and above")  # bits 4 to 7
-FOOTER_VERSION = 4  # the newest; 1 has no demographics, 2 no findings, 3 no lungs alone
+FOOTER_VERSION = 5  # the newest; 1 has no demographics, 2 no findings, 3 no lungs alone, 4 pixels hashed by BLAKE2b
 TASK_FACTS = ("task", "uncertain", "blank", "findings_crc")  # of findings
-LUNG_FACTS = ("lungs", "segmenter")  # of a footer of version 4 alone
+LUNG_FACTS = ("lungs", "segmenter")  # of frames that show the lungs alone
 GIVEN = "given"  # the segmenter of masks that were given as files
 
 
@@ -207,6 +207,7 @@ class Facts:
     stored, crop: sides of the stored frames and of the central crop in pixels.  fit: how frames became square.
     split: train, val or heldout.  seed: of the split.  conversion_id: the same for all betons of one conversion.
     site_key_id: identifier of the site key of the patient hashes, which are comparable only under the same key.
+    hash_algorithm: of the pixel hashes, which are comparable only under the same one; "" of a foreign beton.
     source_fingerprint: hash of the decoded pixels and labels of the whole conversion.
     views, sources: view positions and sources that rows refer to.  synthetic: every image is a phantom.
     versions: of the software that decoded and wrote it.  demographics: the rows' flags have sex and age.
@@ -238,6 +239,7 @@ class Facts:
     findings_crc: int = dataclasses.field(default=0, repr=False, compare=False)
     lungs: FrameMode = dataclasses.field(default="off", repr=False)
     segmenter: str = dataclasses.field(default="", repr=False)
+    hash_algorithm: str = dataclasses.field(default=FORMER_ALGORITHM, repr=False)
 
     @property
     def num_findings(self) -> int:
@@ -278,12 +280,18 @@ def demographic_flags(sex: int, age: int) -> int:
 
 
 def pack_footer(facts: Facts, rows_N: np.ndarray, metadata_crc: int, allocation_crc: int) -> bytes:
-    """The footer's bytes, a multiple of eight, of the lowest version that has what the facts hold: any plainfilm reads
-    version 1, which has neither demographics nor findings, and whole frames.
+    """The footer's bytes, a multiple of eight, of the lowest version that has what the facts hold.
+
+    Any plainfilm reads version 1, which has neither demographics nor findings, whole frames, and pixels hashed by
+    BLAKE2b.  An older one must not read hashes of another kind: it would compare them, and find that none is equal.
     """
     listed, version = dataclasses.asdict(facts), 1
-    kinds = ((facts.demographics, ("demographics",), 2), (facts.task == "findings", TASK_FACTS, 3))
-    for has, names, needed in (*kinds, (facts.lungs != "off", LUNG_FACTS, 4)):
+    for has, names, needed in (
+        (facts.demographics, ("demographics",), 2),
+        (facts.task == "findings", TASK_FACTS, 3),
+        (facts.lungs != "off", LUNG_FACTS, 4),
+        (facts.hash_algorithm != FORMER_ALGORITHM, ("hash_algorithm",), 5),
+    ):
         if has:
             version = needed
         else:

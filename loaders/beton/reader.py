@@ -162,7 +162,7 @@ class Beton:
         classes = tuple(f"class {label}" for label in range(highest + 1))
         return Facts(
             classes=classes, positive=classes[0], stored=self.side, crop=crop_side(self.side), fit="unknown",
-            split="unknown", seed=0, conversion_id="", site_key_id="", source_fingerprint="",
+            split="unknown", seed=0, conversion_id="", site_key_id="", source_fingerprint="", hash_algorithm="",
         )  # fmt: skip
 
     @property
@@ -271,6 +271,7 @@ def beton_parts(path: Path, beton: Beton) -> Parts:
         "synthetic": "yes" if facts.synthetic else "no",
         "conversion": facts.conversion_id or "unknown",
         "site key": facts.site_key_id or "unknown",
+        "pixel hashes": facts.hash_algorithm or "none",
         "bytes": f"{beton.bytes_B.size:,} in pages of {beton.page_size:,}",
         "versions": ", ".join(f"{name} {version}" for name, version in facts.versions.items()) or "unknown",
     }

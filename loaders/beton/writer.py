@@ -27,6 +27,7 @@ from loaders.beton.format import (
     pack_head,
 )
 from loaders.beton.reader import Beton
+from loaders.config import FORMER_ALGORITHM
 from loaders.errors import InputError, StorageError
 
 
@@ -146,6 +147,18 @@ def check_same_conversion(betons: Sequence[Beton]) -> None:
             raise InputError(f"{beton.path}: {both}, expected one conversion; convert the radiographs again")
 
 
+def check_same_algorithm(betons: Sequence[Beton]) -> None:
+    """Errors: InputError unless all betons' pixels are hashed by one algorithm."""
+    first = betons[0]
+    for beton in betons:
+        if (found := beton.facts.hash_algorithm) != (expected := first.facts.hash_algorithm):
+            older = beton if found == FORMER_ALGORITHM else first
+            raise InputError(
+                f"{beton.path}: pixels are hashed by {found}, expected {expected}, as in {first.path}, since films of "
+                f"both could not be told; convert the radiographs of {older.path.parent} again"
+            )
+
+
 def write_subset(
     sources: Sequence[tuple[Beton, np.ndarray]],
     path: Path,
@@ -189,8 +202,9 @@ def write_union(betons: Sequence[Beton], group_N: np.ndarray, path: Path, split:
 
     group_N: of all samples, one after the other, since groups of different conversions may have the same numbers.
     Patients under another site key than the first beton's become unknown: their hashes cannot be compared.
-    Errors: BetonError for a damaged frame; StorageError.
+    Errors: InputError for pixels hashed by different algorithms; BetonError for a damaged frame; StorageError.
     """
+    check_same_algorithm(betons)
     views, sources = (
         tuple(dict.fromkeys(name for beton in betons for name in names(beton.facts)))
         for names in (lambda facts: facts.views, lambda facts: facts.sources)

@@ -11,7 +11,7 @@ import numpy as np
 from loaders.audit.findings import DEFECTS, FIXED, HARMLESS, AuditResult
 from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE, audit_parts
 from loaders.audit.removals import Removal
-from loaders.audit.table import AuditDecision, read_decisions
+from loaders.audit.table import AuditDecision, pixels_text, read_decisions
 from loaders.audit.verdicts import conclude, judge_files, probe_files
 from loaders.beton.format import frames_text
 from loaders.cautions import Caution, caution
@@ -122,7 +122,7 @@ def apply_decisions(rows: Sequence[Row], decisions: Mapping[str, AuditDecision],
         decision = decisions.get(row.entry.path)
         if decision is None:
             continue
-        if decision.pixels not in ("", row.decoded.pixel_hash.hex()):
+        if decision.pixels not in ("", pixels_text(row.decoded.pixel_hash)):
             row.drop("changed", f"changed since {table} was made, expected the same; audit it again")
         elif decision.verdict == "quarantine":
             found = " and ".join(decision.defects) or "by hand"

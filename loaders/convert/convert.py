@@ -22,7 +22,7 @@ from loaders.audit.audit import write_audit
 from loaders.audit.page import AUDIT_PAGE, AUDIT_TABLE
 from loaders.beton.format import BELOW_STORED_SIDE, PATIENT_KNOWN, ROW, Facts, demographic_flags
 from loaders.beton.writer import beton_size, check_room, write_beton
-from loaders.config import ConvertConfig, __version__, stored_side
+from loaders.config import HASH_ALGORITHM, ConvertConfig, __version__, stored_side
 from loaders.convert.contact_sheet import augmentation_sheet, preparation_sheet, sheet_bytes
 from loaders.convert.conversion import (
     Conversion,
@@ -338,6 +338,7 @@ def write(config: ConvertConfig, conversion: Conversion, spool: Path, key: bytes
         blank=catalog.blank,
         lungs=conversion.lungs.mode if conversion.lungs else "off",
         segmenter=conversion.lungs.segmenter if conversion.lungs else "",
+        hash_algorithm=HASH_ALGORITHM,
     )
     # in random order, so that a page is a random choice of samples and reading by pages is no worse than at random
     shuffled = [written[place] for place in np.argsort(order_keys(config.seed, FILE_ORDER, 0, len(written)))]

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from loaders.atomic_file import storage_error
+from loaders.config import FORMER_ALGORITHM, HASH_ALGORITHM
 from loaders.errors import ConfigError, IntegrityError
 from loaders.machine import usable_cores
 from loaders.records import Count, Record, read_record
@@ -55,8 +56,8 @@ class NetRecord(Record, frozen=True, kw_only=True):
 class SegmenterRecord(Record, frozen=True, kw_only=True):
     """What a segmenter is, as segmenter.json holds it.  site_key_id: of the key of the patients' hashes.
 
-    identity: names it in betons and results.  num_nets: how many it has once it is finished.  checksum: of all else,
-    lest damage hide what a net saw; a record without it is refused.
+    hash_algorithm: of the films' pixels.  identity: names it in betons and results.  num_nets: how many it has once it
+    is finished.  checksum: of all else, lest damage hide what a net saw; a record without it is refused.
     """
 
     made_by = "segment-train"
@@ -66,6 +67,7 @@ class SegmenterRecord(Record, frozen=True, kw_only=True):
     num_phantoms: Count
     sources: list[str]
     site_key_id: str
+    hash_algorithm: str = FORMER_ALGORITHM
     nets: list[NetRecord]
     checksum: str = ""
 
@@ -276,8 +278,17 @@ def read_segmenter(folder: Path, name: str) -> Segmenter:
 
 
 def read_segmenter_record(folder: Path) -> SegmenterRecord:
-    """A segmenter's record, which has its checksum.  Errors: IntegrityError, StorageError."""
+    """A segmenter's record, which has its checksum.
+
+    Errors: ConfigError for one whose films are hashed by another algorithm, so that none would seem to be seen;
+    IntegrityError; StorageError.
+    """
     record = read_record(SegmenterRecord, folder / RECORD)
+    if record.hash_algorithm != HASH_ALGORITHM:
+        raise ConfigError(
+            f"{folder / RECORD}: pixels of the films that its nets saw are hashed by {record.hash_algorithm}, expected "
+            f"{HASH_ALGORITHM}, since they could not be told from other films; train it again, in a new folder"
+        )
     if record != record.summed():
         raise IntegrityError(
             f"{folder / RECORD}: checksum differs, expected what `segment-train` wrote: damaged or edited; bring it "

@@ -127,8 +127,18 @@ def find_masks(beton: Beton, masks: str, table: Path | None, segmenter: str = "s
 
 
 def segmented(beton: Beton, segmenter: Segmenter) -> Masks:
-    """Masks that a segmenter finds, each by nets that are not known to have seen the film or its group."""
-    rows_N, same_key = beton.rows_N, beton.facts.site_key_id == segmenter.record.site_key_id
+    """Masks that a segmenter finds, each by nets that are not known to have seen the film or its group.
+
+    Errors: ConfigError for a beton whose pixels are hashed by another algorithm than those of the films that nets saw.
+    """
+    facts, record, rows_N = beton.facts, segmenter.record, beton.rows_N
+    if beton.verified and facts.hash_algorithm != record.hash_algorithm:
+        raise ConfigError(
+            f"{beton.path}: pixels are hashed by {facts.hash_algorithm}, expected {record.hash_algorithm} as in "
+            "segmenter.json, since films that its nets saw could not be found; convert the radiographs again, or name "
+            "masks by --masks"
+        )
+    same_key = facts.site_key_id == record.site_key_id
     known_N = (rows_N["flags"] & PATIENT_KNOWN > 0) & same_key
     patients = [row.tobytes() if known else b"" for row, known in zip(rows_N["patient_hash"], known_N, strict=True)]
     films = [row.tobytes() for row in rows_N["pixel_hash"]], patients, rows_N["group"]

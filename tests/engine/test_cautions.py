@@ -87,7 +87,16 @@ from loaders.sources.entry import Entry
 from loaders.sources.split import known_patients
 from loaders.statistics import Progress, no_progress
 from tests.engine.test_device_step import CUDA, Recorder, recorder  # noqa: F401 - a fixture
-from tests.example_run import CHECKPOINT, make_run, metrics, probes, results_of, small_training, summary
+from tests.example_run import (
+    CHECKPOINT,
+    hashed_formerly,
+    make_run,
+    metrics,
+    probes,
+    results_of,
+    small_training,
+    summary,
+)
 from tests.example_run import crossval as example_crossval
 from tests.example_run import hurdles as example_hurdles
 from tests.findings_example import write_findings
@@ -104,6 +113,7 @@ PLACES = {  # where a code can appear, if not in terminal, JSON and page; a card
     "machine-unsteady": {TERMINAL, JSON},
     "audit-off": {TERMINAL},
     "no-leakage-record": {TERMINAL},
+    "run-hashed-otherwise": {TERMINAL},
     "masks-given-in-training": {TERMINAL},
     "files-of-the-run": {TERMINAL},
     "folder-without-pictures": {TERMINAL},
@@ -218,7 +228,11 @@ def copied(case: Case, searched: bool = True, **settings: bool) -> list[Caution]
 
     none_N16 = np.zeros((9, 16), np.uint8)
     known = KnownSet(
-        name="train", site_key_id="", hashes=dict.fromkeys(HASHES, none_N16), copies=find if searched else None
+        name="train",
+        site_key_id="",
+        hash_algorithm="",
+        hashes=dict.fromkeys(HASHES, none_N16),
+        copies=find if searched else None,
     )
     path = case.betons / "heldout.beton"
     config = EvaluateConfig(run=case.run, betons=(path,), **settings)
@@ -283,9 +297,10 @@ def restarted(case: Case) -> list[Caution]:
     return read_record(Summary, case.run / "summary.json").cautions
 
 
-def predicted(case: Case, gone: bool = False, **state: Any) -> list[Caution]:
+def predicted(case: Case, gone: bool = False, older: bool = False, **state: Any) -> list[Caution]:
     """A prediction for one of the run's own training files, without an audit.  gone: the leakage record is.
 
+    older: the record is of an earlier release.
     state: of the weights, changed.
     """
     rows = [line.split(",") for line in (case.betons / "convert.csv").read_text().splitlines()]
@@ -295,6 +310,10 @@ def predicted(case: Case, gone: bool = False, **state: Any) -> list[Caution]:
         run = case.place / "gone"
         shutil.copytree(case.run, run)
         (run / "leakage.safetensors").unlink()
+    if older:
+        run = case.place / "older"
+        shutil.copytree(case.run, run)
+        hashed_formerly(run)
     if state:
         run = case.place / "other-state"
         shutil.copytree(case.run, run)
@@ -627,6 +646,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "patients-unknown": ("evaluation", unknown_patients),
     "training-patients-unknown": ("evaluation", unknown_training_patients),
     "site-keys-differ": ("evaluation", lambda case: case.checked(case.beton(facts={"site_key_id": "0" * 16}))),
+    "hashed-otherwise": ("evaluation", lambda case: case.checked(case.beton(facts={"hash_algorithm": "blake2b"}))),
     "unverified-beton": ("evaluation", lambda case: case.checked(case.foreign())),
     "every-image-its-own-group": ("crossval", pool_of),
     "frames-fitted-differently": ("evaluation", lambda case: case.checked(case.beton(), fit="contain")),
@@ -661,6 +681,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "external-shares-sources": ("crossval", lambda case: external(case, sources=("", "Synthetic"))),
     "external-sources-unknown": ("crossval", lambda case: external(case, sources=("", ""))),
     "external-site-key-differs": ("crossval", lambda case: external(case, site_key_id="0" * 16)),
+    "external-hashed-otherwise": ("crossval", lambda case: external(case, hash_algorithm="blake2b")),
     "external-patients-unknown": ("crossval", lambda case: external(case, anonymous=True)),
     "external-copies-kept": ("crossval", lambda case: copied_outside(case, kept=True)),
     "external-copies-removed": ("crossval", lambda case: copied_outside(case, kept=False)),
@@ -689,6 +710,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "audit-off": ("prediction", predicted),
     "masks-given-in-training": ("prediction", lambda case: predicted(case, **GIVEN_MASKS)),
     "no-leakage-record": ("prediction", lambda case: predicted(case, gone=True)),
+    "run-hashed-otherwise": ("prediction", lambda case: predicted(case, older=True)),
     "files-of-the-run": ("prediction", predicted),
     "folder-without-pictures": ("prediction", sources),
     "files-named-twice": ("prediction", sources),
@@ -964,7 +986,7 @@ def test_a_rivals_caution_is_not_taken_for_this_runs(case: Case, places: dict[st
 def test_the_external_betons_cautions_are_no_red_flags_of_the_run(case: Case) -> None:
     found = [example(code) for code in CODES if code.startswith("external-")]
     another = [one for one in found if one.code not in NOT_ELSEWHERE]
-    assert len(found) == 9 and len(another) == 5
+    assert len(found) == 10 and len(another) == 5
     for name, cautions, state in (("beyond", another, "held"), ("no-other", found, "unchecked")):
         found_away = example_crossval(cautions=msgspec.to_builtins(cautions))
         run = make_run(case.place / name, crossval=found_away, hurdles=None)

@@ -39,6 +39,7 @@ from loaders.records import read_record
 from loaders.settings import build
 from tests.engine.test_evaluate import chosen
 from tests.example_run import small_training
+from tests.faults.beton_layout import hashed_formerly
 from tests.loaders.test_audit_page import Reader
 from tests.loaders.test_beton import strip_footer
 
@@ -147,6 +148,8 @@ def test_films_shared_with_betons_at_hand_are_named_once_by_the_first_reason(
             found = shared_films(tested, [train_beton, val])
             monkeypatch.setattr(tested, "facts", replace(tested.facts, site_key_id="another"))
             assert [film.sample for film in shared_films(tested, [train_beton, val])] == [0, 2]
+            monkeypatch.setattr(tested, "facts", replace(tested.facts, hash_algorithm="another"))
+            assert [film.reason for film in shared_films(tested, [train_beton, val])] == ["copy", "copy"]
     assert [(film.sample, film.reason, film.of, film.place, film.similarity) for film in found] == [
         (0, "pixels", "train", first["pixel_hash"], None),
         (1, "patient", "train", first["patient_hash"], None),
@@ -189,6 +192,14 @@ def test_copies_are_looked_for_whatever_a_set_says_of_itself(case: Case, tmp_pat
     result = scored(case, case.run, betons=(path,), trust_unverified=True, out=tmp_path / "e")
     assert listed(result.out) == case.planted and result.metrics.num_samples == 24
     assert result.metrics.collection == ("unknown-source" if which == "unverified" else "own")
+
+
+def test_copies_are_found_by_their_look_where_pixels_are_hashed_otherwise(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "heldout.beton"
+    with Beton(case.away) as beton:
+        path.write_bytes(hashed_formerly(case.away.read_bytes(), beton.side))
+    result = scored(case, case.run, betons=(path,), out=tmp_path / "e")
+    assert listed(result.out) == case.planted and {"hashed-otherwise", "copies-removed"} <= codes(result)
 
 
 def test_scores_of_what_is_left_are_those_of_the_same_samples_with_copies_kept(case: Case, tmp_path: Path) -> None:
@@ -308,7 +319,7 @@ def test_frames_that_are_too_small_are_said_not_to_have_been_compared(betons: Pa
 
 def test_a_run_keeps_a_look_of_each_film_unless_told_not_to(case: Case) -> None:
     for run, kept in ((case.run, True), (case.unseen, False)):
-        record, _, _ = load_record(run, load_checkpoint(run / "best.safetensors")[1]["run"])
+        record = load_record(run, load_checkpoint(run / "best.safetensors")[1]["run"]).sets
         for name in ("train", "val"):
             with Beton(case.home / f"{name}.beton") as beton:
                 assert ("look" in record[name]) == kept

@@ -47,8 +47,9 @@ from loaders.output import Line, Sheet
 from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record, write_record
 from tests.engine.test_figures import check_texts, drawn_texts
+from tests.example_run import hashed_formerly, results_of, small_training
 from tests.example_run import metrics as example_metrics
-from tests.example_run import results_of, small_training
+from tests.faults import beton_layout
 from tests.loaders.test_audit_page import Reader
 from tests.loaders.test_beton import strip_footer
 
@@ -199,6 +200,44 @@ def test_under_another_site_key_images_are_still_compared_and_patients_are_repor
     assert "site-keys-differ" in codes(result)
     with pytest.raises(InputError):
         evaluate(on(run, out / "train.beton"))
+
+
+@pytest.mark.parametrize("older", ["beton", "run"])
+def test_images_whose_pixels_are_hashed_otherwise_are_reported_as_not_compared(
+    run: Path, betons: Path, tmp_path: Path, older: str
+) -> None:
+    """Of the very films that the run was trained on, of which nothing else tells."""
+    tested, path = tmp_path / "run", tmp_path / "x.beton"
+    shutil.copytree(run, tested, ignore=shutil.ignore_patterns("evaluation"))
+    facts = {"site_key_id": "0" * 16, "conversion_id": "c" * 32, "sources": ["", "elsewhere"]}
+    content = (betons / "train.beton").read_bytes()
+    if older == "beton":
+        path.write_bytes(beton_layout.hashed_formerly(content, 46, **facts))
+        kinds = {"found": "blake2b", "expected": "blake3"}
+    else:
+        hashed_formerly(tested)
+        layout = beton_layout.own_layout(content, 46)
+        path.write_bytes(beton_layout.with_facts(content, layout, beton_layout.facts_of(content, layout) | facts))
+        kinds = {"found": "blake3", "expected": "blake2b"}
+    (result,) = evaluate(on(tested, path))
+    told = caution("hashed-otherwise", **kinds)
+    assert told in content_of(result.out).cautions and content_of(result.out).collection == "not-compared"
+    assert any(part.text.endswith(f"{told.text}.") for part in evaluation_parts(result) if isinstance(part, Line))
+    verdict = judge(read_results(tested))
+    assert "which training never saw" not in verdict.how_good and verdict.state == "flagged"
+    assert {"a set that training never saw", "another collection"} <= {*verdict.unchecked}
+    shown = " ".join(Reader(write_report(tested).page.read_text()).text.split())
+    assert "images cannot be compared with those of the training set" in shown
+    assert "External collection: it shares no source" not in shown
+
+
+def test_patients_are_still_compared_where_images_cannot_be(run: Path, betons: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.beton"
+    path.write_bytes(beton_layout.hashed_formerly((betons / "train.beton").read_bytes(), 46))
+    with pytest.raises(InputError, match=r"x\.beton: holds \d+ images of patients of the training set, expected none"):
+        evaluate(on(run, path))
+    (result,) = evaluate(on(run, path, force=True))
+    assert {"leakage-forced", "hashed-otherwise"} <= codes(result)
 
 
 def test_the_validation_set_is_called_optimistic(run: Path, betons: Path) -> None:

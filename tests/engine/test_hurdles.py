@@ -21,13 +21,15 @@ import engine.crossval.crossval
 import engine.hurdles.hurdles
 import engine.hurdles.networks
 from engine.config import HurdlesConfig
+from engine.crossval.folds import away_cautions
 from engine.hurdles.collections import Plan, open_collections
 from engine.hurdles.hurdles import gravest, hurdles
 from engine.hurdles.networks import NetworkScores
 from engine.hurdles.output import sentences
-from engine.hurdles.overlaps import Overlap, open_training
+from engine.hurdles.overlaps import Overlap, find_overlaps, open_training
 from engine.hurdles.results import Hurdles
 from engine.train.run_folder import RunFolder, check_settings, save_settings
+from engine.train.state import UNWATCHED
 from loaders.atomic_file import locked
 from loaders.beton.reader import Beton
 from loaders.beton.writer import write_beton
@@ -37,6 +39,7 @@ from loaders.errors import ConfigError, InputError, IntegrityError, LockedError
 from loaders.phantom.phantom import write_phantoms
 from loaders.records import read_record
 from loaders.settings import build
+from tests.faults.beton_layout import facts_of, hashed_formerly, own_layout, with_facts
 from tests.findings_example import relabel, write_findings
 
 FAST = {"folds": 2, "seeds": 1, "epochs": 2, "device": "cpu", "resamples": 100, "batch_size": 16, "threads": 1}
@@ -543,6 +546,35 @@ def test_sources_of_findings_are_collections_and_a_union_has_all_labels(tmp_path
         wanted_NK = np.concatenate([member.pool.labels for member in members])
         assert np.array_equal(union.labels, wanted_NK, equal_nan=True) and np.isnan(wanted_NK).any()
         assert len(np.unique(union.group_N)) == sum(len(np.unique(member.pool.group_N)) for member in members)
+
+
+def test_collections_whose_pixels_are_hashed_otherwise_cannot_be_compared_by_them_or_united(tmp_path: Path) -> None:
+    """The same films twice, the second time as of another site and an earlier release."""
+    folder = write_findings(tmp_path / "new", **SMALL)
+    facts = {"site_key_id": "f" * 16, "conversion_id": "f" * 32}
+    for path in folder.glob("*.beton"):
+        with Beton(path) as beton:
+            side = beton.side
+        content = path.read_bytes()
+        layout = own_layout(content, side)
+        made = {
+            "same": with_facts(content, layout, facts_of(content, layout) | facts),
+            "older": hashed_formerly(content, side, **facts),
+        }
+        for name, changed in made.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / path.name).write_bytes(changed)
+    for name, reasons in (("same", {"pixels"}), ("older", set())):
+        with contextlib.ExitStack() as stack:
+            members = tuple(open_collections([folder, tmp_path / name], stack))
+            out = tmp_path / f"out {name}"
+            shared = find_overlaps(out, members[1], members[0], UNWATCHED)
+            assert {film.reason for film in shared} == reasons
+            told = {one.code for one in away_cautions("x", members[1].pool.betons, members[0].pool.betons)}
+            assert ("external-hashed-otherwise" in told) == (name == "older")
+            if name == "older":
+                with pytest.raises(InputError, match=r"hashed by blake.*convert the radiographs of .*older again"):
+                    open_training(out, Plan(name="all but x", members=members, without="x"), {}, stack)
 
 
 def test_findings_beside_classes_or_other_findings_are_refused(

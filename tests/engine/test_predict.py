@@ -36,7 +36,7 @@ from loaders.images.decode import write_frame
 from loaders.images.frame import stored_frame
 from loaders.output import Line, Sheet
 from loaders.phantom.phantom import write_phantoms
-from tests.example_run import results_of, small_training
+from tests.example_run import hashed_formerly, results_of, small_training
 from tests.findings_example import NAMES, write_findings
 
 ROOT = Path(__file__).parents[2]
@@ -260,6 +260,22 @@ def test_a_file_of_the_training_set_is_recognised_by_its_pixels(
     (other / "leakage.safetensors").unlink()
     found, rows = ask(other, tmp_path / "t.csv", copied, audit="off")
     assert rows[0]["in_set"] == "" and "no-leakage-record" in {one.code for one in found.cautions}
+
+
+def test_whether_a_run_of_an_earlier_release_knows_a_file_is_reported_as_unknown(
+    run: Path, betons: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    table = list(csv.DictReader((betons / "convert.csv").read_text().splitlines()))
+    path = next(phantoms.parent / row["path"] for row in table if row["split"] == "train")
+    older = tmp_path / "run"
+    shutil.copytree(run, older)
+    hashed_formerly(older)
+    found, rows = ask(older, tmp_path / "t.csv", path, audit="off")
+    assert rows[0]["in_set"] == ""
+    assert caution("run-hashed-otherwise", found="blake2b", expected="blake3") in found.cautions
+    shown = [part.text for part in prediction_parts(found) if isinstance(part, Line)]
+    assert any("it is unknown which files the run was trained on" in text for text in shown)
+    assert not [one for one in found.cautions if one.code == "files-of-the-run"]
 
 
 def test_names_that_hurt_tables_stay_one_row(run: Path, films: Path, tmp_path: Path) -> None:

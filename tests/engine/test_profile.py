@@ -58,6 +58,7 @@ from loaders.config import ORDINARY_PIXELS, LoaderConfig
 from loaders.errors import ConfigError, InputError
 from loaders.images.decode import Task, decode_into_spool
 from loaders.machine import usable_cores
+from tests.faults.beton_layout import hashed_formerly
 from tests.findings_example import write_findings
 from tests.naive import Plain
 
@@ -287,6 +288,16 @@ def test_steps_on_a_device_are_counted_over_the_ends_of_epochs(betons: Path) -> 
         turn = rounds.train(2, 0)
         assert turn["steps"] == 2 and turn["images"] <= 32 and turn["parts"] == {"step": turn["seconds"]}
         assert 0 < rounds.validate()["images"] <= 32
+
+
+def test_files_are_not_compared_with_a_beton_whose_pixels_are_hashed_otherwise(
+    betons: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(betons, tmp_path / "older")
+    content = (betons / "train.beton").read_bytes()
+    (tmp_path / "older" / "train.beton").write_bytes(hashed_formerly(content, 46))
+    with pytest.raises(ConfigError, match=r"train\.beton: pixels are hashed by blake2b, expected blake3"):
+        Converter(tmp_path / "older", phantoms.parent)
 
 
 def test_a_source_that_is_not_the_betons_is_refused(betons: Path, phantoms: Path, tmp_path: Path) -> None:

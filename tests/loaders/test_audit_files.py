@@ -1,6 +1,7 @@
 """The audit of files: the defects of one, the copies among several, and conversion by its verdicts."""
 
 import csv
+import re
 import shutil
 import stat
 import subprocess
@@ -469,6 +470,20 @@ def test_a_table_that_is_not_an_audits_is_refused(tmp_path: Path, text: str, mes
     with pytest.raises(InputError) as caught:
         read_decisions(tmp_path / "audit.csv")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("pixels", ["0123456789abcdef" * 2, "blake9:" + "0123456789abcdef" * 2])
+def test_a_table_whose_pixels_are_hashed_in_another_way_is_refused_and_no_file_is_taken_for_changed(
+    audited: Path, messy: Path, tmp_path: Path, pixels: str
+) -> None:
+    rows = rows_of(audited / "audit.csv")
+    hashed = [row["pixels"] for row in rows.values() if row["pixels"]]
+    assert hashed and all(re.fullmatch("blake3:[0-9a-f]{32}", text) for text in hashed)
+    table = tmp_path / "audit.csv"
+    table.write_bytes((audited / "audit.csv").read_bytes().replace(hashed[0].encode(), pixels.encode()))
+    with pytest.raises(InputError, match=rf"has pixels '{pixels[:16]}', expected blake3:…, .*another.*; audit again"):
+        converted(messy, tmp_path, str(table))
+    assert not list(tmp_path.rglob("*.beton"))
 
 
 def test_wilsons_interval_is_the_published_one() -> None:

@@ -32,11 +32,11 @@ from loaders.beton.format import (
     sexes_and_ages,
 )
 from loaders.beton.reader import Beton
-from loaders.beton.writer import beton_size, check_room, subset_id, write_beton, write_subset
+from loaders.beton.writer import beton_size, check_room, subset_id, write_beton, write_subset, write_union
 from loaders.errors import BetonError, ConfigError, InputError, StorageError
 from loaders.images.frame import LUNG_MARGIN, read_mask, template_SS
 from loaders.images.regions import without_region
-from tests.faults.beton_layout import facts_of, own_layout, reforged, with_facts
+from tests.faults.beton_layout import facts_of, hashed_formerly, own_layout, reforged, with_facts
 from tests.findings_example import NAMES, write_findings
 
 PAGE = 1 << 21
@@ -358,6 +358,7 @@ def test_a_beton_of_the_first_version_is_read_and_written_alike(tmp_path: Path) 
         beton.verify()
         assert (beton.facts.split, beton.facts.views, beton.facts.sources) == ("heldout", ("", "PA"), ("", "here"))
         assert beton.rows_N["flags"].tolist() == [1, 3, 0] and not beton.facts.demographics
+        assert beton.facts.hash_algorithm == "blake2b"
         assert [code_N.tolist() for code_N in sexes_and_ages(beton.rows_N)] == [[0, 0, 0], [0, 0, 0]]
         frames = [beton.frame(sample) for sample in range(3)]
         write_beton(tmp_path / "new.beton", frames, beton.label_N, beton.rows_N, beton.facts, PAGE)
@@ -398,6 +399,36 @@ def test_frames_of_the_lungs_alone_are_facts_in_a_footer_of_version_4(
     assert {"demographics", *TASK_FACTS} & found.keys() == {*kept}
     with Beton(path) as beton:
         assert beton.facts == facts
+
+
+@pytest.mark.parametrize("others", [{}, {"demographics": True}, {"lungs": "masked", "segmenter": "given"}])
+def test_how_pixels_are_hashed_is_a_fact_in_a_footer_of_version_5_unless_it_is_as_before(
+    tmp_path: Path, others: dict[str, Any]
+) -> None:
+    found = {}
+    for algorithm in ("blake3", "blake2b"):
+        path, facts = tmp_path / f"{algorithm}.beton", some_facts(hash_algorithm=algorithm, **others)
+        write_beton(path, np.zeros((1, 46, 46), np.uint8), np.zeros(1, int), np.zeros(1, ROW), facts, PAGE)
+        content = path.read_bytes()
+        found[algorithm] = facts_of(content, own_layout(content, 46))
+        with Beton(path) as beton:
+            assert beton.facts == facts
+    assert (found["blake3"]["footer_version"], found["blake3"]["hash_algorithm"]) == (5, "blake3")
+    assert others.items() <= found["blake3"].items()
+    assert "hash_algorithm" not in found["blake2b"] and found["blake2b"].get("footer_version", 1) < 5
+
+
+def test_betons_whose_pixels_are_hashed_differently_make_no_union(betons: Path, tmp_path: Path) -> None:
+    old, out = tmp_path / "older" / "val.beton", tmp_path / "union.beton"
+    old.parent.mkdir()
+    with Beton(betons / "train.beton") as first:
+        old.write_bytes(hashed_formerly((betons / "val.beton").read_bytes(), first.side))
+        with Beton(old) as second:
+            for order in ([first, second], [second, first]):
+                group_N = np.arange(len(first) + len(second))
+                with pytest.raises(InputError, match=r"pixels are hashed by blake.*, expected blake.*older again"):
+                    write_union(order, group_N, out, "heldout", "c" * 32)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -441,7 +472,9 @@ def test_a_beton_of_a_newer_version_is_refused_by_its_version_whatever_else_it_h
         found, expected = f"written by a newer plainfilm (footer version {newer})", f"expected at most {newer - 1}"
         assert str(refused.value) == f"{path}: {found}, {expected}; update plainfilm"
     damaged = path.read_bytes()
-    path.write_bytes(damaged.replace(b'"footer_version": 5', b'"footer_version": 6'))
+    written, other = (f'"footer_version": {version}'.encode() for version in (newer, newer + 1))
+    assert written in damaged
+    path.write_bytes(damaged.replace(written, other))
     with pytest.raises(BetonError, match="footer checksum differs from the expected; convert the radiographs again"):
         Beton(path)
 

@@ -15,6 +15,7 @@ from loaders.config import CatalogConfig, ConvertConfig
 from loaders.convert.convert import convert
 from loaders.errors import ConfigError, InputError
 from loaders.lungs.masks import find_masks, stem_of
+from tests.faults.beton_layout import hashed_formerly
 from tests.findings_example import write_findings
 
 
@@ -190,3 +191,15 @@ def test_masks_of_a_beton_of_findings_are_found_by_its_own_table_and_another_is_
                     find_masks(beton, str(tmp_path / "masks"), None)
             else:
                 assert find_masks(beton, str(tmp_path / "masks"), None).samples(beton).tolist() == [3]
+
+
+def test_a_beton_whose_pixels_are_hashed_otherwise_gets_no_masks_of_nets_that_may_have_seen_its_films(
+    betons: Path, tmp_path: Path
+) -> None:
+    with Beton(betons / "heldout.beton") as beton:
+        assert find_masks(beton, "auto", None).nets_N2 is not None
+        (tmp_path / "x.beton").write_bytes(hashed_formerly((betons / "heldout.beton").read_bytes(), beton.side))
+    with Beton(tmp_path / "x.beton") as beton:
+        with pytest.raises(ConfigError, match=r"x\.beton: pixels are hashed by blake2b, expected blake3 .*convert the"):
+            find_masks(beton, "auto", None)
+        assert find_masks(beton, "usual", None).kind == "template"

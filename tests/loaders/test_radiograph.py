@@ -17,11 +17,14 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from loaders.config import HASH_ALGORITHM
 from loaders.errors import RadiographError
+from loaders.images.decode import hash_pixels
 from loaders.images.files import MAX_BYTES, Radiograph
 from loaders.images.radiograph import decode_radiograph, plain_png, sound_png
 
@@ -801,3 +804,23 @@ def test_a_png_whose_samples_would_take_too_much_memory_is_refused_before_they_d
         else:
             with pytest.raises(RadiographError, match="30x40 pixels of 8 bytes, expected at most 900"):
                 decode_radiograph(path, max_pixels=1200)
+
+
+# ---- the hash of pixels
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pixels_are_hashed_by_blake3_over_their_type_shape_and_levels(dtype: type) -> None:
+    grey_HW = np.arange(5 * 300, dtype=dtype).reshape(5, 300)
+    told = f"{np.dtype(dtype).str} (5, 300)".encode()
+    assert hash_pixels(grey_HW) == blake3(told + grey_HW.tobytes()).digest()[:16]
+    assert hash_pixels(grey_HW[:, ::2]) == hash_pixels(grey_HW[:, ::2].copy()), "whatever the layout in memory"
+    assert hash_pixels(grey_HW.reshape(300, 5)) != hash_pixels(grey_HW)
+
+
+def test_hashes_of_pixels_never_change() -> None:
+    """Betons, runs and segmenters keep them: another hash needs another name."""
+    assert HASH_ALGORITHM == "blake3"
+    eight_HW = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert hash_pixels(eight_HW).hex() == "921163d691afb3db99083d125defc568"
+    assert hash_pixels(eight_HW.astype(np.uint16)).hex() == "1c22c6f11a0585c6e139715bc6e626c0"

@@ -3,6 +3,7 @@
 import configparser
 import csv
 import hashlib
+import json
 import stat
 from collections import Counter
 from pathlib import Path
@@ -208,6 +209,15 @@ def without_checksum(folder: Path) -> None:
     write_record(folder / RECORD, msgspec.structs.replace(read_record(SegmenterRecord, folder / RECORD), checksum=""))
 
 
+def formerly(folder: Path) -> None:
+    """The record as it was before it told how films are hashed."""
+    content = json.loads((folder / RECORD).read_text())
+    del content["hash_algorithm"]
+    whole = msgspec.json.encode(content | {"checksum": ""})
+    content["checksum"] = hashlib.sha256(whole).hexdigest()
+    (folder / RECORD).write_text(json.dumps(content))
+
+
 DAMAGES = {
     "a flipped bit": (flip_a_bit, IntegrityError, r"net-2\.onnx: checksum differs"),
     "no ONNX": (lambda folder: put_net(folder, b"nothing"), IntegrityError, r"net-1\.onnx: no net that OpenCV can run"),
@@ -216,6 +226,12 @@ DAMAGES = {
     "no record": (lambda folder: (folder / RECORD).unlink(), ConfigError, "no segmenter.json there, expected"),
     "half a record": (lambda folder: (folder / RECORD).write_text("{"), IntegrityError, "segmenter.json: no JSON"),
     "an unfinished one": (lambda folder: replaced(folder, num_nets=3), ConfigError, "2 of 3 nets, expected all"),
+    "films hashed otherwise": (
+        lambda folder: replaced(folder, hash_algorithm="blake9"),
+        ConfigError,
+        "hashed by blake9, expected blake3",
+    ),
+    "films hashed formerly": (formerly, ConfigError, r"segmenter\.json: .*by blake2b, expected blake3.*train it again"),
     "no nets": (lambda folder: replaced(folder, nets=[], num_nets=0), ConfigError, "0 of 1 nets, expected all"),
     "a net elsewhere": (elsewhere, IntegrityError, r"nets\.0\.file: found \"\.\./net-1\.onnx\""),
     "no checksum": (without_checksum, IntegrityError, r"segmenter\.json: checksum differs"),
