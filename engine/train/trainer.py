@@ -101,6 +101,7 @@ class Training:
                 self.loader.load_state_dict(self.state.loader)
                 logger.info("resumed at step %d, epoch %d", self.state.step, self.loader.epoch + 1)
             self.epochs = self.make_epochs()
+            self.epochs.validated.restore(tensors)
             self.started = time.perf_counter() - self.state.seconds
             was_finished = bool(self.state.finished)
             try:
@@ -207,8 +208,10 @@ class Training:
     def make_epochs(self) -> HostEpochs | DeviceEpochs:
         """What runs the epochs: batches are made on the device, unless that is a CPU."""
         if self.policy.device.type == "cpu":
-            return HostEpochs(self.learner, self.loader, self.val_loader)
-        return DeviceEpochs(self.learner, self.loader, self.val_loader, self.config.loader.resident)
+            return HostEpochs(self.learner, self.loader, self.val_loader, self.config.recipe.validate_with)
+        return DeviceEpochs(
+            self.learner, self.loader, self.val_loader, self.config.loader.resident, self.config.recipe.validate_with
+        )
 
     def train_epoch(self) -> None:
         """The rest of the current epoch, batch by batch."""
@@ -258,9 +261,11 @@ class Training:
             }
         )
         if state.best_score is None or score > state.best_score + config.recipe.min_delta:
-            self.check_finite(learner_tensors(self.learner))  # weights trained with such moments are no best ones
+            network = self.epochs.validated.network
+            validating = {f"validated.{name}": value for name, value in network.state_dict().items()}
+            self.check_finite(self.kept_tensors() | validating)  # weights trained with such moments are no best ones
             state.best_f1, state.best_score, state.best_epoch = metrics["f1"], score, epoch
-            best = best_tensors(self.learner, labels, logits_NK, group_N)
+            best = best_tensors(network, labels, logits_NK, group_N)
             self.best = best, weights_description(config, self.facts, state.run, epoch, metrics)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
@@ -318,12 +323,16 @@ class Training:
 
     def save_last(self) -> None:
         """Keep weights, optimiser and state, for `--resume`.  Errors: DivergedError, and the one before stays."""
-        tensors = learner_tensors(self.learner)
+        tensors = self.kept_tensors()
         self.check_finite(tensors)
         self.written = time.perf_counter()
         self.state.seconds = time.perf_counter() - self.started
         self.folder.save_last(tensors, asdict(self.state))
         self.kept = self.state.step
+
+    def kept_tensors(self) -> dict[str, Tensor]:
+        """All that training continues from."""
+        return learner_tensors(self.learner) | self.epochs.validated.tensors()
 
     def fail(self, error: DivergedError) -> NoReturn:
         """Errors: DivergedError, logged: the same with what can be resumed from."""
