@@ -35,6 +35,7 @@ from engine.train.summary import (
     weights_description,
     weights_name,
 )
+from engine.train.validated import nothing_to_recompute
 from loaders import __version__
 from loaders.batches.loader import Loader
 from loaders.beton.format import Facts, frames_text
@@ -68,6 +69,7 @@ class Training:
         self.monitor = monitor_of(config.recipe.monitor, val)
         if self.monitor != config.recipe.monitor:
             self.cautions.append(caution("monitored-by-loss", monitor=config.recipe.monitor))
+        self.cautions += nothing_to_recompute(config.recipe.validate_with, network, config.model)
         self.best: tuple[dict[str, Tensor], dict[str, Any]] | None = None  # not written yet
         self.written = self.drawn = float("-inf")
         self.kept: int | None = None  # the step of the state on the disk
@@ -150,6 +152,7 @@ class Training:
             **lung_facts(facts),
             task=facts.task,
             monitor=self.monitor,
+            validate_with=config.recipe.validate_with,
             conversion_id=facts.conversion_id,
             cautions=self.cautions,
             training_images=self.num_train,

@@ -13,6 +13,7 @@ from engine.config import ValidateWith
 from engine.networks.cnn import Cnn
 from engine.networks.registry import body_of, is_frozen
 from engine.train.step import Learner
+from loaders.cautions import Caution, caution
 
 SHARE = 6  # one batch in so many of an epoch is recomputed from: forward alone takes a third of a step or less
 MOST, LEAST = 32, 2  # batches that are, of the recipe's 32 images: more do not change the statistics visibly
@@ -34,7 +35,7 @@ class Validated:
     def __init__(self, learner: Learner, way: ValidateWith, steps_per_epoch: int) -> None:
         self.learner, self.way = learner, way
         self.network = learner.network if way == "running" else copy.deepcopy(learner.network).requires_grad_(False)
-        self.least = 1 / max(1.0, HORIZON * steps_per_epoch)
+        self.horizon = max(1.0, HORIZON * steps_per_epoch)  # in steps
         self.steps = torch.zeros((), dtype=torch.float32, device=learner.policy.device)
         # pairs of places, which stay: weights and statistics, and the counts of batches that are no numbers to average
         mine, live = self.network.state_dict(keep_vars=True), learner.network.state_dict(keep_vars=True)
@@ -53,7 +54,7 @@ class Validated:
             return
         alive = 1 - stopped
         self.steps += alive
-        share = (9 / (9 + self.steps)).clamp(min=self.least) * alive
+        share = (9 / (9 + self.steps)).clamp(min=1 / self.horizon) * alive
         differences = torch._foreach_sub(self._live, self._averaged)
         torch._foreach_mul_(differences, share)
         torch._foreach_add_(self._averaged, differences)
@@ -122,6 +123,13 @@ def batch_norms(trained: nn.Module, network: nn.Module) -> list[nn.BatchNorm2d]:
     body, frozen = body_of(network), body_of(trained)
     left_out = set(body.modules()) if body is not None and frozen is not None and is_frozen(frozen) else set()
     return [one for one in network.modules() if isinstance(one, nn.BatchNorm2d) and one not in left_out]
+
+
+def nothing_to_recompute(way: ValidateWith, network: nn.Module, model: str) -> list[Caution]:
+    """A caution where statistics are to be recomputed and the network has none: it then validates as it trains."""
+    if way != "recomputed" or batch_norms(network, network):
+        return []
+    return [caution("nothing-to-recompute", model=model)]
 
 
 def values_per_image(network: nn.Module, norms: list[nn.BatchNorm2d], frame_11HW: Tensor) -> list[int]:
