@@ -120,15 +120,16 @@ def trained(folder: Path, seed: int, epochs: int) -> dict[str, Any]:
                 before = time.process_time()
                 validated["averaged"].follow(running.step.stopped)
                 followed += time.process_time() - before
-            trained = time.process_time()
-            validated["recomputed"].recompute(running.recomputed_batches(lambda samples: None))
-            recomputed = time.process_time()
+            seconds += time.process_time() - began - followed
+            kept["averaged"].seconds += followed
+            for way in WAYS:
+                before = time.process_time()
+                validated[way].finish_epoch(running.recomputed_batches(lambda samples: None))
+                kept[way].seconds += time.process_time() - before
+            before = time.process_time()
             for way in WAYS:
                 kept[way].take(validated[way].network, metrics(validated[way].network, val_loader))
-            validation = (time.process_time() - recomputed) / len(WAYS)
-            seconds += trained - began - followed + validation
-            kept["averaged"].seconds += followed
-            kept["recomputed"].seconds += recomputed - trained
+            seconds += (time.process_time() - before) / len(WAYS)
             if all(one.state.finished for one in kept.values()):
                 break
         found: dict[str, Any] = {}

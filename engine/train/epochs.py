@@ -70,8 +70,7 @@ class HostEpochs:
         They are those of `validated.network`.  progress: called with the samples done, 0 for those recomputed from.
         Errors: DivergedError.
         """
-        if self.validated.way == "recomputed":
-            self.validated.recompute(self.recomputed_batches(progress))
+        self.validated.finish_epoch(self.recomputed_batches(progress))
         return predict(self.validated.network, self.val_loader, self.learner.policy, progress)
 
     def recomputed_batches(self, progress: Callable[[int], None]) -> Iterator[Tensor]:
@@ -164,8 +163,7 @@ class DeviceEpochs:
         They are those of `validated.network`.  progress: called with the samples done, 0 for those recomputed from.
         Errors: DivergedError.
         """
-        if self.validated.way == "recomputed":
-            self.validated.recompute(self.recomputed_batches(progress))
+        self.validated.finish_epoch(self.recomputed_batches(progress))
         counts = self.val_batches.begin(0, 0)
         if not self.run_step.failed:  # what one failed capture leaves behind could spoil the next
             self.run_validation.prepare(self.val_batches.sizes(0))

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import ValidateWith
+from engine.device import Policy
 from engine.networks.cnn import Cnn
 from engine.networks.registry import body_of, is_frozen
 from engine.train.step import Learner
 from loaders.cautions import Caution, caution
 
-SHARE = 6  # one batch in so many of an epoch is recomputed from: forward alone takes a third of a step or less
-MOST, LEAST = 32, 2  # batches that are, of the recipe's 32 images: more do not change the statistics visibly
+SHARE = 8  # one batch in so many of an epoch is recomputed from: forward alone takes a third of a step or less
+MOST = 32  # batches: of the recipe's 32 images, a thousand
 HORIZON = 1.0  # epochs over which weights are averaged, once there have been some
-AVERAGE = "average."  # begins the names of averaged tensors in a checkpoint
+AVERAGE = "average."  # begins the names of averaged weights in a checkpoint
 STEPS = f"{AVERAGE}steps"
 
 
@@ -26,9 +27,11 @@ class Validated:
     """The network that validates, as `--validate-with` has it.  Training neither reads it nor notices it.
 
     running: the learner's own network, with the running statistics of its batch norms as they are.
-    recomputed: a copy, to which `recompute` gives the weights at an epoch's end, and statistics of its own.
-    averaged: a copy whose weights and statistics are an exponential moving average over the steps (`follow`), as of
-    Polyak and Juditsky (1992).  A step weighs 1 / (HORIZON · steps_per_epoch), more in the beginning: 9 / (10 + step).
+    recomputed: a copy with the weights of the epoch's end, whose statistics are recomputed with them (precise batch
+    norm: Wu and Johnson 2021, arXiv:2105.07576).
+    averaged: a copy whose weights are an exponential moving average over the steps (`follow`), and whose statistics are
+    recomputed with them, since the averaged network has others than any that trained (Izmailov et al. 2018,
+    arXiv:1803.05407).  A step weighs 1 / (HORIZON · steps_per_epoch), more in the beginning: 9 / (9 + step).
     network: what validates.  touched: every tensor that `follow` changes; each has its place from the beginning.
     """
 
@@ -37,11 +40,8 @@ class Validated:
         self.network = learner.network if way == "running" else copy.deepcopy(learner.network).requires_grad_(False)
         self.horizon = max(1.0, HORIZON * steps_per_epoch)  # in steps
         self.steps = torch.zeros((), dtype=torch.float32, device=learner.policy.device)
-        # pairs of places, which stay: weights and statistics, and the counts of batches that are no numbers to average
-        mine, live = self.network.state_dict(keep_vars=True), learner.network.state_dict(keep_vars=True)
-        self.mine = {name: value.detach() for name, value in mine.items()}
-        averaged = [name for name, value in mine.items() if value.is_floating_point()]
-        self._averaged, self._live = [self.mine[name] for name in averaged], [live[name].detach() for name in averaged]
+        self._averaged: list[Tensor] = list(self.network.parameters()) if way == "averaged" else []
+        self._live = [weight.detach() for weight in learner.network.parameters()]
         self.touched = [*self._averaged, self.steps] if way == "averaged" else []
 
     @torch.no_grad()
@@ -60,62 +60,72 @@ class Validated:
         torch._foreach_add_(self._averaged, differences)
 
     @torch.no_grad()
-    def recompute(self, batches: Iterable[Tensor]) -> None:
-        """Take over the learner's weights, and recompute the statistics of every batch norm over batches.
+    def finish_epoch(self, batches: Iterable[Tensor]) -> None:
+        """Make the network ready to validate.
 
-        batches: frames_N1HW on the device.  Each is normalised by its own statistics, as in training, and dropout is
-        off.  Mean and variance are those of all values together, the variance unbiased, as PyTorch keeps it (precise
-        batch norm: Wu and Johnson 2021, arXiv:2105.07576).  Batch norms of a frozen body, whose statistics training
-        does not use either, keep what they have.
+        batches: frames_N1HW on the device, over which the statistics of every batch norm are recomputed; none are taken
+        where none are needed.  Each is normalised by its own statistics, as in training, and dropout is off.  Mean and
+        variance are those of all values together, the variance unbiased, as PyTorch keeps it.  Batch norms of a frozen
+        body keep the statistics that it trains with.
         """
-        assert self.way == "recomputed", "only this way has a network to recompute"
-        self.network.load_state_dict(self.learner.network.state_dict())
-        norms = batch_norms(self.learner.network, self.network)
-        if not norms:
+        if self.way == "running":
             return
-        self.network.eval()
-        batches = iter(batches)
-        first_N1HW = next(batches)
-        sizes = values_per_image(self.network, norms, first_N1HW[:1])
-        pooled, before = [PooledStatistics(norm) for norm in norms], [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.train()
-            norm.momentum = 1.0  # running statistics are then those of the batch alone
-        for frames_N1HW in chain([first_N1HW], batches):
-            with self.learner.policy.precision():
-                self.network(frames_N1HW)
-            for statistics, size in zip(pooled, sizes, strict=True):
-                statistics.add(len(frames_N1HW) * size)
-        for statistics, norm, momentum in zip(pooled, norms, before, strict=True):
-            statistics.settle()
-            norm.momentum = momentum
-            norm.eval()
+        trained = self.learner.network.state_dict()
+        left = {name for name, _ in self.network.named_parameters()} if self.way == "averaged" else set()
+        for name, value in self.network.state_dict().items():
+            if name not in left:
+                value.copy_(trained[name])
+        if norms := batch_norms(self.learner.network, self.network):
+            recompute(self.network, norms, batches, self.learner.policy)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint must keep to resume: the average.  A recomputed network comes from the learner's."""
+        """What a checkpoint must keep to resume: the average.  The rest comes from the learner at an epoch's end."""
         if self.way != "averaged":
             return {}
-        return {STEPS: self.steps} | {f"{AVERAGE}{name}": value for name, value in self.mine.items()}
+        return {STEPS: self.steps} | {f"{AVERAGE}{name}": value for name, value in self.network.named_parameters()}
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved tensors back in their places; without any, begin from the learner's weights as they are."""
-        if self.way == "running":
+        """Put saved tensors back in their places.
+
+        tensors: of a checkpoint; without an average among them it begins with the learner's weights as they are.
+        """
+        if self.way != "averaged":
             return
-        live = self.learner.network.state_dict()
-        for name, value in self.mine.items():
-            value.copy_(tensors.get(f"{AVERAGE}{name}", live[name]))
         if STEPS in tensors:
             self.steps.copy_(tensors[STEPS])
+        live = dict(self.learner.network.named_parameters())
+        for name, value in self.network.named_parameters():
+            value.copy_(tensors.get(f"{AVERAGE}{name}", live[name]))
 
 
 def num_recomputed(num_batches: int) -> int:
-    """How many batches of an epoch statistics are recomputed from: a sixth, but at least 2 and at most 32.
+    """How many batches of an epoch statistics are recomputed from: an eighth, but at least 1 and at most 32.
 
-    A sixth of the forward passes costs about 5 % of an epoch.  Below 12 batches an epoch two of them are more than
-    that; above 192 it costs less.  The last batch may be small, and is left out where there are others.
+    An eighth of the forward passes costs about 4 % of an epoch; below 8 batches an epoch, one is more than that.
     """
-    return max(1, min(max(LEAST, num_batches // SHARE), MOST, num_batches - 1))
+    return max(1, min(num_batches // SHARE, MOST))
+
+
+def recompute(network: nn.Module, norms: list[nn.BatchNorm2d], batches: Iterable[Tensor], policy: Policy) -> None:
+    """Give batch norms of a network the statistics of batches.  See `Validated.finish_epoch`."""
+    network.eval()
+    batches = iter(batches)
+    first_N1HW = next(batches)
+    sizes = values_per_image(network, norms, first_N1HW[:1])
+    pooled, momenta = [PooledStatistics(norm) for norm in norms], [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # running statistics are then those of the batch alone
+    for frames_N1HW in chain([first_N1HW], batches):
+        with policy.precision():
+            network(frames_N1HW)
+        for statistics, size in zip(pooled, sizes, strict=True):
+            statistics.add(len(frames_N1HW) * size)
+    for statistics, norm, momentum in zip(pooled, norms, momenta, strict=True):
+        statistics.settle()
+        norm.momentum = momentum
+        norm.eval()
 
 
 def batch_norms(trained: nn.Module, network: nn.Module) -> list[nn.BatchNorm2d]:
