@@ -126,15 +126,18 @@ class BareTraining:
         self._stack.close()
 
 
-def draw(folder: Path, crop: int, training: int, validation: int, held_out: int) -> Path:
-    """Phantoms as betons, so many images a split, unless they are there; gives their folder."""
+def draw(folder: Path, crop: int, strength: float, training: int, validation: int, held_out: int) -> Path:
+    """Phantoms as betons, so many images a split, unless they are there; gives their folder.
+
+    strength: of the finding.
+    """
     patients = training + validation + held_out
-    name = f"{training}-{validation}-{held_out}-{STRENGTH}-{crop}"
+    name = f"{training}-{validation}-{held_out}-{strength}-{crop}"
     betons = folder / f"betons-{name}"
     if not (betons / "convert.csv").exists():  # which a conversion writes last
         manifest = write_phantoms(
             PhantomConfig(
-                out=folder / f"phantoms-{name}", patients=patients, images_per_patient=1, size=96, strength=STRENGTH
+                out=folder / f"phantoms-{name}", patients=patients, images_per_patient=1, size=96, strength=strength
             )
         )
         settings = {"size": crop, "val": validation / (training + validation), "holdout": held_out / patients}
@@ -237,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     with ExitStack() as stack:
         work = chosen.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
-        betons = draw(work, CROP, TRAINING, VALIDATION, HELD_OUT)
+        betons = draw(work, CROP, STRENGTH, TRAINING, VALIDATION, HELD_OUT)
         for seed in range(chosen.seeds):
             for way in chosen.ways:
                 if str(seed) not in record["trainings"][way]:

@@ -698,7 +698,7 @@ def test_a_benchmarks_training_keeps_what_train_keeps_in_each_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(equivalence, "ConvertConfig", partial(ConvertConfig, workers=1))
-    betons = equivalence.draw(tmp_path, 32, 40, 24, 16)
+    betons = equivalence.draw(tmp_path, 32, 1.0, 40, 24, 16)
     found = validation.trained(betons, 3, 4)
     for way in validation.WAYS:
         recipe = Recipe(validate_with=way, epochs=4, device="cpu")
