@@ -30,8 +30,9 @@ from torch import Tensor, nn
 
 from benchmarks.datasets import data_folder
 from benchmarks.equivalence import DROPPED, LEARNING_RATE, draw, points, record_at, student_interval
-from benchmarks.provenance import describe, provenance
+from benchmarks.provenance import circumstances, describe, provenance
 from benchmarks.settings import RESULTS
+from benchmarks.table import markdown
 from engine.config import Recipe, ValidateWith
 from engine.crossval.folds import BETONS, deal_folds, open_pool
 from engine.device import choose_policy
@@ -199,23 +200,28 @@ def winners(rows: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def table(record: dict[str, Any]) -> list[str]:
-    """What is stored, a line a set and way: means over seeds, and differences from running with their intervals."""
-    lines = []
-    for name, runs in record["trainings"].items():
+def validation_lines(found: dict[str, Any]) -> list[str]:
+    """The ways by set: means over seeds, then differences from running with their intervals.  found: the record."""
+    rows: list[tuple[str, ...]] = [
+        ("trained on", "validated with", "seeds", *METRICS.values(), "best epoch", "cost, % of an epoch")
+    ]
+    for name, runs in found["trainings"].items():
         for way in WAYS if runs else ():
             mean = {
                 key: statistics.mean(run["ways"][way][key] for run in runs.values())
                 for key in (*METRICS, "best_epoch", "cost")
             }
-            values = ", ".join(f"{METRICS[key]} {mean[key]:.4f}" for key in METRICS)
-            lines.append(
-                f"{name}, {way} ({len(runs)} seeds): {values}, best epoch {mean['best_epoch']:.1f}, "
-                f"cost {100 * mean['cost']:.1f} % of an epoch"
-            )
-    for row in record["differences"]:
-        lines.append(f"{row['set']}, {row['way']} less running, {METRICS[row['metric']]}: {points(row)}")
-    return lines
+            shown = [f"{mean[key]:.3f}" for key in METRICS]
+            rows.append((name, way, str(len(runs)), *shown, f"{mean['best_epoch']:.1f}", f"{100 * mean['cost']:.1f}"))
+    lines = [*markdown(rows), ""]
+    rows = [("trained on", "paired difference", "of", f"{100 * LEVEL:.0f} % interval of Student's t", "seeds")]
+    for row in found["differences"]:
+        compared = f"{row['way']} less running"
+        rows.append((row["set"], compared, METRICS[row["metric"]], points(row), str(row["seeds"])))
+    where = {
+        f"{run['commit'][:7]} on {run['cpu']}" for runs in found["trainings"].values() for run in runs.values()
+    }  # fmt: skip
+    return [*lines, *markdown(rows), "", f"Trained at {', '.join(sorted(where))}. {circumstances(found['provenance'])}"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -253,7 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
                 record["differences"] = differences(record["trainings"])
                 publish_bytes(chosen.out, json.dumps(record, indent=1).encode() + b"\n")
                 print(f"{name}, seed {seed}: {found['seconds']} s", flush=True)
-    print(*table(record), sep="\n")
+    print(*validation_lines(record), sep="\n")
     print(f"better on films held out than running: {', '.join(winners(record['differences'])) or 'none'}")
     lacking = [name for name in SETS if len(record["trainings"][name]) < chosen.seeds]
     if lacking:

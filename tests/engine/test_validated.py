@@ -158,6 +158,7 @@ def test_findings_are_validated_in_each_way(tmp_path: Path, way: ValidateWith) -
 # ---- recomputed
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(
     ("model", "amp", "tolerance"), [("cnn", "off", 1e-4), ("cnn", "on", 0.03), ("resnet18", "off", 1e-4)]
 )
@@ -228,6 +229,7 @@ def loaders(betons: Path) -> Iterator[tuple[Loader, Loader]]:
         yield loader, val_loader
 
 
+@pytest.mark.numerical
 def test_the_epochs_own_first_batches_are_recomputed_from(loaders: tuple[Loader, Loader]) -> None:
     given, made = [], []
     for kind in (HostEpochs, DeviceEpochs):
@@ -249,6 +251,7 @@ def test_the_epochs_own_first_batches_are_recomputed_from(loaders: tuple[Loader,
 # ---- averaged
 
 
+@pytest.mark.numerical
 def test_averages_are_those_of_the_formula_and_their_statistics_are_their_own() -> None:
     subject = learner()
     validated = Validated(subject, "averaged", 4)
