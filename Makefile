@@ -14,7 +14,7 @@ RIVALS := ffcv dali spdl kornia litdata webdataset
 OUT ?= $(if $(DATA),study,demo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-hurdles bench-lungs bench-findings bench-finding-probes bench-masks bench-copies faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
+.PHONY: help run test test-extras test-isa check bench bench-smoke bench-compare bench-baseline bench-trust kind audit-quality bench-gpu bench-mps bench-equivalence bench-validation bench-hurdles bench-lungs bench-findings bench-finding-probes bench-masks bench-copies faults audit-deps rivals ffcv-headers ci-packages results docs counts clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -149,6 +149,9 @@ bench-copies: $(VENV)/bench  ## how many planted copies are found between two se
 
 bench-equivalence: $(VENV)/bench  ## whether the engine learns as well as plain PyTorch: best F1, paired over seeds
 	$(PY) -m benchmarks.equivalence
+
+bench-validation: $(VENV)/bench  ## which network should validate and be kept: as it trains, recomputed, or averaged
+	$(PY) -m benchmarks.validation
 
 faults: $(VENV)/test  ## attack everything in full, and write the counts into docs/RELIABILITY.md; under an hour
 	$(PY) -m tests.faults --document

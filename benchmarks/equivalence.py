@@ -126,18 +126,21 @@ class BareTraining:
         self._stack.close()
 
 
-def draw(folder: Path) -> Path:
-    """Phantoms as betons, unless they are there; gives their folder."""
-    patients = TRAINING + VALIDATION + HELD_OUT
-    name = f"{TRAINING}-{VALIDATION}-{HELD_OUT}-{STRENGTH}-{CROP}"
+def draw(folder: Path, crop: int, strength: float, training: int, validation: int, held_out: int) -> Path:
+    """Phantoms as betons, so many images a split, unless they are there; gives their folder.
+
+    strength: of the finding.
+    """
+    patients = training + validation + held_out
+    name = f"{training}-{validation}-{held_out}-{strength}-{crop}"
     betons = folder / f"betons-{name}"
     if not (betons / "convert.csv").exists():  # which a conversion writes last
         manifest = write_phantoms(
             PhantomConfig(
-                out=folder / f"phantoms-{name}", patients=patients, images_per_patient=1, size=96, strength=STRENGTH
+                out=folder / f"phantoms-{name}", patients=patients, images_per_patient=1, size=96, strength=strength
             )
         )
-        settings = {"size": CROP, "val": VALIDATION / (TRAINING + VALIDATION), "holdout": HELD_OUT / patients}
+        settings = {"size": crop, "val": validation / (training + validation), "holdout": held_out / patients}
         catalog = CatalogConfig(manifest=manifest)
         convert(ConvertConfig(catalog=catalog, out=betons, site_key=folder / "site.key", **settings))  # type: ignore[arg-type]
     return betons
@@ -206,6 +209,19 @@ def missed(found: dict[str, Any]) -> list[str]:
     return lacking
 
 
+def record_at(out: Path, settings: dict[str, Any], facts: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The record to go on with: what is stored, if it is of these settings; else a new one.
+
+    facts: of this session; each training has its own.  names: of what trainings are stored by, each by seed.
+    """
+    stored = json.loads(out.read_text()) if out.exists() else {}
+    if stored.get("settings") == settings:
+        return stored | {"provenance": facts}
+    return {
+        "provenance": facts, "settings": settings, "trainings": {name: {} for name in names}, "differences": []
+    }  # fmt: skip
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.equivalence", description=__doc__)
@@ -219,16 +235,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(describe(facts))
     settings = {"crop": CROP, "training": TRAINING, "validation": VALIDATION, "held_out": HELD_OUT,
                 "strength": STRENGTH, "epochs": chosen.epochs, "level": LEVEL, "seeds": chosen.seeds}  # fmt: skip
-    stored = json.loads(chosen.out.read_text()) if chosen.out.exists() else {}
-    if stored.get("settings") == settings:
-        record: dict[str, Any] = stored | {"provenance": facts}  # of the last session; each training has its own
-    else:
-        record = {"provenance": facts, "settings": settings, "trainings": {way: {} for way in WAYS}, "differences": []}
+    record = record_at(chosen.out, settings, facts, WAYS)
     chosen.out.parent.mkdir(exist_ok=True)
     with ExitStack() as stack:
         work = chosen.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
-        betons = draw(work)
+        betons = draw(work, CROP, STRENGTH, TRAINING, VALIDATION, HELD_OUT)
         for seed in range(chosen.seeds):
             for way in chosen.ways:
                 if str(seed) not in record["trainings"][way]:

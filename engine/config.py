@@ -24,6 +24,7 @@ FoldSplit = Literal[
 MASKS_AS_USUAL = ("auto", "shipped", None)  # --masks, --segmenter and --table
 USUAL_SPLITS: tuple[FoldSplit, ...] = ("random", "group", "lungs-hidden")
 Monitor = Literal["f1", "auc", "loss"]
+ValidateWith = Literal["running", "recomputed", "averaged"]
 HEAD_EPOCHS = 2  # of a network with pretrained weights
 
 
@@ -59,6 +60,8 @@ class Recipe:
     """Stop after this many epochs without a better one on validation; epochs that predict one class do not count."""
     min_delta: float = 0.001
     """An F1, AUC or loss is better only if it is better than the best by more than this."""
+    validate_with: ValidateWith = "running"
+    """Validate and keep the network as it trains; with batch norm's statistics recomputed; or weights averaged."""
     class_weights: bool = False
     """Weigh the loss inversely to each class's share of the training set; of findings, present against absent."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"

@@ -471,6 +471,9 @@ CODES: dict[str, Code] = {
         monitor=str,
     ),
     # of a training
+    "nothing-to-recompute": code(
+        "{model} has no batch norm, so that --validate-with recomputed validates as running does", model=str
+    ),
     "training-restarted": code(
         "no state had been saved before the interruption, so that training started again from the beginning"
     ),

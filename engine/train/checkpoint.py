@@ -89,15 +89,15 @@ def read_bytes(path: Path) -> bytes:
         raise storage_error(path, error) from error
 
 
-def network_tensors(learner: Learner) -> dict[str, Tensor]:
+def network_tensors(network: nn.Module) -> dict[str, Tensor]:
     """Weights and buffers by name."""
-    return {f"network.{name}": tensor for name, tensor in learner.network.state_dict().items()}
+    return {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
 
 
 def learner_tensors(learner: Learner) -> dict[str, Tensor]:
     """Weights and buffers, and Adam's moments and step counts, by name."""
     state = learner.optimiser.state
-    return network_tensors(learner) | {
+    return network_tensors(learner.network) | {
         f"adam.{key}.{name}": value
         for name, parameter in learner.network.named_parameters()
         for key, value in state.get(parameter, {}).items()
@@ -169,9 +169,14 @@ def groups_of(beton: Beton) -> np.ndarray:
     return beton.rows_N["group"].astype(np.int64) if beton.verified else np.arange(len(beton))
 
 
-def best_tensors(learner: Learner, labels: np.ndarray, logits_NK: np.ndarray, group_N: np.ndarray) -> dict[str, Tensor]:
-    """The weights and the validation scores as tensors of a checkpoint, copied.  group_N: see `groups_of`."""
-    return {name: tensor.clone() for name, tensor in network_tensors(learner).items()} | {
+def best_tensors(
+    network: nn.Module, labels: np.ndarray, logits_NK: np.ndarray, group_N: np.ndarray
+) -> dict[str, Tensor]:
+    """The weights and the validation scores as tensors of a checkpoint, copied.
+
+    network: what validated.  group_N: see `groups_of`.
+    """
+    return {name: tensor.clone() for name, tensor in network_tensors(network).items()} | {
         LOGITS: torch.tensor(logits_NK, dtype=torch.float32),
         LABEL: torch.tensor(labels),
         GROUP: torch.tensor(group_N, dtype=torch.int64),

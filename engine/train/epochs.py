@@ -7,18 +7,21 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from engine.config import ValidateWith
 from engine.train.device_batches import DeviceBatches, frames_on_device
 from engine.train.state import State
-from engine.train.step import Learner, Step, check_logits, diverged, predict, predict_batch, train_step
+from engine.train.step import Learner, Step, check_logits, diverged, predict, predict_batch, to_device, train_step
+from engine.train.validated import Validated, num_recomputed
 from loaders.batches.loader import Loader
 from loaders.cautions import Caution, caution
 from loaders.config import Resident
-from loaders.sampling import DROPOUT, scalar_seeds
+from loaders.sampling import DROPOUT, epoch_matrices, scalar_seeds
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +35,12 @@ WARM_UPS = 3  # torch's own number: allocations, cuDNN's timings and compilation
 class HostEpochs:
     """Epochs with batches made on the host; each step is waited for."""
 
-    def __init__(self, learner: Learner, loader: Loader, val_loader: Loader) -> None:
+    def __init__(
+        self, learner: Learner, loader: Loader, val_loader: Loader, validate_with: ValidateWith = "running"
+    ) -> None:
         self.learner, self.loader, self.val_loader = learner, loader, val_loader
         self.step = Step(learner, len(loader.beton.facts.classes))
+        self.validated = Validated(learner, validate_with, len(loader))
 
     def train(self, state: State) -> Iterator[float]:
         """The rest of the loader's epoch.  Gives the mean loss after each step; the state is exact then.
@@ -45,6 +51,7 @@ class HostEpochs:
         with contextlib.closing(iter(self.loader)) as batches:  # type: ignore[type-var]
             for frames_N1HW, labels_N, _ in batches:
                 tally = train_step(self.step, frames_N1HW, labels_N, seed=self.loader.config.seed, number=state.step)
+                self.validated.follow(self.step.stopped)
                 state.step += 1
                 state.loss_sum, state.confusion = tally.loss_sum, tally.confusion
                 state.loader = self.loader.state_dict()
@@ -58,8 +65,24 @@ class HostEpochs:
         return []
 
     def validate(self, progress: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (as of `predict`) and logits float32 (M, K) of the validation set.  Errors: DivergedError."""
-        return predict(self.learner.network, self.val_loader, self.learner.policy, progress)
+        """Labels (as of `predict`) and logits float32 (M, K) of the validation set, after an epoch.
+
+        They are those of `validated.network`.  progress: called with the samples done, 0 for those recomputed from.
+        Errors: DivergedError.
+        """
+        self.validated.finish_epoch(self.recomputed_batches(progress))
+        return predict(self.validated.network, self.val_loader, self.learner.policy, progress)
+
+    def recomputed_batches(self, progress: Callable[[int], None]) -> Iterator[Tensor]:
+        """The first batches of the epoch that is done, made once more; the loader stays where it is."""
+        loader = self.loader
+        beton, batch_size, epoch = loader.beton, loader.config.batch_size, loader.epoch - 1
+        inverse_N23 = epoch_matrices(loader.config, epoch, len(beton), beton.facts.crop, beton.side)
+        order_O = loader.epoch_order(epoch)
+        for start in range(0, num_recomputed(len(loader)) * batch_size, batch_size):
+            frames_N1HW, _, _ = loader.make_batch(order_O[start : start + batch_size], inverse_N23)
+            yield to_device(frames_N1HW, self.learner.policy)
+            progress(0)
 
 
 # ---- on a device
@@ -68,7 +91,10 @@ class HostEpochs:
 class DeviceEpochs:
     """Epochs with batches made on the device.  Owns the frames there and the captured steps."""
 
-    def __init__(self, learner: Learner, loader: Loader, val_loader: Loader, resident: Resident = "auto") -> None:
+    def __init__(
+        self, learner: Learner, loader: Loader, val_loader: Loader, resident: Resident = "auto",
+        validate_with: ValidateWith = "running",
+    ) -> None:  # fmt: skip
         """resident: whether frames stay on the device; see LoaderConfig.  Errors: ConfigError where they cannot."""
         policy, num_classes = learner.policy, len(loader.beton.facts.classes)
         self.learner, self.loader, self.val_loader = learner, loader, val_loader
@@ -76,7 +102,8 @@ class DeviceEpochs:
         frames, val_frames = frames_on_device([loader, val_loader], policy.device, sizes, resident)
         self.batches = DeviceBatches(loader, frames, policy, sizes[0])
         self.val_batches = DeviceBatches(val_loader, val_frames, policy, sizes[1])
-        self.step = DeviceStep(learner, self.batches, num_classes)
+        self.step = DeviceStep(learner, self.batches, num_classes, validate_with)
+        self.validated = self.step.validated
         self.logits_MK = torch.zeros((val_loader.num_samples, num_classes), dtype=torch.float32, device=policy.device)
         self.run_step = Captured(self.step, self.step.touched, policy.device, "training step")
         touched = [self.val_batches.position, self.logits_MK]
@@ -131,7 +158,12 @@ class DeviceEpochs:
         return [caution for caution in found if caution]
 
     def validate(self, progress: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Labels (as of `predict`) and logits float32 (M, K) of the validation set.  Errors: DivergedError."""
+        """Labels (as of `predict`) and logits float32 (M, K) of the validation set, after an epoch.
+
+        They are those of `validated.network`.  progress: called with the samples done, 0 for those recomputed from.
+        Errors: DivergedError.
+        """
+        self.validated.finish_epoch(self.recomputed_batches(progress))
         counts = self.val_batches.begin(0, 0)
         if not self.run_step.failed:  # what one failed capture leaves behind could spoil the next
             self.run_validation.prepare(self.val_batches.sizes(0))
@@ -143,11 +175,19 @@ class DeviceEpochs:
         check_logits(self.val_loader, logits_MK)
         return self.val_loader.beton.labels[self.val_loader.epoch_order(0)], logits_MK
 
+    def recomputed_batches(self, progress: Callable[[int], None]) -> Iterator[Tensor]:
+        """The first batches of the epoch that is done, made once more; the loader stays where it is."""
+        with contextlib.closing(self.batches.begin(self.loader.epoch - 1, 0)) as counts:  # type: ignore[type-var]
+            for count in islice(counts, num_recomputed(len(self.loader))):
+                yield self.batches.make(count)[0]
+                self.batches.advance(count)
+                progress(0)
+
     @torch.no_grad()
     def validation_batch(self, count: int) -> None:
         """Put the logits of the next batch of so many samples in their place on the device."""
         frames_N1HW, _ = self.val_batches.make(count)
-        logits_NK = predict_batch(self.learner.network, frames_N1HW, self.learner.policy)
+        logits_NK = predict_batch(self.validated.network, frames_N1HW, self.learner.policy)
         self.logits_MK[self.val_batches.places(count)] = logits_NK
         self.val_batches.advance(count)
 
@@ -159,7 +199,9 @@ class DeviceStep:
     The position of the batches stays at one that was not finite.
     """
 
-    def __init__(self, learner: Learner, batches: DeviceBatches, num_classes: int) -> None:
+    def __init__(
+        self, learner: Learner, batches: DeviceBatches, num_classes: int, validate_with: ValidateWith = "running"
+    ) -> None:
         self.learner, self.batches = learner, batches
         optimiser, on_cuda = learner.optimiser, learner.policy.device.type == "cuda"
         prime_adam(optimiser)
@@ -169,16 +211,19 @@ class DeviceStep:
         if learner.policy.found_inf:
             optimiser.found_inf = step.stopped  # type: ignore[attr-defined]
         self.begin, self.fetch = step.begin, step.fetch
+        self.validated = Validated(learner, validate_with, len(batches.loader))
         self.touched = [
             *(parameter.detach() for parameter in step.parameters),
             *moments(optimiser),
             *step.buffers,
+            *self.validated.touched,
             *(batches.position, step.loss_sum, step.confusion_KC, step.samples, step.stopped, step.report),
         ]
 
     def __call__(self, count: int) -> None:
         """One step on the next batch of so many samples."""
         self.recipe(*self.batches.make(count))
+        self.validated.follow(self.recipe.stopped)
         self.batches.advance((self.recipe.stopped == 0).long() * count)
 
 

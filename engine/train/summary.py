@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from engine.config import Monitor, TrainConfig
+from engine.config import Monitor, TrainConfig, ValidateWith
 from engine.statistics.findings import both_known, enough_known, names_of
 from engine.statistics.names import METRICS, headline_name, short_name, value_text
 from engine.train.checkpoint import groups_of
@@ -24,6 +24,12 @@ from loaders.sources.split import LEAST_KNOWN
 SUMMARY = "summary.json"
 EARLY_SCORE = 0.99  # of validation after one epoch; the report saw 99 %, and its data gave the class without the lungs
 
+KEPT: dict[ValidateWith, str] = {
+    "running": "the weights of epoch {epoch}",
+    "recomputed": "the weights of epoch {epoch}, with recomputed statistics of batch norm,",
+    "averaged": "the averaged weights at the end of epoch {epoch}",
+}
+
 
 class Summary(Record, frozen=True, kw_only=True):
     """A finished training, as summary.json holds it.  seconds: of all sessions together.
@@ -31,6 +37,7 @@ class Summary(Record, frozen=True, kw_only=True):
     task, monitor: a label of classes or several findings, and what chose the best epoch.  best_f1, best_value: of
     validation in that epoch, F1 and what chose it, if that is not F1.  Of findings both are means over those that
     `measured` counts, F1 at each one's threshold of the highest; None without any.
+    validate_with: which network validated, and was kept.
     lungs, segmenter: of frames that show the lungs alone, as of Facts.
     device: for people.  device_type: torch's, such as cpu.  compile: why torch.compile is used, or not.
     amp: why it is in mixed precision, or not; None in runs before 0.7.
@@ -54,6 +61,7 @@ class Summary(Record, frozen=True, kw_only=True):
     task: Task = "classes"
     monitor: Monitor = "f1"
     best_value: float | None = None
+    validate_with: ValidateWith = "running"
     measured: Count = 0
     conversion_id: str
     cautions: list[Caution]
@@ -82,6 +90,11 @@ class Summary(Record, frozen=True, kw_only=True):
         if self.stopped == "epochs":
             return "all epochs done"
         return f"stopped early: no better validation {short_name(self.monitor)}"
+
+    @property
+    def kept(self) -> str:
+        """Which weights were kept; to precede "were kept"."""
+        return KEPT[self.validate_with].format(epoch=self.best_epoch)
 
     @property
     def best(self) -> str:
@@ -180,5 +193,6 @@ def weights_description(
         "conversion_id": facts.conversion_id,
         "run": run,
         "epoch": epoch,
+        "validated_with": config.recipe.validate_with,
         "validation": metrics,
     }

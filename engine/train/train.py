@@ -115,6 +115,8 @@ def training_parts(summary: Summary, out: Path) -> Parts:
             f"on {summary.device}"
         )
     ]
+    if summary.validate_with != "running":
+        parts.append(Line(f"What validated is what was kept: {summary.kept.rstrip(',')}."))
     if summary.frames:
         parts.insert(0, Line(f"Frames show {summary.frames}."))
     if summary.amp is not None:

@@ -35,6 +35,7 @@ from engine.train.summary import (
     weights_description,
     weights_name,
 )
+from engine.train.validated import nothing_to_recompute
 from loaders import __version__
 from loaders.batches.loader import Loader
 from loaders.beton.format import Facts, frames_text
@@ -68,6 +69,7 @@ class Training:
         self.monitor = monitor_of(config.recipe.monitor, val)
         if self.monitor != config.recipe.monitor:
             self.cautions.append(caution("monitored-by-loss", monitor=config.recipe.monitor))
+        self.cautions += nothing_to_recompute(config.recipe.validate_with, network, config.model)
         self.best: tuple[dict[str, Tensor], dict[str, Any]] | None = None  # not written yet
         self.written = self.drawn = float("-inf")
         self.kept: int | None = None  # the step of the state on the disk
@@ -103,6 +105,7 @@ class Training:
                 self.loader.load_state_dict(self.state.loader)
                 logger.info("resumed at step %d, epoch %d", self.state.step, self.loader.epoch + 1)
             self.epochs = self.make_epochs()
+            self.epochs.validated.restore(tensors)
             self.started = time.perf_counter() - self.state.seconds
             was_finished = bool(self.state.finished)
             try:
@@ -151,6 +154,7 @@ class Training:
             **lung_facts(facts),
             task=facts.task,
             monitor=self.monitor,
+            validate_with=config.recipe.validate_with,
             conversion_id=facts.conversion_id,
             cautions=self.cautions,
             training_images=self.num_train,
@@ -211,8 +215,10 @@ class Training:
     def make_epochs(self) -> HostEpochs | DeviceEpochs:
         """What runs the epochs: batches are made on the device, unless that is a CPU."""
         if self.policy.device.type == "cpu":
-            return HostEpochs(self.learner, self.loader, self.val_loader)
-        return DeviceEpochs(self.learner, self.loader, self.val_loader, self.config.loader.resident)
+            return HostEpochs(self.learner, self.loader, self.val_loader, self.config.recipe.validate_with)
+        return DeviceEpochs(
+            self.learner, self.loader, self.val_loader, self.config.loader.resident, self.config.recipe.validate_with
+        )
 
     def train_epoch(self) -> None:
         """The rest of the current epoch, batch by batch."""
@@ -262,9 +268,11 @@ class Training:
             }
         )
         if state.best_score is None or score > state.best_score + config.recipe.min_delta:
-            self.check_finite(learner_tensors(self.learner))  # weights trained with such moments are no best ones
+            network = self.epochs.validated.network
+            validating = {f"validated.{name}": value for name, value in network.state_dict().items()}
+            self.check_finite(self.kept_tensors() | validating)  # weights trained with such moments are no best ones
             state.best_f1, state.best_score, state.best_epoch = metrics["f1"], score, epoch
-            best = best_tensors(self.learner, labels, logits_NK, group_N)
+            best = best_tensors(network, labels, logits_NK, group_N)
             self.best = best, weights_description(config, self.facts, state.run, epoch, metrics)
         state.loss_sum, state.confusion = 0.0, self.no_confusion()
         state.loader = self.loader.state_dict()
@@ -322,12 +330,16 @@ class Training:
 
     def save_last(self) -> None:
         """Keep weights, optimiser and state, for `--resume`.  Errors: DivergedError, and the one before stays."""
-        tensors = learner_tensors(self.learner)
+        tensors = self.kept_tensors()
         self.check_finite(tensors)
         self.written = time.perf_counter()
         self.state.seconds = time.perf_counter() - self.started
         self.folder.save_last(tensors, msgspec.to_builtins(self.state))
         self.kept = self.state.step
+
+    def kept_tensors(self) -> dict[str, Tensor]:
+        """All that training continues from."""
+        return learner_tensors(self.learner) | self.epochs.validated.tensors()
 
     def fail(self, error: DivergedError) -> NoReturn:
         """Errors: DivergedError, logged: the same with what can be resumed from."""

@@ -25,7 +25,7 @@ import pytest
 from msgspec.structs import replace
 from scipy import stats
 
-from benchmarks import copies, document, equivalence, findings, honesty, hurdles, lungs, targets
+from benchmarks import copies, document, equivalence, findings, honesty, hurdles, lungs, targets, validation
 from benchmarks.agreement import Disagreement, expect_close, expect_oracle, expect_same_pictures
 from benchmarks.compare import (
     CHECKS,
@@ -48,7 +48,15 @@ from benchmarks.rivals import installed
 from benchmarks.step_contests import recording_contest, reference_contest, step_224_contest
 from benchmarks.table import agreement, speed_table, table
 from benchmarks.training_worker import STEP_RIVALS
-from engine.config import CrossvalConfig, EvaluateConfig, HurdlesConfig, Recipe, SegmentTestConfig, SegmentTrainConfig
+from engine.config import (
+    CrossvalConfig,
+    EvaluateConfig,
+    HurdlesConfig,
+    Recipe,
+    SegmentTestConfig,
+    SegmentTrainConfig,
+    TrainConfig,
+)
 from engine.crossval.controls import beyond_outline
 from engine.crossval.output import TARGETS
 from engine.crossval.scores import Crossval
@@ -56,7 +64,8 @@ from engine.evaluate.findings import FindingsMetrics
 from engine.segmentation.test import SegmentationResult, segment_test
 from engine.statistics.names import with_interval
 from engine.train.run_folder import RunFolder
-from loaders.config import PHANTOM_FINDINGS, ConvertConfig, PhantomConfig
+from engine.train.train import train
+from loaders.config import PHANTOM_FINDINGS, ConvertConfig, LoaderConfig, PhantomConfig
 from loaders.images.lungs import SHIPPED
 from loaders.phantom.phantom import write_phantoms
 from tests.findings_example import NAMES, evaluated
@@ -677,6 +686,73 @@ def test_trainings_in_three_ways_are_paired_stored_one_by_one_and_not_repeated(
     assert row["mean"] == pytest.approx(np.mean(auc["float32"]) - np.mean(auc["plain"])) and row["seeds"] == 2
     monkeypatch.setattr(equivalence, "CLOSE", 0.0)
     assert any("points of AUC, expected within" in line for line in equivalence.missed(stored))
+
+
+def test_each_training_is_validated_in_every_way_and_stored_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small: dict[str, Any] = {
+        "PHANTOM_CROP": 32,
+        "TRAINING": 32,
+        "VALIDATION": 16,
+        "HELD_OUT": 16,
+        "FILM_CROP": 32,
+        "FOLDS": 2,
+    }
+    small |= {"CLASSES": ("covid", "normal"), "ConvertConfig": partial(ConvertConfig, workers=1)}
+    for name, value in small.items():
+        monkeypatch.setattr(validation, name, value)
+    monkeypatch.setattr(equivalence, "ConvertConfig", partial(ConvertConfig, workers=1))
+    monkeypatch.setattr(validation, "data_folder", lambda: None)
+    out, options = tmp_path / "found.json", ["--epochs", "5", "--seeds", "2", "--work", str(tmp_path / "work")]
+    assert validation.main(["--out", str(out), *options]) == 2
+    assert "lacking: films; set PLAINFILM_DATA" in capsys.readouterr().out
+    films = write_phantoms(PhantomConfig(out=tmp_path / "films", patients=24, images_per_patient=1, size=64))
+    films.rename(films.with_name("radiographs.csv"))
+    monkeypatch.setattr(validation, "data_folder", lambda: films.parent)
+    assert validation.main(["--out", str(out), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "phantoms, seed" not in printed  # what is stored is not trained again
+    assert "| films | averaged | 2 | 0." in printed and "| films | averaged less running | held-out F1 | " in printed
+    stored = json.loads(out.read_text())
+    for name in validation.SETS:
+        runs = stored["trainings"][name]
+        assert sorted(runs) == ["0", "1"] and all(tuple(run["ways"]) == validation.WAYS for run in runs.values())
+        jump = [run["ways"]["averaged"]["jump"] - run["ways"]["running"]["jump"] for run in runs.values()]
+        (row,) = (
+            row
+            for row in stored["differences"]
+            if (row["set"], row["way"], row["metric"]) == (name, "averaged", "jump")
+        )
+        assert row["mean"] == pytest.approx(np.mean(jump)) and row["seeds"] == 2
+        for way in runs["0"]["ways"].values():
+            curve = way["curve"]
+            assert len(curve) == 5 and way["jump"] == pytest.approx(abs(curve[4] - curve[3]), abs=1e-3)
+            assert way["best"] == pytest.approx(curve[way["best_epoch"] - 1], abs=1e-4)
+            assert 0 <= way["cost"] < 1
+
+
+def test_a_benchmarks_training_keeps_what_train_keeps_in_each_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(equivalence, "ConvertConfig", partial(ConvertConfig, workers=1))
+    betons = equivalence.draw(tmp_path, 32, 1.0, 40, 24, 16)
+    found = validation.trained(betons, 3, 4)
+    for way in validation.WAYS:
+        recipe = Recipe(validate_with=way, epochs=4, device="cpu")
+        loader = LoaderConfig(training=True, seed=3)
+        summary = train(TrainConfig(data=betons, out=tmp_path / way, recipe=recipe, loader=loader))
+        assert (summary.best_f1, summary.best_epoch) == (found[way]["best"], found[way]["best_epoch"])
+
+
+def test_a_way_wins_by_films_held_out_on_every_set() -> None:
+    def row(name: str, metric: str, low: float, high: float) -> dict[str, Any]:
+        return {"set": name, "way": "averaged", "metric": metric, "low": low, "high": high}
+
+    rows = [row("phantoms", "auc", 0.01, 0.02), row("films", "auc", -0.01, 0.02), row("films", "jump", -0.2, -0.1)]
+    assert validation.winners(rows) == []
+    assert validation.winners([*rows, row("films", "f1", 0.01, 0.02)]) == ["averaged"]
+    assert validation.winners([*rows, row("films", "f1", 0.01, 0.02), row("phantoms", "f1", -0.2, -0.1)]) == []
 
 
 def test_planted_copies_are_counted_by_kind_and_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

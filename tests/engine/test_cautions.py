@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from engine.config import CrossvalConfig, EvaluateConfig, ExplainConfig, HurdlesConfig, PredictConfig, Switch
 from engine.crossval.crossval import crossval
@@ -61,6 +62,7 @@ from engine.train.run_folder import BEST, run_id, save_settings
 from engine.train.state import UNWATCHED
 from engine.train.summary import Summary, early_convergence, label_cautions
 from engine.train.train import train, training_parts
+from engine.train.validated import nothing_to_recompute
 from loaders.audit.by_finding import probed_findings
 from loaders.audit.collection import Collection, class_tasks, source_tasks
 from loaders.audit.copies import Copy
@@ -702,6 +704,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "findings-not-learnt": ("training", lambda case: few_learnt(case, absent=1)),
     "few-known-in-training": ("training", few_learnt),
     "monitored-by-loss": ("training", lambda case: monitored(case)),
+    "nothing-to-recompute": ("training", lambda case: nothing_to_recompute("recomputed", nn.Identity(), "vit_b_16")),
     "training-restarted": ("training", restarted),
     "not-captured": ("training", lambda case: []),  # `captured`, which needs a fixture
     "triton-unavailable": ("training", without_triton),

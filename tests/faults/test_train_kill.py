@@ -137,6 +137,11 @@ SIGNALS = {  # what is sent, and as how often it is drawn
     "SIGINT": ([signal.SIGINT], 2),
     "SIGTERM twice": ([signal.SIGTERM, signal.SIGTERM], 1),
 }
+OTHERS = {  # trainings that are attacked beside one of all defaults
+    "bfloat16": ("--amp", "on"),
+    "averaged": ("--validate-with", "averaged"),
+    "recomputed": ("--validate-with", "recomputed"),
+}
 SAVES = ("checkpoint", "sync", "rename", HALF)  # half of all points are of a save
 OUT_OF_TIME = 300.0
 DRAWS = 20  # of an attempt, until a kill comes before its end
@@ -299,9 +304,10 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
     """The campaign."""
     tally = Tally()
     with open_setup(folder) as exact:
-        mixed = make_setup(exact.server, exact.betons, folder / "bfloat16", ("--amp", "on"))
+        others = [make_setup(exact.server, exact.betons, folder / name, ways) for name, ways in OTHERS.items()]
+        places = [exact, *others]
         for attempt in range(count):
-            place = (exact, mixed)[attempt % 2]
+            place = places[attempt % len(places)]
             rng = random.Random(f"{seed}-{attempt}")
             for draw in range(DRAWS):
                 chosen = draw_kills(rng, place.counts)
@@ -324,12 +330,12 @@ def run(count: int, seed: int, folder: Path, advance: Callable[[], None]) -> Tal
 CAMPAIGN = Campaign(
     name="train-kill",
     attack="kill -9, SIGTERM and SIGINT during train, at random steps and within saves, up to three times a run, in "
-    "float32 and in bfloat16",
+    "float32 and in bfloat16, and validated in each way",
     holds="resumed, the run goes on from the state saved last and ends with the undisturbed run's best weights, last "
     "state and metrics to the bit; a signal before the last step's end exits 75; no half-written checkpoint is ever in "
     "place",
     run=run,
-    short=3,
+    short=4,
     full=100,
 )
 
