@@ -42,6 +42,7 @@ from benchmarks.targets import (
     shortfall,
     target_of,
 )  # fmt: skip
+from benchmarks.validation import validation_lines
 from engine.crossval.output import crossval_figure
 from engine.figures import png
 from engine.hurdles.figure import hurdles_figure
@@ -135,6 +136,7 @@ def results_page(results: dict[str, dict[str, Any]]) -> str:
     ]
     sections: tuple[tuple[str, str, Callable[[dict[str, Any]], list[str]]], ...] = (
         ("Learning as well as plain PyTorch", "equivalence.json", equivalence_lines),
+        ("Which network validates", "validation.json", validation_lines),
         ("How often bench-compare errs", "trust.json", trust_lines),
         ("Coverage of the intervals", "interval_coverage.json", coverage_lines),
         ("Copies between two sets", "copies.json", copy_lines),
